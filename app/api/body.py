@@ -1,0 +1,91 @@
+"""Request bodies: bounded bytes, whatever the content type, to a JSON object."""
+
+import json
+import re
+import zlib
+from typing import Any, Final
+
+import orjson
+from fastapi import Request
+
+from app.errors import BodyTooLargeError, InputError
+
+LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+# zlib's window sizes: 32 adds detection of the gzip or zlib header.
+ANY_HEADER: Final = zlib.MAX_WBITS | 32
+
+
+async def read_json_object(request: Request, *, max_bytes: int) -> dict[str, Any]:
+    """Read and parse a body as a JSON object.
+
+    Strings of the result are valid Unicode: lone surrogates have become U+FFFD.
+
+    Raises:
+        BodyTooLargeError: More than `max_bytes`, before or after decompression.
+        InputError: Not JSON, not an object, or an encoding we do not read.
+    """
+    data = parse_json(await _read(request, max_bytes))
+    if not isinstance(data, dict):
+        raise InputError("the body must be a JSON object", code="invalid_json")
+    return data
+
+
+def parse_json(body: bytes) -> Any:  # noqa: ANN401 - JSON is of any type
+    """Parse strict JSON: no NaN, no infinity; lone surrogates become U+FFFD.
+
+    Raises:
+        InputError: It is not JSON.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        problem = f"We could not parse the JSON body of your request: {error.msg}"
+    # orjson refuses lone surrogates, a byte order mark and integers beyond 64 bits, which are not errors.
+    try:
+        parsed = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        return _without_surrogates(parsed)
+    except UnicodeDecodeError:
+        raise InputError("the body is not valid UTF-8", code="invalid_json") from None
+    except RecursionError:
+        raise InputError("the body is nested too deeply", code="invalid_json") from None
+    except ValueError:
+        raise InputError(problem, code="invalid_json") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _without_surrogates(value: Any) -> Any:  # noqa: ANN401 - JSON is of any type
+    if isinstance(value, str):
+        return LONE_SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
+    return value
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    """Collect the body, never holding more than the bound."""
+    too_large = BodyTooLargeError(
+        f"the body is over {max_bytes} bytes; send fewer inputs a request", param="input"
+    )
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise too_large
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("identity", "", "gzip", "x-gzip", "deflate"):
+        raise InputError("Content-Encoding must be gzip, deflate or none", code="invalid_encoding")
+    inflate = None if coding in ("identity", "") else zlib.decompressobj(ANY_HEADER)
+    body = bytearray()
+    async for chunk in request.stream():
+        try:
+            body += inflate.decompress(chunk, max_bytes + 1 - len(body)) if inflate else chunk
+        except zlib.error:
+            raise InputError(f"the body is not valid {coding}", code="invalid_encoding") from None
+        if len(body) > max_bytes:
+            raise too_large
+    if inflate is not None and not inflate.eof:
+        raise InputError(f"the {coding} body is incomplete", code="invalid_encoding")
+    return bytes(body)

@@ -1,0 +1,103 @@
+"""The one middleware: request ids, tolerant paths, counting and the access log. It never touches a body."""
+
+import re
+import time
+import uuid
+from typing import Final
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.error_handlers import CLIENT_CLOSED
+from app.api.state import ApiState
+from app.logs import get_logger
+
+log = get_logger(__name__)
+
+SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+QUIET_ROUTES: Final = {"/health", "/health/live", "/health/ready", "/metrics"}
+UNMATCHED: Final = "unmatched"
+
+
+class RequestContext:
+    """ASGI middleware.
+
+    Stands outside the application, so that answers to crashes are counted and carry an id as well.
+
+    Args:
+        app: What it wraps.
+        state: The application's; its metrics count the requests.
+    """
+
+    def __init__(self, app: ASGIApp, state: ApiState) -> None:
+        self.state = state
+        self._app = app
+        self._metrics = state.metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["path"] = tolerant_path(scope["path"])
+        request_id = _request_id(scope)
+        scope["nestvec.request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        started = time.monotonic()
+        status = CLIENT_CLOSED  # stays where the client left before an answer began
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["request-id"] = request_id  # voyageai reads this one
+                headers["openai-processing-ms"] = str(round((time.monotonic() - started) * 1000))
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            self._metrics.in_flight.dec()
+            self._count(scope, status, time.monotonic() - started)
+
+    def _count(self, scope: Scope, status: int, took_s: float) -> None:
+        matched = scope.get("route")
+        route = getattr(matched, "path", UNMATCHED)
+        tags = getattr(matched, "tags", None) or [UNMATCHED]
+        self._metrics.requests.labels(route, tags[0], str(status)).inc()
+        self._metrics.request_duration.labels(route, outcome_of(status)).observe(took_s)
+        write = log.debug if route in QUIET_ROUTES else log.info
+        facts = scope.get("state", {}).get("log_facts", {})
+        duration_ms = round(took_s * 1000, 1)
+        write("request", route=route, status=status, duration_ms=duration_ms, **facts)
+
+
+def tolerant_path(path: str) -> str:
+    """Forgive a trailing slash and a doubled /v1, the commonest misconfiguration of base URLs."""
+    if len(path) > 1:
+        path = path.rstrip("/") or "/"
+    return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
+
+
+def outcome_of(status: int) -> str:
+    """A status as one of four words."""
+    if status == CLIENT_CLOSED:
+        return "cancelled"
+    if status < 400:  # noqa: PLR2004 - HTTP's own border
+        return "ok"
+    return "rejected" if status < 500 else "error"  # noqa: PLR2004 - HTTP's own border
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's id where it is a sane one, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given = value.decode("latin-1")
+            if SANE_REQUEST_ID.fullmatch(given):
+                return str(given)
+    return f"req_{uuid.uuid4().hex}"

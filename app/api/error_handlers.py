@@ -1,0 +1,109 @@
+"""The one table from error class to status, and how an error becomes a response in its dialect's shape."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from app.errors import (
+    AccessError,
+    BodyTooLargeError,
+    CapacityError,
+    DeadlineError,
+    InputError,
+    InternalError,
+    NestvecError,
+    NotReadyError,
+    QueueFullError,
+    UnknownModelError,
+)
+from app.logs import get_logger
+
+log = get_logger(__name__)
+
+# First match wins: subclasses stand before their base.
+STATUSES: Final[tuple[tuple[type[NestvecError], int], ...]] = (
+    (UnknownModelError, 404),
+    (BodyTooLargeError, 413),
+    (InputError, 400),
+    (AccessError, 401),
+    (QueueFullError, 429),
+    (NotReadyError, 503),
+    (DeadlineError, 504),
+    (CapacityError, 503),
+    (NestvecError, 500),
+)
+# Clients stop retrying above 120 s, and below one second only `retry-after-ms` says it (api-contract 1.9).
+RETRY_AFTER_S: Final = (1, 120)
+CLIENT_CLOSED: Final = 499  # never sent; only metrics and logs see it
+
+Envelope = Callable[[NestvecError, int, str], Mapping[str, Any]]
+
+
+def status_of(error: NestvecError) -> int:
+    """The status of an error."""
+    return next(status for kind, status in STATUSES if isinstance(error, kind))
+
+
+def error_response(error: NestvecError, envelope: Envelope, request_id: str) -> Response:
+    """Render an error.
+
+    Args:
+        error: What went wrong.
+        envelope: The dialect's body, from (error, status, request id).
+        request_id: Named in the message of a server fault, so that it can be found in the logs.
+    """
+    status = status_of(error)
+    headers: dict[str, str] = {}
+    if isinstance(error, CapacityError) and status != 504:  # noqa: PLR2004 - a deadline is the caller's
+        least, most = RETRY_AFTER_S
+        headers["retry-after"] = str(min(most, max(least, math.ceil(error.retry_after_s))))
+        if error.retry_after_s < 1:
+            headers["retry-after-ms"] = str(max(1, round(error.retry_after_s * 1000)))
+    if isinstance(error, InternalError) and error.is_permanent:
+        headers["x-should-retry"] = "false"
+    if status == 401:  # noqa: PLR2004 - the status itself
+        headers["www-authenticate"] = "Bearer"
+    body = orjson.dumps(envelope(error, status, request_id))
+    return Response(body, status, headers, media_type="application/json")
+
+
+class HttpError(NestvecError):
+    """A path or method that we do not serve."""
+
+    code = "unknown_url"
+
+
+def install_error_handlers(app: FastAPI, envelope: Envelope) -> None:
+    """Answer every error of the application in the given shape."""
+
+    async def handle_known(request: Request, error: Exception) -> Response:
+        if not isinstance(error, NestvecError):
+            raise error
+        if status_of(error) >= 500 and not isinstance(error, CapacityError):  # noqa: PLR2004 - server faults
+            log.error("request_failed", code=error.code, exc_info=error)
+        return error_response(error, envelope, _request_id(request))
+
+    async def handle_http(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        shown = HttpError(f"Invalid URL ({request.method} {request.url.path[:200]})")
+        body = orjson.dumps(envelope(shown, error.status_code, _request_id(request)))
+        headers = dict(error.headers or {})
+        return Response(body, error.status_code, headers, media_type="application/json")
+
+    async def handle_unknown(request: Request, error: Exception) -> Response:
+        log.error("request_crashed", exc_info=error)
+        fault = InternalError("The server had an error while processing your request.")
+        return error_response(fault, envelope, _request_id(request))
+
+    app.add_exception_handler(NestvecError, handle_known)
+    app.add_exception_handler(HTTPException, handle_http)
+    app.add_exception_handler(Exception, handle_unknown)
+
+
+def _request_id(request: Request) -> str:
+    return str(request.scope.get("nestvec.request_id", ""))

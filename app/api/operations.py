@@ -1,0 +1,74 @@
+"""Health, readiness, metrics and the front page."""
+
+import html
+from typing import Final
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from prometheus_client.exposition import choose_encoder
+
+from app import __version__
+from app.api.state import Phase, api_state
+from app.errors import NotReadyError
+
+router = APIRouter(tags=["operations"])
+
+PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Nestvec</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem}}
+code,pre{{background:#8881;border-radius:4px;padding:.1rem .3rem}}pre{{padding:.8rem;overflow:auto}}</style></head>
+<body><h1>Nestvec {version}</h1><p>{status}</p>{models}
+<pre>curl {base}v1/embeddings -H 'content-type: application/json' -d '{{"input": "hello"}}'</pre>
+<p><a href="docs">API documentation</a> · <a href="v1/models">models</a> · <a href="metrics">metrics</a> ·
+<a href="health/ready">readiness</a></p></body></html>
+"""
+
+
+@router.get("/health/live", summary="Whether the process answers")
+async def live() -> Response:
+    """Always 200 while the event loop runs; restart the process when this fails."""
+    return PlainTextResponse("ok")
+
+
+@router.get("/health/ready", summary="Whether requests are served")
+@router.get("/health", summary="The same")
+async def ready(request: Request) -> Response:
+    """Answer 200 once probes and warm-up have passed, and until draining begins; else 503."""
+    state = api_state(request)
+    status = 200 if state.phase is Phase.READY else 503
+    headers = {} if status == 200 else {"retry-after": "5"}  # noqa: PLR2004 - the line above
+    body = orjson.dumps({"status": state.phase})
+    return Response(body, status, headers, media_type="application/json")
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def metrics(request: Request) -> Response:
+    """Prometheus text, or OpenMetrics where `Accept` asks for it."""
+    state = api_state(request)
+    if state.options.protect_operations:
+        state.auth.check(request.headers)
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(state.metrics.registry), media_type=content_type)
+
+
+@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+async def front_page(request: Request) -> Response:
+    """A page for people; for Ollama's clients the line that they look for."""
+    state = api_state(request)
+    if "text/html" not in request.headers.get("accept", ""):
+        if state.phase is not Phase.READY:
+            raise NotReadyError("The server is not ready.")
+        return PlainTextResponse("Ollama is running")
+    models = ""
+    if state.phase is Phase.READY:
+        names = [html.escape(m.spec.name) for m in state.service.models.all()]
+        models = "<ul>" + "".join(f"<li><code>{name}</code></li>" for name in names) + "</ul>"
+    page = PAGE.format(
+        version=__version__,
+        status=f"Status: {state.phase}",
+        models=models,
+        base=html.escape(str(request.base_url)),
+    )
+    return HTMLResponse(page, 200 if state.phase is Phase.READY else 503)

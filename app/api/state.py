@@ -1,0 +1,86 @@
+"""What every route needs, in one object on the application."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fastapi import Request
+
+from app.api.auth import Authenticator
+from app.api.token_input import TokenDecoder
+from app.engine.service import EmbeddingService
+from app.errors import NotReadyError
+from app.metrics import Metrics
+
+# A restart or a first download takes longer than a second; clients with two tries should see the end of it.
+RETRY_AFTER_LOADING_S = 5.0
+
+
+class Phase(StrEnum):
+    """Where the server is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiOptions:
+    """Settings of the HTTP side.
+
+    Attributes:
+        max_body_bytes: After decompression.
+        request_timeout_s: The longest a request may take.
+        reject_unknown_fields: Refuse request fields that no dialect knows.
+        protect_operations: Ask for a key on /metrics too.
+    """
+
+    max_body_bytes: int
+    request_timeout_s: float
+    reject_unknown_fields: bool = False
+    protect_operations: bool = False
+
+
+@dataclass(slots=True)
+class ApiState:
+    """Shared by all routes; found at `request.app.state.api`."""
+
+    options: ApiOptions
+    auth: Authenticator
+    tokens: TokenDecoder
+    metrics: Metrics
+    phase: Phase = Phase.LOADING
+    _service: EmbeddingService | None = field(default=None)
+
+    @property
+    def service(self) -> EmbeddingService:
+        """The engine.
+
+        Raises:
+            NotReadyError: It is still loading. While draining it still answers, until the port closes.
+        """
+        if self._service is None:
+            raise NotReadyError("The model is loading.", retry_after_s=RETRY_AFTER_LOADING_S)
+        return self._service
+
+    def become_ready(self, service: EmbeddingService) -> None:
+        """The engine is loaded, probed and warm; no effect once draining."""
+        self._service = service
+        if self.phase is Phase.LOADING:
+            self.set_phase(Phase.READY)
+
+    def set_phase(self, phase: Phase) -> None:
+        """Move on, and tell the metrics."""
+        self.phase = phase
+        self.metrics.ready.set(1 if phase is Phase.READY else 0)
+
+    def close(self) -> None:
+        """Stop the engine if it ever started."""
+        if self._service is not None:
+            self._service.close()
+
+
+def api_state(request: Request) -> ApiState:
+    """The state of the application that got this request."""
+    state: ApiState = request.app.state.api
+    return state

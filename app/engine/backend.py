@@ -1,0 +1,76 @@
+"""What the engine needs of something that runs a graph, and what batches cost on it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.types import Batch, Layout, RawOutput
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """Price of a batch in token equivalents: linear work plus what attention really computes.
+
+    Attributes:
+        layout: Packed graphs run linear work on T tokens, padded ones on B x S.
+        attention_per_pair: Cost of one cell of the (B, S, S) attention area relative to one token. Per layer a
+            token costs 24·H² FLOP in a BERT block and a cell 4·H, hence 1 / (6·H).
+    """
+
+    layout: Layout
+    attention_per_pair: float
+
+    def __call__(self, lengths: NDArray[np.int64]) -> float:
+        """Price a batch.
+
+        Args:
+            lengths: Tokens of each input, (B,), int64.
+        """
+        if len(lengths) == 0:
+            return 0.0
+        longest = int(lengths.max())
+        padded = len(lengths) * longest
+        linear = int(lengths.sum()) if self.layout is Layout.PACKED else padded
+        return linear + self.attention_per_pair * padded * longest
+
+
+class Backend(Protocol):
+    """Runs batches; `run` may be called from several threads at once."""
+
+    layout: Layout
+    provider: str
+    hidden_size: int
+
+    def cost(self, lengths: NDArray[np.int64]) -> float:
+        """Price a batch of these lengths, (B,), in token equivalents; monotone in each length and in B."""
+
+    def run(self, batch: Batch) -> RawOutput:
+        """Run one batch.
+
+        Raises:
+            BackendError: The runtime failed.
+        """
+
+    def close(self) -> None:
+        """Free the session; no `run` may follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """How to open a graph.
+
+    Attributes:
+        provider: "auto", "cpu" or "cuda".
+        intra_op_threads: Threads inside one run; 1 leaves parallelism to the engine's workers.
+    """
+
+    provider: str = "auto"
+    device_id: int = 0
+    intra_op_threads: int = 1
+
+
+BackendFactory = Callable[[Path, Layout, BackendOptions], Backend]

@@ -1,0 +1,51 @@
+"""Items to the arrays a graph takes: packed (no padding) or padded. Pure.
+
+The packed layout keeps all linear work on (T, H). Only attention sees sequences: two index arrays lead from
+the packed order to a padded view (B, S) and back.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.types import Batch, Item, Layout
+
+
+def collate(items: Sequence[Item], layout: Layout) -> Batch:
+    """Build the arrays of a batch.
+
+    Args:
+        items: At least one item, each with at least one token.
+        layout: What the backend declares.
+
+    Returns:
+        Packed arrays: `ids` (T,), `positions` (T,), `gather` (B, S) into 0 … T-1 (padding points at token 0),
+        `scatter` (T,) into 0 … B*S-1, `lengths` (B,); int32 as the contrib attention wants lengths, int64 for
+        indices. Padded arrays: `input_ids`, `attention_mask`, `token_type_ids`, each (B, S), int64.
+    """
+    lengths = np.fromiter((item.tokens for item in items), np.int64, len(items))
+    flat = np.concatenate([item.ids for item in items]).astype(np.int64)
+    longest = int(lengths.max())
+    columns = np.arange(longest, dtype=np.int64)
+    is_token = columns[None, :] < lengths[:, None]  # (B, S)
+    arrays: dict[str, NDArray[np.int64] | NDArray[np.int32]]
+    if layout is Layout.PADDED:
+        padded = np.zeros((len(items), longest), np.int64)
+        padded[is_token] = flat
+        arrays = {
+            "input_ids": padded,
+            "attention_mask": is_token.astype(np.int64),
+            "token_type_ids": np.zeros_like(padded),
+        }
+    else:
+        starts = np.cumsum(lengths) - lengths
+        gather = np.where(is_token, starts[:, None] + columns[None, :], 0)
+        arrays = {
+            "ids": flat,
+            "positions": np.broadcast_to(columns, is_token.shape)[is_token],
+            "gather": gather,
+            "scatter": np.flatnonzero(is_token).astype(np.int64),
+            "lengths": lengths.astype(np.int32),
+        }
+    return Batch(arrays=arrays, lengths=lengths, layout=layout)

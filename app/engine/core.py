@@ -1,0 +1,331 @@
+"""The core: `await submit(items)` gives raw pooled vectors. Owns the queue and the worker threads.
+
+Workers pull: each takes the next micro-batch from the scheduler the moment it is free, so a busy event loop
+never leaves the device idle. A failing batch is split until the culprit stands alone; neighbours get their
+vectors. Every future resolves, also on failure, cancellation and close.
+"""
+
+import asyncio
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from app.engine.backend import Backend
+from app.engine.collate import collate
+from app.engine.pooling import pool
+from app.engine.postprocess import degenerate_rows
+from app.engine.scheduler import Entry, Scheduler
+from app.engine.types import BatchStats, FloatArray, Item, Observer
+from app.errors import (
+    BackendError,
+    DeadlineError,
+    DegenerateVectorError,
+    NestvecError,
+    NotReadyError,
+    QueueFullError,
+)
+
+MAX_RETRY_AFTER_S = 120.0  # above this, openai-python does not retry at all (api-contract 1.9)
+DRAIN_RATE_MEMORY = 0.2  # weight of the newest batch in the drain-rate average
+
+
+@dataclass(frozen=True, slots=True)
+class CoreOptions:
+    """How the core runs.
+
+    Attributes:
+        workers: Threads that run batches; one a core on CPU.
+        max_batch_tokens: Budget of a micro-batch in the backend's cost units (token equivalents).
+        lookahead_items: How far the scheduler may look to sort by length.
+        max_queue_tokens: Tokens that may wait before calls are refused.
+        pooling: Key of `pooling.POOLINGS`.
+    """
+
+    workers: int
+    max_batch_tokens: int
+    lookahead_items: int
+    max_queue_tokens: int
+    pooling: str
+
+
+@dataclass(frozen=True, slots=True)
+class RawVectors:
+    """What `submit` returns.
+
+    Attributes:
+        vectors: Pooled, not cut nor normalised; (B, H), float32, in item order.
+        queue_wait_s: The longest wait among the items.
+        engine_s: From the first item's start to the last vector, queue wait excluded.
+    """
+
+    vectors: FloatArray
+    queue_wait_s: float
+    engine_s: float
+
+
+@dataclass(slots=True)
+class _Call:
+    """An admitted call whose vectors are being gathered."""
+
+    future: asyncio.Future[RawVectors]
+    loop: asyncio.AbstractEventLoop
+    vectors: FloatArray
+    remaining: int
+    arrived_s: float
+    wait_s: float = 0.0
+
+
+@dataclass(slots=True)
+class EngineCore:
+    """Queue, scheduler and workers of one model.
+
+    Attributes:
+        model: Name for the observer.
+        backend: What runs the batches; the core closes it.
+        clock: Monotonic seconds.
+    """
+
+    model: str
+    backend: Backend
+    options: CoreOptions
+    observer: Observer
+    clock: Callable[[], float] = time.monotonic
+    _scheduler: Scheduler = field(init=False)
+    _wake: threading.Condition = field(default_factory=threading.Condition)
+    _calls: dict[int, _Call] = field(default_factory=dict)
+    _ids: "itertools.count[int]" = field(default_factory=itertools.count)
+    _threads: list[threading.Thread] = field(default_factory=list)
+    _is_closed: bool = False
+    _tokens_per_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Make the queue; no thread starts before `start`."""
+        self._scheduler = Scheduler(
+            self.backend.cost, self.options.max_batch_tokens, self.options.lookahead_items
+        )
+
+    def start(self) -> None:
+        """Start the worker threads."""
+        for number in range(self.options.workers):
+            thread = threading.Thread(
+                target=self._work, name=f"nestvec-worker-{number}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    async def submit(self, items: Sequence[Item]) -> RawVectors:
+        """Run items and wait for all their vectors.
+
+        Cancelling the task drops what still waits in the queue.
+
+        Args:
+            items: At least one.
+
+        Raises:
+            QueueFullError: Admission would pass the queue's bound.
+            DeadlineError: An item's deadline passed while it waited.
+            BackendError: The runtime failed on an item; `input_index` names it.
+            DegenerateVectorError: An item's vector was NaN, infinite or zero.
+            NotReadyError: The core is closed.
+        """
+        loop = asyncio.get_running_loop()
+        now = self.clock()
+        call = _Call(
+            future=loop.create_future(),
+            loop=loop,
+            vectors=np.empty((len(items), self.backend.hidden_size), np.float32),
+            remaining=len(items),
+            arrived_s=now,
+        )
+        call_id = next(self._ids)
+        with self._wake:
+            self._admit(items)
+            self._calls[call_id] = call
+            self._scheduler.add(call_id, items, now)
+            self._report_queue()
+            self._wake.notify(min(len(items), self.options.workers))
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            self._forget(call_id, "cancelled")
+            raise
+
+    def close(self) -> None:
+        """Stop the workers after their running batches; whatever waits fails with NotReadyError."""
+        with self._wake:
+            self._is_closed = True
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
+        for call_id in list(self._calls):
+            self._fail(call_id, NotReadyError("the server is shutting down"), "failed")
+        self.backend.close()
+
+    def _admit(self, items: Sequence[Item]) -> None:
+        """Refuse what would pass the bound; an empty queue takes any call."""
+        if self._is_closed:
+            raise NotReadyError("the server is shutting down")
+        waiting = self._scheduler.waiting_tokens
+        asked = sum(item.tokens for item in items)
+        if waiting and waiting + asked > self.options.max_queue_tokens:
+            self.observer.items_dropped(self.model, items=len(items), reason="queue_full")
+            raise QueueFullError(
+                f"The queue holds {waiting} tokens of at most {self.options.max_queue_tokens}; "
+                f"these inputs need {asked} more. Retry later or send fewer inputs.",
+                retry_after_s=self._retry_after_s(waiting),
+            )
+
+    def _retry_after_s(self, waiting_tokens: int) -> float:
+        """Time to drain half the queue at the measured rate, jittered so that clients do not return as one."""
+        if not self._tokens_per_s:
+            return 1.0
+        drain_s = waiting_tokens / self._tokens_per_s / 2
+        jittered = drain_s * random.uniform(0.75, 1.25)  # noqa: S311 - spreads retries, no secret
+        return min(max(jittered, 1.0), MAX_RETRY_AFTER_S)
+
+    def _report_queue(self) -> None:
+        self.observer.queue_changed(
+            self.model, items=self._scheduler.waiting_items, tokens=self._scheduler.waiting_tokens
+        )
+
+    def _work(self) -> None:
+        """Life of a worker thread: take a batch, run it, deliver it."""
+        while True:
+            with self._wake:
+                while not self._is_closed and not self._scheduler.waiting_items:
+                    self._wake.wait()
+                if self._is_closed:
+                    return
+                micro = self._scheduler.next_batch(self.clock())
+                self._report_queue()
+            try:
+                for entry in micro.expired:
+                    late = DeadlineError("The deadline passed in the queue.")
+                    self._fail(entry.call_id, late, "deadline")
+                if micro.entries:
+                    self._run(micro.entries)
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not end the worker
+                for entry in micro.entries:
+                    self._fail(entry.call_id, _as_item_error(error, entry.item), "failed")
+
+    def _run(self, entries: Sequence[Entry]) -> None:
+        """Run one micro-batch; on failure split it, so that only the culprit fails."""
+        started = self.clock()
+        items = [entry.item for entry in entries]
+        try:
+            vectors = self._vectors(items)
+        except Exception as error:  # noqa: BLE001 - a batch loop must outlive whatever a batch does
+            self._report_batch(entries, started, "error")
+            if len(entries) > 1:
+                middle = len(entries) // 2
+                self._run(entries[:middle])
+                self._run(entries[middle:])
+            else:
+                self._fail(entries[0].call_id, _as_item_error(error, items[0]), "failed")
+            return
+        self._report_batch(entries, started, "ok")
+        self._deliver(entries, vectors, started)
+
+    def _vectors(self, items: Sequence[Item]) -> FloatArray:
+        """Collate, run and pool; (B, H)."""
+        batch = collate(items, self.backend.layout)
+        raw = self.backend.run(batch)
+        pooled = raw.pooled
+        if raw.hidden is not None:
+            skip = np.fromiter((item.skip_tokens for item in items), np.int64, len(items))
+            pooled = pool(self.options.pooling, raw.hidden, batch.offsets, skip)
+        if pooled is None or pooled.shape != (len(items), self.backend.hidden_size):
+            raise BackendError("the backend returned another number of vectors than it was given")
+        return pooled
+
+    def _report_batch(self, entries: Sequence[Entry], started: float, outcome: str) -> None:
+        took = self.clock() - started
+        lengths = [entry.item.tokens for entry in entries]
+        tokens = sum(lengths)
+        if took > 0 and outcome == "ok":
+            rate = tokens / took * self.options.workers
+            memory = DRAIN_RATE_MEMORY if self._tokens_per_s else 1.0
+            self._tokens_per_s += memory * (rate - self._tokens_per_s)
+        stats = BatchStats(
+            items=len(entries),
+            tokens=tokens,
+            padded_tokens=len(entries) * max(lengths),
+            waits_s=tuple(max(0.0, started - entry.arrived_s) for entry in entries),
+            engine_s=took,
+            outcome=outcome,
+        )
+        self.observer.batch_done(self.model, stats)
+
+    def _deliver(self, entries: Sequence[Entry], vectors: FloatArray, started: float) -> None:
+        """Put each vector in its call's place; finished calls wake their waiters."""
+        bad = degenerate_rows(vectors)
+        done: list[tuple[_Call, RawVectors]] = []
+        with self._wake:
+            for row, entry in enumerate(entries):
+                call = self._calls.get(entry.call_id)
+                if call is None or bad[row]:
+                    continue
+                call.vectors[entry.position] = vectors[row]
+                call.remaining -= 1
+                call.wait_s = max(call.wait_s, started - entry.arrived_s)
+                if not call.remaining:
+                    del self._calls[entry.call_id]
+                    total_s = self.clock() - call.arrived_s
+                    result = RawVectors(
+                        call.vectors, call.wait_s, max(0.0, total_s - call.wait_s)
+                    )
+                    done.append((call, result))
+        for call, result in done:
+            _resolve(call, result)
+        for row in np.flatnonzero(bad):
+            error = DegenerateVectorError(
+                "The model gave no usable vector (NaN, infinity or all zeros) for this input.",
+                input_index=entries[row].item.index,
+            )
+            self._fail(entries[row].call_id, error, "failed")
+
+    def _forget(self, call_id: int, reason: str) -> _Call | None:
+        """Take a call and its waiting items out; None if it had ended."""
+        with self._wake:
+            call = self._calls.pop(call_id, None)
+            if call is None:
+                return None
+            self._scheduler.drop(call_id)
+            self._report_queue()
+        self.observer.items_dropped(self.model, items=len(call.vectors), reason=reason)
+        return call
+
+    def _fail(self, call_id: int, error: NestvecError, reason: str) -> None:
+        """End a call with an error; its other items leave the queue."""
+        call = self._forget(call_id, reason)
+        if call is not None:
+            _resolve(call, error)
+
+
+def _as_item_error(error: Exception, item: Item) -> NestvecError:
+    """Name the input; unknown errors keep their text out, as it may quote the caller's."""
+    if isinstance(error, NestvecError) and not isinstance(error, BackendError):
+        return error
+    failure = BackendError("The model runtime failed on this input.", input_index=item.index)
+    failure.__cause__ = error
+    return failure
+
+
+def _resolve(call: _Call, outcome: RawVectors | NestvecError) -> None:
+    """Hand the outcome to the waiter's loop; a loop that has closed waits for nothing."""
+
+    def settle() -> None:
+        if call.future.done():
+            return
+        if isinstance(outcome, NestvecError):
+            call.future.set_exception(outcome)
+        else:
+            call.future.set_result(outcome)
+
+    if not call.loop.is_closed():
+        call.loop.call_soon_threadsafe(settle)

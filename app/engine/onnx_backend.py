@@ -1,0 +1,152 @@
+"""Runs ONNX graphs; the one file that imports onnxruntime."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from app.engine.backend import BackendOptions, CostModel
+from app.engine.types import Batch, FloatArray, Layout, RawOutput
+from app.errors import BackendError, FormatError, ProviderError
+
+log = logging.getLogger(__name__)
+
+PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+# The contrib SkipLayerNormalization is scalar on CPU, seven times slower than Add + LayerNormalization; the
+# others would refuse Gemm + Gelu its bias (measured on onnxruntime 1.31).
+CPU_DISABLED_FUSIONS: Final = (
+    "SkipLayerNormFusion",
+    "LayerNormFusion",
+    "BiasGeluFusion",
+    "GeluFusion",
+)
+TOKEN_OUTPUTS: Final = ("hidden", "last_hidden_state", "token_embeddings")
+POOLED_OUTPUTS: Final = ("pooled", "sentence_embedding")
+# What collation can feed; a graph that needs more is refused at start, not at the first request.
+KNOWN_INPUTS: Final = {
+    Layout.PACKED: {"ids", "positions", "gather", "scatter", "lengths"},
+    Layout.PADDED: {"input_ids", "attention_mask", "token_type_ids"},
+}
+
+
+def choose_provider(asked: str, available: Sequence[str]) -> str:
+    """Pick the execution provider.
+
+    Args:
+        asked: "auto", "cpu" or "cuda".
+        available: Names onnxruntime was built with.
+
+    Returns:
+        "cuda" or "cpu"; auto takes CUDA where present.
+
+    Raises:
+        ProviderError: What was asked for by name is not there; never a silent fallback.
+    """
+    if asked == "auto":
+        return "cuda" if PROVIDERS["cuda"] in available else "cpu"
+    if asked not in PROVIDERS:
+        raise ProviderError(f"unknown provider '{asked}'; choose auto, {' or '.join(PROVIDERS)}")
+    if PROVIDERS[asked] not in available:
+        raise ProviderError(
+            f"provider '{asked}' was asked for, but this onnxruntime has only "
+            f"{', '.join(available)}; install nestvec[gpu] on a CUDA host, or use provider=auto"
+        )
+    return asked
+
+
+class OnnxBackend:
+    """One InferenceSession, shared by all workers.
+
+    Args:
+        path: The graph; external data lies beside it.
+        layout: Which inputs it takes.
+        options: Provider and threads.
+
+    Raises:
+        FormatError: The graph cannot be read, or its inputs and outputs are not what the layout says.
+        ProviderError: The provider asked for is missing or did not start.
+    """
+
+    def __init__(self, path: Path, layout: Layout, options: BackendOptions) -> None:
+        self.layout = layout
+        chosen = choose_provider(options.provider, ort.get_available_providers())
+        self._session = _open(path, chosen, options)
+        active = self._session.get_providers()
+        self.provider = "cuda" if active[0] == PROVIDERS["cuda"] else "cpu"
+        if options.provider == "cuda" and self.provider != "cuda":
+            raise ProviderError(
+                "CUDA was asked for but did not start: check the driver and the CUDA libraries"
+            )
+        if chosen != self.provider:
+            log.warning("this onnxruntime has CUDA, but it did not start: serving on the CPU")
+        self._inputs = {node.name for node in self._session.get_inputs()}
+        if unknown := self._inputs - KNOWN_INPUTS[layout]:
+            raise FormatError(f"{path}: inputs nothing can feed: {', '.join(sorted(unknown))}")
+        outputs = {node.name: node for node in self._session.get_outputs()}
+        names = [n for n in (*TOKEN_OUTPUTS, *POOLED_OUTPUTS) if n in outputs]
+        if not names:
+            raise FormatError(
+                f"{path}: no output named {', '.join((*TOKEN_OUTPUTS, *POOLED_OUTPUTS))}; "
+                f"it has {', '.join(outputs)}"
+            )
+        self._output = names[0]
+        width = outputs[self._output].shape[-1]
+        if not isinstance(width, int):
+            raise FormatError(f"{path}: the last axis of output '{self._output}' has no fixed size")
+        self.hidden_size = width
+        self._cost = CostModel(layout, attention_per_pair=1 / (6 * width))
+
+    def cost(self, lengths: NDArray[np.int64]) -> float:
+        """Price a batch in token equivalents; see `CostModel`."""
+        return self._cost(lengths)
+
+    def run(self, batch: Batch) -> RawOutput:
+        """Run one batch.
+
+        Raises:
+            BackendError: onnxruntime failed.
+        """
+        feeds = {name: array for name, array in batch.arrays.items() if name in self._inputs}
+        try:
+            output: FloatArray = self._session.run([self._output], feeds)[0]
+        except Exception as error:
+            # onnxruntime raises a family of unrelated exceptions; none of their texts may reach a caller.
+            raise BackendError("onnxruntime failed on this batch") from error
+        if self._output in POOLED_OUTPUTS:
+            return RawOutput(pooled=output.astype(np.float32, copy=False))
+        hidden = output
+        if batch.layout is Layout.PADDED:
+            hidden = output[batch.arrays["attention_mask"].astype(bool)]
+        return RawOutput(hidden=hidden.astype(np.float32, copy=False))
+
+    def close(self) -> None:
+        """Free the session."""
+        del self._session
+
+
+def _open(path: Path, provider: str, options: BackendOptions) -> ort.InferenceSession:
+    """Make the session, CPU as the only fallback for nodes CUDA lacks."""
+    session_options = ort.SessionOptions()
+    session_options.intra_op_num_threads = options.intra_op_threads
+    session_options.inter_op_num_threads = 1
+    # Idle threads must sleep, not spin: an idle server uses no CPU.
+    session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session_options.log_severity_level = 3
+    providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
+    disabled: list[str] = list(CPU_DISABLED_FUSIONS)
+    if provider == "cuda":
+        # Finds CUDA and cuDNN where pip put them; without it a bare host reports missing libraries.
+        ort.preload_dlls(directory="")
+        providers.insert(0, (PROVIDERS["cuda"], {"device_id": str(options.device_id)}))
+        disabled = []
+    try:
+        return ort.InferenceSession(
+            str(path), session_options, providers=providers, disabled_optimizers=disabled
+        )
+    except Exception as error:
+        raise FormatError(f"{path}: onnxruntime cannot open the graph ({error})") from error

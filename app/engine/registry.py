@@ -1,0 +1,118 @@
+"""The models served, and how a name from a request finds one."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from app.engine.core import EngineCore
+from app.engine.tokenizer import Tokenizer
+from app.errors import UnknownModelError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """All that serving needs to know of a model; read from its files and card, never guessed.
+
+    Attributes:
+        name: The name it is served under.
+        hidden_size: Native dimensions H.
+        max_tokens: Most tokens of an input, special tokens included.
+        vocabulary_size: Rows of the embedding table.
+        pooling: Key of `pooling.POOLINGS`.
+        is_normalized: Whether the model's own last step scales to unit length.
+        prompts: Text put before an input, by the model's own prompt names.
+        default_prompt: Name of the prompt used where a call names none; None for no prompt.
+        pools_prompt: Whether a prompt's tokens count in pooling.
+        trained_dimensions: Dimensions the model was trained for (Matryoshka); always holds H.
+        space: Fingerprint of the embedding space.
+        created_s: Unix time at which the artefact was made.
+        source: Where its files came from, for people.
+        license: SPDX id, "" where unknown.
+    """
+
+    name: str
+    hidden_size: int
+    max_tokens: int
+    vocabulary_size: int
+    pooling: str
+    is_normalized: bool
+    prompts: Mapping[str, str]
+    default_prompt: str | None
+    pools_prompt: bool
+    trained_dimensions: tuple[int, ...]
+    space: str
+    created_s: int
+    source: str
+    license: str = ""
+    architecture: str = ""
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that is loaded and can take calls."""
+
+    spec: ModelSpec
+    tokenizer: Tokenizer
+    core: EngineCore
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Models:
+    """Finds the model a request means.
+
+    Attributes:
+        accepts_any: With one model loaded, any name means it.
+    """
+
+    accepts_any: bool = False
+    _served: list[ServedModel] = field(default_factory=list)
+
+    def add(self, model: ServedModel) -> None:
+        """Serve a model from now on."""
+        self._served.append(model)
+
+    def all(self) -> tuple[ServedModel, ...]:
+        """Every model served."""
+        return tuple(self._served)
+
+    def resolve(self, name: str) -> ServedModel:
+        """Find a model: exact name, alias, any case, last path segment, with or without `:latest`.
+
+        Args:
+            name: As the caller wrote it; "" is allowed where exactly one model is served.
+
+        Raises:
+            UnknownModelError: Nothing matches, or several do.
+        """
+        served = self._served
+        if len(served) == 1 and (not name or self.accepts_any):
+            return served[0]
+        wanted = name.removesuffix(":latest")
+        exact = _only(m for m in served if wanted in (m.spec.name, *m.aliases))
+        if exact is not None:
+            return exact
+        folded = wanted.casefold()
+        loose = _only(m for m in served if folded in {n.casefold() for n in (m.spec.name, *m.aliases)})
+        if loose is not None:
+            return loose
+        tail = folded.rsplit("/", 1)[-1]
+        short = _only(
+            m
+            for m in served
+            if (("/" in folded) != ("/" in m.spec.name))
+            and tail == m.spec.name.casefold().rsplit("/", 1)[-1]
+        )
+        if short is not None:
+            return short
+        if not name:
+            raise UnknownModelError("you must provide a model parameter", param="model")
+        raise UnknownModelError(
+            f"The model `{name[:200]}` does not exist or you do not have access to it.", param="model"
+        )
+
+
+def _only(found: Iterable[ServedModel]) -> ServedModel | None:
+    """The one match, or None for none or several."""
+    matches = list(found)
+    return matches[0] if len(matches) == 1 else None

@@ -1,0 +1,155 @@
+"""Texts to token ids with the `tokenizers` library, and exact truncation.
+
+The library's own truncation is state of the shared tokenizer object, while each call may want another; so it
+is switched off and ids are cut here, around the special tokens, with the same result.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from tokenizers import Tokenizer as LibraryTokenizer
+
+from app.engine.types import IdArray, Truncation
+from app.errors import FormatError, InputError, InputTooLongError
+
+# No tokenizer in use makes one token of more characters than this on average, so a longer text is too long
+# for certain, or may be cut before tokenising: 10 MB otherwise costs seconds (TEI has the same factor).
+MAX_CHARS_PER_TOKEN: Final = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One input as the model will see it.
+
+    Attributes:
+        ids: (n,), int32, special tokens included.
+        is_truncated: Whether tokens were cut off.
+        skip_tokens: Leading tokens that belong to a prompt.
+    """
+
+    ids: IdArray
+    is_truncated: bool
+    skip_tokens: int = 0
+
+
+class Tokenizer:
+    """A model's tokenizer; safe to call from several threads, since nothing in it changes.
+
+    Args:
+        path: The folder's `tokenizer.json`.
+        max_tokens: The most tokens an input may have, special tokens included.
+        vocabulary_size: Rows of the model's embedding table; ids must be below.
+
+    Raises:
+        FormatError: The file is missing or cannot be read.
+    """
+
+    def __init__(self, path: Path, *, max_tokens: int, vocabulary_size: int) -> None:
+        try:
+            library = LibraryTokenizer.from_file(str(path))
+        except Exception as error:
+            # The library raises bare Exception for whatever is wrong with the file.
+            raise FormatError(f"{path}: not a readable tokenizer.json ({error})") from error
+        library.no_padding()
+        library.no_truncation()
+        self._library = library
+        self.max_tokens = max_tokens
+        self.vocabulary_size = vocabulary_size
+        highest = library.get_vocab_size(with_added_tokens=True)
+        if highest > vocabulary_size:
+            raise FormatError(
+                f"{path}: the tokenizer has {highest} tokens but the model only {vocabulary_size} embeddings"
+            )
+        mask = library.encode("a").special_tokens_mask
+        content = [i for i, is_special in enumerate(mask) if not is_special]
+        self._lead = content[0] if content else len(mask)
+        self._tail = len(mask) - 1 - content[-1] if content else 0
+        if max_tokens <= self._lead + self._tail:
+            raise FormatError(
+                f"{path}: {max_tokens} tokens leave no room beside {self._lead + self._tail} special ones"
+            )
+
+    def encode_texts(
+        self, texts: Sequence[str], *, truncate: Truncation, prefix: str = ""
+    ) -> list[Encoded]:
+        """Tokenise texts.
+
+        Args:
+            texts: Any Unicode but lone surrogates; an empty one gives the special tokens only.
+            truncate: What to do beyond `max_tokens`.
+            prefix: A prompt put before each text.
+
+        Raises:
+            InputTooLongError: An input is too long and `truncate` is ERROR; names its index and length.
+        """
+        most_chars = MAX_CHARS_PER_TOKEN * self.max_tokens
+        prepared = [_cut_chars(prefix + text, most_chars, truncate) for text in texts]
+        found = self._library.encode_batch_fast(prepared)
+        return [
+            self._fit(
+                np.asarray(encoding.ids, np.int32),
+                truncate=truncate,
+                index=index,
+                is_lower_bound=len(prefix) + len(texts[index]) > most_chars,
+            )
+            for index, encoding in enumerate(found)
+        ]
+
+    def check_ids(self, inputs: Sequence[Sequence[int]], *, truncate: Truncation) -> list[Encoded]:
+        """Take ids of the model's own vocabulary exactly as given.
+
+        Raises:
+            InputError: An id is outside the vocabulary, or an input is empty.
+            InputTooLongError: As for texts.
+        """
+        checked = []
+        for index, ids in enumerate(inputs):
+            if not ids:
+                raise InputError(
+                    "a token array needs at least one id", param="input", input_index=index
+                )
+            if not (0 <= min(ids) and max(ids) < self.vocabulary_size):
+                raise InputError(
+                    f"token ids must be 0 to {self.vocabulary_size - 1}, this model's vocabulary",
+                    param="input",
+                    input_index=index,
+                )
+            checked.append(self._fit(np.asarray(ids, np.int32), truncate=truncate, index=index))
+        return checked
+
+    def count_prompt_tokens(self, prompt: str) -> int:
+        """Leading tokens of an input that a prompt accounts for, leading special tokens included."""
+        return len(self._library.encode(prompt).ids) - self._tail
+
+    def _fit(
+        self, ids: IdArray, *, truncate: Truncation, index: int, is_lower_bound: bool = False
+    ) -> Encoded:
+        """Cut ids to `max_tokens`, keeping the special tokens at both ends."""
+        over = len(ids) - self.max_tokens
+        if truncate is Truncation.ERROR and (over > 0 or is_lower_bound):
+            raise InputTooLongError(
+                got_tokens=max(len(ids), self.max_tokens + 1),
+                limit_tokens=self.max_tokens,
+                input_index=index,
+                is_lower_bound=is_lower_bound,
+            )
+        if over <= 0:
+            return Encoded(ids, is_truncated=is_lower_bound)
+        stop = len(ids) - self._tail
+        if truncate is Truncation.START:
+            kept = ids[self._lead + over : stop]
+        else:
+            kept = ids[self._lead : stop - over]
+        return Encoded(
+            np.concatenate([ids[: self._lead], kept, ids[stop:]]), is_truncated=True
+        )
+
+
+def _cut_chars(text: str, most: int, truncate: Truncation) -> str:
+    """Keep the end that truncation would keep; with truncation off one part suffices to prove the excess."""
+    if len(text) <= most:
+        return text
+    return text[-most:] if truncate is Truncation.START else text[:most]

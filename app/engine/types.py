@@ -1,0 +1,226 @@
+"""The frozen values that travel through the engine, and what it needs from outside.
+
+Shapes: B inputs in a batch, T tokens packed end to end, S the longest input, H hidden size, D dimensions.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+IdArray = NDArray[np.int32]
+
+
+class Truncation(StrEnum):
+    """What to do with an input that is longer than the model takes."""
+
+    ERROR = "error"
+    END = "end"  # cut the end off: keep the beginning
+    START = "start"  # cut the start off: keep the end
+
+
+class Priority(StrEnum):
+    """Scheduling class."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+class OutputKind(StrEnum):
+    """What a backend returns for an item."""
+
+    DENSE = "dense"
+    TOKENS = "tokens"
+    SPARSE = "sparse"
+
+
+class Layout(StrEnum):
+    """How a graph wants its batch."""
+
+    PACKED = "packed"
+    PADDED = "padded"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedCall:
+    """One request for vectors, in no vendor's dialect.
+
+    Attributes:
+        inputs: Texts, or token ids in the model's own vocabulary.
+        model: The name asked for; "" where the caller named none.
+        dimensions: Cut to the first so many values, then renormalise; None is the model's own size.
+        normalize: Scale to unit length; None is the model's own habit.
+        truncate: What to do with long inputs; None is the server's default.
+        prompt_name: A prompt the model defines.
+        prompt_role: "query", "passage", …: the first prompt of the model that serves the role, if any.
+        prompt: A literal text to put before each input.
+        deadline_s: Monotonic time after which the answer is of no use.
+    """
+
+    inputs: Sequence[str] | Sequence[Sequence[int]]
+    model: str = ""
+    dimensions: int | None = None
+    normalize: bool | None = None
+    truncate: Truncation | None = None
+    prompt_name: str | None = None
+    prompt_role: str | None = None
+    prompt: str | None = None
+    key_id: str = ""
+    priority: Priority = Priority.INTERACTIVE
+    deadline_s: float | None = None
+    kind: OutputKind = OutputKind.DENSE
+    layers: int | None = None
+    adapter: str | None = None
+    map_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input, tokenised.
+
+    Attributes:
+        ids: Token ids, special tokens included, shape (n,), n >= 1, int32.
+        index: Position in the request.
+        skip_tokens: Leading tokens (a prompt) that pooling leaves out.
+    """
+
+    ids: IdArray
+    index: int = 0
+    skip_tokens: int = 0
+    key_id: str = ""
+    priority: Priority = Priority.INTERACTIVE
+    deadline_s: float | None = None
+    kind: OutputKind = OutputKind.DENSE
+    layers: int | None = None
+    adapter: str | None = None
+    map_id: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the item has."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Items that run together, as arrays.
+
+    Attributes:
+        arrays: The graph's inputs by name.
+        lengths: Tokens of each input, shape (B,), int64.
+        layout: Packed (T,) or padded (B, S).
+    """
+
+    arrays: Mapping[str, NDArray[np.int64] | NDArray[np.int32]]
+    lengths: NDArray[np.int64]
+    layout: Layout
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each input starts in the packed order, then T; shape (B + 1,), int64."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
+
+
+@dataclass(frozen=True, slots=True)
+class RawOutput:
+    """What a backend returns: exactly one of the two is set.
+
+    Attributes:
+        hidden: Token states packed end to end, shape (T, H), float32.
+        pooled: One vector per input where the graph pools, shape (B, H), float32.
+    """
+
+    hidden: FloatArray | None = None
+    pooled: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of a call went, in seconds."""
+
+    tokenize_s: float = 0.0
+    queue_wait_s: float = 0.0
+    engine_s: float = 0.0
+    postprocess_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """The answer to an EmbedCall.
+
+    Attributes:
+        vectors: One row per input in input order, shape (B, D), float32.
+        input_tokens: Tokens run per input, special tokens included, after truncation.
+        is_truncated: Per input, whether tokens were cut off.
+        model: The served model's name.
+        space: Fingerprint of the embedding space.
+        prompt_used: Name of the prompt applied, "" for a literal one, None for none.
+    """
+
+    vectors: FloatArray
+    input_tokens: tuple[int, ...]
+    is_truncated: tuple[bool, ...]
+    model: str
+    space: str
+    prompt_used: str | None = None
+    timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStats:
+    """What one micro-batch was and cost.
+
+    Attributes:
+        tokens: Real tokens T.
+        padded_tokens: B x S, what a padded batch would hold.
+        waits_s: Queue wait of each item.
+        engine_s: Time in collation, graph and pooling.
+        outcome: "ok" or "error".
+    """
+
+    items: int
+    tokens: int
+    padded_tokens: int
+    waits_s: tuple[float, ...]
+    engine_s: float
+    outcome: str
+
+
+class Observer(Protocol):
+    """What the engine tells whoever counts; called from several threads."""
+
+    def batch_done(self, model: str, stats: BatchStats) -> None:
+        """A micro-batch has run."""
+
+    def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
+        """Items have joined or left the queue."""
+
+    def call_done(
+        self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
+    ) -> None:
+        """A call was answered with all its vectors."""
+
+    def items_dropped(self, model: str, *, items: int, reason: str) -> None:
+        """Items left without a vector: "cancelled", "deadline", "queue_full" or "failed"."""
+
+
+class NullObserver:
+    """Counts nothing; for offline use and tests."""
+
+    def batch_done(self, model: str, stats: BatchStats) -> None:
+        """Ignore."""
+
+    def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
+        """Ignore."""
+
+    def call_done(
+        self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
+    ) -> None:
+        """Ignore."""
+
+    def items_dropped(self, model: str, *, items: int, reason: str) -> None:
+        """Ignore."""

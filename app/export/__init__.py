@@ -1,0 +1,1 @@
+"""Safetensors to ONNX graphs, without any training framework."""

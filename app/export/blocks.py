@@ -1,0 +1,117 @@
+"""Parts that transformer families share, on packed states (T, H). Each takes and gives value names."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import FormatError
+from app.export.graph import MICROSOFT, GraphBuilder
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedInputs:
+    """Names of the packed graph's inputs; see `app/engine/collate.py` for what they hold."""
+
+    ids: str
+    positions: str
+    gather: str
+    scatter: str
+    lengths: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Weights of one self-attention: q, k, v as (H, H) by input x output, biases (H,)."""
+
+    query: Floats
+    key: Floats
+    value: Floats
+    query_bias: Floats
+    key_bias: Floats
+    value_bias: Floats
+
+
+ACTIVATIONS: Final = {
+    "gelu": ("Gelu", {}),
+    "gelu_new": ("Gelu", {"approximate": "tanh"}),
+    "gelu_pytorch_tanh": ("Gelu", {"approximate": "tanh"}),
+    "relu": ("Relu", {}),
+}
+
+
+def packed_inputs(graph: GraphBuilder) -> PackedInputs:
+    """Declare the inputs of a packed graph."""
+    return PackedInputs(
+        ids=graph.input("ids", "int64", ("T",)),
+        positions=graph.input("positions", "int64", ("T",)),
+        gather=graph.input("gather", "int64", ("B", "S")),
+        scatter=graph.input("scatter", "int64", ("T",)),
+        lengths=graph.input("lengths", "int32", ("B",)),
+    )
+
+
+def linear(graph: GraphBuilder, value: str, name: str, weight: Floats, bias: Floats) -> str:
+    """x W + b as one Gemm; `weight` is (in, out). Faster than MatMul + Add, whose Add is its own pass."""
+    return graph.op(
+        "Gemm", value, graph.weight(f"{name}.weight", weight), graph.weight(f"{name}.bias", bias)
+    )
+
+
+def layer_norm(
+    graph: GraphBuilder, value: str, name: str, scale: Floats, bias: Floats, epsilon: float
+) -> str:
+    """Standard LayerNormalization over the last axis; kept apart from the residual Add on purpose."""
+    scale_name = graph.weight(f"{name}.weight", scale)
+    bias_name = graph.weight(f"{name}.bias", bias)
+    return graph.op("LayerNormalization", value, scale_name, bias_name, axis=-1, epsilon=epsilon)
+
+
+def activation(graph: GraphBuilder, value: str, kind: str) -> str:
+    """A configuration's `hidden_act`.
+
+    Raises:
+        FormatError: We have no such activation.
+    """
+    if kind not in ACTIVATIONS:
+        raise FormatError(
+            f"config.json: hidden_act '{kind}' is not supported; known: {', '.join(ACTIVATIONS)}"
+        )
+    op, attributes = ACTIVATIONS[kind]
+    return graph.op(op, value, **attributes)
+
+
+def self_attention(
+    graph: GraphBuilder,
+    value: str,
+    name: str,
+    weights: Attention,
+    *,
+    heads: int,
+    inputs: PackedInputs,
+) -> str:
+    """Multi-head self-attention on packed states; (T, H) to (T, H), before the output projection.
+
+    Three projections beat one fused one on CPU, since its Split copies. Padding exists only between the two
+    gathers, and the key lengths keep it out of every sum.
+    """
+    padded = []
+    for part, weight in (("query", weights.query), ("key", weights.key), ("value", weights.value)):
+        projected = graph.op("MatMul", value, graph.weight(f"{name}.{part}.weight", weight))
+        padded.append(graph.op("Gather", projected, inputs.gather, axis=0))
+    bias = np.concatenate([weights.query_bias, weights.key_bias, weights.value_bias])
+    attended = graph.op(
+        "MultiHeadAttention",
+        *padded,
+        graph.weight(f"{name}.bias", bias),
+        inputs.lengths,
+        domain=MICROSOFT,
+        num_heads=heads,
+    )
+    hidden = weights.query.shape[1]
+    flat_shape = graph.weight(f"flat_{hidden}", np.array([-1, hidden], np.int64))
+    flat = graph.op("Reshape", attended, flat_shape)
+    return graph.op("Gather", flat, inputs.scatter, axis=0)

@@ -1,0 +1,80 @@
+"""A thin builder over `onnx.helper`: named nodes, typed values, weights beside the graph."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+# onnx 1.23 writes IR 14 by default, which onnxruntime 1.31 refuses; opset 20 is the first with Gelu.
+IR_VERSION: Final = 10
+OPSET: Final = 20
+MICROSOFT: Final = "com.microsoft"
+WEIGHTS_FILE: Final = "weights.bin"
+
+DTYPES: Final = {
+    "int64": TensorProto.INT64,
+    "int32": TensorProto.INT32,
+    "float32": TensorProto.FLOAT,
+}
+
+
+class GraphBuilder:
+    """Collects nodes and weights; every value is named by the node that makes it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: dict[str, onnx.TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._count = 0
+
+    def input(self, name: str, dtype: str, shape: tuple[str | int, ...]) -> str:
+        """Declare a graph input; names in `shape` are symbolic axes."""
+        self._inputs.append(helper.make_tensor_value_info(name, DTYPES[dtype], shape))
+        return name
+
+    def output(self, value: str, name: str, shape: tuple[str | int, ...]) -> None:
+        """Give a float32 value out under a name."""
+        self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output/{name}"))
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def weight(self, name: str, array: NDArray[Any]) -> str:
+        """Add an initializer; the same name twice is the same weight."""
+        if name not in self._weights:
+            self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:  # noqa: ANN401 - ONNX attributes are of any type
+        """Add a node with one output; returns that value's name."""
+        self._count += 1
+        value = f"{kind.lower()}_{self._count}"
+        self._nodes.append(
+            helper.make_node(kind, list(inputs), [value], name=value, domain=domain, **attributes)
+        )
+        return value
+
+    def save(self, path: Path) -> None:
+        """Check the graph and write it, weights in `weights.bin` beside it.
+
+        Raises:
+            OSError: The disk is full or read-only.
+        """
+        graph = helper.make_graph(
+            self._nodes, self._name, self._inputs, self._outputs, list(self._weights.values())
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        model.producer_name = "nestvec"
+        onnx.save_model(
+            model,
+            str(path),
+            save_as_external_data=True,
+            all_tensors_to_one_file=True,
+            location=WEIGHTS_FILE,
+            size_threshold=1024,
+        )
+        onnx.checker.check_model(str(path))

@@ -1,0 +1,116 @@
+"""Reads safetensors files, one or sharded, with checks on names and shapes."""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy, which safetensors looks up by name
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from app.errors import FormatError
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """List a folder's safetensors files; empty where it has none.
+
+    Raises:
+        FormatError: The index is broken, or names a file outside the folder or a missing one.
+    """
+    index = folder / INDEX_FILE
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise FormatError(f"{index}: not a safetensors index") from error
+        for name in names:
+            if Path(name).name != name or not (folder / name).is_file():
+                raise FormatError(f"{index}: names '{name}', which is not a file of this folder")
+        return tuple(folder / name for name in names)
+    single = folder / SINGLE_FILE
+    return (single,) if single.is_file() else ()
+
+
+class Weights:
+    """Tensors of a model by name, read when asked for.
+
+    Args:
+        folder: Holds `model.safetensors` or its shards.
+
+    Raises:
+        FormatError: There are no such files, or they are corrupt.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+        self._where: dict[str, Any] = {}
+        files = weight_files(folder)
+        if not files:
+            raise FormatError(f"{folder}: no {SINGLE_FILE} (pickled weights are never read)")
+        for file in files:
+            try:
+                opened = self._stack.enter_context(safe_open(str(file), framework="numpy"))
+            except (SafetensorError, OSError) as error:
+                raise FormatError(f"{file}: corrupt or unreadable ({error})") from error
+            self._where.update(dict.fromkeys(opened.keys(), opened))
+
+    def __enter__(self) -> Self:
+        """Keep the files open."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the files."""
+        self._stack.close()
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is such a tensor."""
+        return name in self._where
+
+    def get(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Read a tensor as float32.
+
+        Args:
+            name: As in the file.
+            shape: What the configuration promises.
+
+        Raises:
+            FormatError: The tensor is missing, of another shape, or holds no finite floats.
+        """
+        if name not in self._where:
+            raise FormatError(f"{self._folder}: tensor '{name}' is missing")
+        try:
+            tensor = self._where[name].get_tensor(name)
+        except (SafetensorError, TypeError, ValueError) as error:
+            raise FormatError(f"{self._folder}: tensor '{name}' is unreadable ({error})") from error
+        if tensor.shape != shape:
+            raise FormatError(
+                f"{self._folder}: tensor '{name}' has shape {tensor.shape}, the configuration says {shape}"
+            )
+        found: NDArray[np.float32] = tensor.astype(np.float32)
+        if not np.isfinite(found).all():
+            raise FormatError(f"{self._folder}: tensor '{name}' holds NaN or infinity")
+        return found
+
+
+def common_prefix(weights: Weights, probe: str, prefixes: tuple[str, ...]) -> str:
+    """The prefix under which a checkpoint keeps its tensors ("", "bert.", …).
+
+    Raises:
+        FormatError: `probe` exists under none of them.
+    """
+    for prefix in prefixes:
+        if prefix + probe in weights:
+            return prefix
+    raise FormatError(f"no tensor '{probe}' under any of the prefixes {list(prefixes)}")

@@ -1,0 +1,272 @@
+"""Composition root: settings to objects to the ASGI application. The only place that wires."""
+
+import asyncio
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, disable_created_metrics
+
+from app import __version__
+from app.api import openai, operations
+from app.api.auth import Authenticator
+from app.api.context import RequestContext
+from app.api.error_handlers import install_error_handlers
+from app.api.state import ApiOptions, ApiState, Phase
+from app.api.token_input import TokenDecoder
+from app.engine.backend import Backend, BackendOptions
+from app.engine.core import CoreOptions, EngineCore
+from app.engine.registry import Models, ServedModel
+from app.engine.service import EmbeddingService, ServiceLimits
+from app.engine.tokenizer import Tokenizer
+from app.engine.types import Layout, NullObserver, Observer, Truncation
+from app.errors import NestvecError
+from app.logs import get_logger
+from app.metrics import Metrics
+from app.packages.prepare import Package, prepare
+from app.packages.probes import PROBE_TEXTS, check_probes, compute_vectors
+from app.packages.sources import SourceOptions
+from app.settings import Settings
+
+log = get_logger(__name__)
+
+OPENAI_NAMES: Final = (
+    "text-embedding-ada-002",
+    "text-embedding-3-small",
+    "text-embedding-3-large",
+)
+PACKAGE_CARDS: Final = Path(__file__).parent / "cards"  # in an installed wheel
+CHECKOUT_CARDS: Final = Path(__file__).parent.parent / "models"
+GPU_WORKERS: Final = 2  # one batch computes while the next is collated
+
+
+def source_options(settings: Settings) -> SourceOptions:
+    """Where models come from."""
+    own = (settings.models_dir,) if settings.models_dir else ()
+    return SourceOptions(
+        cache_dir=settings.cache_dir,
+        card_dirs=(*own, PACKAGE_CARDS, CHECKOUT_CARDS),
+        revision=settings.model_revision,
+        is_offline=settings.offline,
+    )
+
+
+def open_backend(path: Path, layout: Layout, options: BackendOptions) -> Backend:
+    """The one place that names the onnxruntime backend; imported late, as `--help` has no use for it."""
+    from app.engine.onnx_backend import OnnxBackend
+
+    return OnnxBackend(path, layout, options)
+
+
+def prepare_model(settings: Settings, *, refresh: bool = False) -> Package:
+    """Fetch and export the model of the settings.
+
+    Raises:
+        ModelError: Anything wrong with it.
+    """
+    return prepare(
+        settings.model,
+        source_options(settings),
+        open_backend,
+        max_tokens=settings.max_input_tokens,
+        refresh=refresh,
+    )
+
+
+def build_engine(settings: Settings, observer: Observer | None = None) -> EmbeddingService:
+    """Load, probe and warm the model; blocks for as long as that takes.
+
+    Raises:
+        ModelError: The model cannot be served.
+    """
+    started = time.monotonic()
+    package = prepare_model(settings)
+    options = BackendOptions(
+        provider=settings.provider,
+        device_id=settings.device_id,
+        intra_op_threads=settings.intra_op_threads,
+    )
+    backend = open_backend(package.graph, package.layout, options)
+    _probe(package, backend)
+    model = _serve(settings, package, backend, observer or NullObserver())
+    models = Models(accepts_any=settings.accept_any_model)
+    models.add(model)
+    service = EmbeddingService(
+        models,
+        limits=ServiceLimits(
+            max_inputs=settings.max_inputs_per_request,
+            max_tokens=settings.max_tokens_per_request,
+            truncate=Truncation(settings.truncate),
+            allows_empty=settings.allow_empty_inputs,
+        ),
+        observer=observer or NullObserver(),
+        threads=settings.front_threads or usable_cpus(),
+    )
+    log.info(
+        "model_ready",
+        model=model.spec.name,
+        provider=backend.provider,
+        space=model.spec.space,
+        dimensions=model.spec.hidden_size,
+        max_tokens=model.spec.max_tokens,
+        exported=package.is_new,
+        took_s=round(time.monotonic() - started, 2),
+    )
+    return service
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may be scheduled on."""
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+
+def build_app(settings: Settings, *, on_ready: Callable[[ApiState], None] | None = None) -> RequestContext:
+    """The ASGI application; its engine loads in the background once the server starts.
+
+    Args:
+        settings: All of them.
+        on_ready: Called with the state once the engine is ready or has failed.
+    """
+    disable_created_metrics()
+    metrics = Metrics(CollectorRegistry())
+    state = ApiState(
+        options=ApiOptions(
+            max_body_bytes=settings.max_body_bytes,
+            request_timeout_s=settings.request_timeout_s,
+            reject_unknown_fields=settings.reject_unknown_fields,
+            protect_operations=settings.protect_operations,
+        ),
+        auth=Authenticator(settings.secrets),
+        tokens=TokenDecoder(settings.token_input, settings.cl100k_file),
+        metrics=metrics,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(_load(settings, state))
+        if on_ready is not None:
+            loading.add_done_callback(lambda _: on_ready(state))
+        yield
+        loading.cancel()
+        await asyncio.to_thread(state.close)
+
+    is_open = not settings.protect_operations
+    app = FastAPI(
+        docs_url="/docs" if is_open else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if is_open else None,
+        title="Nestvec",
+        version=__version__,
+        summary="Self-hosted embeddings: OpenAI-compatible, batched, Matryoshka dimensions.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.api = state
+    app.include_router(openai.router)
+    app.include_router(operations.router)
+    install_error_handlers(app, openai.openai_error)
+    return RequestContext(app, state)
+
+
+def _serve(
+    settings: Settings, package: Package, backend: Backend, observer: Observer
+) -> ServedModel:
+    """Put spec, tokenizer and a running core together."""
+    spec = dataclasses.replace(
+        package.spec, name=settings.served_model_name or package.spec.name
+    )
+    on_gpu = backend.provider != "cpu"
+    core = EngineCore(
+        model=spec.name,
+        backend=backend,
+        options=CoreOptions(
+            workers=settings.worker_threads or (GPU_WORKERS if on_gpu else usable_cpus()),
+            max_batch_tokens=settings.max_batch_tokens,
+            lookahead_items=settings.lookahead_items,
+            max_queue_tokens=settings.max_queue_tokens,
+            pooling=spec.pooling,
+        ),
+        observer=observer,
+    )
+    core.start()
+    own = (package.spec.name,) if settings.served_model_name else ()
+    names = OPENAI_NAMES if settings.openai_aliases else ()
+    return ServedModel(
+        spec=spec,
+        tokenizer=_tokenizer(package, spec.max_tokens),
+        core=core,
+        aliases=(*own, *package.aliases, *settings.model_aliases, *names),
+    )
+
+
+def _tokenizer(package: Package, max_tokens: int) -> Tokenizer:
+    return Tokenizer(
+        package.tokenizer,
+        max_tokens=max_tokens,
+        vocabulary_size=package.spec.vocabulary_size,
+    )
+
+
+def _probe(package: Package, backend: Backend) -> None:
+    """Compare the probes, together and each alone, with the stored vectors; warms the session up on the way.
+
+    Raises:
+        ProbeError: They differ.
+    """
+    # Probes were made with the model's own length, whatever the operator allows callers.
+    tokenizer = _tokenizer(package, package.native_max_tokens)
+    pooling = package.spec.pooling
+    together = compute_vectors(backend, tokenizer, pooling, PROBE_TEXTS)
+    check_probes(together, package.probes, backend.provider)
+    alone = [compute_vectors(backend, tokenizer, pooling, [text]) for text in PROBE_TEXTS]
+    check_probes(np.concatenate(alone), package.probes, backend.provider)
+
+
+async def _load(settings: Settings, state: ApiState) -> None:
+    """Build the engine off the event loop, then be ready or failed; logs why."""
+    try:
+        service = await _in_daemon_thread(lambda: build_engine(settings, state.metrics))
+    except NestvecError as error:
+        log.error("model_failed", code=error.code, reason=error.message)  # noqa: TRY400 - the reason is whole
+        state.set_phase(Phase.FAILED)
+        return
+    except Exception:
+        log.exception("model_crashed")
+        state.set_phase(Phase.FAILED)
+        raise
+    for model in service.models.all():
+        state.metrics.model_served(model)
+    state.become_ready(service)
+
+
+async def _in_daemon_thread(work: Callable[[], EmbeddingService]) -> EmbeddingService:
+    """Run in a thread that a stopping process need not wait for: a first download takes minutes."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[EmbeddingService] = loop.create_future()
+
+    def settle(result: EmbeddingService | None, error: Exception | None) -> None:
+        if future.done():
+            return
+        if result is not None:
+            future.set_result(result)
+        else:
+            future.set_exception(error or RuntimeError("no engine"))
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - handed to whoever awaits
+            failure = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="nestvec-load", daemon=True).start()
+    return await future

@@ -1,0 +1,93 @@
+"""The artefact cache: exported graphs and their probes, in folders named by fingerprint.
+
+A folder is made under a temporary name, flushed and renamed, so it is whole or absent; its manifest lists
+every file's size, and one that does not match is made anew.
+"""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from app.engine.types import FloatArray
+from app.errors import ArtefactError
+from app.packages.disk import cache_writes, made, rename_into_place, sync_tree
+
+MANIFEST: Final = "manifest.json"
+GRAPH: Final = "model.onnx"
+PROBES: Final = "probes.npy"
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A finished folder of the cache.
+
+    Attributes:
+        probes: Vectors of the probe texts, (P, H), float32.
+        created_s: Unix time.
+    """
+
+    folder: Path
+    probes: FloatArray
+    created_s: int
+
+    @property
+    def graph(self) -> Path:
+        """The exported graph; absent where the model's own ONNX file is served."""
+        return self.folder / GRAPH
+
+
+def find_artefact(cache_dir: Path, space: str) -> Artefact | None:
+    """The artefact of a space, or None where there is none that is whole."""
+    folder = _folder(cache_dir, space)
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        files = dict(manifest["files"])
+        if any((folder / name).stat().st_size != size for name, size in files.items()):
+            return None
+        probes = np.load(folder / PROBES, allow_pickle=False)
+        return Artefact(folder, probes, int(manifest["created_s"]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+
+
+def make_artefact(cache_dir: Path, space: str, fill: Callable[[Path], FloatArray]) -> Artefact:
+    """Make the artefact of a space.
+
+    Args:
+        cache_dir: The cache.
+        space: Its fingerprint.
+        fill: Writes the graph into the folder given and returns the probes' vectors.
+
+    Raises:
+        ArtefactError: The cache cannot be written, or what was written cannot be read back.
+    """
+    target = _folder(cache_dir, space)
+    with (
+        cache_writes(cache_dir),
+        tempfile.TemporaryDirectory(dir=made(target.parent), prefix=".export-") as scratch,
+    ):
+        folder = made(Path(scratch) / "artefact")
+        probes = fill(folder)
+        np.save(folder / PROBES, probes)
+        sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir())}
+        manifest = {"space": space, "created_s": int(time.time()), "files": sizes}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
+        sync_tree(folder)
+        if target.is_dir() and find_artefact(cache_dir, space) is None:
+            shutil.rmtree(target)  # damaged: it would be in the way of the rename
+        rename_into_place(folder, target)
+    artefact = find_artefact(cache_dir, space)
+    if artefact is None:
+        raise ArtefactError(f"{target}: written but not readable")
+    return artefact
+
+
+def _folder(cache_dir: Path, space: str) -> Path:
+    return cache_dir / "artefacts" / space

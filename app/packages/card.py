@@ -1,0 +1,150 @@
+"""Model cards: `models/<name>.toml`, data about a model for the server."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from app.errors import FormatError
+
+SOURCE_KINDS: Final = ("pypi", "hub", "folder")
+KNOWN_KEYS: Final = {
+    "name",
+    "aliases",
+    "license",
+    "description",
+    "source",
+    "trained_dimensions",
+    "overrides",
+    "published",
+}
+OVERRIDES: Final = {"pooling": str, "normalize": bool, "max_tokens": int, "prompts": dict}
+
+
+@dataclass(frozen=True, slots=True)
+class CardSource:
+    """Where a model's files are.
+
+    Attributes:
+        kind: "pypi", "hub" or "folder".
+        name: Distribution, Hub id or path.
+        version: Exact version, or a Hub revision ("" is the default branch).
+        path: Folder inside a wheel.
+        sha256: Expected hash by file name; a file that differs is refused.
+    """
+
+    kind: str
+    name: str
+    version: str = ""
+    path: str = ""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Leading values that the model's authors publish for a text."""
+
+    text: str
+    first_values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One model card.
+
+    Attributes:
+        trained_dimensions: Matryoshka sizes its authors trained, largest first; empty if only the full size.
+        overrides: What the model's own files leave out: pooling, normalize, max_tokens, prompts.
+    """
+
+    name: str
+    source: CardSource
+    aliases: tuple[str, ...] = ()
+    license: str = ""
+    description: str = ""
+    trained_dimensions: tuple[int, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    published: tuple[Published, ...] = ()
+
+
+def read_card(path: Path) -> Card:
+    """Read a card.
+
+    Raises:
+        FormatError: Not TOML, or a key is missing, unknown or of the wrong type; names the key.
+    """
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: not a readable TOML card ({error})") from error
+    if unknown := set(data) - KNOWN_KEYS:
+        raise FormatError(f"{path}: unknown keys {', '.join(sorted(unknown))}")
+    try:
+        source = _read_source(data["source"])
+        _check_overrides(data.get("overrides", {}))
+        return Card(
+            name=_text(data["name"]),
+            source=source,
+            aliases=tuple(_text(a) for a in data.get("aliases", ())),
+            license=_text(data.get("license", "")),
+            description=_text(data.get("description", "")),
+            trained_dimensions=tuple(int(d) for d in data.get("trained_dimensions", ())),
+            overrides=data.get("overrides", {}),
+            published=tuple(
+                Published(_text(p["text"]), tuple(float(v) for v in p["first_values"]))
+                for p in data.get("published", ())
+            ),
+        )
+    except KeyError as error:
+        raise FormatError(f"{path}: key {error} is missing") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def find_card(name: str, folders: tuple[Path, ...]) -> Card | None:
+    """The first card whose name, file name or alias is `name`, in any case; None if there is none.
+
+    Raises:
+        FormatError: A card on the way cannot be read.
+    """
+    wanted = name.casefold()
+    for path in card_files(folders):
+        card = read_card(path)
+        if wanted in {n.casefold() for n in (card.name, path.stem, *card.aliases)}:
+            return card
+    return None
+
+
+def card_files(folders: tuple[Path, ...]) -> list[Path]:
+    """Every card in these folders, earlier folders first."""
+    return [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.toml"))]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value
+
+
+def _read_source(data: Mapping[str, Any]) -> CardSource:
+    kind = _text(data["kind"])
+    if kind not in SOURCE_KINDS:
+        raise ValueError(f"source.kind must be one of {', '.join(SOURCE_KINDS)}")
+    if kind == "pypi" and not (data.get("version") and data.get("sha256")):
+        raise ValueError("a pypi source needs an exact version and sha256 hashes of its files")
+    return CardSource(
+        kind=kind,
+        name=_text(data["name"]),
+        version=_text(data.get("version", "")),
+        path=_text(data.get("path", "")),
+        sha256={_text(k): _text(v).lower() for k, v in data.get("sha256", {}).items()},
+    )
+
+
+def _check_overrides(overrides: Mapping[str, Any]) -> None:
+    for key, value in overrides.items():
+        if key not in OVERRIDES:
+            raise ValueError(f"overrides.{key} is unknown; known: {', '.join(OVERRIDES)}")
+        if not isinstance(value, OVERRIDES[key]):
+            raise TypeError(f"overrides.{key} must be a {OVERRIDES[key].__name__}")

@@ -1,0 +1,260 @@
+"""What a model folder's own files say: pooling, normalisation, lengths, prompts. Derived or refused, never guessed."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from app.engine.types import Layout
+from app.errors import FormatError
+from app.export.architectures import ARCHITECTURES
+from app.export.weights import weight_files
+
+ONNX_PATHS: Final = ("onnx/model.onnx", "model.onnx")
+
+# Both spellings of sentence-transformers' pooling config to our names.
+POOLING_NAMES: Final[Mapping[str, str]] = {
+    "cls": "cls",
+    "mean": "mean",
+    "max": "max",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "weightedmean": "weighted_mean",
+    "lasttoken": "last_token",
+}
+POOLING_FLAGS: Final[Mapping[str, str]] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weighted_mean",
+    "pooling_mode_lasttoken": "last_token",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A folder, understood.
+
+    Attributes:
+        layout: PACKED where the exporter knows the architecture, PADDED where `onnx_file` is served as it is.
+        onnx_file: The folder's own graph, relative; None where we export.
+        weights: Files whose content decides the vectors.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    architecture: str
+    layout: Layout
+    onnx_file: str | None
+    weights: tuple[Path, ...]
+    hidden_size: int
+    vocabulary_size: int
+    max_tokens: int
+    pooling: str
+    is_normalized: bool
+    pools_prompt: bool = True
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+
+
+def derive(folder: Path, overrides: Mapping[str, Any] | None = None) -> Derived:
+    """Read a folder in Hugging Face / sentence-transformers layout.
+
+    Args:
+        folder: Holds config.json, tokenizer.json and safetensors or an ONNX graph.
+        overrides: From a model card: pooling, normalize, max_tokens, prompts.
+
+    Raises:
+        FormatError: A file is missing or corrupt, something cannot be derived, or a module is not supported;
+            names the file and the field.
+    """
+    over = dict(overrides or {})
+    config = read_json(folder / "config.json")
+    if not (folder / "tokenizer.json").is_file():
+        raise FormatError(f"{folder}: tokenizer.json is missing")
+    architecture = _text(config, "model_type", folder)
+    onnx_file, layout, weights = _choose_graph(folder, architecture)
+    modules = _read_modules(folder)
+    pooling, pools_prompt = _pooling(folder, modules, over)
+    prompts, default_prompt = _prompts(folder, over)
+    return Derived(
+        folder=folder,
+        config=config,
+        architecture=architecture,
+        layout=layout,
+        onnx_file=onnx_file,
+        weights=weights,
+        hidden_size=_positive(config, "hidden_size", folder),
+        vocabulary_size=_positive(config, "vocab_size", folder),
+        max_tokens=_max_tokens(folder, config, over),
+        pooling=pooling,
+        # Clients of an embeddings API expect unit vectors (api-contract 0.2), so a chain without Normalize is
+        # served as unit vectors too, unless its card says otherwise; `normalize: false` gives raw ones.
+        is_normalized=bool(over.get("normalize", True)),
+        pools_prompt=pools_prompt,
+        prompts=prompts,
+        default_prompt=default_prompt,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        FormatError: Missing, unreadable, or not an object.
+    """
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise FormatError(f"{path}: the file is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: not readable JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise FormatError(f"{path}: expected a JSON object")
+    return data
+
+
+def _choose_graph(
+    folder: Path, architecture: str
+) -> tuple[str | None, Layout, tuple[Path, ...]]:
+    """Our export where we can, else the folder's own graph, else an error that says what would do."""
+    safetensors = weight_files(folder)
+    if architecture in ARCHITECTURES and safetensors:
+        return None, Layout.PACKED, safetensors
+    for name in ONNX_PATHS:
+        graph = folder / name
+        if graph.is_file():
+            beside = [p for p in sorted(graph.parent.glob(f"{graph.name}*")) if p.is_file()]
+            return name, Layout.PADDED, tuple(beside)
+    if not safetensors:
+        raise FormatError(
+            f"{folder}: no model.safetensors and no {ONNX_PATHS[0]} (pickled weights are never read)"
+        )
+    raise FormatError(
+        f"{folder}/config.json: model_type '{architecture}' is not one the exporter knows "
+        f"({', '.join(ARCHITECTURES)}), and there is no {ONNX_PATHS[0]} to serve instead"
+    )
+
+
+def _read_modules(folder: Path) -> dict[str, Path] | None:
+    """sentence-transformers' module chain as kind → folder; None where the folder has none.
+
+    Raises:
+        FormatError: A module that we would have to ignore: its vectors would be wrong.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return None
+    try:
+        listed = json.loads(path.read_text("utf-8"))
+        chain = [(str(m["type"]).rsplit(".", 1)[-1], str(m.get("path") or "")) for m in listed]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FormatError(f"{path}: not a module list ({error})") from error
+    known = ["Transformer", "Pooling", "Normalize"]
+    kinds = [kind for kind, _ in chain]
+    if strange := [kind for kind in kinds if kind not in known]:
+        raise FormatError(f"{path}: module '{strange[0]}' is not supported")
+    if kinds != [kind for kind in known if kind in kinds] or kinds[:1] != ["Transformer"]:
+        raise FormatError(f"{path}: expected Transformer, Pooling, Normalize in this order")
+    modules = {kind: folder / where for kind, where in chain}
+    if modules["Transformer"].resolve() != folder.resolve():
+        raise FormatError(f"{path}: the Transformer module must lie in the folder itself")
+    for where in modules.values():
+        if not where.resolve().is_relative_to(folder.resolve()):
+            raise FormatError(f"{path}: a module's path leaves the folder")
+    return modules
+
+
+def _pooling(
+    folder: Path, modules: dict[str, Path] | None, over: Mapping[str, Any]
+) -> tuple[str, bool]:
+    """Pooling mode and whether prompts take part in it."""
+    where = (modules or {}).get("Pooling", folder / "1_Pooling") / "config.json"
+    if "pooling" in over:
+        return _known_pooling(over["pooling"], f"card override of {folder}"), True
+    if not where.is_file():
+        raise FormatError(
+            f"{where}: missing, so the pooling is unknown; add it, or write a card with overrides.pooling"
+        )
+    data = read_json(where)
+    pools_prompt = data.get("include_prompt", True) is not False
+    if "pooling_mode" in data:
+        return _known_pooling(data["pooling_mode"], str(where)), pools_prompt
+    flags = [key for key, value in data.items() if key.startswith("pooling_mode_") and value is True]
+    if len(flags) != 1:
+        raise FormatError(f"{where}: expected exactly one pooling_mode to be true, found {flags}")
+    if flags[0] not in POOLING_FLAGS:
+        raise FormatError(f"{where}: '{flags[0]}' is not supported")
+    return POOLING_FLAGS[flags[0]], pools_prompt
+
+
+def _known_pooling(name: object, where: str) -> str:
+    if name in POOLING_NAMES:
+        return POOLING_NAMES[str(name)]
+    if name in POOLING_NAMES.values():
+        return str(name)
+    raise FormatError(f"{where}: pooling_mode {name!r} is not one of {', '.join(POOLING_NAMES)}")
+
+
+def _max_tokens(folder: Path, config: Mapping[str, Any], over: Mapping[str, Any]) -> int:
+    """The smallest of what the files say: never beyond the position table."""
+    said: list[int] = []
+    if "max_tokens" in over:
+        said.append(int(over["max_tokens"]))
+    sentence = folder / "sentence_bert_config.json"
+    if not said and sentence.is_file():
+        length = read_json(sentence).get("max_seq_length")
+        if length is not None:
+            said.append(_int(length, f"{sentence}: max_seq_length"))
+    if not said:
+        tokenizer = folder / "tokenizer_config.json"
+        if tokenizer.is_file():
+            length = read_json(tokenizer).get("model_max_length")
+            # transformers writes 1e30 for "no limit".
+            if isinstance(length, int | float) and 0 < length < 1e9:  # noqa: PLR2004 - see above
+                said.append(int(length))
+    if "max_position_embeddings" in config:
+        said.append(_positive(config, "max_position_embeddings", folder))
+    if not said:
+        raise FormatError(
+            f"{folder}: max tokens unknown: neither sentence_bert_config.json (max_seq_length), "
+            "tokenizer_config.json (model_max_length) nor config.json (max_position_embeddings) says"
+        )
+    return min(said)
+
+
+def _prompts(folder: Path, over: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
+    path = folder / "config_sentence_transformers.json"
+    data = read_json(path) if path.is_file() else {}
+    prompts = over.get("prompts", data.get("prompts") or {})
+    if not isinstance(prompts, dict) or not all(
+        isinstance(k, str) and isinstance(v, str) for k, v in prompts.items()
+    ):
+        raise FormatError(f"{path}: prompts must map names to texts")
+    default = data.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise FormatError(f"{path}: default_prompt_name '{default}' is not among its prompts")
+    return prompts, default
+
+
+def _checked(test: Callable[[Any], bool], value: object, what: str) -> Any:  # noqa: ANN401 - narrowed by test
+    if not test(value):
+        raise FormatError(f"{what} is missing or of the wrong type")
+    return value
+
+
+def _int(value: object, what: str) -> int:
+    found: int = _checked(lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0, value, what)
+    return found
+
+
+def _positive(config: Mapping[str, Any], name: str, folder: Path) -> int:
+    return _int(config.get(name), f"{folder}/config.json: '{name}'")
+
+
+def _text(config: Mapping[str, Any], name: str, folder: Path) -> str:
+    found: str = _checked(
+        lambda v: isinstance(v, str) and bool(v), config.get(name), f"{folder}/config.json: '{name}'"
+    )
+    return found

@@ -1,0 +1,106 @@
+"""Golden probes: canonical texts whose vectors are stored at export and computed again at each start.
+
+A wrong kernel, a damaged file or a mixed-up provider shows here, before the first caller is served.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.backend import Backend
+from app.engine.collate import collate
+from app.engine.pooling import pool
+from app.engine.postprocess import finish
+from app.engine.tokenizer import Tokenizer
+from app.engine.types import FloatArray, Item, Truncation
+from app.errors import ProbeError
+from app.packages.card import Published
+
+PROBE_TEXTS: Final = (
+    "",
+    "a",
+    "Hello, world!",
+    "This is an example sentence",
+    "The quick brown fox jumps over the lazy dog.",
+    "  white\tspace \n and punctuation ... ?! ",
+    "Straße, naïve café, año, żółć, ελληνικά, русский текст",
+    "日本語のテキストと中文文本以及한국어",
+    "emoji 🙂🚀 and a family 👨‍👩‍👧",
+    "def add(a: int, b: int) -> int:\n    return a + b  # 0x1F == 31",
+    "One input of middling length that says nothing of note but fills a few dozen tokens so that rows "
+    "of several lengths share a batch, as they do in service.",
+    "long " * 600,
+)
+
+# The stored vectors come from the fp32 CPU graph. Another CPU's kernels differ by about 1e-6; CUDA sums in
+# another order and in TF32.
+TOLERANCE: Final = {"cpu": 1e-4, "cuda": 5e-3}
+PUBLISHED_TOLERANCE: Final = 1e-4  # authors publish four to five digits
+
+
+def compute_vectors(
+    backend: Backend, tokenizer: Tokenizer, pooling: str, texts: Sequence[str]
+) -> FloatArray:
+    """Unit vectors of texts, run as one batch.
+
+    Returns:
+        (B, H), float32.
+
+    Raises:
+        BackendError: The runtime failed.
+    """
+    encoded = tokenizer.encode_texts(texts, truncate=Truncation.END)
+    batch = collate([Item(ids=e.ids) for e in encoded], backend.layout)
+    raw = backend.run(batch)
+    skip = np.zeros(len(texts), np.int64)
+    pooled = (
+        raw.pooled if raw.hidden is None else pool(pooling, raw.hidden, batch.offsets, skip)
+    )
+    if pooled is None:
+        raise ProbeError("the backend returned neither token states nor vectors")
+    return finish(pooled, dimensions=None, normalize=True)
+
+
+def check_probes(found: FloatArray, stored: NDArray[np.float32], provider: str) -> None:
+    """Compare vectors with the stored ones.
+
+    Args:
+        found: (P, H), computed now.
+        stored: (P, H), from export.
+        provider: Chooses the tolerance.
+
+    Raises:
+        ProbeError: Shapes differ, a value is not finite, or the largest difference is over the tolerance.
+    """
+    if found.shape != stored.shape:
+        raise ProbeError(f"probe vectors have shape {found.shape}, stored ones {stored.shape}")
+    worst = float(np.abs(found - stored).max())
+    limit = TOLERANCE[provider]
+    if not worst <= limit:  # also catches NaN
+        raise ProbeError(
+            f"probe vectors on provider '{provider}' differ from the stored ones by up to {worst:.2g} "
+            f"(at most {limit:g} is right): a damaged artefact or a faulty runtime; "
+            "remove the artefact from the cache to export again"
+        )
+
+
+def check_published(
+    backend: Backend, tokenizer: Tokenizer, pooling: str, published: Sequence[Published]
+) -> None:
+    """Compare with what the model's authors publish.
+
+    Raises:
+        ProbeError: A published value differs.
+    """
+    if not published:
+        return
+    found = compute_vectors(backend, tokenizer, pooling, [p.text for p in published])
+    for vector, expected in zip(found, published, strict=True):
+        wanted = np.asarray(expected.first_values, np.float32)
+        worst = float(np.abs(vector[: len(wanted)] - wanted).max())
+        if not worst <= PUBLISHED_TOLERANCE:
+            raise ProbeError(
+                f"vectors differ from those the model's authors publish by up to {worst:.2g}"
+            )

@@ -1,0 +1,283 @@
+"""Every setting: name with unit, default, range, help. Read once, frozen.
+
+A flag wins over the environment (`NESTVEC_*`), the environment over the TOML file. All problems are reported
+together, each naming its setting; misspelt `NESTVEC_` names count as problems.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from typing_extensions import override
+
+from app.errors import ConfigError
+
+PREFIX: Final = "NESTVEC_"
+DEFAULT_PORT: Final = 8080
+# Read outside this class: which file to load, and what Kubernetes injects for a Service named "nestvec".
+CONFIG_VARIABLE: Final = "NESTVEC_CONFIG"
+KUBERNETES: Final = re.compile(r"NESTVEC_(SERVICE_.*|PORT_\d+_.*)$")
+
+
+def _split(value: object) -> object:
+    """Lists come from the environment and flags as "a,b"."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _not_kubernetes(value: object) -> object:
+    """A Kubernetes Service named "nestvec" injects NESTVEC_PORT=tcp://…, which nobody meant as a setting."""
+    return DEFAULT_PORT if isinstance(value, str) and value.startswith("tcp://") else value
+
+
+def _default_cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache")) / "nestvec"
+
+
+TextList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)]
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Field order is the order of the documentation."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    model: str = Field(
+        "all-MiniLM-L6-v2",
+        min_length=1,
+        description="Card name, folder, or Hub id (org/name) of the model to serve.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Annotated[int, BeforeValidator(_not_kubernetes)] = Field(
+        DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
+    )
+    api_keys: SecretList = Field(
+        default_factory=list, description="Keys that callers must send, comma-separated; none: open."
+    )
+    api_keys_file: UserPath | None = Field(
+        None, description="File with one key a line (a mounted secret), added to api_keys."
+    )
+    allow_unauthenticated: bool = Field(
+        False, description="Allow a non-loopback host without any key."
+    )
+    cache_dir: UserPath = Field(
+        default_factory=_default_cache_dir,
+        validate_default=True,
+        description="Where fetched models and exported graphs are kept (default ~/.cache/nestvec).",
+    )
+    provider: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Execution provider; auto takes CUDA where present."
+    )
+    max_batch_tokens: int = Field(
+        512, ge=1, le=1_000_000, description="Token budget of one micro-batch."
+    )
+    truncate: Literal["error", "end", "start"] = Field(
+        "error",
+        description="Too-long inputs when a request does not say: refuse, or cut off the end or the start.",
+    )
+
+    served_model_name: str | None = Field(
+        None, min_length=1, description="Name to serve the model under instead of its own."
+    )
+    model_aliases: TextList = Field(
+        default_factory=list, description="Further names for the model, comma-separated."
+    )
+    openai_aliases: bool = Field(
+        True, description="Answer to text-embedding-ada-002, -3-small and -3-large as well."
+    )
+    accept_any_model: bool = Field(False, description="Answer to any model name.")
+    model_revision: str = Field("", description="Hub commit, tag or branch to pin.")
+    models_dir: UserPath | None = Field(
+        None, description="Folder with your own model cards, looked into first."
+    )
+    offline: bool = Field(False, description="Never use the network; the cache must have the model.")
+    max_input_tokens: int | None = Field(
+        None, ge=3, description="Take fewer tokens an input than the model could."
+    )
+
+    device_id: int = Field(0, ge=0, description="CUDA device.")
+    worker_threads: int = Field(
+        0, ge=0, le=1024, description="Threads that run batches; 0: one a CPU, or 2 for a GPU."
+    )
+    intra_op_threads: int = Field(1, ge=1, le=1024, description="Threads inside one batch.")
+    front_threads: int = Field(
+        0, ge=0, le=1024, description="Threads that tokenise and encode; 0: one a CPU."
+    )
+    lookahead_items: int = Field(
+        1024, ge=1, le=100_000, description="How many waiting inputs may be sorted by length."
+    )
+    max_queue_tokens: int = Field(
+        500_000, ge=1, description="Tokens that may wait; beyond it requests get 429."
+    )
+
+    max_inputs_per_request: int = Field(2048, ge=1, description="Most inputs in one request.")
+    max_tokens_per_request: int = Field(
+        300_000, ge=1, description="Most tokens in one request, counted after truncation."
+    )
+    max_body_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="Largest request body, after decompression."
+    )
+    request_timeout_s: float = Field(
+        55.0, gt=0, le=3600, description="Answer 504 after so long; callers may ask for less."
+    )
+    token_input: Literal["auto", "cl100k", "model", "reject"] = Field(
+        "auto",
+        description="Vocabulary of token arrays: cl100k (decoded to text), the model's own, or refused; "
+        "auto: cl100k if its table can be had, else refused.",
+    )
+    cl100k_file: UserPath | None = Field(
+        None, description="cl100k_base.tiktoken for hosts where tiktoken cannot download it."
+    )
+    allow_empty_inputs: bool = Field(
+        True, description="Embed empty strings (as langchain needs) instead of refusing them."
+    )
+    reject_unknown_fields: bool = Field(
+        False, description="Refuse request fields that we do not know."
+    )
+
+    protect_operations: bool = Field(
+        False, description="Ask for a key on /metrics too, and switch /docs off."
+    )
+    drain_grace_s: float = Field(
+        1.0,
+        ge=0,
+        le=300,
+        description="After SIGTERM, serve so long with readiness off before closing the port.",
+    )
+    drain_timeout_s: float = Field(
+        30.0, ge=0, le=3600, description="Then wait so long for requests in flight."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe event to log."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console on a terminal, else JSON lines."
+    )
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the TOML file."""
+        file = TomlConfigSettingsSource(settings_cls, _config_file)
+        return init_settings, env_settings, file
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All keys, from the list and the file.
+
+        Raises:
+            ConfigError: The file cannot be read.
+        """
+        keys = [key.get_secret_value() for key in self.api_keys]
+        if self.api_keys_file is not None:
+            try:
+                lines = self.api_keys_file.read_text("utf-8").splitlines()
+            except (OSError, ValueError) as error:
+                raise ConfigError([f"api_keys_file: cannot be read ({error})"]) from error
+            keys += [line.strip() for line in lines if line.strip() and line[0] != "#"]
+        return tuple(keys)
+
+
+# Set for the duration of `load_settings` alone: pydantic-settings builds its sources from the class.
+_config_file: Path | None = None
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None, *, config: Path | None = None
+) -> Settings:
+    """Read settings from flags, environment and file.
+
+    Args:
+        flags: Values by setting name, from the command line.
+        config: TOML file; `NESTVEC_CONFIG` by default.
+
+    Raises:
+        ConfigError: Lists every problem.
+    """
+    global _config_file  # noqa: PLW0603 - see its definition
+    env = os.environ
+    file = config or (Path(env[CONFIG_VARIABLE]) if env.get(CONFIG_VARIABLE) else None)
+    problems = _misspelt(env)
+    if file is not None and not file.is_file():
+        raise ConfigError([*problems, f"config: {file} does not exist"])
+    _config_file = file
+    try:
+        settings = Settings(**(flags or {}))
+    except ValidationError as error:
+        problems += [_describe(dict(detail), flags or {}, env) for detail in error.errors()]
+        raise ConfigError(problems) from None
+    except ValueError as error:  # the TOML file does not parse
+        raise ConfigError([*problems, f"config: {file}: {error}"]) from error
+    finally:
+        _config_file = None
+    problems += _cross_check(settings)
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _misspelt(env: Mapping[str, str]) -> list[str]:
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    problems = []
+    for name in sorted(env):
+        if not name.upper().startswith(PREFIX) or name.upper() in known or KUBERNETES.match(name):
+            continue
+        close = difflib.get_close_matches(name.upper(), known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        problems.append(f"{name}: no such setting{hint}")
+    return problems
+
+
+def _describe(detail: Mapping[str, Any], flags: Mapping[str, Any], env: Mapping[str, str]) -> str:
+    """One problem in the words of whoever set the value: the flag, the variable or the file's key."""
+    name = str(detail["loc"][0])
+    if name in flags:
+        spelled = f"--{name.replace('_', '-')}"
+    elif any(key.upper() == PREFIX + name.upper() for key in env):
+        spelled = PREFIX + name.upper()
+    else:
+        spelled = f"{name} (in the configuration file)"
+    if detail["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        return f"{spelled}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
+    return f"{spelled}: {detail['msg']}"
+
+
+def _cross_check(settings: Settings) -> list[str]:
+    problems = []
+    loopback = settings.host in ("localhost", "::1") or settings.host.startswith("127.")
+    keys: tuple[str, ...] = ()
+    try:
+        keys = settings.secrets
+    except ConfigError as error:
+        problems += error.problems
+    if not loopback and not keys and not settings.allow_unauthenticated:
+        problems.append(
+            f"host: {settings.host} is reachable from outside and no API key is set; set api_keys, or "
+            "allow_unauthenticated where something else guards the port"
+        )
+    return problems
