@@ -26,7 +26,7 @@ from app.engine.core import CoreOptions, EngineCore
 from app.engine.registry import Models, ServedModel
 from app.engine.service import EmbeddingService, ServiceLimits
 from app.engine.tokenizer import Tokenizer
-from app.engine.types import Layout, NullObserver, Observer, Truncation
+from app.engine.types import Layout, Observer, Truncation
 from app.errors import NestvecError
 from app.logs import get_logger
 from app.metrics import Metrics
@@ -44,6 +44,7 @@ OPENAI_NAMES: Final = (
 )
 PACKAGE_CARDS: Final = Path(__file__).parent / "cards"  # in an installed wheel
 CHECKOUT_CARDS: Final = Path(__file__).parent.parent / "models"
+Load = Callable[[Settings, Observer], EmbeddingService]
 GPU_WORKERS: Final = 2  # one batch computes while the next is collated
 
 
@@ -80,7 +81,7 @@ def prepare_model(settings: Settings, *, refresh: bool = False) -> Package:
     )
 
 
-def build_engine(settings: Settings, observer: Observer | None = None) -> EmbeddingService:
+def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
     """Load, probe and warm the model; blocks for as long as that takes.
 
     Raises:
@@ -95,7 +96,7 @@ def build_engine(settings: Settings, observer: Observer | None = None) -> Embedd
     )
     backend = open_backend(package.graph, package.layout, options)
     _probe(package, backend)
-    model = _serve(settings, package, backend, observer or NullObserver())
+    model = _serve(settings, package, backend, observer)
     models = Models(accepts_any=settings.accept_any_model)
     models.add(model)
     service = EmbeddingService(
@@ -106,7 +107,7 @@ def build_engine(settings: Settings, observer: Observer | None = None) -> Embedd
             truncate=Truncation(settings.truncate),
             allows_empty=settings.allow_empty_inputs,
         ),
-        observer=observer or NullObserver(),
+        observer=observer,
         threads=settings.front_threads or usable_cpus(),
     )
     log.info(
@@ -127,14 +128,20 @@ def usable_cpus() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
-def build_app(settings: Settings, *, on_ready: Callable[[ApiState], None] | None = None) -> RequestContext:
+def build_app(
+    settings: Settings,
+    *,
+    load: Load = build_engine,
+    on_ready: Callable[[ApiState], None] | None = None,
+) -> RequestContext:
     """The ASGI application; its engine loads in the background once the server starts.
 
     Args:
         settings: All of them.
+        load: Builds the engine; blocks while it does.
         on_ready: Called with the state once the engine is ready or has failed.
     """
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call] # the library has not typed this one
     metrics = Metrics(CollectorRegistry())
     state = ApiState(
         options=ApiOptions(
@@ -150,7 +157,7 @@ def build_app(settings: Settings, *, on_ready: Callable[[ApiState], None] | None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load(settings, state))
+        loading = asyncio.create_task(_load(settings, state, load))
         if on_ready is not None:
             loading.add_done_callback(lambda _: on_ready(state))
         yield
@@ -179,9 +186,7 @@ def _serve(
     settings: Settings, package: Package, backend: Backend, observer: Observer
 ) -> ServedModel:
     """Put spec, tokenizer and a running core together."""
-    spec = dataclasses.replace(
-        package.spec, name=settings.served_model_name or package.spec.name
-    )
+    spec = dataclasses.replace(package.spec, name=settings.served_model_name or package.spec.name)
     on_gpu = backend.provider != "cpu"
     core = EngineCore(
         model=spec.name,
@@ -229,10 +234,10 @@ def _probe(package: Package, backend: Backend) -> None:
     check_probes(np.concatenate(alone), package.probes, backend.provider)
 
 
-async def _load(settings: Settings, state: ApiState) -> None:
+async def _load(settings: Settings, state: ApiState, load: Load) -> None:
     """Build the engine off the event loop, then be ready or failed; logs why."""
     try:
-        service = await _in_daemon_thread(lambda: build_engine(settings, state.metrics))
+        service = await _in_daemon_thread(lambda: load(settings, state.metrics))
     except NestvecError as error:
         log.error("model_failed", code=error.code, reason=error.message)  # noqa: TRY400 - the reason is whole
         state.set_phase(Phase.FAILED)

@@ -69,7 +69,8 @@ class Settings(BaseSettings):
         DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
     )
     api_keys: SecretList = Field(
-        default_factory=list, description="Keys that callers must send, comma-separated; none: open."
+        default_factory=list,
+        description="Keys that callers must send, comma-separated; none: open.",
     )
     api_keys_file: UserPath | None = Field(
         None, description="File with one key a line (a mounted secret), added to api_keys."
@@ -107,7 +108,9 @@ class Settings(BaseSettings):
     models_dir: UserPath | None = Field(
         None, description="Folder with your own model cards, looked into first."
     )
-    offline: bool = Field(False, description="Never use the network; the cache must have the model.")
+    offline: bool = Field(
+        False, description="Never use the network; the cache must have the model."
+    )
     max_input_tokens: int | None = Field(
         None, ge=3, description="Take fewer tokens an input than the model could."
     )
@@ -226,18 +229,32 @@ def load_settings(
         raise ConfigError([*problems, f"config: {file} does not exist"])
     _config_file = file
     try:
-        settings = Settings(**(flags or {}))
-    except ValidationError as error:
-        problems += [_describe(dict(detail), flags or {}, env) for detail in error.errors()]
-        raise ConfigError(problems) from None
+        settings, found = _read(dict(flags or {}))
     except ValueError as error:  # the TOML file does not parse
         raise ConfigError([*problems, f"config: {file}: {error}"]) from error
     finally:
         _config_file = None
-    problems += _cross_check(settings)
-    if problems:
+    problems += found
+    if settings is not None:
+        problems += _cross_check(settings)
+    if problems or settings is None:
         raise ConfigError(problems)
     return settings
+
+
+def _read(flags: dict[str, Any]) -> tuple[Settings | None, list[str]]:
+    """The settings, with bad values replaced by defaults so that checks across settings still run."""
+    try:
+        return Settings(**flags), []
+    except ValidationError as error:
+        details = error.errors()
+    problems = [_describe(dict(detail), flags) for detail in details]
+    bad = {str(detail["loc"][0]) for detail in details} & set(Settings.model_fields)
+    defaults = {n: Settings.model_fields[n].get_default(call_default_factory=True) for n in bad}
+    try:
+        return Settings(**{**flags, **defaults}), problems
+    except ValidationError:  # an unknown key of the file stays in the way
+        return None, problems
 
 
 def _misspelt(env: Mapping[str, str]) -> list[str]:
@@ -252,12 +269,12 @@ def _misspelt(env: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def _describe(detail: Mapping[str, Any], flags: Mapping[str, Any], env: Mapping[str, str]) -> str:
+def _describe(detail: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
     """One problem in the words of whoever set the value: the flag, the variable or the file's key."""
     name = str(detail["loc"][0])
     if name in flags:
         spelled = f"--{name.replace('_', '-')}"
-    elif any(key.upper() == PREFIX + name.upper() for key in env):
+    elif any(key.upper() == PREFIX + name.upper() for key in os.environ):
         spelled = PREFIX + name.upper()
     else:
         spelled = f"{name} (in the configuration file)"
@@ -268,7 +285,7 @@ def _describe(detail: Mapping[str, Any], flags: Mapping[str, Any], env: Mapping[
 
 
 def _cross_check(settings: Settings) -> list[str]:
-    problems = []
+    problems: list[str] = []
     loopback = settings.host in ("localhost", "::1") or settings.host.startswith("127.")
     keys: tuple[str, ...] = ()
     try:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 from fastapi import Request
 
@@ -74,7 +74,7 @@ async def decode_tokens(request: Request, state: ApiState, inputs: Inputs) -> In
     """Texts as they are; token arrays by the vocabulary that the setting or the header says."""
     if isinstance(inputs[0], str):
         return inputs
-    ids = [item for item in inputs if not isinstance(item, str)]
+    ids = cast("Sequence[Sequence[int]]", inputs)
     return await state.tokens.resolve(ids, vocabulary=request.headers.get(VOCABULARY_HEADER))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from app.errors import InputError
 
 Body = Mapping[str, Any]
-Inputs = list[str] | list[list[int]]
+Inputs = Sequence[str] | Sequence[Sequence[int]]
 
 
 def as_integer(value: object) -> int | None:
@@ -110,7 +110,10 @@ def parse_inputs(value: object, *, max_inputs: int) -> tuple[Inputs, bool]:
         return [_parse_ids(item, index) for index, item in enumerate(value)], True
     wrong = next(index for index, item in enumerate(value) if not isinstance(item, str))
     raise InputError(
-        "each item of 'input' must be a string", param="input", input_index=wrong, code="invalid_type"
+        "each item of 'input' must be a string",
+        param="input",
+        input_index=wrong,
+        code="invalid_type",
     )
 
 
@@ -119,7 +122,9 @@ def _parse_ids(value: object, index: int | None) -> list[int]:
     where = "" if index is None else "each item of "
     if not isinstance(value, list) or not value:
         raise InputError(
-            f"{where}'input' must be a list of at least one token id", param="input", input_index=index
+            f"{where}'input' must be a list of at least one token id",
+            param="input",
+            input_index=index,
         )
     ids = [as_integer(item) for item in value]
     if any(number is None or number < 0 for number in ids):

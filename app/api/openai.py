@@ -90,9 +90,7 @@ async def create_embeddings(request: Request) -> Response:
     model = text_field(body, "model") or ""
     served = state.service.models.resolve(model)
     as_base64 = choice_field(body, "encoding_format", ("float", "base64")) == "base64"
-    inputs, is_list = parse_inputs(
-        body.get("input"), max_inputs=state.service.limits.max_inputs
-    )
+    inputs, is_list = parse_inputs(body.get("input"), max_inputs=state.service.limits.max_inputs)
     try:
         call = parse_call(body, await decode_tokens(request, state, inputs))
         call = call_with_context(call, request, state, key_id=key_id)

@@ -103,7 +103,9 @@ class Model(BaseModel):
     pooling: str
     normalized: bool
     prompts: list[str]
-    space: str = Field(description="Fingerprint of the embedding space; compare before mixing vectors.")
+    space: str = Field(
+        description="Fingerprint of the embedding space; compare before mixing vectors."
+    )
     architecture: str
     precision: str
     provider: str

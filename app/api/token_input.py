@@ -41,8 +41,8 @@ class TokenDecoder:
         self._lock = asyncio.Lock()
 
     async def resolve(
-        self, inputs: list[list[int]], *, vocabulary: str | None
-    ) -> list[str] | list[list[int]]:
+        self, inputs: Sequence[Sequence[int]], *, vocabulary: str | None
+    ) -> Sequence[str] | Sequence[Sequence[int]]:
         """Decode ids to text, or pass them on where they are the model's own.
 
         Args:
@@ -63,18 +63,9 @@ class TokenDecoder:
         return [_decode_ids(decode, ids, index) for index, ids in enumerate(inputs)]
 
     async def _table(self) -> Decode:
-        """The decoder, loaded at first use in a thread; a failure is remembered for a minute."""
-        if self._decode is not None:
-            return self._decode
+        """The decoder, loaded at first use."""
         async with self._lock:
-            if self._decode is None and time.monotonic() - self._failed_at_s >= RETRY_LOAD_S:
-                try:
-                    async with asyncio.timeout(LOAD_TIMEOUT_S):
-                        self._decode = await asyncio.to_thread(_load_table, self._file)
-                except (ImportError, OSError, ValueError, TimeoutError) as error:
-                    # requests' errors, which tiktoken lets through, are OSErrors too.
-                    self._failed_at_s = time.monotonic()
-                    self._reason = type(error).__name__
+            await self._load_once()
         if self._decode is None:
             raise InputError(
                 f"token arrays need the cl100k table, which could not be loaded ({self._reason}); "
@@ -82,6 +73,19 @@ class TokenDecoder:
                 param="input",
             )
         return self._decode
+
+    async def _load_once(self) -> None:
+        """Load in a thread; a failure is remembered for a minute."""
+        now_s = time.monotonic()
+        if self._decode is not None or now_s - self._failed_at_s < RETRY_LOAD_S:
+            return
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                self._decode = await asyncio.to_thread(_load_table, self._file)
+        except (ImportError, OSError, ValueError, TimeoutError) as error:
+            # requests' errors, which tiktoken lets through, are OSErrors too.
+            self._failed_at_s = now_s
+            self._reason = type(error).__name__
 
 
 WAY_OUT: Final = (

@@ -137,6 +137,6 @@ def banner(url: str, *, authenticated: bool) -> str:
     return (
         f"\nNestvec is ready: {url}\n\n"
         f"  curl {url}/v1/embeddings{key} -H 'content-type: application/json' \\\n"
-        f"    -d '{{\"input\": \"Matryoshka dolls nest.\", \"dimensions\": 8}}'\n\n"
+        f'    -d \'{{"input": "Matryoshka dolls nest.", "dimensions": 8}}\'\n\n'
         f"  OpenAI clients: base_url={url}/v1   docs: {url}/docs   metrics: {url}/metrics\n"
     )

@@ -276,13 +276,11 @@ class EngineCore:
                 if not call.remaining:
                     del self._calls[entry.call_id]
                     total_s = self.clock() - call.arrived_s
-                    result = RawVectors(
-                        call.vectors, call.wait_s, max(0.0, total_s - call.wait_s)
-                    )
+                    result = RawVectors(call.vectors, call.wait_s, max(0.0, total_s - call.wait_s))
                     done.append((call, result))
         for call, result in done:
             _resolve(call, result)
-        for row in np.flatnonzero(bad):
+        for row in np.flatnonzero(bad).tolist():
             error = DegenerateVectorError(
                 "The model gave no usable vector (NaN, infinity or all zeros) for this input.",
                 input_index=entries[row].item.index,

@@ -20,15 +20,20 @@ Offsets = NDArray[np.int64]
 PoolFunction = Callable[[FloatArray, Offsets, Offsets], FloatArray]
 
 
-def _sums(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
-    """Sum each input's states after its skipped ones; (B, H)."""
+def _without(hidden: FloatArray, offsets: Offsets, skip: Offsets, neutral: float) -> FloatArray:
+    """States with the skipped ones at a value that does not count; a copy only where something is skipped."""
     if not skip.any():
-        total: FloatArray = np.add.reduceat(hidden, offsets[:-1], axis=0)
-        return total
+        return hidden
     kept: FloatArray = hidden.copy()
     for start, count in zip(offsets[:-1], skip, strict=True):
-        kept[start : start + count] = 0.0
-    total = np.add.reduceat(kept, offsets[:-1], axis=0)
+        kept[start : start + count] = neutral
+    return kept
+
+
+def _sums(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
+    """Sum each input's states after its skipped ones; (B, H)."""
+    kept = _without(hidden, offsets, skip, 0.0)
+    total: FloatArray = np.add.reduceat(kept, offsets[:-1], axis=0)
     return total
 
 
@@ -45,7 +50,8 @@ def mean(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
 
 def mean_sqrt_len(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
     """Sum of the token states over the square root of their number."""
-    return _sums(hidden, offsets, skip) / np.sqrt(_counts(offsets, skip))
+    root: FloatArray = np.sqrt(_counts(offsets, skip))
+    return _sums(hidden, offsets, skip) / root
 
 
 def cls(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
@@ -64,11 +70,7 @@ def last_token(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArra
 
 def maximum(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
     """Largest value of each dimension."""
-    kept = hidden
-    if skip.any():
-        kept = hidden.copy()
-        for start, count in zip(offsets[:-1], skip, strict=True):
-            kept[start : start + count] = -np.inf
+    kept = _without(hidden, offsets, skip, -np.inf)
     top: FloatArray = np.maximum.reduceat(kept, offsets[:-1], axis=0)
     return top
 

@@ -50,5 +50,6 @@ def degenerate_rows(raw: FloatArray) -> NDArray[np.bool_]:
     Returns:
         (B,), bool.
     """
-    bad: NDArray[np.bool_] = ~np.isfinite(raw).all(axis=1) | ~raw.any(axis=1)
-    return bad
+    is_finite = np.isfinite(raw).all(axis=1)
+    has_value = raw.any(axis=1)
+    return np.asarray(~(is_finite & has_value))

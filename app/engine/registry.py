@@ -93,7 +93,9 @@ class Models:
         if exact is not None:
             return exact
         folded = wanted.casefold()
-        loose = _only(m for m in served if folded in {n.casefold() for n in (m.spec.name, *m.aliases)})
+        loose = _only(
+            m for m in served if folded in {n.casefold() for n in (m.spec.name, *m.aliases)}
+        )
         if loose is not None:
             return loose
         tail = folded.rsplit("/", 1)[-1]
@@ -108,7 +110,8 @@ class Models:
         if not name:
             raise UnknownModelError("you must provide a model parameter", param="model")
         raise UnknownModelError(
-            f"The model `{name[:200]}` does not exist or you do not have access to it.", param="model"
+            f"The model `{name[:200]}` does not exist or you do not have access to it.",
+            param="model",
         )
 
 

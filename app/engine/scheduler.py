@@ -1,12 +1,12 @@
 """Which items run next: pure, no thread, no clock of its own.
 
-The oldest waiting item always leaves with the next batch, so nothing starves; it is joined by the items of
-nearest length inside a look-ahead window of the oldest ones, until the batch's cost reaches the budget.
-Sorting by length keeps the padded view around attention small. The queue never waits for company: work
+The oldest waiting item always leaves with the next batch, so nothing starves; it is joined by the items
+nearest to it in length, inside a look-ahead window of the oldest ones, until the batch's cost reaches the
+budget. Likeness in length keeps the padded view around attention small. The queue never waits for company: work
 waiting means a batch is given.
 """
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -97,22 +97,15 @@ class Scheduler:
         if not self._queue:
             return Micro((), expired)
         window = list(islice(self._queue.items(), self.lookahead_items))
-        oldest = window[0][0]
-        window.sort(key=lambda pair: (pair[1].item.tokens, pair[0]))
+        anchor = window[0][1].item.tokens
+        window.sort(key=lambda pair: (abs(pair[1].item.tokens - anchor), pair[0]))
         lengths = np.fromiter((entry.item.tokens for _, entry in window), np.int64, len(window))
-        anchor = next(i for i, (number, _) in enumerate(window) if number == oldest)
-        # Shorter neighbours first: they do not raise S. What room is left goes to longer ones.
-        low = anchor - self._fit(lambda n: lengths[anchor - n : anchor + 1], most=anchor)
-        high = anchor + self._fit(
-            lambda n: lengths[low : anchor + n + 1], most=len(window) - anchor - 1
+        # Cost grows with every item, so the longest prefix within the budget is found by bisection; the
+        # oldest item is at its head and goes whatever it costs.
+        more = bisect_right(
+            range(2, len(window) + 1), self.budget, key=lambda count: self.cost(lengths[:count])
         )
-        return Micro(tuple(self._remove(number) for number, _ in window[low : high + 1]), expired)
-
-    def _fit(self, slice_of: Callable[[int], NDArray[np.int64]], *, most: int) -> int:
-        """Largest n in 0 … most whose slice stays within the budget (cost grows with n)."""
-        return bisect_left(
-            range(1, most + 1), True, key=lambda n: self.cost(slice_of(n)) > self.budget
-        )
+        return Micro(tuple(self._remove(number) for number, _ in window[: 1 + more]), expired)
 
     def _take_expired(self, now_s: float) -> list[Entry]:
         """Remove what is too late within the window."""

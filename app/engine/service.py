@@ -123,9 +123,7 @@ class EmbeddingService:
         work = partial(finish, raw.vectors, dimensions=call.dimensions, normalize=normalize)
         small = raw.vectors.size <= INLINE_VALUES
         vectors = work() if small else await loop.run_in_executor(self._pool, work)
-        timings = Timings(
-            tokenize_s, raw.queue_wait_s, raw.engine_s, self._clock() - finishing
-        )
+        timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, self._clock() - finishing)
         self._observer.call_done(
             spec.name, timings, inputs=len(items), tokens=sum(tokens), truncated=sum(truncated)
         )
@@ -234,4 +232,3 @@ def _as_item(call: EmbedCall, index: int, encoded: Encoded) -> Item:
         adapter=call.adapter,
         map_id=call.map_id,
     )
-

@@ -111,7 +111,7 @@ class Tokenizer:
                 raise InputError(
                     "a token array needs at least one id", param="input", input_index=index
                 )
-            if not (0 <= min(ids) and max(ids) < self.vocabulary_size):
+            if not (min(ids) >= 0 and max(ids) < self.vocabulary_size):
                 raise InputError(
                     f"token ids must be 0 to {self.vocabulary_size - 1}, this model's vocabulary",
                     param="input",
@@ -139,13 +139,12 @@ class Tokenizer:
         if over <= 0:
             return Encoded(ids, is_truncated=is_lower_bound)
         stop = len(ids) - self._tail
-        if truncate is Truncation.START:
-            kept = ids[self._lead + over : stop]
-        else:
-            kept = ids[self._lead : stop - over]
-        return Encoded(
-            np.concatenate([ids[: self._lead], kept, ids[stop:]]), is_truncated=True
+        kept = (
+            ids[self._lead + over : stop]
+            if truncate is Truncation.START
+            else ids[self._lead : stop - over]
         )
+        return Encoded(np.concatenate([ids[: self._lead], kept, ids[stop:]]), is_truncated=True)
 
 
 def _cut_chars(text: str, most: int, truncate: Truncation) -> str:

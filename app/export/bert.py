@@ -144,7 +144,12 @@ def _layer(
         graph, state, own, attention, heads=bert.num_attention_heads, inputs=inputs
     )
     state = _project_add_norm(
-        graph, attended, state, reader, f"{name}.attention.output", (size, size, bert.layer_norm_eps)
+        graph,
+        attended,
+        state,
+        reader,
+        f"{name}.attention.output",
+        (size, size, bert.layer_norm_eps),
     )
     wide = linear(
         graph,

@@ -55,7 +55,7 @@ def packed_inputs(graph: GraphBuilder) -> PackedInputs:
 
 
 def linear(graph: GraphBuilder, value: str, name: str, weight: Floats, bias: Floats) -> str:
-    """x W + b as one Gemm; `weight` is (in, out). Faster than MatMul + Add, whose Add is its own pass."""
+    """X W + b as one Gemm; `weight` is (in, out). Faster than MatMul + Add, whose Add is its own pass."""
     return graph.op(
         "Gemm", value, graph.weight(f"{name}.weight", weight), graph.weight(f"{name}.bias", bias)
     )

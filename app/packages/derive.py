@@ -115,9 +115,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _choose_graph(
-    folder: Path, architecture: str
-) -> tuple[str | None, Layout, tuple[Path, ...]]:
+def _choose_graph(folder: Path, architecture: str) -> tuple[str | None, Layout, tuple[Path, ...]]:
     """Our export where we can, else the folder's own graph, else an error that says what would do."""
     safetensors = weight_files(folder)
     if architecture in ARCHITECTURES and safetensors:
@@ -181,7 +179,9 @@ def _pooling(
     pools_prompt = data.get("include_prompt", True) is not False
     if "pooling_mode" in data:
         return _known_pooling(data["pooling_mode"], str(where)), pools_prompt
-    flags = [key for key, value in data.items() if key.startswith("pooling_mode_") and value is True]
+    flags = [
+        key for key, value in data.items() if key.startswith("pooling_mode_") and value is True
+    ]
     if len(flags) != 1:
         raise FormatError(f"{where}: expected exactly one pooling_mode to be true, found {flags}")
     if flags[0] not in POOLING_FLAGS:
@@ -245,7 +245,9 @@ def _checked(test: Callable[[Any], bool], value: object, what: str) -> Any:  # n
 
 
 def _int(value: object, what: str) -> int:
-    found: int = _checked(lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0, value, what)
+    found: int = _checked(
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0, value, what
+    )
     return found
 
 
@@ -255,6 +257,8 @@ def _positive(config: Mapping[str, Any], name: str, folder: Path) -> int:
 
 def _text(config: Mapping[str, Any], name: str, folder: Path) -> str:
     found: str = _checked(
-        lambda v: isinstance(v, str) and bool(v), config.get(name), f"{folder}/config.json: '{name}'"
+        lambda v: isinstance(v, str) and bool(v),
+        config.get(name),
+        f"{folder}/config.json: '{name}'",
     )
     return found

@@ -11,7 +11,9 @@ from app.errors import ArtefactError
 from app.export.architectures import GRAPH_VERSION
 from app.packages.derive import Derived
 
-FINGERPRINT_CHARS = 32  # 128 bits: collisions are out of reach, and it fits a header and a folder name
+FINGERPRINT_CHARS = (
+    32  # 128 bits: collisions are out of reach, and it fits a header and a folder name
+)
 
 
 def file_sha256(path: Path) -> str:

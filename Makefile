@@ -1,0 +1,110 @@
+# The one list of verbs; CI calls nothing else. `make help` prints them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+CLIENTS := .venv-clients
+STAMPS := $(VENV)/.stamps
+DATA ?= ../shared/data
+PIP := -m pip install --quiet --disable-pip-version-check --no-input
+# Which lock the server runs on: cpu, or gpu on a CUDA host (make serve EXTRA=gpu).
+EXTRA ?= cpu
+
+.PHONY: help setup serve test test-quick test-load lint fmt types imports check quality golden docs lock clients image compose-check clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Nestvec needs Python 3.11, 3.12 or 3.13 on PATH (or: make PYTHON=/path/to/python3)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(STAMPS)/server-$(EXTRA): requirements/$(EXTRA).txt pyproject.toml | $(BIN)/python
+	@echo "installing the server (locked, hashes checked)"
+	@$(BIN)/python $(PIP) --require-hashes -r requirements/$(EXTRA).txt
+	@$(BIN)/python $(PIP) --no-deps --no-build-isolation --editable .
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/dev: requirements/dev.txt $(STAMPS)/server-$(EXTRA)
+	@echo "installing the test tools (locked, hashes checked)"
+	@$(BIN)/python $(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(STAMPS)/model: $(STAMPS)/server-$(EXTRA) models/all-MiniLM-L6-v2.toml
+	@$(BIN)/nestvec model pull
+	@touch $@
+
+$(CLIENTS)/.stamp: requirements/clients.txt tests/clients/node/package-lock.json | $(BIN)/python
+	@echo "installing client SDKs for the tests (locked, hashes checked)"
+	@$(BIN)/python -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python $(PIP) --require-hashes -r requirements/clients.txt
+	@if command -v npm >/dev/null; then cd tests/clients/node && npm ci --silent --no-audit --no-fund; \
+		else echo "no npm: the Node client tests will be skipped"; fi
+	@touch $@
+
+setup: $(STAMPS)/model ## Make .venv with the nestvec command and fetch the default model
+
+serve: $(STAMPS)/server-$(EXTRA) ## Set up what is missing and serve on 127.0.0.1:8080 (NESTVEC_PORT)
+	@exec $(BIN)/nestvec serve
+
+test: $(STAMPS)/dev $(STAMPS)/model clients ## All tests, the real model, clients and processes too
+	@$(BIN)/python -m pytest -q -m "not load" --durations=10 $(ARGS)
+
+test-quick: $(STAMPS)/dev ## Tests that need no model, network or other process
+	@$(BIN)/python -m pytest -q -m "not load and not model and not process and not clients" $(ARGS)
+
+test-load: $(STAMPS)/dev $(STAMPS)/model ## Longer load tests against a real server
+	@$(BIN)/python -m pytest -q -m load $(ARGS)
+
+lint: $(STAMPS)/dev ## Check style
+	@$(BIN)/ruff check app tests
+	@$(BIN)/ruff format --check app tests
+
+fmt: $(STAMPS)/dev ## Format the code and mend what can be mended
+	@$(BIN)/ruff check --fix app tests
+	@$(BIN)/ruff format app tests
+
+types: $(STAMPS)/dev ## Check types
+	@$(BIN)/mypy
+
+imports: $(STAMPS)/dev ## Check the architecture's import contracts
+	@$(BIN)/lint-imports
+
+check: lint types imports test ## What CI runs, in CI's order
+
+quality: $(STAMPS)/dev $(STAMPS)/model ## STS-B and SciFact over HTTP (DATA=folder with stsb/ and scifact/)
+	@$(BIN)/python tests/quality_run.py $(DATA)
+
+golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 numpy; overwrites tests/golden)
+	@$(BIN)/python -m tests.golden.make
+
+docs: $(STAMPS)/dev ## Write the generated pages of docs/
+	@$(BIN)/nestvec config --markdown > docs/configuration.md
+
+lock: $(STAMPS)/dev ## Resolve all locks anew
+	@for extra in cpu gpu; do \
+		$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+			-o requirements/$$extra.txt pyproject.toml requirements/build.in \
+			--extra $$extra --extra cl100k --extra parquet $(ARGS) || exit 1; done
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		-o requirements/dev.txt pyproject.toml requirements/build.in requirements/dev.in \
+		--extra cpu --extra cl100k --extra parquet --extra quality -c requirements/cpu.txt $(ARGS)
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		-o requirements/clients.txt requirements/clients.in $(ARGS)
+
+clients: $(CLIENTS)/.stamp ## Install the client SDKs that the tests drive
+
+image: ## Build the container image (TARGET=cpu or gpu); needs a Docker engine
+	docker build --target $(or $(TARGET),cpu) -t nestvec:$(or $(TARGET),cpu) .
+
+compose-check: ## Check docker-compose.yml and the Dockerfile (needs docker-compose and hadolint)
+	@for profile in cpu gpu; do docker-compose --profile $$profile config --quiet && echo "compose $$profile: ok" || exit 1; done
+	@hadolint Dockerfile && echo "Dockerfile: ok"
+
+clean: ## Remove venvs and caches of the checkout (models stay in the cache folder)
+	rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/clients/node/node_modules

@@ -1,0 +1,97 @@
+"""`nestvec embed IN OUT`: a file of texts to a file of vectors."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from app.cli.flags import settings_flags
+from app.corpus.readers import Columns
+from app.corpus.run import CorpusJob, count_records, embed_corpus
+from app.engine.types import NullObserver, Truncation
+from app.logs import configure_logs
+from app.main import build_engine
+from app.settings import Settings
+
+UNBOUNDED = (
+    2**40
+)  # nobody else waits here: requests are chunks of ours, and the queue holds three of them
+
+
+@click.command("embed")
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--text-column", default="text", show_default=True, help="Column with the text.")
+@click.option(
+    "--id-column", help="Column with the id; default: 'id' if there is one, else numbers."
+)
+@click.option("--dimensions", type=click.IntRange(min=1), help="Keep so many values a vector.")
+@click.option(
+    "--truncate",
+    type=click.Choice([t.value for t in Truncation]),
+    default=Truncation.END.value,
+    show_default=True,
+    help="What to do with texts longer than the model takes.",
+)
+@click.option("--prompt-name", help="One of the model's own prompts.")
+@click.option("--with-text", is_flag=True, help="Keep the texts beside the vectors.")
+@settings_flags(
+    *("model", "model_revision", "models_dir", "cache_dir", "offline", "provider", "device_id"),
+    *("max_batch_tokens", "worker_threads", "front_threads", "log_level"),
+)
+def command(  # noqa: PLR0913 - one argument a flag, as click passes them
+    settings: Settings,
+    *,
+    source: Path,
+    target: Path,
+    text_column: str,
+    id_column: str | None,
+    dimensions: int | None,
+    truncate: str,
+    prompt_name: str | None,
+    with_text: bool,
+) -> None:
+    """Embed SOURCE (.txt, .jsonl, .csv, .parquet) into TARGET (.parquet, .npy, .jsonl).
+
+    TARGET appears once it is whole. Parquet carries the model and its space fingerprint as metadata, the others
+    have it in a .meta.json beside them.
+    """
+    configure_logs(level=settings.log_level, style="auto")
+    job = CorpusJob(
+        source=source,
+        target=target,
+        columns=Columns(text_column, id_column),
+        dimensions=dimensions,
+        truncate=Truncation(truncate),
+        prompt_name=prompt_name,
+        with_text=with_text,
+    )
+    total = count_records(job)
+    service = build_engine(
+        settings.model_copy(
+            update={"max_tokens_per_request": UNBOUNDED, "max_queue_tokens": UNBOUNDED}
+        ),
+        NullObserver(),
+    )
+    started = time.monotonic()
+    try:
+        with tqdm(total=total, unit="text", smoothing=0.05) as bar:
+            tokens_done = 0
+
+            def progress(texts: int, tokens: int) -> None:
+                nonlocal tokens_done
+                tokens_done += tokens
+                rate = tokens_done / max(1e-9, time.monotonic() - started)
+                bar.set_postfix_str(f"{rate:,.0f} tok/s", refresh=False)
+                bar.update(texts)
+
+            summary = asyncio.run(embed_corpus(service, job, progress))
+    finally:
+        service.close()
+    took_s = time.monotonic() - started
+    click.echo(
+        f"{target}: {summary.texts} vectors from {summary.tokens} tokens in {took_s:.1f} s, "
+        f"{summary.truncated} texts truncated"
+    )

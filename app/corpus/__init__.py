@@ -1,0 +1,1 @@
+"""Whole files of texts to files of vectors, through the same engine as the server."""

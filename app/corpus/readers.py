@@ -1,0 +1,157 @@
+"""Reads texts from TXT, JSONL, CSV and Parquet files, a record at a time."""
+
+import csv
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from app.errors import FormatError
+
+PARQUET_ROWS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns to read.
+
+    Attributes:
+        text: Holds the text.
+        id: Holds the record's id; None takes "id" where it exists, else the record's number from 0.
+    """
+
+    text: str = "text"
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One text of a file.
+
+    Attributes:
+        where: Line or row number from 1, for messages.
+    """
+
+    id: str
+    text: str
+    where: int
+
+
+def read_records(path: Path, columns: Columns) -> Iterator[Record]:
+    """Read a file, whose ending says its format.
+
+    Raises:
+        FormatError: An unknown ending, a missing column, or a record that cannot be read; names the line.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise FormatError(f"{path}: unknown ending; known: {', '.join(READERS)}")
+    try:
+        yield from reader(path, columns)
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: not valid UTF-8 (byte {error.start})") from error
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _read_txt(path: Path, columns: Columns) -> Iterator[Record]:
+    """One text a line."""
+    del columns
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file):
+            yield Record(str(number), line.rstrip("\r\n"), number + 1)
+
+
+def _read_jsonl(path: Path, columns: Columns) -> Iterator[Record]:
+    """An object, or a bare string, a line; blank lines are passed over."""
+    import json
+
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        number = 0
+        for line_number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise FormatError(f"{path}:{line_number}: not JSON ({error})") from error
+            row = {columns.text: value} if isinstance(value, str) else value
+            if not isinstance(row, dict):
+                raise FormatError(f"{path}:{line_number}: expected an object or a string")
+            yield _record(row, columns, path, line_number, number)
+            number += 1
+
+
+def _read_csv(path: Path, columns: Columns) -> Iterator[Record]:
+    """With a header line."""
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for number, row in enumerate(reader):
+                yield _record(row, columns, path, reader.line_num, number)
+        except csv.Error as error:
+            raise FormatError(f"{path}:{reader.line_num}: {error}") from error
+
+
+def _read_parquet(path: Path, columns: Columns) -> Iterator[Record]:
+    """In batches of rows; needs pyarrow."""
+    parquet = import_parquet()
+    import pyarrow
+
+    try:
+        file = parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise FormatError(f"{path}: not a Parquet file ({error})") from error
+    present = set(file.schema_arrow.names)
+    wanted = [c for c in (columns.text, columns.id or "id") if c in present]
+    number = 0
+    for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
+        for row in batch.to_pylist():
+            yield _record(row, columns, path, number + 1, number)
+            number += 1
+
+
+def _record(
+    row: Mapping[str, Any], columns: Columns, path: Path, where: int, number: int
+) -> Record:
+    """A row as a record.
+
+    Raises:
+        FormatError: A column is missing, or the text is not one.
+    """
+    if columns.text not in row:
+        raise FormatError(
+            f"{path}:{where}: no column '{columns.text}'; choose one with --text-column"
+        )
+    text = row[columns.text]
+    if not isinstance(text, str):
+        raise FormatError(f"{path}:{where}: column '{columns.text}' holds no text")
+    if columns.id is not None and columns.id not in row:
+        raise FormatError(f"{path}:{where}: no column '{columns.id}'")
+    identity = row.get(columns.id or "id")
+    # Lone surrogates, which JSON can spell, have no UTF-8 form.
+    clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return Record(str(number if identity is None else identity), clean, where)
+
+
+def import_parquet() -> Any:  # noqa: ANN401 - pyarrow has no types
+    """The library, or an error that says how to get it.
+
+    Raises:
+        FormatError: It is not installed.
+    """
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise FormatError("Parquet needs pyarrow: pip install 'nestvec[parquet]'") from error
+    return pyarrow.parquet
+
+
+READERS: Final[Mapping[str, Callable[[Path, Columns], Iterator[Record]]]] = {
+    ".txt": _read_txt,
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,1 @@
+"""Tests mirror the packages of `app/`; helpers that several share lie here."""

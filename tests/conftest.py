@@ -1,0 +1,52 @@
+"""Fixtures that several folders share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.engine.onnx_backend import OnnxBackend
+from app.errors import ModelError
+from app.main import source_options
+from app.packages.prepare import Package, prepare
+from app.packages.sources import SourceOptions
+from app.settings import load_settings
+from tests.tiny import write_tiny_bert
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see no NESTVEC_ variable of the shell but the cache with the default model."""
+    for name in list(os.environ):
+        if name.startswith("NESTVEC_") and name != "NESTVEC_CACHE_DIR":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT in sentence-transformers layout; read-only by agreement."""
+    return write_tiny_bert(tmp_path_factory.mktemp("tiny") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for tiny models."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tiny_folder: Path, tiny_cache: Path) -> Package:
+    """The tiny BERT, exported."""
+    options = SourceOptions(cache_dir=tiny_cache, card_dirs=(), is_offline=True)
+    return prepare(str(tiny_folder), options, OnnxBackend)
+
+
+@pytest.fixture(scope="session")
+def default_package() -> Iterator[Package]:
+    """The default model from the user's cache, exported."""
+    settings = load_settings({"offline": True})
+    try:
+        yield prepare(settings.model, source_options(settings), OnnxBackend)
+    except ModelError as error:
+        pytest.skip(f"default model absent, run `make setup`: {error}")

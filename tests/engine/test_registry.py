@@ -1,0 +1,73 @@
+"""Names that find a model, and names that do not."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from app.engine.registry import Models, ServedModel
+from app.errors import UnknownModelError
+from tests.served import SPEC, ServedOptions, serve_fake
+
+
+@pytest.fixture(scope="module")
+def served(tiny_folder: Path) -> ServedModel:
+    """One model."""
+    made = serve_fake(tiny_folder / "tokenizer.json")
+    made.service.close()
+    return made.service.models.resolve("")
+
+
+def registry(*models: ServedModel, accepts_any: bool = False) -> Models:
+    """These models."""
+    made = Models(accepts_any=accepts_any)
+    for model in models:
+        made.add(model)
+    return made
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["org/fake-model", "ORG/Fake-Model", "fake-model", "org/fake-model:latest", "text-embedding-3-small", ""],
+)
+def test_a_model_is_found(served: ServedModel, name: str) -> None:
+    """By exact name, any case, last segment, tag, alias, or no name at all."""
+    assert registry(served).resolve(name) is served
+
+
+@pytest.mark.parametrize("name", ["other", "fake", "other/fake-model", "org/fake-model2"])
+def test_an_unknown_name_is_refused(served: ServedModel, name: str) -> None:
+    """Another organisation's model of the same name is another model."""
+    with pytest.raises(UnknownModelError, match=f"The model `{name}` does not exist"):
+        registry(served).resolve(name)
+
+
+def test_any_name_where_the_operator_says_so(served: ServedModel) -> None:
+    """The switch works for one model only."""
+    assert registry(served, accepts_any=True).resolve("whatever") is served
+    with pytest.raises(UnknownModelError):
+        registry(served, second(served), accepts_any=True).resolve("whatever")
+
+
+def second(served: ServedModel) -> ServedModel:
+    """Another organisation's model of the same last segment."""
+    spec = dataclasses.replace(served.spec, name="another/fake-model")
+    return dataclasses.replace(served, spec=spec, aliases=())
+
+
+def test_with_several_models_a_name_must_be_clear(served: ServedModel) -> None:
+    """No name, or a last segment that fits two, finds none."""
+    both = registry(served, second(served))
+    assert both.resolve("another/fake-model").spec.name == "another/fake-model"
+    with pytest.raises(UnknownModelError):
+        both.resolve("fake-model")
+    with pytest.raises(UnknownModelError, match="you must provide a model parameter"):
+        both.resolve("")
+
+
+def test_options_of_the_fixture_are_used(tiny_folder: Path) -> None:
+    """The helper serves what it is told to."""
+    options = ServedOptions(spec=dataclasses.replace(SPEC, name="x"), aliases=("y",))
+    made = serve_fake(tiny_folder / "tokenizer.json", options)
+    made.service.close()
+    assert made.service.models.resolve("y").spec.name == "x"

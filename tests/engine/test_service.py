@@ -1,0 +1,190 @@
+"""EmbeddingService: validation, prompts, limits, deadlines."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.engine.service import ServiceLimits
+from app.engine.types import EmbedCall, Truncation
+from app.errors import (
+    DeadlineError,
+    InputError,
+    InputTooLongError,
+    RequestTooLargeError,
+    UnknownModelError,
+)
+from tests.fakes import fake_vector
+from tests.served import SPEC, Served, ServedOptions, serve_fake
+
+LONG = "alpha " * 40
+
+
+@pytest.fixture
+def served(tiny_folder: Path) -> Iterator[Served]:
+    """A service over a fake backend."""
+    made = serve_fake(tiny_folder / "tokenizer.json")
+    yield made
+    made.backend.gate.set()
+    made.service.close()
+
+
+def unit(vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Scaled to length one."""
+    return vector / np.linalg.norm(vector)
+
+
+def ids_of(served: Served, text: str) -> list[int]:
+    """Token ids of a text."""
+    (encoded,) = served.tokenizer.encode_texts([text], truncate=Truncation.END)
+    return encoded.ids.tolist()
+
+
+async def test_texts_become_unit_vectors_in_order(served: Served) -> None:
+    """Each row is the vector of its own text, and tokens are counted with the special ones."""
+    texts = ["alpha", "beta gamma", "", "one two three"]
+    result = await served.service.embed(EmbedCall(texts))
+    for row, text in zip(result.vectors, texts, strict=True):
+        np.testing.assert_allclose(row, unit(fake_vector(ids_of(served, text))), atol=1e-6)
+    assert result.input_tokens == (3, 4, 2, 5)
+    assert result.is_truncated == (False,) * 4
+    assert (result.model, result.space) == (SPEC.name, SPEC.space)
+    assert served.observer.calls == [(4, 14, 0)]
+
+
+async def test_dimensions_cut_then_renormalise(served: Served) -> None:
+    """A cut vector is the renormalised prefix."""
+    result = await served.service.embed(EmbedCall(["alpha"], dimensions=3))
+    np.testing.assert_allclose(
+        result.vectors[0], unit(fake_vector(ids_of(served, "alpha"))[:3]), atol=1e-6
+    )
+
+
+async def test_raw_vectors_on_request(served: Served) -> None:
+    """`normalize=False` gives the pooled vector as it is."""
+    result = await served.service.embed(EmbedCall(["alpha"], normalize=False))
+    np.testing.assert_array_equal(result.vectors[0], fake_vector(ids_of(served, "alpha")))
+
+
+async def test_token_ids_are_used_as_given(served: Served) -> None:
+    """No special tokens are added."""
+    result = await served.service.embed(EmbedCall([[5, 6], [7]], normalize=False))
+    np.testing.assert_array_equal(result.vectors, [fake_vector([5, 6]), fake_vector([7])])
+
+
+async def test_truncation_follows_the_call_then_the_server(served: Served) -> None:
+    """The default refuses; a call may cut, and is told so."""
+    with pytest.raises(InputTooLongError) as caught:
+        await served.service.embed(EmbedCall(["alpha", LONG]))
+    assert caught.value.input_index == 1
+    result = await served.service.embed(EmbedCall(["alpha", LONG], truncate=Truncation.END))
+    assert result.input_tokens == (3, 16)
+    assert result.is_truncated == (False, True)
+    assert served.observer.calls == [(2, 19, 1)]
+
+
+@pytest.mark.parametrize(
+    ("options", "prefix", "name"),
+    [
+        ({}, "", None),
+        ({"prompt_name": "query"}, "query : ", "query"),
+        ({"prompt_role": "query"}, "query : ", "query"),
+        ({"prompt_role": "passage"}, "passage : ", "document"),
+        ({"prompt_role": "cluster"}, "", None),
+        ({"prompt": "red "}, "red ", ""),
+        ({"prompt": "", "prompt_name": "query"}, "", ""),
+    ],
+    ids=["none", "by name", "by role", "role by synonym", "role without prompt", "literal", "literal wins"],
+)
+async def test_prompts(
+    served: Served, options: dict[str, Any], prefix: str, name: str | None
+) -> None:
+    """The prompt is put before the text, and its name is told."""
+    result = await served.service.embed(EmbedCall(["alpha"], normalize=False, **options))
+    np.testing.assert_array_equal(result.vectors[0], fake_vector(ids_of(served, f"{prefix}alpha")))
+    assert result.prompt_used == name
+
+
+async def test_the_models_default_prompt_is_used(tiny_folder: Path) -> None:
+    """Where its files name one, a call without a prompt gets it."""
+    spec = dataclasses.replace(SPEC, default_prompt="query", pools_prompt=False)
+    served = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(spec=spec))
+    result = await served.service.embed(EmbedCall(["alpha"]))
+    served.service.close()
+    assert result.prompt_used == "query"
+    assert result.input_tokens == (5,)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "param"),
+    [
+        (EmbedCall([]), InputError, "input"),
+        (EmbedCall(["a"], model="nope"), UnknownModelError, "model"),
+        (EmbedCall(["a"] * 2049), RequestTooLargeError, "input"),
+        (EmbedCall(["a"], dimensions=0), InputError, "dimensions"),
+        (EmbedCall(["a"], dimensions=-3), InputError, "dimensions"),
+        (EmbedCall(["a"], dimensions=9), InputError, "dimensions"),
+        (EmbedCall(["a"], prompt_name="nope"), InputError, "prompt_name"),
+        (EmbedCall(["a"], layers=1), InputError, "layers"),
+        (EmbedCall(["a"], map_id="x"), InputError, "map"),
+        (EmbedCall([[1], [10_000]]), InputError, "input"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_wrong_calls_name_their_field(
+    served: Served, call: EmbedCall, kind: type[InputError], param: str
+) -> None:
+    """Nothing of a refused call reaches the backend."""
+    with pytest.raises(kind) as caught:
+        await served.service.embed(call)
+    assert caught.value.param == param
+    assert served.backend.batches == []
+
+
+async def test_dimension_errors_name_the_range(served: Served) -> None:
+    """The message says what would do."""
+    with pytest.raises(InputError, match="Must be 1 to 8"):
+        await served.service.embed(EmbedCall(["a"], dimensions=100))
+
+
+async def test_limits_on_tokens_and_empty_inputs(tiny_folder: Path) -> None:
+    """Counted after truncation; the strict switch names the empty input."""
+    limits = ServiceLimits(max_tokens=20, truncate=Truncation.START, allows_empty=False)
+    served = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(limits=limits))
+    result = await served.service.embed(EmbedCall([LONG]))
+    assert result.input_tokens == (16,)
+    with pytest.raises(RequestTooLargeError, match="Requested 32 tokens, max 20") as caught:
+        await served.service.embed(EmbedCall([LONG, LONG]))
+    assert caught.value.code == "max_tokens_per_request"
+    with pytest.raises(InputError) as empty:
+        await served.service.embed(EmbedCall(["a", ""]))
+    assert empty.value.input_index == 1
+    served.service.close()
+
+
+async def test_a_deadline_ends_the_wait(served: Served) -> None:
+    """The caller hears in time; its items leave the queue."""
+    served.backend.gate.clear()
+    running = asyncio.create_task(served.service.embed(EmbedCall(["alpha"])))
+    await asyncio.to_thread(served.backend.started.acquire)
+    with pytest.raises(DeadlineError):
+        await served.service.embed(EmbedCall(["beta"], deadline_s=time.monotonic() + 0.05))
+    assert served.observer.queue == (0, 0)
+    served.backend.gate.set()
+    await running
+    assert len(served.backend.batches) == 1
+
+
+async def test_large_answers_are_finished_off_the_loop(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way over the thread gives the same vectors."""
+    inline = await served.service.embed(EmbedCall(["alpha", "beta"], dimensions=5))
+    monkeypatch.setattr("app.engine.service.INLINE_VALUES", 0)
+    threaded = await served.service.embed(EmbedCall(["alpha", "beta"], dimensions=5))
+    np.testing.assert_array_equal(inline.vectors, threaded.vectors)

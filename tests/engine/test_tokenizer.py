@@ -1,0 +1,149 @@
+"""Tokenising: what the library gives, and truncation equal to its own."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as LibraryTokenizer
+
+from app.engine.tokenizer import MAX_CHARS_PER_TOKEN, Tokenizer
+from app.engine.types import Truncation
+from app.errors import FormatError, InputError, InputTooLongError
+from tests.tiny import CONFIG, write_tokenizer
+
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=60) | st.lists(
+    st.sampled_from(["alpha", "beta", "redgreen", "x", "é", "🙂", "日本"]), max_size=40
+).map(" ".join)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny tokenizer.json."""
+    made = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    write_tokenizer(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tokenizer(path: Path) -> Tokenizer:
+    """Twelve tokens at most."""
+    return Tokenizer(path, max_tokens=12, vocabulary_size=CONFIG["vocab_size"])
+
+
+@given(text=texts, direction=st.sampled_from(["right", "left"]))
+def test_truncation_equals_the_librarys_own(
+    path: Path, tokenizer: Tokenizer, text: str, direction: str
+) -> None:
+    """S40: cut ids are a prefix (or suffix) of the full ids, between the special tokens."""
+    library = LibraryTokenizer.from_file(str(path))
+    library.no_padding()
+    library.no_truncation()
+    full = len(library.encode(text).ids)
+    library.enable_truncation(12, direction=direction)
+    truncate = Truncation.END if direction == "right" else Truncation.START
+    (found,) = tokenizer.encode_texts([text], truncate=truncate)
+    assert found.ids.tolist() == library.encode(text).ids
+    assert found.is_truncated == (full > 12)
+
+
+@given(text=texts)
+def test_error_mode_counts_what_the_library_counts(
+    path: Path, tokenizer: Tokenizer, text: str
+) -> None:
+    """S35: the number in the error is the tokenizer's own count."""
+    library = LibraryTokenizer.from_file(str(path))
+    library.no_padding()
+    library.no_truncation()
+    full = len(library.encode(text).ids)
+    if full <= 12:
+        (found,) = tokenizer.encode_texts([text], truncate=Truncation.ERROR)
+        assert len(found.ids) == full
+    else:
+        with pytest.raises(InputTooLongError, match=f"you requested {full} tokens") as caught:
+            tokenizer.encode_texts(["ok", text], truncate=Truncation.ERROR)
+        assert (caught.value.input_index, caught.value.limit_tokens) == (1, 12)
+
+
+def test_padding_and_truncation_of_the_file_are_switched_off(tokenizer: Tokenizer) -> None:
+    """The file fixes padding to 16 and truncation at 8, as the default model's own does at 128."""
+    (found,) = tokenizer.encode_texts(["one two three four red green blue the"], truncate=Truncation.END)
+    assert len(found.ids) == 10
+
+
+def test_an_empty_text_is_the_special_tokens(tokenizer: Tokenizer) -> None:
+    """It is embedded, not refused."""
+    (found,) = tokenizer.encode_texts([""], truncate=Truncation.ERROR)
+    assert found.ids.tolist() == [2, 3]
+
+
+def test_ten_megabytes_are_cut_or_refused_without_being_tokenised(tokenizer: Tokenizer) -> None:
+    """Only a part that surely exceeds the limit is looked at."""
+    huge = "alpha " * 1_700_000
+    (found,) = tokenizer.encode_texts([huge], truncate=Truncation.END)
+    assert len(found.ids) == 12
+    assert found.is_truncated
+    with pytest.raises(InputTooLongError, match=r"you requested at least \d+ tokens"):
+        tokenizer.encode_texts([huge], truncate=Truncation.ERROR)
+
+
+def test_an_enormous_single_word_is_refused_or_marked_as_cut(tokenizer: Tokenizer) -> None:
+    """It is one unknown token, but nobody has read all of it."""
+    word = "a" * (MAX_CHARS_PER_TOKEN * 12 + 1)
+    (found,) = tokenizer.encode_texts([word], truncate=Truncation.END)
+    assert found.is_truncated
+    with pytest.raises(InputTooLongError) as caught:
+        tokenizer.encode_texts([word], truncate=Truncation.ERROR)
+    assert caught.value.got_tokens > caught.value.limit_tokens
+
+
+def test_the_prompt_comes_first_and_is_counted(tokenizer: Tokenizer) -> None:
+    """Prefix and text are tokenised as one string; the prompt's share is known for pooling."""
+    (with_prompt,) = tokenizer.encode_texts(["alpha"], truncate=Truncation.END, prefix="query : ")
+    (whole,) = tokenizer.encode_texts(["query : alpha"], truncate=Truncation.END)
+    assert with_prompt.ids.tolist() == whole.ids.tolist()
+    assert tokenizer.count_prompt_tokens("query : ") == 3  # [CLS] query :
+
+
+def test_own_ids_are_taken_as_given(tokenizer: Tokenizer) -> None:
+    """No special tokens are added; long ones are cut as texts are."""
+    (found,) = tokenizer.check_ids([[5, 6, 7]], truncate=Truncation.ERROR)
+    assert found.ids.tolist() == [5, 6, 7]
+    (cut,) = tokenizer.check_ids([list(range(20))], truncate=Truncation.END)
+    assert len(cut.ids) == 12
+    with pytest.raises(InputTooLongError):
+        tokenizer.check_ids([list(range(20))], truncate=Truncation.ERROR)
+
+
+@pytest.mark.parametrize("ids", [[], [-1], [CONFIG["vocab_size"]], [2**70]], ids=str)
+def test_ids_outside_the_vocabulary_are_refused(tokenizer: Tokenizer, ids: list[int]) -> None:
+    """The item at fault is named."""
+    with pytest.raises(InputError) as caught:
+        tokenizer.check_ids([[1], ids], truncate=Truncation.END)
+    assert caught.value.input_index == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "not a readable"), ("{broken", "not a readable"), ("{}", "not a readable")],
+    ids=["missing", "broken", "empty"],
+)
+def test_a_bad_file_is_a_format_error(tmp_path: Path, content: str | None, reason: str) -> None:
+    """The path is named."""
+    path = tmp_path / "tokenizer.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(FormatError, match=reason):
+        Tokenizer(path, max_tokens=12, vocabulary_size=128)
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(path: Path) -> None:
+    """Its ids would read past the embedding table."""
+    with pytest.raises(FormatError, match="only 100 embeddings"):
+        Tokenizer(path, max_tokens=12, vocabulary_size=100)
+
+
+def test_a_limit_without_room_for_content_is_refused(path: Path) -> None:
+    """Two tokens are [CLS] and [SEP]."""
+    with pytest.raises(FormatError, match="leave no room"):
+        Tokenizer(path, max_tokens=2, vocabulary_size=128)

@@ -1,0 +1,170 @@
+"""The exported BERT against an independent float64 forward pass."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from app.engine.backend import BackendOptions
+from app.engine.collate import collate
+from app.engine.onnx_backend import OnnxBackend
+from app.engine.types import Layout
+from app.errors import FormatError
+from app.export.architectures import export_graph
+from app.export.bert import BertConfig
+from tests.fakes import item
+from tests.reference import ReferenceBert
+from tests.tiny import CONFIG, bert_weights
+
+LENGTHS = (1, 2, 17, CONFIG["max_position_embeddings"])
+Tensors = dict[str, NDArray[np.float32]]
+
+
+def export(folder: Path, weights: Tensors, config: dict[str, Any] | None = None) -> OnnxBackend:
+    """Write weights, export, open."""
+    save_file(weights, folder / "model.safetensors")
+    export_graph(folder, config or CONFIG, folder / "model.onnx")
+    return OnnxBackend(folder / "model.onnx", Layout.PACKED, BackendOptions())
+
+
+def random_ids(length: int, seed: int) -> list[int]:
+    """Ids within the tiny vocabulary."""
+    return np.random.default_rng(seed).integers(0, CONFIG["vocab_size"], length).tolist()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_mixed_batches_match_the_reference(tmp_path: Path, seed: int) -> None:
+    """Lengths 1, 2, 17 and the maximum, packed together, to 1e-4; in truth about 1e-6."""
+    weights = bert_weights(CONFIG, seed)
+    backend = export(tmp_path, weights)
+    reference = ReferenceBert(CONFIG, weights)
+    inputs = [random_ids(length, seed * 100 + length) for length in LENGTHS * 2]
+    found = backend.run(collate([item(*ids) for ids in inputs], Layout.PACKED)).hidden
+    assert found is not None
+    expected = np.concatenate([reference.hidden(ids) for ids in inputs])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("prefix", ["bert.", "model.", "encoder."])
+def test_checkpoints_with_a_prefix(tmp_path: Path, prefix: str) -> None:
+    """Checkpoints saved with a head keep the encoder under a prefix."""
+    weights = bert_weights(CONFIG)
+    backend = export(tmp_path, {prefix + name: tensor for name, tensor in weights.items()})
+    ids = random_ids(5, 1)
+    found = backend.run(collate([item(*ids)], Layout.PACKED)).hidden
+    np.testing.assert_allclose(found, ReferenceBert(CONFIG, weights).hidden(ids), atol=1e-4)  # type: ignore[arg-type] # None would fail
+
+
+def test_old_names_of_layer_norm(tmp_path: Path) -> None:
+    """Checkpoints converted from TensorFlow say gamma and beta."""
+    weights = bert_weights(CONFIG)
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
+        for name, t in weights.items()
+    }
+    backend = export(tmp_path, old)
+    ids = random_ids(5, 1)
+    found = backend.run(collate([item(*ids)], Layout.PACKED)).hidden
+    np.testing.assert_allclose(found, ReferenceBert(CONFIG, weights).hidden(ids), atol=1e-4)  # type: ignore[arg-type] # None would fail
+
+
+def test_sharded_weights(tmp_path: Path) -> None:
+    """An index file leads to the shards."""
+    weights = bert_weights(CONFIG)
+    names = sorted(weights)
+    halves = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, members in halves.items():
+        save_file({n: weights[n] for n in members}, tmp_path / file)
+    index = {"weight_map": {n: file for file, members in halves.items() for n in members}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    export_graph(tmp_path, CONFIG, tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").is_file()
+
+
+def test_half_precision_weights_are_widened(tmp_path: Path) -> None:
+    """bf16 and fp16 checkpoints are computed in float32."""
+    import ml_dtypes
+
+    weights = bert_weights(CONFIG)
+    for dtype in (np.float16, ml_dtypes.bfloat16):
+        narrow = {name: tensor.astype(dtype) for name, tensor in weights.items()}
+        folder = tmp_path / np.dtype(dtype).name
+        folder.mkdir()
+        backend = export(folder, narrow)
+        widened = {name: tensor.astype(np.float32) for name, tensor in narrow.items()}
+        ids = random_ids(7, 4)
+        found = backend.run(collate([item(*ids)], Layout.PACKED)).hidden
+        np.testing.assert_allclose(found, ReferenceBert(CONFIG, widened).hidden(ids), atol=1e-4)  # type: ignore[arg-type] # None would fail
+
+
+def without(name: str) -> Tensors:
+    """All tensors but one."""
+    return {n: t for n, t in bert_weights(CONFIG).items() if n != name}
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        (without("embeddings.word_embeddings.weight"), "no tensor"),
+        (without("encoder.layer.1.output.dense.bias"), "'encoder.layer.1.output.dense.bias' is missing"),
+        (
+            {**bert_weights(CONFIG), "encoder.layer.0.output.dense.bias": np.zeros(31, np.float32)},
+            "has shape",
+        ),
+        (
+            {**bert_weights(CONFIG), "embeddings.LayerNorm.bias": np.full(32, np.nan, np.float32)},
+            "NaN or infinity",
+        ),
+    ],
+    ids=["no embeddings", "a tensor missing", "wrong shape", "NaN"],
+)
+def test_broken_weights_are_refused(tmp_path: Path, weights: Tensors, reason: str) -> None:
+    """By name, before anything is served."""
+    with pytest.raises(FormatError, match=reason):
+        export(tmp_path, weights)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x10\x00\x00\x00\x00\x00\x00\x00{broken json}}}"])
+def test_corrupt_safetensors_are_refused(tmp_path: Path, content: bytes) -> None:
+    """The file is named."""
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(FormatError, match=r"model\.safetensors: corrupt"):
+        export_graph(tmp_path, CONFIG, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
+        ({"is_decoder": True}, "is_decoder"),
+        ({"hidden_size": None}, "'hidden_size' is missing"),
+        ({"hidden_size": "32"}, "'hidden_size' is missing or not a int"),
+        ({"num_attention_heads": 5}, "heads divide"),
+        ({"num_hidden_layers": 0}, "positive"),
+        ({"layer_norm_eps": "x"}, "'layer_norm_eps'"),
+    ],
+)
+def test_configurations_that_are_no_bert(change: dict[str, Any], reason: str) -> None:
+    """Each names its field."""
+    with pytest.raises(FormatError, match=reason):
+        BertConfig.read({**CONFIG, **change})
+
+
+def test_unknown_activations_are_refused(tmp_path: Path) -> None:
+    """With the list of those known."""
+    with pytest.raises(FormatError, match=r"hidden_act 'mish' is not supported; known: gelu"):
+        export(tmp_path, bert_weights(CONFIG), {**CONFIG, "hidden_act": "mish"})
+
+
+@pytest.mark.parametrize(
+    "index", ["{", '{"weight_map": {"a": "../a.safetensors"}}', '{"weight_map": {"a": "gone.safetensors"}}', "{}"]
+)
+def test_a_bad_index_of_shards_is_refused(tmp_path: Path, index: str) -> None:
+    """A shard may not lie outside the folder."""
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(FormatError, match=r"model\.safetensors\.index\.json"):
+        export_graph(tmp_path, CONFIG, tmp_path / "model.onnx")

@@ -1,0 +1,141 @@
+"""Fakes: a backend whose vectors tell which tokens made them, a clock that moves when told, an observer that keeps."""
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.backend import CostModel
+from app.engine.core import CoreOptions, EngineCore
+from app.engine.types import Batch, BatchStats, FloatArray, IdArray, Item, Layout, RawOutput, Timings
+
+HIDDEN = 8
+BAD_ID = 666  # an input with this id makes a run fail
+NAN_ID = 667  # an input with this id gives NaN
+ZERO_ID = 668  # an input with this id gives zeros
+
+
+def fake_vector(ids: Sequence[int] | IdArray) -> FloatArray:
+    """The vector FakeBackend gives for token ids: any swap of rows or tokens shows; (HIDDEN,), float32."""
+    tokens = np.asarray(ids, np.float64)
+    if NAN_ID in tokens:
+        return np.full(HIDDEN, np.nan, np.float32)
+    if ZERO_ID in tokens:
+        return np.zeros(HIDDEN, np.float32)
+    places = np.arange(1, len(tokens) + 1)
+    waves = [np.sin(tokens * (dimension + 1) + places).sum() for dimension in range(HIDDEN)]
+    return np.asarray(waves, np.float32)
+
+
+@dataclass
+class FakeBackend:
+    """Runs batches without a graph.
+
+    Attributes:
+        gate: Cleared, it holds every run until it is set.
+        batches: Lengths of each batch seen.
+    """
+
+    layout: Layout = Layout.PACKED
+    provider: str = "cpu"
+    hidden_size: int = HIDDEN
+    gate: threading.Event = field(default_factory=threading.Event)
+    batches: list[list[int]] = field(default_factory=list)
+    started: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    is_closed: bool = False
+
+    def __post_init__(self) -> None:
+        """Open the gate."""
+        self.gate.set()
+        self._cost = CostModel(self.layout, 0.0)
+
+    def cost(self, lengths: NDArray[np.int64]) -> float:
+        """Plain tokens."""
+        return self._cost(lengths)
+
+    def run(self, batch: Batch) -> RawOutput:
+        """Vectors of the ids, or the failure that an id asks for."""
+        self.started.release()
+        self.gate.wait(10)
+        self.batches.append(batch.lengths.tolist())
+        ids = batch.arrays["ids"]
+        rows = [ids[a:b] for a, b in zip(batch.offsets[:-1], batch.offsets[1:], strict=True)]
+        if any(BAD_ID in row for row in rows):
+            raise RuntimeError("secret text of a caller")
+        return RawOutput(pooled=np.stack([fake_vector(row.tolist()) for row in rows]))
+
+    def close(self) -> None:
+        """Remember it."""
+        self.is_closed = True
+
+
+@dataclass
+class FakeClock:
+    """Seconds that move only when told."""
+
+    now_s: float = 1000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now_s
+
+
+@dataclass
+class RecordingObserver:
+    """Keeps what the engine says."""
+
+    batches: list[BatchStats] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    calls: list[tuple[int, int, int]] = field(default_factory=list)
+    queue: tuple[int, int] = (0, 0)
+
+    def batch_done(self, model: str, stats: BatchStats) -> None:
+        """Keep."""
+        del model
+        self.batches.append(stats)
+
+    def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
+        """Keep the newest."""
+        del model
+        self.queue = (items, tokens)
+
+    def call_done(
+        self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
+    ) -> None:
+        """Keep."""
+        del model, timings
+        self.calls.append((inputs, tokens, truncated))
+
+    def items_dropped(self, model: str, *, items: int, reason: str) -> None:
+        """Count."""
+        del model
+        self.dropped[reason] += items
+
+
+def item(*ids: int, index: int = 0, deadline_s: float | None = None) -> Item:
+    """An item of these ids."""
+    return Item(ids=np.asarray(ids, np.int32), index=index, deadline_s=deadline_s)
+
+
+def fake_core(
+    backend: FakeBackend,
+    observer: RecordingObserver | None = None,
+    *,
+    workers: int = 1,
+    budget: int = 32,
+    max_queue_tokens: int = 10_000,
+) -> EngineCore:
+    """A started core over a fake backend."""
+    options = CoreOptions(
+        workers=workers,
+        max_batch_tokens=budget,
+        lookahead_items=64,
+        max_queue_tokens=max_queue_tokens,
+        pooling="mean",
+    )
+    core = EngineCore("fake", backend, options, observer or RecordingObserver())
+    core.start()
+    return core
