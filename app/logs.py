@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import traceback
 from typing import Literal
 
 import structlog
@@ -52,6 +53,15 @@ def configure_logs(*, level: str, style: Literal["auto", "json", "console"]) -> 
     # These say at info what we log ourselves, with URLs that may hold names.
     for noisy in ("httpx", "httpcore", "uvicorn.access", "uvicorn.error", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+
+
+def frames_of(error: BaseException) -> str:
+    """Where an error came from, without its message: an unknown one's may quote a caller's text."""
+    kinds = [type(error).__name__]
+    while error.__cause__ is not None:
+        error = error.__cause__
+        kinds.append(type(error).__name__)
+    return " <- ".join(kinds) + "\n" + "".join(traceback.format_tb(error.__traceback__))
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

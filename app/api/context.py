@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.error_handlers import CLIENT_CLOSED
 from app.api.state import ApiState
-from app.logs import get_logger
+from app.logs import frames_of, get_logger
 
 log = get_logger(__name__)
 
@@ -61,6 +61,9 @@ class RequestContext:
         self._metrics.in_flight.inc()
         try:
             await self._app(scope, receive, send_with_headers)
+        except Exception as error:  # noqa: BLE001 - Starlette passes it on after answering 500
+            # Not passed further: the web server would log its message, which may quote a caller's text.
+            log.debug("request_crashed_outside", frames=frames_of(error))
         finally:
             self._metrics.in_flight.dec()
             self._count(scope, status, time.monotonic() - started)

@@ -20,7 +20,7 @@ from app.errors import (
     QueueFullError,
     UnknownModelError,
 )
-from app.logs import get_logger
+from app.logs import frames_of, get_logger
 
 log = get_logger(__name__)
 
@@ -84,7 +84,7 @@ def install_error_handlers(app: FastAPI, envelope: Envelope) -> None:
         if not isinstance(error, NestvecError):
             raise error
         if status_of(error) >= 500 and not isinstance(error, CapacityError):  # noqa: PLR2004 - server faults
-            log.error("request_failed", code=error.code, exc_info=error)
+            log.error("request_failed", code=error.code, frames=frames_of(error))
         return error_response(error, envelope, _request_id(request))
 
     async def handle_http(request: Request, error: Exception) -> Response:
@@ -96,7 +96,7 @@ def install_error_handlers(app: FastAPI, envelope: Envelope) -> None:
         return Response(body, error.status_code, headers, media_type="application/json")
 
     async def handle_unknown(request: Request, error: Exception) -> Response:
-        log.error("request_crashed", exc_info=error)
+        log.error("request_crashed", frames=frames_of(error))
         fault = InternalError("The server had an error while processing your request.")
         return error_response(fault, envelope, _request_id(request))
 

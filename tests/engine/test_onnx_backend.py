@@ -74,9 +74,11 @@ def test_cost_counts_tokens_and_attention(backend: OnnxBackend) -> None:
     assert 100 < backend.cost(np.array([50, 50])) < 150
 
 
-def write_padded(path: Path, *, output: str = "last_hidden_state", extra: str = "") -> None:
+def write_padded(
+    path: Path, *, output: str = "last_hidden_state", extra: str = "", rows: int = 4
+) -> None:
     """A foreign graph: an embedding table over input_ids, and whatever else a test wants."""
-    table = np.arange(12, dtype=np.float32).reshape(4, 3)
+    table = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
     names = ["input_ids", "attention_mask", *([extra] if extra else [])]
     inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["B", "S"]) for n in names]
     shape = ["B", 3] if output == "sentence_embedding" else ["B", "S", 3]

@@ -1,0 +1,84 @@
+"""The artefact cache: whole or absent, and clear when it cannot be written."""
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.engine.types import FloatArray
+from app.errors import ArtefactError
+from app.packages.artefacts import GRAPH, MANIFEST, find_artefact, make_artefact
+
+PROBES = np.eye(3, dtype=np.float32)
+
+
+def fill(folder: Path) -> FloatArray:
+    """A stand-in for an export."""
+    (folder / GRAPH).write_bytes(b"graph")
+    return PROBES
+
+
+def test_an_artefact_is_made_and_found(tmp_path: Path) -> None:
+    """With its probes; nothing temporary is left."""
+    assert find_artefact(tmp_path, "space") is None
+    made = make_artefact(tmp_path, "space", fill)
+    found = find_artefact(tmp_path, "space")
+    assert found is not None
+    assert found.graph.read_bytes() == b"graph"
+    np.testing.assert_array_equal(made.probes, PROBES)
+    assert [p.name for p in (tmp_path / "artefacts").iterdir()] == ["space"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "removed", "manifest"])
+def test_a_damaged_artefact_is_made_anew(tmp_path: Path, damage: str) -> None:
+    """A half-written one is never used."""
+    artefact = make_artefact(tmp_path, "space", fill)
+    if damage == "truncated":
+        artefact.graph.write_bytes(b"gra")
+    elif damage == "removed":
+        artefact.graph.unlink()
+    else:
+        (artefact.folder / MANIFEST).write_text('{"files"')
+    assert find_artefact(tmp_path, "space") is None
+    assert make_artefact(tmp_path, "space", fill).graph.read_bytes() == b"graph"
+
+
+def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
+    """The error passes through."""
+
+    def fail(folder: Path) -> FloatArray:
+        (folder / GRAPH).write_bytes(b"half")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        make_artefact(tmp_path, "space", fail)
+    assert list((tmp_path / "artefacts").iterdir()) == []
+
+
+def test_two_processes_may_export_at_once(tmp_path: Path) -> None:
+    """The second finds the first one's folder in its place and uses it."""
+
+    def fill_late(folder: Path) -> FloatArray:
+        make_artefact(tmp_path, "space", fill)
+        return fill(folder)
+
+    assert make_artefact(tmp_path, "space", fill_late).graph.read_bytes() == b"graph"
+
+
+def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
+    """It names the folder and the way out."""
+
+    def full(folder: Path) -> FloatArray:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+    with pytest.raises(ArtefactError, match=r"cannot be written: No space left on device; free space"):
+        make_artefact(tmp_path, "space", full)
+
+
+def test_an_unwritable_cache_is_a_clear_error(tmp_path: Path) -> None:
+    """Here a file stands where the folder should be; a read-only disk fails the same way."""
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(ArtefactError, match=r"cache_dir .*cache cannot be written"):
+        make_artefact(tmp_path / "cache", "space", fill)
