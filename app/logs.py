@@ -61,7 +61,9 @@ def frames_of(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
         kinds.append(type(error).__name__)
-    return " <- ".join(kinds) + "\n" + "".join(traceback.format_tb(error.__traceback__))
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    return "\n  ".join([" <- ".join(kinds), *places])
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

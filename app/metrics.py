@@ -110,8 +110,13 @@ class Metrics:
             model.core.backend.provider,
             str(spec.hidden_size),
         ).set(1)
-        for metric in (self._inputs, self._tokens, self._truncated):
-            metric.labels(spec.name)
+        for counter in (self._inputs, self._tokens, self._truncated):
+            counter.labels(spec.name)
+        for histogram in (
+            *(self._queue_wait, self._tokenization, self._engine),
+            *(self._batch_tokens, self._batch_items, self._packing),
+        ):
+            histogram.labels(spec.name)
         for outcome in ("ok", "error"):
             self._batch_outcomes.labels(spec.name, outcome)
         for reason in ("cancelled", "deadline", "queue_full", "failed"):

@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 
 from app.engine.backend import CostModel
 from app.engine.core import CoreOptions, EngineCore
-from app.engine.types import Batch, BatchStats, FloatArray, IdArray, Item, Layout, RawOutput, Timings
+from app.engine.types import (
+    Batch,
+    BatchStats,
+    FloatArray,
+    IdArray,
+    Item,
+    Layout,
+    Observer,
+    RawOutput,
+    Timings,
+)
 
 HIDDEN = 8
 BAD_ID = 666  # an input with this id makes a run fail
@@ -85,34 +95,39 @@ class FakeClock:
 
 @dataclass
 class RecordingObserver:
-    """Keeps what the engine says."""
+    """Keeps what the engine says, and passes it on to `also`."""
 
     batches: list[BatchStats] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     calls: list[tuple[int, int, int]] = field(default_factory=list)
     queue: tuple[int, int] = (0, 0)
+    also: Observer | None = None
 
     def batch_done(self, model: str, stats: BatchStats) -> None:
         """Keep."""
-        del model
         self.batches.append(stats)
+        if self.also:
+            self.also.batch_done(model, stats)
 
     def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
         """Keep the newest."""
-        del model
         self.queue = (items, tokens)
+        if self.also:
+            self.also.queue_changed(model, items=items, tokens=tokens)
 
     def call_done(
         self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
     ) -> None:
         """Keep."""
-        del model, timings
         self.calls.append((inputs, tokens, truncated))
+        if self.also:
+            self.also.call_done(model, timings, inputs=inputs, tokens=tokens, truncated=truncated)
 
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
         """Count."""
-        del model
         self.dropped[reason] += items
+        if self.also:
+            self.also.items_dropped(model, items=items, reason=reason)
 
 
 def item(*ids: int, index: int = 0, deadline_s: float | None = None) -> Item:

@@ -6,6 +6,7 @@ from pathlib import Path
 from app.engine.registry import Models, ModelSpec, ServedModel
 from app.engine.service import EmbeddingService, ServiceLimits
 from app.engine.tokenizer import Tokenizer
+from app.engine.types import Observer
 from tests.fakes import HIDDEN, FakeBackend, RecordingObserver, fake_core
 from tests.tiny import CONFIG
 
@@ -49,10 +50,12 @@ class ServedOptions:
     accepts_any: bool = False
 
 
-def serve_fake(tokenizer_path: Path, options: ServedOptions | None = None) -> Served:
-    """Put a service together; close it with `served.service.close()`."""
+def serve_fake(
+    tokenizer_path: Path, options: ServedOptions | None = None, *, also_tell: Observer | None = None
+) -> Served:
+    """Put a service together, whose observer may pass on what it hears; close it with `served.service.close()`."""
     chosen = options or ServedOptions()
-    backend, observer = FakeBackend(), RecordingObserver()
+    backend, observer = FakeBackend(), RecordingObserver(also=also_tell)
     core = fake_core(backend, observer, max_queue_tokens=chosen.max_queue_tokens)
     spec = chosen.spec
     tokenizer = Tokenizer(

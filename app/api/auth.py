@@ -22,7 +22,7 @@ class Authenticator:
     def __init__(self, keys: Sequence[str]) -> None:
         # Keyed with a secret of this process, so that digests in a core dump are of no use elsewhere.
         self._salt = secrets.token_bytes(32)
-        self._digests = [self._digest(key) for key in keys]
+        self._digests = [self._digest(key.encode()) for key in keys]
         self._ids = [
             hashlib.blake2b(key.encode(), digest_size=KEY_ID_BYTES).hexdigest() for key in keys
         ]
@@ -47,14 +47,15 @@ class Authenticator:
                 "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'.",
                 code="missing_api_key",
             )
-        digest = self._digest(given)
+        # Header values arrive decoded as Latin-1; this gives back the bytes that were sent.
+        digest = self._digest(given.encode("latin-1", "replace"))
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(matches):
             raise AccessError("Incorrect API key provided.")
         return self._ids[matches.index(True)]
 
-    def _digest(self, key: str) -> bytes:
-        return hashlib.blake2b(key.encode("utf-8", "replace"), key=self._salt).digest()
+    def _digest(self, key: bytes) -> bytes:
+        return hashlib.blake2b(key, key=self._salt).digest()
 
 
 def _given_key(headers: Headers) -> str:

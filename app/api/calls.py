@@ -90,6 +90,8 @@ async def embed_for(request: Request, state: ApiState, call: EmbedCall) -> Embed
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
+            work.cancel()
+            await asyncio.wait({work})
             raise ClientClosedError
         return work.result()
     finally:

@@ -1,0 +1,104 @@
+"""Token arrays: whose vocabulary, and cl100k back to text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from app.api.token_input import TokenDecoder
+from app.errors import InputError
+from tests.api.conftest import MakeApi
+from tests.clients.venv import cl100k_table
+
+pytestmark = pytest.mark.clients
+
+
+@pytest.fixture(scope="module")
+def table() -> Path:
+    """The real table."""
+    return cl100k_table()
+
+
+@pytest.fixture
+def decoder(table: Path) -> TokenDecoder:
+    """From a file, as on hosts without a network."""
+    return TokenDecoder("auto", table)
+
+
+@pytest.mark.parametrize(
+    ("ids", "text"),
+    [
+        ([15339], "hello"),
+        ([15339, 1917], "hello world"),
+        ([9468, 248, 222], "🚀"),
+        ([9468, 248], "\ufffd"),
+        ([15339, 100257, 1917], "hello world"),
+        ([100257], ""),
+        ([100276], ""),
+    ],
+    ids=["a word", "two", "an emoji", "half an emoji", "a special id within", "only special", "last special"],
+)
+async def test_cl100k_ids_become_text(decoder: TokenDecoder, ids: list[int], text: str) -> None:
+    """Special ids are dropped; a piece may end inside a character."""
+    assert await decoder.resolve([ids], vocabulary=None) == [text]
+
+
+async def test_every_id_of_the_table_decodes(decoder: TokenDecoder) -> None:
+    """All 100,256 of them."""
+    texts = await decoder.resolve([[i] for i in range(100_256)], vocabulary=None)
+    assert len(texts) == 100_256
+
+
+@pytest.mark.parametrize("wrong", [100_256, 100_277, 200_000, 2**70])
+async def test_ids_that_cl100k_does_not_have_are_refused(decoder: TokenDecoder, wrong: int) -> None:
+    """They prove that the caller meant another vocabulary."""
+    with pytest.raises(InputError, match="x-embed-token-vocab: model") as caught:
+        await decoder.resolve([[1], [wrong]], vocabulary=None)
+    assert caught.value.input_index == 1
+
+
+async def test_tiktokens_own_cache_is_used(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file tiktoken finds or fetches the table."""
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(table.parent))
+    assert await TokenDecoder("cl100k").resolve([[15339]], vocabulary=None) == ["hello"]
+
+
+async def test_without_a_table_the_error_names_the_way_out(tmp_path: Path) -> None:
+    """And the failure is remembered, so that requests do not each wait for it."""
+    decoder = TokenDecoder("auto", tmp_path / "absent")
+    for _ in range(2):
+        with pytest.raises(InputError, match="check_embedding_ctx_length=False"):
+            await decoder.resolve([[1]], vocabulary=None)
+
+
+async def test_a_file_that_is_another_table_is_refused(tmp_path: Path) -> None:
+    """By its hash."""
+    (tmp_path / "table").write_bytes(b"aGVsbG8= 0\n")
+    with pytest.raises(InputError, match="could not be loaded"):
+        await TokenDecoder("auto", tmp_path / "table").resolve([[0]], vocabulary=None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "header", "expected"),
+    [("model", None, [[1, 2]]), ("reject", "model", [[1, 2]]), ("auto", "model", [[1, 2]])],
+)
+async def test_own_ids_pass(mode: str, header: str | None, expected: Sequence[Sequence[int]]) -> None:
+    """By setting or by header."""
+    assert await TokenDecoder(mode).resolve([[1, 2]], vocabulary=header) == expected
+
+
+@pytest.mark.parametrize(("mode", "header"), [("reject", None), ("auto", "klingon")])
+async def test_refusals(mode: str, header: str | None) -> None:
+    """By setting, or for a header that says nothing we know."""
+    with pytest.raises(InputError) as caught:
+        await TokenDecoder(mode).resolve([[1, 2]], vocabulary=header)
+    assert caught.value.param == "input"
+
+
+async def test_ids_and_text_give_the_same_vector_over_http(make_api: MakeApi, table: Path) -> None:
+    """langchain's default body, answered like the text it stands for."""
+    api = make_api(cl100k_file=table)
+    by_ids = await api.embed({"input": [[15339], [15339, 1917]], "model": "fake-model"})
+    by_text = await api.embed({"input": ["hello", "hello world"], "model": "fake-model"})
+    assert by_ids.status_code == 200
+    assert by_ids.json() == by_text.json()
