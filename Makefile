@@ -78,7 +78,7 @@ imports: $(STAMPS)/dev ## Check the architecture's import contracts
 check: lint types imports test ## What CI runs, in CI's order
 
 quality: $(STAMPS)/dev $(STAMPS)/model ## STS-B and SciFact over HTTP (DATA=folder with stsb/ and scifact/)
-	@$(BIN)/python tests/quality_run.py $(DATA)
+	@$(BIN)/python -m tests.model.quality $(DATA)
 
 golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 numpy; overwrites tests/golden)
 	@$(BIN)/python -m tests.golden.make

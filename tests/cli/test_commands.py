@@ -1,0 +1,123 @@
+"""The other verbs, in process: help, embed, export, config, model pull."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from app.cli import VERBS, group, main
+from app.cli.config import settings_markdown
+from app.settings import Settings
+from tests.tiny import write_tiny_bert
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny model, and a cache of its own."""
+    monkeypatch.setenv("NESTVEC_CACHE_DIR", str(tmp_path / "cache"))
+    return write_tiny_bert(tmp_path / "model")
+
+
+def invoke(*arguments: str) -> Result:
+    """Run a verb."""
+    return CliRunner().invoke(group, arguments, catch_exceptions=True)
+
+
+def test_help_lists_every_verb() -> None:
+    """With a sentence each."""
+    text = invoke("--help").output
+    assert all(verb in text and sentence in text for verb, sentence in VERBS.items())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str) -> None:
+    """And knows its own options."""
+    done = invoke(verb, "--help")
+    assert done.exit_code == 0
+    assert "--help" in done.output
+
+
+def test_serve_has_a_flag_for_each_setting() -> None:
+    """Named alike, with its variable."""
+    text = invoke("serve", "--help").output.replace("\n", " ")
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in text
+
+
+def test_the_settings_page_is_up_to_date() -> None:
+    """`make docs` writes it."""
+    assert (ROOT / "docs/configuration.md").read_text() == settings_markdown()
+
+
+def test_config_masks_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And shows the rest as it would be used."""
+    monkeypatch.setenv("NESTVEC_API_KEYS", "very-secret")
+    done = invoke("config", "--port", "1234")
+    assert "port = 1234" in done.output
+    assert "very-secret" not in done.output
+
+
+def test_embed_writes_vectors(model: Path, tmp_path: Path) -> None:
+    """With a progress bar and a summary; long texts are cut and counted."""
+    (tmp_path / "in.csv").write_text("body\nalpha\n" + "beta " * 60 + "\n")
+    out = tmp_path / "out.npy"
+    done = invoke(
+        *("embed", str(tmp_path / "in.csv"), str(out), "--model", str(model)),
+        *("--text-column", "body", "--dimensions", "4"),
+    )
+    assert done.exit_code == 0, done.output
+    assert np.load(out).shape == (2, 4)
+    assert "2 vectors" in done.output
+    assert "1 texts truncated" in done.output
+
+
+def test_export_writes_a_whole_folder(model: Path, tmp_path: Path) -> None:
+    """Graph, weights, tokenizer, probes, and a description."""
+    done = invoke("export", str(tmp_path / "out"), "--model", str(model))
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names >= {"model.onnx", "weights.bin", "tokenizer.json", "probes.npy", "spec.json"}
+    assert json.loads((tmp_path / "out/spec.json").read_text())["layout"] == "packed"
+
+
+def test_pull_prepares_a_folder(model: Path) -> None:
+    """And says what it is."""
+    done = invoke("model", "pull", str(model))
+    assert done.exit_code == 0, done.output
+    assert "model: 32 dimensions, 24 tokens, exported" in done.output
+    assert "already exported" in invoke("model", "pull", str(model)).output
+
+
+def test_errors_are_printed_without_a_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1 for models, 2 for settings."""
+    monkeypatch.setattr("sys.argv", ["nestvec", "model", "pull", "no-such-model"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("nestvec: model 'no-such-model' is no card")
+    monkeypatch.setattr("sys.argv", ["nestvec", "config", "--port", "x", "--device-id", "-1"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err
+    assert "--port" in shown
+    assert "--device-id" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["quality"], "--sts FILE"),
+        (["quality", "--sts", "x", "--dimensions", "a"], "no list of numbers"),
+        (["quality", "--sts", "absent.tsv"], "cannot be read"),
+    ],
+)
+def test_quality_says_what_it_needs(arguments: list[str], reason: str) -> None:
+    """Before it asks a server."""
+    assert reason in str(invoke(*arguments).exception)

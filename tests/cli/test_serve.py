@@ -1,0 +1,236 @@
+"""`nestvec serve` as a real process: start, signals, faults at start, logs."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server import Server, command, environment, running_server, wait_until_ready
+from tests.tiny import write_tiny_bert
+
+pytestmark = pytest.mark.process
+SECRET = "a very private sentence about alpha"
+KEY = "key-of-a-customer"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model and a cache."""
+    made = tmp_path_factory.mktemp("serve")
+    write_tiny_bert(made / "model")
+    return made
+
+
+def settings(folder: Path) -> dict[str, object]:
+    """Serve the tiny model from its own cache."""
+    return {"model": folder / "model", "cache_dir": folder / "cache"}
+
+
+@pytest.fixture
+def server(folder: Path, tmp_path: Path) -> Iterator[Server]:
+    """A ready server."""
+    with running_server(tmp_path, **settings(folder)) as made:
+        yield made
+
+
+def test_it_serves_and_exits_with_0(server: Server) -> None:
+    """And a second signal would not be needed."""
+    answer = httpx.post(f"{server.url}/v1/embeddings", json={"input": "alpha", "dimensions": 4})
+    assert len(answer.json()["data"][0]["embedding"]) == 4
+    assert "server" not in answer.headers
+    assert server.terminate() == 0
+
+
+def test_sigterm_drains_what_is_in_flight(folder: Path, tmp_path: Path) -> None:
+    """Readiness goes off first while requests are still served; none in flight is lost."""
+    with running_server(tmp_path, **settings(folder), drain_grace_s=1.5) as server:
+        statuses: list[int] = []
+
+        def ask() -> None:
+            body = {"input": ["alpha beta gamma delta"] * 1500}
+            statuses.append(httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=60).status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        ready = httpx.get(f"{server.url}/health/ready")
+        late = httpx.post(f"{server.url}/v1/embeddings", json={"input": "alpha"})
+        for thread in threads:
+            thread.join()
+        assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
+        assert late.status_code == 200
+        assert statuses == [200] * 6
+        assert server.process.wait(30) == 0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.url}/health/live")
+
+
+def test_sigint_stops_without_the_grace(folder: Path, tmp_path: Path) -> None:
+    """As a person at a terminal expects."""
+    with running_server(tmp_path, **settings(folder), drain_grace_s=300) as server:
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(20) == 0
+
+
+def test_a_second_signal_stops_at_once(folder: Path, tmp_path: Path) -> None:
+    """Even inside the grace."""
+    with running_server(tmp_path, **settings(folder), drain_grace_s=300) as server:
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(20)
+
+
+def test_no_text_and_no_key_is_logged(folder: Path, tmp_path: Path) -> None:
+    """At the most talkative level, in good and bad requests; each line is JSON with an id."""
+    with running_server(tmp_path, **settings(folder), api_keys=KEY, log_level="debug") as server:
+        auth = {"authorization": f"Bearer {KEY}"}
+        bodies: list[object] = [
+            {"input": SECRET, "user": SECRET, "truncate": True},
+            {"input": [SECRET, 1]},
+            {"input": SECRET * 100},
+            {"input": "a", "prompt": SECRET},
+            {"input": "a", "prompt_name": SECRET},
+            {"input": "a", "model": SECRET},
+        ]
+        for body in bodies:
+            httpx.post(f"{server.url}/v1/embeddings", json=body, headers=auth)
+        httpx.post(f"{server.url}/v1/embeddings", content=SECRET, headers=auth)
+        httpx.get(f"{server.url}/v1/models/{SECRET}", headers=auth)
+        httpx.get(f"{server.url}/{SECRET}?q={SECRET}", headers={"authorization": f"Bearer {KEY}x"})
+        server.terminate()
+        lines = [json.loads(line) for line in server.logs().splitlines()]
+    assert "private" not in server.logs()
+    assert KEY not in server.logs()
+    requests = [line for line in lines if line["event"] == "request" and line["route"] == "/v1/embeddings"]
+    assert len(requests) == 7
+    assert all(line["request_id"].startswith("req_") for line in requests)
+    assert requests[0]["tokens"] > 0
+
+
+def start(*arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
+    """Run `nestvec serve` that is expected to end by itself."""
+    return subprocess.run(
+        command("serve", *arguments),
+        env=environment(offline=True, **variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_taken_port_is_a_clear_error(folder: Path) -> None:
+    """It names the port and the way out."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = start(port=port, **settings(folder))
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_an_address_that_is_none_is_a_clear_error(folder: Path) -> None:
+    """With the setting's name."""
+    done = start(host="no.such.host.invalid", allow_unauthenticated=True, **settings(folder))
+    assert done.returncode == 2
+    assert "host: 'no.such.host.invalid' is no address" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        ("model.safetensors", "no model.safetensors"),
+        ("tokenizer.json", "tokenizer.json is missing"),
+        ("1_Pooling/config.json", "the pooling is unknown"),
+        ("corrupt weights", "corrupt or unreadable"),
+        ("whole folder", "is no card"),
+    ],
+)
+def test_a_model_that_cannot_be_served_ends_the_start(tmp_path: Path, spoil: str, reason: str) -> None:
+    """Status 1, one line that says why, no trace."""
+    model = write_tiny_bert(tmp_path / "model")
+    if spoil == "whole folder":
+        shutil.rmtree(model)
+    elif spoil == "corrupt weights":
+        (model / "model.safetensors").write_bytes(b"\xff" * 1000)
+    else:
+        (model / spoil).unlink()
+    done = start(port=0, model=model, cache_dir=tmp_path / "cache")
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cache_that_cannot_be_written_ends_the_start(tmp_path: Path) -> None:
+    """With the folder's name."""
+    model = write_tiny_bert(tmp_path / "model")
+    (tmp_path / "cache").write_text("")
+    done = start(port=0, model=model, cache_dir=tmp_path / "cache")
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+
+
+def test_a_provider_that_is_missing_ends_the_start(folder: Path) -> None:
+    """Never a silent fallback."""
+    done = start("--provider", "cuda", port=0, **settings(folder))
+    assert done.returncode == 1
+    assert "provider 'cuda' was asked for" in done.stderr
+
+
+def test_a_damaged_artefact_is_caught_by_the_probes(tmp_path: Path) -> None:
+    """Bytes changed on disk, sizes unchanged: the start ends, and never serves wrong vectors."""
+    model = write_tiny_bert(tmp_path / "model")
+    chosen = {"model": model, "cache_dir": tmp_path / "cache"}
+    with running_server(tmp_path, **chosen):
+        pass
+    (weights,) = (tmp_path / "cache/artefacts").glob("*/weights.bin")
+    content = bytearray(weights.read_bytes())
+    for offset in range(0, len(content), 1000):
+        content[offset + 3 : offset + 4] = b"\x40"
+    weights.write_bytes(content)
+    done = start(port=0, **chosen)
+    assert done.returncode == 1
+    assert "probe vectors" in done.stderr
+
+
+def test_liveness_answers_while_the_model_loads(folder: Path, tmp_path: Path) -> None:
+    """The port is open before the engine is ready."""
+    with running_server(tmp_path, wait=False, **settings(folder)) as server:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                assert httpx.get(f"{server.url}/health/live").status_code == 200
+                break
+            except httpx.TransportError:
+                time.sleep(0.02)
+        wait_until_ready(server)
+
+
+def test_a_client_that_goes_away_is_dropped(server: Server) -> None:
+    """Its waiting inputs leave the queue, and the server goes on."""
+    body = {"input": ["alpha beta gamma delta one two three"] * 2000}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=httpx.Timeout(30, read=0.02))
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        text = httpx.get(f"{server.url}/metrics").text
+        if 'nestvec_dropped_inputs_total{model="model",reason="cancelled"} 2000.0' in text:
+            break
+        time.sleep(0.05)
+    assert 'reason="cancelled"} 2000.0' in text
+    assert 'nestvec_queue_items{model="model"} 0.0' in text
+    assert httpx.post(f"{server.url}/v1/embeddings", json={"input": "alpha"}).status_code == 200

@@ -1,0 +1,122 @@
+"""Real client SDKs, unmodified, from a venv of their own, against a real server with the default model."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.packages.prepare import Package
+from tests.clients.venv import cl100k_table, clients_python
+from tests.server import Server, running_server
+
+pytestmark = [pytest.mark.clients, pytest.mark.model, pytest.mark.process]
+HERE = Path(__file__).parent
+KEY = "test-key"
+
+
+@pytest.fixture(scope="module")
+def server(default_package: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With a key, and the cl100k table from a file."""
+    del default_package  # skips where the model is absent
+    table = cl100k_table()
+    with running_server(tmp_path_factory.mktemp("sdks"), api_keys=KEY, cl100k_file=table) as made:
+        yield made
+
+
+def run(line: list[str], server: Server) -> dict[str, Any]:
+    """Run a client script; it prints JSON."""
+    environment = {
+        **os.environ,
+        "TIKTOKEN_CACHE_DIR": str(cl100k_table().parent),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
+    done = subprocess.run(
+        [*line, server.url], env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def run_python(name: str, server: Server) -> dict[str, Any]:
+    """Run a script in the clients' venv."""
+    return run([str(clients_python()), str(HERE / "scripts" / name)], server)
+
+
+def expected(server: Server, texts: list[str], **options: object) -> NDArray[np.float32]:
+    """Vectors by plain HTTP."""
+    body = {"input": texts, "encoding_format": "base64", **options}
+    answer = httpx.post(
+        f"{server.url}/v1/embeddings", json=body, headers={"authorization": f"Bearer {KEY}"}
+    )
+    rows = [np.frombuffer(base64.b64decode(d["embedding"]), "<f4") for d in answer.json()["data"]]
+    return np.stack(rows)
+
+
+def test_openai_python(server: Server) -> None:
+    """Both formats to the bit, cuts, models, and its own exception classes."""
+    found = run_python("openai_client.py", server)
+    wanted = expected(server, found["texts"])
+    np.testing.assert_allclose(found["default"], wanted, atol=1e-6)
+    np.testing.assert_allclose(found["float"], wanted, atol=1e-6)
+    np.testing.assert_allclose(found["cut"], expected(server, ["hello"], dimensions=64)[0], atol=1e-6)
+    assert found["models"] == ["all-MiniLM-L6-v2"]
+    assert found["model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert found["request_id"].startswith("req_")
+    assert found["unknown_model"] == {
+        **{"class": "NotFoundError", "status": 404, "code": "model_not_found", "param": "model"},
+        "has_request_id": True,
+    }
+    assert (found["bad_item"]["status"], found["bad_item"]["param"]) == (400, "input[1]")
+    assert (found["bad_dimensions"]["status"], found["bad_dimensions"]["param"]) == (400, "dimensions")
+    assert found["refused"] == "invalid_api_key"
+
+
+def test_openai_node(server: Server) -> None:
+    """It decodes base64 itself, and would give garbage for a float list."""
+    if shutil.which("node") is None or not (HERE / "node/node_modules/openai").is_dir():
+        pytest.skip("Node or its openai package absent, run `make clients` with npm on PATH")
+    found = run(["node", str(HERE / "node/openai_client.mjs")], server)
+    wanted = expected(server, found["texts"])
+    np.testing.assert_allclose(found["default"], wanted, atol=1e-6)
+    np.testing.assert_allclose(found["float"], wanted, atol=1e-6)
+    assert len(found["cut"]) == 64
+    assert found["models"] == ["all-MiniLM-L6-v2"]
+    assert found["model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert found["failure"] == {"status": 404, "code": "model_not_found", "type": "invalid_request_error"}
+
+
+def test_langchain_with_its_default_settings(server: Server) -> None:
+    """Token ids of another vocabulary become the vectors of the texts they stand for."""
+    found = run_python("langchain_client.py", server)
+    wanted = expected(server, found["texts"])
+    np.testing.assert_allclose(found["default"], wanted, atol=1e-5)
+    np.testing.assert_allclose(found["plain"], wanted, atol=1e-6)
+    np.testing.assert_allclose(found["empty"], expected(server, ["", "hello"]), atol=1e-5)
+    np.testing.assert_allclose(found["query"], wanted[0], atol=1e-5)
+    assert len(found["small"]) == 64
+
+
+def test_llama_index(server: Server) -> None:
+    """By its default model's name and by ours."""
+    found = run_python("llama_index_client.py", server)
+    wanted = expected(server, found["texts"])
+    for name in ("default", "named"):
+        np.testing.assert_allclose(found[name], wanted, atol=1e-6)
+    np.testing.assert_allclose(found["query"], wanted[0], atol=1e-6)
+
+
+def test_litellm(server: Server) -> None:
+    """And it recognises a text that is too long."""
+    found = run_python("litellm_client.py", server)
+    np.testing.assert_allclose(found["default"], expected(server, found["texts"]), atol=1e-6)
+    assert found["too_long"] == "ContextWindowExceededError"
