@@ -102,9 +102,9 @@ clients: $(CLIENTS)/.stamp ## Install the client SDKs that the tests drive
 image: ## Build the container image (TARGET=cpu or gpu); needs a Docker engine
 	docker build --target $(or $(TARGET),cpu) -t nestvec:$(or $(TARGET),cpu) .
 
-compose-check: ## Check docker-compose.yml and the Dockerfile (needs docker-compose and hadolint)
+compose-check: $(STAMPS)/dev ## Check docker-compose.yml and the Dockerfile (needs docker-compose)
 	@for profile in cpu gpu; do docker-compose --profile $$profile config --quiet && echo "compose $$profile: ok" || exit 1; done
-	@hadolint Dockerfile && echo "Dockerfile: ok"
+	@$(BIN)/hadolint Dockerfile && echo "Dockerfile: ok"
 
 clean: ## Remove venvs and caches of the checkout (models stay in the cache folder)
 	rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/clients/node/node_modules

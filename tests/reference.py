@@ -21,7 +21,9 @@ class ReferenceBert:
         weights: Its tensors by name.
     """
 
-    def __init__(self, config: Mapping[str, Any], weights: Mapping[str, NDArray[np.float32]]) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], weights: Mapping[str, NDArray[np.float32]]
+    ) -> None:
         self._config = config
         self._weights = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
 
@@ -69,6 +71,10 @@ class ReferenceBert:
 
     def _norm(self, value: Wide, name: str) -> Wide:
         centred = value - value.mean(axis=-1, keepdims=True)
-        deviation = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + self._config["layer_norm_eps"])
-        out: Wide = centred / deviation * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
+        deviation = np.sqrt(
+            (centred**2).mean(axis=-1, keepdims=True) + self._config["layer_norm_eps"]
+        )
+        out: Wide = (
+            centred / deviation * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
+        )
         return out

@@ -37,7 +37,11 @@ class Server:
 
 def environment(**settings: object) -> dict[str, str]:
     """The shell's environment with these settings and no others, but for the cache."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("NESTVEC_") or k == "NESTVEC_CACHE_DIR"}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith("NESTVEC_") or k == "NESTVEC_CACHE_DIR"
+    }
     return {**kept, **{f"NESTVEC_{k.upper()}": str(v) for k, v in settings.items()}}
 
 
@@ -47,20 +51,28 @@ def command(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def running_server(folder: Path, *, wait: bool = True, **settings: object) -> Iterator[Server]:
-    """Start a server on a free port; it is ended with the block, whatever happens."""
+def running_server(folder: Path, **settings: object) -> Iterator[Server]:
+    """Start a server on a free port and wait until it is ready; it is ended with the block, whatever happens."""
+    with starting_server(folder, **settings) as server:
+        wait_until_ready(server)
+        yield server
+
+
+@contextmanager
+def starting_server(folder: Path, **settings: object) -> Iterator[Server]:
+    """The same, as soon as it listens."""
     log = folder / f"server-{time.monotonic_ns()}.log"
     chosen = {"port": 0, "offline": True, "log_format": "json", "drain_grace_s": 0, **settings}
     with log.open("w") as errors:
         process = subprocess.Popen(
-            command("serve"), env=environment(**chosen), stdout=subprocess.DEVNULL, stderr=errors, text=True
+            command("serve"),
+            env=environment(**chosen),
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            text=True,
         )
     try:
-        url = _address(process, log)
-        server = Server(process, url, log)
-        if wait:
-            wait_until_ready(server)
-        yield server
+        yield Server(process, _address(process, log), log)
     finally:
         if process.poll() is None:
             process.kill()

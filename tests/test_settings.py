@@ -18,7 +18,9 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(
 ) -> None:
     """Each source fills in what the stronger ones leave out."""
     file = tmp_path / "nestvec.toml"
-    file.write_text('port = 1\nmax_batch_tokens = 2\nlookahead_items = 3\nmodel_aliases = ["x", "y"]\n')
+    file.write_text(
+        'port = 1\nmax_batch_tokens = 2\nlookahead_items = 3\nmodel_aliases = ["x", "y"]\n'
+    )
     monkeypatch.setenv("NESTVEC_PORT", "10")
     monkeypatch.setenv("NESTVEC_MAX_BATCH_TOKENS", "20")
     found = load_settings({"port": "100"}, config=file)
@@ -53,7 +55,9 @@ def test_unknown_keys_of_the_file_are_problems(tmp_path: Path) -> None:
     file.write_text("prot = 1\n")
     with pytest.raises(ConfigError) as error:
         load_settings(config=file)
-    assert "prot (in the configuration file): no such setting; did you mean port?" in problems(error)
+    assert "prot (in the configuration file): no such setting; did you mean port?" in problems(
+        error
+    )
 
 
 @pytest.mark.parametrize(("content", "reason"), [("port = ", "config: "), (None, "does not exist")])

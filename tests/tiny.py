@@ -10,7 +10,26 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = "alpha beta gamma delta one two three four red green blue the a of and query : passage".split()
+WORDS = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "one",
+    "two",
+    "three",
+    "four",
+    "red",
+    "green",
+    "blue",
+    "the",
+    "a",
+    "of",
+    "and",
+    "query",
+    ":",
+    "passage",
+]
 CONFIG: dict[str, Any] = {
     "model_type": "bert",
     "vocab_size": 128,
@@ -67,13 +86,15 @@ def bert_weights(config: dict[str, Any], seed: int = TINY_SEED) -> dict[str, NDA
 
 
 def write_tokenizer(path: Path) -> None:
-    """A WordPiece tokenizer over the tiny vocabulary, with BERT's template; padding and truncation set, as in the wild."""
+    """A WordPiece tokenizer over the tiny vocabulary, with BERT's template, padding and truncation."""
     pieces = {piece: number for number, piece in enumerate(vocabulary())}
     tokenizer = Tokenizer(models.WordPiece(vocab=pieces, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     tokenizer.add_special_tokens(SPECIAL)
     tokenizer.enable_padding(length=16)
@@ -87,7 +108,9 @@ def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content), "utf-8")
 
 
-def write_tiny_bert(folder: Path, *, config: dict[str, Any] | None = None, seed: int = TINY_SEED) -> Path:
+def write_tiny_bert(
+    folder: Path, *, config: dict[str, Any] | None = None, seed: int = TINY_SEED
+) -> Path:
     """A whole sentence-transformers folder of a tiny BERT with mean pooling and a query prompt."""
     chosen = {**CONFIG, **(config or {})}
     write_json(folder / "config.json", chosen)

@@ -22,7 +22,7 @@ class Api:
     app: RequestContext
     served: Served
 
-    async def embed(self, body: Any, **headers: str) -> httpx.Response:  # noqa: ANN401 - any JSON
+    async def embed(self, body: Any, **headers: str) -> httpx.Response:
         """POST a body to /v1/embeddings."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.client.post("/v1/embeddings", json=body, headers=named)
@@ -36,11 +36,9 @@ async def make_api(tiny_folder: Path) -> AsyncIterator[MakeApi]:
     """Build applications with settings of the test's own; all are closed at its end."""
     made: list[Api] = []
 
-    def make(options: ServedOptions | None = None, **settings: Any) -> Api:  # noqa: ANN401 - settings are of many types
+    def make(options: ServedOptions | None = None, **settings: Any) -> Api:
         app = build_app(Settings(**settings))
-        served = serve_fake(
-            tiny_folder / "tokenizer.json", options, also_tell=app.state.metrics
-        )
+        served = serve_fake(tiny_folder / "tokenizer.json", options, also_tell=app.state.metrics)
         for model in served.service.models.all():
             app.state.metrics.model_served(model)
         app.state.become_ready(served.service)

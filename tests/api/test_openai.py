@@ -19,7 +19,8 @@ def expected(api: Api, text: str) -> list[float]:
     """The unit vector of a text."""
     (encoded,) = api.served.tokenizer.encode_texts([text], truncate=Truncation.END)
     vector = fake_vector(encoded.ids)
-    return (vector / np.linalg.norm(vector)).tolist()
+    scaled: list[float] = (vector / np.linalg.norm(vector)).tolist()
+    return scaled
 
 
 def vectors(answer: httpx.Response) -> list[list[float]]:
@@ -30,14 +31,21 @@ def vectors(answer: httpx.Response) -> list[list[float]]:
 
 async def test_the_whole_answer(api: Api) -> None:
     """OpenAI's shape to the key; order, indexes, tokens and headers."""
-    answer = await api.embed({"input": ["alpha", "beta gamma"], "model": "org/fake-model", "user": "u"})
+    answer = await api.embed(
+        {"input": ["alpha", "beta gamma"], "model": "org/fake-model", "user": "u"}
+    )
     body = answer.json()
     assert list(body) == ["object", "data", "model", "usage"]
     assert (body["object"], body["model"]) == ("list", "org/fake-model")
     assert body["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
     assert [list(item) for item in body["data"]] == [["object", "index", "embedding"]] * 2
-    assert [(item["object"], item["index"]) for item in body["data"]] == [("embedding", 0), ("embedding", 1)]
-    np.testing.assert_allclose(vectors(answer), [expected(api, "alpha"), expected(api, "beta gamma")], atol=1e-6)
+    assert [(item["object"], item["index"]) for item in body["data"]] == [
+        ("embedding", 0),
+        ("embedding", 1),
+    ]
+    np.testing.assert_allclose(
+        vectors(answer), [expected(api, "alpha"), expected(api, "beta gamma")], atol=1e-6
+    )
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-embed-space"] == SPEC.space
     assert answer.headers["openai-processing-ms"].isdigit()
@@ -53,7 +61,9 @@ async def test_base64_is_the_float_answer_to_the_bit(api: Api) -> None:
         np.testing.assert_array_equal(found, np.asarray(row, np.float32))
 
 
-@pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings", "/v1/embeddings/", "/v1/v1/embeddings"])
+@pytest.mark.parametrize(
+    "path", ["/v1/embeddings", "/embeddings", "/v1/embeddings/", "/v1/v1/embeddings"]
+)
 async def test_paths(api: Api, path: str) -> None:
     """With and without /v1, a trailing slash, a doubled prefix."""
     assert (await api.client.post(path, json={"input": "alpha"})).status_code == 200
@@ -74,9 +84,11 @@ async def test_paths(api: Api, path: str) -> None:
         (["\x00", "🙂", "日本"], 3, None),
     ],
 )
-async def test_the_grammar_of_input(make_api: MakeApi, given: Any, count: int, tokens: int | None) -> None:
+async def test_the_grammar_of_input(
+    make_api: MakeApi, given: Any, count: int, tokens: int | None
+) -> None:
     """Texts, lists, ids and lists of ids; a flat list of ids is one input."""
-    api = make_api(token_input="model")  # noqa: S106 - a vocabulary, no secret
+    api = make_api(token_input="model")
     answer = await api.embed({"input": given})
     assert len(vectors(answer)) == count
     if tokens is not None:
@@ -112,10 +124,14 @@ async def test_the_grammar_of_input(make_api: MakeApi, given: Any, count: int, t
 )
 async def test_wrong_inputs_name_their_place(make_api: MakeApi, given: Any, param: str) -> None:
     """400, OpenAI's shape, the item's index."""
-    api = make_api(token_input="model")  # noqa: S106 - a vocabulary, no secret
+    api = make_api(token_input="model")
     answer = await api.embed({"input": given})
     error = answer.json()["error"]
-    assert (answer.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
+    assert (answer.status_code, error["param"], error["type"]) == (
+        400,
+        param,
+        "invalid_request_error",
+    )
     assert set(error) == {"message", "type", "param", "code"}
 
 
@@ -195,7 +211,7 @@ async def test_unknown_fields_are_refused_where_the_operator_says_so(make_api: M
 
 
 async def test_too_long_inputs_get_the_message_that_clients_match(api: Api) -> None:
-    """litellm and others read this text and both numbers."""
+    """Litellm and others read this text and both numbers."""
     answer = await api.embed({"input": ["ok", LONG]})
     error = answer.json()["error"]
     assert answer.status_code == 400
@@ -275,7 +291,14 @@ async def test_models_are_listed_and_described(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["org/fake-model", "org%2Ffake-model", "fake-model", "text-embedding-3-small", "ORG%2FFAKE-MODEL"]
+    "name",
+    [
+        "org/fake-model",
+        "org%2Ffake-model",
+        "fake-model",
+        "text-embedding-3-small",
+        "ORG%2FFAKE-MODEL",
+    ],
 )
 async def test_a_model_is_described_by_any_of_its_names(api: Api, name: str) -> None:
     """Slashes raw or percent-encoded, as clients differ."""

@@ -60,7 +60,11 @@ async def test_wrong_keys_are_401(
     method = "POST" if path == "/v1/embeddings" else "GET"
     answer = await api.client.request(method, path, content=b"not even json", headers=headers)
     error = answer.json()["error"]
-    assert (answer.status_code, error["code"], error["type"]) == (401, code, "invalid_request_error")
+    assert (answer.status_code, error["code"], error["type"]) == (
+        401,
+        code,
+        "invalid_request_error",
+    )
     assert answer.headers["www-authenticate"] == "Bearer"
     assert "secret" not in answer.text
 
@@ -176,7 +180,13 @@ async def test_metric_names_follow_the_rules(api: Api) -> None:
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [("abc-1:2.3_X", True), ("a" * 128, True), ("a" * 129, False), ("has space", False), ("", False)],
+    [
+        ("abc-1:2.3_X", True),
+        ("a" * 128, True),
+        ("a" * 129, False),
+        ("has space", False),
+        ("", False),
+    ],
 )
 async def test_request_ids_are_echoed_or_made(api: Api, given: str, kept: bool) -> None:  # noqa: FBT001 - a case
     """Sane ones are kept; errors carry one too."""
@@ -197,7 +207,9 @@ async def test_request_ids_are_echoed_or_made(api: Api, given: str, kept: bool) 
         ("DELETE", "/v1/models", 405),
     ],
 )
-async def test_unknown_urls_have_openais_shape(api: Api, method: str, path: str, status: int) -> None:
+async def test_unknown_urls_have_openais_shape(
+    api: Api, method: str, path: str, status: int
+) -> None:
     """And a wrong method says which is right."""
     answer = await api.client.request(method, path)
     assert answer.status_code == status
@@ -216,7 +228,7 @@ async def test_a_poisoned_input_fails_alone_and_quietly(
     import dataclasses
 
     spec = dataclasses.replace(SPEC, vocabulary_size=1000)
-    api = make_api(ServedOptions(spec=spec), token_input="model")  # noqa: S106 - a vocabulary
+    api = make_api(ServedOptions(spec=spec), token_input="model")
     good, bad = await asyncio.gather(
         api.embed({"input": "alpha"}), api.embed({"input": [[5], [poison]]}, x_request_id="my-id")
     )
@@ -234,7 +246,7 @@ async def test_a_crash_of_ours_is_a_plain_500(
 ) -> None:
     """Counted, with an id, without the message."""
 
-    def crash(*_: Any) -> None:  # noqa: ANN401 - whatever comes
+    def crash(*_: Any) -> None:
         raise ValueError("quotes the text")
 
     monkeypatch.setattr("app.api.openai.parse_call", crash)
@@ -245,7 +257,12 @@ async def test_a_crash_of_ours_is_a_plain_500(
     shown = capsys.readouterr()
     assert "quotes the text" not in answer.text + shown.out + shown.err
     metrics = await scrape(api)
-    assert metrics[sample("nestvec_requests_total", route="/v1/embeddings", dialect="openai", status="500")] == 1
+    assert (
+        metrics[
+            sample("nestvec_requests_total", route="/v1/embeddings", dialect="openai", status="500")
+        ]
+        == 1
+    )
 
 
 async def test_a_full_queue_is_429_with_retry_after(make_api: MakeApi) -> None:
@@ -290,20 +307,28 @@ async def test_a_client_that_goes_away_frees_its_place(api: Api) -> None:
     blocker = asyncio.create_task(api.embed({"input": "alpha"}))
     await asyncio.to_thread(api.served.backend.started.acquire)
     sent: list[Any] = []
-    messages = [{"type": "http.request", "body": b'{"input": ["beta", "gamma"]}', "more_body": False}]
+    messages = [
+        {"type": "http.request", "body": b'{"input": ["beta", "gamma"]}', "more_body": False}
+    ]
 
-    async def receive() -> Any:  # noqa: ANN401 - an ASGI message
+    async def receive() -> Any:
         if messages:
             return messages.pop()
         await asyncio.sleep(0.05)
         return {"type": "http.disconnect"}
 
-    async def send(message: Any) -> None:  # noqa: ANN401 - an ASGI message
+    async def send(message: Any) -> None:
         sent.append(message)
 
     scope = {
-        **{"type": "http", "method": "POST", "path": "/v1/embeddings", "raw_path": b"/v1/embeddings"},
-        **{"headers": [], "query_string": b"", "http_version": "1.1", "root_path": ""},
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/embeddings",
+        "raw_path": b"/v1/embeddings",
+        "headers": [],
+        "query_string": b"",
+        "http_version": "1.1",
+        "root_path": "",
     }
     await api.app(scope, receive, send)
     assert api.served.observer.dropped["cancelled"] == 2

@@ -36,7 +36,15 @@ def decoder(table: Path) -> TokenDecoder:
         ([100257], ""),
         ([100276], ""),
     ],
-    ids=["a word", "two", "an emoji", "half an emoji", "a special id within", "only special", "last special"],
+    ids=[
+        "a word",
+        "two",
+        "an emoji",
+        "half an emoji",
+        "a special id within",
+        "only special",
+        "last special",
+    ],
 )
 async def test_cl100k_ids_become_text(decoder: TokenDecoder, ids: list[int], text: str) -> None:
     """Special ids are dropped; a piece may end inside a character."""
@@ -82,7 +90,9 @@ async def test_a_file_that_is_another_table_is_refused(tmp_path: Path) -> None:
     ("mode", "header", "expected"),
     [("model", None, [[1, 2]]), ("reject", "model", [[1, 2]]), ("auto", "model", [[1, 2]])],
 )
-async def test_own_ids_pass(mode: str, header: str | None, expected: Sequence[Sequence[int]]) -> None:
+async def test_own_ids_pass(
+    mode: str, header: str | None, expected: Sequence[Sequence[int]]
+) -> None:
     """By setting or by header."""
     assert await TokenDecoder(mode).resolve([[1, 2]], vocabulary=header) == expected
 
@@ -96,7 +106,7 @@ async def test_refusals(mode: str, header: str | None) -> None:
 
 
 async def test_ids_and_text_give_the_same_vector_over_http(make_api: MakeApi, table: Path) -> None:
-    """langchain's default body, answered like the text it stands for."""
+    """Langchain's default body, answered like the text it stands for."""
     api = make_api(cl100k_file=table)
     by_ids = await api.embed({"input": [[15339], [15339, 1917]], "model": "fake-model"})
     by_text = await api.embed({"input": ["hello", "hello world"], "model": "fake-model"})

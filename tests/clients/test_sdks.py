@@ -40,7 +40,12 @@ def run(line: list[str], server: Server) -> dict[str, Any]:
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
     done = subprocess.run(
-        [*line, server.url], env=environment, capture_output=True, text=True, timeout=180, check=False
+        [*line, server.url],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -68,16 +73,24 @@ def test_openai_python(server: Server) -> None:
     wanted = expected(server, found["texts"])
     np.testing.assert_allclose(found["default"], wanted, atol=1e-6)
     np.testing.assert_allclose(found["float"], wanted, atol=1e-6)
-    np.testing.assert_allclose(found["cut"], expected(server, ["hello"], dimensions=64)[0], atol=1e-6)
+    np.testing.assert_allclose(
+        found["cut"], expected(server, ["hello"], dimensions=64)[0], atol=1e-6
+    )
     assert found["models"] == ["all-MiniLM-L6-v2"]
     assert found["model"] == "sentence-transformers/all-MiniLM-L6-v2"
     assert found["request_id"].startswith("req_")
     assert found["unknown_model"] == {
-        **{"class": "NotFoundError", "status": 404, "code": "model_not_found", "param": "model"},
+        "class": "NotFoundError",
+        "status": 404,
+        "code": "model_not_found",
+        "param": "model",
         "has_request_id": True,
     }
     assert (found["bad_item"]["status"], found["bad_item"]["param"]) == (400, "input[1]")
-    assert (found["bad_dimensions"]["status"], found["bad_dimensions"]["param"]) == (400, "dimensions")
+    assert (found["bad_dimensions"]["status"], found["bad_dimensions"]["param"]) == (
+        400,
+        "dimensions",
+    )
     assert found["refused"] == "invalid_api_key"
 
 
@@ -92,7 +105,11 @@ def test_openai_node(server: Server) -> None:
     assert len(found["cut"]) == 64
     assert found["models"] == ["all-MiniLM-L6-v2"]
     assert found["model"] == "sentence-transformers/all-MiniLM-L6-v2"
-    assert found["failure"] == {"status": 404, "code": "model_not_found", "type": "invalid_request_error"}
+    assert found["failure"] == {
+        "status": 404,
+        "code": "model_not_found",
+        "type": "invalid_request_error",
+    }
 
 
 def test_langchain_with_its_default_settings(server: Server) -> None:

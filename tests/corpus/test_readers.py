@@ -42,7 +42,9 @@ def test_parquet(tmp_path: Path) -> None:
     """More rows than a read batch."""
     path = tmp_path / "in.parquet"
     rows = 3000
-    pq.write_table(pa.table({"id": list(range(rows)), "text": [f"t{n}" for n in range(rows)]}), path)
+    pq.write_table(
+        pa.table({"id": list(range(rows)), "text": [f"t{n}" for n in range(rows)]}), path
+    )
     assert texts(path) == [(str(n), f"t{n}") for n in range(rows)]
 
 
@@ -53,7 +55,11 @@ def test_parquet(tmp_path: Path) -> None:
         ("in.txt", b"ok\n\xff", "not valid UTF-8"),
         ("in.jsonl", b'{"text": "a"}\n{', r"in\.jsonl:2: not JSON"),
         ("in.jsonl", b"[1]", r"in\.jsonl:1: expected an object"),
-        ("in.jsonl", b'{"body": "a"}', r"in\.jsonl:1: no column 'text'; choose one with --text-column"),
+        (
+            "in.jsonl",
+            b'{"body": "a"}',
+            r"in\.jsonl:1: no column 'text'; choose one with --text-column",
+        ),
         ("in.jsonl", b'{"text": 3}', r"in\.jsonl:1: column 'text' holds no text"),
         ("in.csv", b"a,b\n1,2\n", r"in\.csv:2: no column 'text'"),
         ("in.parquet", b"PAR1 not", "not a Parquet file"),

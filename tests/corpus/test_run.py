@@ -97,7 +97,9 @@ async def test_texts_may_be_kept(served: Served, tmp_path: Path, ending: str) ->
 
 
 @pytest.mark.parametrize("ending", ["parquet", "npy", "jsonl"])
-async def test_an_empty_file_gives_an_empty_one(served: Served, tmp_path: Path, ending: str) -> None:
+async def test_an_empty_file_gives_an_empty_one(
+    served: Served, tmp_path: Path, ending: str
+) -> None:
     """Readable, with no rows."""
     (tmp_path / "in.txt").write_text("")
     target = tmp_path / f"out.{ending}"
@@ -116,13 +118,17 @@ async def test_a_text_that_cannot_be_embedded_names_its_line(
     """And the old output stays as it was."""
     target = tmp_path / "out.npy"
     target.write_bytes(b"old")
-    with pytest.raises(FormatError, match=r"in\.jsonl:\d+: This model's maximum context length is 16"):
+    with pytest.raises(
+        FormatError, match=r"in\.jsonl:\d+: This model's maximum context length is 16"
+    ):
         await run(served, CorpusJob(source, target, truncate=Truncation.ERROR))
     assert target.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.npy"]
 
 
-async def test_a_wrong_option_is_an_input_error(served: Served, source: Path, tmp_path: Path) -> None:
+async def test_a_wrong_option_is_an_input_error(
+    served: Served, source: Path, tmp_path: Path
+) -> None:
     """Not one of a line."""
     with pytest.raises(InputError, match="Must be 1 to 8"):
         await run(served, CorpusJob(source, tmp_path / "out.npy", dimensions=99))
@@ -143,14 +149,18 @@ async def test_a_full_disk_is_a_clear_error(
 
 
 @pytest.mark.parametrize(
-    ("target", "with_text", "reason"),
-    [("out.zip", False, "unknown ending"), ("out.npy", True, "holds no texts")],
+    ("target", "kept", "reason"),
+    [("out.zip", "no", "unknown ending"), ("out.npy", "texts", "holds no texts")],
 )
 async def test_outputs_that_cannot_be(
-    served: Served, source: Path, tmp_path: Path, target: str, with_text: bool, reason: str  # noqa: FBT001 - a case
+    served: Served, source: Path, tmp_path: Path, target: str, kept: str, reason: str
 ) -> None:
     """Said before any work where possible."""
-    job = CorpusJob(source, tmp_path / target, Columns(), with_text=with_text)
-    with pytest.raises(FormatError, match=reason):
+    job = CorpusJob(source, tmp_path / target, Columns(), with_text=kept == "texts")
+
+    async def check_and_run() -> None:
         count_records(job)
         await run(served, job)
+
+    with pytest.raises(FormatError, match=reason):
+        await check_and_run()

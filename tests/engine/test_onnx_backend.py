@@ -59,13 +59,16 @@ def test_packed_hidden_states_do_not_depend_on_neighbours(backend: OnnxBackend) 
     together = backend.run(collate(items, backend.layout)).hidden
     alone = [backend.run(collate([one], backend.layout)).hidden for one in items]
     assert together is not None
-    np.testing.assert_allclose(together, np.concatenate([a for a in alone if a is not None]), atol=1e-5)
-    assert (together.shape[1], together.dtype) == (backend.hidden_size, np.float32)
+    np.testing.assert_allclose(
+        together, np.concatenate([a for a in alone if a is not None]), atol=1e-5
+    )
+    assert together.shape[1] == backend.hidden_size
+    assert together.dtype == np.float32
 
 
 def test_runtime_failures_keep_their_text_to_themselves(backend: OnnxBackend) -> None:
-    """onnxruntime quotes values; our error does not."""
-    with pytest.raises(BackendError, match="^onnxruntime failed on this batch$"):
+    """Onnxruntime quotes values; our error does not."""
+    with pytest.raises(BackendError, match=r"^onnxruntime failed on this batch$"):
         backend.run(collate([item(1_000_000)], backend.layout))
 
 
@@ -79,9 +82,10 @@ def write_padded(
 ) -> None:
     """A foreign graph: an embedding table over input_ids, and whatever else a test wants."""
     table = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+    shape_in: list[str | int | None] = ["B", "S"]
     names = ["input_ids", "attention_mask", *([extra] if extra else [])]
-    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["B", "S"]) for n in names]
-    shape = ["B", 3] if output == "sentence_embedding" else ["B", "S", 3]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, shape_in) for n in names]
+    shape: list[str | int | None] = ["B", 3] if output == "sentence_embedding" else ["B", "S", 3]
     nodes = [helper.make_node("Gather", ["table", "input_ids"], ["states"])]
     if output == "sentence_embedding":
         nodes.append(helper.make_node("ReduceMax", ["states", "axes"], [output], keepdims=0))
@@ -97,7 +101,9 @@ def write_padded(
             onnx.numpy_helper.from_array(np.array([1]), "axes"),
         ],
     )
-    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    onnx.save_model(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path
+    )
 
 
 def test_a_padded_graph_gives_packed_states(tmp_path: Path) -> None:
@@ -122,7 +128,10 @@ def test_a_graph_that_pools_gives_vectors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("output", "extra", "reason"),
-    [("logits", "", "no output named"), ("last_hidden_state", "pixels", "nothing can feed: pixels")],
+    [
+        ("logits", "", "no output named"),
+        ("last_hidden_state", "pixels", "nothing can feed: pixels"),
+    ],
 )
 def test_graphs_that_we_cannot_serve_are_refused_at_start(
     tmp_path: Path, output: str, extra: str, reason: str

@@ -1,6 +1,7 @@
 """Poolings against naive loops."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_pool_equals_the_naive_loop(mode: str, lengths: list[int], seed: int) ->
     hidden = np.random.default_rng(seed).standard_normal((sum(lengths), 5)).astype(np.float32)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     found = pool(mode, hidden, offsets, np.zeros(len(lengths), np.int64))
-    for row, (start, stop) in zip(found, zip(offsets[:-1], offsets[1:], strict=True), strict=True):
+    for row, (start, stop) in zip(found, pairwise(offsets), strict=True):
         np.testing.assert_allclose(row, NAIVE[mode](hidden[start:stop]), rtol=1e-5, atol=1e-6)
 
 

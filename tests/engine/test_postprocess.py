@@ -29,7 +29,9 @@ def test_finish_gives_the_contracts_worked_values(
 
 
 @given(seed=st.integers(0, 2**32 - 1), dimensions=st.integers(1, 16))
-def test_a_cut_vector_is_the_renormalised_prefix_of_the_full_one(seed: int, dimensions: int) -> None:
+def test_a_cut_vector_is_the_renormalised_prefix_of_the_full_one(
+    seed: int, dimensions: int
+) -> None:
     """S1: the vector at k equals the renormalised first k values of the full unit vector."""
     raw = np.random.default_rng(seed).standard_normal((3, 16)).astype(np.float32) * 7
     full = finish(raw, dimensions=None, normalize=True)

@@ -28,7 +28,14 @@ def registry(*models: ServedModel, accepts_any: bool = False) -> Models:
 
 @pytest.mark.parametrize(
     "name",
-    ["org/fake-model", "ORG/Fake-Model", "fake-model", "org/fake-model:latest", "text-embedding-3-small", ""],
+    [
+        "org/fake-model",
+        "ORG/Fake-Model",
+        "fake-model",
+        "org/fake-model:latest",
+        "text-embedding-3-small",
+        "",
+    ],
 )
 def test_a_model_is_found(served: ServedModel, name: str) -> None:
     """By exact name, any case, last segment, tag, alias, or no name at all."""

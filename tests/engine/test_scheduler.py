@@ -9,9 +9,7 @@ from app.engine.scheduler import Scheduler
 from app.engine.types import Item
 
 BUDGET = 20
-calls = st.lists(
-    st.lists(st.integers(1, 30), min_size=1, max_size=8), min_size=1, max_size=12
-)
+calls = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=8), min_size=1, max_size=12)
 
 
 def tokens_cost(lengths: NDArray[np.int64]) -> float:
@@ -59,8 +57,8 @@ def test_no_batch_is_over_the_budget_unless_one_item_is(arrivals: list[list[int]
         scheduler.add(call_id, items(lengths), 0.0)
     while scheduler.waiting_items:
         entries = scheduler.next_batch(0.0).entries
-        lengths = np.array([e.item.tokens for e in entries])
-        assert len(entries) == 1 or tokens_cost(lengths) <= BUDGET
+        together = np.array([e.item.tokens for e in entries])
+        assert len(entries) == 1 or tokens_cost(together) <= BUDGET
 
 
 @given(arrivals=calls, lookahead=st.integers(1, 20))
@@ -109,7 +107,9 @@ def batch_pairs(scheduler: Scheduler) -> list[tuple[int, int]]:
     return [(e.call_id, e.position) for e in scheduler.next_batch(0.0).entries]
 
 
-@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=10), late=st.sets(st.integers(0, 9)))
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=10), late=st.sets(st.integers(0, 9))
+)
 def test_expired_items_never_run(lengths: list[int], late: set[int]) -> None:
     """Items past their deadline are set aside, and do not hold up the others."""
     scheduler = make(lookahead=100)

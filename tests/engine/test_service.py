@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from app.engine.service import ServiceLimits
-from app.engine.types import EmbedCall, Truncation
+from app.engine.types import EmbedCall, FloatArray, Truncation
 from app.errors import (
     DeadlineError,
     InputError,
@@ -34,15 +34,17 @@ def served(tiny_folder: Path) -> Iterator[Served]:
     made.service.close()
 
 
-def unit(vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def unit(vector: FloatArray) -> FloatArray:
     """Scaled to length one."""
-    return vector / np.linalg.norm(vector)
+    scaled: FloatArray = vector / np.linalg.norm(vector)
+    return scaled
 
 
 def ids_of(served: Served, text: str) -> list[int]:
     """Token ids of a text."""
     (encoded,) = served.tokenizer.encode_texts([text], truncate=Truncation.END)
-    return encoded.ids.tolist()
+    ids: list[int] = encoded.ids.tolist()
+    return ids
 
 
 async def test_texts_become_unit_vectors_in_order(served: Served) -> None:
@@ -99,7 +101,15 @@ async def test_truncation_follows_the_call_then_the_server(served: Served) -> No
         ({"prompt": "red "}, "red ", ""),
         ({"prompt": "", "prompt_name": "query"}, "", ""),
     ],
-    ids=["none", "by name", "by role", "role by synonym", "role without prompt", "literal", "literal wins"],
+    ids=[
+        "none",
+        "by name",
+        "by role",
+        "role by synonym",
+        "role without prompt",
+        "literal",
+        "literal wins",
+    ],
 )
 async def test_prompts(
     served: Served, options: dict[str, Any], prefix: str, name: str | None

@@ -12,7 +12,7 @@ from app.engine.types import Truncation
 from app.errors import FormatError, InputError, InputTooLongError
 from tests.tiny import CONFIG, write_tokenizer
 
-texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=60) | st.lists(
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.lists(
     st.sampled_from(["alpha", "beta", "redgreen", "x", "é", "🙂", "日本"]), max_size=40
 ).map(" ".join)
 
@@ -67,7 +67,9 @@ def test_error_mode_counts_what_the_library_counts(
 
 def test_padding_and_truncation_of_the_file_are_switched_off(tokenizer: Tokenizer) -> None:
     """The file fixes padding to 16 and truncation at 8, as the default model's own does at 128."""
-    (found,) = tokenizer.encode_texts(["one two three four red green blue the"], truncate=Truncation.END)
+    (found,) = tokenizer.encode_texts(
+        ["one two three four red green blue the"], truncate=Truncation.END
+    )
     assert len(found.ids) == 10
 
 

@@ -33,7 +33,8 @@ def export(folder: Path, weights: Tensors, config: dict[str, Any] | None = None)
 
 def random_ids(length: int, seed: int) -> list[int]:
     """Ids within the tiny vocabulary."""
-    return np.random.default_rng(seed).integers(0, CONFIG["vocab_size"], length).tolist()
+    ids: list[int] = np.random.default_rng(seed).integers(0, CONFIG["vocab_size"], length).tolist()
+    return ids
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -63,7 +64,9 @@ def test_old_names_of_layer_norm(tmp_path: Path) -> None:
     """Checkpoints converted from TensorFlow say gamma and beta."""
     weights = bert_weights(CONFIG)
     old = {
-        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): t
         for name, t in weights.items()
     }
     backend = export(tmp_path, old)
@@ -110,7 +113,10 @@ def without(name: str) -> Tensors:
     ("weights", "reason"),
     [
         (without("embeddings.word_embeddings.weight"), "no tensor"),
-        (without("encoder.layer.1.output.dense.bias"), "'encoder.layer.1.output.dense.bias' is missing"),
+        (
+            without("encoder.layer.1.output.dense.bias"),
+            "'encoder.layer.1.output.dense.bias' is missing",
+        ),
         (
             {**bert_weights(CONFIG), "encoder.layer.0.output.dense.bias": np.zeros(31, np.float32)},
             "has shape",
@@ -128,7 +134,9 @@ def test_broken_weights_are_refused(tmp_path: Path, weights: Tensors, reason: st
         export(tmp_path, weights)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x10\x00\x00\x00\x00\x00\x00\x00{broken json}}}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 100, b"\x10\x00\x00\x00\x00\x00\x00\x00{broken json}}}"]
+)
 def test_corrupt_safetensors_are_refused(tmp_path: Path, content: bytes) -> None:
     """The file is named."""
     (tmp_path / "model.safetensors").write_bytes(content)
@@ -161,7 +169,13 @@ def test_unknown_activations_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "index", ["{", '{"weight_map": {"a": "../a.safetensors"}}', '{"weight_map": {"a": "gone.safetensors"}}', "{}"]
+    "index",
+    [
+        "{",
+        '{"weight_map": {"a": "../a.safetensors"}}',
+        '{"weight_map": {"a": "gone.safetensors"}}',
+        "{}",
+    ],
 )
 def test_a_bad_index_of_shards_is_refused(tmp_path: Path, index: str) -> None:
     """A shard may not lie outside the folder."""

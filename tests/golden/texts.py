@@ -27,7 +27,7 @@ CODE = (
     "def cosine(a, b):\n    return (a @ b) / (norm(a) * norm(b))",
     "SELECT id, count(*) FROM items WHERE price > 9.99 GROUP BY id;",
     "for (let i = 0; i < n; i++) { total += values[i] ?? 0; }",
-    "fn main() -> Result<(), Box<dyn Error>> { println!(\"{:?}\", x); Ok(()) }",
+    'fn main() -> Result<(), Box<dyn Error>> { println!("{:?}", x); Ok(()) }',
     "#include <vector>\nstd::vector<float> v(384, 0.0f);",
     "docker compose --profile cpu up -d && curl -s localhost:8080/health/ready",
     '{"model": "m", "input": ["a", "b"], "dimensions": 128}',

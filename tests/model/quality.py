@@ -18,7 +18,7 @@ def main() -> int:
     """Start a server, measure it, compare."""
     data = Path(sys.argv[1])
     if not (data / "stsb/test.tsv").is_file() or not (data / "scifact").is_dir():
-        print(f"no data: {data} should hold stsb/test.tsv and scifact/ (DATA=folder)")  # noqa: T201 - a script
+        print(f"no data: {data} should hold stsb/test.tsv and scifact/ (DATA=folder)")
         return 2
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -27,7 +27,7 @@ def main() -> int:
         line = command("quality", "--url", server.url, "--sts", str(data / "stsb/test.tsv"))
         line += ["--retrieval", str(data / "scifact")]
         done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)
-    print(done.stdout)  # noqa: T201 - a script
+    print(done.stdout)
     rows = [tuple(c.strip() for c in line.split("|")[1:-1]) for line in done.stdout.splitlines()]
     found = {(task, size): float(score) for task, size, score in rows[2:] if score}
     wrong = [
@@ -35,7 +35,7 @@ def main() -> int:
         for (task, size), (wanted, margin) in EXPECTED.items()
         if not abs(found[task, size] - wanted) <= margin
     ]
-    print("\n".join(wrong) or "as expected")  # noqa: T201 - a script
+    print("\n".join(wrong) or "as expected")
     return bool(wrong)
 
 

@@ -30,7 +30,9 @@ def service(default_package: Package) -> Iterator[EmbeddingService]:
     """The default model, two workers, the default budget."""
     spec = default_package.spec
     backend = OnnxBackend(default_package.graph, default_package.layout, BackendOptions())
-    core = EngineCore(spec.name, backend, CoreOptions(2, 512, 1024, 500_000, spec.pooling), NullObserver())
+    core = EngineCore(
+        spec.name, backend, CoreOptions(2, 512, 1024, 500_000, spec.pooling), NullObserver()
+    )
     core.start()
     tokenizer = Tokenizer(
         default_package.tokenizer, max_tokens=spec.max_tokens, vocabulary_size=spec.vocabulary_size
@@ -92,7 +94,9 @@ async def test_batches_match_the_reference_and_the_lone_answers(
 
 
 @pytest.mark.parametrize("dimensions", [1, 32, 64, 128, 256, 383])
-async def test_every_cut_is_the_renormalised_prefix(service: EmbeddingService, dimensions: int) -> None:
+async def test_every_cut_is_the_renormalised_prefix(
+    service: EmbeddingService, dimensions: int
+) -> None:
     """S1, on the real model."""
     texts = golden_texts()[:20]
     full = (await service.embed(EmbedCall(texts))).vectors.astype(np.float64)

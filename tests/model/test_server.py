@@ -5,7 +5,6 @@ import base64
 import random
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -59,15 +58,20 @@ async def test_a_thousand_concurrent_mixed_requests(server: Server) -> None:
     """Each answered with its own texts' vectors; requests, inputs and tokens add up exactly."""
     texts, golden = golden_texts(), np.load(VECTORS)
     chooser = random.Random(11)
-    picks = [[chooser.randrange(len(texts)) for _ in range(chooser.choice((1, 1, 1, 1, 2, 4)))] for _ in range(REQUESTS)]
+    picks = [
+        [chooser.randrange(len(texts)) for _ in range(chooser.choice((1, 1, 1, 1, 2, 4)))]
+        for _ in range(REQUESTS)
+    ]
     sizes = [chooser.choice((None, None, 64, 256)) for _ in range(REQUESTS)]
     before = counters(server)
     async with httpx.AsyncClient(base_url=server.url, limits=LIMITS, timeout=600) as client:
 
         async def ask(pick: list[int], size: int | None) -> httpx.Response:
             body: dict[str, Any] = {
-                **{"input": [texts[i] for i in pick], "encoding_format": "base64"},
-                **{"truncate": True, "dimensions": size},
+                "input": [texts[i] for i in pick],
+                "encoding_format": "base64",
+                "truncate": True,
+                "dimensions": size,
             }
             return await client.post("/v1/embeddings", json=body)
 
@@ -96,7 +100,11 @@ BAD: list[tuple[str, dict[str, Any], int]] = [
     ("empty list", {"json": {"input": []}}, 400),
     ("ten megabytes", {"json": {"input": "alpha " * 1_700_000}}, 400),
     ("a million items", {"json": {"input": ["a"] * 1_000_000}}, 400),
-    ("id out of range", {"json": {"input": [30522]}, "headers": {"x-embed-token-vocab": "model"}}, 400),
+    (
+        "id out of range",
+        {"json": {"input": [30522]}, "headers": {"x-embed-token-vocab": "model"}},
+        400,
+    ),
     ("negative id", {"json": {"input": [-1]}}, 400),
     ("negative dimensions", {"json": {"input": "a", "dimensions": -1}}, 400),
     ("huge dimensions", {"json": {"input": "a", "dimensions": 10**12}}, 400),
@@ -111,7 +119,9 @@ BAD: list[tuple[str, dict[str, Any], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "status"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+@pytest.mark.parametrize(
+    ("arguments", "status"), [case[1:] for case in BAD], ids=[case[0] for case in BAD]
+)
 async def test_bad_requests_among_good_ones(
     server: Server, arguments: dict[str, Any], status: int
 ) -> None:
@@ -133,12 +143,16 @@ async def test_bad_requests_among_good_ones(
 async def test_ten_megabytes_are_embedded_where_truncation_is_on(server: Server) -> None:
     """As a text of 256 tokens."""
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-        answer = await client.post("/v1/embeddings", json={"input": "alpha " * 1_700_000, "truncate": True})
+        answer = await client.post(
+            "/v1/embeddings", json={"input": "alpha " * 1_700_000, "truncate": True}
+        )
     assert answer.json()["usage"]["total_tokens"] == 256
 
 
 def test_the_error_of_a_huge_text_counts_from_below(server: Server) -> None:
     """It says "at least", since the rest was never tokenised."""
-    answer = httpx.post(f"{server.url}/v1/embeddings", json={"input": "alpha " * 100_000}, timeout=60)
+    answer = httpx.post(
+        f"{server.url}/v1/embeddings", json={"input": "alpha " * 100_000}, timeout=60
+    )
     message = answer.json()["error"]["message"]
     assert re.search(r"maximum context length is 256 tokens.*at least \d{4,} tokens", message)

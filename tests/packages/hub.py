@@ -24,88 +24,97 @@ class StandIn:
     is_down: bool = False
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Answers what huggingface_hub asks."""
+
+    server: "HubServer"
+
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        """Stay quiet."""
+
+    def do_HEAD(self) -> None:
+        """As GET, without a body."""
+        self._answer()
+
+    def do_GET(self) -> None:
+        """Model info, the list of files, or a file."""
+        self._answer()
+
+    def _answer(self) -> None:
+        hub = self.server
+        hub.stand_in.requests.append(f"{self.command} {self.path}")
+        path = self.path.split("?")[0]
+        if hub.stand_in.is_down:
+            self._send(503, b"down")
+        elif path.startswith(f"/api/models/{hub.repo}/tree/"):
+            self._send(200, json.dumps(hub.tree()).encode())
+        elif path.startswith(f"/api/models/{hub.repo}"):
+            self._send_info(path.rpartition("/revision/")[2])
+        elif path.startswith(f"/{hub.repo}/resolve/"):
+            revision, _, name = path.removeprefix(f"/{hub.repo}/resolve/").partition("/")
+            self._send_file(revision, hub.folder / name)
+        else:
+            self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+
+    def _send_info(self, revision: str) -> None:
+        commit = commit_of(revision if "/" not in revision else "main")
+        if commit is None:
+            self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            return
+        siblings = [{"rfilename": file["path"]} for file in self.server.tree()]
+        info = {"id": self.server.repo, "sha": commit, "siblings": siblings}
+        self._send(200, json.dumps(info).encode())
+
+    def _send_file(self, revision: str, path: Path) -> None:
+        commit = commit_of(revision)
+        if commit is None or not path.is_file():
+            self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
+            return
+        content = path.read_bytes()
+        etag = hashlib.sha256(content).hexdigest()
+        self._send(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": commit})
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+
+class HubServer(ThreadingHTTPServer):
+    """Holds one repository."""
+
+    def __init__(self, repo: str, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.repo = repo
+        self.folder = folder
+        self.stand_in = StandIn(url=f"http://127.0.0.1:{self.server_address[1]}")
+
+    def tree(self) -> list[dict[str, Any]]:
+        """All files as the Hub lists them."""
+        return [
+            {
+                "type": "file",
+                "path": str(path.relative_to(self.folder)),
+                "size": path.stat().st_size,
+                "oid": hashlib.sha1(path.read_bytes()).hexdigest(),  # noqa: S324 - as git names files
+            }
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+        ]
+
+
 @contextmanager
 def hub_server(repo: str, folder: Path) -> Iterator[StandIn]:
     """Serve a folder as a Hub repository, with its revisions `main` and `v1`."""
-    stand_in = StandIn()
-
-    class Handler(BaseHTTPRequestHandler):
-        """Answers what huggingface_hub asks."""
-
-        @override
-        def log_message(self, format: str, *args: Any) -> None:
-            """Stay quiet."""
-
-        def do_HEAD(self) -> None:
-            """As GET, without a body."""
-            self._answer(with_body=False)
-
-        def do_GET(self) -> None:
-            """Model info, or a file."""
-            self._answer(with_body=True)
-
-        def _answer(self, *, with_body: bool) -> None:
-            stand_in.requests.append(f"{self.command} {self.path}")
-            path = self.path.split("?")[0]
-            if stand_in.is_down:
-                self._send(503, b"down", {}, with_body=with_body)
-            elif path.startswith(f"/api/models/{repo}/tree/"):
-                self._send_tree(with_body=with_body)
-            elif path.startswith(f"/api/models/{repo}"):
-                self._send_info(path.rpartition("/revision/")[2], with_body=with_body)
-            elif path.startswith(f"/{repo}/resolve/"):
-                revision, _, name = path.removeprefix(f"/{repo}/resolve/").partition("/")
-                self._send_file(revision, folder / name, with_body=with_body)
-            else:
-                self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, with_body=with_body)
-
-        def _send_tree(self, *, with_body: bool) -> None:
-            files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
-            tree = [
-                {
-                    "type": "file",
-                    "path": str(p.relative_to(folder)),
-                    "size": p.stat().st_size,
-                    "oid": hashlib.sha1(p.read_bytes()).hexdigest(),  # noqa: S324 - as git names files
-                }
-                for p in files
-            ]
-            self._send(200, json.dumps(tree).encode(), {}, with_body=with_body)
-
-        def _send_info(self, revision: str, *, with_body: bool) -> None:
-            commit = commit_of(revision if "/" not in revision else "main")
-            if commit is None:
-                self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, with_body=with_body)
-                return
-            names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-            info = {"id": repo, "sha": commit, "siblings": [{"rfilename": n} for n in names]}
-            self._send(200, json.dumps(info).encode(), {}, with_body=with_body)
-
-        def _send_file(self, revision: str, path: Path, *, with_body: bool) -> None:
-            commit = commit_of(revision)
-            if commit is None or not path.is_file():
-                self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, with_body=with_body)
-                return
-            content = path.read_bytes()
-            etag = hashlib.sha256(content).hexdigest()
-            self._send(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": commit}, with_body=with_body)
-
-        def _send(
-            self, status: int, content: bytes, headers: dict[str, str], *, with_body: bool
-        ) -> None:
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(content))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if with_body:
-                self.wfile.write(content)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    stand_in.url = f"http://127.0.0.1:{server.server_address[1]}"
+    server = HubServer(repo, folder)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield stand_in
+        yield server.stand_in
     finally:
         server.shutdown()
         server.server_close()

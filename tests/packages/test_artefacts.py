@@ -73,7 +73,9 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
     def full(folder: Path) -> FloatArray:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
-    with pytest.raises(ArtefactError, match=r"cannot be written: No space left on device; free space"):
+    with pytest.raises(
+        ArtefactError, match=r"cannot be written: No space left on device; free space"
+    ):
         make_artefact(tmp_path, "space", full)
 
 

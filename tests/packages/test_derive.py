@@ -53,9 +53,7 @@ def test_both_schemas_of_pooling(folder: Path, config: dict[str, Any], pooling: 
 
 def test_prompts_that_pooling_leaves_out(folder: Path) -> None:
     """`include_prompt: false` is honoured; the default prompt is found."""
-    write_json(
-        folder / "1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": False}
-    )
+    write_json(folder / "1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": False})
     write_json(
         folder / "config_sentence_transformers.json",
         {"prompts": {"query": "q: "}, "default_prompt_name": "query"},
@@ -139,7 +137,10 @@ def chain(*kinds: str, path: str = "") -> list[dict[str, object]]:
         (spoil("modules.json", [{"kind": 1}]), "not a module list"),
         (spoil("modules.json", chain("Transformer", "Dense")), "module 'Dense' is not supported"),
         (spoil("modules.json", chain("Pooling", "Transformer")), "in this order"),
-        (spoil("modules.json", chain("Transformer", "Pooling", path="..")), "must lie in the folder"),
+        (
+            spoil("modules.json", chain("Transformer", "Pooling", path="..")),
+            "must lie in the folder",
+        ),
         (spoil("1_Pooling/config.json", None), "the pooling is unknown"),
         (spoil("1_Pooling/config.json", {}), "exactly one pooling_mode"),
         (

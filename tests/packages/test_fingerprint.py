@@ -59,7 +59,9 @@ def test_a_broken_memory_is_an_empty_one(tmp_path: Path, content: str) -> None:
     """It only saves time."""
     (tmp_path / "hashes.json").write_text(content)
     (tmp_path / "file").write_bytes(b"x")
-    assert HashCache(tmp_path / "hashes.json").sha256(tmp_path / "file") == file_sha256(tmp_path / "file")
+    assert HashCache(tmp_path / "hashes.json").sha256(tmp_path / "file") == file_sha256(
+        tmp_path / "file"
+    )
 
 
 def test_an_unwritable_memory_is_no_error(tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ def pull(
         "NESTVEC_CACHE_DIR": str(tmp_path / "cache"),
     }
     line = [sys.executable, "-m", "app", "model", command, *arguments]
-    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        line, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_a_repository_is_fetched_exported_and_then_served_without_network(

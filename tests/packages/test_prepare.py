@@ -78,7 +78,10 @@ def test_a_foreign_graph_is_served_padded(tmp_path: Path) -> None:
     """An architecture we cannot export, with an ONNX file: pooled as its files say."""
     folder = write_tiny_bert(tmp_path / "model", config={"hidden_size": 32})
     (folder / "model.safetensors").unlink()
-    write_json(folder / "config.json", {**CONFIG, "model_type": "strange", "hidden_size": 3, "vocab_size": 128})
+    write_json(
+        folder / "config.json",
+        {**CONFIG, "model_type": "strange", "hidden_size": 3, "vocab_size": 128},
+    )
     (folder / "onnx").mkdir()
     write_padded(folder / "onnx/model.onnx")
     with pytest.raises(ModelError):
@@ -102,6 +105,6 @@ def test_a_graph_of_another_width_is_refused(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "onnx").mkdir()
     write_padded(folder / "onnx/model.onnx", rows=128)
-    with pytest.raises(FormatError, match="gives 3 values, config.json says 32"):
+    with pytest.raises(FormatError, match=r"gives 3 values, config\.json says 32"):
         prepare(str(folder), options(tmp_path), OnnxBackend)
     shutil.rmtree(folder)

@@ -87,7 +87,9 @@ def test_a_member_that_leaves_the_folder_is_refused(tmp_path: Path, wheelhouse: 
 def test_pips_reason_is_passed_on(tmp_path: Path, wheelhouse: Path) -> None:
     """Here there is no such distribution."""
     write_card(tmp_path, dict.fromkeys(("config.json",), "0" * 64))
-    with pytest.raises(SourceError, match=r"pip could not fetch tiny-package==1\.0: .*tiny-package"):
+    with pytest.raises(
+        SourceError, match=r"pip could not fetch tiny-package==1\.0: .*tiny-package"
+    ):
         fetch("tiny", options(tmp_path))
     assert wheelhouse.is_dir()
 

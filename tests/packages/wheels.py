@@ -18,15 +18,26 @@ def write_wheel(folder: Path, *, version: str = "1.0") -> dict[str, str]:
     with zipfile.ZipFile(folder / f"tiny_package-{version}-py3-none-any.whl", "w") as wheel:
         for file in sorted(p for p in model.rglob("*") if p.is_file()):
             wheel.write(file, f"{INSIDE}/{file.relative_to(model)}")
-        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny-package\nVersion: {version}\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny-package\nVersion: {version}\n"
+        )
+        wheel.writestr(
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         wheel.writestr(f"{info}/RECORD", "")
     return hashes
 
 
 def write_card(folder: Path, hashes: dict[str, str], *, path: str = INSIDE) -> None:
     """A card for that wheel."""
-    lines = ['name = "tiny"', "[source]", 'kind = "pypi"', 'name = "tiny-package"', 'version = "1.0"']
+    lines = [
+        'name = "tiny"',
+        "[source]",
+        'kind = "pypi"',
+        'name = "tiny-package"',
+        'version = "1.0"',
+    ]
     lines += [f'path = "{path}"', "[source.sha256]"]
     lines += [f'"{name}" = "{value}"' for name, value in hashes.items()]
     (folder / "tiny.toml").write_text("\n".join(lines) + "\n")

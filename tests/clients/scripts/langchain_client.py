@@ -9,9 +9,14 @@ url = sys.argv[1]
 texts = ["hello", "hello world, this is a longer sentence", "日本語 🙂"]
 default = OpenAIEmbeddings(base_url=f"{url}/v1", api_key="test-key")
 plain = OpenAIEmbeddings(
-    base_url=f"{url}/v1", api_key="test-key", model="all-MiniLM-L6-v2", check_embedding_ctx_length=False
+    base_url=f"{url}/v1",
+    api_key="test-key",
+    model="all-MiniLM-L6-v2",
+    check_embedding_ctx_length=False,
 )
-small = OpenAIEmbeddings(base_url=f"{url}/v1", api_key="test-key", model="text-embedding-3-large", dimensions=64)
+small = OpenAIEmbeddings(
+    base_url=f"{url}/v1", api_key="test-key", model="text-embedding-3-large", dimensions=64
+)
 print(
     json.dumps(
         {

@@ -12,9 +12,14 @@ answer = litellm.embedding(
 )
 try:
     litellm.embedding(
-        model="openai/all-MiniLM-L6-v2", input=["word " * 300], api_base=f"{url}/v1", api_key="test-key"
+        model="openai/all-MiniLM-L6-v2",
+        input=["word " * 300],
+        api_base=f"{url}/v1",
+        api_key="test-key",
     )
     kind = ""
 except litellm.ContextWindowExceededError as error:
     kind = type(error).__name__
-print(json.dumps({"texts": texts, "default": [d["embedding"] for d in answer.data], "too_long": kind}))
+print(
+    json.dumps({"texts": texts, "default": [d["embedding"] for d in answer.data], "too_long": kind})
+)

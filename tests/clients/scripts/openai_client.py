@@ -19,8 +19,11 @@ def failure(**arguments: object) -> dict[str, object]:
         client.embeddings.create(**arguments)
     except openai.APIStatusError as error:
         return {
-            **{"class": type(error).__name__, "status": error.status_code, "code": error.code},
-            **{"param": error.param, "has_request_id": bool(error.request_id)},
+            "class": type(error).__name__,
+            "status": error.status_code,
+            "code": error.code,
+            "param": error.param,
+            "has_request_id": bool(error.request_id),
         }
     return {}
 

@@ -1,0 +1,196 @@
+"""The papers say what the code does."""
+
+import importlib
+import pkgutil
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+import app
+from app import errors
+from app.engine.onnx_backend import PROVIDERS
+from app.metrics import Metrics
+from app.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parent.parent.parent
+PAPERS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "models/README.md"]
+
+
+def text(name: str) -> str:
+    """A file of the repository."""
+    return (ROOT / name).read_text("utf-8")
+
+
+def test_every_metric_has_a_line() -> None:
+    """And every line has a metric."""
+    found = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in Metrics(CollectorRegistry()).registry.collect()
+        if family.name.startswith("nestvec_")
+    }
+    named = set(re.findall(r"^\| `(nestvec_\w+)`", text("docs/metrics.md"), re.MULTILINE))
+    assert found == named
+
+
+def all_codes() -> set[str]:
+    """Codes of classes that reach a caller, and those given at the place of the error."""
+    classes = [
+        c
+        for c in vars(errors).values()
+        if isinstance(c, type) and issubclass(c, errors.NestvecError)
+    ]
+    reach = [c for c in classes if not issubclass(c, errors.ModelError | errors.ConfigError)]
+    given = re.findall(
+        r'code="(\w+)"', "".join(p.read_text() for p in (ROOT / "app").rglob("*.py"))
+    )
+    abstract = {"overloaded"}  # CapacityError itself is never raised
+    return {c.code for c in reach} | set(given) | {"unknown_url"} - abstract
+
+
+def test_every_error_code_has_a_line() -> None:
+    """Clients match on them."""
+    page = text("docs/errors.md")
+    missing = {code for code in all_codes() - {"overloaded"} if f"`{code}`" not in page}
+    assert not missing
+
+
+def test_every_verb_of_the_makefile_has_a_help_line() -> None:
+    """`make help` is the list."""
+    makefile = text("Makefile")
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony is not None
+    described = set(re.findall(r"^([a-z-]+):.*## \S", makefile, re.MULTILINE))
+    assert described == set(phony[1].split())
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_verbs_and_files_that_papers_name_exist(name: str) -> None:
+    """Links, `make` verbs, and paths in backticks."""
+    paper = text(name)
+    for verb in re.findall(r"`make ([a-z-]+)", paper):
+        assert re.search(rf"^{verb}:", text("Makefile"), re.MULTILINE), verb
+    folder = (ROOT / name).parent
+    for link in re.findall(r"\]\(([^)#:]+)\)", paper):
+        assert (folder / link).exists(), link
+    for path in re.findall(
+        r"`((?:app|tests|docs|docker|deploy|requirements|models)/[\w./-]+)`", paper
+    ):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readmes_settings_are_settings_with_their_defaults() -> None:
+    """Ten that matter."""
+    rows = re.findall(r"^\| `NESTVEC_(\w+)` \| `?([^|`]+)`? \|", text("README.md"), re.MULTILINE)
+    assert len(rows) == 10
+    for name, default in rows:
+        field = Settings.model_fields[name.lower()]
+        if default.strip() not in ("none", "~/.cache/nestvec"):
+            assert str(field.default).lower() == default.strip().lower(), name
+
+
+def test_versions_agree() -> None:
+    """The package's, and the changelog has an open section or that version."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+", app.__version__)
+    assert "## [Unreleased]" in text("CHANGELOG.md") or app.__version__ in text("CHANGELOG.md")
+
+
+@pytest.mark.parametrize("lock", ["cpu", "gpu", "dev", "clients"])
+def test_locks_have_hashes_and_no_hosts(lock: str) -> None:
+    """Every requirement is pinned and hashed; torch and transformers are in none."""
+    lines = text(f"requirements/{lock}.txt").splitlines()
+    pinned = [line for line in lines if re.match(r"[a-z0-9].*==", line)]
+    assert len(pinned) > 40
+    assert all(line.rstrip().endswith("\\") for line in pinned)
+    assert not [
+        line for line in lines if "://" in line or line.startswith(("-i", "--index", "--extra"))
+    ]
+    assert not [line for line in pinned if re.match(r"(torch|transformers)==", line)]
+
+
+def test_the_node_lock_names_no_host() -> None:
+    """Integrity hashes only."""
+    lock = text("tests/clients/node/package-lock.json")
+    assert '"integrity"' in lock
+    assert '"resolved"' not in lock
+
+
+def test_extras_choose_the_runtime() -> None:
+    """A GPU host needs nothing but the extra [gpu]; neither pulls in the other's runtime."""
+    extras = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]
+    assert [r.split(">")[0] for r in extras["cpu"]] == ["onnxruntime"]
+    assert [r.split(">")[0] for r in extras["gpu"]] == ["onnxruntime-gpu[cuda,cudnn]"]
+    assert "\nonnxruntime==" not in text("requirements/gpu.txt")
+    assert "\nonnxruntime-gpu==" in text("requirements/gpu.txt")
+    assert set(PROVIDERS) == {"cpu", "cuda"}
+
+
+def test_importing_has_no_effects() -> None:
+    """Every module imports in a bare process: no files, threads or settings are touched."""
+    names = [
+        m.name for m in pkgutil.walk_packages(app.__path__, "app.") if m.name != "app.__main__"
+    ]
+    assert len(names) > 50
+    for name in names:
+        importlib.import_module(name)
+    code = "import sys, threading\n" + "\n".join(f"import {n}" for n in names)
+    code += "\nassert threading.active_count() == 1"
+    subprocess.run(
+        [shutil.which("env") or "env", "-i", str(ROOT / ".venv/bin/python"), "-c", code],
+        check=True,
+        cwd=ROOT,
+    )
+
+
+def test_compose_has_server_and_prometheus_for_both_profiles() -> None:
+    """Read-only, without capabilities, on loopback; settings it names exist."""
+    compose = yaml.safe_load(text("docker-compose.yml"))
+    services = compose["services"]
+    profiles = {name: service["profiles"] for name, service in services.items()}
+    assert profiles == {
+        "nestvec-cpu": ["cpu"],
+        "nestvec-gpu": ["gpu"],
+        "prometheus": ["cpu", "gpu"],
+    }
+    for service in services.values():
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    assert set(services["nestvec-cpu"]["environment"]) <= known
+    scrape = yaml.safe_load(text("deploy/prometheus/prometheus.yml"))["scrape_configs"][0]
+    assert scrape["static_configs"][0]["targets"] == ["nestvec:8080"]
+
+
+def test_docker_compose_accepts_the_file() -> None:
+    """By the tool itself."""
+    tool = shutil.which("docker-compose")
+    if tool is None:
+        pytest.skip("docker-compose absent")
+    for profile in ("cpu", "gpu"):
+        line = [tool, "--profile", profile, "config", "--quiet"]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_hadolint_accepts_the_dockerfile() -> None:
+    """Without a remark."""
+    tool = ROOT / ".venv/bin/hadolint"
+    if not tool.is_file():
+        pytest.skip("hadolint absent: its wheel is for Linux on x86-64")
+    done = subprocess.run([tool, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_dockerfile_sets_settings_that_exist() -> None:
+    """And runs as nobody special."""
+    dockerfile = text("Dockerfile")
+    known = {name.upper() for name in Settings.model_fields}
+    assert set(re.findall(r"NESTVEC_(\w+)=", dockerfile)) <= known
+    assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE) == ["10001"]
+    assert re.findall(r"^FROM .* AS (cpu|gpu)$", dockerfile, re.MULTILINE) == ["gpu", "cpu"]
