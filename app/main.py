@@ -8,10 +8,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from app import __version__
@@ -164,16 +165,18 @@ def build_app(
         loading.cancel()
         await asyncio.to_thread(state.close)
 
-    is_open = not settings.protect_operations
-    app = FastAPI(
-        docs_url="/docs" if is_open else None,
-        redoc_url=None,
-        openapi_url="/openapi.json" if is_open else None,
-        title="Nestvec",
-        version=__version__,
-        summary="Self-hosted embeddings: OpenAI-compatible, batched, Matryoshka dimensions.",
-        lifespan=lifespan,
-        redirect_slashes=False,
+    described: dict[str, Any] = {
+        "title": "Nestvec",
+        "version": __version__,
+        "summary": "Self-hosted embeddings: OpenAI-compatible, batched, Matryoshka dimensions.",
+        "lifespan": lifespan,
+        "redirect_slashes": False,
+    }
+    app = (
+        FastAPI(openapi_url=None, **described)
+        if settings.protect_operations
+        # The documentation page brings its scripts along: hosts without internet show it too.
+        else FastAPIOffline(redoc_url=None, **described)
     )
     app.state.api = state
     app.include_router(openai.router)

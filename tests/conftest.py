@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from app.engine.onnx_backend import OnnxBackend
@@ -13,6 +14,10 @@ from app.packages.prepare import Package, prepare
 from app.packages.sources import SourceOptions
 from app.settings import load_settings
 from tests.tiny import write_tiny_bert
+
+# Speed is never asserted: a busy machine must not fail a property.
+hypothesis.settings.register_profile("nestvec", deadline=None)
+hypothesis.settings.load_profile("nestvec")
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,6 @@ from app.packages.fingerprint import HashCache, space_fingerprint
 from app.packages.probes import PROBE_TEXTS, check_published, compute_vectors
 from app.packages.sources import Fetched, SourceOptions, fetch
 
-
 log = logging.getLogger(__name__)
 
 

@@ -5,6 +5,7 @@ import pkgutil
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def test_importing_has_no_effects() -> None:
     code = "import sys, threading\n" + "\n".join(f"import {n}" for n in names)
     code += "\nassert threading.active_count() == 1"
     subprocess.run(
-        [shutil.which("env") or "env", "-i", str(ROOT / ".venv/bin/python"), "-c", code],
+        [shutil.which("env") or "env", "-i", sys.executable, "-c", code],
         check=True,
         cwd=ROOT,
     )
@@ -183,7 +184,9 @@ def test_hadolint_accepts_the_dockerfile() -> None:
     tool = ROOT / ".venv/bin/hadolint"
     if not tool.is_file():
         pytest.skip("hadolint absent: its wheel is for Linux on x86-64")
-    done = subprocess.run([tool, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [tool, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
