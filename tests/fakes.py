@@ -1,8 +1,9 @@
 """Fakes: a backend whose vectors tell which tokens made them, a clock that moves when told, an observer that keeps."""
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -142,6 +143,7 @@ def fake_core(
     workers: int = 1,
     budget: int = 32,
     max_queue_tokens: int = 10_000,
+    clock: Callable[[], float] = time.monotonic,
 ) -> EngineCore:
     """A started core over a fake backend."""
     options = CoreOptions(
@@ -151,6 +153,6 @@ def fake_core(
         max_queue_tokens=max_queue_tokens,
         pooling="mean",
     )
-    core = EngineCore("fake", backend, options, observer or RecordingObserver())
+    core = EngineCore("fake", backend, options, observer or RecordingObserver(), clock)
     core.start()
     return core

@@ -81,6 +81,12 @@ def test_keys_from_list_and_file_are_never_shown(tmp_path: Path) -> None:
     assert "secret-a" not in repr(found)
 
 
+def test_a_file_of_keys_must_be_readable(tmp_path: Path) -> None:
+    """Or the server would be open."""
+    with pytest.raises(ConfigError, match="api_keys_file: cannot be read"):
+        load_settings({"api_keys_file": str(tmp_path / "absent")})
+
+
 def test_a_bad_value_of_a_secret_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors name the setting, not what it held."""
     monkeypatch.setenv("NESTVEC_PORT", "secret-port")

@@ -1,10 +1,11 @@
 """Reads fields of a parsed body: null is absent, integral floats are integers, booleans and strings are not."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from app.errors import InputError
 
+Value = TypeVar("Value", str, bool)
 Body = Mapping[str, Any]
 Inputs = Sequence[str] | Sequence[Sequence[int]]
 
@@ -41,10 +42,7 @@ def text_field(body: Body, name: str) -> str | None:
     Raises:
         InputError: Something else.
     """
-    value = body.get(name)
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"'{name}' must be a string", param=name, code="invalid_type")
-    return value
+    return _typed_field(body, name, str, "a string")
 
 
 def boolean_field(body: Body, name: str) -> bool | None:
@@ -53,10 +51,7 @@ def boolean_field(body: Body, name: str) -> bool | None:
     Raises:
         InputError: Something else.
     """
-    value = body.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise InputError(f"'{name}' must be true or false", param=name, code="invalid_type")
-    return value
+    return _typed_field(body, name, bool, "true or false")
 
 
 def choice_field(body: Body, name: str, choices: Sequence[str]) -> str | None:
@@ -115,6 +110,13 @@ def parse_inputs(value: object, *, max_inputs: int) -> tuple[Inputs, bool]:
         input_index=wrong,
         code="invalid_type",
     )
+
+
+def _typed_field(body: Body, name: str, kind: type[Value], described: str) -> Value | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise InputError(f"'{name}' must be {described}", param=name, code="invalid_type")
+    return value
 
 
 def _parse_ids(value: object, index: int | None) -> list[int]:

@@ -20,7 +20,14 @@ from app.metrics import Metrics
 from app.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent.parent
-PAPERS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "models/README.md"]
+PAPERS = [
+    "docs/api.md",
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "models/README.md",
+]
 
 
 def text(name: str) -> str:

@@ -21,6 +21,7 @@ from tests.fakes import (
     NAN_ID,
     ZERO_ID,
     FakeBackend,
+    FakeClock,
     RecordingObserver,
     fake_core,
     fake_vector,
@@ -153,6 +154,29 @@ async def test_a_full_queue_refuses_with_a_retry_time(
     backend.gate.set()
     await asyncio.gather(running, large)
     assert (await core.submit([item(3)])).vectors.shape == (1, 8)
+    core.close()
+
+
+async def test_the_retry_time_follows_the_drain_rate(backend: FakeBackend) -> None:
+    """Slow batches and a long queue mean a later retry, within what clients honour."""
+    clock = FakeClock()
+    core = fake_core(backend, max_queue_tokens=50, clock=clock)
+    backend.gate.clear()
+    first = asyncio.create_task(core.submit([item(1)]))
+    await asyncio.to_thread(backend.started.acquire)
+    clock.now_s += 1.0  # one token took a second
+    backend.gate.set()
+    await first
+    backend.gate.clear()
+    running = asyncio.create_task(core.submit([item(1)]))
+    await asyncio.to_thread(backend.started.acquire)
+    queued = asyncio.create_task(core.submit([item(*range(1, 41))]))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFullError) as caught:
+        await core.submit([item(*range(1, 21))])
+    assert 15 <= caught.value.retry_after_s <= 25  # half of 40 tokens at one a second, jittered
+    backend.gate.set()
+    await asyncio.gather(running, queued)
     core.close()
 
 
