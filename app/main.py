@@ -106,6 +106,7 @@ def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
             max_inputs=settings.max_inputs_per_request,
             max_tokens=settings.max_tokens_per_request,
             truncate=Truncation(settings.truncate),
+            interactive_inputs=settings.interactive_inputs,
             allows_empty=settings.allow_empty_inputs,
         ),
         observer=observer,

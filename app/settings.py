@@ -130,6 +130,11 @@ class Settings(BaseSettings):
         500_000, ge=1, description="Tokens that may wait; beyond it requests get 429."
     )
 
+    interactive_inputs: int = Field(
+        16,
+        ge=0,
+        description="Requests of more inputs are bulk: they let smaller ones pass, at a guaranteed share.",
+    )
     max_inputs_per_request: int = Field(2048, ge=1, description="Most inputs in one request.")
     max_tokens_per_request: int = Field(
         300_000, ge=1, description="Most tokens in one request, counted after truncation."

@@ -19,6 +19,7 @@ from app.engine.types import (
     Item,
     Layout,
     Observer,
+    Priority,
     RawOutput,
     Timings,
 )
@@ -131,9 +132,14 @@ class RecordingObserver:
             self.also.items_dropped(model, items=items, reason=reason)
 
 
-def item(*ids: int, index: int = 0, deadline_s: float | None = None) -> Item:
+def item(
+    *ids: int,
+    index: int = 0,
+    deadline_s: float | None = None,
+    priority: Priority = Priority.INTERACTIVE,
+) -> Item:
     """An item of these ids."""
-    return Item(ids=np.asarray(ids, np.int32), index=index, deadline_s=deadline_s)
+    return Item(np.asarray(ids, np.int32), index, deadline_s=deadline_s, priority=priority)
 
 
 def fake_core(

@@ -64,10 +64,10 @@ def deadline_s(request: Request, state: ApiState) -> float:
     return time.monotonic() + wait_s
 
 
-def priority(request: Request) -> Priority:
-    """Scheduling class the caller asks for; unknown words mean the usual one."""
+def priority(request: Request) -> Priority | None:
+    """Scheduling class the caller asks for; None, or an unknown word, leaves it to the call's size."""
     asked = request.headers.get("x-embed-priority", "").lower()
-    return Priority.BULK if asked == Priority.BULK else Priority.INTERACTIVE
+    return Priority(asked) if asked in set(Priority) else None
 
 
 async def decode_tokens(request: Request, state: ApiState, inputs: Inputs) -> Inputs:

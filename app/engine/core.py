@@ -1,7 +1,9 @@
 """The core: `await submit(items)` gives raw pooled vectors. Owns the queue and the worker threads.
 
 Workers pull: each takes the next micro-batch from the scheduler the moment it is free, so a busy event loop
-never leaves the device idle. A failing batch is split until the culprit stands alone; neighbours get their
+never leaves the device idle. One more worker, the express, runs interactive batches while the others are all
+busy and bulk holds some of them: on purpose one thread more than cores, so that a query need not wait behind a
+bulk batch. A failing batch is split until the culprit stands alone; neighbours get their
 vectors. Every future resolves, also on failure, cancellation and close.
 """
 
@@ -17,10 +19,11 @@ import numpy as np
 
 from app.engine.backend import Backend
 from app.engine.collate import collate
+from app.engine.fair_queue import Entry
 from app.engine.pooling import pool
 from app.engine.postprocess import degenerate_rows
-from app.engine.scheduler import Entry, Scheduler
-from app.engine.types import BatchStats, FloatArray, Item, Observer
+from app.engine.scheduler import Micro, Scheduler
+from app.engine.types import BatchStats, FloatArray, Item, Observer, Priority
 from app.errors import (
     BackendError,
     DeadlineError,
@@ -96,15 +99,21 @@ class EngineCore:
     observer: Observer
     clock: Callable[[], float] = time.monotonic
     _scheduler: Scheduler = field(init=False)
-    _wake: threading.Condition = field(default_factory=threading.Condition)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _wake: threading.Condition = field(init=False)
+    _wake_express: threading.Condition = field(init=False)
     _calls: dict[int, _Call] = field(default_factory=dict)
     _ids: "itertools.count[int]" = field(default_factory=itertools.count)
     _threads: list[threading.Thread] = field(default_factory=list)
     _is_closed: bool = False
+    _busy: int = 0  # workers that run a batch, the express apart
+    _busy_with_bulk: int = 0
     _tokens_per_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Make the queue; no thread starts before `start`."""
+        self._wake = threading.Condition(self._lock)
+        self._wake_express = threading.Condition(self._lock)
         self._scheduler = Scheduler(
             self.backend.cost, self.options.max_batch_tokens, self.options.lookahead_items
         )
@@ -116,6 +125,11 @@ class EngineCore:
                 target=self._work, name=f"nestvec-worker-{number}", daemon=True
             )
             self._threads.append(thread)
+        express = threading.Thread(
+            target=self._work_express, name="nestvec-worker-express", daemon=True
+        )
+        self._threads.append(express)
+        for thread in self._threads:
             thread.start()
 
     async def submit(self, items: Sequence[Item]) -> RawVectors:
@@ -143,12 +157,13 @@ class EngineCore:
             arrived_s=now,
         )
         call_id = next(self._ids)
-        with self._wake:
+        with self._lock:
             self._admit(items)
             self._calls[call_id] = call
             self._scheduler.add(call_id, items, now)
             self._report_queue()
             self._wake.notify(min(len(items), self.options.workers))
+            self._wake_express.notify()
         try:
             return await call.future
         except asyncio.CancelledError:
@@ -157,9 +172,10 @@ class EngineCore:
 
     def close(self) -> None:
         """Stop the workers after their running batches; whatever waits fails with NotReadyError."""
-        with self._wake:
+        with self._lock:
             self._is_closed = True
             self._wake.notify_all()
+            self._wake_express.notify_all()
         for thread in self._threads:
             thread.join()
         for call_id in list(self._calls):
@@ -196,22 +212,53 @@ class EngineCore:
     def _work(self) -> None:
         """Life of a worker thread: take a batch, run it, deliver it."""
         while True:
-            with self._wake:
+            with self._lock:
                 while not self._is_closed and not self._scheduler.waiting_items:
                     self._wake.wait()
                 if self._is_closed:
                     return
                 micro = self._scheduler.next_batch(self.clock())
+                is_bulk = micro.priority is Priority.BULK
+                self._busy += 1
+                self._busy_with_bulk += is_bulk
+                if self._is_express_due():
+                    self._wake_express.notify()
                 self._report_queue()
-            try:
-                for entry in micro.expired:
-                    late = DeadlineError("The deadline passed in the queue.")
-                    self._fail(entry.call_id, late, "deadline")
-                if micro.entries:
-                    self._run(micro.entries)
-            except Exception as error:  # noqa: BLE001 - a fault of ours must not end the worker
-                for entry in micro.entries:
-                    self._fail(entry.call_id, _as_item_error(error, entry.item), "failed")
+            self._run_safely(micro)
+            with self._lock:
+                self._busy -= 1
+                self._busy_with_bulk -= is_bulk
+
+    def _work_express(self) -> None:
+        """Life of the extra worker: interactive batches only, and only while bulk stands in their way."""
+        while True:
+            with self._lock:
+                while not self._is_closed and not self._is_express_due():
+                    self._wake_express.wait()
+                if self._is_closed:
+                    return
+                micro = self._scheduler.next_batch(self.clock(), only=Priority.INTERACTIVE)
+                self._report_queue()
+            self._run_safely(micro)
+
+    def _is_express_due(self) -> bool:
+        return (
+            self._busy >= self.options.workers
+            and self._busy_with_bulk > 0
+            and self._scheduler.waiting_of(Priority.INTERACTIVE) > 0
+        )
+
+    def _run_safely(self, micro: Micro) -> None:
+        """Run a batch; a fault of ours fails its calls and never ends the worker."""
+        try:
+            for entry in micro.expired:
+                late = DeadlineError("The deadline passed in the queue.")
+                self._fail(entry.call_id, late, "deadline")
+            if micro.entries:
+                self._run(micro.entries)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next batch must run
+            for entry in micro.entries:
+                self._fail(entry.call_id, _as_item_error(error, entry.item), "failed")
 
     def _run(self, entries: Sequence[Entry]) -> None:
         """Run one micro-batch; on failure split it, so that only the culprit fails."""
@@ -265,7 +312,7 @@ class EngineCore:
         """Put each vector in its call's place; finished calls wake their waiters."""
         bad = degenerate_rows(vectors)
         done: list[tuple[_Call, RawVectors]] = []
-        with self._wake:
+        with self._lock:
             for row, entry in enumerate(entries):
                 call = self._calls.get(entry.call_id)
                 if call is None or bad[row]:
@@ -289,7 +336,7 @@ class EngineCore:
 
     def _forget(self, call_id: int, reason: str) -> _Call | None:
         """Take a call and its waiting items out; None if it had ended."""
-        with self._wake:
+        with self._lock:
             call = self._calls.pop(call_id, None)
             if call is None:
                 return None

@@ -1,126 +1,151 @@
 """Which items run next: pure, no thread, no clock of its own.
 
-The oldest waiting item always leaves with the next batch, so nothing starves; it is joined by the items
-nearest to it in length, inside a look-ahead window of the oldest ones, until the batch's cost reaches the
-budget. Likeness in length keeps the padded view around attention small. The queue never waits for company: work
-waiting means a batch is given.
+Two classes: interactive goes first, bulk is guaranteed a share of the tokens while both wait, and a larger one
+once its head has waited long. Within a class keys share fairly (`fair_queue`). The head of the chosen class
+always leaves with the next batch, so nothing starves; it is joined by the items of its class nearest to it in
+length, inside a look-ahead window, until the batch's cost reaches the budget. Likeness in length keeps the
+padded view around attention small. The queue never waits for company: work waiting means a batch is given.
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.types import Item
+from app.engine.fair_queue import Entry, FairQueue, Place
+from app.engine.types import Item, Priority
 
 CostFunction = Callable[[NDArray[np.int64]], float]
 
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An item in the queue.
-
-    Attributes:
-        call_id: Which call it belongs to; calls are dropped whole.
-        position: Where its result goes within the call.
-        arrived_s: Monotonic arrival time.
-    """
-
-    item: Item
-    call_id: int
-    position: int
-    arrived_s: float
+# Share of the tokens that bulk gets while interactive work waits too, and once its head has aged.
+BULK_SHARE: Final = 0.2
+AGED_BULK_SHARE: Final = 0.5
+AGEING_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Micro:
-    """A micro-batch, and the entries found expired on the way."""
+    """A micro-batch of one class, and the entries found expired on the way."""
 
     entries: tuple[Entry, ...] = ()
     expired: tuple[Entry, ...] = ()
+    priority: Priority = Priority.INTERACTIVE
 
 
 @dataclass(slots=True)
 class Scheduler:
-    """A bounded queue that gives batches.
+    """A queue that gives batches.
 
     Attributes:
         cost: Price of a batch from its lengths, as the backend declares it.
         budget: Most cost of a batch; an item dearer than that runs alone.
-        lookahead_items: How many of the oldest items may be reordered by length.
+        lookahead_items: How many of the next items of a class may be reordered by length.
     """
 
     cost: CostFunction
     budget: float
     lookahead_items: int
-    _queue: dict[int, Entry] = field(default_factory=dict)  # sequence number → entry, oldest first
-    _calls: dict[int, set[int]] = field(default_factory=dict)  # call → its waiting numbers
-    _next: int = 0
-    _tokens: int = 0
+    _queues: dict[Priority, FairQueue] = field(
+        default_factory=lambda: {priority: FairQueue() for priority in Priority}
+    )
+    _calls: dict[int, set[tuple[Priority, Place]]] = field(default_factory=dict)
+    _bulk_owed_tokens: float = 0.0
 
     @property
     def waiting_items(self) -> int:
         """Items in the queue."""
-        return len(self._queue)
+        return sum(len(queue) for queue in self._queues.values())
 
     @property
     def waiting_tokens(self) -> int:
         """Tokens in the queue."""
-        return self._tokens
+        return sum(queue.tokens for queue in self._queues.values())
+
+    def waiting_of(self, priority: Priority) -> int:
+        """Items of a class in the queue."""
+        return len(self._queues[priority])
 
     def add(self, call_id: int, items: Sequence[Item], now_s: float) -> None:
-        """Queue the items of a call, in order."""
-        numbers = self._calls.setdefault(call_id, set())
+        """Queue the items of a call."""
+        places = self._calls.setdefault(call_id, set())
         for position, item in enumerate(items):
-            self._queue[self._next] = Entry(item, call_id, position, now_s)
-            numbers.add(self._next)
-            self._next += 1
-            self._tokens += item.tokens
+            place = self._queues[item.priority].add(Entry(item, call_id, position, now_s))
+            places.add((item.priority, place))
 
     def drop(self, call_id: int) -> tuple[Entry, ...]:
         """Forget what still waits of a call; returns it."""
-        return tuple(self._remove(number) for number in sorted(self._calls.get(call_id, ())))
+        return tuple(
+            self._queues[priority].remove(place)
+            for priority, place in self._calls.pop(call_id, set())
+        )
 
-    def next_batch(self, now_s: float) -> Micro:
+    def next_batch(self, now_s: float, *, only: Priority | None = None) -> Micro:
         """Take the next micro-batch out of the queue.
 
         Args:
             now_s: Monotonic time; entries whose deadline has passed are set aside as expired.
+            only: Serve this class and no other.
 
         Returns:
-            At least one entry if any unexpired one waits.
+            At least one entry if any unexpired one waits (of the class, where one is given).
         """
-        expired = tuple(self._take_expired(now_s))
-        if not self._queue:
-            return Micro((), expired)
-        window = list(islice(self._queue.items(), self.lookahead_items))
+        expired = tuple(
+            entry
+            for priority in ([only] if only else Priority)
+            for entry in self._take_expired(priority, now_s)
+        )
+        priority = only or self._choose()
+        queue = self._queues[priority]
+        if not queue:
+            return Micro((), expired, priority)
+        window = list(queue.window(self.lookahead_items))
         anchor = window[0][1].item.tokens
         window.sort(key=lambda pair: (abs(pair[1].item.tokens - anchor), pair[0]))
         lengths = np.fromiter((entry.item.tokens for _, entry in window), np.int64, len(window))
         # Cost grows with every item, so the longest prefix within the budget is found by bisection; the
-        # oldest item is at its head and goes whatever it costs.
+        # head goes whatever it costs.
         more = bisect_right(
             range(2, len(window) + 1), self.budget, key=lambda count: self.cost(lengths[:count])
         )
-        return Micro(tuple(self._remove(number) for number, _ in window[: 1 + more]), expired)
+        chosen = window[: 1 + more]
+        self._settle(priority, int(lengths[: 1 + more].sum()), now_s)
+        return Micro(tuple(self._take(priority, place) for place, _ in chosen), expired, priority)
 
-    def _take_expired(self, now_s: float) -> list[Entry]:
+    def _choose(self) -> Priority:
+        """Interactive first, unless bulk is owed a batch."""
+        interactive, bulk = (self._queues[p] for p in (Priority.INTERACTIVE, Priority.BULK))
+        if interactive and bulk:
+            is_due = self._bulk_owed_tokens >= min(self.budget, bulk.tokens)
+            return Priority.BULK if is_due else Priority.INTERACTIVE
+        return Priority.BULK if bulk else Priority.INTERACTIVE
+
+    def _settle(self, priority: Priority, tokens: int, now_s: float) -> None:
+        """Book a batch: while both classes wait bulk earns its share of every token; its batches spend it."""
+        interactive, bulk = (self._queues[p] for p in (Priority.INTERACTIVE, Priority.BULK))
+        if not (interactive and bulk):
+            self._bulk_owed_tokens = 0.0  # nothing was withheld
+            return
+        is_aged = now_s - bulk.head().arrived_s >= AGEING_S
+        self._bulk_owed_tokens += (AGED_BULK_SHARE if is_aged else BULK_SHARE) * tokens
+        if priority is Priority.BULK:
+            self._bulk_owed_tokens -= tokens
+
+    def _take_expired(self, priority: Priority, now_s: float) -> list[Entry]:
         """Remove what is too late within the window."""
         late = [
-            number
-            for number, entry in islice(self._queue.items(), self.lookahead_items)
+            place
+            for place, entry in self._queues[priority].window(self.lookahead_items)
             if entry.item.deadline_s is not None and entry.item.deadline_s <= now_s
         ]
-        return [self._remove(number) for number in late]
+        return [self._take(priority, place) for place in late]
 
-    def _remove(self, number: int) -> Entry:
-        entry = self._queue.pop(number)
-        self._tokens -= entry.item.tokens
+    def _take(self, priority: Priority, place: Place) -> Entry:
+        entry = self._queues[priority].take(place)
         waiting = self._calls[entry.call_id]
-        waiting.discard(number)
+        waiting.discard((priority, place))
         if not waiting:
             del self._calls[entry.call_id]
         return entry

@@ -22,6 +22,7 @@ from app.engine.types import (
     Item,
     Observer,
     OutputKind,
+    Priority,
     Timings,
     Truncation,
 )
@@ -48,12 +49,14 @@ class ServiceLimits:
         max_inputs: Most inputs in one call.
         max_tokens: Most tokens over all inputs of a call, counted after truncation.
         truncate: For calls that do not say.
+        interactive_inputs: Calls of more inputs than this are bulk, unless they say otherwise.
         allows_empty: Whether an empty text is embedded (special tokens only) or refused.
     """
 
     max_inputs: int = 2048
     max_tokens: int = 300_000
     truncate: Truncation = Truncation.ERROR
+    interactive_inputs: int = 16
     allows_empty: bool = True
 
 
@@ -115,7 +118,8 @@ class EmbeddingService:
         tokens = tuple(len(e.ids) for e in encoded)
         self._check_tokens(sum(tokens))
         tokenize_s = self._clock() - started
-        items = [_as_item(call, index, e) for index, e in enumerate(encoded)]
+        priority = call.priority or self._priority_by_size(len(encoded))
+        items = [_as_item(call, priority, index, e) for index, e in enumerate(encoded)]
         raw = await model.core.submit(items)
         truncated = tuple(e.is_truncated for e in encoded)
         finishing = self._clock()
@@ -169,6 +173,11 @@ class EmbeddingService:
                 public = field_name.removesuffix("_id")
                 raise InputError(f"'{public}' is not available for this model", param=public)
 
+    def _priority_by_size(self, inputs: int) -> Priority:
+        """Ingestion sends many inputs a request, queries one or a few."""
+        few = inputs <= self.limits.interactive_inputs
+        return Priority.INTERACTIVE if few else Priority.BULK
+
     def _check_tokens(self, tokens: int) -> None:
         if tokens > self.limits.max_tokens:
             raise RequestTooLargeError(
@@ -219,13 +228,13 @@ def _tokenize(
     return [dataclasses.replace(e, skip_tokens=min(skip, len(e.ids) - 1)) for e in encoded]
 
 
-def _as_item(call: EmbedCall, index: int, encoded: Encoded) -> Item:
+def _as_item(call: EmbedCall, priority: Priority, index: int, encoded: Encoded) -> Item:
     return Item(
         ids=encoded.ids,
         index=index,
         skip_tokens=encoded.skip_tokens,
         key_id=call.key_id,
-        priority=call.priority,
+        priority=priority,
         deadline_s=call.deadline_s,
         kind=call.kind,
         layers=call.layers,

@@ -58,6 +58,8 @@ class EmbedCall:
         prompt_name: A prompt the model defines.
         prompt_role: "query", "passage", …: the first prompt of the model that serves the role, if any.
         prompt: A literal text to put before each input.
+        key_id: Whose call it is; keys share the queue fairly.
+        priority: Scheduling class; None lets the number of inputs decide.
         deadline_s: Monotonic time after which the answer is of no use.
     """
 
@@ -70,7 +72,7 @@ class EmbedCall:
     prompt_role: str | None = None
     prompt: str | None = None
     key_id: str = ""
-    priority: Priority = Priority.INTERACTIVE
+    priority: Priority | None = None
     deadline_s: float | None = None
     kind: OutputKind = OutputKind.DENSE
     layers: int | None = None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.engine.core import EngineCore
-from app.engine.types import Item, RawOutput
+from app.engine.types import Item, Priority, RawOutput
 from app.errors import (
     BackendError,
     DeadlineError,
@@ -195,6 +195,38 @@ async def test_items_past_their_deadline_are_dropped_before_they_run(
     await blocker
     assert backend.batches == [[1]]
     assert observer.dropped["deadline"] == 1
+
+
+async def test_a_query_passes_bulk_that_holds_every_worker() -> None:
+    """The express runs it while the bulk batch is still running, and takes no bulk itself."""
+    backend = FakeBackend()
+    core = fake_core(backend, budget=4)
+    backend.gate.clear()
+    bulk = [item(n, n, n, n, priority=Priority.BULK) for n in range(1, 6)]
+    ingest = asyncio.create_task(core.submit(bulk))
+    await asyncio.to_thread(backend.started.acquire)
+    query = asyncio.create_task(core.submit([item(9)]))
+    assert await asyncio.to_thread(backend.started.acquire, timeout=5), (
+        "the query waits behind bulk"
+    )
+    assert not await asyncio.to_thread(backend.started.acquire, timeout=0.1)
+    backend.gate.set()
+    np.testing.assert_array_equal((await query).vectors, [fake_vector([9])])
+    np.testing.assert_array_equal((await ingest).vectors, [fake_vector(i.ids) for i in bulk])
+    core.close()
+
+
+async def test_the_express_stays_out_of_interactive_floods() -> None:
+    """With no bulk about, no more batches run at once than there are workers."""
+    backend = FakeBackend()
+    core = fake_core(backend, budget=1)
+    backend.gate.clear()
+    calls = [asyncio.create_task(core.submit([item(n)])) for n in range(1, 5)]
+    await asyncio.to_thread(backend.started.acquire)
+    assert not await asyncio.to_thread(backend.started.acquire, timeout=0.1)
+    backend.gate.set()
+    await asyncio.gather(*calls)
+    core.close()
 
 
 async def test_close_resolves_every_waiter(backend: FakeBackend) -> None:

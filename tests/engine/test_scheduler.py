@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.engine.scheduler import Scheduler
-from app.engine.types import Item
+from app.engine.scheduler import AGED_BULK_SHARE, AGEING_S, BULK_SHARE, Scheduler
+from app.engine.types import Item, Priority
 
 BUDGET = 20
 calls = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=8), min_size=1, max_size=12)
@@ -22,9 +22,18 @@ def make(lookahead: int = 8) -> Scheduler:
     return Scheduler(tokens_cost, BUDGET, lookahead)
 
 
-def items(lengths: list[int], deadline_s: float | None = None) -> list[Item]:
+def items(
+    lengths: list[int],
+    deadline_s: float | None = None,
+    *,
+    key_id: str = "",
+    priority: Priority = Priority.INTERACTIVE,
+) -> list[Item]:
     """Items of these lengths."""
-    return [Item(ids=np.ones(n, np.int32), deadline_s=deadline_s) for n in lengths]
+    return [
+        Item(np.ones(n, np.int32), key_id=key_id, priority=priority, deadline_s=deadline_s)
+        for n in lengths
+    ]
 
 
 def drain(scheduler: Scheduler) -> list[list[tuple[int, int]]]:
@@ -129,3 +138,100 @@ def test_neighbours_in_length_share_a_batch() -> None:
     scheduler = make(lookahead=100)
     scheduler.add(0, items([8, 1, 8, 1, 8, 1]), 0.0)
     assert [e.item.tokens for e in scheduler.next_batch(0.0).entries] == [8, 8]
+
+
+mixed_calls = st.lists(
+    st.tuples(
+        st.lists(st.integers(1, 30), min_size=1, max_size=8),
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from(list(Priority)),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(arrivals=mixed_calls, dropped=st.integers(0, 11))
+def test_with_classes_and_keys_each_item_still_leaves_once(
+    arrivals: list[tuple[list[int], str, Priority]], dropped: int
+) -> None:
+    """Batches hold one class, nothing is lost, dropped calls never run, counters return to zero."""
+    scheduler = make()
+    for call_id, (lengths, key_id, priority) in enumerate(arrivals):
+        scheduler.add(call_id, items(lengths, key_id=key_id, priority=priority), 0.0)
+    gone = [(e.call_id, e.position) for e in scheduler.drop(dropped)]
+    left = []
+    while scheduler.waiting_items:
+        micro = scheduler.next_batch(0.0)
+        assert micro.entries
+        assert {e.item.priority for e in micro.entries} == {micro.priority}
+        left += [(e.call_id, e.position) for e in micro.entries]
+    expected = [(c, p) for c, (ls, _, _) in enumerate(arrivals) for p in range(len(ls))]
+    assert sorted(left + gone) == expected
+    assert scheduler.waiting_tokens == 0
+
+
+@given(arrivals=mixed_calls)
+def test_within_a_key_and_class_the_head_always_leaves_next(
+    arrivals: list[tuple[list[int], str, Priority]],
+) -> None:
+    """Without a window for length, order holds within each key and class."""
+    scheduler = make(lookahead=1)
+    for call_id, (lengths, key_id, priority) in enumerate(arrivals):
+        scheduler.add(call_id, items(lengths, key_id=key_id, priority=priority), 0.0)
+    seen: dict[tuple[str, Priority], list[tuple[int, int]]] = {}
+    while scheduler.waiting_items:
+        for entry in scheduler.next_batch(0.0).entries:
+            lane = (entry.item.key_id, entry.item.priority)
+            seen.setdefault(lane, []).append((entry.call_id, entry.position))
+    assert all(order == sorted(order) for order in seen.values())
+
+
+def test_a_query_passes_waiting_bulk() -> None:
+    """The next batch is the query's, alone: bulk does not slow it by sharing."""
+    scheduler = make()
+    scheduler.add(0, items([5] * 50, priority=Priority.BULK), 0.0)
+    scheduler.add(1, items([3]), 0.0)
+    micro = scheduler.next_batch(0.0)
+    assert [e.call_id for e in micro.entries] == [1]
+
+
+@given(
+    query=st.integers(1, 20), ingest=st.integers(1, 20), waited_s=st.sampled_from([0.0, AGEING_S])
+)
+def test_bulk_keeps_its_share_while_queries_flood(query: int, ingest: int, waited_s: float) -> None:
+    """Both always wait: bulk gets its share of the tokens, a larger one once aged, to within two batches."""
+    scheduler = make()
+    served = dict.fromkeys(Priority, 0)
+    for turn in range(400):
+        for priority, length in ((Priority.INTERACTIVE, query), (Priority.BULK, ingest)):
+            while scheduler.waiting_of(priority) < 30:
+                scheduler.add(turn, items([length], priority=priority), 0.0)
+        micro = scheduler.next_batch(waited_s)
+        served[micro.priority] += sum(e.item.tokens for e in micro.entries)
+    total = sum(served.values())
+    share = AGED_BULK_SHARE if waited_s else BULK_SHARE
+    assert served[Priority.BULK] >= share * total - 2 * BUDGET
+    assert served[Priority.INTERACTIVE] >= (1 - share) * total - 2 * BUDGET
+
+
+@given(flood=st.integers(10, 200), few=st.integers(1, 10), length=st.integers(1, 9))
+def test_a_small_key_does_not_wait_behind_a_large_one(flood: int, few: int, length: int) -> None:
+    """Fairness in tokens: its items are done after about twice its own tokens, whatever the other has queued."""
+    scheduler = make(lookahead=1)
+    scheduler.add(0, items([length] * flood, key_id="large"), 0.0)
+    scheduler.add(1, items([length] * few, key_id="small"), 0.0)
+    served, left = 0, few
+    while left:
+        entries = scheduler.next_batch(0.0).entries
+        served += sum(e.item.tokens for e in entries)
+        left -= sum(e.call_id == 1 for e in entries)
+    assert served <= 2 * few * length + BUDGET + 2 * length
+
+
+def test_only_one_class_where_asked() -> None:
+    """The express worker never takes bulk."""
+    scheduler = make()
+    scheduler.add(0, items([5], priority=Priority.BULK), 0.0)
+    assert scheduler.next_batch(0.0, only=Priority.INTERACTIVE).entries == ()
+    assert scheduler.waiting_items == 1

@@ -3,15 +3,16 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from app.engine.core import EngineCore, RawVectors
 from app.engine.service import ServiceLimits
-from app.engine.types import EmbedCall, FloatArray, Truncation
+from app.engine.types import EmbedCall, FloatArray, Item, Priority, Truncation
 from app.errors import (
     DeadlineError,
     InputError,
@@ -175,6 +176,36 @@ async def test_limits_on_tokens_and_empty_inputs(tiny_folder: Path) -> None:
         await served.service.embed(EmbedCall(["a", ""]))
     assert empty.value.input_index == 1
     served.service.close()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "asked", "expected"),
+    [
+        (16, None, Priority.INTERACTIVE),
+        (17, None, Priority.BULK),
+        (1, Priority.BULK, Priority.BULK),
+        (17, Priority.INTERACTIVE, Priority.INTERACTIVE),
+    ],
+)
+async def test_the_class_follows_the_caller_then_the_size(
+    served: Served,
+    monkeypatch: pytest.MonkeyPatch,
+    inputs: int,
+    asked: Priority | None,
+    expected: Priority,
+) -> None:
+    """Many inputs a request are ingestion."""
+    core = served.service.models.resolve("").core
+    seen: list[Priority] = []
+    submit = type(core).submit
+
+    async def watch(self: EngineCore, items: Sequence[Item]) -> RawVectors:
+        seen.extend(one.priority for one in items)
+        return await submit(self, items)
+
+    monkeypatch.setattr(EngineCore, "submit", watch)
+    await served.service.embed(EmbedCall(["alpha"] * inputs, priority=asked))
+    assert seen == [expected] * inputs
 
 
 async def test_a_deadline_ends_the_wait(served: Served) -> None:
