@@ -5,6 +5,7 @@ the packed order to a padded view (B, S) and back.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ def collate(items: Sequence[Item], layout: Layout) -> Batch:
 
     Returns:
         Packed arrays: `ids` (T,), `positions` (T,), `gather` (B, S) into 0 … T-1 (padding points at token 0),
-        `scatter` (T,) into 0 … B*S-1, `lengths` (B,); int32 as the contrib attention wants lengths, int64 for
+        `scatter` (T,) into 0 … B*S-1, `lengths` (B,), `has_equal_lengths`
+        (), bool; int32 as the contrib attention wants lengths, int64 for
         indices. Padded arrays: `input_ids`, `attention_mask`, `token_type_ids`, each (B, S), int64.
     """
     lengths = np.fromiter((item.tokens for item in items), np.int64, len(items))
@@ -29,7 +31,7 @@ def collate(items: Sequence[Item], layout: Layout) -> Batch:
     longest = int(lengths.max())
     columns = np.arange(longest, dtype=np.int64)
     is_token = columns[None, :] < lengths[:, None]  # (B, S)
-    arrays: dict[str, NDArray[np.int64] | NDArray[np.int32]]
+    arrays: dict[str, NDArray[Any]]
     if layout is Layout.PADDED:
         padded = np.zeros((len(items), longest), np.int64)
         padded[is_token] = flat
@@ -47,5 +49,6 @@ def collate(items: Sequence[Item], layout: Layout) -> Batch:
             "gather": gather,
             "scatter": np.flatnonzero(is_token).astype(np.int64),
             "lengths": lengths.astype(np.int32),
+            "has_equal_lengths": np.asarray(bool((lengths == longest).all())),
         }
     return Batch(arrays=arrays, lengths=lengths, layout=layout)

@@ -6,7 +6,7 @@ Shapes: B inputs in a batch, T tokens packed end to end, S the longest input, H 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +117,7 @@ class Batch:
         layout: Packed (T,) or padded (B, S).
     """
 
-    arrays: Mapping[str, NDArray[np.int64] | NDArray[np.int32]]
+    arrays: Mapping[str, NDArray[Any]]
     lengths: NDArray[np.int64]
     layout: Layout
 

@@ -21,6 +21,7 @@ class PackedInputs:
     gather: str
     scatter: str
     lengths: str
+    has_equal_lengths: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ def packed_inputs(graph: GraphBuilder) -> PackedInputs:
         gather=graph.input("gather", "int64", ("B", "S")),
         scatter=graph.input("scatter", "int64", ("T",)),
         lengths=graph.input("lengths", "int32", ("B",)),
+        has_equal_lengths=graph.input("has_equal_lengths", "bool", ()),
     )
 
 
@@ -95,23 +97,36 @@ def self_attention(
 ) -> str:
     """Multi-head self-attention on packed states; (T, H) to (T, H), before the output projection.
 
-    Three projections beat one fused one on CPU, since its Split copies. Padding exists only between the two
-    gathers, and the key lengths keep it out of every sum.
+    Three projections beat one fused one on CPU, since its Split copies. Rows of one length need no mask and no
+    gather, and reach the fast kernel that a mask would forbid; others go through a padded view, where the key
+    lengths keep padding out of every sum. Both ways share all weights and differ in rounding only.
     """
-    padded = []
-    for part, weight in (("query", weights.query), ("key", weights.key), ("value", weights.value)):
-        projected = graph.op("MatMul", value, graph.weight(f"{name}.{part}.weight", weight))
-        padded.append(graph.op("Gather", projected, inputs.gather, axis=0))
-    bias = np.concatenate([weights.query_bias, weights.key_bias, weights.value_bias])
-    attended = graph.op(
-        "MultiHeadAttention",
-        *padded,
-        graph.weight(f"{name}.bias", bias),
-        inputs.lengths,
-        domain=MICROSOFT,
-        num_heads=heads,
-    )
+    projected = [
+        linear(graph, value, f"{name}.{part}", weight, bias)
+        for part, weight, bias in (
+            ("query", weights.query, weights.query_bias),
+            ("key", weights.key, weights.key_bias),
+            ("value", weights.value, weights.value_bias),
+        )
+    ]
     hidden = weights.query.shape[1]
-    flat_shape = graph.weight(f"flat_{hidden}", np.array([-1, hidden], np.int64))
-    flat = graph.op("Reshape", attended, flat_shape)
-    return graph.op("Gather", flat, inputs.scatter, axis=0)
+    flat = graph.weight(f"flat_{hidden}", np.array([-1, hidden], np.int64))
+
+    def equal() -> str:
+        """(T, H) is (B, S, H) already."""
+        batch = graph.op("Shape", inputs.gather)
+        width = graph.weight(f"width_{hidden}", np.array([hidden], np.int64))
+        shape = graph.op("Concat", batch, width, axis=0)
+        rows = [graph.op("Reshape", part, shape) for part in projected]
+        attended = graph.op("MultiHeadAttention", *rows, domain=MICROSOFT, num_heads=heads)
+        return graph.op("Reshape", attended, flat)
+
+    def unequal() -> str:
+        rows = [graph.op("Gather", part, inputs.gather, axis=0) for part in projected]
+        # The empty name leaves the bias out: it is in the projections.
+        attended = graph.op(
+            "MultiHeadAttention", *rows, "", inputs.lengths, domain=MICROSOFT, num_heads=heads
+        )
+        return graph.op("Gather", graph.op("Reshape", attended, flat), inputs.scatter, axis=0)
+
+    return graph.choose(inputs.has_equal_lengths, equal, unequal, ("T", hidden))

@@ -1,5 +1,6 @@
 """A thin builder over `onnx.helper`: named nodes, typed values, weights beside the graph."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ DTYPES: Final = {
     "int64": TensorProto.INT64,
     "int32": TensorProto.INT32,
     "float32": TensorProto.FLOAT,
+    "bool": TensorProto.BOOL,
 }
 
 
@@ -56,6 +58,30 @@ class GraphBuilder:
             helper.make_node(kind, list(inputs), [value], name=value, domain=domain, **attributes)
         )
         return value
+
+    def choose(
+        self,
+        condition: str,
+        then: Callable[[], str],
+        otherwise: Callable[[], str],
+        shape: tuple[str | int, ...],
+    ) -> str:
+        """Add an If with one float32 output; weights and outer values are shared by both branches.
+
+        Args:
+            condition: A bool scalar; it should be a graph input or made on the CPU.
+            then: Adds the nodes for true; gives the value.
+            otherwise: The same for false.
+            shape: Of the value.
+        """
+        branches = []
+        for build in (then, otherwise):
+            outer, self._nodes = self._nodes, []
+            value = build()
+            inner, self._nodes = self._nodes, outer
+            output = helper.make_tensor_value_info(value, TensorProto.FLOAT, shape)
+            branches.append(helper.make_graph(inner, f"branch_of_{value}", [], [output]))
+        return self.op("If", condition, then_branch=branches[0], else_branch=branches[1])
 
     def save(self, path: Path) -> None:
         """Check the graph and write it, weights in `weights.bin` beside it.

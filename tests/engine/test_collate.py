@@ -23,6 +23,7 @@ def test_packed_arrays_lead_to_the_padded_view_and_back(inputs: list[list[int]])
         assert row[: len(tokens)].tolist() == tokens
     assert view.reshape(-1)[arrays["scatter"]].tolist() == flat
     assert arrays["lengths"].dtype == np.int32
+    assert bool(arrays["has_equal_lengths"]) == (len({len(tokens) for tokens in inputs}) == 1)
     assert batch.offsets.tolist() == [0, *np.cumsum([len(i) for i in inputs]).tolist()]
 
 

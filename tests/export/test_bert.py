@@ -182,3 +182,23 @@ def test_a_bad_index_of_shards_is_refused(tmp_path: Path, index: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(FormatError, match=r"model\.safetensors\.index\.json"):
         export_graph(tmp_path, CONFIG, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [(3, 3, 3), (1,), (3, 9), (170, 170), (170, 5, 161)],
+    ids=["equal short", "lone", "unequal short", "equal long", "unequal long"],
+)
+def test_every_way_through_attention_matches_the_reference(
+    tmp_path: Path, lengths: tuple[int, ...]
+) -> None:
+    """Maskless for rows of one length, masked for others."""
+    config = {**CONFIG, "max_position_embeddings": 200}
+    weights = bert_weights(config)
+    backend = export(tmp_path, weights, config)
+    inputs = [random_ids(length, n) for n, length in enumerate(lengths)]
+    found = backend.run(collate([item(*ids) for ids in inputs], Layout.PACKED)).hidden
+    assert found is not None
+    reference = ReferenceBert(config, weights)
+    expected = np.concatenate([reference.hidden(ids) for ids in inputs])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
