@@ -217,7 +217,8 @@ class EngineCore:
                     self._wake.wait()
                 if self._is_closed:
                     return
-                micro = self._scheduler.next_batch(self.clock())
+                idle = self.options.workers - self._busy
+                micro = self._scheduler.next_batch(self.clock(), idle_workers=idle)
                 is_bulk = micro.priority is Priority.BULK
                 self._busy += 1
                 self._busy_with_bulk += is_bulk

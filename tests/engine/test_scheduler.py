@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.engine.scheduler import AGED_BULK_SHARE, AGEING_S, BULK_SHARE, Scheduler
+from app.engine.scheduler import (
+    AGED_BULK_SHARE,
+    AGEING_S,
+    BULK_SHARE,
+    LEAST_SPLIT_TOKENS,
+    Scheduler,
+)
 from app.engine.types import Item, Priority
 
 BUDGET = 20
@@ -227,6 +233,20 @@ def test_a_small_key_does_not_wait_behind_a_large_one(flood: int, few: int, leng
         served += sum(e.item.tokens for e in entries)
         left -= sum(e.call_id == 1 for e in entries)
     assert served <= 2 * few * length + BUDGET + 2 * length
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40), workers=st.integers(2, 5))
+def test_idle_workers_share_what_waits(lengths: list[int], workers: int) -> None:
+    """No batch is much larger than a worker's part, nothing is lost, and the last worker takes the rest."""
+    scheduler = Scheduler(lambda some: float(some.sum()), 10_000, 1000)
+    scheduler.add(0, items(lengths), 0.0)
+    served: list[int] = []
+    for idle in range(workers, 0, -1):
+        part = max(LEAST_SPLIT_TOKENS, scheduler.waiting_tokens / idle)
+        batch = [e.item.tokens for e in scheduler.next_batch(0.0, idle_workers=idle).entries]
+        assert idle == 1 or sum(batch) <= max(part, *batch, 0)
+        served += batch
+    assert sorted(served) == sorted(lengths)
 
 
 def test_only_one_class_where_asked() -> None:
