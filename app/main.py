@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -29,6 +28,7 @@ from app.engine.service import EmbeddingService, ServiceLimits
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import Layout, Observer, Truncation
 from app.errors import NestvecError
+from app.hardware import usable_cpus
 from app.logs import get_logger
 from app.metrics import Metrics
 from app.packages.prepare import Package, prepare
@@ -123,11 +123,6 @@ def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
         took_s=round(time.monotonic() - started, 2),
     )
     return service
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may be scheduled on."""
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
 def build_app(

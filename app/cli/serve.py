@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -83,6 +84,9 @@ def command(settings: Settings) -> None:
         if state.phase is Phase.FAILED:
             server.should_exit = True
         elif state.phase is Phase.READY:
+            # What was made until now lives as long as the process: the collector need not walk it again.
+            gc.collect()
+            gc.freeze()
             click.echo(banner(url, authenticated=bool(settings.secrets)))
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
