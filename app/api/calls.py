@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from app.api.body import read_json_object
 from app.api.fields import Inputs
@@ -16,10 +17,6 @@ from app.errors import InputError
 # A client that waits N seconds should have our answer a little before it gives up and sends the work again.
 CLIENT_MARGIN_S: Final = 1.0
 VOCABULARY_HEADER: Final = "x-embed-token-vocab"
-
-
-class ClientClosedError(Exception):
-    """The client went away; nobody reads an answer."""
 
 
 async def open_body(request: Request, state: ApiState) -> tuple[str, dict[str, Any]]:
@@ -82,7 +79,7 @@ async def embed_for(request: Request, state: ApiState, call: EmbedCall) -> Embed
     """Run the call; if the client goes away first, its work leaves the queue.
 
     Raises:
-        ClientClosedError: The client went away.
+        ClientDisconnect: The client went away.
         NestvecError: As the engine says.
     """
     work = asyncio.ensure_future(state.service.embed(call))
@@ -92,7 +89,7 @@ async def embed_for(request: Request, state: ApiState, call: EmbedCall) -> Embed
         if not work.done():
             work.cancel()
             await asyncio.wait({work})
-            raise ClientClosedError
+            raise ClientDisconnect
         return work.result()
     finally:
         work.cancel()

@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.errors import (
     AccessError,
@@ -95,6 +96,13 @@ def install_error_handlers(app: FastAPI, envelope: Envelope) -> None:
         headers = dict(error.headers or {})
         return Response(body, error.status_code, headers, media_type="application/json")
 
+    async def handle_gone(request: Request, error: Exception) -> Response:
+        del (
+            request,
+            error,
+        )  # in the middle of its body, or while its inputs waited: nobody reads this
+        return Response(status_code=CLIENT_CLOSED)
+
     async def handle_unknown(request: Request, error: Exception) -> Response:
         log.error("request_crashed", frames=frames_of(error))
         fault = InternalError("The server had an error while processing your request.")
@@ -102,6 +110,7 @@ def install_error_handlers(app: FastAPI, envelope: Envelope) -> None:
 
     app.add_exception_handler(NestvecError, handle_known)
     app.add_exception_handler(HTTPException, handle_http)
+    app.add_exception_handler(ClientDisconnect, handle_gone)
     app.add_exception_handler(Exception, handle_unknown)
 
 

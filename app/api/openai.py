@@ -12,7 +12,6 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from app.api.calls import (
-    ClientClosedError,
     check_fields,
     deadline_s,
     decode_tokens,
@@ -22,7 +21,6 @@ from app.api.calls import (
     priority,
 )
 from app.api.encoding import rows_json
-from app.api.error_handlers import CLIENT_CLOSED
 from app.api.fields import (
     Body,
     Inputs,
@@ -95,8 +93,6 @@ async def create_embeddings(request: Request) -> Response:
         call = parse_call(body, await decode_tokens(request, state, inputs))
         call = call_with_context(call, request, state, key_id=key_id)
         result = await embed_for(request, state, call)
-    except ClientClosedError:
-        return Response(status_code=CLIENT_CLOSED)
     except (InputError, InternalError) as error:
         if not is_list:
             error.input_index = None
