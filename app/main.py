@@ -195,6 +195,7 @@ def _serve(
             max_batch_tokens=settings.max_batch_tokens,
             lookahead_items=settings.lookahead_items,
             max_queue_tokens=settings.max_queue_tokens,
+            max_batch_s=settings.max_batch_ms / 1000,
             pooling=spec.pooling,
         ),
         observer=observer,

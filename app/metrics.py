@@ -15,6 +15,7 @@ SECONDS: Final = (
 )
 TOKENS: Final = (1, 4, 16, 32, 64, 128, 256, 384, 512, 768, 1024, 2048, 4096, 16384, 65536)
 ITEMS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+ERROR_RATIO: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 RATIO: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
@@ -92,6 +93,11 @@ class Metrics:
         self._batch_items = histogram(
             "nestvec_batch_inputs", "Inputs of a micro-batch.", tuple(map(float, ITEMS))
         )
+        self._prediction_error = histogram(
+            "nestvec_batch_prediction_error_ratio",
+            "How far the predicted time of a micro-batch was off, relative to the real one.",
+            ERROR_RATIO,
+        )
         self._packing = histogram(
             "nestvec_batch_packing_ratio",
             "Tokens over inputs x longest input: the part of a padded batch that is not padding.",
@@ -114,7 +120,7 @@ class Metrics:
             counter.labels(spec.name)
         for histogram in (
             *(self._queue_wait, self._tokenization, self._engine),
-            *(self._batch_tokens, self._batch_items, self._packing),
+            *(self._batch_tokens, self._batch_items, self._packing, self._prediction_error),
         ):
             histogram.labels(spec.name)
         for outcome in ("ok", "error"):
@@ -130,6 +136,8 @@ class Metrics:
         self._batch_tokens.labels(model).observe(stats.tokens)
         self._batch_items.labels(model).observe(stats.items)
         self._packing.labels(model).observe(stats.tokens / stats.padded_tokens)
+        if stats.prediction_error is not None:
+            self._prediction_error.labels(model).observe(stats.prediction_error)
         waits = self._queue_wait.labels(model)
         for wait_s in stats.waits_s:
             waits.observe(wait_s)

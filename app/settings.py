@@ -126,6 +126,11 @@ class Settings(BaseSettings):
     lookahead_items: int = Field(
         1024, ge=1, le=100_000, description="How many waiting inputs may be sorted by length."
     )
+    max_batch_ms: int = Field(
+        250,
+        ge=1,
+        description="Micro-batches are cut so as not to take longer, once their cost has been learned.",
+    )
     max_queue_tokens: int = Field(
         500_000, ge=1, description="Tokens that may wait; beyond it requests get 429."
     )

@@ -157,6 +157,7 @@ def fake_core(
         max_batch_tokens=budget,
         lookahead_items=64,
         max_queue_tokens=max_queue_tokens,
+        max_batch_s=60.0,
         pooling="mean",
     )
     core = EngineCore("fake", backend, options, observer or RecordingObserver(), clock)

@@ -19,6 +19,7 @@ import numpy as np
 
 from app.engine.backend import Backend
 from app.engine.collate import collate
+from app.engine.cost_model import OnlineCostModel
 from app.engine.fair_queue import Entry
 from app.engine.pooling import pool
 from app.engine.postprocess import degenerate_rows
@@ -34,7 +35,7 @@ from app.errors import (
 )
 
 MAX_RETRY_AFTER_S = 120.0  # above this, openai-python does not retry at all (api-contract 1.9)
-DRAIN_RATE_MEMORY = 0.2  # weight of the newest batch in the drain-rate average
+LEAST_BATCH_TOKENS = 64  # the time cap never cuts batches below this
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class CoreOptions:
         max_batch_tokens: Budget of a micro-batch in the backend's cost units (token equivalents).
         lookahead_items: How far the scheduler may look to sort by length.
         max_queue_tokens: Tokens that may wait before calls are refused.
+        max_batch_s: Batches are cut so as not to take longer, once their cost is known.
         pooling: Key of `pooling.POOLINGS`.
     """
 
@@ -53,6 +55,7 @@ class CoreOptions:
     max_batch_tokens: int
     lookahead_items: int
     max_queue_tokens: int
+    max_batch_s: float
     pooling: str
 
 
@@ -108,7 +111,7 @@ class EngineCore:
     _is_closed: bool = False
     _busy: int = 0  # workers that run a batch, the express apart
     _busy_with_bulk: int = 0
-    _tokens_per_s: float = 0.0
+    _cost_model: OnlineCostModel = field(default_factory=OnlineCostModel)
 
     def __post_init__(self) -> None:
         """Make the queue; no thread starts before `start`."""
@@ -197,10 +200,11 @@ class EngineCore:
             )
 
     def _retry_after_s(self, waiting_tokens: int) -> float:
-        """Time to drain half the queue at the measured rate, jittered so that clients do not return as one."""
-        if not self._tokens_per_s:
+        """Time to drain half the queue as predicted, jittered so that clients do not return as one."""
+        token_s = self._cost_model.seconds_per_token(self._scheduler.budget)
+        if token_s is None:
             return 1.0
-        drain_s = waiting_tokens / self._tokens_per_s / 2
+        drain_s = waiting_tokens * token_s / self.options.workers / 2
         jittered = drain_s * random.uniform(0.75, 1.25)  # noqa: S311 - spreads retries, no secret
         return min(max(jittered, 1.0), MAX_RETRY_AFTER_S)
 
@@ -295,10 +299,9 @@ class EngineCore:
         took = self.clock() - started
         lengths = [entry.item.tokens for entry in entries]
         tokens = sum(lengths)
-        if took > 0 and outcome == "ok":
-            rate = tokens / took * self.options.workers
-            memory = DRAIN_RATE_MEMORY if self._tokens_per_s else 1.0
-            self._tokens_per_s += memory * (rate - self._tokens_per_s)
+        error = (
+            self._learn(tokens, len(lengths) * max(lengths) ** 2, took) if outcome == "ok" else None
+        )
         stats = BatchStats(
             items=len(entries),
             tokens=tokens,
@@ -306,8 +309,19 @@ class EngineCore:
             waits_s=tuple(max(0.0, started - entry.arrived_s) for entry in entries),
             engine_s=took,
             outcome=outcome,
+            prediction_error=error,
         )
         self.observer.batch_done(self.model, stats)
+
+    def _learn(self, tokens: int, area: int, took_s: float) -> float | None:
+        """Teach the cost model, and cut the budget where batches would take too long; gives its error."""
+        with self._lock:
+            error = self._cost_model.observe(tokens=tokens, area=area, took_s=took_s)
+            token_s = self._cost_model.seconds_per_token(self.options.max_batch_tokens)
+            if token_s:
+                within_s = max(LEAST_BATCH_TOKENS, self.options.max_batch_s / token_s)
+                self._scheduler.budget = min(self.options.max_batch_tokens, within_s)
+        return error
 
     def _deliver(self, entries: Sequence[Entry], vectors: FloatArray, started: float) -> None:
         """Put each vector in its call's place; finished calls wake their waiters."""

@@ -182,6 +182,7 @@ class BatchStats:
         waits_s: Queue wait of each item.
         engine_s: Time in collation, graph and pooling.
         outcome: "ok" or "error".
+        prediction_error: |predicted - real| / real engine time; None where nothing was predicted.
     """
 
     items: int
@@ -190,6 +191,7 @@ class BatchStats:
     waits_s: tuple[float, ...]
     engine_s: float
     outcome: str
+    prediction_error: float | None = None
 
 
 class Observer(Protocol):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from app.engine.core import EngineCore
+from app.engine.cost_model import LEAST_SAMPLES
 from app.engine.types import Item, Priority, RawOutput
 from app.errors import (
     BackendError,
@@ -157,16 +158,24 @@ async def test_a_full_queue_refuses_with_a_retry_time(
     core.close()
 
 
-async def test_the_retry_time_follows_the_drain_rate(backend: FakeBackend) -> None:
+async def teach(
+    core: EngineCore, backend: FakeBackend, clock: FakeClock, *, token_s: float
+) -> None:
+    """Run lone items of growing length whose tokens each seem to take so long."""
+    for tokens in range(1, LEAST_SAMPLES + 3):
+        backend.gate.clear()
+        call = asyncio.create_task(core.submit([item(*range(tokens))]))
+        await asyncio.to_thread(backend.started.acquire)
+        clock.now_s += token_s * tokens
+        backend.gate.set()
+        await call
+
+
+async def test_the_retry_time_follows_the_predicted_drain(backend: FakeBackend) -> None:
     """Slow batches and a long queue mean a later retry, within what clients honour."""
     clock = FakeClock()
-    core = fake_core(backend, max_queue_tokens=50, clock=clock)
-    backend.gate.clear()
-    first = asyncio.create_task(core.submit([item(1)]))
-    await asyncio.to_thread(backend.started.acquire)
-    clock.now_s += 1.0  # one token took a second
-    backend.gate.set()
-    await first
+    core = fake_core(backend, budget=1, max_queue_tokens=50, clock=clock)
+    await teach(core, backend, clock, token_s=1.0)
     backend.gate.clear()
     running = asyncio.create_task(core.submit([item(1)]))
     await asyncio.to_thread(backend.started.acquire)
@@ -174,9 +183,23 @@ async def test_the_retry_time_follows_the_drain_rate(backend: FakeBackend) -> No
     await asyncio.sleep(0)
     with pytest.raises(QueueFullError) as caught:
         await core.submit([item(*range(1, 21))])
-    assert 15 <= caught.value.retry_after_s <= 25  # half of 40 tokens at one a second, jittered
+    assert 14 <= caught.value.retry_after_s <= 26  # half of 40 tokens at one a second, jittered
     backend.gate.set()
     await asyncio.gather(running, queued)
+    core.close()
+
+
+async def test_batches_are_cut_once_they_are_known_to_take_too_long(backend: FakeBackend) -> None:
+    """The cap on their time holds the budget down, but not below what still runs well."""
+    clock = FakeClock()
+    observer = RecordingObserver()
+    core = fake_core(backend, observer, budget=1000, clock=clock)
+    await teach(core, backend, clock, token_s=100.0)  # the cap is 60 s
+    backend.batches.clear()
+    await core.submit([item(1, 2, 3, 4)] * 100)
+    assert sum(backend.batches[0]) <= 64  # later ones take no time at all on this clock, and teach that
+    assert observer.batches[0].prediction_error is None
+    assert observer.batches[-1].prediction_error is not None
     core.close()
 
 

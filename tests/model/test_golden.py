@@ -31,7 +31,7 @@ def service(default_package: Package) -> Iterator[EmbeddingService]:
     spec = default_package.spec
     backend = OnnxBackend(default_package.graph, default_package.layout, BackendOptions())
     core = EngineCore(
-        spec.name, backend, CoreOptions(2, 512, 1024, 500_000, spec.pooling), NullObserver()
+        spec.name, backend, CoreOptions(2, 512, 1024, 500_000, 60.0, spec.pooling), NullObserver()
     )
     core.start()
     tokenizer = Tokenizer(
