@@ -21,6 +21,7 @@ from app.engine.backend import Backend
 from app.engine.collate import collate
 from app.engine.cost_model import OnlineCostModel
 from app.engine.fair_queue import Entry
+from app.engine.pending import PendingCall, RawVectors, as_item_error
 from app.engine.pooling import pool
 from app.engine.postprocess import degenerate_rows
 from app.engine.scheduler import Micro, Scheduler
@@ -59,33 +60,6 @@ class CoreOptions:
     pooling: str
 
 
-@dataclass(frozen=True, slots=True)
-class RawVectors:
-    """What `submit` returns.
-
-    Attributes:
-        vectors: Pooled, not cut nor normalised; (B, H), float32, in item order.
-        queue_wait_s: The longest wait among the items.
-        engine_s: From the first item's start to the last vector, queue wait excluded.
-    """
-
-    vectors: FloatArray
-    queue_wait_s: float
-    engine_s: float
-
-
-@dataclass(slots=True)
-class _Call:
-    """An admitted call whose vectors are being gathered."""
-
-    future: asyncio.Future[RawVectors]
-    loop: asyncio.AbstractEventLoop
-    vectors: FloatArray
-    remaining: int
-    arrived_s: float
-    wait_s: float = 0.0
-
-
 @dataclass(slots=True)
 class EngineCore:
     """Queue, scheduler and workers of one model.
@@ -105,7 +79,7 @@ class EngineCore:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _wake: threading.Condition = field(init=False)
     _wake_express: threading.Condition = field(init=False)
-    _calls: dict[int, _Call] = field(default_factory=dict)
+    _calls: dict[int, PendingCall] = field(default_factory=dict)
     _ids: "itertools.count[int]" = field(default_factory=itertools.count)
     _threads: list[threading.Thread] = field(default_factory=list)
     _is_closed: bool = False
@@ -150,15 +124,8 @@ class EngineCore:
             DegenerateVectorError: An item's vector was NaN, infinite or zero.
             NotReadyError: The core is closed.
         """
-        loop = asyncio.get_running_loop()
         now = self.clock()
-        call = _Call(
-            future=loop.create_future(),
-            loop=loop,
-            vectors=np.empty((len(items), self.backend.hidden_size), np.float32),
-            remaining=len(items),
-            arrived_s=now,
-        )
+        call = PendingCall.begin(len(items), self.backend.hidden_size, now)
         call_id = next(self._ids)
         with self._lock:
             self._admit(items)
@@ -263,7 +230,7 @@ class EngineCore:
                 self._run(micro.entries)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next batch must run
             for entry in micro.entries:
-                self._fail(entry.call_id, _as_item_error(error, entry.item), "failed")
+                self._fail(entry.call_id, as_item_error(error, entry.item), "failed")
 
     def _run(self, entries: Sequence[Entry]) -> None:
         """Run one micro-batch; on failure split it, so that only the culprit fails."""
@@ -278,7 +245,7 @@ class EngineCore:
                 self._run(entries[:middle])
                 self._run(entries[middle:])
             else:
-                self._fail(entries[0].call_id, _as_item_error(error, items[0]), "failed")
+                self._fail(entries[0].call_id, as_item_error(error, items[0]), "failed")
             return
         self._report_batch(entries, started, "ok")
         self._deliver(entries, vectors, started)
@@ -326,22 +293,18 @@ class EngineCore:
     def _deliver(self, entries: Sequence[Entry], vectors: FloatArray, started: float) -> None:
         """Put each vector in its call's place; finished calls wake their waiters."""
         bad = degenerate_rows(vectors)
-        done: list[tuple[_Call, RawVectors]] = []
+        done: list[PendingCall] = []
         with self._lock:
             for row, entry in enumerate(entries):
                 call = self._calls.get(entry.call_id)
                 if call is None or bad[row]:
                     continue
-                call.vectors[entry.position] = vectors[row]
-                call.remaining -= 1
-                call.wait_s = max(call.wait_s, started - entry.arrived_s)
-                if not call.remaining:
+                if call.put(entry.position, vectors[row], wait_s=started - entry.arrived_s):
                     del self._calls[entry.call_id]
-                    total_s = self.clock() - call.arrived_s
-                    result = RawVectors(call.vectors, call.wait_s, max(0.0, total_s - call.wait_s))
-                    done.append((call, result))
-        for call, result in done:
-            _resolve(call, result)
+                    done.append(call)
+        now = self.clock()
+        for call in done:
+            call.finish(now)
         for row in np.flatnonzero(bad).tolist():
             error = DegenerateVectorError(
                 "The model gave no usable vector (NaN, infinity or all zeros) for this input.",
@@ -349,7 +312,7 @@ class EngineCore:
             )
             self._fail(entries[row].call_id, error, "failed")
 
-    def _forget(self, call_id: int, reason: str) -> _Call | None:
+    def _forget(self, call_id: int, reason: str) -> PendingCall | None:
         """Take a call and its waiting items out; None if it had ended."""
         with self._lock:
             call = self._calls.pop(call_id, None)
@@ -364,28 +327,4 @@ class EngineCore:
         """End a call with an error; its other items leave the queue."""
         call = self._forget(call_id, reason)
         if call is not None:
-            _resolve(call, error)
-
-
-def _as_item_error(error: Exception, item: Item) -> NestvecError:
-    """Name the input; unknown errors keep their text out, as it may quote the caller's."""
-    if isinstance(error, NestvecError) and not isinstance(error, BackendError):
-        return error
-    failure = BackendError("The model runtime failed on this input.", input_index=item.index)
-    failure.__cause__ = error
-    return failure
-
-
-def _resolve(call: _Call, outcome: RawVectors | NestvecError) -> None:
-    """Hand the outcome to the waiter's loop; a loop that has closed waits for nothing."""
-
-    def settle() -> None:
-        if call.future.done():
-            return
-        if isinstance(outcome, NestvecError):
-            call.future.set_exception(outcome)
-        else:
-            call.future.set_result(outcome)
-
-    if not call.loop.is_closed():
-        call.loop.call_soon_threadsafe(settle)
+            call.resolve(error)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.engine.core import EngineCore, RawVectors
+from app.engine.core import EngineCore
+from app.engine.pending import RawVectors
 from app.engine.service import ServiceLimits
 from app.engine.types import EmbedCall, FloatArray, Item, Priority, Truncation
 from app.errors import (
