@@ -13,7 +13,7 @@ PIP := -m pip install --quiet --disable-pip-version-check --no-input
 # Which lock the server runs on: cpu, or gpu on a CUDA host (make serve EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help setup serve test test-quick test-load lint fmt types imports check quality golden docs lock clients image compose-check clean
+.PHONY: help setup serve test test-quick test-load lint fmt types imports check quality bench golden docs lock clients image compose-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -62,12 +62,12 @@ test-load: $(STAMPS)/dev $(STAMPS)/model ## Longer load tests against a real ser
 	@$(BIN)/python -m pytest -q -m load $(ARGS)
 
 lint: $(STAMPS)/dev ## Check style
-	@$(BIN)/ruff check app tests
-	@$(BIN)/ruff format --check app tests
+	@$(BIN)/ruff check app tests benchmarks docker
+	@$(BIN)/ruff format --check app tests benchmarks docker
 
 fmt: $(STAMPS)/dev ## Format the code and mend what can be mended
-	@$(BIN)/ruff check --fix app tests
-	@$(BIN)/ruff format app tests
+	@$(BIN)/ruff check --fix app tests benchmarks docker
+	@$(BIN)/ruff format app tests benchmarks docker
 
 types: $(STAMPS)/dev ## Check types
 	@$(BIN)/mypy
@@ -79,6 +79,17 @@ check: lint types imports test ## What CI runs, in CI's order
 
 quality: $(STAMPS)/dev $(STAMPS)/model ## STS-B and SciFact over HTTP (DATA=folder with stsb/ and scifact/)
 	@$(BIN)/python -m tests.model.quality $(DATA)
+
+bench: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model .venv-peers/.stamp ## Our engine against peers from PyPI, in process (ROUNDS=7 DATA=folder)
+	@$(BIN)/python -m benchmarks.run --model "$$($(BIN)/nestvec model pull --folder)" --data $(DATA)/corpus --rounds $(or $(ROUNDS),7)
+
+# Unhashed on purpose: torch's build differs by platform. The versions that a result was measured with stand in it.
+.venv-peers/.stamp: | $(BIN)/python
+	@echo "installing peers to measure against (torch, ctranslate2, sentence-transformers)"
+	@$(BIN)/python -m venv .venv-peers
+	@.venv-peers/bin/python $(PIP) torch==2.13.0
+	@.venv-peers/bin/python $(PIP) ctranslate2==4.8.5 sentence-transformers==6.2.0 transformers==5.23.0
+	@touch $@
 
 golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 numpy; overwrites tests/golden)
 	@$(BIN)/python -m tests.golden.make

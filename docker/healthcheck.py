@@ -14,5 +14,5 @@ try:
     ) as answer:
         sys.exit(0 if answer.status == 200 else 1)  # noqa: PLR2004 - HTTP's own
 except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-    print(f"not ready: {error}")  # noqa: T201 - Docker keeps it
+    print(f"not ready: {error}")
     sys.exit(1)

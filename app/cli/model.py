@@ -15,8 +15,9 @@ def command() -> None:
 
 @command.command("pull")
 @click.argument("name", required=False)
+@click.option("--folder", is_flag=True, help="Print nothing but the folder of the model's files.")
 @settings_flags("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level")
-def pull(settings: Settings, name: str | None) -> None:
+def pull(settings: Settings, *, name: str | None, folder: bool) -> None:
     """Fetch and export a model, so that `nestvec serve` needs no network.
 
     NAME is a card, a folder or a Hub id; the configured model if left out. Copy the cache folder to move it to
@@ -25,6 +26,9 @@ def pull(settings: Settings, name: str | None) -> None:
     configure_logs(level=settings.log_level, style="auto")
     chosen = settings.model_copy(update={"model": name}) if name else settings
     package = prepare_model(chosen, refresh=True)
+    if folder:
+        click.echo(str(package.tokenizer.parent))
+        return
     made = "exported" if package.is_new else "already exported"
     click.echo(
         f"{package.spec.name}: {package.spec.hidden_size} dimensions, {package.spec.max_tokens} tokens, "

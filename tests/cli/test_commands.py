@@ -90,6 +90,7 @@ def test_pull_prepares_a_folder(model: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "model: 32 dimensions, 24 tokens, exported" in done.output
     assert "already exported" in invoke("model", "pull", str(model)).output
+    assert invoke("model", "pull", str(model), "--folder").stdout.strip() == str(model)
 
 
 def test_errors_are_printed_without_a_trace(

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -92,6 +93,18 @@ def test_openai_python(server: Server) -> None:
         "dimensions",
     )
     assert found["refused"] == "invalid_api_key"
+
+
+def test_the_readmes_example(server: Server, tmp_path: Path) -> None:
+    """As it stands there, but for the address and the key."""
+    readme = (HERE.parent.parent / "README.md").read_text()
+    match = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert match is not None
+    code = match[1].replace("http://127.0.0.1:8080", server.url).replace('"any"', repr(KEY))
+    script = tmp_path / "example.py"
+    script.write_text(code)
+    done = subprocess.run([clients_python(), script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["128", "6"]
 
 
 def test_openai_node(server: Server) -> None:

@@ -1,0 +1,1 @@
+"""How fast, against whom: peers from PyPI, the same texts, interleaved rounds, ratios."""

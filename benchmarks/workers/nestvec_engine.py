@@ -1,0 +1,50 @@
+"""Our engine in process: `EmbeddingService`, tokenising included."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent.parent)]
+
+from protocol import serve
+
+from app import __version__
+from app.engine.types import EmbedCall, NullObserver, Priority, Truncation
+from app.logs import configure_logs
+from app.main import build_engine
+from app.settings import load_settings
+
+CHUNK = 2048  # inputs a call, as the API allows
+
+
+def main() -> None:
+    """One engine for each setting asked for, made once."""
+    configure_logs(level="warning", style="json")
+    loop = asyncio.new_event_loop()
+    engines: dict[int, Any] = {}
+
+    async def embed(service: Any, texts: Sequence[str]) -> Any:
+        parts = [texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK)]
+        calls = (
+            service.embed(EmbedCall(p, truncate=Truncation.END, priority=Priority.BULK))
+            for p in parts
+        )
+        return [row for answer in await asyncio.gather(*calls) for row in answer.vectors]
+
+    def encode(texts: Sequence[str], setting: dict[str, Any]) -> Any:
+        budget = setting["budget"]
+        if budget not in engines:
+            flags = {"offline": True, "max_batch_tokens": budget, "max_batch_ms": 60_000}
+            engines[budget] = build_engine(
+                load_settings({**flags, "max_tokens_per_request": 10**9}), NullObserver()
+            )
+        return loop.run_until_complete(embed(engines[budget], texts))
+
+    serve({"nestvec": __version__, "onnxruntime": onnxruntime.__version__}, encode)
+
+
+main()
