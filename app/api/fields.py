@@ -128,6 +128,8 @@ def _parse_ids(value: object, index: int | None) -> list[int]:
             param="input",
             input_index=index,
         )
+    if set(map(type, value)) == {int} and min(value) >= 0:
+        return value  # the usual case, without a Python step for each of up to 300,000 ids
     ids = [as_integer(item) for item in value]
     if any(number is None or number < 0 for number in ids):
         raise InputError(

@@ -60,7 +60,8 @@ class TokenDecoder:
         if mode == "reject":
             raise InputError(f"token arrays are not accepted here; {WAY_OUT}", param="input")
         decode = await self._table()
-        return [_decode_ids(decode, ids, index) for index, ids in enumerate(inputs)]
+        # In a thread, since a request may hold 300,000 ids.
+        return await asyncio.to_thread(_decode_all, decode, inputs)
 
     async def _table(self) -> Decode:
         """The decoder, loaded at first use."""
@@ -110,6 +111,10 @@ def _load_table(file: Path | None) -> Decode:
     ranks = load_tiktoken_bpe(str(file), expected_hash=TABLE_SHA256)
     pieces: Mapping[int, bytes] = {rank: piece for piece, rank in ranks.items()}
     return lambda ids: b"".join(pieces[i] for i in ids)
+
+
+def _decode_all(decode: Decode, inputs: Sequence[Sequence[int]]) -> list[str]:
+    return [_decode_ids(decode, ids, index) for index, ids in enumerate(inputs)]
 
 
 def _decode_ids(decode: Decode, ids: Sequence[int], index: int) -> str:

@@ -98,7 +98,7 @@ def test_a_second_signal_stops_at_once(folder: Path, tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         server.process.send_signal(signal.SIGTERM)
-        server.process.wait(20)
+        assert server.process.wait(20) == 0
 
 
 def test_no_text_and_no_key_is_logged(folder: Path, tmp_path: Path) -> None:
