@@ -1,16 +1,15 @@
 """Request bodies: bounded bytes, whatever the content type, to a JSON object."""
 
 import json
-import re
 import zlib
 from typing import Any, Final
 
 import orjson
 from fastapi import Request
 
+from app.engine.tokenizer import replace_lone_surrogates
 from app.errors import BodyTooLargeError, InputError
 
-LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 # zlib's window sizes: 32 adds detection of the gzip or zlib header.
 ANY_HEADER: Final = zlib.MAX_WBITS | 32
 
@@ -58,7 +57,7 @@ def _refuse_constant(name: str) -> None:
 
 def _without_surrogates(value: Any) -> Any:  # noqa: ANN401 - JSON is of any type
     if isinstance(value, str):
-        return LONE_SURROGATE.sub("\ufffd", value)
+        return replace_lone_surrogates(value)
     if isinstance(value, list):
         return [_without_surrogates(item) for item in value]
     if isinstance(value, dict):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from app.engine.tokenizer import replace_lone_surrogates
 from app.errors import FormatError
 
 PARQUET_ROWS: Final = 1024
@@ -131,9 +132,8 @@ def _record(
     if columns.id is not None and columns.id not in row:
         raise FormatError(f"{path}:{where}: no column '{columns.id}'")
     identity = row.get(columns.id or "id")
-    # Lone surrogates, which JSON can spell, have no UTF-8 form.
-    clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return Record(str(number if identity is None else identity), clean, where)
+    name = str(number if identity is None else identity)
+    return Record(replace_lone_surrogates(name), replace_lone_surrogates(text), where)
 
 
 def import_parquet() -> Any:  # noqa: ANN401 - pyarrow has no types

@@ -4,6 +4,7 @@ The library's own truncation is state of the shared tokenizer object, while each
 is switched off and ids are cut here, around the special tokens, with the same result.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from app.errors import FormatError, InputError, InputTooLongError
 # No tokenizer in use makes one token of more characters than this on average, so a longer text is too long
 # for certain, or may be cut before tokenising: 10 MB otherwise costs seconds (TEI has the same factor).
 MAX_CHARS_PER_TOKEN: Final = 250
+LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,11 @@ class Tokenizer:
             else ids[self._lead : stop - over]
         )
         return Encoded(np.concatenate([ids[: self._lead], kept, ids[stop:]]), is_truncated=True)
+
+
+def replace_lone_surrogates(text: str) -> str:
+    """Text with U+FFFD in place of lone surrogates, which JSON can spell and no tokenizer or file can take."""
+    return LONE_SURROGATE.sub("\ufffd", text)
 
 
 def _cut_chars(text: str, most: int, truncate: Truncation) -> str:

@@ -26,9 +26,14 @@ def test_txt_is_a_text_a_line(tmp_path: Path) -> None:
 def test_jsonl_is_an_object_or_a_string_a_line(tmp_path: Path) -> None:
     """With ids where it has them; lone surrogates are mended."""
     path = tmp_path / "in.jsonl"
-    lines = [{"id": "x", "text": "one"}, "two", {"id": 7, "text": "three"}, {"text": "\ud800"}]
+    lines = [
+        {"id": "x", "text": "one"},
+        "two",
+        {"id": 7, "text": "three"},
+        {"id": "\udc00", "text": "\ud800"},
+    ]
     path.write_text("\n\n".join(json.dumps(line) for line in lines))
-    assert texts(path) == [("x", "one"), ("1", "two"), ("7", "three"), ("3", "\ufffd")]
+    assert texts(path) == [("x", "one"), ("1", "two"), ("7", "three"), ("\ufffd", "\ufffd")]
 
 
 def test_csv_has_a_header(tmp_path: Path) -> None:
