@@ -71,9 +71,9 @@ class FairQueue:
 
     def take(self, place: Place) -> Entry:
         """Remove an entry to run it: virtual time moves on to where it started."""
-        entry = self.remove(place)
-        self._virtual_tokens = max(self._virtual_tokens, place[0] - entry.item.tokens)
-        return entry
+        started_at = place[0] - self._entries[place].item.tokens
+        self._virtual_tokens = max(self._virtual_tokens, started_at)
+        return self.remove(place)
 
     def remove(self, place: Place) -> Entry:
         """Remove an entry that will not run."""
