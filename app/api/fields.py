@@ -1,6 +1,6 @@
 """Reads fields of a parsed body: null is absent, integral floats are integers, booleans and strings are not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from app.errors import InputError
@@ -67,12 +67,12 @@ def choice_field(body: Body, name: str, choices: Sequence[str]) -> str | None:
     return value
 
 
-def parse_inputs(value: object, *, max_inputs: int) -> tuple[Inputs, bool]:
+def parse_inputs(value: object, *, check_count: Callable[[int], None]) -> tuple[Inputs, bool]:
     """Read OpenAI's `input`: text, texts, token ids, or several arrays of token ids.
 
     Args:
         value: As parsed from JSON.
-        max_inputs: Checked first, so that a million items cost nothing.
+        check_count: Raises for too many inputs; asked first, so that a million items cost nothing.
 
     Returns:
         The inputs, and whether they were given as a list of inputs (a lone text or id array is one input).
@@ -92,15 +92,12 @@ def parse_inputs(value: object, *, max_inputs: int) -> tuple[Inputs, bool]:
         )
     if not value:
         raise InputError("'input' must not be an empty list", param="input")
-    if all(type(item) is str for item in value) and len(value) <= max_inputs:
-        return value, True
     first = value[0]
     if as_integer(first) is not None:
         return [_parse_ids(value, None)], False
-    if len(value) > max_inputs:
-        raise InputError(
-            f"'input' has {len(value)} items; a request takes at most {max_inputs}", param="input"
-        )
+    check_count(len(value))
+    if all(type(item) is str for item in value):
+        return value, True
     if isinstance(first, list):
         return [_parse_ids(item, index) for index, item in enumerate(value)], True
     wrong = next(index for index, item in enumerate(value) if not isinstance(item, str))

@@ -86,9 +86,9 @@ async def create_embeddings(request: Request) -> Response:
     check_fields(body, FIELDS, state)
     # The model first: an unknown one is the more helpful answer than a fault in the input.
     model = text_field(body, "model") or ""
-    served = state.service.models.resolve(model)
+    state.service.models.resolve(model)
     as_base64 = choice_field(body, "encoding_format", ("float", "base64")) == "base64"
-    inputs, is_list = parse_inputs(body.get("input"), max_inputs=state.service.limits.max_inputs)
+    inputs, is_list = parse_inputs(body.get("input"), check_count=state.service.check_count)
     try:
         call = parse_call(body, await decode_tokens(request, state, inputs))
         call = call_with_context(call, request, state, key_id=key_id)
@@ -100,7 +100,7 @@ async def create_embeddings(request: Request) -> Response:
     note_facts(
         request,
         dialect="openai",
-        model=served.spec.name,
+        model=result.model,
         key_id=key_id,
         inputs=len(inputs),
         tokens=sum(result.input_tokens),

@@ -141,6 +141,18 @@ class EmbeddingService:
             timings=timings,
         )
 
+    def check_count(self, inputs: int) -> None:
+        """Refuse more inputs than a call may have; for callers that would rather know before parsing them.
+
+        Raises:
+            RequestTooLargeError: There are more.
+        """
+        if inputs > self.limits.max_inputs:
+            raise RequestTooLargeError(
+                f"a request takes at most {self.limits.max_inputs} inputs, got {inputs}",
+                param="input",
+            )
+
     def close(self) -> None:
         """Stop the models' workers and the front's threads."""
         for model in self.models.all():
@@ -151,11 +163,7 @@ class EmbeddingService:
         """Refuse what can be refused before tokenising."""
         if not call.inputs:
             raise InputError("'input' must hold at least one input", param="input")
-        if len(call.inputs) > self.limits.max_inputs:
-            raise RequestTooLargeError(
-                f"a request takes at most {self.limits.max_inputs} inputs, got {len(call.inputs)}",
-                param="input",
-            )
+        self.check_count(len(call.inputs))
         if not self.limits.allows_empty:
             for index, given in enumerate(call.inputs):
                 if not given:

@@ -146,6 +146,7 @@ async def test_a_million_items_are_refused_at_once(make_api: MakeApi) -> None:
     for items in (["a"] * 1_000_000, [[1]] * 1_000_000):
         answer = await api.embed({"input": items})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input")
+        assert answer.json()["error"]["code"] == "request_too_large"
     assert api.served.backend.batches == []
 
 
