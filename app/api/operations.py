@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from prometheus_client.exposition import choose_encoder
 
 from app import __version__
-from app.api.state import Phase, api_state
+from app.api.state import RETRY_AFTER_LOADING_S, Phase, api_state
 from app.errors import NotReadyError
 
 router = APIRouter(tags=["operations"])
@@ -38,7 +38,8 @@ async def ready(request: Request) -> Response:
     """Answer 200 once probes and warm-up have passed, and until draining begins; else 503."""
     state = api_state(request)
     status = 200 if state.phase is Phase.READY else 503
-    headers = {} if status == 200 else {"retry-after": "5"}  # noqa: PLR2004 - the line above
+    later = {"retry-after": str(round(RETRY_AFTER_LOADING_S))}
+    headers = {} if state.phase is Phase.READY else later
     body = orjson.dumps({"status": state.phase})
     return Response(body, status, headers, media_type="application/json")
 

@@ -22,9 +22,9 @@ def collate(items: Sequence[Item], layout: Layout) -> Batch:
 
     Returns:
         Packed arrays: `ids` (T,), `positions` (T,), `gather` (B, S) into 0 … T-1 (padding points at token 0),
-        `scatter` (T,) into 0 … B*S-1, `lengths` (B,), `has_equal_lengths`
-        (), bool; int32 as the contrib attention wants lengths, int64 for
-        indices. Padded arrays: `input_ids`, `attention_mask`, `token_type_ids`, each (B, S), int64.
+        `scatter` (T,) into 0 … B*S-1, `lengths` (B,), `has_equal_lengths` (), bool; int32 as the contrib
+        attention wants lengths, int64 for indices.
+        Padded arrays: `input_ids`, `attention_mask`, `token_type_ids`, each (B, S), int64.
     """
     lengths = np.fromiter((item.tokens for item in items), np.int64, len(items))
     flat = np.concatenate([item.ids for item in items]).astype(np.int64)

@@ -3,8 +3,10 @@
 Workers pull: each takes the next micro-batch from the scheduler the moment it is free, so a busy event loop
 never leaves the device idle. One more worker, the express, runs interactive batches while the others are all
 busy and bulk holds some of them: on purpose one thread more than cores, so that a query need not wait behind a
-bulk batch. A failing batch is split until the culprit stands alone; neighbours get their
-vectors. Every future resolves, also on failure, cancellation and close.
+bulk batch.
+
+A failing batch is split until the culprit stands alone; neighbours get their vectors. Every future resolves,
+also on failure, cancellation and close.
 """
 
 import asyncio
@@ -18,16 +20,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.engine.backend import Backend
-from app.engine.collate import collate
 from app.engine.cost_model import OnlineCostModel
 from app.engine.fair_queue import Entry
+from app.engine.forward import raw_vectors
 from app.engine.pending import PendingCall, RawVectors, as_item_error
-from app.engine.pooling import pool
 from app.engine.postprocess import degenerate_rows
 from app.engine.scheduler import Micro, Scheduler
 from app.engine.types import BatchStats, FloatArray, Item, Observer, Priority
 from app.errors import (
-    BackendError,
     DeadlineError,
     DegenerateVectorError,
     NestvecError,
@@ -237,7 +237,7 @@ class EngineCore:
         started = self.clock()
         items = [entry.item for entry in entries]
         try:
-            vectors = self._vectors(items)
+            vectors = raw_vectors(self.backend, items, self.options.pooling)
         except Exception as error:  # noqa: BLE001 - a batch loop must outlive whatever a batch does
             self._report_batch(entries, started, "error")
             if len(entries) > 1:
@@ -249,18 +249,6 @@ class EngineCore:
             return
         self._report_batch(entries, started, "ok")
         self._deliver(entries, vectors, started)
-
-    def _vectors(self, items: Sequence[Item]) -> FloatArray:
-        """Collate, run and pool; (B, H)."""
-        batch = collate(items, self.backend.layout)
-        raw = self.backend.run(batch)
-        pooled = raw.pooled
-        if raw.hidden is not None:
-            skip = np.fromiter((item.skip_tokens for item in items), np.int64, len(items))
-            pooled = pool(self.options.pooling, raw.hidden, batch.offsets, skip)
-        if pooled is None or pooled.shape != (len(items), self.backend.hidden_size):
-            raise BackendError("the backend returned another number of vectors than it was given")
-        return pooled
 
     def _report_batch(self, entries: Sequence[Entry], started: float, outcome: str) -> None:
         took = self.clock() - started

@@ -29,10 +29,7 @@ TOKEN_OUTPUTS: Final = ("hidden", "last_hidden_state", "token_embeddings")
 POOLED_OUTPUTS: Final = ("pooled", "sentence_embedding")
 # What collation can feed; a graph that needs more is refused at start, not at the first request.
 KNOWN_INPUTS: Final = {
-    Layout.PACKED: {
-        *("ids", "positions", "gather", "scatter", "lengths"),
-        "has_equal_lengths",
-    },
+    Layout.PACKED: {"ids", "positions", "gather", "scatter", "lengths", "has_equal_lengths"},
     Layout.PADDED: {"input_ids", "attention_mask", "token_type_ids"},
 }
 

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.backend import Backend
-from app.engine.collate import collate
-from app.engine.pooling import pool
+from app.engine.forward import raw_vectors
 from app.engine.postprocess import finish
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Item, Truncation
@@ -52,15 +51,12 @@ def compute_vectors(
         ProbeError: The graph cannot be run on them.
     """
     encoded = tokenizer.encode_texts(texts, truncate=Truncation.END)
-    batch = collate([Item(ids=e.ids) for e in encoded], backend.layout)
     try:
-        raw = backend.run(batch)
+        pooled = raw_vectors(backend, [Item(ids=e.ids) for e in encoded], pooling)
     except BackendError as error:
-        raise ProbeError(f"the graph fails on the probe texts: {error.__cause__}") from error
-    skip = np.zeros(len(texts), np.int64)
-    pooled = raw.pooled if raw.hidden is None else pool(pooling, raw.hidden, batch.offsets, skip)
-    if pooled is None:
-        raise ProbeError("the backend returned neither token states nor vectors")
+        raise ProbeError(
+            f"the graph fails on the probe texts: {error.__cause__ or error}"
+        ) from error
     return finish(pooled, dimensions=None, normalize=True)
 
 

@@ -42,6 +42,13 @@ def items(
     ]
 
 
+def fill(scheduler: Scheduler, arrivals: list[list[int]]) -> list[tuple[int, int]]:
+    """Queue calls of these lengths; gives all (call, position) pairs in order of arrival."""
+    for call_id, lengths in enumerate(arrivals):
+        scheduler.add(call_id, items(lengths), 0.0)
+    return [(c, p) for c, lengths in enumerate(arrivals) for p in range(len(lengths))]
+
+
 def drain(scheduler: Scheduler) -> list[list[tuple[int, int]]]:
     """All batches as (call, position) pairs."""
     batches = []
@@ -80,10 +87,7 @@ def test_no_batch_is_over_the_budget_unless_one_item_is(arrivals: list[list[int]
 def test_the_oldest_item_always_leaves_next(arrivals: list[list[int]], lookahead: int) -> None:
     """Nothing starves: sorting by length never makes the oldest wait."""
     scheduler = make(lookahead)
-    waiting: list[tuple[int, int]] = []
-    for call_id, lengths in enumerate(arrivals):
-        scheduler.add(call_id, items(lengths), 0.0)
-        waiting += [(call_id, position) for position in range(len(lengths))]
+    waiting = fill(scheduler, arrivals)
     for batch in drain(scheduler):
         assert waiting[0] in batch
         waiting = [pair for pair in waiting if pair not in batch]
@@ -93,10 +97,7 @@ def test_the_oldest_item_always_leaves_next(arrivals: list[list[int]], lookahead
 def test_order_holds_outside_the_window(arrivals: list[list[int]], lookahead: int) -> None:
     """An item never overtakes more than the window allows."""
     scheduler = make(lookahead)
-    waiting: list[tuple[int, int]] = []
-    for call_id, lengths in enumerate(arrivals):
-        scheduler.add(call_id, items(lengths), 0.0)
-        waiting += [(call_id, position) for position in range(len(lengths))]
+    waiting = fill(scheduler, arrivals)
     for batch in drain(scheduler):
         assert set(batch) <= set(waiting[:lookahead])
         waiting = [pair for pair in waiting if pair not in batch]
