@@ -10,7 +10,7 @@ CLIENTS := .venv-clients
 STAMPS := $(VENV)/.stamps
 DATA ?= ../shared/data
 PIP := -m pip install --quiet --disable-pip-version-check --no-input
-# Which lock the server runs on: cpu, or gpu on a CUDA host (make serve EXTRA=gpu).
+# Which lock the server runs on: cpu, openvino (cpu with bf16), or gpu on a CUDA host (make serve EXTRA=gpu).
 EXTRA ?= cpu
 
 .PHONY: help setup serve test test-quick test-load lint fmt types imports check quality bench golden docs lock clients image compose-check clean
@@ -103,8 +103,11 @@ lock: $(STAMPS)/dev ## Resolve all locks anew
 			-o requirements/$$extra.txt pyproject.toml requirements/build.in \
 			--extra $$extra --extra cl100k --extra parquet $(ARGS) || exit 1; done
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		-o requirements/openvino.txt pyproject.toml requirements/build.in \
+		--extra cpu --extra openvino --extra cl100k --extra parquet -c requirements/cpu.txt $(ARGS)
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		-o requirements/dev.txt pyproject.toml requirements/build.in requirements/dev.in \
-		--extra cpu --extra cl100k --extra parquet --extra quality -c requirements/cpu.txt $(ARGS)
+		--extra cpu --extra openvino --extra cl100k --extra parquet --extra quality -c requirements/cpu.txt $(ARGS)
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		-o requirements/clients.txt requirements/clients.in $(ARGS)
 

@@ -174,6 +174,10 @@ class ProbeError(ModelError):
     """The graph's vectors differ from the stored ones."""
 
 
+class QualityError(ModelError):
+    """A coarser precision moves this model's vectors too far."""
+
+
 class ConfigError(NestvecError):
     """Settings are wrong.
 

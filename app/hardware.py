@@ -1,11 +1,41 @@
-"""What this process may use of its machine."""
+"""What this process may use of its machine, and what machine it is."""
 
 import math
 import os
+import platform
 from pathlib import Path
 from typing import Final
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
+CPUINFO: Final = Path("/proc/cpuinfo")
+L2_CACHE: Final = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+# Units that decide which kernels run and how fast.
+VECTOR_UNITS: Final = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
+
+
+def cpu_model(cpuinfo: Path = CPUINFO) -> str:
+    """The processor's name, family, model, and the vector units that matter."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    pairs = (line.split(":", 1) for line in reversed(lines) if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in pairs}
+    flags = set(fields.get("flags", "").split())
+    units = " ".join(unit for unit in VECTOR_UNITS if unit in flags)
+    name = fields.get("model name", platform.machine())
+    return (
+        f"{name}, family {fields.get('cpu family', '?')} model {fields.get('model', '?')}, {units}"
+    )
+
+
+def l2_cache_bytes(size: Path = L2_CACHE) -> int | None:
+    """L2 cache of one core; None where the system does not say."""
+    try:
+        text = size.read_text().strip()
+        return int(text.removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        return None
 
 
 def usable_cpus(cgroups: Path = CGROUPS) -> int:

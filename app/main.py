@@ -1,6 +1,7 @@
 """Composition root: settings to objects to the ASGI application. The only place that wires."""
 
 import asyncio
+import contextlib
 import dataclasses
 import threading
 import time
@@ -28,13 +29,18 @@ from app.engine.service import EmbeddingService, ServiceLimits
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import Layout, Observer, Truncation
 from app.errors import NestvecError
-from app.hardware import usable_cpus
+from app.export.architectures import GRAPH_VERSION
+from app.hardware import cpu_model, l2_cache_bytes, usable_cpus
 from app.logs import get_logger
 from app.metrics import Metrics
+from app.packages.precision import BuildOptions, Precision
 from app.packages.prepare import Package, prepare
 from app.packages.probes import PROBE_TEXTS, check_probes, compute_vectors
 from app.packages.sources import SourceOptions
+from app.packages.tuned import Tuned, built_in, read_tuned
 from app.settings import Settings
+from app.tuning.report import TuningReport
+from app.tuning.run import TuningRun, backend_options
 
 log = get_logger(__name__)
 
@@ -46,7 +52,8 @@ OPENAI_NAMES: Final = (
 PACKAGE_CARDS: Final = Path(__file__).parent / "cards"  # in an installed wheel
 CHECKOUT_CARDS: Final = Path(__file__).parent.parent / "models"
 Load = Callable[[Settings, Observer], EmbeddingService]
-GPU_WORKERS: Final = 2  # one batch computes while the next is collated
+GPU_WORKERS: Final = 2
+GPU_BATCH_TOKENS: Final = 8192
 
 
 def source_options(settings: Settings) -> SourceOptions:
@@ -60,8 +67,22 @@ def source_options(settings: Settings) -> SourceOptions:
     )
 
 
+def build_options(settings: Settings) -> BuildOptions:
+    """Which artefact the settings ask for."""
+    asked = settings.precision
+    return BuildOptions(
+        precision=Precision.FP32 if asked == "auto" else Precision(asked),
+        calibration=settings.calibration_file,
+        halves_weights=settings.weight_storage == "fp16",
+    )
+
+
 def open_backend(path: Path, layout: Layout, options: BackendOptions) -> Backend:
-    """The one place that names the onnxruntime backend; imported late, as `--help` has no use for it."""
+    """The one place that names backends; imported late, as `--help` has no use for them."""
+    if options.computes_bf16:
+        from app.engine.openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend(path, layout, options)
     from app.engine.onnx_backend import OnnxBackend
 
     return OnnxBackend(path, layout, options)
@@ -77,9 +98,62 @@ def prepare_model(settings: Settings, *, refresh: bool = False) -> Package:
         settings.model,
         source_options(settings),
         open_backend,
+        wanted=build_options(settings),
         max_tokens=settings.max_input_tokens,
         refresh=refresh,
     )
+
+
+def machine() -> str:
+    """What tuning holds for: CPU, usable cores, and versions."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = []
+    for name in ("onnxruntime", "onnxruntime-gpu", "openvino"):
+        with contextlib.suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    cpus = usable_cpus()
+    return f"{cpu_model()}; {cpus} CPUs; graph {GRAPH_VERSION}; {', '.join(found)}"
+
+
+def execution(settings: Settings, package: Package) -> Tuned:
+    """How to run: as set, else as tuned on such a machine, else as built in."""
+    tuned = read_tuned(package.artefact, machine()) or built_in(usable_cpus(), l2_cache_bytes())
+    plain = settings.plain_attention_tokens
+    return Tuned(
+        max_batch_tokens=settings.max_batch_tokens or tuned.max_batch_tokens,
+        worker_threads=settings.worker_threads or tuned.worker_threads,
+        intra_op_threads=settings.intra_op_threads or tuned.intra_op_threads,
+        plain_attention_tokens=tuned.plain_attention_tokens if plain is None else plain,
+    )
+
+
+def tune_model(settings: Settings, *, limit_s: float, compares: bool) -> TuningReport:
+    """Find how the model of the settings runs fastest on this machine, and keep it.
+
+    Args:
+        settings: Model and precision.
+        limit_s: Time for the search.
+        compares: Whether to export and time the other precisions too.
+
+    Raises:
+        ModelError: The model cannot be run, or the cache not be written.
+    """
+    package = prepare_model(settings)
+    cpus = usable_cpus()
+    run = TuningRun(
+        package=package,
+        prepare=lambda precision: prepare_model(
+            settings.model_copy(update={"precision": precision.value})
+        ),
+        open_backend=open_backend,
+        machine=machine(),
+        start=built_in(cpus, l2_cache_bytes()),
+        cpus=cpus,
+        limit_s=limit_s,
+        clock=time.perf_counter,
+    )
+    return run.run(list(Precision) if compares else [])
 
 
 def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
@@ -90,14 +164,13 @@ def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
     """
     started = time.monotonic()
     package = prepare_model(settings)
-    options = BackendOptions(
-        provider=settings.provider,
-        device_id=settings.device_id,
-        intra_op_threads=settings.intra_op_threads,
+    tuned = execution(settings, package)
+    options = dataclasses.replace(
+        backend_options(package, tuned, provider=settings.provider), device_id=settings.device_id
     )
     backend = open_backend(package.graph, package.layout, options)
     _probe(package, backend)
-    model = _serve(settings, package, backend, observer)
+    model = _serve(settings, package, backend, tuned, observer)
     models = Models(accepts_any=settings.accept_any_model)
     models.add(model)
     service = EmbeddingService(
@@ -182,17 +255,23 @@ def build_app(
 
 
 def _serve(
-    settings: Settings, package: Package, backend: Backend, observer: Observer
+    settings: Settings, package: Package, backend: Backend, tuned: Tuned, observer: Observer
 ) -> ServedModel:
     """Put spec, tokenizer and a running core together."""
     spec = dataclasses.replace(package.spec, name=settings.served_model_name or package.spec.name)
-    on_gpu = backend.provider != "cpu"
+    if backend.provider != "cpu":
+        # Not measured yet on a GPU: enough tokens to fill one, and one batch collates while another computes.
+        tuned = dataclasses.replace(
+            tuned,
+            worker_threads=settings.worker_threads or GPU_WORKERS,
+            max_batch_tokens=settings.max_batch_tokens or GPU_BATCH_TOKENS,
+        )
     core = EngineCore(
         model=spec.name,
         backend=backend,
         options=CoreOptions(
-            workers=settings.worker_threads or (GPU_WORKERS if on_gpu else usable_cpus()),
-            max_batch_tokens=settings.max_batch_tokens,
+            workers=tuned.worker_threads,
+            max_batch_tokens=tuned.max_batch_tokens,
             lookahead_items=settings.lookahead_items,
             max_queue_tokens=settings.max_queue_tokens,
             max_batch_s=settings.max_batch_ms / 1000,
@@ -229,9 +308,9 @@ def _probe(package: Package, backend: Backend) -> None:
     tokenizer = _tokenizer(package, package.native_max_tokens)
     pooling = package.spec.pooling
     together = compute_vectors(backend, tokenizer, pooling, PROBE_TEXTS)
-    check_probes(together, package.probes, backend.provider)
+    check_probes(together, package.probes, backend.provider, package.build)
     alone = [compute_vectors(backend, tokenizer, pooling, [text]) for text in PROBE_TEXTS]
-    check_probes(np.concatenate(alone), package.probes, backend.provider)
+    check_probes(np.concatenate(alone), package.probes, backend.provider, package.build)
 
 
 async def _load(settings: Settings, state: ApiState, load: Load) -> None:

@@ -87,7 +87,15 @@ class Settings(BaseSettings):
         "auto", description="Execution provider; auto takes CUDA where present."
     )
     max_batch_tokens: int = Field(
-        512, ge=1, le=1_000_000, description="Token budget of one micro-batch."
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Token budget of one micro-batch; 0: as tuned, else 256 or 512 by the CPU's L2 cache.",
+    )
+    precision: Literal["auto", "fp32", "int8", "int8-accurate", "bf16"] = Field(
+        "auto",
+        description="Arithmetic of the model: auto is fp32; int8 is fastest on CPU; int8-accurate is closer to fp32; "
+        "bf16 needs nestvec[openvino] and a CPU with AVX512_BF16 or AMX.",
     )
     truncate: Literal["error", "end", "start"] = Field(
         "error",
@@ -115,11 +123,32 @@ class Settings(BaseSettings):
         None, ge=3, description="Take fewer tokens an input than the model could."
     )
 
+    calibration_file: UserPath | None = Field(
+        None,
+        description="Texts, one a line, that set the ranges of the int8 precisions, instead of the bundled ones.",
+    )
+    weight_storage: Literal["fp32", "fp16"] = Field(
+        "fp32",
+        description="How exported weights are stored: fp16 halves them on disk; they are computed with as fp32.",
+    )
+
     device_id: int = Field(0, ge=0, description="CUDA device.")
     worker_threads: int = Field(
-        0, ge=0, le=1024, description="Threads that run batches; 0: one a CPU, or 2 for a GPU."
+        0,
+        ge=0,
+        le=1024,
+        description="Threads that run batches; 0: as tuned, else one a CPU, or 2 for a GPU.",
     )
-    intra_op_threads: int = Field(1, ge=1, le=1024, description="Threads inside one batch.")
+    intra_op_threads: int = Field(
+        0, ge=0, le=1024, description="Threads inside one batch; 0: as tuned, else 1."
+    )
+    plain_attention_tokens: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="Rows of several lengths up to this many tokens take plain attention instead of the contrib "
+        "kernel; default: as tuned, else 128.",
+    )
     front_threads: int = Field(
         0, ge=0, le=1024, description="Threads that tokenise and encode; 0: one a CPU."
     )

@@ -39,6 +39,7 @@ UNBOUNDED = (
 @click.option("--with-text", is_flag=True, help="Keep the texts beside the vectors.")
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "provider", "device_id"),
+    *("precision", "calibration_file", "weight_storage"),
     *("max_batch_tokens", "worker_threads", "front_threads", "log_level"),
 )
 def command(  # noqa: PLR0913 - one argument a flag, as click passes them

@@ -16,7 +16,10 @@ from app.settings import Settings
 
 @click.command("export")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@settings_flags("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level")
+@settings_flags(
+    *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
+    *("precision", "calibration_file", "weight_storage"),
+)
 def command(settings: Settings, folder: Path) -> None:
     """Write the model's ONNX graph, weights, tokenizer and probes to FOLDER.
 

@@ -16,7 +16,10 @@ def command() -> None:
 @command.command("pull")
 @click.argument("name", required=False)
 @click.option("--folder", is_flag=True, help="Print nothing but the folder of the model's files.")
-@settings_flags("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level")
+@settings_flags(
+    *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
+    *("precision", "calibration_file", "weight_storage"),
+)
 def pull(settings: Settings, *, name: str | None, folder: bool) -> None:
     """Fetch and export a model, so that `nestvec serve` needs no network.
 

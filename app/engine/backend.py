@@ -66,11 +66,18 @@ class BackendOptions:
     Attributes:
         provider: "auto", "cpu" or "cuda".
         intra_op_threads: Threads inside one run; 1 leaves parallelism to the engine's workers.
+        parallel_runs: How many threads will call `run` at once.
+        computes_bf16: Compute in bfloat16, by the runtime that can.
+        plain_attention_tokens: Rows of several lengths up to this many tokens take plain attention, where a graph
+            has both; longer ones the contrib kernel.
     """
 
     provider: str = "auto"
     device_id: int = 0
     intra_op_threads: int = 1
+    parallel_runs: int = 1
+    computes_bf16: bool = False
+    plain_attention_tokens: int = 128
 
 
 BackendFactory = Callable[[Path, Layout, BackendOptions], Backend]

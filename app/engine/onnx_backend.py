@@ -10,6 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from app.engine.backend import BackendOptions, CostModel
+from app.engine.graph_io import SHORT_ROWS, feedable, packed_states, token_output
 from app.engine.types import Batch, FloatArray, Layout, RawOutput
 from app.errors import BackendError, FormatError, ProviderError
 
@@ -25,13 +26,6 @@ CPU_DISABLED_FUSIONS: Final = (
     "BiasGeluFusion",
     "GeluFusion",
 )
-TOKEN_OUTPUTS: Final = ("hidden", "last_hidden_state", "token_embeddings")
-POOLED_OUTPUTS: Final = ("pooled", "sentence_embedding")
-# What collation can feed; a graph that needs more is refused at start, not at the first request.
-KNOWN_INPUTS: Final = {
-    Layout.PACKED: {"ids", "positions", "gather", "scatter", "lengths", "has_equal_lengths"},
-    Layout.PADDED: {"input_ids", "attention_mask", "token_type_ids"},
-}
 
 
 def choose_provider(asked: str, available: Sequence[str]) -> str:
@@ -74,6 +68,7 @@ class OnnxBackend:
 
     def __init__(self, path: Path, layout: Layout, options: BackendOptions) -> None:
         self.layout = layout
+        self._plain_attention_tokens = options.plain_attention_tokens
         chosen = choose_provider(options.provider, ort.get_available_providers())
         self._session = _open(path, chosen, options)
         active = self._session.get_providers()
@@ -84,17 +79,9 @@ class OnnxBackend:
             )
         if chosen != self.provider:
             log.warning("this onnxruntime has CUDA, but it did not start: serving on the CPU")
-        self._inputs = {node.name for node in self._session.get_inputs()}
-        if unknown := self._inputs - KNOWN_INPUTS[layout]:
-            raise FormatError(f"{path}: inputs nothing can feed: {', '.join(sorted(unknown))}")
+        self._inputs = feedable(path, layout, [node.name for node in self._session.get_inputs()])
         outputs = {node.name: node for node in self._session.get_outputs()}
-        names = [n for n in (*TOKEN_OUTPUTS, *POOLED_OUTPUTS) if n in outputs]
-        if not names:
-            raise FormatError(
-                f"{path}: no output named {', '.join((*TOKEN_OUTPUTS, *POOLED_OUTPUTS))}; "
-                f"it has {', '.join(outputs)}"
-            )
-        self._output = names[0]
+        self._output = token_output(path, list(outputs))
         width = outputs[self._output].shape[-1]
         if not isinstance(width, int):
             raise FormatError(f"{path}: the last axis of output '{self._output}' has no fixed size")
@@ -112,17 +99,14 @@ class OnnxBackend:
             BackendError: onnxruntime failed.
         """
         feeds = {name: array for name, array in batch.arrays.items() if name in self._inputs}
+        if SHORT_ROWS in self._inputs:
+            feeds[SHORT_ROWS] = np.asarray(batch.lengths.max() <= self._plain_attention_tokens)
         try:
             output: FloatArray = self._session.run([self._output], feeds)[0]
         except Exception as error:
             # onnxruntime raises a family of unrelated exceptions; none of their texts may reach a caller.
             raise BackendError("onnxruntime failed on this batch") from error
-        if self._output in POOLED_OUTPUTS:
-            return RawOutput(pooled=output.astype(np.float32, copy=False))
-        hidden = output
-        if batch.layout is Layout.PADDED:
-            hidden = output[batch.arrays["attention_mask"].astype(bool)]
-        return RawOutput(hidden=hidden.astype(np.float32, copy=False))
+        return packed_states(batch, self._output, output.astype(np.float32, copy=False))
 
     def close(self) -> None:
         """Free the session."""

@@ -1,34 +1,120 @@
 """Which families the exporter knows: `model_type` of config.json to the function that builds its graph."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
+from app.export.arithmetic import Arithmetic, Float32, Observed
+from app.export.attention import AttentionRoutes
 from app.export.bert import build_bert
+from app.export.blocks import Encoder
 from app.export.graph import GraphBuilder
+from app.export.inputs import PackedInputs, packed_inputs, padded_inputs, unpacked
 from app.export.weights import Weights
 
-Build = Callable[[Mapping[str, Any], Weights], GraphBuilder]
+Build = Callable[[GraphBuilder, Mapping[str, Any], Weights, PackedInputs, Arithmetic], Encoder]
 
 ARCHITECTURES: Final[Mapping[str, Build]] = {
     "bert": build_bert,
 }
 
 # Part of every fingerprint: raise it when an exported graph's vectors may change.
-GRAPH_VERSION: Final = 2
+GRAPH_VERSION: Final = 3
 
 
-def export_graph(folder: Path, config: Mapping[str, Any], path: Path) -> None:
-    """Write a folder's packed graph.
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to make a graph of an architecture.
+
+    Attributes:
+        arithmetic: How linear layers compute.
+        routes: The ways through attention.
+        halves_weights: Store weights as float16, compute in float32.
+    """
+
+    arithmetic: Arithmetic = field(default_factory=Float32)
+    routes: AttentionRoutes = AttentionRoutes.BY_LENGTH
+    halves_weights: bool = False
+
+
+def export_graph(
+    folder: Path, config: Mapping[str, Any], path: Path, recipe: Recipe | None = None
+) -> None:
+    """Write a folder's packed graph: ids (T,) to token states `hidden` (T, H).
 
     Args:
         folder: Holds the safetensors.
         config: Its config.json; `model_type` must be in `ARCHITECTURES`.
         path: Where the graph goes; its weights go beside it.
+        recipe: How; float32 for onnxruntime by default.
 
     Raises:
         FormatError: Configuration and weights do not fit.
         OSError: The disk is full or read-only.
     """
+    chosen = recipe or Recipe()
+    graph = GraphBuilder(config["model_type"], halves_weights=chosen.halves_weights)
+    inputs = packed_inputs(
+        graph,
+        asks_equal=chosen.routes is not AttentionRoutes.PORTABLE,
+        asks_short=chosen.routes is AttentionRoutes.BY_LENGTH,
+    )
+    encoder = _build(graph, folder, config, inputs, chosen.arithmetic)
+    graph.output(encoder.states[-1], "hidden", ("T", encoder.hidden_size))
+    graph.save(path)
+
+
+def export_padded_graph(folder: Path, config: Mapping[str, Any], path: Path) -> None:
+    """Write a graph for other programs, standard ONNX, that packs and unpacks by itself.
+
+    It takes `input_ids`, `attention_mask`, `token_type_ids`, each (B, S), int64, and gives `last_hidden_state`
+    (B, S, H), zeros at padding.
+
+    Raises:
+        FormatError: Configuration and weights do not fit.
+        OSError: The disk is full or read-only.
+    """
+    graph = GraphBuilder(config["model_type"])
+    inputs = padded_inputs(graph)
+    encoder = _build(graph, folder, config, inputs, Float32())
+    states = unpacked(graph, encoder.states[-1], inputs, encoder.hidden_size)
+    graph.output(states, "last_hidden_state", ("B", "S", encoder.hidden_size))
+    graph.save(path)
+
+
+def export_calibration_graph(
+    folder: Path, config: Mapping[str, Any], path: Path
+) -> dict[str, slice]:
+    """Write a graph whose `hidden` (T, C) are the inputs of all linear layers, side by side.
+
+    Returns:
+        Name of the first layer that takes an input → its channels in C.
+
+    Raises:
+        FormatError: Configuration and weights do not fit.
+        OSError: The disk is full or read-only.
+    """
+    graph, observed = GraphBuilder("calibration"), Observed()
+    inputs = packed_inputs(graph, asks_equal=True, asks_short=False)
+    _build(graph, folder, config, inputs, observed)
+    values = [value for value, _ in observed.inputs.values()]
+    ends = list(accumulate(width for _, width in observed.inputs.values()))
+    graph.output(graph.op("Concat", *values, axis=-1), "hidden", ("T", ends[-1]))
+    graph.save(path)
+    return {
+        name: slice(end - width, end)
+        for (name, (_, width)), end in zip(observed.inputs.items(), ends, strict=True)
+    }
+
+
+def _build(
+    graph: GraphBuilder,
+    folder: Path,
+    config: Mapping[str, Any],
+    inputs: PackedInputs,
+    arithmetic: Arithmetic,
+) -> Encoder:
     with Weights(folder) as weights:
-        ARCHITECTURES[config["model_type"]](config, weights).save(path)
+        return ARCHITECTURES[config["model_type"]](graph, config, weights, inputs, arithmetic)

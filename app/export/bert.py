@@ -11,16 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import FormatError
-from app.export.blocks import (
-    Attention,
-    PackedInputs,
-    activation,
-    layer_norm,
-    linear,
-    packed_inputs,
-    self_attention,
-)
+from app.export.arithmetic import Arithmetic, Linear
+from app.export.attention import Attention, self_attention
+from app.export.blocks import Encoder, activation, layer_norm
 from app.export.graph import GraphBuilder
+from app.export.inputs import PackedInputs
 from app.export.weights import Weights, common_prefix
 
 Floats = NDArray[np.float32]
@@ -75,15 +70,14 @@ class _Reader:
     weights: Weights
     prefix: str
 
-    def matrix(self, name: str, rows: int, columns: int) -> Floats:
-        """A torch Linear's (out, in) weight as (in, out)."""
-        return self.weights.get(f"{self.prefix}{name}.weight", (rows, columns)).T
+    def linear(self, name: str, rows: int, columns: int) -> Linear:
+        """A torch Linear, whose weight is (out, in)."""
+        full = f"{self.prefix}{name}"
+        weight = self.weights.get(f"{full}.weight", (rows, columns)).T
+        return Linear(name, weight, self.weights.get(f"{full}.bias", (rows,)))
 
     def table(self, name: str, rows: int, columns: int) -> Floats:
         return self.weights.get(f"{self.prefix}{name}.weight", (rows, columns))
-
-    def bias(self, name: str, size: int) -> Floats:
-        return self.weights.get(f"{self.prefix}{name}.bias", (size,))
 
     def norm(self, name: str, size: int) -> tuple[Floats, Floats]:
         """Scale and bias; checkpoints converted from TensorFlow call them gamma and beta."""
@@ -93,21 +87,25 @@ class _Reader:
         return self.weights.get(full + scale, (size,)), self.weights.get(full + bias, (size,))
 
 
-def build_bert(config: Mapping[str, Any], weights: Weights) -> GraphBuilder:
-    """Build the packed graph: ids (T,) to token states `hidden` (T, H).
+def build_bert(
+    graph: GraphBuilder,
+    config: Mapping[str, Any],
+    weights: Weights,
+    inputs: PackedInputs,
+    arithmetic: Arithmetic,
+) -> Encoder:
+    """Add BERT to a graph: ids (T,) to token states (T, H) after each layer.
 
     Raises:
         FormatError: Configuration and weights do not make a BERT.
     """
     bert = BertConfig.read(config)
     reader = _Reader(weights, common_prefix(weights, WORDS, ("", "bert.", "model.", "encoder.")))
-    graph = GraphBuilder("bert")
-    inputs = packed_inputs(graph)
-    state = _embeddings(graph, reader, bert, inputs)
+    states = [_embeddings(graph, reader, bert, inputs)]
     for number in range(bert.num_hidden_layers):
-        state = _layer(graph, state, reader, bert, f"encoder.layer.{number}", inputs)
-    graph.output(state, "hidden", ("T", bert.hidden_size))
-    return graph
+        block = _Block(graph, reader, bert, f"encoder.layer.{number}", arithmetic)
+        states.append(block.add(states[-1], inputs))
+    return Encoder(tuple(states), bert.hidden_size)
 
 
 def _embeddings(
@@ -125,58 +123,43 @@ def _embeddings(
     return layer_norm(graph, summed, "embeddings.norm", scale, bias, bert.layer_norm_eps)
 
 
-def _layer(
-    graph: GraphBuilder,
-    state: str,
-    reader: _Reader,
-    bert: BertConfig,
-    name: str,
-    inputs: PackedInputs,
-) -> str:
+@dataclass(frozen=True, slots=True)
+class _Block:
     """One post-norm transformer block."""
-    size, inner = bert.hidden_size, bert.intermediate_size
-    own = f"{name}.attention.self"
-    attention = Attention(
-        *(reader.matrix(f"{own}.{part}", size, size) for part in ("query", "key", "value")),
-        *(reader.bias(f"{own}.{part}", size) for part in ("query", "key", "value")),
-    )
-    attended = self_attention(
-        graph, state, own, attention, heads=bert.num_attention_heads, inputs=inputs
-    )
-    state = _project_add_norm(
-        graph,
-        attended,
-        state,
-        reader,
-        f"{name}.attention.output",
-        (size, size, bert.layer_norm_eps),
-    )
-    wide = linear(
-        graph,
-        state,
-        f"{name}.intermediate",
-        reader.matrix(f"{name}.intermediate.dense", inner, size),
-        reader.bias(f"{name}.intermediate.dense", inner),
-    )
-    active = activation(graph, wide, bert.hidden_act)
-    return _project_add_norm(
-        graph, active, state, reader, f"{name}.output", (size, inner, bert.layer_norm_eps)
-    )
 
+    graph: GraphBuilder
+    reader: _Reader
+    bert: BertConfig
+    name: str
+    arithmetic: Arithmetic
 
-def _project_add_norm(
-    graph: GraphBuilder,
-    value: str,
-    residual: str,
-    reader: _Reader,
-    name: str,
-    shape: tuple[int, int, float],
-) -> str:
-    """Output projection, residual, norm; `shape` is (out, in, epsilon)."""
-    rows, columns, epsilon = shape
-    weight, bias = reader.matrix(f"{name}.dense", rows, columns), reader.bias(f"{name}.dense", rows)
-    projected = linear(graph, value, name, weight, bias)
-    scale, shift = reader.norm(f"{name}.LayerNorm", rows)
-    return layer_norm(
-        graph, graph.op("Add", projected, residual), f"{name}.norm", scale, shift, epsilon
-    )
+    def add(self, state: str, inputs: PackedInputs) -> str:
+        """(T, H) to (T, H)."""
+        size, inner = self.bert.hidden_size, self.bert.intermediate_size
+        own = f"{self.name}.attention.self"
+        layers = Attention(
+            query=self.reader.linear(f"{own}.query", size, size),
+            key=self.reader.linear(f"{own}.key", size, size),
+            value=self.reader.linear(f"{own}.value", size, size),
+            output=self.reader.linear(f"{self.name}.attention.output.dense", size, size),
+        )
+        attended = self_attention(
+            self.graph,
+            state,
+            layers,
+            arithmetic=self.arithmetic,
+            heads=self.bert.num_attention_heads,
+            inputs=inputs,
+        )
+        state = self._add_and_norm(attended, state, f"{self.name}.attention.output")
+        widen = self.reader.linear(f"{self.name}.intermediate.dense", inner, size)
+        narrow = self.reader.linear(f"{self.name}.output.dense", size, inner)
+        wide = self.arithmetic.apply(self.graph, state, [widen])[0]
+        active = activation(self.graph, wide, self.bert.hidden_act)
+        projected = self.arithmetic.apply(self.graph, active, [narrow])[0]
+        return self._add_and_norm(projected, state, f"{self.name}.output")
+
+    def _add_and_norm(self, value: str, residual: str, name: str) -> str:
+        scale, bias = self.reader.norm(f"{name}.LayerNorm", self.bert.hidden_size)
+        summed = self.graph.op("Add", value, residual)
+        return layer_norm(self.graph, summed, f"{name}.norm", scale, bias, self.bert.layer_norm_eps)

@@ -14,6 +14,8 @@ IR_VERSION: Final = 10
 OPSET: Final = 20
 MICROSOFT: Final = "com.microsoft"
 WEIGHTS_FILE: Final = "weights.bin"
+LEAST_HALVED: Final = 1024  # elements; scales and biases stay as they are
+HALF_MAX: Final = float(np.finfo(np.float16).max)
 
 DTYPES: Final = {
     "int64": TensorProto.INT64,
@@ -24,15 +26,24 @@ DTYPES: Final = {
 
 
 class GraphBuilder:
-    """Collects nodes and weights; every value is named by the node that makes it."""
+    """Collects nodes and weights; every value is named by the node that makes it.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: Of the graph.
+        halves_weights: Store large float32 weights as float16; they are widened when the graph is opened, so it
+            computes in float32 all the same.
+    """
+
+    def __init__(self, name: str, *, halves_weights: bool = False) -> None:
         self._name = name
+        self._halves_weights = halves_weights
         self._nodes: list[onnx.NodeProto] = []
+        self._casts: list[onnx.NodeProto] = []
         self._weights: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._count = 0
+        self._uses_contrib = False
 
     def input(self, name: str, dtype: str, shape: tuple[str | int, ...]) -> str:
         """Declare a graph input; names in `shape` are symbolic axes."""
@@ -46,13 +57,25 @@ class GraphBuilder:
 
     def weight(self, name: str, array: NDArray[Any]) -> str:
         """Add an initializer; the same name twice is the same weight."""
-        if name not in self._weights:
-            self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        if name in self._weights:
+            return name
+        if self._halves_weights and array.dtype == np.float32 and array.size >= LEAST_HALVED:
+            stored = f"{name}.half"
+            if stored not in self._weights:
+                half = np.clip(array, -HALF_MAX, HALF_MAX).astype(np.float16)
+                self._weights[stored] = numpy_helper.from_array(np.ascontiguousarray(half), stored)
+                widened = helper.make_node(
+                    "Cast", [stored], [name], name=name, to=TensorProto.FLOAT
+                )
+                self._casts.append(widened)
+            return name
+        self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:  # noqa: ANN401 - ONNX attributes are of any type
         """Add a node with one output; returns that value's name."""
         self._count += 1
+        self._uses_contrib = self._uses_contrib or domain == MICROSOFT
         value = f"{kind.lower()}_{self._count}"
         self._nodes.append(
             helper.make_node(kind, list(inputs), [value], name=value, domain=domain, **attributes)
@@ -90,9 +113,15 @@ class GraphBuilder:
             OSError: The disk is full or read-only.
         """
         graph = helper.make_graph(
-            self._nodes, self._name, self._inputs, self._outputs, list(self._weights.values())
+            [*self._casts, *self._nodes],
+            self._name,
+            self._inputs,
+            self._outputs,
+            list(self._weights.values()),
         )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        opsets = [helper.make_opsetid("", OPSET)]
+        if self._uses_contrib:
+            opsets.append(helper.make_opsetid(MICROSOFT, 1))
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         model.producer_name = "nestvec"
         onnx.save_model(

@@ -9,7 +9,9 @@ from typing import Any
 
 from app.errors import ArtefactError
 from app.export.architectures import GRAPH_VERSION
+from app.packages.calibration import calibration_sha256
 from app.packages.derive import Derived
+from app.packages.precision import CALIBRATED, BuildOptions
 
 FINGERPRINT_CHARS = (
     32  # 128 bits: collisions are out of reach, and it fits a header and a folder name
@@ -61,16 +63,21 @@ class HashCache:
         return self._known[key]
 
 
-def space_fingerprint(derived: Derived, hashes: HashCache) -> str:
+def space_fingerprint(
+    derived: Derived, hashes: HashCache, build: BuildOptions | None = None
+) -> str:
     """Name of the embedding space: two models share it only if their vectors may be compared.
 
     Args:
         derived: The folder, understood.
         hashes: For the big files.
+        build: Precision and storage; fp32 by default.
 
     Returns:
         32 hexadecimal digits.
     """
+    chosen = build or BuildOptions()
+    is_calibrated = chosen.precision in CALIBRATED
     content: Mapping[str, Any] = {
         "graph_version": GRAPH_VERSION,
         "layout": derived.layout,
@@ -82,7 +89,9 @@ def space_fingerprint(derived: Derived, hashes: HashCache) -> str:
         "pools_prompt": derived.pools_prompt,
         "prompts": dict(derived.prompts),
         "default_prompt": derived.default_prompt,
-        "precision": "fp32",
+        "precision": chosen.precision,
+        "halves_weights": chosen.halves_weights,
+        "calibration": calibration_sha256(chosen.calibration) if is_calibrated else None,
     }
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_CHARS]

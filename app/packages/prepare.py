@@ -1,20 +1,19 @@
 """From a model's name to everything that serving needs: fetch, derive, export if need be."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.engine.backend import BackendFactory, BackendOptions
+from app.engine.backend import BackendFactory
 from app.engine.registry import ModelSpec
-from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Layout
 from app.errors import FormatError
-from app.export.architectures import export_graph
 from app.packages.artefacts import GRAPH, Artefact, find_artefact, make_artefact
+from app.packages.build import Builder
 from app.packages.card import Card, Published
 from app.packages.derive import Derived, derive
 from app.packages.fingerprint import HashCache, space_fingerprint
-from app.packages.probes import PROBE_TEXTS, check_published, compute_vectors
+from app.packages.precision import BuildOptions, Precision
 from app.packages.sources import Fetched, SourceOptions, fetch
 
 log = logging.getLogger(__name__)
@@ -26,20 +25,26 @@ class Package:
 
     Attributes:
         spec: What serving needs to know.
+        artefact: Folder of what was made for it.
         graph: The ONNX file to open.
         layout: Which inputs it takes.
         tokenizer: Path of tokenizer.json.
         probes: Stored vectors of the probe texts, (P, H), float32.
         native_max_tokens: What the model takes, whatever `spec.max_tokens` allows.
+        build: Precision and storage of the artefact.
+        has_attentions: Whether the graph has more than one attention for a backend to choose from.
         is_new: Whether it was exported just now.
     """
 
     spec: ModelSpec
+    artefact: Path
     graph: Path
     layout: Layout
     tokenizer: Path
     probes: FloatArray
     native_max_tokens: int
+    build: BuildOptions
+    has_attentions: bool = False
     aliases: tuple[str, ...] = ()
     is_new: bool = False
 
@@ -49,6 +54,7 @@ def prepare(
     options: SourceOptions,
     open_backend: BackendFactory,
     *,
+    wanted: BuildOptions | None = None,
     max_tokens: int | None = None,
     refresh: bool = False,
 ) -> Package:
@@ -58,6 +64,7 @@ def prepare(
         model: See `sources.fetch`.
         options: Cache, cards, offline.
         open_backend: Opens a graph, to compute the probes of a new artefact.
+        wanted: Precision and storage; fp32 by default.
         max_tokens: Serve fewer tokens an input than the model takes.
         refresh: Ask the source again.
 
@@ -67,20 +74,27 @@ def prepare(
     fetched = fetch(model, options, refresh=refresh)
     overrides = fetched.card.overrides if fetched.card else {}
     derived = derive(fetched.folder, overrides)
-    space = space_fingerprint(derived, HashCache(options.cache_dir / "hashes.json"))
+    build = wanted or BuildOptions()
+    space = space_fingerprint(derived, HashCache(options.cache_dir / "hashes.json"), build)
     artefact = find_artefact(options.cache_dir, space)
     is_new = artefact is None
     if artefact is None:
-        log.info("exporting %s, once", fetched.name)
-        artefact = make_artefact(
-            options.cache_dir, space, lambda folder: _fill(folder, derived, fetched, open_backend)
-        )
+        log.info("exporting %s in %s, once", fetched.name, build.precision)
+        builder = Builder(derived, _published(fetched.card), build, open_backend)
+        artefact = make_artefact(options.cache_dir, space, builder.fill)
     if max_tokens is not None and max_tokens > derived.max_tokens:
         raise FormatError(
             f"max_input_tokens is {max_tokens}, but {fetched.name} takes at most {derived.max_tokens}"
         )
     return Package(
-        spec=_spec(fetched, derived, space, artefact, max_tokens or derived.max_tokens),
+        spec=replace(
+            _spec(fetched, derived, space, artefact),
+            max_tokens=max_tokens or derived.max_tokens,
+            precision=build.precision,
+        ),
+        build=build,
+        has_attentions=derived.onnx_file is None and build.precision is Precision.FP32,
+        artefact=artefact.folder,
         graph=_graph_path(derived, artefact.folder),
         layout=derived.layout,
         tokenizer=derived.folder / "tokenizer.json",
@@ -95,43 +109,17 @@ def _graph_path(derived: Derived, artefact_folder: Path) -> Path:
     return derived.folder / derived.onnx_file if derived.onnx_file else artefact_folder / GRAPH
 
 
-def _fill(
-    folder: Path, derived: Derived, fetched: Fetched, open_backend: BackendFactory
-) -> FloatArray:
-    """Write the graph; compute the probes with the fp32 CPU graph; compare with published vectors."""
-    if derived.onnx_file is None:
-        export_graph(derived.folder, derived.config, folder / GRAPH)
-    graph = _graph_path(derived, folder)
-    tokenizer = Tokenizer(
-        derived.folder / "tokenizer.json",
-        max_tokens=derived.max_tokens,
-        vocabulary_size=derived.vocabulary_size,
-    )
-    backend = open_backend(graph, derived.layout, BackendOptions(provider="cpu"))
-    try:
-        if backend.hidden_size != derived.hidden_size:
-            raise FormatError(
-                f"{graph}: gives {backend.hidden_size} values, config.json says {derived.hidden_size}"
-            )
-        check_published(backend, tokenizer, derived.pooling, _published(fetched.card))
-        return compute_vectors(backend, tokenizer, derived.pooling, PROBE_TEXTS)
-    finally:
-        backend.close()
-
-
 def _published(card: Card | None) -> tuple[Published, ...]:
     return card.published if card else ()
 
 
-def _spec(
-    fetched: Fetched, derived: Derived, space: str, artefact: Artefact, max_tokens: int
-) -> ModelSpec:
+def _spec(fetched: Fetched, derived: Derived, space: str, artefact: Artefact) -> ModelSpec:
     card = fetched.card
     trained = card.trained_dimensions if card else ()
     return ModelSpec(
         name=fetched.name,
         hidden_size=derived.hidden_size,
-        max_tokens=max_tokens,
+        max_tokens=derived.max_tokens,
         vocabulary_size=derived.vocabulary_size,
         pooling=derived.pooling,
         is_normalized=derived.is_normalized,

@@ -16,6 +16,7 @@ from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Item, Truncation
 from app.errors import BackendError, ProbeError
 from app.packages.card import Published
+from app.packages.precision import BuildOptions, check_quality
 
 PROBE_TEXTS: Final = (
     "",
@@ -60,17 +61,27 @@ def compute_vectors(
     return finish(pooled, dimensions=None, normalize=True)
 
 
-def check_probes(found: FloatArray, stored: NDArray[np.float32], provider: str) -> None:
+def check_probes(
+    found: FloatArray,
+    stored: NDArray[np.float32],
+    provider: str,
+    build: BuildOptions | None = None,
+) -> None:
     """Compare vectors with the stored ones.
 
     Args:
         found: (P, H), computed now.
-        stored: (P, H), from export.
+        stored: (P, H), by the fp32 graph at export.
         provider: Chooses the tolerance.
+        build: What was exported: coarser precisions are held to their bounds instead.
 
     Raises:
         ProbeError: Shapes differ, a value is not finite, or the largest difference is over the tolerance.
+        QualityError: A coarser precision is out of its bounds.
     """
+    if build is not None and not build.is_exact:
+        check_quality(found, stored, build.precision)
+        return
     if found.shape != stored.shape:
         raise ProbeError(f"probe vectors have shape {found.shape}, stored ones {stored.shape}")
     worst = float(np.abs(found - stored).max())

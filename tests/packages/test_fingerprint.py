@@ -8,6 +8,7 @@ import pytest
 from app.errors import ArtefactError
 from app.packages.derive import derive
 from app.packages.fingerprint import HashCache, file_sha256, space_fingerprint
+from app.packages.precision import BuildOptions, Precision
 from tests.tiny import write_json, write_tiny_bert
 
 
@@ -39,6 +40,22 @@ def test_whatever_changes_vectors_changes_the_fingerprint(tmp_path: Path, change
         path = folder / "tokenizer.json"
         path.write_text(path.read_text() + " ")
     assert fingerprint(folder, tmp_path) != before
+
+
+def test_every_build_has_a_space_of_its_own(tmp_path: Path) -> None:
+    """Precision and storage change vectors; texts of calibration only where they are used."""
+    derived = derive(write_tiny_bert(tmp_path / "a"))
+    texts = tmp_path / "texts"
+    texts.write_text("line\n" * 20)
+    hashes = HashCache(tmp_path / "hashes.json")
+    builds = [
+        BuildOptions(precision, halves_weights=h) for precision in Precision for h in (False, True)
+    ]
+    builds.append(BuildOptions(Precision.INT8, calibration=texts))
+    spaces = [space_fingerprint(derived, hashes, build) for build in builds]
+    assert len(set(spaces)) == len(spaces) == 9
+    unused = BuildOptions(Precision.FP32, calibration=texts)
+    assert space_fingerprint(derived, hashes, unused) == space_fingerprint(derived, hashes)
 
 
 def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path) -> None:

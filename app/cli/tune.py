@@ -1,0 +1,36 @@
+"""`nestvec tune`: find how the model runs fastest on this machine."""
+
+import click
+
+from app.cli.flags import settings_flags
+from app.logs import configure_logs
+from app.main import tune_model
+from app.settings import Settings
+from app.tuning.report import tuning_table
+
+
+@click.command("tune")
+@click.option(
+    "--limit-s",
+    type=click.FloatRange(min=1.0),
+    default=45.0,
+    show_default=True,
+    help="Time to spend on measuring; opening graphs comes on top.",
+)
+@click.option(
+    "--compare/--no-compare",
+    default=True,
+    help="Also export and time the other precisions that this machine can run.",
+)
+@settings_flags(
+    *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
+    *("precision", "calibration_file", "weight_storage"),
+)
+def command(settings: Settings, *, limit_s: float, compare: bool) -> None:
+    """Measure this machine and keep what is fastest; `nestvec serve` then uses it.
+
+    Run it on an idle machine of the kind that will serve. The result lies beside the exported graph and holds for
+    this CPU, its number of cores, and the installed versions.
+    """
+    configure_logs(level=settings.log_level, style="auto")
+    click.echo(tuning_table(tune_model(settings, limit_s=limit_s, compares=compare)))

@@ -1,0 +1,149 @@
+"""Self-attention on packed states: the one place where a graph sees sequences."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+
+from app.export.arithmetic import Arithmetic, Linear
+from app.export.graph import MICROSOFT, GraphBuilder
+from app.export.inputs import PackedInputs
+
+
+class AttentionRoutes(StrEnum):
+    """Which ways a graph has through attention; they differ in rounding only."""
+
+    # The contrib attention, maskless for rows of one length; plain ops for short rows of several lengths.
+    BY_LENGTH = "by_length"
+    # Plain ops, maskless for rows of one length: both ways round alike, which keeps 8-bit steps from flipping.
+    ALIKE = "alike"
+    # Plain ops of the ONNX standard and no branches, for other runtimes.
+    PORTABLE = "portable"
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Layers of one self-attention, each (H, H)."""
+
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+
+
+def self_attention(
+    graph: GraphBuilder,
+    state: str,
+    layers: Attention,
+    *,
+    arithmetic: Arithmetic,
+    heads: int,
+    inputs: PackedInputs,
+) -> str:
+    """Multi-head self-attention on packed states and its output projection; (T, H) to (T, H).
+
+    Three projections beat one fused one on CPU, since its Split copies. Rows of one length need no mask and no
+    gather, and reach the fast kernel that a mask would forbid; others go through a padded view, where the mask
+    keeps padding out of every sum. All ways share all weights.
+    """
+    # Attention averages values, which is linear: what the output layer's input needs, the value layer can give.
+    value_layer, output_layer = arithmetic.balance(layers.value, layers.output)
+    size = layers.query.weight.shape[1]
+    is_portable = inputs.has_equal_lengths is None
+    query_layer = _scaled(layers.query, size // heads) if is_portable else layers.query
+    projected = arithmetic.apply(graph, state, [query_layer, layers.key, value_layer])
+    ways = _Ways(graph, projected, size, heads, inputs)
+    shape = ("T", size)
+    if inputs.has_equal_lengths is None:
+        attended = ways.plain(is_equal=False, is_scaled=True)
+    elif inputs.has_short_rows is None:
+        attended = graph.choose(
+            inputs.has_equal_lengths,
+            lambda: ways.plain(is_equal=True),
+            lambda: ways.plain(is_equal=False),
+            shape,
+        )
+    else:
+        has_short_rows = inputs.has_short_rows
+        attended = graph.choose(
+            inputs.has_equal_lengths,
+            lambda: ways.contrib(is_equal=True),
+            lambda: graph.choose(
+                has_short_rows,
+                lambda: ways.plain(is_equal=False),
+                lambda: ways.contrib(is_equal=False),
+                shape,
+            ),
+            shape,
+        )
+    return arithmetic.apply(graph, attended, [output_layer])[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """Ways from projected queries, keys and values, each (T, H), to attended states (T, H)."""
+
+    graph: GraphBuilder
+    projected: Sequence[str]
+    size: int
+    heads: int
+    inputs: PackedInputs
+
+    def contrib(self, *, is_equal: bool) -> str:
+        """Onnxruntime's MultiHeadAttention; without a mask it takes its fast (flash) kernel."""
+        rows = self._rows([self.size], is_equal=is_equal)
+        # The empty name leaves the bias out: it is in the projections.
+        masking = () if is_equal else ("", self.inputs.lengths)
+        attended = self.graph.op(
+            "MultiHeadAttention", *rows, *masking, domain=MICROSOFT, num_heads=self.heads
+        )
+        return self._packed(attended, is_equal=is_equal)
+
+    def plain(self, *, is_equal: bool, is_scaled: bool = False) -> str:
+        """Two products and a softmax; `is_scaled` says that the queries are divided by sqrt(d) already."""
+        graph, width = self.graph, self.size // self.heads
+        query, key, value = self._rows([self.heads, width], is_equal=is_equal)  # (B, S, N, d)
+        query = graph.op("Transpose", query, perm=[0, 2, 1, 3])
+        key = graph.op("Transpose", key, perm=[0, 2, 3, 1])
+        value = graph.op("Transpose", value, perm=[0, 2, 1, 3])
+        if is_scaled:
+            scores = graph.op("MatMul", query, key)
+        else:
+            scores = graph.op(
+                "FusedMatMul", query, key, domain=MICROSOFT, alpha=1 / math.sqrt(width)
+            )
+        if not is_equal:
+            scores = graph.op("Add", scores, self.inputs.mask)
+        mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)
+        return self._packed(graph.op("Transpose", mixed, perm=[0, 2, 1, 3]), is_equal=is_equal)
+
+    def _rows(self, tail: list[int], *, is_equal: bool) -> list[str]:
+        """The projections as (B, S, *tail); rows of one length are in that order already."""
+        graph = self.graph
+        name = "rows_" + "_".join(map(str, tail))
+        shape = graph.op(
+            "Concat",
+            graph.op("Shape", self.inputs.gather),
+            graph.weight(name, np.array(tail, np.int64)),
+            axis=0,
+        )
+        parts = self.projected
+        if not is_equal:
+            parts = [graph.op("Gather", part, self.inputs.gather, axis=0) for part in parts]
+        return [graph.op("Reshape", part, shape) for part in parts]
+
+    def _packed(self, attended: str, *, is_equal: bool) -> str:
+        """(B, S, …) back to (T, H)."""
+        flat = self.graph.weight(f"flat_{self.size}", np.array([-1, self.size], np.int64))
+        states = self.graph.op("Reshape", attended, flat)
+        if is_equal:
+            return states
+        return self.graph.op("Gather", states, self.inputs.scatter, axis=0)
+
+
+def _scaled(query: Linear, width: int) -> Linear:
+    """Queries divided by sqrt(d) in the weights: one pass less over the scores."""
+    root = np.float32(math.sqrt(width))
+    return replace(query, weight=query.weight / root, bias=query.bias / root)

@@ -1,0 +1,114 @@
+"""What graphs take: packed arrays, or the usual padded ones, packed by the graph itself."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from onnx import TensorProto
+
+from app.export.graph import GraphBuilder
+
+# Added to scores of padding before softmax: exp of it is 0, and unlike -infinity it makes no NaN of an empty row.
+MASKED: Final = -1e9
+
+
+@dataclass(frozen=True, slots=True)
+class PackedInputs:
+    """Values of a packed graph's inputs; see `app/engine/collate.py` for what they hold.
+
+    Attributes:
+        ids: (T,), int64.
+        positions: (T,), int64, from 0 in each text.
+        gather: (B, S), int64, into 0 … T-1.
+        scatter: (T,), int64, into 0 … B*S-1.
+        lengths: (B,), int32.
+        has_equal_lengths: (), bool; None where the graph does not ask.
+        has_short_rows: (), bool: whether S is short enough for plain attention; None where the graph does not ask.
+        mask: (B, 1, 1, S), float32: 0 for tokens, `MASKED` for padding.
+    """
+
+    ids: str
+    positions: str
+    gather: str
+    scatter: str
+    lengths: str
+    has_equal_lengths: str | None
+    has_short_rows: str | None
+    mask: str
+
+
+def packed_inputs(graph: GraphBuilder, *, asks_equal: bool, asks_short: bool) -> PackedInputs:
+    """Declare the inputs of a packed graph."""
+    gather = graph.input("gather", "int64", ("B", "S"))
+    lengths = graph.input("lengths", "int32", ("B",))
+    return PackedInputs(
+        ids=graph.input("ids", "int64", ("T",)),
+        positions=graph.input("positions", "int64", ("T",)),
+        gather=gather,
+        scatter=graph.input("scatter", "int64", ("T",)),
+        lengths=lengths,
+        has_equal_lengths=graph.input("has_equal_lengths", "bool", ()) if asks_equal else None,
+        has_short_rows=graph.input("has_short_rows", "bool", ()) if asks_short else None,
+        mask=_mask(graph, graph.op("Shape", gather, start=1, end=2), lengths),
+    )
+
+
+def padded_inputs(graph: GraphBuilder) -> PackedInputs:
+    """Declare the names that other programs feed, and pack in the graph: padding is never computed.
+
+    `token_type_ids` are taken and ignored: one text an input is always type 0. Padding must be on the right.
+    """
+    ids = graph.input("input_ids", "int64", ("B", "S"))
+    attends = graph.input("attention_mask", "int64", ("B", "S"))
+    graph.input("token_type_ids", "int64", ("B", "S"))
+    flat = graph.weight("flat", np.array([-1], np.int64))
+    longest = graph.op("Shape", ids, start=1, end=2)
+    scatter = graph.op("Reshape", graph.op("NonZero", graph.op("Reshape", attends, flat)), flat)
+    lengths = graph.op(
+        "ReduceSum", attends, graph.weight("last", np.array([-1], np.int64)), keepdims=0
+    )
+    # Token number in packed order at each cell; padding points at the token before it, which is masked.
+    order = graph.op(
+        "CumSum", graph.op("Reshape", attends, flat), graph.weight("axis_0", np.array(0, np.int64))
+    )
+    one = graph.weight("one", np.array(1, np.int64))
+    zero = graph.weight("zero", np.array(0, np.int64))
+    numbers = graph.op("Max", graph.op("Sub", order, one), zero)
+    return PackedInputs(
+        ids=graph.op("Gather", graph.op("Reshape", ids, flat), scatter, axis=0),
+        positions=graph.op("Mod", scatter, longest),
+        gather=graph.op("Reshape", numbers, graph.op("Shape", ids)),
+        scatter=scatter,
+        lengths=graph.op("Cast", lengths, to=TensorProto.INT32),
+        has_equal_lengths=None,
+        has_short_rows=None,
+        mask=_mask(graph, longest, lengths),
+    )
+
+
+def unpacked(graph: GraphBuilder, states: str, inputs: PackedInputs, hidden_size: int) -> str:
+    """Packed states (T, H) to (B, S, H), zeros at padding."""
+    shape = graph.op("Shape", inputs.gather)
+    cells = graph.op("ReduceProd", shape, keepdims=1)
+    width = graph.weight("hidden_size", np.array([hidden_size], np.int64))
+    empty = graph.op("ConstantOfShape", graph.op("Concat", cells, width, axis=0))
+    last = graph.weight("last", np.array([-1], np.int64))
+    places = graph.op("Unsqueeze", inputs.scatter, last)
+    filled = graph.op("ScatterND", empty, places, states)
+    return graph.op("Reshape", filled, graph.op("Concat", shape, width, axis=0))
+
+
+def _mask(graph: GraphBuilder, longest: str, lengths: str) -> str:
+    """(B, 1, 1, S) from S (1,) and lengths (B,)."""
+    zero = graph.weight("zero", np.array(0, np.int64))
+    one = graph.weight("one", np.array(1, np.int64))
+    columns = graph.op("Range", zero, graph.op("Squeeze", longest), one)
+    last = graph.weight("last", np.array([-1], np.int64))
+    rows = graph.op("Unsqueeze", graph.op("Cast", lengths, to=TensorProto.INT64), last)
+    masked = graph.op(
+        "Where",
+        graph.op("Less", columns, rows),
+        graph.weight("open", np.array(0, np.float32)),
+        graph.weight("masked", np.array(MASKED, np.float32)),
+    )
+    return graph.op("Unsqueeze", masked, graph.weight("middle", np.array([1, 2], np.int64)))

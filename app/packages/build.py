@@ -1,0 +1,132 @@
+"""Fills an artefact's folder: the graph in the precision asked for, checked against fp32, and the probes."""
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.engine.backend import Backend, BackendFactory, BackendOptions
+from app.engine.tokenizer import Tokenizer
+from app.engine.types import FloatArray, Layout
+from app.errors import FormatError
+from app.export.architectures import Recipe, export_calibration_graph, export_graph
+from app.export.arithmetic import Arithmetic, Float32, PerRowInt8, Ranges, StaticInt8
+from app.export.attention import AttentionRoutes
+from app.packages.artefacts import GRAPH
+from app.packages.calibration import calibration_texts, measure_ranges
+from app.packages.card import Published
+from app.packages.derive import Derived
+from app.packages.precision import CALIBRATED, BuildOptions, Precision, check_quality
+from app.packages.probes import PROBE_TEXTS, check_published, compute_vectors
+
+log = logging.getLogger(__name__)
+
+REFERENCE = BackendOptions(provider="cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Makes one artefact.
+
+    Attributes:
+        derived: The model's folder, understood.
+        published: What its authors publish.
+        wanted: Precision and storage.
+        open_backend: Opens graphs: for probes, calibration and the gate.
+    """
+
+    derived: Derived
+    published: tuple[Published, ...]
+    wanted: BuildOptions
+    open_backend: BackendFactory
+
+    def fill(self, folder: Path) -> FloatArray:
+        """Write the graph into a folder, unless the model's own is served.
+
+        Returns:
+            Vectors of the probe texts by the fp32 graph on the CPU, (P, D), float32: the truth for every precision.
+
+        Raises:
+            FormatError: The model cannot be exported like that.
+            ProbeError: Its vectors are not those that its authors publish.
+            QualityError: The precision is too coarse for this model.
+        """
+        if self.derived.onnx_file is not None:
+            if self.wanted.precision in CALIBRATED or self.wanted.halves_weights:
+                raise FormatError(
+                    f"precision {self.wanted.precision} and weight_storage need an architecture that the exporter "
+                    f"knows, not {self.derived.onnx_file} as it is"
+                )
+            probes = self._reference_probes(self.derived.folder / self.derived.onnx_file)
+            graph = self.derived.folder / self.derived.onnx_file
+        else:
+            graph = folder / GRAPH
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                reference = graph if self.wanted.is_exact else Path(scratch) / GRAPH
+                export_graph(self.derived.folder, self.derived.config, reference)
+                probes = self._reference_probes(reference)
+            if not self.wanted.is_exact:
+                export_graph(self.derived.folder, self.derived.config, graph, self._recipe(folder))
+        if not self.wanted.is_exact:
+            found = self._vectors(graph, self._own_options())
+            check_quality(found, probes, self.wanted.precision)
+        return probes
+
+    def _own_options(self) -> BackendOptions:
+        is_bf16 = self.wanted.precision is Precision.BF16
+        return BackendOptions(provider="cpu", computes_bf16=is_bf16)
+
+    def _recipe(self, folder: Path) -> Recipe:
+        arithmetic: Arithmetic = Float32()
+        routes = AttentionRoutes.BY_LENGTH
+        if self.wanted.precision in CALIBRATED:
+            log.info("calibrating for %s", self.wanted.precision)
+            kind = StaticInt8 if self.wanted.precision is Precision.INT8 else PerRowInt8
+            arithmetic, routes = kind(self._ranges(folder)), AttentionRoutes.ALIKE
+        elif self.wanted.precision is Precision.BF16:
+            routes = AttentionRoutes.PORTABLE
+        return Recipe(arithmetic, routes, self.wanted.halves_weights)
+
+    def _ranges(self, folder: Path) -> dict[str, Ranges]:
+        texts = calibration_texts(self.wanted.calibration)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            path = Path(scratch) / GRAPH
+            channels = export_calibration_graph(self.derived.folder, self.derived.config, path)
+            backend = self.open_backend(path, Layout.PACKED, REFERENCE)
+            try:
+                return measure_ranges(backend, channels, self._tokenizer(), texts)
+            finally:
+                backend.close()
+
+    def _reference_probes(self, graph: Path) -> FloatArray:
+        """Probes by the fp32 graph, once it is known to give the published vectors."""
+        backend = self._open(graph, REFERENCE)
+        try:
+            tokenizer, pooling = self._tokenizer(), self.derived.pooling
+            check_published(backend, tokenizer, pooling, self.published)
+            return compute_vectors(backend, tokenizer, pooling, PROBE_TEXTS)
+        finally:
+            backend.close()
+
+    def _vectors(self, graph: Path, options: BackendOptions) -> FloatArray:
+        backend = self._open(graph, options)
+        try:
+            return compute_vectors(backend, self._tokenizer(), self.derived.pooling, PROBE_TEXTS)
+        finally:
+            backend.close()
+
+    def _open(self, graph: Path, options: BackendOptions) -> Backend:
+        backend = self.open_backend(graph, self.derived.layout, options)
+        if backend.hidden_size != self.derived.hidden_size:
+            backend.close()
+            raise FormatError(
+                f"{graph}: gives {backend.hidden_size} values, config.json says {self.derived.hidden_size}"
+            )
+        return backend
+
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer(
+            self.derived.folder / "tokenizer.json",
+            max_tokens=self.derived.max_tokens,
+            vocabulary_size=self.derived.vocabulary_size,
+        )

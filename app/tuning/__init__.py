@@ -1,0 +1,1 @@
+"""Finds how a model runs fastest on this machine."""

@@ -1,0 +1,109 @@
+"""A whole tuning run: the settings of one precision, then the other precisions at those settings."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from app.engine.backend import BackendFactory, BackendOptions
+from app.engine.tokenizer import Tokenizer
+from app.errors import ModelError
+from app.packages.precision import Precision
+from app.packages.prepare import Package
+from app.packages.probes import PROBE_TEXTS, compute_vectors
+from app.packages.tuned import Tuned, write_tuned
+from app.tuning.report import PrecisionTiming, TuningReport
+from app.tuning.search import Search
+from app.tuning.workload import Clock, cut, seconds_for, typical_items
+
+COMPARE_TOKENS: Final = 6000
+COMPARE_ROUNDS: Final = 3
+
+Prepare = Callable[[Precision], Package]
+
+
+@dataclass(frozen=True, slots=True)
+class TuningRun:
+    """What a run needs.
+
+    Attributes:
+        package: The model in the precision to tune.
+        prepare: Gives it in another precision.
+        machine: Key of what is found.
+        start: Choices to start from.
+        limit_s: Time for the search.
+    """
+
+    package: Package
+    prepare: Prepare
+    open_backend: BackendFactory
+    machine: str
+    start: Tuned
+    cpus: int
+    limit_s: float
+    clock: Clock
+
+    def run(self, precisions: Sequence[Precision]) -> TuningReport:
+        """Search, keep what was found, and time the precisions with it.
+
+        Raises:
+            ModelError: The model cannot be run, or the cache not be written.
+        """
+        spec = self.package.spec
+        search = Search(
+            open_graph=lambda tuned: self.open_backend(
+                self.package.graph, self.package.layout, backend_options(self.package, tuned)
+            ),
+            start=self.start,
+            has_attentions=self.package.has_attentions,
+            cpus=self.cpus,
+            max_tokens=spec.max_tokens,
+            vocabulary_size=spec.vocabulary_size,
+            limit_s=self.limit_s,
+            clock=self.clock,
+        )
+        tuned = search.run()
+        file = write_tuned(self.package.artefact, self.machine, tuned)
+        timings = [self._time(precision, tuned) for precision in precisions]
+        return TuningReport(
+            self.machine, self.package.build.precision, tuned, search.timings, file, timings
+        )
+
+    def _time(self, precision: Precision, tuned: Tuned) -> PrecisionTiming:
+        """Speed and quality of a precision, or why it cannot run here."""
+        try:
+            package = self.prepare(precision)
+            options = backend_options(package, tuned)
+            backend = self.open_backend(package.graph, package.layout, options)
+        except ModelError as error:
+            return PrecisionTiming(precision, reason=error.message)
+        try:
+            spec = package.spec
+            items = typical_items(COMPARE_TOKENS, spec.max_tokens, spec.vocabulary_size, seed=2)
+            batches = cut(items, backend, tuned.max_batch_tokens)
+            seconds = min(
+                seconds_for(backend, batches, tuned.worker_threads, self.clock)
+                for _ in range(COMPARE_ROUNDS)
+            )
+            tokenizer = Tokenizer(
+                package.tokenizer,
+                max_tokens=package.native_max_tokens,
+                vocabulary_size=spec.vocabulary_size,
+            )
+            found = compute_vectors(backend, tokenizer, spec.pooling, PROBE_TEXTS)
+        finally:
+            backend.close()
+        cosine = float(np.einsum("pd,pd->p", found, package.probes).mean())
+        return PrecisionTiming(precision, sum(i.tokens for i in items) / max(seconds, 1e-9), cosine)
+
+
+def backend_options(package: Package, tuned: Tuned, *, provider: str = "cpu") -> BackendOptions:
+    """How to open a package's graph with what tuning found."""
+    return BackendOptions(
+        provider=provider,
+        intra_op_threads=tuned.intra_op_threads,
+        parallel_runs=tuned.worker_threads + 1,  # the express worker too
+        computes_bf16=package.build.precision is Precision.BF16,
+        plain_attention_tokens=tuned.plain_attention_tokens,
+    )

@@ -1,0 +1,163 @@
+"""One choice at a time, candidates timed in turns, so that a slow moment of the machine hits all of them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from app.engine.backend import Backend
+from app.engine.types import Item
+from app.packages.tuned import Tuned
+from app.tuning.workload import Clock, cut, seconds_for, typical_items
+
+ROUNDS: Final = 3
+# A candidate must beat the choice so far by this much: less is noise.
+LEAST_GAIN: Final = 1.02
+BUDGETS: Final = (128, 256, 384, 512, 768, 1024, 2048)
+PLAIN_ATTENTION: Final = (0, 64, 128, 256)
+FIRST_TOKENS: Final = 256
+LEAST_TOKENS: Final = 512
+MOST_TOKENS: Final = 16_000
+
+# Opens the graph for some threads inside a run and a switch between attentions.
+Open = Callable[[Tuned], Backend]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One candidate of a stage.
+
+    Attributes:
+        stage: "attention", "threads" or "budget".
+        tokens_per_s: At its best round.
+        is_chosen: Whether later stages and the server use it.
+    """
+
+    stage: str
+    candidate: Tuned
+    tokens_per_s: float
+    is_chosen: bool = False
+
+
+@dataclass(slots=True)
+class Search:
+    """Tunes one graph.
+
+    Attributes:
+        open_graph: Opens it; each backend is closed after its stage.
+        start: What to start from.
+        has_attentions: Whether the graph has more than one attention to choose from.
+        cpus: Usable ones.
+        max_tokens: The model's most for one input.
+        vocabulary_size: Of the model.
+        limit_s: Time for all stages; a stage that time does not allow for is left out.
+        clock: Monotonic seconds.
+    """
+
+    open_graph: Open
+    start: Tuned
+    has_attentions: bool
+    cpus: int
+    max_tokens: int
+    vocabulary_size: int
+    limit_s: float
+    clock: Clock
+    timings: list[Timing] = field(default_factory=list)
+
+    def run(self) -> Tuned:
+        """Find the best choice.
+
+        Raises:
+            BackendError: A batch failed.
+            FormatError: The graph cannot be opened.
+        """
+        best, deadline = self.start, self.clock() + self.limit_s
+        stages = list(_stages(self.cpus, has_attentions=self.has_attentions))
+        # Half for finding out how long a run takes, opening graphs, and noise.
+        run_s = self.limit_s / 2 / ROUNDS / sum(len(make(best)) for _, make in stages)
+        items = self._items(run_s)
+        for stage, make in stages:
+            candidates = make(best)
+            if self.clock() + len(candidates) * run_s > deadline:
+                break
+            best = self._choose(stage, candidates, best, items, deadline)
+        return best
+
+    def _items(self, run_s: float) -> list[Item]:
+        """As many as one run may take, told from a small one."""
+        few = typical_items(FIRST_TOKENS, self.max_tokens, self.vocabulary_size, seed=0)
+        backend = self.open_graph(self.start)
+        try:
+            batches = [few] * self.cpus
+            seconds_for(backend, batches, self.cpus, self.clock)
+            took_s = seconds_for(backend, batches, self.cpus, self.clock)
+        finally:
+            backend.close()
+        tokens_per_s = self.cpus * sum(item.tokens for item in few) / max(took_s, 1e-9)
+        tokens = min(max(int(tokens_per_s * run_s), LEAST_TOKENS), MOST_TOKENS)
+        return typical_items(tokens, self.max_tokens, self.vocabulary_size, seed=1)
+
+    def _choose(
+        self,
+        stage: str,
+        candidates: Sequence[Tuned],
+        current: Tuned,
+        items: Sequence[Item],
+        deadline: float,
+    ) -> Tuned:
+        """Time the candidates in turns; the current one stays unless another is clearly faster."""
+        took: dict[Tuned, float] = {}
+        backends: dict[tuple[int, int], Backend] = {}
+        try:
+            for turn in range(ROUNDS):
+                if turn and self.clock() > deadline:
+                    break
+                for candidate in candidates:
+                    key = (candidate.intra_op_threads, candidate.plain_attention_tokens)
+                    if key not in backends:
+                        backends[key] = self.open_graph(candidate)
+                        seconds_for(backends[key], [items[:1]], 1, self.clock)  # warm
+                    backend = backends[key]
+                    batches = cut(items, backend, candidate.max_batch_tokens)
+                    seconds = seconds_for(backend, batches, candidate.worker_threads, self.clock)
+                    took[candidate] = min(took.get(candidate, seconds), seconds)
+        finally:
+            for backend in backends.values():
+                backend.close()
+        fastest = min(took, key=lambda candidate: took[candidate])
+        chosen = fastest if took[current] > took[fastest] * LEAST_GAIN else current
+        tokens = sum(item.tokens for item in items)
+        self.timings += [
+            Timing(stage, candidate, tokens / max(seconds, 1e-9), candidate == chosen)
+            for candidate, seconds in took.items()
+        ]
+        return chosen
+
+
+def _stages(
+    cpus: int, *, has_attentions: bool
+) -> Iterator[tuple[str, Callable[[Tuned], list[Tuned]]]]:
+    """Names of the stages and what each makes of the choice so far; the current choice is always among them."""
+
+    def with_current(best: Tuned, others: Sequence[Tuned]) -> list[Tuned]:
+        return list(dict.fromkeys([best, *others]))
+
+    if has_attentions:
+        yield (
+            "attention",
+            lambda best: with_current(
+                best, [replace(best, plain_attention_tokens=n) for n in PLAIN_ATTENTION]
+            ),
+        )
+    yield (
+        "budget",
+        lambda best: with_current(best, [replace(best, max_batch_tokens=n) for n in BUDGETS]),
+    )
+    if cpus > 1:
+        splits = {(cpus, 1), (1, cpus), (max(1, cpus // 2), 1), (max(1, cpus // 2), 2)}
+        yield (
+            "threads",
+            lambda best: with_current(
+                best,
+                [replace(best, worker_threads=w, intra_op_threads=i) for w, i in sorted(splits)],
+            ),
+        )

@@ -1,0 +1,196 @@
+"""The ways of computing linear layers and attention, each against the independent float64 forward pass."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from app.engine.backend import BackendOptions
+from app.engine.collate import collate
+from app.engine.onnx_backend import OnnxBackend
+from app.engine.types import Layout
+from app.errors import FormatError
+from app.export.architectures import (
+    Recipe,
+    export_calibration_graph,
+    export_graph,
+    export_padded_graph,
+)
+from app.export.arithmetic import PerRowInt8, Ranges, StaticInt8
+from app.export.attention import AttentionRoutes
+from tests.fakes import item
+from tests.reference import ReferenceBert
+from tests.tiny import CONFIG, bert_weights
+
+Vectors = NDArray[np.float32]
+INNER = "encoder.layer.0.output.dense"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT's weights."""
+    path = tmp_path_factory.mktemp("weights")
+    save_file(bert_weights(CONFIG), path / "model.safetensors")
+    return path
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[list[int]]:
+    """Ids of many lengths, two of them equal."""
+    random = np.random.default_rng(5)
+    lengths = [1, 2, 17, 40, 17, 9, 33, 24, *random.integers(1, 41, 30).tolist()]
+    return [random.integers(0, CONFIG["vocab_size"], n).tolist() for n in lengths]
+
+
+@pytest.fixture(scope="module")
+def expected(texts: list[list[int]]) -> list[NDArray[np.float64]]:
+    """States of each text, (n, H)."""
+    reference = ReferenceBert(CONFIG, bert_weights(CONFIG))
+    return [reference.hidden(ids) for ids in texts]
+
+
+@pytest.fixture(scope="module")
+def ranges(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ranges]:
+    """Calibrated on other random texts."""
+    path = tmp_path_factory.mktemp("calibration") / "model.onnx"
+    channels = export_calibration_graph(folder, CONFIG, path)
+    random = np.random.default_rng(6)
+    batch = [item(*random.integers(0, CONFIG["vocab_size"], 20)) for _ in range(60)]
+    backend = OnnxBackend(path, Layout.PACKED, BackendOptions())
+    hidden = backend.run(collate(batch, Layout.PACKED)).hidden
+    assert hidden is not None
+    return {n: Ranges(hidden[:, c].min(0), hidden[:, c].max(0)) for n, c in channels.items()}
+
+
+def run(backend: OnnxBackend, texts: Sequence[Sequence[int]]) -> list[Vectors]:
+    """States of each text, run as one batch."""
+    batch = collate([item(*ids) for ids in texts], backend.layout)
+    hidden = backend.run(batch).hidden
+    assert hidden is not None
+    return np.split(hidden, batch.offsets[1:-1])
+
+
+def cosines(found: Sequence[Vectors], expected: Sequence[NDArray[np.float64]]) -> list[float]:
+    """Between mean-pooled states, one a text."""
+    pairs = [(a.mean(0), b.mean(0)) for a, b in zip(found, expected, strict=True)]
+    return [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in pairs]
+
+
+@pytest.mark.parametrize("routes", AttentionRoutes)
+@pytest.mark.parametrize("plain_tokens", [0, 20, 1000])
+def test_every_way_through_attention_is_right(
+    tmp_path: Path,
+    folder: Path,
+    texts: list[list[int]],
+    expected: list[NDArray[np.float64]],
+    routes: AttentionRoutes,
+    plain_tokens: int,
+) -> None:
+    """Masked and maskless, contrib and plain, whatever the switch says."""
+    export_graph(folder, CONFIG, tmp_path / "model.onnx", Recipe(routes=routes))
+    options = BackendOptions(plain_attention_tokens=plain_tokens)
+    backend = OnnxBackend(tmp_path / "model.onnx", Layout.PACKED, options)
+    same_length = [ids for ids in texts if len(ids) == 17]
+    batches = [texts, *([ids] for ids in texts[:6]), same_length]
+    wanted = [expected, *([e] for e in expected[:6]), [e for e in expected if len(e) == 17]]
+    for batch, states in zip(batches, wanted, strict=True):
+        np.testing.assert_allclose(
+            np.concatenate(run(backend, batch)), np.concatenate(states), atol=1e-4
+        )
+
+
+def test_portable_graphs_are_standard_onnx(tmp_path: Path, folder: Path) -> None:
+    """No contrib op, no branch: other runtimes read them."""
+    recipe = Recipe(routes=AttentionRoutes.PORTABLE)
+    export_graph(folder, CONFIG, tmp_path / "model.onnx", recipe)
+    graph = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    assert {entry.domain for entry in graph.opset_import} == {""}
+    assert "If" not in {node.op_type for node in graph.graph.node}
+
+
+@pytest.fixture(scope="module", params=[StaticInt8, PerRowInt8])
+def int8(
+    request: pytest.FixtureRequest,
+    folder: Path,
+    ranges: dict[str, Ranges],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A graph of each 8-bit kind."""
+    path = tmp_path_factory.mktemp("int8") / "model.onnx"
+    export_graph(folder, CONFIG, path, Recipe(request.param(ranges), AttentionRoutes.ALIKE))
+    return path
+
+
+def test_int8_stays_close(
+    int8: Path, texts: list[list[int]], expected: list[NDArray[np.float64]]
+) -> None:
+    """On texts that calibration has not seen; the tiny model's random weights are harder than real ones."""
+    backend = OnnxBackend(int8, Layout.PACKED, BackendOptions())
+    found = cosines(run(backend, texts), expected)
+    assert np.mean(found) > 0.995
+    assert min(found) > 0.97
+    kinds = [node.op_type for node in onnx.load(int8, load_external_data=False).graph.node]
+    assert kinds.count("MatMulIntegerToFloat") == 12  # six linear layers in each of two blocks
+    assert "Gemm" not in kinds
+
+
+def test_int8_does_not_depend_on_batch_mates(int8: Path, texts: list[list[int]]) -> None:
+    """No scale comes from a neighbour, and both ways through attention round alike."""
+    backend = OnnxBackend(int8, Layout.PACKED, BackendOptions())
+    together = run(backend, texts)
+    alone = [run(backend, [ids])[0] for ids in texts]
+    equal = [np.allclose(a, b, atol=1e-6) for a, b in zip(together, alone, strict=True)]
+    assert np.mean(equal) >= 0.95
+
+
+def test_inputs_above_zero_use_all_steps() -> None:
+    """As after GELU; symmetric ones do not count as such."""
+    width = np.ones(8, np.float32)
+    assert Ranges(-0.17 * width, 4 * width).is_one_sided
+    assert Ranges(0 * width, 4 * width).is_one_sided
+    assert not Ranges(-4 * width, 4 * width).is_one_sided
+
+
+def test_a_layer_without_calibration_is_an_error(
+    tmp_path: Path, folder: Path, ranges: dict[str, Ranges]
+) -> None:
+    """It is named."""
+    missing = {name: found for name, found in ranges.items() if name != INNER}
+    with pytest.raises(FormatError, match=INNER):
+        export_graph(folder, CONFIG, tmp_path / "model.onnx", Recipe(StaticInt8(missing)))
+
+
+def test_halved_weights_compute_in_float32(
+    tmp_path: Path, folder: Path, texts: list[list[int]], expected: list[NDArray[np.float64]]
+) -> None:
+    """Half the bytes on disk, nearly the same vectors."""
+    sizes = []
+    for number, halves in enumerate((False, True)):
+        path = tmp_path / str(number) / "model.onnx"
+        path.parent.mkdir()
+        export_graph(folder, CONFIG, path, Recipe(halves_weights=halves))
+        sizes.append(sum(file.stat().st_size for file in path.parent.glob("*.bin")))
+        backend = OnnxBackend(path, Layout.PACKED, BackendOptions())
+        assert min(cosines(run(backend, texts), expected)) > 0.99999
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_a_padded_graph_is_right_and_gives_zeros_at_padding(
+    tmp_path: Path, folder: Path, texts: list[list[int]], expected: list[NDArray[np.float64]]
+) -> None:
+    """What other programs feed: input_ids, attention_mask, token_type_ids."""
+    path = tmp_path / "model.onnx"
+    export_padded_graph(folder, CONFIG, path)
+    backend = OnnxBackend(path, Layout.PADDED, BackendOptions())
+    np.testing.assert_allclose(
+        np.concatenate(run(backend, texts)), np.concatenate(expected), atol=1e-4
+    )
+    batch = collate([item(*texts[0]), item(*texts[2])], Layout.PADDED)
+    states = onnxruntime.InferenceSession(path).run(None, dict(batch.arrays))[0]
+    assert states.shape == (2, 17, CONFIG["hidden_size"])
+    assert not states[0, len(texts[0]) :].any()
