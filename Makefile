@@ -13,7 +13,7 @@ PIP := -m pip install --quiet --disable-pip-version-check --no-input
 # Which lock the server runs on: cpu, openvino (cpu with bf16), or gpu on a CUDA host (make serve EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help setup serve test test-quick test-load lint fmt types imports check quality bench golden docs lock clients image compose-check clean
+.PHONY: help setup serve test test-quick test-load lint fmt types imports check quality bench bench-engine bench-http bench-latency golden docs lock clients image compose-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -80,15 +80,33 @@ check: lint types imports test ## What CI runs, in CI's order
 quality: $(STAMPS)/dev $(STAMPS)/model ## STS-B and SciFact over HTTP (DATA=folder with stsb/ and scifact/)
 	@$(BIN)/python -m tests.model.quality $(DATA)
 
-bench: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model .venv-peers/.stamp ## Our engine against peers from PyPI, in process (ROUNDS=7 DATA=folder)
-	@$(BIN)/python -m benchmarks.run --model "$$($(BIN)/nestvec model pull --folder)" --data $(DATA)/corpus --rounds $(or $(ROUNDS),7)
+BENCH = $(BIN)/python -m benchmarks.$(1) --model "$$($(BIN)/nestvec model pull --folder)" --data $(DATA)/corpus
+bench: bench-engine bench-http bench-latency ## Against peers from PyPI, on this machine: half an hour or more (ROUNDS=7 DATA=folder)
+
+bench-engine: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model .venv-peers/.stamp ## Engines in process: CTranslate2, sentence-transformers, fastembed, OpenVINO
+	@$(call BENCH,run) --rounds $(or $(ROUNDS),7)
+
+bench-http: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model .venv-peers/.stamp .venv-infinity/.stamp ## Servers: infinity, a tuned FastAPI app
+	@$(call BENCH,http_run) --rounds $(or $(ROUNDS),7)
+
+bench-latency: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model ## Queries while bulk saturates the server, as an open load
+	@$(call BENCH,latency_run)
 
 # Unhashed on purpose: torch's build differs by platform. The versions that a result was measured with stand in it.
+TORCH := torch==2.13.0
 .venv-peers/.stamp: | $(BIN)/python
-	@echo "installing peers to measure against (torch, ctranslate2, sentence-transformers)"
+	@echo "installing engines to measure against (torch, CTranslate2, sentence-transformers, fastembed, OpenVINO)"
 	@$(BIN)/python -m venv .venv-peers
-	@.venv-peers/bin/python $(PIP) torch==2.13.0
-	@.venv-peers/bin/python $(PIP) ctranslate2==4.8.5 sentence-transformers==6.2.0 transformers==5.23.0
+	@.venv-peers/bin/python $(PIP) $(TORCH)
+	@.venv-peers/bin/python $(PIP) ctranslate2==4.8.5 sentence-transformers==6.2.0 transformers==5.23.0 \
+		fastembed==0.9.1 openvino==2026.4.1 fastapi uvicorn orjson
+	@touch $@
+
+.venv-infinity/.stamp: | $(BIN)/python
+	@echo "installing infinity, a server to measure against"
+	@$(BIN)/python -m venv .venv-infinity
+	@.venv-infinity/bin/python $(PIP) $(TORCH)
+	@.venv-infinity/bin/python $(PIP) 'infinity-emb[server,torch,einops]==0.0.78'
 	@touch $@
 
 golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 numpy; overwrites tests/golden)
@@ -121,4 +139,4 @@ compose-check: $(STAMPS)/dev ## Check docker-compose.yml and the Dockerfile (nee
 	@$(BIN)/hadolint Dockerfile && echo "Dockerfile: ok"
 
 clean: ## Remove venvs and caches of the checkout (models stay in the cache folder)
-	rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/clients/node/node_modules
+	rm -rf $(VENV) $(CLIENTS) .venv-peers .venv-infinity .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/clients/node/node_modules

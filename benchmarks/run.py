@@ -1,4 +1,4 @@
-"""Runs all engines in turn, round by round, in one run; writes a table of ratios.
+"""Runs all engines in turn, round by round, in one run; writes tables of ratios.
 
 Each engine is a process that stays loaded and idles while the others run. A sweep finds each one's best setting on
 each load first; then come the rounds, interleaved, so that a slow moment of the machine hits everyone. The least
@@ -6,83 +6,33 @@ time of several rounds counts: noise only ever adds.
 """
 
 import argparse
-import json
 import platform
 import statistics
-import subprocess
 import sys
-from dataclasses import dataclass, field
+import tempfile
 from datetime import date
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from benchmarks.loads import LOADS, texts_of
+from app.bench.loads import LOADS, texts_of
+from app.bench.machine import flops_per_token, gemm_flops_per_s
+from app.cli.export import command as export
+from app.engine.tokenizer import Tokenizer
+from app.engine.types import Truncation
+from app.hardware import cpu_model, usable_cpus
+from app.main import open_backend, prepare_model
+from app.settings import load_settings
+from benchmarks.engines import HERE, Engine, Worker, engines_of, start
 
-HERE: Final = Path(__file__).parent
-ROOT: Final = HERE.parent
-PEERS_PYTHON: Final = ROOT / ".venv-peers/bin/python"
 SWEEP_ROUNDS: Final = 2
-BASE: Final = "ctranslate2"
-Setting = dict[str, int]
+QUERIES: Final = 100
+# Coarser precisions turn vectors a little; another model or pooling would turn them a lot.
+LEAST_COSINE: Final = 0.95
 
 
-def settings_of(cores: int) -> dict[str, list[Setting]]:
-    """What each engine may choose from."""
-    return {
-        "nestvec": [{"budget": b} for b in (256, 512, 1024)],
-        "ctranslate2": [
-            {"inter": inter, "intra": cores // inter, "budget": budget}
-            for inter in (1, cores)
-            for budget in (512, 1024, 2048)
-        ],
-        "sentence-transformers": [{"threads": cores, "batch": b} for b in (8, 32)],
-    }
-
-
-@dataclass
-class Worker:
-    """An engine's process."""
-
-    name: str
-    process: "subprocess.Popen[str]"
-    versions: dict[str, str] = field(default_factory=dict)
-    best: dict[str, Setting] = field(default_factory=dict)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-
-    def ask(self, texts: list[str], setting: Setting) -> dict[str, Any]:
-        """Time the engine on texts."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"texts": texts, "setting": setting}) + "\n")
-        self.process.stdin.flush()
-        return self.read()
-
-    def read(self) -> dict[str, Any]:
-        """One line of its answers."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(
-                f"{self.name} ended with status {self.process.wait()}; its words are above"
-            )
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-
-def start(name: str, python: Path, folder: Path) -> Worker:
-    """Start an engine and wait until it is loaded."""
-    script = HERE / "workers" / f"{name.replace('-', '_')}_engine.py"
-    if name == "nestvec":
-        script = HERE / "workers/nestvec_engine.py"
-    process = subprocess.Popen(
-        [python, str(script), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    worker = Worker(name, process)
-    worker.versions = worker.read()["ready"]
-    return worker
-
-
-def sweep(worker: Worker, load: str, texts: list[str], settings: list[Setting]) -> None:
+def sweep(worker: Worker, load: str, texts: list[str]) -> None:
     """Remember the setting that is fastest on a load."""
+    settings = worker.engine.settings
     took = {
         index: min(worker.ask(texts, setting)["seconds"] for _ in range(SWEEP_ROUNDS))
         for index, setting in enumerate(settings)
@@ -90,70 +40,133 @@ def sweep(worker: Worker, load: str, texts: list[str], settings: list[Setting]) 
     worker.best[load] = settings[min(took, key=lambda index: took[index])]
 
 
-def count_tokens(texts: list[str], folder: Path) -> int:
-    """Tokens of a load after truncation, by the model's own tokenizer."""
-    from app.engine.tokenizer import Tokenizer
-    from app.engine.types import Truncation
-
+def lengths_of(texts: list[str], folder: Path) -> list[int]:
+    """Tokens of texts after truncation, by the model's own tokenizer."""
     tokenizer = Tokenizer(folder / "tokenizer.json", max_tokens=256, vocabulary_size=10**9)
-    return sum(len(e.ids) for e in tokenizer.encode_texts(texts, truncate=Truncation.END))
-
-
-def cpu_name() -> str:
-    """The processor, and what of its vector units matters."""
-    try:
-        info = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    pairs = (line.split(":", 1) for line in info.splitlines() if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in pairs}
-    units = [
-        u
-        for u in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
-        if u in fields["flags"].split()
-    ]
-    family = f"family {fields['cpu family']} model {fields['model']}"
-    return f"{fields['model name']}, {family}, {' '.join(units)}"
-
-
-def table(workers: list[Worker], tokens: dict[str, int], rounds: int, cores: int) -> str:
-    """The results as Markdown."""
-    lines = [
-        f"# In process, fp32, {date.today().isoformat()}",  # noqa: DTZ011 - a person's date
-        "",
-        f"{cpu_name()}; {cores} cores; Python {platform.python_version()}; "
-        + ", ".join(f"{k} {v}" for w in workers for k, v in w.versions.items())
-        + ".",
-        f"Texts in, unit vectors out, tokenising included. {rounds} interleaved rounds, texts unique; the least time "
-        f"of each counts. Ratios are to {BASE} (higher is faster); in brackets the spread, median over least time.",
-        "",
-        "| load | tokens | " + " | ".join(w.name for w in workers) + " |",
-        "|---|---|" + "---|" * len(workers),
-    ]
-    base = next((w for w in workers if w.name == BASE), workers[0])
-    for load, count in tokens.items():
-        cells = []
-        for worker in workers:
-            least = min(worker.seconds[load])
-            spread = statistics.median(worker.seconds[load]) / least
-            ratio = min(base.seconds[load]) / least
-            cells.append(f"{ratio:.2f} ({spread:.2f}) {count / least:,.0f} tok/s")
-        lines.append(f"| {load} | {count} | " + " | ".join(cells) + " |")
-    lines += ["", "Best settings found by the sweep:", ""]
-    lines += [
-        f"- {w.name}: " + "; ".join(f"{load} {w.best[load]}" for load in tokens) for w in workers
-    ]
-    return "\n".join(lines) + "\n"
+    return [len(e.ids) for e in tokenizer.encode_texts(texts, truncate=Truncation.END)]
 
 
 def check_agreement(workers: list[Worker], text: str) -> None:
     """Engines that give other vectors are not compared."""
     first = [w.ask([text], next(iter(w.best.values())))["check"] for w in workers]
     for worker, values in zip(workers, first, strict=True):
-        if any(abs(a - b) > 1e-3 for a, b in zip(values, first[0], strict=True)):  # noqa: PLR2004 - fp32
+        dot = sum(a * b for a, b in zip(values, first[0], strict=True))
+        norms = (sum(a * a for a in values) * sum(a * a for a in first[0])) ** 0.5
+        if not dot >= LEAST_COSINE * norms:
             raise SystemExit(
-                f"{worker.name} gives other vectors than {workers[0].name}: {values} {first[0]}"
+                f"{worker.engine.name} gives other vectors than {workers[0].engine.name}: "
+                f"{values} {first[0]}"
             )
+
+
+def table(title: str, workers: list[Worker], shares: dict[str, float] | None) -> str:
+    """One table; the first worker is what ratios are to."""
+    base = workers[0]
+    lines = [
+        f"## {title}",
+        "",
+        f"Ratios are to {base.engine.name} (higher is faster); in brackets the spread, median over least time.",
+        "",
+        "| load | " + " | ".join(w.engine.name for w in workers) + " |",
+        "|---|" + "---|" * len(workers),
+    ]
+    for load in base.seconds_per_token:
+        cells = []
+        for worker in workers:
+            times = worker.seconds_per_token[load]
+            ratio = min(base.seconds_per_token[load]) / min(times)
+            spread = statistics.median(times) / min(times)
+            cells.append(f"{ratio:.2f} ({spread:.2f}) {1 / min(times):,.0f} tok/s")
+        lines.append(f"| {load} | " + " | ".join(cells) + " |")
+    rows = {
+        "single query, p50 / p99 ms": [
+            f"{percentile(w.query_s, 50) * 1000:.1f} / {percentile(w.query_s, 99) * 1000:.1f}"
+            for w in workers
+        ],
+        "peak memory, MB": [f"{w.rss_mb:,.0f}" for w in workers],
+    }
+    lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
+    if shares:
+        said = ", ".join(f"{load} {share:.0%}" for load, share in shares.items())
+        lines += ["", f"Nestvec's share of the machine's own limit for float32 products: {said}."]
+    lines += ["", "Best settings found by the sweep:", ""]
+    lines += [
+        f"- {w.engine.name}: " + "; ".join(f"{load} {best}" for load, best in w.best.items())
+        for w in workers
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def percentile(values: list[float], share: int) -> float:
+    """Of a sorted copy, without interpolation."""
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, len(ranked) * share // 100)]
+
+
+def race(
+    workers: list[Worker], data: Path | None, folder: Path, rounds: int
+) -> dict[str, list[int]]:
+    """Sweep, then run the rounds; gives the lengths of each load's last texts."""
+    lengths: dict[str, list[int]] = {}
+    for load in LOADS:
+        texts = texts_of(load, data, seed=0)
+        for worker in workers:
+            sweep(worker, load, texts)
+            print(f"{load}: {worker.engine.name} best at {worker.best[load]}", file=sys.stderr)
+    check_agreement(workers, "This is an example sentence")
+    for number in range(1, rounds + 1):
+        for load in LOADS:
+            texts = texts_of(load, data, seed=number)
+            lengths[load] = lengths_of(texts, folder)
+            for worker in workers:
+                found = worker.ask(texts, worker.best[load])
+                tokens = sum(lengths[load])
+                worker.seconds_per_token.setdefault(load, []).append(found["seconds"] / tokens)
+                worker.cpu_s_per_token.setdefault(load, []).append(found["cpu_s"] / tokens)
+        for worker in workers:
+            texts = texts_of("short", data, seed=100 + number)[: QUERIES // rounds + 1]
+            worker.query_s += worker.ask(texts, worker.best["short"], each=True)["each_s"]
+        print(f"round {number} of {rounds}", file=sys.stderr)
+    return lengths
+
+
+def shares_of(worker: Worker, lengths: dict[str, list[int]], cores: int) -> dict[str, float]:
+    """What part of the float32 limit our engine reached, attention's products counted."""
+    package = prepare_model(load_settings({"offline": True}))
+    limit = gemm_flops_per_s(open_backend, cores)
+    shares = {}
+    for load, found in lengths.items():
+        length = sum(n * n for n in found) / sum(found)
+        config = package.tokenizer.parent / "config.json"
+        flops = flops_per_token(package.graph, config, package.spec.hidden_size, length)
+        shares[load] = flops / min(worker.seconds_per_token[load]) / limit
+    return shares
+
+
+def run_table(
+    title: str, engines: list[Engine], asked: argparse.Namespace, exported: Path
+) -> tuple[str, dict[str, str]]:
+    """One table and the versions in it."""
+    workers: list[Worker] = []
+    for engine in engines:
+        try:
+            workers.append(start(engine, asked.model, exported))
+        except SystemExit as error:
+            print(f"left out: {error}", file=sys.stderr)
+    data = asked.data if asked.data and asked.data.is_dir() else None
+    lengths = race(workers, data, asked.model, asked.rounds)
+    ours = next((w for w in workers if w.engine.precision == "fp32" and not w.engine.is_peer), None)
+    shares = shares_of(ours, lengths, usable_cpus()) if ours else None
+    for worker in workers:
+        worker.stop()
+    return table(title, workers, shares), {k: v for w in workers for k, v in w.versions.items()}
+
+
+def result_file(name: str) -> Path:
+    """Where a machine's results are kept: benchmarks/results/<cpu><name>.md."""
+    described = cpu_model().rsplit(", ", 1)[0].lower()
+    slug = "".join(c if c.isalnum() else "-" for c in described).strip("-")
+    return HERE / "results" / f"{slug}{name}.md"
 
 
 def main() -> None:
@@ -164,49 +177,31 @@ def main() -> None:
         "--data", type=Path, help="folder with short.txt, paragraph.txt, long.txt, mix.jsonl"
     )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--out", type=Path, help="file to write; default benchmarks/results/<cpu>.md"
-    )
+    parser.add_argument("--out", type=Path, help="default benchmarks/results/<cpu>-engine.md")
     asked = parser.parse_args()
-    from app.hardware import usable_cpus
-
-    cores = usable_cpus()
-    settings = settings_of(cores)
-    data = asked.data if asked.data and asked.data.is_dir() else None
-    pythons = dict.fromkeys(settings, PEERS_PYTHON) | {"nestvec": Path(sys.executable)}
-    workers = [start(name, pythons[name], asked.model) for name in settings]
-    tokens: dict[str, int] = {}
-    for load in LOADS:
-        texts = texts_of(load, data, seed=0)
-        for worker in workers:
-            sweep(worker, load, texts, settings[worker.name])
-            print(f"{load}: {worker.name} is best at {worker.best[load]}", file=sys.stderr)
-    check_agreement(workers, "This is an example sentence")
-    for number in range(1, asked.rounds + 1):
-        for load in LOADS:
-            texts = texts_of(load, data, seed=number)
-            tokens[load] = count_tokens(texts, asked.model)
-            for worker in workers:
-                per_token = worker.ask(texts, worker.best[load])["seconds"] / tokens[load]
-                worker.seconds.setdefault(load, []).append(per_token)
-        print(f"round {number} of {asked.rounds}", file=sys.stderr)
-    # Rounds differ a little in tokens: seconds are kept per token, and shown for the last round's.
-    for worker in workers:
-        worker.seconds = {
-            load: [s * tokens[load] for s in all_] for load, all_ in worker.seconds.items()
-        }
-    report = table(workers, tokens, asked.rounds, cores)
-    slug = "".join(c if c.isalnum() else "-" for c in cpu_name().split(", avx")[0].lower()).strip(
-        "-"
-    )
-    out = asked.out or HERE / "results" / f"{slug}.md"
+    tables: list[str] = []
+    versions: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        export.main(["--padded", "--offline", scratch], standalone_mode=False)
+        for title, engines in engines_of(usable_cpus()).items():
+            text, found = run_table(title, engines, asked, Path(scratch))
+            tables.append(text)
+            versions |= found
+    head = [
+        f"# In process, {date.today().isoformat()}",  # noqa: DTZ011 - a person's date
+        "",
+        f"{cpu_model()}; {usable_cpus()} cores; Python {platform.python_version()}; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + ".",
+        f"Texts in, unit vectors out, tokenising included. {asked.rounds} interleaved rounds, texts unique; the least "
+        "time of each counts.",
+        "",
+    ]
+    report = "\n".join([*head, *tables])
+    out = asked.out or result_file("-engine")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(report, "utf-8")
     print(report)
-    for worker in workers:
-        assert worker.process.stdin is not None
-        worker.process.stdin.close()
-        worker.process.wait(30)
 
 
 if __name__ == "__main__":

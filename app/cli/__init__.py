@@ -19,6 +19,7 @@ VERBS: Final[Mapping[str, str]] = {
     "embed": "Embed a file: texts in, vectors out.",
     "export": "Write a model's ONNX graph and everything beside it to a folder.",
     "model": "Fetch models for hosts without a network.",
+    "bench": "Measure a running server, or the engine in process.",
     "tune": "Find how a model runs fastest on this machine, and keep it.",
     "quality": "Measure a running server on STS-B and SciFact.",
     "config": "Show settings, or write their documentation.",

@@ -8,10 +8,11 @@ from app.engine.backend import BackendFactory
 from app.engine.registry import ModelSpec
 from app.engine.types import FloatArray, Layout
 from app.errors import FormatError
+from app.export.architectures import export_padded_graph
 from app.packages.artefacts import GRAPH, Artefact, find_artefact, make_artefact
 from app.packages.build import Builder
 from app.packages.card import Card, Published
-from app.packages.derive import Derived, derive
+from app.packages.derive import Derived, derive, read_json
 from app.packages.fingerprint import HashCache, space_fingerprint
 from app.packages.precision import BuildOptions, Precision
 from app.packages.sources import Fetched, SourceOptions, fetch
@@ -103,6 +104,19 @@ def prepare(
         aliases=fetched.card.aliases if fetched.card else (),
         is_new=is_new,
     )
+
+
+def write_padded(package: Package, folder: Path) -> None:
+    """Write a model's graph for other programs: standard ONNX with the usual padded inputs.
+
+    Raises:
+        FormatError: The model is served from a graph of its own, which is what others can take as it is.
+        OSError: The disk is full or read-only.
+    """
+    source = package.tokenizer.parent
+    if package.layout is not Layout.PACKED:
+        raise FormatError(f"{package.graph} has padded inputs already: take it as it is")
+    export_padded_graph(source, read_json(source / "config.json"), folder / GRAPH)
 
 
 def _graph_path(derived: Derived, artefact_folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Our engine in process: `EmbeddingService`, tokenising included."""
+"""Our engine in process: `EmbeddingService`, tokenising included. Arguments: folder of the model, precision."""
 
 import asyncio
 import sys
@@ -38,10 +38,15 @@ def main() -> None:
     def encode(texts: Sequence[str], setting: dict[str, Any]) -> Any:
         budget = setting["budget"]
         if budget not in engines:
-            flags = {"offline": True, "max_batch_tokens": budget, "max_batch_ms": 60_000}
-            engines[budget] = build_engine(
-                load_settings({**flags, "max_tokens_per_request": 10**9}), NullObserver()
-            )
+            flags = {
+                "offline": True,
+                "precision": sys.argv[2],
+                "max_batch_tokens": budget,
+                "max_batch_ms": 60_000,
+                "max_tokens_per_request": 10**9,
+                "max_queue_tokens": 10**9,
+            }
+            engines[budget] = build_engine(load_settings(flags), NullObserver())
         return loop.run_until_complete(embed(engines[budget], texts))
 
     serve({"nestvec": __version__, "onnxruntime": onnxruntime.__version__}, encode)

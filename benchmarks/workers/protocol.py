@@ -1,10 +1,12 @@
 """What a worker process speaks: a line of JSON in, a line of JSON out. Standard library only.
 
-A worker loads its engine, says {"ready": versions}, then times each request {"texts": [...], "setting": {...}} with
-{"seconds": s, "check": [leading values of the first vector]}.
+A worker loads its engine, says {"ready": versions}, then answers each request {"texts": […], "setting": {…}} with
+{"seconds": s, "cpu_s": s, "rss_mb": peak, "check": [leading values of the first vector]}. With "each": true it embeds
+the texts one by one and adds {"each_s": [s, …]}.
 """
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +22,22 @@ def serve(versions: dict[str, str], encode: Encode) -> None:
     print(json.dumps({"ready": versions}), file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        started = time.perf_counter()
-        vectors = encode(asked["texts"], asked["setting"])
-        seconds = time.perf_counter() - started
-        check = [float(value) for value in vectors[0][:4]]
-        print(json.dumps({"seconds": seconds, "check": check}), file=answers, flush=True)
+        texts, setting = asked["texts"], asked["setting"]
+        cpu, started = time.process_time(), time.perf_counter()
+        each_s: list[float] = []
+        if asked.get("each"):
+            vectors = []
+            for text in texts:
+                before = time.perf_counter()
+                vectors.append(encode([text], setting)[0])
+                each_s.append(time.perf_counter() - before)
+        else:
+            vectors = encode(texts, setting)
+        found = {
+            "seconds": time.perf_counter() - started,
+            "cpu_s": time.process_time() - cpu,
+            "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "check": [float(value) for value in vectors[0][:8]],
+            "each_s": each_s,
+        }
+        print(json.dumps(found), file=answers, flush=True)

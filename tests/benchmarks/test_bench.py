@@ -1,13 +1,26 @@
-"""The benchmark's own parts: texts, settings, the table, and a worker that really answers."""
+"""The benchmark's own parts: settings, tables, batching, processes, and a worker that really answers."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typing_extensions import override
 
-from benchmarks.loads import LOADS, TEXTS, texts_of
-from benchmarks.run import HERE, Worker, check_agreement, cpu_name, settings_of, table
+from benchmarks.engines import HERE, Engine, Setting, Worker, engines_of
+from benchmarks.http_run import (
+    SCENARIOS,
+    Contest,
+    Scenario,
+    requests_of,
+    servers_of,
+    texts_for,
+)
+from benchmarks.http_run import table as http_table
+from benchmarks.processes import Server
+from benchmarks.run import check_agreement, percentile, result_file, table
 
 ECHO = """
 import sys
@@ -15,63 +28,172 @@ sys.path.insert(0, sys.argv[1])
 from protocol import serve
 serve({"echo": "1"}, lambda texts, setting: [[len(t), setting["x"], 0.0, 0.0] for t in texts])
 """
+SLEEPER = """
+import http.server, os, sys
+if os.fork() == 0:
+    while True:
+        sum(range(100000))  # a child that computes
+class Ok(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/up" else 404)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Ok).serve_forever()
+"""
 
 
-@pytest.mark.parametrize("load", LOADS)
-def test_texts_are_unique_and_repeatable(load: str) -> None:
-    """No cache can help, and a run can be repeated."""
-    texts = texts_of(load, None, seed=3)
-    assert len(set(texts)) == len(texts) == TEXTS[load]
-    assert texts == texts_of(load, None, seed=3)
-    assert not set(texts) & set(texts_of(load, None, seed=4))
-
-
-def test_texts_from_a_folder(tmp_path: Path) -> None:
-    """Lines, or the mixed file's objects."""
-    (tmp_path / "short.txt").write_text("one\ntwo\n")
-    (tmp_path / "mix.jsonl").write_text('{"text": "three", "kind": "short"}\n')
-    assert {t.split(" ", 1)[1] for t in texts_of("short", tmp_path, seed=1)} == {"one", "two"}
-    assert texts_of("mixed", tmp_path, seed=1)[0] == "1-0 three"
+def engine(name: str = "nestvec") -> Engine:
+    """A contender with one setting."""
+    return Engine(name, "script", "fp32", ({"x": 2},), is_peer=False)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 8])
 def test_no_setting_asks_for_more_threads_than_cores(cores: int) -> None:
-    """Each peer at its best, none oversubscribed."""
-    for setting in settings_of(cores)["ctranslate2"]:
-        assert setting["inter"] * setting["intra"] <= cores
+    """Each peer at its best, none oversubscribed; ours is in each table, and every script exists."""
+    for engines in engines_of(cores).values():
+        assert any(not one.is_peer for one in engines)
+        for one in engines:
+            assert (HERE / "workers" / f"{one.script}.py").is_file()
+            for setting in one.settings:
+                assert setting.get("inter", 1) * setting.get("intra", 1) <= cores
+                assert setting.get("threads", 1) <= cores
 
 
 def test_a_worker_is_asked_and_answers(tmp_path: Path) -> None:
-    """Over its real pipes."""
+    """Over its real pipes, all at once and one by one."""
     script = tmp_path / "echo.py"
     script.write_text(ECHO)
     line = [sys.executable, str(script), str(HERE / "workers")]
     with subprocess.Popen(
         line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        worker = Worker("echo", process)
+        worker = Worker(engine("echo"), process)
         assert worker.read() == {"ready": {"echo": "1"}}
-        answer = worker.ask(["abc"], {"x": 5})
-        assert answer["check"] == [3.0, 5.0, 0.0, 0.0]
-        assert answer["seconds"] > 0
-        worker.best["short"] = {"x": 1}
-        other = Worker("other", process, best={"short": {"x": 2}})
-        with pytest.raises(SystemExit, match="other gives other vectors than echo"):
-            check_agreement([worker, other], "text")
-        assert process.stdin is not None
-        process.stdin.close()
+        answer = worker.ask(["four", "two"], {"x": 2})
+        assert answer["check"] == [4.0, 2.0, 0.0, 0.0]
+        assert answer["seconds"] >= 0
+        assert answer["each_s"] == []
+        assert len(worker.ask(["a", "b", "c"], {"x": 2}, each=True)["each_s"]) == 3
+        assert worker.rss_mb > 1
+        worker.stop()
+        assert process.returncode == 0
 
 
-def test_the_table_shows_ratios_to_the_base() -> None:
-    """Least time of the rounds; higher is faster."""
-    process = subprocess.Popen([sys.executable, "-c", ""], text=True)
-    process.wait()
-    ours = Worker(
-        "nestvec", process, {"nestvec": "1"}, {"short": {"budget": 1}}, {"short": [2.0, 1.0]}
+def test_a_worker_that_dies_ends_the_run() -> None:
+    """With its name and status."""
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", "raise SystemExit(3)"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+        pytest.raises(SystemExit, match="dead ended with status 3"),
+    ):
+        Worker(engine("dead"), process).read()
+
+
+class Canned(Worker):
+    """Answers without a process."""
+
+    def __init__(self, name: str, values: list[float], seconds: list[float]) -> None:
+        super().__init__(engine(name), None)  # type: ignore[arg-type] # never used
+        self.values = values
+        self.best = {"short": {"x": 1}}
+        self.seconds_per_token = {"short": seconds}
+        self.query_s = [0.001, 0.002, 0.009]
+
+    @override
+    def ask(self, texts: list[str], setting: Setting, *, each: bool = False) -> dict[str, Any]:
+        """The values."""
+        return {"check": self.values}
+
+
+def test_engines_with_other_vectors_are_not_compared() -> None:
+    """Rounding may differ, direction not."""
+    right = Canned("right", [1.0, 0.0, 0.5], [1])
+    check_agreement([right, Canned("rounded", [0.99, 0.01, 0.51], [1])], "text")
+    with pytest.raises(SystemExit, match="wrong gives other vectors"):
+        check_agreement([right, Canned("wrong", [0.0, 1.0, 0.5], [1])], "text")
+    with pytest.raises(SystemExit, match="nan"):
+        check_agreement([right, Canned("broken", [float("nan")] * 3, [1])], "text")
+
+
+def test_the_table_shows_ratios_of_the_best_rounds() -> None:
+    """Twice as fast is 2.00; the spread stands beside it."""
+    base, ours = Canned("peer", [1], [0.002, 0.004]), Canned("nestvec", [1], [0.001, 0.002])
+    text = table("fp32", [base, ours], {"short": 0.81})
+    assert "1.00 (1.50) 500 tok/s | 2.00 (1.50) 1,000 tok/s" in text
+    assert "2.0 / 9.0" in text
+    assert "short 81%" in text
+
+
+def test_percentiles() -> None:
+    """Of what was seen, never in between."""
+    assert [percentile([3, 1, 2], share) for share in (0, 50, 99, 100)] == [1, 2, 3, 3]
+
+
+def test_result_files_are_named_by_processor() -> None:
+    """No odd characters."""
+    name = result_file("-http").name
+    assert name.endswith("-http.md")
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.")
+
+
+def test_requests_hold_every_text_once() -> None:
+    """As lists, or alone as a string."""
+    texts = texts_for(Scenario("x", "short", 3, 32), None, seed=1)
+    assert len(set(texts)) == len(texts) == 96
+    assert [request.texts for request in requests_of(texts[:70], 32)] == [32, 32, 6]
+    single = next(requests_of(texts, 1))
+    assert f'"input":"{texts[0]}"'.encode() in single.body
+
+
+def test_a_server_is_watched_with_its_children(tmp_path: Path) -> None:
+    """CPU and memory count for the whole family; nothing is left running."""
+    script = tmp_path / "server.py"
+    script.write_text(SLEEPER)
+    server = Server("sleeper", [sys.executable, str(script), "{port}"], health="/up")
+    server.start()
+    try:
+        before = server.cpu_s()
+        deadline = 200
+        while server.cpu_s() - before < 0.1 and deadline:
+            deadline -= 1
+            sum(range(300_000))
+        assert server.cpu_s() - before >= 0.1
+        assert server.peak_rss_mb() > 5
+    finally:
+        assert server.process is not None
+        os.system(f"pkill -P {server.process.pid}")  # noqa: S605 - the child this test made
+        server.stop()
+    assert server.process.poll() is not None
+
+
+def test_a_server_that_ends_says_so(tmp_path: Path) -> None:
+    """And where its words are."""
+    server = Server(
+        "dead", [sys.executable, "-c", "print('why'); exit(4)"], log=tmp_path / "dead.log"
     )
-    peer = Worker(
-        "ctranslate2", process, {"ct2": "2"}, {"short": {"budget": 2}}, {"short": [2.0, 2.0]}
-    )
-    text = table([ours, peer], {"short": 100}, 2, 2)
-    assert "| short | 100 | 2.00 (1.50) 100 tok/s | 1.00 (1.00) 50 tok/s |" in text
-    assert cpu_name() in text
+    with pytest.raises(SystemExit, match="dead ended with 4"):
+        server.start()
+    assert "why" in (tmp_path / "dead.log").read_text()
+
+
+def test_the_http_table_has_every_contender(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ratios are of nestvec to it; the server's CPU stands over the bare engine's."""
+    servers = servers_of(tmp_path, tmp_path)
+    monkeypatch.setattr(Server, "peak_rss_mb", lambda _: 100.0)
+    found = Contest()
+    for name in ("engine", "engine int8", *(server.name for server in servers)):
+        found.query_s[name] = [0.004]
+        for scenario in SCENARIOS:
+            figures = found.of(name, scenario.name)
+            figures.tokens_per_s, figures.cpu_s_per_mtok = [800.0], [200.0]
+            figures.p50_s, figures.p99_s = [0.01], [0.02]
+    found.of("nestvec", SCENARIOS[0].name).tokens_per_s = [1600.0]
+    found.of("nestvec", SCENARIOS[0].name).cpu_s_per_mtok = [220.0]
+    text = http_table(found, servers)
+    assert "| FastAPI + sentence-transformers | 800 | 2.00 | 1.00 | 200 | 10 | 20 |" in text
+    assert "over the bare engine's, nestvec: 1.10" in text

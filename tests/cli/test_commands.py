@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
 from app.cli import VERBS, group, main
 from app.cli.config import settings_markdown
-from app.settings import Settings
+from app.main import execution, prepare_model
+from app.packages.tuned import Tuned
+from app.settings import Settings, load_settings
 from tests.tiny import write_tiny_bert
 
 ROOT = Path(__file__).parent.parent.parent
@@ -82,6 +85,60 @@ def test_export_writes_a_whole_folder(model: Path, tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names >= {"model.onnx", "weights.bin", "tokenizer.json", "probes.npy", "spec.json"}
     assert json.loads((tmp_path / "out/spec.json").read_text())["layout"] == "packed"
+
+
+def test_export_for_other_programs(model: Path, tmp_path: Path) -> None:
+    """Standard ONNX with the usual inputs, and what tokenizers are loaded from."""
+    done = invoke("export", str(tmp_path / "out"), "--model", str(model), "--padded")
+    assert done.exit_code == 0, done.output
+    session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
+    names = {node.name for node in session.get_inputs()}
+    assert names == {"input_ids", "attention_mask", "token_type_ids"}
+    assert (tmp_path / "out/config.json").is_file()
+    assert json.loads((tmp_path / "out/spec.json").read_text())["layout"] == "padded"
+
+
+def test_tune_keeps_what_it_finds(model: Path) -> None:
+    """The server then runs with it; settings still win."""
+    done = invoke("tune", "--model", str(model), "--limit-s", "2")
+    assert done.exit_code == 0, done.output
+    for word in ("attention", "budget", "int8-accurate", "kept in"):
+        assert word in done.output
+    settings = load_settings({"model": str(model)})
+    package = prepare_model(settings)
+    file = next(package.artefact.glob("tuned-*.json"))
+    tuned = Tuned(**json.loads(file.read_text())["tuned"])
+    assert execution(settings, package) == tuned
+    file.write_text(file.read_text().replace(f"{tuned.max_batch_tokens}", "77"))
+    assert execution(settings, package).max_batch_tokens == 77
+    own = settings.model_copy(update={"max_batch_tokens": 99, "plain_attention_tokens": 0})
+    assert execution(own, package).max_batch_tokens == 99
+    assert execution(own, package).plain_attention_tokens == 0
+
+
+def test_bench_measures_the_engine(model: Path) -> None:
+    """Each load, single queries, memory, and the share of what the machine could do."""
+    done = invoke("bench", "--engine", "--model", str(model), "--rounds", "1")
+    assert done.exit_code == 0, done.output
+    for word in ("GFLOPS", "short", "paragraph", "long", "mixed", "p99", "peak memory"):
+        assert word in done.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["bench"], ["bench", "http://x", "--engine"], ["bench", "not-a-url"]]
+)
+def test_bench_says_what_it_needs(arguments: list[str]) -> None:
+    """A URL or --engine."""
+    done = invoke(*arguments)
+    assert done.exit_code == 2
+    assert "URL" in done.output
+
+
+def test_bench_of_nothing_is_an_error() -> None:
+    """Nobody listens there."""
+    done = invoke("bench", "http://127.0.0.1:9", "--duration-s", "0.2")
+    assert done.exit_code == 1
+    assert "no request was answered" in done.output
 
 
 def test_pull_prepares_a_folder(model: Path) -> None:

@@ -1,0 +1,1 @@
+"""Measures a server over HTTP, or the engine in this process."""

@@ -1,0 +1,144 @@
+"""Queries under ingestion: short queries at a fixed slow rate, alone and while bulk requests saturate the server.
+
+Queries are an open load: each is timed from when it was due. Bulk runs alone too, to see what it keeps.
+"""
+
+import argparse
+import asyncio
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from app.bench.client import Target
+from app.bench.load import LoadResult, closed_load, open_load
+from app.bench.loads import texts_of
+from app.hardware import cpu_model, usable_cpus
+from benchmarks.http_run import nestvec, requests_of
+from benchmarks.run import lengths_of, result_file
+
+QUERY_RATE_PER_S: Final = 2.0
+QUERY_TOKENS: Final = 32
+BULK_CONNECTIONS: Final = 4
+BULK_TEXTS: Final = 64
+
+
+def short_queries(folder: Path, data: Path | None, number: int, seed: int) -> list[str]:
+    """Texts of at most `QUERY_TOKENS` tokens."""
+    found: list[str] = []
+    while len(found) < number:
+        texts = texts_of("short", data, seed=seed)
+        lengths = lengths_of(texts, folder)
+        found += [text for text, n in zip(texts, lengths, strict=True) if n <= QUERY_TOKENS]
+        seed += 1
+    return found[:number]
+
+
+async def together(
+    target: Target, queries: list[str], bulk: list[str] | None, duration_s: float, seed: int
+) -> tuple[LoadResult, LoadResult | None]:
+    """Queries for so long; bulk beside them where it is given, from before the first query until after the last."""
+    asking = open_load(
+        target,
+        requests_of(queries, 1),
+        rate_per_s=QUERY_RATE_PER_S,
+        duration_s=duration_s,
+        seed=seed,
+    )
+    if bulk is None:
+        return await asking, None
+    ingesting = asyncio.create_task(
+        closed_load(
+            target,
+            requests_of(bulk, BULK_TEXTS),
+            connections=BULK_CONNECTIONS,
+            duration_s=duration_s + 2,
+        )
+    )
+    await asyncio.sleep(1)
+    result = await asking
+    return result, await ingesting
+
+
+def main() -> None:
+    """Parse, run, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model's files")
+    parser.add_argument("--data", type=Path, help="folder with the texts")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--duration-s", type=float, default=40.0)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--out", type=Path, help="default benchmarks/results/<cpu>-latency.md")
+    asked = parser.parse_args()
+    data = asked.data if asked.data and asked.data.is_dir() else None
+    server = nestvec("nestvec", asked.precision, Path(tempfile.mkdtemp(prefix="nestvec-bench-")))
+    alone, flooded = LoadResult(), LoadResult()
+    bulk_alone, bulk_beside = LoadResult(), LoadResult()
+    server.start()
+    try:
+        target = Target.parse(server.url + "/v1/embeddings")
+        for number in range(asked.rounds):
+            queries = short_queries(asked.model, data, 400, seed=100 * number)
+            bulk = [
+                t for n in range(300) for t in texts_of("paragraph", data, seed=300 * number + n)
+            ]
+            add(alone, asyncio.run(together(target, queries, None, asked.duration_s, number))[0])
+            only = closed_load(
+                target,
+                requests_of(bulk, BULK_TEXTS),
+                connections=BULK_CONNECTIONS,
+                duration_s=asked.duration_s / 2,
+            )
+            add(bulk_alone, asyncio.run(only))
+            asking = together(target, queries, bulk[::-1], asked.duration_s, number)
+            found, beside = asyncio.run(asking)
+            add(flooded, found)
+            add(bulk_beside, beside or LoadResult())
+    finally:
+        server.stop()
+    report = table(alone, flooded, bulk_alone, bulk_beside)
+    head = (
+        f"# Queries under ingestion, {asked.precision}, {date.today().isoformat()}\n\n"  # noqa: DTZ011 - a person's date
+        f"{cpu_model()}; {usable_cpus()} cores, shared by server and client. Queries of at most {QUERY_TOKENS} tokens, "
+        f"{QUERY_RATE_PER_S:g} a second, timed from when each was due; bulk: {BULK_CONNECTIONS} connections with "
+        f"{BULK_TEXTS} paragraphs a request. {asked.rounds} rounds of {asked.duration_s:g} s each way, in turns.\n\n"
+    )
+    out = asked.out or result_file("-latency")
+    out.write_text(head + report, "utf-8")
+    print(head + report)
+
+
+def add(total: LoadResult, more: LoadResult) -> None:
+    """Put results together.
+
+    Raises:
+        SystemExit: A request failed.
+    """
+    if more.errors:
+        raise SystemExit(f"answers: {dict(more.statuses)}")
+    total.duration_s += more.duration_s
+    total.latencies_s += more.latencies_s
+    total.texts += more.texts
+    total.tokens += more.tokens
+
+
+def table(
+    alone: LoadResult, flooded: LoadResult, bulk_alone: LoadResult, bulk_beside: LoadResult
+) -> str:
+    """The results as Markdown."""
+    lines = ["| queries | number | p50 ms | p99 ms |", "|---|---|---|---|"]
+    for name, result in (("server else idle", alone), ("bulk beside", flooded)):
+        cells = [f"{result.percentile_s(share) * 1000:.1f}" for share in (50, 99)]
+        lines.append(f"| {name} | {len(result.latencies_s)} | {cells[0]} | {cells[1]} |")
+    ratio = flooded.percentile_s(99) / alone.percentile_s(99)
+    rates = [result.tokens / result.duration_s for result in (bulk_beside, bulk_alone)]
+    lines += [
+        "",
+        f"p99 under bulk is {ratio:.2f} times the unloaded one. "
+        f"Bulk keeps {rates[0] / rates[1]:.0%} of its {rates[1]:,.0f} tokens/s.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Servers as processes: start, wait, count their CPU time and memory, stop."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+READY_S: Final = 180
+STAT_PPID, STAT_UTIME, STAT_STIME = 1, 11, 12  # fields of /proc/<pid>/stat after the name
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Server:
+    """A server's process and its children.
+
+    Attributes:
+        command: With "{port}" where the port goes.
+        health: Path that answers 200 once it is ready.
+    """
+
+    name: str
+    command: list[str]
+    health: str = "/health"
+    env: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    log: Path = Path(os.devnull)
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until it is ready.
+
+        Raises:
+            SystemExit: It ended, or is not ready in time.
+        """
+        command = [part.format(port=self.port) for part in self.command]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env={**os.environ, **self.env}
+            )
+        until = time.monotonic() + READY_S
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                raise SystemExit(
+                    f"{self.name} ended with {self.process.returncode}: see {self.log}"
+                )
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(self.url + self.health, timeout=2).is_success:
+                    return
+            time.sleep(0.1)
+        raise SystemExit(f"{self.name} is not ready after {READY_S} s: see {self.log}")
+
+    def stop(self) -> None:
+        """End it."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def cpu_s(self) -> float:
+        """CPU time of the process and its living children so far."""
+        ticks = sum(
+            int(stat[STAT_UTIME]) + int(stat[STAT_STIME]) for stat in map(_stat, self._family())
+        )
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def peak_rss_mb(self) -> float:
+        """Most memory held so far, children included."""
+        total = 0
+        for pid in self._family():
+            status = Path(f"/proc/{pid}/status").read_text()
+            line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+            total += int(line.split()[1])
+        return total / 1024
+
+    def _family(self) -> list[int]:
+        assert self.process is not None
+        parents = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    parents[int(entry.name)] = int(_stat(int(entry.name))[STAT_PPID])
+                except (OSError, IndexError):
+                    continue  # it has ended
+        family = [self.process.pid]
+        for pid in family:
+            family += [child for child, parent in parents.items() if parent == pid]
+        return family
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields after the name, which may hold spaces."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
