@@ -90,7 +90,7 @@ def servers_of(folder: Path, logs: Path) -> list[Server]:
 def nestvec(name: str, precision: str, logs: Path) -> Server:
     """Our server in a precision."""
     command = [str(NESTVEC), "serve", "--offline", "--port", "{port}", "--precision", precision]
-    command += ["--truncate", "end", "--log-level", "warning"]
+    command += ["--truncate", "end", "--accept-any-model", "--log-level", "warning"]
     return Server(name, command, health="/health/ready", log=logs / f"{name}.log")
 
 

@@ -7,11 +7,11 @@ their order, and an entry's place never gets worse by later arrivals of its own 
 Source: start-time fair queuing (Goyal, Vin, Cheng: SIGCOMM 1996), with equal weights.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedDict, SortedList
 
 from app.engine.types import Item
 
@@ -35,10 +35,12 @@ class Entry:
 
 
 class FairQueue:
-    """Entries in order of their virtual finish tags."""
+    """Entries in order of their virtual finish tags, and by length within it."""
 
     def __init__(self) -> None:
         self._entries: SortedDict[Place, Entry] = SortedDict()
+        self._by_length: SortedDict[int, SortedList[Place]] = SortedDict()
+        self._earliest_deadline_s = math.inf  # no entry's is before it
         self._last_tags: dict[str, float] = {}
         self._virtual_tokens = 0.0
         self._next_number = 0
@@ -57,17 +59,55 @@ class FairQueue:
         place = (tag, self._next_number)
         self._next_number += 1
         self._entries[place] = entry
+        self._by_length.setdefault(entry.item.tokens, SortedList()).add(place)
         self.tokens += entry.item.tokens
+        if entry.item.deadline_s is not None:
+            self._earliest_deadline_s = min(self._earliest_deadline_s, entry.item.deadline_s)
         return place
 
-    def window(self, count: int) -> Iterator[tuple[Place, Entry]]:
-        """The next entries in order, `count` at most; the queue must not change meanwhile."""
-        return islice(self._entries.items(), count)
-
-    def head(self) -> Entry:
+    def head(self) -> tuple[Place, Entry]:
         """The next entry; the queue must not be empty."""
-        entry: Entry = self._entries.peekitem(0)[1]
-        return entry
+        found: tuple[Place, Entry] = self._entries.peekitem(0)
+        return found
+
+    def near_head(self, count: int) -> Iterator[tuple[Place, Entry]]:
+        """The next `count` entries, those most like the head in length first, earlier ones first among equals.
+
+        The head itself comes first. The queue must not change meanwhile.
+        """
+        places = self._entries.keys()
+        last: Place = places[min(count, len(places)) - 1]
+        lengths = self._by_length.keys()
+        anchor = self.head()[1].item.tokens
+        above = self._by_length.bisect_left(anchor)
+        below = above - 1
+        while below >= 0 or above < len(lengths):
+            is_above = above < len(lengths) and (
+                below < 0 or lengths[above] - anchor <= anchor - lengths[below]
+            )
+            length = lengths[above if is_above else below]
+            for place in self._by_length[length]:
+                if place > last:
+                    break
+                yield place, self._entries[place]
+            if is_above:
+                above += 1
+            else:
+                below -= 1
+
+    def expired(self, now_s: float) -> list[Place]:
+        """Places of entries whose deadline has passed."""
+        if now_s < self._earliest_deadline_s:
+            return []
+        late, earliest_s = [], math.inf
+        for place, entry in self._entries.items():
+            deadline_s = entry.item.deadline_s
+            if deadline_s is not None and deadline_s <= now_s:
+                late.append(place)
+            elif deadline_s is not None:
+                earliest_s = min(earliest_s, deadline_s)
+        self._earliest_deadline_s = earliest_s
+        return late
 
     def take(self, place: Place) -> Entry:
         """Remove an entry to run it: virtual time moves on to where it started."""
@@ -78,9 +118,14 @@ class FairQueue:
     def remove(self, place: Place) -> Entry:
         """Remove an entry that will not run."""
         entry: Entry = self._entries.pop(place)
+        alike = self._by_length[entry.item.tokens]
+        alike.remove(place)
+        if not alike:
+            del self._by_length[entry.item.tokens]
         self.tokens -= entry.item.tokens
         if not self._entries:
             # An empty queue forgets: no key carries a debt into an idle time.
             self._last_tags.clear()
             self._virtual_tokens = 0.0
+            self._earliest_deadline_s = math.inf
         return entry

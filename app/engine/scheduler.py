@@ -8,8 +8,9 @@ padded view around attention small. The queue never waits for company: work wait
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -108,20 +109,35 @@ class Scheduler:
         queue = self._queues[priority]
         if not queue:
             return Micro((), expired, priority)
-        window = list(queue.window(self.lookahead_items))
-        anchor = window[0][1].item.tokens
-        window.sort(key=lambda pair: (abs(pair[1].item.tokens - anchor), pair[0]))
-        lengths = np.fromiter((entry.item.tokens for _, entry in window), np.int64, len(window))
         fair_part = max(LEAST_SPLIT_TOKENS, queue.tokens / idle_workers)
         budget = self.budget if idle_workers == 1 else min(self.budget, fair_part)
-        # Cost grows with every item, so the longest prefix within the budget is found by bisection; the
-        # head goes whatever it costs.
+        places, tokens = self._fitting(queue.near_head(self.lookahead_items), budget)
+        self._settle(priority, tokens, now_s)
+        return Micro(tuple(self._take(priority, place) for place in places), expired, priority)
+
+    def _fitting(
+        self, candidates: Iterator[tuple[Place, Entry]], budget: float
+    ) -> tuple[list[Place], int]:
+        """The longest prefix within the budget, and its tokens; the first goes whatever it costs.
+
+        Cost grows with every item: candidates are drawn in doubling steps until they pass the budget, then the
+        prefix is found by bisection, so that a deep queue costs no more than a batch.
+        """
+        places: list[Place] = []
+        found: list[int] = []
+        lengths = np.empty(0, np.int64)
+        step = 2
+        while drawn := list(islice(candidates, step)):
+            places += [place for place, _ in drawn]
+            found += [entry.item.tokens for _, entry in drawn]
+            lengths = np.array(found, np.int64)
+            if self.cost(lengths) > budget:
+                break
+            step = len(found)
         more = bisect_right(
-            range(2, len(window) + 1), budget, key=lambda count: self.cost(lengths[:count])
+            range(2, len(places) + 1), budget, key=lambda count: self.cost(lengths[:count])
         )
-        chosen = window[: 1 + more]
-        self._settle(priority, int(lengths[: 1 + more].sum()), now_s)
-        return Micro(tuple(self._take(priority, place) for place, _ in chosen), expired, priority)
+        return places[: 1 + more], int(lengths[: 1 + more].sum())
 
     def _choose(self) -> Priority:
         """Interactive first, unless bulk is owed a batch."""
@@ -137,18 +153,14 @@ class Scheduler:
         if not (interactive and bulk):
             self._bulk_owed_tokens = 0.0  # nothing was withheld
             return
-        is_aged = now_s - bulk.head().arrived_s >= AGEING_S
+        is_aged = now_s - bulk.head()[1].arrived_s >= AGEING_S
         self._bulk_owed_tokens += (AGED_BULK_SHARE if is_aged else BULK_SHARE) * tokens
         if priority is Priority.BULK:
             self._bulk_owed_tokens -= tokens
 
     def _take_expired(self, priority: Priority, now_s: float) -> list[Entry]:
-        """Remove what is too late within the window."""
-        late = [
-            place
-            for place, entry in self._queues[priority].window(self.lookahead_items)
-            if entry.item.deadline_s is not None and entry.item.deadline_s <= now_s
-        ]
+        """Remove what is too late."""
+        late = self._queues[priority].expired(now_s)
         return [self._take(priority, place) for place in late]
 
     def _take(self, priority: Priority, place: Place) -> Entry:
