@@ -48,7 +48,7 @@ class Scenario:
 
 
 SCENARIOS: Final = (
-    Scenario("short, 1 text a request", "short", 1200, 1),
+    Scenario("short, 1 text a request", "short", 640, 1),
     Scenario("mixed, 32 texts a request", "mixed", 64, 32),
 )
 

@@ -7,15 +7,17 @@ cut and renormalise.
 import asyncio
 import dataclasses
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Final, cast
 
 from app.engine.postprocess import finish
 from app.engine.registry import Models, ModelSpec, ServedModel
-from app.engine.tokenizer import Encoded, Tokenizer
+from app.engine.tokenizer import Encoded
 from app.engine.types import (
     EmbedCall,
     EmbedResult,
@@ -30,6 +32,9 @@ from app.errors import DeadlineError, InputError, RequestTooLargeError
 
 # Up to so many values are finished on the event loop: about 0.2 ms; more go to a thread.
 INLINE_VALUES: Final = 32 * 1024
+
+# Tokenising so many characters takes about 2 ms: less is not worth a thread of its own.
+LEAST_SHARE_CHARS: Final = 8 * 1024
 
 # Prompt names that serve a role, in the order tried (api-contract 4.7).
 ROLE_PROMPTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -84,6 +89,7 @@ class EmbeddingService:
         self.limits = limits
         self._observer = observer
         self._clock = clock
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nestvec-front")
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
@@ -112,9 +118,7 @@ class EmbeddingService:
         prompt_name, prompt = _resolve_prompt(call, spec)
         truncate = call.truncate or self.limits.truncate
         started = self._clock()
-        encoded = await loop.run_in_executor(
-            self._pool, partial(_tokenize, model.tokenizer, call, prompt, spec, truncate)
-        )
+        encoded = await self._encode(call, model, prompt, truncate)
         tokens = tuple(len(e.ids) for e in encoded)
         self._check_tokens(sum(tokens))
         tokenize_s = self._clock() - started
@@ -140,6 +144,30 @@ class EmbeddingService:
             prompt_used=prompt_name,
             timings=timings,
         )
+
+    async def _encode(
+        self, call: EmbedCall, model: ServedModel, prompt: str, truncate: Truncation
+    ) -> list[Encoded]:
+        """Token ids of all inputs: a large call's in several front threads at once.
+
+        Raises:
+            InputError: An input is wrong; of several the first.
+        """
+        loop = asyncio.get_running_loop()
+        ends = _shares(call.inputs, self._threads)
+        parts = await asyncio.gather(
+            *(
+                loop.run_in_executor(
+                    self._pool, partial(_tokenize, model, call, prompt, truncate, slice(start, end))
+                )
+                for start, end in pairwise([0, *ends])
+            ),
+            return_exceptions=True,
+        )
+        for part in parts:
+            if isinstance(part, BaseException):
+                raise part
+        return [encoded for part in parts for encoded in part]  # type: ignore[union-attr] # raised above
 
     def check_count(self, inputs: int) -> None:
         """Refuse more inputs than a call may have; for callers that would rather know before parsing them.
@@ -220,17 +248,34 @@ def _resolve_prompt(call: EmbedCall, spec: ModelSpec) -> tuple[str | None, str]:
     return None, ""
 
 
+def _shares(inputs: Sequence[str] | Sequence[Sequence[int]], threads: int) -> list[int]:
+    """Where each thread's share of the inputs ends: about equal in characters, and none too small to be worth it."""
+    sizes = [len(given) for given in inputs]
+    shares = min(threads, sum(sizes) // LEAST_SHARE_CHARS)
+    if shares <= 1:
+        return [len(inputs)]
+    sums = list(accumulate(sizes))
+    ends = [bisect_right(sums, sums[-1] * share // shares) for share in range(1, shares)]
+    return sorted({*ends, len(inputs)} - {0})
+
+
 def _tokenize(
-    tokenizer: Tokenizer, call: EmbedCall, prompt: str, spec: ModelSpec, truncate: Truncation
+    model: ServedModel, call: EmbedCall, prompt: str, truncate: Truncation, part: slice
 ) -> list[Encoded]:
-    """Token ids of all inputs; runs in a front thread."""
-    if not isinstance(call.inputs[0], str):
-        # Ids are taken as given: a prompt is text and belongs to text inputs.
-        return tokenizer.check_ids(cast("Sequence[Sequence[int]]", call.inputs), truncate=truncate)
-    encoded = tokenizer.encode_texts(
-        cast("Sequence[str]", call.inputs), truncate=truncate, prefix=prompt
-    )
-    if not prompt or spec.pools_prompt:
+    """Token ids of some inputs; runs in a front thread."""
+    inputs, tokenizer = call.inputs[part], model.tokenizer
+    try:
+        if not isinstance(inputs[0], str):
+            # Ids are taken as given: a prompt is text and belongs to text inputs.
+            return tokenizer.check_ids(cast("Sequence[Sequence[int]]", inputs), truncate=truncate)
+        encoded = tokenizer.encode_texts(
+            cast("Sequence[str]", inputs), truncate=truncate, prefix=prompt
+        )
+    except InputError as error:
+        if error.input_index is not None:
+            error.input_index += part.start
+        raise
+    if not prompt or model.spec.pools_prompt:
         return encoded
     skip = tokenizer.count_prompt_tokens(prompt)
     return [dataclasses.replace(e, skip_tokens=min(skip, len(e.ids) - 1)) for e in encoded]
