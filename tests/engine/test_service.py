@@ -257,7 +257,7 @@ def test_large_calls_are_shared_between_threads(sizes: list[int], threads: int) 
 
 async def test_a_large_call_gives_what_small_ones_give(served: Served) -> None:
     """Tokenised by several threads, its vectors stay in order."""
-    texts = [f"alpha {'beta ' * (n % 15)}{n % 7}" for n in range(1200)]
+    texts = [f"alpha {'beta ' * (n % 9)}{n % 7}" for n in range(1200)]
     assert len(_shares(texts, 2)) == 2
     result = await served.service.embed(EmbedCall(texts))
     for place in range(0, 1200, 97):
