@@ -24,6 +24,7 @@ from app.api.state import ApiOptions, ApiState, Phase
 from app.api.token_input import TokenDecoder
 from app.engine.backend import Backend, BackendOptions
 from app.engine.core import CoreOptions, EngineCore
+from app.engine.lone import LoneBackend
 from app.engine.registry import Models, ServedModel
 from app.engine.service import EmbeddingService, ServiceLimits
 from app.engine.tokenizer import Tokenizer
@@ -53,6 +54,7 @@ PACKAGE_CARDS: Final = Path(__file__).parent / "cards"  # in an installed wheel
 CHECKOUT_CARDS: Final = Path(__file__).parent.parent / "models"
 Load = Callable[[Settings, Observer], EmbeddingService]
 GPU_WORKERS: Final = 2
+MOST_LONE_BYTES: Final = 256 * 2**20  # of a graph that is opened twice unasked
 GPU_BATCH_TOKENS: Final = 8192
 
 
@@ -119,13 +121,32 @@ def machine() -> str:
 def execution(settings: Settings, package: Package) -> Tuned:
     """How to run: as set, else as tuned on such a machine, else as built in."""
     tuned = read_tuned(package.artefact, machine()) or built_in(usable_cpus(), l2_cache_bytes())
+    if package.graph_bytes > MOST_LONE_BYTES:
+        tuned = dataclasses.replace(tuned, lone_threads=1)
     plain = settings.plain_attention_tokens
     return Tuned(
         max_batch_tokens=settings.max_batch_tokens or tuned.max_batch_tokens,
         worker_threads=settings.worker_threads or tuned.worker_threads,
         intra_op_threads=settings.intra_op_threads or tuned.intra_op_threads,
         plain_attention_tokens=tuned.plain_attention_tokens if plain is None else plain,
+        lone_threads=settings.lone_threads or tuned.lone_threads,
     )
+
+
+def open_tuned(settings: Settings, package: Package, tuned: Tuned) -> Backend:
+    """Open a package as it is to run: with a second, wide session for lone texts where that is wanted.
+
+    Raises:
+        ModelError: The graph cannot be opened.
+    """
+    options = dataclasses.replace(
+        backend_options(package, tuned, provider=settings.provider), device_id=settings.device_id
+    )
+    backend = open_backend(package.graph, package.layout, options)
+    if backend.provider != "cpu" or tuned.lone_threads <= tuned.intra_op_threads:
+        return backend
+    wide = dataclasses.replace(options, intra_op_threads=tuned.lone_threads, parallel_runs=1)
+    return LoneBackend(backend, open_backend(package.graph, package.layout, wide))
 
 
 def tune_model(settings: Settings, *, limit_s: float, compares: bool) -> TuningReport:
@@ -165,10 +186,7 @@ def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
     started = time.monotonic()
     package = prepare_model(settings)
     tuned = execution(settings, package)
-    options = dataclasses.replace(
-        backend_options(package, tuned, provider=settings.provider), device_id=settings.device_id
-    )
-    backend = open_backend(package.graph, package.layout, options)
+    backend = open_tuned(settings, package, tuned)
     _probe(package, backend)
     model = _serve(settings, package, backend, tuned, observer)
     models = Models(accepts_any=settings.accept_any_model)
@@ -192,6 +210,10 @@ def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
         space=model.spec.space,
         dimensions=model.spec.hidden_size,
         max_tokens=model.spec.max_tokens,
+        precision=model.spec.precision,
+        max_batch_tokens=tuned.max_batch_tokens,
+        worker_threads=tuned.worker_threads,
+        lone_threads=tuned.lone_threads,
         exported=package.is_new,
         took_s=round(time.monotonic() - started, 2),
     )

@@ -142,6 +142,13 @@ class Settings(BaseSettings):
     intra_op_threads: int = Field(
         0, ge=0, le=1024, description="Threads inside one batch; 0: as tuned, else 1."
     )
+    lone_threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Threads for a text that is alone on an idle server (a second session with weights of its own); "
+        "1: none apart; 0: as tuned, else up to 4, and 1 for models over 256 MB.",
+    )
     plain_attention_tokens: int | None = Field(
         None,
         ge=0,

@@ -41,9 +41,17 @@ class CostModel:
 class Backend(Protocol):
     """Runs batches; `run` may be called from several threads at once."""
 
-    layout: Layout
-    provider: str
-    hidden_size: int
+    @property
+    def layout(self) -> Layout:
+        """Which arrays it takes."""
+
+    @property
+    def provider(self) -> str:
+        """Where it runs: "cpu" or "cuda"."""
+
+    @property
+    def hidden_size(self) -> int:
+        """H of what it gives."""
 
     def cost(self, lengths: NDArray[np.int64]) -> float:
         """Price a batch of these lengths, (B,), in token equivalents; monotone in each length and in B."""

@@ -7,12 +7,10 @@ cut and renormalise.
 import asyncio
 import dataclasses
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, pairwise
 from typing import Final, cast
 
 from app.engine.postprocess import finish
@@ -33,8 +31,8 @@ from app.errors import DeadlineError, InputError, RequestTooLargeError
 # Up to so many values are finished on the event loop: about 0.2 ms; more go to a thread.
 INLINE_VALUES: Final = 32 * 1024
 
-# Tokenising so many characters takes about 2 ms: less is not worth a thread of its own.
-LEAST_SHARE_CHARS: Final = 8 * 1024
+# Up to so many characters are tokenised on the event loop: at most 0.3 ms, and less than a thread's wake-up costs.
+INLINE_CHARS: Final = 1024
 
 # Prompt names that serve a role, in the order tried (api-contract 4.7).
 ROLE_PROMPTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -89,7 +87,6 @@ class EmbeddingService:
         self.limits = limits
         self._observer = observer
         self._clock = clock
-        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nestvec-front")
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
@@ -148,26 +145,15 @@ class EmbeddingService:
     async def _encode(
         self, call: EmbedCall, model: ServedModel, prompt: str, truncate: Truncation
     ) -> list[Encoded]:
-        """Token ids of all inputs: a large call's in several front threads at once.
+        """Token ids of all inputs: a query's right here, a large call's in a front thread.
 
         Raises:
-            InputError: An input is wrong; of several the first.
+            InputError: An input is wrong.
         """
-        loop = asyncio.get_running_loop()
-        ends = _shares(call.inputs, self._threads)
-        parts = await asyncio.gather(
-            *(
-                loop.run_in_executor(
-                    self._pool, partial(_tokenize, model, call, prompt, truncate, slice(start, end))
-                )
-                for start, end in pairwise([0, *ends])
-            ),
-            return_exceptions=True,
-        )
-        for part in parts:
-            if isinstance(part, BaseException):
-                raise part
-        return [encoded for part in parts for encoded in part]  # type: ignore[union-attr] # raised above
+        work = partial(_tokenize, model, call, prompt, truncate)
+        if len(prompt) + sum(len(given) for given in call.inputs) <= INLINE_CHARS:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def check_count(self, inputs: int) -> None:
         """Refuse more inputs than a call may have; for callers that would rather know before parsing them.
@@ -248,33 +234,17 @@ def _resolve_prompt(call: EmbedCall, spec: ModelSpec) -> tuple[str | None, str]:
     return None, ""
 
 
-def _shares(inputs: Sequence[str] | Sequence[Sequence[int]], threads: int) -> list[int]:
-    """Where each thread's share of the inputs ends: about equal in characters, and none too small to be worth it."""
-    sizes = [len(given) for given in inputs]
-    shares = min(threads, sum(sizes) // LEAST_SHARE_CHARS)
-    if shares <= 1:
-        return [len(inputs)]
-    sums = list(accumulate(sizes))
-    ends = [bisect_right(sums, sums[-1] * share // shares) for share in range(1, shares)]
-    return sorted({*ends, len(inputs)} - {0})
-
-
 def _tokenize(
-    model: ServedModel, call: EmbedCall, prompt: str, truncate: Truncation, part: slice
+    model: ServedModel, call: EmbedCall, prompt: str, truncate: Truncation
 ) -> list[Encoded]:
-    """Token ids of some inputs; runs in a front thread."""
-    inputs, tokenizer = call.inputs[part], model.tokenizer
-    try:
-        if not isinstance(inputs[0], str):
-            # Ids are taken as given: a prompt is text and belongs to text inputs.
-            return tokenizer.check_ids(cast("Sequence[Sequence[int]]", inputs), truncate=truncate)
-        encoded = tokenizer.encode_texts(
-            cast("Sequence[str]", inputs), truncate=truncate, prefix=prompt
-        )
-    except InputError as error:
-        if error.input_index is not None:
-            error.input_index += part.start
-        raise
+    """Token ids of all inputs."""
+    tokenizer = model.tokenizer
+    if not isinstance(call.inputs[0], str):
+        # Ids are taken as given: a prompt is text and belongs to text inputs.
+        return tokenizer.check_ids(cast("Sequence[Sequence[int]]", call.inputs), truncate=truncate)
+    encoded = tokenizer.encode_texts(
+        cast("Sequence[str]", call.inputs), truncate=truncate, prefix=prompt
+    )
     if not prompt or model.spec.pools_prompt:
         return encoded
     skip = tokenizer.count_prompt_tokens(prompt)

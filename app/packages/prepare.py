@@ -33,6 +33,7 @@ class Package:
         probes: Stored vectors of the probe texts, (P, H), float32.
         native_max_tokens: What the model takes, whatever `spec.max_tokens` allows.
         build: Precision and storage of the artefact.
+        graph_bytes: Size of the graph and its weights on disk.
         has_attentions: Whether the graph has more than one attention for a backend to choose from.
         is_new: Whether it was exported just now.
     """
@@ -45,6 +46,7 @@ class Package:
     probes: FloatArray
     native_max_tokens: int
     build: BuildOptions
+    graph_bytes: int
     has_attentions: bool = False
     aliases: tuple[str, ...] = ()
     is_new: bool = False
@@ -94,6 +96,7 @@ def prepare(
             precision=build.precision,
         ),
         build=build,
+        graph_bytes=_bytes_beside(_graph_path(derived, artefact.folder)),
         has_attentions=derived.onnx_file is None and build.precision is Precision.FP32,
         artefact=artefact.folder,
         graph=_graph_path(derived, artefact.folder),
@@ -104,6 +107,11 @@ def prepare(
         aliases=fetched.card.aliases if fetched.card else (),
         is_new=is_new,
     )
+
+
+def _bytes_beside(graph: Path) -> int:
+    """Size of a graph and its weights."""
+    return sum(file.stat().st_size for file in graph.parent.glob("*") if file.is_file())
 
 
 def write_padded(package: Package, folder: Path) -> None:

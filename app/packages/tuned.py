@@ -20,16 +20,21 @@ class Tuned:
         worker_threads: Threads that run batches.
         intra_op_threads: Threads inside one batch.
         plain_attention_tokens: See `BackendOptions`.
+        lone_threads: Threads for a text that is alone on an idle server; 1 is the same as any other.
     """
 
     max_batch_tokens: int
     worker_threads: int
     intra_op_threads: int
     plain_attention_tokens: int
+    lone_threads: int
 
 
 # Activations of a micro-batch should stay in the L2 cache. Measured on all-MiniLM-L6-v2: with 1 MB a core (Zen 4,
 # Zen 5) 256 tokens are as good as 512 in fp32 and better in int8; 512 KB asks for no less.
+MOST_LONE_THREADS: Final = (
+    4  # a short text has too little work for more, unless tuning says otherwise
+)
 LARGE_L2_BYTES: Final = 2 * 1024 * 1024
 
 
@@ -41,6 +46,7 @@ def built_in(cpus: int, l2_cache_bytes: int | None) -> Tuned:
         worker_threads=cpus,
         intra_op_threads=1,
         plain_attention_tokens=128,
+        lone_threads=min(cpus, MOST_LONE_THREADS),
     )
 
 

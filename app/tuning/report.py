@@ -54,7 +54,8 @@ def tuning_table(report: TuningReport) -> str:
     tuned = report.tuned
     lines += [
         f"max_batch_tokens {tuned.max_batch_tokens}, worker_threads {tuned.worker_threads}, "
-        f"intra_op_threads {tuned.intra_op_threads}, plain_attention_tokens {tuned.plain_attention_tokens}",
+        f"intra_op_threads {tuned.intra_op_threads}, plain_attention_tokens {tuned.plain_attention_tokens}, "
+        f"lone_threads {tuned.lone_threads}",
         f"kept in {report.file}; `nestvec serve` uses it from its next start",
     ]
     return "\n".join(lines)
@@ -65,7 +66,7 @@ def _value(stage: str, candidate: Tuned) -> str:
         return f"{candidate.worker_threads} x {candidate.intra_op_threads}"
     if stage == "budget":
         return str(candidate.max_batch_tokens)
-    return str(candidate.plain_attention_tokens)
+    return str(candidate.lone_threads if stage == "lone" else candidate.plain_attention_tokens)
 
 
 def _precisions(precisions: Sequence[PrecisionTiming]) -> list[str]:

@@ -14,6 +14,9 @@ ROUNDS: Final = 3
 LEAST_GAIN: Final = 1.02
 BUDGETS: Final = (128, 256, 384, 512, 768, 1024, 2048)
 PLAIN_ATTENTION: Final = (0, 64, 128, 256)
+LONE_THREADS: Final = (1, 2, 4, 8)
+LONE_TOKENS: Final = 64  # texts up to this many: queries
+LONE_ITEMS: Final = 40
 FIRST_TOKENS: Final = 256
 LEAST_TOKENS: Final = 512
 MOST_TOKENS: Final = 16_000
@@ -27,7 +30,7 @@ class Timing:
     """One candidate of a stage.
 
     Attributes:
-        stage: "attention", "threads" or "budget".
+        stage: "attention", "budget", "threads" or "lone".
         tokens_per_s: At its best round.
         is_chosen: Whether later stages and the server use it.
     """
@@ -107,30 +110,43 @@ class Search:
         """Time the candidates in turns; the current one stays unless another is clearly faster."""
         took: dict[Tuned, float] = {}
         backends: dict[tuple[int, int], Backend] = {}
+        lone = [item for item in items if item.tokens <= LONE_TOKENS][:LONE_ITEMS]
+        chosen_items = lone if stage == "lone" else items
         try:
             for turn in range(ROUNDS):
                 if turn and self.clock() > deadline:
                     break
                 for candidate in candidates:
-                    key = (candidate.intra_op_threads, candidate.plain_attention_tokens)
+                    how = _alone(candidate) if stage == "lone" else candidate
+                    key = (how.intra_op_threads, how.plain_attention_tokens)
                     if key not in backends:
-                        backends[key] = self.open_graph(candidate)
+                        backends[key] = self.open_graph(how)
                         seconds_for(backends[key], [items[:1]], 1, self.clock)  # warm
                     backend = backends[key]
-                    batches = cut(items, backend, candidate.max_batch_tokens)
-                    seconds = seconds_for(backend, batches, candidate.worker_threads, self.clock)
+                    batches = cut(chosen_items, backend, how.max_batch_tokens)
+                    seconds = seconds_for(backend, batches, how.worker_threads, self.clock)
                     took[candidate] = min(took.get(candidate, seconds), seconds)
         finally:
             for backend in backends.values():
                 backend.close()
         fastest = min(took, key=lambda candidate: took[candidate])
         chosen = fastest if took[current] > took[fastest] * LEAST_GAIN else current
-        tokens = sum(item.tokens for item in items)
+        tokens = sum(item.tokens for item in chosen_items)
         self.timings += [
             Timing(stage, candidate, tokens / max(seconds, 1e-9), candidate == chosen)
             for candidate, seconds in took.items()
         ]
         return chosen
+
+
+def _alone(candidate: Tuned) -> Tuned:
+    """One text after the other, each with all the threads that a lone one gets."""
+    return replace(
+        candidate,
+        max_batch_tokens=1,
+        worker_threads=1,
+        intra_op_threads=max(candidate.lone_threads, candidate.intra_op_threads),
+    )
 
 
 def _stages(
@@ -159,5 +175,11 @@ def _stages(
             lambda best: with_current(
                 best,
                 [replace(best, worker_threads=w, intra_op_threads=i) for w, i in sorted(splits)],
+            ),
+        )
+        yield (
+            "lone",
+            lambda best: with_current(
+                best, [replace(best, lone_threads=n) for n in LONE_THREADS if n <= cpus]
             ),
         )

@@ -256,3 +256,12 @@ def test_only_one_class_where_asked() -> None:
     scheduler.add(0, items([5], priority=Priority.BULK), 0.0)
     assert scheduler.next_batch(0.0, only=Priority.INTERACTIVE).entries == ()
     assert scheduler.waiting_items == 1
+
+
+def test_rows_of_the_heads_length_go_alone_where_they_nearly_fill_the_batch() -> None:
+    """They need no mask and no padded view; a few of them do not make a batch."""
+    for alike, expected in ((9, [10] * 9), (3, [10] * 3 + [11] * 6)):
+        queue = Scheduler(lambda lengths: float(lengths.sum()), 100, 64)
+        queue.add(1, items([10] * alike), 0.0)
+        queue.add(2, items([11] * 6), 0.0)
+        assert [entry.item.tokens for entry in queue.next_batch(0.0).entries] == expected

@@ -2,20 +2,19 @@
 
 import asyncio
 import dataclasses
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from app.engine.core import EngineCore
 from app.engine.pending import RawVectors
-from app.engine.service import LEAST_SHARE_CHARS, ServiceLimits, _shares
+from app.engine.service import ServiceLimits
+from app.engine.tokenizer import Encoded, Tokenizer
 from app.engine.types import EmbedCall, FloatArray, Item, Priority, Truncation
 from app.errors import (
     DeadlineError,
@@ -235,45 +234,18 @@ async def test_large_answers_are_finished_off_the_loop(
     np.testing.assert_array_equal(inline.vectors, threaded.vectors)
 
 
-@given(
-    sizes=st.lists(st.integers(0, 30_000), min_size=1, max_size=60),
-    threads=st.integers(1, 8),
-)
-def test_large_calls_are_shared_between_threads(sizes: list[int], threads: int) -> None:
-    """Every input once and in order; about equal in characters, unless one input is larger than a share."""
-    inputs = ["x" * size for size in sizes]
-    ends = _shares(inputs, threads)
-    assert ends == sorted(set(ends))
-    assert ends[-1] == len(inputs)
-    assert 0 not in ends
-    assert len(ends) <= threads
-    if sum(sizes) < 2 * LEAST_SHARE_CHARS:
-        assert len(ends) == 1
-    shares = [sum(sizes[start:end]) for start, end in pairwise([0, *ends])]
-    assert max(shares) <= sum(sizes) / max(1, min(threads, sum(sizes) // LEAST_SHARE_CHARS)) + max(
-        sizes
-    )
+async def test_a_query_is_tokenised_on_the_loop_more_in_a_thread(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread's wake-up costs more than a query's tokenising; a large body would hold the loop."""
+    threads: list[bool] = []
+    encode = Tokenizer.encode_texts
 
+    def watched(self: Tokenizer, *given: Any, **named: Any) -> list[Encoded]:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return encode(self, *given, **named)
 
-async def test_a_large_call_gives_what_small_ones_give(served: Served) -> None:
-    """Tokenised by several threads, its vectors stay in order."""
-    texts = [f"alpha {'beta ' * (n % 9)}{n % 7}" for n in range(1200)]
-    assert len(_shares(texts, 2)) == 2
-    result = await served.service.embed(EmbedCall(texts))
-    for place in range(0, 1200, 97):
-        alone = await served.service.embed(EmbedCall([texts[place]]))
-        np.testing.assert_array_equal(result.vectors[place], alone.vectors[0])
-        assert result.input_tokens[place] == alone.input_tokens[0]
-
-
-async def test_the_first_fault_of_a_large_call_is_named(served: Served) -> None:
-    """By its place in the request, whichever thread met it, and whichever thread was first."""
-    texts = ["alpha beta gamma delta one two three four"] * 800
-    assert len(_shares(texts, 2)) == 2
-    for places in ([790], [300, 700], [5, 799]):
-        faulty = list(texts)
-        for place in places:
-            faulty[place] = LONG
-        with pytest.raises(InputTooLongError) as caught:
-            await served.service.embed(EmbedCall(faulty))
-        assert caught.value.input_index == places[0]
+    monkeypatch.setattr(Tokenizer, "encode_texts", watched)
+    await served.service.embed(EmbedCall(["alpha"]))
+    await served.service.embed(EmbedCall(["alpha beta"] * 200))
+    assert threads == [True, False]

@@ -11,7 +11,7 @@ from app.packages.artefacts import find_artefact, make_artefact
 from app.packages.tuned import Tuned, built_in, read_tuned, write_tuned
 from tests.packages.test_artefacts import fill
 
-FOUND = Tuned(384, 3, 1, 64)
+FOUND = Tuned(384, 3, 1, 64, 2)
 
 
 def written(**changes: object) -> str:
@@ -72,4 +72,4 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 )
 def test_built_in_choices(l2_bytes: int | None, budget: int) -> None:
     """A worker a CPU; budgets by the L2 cache."""
-    assert built_in(4, l2_bytes) == Tuned(budget, 4, 1, 128)
+    assert built_in(4, l2_bytes) == Tuned(budget, 4, 1, 128, 4)

@@ -17,7 +17,7 @@ from app.tuning.search import BUDGETS, LEAST_GAIN, Search
 from app.tuning.workload import cut, typical_items
 from tests.fakes import FakeBackend
 
-START = Tuned(256, 2, 1, 128)
+START = Tuned(256, 2, 1, 128, 1)
 
 
 @dataclass

@@ -1,0 +1,67 @@
+"""A lone text on an idle server uses several cores: a second session with threads inside a run."""
+
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.backend import Backend
+from app.engine.types import Batch, Layout, RawOutput
+
+
+@dataclass
+class LoneBackend:
+    """Two backends of one graph: many narrow runs at once, or one wide run while nothing else runs.
+
+    Workers with one thread each give the most texts a second, but leave a lone text on one core; a request of
+    several texts is split over the workers instead, which is better still.
+
+    Attributes:
+        narrow: One thread a run, for everything else.
+        wide: Several threads a run.
+    """
+
+    narrow: Backend
+    wide: Backend
+    _running: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def layout(self) -> Layout:
+        """Of both."""
+        return self.narrow.layout
+
+    @property
+    def provider(self) -> str:
+        """Of both."""
+        return self.narrow.provider
+
+    @property
+    def hidden_size(self) -> int:
+        """Of both."""
+        return self.narrow.hidden_size
+
+    def cost(self, lengths: NDArray[np.int64]) -> float:
+        """Price a batch; see `Backend`."""
+        return self.narrow.cost(lengths)
+
+    def run(self, batch: Batch) -> RawOutput:
+        """Run one batch.
+
+        Raises:
+            BackendError: The runtime failed.
+        """
+        with self._lock:
+            is_lone = self._running == 0 and len(batch.lengths) == 1
+            self._running += 1
+        try:
+            return (self.wide if is_lone else self.narrow).run(batch)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def close(self) -> None:
+        """Free both sessions."""
+        self.wide.close()
+        self.narrow.close()
