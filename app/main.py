@@ -145,7 +145,9 @@ def open_tuned(settings: Settings, package: Package, tuned: Tuned) -> Backend:
     backend = open_backend(package.graph, package.layout, options)
     if backend.provider != "cpu" or tuned.lone_threads <= tuned.intra_op_threads:
         return backend
-    wide = dataclasses.replace(options, intra_op_threads=tuned.lone_threads, parallel_runs=1)
+    wide = dataclasses.replace(
+        options, intra_op_threads=tuned.lone_threads, parallel_runs=1, spins=True
+    )
     return LoneBackend(backend, open_backend(package.graph, package.layout, wide))
 
 

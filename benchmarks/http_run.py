@@ -28,7 +28,6 @@ from benchmarks.run import lengths_of, percentile, result_file
 
 INFINITY: Final = HERE.parent / ".venv-infinity/bin/infinity_emb"
 NESTVEC: Final = Path(sys.executable).parent / "nestvec"
-CONNECTIONS: Final = 64
 QUERIES: Final = 30  # one by one, a round
 
 
@@ -39,17 +38,20 @@ class Scenario:
     Attributes:
         requests: In each round.
         each: Texts in a request.
+        connections: Kept busy.
     """
 
     name: str
     load: str
     requests: int
     each: int
+    connections: int
 
 
 SCENARIOS: Final = (
-    Scenario("short, 1 text a request", "short", 640, 1),
-    Scenario("mixed, 32 texts a request", "mixed", 64, 32),
+    Scenario("short, 1 text a request, 64 connections", "short", 640, 1, 64),
+    Scenario("mixed, 4 texts a request, 64 connections", "mixed", 128, 4, 64),
+    Scenario("mixed, 32 texts a request, 16 connections", "mixed", 16, 32, 16),
 )
 
 
@@ -90,7 +92,7 @@ def servers_of(folder: Path, logs: Path) -> list[Server]:
 def nestvec(name: str, precision: str, logs: Path) -> Server:
     """Our server in a precision."""
     command = [str(NESTVEC), "serve", "--offline", "--port", "{port}", "--precision", precision]
-    command += ["--truncate", "end", "--accept-any-model", "--log-level", "warning"]
+    command += ["--truncate", "end", "--accept-any-model"]
     return Server(name, command, health="/health/ready", log=logs / f"{name}.log")
 
 
@@ -121,7 +123,7 @@ def run_round(
     work = closed_load(
         target,
         requests_of(texts, scenario.each),
-        connections=CONNECTIONS,
+        connections=scenario.connections,
         duration_s=600,
     )
     result: LoadResult = asyncio.run(work)
@@ -256,7 +258,7 @@ def main() -> None:
     head = (
         f"# Over HTTP, {date.today().isoformat()}\n\n"  # noqa: DTZ011 - a person's date
         f"{cpu_model()}; {usable_cpus()} cores, shared by server and client; Python {platform.python_version()}. "
-        f"{CONNECTIONS} connections, base64, texts unique, {asked.rounds} interleaved rounds; the best round "
+        f"Base64, texts unique, {asked.rounds} interleaved rounds; the best round "
         "counts.\n\n"
     )
     out = asked.out or result_file("-http")

@@ -31,6 +31,7 @@ from app.api.fields import (
     text_field,
 )
 from app.api.openai_schema import EMBEDDINGS_DOC, MODEL_DOC, MODELS_DOC
+from app.api.raw_route import RawRoute
 from app.api.state import ApiState, api_state
 from app.engine.registry import ServedModel
 from app.engine.types import EmbedCall, EmbedResult, Truncation
@@ -43,7 +44,7 @@ from app.errors import (
     QueueFullError,
 )
 
-router = APIRouter(tags=["openai"])
+router = APIRouter(route_class=RawRoute, tags=["openai"])
 
 # Words of several vendors for one role; the model's own prompt for it is used (api-contract 4.7).
 ROLE_WORDS: Final[Mapping[str, str]] = {

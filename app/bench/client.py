@@ -55,6 +55,11 @@ class _Collector:
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.is_complete = False
+        self.closes = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"connection":
+            self.closes = value.lower() == b"close"
 
     def on_body(self, body: bytes) -> None:
         self.parts.append(body)
@@ -104,7 +109,7 @@ class Connection:
                 parser.feed_data(data)
             except httptools.HttpParserError as error:
                 raise ValueError("not an HTTP answer") from error
-        if not parser.should_keep_alive():
+        if collector.closes:
             await self.close()
         return Answer(parser.get_status_code(), b"".join(collector.parts))
 

@@ -74,6 +74,8 @@ class BackendOptions:
     Attributes:
         provider: "auto", "cpu" or "cuda".
         intra_op_threads: Threads inside one run; 1 leaves parallelism to the engine's workers.
+        spins: Whether threads inside a run wait for each other awake: faster where nothing else wants the cores. They
+            sleep between runs all the same.
         parallel_runs: How many threads will call `run` at once.
         computes_bf16: Compute in bfloat16, by the runtime that can.
         plain_attention_tokens: Rows of several lengths up to this many tokens take plain attention, where a graph
@@ -83,6 +85,7 @@ class BackendOptions:
     provider: str = "auto"
     device_id: int = 0
     intra_op_threads: int = 1
+    spins: bool = False
     parallel_runs: int = 1
     computes_bf16: bool = False
     plain_attention_tokens: int = 128

@@ -118,8 +118,11 @@ def _open(path: Path, provider: str, options: BackendOptions) -> ort.InferenceSe
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = options.intra_op_threads
     session_options.inter_op_num_threads = 1
-    # Idle threads must sleep, not spin: an idle server uses no CPU.
-    session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Between runs threads must sleep, not spin: an idle server uses no CPU.
+    session_options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "1" if options.spins else "0"
+    )
+    session_options.add_session_config_entry("session.force_spinning_stop", "1")
     # Failures come as exceptions; onnxruntime's own lines to stderr would quote values.
     session_options.log_severity_level = 4
     providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]

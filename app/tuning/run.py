@@ -1,7 +1,7 @@
 """A whole tuning run: the settings of one precision, then the other precisions at those settings."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -52,8 +52,10 @@ class TuningRun:
         """
         spec = self.package.spec
         search = Search(
-            open_graph=lambda tuned: self.open_backend(
-                self.package.graph, self.package.layout, backend_options(self.package, tuned)
+            open_graph=lambda tuned, spins: self.open_backend(
+                self.package.graph,
+                self.package.layout,
+                replace(backend_options(self.package, tuned), spins=spins),
             ),
             start=self.start,
             has_attentions=self.package.has_attentions,

@@ -21,8 +21,8 @@ FIRST_TOKENS: Final = 256
 LEAST_TOKENS: Final = 512
 MOST_TOKENS: Final = 16_000
 
-# Opens the graph for some threads inside a run and a switch between attentions.
-Open = Callable[[Tuned], Backend]
+# Opens the graph as chosen; the flag says whether it is for lone texts.
+Open = Callable[[Tuned, bool], Backend]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Search:
     def _items(self, run_s: float) -> list[Item]:
         """As many as one run may take, told from a small one."""
         few = typical_items(FIRST_TOKENS, self.max_tokens, self.vocabulary_size, seed=0)
-        backend = self.open_graph(self.start)
+        backend = self.open_graph(self.start, False)  # noqa: FBT003 - a callable type has no names
         try:
             batches = [few] * self.cpus
             seconds_for(backend, batches, self.cpus, self.clock)
@@ -117,10 +117,11 @@ class Search:
                 if turn and self.clock() > deadline:
                     break
                 for candidate in candidates:
-                    how = _alone(candidate) if stage == "lone" else candidate
+                    is_lone = stage == "lone"
+                    how = _alone(candidate) if is_lone else candidate
                     key = (how.intra_op_threads, how.plain_attention_tokens)
                     if key not in backends:
-                        backends[key] = self.open_graph(how)
+                        backends[key] = self.open_graph(how, is_lone and how.intra_op_threads > 1)
                         seconds_for(backends[key], [items[:1]], 1, self.clock)  # warm
                     backend = backends[key]
                     batches = cut(chosen_items, backend, how.max_batch_tokens)

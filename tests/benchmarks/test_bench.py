@@ -141,7 +141,7 @@ def test_result_files_are_named_by_processor() -> None:
 
 def test_requests_hold_every_text_once() -> None:
     """As lists, or alone as a string."""
-    texts = texts_for(Scenario("x", "short", 3, 32), None, seed=1)
+    texts = texts_for(Scenario("x", "short", 3, 32, 1), None, seed=1)
     assert len(set(texts)) == len(texts) == 96
     assert [request.texts for request in requests_of(texts[:70], 32)] == [32, 32, 6]
     single = next(requests_of(texts, 1))

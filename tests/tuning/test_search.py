@@ -38,7 +38,7 @@ class Machine:
     closed: int = 0
     runs: list[tuple[int, int]] = field(default_factory=list)
 
-    def open(self, tuned: Tuned) -> Backend:
+    def open(self, tuned: Tuned, _spins: bool) -> Backend:  # noqa: FBT001 - as the search calls it
         """A backend whose runs move the clock."""
         self.opened += 1
         return TimedBackend(machine=self, tuned=tuned)

@@ -1,0 +1,28 @@
+"""Routes whose handlers take the raw request and give a ready response; FastAPI documents them and no more.
+
+Handlers parse by hand and return bytes, so FastAPI's dependency solving and response building would be work for
+nothing: about a tenth of the event loop's time under single short texts.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from typing_extensions import override
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class RawRoute(APIRoute):
+    """For endpoints `async def (request: Request, **path parameters) -> Response`."""
+
+    @override
+    def get_route_handler(self) -> Handler:
+        """The endpoint itself."""
+        endpoint = cast("Callable[..., Coroutine[Any, Any, Response]]", self.endpoint)
+
+        async def handle(request: Request) -> Response:
+            return await endpoint(request, **request.path_params)
+
+        return handle
