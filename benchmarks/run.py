@@ -177,14 +177,19 @@ def main() -> None:
         "--data", type=Path, help="folder with short.txt, paragraph.txt, long.txt, mix.jsonl"
     )
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--only", default="", help="engines whose names hold one of these words, comma-separated"
+    )
     parser.add_argument("--out", type=Path, help="default benchmarks/results/<cpu>-engine.md")
     asked = parser.parse_args()
     tables: list[str] = []
     versions: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as scratch:
         export.main(["--padded", "--offline", scratch], standalone_mode=False)
+        words = asked.only.split(",")
         for title, engines in engines_of(usable_cpus()).items():
-            text, found = run_table(title, engines, asked, Path(scratch))
+            chosen = [one for one in engines if any(word in one.name for word in words)]
+            text, found = run_table(title, chosen, asked, Path(scratch))
             tables.append(text)
             versions |= found
     head = [

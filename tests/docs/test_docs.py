@@ -108,7 +108,7 @@ def test_versions_agree() -> None:
     assert "## [Unreleased]" in text("CHANGELOG.md") or app.__version__ in text("CHANGELOG.md")
 
 
-@pytest.mark.parametrize("lock", ["cpu", "gpu", "dev", "clients"])
+@pytest.mark.parametrize("lock", ["cpu", "gpu", "openvino", "dev", "clients"])
 def test_locks_have_hashes_and_no_hosts(lock: str) -> None:
     """Every requirement is pinned and hashed; torch and transformers are in none."""
     lines = text(f"requirements/{lock}.txt").splitlines()
