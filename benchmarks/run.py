@@ -178,7 +178,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
-        "--only", default="", help="engines whose names hold one of these words, comma-separated"
+        "--only", default="", help="names of the engines to run, comma-separated; all by default"
     )
     parser.add_argument("--out", type=Path, help="default benchmarks/results/<cpu>-engine.md")
     asked = parser.parse_args()
@@ -186,9 +186,9 @@ def main() -> None:
     versions: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as scratch:
         export.main(["--padded", "--offline", scratch], standalone_mode=False)
-        words = asked.only.split(",")
+        names = asked.only.split(",") if asked.only else []
         for title, engines in engines_of(usable_cpus()).items():
-            chosen = [one for one in engines if any(word in one.name for word in words)]
+            chosen = [one for one in engines if not names or one.name in names]
             text, found = run_table(title, chosen, asked, Path(scratch))
             tables.append(text)
             versions |= found

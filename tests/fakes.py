@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.backend import CostModel
+from app.engine.backend import Backend, CostModel
 from app.engine.core import CoreOptions, EngineCore
 from app.engine.types import (
     Batch,
@@ -143,7 +143,7 @@ def item(
 
 
 def fake_core(
-    backend: FakeBackend,
+    backend: Backend,
     observer: RecordingObserver | None = None,
     *,
     workers: int = 1,

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from app.engine.types import Batch, Item, Layout
 
 
-def collate(items: Sequence[Item], layout: Layout) -> Batch:
+def collate(items: Sequence[Item], layout: Layout, *, is_lone: bool = False) -> Batch:
     """Build the arrays of a batch.
 
     Args:
         items: At least one item, each with at least one token.
         layout: What the backend declares.
+        is_lone: Nothing else runs or waits.
 
     Returns:
         Packed arrays: `ids` (T,), `positions` (T,), `gather` (B, S) into 0 … T-1 (padding points at token 0),
@@ -51,4 +52,4 @@ def collate(items: Sequence[Item], layout: Layout) -> Batch:
             "lengths": lengths.astype(np.int32),
             "has_equal_lengths": np.asarray(bool((lengths == longest).all())),
         }
-    return Batch(arrays=arrays, lengths=lengths, layout=layout)
+    return Batch(arrays=arrays, lengths=lengths, layout=layout, is_lone=is_lone)

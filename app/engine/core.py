@@ -193,10 +193,11 @@ class EngineCore:
                 is_bulk = micro.priority is Priority.BULK
                 self._busy += 1
                 self._busy_with_bulk += is_bulk
+                is_lone = self._busy == 1 and not self._scheduler.waiting_items
                 if self._is_express_due():
                     self._wake_express.notify()
                 self._report_queue()
-            self._run_safely(micro)
+            self._run_safely(micro, is_lone=is_lone and len(micro.entries) == 1)
             with self._lock:
                 self._busy -= 1
                 self._busy_with_bulk -= is_bulk
@@ -220,24 +221,24 @@ class EngineCore:
             and self._scheduler.waiting_of(Priority.INTERACTIVE) > 0
         )
 
-    def _run_safely(self, micro: Micro) -> None:
+    def _run_safely(self, micro: Micro, *, is_lone: bool = False) -> None:
         """Run a batch; a fault of ours fails its calls and never ends the worker."""
         try:
             for entry in micro.expired:
                 late = DeadlineError("The deadline passed in the queue.")
                 self._fail(entry.call_id, late, "deadline")
             if micro.entries:
-                self._run(micro.entries)
+                self._run(micro.entries, is_lone=is_lone)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next batch must run
             for entry in micro.entries:
                 self._fail(entry.call_id, as_item_error(error, entry.item), "failed")
 
-    def _run(self, entries: Sequence[Entry]) -> None:
+    def _run(self, entries: Sequence[Entry], *, is_lone: bool = False) -> None:
         """Run one micro-batch; on failure split it, so that only the culprit fails."""
         started = self.clock()
         items = [entry.item for entry in entries]
         try:
-            vectors = raw_vectors(self.backend, items, self.options.pooling)
+            vectors = raw_vectors(self.backend, items, self.options.pooling, is_lone=is_lone)
         except Exception as error:  # noqa: BLE001 - a batch loop must outlive whatever a batch does
             self._report_batch(entries, started, "error")
             if len(entries) > 1:

@@ -11,13 +11,16 @@ from app.engine.types import FloatArray, Item
 from app.errors import BackendError
 
 
-def raw_vectors(backend: Backend, items: Sequence[Item], pooling: str) -> FloatArray:
+def raw_vectors(
+    backend: Backend, items: Sequence[Item], pooling: str, *, is_lone: bool = False
+) -> FloatArray:
     """Run items as one batch.
 
     Args:
         backend: What runs it.
         items: At least one.
         pooling: Key of `pooling.POOLINGS`; unused where the graph pools.
+        is_lone: Nothing else runs or waits.
 
     Returns:
         One vector an item in their order, not cut nor normalised; (B, H), float32.
@@ -25,7 +28,7 @@ def raw_vectors(backend: Backend, items: Sequence[Item], pooling: str) -> FloatA
     Raises:
         BackendError: The runtime failed, or gave another number of vectors than it was given items.
     """
-    batch = collate(items, backend.layout)
+    batch = collate(items, backend.layout, is_lone=is_lone)
     raw = backend.run(batch)
     pooled = raw.pooled
     if raw.hidden is not None:

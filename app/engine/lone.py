@@ -1,7 +1,6 @@
 """A lone text on an idle server uses several cores: a second session with threads inside a run."""
 
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +9,9 @@ from app.engine.backend import Backend
 from app.engine.types import Batch, Layout, RawOutput
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class LoneBackend:
-    """Two backends of one graph: many narrow runs at once, or one wide run while nothing else runs.
+    """Two backends of one graph: many narrow runs at once, or one wide run while nothing else runs or waits.
 
     Workers with one thread each give the most texts a second, but leave a lone text on one core; a request of
     several texts is split over the workers instead, which is better still.
@@ -24,8 +23,6 @@ class LoneBackend:
 
     narrow: Backend
     wide: Backend
-    _running: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def layout(self) -> Layout:
@@ -52,14 +49,7 @@ class LoneBackend:
         Raises:
             BackendError: The runtime failed.
         """
-        with self._lock:
-            is_lone = self._running == 0 and len(batch.lengths) == 1
-            self._running += 1
-        try:
-            return (self.wide if is_lone else self.narrow).run(batch)
-        finally:
-            with self._lock:
-                self._running -= 1
+        return (self.wide if batch.is_lone else self.narrow).run(batch)
 
     def close(self) -> None:
         """Free both sessions."""

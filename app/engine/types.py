@@ -115,11 +115,13 @@ class Batch:
         arrays: The graph's inputs by name.
         lengths: Tokens of each input, shape (B,), int64.
         layout: Packed (T,) or padded (B, S).
+        is_lone: Nothing else runs or waits, so a run may use every core.
     """
 
     arrays: Mapping[str, NDArray[Any]]
     lengths: NDArray[np.int64]
     layout: Layout
+    is_lone: bool = False
 
     @property
     def offsets(self) -> NDArray[np.int64]:

@@ -53,7 +53,8 @@ def compute_vectors(
     """
     encoded = tokenizer.encode_texts(texts, truncate=Truncation.END)
     try:
-        pooled = raw_vectors(backend, [Item(ids=e.ids) for e in encoded], pooling)
+        items = [Item(ids=e.ids) for e in encoded]
+        pooled = raw_vectors(backend, items, pooling, is_lone=len(items) == 1)
     except BackendError as error:
         raise ProbeError(
             f"the graph fails on the probe texts: {error.__cause__ or error}"

@@ -1,16 +1,15 @@
 """Which of two sessions runs a batch: the wide one only for a lone text while nothing else runs."""
 
-import threading
+import asyncio
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from app.engine.collate import collate
 from app.engine.lone import LoneBackend
 from app.engine.types import Batch, Layout
 from app.errors import BackendError
-from tests.fakes import BAD_ID, FakeBackend, fake_vector, item
+from tests.fakes import BAD_ID, FakeBackend, fake_core, fake_vector, item
 
 
 def batch(*texts: tuple[int, ...]) -> Batch:
@@ -32,37 +31,50 @@ def seen(backend: LoneBackend) -> tuple[int, int]:
     return len(narrow.batches), len(wide.batches)
 
 
-def test_a_lone_text_runs_wide_several_do_not(both: LoneBackend) -> None:
-    """Several rows are split over workers already."""
-    pooled: NDArray[np.float32] | None = both.run(batch((1, 2, 3))).pooled
-    assert pooled is not None
-    np.testing.assert_array_equal(pooled[0], fake_vector([1, 2, 3]))
+def test_only_what_is_marked_as_lone_runs_wide(both: LoneBackend) -> None:
+    """And gives the same."""
+    for is_lone in (True, False):
+        lone = collate([item(1, 2, 3)], Layout.PACKED, is_lone=is_lone)
+        pooled = both.run(lone).pooled
+        assert pooled is not None
+        np.testing.assert_array_equal(pooled[0], fake_vector([1, 2, 3]))
     both.run(batch((1,), (2, 3)))
-    assert seen(both) == (1, 1)
+    assert seen(both) == (2, 1)
 
 
-def test_a_text_beside_another_run_stays_narrow(both: LoneBackend) -> None:
+async def test_the_core_marks_a_text_that_is_alone(both: LoneBackend) -> None:
+    """Not one of several, not one beside others that run or wait; a failure changes nothing for the next."""
+    core = fake_core(both, workers=2, budget=4)
+    try:
+        await core.submit([item(1, 2)])
+        assert seen(both) == (0, 1)
+        await core.submit([item(1, 2, 3, 4) for _ in range(40)])
+        assert seen(both)[0] >= 39
+        wide = seen(both)[1]
+        with pytest.raises(BackendError):
+            await core.submit([item(BAD_ID)])
+        await core.submit([item(1)])
+        assert seen(both)[1] == wide + 1 + 1
+    finally:
+        core.close()
+
+
+async def test_a_text_beside_a_running_one_stays_narrow(both: LoneBackend) -> None:
     """Two wide runs would fight for the cores."""
     wide = both.wide
     assert isinstance(wide, FakeBackend)
-    wide.gate.clear()
-    first = threading.Thread(target=both.run, args=(batch((1,)),))
-    first.start()
-    assert wide.started.acquire(timeout=5)
-    both.run(batch((2,)))
-    assert seen(both)[0] == 1
-    wide.gate.set()
-    first.join(5)
-    both.run(batch((3,)))
-    assert seen(both) == (1, 2)
-
-
-def test_a_failure_is_passed_on_and_forgotten(both: LoneBackend) -> None:
-    """The next lone text runs wide again."""
-    with pytest.raises((BackendError, RuntimeError)):
-        both.run(batch((BAD_ID,)))
-    both.run(batch((1,)))
-    assert seen(both)[0] == 0
+    core = fake_core(both, workers=2)
+    try:
+        wide.gate.clear()
+        first = asyncio.create_task(core.submit([item(1)]))
+        assert await asyncio.to_thread(wide.started.acquire, timeout=5)
+        await core.submit([item(2)])
+        assert seen(both)[0] == 1
+        wide.gate.set()
+        await first
+    finally:
+        wide.gate.set()
+        core.close()
 
 
 def test_it_is_a_backend_like_its_parts(both: LoneBackend) -> None:
