@@ -20,11 +20,6 @@ from app.engine.graph_io import (
 from app.engine.types import Batch, Layout, RawOutput
 from app.errors import BackendError, FormatError, ProviderError
 
-try:
-    import openvino as ov
-except ImportError:  # an optional extra
-    ov = None
-
 CAPABILITY: Final = "BF16"
 
 
@@ -44,9 +39,14 @@ class OpenVinoBackend:
     provider = "cpu"
 
     def __init__(self, path: Path, layout: Layout, options: BackendOptions) -> None:
-        if ov is None:
-            raise ProviderError("precision bf16 needs OpenVINO: install nestvec[openvino]")
-        core = ov.Core()
+        try:
+            # Imported here: it is an optional extra, and its import starts a thread.
+            import openvino
+        except ImportError as error:
+            raise ProviderError(
+                "precision bf16 needs OpenVINO: install nestvec[openvino]"
+            ) from error
+        core = openvino.Core()
         if CAPABILITY not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ProviderError(
                 "precision bf16 needs a CPU with AVX512_BF16 or AMX, and this one has neither: "

@@ -1,12 +1,12 @@
 """The OpenVINO backend: right where the CPU has bfloat16, a clear refusal elsewhere."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from app.engine import openvino_backend
 from app.engine.backend import Backend, BackendOptions
 from app.engine.collate import collate
 from app.engine.openvino_backend import OpenVinoBackend
@@ -98,7 +98,7 @@ def test_without_the_package_the_way_out_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is an optional extra."""
-    monkeypatch.setattr(openvino_backend, "ov", None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ProviderError, match=r"nestvec\[openvino\]"):
         OpenVinoBackend(tmp_path / "model.onnx", Layout.PACKED, BF16)
 
