@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from tokenizers import Encoding
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from app.engine.types import IdArray, Truncation
@@ -19,6 +20,13 @@ from app.errors import FormatError, InputError, InputTooLongError
 # No tokenizer in use makes one token of more characters than this on average, so a longer text is too long
 # for certain, or may be cut before tokenising: 10 MB otherwise costs seconds (TEI has the same factor).
 MAX_CHARS_PER_TOKEN: Final = 250
+
+# Where the end of a long text is to be cut off, its leading part is tokenised alone: texts of several times the limit
+# are common in ingestion, and tokenising all of one costs a tenth of its int8 forward pass. So many characters a token
+# are taken; a text that has fewer tokens in them is tokenised whole.
+LEADING_CHARS_PER_TOKEN: Final = 6
+# The last tokens of a part need not be those of the whole: an added token may span the cut.
+UNSETTLED_TOKENS: Final = 16
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -58,6 +66,7 @@ class Tokenizer:
         library.no_padding()
         library.no_truncation()
         self._library = library
+        self._is_wordwise = _is_wordwise(library)
         self.max_tokens = max_tokens
         self.vocabulary_size = vocabulary_size
         highest = library.get_vocab_size(with_added_tokens=True)
@@ -89,7 +98,10 @@ class Tokenizer:
         """
         most_chars = MAX_CHARS_PER_TOKEN * self.max_tokens
         prepared = [_cut_chars(prefix + text, most_chars, truncate) for text in texts]
-        found = self._library.encode_batch_fast(prepared)
+        if truncate is Truncation.END and self._is_wordwise:
+            found = self._encode_leading(prepared)
+        else:
+            found = self._library.encode_batch_fast(prepared)
         return [
             self._fit(
                 np.asarray(encoding.ids, np.int32),
@@ -126,6 +138,22 @@ class Tokenizer:
         """Leading tokens of an input that a prompt accounts for, leading special tokens included."""
         return len(self._library.encode(prompt).ids) - self._tail
 
+    def _encode_leading(self, texts: Sequence[str]) -> list[Encoding]:
+        """At least the first `max_tokens` of each text, without tokenising much beyond them."""
+        least = self.max_tokens + UNSETTLED_TOKENS
+        parts = [_leading_words(text, LEADING_CHARS_PER_TOKEN * least) for text in texts]
+        found: list[Encoding] = self._library.encode_batch_fast(parts)
+        dense = [
+            index
+            for index, encoding in enumerate(found)
+            if len(parts[index]) < len(texts[index]) and len(encoding) < least
+        ]
+        if dense:
+            whole = self._library.encode_batch_fast([texts[index] for index in dense])
+            for index, encoding in zip(dense, whole, strict=True):
+                found[index] = encoding
+        return found
+
     def _fit(
         self, ids: IdArray, *, truncate: Truncation, index: int, is_lower_bound: bool = False
     ) -> Encoded:
@@ -152,6 +180,24 @@ class Tokenizer:
 def replace_lone_surrogates(text: str) -> str:
     """Text with U+FFFD in place of lone surrogates, which JSON can spell and no tokenizer or file can take."""
     return LONE_SURROGATE.sub("\ufffd", text)
+
+
+def _is_wordwise(library: LibraryTokenizer) -> bool:
+    """Whether text is cut at spaces before it is tokenised, so that words behind one change no token before it."""
+    if library.pre_tokenizer is None:
+        return False
+    words = "one two three"
+    if library.normalizer is not None:
+        words = library.normalizer.normalize_str(words)
+    return len(library.pre_tokenizer.pre_tokenize_str(words)) >= 3
+
+
+def _leading_words(text: str, chars: int) -> str:
+    """The words in the first so many characters; all of a text that is little longer, or has no space there."""
+    if len(text) < 1.5 * chars:
+        return text
+    end = text.rfind(" ", 0, chars)
+    return text[:end] if end > 0 else text
 
 
 def _cut_chars(text: str, most: int, truncate: Truncation) -> str:

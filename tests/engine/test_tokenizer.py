@@ -1,10 +1,12 @@
 """Tokenising: what the library gives, and truncation equal to its own."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Encoding, Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from app.engine.tokenizer import MAX_CHARS_PER_TOKEN, Tokenizer
@@ -71,6 +73,111 @@ def test_padding_and_truncation_of_the_file_are_switched_off(tokenizer: Tokenize
         ["one two three four red green blue the"], truncate=Truncation.END
     )
     assert len(found.ids) == 10
+
+
+WORDS = st.sampled_from(
+    [
+        "alpha",
+        "beta",
+        "x",
+        "redgreen",
+        "é",
+        "日本",
+        "don't",
+        "3,141.59",
+        "[SEP]",
+        "🙂",
+        "\x1c",
+        "e\u0301",
+    ]
+)
+GAPS = st.sampled_from([" ", "  ", "\n", " \n ", "\t", "\u00a0", "\u3000", ", ", ""])
+long_texts = st.lists(st.tuples(WORDS, GAPS), min_size=40, max_size=160).map(
+    lambda pairs: "".join(word + gap for word, gap in pairs)
+)
+
+
+def trained(kind: str, folder: Path) -> Path:
+    """A tokenizer of a kind, trained on a handful of words; its file."""
+    pre: Any
+    model: Any
+    if kind == "unigram":
+        model, pre = models.Unigram(), pre_tokenizers.Metaspace()
+        trainer: Any = trainers.UnigramTrainer(
+            vocab_size=80, unk_token="<unk>", show_progress=False
+        )
+    else:
+        model = models.BPE()
+        trainer = trainers.BpeTrainer(vocab_size=300, show_progress=False)
+        pattern = Regex(r"\p{N}{1,3}| ?\p{L}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+        pre = {
+            "bytes": pre_tokenizers.ByteLevel(add_prefix_space=False),
+            "split": pre_tokenizers.Sequence(
+                [
+                    pre_tokenizers.Split(pattern, "isolated"),
+                    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+                ]
+            ),
+            "whole": None,
+        }[kind]
+    library = LibraryTokenizer(model)
+    if pre is not None:
+        library.pre_tokenizer = pre
+    corpus = ["alpha beta x redgreen é 日本 don't 3,141.59", "alpha alpha beta beta [SEP]\n x"]
+    library.train_from_iterator(corpus * 4, trainer)
+    library.add_special_tokens(["[SEP]"])
+    library.add_tokens([AddedToken("beta alpha", lstrip=True, rstrip=True)])
+    made = folder / f"{kind}.json"
+    library.save(str(made))
+    return made
+
+
+@pytest.fixture(scope="module", params=["wordpiece", "unigram", "bytes", "split", "whole"])
+def of_any_kind(
+    request: pytest.FixtureRequest, path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[LibraryTokenizer, Tokenizer]:
+    """The library's tokenizer and ours, of each kind in use."""
+    folder = tmp_path_factory.mktemp("kinds")
+    file = path if request.param == "wordpiece" else trained(request.param, folder)
+    library = LibraryTokenizer.from_file(str(file))
+    library.no_padding()
+    library.enable_truncation(12)
+    return library, Tokenizer(file, max_tokens=12, vocabulary_size=10_000)
+
+
+@given(texts=st.lists(long_texts, min_size=1, max_size=3))
+def test_a_long_texts_leading_part_gives_the_tokens_of_the_whole(
+    of_any_kind: tuple[LibraryTokenizer, Tokenizer], texts: list[str]
+) -> None:
+    """Regression: all of a text was tokenised to keep its first fifth, a tenth of an int8 engine's time."""
+    library, tokenizer = of_any_kind
+    found = tokenizer.encode_texts(texts, truncate=Truncation.END)
+    assert [e.ids.tolist() for e in found] == [library.encode(text).ids for text in texts]
+    assert [e.is_truncated for e in found] == [
+        bool(library.encode(text).overflowing) for text in texts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_cut"),
+    [("alpha beta " * 200, True), ("a" * 2000, False), ("alpha" + " " * 2000 + "beta", False)],
+)
+def test_only_the_leading_words_of_a_long_text_are_tokenised(
+    path: Path, text: str, *, is_cut: bool
+) -> None:
+    """What has no space or too few tokens in its leading part is tokenised whole."""
+    tokenizer = Tokenizer(path, max_tokens=12, vocabulary_size=CONFIG["vocab_size"])
+    seen: list[str] = []
+    library = tokenizer._library  # noqa: SLF001 - what it is given cannot be seen from outside
+
+    class Watched:
+        def encode_batch_fast(self, texts: list[str]) -> list[Encoding]:
+            seen.extend(texts)
+            return library.encode_batch_fast(texts)
+
+    tokenizer._library = Watched()  # noqa: SLF001
+    tokenizer.encode_texts([text], truncate=Truncation.END)
+    assert (max(len(given) for given in seen) < len(text)) is is_cut
 
 
 def test_an_empty_text_is_the_special_tokens(tokenizer: Tokenizer) -> None:
