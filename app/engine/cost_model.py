@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 
 FORGETTING: Final = 0.98  # a batch fifty back counts a third
 LEAST_SAMPLES: Final = 8  # three coefficients need some more than three batches
+SOLVE_EVERY: Final = 8  # batches; solving each time took half a per cent of the engine's CPU time
 # Keeps the normal equations solvable while all batches look alike; small against real sums.
 RIDGE: Final = 1e-6
 TOKEN_SCALE: Final = 512.0  # features of about one, for the numbers' sake
@@ -51,7 +52,8 @@ class OnlineCostModel:
         self._moments = FORGETTING * self._moments + np.outer(features, features)
         self._targets = FORGETTING * self._targets + features * took_s
         self.samples += 1
-        self._coefficients = _solve_nonnegative(self._moments, self._targets)
+        if self.samples <= LEAST_SAMPLES or self.samples % SOLVE_EVERY == 0:
+            self._coefficients = _solve_nonnegative(self._moments, self._targets)
         if predicted is None or took_s <= 0:
             return None
         return abs(predicted - took_s) / took_s
