@@ -27,12 +27,12 @@ from app.engine.core import CoreOptions, EngineCore
 from app.engine.lone import LoneBackend
 from app.engine.registry import Models, ServedModel
 from app.engine.service import EmbeddingService, ServiceLimits
-from app.engine.tokenizer import Tokenizer
 from app.engine.types import Layout, Observer, Truncation
 from app.errors import NestvecError
 from app.export.architectures import GRAPH_VERSION
 from app.hardware import cpu_model, l2_cache_bytes, usable_cpus
 from app.logs import get_logger
+from app.memory import keep_freed_memory
 from app.metrics import Metrics
 from app.packages.precision import BuildOptions, Precision
 from app.packages.prepare import Package, prepare
@@ -54,7 +54,6 @@ PACKAGE_CARDS: Final = Path(__file__).parent / "cards"  # in an installed wheel
 CHECKOUT_CARDS: Final = Path(__file__).parent.parent / "models"
 Load = Callable[[Settings, Observer], EmbeddingService]
 GPU_WORKERS: Final = 2
-MOST_LONE_BYTES: Final = 256 * 2**20  # of a graph that is opened twice unasked
 GPU_BATCH_TOKENS: Final = 8192
 
 
@@ -120,9 +119,9 @@ def machine() -> str:
 
 def execution(settings: Settings, package: Package) -> Tuned:
     """How to run: as set, else as tuned on such a machine, else as built in."""
-    tuned = read_tuned(package.artefact, machine()) or built_in(usable_cpus(), l2_cache_bytes())
-    if package.graph_bytes > MOST_LONE_BYTES:
-        tuned = dataclasses.replace(tuned, lone_threads=1)
+    tuned = read_tuned(package.artefact, machine()) or built_in(
+        usable_cpus(), l2_cache_bytes(), package.graph_bytes
+    )
     plain = settings.plain_attention_tokens
     return Tuned(
         max_batch_tokens=settings.max_batch_tokens or tuned.max_batch_tokens,
@@ -162,6 +161,7 @@ def tune_model(settings: Settings, *, limit_s: float, compares: bool) -> TuningR
     Raises:
         ModelError: The model cannot be run, or the cache not be written.
     """
+    keep_freed_memory()
     package = prepare_model(settings)
     cpus = usable_cpus()
     run = TuningRun(
@@ -171,7 +171,7 @@ def tune_model(settings: Settings, *, limit_s: float, compares: bool) -> TuningR
         ),
         open_backend=open_backend,
         machine=machine(),
-        start=built_in(cpus, l2_cache_bytes()),
+        start=built_in(cpus, l2_cache_bytes(), package.graph_bytes),
         cpus=cpus,
         limit_s=limit_s,
         clock=time.perf_counter,
@@ -186,9 +186,18 @@ def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
         ModelError: The model cannot be served.
     """
     started = time.monotonic()
+    keep_freed_memory()
     package = prepare_model(settings)
     tuned = execution(settings, package)
     backend = open_tuned(settings, package, tuned)
+    if backend.provider != "cpu":
+        # Not measured yet on a GPU: enough tokens to fill one, and one batch collates while another computes.
+        tuned = dataclasses.replace(
+            tuned,
+            worker_threads=settings.worker_threads or GPU_WORKERS,
+            max_batch_tokens=settings.max_batch_tokens or GPU_BATCH_TOKENS,
+            lone_threads=1,
+        )
     _probe(package, backend)
     model = _serve(settings, package, backend, tuned, observer)
     models = Models(accepts_any=settings.accept_any_model)
@@ -283,13 +292,6 @@ def _serve(
 ) -> ServedModel:
     """Put spec, tokenizer and a running core together."""
     spec = dataclasses.replace(package.spec, name=settings.served_model_name or package.spec.name)
-    if backend.provider != "cpu":
-        # Not measured yet on a GPU: enough tokens to fill one, and one batch collates while another computes.
-        tuned = dataclasses.replace(
-            tuned,
-            worker_threads=settings.worker_threads or GPU_WORKERS,
-            max_batch_tokens=settings.max_batch_tokens or GPU_BATCH_TOKENS,
-        )
     core = EngineCore(
         model=spec.name,
         backend=backend,
@@ -308,17 +310,9 @@ def _serve(
     names = OPENAI_NAMES if settings.openai_aliases else ()
     return ServedModel(
         spec=spec,
-        tokenizer=_tokenizer(package, spec.max_tokens),
+        tokenizer=package.open_tokenizer(spec.max_tokens),
         core=core,
         aliases=(*own, *package.aliases, *settings.model_aliases, *names),
-    )
-
-
-def _tokenizer(package: Package, max_tokens: int) -> Tokenizer:
-    return Tokenizer(
-        package.tokenizer,
-        max_tokens=max_tokens,
-        vocabulary_size=package.spec.vocabulary_size,
     )
 
 
@@ -329,7 +323,7 @@ def _probe(package: Package, backend: Backend) -> None:
         ProbeError: They differ.
     """
     # Probes were made with the model's own length, whatever the operator allows callers.
-    tokenizer = _tokenizer(package, package.native_max_tokens)
+    tokenizer = package.open_tokenizer(package.native_max_tokens)
     pooling = package.spec.pooling
     together = compute_vectors(backend, tokenizer, pooling, PROBE_TEXTS)
     check_probes(together, package.probes, backend.provider, package.build)

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -233,6 +233,17 @@ class Settings(BaseSettings):
         """Flags, then the environment, then the TOML file."""
         file = TomlConfigSettingsSource(settings_cls, _config_file)
         return init_settings, env_settings, file
+
+    def for_own_work(self) -> Self:
+        """The same without bounds that protect callers from each other: in a process whose only caller is ourselves."""
+        most = 2**40
+        return self.model_copy(
+            update={
+                "max_tokens_per_request": most,
+                "max_queue_tokens": most,
+                "max_batch_ms": 60_000,
+            }
+        )
 
     @property
     def secrets(self) -> tuple[str, ...]:

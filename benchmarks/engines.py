@@ -43,14 +43,13 @@ def engines_of(cores: int) -> dict[str, list[Engine]]:
         for streams in sorted({1, cores})
         for budget in (512, 2048)
     ]
-    torch = [{"threads": cores, "batch": b} for b in (8, 32)]
-    onnx = [{"threads": cores, "batch": b} for b in (8, 32)]
+    batches = tuple({"threads": cores, "batch": b} for b in (8, 32))
     return {
         "fp32": [
             Engine("ctranslate2", "ctranslate2_engine", "float32", tuple(ct2)),
             Engine("nestvec", "nestvec_engine", "fp32", tuple(budgets), is_peer=False),
-            Engine("sentence-transformers", "sentence_transformers_engine", "fp32", tuple(torch)),
-            Engine("fastembed", "fastembed_engine", "fp32", tuple(onnx)),
+            Engine("sentence-transformers", "sentence_transformers_engine", "fp32", batches),
+            Engine("fastembed", "fastembed_engine", "fp32", batches),
             Engine("openvino", "openvino_engine", "f32", tuple(openvino)),
         ],
         "8 and 16 bit": [
@@ -78,7 +77,6 @@ class Worker:
     versions: dict[str, str] = field(default_factory=dict)
     best: dict[str, Setting] = field(default_factory=dict)
     seconds_per_token: dict[str, list[float]] = field(default_factory=dict)
-    cpu_s_per_token: dict[str, list[float]] = field(default_factory=dict)
     query_s: list[float] = field(default_factory=list)
     rss_mb: float = 0.0
 

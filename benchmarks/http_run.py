@@ -16,15 +16,17 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import orjson
 
 from app.bench.client import Target
 from app.bench.load import LoadResult, Request, closed_load
 from app.bench.loads import texts_of
 from app.hardware import cpu_model, usable_cpus
+from benchmarks.arguments import parser_for
 from benchmarks.engines import HERE, PEERS_PYTHON, Engine, start
 from benchmarks.processes import Server
-from benchmarks.run import lengths_of, percentile, result_file
+from benchmarks.run import lengths_of, result_file
 
 INFINITY: Final = HERE.parent / ".venv-infinity/bin/infinity_emb"
 NESTVEC: Final = Path(sys.executable).parent / "nestvec"
@@ -164,11 +166,10 @@ BUDGET: Final = {"budget": 256}
 
 def contest(asked: argparse.Namespace, servers: list[Server], contest: Contest) -> None:
     """All rounds; ours in process too."""
-    data = asked.data if asked.data and asked.data.is_dir() else None
     workers = {name: start(engine, asked.model, asked.model) for name, engine in ENGINES.items()}
     for number in range(asked.rounds + 1):  # the first warms up
         for scenario in SCENARIOS:
-            texts = texts_for(scenario, data, number)
+            texts = texts_for(scenario, asked.data, number)
             tokens = sum(lengths_of(texts, asked.model))
             for name, worker in workers.items():
                 found = worker.ask(texts, BUDGET)
@@ -177,7 +178,7 @@ def contest(asked: argparse.Namespace, servers: list[Server], contest: Contest) 
                 figures.cpu_s_per_mtok.append(found["cpu_s"] / tokens * 1e6)
             for server in servers:
                 run_round(server, scenario, texts, tokens, contest.of(server.name, scenario.name))
-        singles = texts_of("short", data, seed=5000 + number)[:QUERIES]
+        singles = texts_of("short", asked.data, seed=5000 + number)[:QUERIES]
         for name, worker in workers.items():
             each_s = worker.ask(singles, BUDGET, each=True)["each_s"]
             contest.query_s.setdefault(name, []).extend(each_s)
@@ -229,7 +230,9 @@ def table(found: Contest, servers: list[Server]) -> str:
         "|---|---|---|",
     ]
     for name in names:
-        cells = [f"{percentile(found.query_s[name], share) * 1000:.2f}" for share in (50, 99)]
+        cells = [
+            f"{seconds * 1000:.2f}" for seconds in np.percentile(found.query_s[name], (50, 99))
+        ]
         lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
     lines += ["", "Peak memory, MB: "]
     lines[-1] += ", ".join(f"{server.name} {server.peak_rss_mb():,.0f}" for server in servers) + "."
@@ -238,12 +241,7 @@ def table(found: Contest, servers: list[Server]) -> str:
 
 def main() -> None:
     """Parse, run, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model's files")
-    parser.add_argument("--data", type=Path, help="folder with the texts")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="default benchmarks/results/<cpu>-http.md")
-    asked = parser.parse_args()
+    asked = parser_for(__doc__, rounds=7).parse_args()
     found = Contest()
     # Kept after the run: a server that fails says why there.
     servers = servers_of(asked.model, Path(tempfile.mkdtemp(prefix="nestvec-bench-")))

@@ -3,7 +3,6 @@
 Queries are an open load: each is timed from when it was due. Bulk runs alone too, to see what it keeps.
 """
 
-import argparse
 import asyncio
 import tempfile
 from datetime import date
@@ -14,6 +13,7 @@ from app.bench.client import Target
 from app.bench.load import LoadResult, closed_load, open_load
 from app.bench.loads import texts_of
 from app.hardware import cpu_model, usable_cpus
+from benchmarks.arguments import parser_for
 from benchmarks.http_run import nestvec, requests_of
 from benchmarks.run import lengths_of, result_file
 
@@ -62,15 +62,10 @@ async def together(
 
 def main() -> None:
     """Parse, run, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model's files")
-    parser.add_argument("--data", type=Path, help="folder with the texts")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = parser_for(__doc__, rounds=3)
     parser.add_argument("--duration-s", type=float, default=40.0)
     parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--out", type=Path, help="default benchmarks/results/<cpu>-latency.md")
     asked = parser.parse_args()
-    data = asked.data if asked.data and asked.data.is_dir() else None
     server = nestvec("nestvec", asked.precision, Path(tempfile.mkdtemp(prefix="nestvec-bench-")))
     alone, flooded = LoadResult(), LoadResult()
     bulk_alone, bulk_beside = LoadResult(), LoadResult()
@@ -78,9 +73,11 @@ def main() -> None:
     try:
         target = Target.parse(server.url + "/v1/embeddings")
         for number in range(asked.rounds):
-            queries = short_queries(asked.model, data, 400, seed=100 * number)
+            queries = short_queries(asked.model, asked.data, 400, seed=100 * number)
             bulk = [
-                t for n in range(300) for t in texts_of("paragraph", data, seed=300 * number + n)
+                t
+                for n in range(300)
+                for t in texts_of("paragraph", asked.data, seed=300 * number + n)
             ]
             add(alone, asyncio.run(together(target, queries, None, asked.duration_s, number))[0])
             only = closed_load(

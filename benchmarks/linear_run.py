@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from app.bench.loads import texts_of
-from app.cli.embed import UNBOUNDED
 from app.corpus.run import CorpusJob, embed_corpus
 from app.engine.service import EmbeddingService
 from app.engine.types import NullObserver
 from app.main import build_engine
 from app.settings import load_settings
+from benchmarks.arguments import folder_if_there
 
 FEW: Final = 10_000
 TIMES: Final = 10
@@ -55,22 +55,15 @@ def embed(service: EmbeddingService, source: Path) -> tuple[float, float]:
 def main() -> None:
     """Run both, print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder with the texts")
+    parser.add_argument("--data", type=folder_if_there, help="folder with the texts")
     parser.add_argument("--precision", default="fp32")
     asked = parser.parse_args()
-    data = asked.data if asked.data and asked.data.is_dir() else None
-    flags = {
-        "offline": True,
-        "precision": asked.precision,
-        "max_queue_tokens": UNBOUNDED,
-        "max_tokens_per_request": UNBOUNDED,
-        "log_level": "warning",
-    }
-    service = build_engine(load_settings(flags), NullObserver())
+    flags = {"offline": True, "precision": asked.precision, "log_level": "warning"}
+    service = build_engine(load_settings(flags).for_own_work(), NullObserver())
     with tempfile.TemporaryDirectory() as scratch:
         few, many = Path(scratch) / "few.txt", Path(scratch) / "many.txt"
-        write_texts(few, FEW, data)
-        write_texts(many, FEW * TIMES, data)
+        write_texts(few, FEW, asked.data)
+        write_texts(many, FEW * TIMES, asked.data)
         embed(service, few)  # warm
         few_s, few_mb = embed(service, few)
         many_s, many_mb = embed(service, many)

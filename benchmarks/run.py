@@ -14,6 +14,8 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from app.bench.loads import LOADS, texts_of
 from app.bench.machine import flops_per_token, gemm_flops_per_s
 from app.cli.export import command as export
@@ -22,6 +24,7 @@ from app.engine.types import Truncation
 from app.hardware import cpu_model, usable_cpus
 from app.main import open_backend, prepare_model
 from app.settings import load_settings
+from benchmarks.arguments import parser_for
 from benchmarks.engines import HERE, Engine, Worker, engines_of, start
 
 SWEEP_ROUNDS: Final = 2
@@ -80,7 +83,7 @@ def table(title: str, workers: list[Worker], shares: dict[str, float] | None) ->
         lines.append(f"| {load} | " + " | ".join(cells) + " |")
     rows = {
         "single query, p50 / p99 ms": [
-            f"{percentile(w.query_s, 50) * 1000:.1f} / {percentile(w.query_s, 99) * 1000:.1f}"
+            " / ".join(f"{q * 1000:.1f}" for q in np.percentile(w.query_s, (50, 99)))
             for w in workers
         ],
         "peak memory, MB": [f"{w.rss_mb:,.0f}" for w in workers],
@@ -95,12 +98,6 @@ def table(title: str, workers: list[Worker], shares: dict[str, float] | None) ->
         for w in workers
     ]
     return "\n".join(lines) + "\n"
-
-
-def percentile(values: list[float], share: int) -> float:
-    """Of a sorted copy, without interpolation."""
-    ranked = sorted(values)
-    return ranked[min(len(ranked) - 1, len(ranked) * share // 100)]
 
 
 def race(
@@ -122,7 +119,6 @@ def race(
                 found = worker.ask(texts, worker.best[load])
                 tokens = sum(lengths[load])
                 worker.seconds_per_token.setdefault(load, []).append(found["seconds"] / tokens)
-                worker.cpu_s_per_token.setdefault(load, []).append(found["cpu_s"] / tokens)
         for worker in workers:
             texts = texts_of("short", data, seed=100 + number)[: QUERIES // rounds + 1]
             worker.query_s += worker.ask(texts, worker.best["short"], each=True)["each_s"]
@@ -153,8 +149,7 @@ def run_table(
             workers.append(start(engine, asked.model, exported))
         except SystemExit as error:
             print(f"left out: {error}", file=sys.stderr)
-    data = asked.data if asked.data and asked.data.is_dir() else None
-    lengths = race(workers, data, asked.model, asked.rounds)
+    lengths = race(workers, asked.data, asked.model, asked.rounds)
     ours = next((w for w in workers if w.engine.precision == "fp32" and not w.engine.is_peer), None)
     shares = shares_of(ours, lengths, usable_cpus()) if ours else None
     for worker in workers:
@@ -171,16 +166,10 @@ def result_file(name: str) -> Path:
 
 def main() -> None:
     """Parse, run, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model's files")
-    parser.add_argument(
-        "--data", type=Path, help="folder with short.txt, paragraph.txt, long.txt, mix.jsonl"
-    )
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = parser_for(__doc__, rounds=7)
     parser.add_argument(
         "--only", default="", help="names of the engines to run, comma-separated; all by default"
     )
-    parser.add_argument("--out", type=Path, help="default benchmarks/results/<cpu>-engine.md")
     asked = parser.parse_args()
     tables: list[str] = []
     versions: dict[str, str] = {}

@@ -15,10 +15,6 @@ from app.logs import configure_logs
 from app.main import build_engine
 from app.settings import Settings
 
-UNBOUNDED = (
-    2**40
-)  # nobody else waits here: requests are chunks of ours, and the queue holds three of them
-
 
 @click.command("embed")
 @click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -71,9 +67,7 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     )
     total = count_records(job)
     service = build_engine(
-        settings.model_copy(
-            update={"max_tokens_per_request": UNBOUNDED, "max_queue_tokens": UNBOUNDED}
-        ),
+        settings.for_own_work(),
         NullObserver(),
     )
     started = time.monotonic()

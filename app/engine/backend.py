@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,11 @@ class CostModel:
 
     layout: Layout
     attention_per_pair: float
+
+    @classmethod
+    def of_bert(cls, layout: Layout, hidden_size: int) -> Self:
+        """Of blocks with BERT's shape: four products of H x H and two of H x 4·H a layer."""
+        return cls(layout, attention_per_pair=1 / (6 * hidden_size))
 
     def __call__(self, lengths: NDArray[np.int64]) -> float:
         """Price a batch.

@@ -193,11 +193,15 @@ class EngineCore:
                 is_bulk = micro.priority is Priority.BULK
                 self._busy += 1
                 self._busy_with_bulk += is_bulk
-                is_lone = self._busy == 1 and not self._scheduler.waiting_items
+                is_lone = (
+                    self._busy == 1
+                    and len(micro.entries) == 1
+                    and not self._scheduler.waiting_items
+                )
                 if self._is_express_due():
                     self._wake_express.notify()
                 self._report_queue()
-            self._run_safely(micro, is_lone=is_lone and len(micro.entries) == 1)
+            self._run_safely(micro, is_lone=is_lone)
             with self._lock:
                 self._busy -= 1
                 self._busy_with_bulk -= is_bulk

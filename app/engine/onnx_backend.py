@@ -86,7 +86,7 @@ class OnnxBackend:
         if not isinstance(width, int):
             raise FormatError(f"{path}: the last axis of output '{self._output}' has no fixed size")
         self.hidden_size = width
-        self._cost = CostModel(layout, attention_per_pair=1 / (6 * width))
+        self._cost = CostModel.of_bert(layout, width)
 
     def cost(self, lengths: NDArray[np.int64]) -> float:
         """Price a batch in token equivalents; see `CostModel`."""
@@ -118,6 +118,11 @@ def _open(path: Path, provider: str, options: BackendOptions) -> ort.InferenceSe
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = options.intra_op_threads
     session_options.inter_op_num_threads = 1
+    # The arena of a session is shared by its workers: what one freed, another gets, whose core must first fetch the
+    # cache lines from the other's. malloc keeps memory by thread: 8 to 34% faster in int8 (Zen 4, 2 workers).
+    session_options.enable_cpu_mem_arena = provider != "cpu"
+    # Plans are kept for each shape; ours hardly ever come twice.
+    session_options.enable_mem_pattern = False
     # Between runs threads must sleep, not spin: an idle server uses no CPU.
     session_options.add_session_config_entry(
         "session.intra_op.allow_spinning", "1" if options.spins else "0"

@@ -61,7 +61,7 @@ class OpenVinoBackend:
         if width.is_dynamic:
             raise FormatError(f"{path}: the last axis of output '{self._output}' has no fixed size")
         self.hidden_size: int = width.get_length()
-        self._cost = CostModel(layout, attention_per_pair=1 / (6 * self.hidden_size))
+        self._cost = CostModel.of_bert(layout, self.hidden_size)
         self._local = threading.local()
 
     def cost(self, lengths: NDArray[np.int64]) -> float:

@@ -186,10 +186,11 @@ def _is_wordwise(library: LibraryTokenizer) -> bool:
     """Whether text is cut at spaces before it is tokenised, so that words behind one change no token before it."""
     if library.pre_tokenizer is None:
         return False
-    words = "one two three"
+    words = ["one", "two", "three"]
+    text = " ".join(words)
     if library.normalizer is not None:
-        words = library.normalizer.normalize_str(words)
-    return len(library.pre_tokenizer.pre_tokenize_str(words)) >= 3
+        text = library.normalizer.normalize_str(text)
+    return len(library.pre_tokenizer.pre_tokenize_str(text)) >= len(words)
 
 
 def _leading_words(text: str, chars: int) -> str:

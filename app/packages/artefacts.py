@@ -37,11 +37,6 @@ class Artefact:
     probes: FloatArray
     created_s: int
 
-    @property
-    def graph(self) -> Path:
-        """The exported graph; absent where the model's own ONNX file is served."""
-        return self.folder / GRAPH
-
 
 def find_artefact(cache_dir: Path, space: str) -> Artefact | None:
     """The artefact of a space, or None where there is none that is whole."""

@@ -2,8 +2,10 @@
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from app.engine.backend import Backend, BackendFactory, BackendOptions
 from app.engine.tokenizer import Tokenizer
@@ -21,7 +23,13 @@ from app.packages.probes import PROBE_TEXTS, check_published, compute_vectors
 
 log = logging.getLogger(__name__)
 
-REFERENCE = BackendOptions(provider="cpu")
+REFERENCE: Final = BackendOptions(provider="cpu")
+ROUTES: Final[Mapping[Precision, AttentionRoutes]] = {
+    Precision.FP32: AttentionRoutes.BY_LENGTH,
+    Precision.INT8: AttentionRoutes.ALIKE,
+    Precision.INT8_ACCURATE: AttentionRoutes.ALIKE,
+    Precision.BF16: AttentionRoutes.PORTABLE,  # the contrib kernels are ONNX Runtime's own
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +59,23 @@ class Builder:
             ProbeError: Its vectors are not those that its authors publish.
             QualityError: The precision is too coarse for this model.
         """
+        graph = self.derived.graph(folder)
         if self.derived.onnx_file is not None:
             if self.wanted.precision in CALIBRATED or self.wanted.halves_weights:
                 raise FormatError(
                     f"precision {self.wanted.precision} and weight_storage need an architecture that the exporter "
                     f"knows, not {self.derived.onnx_file} as it is"
                 )
-            probes = self._reference_probes(self.derived.folder / self.derived.onnx_file)
-            graph = self.derived.folder / self.derived.onnx_file
+            probes = self._probes(graph, REFERENCE, self.published)
         else:
-            graph = folder / GRAPH
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 reference = graph if self.wanted.is_exact else Path(scratch) / GRAPH
                 export_graph(self.derived.folder, self.derived.config, reference)
-                probes = self._reference_probes(reference)
+                probes = self._probes(reference, REFERENCE, self.published)
             if not self.wanted.is_exact:
                 export_graph(self.derived.folder, self.derived.config, graph, self._recipe(folder))
         if not self.wanted.is_exact:
-            found = self._vectors(graph, self._own_options())
+            found = self._probes(graph, self._own_options())
             check_quality(found, probes, self.wanted.precision)
         return probes
 
@@ -78,14 +85,11 @@ class Builder:
 
     def _recipe(self, folder: Path) -> Recipe:
         arithmetic: Arithmetic = Float32()
-        routes = AttentionRoutes.BY_LENGTH
         if self.wanted.precision in CALIBRATED:
             log.info("calibrating for %s", self.wanted.precision)
             kind = StaticInt8 if self.wanted.precision is Precision.INT8 else PerRowInt8
-            arithmetic, routes = kind(self._ranges(folder)), AttentionRoutes.ALIKE
-        elif self.wanted.precision is Precision.BF16:
-            routes = AttentionRoutes.PORTABLE
-        return Recipe(arithmetic, routes, self.wanted.halves_weights)
+            arithmetic = kind(self._ranges(folder))
+        return Recipe(arithmetic, ROUTES[self.wanted.precision], self.wanted.halves_weights)
 
     def _ranges(self, folder: Path) -> dict[str, Ranges]:
         texts = calibration_texts(self.wanted.calibration)
@@ -98,20 +102,15 @@ class Builder:
             finally:
                 backend.close()
 
-    def _reference_probes(self, graph: Path) -> FloatArray:
-        """Probes by the fp32 graph, once it is known to give the published vectors."""
-        backend = self._open(graph, REFERENCE)
-        try:
-            tokenizer, pooling = self._tokenizer(), self.derived.pooling
-            check_published(backend, tokenizer, pooling, self.published)
-            return compute_vectors(backend, tokenizer, pooling, PROBE_TEXTS)
-        finally:
-            backend.close()
-
-    def _vectors(self, graph: Path, options: BackendOptions) -> FloatArray:
+    def _probes(
+        self, graph: Path, options: BackendOptions, published: tuple[Published, ...] = ()
+    ) -> FloatArray:
+        """Vectors of the probe texts, once the graph is known to give the published ones."""
         backend = self._open(graph, options)
         try:
-            return compute_vectors(backend, self._tokenizer(), self.derived.pooling, PROBE_TEXTS)
+            tokenizer, pooling = self._tokenizer(), self.derived.pooling
+            check_published(backend, tokenizer, pooling, published)
+            return compute_vectors(backend, tokenizer, pooling, PROBE_TEXTS)
         finally:
             backend.close()
 

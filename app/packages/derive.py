@@ -10,6 +10,7 @@ from app.engine.types import Layout
 from app.errors import FormatError
 from app.export.architectures import ARCHITECTURES
 from app.export.weights import weight_files
+from app.packages.artefacts import GRAPH
 
 ONNX_PATHS: Final = ("onnx/model.onnx", "model.onnx")
 
@@ -56,6 +57,10 @@ class Derived:
     pools_prompt: bool = True
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+
+    def graph(self, artefact: Path) -> Path:
+        """The ONNX file to serve: the folder's own, or the one in the artefact's folder."""
+        return self.folder / self.onnx_file if self.onnx_file else artefact / GRAPH
 
 
 def derive(folder: Path, overrides: Mapping[str, Any] | None = None) -> Derived:

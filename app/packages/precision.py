@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.engine.types import FloatArray
 from app.errors import ProbeError, QualityError
@@ -74,14 +75,42 @@ def check_quality(found: FloatArray, reference: FloatArray, precision: Precision
         QualityError: They are further apart than the precision may be.
         ProbeError: Shapes differ.
     """
-    if found.shape != reference.shape:
-        raise ProbeError(f"probe vectors have shape {found.shape}, stored ones {reference.shape}")
-    cosines = np.einsum("pd,pd->p", found.astype(np.float64), reference.astype(np.float64))
+    near = cosines(found, reference)
     bounds = BOUNDS[precision]
-    mean, least = float(cosines.mean()), float(cosines.min())
+    mean, least = float(near.mean()), float(near.min())
     if not (mean >= bounds.mean and least >= bounds.least):  # also catches NaN
         raise QualityError(
             f"precision {precision} is too coarse for this model: cosine to fp32 on the probe texts is {mean:.4f} on "
             f"average (at least {bounds.mean} is asked) and {least:.4f} at worst ({bounds.least}); "
             "try int8-accurate, calibration texts of your own (calibration_file), or fp32"
         )
+
+
+def cosines(found: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
+    """Cosine of each pair of unit vectors.
+
+    Args:
+        found: (P, D), float32.
+        reference: (P, D), float32.
+
+    Returns:
+        (P,), float64.
+
+    Raises:
+        ProbeError: Shapes differ.
+    """
+    check_shapes(found, reference)
+    near: NDArray[np.float64] = np.einsum(
+        "pd,pd->p", found.astype(np.float64), reference.astype(np.float64)
+    )
+    return near
+
+
+def check_shapes(found: FloatArray, reference: FloatArray) -> None:
+    """Refuse to compare vectors of another number or width.
+
+    Raises:
+        ProbeError: Shapes differ.
+    """
+    if found.shape != reference.shape:
+        raise ProbeError(f"probe vectors have shape {found.shape}, stored ones {reference.shape}")

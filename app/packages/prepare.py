@@ -1,20 +1,22 @@
 """From a model's name to everything that serving needs: fetch, derive, export if need be."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.engine.backend import BackendFactory
 from app.engine.registry import ModelSpec
+from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Layout
 from app.errors import FormatError
 from app.export.architectures import export_padded_graph
+from app.export.attention import AttentionRoutes
 from app.packages.artefacts import GRAPH, Artefact, find_artefact, make_artefact
-from app.packages.build import Builder
+from app.packages.build import ROUTES, Builder
 from app.packages.card import Card, Published
 from app.packages.derive import Derived, derive, read_json
 from app.packages.fingerprint import HashCache, space_fingerprint
-from app.packages.precision import BuildOptions, Precision
+from app.packages.precision import BuildOptions
 from app.packages.sources import Fetched, SourceOptions, fetch
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,16 @@ class Package:
     has_attentions: bool = False
     aliases: tuple[str, ...] = ()
     is_new: bool = False
+
+    def open_tokenizer(self, max_tokens: int) -> Tokenizer:
+        """The model's, cutting at so many tokens.
+
+        Raises:
+            FormatError: It cannot be read.
+        """
+        return Tokenizer(
+            self.tokenizer, max_tokens=max_tokens, vocabulary_size=self.spec.vocabulary_size
+        )
 
 
 def prepare(
@@ -89,17 +101,23 @@ def prepare(
         raise FormatError(
             f"max_input_tokens is {max_tokens}, but {fetched.name} takes at most {derived.max_tokens}"
         )
+    graph = derived.graph(artefact.folder)
+    is_exported = derived.onnx_file is None
+    has_attentions = is_exported and ROUTES[build.precision] is AttentionRoutes.BY_LENGTH
     return Package(
-        spec=replace(
-            _spec(fetched, derived, space, artefact),
+        spec=_spec(
+            fetched,
+            derived,
+            artefact,
+            build,
+            space=space,
             max_tokens=max_tokens or derived.max_tokens,
-            precision=build.precision,
         ),
         build=build,
-        graph_bytes=_bytes_beside(_graph_path(derived, artefact.folder)),
-        has_attentions=derived.onnx_file is None and build.precision is Precision.FP32,
+        graph_bytes=_bytes_beside(graph),
+        has_attentions=has_attentions,
         artefact=artefact.folder,
-        graph=_graph_path(derived, artefact.folder),
+        graph=graph,
         layout=derived.layout,
         tokenizer=derived.folder / "tokenizer.json",
         probes=artefact.probes,
@@ -127,21 +145,25 @@ def write_padded(package: Package, folder: Path) -> None:
     export_padded_graph(source, read_json(source / "config.json"), folder / GRAPH)
 
 
-def _graph_path(derived: Derived, artefact_folder: Path) -> Path:
-    return derived.folder / derived.onnx_file if derived.onnx_file else artefact_folder / GRAPH
-
-
 def _published(card: Card | None) -> tuple[Published, ...]:
     return card.published if card else ()
 
 
-def _spec(fetched: Fetched, derived: Derived, space: str, artefact: Artefact) -> ModelSpec:
+def _spec(
+    fetched: Fetched,
+    derived: Derived,
+    artefact: Artefact,
+    build: BuildOptions,
+    *,
+    space: str,
+    max_tokens: int,
+) -> ModelSpec:
     card = fetched.card
     trained = card.trained_dimensions if card else ()
     return ModelSpec(
         name=fetched.name,
         hidden_size=derived.hidden_size,
-        max_tokens=derived.max_tokens,
+        max_tokens=max_tokens,
         vocabulary_size=derived.vocabulary_size,
         pooling=derived.pooling,
         is_normalized=derived.is_normalized,
@@ -150,6 +172,7 @@ def _spec(fetched: Fetched, derived: Derived, space: str, artefact: Artefact) ->
         pools_prompt=derived.pools_prompt,
         trained_dimensions=tuple(sorted({*trained, derived.hidden_size}, reverse=True)),
         space=space,
+        precision=build.precision,
         created_s=artefact.created_s,
         source=fetched.origin,
         license=card.license if card else "",

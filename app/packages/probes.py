@@ -16,7 +16,7 @@ from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Item, Truncation
 from app.errors import BackendError, ProbeError
 from app.packages.card import Published
-from app.packages.precision import BuildOptions, check_quality
+from app.packages.precision import BuildOptions, check_quality, check_shapes
 
 PROBE_TEXTS: Final = (
     "",
@@ -83,8 +83,7 @@ def check_probes(
     if build is not None and not build.is_exact:
         check_quality(found, stored, build.precision)
         return
-    if found.shape != stored.shape:
-        raise ProbeError(f"probe vectors have shape {found.shape}, stored ones {stored.shape}")
+    check_shapes(found, stored)
     worst = float(np.abs(found - stored).max())
     limit = TOLERANCE[provider]
     if not worst <= limit:  # also catches NaN

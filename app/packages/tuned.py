@@ -30,23 +30,28 @@ class Tuned:
     lone_threads: int
 
 
+MOST_LONE_THREADS: Final = 4  # a short text has too little work for more
+MOST_LONE_BYTES: Final = 256 * 2**20  # of a graph that is opened twice unasked
 # Activations of a micro-batch should stay in the L2 cache. Measured on all-MiniLM-L6-v2: with 1 MB a core (Zen 4,
 # Zen 5) 256 tokens are as good as 512 in fp32 and better in int8; 512 KB asks for no less.
-MOST_LONE_THREADS: Final = (
-    4  # a short text has too little work for more, unless tuning says otherwise
-)
 LARGE_L2_BYTES: Final = 2 * 1024 * 1024
 
 
-def built_in(cpus: int, l2_cache_bytes: int | None) -> Tuned:
-    """What to run with where nothing was tuned."""
+def built_in(cpus: int, l2_cache_bytes: int | None, graph_bytes: int) -> Tuned:
+    """What to run with where nothing was tuned.
+
+    Args:
+        cpus: Usable ones.
+        l2_cache_bytes: Of a core; None where unknown.
+        graph_bytes: Size of the graph with its weights.
+    """
     has_large_l2 = l2_cache_bytes is not None and l2_cache_bytes >= LARGE_L2_BYTES
     return Tuned(
         max_batch_tokens=512 if has_large_l2 else 256,
         worker_threads=cpus,
         intra_op_threads=1,
         plain_attention_tokens=128,
-        lone_threads=min(cpus, MOST_LONE_THREADS),
+        lone_threads=min(cpus, MOST_LONE_THREADS) if graph_bytes <= MOST_LONE_BYTES else 1,
     )
 
 

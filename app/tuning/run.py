@@ -4,12 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
-
 from app.engine.backend import BackendFactory, BackendOptions
-from app.engine.tokenizer import Tokenizer
 from app.errors import ModelError
-from app.packages.precision import Precision
+from app.packages.precision import Precision, cosines
 from app.packages.prepare import Package
 from app.packages.probes import PROBE_TEXTS, compute_vectors
 from app.packages.tuned import Tuned, write_tuned
@@ -88,15 +85,11 @@ class TuningRun:
                 seconds_for(backend, batches, tuned.worker_threads, self.clock)
                 for _ in range(COMPARE_ROUNDS)
             )
-            tokenizer = Tokenizer(
-                package.tokenizer,
-                max_tokens=package.native_max_tokens,
-                vocabulary_size=spec.vocabulary_size,
-            )
+            tokenizer = package.open_tokenizer(package.native_max_tokens)
             found = compute_vectors(backend, tokenizer, spec.pooling, PROBE_TEXTS)
         finally:
             backend.close()
-        cosine = float(np.einsum("pd,pd->p", found, package.probes).mean())
+        cosine = float(cosines(found, package.probes).mean())
         return PrecisionTiming(precision, sum(i.tokens for i in items) / max(seconds, 1e-9), cosine)
 
 

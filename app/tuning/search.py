@@ -110,14 +110,14 @@ class Search:
         """Time the candidates in turns; the current one stays unless another is clearly faster."""
         took: dict[Tuned, float] = {}
         backends: dict[tuple[int, int], Backend] = {}
+        is_lone = stage == "lone"
         lone = [item for item in items if item.tokens <= LONE_TOKENS][:LONE_ITEMS]
-        chosen_items = lone if stage == "lone" else items
+        chosen_items = lone if is_lone else items
         try:
             for turn in range(ROUNDS):
                 if turn and self.clock() > deadline:
                     break
                 for candidate in candidates:
-                    is_lone = stage == "lone"
                     how = _alone(candidate) if is_lone else candidate
                     key = (how.intra_op_threads, how.plain_attention_tokens)
                     if key not in backends:

@@ -42,11 +42,9 @@ def main() -> None:
                 "offline": True,
                 "precision": sys.argv[2],
                 "max_batch_tokens": budget,
-                "max_batch_ms": 60_000,
-                "max_tokens_per_request": 10**9,
-                "max_queue_tokens": 10**9,
             }
-            engines[budget] = build_engine(load_settings(flags), NullObserver())
+            settings = load_settings(flags).for_own_work()
+            engines[budget] = build_engine(settings, NullObserver())
         return loop.run_until_complete(embed(engines[budget], texts))
 
     serve({"nestvec": __version__, "onnxruntime": onnxruntime.__version__}, encode)

@@ -163,19 +163,21 @@ def test_a_long_texts_leading_part_gives_the_tokens_of_the_whole(
     [("alpha beta " * 200, True), ("a" * 2000, False), ("alpha" + " " * 2000 + "beta", False)],
 )
 def test_only_the_leading_words_of_a_long_text_are_tokenised(
-    path: Path, text: str, *, is_cut: bool
+    path: Path, monkeypatch: pytest.MonkeyPatch, text: str, *, is_cut: bool
 ) -> None:
     """What has no space or too few tokens in its leading part is tokenised whole."""
     tokenizer = Tokenizer(path, max_tokens=12, vocabulary_size=CONFIG["vocab_size"])
+    library = LibraryTokenizer.from_file(str(path))
+    library.no_padding()
+    library.no_truncation()
     seen: list[str] = []
-    library = tokenizer._library  # noqa: SLF001 - what it is given cannot be seen from outside
 
     class Watched:
         def encode_batch_fast(self, texts: list[str]) -> list[Encoding]:
             seen.extend(texts)
             return library.encode_batch_fast(texts)
 
-    tokenizer._library = Watched()  # noqa: SLF001
+    monkeypatch.setattr(tokenizer, "_library", Watched())
     tokenizer.encode_texts([text], truncate=Truncation.END)
     assert (max(len(given) for given in seen) < len(text)) is is_cut
 

@@ -26,7 +26,7 @@ def test_an_artefact_is_made_and_found(tmp_path: Path) -> None:
     made = make_artefact(tmp_path, "space", fill)
     found = find_artefact(tmp_path, "space")
     assert found is not None
-    assert found.graph.read_bytes() == b"graph"
+    assert (found.folder / GRAPH).read_bytes() == b"graph"
     np.testing.assert_array_equal(made.probes, PROBES)
     assert [p.name for p in (tmp_path / "artefacts").iterdir()] == ["space"]
 
@@ -36,13 +36,13 @@ def test_a_damaged_artefact_is_made_anew(tmp_path: Path, damage: str) -> None:
     """A half-written one is never used."""
     artefact = make_artefact(tmp_path, "space", fill)
     if damage == "truncated":
-        artefact.graph.write_bytes(b"gra")
+        (artefact.folder / GRAPH).write_bytes(b"gra")
     elif damage == "removed":
-        artefact.graph.unlink()
+        (artefact.folder / GRAPH).unlink()
     else:
         (artefact.folder / MANIFEST).write_text('{"files"')
     assert find_artefact(tmp_path, "space") is None
-    assert make_artefact(tmp_path, "space", fill).graph.read_bytes() == b"graph"
+    assert (make_artefact(tmp_path, "space", fill).folder / GRAPH).read_bytes() == b"graph"
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_two_processes_may_export_at_once(tmp_path: Path) -> None:
         make_artefact(tmp_path, "space", fill)
         return fill(folder)
 
-    assert make_artefact(tmp_path, "space", fill_late).graph.read_bytes() == b"graph"
+    assert (make_artefact(tmp_path, "space", fill_late).folder / GRAPH).read_bytes() == b"graph"
 
 
 def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:

@@ -72,4 +72,9 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 )
 def test_built_in_choices(l2_bytes: int | None, budget: int) -> None:
     """A worker a CPU; budgets by the L2 cache."""
-    assert built_in(4, l2_bytes) == Tuned(budget, 4, 1, 128, 4)
+    assert built_in(4, l2_bytes, 90 << 20) == Tuned(budget, 4, 1, 128, 4)
+
+
+def test_a_large_graph_is_not_opened_twice_unasked() -> None:
+    """A second session holds a second copy of the packed weights; tuning and settings may still ask for it."""
+    assert built_in(4, None, 257 << 20).lone_threads == 1

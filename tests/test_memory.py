@@ -1,0 +1,46 @@
+"""What malloc keeps: told in a process of its own, since it holds for the rest of a process's life."""
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from app.memory import keep_freed_memory
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from app.memory import keep_freed_memory
+told = keep_freed_memory() if sys.argv[1] == "keep" else True
+assert told
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.ones(2**22, np.uint8)
+before = faults()
+for size in (4 * 2**20, 16 * 2**20, 8 * 2**20, 31 * 2**20) * 3:
+    del_me = np.ones(size, np.uint8)
+    del del_me
+print(faults() - before)
+"""
+
+
+def faults(how: str) -> int:
+    """Page faults of a process that takes and frees memory over and over."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library has no mallopt"
+)
+def test_freed_memory_is_used_again() -> None:
+    """Regression: each batch's activations were faulted in anew."""
+    assert faults("keep") < faults("leave") / 2
+
+
+def test_a_c_library_without_the_call_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    assert keep_freed_memory() is False
