@@ -94,6 +94,8 @@ bench-latency: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model ## Queries while bulk s
 
 # Unhashed on purpose: torch's build differs by platform. The versions that a result was measured with stand in it.
 TORCH := torch==2.13.0
+# For its ONNX engine, which needs more than its own extras bring.
+INFINITY_ONNX := optimum==2.1.0 optimum-onnx==0.1.0 onnx==1.23.2 onnxruntime==1.31.1
 .venv-peers/.stamp: | $(BIN)/python
 	@echo "installing engines to measure against (torch, CTranslate2, sentence-transformers, fastembed, OpenVINO)"
 	@$(BIN)/python -m venv .venv-peers
@@ -106,7 +108,7 @@ TORCH := torch==2.13.0
 	@echo "installing infinity, a server to measure against"
 	@$(BIN)/python -m venv .venv-infinity
 	@.venv-infinity/bin/python $(PIP) $(TORCH)
-	@.venv-infinity/bin/python $(PIP) 'infinity-emb[server,torch,einops]==0.0.78'
+	@.venv-infinity/bin/python $(PIP) 'infinity-emb[server,torch,einops]==0.0.78' $(INFINITY_ONNX)
 	@touch $@
 
 golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 numpy; overwrites tests/golden)

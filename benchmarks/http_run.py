@@ -22,6 +22,7 @@ import orjson
 from app.bench.client import Target
 from app.bench.load import LoadResult, Request, closed_load
 from app.bench.loads import texts_of
+from app.cli.export import command as export
 from app.hardware import cpu_model, usable_cpus
 from benchmarks.arguments import parser_for
 from benchmarks.engines import HERE, PEERS_PYTHON, Engine, start
@@ -67,8 +68,14 @@ class Figures:
     p99_s: list[float] = field(default_factory=list)
 
 
-def servers_of(folder: Path, logs: Path) -> list[Server]:
-    """Contenders; the last ones are left out where their venv is absent."""
+def servers_of(folder: Path, exported: Path, logs: Path) -> list[Server]:
+    """Contenders; infinity, with both its engines for a CPU, is left out where its venv is absent.
+
+    Args:
+        folder: The model's files.
+        exported: Our padded graph of it, for the engine that takes ONNX.
+        logs: Where each server's output goes.
+    """
     threads = str(usable_cpus())
     found = [
         nestvec("nestvec", "fp32", logs),
@@ -80,15 +87,21 @@ def servers_of(folder: Path, logs: Path) -> list[Server]:
         ),
     ]
     if INFINITY.is_file():
-        command = [str(INFINITY), "v2", "--model-id", str(folder), "--served-model-name", "model"]
-        command += ["--engine", "torch", "--no-bettertransformer", "--device", "cpu"]
-        command += ["--dtype", "float32", "--no-model-warmup", "--url-prefix", "/v1"]
-        command += ["--batch-size", "32", "--host", "127.0.0.1", "--port", "{port}"]
-        quiet = {"INFINITY_ANONYMOUS_USAGE_STATS": "0", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
-        found.append(
-            Server("infinity", command, env=quiet, health="/health", log=logs / "infinity.log")
-        )
+        found += [infinity("torch", folder, logs), infinity("optimum", exported, logs)]
     return found
+
+
+def infinity(engine: str, folder: Path, logs: Path) -> Server:
+    """Infinity's server with one of its engines."""
+    command = [str(INFINITY), "v2", "--model-id", str(folder), "--served-model-name", "model"]
+    command += ["--engine", engine, "--no-bettertransformer", "--device", "cpu"]
+    command += ["--dtype", "float32", "--no-model-warmup", "--url-prefix", "/v1"]
+    command += ["--batch-size", "32", "--host", "127.0.0.1", "--port", "{port}"]
+    quiet = {"INFINITY_ANONYMOUS_USAGE_STATS": "0", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+    # Its ONNX engine keeps optimised graphs there by the model's path.
+    quiet["HF_HUB_CACHE"] = str(logs)
+    log = logs / f"infinity-{engine}.log"
+    return Server(f"infinity, {engine}", command, env=quiet, health="/health", log=log)
 
 
 def nestvec(name: str, precision: str, logs: Path) -> Server:
@@ -244,7 +257,9 @@ def main() -> None:
     asked = parser_for(__doc__, rounds=7).parse_args()
     found = Contest()
     # Kept after the run: a server that fails says why there.
-    servers = servers_of(asked.model, Path(tempfile.mkdtemp(prefix="nestvec-bench-")))
+    logs = Path(tempfile.mkdtemp(prefix="nestvec-bench-"))
+    export.main(["--padded", "--offline", str(logs / "padded")], standalone_mode=False)
+    servers = servers_of(asked.model, logs / "padded", logs)
     try:
         for server in servers:
             server.start()

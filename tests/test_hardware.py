@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.hardware import usable_cpus
+from app.hardware import cpu_model, l2_cache_bytes, usable_cpus
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +44,37 @@ def test_version_1_quota(tmp_path: Path, quota: str, cpus: int) -> None:
 def test_without_cgroups_the_affinity_decides(tmp_path: Path) -> None:
     """As on a plain host."""
     assert usable_cpus(tmp_path) == 8
+
+
+CPUINFO = """processor\t: 0
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC 9R14
+flags\t\t: fpu sse avx2 avx512f avx512_vnni
+
+processor\t: 1
+cpu family\t: 6
+"""
+
+
+def test_a_cpu_is_named_with_its_vector_units(tmp_path: Path) -> None:
+    """The first one's; family and model tell apart what one name covers."""
+    path = tmp_path / "cpuinfo"
+    path.write_text(CPUINFO)
+    assert cpu_model(path) == "AMD EPYC 9R14, family 25 model 17, avx2 avx512f avx512_vnni"
+
+
+def test_a_system_without_cpuinfo_has_a_name_too(tmp_path: Path) -> None:
+    """As on macOS."""
+    assert cpu_model(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"), [("1024K\n", 1 << 20), ("512K", 512 << 10), ("", None), ("2M", None)]
+)
+def test_l2_cache(tmp_path: Path, content: str, found: int | None) -> None:
+    """In the kernel's spelling; anything else is unknown."""
+    path = tmp_path / "size"
+    path.write_text(content)
+    assert l2_cache_bytes(path) == found
+    assert l2_cache_bytes(tmp_path / "absent") is None
