@@ -108,7 +108,7 @@ INFINITY_ONNX := optimum==2.1.0 optimum-onnx==0.1.0 onnx==1.23.2 onnxruntime==1.
 	@echo "installing infinity, a server to measure against"
 	@$(BIN)/python -m venv .venv-infinity
 	@.venv-infinity/bin/python $(PIP) $(TORCH)
-	@.venv-infinity/bin/python $(PIP) 'infinity-emb[server,torch,einops]==0.0.78' $(INFINITY_ONNX)
+	@.venv-infinity/bin/python $(PIP) 'infinity-emb[server,torch,einops]==0.0.78' 'numpy<2' $(INFINITY_ONNX)
 	@touch $@
 
 golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 numpy; overwrites tests/golden)

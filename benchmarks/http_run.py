@@ -92,8 +92,8 @@ def servers_of(folder: Path, exported: Path, logs: Path) -> list[Server]:
 
 
 def infinity(engine: str, folder: Path, logs: Path) -> Server:
-    """Infinity's server with one of its engines."""
-    command = [str(INFINITY), "v2", "--model-id", str(folder), "--served-model-name", "model"]
+    """Infinity's server with one of its engines; started in the model's folder, whose graph it finds no other way."""
+    command = [str(INFINITY), "v2", "--model-id", ".", "--served-model-name", "model"]
     command += ["--engine", engine, "--no-bettertransformer", "--device", "cpu"]
     command += ["--dtype", "float32", "--no-model-warmup", "--url-prefix", "/v1"]
     command += ["--batch-size", "32", "--host", "127.0.0.1", "--port", "{port}"]
@@ -101,7 +101,7 @@ def infinity(engine: str, folder: Path, logs: Path) -> Server:
     # Its ONNX engine keeps optimised graphs there by the model's path.
     quiet["HF_HUB_CACHE"] = str(logs)
     log = logs / f"infinity-{engine}.log"
-    return Server(f"infinity, {engine}", command, env=quiet, health="/health", log=log)
+    return Server(f"infinity, {engine}", command, env=quiet, log=log, folder=folder)
 
 
 def nestvec(name: str, precision: str, logs: Path) -> Server:

@@ -31,6 +31,7 @@ class Server:
     Attributes:
         command: With "{port}" where the port goes.
         health: Path that answers 200 once it is ready.
+        folder: Working folder; None is ours.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Server:
     env: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     log: Path = Path(os.devnull)
+    folder: Path | None = None
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -55,7 +57,11 @@ class Server:
         command = [part.format(port=self.port) for part in self.command]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env={**os.environ, **self.env}
+                command,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.env},
+                cwd=self.folder,
             )
         until = time.monotonic() + READY_S
         while time.monotonic() < until:

@@ -187,7 +187,7 @@ def test_the_http_table_has_every_contender(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ratios are of nestvec to it; the server's CPU stands over the bare engine's."""
-    servers = servers_of(tmp_path, tmp_path)
+    servers = servers_of(tmp_path, tmp_path, tmp_path)
     monkeypatch.setattr(Server, "peak_rss_mb", lambda _: 100.0)
     found = Contest()
     for name in ("engine", "engine int8", *(server.name for server in servers)):
