@@ -161,8 +161,8 @@ def tune_model(settings: Settings, *, limit_s: float, compares: bool) -> TuningR
     Raises:
         ModelError: The model cannot be run, or the cache not be written.
     """
-    keep_freed_memory()
     package = prepare_model(settings)
+    keep_freed_memory()
     cpus = usable_cpus()
     run = TuningRun(
         package=package,
@@ -186,7 +186,6 @@ def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
         ModelError: The model cannot be served.
     """
     started = time.monotonic()
-    keep_freed_memory()
     package = prepare_model(settings)
     tuned = execution(settings, package)
     backend = open_tuned(settings, package, tuned)
@@ -199,6 +198,7 @@ def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
             lone_threads=1,
         )
     _probe(package, backend)
+    keep_freed_memory()
     model = _serve(settings, package, backend, tuned, observer)
     models = Models(accepts_any=settings.accept_any_model)
     models.add(model)

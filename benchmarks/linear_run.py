@@ -9,6 +9,7 @@ from typing import Final
 
 from app.bench.loads import texts_of
 from app.corpus.run import CorpusJob, embed_corpus
+from app.corpus.sources import find_sources
 from app.engine.service import EmbeddingService
 from app.engine.types import NullObserver
 from app.main import build_engine
@@ -47,7 +48,7 @@ def embed(service: EmbeddingService, source: Path) -> tuple[float, float]:
         peak_mb = max(peak_mb, rss_mb())
 
     started = time.perf_counter()
-    job = CorpusJob(source, source.with_suffix(".parquet"))
+    job = CorpusJob(find_sources([str(source)]), source.with_suffix(".parquet"))
     asyncio.run(embed_corpus(service, job, watch))
     return time.perf_counter() - started, peak_mb
 

@@ -8,8 +8,9 @@ import click
 from tqdm import tqdm
 
 from app.cli.flags import settings_flags
-from app.corpus.readers import Columns
+from app.corpus.readers import READERS, Columns
 from app.corpus.run import CorpusJob, count_records, embed_corpus
+from app.corpus.sources import STDIO, find_sources
 from app.engine.types import NullObserver, Truncation
 from app.logs import configure_logs
 from app.main import build_engine
@@ -17,8 +18,15 @@ from app.settings import Settings
 
 
 @click.command("embed")
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("sources", nargs=-1, required=True)
+@click.argument("target")
+@click.option(
+    "--stdin-format",
+    type=click.Choice([kind.removeprefix(".") for kind in READERS if kind != ".parquet"]),
+    default="txt",
+    show_default=True,
+    help="What standard input holds.",
+)
 @click.option("--text-column", default="text", show_default=True, help="Column with the text.")
 @click.option(
     "--id-column", help="Column with the id; default: 'id' if there is one, else numbers."
@@ -41,8 +49,9 @@ from app.settings import Settings
 def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     settings: Settings,
     *,
-    source: Path,
-    target: Path,
+    sources: tuple[str, ...],
+    target: str,
+    stdin_format: str,
     text_column: str,
     id_column: str | None,
     dimensions: int | None,
@@ -50,15 +59,16 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     prompt_name: str | None,
     with_text: bool,
 ) -> None:
-    """Embed SOURCE (.txt, .jsonl, .csv, .parquet) into TARGET (.parquet, .npy, .jsonl).
+    """Embed SOURCES (.txt, .jsonl, .csv, .parquet, quoted globs, or - for stdin) into TARGET.
 
-    TARGET appears once it is whole. Parquet carries the model and its space fingerprint as metadata, the others
-    have it in a .meta.json beside them.
+    TARGET (.parquet, .npy, .jsonl, or - for JSONL to stdout) appears once it is whole. Interrupted, even killed, the
+    same command goes on where it stopped. Parquet carries the model and its space fingerprint as metadata, the
+    others have it in a .meta.json beside them.
     """
     configure_logs(level=settings.log_level, style="auto")
     job = CorpusJob(
-        source=source,
-        target=target,
+        sources=find_sources(sources, stdin_format),
+        target=None if target == STDIO else Path(target),
         columns=Columns(text_column, id_column),
         dimensions=dimensions,
         truncate=Truncation(truncate),
@@ -66,27 +76,33 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
         with_text=with_text,
     )
     total = count_records(job)
-    service = build_engine(
-        settings.for_own_work(),
-        NullObserver(),
-    )
+    service = build_engine(settings.for_own_work(), NullObserver())
     started = time.monotonic()
     try:
         with tqdm(total=total, unit="text", smoothing=0.05) as bar:
             tokens_done = 0
 
-            def progress(texts: int, tokens: int) -> None:
+            def watch(texts: int, tokens: int) -> None:
                 nonlocal tokens_done
                 tokens_done += tokens
-                rate = tokens_done / max(1e-9, time.monotonic() - started)
-                bar.set_postfix_str(f"{rate:,.0f} tok/s", refresh=False)
-                bar.update(texts)
+                if tokens:
+                    rate = tokens_done / max(1e-9, time.monotonic() - started)
+                    bar.set_postfix_str(f"{rate:,.0f} tok/s", refresh=False)
+                    bar.update(texts)
+                else:  # done by an earlier run: no part of the rate
+                    bar.initial = bar.n = texts
 
-            summary = asyncio.run(embed_corpus(service, job, progress))
+            summary = asyncio.run(embed_corpus(service, job, watch))
+    except KeyboardInterrupt:
+        if job.can_resume:
+            click.echo("interrupted; the same command goes on from here", err=True)
+        raise click.Abort from None
     finally:
         service.close()
     took_s = time.monotonic() - started
+    resumed = f" ({summary.resumed} by an earlier run)" if summary.resumed else ""
     click.echo(
-        f"{target}: {summary.texts} vectors from {summary.tokens} tokens in {took_s:.1f} s, "
-        f"{summary.truncated} texts truncated"
+        f"{target}: {summary.texts} vectors{resumed} from {summary.tokens} tokens in {took_s:.1f} s, "
+        f"{summary.truncated} texts truncated",
+        err=job.target is None,
     )

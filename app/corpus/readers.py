@@ -20,10 +20,12 @@ class Columns:
     Attributes:
         text: Holds the text.
         id: Holds the record's id; None takes "id" where it exists, else the record's number from 0.
+        number_prefix: Put before such a number, where files must be told apart.
     """
 
     text: str = "text"
     id: str | None = None
+    number_prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +33,27 @@ class Record:
     """One text of a file.
 
     Attributes:
-        where: Line or row number from 1, for messages.
+        where: File and line, or row, from 1; for messages.
     """
 
     id: str
     text: str
-    where: int
+    where: str
 
 
-def read_records(path: Path, columns: Columns) -> Iterator[Record]:
-    """Read a file, whose ending says its format.
+def read_records(path: Path, columns: Columns, kind: str) -> Iterator[Record]:
+    """Read a file.
+
+    Args:
+        path: The file.
+        columns: What to read of each record.
+        kind: Its format, a key of `READERS`.
 
     Raises:
-        FormatError: An unknown ending, a missing column, or a record that cannot be read; names the line.
+        FormatError: A missing column, or a record that cannot be read; names the line.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise FormatError(f"{path}: unknown ending; known: {', '.join(READERS)}")
     try:
-        yield from reader(path, columns)
+        yield from READERS[kind](path, columns)
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not valid UTF-8 (byte {error.start})") from error
     except OSError as error:
@@ -58,10 +62,10 @@ def read_records(path: Path, columns: Columns) -> Iterator[Record]:
 
 def _read_txt(path: Path, columns: Columns) -> Iterator[Record]:
     """One text a line."""
-    del columns
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file):
-            yield Record(str(number), line.rstrip("\r\n"), number + 1)
+            name = f"{columns.number_prefix}{number}"
+            yield Record(name, line.rstrip("\r\n"), f"{path}:{number + 1}")
 
 
 def _read_jsonl(path: Path, columns: Columns) -> Iterator[Record]:
@@ -80,7 +84,7 @@ def _read_jsonl(path: Path, columns: Columns) -> Iterator[Record]:
             row = {columns.text: value} if isinstance(value, str) else value
             if not isinstance(row, dict):
                 raise FormatError(f"{path}:{line_number}: expected an object or a string")
-            yield _record(row, columns, path, line_number, number)
+            yield _record(row, columns, f"{path}:{line_number}", number)
             number += 1
 
 
@@ -91,7 +95,7 @@ def _read_csv(path: Path, columns: Columns) -> Iterator[Record]:
         reader = csv.DictReader(file)
         try:
             for number, row in enumerate(reader):
-                yield _record(row, columns, path, reader.line_num, number)
+                yield _record(row, columns, f"{path}:{reader.line_num}", number)
         except csv.Error as error:
             raise FormatError(f"{path}:{reader.line_num}: {error}") from error
 
@@ -110,29 +114,25 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Record]:
     number = 0
     for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
         for row in batch.to_pylist():
-            yield _record(row, columns, path, number + 1, number)
+            yield _record(row, columns, f"{path}:{number + 1}", number)
             number += 1
 
 
-def _record(
-    row: Mapping[str, Any], columns: Columns, path: Path, where: int, number: int
-) -> Record:
+def _record(row: Mapping[str, Any], columns: Columns, where: str, number: int) -> Record:
     """A row as a record.
 
     Raises:
         FormatError: A column is missing, or the text is not one.
     """
     if columns.text not in row:
-        raise FormatError(
-            f"{path}:{where}: no column '{columns.text}'; choose one with --text-column"
-        )
+        raise FormatError(f"{where}: no column '{columns.text}'; choose one with --text-column")
     text = row[columns.text]
     if not isinstance(text, str):
-        raise FormatError(f"{path}:{where}: column '{columns.text}' holds no text")
+        raise FormatError(f"{where}: column '{columns.text}' holds no text")
     if columns.id is not None and columns.id not in row:
-        raise FormatError(f"{path}:{where}: no column '{columns.id}'")
+        raise FormatError(f"{where}: no column '{columns.id}'")
     identity = row.get(columns.id or "id")
-    name = str(number if identity is None else identity)
+    name = f"{columns.number_prefix}{number}" if identity is None else str(identity)
     return Record(replace_lone_surrogates(name), replace_lone_surrogates(text), where)
 
 

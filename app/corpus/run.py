@@ -1,16 +1,20 @@
-"""Embeds a file: reads ahead, keeps the engine busy, writes in order, holds little in memory."""
+"""Embeds files: reads ahead, keeps the engine busy, writes in order; an interrupted run is gone on with."""
 
 import asyncio
-import tempfile
+import sys
+import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from app.corpus.readers import Columns, Record, read_records
-from app.corpus.writers import Writer, check_ending, open_writer
+from app.corpus.draft import Draft, Progress
+from app.corpus.readers import Columns, Record
+from app.corpus.sources import Source, read_sources
+from app.corpus.writers import Writer, WriterOptions, check_ending, open_writer, write_lines
+from app.engine.registry import ModelSpec
 from app.engine.service import EmbeddingService
 from app.engine.types import EmbedCall, EmbedResult, Priority, Truncation
 from app.errors import ArtefactError, FormatError, InputError
@@ -25,97 +29,180 @@ class CorpusJob:
     """What to embed, and how.
 
     Attributes:
-        source: A .txt, .jsonl, .csv or .parquet file.
-        target: A .parquet, .npy or .jsonl file; replaced once the new one is whole.
+        sources: Read one after the other.
+        target: A .parquet, .npy or .jsonl file, replaced once the new one is whole; None writes JSONL to standard
+            output as it comes.
         with_text: Keep the texts beside the vectors.
     """
 
-    source: Path
-    target: Path
+    sources: Sequence[Source]
+    target: Path | None
     columns: Columns = field(default_factory=Columns)
     dimensions: int | None = None
     truncate: Truncation = Truncation.END
     prompt_name: str | None = None
     with_text: bool = False
 
+    @property
+    def can_resume(self) -> bool:
+        """Whether a later run can read and write it again."""
+        return self.target is not None and not any(source.is_stdin for source in self.sources)
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True)
 class Summary:
-    """What was done."""
+    """What the output holds.
+
+    Attributes:
+        resumed: Texts of it that an earlier run had done.
+    """
 
     texts: int = 0
     tokens: int = 0
     truncated: int = 0
+    resumed: int = 0
 
 
-Progress = Callable[[int, int], None]
+Watch = Callable[[int, int], None]
 
 
-def count_records(job: CorpusJob) -> int:
-    """Read through the file once: how many texts, and is each readable.
+def count_records(job: CorpusJob) -> int | None:
+    """Read through the files once: how many texts, and is each readable; None where that can be done only once.
 
     Raises:
-        FormatError: It is not.
+        FormatError: One is not.
     """
-    check_ending(job.target)
-    return sum(1 for _ in read_records(job.source, job.columns))
+    if job.target is not None:
+        check_ending(job.target)
+    if any(source.is_stdin for source in job.sources):
+        return None
+    return sum(1 for _ in read_sources(job.sources, job.columns))
 
 
-async def embed_corpus(service: EmbeddingService, job: CorpusJob, progress: Progress) -> Summary:
-    """Embed all texts of a file.
+async def embed_corpus(service: EmbeddingService, job: CorpusJob, watch: Watch) -> Summary:
+    """Embed all texts of a job.
+
+    A run that was cut short leaves a draft beside the target; the next one of the same job goes on from there.
 
     Args:
         service: The engine.
         job: What to embed.
-        progress: Called with texts and tokens done since the last call.
+        watch: Called with texts and tokens done since the last call; first with what an earlier run had done.
 
     Raises:
         FormatError: A record cannot be read; names the line.
         InputError: A text cannot be embedded; names the line.
         ArtefactError: The target cannot be written; nothing is left half written under its name.
     """
+    if job.target is None:
+        return await _pump(service, job, _StdoutSink(with_text=job.with_text), watch)
     spec = service.models.resolve("").spec
+    try:
+        draft = Draft(job.target, _identity(job, spec))
+        try:
+            return await _into(draft, service, job, spec, watch)
+        except (FormatError, InputError):
+            draft.discard()  # what is wrong with the job stays wrong
+            raise
+        finally:
+            draft.close(keeps=job.can_resume)
+    except OSError as error:
+        raise ArtefactError(f"{job.target}: cannot be written ({error.strerror})") from error
+
+
+async def _into(
+    draft: Draft, service: EmbeddingService, job: CorpusJob, spec: ModelSpec, watch: Watch
+) -> Summary:
+    """Fill a draft and publish it."""
     metadata = {
         "nestvec.model": spec.name,
         "nestvec.space": spec.space,
         "nestvec.dimensions": str(job.dimensions or spec.hidden_size),
         "nestvec.source": spec.source,
     }
+    options = WriterOptions(with_text=job.with_text, offsets=draft.progress.offsets)
     try:
-        with tempfile.TemporaryDirectory(dir=job.target.parent, prefix=".embed-") as scratch:
-            draft = Path(scratch) / job.target.name
-            writer = open_writer(draft, metadata, with_text=job.with_text)
-            try:
-                summary = await _pump(service, job, writer, progress)
-            finally:
-                writer.close()
-            _publish(Path(scratch), job.target.parent)
-    except OSError as error:
-        raise ArtefactError(f"{job.target}: cannot be written ({error.strerror})") from error
+        writer = open_writer(draft.path, metadata, options)
+    except FileNotFoundError:  # a run that was cut short while it published
+        draft.forget()
+        writer = open_writer(draft.path, metadata, WriterOptions(with_text=job.with_text))
+    try:
+        summary = await _pump(service, job, _DraftSink(draft, writer), watch)
+        files = await asyncio.to_thread(writer.finish)
+    finally:
+        writer.close()
+    draft.publish(files)
     return summary
 
 
+def _identity(job: CorpusJob, spec: ModelSpec) -> dict[str, object]:
+    """All that decides an output; standard input is never the same."""
+    return {
+        "sources": [s.identity() for s in job.sources] if job.can_resume else uuid.uuid4().hex,
+        "columns": [job.columns.text, job.columns.id],
+        "options": [job.dimensions, job.truncate.value, job.prompt_name, job.with_text],
+        "space": spec.space,
+        "max_tokens": spec.max_tokens,
+    }
+
+
+class _DraftSink:
+    """Writes chunks to a draft and commits each."""
+
+    def __init__(self, draft: Draft, writer: Writer) -> None:
+        self._draft = draft
+        self._writer = writer
+        self.start = draft.progress
+
+    def put(self, records: Sequence[Record], result: EmbedResult, progress: Progress) -> None:
+        """Write a chunk."""
+        self._writer.write(records, result.vectors)
+        progress.offsets = self._writer.sync()
+        self._draft.commit(progress)
+
+
+class _StdoutSink:
+    """Writes chunks to standard output."""
+
+    def __init__(self, *, with_text: bool) -> None:
+        self._with_text = with_text
+        self.start = Progress()
+
+    def put(self, records: Sequence[Record], result: EmbedResult, progress: Progress) -> None:
+        """Write a chunk."""
+        del progress
+        write_lines(sys.stdout.buffer, records, result.vectors, with_text=self._with_text)
+        sys.stdout.buffer.flush()
+
+
 async def _pump(
-    service: EmbeddingService, job: CorpusJob, writer: Writer, progress: Progress
+    service: EmbeddingService, job: CorpusJob, sink: _DraftSink | _StdoutSink, watch: Watch
 ) -> Summary:
-    """Keep some chunks in flight and write them in order."""
-    summary = Summary()
-    chunks = _chunks(read_records(job.source, job.columns))
+    """Keep some chunks in flight and put them away in order."""
+    progress = sink.start
+    resumed = progress.records
+    watch(resumed, 0)
+    records = islice(read_sources(job.sources, job.columns), resumed, None)
+    chunks = _chunks(records)
     flying: deque[tuple[list[Record], asyncio.Task[EmbedResult]]] = deque()
     try:
         while True:
             while len(flying) < CHUNKS_IN_FLIGHT and (chunk := next(chunks, None)):
                 flying.append((chunk, asyncio.create_task(_embed_chunk(service, job, chunk))))
             if not flying:
-                return summary
-            records, task = flying[0]
+                done = (progress.records, progress.tokens, progress.truncated)
+                return Summary(*done, resumed=resumed)
+            chunk, task = flying[0]
             result = await task
             flying.popleft()
-            await asyncio.to_thread(writer.write, records, result.vectors)
-            summary.texts += len(records)
-            summary.tokens += sum(result.input_tokens)
-            summary.truncated += sum(result.is_truncated)
-            progress(len(records), sum(result.input_tokens))
+            tokens = sum(result.input_tokens)
+            progress = Progress(
+                records=progress.records + len(chunk),
+                tokens=progress.tokens + tokens,
+                truncated=progress.truncated + sum(result.is_truncated),
+            )
+            await asyncio.to_thread(sink.put, chunk, result, progress)
+            watch(len(chunk), tokens)
     finally:
         for _, task in flying:
             task.cancel()
@@ -137,14 +224,7 @@ async def _embed_chunk(
     except InputError as error:
         if error.input_index is None:
             raise
-        line = chunk[error.input_index].where
-        raise FormatError(f"{job.source}:{line}: {error.message}") from error
-
-
-def _publish(scratch: Path, folder: Path) -> None:
-    """Move finished files to where they belong."""
-    for file in sorted(scratch.iterdir()):
-        file.replace(folder / file.name)
+        raise FormatError(f"{chunk[error.input_index].where}: {error.message}") from error
 
 
 def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:

@@ -1,7 +1,9 @@
-"""Writes vectors to Parquet, npy or JSONL; under a temporary name until whole."""
+"""Writes vectors to Parquet, npy or JSONL, so that an interrupted output can be gone on with."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
@@ -15,66 +17,99 @@ from app.errors import FormatError
 Metadata = Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class WriterOptions:
+    """How to open an output.
+
+    Attributes:
+        with_text: Keep the texts beside the vectors.
+        offsets: What `Writer.sync` gave, to go on from there.
+    """
+
+    with_text: bool = False
+    offsets: Mapping[str, int] = field(default_factory=dict)
+
+
 class Writer(Protocol):
-    """Takes records and their vectors in order; `close` ends the file."""
+    """Takes records and their vectors in order."""
 
     def write(self, records: Sequence[Record], vectors: FloatArray) -> None:
         """Append vectors (n, D) of n records."""
 
+    def sync(self) -> dict[str, int]:
+        """Put all that was written on disk; gives the size of each file, from which a later run goes on."""
+
+    def finish(self) -> list[Path]:
+        """Make the output whole and close it; gives its files, the one it is named after last."""
+
     def close(self) -> None:
-        """End the file."""
+        """Close it as it is; no effect once finished."""
 
 
 class JsonlWriter:
     """One object a line: id, embedding, and the text where asked; metadata in a `.meta.json` beside it."""
 
-    def __init__(self, path: Path, metadata: Metadata, *, with_text: bool) -> None:
-        self._file: IO[bytes] = path.open("wb")
-        self._with_text = with_text
+    def __init__(self, path: Path, metadata: Metadata, options: WriterOptions) -> None:
+        self._path = path
+        self._file = _open_at(path, options.offsets.get("lines", 0))
+        self._with_text = options.with_text
         self._beside = (path.with_suffix(".meta.json"), metadata)
 
     def write(self, records: Sequence[Record], vectors: FloatArray) -> None:
         """Append."""
-        for record, vector in zip(records, vectors, strict=True):
-            row: dict[str, Any] = {"id": record.id, "embedding": vector}
-            if self._with_text:
-                row["text"] = record.text
-            self._file.write(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+        write_lines(self._file, records, vectors, with_text=self._with_text)
 
-    def close(self) -> None:
+    def sync(self) -> dict[str, int]:
+        """Put it on disk."""
+        return {"lines": _sync(self._file)}
+
+    def finish(self) -> list[Path]:
         """End the file."""
         self._file.close()
-        _write_beside(*self._beside)
+        return [_write_beside(*self._beside), self._path]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 class NpyWriter:
     """One (N, D) float32 matrix; ids in a `.ids.txt` and metadata in a `.meta.json` beside it."""
 
-    def __init__(self, path: Path, metadata: Metadata, *, with_text: bool) -> None:
-        if with_text:
+    def __init__(self, path: Path, metadata: Metadata, options: WriterOptions) -> None:
+        if options.with_text:
             raise FormatError("an npy file holds no texts; choose .parquet or .jsonl")
+        self._width = int(metadata["nestvec.dimensions"])
+        self._file = _open_at(path, options.offsets.get("matrix", 0))
         self._path = path
-        self._file: IO[bytes] = path.open("wb")
-        self._ids: IO[str] = path.with_suffix(".ids.txt").open("w", encoding="utf-8")
+        self._ids_path = path.with_suffix(".ids.txt")
+        self._ids = _open_at(self._ids_path, options.offsets.get("ids", 0))
         self._beside = (path.with_suffix(".meta.json"), metadata)
-        self._rows = 0
-        self._width = 0
+        self._rows = options.offsets.get("rows", 0)
+        if not self._rows:
+            self._header()
 
     def write(self, records: Sequence[Record], vectors: FloatArray) -> None:
         """Append; the header, whose length does not depend on N, is written again at the end."""
-        if not self._rows:
-            self._width = vectors.shape[1]
-            self._header()
         self._rows += len(vectors)
         self._file.write(np.ascontiguousarray(vectors, "<f4").tobytes())
-        self._ids.writelines(record.id.replace("\n", " ") + "\n" for record in records)
+        lines = (record.id.replace("\n", " ") + "\n" for record in records)
+        self._ids.writelines(line.encode() for line in lines)
 
-    def close(self) -> None:
+    def sync(self) -> dict[str, int]:
+        """Put both files on disk."""
+        return {"matrix": _sync(self._file), "ids": _sync(self._ids), "rows": self._rows}
+
+    def finish(self) -> list[Path]:
         """Write the true number of rows into the header."""
         self._header()
+        self.close()
+        return [_write_beside(*self._beside), self._ids_path, self._path]
+
+    def close(self) -> None:
+        """Close the files."""
         self._file.close()
         self._ids.close()
-        _write_beside(*self._beside)
 
     def _header(self) -> None:
         # numpy pads headers to a multiple of 64 bytes with room for a longer shape, so the length stays.
@@ -85,36 +120,61 @@ class NpyWriter:
 
 
 class ParquetWriter:
-    """Columns id, embedding (fixed-size list of float32) and, where asked, text; metadata in the schema."""
+    """Columns id, embedding (fixed-size list of float32) and, where asked, text; metadata in the schema.
 
-    def __init__(self, path: Path, metadata: Metadata, *, with_text: bool) -> None:
+    A Parquet file cannot be gone on with, so chunks are kept as Arrow streams one behind the other until the end.
+    """
+
+    def __init__(self, path: Path, metadata: Metadata, options: WriterOptions) -> None:
         self._parquet = import_parquet()
+        import pyarrow as pa
+
+        width = int(metadata["nestvec.dimensions"])
+        columns = [("id", pa.string()), ("embedding", pa.list_(pa.float32(), width))]
+        if options.with_text:
+            columns.append(("text", pa.string()))
+        self._schema = pa.schema(columns, metadata=dict(metadata))
         self._path = path
-        self._metadata = metadata
-        self._with_text = with_text
-        self._writer: Any = None
+        self._streams = path.with_suffix(".arrows")
+        self._file = _open_at(self._streams, options.offsets.get("streams", 0))
 
     def write(self, records: Sequence[Record], vectors: FloatArray) -> None:
-        """Append a row group."""
+        """Append a stream of one batch."""
         import pyarrow as pa
 
         flat = pa.array(np.ascontiguousarray(vectors).reshape(-1), pa.float32())
         columns = {
             "id": pa.array([r.id for r in records], pa.string()),
             "embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
+            "text": pa.array([r.text for r in records], pa.string()),
         }
-        if self._with_text:
-            columns["text"] = pa.array([r.text for r in records], pa.string())
-        table = pa.table(columns).replace_schema_metadata(dict(self._metadata))
-        if self._writer is None:
-            self._writer = self._parquet.ParquetWriter(self._path, table.schema)
-        self._writer.write_table(table)
+        chosen = [columns[name] for name in self._schema.names]
+        with pa.ipc.new_stream(self._file, self._schema) as stream:
+            stream.write_batch(pa.record_batch(chosen, schema=self._schema))
+
+    def sync(self) -> dict[str, int]:
+        """Put the streams on disk."""
+        return {"streams": _sync(self._file)}
+
+    def finish(self) -> list[Path]:
+        """Write the Parquet file, a row group a chunk."""
+        import pyarrow as pa
+
+        self._file.close()
+        size = self._streams.stat().st_size
+        with (
+            self._streams.open("rb") as streams,
+            self._parquet.ParquetWriter(self._path, self._schema) as writer,
+        ):
+            while streams.tell() < size:
+                with pa.ipc.open_stream(streams) as stream:
+                    for batch in stream:
+                        writer.write_batch(batch)
+        return [self._path]
 
     def close(self) -> None:
-        """End the file; one without rows still has its columns."""
-        if self._writer is None:
-            self.write([], np.empty((0, 1), np.float32))
-        self._writer.close()
+        """Close the streams."""
+        self._file.close()
 
 
 WRITERS: Final[Mapping[str, Callable[..., Writer]]] = {
@@ -124,7 +184,7 @@ WRITERS: Final[Mapping[str, Callable[..., Writer]]] = {
 }
 
 
-def open_writer(path: Path, metadata: Metadata, *, with_text: bool) -> Writer:
+def open_writer(path: Path, metadata: Metadata, options: WriterOptions) -> Writer:
     """Open a file for vectors; its ending says the format.
 
     Raises:
@@ -132,7 +192,18 @@ def open_writer(path: Path, metadata: Metadata, *, with_text: bool) -> Writer:
         OSError: It cannot be written.
     """
     check_ending(path)
-    return WRITERS[path.suffix.lower()](path, metadata, with_text=with_text)
+    return WRITERS[path.suffix.lower()](path, metadata, options)
+
+
+def write_lines(
+    file: IO[bytes], records: Sequence[Record], vectors: FloatArray, *, with_text: bool
+) -> None:
+    """Write vectors (n, D) of n records as JSON, an object a line."""
+    for record, vector in zip(records, np.ascontiguousarray(vectors), strict=True):
+        row: dict[str, Any] = {"id": record.id, "embedding": vector}
+        if with_text:
+            row["text"] = record.text
+        file.write(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
 
 
 def check_ending(path: Path) -> None:
@@ -145,5 +216,29 @@ def check_ending(path: Path) -> None:
         raise FormatError(f"{path}: unknown ending; known: {', '.join(WRITERS)}")
 
 
-def _write_beside(path: Path, metadata: Metadata) -> None:
+def _write_beside(path: Path, metadata: Metadata) -> Path:
     path.write_text(json.dumps(dict(metadata), indent=1), "utf-8")
+    return path
+
+
+def _open_at(path: Path, size: int) -> IO[bytes]:
+    """A file cut back to a size, to be gone on with; new where that is 0.
+
+    Raises:
+        FileNotFoundError: So much of it is not there.
+    """
+    if not size:
+        return path.open("wb")
+    if path.stat().st_size < size:
+        raise FileNotFoundError(path)
+    file = path.open("r+b")
+    file.truncate(size)
+    file.seek(size)
+    return file
+
+
+def _sync(file: IO[bytes]) -> int:
+    """Put a file on disk; gives its size."""
+    file.flush()
+    os.fsync(file.fileno())
+    return file.tell()

@@ -13,7 +13,7 @@ from app.errors import FormatError
 
 def texts(path: Path, columns: Columns | None = None) -> list[tuple[str, str]]:
     """All records as (id, text)."""
-    return [(r.id, r.text) for r in read_records(path, columns or Columns())]
+    return [(r.id, r.text) for r in read_records(path, columns or Columns(), path.suffix)]
 
 
 def test_txt_is_a_text_a_line(tmp_path: Path) -> None:
@@ -56,7 +56,6 @@ def test_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("in.doc", b"", "unknown ending; known: .txt"),
         ("in.txt", b"ok\n\xff", "not valid UTF-8"),
         ("in.jsonl", b'{"text": "a"}\n{', r"in\.jsonl:2: not JSON"),
         ("in.jsonl", b"[1]", r"in\.jsonl:1: expected an object"),
@@ -94,4 +93,4 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 def test_records_know_their_place() -> None:
     """They are plain values."""
-    assert Record("1", "t", 2) == Record("1", "t", 2)
+    assert Record("1", "t", "in.txt:2") == Record("1", "t", "in.txt:2")

@@ -1,23 +1,35 @@
 """Embedding whole files: order, every output format, nothing half written."""
 
+import asyncio
+import dataclasses
 import errno
+import io
+import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from app.corpus import writers
-from app.corpus.readers import Columns
-from app.corpus.run import CorpusJob, Summary, count_records, embed_corpus
-from app.engine.types import EmbedCall, Truncation
+from app.corpus.readers import Columns, Record
+from app.corpus.run import CHUNK_TEXTS, CorpusJob, Summary, count_records, embed_corpus
+from app.corpus.sources import find_sources
+from app.corpus.writers import Writer
+from app.engine.types import EmbedCall, FloatArray, Truncation
 from app.errors import ArtefactError, FormatError, InputError
 from tests.served import SPEC, Served, ServedOptions, serve_fake
 
 COUNT = 2500
+KINDS: dict[str, type[Any]] = {
+    "parquet": writers.ParquetWriter,
+    "npy": writers.NpyWriter,
+    "jsonl": writers.JsonlWriter,
+}
 
 
 @pytest.fixture
@@ -62,7 +74,7 @@ async def test_all_formats_hold_the_same_vectors_in_order(
 ) -> None:
     """Equal to those the service gives; ids beside them; model and space as metadata."""
     target = tmp_path / f"out.{ending}"
-    job = CorpusJob(source, target, dimensions=5)
+    job = CorpusJob(find_sources([str(source)]), target, dimensions=5)
     assert count_records(job) == COUNT
     summary = await run(served, job)
     ids, vectors = read_back(target)
@@ -87,7 +99,7 @@ async def test_texts_may_be_kept(served: Served, tmp_path: Path, ending: str) ->
     """Beside their vectors."""
     (tmp_path / "in.txt").write_text("alpha\nbeta")
     target = tmp_path / f"out.{ending}"
-    await run(served, CorpusJob(tmp_path / "in.txt", target, with_text=True))
+    await run(served, CorpusJob(find_sources([str(tmp_path / "in.txt")]), target, with_text=True))
     found = (
         pq.read_table(target)["text"].to_pylist()
         if ending == "parquet"
@@ -103,7 +115,9 @@ async def test_an_empty_file_gives_an_empty_one(
     """Readable, with no rows."""
     (tmp_path / "in.txt").write_text("")
     target = tmp_path / f"out.{ending}"
-    assert (await run(served, CorpusJob(tmp_path / "in.txt", target))).texts == 0
+    assert (
+        await run(served, CorpusJob(find_sources([str(tmp_path / "in.txt")]), target))
+    ).texts == 0
     if ending == "parquet":
         assert pq.read_table(target).num_rows == 0
     elif ending == "npy":
@@ -121,7 +135,7 @@ async def test_a_text_that_cannot_be_embedded_names_its_line(
     with pytest.raises(
         FormatError, match=r"in\.jsonl:\d+: This model's maximum context length is 16"
     ):
-        await run(served, CorpusJob(source, target, truncate=Truncation.ERROR))
+        await run(served, CorpusJob(find_sources([str(source)]), target, truncate=Truncation.ERROR))
     assert target.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.npy"]
 
@@ -131,7 +145,9 @@ async def test_a_wrong_option_is_an_input_error(
 ) -> None:
     """Not one of a line."""
     with pytest.raises(InputError, match="Must be 1 to 8"):
-        await run(served, CorpusJob(source, tmp_path / "out.npy", dimensions=99))
+        await run(
+            served, CorpusJob(find_sources([str(source)]), tmp_path / "out.npy", dimensions=99)
+        )
 
 
 async def test_a_full_disk_is_a_clear_error(
@@ -144,7 +160,7 @@ async def test_a_full_disk_is_a_clear_error(
 
     monkeypatch.setattr(writers.NpyWriter, "write", full)
     with pytest.raises(ArtefactError, match="No space left on device"):
-        await run(served, CorpusJob(source, tmp_path / "out.npy"))
+        await run(served, CorpusJob(find_sources([str(source)]), tmp_path / "out.npy"))
     assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
 
 
@@ -156,7 +172,9 @@ async def test_outputs_that_cannot_be(
     served: Served, source: Path, tmp_path: Path, target: str, kept: str, reason: str
 ) -> None:
     """Said before any work where possible."""
-    job = CorpusJob(source, tmp_path / target, Columns(), with_text=kept == "texts")
+    job = CorpusJob(
+        find_sources([str(source)]), tmp_path / target, Columns(), with_text=kept == "texts"
+    )
 
     async def check_and_run() -> None:
         count_records(job)
@@ -164,3 +182,87 @@ async def test_outputs_that_cannot_be(
 
     with pytest.raises(FormatError, match=reason):
         await check_and_run()
+
+
+@pytest.mark.parametrize("ending", ["parquet", "npy", "jsonl"])
+@pytest.mark.parametrize("cut", ["while it wrote", "while it published"])
+async def test_an_interrupted_run_is_gone_on_with(
+    served: Served,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+    cut: str,
+) -> None:
+    """The output is that of a run in one go, byte for byte in what it says; done chunks are not done again."""
+    whole, target = tmp_path / f"whole.{ending}", tmp_path / f"out.{ending}"
+    job = CorpusJob(find_sources([str(source)]), target, with_text=ending != "npy")
+    await run(served, dataclasses.replace(job, target=whole))
+    with monkeypatch.context() as patched:
+        if cut == "while it wrote":
+            kind = KINDS[ending]
+            write, calls = kind.write, itertools.count()
+
+            def torn(self: Writer, records: Sequence[Record], vectors: FloatArray) -> None:
+                write(self, records, vectors)
+                if next(calls) == 1:
+                    raise asyncio.CancelledError  # written, and not yet committed
+
+            patched.setattr(kind, "write", torn)
+        else:
+            move = Path.replace
+
+            def stop(self: Path, place: Path) -> Path:
+                moved = move(self, place)
+                if place.parent == tmp_path:
+                    raise asyncio.CancelledError
+                return moved
+
+            patched.setattr(Path, "replace", stop)
+        with pytest.raises(asyncio.CancelledError):
+            await run(served, job)
+    seen = sum(map(len, served.backend.batches))
+    summary = await run(served, job)
+    if cut == "while it wrote":
+        assert summary.resumed == CHUNK_TEXTS
+        again = sum(map(len, served.backend.batches)) - seen
+        assert again == COUNT - CHUNK_TEXTS
+    assert summary.texts == COUNT
+    ids, vectors = read_back(target)
+    wanted_ids, wanted = read_back(whole)
+    assert ids == wanted_ids
+    np.testing.assert_array_equal(vectors, wanted)
+    left = {path.name for path in tmp_path.iterdir() if path.name.startswith(".")}
+    assert left == set()
+
+
+async def test_a_changed_source_is_not_gone_on_with(
+    served: Served, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first records may be others now."""
+    target = tmp_path / "out.jsonl"
+    job = CorpusJob(find_sources([str(source)]), target)
+    with monkeypatch.context() as patched:
+        patched.setattr(writers.JsonlWriter, "finish", cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await run(served, job)
+    source.write_text('{"id": "new", "text": "alpha"}')
+    summary = await run(served, job)
+    assert (summary.texts, summary.resumed) == (1, 0)
+    assert read_back(target)[0] == ["new"]
+
+
+def cancelled(*_: object) -> None:
+    """As Ctrl-C is inside the event loop."""
+    raise asyncio.CancelledError
+
+
+async def test_standard_output_is_json_lines(
+    served: Served, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order, nothing else among them."""
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written))
+    await run(served, CorpusJob(find_sources([str(source)]), None))
+    rows = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert [row["id"] for row in rows] == [f"id{n}" for n in range(COUNT)]
