@@ -5,7 +5,9 @@
     │   ├── InputTooLongError      one input has more tokens than the model takes
     │   ├── RequestTooLargeError   too many inputs or tokens in one request
     │   ├── BodyTooLargeError      more bytes than the server reads
-    │   └── UnknownModelError      no such model here
+    │   ├── UnknownModelError      no such model here
+    │   ├── QuotaError             the key's files take too much room
+    │   └── NotFoundError          no such file or batch of this key
     ├── AccessError                no key, or a wrong one
     ├── CapacityError              the request is fine; the server cannot take it now
     │   ├── QueueFullError         the queue has reached its bound
@@ -17,6 +19,7 @@
     │   ├── ArtefactError          the cache cannot be read or written
     │   ├── ProviderError          the execution provider asked for is not to be had
     │   └── ProbeError             the graph's vectors differ from the stored ones
+    ├── StoreError                 files and batches cannot be kept
     ├── ConfigError                settings are wrong; lists every problem
     └── InternalError              our fault
         ├── BackendError           the runtime failed on this input
@@ -110,6 +113,18 @@ class UnknownModelError(InputError):
     code = "model_not_found"
 
 
+class QuotaError(InputError):
+    """The key's files take too much room."""
+
+    code = "quota_exceeded"
+
+
+class NotFoundError(InputError):
+    """The key has no file or batch of this id."""
+
+    code = "not_found"
+
+
 class AccessError(NestvecError):
     """No API key, or a wrong one."""
 
@@ -176,6 +191,12 @@ class ProbeError(ModelError):
 
 class QualityError(ModelError):
     """A coarser precision moves this model's vectors too far."""
+
+
+class StoreError(NestvecError):
+    """The folder of files and batches cannot be opened, read or written."""
+
+    code = "store_error"
 
 
 class ConfigError(NestvecError):

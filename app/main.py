@@ -16,8 +16,9 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from app import __version__
-from app.api import openai, operations
+from app.api import batches, files, openai, operations
 from app.api.auth import Authenticator
+from app.api.batch_lines import BatchLines
 from app.api.context import RequestContext
 from app.api.error_handlers import install_error_handlers
 from app.api.state import ApiOptions, ApiState, Phase
@@ -28,9 +29,12 @@ from app.engine.lone import LoneBackend
 from app.engine.registry import Models, ServedModel
 from app.engine.service import EmbeddingService, ServiceLimits
 from app.engine.types import Layout, Observer, Truncation
-from app.errors import NestvecError
+from app.errors import NestvecError, StoreError
 from app.export.architectures import GRAPH_VERSION
 from app.hardware import cpu_model, l2_cache_bytes, usable_cpus
+from app.jobs.runner import JobRunner
+from app.jobs.store import JobStore
+from app.jobs.types import JobLimits
 from app.logs import get_logger
 from app.memory import keep_freed_memory
 from app.metrics import Metrics
@@ -252,6 +256,14 @@ def build_app(
             request_timeout_s=settings.request_timeout_s,
             reject_unknown_fields=settings.reject_unknown_fields,
             protect_operations=settings.protect_operations,
+            jobs=JobLimits(
+                max_file_bytes=settings.max_file_bytes,
+                max_stored_bytes=settings.max_stored_bytes,
+                max_batch_bytes=settings.max_batch_bytes,
+                max_lines=settings.max_batch_requests,
+                max_inputs=settings.max_batch_requests,
+                max_line_bytes=settings.max_body_bytes,
+            ),
         ),
         auth=Authenticator(settings.secrets),
         tokens=TokenDecoder(settings.token_input, settings.cl100k_file),
@@ -260,12 +272,13 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await _open_jobs(settings, state)
         loading = asyncio.create_task(_load(settings, state, load))
         if on_ready is not None:
             loading.add_done_callback(lambda _: on_ready(state))
         yield
         loading.cancel()
-        await asyncio.to_thread(state.close)
+        await state.close()
 
     described: dict[str, Any] = {
         "title": "Nestvec",
@@ -282,6 +295,8 @@ def build_app(
     )
     app.state.api = state
     app.include_router(openai.router)
+    app.include_router(files.router)
+    app.include_router(batches.router)
     app.include_router(operations.router)
     install_error_handlers(app, openai.openai_error)
     return RequestContext(app, state)
@@ -329,6 +344,16 @@ def _probe(package: Package, backend: Backend) -> None:
     check_probes(together, package.probes, backend.provider, package.build)
     alone = [compute_vectors(backend, tokenizer, pooling, [text]) for text in PROBE_TEXTS]
     check_probes(np.concatenate(alone), package.probes, backend.provider, package.build)
+
+
+async def _open_jobs(settings: Settings, state: ApiState) -> None:
+    """Open the data folder; a server without one still embeds, and says why it does no more."""
+    try:
+        store = await asyncio.to_thread(JobStore, settings.data_dir, time.time)
+    except StoreError as error:
+        log.warning("jobs_off", reason=error.message)
+        return
+    state.offer_jobs(JobRunner(store, BatchLines(state), state.options.jobs))
 
 
 async def _load(settings: Settings, state: ApiState, load: Load) -> None:

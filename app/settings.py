@@ -42,6 +42,11 @@ def _not_kubernetes(value: object) -> object:
     return DEFAULT_PORT if isinstance(value, str) and value.startswith("tcp://") else value
 
 
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path("~/.local/share")) / "nestvec"
+
+
 def _default_cache_dir() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path("~/.cache")) / "nestvec"
@@ -82,6 +87,11 @@ class Settings(BaseSettings):
         default_factory=_default_cache_dir,
         validate_default=True,
         description="Where fetched models and exported graphs are kept (default ~/.cache/nestvec).",
+    )
+    data_dir: UserPath = Field(
+        default_factory=_default_data_dir,
+        validate_default=True,
+        description="Where uploaded files and batches are kept (default ~/.local/share/nestvec); one server a folder.",
     )
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Execution provider; auto takes CUDA where present."
@@ -182,6 +192,18 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Largest request body, after decompression."
+    )
+    max_file_bytes: int = Field(
+        512 * 1024 * 1024, ge=1024, description="Largest upload to /v1/files."
+    )
+    max_stored_bytes: int = Field(
+        20 * 1024 * 1024 * 1024, ge=1024, description="What the files of one key may take in all."
+    )
+    max_batch_bytes: int = Field(
+        200 * 1024 * 1024, ge=1024, description="Largest input file of a batch."
+    )
+    max_batch_requests: int = Field(
+        50_000, ge=1, description="Most requests, and most inputs over all of them, in a batch."
     )
     request_timeout_s: float = Field(
         55.0, gt=0, le=3600, description="Answer 504 after so long; callers may ask for less."

@@ -62,7 +62,14 @@ def running_server(folder: Path, **settings: object) -> Iterator[Server]:
 def starting_server(folder: Path, **settings: object) -> Iterator[Server]:
     """The same, as soon as it listens."""
     log = folder / f"server-{time.monotonic_ns()}.log"
-    chosen = {"port": 0, "offline": True, "log_format": "json", "drain_grace_s": 0, **settings}
+    chosen = {
+        "port": 0,
+        "offline": True,
+        "log_format": "json",
+        "drain_grace_s": 0,
+        "data_dir": folder / "data",
+        **settings,
+    }
     with log.open("w") as errors:
         process = subprocess.Popen(
             command("serve"),

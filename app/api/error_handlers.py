@@ -17,8 +17,10 @@ from app.errors import (
     InputError,
     InternalError,
     NestvecError,
+    NotFoundError,
     NotReadyError,
     QueueFullError,
+    QuotaError,
     UnknownModelError,
 )
 from app.logs import frames_of, get_logger
@@ -28,7 +30,9 @@ log = get_logger(__name__)
 # First match wins: subclasses stand before their base.
 STATUSES: Final[tuple[tuple[type[NestvecError], int], ...]] = (
     (UnknownModelError, 404),
+    (NotFoundError, 404),
     (BodyTooLargeError, 413),
+    (QuotaError, 413),
     (InputError, 400),
     (AccessError, 401),
     (QueueFullError, 429),

@@ -5,7 +5,7 @@ clients were seen to send and need (the project's api-contract, section 1).
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -84,7 +84,7 @@ async def create_embeddings(request: Request) -> Response:
     """Embed texts or token ids; vectors come in input order."""
     state = api_state(request)
     key_id, body = await open_body(request, state)
-    check_fields(body, FIELDS, state)
+    check_known_fields(body, state)
     # The model first: an unknown one is the more helpful answer than a fault in the input.
     model = text_field(body, "model") or ""
     state.service.models.resolve(model)
@@ -226,20 +226,33 @@ def _refuse_unavailable(body: Body) -> None:
 
 async def _embeddings_response(result: EmbedResult, model: str, *, as_base64: bool) -> Response:
     rows = await rows_json(result.vectors, as_base64=as_base64)
-    items = [
-        b'{"object":"embedding","index":%d,"embedding":%s}' % (index, row)
-        for index, row in enumerate(rows)
-    ]
-    tokens = sum(result.input_tokens)
-    body = b'{"object":"list","data":[%s],"model":%s,"usage":%s}' % (
-        b",".join(items),
-        orjson.dumps(model),
-        orjson.dumps({"prompt_tokens": tokens, "total_tokens": tokens}),
-    )
+    body = embeddings_json(rows, model, sum(result.input_tokens))
     headers = {"x-embed-space": result.space}
     if truncated := sum(result.is_truncated):
         headers["x-embed-truncated"] = str(truncated)
     return Response(body, headers=headers, media_type="application/json")
+
+
+def embeddings_json(rows: Sequence[bytes], model: str, tokens: int) -> bytes:
+    """An answer's body, from its vectors as JSON."""
+    items = [
+        b'{"object":"embedding","index":%d,"embedding":%s}' % (index, row)
+        for index, row in enumerate(rows)
+    ]
+    return b'{"object":"list","data":[%s],"model":%s,"usage":%s}' % (
+        b",".join(items),
+        orjson.dumps(model),
+        orjson.dumps({"prompt_tokens": tokens, "total_tokens": tokens}),
+    )
+
+
+def check_known_fields(body: Body, state: ApiState) -> None:
+    """Refuse fields that this dialect does not know, where the operator asked for that.
+
+    Raises:
+        InputError: Names the first one.
+    """
+    check_fields(body, FIELDS, state)
 
 
 def _model_object(model: ServedModel, *, shown_as: str | None = None) -> dict[str, Any]:

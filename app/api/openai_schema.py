@@ -120,14 +120,15 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
-def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Errors of a route, by status."""
     return {status: {"model": ErrorBody} for status in statuses}
 
 
 EMBEDDINGS_DOC: Final[dict[str, Any]] = {
     "summary": "Create embeddings",
     "response_model": EmbeddingsResponse,
-    "responses": _responses(400, 401, 404, 413, 429, 500, 503, 504),
+    "responses": responses(400, 401, 404, 413, 429, 500, 503, 504),
     "openapi_extra": {
         "requestBody": {
             "required": True,
@@ -138,10 +139,10 @@ EMBEDDINGS_DOC: Final[dict[str, Any]] = {
 MODELS_DOC: Final[dict[str, Any]] = {
     "summary": "List models",
     "response_model": ModelList,
-    "responses": _responses(401, 503),
+    "responses": responses(401, 503),
 }
 MODEL_DOC: Final[dict[str, Any]] = {
     "summary": "Describe a model",
     "response_model": Model,
-    "responses": _responses(401, 404, 503),
+    "responses": responses(401, 404, 503),
 }

@@ -1,5 +1,6 @@
 """What every route needs, in one object on the application."""
 
+import asyncio
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -8,7 +9,9 @@ from fastapi import Request
 from app.api.auth import Authenticator
 from app.api.token_input import TokenDecoder
 from app.engine.service import EmbeddingService
-from app.errors import NotReadyError
+from app.errors import NotReadyError, StoreError
+from app.jobs.runner import JobRunner
+from app.jobs.types import JobLimits
 from app.metrics import Metrics
 
 # A restart or a first download takes longer than a second; clients with two tries should see the end of it.
@@ -33,12 +36,14 @@ class ApiOptions:
         request_timeout_s: The longest a request may take.
         reject_unknown_fields: Refuse request fields that no dialect knows.
         protect_operations: Ask for a key on /metrics too.
+        jobs: Bounds on files and batches.
     """
 
     max_body_bytes: int
     request_timeout_s: float
     reject_unknown_fields: bool = False
     protect_operations: bool = False
+    jobs: JobLimits = field(default_factory=JobLimits)
 
 
 @dataclass(slots=True)
@@ -50,6 +55,7 @@ class ApiState:
     tokens: TokenDecoder
     metrics: Metrics
     phase: Phase = Phase.LOADING
+    _jobs: JobRunner | None = field(default=None)
     _service: EmbeddingService | None = field(default=None)
 
     @property
@@ -63,9 +69,28 @@ class ApiState:
             raise NotReadyError("The model is loading.", retry_after_s=RETRY_AFTER_LOADING_S)
         return self._service
 
+    @property
+    def jobs(self) -> JobRunner:
+        """Files and batches.
+
+        Raises:
+            StoreError: The data folder could not be opened; the log says why.
+        """
+        if self._jobs is None:
+            raise StoreError(
+                "Files and batches are off: the server could not open its data folder."
+            )
+        return self._jobs
+
+    def offer_jobs(self, jobs: JobRunner) -> None:
+        """The data folder is open."""
+        self._jobs = jobs
+
     def become_ready(self, service: EmbeddingService) -> None:
         """The engine is loaded, probed and warm; no effect once draining."""
         self._service = service
+        if self._jobs is not None:
+            self._jobs.start()
         if self.phase is Phase.LOADING:
             self.set_phase(Phase.READY)
 
@@ -74,10 +99,12 @@ class ApiState:
         self.phase = phase
         self.metrics.ready.set(1 if phase is Phase.READY else 0)
 
-    def close(self) -> None:
-        """Stop the engine if it ever started."""
+    async def close(self) -> None:
+        """Stop the batches, then the engine, if they ever started."""
+        if self._jobs is not None:
+            await self._jobs.close()
         if self._service is not None:
-            self._service.close()
+            await asyncio.to_thread(self._service.close)
 
 
 def api_state(request: Request) -> ApiState:

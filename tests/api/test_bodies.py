@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.body import parse_json
 from app.errors import InputError
+from app.json_input import parse_json
 from tests.api.conftest import Api, MakeApi
 
 OK = b'{"input": "alpha"}'

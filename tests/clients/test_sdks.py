@@ -150,3 +150,23 @@ def test_litellm(server: Server) -> None:
     found = run_python("litellm_client.py", server)
     np.testing.assert_allclose(found["default"], expected(server, found["texts"]), atol=1e-6)
     assert found["too_long"] == "ContextWindowExceededError"
+
+
+def test_openai_batches(server: Server) -> None:
+    """Ten thousand requests through files and batches; vectors are those of the endpoint."""
+    found = run_python("openai_batches.py", server)
+    assert (found["first_status"], found["status"]) == ("validating", "completed")
+    assert found["counts"] == {"total": 10_000, "completed": 10_000, "failed": 0}
+    assert (found["lines"], found["ids"]) == (10_000, 10_000)
+    assert found["metadata"] == {"from": "the sdk"}
+    sample = {
+        name: np.frombuffer(base64.b64decode(v), "<f4") for name, v in found["sample"].items()
+    }
+    plain = expected(server, [f"record {name[1:]}" for name in sample], dimensions=64)
+    np.testing.assert_allclose(np.stack(list(sample.values())), plain, atol=1e-5)
+    assert found["listed"] == 5  # input, output, and three more, two a page
+    assert found["listed_once"]
+    assert found["batches"]
+    assert (found["deleted"], found["missing"]) == (True, "id")
+    assert found["bad"] == ["failed", "missing_required_parameter", 1]
+    assert found["cancelled_after_its_end"] == "completed"

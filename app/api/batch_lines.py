@@ -1,0 +1,146 @@
+"""Lines of a batch, answered as `POST /v1/embeddings` would answer them."""
+
+import asyncio
+import dataclasses
+import json
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, cast
+
+import orjson
+
+from app.api.encoding import rows_json
+from app.api.error_handlers import status_of
+from app.api.fields import Inputs, choice_field, parse_inputs, text_field
+from app.api.openai import check_known_fields, embeddings_json, openai_error, parse_call
+from app.api.state import ApiState
+from app.engine.types import EmbedCall, EmbedResult, FloatArray, Priority
+from app.errors import InputError, InternalError, NestvecError, NotReadyError, QueueFullError
+from app.jobs.types import LineResult
+
+# One text a line is the usual form; such lines of one group that ask for the same go as one call.
+PER_LINE: Final = frozenset({"input", "encoding_format", "user"})
+MOST_CALL_CHARS: Final = 200_000
+MOST_WAIT_S: Final = 5.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BatchLines:
+    """Answers lines with the engine.
+
+    Attributes:
+        state: The application's.
+    """
+
+    state: ApiState
+
+    async def answer(
+        self, bodies: Sequence[Mapping[str, Any]], *, owner: str
+    ) -> Sequence[LineResult]:
+        """A result for each body, in order; a failing line fails alone.
+
+        Raises:
+            NotReadyError: The server is shutting down.
+        """
+        found: list[LineResult | None] = [None] * len(bodies)
+        works = [self._fill(found, bodies, places, owner) for places in _alike(bodies)]
+        await asyncio.gather(*works)
+        return cast("list[LineResult]", found)
+
+    async def _fill(
+        self,
+        found: list[LineResult | None],
+        bodies: Sequence[Mapping[str, Any]],
+        places: Sequence[int],
+        owner: str,
+    ) -> None:
+        """Answer bodies that ask for the same, as one call if that can be."""
+        if len(places) > 1:
+            try:
+                results = await self._together([bodies[place] for place in places], owner)
+            except InputError:
+                pass  # one of them is at fault: each for itself
+            else:
+                for place, result in zip(places, results, strict=True):
+                    found[place] = result
+                return
+        results = await asyncio.gather(*(self._alone(bodies[place], owner) for place in places))
+        for place, result in zip(places, results, strict=True):
+            found[place] = result
+
+    async def _together(self, bodies: Sequence[Mapping[str, Any]], owner: str) -> list[LineResult]:
+        texts = [body["input"] for body in bodies]
+        result = await self._embed(parse_call(bodies[0], texts), owner)
+        answers = []
+        for row, body in enumerate(bodies):
+            vector = result.vectors[row : row + 1]
+            answers.append(await _line(body, result, vector, [result.input_tokens[row]]))
+        return answers
+
+    async def _alone(self, body: Mapping[str, Any], owner: str) -> LineResult:
+        is_list = True
+        try:
+            check_known_fields(body, self.state)
+            service = self.state.service
+            service.models.resolve(text_field(body, "model") or "")
+            inputs, is_list = parse_inputs(body.get("input"), check_count=service.check_count)
+            result = await self._embed(parse_call(body, await self._ids(inputs)), owner)
+            return await _line(body, result, result.vectors, result.input_tokens)
+        except NotReadyError:
+            raise
+        except NestvecError as error:
+            if isinstance(error, InputError | InternalError) and not is_list:
+                error.input_index = None
+            status = status_of(error)
+            return LineResult(status, orjson.dumps(openai_error(error, status, "")))
+
+    async def _ids(self, inputs: Inputs) -> Inputs:
+        if isinstance(inputs[0], str):
+            return inputs
+        return await self.state.tokens.resolve(
+            cast("Sequence[Sequence[int]]", inputs), vocabulary=None
+        )
+
+    async def _embed(self, call: EmbedCall, owner: str) -> EmbedResult:
+        """Run as bulk; a full queue is waited for."""
+        bulk = dataclasses.replace(call, key_id=owner, priority=Priority.BULK)
+        return await patiently(lambda: self.state.service.embed(bulk))
+
+
+async def patiently(work: Callable[[], Awaitable[EmbedResult]]) -> EmbedResult:
+    """Try until the queue has room: a batch has a day, its callers are not waiting."""
+    while True:
+        try:
+            return await work()
+        except QueueFullError as error:
+            wait_s = min(error.retry_after_s, MOST_WAIT_S)
+            await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))  # noqa: S311 - spreads retries
+
+
+async def _line(
+    body: Mapping[str, Any], result: EmbedResult, vectors: FloatArray, tokens: Sequence[int]
+) -> LineResult:
+    as_base64 = choice_field(body, "encoding_format", ("float", "base64")) == "base64"
+    rows = await rows_json(vectors, as_base64=as_base64)
+    model = text_field(body, "model") or result.model
+    return LineResult(200, embeddings_json(rows, model, sum(tokens)), sum(tokens))
+
+
+def _alike(bodies: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Places of bodies that may go as one call; others stand alone."""
+    groups: dict[str, list[list[int]]] = {}
+    alone: list[list[int]] = []
+    chars: dict[str, int] = {}
+    for place, body in enumerate(bodies):
+        text = body.get("input")
+        if not isinstance(text, str):
+            alone.append([place])
+            continue
+        rest = {name: value for name, value in body.items() if name not in PER_LINE}
+        key = json.dumps(rest, sort_keys=True)
+        chars[key] = chars.get(key, 0) + len(text)
+        if key not in groups or chars[key] > MOST_CALL_CHARS:
+            groups.setdefault(key, []).append([])
+            chars[key] = len(text)
+        groups[key][-1].append(place)
+    return [*alone, *(places for parts in groups.values() for places in parts)]

@@ -1,0 +1,1 @@
+"""Durable bulk work: files and batch jobs that survive a crash. Knows no HTTP."""

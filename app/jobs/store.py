@@ -1,0 +1,399 @@
+"""Where files and batches are kept: SQLite in WAL mode, and the files beside it. One process owns the folder."""
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import IO, Any, Final
+
+import sqlalchemy as sa
+
+from app.errors import InputError, NotFoundError, QuotaError, StoreError
+from app.jobs.types import Batch, Problem, Purpose, Status, StoredFile
+
+DATABASE: Final = "jobs.db"
+HEAD: Final = "0001"  # the newest of the migrations
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+Row = Mapping[Any, Any] | sa.RowMapping
+JSON_COLUMNS: Final = ("metadata", "times", "problems")
+
+schema = sa.MetaData()
+files = sa.Table(
+    "files",
+    schema,
+    sa.Column("number", sa.Integer, primary_key=True),  # order of creation
+    sa.Column("id", sa.String(64), unique=True, nullable=False),
+    sa.Column("owner", sa.String(64), nullable=False, index=True),
+    sa.Column("purpose", sa.String(32), nullable=False),
+    sa.Column("filename", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("created_s", sa.BigInteger, nullable=False),
+    sa.Column("expires_s", sa.BigInteger, index=True),
+)
+batches = sa.Table(
+    "batches",
+    schema,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("id", sa.String(64), unique=True, nullable=False),
+    sa.Column("owner", sa.String(64), nullable=False, index=True),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("input_file_id", sa.String(64), nullable=False),
+    sa.Column("completion_window", sa.String(16), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False, index=True),
+    sa.Column("created_s", sa.BigInteger, nullable=False),
+    sa.Column("expires_s", sa.BigInteger, nullable=False),
+    sa.Column("metadata", sa.Text),
+    sa.Column("output_expires_s", sa.BigInteger),
+    sa.Column("times", sa.Text, nullable=False),
+    sa.Column("problems", sa.Text, nullable=False),
+    sa.Column("output_file_id", sa.String(64)),
+    sa.Column("error_file_id", sa.String(64)),
+    sa.Column("total", sa.BigInteger, nullable=False),
+    sa.Column("completed", sa.BigInteger, nullable=False),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+    sa.Column("model", sa.Text),
+    sa.Column("input_tokens", sa.BigInteger, nullable=False),
+    sa.Column("lines_done", sa.BigInteger, nullable=False),
+    sa.Column("output_bytes", sa.BigInteger, nullable=False),
+    sa.Column("error_bytes", sa.BigInteger, nullable=False),
+    sa.Column("outcome", sa.String(16)),
+)
+
+
+def new_id(prefix: str) -> str:
+    """An id that nobody can guess."""
+    return f"{prefix}{secrets.token_hex(16)}"
+
+
+class JobStore:
+    """Files and batches of all keys.
+
+    Calls block for a few milliseconds; a caller on an event loop puts them in a thread.
+
+    Args:
+        folder: Made where absent.
+        clock: Unix seconds.
+
+    Raises:
+        StoreError: Another process owns the folder, or it cannot be written or read.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.folder = folder
+        try:
+            self.files_folder.mkdir(parents=True, exist_ok=True)
+            self.parts_folder.mkdir(exist_ok=True)
+            self._lock: IO[bytes] = (folder / "lock").open("ab")
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise StoreError(f"{folder}: another process uses this data folder") from None
+        self._engine = sa.create_engine(
+            f"sqlite:///{folder / DATABASE}",
+            poolclass=sa.pool.StaticPool,
+            # One thread at a time, but not always the same.
+            connect_args={"check_same_thread": False},
+        )
+        sa.event.listen(self._engine, "connect", _durable)
+        try:
+            self._migrate()
+        except sa.exc.DatabaseError as error:
+            self.close()
+            raise StoreError(
+                f"{folder / DATABASE}: cannot be opened ({error.__cause__})"
+            ) from error
+
+    @property
+    def files_folder(self) -> Path:
+        """Contents of files, by their ids."""
+        return self.folder / "files"
+
+    @property
+    def parts_folder(self) -> Path:
+        """Files in the making."""
+        return self.folder / "parts"
+
+    def path(self, file: StoredFile) -> Path:
+        """Where a file's content lies."""
+        return self.files_folder / file.id
+
+    def now(self) -> int:
+        """Unix time."""
+        return int(self._clock())
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._engine.dispose()
+        self._lock.close()
+
+    # Files
+
+    def stored_bytes(self, owner: str) -> int:
+        """Size of all files of a key."""
+        query = sa.select(sa.func.coalesce(sa.func.sum(files.c.size_bytes), 0))
+        with self._engine.connect() as connection:
+            return int(connection.execute(query.where(files.c.owner == owner)).scalar_one())
+
+    def add_file(self, file: StoredFile, content: Path, max_stored_bytes: int) -> None:
+        """Take over a finished upload.
+
+        Args:
+            file: What to note of it.
+            content: Moved to its place.
+            max_stored_bytes: What the owner may have in all.
+
+        Raises:
+            QuotaError: That would be too much.
+            OSError: The disk is full or read-only.
+        """
+        if self.stored_bytes(file.owner) + file.size_bytes > max_stored_bytes:
+            raise QuotaError(
+                f"Your files would take over {max_stored_bytes} bytes; delete some first.",
+                param="file",
+            )
+        _sync(content)
+        content.replace(self.path(file))
+        with self._engine.begin() as connection:
+            connection.execute(files.insert().values(asdict(file)))
+
+    def file(self, file_id: str, owner: str) -> StoredFile:
+        """A file of a key.
+
+        Raises:
+            NotFoundError: It has none of that id, or it has expired.
+        """
+        query = sa.select(files).where(files.c.id == file_id, files.c.owner == owner)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None or (row["expires_s"] is not None and row["expires_s"] <= self.now()):
+            raise NotFoundError(f"No such File object: {file_id[:100]}", param="id")
+        return _file(row)
+
+    def list_files(
+        self, owner: str, *, after: str | None, limit: int, purpose: str | None, is_ascending: bool
+    ) -> tuple[list[StoredFile], bool]:
+        """Files of a key, and whether there are more.
+
+        Raises:
+            NotFoundError: `after` is none of them.
+        """
+        query = sa.select(files).where(
+            files.c.owner == owner,
+            sa.or_(files.c.expires_s.is_(None), files.c.expires_s > self.now()),
+        )
+        if purpose is not None:
+            query = query.where(files.c.purpose == purpose)
+        rows, has_more = self._page(files, query, owner, after, limit, is_ascending=is_ascending)
+        return [_file(row) for row in rows], has_more
+
+    def delete_file(self, file_id: str, owner: str) -> None:
+        """Remove a file.
+
+        Raises:
+            NotFoundError: The key has none of that id.
+            InputError: A batch still reads it.
+        """
+        file = self.file(file_id, owner)
+        reading = sa.select(batches.c.id).where(
+            batches.c.input_file_id == file_id,
+            batches.c.status.not_in([status.value for status in Status if status.is_final]),
+        )
+        with self._engine.begin() as connection:
+            if found := connection.execute(reading).scalar():
+                raise InputError(
+                    f"the file is being read by {found}; cancel that first", param="id"
+                )
+            connection.execute(files.delete().where(files.c.id == file_id))
+        self.path(file).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what has expired, unless a batch still reads it, and contents that nothing tells of after a crash."""
+        ended = [status.value for status in Status if status.is_final]
+        reading = sa.select(batches.c.input_file_id).where(batches.c.status.not_in(ended))
+        late = files.delete().where(files.c.expires_s <= self.now(), files.c.id.not_in(reading))
+        with self._engine.begin() as connection:
+            connection.execute(late)
+            known = set(connection.execute(sa.select(files.c.id)).scalars())
+            running = sa.select(batches.c.output_file_id, batches.c.error_file_id).where(
+                batches.c.status == Status.FINALIZING.value
+            )
+            known |= {name for row in connection.execute(running) for name in row if name}
+        for path in self.files_folder.iterdir():
+            if path.name not in known:
+                path.unlink(missing_ok=True)
+
+    # Batches
+
+    def add_batch(self, batch: Batch) -> None:
+        """Note a new batch."""
+        with self._engine.begin() as connection:
+            connection.execute(batches.insert().values(_columns(asdict(batch))))
+
+    def batch(self, batch_id: str, owner: str | None = None) -> Batch:
+        """A batch; of a key, where one is given.
+
+        Raises:
+            NotFoundError: There is none of that id.
+        """
+        query = sa.select(batches).where(batches.c.id == batch_id)
+        if owner is not None:
+            query = query.where(batches.c.owner == owner)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None:
+            raise NotFoundError(f"No batch found with id '{batch_id[:100]}'.", param="id")
+        return _batch(row)
+
+    def list_batches(
+        self, owner: str, *, after: str | None, limit: int
+    ) -> tuple[list[Batch], bool]:
+        """Batches of a key, newest first, and whether there are more.
+
+        Raises:
+            NotFoundError: `after` is none of them.
+        """
+        query = sa.select(batches).where(batches.c.owner == owner)
+        rows, has_more = self._page(batches, query, owner, after, limit, is_ascending=False)
+        return [_batch(row) for row in rows], has_more
+
+    def unfinished(self) -> list[Batch]:
+        """Batches that are to be gone on with, oldest first."""
+        ended = [status.value for status in Status if status.is_final]
+        query = sa.select(batches).where(batches.c.status.not_in(ended)).order_by(batches.c.number)
+        with self._engine.connect() as connection:
+            return [_batch(row) for row in connection.execute(query).mappings()]
+
+    def update_batch(
+        self,
+        batch_id: str,
+        *,
+        only_if: Status | None = None,
+        **changes: Any,  # noqa: ANN401 - any column
+    ) -> Batch:
+        """Change a batch, and note when it reached its status.
+
+        Args:
+            batch_id: Which.
+            only_if: Change nothing where its status is another by now.
+            changes: Columns and their values.
+        """
+        with self._engine.begin() as connection:
+            now = sa.select(batches.c.status).where(batches.c.id == batch_id)
+            if only_if is None or connection.execute(now).scalar() == only_if:
+                self._update(connection, batch_id, changes)
+        return self.batch(batch_id)
+
+    def cancel_batch(self, batch_id: str, owner: str) -> Batch:
+        """Ask a batch to stop; no effect once it has ended or is ending.
+
+        Raises:
+            NotFoundError: The key has none of that id.
+        """
+        batch = self.batch(batch_id, owner)
+        if batch.status in (Status.VALIDATING, Status.IN_PROGRESS):
+            return self.update_batch(batch_id, only_if=batch.status, status=Status.CANCELLING)
+        return batch
+
+    def finish_batch(self, batch: Batch, made: Iterable[StoredFile]) -> Batch:
+        """End a batch, with its output files, in one step."""
+        with self._engine.begin() as connection:
+            for file in made:
+                connection.execute(files.insert().values(asdict(file)))
+            self._update(connection, batch.id, {"status": batch.outcome})
+        return self.batch(batch.id)
+
+    def _update(self, connection: sa.Connection, batch_id: str, changes: Mapping[str, Any]) -> None:
+        changed = dict(changes)
+        if "status" in changed:
+            row = connection.execute(sa.select(batches.c.times).where(batches.c.id == batch_id))
+            times = json.loads(row.scalar_one())
+            times.setdefault(str(changed["status"]), self.now())
+            changed["times"] = times
+        connection.execute(
+            batches.update().where(batches.c.id == batch_id).values(_columns(changed))
+        )
+
+    def _page(
+        self,
+        table: sa.Table,
+        query: "sa.Select[Any]",
+        owner: str,
+        after: str | None,
+        limit: int,
+        *,
+        is_ascending: bool,
+    ) -> tuple[list[Mapping[str, Any]], bool]:
+        number = table.c.number
+        with self._engine.connect() as connection:
+            if after is not None:
+                place = sa.select(number).where(table.c.id == after, table.c.owner == owner)
+                found = connection.execute(place).scalar()
+                if found is None:
+                    raise NotFoundError(f"No such object: {after[:100]}", param="after")
+                query = query.where(number > found if is_ascending else number < found)
+            order = number.asc() if is_ascending else number.desc()
+            rows = connection.execute(query.order_by(order).limit(limit + 1)).mappings().all()
+        return [dict(row) for row in rows[:limit]], len(rows) > limit
+
+    def _migrate(self) -> None:
+        """Bring a store of an older version up to this one."""
+        version = sa.table("alembic_version", sa.column("version_num"))
+        with self._engine.connect() as connection:
+            if sa.inspect(connection).has_table("alembic_version"):
+                found = connection.execute(sa.select(version)).scalar()
+                if found == HEAD:
+                    return
+        # Imported where needed: only the first start of a version needs it.
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        with self._engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+def _durable(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's
+    """What is committed survives a power cut."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _file(row: Row) -> StoredFile:
+    values = {field.name: row[field.name] for field in fields(StoredFile)}
+    return StoredFile(**{**values, "purpose": Purpose(values["purpose"])})
+
+
+def _batch(row: Row) -> Batch:
+    values = {field.name: row[field.name] for field in fields(Batch)}
+    for name in JSON_COLUMNS:
+        values[name] = json.loads(values[name]) if values[name] is not None else None
+    values["problems"] = tuple(Problem(**problem) for problem in values["problems"])
+    values["status"] = Status(values["status"])
+    values["outcome"] = Status(values["outcome"]) if values["outcome"] else None
+    return Batch(**values)
+
+
+def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as the tables hold them."""
+    return {
+        name: json.dumps(value, default=asdict)
+        if name in JSON_COLUMNS and value is not None
+        else value
+        for name, value in values.items()
+    }
