@@ -22,9 +22,9 @@ RUN python -m venv /opt/nestvec \
 
 FROM ${PYTHON_IMAGE} AS runtime
 RUN useradd --system --uid 10001 --home-dir /models --shell /usr/sbin/nologin nestvec \
- && install -d -o nestvec -g nestvec /models
+ && install -d -o nestvec -g nestvec /models /data
 COPY docker/healthcheck.py /usr/local/lib/nestvec/healthcheck.py
-# Everything that is ever written goes to /models (a volume) and /tmp: the root file system may be read-only.
+# Everything that is ever written goes to /models and /data (volumes) and /tmp: the root file system may be read-only.
 # hadolint takes the TOKEN of a tokenizer's cache folder for a secret.
 # hadolint ignore=DL3064
 ENV PATH=/opt/nestvec/bin:$PATH \
@@ -34,9 +34,10 @@ ENV PATH=/opt/nestvec/bin:$PATH \
     HF_HOME=/models/huggingface \
     TIKTOKEN_CACHE_DIR=/models/tiktoken \
     NESTVEC_CACHE_DIR=/models \
+    NESTVEC_DATA_DIR=/data \
     NESTVEC_HOST=0.0.0.0 \
     NESTVEC_PORT=8080
-VOLUME /models
+VOLUME ["/models", "/data"]
 EXPOSE 8080
 USER 10001
 WORKDIR /tmp

@@ -13,7 +13,7 @@ PIP := -m pip install --quiet --disable-pip-version-check --no-input
 # Which lock the server runs on: cpu, openvino (cpu with bf16), or gpu on a CUDA host (make serve EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help setup serve test test-quick test-load lint fmt types imports check quality bench bench-engine bench-http bench-latency golden docs lock clients image compose-check clean
+.PHONY: help setup serve test test-quick test-load test-chaos lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch golden docs lock clients image compose-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -61,6 +61,9 @@ test-quick: $(STAMPS)/dev ## Tests that need no model, network or other process
 test-load: $(STAMPS)/dev $(STAMPS)/model ## Longer load tests against a real server
 	@$(BIN)/python -m pytest -q -m load $(ARGS)
 
+test-chaos: $(STAMPS)/dev ## Kill a server fifty times in the middle of a batch
+	@CHAOS_KILLS=50 $(BIN)/python -m pytest -q tests/chaos $(ARGS)
+
 lint: $(STAMPS)/dev ## Check style
 	@$(BIN)/ruff check app tests benchmarks docker
 	@$(BIN)/ruff format --check app tests benchmarks docker
@@ -91,6 +94,9 @@ bench-http: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model .venv-peers/.stamp .venv-i
 
 bench-latency: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model ## Queries while bulk saturates the server, as an open load
 	@$(call BENCH,latency_run)
+
+bench-batch: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model ## A batch beside offline work, and queries beside a batch
+	@$(call BENCH,batch_run)
 
 # Unhashed on purpose: torch's build differs by platform. The versions that a result was measured with stand in it.
 TORCH := torch==2.13.0

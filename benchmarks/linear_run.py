@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from app.bench.loads import texts_of
+from app.corpus.embedders import EngineEmbedder
 from app.corpus.run import CorpusJob, embed_corpus
 from app.corpus.sources import find_sources
 from app.engine.service import EmbeddingService
@@ -49,7 +50,7 @@ def embed(service: EmbeddingService, source: Path) -> tuple[float, float]:
 
     started = time.perf_counter()
     job = CorpusJob(find_sources([str(source)]), source.with_suffix(".parquet"))
-    asyncio.run(embed_corpus(service, job, watch))
+    asyncio.run(embed_corpus(EngineEmbedder(service), job, watch))
     return time.perf_counter() - started, peak_mb
 
 

@@ -16,7 +16,8 @@ from app.errors import ConfigError, NestvecError
 
 VERBS: Final[Mapping[str, str]] = {
     "serve": "Serve a model over HTTP.",
-    "embed": "Embed a file: texts in, vectors out.",
+    "embed": "Embed files: texts in, vectors out.",
+    "batch": "Send files of requests to a running server, watch and fetch them.",
     "export": "Write a model's ONNX graph and everything beside it to a folder.",
     "model": "Fetch models for hosts without a network.",
     "bench": "Measure a running server, or the engine in process.",

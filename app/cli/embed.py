@@ -2,16 +2,19 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
 from tqdm import tqdm
 
 from app.cli.flags import settings_flags
+from app.corpus.embedders import Embedder, EngineEmbedder, ServerEmbedder, TextOptions
 from app.corpus.readers import READERS, Columns
-from app.corpus.run import CorpusJob, count_records, embed_corpus
+from app.corpus.run import CorpusJob, Summary, count_records, embed_corpus
 from app.corpus.sources import STDIO, find_sources
-from app.engine.types import NullObserver, Truncation
+from app.engine.types import NullObserver, OutputDtype, Truncation
 from app.logs import configure_logs
 from app.main import build_engine
 from app.settings import Settings
@@ -40,6 +43,19 @@ from app.settings import Settings
     help="What to do with texts longer than the model takes.",
 )
 @click.option("--prompt-name", help="One of the model's own prompts.")
+@click.option(
+    "--output-dtype",
+    type=click.Choice([dtype.value for dtype in OutputDtype]),
+    default=OutputDtype.FLOAT32.value,
+    show_default=True,
+    help="What values are stored as; binary and ubinary keep signs, eight a byte.",
+)
+@click.option("--url", help="Let a running server embed them; its model is what it serves.")
+@click.option(
+    "--key-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with that server's API key.",
+)
 @click.option("--with-text", is_flag=True, help="Keep the texts beside the vectors.")
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "provider", "device_id"),
@@ -57,6 +73,9 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     dimensions: int | None,
     truncate: str,
     prompt_name: str | None,
+    output_dtype: str,
+    url: str | None,
+    key_file: Path | None,
     with_text: bool,
 ) -> None:
     """Embed SOURCES (.txt, .jsonl, .csv, .parquet, quoted globs, or - for stdin) into TARGET.
@@ -70,13 +89,12 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
         sources=find_sources(sources, stdin_format),
         target=None if target == STDIO else Path(target),
         columns=Columns(text_column, id_column),
-        dimensions=dimensions,
-        truncate=Truncation(truncate),
-        prompt_name=prompt_name,
+        options=TextOptions(dimensions, Truncation(truncate), prompt_name),
+        output_dtype=OutputDtype(output_dtype),
         with_text=with_text,
     )
     total = count_records(job)
-    service = build_engine(settings.for_own_work(), NullObserver())
+    key = key_file.read_text("utf-8").strip() if key_file else ""
     started = time.monotonic()
     try:
         with tqdm(total=total, unit="text", smoothing=0.05) as bar:
@@ -92,13 +110,17 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
                 else:  # done by an earlier run: no part of the rate
                     bar.initial = bar.n = texts
 
-            summary = asyncio.run(embed_corpus(service, job, watch))
+            async def work() -> Summary:
+                nonlocal started
+                async with _embedder(settings, url, key) as embedder:
+                    started = time.monotonic()  # loading the model is no part of the rate
+                    return await embed_corpus(embedder, job, watch)
+
+            summary = asyncio.run(work())
     except KeyboardInterrupt:
         if job.can_resume:
             click.echo("interrupted; the same command goes on from here", err=True)
         raise click.Abort from None
-    finally:
-        service.close()
     took_s = time.monotonic() - started
     resumed = f" ({summary.resumed} by an earlier run)" if summary.resumed else ""
     click.echo(
@@ -106,3 +128,20 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
         f"{summary.truncated} texts truncated",
         err=job.target is None,
     )
+
+
+@asynccontextmanager
+async def _embedder(settings: Settings, url: str | None, key: str) -> AsyncIterator[Embedder]:
+    """The engine of this process, or a server."""
+    if url is not None:
+        server = ServerEmbedder(url, key=key, model="")
+        try:
+            yield server
+        finally:
+            await server.close()
+    else:
+        service = build_engine(settings.for_own_work(), NullObserver())
+        try:
+            yield EngineEmbedder(service)
+        finally:
+            service.close()

@@ -4,24 +4,30 @@ import asyncio
 import sys
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from app.corpus.draft import Draft, Progress
+from app.corpus.embedders import Embedded, Embedder, Model, TextOptions
 from app.corpus.readers import Columns, Record
 from app.corpus.sources import Source, read_sources
 from app.corpus.writers import Writer, WriterOptions, check_ending, open_writer, write_lines
-from app.engine.registry import ModelSpec
-from app.engine.service import EmbeddingService
-from app.engine.types import EmbedCall, EmbedResult, Priority, Truncation
+from app.engine.postprocess import convert
+from app.engine.types import OutputDtype
 from app.errors import ArtefactError, FormatError, InputError
 
 # Enough texts for length-sorted batches; three chunks in flight keep the workers fed while one is written.
 CHUNK_TEXTS: Final = 1024
 CHUNKS_IN_FLIGHT: Final = 3
+STORED: Final[Mapping[OutputDtype, str]] = {
+    OutputDtype.FLOAT32: "float32",
+    OutputDtype.FLOAT16: "float16",
+    OutputDtype.BINARY: "int8",
+    OutputDtype.UBINARY: "uint8",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +44,8 @@ class CorpusJob:
     sources: Sequence[Source]
     target: Path | None
     columns: Columns = field(default_factory=Columns)
-    dimensions: int | None = None
-    truncate: Truncation = Truncation.END
-    prompt_name: str | None = None
+    options: TextOptions = field(default_factory=TextOptions)
+    output_dtype: OutputDtype = OutputDtype.FLOAT32
     with_text: bool = False
 
     @property
@@ -79,13 +84,13 @@ def count_records(job: CorpusJob) -> int | None:
     return sum(1 for _ in read_sources(job.sources, job.columns))
 
 
-async def embed_corpus(service: EmbeddingService, job: CorpusJob, watch: Watch) -> Summary:
+async def embed_corpus(embedder: Embedder, job: CorpusJob, watch: Watch) -> Summary:
     """Embed all texts of a job.
 
     A run that was cut short leaves a draft beside the target; the next one of the same job goes on from there.
 
     Args:
-        service: The engine.
+        embedder: The engine, or a server.
         job: What to embed.
         watch: Called with texts and tokens done since the last call; first with what an earlier run had done.
 
@@ -94,13 +99,20 @@ async def embed_corpus(service: EmbeddingService, job: CorpusJob, watch: Watch) 
         InputError: A text cannot be embedded; names the line.
         ArtefactError: The target cannot be written; nothing is left half written under its name.
     """
+    model = await embedder.model()
+    dimensions = job.options.dimensions or model.hidden_size
+    if dimensions % job.output_dtype.values_per_item:
+        raise InputError(
+            f"{job.output_dtype} packs 8 values a byte; {dimensions} dimensions are no multiple of 8",
+            param="dimensions",
+        )
     if job.target is None:
-        return await _pump(service, job, _StdoutSink(with_text=job.with_text), watch)
-    spec = service.models.resolve("").spec
+        sink = _StdoutSink(job.output_dtype, with_text=job.with_text)
+        return await _pump(embedder, job, sink, watch)
     try:
-        draft = Draft(job.target, _identity(job, spec))
+        draft = Draft(job.target, _identity(job, model))
         try:
-            return await _into(draft, service, job, spec, watch)
+            return await _into(draft, embedder, job, model, watch)
         except (FormatError, InputError):
             draft.discard()  # what is wrong with the job stays wrong
             raise
@@ -111,23 +123,31 @@ async def embed_corpus(service: EmbeddingService, job: CorpusJob, watch: Watch) 
 
 
 async def _into(
-    draft: Draft, service: EmbeddingService, job: CorpusJob, spec: ModelSpec, watch: Watch
+    draft: Draft, embedder: Embedder, job: CorpusJob, model: Model, watch: Watch
 ) -> Summary:
     """Fill a draft and publish it."""
+    dimensions = job.options.dimensions or model.hidden_size
     metadata = {
-        "nestvec.model": spec.name,
-        "nestvec.space": spec.space,
-        "nestvec.dimensions": str(job.dimensions or spec.hidden_size),
-        "nestvec.source": spec.source,
+        "nestvec.model": model.name,
+        "nestvec.space": model.space,
+        "nestvec.dimensions": str(dimensions),
+        "nestvec.output_dtype": job.output_dtype.value,
+        "nestvec.source": model.source,
     }
-    options = WriterOptions(with_text=job.with_text, offsets=draft.progress.offsets)
+    options = WriterOptions(
+        width=dimensions // job.output_dtype.values_per_item,
+        dtype=STORED[job.output_dtype],
+        with_text=job.with_text,
+        offsets=draft.progress.offsets,
+    )
     try:
         writer = open_writer(draft.path, metadata, options)
     except FileNotFoundError:  # a run that was cut short while it published
         draft.forget()
-        writer = open_writer(draft.path, metadata, WriterOptions(with_text=job.with_text))
+        writer = open_writer(draft.path, metadata, replace(options, offsets={}))
     try:
-        summary = await _pump(service, job, _DraftSink(draft, writer), watch)
+        sink = _DraftSink(draft, writer, job.output_dtype)
+        summary = await _pump(embedder, job, sink, watch)
         files = await asyncio.to_thread(writer.finish)
     finally:
         writer.close()
@@ -135,28 +155,28 @@ async def _into(
     return summary
 
 
-def _identity(job: CorpusJob, spec: ModelSpec) -> dict[str, object]:
+def _identity(job: CorpusJob, model: Model) -> dict[str, object]:
     """All that decides an output; standard input is never the same."""
     return {
         "sources": [s.identity() for s in job.sources] if job.can_resume else uuid.uuid4().hex,
         "columns": [job.columns.text, job.columns.id],
-        "options": [job.dimensions, job.truncate.value, job.prompt_name, job.with_text],
-        "space": spec.space,
-        "max_tokens": spec.max_tokens,
+        "options": [asdict(job.options), job.output_dtype.value, job.with_text],
+        "model": asdict(model),
     }
 
 
 class _DraftSink:
     """Writes chunks to a draft and commits each."""
 
-    def __init__(self, draft: Draft, writer: Writer) -> None:
+    def __init__(self, draft: Draft, writer: Writer, dtype: OutputDtype) -> None:
         self._draft = draft
         self._writer = writer
+        self._dtype = dtype
         self.start = draft.progress
 
-    def put(self, records: Sequence[Record], result: EmbedResult, progress: Progress) -> None:
+    def put(self, records: Sequence[Record], result: Embedded, progress: Progress) -> None:
         """Write a chunk."""
-        self._writer.write(records, result.vectors)
+        self._writer.write(records, convert(result.vectors, self._dtype))
         progress.offsets = self._writer.sync()
         self._draft.commit(progress)
 
@@ -164,19 +184,21 @@ class _DraftSink:
 class _StdoutSink:
     """Writes chunks to standard output."""
 
-    def __init__(self, *, with_text: bool) -> None:
+    def __init__(self, dtype: OutputDtype, *, with_text: bool) -> None:
+        self._dtype = dtype
         self._with_text = with_text
         self.start = Progress()
 
-    def put(self, records: Sequence[Record], result: EmbedResult, progress: Progress) -> None:
+    def put(self, records: Sequence[Record], result: Embedded, progress: Progress) -> None:
         """Write a chunk."""
         del progress
-        write_lines(sys.stdout.buffer, records, result.vectors, with_text=self._with_text)
+        vectors = convert(result.vectors, self._dtype)
+        write_lines(sys.stdout.buffer, records, vectors, with_text=self._with_text)
         sys.stdout.buffer.flush()
 
 
 async def _pump(
-    service: EmbeddingService, job: CorpusJob, sink: _DraftSink | _StdoutSink, watch: Watch
+    embedder: Embedder, job: CorpusJob, sink: _DraftSink | _StdoutSink, watch: Watch
 ) -> Summary:
     """Keep some chunks in flight and put them away in order."""
     progress = sink.start
@@ -184,43 +206,33 @@ async def _pump(
     watch(resumed, 0)
     records = islice(read_sources(job.sources, job.columns), resumed, None)
     chunks = _chunks(records)
-    flying: deque[tuple[list[Record], asyncio.Task[EmbedResult]]] = deque()
+    flying: deque[tuple[list[Record], asyncio.Task[Embedded]]] = deque()
     try:
         while True:
             while len(flying) < CHUNKS_IN_FLIGHT and (chunk := next(chunks, None)):
-                flying.append((chunk, asyncio.create_task(_embed_chunk(service, job, chunk))))
+                flying.append((chunk, asyncio.create_task(_embed_chunk(embedder, job, chunk))))
             if not flying:
                 done = (progress.records, progress.tokens, progress.truncated)
                 return Summary(*done, resumed=resumed)
             chunk, task = flying[0]
             result = await task
             flying.popleft()
-            tokens = sum(result.input_tokens)
             progress = Progress(
                 records=progress.records + len(chunk),
-                tokens=progress.tokens + tokens,
-                truncated=progress.truncated + sum(result.is_truncated),
+                tokens=progress.tokens + result.tokens,
+                truncated=progress.truncated + result.truncated,
             )
             await asyncio.to_thread(sink.put, chunk, result, progress)
-            watch(len(chunk), tokens)
+            watch(len(chunk), result.tokens)
     finally:
         for _, task in flying:
             task.cancel()
         await asyncio.gather(*(task for _, task in flying), return_exceptions=True)
 
 
-async def _embed_chunk(
-    service: EmbeddingService, job: CorpusJob, chunk: list[Record]
-) -> EmbedResult:
-    call = EmbedCall(
-        inputs=[record.text for record in chunk],
-        dimensions=job.dimensions,
-        truncate=job.truncate,
-        prompt_name=job.prompt_name,
-        priority=Priority.BULK,
-    )
+async def _embed_chunk(embedder: Embedder, job: CorpusJob, chunk: list[Record]) -> Embedded:
     try:
-        return await service.embed(call)
+        return await embedder.embed([record.text for record in chunk], job.options)
     except InputError as error:
         if error.input_index is None:
             raise

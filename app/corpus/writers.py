@@ -9,12 +9,13 @@ from typing import IO, Any, Final, Protocol
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from app.corpus.readers import Record, import_parquet
-from app.engine.types import FloatArray
 from app.errors import FormatError
 
 Metadata = Mapping[str, str]
+Vectors = NDArray[Any]  # (n, W) of the output's dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,14 @@ class WriterOptions:
     """How to open an output.
 
     Attributes:
+        width: W, numbers stored for a vector.
+        dtype: Of those numbers, as numpy names it.
         with_text: Keep the texts beside the vectors.
         offsets: What `Writer.sync` gave, to go on from there.
     """
 
+    width: int
+    dtype: str = "float32"
     with_text: bool = False
     offsets: Mapping[str, int] = field(default_factory=dict)
 
@@ -33,7 +38,7 @@ class WriterOptions:
 class Writer(Protocol):
     """Takes records and their vectors in order."""
 
-    def write(self, records: Sequence[Record], vectors: FloatArray) -> None:
+    def write(self, records: Sequence[Record], vectors: Vectors) -> None:
         """Append vectors (n, D) of n records."""
 
     def sync(self) -> dict[str, int]:
@@ -55,7 +60,7 @@ class JsonlWriter:
         self._with_text = options.with_text
         self._beside = (path.with_suffix(".meta.json"), metadata)
 
-    def write(self, records: Sequence[Record], vectors: FloatArray) -> None:
+    def write(self, records: Sequence[Record], vectors: Vectors) -> None:
         """Append."""
         write_lines(self._file, records, vectors, with_text=self._with_text)
 
@@ -74,12 +79,13 @@ class JsonlWriter:
 
 
 class NpyWriter:
-    """One (N, D) float32 matrix; ids in a `.ids.txt` and metadata in a `.meta.json` beside it."""
+    """One (N, W) matrix; ids in a `.ids.txt` and metadata in a `.meta.json` beside it."""
 
     def __init__(self, path: Path, metadata: Metadata, options: WriterOptions) -> None:
         if options.with_text:
             raise FormatError("an npy file holds no texts; choose .parquet or .jsonl")
-        self._width = int(metadata["nestvec.dimensions"])
+        self._width = options.width
+        self._dtype = np.dtype(options.dtype).newbyteorder("<")
         self._file = _open_at(path, options.offsets.get("matrix", 0))
         self._path = path
         self._ids_path = path.with_suffix(".ids.txt")
@@ -89,10 +95,10 @@ class NpyWriter:
         if not self._rows:
             self._header()
 
-    def write(self, records: Sequence[Record], vectors: FloatArray) -> None:
+    def write(self, records: Sequence[Record], vectors: Vectors) -> None:
         """Append; the header, whose length does not depend on N, is written again at the end."""
         self._rows += len(vectors)
-        self._file.write(np.ascontiguousarray(vectors, "<f4").tobytes())
+        self._file.write(np.ascontiguousarray(vectors, self._dtype).tobytes())
         lines = (record.id.replace("\n", " ") + "\n" for record in records)
         self._ids.writelines(line.encode() for line in lines)
 
@@ -115,12 +121,16 @@ class NpyWriter:
         # numpy pads headers to a multiple of 64 bytes with room for a longer shape, so the length stays.
         self._file.seek(0)
         shape = (self._rows, self._width)
-        described = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        described = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": shape,
+        }
         np.lib.format.write_array_header_1_0(self._file, described)
 
 
 class ParquetWriter:
-    """Columns id, embedding (fixed-size list of float32) and, where asked, text; metadata in the schema.
+    """Columns id, embedding (fixed-size list) and, where asked, text; metadata in the schema.
 
     A Parquet file cannot be gone on with, so chunks are kept as Arrow streams one behind the other until the end.
     """
@@ -129,8 +139,8 @@ class ParquetWriter:
         self._parquet = import_parquet()
         import pyarrow as pa
 
-        width = int(metadata["nestvec.dimensions"])
-        columns = [("id", pa.string()), ("embedding", pa.list_(pa.float32(), width))]
+        self._dtype = pa.from_numpy_dtype(np.dtype(options.dtype))
+        columns = [("id", pa.string()), ("embedding", pa.list_(self._dtype, options.width))]
         if options.with_text:
             columns.append(("text", pa.string()))
         self._schema = pa.schema(columns, metadata=dict(metadata))
@@ -138,11 +148,11 @@ class ParquetWriter:
         self._streams = path.with_suffix(".arrows")
         self._file = _open_at(self._streams, options.offsets.get("streams", 0))
 
-    def write(self, records: Sequence[Record], vectors: FloatArray) -> None:
+    def write(self, records: Sequence[Record], vectors: Vectors) -> None:
         """Append a stream of one batch."""
         import pyarrow as pa
 
-        flat = pa.array(np.ascontiguousarray(vectors).reshape(-1), pa.float32())
+        flat = pa.array(np.ascontiguousarray(vectors).reshape(-1), self._dtype)
         columns = {
             "id": pa.array([r.id for r in records], pa.string()),
             "embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
@@ -196,7 +206,7 @@ def open_writer(path: Path, metadata: Metadata, options: WriterOptions) -> Write
 
 
 def write_lines(
-    file: IO[bytes], records: Sequence[Record], vectors: FloatArray, *, with_text: bool
+    file: IO[bytes], records: Sequence[Record], vectors: Vectors, *, with_text: bool
 ) -> None:
     """Write vectors (n, D) of n records as JSON, an object a line."""
     for record, vector in zip(records, np.ascontiguousarray(vectors), strict=True):

@@ -6,12 +6,12 @@ after the cut, in float64, over what is left.
 Source: Matryoshka Representation Learning (arXiv:2205.13147) for the cut.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.types import FloatArray
+from app.engine.types import FloatArray, OutputDtype
 
 # Ollama and torch's F.normalize guard with the same constant; it keeps a zero prefix finite.
 MIN_NORM: Final = 1e-12
@@ -49,6 +49,30 @@ def _normalized(cut: FloatArray) -> FloatArray:
         norms = np.sqrt(np.einsum("bd,bd->b", wide, wide))
         unit[rows] = wide / np.maximum(norms, MIN_NORM)[:, None]
     return unit
+
+
+def convert(vectors: FloatArray, dtype: OutputDtype) -> NDArray[Any]:
+    """Vectors as they are to be stored.
+
+    Args:
+        vectors: (B, D), float32.
+        dtype: `binary` and `ubinary` keep signs, the first value in the highest bit (api-contract 8.2).
+
+    Returns:
+        (B, D), or (B, D / 8) for bits.
+
+    Raises:
+        ValueError: D is no multiple of 8 where bits are packed.
+    """
+    if dtype.values_per_item == 1:
+        converted: NDArray[Any] = vectors.astype(dtype.value, copy=False)
+        return converted
+    if vectors.shape[1] % dtype.values_per_item:
+        raise ValueError(f"{dtype} needs a multiple of {dtype.values_per_item} dimensions")
+    packed = np.packbits(vectors > 0, axis=1)
+    if dtype is OutputDtype.UBINARY:
+        return packed
+    return (packed.astype(np.int16) - 128).astype(np.int8)
 
 
 def degenerate_rows(raw: FloatArray) -> NDArray[np.bool_]:

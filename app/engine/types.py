@@ -23,6 +23,20 @@ class Truncation(StrEnum):
     START = "start"  # cut the start off: keep the end
 
 
+class OutputDtype(StrEnum):
+    """What values of a vector are given as; not to be mixed up with a model's precision."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BINARY = "binary"  # a bit a value, eight of them in an int8 offset by 128
+    UBINARY = "ubinary"  # the same in a uint8
+
+    @property
+    def values_per_item(self) -> int:
+        """How many values of a vector go into one stored number."""
+        return 8 if self in (OutputDtype.BINARY, OutputDtype.UBINARY) else 1
+
+
 class Priority(StrEnum):
     """Scheduling class."""
 

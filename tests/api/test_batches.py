@@ -101,7 +101,7 @@ def line(custom_id: str, given: Any = "alpha", **body: Any) -> bytes:
 async def test_every_line_is_answered_as_the_endpoint_would(jobs: Jobs) -> None:
     """Whatever its form; good lines in one file, refused ones in the other, none lost for its neighbours."""
     texts = ["alpha beta", "red", "green " * 3, ""]
-    good = {
+    good: dict[str, dict[str, Any]] = {
         **{f"t{n}": {"input": text} for n, text in enumerate(texts)},
         "cut": {"input": "alpha", "dimensions": 3},
         "base64": {"input": "alpha", "encoding_format": "base64"},
@@ -109,7 +109,7 @@ async def test_every_line_is_answered_as_the_endpoint_would(jobs: Jobs) -> None:
         "ids": {"input": [5, 6, 7]},
         "prompt": {"input": "alpha", "input_type": "query"},
     }
-    bad = {
+    bad: dict[str, dict[str, Any]] = {
         "long": {"input": "alpha " * 50},
         "zero": {"input": "alpha", "dimensions": 0},
         "none": {"input": None},

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.corpus import writers
+from app.corpus.embedders import EngineEmbedder, TextOptions
 from app.corpus.readers import Columns, Record
 from app.corpus.run import CHUNK_TEXTS, CorpusJob, Summary, count_records, embed_corpus
 from app.corpus.sources import find_sources
 from app.corpus.writers import Writer
-from app.engine.types import EmbedCall, FloatArray, Truncation
+from app.engine.types import EmbedCall, FloatArray, OutputDtype, Truncation
 from app.errors import ArtefactError, FormatError, InputError
 from tests.served import SPEC, Served, ServedOptions, serve_fake
 
@@ -52,7 +53,9 @@ def source(tmp_path: Path) -> Path:
 async def run(served: Served, job: CorpusJob) -> Summary:
     """Embed, and check that progress adds up."""
     done: list[int] = []
-    summary = await embed_corpus(served.service, job, lambda texts, _: done.append(texts))
+    summary = await embed_corpus(
+        EngineEmbedder(served.service), job, lambda texts, _: done.append(texts)
+    )
     assert sum(done) == summary.texts
     return summary
 
@@ -74,7 +77,7 @@ async def test_all_formats_hold_the_same_vectors_in_order(
 ) -> None:
     """Equal to those the service gives; ids beside them; model and space as metadata."""
     target = tmp_path / f"out.{ending}"
-    job = CorpusJob(find_sources([str(source)]), target, dimensions=5)
+    job = CorpusJob(find_sources([str(source)]), target, options=TextOptions(dimensions=5))
     assert count_records(job) == COUNT
     summary = await run(served, job)
     ids, vectors = read_back(target)
@@ -135,7 +138,12 @@ async def test_a_text_that_cannot_be_embedded_names_its_line(
     with pytest.raises(
         FormatError, match=r"in\.jsonl:\d+: This model's maximum context length is 16"
     ):
-        await run(served, CorpusJob(find_sources([str(source)]), target, truncate=Truncation.ERROR))
+        await run(
+            served,
+            CorpusJob(
+                find_sources([str(source)]), target, options=TextOptions(truncate=Truncation.ERROR)
+            ),
+        )
     assert target.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.npy"]
 
@@ -146,7 +154,12 @@ async def test_a_wrong_option_is_an_input_error(
     """Not one of a line."""
     with pytest.raises(InputError, match="Must be 1 to 8"):
         await run(
-            served, CorpusJob(find_sources([str(source)]), tmp_path / "out.npy", dimensions=99)
+            served,
+            CorpusJob(
+                find_sources([str(source)]),
+                tmp_path / "out.npy",
+                options=TextOptions(dimensions=99),
+            ),
         )
 
 
@@ -266,3 +279,39 @@ async def test_standard_output_is_json_lines(
     await run(served, CorpusJob(find_sources([str(source)]), None))
     rows = [json.loads(line) for line in written.getvalue().splitlines()]
     assert [row["id"] for row in rows] == [f"id{n}" for n in range(COUNT)]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "npy", "jsonl"])
+@pytest.mark.parametrize("dtype", list(OutputDtype))
+async def test_values_may_be_stored_smaller(
+    served: Served, tmp_path: Path, ending: str, dtype: OutputDtype
+) -> None:
+    """In every format; what the numbers mean stands in the metadata."""
+    (tmp_path / "in.txt").write_text("alpha\nbeta gamma\nred")
+    target = tmp_path / f"out.{ending}"
+    sources = find_sources([str(tmp_path / "in.txt")])
+    await run(served, CorpusJob(sources, target, output_dtype=dtype))
+    found = read_back(target)[1]
+    call = EmbedCall(["alpha", "beta gamma", "red"])
+    exact = (await served.service.embed(call)).vectors
+    if dtype.values_per_item == 1:
+        np.testing.assert_allclose(found, exact, atol=1e-3)
+    else:
+        offset = 128 if dtype is OutputDtype.BINARY else 0
+        bytes_ = (np.asarray(found).astype(np.int16) + offset).astype(np.uint8)
+        np.testing.assert_array_equal(np.unpackbits(bytes_, axis=1), exact > 0)
+    if ending == "npy":
+        stored = {"binary": "int8", "ubinary": "uint8"}.get(dtype.value, dtype.value)
+        assert np.load(target).dtype == np.dtype(stored)
+
+
+async def test_bits_need_whole_bytes(served: Served, source: Path, tmp_path: Path) -> None:
+    """Said before any work."""
+    job = CorpusJob(
+        find_sources([str(source)]),
+        tmp_path / "out.npy",
+        options=TextOptions(dimensions=5),
+        output_dtype=OutputDtype.UBINARY,
+    )
+    with pytest.raises(InputError, match="no multiple of 8"):
+        await run(served, job)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine.postprocess import degenerate_rows, finish
+from app.engine.postprocess import convert, degenerate_rows, finish
+from app.engine.types import OutputDtype
 
 WORKED = np.array([[0.6, 0.8, -0.5, 0.25]], np.float32)
 
@@ -64,3 +65,13 @@ def test_degenerate_rows_are_marked() -> None:
     """NaN, infinity and all zeros are; a plain row is not."""
     rows = np.array([[1, 0], [np.nan, 1], [np.inf, 1], [0, 0], [-1, 2]], np.float32)
     assert degenerate_rows(rows).tolist() == [False, True, True, True, False]
+
+
+def test_bits_are_packed_as_clients_unpack_them() -> None:
+    """The contract's example: 01001101 is 77, and 128 less as a signed byte; zero is no one."""
+    vector = np.array([[-0.1, 0.2, 0.0, -0.3, 0.4, 0.5, -0.6, 0.7]], np.float32)
+    assert convert(vector, OutputDtype.UBINARY).tolist() == [[77]]
+    assert convert(vector, OutputDtype.BINARY).tolist() == [[-51]]
+    assert convert(vector, OutputDtype.FLOAT16).dtype == np.float16
+    with pytest.raises(ValueError, match="multiple of 8"):
+        convert(vector[:, :5], OutputDtype.BINARY)

@@ -1,0 +1,164 @@
+"""A batch of many lines: its rate beside that of the engine's offline work, and queries while it runs.
+
+All in one run on one server and the same texts, cut to be unique: queries on an idle server, the batch alone, the batch
+with queries, then the same texts by `nestvec embed`.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from app.bench.client import Target
+from app.bench.load import LoadResult, open_load
+from app.bench.loads import texts_of
+from app.hardware import cpu_model, usable_cpus
+from benchmarks.arguments import parser_for
+from benchmarks.http_run import nestvec, requests_of
+from benchmarks.latency_run import QUERY_RATE_PER_S, QUERY_TOKENS, add, short_queries
+from benchmarks.run import result_file
+
+LINES: Final = 20_000
+NESTVEC: Final = Path(sys.executable).parent / "nestvec"
+
+
+def unique_texts(data: Path | None, seed: int) -> list[str]:
+    """As many short ones as a batch has lines."""
+    found: list[str] = []
+    while len(found) < LINES:
+        found += texts_of("short", data, seed=1000 * seed + len(found))
+    return found[:LINES]
+
+
+def submit(url: str, texts: list[str]) -> str:
+    """Upload and begin a batch; gives its id."""
+    content = "\n".join(
+        json.dumps(
+            {
+                "custom_id": str(number),
+                "method": "POST",
+                "url": "/v1/embeddings",
+                "body": {"input": text, "encoding_format": "base64"},
+            }
+        )
+        for number, text in enumerate(texts)
+    )
+    form = {"file": ("in.jsonl", content.encode())}
+    file = httpx.post(f"{url}/v1/files", data={"purpose": "batch"}, files=form, timeout=60).json()
+    asked = {"input_file_id": file["id"], "endpoint": "/v1/embeddings"}
+    answer: dict[str, str] = httpx.post(f"{url}/v1/batches", json=asked).json()
+    return answer["id"]
+
+
+async def ended(url: str, batch_id: str) -> float:
+    """Wait for a batch; gives the time from its submission's return to its end, in seconds."""
+    started = time.monotonic()
+    async with httpx.AsyncClient(base_url=url) as client:
+        while True:
+            batch = (await client.get(f"/v1/batches/{batch_id}")).json()
+            if batch["status"] == "completed" and batch["request_counts"]["completed"] == LINES:
+                return time.monotonic() - started
+            if batch["status"] not in ("validating", "in_progress", "finalizing"):
+                raise SystemExit(f"the batch ended as {batch['status']}: {batch['errors']}")
+            await asyncio.sleep(0.25)
+
+
+async def with_queries(url: str, batch_id: str, queries: list[str]) -> tuple[float, LoadResult]:
+    """The batch's time, and queries from its start to near its end."""
+    target = Target.parse(url + "/v1/embeddings")
+    total = LoadResult()
+
+    async def ask() -> None:
+        number = 0
+        while True:
+            part = queries[number * 10 : number * 10 + 10]
+            asked = open_load(
+                target,
+                requests_of(part, 1),
+                rate_per_s=QUERY_RATE_PER_S,
+                duration_s=5,
+                seed=number,
+            )
+            add(total, await asked)
+            number += 1
+
+    asking = asyncio.create_task(ask())
+    took_s = await ended(url, batch_id)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    return took_s, total
+
+
+def offline_s(texts: list[str], precision: str, folder: Path) -> float:
+    """Seconds that `nestvec embed` says it took, its start excluded."""
+    source = folder / "in.txt"
+    source.write_text("\n".join(text.replace("\n", " ") for text in texts), "utf-8")
+    command = [str(NESTVEC), "embed", str(source), str(folder / "out.npy"), "--offline"]
+    done = subprocess.run(
+        [*command, "--precision", precision], capture_output=True, text=True, check=True
+    )
+    said = done.stdout.rsplit(" tokens in ", 1)[1]
+    return float(said.split(" s", 1)[0])
+
+
+def main() -> None:
+    """Parse, run, write."""
+    parser = parser_for(__doc__, rounds=1)
+    parser.add_argument("--precision", default="fp32")
+    asked = parser.parse_args()
+    scratch = Path(tempfile.mkdtemp(prefix="nestvec-bench-"))
+    server = nestvec("nestvec", asked.precision, scratch)
+    server.command += ["--data-dir", str(scratch / "data")]
+    alone, beside = LoadResult(), LoadResult()
+    alone_s, beside_s, embed_s = [], [], []
+    server.start()
+    try:
+        target = Target.parse(server.url + "/v1/embeddings")
+        for number in range(asked.rounds):
+            queries = short_queries(asked.model, asked.data, 1000, seed=100 * number)
+            idle = open_load(
+                target,
+                requests_of(queries, 1),
+                rate_per_s=QUERY_RATE_PER_S,
+                duration_s=40,
+                seed=number,
+            )
+            add(alone, asyncio.run(idle))
+            texts = unique_texts(asked.data, 3 * number)
+            alone_s.append(asyncio.run(ended(server.url, submit(server.url, texts))))
+            others = unique_texts(asked.data, 3 * number + 1)
+            took_s, found = asyncio.run(
+                with_queries(server.url, submit(server.url, others), queries[500:])
+            )
+            beside_s.append(took_s)
+            add(beside, found)
+            embed_s.append(offline_s(texts, asked.precision, scratch))
+    finally:
+        server.stop()
+    p99 = [result.percentile_s(99) * 1000 for result in (alone, beside)]
+    report = (
+        f"# Batches, {asked.precision}, {date.today().isoformat()}\n\n"  # noqa: DTZ011 - a person's date
+        f"{cpu_model()}; {usable_cpus()} cores, shared by server and client. {LINES:,} lines of one short text, "
+        f"base64; queries of at most {QUERY_TOKENS} tokens, {QUERY_RATE_PER_S:g} a second. Best of "
+        f"{asked.rounds} rounds.\n\n"
+        f"- `nestvec embed` of the same texts: {min(embed_s):.1f} s\n"
+        f"- the batch alone, checking and naming its files included: {min(alone_s):.1f} s, "
+        f"{min(embed_s) / min(alone_s):.0%} of the offline rate\n"
+        f"- the batch with queries beside: {min(beside_s):.1f} s, keeps {min(alone_s) / min(beside_s):.0%}\n"
+        f"- queries: p99 {p99[0]:.1f} ms on the idle server ({len(alone.latencies_s)}), {p99[1]:.1f} ms beside the "
+        f"batch ({len(beside.latencies_s)}): {p99[1] / p99[0]:.2f} times\n"
+    )
+    out = asked.out or result_file("-batch")
+    out.write_text(report, "utf-8")
+    print(report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""`nestvec batch` against a real server."""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from app.cli import group
+from tests.server import Server, running_server
+from tests.tiny import write_tiny_bert
+
+pytestmark = pytest.mark.process
+KEY = "a-key"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With a key and a tiny model."""
+    folder = tmp_path_factory.mktemp("batch")
+    model = write_tiny_bert(folder / "model")
+    with running_server(folder, model=model, cache_dir=folder / "cache", api_keys=KEY) as made:
+        yield made
+
+
+def invoke(server: Server, *arguments: str, key: str = KEY) -> Result:
+    """Run the verb."""
+    environment = {"OPENAI_API_KEY": key}
+    return CliRunner().invoke(group, ["batch", "--url", server.url, *arguments], env=environment)
+
+
+def test_texts_go_round(server: Server, tmp_path: Path) -> None:
+    """Submit with a wait, fetch; ids and vectors are right."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("key,body\na,alpha\nb,beta beta\n")
+    done = invoke(
+        server,
+        *("submit", str(source), "--text-column", "body", "--id-column", "key"),
+        *("--dimensions", "4", "--watch"),
+    )
+    assert done.exit_code == 0, done.output
+    assert "completed: 2 answered, 0 refused" in done.output
+    batch_id = next(word for word in done.output.split() if word.startswith("batch_"))
+    fetched = invoke(server, "fetch", batch_id, str(target))
+    assert f"{target}: 2 lines" in fetched.output
+    rows = {row["custom_id"]: row for row in map(json.loads, target.read_text().splitlines())}
+    found = rows["a"]["response"]["body"]["data"][0]["embedding"]
+    plain = httpx.post(
+        f"{server.url}/v1/embeddings",
+        json={"input": "alpha", "dimensions": 4},
+        headers={"authorization": f"Bearer {KEY}"},
+    ).json()["data"][0]["embedding"]
+    np.testing.assert_allclose(np.frombuffer(base64.b64decode(found), "<f4"), plain, atol=1e-5)
+    assert set(rows) == {"a", "b"}
+    assert not target.with_name("out.jsonl.errors").exists()
+
+
+def test_ready_requests_are_sent_as_they_are(server: Server, tmp_path: Path) -> None:
+    """Refused ones come in a file of their own."""
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [
+        {"custom_id": name, "method": "POST", "url": "/v1/embeddings", "body": body}
+        for name, body in (("good", {"input": "alpha"}), ("bad", {"input": None}))
+    ]
+    source.write_text("\n".join(map(json.dumps, rows)))
+    batch_id = invoke(server, "submit", str(source)).output.split()[0]
+    watched = invoke(server, "watch", batch_id)
+    assert watched.exit_code == 0
+    assert "completed: 1 answered, 1 refused" in watched.output
+    invoke(server, "fetch", batch_id, str(target))
+    assert json.loads(target.read_text())["custom_id"] == "good"
+    assert json.loads(target.with_name("out.jsonl.errors").read_text())["custom_id"] == "bad"
+    assert invoke(server, "cancel", batch_id).output.strip() == "completed"
+
+
+def test_a_bad_file_says_which_line(server: Server, tmp_path: Path) -> None:
+    """And ends with a status of its own."""
+    source = tmp_path / "in.jsonl"
+    row = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"input": "x"}}
+    source.write_text(f"{json.dumps(row)}\n{json.dumps(row)}\n")
+    done = invoke(server, "submit", str(source), "--watch")
+    assert done.exit_code == 1
+    assert "line 2: Another line has the same 'custom_id'." in done.output
+
+
+def test_what_goes_wrong_is_said(server: Server, tmp_path: Path) -> None:
+    """No server, a wrong key, no such batch; never a trace."""
+    source = tmp_path / "in.txt"
+    source.write_text("alpha")
+    for result, reason in (
+        (invoke(server, "submit", str(source), key="wrong"), "Incorrect API key"),
+        (invoke(server, "watch", "batch_none"), "No batch found with id 'batch_none'"),
+        (
+            CliRunner().invoke(group, ["batch", "--url", "http://127.0.0.1:1", "cancel", "x"]),
+            "cannot be reached",
+        ),
+    ):
+        assert result.exit_code == 1
+        assert reason in str(result.exception)

@@ -1,0 +1,127 @@
+"""A running server as the source of vectors, stood in for by its application without a socket."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from app.corpus.embedders import EngineEmbedder, ServerEmbedder, TextOptions
+from app.engine.service import ServiceLimits
+from app.engine.types import Truncation
+from app.errors import InputError, SourceError
+from app.main import build_app
+from app.settings import Settings
+from tests.served import Served, ServedOptions, serve_fake
+
+MakePair = Callable[..., tuple[ServerEmbedder, EngineEmbedder]]
+
+
+@pytest.fixture
+def make_pair(tiny_folder: Path, request: pytest.FixtureRequest) -> MakePair:
+    """A server and the same engine without one."""
+
+    def make(limits: ServiceLimits | None = None) -> tuple[ServerEmbedder, EngineEmbedder]:
+        app = build_app(Settings())
+        options = ServedOptions(limits=limits or ServiceLimits(), max_queue_tokens=10**9)
+        served: Served = serve_fake(tiny_folder / "tokenizer.json", options)
+        request.addfinalizer(served.service.close)
+        app.state.become_ready(served.service)
+        remote = ServerEmbedder("http://server/v1/", key="", model="")
+        remote._client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://server"
+        )
+        return remote, EngineEmbedder(served.service)
+
+    return make
+
+
+TEXTS = [f"alpha {'beta ' * (n % 9)}{n}" for n in range(50)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        TextOptions(),
+        TextOptions(dimensions=3),
+        TextOptions(prompt_name="query"),
+        TextOptions(truncate=Truncation.START),
+    ],
+)
+async def test_a_server_gives_what_the_engine_gives(
+    make_pair: MakePair, options: TextOptions
+) -> None:
+    """The model's description too."""
+    remote, local = make_pair()
+    try:
+        assert await remote.model() == await local.model()
+        texts = [*TEXTS, "gamma " * 40]
+        found, wanted = await remote.embed(texts, options), await local.embed(texts, options)
+        np.testing.assert_allclose(found.vectors, wanted.vectors, atol=1e-6)
+        assert (found.tokens, found.truncated) == (wanted.tokens, wanted.truncated)
+    finally:
+        await remote.close()
+
+
+async def test_a_servers_limits_are_kept(make_pair: MakePair) -> None:
+    """Requests are halved until they fit; an error still names the right text."""
+    remote, local = make_pair(ServiceLimits(max_inputs=7))
+    try:
+        found = await remote.embed(TEXTS, TextOptions())
+        parts = [(await local.embed([text], TextOptions())).vectors for text in TEXTS]
+        np.testing.assert_allclose(found.vectors, np.concatenate(parts), atol=1e-6)
+        texts = [*TEXTS[:40], "gamma " * 40, *TEXTS[41:]]
+        with pytest.raises(InputError) as caught:
+            await remote.embed(texts, TextOptions(truncate=Truncation.ERROR))
+        assert caught.value.input_index == 40
+    finally:
+        await remote.close()
+
+
+async def test_a_busy_server_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it asks; then a failure is an error of ours, without its text."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    answers = [
+        httpx.Response(429, headers={"retry-after": "7"}),
+        httpx.Response(503),
+        httpx.Response(200, json={"data": []}),
+    ]
+    remote = ServerEmbedder("http://server", key="k", model="")
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return answers.pop(0) if answers else httpx.Response(500, text="what the caller wrote")
+
+    remote._client = httpx.AsyncClient(
+        transport=httpx.MockTransport(answer), base_url="http://server"
+    )
+    with pytest.raises(SourceError, match="does not serve"):
+        await remote.model()
+    assert waits == [7, 0.5]
+    with pytest.raises(SourceError, match="answered 500") as caught:
+        await remote.embed(["alpha"], TextOptions())
+    assert "caller" not in caught.value.message
+    assert json.loads(seen[-1].content)["input"] == ["alpha"]
+    assert seen[-1].headers["x-embed-priority"] == "bulk"
+    await remote.close()
+
+
+async def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tried some times."""
+
+    async def sleep(_: float) -> None:
+        """At once."""
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    remote = ServerEmbedder("http://127.0.0.1:1", key="", model="")
+    with pytest.raises(SourceError, match="cannot be reached"):
+        await remote.model()
+    await remote.close()
