@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from app.cli.flags import settings_flags
 from app.corpus.embedders import Embedder, EngineEmbedder, ServerEmbedder, TextOptions
-from app.corpus.readers import READERS, Columns
+from app.corpus.readers import STREAMED, Columns
 from app.corpus.run import CorpusJob, Summary, count_records, embed_corpus
 from app.corpus.sources import STDIO, find_sources
 from app.engine.types import NullObserver, OutputDtype, Truncation
@@ -25,7 +25,7 @@ from app.settings import Settings
 @click.argument("target")
 @click.option(
     "--stdin-format",
-    type=click.Choice([kind.removeprefix(".") for kind in READERS if kind != ".parquet"]),
+    type=click.Choice([kind.removeprefix(".") for kind in STREAMED]),
     default="txt",
     show_default=True,
     help="What standard input holds.",
@@ -78,11 +78,11 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     key_file: Path | None,
     with_text: bool,
 ) -> None:
-    """Embed SOURCES (.txt, .jsonl, .csv, .parquet, quoted globs, or - for stdin) into TARGET.
+    """Embed SOURCES (.txt, .jsonl, .csv, .parquet, .arrow, quoted globs, or - for stdin) into TARGET.
 
-    TARGET (.parquet, .npy, .jsonl, or - for JSONL to stdout) appears once it is whole. Interrupted, even killed, the
-    same command goes on where it stopped. Parquet carries the model and its space fingerprint as metadata, the
-    others have it in a .meta.json beside them.
+    TARGET (.parquet, .arrow, .npy, .jsonl, or - for JSONL to stdout) appears once it is whole. Interrupted, even
+    killed, the same command goes on where it stopped. Parquet and Arrow carry the model and its space fingerprint as
+    metadata, the others have it in a .meta.json beside them.
     """
     configure_logs(level=settings.log_level, style="auto")
     job = CorpusJob(

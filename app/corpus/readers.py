@@ -1,4 +1,4 @@
-"""Reads texts from TXT, JSONL, CSV and Parquet files, a record at a time."""
+"""Reads texts from TXT, JSONL, CSV, Parquet and Arrow files, a record at a time."""
 
 import csv
 import sys
@@ -118,6 +118,25 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Record]:
             number += 1
 
 
+def _read_arrow(path: Path, columns: Columns) -> Iterator[Record]:
+    """An Arrow IPC file, as Feather version 2 is, batch by batch; needs pyarrow."""
+    import_parquet()
+    import pyarrow
+
+    try:
+        file = pyarrow.ipc.open_file(path)
+    except pyarrow.ArrowInvalid as error:
+        raise FormatError(f"{path}: not an Arrow IPC file ({error})") from error
+    with file:
+        number = 0
+        for index in range(file.num_record_batches):
+            batch = file.get_batch(index)
+            wanted = [c for c in (columns.text, columns.id or "id") if c in batch.schema.names]
+            for row in batch.select(wanted).to_pylist():
+                yield _record(row, columns, f"{path}:{number + 1}", number)
+                number += 1
+
+
 def _record(row: Mapping[str, Any], columns: Columns, where: str, number: int) -> Record:
     """A row as a record.
 
@@ -145,7 +164,9 @@ def import_parquet() -> Any:  # noqa: ANN401 - pyarrow has no types
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise FormatError("Parquet needs pyarrow: pip install 'nestvec[parquet]'") from error
+        raise FormatError(
+            "Parquet and Arrow need pyarrow: pip install 'nestvec[parquet]'"
+        ) from error
     return pyarrow.parquet
 
 
@@ -154,4 +175,8 @@ READERS: Final[Mapping[str, Callable[[Path, Columns], Iterator[Record]]]] = {
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
+    ".feather": _read_arrow,
 }
+# What can be read from a pipe: the others are read from their end.
+STREAMED: Final = (".txt", ".jsonl", ".csv")

@@ -1,4 +1,4 @@
-"""Writes vectors to Parquet, npy or JSONL, so that an interrupted output can be gone on with."""
+"""Writes vectors to Parquet, Arrow, npy or JSONL, so that an interrupted output can be gone on with."""
 
 import json
 import os
@@ -129,10 +129,10 @@ class NpyWriter:
         np.lib.format.write_array_header_1_0(self._file, described)
 
 
-class ParquetWriter:
-    """Columns id, embedding (fixed-size list) and, where asked, text; metadata in the schema.
+class TableWriter:
+    """Columns id, embedding (fixed-size list) and, where asked, text; metadata in the schema. Parquet or Arrow IPC.
 
-    A Parquet file cannot be gone on with, so chunks are kept as Arrow streams one behind the other until the end.
+    Neither can be gone on with, so chunks are kept as Arrow streams one behind the other until the end.
     """
 
     def __init__(self, path: Path, metadata: Metadata, options: WriterOptions) -> None:
@@ -167,14 +167,16 @@ class ParquetWriter:
         return {"streams": _sync(self._file)}
 
     def finish(self) -> list[Path]:
-        """Write the Parquet file, a row group a chunk."""
+        """Write the file, a row group or record batch a chunk."""
         import pyarrow as pa
 
         self._file.close()
         size = self._streams.stat().st_size
+        is_parquet = self._path.suffix.lower() == ".parquet"
+        open_file = self._parquet.ParquetWriter if is_parquet else pa.ipc.new_file
         with (
             self._streams.open("rb") as streams,
-            self._parquet.ParquetWriter(self._path, self._schema) as writer,
+            open_file(self._path, self._schema) as writer,
         ):
             while streams.tell() < size:
                 with pa.ipc.open_stream(streams) as stream:
@@ -190,7 +192,8 @@ class ParquetWriter:
 WRITERS: Final[Mapping[str, Callable[..., Writer]]] = {
     ".jsonl": JsonlWriter,
     ".npy": NpyWriter,
-    ".parquet": ParquetWriter,
+    ".parquet": TableWriter,
+    ".arrow": TableWriter,
 }
 
 

@@ -53,6 +53,16 @@ def test_parquet(tmp_path: Path) -> None:
     assert texts(path) == [(str(n), f"t{n}") for n in range(rows)]
 
 
+@pytest.mark.parametrize("ending", ["arrow", "feather"])
+def test_arrow(tmp_path: Path, ending: str) -> None:
+    """Of more than one record batch; other columns are not read."""
+    path = tmp_path / f"in.{ending}"
+    table = pa.table({"id": list(range(30)), "text": [f"t{n}" for n in range(30)], "x": [0] * 30})
+    with pa.ipc.new_file(path, table.schema) as file:
+        file.write_table(table, max_chunksize=7)
+    assert texts(path) == [(str(n), f"t{n}") for n in range(30)]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
@@ -67,6 +77,7 @@ def test_parquet(tmp_path: Path) -> None:
         ("in.jsonl", b'{"text": 3}', r"in\.jsonl:1: column 'text' holds no text"),
         ("in.csv", b"a,b\n1,2\n", r"in\.csv:2: no column 'text'"),
         ("in.parquet", b"PAR1 not", "not a Parquet file"),
+        ("in.arrow", b"ARROW1 not", "not an Arrow IPC file"),
     ],
 )
 def test_what_cannot_be_read_names_the_line(

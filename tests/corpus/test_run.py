@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -27,7 +28,8 @@ from tests.served import SPEC, Served, ServedOptions, serve_fake
 
 COUNT = 2500
 KINDS: dict[str, type[Any]] = {
-    "parquet": writers.ParquetWriter,
+    "parquet": writers.TableWriter,
+    "arrow": writers.TableWriter,
     "npy": writers.NpyWriter,
     "jsonl": writers.JsonlWriter,
 }
@@ -60,10 +62,15 @@ async def run(served: Served, job: CorpusJob) -> Summary:
     return summary
 
 
+def read_table(path: Path) -> Any:
+    """Of either kind."""
+    return pq.read_table(path) if path.suffix == ".parquet" else pa.ipc.open_file(path).read_all()
+
+
 def read_back(path: Path) -> tuple[list[str], np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
     """Ids and vectors of an output."""
-    if path.suffix == ".parquet":
-        table = pq.read_table(path)
+    if path.suffix in (".parquet", ".arrow"):
+        table = read_table(path)
         return table["id"].to_pylist(), np.stack(table["embedding"].to_numpy())
     if path.suffix == ".npy":
         return path.with_suffix(".ids.txt").read_text().splitlines(), np.load(path)
@@ -71,7 +78,7 @@ def read_back(path: Path) -> tuple[list[str], np.ndarray[tuple[int, int], np.dty
     return [row["id"] for row in rows], np.array([row["embedding"] for row in rows], np.float32)
 
 
-@pytest.mark.parametrize("ending", ["parquet", "npy", "jsonl"])
+@pytest.mark.parametrize("ending", ["parquet", "arrow", "npy", "jsonl"])
 async def test_all_formats_hold_the_same_vectors_in_order(
     served: Served, source: Path, tmp_path: Path, ending: str
 ) -> None:
@@ -89,8 +96,8 @@ async def test_all_formats_hold_the_same_vectors_in_order(
     np.testing.assert_allclose(vectors[some], expected, atol=1e-6)
     assert (summary.texts, summary.truncated > 0) == (COUNT, True)
     metadata = (
-        {k.decode(): v.decode() for k, v in pq.read_schema(target).metadata.items()}
-        if ending == "parquet"
+        {k.decode(): v.decode() for k, v in read_table(target).schema.metadata.items()}
+        if ending in ("parquet", "arrow")
         else json.loads(target.with_suffix(".meta.json").read_text())
     )
     assert (metadata["nestvec.model"], metadata["nestvec.space"]) == (SPEC.name, SPEC.space)
@@ -111,7 +118,7 @@ async def test_texts_may_be_kept(served: Served, tmp_path: Path, ending: str) ->
     assert found == ["alpha", "beta"]
 
 
-@pytest.mark.parametrize("ending", ["parquet", "npy", "jsonl"])
+@pytest.mark.parametrize("ending", ["parquet", "arrow", "npy", "jsonl"])
 async def test_an_empty_file_gives_an_empty_one(
     served: Served, tmp_path: Path, ending: str
 ) -> None:
@@ -121,8 +128,8 @@ async def test_an_empty_file_gives_an_empty_one(
     assert (
         await run(served, CorpusJob(find_sources([str(tmp_path / "in.txt")]), target))
     ).texts == 0
-    if ending == "parquet":
-        assert pq.read_table(target).num_rows == 0
+    if ending in ("parquet", "arrow"):
+        assert read_table(target).num_rows == 0
     elif ending == "npy":
         assert len(np.load(target)) == 0
     else:
@@ -197,7 +204,7 @@ async def test_outputs_that_cannot_be(
         await check_and_run()
 
 
-@pytest.mark.parametrize("ending", ["parquet", "npy", "jsonl"])
+@pytest.mark.parametrize("ending", ["parquet", "arrow", "npy", "jsonl"])
 @pytest.mark.parametrize("cut", ["while it wrote", "while it published"])
 async def test_an_interrupted_run_is_gone_on_with(
     served: Served,
@@ -281,7 +288,7 @@ async def test_standard_output_is_json_lines(
     assert [row["id"] for row in rows] == [f"id{n}" for n in range(COUNT)]
 
 
-@pytest.mark.parametrize("ending", ["parquet", "npy", "jsonl"])
+@pytest.mark.parametrize("ending", ["parquet", "arrow", "npy", "jsonl"])
 @pytest.mark.parametrize("dtype", list(OutputDtype))
 async def test_values_may_be_stored_smaller(
     served: Served, tmp_path: Path, ending: str, dtype: OutputDtype
