@@ -6,14 +6,13 @@ Source: OpenAI's API reference for `/v1/batches`, and what its clients were seen
 from collections.abc import Mapping
 from typing import Any, Final
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
 from app.api.body import read_json_object
 from app.api.fields import Body, text_field
 from app.api.files import life_s, page, page_limit
 from app.api.jobs_schema import BATCH_DOC, BATCHES_DOC, CREATE_BATCH_DOC
-from app.api.raw_route import RawRoute
+from app.api.raw_route import RawRoute, json_response
 from app.api.state import api_state
 from app.errors import InputError
 from app.jobs.store import JobStore, new_id
@@ -52,7 +51,7 @@ async def create_batch(request: Request) -> Response:
 
     batch = await state.jobs.call(create)
     state.jobs.wake()
-    return _json(batch_object(batch))
+    return json_response(batch_object(batch))
 
 
 @router.get("/v1/batches", **BATCHES_DOC)
@@ -66,7 +65,7 @@ async def list_batches(request: Request) -> Response:
     found, has_more = await state.jobs.call(
         lambda store: store.list_batches(owner, after=query.get("after"), limit=limit)
     )
-    return _json(page([batch_object(batch) for batch in found], has_more=has_more))
+    return json_response(page([batch_object(batch) for batch in found], has_more=has_more))
 
 
 @router.get("/v1/batches/{batch_id}", **BATCH_DOC)
@@ -75,7 +74,9 @@ async def retrieve_batch(request: Request, batch_id: str) -> Response:
     """Describe a batch."""
     state = api_state(request)
     owner = state.auth.check(request.headers)
-    return _json(batch_object(await state.jobs.call(lambda store: store.batch(batch_id, owner))))
+    return json_response(
+        batch_object(await state.jobs.call(lambda store: store.batch(batch_id, owner)))
+    )
 
 
 @router.post("/v1/batches/{batch_id}/cancel", **BATCH_DOC)
@@ -85,7 +86,7 @@ async def cancel_batch(request: Request, batch_id: str) -> Response:
     state = api_state(request)
     owner = state.auth.check(request.headers)
     found = await state.jobs.call(lambda store: store.cancel_batch(batch_id, owner))
-    return _json(batch_object(found))
+    return json_response(batch_object(found))
 
 
 def batch_object(batch: Batch) -> dict[str, Any]:
@@ -186,7 +187,3 @@ def _metadata(given: object) -> Mapping[str, str] | None:
             param="metadata",
         )
     return given
-
-
-def _json(content: Mapping[str, Any]) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json")

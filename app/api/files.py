@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from streaming_form_data import StreamingFormDataParser
@@ -20,7 +19,7 @@ from typing_extensions import override
 
 from app.api.fields import as_integer
 from app.api.jobs_schema import FILE_DOC, FILES_DOC, UPLOAD_DOC
-from app.api.raw_route import RawRoute
+from app.api.raw_route import RawRoute, json_response
 from app.api.state import ApiState, api_state
 from app.errors import BodyTooLargeError, InputError, StoreError
 from app.jobs.store import JobStore, new_id
@@ -77,7 +76,7 @@ async def upload_file(request: Request) -> Response:
         raise StoreError(f"The file could not be kept: {error.strerror}.") from error
     finally:
         draft.unlink(missing_ok=True)
-    return _json(file_object(file))
+    return json_response(file_object(file))
 
 
 @router.get("/v1/files", **FILES_DOC)
@@ -100,7 +99,7 @@ async def list_files(request: Request) -> Response:
             is_ascending=order == "asc",
         )
     )
-    return _json(page([file_object(file) for file in found], has_more=has_more))
+    return json_response(page([file_object(file) for file in found], has_more=has_more))
 
 
 @router.get("/v1/files/{file_id}", **FILE_DOC)
@@ -109,7 +108,9 @@ async def retrieve_file(request: Request, file_id: str) -> Response:
     """Describe a file."""
     state = api_state(request)
     owner = state.auth.check(request.headers)
-    return _json(file_object(await state.jobs.call(lambda store: store.file(file_id, owner))))
+    return json_response(
+        file_object(await state.jobs.call(lambda store: store.file(file_id, owner)))
+    )
 
 
 @router.get("/v1/files/{file_id}/content", response_class=Response)
@@ -134,7 +135,7 @@ async def delete_file(request: Request, file_id: str) -> Response:
     state = api_state(request)
     owner = state.auth.check(request.headers)
     await state.jobs.call(lambda store: store.delete_file(file_id, owner))
-    return _json({"id": file_id, "object": "file", "deleted": True})
+    return json_response({"id": file_id, "object": "file", "deleted": True})
 
 
 def file_object(file: StoredFile) -> dict[str, Any]:
@@ -269,7 +270,3 @@ def _take_over(store: JobStore, *, form: _Form, owner: str, state: ApiState) -> 
     )
     store.add_file(file, draft, state.options.jobs.max_stored_bytes)
     return file
-
-
-def _json(content: Mapping[str, Any]) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json")

@@ -31,7 +31,7 @@ from app.api.fields import (
     text_field,
 )
 from app.api.openai_schema import EMBEDDINGS_DOC, MODEL_DOC, MODELS_DOC
-from app.api.raw_route import RawRoute
+from app.api.raw_route import RawRoute, json_response
 from app.api.state import ApiState, api_state
 from app.engine.registry import ServedModel
 from app.engine.types import EmbedCall, EmbedResult, Truncation
@@ -117,7 +117,7 @@ async def list_models(request: Request) -> Response:
     state = api_state(request)
     state.auth.check(request.headers)
     data = [_model_object(model) for model in state.service.models.all()]
-    return _json({"object": "list", "data": data})
+    return json_response({"object": "list", "data": data})
 
 
 @router.get("/v1/models/{model:path}", **MODEL_DOC)
@@ -126,7 +126,7 @@ async def retrieve_model(request: Request, model: str) -> Response:
     """Describe one model; names with slashes come raw or percent-encoded."""
     state = api_state(request)
     state.auth.check(request.headers)
-    return _json(_model_object(state.service.models.resolve(model), shown_as=model))
+    return json_response(_model_object(state.service.models.resolve(model), shown_as=model))
 
 
 def parse_call(body: Body, inputs: Inputs) -> EmbedCall:
@@ -281,7 +281,3 @@ def _model_object(model: ServedModel, *, shown_as: str | None = None) -> dict[st
         "license": spec.license,
         "source": spec.source,
     }
-
-
-def _json(content: Mapping[str, Any]) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json")

@@ -17,6 +17,7 @@ from app.jobs.types import Batch, Problem, Purpose, Status, StoredFile
 DATABASE: Final = "jobs.db"
 HEAD: Final = "0001"  # the newest of the migrations
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
+ENDED: Final = tuple(status.value for status in Status if status.is_final)
 Row = Mapping[Any, Any] | sa.RowMapping
 JSON_COLUMNS: Final = ("metadata", "times", "problems")
 
@@ -203,7 +204,7 @@ class JobStore:
         file = self.file(file_id, owner)
         reading = sa.select(batches.c.id).where(
             batches.c.input_file_id == file_id,
-            batches.c.status.not_in([status.value for status in Status if status.is_final]),
+            batches.c.status.not_in(ENDED),
         )
         with self._engine.begin() as connection:
             if found := connection.execute(reading).scalar():
@@ -215,8 +216,7 @@ class JobStore:
 
     def sweep(self) -> None:
         """Remove what has expired, unless a batch still reads it, and contents that nothing tells of after a crash."""
-        ended = [status.value for status in Status if status.is_final]
-        reading = sa.select(batches.c.input_file_id).where(batches.c.status.not_in(ended))
+        reading = sa.select(batches.c.input_file_id).where(batches.c.status.not_in(ENDED))
         late = files.delete().where(files.c.expires_s <= self.now(), files.c.id.not_in(reading))
         with self._engine.begin() as connection:
             connection.execute(late)
@@ -265,8 +265,7 @@ class JobStore:
 
     def unfinished(self) -> list[Batch]:
         """Batches that are to be gone on with, oldest first."""
-        ended = [status.value for status in Status if status.is_final]
-        query = sa.select(batches).where(batches.c.status.not_in(ended)).order_by(batches.c.number)
+        query = sa.select(batches).where(batches.c.status.not_in(ENDED)).order_by(batches.c.number)
         with self._engine.connect() as connection:
             return [_batch(row) for row in connection.execute(query).mappings()]
 
