@@ -17,24 +17,16 @@ from typing import Final
 import httpx
 
 from app.bench.client import Target
-from app.bench.load import LoadResult, open_load
-from app.bench.loads import texts_of
+from app.bench.load import LoadResult
+from app.bench.loads import unique_texts
 from app.hardware import cpu_model, usable_cpus
 from benchmarks.arguments import parser_for
-from benchmarks.http_run import nestvec, requests_of
-from benchmarks.latency_run import QUERY_RATE_PER_S, QUERY_TOKENS, add, short_queries
+from benchmarks.http_run import nestvec
+from benchmarks.latency_run import QUERY_RATE_PER_S, QUERY_TOKENS, add, short_queries, together
 from benchmarks.run import result_file
 
 LINES: Final = 20_000
 NESTVEC: Final = Path(sys.executable).parent / "nestvec"
-
-
-def unique_texts(data: Path | None, seed: int) -> list[str]:
-    """As many short ones as a batch has lines."""
-    found: list[str] = []
-    while len(found) < LINES:
-        found += texts_of("short", data, seed=1000 * seed + len(found))
-    return found[:LINES]
 
 
 def submit(url: str, texts: list[str]) -> str:
@@ -79,14 +71,7 @@ async def with_queries(url: str, batch_id: str, queries: list[str]) -> tuple[flo
         number = 0
         while True:
             part = queries[number * 10 : number * 10 + 10]
-            asked = open_load(
-                target,
-                requests_of(part, 1),
-                rate_per_s=QUERY_RATE_PER_S,
-                duration_s=5,
-                seed=number,
-            )
-            add(total, await asked)
+            add(total, (await together(target, part, None, 5, number))[0])
             number += 1
 
     asking = asyncio.create_task(ask())
@@ -115,7 +100,6 @@ def main() -> None:
     asked = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="nestvec-bench-"))
     server = nestvec("nestvec", asked.precision, scratch)
-    server.command += ["--data-dir", str(scratch / "data")]
     alone, beside = LoadResult(), LoadResult()
     alone_s, beside_s, embed_s = [], [], []
     server.start()
@@ -123,17 +107,10 @@ def main() -> None:
         target = Target.parse(server.url + "/v1/embeddings")
         for number in range(asked.rounds):
             queries = short_queries(asked.model, asked.data, 1000, seed=100 * number)
-            idle = open_load(
-                target,
-                requests_of(queries, 1),
-                rate_per_s=QUERY_RATE_PER_S,
-                duration_s=40,
-                seed=number,
-            )
-            add(alone, asyncio.run(idle))
-            texts = unique_texts(asked.data, 3 * number)
+            add(alone, asyncio.run(together(target, queries, None, 40, number))[0])
+            texts = unique_texts("short", LINES, asked.data, 3 * number)
             alone_s.append(asyncio.run(ended(server.url, submit(server.url, texts))))
-            others = unique_texts(asked.data, 3 * number + 1)
+            others = unique_texts("short", LINES, asked.data, 3 * number + 1)
             took_s, found = asyncio.run(
                 with_queries(server.url, submit(server.url, others), queries[500:])
             )

@@ -21,7 +21,7 @@ import orjson
 
 from app.bench.client import Target
 from app.bench.load import LoadResult, Request, closed_load
-from app.bench.loads import texts_of
+from app.bench.loads import texts_of, unique_texts
 from app.cli.export import command as export
 from app.hardware import cpu_model, usable_cpus
 from benchmarks.arguments import parser_for
@@ -107,7 +107,7 @@ def infinity(engine: str, folder: Path, logs: Path) -> Server:
 def nestvec(name: str, precision: str, logs: Path) -> Server:
     """Our server in a precision."""
     command = [str(NESTVEC), "serve", "--offline", "--port", "{port}", "--precision", precision]
-    command += ["--truncate", "end", "--accept-any-model"]
+    command += ["--truncate", "end", "--accept-any-model", "--data-dir", str(logs / f"{name} data")]
     return Server(name, command, health="/health/ready", log=logs / f"{name}.log")
 
 
@@ -117,16 +117,6 @@ def requests_of(texts: list[str], each: int) -> Iterator[Request]:
         part = texts[start_at : start_at + each]
         body = {"model": "model", "input": part if each > 1 else part[0]}
         yield Request(orjson.dumps({**body, "encoding_format": "base64"}), len(part))
-
-
-def texts_for(scenario: Scenario, data: Path | None, seed: int) -> list[str]:
-    """As many unique texts as the scenario needs."""
-    needed, number = scenario.requests * scenario.each, 0
-    found: list[str] = []
-    while len(found) < needed:
-        found += texts_of(scenario.load, data, seed=1000 * seed + number)
-        number += 1
-    return found[:needed]
 
 
 def run_round(
@@ -182,7 +172,9 @@ def contest(asked: argparse.Namespace, servers: list[Server], contest: Contest) 
     workers = {name: start(engine, asked.model, asked.model) for name, engine in ENGINES.items()}
     for number in range(asked.rounds + 1):  # the first warms up
         for scenario in SCENARIOS:
-            texts = texts_for(scenario, asked.data, number)
+            texts = unique_texts(
+                scenario.load, scenario.requests * scenario.each, asked.data, number
+            )
             tokens = sum(lengths_of(texts, asked.model))
             for name, worker in workers.items():
                 found = worker.ask(texts, BUDGET)

@@ -9,9 +9,10 @@ from typing import Any, Final, cast
 
 import orjson
 
+from app.api.calls import decode_tokens
 from app.api.encoding import rows_json
 from app.api.error_handlers import status_of
-from app.api.fields import Inputs, choice_field, parse_inputs, text_field
+from app.api.fields import choice_field, parse_inputs, text_field
 from app.api.openai import check_known_fields, embeddings_json, openai_error, parse_call
 from app.api.state import ApiState
 from app.engine.types import EmbedCall, EmbedResult, FloatArray, Priority
@@ -84,7 +85,8 @@ class BatchLines:
             service = self.state.service
             service.models.resolve(text_field(body, "model") or "")
             inputs, is_list = parse_inputs(body.get("input"), check_count=service.check_count)
-            result = await self._embed(parse_call(body, await self._ids(inputs)), owner)
+            given = await decode_tokens(self.state, inputs, vocabulary=None)
+            result = await self._embed(parse_call(body, given), owner)
             return await _line(body, result, result.vectors, result.input_tokens)
         except NotReadyError:
             raise
@@ -93,13 +95,6 @@ class BatchLines:
                 error.input_index = None
             status = status_of(error)
             return LineResult(status, orjson.dumps(openai_error(error, status, "")))
-
-    async def _ids(self, inputs: Inputs) -> Inputs:
-        if isinstance(inputs[0], str):
-            return inputs
-        return await self.state.tokens.resolve(
-            cast("Sequence[Sequence[int]]", inputs), vocabulary=None
-        )
 
     async def _embed(self, call: EmbedCall, owner: str) -> EmbedResult:
         """Run as bulk; a full queue is waited for."""

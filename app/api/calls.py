@@ -67,12 +67,12 @@ def priority(request: Request) -> Priority | None:
     return Priority(asked) if asked in set(Priority) else None
 
 
-async def decode_tokens(request: Request, state: ApiState, inputs: Inputs) -> Inputs:
-    """Texts as they are; token arrays by the vocabulary that the setting or the header says."""
+async def decode_tokens(state: ApiState, inputs: Inputs, *, vocabulary: str | None) -> Inputs:
+    """Texts as they are; token arrays by the vocabulary that the caller, else the setting says."""
     if isinstance(inputs[0], str):
         return inputs
     ids = cast("Sequence[Sequence[int]]", inputs)
-    return await state.tokens.resolve(ids, vocabulary=request.headers.get(VOCABULARY_HEADER))
+    return await state.tokens.resolve(ids, vocabulary=vocabulary)
 
 
 async def embed_for(request: Request, state: ApiState, call: EmbedCall) -> EmbedResult:

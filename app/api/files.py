@@ -67,8 +67,7 @@ async def upload_file(request: Request) -> Response:
     """Take a file, straight to the disk."""
     state = api_state(request)
     owner = state.auth.check(request.headers)
-    store_folder = await state.jobs.call(lambda store: store.parts_folder)
-    draft = store_folder / new_id("upload-")
+    draft = await state.jobs.call(JobStore.upload_path)
     try:
         form = await _receive(request, state, draft)
         file = await state.jobs.call(partial(_take_over, form=form, owner=owner, state=state))
@@ -122,7 +121,7 @@ async def file_content(request: Request, file_id: str) -> Response:
 
     def locate(store: JobStore) -> tuple[StoredFile, Path]:
         file = store.file(file_id, owner)
-        return file, store.path(file)
+        return file, store.content_path(file_id)
 
     file, path = await state.jobs.call(locate)
     return FileResponse(path, media_type="application/octet-stream", filename=file.filename)

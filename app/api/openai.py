@@ -12,6 +12,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from app.api.calls import (
+    VOCABULARY_HEADER,
     check_fields,
     deadline_s,
     decode_tokens,
@@ -91,7 +92,9 @@ async def create_embeddings(request: Request) -> Response:
     as_base64 = choice_field(body, "encoding_format", ("float", "base64")) == "base64"
     inputs, is_list = parse_inputs(body.get("input"), check_count=state.service.check_count)
     try:
-        call = parse_call(body, await decode_tokens(request, state, inputs))
+        vocabulary = request.headers.get(VOCABULARY_HEADER)
+        given = await decode_tokens(state, inputs, vocabulary=vocabulary)
+        call = parse_call(body, given)
         call = call_with_context(call, request, state, key_id=key_id)
         result = await embed_for(request, state, call)
     except (InputError, InternalError) as error:

@@ -55,6 +55,16 @@ def texts_of(load: str, data: Path | None, seed: int) -> list[str]:
     return [f"{seed}-{number} {text}" for number, text in enumerate(chosen)]
 
 
+def unique_texts(load: str, number: int, data: Path | None, seed: int) -> list[str]:
+    """So many texts of a load; those of two seeds differ too."""
+    found: list[str] = []
+    part = 0
+    while len(found) < number:
+        found += texts_of(load, data, seed=1000 * seed + part)
+        part += 1
+    return found[:number]
+
+
 def _read(load: str, data: Path) -> Iterator[str]:
     if load == "mixed":
         for line in (data / "mix.jsonl").read_text("utf-8").splitlines():

@@ -17,10 +17,10 @@ from tqdm import tqdm
 from app.corpus.readers import Columns, Record
 from app.corpus.sources import find_sources, read_sources
 from app.errors import NestvecError
+from app.jobs.types import ENDED
 
 POLL_S: Final = 1.0
 TIMEOUT_S: Final = 60.0
-ENDED: Final = ("completed", "failed", "expired", "cancelled")
 KEY_VARIABLE: Final = "OPENAI_API_KEY"
 
 

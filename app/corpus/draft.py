@@ -7,13 +7,13 @@ output back to the size noted last and goes on with the record after it: none is
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
+from app.durable import sync
 from app.errors import ArtefactError
 
 PROGRESS: Final = "progress.json"
@@ -72,10 +72,9 @@ class Draft:
     def commit(self, progress: Progress) -> None:
         """Note what has been synced."""
         draft = self.folder / f"{PROGRESS}.tmp"
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump({"job": self._job, **asdict(progress)}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        with draft.open("wb") as file:
+            file.write(json.dumps({"job": self._job, **asdict(progress)}).encode())
+            sync(file)
         draft.replace(self.folder / PROGRESS)
         self.progress = progress
 

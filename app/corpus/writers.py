@@ -1,7 +1,6 @@
 """Writes vectors to Parquet, Arrow, npy or JSONL, so that an interrupted output can be gone on with."""
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from app.corpus.readers import Record, import_parquet
+from app.durable import open_at, sync
 from app.errors import FormatError
 
 Metadata = Mapping[str, str]
@@ -56,7 +56,7 @@ class JsonlWriter:
 
     def __init__(self, path: Path, metadata: Metadata, options: WriterOptions) -> None:
         self._path = path
-        self._file = _open_at(path, options.offsets.get("lines", 0))
+        self._file = open_at(path, options.offsets.get("lines", 0))
         self._with_text = options.with_text
         self._beside = (path.with_suffix(".meta.json"), metadata)
 
@@ -66,7 +66,7 @@ class JsonlWriter:
 
     def sync(self) -> dict[str, int]:
         """Put it on disk."""
-        return {"lines": _sync(self._file)}
+        return {"lines": sync(self._file)}
 
     def finish(self) -> list[Path]:
         """End the file."""
@@ -86,10 +86,10 @@ class NpyWriter:
             raise FormatError("an npy file holds no texts; choose .parquet or .jsonl")
         self._width = options.width
         self._dtype = np.dtype(options.dtype).newbyteorder("<")
-        self._file = _open_at(path, options.offsets.get("matrix", 0))
+        self._file = open_at(path, options.offsets.get("matrix", 0))
         self._path = path
         self._ids_path = path.with_suffix(".ids.txt")
-        self._ids = _open_at(self._ids_path, options.offsets.get("ids", 0))
+        self._ids = open_at(self._ids_path, options.offsets.get("ids", 0))
         self._beside = (path.with_suffix(".meta.json"), metadata)
         self._rows = options.offsets.get("rows", 0)
         if not self._rows:
@@ -104,7 +104,7 @@ class NpyWriter:
 
     def sync(self) -> dict[str, int]:
         """Put both files on disk."""
-        return {"matrix": _sync(self._file), "ids": _sync(self._ids), "rows": self._rows}
+        return {"matrix": sync(self._file), "ids": sync(self._ids), "rows": self._rows}
 
     def finish(self) -> list[Path]:
         """Write the true number of rows into the header."""
@@ -146,7 +146,7 @@ class TableWriter:
         self._schema = pa.schema(columns, metadata=dict(metadata))
         self._path = path
         self._streams = path.with_suffix(".arrows")
-        self._file = _open_at(self._streams, options.offsets.get("streams", 0))
+        self._file = open_at(self._streams, options.offsets.get("streams", 0))
 
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
         """Append a stream of one batch."""
@@ -164,7 +164,7 @@ class TableWriter:
 
     def sync(self) -> dict[str, int]:
         """Put the streams on disk."""
-        return {"streams": _sync(self._file)}
+        return {"streams": sync(self._file)}
 
     def finish(self) -> list[Path]:
         """Write the file, a row group or record batch a chunk."""
@@ -232,26 +232,3 @@ def check_ending(path: Path) -> None:
 def _write_beside(path: Path, metadata: Metadata) -> Path:
     path.write_text(json.dumps(dict(metadata), indent=1), "utf-8")
     return path
-
-
-def _open_at(path: Path, size: int) -> IO[bytes]:
-    """A file cut back to a size, to be gone on with; new where that is 0.
-
-    Raises:
-        FileNotFoundError: So much of it is not there.
-    """
-    if not size:
-        return path.open("wb")
-    if path.stat().st_size < size:
-        raise FileNotFoundError(path)
-    file = path.open("r+b")
-    file.truncate(size)
-    file.seek(size)
-    return file
-
-
-def _sync(file: IO[bytes]) -> int:
-    """Put a file on disk; gives its size."""
-    file.flush()
-    os.fsync(file.fileno())
-    return file.tell()

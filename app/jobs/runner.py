@@ -8,17 +8,18 @@ the line after them.
 import asyncio
 import contextlib
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import orjson
 
+from app.durable import open_at, sync
 from app.errors import NotReadyError
 from app.jobs.lines import Line, check_lines, read_lines, request_of
 from app.jobs.store import JobStore, new_id
@@ -50,21 +51,7 @@ NEVER_RAN: Final = {
 }
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class _Parts:
-    """The two files that results are appended to."""
-
-    output: Path
-    errors: Path
-
-    def append(self, batch: Batch, output: bytes, errors: bytes) -> tuple[int, int]:
-        """Write behind what is committed, and sync; gives the sizes."""
-        return (
-            _append(self.output, batch.output_bytes, output),
-            _append(self.errors, batch.error_bytes, errors),
-        )
+Request = tuple[str, Mapping[str, Any]]  # its custom id and body
 
 
 class JobRunner:
@@ -108,8 +95,11 @@ class JobRunner:
         self._store.close()
 
     async def _serve(self) -> None:
+        sweep_at_s = 0.0
         while True:
-            await self.call(JobStore.sweep)
+            if time.monotonic() >= sweep_at_s:
+                await self.call(JobStore.sweep)
+                sweep_at_s = time.monotonic() + SWEEP_S
             self._wake.clear()
             for batch in await self.call(JobStore.unfinished):
                 if batch.id not in self._tasks and len(self._tasks) < BATCHES_AT_ONCE:
@@ -145,7 +135,7 @@ class JobRunner:
             log.info("batch_ended", batch=batch.id, status=str(batch.outcome), requests=batch.total)
 
     async def _validate(self, batch: Batch) -> Batch:
-        path = self._store.files_folder / batch.input_file_id
+        path = self._store.content_path(batch.input_file_id)
         work = partial(check_lines, path, batch.endpoint, self._limits)
         found = await asyncio.to_thread(work)
         if found.problems:
@@ -160,22 +150,22 @@ class JobRunner:
         return await self.call(begin)
 
     async def _fail(self, batch: Batch, problems: list[Problem]) -> Batch:
-        for path in (self._parts(batch).output, self._parts(batch).errors):
-            path.unlink(missing_ok=True)
+        for kind in ("output", "errors"):
+            self._store.part_path(batch, kind).unlink(missing_ok=True)
         return await self.call(
             lambda store: store.update_batch(batch.id, status=Status.FAILED, problems=problems)
         )
 
-    def _parts(self, batch: Batch) -> _Parts:
-        folder = self._store.parts_folder
-        return _Parts(folder / f"{batch.id}.output", folder / f"{batch.id}.errors")
+    def _groups_left(self, batch: Batch) -> Iterator[list[Request]]:
+        """Requests that are not committed yet, in groups."""
+        path = self._store.content_path(batch.input_file_id)
+        lines = read_lines(path, self._limits.max_line_bytes)
+        return _groups(islice(lines, batch.lines_done, None))
 
     async def _pump(self, batch: Batch) -> Batch:
         """Answer all lines that are not answered yet; gives the batch ready to be finalised."""
-        path = self._store.files_folder / batch.input_file_id
-        lines = islice(read_lines(path, self._limits.max_line_bytes), batch.lines_done, None)
-        groups = _groups(lines)
-        flying: deque[tuple[list[Line], asyncio.Task[list[LineResult]]]] = deque()
+        groups = self._groups_left(batch)
+        flying: deque[tuple[list[Request], asyncio.Task[list[LineResult]]]] = deque()
         outcome = Status.COMPLETED
         try:
             while True:
@@ -191,8 +181,9 @@ class JobRunner:
                 group, task = flying[0]
                 results = await task
                 flying.popleft()
-                commit = partial(_commit, parts=self._parts(batch), lines=group, results=results)
-                batch = await self.call(partial(commit, batch=batch))
+                batch = await self.call(
+                    partial(_commit_answers, batch=batch, group=group, results=results)
+                )
         finally:
             for _, task in flying:
                 task.cancel()
@@ -216,26 +207,20 @@ class JobRunner:
             return Status.CANCELLED
         return Status.EXPIRED if self._store.now() >= batch.expires_s else Status.COMPLETED
 
-    async def _answer(self, batch: Batch, group: list[Line]) -> list[LineResult]:
+    async def _answer(self, batch: Batch, group: list[Request]) -> list[LineResult]:
         async with self._in_flight:
-            bodies = [request_of(line)[1] for line in group]
+            bodies = [body for _, body in group]
             return list(await self._handler.answer(bodies, owner=batch.owner))
 
     async def _give_up(self, batch: Batch, outcome: Status) -> Batch:
         """Say of each line that never ran why."""
         code, message = NEVER_RAN[outcome]
-        path = self._store.files_folder / batch.input_file_id
-        lines = islice(read_lines(path, self._limits.max_line_bytes), batch.lines_done, None)
-        for group in _groups(lines):
-            batch = await self.call(
-                partial(
-                    _commit_unrun,
-                    batch=batch,
-                    parts=self._parts(batch),
-                    lines=group,
-                    error={"code": code, "message": message},
-                )
-            )
+        error = orjson.dumps({"code": code, "message": message})
+        groups = self._groups_left(batch)
+        while group := await asyncio.to_thread(next, groups, None):
+            rows = b"".join(_row(custom_id, b"null", error) for custom_id, _ in group)
+            work = partial(_commit, lines=len(group), output=b"", errors=rows, counts={})
+            batch = await self.call(partial(work, batch=batch))
         return batch
 
 
@@ -246,12 +231,12 @@ def _fault(error: Exception) -> Problem:
     return Problem("internal_error", "The server had an error while running this batch.")
 
 
-def _groups(lines: Iterator[Line]) -> Iterator[list[Line]]:
-    """Lines in groups bounded in number and bytes."""
-    group: list[Line] = []
+def _groups(lines: Iterator[Line]) -> Iterator[list[Request]]:
+    """Requests in groups bounded in number and bytes."""
+    group: list[Request] = []
     size = 0
     for line in lines:
-        group.append(line)
+        group.append(request_of(line))
         size += len(line.content or b"")
         if len(group) >= GROUP_LINES or size >= GROUP_BYTES:
             yield group
@@ -260,49 +245,46 @@ def _groups(lines: Iterator[Line]) -> Iterator[list[Line]]:
         yield group
 
 
-def _commit(
-    store: JobStore, *, batch: Batch, parts: _Parts, lines: list[Line], results: list[LineResult]
+def _commit_answers(
+    store: JobStore, *, batch: Batch, group: list[Request], results: list[LineResult]
 ) -> Batch:
-    """Put results on disk, then note them."""
-    output, errors = bytearray(), bytearray()
-    failed = 0
-    for line, result in zip(lines, results, strict=True):
+    """Commit what requests were answered with."""
+    rows: dict[bool, list[bytes]] = {True: [], False: []}
+    for (custom_id, _), result in zip(group, results, strict=True):
         response = b'{"status_code":%d,"request_id":"%s","body":%s}' % (
             result.status,
             new_id("req_").encode(),
             result.body,
         )
         is_good = result.status == 200  # noqa: PLR2004 - the status itself
-        failed += not is_good
-        row = _row(request_of(line)[0], response, b"null")
-        if is_good:
-            output += row
-        else:
-            errors += row
-    sizes = parts.append(batch, bytes(output), bytes(errors))
-    return store.update_batch(
-        batch.id,
-        lines_done=batch.lines_done + len(lines),
-        output_bytes=sizes[0],
-        error_bytes=sizes[1],
-        completed=batch.completed + len(lines) - failed,
-        failed=batch.failed + failed,
-        input_tokens=batch.input_tokens + sum(result.tokens for result in results),
+        rows[is_good].append(_row(custom_id, response, b"null"))
+    counts = {
+        "completed": batch.completed + len(rows[True]),
+        "failed": batch.failed + len(rows[False]),
+        "input_tokens": batch.input_tokens + sum(result.tokens for result in results),
+    }
+    output, errors = b"".join(rows[True]), b"".join(rows[False])
+    return _commit(
+        store, batch=batch, lines=len(group), output=output, errors=errors, counts=counts
     )
 
 
-def _commit_unrun(
-    store: JobStore, *, batch: Batch, parts: _Parts, lines: list[Line], error: dict[str, str]
+def _commit(
+    store: JobStore,
+    *,
+    batch: Batch,
+    lines: int,
+    output: bytes,
+    errors: bytes,
+    counts: Mapping[str, Any],
 ) -> Batch:
-    """Note that lines never ran."""
-    said = orjson.dumps(error)
-    rows = b"".join(_row(request_of(line)[0], b"null", said) for line in lines)
-    sizes = parts.append(batch, b"", rows)
+    """Put rows for so many lines on disk, then note them."""
     return store.update_batch(
         batch.id,
-        lines_done=batch.lines_done + len(lines),
-        output_bytes=sizes[0],
-        error_bytes=sizes[1],
+        lines_done=batch.lines_done + lines,
+        output_bytes=_append(store.part_path(batch, "output"), batch.output_bytes, output),
+        error_bytes=_append(store.part_path(batch, "errors"), batch.error_bytes, errors),
+        **counts,
     )
 
 
@@ -316,16 +298,12 @@ def _row(custom_id: str, response: bytes, error: bytes) -> bytes:
 
 
 def _append(path: Path, committed: int, content: bytes) -> int:
-    """Write at the committed size, dropping what a crash left behind it."""
-    if not (content or path.exists()):
-        return 0
-    with path.open("r+b" if path.exists() else "wb") as file:
-        file.truncate(committed)
-        file.seek(committed)
+    """Write behind what is committed, dropping what a crash left there; gives the size."""
+    if not content:
+        return committed
+    with open_at(path, committed) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-        return file.tell()
+        return sync(file)
 
 
 def _finalize(store: JobStore, *, batch: Batch) -> Batch:
@@ -337,13 +315,13 @@ def _finalize(store: JobStore, *, batch: Batch) -> Batch:
         (batch.output_file_id, "output", batch.output_bytes),
         (batch.error_file_id, "errors", batch.error_bytes),
     ):
-        part = store.parts_folder / f"{batch.id}.{kind}"
+        part = store.part_path(batch, kind)
         if file_id is None:
             part.unlink(missing_ok=True)
             continue
         if part.exists():
             os.truncate(part, size)
-            part.replace(store.files_folder / file_id)
+            part.replace(store.content_path(file_id))
         made.append(
             StoredFile(
                 id=file_id,

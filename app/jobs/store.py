@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields
@@ -11,13 +10,14 @@ from typing import IO, Any, Final
 
 import sqlalchemy as sa
 
+from app.durable import sync
 from app.errors import InputError, NotFoundError, QuotaError, StoreError
-from app.jobs.types import Batch, Problem, Purpose, Status, StoredFile
+from app.jobs.types import ENDED, Batch, Problem, Purpose, Status, StoredFile
 
 DATABASE: Final = "jobs.db"
 HEAD: Final = "0001"  # the newest of the migrations
+UPLOAD: Final = "upload-"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-ENDED: Final = tuple(status.value for status in Status if status.is_final)
 Row = Mapping[Any, Any] | sa.RowMapping
 JSON_COLUMNS: Final = ("metadata", "times", "problems")
 
@@ -96,6 +96,8 @@ class JobStore:
         except BlockingIOError:
             self._lock.close()
             raise StoreError(f"{folder}: another process uses this data folder") from None
+        for left in self.parts_folder.glob(f"{UPLOAD}*"):
+            left.unlink()  # a crash cut it short; nobody uploads before the folder is open
         self._engine = sa.create_engine(
             f"sqlite:///{folder / DATABASE}",
             poolclass=sa.pool.StaticPool,
@@ -105,6 +107,9 @@ class JobStore:
         sa.event.listen(self._engine, "connect", _durable)
         try:
             self._migrate()
+        except StoreError:
+            self.close()
+            raise
         except sa.exc.DatabaseError as error:
             self.close()
             raise StoreError(
@@ -121,9 +126,17 @@ class JobStore:
         """Files in the making."""
         return self.folder / "parts"
 
-    def path(self, file: StoredFile) -> Path:
+    def content_path(self, file_id: str) -> Path:
         """Where a file's content lies."""
-        return self.files_folder / file.id
+        return self.files_folder / file_id
+
+    def part_path(self, batch: Batch, kind: str) -> Path:
+        """Where a batch's "output" or "errors" is gathered."""
+        return self.parts_folder / f"{batch.id}.{kind}"
+
+    def upload_path(self) -> Path:
+        """A new place for an upload on its way."""
+        return self.parts_folder / new_id(UPLOAD)
 
     def now(self) -> int:
         """Unix time."""
@@ -159,8 +172,9 @@ class JobStore:
                 f"Your files would take over {max_stored_bytes} bytes; delete some first.",
                 param="file",
             )
-        _sync(content)
-        content.replace(self.path(file))
+        with content.open("rb") as whole:
+            sync(whole)
+        content.replace(self.content_path(file.id))
         with self._engine.begin() as connection:
             connection.execute(files.insert().values(asdict(file)))
 
@@ -201,7 +215,7 @@ class JobStore:
             NotFoundError: The key has none of that id.
             InputError: A batch still reads it.
         """
-        file = self.file(file_id, owner)
+        self.file(file_id, owner)
         reading = sa.select(batches.c.id).where(
             batches.c.input_file_id == file_id,
             batches.c.status.not_in(ENDED),
@@ -212,7 +226,7 @@ class JobStore:
                     f"the file is being read by {found}; cancel that first", param="id"
                 )
             connection.execute(files.delete().where(files.c.id == file_id))
-        self.path(file).unlink(missing_ok=True)
+        self.content_path(file_id).unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what has expired, unless a batch still reads it, and contents that nothing tells of after a crash."""
@@ -352,12 +366,16 @@ class JobStore:
         # Imported where needed: only the first start of a version needs it.
         from alembic import command
         from alembic.config import Config
+        from alembic.util import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         with self._engine.begin() as connection:
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise StoreError(f"{self.folder}: made by a newer version of nestvec") from error
 
 
 def _durable(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's
@@ -366,11 +384,6 @@ def _durable(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _file(row: Row) -> StoredFile:

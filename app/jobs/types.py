@@ -38,6 +38,9 @@ class Status(StrEnum):
         return self in (Status.COMPLETED, Status.FAILED, Status.EXPIRED, Status.CANCELLED)
 
 
+ENDED: Final = tuple(status.value for status in Status if status.is_final)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredFile:
     """A file of somebody's.

@@ -1,34 +1,16 @@
 """The application over a fake backend, without a socket."""
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from app.api.context import RequestContext
 from app.main import build_app
 from app.settings import Settings
-from tests.served import Served, ServedOptions, serve_fake
-
-
-@dataclass
-class Api:
-    """A client and the parts a test looks into."""
-
-    client: httpx.AsyncClient
-    app: RequestContext
-    served: Served
-
-    async def embed(self, body: Any, **headers: str) -> httpx.Response:
-        """POST a body to /v1/embeddings."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self.client.post("/v1/embeddings", json=body, headers=named)
-
-
-MakeApi = Callable[..., Api]
+from tests.api.applications import Api, Clock, Jobs, MakeApi
+from tests.served import ServedOptions, serve_fake
 
 
 @pytest.fixture
@@ -58,3 +40,14 @@ async def make_api(tiny_folder: Path) -> AsyncIterator[MakeApi]:
 def api(make_api: MakeApi) -> Api:
     """One with default settings."""
     return make_api()
+
+
+@pytest.fixture
+async def jobs(make_api: MakeApi, tmp_path: Path) -> AsyncIterator[Jobs]:
+    """Open, with room for whole groups."""
+    api = make_api(ServedOptions(max_queue_tokens=10**9), max_file_bytes=300_000)
+    made = Jobs(api, tmp_path / "data", Clock())
+    made.open()
+    yield made
+    api.served.backend.gate.set()
+    await made.runner.close()

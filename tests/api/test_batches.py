@@ -1,101 +1,14 @@
-"""Files and batches over HTTP, with a fake backend behind them."""
+"""Batches over HTTP, with a fake backend behind them."""
 
-import asyncio
 import base64
-import json
-import time
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
-from app.api.batch_lines import BatchLines
-from app.jobs.runner import JobRunner
-from app.jobs.store import JobStore
-from tests.api.conftest import Api, MakeApi
+from tests.api.applications import DAY_S, URL, Api, Clock, Jobs, MakeApi, line
 from tests.served import ServedOptions
-
-URL = "/v1/embeddings"
-DAY_S = 86_400
-
-
-class Clock:
-    """Unix seconds that a test may move on."""
-
-    ahead_s = 0.0
-
-    def __call__(self) -> float:
-        """Now, and a bit."""
-        return time.time() + self.ahead_s
-
-
-class Jobs:
-    """An application with a data folder of its own."""
-
-    def __init__(self, api: Api, folder: Path, clock: Clock) -> None:
-        self.api, self.folder, self.clock = api, folder, clock
-        self.client = api.client
-
-    def open(self) -> None:
-        """As a server's start does."""
-        state = self.api.app.state
-        store = JobStore(self.folder, self.clock)
-        self.runner = JobRunner(store, BatchLines(state), state.options.jobs)
-        state.offer_jobs(self.runner)
-        self.runner.start()
-
-    async def upload(self, content: bytes, **form: str) -> httpx.Response:
-        """POST a file."""
-        fields = {"purpose": "batch", **form}
-        name = fields.pop("filename", "in.jsonl")
-        return await self.client.post("/v1/files", data=fields, files={"file": (name, content)})
-
-    async def create(self, content: bytes, **body: Any) -> dict[str, Any]:
-        """Upload and begin a batch."""
-        file = (await self.upload(content)).json()
-        asked = {"input_file_id": file["id"], "endpoint": URL, "completion_window": "24h", **body}
-        answer = await self.client.post("/v1/batches", json=asked)
-        assert answer.status_code == 200, answer.text
-        batch: dict[str, Any] = answer.json()
-        return batch
-
-    async def until(
-        self, batch_id: str, done: Callable[[dict[str, Any]], bool] | None = None
-    ) -> dict[str, Any]:
-        """Poll until a batch has ended, or something else is so."""
-        reached = done or (lambda b: b["status"] in ("completed", "failed", "expired", "cancelled"))
-        async with asyncio.timeout(30):
-            while not reached(found := (await self.client.get(f"/v1/batches/{batch_id}")).json()):
-                await asyncio.sleep(0.01)
-        return dict(found)
-
-    async def rows(self, file_id: str) -> dict[str, Any]:
-        """Lines of an output, by custom id."""
-        content = (await self.client.get(f"/v1/files/{file_id}/content")).content
-        lines = [json.loads(line) for line in content.splitlines()]
-        found = {line["custom_id"]: line for line in lines}
-        assert len(found) == len(lines)
-        return found
-
-
-@pytest.fixture
-async def jobs(make_api: MakeApi, tmp_path: Path) -> AsyncIterator[Jobs]:
-    """Open, with room for whole groups."""
-    api = make_api(ServedOptions(max_queue_tokens=10**9), max_file_bytes=300_000)
-    made = Jobs(api, tmp_path / "data", Clock())
-    made.open()
-    yield made
-    api.served.backend.gate.set()
-    await made.runner.close()
-
-
-def line(custom_id: str, given: Any = "alpha", **body: Any) -> bytes:
-    """A request."""
-    row = {"custom_id": custom_id, "method": "POST", "url": URL, "body": {"input": given, **body}}
-    return json.dumps(row).encode() + b"\n"
 
 
 async def test_every_line_is_answered_as_the_endpoint_would(jobs: Jobs) -> None:
@@ -159,91 +72,6 @@ def _vectors(body: dict[str, Any]) -> np.ndarray[Any, Any]:
     return np.array(
         [np.frombuffer(base64.b64decode(r), "<f4") if isinstance(r, str) else r for r in rows]
     )
-
-
-async def test_a_file_goes_round(jobs: Jobs) -> None:
-    """Upload, describe, list, read, read a part, delete."""
-    content = line("a")
-    file = (await jobs.upload(content, filename="C:\\x/name.jsonl")).json()
-    assert file["object"] == "file"
-    assert (file["bytes"], file["filename"], file["purpose"]) == (
-        len(content),
-        "name.jsonl",
-        "batch",
-    )
-    assert file["expires_at"] == file["created_at"] + 30 * DAY_S
-    path = f"/v1/files/{file['id']}"
-    assert (await jobs.client.get(path)).json() == file
-    listed = (await jobs.client.get("/v1/files", params={"purpose": "batch"})).json()
-    assert (listed["data"], listed["has_more"], listed["first_id"]) == ([file], False, file["id"])
-    assert (await jobs.client.get("/v1/files?purpose=user_data")).json()["data"] == []
-    assert (await jobs.client.get(f"{path}/content")).content == content
-    part = await jobs.client.get(f"{path}/content", headers={"range": "bytes=1-3"})
-    assert (part.status_code, part.content) == (206, content[1:4])
-    gone = await jobs.client.delete(path)
-    assert gone.json() == {"id": file["id"], "object": "file", "deleted": True}
-    for answer in (await jobs.client.get(path), await jobs.client.get(f"{path}/content")):
-        assert answer.status_code == 404
-        assert answer.json()["error"]["param"] == "id"
-        assert answer.json()["error"]["message"].startswith("No such File object: file-")
-    assert list((jobs.folder / "parts").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("form", "status", "param"),
-    [
-        ({"purpose": "fine-tune"}, 400, "purpose"),
-        ({"filename": "in.txt"}, 400, "file"),
-        (
-            {"expires_after[anchor]": "now", "expires_after[seconds]": "3600"},
-            400,
-            "expires_after.anchor",
-        ),
-        (
-            {"expires_after[anchor]": "created_at", "expires_after[seconds]": "5"},
-            400,
-            "expires_after.seconds",
-        ),
-        (
-            {"expires_after[anchor]": "created_at", "expires_after[seconds]": "x"},
-            400,
-            "expires_after.seconds",
-        ),
-    ],
-)
-async def test_bad_uploads(jobs: Jobs, form: dict[str, str], status: int, param: str) -> None:
-    """Name the field, and leave nothing."""
-    answer = await jobs.upload(line("a"), **form)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
-    assert [*(jobs.folder / "parts").iterdir(), *(jobs.folder / "files").iterdir()] == []
-
-
-async def test_uploads_that_are_no_forms(jobs: Jobs) -> None:
-    """Nothing, JSON, a form that breaks off, and one without a file."""
-    boundary = {"content-type": "multipart/form-data; boundary=x"}
-    head = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
-    for body, headers in (
-        (b"", {}),
-        (b"{}", {"content-type": "application/json"}),
-        (b"garbage", boundary),
-        (head + b"half", boundary),
-        (
-            b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--\r\n',
-            boundary,
-        ),
-    ):
-        answer = await jobs.client.post("/v1/files", content=body, headers=headers)
-        assert answer.status_code == 400, (body, answer.text)
-    assert list((jobs.folder / "parts").iterdir()) == []
-
-
-async def test_a_file_beyond_the_bound_is_refused(jobs: Jobs) -> None:
-    """Before it is read where its length is declared, else while it comes."""
-    large = b"x" * 400_000
-    assert (await jobs.upload(large)).status_code == 413
-    just_over = await jobs.upload(b"x" * 310_000)
-    assert (just_over.status_code, just_over.json()["error"]["code"]) == (413, "body_too_large")
-    assert list((jobs.folder / "parts").iterdir()) == []
 
 
 async def test_expiry_may_be_asked_for(jobs: Jobs) -> None:

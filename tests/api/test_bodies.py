@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.errors import InputError
 from app.json_input import parse_json
-from tests.api.conftest import Api, MakeApi
+from tests.api.applications import Api, MakeApi
 
 OK = b'{"input": "alpha"}'
 

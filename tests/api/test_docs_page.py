@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.conftest import Api
+from tests.api.applications import Api
 from tests.server import running_server
 from tests.tiny import write_tiny_bert
 

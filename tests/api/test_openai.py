@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.engine.types import Truncation
-from tests.api.conftest import Api, MakeApi
+from tests.api.applications import Api, MakeApi
 from tests.fakes import fake_vector
 from tests.served import SPEC
 

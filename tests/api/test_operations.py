@@ -12,7 +12,7 @@ from app.api.state import Phase
 from app.errors import InternalError
 from app.main import build_app
 from app.settings import Settings
-from tests.api.conftest import Api, MakeApi
+from tests.api.applications import Api, MakeApi
 from tests.fakes import BAD_ID, NAN_ID
 from tests.served import SPEC, ServedOptions
 

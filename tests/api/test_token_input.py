@@ -7,7 +7,7 @@ import pytest
 
 from app.api.token_input import TokenDecoder
 from app.errors import InputError
-from tests.api.conftest import MakeApi
+from tests.api.applications import MakeApi
 from tests.clients.venv import cl100k_table
 
 pytestmark = pytest.mark.clients

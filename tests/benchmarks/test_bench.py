@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
+from app.bench.loads import unique_texts
 from benchmarks.arguments import parser_for
 from benchmarks.engines import HERE, Engine, Setting, Worker, engines_of
 from benchmarks.http_run import (
     SCENARIOS,
     Contest,
-    Scenario,
     requests_of,
     servers_of,
-    texts_for,
 )
 from benchmarks.http_run import table as http_table
 from benchmarks.processes import Server
@@ -145,7 +144,7 @@ def test_result_files_are_named_by_processor() -> None:
 
 def test_requests_hold_every_text_once() -> None:
     """As lists, or alone as a string."""
-    texts = texts_for(Scenario("x", "short", 3, 32, 1), None, seed=1)
+    texts = unique_texts("short", 96, None, seed=1)
     assert len(set(texts)) == len(texts) == 96
     assert [request.texts for request in requests_of(texts[:70], 32)] == [32, 32, 6]
     single = next(requests_of(texts, 1))

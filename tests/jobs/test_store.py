@@ -124,11 +124,11 @@ def test_what_has_expired_is_gone(store: JobStore, clock: Clock) -> None:
     with pytest.raises(NotFoundError):
         store.file(unread.id, "me")
     store.sweep()
-    assert store.path(read).exists()
-    assert not store.path(unread).exists()
+    assert store.content_path(read.id).exists()
+    assert not store.content_path(unread.id).exists()
     store.update_batch(batch.id, status=Status.FAILED)
     store.sweep()
-    assert not store.path(read).exists()
+    assert not store.content_path(read.id).exists()
 
 
 def test_contents_without_a_row_are_swept(store: JobStore) -> None:
@@ -147,7 +147,7 @@ def test_a_file_being_read_cannot_be_deleted(store: JobStore) -> None:
         store.delete_file(file.id, "me")
     store.update_batch(batch.id, status=Status.FAILED)
     store.delete_file(file.id, "me")
-    assert not store.path(file).exists()
+    assert not store.content_path(file.id).exists()
 
 
 def test_times_are_set_once(store: JobStore, clock: Clock) -> None:
@@ -211,3 +211,24 @@ def test_a_broken_database_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be opened"):
         JobStore(tmp_path, Clock())
     assert (tmp_path / "jobs.db").read_bytes().startswith(b"not a database")
+
+
+def test_uploads_that_a_crash_cut_short_are_gone(store: JobStore) -> None:
+    """At the next start; parts of batches stay."""
+    store.upload_path().write_bytes(b"half")
+    part = store.part_path(begin(store, put(store)), "output")
+    part.write_bytes(b"some")
+    store.close()
+    again = JobStore(store.folder, store._clock)
+    assert list(again.parts_folder.iterdir()) == [part]
+    again.close()
+
+
+def test_a_newer_versions_store_is_left_alone(store: JobStore) -> None:
+    """Said, not crashed over: the server goes on without files and batches."""
+    store.close()
+    with sqlite3.connect(store.folder / "jobs.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(StoreError, match="newer version"):
+        JobStore(store.folder, store._clock)

@@ -1,4 +1,4 @@
-"""The first tables. Never changed once released: the next version is a file of its own."""
+"""The first tables. Never changed once released: the next version is a file of its own. There is no way back."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -49,8 +49,3 @@ def upgrade() -> None:
         sa.Column("outcome", sa.String(16)),
         sqlite_autoincrement=True,
     )
-
-
-def downgrade() -> None:
-    """Never: what an older version cannot read it must not touch."""
-    raise NotImplementedError

@@ -1,0 +1,102 @@
+"""Applications without a socket, and what tests look into of them."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from app.api.batch_lines import BatchLines
+from app.api.context import RequestContext
+from app.jobs.runner import JobRunner
+from app.jobs.store import JobStore
+from tests.served import Served
+
+URL = "/v1/embeddings"
+DAY_S = 86_400
+
+
+@dataclass
+class Api:
+    """A client and the parts a test looks into."""
+
+    client: httpx.AsyncClient
+    app: RequestContext
+    served: Served
+
+    async def embed(self, body: Any, **headers: str) -> httpx.Response:
+        """POST a body to /v1/embeddings."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.post("/v1/embeddings", json=body, headers=named)
+
+
+MakeApi = Callable[..., Api]
+
+
+class Clock:
+    """Unix seconds that a test may move on."""
+
+    ahead_s = 0.0
+
+    def __call__(self) -> float:
+        """Now, and a bit."""
+        return time.time() + self.ahead_s
+
+
+class Jobs:
+    """An application with a data folder of its own."""
+
+    def __init__(self, api: Api, folder: Path, clock: Clock) -> None:
+        self.api, self.folder, self.clock = api, folder, clock
+        self.client = api.client
+
+    def open(self) -> None:
+        """As a server's start does."""
+        state = self.api.app.state
+        store = JobStore(self.folder, self.clock)
+        self.runner = JobRunner(store, BatchLines(state), state.options.jobs)
+        state.offer_jobs(self.runner)
+        self.runner.start()
+
+    async def upload(self, content: bytes, **form: str) -> httpx.Response:
+        """POST a file."""
+        fields = {"purpose": "batch", **form}
+        name = fields.pop("filename", "in.jsonl")
+        return await self.client.post("/v1/files", data=fields, files={"file": (name, content)})
+
+    async def create(self, content: bytes, **body: Any) -> dict[str, Any]:
+        """Upload and begin a batch."""
+        file = (await self.upload(content)).json()
+        asked = {"input_file_id": file["id"], "endpoint": URL, "completion_window": "24h", **body}
+        answer = await self.client.post("/v1/batches", json=asked)
+        assert answer.status_code == 200, answer.text
+        batch: dict[str, Any] = answer.json()
+        return batch
+
+    async def until(
+        self, batch_id: str, done: Callable[[dict[str, Any]], bool] | None = None
+    ) -> dict[str, Any]:
+        """Poll until a batch has ended, or something else is so."""
+        reached = done or (lambda b: b["status"] in ("completed", "failed", "expired", "cancelled"))
+        async with asyncio.timeout(30):
+            while not reached(found := (await self.client.get(f"/v1/batches/{batch_id}")).json()):
+                await asyncio.sleep(0.01)
+        return dict(found)
+
+    async def rows(self, file_id: str) -> dict[str, Any]:
+        """Lines of an output, by custom id."""
+        content = (await self.client.get(f"/v1/files/{file_id}/content")).content
+        lines = [json.loads(line) for line in content.splitlines()]
+        found = {line["custom_id"]: line for line in lines}
+        assert len(found) == len(lines)
+        return found
+
+
+def line(custom_id: str, given: Any = "alpha", **body: Any) -> bytes:
+    """A request."""
+    row = {"custom_id": custom_id, "method": "POST", "url": URL, "body": {"input": given, **body}}
+    return json.dumps(row).encode() + b"\n"
