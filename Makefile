@@ -13,7 +13,7 @@ PIP := -m pip install --quiet --disable-pip-version-check --no-input
 # Which lock the server runs on: cpu, openvino (cpu with bf16), or gpu on a CUDA host (make serve EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help setup serve test test-quick test-load test-chaos lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch golden docs lock clients image compose-check clean
+.PHONY: help setup serve test test-quick test-load test-chaos fuzz lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch golden docs lock clients image compose-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -60,6 +60,9 @@ test-quick: $(STAMPS)/dev ## Tests that need no model, network or other process
 
 test-load: $(STAMPS)/dev $(STAMPS)/model ## Longer load tests against a real server
 	@$(BIN)/python -m pytest -q -m load $(ARGS)
+
+fuzz: $(STAMPS)/dev ## schemathesis over the whole API, at least 10,000 cases (FUZZ_S=seconds FUZZ_SEED=number)
+	@FUZZ_S=$(or $(FUZZ_S),300) FUZZ_CASES=10000 $(BIN)/python -m pytest -q -s tests/fuzz $(ARGS)
 
 test-chaos: $(STAMPS)/dev ## Kill a server fifty times in the middle of a batch
 	@CHAOS_KILLS=50 $(BIN)/python -m pytest -q tests/chaos $(ARGS)
@@ -122,6 +125,7 @@ golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 n
 
 docs: $(STAMPS)/dev ## Write the generated pages of docs/
 	@$(BIN)/nestvec config --markdown > docs/configuration.md
+	@$(BIN)/python -m app.api.dialect_tables docs/dialects.md
 
 lock: $(STAMPS)/dev ## Resolve all locks anew
 	@for extra in cpu gpu; do \

@@ -2,6 +2,9 @@
 
     NestvecError
     ├── InputError                 the request is wrong; the caller can mend it
+    │   ├── BodyFormatError        not JSON, not an object, or an encoding we do not read
+    │   ├── EmptyInputError        no input, or an empty one
+    │   ├── UnsupportedError       another kind of model is needed
     │   ├── InputTooLongError      one input has more tokens than the model takes
     │   ├── RequestTooLargeError   too many inputs or tokens in one request
     │   ├── BodyTooLargeError      more bytes than the server reads
@@ -67,6 +70,24 @@ class InputError(NestvecError):
         self.input_index = input_index
 
 
+class BodyFormatError(InputError):
+    """Not JSON, not an object, or an encoding we do not read."""
+
+    code = "invalid_json"
+
+
+class EmptyInputError(InputError):
+    """No input, or an empty one."""
+
+    code = "invalid_value"
+
+
+class UnsupportedError(InputError):
+    """The model served is not of the kind that this needs."""
+
+    code = "unsupported"
+
+
 class InputTooLongError(InputError):
     """An input has more tokens than the model takes, and truncation is off.
 
@@ -108,9 +129,18 @@ class BodyTooLargeError(InputError):
 
 
 class UnknownModelError(InputError):
-    """No model of this name is served here."""
+    """No model of this name is served here.
+
+    Attributes:
+        name: As the caller wrote it, shortened; "" for none.
+    """
 
     code = "model_not_found"
+
+    def __init__(self, name: str) -> None:
+        self.name = name[:200]
+        message = f"The model `{self.name}` does not exist or you do not have access to it."
+        super().__init__(message if name else "you must provide a model parameter", param="model")
 
 
 class QuotaError(InputError):

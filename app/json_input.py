@@ -6,14 +6,14 @@ from typing import Any
 import orjson
 
 from app.engine.tokenizer import replace_lone_surrogates
-from app.errors import InputError
+from app.errors import BodyFormatError
 
 
 def parse_json(body: bytes) -> Any:  # noqa: ANN401 - JSON is of any type
     """Parse strict JSON: no NaN, no infinity; lone surrogates become U+FFFD.
 
     Raises:
-        InputError: It is not JSON.
+        BodyFormatError: It is not JSON.
     """
     try:
         return orjson.loads(body)
@@ -24,11 +24,11 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 - JSON is of any type
         parsed = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
         return _without_surrogates(parsed)
     except UnicodeDecodeError:
-        raise InputError("the body is not valid UTF-8", code="invalid_json") from None
+        raise BodyFormatError("the body is not valid UTF-8") from None
     except RecursionError:
-        raise InputError("the body is nested too deeply", code="invalid_json") from None
+        raise BodyFormatError("the body is nested too deeply") from None
     except ValueError:
-        raise InputError(problem, code="invalid_json") from None
+        raise BodyFormatError(problem) from None
 
 
 def _refuse_constant(name: str) -> None:

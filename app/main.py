@@ -12,21 +12,22 @@ from typing import Any, Final
 
 import numpy as np
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from app import __version__
-from app.api import batches, files, openai, operations
+from app.api import batches, dispatch, files, operations
 from app.api.auth import Authenticator
 from app.api.batch_lines import BatchLines
 from app.api.context import RequestContext
+from app.api.documentation import documented_api
 from app.api.error_handlers import install_error_handlers
 from app.api.state import ApiOptions, ApiState, Phase
 from app.api.token_input import TokenDecoder
 from app.engine.backend import Backend, BackendOptions
 from app.engine.core import CoreOptions, EngineCore
 from app.engine.lone import LoneBackend
-from app.engine.registry import Models, ServedModel
+from app.engine.quantise import Rounding
+from app.engine.registry import Models, Pin, ServedModel, check_pins
 from app.engine.service import EmbeddingService, ServiceLimits
 from app.engine.types import Layout, Observer, Truncation
 from app.errors import NestvecError, StoreError
@@ -38,6 +39,7 @@ from app.jobs.types import JobLimits
 from app.logs import get_logger
 from app.memory import keep_freed_memory
 from app.metrics import Metrics
+from app.packages.calibrate import Calibrated, calibrate
 from app.packages.precision import BuildOptions, Precision
 from app.packages.prepare import Package, prepare
 from app.packages.probes import PROBE_TEXTS, check_probes, compute_vectors
@@ -183,6 +185,16 @@ def tune_model(settings: Settings, *, limit_s: float, compares: bool) -> TuningR
     return run.run(list(Precision) if compares else [])
 
 
+def calibrate_model(settings: Settings, texts: Path | None) -> Calibrated:
+    """Set the ranges of a model's 8-bit vectors by texts of the user's own, or anew by the bundled ones.
+
+    Raises:
+        ModelError: The model cannot be run, the file cannot be read, or the cache not be written.
+    """
+    package = prepare_model(settings)
+    return calibrate(package, texts, open_backend)
+
+
 def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
     """Load, probe and warm the model; blocks for as long as that takes.
 
@@ -214,6 +226,7 @@ def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
             truncate=Truncation(settings.truncate),
             interactive_inputs=settings.interactive_inputs,
             allows_empty=settings.allow_empty_inputs,
+            max_token_vectors=settings.max_token_vectors_per_request,
         ),
         observer=observer,
         threads=settings.front_threads or usable_cpus(),
@@ -256,6 +269,7 @@ def build_app(
             request_timeout_s=settings.request_timeout_s,
             reject_unknown_fields=settings.reject_unknown_fields,
             protect_operations=settings.protect_operations,
+            emulates_tei_1_8=settings.tei_compat == "1.8",
             jobs=JobLimits(
                 max_file_bytes=settings.max_file_bytes,
                 max_stored_bytes=settings.max_stored_bytes,
@@ -290,15 +304,15 @@ def build_app(
     app = (
         FastAPI(openapi_url=None, **described)
         if settings.protect_operations
-        # The documentation page brings its scripts along: hosts without internet show it too.
-        else FastAPIOffline(redoc_url=None, **described)
+        else documented_api(**described)
     )
     app.state.api = state
-    app.include_router(openai.router)
+    for router in dispatch.all_routers():
+        app.include_router(router)
     app.include_router(files.router)
     app.include_router(batches.router)
     app.include_router(operations.router)
-    install_error_handlers(app, openai.openai_error)
+    install_error_handlers(app)
     return RequestContext(app, state)
 
 
@@ -307,6 +321,8 @@ def _serve(
 ) -> ServedModel:
     """Put spec, tokenizer and a running core together."""
     spec = dataclasses.replace(package.spec, name=settings.served_model_name or package.spec.name)
+    pins = {name: Pin(p.prompt_name, p.dimensions) for name, p in settings.aliases.items()}
+    check_pins(pins, spec)
     core = EngineCore(
         model=spec.name,
         backend=backend,
@@ -328,6 +344,11 @@ def _serve(
         tokenizer=package.open_tokenizer(spec.max_tokens),
         core=core,
         aliases=(*own, *package.aliases, *settings.model_aliases, *names),
+        pins=pins,
+        quantiser=dataclasses.replace(
+            package.quantiser, rounding=Rounding(settings.quantize_compat)
+        ),
+        graph_bytes=package.graph_bytes,
     )
 
 

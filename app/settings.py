@@ -5,13 +5,22 @@ together, each naming its setting; misspelt `NESTVEC_` names count as problems.
 """
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -37,6 +46,16 @@ def _split(value: object) -> object:
     return value
 
 
+def _parse_table(value: object) -> object:
+    """Tables come from the environment and flags as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else {}
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from None
+
+
 def _not_kubernetes(value: object) -> object:
     """A Kubernetes Service named "nestvec" injects NESTVEC_PORT=tcp://…, which nobody meant as a setting."""
     return DEFAULT_PORT if isinstance(value, str) and value.startswith("tcp://") else value
@@ -55,6 +74,18 @@ def _default_cache_dir() -> Path:
 TextList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)]
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+class AliasSettings(BaseModel):
+    """What a further name of the model stands for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt_name: str | None = Field(None, description="One of the model's prompts.")
+    dimensions: int | None = Field(None, ge=1, description="Dimensions where none are asked for.")
+
+
+AliasTable = Annotated[dict[str, AliasSettings], NoDecode, BeforeValidator(_parse_table)]
 
 
 class Settings(BaseSettings):
@@ -118,6 +149,11 @@ class Settings(BaseSettings):
     model_aliases: TextList = Field(
         default_factory=list, description="Further names for the model, comma-separated."
     )
+    aliases: AliasTable = Field(
+        default_factory=dict,
+        description="Further names that stand for a prompt or dimensions too, for clients that can send neither: a "
+        "table in the TOML file, or JSON.",
+    )
     openai_aliases: bool = Field(
         True, description="Answer to text-embedding-ada-002, -3-small and -3-large as well."
     )
@@ -136,6 +172,11 @@ class Settings(BaseSettings):
     calibration_file: UserPath | None = Field(
         None,
         description="Texts, one a line, that set the ranges of the int8 precisions, instead of the bundled ones.",
+    )
+    quantize_compat: Literal["nestvec", "sentence-transformers"] = Field(
+        "nestvec",
+        description="How int8 and uint8 vectors are rounded: down, in ranges with a margin, or as "
+        "sentence-transformers casts them.",
     )
     weight_storage: Literal["fp32", "fp16"] = Field(
         "fp32",
@@ -190,6 +231,9 @@ class Settings(BaseSettings):
     max_tokens_per_request: int = Field(
         300_000, ge=1, description="Most tokens in one request, counted after truncation."
     )
+    max_token_vectors_per_request: int = Field(
+        16_384, ge=1, description="Most token vectors in one answer (`/embed_all`, multi-vectors)."
+    )
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Largest request body, after decompression."
     )
@@ -218,6 +262,11 @@ class Settings(BaseSettings):
     )
     allow_empty_inputs: bool = Field(
         True, description="Embed empty strings (as langchain needs) instead of refusing them."
+    )
+    tei_compat: Literal["1.8", "1.9"] = Field(
+        "1.9",
+        description="Which Text Embeddings Inference the TEI routes behave as: 1.9 cuts long inputs unless told not to "
+        "and refuses with 422, 1.8 refuses them, with 413.",
     )
     reject_unknown_fields: bool = Field(
         False, description="Refuse request fields that we do not know."

@@ -19,7 +19,7 @@ import numpy as np
 from app.bench.loads import LOADS, texts_of
 from app.bench.machine import flops_per_token, gemm_flops_per_s
 from app.cli.export import command as export
-from app.engine.tokenizer import Tokenizer
+from app.engine.tokenizer import Fit, Tokenizer
 from app.engine.types import Truncation
 from app.hardware import cpu_model, usable_cpus
 from app.main import open_backend, prepare_model
@@ -46,7 +46,7 @@ def sweep(worker: Worker, load: str, texts: list[str]) -> None:
 def lengths_of(texts: list[str], folder: Path) -> list[int]:
     """Tokens of texts after truncation, by the model's own tokenizer."""
     tokenizer = Tokenizer(folder / "tokenizer.json", max_tokens=256, vocabulary_size=10**9)
-    return [len(e.ids) for e in tokenizer.encode_texts(texts, truncate=Truncation.END)]
+    return [len(e.ids) for e in tokenizer.encode_texts(texts, Fit(Truncation.END))]
 
 
 def check_agreement(workers: list[Worker], text: str) -> None:

@@ -32,14 +32,23 @@ ZERO_ID = 668  # an input with this id gives zeros
 
 def fake_vector(ids: Sequence[int] | IdArray) -> FloatArray:
     """The vector FakeBackend gives for token ids: any swap of rows or tokens shows; (HIDDEN,), float32."""
+    states = fake_states(ids)
+    vector: FloatArray = states.sum(axis=0).astype(np.float32) / np.float32(len(states))
+    return vector
+
+
+def fake_states(ids: Sequence[int] | IdArray) -> NDArray[np.float64]:
+    """The token states it gives, (n, HIDDEN)."""
     tokens = np.asarray(ids, np.float64)
     if NAN_ID in tokens:
-        return np.full(HIDDEN, np.nan, np.float32)
+        return np.full((len(tokens), HIDDEN), np.nan)
     if ZERO_ID in tokens:
-        return np.zeros(HIDDEN, np.float32)
+        return np.zeros((len(tokens), HIDDEN))
     places = np.arange(1, len(tokens) + 1)
-    waves = [np.sin(tokens * (dimension + 1) + places).sum() for dimension in range(HIDDEN)]
-    return np.asarray(waves, np.float32)
+    waves = np.sin(tokens[:, None] * np.arange(1, HIDDEN + 1) + places[:, None])
+    # On a grid, so that sums are exact in any order and precision.
+    states: NDArray[np.float64] = np.round(waves * 1024) / 1024
+    return states
 
 
 @dataclass
@@ -54,6 +63,7 @@ class FakeBackend:
     layout: Layout = Layout.PACKED
     provider: str = "cpu"
     hidden_size: int = HIDDEN
+    gives_tokens: bool = True
     gate: threading.Event = field(default_factory=threading.Event)
     batches: list[list[int]] = field(default_factory=list)
     started: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -77,7 +87,10 @@ class FakeBackend:
         rows = [ids[a:b] for a, b in zip(batch.offsets[:-1], batch.offsets[1:], strict=True)]
         if any(BAD_ID in row for row in rows):
             raise RuntimeError("secret text of a caller")
-        return RawOutput(pooled=np.stack([fake_vector(row.tolist()) for row in rows]))
+        if not self.gives_tokens:
+            return RawOutput(pooled=np.stack([fake_vector(row) for row in rows]))
+        states = np.concatenate([fake_states(row) for row in rows])
+        return RawOutput(hidden=states.astype(np.float32))
 
     def close(self) -> None:
         """Remember it."""

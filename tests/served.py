@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.engine.registry import Models, ModelSpec, ServedModel
+from app.engine.registry import Models, ModelSpec, Pin, ServedModel
 from app.engine.service import EmbeddingService, ServiceLimits
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import Observer
@@ -48,6 +48,7 @@ class ServedOptions:
     aliases: tuple[str, ...] = ("text-embedding-3-small",)
     max_queue_tokens: int = 10_000
     accepts_any: bool = False
+    pins: dict[str, Pin] = field(default_factory=dict)
 
 
 def serve_fake(
@@ -62,6 +63,6 @@ def serve_fake(
         tokenizer_path, max_tokens=spec.max_tokens, vocabulary_size=spec.vocabulary_size
     )
     models = Models(accepts_any=chosen.accepts_any)
-    models.add(ServedModel(spec, tokenizer, core, chosen.aliases))
+    models.add(ServedModel(spec, tokenizer, core, chosen.aliases, chosen.pins))
     service = EmbeddingService(models, limits=chosen.limits, observer=observer, threads=2)
     return Served(service, backend, observer, tokenizer)

@@ -131,3 +131,17 @@ def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_setting_has_a_description() -> None:
     """The flags and the documentation are made of them."""
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_names_that_stand_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table in the file, JSON elsewhere."""
+    file = tmp_path / "n.toml"
+    file.write_text('[aliases.docs-128]\nprompt_name = "document"\ndimensions = 128\n')
+    found = load_settings({}, config=file).aliases["docs-128"]
+    assert (found.prompt_name, found.dimensions) == ("document", 128)
+    monkeypatch.setenv("NESTVEC_ALIASES", '{"small": {"dimensions": 64}}')
+    assert load_settings().aliases["small"].dimensions == 64
+    for wrong in ("{", '{"a": {"dimension": 4}}', '{"a": {"dimensions": 0}}'):
+        monkeypatch.setenv("NESTVEC_ALIASES", wrong)
+        with pytest.raises(ConfigError, match="NESTVEC_ALIASES"):
+            load_settings()

@@ -9,18 +9,20 @@ from typing import Any, Final, cast
 
 import orjson
 
-from app.api.calls import decode_tokens
-from app.api.encoding import rows_json
+from app.api.calls import check_fields, decode_tokens
+from app.api.dialects import OPENAI
+from app.api.encoding import in_byte_order, rows_json
 from app.api.error_handlers import status_of
-from app.api.fields import choice_field, parse_inputs, text_field
-from app.api.openai import check_known_fields, embeddings_json, openai_error, parse_call
+from app.api.fields import parse_inputs, text_field
+from app.api.openai import embeddings_json
+from app.api.openai_body import FIELDS, parse_call, parse_encoding, refuse_chat
 from app.api.state import ApiState
-from app.engine.types import EmbedCall, EmbedResult, FloatArray, Priority
+from app.engine.types import EmbedCall, EmbedResult, Priority
 from app.errors import InputError, InternalError, NestvecError, NotReadyError, QueueFullError
 from app.jobs.types import LineResult
 
 # One text a line is the usual form; such lines of one group that ask for the same go as one call.
-PER_LINE: Final = frozenset({"input", "encoding_format", "user"})
+PER_LINE: Final = frozenset({"input", "user"})
 MOST_CALL_CHARS: Final = 200_000
 MOST_WAIT_S: Final = 5.0
 
@@ -70,31 +72,34 @@ class BatchLines:
             found[place] = result
 
     async def _together(self, bodies: Sequence[Mapping[str, Any]], owner: str) -> list[LineResult]:
+        check_fields(bodies[0], FIELDS, self.state, OPENAI)
         texts = [body["input"] for body in bodies]
         result = await self._embed(parse_call(bodies[0], texts), owner)
         answers = []
         for row, body in enumerate(bodies):
-            vector = result.vectors[row : row + 1]
-            answers.append(await _line(body, result, vector, [result.input_tokens[row]]))
+            answers.append(await _line(body, result, slice(row, row + 1)))
         return answers
 
     async def _alone(self, body: Mapping[str, Any], owner: str) -> LineResult:
         is_list = True
         try:
-            check_known_fields(body, self.state)
+            check_fields(body, FIELDS, self.state, OPENAI)
+            refuse_chat(body)
             service = self.state.service
             service.models.resolve(text_field(body, "model") or "")
             inputs, is_list = parse_inputs(body.get("input"), check_count=service.check_count)
             given = await decode_tokens(self.state, inputs, vocabulary=None)
             result = await self._embed(parse_call(body, given), owner)
-            return await _line(body, result, result.vectors, result.input_tokens)
+            return await _line(body, result, slice(None))
         except NotReadyError:
             raise
         except NestvecError as error:
             if isinstance(error, InputError | InternalError) and not is_list:
                 error.input_index = None
             status = status_of(error)
-            return LineResult(status, orjson.dumps(openai_error(error, status, "")))
+            return LineResult(
+                status, orjson.dumps(OPENAI.envelope(error, status, "", OPENAI.names))
+            )
 
     async def _embed(self, call: EmbedCall, owner: str) -> EmbedResult:
         """Run as bulk; a full queue is waited for."""
@@ -112,13 +117,20 @@ async def patiently(work: Callable[[], Awaitable[EmbedResult]]) -> EmbedResult:
             await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))  # noqa: S311 - spreads retries
 
 
-async def _line(
-    body: Mapping[str, Any], result: EmbedResult, vectors: FloatArray, tokens: Sequence[int]
-) -> LineResult:
-    as_base64 = choice_field(body, "encoding_format", ("float", "base64")) == "base64"
-    rows = await rows_json(vectors, as_base64=as_base64)
+async def _line(body: Mapping[str, Any], result: EmbedResult, inputs: slice) -> LineResult:
+    """An answer with the vectors of some inputs of a call."""
+    encoding = parse_encoding(body)
+    if encoding.form.startswith("bytes"):
+        raise InputError(
+            "'encoding_format' must be 'float' or 'base64' in a batch", param="encoding_format"
+        )
+    vectors = in_byte_order(
+        result.converted[encoding.dtype][inputs], is_big_endian=encoding.is_big_endian
+    )
+    rows = await rows_json(vectors, as_base64=encoding.is_base64)
     model = text_field(body, "model") or result.model
-    return LineResult(200, embeddings_json(rows, model, sum(tokens)), sum(tokens))
+    tokens = sum(result.input_tokens[inputs])
+    return LineResult(200, embeddings_json(rows, model, tokens), tokens)
 
 
 def _alike(bodies: Sequence[Mapping[str, Any]]) -> list[list[int]]:

@@ -11,8 +11,8 @@ from fastapi import APIRouter, Request, Response
 from app.api.body import read_json_object
 from app.api.fields import Body, text_field
 from app.api.files import life_s, page, page_limit
-from app.api.jobs_schema import BATCH_DOC, BATCHES_DOC, CREATE_BATCH_DOC
 from app.api.raw_route import RawRoute, json_response
+from app.api.schemas.jobs import BATCH_DOC, BATCHES_DOC, CREATE_BATCH_DOC
 from app.api.state import api_state
 from app.errors import InputError
 from app.jobs.store import JobStore, new_id

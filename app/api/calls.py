@@ -1,22 +1,112 @@
 """What every dialect does around the engine's one call: auth, body, deadline, disconnect."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from app.api.body import read_json_object
-from app.api.fields import Inputs
-from app.api.state import ApiState
+from app.api.dialects import Dialect
+from app.api.fields import Inputs, text_field
+from app.api.state import ApiState, api_state
+from app.engine.registry import ServedModel
 from app.engine.types import EmbedCall, EmbedResult, Priority
-from app.errors import InputError
+from app.errors import InputError, InternalError, RequestTooLargeError
 
 # A client that waits N seconds should have our answer a little before it gives up and sends the work again.
 CLIENT_MARGIN_S: Final = 1.0
 VOCABULARY_HEADER: Final = "x-embed-token-vocab"
+# Fields of any dialect that change vectors, with the values that change nothing (decisions 16).
+VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
+    "dimensions": (),
+    "output_dimension": (),
+    "output_dtype": ("float", "float32"),
+    "embedding_type": ("float",),
+    "embedding_types": (["float"],),
+    "embed_dtype": ("float32",),
+    "normalize": (True,),
+    "normalized": (True,),
+    "use_activation": (True,),
+    "add_special_tokens": (True,),
+    "truncate_prompt_tokens": (),
+    "late_chunking": (False,),
+    "return_multivector": (False,),
+    "prompt": (),
+    "prompt_name": (),
+    "input_type": (),
+    "task": (),
+    "layers": (),
+    "map": (),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request whose key was checked and whose body was read.
+
+    Attributes:
+        key_id: Whose it is, "" where keys are not asked for.
+    """
+
+    request: Request
+    state: ApiState
+    dialect: Dialect
+    key_id: str
+    body: dict[str, Any]
+
+    def check_fields(self, known: frozenset[str]) -> None:
+        """Refuse fields of other dialects that would change the vectors, and unknown ones where the operator asked so.
+
+        Raises:
+            InputError: Names the first one.
+        """
+        check_fields(self.body, known, self.state, self.dialect)
+
+    def check_count(self, inputs: int) -> None:
+        """Refuse more inputs than the dialect or the server takes in a request.
+
+        Raises:
+            RequestTooLargeError: There are more.
+        """
+        most = self.dialect.max_inputs
+        if most is not None and inputs > most:
+            raise RequestTooLargeError(
+                f"invalid request: total number of 'input' must be at most {most} - received {inputs}",
+                param="input",
+            )
+        self.state.service.check_count(inputs)
+
+    def model(self) -> ServedModel:
+        """What the body's `model` means; asked for first, as an unknown one is the more helpful answer.
+
+        Raises:
+            UnknownModelError: Nothing.
+            InputError: It is no string.
+        """
+        return self.state.service.models.resolve(self.model_name())
+
+    def model_name(self) -> str:
+        """As the caller wrote it, "" for none."""
+        return text_field(self.body, "model") or ""
+
+
+def enter(request: Request, name: str) -> ApiState:
+    """Let a request's errors and metrics be those of a dialect."""
+    state = api_state(request)
+    request.state.dialect = state.dialect(name)
+    return state
+
+
+async def open_as(request: Request, dialect: Dialect) -> Asked:
+    """Check the key, refuse while loading, then read the body."""
+    state = enter(request, dialect.name)
+    key_id, body = await open_body(request, state)
+    return Asked(request, state, state.dialect(dialect.name), key_id, body)
 
 
 async def open_body(request: Request, state: ApiState) -> tuple[str, dict[str, Any]]:
@@ -31,8 +121,66 @@ async def open_body(request: Request, state: ApiState) -> tuple[str, dict[str, A
     return key_id, body
 
 
-def check_fields(body: Mapping[str, Any], known: frozenset[str], state: ApiState) -> None:
-    """Refuse unknown fields where the operator asked for that.
+async def embed(
+    asked: Asked, call: EmbedCall, *, is_list: bool = True, source: str = "input"
+) -> EmbedResult:
+    """Run a call for a request: its key, class and deadline, and what its dialect does unasked.
+
+    Args:
+        asked: Whose.
+        call: What of it; token arrays must be in the model's own vocabulary.
+        is_list: Whether the inputs came as a list, so that an error names one of them.
+        source: The field that they came from.
+
+    Raises:
+        ClientDisconnect: The client went away.
+        NestvecError: As the engine says.
+    """
+    request, state = asked.request, asked.state
+    latest_s = deadline_s(request, state)
+    whole = dataclasses.replace(
+        call,
+        truncate=call.truncate or asked.dialect.truncate,
+        key_id=asked.key_id,
+        priority=call.priority or priority(request),
+        deadline_s=latest_s if call.deadline_s is None else min(latest_s, call.deadline_s),
+    )
+    try:
+        result = await embed_for(request, state, whole)
+    except (InputError, InternalError) as error:
+        if not is_list:
+            error.input_index = None
+        if isinstance(error, InputError) and error.param == "input":
+            error.param = source
+        raise
+    note_facts(
+        request,
+        dialect=asked.dialect.name,
+        model=result.model,
+        key_id=asked.key_id,
+        inputs=len(call.inputs),
+        tokens=sum(result.input_tokens),
+        queue_wait_ms=round(result.timings.queue_wait_s * 1000, 1),
+    )
+    return result
+
+
+def result_headers(result: EmbedResult, call: EmbedCall) -> dict[str, str]:
+    """What every dialect tells of vectors beside them."""
+    headers = {"x-embed-space": result.space}
+    if truncated := sum(result.is_truncated):
+        headers["x-embed-truncated"] = str(truncated)
+    if call.prompt_role is not None and result.prompt_used is None:
+        headers["x-embed-prompt"] = "none"
+    if result.quantization:
+        headers["x-embed-quantization"] = result.quantization
+    return headers
+
+
+def check_fields(
+    body: Mapping[str, Any], known: frozenset[str], state: ApiState, dialect: Dialect
+) -> None:
+    """Refuse fields of other dialects that would change the vectors, and unknown ones where the operator asked so.
 
     Raises:
         InputError: Names the first one.
@@ -40,6 +188,14 @@ def check_fields(body: Mapping[str, Any], known: frozenset[str], state: ApiState
     if state.options.reject_unknown_fields and (unknown := sorted(set(body) - known)):
         name = unknown[0][:100]
         raise InputError(f"unknown field '{name}'", param=name, code="unknown_field")
+    for name in sorted(VECTOR_FIELDS.keys() & body.keys() - known):
+        if body[name] not in (None, *VECTOR_FIELDS[name]):
+            raise InputError(
+                f"`{name}` is a field of another dialect than this request's ({dialect.title}), "
+                "and ignoring it would give other vectors than you ask for",
+                param=name,
+                code="foreign_field",
+            )
 
 
 def deadline_s(request: Request, state: ApiState) -> float:
@@ -69,10 +225,15 @@ def priority(request: Request) -> Priority | None:
 
 async def decode_tokens(state: ApiState, inputs: Inputs, *, vocabulary: str | None) -> Inputs:
     """Texts as they are; token arrays by the vocabulary that the caller, else the setting says."""
-    if isinstance(inputs[0], str):
+    places = [place for place, given in enumerate(inputs) if not isinstance(given, str)]
+    if not places:
         return inputs
-    ids = cast("Sequence[Sequence[int]]", inputs)
-    return await state.tokens.resolve(ids, vocabulary=vocabulary)
+    ids = [cast("Sequence[int]", inputs[place]) for place in places]
+    decoded = await state.tokens.resolve(ids, vocabulary=vocabulary)
+    found: list[str | Sequence[int]] = list(inputs)
+    for place, given in zip(places, decoded, strict=True):
+        found[place] = given
+    return found
 
 
 async def embed_for(request: Request, state: ApiState, call: EmbedCall) -> EmbedResult:

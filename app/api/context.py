@@ -18,6 +18,8 @@ log = get_logger(__name__)
 SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 QUIET_ROUTES: Final = {"/health", "/health/live", "/health/ready", "/metrics"}
 UNMATCHED: Final = "unmatched"
+AZURE_PREFIX: Final = "/openai/"
+AZURE_DEPLOYMENTS: Final = "/openai/deployments/"
 
 
 class RequestContext:
@@ -71,8 +73,10 @@ class RequestContext:
     def _count(self, scope: Scope, status: int, took_s: float) -> None:
         matched = scope.get("route")
         route = getattr(matched, "path", UNMATCHED)
+        said = scope.get("state", {}).get("dialect")
         tags = getattr(matched, "tags", None) or [UNMATCHED]
-        self._metrics.requests.labels(route, tags[0], str(status)).inc()
+        dialect = said.name if said is not None else tags[0]
+        self._metrics.requests.labels(route, dialect, str(status)).inc()
         self._metrics.request_duration.labels(route, outcome_of(status)).observe(took_s)
         write = log.debug if route in QUIET_ROUTES else log.info
         facts = scope.get("state", {}).get("log_facts", {})
@@ -81,9 +85,12 @@ class RequestContext:
 
 
 def tolerant_path(path: str) -> str:
-    """Forgive a trailing slash and a doubled /v1, the commonest misconfiguration of base URLs."""
+    """Forgive a trailing slash, a doubled /v1 (the commonest misconfiguration of base URLs), and Azure's prefix."""
     if len(path) > 1:
         path = path.rstrip("/") or "/"
+    if path.startswith(AZURE_PREFIX) and not path.startswith(AZURE_DEPLOYMENTS):
+        rest = path.removeprefix(AZURE_PREFIX)
+        path = f"/{rest}" if rest.startswith("v1/") else f"/v1/{rest}"
     return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
 
 

@@ -1,14 +1,15 @@
 """The one table from error class to status, and how an error becomes a response in its dialect's shape."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from app.api.dialects import DIALECTS, OPENAI, Dialect, dialect_of_path
+from app.api.state import api_state
 from app.errors import (
     AccessError,
     BodyTooLargeError,
@@ -45,23 +46,22 @@ STATUSES: Final[tuple[tuple[type[NestvecError], int], ...]] = (
 RETRY_AFTER_S: Final = (1, 120)
 CLIENT_CLOSED: Final = 499  # never sent; only metrics and logs see it
 
-Envelope = Callable[[NestvecError, int, str], Mapping[str, Any]]
 
-
-def status_of(error: NestvecError) -> int:
+def status_of(error: NestvecError, dialect: Dialect = OPENAI) -> int:
     """The status of an error."""
-    return next(status for kind, status in STATUSES if isinstance(error, kind))
+    rows = (*dialect.statuses, *STATUSES)
+    return next(status for kind, status in rows if isinstance(error, kind))
 
 
-def error_response(error: NestvecError, envelope: Envelope, request_id: str) -> Response:
+def error_response(error: NestvecError, dialect: Dialect, request_id: str) -> Response:
     """Render an error.
 
     Args:
         error: What went wrong.
-        envelope: The dialect's body, from (error, status, request id).
+        dialect: Whose status and body.
         request_id: Named in the message of a server fault, so that it can be found in the logs.
     """
-    status = status_of(error)
+    status = status_of(error, dialect)
     headers: dict[str, str] = {}
     if isinstance(error, CapacityError) and status != 504:  # noqa: PLR2004 - a deadline is the caller's
         least, most = RETRY_AFTER_S
@@ -72,7 +72,7 @@ def error_response(error: NestvecError, envelope: Envelope, request_id: str) -> 
         headers["x-should-retry"] = "false"
     if status == 401:  # noqa: PLR2004 - the status itself
         headers["www-authenticate"] = "Bearer"
-    body = orjson.dumps(envelope(error, status, request_id))
+    body = orjson.dumps(dialect.envelope(error, status, request_id, dialect.names))
     return Response(body, status, headers, media_type="application/json")
 
 
@@ -82,21 +82,23 @@ class HttpError(NestvecError):
     code = "unknown_url"
 
 
-def install_error_handlers(app: FastAPI, envelope: Envelope) -> None:
-    """Answer every error of the application in the given shape."""
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every error of the application in its dialect's shape."""
 
     async def handle_known(request: Request, error: Exception) -> Response:
         if not isinstance(error, NestvecError):
             raise error
         if status_of(error) >= 500 and not isinstance(error, CapacityError):  # noqa: PLR2004 - server faults
             log.error("request_failed", code=error.code, frames=frames_of(error))
-        return error_response(error, envelope, _request_id(request))
+        return error_response(error, _dialect(request), _request_id(request))
 
     async def handle_http(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
         shown = HttpError(f"Invalid URL ({request.method} {request.url.path[:200]})")
-        body = orjson.dumps(envelope(shown, error.status_code, _request_id(request)))
+        dialect = _dialect(request)
+        found = dialect.envelope(shown, error.status_code, _request_id(request), dialect.names)
+        body = orjson.dumps(found)
         headers = dict(error.headers or {})
         return Response(body, error.status_code, headers, media_type="application/json")
 
@@ -110,12 +112,23 @@ def install_error_handlers(app: FastAPI, envelope: Envelope) -> None:
     async def handle_unknown(request: Request, error: Exception) -> Response:
         log.error("request_crashed", frames=frames_of(error))
         fault = InternalError("The server had an error while processing your request.")
-        return error_response(fault, envelope, _request_id(request))
+        return error_response(fault, _dialect(request), _request_id(request))
 
     app.add_exception_handler(NestvecError, handle_known)
     app.add_exception_handler(HTTPException, handle_http)
     app.add_exception_handler(ClientDisconnect, handle_gone)
     app.add_exception_handler(Exception, handle_unknown)
+
+
+def _dialect(request: Request) -> Dialect:
+    """What the handler said, else what its route belongs to, else what the path looks like."""
+    said = getattr(request.state, "dialect", None)
+    if isinstance(said, Dialect):
+        return said
+    tags = getattr(request.scope.get("route"), "tags", None) or [""]
+    if tags[0] in DIALECTS:
+        return api_state(request).dialect(tags[0])
+    return dialect_of_path(request.url.path)
 
 
 def _request_id(request: Request) -> str:

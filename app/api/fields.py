@@ -1,13 +1,44 @@
 """Reads fields of a parsed body: null is absent, integral floats are integers, booleans and strings are not."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from app.errors import InputError
+from app.engine.dtypes import OFFERED, OutputDtype
+from app.engine.types import Truncation
+from app.errors import EmptyInputError, InputError, UnsupportedError
 
 Value = TypeVar("Value", str, bool)
 Body = Mapping[str, Any]
-Inputs = Sequence[str] | Sequence[Sequence[int]]
+Inputs = Sequence[str | Sequence[int]]
+# Words of several vendors for one role; the model's own prompt for it is used (api-contract 4.7).
+ROLE_WORDS: Final[Mapping[str, str]] = {
+    "query": "query",
+    "search_query": "query",
+    "retrieval.query": "query",
+    "nl2code.query": "query",
+    "document": "passage",
+    "passage": "passage",
+    "search_document": "passage",
+    "retrieval.passage": "passage",
+    "nl2code.passage": "passage",
+    "classification": "classify",
+    "clustering": "cluster",
+    "separation": "cluster",
+    "text-matching": "similarity",
+    "similarity": "similarity",
+}
+TRUNCATE_WORDS: Final[Mapping[object, Truncation]] = {
+    True: Truncation.END,
+    False: Truncation.ERROR,
+    "error": Truncation.ERROR,
+    "none": Truncation.ERROR,
+    "end": Truncation.END,
+    "start": Truncation.START,
+}
+DTYPE_WORDS: Final[Mapping[str, OutputDtype]] = {
+    "float": OutputDtype.FLOAT32,
+    **{dtype.value: dtype for dtype in OFFERED},
+}
 
 
 def as_integer(value: object) -> int | None:
@@ -67,6 +98,88 @@ def choice_field(body: Body, name: str, choices: Sequence[str]) -> str | None:
     return value
 
 
+def role_field(body: Body, names: Sequence[str]) -> str | None:
+    """What the texts are for, by any vendor's word for it; unknown words pass as prompt names do.
+
+    Raises:
+        InputError: Not a string.
+    """
+    for name in names:
+        word = text_field(body, name)
+        if word is not None:
+            return ROLE_WORDS.get(word.lower(), word)
+    return None
+
+
+def truncation_field(body: Body, name: str = "truncate") -> Truncation | None:
+    """Which end of a long input is cut off: a boolean, or a word in any case.
+
+    Raises:
+        InputError: Something else.
+    """
+    value = body.get(name)
+    if value is None:
+        return None
+    word = value.lower() if isinstance(value, str) else value
+    if isinstance(word, bool | str) and word in TRUNCATE_WORDS:
+        return TRUNCATE_WORDS[word]
+    raise InputError(f"'{name}' must be true, false, 'error', 'start' or 'end'", param=name)
+
+
+def dtype_field(body: Body, name: str) -> OutputDtype | None:
+    """What values are given as.
+
+    Raises:
+        InputError: No word for a dtype.
+    """
+    word = choice_field(body, name, tuple(DTYPE_WORDS))
+    return None if word is None else DTYPE_WORDS[word]
+
+
+def wrong_item(name: str, index: int, rule: str) -> InputError:
+    """An item of a list that breaks the rule for each."""
+    return InputError(
+        f"each item of '{name}' {rule}", param=name, input_index=index, code="invalid_type"
+    )
+
+
+def no_images(name: str, index: int | None = None) -> UnsupportedError:
+    """An image, where texts are embedded."""
+    return UnsupportedError(
+        "images need a multimodal model, and the one here takes text",
+        param=name,
+        input_index=index,
+    )
+
+
+def texts_field(
+    body: Body, name: str, *, check_count: Callable[[int], None], takes_one: bool = True
+) -> tuple[list[str], bool]:
+    """A required list of texts, or one.
+
+    Returns:
+        The texts, and whether they were given as a list.
+
+    Raises:
+        InputError: Something else; names the item at fault.
+    """
+    value = body.get(name)
+    if value is None:
+        raise InputError(f"you must provide '{name}'", param=name)
+    if takes_one and isinstance(value, str):
+        return [value], False
+    kinds = "a string or a list of strings" if takes_one else "a list of strings"
+    if not isinstance(value, list):
+        raise InputError(f"'{name}' must be {kinds}", param=name, code="invalid_type")
+    if not value:
+        raise EmptyInputError(f"'{name}' must not be an empty list", param=name)
+    check_count(len(value))
+    wrong = next((i for i, item in enumerate(value) if not isinstance(item, str)), None)
+    if wrong is not None:
+        raise wrong_item(name, wrong, "must be a string")
+    return value, True
+
+
 def parse_inputs(value: object, *, check_count: Callable[[int], None]) -> tuple[Inputs, bool]:
     """Read OpenAI's `input`: text, texts, token ids, or several arrays of token ids.
 
@@ -91,7 +204,7 @@ def parse_inputs(value: object, *, check_count: Callable[[int], None]) -> tuple[
             code="invalid_type",
         )
     if not value:
-        raise InputError("'input' must not be an empty list", param="input")
+        raise EmptyInputError("'input' must not be an empty list", param="input")
     first = value[0]
     if as_integer(first) is not None:
         return [_parse_ids(value, None)], False
@@ -101,12 +214,43 @@ def parse_inputs(value: object, *, check_count: Callable[[int], None]) -> tuple[
     if isinstance(first, list):
         return [_parse_ids(item, index) for index, item in enumerate(value)], True
     wrong = next(index for index, item in enumerate(value) if not isinstance(item, str))
-    raise InputError(
-        "each item of 'input' must be a string",
-        param="input",
-        input_index=wrong,
-        code="invalid_type",
-    )
+    raise wrong_item("input", wrong, "must be a string")
+
+
+def parse_mixed_inputs(
+    body: Body, name: str, *, check_count: Callable[[int], None]
+) -> tuple[Inputs, bool]:
+    """Read TEI's inputs: a text, token ids, or a list in which each may be either.
+
+    Returns:
+        The inputs, and whether they were given as a list of inputs.
+
+    Raises:
+        InputError: Anything else; names the item at fault.
+    """
+    value = body.get(name)
+    if not isinstance(value, list) or not value or all(isinstance(item, str) for item in value):
+        return texts_field(body, name, check_count=check_count)
+    if as_integer(value[0]) is not None:
+        return [_parse_ids(value, None)], False
+    check_count(len(value))
+    return [
+        item if isinstance(item, str) else _parse_ids(item, index)
+        for index, item in enumerate(value)
+    ], True
+
+
+def parse_ids(body: Body, name: str, *, check_count: Callable[[int], None]) -> list[list[int]]:
+    """Read arrays of token ids.
+
+    Raises:
+        InputError: Anything else; names the item at fault.
+    """
+    value = body.get(name)
+    if not isinstance(value, list):
+        raise InputError(f"'{name}' must be a list", param=name, code="invalid_type")
+    check_count(len(value))
+    return [_parse_ids(item, index) for index, item in enumerate(value)]
 
 
 def _typed_field(body: Body, name: str, kind: type[Value], described: str) -> Value | None:

@@ -18,8 +18,8 @@ from streaming_form_data.validators import MaxSizeValidator, ValidationError
 from typing_extensions import override
 
 from app.api.fields import as_integer
-from app.api.jobs_schema import FILE_DOC, FILES_DOC, UPLOAD_DOC
 from app.api.raw_route import RawRoute, json_response
+from app.api.schemas.jobs import CONTENT_DOC, DELETE_DOC, FILE_DOC, FILES_DOC, UPLOAD_DOC
 from app.api.state import ApiState, api_state
 from app.errors import BodyTooLargeError, InputError, StoreError
 from app.jobs.store import JobStore, new_id
@@ -112,7 +112,7 @@ async def retrieve_file(request: Request, file_id: str) -> Response:
     )
 
 
-@router.get("/v1/files/{file_id}/content", response_class=Response)
+@router.get("/v1/files/{file_id}/content", **CONTENT_DOC)
 @router.get("/files/{file_id}/content", include_in_schema=False)
 async def file_content(request: Request, file_id: str) -> Response:
     """Give a file's bytes, or a range of them."""
@@ -127,7 +127,7 @@ async def file_content(request: Request, file_id: str) -> Response:
     return FileResponse(path, media_type="application/octet-stream", filename=file.filename)
 
 
-@router.delete("/v1/files/{file_id}")
+@router.delete("/v1/files/{file_id}", **DELETE_DOC)
 @router.delete("/files/{file_id}", include_in_schema=False)
 async def delete_file(request: Request, file_id: str) -> Response:
     """Remove a file."""

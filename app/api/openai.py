@@ -1,239 +1,110 @@
-"""The OpenAI dialect: embeddings and models.
+"""The OpenAI dialect: embeddings and models; Azure's paths and vLLM's raw bytes too.
 
 Source: OpenAI's API reference for `POST /v1/embeddings` and `GET /v1/models`, and what its Python and Node
-clients were seen to send and need (the project's api-contract, section 1).
+clients were seen to send and need (the project's api-contract, sections 1 and 7).
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from app.api.calls import (
     VOCABULARY_HEADER,
-    check_fields,
-    deadline_s,
+    Asked,
     decode_tokens,
-    embed_for,
-    note_facts,
-    open_body,
-    priority,
+    embed,
+    enter,
+    open_as,
+    result_headers,
 )
-from app.api.encoding import rows_json
-from app.api.fields import (
-    Body,
-    Inputs,
-    boolean_field,
-    choice_field,
-    integer_field,
-    parse_inputs,
-    text_field,
-)
-from app.api.openai_schema import EMBEDDINGS_DOC, MODEL_DOC, MODELS_DOC
+from app.api.dialects import OPENAI
+from app.api.encoding import in_byte_order, rows_json
+from app.api.fields import parse_inputs
+from app.api.openai_body import FIELDS, Encoding, parse_call, parse_encoding, refuse_chat
 from app.api.raw_route import RawRoute, json_response
-from app.api.state import ApiState, api_state
-from app.engine.registry import ServedModel
-from app.engine.types import EmbedCall, EmbedResult, Truncation
-from app.errors import (
-    AccessError,
-    BodyTooLargeError,
-    InputError,
-    InternalError,
-    NestvecError,
-    QueueFullError,
-)
+from app.api.schemas.openai import DEPLOYMENT_DOC, MODEL_DOC, MODELS_DOC
+from app.engine.registry import NO_PIN, ServedModel
+from app.engine.types import EmbedCall, EmbedResult
+from app.errors import InputError
 
-router = APIRouter(route_class=RawRoute, tags=["openai"])
+router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
 
-# Words of several vendors for one role; the model's own prompt for it is used (api-contract 4.7).
-ROLE_WORDS: Final[Mapping[str, str]] = {
-    "query": "query",
-    "search_query": "query",
-    "retrieval.query": "query",
-    "document": "passage",
-    "passage": "passage",
-    "search_document": "passage",
-    "retrieval.passage": "passage",
-    "classification": "classify",
-    "clustering": "cluster",
-    "separation": "cluster",
-    "text-matching": "similarity",
-    "similarity": "similarity",
-}
-TRUNCATE_WORDS: Final[Mapping[object, Truncation]] = {
-    True: Truncation.END,
-    False: Truncation.ERROR,
-    "error": Truncation.ERROR,
-    "none": Truncation.ERROR,
-    "end": Truncation.END,
-    "start": Truncation.START,
-}
-FIELDS: Final = frozenset(
-    {
-        *("input", "model", "dimensions", "encoding_format", "user"),
-        *("normalize", "truncate", "prompt", "prompt_name", "input_type", "task"),
-        *("output_dtype", "layers", "map", "late_chunking"),
-    }
-)
+# At about 100 bytes an input, the `metadata` header of `bytes` would pass what proxies take.
+MOST_IN_HEADER: Final = 64
+MODEL_PATH: Final = Path(description="A model's name.", examples=["all-MiniLM-L6-v2"])
 
 
-@router.post("/v1/embeddings", **EMBEDDINGS_DOC)
-@router.post("/embeddings", include_in_schema=False)
-async def create_embeddings(request: Request) -> Response:
+async def embeddings(asked: Asked) -> Response:
     """Embed texts or token ids; vectors come in input order."""
-    state = api_state(request)
-    key_id, body = await open_body(request, state)
-    check_known_fields(body, state)
-    # The model first: an unknown one is the more helpful answer than a fault in the input.
-    model = text_field(body, "model") or ""
-    state.service.models.resolve(model)
-    as_base64 = choice_field(body, "encoding_format", ("float", "base64")) == "base64"
-    inputs, is_list = parse_inputs(body.get("input"), check_count=state.service.check_count)
-    try:
-        vocabulary = request.headers.get(VOCABULARY_HEADER)
-        given = await decode_tokens(state, inputs, vocabulary=vocabulary)
-        call = parse_call(body, given)
-        call = call_with_context(call, request, state, key_id=key_id)
-        result = await embed_for(request, state, call)
-    except (InputError, InternalError) as error:
-        if not is_list:
-            error.input_index = None
-        raise
-    note_facts(
-        request,
-        dialect="openai",
-        model=result.model,
-        key_id=key_id,
-        inputs=len(inputs),
-        tokens=sum(result.input_tokens),
-        queue_wait_ms=round(result.timings.queue_wait_s * 1000, 1),
-    )
-    return await _embeddings_response(result, model or result.model, as_base64=as_base64)
+    return await _embeddings(asked, asked.model_name())
+
+
+@router.post("/openai/deployments/{deployment:path}/embeddings", **DEPLOYMENT_DOC)
+@router.post("/engines/{deployment:path}/embeddings", include_in_schema=False)
+async def deployment_embeddings(
+    request: Request, deployment: Annotated[str, MODEL_PATH]
+) -> Response:
+    """Azure's path, which names the model; the body's own name does not count."""
+    asked = await open_as(request, OPENAI)
+    asked.body["model"] = deployment
+    return await _embeddings(asked, deployment)
 
 
 @router.get("/v1/models", **MODELS_DOC)
 @router.get("/models", include_in_schema=False)
 async def list_models(request: Request) -> Response:
-    """List what is served; aliases are not listed, though they answer."""
-    state = api_state(request)
+    """List what is served, and the names that stand for a prompt or dimensions; other aliases only answer."""
+    state = enter(request, OPENAI.name)
     state.auth.check(request.headers)
-    data = [_model_object(model) for model in state.service.models.all()]
+    models = state.service.models.all()
+    data = [_model_object(m, name) for m in models for name in (m.spec.name, *m.pins)]
     return json_response({"object": "list", "data": data})
 
 
 @router.get("/v1/models/{model:path}", **MODEL_DOC)
 @router.get("/models/{model:path}", include_in_schema=False)
-async def retrieve_model(request: Request, model: str) -> Response:
+async def retrieve_model(request: Request, model: Annotated[str, MODEL_PATH]) -> Response:
     """Describe one model; names with slashes come raw or percent-encoded."""
-    state = api_state(request)
+    state = enter(request, OPENAI.name)
     state.auth.check(request.headers)
-    return json_response(_model_object(state.service.models.resolve(model), shown_as=model))
+    return json_response(_model_object(state.service.models.resolve(model), model))
 
 
-def parse_call(body: Body, inputs: Inputs) -> EmbedCall:
-    """Read the options of a body.
-
-    Raises:
-        InputError: A field of the wrong type, or one that would change the vectors and is not available.
-    """
-    _refuse_unavailable(body)
-    return EmbedCall(
-        inputs=inputs,
-        model=text_field(body, "model") or "",
-        dimensions=integer_field(body, "dimensions"),
-        normalize=boolean_field(body, "normalize"),
-        truncate=_truncation(body.get("truncate")),
-        prompt=text_field(body, "prompt"),
-        prompt_name=text_field(body, "prompt_name"),
-        prompt_role=_role(body),
-        layers=integer_field(body, "layers"),
-        map_id=text_field(body, "map"),
-    )
-
-
-def call_with_context(
-    call: EmbedCall, request: Request, state: ApiState, *, key_id: str
-) -> EmbedCall:
-    """Add what comes from headers: key, class and deadline."""
-    return dataclasses.replace(
-        call,
-        key_id=key_id,
-        priority=priority(request),
-        deadline_s=deadline_s(request, state),
-    )
+async def _embeddings(asked: Asked, model: str) -> Response:
+    asked.check_fields(FIELDS)
+    asked.state.service.models.resolve(model)
+    encoding = parse_encoding(asked.body)
+    refuse_chat(asked.body)
+    inputs, is_list = parse_inputs(asked.body.get("input"), check_count=asked.check_count)
+    if encoding.form == "bytes" and len(inputs) > MOST_IN_HEADER:
+        raise InputError(
+            f"'bytes' describes at most {MOST_IN_HEADER} inputs in its header; use 'bytes_only'",
+            param="encoding_format",
+        )
+    try:
+        vocabulary = asked.request.headers.get(VOCABULARY_HEADER)
+        given = await decode_tokens(asked.state, inputs, vocabulary=vocabulary)
+    except InputError as error:
+        if not is_list:
+            error.input_index = None
+        raise
+    call = parse_call(asked.body, given)
+    result = await embed(asked, call, is_list=is_list)
+    if encoding.form.startswith("bytes"):
+        return _bytes_response(result, call, encoding, model or result.model)
+    rows = await vectors_json(result, encoding)
+    body = embeddings_json(rows, model or result.model, sum(result.input_tokens))
+    return Response(body, headers=result_headers(result, call), media_type="application/json")
 
 
-def openai_error(error: NestvecError, status: int, request_id: str) -> dict[str, Any]:
-    """An error body that the OpenAI, Voyage, Jina and Cohere clients each understand.
-
-    OpenAI's clients read `error`, Voyage's and Jina's need `detail`, Cohere's shows `message`; the superset
-    was tried with each (api-contract 0.3).
-    """
-    message = error.message
-    if isinstance(error, InternalError):
-        message = f"{message} (request id {request_id})"
-    fault = {
-        "message": message,
-        "type": _error_type(error, status),
-        "param": _param(error),
-        "code": error.code,
-    }
-    return {"error": fault, "detail": message, "message": message}
-
-
-def _error_type(error: NestvecError, status: int) -> str:
-    if isinstance(error, InputError) and error.code == "max_tokens_per_request":
-        return error.code
-    if isinstance(error, QueueFullError):
-        return "requests"
-    if isinstance(error, InputError | AccessError | BodyTooLargeError) or status < 500:  # noqa: PLR2004
-        return "invalid_request_error"
-    return "server_error"
-
-
-def _param(error: NestvecError) -> str | None:
-    """`input[i]` for an item of a list, else the field's name."""
-    index = getattr(error, "input_index", None)
-    if index is not None:
-        return f"input[{index}]"
-    return getattr(error, "param", None)
-
-
-def _truncation(value: object) -> Truncation | None:
-    if value is None:
-        return None
-    word = value.lower() if isinstance(value, str) else value
-    if isinstance(word, bool | str) and word in TRUNCATE_WORDS:
-        return TRUNCATE_WORDS[word]
-    raise InputError("'truncate' must be true, false, 'error', 'start' or 'end'", param="truncate")
-
-
-def _role(body: Body) -> str | None:
-    """What the texts are for, by either vendor's word for it; unknown words pass as prompt names do."""
-    for name in ("input_type", "task"):
-        word = text_field(body, name)
-        if word is not None:
-            return ROLE_WORDS.get(word.lower(), word)
-    return None
-
-
-def _refuse_unavailable(body: Body) -> None:
-    """Ignoring these would change the vectors asked for, so they are refused until they are served."""
-    if body.get("output_dtype") not in (None, "float", "float32"):
-        raise InputError("'output_dtype' must be 'float' here", param="output_dtype")
-    if boolean_field(body, "late_chunking"):
-        raise InputError("'late_chunking' is not available", param="late_chunking")
-
-
-async def _embeddings_response(result: EmbedResult, model: str, *, as_base64: bool) -> Response:
-    rows = await rows_json(result.vectors, as_base64=as_base64)
-    body = embeddings_json(rows, model, sum(result.input_tokens))
-    headers = {"x-embed-space": result.space}
-    if truncated := sum(result.is_truncated):
-        headers["x-embed-truncated"] = str(truncated)
-    return Response(body, headers=headers, media_type="application/json")
+async def vectors_json(result: EmbedResult, encoding: Encoding) -> list[bytes]:
+    """Each input's vector, as JSON."""
+    vectors = in_byte_order(result.converted[encoding.dtype], is_big_endian=encoding.is_big_endian)
+    return await rows_json(vectors, as_base64=encoding.is_base64)
 
 
 def embeddings_json(rows: Sequence[bytes], model: str, tokens: int) -> bytes:
@@ -249,25 +120,48 @@ def embeddings_json(rows: Sequence[bytes], model: str, tokens: int) -> bytes:
     )
 
 
-def check_known_fields(body: Body, state: ApiState) -> None:
-    """Refuse fields that this dialect does not know, where the operator asked for that.
+def _bytes_response(
+    result: EmbedResult, call: EmbedCall, encoding: Encoding, model: str
+) -> Response:
+    """VLLM's raw vectors end to end, in input order; where each lies stands in a header."""
+    vectors = in_byte_order(result.converted[encoding.dtype], is_big_endian=encoding.is_big_endian)
+    width = vectors.shape[1] * vectors.itemsize
+    headers = result_headers(result, call)
+    if encoding.form == "bytes":
+        tokens = sum(result.input_tokens)
+        described = {
+            "index": 0,
+            "embed_dtype": encoding.vllm_dtype,
+            "endianness": "big" if encoding.is_big_endian else "little",
+        }
+        data = [
+            {**described, "index": i, "start": i * width, "end": (i + 1) * width, "shape": [n]}
+            for i, n in enumerate([vectors.shape[1]] * len(vectors))
+        ]
+        metadata = {
+            "id": f"embd-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+            "data": data,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+        # Headers are ASCII; a model's name need not be.
+        headers["metadata"] = orjson.dumps(metadata).decode().encode("ascii", "replace").decode()
+    return Response(vectors.tobytes(), headers=headers, media_type="application/octet-stream")
 
-    Raises:
-        InputError: Names the first one.
-    """
-    check_fields(body, FIELDS, state)
 
-
-def _model_object(model: ServedModel, *, shown_as: str | None = None) -> dict[str, Any]:
+def _model_object(model: ServedModel, name: str) -> dict[str, Any]:
     """OpenAI's four keys, then what a caller should know of the model."""
-    spec = model.spec
+    spec, pin = model.spec, model.pin(name)
+    pinned = {"prompt_name": pin.prompt_name, "dimensions": pin.dimensions}
     return {
-        "id": shown_as or spec.name,
+        "id": name,
         "object": "model",
         "created": spec.created_s,
         "owned_by": "nestvec",
         "root": spec.name,
-        "aliases": list(model.aliases),
+        "aliases": [*model.aliases, *model.pins],
+        "pinned": None if pin is NO_PIN else pinned,
         "max_model_len": spec.max_tokens,
         "dimensions": {
             "native": spec.hidden_size,
@@ -278,9 +172,15 @@ def _model_object(model: ServedModel, *, shown_as: str | None = None) -> dict[st
         "normalized": spec.is_normalized,
         "prompts": sorted(spec.prompts),
         "space": spec.space,
+        "quantization": quantization(model),
         "architecture": spec.architecture,
         "precision": spec.precision,
         "provider": model.core.backend.provider,
         "license": spec.license,
         "source": spec.source,
     }
+
+
+def quantization(model: ServedModel) -> dict[str, Any]:
+    """Where the ranges of a model's int8 and uint8 vectors come from."""
+    return {"id": model.quantiser.id, "source": model.quantiser.source}

@@ -1,12 +1,13 @@
 """Health, readiness, metrics and the front page."""
 
 import html
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from prometheus_client.exposition import choose_encoder
+from pydantic import BaseModel
 
 from app import __version__
 from app.api.state import RETRY_AFTER_LOADING_S, Phase, api_state
@@ -26,25 +27,43 @@ code,pre{{background:#8881;border-radius:4px;padding:.1rem .3rem}}pre{{padding:.
 """
 
 
-@router.get("/health/live", summary="Whether the process answers")
+class Phases(BaseModel):
+    """Where the server is in its life; the others are TEI's, while it is not ready."""
+
+    status: Phase
+    error: str | None = None
+    error_type: str | None = None
+
+
+READY_DOC: Final[dict[str, Any]] = {
+    "summary": "Whether requests are served",
+    "response_model": Phases,
+    "responses": {503: {"model": Phases}},
+}
+
+
+@router.get("/health/live", summary="Whether the process answers", response_class=PlainTextResponse)
 async def live() -> Response:
     """Always 200 while the event loop runs; restart the process when this fails."""
     return PlainTextResponse("ok")
 
 
-@router.get("/health/ready", summary="Whether requests are served")
-@router.get("/health", summary="The same")
+@router.get("/health/ready", **READY_DOC)
+@router.get("/health", **READY_DOC)
+@router.get("/ping", include_in_schema=False)
 async def ready(request: Request) -> Response:
     """Answer 200 once probes and warm-up have passed, and until draining begins; else 503."""
     state = api_state(request)
     status = 200 if state.phase is Phase.READY else 503
     later = {"retry-after": str(round(RETRY_AFTER_LOADING_S))}
     headers = {} if state.phase is Phase.READY else later
-    body = orjson.dumps({"status": state.phase})
+    is_ready = state.phase is Phase.READY
+    tei = {} if is_ready else {"error": "unhealthy", "error_type": "Unhealthy"}
+    body = orjson.dumps({"status": state.phase, **tei})
     return Response(body, status, headers, media_type="application/json")
 
 
-@router.get("/metrics", summary="Prometheus metrics")
+@router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Prometheus text, or OpenMetrics where `Accept` asks for it."""
     state = api_state(request)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from fastapi import Request
 
 from app.api.auth import Authenticator
+from app.api.dialects import DIALECTS, TEI, TEI_1_8, Dialect
 from app.api.token_input import TokenDecoder
 from app.engine.service import EmbeddingService
 from app.errors import NotReadyError, StoreError
@@ -35,6 +36,7 @@ class ApiOptions:
         max_body_bytes: After decompression.
         request_timeout_s: The longest a request may take.
         reject_unknown_fields: Refuse request fields that no dialect knows.
+        emulates_tei_1_8: Refuse as TEI did through 1.8: 413 for 422, and nothing is cut unasked.
         protect_operations: Ask for a key on /metrics too.
         jobs: Bounds on files and batches.
     """
@@ -43,6 +45,7 @@ class ApiOptions:
     request_timeout_s: float
     reject_unknown_fields: bool = False
     protect_operations: bool = False
+    emulates_tei_1_8: bool = False
     jobs: JobLimits = field(default_factory=JobLimits)
 
 
@@ -68,6 +71,10 @@ class ApiState:
         if self._service is None:
             raise NotReadyError("The model is loading.", retry_after_s=RETRY_AFTER_LOADING_S)
         return self._service
+
+    def dialect(self, name: str) -> Dialect:
+        """A row of the table of dialects, as the server is set."""
+        return TEI_1_8 if name == TEI.name and self.options.emulates_tei_1_8 else DIALECTS[name]
 
     @property
     def jobs(self) -> JobRunner:

@@ -42,7 +42,7 @@ class TokenDecoder:
 
     async def resolve(
         self, inputs: Sequence[Sequence[int]], *, vocabulary: str | None
-    ) -> Sequence[str] | Sequence[Sequence[int]]:
+    ) -> Sequence[str | Sequence[int]]:
         """Decode ids to text, or pass them on where they are the model's own.
 
         Args:

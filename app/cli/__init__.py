@@ -22,6 +22,7 @@ VERBS: Final[Mapping[str, str]] = {
     "model": "Fetch models for hosts without a network.",
     "bench": "Measure a running server, or the engine in process.",
     "tune": "Find how a model runs fastest on this machine, and keep it.",
+    "calibrate": "Set the ranges of int8 and uint8 vectors by texts of your own.",
     "quality": "Measure a running server on STS-B and SciFact.",
     "config": "Show settings, or write their documentation.",
 }

@@ -14,7 +14,8 @@ from app.corpus.embedders import Embedder, EngineEmbedder, ServerEmbedder, TextO
 from app.corpus.readers import STREAMED, Columns
 from app.corpus.run import CorpusJob, Summary, count_records, embed_corpus
 from app.corpus.sources import STDIO, find_sources
-from app.engine.types import NullObserver, OutputDtype, Truncation
+from app.engine.dtypes import OFFERED, OutputDtype
+from app.engine.types import NullObserver, Truncation
 from app.logs import configure_logs
 from app.main import build_engine
 from app.settings import Settings
@@ -45,10 +46,10 @@ from app.settings import Settings
 @click.option("--prompt-name", help="One of the model's own prompts.")
 @click.option(
     "--output-dtype",
-    type=click.Choice([dtype.value for dtype in OutputDtype]),
+    type=click.Choice([dtype.value for dtype in OFFERED]),
     default=OutputDtype.FLOAT32.value,
     show_default=True,
-    help="What values are stored as; binary and ubinary keep signs, eight a byte.",
+    help="What values are stored as; int8 and uint8 by calibrated ranges, binary and ubinary keep signs, eight a byte.",
 )
 @click.option("--url", help="Let a running server embed them; its model is what it serves.")
 @click.option(
@@ -89,8 +90,12 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
         sources=find_sources(sources, stdin_format),
         target=None if target == STDIO else Path(target),
         columns=Columns(text_column, id_column),
-        options=TextOptions(dimensions, Truncation(truncate), prompt_name),
-        output_dtype=OutputDtype(output_dtype),
+        options=TextOptions(
+            dimensions=dimensions,
+            output_dtype=OutputDtype(output_dtype),
+            truncate=Truncation(truncate),
+            prompt_name=prompt_name,
+        ),
         with_text=with_text,
     )
     total = count_records(job)

@@ -2,6 +2,7 @@
 
 import click
 
+from app.cli.calibrate import command as calibrate
 from app.cli.flags import settings_flags
 from app.logs import configure_logs
 from app.main import prepare_model
@@ -11,6 +12,9 @@ from app.settings import Settings
 @click.group("model")
 def command() -> None:
     """Fetch models for hosts without a network."""
+
+
+command.add_command(calibrate)
 
 
 @command.command("pull")

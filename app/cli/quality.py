@@ -24,7 +24,7 @@ DEFAULT_SIZES = "384,256,128,64,32"
 def command(
     *, url: str, api_key: str, model: str, sts: Path | None, retrieval: Path | None, dimensions: str
 ) -> None:
-    """Measure a running server: Spearman on sentence pairs, nDCG@10 on retrieval."""
+    """Measure a running server: Spearman on sentence pairs, nDCG@10 on retrieval by each dtype."""
     if sts is None and retrieval is None:
         raise ConfigError(["name --sts FILE, --retrieval FOLDER, or both"])
     try:
@@ -41,5 +41,5 @@ def command(
         if retrieval is not None:
             task = read_retrieval(retrieval)
             bar.total = (bar.total or 0) + len(task.documents) + len(task.queries)
-            rows += run_retrieval(embedder, task, [None])
+            rows += run_retrieval(embedder, task, None)
     click.echo(markdown(rows))

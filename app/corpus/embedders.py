@@ -9,9 +9,11 @@ from typing import Any, Final, Protocol
 
 import httpx
 import numpy as np
+from numpy.typing import NDArray
 
+from app.engine.dtypes import OutputDtype
 from app.engine.service import EmbeddingService
-from app.engine.types import EmbedCall, FloatArray, Priority, Truncation
+from app.engine.types import EmbedCall, Priority, Truncation
 from app.errors import InputError, SourceError
 
 TIMEOUT_S: Final = 300.0
@@ -31,6 +33,7 @@ class Model:
     source: str
     hidden_size: int
     max_tokens: int
+    quantization: str  # id of the ranges that int8 and uint8 are given in
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class TextOptions:
     """What is asked for all texts alike."""
 
     dimensions: int | None = None
+    output_dtype: OutputDtype = OutputDtype.FLOAT32
     truncate: Truncation = Truncation.END
     prompt_name: str | None = None
 
@@ -47,10 +51,10 @@ class Embedded:
     """Vectors of some texts.
 
     Attributes:
-        vectors: (N, D), float32, unit length.
+        vectors: (N, D) of the dtype asked for; (N, D / 8) for bits.
     """
 
-    vectors: FloatArray
+    vectors: NDArray[Any]
     tokens: int
     truncated: int
 
@@ -81,8 +85,16 @@ class EngineEmbedder:
 
     async def model(self) -> Model:
         """The one that is loaded."""
-        spec = self._service.models.resolve("").spec
-        return Model(spec.name, spec.space, spec.source, spec.hidden_size, spec.max_tokens)
+        served = self._service.models.resolve("")
+        spec = served.spec
+        return Model(
+            spec.name,
+            spec.space,
+            spec.source,
+            spec.hidden_size,
+            spec.max_tokens,
+            served.quantiser.id,
+        )
 
     async def embed(self, texts: Sequence[str], options: TextOptions) -> Embedded:
         """As bulk."""
@@ -91,10 +103,12 @@ class EngineEmbedder:
             dimensions=options.dimensions,
             truncate=options.truncate,
             prompt_name=options.prompt_name,
+            output_dtypes=(options.output_dtype,),
             priority=Priority.BULK,
         )
         result = await self._service.embed(call)
-        return Embedded(result.vectors, sum(result.input_tokens), sum(result.is_truncated))
+        vectors = result.converted[options.output_dtype]
+        return Embedded(vectors, sum(result.input_tokens), sum(result.is_truncated))
 
 
 class ServerEmbedder:
@@ -124,7 +138,10 @@ class ServerEmbedder:
             raise SourceError(f"the server does not serve '{self._model}'")
         one: dict[str, Any] = found[0]
         hidden_size, max_tokens = int(one["dimensions"]["native"]), int(one["max_model_len"])
-        return Model(one["root"], one["space"], one["source"], hidden_size, max_tokens)
+        quantization = str(one["quantization"]["id"])
+        return Model(
+            one["root"], one["space"], one["source"], hidden_size, max_tokens, quantization
+        )
 
     async def embed(self, texts: Sequence[str], options: TextOptions) -> Embedded:
         """In as many requests as the server's limits ask for."""
@@ -132,6 +149,7 @@ class ServerEmbedder:
             "input": list(texts),
             "encoding_format": "base64",
             "truncate": options.truncate.value,
+            "output_dtype": options.output_dtype.value,
         }
         chosen = {
             "model": self._model or None,
@@ -146,7 +164,8 @@ class ServerEmbedder:
                 raise
             return await self._halves(texts, options)
         found = answer.json()
-        rows = [np.frombuffer(base64.b64decode(d["embedding"]), "<f4") for d in found["data"]]
+        stored = options.output_dtype.stored
+        rows = [np.frombuffer(base64.b64decode(d["embedding"]), stored) for d in found["data"]]
         truncated = int(answer.headers.get("x-embed-truncated", 0))
         return Embedded(np.stack(rows), int(found["usage"]["total_tokens"]), truncated)
 

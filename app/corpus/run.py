@@ -4,7 +4,7 @@ import asyncio
 import sys
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -15,19 +15,12 @@ from app.corpus.embedders import Embedded, Embedder, Model, TextOptions
 from app.corpus.readers import Columns, Record
 from app.corpus.sources import Source, read_sources
 from app.corpus.writers import Writer, WriterOptions, check_ending, open_writer, write_lines
-from app.engine.postprocess import convert
-from app.engine.types import OutputDtype
+from app.engine.dtypes import OutputDtype
 from app.errors import ArtefactError, FormatError, InputError
 
 # Enough texts for length-sorted batches; three chunks in flight keep the workers fed while one is written.
 CHUNK_TEXTS: Final = 1024
 CHUNKS_IN_FLIGHT: Final = 3
-STORED: Final[Mapping[OutputDtype, str]] = {
-    OutputDtype.FLOAT32: "float32",
-    OutputDtype.FLOAT16: "float16",
-    OutputDtype.BINARY: "int8",
-    OutputDtype.UBINARY: "uint8",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +38,6 @@ class CorpusJob:
     target: Path | None
     columns: Columns = field(default_factory=Columns)
     options: TextOptions = field(default_factory=TextOptions)
-    output_dtype: OutputDtype = OutputDtype.FLOAT32
     with_text: bool = False
 
     @property
@@ -101,13 +93,14 @@ async def embed_corpus(embedder: Embedder, job: CorpusJob, watch: Watch) -> Summ
     """
     model = await embedder.model()
     dimensions = job.options.dimensions or model.hidden_size
-    if dimensions % job.output_dtype.values_per_item:
+    dtype = job.options.output_dtype
+    if dimensions % dtype.values_per_item:
         raise InputError(
-            f"{job.output_dtype} packs 8 values a byte; {dimensions} dimensions are no multiple of 8",
+            f"{dtype} packs 8 values a byte; {dimensions} dimensions are no multiple of 8",
             param="dimensions",
         )
     if job.target is None:
-        sink = _StdoutSink(job.output_dtype, with_text=job.with_text)
+        sink = _StdoutSink(with_text=job.with_text)
         return await _pump(embedder, job, sink, watch)
     try:
         draft = Draft(job.target, _identity(job, model))
@@ -127,16 +120,19 @@ async def _into(
 ) -> Summary:
     """Fill a draft and publish it."""
     dimensions = job.options.dimensions or model.hidden_size
+    dtype = job.options.output_dtype
     metadata = {
         "nestvec.model": model.name,
         "nestvec.space": model.space,
         "nestvec.dimensions": str(dimensions),
-        "nestvec.output_dtype": job.output_dtype.value,
+        "nestvec.output_dtype": dtype.value,
         "nestvec.source": model.source,
     }
+    if dtype in (OutputDtype.INT8, OutputDtype.UINT8):
+        metadata["nestvec.quantization"] = model.quantization
     options = WriterOptions(
-        width=dimensions // job.output_dtype.values_per_item,
-        dtype=STORED[job.output_dtype],
+        width=dimensions // dtype.values_per_item,
+        dtype=dtype.stored.name,
         with_text=job.with_text,
         offsets=draft.progress.offsets,
     )
@@ -146,7 +142,7 @@ async def _into(
         draft.forget()
         writer = open_writer(draft.path, metadata, replace(options, offsets={}))
     try:
-        sink = _DraftSink(draft, writer, job.output_dtype)
+        sink = _DraftSink(draft, writer)
         summary = await _pump(embedder, job, sink, watch)
         files = await asyncio.to_thread(writer.finish)
     finally:
@@ -160,7 +156,7 @@ def _identity(job: CorpusJob, model: Model) -> dict[str, object]:
     return {
         "sources": [s.identity() for s in job.sources] if job.can_resume else uuid.uuid4().hex,
         "columns": [job.columns.text, job.columns.id],
-        "options": [asdict(job.options), job.output_dtype.value, job.with_text],
+        "options": [asdict(job.options), job.with_text],
         "model": asdict(model),
     }
 
@@ -168,15 +164,14 @@ def _identity(job: CorpusJob, model: Model) -> dict[str, object]:
 class _DraftSink:
     """Writes chunks to a draft and commits each."""
 
-    def __init__(self, draft: Draft, writer: Writer, dtype: OutputDtype) -> None:
+    def __init__(self, draft: Draft, writer: Writer) -> None:
         self._draft = draft
         self._writer = writer
-        self._dtype = dtype
         self.start = draft.progress
 
     def put(self, records: Sequence[Record], result: Embedded, progress: Progress) -> None:
         """Write a chunk."""
-        self._writer.write(records, convert(result.vectors, self._dtype))
+        self._writer.write(records, result.vectors)
         progress.offsets = self._writer.sync()
         self._draft.commit(progress)
 
@@ -184,16 +179,14 @@ class _DraftSink:
 class _StdoutSink:
     """Writes chunks to standard output."""
 
-    def __init__(self, dtype: OutputDtype, *, with_text: bool) -> None:
-        self._dtype = dtype
+    def __init__(self, *, with_text: bool) -> None:
         self._with_text = with_text
         self.start = Progress()
 
     def put(self, records: Sequence[Record], result: Embedded, progress: Progress) -> None:
         """Write a chunk."""
         del progress
-        vectors = convert(result.vectors, self._dtype)
-        write_lines(sys.stdout.buffer, records, vectors, with_text=self._with_text)
+        write_lines(sys.stdout.buffer, records, result.vectors, with_text=self._with_text)
         sys.stdout.buffer.flush()
 
 

@@ -58,6 +58,10 @@ class Backend(Protocol):
     def hidden_size(self) -> int:
         """H of what it gives."""
 
+    @property
+    def gives_tokens(self) -> bool:
+        """Whether it gives token states; else its graph pools, and there is one vector an input only."""
+
     def cost(self, lengths: NDArray[np.int64]) -> float:
         """Price a batch of these lengths, (B,), in token equivalents; monotone in each length and in B."""
 

@@ -125,7 +125,7 @@ class EngineCore:
             NotReadyError: The core is closed.
         """
         now = self.clock()
-        call = PendingCall.begin(len(items), self.backend.hidden_size, now)
+        call = PendingCall.begin(items, self.backend.hidden_size, now)
         call_id = next(self._ids)
         with self._lock:
             self._admit(items)
@@ -285,25 +285,28 @@ class EngineCore:
 
     def _deliver(self, entries: Sequence[Entry], vectors: FloatArray, started: float) -> None:
         """Put each vector in its call's place; finished calls wake their waiters."""
-        bad = degenerate_rows(vectors)
+        stops = list(itertools.accumulate(entry.item.rows for entry in entries))
+        starts = [0, *stops[:-1]]
+        bad = np.logical_or.reduceat(degenerate_rows(vectors), starts)
         done: list[PendingCall] = []
         with self._lock:
-            for row, entry in enumerate(entries):
+            for number, entry in enumerate(entries):
                 call = self._calls.get(entry.call_id)
-                if call is None or bad[row]:
+                if call is None or bad[number]:
                     continue
-                if call.put(entry.position, vectors[row], wait_s=started - entry.arrived_s):
+                own = vectors[starts[number] : stops[number]]
+                if call.put(entry.position, own, wait_s=started - entry.arrived_s):
                     del self._calls[entry.call_id]
                     done.append(call)
         now = self.clock()
         for call in done:
             call.finish(now)
-        for row in np.flatnonzero(bad).tolist():
+        for number in np.flatnonzero(bad).tolist():
             error = DegenerateVectorError(
                 "The model gave no usable vector (NaN, infinity or all zeros) for this input.",
-                input_index=entries[row].item.index,
+                input_index=entries[number].item.index,
             )
-            self._fail(entries[row].call_id, error, "failed")
+            self._fail(entries[number].call_id, error, "failed")
 
     def _forget(self, call_id: int, reason: str) -> PendingCall | None:
         """Take a call and its waiting items out; None if it had ended."""
@@ -313,7 +316,7 @@ class EngineCore:
                 return None
             self._scheduler.drop(call_id)
             self._report_queue()
-        self.observer.items_dropped(self.model, items=len(call.vectors), reason=reason)
+        self.observer.items_dropped(self.model, items=len(call.starts), reason=reason)
         return call
 
     def _fail(self, call_id: int, error: NestvecError, reason: str) -> None:

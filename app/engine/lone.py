@@ -39,6 +39,11 @@ class LoneBackend:
         """Of both."""
         return self.narrow.hidden_size
 
+    @property
+    def gives_tokens(self) -> bool:
+        """Of both."""
+        return self.narrow.gives_tokens
+
     def cost(self, lengths: NDArray[np.int64]) -> float:
         """Price a batch; see `Backend`."""
         return self.narrow.cost(lengths)

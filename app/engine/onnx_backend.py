@@ -10,7 +10,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from app.engine.backend import BackendOptions, CostModel
-from app.engine.graph_io import SHORT_ROWS, feedable, packed_states, token_output
+from app.engine.graph_io import (
+    SHORT_ROWS,
+    TOKEN_OUTPUTS,
+    feedable,
+    packed_states,
+    token_output,
+)
 from app.engine.types import Batch, FloatArray, Layout, RawOutput
 from app.errors import BackendError, FormatError, ProviderError
 
@@ -86,6 +92,7 @@ class OnnxBackend:
         if not isinstance(width, int):
             raise FormatError(f"{path}: the last axis of output '{self._output}' has no fixed size")
         self.hidden_size = width
+        self.gives_tokens = self._output in TOKEN_OUTPUTS
         self._cost = CostModel.of_bert(layout, width)
 
     def cost(self, lengths: NDArray[np.int64]) -> float:

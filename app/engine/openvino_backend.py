@@ -61,6 +61,7 @@ class OpenVinoBackend:
         if width.is_dynamic:
             raise FormatError(f"{path}: the last axis of output '{self._output}' has no fixed size")
         self.hidden_size: int = width.get_length()
+        self.gives_tokens = self._output in TOKEN_OUTPUTS
         self._cost = CostModel.of_bert(layout, self.hidden_size)
         self._local = threading.local()
 

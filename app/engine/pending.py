@@ -1,6 +1,8 @@
 """An admitted call on its way: the vectors gathered so far, and the future that waits for them."""
 
 import asyncio
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,7 +17,7 @@ class RawVectors:
     """What the core returns for a call.
 
     Attributes:
-        vectors: Pooled, not cut nor normalised; (B, H), float32, in item order.
+        vectors: Not cut nor normalised; (R, H), float32, in item order, `rows` of each.
         queue_wait_s: The longest wait among the items.
         engine_s: From the first item's start to the last vector, queue wait excluded.
     """
@@ -32,20 +34,23 @@ class PendingCall:
     future: asyncio.Future[RawVectors]
     loop: asyncio.AbstractEventLoop
     vectors: FloatArray
+    starts: Sequence[int]
     remaining: int
     arrived_s: float
     wait_s: float = 0.0
 
     @classmethod
-    def begin(cls, count: int, width: int, now_s: float) -> Self:
-        """A call of so many items, on the running event loop."""
+    def begin(cls, items: Sequence[Item], width: int, now_s: float) -> Self:
+        """A call of these items, on the running event loop."""
         loop = asyncio.get_running_loop()
-        vectors = np.empty((count, width), np.float32)
-        return cls(loop.create_future(), loop, vectors, count, now_s)
+        starts = list(itertools.accumulate((item.rows for item in items), initial=0))
+        vectors = np.empty((starts.pop(), width), np.float32)
+        return cls(loop.create_future(), loop, vectors, starts, len(items), now_s)
 
-    def put(self, position: int, vector: FloatArray, *, wait_s: float) -> bool:
-        """Take one item's vector, (H,); true once it was the last."""
-        self.vectors[position] = vector
+    def put(self, position: int, vectors: FloatArray, *, wait_s: float) -> bool:
+        """Take one item's vectors, (rows, H); true once they were the last."""
+        start = self.starts[position]
+        self.vectors[start : start + len(vectors)] = vectors
         self.remaining -= 1
         self.wait_s = max(self.wait_s, wait_s)
         return self.remaining == 0

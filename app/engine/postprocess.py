@@ -1,4 +1,4 @@
-"""Raw vectors to what the caller asked for: cut to dimensions, then renormalise. Pure numpy.
+"""Raw vectors to what the caller asked for: cut to dimensions, renormalise, quantise. Pure numpy.
 
 The order is fixed (api-contract 8.1): a prefix of a unit vector is not a unit vector, so the norm is taken
 after the cut, in float64, over what is left.
@@ -11,7 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.types import FloatArray, OutputDtype
+from app.engine.dtypes import OutputDtype
+from app.engine.quantise import Quantiser, offset_by_128
+from app.engine.types import FloatArray
 
 # Ollama and torch's F.normalize guard with the same constant; it keeps a zero prefix finite.
 MIN_NORM: Final = 1e-12
@@ -51,12 +53,13 @@ def _normalized(cut: FloatArray) -> FloatArray:
     return unit
 
 
-def convert(vectors: FloatArray, dtype: OutputDtype) -> NDArray[Any]:
-    """Vectors as they are to be stored.
+def convert(vectors: FloatArray, dtype: OutputDtype, quantiser: Quantiser) -> NDArray[Any]:
+    """Vectors as they are to be given out or stored.
 
     Args:
-        vectors: (B, D), float32.
+        vectors: (B, D), float32; of unit length where the dtype is quantised.
         dtype: `binary` and `ubinary` keep signs, the first value in the highest bit (api-contract 8.2).
+        quantiser: The model's, for int8 and uint8.
 
     Returns:
         (B, D), or (B, D / 8) for bits.
@@ -64,15 +67,17 @@ def convert(vectors: FloatArray, dtype: OutputDtype) -> NDArray[Any]:
     Raises:
         ValueError: D is no multiple of 8 where bits are packed.
     """
+    if dtype is OutputDtype.INT8:
+        return quantiser.int8(vectors)
+    if dtype is OutputDtype.UINT8:
+        return quantiser.uint8(vectors)
     if dtype.values_per_item == 1:
-        converted: NDArray[Any] = vectors.astype(dtype.value, copy=False)
+        converted: NDArray[Any] = vectors.astype(dtype.stored, copy=False)
         return converted
     if vectors.shape[1] % dtype.values_per_item:
         raise ValueError(f"{dtype} needs a multiple of {dtype.values_per_item} dimensions")
     packed = np.packbits(vectors > 0, axis=1)
-    if dtype is OutputDtype.UBINARY:
-        return packed
-    return (packed.astype(np.int16) - 128).astype(np.int8)
+    return packed if dtype is OutputDtype.UBINARY else offset_by_128(packed)
 
 
 def degenerate_rows(raw: FloatArray) -> NDArray[np.bool_]:

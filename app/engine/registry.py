@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from app.engine.core import EngineCore
+from app.engine.quantise import Quantiser
 from app.engine.tokenizer import Tokenizer
-from app.errors import UnknownModelError
+from app.errors import ConfigError, UnknownModelError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,49 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """What a name stands for beside its model, for callers that can say neither.
+
+    Attributes:
+        prompt_name: One of the model's prompts, used where a call names none.
+        dimensions: Used where a call asks for none.
+    """
+
+    prompt_name: str | None = None
+    dimensions: int | None = None
+
+
+NO_PIN: Final = Pin()
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that is loaded and can take calls."""
+    """A model that is loaded and can take calls.
+
+    Attributes:
+        aliases: Further names.
+        pins: What some of them stand for beside.
+        quantiser: Ranges for 8-bit vectors.
+        graph_bytes: Size of the graph and its weights; 0 where unknown.
+    """
 
     spec: ModelSpec
     tokenizer: Tokenizer
     core: EngineCore
     aliases: tuple[str, ...] = ()
+    pins: Mapping[str, Pin] = field(default_factory=dict)
+    quantiser: Quantiser = field(default_factory=Quantiser)
+    graph_bytes: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name it answers to, its own first."""
+        return (self.spec.name, *self.aliases, *self.pins)
+
+    def pin(self, name: str) -> Pin:
+        """What a name stands for beside the model; nothing for most."""
+        wanted = base_name(name).casefold()
+        return next((pin for n, pin in self.pins.items() if n.casefold() == wanted), NO_PIN)
 
 
 @dataclass(slots=True)
@@ -88,14 +126,12 @@ class Models:
         served = self._served
         if len(served) == 1 and (not name or self.accepts_any):
             return served[0]
-        wanted = name.removesuffix(":latest")
-        exact = _only(m for m in served if wanted in (m.spec.name, *m.aliases))
+        wanted = base_name(name)
+        exact = _only(m for m in served if wanted in m.names)
         if exact is not None:
             return exact
         folded = wanted.casefold()
-        loose = _only(
-            m for m in served if folded in {n.casefold() for n in (m.spec.name, *m.aliases)}
-        )
+        loose = _only(m for m in served if folded in {n.casefold() for n in m.names})
         if loose is not None:
             return loose
         tail = folded.rsplit("/", 1)[-1]
@@ -107,12 +143,29 @@ class Models:
         )
         if short is not None:
             return short
-        if not name:
-            raise UnknownModelError("you must provide a model parameter", param="model")
-        raise UnknownModelError(
-            f"The model `{name[:200]}` does not exist or you do not have access to it.",
-            param="model",
-        )
+        raise UnknownModelError(name)
+
+
+def check_pins(pins: Mapping[str, Pin], spec: ModelSpec) -> None:
+    """Refuse names that stand for what the model does not have.
+
+    Raises:
+        ConfigError: Names each.
+    """
+    problems = []
+    for name, pin in pins.items():
+        if pin.prompt_name is not None and pin.prompt_name not in spec.prompts:
+            known = ", ".join(sorted(spec.prompts)) or "none"
+            problems.append(f"aliases.{name}.prompt_name: {spec.name} has these prompts: {known}")
+        if pin.dimensions is not None and not 1 <= pin.dimensions <= spec.hidden_size:
+            problems.append(f"aliases.{name}.dimensions: must be 1 to {spec.hidden_size}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def base_name(name: str) -> str:
+    """A name without Ollama's `:latest`."""
+    return name.removesuffix(":latest")
 
 
 def _only(found: Iterable[ServedModel]) -> ServedModel | None:

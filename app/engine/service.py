@@ -7,18 +7,24 @@ cut and renormalise.
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, cast
+from typing import Any, Final
 
-from app.engine.postprocess import finish
-from app.engine.registry import Models, ModelSpec, ServedModel
-from app.engine.tokenizer import Encoded
+from numpy.typing import NDArray
+
+from app.engine.dtypes import OutputDtype
+from app.engine.inputs import input_tokens, resolve_prompt, tokenize
+from app.engine.options import check_output
+from app.engine.postprocess import convert, finish
+from app.engine.registry import NO_PIN, Models, ServedModel
+from app.engine.tokenizer import Encoded, Fit, Token
 from app.engine.types import (
     EmbedCall,
     EmbedResult,
+    FloatArray,
     Item,
     Observer,
     OutputKind,
@@ -26,22 +32,18 @@ from app.engine.types import (
     Timings,
     Truncation,
 )
-from app.errors import DeadlineError, InputError, RequestTooLargeError
+from app.errors import DeadlineError, EmptyInputError, InputError, RequestTooLargeError
 
 # Up to so many values are finished on the event loop: about 0.2 ms; more go to a thread.
 INLINE_VALUES: Final = 32 * 1024
 
+# Texts to describe are bounded in characters: an answer holds some hundred bytes for each token.
+DESCRIBED_CHARS_PER_TOKEN: Final = 4
+
+CALIBRATED: Final = {OutputDtype.INT8, OutputDtype.UINT8}
+
 # Up to so many characters are tokenised on the event loop: at most 0.3 ms, and less than a thread's wake-up costs.
 INLINE_CHARS: Final = 1024
-
-# Prompt names that serve a role, in the order tried (api-contract 4.7).
-ROLE_PROMPTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "query": ("query", "s2p_query", "retrieval.query", "search_query"),
-    "passage": ("document", "passage", "retrieval.passage", "search_document"),
-    "classify": ("classification", "Classification"),
-    "cluster": ("clustering", "separation", "Clustering"),
-    "similarity": ("STS", "text-matching", "sts"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class ServiceLimits:
         truncate: For calls that do not say.
         interactive_inputs: Calls of more inputs than this are bulk, unless they say otherwise.
         allows_empty: Whether an empty text is embedded (special tokens only) or refused.
+        max_token_vectors: Most vectors over all inputs of a call for token vectors.
     """
 
     max_inputs: int = 2048
@@ -61,6 +64,7 @@ class ServiceLimits:
     truncate: Truncation = Truncation.ERROR
     interactive_inputs: int = 16
     allows_empty: bool = True
+    max_token_vectors: int = 16_384
 
 
 class EmbeddingService:
@@ -87,6 +91,7 @@ class EmbeddingService:
         self.limits = limits
         self._observer = observer
         self._clock = clock
+        self.threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nestvec-front")
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
@@ -101,7 +106,8 @@ class EmbeddingService:
             InternalError: The runtime failed on an input.
         """
         model = self.models.resolve(call.model)
-        self._check(call, model.spec)
+        call = _pinned(call, model)
+        self._check(call, model)
         remaining_s = None if call.deadline_s is None else call.deadline_s - self._clock()
         try:
             async with asyncio.timeout(remaining_s):
@@ -112,25 +118,27 @@ class EmbeddingService:
     async def _embed(self, call: EmbedCall, model: ServedModel) -> EmbedResult:
         loop = asyncio.get_running_loop()
         spec = model.spec
-        prompt_name, prompt = _resolve_prompt(call, spec)
-        truncate = call.truncate or self.limits.truncate
+        prompt_name, prompt = resolve_prompt(call, spec)
+        fit = Fit(
+            call.truncate or self.limits.truncate, call.max_tokens, call.adds_special_tokens, prompt
+        )
         started = self._clock()
-        encoded = await self._encode(call, model, prompt, truncate)
-        tokens = tuple(len(e.ids) for e in encoded)
-        self._check_tokens(sum(tokens))
+        encoded = await self._encode(call, model, fit)
+        self._check_tokens(call, sum(len(e.ids) for e in encoded))
+        tokens = tuple(n for e in encoded for n in input_tokens(e))
         tokenize_s = self._clock() - started
         priority = call.priority or self._priority_by_size(len(encoded))
         items = [_as_item(call, priority, index, e) for index, e in enumerate(encoded)]
         raw = await model.core.submit(items)
+        # Of a document's chunks only the last can have lost tokens, or the first: they are counted as one.
         truncated = tuple(e.is_truncated for e in encoded)
         finishing = self._clock()
-        normalize = spec.is_normalized if call.normalize is None else call.normalize
-        work = partial(finish, raw.vectors, dimensions=call.dimensions, normalize=normalize)
+        work = partial(_finish, raw.vectors, call, model)
         small = raw.vectors.size <= INLINE_VALUES
-        vectors = work() if small else await loop.run_in_executor(self._pool, work)
+        vectors, converted = work() if small else await loop.run_in_executor(self._pool, work)
         timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, self._clock() - finishing)
         self._observer.call_done(
-            spec.name, timings, inputs=len(items), tokens=sum(tokens), truncated=sum(truncated)
+            spec.name, timings, inputs=len(tokens), tokens=sum(tokens), truncated=sum(truncated)
         )
         return EmbedResult(
             vectors=vectors,
@@ -140,18 +148,20 @@ class EmbeddingService:
             space=spec.space,
             prompt_used=prompt_name,
             timings=timings,
+            converted=converted,
+            provider=model.core.backend.provider,
+            quantization=model.quantiser.id if CALIBRATED & set(converted) else "",
+            rows=tokens if call.kind is OutputKind.TOKENS else (1,) * len(tokens),
         )
 
-    async def _encode(
-        self, call: EmbedCall, model: ServedModel, prompt: str, truncate: Truncation
-    ) -> list[Encoded]:
+    async def _encode(self, call: EmbedCall, model: ServedModel, fit: Fit) -> list[Encoded]:
         """Token ids of all inputs: a query's right here, a large call's in a front thread.
 
         Raises:
             InputError: An input is wrong.
         """
-        work = partial(_tokenize, model, call, prompt, truncate)
-        if len(prompt) + sum(len(given) for given in call.inputs) <= INLINE_CHARS:
+        work = partial(tokenize, model, call, fit)
+        if len(fit.prefix) + sum(len(given) for given in call.inputs) <= INLINE_CHARS:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
@@ -167,40 +177,83 @@ class EmbeddingService:
                 param="input",
             )
 
+    async def describe(
+        self, texts: Sequence[str], *, adds_special: bool, prompt_name: str | None, model: str = ""
+    ) -> list[list[Token]]:
+        """The tokens of texts, none cut off, each list for a text.
+
+        Raises:
+            InputError: No such prompt, or texts far beyond the tokens of a request.
+            UnknownModelError: No such model.
+        """
+        served = self.models.resolve(model)
+        call = EmbedCall(texts, model=model, prompt_name=prompt_name)
+        prefix = resolve_prompt(call, served.spec)[1]
+        characters = sum(len(text) for text in texts)
+        if characters > DESCRIBED_CHARS_PER_TOKEN * self.limits.max_tokens:
+            raise RequestTooLargeError(
+                f"{characters} characters are too many to describe; send fewer inputs",
+                param="input",
+            )
+        tokenizer = served.tokenizer
+
+        def work() -> list[list[Token]]:
+            return [tokenizer.describe(prefix + text, adds_special=adds_special) for text in texts]
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def decode(
+        self, inputs: Sequence[Sequence[int]], *, skips_special: bool, model: str = ""
+    ) -> list[str]:
+        """The texts of token ids.
+
+        Raises:
+            InputError: An id is outside the vocabulary; names the input.
+            UnknownModelError: No such model.
+        """
+        tokenizer = self.models.resolve(model).tokenizer
+
+        def work() -> list[str]:
+            found = []
+            for index, ids in enumerate(inputs):
+                try:
+                    found.append(tokenizer.decode(ids, skips_special=skips_special))
+                except InputError as error:
+                    error.input_index = index
+                    raise
+            return found
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
     def close(self) -> None:
         """Stop the models' workers and the front's threads."""
         for model in self.models.all():
             model.core.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _check(self, call: EmbedCall, spec: ModelSpec) -> None:
+    def _check(self, call: EmbedCall, model: ServedModel) -> None:
         """Refuse what can be refused before tokenising."""
         if not call.inputs:
-            raise InputError("'input' must hold at least one input", param="input")
+            raise EmptyInputError("'input' must hold at least one input", param="input")
         self.check_count(len(call.inputs))
         if not self.limits.allows_empty:
             for index, given in enumerate(call.inputs):
                 if not given:
-                    raise InputError("an input is empty", param="input", input_index=index)
-        if call.dimensions is not None and not 1 <= call.dimensions <= spec.hidden_size:
-            raise InputError(
-                f"Invalid value for 'dimensions' = {call.dimensions}. Must be 1 to {spec.hidden_size}; "
-                f"must be less than or equal to {spec.hidden_size} for this model.",
-                param="dimensions",
-            )
-        if call.kind is not OutputKind.DENSE:
-            raise InputError("this model gives dense vectors only", param="kind")
-        for field_name in ("layers", "adapter", "map_id"):
-            if getattr(call, field_name) is not None:
-                public = field_name.removesuffix("_id")
-                raise InputError(f"'{public}' is not available for this model", param=public)
+                    raise EmptyInputError("an input is empty", param="input", input_index=index)
+        check_output(call, model)
 
     def _priority_by_size(self, inputs: int) -> Priority:
         """Ingestion sends many inputs a request, queries one or a few."""
         few = inputs <= self.limits.interactive_inputs
         return Priority.INTERACTIVE if few else Priority.BULK
 
-    def _check_tokens(self, tokens: int) -> None:
+    def _check_tokens(self, call: EmbedCall, tokens: int) -> None:
+        if call.kind is OutputKind.TOKENS and tokens > self.limits.max_token_vectors:
+            raise RequestTooLargeError(
+                f"Requested vectors of {tokens} tokens, max {self.limits.max_token_vectors} per request",
+                param="input",
+                code="max_tokens_per_request",
+            )
         if tokens > self.limits.max_tokens:
             raise RequestTooLargeError(
                 f"Requested {tokens} tokens, max {self.limits.max_tokens} tokens per request",
@@ -209,46 +262,26 @@ class EmbeddingService:
             )
 
 
-def _resolve_prompt(call: EmbedCall, spec: ModelSpec) -> tuple[str | None, str]:
-    """Which prompt a call means: (its name, its text).
-
-    Raises:
-        InputError: The model has no prompt of that name.
-    """
-    if call.prompt is not None:
-        return "", call.prompt
-    if call.prompt_name is not None:
-        if call.prompt_name not in spec.prompts:
-            known = ", ".join(sorted(spec.prompts)) or "none"
-            raise InputError(
-                f"this model has no prompt of that name; it has: {known}", param="prompt_name"
-            )
-        return call.prompt_name, spec.prompts[call.prompt_name]
-    if call.prompt_role is not None:
-        for name in ROLE_PROMPTS.get(call.prompt_role, (call.prompt_role,)):
-            if name in spec.prompts:
-                return name, spec.prompts[name]
-        return None, ""
-    if spec.default_prompt is not None:
-        return spec.default_prompt, spec.prompts[spec.default_prompt]
-    return None, ""
-
-
-def _tokenize(
-    model: ServedModel, call: EmbedCall, prompt: str, truncate: Truncation
-) -> list[Encoded]:
-    """Token ids of all inputs."""
-    tokenizer = model.tokenizer
-    if not isinstance(call.inputs[0], str):
-        # Ids are taken as given: a prompt is text and belongs to text inputs.
-        return tokenizer.check_ids(cast("Sequence[Sequence[int]]", call.inputs), truncate=truncate)
-    encoded = tokenizer.encode_texts(
-        cast("Sequence[str]", call.inputs), truncate=truncate, prefix=prompt
+def _pinned(call: EmbedCall, model: ServedModel) -> EmbedCall:
+    """The call with what its model's name stands for, where it does not say otherwise."""
+    pin = model.pin(call.model)
+    if pin is NO_PIN:
+        return call
+    has_prompt = call.prompt is not None or call.prompt_name is not None or call.prompt_role
+    return dataclasses.replace(
+        call,
+        prompt_name=call.prompt_name if has_prompt else pin.prompt_name,
+        dimensions=pin.dimensions if call.dimensions is None else call.dimensions,
     )
-    if not prompt or model.spec.pools_prompt:
-        return encoded
-    skip = tokenizer.count_prompt_tokens(prompt)
-    return [dataclasses.replace(e, skip_tokens=min(skip, len(e.ids) - 1)) for e in encoded]
+
+
+def _finish(
+    raw: FloatArray, call: EmbedCall, model: ServedModel
+) -> tuple[FloatArray, dict[OutputDtype, NDArray[Any]]]:
+    """Cut, renormalise, convert."""
+    normalize = model.spec.is_normalized if call.normalize is None else call.normalize
+    vectors = finish(raw, dimensions=call.dimensions, normalize=normalize)
+    return vectors, {d: convert(vectors, d, model.quantiser) for d in call.output_dtypes}
 
 
 def _as_item(call: EmbedCall, priority: Priority, index: int, encoded: Encoded) -> Item:
@@ -263,4 +296,5 @@ def _as_item(call: EmbedCall, priority: Priority, index: int, encoded: Encoded) 
         layers=call.layers,
         adapter=call.adapter,
         map_id=call.map_id,
+        spans=encoded.spans,
     )

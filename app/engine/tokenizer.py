@@ -4,6 +4,7 @@ The library's own truncation is state of the shared tokenizer object, while each
 is switched off and ids are cut here, around the special tokens, with the same result.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,11 +39,46 @@ class Encoded:
         ids: (n,), int32, special tokens included.
         is_truncated: Whether tokens were cut off.
         skip_tokens: Leading tokens that belong to a prompt.
+        spans: Parts that are pooled each for itself, as (start, stop); none: the whole.
     """
 
     ids: IdArray
     is_truncated: bool
     skip_tokens: int = 0
+    spans: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How ids are made to fit.
+
+    Attributes:
+        truncate: What to do beyond `max_tokens`.
+        max_tokens: Fewer than the model takes, special tokens included; None: as many.
+        adds_special: Whether texts get the model's special tokens.
+        prefix: A prompt put before each text.
+    """
+
+    truncate: Truncation
+    max_tokens: int | None = None
+    adds_special: bool = True
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text, for people.
+
+    Attributes:
+        text: The part of the text it stands for; a special token's own spelling.
+        start: Where that part starts and stops in the text, in characters; None for special tokens.
+    """
+
+    id: int
+    text: str
+    is_special: bool
+    start: int | None
+    stop: int | None
 
 
 class Tokenizer:
@@ -83,42 +119,43 @@ class Tokenizer:
                 f"{path}: {max_tokens} tokens leave no room beside {self._lead + self._tail} special ones"
             )
 
-    def encode_texts(
-        self, texts: Sequence[str], *, truncate: Truncation, prefix: str = ""
-    ) -> list[Encoded]:
+    def encode_texts(self, texts: Sequence[str], fit: Fit) -> list[Encoded]:
         """Tokenise texts.
 
         Args:
             texts: Any Unicode but lone surrogates; an empty one gives the special tokens only.
-            truncate: What to do beyond `max_tokens`.
-            prefix: A prompt put before each text.
+            fit: What to do beyond the limit, and what stands before and around.
 
         Raises:
-            InputTooLongError: An input is too long and `truncate` is ERROR; names its index and length.
+            InputTooLongError: An input is too long and truncation is off; names its index and length.
+            InputError: The limit leaves no room for a token, or an input has none.
         """
-        most_chars = MAX_CHARS_PER_TOKEN * self.max_tokens
-        prepared = [_cut_chars(prefix + text, most_chars, truncate) for text in texts]
-        if truncate is Truncation.END and self._is_wordwise:
-            found = self._encode_leading(prepared)
+        room = self._room(fit)
+        most_chars = MAX_CHARS_PER_TOKEN * room
+        prepared = [_cut_chars(fit.prefix + text, most_chars, fit.truncate) for text in texts]
+        if fit.truncate is Truncation.END and self._is_wordwise:
+            found = self._encode_leading(prepared, fit, room)
         else:
-            found = self._library.encode_batch_fast(prepared)
+            found = self._encode(prepared, fit)
         return [
             self._fit(
                 np.asarray(encoding.ids, np.int32),
-                truncate=truncate,
-                index=index,
-                is_lower_bound=len(prefix) + len(texts[index]) > most_chars,
+                fit,
+                room,
+                index,
+                is_lower_bound=len(fit.prefix) + len(texts[index]) > most_chars,
             )
             for index, encoding in enumerate(found)
         ]
 
-    def check_ids(self, inputs: Sequence[Sequence[int]], *, truncate: Truncation) -> list[Encoded]:
+    def check_ids(self, inputs: Sequence[Sequence[int]], fit: Fit) -> list[Encoded]:
         """Take ids of the model's own vocabulary exactly as given.
 
         Raises:
             InputError: An id is outside the vocabulary, or an input is empty.
             InputTooLongError: As for texts.
         """
+        room = self._room(fit)
         checked = []
         for index, ids in enumerate(inputs):
             if not ids:
@@ -131,50 +168,150 @@ class Tokenizer:
                     param="input",
                     input_index=index,
                 )
-            checked.append(self._fit(np.asarray(ids, np.int32), truncate=truncate, index=index))
+            checked.append(self._fit(np.asarray(ids, np.int32), fit, room, index))
         return checked
+
+    def encode_document(self, chunks: Sequence[str], fit: Fit) -> Encoded:
+        """Tokenise consecutive chunks of a document as one input, with a span for each.
+
+        Each chunk is tokenised for itself, so that no token spans two. Leading special tokens (and a prompt) belong to
+        the first chunk and closing ones to the last: a lone chunk is pooled as any input is.
+
+        Args:
+            chunks: At least one.
+            fit: As for texts.
+
+        Raises:
+            InputTooLongError: The document is too long and truncation is off; names the first chunk beyond the limit.
+            InputError: A chunk has no token, or none is left of it after truncation; names it.
+        """
+        room = self._room(fit)
+        texts = [fit.prefix + chunks[0], *chunks[1:]]
+        found = self._library.encode_batch_fast(texts, add_special_tokens=False)
+        parts = [np.asarray(encoding.ids, np.int32) for encoding in found]
+        frame = np.asarray(self._library.encode("").ids if fit.adds_special else [], np.int32)
+        lead = self._lead if fit.adds_special else 0
+        if len(parts) > 1 and (empty := [i for i, part in enumerate(parts) if not len(part)]):
+            raise InputError("this chunk has no token", param="input", input_index=empty[0])
+        ends = np.cumsum([len(part) for part in parts])
+        most = room - len(frame)
+        over = int(ends[-1]) - most
+        if over > 0 and fit.truncate is Truncation.ERROR:
+            raise InputTooLongError(
+                got_tokens=int(ends[-1]) + len(frame),
+                limit_tokens=room,
+                input_index=int(np.searchsorted(ends, most, side="right")),
+            )
+        first = max(0, over) if fit.truncate is Truncation.START else 0
+        bounds = np.clip(np.concatenate([[0], ends]) - first, 0, most)
+        spans = [(lead + int(a), lead + int(b)) for a, b in itertools.pairwise(bounds)]
+        if lost := [i for i, (a, b) in enumerate(spans) if a == b and len(parts) > 1]:
+            raise InputError(
+                f"the document is over {room} tokens, and nothing is left of this chunk after truncation",
+                param="input",
+                input_index=lost[0],
+                code="context_length_exceeded",
+            )
+        content = np.concatenate(parts)[first : first + most]
+        ids = np.concatenate([frame[:lead], content, frame[lead:]])
+        spans[0] = (0, spans[0][1])
+        spans[-1] = (spans[-1][0], len(ids))
+        return Encoded(ids, is_truncated=over > 0, spans=tuple(spans))
+
+    def describe(self, text: str, *, adds_special: bool) -> list[Token]:
+        """Every token of a text, not truncated."""
+        encoding = self._library.encode(text, add_special_tokens=adds_special)
+        rows = zip(
+            encoding.ids,
+            encoding.tokens,
+            encoding.special_tokens_mask,
+            encoding.offsets,
+            strict=True,
+        )
+        return [
+            Token(number, token, is_special=True, start=None, stop=None)
+            if is_special
+            else Token(number, text[start:stop], is_special=False, start=start, stop=stop)
+            for number, token, is_special, (start, stop) in rows
+        ]
+
+    def decode(self, ids: Sequence[int], *, skips_special: bool = True) -> str:
+        """The text of ids.
+
+        Raises:
+            InputError: An id is outside the vocabulary.
+        """
+        if ids and not (min(ids) >= 0 and max(ids) < self.vocabulary_size):
+            raise InputError(
+                f"token ids must be 0 to {self.vocabulary_size - 1}, this model's vocabulary",
+                param="input",
+            )
+        text: str = self._library.decode(ids, skip_special_tokens=skips_special)
+        return text
 
     def count_prompt_tokens(self, prompt: str) -> int:
         """Leading tokens of an input that a prompt accounts for, leading special tokens included."""
         return len(self._library.encode(prompt).ids) - self._tail
 
-    def _encode_leading(self, texts: Sequence[str]) -> list[Encoding]:
-        """At least the first `max_tokens` of each text, without tokenising much beyond them."""
-        least = self.max_tokens + UNSETTLED_TOKENS
+    def _encode_leading(self, texts: Sequence[str], fit: Fit, room: int) -> list[Encoding]:
+        """At least the first `room` tokens of each text, without tokenising much beyond them."""
+        least = room + UNSETTLED_TOKENS
         parts = [_leading_words(text, LEADING_CHARS_PER_TOKEN * least) for text in texts]
-        found: list[Encoding] = self._library.encode_batch_fast(parts)
+        found = self._encode(parts, fit)
         dense = [
             index
             for index, encoding in enumerate(found)
             if len(parts[index]) < len(texts[index]) and len(encoding) < least
         ]
         if dense:
-            whole = self._library.encode_batch_fast([texts[index] for index in dense])
+            whole = self._encode([texts[index] for index in dense], fit)
             for index, encoding in zip(dense, whole, strict=True):
                 found[index] = encoding
         return found
 
+    def _encode(self, texts: Sequence[str], fit: Fit) -> list[Encoding]:
+        found: list[Encoding] = self._library.encode_batch_fast(
+            texts, add_special_tokens=fit.adds_special
+        )
+        return found
+
+    def _room(self, fit: Fit) -> int:
+        """The most tokens of an input.
+
+        Raises:
+            InputError: No token would fit beside the special ones.
+        """
+        if fit.max_tokens is None:
+            return self.max_tokens
+        least = (self._lead + self._tail if fit.adds_special else 0) + 1
+        if fit.max_tokens < least:
+            raise InputError(
+                f"'max_tokens' must be at least {least}: special tokens count", param="max_tokens"
+            )
+        return min(self.max_tokens, fit.max_tokens)
+
     def _fit(
-        self, ids: IdArray, *, truncate: Truncation, index: int, is_lower_bound: bool = False
+        self, ids: IdArray, fit: Fit, room: int, index: int, *, is_lower_bound: bool = False
     ) -> Encoded:
-        """Cut ids to `max_tokens`, keeping the special tokens at both ends."""
-        over = len(ids) - self.max_tokens
-        if truncate is Truncation.ERROR and (over > 0 or is_lower_bound):
+        """Cut ids to `room`, keeping the special tokens at both ends."""
+        over = len(ids) - room
+        if not len(ids):
+            raise InputError("this input has no token", param="input", input_index=index)
+        if fit.truncate is Truncation.ERROR and (over > 0 or is_lower_bound):
             raise InputTooLongError(
-                got_tokens=max(len(ids), self.max_tokens + 1),
-                limit_tokens=self.max_tokens,
+                got_tokens=max(len(ids), room + 1),
+                limit_tokens=room,
                 input_index=index,
                 is_lower_bound=is_lower_bound,
             )
         if over <= 0:
             return Encoded(ids, is_truncated=is_lower_bound)
-        stop = len(ids) - self._tail
+        lead, tail = (self._lead, self._tail) if fit.adds_special else (0, 0)
+        stop = len(ids) - tail
         kept = (
-            ids[self._lead + over : stop]
-            if truncate is Truncation.START
-            else ids[self._lead : stop - over]
+            ids[lead + over : stop] if fit.truncate is Truncation.START else ids[lead : stop - over]
         )
-        return Encoded(np.concatenate([ids[: self._lead], kept, ids[stop:]]), is_truncated=True)
+        return Encoded(np.concatenate([ids[:lead], kept, ids[stop:]]), is_truncated=True)
 
 
 def replace_lone_surrogates(text: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.dtypes import OutputDtype
+
 FloatArray = NDArray[np.float32]
 IdArray = NDArray[np.int32]
 
@@ -23,20 +25,6 @@ class Truncation(StrEnum):
     START = "start"  # cut the start off: keep the end
 
 
-class OutputDtype(StrEnum):
-    """What values of a vector are given as; not to be mixed up with a model's precision."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    BINARY = "binary"  # a bit a value, eight of them in an int8 offset by 128
-    UBINARY = "ubinary"  # the same in a uint8
-
-    @property
-    def values_per_item(self) -> int:
-        """How many values of a vector go into one stored number."""
-        return 8 if self in (OutputDtype.BINARY, OutputDtype.UBINARY) else 1
-
-
 class Priority(StrEnum):
     """Scheduling class."""
 
@@ -47,8 +35,8 @@ class Priority(StrEnum):
 class OutputKind(StrEnum):
     """What a backend returns for an item."""
 
-    DENSE = "dense"
-    TOKENS = "tokens"
+    DENSE = "dense"  # one vector an input
+    TOKENS = "tokens"  # one a token
     SPARSE = "sparse"
 
 
@@ -64,27 +52,36 @@ class EmbedCall:
     """One request for vectors, in no vendor's dialect.
 
     Attributes:
-        inputs: Texts, or token ids in the model's own vocabulary.
+        inputs: Texts, token ids in the model's own vocabulary, or both.
         model: The name asked for; "" where the caller named none.
         dimensions: Cut to the first so many values, then renormalise; None is the model's own size.
         normalize: Scale to unit length; None is the model's own habit.
         truncate: What to do with long inputs; None is the server's default.
+        max_tokens: Take fewer tokens an input than the model could, special tokens included.
+        adds_special_tokens: Whether texts get the model's special tokens.
         prompt_name: A prompt the model defines.
         prompt_role: "query", "passage", …: the first prompt of the model that serves the role, if any.
         prompt: A literal text to put before each input.
+        output_dtypes: What else than float32 to give the vectors in.
+        chunks: Late chunking: inputs are consecutive chunks of documents, so many of each; each chunk's vector is
+            pooled from token states that saw the whole document (arXiv:2409.04701).
         key_id: Whose call it is; keys share the queue fairly.
         priority: Scheduling class; None lets the number of inputs decide.
         deadline_s: Monotonic time after which the answer is of no use.
     """
 
-    inputs: Sequence[str] | Sequence[Sequence[int]]
+    inputs: Sequence[str | Sequence[int]]
     model: str = ""
     dimensions: int | None = None
     normalize: bool | None = None
     truncate: Truncation | None = None
+    max_tokens: int | None = None
+    adds_special_tokens: bool = True
     prompt_name: str | None = None
     prompt_role: str | None = None
     prompt: str | None = None
+    output_dtypes: tuple[OutputDtype, ...] = ()
+    chunks: tuple[int, ...] = ()
     key_id: str = ""
     priority: Priority | None = None
     deadline_s: float | None = None
@@ -102,6 +99,7 @@ class Item:
         ids: Token ids, special tokens included, shape (n,), n >= 1, int32.
         index: Position in the request.
         skip_tokens: Leading tokens (a prompt) that pooling leaves out.
+        spans: Parts to pool each for itself, as (start, stop) in tokens; none: the whole.
     """
 
     ids: IdArray
@@ -114,11 +112,24 @@ class Item:
     layers: int | None = None
     adapter: str | None = None
     map_id: str | None = None
+    spans: tuple[tuple[int, int], ...] = ()
 
     @property
     def tokens(self) -> int:
         """How many tokens the item has."""
         return len(self.ids)
+
+    @property
+    def is_pooled_whole(self) -> bool:
+        """Whether it gives one vector, of all its tokens."""
+        return self.kind is OutputKind.DENSE and not self.spans
+
+    @property
+    def rows(self) -> int:
+        """How many vectors it gives."""
+        if self.kind is OutputKind.TOKENS:
+            return len(self.ids)
+        return len(self.spans) or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +182,16 @@ class EmbedResult:
     """The answer to an EmbedCall.
 
     Attributes:
-        vectors: One row per input in input order, shape (B, D), float32.
+        vectors: One row per input in input order, shape (B, D), float32; for token vectors as many rows as the input
+            has tokens.
+        converted: The same in the dtypes asked for: (B, D), or (B, D / 8) for bits.
+        rows: Of each input.
+        quantization: Id of the ranges that int8 and uint8 values are in, "" where none were asked for.
         input_tokens: Tokens run per input, special tokens included, after truncation.
         is_truncated: Per input, whether tokens were cut off.
         model: The served model's name.
         space: Fingerprint of the embedding space.
+        provider: Where the model runs: "cpu" or "cuda".
         prompt_used: Name of the prompt applied, "" for a literal one, None for none.
     """
 
@@ -186,6 +202,19 @@ class EmbedResult:
     space: str
     prompt_used: str | None = None
     timings: Timings = field(default_factory=Timings)
+    converted: Mapping[OutputDtype, NDArray[Any]] = field(default_factory=dict)
+    rows: tuple[int, ...] = ()
+    quantization: str = ""
+    provider: str = "cpu"
+
+    def by_input(self, vectors: NDArray[Any]) -> list[NDArray[Any]]:
+        """Cut rows of all inputs into those of each.
+
+        Args:
+            vectors: `self.vectors` or one of `self.converted`.
+        """
+        stops = np.cumsum(self.rows)
+        return [vectors[stop - n : stop] for n, stop in zip(self.rows, stops, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

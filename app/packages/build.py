@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from app.packages.card import Published
 from app.packages.derive import Derived
 from app.packages.precision import CALIBRATED, BuildOptions, Precision, check_quality
 from app.packages.probes import PROBE_TEXTS, check_published, compute_vectors
+from app.packages.quantisation import calibration_vectors
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,18 @@ class Builder:
             found = self._probes(graph, self._own_options())
             check_quality(found, probes, self.wanted.precision)
         return probes
+
+    def vectors(self, artefact: Path, texts: Sequence[str]) -> FloatArray:
+        """Unit vectors of texts by an artefact's graph, (C, H), float32, in no order.
+
+        Raises:
+            FormatError: The graph cannot be run on them.
+        """
+        backend = self._open(self.derived.graph(artefact), self._own_options())
+        try:
+            return calibration_vectors(backend, self._tokenizer(), self.derived.pooling, texts)
+        finally:
+            backend.close()
 
     def _own_options(self) -> BackendOptions:
         is_bf16 = self.wanted.precision is Precision.BF16

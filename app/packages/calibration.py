@@ -10,7 +10,7 @@ import numpy as np
 
 from app.engine.backend import Backend
 from app.engine.collate import collate
-from app.engine.tokenizer import Tokenizer
+from app.engine.tokenizer import Fit, Tokenizer
 from app.engine.types import Item, Layout, Truncation
 from app.errors import BackendError, FormatError
 from app.export.arithmetic import Ranges
@@ -68,10 +68,10 @@ def measure_ranges(
     """
     width = backend.hidden_size
     low, high = np.full(width, np.inf, np.float32), np.full(width, -np.inf, np.float32)
-    encoded = tokenizer.encode_texts(texts, truncate=Truncation.END)
+    encoded = tokenizer.encode_texts(texts, Fit(Truncation.END))
     items = sorted((Item(ids=e.ids) for e in encoded), key=lambda item: -item.tokens)
     budget = max(items[0].tokens, MOST_VALUES // width)
-    for batch in _batches(items, budget):
+    for batch in in_batches(items, budget):
         try:
             hidden = backend.run(collate(batch, Layout.PACKED)).hidden
         except BackendError as error:
@@ -82,7 +82,7 @@ def measure_ranges(
     return {name: Ranges(low[part], high[part]) for name, part in channels.items()}
 
 
-def _batches(items: Sequence[Item], budget: int) -> list[list[Item]]:
+def in_batches(items: Sequence[Item], budget: int) -> list[list[Item]]:
     """Items in their order, cut into batches of at most `budget` tokens."""
     batches: list[list[Item]] = []
     filled = budget

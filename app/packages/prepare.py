@@ -5,18 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.engine.backend import BackendFactory
+from app.engine.quantise import Quantiser
 from app.engine.registry import ModelSpec
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Layout
-from app.errors import FormatError
+from app.errors import ArtefactError, FormatError
 from app.export.architectures import export_padded_graph
 from app.export.attention import AttentionRoutes
 from app.packages.artefacts import GRAPH, Artefact, find_artefact, make_artefact
 from app.packages.build import ROUTES, Builder
 from app.packages.card import Card, Published
-from app.packages.derive import Derived, derive, read_json
+from app.packages.derive import Derived, derive
 from app.packages.fingerprint import HashCache, space_fingerprint
 from app.packages.precision import BuildOptions
+from app.packages.quantisation import (
+    BUNDLED_SOURCE,
+    bundled_texts,
+    read_quantiser,
+    write_quantiser,
+)
 from app.packages.sources import Fetched, SourceOptions, fetch
 
 log = logging.getLogger(__name__)
@@ -32,10 +39,12 @@ class Package:
         graph: The ONNX file to open.
         layout: Which inputs it takes.
         tokenizer: Path of tokenizer.json.
+        derived: The model's folder, understood.
         probes: Stored vectors of the probe texts, (P, H), float32.
         native_max_tokens: What the model takes, whatever `spec.max_tokens` allows.
         build: Precision and storage of the artefact.
         graph_bytes: Size of the graph and its weights on disk.
+        quantiser: Ranges for 8-bit vectors.
         has_attentions: Whether the graph has more than one attention for a backend to choose from.
         is_new: Whether it was exported just now.
     """
@@ -45,10 +54,12 @@ class Package:
     graph: Path
     layout: Layout
     tokenizer: Path
+    derived: Derived
     probes: FloatArray
     native_max_tokens: int
     build: BuildOptions
     graph_bytes: int
+    quantiser: Quantiser
     has_attentions: bool = False
     aliases: tuple[str, ...] = ()
     is_new: bool = False
@@ -90,12 +101,12 @@ def prepare(
     overrides = fetched.card.overrides if fetched.card else {}
     derived = derive(fetched.folder, overrides)
     build = wanted or BuildOptions()
+    builder = Builder(derived, _published(fetched.card), build, open_backend)
     space = space_fingerprint(derived, HashCache(options.cache_dir / "hashes.json"), build)
     artefact = find_artefact(options.cache_dir, space)
     is_new = artefact is None
     if artefact is None:
         log.info("exporting %s in %s, once", fetched.name, build.precision)
-        builder = Builder(derived, _published(fetched.card), build, open_backend)
         artefact = make_artefact(options.cache_dir, space, builder.fill)
     if max_tokens is not None and max_tokens > derived.max_tokens:
         raise FormatError(
@@ -115,16 +126,32 @@ def prepare(
         ),
         build=build,
         graph_bytes=_bytes_beside(graph),
+        quantiser=_quantiser(artefact.folder, builder),
         has_attentions=has_attentions,
         artefact=artefact.folder,
         graph=graph,
         layout=derived.layout,
         tokenizer=derived.folder / "tokenizer.json",
+        derived=derived,
         probes=artefact.probes,
         native_max_tokens=derived.max_tokens,
         aliases=fetched.card.aliases if fetched.card else (),
         is_new=is_new,
     )
+
+
+def _quantiser(artefact: Path, builder: Builder) -> Quantiser:
+    """What is kept beside the artefact, else what the bundled texts give, once."""
+    found = read_quantiser(artefact)
+    if found is None:
+        log.info("calibrating 8-bit vectors, once")
+        texts = bundled_texts(builder.derived.hidden_size)
+        found = Quantiser(builder.vectors(artefact, texts), BUNDLED_SOURCE)
+        try:
+            write_quantiser(artefact, found)
+        except ArtefactError as error:  # a cache that was filled elsewhere and is read-only here
+            log.warning("calibration is not kept: %s", error.message)
+    return found
 
 
 def _bytes_beside(graph: Path) -> int:
@@ -139,10 +166,10 @@ def write_padded(package: Package, folder: Path) -> None:
         FormatError: The model is served from a graph of its own, which is what others can take as it is.
         OSError: The disk is full or read-only.
     """
-    source = package.tokenizer.parent
+    derived = package.derived
     if package.layout is not Layout.PACKED:
         raise FormatError(f"{package.graph} has padded inputs already: take it as it is")
-    export_padded_graph(source, read_json(source / "config.json"), folder / GRAPH)
+    export_padded_graph(derived.folder, derived.config, folder / GRAPH)
 
 
 def _published(card: Card | None) -> tuple[Published, ...]:

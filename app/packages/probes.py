@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from app.engine.backend import Backend
 from app.engine.forward import raw_vectors
 from app.engine.postprocess import finish
-from app.engine.tokenizer import Tokenizer
+from app.engine.tokenizer import Fit, Tokenizer
 from app.engine.types import FloatArray, Item, Truncation
 from app.errors import BackendError, ProbeError
 from app.packages.card import Published
@@ -51,7 +51,7 @@ def compute_vectors(
     Raises:
         ProbeError: The graph cannot be run on them.
     """
-    encoded = tokenizer.encode_texts(texts, truncate=Truncation.END)
+    encoded = tokenizer.encode_texts(texts, Fit(Truncation.END))
     try:
         items = [Item(ids=e.ids) for e in encoded]
         pooled = raw_vectors(backend, items, pooling, is_lone=len(items) == 1)

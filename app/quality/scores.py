@@ -38,6 +38,24 @@ def rank_documents(queries: Floats, documents: Floats, *, k: int) -> NDArray[np.
     return order
 
 
+def rank_by_bits(
+    queries: NDArray[np.uint8], documents: NDArray[np.uint8], *, k: int
+) -> NDArray[np.int64]:
+    """Indices of the k documents with the fewest other bits, for each query; both (N, D / 8); (Q, k)."""
+    order = []
+    for query in queries:
+        distance = np.bitwise_count(documents ^ query).sum(axis=1, dtype=np.int64)
+        order.append(np.argsort(distance, kind="stable")[:k])
+    return np.stack(order)
+
+
+def rescore(queries: Floats, documents: Floats, candidates: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Candidates of each query, (Q, k), in the order of their float similarity; (Q, k)."""
+    near = np.einsum("qd,qkd->qk", queries, documents[candidates])
+    order = np.argsort(-near, axis=1, kind="stable")
+    return np.take_along_axis(candidates, order, axis=1)
+
+
 def ndcg(ranked: Sequence[str], relevant: Mapping[str, float], *, k: int) -> float:
     """Normalised discounted cumulative gain at k, linear gains as in trec_eval and BEIR.
 

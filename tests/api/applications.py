@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
 from app.api.batch_lines import BatchLines
 from app.api.context import RequestContext
+from app.engine.tokenizer import Fit
+from app.engine.types import Truncation
 from app.jobs.runner import JobRunner
 from app.jobs.store import JobStore
+from tests.fakes import fake_vector
 from tests.served import Served
 
 URL = "/v1/embeddings"
@@ -94,6 +98,14 @@ class Jobs:
         found = {line["custom_id"]: line for line in lines}
         assert len(found) == len(lines)
         return found
+
+
+def unit_vector(api: Api, text: str, dimensions: int | None = None) -> list[float]:
+    """The vector of a text, cut and renormalised."""
+    (encoded,) = api.served.tokenizer.encode_texts([text], Fit(Truncation.END))
+    vector = fake_vector(encoded.ids)[:dimensions]
+    scaled: list[float] = (vector / np.linalg.norm(vector)).tolist()
+    return scaled
 
 
 def line(custom_id: str, given: Any = "alpha", **body: Any) -> bytes:

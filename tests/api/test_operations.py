@@ -93,7 +93,8 @@ async def test_readiness_follows_the_phase(api: Api, phase: Phase, status: int) 
     api.app.state.set_phase(phase)
     for path in ("/health/ready", "/health"):
         answer = await api.client.get(path)
-        assert (answer.status_code, answer.json()) == (status, {"status": phase})
+        tei = {} if status == 200 else {"error": "unhealthy", "error_type": "Unhealthy"}
+        assert (answer.status_code, answer.json()) == (status, {"status": phase, **tei})
     assert (await api.client.get("/health/live")).status_code == 200
     assert f"nestvec_ready {float(phase is Phase.READY)}" in (await api.client.get("/metrics")).text
 
@@ -202,7 +203,7 @@ async def test_request_ids_are_echoed_or_made(api: Api, given: str, kept: bool) 
     ("method", "path", "status"),
     [
         ("GET", "/v1/nothing", 404),
-        ("POST", "/v2/embed", 404),
+        ("POST", "/v3/embed", 404),
         ("GET", "/v1/embeddings", 405),
         ("DELETE", "/v1/models", 405),
     ],

@@ -15,7 +15,7 @@ from tests.tiny import WORDS, write_tiny_bert
 
 pytestmark = pytest.mark.process
 REQUESTS = 400
-ALLOWED = {200, 400, 404, 405, 413, 429}
+ALLOWED = {200, 400, 404, 405, 413, 422, 429}
 
 
 def random_body(chooser: random.Random) -> bytes:

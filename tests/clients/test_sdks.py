@@ -39,6 +39,8 @@ def run(line: list[str], server: Server) -> dict[str, Any]:
         **os.environ,
         "TIKTOKEN_CACHE_DIR": str(cl100k_table().parent),
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "HAYSTACK_TELEMETRY_ENABLED": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     done = subprocess.run(
         [*line, server.url],
@@ -150,6 +152,130 @@ def test_litellm(server: Server) -> None:
     found = run_python("litellm_client.py", server)
     np.testing.assert_allclose(found["default"], expected(server, found["texts"]), atol=1e-6)
     assert found["too_long"] == "ContextWindowExceededError"
+
+
+def check(found: Any, server: Server, texts: list[str], **options: object) -> None:
+    """Vectors that a client got, against those of plain HTTP."""
+    np.testing.assert_allclose(found, expected(server, texts, **options), atol=1e-5)
+
+
+def test_azure(server: Server) -> None:
+    """Its path, key header and prefix."""
+    found = run_python("azure_client.py", server)
+    check(found["default"], server, found["texts"])
+    check([found["cut"]], server, ["hello"], dimensions=64)
+    assert found["models"] == ["all-MiniLM-L6-v2"]
+    assert found["refused"] == "model_not_found"
+
+
+def codes(server: Server, texts: list[str], dtype: str, dimensions: int) -> NDArray[Any]:
+    """Vectors in a dtype, by plain HTTP."""
+    body = {"input": texts, "output_dtype": dtype, "dimensions": dimensions}
+    headers = {"authorization": f"Bearer {KEY}"}
+    answer = httpx.post(f"{server.url}/v1/embeddings", json=body, headers=headers)
+    return np.array([item["embedding"] for item in answer.json()["data"]])
+
+
+def test_cohere(server: Server) -> None:
+    """Both versions, six types at once, rerank, typed exceptions."""
+    found = run_python("cohere_client.py", server)
+    texts = found["texts"]
+    check(found["default"], server, texts)
+    check(found["v1"], server, texts)
+    check(found["types"]["float"], server, texts, dimensions=64)
+    for dtype in ("int8", "uint8", "binary", "ubinary"):
+        np.testing.assert_array_equal(found["types"][dtype], codes(server, texts, dtype, 64))
+    packed = [np.frombuffer(base64.b64decode(text), "<f4") for text in found["types"]["base64"]]
+    check(packed, server, texts, dimensions=64)
+    assert (found["v1_count"], found["tokens"], found["ranked"]) == (200, 6, [1])
+    assert found["failures"] == {
+        "model": ["NotFoundError", 404],
+        "long": ["BadRequestError", 400],
+        "key": ["UnauthorizedError", 401],
+    }
+
+
+def test_voyage(server: Server) -> None:
+    """Every dtype decoded from base64, chunks, rerank, typed exceptions."""
+    found = run_python("voyage_client.py", server)
+    texts = found["texts"]
+    check(found["default"], server, texts)
+    check(found["dtypes"]["float"], server, texts, dimensions=64)
+    for dtype in ("int8", "uint8", "binary", "ubinary"):
+        np.testing.assert_array_equal(found["dtypes"][dtype], codes(server, texts, dtype, 64))
+    assert [len(document) for document in found["chunks"]] == [1, 2]
+    check(found["chunks"][0], server, ["hello"])  # a lone chunk is a plain text
+    check(found["chunks"][1], server, ["one", "two"], late_chunking=True)
+    assert (found["tokens"], found["ranked"]) == (6, [[1, "a dog"]])
+    assert found["failures"] == {
+        "long": ["InvalidRequestError", 400],
+        "key": ["AuthenticationError", 401],
+    }
+
+
+def test_ollama(server: Server) -> None:
+    """Its own client, and langchain's."""
+    found = run_python("ollama_client.py", server)
+    for name in ("default", "langchain"):
+        check(found[name], server, found["texts"])
+    check([found["langchain_query"]], server, ["hello"])
+    check([found["langchain_cut"]], server, ["word " * 999], truncate=True)
+    check([found["small"]], server, ["hello"], dimensions=64)
+    check([found["old"]], server, ["hello"], normalize=False)
+    assert (found["tokens"], found["too_large"], found["nothing"]) == (6, 384, [])
+    assert found["models"] == found["running"] == ["all-MiniLM-L6-v2:latest"]
+    assert found["shown"] == 384
+    assert found["refused"] == "404 model 'none' not found"
+
+
+def test_huggingface(server: Server) -> None:
+    """huggingface_hub's client at either URL, and langchain's endpoint class."""
+    found = run_python("huggingface_client.py", server)
+    for name in ("default", "root", "langchain"):
+        check(found[name], server, found["texts"])
+    check([found["langchain_query"]], server, ["hello"])
+    assert found["cut"] == [1, 384]
+    assert found["similarity"][0] > found["similarity"][1]
+    assert found["refused"] == "422 True"
+
+
+def test_llama_indexs_tei_client(server: Server) -> None:
+    """It asks for truncation, and takes whatever comes for vectors."""
+    found = run_python("tei_client.py", server)
+    check(found["default"], server, found["texts"])
+    check([found["query"]], server, ["hello"])
+    check([found["long"]], server, [("word " * 999).strip()], truncate=True)
+
+
+def test_haystack(server: Server) -> None:
+    """Three of its embedders."""
+    found = run_python("haystack_client.py", server)
+    for name in ("default", "tei", "jina"):
+        check(found[name], server, found["texts"])
+    for name in ("query", "tei_query"):
+        check([found[name]], server, ["hello"])
+    assert found["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
+
+
+def test_triton(server: Server) -> None:
+    """Binary, JSON and gzip give the same to the bit; codes keep their type."""
+    found = run_python("triton_client.py", server)
+    for name in ("default", "json", "gzip"):
+        check(found[name], server, found["texts"])
+    dtype, values = found["int8"]
+    assert dtype == "int8"
+    np.testing.assert_array_equal(values, codes(server, found["texts"], "int8", 64))
+    assert (found["live"], found["ready"], found["model_ready"]) == (True, True, True)
+    assert (found["metadata"], found["server"]) == ([-1, 384], ["binary_tensor_data"])
+    assert "does not exist" in found["refused"]
+
+
+def test_litellms_other_providers(server: Server) -> None:
+    """Each sends its vendor's dialect."""
+    found = run_python("litellm_providers.py", server)
+    for name in ("hosted_vllm", "cohere", "voyage", "jina_ai", "infinity", "azure"):
+        check(found[name], server, found["texts"])
+    assert found["ranked"] == [1]
 
 
 def test_openai_batches(server: Server) -> None:

@@ -1,6 +1,7 @@
 """The papers say what the code does."""
 
 import importlib
+import json
 import pkgutil
 import re
 import shutil
@@ -15,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 import app
 from app import errors
+from app.api.dialect_tables import fill
 from app.engine.onnx_backend import PROVIDERS
 from app.metrics import Metrics
 from app.settings import PREFIX, Settings
@@ -22,6 +24,7 @@ from app.settings import PREFIX, Settings
 ROOT = Path(__file__).parent.parent.parent
 PAPERS = [
     "docs/api.md",
+    "docs/dialects.md",
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -44,6 +47,27 @@ def test_every_metric_has_a_line() -> None:
     }
     named = set(re.findall(r"^\| `(nestvec_\w+)`", text("docs/metrics.md"), re.MULTILINE))
     assert found == named
+
+
+def test_the_readme_names_the_clients_that_were_tested() -> None:
+    """By the versions of the locks."""
+    lock = text("requirements/clients.txt")
+    locked = dict(re.findall(r"^([\w-]+)==([^ ;]+)", lock, re.MULTILINE))
+    node = json.loads(text("tests/clients/node/package-lock.json"))
+    versions = {*locked.values(), node["packages"]["node_modules/openai"]["version"]}
+    table = text("README.md").split("## Clients")[1].split("## What it does")[0]
+    rows = re.findall(r"^\| .+ \| ([\d.]+) \| .+ \| passes \|$", table, re.MULTILINE)
+    assert len(rows) >= 17
+    assert set(rows) <= versions
+    for client in ("cohere", "voyageai", "ollama", "litellm", "haystack-ai", "langchain-openai"):
+        assert locked[client] in rows
+
+
+def test_the_tables_of_dialects_are_the_codes() -> None:
+    """`make docs` writes them."""
+    page = text("docs/dialects.md")
+    assert fill(page) == page
+    assert page.count(": generated -->") == 2
 
 
 def all_codes() -> set[str]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from app.engine.collate import collate
+from app.engine.forward import raw_vectors
 from app.engine.lone import LoneBackend
 from app.engine.types import Batch, Layout
 from app.errors import BackendError
@@ -34,10 +35,8 @@ def seen(backend: LoneBackend) -> tuple[int, int]:
 def test_only_what_is_marked_as_lone_runs_wide(both: LoneBackend) -> None:
     """And gives the same."""
     for is_lone in (True, False):
-        lone = collate([item(1, 2, 3)], Layout.PACKED, is_lone=is_lone)
-        pooled = both.run(lone).pooled
-        assert pooled is not None
-        np.testing.assert_array_equal(pooled[0], fake_vector([1, 2, 3]))
+        found = raw_vectors(both, [item(1, 2, 3)], "mean", is_lone=is_lone)
+        np.testing.assert_array_equal(found[0], fake_vector([1, 2, 3]))
     both.run(batch((1,), (2, 3)))
     assert seen(both) == (2, 1)
 

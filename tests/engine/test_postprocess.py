@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.engine.dtypes import OutputDtype
 from app.engine.postprocess import convert, degenerate_rows, finish
-from app.engine.types import OutputDtype
+from app.engine.quantise import Quantiser
 
 WORKED = np.array([[0.6, 0.8, -0.5, 0.25]], np.float32)
 
@@ -70,8 +71,8 @@ def test_degenerate_rows_are_marked() -> None:
 def test_bits_are_packed_as_clients_unpack_them() -> None:
     """The contract's example: 01001101 is 77, and 128 less as a signed byte; zero is no one."""
     vector = np.array([[-0.1, 0.2, 0.0, -0.3, 0.4, 0.5, -0.6, 0.7]], np.float32)
-    assert convert(vector, OutputDtype.UBINARY).tolist() == [[77]]
-    assert convert(vector, OutputDtype.BINARY).tolist() == [[-51]]
-    assert convert(vector, OutputDtype.FLOAT16).dtype == np.float16
+    assert convert(vector, OutputDtype.UBINARY, Quantiser()).tolist() == [[77]]
+    assert convert(vector, OutputDtype.BINARY, Quantiser()).tolist() == [[-51]]
+    assert convert(vector, OutputDtype.FLOAT16, Quantiser()).dtype == np.float16
     with pytest.raises(ValueError, match="multiple of 8"):
-        convert(vector[:, :5], OutputDtype.BINARY)
+        convert(vector[:, :5], OutputDtype.BINARY, Quantiser())

@@ -12,18 +12,22 @@ import numpy as np
 import pytest
 
 from app.engine.core import EngineCore
+from app.engine.dtypes import OutputDtype
 from app.engine.pending import RawVectors
+from app.engine.registry import ModelSpec, Pin, check_pins
 from app.engine.service import ServiceLimits
-from app.engine.tokenizer import Encoded, Tokenizer
-from app.engine.types import EmbedCall, FloatArray, Item, Priority, Truncation
+from app.engine.tokenizer import Encoded, Fit, Tokenizer
+from app.engine.types import EmbedCall, FloatArray, Item, OutputKind, Priority, Truncation
 from app.errors import (
+    ConfigError,
     DeadlineError,
     InputError,
     InputTooLongError,
     RequestTooLargeError,
     UnknownModelError,
+    UnsupportedError,
 )
-from tests.fakes import fake_vector
+from tests.fakes import fake_states, fake_vector
 from tests.served import SPEC, Served, ServedOptions, serve_fake
 
 LONG = "alpha " * 40
@@ -46,7 +50,7 @@ def unit(vector: FloatArray) -> FloatArray:
 
 def ids_of(served: Served, text: str) -> list[int]:
     """Token ids of a text."""
-    (encoded,) = served.tokenizer.encode_texts([text], truncate=Truncation.END)
+    (encoded,) = served.tokenizer.encode_texts([text], Fit(Truncation.END))
     ids: list[int] = encoded.ids.tolist()
     return ids
 
@@ -249,3 +253,155 @@ async def test_a_query_is_tokenised_on_the_loop_more_in_a_thread(
     await served.service.embed(EmbedCall(["alpha"]))
     await served.service.embed(EmbedCall(["alpha beta"] * 200))
     assert threads == [True, False]
+
+
+def states_of(served: Served, text: str) -> FloatArray:
+    """Token states of a text, (n, HIDDEN)."""
+    states: FloatArray = fake_states(ids_of(served, text)).astype(np.float32)
+    return states
+
+
+async def test_token_vectors(served: Served) -> None:
+    """As many rows as tokens, in order, also beside plain inputs of other calls."""
+    texts = ["alpha", "beta gamma red"]
+    call = EmbedCall(texts, kind=OutputKind.TOKENS, normalize=False)
+    result, plain = await asyncio.gather(
+        served.service.embed(call), served.service.embed(EmbedCall(texts))
+    )
+    assert result.rows == result.input_tokens == (3, 5)
+    found = result.by_input(result.vectors)
+    for states, text in zip(found, texts, strict=True):
+        np.testing.assert_allclose(states, states_of(served, text), atol=1e-6)
+    np.testing.assert_allclose(plain.vectors[1], unit(found[1].mean(axis=0)), atol=1e-6)
+
+
+async def test_token_vectors_are_cut_and_converted(served: Served) -> None:
+    """As vectors of inputs are."""
+    call = EmbedCall(
+        ["alpha"], kind=OutputKind.TOKENS, dimensions=4, output_dtypes=(OutputDtype.FLOAT16,)
+    )
+    result = await served.service.embed(call)
+    cut = states_of(served, "alpha")[:, :4]
+    expected = cut / np.linalg.norm(cut, axis=1, keepdims=True)
+    np.testing.assert_allclose(result.vectors, expected, atol=1e-6)
+    assert result.converted[OutputDtype.FLOAT16].dtype == np.float16
+
+
+async def test_token_vectors_are_bounded(tiny_folder: Path) -> None:
+    """An answer of a million vectors would not fit."""
+    limits = ServiceLimits(max_token_vectors=7)
+    made = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(limits=limits))
+    try:
+        call = EmbedCall(["alpha beta", "red"], kind=OutputKind.TOKENS)
+        await made.service.embed(call)
+        with pytest.raises(RequestTooLargeError, match="vectors of 8 tokens, max 7"):
+            await made.service.embed(dataclasses.replace(call, inputs=["alpha beta", "red green"]))
+    finally:
+        made.service.close()
+
+
+async def test_late_chunking_pools_each_chunk(served: Served) -> None:
+    """S27: from states of the whole document; special tokens go to its ends."""
+    chunks = ["alpha beta", "red", "one two three"]
+    result = await served.service.embed(EmbedCall(chunks, chunks=(2, 1)))
+    first = states_of(served, "alpha beta red")
+    last = states_of(served, chunks[2])
+    expected = [states.mean(axis=0) for states in (first[:3], first[3:], last)]
+    np.testing.assert_allclose(result.vectors, [unit(v) for v in expected], atol=1e-6)
+    assert result.input_tokens == (3, 2, 5)
+    lone = await served.service.embed(EmbedCall(chunks[2:]))
+    np.testing.assert_allclose(result.vectors[2], lone.vectors[0], atol=1e-7)
+
+
+async def test_late_chunking_names_the_chunk(served: Served) -> None:
+    """Counted over all documents."""
+    call = EmbedCall(["alpha", "beta", LONG, "red"], chunks=(2, 2))
+    with pytest.raises(InputTooLongError) as caught:
+        await served.service.embed(call)
+    assert caught.value.input_index == 2
+    with pytest.raises(InputError, match="takes texts"):
+        await served.service.embed(EmbedCall([[5, 6]], chunks=(1,)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "gives_tokens", "call", "error"),
+    [
+        (SPEC, False, EmbedCall(["a"], kind=OutputKind.TOKENS), UnsupportedError),
+        (SPEC, False, EmbedCall(["a"], chunks=(1,)), UnsupportedError),
+        (SPEC, True, EmbedCall(["a"], kind=OutputKind.SPARSE), UnsupportedError),
+        (
+            dataclasses.replace(SPEC, pooling="cls"),
+            True,
+            EmbedCall(["a"], chunks=(1,)),
+            InputError,
+        ),
+    ],
+)
+async def test_what_a_model_cannot_give_is_refused(
+    tiny_folder: Path,
+    spec: ModelSpec,
+    *,
+    gives_tokens: bool,
+    call: EmbedCall,
+    error: type[InputError],
+) -> None:
+    """Before anything is computed."""
+    made = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(spec=spec))
+    made.backend.gives_tokens = gives_tokens
+    try:
+        with pytest.raises(error):
+            await made.service.embed(call)
+        assert made.backend.batches == []
+    finally:
+        made.service.close()
+
+
+async def test_texts_and_ids_may_be_mixed(served: Served) -> None:
+    """As in TEI; with a prompt ids become text first."""
+    ids = ids_of(served, "beta")
+    result = await served.service.embed(EmbedCall(["alpha", ids]))
+    plain = await served.service.embed(EmbedCall(["alpha", "beta"]))
+    np.testing.assert_array_equal(result.vectors, plain.vectors)
+    prompted = await served.service.embed(EmbedCall([ids], prompt_name="query"))
+    expected = await served.service.embed(EmbedCall(["query : beta"]))
+    np.testing.assert_array_equal(prompted.vectors, expected.vectors)
+    with pytest.raises(InputError) as caught:
+        await served.service.embed(EmbedCall(["alpha", [10**6]]))
+    assert caught.value.input_index == 1
+
+
+@pytest.mark.parametrize("dtype", [OutputDtype.INT8, OutputDtype.UBINARY, OutputDtype.BINARY])
+async def test_raw_vectors_are_not_quantised(served: Served, dtype: OutputDtype) -> None:
+    """Ranges are those of unit vectors."""
+    with pytest.raises(InputError, match="unit vectors") as caught:
+        await served.service.embed(EmbedCall(["a"], normalize=False, output_dtypes=(dtype,)))
+    assert caught.value.param == "output_dtype"
+
+
+async def test_bits_take_whole_bytes(served: Served) -> None:
+    """Clients take dimensions / 8 for the size."""
+    with pytest.raises(InputError, match="no multiple of 8") as caught:
+        await served.service.embed(
+            EmbedCall(["a"], dimensions=4, output_dtypes=(OutputDtype.UBINARY,))
+        )
+    assert caught.value.param == "dimensions"
+
+
+async def test_a_name_may_stand_for_a_prompt_and_dimensions(tiny_folder: Path) -> None:
+    """For callers that can say neither; what a call says wins."""
+    pins = {"short-queries": Pin("query", 4)}
+    made = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(pins=pins))
+    try:
+        embed = made.service.embed
+        found = await embed(EmbedCall(["alpha"], model="Short-Queries:latest"))
+        expected = await embed(EmbedCall(["alpha"], prompt_name="query", dimensions=4))
+        np.testing.assert_array_equal(found.vectors, expected.vectors)
+        assert (found.prompt_used, found.model) == ("query", SPEC.name)
+        own = await embed(EmbedCall(["a"], model="short-queries", prompt="x", dimensions=2))
+        assert (own.prompt_used, own.vectors.shape) == ("", (1, 2))
+        role = await embed(EmbedCall(["a"], model="short-queries", prompt_role="passage"))
+        assert role.prompt_used == "document"
+    finally:
+        made.service.close()
+    with pytest.raises(ConfigError, match=r"aliases\.a\.prompt_name.*aliases\.b\.dimensions"):
+        check_pins({"a": Pin(prompt_name="none such"), "b": Pin(dimensions=9)}, SPEC)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typing_extensions import override
 
-from app.engine.tokenizer import Tokenizer
+from app.engine.tokenizer import Fit, Tokenizer
 from app.engine.types import Batch, FloatArray, Layout, RawOutput, Truncation
 from app.errors import FormatError
 from app.packages.calibration import (
@@ -73,7 +73,7 @@ def test_too_few_texts_or_none(tmp_path: Path, content: str | None) -> None:
 def test_ranges_cover_all_texts(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Least and greatest of each channel over every batch, whatever the batches are."""
     texts = ["alpha beta gamma", "the", "red green blue one two three", "query", "z"]
-    encoded = tokenizer.encode_texts(texts, truncate=Truncation.END)
+    encoded = tokenizer.encode_texts(texts, Fit(Truncation.END))
     ids = np.concatenate([e.ids for e in encoded])
     low, high = ids.min(), ids.max()
     batches = []

@@ -90,7 +90,7 @@ def test_a_precision_has_an_artefact_and_a_space_of_its_own(
     assert np.abs(found - package.probes).max() > 1e-6  # it is not fp32 under another name
     assert not prepare(str(tiny_folder), options(tmp_path), OnnxBackend, wanted=build).is_new
     kinds = {re.sub(r"[0-9a-f]{16,}", "", path.name) for path in package.artefact.iterdir()}
-    assert kinds == {"model.onnx", "weights.bin", "manifest.json", "probes.npy"}
+    assert kinds == {"model.onnx", "weights.bin", "manifest.json", "probes.npy", "quantisation.npz"}
 
 
 def test_a_precision_that_is_too_coarse_is_never_cached(
@@ -151,4 +151,4 @@ def test_layout_of_bf16_is_packed(tmp_path: Path, tiny_folder: Path) -> None:
     build = BuildOptions(Precision.BF16)
     package = prepare(str(tiny_folder), options(tmp_path), open_any, wanted=build)
     assert package.layout is Layout.PACKED
-    assert [chosen.computes_bf16 for chosen in asked] == [False, True]
+    assert [chosen.computes_bf16 for chosen in asked] == [False, True, True]

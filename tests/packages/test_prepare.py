@@ -8,7 +8,7 @@ import pytest
 
 from app.engine.backend import BackendOptions
 from app.engine.onnx_backend import OnnxBackend
-from app.engine.tokenizer import Tokenizer
+from app.engine.tokenizer import Fit, Tokenizer
 from app.engine.types import Layout, Truncation
 from app.errors import FormatError, ModelError, ProbeError
 from app.packages.prepare import prepare
@@ -93,7 +93,7 @@ def test_a_foreign_graph_is_served_padded(tmp_path: Path) -> None:
     backend = OnnxBackend(package.graph, package.layout, BackendOptions())
     tokenizer = Tokenizer(package.tokenizer, max_tokens=24, vocabulary_size=128)
     found = compute_vectors(backend, tokenizer, "mean", ["alpha", "one two three"])
-    ids = tokenizer.encode_texts(["alpha"], truncate=Truncation.END)[0].ids
+    ids = tokenizer.encode_texts(["alpha"], Fit(Truncation.END))[0].ids
     table = np.arange(128 * 3, dtype=np.float64).reshape(128, 3)
     mean = table[ids].mean(axis=0)
     np.testing.assert_allclose(found[0], mean / np.linalg.norm(mean), atol=1e-6)

@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import FormatError
 from app.quality.report import Row, markdown
-from app.quality.scores import ndcg, pair_cosines, rank_documents, spearman
+from app.quality.scores import ndcg, pair_cosines, rank_by_bits, rank_documents, rescore, spearman
 from app.quality.tasks import read_pairs, read_retrieval
 
 
@@ -47,6 +47,17 @@ def test_cosines_and_ranks() -> None:
     assert rank_documents(rows[1:2], rows, k=2).tolist() == [[1, 0]]
 
 
+def test_bits_are_ranked_and_rescored() -> None:
+    """The fewest other bits first; floats put the candidates in order."""
+    documents = np.array([[0b1111, 0], [0b0001, 0], [0b0000, 255]], np.uint8)
+    queries = np.array([[0b0000, 0], [0b0000, 255]], np.uint8)
+    order = rank_by_bits(queries, documents, k=2)
+    assert order.tolist() == [[1, 0], [2, 1]]
+    floats = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], np.float32)
+    asked = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    assert rescore(asked, floats, order).tolist() == [[0, 1], [2, 1]]
+
+
 def test_sets_are_read_as_published(tmp_path: Path) -> None:
     """Pairs by tabs, retrieval in BEIR's layout; only judged queries count."""
     (tmp_path / "p.tsv").write_text('4.5\t"a\tb"\n')
@@ -78,4 +89,4 @@ def test_a_broken_retrieval_set_is_an_error(tmp_path: Path) -> None:
 
 def test_the_table() -> None:
     """One line a figure."""
-    assert markdown([Row("t", 384, 0.82034)]).splitlines()[-1] == "| t | 384 | 0.8203 |"
+    assert markdown([Row("t", 384, 0.82034)]).splitlines()[-1] == "| t | 384 | float | 0.8203 |"

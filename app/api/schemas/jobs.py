@@ -2,9 +2,10 @@
 
 from typing import Any, Final, Literal
 
+from fastapi import Response
 from pydantic import BaseModel, Field
 
-from app.api.openai_schema import responses
+from app.api.schemas.documented import ErrorBody, errors_of, operation
 
 
 class File(BaseModel):
@@ -29,6 +30,14 @@ class FileList(BaseModel):
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+
+class Deleted(BaseModel):
+    """That a file is gone."""
+
+    id: str
+    object: Literal["file"]
+    deleted: bool
 
 
 class OutputExpiry(BaseModel):
@@ -119,45 +128,32 @@ UPLOAD_FORM: Final = {
         "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2_592_000},
     },
 }
-UPLOAD_DOC: Final[dict[str, Any]] = {
-    "summary": "Upload a file",
-    "response_model": File,
-    "responses": responses(400, 401, 413, 500),
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "content": {"multipart/form-data": {"schema": UPLOAD_FORM}},
-        }
-    },
+UPLOAD_DOC: Final = operation(
+    "Upload a file",
+    File,
+    content={"multipart/form-data": {"schema": UPLOAD_FORM}},
+    errors=errors_of(ErrorBody, (400, 401, 413, 500)),
+)
+FILES_DOC: Final = operation(
+    "List files", FileList, errors=errors_of(ErrorBody, (400, 401, 404, 500))
+)
+FILE_DOC: Final = operation("Describe a file", File, errors=errors_of(ErrorBody, (401, 404, 500)))
+DELETE_DOC: Final = operation(
+    "Delete a file", Deleted, errors=errors_of(ErrorBody, (400, 401, 404, 500))
+)
+CONTENT_DOC: Final[dict[str, Any]] = {
+    **operation("A file's bytes", None, errors=errors_of(ErrorBody, (401, 404, 416, 500))),
+    "response_class": Response,
 }
-FILES_DOC: Final[dict[str, Any]] = {
-    "summary": "List files",
-    "response_model": FileList,
-    "responses": responses(400, 401, 404, 500),
-}
-FILE_DOC: Final[dict[str, Any]] = {
-    "summary": "Describe a file",
-    "response_model": File,
-    "responses": responses(401, 404, 500),
-}
-CREATE_BATCH_DOC: Final[dict[str, Any]] = {
-    "summary": "Create a batch of embeddings requests",
-    "response_model": BatchObject,
-    "responses": responses(400, 401, 404, 413, 500),
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": CreateBatch.model_json_schema()}},
-        }
-    },
-}
-BATCHES_DOC: Final[dict[str, Any]] = {
-    "summary": "List batches",
-    "response_model": BatchList,
-    "responses": responses(400, 401, 404, 500),
-}
-BATCH_DOC: Final[dict[str, Any]] = {
-    "summary": "Describe or cancel a batch",
-    "response_model": BatchObject,
-    "responses": responses(401, 404, 500),
-}
+CREATE_BATCH_DOC: Final = operation(
+    "Create a batch of embeddings requests",
+    BatchObject,
+    bodies={"openai": CreateBatch},
+    errors=errors_of(ErrorBody, (400, 401, 404, 413, 500)),
+)
+BATCHES_DOC: Final = operation(
+    "List batches", BatchList, errors=errors_of(ErrorBody, (400, 401, 404, 500))
+)
+BATCH_DOC: Final = operation(
+    "Describe or cancel a batch", BatchObject, errors=errors_of(ErrorBody, (401, 404, 500))
+)

@@ -1,25 +1,12 @@
 """What the OpenAPI document says of the OpenAI dialect. Requests are parsed by hand; these models only describe."""
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.schemas.documented import ErrorBody, errors_of, operation
 
-class ErrorDetail(BaseModel):
-    """OpenAI's error object; all four keys are always there."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorBody(BaseModel):
-    """Error body; `detail` and `message` repeat the message for other vendors' clients."""
-
-    error: ErrorDetail
-    detail: str
-    message: str
+DtypeWord = Literal["float", "float32", "float16", "int8", "uint8", "binary", "ubinary"]
 
 
 class EmbeddingsRequest(BaseModel):
@@ -30,6 +17,12 @@ class EmbeddingsRequest(BaseModel):
             "examples": [
                 {"model": "all-MiniLM-L6-v2", "input": ["hello", "world"]},
                 {"model": "all-MiniLM-L6-v2", "input": "hello", "dimensions": 128},
+                {
+                    "model": "all-MiniLM-L6-v2",
+                    "input": ["hello"],
+                    "output_dtype": "int8",
+                    "encoding_format": "base64",
+                },
             ]
         }
     )
@@ -41,8 +34,10 @@ class EmbeddingsRequest(BaseModel):
     dimensions: int | None = Field(
         None, ge=1, description="Keep so many leading values, then renormalise; default all."
     )
-    encoding_format: Literal["float", "base64"] | None = Field(
-        None, description="base64 is little-endian float32; default float."
+    encoding_format: Literal["float", "base64", "bytes", "bytes_only"] | None = Field(
+        None,
+        description="Numbers (default); base64 of little-endian values, float32 unless `output_dtype` says otherwise; "
+        "or vLLM's raw bytes.",
     )
     user: str | None = Field(None, description="Ignored.")
     normalize: bool | None = Field(None, description="Scale to unit length; default true.")
@@ -55,6 +50,29 @@ class EmbeddingsRequest(BaseModel):
     input_type: str | None = Field(
         None, description="query, document, …: the model's own prompt for that role, if it has one."
     )
+    task: str | None = Field(None, description="The same, in Jina's words.")
+    output_dtype: DtypeWord | None = Field(
+        None, description="What values are given as; default float32."
+    )
+    late_chunking: bool | None = Field(
+        None, description="Inputs are consecutive chunks of one document and see each other."
+    )
+    layers: int | None = Field(None, description="Early exit; not available yet.")
+    map: str | None = Field(None, description="A space map; not available yet.")
+    truncate_prompt_tokens: int | None = Field(
+        None, ge=-1, description="vLLM: cut beyond so many tokens; -1: beyond the model's own."
+    )
+    truncation_side: Literal["left", "right"] | None = Field(
+        None, description="vLLM: which side is cut off."
+    )
+    add_special_tokens: bool | None = Field(None, description="vLLM: default true.")
+    use_activation: bool | None = Field(None, description="vLLM's word for `normalize`.")
+    embed_dtype: Literal["float32", "float16", "bfloat16", "fp8_e4m3", "fp8_e5m2"] | None = Field(
+        None, description="vLLM: what base64 and bytes hold."
+    )
+    endianness: Literal["native", "little", "big"] | None = Field(
+        None, description="vLLM: byte order of base64 and bytes."
+    )
 
 
 class Embedding(BaseModel):
@@ -62,7 +80,7 @@ class Embedding(BaseModel):
 
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | str
+    embedding: list[float] | list[int] | str
 
 
 class Usage(BaseModel):
@@ -89,6 +107,20 @@ class Dimensions(BaseModel):
     trained: list[int] = Field(description="Sizes the model was trained for (Matryoshka).")
 
 
+class Pinned(BaseModel):
+    """What a further name of a model stands for."""
+
+    prompt_name: str | None
+    dimensions: int | None
+
+
+class Quantization(BaseModel):
+    """Where the ranges of int8 and uint8 vectors come from."""
+
+    id: str
+    source: str
+
+
 class Model(BaseModel):
     """A served model: OpenAI's four keys, then what a caller should know."""
 
@@ -98,6 +130,7 @@ class Model(BaseModel):
     owned_by: str
     root: str
     aliases: list[str]
+    pinned: Pinned | None
     max_model_len: int
     dimensions: Dimensions
     pooling: str
@@ -106,6 +139,7 @@ class Model(BaseModel):
     space: str = Field(
         description="Fingerprint of the embedding space; compare before mixing vectors."
     )
+    quantization: Quantization
     architecture: str
     precision: str
     provider: str
@@ -120,29 +154,13 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Errors of a route, by status."""
-    return {status: {"model": ErrorBody} for status in statuses}
-
-
-EMBEDDINGS_DOC: Final[dict[str, Any]] = {
-    "summary": "Create embeddings",
-    "response_model": EmbeddingsResponse,
-    "responses": responses(400, 401, 404, 413, 429, 500, 503, 504),
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": EmbeddingsRequest.model_json_schema()}},
-        }
-    },
-}
-MODELS_DOC: Final[dict[str, Any]] = {
-    "summary": "List models",
-    "response_model": ModelList,
-    "responses": responses(401, 503),
-}
-MODEL_DOC: Final[dict[str, Any]] = {
-    "summary": "Describe a model",
-    "response_model": Model,
-    "responses": responses(401, 404, 503),
-}
+DEPLOYMENT_DOC: Final = operation(
+    "Create embeddings, Azure's path",
+    EmbeddingsResponse,
+    bodies={"azure": EmbeddingsRequest},
+    gives_bytes=True,
+)
+MODELS_DOC: Final = operation("List models", ModelList, errors=errors_of(ErrorBody, (401, 503)))
+MODEL_DOC: Final = operation(
+    "Describe a model", Model, errors=errors_of(ErrorBody, (401, 404, 503))
+)

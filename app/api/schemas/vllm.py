@@ -1,0 +1,56 @@
+"""vLLM's own routes in the OpenAPI document."""
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.schemas.documented import operation
+from app.api.schemas.openai import EmbeddingsRequest
+
+
+class PoolingRequest(EmbeddingsRequest):
+    """Body of `/pooling`: as for embeddings, and what to give."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "all-MiniLM-L6-v2", "input": ["hello"], "task": "token_embed"}]
+        }
+    )
+
+    task: str | None = Field(None, description="embed (default) or token_embed.")
+
+
+class ScoreRequest(BaseModel):
+    """Pairs, under one of several names."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "all-MiniLM-L6-v2",
+                    "queries": "what is a cat?",
+                    "documents": ["a small animal", "a large ship"],
+                }
+            ]
+        }
+    )
+
+    queries: str | list[str]
+    documents: str | list[str]
+    model: str | None = None
+    truncate_prompt_tokens: int | None = Field(None, ge=-1)
+
+
+class Answer(BaseModel):
+    """A list of what was asked for, in order."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[dict[str, Any]]
+    usage: dict[str, int]
+
+
+POOLING_DOC: Final = operation("Pool, vLLM's way", Answer, bodies={"vllm": PoolingRequest})
+SCORE_DOC: Final = operation("Score pairs by cosine", Answer, bodies={"vllm": ScoreRequest})

@@ -1,0 +1,269 @@
+"""The dialect of Hugging Face's Text Embeddings Inference: its own routes; its `/v1/embeddings` is OpenAI's.
+
+`model` is ignored there, so one model must be served. Source: TEI's router 1.9 and what huggingface_hub's, langchain's
+and llama-index's clients send and need (api-contract, section 3).
+"""
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from app.api.calls import (
+    VOCABULARY_HEADER,
+    Asked,
+    decode_tokens,
+    embed,
+    enter,
+    open_as,
+    result_headers,
+)
+from app.api.dialects import TEI
+from app.api.encoding import rows_json
+from app.api.fields import (
+    Body,
+    Inputs,
+    boolean_field,
+    integer_field,
+    parse_ids,
+    parse_mixed_inputs,
+    text_field,
+    texts_field,
+)
+from app.api.raw_route import RawRoute, json_response
+from app.api.schemas import tei as docs
+from app.api.tei_info import describe_server
+from app.api.token_input import MODEL
+from app.engine.types import EmbedCall, EmbedResult, OutputKind, Truncation
+from app.errors import InputError, UnsupportedError
+
+router = APIRouter(route_class=RawRoute, tags=[TEI.name])
+
+COMMON: Final = {"truncate", "truncation_direction", "prompt_name"}
+EMBED_FIELDS: Final = frozenset({"inputs", "normalize", "dimensions", "parameters", *COMMON})
+TOKEN_FIELDS: Final = frozenset({"inputs", *COMMON})
+SIMILARITY_FIELDS: Final = frozenset({"inputs", "parameters"})
+DIRECTIONS: Final = {"left": Truncation.START, "right": Truncation.END}
+Answer = Callable[[Asked], Awaitable[Response]]
+
+
+@router.post("/embed", **docs.EMBED_DOC)
+async def embed_route(request: Request) -> Response:
+    """One vector an input, always as a list of lists."""
+    return await _embed(await open_as(request, TEI))
+
+
+@router.post("/embed_all", **docs.EMBED_ALL_DOC)
+async def embed_all(request: Request) -> Response:
+    """One vector a token, not normalised."""
+    asked = await open_as(request, TEI)
+    asked.check_fields(TOKEN_FIELDS)
+    inputs, is_list = parse_mixed_inputs(asked.body, "inputs", check_count=asked.check_count)
+    call = await _call(asked, inputs, kind=OutputKind.TOKENS, normalize=False)
+    result = await embed(asked, call, is_list=is_list)
+    rows = await rows_json(result.by_input(result.vectors), as_base64=False)
+    return _answer(b"[%s]" % b",".join(rows), call, result)
+
+
+@router.post("/similarity", **docs.SIMILARITY_DOC)
+async def similarity_route(request: Request) -> Response:
+    """Cosine of a sentence to others, in their order."""
+    return await _similarity(await open_as(request, TEI))
+
+
+async def rerank(asked: Asked) -> Response:
+    """Refuse: a dense model's cosine is not what a re-ranker's client asks for."""
+    raise _unsupported("model is not a re-ranker model", "a cross-encoder with one label")
+
+
+@router.post("/predict", **docs.PREDICT_DOC)
+async def predict(request: Request) -> Response:
+    """Refuse: this takes a classifier."""
+    await open_as(request, TEI)
+    raise _unsupported("model is not a classifier model", "a sequence classifier")
+
+
+@router.post("/embed_sparse", **docs.EMBED_SPARSE_DOC)
+async def embed_sparse(request: Request) -> Response:
+    """Refuse: this takes a sparse model."""
+    await open_as(request, TEI)
+    raise _unsupported("model is not a sparse model", "a SPLADE model")
+
+
+@router.post("/", **docs.ROOT_DOC)
+@router.post("/invocations", include_in_schema=False)
+async def root(request: Request) -> Response:
+    """Embed, or compare: the body decides."""
+    asked = await open_as(request, TEI)
+    return await _by_body(asked.body)(asked)
+
+
+@router.post("/vertex", include_in_schema=False)
+async def vertex(request: Request) -> Response:
+    """Several native bodies in one."""
+    asked = await open_as(request, TEI)
+    instances = asked.body.get("instances")
+    if not isinstance(instances, list) or not all(isinstance(one, dict) for one in instances):
+        raise InputError("'instances' must be a list of objects", param="instances")
+    asked.check_count(len(instances))
+    answers = []
+    for one in instances:
+        answer = await _by_body(one)(dataclasses.replace(asked, body=one))
+        answers.append(bytes(answer.body))
+    content = b'{"predictions":[%s]}' % b",".join(answers)
+    return Response(content, media_type="application/json")
+
+
+@router.post("/tokenize", **docs.TOKENIZE_DOC)
+async def tokenize(request: Request) -> Response:
+    """The tokens of texts, with their places in characters."""
+    asked = await open_as(request, TEI)
+    texts, _ = texts_field(asked.body, "inputs", check_count=asked.check_count)
+    adds_special = boolean_field(asked.body, "add_special_tokens") is not False
+    prompt_name = text_field(asked.body, "prompt_name")
+    found = await asked.state.service.describe(
+        texts, adds_special=adds_special, prompt_name=prompt_name
+    )
+    rows = [
+        [
+            {
+                "id": token.id,
+                "text": token.text,
+                "special": token.is_special,
+                "start": token.start,
+                "stop": token.stop,
+            }
+            for token in tokens
+        ]
+        for tokens in found
+    ]
+    return Response(orjson.dumps(rows), media_type="application/json")
+
+
+@router.post("/decode", **docs.DECODE_DOC)
+async def decode(request: Request) -> Response:
+    """The texts of token ids."""
+    asked = await open_as(request, TEI)
+    given = asked.body.get("ids")
+    is_flat = isinstance(given, list) and not any(isinstance(item, list) for item in given)
+    body = {"inputs": [given] if is_flat else given}
+    skips = boolean_field(asked.body, "skip_special_tokens") is not False
+    try:
+        inputs = parse_ids(body, "inputs", check_count=asked.check_count)
+        texts = await asked.state.service.decode(inputs, skips_special=skips)
+    except InputError as error:
+        error.param = "ids"
+        raise
+    return Response(orjson.dumps(texts), media_type="application/json")
+
+
+@router.get("/info", **docs.INFO_DOC)
+async def info(request: Request) -> Response:
+    """What is served, and within which limits."""
+    state = enter(request, TEI.name)
+    state.auth.check(request.headers)
+    return json_response(describe_server(state))
+
+
+def _by_body(body: Body) -> Answer:
+    """Which route a body at the root means."""
+    if isinstance(body.get("inputs"), dict):
+        return _similarity
+    if "query" in body and "texts" in body:
+        return rerank
+    return _embed
+
+
+async def _embed(asked: Asked) -> Response:
+    asked.check_fields(EMBED_FIELDS)
+    inputs, is_list = parse_mixed_inputs(asked.body, "inputs", check_count=asked.check_count)
+    call = await _call(
+        asked,
+        inputs,
+        dimensions=integer_field(asked.body, "dimensions"),
+        normalize=boolean_field(asked.body, "normalize"),
+    )
+    result = await embed(asked, call, is_list=is_list)
+    rows = await rows_json(result.vectors, as_base64=False)
+    return _answer(b"[%s]" % b",".join(rows), call, result)
+
+
+async def _similarity(asked: Asked) -> Response:
+    asked.check_fields(SIMILARITY_FIELDS)
+    given = asked.body.get("inputs")
+    if not isinstance(given, dict):
+        raise InputError("'inputs' must be an object", param="inputs", code="invalid_type")
+    source = text_field(given, "source_sentence")
+    if source is None:
+        raise InputError("you must provide 'source_sentence'", param="source_sentence")
+    sentences, _ = texts_field(given, "sentences", check_count=asked.check_count, takes_one=False)
+    parameters = asked.body.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise InputError("'parameters' must be an object", param="parameters", code="invalid_type")
+    options = dataclasses.replace(asked, body=parameters)
+    call = await _call(options, [source, *sentences], normalize=True)
+    result = await embed(asked, call)
+    scores = result.vectors[1:].astype("float64") @ result.vectors[0].astype("float64")
+    return _answer(orjson.dumps(scores.tolist()), call, result)
+
+
+async def _call(
+    asked: Asked,
+    inputs: Inputs,
+    *,
+    kind: OutputKind = OutputKind.DENSE,
+    normalize: bool | None = None,
+    dimensions: int | None = None,
+) -> EmbedCall:
+    """What a body asks for; token ids are the model's own, unless a header says otherwise."""
+    vocabulary = asked.request.headers.get(VOCABULARY_HEADER, MODEL)
+    return EmbedCall(
+        inputs=await decode_tokens(asked.state, inputs, vocabulary=vocabulary),
+        dimensions=dimensions,
+        normalize=normalize,
+        truncate=_truncation(asked),
+        prompt_name=text_field(asked.body, "prompt_name"),
+        kind=kind,
+    )
+
+
+def _truncation(asked: Asked) -> Truncation:
+    """From TEI's two fields, and what it does unasked."""
+    word = (text_field(asked.body, "truncation_direction") or "right").lower()
+    if word not in DIRECTIONS:
+        raise InputError(
+            "'truncation_direction' must be 'left' or 'right'", param="truncation_direction"
+        )
+    cuts = boolean_field(asked.body, "truncate")
+    if cuts is None:
+        cuts = asked.dialect.truncate is not Truncation.ERROR
+    return DIRECTIONS[word] if cuts else Truncation.ERROR
+
+
+def _unsupported(words: str, needed: str) -> UnsupportedError:
+    return UnsupportedError(f"{words}: this route needs {needed}, and a dense model is served")
+
+
+def _answer(content: bytes, call: EmbedCall, result: EmbedResult) -> Response:
+    """With TEI's times, in whole milliseconds."""
+    times = result.timings
+    inference_s = times.engine_s + times.postprocess_s
+    total_s = times.tokenize_s + times.queue_wait_s + inference_s
+    characters = sum(len(given) for given in call.inputs if isinstance(given, str))
+    in_ms = {
+        "x-compute-time": total_s,
+        "x-total-time": total_s,
+        "x-tokenization-time": times.tokenize_s,
+        "x-queue-time": times.queue_wait_s,
+        "x-inference-time": inference_s,
+    }
+    headers = {
+        **result_headers(result, call),
+        "x-compute-type": result.provider,
+        **{name: str(round(seconds * 1000)) for name, seconds in in_ms.items()},
+        "x-compute-characters": str(characters),
+        "x-compute-tokens": str(sum(result.input_tokens)),
+    }
+    return Response(content, headers=headers, media_type="application/json")

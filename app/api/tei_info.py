@@ -1,0 +1,42 @@
+"""What TEI's `/info` says."""
+
+from typing import Any, Final
+
+from app import __version__
+from app.api.dialects import TEI
+from app.api.openai import quantization
+from app.api.state import ApiState
+from app.engine.types import Truncation
+
+# There is no cap on requests, but on tokens that wait; TEI's own default.
+MAX_CONCURRENT_REQUESTS: Final = 512
+
+
+def describe_server(state: ApiState) -> dict[str, Any]:
+    """TEI's keys, then what a caller of ours should know.
+
+    Raises:
+        UnknownModelError: Several models are served.
+    """
+    model = state.service.models.resolve("")
+    spec, limits = model.spec, state.service.limits
+    dialect = state.dialect(TEI.name)
+    return {
+        "model_id": spec.name,
+        "model_sha": None,
+        "model_dtype": spec.precision,
+        "served_model_name": spec.name,
+        "model_type": {"embedding": {"pooling": spec.pooling}},
+        "max_concurrent_requests": MAX_CONCURRENT_REQUESTS,
+        "max_input_length": spec.max_tokens,
+        "max_batch_tokens": model.core.options.max_batch_tokens,
+        "max_batch_requests": None,
+        "max_client_batch_size": limits.max_inputs,
+        "auto_truncate": dialect.truncate is not Truncation.ERROR,
+        "tokenization_workers": state.service.threads,
+        "version": __version__,
+        "sha": None,
+        "docker_label": None,
+        "space": spec.space,
+        "quantization": quantization(model),
+    }

@@ -1,0 +1,104 @@
+"""Inputs of a call to token ids: which prompt stands before them, and texts, ids or documents each in their way."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Final, cast
+
+from app.engine.registry import ModelSpec, ServedModel
+from app.engine.tokenizer import Encoded, Fit
+from app.engine.types import EmbedCall
+from app.errors import InputError
+
+# Prompt names that serve a role, in the order tried (api-contract 4.7).
+ROLE_PROMPTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "query": ("query", "s2p_query", "retrieval.query", "search_query"),
+    "passage": ("document", "passage", "retrieval.passage", "search_document"),
+    "classify": ("classification", "Classification"),
+    "cluster": ("clustering", "separation", "Clustering"),
+    "similarity": ("STS", "text-matching", "sts"),
+}
+
+
+def resolve_prompt(call: EmbedCall, spec: ModelSpec) -> tuple[str | None, str]:
+    """Which prompt a call means: (its name, its text).
+
+    Raises:
+        InputError: The model has no prompt of that name.
+    """
+    if call.prompt is not None:
+        return "", call.prompt
+    if call.prompt_name is not None:
+        if call.prompt_name not in spec.prompts:
+            known = ", ".join(sorted(spec.prompts)) or "none"
+            raise InputError(
+                f"this model has no prompt of that name; it has: {known}", param="prompt_name"
+            )
+        return call.prompt_name, spec.prompts[call.prompt_name]
+    if call.prompt_role is not None:
+        for name in ROLE_PROMPTS.get(call.prompt_role, (call.prompt_role,)):
+            if name in spec.prompts:
+                return name, spec.prompts[name]
+        return None, ""
+    if spec.default_prompt is not None:
+        return spec.default_prompt, spec.prompts[spec.default_prompt]
+    return None, ""
+
+
+def tokenize(model: ServedModel, call: EmbedCall, fit: Fit) -> list[Encoded]:
+    """Token ids of all inputs, or of all documents."""
+    tokenizer = model.tokenizer
+    if call.chunks:
+        encoded = _tokenize_documents(model, call, fit)
+    elif all(isinstance(given, str) for given in call.inputs):
+        encoded = tokenizer.encode_texts(cast("Sequence[str]", call.inputs), fit)
+    elif fit.prefix or any(isinstance(given, str) for given in call.inputs):
+        return [_tokenize_one(model, given, index, fit) for index, given in enumerate(call.inputs)]
+    else:
+        return tokenizer.check_ids(cast("Sequence[Sequence[int]]", call.inputs), fit)
+    return _without_prompt(encoded, model, fit)
+
+
+def _tokenize_one(model: ServedModel, given: str | Sequence[int], index: int, fit: Fit) -> Encoded:
+    """One input of several kinds; a prompt is text, so ids become text where there is one (as in TEI)."""
+    tokenizer = model.tokenizer
+    try:
+        if not isinstance(given, str) and not fit.prefix:
+            return tokenizer.check_ids([given], fit)[0]
+        text = given if isinstance(given, str) else tokenizer.decode(given)
+        return _without_prompt(tokenizer.encode_texts([text], fit), model, fit)[0]
+    except InputError as error:
+        error.input_index = index
+        raise
+
+
+def _tokenize_documents(model: ServedModel, call: EmbedCall, fit: Fit) -> list[Encoded]:
+    """One item a document; errors name the chunk."""
+    texts = cast("Sequence[str]", call.inputs)
+    encoded = []
+    start = 0
+    for count in call.chunks:
+        try:
+            encoded.append(model.tokenizer.encode_document(texts[start : start + count], fit))
+        except InputError as error:
+            if error.input_index is not None:
+                error.input_index += start
+            raise
+        start += count
+    return encoded
+
+
+def _without_prompt(encoded: list[Encoded], model: ServedModel, fit: Fit) -> list[Encoded]:
+    """Inputs whose pooling leaves the prompt out, where the model was trained so."""
+    if not fit.prefix or model.spec.pools_prompt:
+        return encoded
+    skip = model.tokenizer.count_prompt_tokens(fit.prefix)
+    return [dataclasses.replace(e, skip_tokens=min(skip, _first_stop(e) - 1)) for e in encoded]
+
+
+def _first_stop(encoded: Encoded) -> int:
+    return encoded.spans[0][1] if encoded.spans else len(encoded.ids)
+
+
+def input_tokens(encoded: Encoded) -> list[int]:
+    """Tokens of the inputs that went into an item: one, or a document's chunks."""
+    return [stop - start for start, stop in encoded.spans] or [len(encoded.ids)]

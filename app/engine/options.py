@@ -1,0 +1,64 @@
+"""Refuses what a model cannot give, before anything is tokenised. Pure."""
+
+from typing import Final
+
+from app.engine.dtypes import OutputDtype
+from app.engine.registry import ServedModel
+from app.engine.types import EmbedCall, OutputKind
+from app.errors import InputError, UnsupportedError
+
+# Poolings for which a chunk's vector says what the chunk says: others look at one token of the whole.
+LATE_POOLINGS: Final = ("mean", "max", "mean_sqrt_len")
+
+
+def check_output(call: EmbedCall, model: ServedModel) -> None:
+    """Refuse outputs that the model does not have.
+
+    Raises:
+        InputError: Names the field.
+    """
+    native = model.spec.hidden_size
+    if call.dimensions is not None and not 1 <= call.dimensions <= native:
+        raise InputError(
+            f"Invalid value for 'dimensions' = {call.dimensions}. Must be 1 to {native}; "
+            f"must be less than or equal to {native} for this model.",
+            param="dimensions",
+        )
+    for dtype in call.output_dtypes:
+        _check_dtype(dtype, call, model)
+    _check_kind(call, model)
+    for field_name in ("layers", "adapter", "map_id"):
+        if getattr(call, field_name) is not None:
+            public = field_name.removesuffix("_id")
+            raise InputError(f"'{public}' is not available for this model", param=public)
+
+
+def _check_dtype(dtype: OutputDtype, call: EmbedCall, model: ServedModel) -> None:
+    is_unit = model.spec.is_normalized if call.normalize is None else call.normalize
+    if dtype.is_quantised and not is_unit:
+        raise InputError(f"'{dtype}' needs unit vectors, not raw ones", param="output_dtype")
+    dimensions = call.dimensions or model.spec.hidden_size
+    if dimensions % dtype.values_per_item:
+        raise InputError(
+            f"'{dtype}' packs {dtype.values_per_item} dimensions into a byte, and 'dimensions' = {dimensions} is no "
+            f"multiple of {dtype.values_per_item}",
+            param="dimensions",
+        )
+
+
+def _check_kind(call: EmbedCall, model: ServedModel) -> None:
+    if call.kind is OutputKind.SPARSE:
+        raise UnsupportedError("this needs a sparse model (SPLADE), and the one here is dense")
+    needs_tokens = call.kind is OutputKind.TOKENS or call.chunks
+    if needs_tokens and not model.core.backend.gives_tokens:
+        raise UnsupportedError(
+            "this needs token states, and this model's graph gives pooled vectors only"
+        )
+    if call.chunks and model.spec.pooling not in LATE_POOLINGS:
+        raise InputError(
+            f"late chunking needs a model with {' or '.join(LATE_POOLINGS)} pooling, and this one has "
+            f"{model.spec.pooling}",
+            param="late_chunking",
+        )
+    if call.chunks and not all(isinstance(given, str) for given in call.inputs):
+        raise InputError("late chunking takes texts, not token ids", param="input")

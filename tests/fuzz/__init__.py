@@ -1,0 +1,1 @@
+"""The OpenAPI document against a real server, by schemathesis."""
