@@ -19,6 +19,7 @@ from app.api import batches, dispatch, files, operations
 from app.api.auth import Authenticator
 from app.api.batch_lines import BatchLines
 from app.api.context import RequestContext
+from app.api.dialects import OPENAPI_TAGS
 from app.api.documentation import documented_api
 from app.api.error_handlers import install_error_handlers
 from app.api.state import ApiOptions, ApiState, Phase
@@ -297,7 +298,8 @@ def build_app(
     described: dict[str, Any] = {
         "title": "Nestvec",
         "version": __version__,
-        "summary": "Self-hosted embeddings: OpenAI-compatible, batched, Matryoshka dimensions.",
+        "summary": "Self-hosted embeddings in every client's dialect: batched, Matryoshka dimensions.",
+        "openapi_tags": OPENAPI_TAGS,
         "lifespan": lifespan,
         "redirect_slashes": False,
     }

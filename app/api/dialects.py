@@ -129,6 +129,13 @@ TEI_1_8: Final = dataclasses.replace(TEI, truncate=Truncation.ERROR, statuses=_t
 DIALECTS: Final[Mapping[str, Dialect]] = {
     dialect.name: dialect for dialect in (OPENAI, TEI, COHERE, JINA, VOYAGE, OLLAMA, OPEN_INFERENCE)
 }
+# Sections of `/docs`, in their order.
+OPENAPI_TAGS: Final = [
+    *({"name": dialect.name, "description": dialect.title} for dialect in DIALECTS.values()),
+    {"name": "files", "description": "OpenAI's files"},
+    {"name": "batches", "description": "OpenAI's batches"},
+    {"name": "operations", "description": "Health, metrics"},
+]
 # Whose errors answer unknown paths.
 PATHS: Final[tuple[tuple[str, Dialect], ...]] = (
     ("/api/", OLLAMA),

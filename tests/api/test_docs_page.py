@@ -31,6 +31,9 @@ async def test_the_openapi_document_describes_the_routes(api: Api) -> None:
     assert {"input", "task"} <= bodies["JinaRequest"]
     assert {"openai", "voyage", "jina"} <= set(content["examples"])
     assert embeddings["tags"] == ["openai", "voyage", "jina"]
+    sections = {tag["name"] for tag in document["tags"]}
+    used = {tag for o in document["paths"].values() for op in o.values() for tag in op["tags"]}
+    assert used == sections
     assert {"200", "400", "401", "404", "413", "429", "503", "504"} <= set(embeddings["responses"])
     assert {"/v1/models", "/v1/models/{model}", "/health/ready", "/metrics"} <= set(
         document["paths"]

@@ -179,3 +179,20 @@ def test_errors_are_printed_without_a_trace(
 def test_quality_says_what_it_needs(arguments: list[str], reason: str) -> None:
     """Before it asks a server."""
     assert reason in str(invoke(*arguments).exception)
+
+
+def test_calibrate_sets_the_ranges(model: Path, tmp_path: Path) -> None:
+    """By texts of the user's own, then by the bundled ones again; under `nestvec model` too."""
+    first = prepare_model(load_settings({"model": str(model)})).quantiser
+    file = tmp_path / "texts.txt"
+    file.write_text("".join(f"alpha {n} red\n" for n in range(30)))
+    done = invoke("calibrate", str(file), "--model", str(model))
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("30 texts; ")
+    second = prepare_model(load_settings({"model": str(model)})).quantiser
+    assert second.id in done.output
+    assert (first.source, second.source) == ("bundled", "texts")
+    assert invoke("model", "calibrate", "--model", str(model)).exit_code == 0
+    assert prepare_model(load_settings({"model": str(model)})).quantiser.id == first.id
+    missing = invoke("calibrate", str(tmp_path / "none.txt"), "--model", str(model))
+    assert missing.exit_code == 2

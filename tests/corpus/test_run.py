@@ -205,6 +205,15 @@ async def test_outputs_that_cannot_be(
         await check_and_run()
 
 
+async def settled(served: Served) -> int:
+    """Texts that the backend has run, once a batch that cancelling left behind has ended too."""
+    seen = -1
+    while seen != (now := sum(map(len, served.backend.batches))):
+        seen = now
+        await asyncio.sleep(0.1)
+    return seen
+
+
 @pytest.mark.parametrize("ending", ["parquet", "arrow", "npy", "jsonl"])
 @pytest.mark.parametrize("cut", ["while it wrote", "while it published"])
 async def test_an_interrupted_run_is_gone_on_with(
@@ -242,7 +251,7 @@ async def test_an_interrupted_run_is_gone_on_with(
             patched.setattr(Path, "replace", stop)
         with pytest.raises(asyncio.CancelledError):
             await run(served, job)
-    seen = sum(map(len, served.backend.batches))
+    seen = await settled(served)
     summary = await run(served, job)
     if cut == "while it wrote":
         assert summary.resumed == CHUNK_TEXTS
@@ -312,6 +321,11 @@ async def test_values_may_be_stored_smaller(
     else:
         bytes_ = (np.asarray(found).astype(np.int16) + offset).astype(np.uint8)
         np.testing.assert_array_equal(np.unpackbits(bytes_, axis=1), exact > 0)
+    if ending == "parquet":
+        said = pq.read_schema(target).metadata
+        assert said[b"nestvec.output_dtype"].decode() == dtype
+        is_calibrated = dtype in (OutputDtype.INT8, OutputDtype.UINT8)
+        assert (b"nestvec.quantization" in said) is is_calibrated
     if ending == "npy":
         stored = {"binary": "int8", "ubinary": "uint8"}.get(dtype.value, dtype.value)
         assert np.load(target).dtype == np.dtype(stored)
