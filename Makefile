@@ -139,7 +139,7 @@ lock: $(STAMPS)/dev ## Resolve all locks anew
 		-o requirements/dev.txt pyproject.toml requirements/build.in requirements/dev.in \
 		--extra cpu --extra openvino --extra cl100k --extra parquet --extra quality -c requirements/cpu.txt $(ARGS)
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		-o requirements/clients.txt requirements/clients.in $(ARGS)
+		--no-strip-extras -o requirements/clients.txt requirements/clients.in $(ARGS)
 
 clients: $(CLIENTS)/.stamp ## Install the client SDKs that the tests drive
 

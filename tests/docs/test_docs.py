@@ -52,7 +52,7 @@ def test_every_metric_has_a_line() -> None:
 def test_the_readme_names_the_clients_that_were_tested() -> None:
     """By the versions of the locks."""
     lock = text("requirements/clients.txt")
-    locked = dict(re.findall(r"^([\w-]+)==([^ ;]+)", lock, re.MULTILINE))
+    locked = dict(re.findall(r"^([\w-]+)(?:\[[^]]*\])?==([^ ;]+)", lock, re.MULTILINE))
     node = json.loads(text("tests/clients/node/package-lock.json"))
     versions = {*locked.values(), node["packages"]["node_modules/openai"]["version"]}
     table = text("README.md").split("## Clients")[1].split("## What it does")[0]
