@@ -13,7 +13,7 @@ PIP := -m pip install --quiet --disable-pip-version-check --no-input
 # Which lock the server runs on: cpu, openvino (cpu with bf16), or gpu on a CUDA host (make serve EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help setup serve test test-quick test-load test-chaos fuzz lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch golden docs lock clients image compose-check clean
+.PHONY: help setup serve test test-quick test-load test-chaos fuzz lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch golden families families-table docs lock clients image compose-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -122,6 +122,12 @@ INFINITY_ONNX := optimum==2.1.0 optimum-onnx==0.1.0 onnx==1.23.2 onnxruntime==1.
 
 golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 numpy; overwrites tests/golden)
 	@$(BIN)/python -m tests.golden.make
+
+families: .venv-peers/.stamp ## Make the expected states of tiny models anew, by transformers (overwrites tests/families)
+	@.venv-peers/bin/python tests/families/make.py $(ARGS)
+
+families-table: $(STAMPS)/dev ## Measure the table of docs/architectures.md
+	@$(BIN)/python -m tests.families.table docs/architectures.md
 
 docs: $(STAMPS)/dev ## Write the generated pages of docs/
 	@$(BIN)/nestvec config --markdown > docs/configuration.md

@@ -1,23 +1,57 @@
 """Which families the exporter knows: `model_type` of config.json to the function that builds its graph."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from app.export.arithmetic import Arithmetic, Float32, Observed
 from app.export.attention import AttentionRoutes
-from app.export.bert import build_bert
+from app.export.bert import BERT, ELECTRA
 from app.export.blocks import Encoder
+from app.export.distilbert import DISTILBERT
+from app.export.encoder_config import Dimensions
 from app.export.graph import GraphBuilder
 from app.export.inputs import PackedInputs, packed_inputs, padded_inputs, unpacked
+from app.export.mpnet import MPNET
+from app.export.roberta import ROBERTA
 from app.export.weights import Weights
 
-Build = Callable[[GraphBuilder, Mapping[str, Any], Weights, PackedInputs, Arithmetic], Encoder]
 
-ARCHITECTURES: Final[Mapping[str, Build]] = {
-    "bert": build_bert,
+class Architecture(Protocol):
+    """A family that can be exported."""
+
+    def dimensions(self, config: Mapping[str, Any]) -> Dimensions:
+        """Sizes that serving needs, from config.json.
+
+        Raises:
+            FormatError: A field is missing or asks for what is not supported.
+        """
+
+    def build(
+        self,
+        graph: GraphBuilder,
+        config: Mapping[str, Any],
+        weights: Weights,
+        inputs: PackedInputs,
+        arithmetic: Arithmetic,
+    ) -> Encoder:
+        """Add it to a graph: ids (T,) to token states (T, H) after each layer.
+
+        Raises:
+            FormatError: Configuration and weights do not make one.
+        """
+
+
+ARCHITECTURES: Final[Mapping[str, Architecture]] = {
+    "bert": BERT,
+    "camembert": ROBERTA,
+    "distilbert": DISTILBERT,
+    "electra": ELECTRA,
+    "mpnet": MPNET,
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA,
 }
 
 # Part of every fingerprint: raise it when an exported graph's vectors may change.
@@ -117,4 +151,5 @@ def _build(
     arithmetic: Arithmetic,
 ) -> Encoder:
     with Weights(folder) as weights:
-        return ARCHITECTURES[config["model_type"]](graph, config, weights, inputs, arithmetic)
+        family = ARCHITECTURES[config["model_type"]]
+        return family.build(graph, config, weights, inputs, arithmetic)

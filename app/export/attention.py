@@ -25,12 +25,18 @@ class AttentionRoutes(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Layers of one self-attention, each (H, H)."""
+    """Layers of one self-attention, each (H, H).
+
+    Attributes:
+        bias: Added to the scores, (1, heads, L, L) with L at least S; None for none.
+    """
 
     query: Linear
     key: Linear
     value: Linear
     output: Linear
+    heads: int
+    bias: str | None = None
 
 
 def self_attention(
@@ -39,7 +45,6 @@ def self_attention(
     layers: Attention,
     *,
     arithmetic: Arithmetic,
-    heads: int,
     inputs: PackedInputs,
 ) -> str:
     """Multi-head self-attention on packed states and its output projection; (T, H) to (T, H).
@@ -52,13 +57,13 @@ def self_attention(
     value_layer, output_layer = arithmetic.balance(layers.value, layers.output)
     size = layers.query.weight.shape[1]
     is_portable = inputs.has_equal_lengths is None
-    query_layer = _scaled(layers.query, size // heads) if is_portable else layers.query
+    query_layer = _scaled(layers.query, size // layers.heads) if is_portable else layers.query
     projected = arithmetic.apply(graph, state, [query_layer, layers.key, value_layer])
-    ways = _Ways(graph, projected, size, heads, inputs)
+    ways = _Ways(graph, projected, size, layers.heads, inputs, layers.bias)
     shape = ("T", size)
     if inputs.has_equal_lengths is None:
         attended = ways.plain(is_equal=False, is_scaled=True)
-    elif inputs.has_short_rows is None:
+    elif inputs.has_short_rows is None or layers.bias is not None:
         attended = graph.choose(
             inputs.has_equal_lengths,
             lambda: ways.plain(is_equal=True),
@@ -90,6 +95,7 @@ class _Ways:
     size: int
     heads: int
     inputs: PackedInputs
+    bias: str | None
 
     def contrib(self, *, is_equal: bool) -> str:
         """Onnxruntime's MultiHeadAttention; without a mask it takes its fast (flash) kernel."""
@@ -114,10 +120,24 @@ class _Ways:
             scores = graph.op(
                 "FusedMatMul", query, key, domain=MICROSOFT, alpha=1 / math.sqrt(width)
             )
+        if self.bias is not None:
+            scores = graph.op("Add", scores, self._bias(self.bias))
         if not is_equal:
             scores = graph.op("Add", scores, self.inputs.mask)
         mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)
         return self._packed(graph.op("Transpose", mixed, perm=[0, 2, 1, 3]), is_equal=is_equal)
+
+    def _bias(self, whole: str) -> str:
+        """The part of a bias for S positions, (1, heads, S, S)."""
+        graph = self.graph
+        longest = graph.op("Shape", self.inputs.gather, start=1, end=2)
+        return graph.op(
+            "Slice",
+            whole,
+            graph.weight("bias_starts", np.array([0, 0], np.int64)),
+            graph.op("Concat", longest, longest, axis=0),
+            graph.weight("bias_axes", np.array([2, 3], np.int64)),
+        )
 
     def _rows(self, tail: list[int], *, is_equal: bool) -> list[str]:
         """The projections as (B, S, *tail); rows of one length are in that order already."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from app.engine.types import Layout
 from app.errors import FormatError
 from app.export.architectures import ARCHITECTURES
+from app.export.encoder_config import Dimensions
 from app.export.weights import weight_files
 from app.packages.artefacts import GRAPH
 
@@ -80,6 +81,7 @@ def derive(folder: Path, overrides: Mapping[str, Any] | None = None) -> Derived:
         raise FormatError(f"{folder}: tokenizer.json is missing")
     architecture = _text(config, "model_type", folder)
     onnx_file, layout, weights = _choose_graph(folder, architecture)
+    sizes = _dimensions(folder, config, architecture, is_exported=onnx_file is None)
     modules = _read_modules(folder)
     pooling, pools_prompt = _pooling(folder, modules, over)
     prompts, default_prompt = _prompts(folder, over)
@@ -90,9 +92,9 @@ def derive(folder: Path, overrides: Mapping[str, Any] | None = None) -> Derived:
         layout=layout,
         onnx_file=onnx_file,
         weights=weights,
-        hidden_size=_positive(config, "hidden_size", folder),
-        vocabulary_size=_positive(config, "vocab_size", folder),
-        max_tokens=_max_tokens(folder, config, over),
+        hidden_size=sizes.hidden_size,
+        vocabulary_size=sizes.vocab_size,
+        max_tokens=_max_tokens(folder, sizes, over),
         pooling=pooling,
         # Clients of an embeddings API expect unit vectors (api-contract 0.2), so a chain without Normalize is
         # served as unit vectors too, unless its card says otherwise; `normalize: false` gives raw ones.
@@ -202,7 +204,24 @@ def _known_pooling(name: object, where: str) -> str:
     raise FormatError(f"{where}: pooling_mode {name!r} is not one of {', '.join(POOLING_NAMES)}")
 
 
-def _max_tokens(folder: Path, config: Mapping[str, Any], over: Mapping[str, Any]) -> int:
+def _dimensions(
+    folder: Path, config: Mapping[str, Any], architecture: str, *, is_exported: bool
+) -> Dimensions:
+    """Sizes by the family's own names for them; of a graph that is served as it is, by the usual ones."""
+    if is_exported:
+        try:
+            return ARCHITECTURES[architecture].dimensions(config)
+        except FormatError as error:
+            raise FormatError(f"{folder}/{error.message}") from error
+    positions = None
+    if "max_position_embeddings" in config:
+        positions = _positive(config, "max_position_embeddings", folder)
+    return Dimensions(
+        _positive(config, "hidden_size", folder), _positive(config, "vocab_size", folder), positions
+    )
+
+
+def _max_tokens(folder: Path, sizes: Dimensions, over: Mapping[str, Any]) -> int:
     """The smallest of what the files say: never beyond the position table."""
     said: list[int] = []
     if "max_tokens" in over:
@@ -219,8 +238,8 @@ def _max_tokens(folder: Path, config: Mapping[str, Any], over: Mapping[str, Any]
             # transformers writes 1e30 for "no limit".
             if isinstance(length, int | float) and 0 < length < 1e9:  # noqa: PLR2004 - see above
                 said.append(int(length))
-    if "max_position_embeddings" in config:
-        said.append(_positive(config, "max_position_embeddings", folder))
+    if sizes.max_positions is not None:
+        said.append(sizes.max_positions)
     if not said:
         raise FormatError(
             f"{folder}: max tokens unknown: neither sentence_bert_config.json (max_seq_length), "

@@ -15,7 +15,7 @@ from app.engine.onnx_backend import OnnxBackend
 from app.engine.types import Layout
 from app.errors import FormatError
 from app.export.architectures import export_graph
-from app.export.bert import BertConfig
+from app.export.bert import BERT
 from tests.fakes import item
 from tests.reference import ReferenceBert
 from tests.tiny import CONFIG, bert_weights
@@ -159,7 +159,7 @@ def test_corrupt_safetensors_are_refused(tmp_path: Path, content: bytes) -> None
 def test_configurations_that_are_no_bert(change: dict[str, Any], reason: str) -> None:
     """Each names its field."""
     with pytest.raises(FormatError, match=reason):
-        BertConfig.read({**CONFIG, **change})
+        BERT.read({**CONFIG, **change})
 
 
 def test_unknown_activations_are_refused(tmp_path: Path) -> None:
