@@ -10,6 +10,7 @@ from app.export.arithmetic import Arithmetic, Float32, Observed
 from app.export.attention import AttentionRoutes
 from app.export.bert import BERT, ELECTRA
 from app.export.blocks import Encoder
+from app.export.decoders import LLAMA, QWEN2, QWEN3
 from app.export.distilbert import DISTILBERT
 from app.export.encoder_config import Dimensions
 from app.export.graph import GraphBuilder
@@ -49,7 +50,11 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "camembert": ROBERTA,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
+    "llama": LLAMA,
+    "mistral": LLAMA,
     "mpnet": MPNET,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
     "roberta": ROBERTA,
     "xlm-roberta": ROBERTA,
 }

@@ -1,7 +1,7 @@
 """Self-attention on packed states: the one place where a graph sees sequences."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -28,7 +28,8 @@ class Attention:
     """Layers of one self-attention, each (H, H).
 
     Attributes:
-        bias: Added to the scores, (1, heads, L, L) with L at least S; None for none.
+        bias: Added to the scores, (1, heads or 1, S, S); None for none.
+        prepare: Makes of the projections what is attended with, each (T, heads, d); None where they are that already.
     """
 
     query: Linear
@@ -37,6 +38,7 @@ class Attention:
     output: Linear
     heads: int
     bias: str | None = None
+    prepare: Callable[[list[str]], list[str]] | None = None
 
 
 def self_attention(
@@ -53,12 +55,20 @@ def self_attention(
     gather, and reach the fast kernel that a mask would forbid; others go through a padded view, where the mask
     keeps padding out of every sum. All ways share all weights.
     """
-    # Attention averages values, which is linear: what the output layer's input needs, the value layer can give.
-    value_layer, output_layer = arithmetic.balance(layers.value, layers.output)
+    value_layer, output_layer = layers.value, layers.output
+    if layers.prepare is None:
+        # Attention averages values, which is linear: what the output layer's input needs, the value layer can give.
+        value_layer, output_layer = arithmetic.balance(value_layer, output_layer)
     size = layers.query.weight.shape[1]
     is_portable = inputs.has_equal_lengths is None
-    query_layer = _scaled(layers.query, size // layers.heads) if is_portable else layers.query
+    is_scaled = is_portable and layers.prepare is None
+    query_layer = _scaled(layers.query, size // layers.heads) if is_scaled else layers.query
     projected = arithmetic.apply(graph, state, [query_layer, layers.key, value_layer])
+    if layers.prepare is not None:
+        projected = layers.prepare(projected)
+        if is_portable:
+            root = np.array(math.sqrt(size // layers.heads), np.float32)
+            projected[0] = graph.op("Div", projected[0], graph.weight("root_width", root))
     ways = _Ways(graph, projected, size, layers.heads, inputs, layers.bias)
     shape = ("T", size)
     if inputs.has_equal_lengths is None:
@@ -121,23 +131,11 @@ class _Ways:
                 "FusedMatMul", query, key, domain=MICROSOFT, alpha=1 / math.sqrt(width)
             )
         if self.bias is not None:
-            scores = graph.op("Add", scores, self._bias(self.bias))
+            scores = graph.op("Add", scores, self.bias)
         if not is_equal:
             scores = graph.op("Add", scores, self.inputs.mask)
         mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)
         return self._packed(graph.op("Transpose", mixed, perm=[0, 2, 1, 3]), is_equal=is_equal)
-
-    def _bias(self, whole: str) -> str:
-        """The part of a bias for S positions, (1, heads, S, S)."""
-        graph = self.graph
-        longest = graph.op("Shape", self.inputs.gather, start=1, end=2)
-        return graph.op(
-            "Slice",
-            whole,
-            graph.weight("bias_starts", np.array([0, 0], np.int64)),
-            graph.op("Concat", longest, longest, axis=0),
-            graph.weight("bias_axes", np.array([2, 3], np.int64)),
-        )
 
     def _rows(self, tail: list[int], *, is_equal: bool) -> list[str]:
         """The projections as (B, S, *tail); rows of one length are in that order already."""

@@ -30,6 +30,7 @@ ACTIVATIONS: Final = {
     "gelu_new": ("Gelu", {"approximate": "tanh"}),
     "gelu_pytorch_tanh": ("Gelu", {"approximate": "tanh"}),
     "relu": ("Relu", {}),
+    "silu": ("Sigmoid", {}),
 }
 
 
@@ -42,6 +43,21 @@ def layer_norm(
     return graph.op("LayerNormalization", value, scale_name, bias_name, axis=-1, epsilon=epsilon)
 
 
+def rms_norm(graph: GraphBuilder, value: str, name: str, scale: Floats, epsilon: float) -> str:
+    """RMS norm over the last axis (arXiv:1910.07467), in ops that every runtime has."""
+    mean = graph.op(
+        "ReduceMean",
+        graph.op("Mul", value, value),
+        graph.weight("last", np.array([-1], np.int64)),
+        keepdims=1,
+    )
+    root = graph.op(
+        "Sqrt",
+        graph.op("Add", mean, graph.weight(f"{name}.epsilon", np.array(epsilon, np.float32))),
+    )
+    return graph.op("Mul", graph.op("Div", value, root), graph.weight(f"{name}.weight", scale))
+
+
 def activation(graph: GraphBuilder, value: str, kind: str) -> str:
     """A configuration's `hidden_act`.
 
@@ -52,5 +68,7 @@ def activation(graph: GraphBuilder, value: str, kind: str) -> str:
         raise FormatError(
             f"config.json: hidden_act '{kind}' is not supported; known: {', '.join(ACTIVATIONS)}"
         )
+    if kind == "silu":
+        return graph.op("Mul", value, graph.op("Sigmoid", value))
     op, attributes = ACTIVATIONS[kind]
     return graph.op(op, value, **attributes)

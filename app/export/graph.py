@@ -55,6 +55,20 @@ class GraphBuilder:
         self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output/{name}"))
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
+    def split(self, value: str, parts: int) -> list[str]:
+        """A value in equal parts along its last axis."""
+        self._count += 1
+        names = [f"split_{self._count}_{part}" for part in range(parts)]
+        self._nodes.append(
+            helper.make_node("Split", [value], names, name=names[0], axis=-1, num_outputs=parts)
+        )
+        return names
+
+    def split_heads(self, value: str, count: int, width: int) -> str:
+        """(T, n·d) as (T, n, d)."""
+        shape = self.weight(f"heads_{count}_{width}", np.array([-1, count, width], np.int64))
+        return self.op("Reshape", value, shape)
+
     def weight(self, name: str, array: NDArray[Any]) -> str:
         """Add an initializer; the same name twice is the same weight."""
         if name in self._weights:

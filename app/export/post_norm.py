@@ -97,9 +97,8 @@ class Family:
             table = reader.table(
                 self.relative_bias, sizes.relative_buckets, sizes.num_attention_heads
             )
-            bias = graph.weight(
-                "relative_bias", bucket_bias(table, sizes.dimensions.max_positions or 0)
-            )
+            whole = bucket_bias(table, sizes.dimensions.max_positions or 0)
+            bias = _cut(graph, graph.weight("relative_bias", whole), inputs)
         for number in range(sizes.num_hidden_layers):
             block = _Block(graph, reader, sizes, self, self.layer.format(number), arithmetic, bias)
             states.append(block.add(states[-1], inputs))
@@ -155,6 +154,18 @@ def _embeddings(
         graph.weight("project.bias", project.bias),
     )
     return graph.op("Gemm", state, weight, shift)
+
+
+def _cut(graph: GraphBuilder, bias: str, inputs: PackedInputs) -> str:
+    """The part of a bias (1, heads, L, L) for S positions, once for all layers."""
+    longest = graph.op("Shape", inputs.gather, start=1, end=2)
+    return graph.op(
+        "Slice",
+        bias,
+        graph.weight("bias_starts", np.array([0, 0], np.int64)),
+        graph.op("Concat", longest, longest, axis=0),
+        graph.weight("bias_axes", np.array([2, 3], np.int64)),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,25 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "pad_token_id": 0,
     },
 }
+DECODER: dict[str, Any] = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 40,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+}
+FAMILIES |= {
+    "llama": {**DECODER, "rope_theta": 5000.0},
+    "mistral": {**DECODER, "sliding_window": 9},
+    "qwen2": {**DECODER, "rope_theta": 1e6},
+    "qwen3": {**DECODER, "head_dim": 12, "rope_theta": 1e6},
+}
 # Buffers and heads that no encoder needs.
+AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 LEFT_OUT = ("position_ids", "token_type_ids", "pooler.")
 
 
@@ -77,7 +95,8 @@ def make(family: str, given: dict[str, Any]) -> None:
     assert all(any(part in name for part in LEFT_OUT) for name in missing), missing
     model = model.double()
     longest = given["max_position_embeddings"]
-    longest -= given["pad_token_id"] + 1 if family not in ("bert", "electra", "distilbert") else 0
+    if family in AFTER_PADDING:
+        longest -= given["pad_token_id"] + 1
     lengths = [1, 2, 17, longest]
     states = []
     for ids in random_ids(lengths, given["vocab_size"], SEED):

@@ -1,0 +1,280 @@
+"""Decoders of Llama's kind as embedding models: norm before each part, rotary positions, gated MLP, shared key heads.
+
+Source: Llama (arXiv:2302.13971); grouped queries (arXiv:2305.13245); tensor names as in Hugging Face's classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import FormatError
+from app.export.arithmetic import Arithmetic, Linear
+from app.export.attention import Attention, self_attention
+from app.export.blocks import Encoder, activation, rms_norm
+from app.export.encoder_config import Dimensions
+from app.export.graph import GraphBuilder
+from app.export.inputs import MASKED, PackedInputs
+from app.export.rotary import Turn, rotary, theta_of
+from app.export.weights import Weights, common_prefix
+
+Floats = NDArray[np.float32]
+WORDS: Final = "embed_tokens"
+PREFIXES: Final = ("", "model.", "language_model.", "model.language_model.")
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderConfig:
+    """What the graph depends on.
+
+    Attributes:
+        num_key_value_heads: Each shared by as many query heads as it takes.
+        windows: Of each layer, how many tokens back it sees, itself included; 0 for all.
+        is_causal: Whether a token sees those before it only.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    hidden_act: str
+    rope_theta: float
+    windows: tuple[int, ...]
+    is_causal: bool
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Self:
+        """Take the fields out of a config.json.
+
+        Raises:
+            FormatError: A field is missing, of the wrong type, or asks for what this graph is not.
+        """
+        heads = _size(config, "num_attention_heads")
+        hidden = _size(config, "hidden_size")
+        key_heads = _size(config, "num_key_value_heads", heads)
+        if heads % key_heads:
+            raise FormatError("config.json: 'num_key_value_heads' must divide the query heads")
+        layers = _size(config, "num_hidden_layers")
+        epsilon = config.get("rms_norm_eps", 1e-6)
+        if not isinstance(epsilon, float):
+            raise FormatError("config.json: 'rms_norm_eps' must be a number")
+        return cls(
+            vocab_size=_size(config, "vocab_size"),
+            hidden_size=hidden,
+            intermediate_size=_size(config, "intermediate_size"),
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=key_heads,
+            head_dim=_size(config, "head_dim", hidden // heads),
+            max_position_embeddings=_size(config, "max_position_embeddings"),
+            rms_norm_eps=epsilon,
+            hidden_act=str(config.get("hidden_act", "silu")),
+            rope_theta=theta_of(config),
+            windows=_windows(config, layers),
+            is_causal=config.get("is_causal") is not False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """What tells a family from Llama.
+
+    Attributes:
+        has_projection_bias: Whether queries, keys and values have one.
+        norms_heads: Whether each head of queries and keys is normed.
+    """
+
+    has_projection_bias: bool = False
+    norms_heads: bool = False
+    prefix: str = "model."
+
+    def dimensions(self, config: Mapping[str, Any]) -> Dimensions:
+        """Sizes that serving needs.
+
+        Raises:
+            FormatError: As for `DecoderConfig.read`.
+        """
+        sizes = DecoderConfig.read(config)
+        return Dimensions(sizes.hidden_size, sizes.vocab_size, sizes.max_position_embeddings)
+
+    def build(
+        self,
+        graph: GraphBuilder,
+        config: Mapping[str, Any],
+        weights: Weights,
+        inputs: PackedInputs,
+        arithmetic: Arithmetic,
+    ) -> Encoder:
+        """Add it to a graph: ids (T,) to token states (T, H) after each layer, the last one normed.
+
+        Raises:
+            FormatError: Configuration and weights do not make one.
+        """
+        sizes = DecoderConfig.read(config)
+        prefix = common_prefix(weights, f"{WORDS}.weight", PREFIXES)
+        part = _Part(graph, weights, prefix, sizes, self, arithmetic, inputs)
+        words = weights.get(f"{prefix}{WORDS}.weight", (sizes.vocab_size, sizes.hidden_size))
+        states = [graph.op("Gather", graph.weight("words", words), inputs.ids, axis=0)]
+        turn = rotary(graph, inputs.positions, theta=sizes.rope_theta, width=sizes.head_dim)
+        masks = {window: _mask(graph, inputs, sizes, window) for window in set(sizes.windows)}
+        for number, window in enumerate(sizes.windows):
+            states.append(part.layer(states[-1], f"layers.{number}", turn, masks[window]))
+        states[-1] = part.norm(states[-1], "norm")
+        return Encoder(tuple(states), sizes.hidden_size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Adds layers to a graph."""
+
+    graph: GraphBuilder
+    weights: Weights
+    prefix: str
+    sizes: DecoderConfig
+    family: Decoder
+    arithmetic: Arithmetic
+    inputs: PackedInputs
+
+    def layer(self, state: str, name: str, turn: Turn, mask: str | None) -> str:
+        """(T, H) to (T, H)."""
+        normed = self.norm(state, f"{name}.input_layernorm")
+        state = self.graph.op(
+            "Add", state, self._attention(normed, f"{name}.self_attn", turn, mask)
+        )
+        normed = self.norm(state, f"{name}.post_attention_layernorm")
+        return self.graph.op("Add", state, self._mlp(normed, f"{name}.mlp"))
+
+    def norm(self, state: str, name: str, width: int = 0) -> str:
+        """RMS norm over the last axis."""
+        size = width or self.sizes.hidden_size
+        scale = self.weights.get(f"{self.prefix}{name}.weight", (size,))
+        return rms_norm(self.graph, state, name, scale, self.sizes.rms_norm_eps)
+
+    def _attention(self, state: str, name: str, turn: Turn, mask: str | None) -> str:
+        sizes = self.sizes
+        wide = sizes.num_attention_heads * sizes.head_dim
+        narrow = sizes.num_key_value_heads * sizes.head_dim
+        has_bias = self.family.has_projection_bias
+
+        def prepare(projected: list[str]) -> list[str]:
+            query, key, value = projected
+            query = self._heads(query, sizes.num_attention_heads, f"{name}.q_norm", turn)
+            key = self._heads(key, sizes.num_key_value_heads, f"{name}.k_norm", turn)
+            split = self.graph.split_heads(value, sizes.num_key_value_heads, sizes.head_dim)
+            return [query, self._shared(key), self._shared(split)]
+
+        layers = Attention(
+            query=self._linear(f"{name}.q_proj", wide, sizes.hidden_size, has_bias=has_bias),
+            key=self._linear(f"{name}.k_proj", narrow, sizes.hidden_size, has_bias=has_bias),
+            value=self._linear(f"{name}.v_proj", narrow, sizes.hidden_size, has_bias=has_bias),
+            output=self._linear(f"{name}.o_proj", sizes.hidden_size, wide),
+            heads=sizes.num_attention_heads,
+            bias=mask,
+            prepare=prepare,
+        )
+        return self_attention(
+            self.graph, state, layers, arithmetic=self.arithmetic, inputs=self.inputs
+        )
+
+    def _heads(self, value: str, count: int, norm: str, turn: Turn) -> str:
+        """Projected (T, n·d) as turned heads (T, n, d)."""
+        heads = self.graph.split_heads(value, count, self.sizes.head_dim)
+        if self.family.norms_heads:
+            heads = self.norm(heads, norm, self.sizes.head_dim)
+        return turn.apply(self.graph, heads)
+
+    def _shared(self, heads: str) -> str:
+        """Key heads (T, n, d), each as often as query heads share it."""
+        sizes = self.sizes
+        times = sizes.num_attention_heads // sizes.num_key_value_heads
+        if times == 1:
+            return heads
+        order = np.repeat(np.arange(sizes.num_key_value_heads, dtype=np.int64), times)
+        return self.graph.op("Gather", heads, self.graph.weight("key_heads", order), axis=1)
+
+    def _mlp(self, state: str, name: str) -> str:
+        inner, size = self.sizes.intermediate_size, self.sizes.hidden_size
+        gate, up = self.arithmetic.apply(
+            self.graph,
+            state,
+            [
+                self._linear(f"{name}.gate_proj", inner, size),
+                self._linear(f"{name}.up_proj", inner, size),
+            ],
+        )
+        active = activation(self.graph, gate, self.sizes.hidden_act)
+        mixed = self.graph.op("Mul", active, up)
+        down = self._linear(f"{name}.down_proj", size, inner)
+        return self.arithmetic.apply(self.graph, mixed, [down])[0]
+
+    def _linear(self, name: str, rows: int, columns: int, *, has_bias: bool = False) -> Linear:
+        """A torch Linear, whose weight is (out, in)."""
+        full = f"{self.prefix}{name}"
+        bias = self.weights.get(f"{full}.bias", (rows,)) if has_bias else np.zeros(rows, np.float32)
+        return Linear(name, self.weights.get(f"{full}.weight", (rows, columns)).T, bias)
+
+
+def _mask(
+    graph: GraphBuilder, inputs: PackedInputs, sizes: DecoderConfig, window: int
+) -> str | None:
+    """What a layer's scores are added: (1, 1, S, S), `MASKED` where a token does not look; None where all do."""
+    if not sizes.is_causal and not window:
+        return None
+    zero, one = (
+        graph.weight("zero", np.array(0, np.int64)),
+        graph.weight("one", np.array(1, np.int64)),
+    )
+    longest = graph.op("Squeeze", graph.op("Shape", inputs.gather, start=1, end=2))
+    places = graph.op("Range", zero, longest, one)
+    column = graph.weight("column", np.array([1], np.int64))
+    ahead = graph.op("Sub", places, graph.op("Unsqueeze", places, column))  # (S, S): key - query
+    hidden = []
+    if sizes.is_causal:
+        hidden.append(graph.op("Greater", ahead, zero))
+    if window:
+        back = graph.op("Neg", ahead) if sizes.is_causal else graph.op("Abs", ahead)
+        last = graph.weight(f"window_{window}", np.array(window - 1, np.int64))
+        hidden.append(graph.op("Greater", back, last))
+    either = hidden[0] if len(hidden) == 1 else graph.op("Or", *hidden)
+    masked = graph.op(
+        "Where",
+        either,
+        graph.weight("masked", np.array(MASKED, np.float32)),
+        graph.weight("open", np.array(0, np.float32)),
+    )
+    return graph.op("Unsqueeze", masked, graph.weight("leading", np.array([0, 1], np.int64)))
+
+
+def _windows(config: Mapping[str, Any], layers: int) -> tuple[int, ...]:
+    """How far each layer sees.
+
+    Raises:
+        FormatError: Kinds of layers that this graph does not have.
+    """
+    window = config.get("sliding_window")
+    if window is None or config.get("use_sliding_window") is False:
+        window = 0
+    if not isinstance(window, int) or isinstance(window, bool) or window < 0:
+        raise FormatError("config.json: 'sliding_window' must be an integer")
+    kinds = (
+        config.get("layer_types") or ["sliding_attention" if window else "full_attention"] * layers
+    )
+    if len(kinds) != layers or not set(kinds) <= {"sliding_attention", "full_attention"}:
+        raise FormatError("config.json: 'layer_types' must say full or sliding of each layer")
+    return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
+
+
+def _size(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    found = config.get(name)
+    if found is None and default is not None:
+        found = default
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise FormatError(f"config.json: '{name}' is missing or not a positive integer")
+    return found
