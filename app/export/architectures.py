@@ -10,11 +10,12 @@ from app.export.arithmetic import Arithmetic, Float32, Observed
 from app.export.attention import AttentionRoutes
 from app.export.bert import BERT, ELECTRA
 from app.export.blocks import Encoder
-from app.export.decoders import LLAMA, QWEN2, QWEN3
+from app.export.decoders import EUROBERT, LLAMA, QWEN2, QWEN3
 from app.export.distilbert import DISTILBERT
 from app.export.encoder_config import Dimensions
 from app.export.graph import GraphBuilder
 from app.export.inputs import PackedInputs, packed_inputs, padded_inputs, unpacked
+from app.export.modernbert import MODERNBERT
 from app.export.mpnet import MPNET
 from app.export.roberta import ROBERTA
 from app.export.weights import Weights
@@ -50,8 +51,10 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "camembert": ROBERTA,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
+    "eurobert": EUROBERT,
     "llama": LLAMA,
     "mistral": LLAMA,
+    "modernbert": MODERNBERT,
     "mpnet": MPNET,
     "qwen2": QWEN2,
     "qwen3": QWEN3,

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import FormatError
 from app.export.arithmetic import Arithmetic, Linear
 from app.export.attention import Attention, self_attention
 from app.export.blocks import Encoder, activation, layer_norm
@@ -62,7 +63,10 @@ class Family:
         fields |= self.fields
         if self.positions_after_padding:
             padding = config.get("pad_token_id")
-            fields["first_position"] = (1 if padding is None else int(padding)) + 1
+            padding = 1 if padding is None else padding
+            if not isinstance(padding, int) or isinstance(padding, bool) or padding < 0:
+                raise FormatError("config.json: 'pad_token_id' must be an integer")
+            fields["first_position"] = padding + 1
         if self.projects_embeddings:
             fields["embedding_size"] = "embedding_size"
         return EncoderConfig.read(config, fields)

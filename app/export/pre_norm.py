@@ -14,9 +14,11 @@ from app.errors import FormatError
 from app.export.arithmetic import Arithmetic, Linear
 from app.export.attention import Attention, self_attention
 from app.export.blocks import Encoder, activation, rms_norm
+from app.export.config_fields import positive, positive_number, sliding_layers
 from app.export.encoder_config import Dimensions
 from app.export.graph import GraphBuilder
-from app.export.inputs import MASKED, PackedInputs
+from app.export.inputs import PackedInputs
+from app.export.masks import distance_mask
 from app.export.rotary import Turn, rotary, theta_of
 from app.export.weights import Weights, common_prefix
 
@@ -50,35 +52,37 @@ class DecoderConfig:
     is_causal: bool
 
     @classmethod
-    def read(cls, config: Mapping[str, Any]) -> Self:
+    def read(cls, config: Mapping[str, Any], *, is_causal: bool) -> Self:
         """Take the fields out of a config.json.
+
+        Args:
+            config: The file's content.
+            is_causal: Whether the family is, where the file does not say.
 
         Raises:
             FormatError: A field is missing, of the wrong type, or asks for what this graph is not.
         """
-        heads = _size(config, "num_attention_heads")
-        hidden = _size(config, "hidden_size")
-        key_heads = _size(config, "num_key_value_heads", heads)
+        heads = positive(config, "num_attention_heads")
+        hidden = positive(config, "hidden_size")
+        key_heads = positive(config, "num_key_value_heads", heads)
         if heads % key_heads:
             raise FormatError("config.json: 'num_key_value_heads' must divide the query heads")
-        layers = _size(config, "num_hidden_layers")
-        epsilon = config.get("rms_norm_eps", 1e-6)
-        if not isinstance(epsilon, float):
-            raise FormatError("config.json: 'rms_norm_eps' must be a number")
+        layers = positive(config, "num_hidden_layers")
+        said = config.get("is_causal")
         return cls(
-            vocab_size=_size(config, "vocab_size"),
+            vocab_size=positive(config, "vocab_size"),
             hidden_size=hidden,
-            intermediate_size=_size(config, "intermediate_size"),
+            intermediate_size=positive(config, "intermediate_size"),
             num_hidden_layers=layers,
             num_attention_heads=heads,
             num_key_value_heads=key_heads,
-            head_dim=_size(config, "head_dim", hidden // heads),
-            max_position_embeddings=_size(config, "max_position_embeddings"),
-            rms_norm_eps=epsilon,
+            head_dim=positive(config, "head_dim", hidden // heads),
+            max_position_embeddings=positive(config, "max_position_embeddings"),
+            rms_norm_eps=positive_number(config, "rms_norm_eps", 1e-6),
             hidden_act=str(config.get("hidden_act", "silu")),
             rope_theta=theta_of(config),
             windows=_windows(config, layers),
-            is_causal=config.get("is_causal") is not False,
+            is_causal=is_causal if said is None else bool(said),
         )
 
 
@@ -89,10 +93,12 @@ class Decoder:
     Attributes:
         has_projection_bias: Whether queries, keys and values have one.
         norms_heads: Whether each head of queries and keys is normed.
+        is_causal: Whether a token sees those before it only, where config.json does not say.
     """
 
     has_projection_bias: bool = False
     norms_heads: bool = False
+    is_causal: bool = True
     prefix: str = "model."
 
     def dimensions(self, config: Mapping[str, Any]) -> Dimensions:
@@ -101,7 +107,7 @@ class Decoder:
         Raises:
             FormatError: As for `DecoderConfig.read`.
         """
-        sizes = DecoderConfig.read(config)
+        sizes = DecoderConfig.read(config, is_causal=self.is_causal)
         return Dimensions(sizes.hidden_size, sizes.vocab_size, sizes.max_position_embeddings)
 
     def build(
@@ -117,13 +123,16 @@ class Decoder:
         Raises:
             FormatError: Configuration and weights do not make one.
         """
-        sizes = DecoderConfig.read(config)
+        sizes = DecoderConfig.read(config, is_causal=self.is_causal)
         prefix = common_prefix(weights, f"{WORDS}.weight", PREFIXES)
         part = _Part(graph, weights, prefix, sizes, self, arithmetic, inputs)
         words = weights.get(f"{prefix}{WORDS}.weight", (sizes.vocab_size, sizes.hidden_size))
         states = [graph.op("Gather", graph.weight("words", words), inputs.ids, axis=0)]
         turn = rotary(graph, inputs.positions, theta=sizes.rope_theta, width=sizes.head_dim)
-        masks = {window: _mask(graph, inputs, sizes, window) for window in set(sizes.windows)}
+        masks = {
+            window: distance_mask(graph, inputs, is_causal=sizes.is_causal, window=window)
+            for window in sorted(set(sizes.windows))
+        }
         for number, window in enumerate(sizes.windows):
             states.append(part.layer(states[-1], f"layers.{number}", turn, masks[window]))
         states[-1] = part.norm(states[-1], "norm")
@@ -221,37 +230,6 @@ class _Part:
         return Linear(name, self.weights.get(f"{full}.weight", (rows, columns)).T, bias)
 
 
-def _mask(
-    graph: GraphBuilder, inputs: PackedInputs, sizes: DecoderConfig, window: int
-) -> str | None:
-    """What a layer's scores are added: (1, 1, S, S), `MASKED` where a token does not look; None where all do."""
-    if not sizes.is_causal and not window:
-        return None
-    zero, one = (
-        graph.weight("zero", np.array(0, np.int64)),
-        graph.weight("one", np.array(1, np.int64)),
-    )
-    longest = graph.op("Squeeze", graph.op("Shape", inputs.gather, start=1, end=2))
-    places = graph.op("Range", zero, longest, one)
-    column = graph.weight("column", np.array([1], np.int64))
-    ahead = graph.op("Sub", places, graph.op("Unsqueeze", places, column))  # (S, S): key - query
-    hidden = []
-    if sizes.is_causal:
-        hidden.append(graph.op("Greater", ahead, zero))
-    if window:
-        back = graph.op("Neg", ahead) if sizes.is_causal else graph.op("Abs", ahead)
-        last = graph.weight(f"window_{window}", np.array(window - 1, np.int64))
-        hidden.append(graph.op("Greater", back, last))
-    either = hidden[0] if len(hidden) == 1 else graph.op("Or", *hidden)
-    masked = graph.op(
-        "Where",
-        either,
-        graph.weight("masked", np.array(MASKED, np.float32)),
-        graph.weight("open", np.array(0, np.float32)),
-    )
-    return graph.op("Unsqueeze", masked, graph.weight("leading", np.array([0, 1], np.int64)))
-
-
 def _windows(config: Mapping[str, Any], layers: int) -> tuple[int, ...]:
     """How far each layer sees.
 
@@ -263,18 +241,5 @@ def _windows(config: Mapping[str, Any], layers: int) -> tuple[int, ...]:
         window = 0
     if not isinstance(window, int) or isinstance(window, bool) or window < 0:
         raise FormatError("config.json: 'sliding_window' must be an integer")
-    kinds = (
-        config.get("layer_types") or ["sliding_attention" if window else "full_attention"] * layers
-    )
-    if len(kinds) != layers or not set(kinds) <= {"sliding_attention", "full_attention"}:
-        raise FormatError("config.json: 'layer_types' must say full or sliding of each layer")
-    return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
-
-
-def _size(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    found = config.get(name)
-    if found is None and default is not None:
-        found = default
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise FormatError(f"config.json: '{name}' is missing or not a positive integer")
-    return found
+    is_sliding = sliding_layers(config, [window > 0] * layers)
+    return tuple(window if slides else 0 for slides in is_sliding)

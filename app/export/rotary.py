@@ -11,6 +11,7 @@ import numpy as np
 from onnx import TensorProto
 
 from app.errors import FormatError
+from app.export.config_fields import positive_number
 from app.export.graph import GraphBuilder
 
 
@@ -57,10 +58,10 @@ def theta_of(config: Mapping[str, Any]) -> float:
         FormatError: Positions are scaled in a way that this graph is not.
     """
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise FormatError("config.json: 'rope_parameters' must be an object")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise FormatError(f"config.json: rope_type '{kind}' is not supported")
-    theta = rope.get("rope_theta", config.get("rope_theta", 10_000.0))
-    if not isinstance(theta, int | float) or isinstance(theta, bool) or not theta > 0:
-        raise FormatError("config.json: 'rope_theta' must be a positive number")
-    return float(theta)
+    found = rope if "rope_theta" in rope else config
+    return positive_number(found, "rope_theta", 10_000.0)

@@ -75,6 +75,26 @@ FAMILIES |= {
     "qwen2": {**DECODER, "rope_theta": 1e6},
     "qwen3": {**DECODER, "head_dim": 12, "rope_theta": 1e6},
 }
+SPECIAL_IDS: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+FAMILIES |= {
+    "eurobert": {**DECODER, **SPECIAL_IDS, "mask_token_id": 4},
+    "modernbert": {
+        **{
+            k: v
+            for k, v in DECODER.items()
+            if k not in ("num_key_value_heads", "rms_norm_eps", "hidden_act")
+        },
+        **SPECIAL_IDS,
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+        "num_hidden_layers": 4,
+        "local_attention": 10,
+        "global_attn_every_n_layers": 3,
+        "global_rope_theta": 5000.0,
+        "local_rope_theta": 300.0,
+        "norm_eps": 1e-5,
+    },
+}
 # Buffers and heads that no encoder needs.
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 LEFT_OUT = ("position_ids", "token_type_ids", "pooler.")

@@ -77,6 +77,41 @@ def test_a_missing_or_misshapen_tensor_is_named(tmp_path: Path, name: str) -> No
 
 
 @each
+@pytest.mark.parametrize("wrong", [None, "many", -1, 0, 2.5, True, [], {}, ["x"]])
+def test_a_strange_configuration_is_refused(name: str, wrong: object) -> None:
+    """By an error of ours that names the field, or read as if the field were absent; never a crash."""
+    config = load(name).config
+    more = ("rope_parameters", "rope_scaling", "layer_types", "sliding_window", "head_dim")
+    for field in {*config, *more} - {"model_type"}:
+        try:
+            ARCHITECTURES[name].dimensions({**config, field: wrong})
+        except FormatError as error:
+            assert "config.json" in error.message  # noqa: PT017 - not every field is looked at
+
+
+def test_scaled_positions_are_refused() -> None:
+    """Ignoring them would give wrong vectors beyond the first few thousand tokens."""
+    config = load("llama").config
+    for scaling in ({"rope_type": "yarn", "factor": 4.0}, {"type": "linear", "factor": 2.0}):
+        with pytest.raises(FormatError, match="rope_type"):
+            ARCHITECTURES["llama"].dimensions({**config, "rope_scaling": scaling})
+
+
+def test_new_and_old_fields_of_modernbert_mean_the_same(tmp_path: Path) -> None:
+    """Transformers 5 names each layer's kind and its own base."""
+    family = load("modernbert")
+    old = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
+    config = {key: value for key, value in family.config.items() if key not in old}
+    config["layer_types"] = ["full_attention", *["sliding_attention"] * 2, "full_attention"]
+    config["rope_parameters"] = {
+        "full_attention": {"rope_type": "default", "rope_theta": family.config[old[1]]},
+        "sliding_attention": {"rope_type": "default", "rope_theta": family.config[old[2]]},
+    }
+    newer = dataclasses.replace(family, config=config)
+    assert largest_error(newer, newer.open(tmp_path)) < TOLERANCE
+
+
+@each
 def test_the_longest_input_is_the_position_tables(name: str) -> None:
     """Rows before the first position are not counted."""
     family = load(name)

@@ -1,0 +1,41 @@
+"""Which tokens a token looks at, by their distance."""
+
+import numpy as np
+
+from app.export.graph import GraphBuilder
+from app.export.inputs import MASKED, PackedInputs
+
+
+def distance_mask(
+    graph: GraphBuilder, inputs: PackedInputs, *, is_causal: bool, window: int
+) -> str | None:
+    """What is added to scores.
+
+    Args:
+        graph: What it is added to.
+        inputs: Say how long the longest input is.
+        is_causal: Whether a token looks at those before it only.
+        window: How many tokens away it looks at most, itself counted; 0 for no limit.
+
+    Returns:
+        (1, 1, S, S), float32, `MASKED` where a token does not look; None where all look at all.
+    """
+    if not is_causal and not window:
+        return None
+    zero = graph.weight("zero", np.array(0, np.int64))
+    one = graph.weight("one", np.array(1, np.int64))
+    longest = graph.op("Squeeze", graph.op("Shape", inputs.gather, start=1, end=2))
+    places = graph.op("Range", zero, longest, one)
+    column = graph.weight("column", np.array([1], np.int64))
+    ahead = graph.op("Sub", places, graph.op("Unsqueeze", places, column))  # (S, S): key - query
+    hidden = [graph.op("Greater", ahead, zero)] if is_causal else []
+    if window:
+        last = graph.weight(f"window_{window}", np.array(window - 1, np.int64))
+        hidden.append(graph.op("Greater", graph.op("Abs", ahead), last))
+    masked = graph.op(
+        "Where",
+        hidden[0] if len(hidden) == 1 else graph.op("Or", *hidden),
+        graph.weight("masked", np.array(MASKED, np.float32)),
+        graph.weight("open", np.array(0, np.float32)),
+    )
+    return graph.op("Unsqueeze", masked, graph.weight("leading", np.array([0, 1], np.int64)))

@@ -1,0 +1,211 @@
+"""ModernBERT (arXiv:2412.13663): rotary positions, norm before each part, gated MLP, most layers see neighbours."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+
+from app.errors import FormatError
+from app.export.arithmetic import Arithmetic, Linear
+from app.export.attention import Attention, self_attention
+from app.export.blocks import Encoder, activation, layer_norm
+from app.export.config_fields import positive, positive_number, sliding_layers
+from app.export.encoder_config import Dimensions
+from app.export.graph import GraphBuilder
+from app.export.inputs import PackedInputs
+from app.export.masks import distance_mask
+from app.export.rotary import Turn, rotary, theta_of
+from app.export.weights import Weights, common_prefix
+
+WORDS: Final = "embeddings.tok_embeddings.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class ModernBertConfig:
+    """What the graph depends on.
+
+    Attributes:
+        is_local: Of each layer, whether it sees neighbours only.
+        window: How far such a layer sees to each side, the token itself counted.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    max_position_embeddings: int
+    norm_eps: float
+    hidden_act: str
+    is_local: tuple[bool, ...]
+    window: int
+    global_theta: float
+    local_theta: float
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Self:
+        """Take the fields out of a config.json, of transformers 4 or 5.
+
+        Raises:
+            FormatError: A field is missing, of the wrong type, or asks for what this graph is not.
+        """
+        heads, hidden = positive(config, "num_attention_heads"), positive(config, "hidden_size")
+        if hidden % heads:
+            raise FormatError("config.json: 'num_attention_heads' must divide 'hidden_size'")
+        layers = positive(config, "num_hidden_layers")
+        every = positive(config, "global_attn_every_n_layers", 3)
+        is_local = sliding_layers(config, [number % every > 0 for number in range(layers)])
+        rope = config.get("rope_parameters") or {}
+        if not isinstance(rope, dict):
+            raise FormatError("config.json: 'rope_parameters' must be an object")
+        old = {"full": "global_rope_theta", "sliding": "local_rope_theta"}
+        thetas = {
+            kind: theta_of({"rope_parameters": rope[f"{kind}_attention"]})
+            if f"{kind}_attention" in rope
+            else positive_number(config, name, 160_000.0 if kind == "full" else 10_000.0)
+            for kind, name in old.items()
+        }
+        return cls(
+            vocab_size=positive(config, "vocab_size"),
+            hidden_size=hidden,
+            intermediate_size=positive(config, "intermediate_size"),
+            num_attention_heads=heads,
+            max_position_embeddings=positive(config, "max_position_embeddings"),
+            norm_eps=positive_number(config, "norm_eps", 1e-5),
+            hidden_act=str(config.get("hidden_activation", "gelu")),
+            is_local=is_local,
+            window=positive(config, "local_attention", 128) // 2 + 1,
+            global_theta=thetas["full"],
+            local_theta=thetas["sliding"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModernBert:
+    """The family."""
+
+    prefix: str = "model."
+
+    def dimensions(self, config: Mapping[str, Any]) -> Dimensions:
+        """Sizes that serving needs.
+
+        Raises:
+            FormatError: As for `ModernBertConfig.read`.
+        """
+        sizes = ModernBertConfig.read(config)
+        return Dimensions(sizes.hidden_size, sizes.vocab_size, sizes.max_position_embeddings)
+
+    def build(
+        self,
+        graph: GraphBuilder,
+        config: Mapping[str, Any],
+        weights: Weights,
+        inputs: PackedInputs,
+        arithmetic: Arithmetic,
+    ) -> Encoder:
+        """Add it to a graph: ids (T,) to token states (T, H) after each layer, the last one normed.
+
+        Raises:
+            FormatError: Configuration and weights do not make one.
+        """
+        sizes = ModernBertConfig.read(config)
+        part = _Part(
+            graph,
+            weights,
+            common_prefix(weights, WORDS, ("", self.prefix)),
+            sizes,
+            arithmetic,
+            inputs,
+        )
+        words = weights.get(part.prefix + WORDS, (sizes.vocab_size, sizes.hidden_size))
+        word = graph.op("Gather", graph.weight("words", words), inputs.ids, axis=0)
+        states = [part.norm(word, "embeddings.norm")]
+        width = sizes.hidden_size // sizes.num_attention_heads
+        mask = distance_mask(graph, inputs, is_causal=False, window=sizes.window)
+        ways = {
+            is_local: (
+                rotary(graph, inputs.positions, theta=theta, width=width),
+                mask if is_local else None,
+            )
+            for is_local, theta in ((True, sizes.local_theta), (False, sizes.global_theta))
+        }
+        for number, is_local in enumerate(sizes.is_local):
+            turn, seen = ways[is_local]
+            states.append(part.layer(states[-1], number, turn, seen))
+        states[-1] = part.norm(states[-1], "final_norm")
+        return Encoder(tuple(states), sizes.hidden_size)
+
+
+MODERNBERT: Final = ModernBert()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Adds layers to a graph."""
+
+    graph: GraphBuilder
+    weights: Weights
+    prefix: str
+    sizes: ModernBertConfig
+    arithmetic: Arithmetic
+    inputs: PackedInputs
+
+    def layer(self, state: str, number: int, turn: Turn, mask: str | None) -> str:
+        """(T, H) to (T, H); the first layer's input is normed already."""
+        name = f"layers.{number}"
+        normed = self.norm(state, f"{name}.attn_norm") if number else state
+        state = self.graph.op("Add", state, self._attention(normed, f"{name}.attn", turn, mask))
+        normed = self.norm(state, f"{name}.mlp_norm")
+        return self.graph.op("Add", state, self._mlp(normed, f"{name}.mlp"))
+
+    def norm(self, state: str, name: str) -> str:
+        """Layer norm, mostly without a bias."""
+        size = self.sizes.hidden_size
+        scale = self.weights.get(f"{self.prefix}{name}.weight", (size,))
+        return layer_norm(
+            self.graph, state, name, scale, self._bias(name, size), self.sizes.norm_eps
+        )
+
+    def _attention(self, state: str, name: str, turn: Turn, mask: str | None) -> str:
+        size, heads = self.sizes.hidden_size, self.sizes.num_attention_heads
+        query, key, value = self._parts(f"{name}.Wqkv", 3, size, size)
+
+        def prepare(projected: list[str]) -> list[str]:
+            split = [self.graph.split_heads(p, heads, size // heads) for p in projected]
+            return [turn.apply(self.graph, split[0]), turn.apply(self.graph, split[1]), split[2]]
+
+        output = self._parts(f"{name}.Wo", 1, size, size)[0]
+        layers = Attention(query, key, value, output, heads, mask, prepare)
+        return self_attention(
+            self.graph, state, layers, arithmetic=self.arithmetic, inputs=self.inputs
+        )
+
+    def _mlp(self, state: str, name: str) -> str:
+        inner, size = self.sizes.intermediate_size, self.sizes.hidden_size
+        gate, up = self.arithmetic.apply(
+            self.graph, state, self._parts(f"{name}.Wi", 2, inner, size)
+        )
+        active = activation(self.graph, gate, self.sizes.hidden_act)
+        mixed = self.graph.op("Mul", active, up)
+        return self.arithmetic.apply(self.graph, mixed, self._parts(f"{name}.Wo", 1, size, inner))[
+            0
+        ]
+
+    def _parts(self, name: str, count: int, rows: int, columns: int) -> list[Linear]:
+        """A torch Linear whose rows hold several layers' one after the other."""
+        weight = self.weights.get(f"{self.prefix}{name}.weight", (count * rows, columns))
+        bias = self._bias(name, count * rows)
+        return [
+            Linear(
+                f"{name}.{number}",
+                weight[number * rows : (number + 1) * rows].T,
+                bias[number * rows : (number + 1) * rows],
+            )
+            for number in range(count)
+        ]
+
+    def _bias(self, name: str, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        full = f"{self.prefix}{name}.bias"
+        return (
+            self.weights.get(full, (size,)) if full in self.weights else np.zeros(size, np.float32)
+        )
