@@ -10,11 +10,16 @@ import pytest
 from app.engine.backend import BackendOptions
 from app.engine.onnx_backend import OnnxBackend
 from app.engine.types import Layout
-from app.errors import FormatError
+from app.errors import FormatError, QualityError
 from app.export.architectures import ARCHITECTURES, Recipe, export_graph
 from app.export.attention import AttentionRoutes
+from app.packages.precision import BuildOptions, Precision
+from app.packages.prepare import prepare
+from app.packages.probes import PROBE_TEXTS, check_probes, compute_vectors
 from tests.families.harness import all_families, largest_error, load
 from tests.families.table import table
+from tests.packages.test_prepare import options
+from tests.tiny import write_json, write_tokenizer
 
 TOLERANCE = 1e-4  # in truth about 1e-6
 each = pytest.mark.parametrize("name", all_families())
@@ -124,3 +129,31 @@ def test_the_page_is_up_to_date() -> None:
     page = (Path(__file__).parent.parent.parent / "docs/architectures.md").read_text()
     named = {line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")}
     assert named == {line.split("|")[1].strip(" `") for line in table().splitlines()[2:]}
+
+
+@each
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8, Precision.INT8_ACCURATE])
+def test_a_whole_folder_is_prepared(tmp_path: Path, name: str, precision: Precision) -> None:
+    """Derived, exported, calibrated and probed, as at a server's first start."""
+    family = load(name)
+    folder = tmp_path / "model"
+    family.write(folder)
+    write_tokenizer(folder / "tokenizer.json")
+    pooling = "lasttoken" if name in ("llama", "mistral", "qwen2", "qwen3") else "mean"
+    write_json(folder / "1_Pooling/config.json", {"pooling_mode": pooling})
+    build = BuildOptions(precision)
+    try:
+        package = prepare(str(folder), options(tmp_path), OnnxBackend, wanted=build)
+    except QualityError:
+        # Random weights need not bear 8 bits; what was made is a graph all the same.
+        assert precision is not Precision.FP32
+        return
+    assert (package.spec.hidden_size, package.spec.architecture) == (32, name)
+    assert package.spec.max_tokens == max(len(ids) for ids in family.inputs)
+    opened = BackendOptions()
+    backend = OnnxBackend(package.graph, package.layout, opened)
+    tokenizer = package.open_tokenizer(package.native_max_tokens)
+    alone = [
+        compute_vectors(backend, tokenizer, package.spec.pooling, [text]) for text in PROBE_TEXTS
+    ]
+    check_probes(np.concatenate(alone), package.probes, "cpu", build)
