@@ -35,8 +35,9 @@ $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/server-$(EXTRA)
 	@$(BIN)/python $(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
-$(STAMPS)/model: $(STAMPS)/server-$(EXTRA) models/all-MiniLM-L6-v2.toml
+$(STAMPS)/model: $(STAMPS)/server-$(EXTRA) models/all-MiniLM-L6-v2.toml models/static.toml
 	@$(BIN)/nestvec model pull
+	@$(BIN)/nestvec model pull static
 	@touch $@
 
 $(CLIENTS)/.stamp: requirements/clients.txt tests/clients/node/package-lock.json | $(BIN)/python

@@ -32,7 +32,7 @@ from app.engine.registry import Models, Pin, ServedModel, check_pins
 from app.engine.service import EmbeddingService, ServiceLimits
 from app.engine.types import Layout, Observer, Truncation
 from app.errors import NestvecError, StoreError
-from app.export.architectures import GRAPH_VERSION
+from app.export.architectures import GRAPH_VERSION, STATIC_TYPE
 from app.hardware import cpu_model, l2_cache_bytes, usable_cpus
 from app.jobs.runner import JobRunner
 from app.jobs.store import JobStore
@@ -127,7 +127,10 @@ def machine() -> str:
 def execution(settings: Settings, package: Package) -> Tuned:
     """How to run: as set, else as tuned on such a machine, else as built in."""
     tuned = read_tuned(package.artefact, machine()) or built_in(
-        usable_cpus(), l2_cache_bytes(), package.graph_bytes
+        usable_cpus(),
+        l2_cache_bytes(),
+        package.graph_bytes,
+        has_layers=package.spec.architecture != STATIC_TYPE,
     )
     plain = settings.plain_attention_tokens
     return Tuned(

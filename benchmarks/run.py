@@ -133,7 +133,7 @@ def shares_of(worker: Worker, lengths: dict[str, list[int]], cores: int) -> dict
     shares = {}
     for load, found in lengths.items():
         length = sum(n * n for n in found) / sum(found)
-        config = package.tokenizer.parent / "config.json"
+        config = package.derived.config
         flops = flops_per_token(package.graph, config, package.spec.hidden_size, length)
         shares[load] = flops / min(worker.seconds_per_token[load]) / limit
     return shares

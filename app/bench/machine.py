@@ -1,15 +1,14 @@
 """What the machine could do at best, and what a model asks of it."""
 
-import json
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -93,9 +92,11 @@ def linear_weights(graph: Path) -> int:
     return sum(size for name, size in sizes.items() if name in used)
 
 
-def flops_per_token(graph: Path, config: Path, hidden_size: int, length: float) -> float:
+def flops_per_token(
+    graph: Path, config: Mapping[str, Any], hidden_size: int, length: float
+) -> float:
     """Operations for one token of a text of so many: every linear weight twice, and attention's two products."""
-    layers = int(json.loads(config.read_text("utf-8")).get("num_hidden_layers", 0))
+    layers = int(config.get("num_hidden_layers", config.get("n_layers", 0)))
     return 2.0 * linear_weights(graph) + 4.0 * length * hidden_size * layers
 
 

@@ -113,7 +113,7 @@ def _engine_table(settings: Settings, rounds: int) -> str:
         service.close()
     rss_mb = peak_rss_bytes() / 2**20
     limit = gemm_flops_per_s(open_backend, usable_cpus())
-    config = package.tokenizer.parent / "config.json"
+    config = package.derived.config
     lines = [
         f"{cpu_model()}; {usable_cpus()} CPUs; {package.spec.name}, {package.spec.precision}",
         f"float32 products reach {limit / 1e9:,.0f} GFLOPS here",

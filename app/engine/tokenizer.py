@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from tokenizers import Encoding
+from tokenizers import Encoding, processors
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from app.engine.types import IdArray, Truncation
@@ -88,12 +88,15 @@ class Tokenizer:
         path: The folder's `tokenizer.json`.
         max_tokens: The most tokens an input may have, special tokens included.
         vocabulary_size: Rows of the model's embedding table; ids must be below.
+        adds_special: Whether texts get the file's special tokens; a static model averages them in otherwise.
 
     Raises:
         FormatError: The file is missing or cannot be read.
     """
 
-    def __init__(self, path: Path, *, max_tokens: int, vocabulary_size: int) -> None:
+    def __init__(
+        self, path: Path, *, max_tokens: int, vocabulary_size: int, adds_special: bool = True
+    ) -> None:
         try:
             library = LibraryTokenizer.from_file(str(path))
         except Exception as error:
@@ -101,6 +104,9 @@ class Tokenizer:
             raise FormatError(f"{path}: not a readable tokenizer.json ({error})") from error
         library.no_padding()
         library.no_truncation()
+        if not adds_special:
+            library.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+        self._unknown = _unknown_id(library)
         self._library = library
         self._is_wordwise = _is_wordwise(library)
         self.max_tokens = max_tokens
@@ -296,7 +302,9 @@ class Tokenizer:
         """Cut ids to `room`, keeping the special tokens at both ends."""
         over = len(ids) - room
         if not len(ids):
-            raise InputError("this input has no token", param="input", input_index=index)
+            if self._unknown is None:
+                raise InputError("this input has no token", param="input", input_index=index)
+            return Encoded(np.array([self._unknown], np.int32), is_truncated=False)
         if fit.truncate is Truncation.ERROR and (over > 0 or is_lower_bound):
             raise InputTooLongError(
                 got_tokens=max(len(ids), room + 1),
@@ -317,6 +325,12 @@ class Tokenizer:
 def replace_lone_surrogates(text: str) -> str:
     """Text with U+FFFD in place of lone surrogates, which JSON can spell and no tokenizer or file can take."""
     return LONE_SURROGATE.sub("\ufffd", text)
+
+
+def _unknown_id(library: LibraryTokenizer) -> int | None:
+    """What a text without any token is embedded as, so that it has a vector; None where nothing stands for it."""
+    name = getattr(library.model, "unk_token", None)
+    return library.token_to_id(name) if isinstance(name, str) else None
 
 
 def _is_wordwise(library: LibraryTokenizer) -> bool:

@@ -18,6 +18,7 @@ from app.export.inputs import PackedInputs, packed_inputs, padded_inputs, unpack
 from app.export.modernbert import MODERNBERT
 from app.export.mpnet import MPNET
 from app.export.roberta import ROBERTA
+from app.export.static import STATIC
 from app.export.weights import Weights
 
 
@@ -46,6 +47,7 @@ class Architecture(Protocol):
         """
 
 
+STATIC_TYPE: Final = "static"
 ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "bert": BERT,
     "camembert": ROBERTA,
@@ -59,6 +61,7 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "roberta": ROBERTA,
+    STATIC_TYPE: STATIC,
     "xlm-roberta": ROBERTA,
 }
 

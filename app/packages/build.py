@@ -11,7 +11,12 @@ from app.engine.backend import Backend, BackendFactory, BackendOptions
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Layout
 from app.errors import FormatError
-from app.export.architectures import Recipe, export_calibration_graph, export_graph
+from app.export.architectures import (
+    STATIC_TYPE,
+    Recipe,
+    export_calibration_graph,
+    export_graph,
+)
 from app.export.arithmetic import Arithmetic, Float32, PerRowInt8, Ranges, StaticInt8
 from app.export.attention import AttentionRoutes
 from app.packages.artefacts import GRAPH
@@ -61,6 +66,8 @@ class Builder:
             QualityError: The precision is too coarse for this model.
         """
         graph = self.derived.graph(folder)
+        if self.derived.architecture == STATIC_TYPE and self.wanted.precision is not Precision.FP32:
+            raise FormatError(f"precision {self.wanted.precision}: a static model has no products")
         if self.derived.onnx_file is not None:
             if self.wanted.precision in CALIBRATED or self.wanted.halves_weights:
                 raise FormatError(
@@ -141,4 +148,5 @@ class Builder:
             self.derived.folder / "tokenizer.json",
             max_tokens=self.derived.max_tokens,
             vocabulary_size=self.derived.vocabulary_size,
+            adds_special=self.derived.adds_special_tokens,
         )

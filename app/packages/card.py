@@ -18,8 +18,15 @@ KNOWN_KEYS: Final = {
     "trained_dimensions",
     "overrides",
     "published",
+    "config",
 }
-OVERRIDES: Final = {"pooling": str, "normalize": bool, "max_tokens": int, "prompts": dict}
+OVERRIDES: Final = {
+    "pooling": str,
+    "normalize": bool,
+    "max_tokens": int,
+    "prompts": dict,
+    "adds_special_tokens": bool,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,7 @@ class CardSource:
         name: Distribution, Hub id or path.
         version: Exact version, or a Hub revision ("" is the default branch).
         path: Folder inside a wheel.
+        files: Where in that folder a file lies, by the name it should have; none: as they are.
         sha256: Expected hash by file name; a file that differs is refused.
     """
 
@@ -39,6 +47,7 @@ class CardSource:
     version: str = ""
     path: str = ""
     sha256: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,8 @@ class Card:
 
     Attributes:
         trained_dimensions: Matryoshka sizes its authors trained, largest first; empty if only the full size.
-        overrides: What the model's own files leave out: pooling, normalize, max_tokens, prompts.
+        overrides: What the model's own files leave out: pooling, normalize, max_tokens, prompts, adds_special_tokens.
+        config: Stands for a config.json that the folder lacks.
     """
 
     name: str
@@ -66,6 +76,7 @@ class Card:
     trained_dimensions: tuple[int, ...] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_card(path: Path) -> Card:
@@ -91,6 +102,7 @@ def read_card(path: Path) -> Card:
             description=_text(data.get("description", "")),
             trained_dimensions=tuple(int(d) for d in data.get("trained_dimensions", ())),
             overrides=data.get("overrides", {}),
+            config=dict(data.get("config", {})),
             published=tuple(
                 Published(_text(p["text"]), tuple(float(v) for v in p["first_values"]))
                 for p in data.get("published", ())
@@ -139,6 +151,7 @@ def _read_source(data: Mapping[str, Any]) -> CardSource:
         version=_text(data.get("version", "")),
         path=_text(data.get("path", "")),
         sha256={_text(k): _text(v).lower() for k, v in data.get("sha256", {}).items()},
+        files={_text(k): _text(v) for k, v in data.get("files", {}).items()},
     )
 
 

@@ -58,25 +58,32 @@ class Derived:
     pools_prompt: bool = True
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+    adds_special_tokens: bool = True
 
     def graph(self, artefact: Path) -> Path:
         """The ONNX file to serve: the folder's own, or the one in the artefact's folder."""
         return self.folder / self.onnx_file if self.onnx_file else artefact / GRAPH
 
 
-def derive(folder: Path, overrides: Mapping[str, Any] | None = None) -> Derived:
+def derive(
+    folder: Path,
+    overrides: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Derived:
     """Read a folder in Hugging Face / sentence-transformers layout.
 
     Args:
         folder: Holds config.json, tokenizer.json and safetensors or an ONNX graph.
-        overrides: From a model card: pooling, normalize, max_tokens, prompts.
+        overrides: From a model card: pooling, normalize, max_tokens, prompts, adds_special_tokens.
+        config: From a model card: stands for a config.json that the folder lacks.
 
     Raises:
         FormatError: A file is missing or corrupt, something cannot be derived, or a module is not supported;
             names the file and the field.
     """
     over = dict(overrides or {})
-    config = read_json(folder / "config.json")
+    path = folder / "config.json"
+    config = dict(config) if config and not path.is_file() else read_json(path)
     if not (folder / "tokenizer.json").is_file():
         raise FormatError(f"{folder}: tokenizer.json is missing")
     architecture = _text(config, "model_type", folder)
@@ -102,6 +109,7 @@ def derive(folder: Path, overrides: Mapping[str, Any] | None = None) -> Derived:
         pools_prompt=pools_prompt,
         prompts=prompts,
         default_prompt=default_prompt,
+        adds_special_tokens=bool(over.get("adds_special_tokens", True)),
     )
 
 

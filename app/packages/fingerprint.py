@@ -93,5 +93,7 @@ def space_fingerprint(
         "halves_weights": chosen.halves_weights,
         "calibration": calibration_sha256(chosen.calibration) if is_calibrated else None,
     }
+    if not derived.adds_special_tokens:
+        content = {**content, "adds_special_tokens": False}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_CHARS]

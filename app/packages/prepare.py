@@ -71,7 +71,10 @@ class Package:
             FormatError: It cannot be read.
         """
         return Tokenizer(
-            self.tokenizer, max_tokens=max_tokens, vocabulary_size=self.spec.vocabulary_size
+            self.tokenizer,
+            max_tokens=max_tokens,
+            vocabulary_size=self.spec.vocabulary_size,
+            adds_special=self.derived.adds_special_tokens,
         )
 
 
@@ -99,7 +102,7 @@ def prepare(
     """
     fetched = fetch(model, options, refresh=refresh)
     overrides = fetched.card.overrides if fetched.card else {}
-    derived = derive(fetched.folder, overrides)
+    derived = derive(fetched.folder, overrides, fetched.card.config if fetched.card else None)
     build = wanted or BuildOptions()
     builder = Builder(derived, _published(fetched.card), build, open_backend)
     space = space_fingerprint(derived, HashCache(options.cache_dir / "hashes.json"), build)

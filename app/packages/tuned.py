@@ -37,14 +37,23 @@ MOST_LONE_BYTES: Final = 256 * 2**20  # of a graph that is opened twice unasked
 LARGE_L2_BYTES: Final = 2 * 1024 * 1024
 
 
-def built_in(cpus: int, l2_cache_bytes: int | None, graph_bytes: int) -> Tuned:
+# A batch of a static model costs what handing it over does, so it may be large.
+STATIC_BATCH_TOKENS: Final = 16_384
+
+
+def built_in(
+    cpus: int, l2_cache_bytes: int | None, graph_bytes: int, *, has_layers: bool = True
+) -> Tuned:
     """What to run with where nothing was tuned.
 
     Args:
         cpus: Usable ones.
         l2_cache_bytes: Of a core; None where unknown.
         graph_bytes: Size of the graph with its weights.
+        has_layers: Whether tokens cost anything to speak of; a static model's do not.
     """
+    if not has_layers:
+        return Tuned(STATIC_BATCH_TOKENS, cpus, 1, 0, 1)
     has_large_l2 = l2_cache_bytes is not None and l2_cache_bytes >= LARGE_L2_BYTES
     return Tuned(
         max_batch_tokens=512 if has_large_l2 else 256,

@@ -44,9 +44,9 @@ def test_linear_weights_are_the_same_in_every_precision(folder: Path) -> None:
 def test_attention_counts_by_length(folder: Path) -> None:
     """Two products of a token with every other one, in each layer."""
     export_graph(folder, CONFIG, folder / "model.onnx")
-    files = (folder / "model.onnx", folder / "config.json")
-    assert flops_per_token(*files, 32, 0.0) == 2 * LINEAR
-    assert flops_per_token(*files, 32, 100.0) == 2 * LINEAR + 4 * 100 * 32 * 2
+    graph = folder / "model.onnx"
+    assert flops_per_token(graph, CONFIG, 32, 0.0) == 2 * LINEAR
+    assert flops_per_token(graph, CONFIG, 32, 100.0) == 2 * LINEAR + 4 * 100 * 32 * 2
 
 
 def test_the_limit_is_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:

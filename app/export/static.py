@@ -1,0 +1,56 @@
+"""Static embeddings: a table of token vectors, and nothing that looks at the sentence; pooling does the rest.
+
+Source: WordLlama, model2vec, and sentence-transformers' StaticEmbedding; the idea is fastText's (arXiv:1607.01759).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from app.export.arithmetic import Arithmetic
+from app.export.blocks import Encoder
+from app.export.config_fields import positive
+from app.export.encoder_config import Dimensions
+from app.export.graph import GraphBuilder
+from app.export.inputs import PackedInputs
+from app.export.weights import Weights, common_prefix
+
+TABLE: Final = "embedding.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """The family."""
+
+    prefix: str = "model."
+
+    def dimensions(self, config: Mapping[str, Any]) -> Dimensions:
+        """Sizes that serving needs; any number of tokens goes.
+
+        Raises:
+            FormatError: A field is missing or of the wrong type.
+        """
+        return Dimensions(positive(config, "hidden_size"), positive(config, "vocab_size"), None)
+
+    def build(
+        self,
+        graph: GraphBuilder,
+        config: Mapping[str, Any],
+        weights: Weights,
+        inputs: PackedInputs,
+        arithmetic: Arithmetic,
+    ) -> Encoder:
+        """Add the table to a graph: ids (T,) to token vectors (T, H).
+
+        Raises:
+            FormatError: The table is missing or of another shape.
+        """
+        del arithmetic  # there is no product
+        sizes = self.dimensions(config)
+        prefix = common_prefix(weights, TABLE, ("", self.prefix))
+        table = weights.get(prefix + TABLE, (sizes.vocab_size, sizes.hidden_size))
+        state = graph.op("Gather", graph.weight("table", table), inputs.ids, axis=0)
+        return Encoder((state,), sizes.hidden_size)
+
+
+STATIC: Final = Static()
