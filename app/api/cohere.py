@@ -13,6 +13,7 @@ from app.api.calls import Asked, embed, open_as, result_headers
 from app.api.dialects import COHERE
 from app.api.encoding import rows_json
 from app.api.fields import (
+    TYPE_WORDS,
     Body,
     integer_field,
     no_images,
@@ -23,7 +24,6 @@ from app.api.fields import (
 )
 from app.api.raw_route import RawRoute
 from app.api.schemas.cohere import EMBED_V1_DOC, EMBED_V2_DOC
-from app.engine.dtypes import OutputDtype
 from app.engine.types import EmbedCall, EmbedResult
 from app.errors import EmptyInputError, InputError
 
@@ -35,16 +35,6 @@ FIELDS: Final = frozenset(
         *("output_dimension", "max_tokens", "truncate", "priority"),
     }
 )
-# base64 is of float32, whatever else is asked for.
-TYPES: Final[dict[str, tuple[OutputDtype, bool]]] = {
-    "float": (OutputDtype.FLOAT32, False),
-    "int8": (OutputDtype.INT8, False),
-    "uint8": (OutputDtype.UINT8, False),
-    "binary": (OutputDtype.BINARY, False),
-    "ubinary": (OutputDtype.UBINARY, False),
-    "base64": (OutputDtype.FLOAT32, True),
-    "float16": (OutputDtype.FLOAT16, False),
-}
 ONE_SOURCE: Final = "exactly one of 'texts', 'images' and 'inputs' must be given"
 
 
@@ -76,7 +66,7 @@ async def _embed(asked: Asked, types: list[str], *, version: str) -> Response:
         truncate=truncation_field(body),
         max_tokens=integer_field(body, "max_tokens"),
         prompt_role=role_field(body, COHERE.role_fields),
-        output_dtypes=tuple(dict.fromkeys(TYPES[word][0] for word in wanted)),
+        output_dtypes=tuple(dict.fromkeys(TYPE_WORDS[word][0] for word in wanted)),
     )
     result = await embed(asked, call, source=source)
     lists = await _lists(result, wanted)
@@ -101,7 +91,7 @@ async def _lists(result: EmbedResult, types: list[str]) -> list[bytes]:
     """All vectors, as a JSON list for each type."""
     lists = []
     for word in types:
-        dtype, as_base64 = TYPES[word]
+        dtype, as_base64 = TYPE_WORDS[word]
         rows = await rows_json(result.converted[dtype], as_base64=as_base64)
         lists.append(b"[%s]" % b",".join(rows))
     return lists
@@ -116,9 +106,11 @@ def _types(body: Body) -> list[str]:
     value = body.get("embedding_types")
     if value is None:
         return []
-    if not isinstance(value, list) or not all(isinstance(w, str) and w in TYPES for w in value):
+    if not isinstance(value, list) or not all(
+        isinstance(w, str) and w in TYPE_WORDS for w in value
+    ):
         raise InputError(
-            f"'embedding_types' must be a list of {', '.join(TYPES)}", param="embedding_types"
+            f"'embedding_types' must be a list of {', '.join(TYPE_WORDS)}", param="embedding_types"
         )
     return list(dict.fromkeys(value))
 

@@ -39,6 +39,16 @@ DTYPE_WORDS: Final[Mapping[str, OutputDtype]] = {
     "float": OutputDtype.FLOAT32,
     **{dtype.value: dtype for dtype in OFFERED},
 }
+# Cohere's and Jina's, several of which may be asked for: the dtype, and whether in base64, which is of float32 there.
+TYPE_WORDS: Final[Mapping[str, tuple[OutputDtype, bool]]] = {
+    "float": (OutputDtype.FLOAT32, False),
+    "base64": (OutputDtype.FLOAT32, True),
+    "float16": (OutputDtype.FLOAT16, False),
+    "int8": (OutputDtype.INT8, False),
+    "uint8": (OutputDtype.UINT8, False),
+    "binary": (OutputDtype.BINARY, False),
+    "ubinary": (OutputDtype.UBINARY, False),
+}
 
 
 def as_integer(value: object) -> int | None:

@@ -12,6 +12,7 @@ from app.api.calls import Asked, embed, result_headers
 from app.api.encoding import rows_json
 from app.api.fields import (
     ROLE_WORDS,
+    TYPE_WORDS,
     Body,
     boolean_field,
     integer_field,
@@ -21,7 +22,6 @@ from app.api.fields import (
     truncation_field,
     wrong_item,
 )
-from app.engine.dtypes import OutputDtype
 from app.engine.types import EmbedCall, EmbedResult, OutputKind
 from app.errors import EmptyInputError, InputError
 
@@ -37,15 +37,6 @@ TASKS: Final = (
 )
 # Spelled in three ways by clients in the field.
 TYPE_FIELDS: Final = ("embedding_type", "encoding_type", "encoding_format")
-TYPES: Final[dict[str, tuple[OutputDtype, bool]]] = {
-    "float": (OutputDtype.FLOAT32, False),
-    "base64": (OutputDtype.FLOAT32, True),
-    "float16": (OutputDtype.FLOAT16, False),
-    "int8": (OutputDtype.INT8, False),
-    "uint8": (OutputDtype.UINT8, False),
-    "binary": (OutputDtype.BINARY, False),
-    "ubinary": (OutputDtype.UBINARY, False),
-}
 
 
 async def embeddings(asked: Asked) -> Response:
@@ -68,7 +59,7 @@ async def embeddings(asked: Asked) -> Response:
         normalize=boolean_field(body, "normalized"),
         truncate=truncation_field(body),
         prompt_role=_task(body),
-        output_dtypes=tuple(dict.fromkeys(TYPES[word][0] for word in types)),
+        output_dtypes=tuple(dict.fromkeys(TYPE_WORDS[word][0] for word in types)),
         chunks=(len(texts),) if is_late else (),
         kind=OutputKind.TOKENS if is_multivector else OutputKind.DENSE,
     )
@@ -92,7 +83,7 @@ async def _values(result: EmbedResult, types: list[str], *, is_multivector: bool
     """Each input's vectors as JSON; an object by type where several were asked for."""
     by_type = []
     for word in types:
-        dtype, as_base64 = TYPES[word]
+        dtype, as_base64 = TYPE_WORDS[word]
         vectors = result.converted[dtype]
         rows = result.by_input(vectors) if is_multivector else vectors
         by_type.append(await rows_json(rows, as_base64=as_base64))
@@ -115,8 +106,10 @@ def _types(body: Body) -> list[str]:
         if value is None:
             continue
         words = value if isinstance(value, list) else [value]
-        if not words or not all(isinstance(word, str) and word in TYPES for word in words):
-            raise InputError(f"'{name}' must be one or several of {', '.join(TYPES)}", param=name)
+        if not words or not all(isinstance(word, str) and word in TYPE_WORDS for word in words):
+            raise InputError(
+                f"'{name}' must be one or several of {', '.join(TYPE_WORDS)}", param=name
+            )
         return list(dict.fromkeys(words))
     return ["float"]
 

@@ -18,6 +18,7 @@ from app.export.inputs import PackedInputs, packed_inputs, padded_inputs, unpack
 from app.export.modernbert import MODERNBERT
 from app.export.mpnet import MPNET
 from app.export.roberta import ROBERTA
+from app.export.site import Site
 from app.export.static import STATIC
 from app.export.weights import Weights
 
@@ -32,14 +33,7 @@ class Architecture(Protocol):
             FormatError: A field is missing or asks for what is not supported.
         """
 
-    def build(
-        self,
-        graph: GraphBuilder,
-        config: Mapping[str, Any],
-        weights: Weights,
-        inputs: PackedInputs,
-        arithmetic: Arithmetic,
-    ) -> Encoder:
+    def build(self, config: Mapping[str, Any], site: Site) -> Encoder:
         """Add it to a graph: ids (T,) to token states (T, H) after each layer.
 
         Raises:
@@ -163,4 +157,4 @@ def _build(
 ) -> Encoder:
     with Weights(folder) as weights:
         family = ARCHITECTURES[config["model_type"]]
-        return family.build(graph, config, weights, inputs, arithmetic)
+        return family.build(config, Site(graph, weights, inputs, arithmetic))

@@ -7,16 +7,15 @@ from typing import Any, Final, Self
 import numpy as np
 
 from app.errors import FormatError
-from app.export.arithmetic import Arithmetic, Linear
+from app.export.arithmetic import Linear
 from app.export.attention import Attention, self_attention
 from app.export.blocks import Encoder, activation, layer_norm
 from app.export.config_fields import positive, positive_number, sliding_layers
 from app.export.encoder_config import Dimensions
-from app.export.graph import GraphBuilder
-from app.export.inputs import PackedInputs
 from app.export.masks import distance_mask
 from app.export.rotary import Turn, rotary, theta_of
-from app.export.weights import Weights, common_prefix
+from app.export.site import Site
+from app.export.weights import common_prefix
 
 WORDS: Final = "embeddings.tok_embeddings.weight"
 
@@ -95,29 +94,16 @@ class ModernBert:
         sizes = ModernBertConfig.read(config)
         return Dimensions(sizes.hidden_size, sizes.vocab_size, sizes.max_position_embeddings)
 
-    def build(
-        self,
-        graph: GraphBuilder,
-        config: Mapping[str, Any],
-        weights: Weights,
-        inputs: PackedInputs,
-        arithmetic: Arithmetic,
-    ) -> Encoder:
+    def build(self, config: Mapping[str, Any], site: Site) -> Encoder:
         """Add it to a graph: ids (T,) to token states (T, H) after each layer, the last one normed.
 
         Raises:
             FormatError: Configuration and weights do not make one.
         """
         sizes = ModernBertConfig.read(config)
-        part = _Part(
-            graph,
-            weights,
-            common_prefix(weights, WORDS, ("", self.prefix)),
-            sizes,
-            arithmetic,
-            inputs,
-        )
-        words = weights.get(part.prefix + WORDS, (sizes.vocab_size, sizes.hidden_size))
+        graph, inputs = site.graph, site.inputs
+        part = _Part(site, common_prefix(site.weights, WORDS, ("", self.prefix)), sizes)
+        words = site.weights.get(part.prefix + WORDS, (sizes.vocab_size, sizes.hidden_size))
         word = graph.op("Gather", graph.weight("words", words), inputs.ids, axis=0)
         states = [part.norm(word, "embeddings.norm")]
         width = sizes.hidden_size // sizes.num_attention_heads
@@ -143,27 +129,26 @@ MODERNBERT: Final = ModernBert()
 class _Part:
     """Adds layers to a graph."""
 
-    graph: GraphBuilder
-    weights: Weights
+    site: Site
     prefix: str
     sizes: ModernBertConfig
-    arithmetic: Arithmetic
-    inputs: PackedInputs
 
     def layer(self, state: str, number: int, turn: Turn, mask: str | None) -> str:
         """(T, H) to (T, H); the first layer's input is normed already."""
         name = f"layers.{number}"
         normed = self.norm(state, f"{name}.attn_norm") if number else state
-        state = self.graph.op("Add", state, self._attention(normed, f"{name}.attn", turn, mask))
+        state = self.site.graph.op(
+            "Add", state, self._attention(normed, f"{name}.attn", turn, mask)
+        )
         normed = self.norm(state, f"{name}.mlp_norm")
-        return self.graph.op("Add", state, self._mlp(normed, f"{name}.mlp"))
+        return self.site.graph.op("Add", state, self._mlp(normed, f"{name}.mlp"))
 
     def norm(self, state: str, name: str) -> str:
         """Layer norm, mostly without a bias."""
         size = self.sizes.hidden_size
-        scale = self.weights.get(f"{self.prefix}{name}.weight", (size,))
+        scale = self.site.weights.get(f"{self.prefix}{name}.weight", (size,))
         return layer_norm(
-            self.graph, state, name, scale, self._bias(name, size), self.sizes.norm_eps
+            self.site.graph, state, name, scale, self._bias(name, size), self.sizes.norm_eps
         )
 
     def _attention(self, state: str, name: str, turn: Turn, mask: str | None) -> str:
@@ -171,29 +156,33 @@ class _Part:
         query, key, value = self._parts(f"{name}.Wqkv", 3, size, size)
 
         def prepare(projected: list[str]) -> list[str]:
-            split = [self.graph.split_heads(p, heads, size // heads) for p in projected]
-            return [turn.apply(self.graph, split[0]), turn.apply(self.graph, split[1]), split[2]]
+            split = [self.site.graph.split_heads(p, heads, size // heads) for p in projected]
+            return [
+                turn.apply(self.site.graph, split[0]),
+                turn.apply(self.site.graph, split[1]),
+                split[2],
+            ]
 
         output = self._parts(f"{name}.Wo", 1, size, size)[0]
         layers = Attention(query, key, value, output, heads, mask, prepare)
         return self_attention(
-            self.graph, state, layers, arithmetic=self.arithmetic, inputs=self.inputs
+            self.site.graph, state, layers, arithmetic=self.site.arithmetic, inputs=self.site.inputs
         )
 
     def _mlp(self, state: str, name: str) -> str:
         inner, size = self.sizes.intermediate_size, self.sizes.hidden_size
-        gate, up = self.arithmetic.apply(
-            self.graph, state, self._parts(f"{name}.Wi", 2, inner, size)
+        gate, up = self.site.arithmetic.apply(
+            self.site.graph, state, self._parts(f"{name}.Wi", 2, inner, size)
         )
-        active = activation(self.graph, gate, self.sizes.hidden_act)
-        mixed = self.graph.op("Mul", active, up)
-        return self.arithmetic.apply(self.graph, mixed, self._parts(f"{name}.Wo", 1, size, inner))[
-            0
-        ]
+        active = activation(self.site.graph, gate, self.sizes.hidden_act)
+        mixed = self.site.graph.op("Mul", active, up)
+        return self.site.arithmetic.apply(
+            self.site.graph, mixed, self._parts(f"{name}.Wo", 1, size, inner)
+        )[0]
 
     def _parts(self, name: str, count: int, rows: int, columns: int) -> list[Linear]:
         """A torch Linear whose rows hold several layers' one after the other."""
-        weight = self.weights.get(f"{self.prefix}{name}.weight", (count * rows, columns))
+        weight = self.site.weights.get(f"{self.prefix}{name}.weight", (count * rows, columns))
         bias = self._bias(name, count * rows)
         return [
             Linear(
@@ -207,5 +196,7 @@ class _Part:
     def _bias(self, name: str, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         full = f"{self.prefix}{name}.bias"
         return (
-            self.weights.get(full, (size,)) if full in self.weights else np.zeros(size, np.float32)
+            self.site.weights.get(full, (size,))
+            if full in self.site.weights
+            else np.zeros(size, np.float32)
         )

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import FormatError
-from app.export.arithmetic import Arithmetic, Linear
+from app.export.arithmetic import Linear
 from app.export.attention import Attention, self_attention
 from app.export.blocks import Encoder, activation, layer_norm
 from app.export.encoder_config import Dimensions, EncoderConfig
 from app.export.graph import GraphBuilder
 from app.export.inputs import PackedInputs
 from app.export.relative import bucket_bias
+from app.export.site import Site
 from app.export.weights import Weights, common_prefix
 
 Floats = NDArray[np.float32]
@@ -79,22 +80,17 @@ class Family:
         """
         return self.read(config).dimensions
 
-    def build(
-        self,
-        graph: GraphBuilder,
-        config: Mapping[str, Any],
-        weights: Weights,
-        inputs: PackedInputs,
-        arithmetic: Arithmetic,
-    ) -> Encoder:
+    def build(self, config: Mapping[str, Any], site: Site) -> Encoder:
         """Add the encoder to a graph: ids (T,) to token states (T, H) after each layer.
 
         Raises:
             FormatError: Configuration and weights do not make one.
         """
         sizes = self.read(config)
+        graph, inputs = site.graph, site.inputs
         prefixes = ("", self.prefix, *PREFIXES[1:])
-        reader = _Reader(weights, common_prefix(weights, f"{WORDS}.weight", prefixes))
+        prefix = common_prefix(site.weights, f"{WORDS}.weight", prefixes)
+        reader = _Reader(site.weights, prefix)
         states = [_embeddings(graph, reader, sizes, inputs)]
         bias = None
         if self.relative_bias:
@@ -104,8 +100,8 @@ class Family:
             whole = bucket_bias(table, sizes.dimensions.max_positions or 0)
             bias = _cut(graph, graph.weight("relative_bias", whole), inputs)
         for number in range(sizes.num_hidden_layers):
-            block = _Block(graph, reader, sizes, self, self.layer.format(number), arithmetic, bias)
-            states.append(block.add(states[-1], inputs))
+            block = _Block(site, reader, sizes, self, self.layer.format(number), bias)
+            states.append(block.add(states[-1]))
         return Encoder(tuple(states), sizes.hidden_size)
 
 
@@ -176,15 +172,14 @@ def _cut(graph: GraphBuilder, bias: str, inputs: PackedInputs) -> str:
 class _Block:
     """One post-norm transformer block."""
 
-    graph: GraphBuilder
+    site: Site
     reader: _Reader
     sizes: EncoderConfig
     family: Family
     name: str
-    arithmetic: Arithmetic
     bias: str | None
 
-    def add(self, state: str, inputs: PackedInputs) -> str:
+    def add(self, state: str) -> str:
         """(T, H) to (T, H)."""
         size, inner, family = self.sizes.hidden_size, self.sizes.intermediate_size, self.family
         layers = Attention(
@@ -196,15 +191,15 @@ class _Block:
             bias=self.bias,
         )
         attended = self_attention(
-            self.graph, state, layers, arithmetic=self.arithmetic, inputs=inputs
+            self.site.graph, state, layers, arithmetic=self.site.arithmetic, inputs=self.site.inputs
         )
         state = self._add_and_norm(attended, state, family.attention_norm)
-        wide = self.arithmetic.apply(self.graph, state, [self._linear(family.widen, inner, size)])[
-            0
-        ]
-        active = activation(self.graph, wide, self.sizes.hidden_act)
+        wide = self.site.arithmetic.apply(
+            self.site.graph, state, [self._linear(family.widen, inner, size)]
+        )[0]
+        active = activation(self.site.graph, wide, self.sizes.hidden_act)
         narrow = self._linear(family.narrow, size, inner)
-        projected = self.arithmetic.apply(self.graph, active, [narrow])[0]
+        projected = self.site.arithmetic.apply(self.site.graph, active, [narrow])[0]
         return self._add_and_norm(projected, state, family.norm)
 
     def _linear(self, name: str, rows: int, columns: int) -> Linear:
@@ -213,5 +208,5 @@ class _Block:
     def _add_and_norm(self, value: str, residual: str, name: str) -> str:
         full = f"{self.name}.{name}"
         scale, bias = self.reader.norm(full, self.sizes.hidden_size)
-        summed = self.graph.op("Add", value, residual)
-        return layer_norm(self.graph, summed, full, scale, bias, self.sizes.layer_norm_eps)
+        summed = self.site.graph.op("Add", value, residual)
+        return layer_norm(self.site.graph, summed, full, scale, bias, self.sizes.layer_norm_eps)

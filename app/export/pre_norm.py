@@ -11,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import FormatError
-from app.export.arithmetic import Arithmetic, Linear
+from app.export.arithmetic import Linear
 from app.export.attention import Attention, self_attention
 from app.export.blocks import Encoder, activation, rms_norm
 from app.export.config_fields import positive, positive_number, sliding_layers
 from app.export.encoder_config import Dimensions
-from app.export.graph import GraphBuilder
-from app.export.inputs import PackedInputs
 from app.export.masks import distance_mask
 from app.export.rotary import Turn, rotary, theta_of
-from app.export.weights import Weights, common_prefix
+from app.export.site import Site
+from app.export.weights import common_prefix
 
 Floats = NDArray[np.float32]
 WORDS: Final = "embed_tokens"
@@ -110,23 +109,17 @@ class Decoder:
         sizes = DecoderConfig.read(config, is_causal=self.is_causal)
         return Dimensions(sizes.hidden_size, sizes.vocab_size, sizes.max_position_embeddings)
 
-    def build(
-        self,
-        graph: GraphBuilder,
-        config: Mapping[str, Any],
-        weights: Weights,
-        inputs: PackedInputs,
-        arithmetic: Arithmetic,
-    ) -> Encoder:
+    def build(self, config: Mapping[str, Any], site: Site) -> Encoder:
         """Add it to a graph: ids (T,) to token states (T, H) after each layer, the last one normed.
 
         Raises:
             FormatError: Configuration and weights do not make one.
         """
         sizes = DecoderConfig.read(config, is_causal=self.is_causal)
-        prefix = common_prefix(weights, f"{WORDS}.weight", PREFIXES)
-        part = _Part(graph, weights, prefix, sizes, self, arithmetic, inputs)
-        words = weights.get(f"{prefix}{WORDS}.weight", (sizes.vocab_size, sizes.hidden_size))
+        graph, inputs = site.graph, site.inputs
+        part = _Part(site, common_prefix(site.weights, f"{WORDS}.weight", PREFIXES), sizes, self)
+        shape = (sizes.vocab_size, sizes.hidden_size)
+        words = site.weights.get(f"{part.prefix}{WORDS}.weight", shape)
         states = [graph.op("Gather", graph.weight("words", words), inputs.ids, axis=0)]
         turn = rotary(graph, inputs.positions, theta=sizes.rope_theta, width=sizes.head_dim)
         masks = {
@@ -143,28 +136,25 @@ class Decoder:
 class _Part:
     """Adds layers to a graph."""
 
-    graph: GraphBuilder
-    weights: Weights
+    site: Site
     prefix: str
     sizes: DecoderConfig
     family: Decoder
-    arithmetic: Arithmetic
-    inputs: PackedInputs
 
     def layer(self, state: str, name: str, turn: Turn, mask: str | None) -> str:
         """(T, H) to (T, H)."""
         normed = self.norm(state, f"{name}.input_layernorm")
-        state = self.graph.op(
+        state = self.site.graph.op(
             "Add", state, self._attention(normed, f"{name}.self_attn", turn, mask)
         )
         normed = self.norm(state, f"{name}.post_attention_layernorm")
-        return self.graph.op("Add", state, self._mlp(normed, f"{name}.mlp"))
+        return self.site.graph.op("Add", state, self._mlp(normed, f"{name}.mlp"))
 
     def norm(self, state: str, name: str, width: int = 0) -> str:
         """RMS norm over the last axis."""
         size = width or self.sizes.hidden_size
-        scale = self.weights.get(f"{self.prefix}{name}.weight", (size,))
-        return rms_norm(self.graph, state, name, scale, self.sizes.rms_norm_eps)
+        scale = self.site.weights.get(f"{self.prefix}{name}.weight", (size,))
+        return rms_norm(self.site.graph, state, name, scale, self.sizes.rms_norm_eps)
 
     def _attention(self, state: str, name: str, turn: Turn, mask: str | None) -> str:
         sizes = self.sizes
@@ -176,7 +166,7 @@ class _Part:
             query, key, value = projected
             query = self._heads(query, sizes.num_attention_heads, f"{name}.q_norm", turn)
             key = self._heads(key, sizes.num_key_value_heads, f"{name}.k_norm", turn)
-            split = self.graph.split_heads(value, sizes.num_key_value_heads, sizes.head_dim)
+            split = self.site.graph.split_heads(value, sizes.num_key_value_heads, sizes.head_dim)
             return [query, self._shared(key), self._shared(split)]
 
         layers = Attention(
@@ -189,15 +179,15 @@ class _Part:
             prepare=prepare,
         )
         return self_attention(
-            self.graph, state, layers, arithmetic=self.arithmetic, inputs=self.inputs
+            self.site.graph, state, layers, arithmetic=self.site.arithmetic, inputs=self.site.inputs
         )
 
     def _heads(self, value: str, count: int, norm: str, turn: Turn) -> str:
         """Projected (T, n·d) as turned heads (T, n, d)."""
-        heads = self.graph.split_heads(value, count, self.sizes.head_dim)
+        heads = self.site.graph.split_heads(value, count, self.sizes.head_dim)
         if self.family.norms_heads:
             heads = self.norm(heads, norm, self.sizes.head_dim)
-        return turn.apply(self.graph, heads)
+        return turn.apply(self.site.graph, heads)
 
     def _shared(self, heads: str) -> str:
         """Key heads (T, n, d), each as often as query heads share it."""
@@ -206,28 +196,34 @@ class _Part:
         if times == 1:
             return heads
         order = np.repeat(np.arange(sizes.num_key_value_heads, dtype=np.int64), times)
-        return self.graph.op("Gather", heads, self.graph.weight("key_heads", order), axis=1)
+        return self.site.graph.op(
+            "Gather", heads, self.site.graph.weight("key_heads", order), axis=1
+        )
 
     def _mlp(self, state: str, name: str) -> str:
         inner, size = self.sizes.intermediate_size, self.sizes.hidden_size
-        gate, up = self.arithmetic.apply(
-            self.graph,
+        gate, up = self.site.arithmetic.apply(
+            self.site.graph,
             state,
             [
                 self._linear(f"{name}.gate_proj", inner, size),
                 self._linear(f"{name}.up_proj", inner, size),
             ],
         )
-        active = activation(self.graph, gate, self.sizes.hidden_act)
-        mixed = self.graph.op("Mul", active, up)
+        active = activation(self.site.graph, gate, self.sizes.hidden_act)
+        mixed = self.site.graph.op("Mul", active, up)
         down = self._linear(f"{name}.down_proj", size, inner)
-        return self.arithmetic.apply(self.graph, mixed, [down])[0]
+        return self.site.arithmetic.apply(self.site.graph, mixed, [down])[0]
 
     def _linear(self, name: str, rows: int, columns: int, *, has_bias: bool = False) -> Linear:
         """A torch Linear, whose weight is (out, in)."""
         full = f"{self.prefix}{name}"
-        bias = self.weights.get(f"{full}.bias", (rows,)) if has_bias else np.zeros(rows, np.float32)
-        return Linear(name, self.weights.get(f"{full}.weight", (rows, columns)).T, bias)
+        bias = (
+            self.site.weights.get(f"{full}.bias", (rows,))
+            if has_bias
+            else np.zeros(rows, np.float32)
+        )
+        return Linear(name, self.site.weights.get(f"{full}.weight", (rows, columns)).T, bias)
 
 
 def _windows(config: Mapping[str, Any], layers: int) -> tuple[int, ...]:

@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from app.export.arithmetic import Arithmetic
 from app.export.blocks import Encoder
 from app.export.config_fields import positive
 from app.export.encoder_config import Dimensions
-from app.export.graph import GraphBuilder
-from app.export.inputs import PackedInputs
-from app.export.weights import Weights, common_prefix
+from app.export.site import Site
+from app.export.weights import common_prefix
 
 TABLE: Final = "embedding.weight"
 
@@ -32,24 +30,17 @@ class Static:
         """
         return Dimensions(positive(config, "hidden_size"), positive(config, "vocab_size"), None)
 
-    def build(
-        self,
-        graph: GraphBuilder,
-        config: Mapping[str, Any],
-        weights: Weights,
-        inputs: PackedInputs,
-        arithmetic: Arithmetic,
-    ) -> Encoder:
+    def build(self, config: Mapping[str, Any], site: Site) -> Encoder:
         """Add the table to a graph: ids (T,) to token vectors (T, H).
 
         Raises:
             FormatError: The table is missing or of another shape.
         """
-        del arithmetic  # there is no product
         sizes = self.dimensions(config)
-        prefix = common_prefix(weights, TABLE, ("", self.prefix))
-        table = weights.get(prefix + TABLE, (sizes.vocab_size, sizes.hidden_size))
-        state = graph.op("Gather", graph.weight("table", table), inputs.ids, axis=0)
+        prefix = common_prefix(site.weights, TABLE, ("", self.prefix))
+        table = site.weights.get(prefix + TABLE, (sizes.vocab_size, sizes.hidden_size))
+        graph = site.graph
+        state = graph.op("Gather", graph.weight("table", table), site.inputs.ids, axis=0)
         return Encoder((state,), sizes.hidden_size)
 
 
