@@ -17,6 +17,7 @@ from app.export.graph import GraphBuilder
 from app.export.inputs import PackedInputs, packed_inputs, padded_inputs, unpacked
 from app.export.modernbert import MODERNBERT
 from app.export.mpnet import MPNET
+from app.export.nomic import NOMIC
 from app.export.roberta import ROBERTA
 from app.export.site import Site
 from app.export.static import STATIC
@@ -52,6 +53,7 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "mistral": LLAMA,
     "modernbert": MODERNBERT,
     "mpnet": MPNET,
+    "nomic_bert": NOMIC,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "roberta": ROBERTA,

@@ -13,7 +13,7 @@ from app.export.blocks import Encoder, activation, layer_norm
 from app.export.config_fields import positive, positive_number, sliding_layers
 from app.export.encoder_config import Dimensions
 from app.export.masks import distance_mask
-from app.export.rotary import Turn, rotary, theta_of
+from app.export.rotary import Turn, rotary, theta_of, turned_heads
 from app.export.site import Site
 from app.export.weights import common_prefix
 
@@ -156,12 +156,8 @@ class _Part:
         query, key, value = self._parts(f"{name}.Wqkv", 3, size, size)
 
         def prepare(projected: list[str]) -> list[str]:
-            split = [self.site.graph.split_heads(p, heads, size // heads) for p in projected]
-            return [
-                turn.apply(self.site.graph, split[0]),
-                turn.apply(self.site.graph, split[1]),
-                split[2],
-            ]
+            width = size // heads
+            return turned_heads(self.site.graph, projected, turn, count=heads, width=width)
 
         output = self._parts(f"{name}.Wo", 1, size, size)[0]
         layers = Attention(query, key, value, output, heads, mask, prepare)

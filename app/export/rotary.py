@@ -31,6 +31,14 @@ class Turn:
         )
 
 
+def turned_heads(
+    graph: GraphBuilder, projected: list[str], turn: Turn, *, count: int, width: int
+) -> list[str]:
+    """Projected queries, keys and values (T, n·d) as heads (T, n, d), the first two turned."""
+    query, key, value = (graph.split_heads(part, count, width) for part in projected)
+    return [turn.apply(graph, query), turn.apply(graph, key), value]
+
+
 def rotary(graph: GraphBuilder, positions: str, *, theta: float, width: int) -> Turn:
     """Angles of every token.
 

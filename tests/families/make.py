@@ -77,6 +77,13 @@ FAMILIES |= {
 }
 SPECIAL_IDS: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 FAMILIES |= {
+    "nomic_bert": {
+        **{k: v for k, v in DECODER.items() if k not in ("num_key_value_heads", "rms_norm_eps")},
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 0,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 700.0},
+    },
     "eurobert": {**DECODER, **SPECIAL_IDS, "mask_token_id": 4},
     "modernbert": {
         **{

@@ -116,6 +116,48 @@ def test_new_and_old_fields_of_modernbert_mean_the_same(tmp_path: Path) -> None:
     assert largest_error(newer, newer.open(tmp_path)) < TOLERANCE
 
 
+def test_nomics_own_names_mean_the_same(tmp_path: Path) -> None:
+    """As on the Hub: fused projections, other names of tensors and fields."""
+    family = load("nomic_bert")
+    renames = (
+        ("embeddings.LayerNorm", "emb_ln"),
+        ("layers.", "encoder.layers."),
+        ("self_attn.o_proj", "attn.out_proj"),
+        ("mlp.gate_proj", "mlp.fc12"),
+        ("mlp.up_proj", "mlp.fc11"),
+        ("mlp.down_proj", "mlp.fc2"),
+        ("post_attention_layernorm", "norm1"),
+        ("post_mlp_layernorm", "norm2"),
+    )
+    tensors = {}
+    for name, tensor in family.tensors.items():
+        for theirs, own in renames:
+            name = name.replace(theirs, own)  # noqa: PLW2901
+        tensors[name] = tensor
+    for number in range(2):
+        layer = f"encoder.layers.{number}."
+        parts = [tensors.pop(f"{layer}self_attn.{part}_proj.weight") for part in ("q", "k", "v")]
+        tensors[f"{layer}attn.Wqkv.weight"] = np.concatenate(parts)
+    config = {
+        "model_type": "nomic_bert",
+        "vocab_size": 128,
+        "n_embd": 32,
+        "n_inner": 48,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 40,
+        "layer_norm_epsilon": 1e-5,
+        "rotary_emb_base": 700,
+        "activation_function": "swiglu",
+        "prenorm": False,
+    }
+    original = dataclasses.replace(family, config=config, tensors=tensors)
+    assert largest_error(original, original.open(tmp_path)) < TOLERANCE
+    for field, value in (("prenorm", True), ("rotary_scaling_factor", 2.0), ("causal", True)):
+        with pytest.raises(FormatError, match=field):
+            ARCHITECTURES["nomic_bert"].dimensions({**config, field: value})
+
+
 @each
 def test_the_longest_input_is_the_position_tables(name: str) -> None:
     """Rows before the first position are not counted."""
