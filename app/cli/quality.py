@@ -32,8 +32,10 @@ def command(
     except ValueError as error:
         raise ConfigError([f"--dimensions: '{dimensions}' is no list of numbers"]) from error
     rows: list[Row] = []
-    with tqdm(unit="text") as bar:
-        embedder = RemoteEmbedder(url, key=api_key, model=model, progress=bar.update)
+    with (
+        tqdm(unit="text") as bar,
+        RemoteEmbedder(url, key=api_key, model=model, progress=bar.update) as embedder,
+    ):
         if sts is not None:
             pairs = read_pairs(sts)
             bar.total = 2 * len(pairs.gold) * len(sizes)

@@ -3,7 +3,8 @@
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import httpx
 import numpy as np
@@ -37,7 +38,7 @@ class Row:
 
 
 class RemoteEmbedder:
-    """Embeds through a running server.
+    """Embeds through a running server; a context manager, which closes its connections.
 
     Args:
         url: Its base, without /v1.
@@ -51,6 +52,19 @@ class RemoteEmbedder:
         self._client = httpx.Client(base_url=url, headers=headers, timeout=300)
         self._model = model
         self._progress = progress
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the connections."""
+        self._client.close()
 
     def embed(self, texts: Sequence[str], dimensions: int | None) -> FloatArray:
         """Vectors of texts, (N, D), float32; longer texts are cut at the end.

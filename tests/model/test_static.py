@@ -61,8 +61,8 @@ def test_vectors_are_averages_and_keep_their_order(package: Package, tmp_path: P
         assert described["dimensions"]["trained"] == [256, 128, 64]
         if not STSB.is_file():
             pytest.skip(f"{STSB} is absent")
-        embedder = RemoteEmbedder(server.url, key="", model="", progress=lambda _: None)
-        rows = run_pairs(embedder, read_pairs(STSB), list(EXPECTED))
+        with RemoteEmbedder(server.url, key="", model="", progress=lambda _: None) as embedder:
+            rows = run_pairs(embedder, read_pairs(STSB), list(EXPECTED))
     for row in rows:
         assert abs(row.score - EXPECTED[row.dimensions]) <= 0.002, row
 
