@@ -11,10 +11,9 @@ import orjson
 
 from app.api.calls import check_fields, decode_tokens
 from app.api.dialects import OPENAI
-from app.api.encoding import in_byte_order, rows_json
 from app.api.error_handlers import status_of
 from app.api.fields import parse_inputs, text_field
-from app.api.openai import embeddings_json
+from app.api.openai import embeddings_json, vectors_json
 from app.api.openai_body import FIELDS, parse_call, parse_encoding, refuse_chat
 from app.api.state import ApiState
 from app.engine.types import EmbedCall, EmbedResult, Priority
@@ -124,10 +123,7 @@ async def _line(body: Mapping[str, Any], result: EmbedResult, inputs: slice) -> 
         raise InputError(
             "'encoding_format' must be 'float' or 'base64' in a batch", param="encoding_format"
         )
-    vectors = in_byte_order(
-        result.converted[encoding.dtype][inputs], is_big_endian=encoding.is_big_endian
-    )
-    rows = await rows_json(vectors, as_base64=encoding.is_base64)
+    rows = await vectors_json(result, encoding, inputs)
     model = text_field(body, "model") or result.model
     tokens = sum(result.input_tokens[inputs])
     return LineResult(200, embeddings_json(rows, model, tokens), tokens)

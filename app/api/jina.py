@@ -23,7 +23,7 @@ from app.api.fields import (
     wrong_item,
 )
 from app.engine.types import EmbedCall, EmbedResult, OutputKind
-from app.errors import EmptyInputError, InputError
+from app.errors import InputError
 
 FIELDS: Final = frozenset(
     {
@@ -132,8 +132,6 @@ def _texts(asked: Asked) -> tuple[list[str], bool]:
     given = asked.body.get("input")
     if not isinstance(given, list) or not any(isinstance(item, dict) for item in given):
         return texts_field(asked.body, "input", check_count=asked.check_count)
-    if not given:
-        raise EmptyInputError("'input' must not be an empty list", param="input")
     asked.check_count(len(given))
     return [_text(item, index) for index, item in enumerate(given)], True
 

@@ -60,14 +60,13 @@ async def embed_route(request: Request) -> Response:
     result = await embed(asked, call, is_list=is_list)
     rows = await rows_json(result.vectors, as_base64=False)
     times = result.timings
-    total_s = times.tokenize_s + times.queue_wait_s + times.engine_s + times.postprocess_s
     content = (
         b'{"model":%s,"embeddings":[%s],"total_duration":%d,"load_duration":%d,'
         b'"prompt_eval_count":%d}'
     ) % (
         orjson.dumps(name or result.model),
         b",".join(rows),
-        round(total_s * 1e9),
+        round(times.total_s * 1e9),
         round(times.queue_wait_s * 1e9),
         sum(result.input_tokens),
     )
@@ -99,7 +98,9 @@ async def embeddings_route(request: Request) -> Response:
 async def tags(request: Request) -> Response:
     """What is served, by Ollama's names."""
     state = _enter(request)
-    return json_response({"models": [_listed(m, name) for m, name in _names(state)]})
+    return json_response(
+        {"models": [_listed(m, name) for m, name in state.service.models.listed()]}
+    )
 
 
 @router.get("/api/ps", **docs.PS_DOC)
@@ -113,7 +114,7 @@ async def running(request: Request) -> Response:
             "size_vram": 0 if model.core.backend.provider == "cpu" else model.graph_bytes,
             "context_length": model.spec.max_tokens,
         }
-        for model, name in _names(state)
+        for model, name in state.service.models.listed()
     ]
     return json_response({"models": rows})
 
@@ -199,12 +200,6 @@ def _context(body: Body) -> int | None:
     if value is not None and number is None:
         raise InputError("'options.num_ctx' must be an integer", param="options.num_ctx")
     return number if number is not None and number > 0 else None
-
-
-def _names(state: ApiState) -> list[tuple[ServedModel, str]]:
-    """Models, and the names that stand for a prompt or dimensions; clients look for `name:latest`."""
-    models = state.service.models.all()
-    return [(m, name) for m in models for name in (m.spec.name, *m.pins)]
 
 
 def _listed(model: ServedModel, name: str) -> dict[str, Any]:

@@ -87,8 +87,7 @@ async def repository_index(request: Request) -> Response:
     state.auth.check(request.headers)
     rows = [
         {"name": name, "version": "1", "state": "READY"}
-        for model in state.service.models.all()
-        for name in (model.spec.name, *model.pins)
+        for _, name in state.service.models.listed()
     ]
     return Response(orjson.dumps(rows), media_type="application/json")
 

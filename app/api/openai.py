@@ -60,8 +60,7 @@ async def list_models(request: Request) -> Response:
     """List what is served, and the names that stand for a prompt or dimensions; other aliases only answer."""
     state = enter(request, OPENAI.name)
     state.auth.check(request.headers)
-    models = state.service.models.all()
-    data = [_model_object(m, name) for m in models for name in (m.spec.name, *m.pins)]
+    data = [_model_object(model, name) for model, name in state.service.models.listed()]
     return json_response({"object": "list", "data": data})
 
 
@@ -101,9 +100,12 @@ async def _embeddings(asked: Asked, model: str) -> Response:
     return Response(body, headers=result_headers(result, call), media_type="application/json")
 
 
-async def vectors_json(result: EmbedResult, encoding: Encoding) -> list[bytes]:
-    """Each input's vector, as JSON."""
-    vectors = in_byte_order(result.converted[encoding.dtype], is_big_endian=encoding.is_big_endian)
+async def vectors_json(
+    result: EmbedResult, encoding: Encoding, inputs: slice = slice(None)
+) -> list[bytes]:
+    """Each input's vector, or those of some, as JSON."""
+    vectors = result.converted[encoding.dtype][inputs]
+    vectors = in_byte_order(vectors, is_big_endian=encoding.is_big_endian)
     return await rows_json(vectors, as_base64=encoding.is_base64)
 
 

@@ -114,6 +114,10 @@ class Models:
         """Every model served."""
         return tuple(self._served)
 
+    def listed(self) -> list[tuple[ServedModel, str]]:
+        """Models under their own names and those that stand for a prompt or dimensions; aliases only answer."""
+        return [(model, name) for model in self._served for name in (model.spec.name, *model.pins)]
+
     def resolve(self, name: str) -> ServedModel:
         """Find a model: exact name, alias, any case, last path segment, with or without `:latest`.
 

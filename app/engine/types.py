@@ -176,6 +176,11 @@ class Timings:
     engine_s: float = 0.0
     postprocess_s: float = 0.0
 
+    @property
+    def total_s(self) -> float:
+        """All of it."""
+        return self.tokenize_s + self.queue_wait_s + self.engine_s + self.postprocess_s
+
 
 @dataclass(frozen=True, slots=True)
 class EmbedResult:

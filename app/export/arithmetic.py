@@ -45,6 +45,19 @@ class Linear:
     input_scale: Floats | None = None
 
 
+def split_linear(name: str, weight: Floats, bias: Floats, count: int) -> list[Linear]:
+    """The layers whose rows a torch Linear holds one after the other.
+
+    Args:
+        name: The layers are called `name.0`, `name.1`, ….
+        weight: (count·out, in), as torch keeps it.
+        bias: (count·out,).
+        count: Number of layers.
+    """
+    parts = zip(np.split(weight, count), np.split(bias, count), strict=True)
+    return [Linear(f"{name}.{number}", rows.T, shift) for number, (rows, shift) in enumerate(parts)]
+
+
 @dataclass(frozen=True, slots=True)
 class Ranges:
     """Least and greatest value of each channel of a layer's input on calibration texts; (in,), float32."""

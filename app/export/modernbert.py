@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from app.errors import FormatError
-from app.export.arithmetic import Linear
+from app.export.arithmetic import Linear, split_linear
 from app.export.attention import Attention, self_attention
 from app.export.blocks import Encoder, activation, layer_norm
 from app.export.config_fields import positive, positive_number, sliding_layers
@@ -179,15 +179,7 @@ class _Part:
     def _parts(self, name: str, count: int, rows: int, columns: int) -> list[Linear]:
         """A torch Linear whose rows hold several layers' one after the other."""
         weight = self.site.weights.get(f"{self.prefix}{name}.weight", (count * rows, columns))
-        bias = self._bias(name, count * rows)
-        return [
-            Linear(
-                f"{name}.{number}",
-                weight[number * rows : (number + 1) * rows].T,
-                bias[number * rows : (number + 1) * rows],
-            )
-            for number in range(count)
-        ]
+        return split_linear(name, weight, self._bias(name, count * rows), count)
 
     def _bias(self, name: str, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         full = f"{self.prefix}{name}.bias"

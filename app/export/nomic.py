@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from app.errors import FormatError
-from app.export.arithmetic import Linear
+from app.export.arithmetic import Linear, split_linear
 from app.export.attention import Attention, self_attention
 from app.export.blocks import Encoder, activation, layer_norm
 from app.export.config_fields import positive, positive_number
@@ -229,9 +229,5 @@ class _Part:
 
     def _linears(self, name: str, count: int, rows: int, columns: int) -> list[Linear]:
         """A torch Linear without bias, whose rows hold several layers' one after the other."""
-        whole = self.site.weights.get(f"{self.prefix}{name}.weight", (count * rows, columns))
-        bias = np.zeros(rows, np.float32)
-        return [
-            Linear(f"{name}.{number}", whole[number * rows : (number + 1) * rows].T, bias)
-            for number in range(count)
-        ]
+        weight = self.site.weights.get(f"{self.prefix}{name}.weight", (count * rows, columns))
+        return split_linear(name, weight, np.zeros(count * rows, np.float32), count)
