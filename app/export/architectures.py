@@ -10,11 +10,16 @@ from app.export.arithmetic import Arithmetic, Float32, Observed
 from app.export.attention import AttentionRoutes
 from app.export.bert import BERT, ELECTRA
 from app.export.blocks import Encoder
+from app.export.deberta import DEBERTA
 from app.export.decoders import EUROBERT, LLAMA, QWEN2, QWEN3
 from app.export.distilbert import DISTILBERT
 from app.export.encoder_config import Dimensions
+from app.export.gemma import GEMMA3
 from app.export.graph import GraphBuilder
+from app.export.gte import GTE
 from app.export.inputs import PackedInputs, packed_inputs, padded_inputs, unpacked
+from app.export.jina_bert import JINA_BERT
+from app.export.jina_v3 import JINA_V3
 from app.export.modernbert import MODERNBERT
 from app.export.mpnet import MPNET
 from app.export.nomic import NOMIC
@@ -46,9 +51,14 @@ STATIC_TYPE: Final = "static"
 ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "bert": BERT,
     "camembert": ROBERTA,
+    "deberta-v2": DEBERTA,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
     "eurobert": EUROBERT,
+    "gemma3_text": GEMMA3,
+    "gte": GTE,
+    "jina_bert": JINA_BERT,
+    "jina_embeddings_v3": JINA_V3,
     "llama": LLAMA,
     "mistral": LLAMA,
     "modernbert": MODERNBERT,
@@ -61,8 +71,24 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "xlm-roberta": ROBERTA,
 }
 
+# Names on the Hub that say too little or something else, told apart by a field; the first that holds.
+_HUB_TYPES: Final = (
+    ("bert", "position_embedding_type", "alibi", "jina_bert"),
+    ("xlm-roberta", "position_embedding_type", "rotary", "jina_embeddings_v3"),
+    ("new", "model_type", "new", "gte"),
+)
+
 # Part of every fingerprint: raise it when an exported graph's vectors may change.
-GRAPH_VERSION: Final = 3
+GRAPH_VERSION: Final = 4
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """Key of `ARCHITECTURES` for a config.json, or its `model_type` where there is none."""
+    said = str(config.get("model_type"))
+    for kind, name, value, meant in _HUB_TYPES:
+        if said == kind and config.get(name) == value:
+            return meant
+    return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +113,7 @@ def export_graph(
 
     Args:
         folder: Holds the safetensors.
-        config: Its config.json; `model_type` must be in `ARCHITECTURES`.
+        config: Its config.json; `architecture_of` it must be in `ARCHITECTURES`.
         path: Where the graph goes; its weights go beside it.
         recipe: How; float32 for onnxruntime by default.
 
@@ -96,7 +122,7 @@ def export_graph(
         OSError: The disk is full or read-only.
     """
     chosen = recipe or Recipe()
-    graph = GraphBuilder(config["model_type"], halves_weights=chosen.halves_weights)
+    graph = GraphBuilder(architecture_of(config), halves_weights=chosen.halves_weights)
     inputs = packed_inputs(
         graph,
         asks_equal=chosen.routes is not AttentionRoutes.PORTABLE,
@@ -117,7 +143,7 @@ def export_padded_graph(folder: Path, config: Mapping[str, Any], path: Path) -> 
         FormatError: Configuration and weights do not fit.
         OSError: The disk is full or read-only.
     """
-    graph = GraphBuilder(config["model_type"])
+    graph = GraphBuilder(architecture_of(config))
     inputs = padded_inputs(graph)
     encoder = _build(graph, folder, config, inputs, Float32())
     states = unpacked(graph, encoder.states[-1], inputs, encoder.hidden_size)
@@ -158,5 +184,5 @@ def _build(
     arithmetic: Arithmetic,
 ) -> Encoder:
     with Weights(folder) as weights:
-        family = ARCHITECTURES[config["model_type"]]
+        family = ARCHITECTURES[architecture_of(config)]
         return family.build(config, Site(graph, weights, inputs, arithmetic))

@@ -30,6 +30,9 @@ class Attention:
     Attributes:
         bias: Added to the scores, (1, heads or 1, S, S); None for none.
         prepare: Makes of the projections what is attended with, each (T, heads, d); None where they are that already.
+        scale: What scores are multiplied by; None for 1 / sqrt(d).
+        relate: Makes of queries (B, heads, S, d) and keys (B, heads, d, S) what is added to their products before
+            scaling, (B, heads, S, S); None for nothing.
     """
 
     query: Linear
@@ -39,6 +42,23 @@ class Attention:
     heads: int
     bias: str | None = None
     prepare: Callable[[list[str]], list[str]] | None = None
+    scale: float | None = None
+    relate: Callable[[str, str], str] | None = None
+
+    @property
+    def width(self) -> int:
+        """Of a head, d."""
+        return len(self.query.bias) // self.heads
+
+    @property
+    def factor(self) -> float:
+        """What scores are multiplied by."""
+        return 1 / math.sqrt(self.width) if self.scale is None else self.scale
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether something is added to scores, which the contrib attention cannot."""
+        return self.bias is not None or self.relate is not None
 
 
 def self_attention(
@@ -61,19 +81,22 @@ def self_attention(
         value_layer, output_layer = arithmetic.balance(value_layer, output_layer)
     size = layers.query.weight.shape[1]
     is_portable = inputs.has_equal_lengths is None
-    is_scaled = is_portable and layers.prepare is None
-    query_layer = _scaled(layers.query, size // layers.heads) if is_scaled else layers.query
+    # One pass less over the scores, where only products are scaled.
+    is_scaled = is_portable and layers.relate is None
+    query_layer = layers.query
+    if is_scaled and layers.prepare is None:
+        query_layer = _scaled(layers.query, layers.factor)
     projected = arithmetic.apply(graph, state, [query_layer, layers.key, value_layer])
     if layers.prepare is not None:
         projected = layers.prepare(projected)
-        if is_portable:
-            root = np.array(math.sqrt(size // layers.heads), np.float32)
-            projected[0] = graph.op("Div", projected[0], graph.weight("root_width", root))
-    ways = _Ways(graph, projected, size, layers.heads, inputs, layers.bias)
+        if is_scaled:
+            factor = graph.weight("score_factor", np.array(layers.factor, np.float32))
+            projected[0] = graph.op("Mul", projected[0], factor)
+    ways = _Ways(graph, projected, size, layers, inputs)
     shape = ("T", size)
     if inputs.has_equal_lengths is None:
-        attended = ways.plain(is_equal=False, is_scaled=True)
-    elif inputs.has_short_rows is None or layers.bias is not None:
+        attended = ways.plain(is_equal=False, is_scaled=is_scaled)
+    elif inputs.has_short_rows is None or layers.has_bias:
         attended = graph.choose(
             inputs.has_equal_lengths,
             lambda: ways.plain(is_equal=True),
@@ -103,9 +126,8 @@ class _Ways:
     graph: GraphBuilder
     projected: Sequence[str]
     size: int
-    heads: int
+    layers: Attention
     inputs: PackedInputs
-    bias: str | None
 
     def contrib(self, *, is_equal: bool) -> str:
         """Onnxruntime's MultiHeadAttention; without a mask it takes its fast (flash) kernel."""
@@ -113,25 +135,32 @@ class _Ways:
         # The empty name leaves the bias out: it is in the projections.
         masking = () if is_equal else ("", self.inputs.lengths)
         attended = self.graph.op(
-            "MultiHeadAttention", *rows, *masking, domain=MICROSOFT, num_heads=self.heads
+            "MultiHeadAttention",
+            *rows,
+            *masking,
+            domain=MICROSOFT,
+            num_heads=self.layers.heads,
+            scale=self.layers.factor,
         )
         return self._packed(attended, is_equal=is_equal)
 
     def plain(self, *, is_equal: bool, is_scaled: bool = False) -> str:
-        """Two products and a softmax; `is_scaled` says that the queries are divided by sqrt(d) already."""
-        graph, width = self.graph, self.size // self.heads
-        query, key, value = self._rows([self.heads, width], is_equal=is_equal)  # (B, S, N, d)
+        """Two products and a softmax; `is_scaled` says that the queries are scaled already."""
+        graph, layers = self.graph, self.layers
+        query, key, value = self._rows([layers.heads, layers.width], is_equal=is_equal)
         query = graph.op("Transpose", query, perm=[0, 2, 1, 3])
         key = graph.op("Transpose", key, perm=[0, 2, 3, 1])
         value = graph.op("Transpose", value, perm=[0, 2, 1, 3])
-        if is_scaled:
+        if layers.relate is not None:
+            related = graph.op("Add", graph.op("MatMul", query, key), layers.relate(query, key))
+            factor = graph.weight("score_factor", np.array(layers.factor, np.float32))
+            scores = graph.op("Mul", related, factor)
+        elif is_scaled:
             scores = graph.op("MatMul", query, key)
         else:
-            scores = graph.op(
-                "FusedMatMul", query, key, domain=MICROSOFT, alpha=1 / math.sqrt(width)
-            )
-        if self.bias is not None:
-            scores = graph.op("Add", scores, self.bias)
+            scores = graph.op("FusedMatMul", query, key, domain=MICROSOFT, alpha=layers.factor)
+        if layers.bias is not None:
+            scores = graph.op("Add", scores, layers.bias)
         if not is_equal:
             scores = graph.op("Add", scores, self.inputs.mask)
         mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)
@@ -161,7 +190,7 @@ class _Ways:
         return self.graph.op("Gather", states, self.inputs.scatter, axis=0)
 
 
-def _scaled(query: Linear, width: int) -> Linear:
-    """Queries divided by sqrt(d) in the weights: one pass less over the scores."""
-    root = np.float32(math.sqrt(width))
-    return replace(query, weight=query.weight / root, bias=query.bias / root)
+def _scaled(query: Linear, factor: float) -> Linear:
+    """Queries multiplied by a factor in the weights."""
+    by = np.float32(factor)
+    return replace(query, weight=query.weight * by, bias=query.bias * by)

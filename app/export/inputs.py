@@ -25,6 +25,7 @@ class PackedInputs:
         has_equal_lengths: (), bool; None where the graph does not ask.
         has_short_rows: (), bool: whether S is short enough for plain attention; None where the graph does not ask.
         mask: (B, 1, 1, S), float32: 0 for tokens, `MASKED` for padding.
+        types: (T,), int64: 1 for tokens of a pair's second text; None where the graph takes single texts.
     """
 
     ids: str
@@ -35,9 +36,12 @@ class PackedInputs:
     has_equal_lengths: str | None
     has_short_rows: str | None
     mask: str
+    types: str | None = None
 
 
-def packed_inputs(graph: GraphBuilder, *, asks_equal: bool, asks_short: bool) -> PackedInputs:
+def packed_inputs(
+    graph: GraphBuilder, *, asks_equal: bool, asks_short: bool, asks_types: bool = False
+) -> PackedInputs:
     """Declare the inputs of a packed graph."""
     gather = graph.input("gather", "int64", ("B", "S"))
     lengths = graph.input("lengths", "int32", ("B",))
@@ -50,17 +54,19 @@ def packed_inputs(graph: GraphBuilder, *, asks_equal: bool, asks_short: bool) ->
         has_equal_lengths=graph.input("has_equal_lengths", "bool", ()) if asks_equal else None,
         has_short_rows=graph.input("has_short_rows", "bool", ()) if asks_short else None,
         mask=_mask(graph, graph.op("Shape", gather, start=1, end=2), lengths),
+        types=graph.input("types", "int64", ("T",)) if asks_types else None,
     )
 
 
-def padded_inputs(graph: GraphBuilder) -> PackedInputs:
+def padded_inputs(graph: GraphBuilder, *, asks_types: bool = False) -> PackedInputs:
     """Declare the names that other programs feed, and pack in the graph: padding is never computed.
 
-    `token_type_ids` are taken and ignored: one text an input is always type 0. Padding must be on the right.
+    Unless types are asked for, `token_type_ids` are taken and ignored: one text an input is always type 0. Padding must
+    be on the right.
     """
     ids = graph.input("input_ids", "int64", ("B", "S"))
     attends = graph.input("attention_mask", "int64", ("B", "S"))
-    graph.input("token_type_ids", "int64", ("B", "S"))
+    kinds = graph.input("token_type_ids", "int64", ("B", "S"))
     flat = graph.weight("flat", np.array([-1], np.int64))
     longest = graph.op("Shape", ids, start=1, end=2)
     scatter = graph.op("Reshape", graph.op("NonZero", graph.op("Reshape", attends, flat)), flat)
@@ -83,6 +89,11 @@ def padded_inputs(graph: GraphBuilder) -> PackedInputs:
         has_equal_lengths=None,
         has_short_rows=None,
         mask=_mask(graph, longest, lengths),
+        types=(
+            graph.op("Gather", graph.op("Reshape", kinds, flat), scatter, axis=0)
+            if asks_types
+            else None
+        ),
     )
 
 

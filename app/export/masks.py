@@ -23,11 +23,7 @@ def distance_mask(
     if not is_causal and not window:
         return None
     zero = graph.weight("zero", np.array(0, np.int64))
-    one = graph.weight("one", np.array(1, np.int64))
-    longest = graph.op("Squeeze", graph.op("Shape", inputs.gather, start=1, end=2))
-    places = graph.op("Range", zero, longest, one)
-    column = graph.weight("column", np.array([1], np.int64))
-    ahead = graph.op("Sub", places, graph.op("Unsqueeze", places, column))  # (S, S): key - query
+    ahead = distances(graph, inputs)
     hidden = [graph.op("Greater", ahead, zero)] if is_causal else []
     if window:
         last = graph.weight(f"window_{window}", np.array(window - 1, np.int64))
@@ -39,3 +35,13 @@ def distance_mask(
         graph.weight("open", np.array(0, np.float32)),
     )
     return graph.op("Unsqueeze", masked, graph.weight("leading", np.array([0, 1], np.int64)))
+
+
+def distances(graph: GraphBuilder, inputs: PackedInputs) -> str:
+    """Place of the key less that of the query, (S, S), int64."""
+    zero = graph.weight("zero", np.array(0, np.int64))
+    one = graph.weight("one", np.array(1, np.int64))
+    longest = graph.op("Squeeze", graph.op("Shape", inputs.gather, start=1, end=2))
+    places = graph.op("Range", zero, longest, one)
+    column = graph.weight("column", np.array([1], np.int64))
+    return graph.op("Sub", places, graph.op("Unsqueeze", places, column))

@@ -12,8 +12,9 @@ from app.export.attention import Attention, self_attention
 from app.export.blocks import Encoder, activation, layer_norm
 from app.export.config_fields import positive, positive_number, sliding_layers
 from app.export.encoder_config import Dimensions
+from app.export.frequencies import Frequencies, frequencies_by_kind
 from app.export.masks import distance_mask
-from app.export.rotary import Turn, rotary, theta_of, turned_heads
+from app.export.rotary import Turn, rotary, turned_heads
 from app.export.site import Site
 from app.export.weights import common_prefix
 
@@ -27,6 +28,7 @@ class ModernBertConfig:
     Attributes:
         is_local: Of each layer, whether it sees neighbours only.
         window: How far such a layer sees to each side, the token itself counted.
+        frequencies: Of such layers (True) and of the others.
     """
 
     vocab_size: int
@@ -38,8 +40,7 @@ class ModernBertConfig:
     hidden_act: str
     is_local: tuple[bool, ...]
     window: int
-    global_theta: float
-    local_theta: float
+    frequencies: Mapping[bool, Frequencies]
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self:
@@ -54,16 +55,6 @@ class ModernBertConfig:
         layers = positive(config, "num_hidden_layers")
         every = positive(config, "global_attn_every_n_layers", 3)
         is_local = sliding_layers(config, [number % every > 0 for number in range(layers)])
-        rope = config.get("rope_parameters") or {}
-        if not isinstance(rope, dict):
-            raise FormatError("config.json: 'rope_parameters' must be an object")
-        old = {"full": "global_rope_theta", "sliding": "local_rope_theta"}
-        thetas = {
-            kind: theta_of({"rope_parameters": rope[f"{kind}_attention"]})
-            if f"{kind}_attention" in rope
-            else positive_number(config, name, 160_000.0 if kind == "full" else 10_000.0)
-            for kind, name in old.items()
-        }
         return cls(
             vocab_size=positive(config, "vocab_size"),
             hidden_size=hidden,
@@ -74,8 +65,12 @@ class ModernBertConfig:
             hidden_act=str(config.get("hidden_activation", "gelu")),
             is_local=is_local,
             window=positive(config, "local_attention", 128) // 2 + 1,
-            global_theta=thetas["full"],
-            local_theta=thetas["sliding"],
+            frequencies=frequencies_by_kind(
+                config,
+                hidden // heads,
+                full=("global_rope_theta", 160_000.0),
+                sliding=("local_rope_theta", 10_000.0),
+            ),
         )
 
 
@@ -106,14 +101,13 @@ class ModernBert:
         words = site.weights.get(part.prefix + WORDS, (sizes.vocab_size, sizes.hidden_size))
         word = graph.op("Gather", graph.weight("words", words), inputs.ids, axis=0)
         states = [part.norm(word, "embeddings.norm")]
-        width = sizes.hidden_size // sizes.num_attention_heads
         mask = distance_mask(graph, inputs, is_causal=False, window=sizes.window)
         ways = {
             is_local: (
-                rotary(graph, inputs.positions, theta=theta, width=width),
+                rotary(graph, inputs.positions, found, "_local" if is_local else ""),
                 mask if is_local else None,
             )
-            for is_local, theta in ((True, sizes.local_theta), (False, sizes.global_theta))
+            for is_local, found in sizes.frequencies.items()
         }
         for number, is_local in enumerate(sizes.is_local):
             turn, seen = ways[is_local]

@@ -3,6 +3,7 @@
 from typing import Final
 
 from app.export.post_norm import Family
+from app.export.relative import Buckets
 
 MPNET: Final = Family(
     "mpnet.",
@@ -13,5 +14,5 @@ MPNET: Final = Family(
     attention_norm="attention.LayerNorm",
     fields={"type_vocab_size": 0, "relative_buckets": "relative_attention_num_buckets"},
     positions_after_padding=True,
-    relative_bias="encoder.relative_attention_bias",
+    relative=Buckets("encoder.relative_attention_bias"),
 )

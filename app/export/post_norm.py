@@ -11,13 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import FormatError
-from app.export.arithmetic import Linear
+from app.export.arithmetic import Linear, split_linear
 from app.export.attention import Attention, self_attention
 from app.export.blocks import Encoder, activation, layer_norm
 from app.export.encoder_config import Dimensions, EncoderConfig
-from app.export.graph import GraphBuilder
-from app.export.inputs import PackedInputs
-from app.export.relative import bucket_bias
+from app.export.relative import Relations, RelativePositions
 from app.export.site import Site
 from app.export.weights import Weights, common_prefix
 
@@ -36,7 +34,9 @@ class Family:
         fields: Names or fixed values of config.json's fields, by ours.
         positions_after_padding: Whether positions count from `pad_token_id` + 1 (fairseq's habit).
         projects_embeddings: Whether the word table may be narrower than H.
-        relative_bias: Tensor of a relative position bias, (buckets, heads); "" for none.
+        has_positions: Whether there is a table of positions.
+        relative: What attention adds for positions, if anything.
+        gated: Tensor of the MLP's two first layers in one, the one that is activated first; "" for a plain MLP.
     """
 
     prefix: str
@@ -52,7 +52,9 @@ class Family:
     fields: Mapping[str, Any] = field(default_factory=dict)
     positions_after_padding: bool = False
     projects_embeddings: bool = False
-    relative_bias: str = ""
+    has_positions: bool = True
+    relative: RelativePositions | None = None
+    gated: str = ""
 
     def read(self, config: Mapping[str, Any]) -> EncoderConfig:
         """Take what the graph depends on out of a config.json.
@@ -87,20 +89,18 @@ class Family:
             FormatError: Configuration and weights do not make one.
         """
         sizes = self.read(config)
-        graph, inputs = site.graph, site.inputs
         prefixes = ("", self.prefix, *PREFIXES[1:])
         prefix = common_prefix(site.weights, f"{WORDS}.weight", prefixes)
         reader = _Reader(site.weights, prefix)
-        states = [_embeddings(graph, reader, sizes, inputs)]
-        bias = None
-        if self.relative_bias:
-            table = reader.table(
-                self.relative_bias, sizes.relative_buckets, sizes.num_attention_heads
-            )
-            whole = bucket_bias(table, sizes.dimensions.max_positions or 0)
-            bias = _cut(graph, graph.weight("relative_bias", whole), inputs)
+        states = [_embeddings(site, reader, sizes, has_positions=self.has_positions)]
+        relations = (
+            self.relative.of_layers(config, sizes, site, prefix)
+            if self.relative is not None
+            else lambda _: Relations()
+        )
         for number in range(sizes.num_hidden_layers):
-            block = _Block(site, reader, sizes, self, self.layer.format(number), bias)
+            name = self.layer.format(number)
+            block = _Block(site, reader, sizes, self, name, relations(name))
             states.append(block.add(states[-1]))
         return Encoder(tuple(states), sizes.hidden_size)
 
@@ -129,21 +129,23 @@ class _Reader:
         return self.weights.get(full + scale, (size,)), self.weights.get(full + bias, (size,))
 
 
-def _embeddings(
-    graph: GraphBuilder, reader: _Reader, sizes: EncoderConfig, inputs: PackedInputs
-) -> str:
-    """Word + position + type 0 (one text an input: always type 0), then norm; projected where they are narrower."""
-    width = sizes.embedding_size
+def _embeddings(site: Site, reader: _Reader, sizes: EncoderConfig, *, has_positions: bool) -> str:
+    """Word + type + position, then norm; projected where they are narrower."""
+    graph, width = site.graph, sizes.embedding_size
     words = reader.table(WORDS, sizes.vocab_size, width)
-    places = reader.table("embeddings.position_embeddings", sizes.max_position_embeddings, width)
-    places = places[sizes.first_position :]
     if sizes.type_vocab_size:
         kinds = reader.table("embeddings.token_type_embeddings", sizes.type_vocab_size, width)
-        places = places + kinds[0]
-    word = graph.op("Gather", graph.weight("words", words), inputs.ids, axis=0)
-    place = graph.op("Gather", graph.weight("places", places), inputs.positions, axis=0)
+        summed = site.typed(words, kinds)
+    else:
+        summed = graph.op("Gather", graph.weight("words", words), site.inputs.ids, axis=0)
+    if has_positions:
+        places = reader.table(
+            "embeddings.position_embeddings", sizes.max_position_embeddings, width
+        )
+        own = graph.weight("places", places[sizes.first_position :])
+        place = graph.op("Gather", own, site.inputs.positions, axis=0)
+        summed = graph.op("Add", summed, place)
     scale, bias = reader.norm("embeddings.LayerNorm", width)
-    summed = graph.op("Add", word, place)
     state = layer_norm(graph, summed, "embeddings.norm", scale, bias, sizes.layer_norm_eps)
     if width == sizes.hidden_size:
         return state
@@ -156,18 +158,6 @@ def _embeddings(
     return graph.op("Gemm", state, weight, shift)
 
 
-def _cut(graph: GraphBuilder, bias: str, inputs: PackedInputs) -> str:
-    """The part of a bias (1, heads, L, L) for S positions, once for all layers."""
-    longest = graph.op("Shape", inputs.gather, start=1, end=2)
-    return graph.op(
-        "Slice",
-        bias,
-        graph.weight("bias_starts", np.array([0, 0], np.int64)),
-        graph.op("Concat", longest, longest, axis=0),
-        graph.weight("bias_axes", np.array([2, 3], np.int64)),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Block:
     """One post-norm transformer block."""
@@ -177,30 +167,41 @@ class _Block:
     sizes: EncoderConfig
     family: Family
     name: str
-    bias: str | None
+    relations: Relations
 
     def add(self, state: str) -> str:
         """(T, H) to (T, H)."""
         size, inner, family = self.sizes.hidden_size, self.sizes.intermediate_size, self.family
+        related = self.relations
         layers = Attention(
             query=self._linear(family.query, size, size),
             key=self._linear(family.key, size, size),
             value=self._linear(family.value, size, size),
             output=self._linear(family.output, size, size),
             heads=self.sizes.num_attention_heads,
-            bias=self.bias,
+            bias=related.bias,
+            relate=related.relate,
+            scale=related.scale,
         )
         attended = self_attention(
             self.site.graph, state, layers, arithmetic=self.site.arithmetic, inputs=self.site.inputs
         )
         state = self._add_and_norm(attended, state, family.attention_norm)
-        wide = self.site.arithmetic.apply(
-            self.site.graph, state, [self._linear(family.widen, inner, size)]
-        )[0]
-        active = activation(self.site.graph, wide, self.sizes.hidden_act)
+        wide = self.site.arithmetic.apply(self.site.graph, state, self._widening(inner, size))
+        active = activation(self.site.graph, wide[0], self.sizes.hidden_act)
+        if family.gated:
+            active = self.site.graph.op("Mul", active, wide[1])
         narrow = self._linear(family.narrow, size, inner)
         projected = self.site.arithmetic.apply(self.site.graph, active, [narrow])[0]
         return self._add_and_norm(projected, state, family.norm)
+
+    def _widening(self, inner: int, size: int) -> list[Linear]:
+        """The MLP's first layer, or both of them."""
+        if not self.family.gated:
+            return [self._linear(self.family.widen, inner, size)]
+        name = f"{self.name}.{self.family.gated}"
+        weight = self.reader.table(name, 2 * inner, size)
+        return split_linear(name, weight, np.zeros(2 * inner, np.float32), 2)
 
     def _linear(self, name: str, rows: int, columns: int) -> Linear:
         return self.reader.linear(f"{self.name}.{name}", rows, columns)

@@ -16,8 +16,9 @@ from app.export.attention import Attention, self_attention
 from app.export.blocks import Encoder, activation, rms_norm
 from app.export.config_fields import positive, positive_number, sliding_layers
 from app.export.encoder_config import Dimensions
+from app.export.frequencies import Frequencies, read_frequencies
 from app.export.masks import distance_mask
-from app.export.rotary import Turn, rotary, theta_of
+from app.export.rotary import Turn, rotary
 from app.export.site import Site
 from app.export.weights import common_prefix
 
@@ -33,6 +34,8 @@ class DecoderConfig:
     Attributes:
         num_key_value_heads: Each shared by as many query heads as it takes.
         windows: Of each layer, how many tokens back it sees, itself included; 0 for all.
+        frequencies: Of layers with a window (True) and of the others.
+        score_factor: What scores are multiplied by; None for 1 / sqrt(head_dim).
         is_causal: Whether a token sees those before it only.
     """
 
@@ -46,8 +49,9 @@ class DecoderConfig:
     max_position_embeddings: int
     rms_norm_eps: float
     hidden_act: str
-    rope_theta: float
     windows: tuple[int, ...]
+    frequencies: Mapping[bool, Frequencies]
+    score_factor: float | None
     is_causal: bool
 
     @classmethod
@@ -68,6 +72,10 @@ class DecoderConfig:
             raise FormatError("config.json: 'num_key_value_heads' must divide the query heads")
         layers = positive(config, "num_hidden_layers")
         said = config.get("is_causal")
+        head_dim = positive(config, "head_dim", hidden // heads)
+        if head_dim % 2:
+            raise FormatError("config.json: 'head_dim' must be even")
+        same = read_frequencies(config, head_dim)
         return cls(
             vocab_size=positive(config, "vocab_size"),
             hidden_size=hidden,
@@ -75,12 +83,13 @@ class DecoderConfig:
             num_hidden_layers=layers,
             num_attention_heads=heads,
             num_key_value_heads=key_heads,
-            head_dim=positive(config, "head_dim", hidden // heads),
+            head_dim=head_dim,
             max_position_embeddings=positive(config, "max_position_embeddings"),
             rms_norm_eps=positive_number(config, "rms_norm_eps", 1e-6),
             hidden_act=str(config.get("hidden_act", "silu")),
-            rope_theta=theta_of(config),
             windows=_windows(config, layers),
+            frequencies={False: same, True: same},
+            score_factor=None,
             is_causal=is_causal if said is None else bool(said),
         )
 
@@ -92,13 +101,27 @@ class Decoder:
     Attributes:
         has_projection_bias: Whether queries, keys and values have one.
         norms_heads: Whether each head of queries and keys is normed.
+        norms_results: Whether what a part gives is normed too, before it is added.
+        lifts_norms: Whether norms are scaled by 1 + weight.
+        lifts_words: Whether word vectors are multiplied by sqrt(H).
         is_causal: Whether a token sees those before it only, where config.json does not say.
     """
 
     has_projection_bias: bool = False
     norms_heads: bool = False
+    norms_results: bool = False
+    lifts_norms: bool = False
+    lifts_words: bool = False
     is_causal: bool = True
     prefix: str = "model."
+
+    def read(self, config: Mapping[str, Any]) -> DecoderConfig:
+        """Take what the graph depends on out of a config.json.
+
+        Raises:
+            FormatError: As for `DecoderConfig.read`.
+        """
+        return DecoderConfig.read(config, is_causal=self.is_causal)
 
     def dimensions(self, config: Mapping[str, Any]) -> Dimensions:
         """Sizes that serving needs.
@@ -106,7 +129,7 @@ class Decoder:
         Raises:
             FormatError: As for `DecoderConfig.read`.
         """
-        sizes = DecoderConfig.read(config, is_causal=self.is_causal)
+        sizes = self.read(config)
         return Dimensions(sizes.hidden_size, sizes.vocab_size, sizes.max_position_embeddings)
 
     def build(self, config: Mapping[str, Any], site: Site) -> Encoder:
@@ -115,19 +138,29 @@ class Decoder:
         Raises:
             FormatError: Configuration and weights do not make one.
         """
-        sizes = DecoderConfig.read(config, is_causal=self.is_causal)
+        sizes = self.read(config)
         graph, inputs = site.graph, site.inputs
         part = _Part(site, common_prefix(site.weights, f"{WORDS}.weight", PREFIXES), sizes, self)
         shape = (sizes.vocab_size, sizes.hidden_size)
         words = site.weights.get(f"{part.prefix}{WORDS}.weight", shape)
+        if self.lifts_words:
+            words = words * np.float32(np.sqrt(sizes.hidden_size))
         states = [graph.op("Gather", graph.weight("words", words), inputs.ids, axis=0)]
-        turn = rotary(graph, inputs.positions, theta=sizes.rope_theta, width=sizes.head_dim)
-        masks = {
-            window: distance_mask(graph, inputs, is_causal=sizes.is_causal, window=window)
+        ways = {
+            window: (
+                rotary(
+                    graph,
+                    inputs.positions,
+                    sizes.frequencies[window > 0],
+                    "_window" if window else "",
+                ),
+                distance_mask(graph, inputs, is_causal=sizes.is_causal, window=window),
+            )
             for window in sorted(set(sizes.windows))
         }
         for number, window in enumerate(sizes.windows):
-            states.append(part.layer(states[-1], f"layers.{number}", turn, masks[window]))
+            turn, mask = ways[window]
+            states.append(part.layer(states[-1], f"layers.{number}", turn, mask))
         states[-1] = part.norm(states[-1], "norm")
         return Encoder(tuple(states), sizes.hidden_size)
 
@@ -143,17 +176,24 @@ class _Part:
 
     def layer(self, state: str, name: str, turn: Turn, mask: str | None) -> str:
         """(T, H) to (T, H)."""
+        graph = self.site.graph
         normed = self.norm(state, f"{name}.input_layernorm")
-        state = self.site.graph.op(
-            "Add", state, self._attention(normed, f"{name}.self_attn", turn, mask)
-        )
-        normed = self.norm(state, f"{name}.post_attention_layernorm")
-        return self.site.graph.op("Add", state, self._mlp(normed, f"{name}.mlp"))
+        attended = self._attention(normed, f"{name}.self_attn", turn, mask)
+        if not self.family.norms_results:
+            state = graph.op("Add", state, attended)
+            normed = self.norm(state, f"{name}.post_attention_layernorm")
+            return graph.op("Add", state, self._mlp(normed, f"{name}.mlp"))
+        state = graph.op("Add", state, self.norm(attended, f"{name}.post_attention_layernorm"))
+        normed = self.norm(state, f"{name}.pre_feedforward_layernorm")
+        mixed = self._mlp(normed, f"{name}.mlp")
+        return graph.op("Add", state, self.norm(mixed, f"{name}.post_feedforward_layernorm"))
 
     def norm(self, state: str, name: str, width: int = 0) -> str:
         """RMS norm over the last axis."""
         size = width or self.sizes.hidden_size
         scale = self.site.weights.get(f"{self.prefix}{name}.weight", (size,))
+        if self.family.lifts_norms:
+            scale = scale + np.float32(1)
         return rms_norm(self.site.graph, state, name, scale, self.sizes.rms_norm_eps)
 
     def _attention(self, state: str, name: str, turn: Turn, mask: str | None) -> str:
@@ -177,6 +217,7 @@ class _Part:
             heads=sizes.num_attention_heads,
             bias=mask,
             prepare=prepare,
+            scale=sizes.score_factor,
         )
         return self_attention(
             self.site.graph, state, layers, arithmetic=self.site.arithmetic, inputs=self.site.inputs

@@ -1,17 +1,103 @@
-"""Relative position bias in buckets: near distances exactly, far ones by their logarithm.
+"""What attention knows of positions beside a table of them: a bias on scores, or scores of their own.
 
-Source: T5 (arXiv:1910.10683), section 2.1; MPNet (arXiv:2004.09297) has T5's, the same for every layer.
+Source: T5 (arXiv:1910.10683), section 2.1, for buckets, which MPNet (arXiv:2004.09297) took over, the same for every
+layer; ALiBi (arXiv:2108.12409), both ways as in Jina's second models (arXiv:2310.19923).
 """
 
-from typing import Final
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.export.encoder_config import EncoderConfig
+from app.export.graph import GraphBuilder
+from app.export.inputs import PackedInputs
+from app.export.masks import distances
+from app.export.site import Site
+
+Floats = NDArray[np.float32]
 MAX_DISTANCE: Final = 128
 
 
-def bucket_bias(table: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
+@dataclass(frozen=True, slots=True)
+class Relations:
+    """What one layer's attention adds; see `Attention`."""
+
+    bias: str | None = None
+    relate: Callable[[str, str], str] | None = None
+    scale: float | None = None
+
+
+class RelativePositions(Protocol):
+    """A family's way."""
+
+    def of_layers(
+        self, config: Mapping[str, Any], sizes: EncoderConfig, site: Site, prefix: str
+    ) -> Callable[[str], Relations]:
+        """Add to a graph what all layers share.
+
+        Returns:
+            A layer's name, without the prefix, to what it adds.
+
+        Raises:
+            FormatError: Configuration and weights do not make it.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """Near distances exactly, far ones by their logarithm.
+
+    Attributes:
+        tensor: Of the bias, (buckets, heads).
+    """
+
+    tensor: str
+
+    def of_layers(
+        self, config: Mapping[str, Any], sizes: EncoderConfig, site: Site, prefix: str
+    ) -> Callable[[str], Relations]:
+        """See `RelativePositions`."""
+        del config
+        shape = (sizes.relative_buckets, sizes.num_attention_heads)
+        table = site.weights.get(f"{prefix}{self.tensor}.weight", shape)
+        whole = bucket_bias(table, sizes.dimensions.max_positions or 0)
+        bias = _cut(site.graph, site.graph.weight("relative_bias", whole), site.inputs)
+        return lambda _: Relations(bias)
+
+
+@dataclass(frozen=True, slots=True)
+class Alibi:
+    """A penalty that grows with the distance, by a slope for each head."""
+
+    def of_layers(
+        self, config: Mapping[str, Any], sizes: EncoderConfig, site: Site, prefix: str
+    ) -> Callable[[str], Relations]:
+        """See `RelativePositions`."""
+        del config, prefix
+        graph = site.graph
+        slopes = alibi_slopes(sizes.num_attention_heads)[None, :, None, None]
+        away = graph.op("Abs", distances(graph, site.inputs))
+        penalty = graph.op("Mul", graph.op("Cast", away, to=1), graph.weight("slopes", -slopes))
+        return lambda _: Relations(penalty)
+
+
+def alibi_slopes(heads: int) -> Floats:
+    """Of each head, (heads,), float32: powers of one number; between them where heads are no power of two."""
+
+    def powers(count: int) -> list[float]:
+        first = 2.0 ** -(8.0 / count)
+        return [first ** (number + 1) for number in range(count)]
+
+    whole = 2 ** int(math.log2(heads))
+    slopes = powers(whole) + powers(2 * whole)[0::2][: heads - whole]
+    return np.array(slopes, np.float32)
+
+
+def bucket_bias(table: Floats, longest: int) -> Floats:
     """The bias of each pair of positions.
 
     Args:
@@ -37,3 +123,15 @@ def _buckets(distance: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     bucket = np.where(size < exact, size, np.minimum(exact + far.astype(np.int64), half - 1))
     found: NDArray[np.int64] = bucket + half * (distance > 0)
     return found
+
+
+def _cut(graph: GraphBuilder, bias: str, inputs: PackedInputs) -> str:
+    """The part of a bias (1, heads, L, L) for S positions, once for all layers."""
+    longest = graph.op("Shape", inputs.gather, start=1, end=2)
+    return graph.op(
+        "Slice",
+        bias,
+        graph.weight("bias_starts", np.array([0, 0], np.int64)),
+        graph.op("Concat", longest, longest, axis=0),
+        graph.weight("bias_axes", np.array([2, 3], np.int64)),
+    )

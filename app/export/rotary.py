@@ -3,15 +3,12 @@
 Source: RoFormer (arXiv:2104.09864), in the layout of Hugging Face's models: a head's halves are the pairs.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
-from app.errors import FormatError
-from app.export.config_fields import positive_number
+from app.export.frequencies import Frequencies
 from app.export.graph import GraphBuilder
 
 
@@ -39,37 +36,22 @@ def turned_heads(
     return [turn.apply(graph, query), turn.apply(graph, key), value]
 
 
-def rotary(graph: GraphBuilder, positions: str, *, theta: float, width: int) -> Turn:
+def rotary(graph: GraphBuilder, positions: str, frequencies: Frequencies, name: str = "") -> Turn:
     """Angles of every token.
 
     Args:
         graph: What they are added to.
         positions: (T,), int64.
-        theta: Base of the wavelengths.
-        width: Of a head, d.
+        frequencies: Of each pair.
+        name: Tells them from others in the same graph.
     """
-    steps = np.arange(0, width, 2, dtype=np.float32) / width
-    frequency = graph.weight(
-        f"rotary_{theta:g}_{width}", (1.0 / theta**steps)[None].astype(np.float32)
-    )
+    weight = graph.weight(f"frequencies{name}", frequencies.values[None])
     column = graph.weight("column", np.array([1], np.int64))
     place = graph.op("Unsqueeze", graph.op("Cast", positions, to=TensorProto.FLOAT), column)
-    angle = graph.op("Mul", place, frequency)
+    angle = graph.op("Mul", place, weight)
     whole = graph.op("Unsqueeze", graph.op("Concat", angle, angle, axis=-1), column)
-    return Turn(graph.op("Cos", whole), graph.op("Sin", whole))
-
-
-def theta_of(config: Mapping[str, Any]) -> float:
-    """The base, under its old name or its new one.
-
-    Raises:
-        FormatError: Positions are scaled in a way that this graph is not.
-    """
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise FormatError("config.json: 'rope_parameters' must be an object")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise FormatError(f"config.json: rope_type '{kind}' is not supported")
-    found = rope if "rope_theta" in rope else config
-    return positive_number(found, "rope_theta", 10_000.0)
+    turn = Turn(graph.op("Cos", whole), graph.op("Sin", whole))
+    if frequencies.factor == 1:
+        return turn
+    factor = graph.weight(f"frequencies{name}.factor", np.array(frequencies.factor, np.float32))
+    return Turn(graph.op("Mul", turn.cosine, factor), graph.op("Mul", turn.sine, factor))

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from app.engine.types import Layout
 from app.errors import FormatError
-from app.export.architectures import ARCHITECTURES
+from app.export.architectures import ARCHITECTURES, architecture_of
 from app.export.encoder_config import Dimensions
 from app.export.weights import weight_files
 from app.packages.artefacts import GRAPH
@@ -86,7 +86,8 @@ def derive(
     config = dict(config) if config and not path.is_file() else read_json(path)
     if not (folder / "tokenizer.json").is_file():
         raise FormatError(f"{folder}: tokenizer.json is missing")
-    architecture = _text(config, "model_type", folder)
+    _text(config, "model_type", folder)
+    architecture = architecture_of(config)
     onnx_file, layout, weights = _choose_graph(folder, architecture)
     sizes = _dimensions(folder, config, architecture, is_exported=onnx_file is None)
     modules = _read_modules(folder)

@@ -1,7 +1,7 @@
 """Makes the expected states anew, by transformers and torch in float64: `make families` (needs `.venv-peers`).
 
-For each family a JSON file (configuration, tensors' shapes, seed) and the last states of a few inputs, (n, H). Weights
-and ids come from the seed; see `weights.py`.
+For each family, and each variant of one (`family~variant`), a JSON file (configuration, tensors' shapes, seed) and the
+last states of a few inputs, (n, H). Weights and ids come from the seed; see `weights.py`.
 """
 
 import json
@@ -16,6 +16,7 @@ import transformers
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent))
 
+from tests.families import jina_bert_reference  # noqa: E402 - the path comes first
 from tests.families.weights import random_ids, random_weights  # noqa: E402 - the path comes first
 
 SEED = 11
@@ -102,14 +103,121 @@ FAMILIES |= {
         "norm_eps": 1e-5,
     },
 }
+ROTARY: dict[str, Any] = {
+    **SIZES,
+    "max_position_embeddings": 40,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 700.0},
+}
+FAMILIES |= {
+    "gte": ROTARY,
+    "jina_embeddings_v3": {**ROTARY, "bos_token_id": 2, "eos_token_id": 3},
+    "deberta-v2": {
+        **SIZES,
+        "max_position_embeddings": 60,
+        "position_biased_input": False,
+        "relative_attention": True,
+        "position_buckets": 8,
+        "max_relative_positions": -1,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "layer_norm_eps": 1e-7,
+        "type_vocab_size": 0,
+        "pad_token_id": 0,
+    },
+    "gemma3_text": {
+        **{k: v for k, v in DECODER.items() if k != "hidden_act"},
+        **SPECIAL_IDS,
+        "head_dim": 12,
+        "num_hidden_layers": 3,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 20,
+        "sliding_window": 10,
+        "sliding_window_pattern": 3,
+        "use_bidirectional_attention": True,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 5000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+        },
+    },
+}
+JINA_BERT: dict[str, Any] = {
+    **{k: v for k, v in SIZES.items() if k != "hidden_act"},
+    "model_type": "bert",
+    "position_embedding_type": "alibi",
+    "feed_forward_type": "geglu",
+    "max_position_embeddings": 40,
+    "type_vocab_size": 2,
+    "pad_token_id": 0,
+}
+OWN_REFERENCES: dict[str, dict[str, Any]] = {
+    "jina_bert": JINA_BERT,
+    "jina_bert~six-heads": {**JINA_BERT, "hidden_size": 36, "num_attention_heads": 6},
+}
+# Variants of a family that its first configuration does not show.
+FAMILIES |= {
+    "deberta-v2~own-projections": {
+        **FAMILIES["deberta-v2"],
+        "share_att_key": False,
+        "position_buckets": -1,
+        "max_relative_positions": 12,
+        "norm_rel_ebd": "none",
+        "pos_att_type": "c2p|p2c",
+        "type_vocab_size": 2,
+    },
+    "gemma3_text~causal": {
+        **FAMILIES["gemma3_text"],
+        "use_bidirectional_attention": False,
+    },
+    "gte~no-types": {**ROTARY, "type_vocab_size": 0},
+    "llama~llama3": {
+        **DECODER,
+        "max_position_embeddings": 64,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 5000.0,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    },
+    "llama~linear": {
+        **DECODER,
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 5000.0, "factor": 2.0},
+    },
+    "qwen2~yarn": {
+        **DECODER,
+        "max_position_embeddings": 64,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 5000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    },
+}
 # Buffers and heads that no encoder needs.
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
-LEFT_OUT = ("position_ids", "token_type_ids", "pooler.")
+LEFT_OUT = ("position_ids", "token_type_ids", "pooler.", "inv_freq", "embed_scale")
+
+
+def make_own(family: str, given: dict[str, Any]) -> None:
+    """Write the files of a family that transformers does not have."""
+    shapes = jina_bert_reference.shapes(given)
+    tensors = random_weights(shapes, SEED)
+    lengths = [1, 2, 17, given["max_position_embeddings"]]
+    states = [
+        jina_bert_reference.last_states(given, tensors, ids)
+        for ids in random_ids(lengths, given["vocab_size"], SEED)
+    ]
+    write(family, {"config": given, "seed": SEED, "lengths": lengths, "tensors": shapes}, states)
 
 
 def make(family: str, given: dict[str, Any]) -> None:
     """Write one family's files."""
-    kind = transformers.AutoConfig.for_model(family, **given, attn_implementation="eager")
+    model_type = family.partition("~")[0]
+    kind = transformers.AutoConfig.for_model(model_type, **given, attn_implementation="eager")
     model = transformers.AutoModel.from_config(kind).eval()
     shapes = {
         name: list(tensor.shape)
@@ -122,7 +230,7 @@ def make(family: str, given: dict[str, Any]) -> None:
     assert all(any(part in name for part in LEFT_OUT) for name in missing), missing
     model = model.double()
     longest = given["max_position_embeddings"]
-    if family in AFTER_PADDING:
+    if model_type in AFTER_PADDING:
         longest -= given["pad_token_id"] + 1
     lengths = [1, 2, 17, longest]
     states = []
@@ -130,17 +238,25 @@ def make(family: str, given: dict[str, Any]) -> None:
         with torch.no_grad():
             states.append(model(torch.tensor([ids])).last_hidden_state[0].numpy())
     content = {
-        "config": {"model_type": family, **given},
+        "config": {"model_type": model_type, **given},
         "seed": SEED,
         "lengths": lengths,
         "transformers": transformers.__version__,
         "tensors": shapes,
     }
+    write(family, content, states)
+
+
+def write(family: str, content: dict[str, Any], states: list[Any]) -> None:
+    """A family's two files."""
     (HERE / f"{family}.json").write_text(json.dumps(content, indent=1) + "\n")
     np.save(HERE / f"{family}.npy", np.concatenate(states).astype(np.float32))
-    print(f"{family}: {sum(lengths)} states")
+    print(f"{family}: {sum(map(len, states))} states")
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or FAMILIES:
-        make(name, FAMILIES[name])
+    for name in sys.argv[1:] or [*FAMILIES, *OWN_REFERENCES]:
+        if name in OWN_REFERENCES:
+            make_own(name, OWN_REFERENCES[name])
+        else:
+            make(name, FAMILIES[name])

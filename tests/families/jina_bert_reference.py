@@ -1,0 +1,86 @@
+"""JinaBERT in numpy, float64, written from its paper and its authors' code: transformers has no such model."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Wide = NDArray[np.float64]
+
+
+def shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Of every tensor."""
+    size, inner = config["hidden_size"], config["intermediate_size"]
+    found = {
+        "embeddings.word_embeddings.weight": [config["vocab_size"], size],
+        "embeddings.token_type_embeddings.weight": [config["type_vocab_size"], size],
+        "embeddings.LayerNorm.weight": [size],
+        "embeddings.LayerNorm.bias": [size],
+    }
+    for number in range(config["num_hidden_layers"]):
+        layer = f"encoder.layer.{number}."
+        for part in ("self.query", "self.key", "self.value", "output.dense"):
+            found[f"{layer}attention.{part}.weight"] = [size, size]
+            found[f"{layer}attention.{part}.bias"] = [size]
+        for norm in ("attention.output.LayerNorm", "mlp.layernorm"):
+            found[f"{layer}{norm}.weight"] = [size]
+            found[f"{layer}{norm}.bias"] = [size]
+        found[f"{layer}mlp.gated_layers.weight"] = [2 * inner, size]
+        found[f"{layer}mlp.wo.weight"] = [size, inner]
+        found[f"{layer}mlp.wo.bias"] = [size]
+    return found
+
+
+def last_states(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]], ids: list[int]
+) -> Wide:
+    """Of one input, (n, H)."""
+    wide = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+    epsilon, heads = config["layer_norm_eps"], config["num_attention_heads"]
+
+    def norm(value: Wide, name: str) -> Wide:
+        centred = value - value.mean(-1, keepdims=True)
+        root = np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
+        normed: Wide = centred / root * wide[f"{name}.weight"] + wide[f"{name}.bias"]
+        return normed
+
+    def linear(value: Wide, name: str) -> Wide:
+        return value @ wide[f"{name}.weight"].T + wide[f"{name}.bias"]
+
+    words = wide["embeddings.word_embeddings.weight"][ids]
+    state = norm(words + wide["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+    places = np.arange(len(ids))
+    away = np.abs(places[:, None] - places[None, :])
+    width = state.shape[1] // heads
+    for number in range(config["num_hidden_layers"]):
+        layer = f"encoder.layer.{number}"
+        query, key, value = (
+            linear(state, f"{layer}.attention.self.{part}").reshape(len(ids), heads, width)
+            for part in ("query", "key", "value")
+        )
+        mixed = np.empty_like(query)
+        for head in range(heads):
+            slope = _slopes(heads)[head]
+            scores = query[:, head] @ key[:, head].T / math.sqrt(width) - slope * away
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            mixed[:, head] = weights / weights.sum(-1, keepdims=True) @ value[:, head]
+        attended = linear(mixed.reshape(len(ids), -1), f"{layer}.attention.output.dense")
+        state = norm(attended + state, f"{layer}.attention.output.LayerNorm")
+        both = state @ wide[f"{layer}.mlp.gated_layers.weight"].T
+        inner = both.shape[1] // 2
+        erf = np.vectorize(math.erf)
+        gate = both[:, :inner] * 0.5 * (1 + erf(both[:, :inner] / math.sqrt(2)))
+        narrow = linear(gate * both[:, inner:], f"{layer}.mlp.wo")
+        state = norm(narrow + state, f"{layer}.mlp.layernorm")
+    return state
+
+
+def _slopes(heads: int) -> list[float]:
+    """The authors' function, which is that of ALiBi's."""
+    if math.log2(heads).is_integer():
+        start = 2 ** (-(2 ** -(math.log2(heads) - 3)))
+        return [start * start**i for i in range(heads)]
+    closest = 2 ** math.floor(math.log2(heads))
+    return _slopes(closest) + _slopes(2 * closest)[0::2][: heads - closest]
