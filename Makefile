@@ -13,7 +13,7 @@ PIP := -m pip install --quiet --disable-pip-version-check --no-input
 # Which lock the server runs on: cpu, openvino (cpu with bf16), or gpu on a CUDA host (make serve EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help setup serve test test-quick test-load test-chaos fuzz lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch golden families families-table docs lock clients image compose-check clean
+.PHONY: help setup serve test test-quick test-load test-chaos fuzz lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch golden families heads families-table docs lock clients image compose-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -126,6 +126,9 @@ golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 n
 
 families: .venv-peers/.stamp ## Make the expected states of tiny models anew, by transformers (overwrites tests/families)
 	@.venv-peers/bin/python tests/families/make.py $(ARGS)
+
+heads: .venv-peers/.stamp ## Make the expected outputs of heads anew, by transformers (overwrites tests/heads)
+	@.venv-peers/bin/python tests/heads/make.py
 
 families-table: $(STAMPS)/dev ## Measure the table of docs/architectures.md
 	@$(BIN)/python -m tests.families.table docs/architectures.md

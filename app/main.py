@@ -40,6 +40,7 @@ from app.jobs.types import JobLimits
 from app.logs import get_logger
 from app.memory import keep_freed_memory
 from app.metrics import Metrics
+from app.packages.build import probed
 from app.packages.calibrate import Calibrated, calibrate
 from app.packages.precision import BuildOptions, Precision
 from app.packages.prepare import Package, prepare
@@ -337,7 +338,7 @@ def _serve(
             lookahead_items=settings.lookahead_items,
             max_queue_tokens=settings.max_queue_tokens,
             max_batch_s=settings.max_batch_ms / 1000,
-            pooling=spec.pooling,
+            outputs=package.outputs,
         ),
         observer=observer,
     )
@@ -365,10 +366,10 @@ def _probe(package: Package, backend: Backend) -> None:
     """
     # Probes were made with the model's own length, whatever the operator allows callers.
     tokenizer = package.open_tokenizer(package.native_max_tokens)
-    pooling = package.spec.pooling
-    together = compute_vectors(backend, tokenizer, pooling, PROBE_TEXTS)
+    outputs = probed(package.derived, package.artefact, open_backend)
+    together = compute_vectors(backend, tokenizer, outputs, PROBE_TEXTS)
     check_probes(together, package.probes, backend.provider, package.build)
-    alone = [compute_vectors(backend, tokenizer, pooling, [text]) for text in PROBE_TEXTS]
+    alone = [compute_vectors(backend, tokenizer, outputs, [text]) for text in PROBE_TEXTS]
     check_probes(np.concatenate(alone), package.probes, backend.provider, package.build)
 
 

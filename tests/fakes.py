@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from app.engine.backend import Backend, CostModel
 from app.engine.core import CoreOptions, EngineCore
+from app.engine.outputs import Outputs
 from app.engine.types import (
     Batch,
     BatchStats,
@@ -171,7 +172,7 @@ def fake_core(
         lookahead_items=64,
         max_queue_tokens=max_queue_tokens,
         max_batch_s=60.0,
-        pooling="mean",
+        outputs=Outputs("mean"),
     )
     core = EngineCore("fake", backend, options, observer or RecordingObserver(), clock)
     core.start()

@@ -170,6 +170,8 @@ def _model_object(model: ServedModel, name: str) -> dict[str, Any]:
             "range": [1, spec.hidden_size],
             "trained": list(spec.trained_dimensions),
         },
+        "outputs": list(spec.kinds),
+        "labels": list(spec.labels),
         "pooling": spec.pooling,
         "normalized": spec.is_normalized,
         "prompts": sorted(spec.prompts),

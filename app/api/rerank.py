@@ -1,7 +1,8 @@
 """Reranking for the Cohere, Jina, Voyage, vLLM and infinity clients: one answer that each of them understands.
 
 `results` is Cohere's and Jina's, `data` Voyage's; both together were tried with their clients (api-contract 0.3).
-Without a cross-encoder the score is the cosine of query and document, as in vLLM.
+By the cross-encoder served, by a late-interaction model's token vectors, else by cosine of query and document, as in
+vLLM; a header says which.
 """
 
 import uuid
@@ -20,7 +21,7 @@ from app.api.fields import (
     truncation_field,
     wrong_item,
 )
-from app.api.scoring import SCORE_HEADER, Texts, embed_sides
+from app.api.scoring import Texts, score
 from app.engine.types import Truncation
 from app.errors import EmptyInputError, InputError
 
@@ -57,14 +58,14 @@ async def _rerank(asked: Asked, *, returns_documents: bool) -> Response:
     documents = _documents(asked)
     top = _top(body)
     with_documents = boolean_field(body, "return_documents")
-    sides = await embed_sides(
+    found = await score(
         asked,
         model,
         Texts([query], "query", "query", is_list=False),
         Texts(documents, "documents", "passage", max_tokens=_max_tokens(body)),
         _truncation(body),
     )
-    scores = sides.cosines()
+    scores = found.values
     order = np.argsort(-scores, kind="stable")[:top].tolist()
     results: list[dict[str, Any]] = [
         {"index": place, "relevance_score": float(scores[place])} for place in order
@@ -78,13 +79,13 @@ async def _rerank(asked: Asked, *, returns_documents: bool) -> Response:
         "model": asked.model_name() or model.spec.name,
         "results": results,
         "data": results,
-        "usage": {"total_tokens": sides.tokens, "prompt_tokens": sides.tokens},
+        "usage": {"total_tokens": found.tokens, "prompt_tokens": found.tokens},
         "meta": {
             "api_version": {"version": "2"},
-            "billed_units": {"search_units": 1, "input_tokens": sides.tokens},
+            "billed_units": {"search_units": 1, "input_tokens": found.tokens},
         },
     }
-    return Response(orjson.dumps(content), headers=SCORE_HEADER, media_type="application/json")
+    return Response(orjson.dumps(content), headers=found.headers, media_type="application/json")
 
 
 def _truncation(body: Body) -> Truncation:

@@ -1,4 +1,4 @@
-"""How near texts are to a query: by cosine, as the models served so far give vectors."""
+"""How near texts are to a query: by a cross-encoder, by late interaction, or by cosine, as the model served can."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.api.calls import Asked, embed
+from app.engine.late_interaction import max_sim
+from app.engine.postprocess import probabilities
 from app.engine.registry import ServedModel
-from app.engine.types import EmbedCall, FloatArray, Truncation
-from app.errors import InputError, InternalError
+from app.engine.types import EmbedCall, EmbedResult, FloatArray, OutputKind, Pair, Truncation
+from app.errors import InputError, InternalError, UnsupportedError
 
-SCORE_HEADER: Final = {"x-embed-score": "cosine"}  # not a cross-encoder's probability
+COSINE: Final = "cosine"
+CROSS_ENCODER: Final = "cross-encoder"
+MAX_SIM: Final = "max-sim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,56 +38,133 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
-    """Vectors of both sides, (n, D) and (m, D), float32, unit length, and all tokens."""
+class Scores:
+    """Of each pair.
 
-    left: FloatArray
-    right: FloatArray
+    Attributes:
+        values: (max(n, m),), float64.
+        tokens: All that were run.
+        method: How they came about; told in a header, as a cosine is no probability.
+    """
+
+    values: NDArray[np.float64]
     tokens: int
+    method: str
 
-    def cosines(self) -> NDArray[np.float64]:
-        """Of each pair of the same place, or of one with all; (max(n, m),)."""
-        found: NDArray[np.float64] = np.sum(
-            self.left.astype(np.float64) * self.right.astype(np.float64), axis=1
-        )
-        return found
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of an answer."""
+        return {"x-embed-score": self.method}
 
 
-async def embed_sides(
+async def score(
     asked: Asked, model: ServedModel, left: Texts, right: Texts, truncate: Truncation
-) -> Sides:
-    """Vectors of both sides; in one call where no prompt tells them apart.
+) -> Scores:
+    """Scores of each pair of the same place, or of one with all.
 
     Raises:
         InputError: A text cannot be embedded; names the field and the place.
+        UnsupportedError: The model has several labels, or terms only.
     """
+    kinds = model.spec.kinds
+    if OutputKind.LABELS in kinds:
+        result = await score_pairs(asked, model, left, right, truncate)
+        values = probabilities(result.vectors, model.spec.activation)[:, 0]
+        return Scores(values, sum(result.input_tokens), CROSS_ENCODER)
+    if OutputKind.DENSE in kinds:
+        return await _cosines(asked, model, left, right, truncate)
+    if OutputKind.TOKENS in kinds:
+        return await _late(asked, model, left, right, truncate)
+    raise UnsupportedError(f"{model.spec.name} gives terms' weights: it scores no pairs")
+
+
+async def score_pairs(
+    asked: Asked, model: ServedModel, left: Texts, right: Texts, truncate: Truncation
+) -> EmbedResult:
+    """A re-ranker's scores before any activation, (n, 1).
+
+    Raises:
+        InputError: A pair cannot be run; names the place on the right.
+        UnsupportedError: The model has several labels.
+    """
+    if not model.spec.is_reranker:
+        raise UnsupportedError(
+            f"model is not a re-ranker model: {model.spec.name} has {len(model.spec.labels)} labels"
+        )
+    firsts = [*left.texts] * (len(right.texts) if len(left.texts) == 1 else 1)
+    pairs = [Pair(one, other) for one, other in zip(firsts, right.texts, strict=True)]
+    same = left.max_tokens == right.max_tokens
+    call = EmbedCall(
+        inputs=pairs,
+        model=model.spec.name,
+        kind=OutputKind.LABELS,
+        truncate=truncate,
+        max_tokens=left.max_tokens if same else None,
+        max_second_tokens=None if same else right.max_tokens,
+    )
+    return await embed(asked, call, is_list=right.is_list, source=right.source)
+
+
+async def _late(
+    asked: Asked, model: ServedModel, left: Texts, right: Texts, truncate: Truncation
+) -> Scores:
+    """Sums over the left's tokens of their nearest on the right."""
+    queries = await _embed(asked, model, left, truncate, OutputKind.TOKENS)
+    documents = await _embed(asked, model, right, truncate, OutputKind.TOKENS)
+    firsts, others = queries.by_input(queries.vectors), documents.by_input(documents.vectors)
+    if len(firsts) == 1:
+        values = max_sim(firsts[0], others)
+    else:
+        values = [max_sim(one, [other])[0] for one, other in zip(firsts, others, strict=True)]
+    tokens = sum(queries.input_tokens) + sum(documents.input_tokens)
+    return Scores(np.array(values), tokens, MAX_SIM)
+
+
+async def _cosines(
+    asked: Asked, model: ServedModel, left: Texts, right: Texts, truncate: Truncation
+) -> Scores:
+    """In one call where no prompt tells the sides apart."""
     if model.spec.prompts or left.max_tokens != right.max_tokens:
-        first, first_tokens = await _embed(asked, left, truncate)
-        second, second_tokens = await _embed(asked, right, truncate)
-        return Sides(first, second, first_tokens + second_tokens)
+        first = await _embed(asked, model, left, truncate)
+        second = await _embed(asked, model, right, truncate)
+        tokens = sum(first.input_tokens) + sum(second.input_tokens)
+        return Scores(_products(first.vectors, second.vectors), tokens, COSINE)
     both = Texts([*left.texts, *right.texts], "", max_tokens=left.max_tokens)
     try:
-        vectors, tokens = await _embed(asked, both, truncate)
+        found = await _embed(asked, model, both, truncate)
     except InternalError as error:
         error.input_index = None  # it counts both sides as one
         raise
     except InputError as error:
         _place(error, left, right)
         raise
-    return Sides(vectors[: len(left.texts)], vectors[len(left.texts) :], tokens)
+    count = len(left.texts)
+    values = _products(found.vectors[:count], found.vectors[count:])
+    return Scores(values, sum(found.input_tokens), COSINE)
 
 
-async def _embed(asked: Asked, side: Texts, truncate: Truncation) -> tuple[FloatArray, int]:
+def _products(left: FloatArray, right: FloatArray) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.sum(left.astype(np.float64) * right.astype(np.float64), axis=1)
+    return found
+
+
+async def _embed(
+    asked: Asked,
+    model: ServedModel,
+    side: Texts,
+    truncate: Truncation,
+    kind: OutputKind = OutputKind.DENSE,
+) -> EmbedResult:
     call = EmbedCall(
         inputs=side.texts,
-        model=asked.model_name(),
+        model=asked.model_name() or model.spec.name,
+        kind=kind,
         normalize=True,
         truncate=truncate,
         prompt_role=side.role,
         max_tokens=side.max_tokens,
     )
-    result = await embed(asked, call, is_list=side.is_list, source=side.source)
-    return result.vectors, sum(result.input_tokens)
+    return await embed(asked, call, is_list=side.is_list, source=side.source)
 
 
 def _place(error: InputError, left: Texts, right: Texts) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
 
@@ -32,11 +33,13 @@ from app.api.fields import (
     text_field,
     texts_field,
 )
+from app.api.labels import likelihoods, parse_pairs, ranked
 from app.api.raw_route import RawRoute, json_response
 from app.api.schemas import tei as docs
+from app.api.scoring import Texts, score_pairs
 from app.api.tei_info import describe_server
 from app.api.token_input import MODEL
-from app.engine.types import EmbedCall, EmbedResult, OutputKind, Truncation
+from app.engine.types import EmbedCall, EmbedResult, OutputKind, Pair, Truncation
 from app.errors import InputError, UnsupportedError
 
 router = APIRouter(route_class=RawRoute, tags=[TEI.name])
@@ -44,6 +47,8 @@ router = APIRouter(route_class=RawRoute, tags=[TEI.name])
 COMMON: Final = {"truncate", "truncation_direction", "prompt_name"}
 EMBED_FIELDS: Final = frozenset({"inputs", "normalize", "dimensions", "parameters", *COMMON})
 TOKEN_FIELDS: Final = frozenset({"inputs", *COMMON})
+RERANK_FIELDS: Final = frozenset({"query", "texts", "raw_scores", "return_text", *COMMON})
+PREDICT_FIELDS: Final = frozenset({"inputs", "raw_scores", *COMMON})
 SIMILARITY_FIELDS: Final = frozenset({"inputs", "parameters"})
 DIRECTIONS: Final = {"left": Truncation.START, "right": Truncation.END}
 Answer = Callable[[Asked], Awaitable[Response]]
@@ -57,11 +62,12 @@ async def embed_route(request: Request) -> Response:
 
 @router.post("/embed_all", **docs.EMBED_ALL_DOC)
 async def embed_all(request: Request) -> Response:
-    """One vector a token, not normalised."""
+    """One vector a token, not normalised; but those of late-interaction models are."""
     asked = await open_as(request, TEI)
     asked.check_fields(TOKEN_FIELDS)
     inputs, is_list = parse_mixed_inputs(asked.body, "inputs", check_count=asked.check_count)
-    call = await _call(asked, inputs, kind=OutputKind.TOKENS, normalize=False)
+    is_late = asked.state.service.models.resolve("").spec.late_interaction is not None
+    call = await _call(asked, inputs, kind=OutputKind.TOKENS, normalize=is_late)
     result = await embed(asked, call, is_list=is_list)
     rows = await rows_json(result.by_input(result.vectors), as_base64=False)
     return _answer(b"[%s]" % b",".join(rows), call, result)
@@ -74,22 +80,70 @@ async def similarity_route(request: Request) -> Response:
 
 
 async def rerank(asked: Asked) -> Response:
-    """Refuse: a dense model's cosine is not what a re-ranker's client asks for."""
-    raise _unsupported("model is not a re-ranker model", "a cross-encoder with one label")
+    """Texts by how well they answer a query, the best first; by a cross-encoder only."""
+    asked.check_fields(RERANK_FIELDS)
+    model = asked.state.service.models.resolve("")
+    if not model.spec.is_reranker:
+        raise _unsupported("model is not a re-ranker model", "a cross-encoder with one label")
+    query = text_field(asked.body, "query")
+    if query is None:
+        raise InputError("you must provide 'query'", param="query")
+    texts, _ = texts_field(asked.body, "texts", check_count=asked.check_count, takes_one=False)
+    left, right = Texts([query], "query"), Texts(texts, "texts")
+    result = await score_pairs(asked, model, left, right, _truncation(asked))
+    is_raw = boolean_field(asked.body, "raw_scores") is True
+    scores = (result.vectors if is_raw else likelihoods(result.vectors))[:, 0]
+    returns_text = boolean_field(asked.body, "return_text") is True
+    rows = [
+        {"index": place, "score": float(scores[place])}
+        | ({"text": texts[place]} if returns_text else {})
+        for place in np.argsort(-scores, kind="stable").tolist()
+    ]
+    call = EmbedCall([query, *texts], kind=OutputKind.LABELS)
+    return _answer(orjson.dumps(rows), call, result)
 
 
 @router.post("/predict", **docs.PREDICT_DOC)
-async def predict(request: Request) -> Response:
-    """Refuse: this takes a classifier."""
-    await open_as(request, TEI)
-    raise _unsupported("model is not a classifier model", "a sequence classifier")
+async def predict_route(request: Request) -> Response:
+    """Labels of a text or a pair, the likeliest first."""
+    return await predict(await open_as(request, TEI))
+
+
+async def predict(asked: Asked) -> Response:
+    """Labels of a text, a pair, or several of either."""
+    asked.check_fields(PREDICT_FIELDS)
+    model = asked.state.service.models.resolve("")
+    if OutputKind.LABELS not in model.spec.kinds:
+        raise _unsupported("model is not a classifier model", "a sequence classifier")
+    items, is_batch = parse_pairs(asked.body.get("inputs"), "inputs")
+    asked.check_count(len(items))
+    call = EmbedCall(items, kind=OutputKind.LABELS, truncate=_truncation(asked))
+    result = await embed(asked, call, is_list=is_batch, source="inputs")
+    is_raw = boolean_field(asked.body, "raw_scores") is True
+    found = ranked(result.vectors, model.spec, is_raw=is_raw)
+    return _answer(orjson.dumps(found if is_batch else found[0]), call, result)
 
 
 @router.post("/embed_sparse", **docs.EMBED_SPARSE_DOC)
-async def embed_sparse(request: Request) -> Response:
-    """Refuse: this takes a sparse model."""
-    await open_as(request, TEI)
-    raise _unsupported("model is not a sparse model", "a SPLADE model")
+async def embed_sparse_route(request: Request) -> Response:
+    """Weights of terms, by a sparse model."""
+    return await embed_sparse(await open_as(request, TEI))
+
+
+async def embed_sparse(asked: Asked) -> Response:
+    """One list of terms an input, ids rising."""
+    asked.check_fields(TOKEN_FIELDS)
+    model = asked.state.service.models.resolve("")
+    if OutputKind.SPARSE not in model.spec.kinds:
+        raise _unsupported("model is not a sparse model", "a SPLADE model")
+    inputs, is_list = parse_mixed_inputs(asked.body, "inputs", check_count=asked.check_count)
+    call = await _call(asked, inputs, kind=OutputKind.SPARSE)
+    result = await embed(asked, call, is_list=is_list)
+    rows = [
+        [{"index": int(term), "value": weight} for term, weight in own.tolist()]
+        for own in result.by_input(result.vectors)
+    ]
+    return _answer(orjson.dumps(rows), call, result)
 
 
 @router.post("/", **docs.ROOT_DOC)
@@ -97,7 +151,7 @@ async def embed_sparse(request: Request) -> Response:
 async def root(request: Request) -> Response:
     """Embed, or compare: the body decides."""
     asked = await open_as(request, TEI)
-    return await _by_body(asked.body)(asked)
+    return await _by_body(asked, asked.body)(asked)
 
 
 @router.post("/vertex", include_in_schema=False)
@@ -110,7 +164,7 @@ async def vertex(request: Request) -> Response:
     asked.check_count(len(instances))
     answers = []
     for one in instances:
-        answer = await _by_body(one)(dataclasses.replace(asked, body=one))
+        answer = await _by_body(asked, one)(dataclasses.replace(asked, body=one))
         answers.append(bytes(answer.body))
     content = b'{"predictions":[%s]}' % b",".join(answers)
     return Response(content, media_type="application/json")
@@ -167,13 +221,16 @@ async def info(request: Request) -> Response:
     return json_response(describe_server(state))
 
 
-def _by_body(body: Body) -> Answer:
-    """Which route a body at the root means."""
+def _by_body(asked: Asked, body: Body) -> Answer:
+    """Which route a body at the root means, for the model served."""
     if isinstance(body.get("inputs"), dict):
         return _similarity
     if "query" in body and "texts" in body:
         return rerank
-    return _embed
+    kinds = asked.state.service.models.resolve("").spec.kinds
+    if OutputKind.LABELS in kinds:
+        return predict
+    return _embed if OutputKind.DENSE in kinds else embed_sparse
 
 
 async def _embed(asked: Asked) -> Response:
@@ -243,14 +300,14 @@ def _truncation(asked: Asked) -> Truncation:
 
 
 def _unsupported(words: str, needed: str) -> UnsupportedError:
-    return UnsupportedError(f"{words}: this route needs {needed}, and a dense model is served")
+    return UnsupportedError(f"{words}: this route needs {needed}, and another model is served")
 
 
 def _answer(content: bytes, call: EmbedCall, result: EmbedResult) -> Response:
     """With TEI's times, in whole milliseconds."""
     times = result.timings
     inference_s = times.engine_s + times.postprocess_s
-    characters = sum(len(given) for given in call.inputs if isinstance(given, str))
+    characters = sum(len(given) for given in call.inputs if isinstance(given, str | Pair))
     in_ms = {
         "x-compute-time": times.total_s,
         "x-total-time": times.total_s,

@@ -6,7 +6,8 @@ from app import __version__
 from app.api.dialects import TEI
 from app.api.openai import quantization
 from app.api.state import ApiState
-from app.engine.types import Truncation
+from app.engine.registry import ModelSpec
+from app.engine.types import OutputKind, Truncation
 
 # There is no cap on requests, but on tokens that wait; TEI's own default.
 MAX_CONCURRENT_REQUESTS: Final = 512
@@ -26,7 +27,7 @@ def describe_server(state: ApiState) -> dict[str, Any]:
         "model_sha": None,
         "model_dtype": spec.precision,
         "served_model_name": spec.name,
-        "model_type": {"embedding": {"pooling": spec.pooling}},
+        "model_type": model_type(spec),
         "max_concurrent_requests": MAX_CONCURRENT_REQUESTS,
         "max_input_length": spec.max_tokens,
         "max_batch_tokens": model.core.options.max_batch_tokens,
@@ -40,3 +41,13 @@ def describe_server(state: ApiState) -> dict[str, Any]:
         "space": spec.space,
         "quantization": quantization(model),
     }
+
+
+def model_type(spec: ModelSpec) -> dict[str, Any]:
+    """One key: what the model is."""
+    if OutputKind.LABELS in spec.kinds:
+        named = {str(number): label for number, label in enumerate(spec.labels)}
+        labels = {"id2label": named, "label2id": {label: int(n) for n, label in named.items()}}
+        return {"reranker" if spec.is_reranker else "classifier": labels}
+    is_sparse = OutputKind.DENSE not in spec.kinds and OutputKind.SPARSE in spec.kinds
+    return {"embedding": {"pooling": "splade" if is_sparse else spec.pooling}}

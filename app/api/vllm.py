@@ -8,6 +8,7 @@ import time
 import uuid
 from typing import Any, Final
 
+import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
 
@@ -17,14 +18,18 @@ from app.api.encoding import in_byte_order, rows_json
 from app.api.fields import (
     Body,
     choice_field,
+    integer_field,
     parse_inputs,
     texts_field,
 )
 from app.api.openai_body import FIELDS, parse_call, parse_encoding, parse_limits, refuse_chat
 from app.api.raw_route import RawRoute
-from app.api.schemas.vllm import POOLING_DOC, SCORE_DOC
-from app.api.scoring import SCORE_HEADER, Texts, embed_sides
-from app.engine.types import OutputKind
+from app.api.schemas.vllm import CLASSIFY_DOC, POOLING_DOC, SCORE_DOC
+from app.api.scoring import Texts, score
+from app.engine.options import of_kind
+from app.engine.postprocess import probabilities
+from app.engine.registry import ModelSpec
+from app.engine.types import EmbedCall, OutputKind
 from app.errors import InputError, UnsupportedError
 
 router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
@@ -34,6 +39,8 @@ KINDS: Final = {
     "embed": OutputKind.DENSE,
     "encode": OutputKind.DENSE,
     "token_embed": OutputKind.TOKENS,
+    "classify": OutputKind.LABELS,
+    "score": OutputKind.LABELS,
 }
 # Pairs may be spelled in four ways; the second names say what the texts are for.
 PAIRS: Final = (
@@ -41,6 +48,13 @@ PAIRS: Final = (
     ("queries", "documents", "query", "passage"),
     ("queries", "items", "query", "passage"),
     ("data_1", "data_2", None, None),
+)
+POOLING_FIELDS: Final = FIELDS | {"pool_factor"}
+CLASSIFY_FIELDS: Final = frozenset(
+    {
+        *("model", "input", "truncate", "truncate_prompt_tokens", "truncation_side"),
+        *("priority", "request_id", "user"),
+    }
 )
 SCORE_FIELDS: Final = frozenset(
     {
@@ -55,12 +69,12 @@ SCORE_FIELDS: Final = frozenset(
 async def pooling(request: Request) -> Response:
     """Vectors of inputs, or of each of their tokens."""
     asked = await open_as(request, OPENAI)
-    asked.check_fields(FIELDS)
-    asked.model()
-    task = choice_field(asked.body, "task", TASKS) or "embed"
-    if task not in KINDS:
+    asked.check_fields(POOLING_FIELDS)
+    model = asked.model()
+    task = choice_field(asked.body, "task", TASKS) or default_task(model.spec)
+    if KINDS.get(task) not in model.spec.kinds:
         raise UnsupportedError(
-            f"task '{task}' needs a classifier or cross-encoder, and the model here gives vectors",
+            f"task '{task}' is not available: {model.spec.name} is {of_kind(model.spec)}",
             param="task",
         )
     encoding = parse_encoding(asked.body)
@@ -73,7 +87,13 @@ async def pooling(request: Request) -> Response:
     vocabulary = request.headers.get(VOCABULARY_HEADER)
     given = await decode_tokens(asked.state, inputs, vocabulary=vocabulary)
     call = dataclasses.replace(parse_call({**asked.body, "task": None}, given), kind=KINDS[task])
+    call = dataclasses.replace(call, pool_factor=_pool_factor(asked.body))
+    if call.kind is OutputKind.LABELS:
+        call = dataclasses.replace(call, output_dtypes=(), dimensions=None)
     result = await embed(asked, call, is_list=is_list)
+    if call.kind is OutputKind.LABELS:
+        values = probabilities(result.vectors, model.spec.activation).astype(np.float32)
+        result = dataclasses.replace(result, converted={encoding.dtype: values})
     vectors = in_byte_order(result.converted[encoding.dtype], is_big_endian=encoding.is_big_endian)
     by_input = result.by_input(vectors) if call.kind is OutputKind.TOKENS else vectors
     rows = await rows_json(by_input, as_base64=encoding.is_base64)
@@ -92,9 +112,67 @@ async def pooling(request: Request) -> Response:
     return Response(content, headers=result_headers(result, call), media_type="application/json")
 
 
+@router.post("/classify", **CLASSIFY_DOC)
+async def classify(request: Request) -> Response:
+    """Labels of texts, the likeliest with all probabilities."""
+    asked = await open_as(request, OPENAI)
+    asked.check_fields(CLASSIFY_FIELDS)
+    model = asked.model()
+    truncate, max_tokens = parse_limits(asked.body)
+    texts, is_list = texts_field(asked.body, "input", check_count=asked.check_count)
+    call = EmbedCall(
+        texts,
+        model=asked.model_name(),
+        kind=OutputKind.LABELS,
+        truncate=truncate,
+        max_tokens=max_tokens,
+    )
+    result = await embed(asked, call, is_list=is_list)
+    probs = probabilities(result.vectors, model.spec.activation)
+    tokens = sum(result.input_tokens)
+    data = [
+        {
+            "index": index,
+            "label": model.spec.labels[int(row.argmax())],
+            "probs": row.tolist(),
+            "num_classes": len(row),
+        }
+        for index, row in enumerate(probs)
+    ]
+    content = {
+        "id": f"classify-{uuid.uuid4().hex}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": asked.model_name() or result.model,
+        "data": data,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+    headers = result_headers(result, call)
+    return Response(orjson.dumps(content), headers=headers, media_type="application/json")
+
+
+def _pool_factor(body: Body) -> int:
+    """How many token vectors become one.
+
+    Raises:
+        InputError: Not a positive integer.
+    """
+    factor = integer_field(body, "pool_factor")
+    if factor is not None and factor < 1:
+        raise InputError("'pool_factor' must be at least 1", param="pool_factor")
+    return factor or 1
+
+
+def default_task(spec: ModelSpec) -> str:
+    """What a model is for, where a request does not say."""
+    if OutputKind.LABELS in spec.kinds:
+        return "classify"
+    return "embed" if OutputKind.DENSE in spec.kinds else "token_embed"
+
+
 @router.post("/score", **SCORE_DOC)
 @router.post("/v1/score", include_in_schema=False)
-async def score(request: Request) -> Response:
+async def score_route(request: Request) -> Response:
     """Scores of pairs, in input order; one text against many, or pair by pair."""
     asked = await open_as(request, OPENAI)
     asked.check_fields(SCORE_FIELDS)
@@ -102,10 +180,10 @@ async def score(request: Request) -> Response:
     truncate, max_tokens = parse_limits(asked.body)
     left, right = _pairs(asked, max_tokens)
     chosen = truncate or asked.state.service.limits.truncate
-    sides = await embed_sides(asked, model, left, right, chosen)
+    scores = await score(asked, model, left, right, chosen)
     data: list[dict[str, Any]] = [
         {"index": index, "object": "score", "score": found}
-        for index, found in enumerate(sides.cosines().tolist())
+        for index, found in enumerate(scores.values.tolist())
     ]
     content = {
         "id": f"score-{uuid.uuid4().hex}",
@@ -113,9 +191,9 @@ async def score(request: Request) -> Response:
         "created": int(time.time()),
         "model": asked.model_name() or model.spec.name,
         "data": data,
-        "usage": {"prompt_tokens": sides.tokens, "total_tokens": sides.tokens},
+        "usage": {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens},
     }
-    return Response(orjson.dumps(content), headers=SCORE_HEADER, media_type="application/json")
+    return Response(orjson.dumps(content), headers=scores.headers, media_type="application/json")
 
 
 def _pairs(asked: Asked, max_tokens: int | None) -> tuple[Texts, Texts]:

@@ -22,11 +22,11 @@ import numpy as np
 from app.engine.backend import Backend
 from app.engine.cost_model import OnlineCostModel
 from app.engine.fair_queue import Entry
-from app.engine.forward import raw_vectors
+from app.engine.forward import Parts, run_items
+from app.engine.outputs import Outputs
 from app.engine.pending import PendingCall, RawVectors, as_item_error
-from app.engine.postprocess import degenerate_rows
 from app.engine.scheduler import Micro, Scheduler
-from app.engine.types import BatchStats, FloatArray, Item, Observer, Priority
+from app.engine.types import BatchStats, Item, Observer, Priority
 from app.errors import (
     DeadlineError,
     DegenerateVectorError,
@@ -49,7 +49,7 @@ class CoreOptions:
         lookahead_items: How far the scheduler may look to sort by length.
         max_queue_tokens: Tokens that may wait before calls are refused.
         max_batch_s: Batches are cut so as not to take longer, once their cost is known.
-        pooling: Key of `pooling.POOLINGS`.
+        outputs: What is made of token states.
     """
 
     workers: int
@@ -57,7 +57,7 @@ class CoreOptions:
     lookahead_items: int
     max_queue_tokens: int
     max_batch_s: float
-    pooling: str
+    outputs: Outputs
 
 
 @dataclass(slots=True)
@@ -125,7 +125,7 @@ class EngineCore:
             NotReadyError: The core is closed.
         """
         now = self.clock()
-        call = PendingCall.begin(items, self.backend.hidden_size, now)
+        call = PendingCall.begin(items, now)
         call_id = next(self._ids)
         with self._lock:
             self._admit(items)
@@ -242,7 +242,7 @@ class EngineCore:
         started = self.clock()
         items = [entry.item for entry in entries]
         try:
-            vectors = raw_vectors(self.backend, items, self.options.pooling, is_lone=is_lone)
+            parts = run_items(self.backend, items, self.options.outputs, is_lone=is_lone)
         except Exception as error:  # noqa: BLE001 - a batch loop must outlive whatever a batch does
             self._report_batch(entries, started, "error")
             if len(entries) > 1:
@@ -253,7 +253,7 @@ class EngineCore:
                 self._fail(entries[0].call_id, as_item_error(error, items[0]), "failed")
             return
         self._report_batch(entries, started, "ok")
-        self._deliver(entries, vectors, started)
+        self._deliver(entries, parts, started)
 
     def _report_batch(self, entries: Sequence[Entry], started: float, outcome: str) -> None:
         took = self.clock() - started
@@ -283,25 +283,23 @@ class EngineCore:
                 self._scheduler.budget = min(self.options.max_batch_tokens, within_s)
         return error
 
-    def _deliver(self, entries: Sequence[Entry], vectors: FloatArray, started: float) -> None:
-        """Put each vector in its call's place; finished calls wake their waiters."""
-        stops = list(itertools.accumulate(entry.item.rows for entry in entries))
-        starts = [0, *stops[:-1]]
-        bad = np.logical_or.reduceat(degenerate_rows(vectors), starts)
+    def _deliver(self, entries: Sequence[Entry], parts: Parts, started: float) -> None:
+        """Put what each item gave in its call's place; finished calls wake their waiters."""
+        bad = parts.is_degenerate.tolist()
         done: list[PendingCall] = []
         with self._lock:
             for number, entry in enumerate(entries):
                 call = self._calls.get(entry.call_id)
                 if call is None or bad[number]:
                     continue
-                own = vectors[starts[number] : stops[number]]
-                if call.put(entry.position, own, wait_s=started - entry.arrived_s):
+                wait_s = started - entry.arrived_s
+                if call.put(entry.position, parts.rows[number], wait_s=wait_s):
                     del self._calls[entry.call_id]
                     done.append(call)
         now = self.clock()
         for call in done:
             call.finish(now)
-        for number in np.flatnonzero(bad).tolist():
+        for number in np.flatnonzero(parts.is_degenerate).tolist():
             error = DegenerateVectorError(
                 "The model gave no usable vector (NaN, infinity or all zeros) for this input.",
                 input_index=entries[number].item.index,
@@ -316,7 +314,7 @@ class EngineCore:
                 return None
             self._scheduler.drop(call_id)
             self._report_queue()
-        self.observer.items_dropped(self.model, items=len(call.starts), reason=reason)
+        self.observer.items_dropped(self.model, items=len(call.parts), reason=reason)
         return call
 
     def _fail(self, call_id: int, error: NestvecError, reason: str) -> None:

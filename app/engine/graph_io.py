@@ -22,9 +22,11 @@ KNOWN_INPUTS: Final = {
         "scatter",
         "lengths",
         "has_equal_lengths",
+        "types",
         SHORT_ROWS,
     },
     Layout.PADDED: {"input_ids", "attention_mask", "token_type_ids"},
+    Layout.ROWS: {"rows"},
 }
 
 

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
+from app.engine.late_interaction import LateInteraction
 from app.engine.registry import ModelSpec, ServedModel
 from app.engine.tokenizer import Encoded, Fit
-from app.engine.types import EmbedCall
+from app.engine.types import EmbedCall, OutputKind, Pair
 from app.errors import InputError
 
 # Prompt names that serve a role, in the order tried (api-contract 4.7).
@@ -47,6 +48,11 @@ def resolve_prompt(call: EmbedCall, spec: ModelSpec) -> tuple[str | None, str]:
 def tokenize(model: ServedModel, call: EmbedCall, fit: Fit) -> list[Encoded]:
     """Token ids of all inputs, or of all documents."""
     tokenizer = model.tokenizer
+    if call.kind is OutputKind.LABELS:
+        return _tokenize_for_labels(model, call, fit)
+    late = model.spec.late_interaction
+    if late is not None and call.kind is OutputKind.TOKENS:
+        return _tokenize_for_late_interaction(model, call, fit, late)
     if call.chunks:
         encoded = _tokenize_documents(model, call, fit)
     elif all(isinstance(given, str) for given in call.inputs):
@@ -58,9 +64,39 @@ def tokenize(model: ServedModel, call: EmbedCall, fit: Fit) -> list[Encoded]:
     return _without_prompt(encoded, model, fit)
 
 
-def _tokenize_one(model: ServedModel, given: str | Sequence[int], index: int, fit: Fit) -> Encoded:
+def _tokenize_for_labels(model: ServedModel, call: EmbedCall, fit: Fit) -> list[Encoded]:
+    """Texts and pairs; a prompt stands before neither."""
+    plain = dataclasses.replace(fit, prefix="")
+    return [
+        model.tokenizer.encode_pair(given, plain, index)
+        if isinstance(given, Pair)
+        else _tokenize_one(model, given, index, plain)
+        for index, given in enumerate(call.inputs)
+    ]
+
+
+def _tokenize_for_late_interaction(
+    model: ServedModel, call: EmbedCall, fit: Fit, late: LateInteraction
+) -> list[Encoded]:
+    """Queries or documents, as the call's role says; documents where it says nothing."""
+    is_query = asks_for_queries(call)
+    own = late.fit(fit, is_query=is_query, most=model.tokenizer.max_tokens)
+    plain = dataclasses.replace(call, kind=OutputKind.DENSE)
+    return [late.mark(one, is_query=is_query) for one in tokenize(model, plain, own)]
+
+
+def asks_for_queries(call: EmbedCall) -> bool:
+    """Whether a call says that its texts are queries, by role or by the name of a prompt."""
+    return call.prompt_role == "query" or call.prompt_name in ROLE_PROMPTS["query"]
+
+
+def _tokenize_one(
+    model: ServedModel, given: str | Sequence[int] | Pair, index: int, fit: Fit
+) -> Encoded:
     """One input of several kinds; a prompt is text, so ids become text where there is one (as in TEI)."""
     tokenizer = model.tokenizer
+    if isinstance(given, Pair):
+        raise InputError("a pair of texts needs a re-ranker", param="input", input_index=index)
     try:
         if not isinstance(given, str) and not fit.prefix:
             return tokenizer.check_ids([given], fit)[0]

@@ -3,10 +3,16 @@
 from typing import Final
 
 from app.engine.dtypes import OutputDtype
-from app.engine.registry import ServedModel
+from app.engine.registry import ModelSpec, ServedModel
 from app.engine.types import EmbedCall, OutputKind
 from app.errors import InputError, UnsupportedError
 
+NEEDED: Final = {
+    OutputKind.DENSE: "a model that gives a vector for each text",
+    OutputKind.TOKENS: "a model that gives token vectors",
+    OutputKind.SPARSE: "a sparse model (SPLADE)",
+    OutputKind.LABELS: "a re-ranker or classifier (cross-encoder)",
+}
 # Poolings for which a chunk's vector says what the chunk says: others look at one token of the whole.
 LATE_POOLINGS: Final = ("mean", "max", "mean_sqrt_len")
 
@@ -17,7 +23,11 @@ def check_output(call: EmbedCall, model: ServedModel) -> None:
     Raises:
         InputError: Names the field.
     """
-    native = model.spec.hidden_size
+    _check_kind(call, model)
+    core = model.core
+    native = core.options.outputs.width(call.kind, core.backend.hidden_size) or 0
+    if call.dimensions is not None and call.kind in (OutputKind.SPARSE, OutputKind.LABELS):
+        raise InputError("this output has no dimensions to choose from", param="dimensions")
     if call.dimensions is not None and not 1 <= call.dimensions <= native:
         raise InputError(
             f"Invalid value for 'dimensions' = {call.dimensions}. Must be 1 to {native}; "
@@ -25,19 +35,30 @@ def check_output(call: EmbedCall, model: ServedModel) -> None:
             param="dimensions",
         )
     for dtype in call.output_dtypes:
-        _check_dtype(dtype, call, model)
-    _check_kind(call, model)
+        _check_dtype(dtype, call, native=native, is_unit=_is_unit(call, model))
     for field_name in ("layers", "adapter", "map_id"):
         if getattr(call, field_name) is not None:
             public = field_name.removesuffix("_id")
             raise InputError(f"'{public}' is not available for this model", param=public)
 
 
-def _check_dtype(dtype: OutputDtype, call: EmbedCall, model: ServedModel) -> None:
-    is_unit = model.spec.is_normalized if call.normalize is None else call.normalize
+def of_kind(spec: ModelSpec) -> str:
+    """What a model is, in words."""
+    if OutputKind.LABELS in spec.kinds:
+        return "a re-ranker" if spec.is_reranker else "a classifier"
+    if OutputKind.DENSE in spec.kinds:
+        return "dense"
+    return "sparse" if OutputKind.SPARSE in spec.kinds else "a late-interaction model"
+
+
+def _is_unit(call: EmbedCall, model: ServedModel) -> bool:
+    return model.spec.is_normalized if call.normalize is None else call.normalize
+
+
+def _check_dtype(dtype: OutputDtype, call: EmbedCall, *, native: int, is_unit: bool) -> None:
     if dtype.is_quantised and not is_unit:
         raise InputError(f"'{dtype}' needs unit vectors, not raw ones", param="output_dtype")
-    dimensions = call.dimensions or model.spec.hidden_size
+    dimensions = call.dimensions or native
     if dimensions % dtype.values_per_item:
         raise InputError(
             f"'{dtype}' packs {dtype.values_per_item} dimensions into a byte, and 'dimensions' = {dimensions} is no "
@@ -47,13 +68,18 @@ def _check_dtype(dtype: OutputDtype, call: EmbedCall, model: ServedModel) -> Non
 
 
 def _check_kind(call: EmbedCall, model: ServedModel) -> None:
-    if call.kind is OutputKind.SPARSE:
-        raise UnsupportedError("this needs a sparse model (SPLADE), and the one here is dense")
+    spec = model.spec
+    if call.kind not in spec.kinds:
+        raise UnsupportedError(
+            f"this needs {NEEDED[call.kind]}, and {spec.name} is {of_kind(spec)}"
+        )
     needs_tokens = call.kind is OutputKind.TOKENS or call.chunks
     if needs_tokens and not model.core.backend.gives_tokens:
         raise UnsupportedError(
             "this needs token states, and this model's graph gives pooled vectors only"
         )
+    if call.pool_factor > 1 and call.kind is not OutputKind.TOKENS:
+        raise InputError("only token vectors can be merged", param="pool_factor")
     if call.chunks and model.spec.pooling not in LATE_POOLINGS:
         raise InputError(
             f"late chunking needs a model with {' or '.join(LATE_POOLINGS)} pooling, and this one has "

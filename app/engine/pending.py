@@ -1,15 +1,16 @@
 """An admitted call on its way: the vectors gathered so far, and the future that waits for them."""
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 
 from app.engine.types import FloatArray, Item
 from app.errors import BackendError, NestvecError
+
+NOTHING: Final = np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +18,14 @@ class RawVectors:
     """What the core returns for a call.
 
     Attributes:
-        vectors: Not cut nor normalised; (R, H), float32, in item order, `rows` of each.
+        vectors: Not cut nor normalised; (R, D), float32, in item order.
+        rows: Of each item.
         queue_wait_s: The longest wait among the items.
         engine_s: From the first item's start to the last vector, queue wait excluded.
     """
 
     vectors: FloatArray
+    rows: tuple[int, ...]
     queue_wait_s: float
     engine_s: float
 
@@ -33,24 +36,21 @@ class PendingCall:
 
     future: asyncio.Future[RawVectors]
     loop: asyncio.AbstractEventLoop
-    vectors: FloatArray
-    starts: Sequence[int]
+    parts: list[FloatArray]
     remaining: int
     arrived_s: float
     wait_s: float = 0.0
 
     @classmethod
-    def begin(cls, items: Sequence[Item], width: int, now_s: float) -> Self:
+    def begin(cls, items: Sequence[Item], now_s: float) -> Self:
         """A call of these items, on the running event loop."""
         loop = asyncio.get_running_loop()
-        starts = list(itertools.accumulate((item.rows for item in items), initial=0))
-        vectors = np.empty((starts.pop(), width), np.float32)
-        return cls(loop.create_future(), loop, vectors, starts, len(items), now_s)
+        parts = [NOTHING] * len(items)
+        return cls(loop.create_future(), loop, parts, len(items), now_s)
 
-    def put(self, position: int, vectors: FloatArray, *, wait_s: float) -> bool:
-        """Take one item's vectors, (rows, H); true once they were the last."""
-        start = self.starts[position]
-        self.vectors[start : start + len(vectors)] = vectors
+    def put(self, position: int, rows: FloatArray, *, wait_s: float) -> bool:
+        """Take one item's rows, (r, D); true once they were the last."""
+        self.parts[position] = rows
         self.remaining -= 1
         self.wait_s = max(self.wait_s, wait_s)
         return self.remaining == 0
@@ -58,7 +58,9 @@ class PendingCall:
     def finish(self, now_s: float) -> None:
         """Give the vectors to whoever waits."""
         engine_s = max(0.0, now_s - self.arrived_s - self.wait_s)
-        self.resolve(RawVectors(self.vectors, self.wait_s, engine_s))
+        vectors = self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
+        rows = tuple(map(len, self.parts))
+        self.resolve(RawVectors(vectors, rows, self.wait_s, engine_s))
 
     def resolve(self, outcome: RawVectors | NestvecError) -> None:
         """Hand an outcome to the waiter's loop; a loop that has closed waits for nothing."""

@@ -80,6 +80,25 @@ def convert(vectors: FloatArray, dtype: OutputDtype, quantiser: Quantiser) -> ND
     return packed if dtype is OutputDtype.UBINARY else offset_by_128(packed)
 
 
+def probabilities(scores: FloatArray, activation: str) -> NDArray[np.float64]:
+    """Labels' scores through an activation.
+
+    Args:
+        scores: (B, L), float32.
+        activation: "sigmoid", "softmax" or "identity".
+
+    Returns:
+        (B, L), float64.
+    """
+    wide: NDArray[np.float64] = scores.astype(np.float64)
+    if activation == "sigmoid":
+        return np.asarray(0.5 * (1 + np.tanh(wide / 2)))  # does not overflow
+    if activation == "softmax":
+        raised = np.exp(wide - wide.max(axis=1, keepdims=True))
+        return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+    return wide
+
+
 def degenerate_rows(raw: FloatArray) -> NDArray[np.bool_]:
     """Mark rows that must never leave: NaN, infinity or all zeros.
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from app.engine.core import EngineCore
+from app.engine.late_interaction import LateInteraction
 from app.engine.quantise import Quantiser
 from app.engine.tokenizer import Tokenizer
+from app.engine.types import OutputKind
 from app.errors import ConfigError, UnknownModelError
 
 
@@ -29,6 +31,10 @@ class ModelSpec:
         created_s: Unix time at which the artefact was made.
         source: Where its files came from, for people.
         license: SPDX id, "" where unknown.
+        kinds: What it gives.
+        labels: Of a classifier, in the order of its scores; a re-ranker has one.
+        activation: What makes probabilities of them: "sigmoid", "softmax" or "identity".
+        late_interaction: How token vectors are made that are compared one by one; None where they are plain states.
     """
 
     name: str
@@ -47,6 +53,15 @@ class ModelSpec:
     license: str = ""
     architecture: str = ""
     precision: str = "fp32"
+    kinds: tuple[OutputKind, ...] = (OutputKind.DENSE, OutputKind.TOKENS)
+    labels: tuple[str, ...] = ()
+    activation: str = "identity"
+    late_interaction: LateInteraction | None = None
+
+    @property
+    def is_reranker(self) -> bool:
+        """Whether it scores pairs by one label."""
+        return len(self.labels) == 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.dtypes import OutputDtype
-from app.engine.inputs import input_tokens, resolve_prompt, tokenize
+from app.engine.inputs import asks_for_queries, input_tokens, resolve_prompt, tokenize
+from app.engine.late_interaction import pool_tokens
 from app.engine.options import check_output
+from app.engine.outputs import Outputs
+from app.engine.pending import RawVectors
 from app.engine.postprocess import convert, finish
 from app.engine.registry import NO_PIN, Models, ServedModel
 from app.engine.tokenizer import Encoded, Fit, Token
@@ -120,7 +124,11 @@ class EmbeddingService:
         spec = model.spec
         prompt_name, prompt = resolve_prompt(call, spec)
         fit = Fit(
-            call.truncate or self.limits.truncate, call.max_tokens, call.adds_special_tokens, prompt
+            call.truncate or self.limits.truncate,
+            call.max_tokens,
+            call.adds_special_tokens,
+            prompt,
+            call.max_second_tokens,
         )
         started = self._clock()
         encoded = await self._encode(call, model, fit)
@@ -128,14 +136,18 @@ class EmbeddingService:
         tokens = tuple(n for e in encoded for n in input_tokens(e))
         tokenize_s = self._clock() - started
         priority = call.priority or self._priority_by_size(len(encoded))
-        items = [_as_item(call, priority, index, e) for index, e in enumerate(encoded)]
-        raw = await model.core.submit(items)
+        outputs = model.core.options.outputs
+        if outputs.term_weights is not None and asks_for_queries(call):
+            raw = _looked_up(encoded, outputs)
+        else:
+            items = [_as_item(call, priority, index, e) for index, e in enumerate(encoded)]
+            raw = await model.core.submit(items)
         # Of a document's chunks only the last can have lost tokens, or the first: they are counted as one.
         truncated = tuple(e.is_truncated for e in encoded)
         finishing = self._clock()
-        work = partial(_finish, raw.vectors, call, model)
-        small = raw.vectors.size <= INLINE_VALUES
-        vectors, converted = work() if small else await loop.run_in_executor(self._pool, work)
+        work = partial(_finish, raw, call, model)
+        small = raw.vectors.size <= INLINE_VALUES and call.pool_factor == 1
+        vectors, rows, converted = work() if small else await loop.run_in_executor(self._pool, work)
         timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, self._clock() - finishing)
         self._observer.call_done(
             spec.name, timings, inputs=len(tokens), tokens=sum(tokens), truncated=sum(truncated)
@@ -151,7 +163,7 @@ class EmbeddingService:
             converted=converted,
             provider=model.core.backend.provider,
             quantization=model.quantiser.id if CALIBRATED & set(converted) else "",
-            rows=tokens if call.kind is OutputKind.TOKENS else (1,) * len(tokens),
+            rows=(1,) * len(tokens) if call.chunks else rows,
         )
 
     async def _encode(self, call: EmbedCall, model: ServedModel, fit: Fit) -> list[Encoded]:
@@ -275,13 +287,26 @@ def _pinned(call: EmbedCall, model: ServedModel) -> EmbedCall:
     )
 
 
+def _looked_up(encoded: Sequence[Encoded], outputs: Outputs) -> RawVectors:
+    """Sparse queries by stored weights: no model runs."""
+    parts = [outputs.sparse_query(one.ids) for one in encoded]
+    return RawVectors(np.concatenate(parts), tuple(map(len, parts)), 0.0, 0.0)
+
+
 def _finish(
-    raw: FloatArray, call: EmbedCall, model: ServedModel
-) -> tuple[FloatArray, dict[OutputDtype, NDArray[Any]]]:
-    """Cut, renormalise, convert."""
+    raw: RawVectors, call: EmbedCall, model: ServedModel
+) -> tuple[FloatArray, tuple[int, ...], dict[OutputDtype, NDArray[Any]]]:
+    """Cut, renormalise, convert; terms and labels stay as they are."""
+    if call.kind in (OutputKind.SPARSE, OutputKind.LABELS):
+        return raw.vectors, raw.rows, {}
     normalize = model.spec.is_normalized if call.normalize is None else call.normalize
-    vectors = finish(raw, dimensions=call.dimensions, normalize=normalize)
-    return vectors, {d: convert(vectors, d, model.quantiser) for d in call.output_dtypes}
+    vectors, rows = finish(raw.vectors, dimensions=call.dimensions, normalize=normalize), raw.rows
+    if call.pool_factor > 1:
+        ends = np.cumsum(rows)[:-1]
+        parts = [pool_tokens(own, call.pool_factor) for own in np.split(vectors, ends)]
+        vectors = finish(np.concatenate(parts), dimensions=None, normalize=normalize)
+        rows = tuple(map(len, parts))
+    return vectors, rows, {d: convert(vectors, d, model.quantiser) for d in call.output_dtypes}
 
 
 def _as_item(call: EmbedCall, priority: Priority, index: int, encoded: Encoded) -> Item:
@@ -297,4 +322,7 @@ def _as_item(call: EmbedCall, priority: Priority, index: int, encoded: Encoded) 
         adapter=call.adapter,
         map_id=call.map_id,
         spans=encoded.spans,
+        second_start=encoded.second_start,
+        expansion=encoded.expansion,
+        token_mask=encoded.token_mask,
     )

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding, processors
 from tokenizers import Tokenizer as LibraryTokenizer
 
-from app.engine.types import IdArray, Truncation
+from app.engine.types import IdArray, Pair, Truncation
 from app.errors import FormatError, InputError, InputTooLongError
 
 # No tokenizer in use makes one token of more characters than this on average, so a longer text is too long
@@ -40,12 +41,18 @@ class Encoded:
         is_truncated: Whether tokens were cut off.
         skip_tokens: Leading tokens that belong to a prompt.
         spans: Parts that are pooled each for itself, as (start, stop); none: the whole.
+        second_start: Where the second text of a pair begins; 0 for single texts, and where the model has no types.
+        expansion: Trailing tokens that are not seen by the others.
+        token_mask: Which tokens' vectors count, (n,), bool; None for all.
     """
 
     ids: IdArray
     is_truncated: bool
     skip_tokens: int = 0
     spans: tuple[tuple[int, int], ...] = ()
+    second_start: int = 0
+    expansion: int = 0
+    token_mask: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +64,14 @@ class Fit:
         max_tokens: Fewer than the model takes, special tokens included; None: as many.
         adds_special: Whether texts get the model's special tokens.
         prefix: A prompt put before each text.
+        max_second_tokens: Fewer of a pair's second text; None: as many as fit.
     """
 
     truncate: Truncation
     max_tokens: int | None = None
     adds_special: bool = True
     prefix: str = ""
+    max_second_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +186,44 @@ class Tokenizer:
             checked.append(self._fit(np.asarray(ids, np.int32), fit, room, index))
         return checked
 
+    def encode_pair(self, pair: Pair, fit: Fit, index: int) -> Encoded:
+        """Tokenise two texts as one input; where they are too long, the longer loses its end first.
+
+        Raises:
+            InputTooLongError: They are too long and truncation is off; names the index.
+            InputError: The limit leaves no room for a token of each.
+        """
+        room = self._room(fit)
+        most_chars = MAX_CHARS_PER_TOKEN * room
+        texts = [_cut_chars(text, most_chars, fit.truncate) for text in (pair.first, pair.second)]
+        first, second = self._library.encode_batch(texts, add_special_tokens=False)
+        if fit.max_second_tokens is not None and len(second) > fit.max_second_tokens:
+            second.truncate(fit.max_second_tokens)
+        special = self._library.num_special_tokens_to_add(is_pair=True) if fit.adds_special else 0
+        most = room - special
+        if most < 2:  # noqa: PLR2004 - one of each
+            raise InputError(f"{room} tokens leave no room for a pair", param="max_tokens")
+        is_cut = max(map(len, (pair.first, pair.second))) > most_chars
+        over = len(first) + len(second) - most
+        if fit.truncate is Truncation.ERROR and (over > 0 or is_cut):
+            raise InputTooLongError(
+                got_tokens=max(len(first) + len(second) + special, room + 1),
+                limit_tokens=room,
+                input_index=index,
+                is_lower_bound=is_cut,
+            )
+        if over > 0:
+            direction = "left" if fit.truncate is Truncation.START else "right"
+            kept = longest_first(len(first), len(second), most)
+            first.truncate(kept[0], direction=direction)
+            second.truncate(kept[1], direction=direction)
+        whole = self._library.post_process(first, second, fit.adds_special)
+        return Encoded(
+            np.asarray(whole.ids, np.int32),
+            is_truncated=over > 0 or is_cut,
+            second_start=whole.type_ids.index(1) if 1 in whole.type_ids else 0,
+        )
+
     def encode_document(self, chunks: Sequence[str], fit: Fit) -> Encoded:
         """Tokenise consecutive chunks of a document as one input, with a span for each.
 
@@ -255,6 +302,11 @@ class Tokenizer:
         text: str = self._library.decode(ids, skip_special_tokens=skips_special)
         return text
 
+    def id_of(self, token: str) -> int | None:
+        """Of a token by its own spelling; None where there is none."""
+        found: int | None = self._library.token_to_id(token)
+        return found
+
     def count_prompt_tokens(self, prompt: str) -> int:
         """Leading tokens of an input that a prompt accounts for, leading special tokens included."""
         return len(self._library.encode(prompt).ids) - self._tail
@@ -320,6 +372,19 @@ class Tokenizer:
             ids[lead + over : stop] if fit.truncate is Truncation.START else ids[lead : stop - over]
         )
         return Encoded(np.concatenate([ids[:lead], kept, ids[stop:]]), is_truncated=True)
+
+
+def longest_first(first: int, second: int, most: int) -> tuple[int, int]:
+    """How many tokens of each of two texts are kept, so that the longer one loses first.
+
+    The `tokenizers` library's own rule, whose truncation is state that calls would share.
+    """
+    shorter, longer = sorted((first, second))
+    longer = max(shorter, most - shorter) if shorter <= most else shorter
+    if shorter + longer > most:
+        shorter = most // 2
+        longer = shorter + most % 2
+    return (longer, shorter) if first > second else (shorter, longer)
 
 
 def replace_lone_surrogates(text: str) -> str:

@@ -37,7 +37,8 @@ class OutputKind(StrEnum):
 
     DENSE = "dense"  # one vector an input
     TOKENS = "tokens"  # one a token
-    SPARSE = "sparse"
+    SPARSE = "sparse"  # weights of terms
+    LABELS = "labels"  # a score for each label, of a text or of a pair
 
 
 class Layout(StrEnum):
@@ -45,6 +46,19 @@ class Layout(StrEnum):
 
     PACKED = "packed"
     PADDED = "padded"
+    ROWS = "rows"  # no tokens: what stands behind the pooling
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two texts that a cross-encoder reads as one input."""
+
+    first: str
+    second: str
+
+    def __len__(self) -> int:
+        """Characters of both."""
+        return len(self.first) + len(self.second)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +66,13 @@ class EmbedCall:
     """One request for vectors, in no vendor's dialect.
 
     Attributes:
-        inputs: Texts, token ids in the model's own vocabulary, or both.
+        inputs: Texts, token ids in the model's own vocabulary, or both; for labels texts and pairs of them.
         model: The name asked for; "" where the caller named none.
         dimensions: Cut to the first so many values, then renormalise; None is the model's own size.
         normalize: Scale to unit length; None is the model's own habit.
         truncate: What to do with long inputs; None is the server's default.
         max_tokens: Take fewer tokens an input than the model could, special tokens included.
+        max_second_tokens: Take fewer tokens of each pair's second text.
         adds_special_tokens: Whether texts get the model's special tokens.
         prompt_name: A prompt the model defines.
         prompt_role: "query", "passage", …: the first prompt of the model that serves the role, if any.
@@ -65,23 +80,26 @@ class EmbedCall:
         output_dtypes: What else than float32 to give the vectors in.
         chunks: Late chunking: inputs are consecutive chunks of documents, so many of each; each chunk's vector is
             pooled from token states that saw the whole document (arXiv:2409.04701).
+        pool_factor: Merge like token vectors, down to one in so many; 1 merges none.
         key_id: Whose call it is; keys share the queue fairly.
         priority: Scheduling class; None lets the number of inputs decide.
         deadline_s: Monotonic time after which the answer is of no use.
     """
 
-    inputs: Sequence[str | Sequence[int]]
+    inputs: Sequence[str | Sequence[int] | Pair]
     model: str = ""
     dimensions: int | None = None
     normalize: bool | None = None
     truncate: Truncation | None = None
     max_tokens: int | None = None
+    max_second_tokens: int | None = None
     adds_special_tokens: bool = True
     prompt_name: str | None = None
     prompt_role: str | None = None
     prompt: str | None = None
     output_dtypes: tuple[OutputDtype, ...] = ()
     chunks: tuple[int, ...] = ()
+    pool_factor: int = 1
     key_id: str = ""
     priority: Priority | None = None
     deadline_s: float | None = None
@@ -100,6 +118,9 @@ class Item:
         index: Position in the request.
         skip_tokens: Leading tokens (a prompt) that pooling leaves out.
         spans: Parts to pool each for itself, as (start, stop) in tokens; none: the whole.
+        second_start: Where the second text of a pair begins, in tokens; 0 for single texts.
+        expansion: Trailing tokens that see the others and are not seen (ColBERT's query augmentation).
+        token_mask: Which tokens' vectors are given out, (n,), bool; None for all.
     """
 
     ids: IdArray
@@ -113,6 +134,9 @@ class Item:
     adapter: str | None = None
     map_id: str | None = None
     spans: tuple[tuple[int, int], ...] = ()
+    second_start: int = 0
+    expansion: int = 0
+    token_mask: NDArray[np.bool_] | None = None
 
     @property
     def tokens(self) -> int:
@@ -121,14 +145,14 @@ class Item:
 
     @property
     def is_pooled_whole(self) -> bool:
-        """Whether it gives one vector, of all its tokens."""
-        return self.kind is OutputKind.DENSE and not self.spans
+        """Whether it gives one row, of all its tokens."""
+        return self.kind in (OutputKind.DENSE, OutputKind.LABELS) and not self.spans
 
     @property
     def rows(self) -> int:
-        """How many vectors it gives."""
+        """How many vectors it gives; of a sparse one that is not known before."""
         if self.kind is OutputKind.TOKENS:
-            return len(self.ids)
+            return len(self.ids) if self.token_mask is None else int(self.token_mask.sum())
         return len(self.spans) or 1
 
 
@@ -188,7 +212,7 @@ class EmbedResult:
 
     Attributes:
         vectors: One row per input in input order, shape (B, D), float32; for token vectors as many rows as the input
-            has tokens.
+            has tokens, for sparse ones a row (id, weight) for each term, for labels their scores before any activation.
         converted: The same in the dtypes asked for: (B, D), or (B, D / 8) for bits.
         rows: Of each input.
         quantization: Id of the ranges that int8 and uint8 values are in, "" where none were asked for.

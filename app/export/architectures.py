@@ -17,6 +17,7 @@ from app.export.encoder_config import Dimensions
 from app.export.gemma import GEMMA3
 from app.export.graph import GraphBuilder
 from app.export.gte import GTE
+from app.export.heads import Tail
 from app.export.inputs import PackedInputs, packed_inputs, padded_inputs, unpacked
 from app.export.jina_bert import JINA_BERT
 from app.export.jina_v3 import JINA_V3
@@ -99,11 +100,15 @@ class Recipe:
         arithmetic: How linear layers compute.
         routes: The ways through attention.
         halves_weights: Store weights as float16, compute in float32.
+        tail: The graph's end; token states as they are by default.
+        asks_types: Whether it is told the tokens of a pair's second text.
     """
 
     arithmetic: Arithmetic = field(default_factory=Float32)
     routes: AttentionRoutes = AttentionRoutes.BY_LENGTH
     halves_weights: bool = False
+    tail: Tail | None = None
+    asks_types: bool = False
 
 
 def export_graph(
@@ -127,9 +132,15 @@ def export_graph(
         graph,
         asks_equal=chosen.routes is not AttentionRoutes.PORTABLE,
         asks_short=chosen.routes is AttentionRoutes.BY_LENGTH,
+        asks_types=chosen.asks_types,
     )
-    encoder = _build(graph, folder, config, inputs, chosen.arithmetic)
-    graph.output(encoder.states[-1], "hidden", ("T", encoder.hidden_size))
+    with Weights(folder) as weights:
+        site = Site(graph, weights, inputs, chosen.arithmetic)
+        encoder = ARCHITECTURES[architecture_of(config)].build(config, site)
+        value, width = encoder.states[-1], encoder.hidden_size
+        if chosen.tail is not None:
+            value, width = chosen.tail(site, encoder)
+    graph.output(value, "hidden", ("T", width))
     graph.save(path)
 
 

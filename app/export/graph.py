@@ -120,8 +120,8 @@ class GraphBuilder:
             branches.append(helper.make_graph(inner, f"branch_of_{value}", [], [output]))
         return self.op("If", condition, then_branch=branches[0], else_branch=branches[1])
 
-    def save(self, path: Path) -> None:
-        """Check the graph and write it, weights in `weights.bin` beside it.
+    def save(self, path: Path, weights_file: str = WEIGHTS_FILE) -> None:
+        """Check the graph and write it, large weights in a file beside it.
 
         Raises:
             OSError: The disk is full or read-only.
@@ -143,7 +143,7 @@ class GraphBuilder:
             str(path),
             save_as_external_data=True,
             all_tensors_to_one_file=True,
-            location=WEIGHTS_FILE,
+            location=weights_file,
             size_threshold=1024,
         )
         onnx.checker.check_model(str(path))

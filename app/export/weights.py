@@ -42,16 +42,17 @@ class Weights:
 
     Args:
         folder: Holds `model.safetensors` or its shards.
+        files: Read these instead.
 
     Raises:
         FormatError: There are no such files, or they are corrupt.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: tuple[Path, ...] = ()) -> None:
         self._folder = folder
         self._stack = ExitStack()
         self._where: dict[str, Any] = {}
-        files = weight_files(folder)
+        files = files or weight_files(folder)
         if not files:
             raise FormatError(f"{folder}: no {SINGLE_FILE} (pickled weights are never read)")
         for file in files:
@@ -77,6 +78,23 @@ class Weights:
     def __contains__(self, name: str) -> bool:
         """Whether there is such a tensor."""
         return name in self._where
+
+    def names(self) -> tuple[str, ...]:
+        """Of every tensor."""
+        return tuple(self._where)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor, as the file says.
+
+        Raises:
+            FormatError: It is missing, or has no axis.
+        """
+        if name not in self._where:
+            raise FormatError(f"{self._folder}: tensor '{name}' is missing")
+        found = tuple(self._where[name].get_slice(name).get_shape())
+        if not found:
+            raise FormatError(f"{self._folder}: tensor '{name}' is a single number")
+        return found
 
     def get(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Read a tensor as float32.

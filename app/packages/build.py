@@ -1,5 +1,6 @@
 """Fills an artefact's folder: the graph in the precision asked for, checked against fp32, and the probes."""
 
+import dataclasses
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from app.engine.backend import Backend, BackendFactory, BackendOptions
+from app.engine.outputs import Outputs
 from app.engine.tokenizer import Tokenizer
-from app.engine.types import FloatArray, Layout
+from app.engine.types import FloatArray, Layout, OutputKind
 from app.errors import FormatError
 from app.export.architectures import (
     STATIC_TYPE,
@@ -36,6 +38,13 @@ ROUTES: Final[Mapping[Precision, AttentionRoutes]] = {
     Precision.INT8_ACCURATE: AttentionRoutes.ALIKE,
     Precision.BF16: AttentionRoutes.PORTABLE,  # the contrib kernels are ONNX Runtime's own
 }
+
+
+def probed(derived: Derived, artefact: Path, open_backend: BackendFactory) -> Outputs:
+    """What probes are compared by: vectors as they are served, else the mean of whatever the graph gives."""
+    if OutputKind.DENSE in derived.head.kinds:
+        return derived.head.outputs(artefact, open_backend)
+    return Outputs("mean")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +83,19 @@ class Builder:
                     f"precision {self.wanted.precision} and weight_storage need an architecture that the exporter "
                     f"knows, not {self.derived.onnx_file} as it is"
                 )
-            probes = self._probes(graph, REFERENCE, self.published)
+            probes = self._probes(graph, folder, REFERENCE, self.published)
         else:
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 reference = graph if self.wanted.is_exact else Path(scratch) / GRAPH
-                export_graph(self.derived.folder, self.derived.config, reference)
-                probes = self._probes(reference, REFERENCE, self.published)
+                export_graph(
+                    self.derived.folder, self.derived.config, reference, self._ended(Recipe())
+                )
+                self.derived.head.write(folder)
+                probes = self._probes(reference, folder, REFERENCE, self.published)
             if not self.wanted.is_exact:
                 export_graph(self.derived.folder, self.derived.config, graph, self._recipe(folder))
         if not self.wanted.is_exact:
-            found = self._probes(graph, self._own_options())
+            found = self._probes(graph, folder, self._own_options())
             check_quality(found, probes, self.wanted.precision)
         return probes
 
@@ -95,7 +107,8 @@ class Builder:
         """
         backend = self._open(self.derived.graph(artefact), self._own_options())
         try:
-            return calibration_vectors(backend, self._tokenizer(), self.derived.pooling, texts)
+            outputs = self.derived.head.outputs(artefact, self.open_backend)
+            return calibration_vectors(backend, self._tokenizer(), outputs, texts)
         finally:
             backend.close()
 
@@ -109,7 +122,13 @@ class Builder:
             log.info("calibrating for %s", self.wanted.precision)
             kind = StaticInt8 if self.wanted.precision is Precision.INT8 else PerRowInt8
             arithmetic = kind(self._ranges(folder))
-        return Recipe(arithmetic, ROUTES[self.wanted.precision], self.wanted.halves_weights)
+        routes = ROUTES[self.wanted.precision]
+        return self._ended(Recipe(arithmetic, routes, self.wanted.halves_weights))
+
+    def _ended(self, recipe: Recipe) -> Recipe:
+        """With what the model's head asks of the graph."""
+        head = self.derived.head
+        return dataclasses.replace(recipe, tail=head.tail(), asks_types=head.asks_types)
 
     def _ranges(self, folder: Path) -> dict[str, Ranges]:
         texts = calibration_texts(self.wanted.calibration)
@@ -123,23 +142,28 @@ class Builder:
                 backend.close()
 
     def _probes(
-        self, graph: Path, options: BackendOptions, published: tuple[Published, ...] = ()
+        self,
+        graph: Path,
+        folder: Path,
+        options: BackendOptions,
+        published: tuple[Published, ...] = (),
     ) -> FloatArray:
         """Vectors of the probe texts, once the graph is known to give the published ones."""
         backend = self._open(graph, options)
         try:
-            tokenizer, pooling = self._tokenizer(), self.derived.pooling
-            check_published(backend, tokenizer, pooling, published)
-            return compute_vectors(backend, tokenizer, pooling, PROBE_TEXTS)
+            tokenizer, outputs = self._tokenizer(), probed(self.derived, folder, self.open_backend)
+            check_published(backend, tokenizer, outputs, published)
+            return compute_vectors(backend, tokenizer, outputs, PROBE_TEXTS)
         finally:
             backend.close()
 
     def _open(self, graph: Path, options: BackendOptions) -> Backend:
         backend = self.open_backend(graph, self.derived.layout, options)
-        if backend.hidden_size != self.derived.hidden_size:
+        columns = self.derived.head.columns
+        if backend.hidden_size != columns:
             backend.close()
             raise FormatError(
-                f"{graph}: gives {backend.hidden_size} values, config.json says {self.derived.hidden_size}"
+                f"{graph}: gives {backend.hidden_size} values, config.json says {columns}"
             )
         return backend
 

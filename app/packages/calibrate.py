@@ -39,7 +39,7 @@ def calibrate(package: Package, texts: Path | None, open_backend: BackendFactory
     derived = package.derived
     builder = Builder(derived, (), package.build, open_backend)
     if texts is None:
-        chosen, source = bundled_texts(derived.hidden_size), BUNDLED_SOURCE
+        chosen, source = bundled_texts(derived.head.dimensions), BUNDLED_SOURCE
     else:
         chosen, source = calibration_texts(texts), "texts"
     found = builder.vectors(package.artefact, chosen)

@@ -1,7 +1,6 @@
 """What a model folder's own files say: pooling, normalisation, lengths, prompts. Derived or refused, never guessed."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,9 @@ from app.export.architectures import ARCHITECTURES, architecture_of
 from app.export.encoder_config import Dimensions
 from app.export.weights import weight_files
 from app.packages.artefacts import GRAPH
+from app.packages.heads.base import Head
+from app.packages.json_files import read_json
+from app.packages.modules import SPLADE, Module, read_head, read_modules
 
 ONNX_PATHS: Final = ("onnx/model.onnx", "model.onnx")
 
@@ -42,6 +44,8 @@ class Derived:
         layout: PACKED where the exporter knows the architecture, PADDED where `onnx_file` is served as it is.
         onnx_file: The folder's own graph, relative; None where we export.
         weights: Files whose content decides the vectors.
+        head: What stands behind the encoder.
+        hidden_size: Of its states.
     """
 
     folder: Path
@@ -50,6 +54,7 @@ class Derived:
     layout: Layout
     onnx_file: str | None
     weights: tuple[Path, ...]
+    head: Head
     hidden_size: int
     vocabulary_size: int
     max_tokens: int
@@ -90,20 +95,27 @@ def derive(
     architecture = architecture_of(config)
     onnx_file, layout, weights = _choose_graph(folder, architecture)
     sizes = _dimensions(folder, config, architecture, is_exported=onnx_file is None)
-    modules = _read_modules(folder)
+    modules = read_modules(folder)
     pooling, pools_prompt = _pooling(folder, modules, over)
+    head = read_head(folder, config, sizes.hidden_size, modules, pooling=pooling)
+    if onnx_file is not None and type(head) is not Head:
+        raise FormatError(
+            f"{folder}: what stands behind its encoder needs an architecture that the exporter knows, not {onnx_file}"
+        )
     prompts, default_prompt = _prompts(folder, over)
+    prompts = {**head.prompts, **prompts}
     return Derived(
         folder=folder,
         config=config,
         architecture=architecture,
         layout=layout,
         onnx_file=onnx_file,
-        weights=weights,
+        weights=(*weights, *head.files),
+        head=head,
         hidden_size=sizes.hidden_size,
         vocabulary_size=sizes.vocab_size,
         max_tokens=_max_tokens(folder, sizes, over),
-        pooling=pooling,
+        pooling=head.pooling,
         # Clients of an embeddings API expect unit vectors (api-contract 0.2), so a chain without Normalize is
         # served as unit vectors too, unless its card says otherwise; `normalize: false` gives raw ones.
         is_normalized=bool(over.get("normalize", True)),
@@ -112,23 +124,6 @@ def derive(
         default_prompt=default_prompt,
         adds_special_tokens=bool(over.get("adds_special_tokens", True)),
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        FormatError: Missing, unreadable, or not an object.
-    """
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise FormatError(f"{path}: the file is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: not readable JSON ({error})") from error
-    if not isinstance(data, dict):
-        raise FormatError(f"{path}: expected a JSON object")
-    return data
 
 
 def _choose_graph(folder: Path, architecture: str) -> tuple[str | None, Layout, tuple[Path, ...]]:
@@ -151,46 +146,18 @@ def _choose_graph(folder: Path, architecture: str) -> tuple[str | None, Layout, 
     )
 
 
-def _read_modules(folder: Path) -> dict[str, Path] | None:
-    """sentence-transformers' module chain as kind → folder; None where the folder has none.
-
-    Raises:
-        FormatError: A module that we would have to ignore: its vectors would be wrong.
-    """
-    path = folder / "modules.json"
-    if not path.is_file():
-        return None
-    try:
-        listed = json.loads(path.read_text("utf-8"))
-        chain = [(str(m["type"]).rsplit(".", 1)[-1], str(m.get("path") or "")) for m in listed]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise FormatError(f"{path}: not a module list ({error})") from error
-    known = ["Transformer", "Pooling", "Normalize"]
-    kinds = [kind for kind, _ in chain]
-    if strange := [kind for kind in kinds if kind not in known]:
-        raise FormatError(f"{path}: module '{strange[0]}' is not supported")
-    if kinds != [kind for kind in known if kind in kinds] or kinds[:1] != ["Transformer"]:
-        raise FormatError(f"{path}: expected Transformer, Pooling, Normalize in this order")
-    modules = {kind: folder / where for kind, where in chain}
-    if modules["Transformer"].resolve() != folder.resolve():
-        raise FormatError(f"{path}: the Transformer module must lie in the folder itself")
-    for where in modules.values():
-        if not where.resolve().is_relative_to(folder.resolve()):
-            raise FormatError(f"{path}: a module's path leaves the folder")
-    return modules
-
-
 def _pooling(
-    folder: Path, modules: dict[str, Path] | None, over: Mapping[str, Any]
-) -> tuple[str, bool]:
-    """Pooling mode and whether prompts take part in it."""
-    where = (modules or {}).get("Pooling", folder / "1_Pooling") / "config.json"
+    folder: Path, modules: Sequence[Module], over: Mapping[str, Any]
+) -> tuple[str | None, bool]:
+    """Pooling mode, None where nothing says one, and whether prompts take part in it."""
     if "pooling" in over:
         return _known_pooling(over["pooling"], f"card override of {folder}"), True
+    own = next((module.folder for module in modules if module.kind == "Pooling"), None)
+    where = (own or folder / "1_Pooling") / "config.json"
     if not where.is_file():
-        raise FormatError(
-            f"{where}: missing, so the pooling is unknown; add it, or write a card with overrides.pooling"
-        )
+        if own is not None:
+            raise FormatError(f"{where}: missing, so the pooling is unknown")
+        return None, True
     data = read_json(where)
     pools_prompt = data.get("include_prompt", True) is not False
     if "pooling_mode" in data:
@@ -206,6 +173,8 @@ def _pooling(
 
 
 def _known_pooling(name: object, where: str) -> str:
+    if name == SPLADE:
+        return SPLADE
     if name in POOLING_NAMES:
         return POOLING_NAMES[str(name)]
     if name in POOLING_NAMES.values():

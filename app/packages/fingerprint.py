@@ -95,5 +95,7 @@ def space_fingerprint(
     }
     if not derived.adds_special_tokens:
         content = {**content, "adds_special_tokens": False}
+    if summary := derived.head.summary():
+        content = {**content, "head": summary}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_CHARS]

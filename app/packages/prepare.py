@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.engine.backend import BackendFactory
+from app.engine.outputs import Outputs
 from app.engine.quantise import Quantiser
 from app.engine.registry import ModelSpec
 from app.engine.tokenizer import Tokenizer
-from app.engine.types import FloatArray, Layout
+from app.engine.types import FloatArray, Layout, OutputKind
 from app.errors import ArtefactError, FormatError
 from app.export.architectures import export_padded_graph
 from app.export.attention import AttentionRoutes
@@ -45,6 +46,7 @@ class Package:
         build: Precision and storage of the artefact.
         graph_bytes: Size of the graph and its weights on disk.
         quantiser: Ranges for 8-bit vectors.
+        outputs: What is made of the graph's token states.
         has_attentions: Whether the graph has more than one attention for a backend to choose from.
         is_new: Whether it was exported just now.
     """
@@ -60,6 +62,7 @@ class Package:
     build: BuildOptions
     graph_bytes: int
     quantiser: Quantiser
+    outputs: Outputs
     has_attentions: bool = False
     aliases: tuple[str, ...] = ()
     is_new: bool = False
@@ -130,6 +133,7 @@ def prepare(
         build=build,
         graph_bytes=_bytes_beside(graph),
         quantiser=_quantiser(artefact.folder, builder),
+        outputs=derived.head.outputs(artefact.folder, open_backend),
         has_attentions=has_attentions,
         artefact=artefact.folder,
         graph=graph,
@@ -144,11 +148,13 @@ def prepare(
 
 
 def _quantiser(artefact: Path, builder: Builder) -> Quantiser:
-    """What is kept beside the artefact, else what the bundled texts give, once."""
+    """What is kept beside the artefact, else what the bundled texts give, once; nothing where texts have no vector."""
+    if OutputKind.DENSE not in builder.derived.head.kinds:
+        return Quantiser()
     found = read_quantiser(artefact)
     if found is None:
         log.info("calibrating 8-bit vectors, once")
-        texts = bundled_texts(builder.derived.hidden_size)
+        texts = bundled_texts(builder.derived.head.dimensions)
         found = Quantiser(builder.vectors(artefact, texts), BUNDLED_SOURCE)
         try:
             write_quantiser(artefact, found)
@@ -172,6 +178,8 @@ def write_padded(package: Package, folder: Path) -> None:
     derived = package.derived
     if package.layout is not Layout.PACKED:
         raise FormatError(f"{package.graph} has padded inputs already: take it as it is")
+    if package.derived.head.tail() is not None or package.derived.head.asks_types:
+        raise FormatError("only models that give a vector for each text can be written padded")
     export_padded_graph(derived.folder, derived.config, folder / GRAPH)
 
 
@@ -188,11 +196,11 @@ def _spec(
     space: str,
     max_tokens: int,
 ) -> ModelSpec:
-    card = fetched.card
+    card, head = fetched.card, derived.head
     trained = card.trained_dimensions if card else ()
     return ModelSpec(
         name=fetched.name,
-        hidden_size=derived.hidden_size,
+        hidden_size=head.dimensions,
         max_tokens=max_tokens,
         vocabulary_size=derived.vocabulary_size,
         pooling=derived.pooling,
@@ -200,11 +208,15 @@ def _spec(
         prompts=derived.prompts,
         default_prompt=derived.default_prompt,
         pools_prompt=derived.pools_prompt,
-        trained_dimensions=tuple(sorted({*trained, derived.hidden_size}, reverse=True)),
+        trained_dimensions=tuple(sorted({*trained, head.dimensions}, reverse=True)),
         space=space,
         precision=build.precision,
         created_s=artefact.created_s,
         source=fetched.origin,
         license=card.license if card else "",
         architecture=derived.architecture,
+        kinds=head.kinds,
+        labels=head.labels,
+        activation=head.activation,
+        late_interaction=head.late_interaction,
     )

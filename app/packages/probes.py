@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from app.engine.backend import Backend
 from app.engine.forward import raw_vectors
+from app.engine.outputs import Outputs
 from app.engine.postprocess import finish
 from app.engine.tokenizer import Fit, Tokenizer
 from app.engine.types import FloatArray, Item, Truncation
@@ -41,7 +42,7 @@ PUBLISHED_TOLERANCE: Final = 1e-4  # authors publish four to five digits
 
 
 def compute_vectors(
-    backend: Backend, tokenizer: Tokenizer, pooling: str, texts: Sequence[str]
+    backend: Backend, tokenizer: Tokenizer, outputs: Outputs, texts: Sequence[str]
 ) -> FloatArray:
     """Unit vectors of texts, run as one batch.
 
@@ -54,7 +55,7 @@ def compute_vectors(
     encoded = tokenizer.encode_texts(texts, Fit(Truncation.END))
     try:
         items = [Item(ids=e.ids) for e in encoded]
-        pooled = raw_vectors(backend, items, pooling, is_lone=len(items) == 1)
+        pooled = raw_vectors(backend, items, outputs, is_lone=len(items) == 1)
     except BackendError as error:
         raise ProbeError(
             f"the graph fails on the probe texts: {error.__cause__ or error}"
@@ -95,7 +96,7 @@ def check_probes(
 
 
 def check_published(
-    backend: Backend, tokenizer: Tokenizer, pooling: str, published: Sequence[Published]
+    backend: Backend, tokenizer: Tokenizer, outputs: Outputs, published: Sequence[Published]
 ) -> None:
     """Compare with what the model's authors publish.
 
@@ -104,7 +105,7 @@ def check_published(
     """
     if not published:
         return
-    found = compute_vectors(backend, tokenizer, pooling, [p.text for p in published])
+    found = compute_vectors(backend, tokenizer, outputs, [p.text for p in published])
     for vector, expected in zip(found, published, strict=True):
         wanted = np.asarray(expected.first_values, np.float32)
         worst = float(np.abs(vector[: len(wanted)] - wanted).max())

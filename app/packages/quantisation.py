@@ -14,6 +14,7 @@ import numpy as np
 
 from app.engine.backend import Backend
 from app.engine.forward import raw_vectors
+from app.engine.outputs import Outputs
 from app.engine.postprocess import finish
 from app.engine.quantise import Quantiser, Rounding
 from app.engine.tokenizer import Fit, Tokenizer
@@ -42,7 +43,7 @@ def bundled_texts(hidden_size: int) -> list[str]:
 
 
 def calibration_vectors(
-    backend: Backend, tokenizer: Tokenizer, pooling: str, texts: Sequence[str]
+    backend: Backend, tokenizer: Tokenizer, outputs: Outputs, texts: Sequence[str]
 ) -> FloatArray:
     """Unit vectors of texts.
 
@@ -55,7 +56,7 @@ def calibration_vectors(
     encoded = tokenizer.encode_texts(texts, Fit(Truncation.END))
     items = sorted((Item(ids=e.ids) for e in encoded), key=lambda item: item.tokens)
     try:
-        parts = [raw_vectors(backend, b, pooling) for b in in_batches(items, BATCH_TOKENS)]
+        parts = [raw_vectors(backend, b, outputs) for b in in_batches(items, BATCH_TOKENS)]
     except BackendError as error:
         raise FormatError(f"calibration failed: {error.__cause__ or error}") from error
     vectors = finish(np.concatenate(parts), dimensions=None, normalize=True)

@@ -34,6 +34,10 @@ HUB_SMALL_FILES: Final = (
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     INDEX_FILE,
+    "artifact.metadata",  # ColBERT's own settings
+    "idf.json",  # weights of terms for queries
+    "sparse_linear.safetensors",  # BGE-M3's, where somebody converted them
+    "colbert_linear.safetensors",
 )
 HUB_ONNX_FILES: Final = ("onnx/model.onnx", "onnx/model.onnx_data", "onnx/model.onnx.data")
 
@@ -268,8 +272,8 @@ def _download_hub(source: CardSource, cache_dir: Path) -> tuple[Path, str]:
 def _hub_files(name: str, info: "ModelInfo") -> list[str]:
     """Choose the files to download: safetensors if there are any, else the ONNX graph."""
     present = [s.rfilename for s in info.siblings or ()]
-    small = [f for f in present if f in HUB_SMALL_FILES or _is_module_config(f)]
-    weights = [f for f in present if "/" not in f and f.endswith(".safetensors")]
+    small = [f for f in present if f in HUB_SMALL_FILES or _is_module_file(f)]
+    weights = [f for f in present if "/" not in f and f.endswith(".safetensors") and f not in small]
     if SINGLE_FILE in weights:
         weights = [SINGLE_FILE]
     weights = weights or [f for f in present if f in HUB_ONNX_FILES]
@@ -280,6 +284,7 @@ def _hub_files(name: str, info: "ModelInfo") -> list[str]:
     return small + weights
 
 
-def _is_module_config(name: str) -> bool:
+def _is_module_file(name: str) -> bool:
+    """Of sentence-transformers' modules: their settings, and weights of dense layers."""
     folder, _, file = name.partition("/")
-    return file == "config.json" and folder[:1].isdigit()
+    return file in ("config.json", SINGLE_FILE) and folder[:1].isdigit()

@@ -6,6 +6,7 @@ from typing import Final
 
 from app.engine.backend import BackendFactory, BackendOptions
 from app.errors import ModelError
+from app.packages.build import probed
 from app.packages.precision import Precision, cosines
 from app.packages.prepare import Package
 from app.packages.probes import PROBE_TEXTS, compute_vectors
@@ -86,7 +87,8 @@ class TuningRun:
                 for _ in range(COMPARE_ROUNDS)
             )
             tokenizer = package.open_tokenizer(package.native_max_tokens)
-            found = compute_vectors(backend, tokenizer, spec.pooling, PROBE_TEXTS)
+            outputs = probed(package.derived, package.artefact, self.open_backend)
+            found = compute_vectors(backend, tokenizer, outputs, PROBE_TEXTS)
         finally:
             backend.close()
         cosine = float(cosines(found, package.probes).mean())

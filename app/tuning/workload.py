@@ -7,6 +7,7 @@ import numpy as np
 
 from app.engine.backend import Backend
 from app.engine.forward import raw_vectors
+from app.engine.outputs import Outputs
 from app.engine.types import Item
 
 Clock = Callable[[], float]
@@ -57,6 +58,6 @@ def seconds_for(
     """
     started = clock()
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(lambda batch: raw_vectors(backend, batch, "mean"), batches):
+        for _ in pool.map(lambda batch: raw_vectors(backend, batch, Outputs("mean")), batches):
             pass
     return clock() - started

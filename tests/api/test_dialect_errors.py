@@ -400,7 +400,7 @@ def test_no_route_is_left_out() -> None:
     """A new route that takes a body must stand in the table above, or among those that embed nothing."""
     others = {
         *("/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score", "/similarity", "/vertex"),
-        *("/predict", "/embed_sparse", "/tokenize", "/decode", "/invocations"),
+        *("/predict", "/classify", "/embed_sparse", "/tokenize", "/decode", "/invocations"),
         *("/api/embeddings", "/api/show", "/api/pull", "/v2/repository/index"),
     }
     found = {

@@ -8,6 +8,7 @@ import pytest
 from app.engine.collate import collate
 from app.engine.forward import raw_vectors
 from app.engine.lone import LoneBackend
+from app.engine.outputs import Outputs
 from app.engine.types import Batch, Layout
 from app.errors import BackendError
 from tests.fakes import BAD_ID, FakeBackend, fake_core, fake_vector, item
@@ -35,7 +36,7 @@ def seen(backend: LoneBackend) -> tuple[int, int]:
 def test_only_what_is_marked_as_lone_runs_wide(both: LoneBackend) -> None:
     """And gives the same."""
     for is_lone in (True, False):
-        found = raw_vectors(both, [item(1, 2, 3)], "mean", is_lone=is_lone)
+        found = raw_vectors(both, [item(1, 2, 3)], Outputs("mean"), is_lone=is_lone)
         np.testing.assert_array_equal(found[0], fake_vector([1, 2, 3]))
     both.run(batch((1,), (2, 3)))
     assert seen(both) == (2, 1)

@@ -173,7 +173,5 @@ def test_a_whole_folder_is_prepared(tmp_path: Path, name: str, precision: Precis
     opened = BackendOptions()
     backend = OnnxBackend(package.graph, package.layout, opened)
     tokenizer = package.open_tokenizer(package.native_max_tokens)
-    alone = [
-        compute_vectors(backend, tokenizer, package.spec.pooling, [text]) for text in PROBE_TEXTS
-    ]
+    alone = [compute_vectors(backend, tokenizer, package.outputs, [text]) for text in PROBE_TEXTS]
     check_probes(np.concatenate(alone), package.probes, "cpu", build)

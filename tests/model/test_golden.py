@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from app.engine.backend import BackendOptions
 from app.engine.core import CoreOptions, EngineCore
 from app.engine.onnx_backend import OnnxBackend
+from app.engine.outputs import Outputs
 from app.engine.registry import Models, ServedModel
 from app.engine.service import EmbeddingService, ServiceLimits
 from app.engine.tokenizer import Tokenizer
@@ -31,7 +32,10 @@ def service(default_package: Package) -> Iterator[EmbeddingService]:
     spec = default_package.spec
     backend = OnnxBackend(default_package.graph, default_package.layout, BackendOptions())
     core = EngineCore(
-        spec.name, backend, CoreOptions(2, 512, 1024, 500_000, 60.0, spec.pooling), NullObserver()
+        spec.name,
+        backend,
+        CoreOptions(2, 512, 1024, 500_000, 60.0, Outputs(spec.pooling)),
+        NullObserver(),
     )
     core.start()
     tokenizer = Tokenizer(

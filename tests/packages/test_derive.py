@@ -135,7 +135,14 @@ def chain(*kinds: str, path: str = "") -> list[dict[str, object]]:
         (spoil("model.safetensors", None), "no model.safetensors"),
         (spoil("modules.json", "{"), "not a module list"),
         (spoil("modules.json", [{"kind": 1}]), "not a module list"),
-        (spoil("modules.json", chain("Transformer", "Dense")), "module 'Dense' is not supported"),
+        (
+            spoil("modules.json", chain("Transformer", "Pooling", "CNN")),
+            "module 'CNN' is not supported",
+        ),
+        (
+            spoil("modules.json", chain("Transformer", "Dense", "Dense")),
+            "expected one Dense module",
+        ),
         (spoil("modules.json", chain("Pooling", "Transformer")), "in this order"),
         (
             spoil("modules.json", chain("Transformer", "Pooling", path="..")),

@@ -8,6 +8,7 @@ import pytest
 
 from app.engine.backend import Backend, BackendOptions
 from app.engine.onnx_backend import OnnxBackend
+from app.engine.outputs import Outputs
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Layout
 from app.errors import FormatError, ProbeError, QualityError
@@ -64,7 +65,7 @@ def options(cache: Path) -> SourceOptions:
 def vectors(package: Package, backend: Backend) -> FloatArray:
     """Of the probes."""
     tokenizer = Tokenizer(package.tokenizer, max_tokens=24, vocabulary_size=128)
-    return compute_vectors(backend, tokenizer, "mean", PROBE_TEXTS)
+    return compute_vectors(backend, tokenizer, Outputs("mean"), PROBE_TEXTS)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from app.engine.backend import BackendOptions
 from app.engine.onnx_backend import OnnxBackend
+from app.engine.outputs import Outputs
 from app.engine.tokenizer import Fit, Tokenizer
 from app.engine.types import Layout, Truncation
 from app.errors import FormatError, ModelError, ProbeError
@@ -92,7 +93,7 @@ def test_a_foreign_graph_is_served_padded(tmp_path: Path) -> None:
     assert package.layout is Layout.PADDED
     backend = OnnxBackend(package.graph, package.layout, BackendOptions())
     tokenizer = Tokenizer(package.tokenizer, max_tokens=24, vocabulary_size=128)
-    found = compute_vectors(backend, tokenizer, "mean", ["alpha", "one two three"])
+    found = compute_vectors(backend, tokenizer, Outputs("mean"), ["alpha", "one two three"])
     ids = tokenizer.encode_texts(["alpha"], Fit(Truncation.END))[0].ids
     table = np.arange(128 * 3, dtype=np.float64).reshape(128, 3)
     mean = table[ids].mean(axis=0)

@@ -5,6 +5,7 @@ import pytest
 
 from app.engine.backend import BackendOptions
 from app.engine.onnx_backend import OnnxBackend
+from app.engine.outputs import Outputs
 from app.engine.tokenizer import Tokenizer
 from app.errors import ProbeError
 from app.packages.card import Published
@@ -31,9 +32,11 @@ def test_probes_hold_together_and_alone(
     tiny_package: Package, backend: OnnxBackend, tokenizer: Tokenizer
 ) -> None:
     """As stored at export."""
-    together = compute_vectors(backend, tokenizer, "mean", PROBE_TEXTS)
+    together = compute_vectors(backend, tokenizer, Outputs("mean"), PROBE_TEXTS)
     check_probes(together, tiny_package.probes, "cpu")
-    alone = [compute_vectors(backend, tokenizer, "mean", [text])[0] for text in PROBE_TEXTS]
+    alone = [
+        compute_vectors(backend, tokenizer, Outputs("mean"), [text])[0] for text in PROBE_TEXTS
+    ]
     check_probes(np.stack(alone), tiny_package.probes, "cpu")
 
 
@@ -41,7 +44,7 @@ def test_wrong_pooling_is_caught(
     tiny_package: Package, backend: OnnxBackend, tokenizer: Tokenizer
 ) -> None:
     """The commonest silent fault of embedding servers."""
-    wrong = compute_vectors(backend, tokenizer, "cls", PROBE_TEXTS)
+    wrong = compute_vectors(backend, tokenizer, Outputs("cls"), PROBE_TEXTS)
     with pytest.raises(ProbeError, match="differ from the stored ones"):
         check_probes(wrong, tiny_package.probes, "cpu")
 
@@ -63,8 +66,10 @@ def test_another_number_of_probes_is_caught(tiny_package: Package) -> None:
 
 def test_published_values_are_compared(backend: OnnxBackend, tokenizer: Tokenizer) -> None:
     """Right ones pass, wrong ones do not."""
-    (vector,) = compute_vectors(backend, tokenizer, "mean", ["alpha"])
-    check_published(backend, tokenizer, "mean", [Published("alpha", tuple(vector[:3].tolist()))])
-    check_published(backend, tokenizer, "mean", [])
+    (vector,) = compute_vectors(backend, tokenizer, Outputs("mean"), ["alpha"])
+    check_published(
+        backend, tokenizer, Outputs("mean"), [Published("alpha", tuple(vector[:3].tolist()))]
+    )
+    check_published(backend, tokenizer, Outputs("mean"), [])
     with pytest.raises(ProbeError, match="authors publish"):
-        check_published(backend, tokenizer, "mean", [Published("alpha", (9.0, 9.0))])
+        check_published(backend, tokenizer, Outputs("mean"), [Published("alpha", (9.0, 9.0))])

@@ -140,7 +140,7 @@ def test_codes_of_the_default_model_keep_its_vectors(default_package: Package) -
     tokenizer = default_package.open_tokenizer(64)
     backend = OnnxBackend(default_package.graph, default_package.layout, BackendOptions())
     try:
-        vectors = calibration_vectors(backend, tokenizer, default_package.spec.pooling, texts)
+        vectors = calibration_vectors(backend, tokenizer, default_package.outputs, texts)
     finally:
         backend.close()
     for dimensions in (384, 128, 32):

@@ -133,6 +133,8 @@ class Model(BaseModel):
     pinned: Pinned | None
     max_model_len: int
     dimensions: Dimensions
+    outputs: list[str] = Field(description="Of dense, tokens, sparse, labels.")
+    labels: list[str] = Field(description="Of a classifier; a re-ranker has one.")
     pooling: str
     normalized: bool
     prompts: list[str]

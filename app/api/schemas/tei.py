@@ -62,6 +62,7 @@ class RerankRequest(BaseModel):
     raw_scores: bool | None = None
     return_text: bool | None = None
     truncate: bool | None = None
+    truncation_direction: Literal["left", "right", "Left", "Right"] | None = None
 
 
 class PredictRequest(BaseModel):
@@ -69,6 +70,8 @@ class PredictRequest(BaseModel):
 
     inputs: str | list[str] | list[list[str]]
     raw_scores: bool | None = None
+    truncate: bool | None = None
+    truncation_direction: Literal["left", "right", "Left", "Right"] | None = None
 
 
 class TokenizeRequest(BaseModel):

@@ -17,7 +17,13 @@ class PoolingRequest(EmbeddingsRequest):
         }
     )
 
-    task: str | None = Field(None, description="embed (default) or token_embed.")
+    task: str | None = Field(
+        None, description="embed, token_embed or classify; by default what the model is for."
+    )
+
+    pool_factor: int | None = Field(
+        None, ge=1, description="Merge like token vectors, so many to one."
+    )
 
 
 class ScoreRequest(BaseModel):
@@ -41,6 +47,14 @@ class ScoreRequest(BaseModel):
     truncate_prompt_tokens: int | None = Field(None, ge=-1)
 
 
+class ClassifyRequest(BaseModel):
+    """Texts for a classifier."""
+
+    input: str | list[str]
+    model: str | None = None
+    truncate_prompt_tokens: int | None = Field(None, ge=-1)
+
+
 class Answer(BaseModel):
     """A list of what was asked for, in order."""
 
@@ -53,4 +67,5 @@ class Answer(BaseModel):
 
 
 POOLING_DOC: Final = operation("Pool, vLLM's way", Answer, bodies={"vllm": PoolingRequest})
-SCORE_DOC: Final = operation("Score pairs by cosine", Answer, bodies={"vllm": ScoreRequest})
+CLASSIFY_DOC: Final = operation("Classify", Answer, bodies={"vllm": ClassifyRequest})
+SCORE_DOC: Final = operation("Score pairs", Answer, bodies={"vllm": ScoreRequest})
