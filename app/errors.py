@@ -15,6 +15,7 @@
     ├── CapacityError              the request is fine; the server cannot take it now
     │   ├── QueueFullError         the queue has reached its bound
     │   ├── NotReadyError          loading or draining
+    │   │   └── ModelUnavailableError  one of several models cannot be loaded
     │   └── DeadlineError          the deadline passed before an answer was there
     ├── ModelError                 the model cannot be fetched, read, exported or trusted
     │   ├── SourceError            its files cannot be had
@@ -185,6 +186,12 @@ class NotReadyError(CapacityError):
     """The server is loading or draining."""
 
     code = "service_unavailable"
+
+
+class ModelUnavailableError(NotReadyError):
+    """One of several models cannot be loaded now; the others serve on."""
+
+    code = "model_unavailable"
 
 
 class DeadlineError(CapacityError):

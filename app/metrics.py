@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from app import __version__
 from app.engine.registry import ServedModel
+from app.engine.slots import Slot
 from app.engine.types import BatchStats, Timings
 
 # Requests of a small model take a few milliseconds, queues under load seconds: 0.5 ms to 60 s.
@@ -36,6 +37,9 @@ class Metrics:
             "1 for each served model, with what it is.",
             ["model", "space", "architecture", "precision", "pooling", "provider", "dimensions"],
             registry=registry,
+        )
+        self._loaded = Gauge(
+            "nestvec_model_loaded", "1 while a model is in memory.", ["model"], registry=registry
         )
         self.ready = Gauge("nestvec_ready", "1 while requests are served.", registry=registry)
         self._make_http(registry)
@@ -103,6 +107,12 @@ class Metrics:
             "Tokens over inputs x longest input: the part of a padded batch that is not padding.",
             RATIO,
         )
+
+    def model_changed(self, slot: Slot) -> None:
+        """A model was loaded, unloaded, or could not be."""
+        self._loaded.labels(slot.name).set(1 if slot.model is not None else 0)
+        if slot.model is not None:
+            self.model_served(slot.model)
 
     def model_served(self, model: ServedModel) -> None:
         """A model is loaded: its series start at zero, so that rates work from the first scrape."""

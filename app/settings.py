@@ -5,7 +5,6 @@ together, each naming its setting; misspelt `NESTVEC_` names count as problems.
 """
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -14,9 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -31,6 +28,7 @@ from pydantic_settings import (
 from typing_extensions import override
 
 from app.errors import ConfigError
+from app.model_settings import PRECISIONS, AliasTable, ModelTable
 
 PREFIX: Final = "NESTVEC_"
 DEFAULT_PORT: Final = 8080
@@ -44,16 +42,6 @@ def _split(value: object) -> object:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
-
-
-def _parse_table(value: object) -> object:
-    """Tables come from the environment and flags as JSON."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value) if value.strip() else {}
-    except ValueError as error:
-        raise ValueError(f"not JSON ({error})") from None
 
 
 def _not_kubernetes(value: object) -> object:
@@ -76,18 +64,6 @@ SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)]
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
-class AliasSettings(BaseModel):
-    """What a further name of the model stands for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    prompt_name: str | None = Field(None, description="One of the model's prompts.")
-    dimensions: int | None = Field(None, ge=1, description="Dimensions where none are asked for.")
-
-
-AliasTable = Annotated[dict[str, AliasSettings], NoDecode, BeforeValidator(_parse_table)]
-
-
 class Settings(BaseSettings):
     """What an operator can set. Field order is the order of the documentation."""
 
@@ -99,6 +75,11 @@ class Settings(BaseSettings):
         "all-MiniLM-L6-v2",
         min_length=1,
         description="Card name, folder, or Hub id (org/name) of the model to serve.",
+    )
+    models: ModelTable = Field(
+        default_factory=dict,
+        description="Further models: tables [models.NAME] in the TOML file, JSON, or sources, comma-separated; the "
+        "flag --model may be repeated instead.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Annotated[int, BeforeValidator(_not_kubernetes)] = Field(
@@ -133,7 +114,7 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="Token budget of one micro-batch; 0: as tuned, else 256 or 512 by the CPU's L2 cache.",
     )
-    precision: Literal["auto", "fp32", "int8", "int8-accurate", "bf16"] = Field(
+    precision: PRECISIONS = Field(
         "auto",
         description="Arithmetic of the model: auto is fp32; int8 is fastest on CPU; int8-accurate is closer to fp32; "
         "bf16 needs nestvec[openvino] and a CPU with AVX512_BF16 or AMX.",
@@ -156,6 +137,15 @@ class Settings(BaseSettings):
     )
     openai_aliases: bool = Field(
         True, description="Answer to text-embedding-ada-002, -3-small and -3-large as well."
+    )
+    max_models_bytes: int = Field(
+        0,
+        ge=0,
+        description="What loaded models may take together (graphs and weights); idle ones are unloaded, least recently "
+        "used first, and loaded again when meant. 0: no bound.",
+    )
+    admin_api: bool = Field(
+        False, description="Routes to load and unload models (/admin/models); they need a key."
     )
     accept_any_model: bool = Field(False, description="Answer to any model name.")
     model_revision: str = Field("", description="Hub commit, tag or branch to pin.")
@@ -305,6 +295,36 @@ class Settings(BaseSettings):
         file = TomlConfigSettingsSource(settings_cls, _config_file)
         return init_settings, env_settings, file
 
+    def of_models(self) -> dict[str, Self]:
+        """Each model's settings, by the name that it has here; the first is `model` itself, by "".
+
+        A model's `served_model_name` is its name in the table, unless that is its source.
+        """
+        found = {"": self._with_pins(None)}
+        for name, one in self.models.items():
+            given = {
+                "precision": one.precision,
+                "max_input_tokens": one.max_input_tokens,
+                "max_batch_tokens": one.max_batch_tokens,
+                "worker_threads": one.worker_threads,
+            }
+            found[name] = self._with_pins(name).model_copy(
+                update={
+                    **{key: value for key, value in given.items() if value is not None},
+                    "model": one.model,
+                    "served_model_name": None if name == one.model else name,
+                    "model_aliases": one.aliases,
+                    "model_revision": one.revision,
+                    "openai_aliases": False,
+                }
+            )
+        return found
+
+    def _with_pins(self, name: str | None) -> Self:
+        """The same with the names only that stand for one model."""
+        own = {alias: pin for alias, pin in self.aliases.items() if pin.model == name}
+        return self.model_copy(update={"aliases": own})
+
     def for_own_work(self) -> Self:
         """The same without bounds that protect callers from each other: in a process whose only caller is ourselves."""
         most = 2**40
@@ -313,6 +333,7 @@ class Settings(BaseSettings):
                 "max_tokens_per_request": most,
                 "max_queue_tokens": most,
                 "max_batch_ms": 60_000,
+                "models": {},
             }
         )
 
@@ -399,13 +420,16 @@ def _misspelt(env: Mapping[str, str]) -> list[str]:
 
 def _describe(detail: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
     """One problem in the words of whoever set the value: the flag, the variable or the file's key."""
-    name = str(detail["loc"][0])
+    name, *inside = map(str, detail["loc"])
+    within = "".join(f".{part}" for part in inside)
     if name in flags:
-        spelled = f"--{name.replace('_', '-')}"
+        spelled = f"--{name.replace('_', '-')}{within}"
     elif any(key.upper() == PREFIX + name.upper() for key in os.environ):
-        spelled = PREFIX + name.upper()
+        spelled = f"{PREFIX}{name.upper()}{within}"
     else:
-        spelled = f"{name} (in the configuration file)"
+        spelled = f"{name}{within} (in the configuration file)"
+    if detail["type"] == "extra_forbidden" and inside:
+        return f"{spelled}: no such setting"
     if detail["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, Settings.model_fields, n=1)
         return f"{spelled}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
@@ -425,4 +449,24 @@ def _cross_check(settings: Settings) -> list[str]:
             f"host: {settings.host} is reachable from outside and no API key is set; set api_keys, or "
             "allow_unauthenticated where something else guards the port"
         )
+    return problems + _check_models(settings, has_keys=bool(keys))
+
+
+def _check_models(settings: Settings, *, has_keys: bool) -> list[str]:
+    problems = []
+    for alias, pin in settings.aliases.items():
+        if pin.model is not None and pin.model not in settings.models:
+            known = ", ".join(settings.models) or "none"
+            problems.append(f"aliases.{alias}.model: no such table of models; there are: {known}")
+    names: dict[str, str] = {}
+    own = [(name, [name, *one.aliases]) for name, one in settings.models.items()]
+    first = [settings.served_model_name or settings.model, *settings.model_aliases]
+    for where, several in (("model", first), *own, ("aliases", list(settings.aliases))):
+        problems += [
+            f"models: the name '{name}' is given to two models"
+            for name in several
+            if names.setdefault(name.casefold(), where) != where
+        ]
+    if settings.admin_api and not has_keys:
+        problems.append("admin_api: needs a key; set api_keys or api_keys_file")
     return problems

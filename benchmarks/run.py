@@ -16,13 +16,13 @@ from typing import Final
 
 import numpy as np
 
+from app.assembly import open_backend, prepare_model
 from app.bench.loads import LOADS, texts_of
 from app.bench.machine import flops_per_token, gemm_flops_per_s
 from app.cli.export import command as export
 from app.engine.tokenizer import Fit, Tokenizer
 from app.engine.types import Truncation
 from app.hardware import cpu_model, usable_cpus
-from app.main import open_backend, prepare_model
 from app.settings import load_settings
 from benchmarks.arguments import parser_for
 from benchmarks.engines import HERE, Engine, Worker, engines_of, start

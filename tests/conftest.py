@@ -7,9 +7,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from app.assembly import source_options
 from app.engine.onnx_backend import OnnxBackend
 from app.errors import ModelError
-from app.main import source_options
 from app.packages.prepare import Package, prepare
 from app.packages.sources import SourceOptions
 from app.settings import load_settings

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.engine.registry import Models, ModelSpec, Pin, ServedModel
+from app.engine.registry import ModelSpec, Pin, ServedModel
 from app.engine.service import EmbeddingService, ServiceLimits
+from app.engine.slots import Models
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import Observer
 from tests.fakes import HIDDEN, FakeBackend, RecordingObserver, fake_core

@@ -44,3 +44,36 @@ def test_a_c_library_without_the_call_is_left_alone(monkeypatch: pytest.MonkeyPa
     """As on macOS."""
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert keep_freed_memory() is False
+
+
+ARENAS = """
+import ctypes, sys, threading
+from app.memory import bound_arenas, give_back_freed_memory
+assert bound_arenas(2) if sys.argv[1] == "bound" else True
+together = threading.Barrier(12)
+def work():
+    kept = [bytes(4000) for _ in range(50)]
+    together.wait()
+    return kept
+threads = [threading.Thread(target=work) for _ in range(12)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+give_back_freed_memory()
+ctypes.CDLL(None).malloc_stats()
+"""
+
+
+def arenas(how: str) -> int:
+    """Heaps of a process with a dozen threads at once, as malloc itself counts them."""
+    done = subprocess.run(
+        [sys.executable, "-c", ARENAS, how], capture_output=True, text=True, check=True
+    )
+    return done.stderr.count("Arena ")
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_stats"), reason="not glibc, which has heaps by thread"
+)
+def test_heaps_are_bounded() -> None:
+    """However many threads come."""
+    assert arenas("bound") <= 2 < arenas("free")

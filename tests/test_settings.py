@@ -145,3 +145,49 @@ def test_names_that_stand_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("NESTVEC_ALIASES", wrong)
         with pytest.raises(ConfigError, match="NESTVEC_ALIASES"):
             load_settings()
+
+
+def test_further_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table in the file, JSON, or sources; what one does not say is as for the first."""
+    file = tmp_path / "nestvec.toml"
+    file.write_text(
+        'model = "first"\nprecision = "int8"\n[models.ranks]\nmodel = "org/ranks"\nload = "first_use"\n'
+        'max_input_tokens = 64\naliases = ["rerank"]\n[aliases.short]\nmodel = "ranks"\ndimensions = 4\n'
+    )
+    found = load_settings({}, config=file).of_models()
+    assert list(found) == ["", "ranks"]
+    assert (found[""].model, found[""].aliases) == ("first", {})
+    ranks = found["ranks"]
+    assert (ranks.model, ranks.served_model_name, ranks.precision) == ("org/ranks", "ranks", "int8")
+    assert (ranks.max_input_tokens, ranks.model_aliases) == (64, ["rerank"])
+    assert (list(ranks.aliases), ranks.openai_aliases) == (["short"], False)
+    monkeypatch.setenv("NESTVEC_MODELS", "org/one, two")
+    listed = load_settings().of_models()
+    assert {name: one.model for name, one in listed.items() if name} == {
+        "org/one": "org/one",
+        "two": "two",
+    }
+    assert listed["two"].served_model_name is None
+    monkeypatch.setenv("NESTVEC_MODELS", '{"a": {"model": "x", "keep": true}}')
+    assert load_settings().models["a"].keep
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('[models.a]\nload = "never"\nmodel = "x"\n', "load"),
+        ('[models.a]\naliases = ["b"]\n', "model"),
+        ('[models.a]\nmodel = "x"\nport = 1\n', "port"),
+        ('[aliases.a]\nmodel = "none"\n', "aliases.a.model"),
+        ('model = "x"\n[models.X]\nmodel = "y"\n', "given to two models"),
+        ('[models.a]\nmodel = "y"\naliases = ["b"]\n[models.b]\nmodel = "z"\n', "two models"),
+        ("admin_api = true\n", "admin_api: needs a key"),
+    ],
+)
+def test_models_that_make_no_sense(tmp_path: Path, text: str, named: str) -> None:
+    """Each is named."""
+    file = tmp_path / "nestvec.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, config=file)
+    assert any(named in problem for problem in caught.value.problems), caught.value.problems

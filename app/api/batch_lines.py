@@ -85,7 +85,7 @@ class BatchLines:
             check_fields(body, FIELDS, self.state, OPENAI)
             refuse_chat(body)
             service = self.state.service
-            service.models.resolve(text_field(body, "model") or "")
+            service.models.find(text_field(body, "model") or "")
             inputs, is_list = parse_inputs(body.get("input"), check_count=service.check_count)
             given = await decode_tokens(self.state, inputs, vocabulary=None)
             result = await self._embed(parse_call(body, given), owner)

@@ -15,8 +15,9 @@ from app.api.dialects import Dialect
 from app.api.fields import Inputs, text_field
 from app.api.state import ApiState, api_state
 from app.engine.registry import ServedModel
-from app.engine.types import EmbedCall, EmbedResult, Priority
-from app.errors import InputError, InternalError, RequestTooLargeError
+from app.engine.slots import Slot
+from app.engine.types import EmbedCall, EmbedResult, OutputKind, Priority
+from app.errors import DeadlineError, InputError, InternalError, RequestTooLargeError
 
 # A client that waits N seconds should have our answer a little before it gives up and sends the work again.
 CLIENT_MARGIN_S: Final = 1.0
@@ -81,14 +82,27 @@ class Asked:
             )
         self.state.service.check_count(inputs)
 
-    def model(self) -> ServedModel:
-        """What the body's `model` means; asked for first, as an unknown one is the more helpful answer.
+    def find_model(self, kind: OutputKind = OutputKind.DENSE) -> Slot:
+        """What the body's `model` means, loaded or not; first of all, as an unknown one is the more helpful answer.
 
         Raises:
             UnknownModelError: Nothing.
             InputError: It is no string.
         """
-        return self.state.service.models.resolve(self.model_name())
+        return self.state.service.models.find(self.model_name(), kind)
+
+    async def model(self, kind: OutputKind | None = None) -> ServedModel:
+        """The same, held until the request has been answered.
+
+        Args:
+            kind: What is wanted of it, where the body names none.
+
+        Raises:
+            UnknownModelError: Nothing.
+            ModelUnavailableError: It cannot be loaded.
+            InputError: It is no string.
+        """
+        return await hold_model(self.request, self.state, self.model_name(), kind)
 
     def model_name(self) -> str:
         """As the caller wrote it, "" for none."""
@@ -100,6 +114,25 @@ def enter(request: Request, name: str) -> ApiState:
     state = api_state(request)
     request.state.dialect = state.dialect(name)
     return state
+
+
+async def hold_model(
+    request: Request, state: ApiState, name: str, kind: OutputKind | None = None
+) -> ServedModel:
+    """A model, loaded first where need be, that stays until the request has been answered.
+
+    Raises:
+        UnknownModelError: No model has the name.
+        ModelUnavailableError: It cannot be loaded.
+        DeadlineError: Not within the request's time.
+    """
+    pool = state.service.pool
+    slot = pool.models.find(name, kind)
+    try:
+        async with asyncio.timeout(deadline_s(request, state) - time.monotonic()):
+            return await pool.hold(slot)
+    except TimeoutError:
+        raise DeadlineError("The deadline passed before the model was loaded.") from None
 
 
 async def open_as(request: Request, dialect: Dialect) -> Asked:

@@ -56,7 +56,7 @@ async def _embed(asked: Asked, types: list[str], *, version: str) -> Response:
     """Answer; no types give version 1's bare list."""
     body = asked.body
     asked.check_fields(FIELDS)
-    asked.model()
+    asked.find_model()
     texts, source = _texts(asked)
     wanted = types or ["float"]
     call = EmbedCall(

@@ -68,6 +68,7 @@ class RequestContext:
             log.debug("request_crashed_outside", frames=frames_of(error))
         finally:
             self._metrics.in_flight.dec()
+            self.state.let_go()
             self._count(scope, status, time.monotonic() - started)
 
     def _count(self, scope: Scope, status: int, took_s: float) -> None:

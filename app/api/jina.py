@@ -43,7 +43,7 @@ async def embeddings(asked: Asked) -> Response:
     """Embed texts; vectors come in input order."""
     body = asked.body
     asked.check_fields(FIELDS)
-    asked.model()
+    asked.find_model()
     types = _types(body)
     texts, is_list = _texts(asked)
     is_late = boolean_field(body, "late_chunking") is True

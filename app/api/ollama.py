@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from app.api.calls import Asked, embed, enter, open_as, result_headers
+from app.api.calls import Asked, embed, enter, hold_model, open_as, result_headers
 from app.api.dialects import OLLAMA
 from app.api.encoding import array_json, rows_json
 from app.api.fields import (
@@ -25,8 +25,8 @@ from app.api.fields import (
 from app.api.raw_route import RawRoute, json_response
 from app.api.schemas import ollama as docs
 from app.api.state import ApiState
-from app.engine.registry import ServedModel
-from app.engine.types import EmbedCall, Truncation
+from app.engine.registry import ModelSpec, ServedModel
+from app.engine.types import EmbedCall, OutputKind, Truncation
 from app.errors import InputError
 
 router = APIRouter(route_class=RawRoute, tags=[OLLAMA.name])
@@ -46,7 +46,7 @@ async def embed_route(request: Request) -> Response:
     """Embed a text or texts; an empty request only asks whether the model is there."""
     asked = await open_as(request, OLLAMA)
     asked.check_fields(FIELDS)
-    name, model = _model(asked)
+    name, model = await _model(asked)
     if asked.body.get("input") in (None, "", []):
         return json_response({"model": name, "embeddings": []})
     texts, is_list = texts_field(asked.body, "input", check_count=asked.check_count)
@@ -78,7 +78,7 @@ async def embeddings_route(request: Request) -> Response:
     """Embed one text in the old way, not normalised."""
     asked = await open_as(request, OLLAMA)
     asked.check_fields(FIELDS)
-    name, _ = _model(asked)
+    name, _ = await _model(asked)
     prompt = text_field(asked.body, "prompt")
     if not prompt:
         return json_response({"embedding": []})
@@ -99,22 +99,30 @@ async def tags(request: Request) -> Response:
     """What is served, by Ollama's names."""
     state = _enter(request)
     return json_response(
-        {"models": [_listed(m, name) for m, name in state.service.models.listed()]}
+        {
+            "models": [
+                _listed(slot.spec, slot.graph_bytes, name)
+                for slot, name in state.service.models.listed()
+                if slot.spec is not None
+            ]
+        }
     )
 
 
 @router.get("/api/ps", **docs.PS_DOC)
 async def running(request: Request) -> Response:
-    """The same: whatever is served is loaded."""
+    """Those in memory."""
     state = _enter(request)
+    listed = [(slot.model, name) for slot, name in state.service.models.listed()]
     rows = [
         {
-            **_listed(model, name),
+            **_listed(model.spec, model.graph_bytes, name),
             "expires_at": FOREVER,
             "size_vram": 0 if model.core.backend.provider == "cpu" else model.graph_bytes,
             "context_length": model.spec.max_tokens,
         }
-        for model, name in state.service.models.listed()
+        for model, name in listed
+        if model is not None
     ]
     return json_response({"models": rows})
 
@@ -123,16 +131,16 @@ async def running(request: Request) -> Response:
 async def show(request: Request) -> Response:
     """Describe a model."""
     asked = await open_as(request, OLLAMA)
-    name, model = _model(asked)
+    name, model = await _model(asked)
     spec = model.spec
     family = spec.architecture or "unknown"
-    listed = _listed(model, name or spec.name)
+    listed = _listed(spec, model.graph_bytes, name or spec.name)
     return json_response(
         {
             "details": listed["details"],
             "model_info": {
                 "general.architecture": family,
-                "general.parameter_count": _parameters(model),
+                "general.parameter_count": _parameters(spec, model.graph_bytes),
                 f"{family}.embedding_length": spec.hidden_size,
                 f"{family}.context_length": spec.max_tokens,
                 "nestvec.space": spec.space,
@@ -148,7 +156,7 @@ async def show(request: Request) -> Response:
 async def pull(request: Request) -> Response:
     """Succeed for what is served; some programs ask unasked."""
     asked = await open_as(request, OLLAMA)
-    _model(asked)
+    await _model(asked)
     return json_response({"status": "success"})
 
 
@@ -166,10 +174,10 @@ def _enter(request: Request) -> ApiState:
     return state
 
 
-def _model(asked: Asked) -> tuple[str, ServedModel]:
+async def _model(asked: Asked) -> tuple[str, ServedModel]:
     """The name given, under either of its fields, and what it means."""
     name = text_field(asked.body, "model") or text_field(asked.body, "name") or ""
-    return name, asked.state.service.models.resolve(name)
+    return name, await hold_model(asked.request, asked.state, name, OutputKind.DENSE)
 
 
 def _dimensions(body: Body, native: int) -> int | None:
@@ -202,34 +210,33 @@ def _context(body: Body) -> int | None:
     return number if number is not None and number > 0 else None
 
 
-def _listed(model: ServedModel, name: str) -> dict[str, Any]:
-    spec = model.spec
+def _listed(spec: ModelSpec, graph_bytes: int, name: str) -> dict[str, Any]:
     full = name if ":" in name else f"{name}:latest"
     moment = datetime.datetime.fromtimestamp(spec.created_s, datetime.UTC)
     return {
         "name": full,
         "model": full,
         "modified_at": moment.isoformat().replace("+00:00", "Z"),
-        "size": model.graph_bytes,
+        "size": graph_bytes,
         "digest": hashlib.sha256(spec.space.encode()).hexdigest(),
         "details": {
             "parent_model": "",
             "format": "onnx",
             "family": spec.architecture,
             "families": [spec.architecture],
-            "parameter_size": _rounded(_parameters(model)),
-            "quantization_level": _level(model),
+            "parameter_size": _rounded(_parameters(spec, graph_bytes)),
+            "quantization_level": _level(spec),
         },
     }
 
 
-def _level(model: ServedModel) -> str:
-    return LEVELS.get(model.spec.precision, "F32")
+def _level(spec: ModelSpec) -> str:
+    return LEVELS.get(spec.precision, "F32")
 
 
-def _parameters(model: ServedModel) -> int:
+def _parameters(spec: ModelSpec, graph_bytes: int) -> int:
     """About how many weights the graph holds."""
-    return model.graph_bytes // BYTES_A_WEIGHT[_level(model)]
+    return graph_bytes // BYTES_A_WEIGHT[_level(spec)]
 
 
 def _rounded(count: int) -> str:

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from app import __version__
 from app.api.body import read_body
-from app.api.calls import Asked, embed, enter, result_headers
+from app.api.calls import Asked, embed, enter, hold_model, result_headers
 from app.api.dialects import OPEN_INFERENCE
 from app.api.encoding import array_json
 from app.api.fields import (
@@ -86,8 +86,8 @@ async def repository_index(request: Request) -> Response:
     state = enter(request, OPEN_INFERENCE.name)
     state.auth.check(request.headers)
     rows = [
-        {"name": name, "version": "1", "state": "READY"}
-        for _, name in state.service.models.listed()
+        {"name": name, "version": "1", "state": "READY" if slot.model else "UNAVAILABLE"}
+        for slot, name in state.service.models.listed()
     ]
     return Response(orjson.dumps(rows), media_type="application/json")
 
@@ -97,7 +97,7 @@ async def describe(request: Request, rest: Annotated[str, MODEL_PATH]) -> Respon
     """A model's tensors; with `/ready`, `/config` or `/stats` behind its name, those."""
     state = enter(request, OPEN_INFERENCE.name)
     state.auth.check(request.headers)
-    name, what, model = _find(state, rest, ("/ready", "/config", "/stats"))
+    name, what, model = await _find(request, state, rest, ("/ready", "/config", "/stats"))
     if what == "/ready":
         _check_ready(state)
         return json_response({"name": name, "ready": True})
@@ -113,7 +113,7 @@ async def infer(request: Request, rest: Annotated[str, INFER_PATH]) -> Response:
     """Embed the strings of a tensor; the path ends in `/infer`."""
     state = enter(request, OPEN_INFERENCE.name)
     key_id = state.auth.check(request.headers)
-    name, what, model = _find(state, rest, ("/infer",))
+    name, what, model = await _find(request, state, rest, ("/infer",))
     if what != "/infer":
         raise NotFoundError("POST to /v2/models/NAME/infer")
     head, tail = await _read(request, state)
@@ -126,7 +126,9 @@ async def infer(request: Request, rest: Annotated[str, INFER_PATH]) -> Response:
     return _answer(head, name, call, result, is_binary=is_binary)
 
 
-def _find(state: ApiState, rest: str, endings: tuple[str, ...]) -> tuple[str, str, ServedModel]:
+async def _find(
+    request: Request, state: ApiState, rest: str, endings: tuple[str, ...]
+) -> tuple[str, str, ServedModel]:
     """A path behind `/v2/models/` as name, ending and model.
 
     Raises:
@@ -134,7 +136,7 @@ def _find(state: ApiState, rest: str, endings: tuple[str, ...]) -> tuple[str, st
     """
     what = next((ending for ending in endings if rest.endswith(ending)), "")
     name = re.sub(r"/versions/[^/]+$", "", rest.removesuffix(what))
-    return name, what, state.service.models.resolve(name)
+    return name, what, await hold_model(request, state, name)
 
 
 async def _read(request: Request, state: ApiState) -> tuple[dict[str, Any], bytes]:

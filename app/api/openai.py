@@ -27,8 +27,10 @@ from app.api.fields import parse_inputs
 from app.api.openai_body import FIELDS, Encoding, parse_call, parse_encoding, refuse_chat
 from app.api.raw_route import RawRoute, json_response
 from app.api.schemas.openai import DEPLOYMENT_DOC, MODEL_DOC, MODELS_DOC
-from app.engine.registry import NO_PIN, ServedModel
-from app.engine.types import EmbedCall, EmbedResult
+from app.engine.quantise import Quantiser
+from app.engine.registry import NO_PIN
+from app.engine.slots import Slot
+from app.engine.types import EmbedCall, EmbedResult, OutputKind
 from app.errors import InputError
 
 router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
@@ -54,13 +56,20 @@ async def deployment_embeddings(
     return await _embeddings(asked, deployment)
 
 
+# What is not known of a model before it was loaded.
+DESCRIBED: Final = (
+    *("max_model_len", "dimensions", "outputs", "labels", "pooling", "normalized", "prompts"),
+    *("space", "quantization", "architecture", "precision", "provider", "license", "source"),
+)
+
+
 @router.get("/v1/models", **MODELS_DOC)
 @router.get("/models", include_in_schema=False)
 async def list_models(request: Request) -> Response:
     """List what is served, and the names that stand for a prompt or dimensions; other aliases only answer."""
     state = enter(request, OPENAI.name)
     state.auth.check(request.headers)
-    data = [_model_object(model, name) for model, name in state.service.models.listed()]
+    data = [_model_object(slot, name) for slot, name in state.service.models.listed()]
     return json_response({"object": "list", "data": data})
 
 
@@ -70,12 +79,12 @@ async def retrieve_model(request: Request, model: Annotated[str, MODEL_PATH]) ->
     """Describe one model; names with slashes come raw or percent-encoded."""
     state = enter(request, OPENAI.name)
     state.auth.check(request.headers)
-    return json_response(_model_object(state.service.models.resolve(model), model))
+    return json_response(_model_object(state.service.models.find(model), model))
 
 
 async def _embeddings(asked: Asked, model: str) -> Response:
     asked.check_fields(FIELDS)
-    asked.state.service.models.resolve(model)
+    asked.state.service.models.find(model, OutputKind.DENSE)
     encoding = parse_encoding(asked.body)
     refuse_chat(asked.body)
     inputs, is_list = parse_inputs(asked.body.get("input"), check_count=asked.check_count)
@@ -152,18 +161,24 @@ def _bytes_response(
     return Response(vectors.tobytes(), headers=headers, media_type="application/octet-stream")
 
 
-def _model_object(model: ServedModel, name: str) -> dict[str, Any]:
-    """OpenAI's four keys, then what a caller should know of the model."""
-    spec, pin = model.spec, model.pin(name)
+def _model_object(slot: Slot, name: str) -> dict[str, Any]:
+    """OpenAI's four keys, then what a caller should know; what a model is, is known once it was loaded."""
+    spec, pin, model = slot.spec, slot.pin(name), slot.model
     pinned = {"prompt_name": pin.prompt_name, "dimensions": pin.dimensions}
-    return {
+    found = {
         "id": name,
         "object": "model",
-        "created": spec.created_s,
+        "created": spec.created_s if spec is not None else 0,
         "owned_by": "nestvec",
-        "root": spec.name,
-        "aliases": [*model.aliases, *model.pins],
+        "root": slot.name,
+        "aliases": list(slot.aliases),
         "pinned": None if pin is NO_PIN else pinned,
+        "state": slot.state,
+    }
+    if spec is None:
+        return {**found, **dict.fromkeys(DESCRIBED)}
+    return {
+        **found,
         "max_model_len": spec.max_tokens,
         "dimensions": {
             "native": spec.hidden_size,
@@ -176,15 +191,15 @@ def _model_object(model: ServedModel, name: str) -> dict[str, Any]:
         "normalized": spec.is_normalized,
         "prompts": sorted(spec.prompts),
         "space": spec.space,
-        "quantization": quantization(model),
+        "quantization": None if model is None else quantization(model.quantiser),
         "architecture": spec.architecture,
         "precision": spec.precision,
-        "provider": model.core.backend.provider,
+        "provider": None if model is None else model.core.backend.provider,
         "license": spec.license,
         "source": spec.source,
     }
 
 
-def quantization(model: ServedModel) -> dict[str, Any]:
+def quantization(quantiser: Quantiser) -> dict[str, Any]:
     """Where the ranges of a model's int8 and uint8 vectors come from."""
-    return {"id": model.quantiser.id, "source": model.quantiser.source}
+    return {"id": quantiser.id, "source": quantiser.source}

@@ -83,7 +83,7 @@ async def front_page(request: Request) -> Response:
         return PlainTextResponse("Ollama is running")
     models = ""
     if state.phase is Phase.READY:
-        names = [html.escape(m.spec.name) for m in state.service.models.all()]
+        names = [html.escape(slot.name) for slot in state.service.models.all()]
         models = "<ul>" + "".join(f"<li><code>{name}</code></li>" for name in names) + "</ul>"
     page = PAGE.format(
         version=__version__,

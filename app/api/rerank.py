@@ -22,7 +22,7 @@ from app.api.fields import (
     wrong_item,
 )
 from app.api.scoring import Texts, score
-from app.engine.types import Truncation
+from app.engine.types import OutputKind, Truncation
 from app.errors import EmptyInputError, InputError
 
 FIELDS: Final = frozenset(
@@ -51,7 +51,7 @@ async def rerank_voyage(asked: Asked) -> Response:
 async def _rerank(asked: Asked, *, returns_documents: bool) -> Response:
     body = asked.body
     asked.check_fields(FIELDS)
-    model = asked.model()
+    model = await asked.model(OutputKind.LABELS)
     query = text_field(body, "query")
     if query is None:
         raise InputError("you must provide 'query'", param="query")

@@ -72,6 +72,11 @@ class ApiState:
             raise NotReadyError("The model is loading.", retry_after_s=RETRY_AFTER_LOADING_S)
         return self._service
 
+    def let_go(self) -> None:
+        """Give back the models that the running request holds."""
+        if self._service is not None:
+            self._service.pool.let_go()
+
     def dialect(self, name: str) -> Dialect:
         """A row of the table of dialects, as the server is set."""
         return TEI_1_8 if name == TEI.name and self.options.emulates_tei_1_8 else DIALECTS[name]

@@ -1,7 +1,7 @@
 """The dialect of Hugging Face's Text Embeddings Inference: its own routes; its `/v1/embeddings` is OpenAI's.
 
-`model` is ignored there, so one model must be served. Source: TEI's router 1.9 and what huggingface_hub's, langchain's
-and llama-index's clients send and need (api-contract, section 3).
+`model` is ignored there: each route is answered by the first model served that can. Source: TEI's router 1.9 and what
+huggingface_hub's, langchain's and llama-index's clients send and need (api-contract, section 3).
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from app.api.calls import (
     decode_tokens,
     embed,
     enter,
+    hold_model,
     open_as,
     result_headers,
 )
@@ -39,6 +40,7 @@ from app.api.schemas import tei as docs
 from app.api.scoring import Texts, score_pairs
 from app.api.tei_info import describe_server
 from app.api.token_input import MODEL
+from app.engine.registry import ServedModel
 from app.engine.types import EmbedCall, EmbedResult, OutputKind, Pair, Truncation
 from app.errors import InputError, UnsupportedError
 
@@ -66,7 +68,8 @@ async def embed_all(request: Request) -> Response:
     asked = await open_as(request, TEI)
     asked.check_fields(TOKEN_FIELDS)
     inputs, is_list = parse_mixed_inputs(asked.body, "inputs", check_count=asked.check_count)
-    is_late = asked.state.service.models.resolve("").spec.late_interaction is not None
+    model = await _model(asked, OutputKind.TOKENS)
+    is_late = model.spec.late_interaction is not None
     call = await _call(asked, inputs, kind=OutputKind.TOKENS, normalize=is_late)
     result = await embed(asked, call, is_list=is_list)
     rows = await rows_json(result.by_input(result.vectors), as_base64=False)
@@ -82,7 +85,7 @@ async def similarity_route(request: Request) -> Response:
 async def rerank(asked: Asked) -> Response:
     """Texts by how well they answer a query, the best first; by a cross-encoder only."""
     asked.check_fields(RERANK_FIELDS)
-    model = asked.state.service.models.resolve("")
+    model = await _model(asked, OutputKind.LABELS)
     if not model.spec.is_reranker:
         raise _unsupported("model is not a re-ranker model", "a cross-encoder with one label")
     query = text_field(asked.body, "query")
@@ -112,7 +115,7 @@ async def predict_route(request: Request) -> Response:
 async def predict(asked: Asked) -> Response:
     """Labels of a text, a pair, or several of either."""
     asked.check_fields(PREDICT_FIELDS)
-    model = asked.state.service.models.resolve("")
+    model = await _model(asked, OutputKind.LABELS)
     if OutputKind.LABELS not in model.spec.kinds:
         raise _unsupported("model is not a classifier model", "a sequence classifier")
     items, is_batch = parse_pairs(asked.body.get("inputs"), "inputs")
@@ -133,7 +136,7 @@ async def embed_sparse_route(request: Request) -> Response:
 async def embed_sparse(asked: Asked) -> Response:
     """One list of terms an input, ids rising."""
     asked.check_fields(TOKEN_FIELDS)
-    model = asked.state.service.models.resolve("")
+    model = await _model(asked, OutputKind.SPARSE)
     if OutputKind.SPARSE not in model.spec.kinds:
         raise _unsupported("model is not a sparse model", "a SPLADE model")
     inputs, is_list = parse_mixed_inputs(asked.body, "inputs", check_count=asked.check_count)
@@ -151,7 +154,8 @@ async def embed_sparse(asked: Asked) -> Response:
 async def root(request: Request) -> Response:
     """Embed, or compare: the body decides."""
     asked = await open_as(request, TEI)
-    return await _by_body(asked, asked.body)(asked)
+    answer = await _by_body(asked, asked.body)
+    return await answer(asked)
 
 
 @router.post("/vertex", include_in_schema=False)
@@ -164,7 +168,7 @@ async def vertex(request: Request) -> Response:
     asked.check_count(len(instances))
     answers = []
     for one in instances:
-        answer = await _by_body(asked, one)(dataclasses.replace(asked, body=one))
+        answer = await (await _by_body(asked, one))(dataclasses.replace(asked, body=one))
         answers.append(bytes(answer.body))
     content = b'{"predictions":[%s]}' % b",".join(answers)
     return Response(content, media_type="application/json")
@@ -218,16 +222,21 @@ async def info(request: Request) -> Response:
     """What is served, and within which limits."""
     state = enter(request, TEI.name)
     state.auth.check(request.headers)
-    return json_response(describe_server(state))
+    return json_response(describe_server(state, await hold_model(request, state, "")))
 
 
-def _by_body(asked: Asked, body: Body) -> Answer:
-    """Which route a body at the root means, for the model served."""
+async def _model(asked: Asked, kind: OutputKind | None) -> ServedModel:
+    """The first that gives an output, as TEI's bodies name none."""
+    return await hold_model(asked.request, asked.state, "", kind)
+
+
+async def _by_body(asked: Asked, body: Body) -> Answer:
+    """Which route a body at the root means, for the first model served."""
     if isinstance(body.get("inputs"), dict):
         return _similarity
     if "query" in body and "texts" in body:
         return rerank
-    kinds = asked.state.service.models.resolve("").spec.kinds
+    kinds = (await _model(asked, None)).spec.kinds
     if OutputKind.LABELS in kinds:
         return predict
     return _embed if OutputKind.DENSE in kinds else embed_sparse

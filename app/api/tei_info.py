@@ -6,20 +6,15 @@ from app import __version__
 from app.api.dialects import TEI
 from app.api.openai import quantization
 from app.api.state import ApiState
-from app.engine.registry import ModelSpec
+from app.engine.registry import ModelSpec, ServedModel
 from app.engine.types import OutputKind, Truncation
 
 # There is no cap on requests, but on tokens that wait; TEI's own default.
 MAX_CONCURRENT_REQUESTS: Final = 512
 
 
-def describe_server(state: ApiState) -> dict[str, Any]:
-    """TEI's keys, then what a caller of ours should know.
-
-    Raises:
-        UnknownModelError: Several models are served.
-    """
-    model = state.service.models.resolve("")
+def describe_server(state: ApiState, model: ServedModel) -> dict[str, Any]:
+    """TEI's keys, then what a caller of ours should know of the first model."""
     spec, limits = model.spec, state.service.limits
     dialect = state.dialect(TEI.name)
     return {
@@ -39,7 +34,7 @@ def describe_server(state: ApiState) -> dict[str, Any]:
         "sha": None,
         "docker_label": None,
         "space": spec.space,
-        "quantization": quantization(model),
+        "quantization": quantization(model.quantiser),
     }
 
 

@@ -70,7 +70,7 @@ async def pooling(request: Request) -> Response:
     """Vectors of inputs, or of each of their tokens."""
     asked = await open_as(request, OPENAI)
     asked.check_fields(POOLING_FIELDS)
-    model = asked.model()
+    model = await asked.model()
     task = choice_field(asked.body, "task", TASKS) or default_task(model.spec)
     if KINDS.get(task) not in model.spec.kinds:
         raise UnsupportedError(
@@ -117,7 +117,7 @@ async def classify(request: Request) -> Response:
     """Labels of texts, the likeliest with all probabilities."""
     asked = await open_as(request, OPENAI)
     asked.check_fields(CLASSIFY_FIELDS)
-    model = asked.model()
+    model = await asked.model(OutputKind.LABELS)
     truncate, max_tokens = parse_limits(asked.body)
     texts, is_list = texts_field(asked.body, "input", check_count=asked.check_count)
     call = EmbedCall(
@@ -176,7 +176,7 @@ async def score_route(request: Request) -> Response:
     """Scores of pairs, in input order; one text against many, or pair by pair."""
     asked = await open_as(request, OPENAI)
     asked.check_fields(SCORE_FIELDS)
-    model = asked.model()
+    model = await asked.model(OutputKind.LABELS)
     truncate, max_tokens = parse_limits(asked.body)
     left, right = _pairs(asked, max_tokens)
     chosen = truncate or asked.state.service.limits.truncate

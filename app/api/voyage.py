@@ -48,7 +48,7 @@ CONTEXTUALIZED_FIELDS: Final = frozenset(
 async def embeddings(asked: Asked) -> Response:
     """Embed texts; vectors come in input order."""
     asked.check_fields(FIELDS)
-    asked.model()
+    asked.find_model()
     texts, is_list = texts_field(asked.body, "input", check_count=asked.check_count)
     call = _call(asked, texts)
     result = await embed(asked, call, is_list=is_list)
@@ -61,7 +61,7 @@ async def contextualized_embeddings(request: Request) -> Response:
     """Embed the chunks of documents, each with what stands around it (late chunking)."""
     asked = await open_as(request, VOYAGE)
     asked.check_fields(CONTEXTUALIZED_FIELDS)
-    asked.model()
+    asked.find_model()
     if boolean_field(asked.body, "enable_auto_chunking"):
         raise UnsupportedError(
             "'enable_auto_chunking' is not available: send the chunks", param="enable_auto_chunking"

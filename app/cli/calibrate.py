@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from app.assembly import calibrate_model
 from app.cli.flags import settings_flags
 from app.logs import configure_logs
-from app.main import calibrate_model
 from app.settings import Settings
 
 

@@ -8,11 +8,11 @@ from typing import Final
 
 import click
 
+from app.assembly import prepare_model
 from app.cli.flags import settings_flags
 from app.engine.types import Layout
 from app.errors import ArtefactError
 from app.logs import configure_logs
-from app.main import prepare_model
 from app.packages.prepare import write_padded
 from app.settings import Settings
 

@@ -2,7 +2,7 @@
 
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ def settings_flags(*names: str) -> Callable[[Function], Function]:
             config: Path | None = values.pop("config")
             flags = {name: values.pop(name) for name in chosen}
             given = {name: value for name, value in flags.items() if value is not None}
+            given |= _several(
+                given.pop("model", ()), given.get("models"), takes_several="models" in chosen
+            )
             function(settings=load_settings(given, config=config), **values)
 
         wrapped.__doc__ = function.__doc__
@@ -53,11 +56,28 @@ def default_text(field: FieldInfo) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _several(sources: Sequence[str], models: str | None, *, takes_several: bool) -> dict[str, Any]:
+    """`--model` given several times: the first is the model, the others stand beside it."""
+    if not sources:
+        return {}
+    found: dict[str, Any] = {"model": sources[0]}
+    if len(sources) > 1:
+        if not takes_several:
+            raise click.UsageError("this command takes one --model")
+        if models is not None:
+            raise click.UsageError("give further models by --model or by --models, not by both")
+        found["models"] = ",".join(sources[1:])
+    return found
+
+
 def _option(name: str, field: FieldInfo) -> Callable[[Function], Function]:
     flag = f"--{name.replace('_', '-')}"
     default = default_text(field)
     text = f"{field.description}" + (f"  [default: {default}]" if default else "")
     text += f"  [env: {PREFIX}{name.upper()}]"
+    if name == "model":
+        text += "; may be repeated to serve several"
+        return click.option(flag, name, multiple=True, metavar="TEXT", help=text)
     if field.annotation is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
     # Values stay strings: the settings check them, so a flag and a variable fail with the same words.

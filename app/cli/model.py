@@ -2,10 +2,10 @@
 
 import click
 
+from app.assembly import prepare_model
 from app.cli.calibrate import command as calibrate
 from app.cli.flags import settings_flags
 from app.logs import configure_logs
-from app.main import prepare_model
 from app.settings import Settings
 
 

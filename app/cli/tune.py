@@ -2,9 +2,9 @@
 
 import click
 
+from app.assembly import tune_model
 from app.cli.flags import settings_flags
 from app.logs import configure_logs
-from app.main import tune_model
 from app.settings import Settings
 from app.tuning.report import tuning_table
 

@@ -1,6 +1,6 @@
-"""The models served, and how a name from a request finds one."""
+"""A model that is served: what it is, and the parts that do its work."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -9,7 +9,7 @@ from app.engine.late_interaction import LateInteraction
 from app.engine.quantise import Quantiser
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import OutputKind
-from app.errors import ConfigError, UnknownModelError
+from app.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,61 +110,6 @@ class ServedModel:
         return next((pin for n, pin in self.pins.items() if n.casefold() == wanted), NO_PIN)
 
 
-@dataclass(slots=True)
-class Models:
-    """Finds the model a request means.
-
-    Attributes:
-        accepts_any: With one model loaded, any name means it.
-    """
-
-    accepts_any: bool = False
-    _served: list[ServedModel] = field(default_factory=list)
-
-    def add(self, model: ServedModel) -> None:
-        """Serve a model from now on."""
-        self._served.append(model)
-
-    def all(self) -> tuple[ServedModel, ...]:
-        """Every model served."""
-        return tuple(self._served)
-
-    def listed(self) -> list[tuple[ServedModel, str]]:
-        """Models under their own names and those that stand for a prompt or dimensions; aliases only answer."""
-        return [(model, name) for model in self._served for name in (model.spec.name, *model.pins)]
-
-    def resolve(self, name: str) -> ServedModel:
-        """Find a model: exact name, alias, any case, last path segment, with or without `:latest`.
-
-        Args:
-            name: As the caller wrote it; "" is allowed where exactly one model is served.
-
-        Raises:
-            UnknownModelError: Nothing matches, or several do.
-        """
-        served = self._served
-        if len(served) == 1 and (not name or self.accepts_any):
-            return served[0]
-        wanted = base_name(name)
-        exact = _only(m for m in served if wanted in m.names)
-        if exact is not None:
-            return exact
-        folded = wanted.casefold()
-        loose = _only(m for m in served if folded in {n.casefold() for n in m.names})
-        if loose is not None:
-            return loose
-        tail = folded.rsplit("/", 1)[-1]
-        short = _only(
-            m
-            for m in served
-            if (("/" in folded) != ("/" in m.spec.name))
-            and tail == m.spec.name.casefold().rsplit("/", 1)[-1]
-        )
-        if short is not None:
-            return short
-        raise UnknownModelError(name)
-
-
 def check_pins(pins: Mapping[str, Pin], spec: ModelSpec) -> None:
     """Refuse names that stand for what the model does not have.
 
@@ -185,9 +130,3 @@ def check_pins(pins: Mapping[str, Pin], spec: ModelSpec) -> None:
 def base_name(name: str) -> str:
     """A name without Ollama's `:latest`."""
     return name.removesuffix(":latest")
-
-
-def _only(found: Iterable[ServedModel]) -> ServedModel | None:
-    """The one match, or None for none or several."""
-    matches = list(found)
-    return matches[0] if len(matches) == 1 else None

@@ -22,8 +22,10 @@ from app.engine.late_interaction import pool_tokens
 from app.engine.options import check_output
 from app.engine.outputs import Outputs
 from app.engine.pending import RawVectors
+from app.engine.pool import ModelPool
 from app.engine.postprocess import convert, finish
-from app.engine.registry import NO_PIN, Models, ServedModel
+from app.engine.registry import NO_PIN, ServedModel
+from app.engine.slots import Models
 from app.engine.tokenizer import Encoded, Fit, Token
 from app.engine.types import (
     EmbedCall,
@@ -76,6 +78,7 @@ class EmbeddingService:
 
     Args:
         models: What is served.
+        pool: Keeps them in memory; by default as long as they are there.
         limits: Bounds on one call.
         observer: Told what happened.
         threads: Threads for tokenising and post-processing.
@@ -86,12 +89,14 @@ class EmbeddingService:
         self,
         models: Models,
         *,
+        pool: ModelPool | None = None,
         limits: ServiceLimits,
         observer: Observer,
         threads: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.models = models
+        self.pool = pool or ModelPool(models)
         self.limits = limits
         self._observer = observer
         self._clock = clock
@@ -106,16 +111,20 @@ class EmbeddingService:
         Raises:
             InputError: Something asked for cannot be; names the field or the input.
             UnknownModelError: No such model.
-            CapacityError: Queue full, deadline passed, or shutting down.
+            CapacityError: Queue full, deadline passed, shutting down, or the model cannot be loaded.
             InternalError: The runtime failed on an input.
         """
-        model = self.models.resolve(call.model)
-        call = _pinned(call, model)
-        self._check(call, model)
+        slot = self.models.find(call.model, call.kind)
         remaining_s = None if call.deadline_s is None else call.deadline_s - self._clock()
         try:
             async with asyncio.timeout(remaining_s):
-                return await self._embed(call, model)
+                model = await self.pool.take(slot)
+                try:
+                    call = _pinned(call, model)
+                    self._check(call, model)
+                    return await self._embed(call, model)
+                finally:
+                    self.pool.give_back(slot)
         except TimeoutError:
             raise DeadlineError("The deadline passed before the vectors were ready.") from None
 
@@ -198,21 +207,21 @@ class EmbeddingService:
             InputError: No such prompt, or texts far beyond the tokens of a request.
             UnknownModelError: No such model.
         """
-        served = self.models.resolve(model)
         call = EmbedCall(texts, model=model, prompt_name=prompt_name)
-        prefix = resolve_prompt(call, served.spec)[1]
         characters = sum(len(text) for text in texts)
         if characters > DESCRIBED_CHARS_PER_TOKEN * self.limits.max_tokens:
             raise RequestTooLargeError(
                 f"{characters} characters are too many to describe; send fewer inputs",
                 param="input",
             )
-        tokenizer = served.tokenizer
+        async with self.pool.using(model) as served:
+            prefix = resolve_prompt(call, served.spec)[1]
+            tokenizer = served.tokenizer
 
-        def work() -> list[list[Token]]:
-            return [tokenizer.describe(prefix + text, adds_special=adds_special) for text in texts]
+            def work() -> list[list[Token]]:
+                return [tokenizer.describe(prefix + t, adds_special=adds_special) for t in texts]
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def decode(
         self, inputs: Sequence[Sequence[int]], *, skips_special: bool, model: str = ""
@@ -223,24 +232,24 @@ class EmbeddingService:
             InputError: An id is outside the vocabulary; names the input.
             UnknownModelError: No such model.
         """
-        tokenizer = self.models.resolve(model).tokenizer
+        async with self.pool.using(model) as served:
+            tokenizer = served.tokenizer
 
-        def work() -> list[str]:
-            found = []
-            for index, ids in enumerate(inputs):
-                try:
-                    found.append(tokenizer.decode(ids, skips_special=skips_special))
-                except InputError as error:
-                    error.input_index = index
-                    raise
-            return found
+            def work() -> list[str]:
+                found = []
+                for index, ids in enumerate(inputs):
+                    try:
+                        found.append(tokenizer.decode(ids, skips_special=skips_special))
+                    except InputError as error:
+                        error.input_index = index
+                        raise
+                return found
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
         """Stop the models' workers and the front's threads."""
-        for model in self.models.all():
-            model.core.close()
+        self.pool.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _check(self, call: EmbedCall, model: ServedModel) -> None:

@@ -21,8 +21,8 @@ async def make_api(tiny_folder: Path) -> AsyncIterator[MakeApi]:
     def make(options: ServedOptions | None = None, **settings: Any) -> Api:
         app = build_app(Settings(**settings))
         served = serve_fake(tiny_folder / "tokenizer.json", options, also_tell=app.state.metrics)
-        for model in served.service.models.all():
-            app.state.metrics.model_served(model)
+        for slot in served.service.models.all():
+            app.state.metrics.model_changed(slot)
         app.state.become_ready(served.service)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         client = httpx.AsyncClient(transport=transport, base_url="http://server")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from app.assembly import open_backend
 from app.bench import machine
 from app.bench.machine import flops_per_token, gemm_flops_per_s, linear_weights, peak_rss_bytes
 from app.export.architectures import Recipe, export_graph
 from app.export.arithmetic import Ranges, StaticInt8
-from app.main import open_backend
 from tests.tiny import CONFIG, bert_weights, write_json
 
 # Four projections (32 x 32) and two of the feed-forward block (32 x 64), in each of two layers.

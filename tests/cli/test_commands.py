@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
+from app.assembly import execution, prepare_model
 from app.cli import VERBS, group, main
 from app.cli.config import settings_markdown
-from app.main import execution, prepare_model
 from app.packages.tuned import Tuned
 from app.settings import Settings, load_settings
 from tests.tiny import write_tiny_bert

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.assembly import open_backend
 from app.engine.backend import Backend, BackendOptions
 from app.engine.collate import collate
 from app.engine.openvino_backend import OpenVinoBackend
 from app.engine.types import Layout
 from app.errors import BackendError, FormatError, ProviderError
 from app.hardware import cpu_model
-from app.main import open_backend
 from app.packages.precision import BuildOptions, Precision
 from app.packages.prepare import Package, prepare
 from app.packages.sources import SourceOptions

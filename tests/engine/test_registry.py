@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.engine.registry import Models, ServedModel
+from app.engine.registry import ServedModel
+from app.engine.slots import Models
 from app.errors import UnknownModelError
 from tests.served import SPEC, ServedOptions, serve_fake
 
@@ -50,10 +51,11 @@ def test_an_unknown_name_is_refused(served: ServedModel, name: str) -> None:
 
 
 def test_any_name_where_the_operator_says_so(served: ServedModel) -> None:
-    """The switch works for one model only."""
+    """It means the first model, as a missing one does."""
     assert registry(served, accepts_any=True).resolve("whatever") is served
-    with pytest.raises(UnknownModelError):
-        registry(served, second(served), accepts_any=True).resolve("whatever")
+    both = registry(served, second(served), accepts_any=True)
+    assert both.resolve("whatever") is served
+    assert both.resolve("another/fake-model") is not served
 
 
 def second(served: ServedModel) -> ServedModel:
@@ -63,13 +65,12 @@ def second(served: ServedModel) -> ServedModel:
 
 
 def test_with_several_models_a_name_must_be_clear(served: ServedModel) -> None:
-    """No name, or a last segment that fits two, finds none."""
+    """A last segment that fits two finds none; no name means the first."""
     both = registry(served, second(served))
     assert both.resolve("another/fake-model").spec.name == "another/fake-model"
     with pytest.raises(UnknownModelError):
         both.resolve("fake-model")
-    with pytest.raises(UnknownModelError, match="you must provide a model parameter"):
-        both.resolve("")
+    assert both.resolve("") is served
 
 
 def test_options_of_the_fixture_are_used(tiny_folder: Path) -> None:

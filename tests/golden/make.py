@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tokenizers import BertWordPieceTokenizer
 
-from app.main import source_options
+from app.assembly import source_options
 from app.packages.sources import fetch
 from app.settings import load_settings
 from tests.golden.texts import golden_texts

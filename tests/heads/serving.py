@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 from safetensors.numpy import save_file
 
+from app.assembly import build_engine
 from app.engine.service import EmbeddingService
 from app.engine.types import NullObserver
-from app.main import build_app, build_engine
+from app.main import build_app
 from app.settings import Settings
 from tests.families.weights import random_weights
 from tests.tiny import write_json, write_tokenizer
@@ -52,8 +53,8 @@ async def opened(folder: Path, **settings: Any) -> AsyncIterator[Opened]:
     chosen = Settings(model=str(folder), cache_dir=folder.parent / "cache", **settings)
     app = build_app(chosen)
     service = build_engine(chosen, NullObserver())
-    for model in service.models.all():
-        app.state.metrics.model_served(model)
+    for slot in service.models.all():
+        app.state.metrics.model_changed(slot)
     app.state.become_ready(service)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:

@@ -12,8 +12,9 @@ from app.engine.backend import BackendOptions
 from app.engine.core import CoreOptions, EngineCore
 from app.engine.onnx_backend import OnnxBackend
 from app.engine.outputs import Outputs
-from app.engine.registry import Models, ServedModel
+from app.engine.registry import ServedModel
 from app.engine.service import EmbeddingService, ServiceLimits
+from app.engine.slots import Models
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import EmbedCall, NullObserver, Truncation
 from app.packages.fingerprint import file_sha256

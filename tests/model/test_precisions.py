@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from app.assembly import build_engine
 from app.engine.service import EmbeddingService
 from app.engine.types import EmbedCall, FloatArray, NullObserver, Truncation
 from app.errors import ProviderError, QualityError
 from app.hardware import cpu_model
-from app.main import build_engine
 from app.packages.prepare import Package
 from app.quality.tasks import PairTask, read_pairs
 from app.settings import load_settings

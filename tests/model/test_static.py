@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from app.assembly import source_options
 from app.engine.onnx_backend import OnnxBackend
 from app.errors import FormatError, ModelError
-from app.main import source_options
 from app.packages.precision import BuildOptions, Precision
 from app.packages.prepare import Package, prepare
 from app.quality.report import RemoteEmbedder, run_pairs

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from app.assembly import CHECKOUT_CARDS
 from app.errors import FormatError
-from app.main import CHECKOUT_CARDS
 from app.packages.card import card_files, find_card, read_card
 
 GOOD = """

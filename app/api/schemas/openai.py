@@ -122,7 +122,7 @@ class Quantization(BaseModel):
 
 
 class Model(BaseModel):
-    """A served model: OpenAI's four keys, then what a caller should know."""
+    """A served model: OpenAI's four keys, then what a caller should know; null until it was loaded first."""
 
     id: str
     object: Literal["model"]
@@ -131,22 +131,23 @@ class Model(BaseModel):
     root: str
     aliases: list[str]
     pinned: Pinned | None
-    max_model_len: int
-    dimensions: Dimensions
-    outputs: list[str] = Field(description="Of dense, tokens, sparse, labels.")
-    labels: list[str] = Field(description="Of a classifier; a re-ranker has one.")
-    pooling: str
-    normalized: bool
-    prompts: list[str]
-    space: str = Field(
+    state: str = Field(description="ready, loading, unloaded, unloading or failed.")
+    max_model_len: int | None
+    dimensions: Dimensions | None
+    outputs: list[str] | None = Field(description="Of dense, tokens, sparse, labels.")
+    labels: list[str] | None = Field(description="Of a classifier; a re-ranker has one.")
+    pooling: str | None
+    normalized: bool | None
+    prompts: list[str] | None
+    space: str | None = Field(
         description="Fingerprint of the embedding space; compare before mixing vectors."
     )
-    quantization: Quantization
-    architecture: str
-    precision: str
-    provider: str
-    license: str
-    source: str
+    quantization: Quantization | None
+    architecture: str | None
+    precision: str | None
+    provider: str | None
+    license: str | None
+    source: str | None
 
 
 class ModelList(BaseModel):

@@ -1,0 +1,356 @@
+"""Settings to engine objects: which model, fetched and opened how, and the service over all of them."""
+
+import contextlib
+import dataclasses
+import time
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from app.engine.backend import Backend, BackendOptions
+from app.engine.core import CoreOptions, EngineCore
+from app.engine.lone import LoneBackend
+from app.engine.pool import ModelPool
+from app.engine.quantise import Rounding
+from app.engine.registry import Pin, ServedModel, check_pins
+from app.engine.service import EmbeddingService, ServiceLimits
+from app.engine.slots import Models, Slot, SlotState
+from app.engine.types import Layout, Observer, Truncation
+from app.errors import ModelError
+from app.export.architectures import GRAPH_VERSION, STATIC_TYPE
+from app.hardware import cpu_model, l2_cache_bytes, usable_cpus
+from app.logs import get_logger
+from app.memory import bound_arenas, give_back_freed_memory, keep_freed_memory
+from app.packages.build import probed
+from app.packages.calibrate import Calibrated, calibrate
+from app.packages.precision import BuildOptions, Precision
+from app.packages.prepare import Package, prepare
+from app.packages.probes import PROBE_TEXTS, check_probes, compute_vectors
+from app.packages.sources import SourceOptions
+from app.packages.tuned import Tuned, built_in, read_tuned
+from app.settings import Settings
+from app.tuning.report import TuningReport
+from app.tuning.run import TuningRun, backend_options
+
+log = get_logger(__name__)
+
+OPENAI_NAMES: Final = (
+    "text-embedding-ada-002",
+    "text-embedding-3-small",
+    "text-embedding-3-large",
+)
+PACKAGE_CARDS: Final = Path(__file__).parent / "cards"  # in an installed wheel
+CHECKOUT_CARDS: Final = Path(__file__).parent.parent / "models"
+GPU_WORKERS: Final = 2
+GPU_BATCH_TOKENS: Final = 8192
+
+
+def source_options(settings: Settings) -> SourceOptions:
+    """Where models come from."""
+    own = (settings.models_dir,) if settings.models_dir else ()
+    return SourceOptions(
+        cache_dir=settings.cache_dir,
+        card_dirs=(*own, PACKAGE_CARDS, CHECKOUT_CARDS),
+        revision=settings.model_revision,
+        is_offline=settings.offline,
+    )
+
+
+def build_options(settings: Settings) -> BuildOptions:
+    """Which artefact the settings ask for."""
+    asked = settings.precision
+    return BuildOptions(
+        precision=Precision.FP32 if asked == "auto" else Precision(asked),
+        calibration=settings.calibration_file,
+        halves_weights=settings.weight_storage == "fp16",
+    )
+
+
+def open_backend(path: Path, layout: Layout, options: BackendOptions) -> Backend:
+    """The one place that names backends; imported late, as `--help` has no use for them."""
+    if options.computes_bf16:
+        from app.engine.openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend(path, layout, options)
+    from app.engine.onnx_backend import OnnxBackend
+
+    return OnnxBackend(path, layout, options)
+
+
+def prepare_model(settings: Settings, *, refresh: bool = False) -> Package:
+    """Fetch and export the model of the settings.
+
+    Raises:
+        ModelError: Anything wrong with it.
+    """
+    return prepare(
+        settings.model,
+        source_options(settings),
+        open_backend,
+        wanted=build_options(settings),
+        max_tokens=settings.max_input_tokens,
+        refresh=refresh,
+    )
+
+
+def machine() -> str:
+    """What tuning holds for: CPU, usable cores, and versions."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = []
+    for name in ("onnxruntime", "onnxruntime-gpu", "openvino"):
+        with contextlib.suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    cpus = usable_cpus()
+    return f"{cpu_model()}; {cpus} CPUs; graph {GRAPH_VERSION}; {', '.join(found)}"
+
+
+def execution(settings: Settings, package: Package) -> Tuned:
+    """How to run: as set, else as tuned on such a machine, else as built in."""
+    tuned = read_tuned(package.artefact, machine()) or built_in(
+        usable_cpus(),
+        l2_cache_bytes(),
+        package.graph_bytes,
+        has_layers=package.spec.architecture != STATIC_TYPE,
+    )
+    plain = settings.plain_attention_tokens
+    return Tuned(
+        max_batch_tokens=settings.max_batch_tokens or tuned.max_batch_tokens,
+        worker_threads=settings.worker_threads or tuned.worker_threads,
+        intra_op_threads=settings.intra_op_threads or tuned.intra_op_threads,
+        plain_attention_tokens=tuned.plain_attention_tokens if plain is None else plain,
+        lone_threads=settings.lone_threads or tuned.lone_threads,
+    )
+
+
+def open_tuned(settings: Settings, package: Package, tuned: Tuned) -> Backend:
+    """Open a package as it is to run: with a second, wide session for lone texts where that is wanted.
+
+    Raises:
+        ModelError: The graph cannot be opened.
+    """
+    options = dataclasses.replace(
+        backend_options(package, tuned, provider=settings.provider), device_id=settings.device_id
+    )
+    backend = open_backend(package.graph, package.layout, options)
+    if backend.provider != "cpu" or tuned.lone_threads <= tuned.intra_op_threads:
+        return backend
+    wide = dataclasses.replace(
+        options, intra_op_threads=tuned.lone_threads, parallel_runs=1, spins=True
+    )
+    return LoneBackend(backend, open_backend(package.graph, package.layout, wide))
+
+
+def tune_model(settings: Settings, *, limit_s: float, compares: bool) -> TuningReport:
+    """Find how the model of the settings runs fastest on this machine, and keep it.
+
+    Args:
+        settings: Model and precision.
+        limit_s: Time for the search.
+        compares: Whether to export and time the other precisions too.
+
+    Raises:
+        ModelError: The model cannot be run, or the cache not be written.
+    """
+    package = prepare_model(settings)
+    keep_freed_memory()
+    cpus = usable_cpus()
+    run = TuningRun(
+        package=package,
+        prepare=lambda precision: prepare_model(
+            settings.model_copy(update={"precision": precision.value})
+        ),
+        open_backend=open_backend,
+        machine=machine(),
+        start=built_in(cpus, l2_cache_bytes(), package.graph_bytes),
+        cpus=cpus,
+        limit_s=limit_s,
+        clock=time.perf_counter,
+    )
+    return run.run(list(Precision) if compares else [])
+
+
+def calibrate_model(settings: Settings, texts: Path | None) -> Calibrated:
+    """Set the ranges of a model's 8-bit vectors by texts of the user's own, or anew by the bundled ones.
+
+    Raises:
+        ModelError: The model cannot be run, the file cannot be read, or the cache not be written.
+    """
+    package = prepare_model(settings)
+    return calibrate(package, texts, open_backend)
+
+
+def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
+    """Load, probe and warm what is to be there from the start; blocks for as long as that takes.
+
+    With several models the first that can be served is loaded here; `ModelPool.load` brings the others.
+
+    Raises:
+        ModelError: No model can be served.
+    """
+    if settings.models:
+        bound_arenas(usable_cpus() + 2)
+    models = Models(accepts_any=settings.accept_any_model)
+    pool = ModelPool(models, settings.max_models_bytes, on_change=note_change)
+    for name, own in settings.of_models().items():
+        models.add(_slot(settings, name, own, observer))
+    _load_first(pool, settings)
+    return EmbeddingService(
+        models,
+        pool=pool,
+        limits=ServiceLimits(
+            max_inputs=settings.max_inputs_per_request,
+            max_tokens=settings.max_tokens_per_request,
+            truncate=Truncation(settings.truncate),
+            interactive_inputs=settings.interactive_inputs,
+            allows_empty=settings.allow_empty_inputs,
+            max_token_vectors=settings.max_token_vectors_per_request,
+        ),
+        observer=observer,
+        threads=settings.front_threads or usable_cpus(),
+    )
+
+
+def note_change(slot: Slot) -> None:
+    """Say that a model went, or why it could not come."""
+    if slot.state is SlotState.FAILED and slot.error is not None:
+        log.error("model_failed", model=slot.name, code=slot.error.code, reason=slot.error.message)
+    elif slot.state is SlotState.UNLOADED:
+        give_back_freed_memory()
+        log.info("model_unloaded", model=slot.name)
+
+
+def loads_at_start(settings: Settings, place: int) -> bool:
+    """Whether a model is loaded unasked, by its place among all."""
+    return place == 0 or list(settings.models.values())[place - 1].load == "start"
+
+
+def _slot(settings: Settings, name: str, own: Settings, observer: Observer) -> Slot:
+    """A model's place, under every name that is known before it is loaded."""
+    first = own.served_model_name or own.model
+    openai = OPENAI_NAMES if own.openai_aliases else ()
+    source = () if Path(own.model).expanduser().is_absolute() else (own.model,)
+    names = (first, *source, *own.model_aliases, *own.aliases, *openai)
+    return Slot(
+        names=tuple(dict.fromkeys(names)),
+        pins=_pins(own),
+        open=partial(open_model, own, observer),
+        is_kept=not name or settings.models[name].keep,
+    )
+
+
+def _load_first(pool: ModelPool, settings: Settings) -> None:
+    """Load the first model that can be; where none can, the first one's error is the server's."""
+    failure: ModelError | None = None
+    for place, slot in enumerate(pool.models.all()):
+        if not loads_at_start(settings, place):
+            continue
+        try:
+            pool.open_now(slot)
+        except ModelError as error:
+            failure = failure or error
+            if settings.models:
+                note_change(slot)
+        else:
+            return
+    if failure is not None:
+        raise failure
+
+
+def open_model(settings: Settings, observer: Observer) -> ServedModel:
+    """Load, probe and warm one model; blocks for as long as that takes.
+
+    Raises:
+        ModelError: The model cannot be served.
+    """
+    started = time.monotonic()
+    package = prepare_model(settings)
+    tuned = execution(settings, package)
+    backend = open_tuned(settings, package, tuned)
+    if backend.provider != "cpu":
+        # Not measured yet on a GPU: enough tokens to fill one, and one batch collates while another computes.
+        tuned = dataclasses.replace(
+            tuned,
+            worker_threads=settings.worker_threads or GPU_WORKERS,
+            max_batch_tokens=settings.max_batch_tokens or GPU_BATCH_TOKENS,
+            lone_threads=1,
+        )
+    try:
+        _probe(package, backend)
+    except ModelError:
+        backend.close()
+        raise
+    keep_freed_memory()
+    model = _serve(settings, package, backend, tuned, observer)
+    log.info(
+        "model_ready",
+        model=model.spec.name,
+        provider=backend.provider,
+        space=model.spec.space,
+        dimensions=model.spec.hidden_size,
+        max_tokens=model.spec.max_tokens,
+        precision=model.spec.precision,
+        max_batch_tokens=tuned.max_batch_tokens,
+        worker_threads=tuned.worker_threads,
+        lone_threads=tuned.lone_threads,
+        exported=package.is_new,
+        took_s=round(time.monotonic() - started, 2),
+    )
+    return model
+
+
+def _pins(settings: Settings) -> dict[str, Pin]:
+    return {name: Pin(p.prompt_name, p.dimensions) for name, p in settings.aliases.items()}
+
+
+def _serve(
+    settings: Settings, package: Package, backend: Backend, tuned: Tuned, observer: Observer
+) -> ServedModel:
+    """Put spec, tokenizer and a running core together."""
+    spec = dataclasses.replace(package.spec, name=settings.served_model_name or package.spec.name)
+    pins = _pins(settings)
+    check_pins(pins, spec)
+    core = EngineCore(
+        model=spec.name,
+        backend=backend,
+        options=CoreOptions(
+            workers=tuned.worker_threads,
+            max_batch_tokens=tuned.max_batch_tokens,
+            lookahead_items=settings.lookahead_items,
+            max_queue_tokens=settings.max_queue_tokens,
+            max_batch_s=settings.max_batch_ms / 1000,
+            outputs=package.outputs,
+        ),
+        observer=observer,
+    )
+    core.start()
+    own = (package.spec.name,) if settings.served_model_name else ()
+    names = OPENAI_NAMES if settings.openai_aliases else ()
+    return ServedModel(
+        spec=spec,
+        tokenizer=package.open_tokenizer(spec.max_tokens),
+        core=core,
+        aliases=(*own, *package.aliases, *settings.model_aliases, *names),
+        pins=pins,
+        quantiser=dataclasses.replace(
+            package.quantiser, rounding=Rounding(settings.quantize_compat)
+        ),
+        graph_bytes=package.graph_bytes,
+    )
+
+
+def _probe(package: Package, backend: Backend) -> None:
+    """Compare the probes, together and each alone, with the stored vectors; warms the session up on the way.
+
+    Raises:
+        ProbeError: They differ.
+    """
+    # Probes were made with the model's own length, whatever the operator allows callers.
+    tokenizer = package.open_tokenizer(package.native_max_tokens)
+    outputs = probed(package.derived, package.artefact, open_backend)
+    together = compute_vectors(backend, tokenizer, outputs, PROBE_TEXTS)
+    check_probes(together, package.probes, backend.provider, package.build)
+    alone = [compute_vectors(backend, tokenizer, outputs, [text]) for text in PROBE_TEXTS]
+    check_probes(np.concatenate(alone), package.probes, backend.provider, package.build)

@@ -1,0 +1,60 @@
+"""Settings of one model among several, and of names that stand for more than a model."""
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_settings import NoDecode
+
+PRECISIONS = Literal["auto", "fp32", "int8", "int8-accurate", "bf16"]
+
+
+class AliasSettings(BaseModel):
+    """What a further name of a model stands for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = Field(None, description="Which model; the first by default.")
+    prompt_name: str | None = Field(None, description="One of the model's prompts.")
+    dimensions: int | None = Field(None, ge=1, description="Dimensions where none are asked for.")
+
+
+class ModelSettings(BaseModel):
+    """A further model; what it does not say is as for the first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(min_length=1, description="Card name, folder, or Hub id.")
+    aliases: list[str] = Field(default_factory=list, description="Further names.")
+    load: Literal["start", "first_use"] = Field(
+        "start", description="When it is brought into memory."
+    )
+    keep: bool = Field(False, description="Never unload it to make room.")
+    revision: str = Field("", description="Hub commit, tag or branch to pin.")
+    precision: PRECISIONS | None = None
+    max_input_tokens: int | None = Field(None, ge=3)
+    max_batch_tokens: int | None = Field(None, ge=0, le=1_000_000)
+    worker_threads: int | None = Field(None, ge=0, le=1024)
+
+
+def parse_table(value: object) -> object:
+    """Tables come from the environment and flags as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else {}
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from None
+
+
+def parse_models(value: object) -> object:
+    """A table, JSON of one, or just sources: each is served under its own name."""
+    if isinstance(value, str) and not value.lstrip().startswith("{"):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, list | tuple):
+        return {source: {"model": source} for source in value}
+    return parse_table(value)
+
+
+AliasTable = Annotated[dict[str, AliasSettings], NoDecode, BeforeValidator(parse_table)]
+ModelTable = Annotated[dict[str, ModelSettings], NoDecode, BeforeValidator(parse_models)]
