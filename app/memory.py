@@ -50,7 +50,8 @@ def bound_arenas(count: int) -> bool:
     """Let malloc keep at most so many heaps, for a process whose models come and go; before threads are started.
 
     Each new thread may get a heap of its own, up to eight a core, and each keeps what it freed. Workers of a model that
-    is loaded again are new threads: ten times under load let a process grow by 15 to 25% without this, by 0 to 8% with it.
+    is loaded again are new threads: ten times under load let a process grow by 15 to 25% without this, by 0 to 8% with
+    it.
 
     Returns:
         Whether it could be told.
