@@ -98,13 +98,20 @@ class Tokenizer:
         max_tokens: The most tokens an input may have, special tokens included.
         vocabulary_size: Rows of the model's embedding table; ids must be below.
         adds_special: Whether texts get the file's special tokens; a static model averages them in otherwise.
+        drops_unknown: Whether unknown tokens are left out of texts, unless nothing else is in one.
 
     Raises:
         FormatError: The file is missing or cannot be read.
     """
 
     def __init__(
-        self, path: Path, *, max_tokens: int, vocabulary_size: int, adds_special: bool = True
+        self,
+        path: Path,
+        *,
+        max_tokens: int,
+        vocabulary_size: int,
+        adds_special: bool = True,
+        drops_unknown: bool = False,
     ) -> None:
         try:
             library = LibraryTokenizer.from_file(str(path))
@@ -116,6 +123,7 @@ class Tokenizer:
         if not adds_special:
             library.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
         self._unknown = _unknown_id(library)
+        self._dropped = self._unknown if drops_unknown else None
         self._library = library
         self._is_wordwise = _is_wordwise(library)
         self.max_tokens = max_tokens
@@ -154,7 +162,7 @@ class Tokenizer:
             found = self._encode(prepared, fit)
         return [
             self._fit(
-                np.asarray(encoding.ids, np.int32),
+                self._known(np.asarray(encoding.ids, np.int32)),
                 fit,
                 room,
                 index,
@@ -326,6 +334,10 @@ class Tokenizer:
             for index, encoding in zip(dense, whole, strict=True):
                 found[index] = encoding
         return found
+
+    def _known(self, ids: IdArray) -> IdArray:
+        """Without those that are left out."""
+        return ids if self._dropped is None else ids[ids != self._dropped]
 
     def _encode(self, texts: Sequence[str], fit: Fit) -> list[Encoding]:
         found: list[Encoding] = self._library.encode_batch_fast(

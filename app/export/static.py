@@ -13,7 +13,8 @@ from app.export.encoder_config import Dimensions
 from app.export.site import Site
 from app.export.weights import common_prefix
 
-TABLE: Final = "embedding.weight"
+# sentence-transformers' name and model2vec's.
+TABLES: Final = ("embedding.weight", "embeddings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,10 @@ class Static:
             FormatError: The table is missing or of another shape.
         """
         sizes = self.dimensions(config)
-        prefix = common_prefix(site.weights, TABLE, ("", self.prefix))
-        table = site.weights.get(prefix + TABLE, (sizes.vocab_size, sizes.hidden_size))
+        name = next((table for table in TABLES if table in site.weights), "")
+        if not name:
+            name = common_prefix(site.weights, TABLES[0], ("", self.prefix)) + TABLES[0]
+        table = site.weights.get(name, (sizes.vocab_size, sizes.hidden_size))
         graph = site.graph
         state = graph.op("Gather", graph.weight("table", table), site.inputs.ids, axis=0)
         return Encoder((state,), sizes.hidden_size)

@@ -173,4 +173,5 @@ class Builder:
             max_tokens=self.derived.max_tokens,
             vocabulary_size=self.derived.vocabulary_size,
             adds_special=self.derived.adds_special_tokens,
+            drops_unknown=self.derived.drops_unknown,
         )

@@ -19,7 +19,10 @@ KNOWN_KEYS: Final = {
     "overrides",
     "published",
     "config",
+    "facts",
+    "looked_up",
 }
+FACTS: Final = {"dimensions": int, "max_tokens": int, "pooling": str, "parameters": int}
 OVERRIDES: Final = {
     "pooling": str,
     "normalize": bool,
@@ -66,6 +69,8 @@ class Card:
         trained_dimensions: Matryoshka sizes its authors trained, largest first; empty if only the full size.
         overrides: What the model's own files leave out: pooling, normalize, max_tokens, prompts, adds_special_tokens.
         config: Stands for a config.json that the folder lacks.
+        facts: What the model is: dimensions, max_tokens, pooling, parameters; files that say otherwise are refused.
+        looked_up: Where each field was looked up, by its dotted name.
     """
 
     name: str
@@ -77,6 +82,21 @@ class Card:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    looked_up: Mapping[str, str] = field(default_factory=dict)
+
+    def check_facts(self, *, dimensions: int, pooling: str) -> None:
+        """Compare with what the files say.
+
+        Raises:
+            FormatError: They differ: another model than the card was written for.
+        """
+        for name, found in (("dimensions", dimensions), ("pooling", pooling)):
+            said = self.facts.get(name)
+            if said is not None and said != found:
+                raise FormatError(
+                    f"card '{self.name}': facts.{name} is {said!r}, but the model's files say {found!r}"
+                )
 
 
 def read_card(path: Path) -> Card:
@@ -94,6 +114,7 @@ def read_card(path: Path) -> Card:
     try:
         source = _read_source(data["source"])
         _check_overrides(data.get("overrides", {}))
+        _check_facts(data.get("facts", {}))
         return Card(
             name=_text(data["name"]),
             source=source,
@@ -103,6 +124,8 @@ def read_card(path: Path) -> Card:
             trained_dimensions=tuple(int(d) for d in data.get("trained_dimensions", ())),
             overrides=data.get("overrides", {}),
             config=dict(data.get("config", {})),
+            facts=dict(data.get("facts", {})),
+            looked_up={k: _text(v) for k, v in data.get("looked_up", {}).items()},
             published=tuple(
                 Published(_text(p["text"]), tuple(float(v) for v in p["first_values"]))
                 for p in data.get("published", ())
@@ -161,3 +184,11 @@ def _check_overrides(overrides: Mapping[str, Any]) -> None:
             raise ValueError(f"overrides.{key} is unknown; known: {', '.join(OVERRIDES)}")
         if not isinstance(value, OVERRIDES[key]):
             raise TypeError(f"overrides.{key} must be a {OVERRIDES[key].__name__}")
+
+
+def _check_facts(facts: Mapping[str, Any]) -> None:
+    for key, value in facts.items():
+        if key not in FACTS:
+            raise ValueError(f"facts.{key} is unknown; known: {', '.join(FACTS)}")
+        if not isinstance(value, FACTS[key]) or isinstance(value, bool):
+            raise TypeError(f"facts.{key} must be a {FACTS[key].__name__}")

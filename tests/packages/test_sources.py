@@ -120,7 +120,10 @@ def test_folders_and_cards_by_path(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_cards(tmp_path: Path, name: str) -> None:
     """It is no card, no folder and no Hub id."""
     write_card(tmp_path, dict.fromkeys(("config.json",), "0" * 64))
-    with pytest.raises(SourceError, match=r"is no card \(tiny\), no folder, and no Hub id"):
+    with pytest.raises(
+        SourceError,
+        match=r"no Hub id .*; cards of such names: tiny",
+    ):
         fetch(name, options(tmp_path))
 
 

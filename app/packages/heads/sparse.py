@@ -99,6 +99,12 @@ class SparseHead(Head):
     logarithms: int = 1
     query_weights: Path | None = None
 
+    @property
+    @override
+    def dimensions(self) -> int:
+        """See `Head`: one for each term."""
+        return positive(self.config, "vocab_size")
+
     @override
     def tail(self) -> Tail | None:
         """See `Head`: up to the vocabulary."""
