@@ -79,15 +79,16 @@ def open_backend(path: Path, layout: Layout, options: BackendOptions) -> Backend
     return OnnxBackend(path, layout, options)
 
 
-def prepare_model(settings: Settings, *, refresh: bool = False) -> Package:
-    """Fetch and export the model of the settings.
+def prepare_model(settings: Settings, *, refresh: bool = False, task: str | None = None) -> Package:
+    """Fetch and export the model of the settings, with the adapter of a task merged in.
 
     Raises:
         ModelError: Anything wrong with it.
     """
+    adapter = None if task is None else settings.adapters[task].expanduser()
     return prepare(
         settings.model,
-        source_options(settings),
+        dataclasses.replace(source_options(settings), adapter=adapter),
         open_backend,
         wanted=build_options(settings),
         max_tokens=settings.max_input_tokens,
@@ -195,7 +196,12 @@ def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
     models = Models(accepts_any=settings.accept_any_model)
     pool = ModelPool(models, settings.max_models_bytes, on_change=note_change)
     for name, own in settings.of_models().items():
-        models.add(_slot(settings, name, own, observer))
+        slot = models.add(_slot(settings, name, own, observer))
+        for task in own.adapters:
+            slot.adapters[task] = _adapter_slot(slot, own, task, observer)
+    for slot in models.all():
+        for adapted in slot.adapters.values():
+            models.add(adapted)
     _load_first(pool, settings)
     return EmbeddingService(
         models,
@@ -223,8 +229,9 @@ def note_change(slot: Slot) -> None:
 
 
 def loads_at_start(settings: Settings, place: int) -> bool:
-    """Whether a model is loaded unasked, by its place among all."""
-    return place == 0 or list(settings.models.values())[place - 1].load == "start"
+    """Whether a model is loaded unasked, by its place among all; those with adapters come last, and never are."""
+    further = list(settings.models.values())
+    return place == 0 or (place <= len(further) and further[place - 1].load == "start")
 
 
 def _slot(settings: Settings, name: str, own: Settings, observer: Observer) -> Slot:
@@ -239,6 +246,20 @@ def _slot(settings: Settings, name: str, own: Settings, observer: Observer) -> S
         open=partial(open_model, own, observer),
         is_kept=not name or settings.models[name].keep,
     )
+
+
+def _adapter_slot(base: Slot, own: Settings, task: str, observer: Observer) -> Slot:
+    """The place of a model with an adapter: loaded on first use, under its base's name and the task."""
+    name = f"{base.name}:{task}"
+    settings = own.model_copy(
+        update={
+            "served_model_name": name,
+            "model_aliases": [],
+            "aliases": {},
+            "openai_aliases": False,
+        }
+    )
+    return Slot(names=(name,), open=partial(open_model, settings, observer, task))
 
 
 def _load_first(pool: ModelPool, settings: Settings) -> None:
@@ -259,14 +280,18 @@ def _load_first(pool: ModelPool, settings: Settings) -> None:
         raise failure
 
 
-def open_model(settings: Settings, observer: Observer) -> ServedModel:
-    """Load, probe and warm one model; blocks for as long as that takes.
+def open_model(settings: Settings, observer: Observer, task: str | None = None) -> ServedModel:
+    """Load, probe and warm one model, or it with the adapter of a task; blocks for as long as that takes.
 
     Raises:
         ModelError: The model cannot be served.
     """
     started = time.monotonic()
-    package = prepare_model(settings)
+    package = prepare_model(settings, task=task)
+    if task is not None:  # the other names are the base's
+        name = settings.served_model_name or package.spec.name
+        spec = dataclasses.replace(package.spec, name=name)
+        package = dataclasses.replace(package, spec=spec, aliases=())
     tuned = execution(settings, package)
     backend = open_tuned(settings, package, tuned)
     if backend.provider != "cpu":

@@ -1,6 +1,7 @@
 """Settings of one model among several, and of names that stand for more than a model."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -30,6 +31,9 @@ class ModelSettings(BaseModel):
         "start", description="When it is brought into memory."
     )
     keep: bool = Field(False, description="Never unload it to make room.")
+    adapters: dict[str, Path] = Field(
+        default_factory=dict, description="Folders of LoRA adapters by the task that asks for each."
+    )
     revision: str = Field("", description="Hub commit, tag or branch to pin.")
     precision: PRECISIONS | None = None
     max_input_tokens: int | None = Field(None, ge=3)
@@ -57,4 +61,5 @@ def parse_models(value: object) -> object:
 
 
 AliasTable = Annotated[dict[str, AliasSettings], NoDecode, BeforeValidator(parse_table)]
+AdapterTable = Annotated[dict[str, Path], NoDecode, BeforeValidator(parse_table)]
 ModelTable = Annotated[dict[str, ModelSettings], NoDecode, BeforeValidator(parse_models)]

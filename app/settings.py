@@ -28,7 +28,7 @@ from pydantic_settings import (
 from typing_extensions import override
 
 from app.errors import ConfigError
-from app.model_settings import PRECISIONS, AliasTable, ModelTable
+from app.model_settings import PRECISIONS, AdapterTable, AliasTable, ModelTable
 
 PREFIX: Final = "NESTVEC_"
 DEFAULT_PORT: Final = 8080
@@ -137,6 +137,10 @@ class Settings(BaseSettings):
     )
     openai_aliases: bool = Field(
         True, description="Answer to text-embedding-ada-002, -3-small and -3-large as well."
+    )
+    adapters: AdapterTable = Field(
+        default_factory=dict,
+        description="Folders of LoRA adapters by the task that asks for each: a table in the TOML file, or JSON.",
     )
     max_models_bytes: int = Field(
         0,
@@ -315,6 +319,7 @@ class Settings(BaseSettings):
                     "served_model_name": None if name == one.model else name,
                     "model_aliases": one.aliases,
                     "model_revision": one.revision,
+                    "adapters": one.adapters,
                     "openai_aliases": False,
                 }
             )
@@ -334,6 +339,7 @@ class Settings(BaseSettings):
                 "max_queue_tokens": most,
                 "max_batch_ms": 60_000,
                 "models": {},
+                "adapters": {},
             }
         )
 

@@ -59,6 +59,7 @@ async def embeddings(asked: Asked) -> Response:
         normalize=boolean_field(body, "normalized"),
         truncate=truncation_field(body),
         prompt_role=_task(body),
+        adapter=text_field(body, "task"),
         output_dtypes=tuple(dict.fromkeys(TYPE_WORDS[word][0] for word in types)),
         chunks=(len(texts),) if is_late else (),
         kind=OutputKind.TOKENS if is_multivector else OutputKind.DENSE,

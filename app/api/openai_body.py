@@ -99,6 +99,7 @@ def parse_call(body: Body, inputs: Inputs) -> EmbedCall:
         prompt_role=role_field(body, OPENAI.role_fields),
         output_dtypes=(encoding.dtype,),
         chunks=(len(inputs),) if boolean_field(body, "late_chunking") else (),
+        adapter=text_field(body, "task"),
         layers=integer_field(body, "layers"),
         map_id=text_field(body, "map"),
     )

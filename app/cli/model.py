@@ -1,20 +1,23 @@
-"""`nestvec model`: fetch models ahead of time."""
+"""`nestvec model`: fetch models ahead of time, and make others of them."""
 
 import click
 
 from app.assembly import prepare_model
 from app.cli.calibrate import command as calibrate
 from app.cli.flags import settings_flags
+from app.cli.merge import export, merge
 from app.logs import configure_logs
 from app.settings import Settings
 
 
 @click.group("model")
 def command() -> None:
-    """Fetch models for hosts without a network."""
+    """Fetch, calibrate and merge models."""
 
 
 command.add_command(calibrate)
+command.add_command(merge)
+command.add_command(export)
 
 
 @command.command("pull")

@@ -36,7 +36,7 @@ def check_output(call: EmbedCall, model: ServedModel) -> None:
         )
     for dtype in call.output_dtypes:
         _check_dtype(dtype, call, native=native, is_unit=_is_unit(call, model))
-    for field_name in ("layers", "adapter", "map_id"):
+    for field_name in ("layers", "map_id"):
         if getattr(call, field_name) is not None:
             public = field_name.removesuffix("_id")
             raise InputError(f"'{public}' is not available for this model", param=public)

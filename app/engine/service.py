@@ -114,7 +114,7 @@ class EmbeddingService:
             CapacityError: Queue full, deadline passed, shutting down, or the model cannot be loaded.
             InternalError: The runtime failed on an input.
         """
-        slot = self.models.find(call.model, call.kind)
+        slot = self.models.find(call.model, call.kind).adapted(call.adapter)
         remaining_s = None if call.deadline_s is None else call.deadline_s - self._clock()
         try:
             async with asyncio.timeout(remaining_s):

@@ -8,7 +8,7 @@ from typing import Final
 
 from app.engine.registry import NO_PIN, ModelSpec, Pin, ServedModel, base_name
 from app.engine.types import OutputKind
-from app.errors import NestvecError, UnknownModelError
+from app.errors import InputError, NestvecError, UnknownModelError
 
 
 class SlotState(StrEnum):
@@ -36,6 +36,7 @@ class Slot:
         model: While it is loaded.
         spec: Since it was loaded first.
         graph_bytes: Likewise; 0 before.
+        adapters: The same model with an adapter, by the task that asks for it.
         error: Why it could not be loaded.
         users: Calls that hold it.
         used_s: When a call took it last, monotonic.
@@ -50,6 +51,7 @@ class Slot:
     model: ServedModel | None = None
     spec: ModelSpec | None = None
     graph_bytes: int = 0
+    adapters: dict[str, "Slot"] = field(default_factory=dict)
     error: NestvecError | None = None
     users: int = 0
     used_s: float = 0.0
@@ -77,6 +79,21 @@ class Slot:
         """What a name stands for beside the model; nothing for most."""
         wanted = base_name(name).casefold()
         return next((pin for n, pin in self.pins.items() if n.casefold() == wanted), NO_PIN)
+
+    def adapted(self, task: str | None) -> "Slot":
+        """The one for a task: this one where it has no adapters, or no task is named.
+
+        Raises:
+            InputError: It has adapters, and none for this task.
+        """
+        if task is None or not self.adapters:
+            return self
+        if task not in self.adapters:
+            known = ", ".join(sorted(self.adapters))
+            raise InputError(
+                f"this model has no adapter for that task; it has: {known}", param="task"
+            )
+        return self.adapters[task]
 
     def gives(self, kind: OutputKind | None) -> bool:
         """Whether it is known to give an output."""

@@ -81,6 +81,7 @@ class EmbedCall:
         chunks: Late chunking: inputs are consecutive chunks of documents, so many of each; each chunk's vector is
             pooled from token states that saw the whole document (arXiv:2409.04701).
         pool_factor: Merge like token vectors, down to one in so many; 1 merges none.
+        adapter: The task whose adapter is asked for, where the model has any.
         key_id: Whose call it is; keys share the queue fairly.
         priority: Scheduling class; None lets the number of inputs decide.
         deadline_s: Monotonic time after which the answer is of no use.

@@ -96,6 +96,20 @@ class Weights:
             raise FormatError(f"{self._folder}: tensor '{name}' is a single number")
         return found
 
+    def raw(self, name: str) -> NDArray[Any]:
+        """Read a tensor in its own dtype.
+
+        Raises:
+            FormatError: It is missing or unreadable.
+        """
+        if name not in self._where:
+            raise FormatError(f"{self._folder}: tensor '{name}' is missing")
+        try:
+            found: NDArray[Any] = self._where[name].get_tensor(name)
+        except (SafetensorError, TypeError, ValueError) as error:
+            raise FormatError(f"{self._folder}: tensor '{name}' is unreadable ({error})") from error
+        return found
+
     def get(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Read a tensor as float32.
 
@@ -106,12 +120,7 @@ class Weights:
         Raises:
             FormatError: The tensor is missing, of another shape, or holds no finite floats.
         """
-        if name not in self._where:
-            raise FormatError(f"{self._folder}: tensor '{name}' is missing")
-        try:
-            tensor = self._where[name].get_tensor(name)
-        except (SafetensorError, TypeError, ValueError) as error:
-            raise FormatError(f"{self._folder}: tensor '{name}' is unreadable ({error})") from error
+        tensor = self.raw(name)
         if tensor.shape != shape:
             raise FormatError(
                 f"{self._folder}: tensor '{name}' has shape {tensor.shape}, the configuration says {shape}"

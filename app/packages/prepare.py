@@ -1,5 +1,6 @@
 """From a model's name to everything that serving needs: fetch, derive, export if need be."""
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from app.engine.types import FloatArray, Layout, OutputKind
 from app.errors import ArtefactError, FormatError
 from app.export.architectures import export_padded_graph
 from app.export.attention import AttentionRoutes
+from app.packages.adapters import merged_folder
 from app.packages.artefacts import GRAPH, Artefact, find_artefact, make_artefact
 from app.packages.build import ROUTES, Builder
 from app.packages.card import Card, Published
@@ -105,6 +107,9 @@ def prepare(
         ModelError: Anything wrong with source, files, export or cache.
     """
     fetched = fetch(model, options, refresh=refresh)
+    if options.adapter is not None:
+        merged = merged_folder(fetched.folder, options.adapter, options.cache_dir)
+        fetched = dataclasses.replace(fetched, folder=merged)
     overrides = fetched.card.overrides if fetched.card else {}
     derived = derive(fetched.folder, overrides, fetched.card.config if fetched.card else None)
     if fetched.card is not None:

@@ -53,12 +53,14 @@ class SourceOptions:
         card_dirs: Folders with model cards, earlier first.
         revision: A Hub commit, tag or branch to pin; "" is what the card says or the default branch.
         is_offline: Whether the network must not be used.
+        adapter: Folder of a LoRA adapter to merge into what was fetched.
     """
 
     cache_dir: Path
     card_dirs: tuple[Path, ...]
     revision: str = ""
     is_offline: bool = False
+    adapter: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

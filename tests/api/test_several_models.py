@@ -13,6 +13,7 @@ import pytest
 from app.main import build_app
 from app.settings import Settings
 from tests.heads.serving import write_case
+from tests.packages.test_adapters import write_adapter
 from tests.tiny import write_tiny_bert
 
 KEY = "a-key-of-sixteen"
@@ -247,3 +248,37 @@ async def test_models_come_and_go_under_load(tmp_path: Path, folders: dict[str, 
         is_over = True
         await asyncio.gather(*callers)
     assert asked > 20
+
+
+async def test_adapters_are_chosen_by_task(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """Each is a model of its own beside its base; a task that has none is refused, no task means the base."""
+    adapters = {}
+    for number, task in enumerate(("retrieval.query", "text-matching")):
+        write_adapter(tmp_path / task, 0.1 * (number + 1))
+        adapters[task] = str(tmp_path / task)
+    settings: dict[str, Any] = {"model": str(folders["second"])}
+    settings["models"] = {"first": {"model": str(folders["first"]), "adapters": adapters}}
+    async with serving(tmp_path, **settings) as client:
+        await until(client, second="ready", first="ready", **{"first:text-matching": "unloaded"})
+
+        async def vector(**more: Any) -> Any:
+            body = {"input": "the red one", "model": "first", **more}
+            answer = await client.post("/v1/embeddings", json=body)
+            assert answer.status_code == 200, answer.text
+            return np.array(answer.json()["data"][0]["embedding"])
+
+        base = await vector()
+        own = {task: await vector(task=task) for task in adapters}
+        by_name = await vector(model="first:text-matching")
+        by_jina = await vector(task="text-matching", normalized=True)
+        for found in (by_name, by_jina):
+            np.testing.assert_allclose(found, own["text-matching"], atol=1e-6)
+        assert np.abs(base - own["retrieval.query"]).max() > 1e-3
+        assert np.abs(own["retrieval.query"] - own["text-matching"]).max() > 1e-3
+        wrong = {"input": "a", "model": "first", "task": "separation"}
+        answer = await client.post("/v1/embeddings", json=wrong)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == "task"
+        without = {"input": "a", "model": "second", "task": "text-matching"}
+        answer = await client.post("/v1/embeddings", json=without)
+        assert answer.status_code == 200  # it has no adapters: a task is a role there
