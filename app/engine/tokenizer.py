@@ -29,6 +29,8 @@ MAX_CHARS_PER_TOKEN: Final = 250
 LEADING_CHARS_PER_TOKEN: Final = 6
 # The last tokens of a part need not be those of the whole: an added token may span the cut.
 UNSETTLED_TOKENS: Final = 16
+WORD: Final = re.compile(r"\w+")
+FALLBACK_BYTE: Final = re.compile("<0x[0-9A-F]{2}>")
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -72,6 +74,22 @@ class Fit:
     adds_special: bool = True
     prefix: str = ""
     max_second_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """What a text was cut into, special tokens apart.
+
+    Attributes:
+        words: Runs of letters and figures.
+        whole_words: Those that are one token, and not an unknown one.
+        unknown: Tokens that stand for what the vocabulary lacks, fallback bytes included.
+    """
+
+    ids: Sequence[int]
+    words: int
+    whole_words: int
+    unknown: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +327,32 @@ class Tokenizer:
             )
         text: str = self._library.decode(ids, skip_special_tokens=skips_special)
         return text
+
+    @property
+    def special_tokens(self) -> int:
+        """How many each text gets."""
+        return self._lead + self._tail
+
+    def count(self, texts: Sequence[str]) -> list[TokenCount]:
+        """What texts are cut into, none truncated; for reports on a tokenizer."""
+        counts = []
+        known = [replace_lone_surrogates(text) for text in texts]
+        encodings = self._library.encode_batch(known, add_special_tokens=False)
+        for text, encoding in zip(known, encodings, strict=True):
+            lacking = [
+                number == self._unknown or FALLBACK_BYTE.fullmatch(token) is not None
+                for number, token in zip(encoding.ids, encoding.tokens, strict=True)
+            ]
+            # Some tokenizers hold the space before a word in its first token.
+            spans = {
+                (stop - len(text[start:stop].lstrip()), stop)
+                for (start, stop), lacks in zip(encoding.offsets, lacking, strict=True)
+                if not lacks
+            }
+            words = [found.span() for found in WORD.finditer(text)]
+            whole = sum(word in spans for word in words)
+            counts.append(TokenCount(encoding.ids, len(words), whole, sum(lacking)))
+        return counts
 
     def id_of(self, token: str) -> int | None:
         """Of a token by its own spelling; None where there is none."""
