@@ -27,6 +27,7 @@ from app.export.nomic import NOMIC
 from app.export.roberta import ROBERTA
 from app.export.site import Site
 from app.export.static import STATIC
+from app.export.t5 import T5_ENCODER
 from app.export.weights import Weights
 
 
@@ -69,6 +70,7 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "qwen3": QWEN3,
     "roberta": ROBERTA,
     STATIC_TYPE: STATIC,
+    "t5": T5_ENCODER,
     "xlm-roberta": ROBERTA,
 }
 

@@ -65,7 +65,7 @@ class Buckets:
         shape = (sizes.relative_buckets, sizes.num_attention_heads)
         table = site.weights.get(f"{prefix}{self.tensor}.weight", shape)
         whole = bucket_bias(table, sizes.dimensions.max_positions or 0)
-        bias = _cut(site.graph, site.graph.weight("relative_bias", whole), site.inputs)
+        bias = cut_bias(site.graph, site.graph.weight("relative_bias", whole), site.inputs)
         return lambda _: Relations(bias)
 
 
@@ -125,7 +125,7 @@ def _buckets(distance: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return found
 
 
-def _cut(graph: GraphBuilder, bias: str, inputs: PackedInputs) -> str:
+def cut_bias(graph: GraphBuilder, bias: str, inputs: PackedInputs) -> str:
     """The part of a bias (1, heads, L, L) for S positions, once for all layers."""
     longest = graph.op("Shape", inputs.gather, start=1, end=2)
     return graph.op(

@@ -154,6 +154,18 @@ OWN_REFERENCES: dict[str, dict[str, Any]] = {
     "jina_bert": JINA_BERT,
     "jina_bert~six-heads": {**JINA_BERT, "hidden_size": 36, "num_attention_heads": 6},
 }
+T5: dict[str, Any] = {
+    "vocab_size": 128,
+    "d_model": 32,
+    "d_kv": 6,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "n_positions": 200,
+    "feed_forward_proj": "relu",
+    "relative_attention_num_buckets": 32,
+}
+FAMILIES |= {"t5": T5}
 # Variants of a family that its first configuration does not show.
 FAMILIES |= {
     "deberta-v2~own-projections": {
@@ -169,6 +181,7 @@ FAMILIES |= {
         **FAMILIES["gemma3_text"],
         "use_bidirectional_attention": False,
     },
+    "t5~gated": {**T5, "feed_forward_proj": "gated-gelu", "n_positions": 60},
     "gte~no-types": {**ROTARY, "type_vocab_size": 0},
     "llama~llama3": {
         **DECODER,
@@ -199,6 +212,7 @@ FAMILIES |= {
 }
 # Buffers and heads that no encoder needs.
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+TIED = "encoder.embed_tokens.weight"  # T5's, to `shared.weight`
 LEFT_OUT = ("position_ids", "token_type_ids", "pooler.", "inv_freq", "embed_scale")
 
 
@@ -218,18 +232,20 @@ def make(family: str, given: dict[str, Any]) -> None:
     """Write one family's files."""
     model_type = family.partition("~")[0]
     kind = transformers.AutoConfig.for_model(model_type, **given, attn_implementation="eager")
-    model = transformers.AutoModel.from_config(kind).eval()
+    auto = transformers.T5EncoderModel if model_type == "t5" else transformers.AutoModel
+    model = (auto(kind) if model_type == "t5" else auto.from_config(kind)).eval()
     shapes = {
         name: list(tensor.shape)
         for name, tensor in model.state_dict().items()
-        if not any(part in name for part in LEFT_OUT)
+        if not any(part in name for part in LEFT_OUT) and name != TIED
     }
     tensors = random_weights(shapes, SEED)
     state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
     missing = model.load_state_dict(state, strict=False).missing_keys
-    assert all(any(part in name for part in LEFT_OUT) for name in missing), missing
+    assert all(any(part in name for part in LEFT_OUT) or name == TIED for name in missing), missing
+    model.tie_weights()
     model = model.double()
-    longest = given["max_position_embeddings"]
+    longest = given.get("max_position_embeddings") or given["n_positions"]
     if model_type in AFTER_PADDING:
         longest -= given["pad_token_id"] + 1
     lengths = [1, 2, 17, longest]
