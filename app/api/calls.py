@@ -39,6 +39,8 @@ VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "return_multivector": (False,),
     "prompt": (),
     "prompt_name": (),
+    "instruction": (),
+    "examples": ([],),
     "input_type": (),
     "task": (),
     "layers": (),

@@ -15,8 +15,11 @@ from app.api.fields import (
     role_field,
     text_field,
     truncation_field,
+    wrong_item,
 )
 from app.engine.dtypes import OutputDtype
+from app.engine.instructions import Example
+from app.engine.tokenizer import replace_lone_surrogates
 from app.engine.types import EmbedCall, Truncation
 from app.errors import InputError, UnsupportedError
 
@@ -24,6 +27,7 @@ FIELDS: Final = frozenset(
     {
         *("input", "model", "dimensions", "encoding_format", "user"),
         *("normalize", "truncate", "prompt", "prompt_name", "input_type", "task"),
+        *("instruction", "examples"),
         *("output_dtype", "layers", "map", "late_chunking"),
         *("truncate_prompt_tokens", "truncation_side", "add_special_tokens", "use_activation"),
         *("embed_dtype", "endianness", "request_id", "priority", "padding", "messages"),
@@ -97,12 +101,34 @@ def parse_call(body: Body, inputs: Inputs) -> EmbedCall:
         prompt=text_field(body, "prompt"),
         prompt_name=text_field(body, "prompt_name"),
         prompt_role=role_field(body, OPENAI.role_fields),
+        instruction=text_field(body, "instruction"),
+        examples=_examples(body),
         output_dtypes=(encoding.dtype,),
         chunks=(len(inputs),) if boolean_field(body, "late_chunking") else (),
         adapter=text_field(body, "task"),
         layers=integer_field(body, "layers"),
         map_id=text_field(body, "map"),
     )
+
+
+def _examples(body: Body) -> tuple[Example, ...]:
+    """Worked ones, each a query and its response.
+
+    Raises:
+        InputError: Something else; names the place.
+    """
+    given = body.get("examples")
+    if given is None:
+        return ()
+    if not isinstance(given, list):
+        raise InputError("'examples' must be a list", param="examples", code="invalid_type")
+    found = []
+    for index, one in enumerate(given):
+        texts = [one.get(n) for n in ("query", "response")] if isinstance(one, dict) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise wrong_item("examples", index, "must be an object with 'query' and 'response'")
+        found.append(Example(*map(replace_lone_surrogates, map(str, texts))))
+    return tuple(found)
 
 
 def refuse_chat(body: Body) -> None:

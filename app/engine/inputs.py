@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
+from app.engine.echo import encode_echo
 from app.engine.late_interaction import LateInteraction
 from app.engine.registry import ModelSpec, ServedModel
 from app.engine.tokenizer import Encoded, Fit
@@ -28,21 +29,36 @@ def resolve_prompt(call: EmbedCall, spec: ModelSpec) -> tuple[str | None, str]:
     """
     if call.prompt is not None:
         return "", call.prompt
+    if call.instruction is not None or call.examples:
+        return "instruction", _instruction(call, spec)
     if call.prompt_name is not None:
         if call.prompt_name not in spec.prompts:
-            known = ", ".join(sorted(spec.prompts)) or "none"
+            named = ", ".join(sorted(spec.prompts)) or "none"
             raise InputError(
-                f"this model has no prompt of that name; it has: {known}", param="prompt_name"
+                f"this model has no prompt of that name; it has: {named}", param="prompt_name"
             )
         return call.prompt_name, spec.prompts[call.prompt_name]
+    name = spec.default_prompt
     if call.prompt_role is not None:
-        for name in ROLE_PROMPTS.get(call.prompt_role, (call.prompt_role,)):
-            if name in spec.prompts:
-                return name, spec.prompts[name]
-        return None, ""
-    if spec.default_prompt is not None:
-        return spec.default_prompt, spec.prompts[spec.default_prompt]
-    return None, ""
+        known = ROLE_PROMPTS.get(call.prompt_role, (call.prompt_role,))
+        name = next((one for one in known if one in spec.prompts), None)
+    return name, spec.prompts[name] if name is not None else ""
+
+
+def _instruction(call: EmbedCall, spec: ModelSpec) -> str:
+    """The model's template, filled.
+
+    Raises:
+        InputError: It has none, or none for examples.
+    """
+    if spec.instruct is None:
+        raise InputError(
+            "this model has no template for instructions; send 'prompt', or write one in its card",
+            param="instruction",
+        )
+    if call.examples and not spec.instruct.example:
+        raise InputError("this model has no template for examples", param="examples")
+    return spec.instruct.prefix(call.instruction or "", call.examples)
 
 
 def tokenize(model: ServedModel, call: EmbedCall, fit: Fit) -> list[Encoded]:
@@ -53,6 +69,9 @@ def tokenize(model: ServedModel, call: EmbedCall, fit: Fit) -> list[Encoded]:
     late = model.spec.late_interaction
     if late is not None and call.kind is OutputKind.TOKENS:
         return _tokenize_for_late_interaction(model, call, fit, late)
+    echo = model.spec.echo
+    if echo is not None and not call.chunks and all(isinstance(g, str) for g in call.inputs):
+        return encode_echo(tokenizer, cast("Sequence[str]", call.inputs), fit, echo)
     if call.chunks:
         encoded = _tokenize_documents(model, call, fit)
     elif all(isinstance(given, str) for given in call.inputs):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from app.engine.core import EngineCore
+from app.engine.instructions import Instruct
 from app.engine.late_interaction import LateInteraction
 from app.engine.quantise import Quantiser
 from app.engine.tokenizer import Tokenizer
@@ -34,6 +35,8 @@ class ModelSpec:
         kinds: What it gives.
         labels: Of a classifier, in the order of its scores; a re-ranker has one.
         activation: What makes probabilities of them: "sigmoid", "softmax" or "identity".
+        instruct: Templates of instructions; None where it takes none.
+        echo: What stands before a text's first reading and between its two, for models that read it twice.
         late_interaction: How token vectors are made that are compared one by one; None where they are plain states.
     """
 
@@ -56,6 +59,8 @@ class ModelSpec:
     kinds: tuple[OutputKind, ...] = (OutputKind.DENSE, OutputKind.TOKENS)
     labels: tuple[str, ...] = ()
     activation: str = "identity"
+    instruct: Instruct | None = None
+    echo: tuple[str, str] | None = None
     late_interaction: LateInteraction | None = None
 
     @property

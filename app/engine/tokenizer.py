@@ -212,6 +212,19 @@ class Tokenizer:
             checked.append(self._fit(np.asarray(ids, np.int32), fit, room, index))
         return checked
 
+    def cut_chars(self, text: str, fit: Fit) -> str:
+        """As much of a text as could be tokens at all."""
+        return _cut_chars(text, MAX_CHARS_PER_TOKEN * self._room(fit), fit.truncate)
+
+    def encode_with_stops(
+        self, text: str, *, adds_special: bool
+    ) -> tuple[IdArray, list[int | None]]:
+        """Ids of a text, none cut off, and where each ends in it, in characters; None for special tokens."""
+        found = self._library.encode(text, add_special_tokens=adds_special)
+        rows = zip(found.special_tokens_mask, found.offsets, strict=True)
+        stops = [None if is_special else stop for is_special, (_, stop) in rows]
+        return np.asarray(found.ids, np.int32), stops
+
     def encode_pair(self, pair: Pair, fit: Fit, index: int) -> Encoded:
         """Tokenise two texts as one input; where they are too long, the longer loses its end first.
 

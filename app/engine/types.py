@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.dtypes import OutputDtype
+from app.engine.instructions import Example
 
 FloatArray = NDArray[np.float32]
 IdArray = NDArray[np.int32]
@@ -77,6 +78,8 @@ class EmbedCall:
         prompt_name: A prompt the model defines.
         prompt_role: "query", "passage", …: the first prompt of the model that serves the role, if any.
         prompt: A literal text to put before each input.
+        instruction: What is wanted of the texts, for models that take it in their own template.
+        examples: Worked ones that stand before, where their template has a place for them.
         output_dtypes: What else than float32 to give the vectors in.
         chunks: Late chunking: inputs are consecutive chunks of documents, so many of each; each chunk's vector is
             pooled from token states that saw the whole document (arXiv:2409.04701).
@@ -98,6 +101,8 @@ class EmbedCall:
     prompt_name: str | None = None
     prompt_role: str | None = None
     prompt: str | None = None
+    instruction: str | None = None
+    examples: tuple[Example, ...] = ()
     output_dtypes: tuple[OutputDtype, ...] = ()
     chunks: tuple[int, ...] = ()
     pool_factor: int = 1

@@ -161,3 +161,11 @@ def side_by_side(parts: Sequence[Dense]) -> Tail:
         return site.graph.op("Concat", state, *made, axis=-1), width
 
     return tail
+
+
+def first_and_last(site: Site, encoder: Encoder) -> tuple[str, int]:
+    """Mean of the first layer's states and the last's (arXiv:2103.15316)."""
+    graph = site.graph
+    first, last = encoder.states[min(1, len(encoder.states) - 1)], encoder.states[-1]
+    half = graph.weight("half", np.array(0.5, np.float32))
+    return graph.op("Mul", graph.op("Add", first, last), half), encoder.hidden_size

@@ -23,12 +23,15 @@ KNOWN_KEYS: Final = {
     "looked_up",
 }
 FACTS: Final = {"dimensions": int, "max_tokens": int, "pooling": str, "parameters": int}
+ECHO_PARTS: Final = 2
 OVERRIDES: Final = {
     "pooling": str,
     "normalize": bool,
     "max_tokens": int,
     "prompts": dict,
     "adds_special_tokens": bool,
+    "instruct": dict,
+    "echo": list,
 }
 
 
@@ -67,7 +70,8 @@ class Card:
 
     Attributes:
         trained_dimensions: Matryoshka sizes its authors trained, largest first; empty if only the full size.
-        overrides: What the model's own files leave out: pooling, normalize, max_tokens, prompts, adds_special_tokens.
+        overrides: What the model's own files leave out: pooling, normalize, max_tokens, prompts, adds_special_tokens,
+            instruct (templates), echo (a text read twice).
         config: Stands for a config.json that the folder lacks.
         facts: What the model is: dimensions, max_tokens, pooling, parameters; files that say otherwise are refused.
         looked_up: Where each field was looked up, by its dotted name.
@@ -184,6 +188,20 @@ def _check_overrides(overrides: Mapping[str, Any]) -> None:
             raise ValueError(f"overrides.{key} is unknown; known: {', '.join(OVERRIDES)}")
         if not isinstance(value, OVERRIDES[key]):
             raise TypeError(f"overrides.{key} must be a {OVERRIDES[key].__name__}")
+    instruct = overrides.get("instruct", {})
+    if instruct and not (
+        set(instruct) <= {"template", "example"}
+        and "{instruction}" in str(instruct.get("template"))
+        and all(isinstance(text, str) for text in instruct.values())
+    ):
+        raise ValueError(
+            "overrides.instruct needs a template with {instruction}, and may have an example"
+        )
+    echo = overrides.get("echo", ["", ""])
+    if len(echo) != ECHO_PARTS or not all(isinstance(text, str) for text in echo):
+        raise ValueError(
+            "overrides.echo must be two texts: before the first reading, between the two"
+        )
 
 
 def _check_facts(facts: Mapping[str, Any]) -> None:

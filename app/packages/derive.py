@@ -5,17 +5,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from app.engine.instructions import Instruct
 from app.engine.types import Layout
 from app.errors import FormatError
 from app.export.architectures import ARCHITECTURES, architecture_of
 from app.export.encoder_config import Dimensions
 from app.export.weights import weight_files
 from app.packages.artefacts import GRAPH
-from app.packages.heads.base import Head
+from app.packages.heads.base import FIRST_LAST, Head
 from app.packages.json_files import read_json
 from app.packages.modules import SPLADE, Module, read_head, read_modules
 from app.packages.static_folders import find_static
 
+# Other forms of a tokenizer, which transformers converts.
+OTHER_TOKENIZERS: Final = (
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
+    *("vocab.txt", "vocab.json"),
+)
 ONNX_PATHS: Final = ("onnx/model.onnx", "model.onnx")
 
 # Both spellings of sentence-transformers' pooling config to our names.
@@ -66,6 +72,8 @@ class Derived:
     default_prompt: str | None = None
     adds_special_tokens: bool = True
     drops_unknown: bool = False
+    instruct: Instruct | None = None
+    echo: tuple[str, str] | None = None
 
     def graph(self, artefact: Path) -> Path:
         """The ONNX file to serve: the folder's own, or the one in the artefact's folder."""
@@ -95,7 +103,7 @@ def derive(
     path = folder / "config.json"
     config = dict(config) if config and (static or not path.is_file()) else read_json(path)
     if not (folder / "tokenizer.json").is_file():
-        raise FormatError(f"{folder}: tokenizer.json is missing")
+        raise FormatError(_without_tokenizer(folder))
     _text(config, "model_type", folder)
     architecture = architecture_of(config)
     onnx_file, layout, weights = _choose_graph(folder, architecture)
@@ -129,6 +137,20 @@ def derive(
         default_prompt=default_prompt,
         adds_special_tokens=bool(over.get("adds_special_tokens", True)),
         drops_unknown=bool(over.get("drops_unknown", False)),
+        instruct=Instruct(**over["instruct"]) if "instruct" in over else None,
+        echo=(over["echo"][0], over["echo"][1]) if "echo" in over else None,
+    )
+
+
+def _without_tokenizer(folder: Path) -> str:
+    """What is wrong with a folder without tokenizer.json, and the way out where another form is there."""
+    found = [name for name in OTHER_TOKENIZERS if (folder / name).is_file()]
+    said = f"{folder}: tokenizer.json is missing"
+    if not found:
+        return said
+    return (
+        f"{said}, and {found[0]} is not read; in a venv with transformers (and sentencepiece) write it by "
+        f'`AutoTokenizer.from_pretrained("{folder}").save_pretrained("{folder}")`'
     )
 
 
@@ -179,8 +201,8 @@ def _pooling(
 
 
 def _known_pooling(name: object, where: str) -> str:
-    if name == SPLADE:
-        return SPLADE
+    if name in (SPLADE, FIRST_LAST):
+        return str(name)
     if name in POOLING_NAMES:
         return POOLING_NAMES[str(name)]
     if name in POOLING_NAMES.values():

@@ -95,6 +95,8 @@ def space_fingerprint(
     }
     if not derived.adds_special_tokens:
         content = {**content, "adds_special_tokens": False}
+    if derived.echo is not None:
+        content = {**content, "echo": derived.echo}
     if derived.drops_unknown:
         content = {**content, "drops_unknown": True}
     if summary := derived.head.summary():

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from app.engine.types import OutputKind
 from app.errors import FormatError
-from app.packages.heads.base import Head
+from app.packages.heads.base import FIRST_LAST, FirstLastHead, Head
 from app.packages.heads.classifier import ClassifierHead, is_classifier
 from app.packages.heads.dense import DenseHead, dense_files
 from app.packages.heads.late import (
@@ -117,6 +117,10 @@ def _read_pooled(
         raise FormatError(
             f"{folder}/modules.json: expected one Pooling module, and vectors of texts"
         )
+    if pooling == FIRST_LAST:
+        if "Dense" in kinds:
+            raise FormatError(f"{folder}/modules.json: Dense does not go with {FIRST_LAST}")
+        return FirstLastHead(folder, config, hidden_size, "mean")
     if pooling is None:
         raise FormatError(
             f"{folder}/1_Pooling/config.json: missing, so the pooling is unknown; add it, or write a card with "

@@ -226,5 +226,7 @@ def _spec(
         kinds=head.kinds,
         labels=head.labels,
         activation=head.activation,
+        instruct=derived.instruct,
+        echo=derived.echo,
         late_interaction=head.late_interaction,
     )

@@ -189,3 +189,12 @@ def test_a_module_outside_the_folder_is_refused(folder: Path) -> None:
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(FormatError, match="leaves the folder"):
         derive(folder)
+
+
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "vocab.txt"])
+def test_another_form_of_tokenizer_is_named_with_the_way_out(folder: Path, name: str) -> None:
+    """As it is not read."""
+    (folder / "tokenizer.json").unlink()
+    (folder / name).write_bytes(b"x")
+    with pytest.raises(FormatError, match=rf"{name} is not read; .*AutoTokenizer"):
+        derive(folder)

@@ -9,6 +9,13 @@ from app.api.schemas.documented import ErrorBody, errors_of, operation
 DtypeWord = Literal["float", "float32", "float16", "int8", "uint8", "binary", "ubinary"]
 
 
+class InContextExample(BaseModel):
+    """A query and what answers it."""
+
+    query: str
+    response: str
+
+
 class EmbeddingsRequest(BaseModel):
     """Body of `POST /v1/embeddings`: OpenAI's fields, then our extensions. Unknown fields are ignored."""
 
@@ -47,6 +54,12 @@ class EmbeddingsRequest(BaseModel):
     )
     prompt: str | None = Field(None, description="Literal text to put before each input.")
     prompt_name: str | None = Field(None, description="One of the model's own prompts.")
+    instruction: str | None = Field(
+        None, description="What is wanted of the texts, in the model's own template."
+    )
+    examples: list[InContextExample] | None = Field(
+        None, description="Worked ones, for models whose template has a place for them."
+    )
     input_type: str | None = Field(
         None, description="query, document, …: the model's own prompt for that role, if it has one."
     )

@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from typing_extensions import override
+
 from app.engine.backend import BackendFactory
 from app.engine.late_interaction import LateInteraction
 from app.engine.outputs import Outputs
 from app.engine.types import OutputKind
-from app.export.heads import Tail
+from app.export.heads import Tail, first_and_last
 
+FIRST_LAST: Final = "first_last_mean"
 HEAD_FILE: Final = "head.onnx"
 
 
@@ -86,3 +89,18 @@ class Head:
     def summary(self) -> dict[str, Any]:
         """What of it decides vectors, for the space's fingerprint; nothing for the plain head."""
         return {}
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLastHead(Head):
+    """Pools the mean of the first layer's states and the last's."""
+
+    @override
+    def tail(self) -> Tail | None:
+        """See `Head`."""
+        return first_and_last
+
+    @override
+    def summary(self) -> dict[str, Any]:
+        """See `Head`."""
+        return {"states": FIRST_LAST}
