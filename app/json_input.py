@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from app.engine.tokenizer import replace_lone_surrogates
+from app.engine.cutting import replace_lone_surrogates
 from app.errors import BodyFormatError
 
 

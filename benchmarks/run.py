@@ -20,7 +20,8 @@ from app.assembly import open_backend, prepare_model
 from app.bench.loads import LOADS, texts_of
 from app.bench.machine import flops_per_token, gemm_flops_per_s
 from app.cli.export import command as export
-from app.engine.tokenizer import Fit, Tokenizer
+from app.engine.encoded import Fit
+from app.engine.tokenizer import Tokenizer
 from app.engine.types import Truncation
 from app.hardware import cpu_model, usable_cpus
 from app.settings import load_settings

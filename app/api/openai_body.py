@@ -17,9 +17,9 @@ from app.api.fields import (
     truncation_field,
     wrong_item,
 )
+from app.engine.cutting import replace_lone_surrogates
 from app.engine.dtypes import OutputDtype
 from app.engine.instructions import Example
-from app.engine.tokenizer import replace_lone_surrogates
 from app.engine.types import EmbedCall, Truncation
 from app.errors import InputError, UnsupportedError
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from app.api.fields import as_integer
-from app.engine.tokenizer import replace_lone_surrogates
+from app.engine.cutting import replace_lone_surrogates
 from app.errors import BodyFormatError, InputError
 
 LENGTH: Final = struct.Struct("<I")  # before each element of a BYTES tensor

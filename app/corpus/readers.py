@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from app.engine.tokenizer import replace_lone_surrogates
+from app.engine.cutting import replace_lone_surrogates
 from app.errors import FormatError
 
 PARQUET_ROWS: Final = 1024

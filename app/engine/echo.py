@@ -5,7 +5,8 @@ Source: Repetition Improves Language Model Embeddings (arXiv:2402.15449).
 
 from collections.abc import Sequence
 
-from app.engine.tokenizer import Encoded, Fit, Tokenizer
+from app.engine.encoded import Encoded, Fit
+from app.engine.tokenizer import Tokenizer
 from app.engine.types import Truncation
 from app.errors import InputTooLongError
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from app.engine.echo import encode_echo
+from app.engine.encoded import Encoded, Fit
 from app.engine.late_interaction import LateInteraction
 from app.engine.registry import ModelSpec, ServedModel
-from app.engine.tokenizer import Encoded, Fit
 from app.engine.types import EmbedCall, OutputKind, Pair
 from app.errors import InputError
 

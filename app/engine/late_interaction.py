@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from app.engine.tokenizer import Encoded, Fit
+from app.engine.encoded import Encoded, Fit
 from app.engine.types import FloatArray
 
 

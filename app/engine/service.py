@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.dtypes import OutputDtype
+from app.engine.encoded import Encoded, Fit, Token
 from app.engine.inputs import asks_for_queries, input_tokens, resolve_prompt, tokenize
 from app.engine.late_interaction import pool_tokens
 from app.engine.options import check_output
@@ -26,7 +27,6 @@ from app.engine.pool import ModelPool
 from app.engine.postprocess import convert, finish
 from app.engine.registry import NO_PIN, ServedModel
 from app.engine.slots import Models
-from app.engine.tokenizer import Encoded, Fit, Token
 from app.engine.types import (
     EmbedCall,
     EmbedResult,

@@ -7,15 +7,15 @@ is switched off and ids are cut here, around the special tokens, with the same r
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Encoding, processors
 from tokenizers import Tokenizer as LibraryTokenizer
 
+from app.engine.cutting import cut_chars, leading_words, longest_first, replace_lone_surrogates
+from app.engine.encoded import Encoded, Fit, Token, TokenCount
 from app.engine.types import IdArray, Pair, Truncation
 from app.errors import FormatError, InputError, InputTooLongError
 
@@ -31,81 +31,6 @@ LEADING_CHARS_PER_TOKEN: Final = 6
 UNSETTLED_TOKENS: Final = 16
 WORD: Final = re.compile(r"\w+")
 FALLBACK_BYTE: Final = re.compile("<0x[0-9A-F]{2}>")
-LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One input as the model will see it.
-
-    Attributes:
-        ids: (n,), int32, special tokens included.
-        is_truncated: Whether tokens were cut off.
-        skip_tokens: Leading tokens that belong to a prompt.
-        spans: Parts that are pooled each for itself, as (start, stop); none: the whole.
-        second_start: Where the second text of a pair begins; 0 for single texts, and where the model has no types.
-        expansion: Trailing tokens that are not seen by the others.
-        token_mask: Which tokens' vectors count, (n,), bool; None for all.
-    """
-
-    ids: IdArray
-    is_truncated: bool
-    skip_tokens: int = 0
-    spans: tuple[tuple[int, int], ...] = ()
-    second_start: int = 0
-    expansion: int = 0
-    token_mask: NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """How ids are made to fit.
-
-    Attributes:
-        truncate: What to do beyond `max_tokens`.
-        max_tokens: Fewer than the model takes, special tokens included; None: as many.
-        adds_special: Whether texts get the model's special tokens.
-        prefix: A prompt put before each text.
-        max_second_tokens: Fewer of a pair's second text; None: as many as fit.
-    """
-
-    truncate: Truncation
-    max_tokens: int | None = None
-    adds_special: bool = True
-    prefix: str = ""
-    max_second_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenCount:
-    """What a text was cut into, special tokens apart.
-
-    Attributes:
-        words: Runs of letters and figures.
-        whole_words: Those that are one token, and not an unknown one.
-        unknown: Tokens that stand for what the vocabulary lacks, fallback bytes included.
-    """
-
-    ids: Sequence[int]
-    words: int
-    whole_words: int
-    unknown: int
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token of a text, for people.
-
-    Attributes:
-        text: The part of the text it stands for; a special token's own spelling.
-        start: Where that part starts and stops in the text, in characters; None for special tokens.
-    """
-
-    id: int
-    text: str
-    is_special: bool
-    start: int | None
-    stop: int | None
 
 
 class Tokenizer:
@@ -173,7 +98,7 @@ class Tokenizer:
         """
         room = self._room(fit)
         most_chars = MAX_CHARS_PER_TOKEN * room
-        prepared = [_cut_chars(fit.prefix + text, most_chars, fit.truncate) for text in texts]
+        prepared = [cut_chars(fit.prefix + text, most_chars, fit.truncate) for text in texts]
         if fit.truncate is Truncation.END and self._is_wordwise:
             found = self._encode_leading(prepared, fit, room)
         else:
@@ -214,7 +139,7 @@ class Tokenizer:
 
     def cut_chars(self, text: str, fit: Fit) -> str:
         """As much of a text as could be tokens at all."""
-        return _cut_chars(text, MAX_CHARS_PER_TOKEN * self._room(fit), fit.truncate)
+        return cut_chars(text, MAX_CHARS_PER_TOKEN * self._room(fit), fit.truncate)
 
     def encode_with_stops(
         self, text: str, *, adds_special: bool
@@ -234,7 +159,7 @@ class Tokenizer:
         """
         room = self._room(fit)
         most_chars = MAX_CHARS_PER_TOKEN * room
-        texts = [_cut_chars(text, most_chars, fit.truncate) for text in (pair.first, pair.second)]
+        texts = [cut_chars(text, most_chars, fit.truncate) for text in (pair.first, pair.second)]
         first, second = self._library.encode_batch(texts, add_special_tokens=False)
         if fit.max_second_tokens is not None and len(second) > fit.max_second_tokens:
             second.truncate(fit.max_second_tokens)
@@ -379,7 +304,7 @@ class Tokenizer:
     def _encode_leading(self, texts: Sequence[str], fit: Fit, room: int) -> list[Encoding]:
         """At least the first `room` tokens of each text, without tokenising much beyond them."""
         least = room + UNSETTLED_TOKENS
-        parts = [_leading_words(text, LEADING_CHARS_PER_TOKEN * least) for text in texts]
+        parts = [leading_words(text, LEADING_CHARS_PER_TOKEN * least) for text in texts]
         found = self._encode(parts, fit)
         dense = [
             index
@@ -443,24 +368,6 @@ class Tokenizer:
         return Encoded(np.concatenate([ids[:lead], kept, ids[stop:]]), is_truncated=True)
 
 
-def longest_first(first: int, second: int, most: int) -> tuple[int, int]:
-    """How many tokens of each of two texts are kept, so that the longer one loses first.
-
-    The `tokenizers` library's own rule, whose truncation is state that calls would share.
-    """
-    shorter, longer = sorted((first, second))
-    longer = max(shorter, most - shorter) if shorter <= most else shorter
-    if shorter + longer > most:
-        shorter = most // 2
-        longer = shorter + most % 2
-    return (longer, shorter) if first > second else (shorter, longer)
-
-
-def replace_lone_surrogates(text: str) -> str:
-    """Text with U+FFFD in place of lone surrogates, which JSON can spell and no tokenizer or file can take."""
-    return LONE_SURROGATE.sub("\ufffd", text)
-
-
 def _unknown_id(library: LibraryTokenizer) -> int | None:
     """What a text without any token is embedded as, so that it has a vector; None where nothing stands for it."""
     name = getattr(library.model, "unk_token", None)
@@ -476,18 +383,3 @@ def _is_wordwise(library: LibraryTokenizer) -> bool:
     if library.normalizer is not None:
         text = library.normalizer.normalize_str(text)
     return len(library.pre_tokenizer.pre_tokenize_str(text)) >= len(words)
-
-
-def _leading_words(text: str, chars: int) -> str:
-    """The words in the first so many characters; all of a text that is little longer, or has no space there."""
-    if len(text) < 1.5 * chars:
-        return text
-    end = text.rfind(" ", 0, chars)
-    return text[:end] if end > 0 else text
-
-
-def _cut_chars(text: str, most: int, truncate: Truncation) -> str:
-    """Keep the end that truncation would keep; with truncation off one part suffices to prove the excess."""
-    if len(text) <= most:
-        return text
-    return text[-most:] if truncate is Truncation.START else text[:most]

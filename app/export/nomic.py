@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.errors import FormatError
-from app.export.config_fields import positive, positive_number
-from app.export.frequencies import read_frequencies
+from app.export.config_fields import positive
 from app.export.rotary_encoder import (
     TRANSFORMERS,
     Names,
     RotaryEncoder,
     RotarySizes,
     check_fixed,
-    head_width,
+    read_sizes,
 )
 
 # What the authors' code calls a field, and the one value that this graph has.
@@ -26,6 +25,16 @@ FIXED: Final[Mapping[str, object]] = {
     "use_rms_norm": False,
     "causal": False,
     "activation_function": "swiglu",
+}
+# transformers' names, by the authors'.
+OWN_FIELDS: Final[Mapping[str, str]] = {
+    "hidden_size": "n_embd",
+    "num_attention_heads": "n_head",
+    "intermediate_size": "n_inner",
+    "num_hidden_layers": "n_layer",
+    "max_position_embeddings": "n_positions",
+    "layer_norm_eps": "layer_norm_epsilon",
+    "rope_theta": "rotary_emb_base",
 }
 OWN: Final = Names(
     embedding_norm="emb_ln",
@@ -49,24 +58,19 @@ def read(config: Mapping[str, Any]) -> RotarySizes:
     check_fixed(config, FIXED)
     if config.get("rotary_scaling_factor") is not None:
         raise FormatError("config.json: 'rotary_scaling_factor' is not supported")
-    old = "n_embd" in config
-    hidden = positive(config, "n_embd" if old else "hidden_size")
-    heads = positive(config, "n_head" if old else "num_attention_heads")
-    rope = {"rope_theta": config.get("rotary_emb_base")} if old else config
-    return RotarySizes(
-        vocab_size=positive(config, "vocab_size"),
-        hidden_size=hidden,
-        intermediate_size=positive(config, "n_inner" if old else "intermediate_size"),
-        num_hidden_layers=positive(config, "n_layer" if old else "num_hidden_layers"),
-        num_attention_heads=heads,
-        max_positions=positive(config, "n_positions" if old else "max_position_embeddings"),
-        type_vocab_size=positive(config, "type_vocab_size", 2),
-        layer_norm_eps=positive_number(
-            config, "layer_norm_epsilon" if old else "layer_norm_eps", 1e-12
-        ),
-        hidden_act="silu",
-        frequencies=read_frequencies(rope, head_width(hidden, heads), 1000.0),
-    )
+    known = dict(config)
+    if "n_embd" in config:
+        known |= {name: config.get(own) for name, own in OWN_FIELDS.items()}
+    known["hidden_act"] = "silu"
+    try:
+        return read_sizes(
+            known, theta=1000.0, type_vocab_size=positive(config, "type_vocab_size", 2)
+        )
+    except FormatError as error:
+        message = error.message
+        for name, own in OWN_FIELDS.items() if "n_embd" in config else ():
+            message = message.replace(f"'{name}'", f"'{own}'")
+        raise FormatError(message) from error
 
 
 NOMIC: Final = RotaryEncoder("nomic_bert.", read, (TRANSFORMERS, OWN))

@@ -14,8 +14,9 @@ from app.errors import FormatError
 from app.export.arithmetic import Linear, split_linear
 from app.export.attention import Attention, self_attention
 from app.export.blocks import Encoder, activation, layer_norm
+from app.export.config_fields import positive, positive_number
 from app.export.encoder_config import Dimensions
-from app.export.frequencies import Frequencies
+from app.export.frequencies import Frequencies, read_frequencies
 from app.export.rotary import Turn, rotary, turned_heads
 from app.export.site import Site
 from app.export.weights import common_prefix
@@ -143,6 +144,34 @@ class RotaryEncoder:
             return sum(f"{layer}{name}.weight" in site.weights for name in own)
 
         return max(self.names, key=found)
+
+
+def read_sizes(config: Mapping[str, Any], *, theta: float, **own: Any) -> RotarySizes:  # noqa: ANN401 - fields of several types
+    """Take sizes out of a config.json by transformers' names.
+
+    Args:
+        config: The file's content.
+        theta: The family's base of positions where the file has none.
+        own: What the family fixes, or reads in its own way.
+
+    Raises:
+        FormatError: A field is missing, of the wrong type, or asks for what this graph is not.
+    """
+    hidden, heads = positive(config, "hidden_size"), positive(config, "num_attention_heads")
+    width = head_width(hidden, heads)
+    fields: dict[str, Any] = {
+        "vocab_size": positive(config, "vocab_size"),
+        "hidden_size": hidden,
+        "intermediate_size": positive(config, "intermediate_size"),
+        "num_hidden_layers": positive(config, "num_hidden_layers"),
+        "num_attention_heads": heads,
+        "max_positions": positive(config, "max_position_embeddings"),
+        "type_vocab_size": 0,
+        "layer_norm_eps": positive_number(config, "layer_norm_eps", 1e-12),
+        "hidden_act": str(config.get("hidden_act", "gelu")),
+        "frequencies": read_frequencies(config, width, theta),
+    }
+    return RotarySizes(**{**fields, **own})
 
 
 def check_fixed(config: Mapping[str, Any], fixed: Mapping[str, object]) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 
 from app.engine.backend import Backend
 from app.engine.collate import collate
-from app.engine.tokenizer import Fit, Tokenizer
+from app.engine.encoded import Fit
+from app.engine.tokenizer import Tokenizer
 from app.engine.types import Item, Layout, Truncation
 from app.errors import BackendError, FormatError
 from app.export.arithmetic import Ranges

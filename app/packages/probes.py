@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.backend import Backend
+from app.engine.encoded import Fit
 from app.engine.forward import raw_vectors
 from app.engine.outputs import Outputs
 from app.engine.postprocess import finish
-from app.engine.tokenizer import Fit, Tokenizer
+from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Item, Truncation
 from app.errors import BackendError, ProbeError
 from app.packages.card import Published

@@ -13,11 +13,12 @@ from zipfile import BadZipFile
 import numpy as np
 
 from app.engine.backend import Backend
+from app.engine.encoded import Fit
 from app.engine.forward import raw_vectors
 from app.engine.outputs import Outputs
 from app.engine.postprocess import finish
 from app.engine.quantise import Quantiser, Rounding
-from app.engine.tokenizer import Fit, Tokenizer
+from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Item, Truncation
 from app.errors import ArtefactError, BackendError, FormatError
 from app.packages.calibration import calibration_texts, in_batches

@@ -13,7 +13,7 @@ import numpy as np
 
 from app.api.batch_lines import BatchLines
 from app.api.context import RequestContext
-from app.engine.tokenizer import Fit
+from app.engine.encoded import Fit
 from app.engine.types import Truncation
 from app.jobs.runner import JobRunner
 from app.jobs.store import JobStore

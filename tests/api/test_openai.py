@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app.engine.tokenizer import Fit
+from app.engine.encoded import Fit
 from app.engine.types import Truncation
 from tests.api.applications import Api, MakeApi, unit_vector
 from tests.fakes import fake_vector

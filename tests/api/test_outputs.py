@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from app.api.dialects import DIALECTS
+from app.engine.encoded import Fit
 from app.engine.quantise import Quantiser
-from app.engine.tokenizer import Fit
 from app.engine.types import Truncation
 from tests.api.applications import Api
 from tests.fakes import HIDDEN, fake_vector

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from app.engine.echo import encode_echo
+from app.engine.encoded import Fit
 from app.engine.inputs import resolve_prompt
 from app.engine.instructions import Example, Instruct
-from app.engine.tokenizer import Fit, Tokenizer
+from app.engine.tokenizer import Tokenizer
 from app.engine.types import EmbedCall, Truncation
 from app.errors import InputError, InputTooLongError
 from tests.heads.serving import opened

@@ -13,10 +13,11 @@ import pytest
 
 from app.engine.core import EngineCore
 from app.engine.dtypes import OutputDtype
+from app.engine.encoded import Encoded, Fit
 from app.engine.pending import RawVectors
 from app.engine.registry import ModelSpec, Pin, check_pins
 from app.engine.service import ServiceLimits
-from app.engine.tokenizer import Encoded, Fit, Tokenizer
+from app.engine.tokenizer import Tokenizer
 from app.engine.types import EmbedCall, FloatArray, Item, OutputKind, Priority, Truncation
 from app.errors import (
     ConfigError,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Encoding, Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as LibraryTokenizer
 
-from app.engine.tokenizer import MAX_CHARS_PER_TOKEN, Fit, Tokenizer
+from app.engine.encoded import Fit
+from app.engine.tokenizer import MAX_CHARS_PER_TOKEN, Tokenizer
 from app.engine.types import Truncation
 from app.errors import FormatError, InputError, InputTooLongError
 from tests.tiny import CONFIG, write_tokenizer

@@ -76,7 +76,12 @@ def test_nomic(tmp_path: Path) -> None:
         "prenorm": False,
     }
     check(family, tmp_path, config, tensors)
-    for field, value in (("prenorm", True), ("rotary_scaling_factor", 2.0), ("causal", True)):
+    for field, value in (
+        ("prenorm", True),
+        ("rotary_scaling_factor", 2.0),
+        ("causal", True),
+        ("n_layer", None),  # by the file's own name
+    ):
         with pytest.raises(FormatError, match=field):
             ARCHITECTURES["nomic_bert"].dimensions({**config, field: value})
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from typing_extensions import override
 
-from app.engine.tokenizer import Fit, Tokenizer
+from app.engine.encoded import Fit
+from app.engine.tokenizer import Tokenizer
 from app.engine.types import Batch, FloatArray, Layout, RawOutput, Truncation
 from app.errors import FormatError
 from app.packages.calibration import (

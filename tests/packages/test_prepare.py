@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from app.engine.backend import BackendOptions
+from app.engine.encoded import Fit
 from app.engine.onnx_backend import OnnxBackend
 from app.engine.outputs import Outputs
-from app.engine.tokenizer import Fit, Tokenizer
+from app.engine.tokenizer import Tokenizer
 from app.engine.types import Layout, Truncation
 from app.errors import FormatError, ModelError, ProbeError
 from app.packages.prepare import prepare
