@@ -15,6 +15,7 @@ from app.errors import FormatError
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+PARAMETRIZED = ".parametrizations.weight.original"
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -61,6 +62,8 @@ class Weights:
             except (SafetensorError, OSError) as error:
                 raise FormatError(f"{file}: corrupt or unreadable ({error})") from error
             self._where.update(dict.fromkeys(opened.keys(), opened))
+        # Weights that torch derives from others (Jina's adapters) are taken as they are before that.
+        self._stored = {plain_name(name): name for name in self._where if PARAMETRIZED in name}
 
     def __enter__(self) -> Self:
         """Keep the files open."""
@@ -77,10 +80,10 @@ class Weights:
 
     def __contains__(self, name: str) -> bool:
         """Whether there is such a tensor."""
-        return name in self._where
+        return name in self._where or name in self._stored
 
     def names(self) -> tuple[str, ...]:
-        """Of every tensor."""
+        """Of every tensor, as the files have them."""
         return tuple(self._where)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -89,9 +92,8 @@ class Weights:
         Raises:
             FormatError: It is missing, or has no axis.
         """
-        if name not in self._where:
-            raise FormatError(f"{self._folder}: tensor '{name}' is missing")
-        found = tuple(self._where[name].get_slice(name).get_shape())
+        stored = self._name(name)
+        found = tuple(self._where[stored].get_slice(stored).get_shape())
         if not found:
             raise FormatError(f"{self._folder}: tensor '{name}' is a single number")
         return found
@@ -102,13 +104,24 @@ class Weights:
         Raises:
             FormatError: It is missing or unreadable.
         """
-        if name not in self._where:
-            raise FormatError(f"{self._folder}: tensor '{name}' is missing")
+        stored = self._name(name)
         try:
-            found: NDArray[Any] = self._where[name].get_tensor(name)
+            found: NDArray[Any] = self._where[stored].get_tensor(stored)
         except (SafetensorError, TypeError, ValueError) as error:
             raise FormatError(f"{self._folder}: tensor '{name}' is unreadable ({error})") from error
         return found
+
+    def _name(self, name: str) -> str:
+        """Under which a tensor is stored.
+
+        Raises:
+            FormatError: There is none.
+        """
+        if name in self._where:
+            return name
+        if name not in self._stored:
+            raise FormatError(f"{self._folder}: tensor '{name}' is missing")
+        return self._stored[name]
 
     def get(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Read a tensor as float32.
@@ -129,6 +142,11 @@ class Weights:
         if not np.isfinite(found).all():
             raise FormatError(f"{self._folder}: tensor '{name}' holds NaN or infinity")
         return found
+
+
+def plain_name(name: str) -> str:
+    """Of a tensor that torch keeps under `PARAMETRIZED`, the name of what it derives."""
+    return name.replace(PARAMETRIZED, ".weight")
 
 
 def common_prefix(weights: Weights, probe: str, prefixes: tuple[str, ...]) -> str:

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import FormatError
-from app.export.weights import Weights
+from app.export.weights import PARAMETRIZED, Weights, plain_name
 from app.packages.checkpoints import Tensors, read_tensors, weight_hashes, write_checkpoint
 from app.packages.disk import cache_writes, made, rename_into_place, sync_tree
 from app.packages.json_files import read_json
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+OWN_TASK: Final = "task:"
 PEFT_PREFIX: Final = "base_model.model."
 # Fields of an adapter's configuration and the values that change nothing.
 PLAIN: Final[Mapping[str, tuple[object, ...]]] = {
@@ -67,6 +68,69 @@ def read_adapter(folder: Path) -> Adapter:
     pairs = _read_pairs(folder, rank)
     scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return Adapter(float(scaling), pairs)
+
+
+def merge_task(folder: Path, task: str, out: Path) -> int:
+    """Write a model with one of its own adapters merged in, which lie beside the weights that they change.
+
+    So are those of Jina's third embedding model (arXiv:2409.10173) in its authors' code: `lora_A` (tasks, r, in) and
+    `lora_B` (tasks, out, r) for layers; for tables (tasks, rows, r) and (tasks, r, columns).
+
+    Args:
+        folder: The model's.
+        task: One of config.json's `lora_adaptations`.
+        out: A new folder.
+
+    Returns:
+        How many layers were changed.
+
+    Raises:
+        FormatError: It has no such adapter.
+        ArtefactError: The folder exists or cannot be written.
+    """
+    config = read_json(folder / "config.json")
+    tasks, rank = config.get("lora_adaptations"), config.get("lora_rank")
+    if not isinstance(tasks, list) or task not in tasks:
+        named = ", ".join(map(str, tasks)) if isinstance(tasks, list) else "none"
+        raise FormatError(
+            f"{folder}/config.json: no adapter '{task}' in lora_adaptations; there are: {named}"
+        )
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise FormatError(f"{folder}/config.json: 'lora_rank' must be a positive integer")
+    scaling = float(config.get("lora_alpha", 1)) / rank
+    stored = read_tensors(folder)
+    tensors: Tensors = {}
+    for name, tensor in stored.items():
+        if ".parametrizations." not in name:
+            tensors[name] = tensor
+        elif name.endswith(PARAMETRIZED):
+            stem = name.removesuffix("original")
+            tensors[plain_name(name)] = _with_task(
+                stored, stem, tensor, place=tasks.index(task), scaling=scaling
+            )
+    said = {"made_by": f"own adapter '{task}' merged", "model": weight_hashes(folder)}
+    write_checkpoint(folder, tensors, out, said)
+    return sum(name.endswith(PARAMETRIZED) for name in stored)
+
+
+def _with_task(
+    stored: Tensors, stem: str, weight: NDArray[Any], *, place: int, scaling: float
+) -> NDArray[Any]:
+    """A weight and its adapter's product, in the weight's dtype.
+
+    Raises:
+        FormatError: The adapter's matrices are missing or do not fit.
+    """
+    try:
+        one = stored[f"{stem}0.lora_A"][place].astype(np.float32)
+        other = stored[f"{stem}0.lora_B"][place].astype(np.float32)
+    except (KeyError, IndexError):
+        raise FormatError(f"tensor '{stem}0.lora_A' or its lora_B lacks this task") from None
+    product = other @ one if other.shape[-1] == one.shape[0] else one @ other
+    if product.shape != weight.shape:
+        raise FormatError(f"tensor '{stem}0.lora_A' does not fit the weight that it changes")
+    changed: NDArray[Any] = (weight.astype(np.float32) + scaling * product).astype(weight.dtype)
+    return changed
 
 
 def merge_adapter(folder: Path, adapter: Path, out: Path) -> int:
@@ -157,13 +221,18 @@ def _owner(tensors: Tensors, module: str, folder: Path) -> str:
 def merged_folder(folder: Path, adapter: Path, cache_dir: Path) -> Path:
     """A model with an adapter merged in, made once and kept in the cache.
 
+    Args:
+        folder: The model's.
+        adapter: The adapter's; or `task:NAME` for one that the model brings along.
+        cache_dir: The cache.
+
     Raises:
         FormatError: They do not fit.
         ArtefactError: The cache cannot be written.
     """
-    said = read_json(adapter / ADAPTER_CONFIG)
-    hashes = [weight_hashes(folder), weight_hashes(adapter)]
-    content = json.dumps([str(folder.resolve()), *hashes, said], sort_keys=True)
+    task = str(adapter).removeprefix(OWN_TASK) if str(adapter).startswith(OWN_TASK) else None
+    said = task or [read_json(adapter / ADAPTER_CONFIG), weight_hashes(adapter)]
+    content = json.dumps([str(folder.resolve()), weight_hashes(folder), said], sort_keys=True)
     target = cache_dir / "merged" / hashlib.sha256(content.encode()).hexdigest()[:32]
     if target.is_dir():
         return target
@@ -172,7 +241,10 @@ def merged_folder(folder: Path, adapter: Path, cache_dir: Path) -> Path:
         tempfile.TemporaryDirectory(dir=made(target.parent), prefix=".merge-") as scratch,
     ):
         draft = Path(scratch) / "model"
-        merge_adapter(folder, adapter, draft)
+        if task is not None:
+            merge_task(folder, task, draft)
+        else:
+            merge_adapter(folder, adapter, draft)
         sync_tree(draft)
         rename_into_place(draft, target)
     return target

@@ -129,7 +129,14 @@ def test_jina_v3(tmp_path: Path) -> None:
     config["rotary_emb_base"] = 700.0
     assert architecture_of(config) == "jina_embeddings_v3"
     prefixed = {f"roberta.{name}": tensor for name, tensor in tensors.items()}
-    check(family, tmp_path, config, prefixed)
+    check(family, tmp_path / "plain", config, prefixed)
+    # With adapters beside them, layers keep their weights under another name.
+    adapted = {
+        name.replace(".Wqkv.weight", ".Wqkv.parametrizations.weight.original"): tensor
+        for name, tensor in prefixed.items()
+    }
+    assert adapted.keys() != prefixed.keys()
+    check(family, tmp_path / "adapted", config, adapted)
 
 
 def test_ntk_is_as_in_gtes_own_code() -> None:

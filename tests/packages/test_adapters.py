@@ -1,5 +1,6 @@
 """LoRA adapters merged at export: the same vectors as a model that runs the adapter beside its layers."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from safetensors.numpy import load_file, save_file
 
 from app.cli.merge import export
 from app.errors import ArtefactError, FormatError
-from app.packages.adapters import merge_adapter
+from app.packages.adapters import merge_adapter, merged_folder
 from app.packages.derive import derive
 from app.packages.fingerprint import HashCache, space_fingerprint
 from tests.families.harness import load
 from tests.heads.serving import opened
-from tests.tiny import write_json, write_tiny_bert
+from tests.tiny import CONFIG as SIZES
+from tests.tiny import bert_weights, write_json, write_tiny_bert
 
 MODULES = ("encoder.layer.0.attention.self.query", "encoder.layer.1.intermediate.dense")
 CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "target_modules": ["x"]}
@@ -58,11 +60,6 @@ def test_weights_are_the_sum(tmp_path: Path, said: dict[str, bool], scaling: flo
 
 def unmerged(text_ids: list[int], added: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
     """States of a BERT whose layers have the adapter's beside them, in numpy; (n, H)."""
-    import math
-
-    from tests.tiny import CONFIG as SIZES
-    from tests.tiny import bert_weights
-
     weights = {n: t.astype(np.float64) for n, t in bert_weights(SIZES).items()}
 
     def linear(value: Any, name: str) -> Any:
@@ -169,3 +166,55 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     write_adapter(adapter)
     with pytest.raises(ArtefactError, match="exists"):
         merge_adapter(base, adapter, tmp_path)
+
+
+def write_with_tasks(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A model whose adapters lie beside its weights, as Jina's third; returns its tensors and what each task adds."""
+    write_tiny_bert(folder)
+    config = {**SIZES, "lora_adaptations": ["query", "passage"], "lora_rank": 4, "lora_alpha": 2}
+    write_json(folder / "config.json", config)
+    random = np.random.default_rng(4)
+    tensors = bert_weights(SIZES)
+    stored: dict[str, Any] = {}
+    added: dict[str, Any] = {}
+    table = "embeddings.word_embeddings"
+    for name, tensor in tensors.items():
+        stem = name.removesuffix(".weight")
+        if stem not in (*MODULES, table):
+            stored[name] = tensor
+            continue
+        rows, columns = tensor.shape
+        shapes = ((rows, 4), (4, columns)) if stem == table else ((4, columns), (rows, 4))
+        one, other = (random.standard_normal((2, *shape)).astype(np.float32) for shape in shapes)
+        where = f"{stem}.parametrizations.weight."
+        stored |= {f"{where}original": tensor, f"{where}0.lora_A": one, f"{where}0.lora_B": other}
+        added[name] = 0.5 * (one @ other if stem == table else other @ one)
+    save_file(stored, folder / "model.safetensors")
+    return tensors, added
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_models_own_adapters(tmp_path: Path, place: int) -> None:
+    """Merged by the name of the task, plain layers and the word table alike."""
+    tensors, added = write_with_tasks(tmp_path / "model")
+    task = ("query", "passage")[place]
+    out = merged_folder(tmp_path / "model", Path(f"task:{task}"), tmp_path / "cache")
+    found = load_file(out / "model.safetensors")
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        change = added[name][place] if name in added else np.zeros(1, np.float32)
+        np.testing.assert_allclose(found[name], tensor + change, atol=1e-5)
+    assert merged_folder(tmp_path / "model", Path(f"task:{task}"), tmp_path / "cache") == out
+    with pytest.raises(FormatError, match="no adapter 'clustering'"):
+        merged_folder(tmp_path / "model", Path("task:clustering"), tmp_path / "cache")
+
+
+async def test_without_a_task_the_plain_weights_are_served(tmp_path: Path) -> None:
+    """The same vectors as a checkpoint without adapters."""
+    write_with_tasks(tmp_path / "model")
+    plain = write_tiny_bert(tmp_path / "plain")
+    found = []
+    for folder in (tmp_path / "model", plain):
+        async with opened(folder) as server:
+            found.append(await server.post("/embed", {"inputs": "the red one"}))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
