@@ -24,6 +24,7 @@ from app.export.jina_v3 import JINA_V3
 from app.export.modernbert import MODERNBERT
 from app.export.mpnet import MPNET
 from app.export.nomic import NOMIC
+from app.export.nv_embed import NV_EMBED
 from app.export.roberta import ROBERTA
 from app.export.site import Site
 from app.export.static import STATIC
@@ -66,6 +67,7 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "modernbert": MODERNBERT,
     "mpnet": MPNET,
     "nomic_bert": NOMIC,
+    "nvembed": NV_EMBED,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "roberta": ROBERTA,

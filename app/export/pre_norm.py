@@ -24,7 +24,10 @@ from app.export.weights import common_prefix
 
 Floats = NDArray[np.float32]
 WORDS: Final = "embed_tokens"
-PREFIXES: Final = ("", "model.", "language_model.", "model.language_model.")
+PREFIXES: Final = (
+    *("", "model.", "language_model.", "model.language_model."),
+    "embedding_model.",  # NV-Embed
+)
 
 
 @dataclass(frozen=True, slots=True)

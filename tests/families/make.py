@@ -16,7 +16,7 @@ import transformers
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent))
 
-from tests.families import jina_bert_reference  # noqa: E402 - the path comes first
+from tests.families import jina_bert_reference, nv_embed_reference  # noqa: E402 - the path comes first
 from tests.families.weights import random_ids, random_weights  # noqa: E402 - the path comes first
 
 SEED = 11
@@ -150,7 +150,20 @@ JINA_BERT: dict[str, Any] = {
     "type_vocab_size": 2,
     "pad_token_id": 0,
 }
+NV_EMBED: dict[str, Any] = {
+    "model_type": "nvembed",
+    "vocab_size": 128,
+    "text_config": {**DECODER, "rope_theta": 5000.0},
+    "latent_attention_config": {
+        "num_latents_value": 7,
+        "num_cross_heads": 2,
+        "cross_dim_head": 10,
+        "hidden_dim": 32,
+        "latent_dim": 32,
+    },
+}
 OWN_REFERENCES: dict[str, dict[str, Any]] = {
+    "nvembed": NV_EMBED,
     "jina_bert": JINA_BERT,
     "jina_bert~six-heads": {**JINA_BERT, "hidden_size": 36, "num_attention_heads": 6},
 }
@@ -218,11 +231,13 @@ LEFT_OUT = ("position_ids", "token_type_ids", "pooler.", "inv_freq", "embed_scal
 
 def make_own(family: str, given: dict[str, Any]) -> None:
     """Write the files of a family that transformers does not have."""
-    shapes = jina_bert_reference.shapes(given)
+    reference = nv_embed_reference if family == "nvembed" else jina_bert_reference
+    shapes = reference.shapes(given)
     tensors = random_weights(shapes, SEED)
-    lengths = [1, 2, 17, given["max_position_embeddings"]]
+    longest = given.get("text_config", given)["max_position_embeddings"]
+    lengths = [1, 2, 17, longest]
     states = [
-        jina_bert_reference.last_states(given, tensors, ids)
+        reference.last_states(given, tensors, ids)
         for ids in random_ids(lengths, given["vocab_size"], SEED)
     ]
     write(family, {"config": given, "seed": SEED, "lengths": lengths, "tensors": shapes}, states)

@@ -1,0 +1,131 @@
+"""NV-Embed in numpy, float64, written from its paper and its authors' code: transformers has no such model."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Wide = NDArray[np.float64]
+LATENT = "latent_attention_model."
+
+
+def shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Of every tensor."""
+    text, latent = config["text_config"], config["latent_attention_config"]
+    size, inner = text["hidden_size"], text["intermediate_size"]
+    width = size // text["num_attention_heads"]
+    narrow = text["num_key_value_heads"] * width
+    cross = latent["num_cross_heads"] * latent["cross_dim_head"]
+    found = {
+        "embedding_model.embed_tokens.weight": [text["vocab_size"], size],
+        "embedding_model.norm.weight": [size],
+        f"{LATENT}latents": [latent["num_latents_value"], size],
+        f"{LATENT}cross_attend_blocks.0.fn.to_q.weight": [cross, size],
+        f"{LATENT}cross_attend_blocks.0.fn.to_kv.weight": [2 * cross, size],
+        f"{LATENT}cross_attend_blocks.0.fn.to_out.weight": [size, cross],
+        f"{LATENT}cross_attend_blocks.1.fn.net.0.weight": [8 * size, size],
+        f"{LATENT}cross_attend_blocks.1.fn.net.0.bias": [8 * size],
+        f"{LATENT}cross_attend_blocks.1.fn.net.2.weight": [size, 4 * size],
+        f"{LATENT}cross_attend_blocks.1.fn.net.2.bias": [size],
+    }
+    for norm in ("0.norm", "0.norm_context", "1.norm"):
+        for kind in ("weight", "bias"):
+            found[f"{LATENT}cross_attend_blocks.{norm}.{kind}"] = [size]
+    for number in range(text["num_hidden_layers"]):
+        layer = f"embedding_model.layers.{number}."
+        for part, rows in (("q", size), ("k", narrow), ("v", narrow), ("o", size)):
+            found[f"{layer}self_attn.{part}_proj.weight"] = [rows, size]
+        for part, shape in (
+            ("gate", [inner, size]),
+            ("up", [inner, size]),
+            ("down", [size, inner]),
+        ):
+            found[f"{layer}mlp.{part}_proj.weight"] = shape
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            found[f"{layer}{norm}.weight"] = [size]
+    return found
+
+
+def last_states(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]], ids: list[int]
+) -> Wide:
+    """Of one input, behind the latents, (n, H)."""
+    wide = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+    state = _decoder(config["text_config"], wide, ids)
+    latent = config["latent_attention_config"]
+    heads, width = latent["num_cross_heads"], latent["cross_dim_head"]
+    block = f"{LATENT}cross_attend_blocks."
+
+    def norm(value: Wide, name: str) -> Wide:
+        centred = value - value.mean(-1, keepdims=True)
+        root = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        found: Wide = centred / root * wide[f"{name}.weight"] + wide[f"{name}.bias"]
+        return found
+
+    query = norm(state, f"{block}0.norm") @ wide[f"{block}0.fn.to_q.weight"].T
+    context = norm(wide[f"{LATENT}latents"], f"{block}0.norm_context")
+    both = context @ wide[f"{block}0.fn.to_kv.weight"].T
+    keys, values = both[:, : heads * width], both[:, heads * width :]
+    mixed = np.empty_like(query)
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        mixed[:, part] = (
+            _softmax(query[:, part] @ keys[:, part].T / math.sqrt(width)) @ values[:, part]
+        )
+    state = mixed @ wide[f"{block}0.fn.to_out.weight"].T + state
+    inner = norm(state, f"{block}1.norm") @ wide[f"{block}1.fn.net.0.weight"].T
+    inner = inner + wide[f"{block}1.fn.net.0.bias"]
+    value, gate = np.split(inner, 2, axis=1)
+    gated = value * gate * 0.5 * (1 + np.vectorize(math.erf)(gate / math.sqrt(2)))
+    narrow = gated @ wide[f"{block}1.fn.net.2.weight"].T + wide[f"{block}1.fn.net.2.bias"]
+    found: Wide = narrow + state
+    return found
+
+
+def _decoder(text: Mapping[str, Any], wide: Mapping[str, Wide], ids: list[int]) -> Wide:
+    """Mistral without its causal mask."""
+    heads, shared = text["num_attention_heads"], text["num_key_value_heads"]
+    state = wide["embedding_model.embed_tokens.weight"][ids]
+    width = state.shape[1] // heads
+
+    def norm(value: Wide, name: str) -> Wide:
+        root = np.sqrt((value**2).mean(-1, keepdims=True) + text["rms_norm_eps"])
+        found: Wide = value / root * wide[f"embedding_model.{name}.weight"]
+        return found
+
+    places = np.arange(len(ids))[:, None] * text["rope_theta"] ** -(np.arange(0, width, 2) / width)
+    angle = np.concatenate([places, places], axis=1)[:, None, :]
+
+    def turned(value: Wide) -> Wide:
+        first, second = np.split(value, 2, axis=-1)
+        found: Wide = value * np.cos(angle) + np.concatenate([-second, first], -1) * np.sin(angle)
+        return found
+
+    for number in range(text["num_hidden_layers"]):
+        layer = f"layers.{number}"
+        own = {n.rpartition(f"{layer}.")[2]: t for n, t in wide.items() if f"model.{layer}." in n}
+        normed = norm(state, f"{layer}.input_layernorm")
+        query, key, value = (
+            (normed @ own[f"self_attn.{part}_proj.weight"].T).reshape(len(ids), -1, width)
+            for part in "qkv"
+        )
+        query, key = turned(query), turned(key)
+        mixed = np.empty_like(query)
+        for head in range(heads):
+            source = head // (heads // shared)
+            shares = _softmax(query[:, head] @ key[:, source].T / math.sqrt(width))
+            mixed[:, head] = shares @ value[:, source]
+        state = state + mixed.reshape(len(ids), -1) @ own["self_attn.o_proj.weight"].T
+        normed = norm(state, f"{layer}.post_attention_layernorm")
+        gate = normed @ own["mlp.gate_proj.weight"].T
+        up = normed @ own["mlp.up_proj.weight"].T
+        state = state + (gate / (1 + np.exp(-gate)) * up) @ own["mlp.down_proj.weight"].T
+    return norm(state, "norm")
+
+
+def _softmax(scores: Wide) -> Wide:
+    raised = np.exp(scores - scores.max(-1, keepdims=True))
+    found: Wide = raised / raised.sum(-1, keepdims=True)
+    return found
