@@ -59,7 +59,10 @@ class FairQueue:
         place = (tag, self._next_number)
         self._next_number += 1
         self._entries[place] = entry
-        self._by_length.setdefault(entry.item.tokens, SortedList()).add(place)
+        alike = self._by_length.get(entry.item.tokens)
+        if alike is None:  # made only then: making one costs more than adding to it
+            self._by_length[entry.item.tokens] = alike = SortedList()
+        alike.add(place)
         self.tokens += entry.item.tokens
         if entry.item.deadline_s is not None:
             self._earliest_deadline_s = min(self._earliest_deadline_s, entry.item.deadline_s)
