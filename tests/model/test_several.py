@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.model, pytest.mark.process]
 KEY = "a-key-of-sixteen"
 AUTH = {"authorization": f"Bearer {KEY}"}
 MODELS = ("tiny", "whole", "eighth")
-WARM_UP, ROUNDS = 3, 5
+WARM_UP, ROUNDS, AT_REST = 3, 5, 4
 TEXTS = [f"{'a text of some words ' * n}number {n}" for n in range(1, 17)]
 
 
@@ -86,12 +86,13 @@ def cycle(client: httpx.Client) -> None:
 
 
 def at_rest(client: httpx.Client, server: Server) -> tuple[int, int]:
-    """Memory without the largest model, and with it, while nothing is asked."""
-    found = []
-    for action in ("unload", "load"):
-        client.post(f"/admin/models/{action}", json={"model": "whole"})
-        found.append(resident_bytes(server))
-    return found[0], found[1]
+    """Memory without the largest model, and with it, while nothing is asked; the least of several times."""
+    least = [10**12, 10**12]
+    for _ in range(AT_REST):
+        for place, action in enumerate(("unload", "load")):
+            client.post(f"/admin/models/{action}", json={"model": "whole"})
+            least[place] = min(least[place], resident_bytes(server))
+    return least[0], least[1]
 
 
 def test_models_come_and_go_and_memory_returns(default_package: Package, tmp_path: Path) -> None:
