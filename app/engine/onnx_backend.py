@@ -105,7 +105,7 @@ class OnnxBackend:
         Raises:
             BackendError: onnxruntime failed.
         """
-        feeds = {name: array for name, array in batch.arrays.items() if name in self._inputs}
+        feeds = {name: batch.arrays[name] for name in self._inputs if name in batch.arrays}
         if SHORT_ROWS in self._inputs:
             feeds[SHORT_ROWS] = np.asarray(batch.lengths.max() <= self._plain_attention_tokens)
         try:

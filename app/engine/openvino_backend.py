@@ -75,7 +75,7 @@ class OpenVinoBackend:
         Raises:
             BackendError: OpenVINO failed.
         """
-        feeds = {name: array for name, array in batch.arrays.items() if name in self._inputs}
+        feeds = {name: batch.arrays[name] for name in self._inputs if name in batch.arrays}
         try:
             found = self._request().infer(feeds, share_inputs=True)[self._output]
         except Exception as error:

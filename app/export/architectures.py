@@ -163,7 +163,7 @@ def export_padded_graph(folder: Path, config: Mapping[str, Any], path: Path) -> 
     encoder = _build(graph, folder, config, inputs, Float32())
     states = unpacked(graph, encoder.states[-1], inputs, encoder.hidden_size)
     graph.output(states, "last_hidden_state", ("B", "S", encoder.hidden_size))
-    graph.save(path)
+    graph.save(path, keeps_inputs=True)
 
 
 def export_calibration_graph(

@@ -1,6 +1,6 @@
 """A thin builder over `onnx.helper`: named nodes, typed values, weights beside the graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,16 +120,27 @@ class GraphBuilder:
             branches.append(helper.make_graph(inner, f"branch_of_{value}", [], [output]))
         return self.op("If", condition, then_branch=branches[0], else_branch=branches[1])
 
-    def save(self, path: Path, weights_file: str = WEIGHTS_FILE) -> None:
+    def save(
+        self, path: Path, weights_file: str = WEIGHTS_FILE, *, keeps_inputs: bool = False
+    ) -> None:
         """Check the graph and write it, large weights in a file beside it.
+
+        Args:
+            path: Where it goes.
+            weights_file: Name of the other file.
+            keeps_inputs: Keep inputs that nothing takes, as other programs feed them all the same.
 
         Raises:
             OSError: The disk is full or read-only.
         """
+        nodes = [*self._casts, *self._nodes]
+        taken = _taken(nodes)
         graph = helper.make_graph(
-            [*self._casts, *self._nodes],
+            nodes,
             self._name,
-            self._inputs,
+            [
+                value for value in self._inputs if keeps_inputs or value.name in taken
+            ],  # none need be fed for nothing
             self._outputs,
             list(self._weights.values()),
         )
@@ -147,3 +158,14 @@ class GraphBuilder:
             size_threshold=1024,
         )
         onnx.checker.check_model(str(path))
+
+
+def _taken(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Every value that nodes take, those inside their branches included."""
+    found: set[str] = set()
+    for node in nodes:
+        found.update(node.input)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                found |= _taken(attribute.g.node)
+    return found
