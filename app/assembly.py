@@ -23,7 +23,6 @@ from app.export.architectures import GRAPH_VERSION, STATIC_TYPE
 from app.hardware import cpu_model, l2_cache_bytes, usable_cpus
 from app.logs import get_logger
 from app.memory import bound_arenas, give_back_freed_memory, keep_freed_memory
-from app.packages.build import probed
 from app.packages.calibrate import Calibrated, calibrate
 from app.packages.precision import BuildOptions, Precision
 from app.packages.prepare import Package, prepare
@@ -228,12 +227,6 @@ def note_change(slot: Slot) -> None:
         log.info("model_unloaded", model=slot.name)
 
 
-def loads_at_start(settings: Settings, place: int) -> bool:
-    """Whether a model is loaded unasked, by its place among all; those with adapters come last, and never are."""
-    further = list(settings.models.values())
-    return place == 0 or (place <= len(further) and further[place - 1].load == "start")
-
-
 def _slot(settings: Settings, name: str, own: Settings, observer: Observer) -> Slot:
     """A model's place, under every name that is known before it is loaded."""
     first = own.served_model_name or own.model
@@ -245,6 +238,7 @@ def _slot(settings: Settings, name: str, own: Settings, observer: Observer) -> S
         pins=_pins(own),
         open=partial(open_model, own, observer),
         is_kept=not name or settings.models[name].keep,
+        loads_at_start=not name or settings.models[name].load == "start",
     )
 
 
@@ -265,8 +259,8 @@ def _adapter_slot(base: Slot, own: Settings, task: str, observer: Observer) -> S
 def _load_first(pool: ModelPool, settings: Settings) -> None:
     """Load the first model that can be; where none can, the first one's error is the server's."""
     failure: ModelError | None = None
-    for place, slot in enumerate(pool.models.all()):
-        if not loads_at_start(settings, place):
+    for slot in pool.models.all():
+        if not slot.loads_at_start:
             continue
         try:
             pool.open_now(slot)
@@ -374,7 +368,7 @@ def _probe(package: Package, backend: Backend) -> None:
     """
     # Probes were made with the model's own length, whatever the operator allows callers.
     tokenizer = package.open_tokenizer(package.native_max_tokens)
-    outputs = probed(package.derived, package.artefact, open_backend)
+    outputs = package.probe_outputs
     together = compute_vectors(backend, tokenizer, outputs, PROBE_TEXTS)
     check_probes(together, package.probes, backend.provider, package.build)
     alone = [compute_vectors(backend, tokenizer, outputs, [text]) for text in PROBE_TEXTS]

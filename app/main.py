@@ -20,7 +20,7 @@ from app.api.documentation import documented_api
 from app.api.error_handlers import install_error_handlers
 from app.api.state import ApiOptions, ApiState, Phase
 from app.api.token_input import TokenDecoder
-from app.assembly import build_engine, loads_at_start
+from app.assembly import build_engine
 from app.engine.loader import Loader
 from app.engine.service import EmbeddingService
 from app.engine.slots import Slot, SlotState
@@ -145,12 +145,12 @@ async def _load(
     for slot in service.models.all():
         state.metrics.model_changed(slot)
     state.become_ready(service)
-    others.append(asyncio.create_task(_load_others(settings, service)))
+    others.append(asyncio.create_task(_load_others(service)))
 
 
-async def _load_others(settings: Settings, service: EmbeddingService) -> None:
+async def _load_others(service: EmbeddingService) -> None:
     """The models that are to be there from the start; one that is broken leaves the others serving."""
-    for place, slot in enumerate(service.models.all()):
-        if slot.state is SlotState.UNLOADED and loads_at_start(settings, place):
+    for slot in service.models.all():
+        if slot.state is SlotState.UNLOADED and slot.loads_at_start:
             with contextlib.suppress(ModelUnavailableError):  # the log says why
                 await service.pool.load(slot)

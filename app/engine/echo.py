@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from app.engine.encoded import Encoded, Fit
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import Truncation
-from app.errors import InputTooLongError
 
 
 def encode_echo(
@@ -31,20 +30,14 @@ def encode_echo(
 def _encode(
     tokenizer: Tokenizer, text: str, index: int, fit: Fit, echo: tuple[str, str]
 ) -> Encoded:
-    limit = min(tokenizer.max_tokens, fit.max_tokens or tokenizer.max_tokens)
+    limit = tokenizer.room(fit)
     kept = tokenizer.cut_chars(text, fit)
     is_cut = len(kept) < len(text)
     while True:
         first = f"{fit.prefix}{echo[0]}{kept}{echo[1]}"
         ids, stops = tokenizer.encode_with_stops(first + kept, adds_special=fit.adds_special)
         over = len(ids) - limit
-        if fit.truncate is Truncation.ERROR and (over > 0 or is_cut):
-            raise InputTooLongError(
-                got_tokens=max(len(ids), limit + 1),
-                limit_tokens=limit,
-                input_index=index,
-                is_lower_bound=is_cut,
-            )
+        fit.check(len(ids), limit, index, is_lower_bound=is_cut)
         if over <= 0 or len(kept) <= 1:
             own = (n for n, stop in enumerate(stops) if stop is not None and stop > len(first))
             skip = min(next(own, len(ids) - 1), limit - 1)

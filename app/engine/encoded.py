@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.types import IdArray, Truncation
+from app.errors import InputTooLongError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,26 @@ class Fit:
     adds_special: bool = True
     prefix: str = ""
     max_second_tokens: int | None = None
+
+    def check(self, tokens: int, room: int, index: int, *, is_lower_bound: bool) -> None:
+        """Refuse an input beyond the limit, where nothing is to be cut off.
+
+        Args:
+            tokens: Of the input.
+            room: The limit.
+            index: Of the input.
+            is_lower_bound: Whether only a leading part was counted.
+
+        Raises:
+            InputTooLongError: Names the index and both numbers.
+        """
+        if self.truncate is Truncation.ERROR and (tokens > room or is_lower_bound):
+            raise InputTooLongError(
+                got_tokens=max(tokens, room + 1),
+                limit_tokens=room,
+                input_index=index,
+                is_lower_bound=is_lower_bound,
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,6 @@ from app.engine.pooling import pool
 from app.engine.types import Batch, FloatArray, Layout, OutputKind
 from app.errors import BackendError
 
-# A sparse vector on its way: a row (id, weight) for each term. Ids are below 2^24, which float32 holds exactly.
-PAIR: Final = 2
 # States of so many tokens at a time become weights of all terms: 128 x 30,522 of them are 16 MB.
 VOCABULARY_STEP: Final = 128
 
@@ -91,7 +89,7 @@ class Outputs:
         return pooled if self.head is None else self.head(pooled)
 
     def sparse(self, hidden: FloatArray, ids: NDArray[np.int32]) -> FloatArray:
-        """Terms of one input, (k, 2): id and weight, ids rising.
+        """Terms of one input, (k, 2): id and weight, ids rising. They are below 2^24, which float32 holds exactly.
 
         Args:
             hidden: Its states, (n, W).

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 
 from app.engine.loader import Loader
 from app.engine.registry import ServedModel
-from app.engine.slots import LIVE, Models, Slot, SlotState
+from app.engine.slots import Models, Slot, SlotState
 from app.engine.types import OutputKind
 from app.errors import ModelUnavailableError, NestvecError, UnsupportedError
 
+IN_MEMORY = (SlotState.READY, SlotState.LOADING, SlotState.UNLOADING)
 RETRY_FAILED_S = 30.0  # a broken model is not read anew for every request
 Told = Callable[[Slot], None]
 # What the running request holds: its further calls must not wait for an unloading that waits for itself.
@@ -191,7 +192,7 @@ class ModelPool:
     async def _make_room(self, wanted: Slot) -> None:
         """Unload idle models, least recently used first, until one fits; it is loaded even where none can go."""
         while self.max_bytes:
-            live = [slot for slot in self.models.all() if slot.state in LIVE]
+            live = [slot for slot in self.models.all() if slot.state in IN_MEMORY]
             if sum(slot.graph_bytes for slot in live) <= self.max_bytes:
                 return
             idle = [slot for slot in live if slot is not wanted and _may_go(slot)]

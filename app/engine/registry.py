@@ -109,11 +109,6 @@ class ServedModel:
         """Every name it answers to, its own first."""
         return (self.spec.name, *self.aliases, *self.pins)
 
-    def pin(self, name: str) -> Pin:
-        """What a name stands for beside the model; nothing for most."""
-        wanted = base_name(name).casefold()
-        return next((pin for n, pin in self.pins.items() if n.casefold() == wanted), NO_PIN)
-
 
 def check_pins(pins: Mapping[str, Pin], spec: ModelSpec) -> None:
     """Refuse names that stand for what the model does not have.

@@ -25,7 +25,7 @@ from app.engine.outputs import Outputs
 from app.engine.pending import RawVectors
 from app.engine.pool import ModelPool
 from app.engine.postprocess import convert, finish
-from app.engine.registry import NO_PIN, ServedModel
+from app.engine.registry import NO_PIN, Pin, ServedModel
 from app.engine.slots import Models
 from app.engine.types import (
     EmbedCall,
@@ -120,7 +120,7 @@ class EmbeddingService:
             async with asyncio.timeout(remaining_s):
                 model = await self.pool.take(slot)
                 try:
-                    call = _pinned(call, model)
+                    call = _pinned(call, slot.pin(call.model))
                     self._check(call, model)
                     return await self._embed(call, model)
                 finally:
@@ -283,9 +283,8 @@ class EmbeddingService:
             )
 
 
-def _pinned(call: EmbedCall, model: ServedModel) -> EmbedCall:
+def _pinned(call: EmbedCall, pin: Pin) -> EmbedCall:
     """The call with what its model's name stands for, where it does not say otherwise."""
-    pin = model.pin(call.model)
     if pin is NO_PIN:
         return call
     has_prompt = call.prompt is not None or call.prompt_name is not None or call.prompt_role

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
 
 from app.engine.registry import NO_PIN, ModelSpec, Pin, ServedModel, base_name
 from app.engine.types import OutputKind
@@ -33,6 +32,7 @@ class Slot:
         pins: What some of them stand for beside.
         open: Loads it; blocks. None where it was given loaded.
         is_kept: Never unloaded to make room.
+        loads_at_start: Whether it is brought into memory unasked.
         model: While it is loaded.
         spec: Since it was loaded first.
         graph_bytes: Likewise; 0 before.
@@ -47,6 +47,7 @@ class Slot:
     pins: Mapping[str, Pin] = field(default_factory=dict)
     open: Open | None = None
     is_kept: bool = False
+    loads_at_start: bool = False
     state: SlotState = SlotState.UNLOADED
     model: ServedModel | None = None
     spec: ModelSpec | None = None
@@ -192,6 +193,3 @@ def _only(found: Iterable[Slot]) -> Slot | None:
     """The one match, or None for none or several."""
     matches = list(found)
     return matches[0] if len(matches) == 1 else None
-
-
-LIVE: Final = (SlotState.READY, SlotState.LOADING, SlotState.UNLOADING)

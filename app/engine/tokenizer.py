@@ -96,7 +96,7 @@ class Tokenizer:
             InputTooLongError: An input is too long and truncation is off; names its index and length.
             InputError: The limit leaves no room for a token, or an input has none.
         """
-        room = self._room(fit)
+        room = self.room(fit)
         most_chars = MAX_CHARS_PER_TOKEN * room
         prepared = [cut_chars(fit.prefix + text, most_chars, fit.truncate) for text in texts]
         if fit.truncate is Truncation.END and self._is_wordwise:
@@ -121,7 +121,7 @@ class Tokenizer:
             InputError: An id is outside the vocabulary, or an input is empty.
             InputTooLongError: As for texts.
         """
-        room = self._room(fit)
+        room = self.room(fit)
         checked = []
         for index, ids in enumerate(inputs):
             if not ids:
@@ -139,7 +139,7 @@ class Tokenizer:
 
     def cut_chars(self, text: str, fit: Fit) -> str:
         """As much of a text as could be tokens at all."""
-        return cut_chars(text, MAX_CHARS_PER_TOKEN * self._room(fit), fit.truncate)
+        return cut_chars(text, MAX_CHARS_PER_TOKEN * self.room(fit), fit.truncate)
 
     def encode_with_stops(
         self, text: str, *, adds_special: bool
@@ -157,7 +157,7 @@ class Tokenizer:
             InputTooLongError: They are too long and truncation is off; names the index.
             InputError: The limit leaves no room for a token of each.
         """
-        room = self._room(fit)
+        room = self.room(fit)
         most_chars = MAX_CHARS_PER_TOKEN * room
         texts = [cut_chars(text, most_chars, fit.truncate) for text in (pair.first, pair.second)]
         first, second = self._library.encode_batch(texts, add_special_tokens=False)
@@ -169,13 +169,7 @@ class Tokenizer:
             raise InputError(f"{room} tokens leave no room for a pair", param="max_tokens")
         is_cut = max(map(len, (pair.first, pair.second))) > most_chars
         over = len(first) + len(second) - most
-        if fit.truncate is Truncation.ERROR and (over > 0 or is_cut):
-            raise InputTooLongError(
-                got_tokens=max(len(first) + len(second) + special, room + 1),
-                limit_tokens=room,
-                input_index=index,
-                is_lower_bound=is_cut,
-            )
+        fit.check(room + over, room, index, is_lower_bound=is_cut)
         if over > 0:
             direction = "left" if fit.truncate is Truncation.START else "right"
             kept = longest_first(len(first), len(second), most)
@@ -202,7 +196,7 @@ class Tokenizer:
             InputTooLongError: The document is too long and truncation is off; names the first chunk beyond the limit.
             InputError: A chunk has no token, or none is left of it after truncation; names it.
         """
-        room = self._room(fit)
+        room = self.room(fit)
         texts = [fit.prefix + chunks[0], *chunks[1:]]
         found = self._library.encode_batch_fast(texts, add_special_tokens=False)
         parts = [np.asarray(encoding.ids, np.int32) for encoding in found]
@@ -292,11 +286,6 @@ class Tokenizer:
             counts.append(TokenCount(encoding.ids, len(words), whole, sum(lacking)))
         return counts
 
-    def id_of(self, token: str) -> int | None:
-        """Of a token by its own spelling; None where there is none."""
-        found: int | None = self._library.token_to_id(token)
-        return found
-
     def count_prompt_tokens(self, prompt: str) -> int:
         """Leading tokens of an input that a prompt accounts for, leading special tokens included."""
         return len(self._library.encode(prompt).ids) - self._tail
@@ -327,7 +316,7 @@ class Tokenizer:
         )
         return found
 
-    def _room(self, fit: Fit) -> int:
+    def room(self, fit: Fit) -> int:
         """The most tokens of an input.
 
         Raises:
@@ -351,13 +340,7 @@ class Tokenizer:
             if self._unknown is None:
                 raise InputError("this input has no token", param="input", input_index=index)
             return Encoded(np.array([self._unknown], np.int32), is_truncated=False)
-        if fit.truncate is Truncation.ERROR and (over > 0 or is_lower_bound):
-            raise InputTooLongError(
-                got_tokens=max(len(ids), room + 1),
-                limit_tokens=room,
-                input_index=index,
-                is_lower_bound=is_lower_bound,
-            )
+        fit.check(len(ids), room, index, is_lower_bound=is_lower_bound)
         if over <= 0:
             return Encoded(ids, is_truncated=is_lower_bound)
         lead, tail = (self._lead, self._tail) if fit.adds_special else (0, 0)

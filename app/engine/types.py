@@ -154,13 +154,6 @@ class Item:
         """Whether it gives one row, of all its tokens."""
         return self.kind in (OutputKind.DENSE, OutputKind.LABELS) and not self.spans
 
-    @property
-    def rows(self) -> int:
-        """How many vectors it gives; of a sparse one that is not known before."""
-        if self.kind is OutputKind.TOKENS:
-            return len(self.ids) if self.token_mask is None else int(self.token_mask.sum())
-        return len(self.spans) or 1
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -1,5 +1,6 @@
 """Parts that transformer families share, on packed states (T, H). Each takes and gives value names."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -7,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import FormatError
+from app.export.arithmetic import Linear
 from app.export.graph import GraphBuilder
+from app.export.site import Site
 
 Floats = NDArray[np.float32]
 
@@ -72,3 +75,32 @@ def activation(graph: GraphBuilder, value: str, kind: str) -> str:
         return graph.op("Mul", value, graph.op("Sigmoid", value))
     op, attributes = ACTIVATIONS[kind]
     return graph.op(op, value, **attributes)
+
+
+def feed_forward(site: Site, state: str, first: Sequence[Linear], last: Linear, kind: str) -> str:
+    """The MLP of a block, (T, H) to (T, H): plain, or gated by a second layer beside the one that is activated.
+
+    Args:
+        site: Where it is added.
+        state: (T, H).
+        first: The layer that is activated, and the one that multiplies it, if any.
+        last: Back to H.
+        kind: A configuration's `hidden_act`.
+
+    Raises:
+        FormatError: We have no such activation.
+    """
+    wide = site.arithmetic.apply(site.graph, state, first)
+    active = activation(site.graph, wide[0], kind)
+    for gate in wide[1:]:
+        active = site.graph.op("Mul", active, gate)
+    return site.arithmetic.apply(site.graph, active, [last])[0]
+
+
+def normed_rows(rows: Floats, scale: Floats, bias: Floats, epsilon: float) -> Floats:
+    """Layer norm of a table, at export; (n, H) float32, computed in float64."""
+    wide = rows.astype(np.float64)
+    centred = wide - wide.mean(axis=1, keepdims=True)
+    root = np.sqrt((centred**2).mean(axis=1, keepdims=True) + epsilon)
+    found: Floats = (centred / root * scale + bias).astype(np.float32)
+    return found

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import FormatError
+from app.export.blocks import normed_rows
 from app.export.encoder_config import EncoderConfig
 from app.export.masks import distances
 from app.export.relative import Relations
@@ -132,11 +133,7 @@ class Disentangled:
         size = (sizes.hidden_size,)
         scale = site.weights.get(f"{prefix}encoder.LayerNorm.weight", size)
         bias = site.weights.get(f"{prefix}encoder.LayerNorm.bias", size)
-        wide = table.astype(np.float64)
-        centred = wide - wide.mean(axis=1, keepdims=True)
-        root = np.sqrt((centred**2).mean(axis=1, keepdims=True) + sizes.layer_norm_eps)
-        found: Floats = (centred / root * scale + bias).astype(np.float32)
-        return found
+        return normed_rows(table, scale, bias, sizes.layer_norm_eps)
 
     def _rows(self, site: Site, fields: _Fields, longest: int) -> str:
         """The table's row of each query and key, (S, S), int64."""

@@ -9,7 +9,7 @@ import numpy as np
 from app.errors import FormatError
 from app.export.arithmetic import Linear, split_linear
 from app.export.attention import Attention, self_attention
-from app.export.blocks import Encoder, activation, layer_norm
+from app.export.blocks import Encoder, feed_forward, layer_norm
 from app.export.config_fields import positive, positive_number, sliding_layers
 from app.export.encoder_config import Dimensions
 from app.export.frequencies import Frequencies, frequencies_by_kind
@@ -161,14 +161,9 @@ class _Part:
 
     def _mlp(self, state: str, name: str) -> str:
         inner, size = self.sizes.intermediate_size, self.sizes.hidden_size
-        gate, up = self.site.arithmetic.apply(
-            self.site.graph, state, self._parts(f"{name}.Wi", 2, inner, size)
-        )
-        active = activation(self.site.graph, gate, self.sizes.hidden_act)
-        mixed = self.site.graph.op("Mul", active, up)
-        return self.site.arithmetic.apply(
-            self.site.graph, mixed, self._parts(f"{name}.Wo", 1, size, inner)
-        )[0]
+        first = self._parts(f"{name}.Wi", 2, inner, size)
+        last = self._parts(f"{name}.Wo", 1, size, inner)[0]
+        return feed_forward(self.site, state, first, last, self.sizes.hidden_act)
 
     def _parts(self, name: str, count: int, rows: int, columns: int) -> list[Linear]:
         """A torch Linear whose rows hold several layers' one after the other."""

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import FormatError
-from app.export.blocks import Encoder, activation, layer_norm
+from app.export.arithmetic import Float32, Linear
+from app.export.blocks import Encoder, activation, layer_norm, normed_rows
 from app.export.config_fields import positive
 from app.export.encoder_config import Dimensions
 from app.export.pre_norm import Decoder
@@ -94,7 +95,7 @@ def _cross(site: Site, state: str, size: int, sizes: _LatentSizes) -> str:
     graph, weights = site.graph, site.weights
     inner = sizes.heads * sizes.width
     latents = weights.get(f"{PREFIX}latents", (sizes.latents, size))
-    context = _normed(latents, *_norm(site, f"{CROSS}.norm_context", size))
+    context = normed_rows(latents, *_norm(site, f"{CROSS}.norm_context", size), NORM_EPSILON)
     both = context @ weights.get(f"{CROSS}.fn.to_kv.weight", (2 * inner, size)).T
     keys, values = (
         part.reshape(sizes.latents, sizes.heads, sizes.width) for part in np.split(both, 2, axis=1)
@@ -141,21 +142,9 @@ def _mlp(site: Site, state: str, size: int) -> str:
 
 def _product(site: Site, value: str, name: str, weight: Floats, bias: Floats | None = None) -> str:
     """X W + b, in float32 whatever the precision: a layer's work of dozens."""
-    graph = site.graph
     shift = np.zeros(weight.shape[1], np.float32) if bias is None else bias
-    return graph.op(
-        "Gemm", value, graph.weight(f"{name}.weight", weight), graph.weight(f"{name}.bias", shift)
-    )
+    return Float32().apply(site.graph, value, [Linear(name, weight, shift)])[0]
 
 
 def _norm(site: Site, name: str, size: int) -> tuple[Floats, Floats]:
     return site.weights.get(f"{name}.weight", (size,)), site.weights.get(f"{name}.bias", (size,))
-
-
-def _normed(rows: Floats, scale: Floats, bias: Floats) -> Floats:
-    """Layer norm of rows, at export."""
-    wide = rows.astype(np.float64)
-    centred = wide - wide.mean(axis=1, keepdims=True)
-    root = np.sqrt((centred**2).mean(axis=1, keepdims=True) + NORM_EPSILON)
-    found: Floats = (centred / root * scale + bias).astype(np.float32)
-    return found

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import FormatError
-from app.export.arithmetic import Linear, split_linear
+from app.export.arithmetic import Float32, Linear, split_linear
 from app.export.attention import Attention, self_attention
-from app.export.blocks import Encoder, activation, layer_norm
+from app.export.blocks import Encoder, feed_forward, layer_norm
 from app.export.encoder_config import Dimensions, EncoderConfig
 from app.export.relative import Relations, RelativePositions
 from app.export.site import Site
@@ -151,11 +151,7 @@ def _embeddings(site: Site, reader: _Reader, sizes: EncoderConfig, *, has_positi
         return state
     # In float32 whatever the precision: a thousandth of the model's work.
     project = reader.linear("embeddings_project", sizes.hidden_size, width)
-    weight, shift = (
-        graph.weight("project.weight", project.weight),
-        graph.weight("project.bias", project.bias),
-    )
-    return graph.op("Gemm", state, weight, shift)
+    return Float32().apply(graph, state, [project])[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +183,8 @@ class _Block:
             self.site.graph, state, layers, arithmetic=self.site.arithmetic, inputs=self.site.inputs
         )
         state = self._add_and_norm(attended, state, family.attention_norm)
-        wide = self.site.arithmetic.apply(self.site.graph, state, self._widening(inner, size))
-        active = activation(self.site.graph, wide[0], self.sizes.hidden_act)
-        if family.gated:
-            active = self.site.graph.op("Mul", active, wide[1])
-        narrow = self._linear(family.narrow, size, inner)
-        projected = self.site.arithmetic.apply(self.site.graph, active, [narrow])[0]
+        first, last = self._widening(inner, size), self._linear(family.narrow, size, inner)
+        projected = feed_forward(self.site, state, first, last, self.sizes.hidden_act)
         return self._add_and_norm(projected, state, family.norm)
 
     def _widening(self, inner: int, size: int) -> list[Linear]:

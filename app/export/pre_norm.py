@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from app.errors import FormatError
 from app.export.arithmetic import Linear
 from app.export.attention import Attention, self_attention
-from app.export.blocks import Encoder, activation, rms_norm
+from app.export.blocks import Encoder, feed_forward, rms_norm
 from app.export.config_fields import positive, positive_number, sliding_layers
 from app.export.encoder_config import Dimensions
 from app.export.frequencies import Frequencies, read_frequencies
@@ -246,18 +246,9 @@ class _Part:
 
     def _mlp(self, state: str, name: str) -> str:
         inner, size = self.sizes.intermediate_size, self.sizes.hidden_size
-        gate, up = self.site.arithmetic.apply(
-            self.site.graph,
-            state,
-            [
-                self._linear(f"{name}.gate_proj", inner, size),
-                self._linear(f"{name}.up_proj", inner, size),
-            ],
-        )
-        active = activation(self.site.graph, gate, self.sizes.hidden_act)
-        mixed = self.site.graph.op("Mul", active, up)
+        first = [self._linear(f"{name}.{one}_proj", inner, size) for one in ("gate", "up")]
         down = self._linear(f"{name}.down_proj", size, inner)
-        return self.site.arithmetic.apply(self.site.graph, mixed, [down])[0]
+        return feed_forward(self.site, state, first, down, self.sizes.hidden_act)
 
     def _linear(self, name: str, rows: int, columns: int, *, has_bias: bool = False) -> Linear:
         """A torch Linear, whose weight is (out, in)."""

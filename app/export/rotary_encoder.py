@@ -13,7 +13,7 @@ import numpy as np
 from app.errors import FormatError
 from app.export.arithmetic import Linear, split_linear
 from app.export.attention import Attention, self_attention
-from app.export.blocks import Encoder, activation, layer_norm
+from app.export.blocks import Encoder, feed_forward, layer_norm
 from app.export.config_fields import positive, positive_number
 from app.export.encoder_config import Dimensions
 from app.export.frequencies import Frequencies, read_frequencies
@@ -253,23 +253,19 @@ class _Part:
 
     def _mlp(self, state: str, name: str) -> str:
         inner, size = self.sizes.intermediate_size, self.sizes.hidden_size
-        graph, arithmetic = self.site.graph, self.site.arithmetic
         down = self._linears(
             f"{name}.{self.names.down}", 1, size, inner, has_bias=self.sizes.narrowing_bias
-        )
-        wide = arithmetic.apply(graph, state, self._widening(name, inner, size))
-        active = activation(graph, wide[-1], self.sizes.hidden_act)
-        if self.sizes.is_gated:
-            active = graph.op("Mul", active, wide[0])
-        return arithmetic.apply(graph, active, down)[0]
+        )[0]
+        first = self._widening(name, inner, size)
+        return feed_forward(self.site, state, first, down, self.sizes.hidden_act)
 
     def _widening(self, name: str, inner: int, size: int) -> list[Linear]:
-        """The MLP's first layer, or both of them, the one that is activated last."""
+        """The MLP's first layer, or both of them, the one that is activated first."""
         has_bias = self.sizes.widening_bias
         if self.names.fused_gate:
             fused = f"{name}.{self.names.fused_gate}"
-            return self._linears(fused, 2, inner, size, has_bias=has_bias)
-        own = [self.names.up, *([self.names.gate] if self.sizes.is_gated else [])]
+            return self._linears(fused, 2, inner, size, has_bias=has_bias)[::-1]
+        own = [*([self.names.gate] if self.sizes.is_gated else []), self.names.up]
         return [self._linears(f"{name}.{n}", 1, inner, size, has_bias=has_bias)[0] for n in own]
 
     def _linears(

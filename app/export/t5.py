@@ -9,7 +9,7 @@ import numpy as np
 from app.errors import FormatError
 from app.export.arithmetic import Linear
 from app.export.attention import Attention, self_attention
-from app.export.blocks import Encoder, activation, rms_norm
+from app.export.blocks import Encoder, feed_forward, rms_norm
 from app.export.config_fields import positive, positive_number
 from app.export.encoder_config import Dimensions
 from app.export.relative import MAX_DISTANCE, bucket_bias, cut_bias
@@ -150,12 +150,8 @@ class _Part:
         inner, size = self.sizes.intermediate_size, self.sizes.hidden_size
         first = ("wi_0", "wi_1") if self.sizes.is_gated else ("wi",)
         layers = [self._linear(f"{name}.{one}", inner, size) for one in first]
-        wide = self.site.arithmetic.apply(self.site.graph, state, layers)
-        active = activation(self.site.graph, wide[0], self.sizes.hidden_act)
-        if self.sizes.is_gated:
-            active = self.site.graph.op("Mul", active, wide[1])
         down = self._linear(f"{name}.wo", size, inner)
-        return self.site.arithmetic.apply(self.site.graph, active, [down])[0]
+        return feed_forward(self.site, state, layers, down, self.sizes.hidden_act)
 
     def _linear(self, name: str, rows: int, columns: int) -> Linear:
         """A torch Linear without bias."""

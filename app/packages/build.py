@@ -40,11 +40,9 @@ ROUTES: Final[Mapping[Precision, AttentionRoutes]] = {
 }
 
 
-def probed(derived: Derived, artefact: Path, open_backend: BackendFactory) -> Outputs:
+def probed(kinds: Sequence[OutputKind], outputs: Outputs) -> Outputs:
     """What probes are compared by: vectors as they are served, else the mean of whatever the graph gives."""
-    if OutputKind.DENSE in derived.head.kinds:
-        return derived.head.outputs(artefact, open_backend)
-    return Outputs("mean")
+    return outputs if OutputKind.DENSE in kinds else Outputs("mean")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +149,9 @@ class Builder:
         """Vectors of the probe texts, once the graph is known to give the published ones."""
         backend = self._open(graph, options)
         try:
-            tokenizer, outputs = self._tokenizer(), probed(self.derived, folder, self.open_backend)
+            head = self.derived.head
+            tokenizer = self._tokenizer()
+            outputs = probed(head.kinds, head.outputs(folder, self.open_backend))
             check_published(backend, tokenizer, outputs, published)
             return compute_vectors(backend, tokenizer, outputs, PROBE_TEXTS)
         finally:

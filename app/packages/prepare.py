@@ -16,7 +16,7 @@ from app.export.architectures import export_padded_graph
 from app.export.attention import AttentionRoutes
 from app.packages.adapters import merged_folder
 from app.packages.artefacts import GRAPH, Artefact, find_artefact, make_artefact
-from app.packages.build import ROUTES, Builder
+from app.packages.build import ROUTES, Builder, probed
 from app.packages.card import Card, Published
 from app.packages.derive import Derived, derive
 from app.packages.fingerprint import HashCache, space_fingerprint
@@ -68,6 +68,11 @@ class Package:
     has_attentions: bool = False
     aliases: tuple[str, ...] = ()
     is_new: bool = False
+
+    @property
+    def probe_outputs(self) -> Outputs:
+        """What `probes` were made by."""
+        return probed(self.spec.kinds, self.outputs)
 
     def open_tokenizer(self, max_tokens: int) -> Tokenizer:
         """The model's, cutting at so many tokens.

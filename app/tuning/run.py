@@ -6,7 +6,6 @@ from typing import Final
 
 from app.engine.backend import BackendFactory, BackendOptions
 from app.errors import ModelError
-from app.packages.build import probed
 from app.packages.precision import Precision, cosines
 from app.packages.prepare import Package
 from app.packages.probes import PROBE_TEXTS, compute_vectors
@@ -87,8 +86,7 @@ class TuningRun:
                 for _ in range(COMPARE_ROUNDS)
             )
             tokenizer = package.open_tokenizer(package.native_max_tokens)
-            outputs = probed(package.derived, package.artefact, self.open_backend)
-            found = compute_vectors(backend, tokenizer, outputs, PROBE_TEXTS)
+            found = compute_vectors(backend, tokenizer, package.probe_outputs, PROBE_TEXTS)
         finally:
             backend.close()
         cosine = float(cosines(found, package.probes).mean())
