@@ -4,11 +4,10 @@ Source: the `…ForSequenceClassification` classes of transformers; activations 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-import numpy as np
 from typing_extensions import override
 
 from app.engine.backend import BackendFactory
@@ -16,10 +15,10 @@ from app.engine.outputs import Outputs, open_rows
 from app.engine.types import OutputKind
 from app.errors import FormatError
 from app.export.architectures import ARCHITECTURES, architecture_of
-from app.export.config_fields import positive_number
-from app.export.heads import Dense, check_activation, export_rows, read_dense
+from app.export.heads import export_rows, read_dense
 from app.export.weights import Weights
 from app.packages.heads.base import HEAD_FILE, Head
+from app.packages.heads.inner import MODERNBERT_INNER, Inner
 
 SUFFIX: Final = "ForSequenceClassification"
 
@@ -30,34 +29,30 @@ class Form:
 
     Attributes:
         scores: Its last layer.
-        inner: Layer before it, below the encoder's own name or at the root; "" for none.
-        act: What follows that; a name of a config.json's field where it starts with `config:`.
-        norm: Layer norm behind that; "" for none.
+        inner: Layer before it, below the encoder's own name or at the root; None for none.
         pooling: What it takes of the states.
         pooling_field: Of config.json, and what it is where that does not say; "late" pools scores of tokens.
         has_bias: Whether the last layer must have a bias.
     """
 
     scores: str
-    inner: str = ""
-    act: str = "tanh"
-    norm: str = ""
+    inner: Inner | None = None
     pooling: str = "cls"
     pooling_field: tuple[str, str] | None = None
     has_bias: bool = True
 
 
-_BERT: Final = Form("classifier", "pooler.dense")
-_ROBERTA: Final = Form("classifier.out_proj", "classifier.dense")
+_BERT: Final = Form("classifier", Inner("pooler.dense"))
+_ROBERTA: Final = Form("classifier.out_proj", Inner("classifier.dense"))
 _DECODER: Final = Form("score", pooling="last_token", has_bias=False)
 FORMS: Final[Mapping[str, Form]] = {
     "bert": _BERT,
     "camembert": _ROBERTA,
-    "deberta-v2": replace(_BERT, act="config:pooler_hidden_act:gelu"),
-    "distilbert": Form("classifier", "pre_classifier", act="relu"),
-    "electra": replace(_ROBERTA, act="gelu"),
+    "deberta-v2": Form("classifier", Inner("pooler.dense", ("pooler_hidden_act", "gelu"))),
+    "distilbert": Form("classifier", Inner("pre_classifier", "relu")),
+    "electra": Form("classifier.out_proj", Inner("classifier.dense", "gelu")),
     "eurobert": Form(
-        "classifier", "dense", act="gelu", pooling_field=("classifier_pooling", "late")
+        "classifier", Inner("dense", "gelu"), pooling_field=("classifier_pooling", "late")
     ),
     "gemma3_text": _DECODER,
     "gte": _BERT,
@@ -65,13 +60,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "jina_embeddings_v3": _ROBERTA,
     "llama": _DECODER,
     "mistral": _DECODER,
-    "modernbert": Form(
-        "classifier",
-        "head.dense",
-        act="config:classifier_activation:gelu",
-        norm="head.norm",
-        pooling_field=("classifier_pooling", "cls"),
-    ),
+    "modernbert": Form("classifier", MODERNBERT_INNER, pooling_field=("classifier_pooling", "cls")),
     "mpnet": _ROBERTA,
     "nomic_bert": _BERT,
     "qwen2": _DECODER,
@@ -139,13 +128,8 @@ class ClassifierHead(Head):
         prefix = getattr(ARCHITECTURES[family], "prefix", "")
         layers = []
         with Weights(self.folder) as weights:
-            if form.inner:
-                names = [form.inner, prefix + form.inner, f"new.{form.inner}"]
-                needs_bias = family != "modernbert" or bool(self.config.get("classifier_bias"))
-                inner = read_dense(
-                    weights, names, size, size, act=self._act(form), needs_bias=needs_bias
-                )
-                layers.append(self._normed(inner, form, weights))
+            if form.inner is not None:
+                layers.append(form.inner.read(weights, self.config, size, (prefix, "new.")))
             scores = read_dense(
                 weights, [form.scores], size, self.dimensions, needs_bias=form.has_bias
             )
@@ -162,23 +146,6 @@ class ClassifierHead(Head):
     def summary(self) -> dict[str, Any]:
         """See `Head`."""
         return {"classifier": list(self.labels), "pools_last": self.pools_last}
-
-    def _act(self, form: Form) -> str:
-        kind, _, field = form.act.partition(":")
-        if kind == "config":
-            name, _, default = field.partition(":")
-            return check_activation(str(self.config.get(name, default)), f"{self.folder}: {name}")
-        return form.act
-
-    def _normed(self, inner: Dense, form: Form, weights: Weights) -> Dense:
-        if not form.norm:
-            return inner
-        size = (self.hidden_size,)
-        scale = weights.get(f"{form.norm}.weight", size)
-        name = f"{form.norm}.bias"
-        bias = weights.get(name, size) if name in weights else np.zeros(size, np.float32)
-        epsilon = positive_number(self.config, "norm_eps", 1e-5)
-        return replace(inner, norm=(scale, bias, epsilon))
 
 
 def is_classifier(config: Mapping[str, Any]) -> bool:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tokenizers import Tokenizer as LibraryTokenizer
 from typing_extensions import override
 
 from app.engine.backend import BackendFactory
@@ -22,6 +21,7 @@ from app.export.heads import Dense, Tail, dense_tail, read_dense, side_by_side
 from app.export.weights import Weights
 from app.packages.heads.base import Head
 from app.packages.heads.dense import dense_sizes, read_module
+from app.packages.heads.vocabulary import Vocabulary
 from app.packages.json_files import read_json
 
 AUTHORS_CLASS: Final = "HF_ColBERT"
@@ -97,7 +97,7 @@ class M3Head(Head):
             states=self.hidden_size,
             tokens=slice(self.hidden_size, end),
             lexical=end,
-            special_ids=_ids(self.folder, M3_SPECIAL),
+            special_ids=Vocabulary.read(self.folder).those_of(M3_SPECIAL),
         )
 
     @override
@@ -151,15 +151,16 @@ def read_authors_colbert(folder: Path, config: Mapping[str, Any], hidden_size: i
     """
     path = folder / AUTHORS_FILE
     said = read_json(path) if path.is_file() else {}
+    tokens = Vocabulary.read(folder)
     skipped = string.punctuation if said.get("mask_punctuation", True) else ""
     late = LateInteraction(
-        query_marker=_id(folder, str(said.get("query_token_id", "[unused0]"))),
-        document_marker=_id(folder, str(said.get("doc_token_id", "[unused1]"))),
+        query_marker=tokens.first_of(str(said.get("query_token_id", "[unused0]"))),
+        document_marker=tokens.first_of(str(said.get("doc_token_id", "[unused1]"))),
         query_tokens=_count(path, said, "query_maxlen", 32),
         document_tokens=_count(path, said, "doc_maxlen", 220),
-        mask_id=_id(folder, "[MASK]", "<mask>"),
+        mask_id=tokens.first_of("[MASK]", "<mask>"),
         attends_expansion=bool(said.get("attend_to_mask_tokens", False)),
-        skip_ids=_ids(folder, skipped),
+        skip_ids=tokens.those_of(skipped),
     )
     return _colbert(folder, config, hidden_size, late, None)
 
@@ -178,14 +179,15 @@ def read_pylate(
     words = said.get("skiplist_words", list(string.punctuation))
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise FormatError(f"{path}: skiplist_words must be a list of texts")
+    tokens = Vocabulary.read(folder)
     late = LateInteraction(
-        query_marker=_marker(folder, path, said, "query_prefix", "[Q] "),
-        document_marker=_marker(folder, path, said, "document_prefix", "[D] "),
+        query_marker=_marker(tokens, path, said, "query_prefix", "[Q] "),
+        document_marker=_marker(tokens, path, said, "document_prefix", "[D] "),
         query_tokens=_count(path, said, "query_length", 32) if expands else 0,
         document_tokens=_count(path, said, "document_length", 180),
-        mask_id=_id(folder, "[MASK]", "<mask>") if expands else 0,
+        mask_id=tokens.first_of("[MASK]", "<mask>") if expands else 0,
         attends_expansion=bool(said.get("attend_to_expansion_tokens", False)),
-        skip_ids=_ids(folder, words),
+        skip_ids=tokens.those_of(words),
     )
     return _colbert(folder, config, hidden_size, late, module)
 
@@ -210,37 +212,8 @@ def _colbert(
     )
 
 
-def _library(folder: Path) -> LibraryTokenizer:
-    path = folder / "tokenizer.json"
-    try:
-        return LibraryTokenizer.from_file(str(path))
-    except Exception as error:
-        raise FormatError(f"{path}: not a readable tokenizer.json ({error})") from error
-
-
-def _id(folder: Path, *tokens: str) -> int:
-    """Of the first of these tokens that there is.
-
-    Raises:
-        FormatError: There is none.
-    """
-    library = _library(folder)
-    for token in tokens:
-        found: int | None = library.token_to_id(token)
-        if found is not None:
-            return found
-    raise FormatError(f"{folder}/tokenizer.json: has no token '{tokens[0]}'")
-
-
-def _ids(folder: Path, tokens: str | list[str] | tuple[str, ...]) -> tuple[int, ...]:
-    """Of those of some tokens that there are."""
-    library = _library(folder)
-    found = (library.token_to_id(token) for token in tokens)
-    return tuple(sorted({one for one in found if one is not None}))
-
-
 def _marker(
-    folder: Path, path: Path, said: Mapping[str, Any], name: str, default: str
+    tokens: Vocabulary, path: Path, said: Mapping[str, Any], name: str, default: str
 ) -> int | None:
     """The token that marks a side; a null is none."""
     given = said.get(name, default)
@@ -248,7 +221,7 @@ def _marker(
         return None
     if not isinstance(given, str):
         raise FormatError(f"{path}: {name} must be a text")
-    return _id(folder, given, given.strip())
+    return tokens.first_of(given, given.strip())
 
 
 def _count(path: Path, said: Mapping[str, Any], name: str, default: int) -> int:
