@@ -14,7 +14,7 @@ from app.corpus.run import CorpusJob, embed_corpus
 from app.corpus.sources import find_sources
 from app.engine.service import EmbeddingService
 from app.engine.types import NullObserver
-from app.settings import load_settings
+from app.settings_loading import load_settings
 from benchmarks.arguments import folder_if_there
 
 FEW: Final = 10_000

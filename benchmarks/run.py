@@ -24,7 +24,7 @@ from app.engine.encoded import Fit
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import Truncation
 from app.hardware import cpu_model, usable_cpus
-from app.settings import load_settings
+from app.settings_loading import load_settings
 from benchmarks.arguments import parser_for
 from benchmarks.engines import HERE, Engine, Worker, engines_of, start
 

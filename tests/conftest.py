@@ -12,7 +12,7 @@ from app.engine.onnx_backend import OnnxBackend
 from app.errors import ModelError
 from app.packages.prepare import Package, prepare
 from app.packages.sources import SourceOptions
-from app.settings import load_settings
+from app.settings_loading import load_settings
 from tests.tiny import write_tiny_bert
 
 # Speed is never asserted: a busy machine must not fail a property.

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import ConfigError
-from app.settings import Settings, load_settings
+from app.settings import Settings
+from app.settings_loading import load_settings
 
 
 def problems(error: pytest.ExceptionInfo[ConfigError]) -> str:

@@ -10,7 +10,8 @@ import click
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from app.settings import PREFIX, Settings, load_settings
+from app.settings import PREFIX, Settings
+from app.settings_loading import load_settings
 
 Function = Callable[..., None]
 

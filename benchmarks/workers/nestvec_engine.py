@@ -16,7 +16,7 @@ from app import __version__
 from app.assembly import build_engine
 from app.engine.types import EmbedCall, NullObserver, Priority, Truncation
 from app.logs import configure_logs
-from app.settings import load_settings
+from app.settings_loading import load_settings
 
 CHUNK = 2048  # inputs a call, as the API allows
 

@@ -12,7 +12,8 @@ from app.assembly import execution, prepare_model
 from app.cli import VERBS, group, main
 from app.cli.config import settings_markdown
 from app.packages.tuned import Tuned
-from app.settings import Settings, load_settings
+from app.settings import Settings
+from app.settings_loading import load_settings
 from tests.tiny import write_tiny_bert
 
 ROOT = Path(__file__).parent.parent.parent

@@ -16,7 +16,7 @@ from tokenizers import BertWordPieceTokenizer
 
 from app.assembly import source_options
 from app.packages.sources import fetch
-from app.settings import load_settings
+from app.settings_loading import load_settings
 from tests.golden.texts import golden_texts
 from tests.reference import ReferenceBert
 

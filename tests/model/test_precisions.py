@@ -15,7 +15,7 @@ from app.errors import ProviderError, QualityError
 from app.hardware import cpu_model
 from app.packages.prepare import Package
 from app.quality.tasks import PairTask, read_pairs
-from app.settings import load_settings
+from app.settings_loading import load_settings
 from tests.golden.texts import golden_texts
 
 pytestmark = pytest.mark.model

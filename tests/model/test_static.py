@@ -16,7 +16,7 @@ from app.packages.precision import BuildOptions, Precision
 from app.packages.prepare import Package, prepare
 from app.quality.report import RemoteEmbedder, run_pairs
 from app.quality.tasks import read_pairs
-from app.settings import load_settings
+from app.settings_loading import load_settings
 from tests.golden.texts import golden_texts
 from tests.server import running_server
 
