@@ -18,6 +18,7 @@ from app.engine.registry import Pin, ServedModel, check_pins
 from app.engine.service import EmbeddingService, ServiceLimits
 from app.engine.slots import Models, Slot, SlotState
 from app.engine.types import Layout, Observer, Truncation
+from app.engine.vector_cache import VectorCache
 from app.errors import ModelError
 from app.export.architectures import GRAPH_VERSION, STATIC_TYPE
 from app.hardware import cpu_model, l2_cache_bytes, usable_cpus
@@ -29,6 +30,7 @@ from app.packages.prepare import Package, prepare
 from app.packages.probes import PROBE_TEXTS, check_probes, compute_vectors
 from app.packages.sources import SourceOptions
 from app.packages.tuned import Tuned, built_in, read_tuned
+from app.packages.vector_file import VectorFile
 from app.settings import Settings
 from app.tuning.report import TuningReport
 from app.tuning.run import TuningRun, backend_options
@@ -205,6 +207,7 @@ def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
     return EmbeddingService(
         models,
         pool=pool,
+        cache=open_cache(settings),
         limits=ServiceLimits(
             max_inputs=settings.max_inputs_per_request,
             max_tokens=settings.max_tokens_per_request,
@@ -212,10 +215,21 @@ def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
             interactive_inputs=settings.interactive_inputs,
             allows_empty=settings.allow_empty_inputs,
             max_token_vectors=settings.max_token_vectors_per_request,
+            allows_untrained_layers=settings.allow_untrained_layers,
         ),
         observer=observer,
         threads=settings.front_threads or usable_cpus(),
     )
+
+
+def open_cache(settings: Settings) -> VectorCache | None:
+    """Where vectors are kept; None for nowhere."""
+    if not settings.vector_cache_bytes:
+        return None
+    store = None
+    if settings.vector_cache_file is not None:
+        store = VectorFile(settings.vector_cache_file, settings.vector_cache_file_bytes)
+    return VectorCache(settings.vector_cache_bytes, settings.vector_cache_dtype, store)
 
 
 def note_change(slot: Slot) -> None:

@@ -135,6 +135,8 @@ async def _load(
         log.exception("model_crashed")
         state.set_phase(Phase.FAILED)
         raise
+    if service.fetcher.cache is not None:
+        state.metrics.cache_opened(service.fetcher.cache)
     tell = service.pool.on_change
 
     def note(slot: Slot) -> None:

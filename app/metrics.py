@@ -1,13 +1,19 @@
 """All metric definitions; implements the engine's observer. The registry is passed in, labels come from closed sets."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from app import __version__
 from app.engine.registry import ServedModel
 from app.engine.slots import Slot
-from app.engine.types import BatchStats, Timings
+from app.engine.types import BatchStats, LongInput, Timings
+from app.engine.vector_cache import VectorCache
 
 # Requests of a small model take a few milliseconds, queues under load seconds: 0.5 ms to 60 s.
 SECONDS: Final = (
@@ -77,6 +83,13 @@ class Metrics:
         self._tokens = counter("nestvec_tokens_total", "Tokens of inputs answered with a vector.")
         self._batch_outcomes = counter("nestvec_batches_total", "Micro-batches run.", "outcome")
         self._truncated = counter("nestvec_truncated_inputs_total", "Inputs that were cut.")
+        self._dropped_tokens = counter(
+            "nestvec_truncated_tokens_total",
+            "Tokens cut off too-long inputs; the least, where the rest was not tokenised.",
+        )
+        self._windowed = counter(
+            "nestvec_windowed_inputs_total", "Too-long inputs that were read in windows."
+        )
         self._dropped = counter(
             "nestvec_dropped_inputs_total", "Inputs that left without a vector.", "reason"
         )
@@ -126,7 +139,10 @@ class Metrics:
             model.core.backend.provider,
             str(spec.hidden_size),
         ).set(1)
-        for counter in (self._inputs, self._tokens, self._truncated):
+        for counter in (
+            *(self._inputs, self._tokens),
+            *(self._truncated, self._dropped_tokens, self._windowed),
+        ):
             counter.labels(spec.name)
         for histogram in (
             *(self._queue_wait, self._tokenization, self._engine),
@@ -166,6 +182,47 @@ class Metrics:
         self._truncated.labels(model).inc(truncated)
         self._tokenization.labels(model).observe(timings.tokenize_s)
 
+    def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
+        """Inputs of an answered call were longer than the model takes."""
+        self._dropped_tokens.labels(model).inc(sum(one.dropped_tokens for one in inputs))
+        self._windowed.labels(model).inc(sum(one.windows > 1 for one in inputs))
+
+    def cache_opened(self, cache: VectorCache) -> None:
+        """Vectors are kept from now on."""
+        self.registry.register(_CacheCollector(cache))
+
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
         """Items left without a vector."""
         self._dropped.labels(model, reason).inc(items)
+
+
+@dataclass(slots=True, eq=False)
+class _CacheCollector(Collector):
+    """Reads what the cache counts itself, when it is asked."""
+
+    cache: VectorCache
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        """Its counters and sizes."""
+        counts = self.cache.counts
+        hits = CounterMetricFamily(
+            "nestvec_vector_cache_hits", "Inputs whose vector was kept.", labels=["tier"]
+        )
+        hits.add_metric(["memory"], counts.hits - counts.stored_hits)
+        hits.add_metric(["file"], counts.stored_hits)
+        yield hits
+        for name, text, value in (
+            ("misses", "Inputs whose vector was not kept.", counts.misses),
+            (
+                "saved_tokens",
+                "Tokens that were not run, as their vector was kept.",
+                counts.saved_tokens,
+            ),
+            ("coalesced_inputs", "Inputs that waited for the same one's run.", counts.coalesced),
+        ):
+            yield CounterMetricFamily(f"nestvec_vector_cache_{name}", text, value=value)
+        held = self.cache.held_bytes
+        yield GaugeMetricFamily("nestvec_vector_cache_bytes", "What kept vectors take.", value=held)
+        entries = self.cache.entries
+        yield GaugeMetricFamily("nestvec_vector_cache_entries", "Kept vectors.", value=entries)

@@ -116,9 +116,15 @@ class Settings(BaseSettings):
         description="Arithmetic of the model: auto is fp32; int8 is fastest on CPU; int8-accurate is closer to fp32; "
         "bf16 needs nestvec[openvino] and a CPU with AVX512_BF16 or AMX.",
     )
-    truncate: Literal["error", "end", "start"] = Field(
+    truncate: Literal["error", "end", "start", "windows"] = Field(
         "error",
-        description="Too-long inputs when a request does not say: refuse, or cut off the end or the start.",
+        description="Too-long inputs when a request does not say: refuse, cut off the end or the start, or read all of "
+        "it in overlapping windows and average.",
+    )
+    vector_cache_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=0,
+        description="Memory for vectors of texts that were run before, of all models together; 0 keeps none.",
     )
 
     served_model_name: str | None = Field(
@@ -172,6 +178,24 @@ class Settings(BaseSettings):
     weight_storage: Literal["fp32", "fp16"] = Field(
         "fp32",
         description="How exported weights are stored: fp16 halves them on disk; they are computed with as fp32.",
+    )
+
+    vector_cache_dtype: Literal["float32", "float16"] = Field(
+        "float32",
+        description="How kept vectors are stored: float16 keeps twice as many, and rounds every vector.",
+    )
+    vector_cache_file: UserPath | None = Field(
+        None,
+        description="Also keep vectors in this SQLite file, across restarts; it holds no texts.",
+    )
+    vector_cache_file_bytes: int = Field(
+        1024 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Size of that file; the oldest vectors go first.",
+    )
+    allow_untrained_layers: bool = Field(
+        False,
+        description="Serve early exits (`layers`) that the model was neither trained nor fitted for.",
     )
 
     device_id: int = Field(0, ge=0, description="CUDA device.")
@@ -335,6 +359,7 @@ class Settings(BaseSettings):
                 "max_tokens_per_request": most,
                 "max_queue_tokens": most,
                 "max_batch_ms": 60_000,
+                "vector_cache_bytes": 0,
                 "models": {},
                 "adapters": {},
             }

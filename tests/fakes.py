@@ -19,6 +19,7 @@ from app.engine.types import (
     IdArray,
     Item,
     Layout,
+    LongInput,
     Observer,
     Priority,
     RawOutput,
@@ -52,6 +53,12 @@ def fake_states(ids: Sequence[int] | IdArray) -> NDArray[np.float64]:
     return states
 
 
+def exit_states(states: FloatArray, layer: int, layers: int) -> FloatArray:
+    """What FakeBackend gives behind an earlier layer: the same, turned by as many columns as layers are missing."""
+    turned: FloatArray = np.roll(states, layers - layer, axis=1)
+    return turned
+
+
 @dataclass
 class FakeBackend:
     """Runs batches without a graph.
@@ -59,14 +66,18 @@ class FakeBackend:
     Attributes:
         gate: Cleared, it holds every run until it is set.
         batches: Lengths of each batch seen.
+        exits: Those that each asked for.
     """
 
     layout: Layout = Layout.PACKED
     provider: str = "cpu"
     hidden_size: int = HIDDEN
     gives_tokens: bool = True
+    layers: int = 3
+    gives_exits: bool = True
     gate: threading.Event = field(default_factory=threading.Event)
     batches: list[list[int]] = field(default_factory=list)
+    exits: list[tuple[int, ...]] = field(default_factory=list)
     started: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     is_closed: bool = False
 
@@ -90,8 +101,11 @@ class FakeBackend:
             raise RuntimeError("secret text of a caller")
         if not self.gives_tokens:
             return RawOutput(pooled=np.stack([fake_vector(row) for row in rows]))
-        states = np.concatenate([fake_states(row) for row in rows])
-        return RawOutput(hidden=states.astype(np.float32))
+        states = np.concatenate([fake_states(row) for row in rows]).astype(np.float32)
+        exits = batch.exits or (self.layers,)
+        self.exits.append(batch.exits)
+        *earlier, last = [exit_states(states, layer, self.layers) for layer in exits]
+        return RawOutput(hidden=last, earlier=tuple(earlier))
 
     def close(self) -> None:
         """Remember it."""
@@ -117,6 +131,7 @@ class RecordingObserver:
     dropped: Counter[str] = field(default_factory=Counter)
     calls: list[tuple[int, int, int]] = field(default_factory=list)
     queue: tuple[int, int] = (0, 0)
+    long: list[LongInput] = field(default_factory=list)
     also: Observer | None = None
 
     def batch_done(self, model: str, stats: BatchStats) -> None:
@@ -138,6 +153,12 @@ class RecordingObserver:
         self.calls.append((inputs, tokens, truncated))
         if self.also:
             self.also.call_done(model, timings, inputs=inputs, tokens=tokens, truncated=truncated)
+
+    def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
+        """Keep."""
+        self.long += inputs
+        if self.also:
+            self.also.inputs_were_long(model, inputs)
 
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
         """Count."""

@@ -13,10 +13,10 @@ from app.api.calls import check_fields, decode_tokens
 from app.api.dialects import OPENAI
 from app.api.error_handlers import status_of
 from app.api.fields import parse_inputs, text_field
-from app.api.openai import embeddings_json, vectors_json
+from app.api.openai import Told, embeddings_json, vectors_json
 from app.api.openai_body import FIELDS, parse_call, parse_encoding, refuse_chat
 from app.api.state import ApiState
-from app.engine.types import EmbedCall, EmbedResult, Priority
+from app.engine.types import EmbedCall, EmbedResult, LongInput, Priority
 from app.errors import InputError, InternalError, NestvecError, NotReadyError, QueueFullError
 from app.jobs.types import LineResult
 
@@ -126,7 +126,18 @@ async def _line(body: Mapping[str, Any], result: EmbedResult, inputs: slice) -> 
     rows = await vectors_json(result, encoding, inputs)
     model = text_field(body, "model") or result.model
     tokens = sum(result.input_tokens[inputs])
-    return LineResult(200, embeddings_json(rows, model, tokens), tokens)
+    told = Told(result.chunks, _of_inputs(result.long_inputs, inputs))
+    return LineResult(200, embeddings_json(rows, model, tokens, told), tokens)
+
+
+def _of_inputs(long: Sequence[LongInput], inputs: slice) -> list[LongInput]:
+    """What became of a line's own inputs, numbered as in the line."""
+    start, stop = inputs.start or 0, inputs.stop
+    return [
+        dataclasses.replace(one, index=one.index - start)
+        for one in long
+        if start <= one.index and (stop is None or one.index < stop)
+    ]
 
 
 def _alike(bodies: Sequence[Mapping[str, Any]]) -> list[list[int]]:
@@ -136,7 +147,7 @@ def _alike(bodies: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     chars: dict[str, int] = {}
     for place, body in enumerate(bodies):
         text = body.get("input")
-        if not isinstance(text, str):
+        if not isinstance(text, str) or body.get("late_chunking"):
             alone.append([place])
             continue
         rest = {name: value for name, value in body.items() if name not in PER_LINE}

@@ -179,6 +179,7 @@ async def embed(
         key_id=asked.key_id,
         priority=call.priority or priority(request),
         deadline_s=latest_s if call.deadline_s is None else min(latest_s, call.deadline_s),
+        uses_cache="no-store" not in request.headers.get("cache-control", "").lower(),
     )
     try:
         result = await embed_for(request, state, whole)
@@ -203,10 +204,16 @@ async def embed(
 def result_headers(result: EmbedResult, call: EmbedCall) -> dict[str, str]:
     """What every dialect tells of vectors beside them."""
     headers = {"x-embed-space": result.space}
+    if windowed := sum(one.windows > 1 for one in result.long_inputs):
+        headers["x-embed-windows"] = str(windowed)
     if truncated := sum(result.is_truncated):
         headers["x-embed-truncated"] = str(truncated)
     if call.prompt_role is not None and result.prompt_used is None:
         headers["x-embed-prompt"] = "none"
+    if result.layers:
+        headers["x-embed-layers"] = str(result.layers)
+    if result.map_name:
+        headers["x-embed-map"] = result.map_name
     if result.quantization:
         headers["x-embed-quantization"] = result.quantization
     return headers

@@ -34,6 +34,7 @@ TRUNCATE_WORDS: Final[Mapping[object, Truncation]] = {
     "none": Truncation.ERROR,
     "end": Truncation.END,
     "start": Truncation.START,
+    "windows": Truncation.WINDOWS,
 }
 DTYPE_WORDS: Final[Mapping[str, OutputDtype]] = {
     "float": OutputDtype.FLOAT32,
@@ -133,7 +134,9 @@ def truncation_field(body: Body, name: str = "truncate") -> Truncation | None:
     word = value.lower() if isinstance(value, str) else value
     if isinstance(word, bool | str) and word in TRUNCATE_WORDS:
         return TRUNCATE_WORDS[word]
-    raise InputError(f"'{name}' must be true, false, 'error', 'start' or 'end'", param=name)
+    raise InputError(
+        f"'{name}' must be true, false, 'error', 'start', 'end' or 'windows'", param=name
+    )
 
 
 def dtype_field(body: Body, name: str) -> OutputDtype | None:

@@ -7,6 +7,7 @@ clients were seen to send and need (the project's api-contract, sections 1 and 7
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import orjson
@@ -30,7 +31,7 @@ from app.api.schemas.openai import DEPLOYMENT_DOC, MODEL_DOC, MODELS_DOC
 from app.engine.quantise import Quantiser
 from app.engine.registry import NO_PIN
 from app.engine.slots import Slot
-from app.engine.types import EmbedCall, EmbedResult, OutputKind
+from app.engine.types import Chunk, EmbedCall, EmbedResult, LongInput, OutputKind
 from app.errors import InputError
 
 router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
@@ -105,7 +106,8 @@ async def _embeddings(asked: Asked, model: str) -> Response:
     if encoding.form.startswith("bytes"):
         return _bytes_response(result, call, encoding, model or result.model)
     rows = await vectors_json(result, encoding)
-    body = embeddings_json(rows, model or result.model, sum(result.input_tokens))
+    told = Told(result.chunks, result.long_inputs)
+    body = embeddings_json(rows, model or result.model, sum(result.input_tokens), told)
     return Response(body, headers=result_headers(result, call), media_type="application/json")
 
 
@@ -118,17 +120,54 @@ async def vectors_json(
     return await rows_json(vectors, as_base64=encoding.is_base64)
 
 
-def embeddings_json(rows: Sequence[bytes], model: str, tokens: int) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an answer says beside OpenAI's fields, where there is anything to say.
+
+    Attributes:
+        chunks: Where each vector's chunk lies, for documents that were cut here.
+        long_inputs: What became of inputs that were too long.
+    """
+
+    chunks: Sequence[Chunk] = ()
+    long_inputs: Sequence[LongInput] = ()
+
+
+NOTHING_TOLD: Final = Told()
+
+
+def embeddings_json(
+    rows: Sequence[bytes], model: str, tokens: int, told: Told = NOTHING_TOLD
+) -> bytes:
     """An answer's body, from its vectors as JSON."""
+    places = [_place_json(chunk) for chunk in told.chunks] or [b""] * len(rows)
     items = [
-        b'{"object":"embedding","index":%d,"embedding":%s}' % (index, row)
-        for index, row in enumerate(rows)
+        b'{"object":"embedding","index":%d%s,"embedding":%s}' % (index, place, row)
+        for index, (place, row) in enumerate(zip(places, rows, strict=True))
     ]
+    usage: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}
+    if told.long_inputs:
+        usage["long_inputs"] = [_long_input(one) for one in told.long_inputs]
     return b'{"object":"list","data":[%s],"model":%s,"usage":%s}' % (
         b",".join(items),
         orjson.dumps(model),
-        orjson.dumps({"prompt_tokens": tokens, "total_tokens": tokens}),
+        orjson.dumps(usage),
     )
+
+
+def _place_json(chunk: Chunk) -> bytes:
+    values = (chunk.document, chunk.start, chunk.stop, chunk.tokens)
+    return b',"document":%d,"start":%d,"end":%d,"tokens":%d' % values
+
+
+def _long_input(one: LongInput) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "index": one.index,
+        "tokens_seen": one.seen_tokens,
+        "tokens_dropped": one.dropped_tokens,
+        "windows": one.windows,
+    }
+    return {**found, "at_least": True} if one.drops_more else found
 
 
 def _bytes_response(

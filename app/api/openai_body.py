@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from app.api.chunking import is_late, parse_splits
 from app.api.dialects import OPENAI
 from app.api.fields import (
     Body,
@@ -90,6 +91,7 @@ def parse_call(body: Body, inputs: Inputs) -> EmbedCall:
     if normalize is None:
         normalize = boolean_field(body, "use_activation")
     encoding = parse_encoding(body)
+    layers = integer_field(body, "layers")
     return EmbedCall(
         inputs=inputs,
         model=text_field(body, "model") or "",
@@ -104,9 +106,10 @@ def parse_call(body: Body, inputs: Inputs) -> EmbedCall:
         instruction=text_field(body, "instruction"),
         examples=_examples(body),
         output_dtypes=(encoding.dtype,),
-        chunks=(len(inputs),) if boolean_field(body, "late_chunking") else (),
+        chunks=(len(inputs),) if is_late(body) else (),
+        splits=parse_splits(body, len(inputs)),
         adapter=text_field(body, "task"),
-        layers=integer_field(body, "layers"),
+        layers=() if layers is None else (layers,),
         map_id=text_field(body, "map"),
     )
 

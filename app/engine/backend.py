@@ -62,6 +62,14 @@ class Backend(Protocol):
     def gives_tokens(self) -> bool:
         """Whether it gives token states; else its graph pools, and there is one vector an input only."""
 
+    @property
+    def layers(self) -> int:
+        """How many layers there are to choose from; 0 where it runs all of them always."""
+
+    @property
+    def gives_exits(self) -> bool:
+        """Whether one run gives the states of several exits."""
+
     def cost(self, lengths: NDArray[np.int64]) -> float:
         """Price a batch of these lengths, (B,), in token equivalents; monotone in each length and in B."""
 

@@ -22,7 +22,7 @@ def collate(items: Sequence[Item], layout: Layout, *, is_lone: bool = False) -> 
     """Build the arrays of a batch.
 
     Args:
-        items: At least one item, each with at least one token.
+        items: At least one item, each with at least one token; all with the same exits.
         layout: What the backend declares.
         is_lone: Nothing else runs or waits.
 
@@ -35,7 +35,7 @@ def collate(items: Sequence[Item], layout: Layout, *, is_lone: bool = False) -> 
     lengths = np.fromiter((item.tokens for item in items), np.int64, len(items))
     cells = _Cells(items, lengths)
     make = cells.padded() if layout is Layout.PADDED else cells.packed()
-    return Batch(arrays=Lazy(make), lengths=lengths, layout=layout, is_lone=is_lone)
+    return Batch(Lazy(make), lengths, layout, is_lone, items[0].exits)
 
 
 class Lazy(Mapping[str, NDArray[Any]]):

@@ -259,9 +259,8 @@ class EngineCore:
         took = self.clock() - started
         lengths = [entry.item.tokens for entry in entries]
         tokens = sum(lengths)
-        error = (
-            self._learn(tokens, len(lengths) * max(lengths) ** 2, took) if outcome == "ok" else None
-        )
+        depth, area = entries[0].item.depth, len(lengths) * max(lengths) ** 2
+        error = self._learn(tokens * depth, area * depth, took) if outcome == "ok" else None
         stats = BatchStats(
             items=len(entries),
             tokens=tokens,
@@ -273,7 +272,7 @@ class EngineCore:
         )
         self.observer.batch_done(self.model, stats)
 
-    def _learn(self, tokens: int, area: int, took_s: float) -> float | None:
+    def _learn(self, tokens: float, area: float, took_s: float) -> float | None:
         """Teach the cost model, and cut the budget where batches would take too long; gives its error."""
         with self._lock:
             error = self._cost_model.observe(tokens=tokens, area=area, took_s=took_s)

@@ -36,12 +36,12 @@ class OnlineCostModel:
     _targets: Floats = field(default_factory=lambda: np.zeros(3))
     _coefficients: Floats = field(default_factory=lambda: np.zeros(3))
 
-    def observe(self, *, tokens: int, area: int, took_s: float) -> float | None:
+    def observe(self, *, tokens: float, area: float, took_s: float) -> float | None:
         """Learn from a batch.
 
         Args:
-            tokens: T.
-            area: B·S².
+            tokens: T, as far as they went: times the share of the layers that ran.
+            area: B·S², likewise.
             took_s: Seconds it took.
 
         Returns:

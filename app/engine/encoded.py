@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.types import IdArray, Truncation
+from app.engine.types import Chunk, IdArray, Truncation
 from app.errors import InputTooLongError
 
 
@@ -22,6 +22,10 @@ class Encoded:
         second_start: Where the second text of a pair begins; 0 for single texts, and where the model has no types.
         expansion: Trailing tokens that are not seen by the others.
         token_mask: Which tokens' vectors count, (n,), bool; None for all.
+        dropped_tokens: How many were cut off.
+        drops_more: Whether that is the least, since only a leading part was tokenised.
+        chunks: Of a document that was cut here, where its spans lie in characters.
+        windows: Where it was too long and read in overlapping parts: each of them, which run in its place.
     """
 
     ids: IdArray
@@ -31,6 +35,31 @@ class Encoded:
     second_start: int = 0
     expansion: int = 0
     token_mask: NDArray[np.bool_] | None = None
+    dropped_tokens: int = 0
+    drops_more: bool = False
+    chunks: tuple[Chunk, ...] = ()
+    windows: "Windows | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How an input was cut into overlapping windows.
+
+    Attributes:
+        parts: Each window as the model sees it, with the special tokens (and the prompt) around it.
+        bounds: Of each, in the input's own tokens.
+        lead: Tokens before each window; `tail` behind.
+    """
+
+    parts: tuple[Encoded, ...]
+    bounds: tuple[tuple[int, int], ...]
+    lead: int
+    tail: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens run, those in several windows as often."""
+        return sum(len(part.ids) for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)

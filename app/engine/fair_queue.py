@@ -1,8 +1,8 @@
 """One class's queue, fair between keys in tokens: pure, no thread, no clock of its own.
 
 Each entry gets a virtual finish tag on arrival: the later of the queue's virtual time and its key's last tag,
-plus its tokens. Entries leave in order of tags, so keys that compete get equal tokens, a key's own entries keep
-their order, and an entry's place never gets worse by later arrivals of its own key.
+plus its tokens (as many as it runs through layers). Entries leave in order of tags, so keys that compete get equal
+tokens, a key's own entries keep their order, and an entry's place never gets worse by later arrivals of its own key.
 
 Source: start-time fair queuing (Goyal, Vin, Cheng: SIGCOMM 1996), with equal weights.
 """
@@ -35,11 +35,12 @@ class Entry:
 
 
 class FairQueue:
-    """Entries in order of their virtual finish tags, and by length within it."""
+    """Entries in order of their virtual finish tags, and by exits and length within it."""
 
     def __init__(self) -> None:
         self._entries: SortedDict[Place, Entry] = SortedDict()
-        self._by_length: SortedDict[int, SortedList[Place]] = SortedDict()
+        # Entries of other exits cannot share a batch.
+        self._by_exits: dict[tuple[int, ...], SortedDict[int, SortedList[Place]]] = {}
         self._earliest_deadline_s = math.inf  # no entry's is before it
         self._last_tags: dict[str, float] = {}
         self._virtual_tokens = 0.0
@@ -54,14 +55,17 @@ class FairQueue:
         """Queue an entry; gives its place, by which it can be removed."""
         key = entry.item.key_id
         start = max(self._virtual_tokens, self._last_tags.get(key, 0.0))
-        tag = start + entry.item.tokens
+        tag = start + entry.item.tokens * entry.item.depth
         self._last_tags[key] = tag
         place = (tag, self._next_number)
         self._next_number += 1
         self._entries[place] = entry
-        alike = self._by_length.get(entry.item.tokens)
+        by_length = self._by_exits.get(entry.item.exits)
+        if by_length is None:
+            self._by_exits[entry.item.exits] = by_length = SortedDict()
+        alike = by_length.get(entry.item.tokens)
         if alike is None:  # made only then: making one costs more than adding to it
-            self._by_length[entry.item.tokens] = alike = SortedList()
+            by_length[entry.item.tokens] = alike = SortedList()
         alike.add(place)
         self.tokens += entry.item.tokens
         if entry.item.deadline_s is not None:
@@ -74,22 +78,23 @@ class FairQueue:
         return found
 
     def near_head(self, count: int) -> Iterator[tuple[Place, Entry]]:
-        """The next `count` entries, those most like the head in length first, earlier ones first among equals.
+        """Those of the next `count` entries that can join the head, most like it in length first, earlier ones first.
 
         The head itself comes first. The queue must not change meanwhile.
         """
         places = self._entries.keys()
         last: Place = places[min(count, len(places)) - 1]
-        lengths = self._by_length.keys()
-        anchor = self.head()[1].item.tokens
-        above = self._by_length.bisect_left(anchor)
+        head = self.head()[1].item
+        by_length, anchor = self._by_exits[head.exits], head.tokens
+        lengths = by_length.keys()
+        above = by_length.bisect_left(anchor)
         below = above - 1
         while below >= 0 or above < len(lengths):
             is_above = above < len(lengths) and (
                 below < 0 or lengths[above] - anchor <= anchor - lengths[below]
             )
             length = lengths[above if is_above else below]
-            for place in self._by_length[length]:
+            for place in by_length[length]:
                 if place > last:
                     break
                 yield place, self._entries[place]
@@ -114,17 +119,19 @@ class FairQueue:
 
     def take(self, place: Place) -> Entry:
         """Remove an entry to run it: virtual time moves on to where it started."""
-        started_at = place[0] - self._entries[place].item.tokens
+        item = self._entries[place].item
+        started_at = place[0] - item.tokens * item.depth
         self._virtual_tokens = max(self._virtual_tokens, started_at)
         return self.remove(place)
 
     def remove(self, place: Place) -> Entry:
         """Remove an entry that will not run."""
         entry: Entry = self._entries.pop(place)
-        alike = self._by_length[entry.item.tokens]
+        by_length = self._by_exits[entry.item.exits]
+        alike = by_length[entry.item.tokens]
         alike.remove(place)
         if not alike:
-            del self._by_length[entry.item.tokens]
+            del by_length[entry.item.tokens]
         self.tokens -= entry.item.tokens
         if not self._entries:
             # An empty queue forgets: no key carries a debt into an idle time.

@@ -1,7 +1,7 @@
 """Items to what they ask for in one batch: collate, run, pool. What workers and start-up probes both do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from app.engine.collate import collate
 from app.engine.outputs import Outputs
 from app.engine.pending import NOTHING
 from app.engine.postprocess import degenerate_rows
-from app.engine.types import FloatArray, Item, OutputKind
+from app.engine.types import Batch, FloatArray, Item, OutputKind, RawOutput
 from app.errors import BackendError
 
 
@@ -35,7 +35,7 @@ def run_items(
 
     Args:
         backend: What runs it.
-        items: At least one.
+        items: At least one, all with the same exits: each gives its rows as often as there are exits.
         outputs: What is made of its states; pooling is unused where the graph pools.
         is_lone: Nothing else runs or waits.
 
@@ -43,7 +43,32 @@ def run_items(
         BackendError: The runtime failed, or gave another number of vectors than it should.
     """
     batch = collate(items, backend.layout, is_lone=is_lone)
+    found = [_parts(raw, batch, items, outputs) for raw in _run(backend, batch)]
+    if len(found) == 1:
+        return found[0]
+    rows = [np.concatenate(own) for own in zip(*(parts.rows for parts in found), strict=True)]
+    return Parts(rows, np.logical_or.reduce([parts.is_degenerate for parts in found]))
+
+
+def raw_vectors(
+    backend: Backend, items: Sequence[Item], outputs: Outputs, *, is_lone: bool = False
+) -> FloatArray:
+    """The items' vectors one below the other, degenerate ones too, (R, D); as `run_items`."""
+    return np.concatenate(run_items(backend, items, outputs, is_lone=is_lone).rows)
+
+
+def _run(backend: Backend, batch: Batch) -> list[RawOutput]:
+    """What each exit gives: of one run where the graph gives several, else of a run each."""
+    if len(batch.exits) <= 1:
+        return [backend.run(batch)]
+    if not backend.gives_exits:
+        return [backend.run(replace(batch, exits=(layer,))) for layer in batch.exits]
     raw = backend.run(batch)
+    return [*(RawOutput(hidden=states) for states in raw.earlier), replace(raw, earlier=())]
+
+
+def _parts(raw: RawOutput, batch: Batch, items: Sequence[Item], outputs: Outputs) -> Parts:
+    """What each item asks for of one exit's states."""
     if raw.hidden is not None and not all(item.is_pooled_whole for item in items):
         rows = _in_parts(raw.hidden, batch.offsets, items, outputs)
         bad = [
@@ -65,13 +90,6 @@ def run_items(
     return Parts(list(pooled[:, None, :]), np.asarray(is_bad))
 
 
-def raw_vectors(
-    backend: Backend, items: Sequence[Item], outputs: Outputs, *, is_lone: bool = False
-) -> FloatArray:
-    """The items' vectors one below the other, degenerate ones too, (R, D); as `run_items`."""
-    return np.concatenate(run_items(backend, items, outputs, is_lone=is_lone).rows)
-
-
 def _in_parts(
     hidden: FloatArray, offsets: NDArray[np.int64], items: Sequence[Item], outputs: Outputs
 ) -> list[FloatArray]:
@@ -79,7 +97,9 @@ def _in_parts(
     found = []
     for item, start in zip(items, offsets.tolist(), strict=False):
         states = hidden[start : start + item.tokens]
-        if item.kind is OutputKind.TOKENS:
+        if item.kind is OutputKind.STATES:
+            found.append(states)
+        elif item.kind is OutputKind.TOKENS:
             own = states[:, outputs.tokens]
             found.append(own if item.token_mask is None else own[item.token_mask])
         elif item.kind is OutputKind.SPARSE:
@@ -91,10 +111,26 @@ def _in_parts(
 
 def _spans(states: FloatArray, item: Item, outputs: Outputs) -> FloatArray:
     """A vector of each span."""
+    return pooled_spans(states, item.spans or ((0, item.tokens),), outputs, item.skip_tokens)
+
+
+def pooled_spans(
+    states: FloatArray, spans: Sequence[tuple[int, int]], outputs: Outputs, skip: int
+) -> FloatArray:
+    """A vector of each span.
+
+    Args:
+        states: Of a document's tokens, (n, W).
+        spans: As (start, stop), which may overlap.
+        outputs: What is made of them.
+        skip: Leading tokens of the document that pooling leaves out; a span that has no others keeps one.
+
+    Returns:
+        (spans, D), float32.
+    """
     vectors = []
-    skip = item.skip_tokens
-    for begin, end in item.spans or ((0, item.tokens),):
+    for begin, end in spans:
         whole = np.array([0, end - begin])
-        vectors.append(outputs.pooled(states[begin:end], whole, np.array([skip])))
-        skip = 0  # a prompt stands before the first
+        own = min(max(skip - begin, 0), end - begin - 1)
+        vectors.append(outputs.pooled(states[begin:end], whole, np.array([own])))
     return np.concatenate(vectors)

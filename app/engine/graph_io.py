@@ -13,6 +13,10 @@ TOKEN_OUTPUTS: Final = ("hidden", "last_hidden_state", "token_embeddings")
 POOLED_OUTPUTS: Final = ("pooled", "sentence_embedding")
 # Which attention; depends on the machine, so it is the backend's to feed and not collation's.
 SHORT_ROWS: Final = "has_short_rows"
+# How many layers to run; the graph says in its metadata how many there are, and may give earlier states out too.
+LAYERS: Final = "layers"
+LAYERS_PROPERTY: Final = "nestvec.layers"
+EXIT: Final = "exit_"
 # What can be fed; a graph that needs more is refused at start, not at the first request.
 KNOWN_INPUTS: Final = {
     Layout.PACKED: {
@@ -24,6 +28,7 @@ KNOWN_INPUTS: Final = {
         "has_equal_lengths",
         "types",
         SHORT_ROWS,
+        LAYERS,
     },
     Layout.PADDED: {"input_ids", "attention_mask", "token_type_ids"},
     Layout.ROWS: {"rows"},

@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
+from app.engine.documents import encode_chunks, encode_split, encode_windows
 from app.engine.echo import encode_echo
 from app.engine.encoded import Encoded, Fit
 from app.engine.late_interaction import LateInteraction
 from app.engine.registry import ModelSpec, ServedModel
-from app.engine.types import EmbedCall, OutputKind, Pair
+from app.engine.tokenizer import Tokenizer
+from app.engine.types import EmbedCall, OutputKind, Pair, Truncation
 from app.errors import InputError
 
 # Prompt names that serve a role, in the order tried (api-contract 4.7).
@@ -69,13 +71,15 @@ def tokenize(model: ServedModel, call: EmbedCall, fit: Fit) -> list[Encoded]:
     late = model.spec.late_interaction
     if late is not None and call.kind is OutputKind.TOKENS:
         return _tokenize_for_late_interaction(model, call, fit, late)
+    is_text = all(isinstance(given, str) for given in call.inputs)
     echo = model.spec.echo
-    if echo is not None and not call.chunks and all(isinstance(g, str) for g in call.inputs):
+    if echo is not None and is_text and not call.chunks and not call.splits:
         return encode_echo(tokenizer, cast("Sequence[str]", call.inputs), fit, echo)
-    if call.chunks:
+    if call.chunks or call.splits:
         encoded = _tokenize_documents(model, call, fit)
-    elif all(isinstance(given, str) for given in call.inputs):
-        encoded = tokenizer.encode_texts(cast("Sequence[str]", call.inputs), fit)
+    elif is_text:
+        encode = encode_windows if fit.truncate is Truncation.WINDOWS else Tokenizer.encode_texts
+        encoded = encode(tokenizer, cast("Sequence[str]", call.inputs), fit)
     elif fit.prefix or any(isinstance(given, str) for given in call.inputs):
         return [_tokenize_one(model, given, index, fit) for index, given in enumerate(call.inputs)]
     else:
@@ -127,13 +131,16 @@ def _tokenize_one(
 
 
 def _tokenize_documents(model: ServedModel, call: EmbedCall, fit: Fit) -> list[Encoded]:
-    """One item a document; errors name the chunk."""
+    """One item a document; errors name the chunk, or the document."""
     texts = cast("Sequence[str]", call.inputs)
+    if call.splits:
+        documents = enumerate(zip(texts, call.splits, strict=True))
+        return [encode_split(model.tokenizer, t, split, fit, n) for n, (t, split) in documents]
     encoded = []
     start = 0
     for count in call.chunks:
         try:
-            encoded.append(model.tokenizer.encode_document(texts[start : start + count], fit))
+            encoded.append(encode_chunks(model.tokenizer, texts[start : start + count], fit))
         except InputError as error:
             if error.input_index is not None:
                 error.input_index += start
@@ -147,13 +154,23 @@ def _without_prompt(encoded: list[Encoded], model: ServedModel, fit: Fit) -> lis
     if not fit.prefix or model.spec.pools_prompt:
         return encoded
     skip = model.tokenizer.count_prompt_tokens(fit.prefix)
-    return [dataclasses.replace(e, skip_tokens=min(skip, _first_stop(e) - 1)) for e in encoded]
+    return [_skipping(one, skip) for one in encoded]
 
 
-def _first_stop(encoded: Encoded) -> int:
-    return encoded.spans[0][1] if encoded.spans else len(encoded.ids)
+def _skipping(encoded: Encoded, skip: int) -> Encoded:
+    """An input, or each of its windows, without its first tokens in the pooling; one is always kept."""
+    windows = encoded.windows
+    if windows is not None:
+        parts = tuple(_skipping(part, skip) for part in windows.parts)
+        windows = dataclasses.replace(windows, parts=parts)
+    kept = min(skip, len(encoded.ids) - 1)
+    return dataclasses.replace(encoded, skip_tokens=kept, windows=windows)
 
 
 def input_tokens(encoded: Encoded) -> list[int]:
-    """Tokens of the inputs that went into an item: one, or a document's chunks."""
-    return [stop - start for start, stop in encoded.spans] or [len(encoded.ids)]
+    """Tokens of the inputs that went into an item: one, a document's chunks as they came, or a document cut here."""
+    if encoded.windows is not None and (encoded.chunks or not encoded.spans):
+        return [encoded.windows.tokens]
+    if encoded.chunks or not encoded.spans:
+        return [len(encoded.ids)]
+    return [stop - start for start, stop in encoded.spans]

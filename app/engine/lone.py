@@ -44,6 +44,16 @@ class LoneBackend:
         """Of both."""
         return self.narrow.gives_tokens
 
+    @property
+    def layers(self) -> int:
+        """Of both."""
+        return self.narrow.layers
+
+    @property
+    def gives_exits(self) -> bool:
+        """Of both."""
+        return self.narrow.gives_exits
+
     def cost(self, lengths: NDArray[np.int64]) -> float:
         """Price a batch; see `Backend`."""
         return self.narrow.cost(lengths)

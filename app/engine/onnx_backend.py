@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 from app.engine.backend import BackendOptions, CostModel
 from app.engine.graph_io import (
+    EXIT,
+    LAYERS,
+    LAYERS_PROPERTY,
     SHORT_ROWS,
     TOKEN_OUTPUTS,
     feedable,
@@ -93,6 +97,9 @@ class OnnxBackend:
             raise FormatError(f"{path}: the last axis of output '{self._output}' has no fixed size")
         self.hidden_size = width
         self.gives_tokens = self._output in TOKEN_OUTPUTS
+        said = self._session.get_modelmeta().custom_metadata_map
+        self.layers = int(said[LAYERS_PROPERTY]) if LAYERS in self._inputs else 0
+        self.gives_exits = f"{EXIT}1" in outputs
         self._cost = CostModel.of_bert(layout, width)
 
     def cost(self, lengths: NDArray[np.int64]) -> float:
@@ -108,12 +115,16 @@ class OnnxBackend:
         feeds = {name: batch.arrays[name] for name in self._inputs if name in batch.arrays}
         if SHORT_ROWS in self._inputs:
             feeds[SHORT_ROWS] = np.asarray(batch.lengths.max() <= self._plain_attention_tokens)
+        if self.layers:
+            feeds[LAYERS] = np.asarray(batch.exits[-1] if batch.exits else self.layers, np.int64)
+        names = [*(f"{EXIT}{layer}" for layer in batch.exits[:-1]), self._output]
         try:
-            output: FloatArray = self._session.run([self._output], feeds)[0]
+            found: list[FloatArray] = self._session.run(names, feeds)
         except Exception as error:
             # onnxruntime raises a family of unrelated exceptions; none of their texts may reach a caller.
             raise BackendError("onnxruntime failed on this batch") from error
-        return packed_states(batch, self._output, output.astype(np.float32, copy=False))
+        *earlier, output = [one.astype(np.float32, copy=False) for one in found]
+        return replace(packed_states(batch, self._output, output), earlier=tuple(earlier))
 
     def close(self) -> None:
         """Free the session."""

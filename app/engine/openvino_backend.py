@@ -37,6 +37,8 @@ class OpenVinoBackend:
     """
 
     provider = "cpu"
+    layers = 0  # its graphs have no branches
+    gives_exits = False
 
     def __init__(self, path: Path, layout: Layout, options: BackendOptions) -> None:
         try:

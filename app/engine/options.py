@@ -4,7 +4,8 @@ from typing import Final
 
 from app.engine.dtypes import OutputDtype
 from app.engine.registry import ModelSpec, ServedModel
-from app.engine.types import EmbedCall, OutputKind
+from app.engine.types import EmbedCall, OutputKind, Truncation
+from app.engine.ways import Way
 from app.errors import InputError, UnsupportedError
 
 NEEDED: Final = {
@@ -17,7 +18,7 @@ NEEDED: Final = {
 LATE_POOLINGS: Final = ("mean", "max", "mean_sqrt_len")
 
 
-def check_output(call: EmbedCall, model: ServedModel) -> None:
+def check_output(call: EmbedCall, model: ServedModel, way: Way) -> None:
     """Refuse outputs that the model does not have.
 
     Raises:
@@ -26,6 +27,8 @@ def check_output(call: EmbedCall, model: ServedModel) -> None:
     _check_kind(call, model)
     core = model.core
     native = core.options.outputs.width(call.kind, core.backend.hidden_size) or 0
+    if way.map is not None:
+        native = way.map.width
     if call.dimensions is not None and call.kind in (OutputKind.SPARSE, OutputKind.LABELS):
         raise InputError("this output has no dimensions to choose from", param="dimensions")
     if call.dimensions is not None and not 1 <= call.dimensions <= native:
@@ -36,10 +39,21 @@ def check_output(call: EmbedCall, model: ServedModel) -> None:
         )
     for dtype in call.output_dtypes:
         _check_dtype(dtype, call, native=native, is_unit=_is_unit(call, model))
-    for field_name in ("layers", "map_id"):
-        if getattr(call, field_name) is not None:
-            public = field_name.removesuffix("_id")
-            raise InputError(f"'{public}' is not available for this model", param=public)
+    _check_extras(call, way)
+
+
+def _check_extras(call: EmbedCall, way: Way) -> None:
+    """What goes with vectors of whole texts only."""
+    is_dense = call.kind is OutputKind.DENSE
+    if not is_dense and (way.exits or way.map is not None):
+        raise InputError(
+            "only vectors of texts can be taken early or mapped",
+            param="map" if way.map is not None else "layers",
+        )
+    if not is_dense and call.truncate is Truncation.WINDOWS:
+        raise InputError("only vectors of texts can be averaged over windows", param="truncate")
+    if (call.chunks or call.splits) and len(way.exits) > 1:
+        raise InputError("late chunking takes one exit", param="layers")
 
 
 def of_kind(spec: ModelSpec) -> str:
@@ -73,18 +87,19 @@ def _check_kind(call: EmbedCall, model: ServedModel) -> None:
         raise UnsupportedError(
             f"this needs {NEEDED[call.kind]}, and {spec.name} is {of_kind(spec)}"
         )
-    needs_tokens = call.kind is OutputKind.TOKENS or call.chunks
+    is_late = bool(call.chunks or call.splits)
+    needs_tokens = call.kind is OutputKind.TOKENS or is_late
     if needs_tokens and not model.core.backend.gives_tokens:
         raise UnsupportedError(
             "this needs token states, and this model's graph gives pooled vectors only"
         )
     if call.pool_factor > 1 and call.kind is not OutputKind.TOKENS:
         raise InputError("only token vectors can be merged", param="pool_factor")
-    if call.chunks and model.spec.pooling not in LATE_POOLINGS:
+    if is_late and model.spec.pooling not in LATE_POOLINGS:
         raise InputError(
             f"late chunking needs a model with {' or '.join(LATE_POOLINGS)} pooling, and this one has "
             f"{model.spec.pooling}",
             param="late_chunking",
         )
-    if call.chunks and not all(isinstance(given, str) for given in call.inputs):
+    if is_late and not all(isinstance(given, str) for given in call.inputs):
         raise InputError("late chunking takes texts, not token ids", param="input")

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+from app.engine.coalescing import Coalescer
 from app.engine.core import EngineCore
 from app.engine.instructions import Instruct
 from app.engine.late_interaction import LateInteraction
+from app.engine.maps import AffineMap
 from app.engine.quantise import Quantiser
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import OutputKind
@@ -28,6 +30,7 @@ class ModelSpec:
         default_prompt: Name of the prompt used where a call names none; None for no prompt.
         pools_prompt: Whether a prompt's tokens count in pooling.
         trained_dimensions: Dimensions the model was trained for (Matryoshka); always holds H.
+        trained_layers: Early exits the model was trained for (2D Matryoshka, arXiv:2402.14776).
         space: Fingerprint of the embedding space.
         created_s: Unix time at which the artefact was made.
         source: Where its files came from, for people.
@@ -62,6 +65,7 @@ class ModelSpec:
     instruct: Instruct | None = None
     echo: tuple[str, str] | None = None
     late_interaction: LateInteraction | None = None
+    trained_layers: tuple[int, ...] = ()
 
     @property
     def is_reranker(self) -> bool:
@@ -93,6 +97,9 @@ class ServedModel:
         aliases: Further names.
         pins: What some of them stand for beside.
         quantiser: Ranges for 8-bit vectors.
+        maps: Maps of its vectors, by name.
+        quality: What was measured of it, as the report left it; None where nothing was.
+        coalescer: Before the core: identical texts in flight run once.
         graph_bytes: Size of the graph and its weights; 0 where unknown.
     """
 
@@ -103,6 +110,13 @@ class ServedModel:
     pins: Mapping[str, Pin] = field(default_factory=dict)
     quantiser: Quantiser = field(default_factory=Quantiser)
     graph_bytes: int = 0
+    maps: Mapping[str, AffineMap] = field(default_factory=dict)
+    quality: Mapping[str, Any] | None = None
+    coalescer: Coalescer = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Put the coalescer before the core."""
+        object.__setattr__(self, "coalescer", Coalescer(self.core.submit))
 
     @property
     def names(self) -> tuple[str, ...]:

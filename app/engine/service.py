@@ -11,14 +11,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.dtypes import OutputDtype
 from app.engine.encoded import Encoded, Fit, Token
+from app.engine.fetching import VectorFetcher
 from app.engine.inputs import asks_for_queries, input_tokens, resolve_prompt, tokenize
+from app.engine.items import Run, as_items, long_inputs, together
 from app.engine.late_interaction import pool_tokens
 from app.engine.options import check_output
 from app.engine.outputs import Outputs
@@ -31,20 +33,26 @@ from app.engine.types import (
     EmbedCall,
     EmbedResult,
     FloatArray,
-    Item,
     Observer,
     OutputKind,
     Priority,
     Timings,
     Truncation,
 )
+from app.engine.vector_cache import VectorCache
+from app.engine.ways import Way, find_way
 from app.errors import DeadlineError, EmptyInputError, InputError, RequestTooLargeError
+
+Result = TypeVar("Result")
 
 # Up to so many values are finished on the event loop: about 0.2 ms; more go to a thread.
 INLINE_VALUES: Final = 32 * 1024
 
 # Texts to describe are bounded in characters: an answer holds some hundred bytes for each token.
 DESCRIBED_CHARS_PER_TOKEN: Final = 4
+
+# Likewise for inputs that are read in windows; no language has longer tokens on average.
+WINDOWED_CHARS_PER_TOKEN: Final = 8
 
 CALIBRATED: Final = {OutputDtype.INT8, OutputDtype.UINT8}
 
@@ -63,6 +71,7 @@ class ServiceLimits:
         interactive_inputs: Calls of more inputs than this are bulk, unless they say otherwise.
         allows_empty: Whether an empty text is embedded (special tokens only) or refused.
         max_token_vectors: Most vectors over all inputs of a call for token vectors.
+        allows_untrained_layers: Whether early exits are served that a model was neither trained nor fitted for.
     """
 
     max_inputs: int = 2048
@@ -71,6 +80,7 @@ class ServiceLimits:
     interactive_inputs: int = 16
     allows_empty: bool = True
     max_token_vectors: int = 16_384
+    allows_untrained_layers: bool = False
 
 
 class EmbeddingService:
@@ -81,11 +91,12 @@ class EmbeddingService:
         pool: Keeps them in memory; by default as long as they are there.
         limits: Bounds on one call.
         observer: Told what happened.
+        cache: Raw vectors of texts that were run before; None keeps nothing.
         threads: Threads for tokenising and post-processing.
         clock: Monotonic seconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts that the composition root puts together
         self,
         models: Models,
         *,
@@ -93,6 +104,7 @@ class EmbeddingService:
         limits: ServiceLimits,
         observer: Observer,
         threads: int,
+        cache: VectorCache | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.models = models
@@ -102,6 +114,7 @@ class EmbeddingService:
         self._clock = clock
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nestvec-front")
+        self.fetcher = VectorFetcher(cache, self._pool)
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """Embed the inputs of one call.
@@ -121,19 +134,21 @@ class EmbeddingService:
                 model = await self.pool.take(slot)
                 try:
                     call = _pinned(call, slot.pin(call.model))
-                    self._check(call, model)
-                    return await self._embed(call, model)
+                    way = find_way(
+                        call, model, allows_untrained=self.limits.allows_untrained_layers
+                    )
+                    self._check(call, model, way)
+                    return await self._embed(call, model, way)
                 finally:
                     self.pool.give_back(slot)
         except TimeoutError:
             raise DeadlineError("The deadline passed before the vectors were ready.") from None
 
-    async def _embed(self, call: EmbedCall, model: ServedModel) -> EmbedResult:
-        loop = asyncio.get_running_loop()
+    async def _embed(self, call: EmbedCall, model: ServedModel, way: Way) -> EmbedResult:
         spec = model.spec
         prompt_name, prompt = resolve_prompt(call, spec)
         fit = Fit(
-            call.truncate or self.limits.truncate,
+            self._truncation(call),
             call.max_tokens,
             call.adds_special_tokens,
             prompt,
@@ -141,39 +156,71 @@ class EmbeddingService:
         )
         started = self._clock()
         encoded = await self._encode(call, model, fit)
-        self._check_tokens(call, sum(len(e.ids) for e in encoded))
         tokens = tuple(n for e in encoded for n in input_tokens(e))
+        self._check_tokens(call, sum(tokens))
         tokenize_s = self._clock() - started
-        priority = call.priority or self._priority_by_size(len(encoded))
-        outputs = model.core.options.outputs
-        if outputs.term_weights is not None and asks_for_queries(call):
-            raw = _looked_up(encoded, outputs)
-        else:
-            items = [_as_item(call, priority, index, e) for index, e in enumerate(encoded)]
-            raw = await model.core.submit(items)
-        # Of a document's chunks only the last can have lost tokens, or the first: they are counted as one.
-        truncated = tuple(e.is_truncated for e in encoded)
+        raw = await self._run(call, encoded, model, way)
         finishing = self._clock()
-        work = partial(_finish, raw, call, model)
-        small = raw.vectors.size <= INLINE_VALUES and call.pool_factor == 1
-        vectors, rows, converted = work() if small else await loop.run_in_executor(self._pool, work)
+        work = partial(_finish, raw, call, model, way)
+        is_small = raw.vectors.size <= INLINE_VALUES and call.pool_factor == 1
+        vectors, rows, converted = work() if is_small else await self._off_loop(work)
         timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, self._clock() - finishing)
+        long = long_inputs(encoded)
         self._observer.call_done(
-            spec.name, timings, inputs=len(tokens), tokens=sum(tokens), truncated=sum(truncated)
+            spec.name,
+            timings,
+            inputs=len(call.inputs),
+            tokens=sum(tokens),
+            truncated=sum(one.windows == 1 for one in long),
         )
+        if long:
+            self._observer.inputs_were_long(spec.name, long)
         return EmbedResult(
             vectors=vectors,
             input_tokens=tokens,
-            is_truncated=truncated,
+            # Of a document's chunks only the last can have lost tokens, or the first: they are counted as one.
+            is_truncated=tuple(e.is_truncated for e in encoded),
             model=spec.name,
-            space=spec.space,
+            space=way.space,
             prompt_used=prompt_name,
             timings=timings,
             converted=converted,
             provider=model.core.backend.provider,
-            quantization=model.quantiser.id if CALIBRATED & set(converted) else "",
-            rows=(1,) * len(tokens) if call.chunks else rows,
+            quantization=way.quantiser.id if CALIBRATED & set(converted) else "",
+            rows=(1,) * len(vectors) if call.chunks or call.splits else rows,
+            layers=way.layers,
+            map_name=way.map.name if way.map is not None else "",
+            long_inputs=long,
+            chunks=tuple(chunk for e in encoded for chunk in e.chunks),
         )
+
+    async def _run(
+        self, call: EmbedCall, encoded: Sequence[Encoded], model: ServedModel, way: Way
+    ) -> RawVectors:
+        """Raw vectors of all inputs: looked up, or from the cache, or by the model."""
+        outputs = model.core.options.outputs
+        if outputs.term_weights is not None and asks_for_queries(call):
+            return _looked_up(encoded, outputs)
+        priority = call.priority or self._priority_by_size(len(encoded))
+        items = as_items(call, encoded, Run(priority, way.exits, way.depth))
+        raw = await self.fetcher.fetch(model, items, uses_cache=call.uses_cache)
+        if len(items) == len(encoded):
+            return raw
+        return await self._off_loop(partial(together, raw, encoded, outputs))
+
+    async def _off_loop(self, work: Callable[[], Result]) -> Result:
+        """Do what takes longer than other requests should wait."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _truncation(self, call: EmbedCall) -> Truncation:
+        """What to do with long inputs: as asked for, else as set; windows are for vectors of texts."""
+        if call.truncate is not None:
+            return call.truncate
+        if call.splits:
+            return Truncation.WINDOWS
+        is_windows = self.limits.truncate is Truncation.WINDOWS
+        is_dense = call.kind is OutputKind.DENSE
+        return Truncation.ERROR if is_windows and not is_dense else self.limits.truncate
 
     async def _encode(self, call: EmbedCall, model: ServedModel, fit: Fit) -> list[Encoded]:
         """Token ids of all inputs: a query's right here, a large call's in a front thread.
@@ -182,9 +229,12 @@ class EmbeddingService:
             InputError: An input is wrong.
         """
         work = partial(tokenize, model, call, fit)
-        if len(fit.prefix) + sum(len(given) for given in call.inputs) <= INLINE_CHARS:
+        if (
+            not call.splits
+            and len(fit.prefix) + sum(len(given) for given in call.inputs) <= INLINE_CHARS
+        ):
             return work()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await self._off_loop(work)
 
     def check_count(self, inputs: int) -> None:
         """Refuse more inputs than a call may have; for callers that would rather know before parsing them.
@@ -251,8 +301,10 @@ class EmbeddingService:
         """Stop the models' workers and the front's threads."""
         self.pool.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        if self.fetcher.cache is not None:
+            self.fetcher.cache.close()
 
-    def _check(self, call: EmbedCall, model: ServedModel) -> None:
+    def _check(self, call: EmbedCall, model: ServedModel, way: Way) -> None:
         """Refuse what can be refused before tokenising."""
         if not call.inputs:
             raise EmptyInputError("'input' must hold at least one input", param="input")
@@ -261,7 +313,20 @@ class EmbeddingService:
             for index, given in enumerate(call.inputs):
                 if not given:
                     raise EmptyInputError("an input is empty", param="input", input_index=index)
-        check_output(call, model)
+        if call.splits or self._truncation(call) is Truncation.WINDOWS:
+            self._check_characters(call)
+        check_output(call, model, way)
+
+    def _check_characters(self, call: EmbedCall) -> None:
+        """Where nothing is cut off, all of a text is tokenised: refuse what would be refused behind that."""
+        most = WINDOWED_CHARS_PER_TOKEN * self.limits.max_tokens
+        characters = sum(len(given) for given in call.inputs)
+        if characters > most:
+            raise RequestTooLargeError(
+                f"{characters} characters are too many to read in windows, max {most} per request",
+                param="input",
+                code="max_tokens_per_request",
+            )
 
     def _priority_by_size(self, inputs: int) -> Priority:
         """Ingestion sends many inputs a request, queries one or a few."""
@@ -302,35 +367,17 @@ def _looked_up(encoded: Sequence[Encoded], outputs: Outputs) -> RawVectors:
 
 
 def _finish(
-    raw: RawVectors, call: EmbedCall, model: ServedModel
+    raw: RawVectors, call: EmbedCall, model: ServedModel, way: Way
 ) -> tuple[FloatArray, tuple[int, ...], dict[OutputDtype, NDArray[Any]]]:
-    """Cut, renormalise, convert; terms and labels stay as they are."""
+    """Map, cut, renormalise, convert; terms and labels stay as they are."""
     if call.kind in (OutputKind.SPARSE, OutputKind.LABELS):
         return raw.vectors, raw.rows, {}
     normalize = model.spec.is_normalized if call.normalize is None else call.normalize
-    vectors, rows = finish(raw.vectors, dimensions=call.dimensions, normalize=normalize), raw.rows
+    mapped = raw.vectors if way.map is None else way.map.apply(raw.vectors)
+    vectors, rows = finish(mapped, dimensions=call.dimensions, normalize=normalize), raw.rows
     if call.pool_factor > 1:
         ends = np.cumsum(rows)[:-1]
         parts = [pool_tokens(own, call.pool_factor) for own in np.split(vectors, ends)]
         vectors = finish(np.concatenate(parts), dimensions=None, normalize=normalize)
         rows = tuple(map(len, parts))
-    return vectors, rows, {d: convert(vectors, d, model.quantiser) for d in call.output_dtypes}
-
-
-def _as_item(call: EmbedCall, priority: Priority, index: int, encoded: Encoded) -> Item:
-    return Item(
-        ids=encoded.ids,
-        index=index,
-        skip_tokens=encoded.skip_tokens,
-        key_id=call.key_id,
-        priority=priority,
-        deadline_s=call.deadline_s,
-        kind=call.kind,
-        layers=call.layers,
-        adapter=call.adapter,
-        map_id=call.map_id,
-        spans=encoded.spans,
-        second_start=encoded.second_start,
-        expansion=encoded.expansion,
-        token_mask=encoded.token_mask,
-    )
+    return vectors, rows, {d: convert(vectors, d, way.quantiser) for d in call.output_dtypes}

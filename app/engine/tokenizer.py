@@ -4,20 +4,20 @@ The library's own truncation is state of the shared tokenizer object, while each
 is switched off and ids are cut here, around the special tokens, with the same result.
 """
 
-import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding, processors
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from app.engine.cutting import cut_chars, leading_words, longest_first, replace_lone_surrogates
 from app.engine.encoded import Encoded, Fit, Token, TokenCount
 from app.engine.types import IdArray, Pair, Truncation
-from app.errors import FormatError, InputError, InputTooLongError
+from app.errors import FormatError, InputError
 
 # No tokenizer in use makes one token of more characters than this on average, so a longer text is too long
 # for certain, or may be cut before tokenising: 10 MB otherwise costs seconds (TEI has the same factor).
@@ -99,8 +99,9 @@ class Tokenizer:
         room = self.room(fit)
         most_chars = MAX_CHARS_PER_TOKEN * room
         prepared = [cut_chars(fit.prefix + text, most_chars, fit.truncate) for text in texts]
-        if fit.truncate is Truncation.END and self._is_wordwise:
-            found = self._encode_leading(prepared, fit, room)
+        parts = prepared
+        if fit.truncate is Truncation.END and self._is_wordwise and self._dropped is None:
+            found, parts = self._encode_leading(prepared, fit, room)
         else:
             found = self._encode(prepared, fit)
         return [
@@ -109,7 +110,7 @@ class Tokenizer:
                 fit,
                 room,
                 index,
-                is_lower_bound=len(fit.prefix) + len(texts[index]) > most_chars,
+                is_lower_bound=len(fit.prefix) + len(texts[index]) > len(parts[index]),
             )
             for index, encoding in enumerate(found)
         ]
@@ -182,52 +183,25 @@ class Tokenizer:
             second_start=whole.type_ids.index(1) if 1 in whole.type_ids else 0,
         )
 
-    def encode_document(self, chunks: Sequence[str], fit: Fit) -> Encoded:
-        """Tokenise consecutive chunks of a document as one input, with a span for each.
-
-        Each chunk is tokenised for itself, so that no token spans two. Leading special tokens (and a prompt) belong to
-        the first chunk and closing ones to the last: a lone chunk is pooled as any input is.
-
-        Args:
-            chunks: At least one.
-            fit: As for texts.
-
-        Raises:
-            InputTooLongError: The document is too long and truncation is off; names the first chunk beyond the limit.
-            InputError: A chunk has no token, or none is left of it after truncation; names it.
-        """
-        room = self.room(fit)
-        texts = [fit.prefix + chunks[0], *chunks[1:]]
-        found = self._library.encode_batch_fast(texts, add_special_tokens=False)
-        parts = [np.asarray(encoding.ids, np.int32) for encoding in found]
-        frame = np.asarray(self._library.encode("").ids if fit.adds_special else [], np.int32)
+    def frame(self, fit: Fit) -> tuple[IdArray, IdArray]:
+        """The special tokens before a text and behind it."""
+        ids = np.asarray(self._library.encode("").ids if fit.adds_special else [], np.int32)
         lead = self._lead if fit.adds_special else 0
-        if len(parts) > 1 and (empty := [i for i, part in enumerate(parts) if not len(part)]):
-            raise InputError("this chunk has no token", param="input", input_index=empty[0])
-        ends = np.cumsum([len(part) for part in parts])
-        most = room - len(frame)
-        over = int(ends[-1]) - most
-        if over > 0 and fit.truncate is Truncation.ERROR:
-            raise InputTooLongError(
-                got_tokens=int(ends[-1]) + len(frame),
-                limit_tokens=room,
-                input_index=int(np.searchsorted(ends, most, side="right")),
-            )
-        first = max(0, over) if fit.truncate is Truncation.START else 0
-        bounds = np.clip(np.concatenate([[0], ends]) - first, 0, most)
-        spans = [(lead + int(a), lead + int(b)) for a, b in itertools.pairwise(bounds)]
-        if lost := [i for i, (a, b) in enumerate(spans) if a == b and len(parts) > 1]:
-            raise InputError(
-                f"the document is over {room} tokens, and nothing is left of this chunk after truncation",
-                param="input",
-                input_index=lost[0],
-                code="context_length_exceeded",
-            )
-        content = np.concatenate(parts)[first : first + most]
-        ids = np.concatenate([frame[:lead], content, frame[lead:]])
-        spans[0] = (0, spans[0][1])
-        spans[-1] = (spans[-1][0], len(ids))
-        return Encoded(ids, is_truncated=over > 0, spans=tuple(spans))
+        return ids[:lead], ids[lead:]
+
+    def encode_plain(self, texts: Sequence[str]) -> list[IdArray]:
+        """Ids of texts, none cut off, without special tokens."""
+        found = self._library.encode_batch_fast(texts, add_special_tokens=False)
+        return [self._known(np.asarray(encoding.ids, np.int32)) for encoding in found]
+
+    def encode_with_starts(self, text: str) -> tuple[IdArray, NDArray[np.int64]]:
+        """Ids of a text, none cut off, without special tokens, and where each starts in it, in characters, rising."""
+        found = self._library.encode(text, add_special_tokens=False)
+        ids = np.asarray(found.ids, np.int32)
+        # Parts of one character may be said to start one behind the other's end.
+        starts = np.maximum.accumulate(np.array([a for a, _ in found.offsets], np.int64))
+        kept = np.ones(len(ids), bool) if self._dropped is None else ids != self._dropped
+        return ids[kept], starts[kept]
 
     def describe(self, text: str, *, adds_special: bool) -> list[Token]:
         """Every token of a text, not truncated."""
@@ -290,8 +264,10 @@ class Tokenizer:
         """Leading tokens of an input that a prompt accounts for, leading special tokens included."""
         return len(self._library.encode(prompt).ids) - self._tail
 
-    def _encode_leading(self, texts: Sequence[str], fit: Fit, room: int) -> list[Encoding]:
-        """At least the first `room` tokens of each text, without tokenising much beyond them."""
+    def _encode_leading(
+        self, texts: Sequence[str], fit: Fit, room: int
+    ) -> tuple[list[Encoding], list[str]]:
+        """At least the first `room` tokens of each text, without many beyond them; and the parts tokenised."""
         least = room + UNSETTLED_TOKENS
         parts = [leading_words(text, LEADING_CHARS_PER_TOKEN * least) for text in texts]
         found = self._encode(parts, fit)
@@ -304,7 +280,8 @@ class Tokenizer:
             whole = self._encode([texts[index] for index in dense], fit)
             for index, encoding in zip(dense, whole, strict=True):
                 found[index] = encoding
-        return found
+                parts[index] = texts[index]
+        return found, parts
 
     def _known(self, ids: IdArray) -> IdArray:
         """Without those that are left out."""
@@ -348,7 +325,12 @@ class Tokenizer:
         kept = (
             ids[lead + over : stop] if fit.truncate is Truncation.START else ids[lead : stop - over]
         )
-        return Encoded(np.concatenate([ids[:lead], kept, ids[stop:]]), is_truncated=True)
+        return Encoded(
+            np.concatenate([ids[:lead], kept, ids[stop:]]),
+            is_truncated=True,
+            dropped_tokens=over,
+            drops_more=is_lower_bound,
+        )
 
 
 def _unknown_id(library: LibraryTokenizer) -> int | None:

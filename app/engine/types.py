@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.engine.dtypes import OutputDtype
 from app.engine.instructions import Example
+from app.engine.splitting import Span, Splitter
 
 FloatArray = NDArray[np.float32]
 IdArray = NDArray[np.int32]
@@ -24,6 +25,7 @@ class Truncation(StrEnum):
     ERROR = "error"
     END = "end"  # cut the end off: keep the beginning
     START = "start"  # cut the start off: keep the end
+    WINDOWS = "windows"  # read all of it in overlapping windows, whose vectors are averaged
 
 
 class Priority(StrEnum):
@@ -38,6 +40,7 @@ class OutputKind(StrEnum):
 
     DENSE = "dense"  # one vector an input
     TOKENS = "tokens"  # one a token
+    STATES = "states"  # every column of a token's state; for the engine's own use
     SPARSE = "sparse"  # weights of terms
     LABELS = "labels"  # a score for each label, of a text or of a pair
 
@@ -83,11 +86,15 @@ class EmbedCall:
         output_dtypes: What else than float32 to give the vectors in.
         chunks: Late chunking: inputs are consecutive chunks of documents, so many of each; each chunk's vector is
             pooled from token states that saw the whole document (arXiv:2409.04701).
+        splits: Late chunking: inputs are documents, and this is how each is cut: spans in characters, or a splitter.
         pool_factor: Merge like token vectors, down to one in so many; 1 merges none.
+        layers: Early exits: run so many layers only. Several give a vector each, in this order; none: all layers.
         adapter: The task whose adapter is asked for, where the model has any.
+        map_id: A map of the model's that vectors go through, by its name or fingerprint.
         key_id: Whose call it is; keys share the queue fairly.
         priority: Scheduling class; None lets the number of inputs decide.
         deadline_s: Monotonic time after which the answer is of no use.
+        uses_cache: Whether vectors may be kept, and found where they were.
     """
 
     inputs: Sequence[str | Sequence[int] | Pair]
@@ -105,14 +112,16 @@ class EmbedCall:
     examples: tuple[Example, ...] = ()
     output_dtypes: tuple[OutputDtype, ...] = ()
     chunks: tuple[int, ...] = ()
+    splits: tuple[tuple[Span, ...] | Splitter, ...] = ()
     pool_factor: int = 1
     key_id: str = ""
     priority: Priority | None = None
     deadline_s: float | None = None
     kind: OutputKind = OutputKind.DENSE
-    layers: int | None = None
+    layers: tuple[int, ...] = ()
     adapter: str | None = None
     map_id: str | None = None
+    uses_cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +132,8 @@ class Item:
         ids: Token ids, special tokens included, shape (n,), n >= 1, int32.
         index: Position in the request.
         skip_tokens: Leading tokens (a prompt) that pooling leaves out.
+        exits: Numbers of layers, rising, behind each of which a vector is taken; none: behind the last.
+        depth: Share of the layers that it runs, 0 … 1.
         spans: Parts to pool each for itself, as (start, stop) in tokens; none: the whole.
         second_start: Where the second text of a pair begins, in tokens; 0 for single texts.
         expansion: Trailing tokens that see the others and are not seen (ColBERT's query augmentation).
@@ -136,9 +147,8 @@ class Item:
     priority: Priority = Priority.INTERACTIVE
     deadline_s: float | None = None
     kind: OutputKind = OutputKind.DENSE
-    layers: int | None = None
-    adapter: str | None = None
-    map_id: str | None = None
+    exits: tuple[int, ...] = ()
+    depth: float = 1.0
     spans: tuple[tuple[int, int], ...] = ()
     second_start: int = 0
     expansion: int = 0
@@ -164,12 +174,14 @@ class Batch:
         lengths: Tokens of each input, shape (B,), int64.
         layout: Packed (T,) or padded (B, S).
         is_lone: Nothing else runs or waits, so a run may use every core.
+        exits: See `Item`; those of a batch are the same for all.
     """
 
     arrays: Mapping[str, NDArray[Any]]
     lengths: NDArray[np.int64]
     layout: Layout
     is_lone: bool = False
+    exits: tuple[int, ...] = ()
 
     @property
     def offsets(self) -> NDArray[np.int64]:
@@ -179,15 +191,52 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class RawOutput:
-    """What a backend returns: exactly one of the two is set.
+    """What a backend returns: exactly one of the first two is set.
 
     Attributes:
         hidden: Token states packed end to end, shape (T, H), float32.
         pooled: One vector per input where the graph pools, shape (B, H), float32.
+        earlier: Token states of all exits before the last, in their order.
     """
 
     hidden: FloatArray | None = None
     pooled: FloatArray | None = None
+    earlier: tuple[FloatArray, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Where a chunk lies.
+
+    Attributes:
+        document: Index of its document in the call.
+        start: In the document, in characters (Unicode code points); likewise `stop`, which is behind it.
+        tokens: Of the document's, that are pooled for it.
+    """
+
+    document: int
+    start: int
+    stop: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class LongInput:
+    """What became of an input that was longer than the model takes.
+
+    Attributes:
+        index: Of the input, or of the document.
+        seen_tokens: Of the input's own.
+        dropped_tokens: Cut off.
+        drops_more: Whether that is the least: the rest was not tokenised.
+        windows: How many it was read in; 1 where it was cut.
+    """
+
+    index: int
+    seen_tokens: int
+    dropped_tokens: int
+    drops_more: bool
+    windows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +269,10 @@ class EmbedResult:
         model: The served model's name.
         space: Fingerprint of the embedding space.
         provider: Where the model runs: "cpu" or "cuda".
+        layers: How many were run; 0 for all.
+        map_name: The map that vectors went through, "" for none.
+        long_inputs: What became of inputs that were too long; none of others.
+        chunks: Of documents that were cut here: where each chunk lies.
         prompt_used: Name of the prompt applied, "" for a literal one, None for none.
     """
 
@@ -234,6 +287,10 @@ class EmbedResult:
     rows: tuple[int, ...] = ()
     quantization: str = ""
     provider: str = "cpu"
+    layers: int = 0
+    map_name: str = ""
+    long_inputs: tuple[LongInput, ...] = ()
+    chunks: tuple[Chunk, ...] = ()
 
     def by_input(self, vectors: NDArray[Any]) -> list[NDArray[Any]]:
         """Cut rows of all inputs into those of each.
@@ -281,6 +338,9 @@ class Observer(Protocol):
     ) -> None:
         """A call was answered with all its vectors."""
 
+    def inputs_were_long(self, model: str, inputs: Sequence["LongInput"]) -> None:
+        """Inputs of an answered call were longer than the model takes."""
+
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
         """Items left without a vector: "cancelled", "deadline", "queue_full" or "failed"."""
 
@@ -297,6 +357,9 @@ class NullObserver:
     def call_done(
         self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
     ) -> None:
+        """Ignore."""
+
+    def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
         """Ignore."""
 
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:

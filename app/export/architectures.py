@@ -83,6 +83,10 @@ _HUB_TYPES: Final = (
     ("new", "model_type", "new", "gte"),
 )
 
+# What a graph says of itself, and what its exits' states are called.
+LAYERS: Final = "nestvec.layers"
+EXIT: Final = "exit_"
+
 # Part of every fingerprint: raise it when an exported graph's vectors may change.
 GRAPH_VERSION: Final = 4
 
@@ -106,6 +110,7 @@ class Recipe:
         halves_weights: Store weights as float16, compute in float32.
         tail: The graph's end; token states as they are by default.
         asks_types: Whether it is told the tokens of a pair's second text.
+        asks_layers: Whether it is told how many layers to run; its exits then share the weights.
     """
 
     arithmetic: Arithmetic = field(default_factory=Float32)
@@ -113,6 +118,7 @@ class Recipe:
     halves_weights: bool = False
     tail: Tail | None = None
     asks_types: bool = False
+    asks_layers: bool = False
 
 
 def export_graph(
@@ -137,6 +143,7 @@ def export_graph(
         asks_equal=chosen.routes is not AttentionRoutes.PORTABLE,
         asks_short=chosen.routes is AttentionRoutes.BY_LENGTH,
         asks_types=chosen.asks_types,
+        asks_layers=chosen.asks_layers,
     )
     with Weights(folder) as weights:
         site = Site(graph, weights, inputs, chosen.arithmetic)
@@ -144,6 +151,12 @@ def export_graph(
         value, width = encoder.states[-1], encoder.hidden_size
         if chosen.tail is not None:
             value, width = chosen.tail(site, encoder)
+    if chosen.asks_layers and encoder.layers > 1:
+        graph.metadata[LAYERS] = str(encoder.layers)
+        if chosen.tail is None and not encoder.is_normed:
+            # Several exits of one run: states that are there anyway cost nothing to give out.
+            for number, state in enumerate(encoder.states[1:-1], start=1):
+                graph.output(state, f"{EXIT}{number}", ("T", width))
     graph.output(value, "hidden", ("T", width))
     graph.save(path)
 

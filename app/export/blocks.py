@@ -22,10 +22,17 @@ class Encoder:
     Attributes:
         states: Values (T, H): the embeddings, then each layer's; the last is what pooling takes.
         hidden_size: H.
+        is_normed: Whether a norm stands behind the last layer, which the states before do not have.
     """
 
     states: tuple[str, ...]
     hidden_size: int
+    is_normed: bool = False
+
+    @property
+    def layers(self) -> int:
+        """How many there are."""
+        return len(self.states) - 1
 
 
 ACTIVATIONS: Final = {

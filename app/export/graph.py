@@ -44,6 +44,7 @@ class GraphBuilder:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._count = 0
         self._uses_contrib = False
+        self.metadata: dict[str, str] = {}
 
     def input(self, name: str, dtype: str, shape: tuple[str | int, ...]) -> str:
         """Declare a graph input; names in `shape` are symbolic axes."""
@@ -149,6 +150,7 @@ class GraphBuilder:
             opsets.append(helper.make_opsetid(MICROSOFT, 1))
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         model.producer_name = "nestvec"
+        helper.set_model_props(model, self.metadata)
         onnx.save_model(
             model,
             str(path),

@@ -26,6 +26,7 @@ class PackedInputs:
         has_short_rows: (), bool: whether S is short enough for plain attention; None where the graph does not ask.
         mask: (B, 1, 1, S), float32: 0 for tokens, `MASKED` for padding.
         types: (T,), int64: 1 for tokens of a pair's second text; None where the graph takes single texts.
+        layers: (), int64: how many layers to run; None where the graph runs all.
     """
 
     ids: str
@@ -37,10 +38,16 @@ class PackedInputs:
     has_short_rows: str | None
     mask: str
     types: str | None = None
+    layers: str | None = None
 
 
 def packed_inputs(
-    graph: GraphBuilder, *, asks_equal: bool, asks_short: bool, asks_types: bool = False
+    graph: GraphBuilder,
+    *,
+    asks_equal: bool,
+    asks_short: bool,
+    asks_types: bool = False,
+    asks_layers: bool = False,
 ) -> PackedInputs:
     """Declare the inputs of a packed graph."""
     gather = graph.input("gather", "int64", ("B", "S"))
@@ -55,6 +62,7 @@ def packed_inputs(
         has_short_rows=graph.input("has_short_rows", "bool", ()) if asks_short else None,
         mask=_mask(graph, graph.op("Shape", gather, start=1, end=2), lengths),
         types=graph.input("types", "int64", ("T",)) if asks_types else None,
+        layers=graph.input("layers", "int64", ()) if asks_layers else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Self
 
 import numpy as np
@@ -100,7 +101,7 @@ class ModernBert:
         part = _Part(site, common_prefix(site.weights, WORDS, ("", self.prefix)), sizes)
         words = site.weights.get(part.prefix + WORDS, (sizes.vocab_size, sizes.hidden_size))
         word = graph.op("Gather", graph.weight("words", words), inputs.ids, axis=0)
-        states = [part.norm(word, "embeddings.norm")]
+        first = part.norm(word, "embeddings.norm")
         mask = distance_mask(graph, inputs, is_causal=False, window=sizes.window)
         ways = {
             is_local: (
@@ -109,11 +110,13 @@ class ModernBert:
             )
             for is_local, found in sizes.frequencies.items()
         }
-        for number, is_local in enumerate(sizes.is_local):
-            turn, seen = ways[is_local]
-            states.append(part.layer(states[-1], number, turn, seen))
+        layers = [
+            partial(part.layer, number=number, way=ways[is_local])
+            for number, is_local in enumerate(sizes.is_local)
+        ]
+        states = site.stack(first, layers, sizes.hidden_size)
         states[-1] = part.norm(states[-1], "final_norm")
-        return Encoder(tuple(states), sizes.hidden_size)
+        return Encoder(tuple(states), sizes.hidden_size, is_normed=True)
 
 
 MODERNBERT: Final = ModernBert()
@@ -127,8 +130,9 @@ class _Part:
     prefix: str
     sizes: ModernBertConfig
 
-    def layer(self, state: str, number: int, turn: Turn, mask: str | None) -> str:
+    def layer(self, state: str, number: int, way: tuple[Turn, str | None]) -> str:
         """(T, H) to (T, H); the first layer's input is normed already."""
+        turn, mask = way
         name = f"layers.{number}"
         normed = self.norm(state, f"{name}.attn_norm") if number else state
         state = self.site.graph.op(

@@ -58,7 +58,7 @@ class NvEmbed:
         graph, state = site.graph, encoder.states[-1]
         state = graph.op("Add", _cross(site, state, size, sizes), state)
         state = graph.op("Add", _mlp(site, state, size), state)
-        return Encoder((*encoder.states[:-1], state), size)
+        return Encoder((*encoder.states[:-1], state), size, is_normed=True)
 
 
 NV_EMBED: Final = NvEmbed(Decoder(is_causal=False))

@@ -92,16 +92,15 @@ class Family:
         prefixes = ("", self.prefix, *PREFIXES[1:])
         prefix = common_prefix(site.weights, f"{WORDS}.weight", prefixes)
         reader = _Reader(site.weights, prefix)
-        states = [_embeddings(site, reader, sizes, has_positions=self.has_positions)]
+        words = _embeddings(site, reader, sizes, has_positions=self.has_positions)
         relations = (
             self.relative.of_layers(config, sizes, site, prefix)
             if self.relative is not None
             else lambda _: Relations()
         )
-        for number in range(sizes.num_hidden_layers):
-            name = self.layer.format(number)
-            block = _Block(site, reader, sizes, self, name, relations(name))
-            states.append(block.add(states[-1]))
+        names = [self.layer.format(number) for number in range(sizes.num_hidden_layers)]
+        blocks = [_Block(site, reader, sizes, self, name, relations(name)) for name in names]
+        states = site.stack(words, [block.add for block in blocks], sizes.hidden_size)
         return Encoder(tuple(states), sizes.hidden_size)
 
 

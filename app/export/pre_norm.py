@@ -5,6 +5,7 @@ Source: Llama (arXiv:2302.13971); grouped queries (arXiv:2305.13245); tensor nam
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Self
 
 import numpy as np
@@ -148,7 +149,7 @@ class Decoder:
         words = site.weights.get(f"{part.prefix}{WORDS}.weight", shape)
         if self.lifts_words:
             words = words * np.float32(np.sqrt(sizes.hidden_size))
-        states = [graph.op("Gather", graph.weight("words", words), inputs.ids, axis=0)]
+        word = graph.op("Gather", graph.weight("words", words), inputs.ids, axis=0)
         ways = {
             window: (
                 rotary(
@@ -161,11 +162,13 @@ class Decoder:
             )
             for window in sorted(set(sizes.windows))
         }
-        for number, window in enumerate(sizes.windows):
-            turn, mask = ways[window]
-            states.append(part.layer(states[-1], f"layers.{number}", turn, mask))
+        layers = [
+            partial(part.layer, name=f"layers.{number}", way=ways[window])
+            for number, window in enumerate(sizes.windows)
+        ]
+        states = site.stack(word, layers, sizes.hidden_size)
         states[-1] = part.norm(states[-1], "norm")
-        return Encoder(tuple(states), sizes.hidden_size)
+        return Encoder(tuple(states), sizes.hidden_size, is_normed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +180,9 @@ class _Part:
     sizes: DecoderConfig
     family: Decoder
 
-    def layer(self, state: str, name: str, turn: Turn, mask: str | None) -> str:
+    def layer(self, state: str, name: str, way: tuple[Turn, str | None]) -> str:
         """(T, H) to (T, H)."""
-        graph = self.site.graph
+        graph, (turn, mask) = self.site.graph, way
         normed = self.norm(state, f"{name}.input_layernorm")
         attended = self._attention(normed, f"{name}.self_attn", turn, mask)
         if not self.family.norms_results:

@@ -6,6 +6,7 @@ of transformers 5.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -129,10 +130,13 @@ class RotaryEncoder:
             word = site.typed(words, kinds)
         else:
             word = graph.op("Gather", graph.weight("words", words), site.inputs.ids, axis=0)
-        states = [part.norm(word, part.names.embedding_norm)]
+        first = part.norm(word, part.names.embedding_norm)
         turn = rotary(graph, site.inputs.positions, sizes.frequencies)
-        for number in range(sizes.num_hidden_layers):
-            states.append(part.layer(states[-1], part.names.layer.format(number), turn))
+        layers = [
+            partial(part.layer, name=part.names.layer.format(number), turn=turn)
+            for number in range(sizes.num_hidden_layers)
+        ]
+        states = site.stack(first, layers, sizes.hidden_size)
         return Encoder(tuple(states), sizes.hidden_size)
 
     def _chosen(self, site: Site, prefix: str) -> Names:

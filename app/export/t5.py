@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Self
 
 import numpy as np
@@ -98,14 +99,17 @@ class T5:
         part = _Part(site, sizes)
         name = next((one for one in WORDS if one in site.weights), WORDS[0])
         words = site.weights.get(name, (sizes.vocab_size, sizes.hidden_size))
-        states = [graph.op("Gather", graph.weight("words", words), site.inputs.ids, axis=0)]
+        word = graph.op("Gather", graph.weight("words", words), site.inputs.ids, axis=0)
         table = site.weights.get(BIAS, (sizes.relative_buckets, sizes.num_attention_heads))
         whole = graph.weight("relative_bias", bucket_bias(table, sizes.max_positions))
         bias = cut_bias(graph, whole, site.inputs)
-        for number in range(sizes.num_hidden_layers):
-            states.append(part.layer(states[-1], f"encoder.block.{number}.layer", bias))
+        layers = [
+            partial(part.layer, name=f"encoder.block.{number}.layer", bias=bias)
+            for number in range(sizes.num_hidden_layers)
+        ]
+        states = site.stack(word, layers, sizes.hidden_size)
         states[-1] = part.norm(states[-1], "encoder.final_layer_norm")
-        return Encoder(tuple(states), sizes.hidden_size)
+        return Encoder(tuple(states), sizes.hidden_size, is_normed=True)
 
 
 T5_ENCODER: Final = T5()

@@ -22,6 +22,8 @@ from app.packages.disk import cache_writes, made, rename_into_place, sync_tree
 MANIFEST: Final = "manifest.json"
 GRAPH: Final = "model.onnx"
 PROBES: Final = "probes.npy"
+# Raise it when graphs change without changing vectors: artefacts of before are made anew, in the same space.
+FORMAT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ def find_artefact(cache_dir: Path, space: str) -> Artefact | None:
     folder = _folder(cache_dir, space)
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        if manifest.get("format", 1) != FORMAT:
+            return None
         files = dict(manifest["files"])
         if any((folder / name).stat().st_size != size for name, size in files.items()):
             return None
@@ -72,16 +76,34 @@ def make_artefact(cache_dir: Path, space: str, fill: Callable[[Path], FloatArray
         probes = fill(folder)
         np.save(folder / PROBES, probes)
         sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir())}
-        manifest = {"space": space, "created_s": int(time.time()), "files": sizes}
+        manifest = {
+            "format": FORMAT,
+            "space": space,
+            "created_s": int(time.time()),
+            "files": sizes,
+        }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
         sync_tree(folder)
         if target.is_dir() and find_artefact(cache_dir, space) is None:
-            shutil.rmtree(target)  # damaged: it would be in the way of the rename
+            # Damaged, or of an older format: it would be in the way of the rename. What users put beside it stays.
+            _keep_additions(target, folder)
+            shutil.rmtree(target)
         rename_into_place(folder, target)
     artefact = find_artefact(cache_dir, space)
     if artefact is None:
         raise ArtefactError(f"{target}: written but not readable")
     return artefact
+
+
+def _keep_additions(old: Path, new: Path) -> None:
+    """Carry over what was found later: tuning, calibration, maps, quality; if its manifest can be read."""
+    try:
+        made_then = {MANIFEST, *json.loads((old / MANIFEST).read_text("utf-8"))["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for path in old.iterdir():
+        if path.name not in made_then and not (new / path.name).exists():
+            path.rename(new / path.name)
 
 
 def _folder(cache_dir: Path, space: str) -> Path:

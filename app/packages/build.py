@@ -126,7 +126,10 @@ class Builder:
     def _ended(self, recipe: Recipe) -> Recipe:
         """With what the model's head asks of the graph."""
         head = self.derived.head
-        return dataclasses.replace(recipe, tail=head.tail(), asks_types=head.asks_types)
+        has_exits = OutputKind.DENSE in head.kinds and recipe.routes is not AttentionRoutes.PORTABLE
+        return dataclasses.replace(
+            recipe, tail=head.tail(), asks_types=head.asks_types, asks_layers=has_exits
+        )
 
     def _ranges(self, folder: Path) -> dict[str, Ranges]:
         texts = calibration_texts(self.wanted.calibration)

@@ -149,7 +149,7 @@ async def test_the_models_default_prompt_is_used(tiny_folder: Path) -> None:
         (EmbedCall(["a"], dimensions=-3), InputError, "dimensions"),
         (EmbedCall(["a"], dimensions=9), InputError, "dimensions"),
         (EmbedCall(["a"], prompt_name="nope"), InputError, "prompt_name"),
-        (EmbedCall(["a"], layers=1), InputError, "layers"),
+        (EmbedCall(["a"], layers=(1,)), InputError, "layers"),
         (EmbedCall(["a"], map_id="x"), InputError, "map"),
         (EmbedCall([[1], [10_000]]), InputError, "input"),
     ],

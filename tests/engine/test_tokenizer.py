@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Encoding, Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as LibraryTokenizer
 
+from app.engine.documents import encode_chunks
 from app.engine.encoded import Fit
 from app.engine.tokenizer import MAX_CHARS_PER_TOKEN, Tokenizer
 from app.engine.types import Truncation
@@ -310,14 +311,14 @@ def test_a_documents_chunks_cover_it(tokenizer: Tokenizer, chunks: list[str]) ->
     parts = [tokenizer.describe(chunk, adds_special=False) for chunk in chunks]
     if len(chunks) > 1 and not all(parts):
         with pytest.raises(InputError, match="no token"):
-            tokenizer.encode_document(chunks, fit)
+            encode_chunks(tokenizer, chunks, fit)
         return
     content = [token.id for part in parts for token in part]
     if len(chunks) > 1 and sum(map(len, parts[:-1])) >= 10:
         with pytest.raises(InputError, match="nothing is left"):
-            tokenizer.encode_document(chunks, fit)
+            encode_chunks(tokenizer, chunks, fit)
         return
-    found = tokenizer.encode_document(chunks, fit)
+    found = encode_chunks(tokenizer, chunks, fit)
     assert found.ids[1:-1].tolist() == content[:10]
     starts = [start for start, _ in found.spans]
     stops = [stop for _, stop in found.spans]
@@ -333,21 +334,21 @@ def test_a_document_that_is_too_long(tokenizer: Tokenizer) -> None:
     """Refused with the first chunk beyond the limit, or cut at either end."""
     chunks = ["one two three four", "red green blue the", "alpha beta gamma delta"]
     with pytest.raises(InputTooLongError, match="you requested 14 tokens") as caught:
-        tokenizer.encode_document(chunks, Fit(Truncation.ERROR))
+        encode_chunks(tokenizer, chunks, Fit(Truncation.ERROR))
     assert caught.value.input_index == 2
-    end = tokenizer.encode_document(chunks, Fit(Truncation.END))
+    end = encode_chunks(tokenizer, chunks, Fit(Truncation.END))
     assert (end.spans, end.is_truncated) == (((0, 5), (5, 9), (9, 12)), True)
-    start = tokenizer.encode_document(chunks, Fit(Truncation.START))
+    start = encode_chunks(tokenizer, chunks, Fit(Truncation.START))
     assert start.spans == ((0, 3), (3, 7), (7, 12))
     assert tokenizer.decode(start.ids.tolist()).startswith("three four red")
     with pytest.raises(InputError, match="nothing is left") as caught_lost:
-        tokenizer.encode_document(["one two three four"] * 4, Fit(Truncation.START))
+        encode_chunks(tokenizer, ["one two three four"] * 4, Fit(Truncation.START))
     assert caught_lost.value.input_index == 0
 
 
 def test_a_prompt_stands_before_a_documents_first_chunk(tokenizer: Tokenizer) -> None:
     """And nowhere else."""
-    found = tokenizer.encode_document(["one", "two"], Fit(Truncation.END, prefix="query : "))
+    found = encode_chunks(tokenizer, ["one", "two"], Fit(Truncation.END, prefix="query : "))
     assert tokenizer.decode(found.ids.tolist()) == "query : one two"
     assert found.spans == ((0, 4), (4, 6))
 
@@ -381,7 +382,7 @@ def test_a_model_may_have_no_special_tokens(path: Path) -> None:
     shown = [bare.decode(e.ids.tolist(), skips_special=False) for e in found]
     assert shown == ["alpha beta", "[UNK]", "one two three four"]
     assert [e.is_truncated for e in found] == [False, False, True]
-    document = bare.encode_document(["alpha", "beta gamma"], Fit(Truncation.END))
+    document = encode_chunks(bare, ["alpha", "beta gamma"], Fit(Truncation.END))
     assert document.spans == ((0, 1), (1, 3))
 
 
