@@ -25,6 +25,8 @@ from app.hardware import cpu_model, l2_cache_bytes, usable_cpus
 from app.logs import get_logger
 from app.memory import bound_arenas, give_back_freed_memory, keep_freed_memory
 from app.packages.calibrate import Calibrated, calibrate
+from app.packages.maps import read_maps
+from app.packages.measured import read_quality
 from app.packages.precision import BuildOptions, Precision
 from app.packages.prepare import Package, prepare
 from app.packages.probes import PROBE_TEXTS, check_probes, compute_vectors
@@ -371,6 +373,8 @@ def _serve(
             package.quantiser, rounding=Rounding(settings.quantize_compat)
         ),
         graph_bytes=package.graph_bytes,
+        maps=read_maps(package.artefact, spec.space),
+        quality=read_quality(package.artefact),
     )
 
 

@@ -4,6 +4,7 @@ import click
 
 from app.assembly import prepare_model
 from app.cli.calibrate import command as calibrate
+from app.cli.fit import apply, fit
 from app.cli.flags import settings_flags
 from app.cli.merge import export, merge
 from app.logs import configure_logs
@@ -12,12 +13,14 @@ from app.settings import Settings
 
 @click.group("model")
 def command() -> None:
-    """Fetch, calibrate and merge models."""
+    """Fetch, calibrate and merge models, and fit maps of their vectors."""
 
 
 command.add_command(calibrate)
 command.add_command(merge)
 command.add_command(export)
+command.add_command(fit)
+command.add_command(apply)
 
 
 @command.command("pull")

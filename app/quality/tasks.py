@@ -51,6 +51,19 @@ def read_pairs(path: Path) -> PairTask:
     return PairTask(tuple(first), tuple(second), tuple(gold))
 
 
+def read_texts(path: Path) -> list[str]:
+    """Texts, one a line; empty lines and repetitions are left out.
+
+    Raises:
+        FormatError: The file cannot be read.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: cannot be read ({error})") from error
+    return list(dict.fromkeys(line for line in lines if line.strip()))
+
+
 def read_retrieval(folder: Path) -> RetrievalTask:
     """Read a BEIR-like folder: corpus.jsonl.gz, queries.jsonl, qrels_test.tsv.
 

@@ -1,0 +1,40 @@
+"""What a quality report found, kept beside the artefact: servers show it to whoever chooses dimensions and dtype."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from app.errors import ArtefactError
+from app.packages.disk import cache_writes
+
+FILE: Final = "quality.json"
+
+
+def read_quality(artefact: Path) -> Mapping[str, Any] | None:
+    """The figures; None where nothing was measured, or the file is not whole."""
+    try:
+        found = json.loads((artefact / FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def keep_quality(artefact: Path, figures: Mapping[str, Any]) -> Path:
+    """Keep figures; earlier ones are replaced.
+
+    Raises:
+        ArtefactError: The cache cannot be written.
+    """
+    path = artefact / FILE
+    draft = path.with_suffix(".tmp")
+    try:
+        with cache_writes(artefact):
+            draft.write_text(json.dumps(figures, indent=1), "utf-8")
+            draft.replace(path)
+    except ArtefactError:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+    return path
