@@ -1,7 +1,7 @@
 """Scores of embeddings: pure functions over numpy arrays."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from app.errors import FormatError
 
 Floats = NDArray[np.float32]
+Id = TypeVar("Id", str, int)
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
@@ -17,12 +18,21 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     Raises:
         FormatError: scipy is not installed.
     """
+    return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
+
+
+def ranks(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Places in rising order from 1, ties averaged; (N,).
+
+    Raises:
+        FormatError: scipy is not installed.
+    """
     try:
         from scipy import stats
     except ImportError as error:
         raise FormatError("quality needs scipy: pip install 'nestvec[quality]'") from error
-    result: Any = stats.spearmanr(first, second)
-    return float(result.statistic)
+    found: NDArray[np.float64] = np.asarray(stats.rankdata(values), np.float64)
+    return found
 
 
 def pair_cosines(first: Floats, second: Floats) -> NDArray[np.float32]:
@@ -31,37 +41,12 @@ def pair_cosines(first: Floats, second: Floats) -> NDArray[np.float32]:
     return cosines
 
 
-def rank_documents(queries: Floats, documents: Floats, *, k: int) -> NDArray[np.int64]:
-    """Indices of the k nearest documents of each query, nearest first; (Q, k)."""
-    similarity = queries @ documents.T
-    order: NDArray[np.int64] = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-    return order
-
-
-def rank_by_bits(
-    queries: NDArray[np.uint8], documents: NDArray[np.uint8], *, k: int
-) -> NDArray[np.int64]:
-    """Indices of the k documents with the fewest other bits, for each query; both (N, D / 8); (Q, k)."""
-    order = []
-    for query in queries:
-        distance = np.bitwise_count(documents ^ query).sum(axis=1, dtype=np.int64)
-        order.append(np.argsort(distance, kind="stable")[:k])
-    return np.stack(order)
-
-
-def rescore(queries: Floats, documents: Floats, candidates: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Candidates of each query, (Q, k), in the order of their float similarity; (Q, k)."""
-    near = np.einsum("qd,qkd->qk", queries, documents[candidates])
-    order = np.argsort(-near, axis=1, kind="stable")
-    return np.take_along_axis(candidates, order, axis=1)
-
-
-def ndcg(ranked: Sequence[str], relevant: Mapping[str, float], *, k: int) -> float:
+def ndcg(ranked: Sequence[Id], relevant: Mapping[Id, float], *, k: int) -> float:
     """Normalised discounted cumulative gain at k, linear gains as in trec_eval and BEIR.
 
     Args:
-        ranked: Document ids, best first.
-        relevant: Gain by document id; missing ones have none.
+        ranked: Documents, best first.
+        relevant: Gain by document; missing ones have none.
         k: Depth.
     """
     gains = [relevant.get(document, 0.0) for document in ranked[:k]]

@@ -51,6 +51,37 @@ def read_pairs(path: Path) -> PairTask:
     return PairTask(tuple(first), tuple(second), tuple(gold))
 
 
+def read_given_pairs(path: Path) -> RetrievalTask:
+    """Read `query<TAB>text that answers it` lines; every text is a document for all queries.
+
+    Raises:
+        FormatError: The file is missing or a line is not of this form; names it.
+    """
+    relevant: dict[str, dict[str, float]] = {}
+    documents: dict[str, str] = {}
+    number = 0
+    try:
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):  # noqa: B007 - told below
+            query, text = line.split("\t")
+            own = documents.setdefault(text, str(len(documents)))
+            relevant.setdefault(query, {})[own] = 1.0
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise FormatError(f"{path}:{number}: expected query, tab, text") from error
+    if not relevant:
+        raise FormatError(f"{path}: holds no pairs")
+    queries = tuple(relevant)
+    ids = {query: str(n) for n, query in enumerate(queries)}
+    return RetrievalTask(
+        query_ids=tuple(ids.values()),
+        queries=queries,
+        document_ids=tuple(documents.values()),
+        documents=tuple(documents),
+        relevant={ids[query]: gains for query, gains in relevant.items()},
+    )
+
+
 def read_texts(path: Path) -> list[str]:
     """Texts, one a line; empty lines and repetitions are left out.
 

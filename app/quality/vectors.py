@@ -9,7 +9,14 @@ import numpy as np
 
 from app.engine.registry import ServedModel
 from app.engine.service import EmbeddingService
-from app.engine.types import EmbedCall, EmbedResult, FloatArray, Priority, Truncation
+from app.engine.types import (
+    EmbedCall,
+    EmbedResult,
+    FloatArray,
+    OutputKind,
+    Priority,
+    Truncation,
+)
 
 CALL_TEXTS: Final = 256
 CALLS_AT_ONCE: Final = 4  # so that no worker waits for a call's last text
@@ -49,12 +56,23 @@ class ModelVectors:
         return self._service.models.resolve("")
 
     @property
+    def width(self) -> int:
+        """Of full vectors."""
+        core = self.model.core
+        return core.options.outputs.width(OutputKind.DENSE, core.backend.hidden_size) or 0
+
+    @property
     def exits(self) -> tuple[int, ...]:
         """Every number of layers that may be run, rising; none where there is no choice."""
         return tuple(range(1, self.model.core.backend.layers + 1))
 
     def raw(
-        self, texts: Sequence[str], exits: Sequence[int] = (), *, role: str | None = None
+        self,
+        texts: Sequence[str],
+        exits: Sequence[int] = (),
+        *,
+        role: str | None = None,
+        is_counted: bool = True,
     ) -> FloatArray:
         """Pooled vectors, not of unit length; texts that are too long lose their end.
 
@@ -62,15 +80,21 @@ class ModelVectors:
             texts: Any.
             exits: Numbers of layers; none for all of them.
             role: "query" or "passage", for the model's own prompts.
+            is_counted: Whether they are part of the progress.
 
         Returns:
             (exits, N, H), float32; the first axis is 1 without exits.
         """
         layers = () if tuple(exits) == self.exits[-1:] else tuple(exits)
-        return self._runner.run(self._raw(texts, layers, role))
+        progress = self._progress if is_counted else _ignore
+        return self._runner.run(self._raw(texts, layers, role, progress))
 
     async def _raw(
-        self, texts: Sequence[str], layers: tuple[int, ...], role: str | None
+        self,
+        texts: Sequence[str],
+        layers: tuple[int, ...],
+        role: str | None,
+        progress: Progress,
     ) -> FloatArray:
         slots = asyncio.Semaphore(CALLS_AT_ONCE)
 
@@ -87,9 +111,13 @@ class ModelVectors:
             )
             async with slots:
                 result = await self._service.embed(call)
-            self._progress(len(own))
+            progress(len(own))
             return result
 
         results = await asyncio.gather(*(one(n) for n in range(0, len(texts), CALL_TEXTS)))
         flat = np.concatenate([result.vectors for result in results])
         return flat.reshape(len(texts), max(1, len(layers)), -1).transpose(1, 0, 2)
+
+
+def _ignore(texts: int) -> None:
+    """Tell nobody."""

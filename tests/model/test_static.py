@@ -14,7 +14,7 @@ from app.engine.onnx_backend import OnnxBackend
 from app.errors import FormatError, ModelError
 from app.packages.precision import BuildOptions, Precision
 from app.packages.prepare import Package, prepare
-from app.quality.report import RemoteEmbedder, run_pairs
+from app.quality.remote import RemoteEmbedder, run_pairs
 from app.quality.tasks import read_pairs
 from app.settings_loading import load_settings
 from tests.golden.texts import golden_texts

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from app.errors import FormatError
-from app.quality.report import Row, markdown
-from app.quality.scores import ndcg, pair_cosines, rank_by_bits, rank_documents, rescore, spearman
+from app.quality.neighbours import among, nearest, nearest_bits
+from app.quality.remote import Row, markdown
+from app.quality.scores import ndcg, pair_cosines, spearman
 from app.quality.tasks import read_pairs, read_retrieval
 
 
@@ -44,18 +45,18 @@ def test_cosines_and_ranks() -> None:
     """Unit rows."""
     rows = np.eye(3, dtype=np.float32)
     assert pair_cosines(rows, rows).tolist() == [1, 1, 1]
-    assert rank_documents(rows[1:2], rows, k=2).tolist() == [[1, 0]]
+    assert nearest(rows[1:2], rows, 2).tolist() == [[1, 0]]
 
 
 def test_bits_are_ranked_and_rescored() -> None:
     """The fewest other bits first; floats put the candidates in order."""
     documents = np.array([[0b1111, 0], [0b0001, 0], [0b0000, 255]], np.uint8)
     queries = np.array([[0b0000, 0], [0b0000, 255]], np.uint8)
-    order = rank_by_bits(queries, documents, k=2)
+    order = nearest_bits(queries, documents, 2)
     assert order.tolist() == [[1, 0], [2, 1]]
     floats = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], np.float32)
     asked = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
-    assert rescore(asked, floats, order).tolist() == [[0, 1], [2, 1]]
+    assert among(asked, floats, order, 2).tolist() == [[0, 1], [2, 1]]
 
 
 def test_sets_are_read_as_published(tmp_path: Path) -> None:
