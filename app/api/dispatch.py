@@ -9,7 +9,20 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from app.api import cohere, jina, ollama, open_inference, openai, rerank, tei, vllm, voyage
+from app.api import (
+    cohere,
+    jina,
+    models,
+    ollama,
+    open_inference,
+    openai,
+    rerank,
+    rescore,
+    similarity,
+    tei,
+    vllm,
+    voyage,
+)
 from app.api.calls import Asked, enter, open_body
 from app.api.dialects import COHERE, JINA, OLLAMA, OPEN_INFERENCE, OPENAI, TEI, VOYAGE, Dialect
 from app.api.fields import Body
@@ -103,7 +116,7 @@ TABLE: Final = (
     Row(OPEN_INFERENCE, routers=(open_inference.router,)),
     Row(
         OPENAI,
-        routers=(openai.router, vllm.router),
+        routers=(openai.router, models.router, similarity.router, rescore.router, vllm.router),
         claims={
             EMBEDDINGS: Claim(openai.embeddings),
         },

@@ -18,7 +18,6 @@ from app.api.calls import (
     Asked,
     decode_tokens,
     embed,
-    enter,
     open_as,
     result_headers,
 )
@@ -26,11 +25,8 @@ from app.api.dialects import OPENAI
 from app.api.encoding import in_byte_order, rows_json
 from app.api.fields import parse_inputs
 from app.api.openai_body import FIELDS, Encoding, parse_call, parse_encoding, refuse_chat
-from app.api.raw_route import RawRoute, json_response
-from app.api.schemas.openai import DEPLOYMENT_DOC, MODEL_DOC, MODELS_DOC
-from app.engine.quantise import Quantiser
-from app.engine.registry import NO_PIN
-from app.engine.slots import Slot
+from app.api.raw_route import RawRoute
+from app.api.schemas.openai import DEPLOYMENT_DOC
 from app.engine.types import Chunk, EmbedCall, EmbedResult, LongInput, OutputKind
 from app.errors import InputError
 
@@ -55,32 +51,6 @@ async def deployment_embeddings(
     asked = await open_as(request, OPENAI)
     asked.body["model"] = deployment
     return await _embeddings(asked, deployment)
-
-
-# What is not known of a model before it was loaded.
-DESCRIBED: Final = (
-    *("max_model_len", "dimensions", "outputs", "labels", "pooling", "normalized", "prompts"),
-    *("space", "quantization", "architecture", "precision", "provider", "license", "source"),
-)
-
-
-@router.get("/v1/models", **MODELS_DOC)
-@router.get("/models", include_in_schema=False)
-async def list_models(request: Request) -> Response:
-    """List what is served, and the names that stand for a prompt or dimensions; other aliases only answer."""
-    state = enter(request, OPENAI.name)
-    state.auth.check(request.headers)
-    data = [_model_object(slot, name) for slot, name in state.service.models.listed()]
-    return json_response({"object": "list", "data": data})
-
-
-@router.get("/v1/models/{model:path}", **MODEL_DOC)
-@router.get("/models/{model:path}", include_in_schema=False)
-async def retrieve_model(request: Request, model: Annotated[str, MODEL_PATH]) -> Response:
-    """Describe one model; names with slashes come raw or percent-encoded."""
-    state = enter(request, OPENAI.name)
-    state.auth.check(request.headers)
-    return json_response(_model_object(state.service.models.find(model), model))
 
 
 async def _embeddings(asked: Asked, model: str) -> Response:
@@ -198,47 +168,3 @@ def _bytes_response(
         # Headers are ASCII; a model's name need not be.
         headers["metadata"] = orjson.dumps(metadata).decode().encode("ascii", "replace").decode()
     return Response(vectors.tobytes(), headers=headers, media_type="application/octet-stream")
-
-
-def _model_object(slot: Slot, name: str) -> dict[str, Any]:
-    """OpenAI's four keys, then what a caller should know; what a model is, is known once it was loaded."""
-    spec, pin, model = slot.spec, slot.pin(name), slot.model
-    pinned = {"prompt_name": pin.prompt_name, "dimensions": pin.dimensions}
-    found = {
-        "id": name,
-        "object": "model",
-        "created": spec.created_s if spec is not None else 0,
-        "owned_by": "nestvec",
-        "root": slot.name,
-        "aliases": list(slot.aliases),
-        "pinned": None if pin is NO_PIN else pinned,
-        "state": slot.state,
-    }
-    if spec is None:
-        return {**found, **dict.fromkeys(DESCRIBED)}
-    return {
-        **found,
-        "max_model_len": spec.max_tokens,
-        "dimensions": {
-            "native": spec.hidden_size,
-            "range": [1, spec.hidden_size],
-            "trained": list(spec.trained_dimensions),
-        },
-        "outputs": list(spec.kinds),
-        "labels": list(spec.labels),
-        "pooling": spec.pooling,
-        "normalized": spec.is_normalized,
-        "prompts": sorted(spec.prompts),
-        "space": spec.space,
-        "quantization": None if model is None else quantization(model.quantiser),
-        "architecture": spec.architecture,
-        "precision": spec.precision,
-        "provider": None if model is None else model.core.backend.provider,
-        "license": spec.license,
-        "source": spec.source,
-    }
-
-
-def quantization(quantiser: Quantiser) -> dict[str, Any]:
-    """Where the ranges of a model's int8 and uint8 vectors come from."""
-    return {"id": quantiser.id, "source": quantiser.source}

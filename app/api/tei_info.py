@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from app import __version__
 from app.api.dialects import TEI
-from app.api.openai import quantization
+from app.api.models import quantization
 from app.api.state import ApiState
 from app.engine.registry import ModelSpec, ServedModel
 from app.engine.types import OutputKind, Truncation

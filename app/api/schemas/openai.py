@@ -16,6 +16,18 @@ class InContextExample(BaseModel):
     response: str
 
 
+class LateChunking(BaseModel):
+    """How documents are cut: by spans, or by a splitter."""
+
+    spans: list[list[tuple[int, int]]] | list[tuple[int, int]] | None = Field(
+        None, description="[start, stop) in Unicode characters, a list for each document."
+    )
+    splitter: Literal["sentences", "tokens", "markdown"] | None = None
+    chunk_tokens: int | None = Field(None, ge=4)
+    overlap_tokens: int | None = Field(None, ge=0, description="For the splitter `tokens`.")
+    language: str | None = Field(None, description="ISO code, for sentences; default en.")
+
+
 class EmbeddingsRequest(BaseModel):
     """Body of `POST /v1/embeddings`: OpenAI's fields, then our extensions. Unknown fields are ignored."""
 
@@ -48,9 +60,10 @@ class EmbeddingsRequest(BaseModel):
     )
     user: str | None = Field(None, description="Ignored.")
     normalize: bool | None = Field(None, description="Scale to unit length; default true.")
-    truncate: bool | Literal["error", "start", "end"] | None = Field(
+    truncate: bool | Literal["error", "start", "end", "windows"] | None = Field(
         None,
-        description="Too-long inputs: refuse, or cut off the start or the end (true); default: a server setting.",
+        description="Too-long inputs: refuse, cut off the start or the end (true), or average overlapping windows; "
+        "default: a server setting.",
     )
     prompt: str | None = Field(None, description="Literal text to put before each input.")
     prompt_name: str | None = Field(None, description="One of the model's own prompts.")
@@ -67,11 +80,15 @@ class EmbeddingsRequest(BaseModel):
     output_dtype: DtypeWord | None = Field(
         None, description="What values are given as; default float32."
     )
-    late_chunking: bool | None = Field(
-        None, description="Inputs are consecutive chunks of one document and see each other."
+    late_chunking: bool | LateChunking | None = Field(
+        None,
+        description="True: inputs are consecutive chunks of one document and see each other. An object: inputs are "
+        "documents, and this is how they are cut.",
     )
-    layers: int | None = Field(None, description="Early exit; not available yet.")
-    map: str | None = Field(None, description="A space map; not available yet.")
+    layers: int | None = Field(
+        None, ge=1, description="Early exit: run so many layers, where the model has such an exit."
+    )
+    map: str | None = Field(None, description="Send vectors through a map of the model's.")
     truncate_prompt_tokens: int | None = Field(
         None, ge=-1, description="vLLM: cut beyond so many tokens; -1: beyond the model's own."
     )
@@ -89,11 +106,25 @@ class EmbeddingsRequest(BaseModel):
 
 
 class Embedding(BaseModel):
-    """One vector."""
+    """One vector; of a chunk of a document with where it lies."""
 
     object: Literal["embedding"]
     index: int
     embedding: list[float] | list[int] | str
+    document: int | None = None
+    start: int | None = None
+    end: int | None = None
+    tokens: int | None = None
+
+
+class LongInput(BaseModel):
+    """What became of an input that was longer than the model takes."""
+
+    index: int
+    tokens_seen: int
+    tokens_dropped: int
+    windows: int
+    at_least: bool | None = Field(None, description="More were dropped; the rest was not counted.")
 
 
 class Usage(BaseModel):
@@ -101,6 +132,7 @@ class Usage(BaseModel):
 
     prompt_tokens: int
     total_tokens: int
+    long_inputs: list[LongInput] | None = Field(None, description="Absent where none was.")
 
 
 class EmbeddingsResponse(BaseModel):
