@@ -108,6 +108,7 @@ def nestvec(name: str, precision: str, logs: Path) -> Server:
     """Our server in a precision."""
     command = [str(NESTVEC), "serve", "--offline", "--port", "{port}", "--precision", precision]
     command += ["--truncate", "end", "--accept-any-model", "--data-dir", str(logs / f"{name} data")]
+    command += ["--vector-cache-bytes", "0"]  # what is measured is the model
     return Server(name, command, health="/health/ready", log=logs / f"{name}.log")
 
 

@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.engine.maps import AffineMap
 from app.engine.registry import ModelSpec, Pin, ServedModel
 from app.engine.service import EmbeddingService, ServiceLimits
 from app.engine.slots import Models
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import Observer
+from app.engine.vector_cache import VectorCache
 from tests.fakes import HIDDEN, FakeBackend, RecordingObserver, fake_core
 from tests.tiny import CONFIG
 
@@ -50,6 +52,8 @@ class ServedOptions:
     max_queue_tokens: int = 10_000
     accepts_any: bool = False
     pins: dict[str, Pin] = field(default_factory=dict)
+    maps: tuple[AffineMap, ...] = ()
+    cache: VectorCache | None = None
 
 
 def serve_fake(
@@ -64,6 +68,9 @@ def serve_fake(
         tokenizer_path, max_tokens=spec.max_tokens, vocabulary_size=spec.vocabulary_size
     )
     models = Models(accepts_any=chosen.accepts_any)
-    models.add(ServedModel(spec, tokenizer, core, chosen.aliases, chosen.pins))
-    service = EmbeddingService(models, limits=chosen.limits, observer=observer, threads=2)
+    maps = {one.name: one for one in chosen.maps}
+    models.add(ServedModel(spec, tokenizer, core, chosen.aliases, chosen.pins, maps=maps))
+    service = EmbeddingService(
+        models, limits=chosen.limits, observer=observer, threads=2, cache=chosen.cache
+    )
     return Served(service, backend, observer, tokenizer)

@@ -1,7 +1,7 @@
 """Model cards: `models/<name>.toml`, data about a model for the server."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ KNOWN_KEYS: Final = {
     "description",
     "source",
     "trained_dimensions",
+    "trained_layers",
     "overrides",
     "published",
     "config",
@@ -70,6 +71,7 @@ class Card:
 
     Attributes:
         trained_dimensions: Matryoshka sizes its authors trained, largest first; empty if only the full size.
+        trained_layers: Early exits its authors trained (2D Matryoshka); empty if none.
         overrides: What the model's own files leave out: pooling, normalize, max_tokens, prompts, adds_special_tokens,
             instruct (templates), echo (a text read twice).
         config: Stands for a config.json that the folder lacks.
@@ -83,6 +85,7 @@ class Card:
     license: str = ""
     description: str = ""
     trained_dimensions: tuple[int, ...] = ()
+    trained_layers: tuple[int, ...] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -126,6 +129,7 @@ def read_card(path: Path) -> Card:
             license=_text(data.get("license", "")),
             description=_text(data.get("description", "")),
             trained_dimensions=tuple(int(d) for d in data.get("trained_dimensions", ())),
+            trained_layers=_layers(data.get("trained_layers", ())),
             overrides=data.get("overrides", {}),
             config=dict(data.get("config", {})),
             facts=dict(data.get("facts", {})),
@@ -164,6 +168,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {type(value).__name__}")
     return value
+
+
+def _layers(given: Sequence[object]) -> tuple[int, ...]:
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in given):
+        raise ValueError("trained_layers must be numbers of layers")
+    return tuple(sorted({int(str(n)) for n in given}))
 
 
 def _read_source(data: Mapping[str, Any]) -> CardSource:

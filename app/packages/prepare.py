@@ -234,4 +234,5 @@ def _spec(
         instruct=derived.instruct,
         echo=derived.echo,
         late_interaction=head.late_interaction,
+        trained_layers=card.trained_layers if card else (),
     )
