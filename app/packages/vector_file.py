@@ -28,7 +28,11 @@ create table if not exists vectors (
 BY_AGE: Final = "create index if not exists by_age on vectors (written_s)"
 MOST_PARAMETERS: Final = 500  # of one query
 MOST_WAITING: Final = 256  # calls whose vectors wait to be written; more are not kept
-PRUNED: Final = 0.1  # of the rows, when the file is full
+KEPT: Final = 0.9  # of the bytes allowed, when the file is full and the oldest go
+MOST_DAMAGES: Final = 3  # a disk that keeps on damaging the file is left alone
+# What SQLite says of a file that is not whole (the low byte of its code); all else is the disk's fault, or a setting's.
+DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
+BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 BUSY_S: Final = 5.0
 CLOSE_S: Final = 10.0
 Vectors = dict[bytes, bytes]
@@ -46,7 +50,9 @@ class VectorFile:
         self._path = path
         self._max_bytes = max_bytes
         self._local = threading.local()
-        self._generation = 0
+        self._lock = threading.Lock()
+        self._connections: list[sqlite3.Connection] = []
+        self._generation = 0  # raised when the file is begun anew: every thread then opens it again
         self._is_off = False
         self._waiting: queue.Queue[Vectors | None] = queue.Queue(MOST_WAITING)
         self._writer = threading.Thread(target=self._write, name="nestvec-vectors", daemon=True)
@@ -82,6 +88,10 @@ class VectorFile:
         with suppress(queue.Full):
             self._waiting.put(None, timeout=CLOSE_S)
         self._writer.join(CLOSE_S)
+        with self._lock:
+            self._is_off = True
+            for connection in self._connections:
+                connection.close()
 
     def _write(self) -> None:
         """Life of the writer."""
@@ -97,8 +107,9 @@ class VectorFile:
         rows = [(key, vector, zlib.crc32(vector), now_s) for key, vector in vectors.items()]
         with connection:
             connection.executemany("insert or replace into vectors values (?, ?, ?, ?)", rows)
-        if self._size(connection) > self._max_bytes:
-            self._prune(connection)
+        size = self._size(connection)
+        if size > self._max_bytes:
+            self._prune(connection, 1 - KEPT * self._max_bytes / size)
 
     @staticmethod
     def _size(connection: sqlite3.Connection) -> int:
@@ -110,14 +121,14 @@ class VectorFile:
         return (pages - free) * size
 
     @staticmethod
-    def _prune(connection: sqlite3.Connection) -> None:
+    def _prune(connection: sqlite3.Connection, share: float) -> None:
         """Let the oldest go; their pages are used again."""
         (count,) = connection.execute("select count(*) from vectors").fetchone()
         oldest = "select key from vectors order by written_s limit ?"
         with connection:
             connection.execute(
                 f"delete from vectors where key in ({oldest})",  # noqa: S608 - a constant
-                (max(1, int(PRUNED * count)),),
+                (int(share * count) + 1,),
             )
 
     def _connection(self) -> sqlite3.Connection:
@@ -125,33 +136,37 @@ class VectorFile:
         known: tuple[int, sqlite3.Connection] | None = getattr(self._local, "connection", None)
         if known is not None and known[0] == self._generation:
             return known[1]
+        generation = self._generation
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self._path, timeout=BUSY_S)
+        # Closed by whoever closes the whole, hence from another thread.
+        connection = sqlite3.connect(self._path, timeout=BUSY_S, check_same_thread=False)
+        with self._lock:
+            self._connections.append(connection)
         connection.execute("pragma journal_mode=wal")
         connection.execute("pragma synchronous=normal")
         connection.execute(SCHEMA)
         connection.execute(BY_AGE)
         connection.commit()
-        self._local.connection = (self._generation, connection)
+        self._local.connection = (generation, connection)
         return connection
 
     def _give_up_on(self, error: Exception) -> None:
-        """Set a damaged file aside; anything else (a full or read-only disk) ends the keeping."""
-        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        """Begin a damaged file anew; anything else (a full or read-only disk) ends the keeping."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in BUSY:
             return
-        is_damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(
-            error, sqlite3.OperationalError
-        )
-        if not is_damaged:
-            self._is_off = True
-            log.warning("vector_cache_file is off: %s", type(error).__name__)
-            return
-        log.warning("vector_cache_file was damaged and is begun anew")
-        self._generation += 1
-        self._local.connection = None
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(OSError):
-                self._path.with_name(self._path.name + suffix).unlink()
+        with self._lock:
+            if self._is_off:  # closing
+                return
+            self._generation += 1
+            if code not in DAMAGED or self._generation > MOST_DAMAGES:
+                self._is_off = True
+                log.warning("vector_cache_file is off: %s", type(error).__name__)
+                return
+            log.warning("vector_cache_file was damaged and is begun anew")
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(OSError):
+                    self._path.with_name(self._path.name + suffix).unlink()
 
 
 def describe(path: Path) -> tuple[int, int]:

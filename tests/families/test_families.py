@@ -3,11 +3,13 @@
 import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from app.engine.backend import BackendOptions
+from app.engine.collate import collate
 from app.engine.onnx_backend import OnnxBackend
 from app.engine.types import Layout
 from app.errors import FormatError, QualityError
@@ -23,7 +25,8 @@ from app.export.attention import AttentionRoutes
 from app.packages.precision import BuildOptions, Precision
 from app.packages.prepare import prepare
 from app.packages.probes import PROBE_TEXTS, check_probes, compute_vectors
-from tests.families.harness import all_families, largest_error, load
+from tests.fakes import item
+from tests.families.harness import all_families, largest_error, load, states
 from tests.families.table import table
 from tests.packages.test_prepare import options
 from tests.tiny import write_json, write_tokenizer
@@ -175,3 +178,42 @@ def test_a_whole_folder_is_prepared(tmp_path: Path, name: str, precision: Precis
     tokenizer = package.open_tokenizer(package.native_max_tokens)
     alone = [compute_vectors(backend, tokenizer, package.outputs, [text]) for text in PROBE_TEXTS]
     check_probes(np.concatenate(alone), package.probes, "cpu", build)
+
+
+LAYER_FIELDS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+
+
+def shortened(config: dict[str, Any], layers: int) -> dict[str, Any]:
+    """The configuration of the same model without its last layers."""
+    found = {
+        name: shortened(value, layers) if isinstance(value, dict) else value
+        for name, value in config.items()
+    }
+    found |= {name: layers for name in LAYER_FIELDS if name in found}
+    if isinstance(found.get("layer_types"), list):
+        found["layer_types"] = found["layer_types"][:layers]
+    return found
+
+
+@each
+def test_an_early_exit_is_the_model_without_its_last_layers(tmp_path: Path, name: str) -> None:
+    """Its final norm included; told to run all layers, the graph is the whole model."""
+    family = load(name)
+    family.write(tmp_path)
+    graph, short = tmp_path / "exits" / "model.onnx", tmp_path / "short" / "model.onnx"
+    for path in (graph, short):
+        path.parent.mkdir()
+    export_graph(tmp_path, family.config, graph, Recipe(asks_layers=True))
+    backend = OnnxBackend(graph, Layout.PACKED, BackendOptions())
+    assert largest_error(family, backend) < TOLERANCE
+    assert backend.layers >= 2
+    export_graph(tmp_path, shortened(family.config, 1), short)
+    reference = states(OnnxBackend(short, Layout.PACKED, BackendOptions()), family.inputs)
+    items = [dataclasses.replace(item(*ids), exits=(1,)) for ids in family.inputs]
+    early = backend.run(collate(items, Layout.PACKED)).hidden
+    np.testing.assert_allclose(early, reference, atol=TOLERANCE)
+    if backend.gives_exits:
+        both = [dataclasses.replace(one, exits=(1, backend.layers)) for one in items]
+        raw = backend.run(collate(both, Layout.PACKED))
+        np.testing.assert_allclose(raw.earlier[0], reference, atol=TOLERANCE)
+        np.testing.assert_allclose(raw.hidden, np.concatenate(family.expected), atol=TOLERANCE)

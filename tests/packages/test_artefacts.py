@@ -1,6 +1,7 @@
 """The artefact cache: whole or absent, and clear when it cannot be written."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from app.engine.types import FloatArray
 from app.errors import ArtefactError
-from app.packages.artefacts import GRAPH, MANIFEST, find_artefact, make_artefact
+from app.packages.artefacts import FORMAT, GRAPH, MANIFEST, find_artefact, make_artefact
 
 PROBES = np.eye(3, dtype=np.float32)
 
@@ -84,3 +85,20 @@ def test_an_unwritable_cache_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(ArtefactError, match=r"cache_dir .*cache cannot be written"):
         make_artefact(tmp_path / "cache", "space", fill)
+
+
+def test_an_older_format_is_made_anew_in_the_same_space(tmp_path: Path) -> None:
+    """What users put beside it (calibration, tuning, maps) is kept; what was exported is not."""
+    old = make_artefact(tmp_path, "space", fill).folder
+    manifest = json.loads((old / MANIFEST).read_text())
+    (old / MANIFEST).write_text(json.dumps({**manifest, "format": FORMAT - 1}))
+    (old / GRAPH).write_bytes(b"older")
+    (old / "quantisation.npz").write_bytes(b"theirs")
+    (old / "maps").mkdir()
+    (old / "maps" / "svd.npz").write_bytes(b"a map")
+    assert find_artefact(tmp_path, "space") is None
+    new = make_artefact(tmp_path, "space", fill).folder
+    assert new == old
+    assert (new / GRAPH).read_bytes() == b"graph"
+    assert (new / "quantisation.npz").read_bytes() == b"theirs"
+    assert (new / "maps" / "svd.npz").read_bytes() == b"a map"
