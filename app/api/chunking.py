@@ -104,9 +104,7 @@ def _spans(given: object, documents: int) -> tuple[tuple[Span, ...], ...]:
 
 def _of_document(given: object, document: int) -> tuple[Span, ...]:
     if not isinstance(given, list) or not given:
-        raise InputError(
-            f"document {document} needs at least one span", param=FIELD, input_index=document
-        )
+        raise InputError(f"document {document} needs at least one span", param=FIELD)
     return tuple(_span(pair, document, number) for number, pair in enumerate(given))
 
 
@@ -117,7 +115,6 @@ def _span(given: object, document: int, number: int) -> Span:
         raise InputError(
             f"span {number} of document {document} must be [start, stop]",
             param=FIELD,
-            input_index=document,
             code="invalid_type",
         )
     return found[0], found[1]

@@ -46,7 +46,7 @@ def parse_options(asked: Asked) -> Options:
         integer_field(asked.body, "dimensions"),
         dtype_field(asked.body, "output_dtype") or OutputDtype.FLOAT32,
         () if layers is None else (layers,),
-        text_field(asked.body, "map"),
+        text_field(asked.body, "map") or None,
         truncation_field(asked.body),
     )
 

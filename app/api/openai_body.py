@@ -110,7 +110,7 @@ def parse_call(body: Body, inputs: Inputs) -> EmbedCall:
         splits=parse_splits(body, len(inputs)),
         adapter=text_field(body, "task"),
         layers=() if layers is None else (layers,),
-        map_id=text_field(body, "map"),
+        map_id=text_field(body, "map") or None,
     )
 
 

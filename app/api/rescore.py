@@ -83,10 +83,14 @@ def parse_stored(given: object, dtype: OutputDtype, dimensions: int) -> NDArray[
 def _one_stored(given: object, index: int, dtype: OutputDtype, width: int) -> NDArray[Any]:
     wrong = wrong_item("vectors", index, f"must hold {width} values of {dtype} (a list, or base64)")
     try:
+        # Codes that are no integers, or out of range, would become others: numpy casts them silently.
         if isinstance(given, str):
             found = np.frombuffer(base64.b64decode(given, validate=True), dtype.stored)
         elif isinstance(given, list) and not any(isinstance(v, bool | str | list) for v in given):
-            found = np.asarray(given, np.float64).astype(dtype.stored)
+            wide = np.asarray(given, np.float64)
+            found = wide.astype(dtype.stored)
+            if dtype.is_quantised and not np.array_equal(found, wide):
+                raise wrong
         else:
             raise wrong
     except (ValueError, TypeError, OverflowError, binascii.Error):

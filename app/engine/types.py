@@ -90,7 +90,8 @@ class EmbedCall:
         pool_factor: Merge like token vectors, down to one in so many; 1 merges none.
         layers: Early exits: run so many layers only. Several give a vector each, in this order; none: all layers.
         adapter: The task whose adapter is asked for, where the model has any.
-        map_id: A map of the model's that vectors go through, by its name or fingerprint.
+        map_id: A map of the model's that vectors go through, by its name or fingerprint; "" for vectors of any layer as
+            they are, which is for those who measure.
         key_id: Whose call it is; keys share the queue fairly.
         priority: Scheduling class; None lets the number of inputs decide.
         deadline_s: Monotonic time after which the answer is of no use.

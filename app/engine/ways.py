@@ -49,7 +49,8 @@ def find_way(call: EmbedCall, model: ServedModel, *, allows_untrained: bool) -> 
     Raises:
         InputError: Names the field, and says what there is.
     """
-    found = _named_map(call.map_id, model)
+    is_raw = call.map_id == ""
+    found = None if is_raw else _named_map(call.map_id, model)
     layers = model.core.backend.layers
     _check_layers(call, layers)
     exits = call.layers
@@ -63,7 +64,8 @@ def find_way(call: EmbedCall, model: ServedModel, *, allows_untrained: bool) -> 
         exits = ()
     if exits and found is not None and not found.layers:
         raise InputError(f"map '{found.name}' takes vectors of all layers", param="layers")
-    if len(exits) == 1 and found is None and exits[0] not in model.spec.trained_layers:
+    needs_map = len(exits) == 1 and found is None and exits[0] not in model.spec.trained_layers
+    if needs_map and not is_raw:
         found = _fitted_exit(exits[0], model)
         if found is None and not allows_untrained:
             raise InputError(

@@ -103,6 +103,7 @@ class ModelVectors:
             call = EmbedCall(
                 own,
                 layers=layers,
+                map_id="",
                 normalize=False,
                 truncate=Truncation.END,
                 prompt_role=role,

@@ -106,7 +106,7 @@ async def test_spans_are_pooled_from_what_saw_the_document(
     given_spans = data.draw(
         st.lists(st.tuples(edge, edge).map(sorted).map(tuple), min_size=1, max_size=4)
     )
-    spans = [s for s in given_spans if any(s[0] <= start < s[1] for start in starts)]
+    spans = [(a, b) for a, b in given_spans if any(a <= start < b for start in starts)]
     if not spans:
         return
     result = await served.service.embed(EmbedCall([text], splits=(tuple(spans),)))

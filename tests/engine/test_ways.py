@@ -184,3 +184,15 @@ def test_maps_are_affine() -> None:
         "same", MapKind.SVD, np.eye(HIDDEN, dtype=np.float32), np.zeros(HIDDEN, np.float32), "s"
     )
     np.testing.assert_array_equal(identity.apply(raw), raw)
+
+
+async def test_those_who_measure_get_any_layer_as_it_is(
+    tiny_folder: Path, options: ServedOptions
+) -> None:
+    """No map behind it, whatever is fitted; no body of a request can say so."""
+    served = serve_fake(tiny_folder / "tokenizer.json", options)
+    call = EmbedCall(["alpha"], layers=(2,), map_id="", normalize=False)
+    result = await served.service.embed(call)
+    served.service.close()
+    np.testing.assert_allclose(result.vectors[0], pooled_exit(served, "alpha", 2), atol=1e-6)
+    assert result.map_name == ""

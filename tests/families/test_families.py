@@ -190,8 +190,9 @@ def shortened(config: dict[str, Any], layers: int) -> dict[str, Any]:
         for name, value in config.items()
     }
     found |= {name: layers for name in LAYER_FIELDS if name in found}
-    if isinstance(found.get("layer_types"), list):
-        found["layer_types"] = found["layer_types"][:layers]
+    kinds: Any = found.get("layer_types")
+    if isinstance(kinds, list):
+        found["layer_types"] = kinds[:layers]
     return found
 
 
@@ -211,9 +212,11 @@ def test_an_early_exit_is_the_model_without_its_last_layers(tmp_path: Path, name
     reference = states(OnnxBackend(short, Layout.PACKED, BackendOptions()), family.inputs)
     items = [dataclasses.replace(item(*ids), exits=(1,)) for ids in family.inputs]
     early = backend.run(collate(items, Layout.PACKED)).hidden
+    assert early is not None
     np.testing.assert_allclose(early, reference, atol=TOLERANCE)
     if backend.gives_exits:
         both = [dataclasses.replace(one, exits=(1, backend.layers)) for one in items]
         raw = backend.run(collate(both, Layout.PACKED))
         np.testing.assert_allclose(raw.earlier[0], reference, atol=TOLERANCE)
+        assert raw.hidden is not None
         np.testing.assert_allclose(raw.hidden, np.concatenate(family.expected), atol=TOLERANCE)

@@ -1,5 +1,7 @@
 """Maps are fitted in closed form, and what they cost is measured on texts that they never saw."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -13,7 +15,7 @@ from app.quality.fitting import fit_linear, fit_turned, split
 N, WIDTH = 1200, 16
 
 
-def unit(vectors: NDArray[np.float32]) -> FloatArray:
+def unit(vectors: NDArray[Any]) -> FloatArray:
     """At unit length."""
     return finish(np.asarray(vectors, np.float32), dimensions=None, normalize=True)
 

@@ -1,0 +1,147 @@
+"""`layers` and `map` over HTTP, and what /v1/models tells of them."""
+
+import base64
+import dataclasses
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from app.api.batch_lines import BatchLines
+from app.engine.maps import exit_space
+from app.engine.registry import ServedModel
+from app.engine.vector_cache import VectorCache
+from tests.api.applications import MakeApi
+from tests.engine.test_ways import random_map
+from tests.served import SPEC, ServedOptions
+
+EXIT, SHORT = random_map("exit-2", layers=2), random_map("short", width=4)
+OPTIONS = ServedOptions(spec=dataclasses.replace(SPEC, trained_layers=(1,)), maps=(EXIT, SHORT))
+
+
+async def test_answers_say_which_layers_and_map_made_them(make_api: MakeApi) -> None:
+    """In headers; the space is that of what came out."""
+    api = make_api(OPTIONS)
+    asked: list[tuple[dict[str, Any], str | None, str | None, str]] = [
+        ({}, None, None, SPEC.space),
+        ({"layers": 3}, None, None, SPEC.space),
+        ({"layers": 1}, "1", None, exit_space(SPEC.space, 1)),
+        ({"layers": 2.0}, "2", "exit-2", EXIT.space),
+        ({"map": "short", "dimensions": 3}, None, "short", SHORT.space),
+        ({"map": "short", "layers": None}, None, "short", SHORT.space),
+    ]
+    for body, layers, name, space in asked:
+        answer = await api.embed({"input": "alpha", **body})
+        assert answer.status_code == 200, answer.text
+        headers = answer.headers
+        found = headers.get("x-embed-layers"), headers.get("x-embed-map"), headers["x-embed-space"]
+        assert found == (layers, name, space)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"layers": 4}, "layers"),
+        ({"layers": "2"}, "layers"),
+        ({"layers": True}, "layers"),
+        ({"map": "nope"}, "map"),
+        ({"map": 3}, "map"),
+        ({"map": "short", "dimensions": 5}, "dimensions"),
+    ],
+    ids=str,
+)
+async def test_wrong_ones_are_refused(make_api: MakeApi, body: dict[str, Any], param: str) -> None:
+    """By name."""
+    answer = await make_api(OPTIONS).embed({"input": "alpha", **body})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+async def test_other_dialects_refuse_them(make_api: MakeApi) -> None:
+    """Ignoring them would give other vectors."""
+    api = make_api(OPTIONS)
+    bodies = {
+        "/embed": {"inputs": "a", "layers": 1},
+        "/v2/embed": {"texts": ["a"], "embedding_types": ["float"], "map": "short"},
+        "/api/embed": {"input": "a", "layers": 1},
+    }
+    for path, body in bodies.items():
+        answer = await api.client.post(path, json=body)
+        assert answer.status_code in (400, 413, 422), path
+        assert "another dialect" in answer.text
+
+
+async def test_models_tell_their_exits_maps_and_quality(make_api: MakeApi) -> None:
+    """What was measured is shown of one model, and left out of the list."""
+    api = make_api(OPTIONS)
+    slot = api.served.service.models.all()[0]
+    figures = {"tasks": [{"task": "sts", "metric": "spearman", "n": 3, "figures": []}]}
+    assert isinstance(slot.model, ServedModel)
+    slot.model = dataclasses.replace(slot.model, quality=figures)
+    found = (await api.client.get(f"/v1/models/{SPEC.name}")).json()
+    assert found["layers"] == {"native": 3, "trained": [1], "fitted": {"2": "exit-2"}}
+    assert [(one["name"], one["dimensions"], one["layers"]) for one in found["maps"]] == [
+        ("exit-2", 8, 2),
+        ("short", 4, None),
+    ]
+    assert found["quality"] == figures
+    (listed,) = (await api.client.get("/v1/models")).json()["data"]
+    assert "quality" not in listed
+
+
+async def test_8_bit_vectors_of_maps_have_ranges_of_their_own(make_api: MakeApi) -> None:
+    """Told by another id."""
+    api = make_api(OPTIONS)
+    ids = set()
+    for body in ({}, {"map": "short"}):
+        answer = await api.embed({"input": "a", "output_dtype": "int8", **body})
+        ids.add(answer.headers["x-embed-quantization"])
+        assert all(-128 <= v <= 127 for v in answer.json()["data"][0]["embedding"])
+    assert ids  # by formula here, which is one for all
+
+
+async def test_no_store_keeps_a_text_out_of_the_cache(make_api: MakeApi) -> None:
+    """By the request's own header; metrics count hits and what was saved."""
+    cache = VectorCache(2**20)
+    api = make_api(ServedOptions(cache=cache))
+    api.app.state.metrics.cache_opened(cache)
+    for headers in ({"cache-control": "no-store"}, {}, {}):
+        assert (await api.embed({"input": "alpha"}, **headers)).status_code == 200
+    text = (await api.client.get("/metrics")).text
+    wanted = {
+        'nestvec_vector_cache_hits_total{tier="memory"}': 1.0,
+        "nestvec_vector_cache_misses_total": 1.0,
+        "nestvec_vector_cache_saved_tokens_total": 3.0,
+        "nestvec_vector_cache_entries": 1.0,
+    }
+    for name, value in wanted.items():
+        assert f"{name} {value}" in text
+    assert len(api.served.backend.batches) == 2
+
+
+async def test_batch_lines_take_them(make_api: MakeApi) -> None:
+    """As any body; lines that chunk their documents stand alone."""
+    api = make_api(OPTIONS)
+    lines: list[dict[str, Any]] = [
+        {"input": "alpha", "layers": 2, "encoding_format": "base64"},
+        {"input": "beta", "layers": 2, "encoding_format": "base64"},
+        {"input": "alpha beta gamma", "late_chunking": True},
+        {"input": "delta one two", "late_chunking": True},
+        {"input": "one. two.", "late_chunking": {"splitter": "sentences"}},
+        {"input": "x " * 40, "truncate": True},
+        {"input": "alpha", "truncate": True},
+    ]
+    results = await BatchLines(api.app.state).answer(lines, owner="")
+    answers = [orjson.loads(result.body) for result in results]
+    assert [result.status for result in results] == [200] * len(lines)
+    for line, answer in zip(lines, answers, strict=True):
+        alone = (await api.embed(line)).json()
+        assert answer["usage"] == alone["usage"]
+        for one, other in zip(answer["data"], alone["data"], strict=True):
+            assert {**one, "embedding": 0} == {**other, "embedding": 0}
+            vectors = [one["embedding"], other["embedding"]]
+            if isinstance(vectors[0], str):
+                vectors = [np.frombuffer(base64.b64decode(v), "<f4") for v in vectors]
+            np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+    assert answers[5]["usage"]["long_inputs"][0]["index"] == 0
+    assert "long_inputs" not in answers[6]["usage"]
