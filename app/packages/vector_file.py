@@ -11,7 +11,7 @@ import threading
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -167,14 +167,3 @@ class VectorFile:
             for suffix in ("", "-wal", "-shm"):
                 with suppress(OSError):
                     self._path.with_name(self._path.name + suffix).unlink()
-
-
-def describe(path: Path) -> tuple[int, int]:
-    """How many vectors a file holds, and its bytes.
-
-    Raises:
-        sqlite3.Error: It is no such file.
-    """
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        (count,) = connection.execute("select count(*) from vectors").fetchone()
-    return int(count), path.stat().st_size

@@ -108,6 +108,7 @@ def test_models_come_and_go_and_memory_returns(default_package: Package, tmp_pat
         "models": json.dumps(models),
         "api_keys": KEY,
         "admin_api": True,
+        "vector_cache_bytes": 0,  # the callers ask for the same texts again and again
     }
     settings["truncate"] = "end"
     with (
