@@ -84,7 +84,7 @@ imports: $(STAMPS)/dev ## Check the architecture's import contracts
 
 check: lint types imports test ## What CI runs, in CI's order
 
-quality: $(STAMPS)/dev $(STAMPS)/model ## STS-B and SciFact over HTTP (DATA=folder with stsb/ and scifact/)
+quality: $(STAMPS)/dev $(STAMPS)/model ## STS-B and SciFact: over HTTP, the report with fitted exits, the cache (DATA=folder with stsb/, scifact/, corpus/)
 	@$(BIN)/python -m tests.model.quality $(DATA)
 
 BENCH = $(BIN)/python -m benchmarks.$(1) --model "$$($(BIN)/nestvec model pull --folder)" --data $(DATA)/corpus

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
@@ -17,7 +19,11 @@ from prometheus_client import CollectorRegistry
 import app
 from app import errors
 from app.api.dialect_tables import fill
+from app.engine.dtypes import OutputDtype
 from app.engine.onnx_backend import PROVIDERS
+from app.engine.postprocess import convert
+from app.engine.quantise import Quantiser
+from app.engine.vector_cache import VectorCache
 from app.metrics import Metrics
 from app.settings import PREFIX, Settings
 
@@ -25,6 +31,7 @@ ROOT = Path(__file__).parent.parent.parent
 PAPERS = [
     "docs/api.md",
     "docs/dialects.md",
+    "docs/matryoshka.md",
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -40,9 +47,11 @@ def text(name: str) -> str:
 
 def test_every_metric_has_a_line() -> None:
     """And every line has a metric."""
+    metrics = Metrics(CollectorRegistry())
+    metrics.cache_opened(VectorCache(2**20))
     found = {
         family.name + ("_total" if family.type == "counter" else "")
-        for family in Metrics(CollectorRegistry()).registry.collect()
+        for family in metrics.registry.collect()
         if family.name.startswith("nestvec_")
     }
     named = set(re.findall(r"^\| `(nestvec_\w+)`", text("docs/metrics.md"), re.MULTILINE))
@@ -228,3 +237,22 @@ def test_the_dockerfile_sets_settings_that_exist() -> None:
     assert set(re.findall(r"NESTVEC_(\w+)=", dockerfile)) <= known
     assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE) == ["10001"]
     assert re.findall(r"^FROM .* AS (cpu|gpu)$", dockerfile, re.MULTILINE) == ["gpu", "cpu"]
+
+
+def test_the_funnel_of_the_papers_finds_the_nearest() -> None:
+    """The function as it stands there, against a search of all."""
+    code = re.search(r"```python\n(import numpy.*?)```", text("docs/matryoshka.md"), re.DOTALL)
+    assert code is not None
+    space: dict[str, Any] = {}
+    exec(code.group(1), space)  # noqa: S102 - our own paper
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((500, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    quantiser = Quantiser(vectors)
+    bits = convert(vectors, OutputDtype.UBINARY, quantiser)
+    codes = convert(vectors, OutputDtype.INT8, quantiser)
+    for query in vectors[:20] + 0.1 * random.standard_normal((20, 64)).astype(np.float32):
+        found = space["funnel_search"](query, bits, codes)
+        nearest = np.argsort(-(vectors @ query), kind="stable")[:10]
+        assert len(set(found.tolist()) & set(nearest.tolist())) >= 8
+        assert found[0] == nearest[0]
