@@ -41,19 +41,22 @@ async def rescore(request: Request) -> Response:
         raise InputError("'top_n' must be at least 1", param="top_n")
     if (body.get("documents") is None) == (body.get("vectors") is None):
         raise InputError("give the candidates as 'documents' or as 'vectors'", param="documents")
-    asking = await vectors_of(asked, options, [query], "query", is_list=False, role="query")
-    results = [asking]
     documents: list[str] = []
+    results = []
     if body.get("vectors") is None:
         documents, _ = texts_field(
             body, "documents", check_count=asked.check_count, takes_one=False
         )
-        found = await vectors_of(asked, options, documents, "documents", role="passage")
-        results.append(found)
-        stored = found.converted[options.dtype]
+        results.append(await vectors_of(asked, options, documents, "documents", role="passage"))
     else:
         asked.check_count(len(body["vectors"]) if isinstance(body["vectors"], list) else 0)
-        stored = parse_stored(body["vectors"], options.dtype, asking.vectors.shape[1])
+    asking = await vectors_of(asked, options, [query], "query", is_list=False, role="query")
+    stored = (
+        results[0].converted[options.dtype]
+        if results
+        else parse_stored(body["vectors"], options.dtype, asking.vectors.shape[1])
+    )
+    results.append(asking)
     scores = comparable(stored, options.dtype) @ asking.vectors[0].astype(np.float64)
     order = np.argsort(-scores, kind="stable")[:top].tolist()
     returns = boolean_field(body, "return_documents") is True and bool(documents)

@@ -1,9 +1,10 @@
 """Writing to the cache: whole or not at all, and failures that name the folder."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from app.errors import ArtefactError
 
@@ -22,6 +23,28 @@ def cache_writes(cache_dir: Path) -> Iterator[None]:
             f"cache_dir {cache_dir} cannot be written: {error.strerror or error}; "
             "free space there or point NESTVEC_CACHE_DIR elsewhere"
         ) from error
+
+
+def put_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file beside an artefact, whole or not at all; an earlier one is replaced.
+
+    Args:
+        path: Where it goes.
+        write: Writes its content.
+
+    Raises:
+        ArtefactError: The cache cannot be written.
+    """
+    draft = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        with cache_writes(path.parent):
+            with draft.open("wb") as file:
+                write(file)
+            draft.replace(path)
+    except ArtefactError:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
 
 
 def made(folder: Path) -> Path:

@@ -2,10 +2,8 @@
 
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from zipfile import BadZipFile
@@ -14,8 +12,8 @@ import numpy as np
 
 from app.engine.maps import AffineMap, MapKind
 from app.engine.quantise import Quantiser
-from app.errors import ArtefactError, FormatError
-from app.packages.disk import cache_writes, made
+from app.errors import FormatError
+from app.packages.disk import cache_writes, made, put_file
 
 log = logging.getLogger(__name__)
 
@@ -131,13 +129,7 @@ def write_map(path: Path, one: AffineMap) -> None:
     vectors = one.quantiser.vectors
     kept = np.empty((0, one.width), np.float32) if vectors is None else vectors
     meta = np.array(json.dumps(said))
-    draft = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        with cache_writes(path.parent):
-            with draft.open("wb") as file:
-                np.savez(file, weight=one.weight, bias=one.bias, calibration=kept, meta=meta)
-            draft.replace(path)
-    except ArtefactError:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
+    put_file(
+        path,
+        lambda file: np.savez(file, weight=one.weight, bias=one.bias, calibration=kept, meta=meta),
+    )

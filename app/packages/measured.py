@@ -2,12 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from app.errors import ArtefactError
-from app.packages.disk import cache_writes
+from app.packages.disk import put_file
 
 FILE: Final = "quality.json"
 
@@ -28,13 +26,6 @@ def keep_quality(artefact: Path, figures: Mapping[str, Any]) -> Path:
         ArtefactError: The cache cannot be written.
     """
     path = artefact / FILE
-    draft = path.with_suffix(".tmp")
-    try:
-        with cache_writes(artefact):
-            draft.write_text(json.dumps(figures, indent=1), "utf-8")
-            draft.replace(path)
-    except ArtefactError:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
+    content = json.dumps(figures, indent=1)
+    put_file(path, lambda file: file.write(content.encode()))
     return path

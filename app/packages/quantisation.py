@@ -3,9 +3,7 @@
 Vectors are kept, not ranges: those depend on the dimensions asked for.
 """
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from zipfile import BadZipFile
@@ -20,9 +18,9 @@ from app.engine.postprocess import finish
 from app.engine.quantise import Quantiser, Rounding
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Item, Truncation
-from app.errors import ArtefactError, BackendError, FormatError
+from app.errors import BackendError, FormatError
 from app.packages.calibration import calibration_texts, in_batches
-from app.packages.disk import cache_writes
+from app.packages.disk import put_file
 
 FILE: Final = "quantisation.npz"
 BUNDLED_SOURCE: Final = "bundled"
@@ -86,16 +84,8 @@ def write_quantiser(artefact: Path, quantiser: Quantiser) -> None:
         ArtefactError: The cache cannot be written.
     """
     vectors = np.asarray(quantiser.vectors, np.float32)
-    draft = artefact / f".{os.getpid()}-{FILE}"
-    try:
-        with cache_writes(artefact):
-            with draft.open("wb") as file:
-                np.savez(file, vectors=vectors, source=np.array(quantiser.source))
-            draft.replace(artefact / FILE)
-    except ArtefactError:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
+    source = np.array(quantiser.source)
+    put_file(artefact / FILE, lambda file: np.savez(file, vectors=vectors, source=source))
 
 
 def _windows(text: str, words: int) -> list[str]:

@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from app.errors import ArtefactError
-from app.packages.disk import cache_writes
+from app.packages.disk import put_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +90,8 @@ def write_tuned(artefact: Path, machine: str, tuned: Tuned) -> Path:
         ArtefactError: The cache cannot be written.
     """
     path = _path(artefact, machine)
-    draft = path.with_suffix(".tmp")
-    content = {"machine": machine, "tuned": asdict(tuned)}
-    try:
-        with cache_writes(artefact):
-            draft.write_text(json.dumps(content, indent=1), "utf-8")
-            draft.replace(path)
-    except ArtefactError:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
+    content = json.dumps({"machine": machine, "tuned": asdict(tuned)}, indent=1)
+    put_file(path, lambda file: file.write(content.encode()))
     return path
 
 

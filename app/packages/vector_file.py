@@ -138,6 +138,8 @@ class VectorFile:
             return known[1]
         generation = self._generation
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Vectors tell much of their texts: nobody else on the machine need read them.
+        self._path.touch(mode=0o600)
         # Closed by whoever closes the whole, hence from another thread.
         connection = sqlite3.connect(self._path, timeout=BUSY_S, check_same_thread=False)
         with self._lock:

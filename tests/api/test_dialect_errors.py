@@ -53,6 +53,7 @@ ROUTES = [
     Route("/v1/embeddings", "openai", lambda t: {"input": t}),
     Route("/embeddings", "openai", lambda t: {"input": t}),
     Route("/pooling", "openai", lambda t: {"input": t}),
+    Route("/v1/similarity", "openai", lambda t: {"left": t}, place="left[1]"),
     Route(
         "/openai/deployments/org/fake-model/embeddings", "openai", lambda t: {"input": t}, model=""
     ),
@@ -401,7 +402,7 @@ def test_no_route_is_left_out() -> None:
     others = {
         *("/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score", "/similarity", "/vertex"),
         *("/predict", "/classify", "/embed_sparse", "/tokenize", "/decode", "/invocations"),
-        *("/api/embeddings", "/api/show", "/api/pull", "/v2/repository/index"),
+        *("/api/embeddings", "/api/show", "/api/pull", "/v2/repository/index", "/v1/rescore"),
     }
     found = {
         getattr(route, "path", "")

@@ -169,3 +169,11 @@ async def test_wrong_candidates_name_their_place(
     answer = await api.client.post("/v1/rescore", content=content)
     assert answer.status_code in (400, 413), answer.text
     assert answer.json()["error"]["param"] == param, answer.text
+
+
+async def test_too_long_candidates_name_their_place(api: Api) -> None:
+    """Before the query is run."""
+    body = {"query": "a", "documents": ["a", "beta " * 40]}
+    answer = await api.client.post("/v1/rescore", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "documents[1]")
+    assert api.served.backend.batches == []

@@ -172,14 +172,17 @@ def test_errors_are_printed_without_a_trace(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["quality"], "--sts FILE"),
-        (["quality", "--sts", "x", "--dimensions", "a"], "no list of numbers"),
-        (["quality", "--sts", "absent.tsv"], "cannot be read"),
+        (["quality"], "--texts: something to measure on"),
+        (["quality", "--sts", __file__, "--dimensions", "a"], "no list of numbers"),
+        (["quality", "--sts", __file__, "--dtypes", "int4"], "none of float, int8, binary"),
+        (["quality", "--sts", "absent.tsv"], "does not exist"),
+        (["quality", "--sts", __file__], "expected score, tab"),
     ],
 )
 def test_quality_says_what_it_needs(arguments: list[str], reason: str) -> None:
-    """Before it asks a server."""
-    assert reason in str(invoke(*arguments).exception)
+    """Before it loads a model."""
+    done = invoke(*arguments)
+    assert reason in f"{done.output} {done.exception}"
 
 
 def test_calibrate_sets_the_ranges(model: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ CHECKS = (
     "content_type_conformance",
     "response_schema_conformance",
 )
-SECONDS = int(os.environ.get("FUZZ_S", "40"))
+SECONDS = int(os.environ.get("FUZZ_S", "30"))
 LEAST_CASES = int(os.environ.get("FUZZ_CASES", "1000"))
 
 

@@ -41,6 +41,7 @@ def test_vectors_come_back(tmp_path: Path) -> None:
     path = filled(tmp_path / "folder" / "vectors.db")
     assert found(path) == VECTORS
     assert count(path) == len(VECTORS)
+    assert path.stat().st_mode & 0o077 == 0
     file = VectorFile(path, BIG)
     assert file.get([b"nobody"]) == {}
     file.close()
