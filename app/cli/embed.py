@@ -44,6 +44,8 @@ from app.settings import Settings
     help="What to do with texts longer than the model takes.",
 )
 @click.option("--prompt-name", help="One of the model's own prompts.")
+@click.option("--layers", type=click.IntRange(min=1), help="Stop after so many layers.")
+@click.option("--map", "map_name", help="Send vectors through a map of the model's.")
 @click.option(
     "--output-dtype",
     type=click.Choice([dtype.value for dtype in OFFERED]),
@@ -74,6 +76,8 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     dimensions: int | None,
     truncate: str,
     prompt_name: str | None,
+    layers: int | None,
+    map_name: str | None,
     output_dtype: str,
     url: str | None,
     key_file: Path | None,
@@ -95,6 +99,8 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
             output_dtype=OutputDtype(output_dtype),
             truncate=Truncation(truncate),
             prompt_name=prompt_name,
+            layers=layers,
+            map_name=map_name,
         ),
         with_text=with_text,
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from app.engine.dtypes import OutputDtype
 from app.engine.service import EmbeddingService
 from app.engine.types import EmbedCall, Priority, Truncation
+from app.engine.ways import find_way
 from app.errors import InputError, SourceError
 
 TIMEOUT_S: Final = 300.0
@@ -44,6 +45,8 @@ class TextOptions:
     output_dtype: OutputDtype = OutputDtype.FLOAT32
     truncate: Truncation = Truncation.END
     prompt_name: str | None = None
+    layers: int | None = None
+    map_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,12 @@ class Embedded:
 class Embedder(Protocol):
     """Gives vectors."""
 
-    async def model(self) -> Model:
-        """Which model it is."""
+    async def model(self, options: TextOptions) -> Model:
+        """Which model it is, and what space its vectors are in.
+
+        Raises:
+            InputError: It has no such layers or map.
+        """
 
     async def embed(self, texts: Sequence[str], options: TextOptions) -> Embedded:
         """Vectors of texts, in order.
@@ -83,18 +90,15 @@ class EngineEmbedder:
     def __init__(self, service: EmbeddingService) -> None:
         self._service = service
 
-    async def model(self) -> Model:
+    async def model(self, options: TextOptions) -> Model:
         """The one that is loaded."""
         served = self._service.models.resolve("")
         spec = served.spec
-        return Model(
-            spec.name,
-            spec.space,
-            spec.source,
-            spec.hidden_size,
-            spec.max_tokens,
-            served.quantiser.id,
-        )
+        call = EmbedCall((), layers=_layers(options), map_id=options.map_name)
+        allows = self._service.limits.allows_untrained_layers
+        way = find_way(call, served, allows_untrained=allows)
+        width = spec.hidden_size if way.map is None else way.map.width
+        return Model(spec.name, way.space, spec.source, width, spec.max_tokens, way.quantiser.id)
 
     async def embed(self, texts: Sequence[str], options: TextOptions) -> Embedded:
         """As bulk."""
@@ -105,6 +109,8 @@ class EngineEmbedder:
             prompt_name=options.prompt_name,
             output_dtypes=(options.output_dtype,),
             priority=Priority.BULK,
+            layers=_layers(options),
+            map_id=options.map_name,
         )
         result = await self._service.embed(call)
         vectors = result.converted[options.output_dtype]
@@ -126,11 +132,12 @@ class ServerEmbedder:
         self._client = httpx.AsyncClient(base_url=base, headers=headers, timeout=TIMEOUT_S)
         self._model = model
 
-    async def model(self) -> Model:
+    async def model(self, options: TextOptions) -> Model:
         """What the server says of it.
 
         Raises:
             SourceError: The server cannot be reached, or has no such model.
+            InputError: It has no such layers or map.
         """
         listed = (await self._ask("GET", "/v1/models")).json()["data"]
         found = [m for m in listed if self._model in ("", m["id"], m["root"], *m["aliases"])]
@@ -139,9 +146,16 @@ class ServerEmbedder:
         one: dict[str, Any] = found[0]
         hidden_size, max_tokens = int(one["dimensions"]["native"]), int(one["max_model_len"])
         quantization = str(one["quantization"]["id"])
-        return Model(
-            one["root"], one["space"], one["source"], hidden_size, max_tokens, quantization
-        )
+        space = str(one["space"])
+        if options.layers is not None or options.map_name is not None:
+            # What comes out is told with vectors only.
+            body = {"input": "a", "output_dtype": "int8", **self._chosen(options)}
+            del body["dimensions"]
+            answer = await self._ask("POST", "/v1/embeddings", body)
+            space = answer.headers["x-embed-space"]
+            quantization = answer.headers["x-embed-quantization"]
+            hidden_size = len(answer.json()["data"][0]["embedding"])
+        return Model(one["root"], space, one["source"], hidden_size, max_tokens, quantization)
 
     async def embed(self, texts: Sequence[str], options: TextOptions) -> Embedded:
         """In as many requests as the server's limits ask for."""
@@ -151,12 +165,7 @@ class ServerEmbedder:
             "truncate": options.truncate.value,
             "output_dtype": options.output_dtype.value,
         }
-        chosen = {
-            "model": self._model or None,
-            "dimensions": options.dimensions,
-            "prompt_name": options.prompt_name,
-        }
-        body |= {name: value for name, value in chosen.items() if value is not None}
+        body |= self._chosen(options)
         try:
             answer = await self._ask("POST", "/v1/embeddings", body)
         except InputError as error:
@@ -168,6 +177,16 @@ class ServerEmbedder:
         rows = [np.frombuffer(base64.b64decode(d["embedding"]), stored) for d in found["data"]]
         truncated = int(answer.headers.get("x-embed-truncated", 0))
         return Embedded(np.stack(rows), int(found["usage"]["total_tokens"]), truncated)
+
+    def _chosen(self, options: TextOptions) -> dict[str, Any]:
+        """Fields of a body for what is asked for; null is what a server takes for absent."""
+        return {
+            "model": self._model or None,
+            "dimensions": options.dimensions,
+            "prompt_name": options.prompt_name,
+            "layers": options.layers,
+            "map": options.map_name,
+        }
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -215,6 +234,10 @@ class ServerEmbedder:
                 hint = answer.headers.get("retry-after", "")
                 wait_s = float(hint) if hint.isdigit() else wait_s
             await asyncio.sleep(min(wait_s, MOST_WAIT_S))
+
+
+def _layers(options: TextOptions) -> tuple[int, ...]:
+    return () if options.layers is None else (options.layers,)
 
 
 def _refusal(answer: httpx.Response) -> InputError | SourceError:

@@ -91,7 +91,7 @@ async def embed_corpus(embedder: Embedder, job: CorpusJob, watch: Watch) -> Summ
         InputError: A text cannot be embedded; names the line.
         ArtefactError: The target cannot be written; nothing is left half written under its name.
     """
-    model = await embedder.model()
+    model = await embedder.model(job.options)
     dimensions = job.options.dimensions or model.hidden_size
     dtype = job.options.output_dtype
     if dimensions % dtype.values_per_item:
@@ -130,6 +130,10 @@ async def _into(
     }
     if dtype in (OutputDtype.INT8, OutputDtype.UINT8):
         metadata["nestvec.quantization"] = model.quantization
+    if job.options.layers is not None:
+        metadata["nestvec.layers"] = str(job.options.layers)
+    if job.options.map_name is not None:
+        metadata["nestvec.map"] = job.options.map_name
     options = WriterOptions(
         width=dimensions // dtype.values_per_item,
         dtype=dtype.stored.name,

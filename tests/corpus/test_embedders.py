@@ -1,5 +1,6 @@
 """A running server as the source of vectors, stood in for by its application without a socket."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ from app.engine.types import Truncation
 from app.errors import InputError, SourceError
 from app.main import build_app
 from app.settings import Settings
-from tests.served import Served, ServedOptions, serve_fake
+from tests.engine.test_ways import random_map
+from tests.served import SPEC, Served, ServedOptions, serve_fake
 
 MakePair = Callable[..., tuple[ServerEmbedder, EngineEmbedder]]
 
@@ -25,7 +27,12 @@ def make_pair(tiny_folder: Path, request: pytest.FixtureRequest) -> MakePair:
 
     def make(limits: ServiceLimits | None = None) -> tuple[ServerEmbedder, EngineEmbedder]:
         app = build_app(Settings())
-        options = ServedOptions(limits=limits or ServiceLimits(), max_queue_tokens=10**9)
+        options = ServedOptions(
+            spec=dataclasses.replace(SPEC, trained_layers=(2,)),
+            limits=limits or ServiceLimits(),
+            max_queue_tokens=10**9,
+            maps=(random_map("short", width=4),),
+        )
         served: Served = serve_fake(tiny_folder / "tokenizer.json", options)
         request.addfinalizer(served.service.close)
         app.state.become_ready(served.service)
@@ -48,6 +55,9 @@ TEXTS = [f"alpha {'beta ' * (n % 9)}{n}" for n in range(50)]
         TextOptions(dimensions=3),
         TextOptions(prompt_name="query"),
         TextOptions(truncate=Truncation.START),
+        TextOptions(truncate=Truncation.WINDOWS),
+        TextOptions(layers=2),
+        TextOptions(map_name="short", dimensions=3),
     ],
 )
 async def test_a_server_gives_what_the_engine_gives(
@@ -56,7 +66,7 @@ async def test_a_server_gives_what_the_engine_gives(
     """The model's description too."""
     remote, local = make_pair()
     try:
-        assert await remote.model() == await local.model()
+        assert await remote.model(options) == await local.model(options)
         texts = [*TEXTS, "gamma " * 40]
         found, wanted = await remote.embed(texts, options), await local.embed(texts, options)
         np.testing.assert_allclose(found.vectors, wanted.vectors, atol=1e-6)
@@ -104,7 +114,7 @@ async def test_a_busy_server_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
         transport=httpx.MockTransport(answer), base_url="http://server"
     )
     with pytest.raises(SourceError, match="does not serve"):
-        await remote.model()
+        await remote.model(TextOptions())
     assert waits == [7, 0.5]
     with pytest.raises(SourceError, match="answered 500") as caught:
         await remote.embed(["alpha"], TextOptions())
@@ -123,5 +133,5 @@ async def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("asyncio.sleep", sleep)
     remote = ServerEmbedder("http://127.0.0.1:1", key="", model="")
     with pytest.raises(SourceError, match="cannot be reached"):
-        await remote.model()
+        await remote.model(TextOptions())
     await remote.close()
