@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from app.engine.collate import collate
+from app.engine.core import EngineCore
 from app.engine.forward import raw_vectors
 from app.engine.lone import LoneBackend
 from app.engine.outputs import Outputs
@@ -42,6 +43,12 @@ def test_only_what_is_marked_as_lone_runs_wide(both: LoneBackend) -> None:
     assert seen(both) == (2, 1)
 
 
+async def until_free(core: EngineCore) -> None:
+    """A worker answers a moment before it is free."""
+    while core._busy:
+        await asyncio.sleep(0.001)
+
+
 async def test_the_core_marks_a_text_that_is_alone(both: LoneBackend) -> None:
     """Not one of several, not one beside others that run or wait; a failure changes nothing for the next."""
     core = fake_core(both, workers=2, budget=4)
@@ -50,11 +57,11 @@ async def test_the_core_marks_a_text_that_is_alone(both: LoneBackend) -> None:
         assert seen(both) == (0, 1)
         await core.submit([item(1, 2, 3, 4) for _ in range(40)])
         assert seen(both)[0] >= 39
-        while core._busy:  # a worker answers a moment before it is free
-            await asyncio.sleep(0.001)
+        await until_free(core)
         wide = seen(both)[1]
         with pytest.raises(BackendError):
             await core.submit([item(BAD_ID)])
+        await until_free(core)
         await core.submit([item(1)])
         assert seen(both)[1] == wide + 1 + 1
     finally:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from app.engine import splitting
 from app.engine.splitting import Splitter, SplitterKind, sections, sentences
 
 ODD = [
@@ -136,3 +137,14 @@ def test_whole_sentences_fill_chunks(kind: SplitterKind, size: int, expected: li
     text = "One two. Three four five. Six. Seven."
     spans = Splitter(kind, size).spans(text, starts_of(text))
     assert [text[a:b] for a, b in spans] == expected
+
+
+@pytest.mark.parametrize(
+    "sentence", ["你好。", "He met Dr. Smith of the U.S. office. ", "Ja! 😀 ", "x" * 1500 + ". "]
+)
+def test_long_texts_are_cut_as_short_ones(sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are taken in pieces; none shows at their edges."""
+    text = sentence * (9000 // len(sentence))
+    pieces = sentences(text)
+    monkeypatch.setattr(splitting, "PIECE_CHARS", 10**6)
+    assert sentences(text) == pieces
