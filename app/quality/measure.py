@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from app.engine.types import FloatArray
 from app.quality.bootstrap import Estimate, Resamples
+from app.quality.geometry import Geometry
 from app.quality.neighbours import Ranking, among, nearest, nearest_bits, overlap
 from app.quality.scores import ndcg, ranks
 from app.quality.tasks import PairTask, RetrievalTask
@@ -59,10 +60,15 @@ class Funnel:
 
 @dataclass(slots=True)
 class Measured:
-    """All of a report's scores."""
+    """All of a report's scores.
+
+    Attributes:
+        geometries: Of full vectors of documents, by task.
+    """
 
     figures: list[Figure] = field(default_factory=list)
     funnels: list[Funnel] = field(default_factory=list)
+    geometries: dict[str, Geometry] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

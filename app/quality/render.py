@@ -96,6 +96,7 @@ def _task(report: Report, task: str, *, has_plots: bool) -> dict[str, Any]:
         "rows": _rows(report, task),
         "main": metric,
         "funnels": funnels,
+        "geometry": report.measured.geometries.get(task),
     }
 
 

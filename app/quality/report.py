@@ -11,6 +11,7 @@ from app import __version__
 from app.engine.quantise import Quantiser
 from app.engine.types import FloatArray
 from app.errors import FormatError
+from app.quality.geometry import measure_geometry
 from app.quality.measure import (
     Figure,
     Funnel,
@@ -24,7 +25,7 @@ from app.quality.measure import (
 )
 from app.quality.tasks import PairTask, RetrievalTask
 from app.quality.throughput import Throughput, measure_throughput
-from app.quality.variants import Source
+from app.quality.variants import Source, cut
 from app.quality.vectors import ModelVectors
 
 BUDGETS: Final = (0.01, 0.02, 0.05)  # of quality lost
@@ -126,6 +127,7 @@ class Report:
             ],
             "figures": [_figure_json(one) for one in self.measured.figures],
             "funnels": [_funnel_json(one) for one in self.measured.funnels],
+            "geometry": {task: asdict(one) for task, one in self.measured.geometries.items()},
         }
 
     def summary(self) -> dict[str, Any]:
@@ -176,6 +178,8 @@ def make_report(model: ModelVectors, tasks: Tasks, plan: Plan) -> Report:
     for search in searches:
         measured.figures += measure_search(search, grid)
         measured.funnels += measure_funnels(search, sources[0])
+        documents = cut(search.documents(sources[0]), model.width)
+        measured.geometries[search.name] = measure_geometry(documents)
     spec = model.model.spec
     described = {
         "name": spec.name,

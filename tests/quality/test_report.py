@@ -242,7 +242,8 @@ def test_a_browser_shows_the_page(fitted: Path, tmp_path: Path) -> None:
         timeout=120,
         text=True,
     ).stdout
-    for part in ('id="recommendations"', 'id="throughput"', 'class="front"', 'class="funnels"'):
+    parts = ["front", "funnels", "geometry", "all"]
+    for part in ('id="recommendations"', 'id="throughput"', *(f'class="{p}"' for p in parts)):
         assert part in dump
 
 
