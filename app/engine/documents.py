@@ -98,14 +98,12 @@ def encode_windows(tokenizer: Tokenizer, texts: Sequence[str], fit: Fit) -> list
     """
     lead, tail = tokenizer.frame(fit)
     prompt = len(tokenizer.encode_plain([fit.prefix])[0]) if fit.prefix else 0
-    frame = _Frame(lead, tail, tokenizer.room(fit))
     found = []
     for index, ids in enumerate(tokenizer.encode_plain([fit.prefix + text for text in texts])):
-        if len(ids) <= frame.most:
-            # One that fits, an empty one too, is encoded as always.
+        if not len(ids):  # what stands for a text without tokens is the tokenizer's to know
             found += tokenizer.encode_texts([texts[index]], fit)
             continue
-        own = _Frame(np.concatenate([lead, ids[:prompt]]), tail, frame.room)
+        own = _Frame(np.concatenate([lead, ids[:prompt]]), tail, tokenizer.room(fit))
         found.append(own.around(ids[prompt:], [], fit))
     return found
 

@@ -9,10 +9,11 @@ between such scans, hits of queries: 79%, LRU 74%; theine's W-TinyLFU 82%, at fo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from moka_py import Moka
+from numpy.typing import NDArray
 
 from app.engine.types import FloatArray, Item, OutputKind
 
@@ -96,7 +97,7 @@ class VectorCache:
 
     def put(self, vectors: Mapping[Key, FloatArray]) -> None:
         """Keep vectors, (H,) each."""
-        encoded = {key: np.asarray(v, self.dtype).tobytes() for key, v in vectors.items()}
+        encoded = {key: self._stored(vector).tobytes() for key, vector in vectors.items()}
         for key, vector in encoded.items():
             self._memory.set(key, vector)
         if self.store is not None:
@@ -106,7 +107,7 @@ class VectorCache:
         """Vectors as they would come back."""
         if self.dtype == "float32":
             return vectors
-        return vectors.astype(self.dtype).astype(np.float32)
+        return self._stored(vectors).astype(np.float32)
 
     def close(self) -> None:
         """Let the store write what waits."""
@@ -124,6 +125,13 @@ class VectorCache:
         """How many there are."""
         self._memory.run_pending_tasks()
         return self._memory.count()
+
+    def _stored(self, vectors: FloatArray) -> NDArray[Any]:
+        """As they are kept; what float16 has no number for becomes its greatest."""
+        if self.dtype == "float32":
+            return vectors
+        most = np.finfo(self.dtype).max
+        return np.clip(vectors, -most, most).astype(self.dtype)
 
     def _vector(self, stored: bytes | None) -> FloatArray | None:
         return None if stored is None else self._decoded(stored)

@@ -258,3 +258,18 @@ async def test_windows_have_a_bound(tiny_folder: Path) -> None:
     with pytest.raises(RequestTooLargeError, match="tokens"):
         await served.service.embed(EmbedCall(["a " * 120]))
     served.service.close()
+
+
+async def test_texts_that_fit_are_what_they_always_are(served: Served) -> None:
+    """Whatever is to be done with longer ones: an empty one, one with a prompt, one of just the length."""
+    texts = ["", "alpha", "beta " * ROOM, "😀 中文"]
+    for prompt in (None, "query : "):
+        given_texts = texts if prompt is None else [texts[1], texts[3]]
+        plain, windowed = [
+            await served.service.embed(
+                EmbedCall(given_texts, prompt=prompt, truncate=how, normalize=False)
+            )
+            for how in (Truncation.ERROR, Truncation.WINDOWS)
+        ]
+        np.testing.assert_array_equal(plain.vectors, windowed.vectors)
+        assert plain.input_tokens == windowed.input_tokens

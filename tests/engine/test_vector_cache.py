@@ -260,3 +260,14 @@ async def test_a_query_does_not_wait_behind_bulk(tiny_folder: Path) -> None:
     np.testing.assert_array_equal(one.vectors[0], other.vectors[1])
     assert runs(served) == 3
     served.service.close()
+
+
+def test_what_half_precision_cannot_hold_stays_finite() -> None:
+    """Raw vectors of some models are long."""
+    cache = VectorCache(MEGABYTE, "float16")
+    long = np.array([1e6, -1e6, 1.0], np.float32)
+    cache.put({b"k": long})
+    (found,) = cache.get([b"k"])
+    assert found is not None
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found, cache.rounded(long[None])[0])
