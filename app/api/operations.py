@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from app import __version__
 from app.api.state import RETRY_AFTER_LOADING_S, Phase, api_state
+from app.engine.slots import Slot
 from app.errors import NotReadyError
 
 router = APIRouter(tags=["operations"])
@@ -73,6 +74,15 @@ async def metrics(request: Request) -> Response:
     return Response(encode(state.metrics.registry), media_type=content_type)
 
 
+def _listed(slot: Slot, *, tells: bool) -> str:
+    """A model, and what its quality report recommends; that names files, so only where everyone may know."""
+    quality = slot.model.quality if tells and slot.model is not None else None
+    found = [] if quality is None else quality.get("recommendations", [])
+    words = "".join(f"<li>{html.escape(str(one.get('text', '')))}</li>" for one in found)
+    measured = f"<ul>{words}</ul>" if words else ""
+    return f"<li><code>{html.escape(slot.name)}</code>{measured}</li>"
+
+
 @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
 async def front_page(request: Request) -> Response:
     """A page for people; for Ollama's clients the line that they look for."""
@@ -83,8 +93,10 @@ async def front_page(request: Request) -> Response:
         return PlainTextResponse("Ollama is running")
     models = ""
     if state.phase is Phase.READY:
-        names = [html.escape(slot.name) for slot in state.service.models.all()]
-        models = "<ul>" + "".join(f"<li><code>{name}</code></li>" for name in names) + "</ul>"
+        slots = state.service.models.all()
+        models = (
+            "<ul>" + "".join(_listed(slot, tells=state.auth.is_open) for slot in slots) + "</ul>"
+        )
     page = PAGE.format(
         version=__version__,
         status=f"Status: {state.phase}",

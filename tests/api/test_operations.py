@@ -1,6 +1,7 @@
 """Auth, health, metrics, errors, headers, disconnects, capacity."""
 
 import asyncio
+import dataclasses
 import re
 from typing import Any
 
@@ -125,6 +126,18 @@ async def test_the_front_page(api: Api) -> None:
     assert SPEC.name in page.text
     assert (await api.client.get("/")).text == "Ollama is running"
     assert (await api.client.head("/")).status_code == 200
+
+
+async def test_the_front_page_tells_what_was_measured(make_api: MakeApi) -> None:
+    """What the quality report recommends, as text; not where callers need a key."""
+    told = {"recommendations": [{"budget": 0.01, "text": "At most 1% loss: <64> dimensions"}]}
+    for keys in ([], ["a-key-of-sixteen-chars"]):
+        api = make_api(api_keys=keys)
+        slot = api.served.service.models.all()[0]
+        assert slot.model is not None
+        slot.model = dataclasses.replace(slot.model, quality=told)
+        page = (await api.client.get("/", headers={"accept": "text/html"})).text
+        assert ("At most 1% loss: &lt;64&gt; dimensions" in page) == (not keys)
 
 
 async def test_metrics_add_up(api: Api) -> None:
