@@ -139,17 +139,17 @@ docs: $(STAMPS)/dev ## Write the generated pages of docs/
 
 lock: $(STAMPS)/dev ## Resolve all locks anew
 	@for extra in cpu gpu; do \
-		$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
 			-o requirements/$$extra.txt pyproject.toml requirements/build.in \
 			--extra $$extra --extra cl100k --extra parquet $(ARGS) || exit 1; done
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
 		-o requirements/openvino.txt pyproject.toml requirements/build.in \
 		--extra cpu --extra openvino --extra cl100k --extra parquet -c requirements/cpu.txt $(ARGS)
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
 		-o requirements/dev.txt pyproject.toml requirements/build.in requirements/dev.in \
 		--extra cpu --extra openvino --extra cl100k --extra parquet --extra quality -c requirements/cpu.txt $(ARGS)
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--no-strip-extras -o requirements/clients.txt requirements/clients.in $(ARGS)
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
+		-o requirements/clients.txt requirements/clients.in $(ARGS)
 
 clients: $(CLIENTS)/.stamp ## Install the client SDKs that the tests drive
 

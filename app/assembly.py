@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import time
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,18 +11,15 @@ import numpy as np
 from app.engine.backend import Backend, BackendOptions
 from app.engine.core import CoreOptions, EngineCore
 from app.engine.lone import LoneBackend
-from app.engine.pool import ModelPool
+from app.engine.ports import Core, NullRecorder, Recorder
 from app.engine.quantise import Rounding
 from app.engine.registry import Pin, ServedModel, check_pins
-from app.engine.service import EmbeddingService, ServiceLimits
-from app.engine.slots import Models, Slot, SlotState
-from app.engine.types import Layout, Observer, Truncation
-from app.engine.vector_cache import VectorCache
+from app.engine.types import Layout, Observer
 from app.errors import ModelError
 from app.export.architectures import GRAPH_VERSION, STATIC_TYPE
 from app.hardware import cpu_model, l2_cache_bytes, usable_cpus
 from app.logs import get_logger
-from app.memory import bound_arenas, give_back_freed_memory, keep_freed_memory
+from app.memory import keep_freed_memory
 from app.packages.calibrate import Calibrated, calibrate
 from app.packages.maps import read_maps
 from app.packages.measured import read_quality
@@ -32,7 +28,6 @@ from app.packages.prepare import Package, prepare
 from app.packages.probes import PROBE_TEXTS, check_probes, compute_vectors
 from app.packages.sources import SourceOptions
 from app.packages.tuned import Tuned, built_in, read_tuned
-from app.packages.vector_file import VectorFile
 from app.settings import Settings
 from app.tuning.report import TuningReport
 from app.tuning.run import TuningRun, backend_options
@@ -186,122 +181,25 @@ def calibrate_model(settings: Settings, texts: Path | None) -> Calibrated:
     return calibrate(package, texts, open_backend)
 
 
-def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
-    """Load, probe and warm what is to be there from the start; blocks for as long as that takes.
-
-    With several models the first that can be served is loaded here; `ModelPool.load` brings the others.
-
-    Raises:
-        ModelError: No model can be served.
-    """
-    if settings.models:
-        bound_arenas(usable_cpus() + 2)
-    models = Models(accepts_any=settings.accept_any_model)
-    pool = ModelPool(models, settings.max_models_bytes, on_change=note_change)
-    for name, own in settings.of_models().items():
-        slot = models.add(_slot(settings, name, own, observer))
-        for task in own.adapters:
-            slot.adapters[task] = _adapter_slot(slot, own, task, observer)
-    for slot in models.all():
-        for adapted in slot.adapters.values():
-            models.add(adapted)
-    _load_first(pool, settings)
-    return EmbeddingService(
-        models,
-        pool=pool,
-        cache=open_cache(settings),
-        limits=ServiceLimits(
-            max_inputs=settings.max_inputs_per_request,
-            max_tokens=settings.max_tokens_per_request,
-            truncate=Truncation(settings.truncate),
-            interactive_inputs=settings.interactive_inputs,
-            allows_empty=settings.allow_empty_inputs,
-            max_token_vectors=settings.max_token_vectors_per_request,
-            allows_untrained_layers=settings.allow_untrained_layers,
-        ),
-        observer=observer,
-        threads=settings.front_threads or usable_cpus(),
-    )
-
-
-def open_cache(settings: Settings) -> VectorCache | None:
-    """Where vectors are kept; None for nowhere."""
-    if not settings.vector_cache_bytes:
-        return None
-    store = None
-    if settings.vector_cache_file is not None:
-        store = VectorFile(settings.vector_cache_file, settings.vector_cache_file_bytes)
-    return VectorCache(settings.vector_cache_bytes, settings.vector_cache_dtype, store)
-
-
-def note_change(slot: Slot) -> None:
-    """Say that a model went, or why it could not come."""
-    if slot.state is SlotState.FAILED and slot.error is not None:
-        log.error("model_failed", model=slot.name, code=slot.error.code, reason=slot.error.message)
-    elif slot.state is SlotState.UNLOADED:
-        give_back_freed_memory()
-        log.info("model_unloaded", model=slot.name)
-
-
-def _slot(settings: Settings, name: str, own: Settings, observer: Observer) -> Slot:
-    """A model's place, under every name that is known before it is loaded."""
-    first = own.served_model_name or own.model
-    openai = OPENAI_NAMES if own.openai_aliases else ()
-    source = () if Path(own.model).expanduser().is_absolute() else (own.model,)
-    names = (first, *source, *own.model_aliases, *own.aliases, *openai)
-    return Slot(
-        names=tuple(dict.fromkeys(names)),
-        pins=_pins(own),
-        open=partial(open_model, own, observer),
-        is_kept=not name or settings.models[name].keep,
-        loads_at_start=not name or settings.models[name].load == "start",
-    )
-
-
-def _adapter_slot(base: Slot, own: Settings, task: str, observer: Observer) -> Slot:
-    """The place of a model with an adapter: loaded on first use, under its base's name and the task."""
-    name = f"{base.name}:{task}"
-    settings = own.model_copy(
-        update={
-            "served_model_name": name,
-            "model_aliases": [],
-            "aliases": {},
-            "openai_aliases": False,
-        }
-    )
-    return Slot(names=(name,), open=partial(open_model, settings, observer, task))
-
-
-def _load_first(pool: ModelPool, settings: Settings) -> None:
-    """Load the first model that can be; where none can, the first one's error is the server's."""
-    failure: ModelError | None = None
-    for slot in pool.models.all():
-        if not slot.loads_at_start:
-            continue
-        try:
-            pool.open_now(slot)
-        except ModelError as error:
-            failure = failure or error
-            if settings.models:
-                note_change(slot)
-        else:
-            return
-    if failure is not None:
-        raise failure
-
-
-def open_model(settings: Settings, observer: Observer, task: str | None = None) -> ServedModel:
+def open_model(
+    settings: Settings,
+    observer: Observer,
+    task: str | None = None,
+    recorder: Recorder | None = None,
+) -> ServedModel:
     """Load, probe and warm one model, or it with the adapter of a task; blocks for as long as that takes.
+
+    Args:
+        settings: Of the model.
+        observer: Told what happens to it.
+        task: Whose adapter is merged in; None for none.
+        recorder: Notes what runs, where that outlives the process.
 
     Raises:
         ModelError: The model cannot be served.
     """
     started = time.monotonic()
-    package = prepare_model(settings, task=task)
-    if task is not None:  # the other names are the base's
-        name = settings.served_model_name or package.spec.name
-        spec = dataclasses.replace(package.spec, name=name)
-        package = dataclasses.replace(package, spec=spec, aliases=())
+    package = package_of(settings, task)
     tuned = execution(settings, package)
     backend = open_tuned(settings, package, tuned)
     if backend.provider != "cpu":
@@ -318,7 +216,22 @@ def open_model(settings: Settings, observer: Observer, task: str | None = None) 
         backend.close()
         raise
     keep_freed_memory()
-    model = _serve(settings, package, backend, tuned, observer)
+    core = EngineCore(
+        model=settings.served_model_name or package.spec.name,
+        backend=backend,
+        options=CoreOptions(
+            workers=tuned.worker_threads,
+            max_batch_tokens=tuned.max_batch_tokens,
+            lookahead_items=settings.lookahead_items,
+            max_queue_tokens=settings.max_queue_tokens,
+            max_batch_s=settings.max_batch_ms / 1000,
+            outputs=package.outputs,
+        ),
+        observer=observer,
+        recorder=recorder or NullRecorder(),
+    )
+    model = served_model(settings, package, core)
+    core.start()
     log.info(
         "model_ready",
         model=model.spec.name,
@@ -336,31 +249,36 @@ def open_model(settings: Settings, observer: Observer, task: str | None = None) 
     return model
 
 
-def _pins(settings: Settings) -> dict[str, Pin]:
+def pins_of(settings: Settings) -> dict[str, Pin]:
+    """What the settings' aliases stand for."""
     return {name: Pin(p.prompt_name, p.dimensions) for name, p in settings.aliases.items()}
 
 
-def _serve(
-    settings: Settings, package: Package, backend: Backend, tuned: Tuned, observer: Observer
-) -> ServedModel:
-    """Put spec, tokenizer and a running core together."""
-    spec = dataclasses.replace(package.spec, name=settings.served_model_name or package.spec.name)
-    pins = _pins(settings)
-    check_pins(pins, spec)
-    core = EngineCore(
-        model=spec.name,
-        backend=backend,
-        options=CoreOptions(
-            workers=tuned.worker_threads,
-            max_batch_tokens=tuned.max_batch_tokens,
-            lookahead_items=settings.lookahead_items,
-            max_queue_tokens=settings.max_queue_tokens,
-            max_batch_s=settings.max_batch_ms / 1000,
-            outputs=package.outputs,
-        ),
-        observer=observer,
+def package_of(settings: Settings, task: str | None) -> Package:
+    """A model's package, or it with the adapter of a task, whose other names are the base's.
+
+    Raises:
+        ModelError: Anything wrong with it.
+    """
+    package = prepare_model(settings, task=task)
+    if task is None:
+        return package
+    name = settings.served_model_name or package.spec.name
+    return dataclasses.replace(
+        package, spec=dataclasses.replace(package.spec, name=name), aliases=()
     )
-    core.start()
+
+
+def served_model(settings: Settings, package: Package, core: Core) -> ServedModel:
+    """Put spec, tokenizer and a core together.
+
+    Raises:
+        ModelError: The tokenizer cannot be read.
+        ConfigError: A name stands for what the model does not have.
+    """
+    spec = dataclasses.replace(package.spec, name=settings.served_model_name or package.spec.name)
+    pins = pins_of(settings)
+    check_pins(pins, spec)
     own = (package.spec.name,) if settings.served_model_name else ()
     names = OPENAI_NAMES if settings.openai_aliases else ()
     return ServedModel(

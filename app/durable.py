@@ -27,3 +27,20 @@ def sync(file: IO[bytes]) -> int:
     file.flush()
     os.fsync(file.fileno())
     return file.tell()
+
+
+def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Write a small file, whole or not at all, so that a crash leaves the old one or the new one.
+
+    Raises:
+        OSError: The disk is full or read-only; an earlier file is as it was.
+    """
+    draft = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(content)
+            sync(file)
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise

@@ -12,10 +12,13 @@
     │   ├── QuotaError             the key's files take too much room
     │   └── NotFoundError          no such file or batch of this key
     ├── AccessError                no key, or a wrong one
+    │   └── ForbiddenError         the key may not do this
     ├── CapacityError              the request is fine; the server cannot take it now
     │   ├── QueueFullError         the queue has reached its bound
     │   ├── NotReadyError          loading or draining
     │   │   └── ModelUnavailableError  one of several models cannot be loaded
+    │   ├── MemoryShortError       an input does not fit into memory just now
+    │   ├── RateLimitError         the key has used up what it may ask for
     │   └── DeadlineError          the deadline passed before an answer was there
     ├── ModelError                 the model cannot be fetched, read, exported or trusted
     │   ├── SourceError            its files cannot be had
@@ -27,6 +30,8 @@
     ├── ConfigError                settings are wrong; lists every problem
     └── InternalError              our fault
         ├── BackendError           the runtime failed on this input
+        │   └── BackendMemoryError the runtime had no memory for this batch
+        ├── QuarantinedError       this input ended the engine's process before
         └── DegenerateVectorError  the model gave NaN, infinity or a zero vector
 
 No HTTP numbers here: `app/api/error_handlers.py` has the one table that turns classes into statuses.
@@ -162,6 +167,12 @@ class AccessError(NestvecError):
     code = "invalid_api_key"
 
 
+class ForbiddenError(AccessError):
+    """The key is known, and may not do this."""
+
+    code = "forbidden"
+
+
 class CapacityError(NestvecError):
     """The request is fine but cannot be taken now.
 
@@ -198,6 +209,31 @@ class DeadlineError(CapacityError):
     """The deadline passed before an answer was there."""
 
     code = "deadline_exceeded"
+
+
+class MemoryShortError(CapacityError):
+    """An input does not fit into memory just now, not even alone."""
+
+    code = "out_of_memory"
+
+
+class RateLimitError(CapacityError):
+    """The key has used up what it may ask for in a time.
+
+    Attributes:
+        key_id: Whose.
+        of: "requests" in a second, "tokens" in a minute, or the "quota" of a month, where a retry is of no use soon.
+    """
+
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, *, retry_after_s: float = 1.0, key_id: str = "", of: str = "requests"
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.key_id, self.of = key_id, of
+        if of == "quota":
+            self.code = "insufficient_quota"
 
 
 class ModelError(NestvecError):
@@ -270,6 +306,17 @@ class BackendError(InternalError):
     """The runtime failed on this input."""
 
     code = "backend_error"
+
+
+class BackendMemoryError(BackendError):
+    """The runtime had no memory for this batch; a smaller one may run."""
+
+
+class QuarantinedError(InternalError):
+    """This input ended the engine's process each time that it ran alone; it is not run again for an hour."""
+
+    code = "quarantined"
+    is_permanent = True
 
 
 class DegenerateVectorError(InternalError):

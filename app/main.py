@@ -3,56 +3,96 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from app import __version__
 from app.api import admin, batches, dispatch, files, operations
-from app.api.auth import Authenticator
 from app.api.batch_lines import BatchLines
+from app.api.body import BodyRoom
 from app.api.context import RequestContext
 from app.api.dialects import OPENAPI_TAGS
 from app.api.documentation import documented_api
 from app.api.error_handlers import install_error_handlers
+from app.api.gates import with_gates
 from app.api.state import ApiOptions, ApiState, Phase
 from app.api.token_input import TokenDecoder
-from app.assembly import build_engine
 from app.engine.loader import Loader
 from app.engine.service import EmbeddingService
 from app.engine.slots import Slot, SlotState
 from app.engine.types import Observer
-from app.errors import ModelUnavailableError, NestvecError, StoreError
-from app.jobs.runner import JobRunner
+from app.errors import ConfigError, ModelUnavailableError, NestvecError, StoreError
+from app.jobs.runner import SWEEP_S, JobRunner
 from app.jobs.store import JobStore
 from app.jobs.types import JobLimits
+from app.json_input import JsonLimits
+from app.keys.buckets import Buckets
+from app.keys.keyring import Keyring
+from app.keys.usage import DEFAULT_NAME as USAGE_NAME
+from app.keys.usage import Usage
 from app.logs import get_logger
 from app.metrics import Metrics
+from app.service_assembly import build_engine, rename_models
 from app.settings import Settings
+from app.settings_loading import reread
 
 log = get_logger(__name__)
 
 Load = Callable[[Settings, Observer], EmbeddingService]
 
 
+async def _begin_nothing(_: ApiState) -> None:
+    """Nothing to begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an application runs: alone, or as one of several.
+
+    Attributes:
+        role: Of its process, in metrics.
+        runs_jobs: Whether it runs the batches; others only note them.
+        shares_data: Whether other processes use the data folder too; whoever starts them holds its lock.
+        begin: Called on the event loop before anything is loaded.
+        load: Builds the engine; blocks while it does.
+        buckets: A file in which all processes count against the rates of keys.
+        operations_port: The port of their own on which operators' routes are; 0: on the common one.
+    """
+
+    role: str = "server"
+    runs_jobs: bool = True
+    shares_data: bool = False
+    begin: Callable[[ApiState], Awaitable[None]] = _begin_nothing
+    load: Load = build_engine
+    buckets: Path | None = None
+    operations_port: int = 0
+
+
+ALONE: Final = Placement()
+
+
 def build_app(
     settings: Settings,
     *,
-    load: Load = build_engine,
+    placement: Placement = ALONE,
     on_ready: Callable[[ApiState], None] | None = None,
 ) -> RequestContext:
     """The ASGI application; its engine loads in the background once the server starts.
 
     Args:
         settings: All of them.
-        load: Builds the engine; blocks while it does.
+        placement: Where it runs.
         on_ready: Called with the state once the engine is ready or has failed.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library has not typed this one
-    metrics = Metrics(CollectorRegistry())
+    metrics = Metrics(CollectorRegistry(), placement.role)
     state = ApiState(
         options=ApiOptions(
             max_body_bytes=settings.max_body_bytes,
@@ -68,17 +108,29 @@ def build_app(
                 max_inputs=settings.max_batch_requests,
                 max_line_bytes=settings.max_body_bytes,
             ),
+            json=JsonLimits(settings.max_json_depth),
         ),
-        auth=Authenticator(settings.secrets),
+        keys=_keyring(settings, placement),
         tokens=TokenDecoder(settings.token_input, settings.cl100k_file),
         metrics=metrics,
+        bodies=BodyRoom(settings.max_in_flight_bytes, metrics),
     )
+
+    current = settings
+
+    def reload() -> None:
+        nonlocal current
+        current = _reloaded(current, state)
+
+    state.on_reload = reload
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await _open_jobs(settings, state)
+        state.keys.usage.start()
+        await _open_jobs(settings, state, placement)
+        await placement.begin(state)
         others: list[asyncio.Task[None]] = []
-        loading = asyncio.create_task(_load(settings, state, load, others))
+        loading = asyncio.create_task(_load(settings, state, placement.load, others))
         if on_ready is not None:
             loading.add_done_callback(lambda _: on_ready(state))
         yield
@@ -93,6 +145,7 @@ def build_app(
         "openapi_tags": OPENAPI_TAGS,
         "lifespan": lifespan,
         "redirect_slashes": False,
+        "root_path": settings.root_path.rstrip("/"),
     }
     app = (
         FastAPI(openapi_url=None, **described)
@@ -108,17 +161,58 @@ def build_app(
         app.include_router(admin.router)
     app.include_router(operations.router)
     install_error_handlers(app)
-    return RequestContext(app, state)
+    gated = with_gates(
+        app,
+        hosts=settings.trusted_hosts,
+        origins=settings.cors_origins,
+        operations_port=placement.operations_port,
+    )
+    return RequestContext(gated, state)
 
 
-async def _open_jobs(settings: Settings, state: ApiState) -> None:
+def _keyring(settings: Settings, placement: Placement) -> Keyring:
+    """Keys of the settings and of the file, with what they have used."""
+    return Keyring(
+        settings.secrets,
+        settings.keys_path,
+        buckets=Buckets(placement.buckets),
+        usage=Usage(settings.data_dir / USAGE_NAME),
+    )
+
+
+def _reloaded(settings: Settings, state: ApiState) -> Settings:
+    """Take over keys and aliases of the settings as they are now; a mistake in them leaves all as it was."""
+    try:
+        now = reread(settings)
+        if state.has_service:
+            rename_models(state.service.models, settings, now)
+        state.keys.set_plain(now.secrets)
+    except ConfigError as error:
+        log.error("reload_failed", problems=error.problems)  # noqa: TRY400 - the reason is whole
+        return settings
+    log.info("reloaded")
+    return now
+
+
+async def _open_jobs(settings: Settings, state: ApiState, placement: Placement) -> None:
     """Open the data folder; a server without one still embeds, and says why it does no more."""
     try:
-        store = await asyncio.to_thread(JobStore, settings.data_dir, time.time)
+        store = await asyncio.to_thread(
+            partial(JobStore, settings.data_dir, time.time, is_shared=placement.shares_data)
+        )
     except StoreError as error:
         log.warning("jobs_off", reason=error.message)
         return
-    state.offer_jobs(JobRunner(store, BatchLines(state), state.options.jobs))
+    state.offer_jobs(
+        JobRunner(
+            store,
+            BatchLines(state),
+            state.options.jobs,
+            runs=placement.runs_jobs,
+            # Others note batches in the store, and cannot wake us.
+            look_s=1.0 if placement.shares_data else SWEEP_S,
+        )
+    )
 
 
 async def _load(

@@ -1,13 +1,24 @@
-"""All metric definitions; implements the engine's observer. The registry is passed in, labels come from closed sets."""
+"""All metric definitions; implements the engine's observer. The registry is passed in, labels come from closed sets.
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+Several processes share a folder of mapped files (prometheus-client's multiprocess mode), so that any of them answers a
+scrape for all, and what a killed one had counted is not lost.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-from typing_extensions import override
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    multiprocess,
+    values,
+)
+from prometheus_client.exposition import choose_encoder
 
 from app import __version__
 from app.engine.registry import ServedModel
@@ -23,7 +34,26 @@ SECONDS: Final = (
 TOKENS: Final = (1, 4, 16, 32, 64, 128, 256, 384, 512, 768, 1024, 2048, 4096, 16384, 65536)
 ITEMS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 ERROR_RATIO: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+LAG_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own
+STATM: Final = Path("/proc/self/statm")
 RATIO: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+
+
+def share_metrics(folder: Path, role: str) -> None:
+    """Count in a folder that several processes share; before any metric is made.
+
+    Args:
+        folder: Of the running server, made anew with it.
+        role: Of this process; a process that takes the place of a dead one goes on with its counters.
+    """
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: role)  # type: ignore[no-untyped-call] # the library has not typed it
+
+
+def forget_gauges(folder: Path, role: str) -> None:
+    """A process has died: what its gauges said no longer holds."""
+    multiprocess.mark_process_dead(role, str(folder))  # type: ignore[no-untyped-call] # likewise
 
 
 class Metrics:
@@ -31,25 +61,64 @@ class Metrics:
 
     Args:
         registry: Where the metrics live.
+        role: Of this process among several.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, role: str = "server") -> None:
         self.registry = registry
-        ProcessCollector(registry=registry)
-        build = Gauge("nestvec_build_info", "1, with the version.", ["version"], registry=registry)
+        self._is_shared = FOLDER_VARIABLE in os.environ
+        self._role = role
+        self._cache: VectorCache | None = None
+        self._cache_seen: dict[str, int] = {}
+        if not self._is_shared:
+            ProcessCollector(registry=registry)
+        build = Gauge(
+            "nestvec_build_info",
+            "1, with the version.",
+            ["version"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         build.labels(__version__).set(1)
         self._model_info = Gauge(
             "nestvec_model_info",
             "1 for each served model, with what it is.",
             ["model", "space", "architecture", "precision", "pooling", "provider", "dimensions"],
             registry=registry,
+            multiprocess_mode="livemostrecent",
         )
         self._loaded = Gauge(
-            "nestvec_model_loaded", "1 while a model is in memory.", ["model"], registry=registry
+            "nestvec_model_loaded",
+            "1 while a model is in memory.",
+            ["model"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
         )
-        self.ready = Gauge("nestvec_ready", "1 while requests are served.", registry=registry)
+        self.ready = Gauge(
+            "nestvec_ready",
+            "1 while requests are served.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
         self._make_http(registry)
+        self._make_keys(registry)
         self._make_engine(registry)
+        self._make_processes(registry)
+        self._make_cache(registry)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All metrics of all processes as text, and its content type.
+
+        Args:
+            accept: What the scraper takes.
+        """
+        self.sample()
+        encode, content_type = choose_encoder(accept)
+        registry = self.registry
+        if self._is_shared:
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # likewise
+        return encode(registry), content_type
 
     def _make_http(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
@@ -65,9 +134,86 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self.in_flight = Gauge(
-            "nestvec_in_flight_requests", "HTTP requests being answered.", registry=registry
+        self.in_flight = self._sum(
+            registry, "nestvec_in_flight_requests", "HTTP requests being answered."
         )
+        self.connections = self._sum(registry, "nestvec_connections", "Open HTTP connections.")
+        self.body_bytes = self._sum(
+            registry, "nestvec_in_flight_body_bytes", "Bodies of requests being answered."
+        )
+        self.refused_connections = Counter(
+            "nestvec_refused_connections_total",
+            "Connections that were closed on the caller, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.loop_lag = Histogram(
+            "nestvec_event_loop_lag_seconds",
+            "How late the event loop was when it was asked, ten times a second.",
+            buckets=LAG_SECONDS,
+            registry=registry,
+        )
+
+    def _make_keys(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, ["key_id", *labels], registry=registry)
+
+        self.key_requests = counter("nestvec_key_requests_total", "Requests, by the key's id.")
+        self.key_tokens = counter("nestvec_key_tokens_total", "Tokens run, by the key's id.")
+        self.rate_limited = counter(
+            "nestvec_rate_limited_total", "Requests refused by a key's limits.", "reason"
+        )
+
+    def _make_processes(self, registry: CollectorRegistry) -> None:
+        self._memory = Gauge(
+            "nestvec_process_resident_memory_bytes",
+            "Resident memory, by the process's role.",
+            ["role"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.restarts = Counter(
+            "nestvec_process_restarts_total",
+            "Processes that ended unasked and were started again, by role.",
+            ["role"],
+            registry=registry,
+        )
+        self.suspects = self._sum(
+            registry, "nestvec_suspect_inputs", "Inputs that ran when the engine died."
+        )
+        self.quarantined = self._sum(
+            registry, "nestvec_quarantined_inputs", "Inputs that are not run for now."
+        )
+        self.overdue = self._sum(
+            registry,
+            "nestvec_engine_overdue_seconds",
+            "By how much the slowest running micro-batch is over its time; 0 in health.",
+        )
+
+    def _make_cache(self, registry: CollectorRegistry) -> None:
+        self._cache_hits = Counter(
+            "nestvec_vector_cache_hits_total",
+            "Inputs whose vector was kept.",
+            ["tier"],
+            registry=registry,
+        )
+        self._cache_counters = {
+            name: Counter(f"nestvec_vector_cache_{name}_total", text, registry=registry)
+            for name, text in (
+                ("misses", "Inputs whose vector was not kept."),
+                ("saved_tokens", "Tokens that were not run, as their vector was kept."),
+                ("coalesced_inputs", "Inputs that waited for the same one's run."),
+            )
+        }
+        self._cache_bytes = self._sum(
+            registry, "nestvec_vector_cache_bytes", "What kept vectors take."
+        )
+        self._cache_entries = self._sum(registry, "nestvec_vector_cache_entries", "Kept vectors.")
+
+    @staticmethod
+    def _sum(registry: CollectorRegistry, name: str, text: str) -> Gauge:
+        """A gauge whose values of several processes add up."""
+        return Gauge(name, text, registry=registry, multiprocess_mode="livesum")
 
     def _make_engine(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -77,7 +223,9 @@ class Metrics:
             return Histogram(name, text, ["model"], buckets=buckets, registry=registry)
 
         def gauge(name: str, text: str) -> Gauge:
-            return Gauge(name, text, ["model"], registry=registry)
+            return Gauge(
+                name, text, ["model"], registry=registry, multiprocess_mode="livemostrecent"
+            )
 
         self._inputs = counter("nestvec_inputs_total", "Inputs answered with a vector.")
         self._tokens = counter("nestvec_tokens_total", "Tokens of inputs answered with a vector.")
@@ -92,6 +240,9 @@ class Metrics:
         )
         self._dropped = counter(
             "nestvec_dropped_inputs_total", "Inputs that left without a vector.", "reason"
+        )
+        self._shortages = counter(
+            "nestvec_memory_shortages_total", "Micro-batches that did not fit into memory."
         )
         self._queue_items = gauge("nestvec_queue_items", "Inputs waiting.")
         self._queue_tokens = gauge("nestvec_queue_tokens", "Tokens waiting.")
@@ -136,12 +287,12 @@ class Metrics:
             spec.architecture,
             spec.precision,
             spec.pooling,
-            model.core.backend.provider,
+            model.core.traits.provider,
             str(spec.hidden_size),
         ).set(1)
         for counter in (
             *(self._inputs, self._tokens),
-            *(self._truncated, self._dropped_tokens, self._windowed),
+            *(self._truncated, self._dropped_tokens, self._windowed, self._shortages),
         ):
             counter.labels(spec.name)
         for histogram in (
@@ -189,40 +340,43 @@ class Metrics:
 
     def cache_opened(self, cache: VectorCache) -> None:
         """Vectors are kept from now on."""
-        self.registry.register(_CacheCollector(cache))
+        self._cache = cache
 
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
         """Items left without a vector."""
         self._dropped.labels(model, reason).inc(items)
 
+    def memory_was_short(self, model: str) -> None:
+        """A batch did not fit into memory."""
+        self._shortages.labels(model).inc()
 
-@dataclass(slots=True, eq=False)
-class _CacheCollector(Collector):
-    """Reads what the cache counts itself, when it is asked."""
-
-    cache: VectorCache
-
-    @override
-    def collect(self) -> Iterator[Metric]:
-        """Its counters and sizes."""
-        counts = self.cache.counts
-        hits = CounterMetricFamily(
-            "nestvec_vector_cache_hits", "Inputs whose vector was kept.", labels=["tier"]
-        )
-        hits.add_metric(["memory"], counts.hits - counts.stored_hits)
-        hits.add_metric(["file"], counts.stored_hits)
-        yield hits
-        for name, text, value in (
-            ("misses", "Inputs whose vector was not kept.", counts.misses),
-            (
-                "saved_tokens",
-                "Tokens that were not run, as their vector was kept.",
-                counts.saved_tokens,
-            ),
-            ("coalesced_inputs", "Inputs that waited for the same one's run.", counts.coalesced),
+    def sample(self) -> None:
+        """Take over what others count: the cache and the kernel. At a scrape; every second where several share."""
+        self._memory.labels(self._role).set(resident_bytes())
+        cache = self._cache
+        if cache is None:
+            return
+        counts = cache.counts
+        self._advance(self._cache_hits.labels("memory"), "memory", counts.hits - counts.stored_hits)
+        self._advance(self._cache_hits.labels("file"), "file", counts.stored_hits)
+        for name, value in (
+            ("misses", counts.misses),
+            ("saved_tokens", counts.saved_tokens),
+            ("coalesced_inputs", counts.coalesced),
         ):
-            yield CounterMetricFamily(f"nestvec_vector_cache_{name}", text, value=value)
-        held = self.cache.held_bytes
-        yield GaugeMetricFamily("nestvec_vector_cache_bytes", "What kept vectors take.", value=held)
-        entries = self.cache.entries
-        yield GaugeMetricFamily("nestvec_vector_cache_entries", "Kept vectors.", value=entries)
+            self._advance(self._cache_counters[name], name, value)
+        self._cache_bytes.set(cache.held_bytes)
+        self._cache_entries.set(cache.entries)
+
+    def _advance(self, counter: Counter, name: str, value: int) -> None:
+        """Bring a counter up to what was counted elsewhere."""
+        counter.inc(max(0, value - self._cache_seen.get(name, 0)))
+        self._cache_seen[name] = value
+
+
+def resident_bytes() -> int:
+    """Memory of this process; 0 where the system does not tell."""
+    try:
+        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0

@@ -6,12 +6,13 @@ A flag wins over the environment (`NESTVEC_*`), the environment over the TOML fi
 import os
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PrivateAttr,
     SecretStr,
 )
 from pydantic_settings import (
@@ -88,6 +89,11 @@ class Settings(BaseSettings):
     )
     api_keys_file: UserPath | None = Field(
         None, description="File with one key a line (a mounted secret), added to api_keys."
+    )
+    keys_file: UserPath | None = Field(
+        None,
+        description="Keys with limits, as `nestvec keys` makes them; read again when it changes (default: keys.json in "
+        "data_dir, if it is there).",
     )
     allow_unauthenticated: bool = Field(
         False, description="Allow a non-loopback host without any key."
@@ -237,6 +243,19 @@ class Settings(BaseSettings):
         500_000, ge=1, description="Tokens that may wait; beyond it requests get 429."
     )
 
+    http_processes: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes for HTTP, beside one for the engine that is started again when it dies; 0: one for all.",
+    )
+    batch_timeout_s: float = Field(
+        120.0,
+        gt=0,
+        description="A micro-batch that takes longer than this, and ten times as long as predicted, hangs: readiness "
+        "goes off, and the engine's process is ended and started again (by the orchestrator, if http_processes is 0).",
+    )
+
     interactive_inputs: int = Field(
         16,
         ge=0,
@@ -250,7 +269,31 @@ class Settings(BaseSettings):
         16_384, ge=1, description="Most token vectors in one answer (`/embed_all`, multi-vectors)."
     )
     max_body_bytes: int = Field(
-        32 * 1024 * 1024, ge=1024, description="Largest request body, after decompression."
+        16 * 1024 * 1024, ge=1024, description="Largest request body, after decompression."
+    )
+    max_in_flight_bytes: int = Field(
+        512 * 1024 * 1024,
+        ge=1024,
+        description="Most bytes of bodies of requests under way, decompressed, in each HTTP process; beyond it 429.",
+    )
+    max_json_depth: int = Field(
+        32, ge=4, le=500, description="Deepest nesting of a JSON body; deeper ones get 400."
+    )
+    max_connections: int = Field(
+        2048,
+        ge=1,
+        description="Most open connections of each HTTP process, no more than open files allow; further ones get 503.",
+    )
+    max_header_bytes: int = Field(
+        64 * 1024, ge=1024, description="Largest request line and headers; beyond it 431."
+    )
+    header_timeout_s: float = Field(
+        10.0, gt=0, description="How long a caller may take over the headers of a request."
+    )
+    min_bytes_per_s: int = Field(
+        1024,
+        ge=0,
+        description="Callers that send a body, or read an answer, more slowly over ten seconds are hung up on.",
     )
     max_file_bytes: int = Field(
         512 * 1024 * 1024, ge=1024, description="Largest upload to /v1/files."
@@ -287,6 +330,31 @@ class Settings(BaseSettings):
         False, description="Refuse request fields that we do not know."
     )
 
+    trusted_hosts: TextList = Field(
+        default_factory=list,
+        description="Host names that requests may be for, comma-separated, `*.example.org` too; none: any.",
+    )
+    trusted_proxies: TextList = Field(
+        default_factory=list,
+        description="Addresses and networks of proxies whose X-Forwarded-For and -Proto are believed, comma-separated.",
+    )
+    root_path: str = Field(
+        "",
+        description="Path under which a proxy serves us, if it takes that off before it passes requests on.",
+    )
+    cors_origins: TextList = Field(
+        default_factory=list,
+        description="Origins whose pages may call from a browser, comma-separated; `*`: any; none: no page.",
+    )
+    operations_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="A port of its own for /metrics and /admin, which are then not on the common one; 0: none.",
+    )
+    operations_host: str = Field(
+        "", description="Address of that port, if it is another than `host`."
+    )
     protect_operations: bool = Field(
         False, description="Ask for a key on /metrics too, and switch /docs off."
     )
@@ -305,6 +373,18 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto: console on a terminal, else JSON lines."
     )
+
+    # What `settings_loading` read them from, to read them again: values of flags, and the file.
+    _origin: tuple[dict[str, Any], Path | None] = PrivateAttr(default=({}, None))
+
+    @property
+    def origin(self) -> tuple[dict[str, Any], Path | None]:
+        """Values of flags, and the file, that they were read from."""
+        return self._origin
+
+    def came_from(self, flags: dict[str, Any], file: Path | None) -> None:
+        """Remember that."""
+        self._origin = (flags, file)
 
     @classmethod
     @override
@@ -364,6 +444,11 @@ class Settings(BaseSettings):
                 "adapters": {},
             }
         )
+
+    @property
+    def keys_path(self) -> Path:
+        """Where keys with limits are, if there are any."""
+        return self.keys_file or self.data_dir / "keys.json"
 
     @property
     def secrets(self) -> tuple[str, ...]:

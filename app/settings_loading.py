@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from app.errors import ConfigError
+from app.keys.records import KeyFile
 from app.settings import CONFIG_VARIABLE, PREFIX, Settings, config_file
 
 # What Kubernetes injects for a Service named "nestvec".
@@ -48,7 +49,18 @@ def load_settings(
         problems += _cross_check(settings)
     if problems or settings is None:
         raise ConfigError(problems)
+    settings.came_from(dict(flags or {}), file)
     return settings
+
+
+def reread(settings: Settings) -> Settings:
+    """Read settings again from where they came from.
+
+    Raises:
+        ConfigError: Lists every problem.
+    """
+    flags, file = settings.origin
+    return load_settings(flags, config=file)
 
 
 def _read(flags: dict[str, Any]) -> tuple[Settings | None, list[str]]:
@@ -99,9 +111,9 @@ def _describe(detail: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
 def _cross_check(settings: Settings) -> list[str]:
     problems: list[str] = []
     loopback = settings.host in ("localhost", "::1") or settings.host.startswith("127.")
-    keys: tuple[str, ...] = ()
+    keys: tuple[object, ...] = ()
     try:
-        keys = settings.secrets
+        keys = (*settings.secrets, *KeyFile.read(settings.keys_path).records)
     except ConfigError as error:
         problems += error.problems
     if not loopback and not keys and not settings.allow_unauthenticated:

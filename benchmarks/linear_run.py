@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import Final
 
-from app.assembly import build_engine
 from app.bench.loads import texts_of
 from app.corpus.embedders import EngineEmbedder
 from app.corpus.run import CorpusJob, embed_corpus
 from app.corpus.sources import find_sources
 from app.engine.service import EmbeddingService
 from app.engine.types import NullObserver
+from app.service_assembly import build_engine
 from app.settings_loading import load_settings
 from benchmarks.arguments import folder_if_there
 

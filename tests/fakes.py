@@ -25,9 +25,13 @@ from app.engine.types import (
     RawOutput,
     Timings,
 )
+from app.errors import BackendMemoryError
 
 HIDDEN = 8
 BAD_ID = 666  # an input with this id makes a run fail
+HUGE_ID = (
+    665  # an input with this id needs more memory than there is, unless it runs alone in its batch
+)
 NAN_ID = 667  # an input with this id gives NaN
 ZERO_ID = 668  # an input with this id gives zeros
 
@@ -64,6 +68,7 @@ class FakeBackend:
     """Runs batches without a graph.
 
     Attributes:
+        rows_in_memory: How many rows a batch with HUGE_ID may have.
         gate: Cleared, it holds every run until it is set.
         batches: Lengths of each batch seen.
         exits: Those that each asked for.
@@ -80,6 +85,7 @@ class FakeBackend:
     exits: list[tuple[int, ...]] = field(default_factory=list)
     started: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     is_closed: bool = False
+    rows_in_memory: int = 1
 
     def __post_init__(self) -> None:
         """Open the gate."""
@@ -97,6 +103,8 @@ class FakeBackend:
         self.batches.append(batch.lengths.tolist())
         ids = batch.arrays["ids"]
         rows = [ids[a:b] for a, b in zip(batch.offsets[:-1], batch.offsets[1:], strict=True)]
+        if any(HUGE_ID in row for row in rows) and len(rows) > self.rows_in_memory:
+            raise BackendMemoryError("no memory")
         if any(BAD_ID in row for row in rows):
             raise RuntimeError("secret text of a caller")
         if not self.gives_tokens:
@@ -132,6 +140,7 @@ class RecordingObserver:
     calls: list[tuple[int, int, int]] = field(default_factory=list)
     queue: tuple[int, int] = (0, 0)
     long: list[LongInput] = field(default_factory=list)
+    memory_shortages: int = 0
     also: Observer | None = None
 
     def batch_done(self, model: str, stats: BatchStats) -> None:
@@ -165,6 +174,12 @@ class RecordingObserver:
         self.dropped[reason] += items
         if self.also:
             self.also.items_dropped(model, items=items, reason=reason)
+
+    def memory_was_short(self, model: str) -> None:
+        """Count."""
+        self.memory_shortages += 1
+        if self.also:
+            self.also.memory_was_short(model)
 
 
 def item(

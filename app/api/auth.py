@@ -1,71 +1,84 @@
-"""API keys: constant-time comparison of digests; no key is kept in clear or logged."""
+"""Callers' keys: where a request carries one, what it lets them do, and what their answers say of it."""
 
-import hashlib
-import hmac
-import secrets
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 
+from fastapi import Request
 from starlette.datastructures import Headers
 
-from app.errors import AccessError
+from app.engine.slots import VISIBLE
+from app.keys.buckets import Level
+from app.keys.keyring import EVERYONE, Keyring, Pass
+from app.keys.records import KeyLimits
 
-KEY_ID_BYTES = 6  # enough to tell keys apart in metrics and logs
+MINUTE_S = 60
 
 
-class Authenticator:
-    """Checks the key of a request against those configured.
+def let_in(request: Request, keys: Keyring) -> str:
+    """Check a request's key, count the request, and note whose it is; gives the key's id, "" where none is asked for.
 
-    Args:
-        keys: Accepted keys; none means that every caller is let in.
+    From then on the request sees the models that the key may use, and no others.
+
+    Raises:
+        AccessError: No key, or a wrong one.
+        RateLimitError: The key has used up what it may ask for.
     """
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        # Keyed with a secret of this process, so that digests in a core dump are of no use elsewhere.
-        self._salt = secrets.token_bytes(32)
-        self._digests = [self._digest(key.encode()) for key in keys]
-        self._ids = [
-            hashlib.blake2b(key.encode(), digest_size=KEY_ID_BYTES).hexdigest() for key in keys
-        ]
-
-    @property
-    def is_open(self) -> bool:
-        """Whether every caller is let in."""
-        return not self._digests
-
-    def check(self, headers: Headers) -> str:
-        """Let a caller in.
-
-        Args:
-            headers: `Authorization: Bearer`, `api-key` or `x-api-key` carry the key.
-
-        Returns:
-            The key's id, "" where no key is configured.
-
-        Raises:
-            AccessError: No key, or a wrong one.
-        """
-        if self.is_open:
-            return ""
-        given = _given_key(headers)
-        if not given:
-            raise AccessError(
-                "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'.",
-                code="missing_api_key",
-            )
-        # Header values arrive decoded as Latin-1; this gives back the bytes that were sent.
-        digest = self._digest(given.encode("latin-1", "replace"))
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        if not any(matches):
-            raise AccessError("Incorrect API key provided.")
-        return self._ids[matches.index(True)]
-
-    def _digest(self, key: bytes) -> bytes:
-        return hashlib.blake2b(key, key=self._salt).digest()
+    found = keys.enter(given_key(request.headers))
+    request.state.key_pass = found
+    keys.check_requests(found)
+    see_models_of(found.limits)
+    return found.key_id
 
 
-def _given_key(headers: Headers) -> str:
+def see_models_of(limits: KeyLimits) -> None:
+    """Let the running task, and those that it starts, see the models that a key may use, and no others."""
+    if limits.models:
+        VISIBLE.set(frozenset(name.casefold() for name in limits.models))
+
+
+def pass_of(request: Request) -> Pass:
+    """What the request's key lets it do."""
+    found = getattr(request.state, "key_pass", EVERYONE)
+    return found if isinstance(found, Pass) else EVERYONE
+
+
+def given_key(headers: Headers) -> str:
     """The key a request carries, "" for none; the scheme word is matched in any case."""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and credentials.strip():
-        return credentials.strip()
-    return headers.get("api-key", "") or headers.get("x-api-key", "")
+    found = credentials.strip() if scheme.lower() == "bearer" else ""
+    found = found or headers.get("api-key", "") or headers.get("x-api-key", "")
+    # Header values arrive decoded as Latin-1; this gives back what was sent.
+    return found.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def rate_headers(found: Pass, keys: Keyring) -> Mapping[str, str]:
+    """What is left of a key's rates, as OpenAI's clients and the IETF's draft (RateLimit header fields 8) have it."""
+    levels: dict[str, tuple[Level, int]] = {}
+    if found.requests is not None:
+        levels["requests"] = found.requests, 1
+    if (tokens := keys.tokens_left(found.key_id, found.limits)) is not None:
+        levels["tokens"] = tokens, MINUTE_S
+    if not levels:
+        return {}
+    headers = {}
+    for name, (level, _) in levels.items():
+        headers[f"x-ratelimit-limit-{name}"] = str(math.ceil(level.limit))
+        headers[f"x-ratelimit-remaining-{name}"] = str(max(0, math.floor(level.left)))
+        headers[f"x-ratelimit-reset-{name}"] = duration(level.reset_s)
+    headers["ratelimit-policy"] = ", ".join(
+        f'"{name}";q={math.ceil(level.limit)};w={window}'
+        for name, (level, window) in levels.items()
+    )
+    headers["ratelimit"] = ", ".join(
+        f'"{name}";r={max(0, math.floor(level.left))};t={math.ceil(level.reset_s)}'
+        for name, (level, _) in levels.items()
+    )
+    return headers
+
+
+def duration(seconds: float) -> str:
+    """Seconds as OpenAI's headers have them: 120ms, 1s, 6m0s."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    whole = math.ceil(seconds)
+    return f"{whole}s" if whole < MINUTE_S else f"{whole // MINUTE_S}m{whole % MINUTE_S}s"

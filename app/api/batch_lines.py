@@ -9,21 +9,31 @@ from typing import Any, Final, cast
 
 import orjson
 
+from app.api.auth import see_models_of
 from app.api.calls import check_fields, decode_tokens
 from app.api.dialects import OPENAI
 from app.api.error_handlers import status_of
 from app.api.fields import parse_inputs, text_field
 from app.api.openai import Told, embeddings_json, vectors_json
 from app.api.openai_body import FIELDS, parse_call, parse_encoding, refuse_chat
-from app.api.state import ApiState
+from app.api.state import ApiState, Phase
 from app.engine.types import EmbedCall, EmbedResult, LongInput, Priority
-from app.errors import InputError, InternalError, NestvecError, NotReadyError, QueueFullError
+from app.errors import (
+    InputError,
+    InternalError,
+    MemoryShortError,
+    NestvecError,
+    NotReadyError,
+    QueueFullError,
+    RateLimitError,
+)
 from app.jobs.types import LineResult
 
 # One text a line is the usual form; such lines of one group that ask for the same go as one call.
 PER_LINE: Final = frozenset({"input", "user"})
 MOST_CALL_CHARS: Final = 200_000
 MOST_WAIT_S: Final = 5.0
+RUNNING: Final = (Phase.READY, Phase.RECOVERING)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +54,7 @@ class BatchLines:
         Raises:
             NotReadyError: The server is shutting down.
         """
+        see_models_of(self.state.keys.limits_of(owner))
         found: list[LineResult | None] = [None] * len(bodies)
         works = [self._fill(found, bodies, places, owner) for places in _alike(bodies)]
         await asyncio.gather(*works)
@@ -60,8 +71,8 @@ class BatchLines:
         if len(places) > 1:
             try:
                 results = await self._together([bodies[place] for place in places], owner)
-            except InputError:
-                pass  # one of them is at fault: each for itself
+            except (InputError, RateLimitError, MemoryShortError):
+                pass  # one of them is at fault, or the key has no more: each for itself
             else:
                 for place, result in zip(places, results, strict=True):
                     found[place] = result
@@ -102,16 +113,33 @@ class BatchLines:
 
     async def _embed(self, call: EmbedCall, owner: str) -> EmbedResult:
         """Run as bulk; a full queue is waited for."""
+        keys, limits = self.state.keys, self.state.keys.limits_of(owner)
+        keys.check_month(owner, limits)
         bulk = dataclasses.replace(call, key_id=owner, priority=Priority.BULK)
-        return await patiently(lambda: self.state.service.embed(bulk))
+        result = await patiently(
+            lambda: self.state.service.embed(bulk), lambda: self.state.phase in RUNNING
+        )
+        # Of the month only: a batch has a day, and takes what the queue gives it.
+        of_month = dataclasses.replace(limits, tokens_per_min=None)
+        keys.charge(owner, of_month, sum(result.input_tokens))
+        return result
 
 
-async def patiently(work: Callable[[], Awaitable[EmbedResult]]) -> EmbedResult:
-    """Try until the queue has room: a batch has a day, its callers are not waiting."""
+async def patiently(
+    work: Callable[[], Awaitable[EmbedResult]], is_running: Callable[[], bool]
+) -> EmbedResult:
+    """Try until there is room, and an engine: a batch has a day, its callers are not waiting.
+
+    Args:
+        work: Tried.
+        is_running: Whether there is hope; else the server is shutting down.
+    """
     while True:
         try:
             return await work()
-        except QueueFullError as error:
+        except (QueueFullError, NotReadyError) as error:
+            if isinstance(error, NotReadyError) and not is_running():
+                raise
             wait_s = min(error.retry_after_s, MOST_WAIT_S)
             await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))  # noqa: S311 - spreads retries
 

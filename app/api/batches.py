@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
+from app.api.auth import let_in
 from app.api.body import read_json_object
 from app.api.fields import Body, text_field
 from app.api.files import life_s, page, page_limit
@@ -41,8 +42,10 @@ TIMES: Final = (
 async def create_batch(request: Request) -> Response:
     """Take a batch; what is wrong with its file shows later, as its status."""
     state = api_state(request)
-    owner = state.auth.check(request.headers)
-    body = await read_json_object(request, max_bytes=state.options.max_body_bytes)
+    owner = let_in(request, state.keys)
+    body = await read_json_object(
+        request, max_bytes=state.options.max_body_bytes, limits=state.options.json
+    )
 
     def create(store: JobStore) -> Batch:
         batch = _parse(body, owner, store)
@@ -59,7 +62,7 @@ async def create_batch(request: Request) -> Response:
 async def list_batches(request: Request) -> Response:
     """List a key's batches, newest first."""
     state = api_state(request)
-    owner = state.auth.check(request.headers)
+    owner = let_in(request, state.keys)
     query = request.query_params
     limit = page_limit(query, MAX_LISTED, default=LISTED)
     found, has_more = await state.jobs.call(
@@ -73,7 +76,7 @@ async def list_batches(request: Request) -> Response:
 async def retrieve_batch(request: Request, batch_id: str) -> Response:
     """Describe a batch."""
     state = api_state(request)
-    owner = state.auth.check(request.headers)
+    owner = let_in(request, state.keys)
     return json_response(
         batch_object(await state.jobs.call(lambda store: store.batch(batch_id, owner)))
     )
@@ -84,7 +87,7 @@ async def retrieve_batch(request: Request, batch_id: str) -> Response:
 async def cancel_batch(request: Request, batch_id: str) -> Response:
     """Stop a batch; one that has ended stays as it is, since an error would be retried."""
     state = api_state(request)
-    owner = state.auth.check(request.headers)
+    owner = let_in(request, state.keys)
     found = await state.jobs.call(lambda store: store.cancel_batch(batch_id, owner))
     return json_response(batch_object(found))
 

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from app.api.auth import let_in, pass_of
 from app.api.body import read_json_object
 from app.api.dialects import Dialect
 from app.api.fields import Inputs, text_field
@@ -21,6 +22,7 @@ from app.errors import DeadlineError, InputError, InternalError, RequestTooLarge
 
 # A client that waits N seconds should have our answer a little before it gives up and sends the work again.
 CLIENT_MARGIN_S: Final = 1.0
+CHARS_PER_TOKEN: Final = 4  # about, in English
 VOCABULARY_HEADER: Final = "x-embed-token-vocab"
 # Fields of any dialect that change vectors, with the values that change nothing (decisions 16).
 VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
@@ -150,9 +152,11 @@ async def open_body(request: Request, state: ApiState) -> tuple[str, dict[str, A
     Returns:
         The key's id and the parsed body.
     """
-    key_id = state.auth.check(request.headers)
+    key_id = let_in(request, state.keys)
     _ = state.service  # nothing is read for a model that is not there yet
-    body = await read_json_object(request, max_bytes=state.options.max_body_bytes)
+    body = await read_json_object(
+        request, max_bytes=state.options.max_body_bytes, limits=state.options.json
+    )
     return key_id, body
 
 
@@ -172,30 +176,40 @@ async def embed(
         NestvecError: As the engine says.
     """
     request, state = asked.request, asked.state
+    limits = pass_of(request).limits
+    state.keys.check_tokens(asked.key_id, limits)
     latest_s = deadline_s(request, state)
     whole = dataclasses.replace(
         call,
         truncate=call.truncate or asked.dialect.truncate,
         key_id=asked.key_id,
-        priority=call.priority or priority(request),
+        priority=Priority.BULK if limits.is_bulk_only else call.priority or priority(request),
         deadline_s=latest_s if call.deadline_s is None else min(latest_s, call.deadline_s),
         uses_cache="no-store" not in request.headers.get("cache-control", "").lower(),
     )
     try:
         result = await embed_for(request, state, whole)
+    except ClientDisconnect:
+        # What ran for it is not known; leaving early is no way around a quota.
+        state.keys.charge(asked.key_id, limits, sum(map(len, call.inputs)) // CHARS_PER_TOKEN)
+        raise
     except (InputError, InternalError) as error:
         if not is_list:
             error.input_index = None
         if isinstance(error, InputError) and error.param == "input":
             error.param = source
         raise
+    tokens = sum(result.input_tokens)
+    state.keys.charge(asked.key_id, limits, tokens)
+    if asked.key_id:
+        state.metrics.key_tokens.labels(asked.key_id).inc(tokens)
     note_facts(
         request,
         dialect=asked.dialect.name,
         model=result.model,
         key_id=asked.key_id,
         inputs=len(call.inputs),
-        tokens=sum(result.input_tokens),
+        tokens=tokens,
         queue_wait_ms=round(result.timings.queue_wait_s * 1000, 1),
     )
     return result

@@ -9,8 +9,12 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.auth import rate_headers
+from app.api.body import CLAIM, Claim
 from app.api.error_handlers import CLIENT_CLOSED
-from app.api.state import ApiState
+from app.api.state import ApiState, Phase
+from app.engine.slots import VISIBLE
+from app.keys.keyring import Pass
 from app.logs import frames_of, get_logger
 
 log = get_logger(__name__)
@@ -47,6 +51,8 @@ class RequestContext:
         scope["nestvec.request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        VISIBLE.set(None)  # a pipelined request begins in the task of the one before it
+        claim = scope[CLAIM] = Claim(self.state.bodies)
         started = time.monotonic()
         status = CLIENT_CLOSED  # stays where the client left before an answer began
 
@@ -58,6 +64,7 @@ class RequestContext:
                 headers["x-request-id"] = request_id
                 headers["request-id"] = request_id  # voyageai reads this one
                 headers["openai-processing-ms"] = str(round((time.monotonic() - started) * 1000))
+                self._tell(scope, headers)
             await send(message)
 
         self._metrics.in_flight.inc()
@@ -68,8 +75,19 @@ class RequestContext:
             log.debug("request_crashed_outside", frames=frames_of(error))
         finally:
             self._metrics.in_flight.dec()
+            claim.release()
             self.state.let_go()
             self._count(scope, status, time.monotonic() - started)
+
+    def _tell(self, scope: Scope, headers: MutableHeaders) -> None:
+        """What the answer says of the caller's limits and of the connection; counts by key."""
+        state = self.state
+        found = scope.get("state", {}).get("key_pass")
+        if isinstance(found, Pass) and found.key_id:
+            headers.update(rate_headers(found, state.keys))
+            self._metrics.key_requests.labels(found.key_id).inc()
+        if state.phase is Phase.DRAINING:
+            headers["connection"] = "close"  # so that no request meets the closing port
 
     def _count(self, scope: Scope, status: int, took_s: float) -> None:
         matched = scope.get("route")

@@ -14,6 +14,7 @@ from app.errors import (
     NestvecError,
     NotReadyError,
     QueueFullError,
+    RateLimitError,
     UnknownModelError,
     UnsupportedError,
 )
@@ -110,6 +111,8 @@ def _param(error: NestvecError, names: Names) -> str | None:
 def _openai_type(error: NestvecError, status: int) -> str:
     if isinstance(error, InputError) and error.code == "max_tokens_per_request":
         return error.code
+    if isinstance(error, RateLimitError):
+        return "insufficient_quota" if error.of == "quota" else error.of
     if isinstance(error, QueueFullError):
         return "requests"
     if isinstance(error, InputError | AccessError | BodyTooLargeError) or status < 500:  # noqa: PLR2004

@@ -7,6 +7,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from app.api.dialects import DIALECTS, OPENAI, Dialect, dialect_of_path
 from app.api.state import api_state
@@ -15,6 +16,7 @@ from app.errors import (
     BodyTooLargeError,
     CapacityError,
     DeadlineError,
+    ForbiddenError,
     InputError,
     InternalError,
     NestvecError,
@@ -22,6 +24,7 @@ from app.errors import (
     NotReadyError,
     QueueFullError,
     QuotaError,
+    RateLimitError,
     UnknownModelError,
 )
 from app.logs import frames_of, get_logger
@@ -35,8 +38,10 @@ STATUSES: Final[tuple[tuple[type[NestvecError], int], ...]] = (
     (BodyTooLargeError, 413),
     (QuotaError, 413),
     (InputError, 400),
+    (ForbiddenError, 403),
     (AccessError, 401),
     (QueueFullError, 429),
+    (RateLimitError, 429),
     (NotReadyError, 503),
     (DeadlineError, 504),
     (CapacityError, 503),
@@ -51,6 +56,16 @@ def status_of(error: NestvecError, dialect: Dialect = OPENAI) -> int:
     """The status of an error."""
     rows = (*dialect.statuses, *STATUSES)
     return next(status for kind, status in rows if isinstance(error, kind))
+
+
+def unknown_url(scope: Scope) -> Response:
+    """What answers a request that is for nobody, from before the application."""
+    path = str(scope["path"])
+    dialect = dialect_of_path(path)
+    error = HttpError(f"Invalid URL ({scope['method']} {path[:200]})")
+    request_id = str(scope.get("nestvec.request_id", ""))
+    body = orjson.dumps(dialect.envelope(error, 404, request_id, dialect.names))
+    return Response(body, 404, media_type="application/json")
 
 
 def error_response(error: NestvecError, dialect: Dialect, request_id: str) -> Response:
@@ -68,7 +83,8 @@ def error_response(error: NestvecError, dialect: Dialect, request_id: str) -> Re
         headers["retry-after"] = str(min(most, max(least, math.ceil(error.retry_after_s))))
         if error.retry_after_s < 1:
             headers["retry-after-ms"] = str(max(1, round(error.retry_after_s * 1000)))
-    if isinstance(error, InternalError) and error.is_permanent:
+    is_permanent = isinstance(error, InternalError) and error.is_permanent
+    if is_permanent or (isinstance(error, RateLimitError) and error.of == "quota"):
         headers["x-should-retry"] = "false"
     if status == 401:  # noqa: PLR2004 - the status itself
         headers["www-authenticate"] = "Bearer"
@@ -90,6 +106,9 @@ def install_error_handlers(app: FastAPI) -> None:
             raise error
         if status_of(error) >= 500 and not isinstance(error, CapacityError):  # noqa: PLR2004 - server faults
             log.error("request_failed", code=error.code, frames=frames_of(error))
+        if isinstance(error, RateLimitError):
+            state = api_state(request)
+            state.metrics.rate_limited.labels(error.key_id, error.of).inc()
         return error_response(error, _dialect(request), _request_id(request))
 
     async def handle_http(request: Request, error: Exception) -> Response:

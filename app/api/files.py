@@ -17,6 +17,7 @@ from streaming_form_data.targets import FileTarget, ValueTarget
 from streaming_form_data.validators import MaxSizeValidator, ValidationError
 from typing_extensions import override
 
+from app.api.auth import let_in
 from app.api.fields import as_integer
 from app.api.raw_route import RawRoute, json_response
 from app.api.schemas.jobs import CONTENT_DOC, DELETE_DOC, FILE_DOC, FILES_DOC, UPLOAD_DOC
@@ -66,7 +67,7 @@ class _Form:
 async def upload_file(request: Request) -> Response:
     """Take a file, straight to the disk."""
     state = api_state(request)
-    owner = state.auth.check(request.headers)
+    owner = let_in(request, state.keys)
     draft = await state.jobs.call(JobStore.upload_path)
     try:
         form = await _receive(request, state, draft)
@@ -83,7 +84,7 @@ async def upload_file(request: Request) -> Response:
 async def list_files(request: Request) -> Response:
     """List a key's files."""
     state = api_state(request)
-    owner = state.auth.check(request.headers)
+    owner = let_in(request, state.keys)
     query = request.query_params
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
@@ -106,7 +107,7 @@ async def list_files(request: Request) -> Response:
 async def retrieve_file(request: Request, file_id: str) -> Response:
     """Describe a file."""
     state = api_state(request)
-    owner = state.auth.check(request.headers)
+    owner = let_in(request, state.keys)
     return json_response(
         file_object(await state.jobs.call(lambda store: store.file(file_id, owner)))
     )
@@ -117,7 +118,7 @@ async def retrieve_file(request: Request, file_id: str) -> Response:
 async def file_content(request: Request, file_id: str) -> Response:
     """Give a file's bytes, or a range of them."""
     state = api_state(request)
-    owner = state.auth.check(request.headers)
+    owner = let_in(request, state.keys)
 
     def locate(store: JobStore) -> tuple[StoredFile, Path]:
         file = store.file(file_id, owner)
@@ -132,7 +133,7 @@ async def file_content(request: Request, file_id: str) -> Response:
 async def delete_file(request: Request, file_id: str) -> Response:
     """Remove a file."""
     state = api_state(request)
-    owner = state.auth.check(request.headers)
+    owner = let_in(request, state.keys)
     await state.jobs.call(lambda store: store.delete_file(file_id, owner))
     return json_response({"id": file_id, "object": "file", "deleted": True})
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request, Response
 
+from app.api.auth import let_in
 from app.api.calls import enter
 from app.api.dialects import OPENAI
 from app.api.raw_route import RawRoute, json_response
@@ -30,7 +31,7 @@ DESCRIBED: Final = (
 async def list_models(request: Request) -> Response:
     """List what is served, and the names that stand for a prompt or dimensions; other aliases only answer."""
     state = enter(request, OPENAI.name)
-    state.auth.check(request.headers)
+    let_in(request, state.keys)
     data = [_model_object(slot, name) for slot, name in state.service.models.listed()]
     for one in data:
         one.pop("quality", None)  # long: shown of one model only
@@ -42,7 +43,7 @@ async def list_models(request: Request) -> Response:
 async def retrieve_model(request: Request, model: Annotated[str, MODEL_PATH]) -> Response:
     """Describe one model; names with slashes come raw or percent-encoded."""
     state = enter(request, OPENAI.name)
-    state.auth.check(request.headers)
+    let_in(request, state.keys)
     return json_response(_model_object(state.service.models.find(model), model))
 
 
@@ -79,7 +80,7 @@ def _model_object(slot: Slot, name: str) -> dict[str, Any]:
         "quantization": None if model is None else quantization(model.quantiser),
         "architecture": spec.architecture,
         "precision": spec.precision,
-        "provider": None if model is None else model.core.backend.provider,
+        "provider": None if model is None else model.core.traits.provider,
         "license": spec.license,
         "source": spec.source,
         "layers": None if model is None else layers(model),
@@ -90,7 +91,7 @@ def _model_object(slot: Slot, name: str) -> dict[str, Any]:
 
 def layers(model: ServedModel) -> dict[str, Any] | None:
     """A model's early exits, and what makes each of use; None where it always runs all its layers."""
-    deepest = model.core.backend.layers
+    deepest = model.core.traits.layers
     if not deepest:
         return None
     fitted = {layer: one.name for layer, one in fitted_exits(model).items()}

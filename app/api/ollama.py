@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from app.api.auth import let_in
 from app.api.calls import Asked, embed, enter, hold_model, open_as, result_headers
 from app.api.dialects import OLLAMA
 from app.api.encoding import array_json, rows_json
@@ -118,7 +119,7 @@ async def running(request: Request) -> Response:
         {
             **_listed(model.spec, model.graph_bytes, name),
             "expires_at": FOREVER,
-            "size_vram": 0 if model.core.backend.provider == "cpu" else model.graph_bytes,
+            "size_vram": 0 if model.core.traits.provider == "cpu" else model.graph_bytes,
             "context_length": model.spec.max_tokens,
         }
         for model, name in listed
@@ -170,7 +171,7 @@ async def version(request: Request) -> Response:
 
 def _enter(request: Request) -> ApiState:
     state = enter(request, OLLAMA.name)
-    state.auth.check(request.headers)
+    let_in(request, state.keys)
     return state
 
 

@@ -13,7 +13,8 @@ import orjson
 from fastapi import APIRouter, Path, Request, Response
 
 from app import __version__
-from app.api.body import read_body
+from app.api.auth import let_in
+from app.api.body import parse_bounded, read_body
 from app.api.calls import Asked, embed, enter, hold_model, result_headers
 from app.api.dialects import OPEN_INFERENCE
 from app.api.encoding import array_json
@@ -34,7 +35,6 @@ from app.engine.dtypes import OutputDtype
 from app.engine.registry import ServedModel
 from app.engine.types import EmbedCall, EmbedResult
 from app.errors import BodyFormatError, InputError, NotFoundError, NotReadyError
-from app.json_input import parse_json
 
 router = APIRouter(route_class=RawRoute, tags=[OPEN_INFERENCE.name])
 
@@ -84,7 +84,7 @@ async def ready(request: Request) -> Response:
 async def repository_index(request: Request) -> Response:
     """What is served."""
     state = enter(request, OPEN_INFERENCE.name)
-    state.auth.check(request.headers)
+    let_in(request, state.keys)
     rows = [
         {"name": name, "version": "1", "state": "READY" if slot.model else "UNAVAILABLE"}
         for slot, name in state.service.models.listed()
@@ -96,7 +96,7 @@ async def repository_index(request: Request) -> Response:
 async def describe(request: Request, rest: Annotated[str, MODEL_PATH]) -> Response:
     """A model's tensors; with `/ready`, `/config` or `/stats` behind its name, those."""
     state = enter(request, OPEN_INFERENCE.name)
-    state.auth.check(request.headers)
+    let_in(request, state.keys)
     name, what, model = await _find(request, state, rest, ("/ready", "/config", "/stats"))
     if what == "/ready":
         _check_ready(state)
@@ -112,7 +112,7 @@ async def describe(request: Request, rest: Annotated[str, MODEL_PATH]) -> Respon
 async def infer(request: Request, rest: Annotated[str, INFER_PATH]) -> Response:
     """Embed the strings of a tensor; the path ends in `/infer`."""
     state = enter(request, OPEN_INFERENCE.name)
-    key_id = state.auth.check(request.headers)
+    key_id = let_in(request, state.keys)
     name, what, model = await _find(request, state, rest, ("/infer",))
     if what != "/infer":
         raise NotFoundError("POST to /v2/models/NAME/infer")
@@ -152,7 +152,7 @@ async def _read(request: Request, state: ApiState) -> tuple[dict[str, Any], byte
         if not said.isascii() or not said.isdigit() or int(said) > len(raw):
             raise BodyFormatError("Inference-Header-Content-Length does not fit the body")
         length = int(said)
-    head = parse_json(raw[:length])
+    head = await parse_bounded(raw[:length], state.options.json)
     if not isinstance(head, dict):
         raise BodyFormatError("the JSON of the body must be an object")
     return head, raw[length:]

@@ -6,10 +6,10 @@ from typing import Any, Final
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
-from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 
 from app import __version__
+from app.api.auth import let_in
 from app.api.state import RETRY_AFTER_LOADING_S, Phase, api_state
 from app.engine.slots import Slot
 from app.errors import NotReadyError
@@ -69,9 +69,9 @@ async def metrics(request: Request) -> Response:
     """Prometheus text, or OpenMetrics where `Accept` asks for it."""
     state = api_state(request)
     if state.options.protect_operations:
-        state.auth.check(request.headers)
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(state.metrics.registry), media_type=content_type)
+        let_in(request, state.keys)
+    content, content_type = state.metrics.exposition(request.headers.get("accept", ""))
+    return Response(content, media_type=content_type)
 
 
 def _listed(slot: Slot, *, tells: bool) -> str:
@@ -95,7 +95,7 @@ async def front_page(request: Request) -> Response:
     if state.phase is Phase.READY:
         slots = state.service.models.all()
         models = (
-            "<ul>" + "".join(_listed(slot, tells=state.auth.is_open) for slot in slots) + "</ul>"
+            "<ul>" + "".join(_listed(slot, tells=state.keys.is_open) for slot in slots) + "</ul>"
         )
     page = PAGE.format(
         version=__version__,

@@ -148,7 +148,7 @@ async def _explained(
 
 
 def _check_linear(model: ServedModel) -> None:
-    spec, outputs = model.spec, model.core.options.outputs
+    spec, outputs = model.spec, model.core.outputs
     is_plain = outputs.head is None and outputs.lexical is None and spec.late_interaction is None
     if (
         not is_plain

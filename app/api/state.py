@@ -1,18 +1,21 @@
 """What every route needs, in one object on the application."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fastapi import Request
 
-from app.api.auth import Authenticator
+from app.api.body import BodyRoom
 from app.api.dialects import DIALECTS, TEI, TEI_1_8, Dialect
 from app.api.token_input import TokenDecoder
 from app.engine.service import EmbeddingService
 from app.errors import NotReadyError, StoreError
 from app.jobs.runner import JobRunner
 from app.jobs.types import JobLimits
+from app.json_input import JsonLimits
+from app.keys.keyring import Keyring
 from app.metrics import Metrics
 
 # A restart or a first download takes longer than a second; clients with two tries should see the end of it.
@@ -24,6 +27,7 @@ class Phase(StrEnum):
 
     LOADING = "loading"
     READY = "ready"
+    RECOVERING = "recovering"  # the engine hangs, or its process has died and is started again
     DRAINING = "draining"
     FAILED = "failed"
 
@@ -39,6 +43,7 @@ class ApiOptions:
         emulates_tei_1_8: Refuse as TEI did through 1.8: 413 for 422, and nothing is cut unasked.
         protect_operations: Ask for a key on /metrics too.
         jobs: Bounds on files and batches.
+        json: What JSON bodies may be like.
     """
 
     max_body_bytes: int
@@ -47,6 +52,7 @@ class ApiOptions:
     protect_operations: bool = False
     emulates_tei_1_8: bool = False
     jobs: JobLimits = field(default_factory=JobLimits)
+    json: JsonLimits = field(default_factory=JsonLimits)
 
 
 @dataclass(slots=True)
@@ -54,10 +60,12 @@ class ApiState:
     """Shared by all routes; found at `request.app.state.api`."""
 
     options: ApiOptions
-    auth: Authenticator
+    keys: Keyring
     tokens: TokenDecoder
     metrics: Metrics
+    bodies: BodyRoom
     phase: Phase = Phase.LOADING
+    on_reload: Callable[[], None] = lambda: None
     _jobs: JobRunner | None = field(default=None)
     _service: EmbeddingService | None = field(default=None)
 
@@ -105,6 +113,23 @@ class ApiState:
             self._jobs.start()
         if self.phase is Phase.LOADING:
             self.set_phase(Phase.READY)
+
+    @property
+    def has_service(self) -> bool:
+        """Whether the engine was there once."""
+        return self._service is not None
+
+    def note_engine(self, *, is_up: bool) -> None:
+        """The engine has gone, or has come back; no effect before the first time, and once draining."""
+        if self.phase is Phase.READY and not is_up:
+            self.set_phase(Phase.RECOVERING)
+        elif self.phase is Phase.RECOVERING and is_up:
+            self.set_phase(Phase.READY)
+
+    def reload(self) -> None:
+        """Read keys and aliases anew, as SIGHUP asks."""
+        self.keys.reload()
+        self.on_reload()
 
     def set_phase(self, phase: Phase) -> None:
         """Move on, and tell the metrics."""

@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from app.api.auth import let_in
 from app.api.calls import (
     VOCABULARY_HEADER,
     Asked,
@@ -221,7 +222,7 @@ async def decode(request: Request) -> Response:
 async def info(request: Request) -> Response:
     """What is served, and within which limits."""
     state = enter(request, TEI.name)
-    state.auth.check(request.headers)
+    let_in(request, state.keys)
     return json_response(describe_server(state, await hold_model(request, state, "")))
 
 

@@ -25,7 +25,7 @@ def describe_server(state: ApiState, model: ServedModel) -> dict[str, Any]:
         "model_type": model_type(spec),
         "max_concurrent_requests": MAX_CONCURRENT_REQUESTS,
         "max_input_length": spec.max_tokens,
-        "max_batch_tokens": model.core.options.max_batch_tokens,
+        "max_batch_tokens": model.core.traits.max_batch_tokens,
         "max_batch_requests": None,
         "max_client_batch_size": limits.max_inputs,
         "auto_truncate": dialect.truncate is not Truncation.ERROR,

@@ -25,6 +25,7 @@ VERBS: Final[Mapping[str, str]] = {
     "calibrate": "Set the ranges of int8 and uint8 vectors by texts of your own.",
     "quality": "Measure a running server on STS-B and SciFact.",
     "tokens": "Report how a model's tokenizer suits texts of your own.",
+    "keys": "Make, list, rotate and revoke API keys with limits.",
     "config": "Show settings, or write their documentation.",
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from app.assembly import build_engine, open_backend, prepare_model
+from app.assembly import open_backend, prepare_model
 from app.bench.client import Target
 from app.bench.engine import measure_engine
 from app.bench.load import LoadResult, closed_load, open_load, requests_of
@@ -16,6 +16,7 @@ from app.cli.flags import settings_flags
 from app.engine.types import NullObserver
 from app.hardware import cpu_model, usable_cpus
 from app.logs import configure_logs
+from app.service_assembly import build_engine
 from app.settings import Settings
 
 

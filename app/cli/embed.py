@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from app.assembly import build_engine
 from app.cli.flags import settings_flags
 from app.corpus.embedders import Embedder, EngineEmbedder, ServerEmbedder, TextOptions
 from app.corpus.readers import STREAMED, Columns
@@ -18,6 +17,7 @@ from app.corpus.sources import STDIO, find_sources
 from app.engine.dtypes import OFFERED, OutputDtype
 from app.engine.types import NullObserver, Truncation
 from app.logs import configure_logs
+from app.service_assembly import build_engine
 from app.settings import Settings
 
 

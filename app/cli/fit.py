@@ -10,7 +10,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from app.assembly import build_engine, prepare_model
+from app.assembly import prepare_model
 from app.cli.flags import settings_flags
 from app.engine.maps import AffineMap, MapKind
 from app.engine.postprocess import finish
@@ -21,6 +21,7 @@ from app.packages.maps import check_map_name, keep_map, read_map, read_maps, wri
 from app.quality.mapping import fit_exits, fit_stored, fit_translation, fit_turn
 from app.quality.tasks import read_retrieval, read_texts
 from app.quality.vectors import ModelVectors
+from app.service_assembly import build_engine
 from app.settings import Settings
 
 ALL = "all"

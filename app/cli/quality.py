@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from app.assembly import build_engine, prepare_model
+from app.assembly import prepare_model
 from app.cli.flags import settings_flags
 from app.engine.types import NullObserver
 from app.errors import ArtefactError, ConfigError
@@ -17,6 +17,7 @@ from app.quality.report import Plan, Tasks, make_report
 from app.quality.tasks import read_given_pairs, read_pairs, read_retrieval, read_texts
 from app.quality.variants import DTYPES
 from app.quality.vectors import ModelVectors
+from app.service_assembly import build_engine
 from app.settings import Settings
 
 log = get_logger(__name__)

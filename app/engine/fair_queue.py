@@ -45,6 +45,7 @@ class FairQueue:
         self._last_tags: dict[str, float] = {}
         self._virtual_tokens = 0.0
         self._next_number = 0
+        self._tokens_of: dict[str, int] = {}
         self.tokens = 0
 
     def __len__(self) -> int:
@@ -68,9 +69,20 @@ class FairQueue:
             by_length[entry.item.tokens] = alike = SortedList()
         alike.add(place)
         self.tokens += entry.item.tokens
+        self._tokens_of[key] = self._tokens_of.get(key, 0) + entry.item.tokens
         if entry.item.deadline_s is not None:
             self._earliest_deadline_s = min(self._earliest_deadline_s, entry.item.deadline_s)
         return place
+
+    def tokens_of(self, key_id: str) -> int:
+        """Tokens of a key in the queue."""
+        return self._tokens_of.get(key_id, 0)
+
+    def tokens_before(self, key_id: str, tokens: int) -> float:
+        """Tokens that leave until so many more of a key have left, those included: others get as much as it at most."""
+        own = self.tokens_of(key_id) + tokens
+        others = (min(own, held) for key, held in self._tokens_of.items() if key != key_id)
+        return float(own + sum(others))
 
     def head(self) -> tuple[Place, Entry]:
         """The next entry; the queue must not be empty."""
@@ -133,6 +145,12 @@ class FairQueue:
         if not alike:
             del by_length[entry.item.tokens]
         self.tokens -= entry.item.tokens
+        key = entry.item.key_id
+        left = self._tokens_of[key] - entry.item.tokens
+        if left:
+            self._tokens_of[key] = left
+        else:
+            del self._tokens_of[key]
         if not self._entries:
             # An empty queue forgets: no key carries a debt into an idle time.
             self._last_tags.clear()

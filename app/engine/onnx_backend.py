@@ -22,7 +22,7 @@ from app.engine.graph_io import (
     token_output,
 )
 from app.engine.types import Batch, FloatArray, Layout, RawOutput
-from app.errors import BackendError, FormatError, ProviderError
+from app.errors import BackendError, BackendMemoryError, FormatError, ProviderError
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,22 @@ CPU_DISABLED_FUSIONS: Final = (
     "BiasGeluFusion",
     "GeluFusion",
 )
+
+
+# What allocators of onnxruntime, CUDA and C++ say; it has no class of error for it.
+MEMORY_WORDS: Final = (
+    "bad_alloc",
+    "failed to allocate",
+    "out of memory",
+    "bfcarena",
+    "cudaerrormemory",
+)
+
+
+def is_memory_error(error: Exception) -> bool:
+    """Whether a run failed for want of memory, so that a smaller batch may go well."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(word in said for word in MEMORY_WORDS)
 
 
 def choose_provider(asked: str, available: Sequence[str]) -> str:
@@ -122,6 +138,8 @@ class OnnxBackend:
             found: list[FloatArray] = self._session.run(names, feeds)
         except Exception as error:
             # onnxruntime raises a family of unrelated exceptions; none of their texts may reach a caller.
+            if is_memory_error(error):
+                raise BackendMemoryError("onnxruntime had no memory for this batch") from error
             raise BackendError("onnxruntime failed on this batch") from error
         *earlier, output = [one.astype(np.float32, copy=False) for one in found]
         return replace(packed_states(batch, self._output, output), earlier=tuple(earlier))

@@ -26,7 +26,7 @@ def check_output(call: EmbedCall, model: ServedModel, way: Way) -> None:
     """
     _check_kind(call, model)
     core = model.core
-    native = core.options.outputs.width(call.kind, core.backend.hidden_size) or 0
+    native = core.outputs.width(call.kind, core.traits.hidden_size) or 0
     if way.map is not None:
         native = way.map.width
     if call.dimensions is not None and call.kind in (OutputKind.SPARSE, OutputKind.LABELS):
@@ -89,7 +89,7 @@ def _check_kind(call: EmbedCall, model: ServedModel) -> None:
         )
     is_late = bool(call.chunks or call.splits)
     needs_tokens = call.kind is OutputKind.TOKENS or is_late
-    if needs_tokens and not model.core.backend.gives_tokens:
+    if needs_tokens and not model.core.traits.gives_tokens:
         raise UnsupportedError(
             "this needs token states, and this model's graph gives pooled vectors only"
         )

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.engine.coalescing import Coalescer
-from app.engine.core import EngineCore
 from app.engine.instructions import Instruct
 from app.engine.late_interaction import LateInteraction
 from app.engine.maps import AffineMap
+from app.engine.ports import Core
 from app.engine.quantise import Quantiser
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import OutputKind
@@ -105,7 +105,7 @@ class ServedModel:
 
     spec: ModelSpec
     tokenizer: Tokenizer
-    core: EngineCore
+    core: Core
     aliases: tuple[str, ...] = ()
     pins: Mapping[str, Pin] = field(default_factory=dict)
     quantiser: Quantiser = field(default_factory=Quantiser)
@@ -144,3 +144,8 @@ def check_pins(pins: Mapping[str, Pin], spec: ModelSpec) -> None:
 def base_name(name: str) -> str:
     """A name without Ollama's `:latest`."""
     return name.removesuffix(":latest")
+
+
+def base_model(name: str) -> str:
+    """A name without the task of an adapter."""
+    return name.split(":", 1)[0]

@@ -27,6 +27,7 @@ ALIKE_SHARE: Final = 0.7
 BULK_SHARE: Final = 0.2
 AGED_BULK_SHARE: Final = 0.5
 AGEING_S: Final = 10.0
+OTHER: Final = {Priority.INTERACTIVE: Priority.BULK, Priority.BULK: Priority.INTERACTIVE}
 # Measured on 2 cores (Zen 4): a batch of 24 tokens costs a fifth more a token than one of 500, so splitting
 # below this gains little even where cores are idle.
 LEAST_SPLIT_TOKENS: Final = 32
@@ -70,16 +71,35 @@ class Scheduler:
         """Tokens in the queue."""
         return sum(queue.tokens for queue in self._queues.values())
 
+    def tokens_of(self, key_id: str) -> int:
+        """Tokens of a key in the queue."""
+        return sum(queue.tokens_of(key_id) for queue in self._queues.values())
+
     def waiting_of(self, priority: Priority) -> int:
         """Items of a class in the queue."""
         return len(self._queues[priority])
 
     def add(self, call_id: int, items: Sequence[Item], now_s: float) -> None:
         """Queue the items of a call."""
-        places = self._calls.setdefault(call_id, set())
         for position, item in enumerate(items):
-            place = self._queues[item.priority].add(Entry(item, call_id, position, now_s))
-            places.add((item.priority, place))
+            self.add_entry(Entry(item, call_id, position, now_s))
+
+    def add_entry(self, entry: Entry) -> None:
+        """Queue one item of a call."""
+        priority = entry.item.priority
+        place = self._queues[priority].add(entry)
+        self._calls.setdefault(entry.call_id, set()).add((priority, place))
+
+    def tokens_before(self, priority: Priority, key_id: str, tokens: int) -> float:
+        """About how many tokens would run until so many more of a key have run, those included.
+
+        Keys share a class fairly, and bulk has its share while both classes wait.
+        """
+        own = self._queues[priority].tokens_before(key_id, tokens)
+        other = self._queues[OTHER[priority]].tokens
+        if priority is Priority.INTERACTIVE:
+            return own + min(float(other), own * BULK_SHARE / (1 - BULK_SHARE))
+        return own + min(float(other), own * (1 - BULK_SHARE) / BULK_SHARE)
 
     def drop(self, call_id: int) -> tuple[Entry, ...]:
         """Forget what still waits of a call; returns it."""

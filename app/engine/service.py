@@ -54,6 +54,9 @@ DESCRIBED_CHARS_PER_TOKEN: Final = 4
 # Likewise for inputs that are read in windows; no language has longer tokens on average.
 WINDOWED_CHARS_PER_TOKEN: Final = 8
 
+# To guess whether a call has room: more than any language has on average, so that the guess is below the truth.
+ADMITTED_CHARS_PER_TOKEN: Final = 6
+
 CALIBRATED: Final = {OutputDtype.INT8, OutputDtype.UINT8}
 
 # Up to so many characters are tokenised on the event loop: at most 0.3 ms, and less than a thread's wake-up costs.
@@ -155,6 +158,7 @@ class EmbeddingService:
             call.max_second_tokens,
         )
         started = self._clock()
+        self._check_room(call, model)
         encoded = await self._encode(call, model, fit)
         tokens = tuple(n for e in encoded for n in input_tokens(e))
         self._check_tokens(call, sum(tokens))
@@ -185,7 +189,7 @@ class EmbeddingService:
             prompt_used=prompt_name,
             timings=timings,
             converted=converted,
-            provider=model.core.backend.provider,
+            provider=model.core.traits.provider,
             quantization=way.quantiser.id if CALIBRATED & set(converted) else "",
             rows=(1,) * len(vectors) if call.chunks or call.splits else rows,
             layers=way.layers,
@@ -194,11 +198,21 @@ class EmbeddingService:
             chunks=tuple(chunk for e in encoded for chunk in e.chunks),
         )
 
+    def _check_room(self, call: EmbedCall, model: ServedModel) -> None:
+        """Refuse what would be refused behind the tokenizer, which under overload takes a good part of the time.
+
+        Raises:
+            QueueFullError: There is no room for about as many tokens.
+        """
+        most = model.spec.max_tokens
+        characters = (len(given) // ADMITTED_CHARS_PER_TOKEN for given in call.inputs)
+        model.core.check_room(sum(min(most, tokens) for tokens in characters), call.key_id)
+
     async def _run(
         self, call: EmbedCall, encoded: Sequence[Encoded], model: ServedModel, way: Way
     ) -> RawVectors:
         """Raw vectors of all inputs: looked up, or from the cache, or by the model."""
-        outputs = model.core.options.outputs
+        outputs = model.core.outputs
         if outputs.term_weights is not None and asks_for_queries(call):
             return _looked_up(encoded, outputs)
         priority = call.priority or self._priority_by_size(len(encoded))

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from app.engine.registry import NO_PIN, ModelSpec, Pin, ServedModel, base_name
+from app.engine.registry import NO_PIN, ModelSpec, Pin, ServedModel, base_model, base_name
 from app.engine.types import OutputKind
 from app.errors import InputError, NestvecError, UnknownModelError
 
@@ -21,6 +22,8 @@ class SlotState(StrEnum):
 
 
 Open = Callable[[], ServedModel]
+# Names, in lower case, of the models that whoever is being served may use; None for all. Others do not exist for them.
+VISIBLE: ContextVar[frozenset[str] | None] = ContextVar("nestvec_visible_models", default=None)
 
 
 @dataclass(slots=True, eq=False)
@@ -33,11 +36,14 @@ class Slot:
         open: Loads it; blocks. None where it was given loaded.
         is_kept: Never unloaded to make room.
         loads_at_start: Whether it is brought into memory unasked.
+        is_adapter: Another's, with an adapter merged in.
         model: While it is loaded.
         spec: Since it was loaded first.
         graph_bytes: Likewise; 0 before.
         adapters: The same model with an adapter, by the task that asks for it.
         error: Why it could not be loaded.
+        dropped: Names that it once had and answers to no more.
+        new_pins: What names stand for since they were changed; None where they never were.
         users: Calls that hold it.
         used_s: When a call took it last, monotonic.
         failed_s: When it could not be loaded.
@@ -48,12 +54,15 @@ class Slot:
     open: Open | None = None
     is_kept: bool = False
     loads_at_start: bool = False
+    is_adapter: bool = False
     state: SlotState = SlotState.UNLOADED
     model: ServedModel | None = None
     spec: ModelSpec | None = None
     graph_bytes: int = 0
     adapters: dict[str, "Slot"] = field(default_factory=dict)
     error: NestvecError | None = None
+    dropped: frozenset[str] = frozenset()
+    new_pins: Mapping[str, Pin] | None = None
     users: int = 0
     used_s: float = 0.0
     failed_s: float = 0.0
@@ -72,9 +81,24 @@ class Slot:
     def hold(self, model: ServedModel) -> None:
         """It is loaded."""
         self.model, self.spec, self.graph_bytes = model, model.spec, model.graph_bytes
-        self.names = tuple(dict.fromkeys((*model.names, *self.names)))
-        self.pins = model.pins
+        names = dict.fromkeys((*model.names, *self.names))
+        self.names = tuple(name for name in names if name not in self.dropped)
+        if self.new_pins is None:
+            self.pins = model.pins
         self.state, self.error = SlotState.READY, None
+
+    def rename(self, before: Sequence[str], after: Sequence[str], pins: Mapping[str, Pin]) -> None:
+        """Other aliases from now on, also when it is loaded again.
+
+        Args:
+            before: Aliases so far, those that stand for something beside included.
+            after: From now on, likewise.
+            pins: What those stand for.
+        """
+        own = [name for name in self.names if name not in before]
+        self.dropped = frozenset({*self.dropped, *before} - {*after})
+        self.names = tuple(dict.fromkeys((*own, *after)))
+        self.pins = self.new_pins = pins
 
     def pin(self, name: str) -> Pin:
         """What a name stands for beside the model; nothing for most."""
@@ -131,7 +155,14 @@ class Models:
 
     def listed(self) -> list[tuple[Slot, str]]:
         """Models under their own names and those that stand for a prompt or dimensions; aliases only answer."""
-        return [(slot, name) for slot in self._slots for name in (slot.name, *slot.pins)]
+        return [(slot, name) for slot in self.visible() for name in (slot.name, *slot.pins)]
+
+    def visible(self) -> list[Slot]:
+        """Those that whoever is being served may use."""
+        allowed = VISIBLE.get()
+        if allowed is None:
+            return self._slots
+        return [s for s in self._slots if any(base_model(n).casefold() in allowed for n in s.names)]
 
     def find(self, name: str, kind: OutputKind | None = None) -> Slot:
         """Find a model: exact name, alias, any case, last path segment, with or without `:latest`.
@@ -145,7 +176,7 @@ class Models:
         """
         if not name:
             return self._default(kind)
-        found = _match(base_name(name), self._slots)
+        found = _match(base_name(name), self.visible())
         if found is not None:
             return found
         if self.accepts_any:
@@ -164,11 +195,12 @@ class Models:
         return model
 
     def _default(self, kind: OutputKind | None) -> Slot:
-        if not self._slots:
+        slots = self.visible()
+        if not slots:
             raise UnknownModelError("")
-        giving = (slot for slot in self._slots if slot.gives(kind))
+        giving = (slot for slot in slots if slot.gives(kind))
         # Where none does, the first says by its own error what it is.
-        return next(giving, self._slots[0])
+        return next(giving, slots[0])
 
 
 def _match(wanted: str, slots: Sequence[Slot]) -> Slot | None:

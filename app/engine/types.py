@@ -345,6 +345,9 @@ class Observer(Protocol):
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
         """Items left without a vector: "cancelled", "deadline", "queue_full" or "failed"."""
 
+    def memory_was_short(self, model: str) -> None:
+        """A batch did not fit into memory."""
+
 
 class NullObserver:
     """Counts nothing; for offline use and tests."""
@@ -364,4 +367,7 @@ class NullObserver:
         """Ignore."""
 
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
+        """Ignore."""
+
+    def memory_was_short(self, model: str) -> None:
         """Ignore."""

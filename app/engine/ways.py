@@ -51,7 +51,7 @@ def find_way(call: EmbedCall, model: ServedModel, *, allows_untrained: bool) -> 
     """
     is_raw = call.map_id == ""
     found = None if is_raw else _named_map(call.map_id, model)
-    layers = model.core.backend.layers
+    layers = model.core.traits.layers
     _check_layers(call, layers)
     exits = call.layers
     if found is not None and found.layers:

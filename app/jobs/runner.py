@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from app.durable import open_at, sync
-from app.errors import NotReadyError
+from app.errors import AccessError, NotReadyError
 from app.jobs.lines import Line, check_lines, read_lines, request_of
 from app.jobs.store import JobStore, new_id
 from app.jobs.types import (
@@ -61,12 +61,23 @@ class JobRunner:
         store: Where they are; all its calls are made in one thread.
         handler: Answers lines.
         limits: Bounds on inputs.
+        runs: Whether batches are run here; else they are noted only, for the process that does.
+        look_s: How often the store is looked at unasked.
     """
 
-    def __init__(self, store: JobStore, handler: LineHandler, limits: JobLimits) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        handler: LineHandler,
+        limits: JobLimits,
+        *,
+        runs: bool = True,
+        look_s: float = SWEEP_S,
+    ) -> None:
         self._store = store
         self._handler = handler
         self._limits = limits
+        self._runs, self._look_s = runs, look_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nestvec-jobs")
         self._wake = asyncio.Event()
         self._in_flight = asyncio.Semaphore(GROUPS_IN_FLIGHT)
@@ -79,7 +90,8 @@ class JobRunner:
 
     def start(self) -> None:
         """Go on with what an earlier process left, then wait for new batches."""
-        self._main = asyncio.create_task(self._serve())
+        if self._runs:
+            self._main = asyncio.create_task(self._serve())
 
     def wake(self) -> None:
         """A batch is new, or another has ended."""
@@ -107,7 +119,7 @@ class JobRunner:
                     self._tasks[batch.id] = task
                     task.add_done_callback(partial(self._ended, batch.id))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SWEEP_S):
+                async with asyncio.timeout(self._look_s):
                     await self._wake.wait()
 
     def _ended(self, batch_id: str, _: "asyncio.Task[None]") -> None:
@@ -226,6 +238,8 @@ class JobRunner:
 
 def _fault(error: Exception) -> Problem:
     """Why a batch failed that is not to blame for it."""
+    if isinstance(error, AccessError):  # the key was revoked meanwhile
+        return Problem(error.code, error.message)
     if isinstance(error, OSError):
         return Problem("store_error", f"The server's disk failed: {error.strerror}.")
     return Problem("internal_error", "The server had an error while running this batch.")

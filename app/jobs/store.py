@@ -4,7 +4,7 @@ import fcntl
 import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -12,61 +12,38 @@ import sqlalchemy as sa
 
 from app.durable import sync
 from app.errors import InputError, NotFoundError, QuotaError, StoreError
-from app.jobs.types import ENDED, Batch, Problem, Purpose, Status, StoredFile
+from app.jobs.tables import batch_of, batches, begin, columns_of, durable, file_of, files
+from app.jobs.types import ENDED, Batch, Status, StoredFile
 
 DATABASE: Final = "jobs.db"
 HEAD: Final = "0001"  # the newest of the migrations
 UPLOAD: Final = "upload-"
+ABANDONED_S: Final = 3600.0  # nobody works on a file for so long without touching it
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-Row = Mapping[Any, Any] | sa.RowMapping
-JSON_COLUMNS: Final = ("metadata", "times", "problems")
-
-schema = sa.MetaData()
-files = sa.Table(
-    "files",
-    schema,
-    sa.Column("number", sa.Integer, primary_key=True),  # order of creation
-    sa.Column("id", sa.String(64), unique=True, nullable=False),
-    sa.Column("owner", sa.String(64), nullable=False, index=True),
-    sa.Column("purpose", sa.String(32), nullable=False),
-    sa.Column("filename", sa.Text, nullable=False),
-    sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    sa.Column("created_s", sa.BigInteger, nullable=False),
-    sa.Column("expires_s", sa.BigInteger, index=True),
-)
-batches = sa.Table(
-    "batches",
-    schema,
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("id", sa.String(64), unique=True, nullable=False),
-    sa.Column("owner", sa.String(64), nullable=False, index=True),
-    sa.Column("endpoint", sa.Text, nullable=False),
-    sa.Column("input_file_id", sa.String(64), nullable=False),
-    sa.Column("completion_window", sa.String(16), nullable=False),
-    sa.Column("status", sa.String(16), nullable=False, index=True),
-    sa.Column("created_s", sa.BigInteger, nullable=False),
-    sa.Column("expires_s", sa.BigInteger, nullable=False),
-    sa.Column("metadata", sa.Text),
-    sa.Column("output_expires_s", sa.BigInteger),
-    sa.Column("times", sa.Text, nullable=False),
-    sa.Column("problems", sa.Text, nullable=False),
-    sa.Column("output_file_id", sa.String(64)),
-    sa.Column("error_file_id", sa.String(64)),
-    sa.Column("total", sa.BigInteger, nullable=False),
-    sa.Column("completed", sa.BigInteger, nullable=False),
-    sa.Column("failed", sa.BigInteger, nullable=False),
-    sa.Column("model", sa.Text),
-    sa.Column("input_tokens", sa.BigInteger, nullable=False),
-    sa.Column("lines_done", sa.BigInteger, nullable=False),
-    sa.Column("output_bytes", sa.BigInteger, nullable=False),
-    sa.Column("error_bytes", sa.BigInteger, nullable=False),
-    sa.Column("outcome", sa.String(16)),
-)
 
 
 def new_id(prefix: str) -> str:
     """An id that nobody can guess."""
     return f"{prefix}{secrets.token_hex(16)}"
+
+
+def lock_folder(folder: Path) -> IO[bytes]:
+    """Make a data folder one's own until the file given is closed.
+
+    Raises:
+        StoreError: Another process owns it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("ab")
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise StoreError(f"{folder}: another process uses this data folder") from None
+    return lock
 
 
 class JobStore:
@@ -77,34 +54,36 @@ class JobStore:
     Args:
         folder: Made where absent.
         clock: Unix seconds.
+        is_shared: Several processes use it, and whoever started them holds its lock.
 
     Raises:
         StoreError: Another process owns the folder, or it cannot be written or read.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, folder: Path, clock: Callable[[], float], *, is_shared: bool = False
+    ) -> None:
         self._clock = clock
         self.folder = folder
+        self._lock = None if is_shared else lock_folder(folder)
         try:
             self.files_folder.mkdir(parents=True, exist_ok=True)
             self.parts_folder.mkdir(exist_ok=True)
-            self._lock: IO[bytes] = (folder / "lock").open("ab")
+            # A crash cut it short; of those begun since another process may still be writing one.
+            for left in self.parts_folder.glob(f"{UPLOAD}*"):
+                if not is_shared or clock() - left.stat().st_mtime > ABANDONED_S:
+                    left.unlink(missing_ok=True)
         except OSError as error:
+            self._unlock()
             raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise StoreError(f"{folder}: another process uses this data folder") from None
-        for left in self.parts_folder.glob(f"{UPLOAD}*"):
-            left.unlink()  # a crash cut it short; nobody uploads before the folder is open
         self._engine = sa.create_engine(
             f"sqlite:///{folder / DATABASE}",
             poolclass=sa.pool.StaticPool,
             # One thread at a time, but not always the same.
             connect_args={"check_same_thread": False},
         )
-        sa.event.listen(self._engine, "connect", _durable)
+        sa.event.listen(self._engine, "connect", durable)
+        sa.event.listen(self._engine, "begin", begin)
         try:
             self._migrate()
         except StoreError:
@@ -145,7 +124,11 @@ class JobStore:
     def close(self) -> None:
         """Let another process have the folder."""
         self._engine.dispose()
-        self._lock.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     # Files
 
@@ -189,7 +172,7 @@ class JobStore:
             row = connection.execute(query).mappings().first()
         if row is None or (row["expires_s"] is not None and row["expires_s"] <= self.now()):
             raise NotFoundError(f"No such File object: {file_id[:100]}", param="id")
-        return _file(row)
+        return file_of(row)
 
     def list_files(
         self, owner: str, *, after: str | None, limit: int, purpose: str | None, is_ascending: bool
@@ -206,7 +189,7 @@ class JobStore:
         if purpose is not None:
             query = query.where(files.c.purpose == purpose)
         rows, has_more = self._page(files, query, owner, after, limit, is_ascending=is_ascending)
-        return [_file(row) for row in rows], has_more
+        return [file_of(row) for row in rows], has_more
 
     def delete_file(self, file_id: str, owner: str) -> None:
         """Remove a file.
@@ -240,7 +223,13 @@ class JobStore:
             )
             known |= {name for row in connection.execute(running) for name in row if name}
         for path in self.files_folder.iterdir():
-            if path.name not in known:
+            # One that came just now may be another process's, which notes it next.
+            is_new = (
+                self._lock is None
+                and path.exists()
+                and self._clock() - path.stat().st_ctime < ABANDONED_S
+            )
+            if path.name not in known and not is_new:
                 path.unlink(missing_ok=True)
 
     # Batches
@@ -248,7 +237,7 @@ class JobStore:
     def add_batch(self, batch: Batch) -> None:
         """Note a new batch."""
         with self._engine.begin() as connection:
-            connection.execute(batches.insert().values(_columns(asdict(batch))))
+            connection.execute(batches.insert().values(columns_of(asdict(batch))))
 
     def batch(self, batch_id: str, owner: str | None = None) -> Batch:
         """A batch; of a key, where one is given.
@@ -263,7 +252,7 @@ class JobStore:
             row = connection.execute(query).mappings().first()
         if row is None:
             raise NotFoundError(f"No batch found with id '{batch_id[:100]}'.", param="id")
-        return _batch(row)
+        return batch_of(row)
 
     def list_batches(
         self, owner: str, *, after: str | None, limit: int
@@ -275,13 +264,13 @@ class JobStore:
         """
         query = sa.select(batches).where(batches.c.owner == owner)
         rows, has_more = self._page(batches, query, owner, after, limit, is_ascending=False)
-        return [_batch(row) for row in rows], has_more
+        return [batch_of(row) for row in rows], has_more
 
     def unfinished(self) -> list[Batch]:
         """Batches that are to be gone on with, oldest first."""
         query = sa.select(batches).where(batches.c.status.not_in(ENDED)).order_by(batches.c.number)
         with self._engine.connect() as connection:
-            return [_batch(row) for row in connection.execute(query).mappings()]
+            return [batch_of(row) for row in connection.execute(query).mappings()]
 
     def update_batch(
         self,
@@ -330,7 +319,7 @@ class JobStore:
             times.setdefault(str(changed["status"]), self.now())
             changed["times"] = times
         connection.execute(
-            batches.update().where(batches.c.id == batch_id).values(_columns(changed))
+            batches.update().where(batches.c.id == batch_id).values(columns_of(changed))
         )
 
     def _page(
@@ -376,36 +365,3 @@ class JobStore:
                 command.upgrade(config, "head")
             except CommandError as error:
                 raise StoreError(f"{self.folder}: made by a newer version of nestvec") from error
-
-
-def _durable(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's
-    """What is committed survives a power cut."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
-
-
-def _file(row: Row) -> StoredFile:
-    values = {field.name: row[field.name] for field in fields(StoredFile)}
-    return StoredFile(**{**values, "purpose": Purpose(values["purpose"])})
-
-
-def _batch(row: Row) -> Batch:
-    values = {field.name: row[field.name] for field in fields(Batch)}
-    for name in JSON_COLUMNS:
-        values[name] = json.loads(values[name]) if values[name] is not None else None
-    values["problems"] = tuple(Problem(**problem) for problem in values["problems"])
-    values["status"] = Status(values["status"])
-    values["outcome"] = Status(values["outcome"]) if values["outcome"] else None
-    return Batch(**values)
-
-
-def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as the tables hold them."""
-    return {
-        name: json.dumps(value, default=asdict)
-        if name in JSON_COLUMNS and value is not None
-        else value
-        for name, value in values.items()
-    }

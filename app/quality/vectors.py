@@ -59,12 +59,12 @@ class ModelVectors:
     def width(self) -> int:
         """Of full vectors."""
         core = self.model.core
-        return core.options.outputs.width(OutputKind.DENSE, core.backend.hidden_size) or 0
+        return core.outputs.width(OutputKind.DENSE, core.traits.hidden_size) or 0
 
     @property
     def exits(self) -> tuple[int, ...]:
         """Every number of layers that may be run, rising; none where there is no choice."""
-        return tuple(range(1, self.model.core.backend.layers + 1))
+        return tuple(range(1, self.model.core.traits.layers + 1))
 
     def raw(
         self,

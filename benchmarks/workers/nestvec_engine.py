@@ -13,9 +13,9 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent.par
 from protocol import serve
 
 from app import __version__
-from app.assembly import build_engine
 from app.engine.types import EmbedCall, NullObserver, Priority, Truncation
 from app.logs import configure_logs
+from app.service_assembly import build_engine
 from app.settings_loading import load_settings
 
 CHUNK = 2048  # inputs a call, as the API allows

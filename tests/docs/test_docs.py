@@ -167,7 +167,7 @@ def test_extras_choose_the_runtime() -> None:
     assert [r.split(">")[0] for r in extras["cpu"]] == ["onnxruntime"]
     assert [r.split(">")[0] for r in extras["gpu"]] == ["onnxruntime-gpu[cuda,cudnn]"]
     assert "\nonnxruntime==" not in text("requirements/gpu.txt")
-    assert "\nonnxruntime-gpu==" in text("requirements/gpu.txt")
+    assert "\nonnxruntime-gpu[cuda, cudnn]==" in text("requirements/gpu.txt")
     assert set(PROVIDERS) == {"cpu", "cuda"}
 
 

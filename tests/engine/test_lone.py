@@ -45,7 +45,7 @@ def test_only_what_is_marked_as_lone_runs_wide(both: LoneBackend) -> None:
 
 async def until_free(core: EngineCore) -> None:
     """A worker answers a moment before it is free."""
-    while core._busy:
+    while core._desk._busy:
         await asyncio.sleep(0.001)
 
 

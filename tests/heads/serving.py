@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 from safetensors.numpy import save_file
 
-from app.assembly import build_engine
 from app.engine.service import EmbeddingService
 from app.engine.types import NullObserver
 from app.main import build_app
+from app.service_assembly import build_engine
 from app.settings import Settings
 from tests.families.weights import random_weights
 from tests.tiny import write_json, write_tokenizer

@@ -196,7 +196,7 @@ def test_what_was_kept_is_there_again(store: JobStore) -> None:
 
 def test_the_migrations_make_what_the_code_expects(store: JobStore) -> None:
     """Columns of both; a new column needs a migration of its own."""
-    from app.jobs.store import schema
+    from app.jobs.tables import schema
 
     with sqlite3.connect(store.folder / "jobs.db") as connection:
         for table in schema.sorted_tables:

@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.assembly import build_engine
 from app.engine.postprocess import finish
 from app.engine.types import NullObserver
 from app.packages.prepare import Package
 from app.quality.scores import pair_cosines, spearman
 from app.quality.tasks import read_pairs
 from app.quality.vectors import ModelVectors
+from app.service_assembly import build_engine
 from app.settings_loading import load_settings
 from tests.server import Server, running_server
 

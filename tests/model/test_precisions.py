@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from app.assembly import build_engine
 from app.engine.service import EmbeddingService
 from app.engine.types import EmbedCall, FloatArray, NullObserver, Truncation
 from app.errors import ProviderError, QualityError
 from app.hardware import cpu_model
 from app.packages.prepare import Package
 from app.quality.tasks import PairTask, read_pairs
+from app.service_assembly import build_engine
 from app.settings_loading import load_settings
 from tests.golden.texts import golden_texts
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import stats
 
-from app.assembly import build_engine, prepare_model
+from app.assembly import prepare_model
 from app.cli import group
 from app.engine.maps import MapKind
 from app.engine.postprocess import finish
@@ -24,6 +24,7 @@ from app.packages.maps import read_maps
 from app.quality.report import Plan, Tasks, find_sources, make_report
 from app.quality.tasks import PairTask, read_given_pairs
 from app.quality.vectors import ModelVectors
+from app.service_assembly import build_engine
 from app.settings_loading import load_settings
 from tests.api.test_docs_page import BROWSER
 from tests.tiny import WORDS, write_tiny_bert
