@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from app.engine.cutting import replace_lone_surrogates
 from app.errors import BodyFormatError
 
-# Parsing holds every thread of the process: 50 ns a value and 150 ns an object or list (Xeon, orjson 3.13), so 30 ms.
-MAX_COST: Final = 600_000
+# Parsing holds every thread of the process: 50 ns a value and 150 ns an object or list (Xeon, orjson 3.13), so 20 ms.
+MAX_COST: Final = 400_000
 CONTAINER_COST: Final = 3
 QUOTE, BACKSLASH, COMMA = b'"\\,'
 OPENERS: Final = b"[{"
@@ -65,6 +65,7 @@ def check_cost(body: bytes) -> None:
     if _cost(commas, opened) > MAX_COST:
         raise BodyFormatError(
             f"the body holds {commas + 1} values in {opened} lists and objects; send fewer inputs a request",
+            param="input",
             code="request_too_large",
         )
 

@@ -145,7 +145,6 @@ def build_app(
         "openapi_tags": OPENAPI_TAGS,
         "lifespan": lifespan,
         "redirect_slashes": False,
-        "root_path": settings.root_path.rstrip("/"),
     }
     app = (
         FastAPI(openapi_url=None, **described)
@@ -166,6 +165,7 @@ def build_app(
         hosts=settings.trusted_hosts,
         origins=settings.cors_origins,
         operations_port=placement.operations_port,
+        root_path=settings.root_path.rstrip("/"),
     )
     return RequestContext(gated, state)
 

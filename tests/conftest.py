@@ -21,8 +21,11 @@ hypothesis.settings.load_profile("nestvec")
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests see no NESTVEC_ variable of the shell but the cache with the default model."""
+def _no_settings_from_outside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Tests see no NESTVEC_ variable of the shell but the cache with the default model, and nobody's keys and files."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "xdg"))
     for name in list(os.environ):
         if name.startswith("NESTVEC_") and name != "NESTVEC_CACHE_DIR":
             monkeypatch.delenv(name)

@@ -74,13 +74,20 @@ class OperationsGate:
 
 
 class PageHeaders:
-    """Tells browsers what a page may do, and that answers are what they say they are."""
+    """Tells browsers what a page may do, and that answers are what they say they are; and pages where they are.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    Args:
+        app: What is told so.
+        root_path: Under which a proxy serves us.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app, self._root_path = app, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection event."""
+        if self._root_path:
+            scope["root_path"] = self._root_path
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -94,7 +101,12 @@ class PageHeaders:
 
 
 def with_gates(
-    app: ASGIApp, *, hosts: Sequence[str], origins: Sequence[str], operations_port: int
+    app: ASGIApp,
+    *,
+    hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
+    operations_port: int = 0,
+    root_path: str = "",
 ) -> ASGIApp:
     """An application behind those of the gates that the settings ask for.
 
@@ -103,8 +115,9 @@ def with_gates(
         hosts: That requests may be for; none: any.
         origins: Whose pages may call; none: no page's.
         operations_port: For operators; 0: their routes are on the common one.
+        root_path: Under which a proxy serves us.
     """
-    gated: ASGIApp = PageHeaders(app)
+    gated: ASGIApp = PageHeaders(app, root_path)
     if origins:
         gated = CORSMiddleware(
             gated,

@@ -98,7 +98,7 @@ async def front_page(request: Request) -> Response:
             "<ul>" + "".join(_listed(slot, tells=state.keys.is_open) for slot in slots) + "</ul>"
         )
     page = PAGE.format(
-        version=__version__,
+        version=__version__ if state.keys.is_open else "",
         status=f"Status: {state.phase}",
         models=models,
         base=html.escape(str(request.base_url)),

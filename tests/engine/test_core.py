@@ -14,11 +14,13 @@ from app.errors import (
     BackendError,
     DeadlineError,
     DegenerateVectorError,
+    MemoryShortError,
     NotReadyError,
     QueueFullError,
 )
 from tests.fakes import (
     BAD_ID,
+    HUGE_ID,
     NAN_ID,
     ZERO_ID,
     FakeBackend,
@@ -293,3 +295,45 @@ async def test_an_observer_that_fails_does_not_end_the_worker(
         await core.submit([item(1)])
     broken.undo()
     assert (await core.submit([item(2)])).vectors.shape == (1, 8)
+
+
+async def test_short_memory_shrinks_batches_and_everyone_is_served(
+    core: EngineCore, backend: FakeBackend, observer: RecordingObserver
+) -> None:
+    """The batch is split until it fits; the budget halves and grows again."""
+    items = [item(*range(1, 9), HUGE_ID if n == 3 else 9, index=n) for n in range(12)]
+    raw = await core.submit(items)
+    for vector, one in zip(raw.vectors, items, strict=True):
+        np.testing.assert_array_equal(vector, fake_vector(one.ids))
+    assert observer.memory_shortages >= 1
+    assert max(len(batch) for batch in backend.batches[-3:]) < 12
+
+
+async def test_an_item_for_which_memory_is_short_waits_until_it_is_alone(
+    core: EngineCore, backend: FakeBackend, observer: RecordingObserver
+) -> None:
+    """Then it fails, retriably, and alone; the others have their vectors."""
+    backend.rows_in_memory = 0
+    results = await asyncio.gather(
+        core.submit([item(HUGE_ID, 1)]), core.submit([item(1, 2)]), return_exceptions=True
+    )
+    assert isinstance(results[0], MemoryShortError)
+    assert not isinstance(results[1], BaseException)
+    assert observer.dropped["failed"] == 1
+    backend.rows_in_memory = 1
+    raw = await core.submit([item(HUGE_ID, 1)])
+    np.testing.assert_array_equal(raw.vectors[0], fake_vector([HUGE_ID, 1]))
+
+
+async def test_vitals_tell_of_a_batch_that_hangs(core: EngineCore, backend: FakeBackend) -> None:
+    """By how much it is over its time; nothing where all is well."""
+    assert core.vitals(time.monotonic(), 0.05).overdue_s == 0
+    backend.gate.clear()
+    task = asyncio.create_task(core.submit([item(1, 2)]))
+    await asyncio.to_thread(backend.started.acquire)
+    now = time.monotonic()
+    assert core.vitals(now, 60.0).overdue_s == 0
+    assert core.vitals(now + 100, 60.0).overdue_s == pytest.approx(40, abs=1)
+    backend.gate.set()
+    await task
+    assert core.vitals(time.monotonic() + 100, 60.0).overdue_s == 0

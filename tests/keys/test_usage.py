@@ -1,0 +1,86 @@
+"""Usage: months add up over processes and restarts; a full disk loses nothing that memory has."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from app.keys.usage import Usage, read_usage
+
+NOVEMBER, DECEMBER = 1_795_000_000.0, 1_797_000_000.0
+
+
+class Clock:
+    """Unix seconds that a test sets."""
+
+    now_s = NOVEMBER
+
+    def __call__(self) -> float:
+        """Now."""
+        return self.now_s
+
+
+def test_it_adds_up_over_processes_and_restarts(tmp_path: Path) -> None:
+    """Each sees what the others have told."""
+    clock, path = Clock(), tmp_path / "deep" / "usage.db"
+    one, other = Usage(path, clock), Usage(path, clock)
+    one.add("k", requests=1, tokens=10)
+    other.add("k", tokens=5)
+    assert (one.tokens("k"), other.tokens("k")) == (10, 5)
+    one.flush()
+    other.flush()
+    one.flush()
+    assert (one.tokens("k"), other.tokens("k")) == (15, 15)
+    again = Usage(path, clock)
+    again.flush()
+    assert again.tokens("k") == 15
+    assert read_usage(path, one.month()) == {"k": (1, 15)}
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_month_begins_at_nothing(tmp_path: Path) -> None:
+    """What was used in the last second of the old one is written to that."""
+    clock = Clock()
+    usage = Usage(tmp_path / "usage.db", clock)
+    usage.add("k", tokens=7)
+    old = usage.month()
+    clock.now_s = DECEMBER
+    assert usage.month() != old
+    assert usage.tokens("k") == 0
+    usage.add("k", tokens=2)
+    usage.flush()
+    assert usage.tokens("k") == 2
+    assert read_usage(tmp_path / "usage.db", old) == {"k": (0, 7)}
+
+
+def test_a_disk_that_fails_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is counted on, said once, and written when the disk is back."""
+    usage = Usage(tmp_path / "usage.db", Clock())
+
+    def fail(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(sqlite3, "connect", fail)
+        for _ in range(3):
+            usage.add("k", tokens=1)
+            usage.flush()
+    assert usage.tokens("k") == 3
+    assert len(caplog.records) == 1
+    usage.flush()
+    assert read_usage(tmp_path / "usage.db", usage.month()) == {"k": (0, 3)}
+
+
+def test_the_thread_writes_and_closes(tmp_path: Path) -> None:
+    """Nothing is written where nothing was used."""
+    usage = Usage(tmp_path / "usage.db", Clock())
+    for tokens in (0, 4):
+        usage = Usage(tmp_path / "usage.db", Clock())
+        usage.start()
+        if tokens:
+            usage.add("k", tokens=tokens)
+        usage.close()
+        assert (tmp_path / "usage.db").exists() is bool(tokens)
+    assert read_usage(tmp_path / "usage.db", usage.month()) == {"k": (0, 4)}
