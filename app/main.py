@@ -154,8 +154,9 @@ def build_app(
     app.state.api = state
     for router in dispatch.all_routers():
         app.include_router(router)
-    app.include_router(files.router)
-    app.include_router(batches.router)
+    if settings.files_api:
+        app.include_router(files.router)
+        app.include_router(batches.router)
     if settings.admin_api:
         app.include_router(admin.router)
     app.include_router(operations.router)
@@ -196,6 +197,8 @@ def _reloaded(settings: Settings, state: ApiState) -> Settings:
 
 async def _open_jobs(settings: Settings, state: ApiState, placement: Placement) -> None:
     """Open the data folder; a server without one still embeds, and says why it does no more."""
+    if not settings.files_api:
+        return
     try:
         store = await asyncio.to_thread(
             partial(JobStore, settings.data_dir, time.time, is_shared=placement.shares_data)

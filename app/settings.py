@@ -103,6 +103,10 @@ class Settings(BaseSettings):
         validate_default=True,
         description="Where fetched models and exported graphs are kept (default ~/.cache/nestvec).",
     )
+    files_api: bool = Field(
+        True,
+        description="Serve /v1/files and /v1/batches; without them no text of a caller is ever written to disk.",
+    )
     data_dir: UserPath = Field(
         default_factory=_default_data_dir,
         validate_default=True,

@@ -43,10 +43,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status and body."""
+    """Status and body.
+
+    Attributes:
+        retry_after: As the header says it; "" where there is none.
+    """
 
     status: int
     body: bytes
+    retry_after: str = ""
 
 
 class _Collector:
@@ -56,10 +61,13 @@ class _Collector:
         self.parts: list[bytes] = []
         self.is_complete = False
         self.closes = False
+        self.retry_after = ""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"connection":
             self.closes = value.lower() == b"close"
+        elif name.lower() == b"retry-after":
+            self.retry_after = value.decode("latin-1")
 
     def on_body(self, body: bytes) -> None:
         self.parts.append(body)
@@ -111,7 +119,8 @@ class Connection:
                 raise ValueError("not an HTTP answer") from error
         if collector.closes:
             await self.close()
-        return Answer(parser.get_status_code(), b"".join(collector.parts))
+        body = b"".join(collector.parts)
+        return Answer(parser.get_status_code(), body, collector.retry_after)
 
     async def close(self) -> None:
         """Close; a later request opens anew."""

@@ -32,6 +32,7 @@ class LoadResult:
         duration_s: From the first request to the last answer.
         latencies_s: Of good answers; of an open load from when each was due.
         statuses: Answers by HTTP status; 0 for none.
+        retry_after_s: What refusals said of when to come again.
         texts: Inputs answered well.
         tokens: As the server counted them.
     """
@@ -39,6 +40,7 @@ class LoadResult:
     duration_s: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
+    retry_after_s: Counter[int] = field(default_factory=Counter)
     texts: int = 0
     tokens: int = 0
 
@@ -149,6 +151,8 @@ async def _send(
         await asyncio.sleep(0.01)  # a server that is gone must not make this spin
         return
     result.statuses[answer.status] += 1
+    if answer.retry_after.isdigit():
+        result.retry_after_s[int(answer.retry_after)] += 1
     if answer.status != OK:
         return
     result.latencies_s.append(time.perf_counter() - due)

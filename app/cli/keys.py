@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from app.cli.flags import settings_flags
-from app.keys.records import KeyFile, KeyLimits, KeyRecord
+from app.keys.records import KeyFile, KeyLimits, KeyRecord, edited
 from app.keys.usage import DEFAULT_NAME as USAGE_NAME
 from app.keys.usage import read_usage
 from app.settings import Settings
@@ -44,11 +44,10 @@ def add(  # noqa: PLR0913, PLR0917 - a flag each
     bulk_only: bool,  # noqa: FBT001 - click passes flags by name
 ) -> None:
     """Make a key for NAME and print it: it is shown this once and kept nowhere."""
-    file = KeyFile.read(settings.keys_path)
-    is_first = not file.records
     limits = KeyLimits(models, requests_per_s, tokens_per_min, monthly_tokens, bulk_only)
-    record, key = file.add(name, limits)
-    file.write()
+    with edited(settings.keys_path) as file:
+        is_first = not file.records
+        record, key = file.add(name, limits)
     click.echo(key)
     click.echo(f"key {record.id} for {name}, in {settings.keys_path}", err=True)
     if is_first:
@@ -82,9 +81,8 @@ def list_keys(settings: Settings) -> None:
 @settings_flags("keys_file", "data_dir")
 def revoke(settings: Settings, key: str) -> None:
     """Let KEY, an id or a name, be good no more."""
-    file = KeyFile.read(settings.keys_path)
-    record = file.revoke(key)
-    file.write()
+    with edited(settings.keys_path) as file:
+        record = file.revoke(key)
     click.echo(f"key {record.id} ({record.name}) is revoked", err=True)
     if all(one.revoked_s is not None for one in file.records.values()):
         click.echo(
@@ -105,9 +103,8 @@ def revoke(settings: Settings, key: str) -> None:
 @settings_flags("keys_file", "data_dir")
 def rotate(settings: Settings, key: str, overlap_h: float) -> None:
     """Make a new secret for KEY, an id or a name, with the same limits and usage, and print it."""
-    file = KeyFile.read(settings.keys_path)
-    record, made = file.rotate(key, overlap_h * HOUR_S)
-    file.write()
+    with edited(settings.keys_path) as file:
+        record, made = file.rotate(key, overlap_h * HOUR_S)
     click.echo(made)
     click.echo(
         f"the old secret of {record.id} ({record.name}) is good for {overlap_h:g} h", err=True

@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 
 from app.durable import sync
 from app.errors import ArtefactError
+from app.json_text import load_json
 
 PROGRESS: Final = "progress.json"
 LOCK: Final = "lock"
@@ -106,7 +107,7 @@ class Draft:
     def _read(self) -> Progress | None:
         """What an earlier run of the same job committed; None where there is no such run."""
         try:
-            found = json.loads((self.folder / PROGRESS).read_text("utf-8"))
+            found = load_json((self.folder / PROGRESS).read_text("utf-8"))
             return Progress(**found) if found.pop("job") == self._job else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None

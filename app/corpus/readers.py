@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from app.engine.cutting import replace_lone_surrogates
 from app.errors import FormatError
+from app.json_text import load_json
 
 PARQUET_ROWS: Final = 1024
 
@@ -70,16 +71,14 @@ def _read_txt(path: Path, columns: Columns) -> Iterator[Record]:
 
 def _read_jsonl(path: Path, columns: Columns) -> Iterator[Record]:
     """An object, or a bare string, a line; blank lines are passed over."""
-    import json
-
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         number = 0
         for line_number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                value = load_json(line)
+            except ValueError as error:
                 raise FormatError(f"{path}:{line_number}: not JSON ({error})") from error
             row = {columns.text: value} if isinstance(value, str) else value
             if not isinstance(row, dict):

@@ -80,22 +80,20 @@ class Admission:
             raise QueueFullError(
                 f"These inputs would take about {wait_s:.1f} s from now, and the deadline is in "
                 f"{max(0.0, left_s):.1f} s. Retry later, allow more time, or send fewer inputs.",
-                retry_after_s=self._jittered(wait_s - left_s),
+                retry_after_s=jittered(wait_s - left_s),
             )
 
     def retry_after_s(self, waiting_tokens: float) -> float:
         """Time to drain half of what waits as predicted, jittered so that clients do not return as one."""
         token_s = self.token_s()
-        return self._jittered(
-            2.0 if token_s is None else waiting_tokens * token_s / self.workers / 2
-        )
+        return jittered(2.0 if token_s is None else waiting_tokens * token_s / self.workers / 2)
 
     def token_s(self) -> float | None:
         """Seconds that a token takes one worker; None while still learning."""
         return self.cost_model.seconds_per_token(self.scheduler.budget)
 
-    @staticmethod
-    def _jittered(wait_s: float) -> float:
-        """Up to a quarter more or less, and never so short that all come back within the same second."""
-        spread = wait_s * random.uniform(0.75, 1.25)  # noqa: S311 - spreads retries, no secret
-        return min(max(spread, random.uniform(1.0, 3.0)), MAX_RETRY_AFTER_S)  # noqa: S311 - likewise
+
+def jittered(wait_s: float) -> float:
+    """Up to a quarter more or less, and never so short that all come back within the same second."""
+    spread = wait_s * random.uniform(0.75, 1.25)  # noqa: S311 - spreads retries, no secret
+    return min(max(spread, random.uniform(1.0, 3.0)), MAX_RETRY_AFTER_S)  # noqa: S311 - likewise

@@ -16,8 +16,9 @@ from tokenizers import Tokenizer as LibraryTokenizer
 
 from app.engine.cutting import cut_chars, leading_words, longest_first, replace_lone_surrogates
 from app.engine.encoded import Encoded, Fit, Token, TokenCount
+from app.engine.tokenizer_library import GuardedLibrary, guarded
 from app.engine.types import IdArray, Pair, Truncation
-from app.errors import FormatError, InputError
+from app.errors import BackendError, FormatError, InputError
 
 # No tokenizer in use makes one token of more characters than this on average, so a longer text is too long
 # for certain, or may be cut before tokenising: 10 MB otherwise costs seconds (TEI has the same factor).
@@ -31,6 +32,10 @@ LEADING_CHARS_PER_TOKEN: Final = 6
 UNSETTLED_TOKENS: Final = 16
 WORD: Final = re.compile(r"\w+")
 FALLBACK_BYTE: Final = re.compile("<0x[0-9A-F]{2}>")
+
+
+# A tokenizer that fails on one of these is refused when it is read, rather than when a caller meets it.
+PROBES: Final = ("", " ", "a", "Z9!", "é漢字", "🙂\u0301", "x" * 300, "[MASK] <s> ##a")
 
 
 class Tokenizer:
@@ -57,17 +62,17 @@ class Tokenizer:
         drops_unknown: bool = False,
     ) -> None:
         try:
-            library = LibraryTokenizer.from_file(str(path))
-        except Exception as error:
-            # The library raises bare Exception for whatever is wrong with the file.
-            raise FormatError(f"{path}: not a readable tokenizer.json ({error})") from error
+            library = guarded(lambda: LibraryTokenizer.from_file(str(path)))
+        except BackendError as error:
+            reason = error.__cause__
+            raise FormatError(f"{path}: not a readable tokenizer.json ({reason})") from error
         library.no_padding()
         library.no_truncation()
         if not adds_special:
             library.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
         self._unknown = _unknown_id(library)
         self._dropped = self._unknown if drops_unknown else None
-        self._library = library
+        self._library = GuardedLibrary(library)
         self._is_wordwise = _is_wordwise(library)
         self.max_tokens = max_tokens
         self.vocabulary_size = vocabulary_size
@@ -76,7 +81,11 @@ class Tokenizer:
             raise FormatError(
                 f"{path}: the tokenizer has {highest} tokens but the model only {vocabulary_size} embeddings"
             )
-        mask = library.encode("a").special_tokens_mask
+        try:
+            self._library.encode_batch(PROBES, add_special_tokens=adds_special)
+            mask = self._library.encode("a").special_tokens_mask
+        except BackendError as error:
+            raise FormatError(f"{path}: the tokenizer fails on plain texts") from error
         content = [i for i, is_special in enumerate(mask) if not is_special]
         self._lead = content[0] if content else len(mask)
         self._tail = len(mask) - 1 - content[-1] if content else 0

@@ -1,6 +1,5 @@
 """Reads safetensors files, one or sharded, with checks on names and shapes."""
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from app.errors import FormatError
+from app.json_text import load_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -27,15 +27,26 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     index = folder / INDEX_FILE
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+            names = sorted(set(load_json(index.read_text("utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise FormatError(f"{index}: not a safetensors index") from error
         for name in names:
-            if Path(name).name != name or not (folder / name).is_file():
-                raise FormatError(f"{index}: names '{name}', which is not a file of this folder")
+            if not _is_file_of(folder, name):
+                shown = str(name)[:100]
+                raise FormatError(f"{index}: names '{shown}', which is not a file of this folder")
         return tuple(folder / name for name in names)
     single = folder / SINGLE_FILE
     return (single,) if single.is_file() else ()
+
+
+def _is_file_of(folder: Path, name: object) -> bool:
+    """Whether a name that others wrote is that of a file in a folder itself."""
+    if not isinstance(name, str) or Path(name).name != name:
+        return False
+    try:
+        return (folder / name).is_file()
+    except (OSError, ValueError):  # too long, or no name that a file could have
+        return False
 
 
 class Weights:

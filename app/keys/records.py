@@ -4,11 +4,13 @@ A key reads `nv_<id>_<secret>`. The id is public (metrics, logs, usage); the sec
 salted BLAKE2b is as good as a slow hash would be: there is nothing to guess.
 """
 
+import fcntl
 import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -204,6 +206,24 @@ class KeyFile:
             several = "several keys have" if named else "no key has"
             raise ConfigError([f"{several} the id or name '{wanted}'; see: nestvec keys list"])
         return named[0]
+
+
+@contextmanager
+def edited(path: Path) -> Iterator[KeyFile]:
+    """The file, to be changed; written at the end of the block, which nobody else changes it meanwhile.
+
+    Raises:
+        ConfigError: It cannot be read or written, or is no file of keys.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f".{path.name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            file = KeyFile.read(path)
+            yield file
+            file.write()
+    except OSError as error:
+        raise ConfigError([f"keys_file: {path} cannot be written ({error.strerror})"]) from error
 
 
 def split_key(given: str) -> tuple[str, str]:

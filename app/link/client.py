@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from app.engine.admission import jittered
 from app.engine.outputs import Outputs
 from app.engine.pending import RawVectors
 from app.engine.ports import Traits, Vitals
@@ -211,7 +212,7 @@ class RemoteCore:
         if waiting and waiting + tokens > most > 0:
             raise QueueFullError(
                 f"The queue holds {waiting:.0f} tokens of at most {most:.0f}. Retry later.",
-                retry_after_s=min(max(waiting * token_s / 2, 1.0), 120.0),
+                retry_after_s=jittered(waiting * token_s / 2),
             )
 
     async def submit(self, items: Sequence[Item]) -> RawVectors:

@@ -17,6 +17,7 @@ import numpy as np
 
 from app.engine.types import FloatArray
 from app.errors import ArtefactError
+from app.json_text import load_json
 from app.packages.disk import cache_writes, made, rename_into_place, sync_tree
 
 MANIFEST: Final = "manifest.json"
@@ -44,7 +45,7 @@ def find_artefact(cache_dir: Path, space: str) -> Artefact | None:
     """The artefact of a space, or None where there is none that is whole."""
     folder = _folder(cache_dir, space)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest = load_json((folder / MANIFEST).read_text("utf-8"))
         if manifest.get("format", 1) != FORMAT:
             return None
         files = dict(manifest["files"])
@@ -98,7 +99,7 @@ def make_artefact(cache_dir: Path, space: str, fill: Callable[[Path], FloatArray
 def _keep_additions(old: Path, new: Path) -> None:
     """Carry over what was found later: tuning, calibration, maps, quality; if its manifest can be read."""
     try:
-        made_then = {MANIFEST, *json.loads((old / MANIFEST).read_text("utf-8"))["files"]}
+        made_then = {MANIFEST, *load_json((old / MANIFEST).read_text("utf-8"))["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return
     for path in old.iterdir():

@@ -9,6 +9,7 @@ from typing import Any
 
 from app.errors import ArtefactError
 from app.export.architectures import GRAPH_VERSION
+from app.json_text import load_json
 from app.packages.calibration import calibration_sha256
 from app.packages.derive import Derived
 from app.packages.precision import CALIBRATED, BuildOptions
@@ -42,7 +43,7 @@ class HashCache:
         self._path = path
         self._known: dict[str, str] = {}
         with suppress(OSError, ValueError):
-            loaded = json.loads(path.read_text("utf-8"))
+            loaded = load_json(path.read_text("utf-8"))
             self._known = loaded if isinstance(loaded, dict) else {}
 
     def sha256(self, path: Path) -> str:

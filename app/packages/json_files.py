@@ -1,10 +1,10 @@
 """JSON files of a model's folder."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from app.errors import FormatError
+from app.json_text import load_json
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -14,10 +14,10 @@ def read_json(path: Path) -> dict[str, Any]:
         FormatError: Missing, unreadable, or not an object.
     """
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = load_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise FormatError(f"{path}: the file is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise FormatError(f"{path}: not readable JSON ({error})") from error
     if not isinstance(data, dict):
         raise FormatError(f"{path}: expected a JSON object")

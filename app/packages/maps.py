@@ -13,6 +13,7 @@ import numpy as np
 from app.engine.maps import AffineMap, MapKind
 from app.engine.quantise import Quantiser
 from app.errors import FormatError
+from app.json_text import load_json
 from app.packages.disk import cache_writes, made, put_file
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def read_map(path: Path) -> AffineMap:
             weight, bias, vectors = (
                 np.asarray(stored[name], np.float32) for name in ("weight", "bias", "calibration")
             )
-            said = json.loads(str(stored["meta"]))
+            said = load_json(str(stored["meta"]))
         found = AffineMap(
             name=check_map_name(str(said["name"])),
             kind=MapKind(said["kind"]),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from app.json_text import load_json
 from app.packages.disk import put_file
 
 FILE: Final = "quality.json"
@@ -13,7 +14,7 @@ FILE: Final = "quality.json"
 def read_quality(artefact: Path) -> Mapping[str, Any] | None:
     """The figures; None where nothing was measured, or the file is not whole."""
     try:
-        found = json.loads((artefact / FILE).read_text("utf-8"))
+        found = load_json((artefact / FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -1,6 +1,5 @@
 """sentence-transformers' module chain: which head a folder has."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Final
 
 from app.engine.types import OutputKind
 from app.errors import FormatError
+from app.json_text import load_json
 from app.packages.heads.base import FIRST_LAST, FirstLastHead, Head
 from app.packages.heads.classifier import ClassifierHead, is_classifier
 from app.packages.heads.dense import DenseHead, dense_files
@@ -52,7 +52,7 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
     if not path.is_file():
         return ()
     try:
-        listed = json.loads(path.read_text("utf-8"))
+        listed = load_json(path.read_text("utf-8"))
         named = [(str(m["type"]).rsplit(".", 1)[-1], str(m.get("path") or "")) for m in listed]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise FormatError(f"{path}: not a module list ({error})") from error
@@ -64,9 +64,13 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
     if places != sorted(places) or kinds[:1] not in ([], *([kind] for kind in TRANSFORMERS)):
         raise FormatError(f"{path}: expected {', '.join(ORDER)} in this order")
     for module in found:
-        if module.kind in TRANSFORMERS and module.folder.resolve() != folder.resolve():
+        try:
+            place = module.folder.resolve()
+        except (OSError, ValueError) as error:
+            raise FormatError(f"{path}: a module's path is none") from error
+        if module.kind in TRANSFORMERS and place != folder.resolve():
             raise FormatError(f"{path}: the Transformer module must lie in the folder itself")
-        if not module.folder.resolve().is_relative_to(folder.resolve()):
+        if not place.is_relative_to(folder.resolve()):
             raise FormatError(f"{path}: a module's path leaves the folder")
     return found
 

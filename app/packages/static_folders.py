@@ -1,6 +1,5 @@
 """Folders of static models that other libraries write: model2vec's, and sentence-transformers' StaticEmbedding."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from app.errors import FormatError
 from app.export.architectures import STATIC_TYPE
 from app.export.static import TABLES
 from app.export.weights import Weights
+from app.json_text import load_json
 from app.packages.json_files import read_json
 
 MODEL2VEC: Final = "model2vec"
@@ -78,7 +78,7 @@ def _module(folder: Path) -> Path | None:
     if not path.is_file():
         return None
     try:
-        listed = json.loads(path.read_text("utf-8"))
+        listed = load_json(path.read_text("utf-8"))
         kinds = [str(one["type"]).rsplit(".", 1)[-1] for one in listed]
         where = folder / str(listed[0].get("path") or "")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError):

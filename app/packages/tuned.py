@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from app.json_text import load_json
 from app.packages.disk import put_file
 
 
@@ -70,7 +71,7 @@ def read_tuned(artefact: Path, machine: str) -> Tuned | None:
         machine: Names CPU, its usable number and the versions that matter.
     """
     try:
-        found = json.loads(_path(artefact, machine).read_text("utf-8"))["tuned"]
+        found = load_json(_path(artefact, machine).read_text("utf-8"))["tuned"]
         tuned = Tuned(**found)
         # Plain attention may be switched off with 0; nothing else may be.
         least = replace(tuned, plain_attention_tokens=tuned.plain_attention_tokens + 1)

@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Final
 
+from app.errors import StoreError
 from app.jobs.store import lock_folder
 from app.link.flight import Flight
 from app.logs import get_logger
@@ -44,7 +45,13 @@ def run_supervised(settings: Settings) -> None:
     for listener in listeners:
         listener.listen(BACKLOG)
     url = url_of(listeners[0], settings.host)
-    lock = lock_folder(settings.data_dir)
+    lock = None
+    if settings.files_api:
+        try:
+            lock = lock_folder(settings.data_dir)
+        except StoreError as error:
+            log.warning("jobs_off", reason=error.message)
+            settings = settings.model_copy(update={"files_api": False})
     places = Places.make()
     try:
         supervisor = Supervisor(settings, places, listeners, url)

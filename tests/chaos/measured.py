@@ -32,7 +32,9 @@ def unique_requests(load: str, each: int, *, seed: int, model: str = "") -> Iter
     chooser = random.Random(seed)
     pool = texts_of(load, data, seed)
     for number in itertools.count():
-        texts = [f"{seed}.{number}.{n} {text}" for n, text in enumerate(chooser.choices(pool, k=each))]
+        texts = [
+            f"{seed}.{number}.{n} {text}" for n, text in enumerate(chooser.choices(pool, k=each))
+        ]
         body = {"input": texts, "encoding_format": "base64", **({"model": model} if model else {})}
         yield Request(orjson.dumps(body), each)
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import resource
 import shutil
 import socket
@@ -17,10 +16,18 @@ import pytest
 
 from tests.chaos.conftest import Report
 from tests.chaos.load import Seen, call_until, texts, truth
-from tests.server import READY_TIMEOUT_S, Server, command, environment, running_server
+from tests.server import (
+    READY_TIMEOUT_S,
+    Server,
+    command,
+    environment,
+    running_server,
+    wait_until_ready,
+)
 from tests.tiny import write_tiny_bert
 
 pytestmark = [pytest.mark.process, pytest.mark.load]
+ROOM_BYTES = 2 * 2**20
 NO_LIMIT = resource.RLIM_INFINITY
 
 
@@ -48,9 +55,7 @@ async def check(client: httpx.AsyncClient, vector: object) -> None:
     assert answer.json()["data"][0]["embedding"] == pytest.approx(vector, abs=1e-5)
 
 
-async def test_no_file_handles(
-    tmp_path: Path, settings: dict[str, object], report: Report
-) -> None:
+async def test_no_file_handles(tmp_path: Path, settings: dict[str, object], report: Report) -> None:
     """Connections beyond are not taken; those that are there are served, and all is well when some go."""
     with running_server(tmp_path, **settings) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
@@ -66,7 +71,10 @@ async def test_no_file_handles(
                 one.close()
             async with httpx.AsyncClient(base_url=server.url, timeout=30) as other:
                 await check(other, vector)
-        report("60 connections where 6 more files may be opened", f"served on; CPU meanwhile {cpu:.0f}%")
+        report(
+            "60 connections where 6 more files may be opened",
+            f"served on; CPU meanwhile {cpu:.0f}%",
+        )
         assert server.terminate() == 0
 
 
@@ -78,7 +86,12 @@ async def test_no_disk(tmp_path: Path, settings: dict[str, object], report: Repo
             vector = (await truth(client, ["alpha beta"]))[0]
             process = psutil.Process(server.process.pid)
             process.rlimit(psutil.RLIMIT_FSIZE, (0, NO_LIMIT))
-            row = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"input": "x"}}
+            row = {
+                "custom_id": "a",
+                "method": "POST",
+                "url": "/v1/embeddings",
+                "body": {"input": "x"},
+            }
             file = {"file": ("in.jsonl", json.dumps(row).encode())}
             for number in range(5):
                 failed = await client.post("/v1/files", data={"purpose": "batch"}, files=file)
@@ -96,7 +109,10 @@ async def test_no_disk(tmp_path: Path, settings: dict[str, object], report: Repo
                     batch = (await client.get(f"/v1/batches/{batch['id']}")).json()
                     assert batch["status"] != "failed", batch
                     await asyncio.sleep(0.1)
-        report("no byte can be written", "vectors served; 5 uploads refused with store_error; then as before")
+        report(
+            "no byte can be written",
+            "vectors served; 5 uploads refused with store_error; then as before",
+        )
         assert server.terminate() == 0
 
 
@@ -117,7 +133,7 @@ async def test_no_memory(tmp_path: Path, settings: dict[str, object], report: Re
             for _ in range(3):
                 with contextlib.suppress(psutil.Error):
                     engine = psutil.Process(engine_pid(server))
-                    room = engine.memory_info().vms + 24 * 2**20
+                    room = engine.memory_info().vms + ROOM_BYTES
                     engine.rlimit(psutil.RLIMIT_AS, (room, room))
                 large = {"input": ["alpha beta gamma delta " * 5] * 2000}
                 answers = await asyncio.gather(
@@ -131,7 +147,7 @@ async def test_no_memory(tmp_path: Path, settings: dict[str, object], report: Re
         assert server.terminate() == 0
     shortages = [line for line in metrics.splitlines() if line.startswith("nestvec_memory_short")]
     report(
-        "24 MB of memory left to the engine, 4 x 2,000 texts at once, three times",
+        f"{ROOM_BYTES >> 20} MB of memory left to the engine, 4 x 2,000 texts at once, three times",
         f"large: {sorted(sizes)}; small beside: {dict(seen.statuses)}, wrong {seen.wrong}; {shortages}",
     )
     assert set(sizes) <= {200, 429, 503, 504}
@@ -140,7 +156,9 @@ async def test_no_memory(tmp_path: Path, settings: dict[str, object], report: Re
     assert seen.statuses[200] > 10
 
 
-@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime absent (apt-get install faketime)")
+@pytest.mark.skipif(
+    shutil.which("faketime") is None, reason="faketime absent (apt-get install faketime)"
+)
 async def test_a_clock_that_jumps(
     tmp_path: Path, settings: dict[str, object], report: Report
 ) -> None:
@@ -150,7 +168,13 @@ async def test_a_clock_that_jumps(
     stamp.write_text("+0")
     log = tmp_path / "log"
     chosen = environment(
-        **{**settings, "port": 0, "offline": True, "log_format": "json", "data_dir": tmp_path / "data"}
+        **{
+            **settings,
+            "port": 0,
+            "offline": True,
+            "log_format": "json",
+            "data_dir": tmp_path / "data",
+        }
     )
     chosen |= {
         "LD_PRELOAD": str(library),
@@ -160,21 +184,27 @@ async def test_a_clock_that_jumps(
         "DONT_FAKE_MONOTONIC": "1",
     }
     with log.open("w") as errors:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - it starts in no time
             command("serve"), env=chosen, stdout=subprocess.DEVNULL, stderr=errors, text=True
         )
     try:
         url = ""
         until = time.monotonic() + READY_TIMEOUT_S
         while not url and time.monotonic() < until:
-            found = [json.loads(row) for row in log.read_text().splitlines() if '"listening"' in row]
+            found = [
+                json.loads(row) for row in log.read_text().splitlines() if '"listening"' in row
+            ]
             url = found[0]["url"] if found else ""
             await asyncio.sleep(0.05)
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-            while (await client.get("/health/ready")).status_code != 200:
-                await asyncio.sleep(0.05)
+            await asyncio.to_thread(wait_until_ready, Server(process, url, log))
             vector = (await truth(client, ["alpha beta"]))[0]
-            row = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"input": "x"}}
+            row = {
+                "custom_id": "a",
+                "method": "POST",
+                "url": "/v1/embeddings",
+                "body": {"input": "x"},
+            }
             ended = []
             for jump in ("+1d", "-7d", "+0"):
                 stamp.write_text(jump)
@@ -246,4 +276,3 @@ async def test_callers_that_leave(
     assert after <= before + 5
     assert "nestvec_in_flight_requests 1.0" in metrics
     assert 'nestvec_queue_items{model="model"} 0.0' in metrics
-    assert os.path.exists(tmp_path)

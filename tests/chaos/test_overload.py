@@ -29,7 +29,9 @@ SCRIPT = Path(__file__).parents[1] / "clients/scripts/openai_burst.py"
 async def peak(url: str, seed: int) -> LoadResult:
     """What the server can do, asked by few."""
     target = Target.parse(f"{url}/v1/embeddings")
-    await closed_load(target, unique_requests("paragraph", EACH, seed=seed), connections=4, duration_s=4)
+    await closed_load(
+        target, unique_requests("paragraph", EACH, seed=seed), connections=4, duration_s=4
+    )
     return await closed_load(
         target,
         unique_requests("paragraph", EACH, seed=seed + 1),
@@ -72,7 +74,7 @@ async def test_ten_times_too_much(tmp_path: Path, report: Report) -> None:
     assert refused > 0
     assert sum(flood.retry_after_s.values()) == refused
     assert len(waits) > 2
-    assert 1 <= waits[0]
+    assert waits[0] >= 1
     assert waits[-1] <= 120
     assert goodput >= 0.8 * best_rate
     assert flood.percentile_s(99) < 55

@@ -1,11 +1,27 @@
-"""Mutations of files: of their bytes, and of the structure of JSON. From a seed, so that a finding can be made again."""
+"""Mutations of files: of their bytes, and of the structure of JSON. From a seed: a finding can be made again."""
 
+import copy
 import json
 import random
 from typing import Any
 
 ODD: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308, float("nan"), float("inf")),
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        2**31,
+        2**63,
+        10**30,
+        0.5,
+        -0.0,
+        1e308,
+        float("nan"),
+        float("inf"),
+    ),
     *("", "a", "\x00", "é" * 300, "\ud800", "../../etc/passwd", "/etc/passwd", "x" * 70_000),
     *([], {}, [[]], [None], {"": None}, {"a": {"b": {"c": []}}}, [1, "a", None, {}]),
 )
@@ -45,7 +61,7 @@ def mutated_json(value: Any, chooser: random.Random) -> Any:
 
 def _mutated_node(value: Any, chooser: random.Random) -> Any:
     if not isinstance(value, dict | list) or not value or chooser.random() < 0.1:
-        return nested() if chooser.random() < 0.02 else chooser.choice(ODD)
+        return nested() if chooser.random() < 0.02 else copy.deepcopy(chooser.choice(ODD))
     keys = list(value) if isinstance(value, dict) else list(range(len(value)))
     key = chooser.choice(keys)
     action = chooser.random()
@@ -56,7 +72,7 @@ def _mutated_node(value: Any, chooser: random.Random) -> Any:
     elif isinstance(value, dict):
         value[chooser.choice(("", "x", "a" * 500, f"{key}2"))] = value.pop(key)
     else:
-        value.insert(key, chooser.choice(ODD))
+        value.insert(key, copy.deepcopy(chooser.choice(ODD)))
     return value
 
 

@@ -1,7 +1,6 @@
 """Requests of all kinds: every documented example, and what a broken or hostile client makes of it."""
 
 import gzip
-import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,12 +9,39 @@ from typing import Any
 from tests.fuzz.mutate import as_json, mutated_bytes, mutated_json
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "BREW")
-TYPES = ("application/json", "text/plain", "multipart/form-data; boundary=b", "", "x/y; charset=utf-16")
+TYPES = (
+    "application/json",
+    "text/plain",
+    "multipart/form-data; boundary=b",
+    "",
+    "x/y; charset=utf-16",
+)
 PATHS = (
-    *("/", "//", "/v1", "/v1/v1/embeddings", "/v1/embeddings/", "/v1/embeddings/x", "/%2e%2e/etc/passwd"),
-    *("/v1/files/../../etc/passwd", "/v1/files/%00", "/v1/models/%f0%9f%92%a9", "/openai/v1/embeddings"),
+    *(
+        "/",
+        "//",
+        "/v1",
+        "/v1/v1/embeddings",
+        "/v1/embeddings/",
+        "/v1/embeddings/x",
+        "/%2e%2e/etc/passwd",
+    ),
+    *(
+        "/v1/files/../../etc/passwd",
+        "/v1/files/%00",
+        "/v1/models/%f0%9f%92%a9",
+        "/openai/v1/embeddings",
+    ),
     *("/openai/deployments/x/embeddings", "/engines/x/embeddings", "/v2/models/x/versions/1/infer"),
-    *("/admin/models", "/metrics", "/health", "/docs", "/openapi.json", "/v1/batches?limit=-1", "/" + "a" * 3000),
+    *(
+        "/admin/models",
+        "/metrics",
+        "/health",
+        "/docs",
+        "/openapi.json",
+        "/v1/batches?limit=-1",
+        "/" + "a" * 3000,
+    ),
 )
 HEADERS: Mapping[str, tuple[str, ...]] = {
     "x-request-timeout-ms": ("0", "-1", "nan", "inf", "1e999", "5000", "x", "0x10"),
@@ -47,16 +73,16 @@ def operations_of(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]
     """Of an OpenAPI document, with each example of their bodies: method, path, body."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            content = (
+                operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            )
             examples = [one["value"] for one in content.get("examples", {}).values()]
             examples += [content["example"]] if "example" in content else []
             for body in examples or [{}]:
                 yield method.upper(), path, body
 
 
-def hostile(
-    operations: list[tuple[str, str, Any]], count: int, seed: int
-) -> Iterator[Sent]:
+def hostile(operations: list[tuple[str, str, Any]], count: int, seed: int) -> Iterator[Sent]:
     """So many requests, the same for a seed."""
     chooser = random.Random(seed)
     for _ in range(count):
@@ -82,7 +108,10 @@ def hostile(
         elif kind < 0.2:
             content, headers["content-encoding"] = gzip.compress(content), "gzip"
         elif kind < 0.22:
-            content, headers["content-encoding"] = mutated_bytes(gzip.compress(content), chooser), "gzip"
+            content, headers["content-encoding"] = (
+                mutated_bytes(gzip.compress(content), chooser),
+                "gzip",
+            )
         elif kind < 0.24:
             content = b'{"input": "' + b"a " * chooser.randrange(200_000) + b'"}'
         elif kind < 0.26:

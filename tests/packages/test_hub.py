@@ -117,3 +117,14 @@ def test_a_hub_that_cannot_be_reached_is_a_clear_error(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert REPO in done.stderr
+
+
+def test_a_file_that_is_not_what_the_hub_says_is_refused(tmp_path: Path, hub: StandIn) -> None:
+    """Changed on the way; and once the way is clean it is fetched anew, not taken from the cache."""
+    hub.is_meddling = True
+    done = pull(tmp_path, hub, REPO)
+    assert done.returncode == 1
+    assert "model.safetensors has sha256" in done.stderr
+    assert "Traceback" not in done.stderr
+    hub.is_meddling = False
+    assert pull(tmp_path, hub, REPO).returncode == 0

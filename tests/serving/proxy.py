@@ -1,4 +1,4 @@
-"""A balancer as plain as can be: asks each server whether it is ready, passes requests on to one that is, never again."""
+"""A balancer as plain as can be: it asks each server whether it is ready, and passes a request on to one that is."""
 
 import asyncio
 import itertools

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,9 +23,10 @@ QUICK = {"header_timeout_s": 0.3, "max_connections": 5, "max_header_bytes": 4096
 
 
 @asynccontextmanager
-async def serving(folder: Path, tokenizer: Path, **settings: object) -> AsyncIterator[Server]:
+async def serving(folder: Path, tokenizer: Path, **settings: Any) -> AsyncIterator[Server]:
     """A server with a fake engine, on a free port of this process; sweeps ten times a second."""
-    chosen = Settings(**{"data_dir": folder, "drain_timeout_s": 1, **settings})
+    given: dict[str, Any] = {"data_dir": folder, "drain_timeout_s": 1, **settings}
+    chosen = Settings(**given)
     app = build_app(chosen)
     served = serve_fake(tokenizer, also_tell=app.state.metrics)
     server = make_server(app, chosen)

@@ -9,7 +9,9 @@ from app.serving.watchdog import EXIT_CODE, Watchdog
 
 def test_readiness_goes_off_and_then_the_process_ends() -> None:
     """And comes back where the batch ends after all."""
-    over, told, ended = [0.0], [], []
+    over = [0.0]
+    told: list[bool] = []
+    ended: list[int] = []
     dog = Watchdog(lambda: over[0], 10.0, told.append, end=ended.append)
     dog.look()
     assert not told
@@ -56,6 +58,7 @@ def test_whoever_was_held_up_himself_does_not_judge(tmp_path: Path) -> None:
     assert pulse.trouble(500.0, 0.0) is None
     assert pulse.trouble(500.5, 0.0) is None
     assert pulse.trouble(501.0 + SILENT_S, 0.0) is None  # held up once more
+    found = None
     for step in range(11):
         found = pulse.trouble(501.5 + SILENT_S + step / 2, 0.0)
     assert found == "silent"

@@ -6,10 +6,13 @@ import sys
 
 from openai import AsyncOpenAI
 
-PARAGRAPH = " ".join(["the river carries copper letters past the winter market and its engines"] * 8)
+PARAGRAPH = " ".join(
+    ["the river carries copper letters past the winter market and its engines"] * 8
+)
 
 
 async def main() -> None:
+    """Send all at once, and count."""
     url, clients, texts = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
     async def one(number: int) -> bool:
@@ -18,7 +21,7 @@ async def main() -> None:
         try:
             answer = await client.embeddings.create(model="all-MiniLM-L6-v2", input=inputs)
             return len(answer.data) == texts
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it has not finished
             print(type(error).__name__, str(error)[:200], file=sys.stderr)
             return False
         finally:

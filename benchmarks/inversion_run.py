@@ -1,0 +1,112 @@
+"""What a stolen vector tells of its text, by dimensions and dtype: two attacks that do without the model's weights.
+
+Words: a ridge regression from vectors to the words of texts, learned on texts of the attacker's own, guesses the ten
+likeliest content words of unseen texts (Song and Raghunathan, CCS 2020, have stronger attacks; this is the least).
+Candidates: the attacker has a list of texts, one of which is the right one, and embeds them all.
+"""
+
+import argparse
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.quantise import Quantiser
+from app.engine.types import EmbedCall, NullObserver
+from app.quality.variants import DTYPES, codes, cut
+from app.service_assembly import build_engine
+from app.settings_loading import load_settings
+
+WORDS: Final = 2000
+GUESSES: Final = 10
+TRAINED: Final = 4000
+RIDGE: Final = 0.1
+Matrix = NDArray[np.float32]
+
+
+def texts_of(path: Path) -> list[str]:
+    """Titles and first sentences of SciFact's abstracts."""
+    with gzip.open(path / "scifact/corpus.jsonl.gz", "rt") as file:
+        rows = [json.loads(line) for line in file]
+    return [f"{row['title']}. {row['text'].split('. ')[0]}" for row in rows]
+
+
+def words_of(text: str) -> set[str]:
+    """Its words of four letters or more."""
+    plain = "".join(c.lower() if c.isalpha() else " " for c in text)
+    return {word for word in plain.split() if len(word) >= 4}  # noqa: PLR2004 - content words
+
+
+def recovered(vectors: Matrix, texts: list[str]) -> float:
+    """Share of the known words of unseen texts among ten guesses each."""
+    counts = Counter(word for text in texts[:TRAINED] for word in words_of(text))
+    known = [word for word, _ in counts.most_common(WORDS)]
+    place = {word: n for n, word in enumerate(known)}
+    target = np.zeros((len(texts), WORDS), np.float32)
+    for row, text in enumerate(texts):
+        target[row, [place[word] for word in words_of(text) if word in place]] = 1
+    mean = target[:TRAINED].mean(axis=0)
+    spread = vectors[:TRAINED].std(axis=0) + 1e-6
+    scaled = (vectors - vectors[:TRAINED].mean(axis=0)) / spread
+    left, right = scaled[:TRAINED], target[:TRAINED] - mean
+    weights = np.linalg.solve(
+        left.T @ left + RIDGE * TRAINED * np.eye(left.shape[1], dtype=np.float32), left.T @ right
+    )
+    guessed = scaled[TRAINED:] @ weights + mean
+    best = np.argpartition(-guessed, GUESSES, axis=1)[:, :GUESSES]
+    hits = np.take_along_axis(target[TRAINED:], best, axis=1).sum(axis=1)
+    return float((hits / np.minimum(GUESSES, np.maximum(1, target[TRAINED:].sum(axis=1)))).mean())
+
+
+def identified(stored: Matrix, candidates: Matrix) -> float:
+    """Share of vectors whose own text is the nearest of all candidates, embedded in full by the attacker."""
+    nearest = np.argmax(stored @ candidates[:, : stored.shape[1]].T, axis=1)
+    return float((nearest == np.arange(len(stored))).mean())
+
+
+async def embed(texts: list[str]) -> tuple[Matrix, Quantiser]:
+    """Full vectors of texts by the default model."""
+    flags = {"offline": True, "truncate": "end"}
+    service = build_engine(load_settings(flags).for_own_work(), NullObserver())
+    try:
+        parts = [
+            (await service.embed(EmbedCall(texts[n : n + 256]))).vectors
+            for n in range(0, len(texts), 256)
+        ]
+        return np.concatenate(parts), service.models.resolve("").quantiser
+    finally:
+        service.close()
+
+
+def main() -> None:
+    """Parse, run, print a Markdown table."""
+    import asyncio
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    texts = texts_of(parser.parse_args().data)
+    full, quantiser = asyncio.run(embed(texts))
+    print(
+        "| dimensions | dtype | bytes | words recovered | found among candidates |\n|---|---|---|---|---|"
+    )
+    print(
+        f"| none (the commonest words) | | 0 | {recovered(np.zeros_like(full[:, :1]), texts):.0%} | 0% |"
+    )
+    for dimensions in (384, 128, 64, 32):
+        unit = cut(full, dimensions)
+        for dtype in DTYPES:
+            stored = codes(unit, dtype, quantiser)
+            bits = np.unpackbits(stored, axis=1)[:, :dimensions] if dtype == "binary" else stored
+            values = (
+                bits.astype(np.float32) * 2 - 1 if dtype == "binary" else bits.astype(np.float32)
+            )
+            words, found = recovered(values, texts), identified(values, unit)
+            print(f"| {dimensions} | {dtype} | {stored[0].nbytes} | {words:.0%} | {found:.0%} |")
+
+
+if __name__ == "__main__":
+    main()
