@@ -70,7 +70,7 @@ fuzz-files: $(STAMPS)/dev ## Every parser of files that others make, on mutated 
 	@FUZZ_FILES_S=$(or $(FUZZ_FILES_S),160) $(BIN)/python -m pytest -q -s tests/fuzz/test_files.py $(ARGS)
 
 test-chaos: $(STAMPS)/dev $(STAMPS)/model clients ## Faults, overload and soak, half an hour or more; the figures go to .chaos/report.md
-	@CHAOS_KILLS=50 CHAOS_ENGINE_KILLS=100 $(BIN)/python -m pytest -q -s tests/chaos $(ARGS)
+	@CHAOS_KILLS=50 CHAOS_ENGINE_KILLS=100 CHAOS_ENGINE_MODEL=all-MiniLM-L6-v2 $(BIN)/python -m pytest -q -s tests/chaos $(ARGS)
 
 sbom: $(STAMPS)/dev ## What is shipped: a CycloneDX SBOM of each lock, and the licences of what is installed (into dist/)
 	@mkdir -p dist

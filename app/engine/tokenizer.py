@@ -76,16 +76,20 @@ class Tokenizer:
         self._is_wordwise = _is_wordwise(library)
         self.max_tokens = max_tokens
         self.vocabulary_size = vocabulary_size
-        highest = library.get_vocab_size(with_added_tokens=True)
-        if highest > vocabulary_size:
+        highest = max(library.get_vocab(with_added_tokens=True).values(), default=-1)
+        if highest >= vocabulary_size:
             raise FormatError(
-                f"{path}: the tokenizer has {highest} tokens but the model only {vocabulary_size} embeddings"
+                f"{path}: the tokenizer has {highest + 1} tokens but the model only {vocabulary_size} embeddings"
             )
         try:
-            self._library.encode_batch(PROBES, add_special_tokens=adds_special)
+            found = self._library.encode_batch(PROBES, add_special_tokens=adds_special)
             mask = self._library.encode("a").special_tokens_mask
         except BackendError as error:
             raise FormatError(f"{path}: the tokenizer fails on plain texts") from error
+        if any(number >= vocabulary_size for encoding in found for number in encoding.ids):
+            raise FormatError(
+                f"{path}: the tokenizer gives ids that the model has no embedding for"
+            )
         content = [i for i, is_special in enumerate(mask) if not is_special]
         self._lead = content[0] if content else len(mask)
         self._tail = len(mask) - 1 - content[-1] if content else 0

@@ -32,6 +32,7 @@ ORDER: Final = (
     "MultiVectorMask",
 )
 SPLADE: Final = "splade"
+MOST_PATH_CHARS: Final = 100  # systems take 255 bytes of a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
         named = [(str(m["type"]).rsplit(".", 1)[-1], str(m.get("path") or "")) for m in listed]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise FormatError(f"{path}: not a module list ({error})") from error
+    if any(len(where) > MOST_PATH_CHARS for _, where in named):
+        raise FormatError(f"{path}: a module's path is too long to be one")
     found = tuple(Module(kind, folder / where) for kind, where in named)
     kinds = [module.kind for module in found]
     if strange := [kind for kind in kinds if kind not in ORDER]:

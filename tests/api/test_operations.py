@@ -360,3 +360,35 @@ async def test_priority_is_read_from_its_header(api: Api) -> None:
     """Unknown words are no error."""
     for word in ("bulk", "interactive", "urgent"):
         assert (await api.embed({"input": "a"}, x_embed_priority=word)).status_code == 200
+
+
+async def test_readiness_follows_the_engine(make_api: MakeApi) -> None:
+    """Off while it is being started again, back with it; draining stays draining."""
+    api = make_api()
+    state = api.app.state
+
+    async def said() -> tuple[int, str]:
+        answer = await api.client.get("/health/ready")
+        return answer.status_code, answer.json()["status"]
+
+    assert await said() == (200, "ready")
+    state.note_engine(is_up=False)
+    assert await said() == (503, "recovering")
+    assert "nestvec_ready 0.0" in (await api.client.get("/metrics")).text
+    state.note_engine(is_up=True)
+    assert await said() == (200, "ready")
+    state.set_phase(Phase.DRAINING)
+    state.note_engine(is_up=False)
+    state.note_engine(is_up=True)
+    assert await said() == (503, "draining")
+    answer = await api.embed({"input": "alpha"})
+    assert answer.headers["connection"] == "close"
+
+
+async def test_files_can_be_switched_off(make_api: MakeApi) -> None:
+    """Then no text is ever written to disk."""
+    api = make_api(files_api=False)
+    form = {"file": ("in.jsonl", b"{}")}
+    answer = await api.client.post("/v1/files", data={"purpose": "batch"}, files=form)
+    assert answer.status_code == 404
+    assert (await api.client.get("/v1/batches")).status_code == 404
