@@ -92,30 +92,7 @@ def build_app(
         on_ready: Called with the state once the engine is ready or has failed.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library has not typed this one
-    metrics = Metrics(CollectorRegistry(), placement.role)
-    state = ApiState(
-        options=ApiOptions(
-            max_body_bytes=settings.max_body_bytes,
-            request_timeout_s=settings.request_timeout_s,
-            reject_unknown_fields=settings.reject_unknown_fields,
-            protect_operations=settings.protect_operations,
-            emulates_tei_1_8=settings.tei_compat == "1.8",
-            jobs=JobLimits(
-                max_file_bytes=settings.max_file_bytes,
-                max_stored_bytes=settings.max_stored_bytes,
-                max_batch_bytes=settings.max_batch_bytes,
-                max_lines=settings.max_batch_requests,
-                max_inputs=settings.max_batch_requests,
-                max_line_bytes=settings.max_body_bytes,
-            ),
-            json=JsonLimits(settings.max_json_depth),
-        ),
-        keys=_keyring(settings, placement),
-        tokens=TokenDecoder(settings.token_input, settings.cl100k_file),
-        metrics=metrics,
-        bodies=BodyRoom(settings.max_in_flight_bytes, metrics),
-    )
-
+    state = _state(settings, placement)
     current = settings
 
     def reload() -> None:
@@ -152,6 +129,46 @@ def build_app(
         else documented_api(**described)
     )
     app.state.api = state
+    _route(app, settings)
+    gated = with_gates(
+        app,
+        hosts=settings.trusted_hosts,
+        origins=settings.cors_origins,
+        operations_port=placement.operations_port,
+        root_path=settings.root_path.rstrip("/"),
+    )
+    return RequestContext(gated, state)
+
+
+def _state(settings: Settings, placement: Placement) -> ApiState:
+    """What every route needs."""
+    metrics = Metrics(CollectorRegistry(), placement.role)
+    return ApiState(
+        options=ApiOptions(
+            max_body_bytes=settings.max_body_bytes,
+            request_timeout_s=settings.request_timeout_s,
+            reject_unknown_fields=settings.reject_unknown_fields,
+            protect_operations=settings.protect_operations,
+            emulates_tei_1_8=settings.tei_compat == "1.8",
+            jobs=JobLimits(
+                max_file_bytes=settings.max_file_bytes,
+                max_stored_bytes=settings.max_stored_bytes,
+                max_batch_bytes=settings.max_batch_bytes,
+                max_lines=settings.max_batch_requests,
+                max_inputs=settings.max_batch_requests,
+                max_line_bytes=settings.max_body_bytes,
+            ),
+            json=JsonLimits(settings.max_json_depth),
+        ),
+        keys=_keyring(settings, placement),
+        tokens=TokenDecoder(settings.token_input, settings.cl100k_file),
+        metrics=metrics,
+        bodies=BodyRoom(settings.max_in_flight_bytes, metrics),
+    )
+
+
+def _route(app: FastAPI, settings: Settings) -> None:
+    """Every path, and what answers errors."""
     for router in dispatch.all_routers():
         app.include_router(router)
     if settings.files_api:
@@ -161,14 +178,6 @@ def build_app(
         app.include_router(admin.router)
     app.include_router(operations.router)
     install_error_handlers(app)
-    gated = with_gates(
-        app,
-        hosts=settings.trusted_hosts,
-        origins=settings.cors_origins,
-        operations_port=placement.operations_port,
-        root_path=settings.root_path.rstrip("/"),
-    )
-    return RequestContext(gated, state)
 
 
 def _keyring(settings: Settings, placement: Placement) -> Keyring:

@@ -142,6 +142,7 @@ class ApiState:
             await self._jobs.close()
         if self._service is not None:
             await asyncio.to_thread(self._service.close)
+        await asyncio.to_thread(self.keys.usage.close)
 
 
 def api_state(request: Request) -> ApiState:

@@ -1,8 +1,9 @@
 """One class's queue, fair between keys in tokens: pure, no thread, no clock of its own.
 
-Each entry gets a virtual finish tag on arrival: the later of the queue's virtual time and its key's last tag,
-plus its tokens (as many as it runs through layers). Entries leave in order of tags, so keys that compete get equal
-tokens, a key's own entries keep their order, and an entry's place never gets worse by later arrivals of its own key.
+Each entry gets a virtual finish tag on arrival: the later of the queue's virtual time and its key's last tag, plus its
+tokens (as many as it runs through layers). Entries leave about in order of tags, so keys that compete get equal tokens,
+a key's own entries keep their order, and an entry's place never gets worse by later arrivals of its own key. A key that
+had nothing to ask for a moment may catch up on what it missed then, within bounds.
 
 Source: start-time fair queuing (Goyal, Vin, Cheng: SIGCOMM 1996), with equal weights.
 """
@@ -10,12 +11,16 @@ Source: start-time fair queuing (Goyal, Vin, Cheng: SIGCOMM 1996), with equal we
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from sortedcontainers import SortedDict, SortedList
 
 from app.engine.types import Item
 
-Place = tuple[float, int]  # virtual finish tag, sequence number
+Place = tuple[float, float]  # virtual finish tag, sequence number
+# A caller that sends its next request only when the last one was answered leaves the queue for a moment each time; what
+# others got meanwhile it may have back, up to so many tokens. More would let a key save up for a flood.
+MOST_CREDIT_TOKENS: Final = 4096.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,8 @@ class FairQueue:
     def add(self, entry: Entry) -> Place:
         """Queue an entry; gives its place, by which it can be removed."""
         key = entry.item.key_id
-        start = max(self._virtual_tokens, self._last_tags.get(key, 0.0))
+        last = self._last_tags.get(key, self._virtual_tokens)
+        start = max(self._virtual_tokens - MOST_CREDIT_TOKENS, last)
         tag = start + entry.item.tokens * entry.item.depth
         self._last_tags[key] = tag
         place = (tag, self._next_number)
@@ -89,13 +95,20 @@ class FairQueue:
         found: tuple[Place, Entry] = self._entries.peekitem(0)
         return found
 
-    def near_head(self, count: int) -> Iterator[tuple[Place, Entry]]:
+    def near_head(self, count: int, fair_tokens: float) -> Iterator[tuple[Place, Entry]]:
         """Those of the next `count` entries that can join the head, most like it in length first, earlier ones first.
 
         The head itself comes first. The queue must not change meanwhile.
+
+        Args:
+            count: How far to look.
+            fair_tokens: How far to look in tokens of each key, where several keys wait: entries beyond would go
+                before those of others whose turn it is.
         """
         places = self._entries.keys()
         last: Place = places[min(count, len(places)) - 1]
+        if len(self._tokens_of) > 1:
+            last = min(last, (places[0][0] + fair_tokens, math.inf))
         head = self.head()[1].item
         by_length, anchor = self._by_exits[head.exits], head.tokens
         lengths = by_length.keys()
@@ -130,10 +143,15 @@ class FairQueue:
         return late
 
     def take(self, place: Place) -> Entry:
-        """Remove an entry to run it: virtual time moves on to where it started."""
-        item = self._entries[place].item
-        started_at = place[0] - item.tokens * item.depth
-        self._virtual_tokens = max(self._virtual_tokens, started_at)
+        """Remove an entry to run it; if it was the next one, virtual time moves on to where it started.
+
+        Those that go before their turn, being like the next in length, do not move it: whoever comes then would stand
+        behind all that was passed over.
+        """
+        if self._entries.keys()[0] == place:
+            item = self._entries[place].item
+            started_at = place[0] - item.tokens * item.depth
+            self._virtual_tokens = max(self._virtual_tokens, started_at)
         return self.remove(place)
 
     def remove(self, place: Place) -> Entry:

@@ -23,6 +23,8 @@ CostFunction = Callable[[NDArray[np.int64]], float]
 
 # Rows of one length run 3-4% faster; a batch smaller by this much loses less than that.
 ALIKE_SHARE: Final = 0.7
+# Where several keys wait, so many batches of each are looked at for inputs like the head in length.
+FAIR_BATCHES: Final = 4
 # Share of the tokens that bulk gets while interactive work waits too, and once its head has aged.
 BULK_SHARE: Final = 0.2
 AGED_BULK_SHARE: Final = 0.5
@@ -133,7 +135,7 @@ class Scheduler:
             return Micro((), expired, priority)
         fair_part = max(LEAST_SPLIT_TOKENS, queue.tokens / idle_workers)
         budget = self.budget if idle_workers == 1 else min(self.budget, fair_part)
-        nearest = queue.near_head(self.lookahead_items)
+        nearest = queue.near_head(self.lookahead_items, FAIR_BATCHES * self.budget)
         places, tokens = self._fitting(nearest, budget, is_busy=idle_workers == 1)
         self._settle(priority, tokens, now_s)
         return Micro(tuple(self._take(priority, place) for place in places), expired, priority)

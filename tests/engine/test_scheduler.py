@@ -1,10 +1,11 @@
 """Promises of the scheduler, as properties over random arrivals."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from app.engine.backend import CostModel
 from app.engine.scheduler import (
     AGED_BULK_SHARE,
     AGEING_S,
@@ -12,7 +13,7 @@ from app.engine.scheduler import (
     LEAST_SPLIT_TOKENS,
     Scheduler,
 )
-from app.engine.types import Item, Priority
+from app.engine.types import Item, Layout, Priority
 
 BUDGET = 20
 calls = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=8), min_size=1, max_size=12)
@@ -265,3 +266,38 @@ def test_rows_of_the_heads_length_go_alone_where_they_nearly_fill_the_batch() ->
         queue.add(1, items([10] * alike), 0.0)
         queue.add(2, items([11] * 6), 0.0)
         assert [entry.item.tokens for entry in queue.next_batch(0.0).entries] == expected
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 1 / 2304]))
+@settings(max_examples=20, deadline=None)
+def test_a_flood_leaves_another_key_its_half(seed: int, pair_cost: float) -> None:
+    """Whatever the lengths: a caller that sends request after request has half the tokens while a flood waits."""
+    random = np.random.default_rng(seed)
+    scheduler = Scheduler(CostModel(Layout.PACKED, pair_cost), 512, 1024)
+
+    def request(call_id: int, key: str, count: int) -> None:
+        lengths = random.integers(3, 200, count)
+        items = [Item(np.ones(n, np.int32), key_id=key) for n in lengths]
+        scheduler.add(call_id, items, 0.0)
+
+    for call in range(32):
+        request(call, "flood", 64)
+    served = {"flood": 0, "quiet": 0}
+    left: dict[int, int] = {}
+    next_call = 1000
+    for _ in range(600):
+        if not left:
+            request(next_call, "quiet", 64)
+            left[next_call] = 64
+            next_call += 1
+        if scheduler.waiting_items < 2000:
+            request(next_call, "flood", 64)
+            next_call += 1
+        for entry in scheduler.next_batch(0.0).entries:
+            served[entry.item.key_id] += entry.item.tokens
+            if entry.call_id in left:
+                left[entry.call_id] -= 1
+                if not left[entry.call_id]:
+                    del left[entry.call_id]
+    assert served["quiet"] >= 0.45 * sum(served.values())
+    assert served["flood"] >= 0.45 * sum(served.values())
