@@ -74,7 +74,7 @@ test-chaos: $(STAMPS)/dev $(STAMPS)/model clients ## Faults, overload and soak, 
 
 sbom: $(STAMPS)/dev ## What is shipped: a CycloneDX SBOM of each lock, and the licences of what is installed (into dist/)
 	@mkdir -p dist
-	@for extra in cpu gpu openvino; do $(BIN)/cyclonedx-py requirements requirements/$$extra.txt --pyproject pyproject.toml \
+	@for extra in cpu gpu openvino; do PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements requirements/$$extra.txt --pyproject pyproject.toml \
 		--output-reproducible --of JSON -o dist/sbom-$$extra.cdx.json || exit 1; done
 	@$(BIN)/pip-licenses --format markdown --with-urls --packages \
 		$$(sed -n 's/^\([A-Za-z0-9_.-]*\)[^ ]*==.*/\1/p' requirements/cpu.txt) > dist/licences.md

@@ -1,6 +1,8 @@
 """How this process's allocator treats freed memory."""
 
 import ctypes
+import resource
+from contextlib import suppress
 from typing import Final
 
 # Names and values of glibc's malloc.h.
@@ -60,3 +62,9 @@ def bound_arenas(count: int) -> bool:
         return bool(ctypes.CDLL(None).mallopt(M_ARENA_MAX, count))
     except (AttributeError, OSError, TypeError):
         return False
+
+
+def forbid_core_dumps() -> None:
+    """A crash must not write what is in memory, which are texts of callers; for this process and those it starts."""
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -77,3 +77,16 @@ def arenas(how: str) -> int:
 def test_heaps_are_bounded() -> None:
     """However many threads come."""
     assert arenas("bound") <= 2 < arenas("free")
+
+
+def test_a_crash_writes_no_memory_to_disk() -> None:
+    """Nor of a process that is started from here."""
+    code = (
+        "import resource, subprocess, sys; from app.memory import forbid_core_dumps; forbid_core_dumps(); "
+        "print(resource.getrlimit(resource.RLIMIT_CORE)); "
+        "subprocess.run([sys.executable, '-c', 'import resource; print(resource.getrlimit(resource.RLIMIT_CORE))'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split("\n")[:2] == ["(0, 0)", "(0, 0)"]

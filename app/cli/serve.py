@@ -4,6 +4,7 @@ import click
 
 from app.cli.flags import settings_flags
 from app.logs import configure_logs
+from app.memory import forbid_core_dumps
 from app.settings import Settings
 
 
@@ -15,6 +16,7 @@ def command(settings: Settings) -> None:
     The first start fetches and exports the model; later ones need no network.
     """
     configure_logs(level=settings.log_level, style=settings.log_format)
+    forbid_core_dumps()
     if settings.http_processes:
         from app.serving.supervisor import run_supervised
 

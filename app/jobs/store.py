@@ -67,8 +67,11 @@ class JobStore:
         self.folder = folder
         self._lock = None if is_shared else lock_folder(folder)
         try:
-            self.files_folder.mkdir(parents=True, exist_ok=True)
-            self.parts_folder.mkdir(exist_ok=True)
+            # Texts of callers: nobody else on the machine need read them.
+            for private in (self.files_folder, self.parts_folder):
+                private.mkdir(parents=True, exist_ok=True)
+                private.chmod(0o700)
+            (folder / DATABASE).touch(mode=0o600)
             # A crash cut it short; of those begun since another process may still be writing one.
             for left in self.parts_folder.glob(f"{UPLOAD}*"):
                 if not is_shared or clock() - left.stat().st_mtime > ABANDONED_S:

@@ -1,6 +1,7 @@
 """The store: owners, pages, expiry, migrations, one process a folder."""
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +233,31 @@ def test_a_newer_versions_store_is_left_alone(store: JobStore) -> None:
     connection.close()
     with pytest.raises(StoreError, match="newer version"):
         JobStore(store.folder, store._clock)
+
+
+def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+    """Files are callers' texts."""
+    store = JobStore(tmp_path / "data", time.time)
+    store.close()
+    for path in ("files", "parts", "jobs.db"):
+        assert (tmp_path / "data" / path).stat().st_mode & 0o077 == 0, path
+
+
+def test_several_processes_change_one_store(tmp_path: Path) -> None:
+    """What one notes, the other sees, and none undoes the other's change."""
+    one, other = (JobStore(tmp_path / "data", time.time, is_shared=True) for _ in range(2))
+    made = one.unfinished()
+    assert made == []
+    content = tmp_path / "content"
+    content.write_bytes(b"x")
+    file = StoredFile("file-1", "", Purpose.BATCH, "in.jsonl", 1, 0, None)
+    one.add_file(file, content, 10)
+    assert other.file("file-1", "") == file
+    other.sweep()
+    assert other.content_path("file-1").exists()
+    # Noted by neither yet: it may be on its way in the other process.
+    one.content_path("file-2").write_bytes(b"y")
+    other.sweep()
+    assert one.content_path("file-2").exists()
+    one.close()
+    other.close()
