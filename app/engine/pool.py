@@ -6,7 +6,7 @@ is never taken away under them: unloading waits for its last call, and calls tha
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -36,12 +36,14 @@ class ModelPool:
         models: All of them.
         max_bytes: What those in memory may take together, graphs and weights; 0 for no bound.
         on_change: Told after a model was loaded, unloaded, or failed.
+        unload_there: Lets a model go in the process where it really is, if that is another.
         clock: Monotonic seconds.
     """
 
     models: Models
     max_bytes: int = 0
     on_change: Told = tell_nobody
+    unload_there: Callable[[Slot], Awaitable[None]] | None = None
     clock: Callable[[], float] = time.monotonic
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _loader: Loader = field(default_factory=Loader)
@@ -118,14 +120,19 @@ class ModelPool:
         """
         while slot.state in (SlotState.LOADING, SlotState.UNLOADING):
             await self._change_of(slot)
-        if slot.state is not SlotState.READY or slot.model is None:
-            return
-        if slot.open is None:
+        if slot.open is None and slot.model is not None:
             raise UnsupportedError(f"model '{slot.name}' could not be loaded again", param="model")
+        if slot.state is SlotState.READY and slot.model is not None:
+            await self._unload_here(slot, slot.model)
+        if self.unload_there is not None:
+            await self.unload_there(slot)
+
+    async def _unload_here(self, slot: Slot, model: ServedModel) -> None:
+        """Take a ready one out of this process."""
         slot.state = SlotState.UNLOADING
         while slot.users:
             await self._change_of(slot)
-        model, slot.model = slot.model, None
+        slot.model = None
         try:
             await self._loader.run(model.core.close)
         finally:

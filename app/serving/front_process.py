@@ -5,12 +5,14 @@ import multiprocessing
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 
 from app.api.state import ApiState, Phase
 from app.engine.service import EmbeddingService
 from app.engine.slots import Slot, SlotState
 from app.engine.types import Observer
-from app.link.client import Link
+from app.errors import NotReadyError
+from app.link.client import Link, LinkLostError
 from app.link.flight import Flight
 from app.link.frames import Frame
 from app.logs import configure_logs, get_logger
@@ -18,7 +20,7 @@ from app.main import Placement, build_app
 from app.metrics import share_metrics
 from app.service_assembly import build_front
 from app.serving.places import Places
-from app.serving.web_server import make_server, operations_port_of, when_ready
+from app.serving.web_server import Server, make_server, operations_port_of, when_ready
 from app.settings import Settings
 
 log = get_logger(__name__)
@@ -40,78 +42,96 @@ def run_front(
     configure_logs(level=settings.log_level, style=settings.log_format)
     role = f"front-{number}"
     share_metrics(places.metrics, role)
-    ends: list[Link] = []
-
-    def load(given: Settings, observer: Observer) -> EmbeddingService:
-        (link,) = ends
-        return build_front(given, observer, link, loops[0])
-
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def begin(state: ApiState) -> None:
-        """On the loop, before anything is loaded."""
-        loop = asyncio.get_running_loop()
-        loops.append(loop)
-        link = Link(places.socket, Flight(places.flight, places.secret))
-        link.on_change = lambda: state.note_engine(is_up=link.is_up)
-        link.on_push = lambda frame: _follow(frame, state, link)
-        ends.append(link)
-        link.start()
-        if (parent := multiprocessing.parent_process()) is not None:
-            loop.add_reader(parent.sentinel, _orphaned, loop, parent.sentinel)
-
-    def stop() -> None:
-        server.should_exit = True
-
-    def _orphaned(loop: asyncio.AbstractEventLoop, sentinel: int) -> None:
-        loop.remove_reader(sentinel)
-        log.error("supervisor_is_gone")
-        server.handle_exit(signal.SIGTERM, None)
-
-    greet = when_ready(url, stop, authenticated=bool(settings.secrets))
-
-    def on_ready(state: ApiState) -> None:
-        if state.phase is Phase.READY:
-            _tell_of_unloading(state, ends[0])
-        if number == 0 or state.phase is Phase.FAILED:
-            greet(state)
-
+    front = Front(places)
     placement = Placement(
         role=role,
         runs_jobs=number == 0,
         shares_data=True,
-        begin=begin,
-        load=load,
+        begin=front.begin,
+        load=front.load,
         buckets=places.buckets,
         operations_port=operations_port_of(listeners),
     )
+    greet = when_ready(url, front.stop, authenticated=bool(settings.secrets))
+
+    def on_ready(state: ApiState) -> None:
+        if state.phase is Phase.READY:
+            state.service.pool.unload_there = front.unload_there
+        if number == 0 or state.phase is Phase.FAILED:
+            greet(state)
+
     app = build_app(settings, placement=placement, on_ready=on_ready)
-    server = make_server(app, settings)
-    server.run(sockets=listeners)
+    front.server = make_server(app, settings)
+    front.server.run(sockets=listeners)
     if app.state.phase is Phase.FAILED:
         sys.exit(1)
 
 
-def _follow(frame: Frame, state: ApiState, link: Link) -> None:
+@dataclass(slots=True)
+class Front:
+    """What ties the application to the core's process.
+
+    Attributes:
+        places: Shared with the other processes.
+        server: Once it is made.
+        link: Once the event loop runs.
+        loop: Likewise.
+    """
+
+    places: Places
+    server: Server | None = None
+    link: Link | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+
+    async def begin(self, state: ApiState) -> None:
+        """Connect to the core; on the loop, before anything is loaded."""
+        self.loop = asyncio.get_running_loop()
+        self.link = link = Link(self.places.socket, Flight(self.places.flight, self.places.secret))
+        link.on_change = lambda: state.note_engine(is_up=link.is_up)
+        link.on_push = lambda frame: follow(frame, state)
+        link.start()
+        if (parent := multiprocessing.parent_process()) is not None:
+            self.loop.add_reader(parent.sentinel, self._end_alone, parent.sentinel)
+
+    def load(self, settings: Settings, observer: Observer) -> EmbeddingService:
+        """Build the front half; in a thread, behind `begin`.
+
+        Raises:
+            ModelError: No model can be served.
+        """
+        assert self.link is not None  # noqa: S101 - `begin` has run
+        assert self.loop is not None  # noqa: S101 - likewise
+        return build_front(settings, observer, self.link, self.loop)
+
+    def stop(self) -> None:
+        """End the server: there is nothing to serve."""
+        if self.server is not None:
+            self.server.should_exit = True
+
+    async def unload_there(self, slot: Slot) -> None:
+        """Have the core let a model go.
+
+        Raises:
+            NotReadyError: It is being started again.
+        """
+        assert self.link is not None  # noqa: S101 - `begin` has run
+        try:
+            await self.link.ask("unload", model=slot.name)
+        except LinkLostError:
+            raise NotReadyError("The engine is restarting.", retry_after_s=2.0) from None
+
+    def _end_alone(self, sentinel: int) -> None:
+        """The supervisor has died: nobody would start the core again, so end too."""
+        if self.loop is not None and self.server is not None:
+            self.loop.remove_reader(sentinel)
+            log.error("supervisor_is_gone")
+            self.server.handle_exit(signal.SIGTERM, None)
+
+
+def follow(frame: Frame, state: ApiState) -> None:
     """A model went out of the core's memory: here it is loaded again when a call means it."""
     if frame.kind != "model" or frame.head["state"] != SlotState.UNLOADED or not state.has_service:
         return
-    del link
     for slot in state.service.models.all():
         if frame.head["name"] in slot.names and slot.state is SlotState.READY and not slot.users:
             slot.model, slot.state = None, SlotState.UNLOADED
-
-
-def _tell_of_unloading(state: ApiState, link: Link) -> None:
-    """Where an operator unloads a model here, the core is to let it go too."""
-    told = state.service.pool.on_change
-    tasks: set[asyncio.Task[Frame]] = set()
-
-    def note(slot: Slot) -> None:
-        told(slot)
-        if slot.state is SlotState.UNLOADED and link.is_up:
-            task = asyncio.get_running_loop().create_task(link.ask("unload", model=slot.name))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-    state.service.pool.on_change = note

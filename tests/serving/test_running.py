@@ -265,3 +265,46 @@ def test_a_second_signal_stops_all_at_once(folder: Path, tmp_path: Path) -> None
         time.sleep(0.3)
         os.kill(server.process.pid, signal.SIGTERM)
         assert server.process.wait(20) == 0
+
+
+def test_several_models_behind_a_link(folder: Path, tmp_path: Path) -> None:
+    """Loaded, unloaded by an operator and for want of room, and loaded again; vectors stay what they were."""
+    write_tiny_bert(tmp_path / "second")
+    chosen = {
+        **settings(folder, 2),
+        "models": f"{tmp_path / 'second'}",
+        "api_keys": "k",
+        "admin_api": True,
+    }
+    auth = {"authorization": "Bearer k"}
+
+    def ask(client: httpx.Client, model: str) -> list[float]:
+        answer = client.post("/v1/embeddings", json={"model": model, "input": "alpha"})
+        assert answer.status_code == 200, answer.text
+        vector: list[float] = answer.json()["data"][0]["embedding"]
+        return vector
+
+    def loaded(client: httpx.Client, name: str) -> float:
+        text = client.get("/metrics").text
+        line = f'nestvec_model_loaded{{model="{name}"}} '
+        return next(
+            (float(row.split()[-1]) for row in text.splitlines() if row.startswith(line)), -1
+        )
+
+    with (
+        running_server(tmp_path, **chosen) as server,
+        httpx.Client(base_url=server.url, headers=auth, timeout=60) as client,
+    ):
+        before = {name: ask(client, name) for name in ("model", "second")}
+        for _ in range(3):
+            answer = client.post("/admin/models/unload", json={"model": "second"})
+            assert answer.status_code == 200, answer.text
+            until = time.monotonic() + 10
+            while loaded(client, "second") != 0:
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            for name in ("model", "second"):
+                # A connection each, so that either process answers.
+                with httpx.Client(base_url=server.url, headers=auth, timeout=60) as other:
+                    assert ask(other, name) == pytest.approx(before[name], abs=1e-5)
+        assert server.terminate() == 0
