@@ -59,10 +59,11 @@ DATATYPES: Final = {
 
 @router.get("/v2", **docs.SERVER_DOC)
 async def server(request: Request) -> Response:
-    """Name and extensions."""
-    enter(request, OPEN_INFERENCE.name)
+    """Name and extensions; the version where everybody may know it."""
+    state = enter(request, OPEN_INFERENCE.name)
+    version = __version__ if state.keys.is_open else ""
     return json_response(
-        {"name": "nestvec", "version": __version__, "extensions": ["binary_tensor_data"]}
+        {"name": "nestvec", "version": version, "extensions": ["binary_tensor_data"]}
     )
 
 

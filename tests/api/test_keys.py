@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -213,3 +215,40 @@ async def test_a_batch_is_its_keys_too(make_api: MakeApi, tmp_path: Path, keys_f
         assert rows["b"]["response"]["body"]["error"]["code"] == "insufficient_quota"
     finally:
         await jobs.runner.close()
+
+
+OPEN_TO_ALL = {
+    *("/", "/health", "/health/live", "/health/ready", "/ping", "/metrics"),
+    *("/docs", "/docs/oauth2-redirect", "/openapi.json", "/static-offline-docs"),
+    *("/v2", "/v2/health/live", "/v2/health/ready", "/api/version"),
+}
+
+
+async def test_every_route_asks_for_a_key(make_api: MakeApi) -> None:
+    """But for those that say nothing; with protect_operations fewer still."""
+    for protects, extra in ((False, set()), (True, {"/metrics"})):
+        api = make_api(api_keys=["k"], admin_api=True, protect_operations=protects)
+        routes = [
+            (path, method)
+            for path, methods in _paths(api)
+            for method in methods - {"HEAD", "OPTIONS"}
+            if path not in OPEN_TO_ALL - extra
+        ]
+        assert len(routes) > 40
+        for path, method in routes:
+            place = re.sub(r"\{[^}]*\}", "x", path)
+            answer = await api.client.request(method, place, json={})
+            assert answer.status_code == 401, (method, path, answer.text)
+        answer = await api.client.get("/v2")
+        assert answer.json()["version"] == ""
+
+
+def _paths(api: Api) -> list[tuple[str, set[str]]]:
+    """Every path of the application, documented or not, and its methods."""
+    app: Any = api.app
+    while not hasattr(app, "routes"):
+        app = app._app
+    found: list[Any] = []
+    for route in app.routes:  # an included router is one of them, and has its own
+        found += [route] if hasattr(route, "path") else route.original_router.routes
+    return [(route.path, set(getattr(route, "methods", None) or ())) for route in found]
