@@ -143,6 +143,8 @@ def build_app(
 def _state(settings: Settings, placement: Placement) -> ApiState:
     """What every route needs."""
     metrics = Metrics(CollectorRegistry(), placement.role)
+    room = BodyRoom(settings.max_in_flight_bytes)
+    metrics.watch_bodies(lambda: room.held)
     return ApiState(
         options=ApiOptions(
             max_body_bytes=settings.max_body_bytes,
@@ -163,7 +165,7 @@ def _state(settings: Settings, placement: Placement) -> ApiState:
         keys=_keyring(settings, placement),
         tokens=TokenDecoder(settings.token_input, settings.cl100k_file),
         metrics=metrics,
-        bodies=BodyRoom(settings.max_in_flight_bytes, metrics),
+        bodies=room,
     )
 
 

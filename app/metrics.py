@@ -5,7 +5,7 @@ scrape for all, and what a killed one had counted is not lost.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -69,6 +69,7 @@ class Metrics:
         self._is_shared = FOLDER_VARIABLE in os.environ
         self._role = role
         self._cache: VectorCache | None = None
+        self._held_bodies: Callable[[], int] = int
         self._cache_seen: dict[str, int] = {}
         if not self._is_shared:
             ProcessCollector(registry=registry)
@@ -342,6 +343,10 @@ class Metrics:
         """Vectors are kept from now on."""
         self._cache = cache
 
+    def watch_bodies(self, held: Callable[[], int]) -> None:
+        """How many bytes of bodies are held, whenever it is asked."""
+        self._held_bodies = held
+
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
         """Items left without a vector."""
         self._dropped.labels(model, reason).inc(items)
@@ -353,6 +358,7 @@ class Metrics:
     def sample(self) -> None:
         """Take over what others count: the cache and the kernel. At a scrape; every second where several share."""
         self._memory.labels(self._role).set(resident_bytes())
+        self.body_bytes.set(self._held_bodies())
         cache = self._cache
         if cache is None:
             return

@@ -10,7 +10,6 @@ from fastapi import Request
 
 from app.errors import BodyFormatError, BodyTooLargeError, QueueFullError
 from app.json_input import JsonLimits, check_cost, parse_json
-from app.metrics import Metrics
 
 # zlib's window sizes: 32 adds detection of the gzip or zlib header.
 ANY_HEADER: Final = zlib.MAX_WBITS | 32
@@ -27,12 +26,10 @@ class BodyRoom:
 
     Attributes:
         most: Bytes, decompressed.
-        metrics: Told how many there are.
         held: Now.
     """
 
     most: int
-    metrics: Metrics
     held: int = 0
 
     def take(self, count: int) -> None:
@@ -46,12 +43,10 @@ class BodyRoom:
                 "The server holds as many request bodies as it may; retry later.", retry_after_s=1.0
             )
         self.held += count
-        self.metrics.body_bytes.set(self.held)
 
     def give_back(self, count: int) -> None:
         """A request has been answered."""
         self.held -= count
-        self.metrics.body_bytes.set(self.held)
 
 
 @dataclass(slots=True)

@@ -74,7 +74,7 @@ class OperationsGate:
 
 
 class PageHeaders:
-    """Tells browsers what a page may do, and that answers are what they say they are; and pages where they are.
+    """Tells browsers what a page may do, and pages where they are.
 
     Args:
         app: What is told so.
@@ -91,10 +91,12 @@ class PageHeaders:
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["x-content-type-options"] = "nosniff"
-                if headers.get("content-type", "").startswith("text/html"):
-                    headers.update(PAGE_HEADERS)
+                headers = message.get("headers", [])
+                if any(
+                    name == b"content-type" and value.startswith(b"text/html")
+                    for name, value in headers
+                ):
+                    MutableHeaders(scope=message).update(PAGE_HEADERS)
             await send(message)
 
         await self._app(scope, receive, tell)

@@ -90,7 +90,7 @@ class EngineCore:
     _calls: dict[int, PendingCall] = field(default_factory=dict)
     _ids: "itertools.count[int]" = field(default_factory=itertools.count)
     _threads: list[threading.Thread] = field(default_factory=list)
-    _running_since: dict[int, tuple[float, float | None]] = field(default_factory=dict)
+    _running: dict[int, tuple[float, Sequence[Entry]]] = field(default_factory=dict)
     _is_closed: bool = False
     _cost_model: OnlineCostModel = field(default_factory=OnlineCostModel)
 
@@ -182,8 +182,8 @@ class EngineCore:
             patience_s: What any batch may take; one that is known to be long may take ten times as predicted.
         """
         overdue = [
-            now_s - begun - max(patience_s, LATE_TIMES * (predicted or 0.0))
-            for begun, predicted in list(self._running_since.values())
+            now_s - begun - max(patience_s, LATE_TIMES * self._predicted_s(entries))
+            for begun, entries in list(self._running.values())
         ]
         with self._lock:
             waiting, token_s = self._desk.waiting_tokens, self.admission.token_s()
@@ -193,6 +193,10 @@ class EngineCore:
             (token_s or 0.0) / self.options.workers,
             self.options.max_queue_tokens,
         )
+
+    def _predicted_s(self, entries: Sequence[Entry]) -> float:
+        tokens, area = _size(entries)
+        return self._cost_model.predict(tokens=tokens, area=area) or 0.0
 
     def close(self) -> None:
         """Stop the workers after their running batches; whatever waits fails with NotReadyError."""
@@ -263,18 +267,14 @@ class EngineCore:
                 self._fail(entry.call_id, late, "deadline")
             if entries:
                 lane.begin([entry.item for entry in entries])
-                self._running_since[number] = self.clock(), self._predicted_s(entries)
+                self._running[number] = self.clock(), entries
                 self._run(entries, task)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next batch must run
             for entry in entries:
                 self._fail(entry.call_id, as_item_error(error, entry.item), "failed")
         finally:
-            self._running_since.pop(number, None)
+            self._running.pop(number, None)
             lane.end()
-
-    def _predicted_s(self, entries: Sequence[Entry]) -> float | None:
-        tokens, area = _size(entries)
-        return self._cost_model.predict(tokens=tokens, area=area)
 
     def _run(self, entries: Sequence[Entry], task: Task) -> None:
         """Run one micro-batch; on failure split it, so that only the culprit fails."""

@@ -35,6 +35,7 @@ class OnlineCostModel:
     _moments: Floats = field(default_factory=lambda: np.zeros((3, 3)))
     _targets: Floats = field(default_factory=lambda: np.zeros(3))
     _coefficients: Floats = field(default_factory=lambda: np.zeros(3))
+    _per_token: dict[float, float | None] = field(default_factory=dict)
 
     def observe(self, *, tokens: float, area: float, took_s: float) -> float | None:
         """Learn from a batch.
@@ -54,6 +55,7 @@ class OnlineCostModel:
         self.samples += 1
         if self.samples <= LEAST_SAMPLES or self.samples % SOLVE_EVERY == 0:
             self._coefficients = _solve_nonnegative(self._moments, self._targets)
+            self._per_token.clear()
         if predicted is None or took_s <= 0:
             return None
         return abs(predicted - took_s) / took_s
@@ -66,9 +68,11 @@ class OnlineCostModel:
 
     def seconds_per_token(self, batch_tokens: float) -> float | None:
         """Seconds a token costs in batches of so many, of typical length; None while still learning."""
-        length = min(TYPICAL_LENGTH, batch_tokens)
-        took_s = self.predict(tokens=batch_tokens, area=batch_tokens * length)
-        return None if not took_s else took_s / batch_tokens
+        if batch_tokens not in self._per_token:  # asked for every call, learned every few batches
+            length = min(TYPICAL_LENGTH, batch_tokens)
+            took_s = self.predict(tokens=batch_tokens, area=batch_tokens * length)
+            self._per_token[batch_tokens] = None if not took_s else took_s / batch_tokens
+        return self._per_token[batch_tokens]
 
 
 def _features(tokens: float, area: float) -> Floats:

@@ -54,7 +54,8 @@ class Desk:
     @property
     def waiting_tokens(self) -> int:
         """Tokens that wait."""
-        return self.scheduler.waiting_tokens + sum(e.item.tokens for e in self._isolated)
+        waiting = self.scheduler.waiting_tokens
+        return waiting + sum(e.item.tokens for e in self._isolated) if self._isolated else waiting
 
     @property
     def has_isolated(self) -> bool:

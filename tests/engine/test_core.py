@@ -336,6 +336,6 @@ async def test_vitals_tell_of_a_batch_that_hangs(core: EngineCore, backend: Fake
     assert core.vitals(now + 100, 60.0).overdue_s == pytest.approx(40, abs=1)
     backend.gate.set()
     await task
-    while core._running_since:  # a worker answers a moment before it is free
+    while core._running:  # a worker answers a moment before it is free
         await asyncio.sleep(0.001)
     assert core.vitals(time.monotonic() + 100, 60.0).overdue_s == 0
