@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 from starlette.types import Message
 
 from app.serving.loop_watch import watch_loop
 from tests.api.applications import Api, MakeApi
 
-MOST_S = 0.05
+MOST_S = 0.05  # on a machine of today; on a slower one, what reading 15 MB of plain text three times takes
 MEGABYTE = 2**20
 
 
@@ -126,9 +127,21 @@ def dearest() -> dict[str, tuple[str, bytes, int]]:
     }
 
 
+@pytest.fixture(scope="module")
+def most_s() -> float:
+    """What a callback may take on this machine."""
+    plain = b'"' + b"x" * 15 * MEGABYTE + b'"'
+    best = 1.0
+    for _ in range(5):
+        began = time.thread_time()
+        orjson.loads(plain)
+        best = min(best, time.thread_time() - began)
+    return max(MOST_S, 3 * best)
+
+
 @pytest.mark.parametrize("case", list(dearest()))
 async def test_no_callback_takes_the_loop_for_long(
-    make_api: MakeApi, slowest: Slowest, case: str
+    make_api: MakeApi, slowest: Slowest, case: str, most_s: float
 ) -> None:
     """At the bounds of what may be sent."""
     api = make_api()
@@ -138,7 +151,7 @@ async def test_no_callback_takes_the_loop_for_long(
     slowest.took_s = 0.0
     found = await post(api, path, body, x_embed_token_vocab="model")
     assert found == status
-    assert slowest.took_s < MOST_S, slowest.what
+    assert slowest.took_s < most_s, slowest.what
 
 
 async def test_the_lag_is_measured(make_api: MakeApi) -> None:
