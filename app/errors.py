@@ -12,7 +12,6 @@
     │   ├── QuotaError             the key's files take too much room
     │   └── NotFoundError          no such file or batch of this key
     ├── AccessError                no key, or a wrong one
-    │   └── ForbiddenError         the key may not do this
     ├── CapacityError              the request is fine; the server cannot take it now
     │   ├── QueueFullError         the queue has reached its bound
     │   ├── NotReadyError          loading or draining
@@ -165,12 +164,6 @@ class AccessError(NestvecError):
     """No API key, or a wrong one."""
 
     code = "invalid_api_key"
-
-
-class ForbiddenError(AccessError):
-    """The key is known, and may not do this."""
-
-    code = "forbidden"
 
 
 class CapacityError(NestvecError):

@@ -25,7 +25,6 @@ ID_BYTES: Final = 6
 SECRET_BYTES: Final = 32
 SALT_BYTES: Final = 16
 VERSION: Final = 1
-DEFAULT_NAME: Final = "keys.json"  # in the data folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,17 +122,6 @@ class Flight:
         self._head[0]["beat_s"] = 0.0
         self._head[0]["is_ready"] = False
         self.note_queue(0.0, 0.0, 0.0)
-
-    def close(self) -> None:
-        """Unmap it."""
-        del self._head, self._lanes
-        self._map.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class FlightLane:

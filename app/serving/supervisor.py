@@ -125,7 +125,6 @@ class Pulse:
 
     Attributes:
         flight: Where it does.
-        patience_s: Over a batch's time that is not the end yet.
     """
 
     flight: Flight
@@ -196,7 +195,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._hear)
         try:
-            while not self._is_asked_to_stop():
+            while not self._asked:
                 now_s = time.monotonic()
                 if not self._look_at_core(now_s):
                     return 1
@@ -220,9 +219,6 @@ class Supervisor:
         if len(self._asked) > 1:  # a second time: at once
             for child in self._all():
                 child.signal(signal.SIGKILL)
-
-    def _is_asked_to_stop(self) -> bool:
-        return bool(self._asked)
 
     def _look_at_core(self, now_s: float) -> bool:
         """Keep the core alive; False where it cannot serve its model at all."""
