@@ -6,7 +6,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from app.export.arithmetic import Arithmetic, Float32, Observed
+from app.export.arithmetic import Arithmetic, Floating, Observed
 from app.export.attention import AttentionRoutes
 from app.export.bert import BERT, ELECTRA
 from app.export.blocks import Encoder
@@ -113,7 +113,7 @@ class Recipe:
         asks_layers: Whether it is told how many layers to run; its exits then share the weights.
     """
 
-    arithmetic: Arithmetic = field(default_factory=Float32)
+    arithmetic: Arithmetic = field(default_factory=Floating)
     routes: AttentionRoutes = AttentionRoutes.BY_LENGTH
     halves_weights: bool = False
     tail: Tail | None = None
@@ -153,7 +153,7 @@ def export_graph(
             value, width = chosen.tail(site, encoder)
     if chosen.asks_layers and encoder.layers > 1:
         graph.metadata[LAYERS] = str(encoder.layers)
-        if chosen.tail is None and not encoder.is_normed:
+        if chosen.tail is None and encoder.end is None:
             # Several exits of one run: states that are there anyway cost nothing to give out.
             for number, state in enumerate(encoder.states[1:-1], start=1):
                 graph.output(state, f"{EXIT}{number}", ("T", width))
@@ -173,7 +173,7 @@ def export_padded_graph(folder: Path, config: Mapping[str, Any], path: Path) -> 
     """
     graph = GraphBuilder(architecture_of(config))
     inputs = padded_inputs(graph)
-    encoder = _build(graph, folder, config, inputs, Float32())
+    encoder = _build(graph, folder, config, inputs, Floating())
     states = unpacked(graph, encoder.states[-1], inputs, encoder.hidden_size)
     graph.output(states, "last_hidden_state", ("B", "S", encoder.hidden_size))
     graph.save(path, keeps_inputs=True)

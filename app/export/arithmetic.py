@@ -1,4 +1,4 @@
-"""How linear layers compute: float32, or 8-bit integers with scales that no batch-mate can change.
+"""How linear layers compute: in floats, or 8-bit integers with scales that no batch-mate can change.
 
 All 8-bit kinds quantise activations to u8 and weights to s8 per output channel, multiplied by MatMulIntegerToFloat
 (u8 x s8 has fast kernels on CPUs with VNNI and without; s8 x s8 has none). Activations are smoothed first: channel j
@@ -93,20 +93,26 @@ class Arithmetic(Protocol):
         """
 
 
-class Float32:
-    """One Gemm a layer: faster than MatMul + Add, whose Add is its own pass."""
+class Floating:
+    """The graph's own floats.
+
+    One Gemm a layer on CPU: faster than MatMul + Add, whose Add is its own pass. On a device it is the other way round:
+    there Gemm writes the bias first and reads it again, and what comes next takes it for nothing (`fusion.py`).
+    """
 
     def apply(self, graph: GraphBuilder, value: str, layers: Sequence[Linear]) -> list[str]:
         """See `Arithmetic`."""
-        return [
-            graph.op(
-                "Gemm",
-                value,
-                graph.weight(f"{layer.name}.weight", layer.weight),
-                graph.weight(f"{layer.name}.bias", layer.bias),
-            )
-            for layer in layers
-        ]
+        return [self._one(graph, value, layer) for layer in layers]
+
+    @staticmethod
+    def _one(graph: GraphBuilder, value: str, layer: Linear) -> str:
+        weight = graph.weight(f"{layer.name}.weight", layer.weight)
+        if not graph.is_for_device:
+            return graph.op("Gemm", value, weight, graph.weight(f"{layer.name}.bias", layer.bias))
+        product = graph.op("MatMul", value, weight)
+        if not layer.bias.any():
+            return product
+        return graph.op("Add", product, graph.weight(f"{layer.name}.bias", layer.bias))
 
     def balance(self, producer: Linear, consumer: Linear) -> tuple[Linear, Linear]:
         """See `Arithmetic`; nothing to gain."""
@@ -114,8 +120,8 @@ class Float32:
 
 
 @dataclass
-class Observed(Float32):
-    """Float32 that remembers the inputs of its layers, for calibration.
+class Observed(Floating):
+    """Floats that remember the inputs of its layers, for calibration.
 
     Attributes:
         inputs: Name of the first layer that takes it → value and width, in the graph's order.

@@ -1,13 +1,14 @@
 """Self-attention on packed states: the one place where a graph sees sequences."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 
 from app.export.arithmetic import Arithmetic, Linear
+from app.export.attention_layers import Attention, for_each_query, normed_heads
+from app.export.device_attention import device_attention
 from app.export.graph import MICROSOFT, GraphBuilder
 from app.export.inputs import PackedInputs
 
@@ -21,44 +22,6 @@ class AttentionRoutes(StrEnum):
     ALIKE = "alike"
     # Plain ops of the ONNX standard and no branches, for other runtimes.
     PORTABLE = "portable"
-
-
-@dataclass(frozen=True, slots=True)
-class Attention:
-    """Layers of one self-attention, each (H, H).
-
-    Attributes:
-        bias: Added to the scores, (1, heads or 1, S, S); None for none.
-        prepare: Makes of the projections what is attended with, each (T, heads, d); None where they are that already.
-        scale: What scores are multiplied by; None for 1 / sqrt(d).
-        relate: Makes of queries (B, heads, S, d) and keys (B, heads, d, S) what is added to their products before
-            scaling, (B, heads, S, S); None for nothing.
-    """
-
-    query: Linear
-    key: Linear
-    value: Linear
-    output: Linear
-    heads: int
-    bias: str | None = None
-    prepare: Callable[[list[str]], list[str]] | None = None
-    scale: float | None = None
-    relate: Callable[[str, str], str] | None = None
-
-    @property
-    def width(self) -> int:
-        """Of a head, d."""
-        return len(self.query.bias) // self.heads
-
-    @property
-    def factor(self) -> float:
-        """What scores are multiplied by."""
-        return 1 / math.sqrt(self.width) if self.scale is None else self.scale
-
-    @property
-    def has_bias(self) -> bool:
-        """Whether something is added to scores, which the contrib attention cannot."""
-        return self.bias is not None or self.relate is not None
 
 
 def self_attention(
@@ -75,20 +38,23 @@ def self_attention(
     gather, and reach the fast kernel that a mask would forbid; others go through a padded view, where the mask
     keeps padding out of every sum. All ways share all weights.
     """
+    if inputs.device is not None:
+        attended = device_attention(graph, state, layers, inputs)
+        return arithmetic.apply(graph, attended, [layers.output])[0]
     value_layer, output_layer = layers.value, layers.output
-    if layers.prepare is None:
+    if layers.has_plain_heads:
         # Attention averages values, which is linear: what the output layer's input needs, the value layer can give.
         value_layer, output_layer = arithmetic.balance(value_layer, output_layer)
-    size = layers.query.weight.shape[1]
+    size = layers.heads * layers.width
     is_portable = inputs.has_equal_lengths is None
     # One pass less over the scores, where only products are scaled.
     is_scaled = is_portable and layers.relate is None
     query_layer = layers.query
-    if is_scaled and layers.prepare is None:
+    if is_scaled and layers.has_plain_heads:
         query_layer = _scaled(layers.query, layers.factor)
     projected = arithmetic.apply(graph, state, [query_layer, layers.key, value_layer])
-    if layers.prepare is not None:
-        projected = layers.prepare(projected)
+    if not layers.has_plain_heads:
+        projected = _heads(graph, projected, layers)
         if is_scaled:
             factor = graph.weight("score_factor", np.array(layers.factor, np.float32))
             projected[0] = graph.op("Mul", projected[0], factor)
@@ -159,8 +125,8 @@ class _Ways:
             scores = graph.op("MatMul", query, key)
         else:
             scores = graph.op("FusedMatMul", query, key, domain=MICROSOFT, alpha=layers.factor)
-        if layers.bias is not None:
-            scores = graph.op("Add", scores, layers.bias)
+        if layers.score_bias is not None:
+            scores = graph.op("Add", scores, layers.score_bias)
         if not is_equal:
             scores = graph.op("Add", scores, self.inputs.mask)
         mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)
@@ -188,6 +154,14 @@ class _Ways:
         if is_equal:
             return states
         return self.graph.op("Gather", states, self.inputs.scatter, axis=0)
+
+
+def _heads(graph: GraphBuilder, projected: list[str], layers: Attention) -> list[str]:
+    """What is attended with, each (T, heads, d)."""
+    query, key, value = normed_heads(graph, projected, layers)
+    if layers.turn is not None:
+        query, key = layers.turn.apply(graph, query), layers.turn.apply(graph, key)
+    return [query, for_each_query(graph, key, layers), for_each_query(graph, value, layers)]
 
 
 def _scaled(query: Linear, factor: float) -> Linear:

@@ -1,6 +1,6 @@
 """Parts that transformer families share, on packed states (T, H). Each takes and gives value names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,17 +22,25 @@ class Encoder:
     Attributes:
         states: Values (T, H): the embeddings, then each layer's; the last is what pooling takes.
         hidden_size: H.
-        is_normed: Whether a norm stands behind the last layer, which the states before do not have.
+        end: What stands behind the last layer, such as a norm, and behind an early exit too, (T, H) to (T, H); None
+            where nothing does. The last state has it, those before do not.
     """
 
     states: tuple[str, ...]
     hidden_size: int
-    is_normed: bool = False
+    end: Callable[[str], str] | None = None
 
     @property
     def layers(self) -> int:
         """How many there are."""
         return len(self.states) - 1
+
+    def until(self, layer: int) -> "Encoder":
+        """The same, as if it had so many layers; `end` is added to the graph anew."""
+        states = self.states[: layer + 1]
+        if self.end is not None:
+            states = (*states[:-1], self.end(states[-1]))
+        return Encoder(states, self.hidden_size, self.end)
 
 
 ACTIVATIONS: Final = {
@@ -49,12 +57,20 @@ def layer_norm(
 ) -> str:
     """Standard LayerNormalization over the last axis; kept apart from the residual Add on purpose."""
     scale_name = graph.weight(f"{name}.weight", scale)
+    if graph.is_for_device and not bias.any():
+        return graph.op("LayerNormalization", value, scale_name, axis=-1, epsilon=epsilon)
     bias_name = graph.weight(f"{name}.bias", bias)
     return graph.op("LayerNormalization", value, scale_name, bias_name, axis=-1, epsilon=epsilon)
 
 
 def rms_norm(graph: GraphBuilder, value: str, name: str, scale: Floats, epsilon: float) -> str:
-    """RMS norm over the last axis (arXiv:1910.07467), in ops that every runtime has."""
+    """RMS norm over the last axis (arXiv:1910.07467), in ops that every runtime has.
+
+    On a device by onnxruntime's own, whose statistics are float32 whatever the states are in.
+    """
+    if graph.is_for_device:
+        weight = graph.weight(f"{name}.weight", scale)
+        return graph.op("SimplifiedLayerNormalization", value, weight, axis=-1, epsilon=epsilon)
     mean = graph.op(
         "ReduceMean",
         graph.op("Mul", value, value),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import FormatError
-from app.export.arithmetic import Float32, Linear
+from app.export.arithmetic import Floating, Linear
 from app.export.blocks import ACTIVATIONS, Encoder, activation, layer_norm
 from app.export.graph import GraphBuilder
 from app.export.site import Site
@@ -72,7 +72,7 @@ def add_dense(graph: GraphBuilder, value: str, layers: Sequence[Dense], name: st
     """Layers one after the other, in float32: (n, in) to (n, out)."""
     for number, layer in enumerate(layers):
         own = f"{name}.{number}"
-        value = Float32().apply(graph, value, [Linear(own, layer.weight, layer.bias)])[0]
+        value = Floating().apply(graph, value, [Linear(own, layer.weight, layer.bias)])[0]
         if layer.activation in PLAIN_OPS:
             value = graph.op(PLAIN_OPS[layer.activation], value)
         elif layer.activation:

@@ -1,6 +1,7 @@
-"""What graphs take: packed arrays, or the usual padded ones, packed by the graph itself."""
+"""What graphs take: packed arrays, on CPU or on a device, or the usual padded ones, packed by the graph itself."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 import numpy as np
@@ -10,6 +11,51 @@ from app.export.graph import GraphBuilder
 
 # Added to scores of padding before softmax: exp of it is 0, and unlike -infinity it makes no NaN of an empty row.
 MASKED: Final = -1e9
+
+
+class DeviceRoute(StrEnum):
+    """Which of CUDA's packed attentions a graph takes."""
+
+    # PagedAttention where it saves work or is the only one (turned heads, shared keys, causal, bfloat16).
+    PAGED = "paged"
+    # PackedMultiHeadAttention everywhere: turned and spread before it, and masked by a bias.
+    PACKED = "packed"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInputs:
+    """Values of what a device graph is told beside; see `app/engine/device/arrays.py`.
+
+    Attributes:
+        route: Which attention.
+        cumulative_lengths: (B + 1,), int32, from 0 to T.
+        token_offset: (B, S), int32: cells of tokens, then those of padding; only its shape is read by fused kernels.
+        places: (S,), int64: 0 … S-1.
+        past_lengths: (B,), int32: zeros.
+        block_table: (B, P), int32: pages of each input.
+        bounds: (2,), int32, in the host's memory: the longest input, twice.
+    """
+
+    route: DeviceRoute
+    cumulative_lengths: str
+    token_offset: str
+    places: str
+    past_lengths: str
+    block_table: str
+    bounds: str
+
+    @classmethod
+    def declare(cls, graph: GraphBuilder, route: DeviceRoute) -> "DeviceInputs":
+        """Declare them; those that no node takes are left out of the file."""
+        return cls(
+            route=route,
+            cumulative_lengths=graph.input("cumulative_lengths", "int32", ("B1",)),
+            token_offset=graph.input("token_offset", "int32", ("B", "S")),
+            places=graph.input("row_places", "int64", ("S",)),
+            past_lengths=graph.input("past_lengths", "int32", ("B",)),
+            block_table=graph.input("block_table", "int32", ("B", "P")),
+            bounds=graph.input("bounds", "int32", (2,)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +73,7 @@ class PackedInputs:
         mask: (B, 1, 1, S), float32: 0 for tokens, `MASKED` for padding.
         types: (T,), int64: 1 for tokens of a pair's second text; None where the graph takes single texts.
         layers: (), int64: how many layers to run; None where the graph runs all.
+        device: What a device graph is told beside; None for CPU.
     """
 
     ids: str
@@ -39,6 +86,7 @@ class PackedInputs:
     mask: str
     types: str | None = None
     layers: str | None = None
+    device: DeviceInputs | None = None
 
 
 def packed_inputs(
@@ -48,6 +96,7 @@ def packed_inputs(
     asks_short: bool,
     asks_types: bool = False,
     asks_layers: bool = False,
+    device_route: DeviceRoute | None = None,
 ) -> PackedInputs:
     """Declare the inputs of a packed graph."""
     gather = graph.input("gather", "int64", ("B", "S"))
@@ -63,6 +112,7 @@ def packed_inputs(
         mask=_mask(graph, graph.op("Shape", gather, start=1, end=2), lengths),
         types=graph.input("types", "int64", ("T",)) if asks_types else None,
         layers=graph.input("layers", "int64", ()) if asks_layers else None,
+        device=None if device_route is None else DeviceInputs.declare(graph, device_route),
     )
 
 

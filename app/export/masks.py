@@ -1,9 +1,36 @@
 """Which tokens a token looks at, by their distance."""
 
+from dataclasses import dataclass
+from typing import Final
+
 import numpy as np
 
 from app.export.graph import GraphBuilder
 from app.export.inputs import MASKED, PackedInputs
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Which tokens a layer's tokens look at.
+
+    Attributes:
+        is_causal: Those before only, and itself.
+        window: How many tokens away at most, itself counted; 0 for no limit.
+        mask: What is added to scores for it, (1, 1, S, S); None where all look at all.
+    """
+
+    is_causal: bool = False
+    window: int = 0
+    mask: str | None = None
+
+
+EVERYTHING: Final = Sight()
+
+
+def sight(graph: GraphBuilder, inputs: PackedInputs, *, is_causal: bool, window: int) -> Sight:
+    """A sight with its mask, which layers may share."""
+    mask = distance_mask(graph, inputs, is_causal=is_causal, window=window)
+    return Sight(is_causal, window, mask)
 
 
 def distance_mask(
@@ -41,7 +68,10 @@ def distances(graph: GraphBuilder, inputs: PackedInputs) -> str:
     """Place of the key less that of the query, (S, S), int64."""
     zero = graph.weight("zero", np.array(0, np.int64))
     one = graph.weight("one", np.array(1, np.int64))
-    longest = graph.op("Squeeze", graph.op("Shape", inputs.gather, start=1, end=2))
-    places = graph.op("Range", zero, longest, one)
     column = graph.weight("column", np.array([1], np.int64))
+    if inputs.device is not None:
+        places = inputs.device.places
+    else:
+        longest = graph.op("Squeeze", graph.op("Shape", inputs.gather, start=1, end=2))
+        places = graph.op("Range", zero, longest, one)
     return graph.op("Sub", places, graph.op("Unsqueeze", places, column))

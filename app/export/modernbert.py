@@ -9,13 +9,14 @@ import numpy as np
 
 from app.errors import FormatError
 from app.export.arithmetic import Linear, split_linear
-from app.export.attention import Attention, self_attention
+from app.export.attention import self_attention
+from app.export.attention_layers import Attention
 from app.export.blocks import Encoder, feed_forward, layer_norm
 from app.export.config_fields import positive, positive_number, sliding_layers
 from app.export.encoder_config import Dimensions
 from app.export.frequencies import Frequencies, frequencies_by_kind
-from app.export.masks import distance_mask
-from app.export.rotary import Turn, rotary, turned_heads
+from app.export.masks import Sight, sight
+from app.export.rotary import Turn, rotary
 from app.export.site import Site
 from app.export.weights import common_prefix
 
@@ -102,11 +103,17 @@ class ModernBert:
         words = site.weights.get(part.prefix + WORDS, (sizes.vocab_size, sizes.hidden_size))
         word = graph.op("Gather", graph.weight("words", words), inputs.ids, axis=0)
         first = part.norm(word, "embeddings.norm")
-        mask = distance_mask(graph, inputs, is_causal=False, window=sizes.window)
+        near = sight(graph, inputs, is_causal=False, window=sizes.window)
         ways = {
             is_local: (
-                rotary(graph, inputs.positions, found, "_local" if is_local else ""),
-                mask if is_local else None,
+                rotary(
+                    graph,
+                    inputs.positions,
+                    found,
+                    sizes.max_position_embeddings,
+                    "_local" if is_local else "",
+                ),
+                near if is_local else Sight(),
             )
             for is_local, found in sizes.frequencies.items()
         }
@@ -115,8 +122,11 @@ class ModernBert:
             for number, is_local in enumerate(sizes.is_local)
         ]
         states = site.stack(first, layers, sizes.hidden_size)
-        states[-1] = part.norm(states[-1], "final_norm")
-        return Encoder(tuple(states), sizes.hidden_size, is_normed=True)
+
+        def end(state: str) -> str:
+            return part.norm(state, "final_norm")
+
+        return Encoder((*states[:-1], end(states[-1])), sizes.hidden_size, end)
 
 
 MODERNBERT: Final = ModernBert()
@@ -130,13 +140,13 @@ class _Part:
     prefix: str
     sizes: ModernBertConfig
 
-    def layer(self, state: str, number: int, way: tuple[Turn, str | None]) -> str:
+    def layer(self, state: str, number: int, way: tuple[Turn, Sight]) -> str:
         """(T, H) to (T, H); the first layer's input is normed already."""
-        turn, mask = way
+        turn, seen = way
         name = f"layers.{number}"
         normed = self.norm(state, f"{name}.attn_norm") if number else state
         state = self.site.graph.op(
-            "Add", state, self._attention(normed, f"{name}.attn", turn, mask)
+            "Add", state, self._attention(normed, f"{name}.attn", turn, seen)
         )
         normed = self.norm(state, f"{name}.mlp_norm")
         return self.site.graph.op("Add", state, self._mlp(normed, f"{name}.mlp"))
@@ -149,16 +159,12 @@ class _Part:
             self.site.graph, state, name, scale, self._bias(name, size), self.sizes.norm_eps
         )
 
-    def _attention(self, state: str, name: str, turn: Turn, mask: str | None) -> str:
+    def _attention(self, state: str, name: str, turn: Turn, seen: Sight) -> str:
         size, heads = self.sizes.hidden_size, self.sizes.num_attention_heads
         query, key, value = self._parts(f"{name}.Wqkv", 3, size, size)
 
-        def prepare(projected: list[str]) -> list[str]:
-            width = size // heads
-            return turned_heads(self.site.graph, projected, turn, count=heads, width=width)
-
         output = self._parts(f"{name}.Wo", 1, size, size)[0]
-        layers = Attention(query, key, value, output, heads, mask, prepare)
+        layers = Attention(query, key, value, output, heads, sight=seen, turn=turn)
         return self_attention(
             self.site.graph, state, layers, arithmetic=self.site.arithmetic, inputs=self.site.inputs
         )

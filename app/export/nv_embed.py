@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import FormatError
-from app.export.arithmetic import Float32, Linear
+from app.export.arithmetic import Floating, Linear
 from app.export.blocks import Encoder, activation, layer_norm, normed_rows
 from app.export.config_fields import positive
 from app.export.encoder_config import Dimensions
@@ -55,10 +55,16 @@ class NvEmbed:
         encoder = self.decoder.build(_inner(config, TEXT), site)
         size = encoder.hidden_size
         sizes = _latent_sizes(config, size)
-        graph, state = site.graph, encoder.states[-1]
-        state = graph.op("Add", _cross(site, state, size, sizes), state)
-        state = graph.op("Add", _mlp(site, state, size), state)
-        return Encoder((*encoder.states[:-1], state), size, is_normed=True)
+        graph, inner = site.graph, encoder.end
+
+        def latent(state: str) -> str:
+            state = graph.op("Add", _cross(site, state, size, sizes), state)
+            return graph.op("Add", _mlp(site, state, size), state)
+
+        def end(state: str) -> str:
+            return latent(state if inner is None else inner(state))
+
+        return Encoder((*encoder.states[:-1], latent(encoder.states[-1])), size, end)
 
 
 NV_EMBED: Final = NvEmbed(Decoder(is_causal=False))
@@ -143,7 +149,7 @@ def _mlp(site: Site, state: str, size: int) -> str:
 def _product(site: Site, value: str, name: str, weight: Floats, bias: Floats | None = None) -> str:
     """X W + b, in float32 whatever the precision: a layer's work of dozens."""
     shift = np.zeros(weight.shape[1], np.float32) if bias is None else bias
-    return Float32().apply(site.graph, value, [Linear(name, weight, shift)])[0]
+    return Floating().apply(site.graph, value, [Linear(name, weight, shift)])[0]
 
 
 def _norm(site: Site, name: str, size: int) -> tuple[Floats, Floats]:

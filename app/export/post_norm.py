@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import FormatError
-from app.export.arithmetic import Float32, Linear, split_linear
-from app.export.attention import Attention, self_attention
+from app.export.arithmetic import Floating, Linear, split_linear
+from app.export.attention import self_attention
+from app.export.attention_layers import Attention
 from app.export.blocks import Encoder, feed_forward, layer_norm
 from app.export.encoder_config import Dimensions, EncoderConfig
 from app.export.relative import Relations, RelativePositions
@@ -150,7 +151,7 @@ def _embeddings(site: Site, reader: _Reader, sizes: EncoderConfig, *, has_positi
         return state
     # In float32 whatever the precision: a thousandth of the model's work.
     project = reader.linear("embeddings_project", sizes.hidden_size, width)
-    return Float32().apply(graph, state, [project])[0]
+    return Floating().apply(graph, state, [project])[0]
 
 
 @dataclass(frozen=True, slots=True)

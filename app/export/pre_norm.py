@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from app.errors import FormatError
 from app.export.arithmetic import Linear
-from app.export.attention import Attention, self_attention
+from app.export.attention import self_attention
+from app.export.attention_layers import Attention, HeadNorms
 from app.export.blocks import Encoder, feed_forward, rms_norm
 from app.export.config_fields import positive, positive_number, sliding_layers
 from app.export.encoder_config import Dimensions
 from app.export.frequencies import Frequencies, read_frequencies
-from app.export.masks import distance_mask
+from app.export.masks import Sight, sight
 from app.export.rotary import Turn, rotary
 from app.export.site import Site
 from app.export.weights import common_prefix
@@ -156,9 +157,10 @@ class Decoder:
                     graph,
                     inputs.positions,
                     sizes.frequencies[window > 0],
+                    sizes.max_position_embeddings,
                     "_window" if window else "",
                 ),
-                distance_mask(graph, inputs, is_causal=sizes.is_causal, window=window),
+                sight(graph, inputs, is_causal=sizes.is_causal, window=window),
             )
             for window in sorted(set(sizes.windows))
         }
@@ -167,8 +169,11 @@ class Decoder:
             for number, window in enumerate(sizes.windows)
         ]
         states = site.stack(word, layers, sizes.hidden_size)
-        states[-1] = part.norm(states[-1], "norm")
-        return Encoder(tuple(states), sizes.hidden_size, is_normed=True)
+
+        def end(state: str) -> str:
+            return part.norm(state, "norm")
+
+        return Encoder((*states[:-1], end(states[-1])), sizes.hidden_size, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +185,11 @@ class _Part:
     sizes: DecoderConfig
     family: Decoder
 
-    def layer(self, state: str, name: str, way: tuple[Turn, str | None]) -> str:
+    def layer(self, state: str, name: str, way: tuple[Turn, Sight]) -> str:
         """(T, H) to (T, H)."""
-        graph, (turn, mask) = self.site.graph, way
+        graph, (turn, seen) = self.site.graph, way
         normed = self.norm(state, f"{name}.input_layernorm")
-        attended = self._attention(normed, f"{name}.self_attn", turn, mask)
+        attended = self._attention(normed, f"{name}.self_attn", turn, seen)
         if not self.family.norms_results:
             state = graph.op("Add", state, attended)
             normed = self.norm(state, f"{name}.post_attention_layernorm")
@@ -194,58 +199,40 @@ class _Part:
         mixed = self._mlp(normed, f"{name}.mlp")
         return graph.op("Add", state, self.norm(mixed, f"{name}.post_feedforward_layernorm"))
 
-    def norm(self, state: str, name: str, width: int = 0) -> str:
+    def norm(self, state: str, name: str) -> str:
         """RMS norm over the last axis."""
-        size = width or self.sizes.hidden_size
-        scale = self.site.weights.get(f"{self.prefix}{name}.weight", (size,))
-        if self.family.lifts_norms:
-            scale = scale + np.float32(1)
+        scale = self._scale(name, self.sizes.hidden_size)
         return rms_norm(self.site.graph, state, name, scale, self.sizes.rms_norm_eps)
 
-    def _attention(self, state: str, name: str, turn: Turn, mask: str | None) -> str:
+    def _scale(self, name: str, size: int) -> Floats:
+        """Of a norm, (size,)."""
+        scale = self.site.weights.get(f"{self.prefix}{name}.weight", (size,))
+        return scale + np.float32(1) if self.family.lifts_norms else scale
+
+    def _attention(self, state: str, name: str, turn: Turn, seen: Sight) -> str:
         sizes = self.sizes
         wide = sizes.num_attention_heads * sizes.head_dim
         narrow = sizes.num_key_value_heads * sizes.head_dim
         has_bias = self.family.has_projection_bias
-
-        def prepare(projected: list[str]) -> list[str]:
-            query, key, value = projected
-            query = self._heads(query, sizes.num_attention_heads, f"{name}.q_norm", turn)
-            key = self._heads(key, sizes.num_key_value_heads, f"{name}.k_norm", turn)
-            split = self.site.graph.split_heads(value, sizes.num_key_value_heads, sizes.head_dim)
-            return [query, self._shared(key), self._shared(split)]
-
         layers = Attention(
             query=self._linear(f"{name}.q_proj", wide, sizes.hidden_size, has_bias=has_bias),
             key=self._linear(f"{name}.k_proj", narrow, sizes.hidden_size, has_bias=has_bias),
             value=self._linear(f"{name}.v_proj", narrow, sizes.hidden_size, has_bias=has_bias),
             output=self._linear(f"{name}.o_proj", sizes.hidden_size, wide),
             heads=sizes.num_attention_heads,
-            bias=mask,
-            prepare=prepare,
+            key_heads=sizes.num_key_value_heads,
+            sight=seen,
+            turn=turn,
+            norms=self._head_norms(name) if self.family.norms_heads else None,
             scale=sizes.score_factor,
         )
         return self_attention(
             self.site.graph, state, layers, arithmetic=self.site.arithmetic, inputs=self.site.inputs
         )
 
-    def _heads(self, value: str, count: int, norm: str, turn: Turn) -> str:
-        """Projected (T, n·d) as turned heads (T, n, d)."""
-        heads = self.site.graph.split_heads(value, count, self.sizes.head_dim)
-        if self.family.norms_heads:
-            heads = self.norm(heads, norm, self.sizes.head_dim)
-        return turn.apply(self.site.graph, heads)
-
-    def _shared(self, heads: str) -> str:
-        """Key heads (T, n, d), each as often as query heads share it."""
-        sizes = self.sizes
-        times = sizes.num_attention_heads // sizes.num_key_value_heads
-        if times == 1:
-            return heads
-        order = np.repeat(np.arange(sizes.num_key_value_heads, dtype=np.int64), times)
-        return self.site.graph.op(
-            "Gather", heads, self.site.graph.weight("key_heads", order), axis=1
-        )
+    def _head_norms(self, name: str) -> HeadNorms:
+        query, key = (self._scale(f"{name}.{one}_norm", self.sizes.head_dim) for one in "qk")
+        return HeadNorms(name, query, key, self.sizes.rms_norm_eps)
 
     def _mlp(self, state: str, name: str) -> str:
         inner, size = self.sizes.intermediate_size, self.sizes.hidden_size

@@ -81,7 +81,9 @@ class Alibi:
         graph = site.graph
         slopes = alibi_slopes(sizes.num_attention_heads)[None, :, None, None]
         away = graph.op("Abs", distances(graph, site.inputs))
-        penalty = graph.op("Mul", graph.op("Cast", away, to=1), graph.weight("slopes", -slopes))
+        penalty = graph.op(
+            "Mul", graph.op("Cast", away, to=graph.float_type), graph.weight("slopes", -slopes)
+        )
         return lambda _: Relations(penalty)
 
 
@@ -127,6 +129,10 @@ def _buckets(distance: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 def cut_bias(graph: GraphBuilder, bias: str, inputs: PackedInputs) -> str:
     """The part of a bias (1, heads, L, L) for S positions, once for all layers."""
+    if inputs.device is not None:
+        # No shape on the way: a graph that is captured cannot look one up.
+        rows = graph.op("Gather", bias, inputs.device.places, axis=2)
+        return graph.op("Gather", rows, inputs.device.places, axis=3)
     longest = graph.op("Shape", inputs.gather, start=1, end=2)
     return graph.op(
         "Slice",

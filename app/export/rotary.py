@@ -14,10 +14,23 @@ from app.export.graph import GraphBuilder
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Values (T, 1, d) by which heads are turned."""
+    """How heads are turned.
+
+    Attributes:
+        cosine: A value (T, 1, d).
+        sine: Likewise.
+        positions: (T,), int64.
+        frequencies: Of each pair.
+        longest: The most positions.
+        name: Tells it from others in the same graph.
+    """
 
     cosine: str
     sine: str
+    positions: str
+    frequencies: Frequencies
+    longest: int
+    name: str = ""
 
     def apply(self, graph: GraphBuilder, heads: str) -> str:
         """Heads (T, n, d), turned."""
@@ -28,30 +41,28 @@ class Turn:
         )
 
 
-def turned_heads(
-    graph: GraphBuilder, projected: list[str], turn: Turn, *, count: int, width: int
-) -> list[str]:
-    """Projected queries, keys and values (T, n·d) as heads (T, n, d), the first two turned."""
-    query, key, value = (graph.split_heads(part, count, width) for part in projected)
-    return [turn.apply(graph, query), turn.apply(graph, key), value]
-
-
-def rotary(graph: GraphBuilder, positions: str, frequencies: Frequencies, name: str = "") -> Turn:
-    """Angles of every token.
+def rotary(
+    graph: GraphBuilder, positions: str, frequencies: Frequencies, longest: int, name: str = ""
+) -> Turn:
+    """Angles of every token, in float32 whatever the graph computes in.
 
     Args:
         graph: What they are added to.
         positions: (T,), int64.
         frequencies: Of each pair.
+        longest: The most positions.
         name: Tells them from others in the same graph.
     """
-    weight = graph.weight(f"frequencies{name}", frequencies.values[None])
+    made = (positions, frequencies, longest, name)
+    weight = graph.weight(f"frequencies{name}", frequencies.values[None], is_exact=True)
     column = graph.weight("column", np.array([1], np.int64))
     place = graph.op("Unsqueeze", graph.op("Cast", positions, to=TensorProto.FLOAT), column)
     angle = graph.op("Mul", place, weight)
     whole = graph.op("Unsqueeze", graph.op("Concat", angle, angle, axis=-1), column)
-    turn = Turn(graph.op("Cos", whole), graph.op("Sin", whole))
+    cosine, sine = graph.op("Cos", whole), graph.op("Sin", whole)
     if frequencies.factor == 1:
-        return turn
-    factor = graph.weight(f"frequencies{name}.factor", np.array(frequencies.factor, np.float32))
-    return Turn(graph.op("Mul", turn.cosine, factor), graph.op("Mul", turn.sine, factor))
+        return Turn(cosine, sine, *made)
+    factor = graph.weight(
+        f"frequencies{name}.factor", np.array(frequencies.factor, np.float32), is_exact=True
+    )
+    return Turn(graph.op("Mul", cosine, factor), graph.op("Mul", sine, factor), *made)

@@ -13,12 +13,13 @@ import numpy as np
 
 from app.errors import FormatError
 from app.export.arithmetic import Linear, split_linear
-from app.export.attention import Attention, self_attention
+from app.export.attention import self_attention
+from app.export.attention_layers import Attention
 from app.export.blocks import Encoder, feed_forward, layer_norm
 from app.export.config_fields import positive, positive_number
 from app.export.encoder_config import Dimensions
 from app.export.frequencies import Frequencies, read_frequencies
-from app.export.rotary import Turn, rotary, turned_heads
+from app.export.rotary import Turn, rotary
 from app.export.site import Site
 from app.export.weights import common_prefix
 
@@ -131,7 +132,7 @@ class RotaryEncoder:
         else:
             word = graph.op("Gather", graph.weight("words", words), site.inputs.ids, axis=0)
         first = part.norm(word, part.names.embedding_norm)
-        turn = rotary(graph, site.inputs.positions, sizes.frequencies)
+        turn = rotary(graph, site.inputs.positions, sizes.frequencies, sizes.max_positions)
         layers = [
             partial(part.layer, name=part.names.layer.format(number), turn=turn)
             for number in range(sizes.num_hidden_layers)
@@ -233,10 +234,6 @@ class _Part:
         size, heads = self.sizes.hidden_size, self.sizes.num_attention_heads
         has_bias = self.sizes.projection_bias
 
-        def prepare(projected: list[str]) -> list[str]:
-            width = size // heads
-            return turned_heads(self.site.graph, projected, turn, count=heads, width=width)
-
         if self.names.fused:
             fused = f"{name}.{self.names.fused}"
             query, key, value = self._linears(fused, 3, size, size, has_bias=has_bias)
@@ -246,7 +243,7 @@ class _Part:
                 self._linears(one, 1, size, size, has_bias=has_bias)[0] for one in own
             )
         output = self._linears(f"{name}.{self.names.output}", 1, size, size, has_bias=has_bias)[0]
-        layers = Attention(query, key, value, output, heads, prepare=prepare)
+        layers = Attention(query, key, value, output, heads, turn=turn)
         return self_attention(
             self.site.graph,
             state,

@@ -9,7 +9,8 @@ import numpy as np
 
 from app.errors import FormatError
 from app.export.arithmetic import Linear
-from app.export.attention import Attention, self_attention
+from app.export.attention import self_attention
+from app.export.attention_layers import Attention
 from app.export.blocks import Encoder, feed_forward, rms_norm
 from app.export.config_fields import positive, positive_number
 from app.export.encoder_config import Dimensions
@@ -108,8 +109,11 @@ class T5:
             for number in range(sizes.num_hidden_layers)
         ]
         states = site.stack(word, layers, sizes.hidden_size)
-        states[-1] = part.norm(states[-1], "encoder.final_layer_norm")
-        return Encoder(tuple(states), sizes.hidden_size, is_normed=True)
+
+        def end(state: str) -> str:
+            return part.norm(state, "encoder.final_layer_norm")
+
+        return Encoder((*states[:-1], end(states[-1])), sizes.hidden_size, end)
 
 
 T5_ENCODER: Final = T5()
