@@ -251,8 +251,16 @@ class ProviderError(ModelError):
     """The execution provider asked for is not to be had."""
 
 
+class ModelMemoryError(ModelError):
+    """A model does not fit beside those that are there."""
+
+
 class ProbeError(ModelError):
     """The graph's vectors differ from the stored ones."""
+
+
+class UnsuitedError(ModelError):
+    """A model cannot be run in this way, though perhaps in another."""
 
 
 class QualityError(ModelError):
@@ -303,6 +311,10 @@ class BackendError(InternalError):
 
 class BackendMemoryError(BackendError):
     """The runtime had no memory for this batch; a smaller one may run."""
+
+
+class BackendLostError(BackendError):
+    """The device is gone, or its state beyond repair: only a new process can go on."""
 
 
 class QuarantinedError(InternalError):

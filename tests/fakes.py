@@ -1,5 +1,6 @@
 """Fakes: a backend whose vectors tell which tokens made them, a clock that moves when told, an observer that keeps."""
 
+import math
 import threading
 import time
 from collections import Counter
@@ -25,13 +26,14 @@ from app.engine.types import (
     RawOutput,
     Timings,
 )
-from app.errors import BackendMemoryError
+from app.errors import BackendLostError, BackendMemoryError
 
 HIDDEN = 8
 BAD_ID = 666  # an input with this id makes a run fail
 HUGE_ID = (
     665  # an input with this id needs more memory than there is, unless it runs alone in its batch
 )
+LOST_ID = 664  # an input with this id takes the device with it
 NAN_ID = 667  # an input with this id gives NaN
 ZERO_ID = 668  # an input with this id gives zeros
 
@@ -80,6 +82,8 @@ class FakeBackend:
     gives_tokens: bool = True
     layers: int = 3
     gives_exits: bool = True
+    pooling: str = ""
+    max_cost: float = math.inf
     gate: threading.Event = field(default_factory=threading.Event)
     batches: list[list[int]] = field(default_factory=list)
     exits: list[tuple[int, ...]] = field(default_factory=list)
@@ -105,6 +109,8 @@ class FakeBackend:
         rows = [ids[a:b] for a, b in zip(batch.offsets[:-1], batch.offsets[1:], strict=True)]
         if any(HUGE_ID in row for row in rows) and len(rows) > self.rows_in_memory:
             raise BackendMemoryError("no memory")
+        if any(LOST_ID in row for row in rows):
+            raise BackendLostError("the GPU is lost")
         if any(BAD_ID in row for row in rows):
             raise RuntimeError("secret text of a caller")
         if not self.gives_tokens:
@@ -187,9 +193,11 @@ def item(
     index: int = 0,
     deadline_s: float | None = None,
     priority: Priority = Priority.INTERACTIVE,
+    exits: tuple[int, ...] = (),
 ) -> Item:
     """An item of these ids."""
-    return Item(np.asarray(ids, np.int32), index, deadline_s=deadline_s, priority=priority)
+    array = np.asarray(ids, np.int32)
+    return Item(array, index, deadline_s=deadline_s, priority=priority, exits=exits)
 
 
 def fake_core(

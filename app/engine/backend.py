@@ -67,6 +67,14 @@ class Backend(Protocol):
         """How many layers there are to choose from; 0 where it runs all of them always."""
 
     @property
+    def pooling(self) -> str:
+        """How it pools where a batch wants vectors only, a key of `pooling.POOLINGS`; "" where it leaves that to us."""
+
+    @property
+    def max_cost(self) -> float:
+        """What a batch may cost for memory to hold it; infinite where nobody knows."""
+
+    @property
     def gives_exits(self) -> bool:
         """Whether one run gives the states of several exits."""
 
@@ -85,6 +93,23 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceOptions:
+    """How to run a graph on a device.
+
+    Attributes:
+        max_tokens: The most of one input.
+        max_batch_tokens: The most of a batch that will be asked for.
+        captured_tokens: Batches up to so many are filled up and started as one; 0 for none.
+        exit_graph: Name of an earlier exit's graph, by its number.
+    """
+
+    max_tokens: int
+    max_batch_tokens: int
+    captured_tokens: int = 4096
+    exit_graph: str = "exit_{}.onnx"
+
+
+@dataclass(frozen=True, slots=True)
 class BackendOptions:
     """How to open a graph.
 
@@ -97,6 +122,8 @@ class BackendOptions:
         computes_bf16: Compute in bfloat16, by the runtime that can.
         plain_attention_tokens: Rows of several lengths up to this many tokens take plain attention, where a graph
             has both; longer ones the contrib kernel.
+        memory_share: Part of a GPU's memory that all models of this process may take together.
+        device: How to run a graph that was made for a device; None for any other.
     """
 
     provider: str = "auto"
@@ -106,6 +133,8 @@ class BackendOptions:
     parallel_runs: int = 1
     computes_bf16: bool = False
     plain_attention_tokens: int = 128
+    memory_share: float = 0.9
+    device: DeviceOptions | None = None
 
 
 BackendFactory = Callable[[Path, Layout, BackendOptions], Backend]

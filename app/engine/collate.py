@@ -18,13 +18,16 @@ from app.engine.types import Batch, Item, Layout
 Make = Callable[[], NDArray[Any]]
 
 
-def collate(items: Sequence[Item], layout: Layout, *, is_lone: bool = False) -> Batch:
+def collate(
+    items: Sequence[Item], layout: Layout, *, is_lone: bool = False, pools: bool = False
+) -> Batch:
     """Build the arrays of a batch.
 
     Args:
         items: At least one item, each with at least one token; all with the same exits.
         layout: What the backend declares.
         is_lone: Nothing else runs or waits.
+        pools: Whether a vector of each is all that is wanted.
 
     Returns:
         Packed arrays: `ids` (T,), `positions` (T,), `gather` (B, S) into 0 … T-1 (padding points at token 0),
@@ -35,7 +38,18 @@ def collate(items: Sequence[Item], layout: Layout, *, is_lone: bool = False) -> 
     lengths = np.fromiter((item.tokens for item in items), np.int64, len(items))
     cells = _Cells(items, lengths)
     make = cells.padded() if layout is Layout.PADDED else cells.packed()
-    return Batch(Lazy(make), lengths, layout, is_lone, items[0].exits)
+    columns = [item.columns for item in items]
+    return Batch(
+        Lazy(make),
+        lengths,
+        layout,
+        is_lone,
+        items[0].exits,
+        skips=np.fromiter((item.skip_tokens for item in items), np.int64, len(items)),
+        is_pooled=pools,
+        columns=max(columns) if all(columns) else 0,
+        is_half=all(item.is_half for item in items),
+    )
 
 
 class Lazy(Mapping[str, NDArray[Any]]):

@@ -31,6 +31,7 @@ from app.engine.ports import Lane, NullRecorder, Recorder, Traits, Vitals
 from app.engine.scheduler import Scheduler
 from app.engine.types import BatchStats, Item, Observer
 from app.errors import (
+    BackendLostError,
     BackendMemoryError,
     DeadlineError,
     DegenerateVectorError,
@@ -41,6 +42,9 @@ from app.errors import (
 )
 
 LATE_TIMES = 10.0  # a batch that takes so many times as long as predicted hangs
+LOST_S = (
+    1e9  # overdue by so much: the device is gone, and whoever looks after the process must end it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ class EngineCore:
     _threads: list[threading.Thread] = field(default_factory=list)
     _running: dict[int, tuple[float, Sequence[Entry]]] = field(default_factory=dict)
     _is_closed: bool = False
+    _is_lost: bool = False
     _cost_model: OnlineCostModel = field(default_factory=OnlineCostModel)
 
     def __post_init__(self) -> None:
@@ -99,7 +104,7 @@ class EngineCore:
         options = self.options
         self._wake = threading.Condition(self._lock)
         self._wake_express = threading.Condition(self._lock)
-        self._budget = Budget(options.max_batch_tokens)
+        self._budget = Budget(min(float(options.max_batch_tokens), self.backend.max_cost))
         scheduler = Scheduler(self.backend.cost, self._budget.now, options.lookahead_items)
         self._desk = Desk(scheduler, options.workers)
         self.admission = Admission(
@@ -188,7 +193,7 @@ class EngineCore:
         with self._lock:
             waiting, token_s = self._desk.waiting_tokens, self.admission.token_s()
         return Vitals(
-            max([0.0, *overdue]),
+            LOST_S if self._is_lost else max([0.0, *overdue]),
             waiting,
             (token_s or 0.0) / self.options.workers,
             self.options.max_queue_tokens,
@@ -284,6 +289,9 @@ class EngineCore:
             parts = run_items(self.backend, items, self.options.outputs, is_lone=task.is_lone)
         except Exception as error:  # noqa: BLE001 - a batch loop must outlive whatever a batch does
             self._report_batch(entries, started, "error")
+            if isinstance(error, BackendLostError):
+                self._give_up(entries)
+                return
             is_memory = isinstance(error, BackendMemoryError | MemoryError)
             if is_memory:
                 self._shrink(items)
@@ -300,6 +308,14 @@ class EngineCore:
         self._deliver(entries, parts, started)
         if task.is_isolated:
             self.recorder.clear(items[0])
+
+    def _give_up(self, entries: Sequence[Entry]) -> None:
+        """The device is gone: only a new process can go on. Where one will come, it gets these items too."""
+        self._is_lost = True
+        self.recorder.await_end()
+        for entry in entries:
+            message = "The GPU was lost; the engine is being restarted."
+            self._fail(entry.call_id, NotReadyError(message, retry_after_s=5.0), "failed")
 
     def _shrink(self, items: Sequence[Item]) -> None:
         """Memory was short: smaller batches from now on, for a while."""

@@ -42,7 +42,12 @@ def run_items(
     Raises:
         BackendError: The runtime failed, or gave another number of vectors than it should.
     """
-    batch = collate(items, backend.layout, is_lone=is_lone)
+    pools = (
+        backend.pooling == outputs.pooling
+        and not outputs.pools_last
+        and all(item.is_pooled_whole for item in items)
+    )
+    batch = collate(items, backend.layout, is_lone=is_lone, pools=pools)
     found = [_parts(raw, batch, items, outputs) for raw in _run(backend, batch)]
     if len(found) == 1:
         return found[0]
@@ -82,12 +87,15 @@ def _parts(raw: RawOutput, batch: Batch, items: Sequence[Item], outputs: Outputs
         skip = np.fromiter((item.skip_tokens for item in items), np.int64, len(items))
         pooled = outputs.pooled(raw.hidden, batch.offsets, skip)
     else:
-        pooled = outputs.headed(NOTHING if raw.pooled is None else raw.pooled)
+        pooled = outputs.headed(NOTHING if raw.pooled is None else raw.pooled[:, : outputs.states])
     if len(pooled) != len(items):
         raise BackendError("the backend returned another number of vectors than it was asked for")
     is_label = items[0].kind is OutputKind.LABELS  # a score may be 0
     is_bad = ~np.isfinite(pooled).all(axis=1) if is_label else degenerate_rows(pooled)
-    return Parts(list(pooled[:, None, :]), np.asarray(is_bad))
+    rows = [
+        row[:, : item.columns or None] for row, item in zip(pooled[:, None, :], items, strict=True)
+    ]
+    return Parts(rows, np.asarray(is_bad))
 
 
 def _in_parts(

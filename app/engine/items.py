@@ -21,11 +21,14 @@ class Run:
         priority: Of all.
         exits: Numbers of layers behind each of which a vector is taken; none: behind the last.
         depth: Share of the layers that run.
+        columns: See `Item`; likewise `is_half`.
     """
 
     priority: Priority
     exits: tuple[int, ...] = ()
     depth: float = 1.0
+    columns: int = 0
+    is_half: bool = False
 
 
 def as_items(call: EmbedCall, encoded: Sequence[Encoded], run: Run) -> list[Item]:
@@ -101,6 +104,8 @@ def _item(
         kind=kind or call.kind,
         exits=run.exits,
         depth=run.depth,
+        columns=run.columns,
+        is_half=run.is_half,
         spans=encoded.spans,
         second_start=encoded.second_start,
         expansion=encoded.expansion,

@@ -50,6 +50,16 @@ class LoneBackend:
         return self.narrow.layers
 
     @property
+    def pooling(self) -> str:
+        """Of both."""
+        return self.narrow.pooling
+
+    @property
+    def max_cost(self) -> float:
+        """Of both."""
+        return self.narrow.max_cost
+
+    @property
     def gives_exits(self) -> bool:
         """Of both."""
         return self.narrow.gives_exits

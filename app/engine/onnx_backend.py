@@ -1,7 +1,9 @@
 """Runs ONNX graphs; the one file that imports onnxruntime."""
 
 import logging
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -11,6 +13,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from app.engine.backend import BackendOptions, CostModel
+from app.engine.device.cuda_device import LOST
+from app.engine.device.memory import Device
+from app.engine.device.session import BFLOAT16, Bound, Tensor
 from app.engine.graph_io import (
     EXIT,
     LAYERS,
@@ -22,7 +27,13 @@ from app.engine.graph_io import (
     token_output,
 )
 from app.engine.types import Batch, FloatArray, Layout, RawOutput
-from app.errors import BackendError, BackendMemoryError, FormatError, ProviderError
+from app.errors import (
+    BackendError,
+    BackendLostError,
+    BackendMemoryError,
+    FormatError,
+    ProviderError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +65,24 @@ def is_memory_error(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(word in said for word in MEMORY_WORDS)
 
 
+# How onnxruntime words what CUDA returned.
+CUDA_STATUS: Final = re.compile(r"CUDA failure (\d+)")
+
+
+def backend_error(error: Exception) -> BackendError:
+    """What a failed run means for the engine; none of onnxruntime's own words, which may quote values.
+
+    Args:
+        error: Of onnxruntime, which raises a family of unrelated exceptions.
+    """
+    if is_memory_error(error):
+        return BackendMemoryError("onnxruntime had no memory for this batch")
+    status = CUDA_STATUS.search(str(error))
+    if status is not None and int(status[1]) in LOST:
+        return BackendLostError(f"the GPU is lost: {LOST[int(status[1])]} (CUDA error {status[1]})")
+    return BackendError("onnxruntime failed on this batch")
+
+
 def choose_provider(asked: str, available: Sequence[str]) -> str:
     """Pick the execution provider.
 
@@ -79,6 +108,15 @@ def choose_provider(asked: str, available: Sequence[str]) -> str:
     return asked
 
 
+def available_provider(asked: str) -> str:
+    """`choose_provider` of what this onnxruntime was built with.
+
+    Raises:
+        ProviderError: It has not what was asked for by name.
+    """
+    return choose_provider(asked, ort.get_available_providers())
+
+
 class OnnxBackend:
     """One InferenceSession, shared by all workers.
 
@@ -92,17 +130,18 @@ class OnnxBackend:
         ProviderError: The provider asked for is missing or did not start.
     """
 
+    pooling = ""
+    max_cost = math.inf
+
     def __init__(self, path: Path, layout: Layout, options: BackendOptions) -> None:
         self.layout = layout
         self._plain_attention_tokens = options.plain_attention_tokens
-        chosen = choose_provider(options.provider, ort.get_available_providers())
+        chosen = available_provider(options.provider)
         self._session = _open(path, chosen, options)
         active = self._session.get_providers()
         self.provider = "cuda" if active[0] == PROVIDERS["cuda"] else "cpu"
         if options.provider == "cuda" and self.provider != "cuda":
-            raise ProviderError(
-                "CUDA was asked for but did not start: check the driver and the CUDA libraries"
-            )
+            raise ProviderError(NOT_STARTED)
         if chosen != self.provider:
             log.warning("this onnxruntime has CUDA, but it did not start: serving on the CPU")
         self._inputs = feedable(path, layout, [node.name for node in self._session.get_inputs()])
@@ -137,16 +176,159 @@ class OnnxBackend:
         try:
             found: list[FloatArray] = self._session.run(names, feeds)
         except Exception as error:
-            # onnxruntime raises a family of unrelated exceptions; none of their texts may reach a caller.
-            if is_memory_error(error):
-                raise BackendMemoryError("onnxruntime had no memory for this batch") from error
-            raise BackendError("onnxruntime failed on this batch") from error
+            raise backend_error(error) from error
         *earlier, output = [one.astype(np.float32, copy=False) for one in found]
         return replace(packed_states(batch, self._output, output), earlier=tuple(earlier))
 
     def close(self) -> None:
         """Free the session."""
         del self._session
+
+
+# Flash and CUTLASS attention, no others: any positive value drops the least lengths below which neither is taken, and
+# the preference for cuDNN, whose graphs are compiled anew for each shape.
+ATTENTION_KERNELS: Final = "3"
+# Gemm writes a bias first and reads it again; our graphs have none, and this would make some.
+DEVICE_DISABLED_FUSIONS: Final = ("MatMulAddFusion",)
+ONNX_BFLOAT16: Final = 16
+TENSOR_TYPE: Final = re.compile(r"tensor\((\w+)\)")
+NUMPY_NAMES: Final = {"float": "float32"}
+SHRINK: Final = "memory.enable_memory_arena_shrinkage"
+
+
+class OnnxDeviceSession:
+    """A graph on a device, bound to memory that its caller owns; see `device.session.DeviceSession`.
+
+    Args:
+        path: The graph.
+        device: Where; of kind "cpu" the same on the host, for tests.
+        memory_limit: Bytes that its arena may take; 0 for no bound.
+        captures: Whether runs are to be captured.
+
+    Raises:
+        FormatError: It cannot be opened, or not be captured.
+        ProviderError: The device did not start.
+    """
+
+    def __init__(self, path: Path, device: Device, *, memory_limit: int, captures: bool) -> None:
+        self._device, self.captures = device, captures
+        is_cuda = device.kind == "cuda"
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.intra_op_num_threads = 1
+        options.enable_mem_pattern = False
+        options.log_severity_level = 4
+        providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
+        if is_cuda:
+            find_libraries()
+            providers.insert(0, (PROVIDERS["cuda"], self._cuda_options(memory_limit)))
+        try:
+            self._session = ort.InferenceSession(
+                str(path),
+                options,
+                providers=providers,
+                disabled_optimizers=list(DEVICE_DISABLED_FUSIONS),
+            )
+        except Exception as error:
+            raise FormatError(f"{path}: onnxruntime cannot open the graph ({error})") from error
+        if is_cuda and self._session.get_providers()[0] != PROVIDERS["cuda"]:
+            raise ProviderError(NOT_STARTED)
+        self.inputs = {node.name: _tensor(node) for node in self._session.get_inputs()}
+        self.outputs = {node.name: _tensor(node) for node in self._session.get_outputs()}
+        self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self._bindings: dict[int, ort.IOBinding] = {}
+        self._options: dict[int | None, ort.RunOptions] = {None: self._run_options(-1)}
+        self._shrinks = False
+
+    def run(
+        self, inputs: Sequence[Bound], outputs: Sequence[Bound], graph_number: int | None = None
+    ) -> None:
+        """See `DeviceSession`."""
+        binding = self._bindings.get(graph_number or 0)
+        if binding is None:
+            binding = self._session.io_binding()
+            if graph_number is not None:  # its memory is always the same
+                self._bindings[graph_number] = binding
+                self._options[graph_number] = self._run_options(graph_number)
+            self._bind(binding, inputs, outputs)
+        chosen = self._options[graph_number]
+        if self._shrinks and graph_number is None:
+            chosen, self._shrinks = self._run_options(-1, shrinks=True), False
+        try:
+            self._session.run_with_iobinding(binding, chosen)
+        except Exception as error:
+            found = backend_error(error)
+            # What the arena has in pieces of the wrong sizes is given back after the next run.
+            self._shrinks = isinstance(found, BackendMemoryError)
+            raise found from error
+
+    def close(self) -> None:
+        """See `DeviceSession`."""
+        self._bindings.clear()
+        del self._session
+
+    def _cuda_options(self, memory_limit: int) -> dict[str, str]:
+        options = {
+            "device_id": str(self._device.number),
+            "user_compute_stream": str(self._device.stream),
+            "sdpa_kernel": ATTENTION_KERNELS,
+            # An fp32 graph is asked for to be exact.
+            "use_tf32": "0",
+            "arena_extend_strategy": "kSameAsRequested",
+            "enable_cuda_graph": "1" if self.captures else "0",
+        }
+        if memory_limit:
+            options["gpu_mem_limit"] = str(memory_limit)
+        return options
+
+    def _run_options(self, graph_number: int, *, shrinks: bool = False) -> ort.RunOptions:
+        options = ort.RunOptions()
+        if self._device.kind != "cuda":
+            return options
+        # Whoever wants results waits for an event, not for the device.
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        if self.captures:
+            options.add_run_config_entry("gpu_graph_id", str(graph_number))
+        if shrinks:
+            options.add_run_config_entry(SHRINK, f"gpu:{self._device.number}")
+        return options
+
+    def _bind(
+        self, binding: ort.IOBinding, inputs: Sequence[Bound], outputs: Sequence[Bound]
+    ) -> None:
+        for one in inputs:
+            kind = "cpu" if one.is_on_host else self._device.kind
+            number = 0 if one.is_on_host else self._device.number
+            element = _element(one.tensor.dtype)
+            shape, address = list(one.shape), one.address
+            binding.bind_input(one.tensor.name, kind, number, element, shape, address)
+        for one in outputs:
+            kind, number = self._device.kind, self._device.number
+            element = _element(one.tensor.dtype)
+            binding.bind_output(
+                one.tensor.name, kind, number, element, list(one.shape), one.address
+            )
+
+
+NOT_STARTED: Final = "CUDA was asked for but did not start: check the driver and the CUDA libraries (`nestvec doctor`)"
+
+
+def find_libraries() -> None:
+    """Load CUDA and cuDNN where pip put them; without it a bare host reports missing libraries."""
+    ort.preload_dlls(directory="")
+
+
+def _tensor(node: ort.NodeArg) -> Tensor:
+    """An input or output as the engine knows it."""
+    found = TENSOR_TYPE.fullmatch(node.type)
+    kind = found[1] if found else node.type
+    shape = tuple(size if isinstance(size, int) else None for size in node.shape)
+    return Tensor(node.name, NUMPY_NAMES.get(kind, kind), shape)
+
+
+def _element(dtype: str) -> object:
+    """A type as `IOBinding` wants it."""
+    return ONNX_BFLOAT16 if dtype == BFLOAT16 else np.dtype(dtype).type
 
 
 def _open(path: Path, provider: str, options: BackendOptions) -> ort.InferenceSession:
@@ -169,9 +351,10 @@ def _open(path: Path, provider: str, options: BackendOptions) -> ort.InferenceSe
     providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
     disabled: list[str] = list(CPU_DISABLED_FUSIONS)
     if provider == "cuda":
-        # Finds CUDA and cuDNN where pip put them; without it a bare host reports missing libraries.
-        ort.preload_dlls(directory="")
-        providers.insert(0, (PROVIDERS["cuda"], {"device_id": str(options.device_id)}))
+        find_libraries()
+        providers.insert(
+            0, (PROVIDERS["cuda"], {"device_id": str(options.device_id), "use_tf32": "0"})
+        )
         disabled = []
     try:
         return ort.InferenceSession(

@@ -1,5 +1,6 @@
 """Runs graphs in bfloat16 by OpenVINO, on CPUs that multiply it; the one file that imports openvino."""
 
+import math
 import threading
 from itertools import chain
 from pathlib import Path
@@ -39,6 +40,8 @@ class OpenVinoBackend:
     provider = "cpu"
     layers = 0  # its graphs have no branches
     gives_exits = False
+    pooling = ""
+    max_cost = math.inf
 
     def __init__(self, path: Path, layout: Layout, options: BackendOptions) -> None:
         try:

@@ -109,6 +109,9 @@ class Recorder(Protocol):
     def clear(self, item: Item) -> None:
         """It ran, and did no harm."""
 
+    def await_end(self) -> None:
+        """This process cannot go on: block until it is ended, if another will take its work over."""
+
 
 class _NoLane:
     def begin(self, items: Sequence[Item]) -> None:
@@ -131,3 +134,6 @@ class NullRecorder:
 
     def clear(self, item: Item) -> None:
         """Nobody was."""
+
+    def await_end(self) -> None:
+        """Nobody takes over."""

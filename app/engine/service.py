@@ -216,11 +216,29 @@ class EmbeddingService:
         if outputs.term_weights is not None and asks_for_queries(call):
             return _looked_up(encoded, outputs)
         priority = call.priority or self._priority_by_size(len(encoded))
-        items = as_items(call, encoded, Run(priority, way.exits, way.depth))
+        is_final = self._is_final(call, way, outputs)
+        run = Run(
+            priority,
+            way.exits,
+            way.depth,
+            columns=(call.dimensions or 0) if is_final else 0,
+            is_half=is_final and set(call.output_dtypes) == {OutputDtype.FLOAT16},
+        )
+        items = as_items(call, encoded, run)
         raw = await self.fetcher.fetch(model, items, uses_cache=call.uses_cache)
         if len(items) == len(encoded):
             return raw
         return await self._off_loop(partial(together, raw, encoded, outputs))
+
+    def _is_final(self, call: EmbedCall, way: Way, outputs: Outputs) -> bool:
+        """Whether vectors are of no other use than what the call asks for: not kept, mapped or put through a head."""
+        is_kept = self.fetcher.cache is not None and call.uses_cache
+        return (
+            call.kind is OutputKind.DENSE
+            and not is_kept
+            and way.map is None
+            and outputs.head is None
+        )
 
     async def _off_loop(self, work: Callable[[], Result]) -> Result:
         """Do what takes longer than other requests should wait."""

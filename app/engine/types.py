@@ -139,6 +139,8 @@ class Item:
         second_start: Where the second text of a pair begins, in tokens; 0 for single texts.
         expansion: Trailing tokens that see the others and are not seen (ColBERT's query augmentation).
         token_mask: Which tokens' vectors are given out, (n,), bool; None for all.
+        columns: How many leading values of its vector are wanted, if nothing else will be made of it; 0 for all.
+        is_half: Whether its vector will be given out in float16 alone.
     """
 
     ids: IdArray
@@ -154,6 +156,8 @@ class Item:
     second_start: int = 0
     expansion: int = 0
     token_mask: NDArray[np.bool_] | None = None
+    columns: int = 0
+    is_half: bool = False
 
     @property
     def tokens(self) -> int:
@@ -176,6 +180,10 @@ class Batch:
         layout: Packed (T,) or padded (B, S).
         is_lone: Nothing else runs or waits, so a run may use every core.
         exits: See `Item`; those of a batch are the same for all.
+        skips: Leading tokens of each input that pooling leaves out, (B,), int64; empty for none.
+        is_pooled: Whether a vector of each input is all that is wanted, of a backend that pools.
+        columns: How many leading columns of vectors are wanted; 0 for all.
+        is_half: Whether vectors in float16 are good enough.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -183,6 +191,10 @@ class Batch:
     layout: Layout
     is_lone: bool = False
     exits: tuple[int, ...] = ()
+    skips: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    is_pooled: bool = False
+    columns: int = 0
+    is_half: bool = False
 
     @property
     def offsets(self) -> NDArray[np.int64]:

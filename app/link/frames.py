@@ -82,6 +82,8 @@ def items_frame(call_id: int, model: str, items: Sequence[Item]) -> Frame:
         "output": first.kind,
         "exits": first.exits,
         "depth": first.depth,
+        "columns": first.columns,
+        "is_half": first.is_half,
         "tokens": [item.tokens for item in items],
         "indices": [item.index for item in items],
         **_unless_zero("skips", [item.skip_tokens for item in items]),
@@ -127,6 +129,8 @@ def items_of(frame: Frame) -> list[Item]:
                 second_start=head.get("seconds", nothing)[number],
                 expansion=head.get("expansions", nothing)[number],
                 token_mask=mask,
+                columns=head["columns"],
+                is_half=head["is_half"],
             )
         )
         start += length

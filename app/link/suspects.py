@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 from app.durable import write_whole
@@ -19,6 +20,7 @@ from app.link.flight import Digest, Flight
 
 log = logging.getLogger(__name__)
 
+END_S: Final = 30.0  # long enough for a supervisor that looks ten times a second
 QUARANTINE_S: Final = 3600.0
 DEATHS_ALONE: Final = 2
 MAX_SUSPECTS: Final = 100_000  # the oldest go first
@@ -37,6 +39,7 @@ class Suspects:
         self._flight, self._path, self._clock = flight, path, clock
         self._deaths: dict[Digest, int] = {}
         self._until_s: dict[Digest, float] = {}
+        self._end_comes = Event()
         self._read()
         self._learn(flight.running())
         flight.wipe()
@@ -73,6 +76,10 @@ class Suspects:
         """It ran alone, and well."""
         if self._deaths.pop(self._flight.digest(item), None):
             self._write()
+
+    def await_end(self) -> None:
+        """The supervisor ends the process soon; what runs is noted, goes to the next one, and is suspect there."""
+        self._end_comes.wait(END_S)
 
     def _learn(self, running: Sequence[Sequence[Digest]]) -> None:
         """What ran when the last process died."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from app.engine.core import EngineCore
+from app.engine.core import LOST_S, EngineCore
 from app.engine.cost_model import LEAST_SAMPLES
 from app.engine.types import Item, Priority, RawOutput
 from app.errors import (
@@ -21,6 +21,7 @@ from app.errors import (
 from tests.fakes import (
     BAD_ID,
     HUGE_ID,
+    LOST_ID,
     NAN_ID,
     ZERO_ID,
     FakeBackend,
@@ -339,3 +340,22 @@ async def test_vitals_tell_of_a_batch_that_hangs(core: EngineCore, backend: Fake
     while core._running:  # a worker answers a moment before it is free
         await asyncio.sleep(0.001)
     assert core.vitals(time.monotonic() + 100, 60.0).overdue_s == 0
+
+
+async def test_a_lost_device_is_told_at_once_and_its_calls_may_come_again(
+    core: EngineCore, observer: RecordingObserver
+) -> None:
+    """No batch is split over it: the next try would find no device either."""
+    with pytest.raises(NotReadyError, match="GPU was lost"):
+        await core.submit([item(1, 2), item(LOST_ID), item(3)])
+    assert core.vitals(time.monotonic(), 60.0).overdue_s >= LOST_S
+    assert [stats.outcome for stats in observer.batches] == ["error"]
+
+
+async def test_a_batch_never_costs_more_than_memory_holds(observer: RecordingObserver) -> None:
+    """Whatever budget was set."""
+    backend = FakeBackend(max_cost=10.0)
+    core = fake_core(backend, observer, budget=1000)
+    await core.submit([item(*range(1, 5), index=n) for n in range(12)])
+    core.close()
+    assert max(map(sum, backend.batches)) <= 10

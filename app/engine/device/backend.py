@@ -1,0 +1,254 @@
+"""Runs packed batches on a device: two are on their way at a time, small ones are started by one launch."""
+
+import logging
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Semaphore
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.backend import DeviceOptions
+from app.engine.device.arrays import DEVICE_INPUTS, Feeds, feeds
+from app.engine.device.binding import HALF, HIDDEN, POOLED, Binder, Facts, Stage, copied_in
+from app.engine.device.captures import Capture, capture_all, run_empty
+from app.engine.device.cost import DeviceCost
+from app.engine.device.line import DeviceLine
+from app.engine.device.room import Room, measured_room
+from app.engine.device.session import SIZES, DeviceSession, OpenSession
+from app.engine.device.shapes import Shape, bucket_for, exact_shape
+from app.engine.types import Batch, FloatArray, Layout, RawOutput
+from app.errors import BackendMemoryError, FormatError
+
+log = logging.getLogger(__name__)
+
+# The device computes one batch while the next is copied to it; a worker that makes a third ready waits.
+BATCHES_UNDER_WAY: Final = 2
+WORKSPACE_BYTES: Final = (
+    512 * 2**20
+)  # cuBLAS, kernels, buffers: what is beside weights and the arena
+MOST_ASIDE: Final = 4  # a small device gives at most this part of what is left for it
+WEIGHTS: Final = "weights.bin"
+
+
+class DeviceBackend:
+    """One graph and those of its exits on a device, for all workers.
+
+    Args:
+        path: The graph, as `export/device_graph.py` makes it; its exits' graphs lie beside it.
+        line: The device.
+        open_session: Opens graphs on it.
+        options: How.
+
+    Raises:
+        FormatError: The graph cannot be opened, or is none for a device.
+        ModelMemoryError: It does not fit.
+        ProviderError: The device cannot be used.
+        BackendError: It fails on its first runs.
+    """
+
+    layout = Layout.PACKED
+    gives_tokens = True
+    gives_exits = False
+
+    def __init__(
+        self, path: Path, line: DeviceLine, open_session: OpenSession, options: DeviceOptions
+    ) -> None:
+        self._path, self._line, self._options = path, line, options
+        self._open_session = open_session
+        self._owner = f"{path}#{id(self)}"
+        self._turns = Semaphore(BATCHES_UNDER_WAY)
+        self._stages = deque(Stage(line.device) for _ in range(BATCHES_UNDER_WAY))
+        self._exits: dict[int, DeviceSession] = {}
+        self._captures: dict[Shape, Capture] = {}
+        self._session: DeviceSession | None = None
+        weights = path.with_name(WEIGHTS)
+        self._bytes = weights.stat().st_size if weights.is_file() else 0
+        aside = min(WORKSPACE_BYTES, line.ledger.left // MOST_ASIDE)
+        # For a while all that is left: how much it needs shows when it runs.
+        given = line.ledger.take(self._owner, self._bytes + aside, line.ledger.left)
+        try:
+            line.do(lambda: self._set_up(given - aside))
+        except Exception:
+            self.close()
+            raise
+        needed = self._bytes + aside + self._room.bytes_for(self._options.max_batch_tokens)
+        line.ledger.give_back(self._owner)
+        line.ledger.take(self._owner, 0, min(given, needed))
+
+    @property
+    def provider(self) -> str:
+        """Where it runs."""
+        return self._line.device.kind
+
+    @property
+    def hidden_size(self) -> int:
+        """Columns of what it gives."""
+        return self._facts.hidden_size
+
+    @property
+    def layers(self) -> int:
+        """How many there are to choose from; 0 where all are run."""
+        return self._facts.layers
+
+    @property
+    def pooling(self) -> str:
+        """How it pools; "" where it gives token states only."""
+        return self._facts.pooling
+
+    @property
+    def max_cost(self) -> float:
+        """What a batch may cost for memory to hold it."""
+        return self._room.max_tokens
+
+    @property
+    def captured(self) -> tuple[Shape, ...]:
+        """Sizes that are started as one."""
+        return tuple(self._captures)
+
+    def cost(self, lengths: NDArray[np.int64]) -> float:
+        """Price a batch; see `DeviceCost`."""
+        return self._cost(lengths)
+
+    def run(self, batch: Batch) -> RawOutput:
+        """Run one batch; vectors where they are all that is wanted, else token states.
+
+        Raises:
+            BackendError: The runtime failed.
+            BackendMemoryError: It does not fit into memory.
+            BackendLostError: The device is gone.
+        """
+        layer = batch.exits[-1] if batch.exits and batch.exits[-1] < self.layers else 0
+        found = None if layer else bucket_for(batch.lengths, self._captures)
+        shape = found or exact_shape(batch.lengths)
+        if not self._room.holds(shape):
+            raise BackendMemoryError("this batch does not fit into the GPU's memory")
+        made = feeds(batch, shape, self.pooling, self._facts.page[0])
+        run = _Run(batch, shape, made, layer, None if found is None else self._captures[found])
+        with self._turns:
+            stage = self._stages.pop()
+            try:
+                return self._run(run, stage)
+            finally:
+                self._stages.append(stage)
+
+    def close(self) -> None:
+        """Free sessions and memory; no `run` may follow."""
+        self._line.do(self._close)
+        self._line.ledger.give_back(self._owner)
+
+    def _set_up(self, limit: int) -> None:
+        """Open, measure and capture; in the device's thread."""
+        options = self._options
+        session = self._session = self._opened(limit)
+        if unknown := set(session.inputs) - DEVICE_INPUTS:
+            shown = ", ".join(sorted(unknown))
+            raise FormatError(f"{self._path}: inputs nothing can feed: {shown}")
+        facts = self._facts = Facts.of(session)
+        self._cost = DeviceCost(facts.hidden_size, facts.is_padded)
+        self._memory = Binder(self._line.device, facts)
+        longest = min(options.max_tokens, options.max_batch_tokens)
+
+        def free_after(inputs: int) -> int:
+            shape = Shape(inputs * longest, inputs, longest)
+            run_empty(session, self._line, facts, shape)
+            return self._line.device.memory()[0]
+
+        self._room: Room = measured_room(
+            free_after,
+            self._line.device.memory()[0],
+            max(limit - self._bytes, 0),
+            longest,
+            options.max_batch_tokens,
+            is_padded=facts.is_padded,
+        )
+        self._captures = capture_all(
+            session,
+            self._line,
+            facts,
+            max_tokens=min(options.captured_tokens, options.max_batch_tokens),
+            longest=options.max_tokens,
+        )
+
+    def _opened(self, limit: int) -> DeviceSession:
+        if self._options.captured_tokens:
+            try:
+                return self._open_session(self._path, memory_limit=limit, captures=True)
+            except FormatError as error:  # a node of it runs on the CPU
+                log.info("no captured launches for %s: %s", self._path.parent.name, error.message)
+        return self._open_session(self._path, memory_limit=limit, captures=False)
+
+    def _run(self, run: "_Run", stage: Stage) -> RawOutput:
+        device, facts = self._line.device, self._facts
+        session = self._session
+        if run.layer or session is None:
+            session = self._line.do(lambda: self._exit(run.layer))
+        is_pooled = run.batch.is_pooled and bool(facts.pooling)
+        name = HIDDEN if not is_pooled else HALF if run.batch.is_half else POOLED
+        name = f"{name}_{run.layer}" if run.layer else name
+        # Arrays are made here, in the worker's thread; the device's own begins copies and launches, and waits for none.
+        filled = stage.fill(session, facts, run.shape, run.made)
+        tensor = session.outputs[name]
+        size, columns = SIZES[tensor.dtype], tensor.shape[-1] or facts.hidden_size
+        rows = len(run.batch.lengths) if is_pooled else int(run.batch.lengths.sum())
+        kept = min(run.batch.columns or columns, columns) if is_pooled else columns
+        host = stage.output(rows * kept * size)
+
+        def begin() -> Any:  # noqa: ANN401 - an event
+            if run.capture is not None:
+                memory = run.capture.memory
+                inputs, outputs = run.capture.inputs, run.capture.outputs
+            else:
+                memory = self._memory
+                inputs = memory.inputs(session, run.shape, run.made.pages)
+                outputs = memory.outputs(session, [name], run.shape)
+            bound = copied_in(memory, inputs, filled)
+            session.run(bound, list(outputs.values()), run.number)
+            source = outputs[name].address
+            device.copy_out(host, source, rows=rows, width=kept * size, pitch=columns * size)
+            return device.record()
+
+        device.wait(self._line.do(begin))
+        found: FloatArray = host.view(tensor.dtype).reshape(rows, kept).astype(np.float32)
+        return RawOutput(pooled=found) if is_pooled else RawOutput(hidden=found)
+
+    def _exit(self, layer: int) -> DeviceSession:
+        """The graph of an exit, opened when it is first asked for; in the device's thread."""
+        if layer not in self._exits:
+            path = self._path.with_name(self._options.exit_graph.format(layer))
+            share = self._bytes * layer // max(self.layers, 1)
+            self._line.ledger.take(self._owner, share, share)
+            self._exits[layer] = self._open_session(path, memory_limit=0, captures=False)
+        return self._exits[layer]
+
+    def _close(self) -> None:
+        opened = [] if self._session is None else [self._session, *self._exits.values()]
+        for session in opened:
+            session.close()
+        for capture in self._captures.values():
+            capture.memory.release()
+        if hasattr(self, "_memory"):
+            self._memory.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A batch as it is about to run.
+
+    Attributes:
+        layer: Number of the exit; 0 for the whole graph.
+        capture: What starts it as one, if it was captured.
+    """
+
+    batch: Batch
+    shape: Shape
+    made: Feeds
+    layer: int
+    capture: Capture | None
+
+    @property
+    def number(self) -> int | None:
+        """Of the capture."""
+        return None if self.capture is None else self.capture.number

@@ -1,0 +1,147 @@
+"""Every family's graph for CUDA, its packed attentions written out, against transformers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.engine.backend import BackendOptions, DeviceOptions
+from app.engine.collate import collate
+from app.engine.device.backend import DeviceBackend
+from app.engine.onnx_backend import OnnxBackend
+from app.engine.types import Layout
+from app.export.architectures import Recipe, export_graph
+from app.export.device_graph import DeviceRecipe, export_device_graph
+from app.export.graph import FloatType
+from app.export.inputs import DeviceRoute
+from tests.engine.device.host_device import EXIT_GRAPH, open_emulated
+from tests.fakes import item
+from tests.families.harness import Family, all_families, load, states
+
+OPTIONS = DeviceOptions(
+    max_tokens=40, max_batch_tokens=256, captured_tokens=0, exit_graph=EXIT_GRAPH
+)
+
+
+def opened_as(family: Family, folder: Path, recipe: DeviceRecipe) -> DeviceBackend:
+    """A family exported for a device, over its emulation."""
+    family.write(folder)
+    graph = folder / "model.onnx"
+    export_device_graph(folder, family.config, graph, recipe)
+    return open_emulated(graph, OPTIONS)
+
+
+def hidden(backend: DeviceBackend, inputs: list[list[int]]) -> NDArray[np.float32]:
+    """States of inputs that run together, (T, H)."""
+    found = backend.run(collate([item(*ids) for ids in inputs], Layout.PACKED)).hidden
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("name", all_families())
+def test_in_float32_states_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+    """Each op, each bias, each mask."""
+    family = load(name)
+    backend = opened_as(family, tmp_path, DeviceRecipe(FloatType.FP32, DeviceRoute.PACKED))
+    found = hidden(backend, family.inputs)
+    assert np.abs(found - np.concatenate(family.expected)).max() < 1e-4
+    alone = np.concatenate([hidden(backend, [ids]) for ids in family.inputs])
+    assert np.abs(found - alone).max() < 1e-5, "a vector depends on its own text only"
+    backend.close()
+
+
+@pytest.mark.parametrize("route", list(DeviceRoute))
+@pytest.mark.parametrize("name", all_families())
+def test_in_float16_vectors_are_near(name: str, route: DeviceRoute, tmp_path: Path) -> None:
+    """By either attention, pooled in the graph."""
+    family = load(name)
+    backend = opened_as(family, tmp_path, DeviceRecipe(FloatType.FP16, route))
+    batch = collate([item(*ids) for ids in family.inputs], Layout.PACKED, pools=True)
+    found = backend.run(batch).pooled
+    assert found is not None
+    expected = np.stack([one.mean(axis=0) for one in family.expected])
+    assert cosines(found, expected).min() > 0.9999
+    backend.close()
+
+
+def cosines(found: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of each row with its own, (n,)."""
+    one, other = found.astype(np.float64), expected.astype(np.float64)
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    near: NDArray[np.float64] = (one * other).sum(axis=1) / norms
+    return near
+
+
+def wide(name: str, **changes: object) -> Family:
+    """A family's tiny model with heads that PagedAttention takes; its shapes follow from the configuration."""
+    family = load(name)
+    config = {**family.config, **changes}
+    random = np.random.default_rng(5)
+    head = int(config["head_dim"])
+    sizes = {
+        "q": int(config["num_attention_heads"]) * head,
+        "k": int(config["num_key_value_heads"]) * head,
+    }
+    tensors = {}
+    for key, tensor in family.tensors.items():
+        shape = list(tensor.shape)
+        part = key.split(".")[-2]
+        if part in ("q_proj", "k_proj", "v_proj"):
+            shape[0] = sizes["q" if part == "q_proj" else "k"]
+        elif part == "o_proj":
+            shape[1] = sizes["q"]
+        elif part in ("q_norm", "k_norm"):
+            shape = [head]
+        made = random.standard_normal(shape) * 0.2 + (1 if len(shape) == 1 and "norm" in key else 0)
+        tensors[key] = made.astype(np.float32)
+    return Family(name, config, tensors, family.inputs, family.expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("qwen3", {"head_dim": 16}),
+        ("qwen2", {"head_dim": 16}),
+        ("llama", {"head_dim": 32}),
+        ("mistral", {"head_dim": 16, "sliding_window": 4}),
+        ("gemma3_text~causal", {"head_dim": 16}),
+        ("gemma3_text", {"head_dim": 16}),
+        ("eurobert", {"head_dim": 16}),
+    ],
+)
+def test_paged_attention_norms_turns_shares_and_looks_back(
+    name: str, changes: dict[str, object], tmp_path: Path
+) -> None:
+    """Against the graph for CPU, which is right for every family."""
+    family = wide(name, **changes)
+    expected = states(family.open(tmp_path / "cpu"), family.inputs)
+    backend = opened_as(
+        family, tmp_path / "device", DeviceRecipe(FloatType.FP16, DeviceRoute.PAGED)
+    )
+    graph = (tmp_path / "device" / "model.onnx").read_bytes()
+    assert b"PagedAttention" in graph
+    assert cosines(hidden(backend, family.inputs), expected).min() > 0.999
+    backend.close()
+
+
+def test_an_exit_gives_what_its_layers_make(tmp_path: Path) -> None:
+    """Through the norm behind the last layer too, as on CPU."""
+    for name in ("bert", "qwen3"):
+        family = load(name)
+        folder = tmp_path / name
+        backend = opened_as(family, folder, DeviceRecipe(FloatType.FP32, has_exits=True))
+        graph = folder / "cpu" / "model.onnx"
+        graph.parent.mkdir()
+        export_graph(folder, family.config, graph, Recipe(asks_layers=True))
+        reference = OnnxBackend(graph, Layout.PACKED, BackendOptions(provider="cpu"))
+        assert backend.layers == reference.layers > 1
+        items = [item(*ids, exits=(1,)) for ids in family.inputs]
+        batch = collate(items, Layout.PACKED)
+        expected, found = reference.run(batch).hidden, backend.run(batch).hidden
+        assert expected is not None
+        assert found is not None
+        assert np.abs(expected - found).max() < 1e-4
+        whole = hidden(backend, family.inputs)
+        assert np.abs(whole - found).max() > 1e-2
+        backend.close()
