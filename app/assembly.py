@@ -3,19 +3,21 @@
 import contextlib
 import dataclasses
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from app.engine.backend import Backend, BackendOptions
+from app.devices import chosen_provider, gpus, open_on_gpu
+from app.engine.backend import Backend, BackendOptions, DeviceOptions
 from app.engine.core import CoreOptions, EngineCore
 from app.engine.lone import LoneBackend
 from app.engine.ports import Core, NullRecorder, Recorder
 from app.engine.quantise import Rounding
 from app.engine.registry import Pin, ServedModel, check_pins
 from app.engine.types import Layout, Observer
-from app.errors import ModelError
+from app.errors import ModelError, UnsuitedError
 from app.export.architectures import GRAPH_VERSION, STATIC_TYPE
 from app.hardware import cpu_model, l2_cache_bytes, usable_cpus
 from app.logs import get_logger
@@ -27,7 +29,7 @@ from app.packages.precision import BuildOptions, Precision
 from app.packages.prepare import Package, prepare
 from app.packages.probes import PROBE_TEXTS, check_probes, compute_vectors
 from app.packages.sources import SourceOptions
-from app.packages.tuned import Tuned, built_in, read_tuned
+from app.packages.tuned import Tuned, built_in, built_in_for_gpu, read_tuned
 from app.settings import Settings
 from app.tuning.report import TuningReport
 from app.tuning.run import TuningRun, backend_options
@@ -41,8 +43,8 @@ OPENAI_NAMES: Final = (
 )
 PACKAGE_CARDS: Final = Path(__file__).parent / "cards"  # in an installed wheel
 CHECKOUT_CARDS: Final = Path(__file__).parent.parent / "models"
-GPU_WORKERS: Final = 2
-GPU_BATCH_TOKENS: Final = 8192
+# fp16 unless its range is too small for the model; fp32 is exact and many times slower.
+GPU_PRECISIONS: Final = (Precision.FP16, Precision.BF16, Precision.FP32)
 
 
 def source_options(settings: Settings) -> SourceOptions:
@@ -56,18 +58,32 @@ def source_options(settings: Settings) -> SourceOptions:
     )
 
 
-def build_options(settings: Settings) -> BuildOptions:
-    """Which artefact the settings ask for."""
+def build_options(settings: Settings, provider: str) -> list[BuildOptions]:
+    """Which artefacts the settings ask for: the first that this machine can run.
+
+    Args:
+        settings: Model and precision.
+        provider: Where it is to run.
+    """
     asked = settings.precision
-    return BuildOptions(
+    on_cpu = BuildOptions(
         precision=Precision.FP32 if asked == "auto" else Precision(asked),
         calibration=settings.calibration_file,
         halves_weights=settings.weight_storage == "fp16",
     )
+    if provider == "cpu":
+        return [on_cpu]
+    wanted = GPU_PRECISIONS if asked == "auto" else (Precision(asked),)
+    here = machine(gpus()[settings.device_id].name)
+    found = [BuildOptions(one, is_for_device=True, machine=here) for one in wanted]
+    # What has no packed graph is run as on CPU: padded, or with a mask.
+    return [*found, on_cpu] if on_cpu.precision is Precision.FP32 else found
 
 
 def open_backend(path: Path, layout: Layout, options: BackendOptions) -> Backend:
     """The one place that names backends; imported late, as `--help` has no use for them."""
+    if options.provider == "cuda":
+        return open_on_gpu(path, layout, options)
     if options.computes_bf16:
         from app.engine.openvino_backend import OpenVinoBackend
 
@@ -77,25 +93,52 @@ def open_backend(path: Path, layout: Layout, options: BackendOptions) -> Backend
     return OnnxBackend(path, layout, options)
 
 
-def prepare_model(settings: Settings, *, refresh: bool = False, task: str | None = None) -> Package:
+def prepare_model(
+    settings: Settings, *, refresh: bool = False, task: str | None = None, runs_here: bool = False
+) -> Package:
     """Fetch and export the model of the settings, with the adapter of a task merged in.
+
+    Args:
+        settings: Of the model.
+        refresh: Ask the source again.
+        task: Whose adapter is merged in; None for none.
+        runs_here: Whether this process runs it: what stands behind the graph is then opened beside it.
 
     Raises:
         ModelError: Anything wrong with it.
     """
     adapter = None if task is None else settings.adapters[task].expanduser()
-    return prepare(
+    provider = chosen_provider(settings.provider, settings.device_id)
+    *wanted, last = build_options(settings, provider)
+    make = partial(
+        prepare,
         settings.model,
         dataclasses.replace(source_options(settings), adapter=adapter),
-        open_backend,
-        wanted=build_options(settings),
+        partial(_open_as_set, settings),
         max_tokens=settings.max_input_tokens,
         refresh=refresh,
+        heads_on=provider if runs_here else "cpu",
     )
+    for build in wanted:
+        try:
+            return make(wanted=build)
+        except UnsuitedError as error:
+            log.info("precision_unsuited", precision=build.precision, reason=error.message)
+    return make(wanted=last)
 
 
-def machine() -> str:
-    """What tuning holds for: CPU, usable cores, and versions."""
+def _open_as_set(
+    settings: Settings, path: Path, layout: Layout, options: BackendOptions
+) -> Backend:
+    """Open a graph on the GPU of the settings, if it is for one."""
+    own = dataclasses.replace(
+        options, device_id=settings.device_id, memory_share=settings.gpu_memory_utilization
+    )
+    return open_backend(path, layout, own)
+
+
+def machine(gpu: str = "") -> str:
+    """What tuning holds for: CPU or GPU, usable cores, and versions."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = []
@@ -103,17 +146,15 @@ def machine() -> str:
         with contextlib.suppress(PackageNotFoundError):
             found.append(f"{name} {version(name)}")
     cpus = usable_cpus()
-    return f"{cpu_model()}; {cpus} CPUs; graph {GRAPH_VERSION}; {', '.join(found)}"
+    return f"{gpu or cpu_model()}; {cpus} CPUs; graph {GRAPH_VERSION}; {', '.join(found)}"
 
 
 def execution(settings: Settings, package: Package) -> Tuned:
     """How to run: as set, else as tuned on such a machine, else as built in."""
-    tuned = read_tuned(package.artefact, machine()) or built_in(
-        usable_cpus(),
-        l2_cache_bytes(),
-        package.graph_bytes,
-        has_layers=package.spec.architecture != STATIC_TYPE,
-    )
+    provider = provider_of(settings, package)
+    start = start_of(settings, package, provider)
+    here = machine(gpus()[settings.device_id].name if provider == "cuda" else "")
+    tuned = read_tuned(package.artefact, here) or start
     plain = settings.plain_attention_tokens
     return Tuned(
         max_batch_tokens=settings.max_batch_tokens or tuned.max_batch_tokens,
@@ -124,15 +165,50 @@ def execution(settings: Settings, package: Package) -> Tuned:
     )
 
 
+def provider_of(settings: Settings, package: Package) -> str:
+    """Where a package runs: a static model has nothing for a GPU to do."""
+    if package.spec.architecture == STATIC_TYPE:
+        return "cpu"
+    return chosen_provider(settings.provider, settings.device_id)
+
+
+def start_of(settings: Settings, package: Package, provider: str) -> Tuned:
+    """How to run where nothing was tuned."""
+    if provider == "cuda":
+        return built_in_for_gpu(package.spec.hidden_size)
+    return built_in(
+        usable_cpus(),
+        l2_cache_bytes(),
+        package.graph_bytes,
+        has_layers=package.spec.architecture != STATIC_TYPE,
+    )
+
+
+def options_of(settings: Settings, package: Package, tuned: Tuned) -> BackendOptions:
+    """How to open a package as it is to run."""
+    provider = provider_of(settings, package)
+    device = None
+    if package.build.is_for_device:
+        device = DeviceOptions(
+            package.native_max_tokens,
+            max(tuned.max_batch_tokens, package.spec.max_tokens),
+            captured_tokens=settings.gpu_captured_tokens,
+        )
+    return dataclasses.replace(
+        backend_options(package, tuned, provider=provider),
+        device_id=settings.device_id,
+        memory_share=settings.gpu_memory_utilization,
+        device=device,
+    )
+
+
 def open_tuned(settings: Settings, package: Package, tuned: Tuned) -> Backend:
     """Open a package as it is to run: with a second, wide session for lone texts where that is wanted.
 
     Raises:
         ModelError: The graph cannot be opened.
     """
-    options = dataclasses.replace(
-        backend_options(package, tuned, provider=settings.provider), device_id=settings.device_id
-    )
+    options = options_of(settings, package, tuned)
     backend = open_backend(package.graph, package.layout, options)
     if backend.provider != "cpu" or tuned.lone_threads <= tuned.intra_op_threads:
         return backend
@@ -199,17 +275,9 @@ def open_model(
         ModelError: The model cannot be served.
     """
     started = time.monotonic()
-    package = package_of(settings, task)
+    package = package_of(settings, task, runs_here=True)
     tuned = execution(settings, package)
     backend = open_tuned(settings, package, tuned)
-    if backend.provider != "cpu":
-        # Not measured yet on a GPU: enough tokens to fill one, and one batch collates while another computes.
-        tuned = dataclasses.replace(
-            tuned,
-            worker_threads=settings.worker_threads or GPU_WORKERS,
-            max_batch_tokens=settings.max_batch_tokens or GPU_BATCH_TOKENS,
-            lone_threads=1,
-        )
     try:
         _probe(package, backend)
     except ModelError:
@@ -254,13 +322,13 @@ def pins_of(settings: Settings) -> dict[str, Pin]:
     return {name: Pin(p.prompt_name, p.dimensions) for name, p in settings.aliases.items()}
 
 
-def package_of(settings: Settings, task: str | None) -> Package:
+def package_of(settings: Settings, task: str | None, *, runs_here: bool = False) -> Package:
     """A model's package, or it with the adapter of a task, whose other names are the base's.
 
     Raises:
         ModelError: Anything wrong with it.
     """
-    package = prepare_model(settings, task=task)
+    package = prepare_model(settings, task=task, runs_here=runs_here)
     if task is None:
         return package
     name = settings.served_model_name or package.spec.name

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
-PRECISIONS = Literal["auto", "fp32", "int8", "int8-accurate", "bf16"]
+PRECISIONS = Literal["auto", "fp32", "fp16", "int8", "int8-accurate", "bf16"]
 
 
 class AliasSettings(BaseModel):

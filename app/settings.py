@@ -113,18 +113,20 @@ class Settings(BaseSettings):
         description="Where uploaded files and batches are kept (default ~/.local/share/nestvec); one server a folder.",
     )
     provider: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Execution provider; auto takes CUDA where present."
+        "auto", description="Execution provider; auto takes a GPU where there is one."
     )
     max_batch_tokens: int = Field(
         0,
         ge=0,
         le=1_000_000,
-        description="Token budget of one micro-batch; 0: as tuned, else 256 or 512 by the CPU's L2 cache.",
+        description="Token budget of one micro-batch; 0: as tuned, else 256 or 512 by the CPU's L2 cache, and 8,192 or "
+        "16,384 on a GPU.",
     )
     precision: PRECISIONS = Field(
         "auto",
-        description="Arithmetic of the model: auto is fp32; int8 is fastest on CPU; int8-accurate is closer to fp32; "
-        "bf16 needs nestvec[openvino] and a CPU with AVX512_BF16 or AMX.",
+        description="Arithmetic of the model. On CPU auto is fp32, int8 is fastest, int8-accurate is nearer to "
+        "fp32, bf16 needs nestvec[openvino] and a CPU with AVX512_BF16 or AMX. On a GPU auto is the first of fp16, "
+        "bf16 and fp32 whose vectors are right.",
     )
     truncate: Literal["error", "end", "start", "windows"] = Field(
         "error",
@@ -208,12 +210,25 @@ class Settings(BaseSettings):
         description="Serve early exits (`layers`) that the model was neither trained nor fitted for.",
     )
 
-    device_id: int = Field(0, ge=0, description="CUDA device.")
+    device_id: int = Field(0, ge=0, description="GPU, as CUDA counts them.")
+    gpu_memory_utilization: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Part of the GPU's memory that all models of a process may take together.",
+    )
+    gpu_captured_tokens: int = Field(
+        4096,
+        ge=0,
+        le=65_536,
+        description="On a GPU, batches up to this many tokens are filled up to one of a few sizes whose launches were "
+        "captured at the start (CUDA graphs); 0: none.",
+    )
     worker_threads: int = Field(
         0,
         ge=0,
         le=1024,
-        description="Threads that run batches; 0: as tuned, else one a CPU, or 2 for a GPU.",
+        description="Threads that run batches; 0: as tuned, else one a CPU, or 3 for a GPU.",
     )
     intra_op_threads: int = Field(
         0, ge=0, le=1024, description="Threads inside one batch; 0: as tuned, else 1."

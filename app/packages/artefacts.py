@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ import numpy as np
 from app.engine.types import FloatArray
 from app.errors import ArtefactError
 from app.json_text import load_json
-from app.packages.disk import cache_writes, made, rename_into_place, sync_tree
+from app.packages.disk import cache_writes, made, put_file, rename_into_place, sync_tree
 
 MANIFEST: Final = "manifest.json"
 GRAPH: Final = "model.onnx"
@@ -94,6 +95,28 @@ def make_artefact(cache_dir: Path, space: str, fill: Callable[[Path], FloatArray
     if artefact is None:
         raise ArtefactError(f"{target}: written but not readable")
     return artefact
+
+
+def note_refusal(cache_dir: Path, key: str, machine: str, reason: str) -> None:
+    """Remember that an artefact cannot be made for a machine, so that no start tries again."""
+    path = _refusal(cache_dir, key)
+    with suppress(OSError, ArtefactError):  # a read-only cache: the next start tries again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"machine": machine, "reason": reason})
+        put_file(path, lambda file: file.write(content.encode()))
+
+
+def refusal_of(cache_dir: Path, key: str, machine: str) -> str | None:
+    """Why an artefact was not made for this machine; None where it was, or nobody tried."""
+    try:
+        said = load_json(_refusal(cache_dir, key).read_text("utf-8"))
+        return str(said["reason"]) if said["machine"] == machine else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _refusal(cache_dir: Path, key: str) -> Path:
+    return cache_dir / "artefacts" / f"{key}.refused.json"
 
 
 def _keep_additions(old: Path, new: Path) -> None:

@@ -8,29 +8,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from app.engine.backend import Backend, BackendFactory, BackendOptions
+import numpy as np
+
+from app.engine.backend import Backend, BackendFactory, BackendOptions, DeviceOptions
+from app.engine.forward import raw_vectors
 from app.engine.outputs import Outputs
+from app.engine.postprocess import finish
 from app.engine.tokenizer import Tokenizer
-from app.engine.types import FloatArray, Layout, OutputKind
-from app.errors import FormatError
+from app.engine.types import FloatArray, Item, Layout, OutputKind
+from app.errors import BackendError, FormatError, ModelError, UnsuitedError
 from app.export.architectures import (
     STATIC_TYPE,
     Recipe,
     export_calibration_graph,
     export_graph,
 )
-from app.export.arithmetic import Arithmetic, Float32, PerRowInt8, Ranges, StaticInt8
+from app.export.arithmetic import Arithmetic, Floating, PerRowInt8, Ranges, StaticInt8
 from app.export.attention import AttentionRoutes
+from app.export.device_graph import export_device_graph
 from app.packages.artefacts import GRAPH
 from app.packages.calibration import calibration_texts, measure_ranges
 from app.packages.card import Published
 from app.packages.derive import Derived
+from app.packages.device_build import check_suits_device, device_recipes
+from app.packages.heads.base import HEAD_FILE
 from app.packages.precision import CALIBRATED, BuildOptions, Precision, check_quality
-from app.packages.probes import PROBE_TEXTS, check_published, compute_vectors
+from app.packages.probes import PROBE_TEXTS, check_probes, check_published, compute_vectors
 from app.packages.quantisation import calibration_vectors
 
 log = logging.getLogger(__name__)
 
+FAR_TOKENS: Final = 1152  # beyond the windows of the families that have short ones
+LEAST_DEVICE_TOKENS: Final = 4096
 REFERENCE: Final = BackendOptions(provider="cpu")
 ROUTES: Final[Mapping[Precision, AttentionRoutes]] = {
     Precision.FP32: AttentionRoutes.BY_LENGTH,
@@ -73,6 +82,10 @@ class Builder:
             QualityError: The precision is too coarse for this model.
         """
         graph = self.derived.graph(folder)
+        if self.wanted.is_for_device:
+            return self._fill_for_device(folder)
+        if self.wanted.precision is Precision.FP16:
+            raise FormatError("precision fp16 is for GPUs; on CPU use fp32, bf16 or int8")
         if self.derived.architecture == STATIC_TYPE and self.wanted.precision is not Precision.FP32:
             raise FormatError(f"precision {self.wanted.precision}: a static model has no products")
         if self.derived.onnx_file is not None:
@@ -97,6 +110,65 @@ class Builder:
             check_quality(found, probes, self.wanted.precision)
         return probes
 
+    def _fill_for_device(self, folder: Path) -> FloatArray:
+        """Write the first graph for a GPU whose vectors are right there.
+
+        Raises:
+            UnsuitedError: There is none in this precision.
+        """
+        check_suits_device(self.derived, self.wanted)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            reference = Path(scratch) / GRAPH
+            export_graph(self.derived.folder, self.derived.config, reference, self._ended(Recipe()))
+            self.derived.head.write(folder)
+            probes = self._probes(reference, folder, REFERENCE, self.published)
+            graph = self.derived.graph(folder)
+            reasons = []
+            for recipe in device_recipes(self.derived, self.wanted.precision):
+                try:
+                    export_device_graph(self.derived.folder, self.derived.config, graph, recipe)
+                    self._check_on_device(graph, folder, probes, reference)
+                except (ModelError, BackendError) as error:
+                    reasons.append(f"{recipe.route} attention: {error.message}")
+                    for file in graph.parent.glob("*.onnx"):
+                        if file.name != HEAD_FILE:
+                            file.unlink()
+                    continue
+                log.info("%s on a GPU: %s attention", self.wanted.precision, recipe.route)
+                return probes
+        raise UnsuitedError(
+            f"no graph in {self.wanted.precision} is right on this GPU: {'; '.join(reasons)}"
+        )
+
+    def _check_on_device(
+        self, graph: Path, folder: Path, probes: FloatArray, reference: Path
+    ) -> None:
+        """Probes, and an input that is longer than most windows, against the fp32 graph on the CPU.
+
+        Raises:
+            ProbeError: They differ in fp32.
+            QualityError: They differ by more than the precision may.
+            BackendError: A run failed.
+        """
+        options = self._own_options()
+        found = self._probes(graph, folder, options)
+        check_probes(found, probes, "cuda", self.wanted)
+        length = min(self.derived.max_tokens, FAR_TOKENS)
+        random = np.random.default_rng(0)
+        ids = random.integers(0, self.derived.vocabulary_size, length).astype(np.int32)
+        both = []
+        for path, how in ((graph, options), (reference, REFERENCE)):
+            backend = self._open(path, how)
+            try:
+                outputs = probed(
+                    self.derived.head.kinds, self.derived.head.outputs(folder, self.open_backend)
+                )
+                both.append(raw_vectors(backend, [Item(ids)], outputs))
+            finally:
+                backend.close()
+        unit = [finish(one, dimensions=None, normalize=True) for one in both]
+        check_probes(unit[0], unit[1], "cuda", self.wanted)
+
     def vectors(self, artefact: Path, texts: Sequence[str]) -> FloatArray:
         """Unit vectors of texts by an artefact's graph, (C, H), float32, in no order.
 
@@ -111,11 +183,15 @@ class Builder:
             backend.close()
 
     def _own_options(self) -> BackendOptions:
+        if self.wanted.is_for_device:
+            most = self.derived.max_tokens
+            device = DeviceOptions(most, max(most, LEAST_DEVICE_TOKENS), captured_tokens=0)
+            return BackendOptions(provider="cuda", device=device)
         is_bf16 = self.wanted.precision is Precision.BF16
         return BackendOptions(provider="cpu", computes_bf16=is_bf16)
 
     def _recipe(self, folder: Path) -> Recipe:
-        arithmetic: Arithmetic = Float32()
+        arithmetic: Arithmetic = Floating()
         if self.wanted.precision in CALIBRATED:
             log.info("calibrating for %s", self.wanted.precision)
             kind = StaticInt8 if self.wanted.precision is Precision.INT8 else PerRowInt8

@@ -17,9 +17,10 @@ class Precision(StrEnum):
     """A model's arithmetic; not to be mixed up with the dtype of the vectors given out."""
 
     FP32 = "fp32"
+    FP16 = "fp16"  # on a GPU
     INT8 = "int8"  # 8-bit products, scales fixed by calibration: the fastest
     INT8_ACCURATE = "int8-accurate"  # 8-bit products, a scale for each token
-    BF16 = "bf16"  # by OpenVINO, on CPUs with AVX512_BF16 or AMX
+    BF16 = "bf16"  # by OpenVINO, on CPUs with AVX512_BF16 or AMX; on a GPU
 
 
 CALIBRATED: Final = (Precision.INT8, Precision.INT8_ACCURATE)
@@ -40,6 +41,7 @@ BOUNDS: Final[Mapping[Precision, Bounds]] = {
     Precision.INT8: Bounds(mean=0.985, least=0.92),
     Precision.INT8_ACCURATE: Bounds(mean=0.99, least=0.97),
     Precision.BF16: Bounds(mean=0.999, least=0.998),
+    Precision.FP16: Bounds(mean=0.9999, least=0.9995),
     Precision.FP32: Bounds(mean=0.9999, least=0.9995),  # with weights stored as fp16
 }
 
@@ -51,11 +53,19 @@ class BuildOptions:
     Attributes:
         calibration: File of texts, one a line, instead of the bundled ones; only for 8-bit precisions.
         halves_weights: Store weights as float16; they are computed with as float32.
+        is_for_device: Made for a GPU.
+        machine: The one that it must run on, where that decides what can be made.
     """
 
     precision: Precision = Precision.FP32
     calibration: Path | None = None
     halves_weights: bool = False
+    is_for_device: bool = False
+    machine: str = ""
+
+    def key(self, space: str) -> str:
+        """What the artefact is kept under: the same vectors may come of graphs for different machines."""
+        return f"{space}-gpu" if self.is_for_device else space
 
     @property
     def is_exact(self) -> bool:

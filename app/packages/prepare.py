@@ -3,19 +3,27 @@
 import dataclasses
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from app.engine.backend import BackendFactory
+from app.engine.backend import Backend, BackendFactory, BackendOptions
 from app.engine.outputs import Outputs
 from app.engine.quantise import Quantiser
 from app.engine.registry import ModelSpec
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Layout, OutputKind
-from app.errors import ArtefactError, FormatError
+from app.errors import ArtefactError, FormatError, UnsuitedError
 from app.export.architectures import export_padded_graph
 from app.export.attention import AttentionRoutes
 from app.packages.adapters import merged_folder
-from app.packages.artefacts import GRAPH, Artefact, find_artefact, make_artefact
+from app.packages.artefacts import (
+    GRAPH,
+    Artefact,
+    find_artefact,
+    make_artefact,
+    note_refusal,
+    refusal_of,
+)
 from app.packages.build import ROUTES, Builder, probed
 from app.packages.card import Card, Published
 from app.packages.derive import Derived, derive
@@ -89,7 +97,7 @@ class Package:
         )
 
 
-def prepare(
+def prepare(  # noqa: PLR0913 - what a caller may say, each with a default
     model: str,
     options: SourceOptions,
     open_backend: BackendFactory,
@@ -97,6 +105,7 @@ def prepare(
     wanted: BuildOptions | None = None,
     max_tokens: int | None = None,
     refresh: bool = False,
+    heads_on: str = "cpu",
 ) -> Package:
     """Fetch a model and make its artefact unless the cache has it.
 
@@ -107,8 +116,10 @@ def prepare(
         wanted: Precision and storage; fp32 by default.
         max_tokens: Serve fewer tokens an input than the model takes.
         refresh: Ask the source again.
+        heads_on: Provider of what stands behind the graph.
 
     Raises:
+        UnsuitedError: The model cannot be had in this precision, on this machine.
         ModelError: Anything wrong with source, files, export or cache.
     """
     fetched = fetch(model, options, refresh=refresh)
@@ -122,18 +133,29 @@ def prepare(
     build = wanted or BuildOptions()
     builder = Builder(derived, _published(fetched.card), build, open_backend)
     space = space_fingerprint(derived, HashCache(options.cache_dir / "hashes.json"), build)
-    artefact = find_artefact(options.cache_dir, space)
+    key = build.key(space)
+    artefact = find_artefact(options.cache_dir, key)
     is_new = artefact is None
     if artefact is None:
+        if reason := refusal_of(options.cache_dir, key, build.machine):
+            raise UnsuitedError(reason)
         log.info("exporting %s in %s, once", fetched.name, build.precision)
-        artefact = make_artefact(options.cache_dir, space, builder.fill)
+        try:
+            artefact = make_artefact(options.cache_dir, key, builder.fill)
+        except UnsuitedError as error:
+            note_refusal(options.cache_dir, key, build.machine, error.message)
+            raise
     if max_tokens is not None and max_tokens > derived.max_tokens:
         raise FormatError(
             f"max_input_tokens is {max_tokens}, but {fetched.name} takes at most {derived.max_tokens}"
         )
     graph = derived.graph(artefact.folder)
     is_exported = derived.onnx_file is None
-    has_attentions = is_exported and ROUTES[build.precision] is AttentionRoutes.BY_LENGTH
+    has_attentions = (
+        is_exported
+        and not build.is_for_device
+        and ROUTES[build.precision] is AttentionRoutes.BY_LENGTH
+    )
     return Package(
         spec=_spec(
             fetched,
@@ -146,7 +168,7 @@ def prepare(
         build=build,
         graph_bytes=_bytes_beside(graph),
         quantiser=_quantiser(artefact.folder, builder),
-        outputs=derived.head.outputs(artefact.folder, open_backend),
+        outputs=derived.head.outputs(artefact.folder, partial(_open_head, open_backend, heads_on)),
         has_attentions=has_attentions,
         artefact=artefact.folder,
         graph=graph,
@@ -158,6 +180,12 @@ def prepare(
         aliases=fetched.card.aliases if fetched.card else (),
         is_new=is_new,
     )
+
+
+def _open_head(
+    open_backend: BackendFactory, provider: str, path: Path, layout: Layout, options: BackendOptions
+) -> Backend:
+    return open_backend(path, layout, dataclasses.replace(options, provider=provider))
 
 
 def _quantiser(artefact: Path, builder: Builder) -> Quantiser:

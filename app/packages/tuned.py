@@ -63,6 +63,24 @@ def built_in(
     )
 
 
+# Not measured: estimates of where tokens a second stop growing on an H100. The third worker takes results apart while
+# one batch runs and the next is being made ready.
+GPU_WORKERS: Final = 3
+GPU_NARROW: Final = 512
+GPU_BATCH_TOKENS: Final = 8192
+GPU_NARROW_BATCH_TOKENS: Final = 16_384
+
+
+def built_in_for_gpu(hidden_size: int) -> Tuned:
+    """What to run with on a GPU where nothing was tuned.
+
+    Args:
+        hidden_size: Of the model: narrow ones need more tokens to fill a device.
+    """
+    tokens = GPU_NARROW_BATCH_TOKENS if hidden_size <= GPU_NARROW else GPU_BATCH_TOKENS
+    return Tuned(tokens, GPU_WORKERS, 1, 0, 1)
+
+
 def read_tuned(artefact: Path, machine: str) -> Tuned | None:
     """What was found for this machine; None where nothing was, or the file is not whole.
 
