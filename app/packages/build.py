@@ -39,7 +39,7 @@ from app.packages.quantisation import calibration_vectors
 log = logging.getLogger(__name__)
 
 FAR_TOKENS: Final = 1152  # beyond the windows of the families that have short ones
-LEAST_DEVICE_TOKENS: Final = 4096
+LEAST_DEVICE_TOKENS: Final = 1024  # of a batch: probes are about as many
 REFERENCE: Final = BackendOptions(provider="cpu")
 ROUTES: Final[Mapping[Precision, AttentionRoutes]] = {
     Precision.FP32: AttentionRoutes.BY_LENGTH,

@@ -4,6 +4,8 @@ A graph for CUDA becomes one for the CPU that must give the same vectors. It say
 that our graphs mean what they should, if the ops do what their authors say.
 """
 
+import shutil
+import tempfile
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,12 @@ MASKED = -1e9
 
 
 def emulate(path: Path) -> Path:
-    """Write a device graph, and those of its exits, for the CPU beside it; gives the graph's path."""
-    for graph in path.parent.glob("exit_*.onnx"):
-        _rewrite(graph, graph.with_name(f"emulated_{graph.name}"))
-    target = path.with_name(f"emulated_{path.name}")
-    _rewrite(path, target)
-    return target
+    """Write a device graph, and those of its exits, for the CPU into a folder of their own; gives the graph's path."""
+    folder = Path(tempfile.mkdtemp(prefix="nestvec-emulated-"))
+    shutil.copy(path.with_name("weights.bin"), folder)
+    for graph in (path, *path.parent.glob("exit_*.onnx")):
+        _rewrite(graph, folder / graph.name)
+    return folder / path.name
 
 
 def _rewrite(path: Path, target: Path) -> None:

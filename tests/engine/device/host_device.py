@@ -1,20 +1,23 @@
 """The host's own memory in a device's place: what the device backend asks for happens at once, and is written down."""
 
+import atexit
+import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.backend import DeviceOptions
+from app.engine.backend import Backend, BackendOptions, DeviceOptions
 from app.engine.device.backend import DeviceBackend
 from app.engine.device.line import DeviceLine, Ledger
 from app.engine.device.memory import Bytes
 from app.engine.device.session import DeviceSession
-from app.engine.onnx_backend import OnnxDeviceSession
+from app.engine.onnx_backend import OnnxBackend, OnnxDeviceSession
+from app.engine.types import Layout
 from app.errors import BackendMemoryError
 from tests.engine.device.emulation import emulate
 
@@ -112,7 +115,15 @@ def open_emulated(
     """A backend over a device graph whose CUDA ops are written out for the CPU."""
     own = line or host_line()
     emulated = emulate(path)
+    atexit.register(shutil.rmtree, emulated.parent, ignore_errors=True)  # exits are opened later
     return DeviceBackend(emulated, own, opener(own), options)
+
+
+def open_anywhere(path: Path, layout: Layout, options: BackendOptions) -> Backend:
+    """What a machine with a GPU would open, on this one."""
+    if options.device is not None:
+        return open_emulated(path, options.device)
+    return OnnxBackend(path, layout, replace(options, provider="cpu"))
 
 
 def opener(line: DeviceLine) -> Callable[..., DeviceSession]:
@@ -125,6 +136,3 @@ def opener(line: DeviceLine) -> Callable[..., DeviceSession]:
         return session
 
     return open_session
-
-
-EXIT_GRAPH = "emulated_exit_{}.onnx"

@@ -23,7 +23,6 @@ from app.export.architectures import export_graph
 from app.export.device_graph import DeviceRecipe, export_device_graph
 from app.export.graph import FloatType
 from tests.engine.device.host_device import (
-    EXIT_GRAPH,
     HostDevice,
     host_line,
     open_emulated,
@@ -32,7 +31,7 @@ from tests.engine.device.host_device import (
 from tests.fakes import item
 from tests.families.harness import load
 
-OPTIONS = DeviceOptions(40, 256, captured_tokens=64, exit_graph=EXIT_GRAPH)
+OPTIONS = DeviceOptions(40, 256, captured_tokens=64)
 FP32 = DeviceRecipe(FloatType.FP32)
 ITEMS = [item(*range(1, n)) for n in (5, 2, 30, 9)]
 

@@ -15,13 +15,11 @@ from app.export.architectures import Recipe, export_graph
 from app.export.device_graph import DeviceRecipe, export_device_graph
 from app.export.graph import FloatType
 from app.export.inputs import DeviceRoute
-from tests.engine.device.host_device import EXIT_GRAPH, open_emulated
+from tests.engine.device.host_device import open_emulated
 from tests.fakes import item
 from tests.families.harness import Family, all_families, load, states
 
-OPTIONS = DeviceOptions(
-    max_tokens=40, max_batch_tokens=256, captured_tokens=0, exit_graph=EXIT_GRAPH
-)
+OPTIONS = DeviceOptions(max_tokens=40, max_batch_tokens=256, captured_tokens=0)
 
 
 def opened_as(family: Family, folder: Path, recipe: DeviceRecipe) -> DeviceBackend:
