@@ -13,7 +13,7 @@ PIP := -m pip install --quiet --disable-pip-version-check --no-input
 # Which lock the server runs on: cpu, openvino (cpu with bf16), or gpu on a CUDA host (make serve EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help setup serve test test-quick test-load test-chaos fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch golden families heads families-table docs lock clients image compose-check clean
+.PHONY: help setup serve test test-quick test-load test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch golden families heads families-table docs lock clients image compose-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -71,6 +71,17 @@ fuzz-files: $(STAMPS)/dev ## Every parser of files that others make, on mutated 
 
 test-chaos: $(STAMPS)/dev $(STAMPS)/model clients ## Faults, overload and soak, half an hour or more; the figures go to .chaos/report.md
 	@CHAOS_KILLS=50 CHAOS_ENGINE_KILLS=100 CHAOS_ENGINE_MODEL=all-MiniLM-L6-v2 $(BIN)/python -m pytest -q -s tests/chaos $(ARGS)
+
+.venv-gpu/.stamp: requirements/gpu.txt | $(BIN)/python
+	@echo "installing the server with onnxruntime-gpu and CUDA's libraries (some gigabytes)"
+	@$(BIN)/python -m venv .venv-gpu
+	@.venv-gpu/bin/python $(PIP) --require-hashes -r requirements/gpu.txt
+	@.venv-gpu/bin/python $(PIP) --no-deps --no-build-isolation --editable .
+	@.venv-gpu/bin/python $(PIP) nvidia-cuda-crt pytest hypothesis
+	@touch $@
+
+gpu-rehearsal: .venv-gpu/.stamp ## Without a GPU: the real CUDA provider on a device that is none; placement, kernels, captures
+	@.venv-gpu/bin/python -m tests.engine.device.rehearsal $(ARGS)
 
 sbom: $(STAMPS)/dev ## What is shipped: a CycloneDX SBOM of each lock, and the licences of what is installed (into dist/)
 	@mkdir -p dist

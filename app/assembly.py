@@ -33,6 +33,7 @@ from app.packages.tuned import Tuned, built_in, built_in_for_gpu, read_tuned
 from app.settings import Settings
 from app.tuning.report import TuningReport
 from app.tuning.run import TuningRun, backend_options
+from app.tuning.search import GPU_BUDGETS
 
 log = get_logger(__name__)
 
@@ -45,6 +46,11 @@ PACKAGE_CARDS: Final = Path(__file__).parent / "cards"  # in an installed wheel
 CHECKOUT_CARDS: Final = Path(__file__).parent.parent / "models"
 # fp16 unless its range is too small for the model; fp32 is exact and many times slower.
 GPU_PRECISIONS: Final = (Precision.FP16, Precision.BF16, Precision.FP32)
+# What tuning compares, on CPU and on a GPU.
+TUNED_PRECISIONS: Final = (
+    (Precision.FP32, Precision.INT8, Precision.INT8_ACCURATE, Precision.BF16),
+    GPU_PRECISIONS,
+)
 
 
 def source_options(settings: Settings) -> SourceOptions:
@@ -153,8 +159,7 @@ def execution(settings: Settings, package: Package) -> Tuned:
     """How to run: as set, else as tuned on such a machine, else as built in."""
     provider = provider_of(settings, package)
     start = start_of(settings, package, provider)
-    here = machine(gpus()[settings.device_id].name if provider == "cuda" else "")
-    tuned = read_tuned(package.artefact, here) or start
+    tuned = read_tuned(package.artefact, machine_of(settings, package)) or start
     plain = settings.plain_attention_tokens
     return Tuned(
         max_batch_tokens=settings.max_batch_tokens or tuned.max_batch_tokens,
@@ -170,6 +175,12 @@ def provider_of(settings: Settings, package: Package) -> str:
     if package.spec.architecture == STATIC_TYPE:
         return "cpu"
     return chosen_provider(settings.provider, settings.device_id)
+
+
+def machine_of(settings: Settings, package: Package) -> str:
+    """The machine that a package runs on."""
+    is_gpu = provider_of(settings, package) == "cuda"
+    return machine(gpus()[settings.device_id].name if is_gpu else "")
 
 
 def start_of(settings: Settings, package: Package, provider: str) -> Tuned:
@@ -191,7 +202,7 @@ def options_of(settings: Settings, package: Package, tuned: Tuned) -> BackendOpt
     if package.build.is_for_device:
         device = DeviceOptions(
             package.native_max_tokens,
-            max(tuned.max_batch_tokens, package.spec.max_tokens),
+            max(settings.max_batch_tokens or tuned.max_batch_tokens, package.spec.max_tokens),
             captured_tokens=settings.gpu_captured_tokens,
         )
     return dataclasses.replace(
@@ -231,20 +242,26 @@ def tune_model(settings: Settings, *, limit_s: float, compares: bool) -> TuningR
     """
     package = prepare_model(settings)
     keep_freed_memory()
-    cpus = usable_cpus()
+    is_gpu = provider_of(settings, package) == "cuda"
+    # A graph for a device is opened for the largest batches that will be tried.
+    opened = (
+        settings.model_copy(update={"max_batch_tokens": max(GPU_BUDGETS)}) if is_gpu else settings
+    )
     run = TuningRun(
         package=package,
         prepare=lambda precision: prepare_model(
             settings.model_copy(update={"precision": precision.value})
         ),
         open_backend=open_backend,
-        machine=machine(),
-        start=built_in(cpus, l2_cache_bytes(), package.graph_bytes),
-        cpus=cpus,
+        machine=machine_of(settings, package),
+        start=start_of(settings, package, "cuda" if is_gpu else "cpu"),
+        options_of=lambda one, tuned: options_of(opened, one, tuned),
+        cpus=usable_cpus(),
         limit_s=limit_s,
         clock=time.perf_counter,
+        is_gpu=is_gpu,
     )
-    return run.run(list(Precision) if compares else [])
+    return run.run(TUNED_PRECISIONS[is_gpu] if compares else [])
 
 
 def calibrate_model(settings: Settings, texts: Path | None) -> Calibrated:

@@ -16,7 +16,7 @@ from app.settings import Settings
 )
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
-    *("precision", "calibration_file", "weight_storage"),
+    *("precision", "calibration_file", "weight_storage", "provider", "device_id"),
 )
 def command(settings: Settings, *, texts: Path | None) -> None:
     """Set the ranges of int8 and uint8 vectors by the vectors of TEXTS, one a line; about a thousand do.

@@ -34,7 +34,7 @@ TOKENIZER_FILES: Final = (
 )
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
-    *("precision", "calibration_file", "weight_storage"),
+    *("precision", "calibration_file", "weight_storage", "provider", "device_id"),
 )
 def command(settings: Settings, *, folder: Path, padded: bool) -> None:
     """Write the model's ONNX graph, weights and tokenizer to FOLDER.

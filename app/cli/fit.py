@@ -28,7 +28,7 @@ ALL = "all"
 TURNS = (MapKind.SVD, MapKind.PCA, MapKind.WHITEN, MapKind.CENTRE)
 FLAGS = (
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
-    *("precision", "calibration_file", "weight_storage"),
+    *("precision", "calibration_file", "weight_storage", "provider", "device_id"),
 )
 
 

@@ -28,7 +28,7 @@ command.add_command(apply)
 @click.option("--folder", is_flag=True, help="Print nothing but the folder of the model's files.")
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
-    *("precision", "calibration_file", "weight_storage"),
+    *("precision", "calibration_file", "weight_storage", "provider", "device_id"),
 )
 def pull(settings: Settings, *, name: str | None, folder: bool) -> None:
     """Fetch and export a model, so that `nestvec serve` needs no network.

@@ -62,7 +62,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
-    *("precision", "calibration_file", "weight_storage"),
+    *("precision", "calibration_file", "weight_storage", "provider", "device_id"),
 )
 def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     settings: Settings,

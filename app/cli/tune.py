@@ -24,13 +24,14 @@ from app.tuning.report import tuning_table
 )
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
-    *("precision", "calibration_file", "weight_storage"),
+    *("precision", "calibration_file", "weight_storage", "provider", "device_id"),
+    *("gpu_memory_utilization", "gpu_captured_tokens"),
 )
 def command(settings: Settings, *, limit_s: float, compare: bool) -> None:
     """Measure this machine and keep what is fastest; `nestvec serve` then uses it.
 
     Run it on an idle machine of the kind that will serve. The result lies beside the exported graph and holds for
-    this CPU, its number of cores, and the installed versions.
+    this CPU, its number of cores, and the installed versions; on a GPU for that kind of GPU.
     """
     configure_logs(level=settings.log_level, style="auto")
     click.echo(tuning_table(tune_model(settings, limit_s=limit_s, compares=compare)))

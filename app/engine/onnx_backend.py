@@ -1,8 +1,11 @@
 """Runs ONNX graphs; the one file that imports onnxruntime."""
 
+import json
 import logging
 import math
 import re
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -204,20 +207,33 @@ class OnnxDeviceSession:
         device: Where; of kind "cpu" the same on the host, for tests.
         memory_limit: Bytes that its arena may take; 0 for no bound.
         captures: Whether runs are to be captured.
+        profiles: Whether to note where nodes run; see `placement`.
 
     Raises:
         FormatError: It cannot be opened, or not be captured.
         ProviderError: The device did not start.
     """
 
-    def __init__(self, path: Path, device: Device, *, memory_limit: int, captures: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: Device,
+        *,
+        memory_limit: int,
+        captures: bool,
+        profiles: bool = False,
+    ) -> None:
         self._device, self.captures = device, captures
+        self._notes = tempfile.mkdtemp(prefix="nestvec-profile-") if profiles else None
         is_cuda = device.kind == "cuda"
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.intra_op_num_threads = 1
         options.enable_mem_pattern = False
         options.log_severity_level = 4
+        if self._notes is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(self._notes) / "run")
         providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
         if is_cuda:
             find_libraries()
@@ -262,9 +278,22 @@ class OnnxDeviceSession:
             self._shrinks = isinstance(found, BackendMemoryError)
             raise found from error
 
+    def placement(self) -> dict[str, dict[str, int]]:
+        """By provider, how often each op ran there so far; notes no more from then on."""
+        events = json.loads(Path(self._session.end_profiling()).read_text())
+        found: dict[str, dict[str, int]] = {}
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                said = event["args"]
+                ops = found.setdefault(said["provider"], {})
+                ops[said["op_name"]] = ops.get(said["op_name"], 0) + 1
+        return found
+
     def close(self) -> None:
         """See `DeviceSession`."""
         self._bindings.clear()
+        if self._notes is not None:
+            shutil.rmtree(self._notes, ignore_errors=True)
         del self._session
 
     def _cuda_options(self, memory_limit: int) -> dict[str, str]:

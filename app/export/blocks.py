@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from app.errors import FormatError
 from app.export.arithmetic import Linear
-from app.export.graph import GraphBuilder
+from app.export.graph import MICROSOFT, GraphBuilder
 from app.export.site import Site
 
 Floats = NDArray[np.float32]
@@ -94,6 +94,10 @@ def activation(graph: GraphBuilder, value: str, kind: str) -> str:
         raise FormatError(
             f"config.json: hidden_act '{kind}' is not supported; known: {', '.join(ACTIVATIONS)}"
         )
+    if kind == "silu" and graph.is_for_device:
+        return graph.op(
+            "QuickGelu", value, domain=MICROSOFT, alpha=1.0
+        )  # one kernel: x · sigmoid(x)
     if kind == "silu":
         return graph.op("Mul", value, graph.op("Sigmoid", value))
     op, attributes = ACTIVATIONS[kind]

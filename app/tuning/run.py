@@ -29,6 +29,8 @@ class TuningRun:
         prepare: Gives it in another precision.
         machine: Key of what is found.
         start: Choices to start from.
+        options_of: How to open a package with such choices.
+        is_gpu: Whether that is on one.
         limit_s: Time for the search.
     """
 
@@ -37,9 +39,11 @@ class TuningRun:
     open_backend: BackendFactory
     machine: str
     start: Tuned
+    options_of: Callable[[Package, Tuned], BackendOptions]
     cpus: int
     limit_s: float
     clock: Clock
+    is_gpu: bool = False
 
     def run(self, precisions: Sequence[Precision]) -> TuningReport:
         """Search, keep what was found, and time the precisions with it.
@@ -52,7 +56,7 @@ class TuningRun:
             open_graph=lambda tuned, spins: self.open_backend(
                 self.package.graph,
                 self.package.layout,
-                replace(backend_options(self.package, tuned), spins=spins),
+                replace(self.options_of(self.package, tuned), spins=spins),
             ),
             start=self.start,
             has_attentions=self.package.has_attentions,
@@ -61,6 +65,7 @@ class TuningRun:
             vocabulary_size=spec.vocabulary_size,
             limit_s=self.limit_s,
             clock=self.clock,
+            is_gpu=self.is_gpu,
         )
         tuned = search.run()
         file = write_tuned(self.package.artefact, self.machine, tuned)
@@ -73,7 +78,7 @@ class TuningRun:
         """Speed and quality of a precision, or why it cannot run here."""
         try:
             package = self.prepare(precision)
-            options = backend_options(package, tuned)
+            options = self.options_of(package, tuned)
             backend = self.open_backend(package.graph, package.layout, options)
         except ModelError as error:
             return PrecisionTiming(precision, reason=error.message)

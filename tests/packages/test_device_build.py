@@ -1,4 +1,4 @@
-"""Artefacts for a GPU: checked against the CPU; by another attention where the first is wrong; refused where none is right."""
+"""Artefacts for a GPU: checked against the CPU; another attention if the first is wrong; refused if none is right."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +8,8 @@ import onnx
 import pytest
 
 from app import assembly
-from app.devices import Gpu
 from app.engine.backend import Backend, BackendOptions
+from app.engine.device.driver import Gpu
 from app.engine.service import EmbeddingService
 from app.engine.types import EmbedCall, Layout, NullObserver
 from app.errors import BackendError, FormatError, UnsuitedError
@@ -58,7 +58,7 @@ def test_a_graph_for_a_gpu_lies_beside_the_cpus_and_is_found_again(tmp_path: Pat
 def test_where_an_attention_is_wrong_another_is_taken(tmp_path: Path) -> None:
     """As on a GPU whose kernels fail: the first graph does not run, the second does."""
     folder = write_tiny_bert(tmp_path / "model")
-    refused = []
+    refused: list[Path] = []
 
     def open_backend(path: Path, layout: Layout, how: BackendOptions) -> Backend:
         if how.device is not None and not refused:

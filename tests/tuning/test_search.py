@@ -144,3 +144,27 @@ def test_cutting_keeps_every_item_and_the_budget(seed: int, budget: int, tokens:
     assert sorted(i.tokens for batch in batches for i in batch) == sorted(i.tokens for i in items)
     assert all(len(b) == 1 or sum(i.tokens for i in b) <= budget for b in batches)
     assert sum(i.tokens for i in items) >= tokens
+
+
+def test_on_a_gpu_the_knee_is_found() -> None:
+    """Larger batches than it are hardly faster, and queries would wait longer behind them."""
+    machine = Machine(
+        per_token_s=1e-7, per_batch_s=1e-5
+    )  # at 8,192 tokens a batch's fixed cost is 1.2%
+    found = search(machine, is_gpu=True, start=replace(START, max_batch_tokens=16_384)).run()
+    assert found.max_batch_tokens == 8192
+    assert found.plain_attention_tokens == START.plain_attention_tokens
+
+
+def test_on_a_gpu_no_candidate_asks_for_more_than_memory_holds() -> None:
+    """Those that would are timed at what it holds."""
+    machine = Machine(per_token_s=1e-7, per_batch_s=1e-3)
+
+    def open_small(tuned: Tuned, spins: bool) -> Backend:  # noqa: FBT001 - as the search calls it
+        backend = machine.open(tuned, spins)
+        assert isinstance(backend, TimedBackend)
+        backend.max_cost = 4096.0
+        return backend
+
+    search(machine, is_gpu=True, open_graph=open_small).run()
+    assert max(tokens for _, tokens in machine.runs) <= 4096

@@ -7,7 +7,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from app.engine.device.arrays import BOUNDS, PAGES, Feeds
+from app.engine.device.arrays import BOUNDS, PAGES, Array, Feeds
 from app.engine.device.memory import Bytes, Device, DeviceBuffer, HostBuffer, rounded
 from app.engine.device.session import SIZES, Bound, DeviceSession
 from app.engine.device.shapes import Shape
@@ -123,6 +123,7 @@ class Binder:
     device: Device
     facts: Facts
     _buffers: dict[str, DeviceBuffer] = field(default_factory=dict)
+    _bounds: HostBuffer | None = None
 
     def inputs(self, session: DeviceSession, shape: Shape, pages: int) -> dict[str, Bound]:
         """Memory for what a run takes; the host's own inputs have no address yet.
@@ -143,6 +144,11 @@ class Binder:
                 address = self._address(name, prod(size) * SIZES[tensor.dtype])
             found[name] = Bound(tensor, address, size, is_on_host=name == BOUNDS)
         return found
+
+    def keep(self, bounds: Array) -> int:
+        """Address of the host's own input, read while a run is begun: always the same, as captured runs ask."""
+        self._bounds = self._bounds or HostBuffer(self.device)
+        return self._bounds.holding(bounds).ctypes.data
 
     def block(self) -> int:
         """Address of the inputs that are copied, as bound last."""
@@ -183,7 +189,6 @@ class Stage:
 
     device: Device
     _inputs: HostBuffer | None = None
-    _bounds: HostBuffer | None = None
     _output: HostBuffer | None = None
 
     def fill(self, session: DeviceSession, facts: Facts, shape: Shape, made: Feeds) -> "Filled":
@@ -194,10 +199,7 @@ class Stage:
         for name, offset in packing.offsets.items():
             values = np.ascontiguousarray(made[name], session.inputs[name].dtype)
             block[offset : offset + values.nbytes] = values.reshape(-1).view(np.uint8)
-        if BOUNDS not in session.inputs:
-            return Filled(block, 0)
-        self._bounds = self._bounds or HostBuffer(self.device)
-        return Filled(block, self._bounds.holding(made[BOUNDS]).ctypes.data)
+        return Filled(block, made[BOUNDS] if BOUNDS in session.inputs else None)
 
     def output(self, size: int) -> Bytes:
         """Where results go."""
@@ -211,17 +213,19 @@ class Filled:
 
     Attributes:
         block: Those that are copied.
-        bounds: Address of those that stay.
+        bounds: The one that stays, if it is wanted.
     """
 
     block: Bytes
-    bounds: int
+    bounds: Array | None
 
 
 def copied_in(memory: Binder, inputs: Mapping[str, Bound], filled: Filled) -> list[Bound]:
     """Begin to copy what was filled; gives the inputs as a run takes them."""
     memory.device.copy_in(memory.block(), filled.block)
+    if filled.bounds is None:
+        return list(inputs.values())
+    address = memory.keep(filled.bounds)
     return [
-        replace(bound, address=filled.bounds) if bound.is_on_host else bound
-        for bound in inputs.values()
+        replace(bound, address=address) if bound.is_on_host else bound for bound in inputs.values()
     ]
