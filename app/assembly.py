@@ -296,7 +296,7 @@ def open_model(
     tuned = execution(settings, package)
     backend = open_tuned(settings, package, tuned)
     try:
-        _probe(package, backend)
+        probe(package, backend)
     except ModelError:
         backend.close()
         raise
@@ -381,7 +381,7 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
     )
 
 
-def _probe(package: Package, backend: Backend) -> None:
+def probe(package: Package, backend: Backend) -> None:
     """Compare the probes, together and each alone, with the stored vectors; warms the session up on the way.
 
     Raises:

@@ -25,6 +25,7 @@ from app.engine.registry import ServedModel
 from app.engine.slots import Slot
 from app.engine.types import BatchStats, LongInput, Timings
 from app.engine.vector_cache import VectorCache
+from app.nvml import GpuState
 
 # Requests of a small model take a few milliseconds, queues under load seconds: 0.5 ms to 60 s.
 SECONDS: Final = (
@@ -106,6 +107,7 @@ class Metrics:
         self._make_engine(registry)
         self._make_processes(registry)
         self._make_cache(registry)
+        self._make_gpu(registry)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics of all processes as text, and its content type.
@@ -272,6 +274,40 @@ class Metrics:
             "Tokens over inputs x longest input: the part of a padded batch that is not padding.",
             RATIO,
         )
+
+    def _make_gpu(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, says: str) -> Gauge:
+            return Gauge(
+                f"nestvec_gpu_{name}",
+                says,
+                ["device"],
+                registry=registry,
+                multiprocess_mode="livemostrecent",
+            )
+
+        self._gpu_up = gauge("up", "1 while the GPU answers its management library, 0 when not.")
+        self._gpu_values: dict[str, Gauge] = {
+            "utilization": gauge("utilization_ratio", "Share of the time in which a kernel ran."),
+            "memory_used_bytes": gauge("memory_used_bytes", "Taken by all processes."),
+            "memory_total_bytes": gauge("memory_total_bytes", "Of the card."),
+            "temperature_c": gauge("temperature_celsius", "Of the chip."),
+            "power_w": gauge("power_watts", "Drawn now."),
+            "uncorrected_errors": gauge(
+                "memory_errors", "Uncorrected errors of its memory since the driver started."
+            ),
+        }
+
+    def gpu_seen(self, number: int, state: GpuState) -> None:
+        """A GPU answers; what it does not tell has no series."""
+        self._gpu_up.labels(str(number)).set(1)
+        for name, gauge in self._gpu_values.items():
+            value = getattr(state, name)
+            if value is not None:
+                gauge.labels(str(number)).set(value)
+
+    def gpu_silent(self, number: int) -> None:
+        """It does not."""
+        self._gpu_up.labels(str(number)).set(0)
 
     def model_changed(self, slot: Slot) -> None:
         """A model was loaded, unloaded, or could not be."""

@@ -24,6 +24,7 @@ from app.link.suspects import Suspects
 from app.logs import configure_logs, frames_of, get_logger
 from app.metrics import Metrics, share_metrics
 from app.service_assembly import build_pool
+from app.serving.gpu_watch import watch_gpu
 from app.serving.loop_watch import watch_loop
 from app.serving.places import CORE, Places
 from app.settings import Settings
@@ -64,6 +65,7 @@ def run_core(settings: Settings, places: Places, restarts: int) -> None:
     except Exception as error:  # noqa: BLE001 - its message may quote a file's content
         log.error("model_crashed", frames=frames_of(error))  # noqa: TRY400
         sys.exit(MODEL_FAILED)
+    watch_gpu(settings, metrics)
     asyncio.run(_serve(settings, pool, LinkServer(pool, places.socket), metrics))
 
 

@@ -7,6 +7,7 @@ import time
 from app.api.state import ApiState, Phase
 from app.logs import get_logger
 from app.main import Placement, build_app
+from app.serving.gpu_watch import watch_gpu
 from app.serving.watchdog import Watchdog
 from app.serving.web_server import (
     bind_all,
@@ -34,6 +35,7 @@ def run_single(settings: Settings) -> None:
         greet(state)
         if state.phase is Phase.READY:
             watch(state, settings.batch_timeout_s)
+            watch_gpu(settings, state.metrics)
 
     placement = Placement(operations_port=operations_port_of(listeners))
     app = build_app(settings, placement=placement, on_ready=on_ready)

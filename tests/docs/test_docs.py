@@ -165,7 +165,10 @@ def test_extras_choose_the_runtime() -> None:
     """A GPU host needs nothing but the extra [gpu]; neither pulls in the other's runtime."""
     extras = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]
     assert [r.split(">")[0] for r in extras["cpu"]] == ["onnxruntime"]
-    assert [r.split(">")[0] for r in extras["gpu"]] == ["onnxruntime-gpu[cuda,cudnn]"]
+    assert [r.split(">")[0] for r in extras["gpu"]] == [
+        "onnxruntime-gpu[cuda,cudnn]",
+        "nvidia-ml-py",
+    ]
     assert "\nonnxruntime==" not in text("requirements/gpu.txt")
     assert "\nonnxruntime-gpu[cuda, cudnn]==" in text("requirements/gpu.txt")
     assert set(PROVIDERS) == {"cpu", "cuda"}
