@@ -20,7 +20,7 @@ from app.engine.types import Observer, Truncation
 from app.engine.vector_cache import VectorCache
 from app.errors import ModelError
 from app.hardware import usable_cpus
-from app.link.client import Link, RemoteCore
+from app.link.client import Connection, RemoteCore
 from app.logs import get_logger
 from app.memory import bound_arenas, give_back_freed_memory
 from app.packages.vector_file import VectorFile
@@ -68,7 +68,7 @@ def build_pool(
 
 
 def build_front(
-    settings: Settings, observer: Observer, link: Link, loop: asyncio.AbstractEventLoop
+    settings: Settings, observer: Observer, link: Connection, loop: asyncio.AbstractEventLoop
 ) -> EmbeddingService:
     """The front half over models whose cores are behind a link; blocks until the first of them is loaded there.
 

@@ -57,6 +57,7 @@ def _default_cache_dir() -> Path:
     return (Path(base) if base else Path("~/.cache")) / "nestvec"
 
 
+IdList = Annotated[list[Annotated[int, Field(ge=0)]], NoDecode, BeforeValidator(_split)]
 TextList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)]
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
@@ -211,6 +212,11 @@ class Settings(BaseSettings):
     )
 
     device_id: int = Field(0, ge=0, description="GPU, as CUDA counts them.")
+    device_ids: IdList = Field(
+        default_factory=list,
+        description="GPUs to serve on together, comma-separated, each by an engine process of its own (needs "
+        "http_processes); default: device_id alone.",
+    )
     gpu_memory_utilization: float = Field(
         0.9,
         gt=0,
@@ -463,6 +469,16 @@ class Settings(BaseSettings):
                 "adapters": {},
             }
         )
+
+    @property
+    def cores(self) -> int:
+        """How many engine processes there are beside those of HTTP."""
+        return max(1, len(self.device_ids))
+
+    def of_core(self, number: int) -> Self:
+        """The same for one of them."""
+        device = self.device_ids[number] if self.device_ids else self.device_id
+        return self.model_copy(update={"device_id": device, "device_ids": []})
 
     @property
     def keys_path(self) -> Path:

@@ -121,6 +121,12 @@ def _cross_check(settings: Settings) -> list[str]:
             f"host: {settings.host} is reachable from outside and no API key is set; set api_keys, or "
             "allow_unauthenticated where something else guards the port"
         )
+    if settings.device_ids and not settings.http_processes:
+        problems.append(
+            "device_ids: each GPU has a process of its own; set http_processes to 1 or more"
+        )
+    if len(set(settings.device_ids)) < len(settings.device_ids):
+        problems.append("device_ids: a GPU is named twice")
     return problems + _check_models(settings, has_keys=bool(keys))
 
 

@@ -8,11 +8,11 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from app.engine.admission import jittered
 from app.engine.outputs import Outputs
@@ -71,6 +71,20 @@ class Link:
     def is_up(self) -> bool:
         """Whether the core is there."""
         return self._up.is_set()
+
+    def tell(self, on_change: Told, on_push: Pushed) -> None:
+        """Who is told that the core has come or gone, and given what it says unasked."""
+        self.on_change, self.on_push = on_change, on_push
+
+    def queue(self) -> tuple[float, float, float]:
+        """What the core last noted of its queue; see `Flight.queue`."""
+        return self.flight.queue()
+
+    @contextmanager
+    def chosen(self, tokens: int) -> Iterator["Link"]:
+        """There is but this one."""
+        del tokens
+        yield self
 
     def start(self) -> None:
         """Connect, and connect again whenever the core has gone."""
@@ -183,19 +197,43 @@ class Link:
             self.on_change()
 
 
+class Connection(Protocol):
+    """To one core, or to those of several devices."""
+
+    def queue(self) -> tuple[float, float, float]:
+        """Of the core that a call would go to; see `Flight.queue`."""
+
+    def chosen(self, tokens: int) -> AbstractContextManager[Link]:
+        """The core for a call of so many tokens."""
+
+    async def until_up(self, within_s: float) -> None:
+        """Wait until a core is there.
+
+        Raises:
+            NotReadyError: None comes in time.
+        """
+
+    async def load(self, model: str) -> Traits:
+        """Have a model loaded.
+
+        Raises:
+            NestvecError: It cannot be.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteCore:
     """A model's core behind a link.
 
     Attributes:
-        link: To its process.
+        link: To its process, or to those of several devices.
         model: Name of its slot there.
         outputs: What is made of token states; the same as there.
         traits: What runs the graph there.
         clock: Monotonic seconds.
     """
 
-    link: Link
+    link: Connection
     model: str
     outputs: Outputs
     traits: Traits
@@ -208,7 +246,7 @@ class RemoteCore:
             QueueFullError: There is no room.
         """
         del key_id
-        waiting, token_s, most = self.link.flight.queue()
+        waiting, token_s, most = self.link.queue()
         if waiting and waiting + tokens > most > 0:
             raise QueueFullError(
                 f"The queue holds {waiting:.0f} tokens of at most {most:.0f}. Retry later.",
@@ -223,15 +261,25 @@ class RemoteCore:
             InternalError: The runtime failed on an item.
         """
         latest_s = min((i.deadline_s for i in items if i.deadline_s is not None), default=None)
-        while True:
-            left_s = PATIENCE_S if latest_s is None else latest_s - self.clock()
-            if left_s <= 0:
-                raise DeadlineError("The deadline passed while the engine was restarting.")
-            await self.link.until_up(min(left_s, PATIENCE_S))
-            with suppress(LinkLostError):
-                answer = await self.link.call(lambda n: items_frame(n, self.model, items))
-                return vectors_of(answer)
-            await asyncio.sleep(RECONNECT_S)  # the link must have its turn to see it too
+        await self.link.until_up(self._left_s(latest_s))
+        with self.link.chosen(sum(item.tokens for item in items)) as link:
+            while True:
+                await link.until_up(self._left_s(latest_s))
+                with suppress(LinkLostError):
+                    answer = await link.call(lambda n: items_frame(n, self.model, items))
+                    return vectors_of(answer)
+                await asyncio.sleep(RECONNECT_S)  # the link must have its turn to see it too
+
+    def _left_s(self, latest_s: float | None) -> float:
+        """How long to wait for a core.
+
+        Raises:
+            DeadlineError: No longer.
+        """
+        left_s = PATIENCE_S if latest_s is None else latest_s - self.clock()
+        if left_s <= 0:
+            raise DeadlineError("The deadline passed while the engine was restarting.")
+        return min(left_s, PATIENCE_S)
 
     def vitals(self, now_s: float, patience_s: float) -> Vitals:
         """The core's process is looked after by its supervisor."""

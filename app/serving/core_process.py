@@ -26,7 +26,7 @@ from app.metrics import Metrics, share_metrics
 from app.service_assembly import build_pool
 from app.serving.gpu_watch import watch_gpu
 from app.serving.loop_watch import watch_loop
-from app.serving.places import CORE, Places
+from app.serving.places import Places
 from app.settings import Settings
 
 log = get_logger(__name__)
@@ -35,12 +35,13 @@ BEAT_S: Final = 0.1
 MODEL_FAILED: Final = 3  # exit status
 
 
-def run_core(settings: Settings, places: Places, restarts: int) -> None:
+def run_core(settings: Settings, places: Places, number: int, restarts: int) -> None:
     """Life of the process.
 
     Args:
-        settings: All of them.
+        settings: All of them; `device_id` is this core's.
         places: Shared with the other processes.
+        number: Of the core.
         restarts: How many cores there were before; 0 for the first.
     """
     signal.signal(
@@ -48,13 +49,14 @@ def run_core(settings: Settings, places: Places, restarts: int) -> None:
     )  # a terminal sends it to all; the supervisor says when
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     configure_logs(level=settings.log_level, style=settings.log_format)
-    share_metrics(places.metrics, CORE)
+    own = places.of_core(number)
+    share_metrics(places.metrics, own.role)
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library has not typed this one
-    metrics = Metrics(CollectorRegistry(), CORE)
+    metrics = Metrics(CollectorRegistry(), own.role)
     if restarts:
-        metrics.restarts.labels(CORE).inc()
-    flight = Flight(places.flight, places.secret)
-    suspects = Suspects(flight, places.suspects, time.monotonic)
+        metrics.restarts.labels(own.role).inc()
+    flight = Flight(own.flight, places.secret)
+    suspects = Suspects(flight, own.suspects, time.monotonic)
     heart = Heart(flight, metrics, suspects, settings.batch_timeout_s)
     heart.start()
     try:
@@ -66,7 +68,7 @@ def run_core(settings: Settings, places: Places, restarts: int) -> None:
         log.error("model_crashed", frames=frames_of(error))  # noqa: TRY400
         sys.exit(MODEL_FAILED)
     watch_gpu(settings, metrics)
-    asyncio.run(_serve(settings, pool, LinkServer(pool, places.socket), metrics))
+    asyncio.run(_serve(settings, pool, LinkServer(pool, own.socket), metrics))
 
 
 async def _serve(settings: Settings, pool: ModelPool, server: LinkServer, metrics: Metrics) -> None:

@@ -15,6 +15,7 @@ from app.errors import NotReadyError
 from app.link.client import Link, LinkLostError
 from app.link.flight import Flight
 from app.link.frames import Frame
+from app.link.group import Links
 from app.logs import configure_logs, get_logger
 from app.main import Placement, build_app
 from app.metrics import share_metrics
@@ -42,7 +43,7 @@ def run_front(
     configure_logs(level=settings.log_level, style=settings.log_format)
     role = f"front-{number}"
     share_metrics(places.metrics, role)
-    front = Front(places)
+    front = Front(places, settings.cores)
     placement = Placement(
         role=role,
         runs_jobs=number == 0,
@@ -73,22 +74,25 @@ class Front:
 
     Attributes:
         places: Shared with the other processes.
+        cores: How many there are.
         server: Once it is made.
         link: Once the event loop runs.
         loop: Likewise.
     """
 
     places: Places
+    cores: int = 1
     server: Server | None = None
-    link: Link | None = None
+    link: Links | None = None
     loop: asyncio.AbstractEventLoop | None = None
 
     async def begin(self, state: ApiState) -> None:
         """Connect to the core; on the loop, before anything is loaded."""
         self.loop = asyncio.get_running_loop()
-        self.link = link = Link(self.places.socket, Flight(self.places.flight, self.places.secret))
-        link.on_change = lambda: state.note_engine(is_up=link.is_up)
-        link.on_push = lambda frame: follow(frame, state)
+        cores = [self.places.of_core(number) for number in range(self.cores)]
+        secret = self.places.secret
+        self.link = link = Links([Link(own.socket, Flight(own.flight, secret)) for own in cores])
+        link.tell(lambda: state.note_engine(is_up=link.is_up), lambda frame: follow(frame, state))
         link.start()
         if (parent := multiprocessing.parent_process()) is not None:
             self.loop.add_reader(parent.sentinel, self._end_alone, parent.sentinel)

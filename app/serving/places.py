@@ -12,6 +12,33 @@ CORE: Final = "core"
 
 
 @dataclass(frozen=True, slots=True)
+class CorePlaces:
+    """What belongs to one core.
+
+    Attributes:
+        role: Of its process, and the first part of its files' names.
+    """
+
+    folder: Path
+    role: str
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self.folder / f"{self.role}.sock"
+
+    @property
+    def flight(self) -> Path:
+        """What it notes of itself."""
+        return self.folder / f"{self.role}.flight"
+
+    @property
+    def suspects(self) -> Path:
+        """Inputs that ran when it died."""
+        return self.folder / f"{self.role}-suspects.json"
+
+
+@dataclass(frozen=True, slots=True)
 class Places:
     """Handed to each process when it is started.
 
@@ -30,20 +57,9 @@ class Places:
         made.metrics.mkdir()
         return made
 
-    @property
-    def socket(self) -> Path:
-        """Where the core listens."""
-        return self.folder / "core.sock"
-
-    @property
-    def flight(self) -> Path:
-        """What the core notes of itself."""
-        return self.folder / "core.flight"
-
-    @property
-    def suspects(self) -> Path:
-        """Inputs that ran when the core died."""
-        return self.folder / "suspects.json"
+    def of_core(self, number: int) -> "CorePlaces":
+        """What is one core's own."""
+        return CorePlaces(self.folder, CORE if number == 0 else f"{CORE}-{number}")
 
     @property
     def buckets(self) -> Path:

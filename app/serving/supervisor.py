@@ -25,7 +25,7 @@ from app.logs import get_logger
 from app.metrics import forget_gauges
 from app.serving.core_process import MODEL_FAILED, run_core
 from app.serving.front_process import run_front
-from app.serving.places import CORE, Places
+from app.serving.places import Places
 from app.serving.web_server import BACKLOG, bind_all, url_of
 from app.settings import Settings
 
@@ -150,8 +150,21 @@ class Pulse:
 
 
 @dataclass(slots=True)
+class Core:
+    """An engine's process, and what it tells of itself.
+
+    Attributes:
+        was_ready: Whether it has served.
+    """
+
+    child: Child
+    pulse: Pulse
+    was_ready: bool = False
+
+
+@dataclass(slots=True)
 class Supervisor:
-    """Keeps a core and its fronts.
+    """Keeps cores and their fronts.
 
     Attributes:
         settings: All of them.
@@ -164,20 +177,21 @@ class Supervisor:
     places: Places
     listeners: list[socket.socket]
     url: str
-    _core: Child = field(init=False)
+    _cores: list[Core] = field(init=False)
     _fronts: list[Child] = field(init=False)
-    _pulse: Pulse = field(init=False)
     _asked: list[int] = field(default_factory=list)
-    _was_ready: bool = False
 
     def __post_init__(self) -> None:
         """Plan the processes; none starts before `run`."""
         spawn = multiprocessing.get_context("spawn")
         settings, places = self.settings, self.places
 
-        def core(starts: int) -> BaseProcess:
-            return spawn.Process(
-                target=run_core, args=(settings, places, starts), name="nestvec-core"
+        def core(number: int) -> Callable[[int], BaseProcess]:
+            own = settings.of_core(number)
+            return lambda starts: spawn.Process(
+                target=run_core,
+                args=(own, places, number, starts),
+                name=f"nestvec-{places.of_core(number).role}",
             )
 
         def front(number: int) -> Callable[[int], BaseProcess]:
@@ -186,9 +200,14 @@ class Supervisor:
                 target=run_front, args=arguments, name=f"nestvec-front-{number}"
             )
 
-        self._core = Child(CORE, core)
+        self._cores = [
+            Core(
+                Child(places.of_core(n).role, core(n)),
+                Pulse(Flight(places.of_core(n).flight, places.secret)),
+            )
+            for n in range(settings.cores)
+        ]
         self._fronts = [Child(f"front-{n}", front(n)) for n in range(self.settings.http_processes)]
-        self._pulse = Pulse(Flight(places.flight, places.secret))
 
     def run(self) -> int:
         """Until stopped; gives the exit status."""
@@ -197,7 +216,7 @@ class Supervisor:
         try:
             while not self._asked:
                 now_s = time.monotonic()
-                if not self._look_at_core(now_s):
+                if not all(self._look_at_core(core, now_s) for core in self._due_cores()):
                     return 1
                 for child in self._fronts:
                     self._look_at(child, now_s)
@@ -208,7 +227,11 @@ class Supervisor:
         return 0
 
     def _all(self) -> list[Child]:
-        return [*self._fronts, self._core]
+        return [*self._fronts, *(core.child for core in self._cores)]
+
+    def _due_cores(self) -> list[Core]:
+        """The first; the others once that has the model, which it may have to fetch and export for all."""
+        return self._cores if self._cores[0].was_ready else self._cores[:1]
 
     def _hear(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGHUP:
@@ -220,21 +243,21 @@ class Supervisor:
             for child in self._all():
                 child.signal(signal.SIGKILL)
 
-    def _look_at_core(self, now_s: float) -> bool:
-        """Keep the core alive; False where it cannot serve its model at all."""
-        child = self._core
+    def _look_at_core(self, core: Core, now_s: float) -> bool:
+        """Keep a core alive; False where none can serve its model at all."""
+        child, pulse = core.child, core.pulse
         if child.is_alive:
-            _, is_ready, _ = self._pulse.flight.pulse()
-            self._was_ready = self._was_ready or is_ready
-            trouble = self._pulse.trouble(now_s, child.started_s)
+            _, is_ready, _ = pulse.flight.pulse()
+            core.was_ready = core.was_ready or is_ready
+            trouble = pulse.trouble(now_s, child.started_s)
             if trouble is not None:
-                log.error("engine_hangs", trouble=trouble)
+                log.error("engine_hangs", trouble=trouble, role=child.role)
                 child.signal(signal.SIGKILL)
             return True
         if child.process is not None:
-            _, has_served, _ = self._pulse.flight.pulse()
+            _, has_served, _ = pulse.flight.pulse()
             status = child.note_end(now_s, has_served=has_served)
-            if status == MODEL_FAILED and not self._was_ready:
+            if status == MODEL_FAILED and not any(one.was_ready for one in self._cores):
                 return False
             self._note_death(child, status)
         if now_s >= child.next_s:
@@ -258,7 +281,7 @@ class Supervisor:
         number = self._asked[0] if self._asked else signal.SIGTERM
         grace_s = self.settings.drain_grace_s + self.settings.drain_timeout_s
         self._stop(self._fronts, number, grace_s + END_S)
-        self._stop([self._core], signal.SIGTERM, END_S)
+        self._stop([core.child for core in self._cores], signal.SIGTERM, END_S)
 
     @staticmethod
     def _stop(children: list[Child], number: int, within_s: float) -> None:
