@@ -1,0 +1,89 @@
+"""What is measured from outside: sentence-transformers on the same lengths, and the whole server over HTTP."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from app.bench.client import Target
+from app.bench.load import Request, closed_load
+from benchmarks.gpu import parts
+from benchmarks.gpu.models import VOCABULARY, Sizes, text_of
+from benchmarks.processes import Server
+
+
+def peer_tokens_per_s(folder: Path, sizes: Sizes, tokens: int) -> dict[int, float]:
+    """Sentence-transformers in fp16 with sdpa on the same lengths, sorted by itself, by batch size; in this run.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
+
+    items = parts.mixed_items(tokens, sizes.max_tokens, VOCABULARY, seed=1)
+    random = np.random.default_rng(1)
+    texts = [text_of(item.tokens, random) for item in items]
+    model = SentenceTransformer(
+        str(folder),
+        device="cuda",
+        model_kwargs={"dtype": torch.float16, "attn_implementation": "sdpa"},
+    )
+    found = {}
+    for size in (32, 64, 128, 256, 512, 1024):
+        model.encode(texts[:size], batch_size=size)
+        encode = partial(model.encode, texts, batch_size=size)
+        best = min(_timed(encode), _timed(encode))
+        found[size] = sum(item.tokens for item in items) / best
+    return found
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def http_tokens_per_s(
+    folder: Path, processes: int, cache: Path, length: int, seconds: float
+) -> tuple[float, float]:
+    """The whole server on texts of one length: tokens a second, and the median of a lone text in seconds."""
+    server = Server(
+        f"nestvec-{processes}",
+        [sys.executable, "-m", "app", "serve", "--model", str(folder), "--port", "{port}"],
+        health="/health/ready",
+        env={
+            "NESTVEC_HTTP_PROCESSES": str(processes),
+            "NESTVEC_CACHE_DIR": str(cache),
+            "NESTVEC_DATA_DIR": str(cache / "data"),
+            "NESTVEC_VECTOR_CACHE_BYTES": "0",
+            "NESTVEC_MAX_QUEUE_TOKENS": "50000000",
+        },
+    )
+    random = np.random.default_rng(7)
+    bodies = [
+        json.dumps(
+            {"input": [text_of(length, random) for _ in range(32)], "encoding_format": "base64"}
+        ).encode()
+        for _ in range(200)
+    ]
+    target = Target.parse(f"{server.url}/v1/embeddings", {})
+    server.start()
+    try:
+        requests = (Request(bodies[n % len(bodies)], 32) for n in range(10**9))
+        asyncio.run(closed_load(target, requests, connections=16, duration_s=3.0))
+        result = asyncio.run(closed_load(target, requests, connections=64, duration_s=seconds))
+        short = json.dumps({"input": text_of(16, random)}).encode()
+        lone = asyncio.run(
+            closed_load(
+                target, (Request(short, 1) for _ in range(300)), connections=1, duration_s=seconds
+            )
+        )
+    finally:
+        server.stop()
+    return result.texts * length / result.duration_s, lone.percentile_s(50)
