@@ -199,7 +199,9 @@ def options_of(settings: Settings, package: Package, tuned: Tuned) -> BackendOpt
     """How to open a package as it is to run."""
     provider = provider_of(settings, package)
     device = None
-    if package.build.is_for_device:
+    # Padded graphs are others': they are filled up to few sizes, the small ones captured.
+    is_padded = provider == "cuda" and package.layout is Layout.PADDED
+    if package.build.is_for_device or is_padded:
         device = DeviceOptions(
             package.native_max_tokens,
             max(settings.max_batch_tokens or tuned.max_batch_tokens, package.spec.max_tokens),

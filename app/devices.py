@@ -1,5 +1,6 @@
 """The GPUs of this process: whether there are any, and the one line to each that all its models share."""
 
+import logging
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +17,9 @@ from app.engine.device.driver import Gpu, read_driver
 from app.engine.device.line import DeviceLine, Ledger
 from app.engine.device.session import DeviceSession
 from app.engine.types import Batch, Layout, RawOutput
-from app.errors import ProviderError
+from app.errors import BackendError, BackendLostError, FormatError, ProviderError
+
+log = logging.getLogger(__name__)
 
 _lines: Final[dict[int, DeviceLine]] = {}
 _lock: Final = Lock()
@@ -99,9 +102,22 @@ def open_on_gpu(path: Path, layout: Layout, options: BackendOptions) -> Backend:
         return SerialBackend(OnnxBackend(path, layout, options), line)
 
     def open_session(path: Path, *, memory_limit: int, captures: bool) -> DeviceSession:
-        return OnnxDeviceSession(path, line.device, memory_limit=memory_limit, captures=captures)
+        return OnnxDeviceSession(
+            path,
+            line.device,
+            memory_limit=memory_limit,
+            captures=captures,
+            optimises=layout is Layout.PADDED,
+        )
 
-    return DeviceBackend(path, line, open_session, options.device)
+    try:
+        return DeviceBackend(path, line, open_session, options.device, layout)
+    except (FormatError, BackendError) as error:
+        if layout is Layout.PACKED or isinstance(error, BackendLostError):
+            raise
+        # Somebody else's graph, which may do what fixed memory does not allow.
+        log.warning("%s is run by itself: %s", path.name, error.message)
+        return SerialBackend(OnnxBackend(path, layout, options), line)
 
 
 class SerialBackend:

@@ -47,7 +47,7 @@ def feedable(path: Path, layout: Layout, names: Iterable[str]) -> set[str]:
     return found
 
 
-def token_output(path: Path, names: Iterable[str]) -> str:
+def token_output(path: Path | str, names: Iterable[str]) -> str:
     """The output to ask for: token states where there are any, else pooled vectors.
 
     Raises:

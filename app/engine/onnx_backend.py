@@ -208,6 +208,7 @@ class OnnxDeviceSession:
         memory_limit: Bytes that its arena may take; 0 for no bound.
         captures: Whether runs are to be captured.
         profiles: Whether to note where nodes run; see `placement`.
+        optimises: Whether onnxruntime is to rewrite the graph: one of others', not ours.
 
     Raises:
         FormatError: It cannot be opened, or not be captured.
@@ -222,12 +223,17 @@ class OnnxDeviceSession:
         memory_limit: int,
         captures: bool,
         profiles: bool = False,
+        optimises: bool = False,
     ) -> None:
+        self._optimises = optimises
         self._device, self.captures = device, captures
         self._notes = tempfile.mkdtemp(prefix="nestvec-profile-") if profiles else None
         is_cuda = device.kind == "cuda"
         options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        levels = ort.GraphOptimizationLevel
+        options.graph_optimization_level = (
+            levels.ORT_ENABLE_ALL if optimises else levels.ORT_ENABLE_BASIC
+        )
         options.intra_op_num_threads = 1
         options.enable_mem_pattern = False
         options.log_severity_level = 4
@@ -243,7 +249,7 @@ class OnnxDeviceSession:
                 str(path),
                 options,
                 providers=providers,
-                disabled_optimizers=list(DEVICE_DISABLED_FUSIONS),
+                disabled_optimizers=[] if optimises else list(DEVICE_DISABLED_FUSIONS),
             )
         except Exception as error:
             raise FormatError(f"{path}: onnxruntime cannot open the graph ({error})") from error
@@ -300,7 +306,7 @@ class OnnxDeviceSession:
         options = {
             "device_id": str(self._device.number),
             "user_compute_stream": str(self._device.stream),
-            "sdpa_kernel": ATTENTION_KERNELS,
+            **({} if self._optimises else {"sdpa_kernel": ATTENTION_KERNELS}),
             # An fp32 graph is asked for to be exact.
             "use_tf32": "0",
             "arena_extend_strategy": "kSameAsRequested",

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.backend import DeviceOptions
-from app.engine.device.arrays import DEVICE_INPUTS, Feeds, feeds
-from app.engine.device.binding import HALF, HIDDEN, POOLED, Binder, Facts, Stage, copied_in
+from app.engine.device.arrays import Feeds
+from app.engine.device.binding import Binder, Stage, copied_in
 from app.engine.device.captures import Capture, capture_all, run_empty
-from app.engine.device.cost import DeviceCost
 from app.engine.device.line import DeviceLine
+from app.engine.device.plans import PackedPlan, PaddedPlan, Plan, Wanted
 from app.engine.device.room import Room, measured_room
 from app.engine.device.session import SIZES, DeviceSession, OpenSession
-from app.engine.device.shapes import Shape, bucket_for, exact_shape
+from app.engine.device.shapes import Shape
 from app.engine.types import Batch, FloatArray, Layout, RawOutput
 from app.errors import BackendMemoryError, FormatError
 
@@ -37,10 +37,11 @@ class DeviceBackend:
     """One graph and those of its exits on a device, for all workers.
 
     Args:
-        path: The graph, as `export/device_graph.py` makes it; its exits' graphs lie beside it.
+        path: The graph, as `export/device_graph.py` makes it, its exits' graphs beside it; or somebody else's.
         line: The device.
         open_session: Opens graphs on it.
         options: How.
+        layout: Packed for our own, padded for others'.
 
     Raises:
         FormatError: The graph cannot be opened, or is none for a device.
@@ -49,13 +50,17 @@ class DeviceBackend:
         BackendError: It fails on its first runs.
     """
 
-    layout = Layout.PACKED
-    gives_tokens = True
     gives_exits = False
 
     def __init__(
-        self, path: Path, line: DeviceLine, open_session: OpenSession, options: DeviceOptions
+        self,
+        path: Path,
+        line: DeviceLine,
+        open_session: OpenSession,
+        options: DeviceOptions,
+        layout: Layout = Layout.PACKED,
     ) -> None:
+        self.layout = layout
         self._path, self._line, self._options = path, line, options
         self._open_session = open_session
         self._owner = f"{path}#{id(self)}"
@@ -65,7 +70,9 @@ class DeviceBackend:
         self._captures: dict[Shape, Capture] = {}
         self._session: DeviceSession | None = None
         weights = path.with_name(WEIGHTS)
-        self._bytes = weights.stat().st_size if weights.is_file() else 0
+        # Those of others lie where they like, all of them in the graph's folder.
+        files = [weights] if weights.is_file() else path.parent.glob("*")
+        self._bytes = sum(one.stat().st_size for one in files if one.is_file())
         aside = min(WORKSPACE_BYTES, line.ledger.left // MOST_ASIDE)
         # For a while all that is left: how much it needs shows when it runs.
         given = line.ledger.take(self._owner, self._bytes + aside, line.ledger.left)
@@ -86,17 +93,22 @@ class DeviceBackend:
     @property
     def hidden_size(self) -> int:
         """Columns of what it gives."""
-        return self._facts.hidden_size
+        return self._plan.hidden_size
+
+    @property
+    def gives_tokens(self) -> bool:
+        """Whether it gives token states."""
+        return self._plan.gives_tokens
 
     @property
     def layers(self) -> int:
         """How many there are to choose from; 0 where all are run."""
-        return self._facts.layers
+        return self._plan.layers
 
     @property
     def pooling(self) -> str:
         """How it pools; "" where it gives token states only."""
-        return self._facts.pooling
+        return self._plan.pooling
 
     @property
     def max_cost(self) -> float:
@@ -110,7 +122,7 @@ class DeviceBackend:
 
     def cost(self, lengths: NDArray[np.int64]) -> float:
         """Price a batch; see `DeviceCost`."""
-        return self._cost(lengths)
+        return self._plan.cost(lengths)
 
     def run(self, batch: Batch) -> RawOutput:
         """Run one batch; vectors where they are all that is wanted, else token states.
@@ -121,12 +133,13 @@ class DeviceBackend:
             BackendLostError: The device is gone.
         """
         layer = batch.exits[-1] if batch.exits and batch.exits[-1] < self.layers else 0
-        found = None if layer else bucket_for(batch.lengths, self._captures)
-        shape = found or exact_shape(batch.lengths)
+        found = None if layer else self._plan.captured(batch.lengths, self._captures)
+        shape = found or self._plan.exact(batch.lengths)
         if not self._room.holds(shape):
             raise BackendMemoryError("this batch does not fit into the GPU's memory")
-        made = feeds(batch, shape, self.pooling, self._facts.page[0])
-        run = _Run(batch, shape, made, layer, None if found is None else self._captures[found])
+        capture = None if found is None else self._captures[found]
+        wanted = self._plan.wanted(batch, shape, layer)
+        run = _Run(batch, shape, self._plan.feeds(batch, shape), wanted, layer, capture)
         with self._turns:
             stage = self._stages.pop()
             try:
@@ -143,17 +156,15 @@ class DeviceBackend:
         """Open, measure and capture; in the device's thread."""
         options = self._options
         session = self._session = self._opened(limit)
-        if unknown := set(session.inputs) - DEVICE_INPUTS:
-            shown = ", ".join(sorted(unknown))
-            raise FormatError(f"{self._path}: inputs nothing can feed: {shown}")
-        facts = self._facts = Facts.of(session)
-        self._cost = DeviceCost(facts.hidden_size, facts.is_padded)
-        self._memory = Binder(self._line.device, facts)
+        kind = PackedPlan if self.layout is Layout.PACKED else PaddedPlan
+        plan: Plan = kind.of(session.inputs, session.outputs, session.metadata, options.max_tokens)
+        self._plan = plan
+        self._memory = Binder(self._line.device, plan)
         longest = min(options.max_tokens, options.max_batch_tokens)
 
         def free_after(inputs: int) -> int:
             shape = Shape(inputs * longest, inputs, longest)
-            run_empty(session, self._line, facts, shape)
+            run_empty(session, self._line, plan, shape)
             return self._line.device.memory()[0]
 
         self._room: Room = measured_room(
@@ -162,12 +173,12 @@ class DeviceBackend:
             max(limit - self._bytes, 0),
             longest,
             options.max_batch_tokens,
-            is_padded=facts.is_padded,
+            is_padded=plan.is_padded,
         )
         self._captures = capture_all(
             session,
             self._line,
-            facts,
+            plan,
             max_tokens=min(options.captured_tokens, options.max_batch_tokens),
             longest=options.max_tokens,
         )
@@ -181,20 +192,15 @@ class DeviceBackend:
         return self._open_session(self._path, memory_limit=limit, captures=False)
 
     def _run(self, run: "_Run", stage: Stage) -> RawOutput:
-        device, facts = self._line.device, self._facts
+        device, wanted = self._line.device, run.wanted
         session = self._session
         if run.layer or session is None:
             session = self._line.do(lambda: self._exit(run.layer))
-        is_pooled = run.batch.is_pooled and bool(facts.pooling)
-        name = HIDDEN if not is_pooled else HALF if run.batch.is_half else POOLED
-        name = f"{name}_{run.layer}" if run.layer else name
         # Arrays are made here, in the worker's thread; the device's own begins copies and launches, and waits for none.
-        filled = stage.fill(session, facts, run.shape, run.made)
-        tensor = session.outputs[name]
-        size, columns = SIZES[tensor.dtype], tensor.shape[-1] or facts.hidden_size
-        rows = len(run.batch.lengths) if is_pooled else int(run.batch.lengths.sum())
-        kept = min(run.batch.columns or columns, columns) if is_pooled else columns
-        host = stage.output(rows * kept * size)
+        filled = stage.fill(session, self._plan, run.shape, run.made)
+        tensor = session.outputs[wanted.name]
+        size, columns = SIZES[tensor.dtype], tensor.shape[-1] or self._plan.hidden_size
+        host = stage.output(wanted.rows * wanted.columns * size)
 
         def begin() -> Any:  # noqa: ANN401 - an event
             if run.capture is not None:
@@ -203,16 +209,23 @@ class DeviceBackend:
             else:
                 memory = self._memory
                 inputs = memory.inputs(session, run.shape, run.made.pages)
-                outputs = memory.outputs(session, [name], run.shape)
+                outputs = memory.outputs(session, [wanted.name], run.shape)
             bound = copied_in(memory, inputs, filled)
             session.run(bound, list(outputs.values()), run.number)
-            source = outputs[name].address
-            device.copy_out(host, source, rows=rows, width=kept * size, pitch=columns * size)
+            device.copy_out(
+                host,
+                outputs[wanted.name].address,
+                rows=wanted.rows,
+                width=wanted.columns * size,
+                pitch=columns * size,
+            )
             return device.record()
 
         device.wait(self._line.do(begin))
-        found: FloatArray = host.view(tensor.dtype).reshape(rows, kept).astype(np.float32)
-        return RawOutput(pooled=found) if is_pooled else RawOutput(hidden=found)
+        found: FloatArray = (
+            host.view(tensor.dtype).reshape(wanted.rows, wanted.columns).astype(np.float32)
+        )
+        return self._plan.result(run.batch, run.shape, found)
 
     def _exit(self, layer: int) -> DeviceSession:
         """The graph of an exit, opened when it is first asked for; in the device's thread."""
@@ -245,6 +258,7 @@ class _Run:
     batch: Batch
     shape: Shape
     made: Feeds
+    wanted: Wanted
     layer: int
     capture: Capture | None
 

@@ -7,85 +7,13 @@ from typing import Final, Self
 
 import numpy as np
 
-from app.engine.device.arrays import BOUNDS, PAGES, Array, Feeds
+from app.engine.device.arrays import BOUNDS, Array, Feeds
 from app.engine.device.memory import Bytes, Device, DeviceBuffer, HostBuffer, rounded
+from app.engine.device.plans import Plan
 from app.engine.device.session import SIZES, Bound, DeviceSession
 from app.engine.device.shapes import Shape
-from app.errors import FormatError
 
-HIDDEN = "hidden"
-POOLED = "pooled"
-HALF = "pooled_half"
 BLOCK: Final = "inputs"
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a device graph says of itself.
-
-    Attributes:
-        hidden_size: Columns of what it gives.
-        pooling: How it pools; "" where it does not.
-        layers: How many there are to choose from; 0 where all are run.
-        page: Tokens, heads and width of a page of keys; zeros where it has none.
-        reads_offsets: Whether a kernel reads the values of `token_offset`, and waits for the host besides.
-        is_padded: Whether attention takes a bias of B·S² cells.
-    """
-
-    hidden_size: int
-    pooling: str
-    layers: int
-    page: tuple[int, int, int]
-    reads_offsets: bool
-    is_padded: bool
-
-    @classmethod
-    def of(cls, session: DeviceSession) -> Self:
-        """Read them.
-
-        Raises:
-            FormatError: It is no graph for a device.
-        """
-        said = session.metadata
-        width = session.outputs[HIDDEN].shape[-1] if HIDDEN in session.outputs else None
-        if width is None:
-            raise FormatError(f"not a graph for a device: no output '{HIDDEN}' of a fixed width")
-        tokens, heads, size = (int(n) for n in said.get("nestvec.pages", "0,0,0").split(","))
-        return cls(
-            hidden_size=width,
-            pooling=said.get("nestvec.pooling", "") if POOLED in session.outputs else "",
-            layers=int(said.get("nestvec.device_layers", "0")),
-            page=(tokens, heads, size),
-            reads_offsets=said.get("nestvec.reads_offsets") == "1",
-            is_padded=said.get("nestvec.is_padded") == "1",
-        )
-
-    def is_fed(self, name: str) -> bool:
-        """Whether an input's values are copied; of others only the shape is read, or the device fills them itself."""
-        return name not in PAGES and (name != "token_offset" or self.reads_offsets)
-
-    def shape_of(self, name: str, shape: Shape, pages: int) -> tuple[int, ...]:
-        """An input's, in a run.
-
-        Args:
-            name: Of the input.
-            shape: Of the run.
-            pages: That its inputs take.
-        """
-        if name in PAGES:
-            return (max(1, pages), *self.page)
-        inputs, row = (shape.inputs,), (shape.row,)
-        known = {
-            "cumulative_lengths": (shape.inputs + 1,),
-            "token_offset": inputs + row,
-            "gather": inputs + row,
-            "pool_gather": inputs + row,
-            "row_places": row,
-            "block_table": (shape.inputs, max(1, -(-shape.longest // max(1, self.page[0])))),
-            BOUNDS: (2,),
-        }
-        of_inputs = ("past_lengths", "pool_index", "pool_rows", "pool_scales")
-        return known.get(name, inputs if name in of_inputs else (shape.tokens,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +29,13 @@ class Packing:
     size: int
 
     @classmethod
-    def of(cls, session: DeviceSession, facts: Facts, shape: Shape) -> Self:
+    def of(cls, session: DeviceSession, plan: Plan, shape: Shape) -> Self:
         """Where each lies."""
         offsets, size = {}, 0
         for name, tensor in session.inputs.items():
-            if facts.is_fed(name) and name != BOUNDS:
+            if plan.is_fed(name) and name != BOUNDS:
                 offsets[name] = size
-                size += rounded(prod(facts.shape_of(name, shape, 0)) * SIZES[tensor.dtype])
+                size += rounded(prod(plan.shape_of(name, shape, 0)) * SIZES[tensor.dtype])
         return cls(offsets, size)
 
 
@@ -117,11 +45,11 @@ class Binder:
 
     Attributes:
         device: Whose memory it is.
-        facts: Of the graph.
+        plan: Of the graph.
     """
 
     device: Device
-    facts: Facts
+    plan: Plan
     _buffers: dict[str, DeviceBuffer] = field(default_factory=dict)
     _bounds: HostBuffer | None = None
 
@@ -131,11 +59,11 @@ class Binder:
         Raises:
             BackendMemoryError: There is none.
         """
-        packing = Packing.of(session, self.facts, shape)
+        packing = Packing.of(session, self.plan, shape)
         block = self._address(BLOCK, packing.size)
         found = {}
         for name, tensor in session.inputs.items():
-            size = self.facts.shape_of(name, shape, pages)
+            size = self.plan.shape_of(name, shape, pages)
             if name in packing.offsets:
                 address = block + packing.offsets[name]
             elif name == BOUNDS:
@@ -165,8 +93,7 @@ class Binder:
         found = {}
         for name in names:
             tensor = session.outputs[name]
-            rows = shape.tokens if name.startswith(HIDDEN) else shape.inputs
-            size = (rows, tensor.shape[-1] or self.facts.hidden_size)
+            size = self.plan.output_shape(name, shape)
             found[name] = Bound(tensor, self._address(name, prod(size) * SIZES[tensor.dtype]), size)
         return found
 
@@ -191,9 +118,9 @@ class Stage:
     _inputs: HostBuffer | None = None
     _output: HostBuffer | None = None
 
-    def fill(self, session: DeviceSession, facts: Facts, shape: Shape, made: Feeds) -> "Filled":
+    def fill(self, session: DeviceSession, plan: Plan, shape: Shape, made: Feeds) -> "Filled":
         """Make the arrays of a batch."""
-        packing = Packing.of(session, facts, shape)
+        packing = Packing.of(session, plan, shape)
         self._inputs = self._inputs or HostBuffer(self.device)
         block = self._inputs.view(packing.size)
         for name, offset in packing.offsets.items():

@@ -3,14 +3,11 @@
 import logging
 from dataclasses import dataclass
 
-import numpy as np
-
-from app.engine.device.arrays import Feeds, feeds
-from app.engine.device.binding import HALF, HIDDEN, POOLED, Binder, Facts, Stage, copied_in
+from app.engine.device.binding import Binder, Stage, copied_in
 from app.engine.device.line import DeviceLine
+from app.engine.device.plans import Plan
 from app.engine.device.session import Bound, DeviceSession
-from app.engine.device.shapes import Shape, buckets
-from app.engine.types import Batch, Layout
+from app.engine.device.shapes import Shape
 from app.errors import BackendError, BackendLostError, BackendMemoryError
 
 log = logging.getLogger(__name__)
@@ -36,14 +33,14 @@ class Capture:
 
 
 def capture_all(
-    session: DeviceSession, line: DeviceLine, facts: Facts, *, max_tokens: int, longest: int
+    session: DeviceSession, line: DeviceLine, plan: Plan, *, max_tokens: int, longest: int
 ) -> dict[Shape, Capture]:
     """Capture what can be; in the device's thread. Where the runtime cannot, none.
 
     Args:
         session: The graph.
         line: The device.
-        facts: Of the graph.
+        plan: Of the graph.
         max_tokens: Of the largest.
         longest: The most tokens of an input.
 
@@ -51,17 +48,16 @@ def capture_all(
         BackendLostError: The device is gone.
     """
     found: dict[Shape, Capture] = {}
-    if not session.captures or facts.reads_offsets:
+    if not session.captures or plan.waits_for_host:
         return found
     try:
-        for number, shape in enumerate(buckets(max_tokens, longest), start=1):
-            memory = Binder(line.device, facts)
-            # Whatever inputs there are, they take no more pages than this.
-            pages = shape.inputs + shape.tokens // max(1, facts.page[0])
-            outputs = memory.outputs(session, output_names(facts), shape)
-            capture = Capture(number, memory.inputs(session, shape, pages), outputs, memory)
+        for number, shape in enumerate(plan.sizes(max_tokens, longest), start=1):
+            memory = Binder(line.device, plan)
+            outputs = memory.outputs(session, plan.outputs, shape)
+            inputs = memory.inputs(session, shape, plan.most_pages(shape))
+            capture = Capture(number, inputs, outputs, memory)
             for _ in range(STARTS):
-                run_empty(session, line, facts, shape, capture)
+                run_empty(session, line, plan, shape, capture)
             found[shape] = capture
     except BackendLostError:
         raise
@@ -75,15 +71,10 @@ def capture_all(
     return found
 
 
-def output_names(facts: Facts) -> tuple[str, ...]:
-    """What a graph gives."""
-    return (HIDDEN, POOLED, HALF) if facts.pooling else (HIDDEN,)
-
-
 def run_empty(
     session: DeviceSession,
     line: DeviceLine,
-    facts: Facts,
+    plan: Plan,
     shape: Shape,
     capture: Capture | None = None,
 ) -> None:
@@ -92,28 +83,18 @@ def run_empty(
     Raises:
         BackendError: The runtime failed.
     """
-    made = empty_feeds(facts, shape)
-    filled = Stage(line.device).fill(session, facts, shape, made)
+    made = plan.empty(shape)
+    filled = Stage(line.device).fill(session, plan, shape, made)
     if capture is not None:
         bound = copied_in(capture.memory, capture.inputs, filled)
         session.run(bound, list(capture.outputs.values()), capture.number)
         line.device.wait(line.device.record())
         return
-    memory = Binder(line.device, facts)
+    memory = Binder(line.device, plan)
     try:
         bound = copied_in(memory, memory.inputs(session, shape, made.pages), filled)
-        outputs = memory.outputs(session, output_names(facts), shape)
+        outputs = memory.outputs(session, plan.outputs, shape)
         session.run(bound, list(outputs.values()))
         line.device.wait(line.device.record())
     finally:
         memory.release()
-
-
-def empty_feeds(facts: Facts, shape: Shape) -> Feeds:
-    """Inputs as long as may be, of the first word."""
-    left = np.clip(shape.tokens - np.arange(shape.inputs) * shape.longest, 0, shape.longest).astype(
-        np.int64
-    )
-    nothing = np.zeros(shape.tokens, np.int64)
-    batch = Batch({"ids": nothing, "types": nothing}, left[left > 0], Layout.PACKED)
-    return feeds(batch, shape, facts.pooling, facts.page[0])

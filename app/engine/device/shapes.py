@@ -92,3 +92,37 @@ def filled_up(lengths: NDArray[np.int64], shape: Shape) -> NDArray[np.int64]:
     for number in range(count):
         found[len(lengths) + number] = min(shape.longest, left - number * shape.longest)
     return found
+
+
+def padded_shape(lengths: NDArray[np.int64], most: int) -> Shape:
+    """Of a padded batch, (B,): rows rounded up to at most an input's tokens, their number to a power of two."""
+    longest = min(-(-int(lengths.max()) // ROW_STEP) * ROW_STEP, most)
+    inputs = 1 << (len(lengths) - 1).bit_length()
+    return Shape(inputs * longest, inputs, longest)
+
+
+def padded_buckets(max_tokens: int, longest: int) -> list[Shape]:
+    """Sizes of padded batches to capture: rows and their length in powers of two, up to so many cells."""
+    found = []
+    row = LEAST_BUCKET_TOKENS
+    rows = {longest}
+    while row < longest:
+        rows.add(row)
+        row *= 2
+    for length in sorted(rows):
+        inputs = 1
+        while inputs * length <= max_tokens:
+            found.append(Shape(inputs * length, inputs, length))
+            inputs *= 4
+    return sorted(found)
+
+
+def padded_bucket_for(
+    lengths: NDArray[np.int64], shapes: Iterable[Shape], most: int
+) -> Shape | None:
+    """The smallest of those that a padded batch fits into; None where it fits into none, or would be mostly padding."""
+    inputs, longest = len(lengths), int(lengths.max())
+    fitting = (one for one in shapes if one.inputs >= inputs and one.longest >= longest)
+    found = min(fitting, default=None)
+    exact = padded_shape(lengths, most)
+    return found if found is not None and found.tokens <= 4 * exact.tokens else None
