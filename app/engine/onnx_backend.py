@@ -351,6 +351,8 @@ NOT_STARTED: Final = "CUDA was asked for but did not start: check the driver and
 def find_libraries() -> None:
     """Load CUDA and cuDNN where pip put them; without it a bare host reports missing libraries."""
     ort.preload_dlls(directory="")
+    # Failures come as exceptions; the library's own lines to stderr would quote values.
+    ort.set_default_logger_severity(4)
 
 
 def _tensor(node: ort.NodeArg) -> Tensor:

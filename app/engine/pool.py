@@ -15,7 +15,7 @@ from app.engine.loader import Loader
 from app.engine.registry import ServedModel
 from app.engine.slots import Models, Slot, SlotState
 from app.engine.types import OutputKind
-from app.errors import ModelUnavailableError, NestvecError, UnsupportedError
+from app.errors import ModelMemoryError, ModelUnavailableError, NestvecError, UnsupportedError
 
 IN_MEMORY = (SlotState.READY, SlotState.LOADING, SlotState.UNLOADING)
 RETRY_FAILED_S = 30.0  # a broken model is not read anew for every request
@@ -183,7 +183,7 @@ class ModelPool:
         assert slot.open is not None  # noqa: S101 - a slot without one is ready from the first
         try:
             await self._make_room(slot)
-            slot.hold(await self._loader.run(slot.open))
+            slot.hold(await self._opened(slot, slot.open))
             await self._make_room(slot)
         except NestvecError as error:
             self._fail(slot, error)
@@ -192,6 +192,21 @@ class ModelPool:
         finally:
             self.on_change(slot)
             self._wake(slot)
+
+    async def _opened(self, slot: Slot, open_model: Callable[[], ServedModel]) -> ServedModel:
+        """Open a model; where a GPU's memory does not hold it beside others, idle ones go first.
+
+        Raises:
+            NestvecError: It cannot be.
+        """
+        while True:
+            try:
+                return await self._loader.run(open_model)
+            except ModelMemoryError:
+                idle = [one for one in self.models.all() if one is not slot and _may_go(one)]
+                if not idle:
+                    raise
+                await self.unload(min(idle, key=lambda one: one.used_s))
 
     def _fail(self, slot: Slot, error: NestvecError) -> None:
         slot.state, slot.error, slot.failed_s = SlotState.FAILED, error, self.clock()

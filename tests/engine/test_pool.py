@@ -12,7 +12,13 @@ from app.engine.pool import RETRY_FAILED_S, ModelPool
 from app.engine.registry import ServedModel
 from app.engine.slots import Models, Slot, SlotState
 from app.engine.types import OutputKind
-from app.errors import FormatError, ModelUnavailableError, UnknownModelError, UnsupportedError
+from app.errors import (
+    FormatError,
+    ModelMemoryError,
+    ModelUnavailableError,
+    UnknownModelError,
+    UnsupportedError,
+)
 from tests.fakes import FakeClock
 from tests.served import SPEC, ServedOptions, serve_fake
 
@@ -24,6 +30,8 @@ class Maker:
         self.tokenizer = tokenizer
         self.opened: list[str] = []
         self.failing: set[str] = set()
+        self.room: int | None = None  # models that memory holds
+        self.slots: list[Slot] = []
         self.gate = threading.Event()
         self.gate.set()
 
@@ -37,11 +45,16 @@ class Maker:
             self.opened.append(name)
             if name in self.failing:
                 raise FormatError("damaged")
+            loaded = sum(slot.model is not None for slot in self.slots)
+            if self.room is not None and loaded >= self.room:
+                raise ModelMemoryError("no memory")
             spec = dataclasses.replace(SPEC, name=name, kinds=kinds)
             served = serve_fake(self.tokenizer, ServedOptions(spec=spec, aliases=()))
             return dataclasses.replace(served.service.models.resolve(""), graph_bytes=size)
 
-        return Slot(names=(name, f"{name}-alias"), open=load, **given)
+        made = Slot(names=(name, f"{name}-alias"), open=load, **given)
+        self.slots.append(made)
+        return made
 
 
 @pytest.fixture
@@ -186,6 +199,29 @@ async def test_idle_models_make_room(maker: Maker) -> None:
     await pool.take(big)
     await pool.load(new)  # nothing may go: it is loaded all the same
     assert new.state is SlotState.READY
+    pool.close()
+
+
+async def test_idle_models_go_where_a_gpus_memory_does_not_hold_another(maker: Maker) -> None:
+    """Least recently used first, as many as it takes; with none left the model fails, and says why."""
+    slots = [maker.slot(name) for name in ("one", "two", "three")]
+    pool, clock, told = pool_of(*slots)
+    for slot in slots[:2]:
+        await pool.load(slot)
+        clock.now_s += 1
+    maker.room = 1
+    await pool.load(slots[2])
+    assert [slot.state for slot in slots] == [
+        SlotState.UNLOADED,
+        SlotState.UNLOADED,
+        SlotState.READY,
+    ]
+    assert [name for name, state in told if state == SlotState.UNLOADED] == ["one", "two"]
+    maker.room = 0
+    async with pool.using("three"):
+        with pytest.raises(ModelUnavailableError):
+            await pool.load(slots[0])
+    assert isinstance(slots[0].error, ModelMemoryError)
     pool.close()
 
 
