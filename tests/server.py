@@ -55,7 +55,6 @@ def running_server(folder: Path, **settings: object) -> Iterator[Server]:
     """Start a server on a free port and wait until it is ready; it is ended with the block, whatever happens."""
     with starting_server(folder, **settings) as server:
         wait_until_ready(server)
-        wait_until_all_are(server, int(str(settings.get("http_processes", 0))))
         yield server
 
 
@@ -108,15 +107,3 @@ def wait_until_ready(server: Server) -> None:
             pass  # not listening yet
         time.sleep(0.02)
     raise AssertionError(f"the server did not become ready:\n{server.logs()}")
-
-
-def wait_until_all_are(server: Server, processes: int) -> None:
-    """Where several processes answer, the first one that is ready says nothing of the others; metrics do."""
-    roles = [f'role="front-{number}"' for number in range(processes)] if processes > 1 else []
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while roles and time.monotonic() < deadline:
-        text = httpx.get(f"{server.url}/metrics").text
-        if "nestvec_ready 1.0" in text and all(role in text for role in roles):
-            return
-        time.sleep(0.05)
-    assert not roles, server.logs()

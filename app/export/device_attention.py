@@ -20,7 +20,7 @@ from app.export.rotary import Turn
 # What the flash kernel asks of pages: so many tokens, by the width of a head that they are good for.
 PAGE_TOKENS: Final = ((64, 256), (128, 128), (256, 64))
 # In the graph's metadata: tokens, heads and width of a page; whether a kernel reads the values of `token_offset`;
-# whether attention takes a bias of B·S² cells.
+# whether scores of each input have a bias of its own, B·S² cells.
 PAGES: Final = "nestvec.pages"
 READS_OFFSETS: Final = "nestvec.reads_offsets"
 IS_PADDED: Final = "nestvec.is_padded"
@@ -124,7 +124,7 @@ def _packed(
         parts = [*projected, ""]
     if layers.width % FUSED_STEP:
         graph.metadata[READS_OFFSETS] = "1"
-    if bias is not None:
+    if layers.relate is not None:
         graph.metadata[IS_PADDED] = "1"
     attended = [*parts, device.token_offset, device.cumulative_lengths]
     return graph.op(

@@ -36,9 +36,9 @@ PROBE_TEXTS: Final = (
     "long " * 600,
 )
 
-# The stored vectors come from the fp32 CPU graph. Another CPU's kernels differ by about 1e-6; CUDA sums in
-# another order and in TF32.
-TOLERANCE: Final = {"cpu": 1e-4, "cuda": 5e-3}
+# The stored vectors come from the fp32 CPU graph. Another CPU's kernels differ by about 1e-6; CUDA sums in another
+# order (TF32 is off).
+TOLERANCE: Final = {"cpu": 1e-4, "cuda": 1e-3}
 PUBLISHED_TOLERANCE: Final = 1e-4  # authors publish four to five digits
 
 

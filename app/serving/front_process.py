@@ -26,9 +26,16 @@ from app.settings import Settings
 
 log = get_logger(__name__)
 
+LOOK_S = 0.02
+
 
 def run_front(
-    settings: Settings, places: Places, number: int, url: str, listeners: list[socket.socket]
+    settings: Settings,
+    places: Places,
+    number: int,
+    url: str,
+    listeners: list[socket.socket],
+    restarts: int = 0,
 ) -> None:
     """Life of the process.
 
@@ -38,6 +45,10 @@ def run_front(
         number: Of the front; the first runs the batches too, and greets.
         url: Where the server is reached.
         listeners: Shared by all fronts.
+        restarts: How many of it there were before.
+
+    The very first takes connections at once, to say that it is loading; all others when they can answer, so that nobody
+    who was told that the server is ready is then told that it is not.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server is there to take it
     configure_logs(level=settings.log_level, style=settings.log_format)
@@ -54,16 +65,21 @@ def run_front(
         operations_port=operations_port_of(listeners),
     )
     greet = when_ready(url, front.stop, authenticated=bool(settings.secrets))
+    is_first = number == 0 and not restarts
 
     def on_ready(state: ApiState) -> None:
         if state.phase is Phase.READY:
             state.service.pool.unload_there = front.unload_there
+            if is_first:
+                places.is_serving.touch()
+            else:
+                front.listen_soon(listeners)
         if number == 0 or state.phase is Phase.FAILED:
             greet(state)
 
     app = build_app(settings, placement=placement, on_ready=on_ready)
     front.server = make_server(app, settings)
-    front.server.run(sockets=listeners)
+    front.server.run(sockets=listeners if is_first else [])
     if app.state.phase is Phase.FAILED:
         sys.exit(1)
 
@@ -85,6 +101,7 @@ class Front:
     server: Server | None = None
     link: Links | None = None
     loop: asyncio.AbstractEventLoop | None = None
+    _listening: "asyncio.Task[None] | None" = None
 
     async def begin(self, state: ApiState) -> None:
         """Connect to the core; on the loop, before anything is loaded."""
@@ -106,6 +123,17 @@ class Front:
         assert self.link is not None  # noqa: S101 - `begin` has run
         assert self.loop is not None  # noqa: S101 - likewise
         return build_front(settings, observer, self.link, self.loop)
+
+    def listen_soon(self, listeners: list[socket.socket]) -> None:
+        """Take connections, once the first front can answer."""
+
+        async def listen() -> None:
+            while not self.places.is_serving.exists():  # noqa: ASYNC110 - another process makes it
+                await asyncio.sleep(LOOK_S)
+            if self.server is not None:
+                await self.server.listen(listeners)
+
+        self._listening = asyncio.create_task(listen())
 
     def stop(self) -> None:
         """End the server: there is nothing to serve."""

@@ -62,6 +62,11 @@ class Places:
         return CorePlaces(self.folder, CORE if number == 0 else f"{CORE}-{number}")
 
     @property
+    def is_serving(self) -> Path:
+        """There once the first front can answer: before it no other takes connections."""
+        return self.folder / "serving"
+
+    @property
     def buckets(self) -> Path:
         """What is left of the rates of keys."""
         return self.folder / "buckets"

@@ -196,8 +196,8 @@ class Supervisor:
 
         def front(number: int) -> Callable[[int], BaseProcess]:
             arguments = (settings, places, number, self.url, self.listeners)
-            return lambda _: spawn.Process(
-                target=run_front, args=arguments, name=f"nestvec-front-{number}"
+            return lambda starts: spawn.Process(
+                target=run_front, args=(*arguments, starts), name=f"nestvec-front-{number}"
             )
 
         self._cores = [

@@ -58,6 +58,22 @@ class Server(uvicorn.Server):
             for task in watching:
                 task.cancel()
 
+    async def listen(self, sockets: list[socket.socket]) -> None:
+        """Begin to take connections: where it was started with none to listen on."""
+        config, loop = self.config, asyncio.get_running_loop()
+        if self.should_exit or self._is_stopping:
+            return
+
+        def create_protocol() -> asyncio.Protocol:
+            protocol: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return protocol
+
+        for one in sockets:
+            made = await loop.create_server(create_protocol, sock=one, backlog=config.backlog)
+            self.servers.append(made)
+
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; not passed on, so that a clean stop exits with 0."""

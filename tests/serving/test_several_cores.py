@@ -1,5 +1,6 @@
 """An engine process for each of several devices, as real processes; here the devices are all the CPU."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -74,3 +75,27 @@ def _until(condition: object, within_s: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.05)
+
+
+def test_once_the_server_says_that_it_is_ready_nobody_is_told_that_it_is_not(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """A process takes connections when it can answer, at the start and when it is started again."""
+    with running_server(tmp_path, model=tiny_folder, http_processes=3) as server:
+        deadline = time.monotonic() + 6.0
+        asked, killed = 0, False
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError):  # of the one that is killed
+                answer = httpx.post(
+                    f"{server.url}/v1/embeddings", json={"input": "alpha"}, timeout=30
+                )
+                assert answer.status_code == httpx.codes.OK, answer.text
+                asked += 1
+            if not killed and asked >= 20:
+                fronts = set(_children(server.process.pid)) - set(
+                    _cores(_children(server.process.pid))
+                )
+                os.kill(max(fronts), signal.SIGKILL)
+                killed = True
+        assert killed
+        assert asked > 40

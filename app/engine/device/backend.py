@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Semaphore
 from typing import Any, Final
@@ -31,6 +31,7 @@ WORKSPACE_BYTES: Final = (
 )  # cuBLAS, kernels, buffers: what is beside weights and the arena
 MOST_ASIDE: Final = 4  # a small device gives at most this part of what is left for it
 WEIGHTS: Final = "weights.bin"
+LEAST_TOKENS: Final = 8192  # probes and lone long inputs are no batch of the scheduler's
 
 
 class DeviceBackend:
@@ -69,6 +70,7 @@ class DeviceBackend:
         self._exits: dict[int, DeviceSession] = {}
         self._captures: dict[Shape, Capture] = {}
         self._session: DeviceSession | None = None
+        self._room: Room
         weights = path.with_name(WEIGHTS)
         # Those of others lie where they like, all of them in the graph's folder.
         files = [weights] if weights.is_file() else path.parent.glob("*")
@@ -81,9 +83,12 @@ class DeviceBackend:
         except Exception:
             self.close()
             raise
-        needed = self._bytes + aside + self._room.bytes_for(self._options.max_batch_tokens)
+        # What it will not be asked to use is for others.
+        most = max(options.max_batch_tokens, options.max_tokens, LEAST_TOKENS)
+        batch = self._room.bytes_for(most)
+        self._room = replace(self._room, limit=min(self._room.limit, batch))
         line.ledger.give_back(self._owner)
-        line.ledger.take(self._owner, 0, min(given, needed))
+        line.ledger.take(self._owner, 0, min(given, self._bytes + aside + batch))
 
     @property
     def provider(self) -> str:
@@ -167,7 +172,7 @@ class DeviceBackend:
             run_empty(session, self._line, plan, shape)
             return self._line.device.memory()[0]
 
-        self._room: Room = measured_room(
+        self._room = measured_room(
             free_after,
             self._line.device.memory()[0],
             max(limit - self._bytes, 0),

@@ -18,8 +18,8 @@ class DeviceCost:
 
     Attributes:
         hidden_size: H.
-        is_padded: Whether attention takes a bias of B·S² cells, as relative positions need; else each input costs its
-            own square only.
+        is_padded: Whether scores of each input have a bias of its own, B·S² cells, as DeBERTa's; else each input costs
+            its own square only, also where all share a bias.
     """
 
     hidden_size: int
@@ -34,8 +34,9 @@ class DeviceCost:
         if len(lengths) == 0:
             return 0.0
         tokens = int(np.maximum(lengths, LEAST_TOKENS).sum())
-        longest = int(lengths.max())
         area = int((-(-lengths // TILE) * TILE * lengths).sum())
         if self.is_padded:
-            area = len(lengths) * longest * longest
+            longest = max(int(lengths.max()), LEAST_TOKENS)
+            tokens = len(lengths) * longest
+            area = tokens * longest
         return tokens + area / (6 * self.hidden_size)

@@ -152,9 +152,21 @@ def test_what_a_token_takes_is_measured_and_larger_batches_are_refused_before_th
     assert 300 < backend.max_cost < 500
     with pytest.raises(BackendMemoryError):
         backend.run(collate([item(*range(30))] * 20, Layout.PACKED))
-    assert 0 < line.ledger.left < 700_000_000
     backend.close()
     assert line.ledger.left == 700_000_000
+
+
+def test_a_model_leaves_to_others_what_it_will_not_use(graph: Path) -> None:
+    """It takes all that is left while it opens, as how much it needs shows when it runs."""
+    line = host_line(HostDevice(whole=2**40), limit=2**38)
+    first = open_emulated(graph, OPTIONS, line)
+    left = line.ledger.left
+    assert 2**37 < left < 2**38
+    second = open_emulated(graph, OPTIONS, line)
+    assert line.ledger.left < left
+    second.close()
+    assert line.ledger.left == left
+    first.close()
 
 
 def test_a_model_that_does_not_fit_says_so_and_leaves_nothing_behind(graph: Path) -> None:
