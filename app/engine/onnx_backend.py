@@ -280,8 +280,9 @@ class OnnxDeviceSession:
             self._session.run_with_iobinding(binding, chosen)
         except Exception as error:
             found = backend_error(error)
-            # What the arena has in pieces of the wrong sizes is given back after the next run.
-            self._shrinks = isinstance(found, BackendMemoryError)
+            # What the arena has in pieces of the wrong sizes is given back after the next run; not where launches were
+            # captured, which go on using memory that the arena holds to be free.
+            self._shrinks = isinstance(found, BackendMemoryError) and not self.captures
             raise found from error
 
     def placement(self) -> dict[str, dict[str, int]]:

@@ -179,6 +179,7 @@ class DeviceBackend:
             longest,
             options.max_batch_tokens,
             is_padded=plan.is_padded,
+            pools=bool(plan.pooling),
         )
         self._captures = capture_all(
             session,

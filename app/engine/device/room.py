@@ -1,7 +1,7 @@
 """How large a batch a device's memory holds, found by measuring; pure but for the runs that it is given."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from app.engine.device.shapes import Shape
@@ -10,6 +10,8 @@ from app.errors import BackendMemoryError, ModelMemoryError
 # Batches of other shapes leave holes in the arena.
 SPARE: Final = 1.25
 LEAST_BYTES_A_TOKEN: Final = 64.0
+CELL_BYTES: Final = 5  # of the pooling matrix: a bool, and at most a float32
+SHORTEST: Final = 8  # tokens that an input costs at least; see `cost.py`
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,28 +22,35 @@ class Room:
         limit: Bytes that they may take.
         token_bytes: What a token takes, at most.
         is_padded: Whether inputs take what the longest of them does.
+        pools: Whether vectors are pooled by a matrix of inputs and tokens.
     """
 
     limit: int
     token_bytes: float
     is_padded: bool = False
+    pools: bool = False
 
     @property
     def max_tokens(self) -> float:
-        """The most tokens of a batch."""
+        """The most tokens of a batch of long inputs."""
         return self.limit / self.token_bytes
 
     def bytes_for(self, tokens: int) -> int:
-        """What a batch takes."""
-        return int(tokens * self.token_bytes)
+        """What a batch takes, of however short inputs."""
+        return self.bytes_of(tokens, tokens // SHORTEST)
 
     def holds(self, shape: Shape) -> bool:
         """Whether a batch fits."""
         tokens = shape.inputs * shape.row if self.is_padded else shape.tokens
-        return tokens <= self.max_tokens
+        return self.bytes_of(tokens, shape.inputs) <= self.limit
+
+    def bytes_of(self, tokens: int, inputs: int) -> int:
+        """What a batch of so many takes."""
+        cells = CELL_BYTES * tokens * inputs if self.pools else 0
+        return int(tokens * self.token_bytes) + cells
 
 
-def measured_room(
+def measured_room(  # noqa: PLR0913 - what was seen, and what is asked for
     free_after: Callable[[int], int],
     free: int,
     limit: int,
@@ -49,6 +58,7 @@ def measured_room(
     max_batch_tokens: int,
     *,
     is_padded: bool = False,
+    pools: bool = False,
 ) -> Room:
     """Run batches of the longest inputs and see what they take: an upper bound for those of shorter ones.
 
@@ -59,6 +69,7 @@ def measured_room(
         longest: Tokens of the longest input.
         max_batch_tokens: The most of a batch that will be asked for.
         is_padded: See `Room`.
+        pools: See `Room`.
 
     Raises:
         ModelMemoryError: Not even one such input fits.
@@ -77,4 +88,5 @@ def measured_room(
             inputs //= 2
     token_bytes = max(taken / (inputs * longest), LEAST_BYTES_A_TOKEN) * SPARE
     # What has run fits, whatever the limit was thought to be.
-    return Room(max(limit, int(inputs * longest * token_bytes)), token_bytes, is_padded)
+    found = Room(limit, token_bytes, is_padded, pools)
+    return replace(found, limit=max(limit, found.bytes_of(inputs * longest, inputs)))
