@@ -1,5 +1,6 @@
 """What `nestvec doctor` looks at: each check says how it is, and what to do where it is not well."""
 
+import ctypes
 import os
 import platform
 import resource
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 from app import __version__
-from app.engine.device.cuda_device import load_runtime
 from app.engine.device.driver import Driver, read_driver
 from app.errors import ProviderError
 from app.hardware import cpu_model, usable_cpus
@@ -25,6 +25,13 @@ LEAST_DISK_BYTES: Final = 2 * GIB
 KERNELS: Final = ("7.5", "8.0", "8.6", "8.9", "9.0", "12.0")
 LEAST_CUDA: Final = 13
 RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu", "openvino")
+CUDA_LIBRARIES: Final = (
+    "libcudart.so.13",
+    "libcublasLt.so.13",
+    "libcublas.so.13",
+    "libcurand.so.10",
+)
+CUDNN: Final = "libcudnn.so.9"
 SHOWN: Final = ("tokenizers", "fastapi", "uvicorn", "numpy")
 
 
@@ -58,6 +65,32 @@ def installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def load_cuda(load: Callable[[str], object] = ctypes.CDLL) -> str:
+    """Load what onnxruntime's CUDA provider needs, from where pip put it or the system has it.
+
+    Args:
+        load: Loads a library; may raise OSError.
+
+    Returns:
+        Whether cuDNN, which it can do without, is there too.
+
+    Raises:
+        ProviderError: Names what is missing.
+    """
+    from app.engine.onnx_backend import find_libraries
+
+    find_libraries()
+    missing = []
+    for name in (*CUDA_LIBRARIES, CUDNN):
+        try:
+            load(name)
+        except OSError:
+            missing.append(name)
+    if set(missing) - {CUDNN}:
+        raise ProviderError(f"cannot be loaded: {', '.join(missing)}")
+    return f"all there; cuDNN {'absent (not needed)' if missing else 'there'}"
 
 
 def software(find: Callable[[str], str | None] = installed) -> Iterator[Check]:
@@ -110,7 +143,7 @@ def gpu(
     *,
     is_asked_for: bool,
     read: Callable[[], Driver] = read_driver,
-    load: Callable[[], object] = load_runtime,
+    load: Callable[[], str] = load_cuda,
     nvml: Callable[[], Nvml] = Nvml,
     find: Callable[[str], str | None] = installed,
 ) -> Iterator[Check]:
@@ -120,7 +153,7 @@ def gpu(
         device_id: Which card.
         is_asked_for: Whether its absence is an error.
         read: Asks the driver.
-        load: Loads CUDA's runtime library.
+        load: Loads CUDA's libraries, and says of cuDNN.
         nvml: Begins the management library.
         find: Gives a package's version.
     """
@@ -158,8 +191,7 @@ def gpu(
         "gpu", Health.OK if has_kernels else Health.FAILED, says, "" if has_kernels else advice
     )
     try:
-        load()
-        yield Check("cuda libraries", Health.OK, "the runtime library can be loaded")
+        yield Check("cuda libraries", Health.OK, load())
     except ProviderError as error:
         yield Check("cuda libraries", Health.FAILED, error.message, "install nestvec[gpu] with pip")
     try:

@@ -28,9 +28,9 @@ from app.export.graph import FloatType
 from app.export.inputs import DeviceRoute
 from benchmarks.gpu import parts
 from benchmarks.gpu.models import ALL, VOCABULARY, Sizes, write_model
-from benchmarks.gpu.outside import http_tokens_per_s, peer_tokens_per_s
+from benchmarks.gpu.outside import http_tokens_per_s, peer_tokens_per_s, sts_correlation
 
-PARTS: Final = ("nodes", "parity", "speed", "padded", "latency", "memory", "peer", "http")
+PARTS: Final = ("nodes", "parity", "speed", "padded", "latency", "memory", "peer", "http", "sts")
 BUDGETS: Final = (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
 HTTP_PROCESSES: Final = (1, 4, 8)
 RESULTS: Final = Path(__file__).parent.parent / "results"
@@ -232,6 +232,7 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--seconds", type=float, default=240.0)
     parser.add_argument("--tokens", type=int, default=400_000)
+    parser.add_argument("--sts", type=Path, default=Path("../shared/data/stsb/test.tsv"))
     parser.add_argument("--out", type=Path, default=None)
     asked = parser.parse_args()
     if not gpus():
@@ -251,6 +252,11 @@ def main() -> None:
         for line in report(check, named, peer="peer" in chosen, http="http" in chosen):
             print(line, flush=True)
             lines.append(line)
+    if "sts" in chosen and asked.sts.is_file():
+        cpu, gpu = (sts_correlation(asked.sts, provider) for provider in ("cpu", "cuda"))
+        line = f"\nSTS-B test, the default model: Spearman {100 * gpu:.2f} on the GPU, {100 * cpu:.2f} on the CPU."
+        print(line)
+        lines.append(line)
     name = "-".join(gpus()[0].name.lower().split())
     file = asked.out or RESULTS / f"{name}.md"
     file.write_text("\n".join(lines) + "\n")

@@ -1,10 +1,10 @@
-"""What is measured from outside: sentence-transformers on the same lengths, and the whole server over HTTP."""
+"""What is measured of the whole: sentence-transformers on the same lengths, the server over HTTP, STS-B."""
 
 import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,11 @@ import numpy as np
 
 from app.bench.client import Target
 from app.bench.load import Request, closed_load
+from app.engine.types import EmbedCall, FloatArray, NullObserver, Truncation
+from app.quality.scores import pair_cosines, spearman
+from app.quality.tasks import read_pairs
+from app.service_assembly import build_engine
+from app.settings_loading import load_settings
 from benchmarks.gpu import parts
 from benchmarks.gpu.models import VOCABULARY, Sizes, text_of
 from benchmarks.processes import Server
@@ -87,3 +92,33 @@ def http_tokens_per_s(
     finally:
         server.stop()
     return result.texts * length / result.duration_s, lone.percentile_s(50)
+
+
+def sts_correlation(file: Path, provider: str) -> float:
+    """Spearman's correlation on STS-B of the default model, from texts to vectors; once for each provider.
+
+    Raises:
+        ModelError: The model cannot be served there.
+    """
+    settings = load_settings({"provider": provider, "vector_cache_bytes": "0"}).for_own_work()
+    service = build_engine(settings, NullObserver())
+    try:
+        task = read_pairs(file)
+
+        async def embed(texts: Sequence[str]) -> FloatArray:
+            starts = range(0, len(texts), 256)
+            calls = [EmbedCall(texts[n : n + 256], truncate=Truncation.END) for n in starts]
+            return np.concatenate([(await service.embed(call)).vectors for call in calls])
+
+        first, second = asyncio.run(_both(embed, task.first, task.second))
+    finally:
+        service.close()
+    return spearman(pair_cosines(first, second).tolist(), task.gold)
+
+
+async def _both(
+    embed: Callable[[Sequence[str]], Awaitable[FloatArray]],
+    first: Sequence[str],
+    second: Sequence[str],
+) -> tuple[FloatArray, FloatArray]:
+    return await embed(first), await embed(second)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.diagnostics.checks import Check, Health, folder, gpu, machine, software
+from app.diagnostics.checks import CUDNN, Check, Health, folder, gpu, load_cuda, machine, software
 from app.engine.device.driver import Driver, Gpu
 from app.errors import ProviderError
 from app.nvml import GpuState
@@ -40,7 +40,7 @@ def checked(*, is_asked_for: bool = True, device_id: int = 0, **changes: Any) ->
     """Checks of a machine where all is well but what is changed."""
     parts: dict[str, Any] = {
         "read": lambda: DRIVER,
-        "load": object,
+        "load": lambda: "all there",
         "nvml": FakeNvml,
         "find": {"onnxruntime-gpu": "1.31.1"}.get,
         **changes,
@@ -112,6 +112,22 @@ def test_no_gpu_is_well_where_none_was_asked_for() -> None:
     assert unused.health is Health.WARNING
     silent = checked(nvml=raising("nvidia-ml-py is not installed"))["gpu state"]
     assert silent.health is Health.WARNING
+
+
+def test_libraries_that_are_missing_are_named() -> None:
+    """All but cuDNN are needed."""
+
+    def load(missing: set[str]) -> Any:
+        def one(name: str) -> None:
+            if name in missing:
+                raise OSError(name)
+
+        return one
+
+    assert "cuDNN there" in load_cuda(load(set()))
+    assert "cuDNN absent" in load_cuda(load({CUDNN}))
+    with pytest.raises(ProviderError, match=r"libcublas\.so\.13"):
+        load_cuda(load({"libcublas.so.13"}))
 
 
 def test_runtimes_that_overwrite_each_other_are_found() -> None:

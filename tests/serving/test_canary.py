@@ -131,7 +131,13 @@ def test_nothing_leaks(tmp_path: Path, processes: int) -> None:
     assert {200, 400, 401, 404, 422} <= statuses
     assert not {status for status in statuses if status >= 500}
     assert len(vectors) > 20
-    secrets = [CANARY, *keys.values(), good.split("_", 2)[2], ", ".join(map(str, IDS)), "97,89,83,79"]
+    secrets = [
+        CANARY,
+        *keys.values(),
+        good.split("_", 2)[2],
+        ", ".join(map(str, IDS)),
+        "97,89,83,79",
+    ]
     for source, text in (("log", server.logs()), ("metrics", metrics)):
         leaked = [secret for secret in (*secrets, *vectors) if secret in text]
         assert not leaked, (source, leaked[:3])

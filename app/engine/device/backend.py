@@ -15,7 +15,9 @@ from app.engine.device.arrays import Feeds
 from app.engine.device.binding import Binder, Stage, copied_in
 from app.engine.device.captures import Capture, capture_all, run_empty
 from app.engine.device.line import DeviceLine
-from app.engine.device.plans import PackedPlan, PaddedPlan, Plan, Wanted
+from app.engine.device.packed_plan import PackedPlan
+from app.engine.device.padded_plan import PaddedPlan
+from app.engine.device.plans import Plan, Wanted
 from app.engine.device.room import Room, measured_room
 from app.engine.device.session import SIZES, DeviceSession, OpenSession
 from app.engine.device.shapes import Shape
