@@ -21,7 +21,7 @@ VERBS: Final[Mapping[str, str]] = {
     "export": "Write a model's ONNX graph and everything beside it to a folder.",
     "model": "Fetch, calibrate and merge models, and fit maps of their vectors.",
     "bench": "Measure a running server, or the engine in process.",
-    "doctor": "Check this machine and installation, and where the model really runs.",
+    "doctor": "Check this machine, and where the model really runs.",
     "tune": "Find how a model runs fastest on this machine, and keep it.",
     "calibrate": "Set the ranges of int8 and uint8 vectors by texts of your own.",
     "quality": "Measure a running server on STS-B and SciFact.",

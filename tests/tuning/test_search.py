@@ -158,7 +158,7 @@ def test_on_a_gpu_the_knee_is_found() -> None:
 
 def test_on_a_gpu_no_candidate_asks_for_more_than_memory_holds() -> None:
     """Those that would are timed at what it holds."""
-    machine = Machine(per_token_s=1e-7, per_batch_s=1e-3)
+    machine = Machine(per_token_s=1e-5, per_batch_s=1e-3)
 
     def open_small(tuned: Tuned, spins: bool) -> Backend:  # noqa: FBT001 - as the search calls it
         backend = machine.open(tuned, spins)

@@ -68,7 +68,7 @@ class DeviceBackend:
         self._open_session = open_session
         self._owner = f"{path}#{id(self)}"
         self._turns = Semaphore(BATCHES_UNDER_WAY)
-        self._stages = deque(Stage(line.device) for _ in range(BATCHES_UNDER_WAY))
+        self._stages = deque(Stage(line) for _ in range(BATCHES_UNDER_WAY))
         self._exits: dict[int, DeviceSession] = {}
         self._captures: dict[Shape, Capture] = {}
         self._session: DeviceSession | None = None
@@ -166,7 +166,7 @@ class DeviceBackend:
         kind = PackedPlan if self.layout is Layout.PACKED else PaddedPlan
         plan: Plan = kind.of(session.inputs, session.outputs, session.metadata, options.max_tokens)
         self._plan = plan
-        self._memory = Binder(self._line.device, plan)
+        self._memory = Binder(self._line, plan)
         longest = min(options.max_tokens, options.max_batch_tokens)
 
         def free_after(inputs: int) -> int:
@@ -229,7 +229,7 @@ class DeviceBackend:
             )
             return device.record()
 
-        device.wait(self._line.do(begin))
+        self._line.wait(self._line.do(begin))
         found: FloatArray = (
             host.view(tensor.dtype).reshape(wanted.rows, wanted.columns).astype(np.float32)
         )

@@ -8,7 +8,8 @@ from typing import Final, Self
 import numpy as np
 
 from app.engine.device.arrays import BOUNDS, Array, Feeds
-from app.engine.device.memory import Bytes, Device, DeviceBuffer, HostBuffer, rounded
+from app.engine.device.line import DeviceLine
+from app.engine.device.memory import Bytes, DeviceBuffer, HostBuffer, rounded
 from app.engine.device.plans import Plan
 from app.engine.device.session import SIZES, Bound, DeviceSession
 from app.engine.device.shapes import Shape
@@ -44,11 +45,11 @@ class Binder:
     """Device memory for the inputs and outputs of runs that follow one another on the stream.
 
     Attributes:
-        device: Whose memory it is.
+        line: To the device whose memory it is.
         plan: Of the graph.
     """
 
-    device: Device
+    line: DeviceLine
     plan: Plan
     _buffers: dict[str, DeviceBuffer] = field(default_factory=dict)
     _bounds: HostBuffer | None = None
@@ -75,7 +76,7 @@ class Binder:
 
     def keep(self, bounds: Array) -> int:
         """Address of the host's own input, read while a run is begun: always the same, as captured runs ask."""
-        self._bounds = self._bounds or HostBuffer(self.device)
+        self._bounds = self._bounds or HostBuffer(self.line.pinned)
         return self._bounds.holding(bounds).ctypes.data
 
     def block(self) -> int:
@@ -103,7 +104,7 @@ class Binder:
             buffer.release()
 
     def _address(self, name: str, size: int) -> int:
-        return self._buffers.setdefault(name, DeviceBuffer(self.device)).at_least(size)
+        return self._buffers.setdefault(name, DeviceBuffer(self.line.device)).at_least(size)
 
 
 @dataclass(slots=True)
@@ -111,17 +112,17 @@ class Stage:
     """The host's side of one batch under way: page-locked arrays, until their copies are done.
 
     Attributes:
-        device: That copies from and to them.
+        line: To the device that copies from and to them.
     """
 
-    device: Device
+    line: DeviceLine
     _inputs: HostBuffer | None = None
     _output: HostBuffer | None = None
 
     def fill(self, session: DeviceSession, plan: Plan, shape: Shape, made: Feeds) -> "Filled":
         """Make the arrays of a batch."""
         packing = Packing.of(session, plan, shape)
-        self._inputs = self._inputs or HostBuffer(self.device)
+        self._inputs = self._inputs or HostBuffer(self.line.pinned)
         block = self._inputs.view(packing.size)
         for name, offset in packing.offsets.items():
             values = np.ascontiguousarray(made[name], session.inputs[name].dtype)
@@ -130,7 +131,7 @@ class Stage:
 
     def output(self, size: int) -> Bytes:
         """Where results go."""
-        self._output = self._output or HostBuffer(self.device)
+        self._output = self._output or HostBuffer(self.line.pinned)
         return self._output.view(size)
 
 
@@ -149,7 +150,7 @@ class Filled:
 
 def copied_in(memory: Binder, inputs: Mapping[str, Bound], filled: Filled) -> list[Bound]:
     """Begin to copy what was filled; gives the inputs as a run takes them."""
-    memory.device.copy_in(memory.block(), filled.block)
+    memory.line.device.copy_in(memory.block(), filled.block)
     if filled.bounds is None:
         return list(inputs.values())
     address = memory.keep(filled.bounds)

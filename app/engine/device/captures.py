@@ -52,12 +52,13 @@ def capture_all(
         return found
     try:
         for number, shape in enumerate(plan.sizes(max_tokens, longest), start=1):
-            memory = Binder(line.device, plan)
+            memory = Binder(line, plan)
             outputs = memory.outputs(session, plan.outputs, shape)
             inputs = memory.inputs(session, shape, plan.most_pages(shape))
             capture = Capture(number, inputs, outputs, memory)
-            for _ in range(STARTS):
-                run_empty(session, line, plan, shape, capture)
+            with line.quiet():
+                for _ in range(STARTS):
+                    run_empty(session, line, plan, shape, capture)
             found[shape] = capture
     except BackendLostError:
         raise
@@ -84,13 +85,13 @@ def run_empty(
         BackendError: The runtime failed.
     """
     made = plan.empty(shape)
-    filled = Stage(line.device).fill(session, plan, shape, made)
+    filled = Stage(line).fill(session, plan, shape, made)
     if capture is not None:
         bound = copied_in(capture.memory, capture.inputs, filled)
         session.run(bound, list(capture.outputs.values()), capture.number)
         line.device.wait(line.device.record())
         return
-    memory = Binder(line.device, plan)
+    memory = Binder(line, plan)
     try:
         bound = copied_in(memory, memory.inputs(session, shape, made.pages), filled)
         outputs = memory.outputs(session, plan.outputs, shape)

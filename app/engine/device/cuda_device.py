@@ -78,7 +78,7 @@ class CudaDevice:
         self._library = load_runtime() if library is None else library
         stream = ctypes.c_void_p()
         try:
-            self._select()
+            self.select()
             self._call(
                 "cudaStreamCreateWithFlags", ctypes.byref(stream), ctypes.c_uint(NON_BLOCKING)
             )
@@ -86,10 +86,14 @@ class CudaDevice:
             raise ProviderError(f"CUDA device {number} cannot be used: {error.message}") from error
         self.stream = stream.value or 0
 
+    def select(self) -> None:
+        """See `Device`."""
+        self._call("cudaSetDevice", ctypes.c_int(self.number))
+
     def pinned(self, size: int) -> Bytes:
         """See `Device`; freed with the last array over it."""
         address = ctypes.c_void_p()
-        self._select()
+        self.select()
         self._call("cudaHostAlloc", ctypes.byref(address), ctypes.c_size_t(size), ctypes.c_uint(0))
         block = (ctypes.c_uint8 * size).from_address(address.value or 0)
         weakref.finalize(block, partial(self._library.cudaFreeHost, ctypes.c_void_p(address.value)))
@@ -99,7 +103,7 @@ class CudaDevice:
     def allocate(self, size: int) -> int:
         """See `Device`."""
         address = ctypes.c_void_p()
-        self._select()
+        self.select()
         self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(size))
         return address.value or 0
 
@@ -153,17 +157,13 @@ class CudaDevice:
     def memory(self) -> tuple[int, int]:
         """See `Device`."""
         free, whole = ctypes.c_size_t(), ctypes.c_size_t()
-        self._select()
+        self.select()
         self._call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(whole))
         return free.value, whole.value
 
     def close(self) -> None:
         """See `Device`."""
         self._library.cudaStreamDestroy(ctypes.c_void_p(self.stream))
-
-    def _select(self) -> None:
-        """Make it the calling thread's."""
-        self._call("cudaSetDevice", ctypes.c_int(self.number))
 
     def _call(self, name: str, *arguments: Any) -> None:  # noqa: ANN401
         status = int(getattr(self._library, name)(*arguments))

@@ -5,13 +5,14 @@ work for a device goes through one thread of the process. It only begins work; w
 event.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Lock
-from typing import TypeVar
+from threading import Condition, Lock, get_ident
+from typing import Any, TypeVar
 
-from app.engine.device.memory import Device
+from app.engine.device.memory import Bytes, Device
 from app.errors import ModelMemoryError
 
 Result = TypeVar("Result")
@@ -64,30 +65,77 @@ class Ledger:
             self._taken.pop(name, None)
 
 
-@dataclass(slots=True)
 class DeviceLine:
     """A device of this process.
 
-    Attributes:
+    Args:
         device: Its memory and stream.
         ledger: Who has what of its memory.
     """
 
-    device: Device
-    ledger: Ledger
-    _thread: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="nestvec-device")
-    )
+    def __init__(self, device: Device, ledger: Ledger) -> None:
+        self.device, self.ledger = device, ledger
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix="nestvec-device", initializer=self._begin
+        )
+        self._ident = 0
+        self._change = Condition()
+        self._waiting = 0
+        self._is_quiet = False
 
     def do(self, work: Callable[[], Result]) -> Result:
-        """Run something in the device's thread, after all that was asked for before.
+        """Run something in the device's thread, after all that was asked for before; right here if this is that thread.
 
         Raises:
             Exception: What the work raises.
         """
+        if get_ident() == self._ident:
+            return work()
         return self._thread.submit(work).result()
+
+    def pinned(self, size: int) -> Bytes:
+        """Page-locked memory, allocated in the device's thread: elsewhere it would break a capture.
+
+        Raises:
+            BackendMemoryError: There is none.
+        """
+        return self.do(lambda: self.device.pinned(size))
+
+    def wait(self, event: Any) -> None:  # noqa: ANN401 - what a runtime names an event by
+        """Wait for an event; while somebody wants quiet, for that first.
+
+        Raises:
+            BackendError: What was begun has failed.
+        """
+        with self._change:
+            self._change.wait_for(lambda: not self._is_quiet)
+            self._waiting += 1
+        try:
+            self.device.wait(event)
+        finally:
+            with self._change:
+                self._waiting -= 1
+                self._change.notify_all()
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """No other thread calls the device meanwhile; in the device's thread. What was begun before still ends."""
+        with self._change:
+            self._is_quiet = True
+            self._change.wait_for(lambda: not self._waiting)
+        try:
+            yield
+        finally:
+            with self._change:
+                self._is_quiet = False
+                self._change.notify_all()
 
     def close(self) -> None:
         """End the thread; for tests."""
         self._thread.shutdown()
         self.device.close()
+
+    def _begin(self) -> None:
+        """In the thread, before its first work."""
+        self._ident = get_ident()
+        self.device.select()

@@ -1,5 +1,6 @@
 """Memory of a device as the engine uses it: addresses, page-locked host arrays, one stream, events."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -29,6 +30,9 @@ class Device(Protocol):
     @property
     def stream(self) -> int:
         """Its handle; 0 where there is none."""
+
+    def select(self) -> None:
+        """Make it the calling thread's, before anything else there."""
 
     def pinned(self, size: int) -> Bytes:
         """So many bytes of the host's memory that the device copies from and to by itself."""
@@ -93,15 +97,19 @@ class DeviceBuffer:
 
 @dataclass(slots=True)
 class HostBuffer:
-    """Page-locked memory that grows when more is asked for."""
+    """Page-locked memory that grows when more is asked for.
 
-    device: Device
+    Attributes:
+        allocate: Gives so many bytes of it.
+    """
+
+    allocate: Callable[[int], Bytes]
     array: Bytes = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     def view(self, size: int) -> Bytes:
         """So many bytes of it."""
         if size > len(self.array):
-            self.array = self.device.pinned(rounded(int(size * GROWTH)))
+            self.array = self.allocate(rounded(int(size * GROWTH)))
         return self.array[:size]
 
     def holding(self, values: NDArray[Any]) -> Bytes:

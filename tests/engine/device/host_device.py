@@ -42,10 +42,16 @@ class HostDevice:
     copied_out: list[int] = field(default_factory=list)
     copied_in: list[int] = field(default_factory=list)
     waits: int = 0
+    selected: list[str] = field(default_factory=list)
     _blocks: dict[int, Bytes] = field(default_factory=dict)
+
+    def select(self) -> None:
+        """In each thread that begins work."""
+        self.selected.append(threading.current_thread().name)
 
     def pinned(self, size: int) -> Bytes:
         """Plain memory."""
+        self._note()
         return np.zeros(size, np.uint8)
 
     def allocate(self, size: int) -> int:

@@ -208,3 +208,52 @@ def test_a_ledger_shares_memory_and_takes_it_back() -> None:
         ledger.take("three", 1, 1)
     ledger.give_back("one")
     assert ledger.left == 60
+
+
+def test_a_line_is_one_thread_that_selects_its_device_first() -> None:
+    """Work asked for in that thread runs at once; errors come to whoever asked."""
+    device = HostDevice()
+    line = host_line(device)
+    first = line.do(lambda: threading.current_thread().name)
+    assert line.do(lambda: line.do(lambda: threading.current_thread().name)) == first
+    assert device.selected == [first]
+    with pytest.raises(ZeroDivisionError):
+        line.do(lambda: 1 / 0)
+    line.pinned(10)
+    assert device.threads == {first}
+    line.close()
+
+
+def test_while_a_launch_is_captured_nobody_waits_on_the_device() -> None:
+    """Those who do are let finish, those who come wait; CUDA's capture is broken by any call of another thread."""
+
+    class Slow(HostDevice):
+        @override
+        def wait(self, event: object) -> None:
+            """Until the test says so."""
+            inside.release()
+            assert gate.wait(10)
+
+    inside, gate, quiet_began = threading.Semaphore(0), threading.Event(), threading.Event()
+    line = host_line(Slow())
+    with ThreadPoolExecutor(3) as pool:
+        early = pool.submit(line.wait, object())
+        assert inside.acquire(timeout=10)
+
+        def capture() -> None:
+            with line.quiet():
+                quiet_began.set()
+                assert hold.wait(10)
+
+        hold = threading.Event()
+        capturing = pool.submit(line.do, capture)
+        assert not quiet_began.wait(0.05), "somebody still waits"
+        gate.set()
+        early.result(10)
+        assert quiet_began.wait(10)
+        late = pool.submit(line.wait, object())
+        assert not inside.acquire(timeout=0.05), "nobody begins to wait meanwhile"
+        hold.set()
+        capturing.result(10)
+        late.result(10)
+    line.close()

@@ -97,7 +97,7 @@ def test_memory_is_allocated_copied_and_given_back() -> None:
     assert buffer.at_least(10_000) != first
     assert library.calls.count("cudaMalloc") == 2
     assert library.calls.count("cudaFree") == 1
-    host = HostBuffer(device)
+    host = HostBuffer(device.pinned)
     view = host.holding(np.arange(4, dtype=np.int64))
     device.copy_in(buffer.address, view)
     assert ctypes.string_at(buffer.address, 32) == np.arange(4, dtype=np.int64).tobytes()
