@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.engine.backend import Backend
 from app.engine.forward import raw_vectors
@@ -36,16 +37,30 @@ def typical_items(tokens: int, max_tokens: int, vocabulary_size: int, *, seed: i
 
 def cut(items: Sequence[Item], backend: Backend, budget: float) -> list[list[Item]]:
     """Batches within the budget, longest first, as from a deep queue."""
+    order = sorted(items, key=lambda item: -item.tokens)
+    lengths = np.array([item.tokens for item in order], np.int64)
     batches: list[list[Item]] = []
-    lengths: list[int] = []
-    for item in sorted(items, key=lambda item: -item.tokens):
-        lengths.append(item.tokens)
-        if batches and backend.cost(np.array(lengths, np.int64)) <= budget:
-            batches[-1].append(item)
-        else:
-            batches.append([item])
-            lengths = [item.tokens]
+    start = 0
+    while start < len(order):
+        count = _most(lengths[start:], backend, budget)
+        batches.append(order[start : start + count])
+        start += count
     return batches
+
+
+def _most(lengths: NDArray[np.int64], backend: Backend, budget: float) -> int:
+    """How many leading inputs fit into the budget, at least one: costs rise with each."""
+    low, high = 1, 2
+    while high <= len(lengths) and backend.cost(lengths[:high]) <= budget:
+        low, high = high, 2 * high
+    high = min(high, len(lengths) + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if backend.cost(lengths[:middle]) <= budget:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def seconds_for(

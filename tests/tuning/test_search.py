@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from app.engine.backend import Backend
-from app.engine.types import Batch, RawOutput
+from app.engine.types import Batch, Item, RawOutput
 from app.packages.tuned import Tuned
 from app.tuning.search import BUDGETS, LEAST_GAIN, Search
 from app.tuning.workload import cut, typical_items
@@ -168,3 +168,17 @@ def test_on_a_gpu_no_candidate_asks_for_more_than_memory_holds() -> None:
 
     search(machine, is_gpu=True, open_graph=open_small).run()
     assert max(tokens for _, tokens in machine.runs) <= 4096
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=80), st.floats(1, 2000))
+def test_batches_are_as_large_as_the_budget_allows(lengths: list[int], budget: float) -> None:
+    """Longest first, none lost; one more input would not fit."""
+    backend = FakeBackend()
+    items = [Item(np.ones(n, np.int32)) for n in lengths]
+    batches = cut(items, backend, budget)
+    assert [one.tokens for batch in batches for one in batch] == sorted(lengths, reverse=True)
+    for batch, after in zip(batches, [*batches[1:], []], strict=True):
+        own = np.array([one.tokens for one in batch])
+        assert len(own) == 1 or backend.cost(own) <= budget
+        if after:
+            assert backend.cost(np.append(own, after[0].tokens)) > budget
