@@ -225,6 +225,14 @@ def report(check: Check, models: Sequence[Sizes], *, peer: bool, http: bool) -> 
                 )
 
 
+def _sts_line(file: Path) -> str:
+    try:
+        cpu, gpu = (100 * sts_correlation(file, provider) for provider in ("cpu", "cuda"))
+    except NestvecError as error:
+        return f"\nSTS-B: not measured: {error.message}"
+    return f"\nSTS-B test, the default model: Spearman {gpu:.2f} on the GPU, {cpu:.2f} on the CPU."
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -253,8 +261,7 @@ def main() -> None:
             print(line, flush=True)
             lines.append(line)
     if "sts" in chosen and asked.sts.is_file():
-        cpu, gpu = (sts_correlation(asked.sts, provider) for provider in ("cpu", "cuda"))
-        line = f"\nSTS-B test, the default model: Spearman {100 * gpu:.2f} on the GPU, {100 * cpu:.2f} on the CPU."
+        line = _sts_line(asked.sts)
         print(line)
         lines.append(line)
     name = "-".join(gpus()[0].name.lower().split())

@@ -125,3 +125,15 @@ def test_beats_and_the_queue_are_read_by_others(tmp_path: Path) -> None:
     writer.wipe()
     assert reader.pulse() == (0.0, False, 3.0)
     assert reader.queue() == (0, 0, 0)
+
+
+def test_a_process_that_cannot_go_on_leaves_its_work_noted_until_it_is_ended(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU that is lost: the next process finds what was running, and holds it for suspect."""
+    monkeypatch.setattr("app.link.suspects.END_S", 0.01)
+    _, suspects = begin(tmp_path, clock)
+    suspects.lane().begin([item(5)])
+    suspects.await_end()
+    _, after = begin(tmp_path, clock)
+    assert after.check([item(5), item(6)]) == [True, False]

@@ -23,6 +23,8 @@ def emulate(path: Path) -> Path:
     shutil.copy(path.with_name("weights.bin"), folder)
     for graph in (path, *path.parent.glob("exit_*.onnx")):
         _rewrite(graph, folder / graph.name)
+        if _is_bf16(graph):
+            _widen(folder / graph.name)
     return folder / path.name
 
 
@@ -46,6 +48,25 @@ def _rewrite(path: Path, target: Path) -> None:
     del graph.input[:]
     graph.input.extend(kept)
     target.write_bytes(model.SerializeToString())
+
+
+def _is_bf16(path: Path) -> bool:
+    model = onnx.load(str(path), load_external_data=False)
+    return any(one.data_type == TensorProto.BFLOAT16 for one in model.graph.initializer)
+
+
+def _widen(path: Path) -> None:
+    """Compute in float32 what is in bfloat16, which the CPU has no kernels for; weights stay rounded."""
+    model = onnx.load(str(path))
+    for number, weight in enumerate(model.graph.initializer):
+        if weight.data_type == TensorProto.BFLOAT16:
+            values = numpy_helper.to_array(weight).astype(np.float32)
+            model.graph.initializer[number].CopyFrom(numpy_helper.from_array(values, weight.name))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == TensorProto.BFLOAT16:
+                attribute.i = TensorProto.FLOAT
+    path.write_bytes(model.SerializeToString())
 
 
 class _Body:

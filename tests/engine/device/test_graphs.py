@@ -11,6 +11,7 @@ from app.engine.collate import collate
 from app.engine.device.backend import DeviceBackend
 from app.engine.onnx_backend import OnnxBackend
 from app.engine.types import Layout
+from app.errors import FormatError
 from app.export.architectures import Recipe, export_graph
 from app.export.device_graph import DeviceRecipe, export_device_graph
 from app.export.graph import FloatType
@@ -132,6 +133,36 @@ def test_paged_attention_norms_turns_shares_and_looks_back(
     assert b"PagedAttention" in graph
     assert cosines(hidden(backend, family.inputs), expected).min() > 0.999
     backend.close()
+
+
+IN_BF16: dict[str, dict[str, object]] = {
+    **FEWER_HEADS,
+    "bert": {"num_attention_heads": 2},
+    "roberta": {"num_attention_heads": 2},
+    "llama": {"head_dim": 32},
+    "qwen3": {"head_dim": 16},
+    "gemma3_text~causal": {"head_dim": 16},
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(IN_BF16) - {"modernbert"}))
+def test_in_bfloat16_pages_serve_those_that_turn_no_heads_too(name: str, tmp_path: Path) -> None:
+    """Sums are wider here than there; what is tested is that the graph means the same, with its weights rounded."""
+    family = wide(name, **IN_BF16[name])
+    expected = states(family.open(tmp_path / "cpu"), family.inputs)
+    backend = opened_as(family, tmp_path / "device", DeviceRecipe(FloatType.BF16))
+    graph = (tmp_path / "device" / "model.onnx").read_bytes()
+    assert b"PagedAttention" in graph
+    assert b"PackedMultiHeadAttention" not in graph
+    assert cosines(hidden(backend, family.inputs), expected).min() > 0.995
+    backend.close()
+
+
+def test_what_no_kernel_does_in_bfloat16_is_refused(tmp_path: Path) -> None:
+    """Layers that see to both sides, but not far."""
+    family = wide("modernbert", **IN_BF16["modernbert"])
+    with pytest.raises(FormatError, match="precision bf16"):
+        opened_as(family, tmp_path, DeviceRecipe(FloatType.BF16))
 
 
 def test_an_exit_gives_what_its_layers_make(tmp_path: Path) -> None:
