@@ -36,6 +36,11 @@ HEADS: dict[str, dict[str, object]] = {
     "qwen2": {"head_dim": 64},
     "qwen3": {"head_dim": 128},
     **FEWER_HEADS,
+    **{
+        name: {"num_attention_heads": 2}
+        for name in ("bert", "camembert", "electra", "roberta", "xlm-roberta")
+    },
+    "distilbert": {"n_heads": 2},
 }
 # Heads of 6 values: no kernel is fused for them, and without one nothing is captured.
 ODD_HEADS = ("jina_bert~six-heads", "t5", "t5~gated")
