@@ -76,11 +76,11 @@ def line_of(device_id: int, memory_share: float) -> DeviceLine:
     Raises:
         ProviderError: It cannot be used.
     """
-    from app.engine.onnx_backend import find_libraries
+    from app.engine.onnx_backend import check_cuda_starts
 
     with _lock:
         if device_id not in _lines:
-            find_libraries()
+            check_cuda_starts(device_id)
             device = CudaDevice(device_id)
             free, whole = device.memory()
             # Others may use the same card.

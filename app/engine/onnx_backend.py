@@ -1,10 +1,13 @@
 """Runs ONNX graphs; the one file that imports onnxruntime."""
 
+import contextlib
 import json
 import logging
 import math
+import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -193,6 +196,8 @@ class OnnxBackend:
 ATTENTION_KERNELS: Final = "3"
 # Gemm writes a bias first and reads it again; our graphs have none, and this would make some.
 DEVICE_DISABLED_FUSIONS: Final = ("MatMulAddFusion",)
+GEMM_OPTIONS: Final = "ORT_CUDA_GEMM_OPTIONS"  # onnxruntime's own
+NO_HALF_REDUCTION: Final = "2"
 ONNX_BFLOAT16: Final = 16
 TENSOR_TYPE: Final = re.compile(r"tensor\((\w+)\)")
 NUMPY_NAMES: Final = {"float": "float32"}
@@ -346,14 +351,48 @@ class OnnxDeviceSession:
             )
 
 
-NOT_STARTED: Final = "CUDA was asked for but did not start: check the driver and the CUDA libraries (`nestvec doctor`)"
+NOT_STARTED: Final = (
+    "CUDA did not start: check the driver and the CUDA libraries (`nestvec doctor`), "
+    "or set provider to cpu"
+)
 
 
 def find_libraries() -> None:
-    """Load CUDA and cuDNN where pip put them; without it a bare host reports missing libraries."""
-    ort.preload_dlls(directory="")
+    """Load CUDA and cuDNN where pip put them; without it a bare host reports missing libraries.
+
+    Before the first session, as what is set here is read once.
+    """
+    # Long sums that cuBLAS splits are put together in float32, not in half floats.
+    os.environ.setdefault(GEMM_OPTIONS, NO_HALF_REDUCTION)
+    with contextlib.redirect_stdout(sys.stderr):  # where it says what it does not find
+        ort.preload_dlls(directory="")
     # Failures come as exceptions; the library's own lines to stderr would quote values.
     ort.set_default_logger_severity(4)
+
+
+def check_cuda_starts(device_id: int) -> None:
+    """Open a graph of one node on CUDA: onnxruntime goes on where a library is missing, and then blames the model.
+
+    Raises:
+        ProviderError: It did not start.
+    """
+    find_libraries()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    providers = [(PROVIDERS["cuda"], {"device_id": str(device_id)}), PROVIDERS["cpu"]]
+    try:
+        session = ort.InferenceSession(IDENTITY, options, providers=providers)
+    except Exception as error:
+        raise ProviderError(f"{NOT_STARTED}: {error}") from error
+    if session.get_providers()[0] != PROVIDERS["cuda"]:
+        raise ProviderError(NOT_STARTED)
+
+
+# An ONNX model whose output is its input, one float32.
+IDENTITY: Final = bytes.fromhex(
+    "080a3a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a0179120a0a08080112040a0208"
+    "0142040a001014"
+)
 
 
 def _tensor(node: ort.NodeArg) -> Tensor:

@@ -110,7 +110,10 @@ def refusal_of(cache_dir: Path, key: str, machine: str) -> str | None:
     """Why an artefact was not made for this machine; None where it was, or nobody tried."""
     try:
         said = load_json(_refusal(cache_dir, key).read_text("utf-8"))
-        return str(said["reason"]) if said["machine"] == machine else None
+        if said["machine"] != machine:
+            return None
+        path = _refusal(cache_dir, key)
+        return f"{said['reason']} (found at an earlier start; remove {path} to try again)"
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

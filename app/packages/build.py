@@ -16,7 +16,15 @@ from app.engine.outputs import Outputs
 from app.engine.postprocess import finish
 from app.engine.tokenizer import Tokenizer
 from app.engine.types import FloatArray, Item, Layout, OutputKind
-from app.errors import BackendError, FormatError, ModelError, UnsuitedError
+from app.errors import (
+    BackendError,
+    BackendLostError,
+    FormatError,
+    ModelError,
+    ModelMemoryError,
+    ProviderError,
+    UnsuitedError,
+)
 from app.export.architectures import (
     STATIC_TYPE,
     Recipe,
@@ -128,6 +136,8 @@ class Builder:
                 try:
                     export_device_graph(self.derived.folder, self.derived.config, graph, recipe)
                     self._check_on_device(graph, folder, probes, reference)
+                except (ProviderError, ModelMemoryError, BackendLostError):
+                    raise  # the machine's fault, not the graph's
                 except (ModelError, BackendError) as error:
                     reasons.append(f"{recipe.route} attention: {error.message}")
                     for file in graph.parent.glob("*.onnx"):

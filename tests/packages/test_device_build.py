@@ -12,7 +12,15 @@ from app.engine.backend import Backend, BackendOptions
 from app.engine.device.driver import Gpu
 from app.engine.service import EmbeddingService
 from app.engine.types import EmbedCall, Layout, NullObserver
-from app.errors import BackendError, FormatError, UnsuitedError
+from app.errors import (
+    BackendError,
+    BackendLostError,
+    FormatError,
+    ModelMemoryError,
+    NestvecError,
+    ProviderError,
+    UnsuitedError,
+)
 from app.packages.precision import BuildOptions, Precision
 from app.packages.prepare import Package, prepare
 from app.packages.sources import SourceOptions
@@ -87,9 +95,30 @@ def test_a_precision_that_no_graph_is_right_in_is_not_tried_again(tmp_path: Path
         with pytest.raises(UnsuitedError, match="packed attention: onnxruntime failed"):
             prepare(str(folder), options(tmp_path), open_backend, wanted=FP16)
     assert len(tries) == 2
+    with pytest.raises(UnsuitedError, match=r"remove .*refused\.json to try again"):
+        prepare(str(folder), options(tmp_path), open_backend, wanted=FP16)
     with pytest.raises(UnsuitedError):
         prepare(str(folder), options(tmp_path), open_backend, wanted=replace(FP16, machine="other"))
     assert len(tries) == 4
+
+
+@pytest.mark.parametrize(
+    "fault", [ProviderError("no CUDA"), ModelMemoryError("no room"), BackendLostError("gone")]
+)
+def test_a_fault_of_the_machine_is_not_held_against_the_model(
+    tmp_path: Path, fault: NestvecError
+) -> None:
+    """Libraries that are missing today may be there tomorrow: nothing is remembered."""
+    folder = write_tiny_bert(tmp_path / "model")
+
+    def open_backend(path: Path, layout: Layout, how: BackendOptions) -> Backend:
+        if how.device is not None:
+            raise fault
+        return open_anywhere(path, layout, how)
+
+    with pytest.raises(type(fault)):
+        prepare(str(folder), options(tmp_path), open_backend, wanted=FP16)
+    assert made(tmp_path).is_new
 
 
 def test_what_no_packed_graph_can_do_is_refused_by_name(tmp_path: Path) -> None:
