@@ -62,6 +62,7 @@ MEMORY_WORDS: Final = (
     "out of memory",
     "bfcarena",
     "cudaerrormemory",
+    "alloc_failed",  # of cuBLAS
 )
 
 

@@ -22,15 +22,14 @@ from app.engine.device.room import Room, measured_room
 from app.engine.device.session import SIZES, DeviceSession, OpenSession
 from app.engine.device.shapes import Shape
 from app.engine.types import Batch, FloatArray, Layout, RawOutput
-from app.errors import BackendMemoryError, FormatError
+from app.errors import BackendMemoryError, FormatError, ModelMemoryError
 
 log = logging.getLogger(__name__)
 
 # The device computes one batch while the next is copied to it; a worker that makes a third ready waits.
 BATCHES_UNDER_WAY: Final = 2
-WORKSPACE_BYTES: Final = (
-    512 * 2**20
-)  # cuBLAS, kernels, buffers: what is beside weights and the arena
+# cuBLAS, kernels, buffers: what is beside weights and the arena.
+WORKSPACE_BYTES: Final = 512 * 2**20
 MOST_ASIDE: Final = 4  # a small device gives at most this part of what is left for it
 WEIGHTS: Final = "weights.bin"
 LEAST_TOKENS: Final = 8192  # probes and lone long inputs are no batch of the scheduler's
@@ -240,7 +239,10 @@ class DeviceBackend:
         if layer not in self._exits:
             path = self._path.with_name(self._options.exit_graph.format(layer))
             share = self._bytes * layer // max(self.layers, 1)
-            self._line.ledger.take(self._owner, share, share)
+            try:
+                self._line.ledger.take(self._owner, share, share)
+            except ModelMemoryError as error:
+                raise BackendMemoryError("an early exit's graph does not fit as well") from error
             self._exits[layer] = self._open_session(path, memory_limit=0, captures=False)
         return self._exits[layer]
 

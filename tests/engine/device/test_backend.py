@@ -199,6 +199,16 @@ def test_exits_are_opened_when_they_are_asked_for(tmp_path: Path) -> None:
     backend.close()
 
 
+def test_an_exit_for_which_there_is_no_memory_is_short_memory(tmp_path: Path) -> None:
+    """Not a fault of the input."""
+    line = host_line()
+    backend = open_emulated(exported(tmp_path, replace(FP32, has_exits=True)), OPTIONS, line)
+    line.ledger.take("another model", 0, line.ledger.left)
+    with pytest.raises(BackendMemoryError):
+        backend.run(collate([replace(ITEMS[0], exits=(1,))], Layout.PACKED))
+    backend.close()
+
+
 def test_a_ledger_shares_memory_and_takes_it_back() -> None:
     """The least or an error; what was wanted, or what is left."""
     ledger = Ledger(100)
