@@ -100,13 +100,11 @@ class DeviceOptions:
         max_tokens: The most of one input.
         max_batch_tokens: The most of a batch that will be asked for.
         captured_tokens: Batches up to so many are filled up and started as one; 0 for none.
-        exit_graph: Name of an earlier exit's graph, by its number.
     """
 
     max_tokens: int
     max_batch_tokens: int
     captured_tokens: int = 4096
-    exit_graph: str = "exit_{}.onnx"
 
 
 @dataclass(frozen=True, slots=True)

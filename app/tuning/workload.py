@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,12 @@ from app.engine.outputs import Outputs
 from app.engine.types import Item
 
 Clock = Callable[[], float]
+LONG_TOKENS: Final = 256
 
 
-def typical_items(tokens: int, max_tokens: int, vocabulary_size: int, *, seed: int) -> list[Item]:
+def typical_items(
+    tokens: int, max_tokens: int, vocabulary_size: int, *, seed: int, longest: int = LONG_TOKENS
+) -> list[Item]:
     """Items of a retrieval server's mix: 60% short texts, 30% paragraphs, 10% of full length.
 
     Args:
@@ -22,13 +26,14 @@ def typical_items(tokens: int, max_tokens: int, vocabulary_size: int, *, seed: i
         max_tokens: The model's most for one input.
         vocabulary_size: Ids are drawn below it; what they say does not matter for speed.
         seed: Chooses lengths and ids.
+        longest: Tokens of the longest; long ones have as many as the default, or more.
     """
     random = np.random.default_rng(seed)
     items: list[Item] = []
     total = 0
     while total < tokens or not items:
         kind = random.random()
-        low, high = (8, 24) if kind < 0.6 else (120, 180) if kind < 0.9 else (256, 256)  # noqa: PLR2004 - the mix
+        low, high = (8, 24) if kind < 0.6 else (120, 180) if kind < 0.9 else (LONG_TOKENS, longest)  # noqa: PLR2004 - the mix
         length = min(int(random.integers(low, high + 1)), max_tokens)
         items.append(Item(ids=random.integers(0, vocabulary_size, length).astype(np.int32)))
         total += length

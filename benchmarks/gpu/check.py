@@ -26,6 +26,7 @@ from app.export.architectures import export_graph
 from app.export.device_graph import DeviceRecipe, export_device_graph
 from app.export.graph import FloatType
 from app.export.inputs import DeviceRoute
+from app.tuning.workload import typical_items
 from benchmarks.gpu import parts
 from benchmarks.gpu.models import ALL, VOCABULARY, Sizes, write_model
 from benchmarks.gpu.outside import http_tokens_per_s, peer_tokens_per_s, sts_correlation
@@ -89,7 +90,9 @@ class Check:
     ) -> Iterator[str]:
         most = max(self.budgets)
         outputs = Outputs("last_token" if sizes.key_heads else "mean")
-        items = parts.mixed_items(self.tokens, sizes.max_tokens, VOCABULARY, seed=1)
+        items = typical_items(
+            self.tokens, sizes.max_tokens, VOCABULARY, seed=1, longest=parts.LONGEST_TOKENS
+        )
         yield f"### {label}\n"
         if "nodes" in self.parts:
             run = run_apart(path, sizes.max_tokens, 0, os.environ)
@@ -132,7 +135,13 @@ class Check:
             path, Layout.PACKED, BackendOptions(provider="cpu", intra_op_threads=threads)
         )
         try:
-            items = parts.mixed_items(self.texts * 200, sizes.max_tokens, VOCABULARY, seed=2)
+            items = typical_items(
+                self.texts * 200,
+                sizes.max_tokens,
+                VOCABULARY,
+                seed=2,
+                longest=parts.LONGEST_TOKENS,
+            )
             found = parts.parity(backend, cpu, outputs, items[: self.texts])
         finally:
             cpu.close()
@@ -145,7 +154,7 @@ class Check:
         yield "\n| budget, tokens | tokens/s | share of the dense peak |\n|---|---|---|"
         for budget in self.budgets:
             one = parts.speed(backend, items, budget, sizes, self.peak)
-            yield f"| {one.label} | {one.tokens_per_s:,.0f} | {one.share:.1%} |"
+            yield f"| {budget:,.0f} | {one.tokens_per_s:,.0f} | {one.share:.1%} |"
         yield ""
 
     def _padded(self, backend: Backend, items: Sequence[Item], budget: int) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from app.quality.scores import pair_cosines, spearman
 from app.quality.tasks import read_pairs
 from app.service_assembly import build_engine
 from app.settings_loading import load_settings
+from app.tuning.workload import typical_items
 from benchmarks.gpu import parts
 from benchmarks.gpu.models import VOCABULARY, Sizes, text_of
 from benchmarks.processes import Server
@@ -31,7 +32,9 @@ def peer_tokens_per_s(folder: Path, sizes: Sizes, tokens: int) -> dict[int, floa
     import torch
     from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
 
-    items = parts.mixed_items(tokens, sizes.max_tokens, VOCABULARY, seed=1)
+    items = typical_items(
+        tokens, sizes.max_tokens, VOCABULARY, seed=1, longest=parts.LONGEST_TOKENS
+    )
     random = np.random.default_rng(1)
     texts = [text_of(item.tokens, random) for item in items]
     model = SentenceTransformer(
@@ -110,15 +113,10 @@ def sts_correlation(file: Path, provider: str) -> float:
             calls = [EmbedCall(texts[n : n + 256], truncate=Truncation.END) for n in starts]
             return np.concatenate([(await service.embed(call)).vectors for call in calls])
 
-        first, second = asyncio.run(_both(embed, task.first, task.second))
+        async def both() -> tuple[FloatArray, FloatArray]:
+            return await embed(task.first), await embed(task.second)
+
+        first, second = asyncio.run(both())
     finally:
         service.close()
     return spearman(pair_cosines(first, second).tolist(), task.gold)
-
-
-async def _both(
-    embed: Callable[[Sequence[str]], Awaitable[FloatArray]],
-    first: Sequence[str],
-    second: Sequence[str],
-) -> tuple[FloatArray, FloatArray]:
-    return await embed(first), await embed(second)

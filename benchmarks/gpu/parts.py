@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
@@ -16,29 +16,15 @@ from app.engine.outputs import Outputs
 from app.engine.postprocess import finish
 from app.engine.types import Item
 from app.errors import BackendMemoryError
-from app.tuning.workload import cut, seconds_for
+from app.tuning.workload import Clock, cut, seconds_for
 from benchmarks.gpu.models import Sizes
 
 ROUNDS: Final = 3
 MOST_ITEMS: Final = 4096
 LONG_KINDS: Final = 2  # of four: all as long as the longest
 WORKERS: Final = 3
-# Shares of short, middling and long inputs, and their lengths: what a retrieval server sees.
-MIX: Final = ((0.6, 8, 24), (0.3, 120, 180), (0.1, 256, 512))
-Clock = Callable[[], float]
-
-
-def mixed_items(tokens: int, max_tokens: int, vocabulary: int, seed: int) -> list[Item]:
-    """Items of mixed lengths, in no order."""
-    random = np.random.default_rng(seed)
-    found: list[Item] = []
-    total = 0
-    while total < tokens or not found:
-        _, low, high = MIX[random.choice(len(MIX), p=[share for share, _, _ in MIX])]
-        length = min(int(random.integers(low, high + 1)), max_tokens)
-        found.append(Item(random.integers(5, vocabulary, length).astype(np.int32)))
-        total += length
-    return found
+# What a retrieval server's longest inputs have.
+LONGEST_TOKENS: Final = 512
 
 
 def items_of_length(count: int, length: int, vocabulary: int, seed: int) -> list[Item]:
@@ -91,19 +77,17 @@ class Speed:
         share: Of the measured dense peak.
     """
 
-    label: str
     tokens_per_s: float
     share: float
 
 
-def speed(  # noqa: PLR0913 - what a figure depends on
+def speed(
     backend: Backend,
     items: Sequence[Item],
     budget: float,
     sizes: Sizes,
     peak: float,
     *,
-    label: str = "",
     clock: Clock = time.perf_counter,
 ) -> Speed:
     """Tokens a second in batches of a budget, by some workers, at the best of some rounds."""
@@ -112,7 +96,7 @@ def speed(  # noqa: PLR0913 - what a figure depends on
     took_s = min(seconds_for(backend, batches, WORKERS, clock) for _ in range(ROUNDS))
     lengths = lengths_of(items)
     share = sizes.operations(lengths) / took_s / peak if peak else 0.0
-    return Speed(label or f"{budget:,.0f}", float(lengths.sum()) / took_s, share)
+    return Speed(float(lengths.sum()) / took_s, share)
 
 
 def as_padded(items: Sequence[Item], batch_items: int, *, is_sorted: bool) -> list[list[Item]]:

@@ -51,12 +51,6 @@ class Feeds:
         return self.make[name]()
 
 
-def pages_for(lengths: NDArray[np.int64], page_tokens: int) -> NDArray[np.int64]:
-    """Pages of each input, (B,)."""
-    found: NDArray[np.int64] = -(-lengths // page_tokens)
-    return found
-
-
 def feeds(batch: Batch, shape: Shape, pooling: str, page_tokens: int) -> Feeds:
     """What a run is fed.
 
@@ -74,7 +68,7 @@ def feeds(batch: Batch, shape: Shape, pooling: str, page_tokens: int) -> Feeds:
     skip[: len(batch.skips)] = batch.skips
     starts = np.cumsum(lengths) - lengths
     columns = np.arange(shape.row, dtype=np.int64)
-    pages = pages_for(lengths, page_tokens) if page_tokens else np.zeros(shape.inputs, np.int64)
+    pages = -(-lengths // page_tokens) if page_tokens else np.zeros(shape.inputs, np.int64)
 
     def padded(name: str) -> Callable[[], Array]:
         def make() -> Array:

@@ -31,7 +31,9 @@ BATCHES_UNDER_WAY: Final = 2
 # cuBLAS, kernels, buffers: what is beside weights and the arena.
 WORKSPACE_BYTES: Final = 512 * 2**20
 MOST_ASIDE: Final = 4  # a small device gives at most this part of what is left for it
+# As `export/device_graph.py` names them, which the engine does not know.
 WEIGHTS: Final = "weights.bin"
+EXIT_GRAPH: Final = "exit_{}.onnx"
 LEAST_TOKENS: Final = 8192  # probes and lone long inputs are no batch of the scheduler's
 
 
@@ -68,9 +70,8 @@ class DeviceBackend:
         self._owner = f"{path}#{id(self)}"
         self._turns = Semaphore(BATCHES_UNDER_WAY)
         self._stages = deque(Stage(line) for _ in range(BATCHES_UNDER_WAY))
-        self._exits: dict[int, DeviceSession] = {}
+        self._sessions: dict[int, DeviceSession] = {}  # by exit; 0 is the whole graph
         self._captures: dict[Shape, Capture] = {}
-        self._session: DeviceSession | None = None
         self._room: Room
         weights = path.with_name(WEIGHTS)
         # Those of others lie where they like, all of them in the graph's folder.
@@ -161,7 +162,7 @@ class DeviceBackend:
     def _set_up(self, limit: int) -> None:
         """Open, measure and capture; in the device's thread."""
         options = self._options
-        session = self._session = self._opened(limit)
+        session = self._sessions[0] = self._opened(limit)
         kind = PackedPlan if self.layout is Layout.PACKED else PaddedPlan
         plan: Plan = kind.of(session.inputs, session.outputs, session.metadata, options.max_tokens)
         self._plan = plan
@@ -200,8 +201,8 @@ class DeviceBackend:
 
     def _run(self, run: "_Run", stage: Stage) -> RawOutput:
         device, wanted = self._line.device, run.wanted
-        session = self._session
-        if run.layer or session is None:
+        session = self._sessions[0]
+        if run.layer:
             session = self._line.do(lambda: self._exit(run.layer))
         # Arrays are made here, in the worker's thread; the device's own begins copies and launches, and waits for none.
         filled = stage.fill(session, self._plan, run.shape, run.made)
@@ -215,7 +216,7 @@ class DeviceBackend:
                 inputs, outputs = run.capture.inputs, run.capture.outputs
             else:
                 memory = self._memory
-                inputs = memory.inputs(session, run.shape, run.made.pages)
+                inputs = memory.inputs(session, filled.packing, run.shape, run.made.pages)
                 outputs = memory.outputs(session, [wanted.name], run.shape)
             bound = copied_in(memory, inputs, filled)
             session.run(bound, list(outputs.values()), run.number)
@@ -236,19 +237,18 @@ class DeviceBackend:
 
     def _exit(self, layer: int) -> DeviceSession:
         """The graph of an exit, opened when it is first asked for; in the device's thread."""
-        if layer not in self._exits:
-            path = self._path.with_name(self._options.exit_graph.format(layer))
+        if layer not in self._sessions:
+            path = self._path.with_name(EXIT_GRAPH.format(layer))
             share = self._bytes * layer // max(self.layers, 1)
             try:
                 self._line.ledger.take(self._owner, share, share)
             except ModelMemoryError as error:
                 raise BackendMemoryError("an early exit's graph does not fit as well") from error
-            self._exits[layer] = self._open_session(path, memory_limit=0, captures=False)
-        return self._exits[layer]
+            self._sessions[layer] = self._open_session(path, memory_limit=0, captures=False)
+        return self._sessions[layer]
 
     def _close(self) -> None:
-        opened = [] if self._session is None else [self._session, *self._exits.values()]
-        for session in opened:
+        for session in self._sessions.values():
             session.close()
         for capture in self._captures.values():
             capture.memory.release()

@@ -54,13 +54,20 @@ class Binder:
     _buffers: dict[str, DeviceBuffer] = field(default_factory=dict)
     _bounds: HostBuffer | None = None
 
-    def inputs(self, session: DeviceSession, shape: Shape, pages: int) -> dict[str, Bound]:
+    def inputs(
+        self, session: DeviceSession, packing: Packing, shape: Shape, pages: int
+    ) -> dict[str, Bound]:
         """Memory for what a run takes; the host's own inputs have no address yet.
+
+        Args:
+            session: The graph.
+            packing: Of the shape.
+            shape: Of the run.
+            pages: That its inputs take.
 
         Raises:
             BackendMemoryError: There is none.
         """
-        packing = Packing.of(session, self.plan, shape)
         block = self._address(BLOCK, packing.size)
         found = {}
         for name, tensor in session.inputs.items():
@@ -127,7 +134,7 @@ class Stage:
         for name, offset in packing.offsets.items():
             values = np.ascontiguousarray(made[name], session.inputs[name].dtype)
             block[offset : offset + values.nbytes] = values.reshape(-1).view(np.uint8)
-        return Filled(block, made[BOUNDS] if BOUNDS in session.inputs else None)
+        return Filled(packing, block, made[BOUNDS] if BOUNDS in session.inputs else None)
 
     def output(self, size: int) -> Bytes:
         """Where results go."""
@@ -140,10 +147,12 @@ class Filled:
     """Inputs of a batch on the host.
 
     Attributes:
+        packing: Where each lies in the block.
         block: Those that are copied.
         bounds: The one that stays, if it is wanted.
     """
 
+    packing: Packing
     block: Bytes
     bounds: Array | None
 

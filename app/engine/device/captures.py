@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from app.engine.device.binding import Binder, Stage, copied_in
+from app.engine.device.binding import Binder, Packing, Stage, copied_in
 from app.engine.device.line import DeviceLine
 from app.engine.device.plans import Plan
 from app.engine.device.session import Bound, DeviceSession
@@ -54,7 +54,8 @@ def capture_all(
         for number, shape in enumerate(plan.sizes(max_tokens, longest), start=1):
             memory = Binder(line, plan)
             outputs = memory.outputs(session, plan.outputs, shape)
-            inputs = memory.inputs(session, shape, plan.most_pages(shape))
+            packing = Packing.of(session, plan, shape)
+            inputs = memory.inputs(session, packing, shape, plan.most_pages(shape))
             capture = Capture(number, inputs, outputs, memory)
             with line.quiet():
                 for _ in range(STARTS):
@@ -93,7 +94,8 @@ def run_empty(
         return
     memory = Binder(line, plan)
     try:
-        bound = copied_in(memory, memory.inputs(session, shape, made.pages), filled)
+        inputs = memory.inputs(session, filled.packing, shape, made.pages)
+        bound = copied_in(memory, inputs, filled)
         outputs = memory.outputs(session, plan.outputs, shape)
         session.run(bound, list(outputs.values()))
         line.device.wait(line.device.record())

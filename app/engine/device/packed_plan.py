@@ -37,7 +37,6 @@ class PackedPlan:
     reads_offsets: bool
     is_padded: bool
     widths: Mapping[str, int]
-    layout: Layout = Layout.PACKED
     gives_tokens: bool = True
 
     @classmethod
@@ -142,7 +141,7 @@ class PackedPlan:
         """See `Plan`."""
         del shape
         suffix = f"_{layer}" if layer else ""
-        if not (batch.is_pooled and self.pooling):
+        if not self._pools(batch):
             return Wanted(HIDDEN + suffix, int(batch.lengths.sum()), self.hidden_size)
         name = HALF if batch.is_half else POOLED
         columns = min(batch.columns or self.hidden_size, self.hidden_size)
@@ -151,5 +150,8 @@ class PackedPlan:
     def result(self, batch: Batch, shape: Shape, found: FloatArray) -> RawOutput:
         """See `Plan`."""
         del shape
-        is_pooled = batch.is_pooled and bool(self.pooling)
-        return RawOutput(pooled=found) if is_pooled else RawOutput(hidden=found)
+        return RawOutput(pooled=found) if self._pools(batch) else RawOutput(hidden=found)
+
+    def _pools(self, batch: Batch) -> bool:
+        """Whether vectors are all that is wanted, and there are any."""
+        return batch.is_pooled and bool(self.pooling)

@@ -30,7 +30,6 @@ class PaddedPlan:
     output: str
     hidden_size: int
     max_tokens: int
-    layout: Layout = Layout.PADDED
     pooling: str = ""
     layers: int = 0
     is_padded: bool = True

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from app.engine.device.arrays import Feeds
 from app.engine.device.shapes import Shape
-from app.engine.types import Batch, FloatArray, Layout, RawOutput
+from app.engine.types import Batch, FloatArray, RawOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,6 @@ class Wanted:
 
 class Plan(Protocol):
     """Of one graph."""
-
-    @property
-    def layout(self) -> Layout:
-        """Which batches it takes."""
 
     @property
     def hidden_size(self) -> int:

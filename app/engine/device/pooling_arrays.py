@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Lengths = NDArray[np.int64]
-Arrays = dict[str, NDArray[Any]]
 
 
 def pooling_arrays(
