@@ -40,7 +40,7 @@ $(STAMPS)/model: $(STAMPS)/server-$(EXTRA) models/all-MiniLM-L6-v2.toml models/s
 	@$(BIN)/nestvec model pull static
 	@touch $@
 
-$(CLIENTS)/.stamp: requirements/clients.txt tests/clients/node/package-lock.json | $(BIN)/python
+$(CLIENTS)/.stamp: requirements/clients.txt tests/end_to_end/clients/node/package-lock.json | $(BIN)/python
 	@echo "installing client SDKs for the tests (locked, hashes checked)"
 	@$(BIN)/python -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/python $(PIP) --require-hashes -r requirements/clients.txt
@@ -64,10 +64,10 @@ test-load: $(STAMPS)/dev $(STAMPS)/model ## Longer load tests against a real ser
 
 fuzz: $(STAMPS)/dev ## schemathesis (at least 10,000 cases) and 20,000 hostile requests over the whole API (FUZZ_S=seconds FUZZ_SEED=number)
 	@FUZZ_S=$(or $(FUZZ_S),300) FUZZ_CASES=10000 FUZZ_HOSTILE=$(or $(FUZZ_HOSTILE),20000) \
-		$(BIN)/python -m pytest -q -s tests/fuzz/test_document.py tests/fuzz/test_hostile.py $(ARGS)
+		$(BIN)/python -m pytest -q -s tests/end_to_end/fuzz/test_document.py tests/end_to_end/fuzz/test_hostile.py $(ARGS)
 
 fuzz-files: $(STAMPS)/dev ## Every parser of files that others make, on mutated ones: 24 minutes in all (FUZZ_FILES_S=seconds a parser)
-	@FUZZ_FILES_S=$(or $(FUZZ_FILES_S),160) $(BIN)/python -m pytest -q -s tests/fuzz/test_files.py $(ARGS)
+	@FUZZ_FILES_S=$(or $(FUZZ_FILES_S),160) $(BIN)/python -m pytest -q -s tests/end_to_end/fuzz/test_files.py $(ARGS)
 
 test-chaos: $(STAMPS)/dev $(STAMPS)/model clients ## Faults, overload and soak, half an hour or more; the figures go to .chaos/report.md
 	@CHAOS_KILLS=50 CHAOS_ENGINE_KILLS=100 CHAOS_ENGINE_MODEL=all-MiniLM-L6-v2 $(BIN)/python -m pytest -q -s tests/chaos $(ARGS)
@@ -84,7 +84,7 @@ gpu-check: .venv-gpu/.stamp ## On a GPU host: parity, speed, memory, HTTP, in on
 	@.venv-gpu/bin/python -m benchmarks.gpu.check $(if $(MODELS),--models $(MODELS)) $(if $(PARTS),--parts $(PARTS)) $(ARGS)
 
 gpu-rehearsal: .venv-gpu/.stamp ## Without a GPU: the real CUDA provider on a device that is none; placement, kernels, captures
-	@.venv-gpu/bin/python -m tests.engine.device.rehearsal $(ARGS)
+	@.venv-gpu/bin/python -m tests.backends.cuda.rehearsal $(ARGS)
 
 sbom: $(STAMPS)/dev ## What is shipped: a CycloneDX SBOM of each lock, and the licences of what is installed (into dist/)
 	@mkdir -p dist
@@ -115,7 +115,7 @@ imports: $(STAMPS)/dev ## Check the architecture's import contracts
 check: lint types imports test ## What CI runs, in CI's order
 
 quality: $(STAMPS)/dev $(STAMPS)/model ## STS-B and SciFact: over HTTP, the report with fitted exits, the cache (DATA=folder with stsb/, scifact/, corpus/)
-	@$(BIN)/python -m tests.model.quality $(DATA)
+	@$(BIN)/python -m tests.end_to_end.model.quality $(DATA)
 
 BENCH = $(BIN)/python -m benchmarks.$(1) --model "$$($(BIN)/nestvec model pull --folder)" --data $(DATA)/corpus
 bench: bench-engine bench-http bench-latency ## Against peers from PyPI, on this machine: half an hour or more (ROUNDS=7 DATA=folder)
@@ -152,20 +152,20 @@ INFINITY_ONNX := optimum==2.1.0 optimum-onnx==0.1.0 onnx==1.23.2 onnxruntime==1.
 	@touch $@
 
 golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 numpy; overwrites tests/golden)
-	@$(BIN)/python -m tests.golden.make
+	@$(BIN)/python -m tests.end_to_end.golden.make
 
 families: .venv-peers/.stamp ## Make the expected states of tiny models anew, by transformers (overwrites tests/families)
-	@.venv-peers/bin/python tests/families/make.py $(ARGS)
+	@.venv-peers/bin/python tests/export/families/make.py $(ARGS)
 
 heads: .venv-peers/.stamp ## Make the expected outputs of heads anew, by transformers (overwrites tests/heads)
-	@.venv-peers/bin/python tests/heads/make.py
+	@.venv-peers/bin/python tests/model_store/heads/make.py
 
 families-table: $(STAMPS)/dev ## Measure the table of docs/architectures.md
-	@$(BIN)/python -m tests.families.table docs/architectures.md
+	@$(BIN)/python -m tests.export.families.table docs/architectures.md
 
 docs: $(STAMPS)/dev ## Write the generated pages of docs/
 	@$(BIN)/nestvec config --markdown > docs/configuration.md
-	@$(BIN)/python -m app.api.dialect_tables docs/dialects.md
+	@$(BIN)/python -m nestvec.api.dialect_docs docs/dialects.md
 
 lock: $(STAMPS)/dev ## Resolve all locks anew
 	@for extra in cpu gpu; do \

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+from nestvec.system.cpus import cpu_model, usable_cpus
+from nestvec.tools.bench.client import Target
+from nestvec.tools.bench.load import LoadResult
+from nestvec.tools.bench.loads import unique_texts
 
-from app.bench.client import Target
-from app.bench.load import LoadResult
-from app.bench.loads import unique_texts
-from app.hardware import cpu_model, usable_cpus
 from benchmarks.arguments import parser_for
 from benchmarks.http_run import nestvec
 from benchmarks.latency_run import QUERY_RATE_PER_S, QUERY_TOKENS, add, short_queries, together

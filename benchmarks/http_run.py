@@ -18,12 +18,12 @@ from typing import Final
 
 import numpy as np
 import orjson
+from nestvec.cli.export import command as export
+from nestvec.system.cpus import cpu_model, usable_cpus
+from nestvec.tools.bench.client import Target
+from nestvec.tools.bench.load import LoadResult, Request, closed_load
+from nestvec.tools.bench.loads import texts_of, unique_texts
 
-from app.bench.client import Target
-from app.bench.load import LoadResult, Request, closed_load
-from app.bench.loads import texts_of, unique_texts
-from app.cli.export import command as export
-from app.hardware import cpu_model, usable_cpus
 from benchmarks.arguments import parser_for
 from benchmarks.engines import HERE, PEERS_PYTHON, Engine, start
 from benchmarks.processes import Server

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from nestvec.assembly.service import build_engine
+from nestvec.config.loading import load_settings
+from nestvec.engine.types import EmbedCall, NullObserver
+from nestvec.engine.vectors.quantization import Quantiser
+from nestvec.tools.quality.variants import DTYPES, codes, cut
 from numpy.typing import NDArray
-
-from app.engine.quantise import Quantiser
-from app.engine.types import EmbedCall, NullObserver
-from app.quality.variants import DTYPES, codes, cut
-from app.service_assembly import build_engine
-from app.settings_loading import load_settings
 
 WORDS: Final = 2000
 GUESSES: Final = 10

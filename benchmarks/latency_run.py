@@ -9,10 +9,11 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
-from app.bench.client import Target
-from app.bench.load import LoadResult, closed_load, open_load
-from app.bench.loads import texts_of
-from app.hardware import cpu_model, usable_cpus
+from nestvec.system.cpus import cpu_model, usable_cpus
+from nestvec.tools.bench.client import Target
+from nestvec.tools.bench.load import LoadResult, closed_load, open_load
+from nestvec.tools.bench.loads import texts_of
+
 from benchmarks.arguments import parser_for
 from benchmarks.http_run import nestvec, requests_of
 from benchmarks.run import lengths_of, result_file

@@ -7,14 +7,15 @@ import time
 from pathlib import Path
 from typing import Final
 
-from app.bench.loads import texts_of
-from app.corpus.embedders import EngineEmbedder
-from app.corpus.run import CorpusJob, embed_corpus
-from app.corpus.sources import find_sources
-from app.engine.service import EmbeddingService
-from app.engine.types import NullObserver
-from app.service_assembly import build_engine
-from app.settings_loading import load_settings
+from nestvec.assembly.service import build_engine
+from nestvec.config.loading import load_settings
+from nestvec.corpus.embedders import EngineEmbedder
+from nestvec.corpus.run import CorpusJob, embed_corpus
+from nestvec.corpus.sources import find_sources
+from nestvec.engine.service import EmbeddingService
+from nestvec.engine.types import NullObserver
+from nestvec.tools.bench.loads import texts_of
+
 from benchmarks.arguments import folder_if_there
 
 FEW: Final = 10_000

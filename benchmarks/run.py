@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from nestvec.assembly.model import prepare_model
+from nestvec.backends.open import open_backend
+from nestvec.cli.export import command as export
+from nestvec.config.loading import load_settings
+from nestvec.engine.text.encoded import Fit
+from nestvec.engine.text.tokenizer import Tokenizer
+from nestvec.engine.types import Truncation
+from nestvec.system.cpus import cpu_model, usable_cpus
+from nestvec.tools.bench.loads import LOADS, texts_of
+from nestvec.tools.bench.machine import flops_per_token, gemm_flops_per_s
 
-from app.assembly import open_backend, prepare_model
-from app.bench.loads import LOADS, texts_of
-from app.bench.machine import flops_per_token, gemm_flops_per_s
-from app.cli.export import command as export
-from app.engine.encoded import Fit
-from app.engine.tokenizer import Tokenizer
-from app.engine.types import Truncation
-from app.hardware import cpu_model, usable_cpus
-from app.settings_loading import load_settings
 from benchmarks.arguments import parser_for
 from benchmarks.engines import HERE, Engine, Worker, engines_of, start
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from nestvec.assembly.model import source_options
+from nestvec.backends.onnx import OnnxBackend
+from nestvec.config.loading import load_settings
+from nestvec.errors import ModelError
+from nestvec.model_store.package import Package, prepare
+from nestvec.model_store.sources.fetch import SourceOptions
 
-from app.assembly import source_options
-from app.engine.onnx_backend import OnnxBackend
-from app.errors import ModelError
-from app.packages.prepare import Package, prepare
-from app.packages.sources import SourceOptions
-from app.settings_loading import load_settings
-from tests.tiny import write_tiny_bert
+from tests.support.tiny import write_tiny_bert
 
 # Speed is never asserted: a busy machine must not fail a property.
 hypothesis.settings.register_profile("nestvec", deadline=None)

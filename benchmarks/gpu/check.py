@@ -15,18 +15,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from app.assembly import machine, open_backend
-from app.devices import gpus
-from app.diagnostics.device_run import run_apart
-from app.engine.backend import Backend, BackendFactory, BackendOptions, DeviceOptions
-from app.engine.outputs import Outputs
-from app.engine.types import Item, Layout
-from app.errors import NestvecError
-from app.export.architectures import export_graph
-from app.export.device_graph import DeviceRecipe, export_device_graph
-from app.export.graph import FloatType
-from app.export.inputs import DeviceRoute
-from app.tuning.workload import typical_items
+from nestvec.assembly.execution import machine
+from nestvec.backends.open import gpus, open_backend
+from nestvec.engine.backend import Backend, BackendFactory, BackendOptions, DeviceOptions
+from nestvec.engine.types import Item, Layout
+from nestvec.engine.vectors.pooler import Outputs
+from nestvec.errors import NestvecError
+from nestvec.export.architectures import export_graph
+from nestvec.export.device_graph import DeviceRecipe, export_device_graph
+from nestvec.export.graph.builder import FloatType
+from nestvec.export.graph.inputs import DeviceRoute
+from nestvec.tools.diagnostics.device_run import run_apart
+from nestvec.tools.tuning.workload import typical_items
+
 from benchmarks.gpu import parts
 from benchmarks.gpu.models import ALL, VOCABULARY, Sizes, write_model
 from benchmarks.gpu.outside import http_tokens_per_s, peer_tokens_per_s, sts_correlation

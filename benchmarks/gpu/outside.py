@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from nestvec.assembly.service import build_engine
+from nestvec.config.loading import load_settings
+from nestvec.engine.types import EmbedCall, FloatArray, NullObserver, Truncation
+from nestvec.tools.bench.client import Target
+from nestvec.tools.bench.load import Request, closed_load
+from nestvec.tools.quality.scores import pair_cosines, spearman
+from nestvec.tools.quality.tasks import read_pairs
+from nestvec.tools.tuning.workload import typical_items
 
-from app.bench.client import Target
-from app.bench.load import Request, closed_load
-from app.engine.types import EmbedCall, FloatArray, NullObserver, Truncation
-from app.quality.scores import pair_cosines, spearman
-from app.quality.tasks import read_pairs
-from app.service_assembly import build_engine
-from app.settings_loading import load_settings
-from app.tuning.workload import typical_items
 from benchmarks.gpu import parts
 from benchmarks.gpu.models import VOCABULARY, Sizes, text_of
 from benchmarks.processes import Server
@@ -63,7 +63,7 @@ def http_tokens_per_s(
     """The whole server on texts of one length: tokens a second, and the median of a lone text in seconds."""
     server = Server(
         f"nestvec-{processes}",
-        [sys.executable, "-m", "app", "serve", "--model", str(folder), "--port", "{port}"],
+        [sys.executable, "-m", "nestvec", "serve", "--model", str(folder), "--port", "{port}"],
         health="/health/ready",
         env={
             "NESTVEC_HTTP_PROCESSES": str(processes),

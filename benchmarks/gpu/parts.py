@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from nestvec.engine.backend import Backend
+from nestvec.engine.core.batch_runner import raw_vectors
+from nestvec.engine.types import Item
+from nestvec.engine.vectors.pooler import Outputs
+from nestvec.engine.vectors.postprocess import finish
+from nestvec.errors import BackendMemoryError
+from nestvec.tools.tuning.workload import Clock, cut, seconds_for
 from numpy.typing import NDArray
 
-from app.engine.backend import Backend
-from app.engine.forward import raw_vectors
-from app.engine.outputs import Outputs
-from app.engine.postprocess import finish
-from app.engine.types import Item
-from app.errors import BackendMemoryError
-from app.tuning.workload import Clock, cut, seconds_for
 from benchmarks.gpu.models import Sizes
 
 ROUNDS: Final = 3

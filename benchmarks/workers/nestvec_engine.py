@@ -8,15 +8,14 @@ from typing import Any
 
 import onnxruntime
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent.parent)]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "app")]
 
+from nestvec import __version__
+from nestvec.assembly.service import build_engine
+from nestvec.config.loading import load_settings
+from nestvec.engine.types import EmbedCall, NullObserver, Priority, Truncation
+from nestvec.observability.logs import configure_logs
 from protocol import serve
-
-from app import __version__
-from app.engine.types import EmbedCall, NullObserver, Priority, Truncation
-from app.logs import configure_logs
-from app.service_assembly import build_engine
-from app.settings_loading import load_settings
 
 CHUNK = 2048  # inputs a call, as the API allows
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import httpx
 import numpy as np
+from nestvec.api.batch.batch_lines import BatchLines
+from nestvec.api.request_context import RequestContext
+from nestvec.engine.text.encoded import Fit
+from nestvec.engine.types import Truncation
+from nestvec.jobs.runner import JobRunner
+from nestvec.jobs.store import JobStore
 
-from app.api.batch_lines import BatchLines
-from app.api.context import RequestContext
-from app.engine.encoded import Fit
-from app.engine.types import Truncation
-from app.jobs.runner import JobRunner
-from app.jobs.store import JobStore
-from tests.fakes import fake_vector
-from tests.served import Served
+from tests.support.fakes import fake_vector
+from tests.support.served import Served
 
 URL = "/v1/embeddings"
 DAY_S = 86_400

@@ -6,11 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
+from nestvec.config.settings import Settings
+from nestvec.main import build_app
 
-from app.main import build_app
-from app.settings import Settings
 from tests.api.applications import Api, Clock, Jobs, MakeApi
-from tests.served import ServedOptions, serve_fake
+from tests.support.served import ServedOptions, serve_fake
 
 
 @pytest.fixture

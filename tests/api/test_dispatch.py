@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
+from nestvec.api.dispatch import DOCS, EMBEDDINGS, RERANK, claimants
 
-from app.api.dispatch import DOCS, EMBEDDINGS, RERANK, claimants
 from tests.api.applications import Api
 
 T = ["hello", "world"]

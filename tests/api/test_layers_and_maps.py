@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from nestvec.api.batch.batch_lines import BatchLines
+from nestvec.engine.cache.vector_cache import VectorCache
+from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.vectors.maps import exit_space
 
-from app.api.batch_lines import BatchLines
-from app.engine.maps import exit_space
-from app.engine.registry import ServedModel
-from app.engine.vector_cache import VectorCache
 from tests.api.applications import MakeApi
-from tests.engine.test_ways import random_map
-from tests.served import SPEC, ServedOptions
+from tests.engine.test_vector_plan import random_map
+from tests.support.served import SPEC, ServedOptions
 
 EXIT, SHORT = random_map("exit-2", layers=2), random_map("short", width=4)
 OPTIONS = ServedOptions(spec=dataclasses.replace(SPEC, trained_layers=(1,)), maps=(EXIT, SHORT))

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from nestvec.api.token_input import TokenDecoder
+from nestvec.errors import InputError
 
-from app.api.token_input import TokenDecoder
-from app.errors import InputError
 from tests.api.applications import MakeApi
-from tests.clients.venv import cl100k_table
+from tests.end_to_end.clients.venv import cl100k_table
 
 pytestmark = pytest.mark.clients
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nestvec.tools.bench.loads import unique_texts
 from typing_extensions import override
 
-from app.bench.loads import unique_texts
 from benchmarks.arguments import parser_for
 from benchmarks.engines import HERE, Engine, Setting, Worker, engines_of
 from benchmarks.http_run import (

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nestvec.engine.types import Batch, RawOutput
+from nestvec.engine.vectors.pooler import Outputs
 from tokenizers import Tokenizer
 from typing_extensions import override
 
-from app.engine.outputs import Outputs
-from app.engine.types import Batch, RawOutput
 from benchmarks.gpu import parts
 from benchmarks.gpu.check import Check, report
 from benchmarks.gpu.models import BASE, MINILM, QWEN, TINY, VOCABULARY, Sizes, text_of, write_model
-from tests.engine.device.host_device import open_anywhere
-from tests.fakes import FakeBackend, item
+from tests.backends.cuda.host_device import open_anywhere
+from tests.support.fakes import FakeBackend, item
 
 DECODER = replace(TINY, name="tiny-decoder", key_heads=1, head_width=16)
 ROTARY = replace(TINY, name="tiny-rotary", has_rotary=True)

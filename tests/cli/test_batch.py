@@ -9,10 +9,10 @@ import httpx
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from nestvec.cli import group
 
-from app.cli import group
-from tests.server import Server, running_server
-from tests.tiny import write_tiny_bert
+from tests.support.server import Server, running_server
+from tests.support.tiny import write_tiny_bert
 
 pytestmark = pytest.mark.process
 KEY = "a-key"

@@ -7,14 +7,15 @@ import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
+from nestvec.assembly.execution import execution
+from nestvec.assembly.model import prepare_model
+from nestvec.cli import VERBS, group, main
+from nestvec.cli.config import settings_markdown
+from nestvec.config.loading import load_settings
+from nestvec.config.settings import Settings
+from nestvec.model_store.artefacts.execution_settings import Tuned
 
-from app.assembly import execution, prepare_model
-from app.cli import VERBS, group, main
-from app.cli.config import settings_markdown
-from app.packages.tuned import Tuned
-from app.settings import Settings
-from app.settings_loading import load_settings
-from tests.tiny import write_tiny_bert
+from tests.support.tiny import write_tiny_bert
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -3,9 +3,8 @@
 import click
 import pytest
 from click.testing import CliRunner
-
-from app.cli.flags import settings_flags
-from app.settings import Settings
+from nestvec.cli.flags import settings_flags
+from nestvec.config.settings import Settings
 
 
 @click.command()

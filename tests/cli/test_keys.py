@@ -5,11 +5,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from nestvec.keys.keyring import Keyring
+from nestvec.keys.records import KeyFile, KeyLimits, edited
+from nestvec.keys.usage import Usage
 
-from app.keys.keyring import Keyring
-from app.keys.records import KeyFile, KeyLimits, edited
-from app.keys.usage import Usage
-from tests.server import command, environment
+from tests.support.server import command, environment
 
 pytestmark = pytest.mark.process
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server import (
+from tests.support.server import (
     Server,
     command,
     environment,
@@ -21,7 +21,7 @@ from tests.server import (
     starting_server,
     wait_until_ready,
 )
-from tests.tiny import write_tiny_bert
+from tests.support.tiny import write_tiny_bert
 
 pytestmark = pytest.mark.process
 SECRET = "a very private sentence about alpha"

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-
-from app.corpus.draft import Draft, Progress
-from app.errors import ArtefactError
+from nestvec.corpus.draft import Draft, Progress
+from nestvec.errors import ArtefactError
 
 JOB = {"of": "this"}
 

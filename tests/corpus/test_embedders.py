@@ -8,15 +8,15 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from nestvec.config.settings import Settings
+from nestvec.corpus.embedders import EngineEmbedder, ServerEmbedder, TextOptions
+from nestvec.engine.service import ServiceLimits
+from nestvec.engine.types import Truncation
+from nestvec.errors import InputError, SourceError
+from nestvec.main import build_app
 
-from app.corpus.embedders import EngineEmbedder, ServerEmbedder, TextOptions
-from app.engine.service import ServiceLimits
-from app.engine.types import Truncation
-from app.errors import InputError, SourceError
-from app.main import build_app
-from app.settings import Settings
-from tests.engine.test_ways import random_map
-from tests.served import SPEC, Served, ServedOptions, serve_fake
+from tests.engine.test_vector_plan import random_map
+from tests.support.served import SPEC, Served, ServedOptions, serve_fake
 
 MakePair = Callable[..., tuple[ServerEmbedder, EngineEmbedder]]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import write_tiny_bert
+from tests.support.tiny import write_tiny_bert
 
 pytestmark = pytest.mark.process
 LINES = 30_000

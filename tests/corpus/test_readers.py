@@ -6,9 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from app.corpus.readers import Columns, Record, read_records
-from app.errors import FormatError
+from nestvec.corpus.readers import Columns, Record, read_records
+from nestvec.errors import FormatError
 
 
 def texts(path: Path, columns: Columns | None = None) -> list[tuple[str, str]]:

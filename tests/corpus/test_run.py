@@ -15,17 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nestvec.corpus import writers
+from nestvec.corpus.embedders import EngineEmbedder, TextOptions
+from nestvec.corpus.readers import Columns, Record
+from nestvec.corpus.run import CHUNK_TEXTS, CorpusJob, Summary, count_records, embed_corpus
+from nestvec.corpus.sources import find_sources
+from nestvec.corpus.writers import Writer
+from nestvec.engine.dtypes import OFFERED, OutputDtype
+from nestvec.engine.types import EmbedCall, FloatArray, Truncation
+from nestvec.errors import ArtefactError, FormatError, InputError
 
-from app.corpus import writers
-from app.corpus.embedders import EngineEmbedder, TextOptions
-from app.corpus.readers import Columns, Record
-from app.corpus.run import CHUNK_TEXTS, CorpusJob, Summary, count_records, embed_corpus
-from app.corpus.sources import find_sources
-from app.corpus.writers import Writer
-from app.engine.dtypes import OFFERED, OutputDtype
-from app.engine.types import EmbedCall, FloatArray, Truncation
-from app.errors import ArtefactError, FormatError, InputError
-from tests.served import SPEC, Served, ServedOptions, serve_fake
+from tests.support.served import SPEC, Served, ServedOptions, serve_fake
 
 COUNT = 2500
 KINDS: dict[str, type[Any]] = {

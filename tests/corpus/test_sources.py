@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-
-from app.corpus.readers import Columns
-from app.corpus.sources import STDIN, Source, find_sources, read_sources
-from app.errors import FormatError
+from nestvec.corpus.readers import Columns
+from nestvec.corpus.sources import STDIN, Source, find_sources, read_sources
+from nestvec.errors import FormatError
 
 
 @pytest.fixture

@@ -11,21 +11,20 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import nestvec
 import numpy as np
 import pytest
 import yaml
+from nestvec import errors
+from nestvec.api.dialect_docs import fill
+from nestvec.backends.ort import PROVIDERS
+from nestvec.config.settings import PREFIX, Settings
+from nestvec.engine.cache.vector_cache import VectorCache
+from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.vectors.postprocess import convert
+from nestvec.engine.vectors.quantization import Quantiser
+from nestvec.observability.metrics import Metrics
 from prometheus_client import CollectorRegistry
-
-import app
-from app import errors
-from app.api.dialect_tables import fill
-from app.engine.dtypes import OutputDtype
-from app.engine.onnx_backend import PROVIDERS
-from app.engine.postprocess import convert
-from app.engine.quantise import Quantiser
-from app.engine.vector_cache import VectorCache
-from app.metrics import Metrics
-from app.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent.parent
 PAPERS = [
@@ -62,7 +61,7 @@ def test_the_readme_names_the_clients_that_were_tested() -> None:
     """By the versions of the locks."""
     lock = text("requirements/clients.txt")
     locked = dict(re.findall(r"^([\w-]+)(?:\[[^]]*\])?==([^ ;]+)", lock, re.MULTILINE))
-    node = json.loads(text("tests/clients/node/package-lock.json"))
+    node = json.loads(text("tests/end_to_end/clients/node/package-lock.json"))
     versions = {*locked.values(), node["packages"]["node_modules/openai"]["version"]}
     table = text("README.md").split("## Clients")[1].split("## What it does")[0]
     rows = re.findall(r"^\| .+ \| ([\d.]+) \| .+ \| passes \|$", table, re.MULTILINE)
@@ -137,8 +136,8 @@ def test_the_readmes_settings_are_settings_with_their_defaults() -> None:
 
 def test_versions_agree() -> None:
     """The package's, and the changelog has an open section or that version."""
-    assert re.fullmatch(r"\d+\.\d+\.\d+", app.__version__)
-    assert "## [Unreleased]" in text("CHANGELOG.md") or app.__version__ in text("CHANGELOG.md")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", nestvec.__version__)
+    assert "## [Unreleased]" in text("CHANGELOG.md") or nestvec.__version__ in text("CHANGELOG.md")
 
 
 @pytest.mark.parametrize("lock", ["cpu", "gpu", "openvino", "dev", "clients"])
@@ -156,7 +155,7 @@ def test_locks_have_hashes_and_no_hosts(lock: str) -> None:
 
 def test_the_node_lock_names_no_host() -> None:
     """Integrity hashes only."""
-    lock = text("tests/clients/node/package-lock.json")
+    lock = text("tests/end_to_end/clients/node/package-lock.json")
     assert '"integrity"' in lock
     assert '"resolved"' not in lock
 
@@ -177,7 +176,9 @@ def test_extras_choose_the_runtime() -> None:
 def test_importing_has_no_effects() -> None:
     """Every module imports in a bare process: no files, threads or settings are touched."""
     names = [
-        m.name for m in pkgutil.walk_packages(app.__path__, "app.") if m.name != "app.__main__"
+        m.name
+        for m in pkgutil.walk_packages(nestvec.__path__, "nestvec.")
+        if m.name != "nestvec.__main__"
     ]
     assert len(names) > 50
     for name in names:

@@ -3,9 +3,8 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-
-from app.engine.backend import CostModel
-from app.engine.types import Layout
+from nestvec.engine.backend import CostModel
+from nestvec.engine.types import Layout
 
 lengths_lists = st.lists(st.integers(1, 500), min_size=1, max_size=20)
 

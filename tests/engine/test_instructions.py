@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nestvec.engine.instructions import Example, Instruct
+from nestvec.engine.text.echo import encode_echo
+from nestvec.engine.text.encoded import Fit
+from nestvec.engine.text.tokenizer import Tokenizer
+from nestvec.engine.tokenization import resolve_prompt
+from nestvec.engine.types import EmbedCall, Truncation
+from nestvec.errors import InputError, InputTooLongError
 
-from app.engine.echo import encode_echo
-from app.engine.encoded import Fit
-from app.engine.inputs import resolve_prompt
-from app.engine.instructions import Example, Instruct
-from app.engine.tokenizer import Tokenizer
-from app.engine.types import EmbedCall, Truncation
-from app.errors import InputError, InputTooLongError
-from tests.heads.serving import opened
-from tests.served import SPEC
-from tests.tiny import CONFIG, write_json, write_tiny_bert
+from tests.model_store.heads.serving import opened
+from tests.support.served import SPEC
+from tests.support.tiny import CONFIG, write_json, write_tiny_bert
 
 INSTRUCT = Instruct("Do {instruction}: ", "Do {instruction}: {query} = {response}; ")
 ECHO = ("the : ", " and : ")

@@ -10,16 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from app.engine.core import EngineCore
-from app.engine.dtypes import OutputDtype
-from app.engine.encoded import Encoded, Fit
-from app.engine.pending import RawVectors
-from app.engine.registry import ModelSpec, Pin, check_pins
-from app.engine.service import ServiceLimits
-from app.engine.tokenizer import Tokenizer
-from app.engine.types import EmbedCall, FloatArray, Item, OutputKind, Priority, Truncation
-from app.errors import (
+from nestvec.engine.core.engine_core import EngineCore
+from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.models.served_model import ModelSpec, Pin, check_pins
+from nestvec.engine.service import ServiceLimits
+from nestvec.engine.text.encoded import Encoded, Fit
+from nestvec.engine.text.tokenizer import Tokenizer
+from nestvec.engine.types import (
+    EmbedCall,
+    FloatArray,
+    Item,
+    OutputKind,
+    Priority,
+    RawVectors,
+    Truncation,
+)
+from nestvec.errors import (
     ConfigError,
     DeadlineError,
     InputError,
@@ -28,8 +34,9 @@ from app.errors import (
     UnknownModelError,
     UnsupportedError,
 )
-from tests.fakes import fake_states, fake_vector
-from tests.served import SPEC, Served, ServedOptions, serve_fake
+
+from tests.support.fakes import fake_states, fake_vector
+from tests.support.served import SPEC, Served, ServedOptions, serve_fake
 
 LONG = "alpha " * 40
 
@@ -234,7 +241,7 @@ async def test_large_answers_are_finished_off_the_loop(
 ) -> None:
     """The way over the thread gives the same vectors."""
     inline = await served.service.embed(EmbedCall(["alpha", "beta"], dimensions=5))
-    monkeypatch.setattr("app.engine.service.INLINE_VALUES", 0)
+    monkeypatch.setattr("nestvec.engine.service.INLINE_VALUES", 0)
     threaded = await served.service.embed(EmbedCall(["alpha", "beta"], dimensions=5))
     np.testing.assert_array_equal(inline.vectors, threaded.vectors)
 

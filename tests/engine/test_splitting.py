@@ -6,9 +6,8 @@ import re
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-from app.engine import splitting
-from app.engine.splitting import Splitter, SplitterKind, sections, sentences
+from nestvec.engine import splitting
+from nestvec.engine.splitting import Splitter, SplitterKind, sections, sentences
 
 ODD = [
     *(

@@ -7,25 +7,25 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from numpy.typing import NDArray
-from safetensors.numpy import save_file
-
-from app.engine.backend import BackendOptions
-from app.engine.collate import collate
-from app.engine.onnx_backend import OnnxBackend
-from app.engine.types import Layout
-from app.errors import FormatError
-from app.export.architectures import (
+from nestvec.backends.onnx import OnnxBackend
+from nestvec.engine.backend import BackendOptions
+from nestvec.engine.core.collate import collate
+from nestvec.engine.types import Layout
+from nestvec.errors import FormatError
+from nestvec.export.architectures import (
     Recipe,
     export_calibration_graph,
     export_graph,
     export_padded_graph,
 )
-from app.export.arithmetic import PerRowInt8, Ranges, StaticInt8
-from app.export.attention import AttentionRoutes
-from tests.fakes import item
-from tests.reference import ReferenceBert
-from tests.tiny import CONFIG, bert_weights
+from nestvec.export.layers.arithmetic import PerRowInt8, Ranges, StaticInt8
+from nestvec.export.layers.attention import AttentionRoutes
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from tests.support.fakes import item
+from tests.support.reference import ReferenceBert
+from tests.support.tiny import CONFIG, bert_weights
 
 Vectors = NDArray[np.float32]
 INNER = "encoder.layer.0.output.dense"

@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nestvec.backends.onnx import OnnxBackend
+from nestvec.engine.backend import BackendOptions
+from nestvec.engine.core.collate import collate
+from nestvec.engine.types import Layout
+from nestvec.errors import FormatError
+from nestvec.export.architectures import export_graph
+from nestvec.export.families.bert import BERT
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from app.engine.backend import BackendOptions
-from app.engine.collate import collate
-from app.engine.onnx_backend import OnnxBackend
-from app.engine.types import Layout
-from app.errors import FormatError
-from app.export.architectures import export_graph
-from app.export.bert import BERT
-from tests.fakes import item
-from tests.reference import ReferenceBert
-from tests.tiny import CONFIG, bert_weights
+from tests.support.fakes import item
+from tests.support.reference import ReferenceBert
+from tests.support.tiny import CONFIG, bert_weights
 
 LENGTHS = (1, 2, 17, CONFIG["max_position_embeddings"])
 Tensors = dict[str, NDArray[np.float32]]

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from app.jobs.lines import MAX_PROBLEMS, check_lines, read_lines, request_of
-from app.jobs.types import JobLimits
+from nestvec.jobs.lines import MAX_PROBLEMS, check_lines, read_lines, request_of
+from nestvec.jobs.types import JobLimits
 
 URL = "/v1/embeddings"
 

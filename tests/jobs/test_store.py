@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from app.errors import InputError, NotFoundError, QuotaError, StoreError
-from app.jobs.store import JobStore, new_id
-from app.jobs.types import Batch, Problem, Purpose, Status, StoredFile
+from nestvec.errors import InputError, NotFoundError, QuotaError, StoreError
+from nestvec.jobs.store import JobStore, new_id
+from nestvec.jobs.types import Batch, Problem, Purpose, Status, StoredFile
 
 DAY_S = 86_400
 
@@ -197,7 +196,7 @@ def test_what_was_kept_is_there_again(store: JobStore) -> None:
 
 def test_the_migrations_make_what_the_code_expects(store: JobStore) -> None:
     """Columns of both; a new column needs a migration of its own."""
-    from app.jobs.tables import schema
+    from nestvec.jobs.tables import schema
 
     with sqlite3.connect(store.folder / "jobs.db") as connection:
         for table in schema.sorted_tables:

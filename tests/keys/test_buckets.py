@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from app.keys.buckets import MAX_KEYS, Buckets
+from nestvec.keys.buckets import MAX_KEYS, Buckets
 
 
 def test_a_bucket_empties_and_fills() -> None:

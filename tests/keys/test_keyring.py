@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from nestvec.errors import AccessError, RateLimitError
+from nestvec.keys.keyring import LOOK_S, Keyring, plain_id
+from nestvec.keys.records import UNLIMITED, KeyFile, KeyLimits
+from nestvec.keys.usage import Usage
 
-from app.errors import AccessError, RateLimitError
-from app.keys.keyring import LOOK_S, Keyring, plain_id
-from app.keys.records import UNLIMITED, KeyFile, KeyLimits
-from app.keys.usage import Usage
-from tests.fakes import FakeClock
+from tests.support.fakes import FakeClock
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from app.errors import ConfigError
-from app.keys.records import KeyFile, KeyLimits, Secret, split_key
+from nestvec.errors import ConfigError
+from nestvec.keys.records import KeyFile, KeyLimits, Secret, split_key
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-
-from app.keys.usage import Usage, read_usage
+from nestvec.keys.usage import Usage, read_usage
 
 NOVEMBER, DECEMBER = 1_795_000_000.0, 1_797_000_000.0
 

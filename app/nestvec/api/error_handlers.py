@@ -1,0 +1,152 @@
+"""The one table from error class to status, and how an error becomes a response in its dialect's shape."""
+
+import math
+from typing import Final
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Scope
+
+from nestvec.api.dialect_table import DIALECTS, OPENAI, Dialect, dialect_of_path
+from nestvec.api.state import api_state
+from nestvec.errors import (
+    AccessError,
+    BodyTooLargeError,
+    CapacityError,
+    DeadlineError,
+    InputError,
+    InternalError,
+    NestvecError,
+    NotFoundError,
+    NotReadyError,
+    QueueFullError,
+    QuotaError,
+    RateLimitError,
+    UnknownModelError,
+)
+from nestvec.observability.logs import frames_of, get_logger
+
+log = get_logger(__name__)
+
+# First match wins: subclasses stand before their base.
+STATUSES: Final[tuple[tuple[type[NestvecError], int], ...]] = (
+    (UnknownModelError, 404),
+    (NotFoundError, 404),
+    (BodyTooLargeError, 413),
+    (QuotaError, 413),
+    (InputError, 400),
+    (AccessError, 401),
+    (QueueFullError, 429),
+    (RateLimitError, 429),
+    (NotReadyError, 503),
+    (DeadlineError, 504),
+    (CapacityError, 503),
+    (NestvecError, 500),
+)
+# Clients stop retrying above 120 s, and below one second only `retry-after-ms` says it (api-contract 1.9).
+RETRY_AFTER_S: Final = (1, 120)
+CLIENT_CLOSED: Final = 499  # never sent; only metrics and logs see it
+
+
+def status_of(error: NestvecError, dialect: Dialect = OPENAI) -> int:
+    """The status of an error."""
+    rows = (*dialect.statuses, *STATUSES)
+    return next(status for kind, status in rows if isinstance(error, kind))
+
+
+def unknown_url(scope: Scope) -> Response:
+    """What answers a request that is for nobody, from before the application."""
+    path = str(scope["path"])
+    dialect = dialect_of_path(path)
+    error = HttpError(f"Invalid URL ({scope['method']} {path[:200]})")
+    request_id = str(scope.get("nestvec.request_id", ""))
+    body = orjson.dumps(dialect.envelope(error, 404, request_id, dialect.names))
+    return Response(body, 404, media_type="application/json")
+
+
+def error_response(error: NestvecError, dialect: Dialect, request_id: str) -> Response:
+    """Render an error.
+
+    Args:
+        error: What went wrong.
+        dialect: Whose status and body.
+        request_id: Named in the message of a server fault, so that it can be found in the logs.
+    """
+    status = status_of(error, dialect)
+    headers: dict[str, str] = {}
+    if isinstance(error, CapacityError) and status != 504:  # noqa: PLR2004 - a deadline is the caller's
+        least, most = RETRY_AFTER_S
+        headers["retry-after"] = str(min(most, max(least, math.ceil(error.retry_after_s))))
+        if error.retry_after_s < 1:
+            headers["retry-after-ms"] = str(max(1, round(error.retry_after_s * 1000)))
+    is_permanent = isinstance(error, InternalError) and error.is_permanent
+    if is_permanent or (isinstance(error, RateLimitError) and error.of == "quota"):
+        headers["x-should-retry"] = "false"
+    if status == 401:  # noqa: PLR2004 - the status itself
+        headers["www-authenticate"] = "Bearer"
+    body = orjson.dumps(dialect.envelope(error, status, request_id, dialect.names))
+    return Response(body, status, headers, media_type="application/json")
+
+
+class HttpError(NestvecError):
+    """A path or method that we do not serve."""
+
+    code = "unknown_url"
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every error of the application in its dialect's shape."""
+
+    async def handle_known(request: Request, error: Exception) -> Response:
+        if not isinstance(error, NestvecError):
+            raise error
+        if status_of(error) >= 500 and not isinstance(error, CapacityError):  # noqa: PLR2004 - server faults
+            log.error("request_failed", code=error.code, frames=frames_of(error))
+        if isinstance(error, RateLimitError):
+            state = api_state(request)
+            state.metrics.rate_limited.labels(error.key_id, error.of).inc()
+        return error_response(error, _dialect(request), _request_id(request))
+
+    async def handle_http(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        shown = HttpError(f"Invalid URL ({request.method} {request.url.path[:200]})")
+        dialect = _dialect(request)
+        found = dialect.envelope(shown, error.status_code, _request_id(request), dialect.names)
+        body = orjson.dumps(found)
+        headers = dict(error.headers or {})
+        return Response(body, error.status_code, headers, media_type="application/json")
+
+    async def handle_gone(request: Request, error: Exception) -> Response:
+        del (
+            request,
+            error,
+        )  # in the middle of its body, or while its inputs waited: nobody reads this
+        return Response(status_code=CLIENT_CLOSED)
+
+    async def handle_unknown(request: Request, error: Exception) -> Response:
+        log.error("request_crashed", frames=frames_of(error))
+        fault = InternalError("The server had an error while processing your request.")
+        return error_response(fault, _dialect(request), _request_id(request))
+
+    app.add_exception_handler(NestvecError, handle_known)
+    app.add_exception_handler(HTTPException, handle_http)
+    app.add_exception_handler(ClientDisconnect, handle_gone)
+    app.add_exception_handler(Exception, handle_unknown)
+
+
+def _dialect(request: Request) -> Dialect:
+    """What the handler said, else what its route belongs to, else what the path looks like."""
+    said = getattr(request.state, "dialect", None)
+    if isinstance(said, Dialect):
+        return said
+    tags = getattr(request.scope.get("route"), "tags", None) or [""]
+    if tags[0] in DIALECTS:
+        return api_state(request).dialect(tags[0])
+    return dialect_of_path(request.url.path)
+
+
+def _request_id(request: Request) -> str:
+    return str(request.scope.get("nestvec.request_id", ""))

@@ -1,0 +1,1 @@
+"""What all dialects share in reading a request: deadlines, fields, encodings, token arrays, chunking."""

@@ -1,0 +1,295 @@
+"""Reads fields of a parsed body: null is absent, integral floats are integers, booleans and strings are not."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from nestvec.engine.dtypes import OFFERED, OutputDtype
+from nestvec.engine.types import Truncation
+from nestvec.errors import EmptyInputError, InputError, UnsupportedError
+
+Value = TypeVar("Value", str, bool)
+Body = Mapping[str, Any]
+Inputs = Sequence[str | Sequence[int]]
+# Words of several vendors for one role; the model's own prompt for it is used (api-contract 4.7).
+ROLE_WORDS: Final[Mapping[str, str]] = {
+    "query": "query",
+    "search_query": "query",
+    "retrieval.query": "query",
+    "nl2code.query": "query",
+    "document": "passage",
+    "passage": "passage",
+    "search_document": "passage",
+    "retrieval.passage": "passage",
+    "nl2code.passage": "passage",
+    "classification": "classify",
+    "clustering": "cluster",
+    "separation": "cluster",
+    "text-matching": "similarity",
+    "similarity": "similarity",
+}
+TRUNCATE_WORDS: Final[Mapping[object, Truncation]] = {
+    True: Truncation.END,
+    False: Truncation.ERROR,
+    "error": Truncation.ERROR,
+    "none": Truncation.ERROR,
+    "end": Truncation.END,
+    "start": Truncation.START,
+    "windows": Truncation.WINDOWS,
+}
+DTYPE_WORDS: Final[Mapping[str, OutputDtype]] = {
+    "float": OutputDtype.FLOAT32,
+    **{dtype.value: dtype for dtype in OFFERED},
+}
+# Cohere's and Jina's, several of which may be asked for: the dtype, and whether in base64, which is of float32 there.
+TYPE_WORDS: Final[Mapping[str, tuple[OutputDtype, bool]]] = {
+    "float": (OutputDtype.FLOAT32, False),
+    "base64": (OutputDtype.FLOAT32, True),
+    "float16": (OutputDtype.FLOAT16, False),
+    "int8": (OutputDtype.INT8, False),
+    "uint8": (OutputDtype.UINT8, False),
+    "binary": (OutputDtype.BINARY, False),
+    "ubinary": (OutputDtype.UBINARY, False),
+}
+
+
+def as_integer(value: object) -> int | None:
+    """An int, or a float with zero fraction; None for anything else, booleans included."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return None
+
+
+def integer_field(body: Body, name: str) -> int | None:
+    """An optional integer.
+
+    Raises:
+        InputError: Something else.
+    """
+    value = body.get(name)
+    if value is None:
+        return None
+    number = as_integer(value)
+    if number is None:
+        raise InputError(f"'{name}' must be an integer", param=name, code="invalid_type")
+    return number
+
+
+def text_field(body: Body, name: str) -> str | None:
+    """An optional string.
+
+    Raises:
+        InputError: Something else.
+    """
+    return _typed_field(body, name, str, "a string")
+
+
+def boolean_field(body: Body, name: str) -> bool | None:
+    """An optional boolean.
+
+    Raises:
+        InputError: Something else.
+    """
+    return _typed_field(body, name, bool, "true or false")
+
+
+def choice_field(body: Body, name: str, choices: Sequence[str]) -> str | None:
+    """An optional string out of a few.
+
+    Raises:
+        InputError: Something else; the message lists the choices.
+    """
+    value = body.get(name)
+    if value is not None and value not in choices:
+        listed = " or ".join(f"'{choice}'" for choice in choices)
+        raise InputError(f"'{name}' must be {listed}", param=name)
+    return value
+
+
+def role_field(body: Body, names: Sequence[str]) -> str | None:
+    """What the texts are for, by any vendor's word for it; unknown words pass as prompt names do.
+
+    Raises:
+        InputError: Not a string.
+    """
+    for name in names:
+        word = text_field(body, name)
+        if word is not None:
+            return ROLE_WORDS.get(word.lower(), word)
+    return None
+
+
+def truncation_field(body: Body, name: str = "truncate") -> Truncation | None:
+    """Which end of a long input is cut off: a boolean, or a word in any case.
+
+    Raises:
+        InputError: Something else.
+    """
+    value = body.get(name)
+    if value is None:
+        return None
+    word = value.lower() if isinstance(value, str) else value
+    if isinstance(word, bool | str) and word in TRUNCATE_WORDS:
+        return TRUNCATE_WORDS[word]
+    raise InputError(
+        f"'{name}' must be true, false, 'error', 'start', 'end' or 'windows'", param=name
+    )
+
+
+def dtype_field(body: Body, name: str) -> OutputDtype | None:
+    """What values are given as.
+
+    Raises:
+        InputError: No word for a dtype.
+    """
+    word = choice_field(body, name, tuple(DTYPE_WORDS))
+    return None if word is None else DTYPE_WORDS[word]
+
+
+def wrong_item(name: str, index: int, rule: str) -> InputError:
+    """An item of a list that breaks the rule for each."""
+    return InputError(
+        f"each item of '{name}' {rule}", param=name, input_index=index, code="invalid_type"
+    )
+
+
+def no_images(name: str, index: int | None = None) -> UnsupportedError:
+    """An image, where texts are embedded."""
+    return UnsupportedError(
+        "images need a multimodal model, and the one here takes text",
+        param=name,
+        input_index=index,
+    )
+
+
+def texts_field(
+    body: Body, name: str, *, check_count: Callable[[int], None], takes_one: bool = True
+) -> tuple[list[str], bool]:
+    """A required list of texts, or one.
+
+    Returns:
+        The texts, and whether they were given as a list.
+
+    Raises:
+        InputError: Something else; names the item at fault.
+    """
+    value = body.get(name)
+    if value is None:
+        raise InputError(f"you must provide '{name}'", param=name)
+    if takes_one and isinstance(value, str):
+        return [value], False
+    kinds = "a string or a list of strings" if takes_one else "a list of strings"
+    if not isinstance(value, list):
+        raise InputError(f"'{name}' must be {kinds}", param=name, code="invalid_type")
+    if not value:
+        raise EmptyInputError(f"'{name}' must not be an empty list", param=name)
+    check_count(len(value))
+    wrong = next((i for i, item in enumerate(value) if not isinstance(item, str)), None)
+    if wrong is not None:
+        raise wrong_item(name, wrong, "must be a string")
+    return value, True
+
+
+def parse_inputs(value: object, *, check_count: Callable[[int], None]) -> tuple[Inputs, bool]:
+    """Read OpenAI's `input`: text, texts, token ids, or several arrays of token ids.
+
+    Args:
+        value: As parsed from JSON.
+        check_count: Raises for too many inputs; asked first, so that a million items cost nothing.
+
+    Returns:
+        The inputs, and whether they were given as a list of inputs (a lone text or id array is one input).
+
+    Raises:
+        InputError: Anything else; names the item at fault.
+    """
+    if value is None:
+        raise InputError("you must provide an input parameter", param="input")
+    if isinstance(value, str):
+        return [value], False
+    if not isinstance(value, list):
+        raise InputError(
+            "'input' must be a string, a list of strings, or token ids",
+            param="input",
+            code="invalid_type",
+        )
+    if not value:
+        raise EmptyInputError("'input' must not be an empty list", param="input")
+    first = value[0]
+    if as_integer(first) is not None:
+        return [_parse_ids(value, None)], False
+    check_count(len(value))
+    if all(type(item) is str for item in value):
+        return value, True
+    if isinstance(first, list):
+        return [_parse_ids(item, index) for index, item in enumerate(value)], True
+    wrong = next(index for index, item in enumerate(value) if not isinstance(item, str))
+    raise wrong_item("input", wrong, "must be a string")
+
+
+def parse_mixed_inputs(
+    body: Body, name: str, *, check_count: Callable[[int], None]
+) -> tuple[Inputs, bool]:
+    """Read TEI's inputs: a text, token ids, or a list in which each may be either.
+
+    Returns:
+        The inputs, and whether they were given as a list of inputs.
+
+    Raises:
+        InputError: Anything else; names the item at fault.
+    """
+    value = body.get(name)
+    if not isinstance(value, list) or not value or all(isinstance(item, str) for item in value):
+        return texts_field(body, name, check_count=check_count)
+    if as_integer(value[0]) is not None:
+        return [_parse_ids(value, None)], False
+    check_count(len(value))
+    return [
+        item if isinstance(item, str) else _parse_ids(item, index)
+        for index, item in enumerate(value)
+    ], True
+
+
+def parse_ids(body: Body, name: str, *, check_count: Callable[[int], None]) -> list[list[int]]:
+    """Read arrays of token ids.
+
+    Raises:
+        InputError: Anything else; names the item at fault.
+    """
+    value = body.get(name)
+    if not isinstance(value, list):
+        raise InputError(f"'{name}' must be a list", param=name, code="invalid_type")
+    check_count(len(value))
+    return [_parse_ids(item, index) for index, item in enumerate(value)]
+
+
+def _typed_field(body: Body, name: str, kind: type[Value], described: str) -> Value | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise InputError(f"'{name}' must be {described}", param=name, code="invalid_type")
+    return value
+
+
+def _parse_ids(value: object, index: int | None) -> list[int]:
+    """One array of token ids; range checks come later, with the vocabulary."""
+    where = "" if index is None else "each item of "
+    if not isinstance(value, list) or not value:
+        raise InputError(
+            f"{where}'input' must be a list of at least one token id",
+            param="input",
+            input_index=index,
+        )
+    if set(map(type, value)) == {int} and min(value) >= 0:
+        return value  # the usual case, without a Python step for each of up to 300,000 ids
+    ids = [as_integer(item) for item in value]
+    if any(number is None or number < 0 for number in ids):
+        raise InputError(
+            "token ids must be integers of 0 and more, and not be mixed with texts",
+            param="input",
+            input_index=index,
+            code="invalid_type",
+        )
+    return [number for number in ids if number is not None]

@@ -1,0 +1,1 @@
+"""Routes that belong to no single vendor: models, operations, reranking, rescoring, similarity."""

@@ -1,0 +1,106 @@
+"""Health, readiness, metrics and the front page."""
+
+import html
+from typing import Any, Final
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from pydantic import BaseModel
+
+from nestvec import __version__
+from nestvec.api.http.auth import let_in
+from nestvec.api.state import RETRY_AFTER_LOADING_S, Phase, api_state
+from nestvec.engine.models.model_registry import Slot
+from nestvec.errors import NotReadyError
+
+router = APIRouter(tags=["operations"])
+
+PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Nestvec</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem}}
+code,pre{{background:#8881;border-radius:4px;padding:.1rem .3rem}}pre{{padding:.8rem;overflow:auto}}</style></head>
+<body><h1>Nestvec {version}</h1><p>{status}</p>{models}
+<pre>curl {base}v1/embeddings -H 'content-type: application/json' -d '{{"input": "hello"}}'</pre>
+<p><a href="docs">API documentation</a> · <a href="v1/models">models</a> · <a href="metrics">metrics</a> ·
+<a href="health/ready">readiness</a></p></body></html>
+"""
+
+
+class Phases(BaseModel):
+    """Where the server is in its life; the others are TEI's, while it is not ready."""
+
+    status: Phase
+    error: str | None = None
+    error_type: str | None = None
+
+
+READY_DOC: Final[dict[str, Any]] = {
+    "summary": "Whether requests are served",
+    "response_model": Phases,
+    "responses": {503: {"model": Phases}},
+}
+
+
+@router.get("/health/live", summary="Whether the process answers", response_class=PlainTextResponse)
+async def live() -> Response:
+    """Always 200 while the event loop runs; restart the process when this fails."""
+    return PlainTextResponse("ok")
+
+
+@router.get("/health/ready", **READY_DOC)
+@router.get("/health", **READY_DOC)
+@router.get("/ping", include_in_schema=False)
+async def ready(request: Request) -> Response:
+    """Answer 200 once probes and warm-up have passed, and until draining begins; else 503."""
+    state = api_state(request)
+    status = 200 if state.phase is Phase.READY else 503
+    later = {"retry-after": str(round(RETRY_AFTER_LOADING_S))}
+    headers = {} if state.phase is Phase.READY else later
+    is_ready = state.phase is Phase.READY
+    tei = {} if is_ready else {"error": "unhealthy", "error_type": "Unhealthy"}
+    body = orjson.dumps({"status": state.phase, **tei})
+    return Response(body, status, headers, media_type="application/json")
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+async def metrics(request: Request) -> Response:
+    """Prometheus text, or OpenMetrics where `Accept` asks for it."""
+    state = api_state(request)
+    if state.options.protect_operations:
+        let_in(request, state.keys)
+    content, content_type = state.metrics.exposition(request.headers.get("accept", ""))
+    return Response(content, media_type=content_type)
+
+
+def _listed(slot: Slot, *, tells: bool) -> str:
+    """A model, and what its quality report recommends; that names files, so only where everyone may know."""
+    quality = slot.model.quality if tells and slot.model is not None else None
+    found = [] if quality is None else quality.get("recommendations", [])
+    words = "".join(f"<li>{html.escape(str(one.get('text', '')))}</li>" for one in found)
+    measured = f"<ul>{words}</ul>" if words else ""
+    return f"<li><code>{html.escape(slot.name)}</code>{measured}</li>"
+
+
+@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+async def front_page(request: Request) -> Response:
+    """A page for people; for Ollama's clients the line that they look for."""
+    state = api_state(request)
+    if "text/html" not in request.headers.get("accept", ""):
+        if state.phase is not Phase.READY:
+            raise NotReadyError("The server is not ready.")
+        return PlainTextResponse("Ollama is running")
+    models = ""
+    if state.phase is Phase.READY:
+        slots = state.service.models.all()
+        models = (
+            "<ul>" + "".join(_listed(slot, tells=state.keys.is_open) for slot in slots) + "</ul>"
+        )
+    page = PAGE.format(
+        version=__version__ if state.keys.is_open else "",
+        status=f"Status: {state.phase}",
+        models=models,
+        base=html.escape(str(request.base_url)),
+    )
+    return HTMLResponse(page, 200 if state.phase is Phase.READY else 503)

@@ -1,0 +1,38 @@
+"""The operators' routes in the OpenAPI document."""
+
+from typing import Final
+
+from pydantic import BaseModel, Field
+
+from nestvec.api.schemas.documented import ErrorBody, errors_of, operation
+
+
+class NamedModel(BaseModel):
+    """Which model."""
+
+    model: str
+
+
+class ModelStatus(BaseModel):
+    """A model, in memory or not."""
+
+    model: str
+    aliases: list[str]
+    state: str = Field(description="ready, loading, unloaded, unloading or failed.")
+    graph_bytes: int = Field(description="Its graph and weights; 0 until it was loaded first.")
+    requests: int = Field(description="Those that hold it now.")
+    is_kept: bool = Field(description="Never unloaded to make room.")
+    error: str | None = Field(description="Why it could not be loaded.")
+
+
+class ModelStatusList(BaseModel):
+    """All of them."""
+
+    models: list[ModelStatus]
+
+
+LIST_DOC: Final = operation(
+    "List models in memory", ModelStatusList, errors=errors_of(ErrorBody, (401, 503))
+)
+LOAD_DOC: Final = operation("Load a model", ModelStatus, bodies={"admin": NamedModel})
+UNLOAD_DOC: Final = operation("Unload a model", ModelStatus, bodies={"admin": NamedModel})

@@ -1,0 +1,114 @@
+"""The Cohere dialect in the OpenAPI document."""
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nestvec.api.schemas.documented import operation
+
+TypeWord = Literal["float", "int8", "uint8", "binary", "ubinary", "base64", "float16"]
+
+
+class EmbedRequest(BaseModel):
+    """Texts to embed; exactly one of `texts` and `inputs`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "all-MiniLM-L6-v2",
+                    "texts": ["hello", "world"],
+                    "input_type": "search_document",
+                    "embedding_types": ["float", "int8"],
+                }
+            ]
+        }
+    )
+
+    texts: list[str] | None = Field(None, description="At most 96.")
+    inputs: list[dict[str, Any]] | None = None
+    model: str | None = None
+    input_type: str | None = Field(None, description="search_query, search_document, …")
+    embedding_types: list[TypeWord] | None = None
+    output_dimension: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
+    truncate: Literal["NONE", "START", "END"] | None = None
+
+
+class EmbedResponse(BaseModel):
+    """Vectors, by type or as a bare list."""
+
+    id: str
+    embeddings: dict[str, Any] | list[list[float]]
+    texts: list[str]
+    meta: dict[str, Any]
+    response_type: Literal["embeddings_by_type", "embeddings_floats"]
+
+
+class RerankRequest(BaseModel):
+    """Body of `/rerank` in the dialects of Cohere, Jina, vLLM and infinity."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "all-MiniLM-L6-v2",
+                    "query": "what is a cat?",
+                    "documents": ["a small animal", "a large ship"],
+                    "top_n": 1,
+                }
+            ]
+        }
+    )
+
+    query: str
+    documents: list[str] | list[dict[str, Any]]
+    model: str | None = None
+    top_n: int | None = Field(None, ge=0)
+    return_documents: bool | None = None
+    max_tokens_per_doc: int | None = Field(None, ge=1)
+
+
+class VoyageRerankRequest(BaseModel):
+    """Body of `/rerank` in Voyage's dialect, known by `top_k` or `truncation`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "all-MiniLM-L6-v2",
+                    "query": "what is a cat?",
+                    "documents": ["a small animal", "a large ship"],
+                    "top_k": 1,
+                    "truncation": True,
+                }
+            ]
+        }
+    )
+
+    query: str
+    documents: list[str]
+    truncation: bool | None
+    model: str | None = None
+    top_k: int | None = Field(None, ge=0)
+    return_documents: bool | None = None
+
+
+class RerankResponse(BaseModel):
+    """The best first, under two names for two families of clients."""
+
+    id: str
+    object: Literal["list"]
+    model: str
+    results: list[dict[str, Any]]
+    data: list[dict[str, Any]]
+    usage: dict[str, int]
+    meta: dict[str, Any]
+
+
+EMBED_V2_DOC: Final = operation(
+    "Embed, Cohere version 2", EmbedResponse, bodies={"cohere": EmbedRequest}
+)
+EMBED_V1_DOC: Final = operation(
+    "Embed, Cohere version 1", EmbedResponse, bodies={"cohere": EmbedRequest}
+)

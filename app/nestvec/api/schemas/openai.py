@@ -1,0 +1,214 @@
+"""What the OpenAPI document says of the OpenAI dialect. Requests are parsed by hand; these models only describe."""
+
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nestvec.api.schemas.documented import ErrorBody, errors_of, operation
+
+DtypeWord = Literal["float", "float32", "float16", "int8", "uint8", "binary", "ubinary"]
+
+
+class InContextExample(BaseModel):
+    """A query and what answers it."""
+
+    query: str
+    response: str
+
+
+class LateChunking(BaseModel):
+    """How documents are cut: by spans, or by a splitter."""
+
+    spans: list[list[tuple[int, int]]] | list[tuple[int, int]] | None = Field(
+        None, description="[start, stop) in Unicode characters, a list for each document."
+    )
+    splitter: Literal["sentences", "tokens", "markdown"] | None = None
+    chunk_tokens: int | None = Field(None, ge=4)
+    overlap_tokens: int | None = Field(None, ge=0, description="For the splitter `tokens`.")
+    language: str | None = Field(None, description="ISO code, for sentences; default en.")
+
+
+class EmbeddingsRequest(BaseModel):
+    """Body of `POST /v1/embeddings`: OpenAI's fields, then our extensions. Unknown fields are ignored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"model": "all-MiniLM-L6-v2", "input": ["hello", "world"]},
+                {"model": "all-MiniLM-L6-v2", "input": "hello", "dimensions": 128},
+                {
+                    "model": "all-MiniLM-L6-v2",
+                    "input": ["hello"],
+                    "output_dtype": "int8",
+                    "encoding_format": "base64",
+                },
+            ]
+        }
+    )
+
+    input: str | list[str] | list[int] | list[list[int]] = Field(
+        description="A text, texts, or token ids (one input) or arrays of token ids (several)."
+    )
+    model: str | None = Field(None, description="May be left out where one model is served.")
+    dimensions: int | None = Field(
+        None, ge=1, description="Keep so many leading values, then renormalise; default all."
+    )
+    encoding_format: Literal["float", "base64", "bytes", "bytes_only"] | None = Field(
+        None,
+        description="Numbers (default); base64 of little-endian values, float32 unless `output_dtype` says otherwise; "
+        "or vLLM's raw bytes.",
+    )
+    user: str | None = Field(None, description="Ignored.")
+    normalize: bool | None = Field(None, description="Scale to unit length; default true.")
+    truncate: bool | Literal["error", "start", "end", "windows"] | None = Field(
+        None,
+        description="Too-long inputs: refuse, cut off the start or the end (true), or average overlapping windows; "
+        "default: a server setting.",
+    )
+    prompt: str | None = Field(None, description="Literal text to put before each input.")
+    prompt_name: str | None = Field(None, description="One of the model's own prompts.")
+    instruction: str | None = Field(
+        None, description="What is wanted of the texts, in the model's own template."
+    )
+    examples: list[InContextExample] | None = Field(
+        None, description="Worked ones, for models whose template has a place for them."
+    )
+    input_type: str | None = Field(
+        None, description="query, document, …: the model's own prompt for that role, if it has one."
+    )
+    task: str | None = Field(None, description="The same, in Jina's words.")
+    output_dtype: DtypeWord | None = Field(
+        None, description="What values are given as; default float32."
+    )
+    late_chunking: bool | LateChunking | None = Field(
+        None,
+        description="True: inputs are consecutive chunks of one document and see each other. An object: inputs are "
+        "documents, and this is how they are cut.",
+    )
+    layers: int | None = Field(
+        None, ge=1, description="Early exit: run so many layers, where the model has such an exit."
+    )
+    map: str | None = Field(None, description="Send vectors through a map of the model's.")
+    truncate_prompt_tokens: int | None = Field(
+        None, ge=-1, description="vLLM: cut beyond so many tokens; -1: beyond the model's own."
+    )
+    truncation_side: Literal["left", "right"] | None = Field(
+        None, description="vLLM: which side is cut off."
+    )
+    add_special_tokens: bool | None = Field(None, description="vLLM: default true.")
+    use_activation: bool | None = Field(None, description="vLLM's word for `normalize`.")
+    embed_dtype: Literal["float32", "float16", "bfloat16", "fp8_e4m3", "fp8_e5m2"] | None = Field(
+        None, description="vLLM: what base64 and bytes hold."
+    )
+    endianness: Literal["native", "little", "big"] | None = Field(
+        None, description="vLLM: byte order of base64 and bytes."
+    )
+
+
+class Embedding(BaseModel):
+    """One vector; of a chunk of a document with where it lies."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | list[int] | str
+    document: int | None = None
+    start: int | None = None
+    end: int | None = None
+    tokens: int | None = None
+
+
+class LongInput(BaseModel):
+    """What became of an input that was longer than the model takes."""
+
+    index: int
+    tokens_seen: int
+    tokens_dropped: int
+    windows: int
+    at_least: bool | None = Field(None, description="More were dropped; the rest was not counted.")
+
+
+class Usage(BaseModel):
+    """Tokens in the model's own vocabulary, special tokens included, after truncation."""
+
+    prompt_tokens: int
+    total_tokens: int
+    long_inputs: list[LongInput] | None = Field(None, description="Absent where none was.")
+
+
+class EmbeddingsResponse(BaseModel):
+    """Vectors in input order."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+class Dimensions(BaseModel):
+    """Sizes a vector may be asked for in."""
+
+    native: int
+    range: tuple[int, int]
+    trained: list[int] = Field(description="Sizes the model was trained for (Matryoshka).")
+
+
+class Pinned(BaseModel):
+    """What a further name of a model stands for."""
+
+    prompt_name: str | None
+    dimensions: int | None
+
+
+class Quantization(BaseModel):
+    """Where the ranges of int8 and uint8 vectors come from."""
+
+    id: str
+    source: str
+
+
+class Model(BaseModel):
+    """A served model: OpenAI's four keys, then what a caller should know; null until it was loaded first."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    root: str
+    aliases: list[str]
+    pinned: Pinned | None
+    state: str = Field(description="ready, loading, unloaded, unloading or failed.")
+    max_model_len: int | None
+    dimensions: Dimensions | None
+    outputs: list[str] | None = Field(description="Of dense, tokens, sparse, labels.")
+    labels: list[str] | None = Field(description="Of a classifier; a re-ranker has one.")
+    pooling: str | None
+    normalized: bool | None
+    prompts: list[str] | None
+    space: str | None = Field(
+        description="Fingerprint of the embedding space; compare before mixing vectors."
+    )
+    quantization: Quantization | None
+    architecture: str | None
+    precision: str | None
+    provider: str | None
+    license: str | None
+    source: str | None
+
+
+class ModelList(BaseModel):
+    """All served models."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+DEPLOYMENT_DOC: Final = operation(
+    "Create embeddings, Azure's path",
+    EmbeddingsResponse,
+    bodies={"azure": EmbeddingsRequest},
+    gives_bytes=True,
+)
+MODELS_DOC: Final = operation("List models", ModelList, errors=errors_of(ErrorBody, (401, 503)))
+MODEL_DOC: Final = operation(
+    "Describe a model", Model, errors=errors_of(ErrorBody, (401, 404, 503))
+)

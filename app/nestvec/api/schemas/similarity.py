@@ -1,0 +1,121 @@
+"""What the OpenAPI document says of our own similarity routes."""
+
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nestvec.api.schemas.documented import operation
+from nestvec.api.schemas.openai import DtypeWord, Usage
+
+
+class Compared(BaseModel):
+    """How vectors are compared."""
+
+    model: str | None = Field(None, description="May be left out where one model is served.")
+    dimensions: int | None = Field(None, ge=1, description="Compare so many leading values.")
+    output_dtype: DtypeWord | None = Field(None, description="Compare vectors stored as this.")
+    layers: int | None = Field(None, ge=1, description="Early exit.")
+    map: str | None = Field(None, description="A map of the model's.")
+    truncate: bool | Literal["error", "start", "end", "windows"] | None = None
+
+
+class SimilarityRequest(Compared):
+    """Pairs, or two lists of which every text is compared with every other."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"pairs": [["a cat sits", "a cat is sitting"]], "explain": True},
+                {"left": ["one", "two"], "right": ["three"], "output_dtype": "binary"},
+            ]
+        }
+    )
+
+    pairs: list[tuple[str, str]] | None = None
+    left: str | list[str] | None = None
+    right: str | list[str] | None = Field(None, description="Default: the left.")
+    explain: bool | None = Field(
+        None, description="Split each pair's cosine over its tokens; at most 16 pairs."
+    )
+
+
+class ExplainedToken(BaseModel):
+    """A token; places are null for special ones."""
+
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+class Explanation(BaseModel):
+    """What pairs of tokens add to a cosine; they sum to it."""
+
+    left_tokens: list[ExplainedToken]
+    right_tokens: list[ExplainedToken]
+    contributions: list[list[float]]
+    similarity: float
+
+
+class SimilarityResponse(BaseModel):
+    """A value a pair, or a row a text on the left."""
+
+    object: Literal["similarity"]
+    model: str
+    similarities: list[float] | list[list[float]]
+    dimensions: int
+    output_dtype: str
+    usage: Usage
+    explanations: list[Explanation] | None = None
+
+
+class RescoreRequest(Compared):
+    """A query, and what a first search found for it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "query": "a cat",
+                    "documents": ["a cat sits", "rain"],
+                    "output_dtype": "int8",
+                    "top_n": 1,
+                }
+            ]
+        }
+    )
+
+    query: str
+    documents: list[str] | None = Field(
+        None, description="Their texts: embedded, or taken from the vector cache."
+    )
+    vectors: list[list[float] | str] | None = Field(
+        None, description="Or their vectors as stored, in `output_dtype` and `dimensions`."
+    )
+    top_n: int | None = Field(None, ge=1)
+    return_documents: bool | None = None
+
+
+class Rescored(BaseModel):
+    """A candidate's place in the request, and its cosine."""
+
+    index: int
+    score: float
+    document: str | None = None
+
+
+class RescoreResponse(BaseModel):
+    """Candidates, the best first."""
+
+    object: Literal["list"]
+    model: str
+    results: list[Rescored]
+    usage: Usage
+
+
+SIMILARITY_DOC: Final = operation(
+    "Compare texts", SimilarityResponse, bodies={"similarity": SimilarityRequest}
+)
+RESCORE_DOC: Final = operation(
+    "Second stage of a search", RescoreResponse, bodies={"rescore": RescoreRequest}
+)

@@ -1,0 +1,71 @@
+"""vLLM's own routes in the OpenAPI document."""
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nestvec.api.schemas.documented import operation
+from nestvec.api.schemas.openai import EmbeddingsRequest
+
+
+class PoolingRequest(EmbeddingsRequest):
+    """Body of `/pooling`: as for embeddings, and what to give."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "all-MiniLM-L6-v2", "input": ["hello"], "task": "token_embed"}]
+        }
+    )
+
+    task: str | None = Field(
+        None, description="embed, token_embed or classify; by default what the model is for."
+    )
+
+    pool_factor: int | None = Field(
+        None, ge=1, description="Merge like token vectors, so many to one."
+    )
+
+
+class ScoreRequest(BaseModel):
+    """Pairs, under one of several names."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "all-MiniLM-L6-v2",
+                    "queries": "what is a cat?",
+                    "documents": ["a small animal", "a large ship"],
+                }
+            ]
+        }
+    )
+
+    queries: str | list[str]
+    documents: str | list[str]
+    model: str | None = None
+    truncate_prompt_tokens: int | None = Field(None, ge=-1)
+
+
+class ClassifyRequest(BaseModel):
+    """Texts for a classifier."""
+
+    input: str | list[str]
+    model: str | None = None
+    truncate_prompt_tokens: int | None = Field(None, ge=-1)
+
+
+class Answer(BaseModel):
+    """A list of what was asked for, in order."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[dict[str, Any]]
+    usage: dict[str, int]
+
+
+POOLING_DOC: Final = operation("Pool, vLLM's way", Answer, bodies={"vllm": PoolingRequest})
+CLASSIFY_DOC: Final = operation("Classify", Answer, bodies={"vllm": ClassifyRequest})
+SCORE_DOC: Final = operation("Score pairs", Answer, bodies={"vllm": ScoreRequest})

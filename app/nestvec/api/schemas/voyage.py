@@ -1,0 +1,100 @@
+"""The Voyage dialect in the OpenAPI document."""
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nestvec.api.schemas.documented import operation
+
+DtypeWord = Literal["float", "float16", "int8", "uint8", "binary", "ubinary"]
+
+
+class VoyageRequest(BaseModel):
+    """Body in Voyage's dialect, known by `truncation` or `output_dimension`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "all-MiniLM-L6-v2",
+                    "input": ["hello", "world"],
+                    "input_type": "document",
+                    "truncation": True,
+                    "output_dimension": 128,
+                    "output_dtype": "int8",
+                }
+            ]
+        }
+    )
+
+    input: str | list[str]
+    truncation: bool | None = Field(description="Cut what is too long; default true.")
+    model: str | None = None
+    input_type: Literal["query", "document"] | None = None
+    output_dimension: int | None = Field(None, ge=1)
+    output_dtype: DtypeWord | None = None
+    encoding_format: Literal["base64", "float"] | None = Field(
+        None, description="base64 of the dtype asked for."
+    )
+
+
+class VoyageEmbedding(BaseModel):
+    """One vector."""
+
+    object: Literal["embedding"]
+    embedding: list[float] | list[int] | str
+    index: int
+
+
+class VoyageUsage(BaseModel):
+    """Tokens in the model's own vocabulary."""
+
+    total_tokens: int
+
+
+class VoyageResponse(BaseModel):
+    """Vectors in input order."""
+
+    object: Literal["list"]
+    data: list[VoyageEmbedding]
+    model: str
+    usage: VoyageUsage
+
+
+class ContextualizedRequest(BaseModel):
+    """Documents, each a list of its chunks in order."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "all-MiniLM-L6-v2",
+                    "inputs": [["Chapter one.", "It was cold."], ["Another document."]],
+                    "input_type": "document",
+                }
+            ]
+        }
+    )
+
+    inputs: list[list[str]]
+    model: str | None = None
+    input_type: Literal["query", "document"] | None = None
+    output_dimension: int | None = Field(None, ge=1)
+    output_dtype: DtypeWord | None = None
+    encoding_format: Literal["base64", "float"] | None = None
+
+
+class ContextualizedResponse(BaseModel):
+    """A list for each document, in it one vector a chunk."""
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    model: str
+    usage: dict[str, int]
+
+
+CONTEXTUALIZED_DOC: Final = operation(
+    "Embed chunks that know their document",
+    ContextualizedResponse,
+    bodies={"voyage": ContextualizedRequest},
+)

@@ -1,0 +1,1 @@
+"""Scores, labels and comparisons that several dialects and routes answer with."""

@@ -1,0 +1,129 @@
+"""Token arrays: whose vocabulary they are in, and cl100k ids back to text.
+
+langchain-openai tokenises on the client with OpenAI's cl100k by default, and nothing in the request says so.
+Feeding such ids to another model gives nonsense without an error, so the vocabulary is a setting.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from nestvec.errors import InputError
+
+CL100K: Final = "cl100k"
+MODEL: Final = "model"
+# https://github.com/openai/tiktoken, tiktoken_ext/openai_public.py: ranks end at 100255; specials follow.
+FIRST_SPECIAL_ID: Final = 100_257
+CL100K_IDS: Final = 100_277
+TABLE_SHA256: Final = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
+LOAD_TIMEOUT_S: Final = 10.0  # tiktoken downloads its table without a time limit of its own
+RETRY_LOAD_S: Final = 60.0
+
+Decode = Callable[[Sequence[int]], bytes]
+
+
+class TokenDecoder:
+    """Turns token arrays into what the engine takes.
+
+    Args:
+        mode: "auto", "cl100k", "model" or "reject".
+        file: cl100k table for hosts where tiktoken cannot download it.
+    """
+
+    def __init__(self, mode: str, file: Path | None = None) -> None:
+        self._mode = mode
+        self._file = file
+        self._decode: Decode | None = None
+        self._failed_at_s = -RETRY_LOAD_S
+        self._reason = ""
+        self._lock = asyncio.Lock()
+
+    async def resolve(
+        self, inputs: Sequence[Sequence[int]], *, vocabulary: str | None
+    ) -> Sequence[str | Sequence[int]]:
+        """Decode ids to text, or pass them on where they are the model's own.
+
+        Args:
+            inputs: Arrays of ids, each with at least one.
+            vocabulary: The caller's own word (`x-embed-token-vocab`), over the setting.
+
+        Raises:
+            InputError: Token arrays are refused here, the table cannot be had, or an id is not cl100k's.
+        """
+        mode = vocabulary or self._mode
+        if mode not in (CL100K, MODEL, "auto", "reject"):
+            raise InputError("x-embed-token-vocab must be 'model' or 'cl100k'", param="input")
+        if mode == MODEL:
+            return inputs
+        if mode == "reject":
+            raise InputError(f"token arrays are not accepted here; {WAY_OUT}", param="input")
+        decode = await self._table()
+        # In a thread, since a request may hold 300,000 ids.
+        return await asyncio.to_thread(_decode_all, decode, inputs)
+
+    async def _table(self) -> Decode:
+        """The decoder, loaded at first use."""
+        async with self._lock:
+            await self._load_once()
+        if self._decode is None:
+            raise InputError(
+                f"token arrays need the cl100k table, which could not be loaded ({self._reason}); "
+                f"{WAY_OUT}. Operators: install nestvec[cl100k], or set cl100k_file",
+                param="input",
+            )
+        return self._decode
+
+    async def _load_once(self) -> None:
+        """Load in a thread; a failure is remembered for a minute."""
+        now_s = time.monotonic()
+        if self._decode is not None or now_s - self._failed_at_s < RETRY_LOAD_S:
+            return
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                self._decode = await asyncio.to_thread(_load_table, self._file)
+        except (ImportError, OSError, ValueError, TimeoutError) as error:
+            # requests' errors, which tiktoken lets through, are OSErrors too.
+            self._failed_at_s = now_s
+            self._reason = type(error).__name__
+
+
+WAY_OUT: Final = (
+    "send text instead: with langchain-openai set check_embedding_ctx_length=False; ids of the model's own "
+    "vocabulary need the header 'x-embed-token-vocab: model'"
+)
+
+
+def _load_table(file: Path | None) -> Decode:
+    """Read the table from a file, or have tiktoken fetch it once into its cache.
+
+    Raises:
+        ImportError: tiktoken is not installed.
+        OSError: No network, or no such file.
+        ValueError: The file is not the cl100k table.
+    """
+    import tiktoken
+    from tiktoken.load import load_tiktoken_bpe
+
+    if file is None:
+        return tiktoken.get_encoding("cl100k_base").decode_bytes
+    ranks = load_tiktoken_bpe(str(file), expected_hash=TABLE_SHA256)
+    pieces: Mapping[int, bytes] = {rank: piece for piece, rank in ranks.items()}
+    return lambda ids: b"".join(pieces[i] for i in ids)
+
+
+def _decode_all(decode: Decode, inputs: Sequence[Sequence[int]]) -> list[str]:
+    return [_decode_ids(decode, ids, index) for index, ids in enumerate(inputs)]
+
+
+def _decode_ids(decode: Decode, ids: Sequence[int], index: int) -> str:
+    """Ids to text. A piece may begin or end inside a character, so bytes are decoded with replacement."""
+    if max(ids) >= CL100K_IDS or FIRST_SPECIAL_ID - 1 in ids:
+        raise InputError(
+            f"token ids are read as OpenAI's cl100k, which ends at {CL100K_IDS - 1}; {WAY_OUT}",
+            param="input",
+            input_index=index,
+        )
+    plain = [i for i in ids if i < FIRST_SPECIAL_ID]
+    return decode(plain).decode("utf-8", "replace")

@@ -1,0 +1,156 @@
+"""A CUDA device by its runtime library: memory, copies, one stream, events. See NVIDIA's CUDA Runtime API reference.
+
+onnxruntime has no page-locked memory for Python and no copies that do not wait; both are a few calls of the library
+that it loads anyway. ctypes lets go of the interpreter's lock in every call.
+"""
+
+import contextlib
+import ctypes
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestvec.backends.cuda.buffers import Bytes
+from nestvec.errors import BackendError, BackendLostError, BackendMemoryError, ProviderError
+from nestvec.system.cuda_driver import LOST
+
+RUNTIME_NAMES: Final = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
+NON_BLOCKING: Final = 1
+BLOCKING_SYNC_WITHOUT_TIMING: Final = 3  # threads sleep in `wait`
+TO_DEVICE: Final = 1
+TO_HOST: Final = 2
+OUT_OF_MEMORY: Final = 2
+
+
+def load_runtime(load: Callable[[str], Any] = ctypes.CDLL) -> Any:  # noqa: ANN401 - a library has no type
+    """The CUDA runtime library, which onnxruntime's `preload_dlls` has loaded where pip put it.
+
+    Raises:
+        ProviderError: It is not there.
+    """
+    for name in RUNTIME_NAMES:
+        with contextlib.suppress(OSError):
+            return load(name)
+    raise ProviderError(
+        f"none of {', '.join(RUNTIME_NAMES)} can be loaded: install nestvec[gpu], or CUDA 13's runtime"
+    )
+
+
+class CudaDevice:
+    """One device of this process.
+
+    Args:
+        number: As CUDA counts them, `CUDA_VISIBLE_DEVICES` considered.
+        library: The runtime; loaded by default.
+
+    Raises:
+        ProviderError: The runtime or the device is not there.
+    """
+
+    kind = "cuda"
+
+    def __init__(self, number: int = 0, library: Any = None) -> None:  # noqa: ANN401
+        self.number = number
+        self._library = load_runtime() if library is None else library
+        stream = ctypes.c_void_p()
+        try:
+            self.select()
+            self._call(
+                "cudaStreamCreateWithFlags", ctypes.byref(stream), ctypes.c_uint(NON_BLOCKING)
+            )
+        except BackendError as error:
+            raise ProviderError(f"CUDA device {number} cannot be used: {error.message}") from error
+        self.stream = stream.value or 0
+
+    def select(self) -> None:
+        """See `Device`."""
+        self._call("cudaSetDevice", ctypes.c_int(self.number))
+
+    def pinned(self, size: int) -> Bytes:
+        """See `Device`; freed with the last array over it."""
+        address = ctypes.c_void_p()
+        self.select()
+        self._call("cudaHostAlloc", ctypes.byref(address), ctypes.c_size_t(size), ctypes.c_uint(0))
+        block = (ctypes.c_uint8 * size).from_address(address.value or 0)
+        weakref.finalize(block, partial(self._library.cudaFreeHost, ctypes.c_void_p(address.value)))
+        found: Bytes = np.frombuffer(block, np.uint8)  # type: ignore[call-overload]  # a buffer, which typeshed does not know
+        return found
+
+    def allocate(self, size: int) -> int:
+        """See `Device`."""
+        address = ctypes.c_void_p()
+        self.select()
+        self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(size))
+        return address.value or 0
+
+    def free(self, address: int) -> None:
+        """See `Device`."""
+        self._call("cudaFree", ctypes.c_void_p(address))
+
+    def copy_in(self, address: int, host: NDArray[Any]) -> None:
+        """See `Device`."""
+        self._call(
+            "cudaMemcpyAsync",
+            ctypes.c_void_p(address),
+            ctypes.c_void_p(host.ctypes.data),
+            ctypes.c_size_t(host.nbytes),
+            ctypes.c_int(TO_DEVICE),
+            ctypes.c_void_p(self.stream),
+        )
+
+    def copy_out(self, host: Bytes, address: int, *, rows: int, width: int, pitch: int) -> None:
+        """See `Device`."""
+        self._call(
+            "cudaMemcpy2DAsync",
+            ctypes.c_void_p(host.ctypes.data),
+            ctypes.c_size_t(width),
+            ctypes.c_void_p(address),
+            ctypes.c_size_t(pitch),
+            ctypes.c_size_t(width),
+            ctypes.c_size_t(rows),
+            ctypes.c_int(TO_HOST),
+            ctypes.c_void_p(self.stream),
+        )
+
+    def record(self) -> ctypes.c_void_p:
+        """See `Device`."""
+        event = ctypes.c_void_p()
+        self._call(
+            "cudaEventCreateWithFlags",
+            ctypes.byref(event),
+            ctypes.c_uint(BLOCKING_SYNC_WITHOUT_TIMING),
+        )
+        self._call("cudaEventRecord", event, ctypes.c_void_p(self.stream))
+        return event
+
+    def wait(self, event: ctypes.c_void_p) -> None:
+        """See `Device`."""
+        try:
+            self._call("cudaEventSynchronize", event)
+        finally:
+            self._library.cudaEventDestroy(event)
+
+    def memory(self) -> tuple[int, int]:
+        """See `Device`."""
+        free, whole = ctypes.c_size_t(), ctypes.c_size_t()
+        self.select()
+        self._call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(whole))
+        return free.value, whole.value
+
+    def close(self) -> None:
+        """See `Device`."""
+        self._library.cudaStreamDestroy(ctypes.c_void_p(self.stream))
+
+    def _call(self, name: str, *arguments: Any) -> None:  # noqa: ANN401
+        status = int(getattr(self._library, name)(*arguments))
+        if status == 0:
+            return
+        if status in LOST:
+            raise BackendLostError(f"the GPU is lost: {LOST[status]} (CUDA error {status})")
+        if status == OUT_OF_MEMORY:
+            raise BackendMemoryError("the GPU has no memory for this")
+        raise BackendError(f"{name} failed (CUDA error {status})")

@@ -1,0 +1,148 @@
+"""Runs ONNX graphs; the one file that imports onnxruntime."""
+
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from nestvec.backends.graph_io import (
+    EXIT,
+    LAYERS,
+    LAYERS_PROPERTY,
+    SHORT_ROWS,
+    TOKEN_OUTPUTS,
+    feedable,
+    packed_states,
+    token_output,
+)
+from nestvec.backends.ort import (
+    NOT_STARTED,
+    PROVIDERS,
+    available_provider,
+    backend_error,
+    find_libraries,
+)
+from nestvec.engine.backend import BackendOptions, CostModel
+from nestvec.engine.types import Batch, FloatArray, Layout, RawOutput
+from nestvec.errors import (
+    FormatError,
+    ProviderError,
+)
+
+log = logging.getLogger(__name__)
+
+
+# The contrib SkipLayerNormalization is scalar on CPU, seven times slower than Add + LayerNormalization; the
+# others would refuse Gemm + Gelu its bias (measured on onnxruntime 1.31).
+CPU_DISABLED_FUSIONS: Final = (
+    "SkipLayerNormFusion",
+    "LayerNormFusion",
+    "BiasGeluFusion",
+    "GeluFusion",
+)
+
+
+class OnnxBackend:
+    """One InferenceSession, shared by all workers.
+
+    Args:
+        path: The graph; external data lies beside it.
+        layout: Which inputs it takes.
+        options: Provider and threads.
+
+    Raises:
+        FormatError: The graph cannot be read, or its inputs and outputs are not what the layout says.
+        ProviderError: The provider asked for is missing or did not start.
+    """
+
+    pooling = ""
+    max_cost = math.inf
+
+    def __init__(self, path: Path, layout: Layout, options: BackendOptions) -> None:
+        self.layout = layout
+        self._plain_attention_tokens = options.plain_attention_tokens
+        chosen = available_provider(options.provider)
+        self._session = _open(path, chosen, options)
+        active = self._session.get_providers()
+        self.provider = "cuda" if active[0] == PROVIDERS["cuda"] else "cpu"
+        if options.provider == "cuda" and self.provider != "cuda":
+            raise ProviderError(NOT_STARTED)
+        if chosen != self.provider:
+            log.warning("this onnxruntime has CUDA, but it did not start: serving on the CPU")
+        self._inputs = feedable(path, layout, [node.name for node in self._session.get_inputs()])
+        outputs = {node.name: node for node in self._session.get_outputs()}
+        self._output = token_output(path, list(outputs))
+        width = outputs[self._output].shape[-1]
+        if not isinstance(width, int):
+            raise FormatError(f"{path}: the last axis of output '{self._output}' has no fixed size")
+        self.hidden_size = width
+        self.gives_tokens = self._output in TOKEN_OUTPUTS
+        said = self._session.get_modelmeta().custom_metadata_map
+        self.layers = int(said[LAYERS_PROPERTY]) if LAYERS in self._inputs else 0
+        self.gives_exits = f"{EXIT}1" in outputs
+        self._cost = CostModel.of_bert(layout, width)
+
+    def cost(self, lengths: NDArray[np.int64]) -> float:
+        """Price a batch in token equivalents; see `CostModel`."""
+        return self._cost(lengths)
+
+    def run(self, batch: Batch) -> RawOutput:
+        """Run one batch.
+
+        Raises:
+            BackendError: onnxruntime failed.
+        """
+        feeds = {name: batch.arrays[name] for name in self._inputs if name in batch.arrays}
+        if SHORT_ROWS in self._inputs:
+            feeds[SHORT_ROWS] = np.asarray(batch.lengths.max() <= self._plain_attention_tokens)
+        if self.layers:
+            feeds[LAYERS] = np.asarray(batch.exits[-1] if batch.exits else self.layers, np.int64)
+        names = [*(f"{EXIT}{layer}" for layer in batch.exits[:-1]), self._output]
+        try:
+            found: list[FloatArray] = self._session.run(names, feeds)
+        except Exception as error:
+            raise backend_error(error) from error
+        *earlier, output = [one.astype(np.float32, copy=False) for one in found]
+        return replace(packed_states(batch, self._output, output), earlier=tuple(earlier))
+
+    def close(self) -> None:
+        """Free the session."""
+        del self._session
+
+
+def _open(path: Path, provider: str, options: BackendOptions) -> ort.InferenceSession:
+    """Make the session, CPU as the only fallback for nodes CUDA lacks."""
+    session_options = ort.SessionOptions()
+    session_options.intra_op_num_threads = options.intra_op_threads
+    session_options.inter_op_num_threads = 1
+    # The arena of a session is shared by its workers: what one freed, another gets, whose core must first fetch the
+    # cache lines from the other's. malloc keeps memory by thread: 8 to 34% faster in int8 (Zen 4, 2 workers).
+    session_options.enable_cpu_mem_arena = provider != "cpu"
+    # Plans are kept for each shape; ours hardly ever come twice.
+    session_options.enable_mem_pattern = False
+    # Between runs threads must sleep, not spin: an idle server uses no CPU.
+    session_options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "1" if options.spins else "0"
+    )
+    session_options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Failures come as exceptions; onnxruntime's own lines to stderr would quote values.
+    session_options.log_severity_level = 4
+    providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
+    disabled: list[str] = list(CPU_DISABLED_FUSIONS)
+    if provider == "cuda":
+        find_libraries()
+        providers.insert(
+            0, (PROVIDERS["cuda"], {"device_id": str(options.device_id), "use_tf32": "0"})
+        )
+        disabled = []
+    try:
+        return ort.InferenceSession(
+            str(path), session_options, providers=providers, disabled_optimizers=disabled
+        )
+    except Exception as error:
+        raise FormatError(f"{path}: onnxruntime cannot open the graph ({error})") from error

@@ -1,0 +1,78 @@
+"""The `nestvec` command: one file a verb; each parses, calls and prints.
+
+Verbs are imported when they run, so that `--help` answers at once.
+"""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+import click
+from typing_extensions import override
+
+from nestvec import __version__
+from nestvec.errors import ConfigError, NestvecError
+
+VERBS: Final[Mapping[str, str]] = {
+    "serve": "Serve a model over HTTP.",
+    "embed": "Embed files: texts in, vectors out.",
+    "batch": "Send files of requests to a running server, watch and fetch them.",
+    "export": "Write a model's ONNX graph and everything beside it to a folder.",
+    "model": "Fetch, calibrate and merge models, and fit maps of their vectors.",
+    "bench": "Measure a running server, or the engine in process.",
+    "doctor": "Check this machine, and where the model really runs.",
+    "tune": "Find how a model runs fastest on this machine, and keep it.",
+    "calibrate": "Set the ranges of int8 and uint8 vectors by texts of your own.",
+    "quality": "Measure a running server on STS-B and SciFact.",
+    "tokens": "Report how a model's tokenizer suits texts of your own.",
+    "keys": "Make, list, rotate and revoke API keys with limits.",
+    "config": "Show settings, or write their documentation.",
+}
+
+
+class LazyGroup(click.Group):
+    """Finds a verb in the module of its name."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Verbs in the order above."""
+        return list(VERBS)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"nestvec.cli.{cmd_name}").command
+        return command
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Settings come from flags, from NESTVEC_* variables and from a TOML file (--config), in this order.",
+)
+@click.version_option(__version__, prog_name="nestvec")
+def group() -> None:
+    """Nestvec: a self-hosted embedding server."""
+
+
+def main() -> None:
+    """Entry point: errors of ours are printed, not traced."""
+    try:
+        group(prog_name="nestvec")
+    except ConfigError as error:
+        click.echo("nestvec: the settings are wrong:", err=True)
+        for problem in error.problems:
+            click.echo(f"  - {problem}", err=True)
+        sys.exit(2)
+    except NestvecError as error:
+        click.echo(f"nestvec: {error.message}", err=True)
+        sys.exit(1)

@@ -1,0 +1,219 @@
+"""`nestvec batch`: files of requests to a running server, from a terminal."""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import httpx
+from tqdm import tqdm
+
+from nestvec.corpus.readers import Columns, Record
+from nestvec.corpus.sources import find_sources, read_sources
+from nestvec.errors import NestvecError
+from nestvec.jobs.types import ENDED
+
+POLL_S: Final = 1.0
+TIMEOUT_S: Final = 60.0
+KEY_VARIABLE: Final = "OPENAI_API_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Where requests go, and with which key."""
+
+    url: str
+    key: str
+
+
+class ServerError(NestvecError):
+    """The server refused, or cannot be reached."""
+
+    code = "server_error"
+
+
+@click.group("batch")
+@click.option(
+    "--url",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    help="The server.",
+)
+@click.option(
+    "--key-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"File with the server's API key; else {KEY_VARIABLE}.",
+)
+@click.pass_context
+def command(context: click.Context, *, url: str, key_file: Path | None) -> None:
+    """Send files of requests to a running server, watch them, and fetch what they gave."""
+    key = key_file.read_text("utf-8").strip() if key_file else os.environ.get(KEY_VARIABLE, "")
+    context.obj = Remote(url.rstrip("/").removesuffix("/v1"), key)
+
+
+@command.command("submit")
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--model", help="Model to ask for; the server's default if left out.")
+@click.option("--dimensions", type=click.IntRange(min=1), help="Keep so many values a vector.")
+@click.option("--text-column", default="text", show_default=True, help="Column with the text.")
+@click.option("--id-column", help="Column with the id, unique and of at most 64 characters.")
+@click.option("--watch", "watches", is_flag=True, help="Wait for the end.")
+@click.pass_context
+def submit(  # noqa: PLR0913 - one argument a flag, as click passes them
+    context: click.Context,
+    *,
+    sources: tuple[str, ...],
+    model: str | None,
+    dimensions: int | None,
+    text_column: str,
+    id_column: str | None,
+    watches: bool,
+) -> None:
+    """Submit texts (as `nestvec embed` reads them), or one .jsonl file of ready requests; prints the batch's id."""
+    with _server(context.obj) as server, tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+        found = find_sources(sources)
+        if len(found) == 1 and _is_ready(found[0].path):
+            upload = found[0].path
+        else:
+            options = {"model": model, "dimensions": dimensions, "encoding_format": "base64"}
+            body = {name: value for name, value in options.items() if value is not None}
+            for record in read_sources(found, Columns(text_column, id_column)):
+                file.write(_request(record, body))
+            file.flush()
+            upload = Path(file.name)
+        with upload.open("rb") as content:
+            files = {"file": ("requests.jsonl", content)}
+            sent = server.post("/v1/files", data={"purpose": "batch"}, files=files, timeout=None)
+        asked = {"input_file_id": _json(sent)["id"], "endpoint": "/v1/embeddings"}
+        batch = _json(server.post("/v1/batches", json=asked))
+        click.echo(batch["id"])
+        if watches:
+            _watch(server, batch["id"])
+
+
+@command.command("watch")
+@click.argument("batch_id")
+@click.pass_context
+def watch(context: click.Context, *, batch_id: str) -> None:
+    """Wait for a batch's end, with a bar; the exit status is 1 unless it completed."""
+    with _server(context.obj) as server:
+        _watch(server, batch_id)
+
+
+@command.command("fetch")
+@click.argument("batch_id")
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.pass_context
+def fetch(context: click.Context, *, batch_id: str, target: Path) -> None:
+    """Download a batch's output to TARGET, and its errors beside it (TARGET.errors), if there are any."""
+    with _server(context.obj) as server:
+        batch = _json(server.get(f"/v1/batches/{batch_id}"))
+        if batch["status"] not in ENDED:
+            raise ServerError(f"{batch_id} is {batch['status']}; it has no output yet")
+        for file_id, path in (
+            (batch["output_file_id"], target),
+            (batch["error_file_id"], target.with_name(target.name + ".errors")),
+        ):
+            if file_id is not None:
+                lines = _download(server, file_id, path)
+                click.echo(f"{path}: {lines} lines")
+
+
+@command.command("cancel")
+@click.argument("batch_id")
+@click.pass_context
+def cancel(context: click.Context, *, batch_id: str) -> None:
+    """Stop a batch; what is done is kept."""
+    with _server(context.obj) as server:
+        click.echo(_json(server.post(f"/v1/batches/{batch_id}/cancel"))["status"])
+
+
+@contextmanager
+def _server(remote: Remote) -> Iterator[httpx.Client]:
+    headers = {"authorization": f"Bearer {remote.key}"} if remote.key else {}
+    try:
+        with httpx.Client(base_url=remote.url, headers=headers, timeout=TIMEOUT_S) as client:
+            yield client
+    except httpx.HTTPError as error:
+        raise ServerError(f"{remote.url} cannot be reached ({error})") from error
+
+
+def _is_ready(path: Path) -> bool:
+    """Whether a file holds requests already, by its first line."""
+    if path.suffix.lower() != ".jsonl":
+        return False
+    with path.open("rb") as file:
+        first = file.readline(1 << 20)
+    try:
+        row = json.loads(first.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and {"custom_id", "body"} <= row.keys()
+
+
+def _request(record: Record, options: dict[str, Any]) -> bytes:
+    row = {
+        "custom_id": record.id,
+        "method": "POST",
+        "url": "/v1/embeddings",
+        "body": {"input": record.text, **options},
+    }
+    return json.dumps(row).encode() + b"\n"
+
+
+def _watch(server: httpx.Client, batch_id: str) -> None:
+    """Show how far a batch is until it has ended."""
+    with tqdm(unit="request", smoothing=0.05) as bar:
+        while True:
+            batch = _json(server.get(f"/v1/batches/{batch_id}"))
+            counts = batch["request_counts"]
+            bar.total = counts["total"] or None
+            bar.update(counts["completed"] + counts["failed"] - bar.n)
+            bar.set_postfix_str(batch["status"], refresh=True)
+            if batch["status"] in ENDED:
+                break
+            time.sleep(POLL_S)
+    click.echo(f"{batch['status']}: {counts['completed']} answered, {counts['failed']} refused")
+    for problem in (batch["errors"] or {"data": []})["data"]:
+        where = "" if problem["line"] is None else f"line {problem['line']}: "
+        click.echo(f"  {where}{problem['message']}", err=True)
+    if batch["status"] != "completed":
+        raise SystemExit(1)
+
+
+def _download(server: httpx.Client, file_id: str, path: Path) -> int:
+    """Stream a file to disk, under its name once whole; gives its lines."""
+    draft, lines = path.with_name(path.name + ".part"), 0
+    with (
+        server.stream("GET", f"/v1/files/{file_id}/content") as answer,
+        draft.open("wb") as file,
+    ):
+        if not answer.is_success:
+            answer.read()
+        _check(answer)
+        for chunk in answer.iter_bytes():
+            lines += chunk.count(b"\n")
+            file.write(chunk)
+    draft.replace(path)
+    return lines
+
+
+def _check(answer: httpx.Response) -> None:
+    if not answer.is_success:
+        try:
+            reason = answer.json()["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            reason = f"status {answer.status_code}"
+        raise ServerError(reason)
+
+
+def _json(answer: httpx.Response) -> dict[str, Any]:
+    _check(answer)
+    found: dict[str, Any] = answer.json()
+    return found

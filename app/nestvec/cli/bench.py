@@ -1,0 +1,136 @@
+"""`nestvec bench`: load on a running server, or the engine of this process."""
+
+import asyncio
+from pathlib import Path
+
+import click
+import numpy as np
+
+from nestvec.assembly.model import prepare_model
+from nestvec.assembly.service import build_engine
+from nestvec.backends.open import open_backend
+from nestvec.cli.flags import settings_flags
+from nestvec.config.settings import Settings
+from nestvec.engine.types import NullObserver
+from nestvec.observability.logs import configure_logs
+from nestvec.system.cpus import cpu_model, usable_cpus
+from nestvec.tools.bench.client import Target
+from nestvec.tools.bench.engine import measure_engine
+from nestvec.tools.bench.load import LoadResult, closed_load, open_load, requests_of
+from nestvec.tools.bench.loads import LOADS, texts_of
+from nestvec.tools.bench.machine import flops_per_token, gemm_flops_per_s, peak_rss_bytes
+
+
+@click.command("bench")
+@click.argument("url", required=False)
+@click.option("--engine", is_flag=True, help="Measure the engine in this process instead.")
+@click.option("--load", type=click.Choice(LOADS), default="mixed", show_default=True)
+@click.option("--texts-per-request", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--connections", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--rate",
+    "rate_per_s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Send so many requests a second whatever happens (open loop), instead of keeping connections busy.",
+)
+@click.option("--duration-s", type=click.FloatRange(min=0.1), default=10.0, show_default=True)
+@click.option("--model-name", default="", help="Model to ask the server for.")
+@click.option(
+    "--key-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the server's API key.",
+)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Of --engine.")
+@settings_flags(
+    *("model", "model_revision", "models_dir", "cache_dir", "offline", "provider", "device_id"),
+    *("precision", "calibration_file", "weight_storage", "max_batch_tokens", "worker_threads"),
+    *("intra_op_threads", "plain_attention_tokens", "front_threads", "log_level"),
+)
+def command(  # noqa: PLR0913 - one argument a flag, as click passes them
+    settings: Settings,
+    *,
+    url: str | None,
+    engine: bool,
+    load: str,
+    texts_per_request: int,
+    connections: int,
+    rate_per_s: float | None,
+    duration_s: float,
+    model_name: str,
+    key_file: Path | None,
+    rounds: int,
+) -> None:
+    """Load on the server at URL (http://host:port), or --engine.
+
+    Over HTTP it asks for OpenAI embeddings in base64, texts made unique. The client takes CPU too: run it on
+    another machine where that matters.
+    """
+    configure_logs(
+        level="warning" if settings.log_level == "info" else settings.log_level, style="auto"
+    )
+    if engine == bool(url):
+        raise click.UsageError("give either a URL or --engine")
+    if url is None:
+        click.echo(_engine_table(settings, rounds))
+        return
+    headers = {"authorization": f"Bearer {key_file.read_text().strip()}"} if key_file else {}
+    try:
+        target = Target.parse(url.rstrip("/") + "/v1/embeddings", headers)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    requests = requests_of(texts_of(load, None, seed=0), texts_per_request, model_name)
+    if rate_per_s is None:
+        work = closed_load(target, requests, connections=connections, duration_s=duration_s)
+    else:
+        work = open_load(target, requests, rate_per_s=rate_per_s, duration_s=duration_s)
+    result = asyncio.run(work)
+    click.echo(load_table(result))
+    if not result.latencies_s:
+        raise click.ClickException("no request was answered with 200")
+
+
+def load_table(result: LoadResult) -> str:
+    """Plain text."""
+    good, seconds = len(result.latencies_s), max(result.duration_s, 1e-9)
+    statuses = ", ".join(f"{n} x {status or 'no answer'}" for status, n in result.statuses.items())
+    latencies = ", ".join(
+        f"p{share:g} {result.percentile_s(share) * 1000:.1f} ms" for share in (50, 90, 99, 100)
+    )
+    return (
+        f"requests   {good} answered in {seconds:.1f} s ({good / seconds:,.1f}/s); {statuses}\n"
+        f"texts/s    {result.texts / seconds:,.1f}\n"
+        f"tokens/s   {result.tokens / seconds:,.0f}\n"
+        f"latency    {latencies}"
+    )
+
+
+def _engine_table(settings: Settings, rounds: int) -> str:
+    """Measure, and say what share of the machine's limit was reached."""
+    chosen = settings.for_own_work()
+    package = prepare_model(chosen)
+    service = build_engine(chosen, NullObserver())
+    try:
+        figures = asyncio.run(measure_engine(service, rounds))
+    finally:
+        service.close()
+    rss_mb = peak_rss_bytes() / 2**20
+    limit = gemm_flops_per_s(open_backend, usable_cpus())
+    config = package.derived.config
+    lines = [
+        f"{cpu_model()}; {usable_cpus()} CPUs; {package.spec.name}, {package.spec.precision}",
+        f"float32 products reach {limit / 1e9:,.0f} GFLOPS here",
+        "",
+        f"{'load':<12}{'texts/s':>9}{'tokens/s':>10}  share of that",
+    ]
+    for one in figures.loads:
+        flops = flops_per_token(package.graph, config, package.spec.hidden_size, one.mean_length)
+        share = one.tokens_per_s * flops / limit
+        texts_per_s = one.texts / min(one.seconds)
+        lines.append(f"{one.load:<12}{texts_per_s:>9,.1f}{one.tokens_per_s:>10,.0f}  {share:.0%}")
+    p50_s, p99_s = np.percentile(figures.query_s, (50, 99))
+    lines += [
+        "",
+        f"single short query: p50 {p50_s * 1000:.2f} ms, p99 {p99_s * 1000:.2f} ms",
+        f"peak memory: {rss_mb:,.0f} MB",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,42 @@
+"""`nestvec config`: what the settings are, and their documentation."""
+
+from typing import Final
+
+import click
+
+from nestvec.cli.flags import default_text, settings_flags
+from nestvec.config.settings import CONFIG_VARIABLE, PREFIX, Settings
+
+HEAD: Final = f"""# Configuration
+
+Every setting can be given as a flag of `nestvec serve`, as an environment variable, or as a key of a TOML file
+named by `--config` or `{CONFIG_VARIABLE}`. A flag wins over the environment, the environment over the file.
+Wrong values and misspelt `{PREFIX}` names stop the start with all problems listed.
+
+This page is generated: `make docs`.
+
+| setting | flag | variable | default | what it does |
+|---|---|---|---|---|
+"""
+
+
+@click.command("config")
+@click.option("--markdown", is_flag=True, help="Print the documentation of all settings instead.")
+@settings_flags()
+def command(settings: Settings, *, markdown: bool) -> None:
+    """Print the settings as they would be used; keys are masked."""
+    if markdown:
+        click.echo(settings_markdown(), nl=False)
+        return
+    for name in Settings.model_fields:
+        click.echo(f"{name} = {getattr(settings, name)}")
+
+
+def settings_markdown() -> str:
+    """The table of all settings."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        flag, variable = f"--{name.replace('_', '-')}", f"{PREFIX}{name.upper()}"
+        default = f"`{default_text(field)}`" if default_text(field) else ""
+        rows.append(f"| `{name}` | `{flag}` | `{variable}` | {default} | {field.description} |")
+    return HEAD + "\n".join(rows) + "\n"

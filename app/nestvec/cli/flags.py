@@ -1,0 +1,94 @@
+"""Command-line flags made from the settings, so that the two never differ."""
+
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from nestvec.config.loading import load_settings
+from nestvec.config.settings import PREFIX, Settings
+
+Function = Callable[..., None]
+
+
+def settings_flags(*names: str) -> Callable[[Function], Function]:
+    """Add `--config` and a flag for each named setting; no names means all.
+
+    The wrapped function gets `settings` in their place.
+    """
+    chosen = names or tuple(Settings.model_fields)
+
+    def decorate(function: Function) -> Function:
+        def wrapped(**values: Any) -> None:  # noqa: ANN401 - click passes what the flags hold
+            config: Path | None = values.pop("config")
+            flags = {name: values.pop(name) for name in chosen}
+            given = {name: value for name, value in flags.items() if value is not None}
+            given |= _several(
+                given.pop("model", ()), given.get("models"), takes_several="models" in chosen
+            )
+            function(settings=load_settings(given, config=config), **values)
+
+        wrapped.__doc__ = function.__doc__
+        wrapped.__name__ = function.__name__
+        # Arguments that click has put on the function already go along.
+        wrapped.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined] # click's own way
+        for name in reversed(chosen):
+            wrapped = _option(name, Settings.model_fields[name])(wrapped)
+        return click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="TOML file with settings  [env: NESTVEC_CONFIG]",
+        )(wrapped)
+
+    return decorate
+
+
+def default_text(field: FieldInfo) -> str:
+    """A default as people would write it; "" for none."""
+    value = field.default
+    if value is PydanticUndefined or value is None or value == "":
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _several(sources: Sequence[str], models: str | None, *, takes_several: bool) -> dict[str, Any]:
+    """`--model` given several times: the first is the model, the others stand beside it."""
+    if not sources:
+        return {}
+    found: dict[str, Any] = {"model": sources[0]}
+    if len(sources) > 1:
+        if not takes_several:
+            raise click.UsageError("this command takes one --model")
+        if models is not None:
+            raise click.UsageError("give further models by --model or by --models, not by both")
+        found["models"] = ",".join(sources[1:])
+    return found
+
+
+def _option(name: str, field: FieldInfo) -> Callable[[Function], Function]:
+    flag = f"--{name.replace('_', '-')}"
+    default = default_text(field)
+    text = f"{field.description}" + (f"  [default: {default}]" if default else "")
+    text += f"  [env: {PREFIX}{name.upper()}]"
+    if name == "model":
+        text += "; may be repeated to serve several"
+        return click.option(flag, name, multiple=True, metavar="TEXT", help=text)
+    if field.annotation is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+    # Values stay strings: the settings check them, so a flag and a variable fail with the same words.
+    return click.option(flag, name, default=None, metavar=_metavar(field.annotation), help=text)
+
+
+def _metavar(annotation: Any) -> str:  # noqa: ANN401 - any annotation
+    if typing.get_origin(annotation) is typing.Literal:
+        return "[" + "|".join(str(a) for a in typing.get_args(annotation)) + "]"
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        annotation = next(a for a in typing.get_args(annotation) if a is not type(None))
+    names = {int: "N", float: "SECONDS", str: "TEXT", Path: "PATH"}
+    return names.get(annotation, "A,B" if typing.get_origin(annotation) is list else "PATH")

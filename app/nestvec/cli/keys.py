@@ -1,0 +1,123 @@
+"""`nestvec keys`: who may call, and how much."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from nestvec.cli.flags import settings_flags
+from nestvec.config.settings import Settings
+from nestvec.keys.records import KeyFile, KeyLimits, KeyRecord, edited
+from nestvec.keys.usage import DEFAULT_NAME as USAGE_NAME
+from nestvec.keys.usage import read_usage
+
+HOUR_S: Final = 3600.0
+Function = Callable[..., Any]
+
+
+@click.group("keys")
+def command() -> None:
+    """API keys with limits: who may call, which models, how much.
+
+    A running server takes changes over by itself within two seconds.
+    """
+
+
+@command.command("add")
+@click.argument("name")
+@click.option(
+    "--model", "models", multiple=True, help="A model that it may use; repeat; none: all."
+)
+@click.option("--requests-per-s", type=click.FloatRange(min=0.001), help="Most requests a second.")
+@click.option("--tokens-per-min", type=click.IntRange(min=1), help="Most tokens a minute.")
+@click.option("--monthly-tokens", type=click.IntRange(min=1), help="Most tokens a calendar month.")
+@click.option("--bulk-only", is_flag=True, help="Its requests never pass those of other keys.")
+@settings_flags("keys_file", "data_dir")
+def add(  # noqa: PLR0913, PLR0917 - a flag each
+    settings: Settings,
+    name: str,
+    models: tuple[str, ...],
+    requests_per_s: float | None,
+    tokens_per_min: int | None,
+    monthly_tokens: int | None,
+    bulk_only: bool,  # noqa: FBT001 - click passes flags by name
+) -> None:
+    """Make a key for NAME and print it: it is shown this once and kept nowhere."""
+    limits = KeyLimits(models, requests_per_s, tokens_per_min, monthly_tokens, bulk_only)
+    with edited(settings.keys_path) as file:
+        is_first = not file.records
+        record, key = file.add(name, limits)
+    click.echo(key)
+    click.echo(f"key {record.id} for {name}, in {settings.keys_path}", err=True)
+    if is_first:
+        click.echo("from now on the server asks every caller for a key", err=True)
+
+
+@command.command("list")
+@settings_flags("keys_file", "data_dir")
+def list_keys(settings: Settings) -> None:
+    """Show all keys, their limits, and what they have used this month."""
+    records = KeyFile.read(settings.keys_path).records.values()
+    if not records:
+        click.echo(f"no keys in {settings.keys_path}", err=True)
+        return
+    month = time.strftime("%Y-%m", time.gmtime())
+    used = read_usage(settings.data_dir / USAGE_NAME, month)
+    rows = [("ID", "NAME", "STATE", "LIMITS", f"REQUESTS {month}", f"TOKENS {month}")]
+    for record in records:
+        requests, tokens = used.get(record.id, (0, 0))
+        state = "revoked" if record.revoked_s is not None else "good"
+        rows.append((record.id, record.name, state, _limits(record), str(requests), str(tokens)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+@command.command("revoke")
+@click.argument("key")
+@settings_flags("keys_file", "data_dir")
+def revoke(settings: Settings, key: str) -> None:
+    """Let KEY, an id or a name, be good no more."""
+    with edited(settings.keys_path) as file:
+        record = file.revoke(key)
+    click.echo(f"key {record.id} ({record.name}) is revoked", err=True)
+    if all(one.revoked_s is not None for one in file.records.values()):
+        click.echo(
+            f"no key is good now: the server lets nobody in. To open it, remove {settings.keys_path}",
+            err=True,
+        )
+
+
+@command.command("rotate")
+@click.argument("key")
+@click.option(
+    "--overlap-h",
+    type=click.FloatRange(min=0),
+    default=24.0,
+    show_default=True,
+    help="Hours for which the old secret stays good.",
+)
+@settings_flags("keys_file", "data_dir")
+def rotate(settings: Settings, key: str, overlap_h: float) -> None:
+    """Make a new secret for KEY, an id or a name, with the same limits and usage, and print it."""
+    with edited(settings.keys_path) as file:
+        record, made = file.rotate(key, overlap_h * HOUR_S)
+    click.echo(made)
+    click.echo(
+        f"the old secret of {record.id} ({record.name}) is good for {overlap_h:g} h", err=True
+    )
+
+
+def _limits(record: KeyRecord) -> str:
+    limits = record.limits
+    said = [
+        f"models={','.join(limits.models)}" if limits.models else "",
+        f"{limits.requests_per_s:g} requests/s" if limits.requests_per_s is not None else "",
+        f"{limits.tokens_per_min} tokens/min" if limits.tokens_per_min is not None else "",
+        f"{limits.monthly_tokens} tokens/month" if limits.monthly_tokens is not None else "",
+        "bulk only" if limits.is_bulk_only else "",
+    ]
+    return ", ".join(one for one in said if one) or "none"

@@ -1,0 +1,76 @@
+"""`nestvec model merge` and `nestvec model export`: new checkpoints from others."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from nestvec.assembly.model import source_options
+from nestvec.cli.flags import settings_flags
+from nestvec.config.settings import Settings
+from nestvec.errors import ConfigError
+from nestvec.model_store.sources.adapters import merge_adapter
+from nestvec.model_store.sources.fetch import fetch
+from nestvec.model_store.sources.merging import merge_models
+from nestvec.observability.logs import configure_logs
+
+SOURCES: Final = ("model_revision", "models_dir", "cache_dir", "offline", "log_level")
+
+
+@click.command("merge")
+@click.argument("models", nargs=-1, required=True)
+@click.option("--weights", metavar="A,B", help="One for each model; alike by default.")
+@click.option(
+    "--method",
+    type=click.Choice(["average", "slerp"]),
+    default="average",
+    show_default=True,
+    help="Of each tensor: the weighted mean, or along the arc between two.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder.")
+@settings_flags(*SOURCES)
+def merge(
+    settings: Settings, *, models: tuple[str, ...], weights: str | None, method: str, out: Path
+) -> None:
+    """Write a model between MODELS, which must be of one architecture and tokenizer.
+
+    The folder can be served like any other: `nestvec serve --model OUT`. Its vectors are a space of their own.
+    """
+    configure_logs(level=settings.log_level, style="auto")
+    options = source_options(settings)
+    shares = _numbers(weights) if weights is not None else [1.0] * len(models)
+    folders = [fetch(model, options).folder for model in models]
+    count = merge_models(folders, shares, out, method=method)
+    click.echo(f"{count} tensors of {len(folders)} models merged into {out}")
+
+
+@click.command("export")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--adapter",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of a LoRA adapter, as PEFT writes it.",
+)
+@settings_flags("model", *SOURCES)
+def export(settings: Settings, *, out: Path, adapter: Path) -> None:
+    """Write the model to OUT with an adapter merged into its weights.
+
+    The folder can be served like any other: `nestvec serve --model OUT`. Its vectors are a space of their own.
+    """
+    configure_logs(level=settings.log_level, style="auto")
+    folder = fetch(settings.model, source_options(settings)).folder
+    count = merge_adapter(folder, adapter, out)
+    click.echo(f"{count} layers of {settings.model} changed by {adapter.name}, written to {out}")
+
+
+def _numbers(text: str) -> list[float]:
+    """A comma-separated list.
+
+    Raises:
+        ConfigError: Something in it is no number.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(["weights: must be numbers, comma-separated"]) from None

@@ -1,0 +1,49 @@
+"""`nestvec model`: fetch models ahead of time, and make others of them."""
+
+import click
+
+from nestvec.assembly.model import prepare_model
+from nestvec.cli.calibrate import command as calibrate
+from nestvec.cli.fit import apply, fit
+from nestvec.cli.flags import settings_flags
+from nestvec.cli.merge import export, merge
+from nestvec.config.settings import Settings
+from nestvec.observability.logs import configure_logs
+
+
+@click.group("model")
+def command() -> None:
+    """Fetch, calibrate and merge models, and fit maps of their vectors."""
+
+
+command.add_command(calibrate)
+command.add_command(merge)
+command.add_command(export)
+command.add_command(fit)
+command.add_command(apply)
+
+
+@command.command("pull")
+@click.argument("name", required=False)
+@click.option("--folder", is_flag=True, help="Print nothing but the folder of the model's files.")
+@settings_flags(
+    *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
+    *("precision", "calibration_file", "weight_storage", "provider", "device_id"),
+)
+def pull(settings: Settings, *, name: str | None, folder: bool) -> None:
+    """Fetch and export a model, so that `nestvec serve` needs no network.
+
+    NAME is a card, a folder or a Hub id; the configured model if left out. Copy the cache folder to move it to
+    another host.
+    """
+    configure_logs(level=settings.log_level, style="auto")
+    chosen = settings.model_copy(update={"model": name}) if name else settings
+    package = prepare_model(chosen, refresh=True)
+    if folder:
+        click.echo(str(package.tokenizer.parent))
+        return
+    made = "exported" if package.is_new else "already exported"
+    click.echo(
+        f"{package.spec.name}: {package.spec.hidden_size} dimensions, {package.spec.max_tokens} tokens, "
+        f"{made}\n  from  {package.spec.source}\n  graph {package.graph}\n  space {package.spec.space}"
+    )

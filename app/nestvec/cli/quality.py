@@ -1,0 +1,164 @@
+"""`nestvec quality`: what dimensions, dtypes and early exits cost, on standard sets or on texts of the user's own."""
+
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from nestvec.assembly.model import prepare_model
+from nestvec.assembly.service import build_engine
+from nestvec.cli.flags import settings_flags
+from nestvec.config.settings import Settings
+from nestvec.engine.types import NullObserver
+from nestvec.errors import ArtefactError, ConfigError
+from nestvec.model_store.artefacts.quality_results import keep_quality
+from nestvec.observability.logs import configure_logs, get_logger
+from nestvec.tools.quality.remote import RemoteEmbedder, Row, markdown, run_pairs, run_retrieval
+from nestvec.tools.quality.render import write_report
+from nestvec.tools.quality.report import Plan, Tasks, make_report
+from nestvec.tools.quality.tasks import read_given_pairs, read_pairs, read_retrieval, read_texts
+from nestvec.tools.quality.variants import DTYPES
+from nestvec.tools.quality.vectors import ModelVectors
+
+log = get_logger(__name__)
+
+REMOTE_SIZES = (384, 256, 128, 64, 32)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("quality")
+@click.argument("name", required=False)
+@click.option("--sts", type=FILE, help="File of score, text, text lines.")
+@click.option(
+    "--retrieval",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder in BEIR's layout.",
+)
+@click.option("--pairs", type=FILE, help="Your own: query, tab, the text that answers it.")
+@click.option("--texts", type=FILE, help="Your own, one a line, judged by nobody.")
+@click.option(
+    "--dimensions", help="Sizes, comma-separated; default: the native one and usual ones."
+)
+@click.option(
+    "--dtypes", default=",".join(DTYPES), show_default=True, help="What values are stored as."
+)
+@click.option("--layers", help="Exits, comma-separated; default: those trained or fitted, and all.")
+@click.option("--maps", help="Maps, comma-separated; default: those that turn the space.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("quality-report"),
+    show_default=True,
+    help="Folder for report.html, report.json and report.md.",
+)
+@click.option(
+    "--url", help="Measure a running server over HTTP instead: the figures its clients get."
+)
+@click.option(
+    "--api-key",
+    envvar="NESTVEC_CLIENT_KEY",
+    default="",
+    help="That server's key, if it asks for one.",
+)
+@settings_flags(
+    *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
+    *("precision", "calibration_file", "weight_storage", "provider", "device_id"),
+)
+def command(  # noqa: PLR0913 - one argument a flag, as click passes them
+    settings: Settings,
+    *,
+    name: str | None,
+    sts: Path | None,
+    retrieval: Path | None,
+    pairs: Path | None,
+    texts: Path | None,
+    dimensions: str | None,
+    dtypes: str,
+    layers: str | None,
+    maps: str | None,
+    out: Path,
+    url: str | None,
+    api_key: str,
+) -> None:
+    """Measure what smaller vectors and early exits of a model cost, and recommend.
+
+    NAME is a card, a folder or a Hub id; the configured model if left out. Every text is embedded once; all dimensions,
+    dtypes and layers are made from that pass. Texts that nobody judged are enough: the report says how many of the
+    neighbours of full vectors are found. The main figures are kept beside the artefact and shown in /v1/models.
+    """
+    configure_logs(level=settings.log_level, style="auto")
+    if not any((sts, retrieval, pairs, texts)):
+        raise ConfigError(["name --sts, --retrieval, --pairs or --texts: something to measure on"])
+    sizes = _numbers("dimensions", dimensions)
+    if url is not None:
+        _measure_server(url, api_key, name or "", sts, retrieval, sizes)
+        return
+    chosen = tuple(dtypes.split(","))
+    if unknown := set(chosen) - set(DTYPES):
+        raise ConfigError([f"--dtypes: '{unknown.pop()}' is none of {', '.join(DTYPES)}"])
+    own = settings.model_copy(update={"model": name}) if name else settings
+    tasks = _tasks(sts, retrieval, pairs, texts)
+    plan = Plan(
+        _numbers("layers", layers),
+        sizes,
+        chosen,
+        None if maps is None else [m for m in maps.split(",") if m],
+    )
+    service = build_engine(own.for_own_work(), NullObserver())
+    with tqdm(unit="text", total=tasks.size) as bar, ModelVectors(service, bar.update) as model:
+        report = make_report(model, tasks, plan)
+    for path in write_report(report, out):
+        click.echo(str(path))
+    try:
+        keep_quality(prepare_model(own).artefact, report.summary())
+    except ArtefactError as error:  # a cache that was filled elsewhere and is read-only here
+        log.warning("quality_not_kept", reason=error.message)
+    for one in report.recommendations:
+        click.echo(one.text)
+
+
+def _tasks(
+    sts: Path | None, retrieval: Path | None, pairs: Path | None, texts: Path | None
+) -> Tasks:
+    found = {path.name: read_retrieval(path) for path in (retrieval,) if path is not None}
+    found |= {path.stem: read_given_pairs(path) for path in (pairs,) if path is not None}
+    return Tasks(
+        pairs={} if sts is None else {_title(sts): read_pairs(sts)},
+        searches=found,
+        texts={} if texts is None else {texts.stem: read_texts(texts)},
+    )
+
+
+def _title(path: Path) -> str:
+    """A file's name with its folder's, as `test.tsv` says little."""
+    return f"{path.parent.name}/{path.stem}" if path.parent.name else path.stem
+
+
+def _numbers(flag: str, given: str | None) -> list[int]:
+    try:
+        return [] if given is None else [int(one) for one in given.split(",")]
+    except ValueError as error:
+        raise ConfigError([f"--{flag}: '{given}' is no list of numbers"]) from error
+
+
+def _measure_server(
+    url: str, key: str, model: str, sts: Path | None, retrieval: Path | None, sizes: list[int]
+) -> None:
+    """The table of a server, by what its clients get."""
+    rows: list[Row] = []
+    wanted = sizes or list(REMOTE_SIZES)
+    with (
+        tqdm(unit="text") as bar,
+        RemoteEmbedder(url, key=key, model=model, progress=bar.update) as embedder,
+    ):
+        if sts is not None:
+            pairs = read_pairs(sts)
+            bar.total = 2 * len(pairs.gold) * len(wanted)
+            rows += run_pairs(embedder, pairs, wanted)
+        if retrieval is not None:
+            task = read_retrieval(retrieval)
+            bar.total = (bar.total or 0) + len(task.documents) + len(task.queries)
+            rows += run_retrieval(embedder, task, None)
+    if not rows:
+        raise ConfigError(["--url measures --sts and --retrieval"])
+    click.echo(markdown(rows))

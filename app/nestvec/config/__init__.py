@@ -1,0 +1,1 @@
+"""Settings: their names, units, defaults and ranges, and how they are read."""

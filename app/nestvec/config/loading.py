@@ -1,0 +1,150 @@
+"""Reading the settings: what flags, environment and file say, and every problem of it at once.
+
+Each problem names its setting as whoever set it spelt it; misspelt `NESTVEC_` names count as problems.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from nestvec.config.settings import CONFIG_VARIABLE, PREFIX, Settings, config_file
+from nestvec.errors import ConfigError
+from nestvec.keys.records import KeyFile
+
+# What Kubernetes injects for a Service named "nestvec".
+KUBERNETES: Final = re.compile(r"NESTVEC_(SERVICE_.*|PORT_\d+_.*)$")
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None, *, config: Path | None = None
+) -> Settings:
+    """Read settings from flags, environment and file.
+
+    Args:
+        flags: Values by setting name, from the command line.
+        config: TOML file; `NESTVEC_CONFIG` by default.
+
+    Raises:
+        ConfigError: Lists every problem.
+    """
+    env = os.environ
+    file = config or (Path(env[CONFIG_VARIABLE]) if env.get(CONFIG_VARIABLE) else None)
+    problems = _misspelt(env)
+    if file is not None and not file.is_file():
+        raise ConfigError([*problems, f"config: {file} does not exist"])
+    reset = config_file.set(file)
+    try:
+        settings, found = _read(dict(flags or {}))
+    except ValueError as error:  # the TOML file does not parse
+        raise ConfigError([*problems, f"config: {file}: {error}"]) from error
+    finally:
+        config_file.reset(reset)
+    problems += found
+    if settings is not None:
+        problems += _cross_check(settings)
+    if problems or settings is None:
+        raise ConfigError(problems)
+    settings.came_from(dict(flags or {}), file)
+    return settings
+
+
+def reread(settings: Settings) -> Settings:
+    """Read settings again from where they came from.
+
+    Raises:
+        ConfigError: Lists every problem.
+    """
+    flags, file = settings.origin
+    return load_settings(flags, config=file)
+
+
+def _read(flags: dict[str, Any]) -> tuple[Settings | None, list[str]]:
+    """The settings, with bad values replaced by defaults so that checks across settings still run."""
+    try:
+        return Settings(**flags), []
+    except ValidationError as error:
+        details = error.errors()
+    problems = [_describe(dict(detail), flags) for detail in details]
+    bad = {str(detail["loc"][0]) for detail in details} & set(Settings.model_fields)
+    defaults = {n: Settings.model_fields[n].get_default(call_default_factory=True) for n in bad}
+    try:
+        return Settings(**{**flags, **defaults}), problems
+    except ValidationError:  # an unknown key of the file stays in the way
+        return None, problems
+
+
+def _misspelt(env: Mapping[str, str]) -> list[str]:
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    problems = []
+    for name in sorted(env):
+        if not name.upper().startswith(PREFIX) or name.upper() in known or KUBERNETES.match(name):
+            continue
+        close = difflib.get_close_matches(name.upper(), known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        problems.append(f"{name}: no such setting{hint}")
+    return problems
+
+
+def _describe(detail: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
+    """One problem in the words of whoever set the value: the flag, the variable or the file's key."""
+    name, *inside = map(str, detail["loc"])
+    within = "".join(f".{part}" for part in inside)
+    if name in flags:
+        spelled = f"--{name.replace('_', '-')}{within}"
+    elif any(key.upper() == PREFIX + name.upper() for key in os.environ):
+        spelled = f"{PREFIX}{name.upper()}{within}"
+    else:
+        spelled = f"{name}{within} (in the configuration file)"
+    if detail["type"] == "extra_forbidden" and inside:
+        return f"{spelled}: no such setting"
+    if detail["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        return f"{spelled}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
+    return f"{spelled}: {detail['msg']}"
+
+
+def _cross_check(settings: Settings) -> list[str]:
+    problems: list[str] = []
+    loopback = settings.host in ("localhost", "::1") or settings.host.startswith("127.")
+    keys: tuple[object, ...] = ()
+    try:
+        keys = (*settings.secrets, *KeyFile.read(settings.keys_path).records)
+    except ConfigError as error:
+        problems += error.problems
+    if not loopback and not keys and not settings.allow_unauthenticated:
+        problems.append(
+            f"host: {settings.host} is reachable from outside and no API key is set; set api_keys, or "
+            "allow_unauthenticated where something else guards the port"
+        )
+    if settings.device_ids and not settings.http_processes:
+        problems.append(
+            "device_ids: each GPU has a process of its own; set http_processes to 1 or more"
+        )
+    if len(set(settings.device_ids)) < len(settings.device_ids):
+        problems.append("device_ids: a GPU is named twice")
+    return problems + _check_models(settings, has_keys=bool(keys))
+
+
+def _check_models(settings: Settings, *, has_keys: bool) -> list[str]:
+    problems = []
+    for alias, pin in settings.aliases.items():
+        if pin.model is not None and pin.model not in settings.models:
+            known = ", ".join(settings.models) or "none"
+            problems.append(f"aliases.{alias}.model: no such table of models; there are: {known}")
+    names: dict[str, str] = {}
+    own = [(name, [name, *one.aliases]) for name, one in settings.models.items()]
+    first = [settings.served_model_name or settings.model, *settings.model_aliases]
+    for where, several in (("model", first), *own, ("aliases", list(settings.aliases))):
+        problems += [
+            f"models: the name '{name}' is given to two models"
+            for name in several
+            if names.setdefault(name.casefold(), where) != where
+        ]
+    if settings.admin_api and not has_keys:
+        problems.append("admin_api: needs a key; set api_keys or api_keys_file")
+    return problems

@@ -1,0 +1,1 @@
+"""The engine core: queue, scheduler, workers, delivery. Token ids in, raw vectors out."""

@@ -1,0 +1,1 @@
+"""Model outputs to vectors: pooling, maps, truncation to dimensions, quantization. Pure numpy."""

@@ -1,0 +1,331 @@
+"""Every error that Nestvec raises on purpose, as one tree.
+
+    NestvecError
+    ├── InputError                 the request is wrong; the caller can mend it
+    │   ├── BodyFormatError        not JSON, not an object, or an encoding we do not read
+    │   ├── EmptyInputError        no input, or an empty one
+    │   ├── UnsupportedError       another kind of model is needed
+    │   ├── InputTooLongError      one input has more tokens than the model takes
+    │   ├── RequestTooLargeError   too many inputs or tokens in one request
+    │   ├── BodyTooLargeError      more bytes than the server reads
+    │   ├── UnknownModelError      no such model here
+    │   ├── QuotaError             the key's files take too much room
+    │   └── NotFoundError          no such file or batch of this key
+    ├── AccessError                no key, or a wrong one
+    ├── CapacityError              the request is fine; the server cannot take it now
+    │   ├── QueueFullError         the queue has reached its bound
+    │   ├── NotReadyError          loading or draining
+    │   │   └── ModelUnavailableError  one of several models cannot be loaded
+    │   ├── MemoryShortError       an input does not fit into memory just now
+    │   ├── RateLimitError         the key has used up what it may ask for
+    │   └── DeadlineError          the deadline passed before an answer was there
+    ├── ModelError                 the model cannot be fetched, read, exported or trusted
+    │   ├── SourceError            its files cannot be had
+    │   ├── FormatError            its files are missing, corrupt or of an unknown kind
+    │   ├── ArtefactError          the cache cannot be read or written
+    │   ├── ProviderError          the execution provider asked for is not to be had
+    │   └── ProbeError             the graph's vectors differ from the stored ones
+    ├── StoreError                 files and batches cannot be kept
+    ├── ConfigError                settings are wrong; lists every problem
+    └── InternalError              our fault
+        ├── BackendError           the runtime failed on this input
+        │   └── BackendMemoryError the runtime had no memory for this batch
+        ├── QuarantinedError       this input ended the engine's process before
+        └── DegenerateVectorError  the model gave NaN, infinity or a zero vector
+
+No HTTP numbers here: `app/nestvec/api/error_handlers.py` has the one table that turns classes into statuses.
+A message says what is wrong, the limit and the way out; it never holds the caller's text.
+"""
+
+from collections.abc import Sequence
+
+
+class NestvecError(Exception):
+    """Base of all; `code` is stable and public."""
+
+    code: str = "internal_error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+
+
+class InputError(NestvecError):
+    """The request is wrong.
+
+    Attributes:
+        param: The field at fault, or None.
+        input_index: Position of the input at fault in the request, or None.
+    """
+
+    code = "invalid_value"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        input_index: int | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.param = param
+        self.input_index = input_index
+
+
+class BodyFormatError(InputError):
+    """Not JSON, not an object, or an encoding we do not read."""
+
+    code = "invalid_json"
+
+
+class EmptyInputError(InputError):
+    """No input, or an empty one."""
+
+    code = "invalid_value"
+
+
+class UnsupportedError(InputError):
+    """The model served is not of the kind that this needs."""
+
+    code = "unsupported"
+
+
+class InputTooLongError(InputError):
+    """An input has more tokens than the model takes, and truncation is off.
+
+    Attributes:
+        got_tokens: Tokens of the input, special tokens included.
+        limit_tokens: The most the model takes.
+        is_lower_bound: True where only a leading part was counted.
+    """
+
+    code = "context_length_exceeded"
+
+    def __init__(
+        self, *, got_tokens: int, limit_tokens: int, input_index: int, is_lower_bound: bool = False
+    ) -> None:
+        # The wording is matched by clients (litellm, regexes that read both numbers): api-contract 1.2.
+        least = "at least " if is_lower_bound else ""
+        super().__init__(
+            f"This model's maximum context length is {limit_tokens} tokens, however you requested "
+            f"{least}{got_tokens} tokens ({least}{got_tokens} in your prompt; 0 for the completion). "
+            "Please reduce your prompt; or completion length.",
+            param="input",
+            input_index=input_index,
+        )
+        self.got_tokens = got_tokens
+        self.limit_tokens = limit_tokens
+        self.is_lower_bound = is_lower_bound
+
+
+class RequestTooLargeError(InputError):
+    """Too many inputs or tokens in one request."""
+
+    code = "request_too_large"
+
+
+class BodyTooLargeError(InputError):
+    """The body has more bytes than the server reads."""
+
+    code = "body_too_large"
+
+
+class UnknownModelError(InputError):
+    """No model of this name is served here.
+
+    Attributes:
+        name: As the caller wrote it, shortened; "" for none.
+    """
+
+    code = "model_not_found"
+
+    def __init__(self, name: str) -> None:
+        self.name = name[:200]
+        message = f"The model `{self.name}` does not exist or you do not have access to it."
+        super().__init__(message if name else "you must provide a model parameter", param="model")
+
+
+class QuotaError(InputError):
+    """The key's files take too much room."""
+
+    code = "quota_exceeded"
+
+
+class NotFoundError(InputError):
+    """The key has no file or batch of this id."""
+
+    code = "not_found"
+
+
+class AccessError(NestvecError):
+    """No API key, or a wrong one."""
+
+    code = "invalid_api_key"
+
+
+class CapacityError(NestvecError):
+    """The request is fine but cannot be taken now.
+
+    Attributes:
+        retry_after_s: When a retry can help, in seconds.
+    """
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFullError(CapacityError):
+    """The queue has reached its bound."""
+
+    code = "rate_limit_exceeded"
+
+
+class NotReadyError(CapacityError):
+    """The server is loading or draining."""
+
+    code = "service_unavailable"
+
+
+class ModelUnavailableError(NotReadyError):
+    """One of several models cannot be loaded now; the others serve on."""
+
+    code = "model_unavailable"
+
+
+class DeadlineError(CapacityError):
+    """The deadline passed before an answer was there."""
+
+    code = "deadline_exceeded"
+
+
+class MemoryShortError(CapacityError):
+    """An input does not fit into memory just now, not even alone."""
+
+    code = "out_of_memory"
+
+
+class RateLimitError(CapacityError):
+    """The key has used up what it may ask for in a time.
+
+    Attributes:
+        key_id: Whose.
+        of: "requests" in a second, "tokens" in a minute, or the "quota" of a month, where a retry is of no use soon.
+    """
+
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, *, retry_after_s: float = 1.0, key_id: str = "", of: str = "requests"
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.key_id, self.of = key_id, of
+        if of == "quota":
+            self.code = "insufficient_quota"
+
+
+class ModelError(NestvecError):
+    """The model cannot be fetched, read, exported or trusted."""
+
+    code = "model_error"
+
+
+class SourceError(ModelError):
+    """The model's files cannot be had."""
+
+
+class FormatError(ModelError):
+    """The model's files are missing, corrupt or of a kind we do not know."""
+
+
+class ArtefactError(ModelError):
+    """The cache cannot be read or written."""
+
+
+class ProviderError(ModelError):
+    """The execution provider asked for is not to be had."""
+
+
+class ModelMemoryError(ModelError):
+    """A model does not fit beside those that are there."""
+
+
+class ProbeError(ModelError):
+    """The graph's vectors differ from the stored ones."""
+
+
+class UnsuitedError(ModelError):
+    """A model cannot be run in this way, though perhaps in another."""
+
+
+class QualityError(ModelError):
+    """A coarser precision moves this model's vectors too far."""
+
+
+class StoreError(NestvecError):
+    """The folder of files and batches cannot be opened, read or written."""
+
+    code = "store_error"
+
+
+class ConfigError(NestvecError):
+    """Settings are wrong.
+
+    Attributes:
+        problems: One sentence each, naming the setting.
+    """
+
+    code = "config_error"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+class InternalError(NestvecError):
+    """Our fault, not the caller's.
+
+    Attributes:
+        input_index: Position of the input at fault in the request, or None.
+        is_permanent: True where the same request would fail again.
+    """
+
+    code = "internal_error"
+    is_permanent = False
+
+    def __init__(self, message: str, *, input_index: int | None = None) -> None:
+        super().__init__(message)
+        self.input_index = input_index
+
+
+class BackendError(InternalError):
+    """The runtime failed on this input."""
+
+    code = "backend_error"
+
+
+class BackendMemoryError(BackendError):
+    """The runtime had no memory for this batch; a smaller one may run."""
+
+
+class BackendLostError(BackendError):
+    """The device is gone, or its state beyond repair: only a new process can go on."""
+
+
+class QuarantinedError(InternalError):
+    """This input ended the engine's process each time that it ran alone; it is not run again for an hour."""
+
+    code = "quarantined"
+    is_permanent = True
+
+
+class DegenerateVectorError(InternalError):
+    """The model gave NaN, infinity or a zero vector."""
+
+    code = "degenerate_vector"
+    is_permanent = True

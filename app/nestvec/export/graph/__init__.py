@@ -1,0 +1,1 @@
+"""ONNX graphs as such: building, inputs, weights, external data, fusion."""

@@ -1,0 +1,1 @@
+"""Layers of transformers as ONNX nodes: attention, norms, positions, arithmetic, heads."""

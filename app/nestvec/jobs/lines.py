@@ -1,0 +1,167 @@
+"""Lines of a batch's input: read within bounds, checked before any runs. Pure but for the file."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from nestvec.errors import InputError
+from nestvec.jobs.types import JobLimits, Problem
+from nestvec.system.json_bodies import parse_json
+
+MAX_PROBLEMS: Final = 100
+MAX_CUSTOM_ID_CHARS: Final = 64
+Report = Callable[[str, str, str | None], None]
+BOM: Final = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that is not blank.
+
+    Attributes:
+        number: From 1, blank ones counted.
+        content: None where it is longer than a line may be.
+    """
+
+    number: int
+    content: bytes | None
+
+
+@dataclass(slots=True)
+class Check:
+    """What checking a file found.
+
+    Attributes:
+        total: Requests in it.
+        inputs: Inputs summed over them.
+        model: What all its lines ask for; None where they ask for none.
+    """
+
+    endpoint: str
+    limits: JobLimits
+    problems: list[Problem] = field(default_factory=list)
+    total: int = 0
+    inputs: int = 0
+    model: str | None = None
+    _custom_ids: set[str] = field(default_factory=set)
+    _has_body: bool = False
+
+    def take(self, line: Line) -> None:
+        """Check the next line."""
+        self.total += 1
+
+        def report(code: str, message: str, param: str | None) -> None:
+            self.problems.append(Problem(code, message, param, line.number))
+
+        try:
+            row = parse_line(line)
+        except InputError as error:
+            report("invalid_json_line", error.message, None)
+            return
+        self._take_custom_id(row.get("custom_id"), report)
+        if row.get("method") != "POST":
+            report("missing_required_parameter", "'method' must be 'POST'.", "method")
+        if row.get("url") != self.endpoint:
+            report("url_mismatch", f"'url' must be '{self.endpoint}', as the batch's.", "url")
+        body = row.get("body")
+        if not isinstance(body, dict):
+            report("missing_required_parameter", "'body' must be an object.", "body")
+            return
+        model = body.get("model") if isinstance(body.get("model"), str) else None
+        if not self._has_body:
+            self._has_body, self.model = True, model
+        elif model != self.model:
+            report("model_mismatch", "All lines of a batch must name the same 'model'.", "model")
+        self.inputs += count_inputs(body.get("input"))
+        if self.total > self.limits.max_lines or self.inputs > self.limits.max_inputs:
+            reason = (
+                f"A batch takes at most {self.limits.max_lines} requests and {self.limits.max_inputs} inputs over all "
+                "of them; split the file."
+            )
+            report("too_many_tasks", reason, None)
+
+    def _take_custom_id(self, custom_id: object, report: Report) -> None:
+        if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_CUSTOM_ID_CHARS:
+            reason = f"'custom_id' must be a text of 1 to {MAX_CUSTOM_ID_CHARS} characters."
+            report("missing_required_parameter", reason, "custom_id")
+        elif custom_id in self._custom_ids:
+            report("duplicate_custom_id", "Another line has the same 'custom_id'.", "custom_id")
+        else:
+            self._custom_ids.add(custom_id)
+
+
+def read_lines(path: Path, max_line_bytes: int) -> Iterator[Line]:
+    """Lines of a file, without their ends; a BOM and CRLF are tolerated, never more than a line is held.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        number = 0
+        while part := file.readline(max_line_bytes + 1):
+            number += 1
+            content: bytes | None = part
+            if len(part) > max_line_bytes and not part.endswith(b"\n"):
+                content = None
+                while part and not part.endswith(b"\n"):
+                    part = file.readline(max_line_bytes)
+            elif number == 1:
+                content = part.removeprefix(BOM)
+            if content is None or content.strip():
+                yield Line(number, content)
+
+
+def check_lines(path: Path, endpoint: str, limits: JobLimits) -> Check:
+    """Check a whole input before any of it runs.
+
+    Args:
+        path: The file.
+        endpoint: What each line's `url` must be.
+        limits: Bounds on lines and inputs.
+
+    Returns:
+        With problems up to `MAX_PROBLEMS`; a file without any may run.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    found = Check(endpoint, limits)
+    if path.stat().st_size > limits.max_batch_bytes:
+        reason = f"The input file is over {limits.max_batch_bytes} bytes; split it."
+        found.problems.append(Problem("too_many_tasks", reason))
+        return found
+    for line in read_lines(path, limits.max_line_bytes):
+        found.take(line)
+        if len(found.problems) >= MAX_PROBLEMS or found.total > limits.max_lines:
+            break
+    if not found.total:
+        found.problems.append(Problem("empty_file", "The input file has no lines."))
+    return found
+
+
+def parse_line(line: Line) -> Mapping[str, Any]:
+    """A line as an object.
+
+    Raises:
+        InputError: It is none.
+    """
+    if line.content is None:
+        raise InputError("This line is longer than a line may be.")
+    parsed = parse_json(line.content.strip())
+    if not isinstance(parsed, dict):
+        raise InputError("This line is no JSON object.")
+    return parsed
+
+
+def count_inputs(given: object) -> int:
+    """How many inputs a body has; a text, and a token array, are one."""
+    if isinstance(given, list) and given and not isinstance(given[0], int):
+        return len(given)
+    return 1
+
+
+def request_of(line: Line) -> tuple[str, Mapping[str, Any]]:
+    """A checked line's (`custom_id`, `body`)."""
+    row = parse_line(line)
+    return row["custom_id"], row["body"]

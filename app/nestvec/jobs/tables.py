@@ -1,0 +1,98 @@
+"""The tables of the store, rows to objects and back, and how SQLite is to treat them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from nestvec.jobs.types import Batch, Problem, Purpose, Status, StoredFile
+
+Row = Mapping[Any, Any] | sa.RowMapping
+JSON_COLUMNS: Final = ("metadata", "times", "problems")
+BUSY_MS: Final = 10_000  # transactions take milliseconds
+
+schema = sa.MetaData()
+files = sa.Table(
+    "files",
+    schema,
+    sa.Column("number", sa.Integer, primary_key=True),  # order of creation
+    sa.Column("id", sa.String(64), unique=True, nullable=False),
+    sa.Column("owner", sa.String(64), nullable=False, index=True),
+    sa.Column("purpose", sa.String(32), nullable=False),
+    sa.Column("filename", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("created_s", sa.BigInteger, nullable=False),
+    sa.Column("expires_s", sa.BigInteger, index=True),
+)
+batches = sa.Table(
+    "batches",
+    schema,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("id", sa.String(64), unique=True, nullable=False),
+    sa.Column("owner", sa.String(64), nullable=False, index=True),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("input_file_id", sa.String(64), nullable=False),
+    sa.Column("completion_window", sa.String(16), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False, index=True),
+    sa.Column("created_s", sa.BigInteger, nullable=False),
+    sa.Column("expires_s", sa.BigInteger, nullable=False),
+    sa.Column("metadata", sa.Text),
+    sa.Column("output_expires_s", sa.BigInteger),
+    sa.Column("times", sa.Text, nullable=False),
+    sa.Column("problems", sa.Text, nullable=False),
+    sa.Column("output_file_id", sa.String(64)),
+    sa.Column("error_file_id", sa.String(64)),
+    sa.Column("total", sa.BigInteger, nullable=False),
+    sa.Column("completed", sa.BigInteger, nullable=False),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+    sa.Column("model", sa.Text),
+    sa.Column("input_tokens", sa.BigInteger, nullable=False),
+    sa.Column("lines_done", sa.BigInteger, nullable=False),
+    sa.Column("output_bytes", sa.BigInteger, nullable=False),
+    sa.Column("error_bytes", sa.BigInteger, nullable=False),
+    sa.Column("outcome", sa.String(16)),
+)
+
+
+def durable(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's
+    """What is committed survives a power cut."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+    cursor.close()
+    connection.isolation_level = None  # `begin` below says how transactions begin
+
+
+def begin(connection: sa.Connection) -> None:
+    """Take the write lock at once: what a transaction has read is still so when it writes, whoever else writes too."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def file_of(row: Row) -> StoredFile:
+    """A row as a file."""
+    values = {field.name: row[field.name] for field in fields(StoredFile)}
+    return StoredFile(**{**values, "purpose": Purpose(values["purpose"])})
+
+
+def batch_of(row: Row) -> Batch:
+    """A row as a batch."""
+    values = {field.name: row[field.name] for field in fields(Batch)}
+    for name in JSON_COLUMNS:
+        values[name] = json.loads(values[name]) if values[name] is not None else None
+    values["problems"] = tuple(Problem(**problem) for problem in values["problems"])
+    values["status"] = Status(values["status"])
+    values["outcome"] = Status(values["outcome"]) if values["outcome"] else None
+    return Batch(**values)
+
+
+def columns_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as the tables hold them."""
+    return {
+        name: json.dumps(value, default=asdict)
+        if name in JSON_COLUMNS and value is not None
+        else value
+        for name, value in values.items()
+    }

@@ -1,0 +1,1 @@
+"""The artefact cache: exported graphs and what is kept beside them."""

@@ -1,0 +1,255 @@
+"""LoRA adapters, merged into the weights that they change.
+
+Source: LoRA (arXiv:2106.09685) in PEFT's file format, with its rank-stabilised scaling (arXiv:2312.03732).
+"""
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestvec.errors import FormatError
+from nestvec.export.graph.weights import PARAMETRIZED, Weights, plain_name
+from nestvec.model_store.json_files import read_json
+from nestvec.model_store.sources.checkpoints import (
+    Tensors,
+    read_tensors,
+    weight_hashes,
+    write_checkpoint,
+)
+from nestvec.model_store.sources.disk import cache_writes, made, rename_into_place, sync_tree
+
+ADAPTER_CONFIG: Final = "adapter_config.json"
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+OWN_TASK: Final = "task:"
+PEFT_PREFIX: Final = "base_model.model."
+# Fields of an adapter's configuration and the values that change nothing.
+PLAIN: Final[Mapping[str, tuple[object, ...]]] = {
+    "bias": (None, "none"),
+    "use_dora": (None, False),
+    "modules_to_save": (None, []),
+    "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}),
+    "layers_to_transform": (None, []),
+    "fan_in_fan_out": (None, False),
+}
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter.
+
+    Attributes:
+        scaling: What B A is multiplied by.
+        pairs: Module's name → A (r, in) and B (out, r), float32.
+    """
+
+    scaling: float
+    pairs: Mapping[str, Pair]
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """A folder as PEFT writes it.
+
+    Raises:
+        FormatError: It is no LoRA, asks for what merging would lose, or its tensors do not fit each other.
+    """
+    path = folder / ADAPTER_CONFIG
+    config = read_json(path)
+    _check_plain(path, config)
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise FormatError(f"{path}: 'r' must be a positive integer")
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool):
+        raise FormatError(f"{path}: 'lora_alpha' must be a number")
+    pairs = _read_pairs(folder, rank)
+    scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return Adapter(float(scaling), pairs)
+
+
+def merge_task(folder: Path, task: str, out: Path) -> int:
+    """Write a model with one of its own adapters merged in, which lie beside the weights that they change.
+
+    So are those of Jina's third embedding model (arXiv:2409.10173) in its authors' code: `lora_A` (tasks, r, in) and
+    `lora_B` (tasks, out, r) for layers; for tables (tasks, rows, r) and (tasks, r, columns).
+
+    Args:
+        folder: The model's.
+        task: One of config.json's `lora_adaptations`.
+        out: A new folder.
+
+    Returns:
+        How many layers were changed.
+
+    Raises:
+        FormatError: It has no such adapter.
+        ArtefactError: The folder exists or cannot be written.
+    """
+    config = read_json(folder / "config.json")
+    tasks, rank = config.get("lora_adaptations"), config.get("lora_rank")
+    if not isinstance(tasks, list) or task not in tasks:
+        named = ", ".join(map(str, tasks)) if isinstance(tasks, list) else "none"
+        raise FormatError(
+            f"{folder}/config.json: no adapter '{task}' in lora_adaptations; there are: {named}"
+        )
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise FormatError(f"{folder}/config.json: 'lora_rank' must be a positive integer")
+    scaling = float(config.get("lora_alpha", 1)) / rank
+    stored = read_tensors(folder)
+    tensors: Tensors = {}
+    for name, tensor in stored.items():
+        if ".parametrizations." not in name:
+            tensors[name] = tensor
+        elif name.endswith(PARAMETRIZED):
+            stem = name.removesuffix("original")
+            tensors[plain_name(name)] = _with_task(
+                stored, stem, tensor, place=tasks.index(task), scaling=scaling
+            )
+    said = {"made_by": f"own adapter '{task}' merged", "model": weight_hashes(folder)}
+    write_checkpoint(folder, tensors, out, said)
+    return sum(name.endswith(PARAMETRIZED) for name in stored)
+
+
+def _with_task(
+    stored: Tensors, stem: str, weight: NDArray[Any], *, place: int, scaling: float
+) -> NDArray[Any]:
+    """A weight and its adapter's product, in the weight's dtype.
+
+    Raises:
+        FormatError: The adapter's matrices are missing or do not fit.
+    """
+    try:
+        one = stored[f"{stem}0.lora_A"][place].astype(np.float32)
+        other = stored[f"{stem}0.lora_B"][place].astype(np.float32)
+    except (KeyError, IndexError):
+        raise FormatError(f"tensor '{stem}0.lora_A' or its lora_B lacks this task") from None
+    product = other @ one if other.shape[-1] == one.shape[0] else one @ other
+    if product.shape != weight.shape:
+        raise FormatError(f"tensor '{stem}0.lora_A' does not fit the weight that it changes")
+    changed: NDArray[Any] = (weight.astype(np.float32) + scaling * product).astype(weight.dtype)
+    return changed
+
+
+def merge_adapter(folder: Path, adapter: Path, out: Path) -> int:
+    """Write a model with an adapter merged into its weights: W + s B A.
+
+    Args:
+        folder: The model's.
+        adapter: The adapter's.
+        out: A new folder.
+
+    Returns:
+        How many layers were changed.
+
+    Raises:
+        FormatError: They do not fit.
+        ArtefactError: The folder exists or cannot be written.
+    """
+    found = read_adapter(adapter)
+    tensors = read_tensors(folder)
+    for module, (down, up) in found.pairs.items():
+        name = _owner(tensors, module, folder)
+        weight = tensors[name]
+        if weight.shape != (up.shape[0], down.shape[1]):
+            raise FormatError(
+                f"{adapter}: layer '{module}' is {up.shape[0]} x {down.shape[1]}, the model's {weight.shape}"
+            )
+        changed = weight.astype(np.float32) + found.scaling * (up @ down)
+        tensors[name] = changed.astype(weight.dtype)
+    sources = {"model": weight_hashes(folder), "adapter": weight_hashes(adapter)}
+    write_checkpoint(folder, tensors, out, {"made_by": "adapter merged", **sources})
+    return len(found.pairs)
+
+
+def _check_plain(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse what merging would lose.
+
+    Raises:
+        FormatError: Names the field.
+    """
+    if config.get("peft_type") != "LORA":
+        raise FormatError(f"{path}: peft_type '{config.get('peft_type')}' is not supported")
+    for name, harmless in PLAIN.items():
+        if config.get(name) not in harmless:
+            raise FormatError(f"{path}: '{name}' is not supported")
+
+
+def _read_pairs(folder: Path, rank: int) -> dict[str, Pair]:
+    """Its matrices by module.
+
+    Raises:
+        FormatError: They are missing, of another rank, or something else is with them.
+    """
+    path = folder / ADAPTER_WEIGHTS
+    if not path.is_file():
+        raise FormatError(f"{folder}: no {ADAPTER_WEIGHTS} (pickled weights are never read)")
+    pairs = {}
+    with Weights(folder, (path,)) as tensors:
+        for name in tensors.names():
+            module, kind, _ = name.rpartition(".lora_A.")
+            if not kind and ".lora_B." not in name:
+                raise FormatError(f"{path}: tensor '{name}' is no LoRA's")
+            if not kind:
+                continue
+            other = name.replace(".lora_A.", ".lora_B.")
+            down, up = tensors.shape(name), tensors.shape(other)
+            if (down[:1], up[1:]) != ((rank,), (rank,)) or len(down) != len(up):
+                raise FormatError(f"{path}: tensor '{name}' is not of rank {rank}")
+            matrices = tensors.get(name, down), tensors.get(other, up)
+            pairs[module.removeprefix(PEFT_PREFIX)] = matrices
+    if not pairs:
+        raise FormatError(f"{path}: holds no adapter")
+    return pairs
+
+
+def _owner(tensors: Tensors, module: str, folder: Path) -> str:
+    """The tensor that an adapter's module changes; its base may have had another prefix."""
+    ending = f"{module}.weight"
+    found = [name for name in tensors if name == ending or name.endswith(f".{ending}")]
+    if not found:  # the adapter's base had a prefix that this checkpoint has not
+        found = [name for name in tensors if ending.endswith(f".{name}")]
+    if len(found) != 1:
+        raise FormatError(
+            f"{folder}: {len(found)} layers are called '{module}', which the adapter changes"
+        )
+    return found[0]
+
+
+def merged_folder(folder: Path, adapter: Path, cache_dir: Path) -> Path:
+    """A model with an adapter merged in, made once and kept in the cache.
+
+    Args:
+        folder: The model's.
+        adapter: The adapter's; or `task:NAME` for one that the model brings along.
+        cache_dir: The cache.
+
+    Raises:
+        FormatError: They do not fit.
+        ArtefactError: The cache cannot be written.
+    """
+    task = str(adapter).removeprefix(OWN_TASK) if str(adapter).startswith(OWN_TASK) else None
+    said = task or [read_json(adapter / ADAPTER_CONFIG), weight_hashes(adapter)]
+    content = json.dumps([str(folder.resolve()), weight_hashes(folder), said], sort_keys=True)
+    target = cache_dir / "merged" / hashlib.sha256(content.encode()).hexdigest()[:32]
+    if target.is_dir():
+        return target
+    with (
+        cache_writes(cache_dir),
+        tempfile.TemporaryDirectory(dir=made(target.parent), prefix=".merge-") as scratch,
+    ):
+        draft = Path(scratch) / "model"
+        if task is not None:
+            merge_task(folder, task, draft)
+        else:
+            merge_adapter(folder, adapter, draft)
+        sync_tree(draft)
+        rename_into_place(draft, target)
+    return target

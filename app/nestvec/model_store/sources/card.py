@@ -1,0 +1,222 @@
+"""Model cards: `models/<name>.toml`, data about a model for the server."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from nestvec.errors import FormatError
+
+SOURCE_KINDS: Final = ("pypi", "hub", "folder")
+KNOWN_KEYS: Final = {
+    "name",
+    "aliases",
+    "license",
+    "description",
+    "source",
+    "trained_dimensions",
+    "trained_layers",
+    "overrides",
+    "published",
+    "config",
+    "facts",
+    "looked_up",
+}
+FACTS: Final = {"dimensions": int, "max_tokens": int, "pooling": str, "parameters": int}
+ECHO_PARTS: Final = 2
+OVERRIDES: Final = {
+    "pooling": str,
+    "normalize": bool,
+    "max_tokens": int,
+    "prompts": dict,
+    "adds_special_tokens": bool,
+    "instruct": dict,
+    "echo": list,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CardSource:
+    """Where a model's files are.
+
+    Attributes:
+        kind: "pypi", "hub" or "folder".
+        name: Distribution, Hub id or path.
+        version: Exact version, or a Hub revision ("" is the default branch).
+        path: Folder inside a wheel.
+        files: Where in that folder a file lies, by the name it should have; none: as they are.
+        sha256: Expected hash by file name; a file that differs is refused.
+    """
+
+    kind: str
+    name: str
+    version: str = ""
+    path: str = ""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Leading values that the model's authors publish for a text."""
+
+    text: str
+    first_values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One model card.
+
+    Attributes:
+        trained_dimensions: Matryoshka sizes its authors trained, largest first; empty if only the full size.
+        trained_layers: Early exits its authors trained (2D Matryoshka); empty if none.
+        overrides: What the model's own files leave out: pooling, normalize, max_tokens, prompts, adds_special_tokens,
+            instruct (templates), echo (a text read twice).
+        config: Stands for a config.json that the folder lacks.
+        facts: What the model is: dimensions, max_tokens, pooling, parameters; files that say otherwise are refused.
+        looked_up: Where each field was looked up, by its dotted name.
+    """
+
+    name: str
+    source: CardSource
+    aliases: tuple[str, ...] = ()
+    license: str = ""
+    description: str = ""
+    trained_dimensions: tuple[int, ...] = ()
+    trained_layers: tuple[int, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    published: tuple[Published, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    looked_up: Mapping[str, str] = field(default_factory=dict)
+
+    def check_facts(self, *, dimensions: int, pooling: str) -> None:
+        """Compare with what the files say.
+
+        Raises:
+            FormatError: They differ: another model than the card was written for.
+        """
+        for name, found in (("dimensions", dimensions), ("pooling", pooling)):
+            said = self.facts.get(name)
+            if said is not None and said != found:
+                raise FormatError(
+                    f"card '{self.name}': facts.{name} is {said!r}, but the model's files say {found!r}"
+                )
+
+
+def read_card(path: Path) -> Card:
+    """Read a card.
+
+    Raises:
+        FormatError: Not TOML, or a key is missing, unknown or of the wrong type; names the key.
+    """
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: not a readable TOML card ({error})") from error
+    if unknown := set(data) - KNOWN_KEYS:
+        raise FormatError(f"{path}: unknown keys {', '.join(sorted(unknown))}")
+    try:
+        source = _read_source(data["source"])
+        _check_overrides(data.get("overrides", {}))
+        _check_facts(data.get("facts", {}))
+        return Card(
+            name=_text(data["name"]),
+            source=source,
+            aliases=tuple(_text(a) for a in data.get("aliases", ())),
+            license=_text(data.get("license", "")),
+            description=_text(data.get("description", "")),
+            trained_dimensions=tuple(int(d) for d in data.get("trained_dimensions", ())),
+            trained_layers=_layers(data.get("trained_layers", ())),
+            overrides=data.get("overrides", {}),
+            config=dict(data.get("config", {})),
+            facts=dict(data.get("facts", {})),
+            looked_up={k: _text(v) for k, v in data.get("looked_up", {}).items()},
+            published=tuple(
+                Published(_text(p["text"]), tuple(float(v) for v in p["first_values"]))
+                for p in data.get("published", ())
+            ),
+        )
+    except KeyError as error:
+        raise FormatError(f"{path}: key {error} is missing") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def find_card(name: str, folders: tuple[Path, ...]) -> Card | None:
+    """The first card whose name, file name or alias is `name`, in any case; None if there is none.
+
+    Raises:
+        FormatError: A card on the way cannot be read.
+    """
+    wanted = name.casefold()
+    for path in card_files(folders):
+        card = read_card(path)
+        if wanted in {n.casefold() for n in (card.name, path.stem, *card.aliases)}:
+            return card
+    return None
+
+
+def card_files(folders: tuple[Path, ...]) -> list[Path]:
+    """Every card in these folders, earlier folders first."""
+    return [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.toml"))]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value
+
+
+def _layers(given: Sequence[object]) -> tuple[int, ...]:
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in given):
+        raise ValueError("trained_layers must be numbers of layers")
+    return tuple(sorted({int(str(n)) for n in given}))
+
+
+def _read_source(data: Mapping[str, Any]) -> CardSource:
+    kind = _text(data["kind"])
+    if kind not in SOURCE_KINDS:
+        raise ValueError(f"source.kind must be one of {', '.join(SOURCE_KINDS)}")
+    if kind == "pypi" and not (data.get("version") and data.get("sha256")):
+        raise ValueError("a pypi source needs an exact version and sha256 hashes of its files")
+    return CardSource(
+        kind=kind,
+        name=_text(data["name"]),
+        version=_text(data.get("version", "")),
+        path=_text(data.get("path", "")),
+        sha256={_text(k): _text(v).lower() for k, v in data.get("sha256", {}).items()},
+        files={_text(k): _text(v) for k, v in data.get("files", {}).items()},
+    )
+
+
+def _check_overrides(overrides: Mapping[str, Any]) -> None:
+    for key, value in overrides.items():
+        if key not in OVERRIDES:
+            raise ValueError(f"overrides.{key} is unknown; known: {', '.join(OVERRIDES)}")
+        if not isinstance(value, OVERRIDES[key]):
+            raise TypeError(f"overrides.{key} must be a {OVERRIDES[key].__name__}")
+    instruct = overrides.get("instruct", {})
+    if instruct and not (
+        set(instruct) <= {"template", "example"}
+        and "{instruction}" in str(instruct.get("template"))
+        and all(isinstance(text, str) for text in instruct.values())
+    ):
+        raise ValueError(
+            "overrides.instruct needs a template with {instruction}, and may have an example"
+        )
+    echo = overrides.get("echo", ["", ""])
+    if len(echo) != ECHO_PARTS or not all(isinstance(text, str) for text in echo):
+        raise ValueError(
+            "overrides.echo must be two texts: before the first reading, between the two"
+        )
+
+
+def _check_facts(facts: Mapping[str, Any]) -> None:
+    for key, value in facts.items():
+        if key not in FACTS:
+            raise ValueError(f"facts.{key} is unknown; known: {', '.join(FACTS)}")
+        if not isinstance(value, FACTS[key]) or isinstance(value, bool):
+            raise TypeError(f"facts.{key} must be a {FACTS[key].__name__}")

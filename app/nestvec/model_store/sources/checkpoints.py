@@ -1,0 +1,68 @@
+"""A model's tensors as a whole, and new folders made of them."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from nestvec.errors import ArtefactError
+from nestvec.export.graph.weights import INDEX_FILE, SINGLE_FILE, Weights
+from nestvec.model_store.sources.hashes import file_sha256
+
+PROVENANCE: Final = "nestvec.json"
+Tensors = dict[str, NDArray[Any]]
+
+
+def read_tensors(folder: Path) -> Tensors:
+    """All of a model's, in their own dtypes.
+
+    Raises:
+        FormatError: It has none, or they are unreadable.
+    """
+    with Weights(folder) as weights:
+        return {name: weights.raw(name) for name in weights.names()}
+
+
+def weight_hashes(folder: Path) -> dict[str, str]:
+    """Of its safetensors files, for the record."""
+    return {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def write_checkpoint(base: Path, tensors: Tensors, out: Path, said: Mapping[str, Any]) -> None:
+    """Make a folder of tensors with another's other files; pickles and graphs stay behind, as they hold other weights.
+
+    Args:
+        base: Whose tokenizer and settings are taken.
+        tensors: All of them.
+        out: A new folder.
+        said: What it was made of, kept in `nestvec.json`.
+
+    Raises:
+        ArtefactError: The folder exists or cannot be written.
+    """
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError:
+        raise ArtefactError(f"{out}: exists already") from None
+    except OSError as error:
+        raise ArtefactError(f"{out}: cannot be made ({error.strerror})") from error
+    try:
+        for path in sorted(base.rglob("*.json")):
+            relative = path.relative_to(base)
+            if relative.name == INDEX_FILE or relative.parts[0].startswith("."):
+                continue
+            (out / relative.parent).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, out / relative)
+        for path in base.glob("*/*.safetensors"):
+            relative = path.relative_to(base)
+            (out / relative.parent).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, out / relative)
+        save_file(tensors, out / SINGLE_FILE, metadata={"format": "pt"})
+        (out / PROVENANCE).write_text(json.dumps(said, indent=1), "utf-8")
+    except OSError as error:
+        shutil.rmtree(out, ignore_errors=True)
+        raise ArtefactError(f"{out}: cannot be written ({error.strerror})") from error

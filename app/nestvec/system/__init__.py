@@ -1,0 +1,1 @@
+"""The machine and its operating system: CPUs, memory, files, drivers. Knows nothing of embeddings."""

@@ -1,0 +1,74 @@
+"""Offline verbs on one model: tuning and calibration."""
+
+import time
+from pathlib import Path
+from typing import Final
+
+from nestvec.assembly.execution import (
+    GPU_PRECISIONS,
+    machine_of,
+    options_of,
+    provider_of,
+    start_of,
+)
+from nestvec.assembly.model import prepare_model
+from nestvec.backends.open import open_backend
+from nestvec.config.settings import Settings
+from nestvec.model_store.artefacts.precision import Precision
+from nestvec.model_store.output_calibration import Calibrated, calibrate
+from nestvec.system.cpus import usable_cpus
+from nestvec.system.malloc import keep_freed_memory
+from nestvec.tools.tuning.report import TuningReport
+from nestvec.tools.tuning.run import TuningRun
+from nestvec.tools.tuning.search import GPU_BUDGETS
+
+# What tuning compares, on CPU and on a GPU.
+TUNED_PRECISIONS: Final = (
+    (Precision.FP32, Precision.INT8, Precision.INT8_ACCURATE, Precision.BF16),
+    GPU_PRECISIONS,
+)
+
+
+def tune_model(settings: Settings, *, limit_s: float, compares: bool) -> TuningReport:
+    """Find how the model of the settings runs fastest on this machine, and keep it.
+
+    Args:
+        settings: Model and precision.
+        limit_s: Time for the search.
+        compares: Whether to export and time the other precisions too.
+
+    Raises:
+        ModelError: The model cannot be run, or the cache not be written.
+    """
+    package = prepare_model(settings)
+    keep_freed_memory()
+    is_gpu = provider_of(settings, package) == "cuda"
+    # A graph for a device is opened for the largest batches that will be tried.
+    opened = (
+        settings.model_copy(update={"max_batch_tokens": max(GPU_BUDGETS)}) if is_gpu else settings
+    )
+    run = TuningRun(
+        package=package,
+        prepare=lambda precision: prepare_model(
+            settings.model_copy(update={"precision": precision.value})
+        ),
+        open_backend=open_backend,
+        machine=machine_of(settings, package),
+        start=start_of(settings, package, "cuda" if is_gpu else "cpu"),
+        options_of=lambda one, tuned: options_of(opened, one, tuned),
+        cpus=usable_cpus(),
+        limit_s=limit_s,
+        clock=time.perf_counter,
+        is_gpu=is_gpu,
+    )
+    return run.run(TUNED_PRECISIONS[is_gpu] if compares else [])
+
+
+def calibrate_model(settings: Settings, texts: Path | None) -> Calibrated:
+    """Set the ranges of a model's 8-bit vectors by texts of the user's own, or anew by the bundled ones.
+
+    Raises:
+        ModelError: The model cannot be run, the file cannot be read, or the cache not be written.
+    """
+    package = prepare_model(settings)
+    return calibrate(package, texts, open_backend)

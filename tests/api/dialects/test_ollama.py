@@ -1,0 +1,138 @@
+"""Ollama: embeddings, and what its clients look up."""
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from nestvec.engine.models.served_model import Pin
+
+from tests.api.applications import Api, MakeApi, unit_vector
+from tests.support.served import ServedOptions
+
+LONG = "alpha beta gamma red " * 10
+
+
+async def embed(api: Api, **body: Any) -> httpx.Response:
+    """POST /api/embed."""
+    return await api.client.post("/api/embed", json=body)
+
+
+async def test_embed(api: Api) -> None:
+    """Vectors, times in nanoseconds, tokens; the model's name as it was asked for."""
+    body = (await embed(api, model="fake-model:latest", input=["alpha", "beta gamma"])).json()
+    assert list(body) == [
+        *("model", "embeddings", "total_duration", "load_duration", "prompt_eval_count")
+    ]
+    assert (body["model"], body["prompt_eval_count"]) == ("fake-model:latest", 7)
+    assert isinstance(body["total_duration"], int)
+    expected = [unit_vector(api, "alpha"), unit_vector(api, "beta gamma")]
+    np.testing.assert_allclose(body["embeddings"], expected, atol=1e-6)
+    lone = (await embed(api, model="fake-model", input="alpha")).json()
+    np.testing.assert_allclose(lone["embeddings"], expected[:1], atol=1e-6)
+
+
+@pytest.mark.parametrize("nothing", [{}, {"input": ""}, {"input": []}, {"input": None}])
+async def test_asking_for_nothing_loads_the_model(api: Api, nothing: dict[str, Any]) -> None:
+    """200 with no vectors."""
+    answer = await embed(api, model="fake-model", **nothing)
+    assert answer.json() == {"model": "fake-model", "embeddings": []}
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "size"),
+    [
+        ({"dimensions": 4}, "alpha", 4),
+        ({"dimensions": 0}, "alpha", 8),
+        ({"dimensions": 99}, "alpha", 8),
+        ({"input": LONG}, " ".join(LONG.split()[:14]), 8),
+        ({"input": LONG, "truncate": None}, " ".join(LONG.split()[:14]), 8),
+        ({"input": LONG, "options": {"num_ctx": 4}}, "alpha beta", 8),
+        ({"options": {"num_ctx": None, "seed": None}}, "alpha", 8),
+        ({"options": None, "keep_alive": "5m"}, "alpha", 8),
+        ({"keep_alive": -1}, "alpha", 8),
+    ],
+)
+async def test_options(api: Api, asked: dict[str, Any], text: str, size: int) -> None:
+    """Too many dimensions are ignored; the context may be made smaller."""
+    answer = await embed(api, **{"input": "alpha", **asked})
+    assert answer.status_code == 200, answer.text
+    expected = unit_vector(api, text, size)
+    np.testing.assert_allclose(answer.json()["embeddings"][0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"input": [7]}, "input[0]"),
+        ({"input": [[5]]}, "input[0]"),
+        ({"input": 7}, "input"),
+        ({"input": LONG, "truncate": False}, "the input length exceeds the context length"),
+        ({"input": "a", "dimensions": -1}, "dimensions"),
+        ({"input": "a", "options": 7}, "options"),
+        ({"input": "a", "options": {"num_ctx": "big"}}, "num_ctx"),
+        ({"input": "a", "options": {"num_ctx": 1}}, "options.num_ctx"),
+        ({"input": "a", "model": 7}, "model"),
+    ],
+)
+async def test_it_refuses(api: Api, asked: dict[str, Any], words: str) -> None:
+    """With a string."""
+    answer = await embed(api, **asked)
+    assert answer.status_code == 400
+    assert list(answer.json()) == ["error"]
+    assert words in answer.json()["error"]
+
+
+async def test_the_old_route(api: Api) -> None:
+    """One text, not normalised."""
+    answer = await api.client.post(
+        "/api/embeddings", json={"model": "fake-model", "prompt": "alpha"}
+    )
+    vector = answer.json()["embedding"]
+    norm = np.linalg.norm(vector)
+    assert abs(norm - 1) > 1e-3
+    np.testing.assert_allclose(vector / norm, unit_vector(api, "alpha"), atol=1e-6)
+    empty = await api.client.post("/api/embeddings", json={"prompt": ""})
+    assert empty.json() == {"embedding": []}
+
+
+async def test_what_is_served(make_api: MakeApi) -> None:
+    """Under `:latest`; names that stand for dimensions too."""
+    api = make_api(ServedOptions(pins={"small": Pin(dimensions=4)}))
+    for path in ("/api/tags", "/api/ps"):
+        models = (await api.client.get(path)).json()["models"]
+        assert [m["name"] for m in models] == ["org/fake-model:latest", "small:latest"]
+        assert set(models[0]["details"]) == {
+            *("parent_model", "format", "family", "families"),
+            *("parameter_size", "quantization_level"),
+        }
+    small = (await embed(api, model="small", input="alpha")).json()
+    np.testing.assert_allclose(small["embeddings"], [unit_vector(api, "alpha", 4)], atol=1e-6)
+    for path in ("/api/tags", "/api/version", "/"):
+        assert (await api.client.head(path)).status_code == 200
+    assert (await api.client.get("/api/version")).json()["version"].count(".") == 2
+
+
+@pytest.mark.parametrize("name", ["model", "name"])
+async def test_show_and_pull(api: Api, name: str) -> None:
+    """By either field."""
+    shown = (await api.client.post("/api/show", json={name: "fake-model:latest"})).json()
+    assert shown["capabilities"] == ["embedding"]
+    info = shown["model_info"]
+    assert (info["general.architecture"], info["bert.embedding_length"]) == ("bert", 8)
+    assert info["bert.context_length"] == 16
+    pulled = await api.client.post("/api/pull", json={name: "fake-model"})
+    assert pulled.json() == {"status": "success"}
+    for path in ("/api/show", "/api/pull"):
+        answer = await api.client.post(path, json={name: "other"})
+        assert (answer.status_code, answer.json()) == (404, {"error": "model 'other' not found"})
+
+
+async def test_keys_guard_the_lists(make_api: MakeApi) -> None:
+    """But not the version."""
+    api = make_api(api_keys=["k"])
+    for path in ("/api/tags", "/api/ps"):
+        assert (await api.client.get(path)).status_code == 401
+        good = await api.client.get(path, headers={"authorization": "Bearer k"})
+        assert good.status_code == 200
+    assert (await api.client.get("/api/version")).status_code == 200

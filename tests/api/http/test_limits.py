@@ -1,0 +1,224 @@
+"""Bounds on what callers send, and what stands before the application."""
+
+import asyncio
+import gzip
+import json
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nestvec.api.middleware import OPERATIONS
+from nestvec.config.settings import Settings
+from nestvec.errors import BodyFormatError
+from nestvec.main import Placement, build_app
+from nestvec.system.json_bodies import MAX_COST, JsonLimits, check_cost, parse_json
+from starlette.types import ASGIApp, Message
+
+from tests.api.applications import MakeApi
+from tests.support.served import serve_fake
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=30,
+)
+
+
+def depth_of(value: object) -> int:
+    """How deep lists and objects stand in each other."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    is_container = isinstance(value, dict | list)
+    return is_container + max((depth_of(one) for one in inner), default=0)
+
+
+@given(JSON, st.integers(1, 8))
+def test_depth_is_measured_exactly(value: object, most: int) -> None:
+    """Brackets in strings are none."""
+    body = json.dumps(value).encode()
+    if depth_of(value) > most + 1:
+        with pytest.raises(BodyFormatError, match="nested"):
+            parse_json(body, JsonLimits(most))
+    else:
+        assert parse_json(body, JsonLimits(most)) == value
+
+
+@given(st.lists(st.text() | st.integers() | st.lists(st.just('"')), max_size=20), st.booleans())
+def test_values_are_counted_outside_of_strings(items: list[object], spoil: bool) -> None:  # noqa: FBT001 - hypothesis's
+    """Quotes, backslashes and commas inside strings do not mislead."""
+    tricky = [*items, '\\", [{,' * 50, "\\" * 3, 'a"b,']
+    bulk: list[object] = [0] * (MAX_COST + 10) if spoil else [",[{" * (MAX_COST // 3 + 10)]
+    body = json.dumps([tricky, bulk]).encode()
+    if spoil:
+        with pytest.raises(BodyFormatError, match="values"):
+            check_cost(body)
+    else:
+        check_cost(body)
+
+
+async def test_a_body_of_too_many_values_is_refused(make_api: MakeApi) -> None:
+    """It would keep everybody waiting; one as large of text would not."""
+    api = make_api()
+    many = b'{"input": [' + b",".join([b'{"a":1}'] * 200_000) + b"]}"
+    answer = await api.client.post("/v1/embeddings", content=many)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "request_too_large"
+    long = {"input": ["alpha, beta, " * 20] * 8000}
+    answer = await api.client.post("/v1/embeddings", json=long)
+    assert "2048 inputs" in answer.json()["error"]["message"]
+
+
+async def test_deep_bodies_are_refused(make_api: MakeApi) -> None:
+    """By the setting, and by the parser's own bound."""
+    api = make_api(max_json_depth=6)
+    for depth, status in ((6, 200), (9, 400), (900, 400), (100_000, 400)):
+        nested = b"[" * depth + b"]" * depth
+        body = b'{"input": "alpha", "user": ' + nested + b"}"
+        answer = await api.client.post("/v1/embeddings", content=body)
+        assert answer.status_code == status, depth
+
+
+async def test_a_bomb_is_stopped_before_it_has_gone_off(make_api: MakeApi) -> None:
+    """A hundred megabytes of spaces in a hundred kilobytes; also zlib's format, also nested."""
+    api = make_api(max_body_bytes=2**20, max_in_flight_bytes=4 * 2**20)
+    bomb = gzip.compress(b" " * 100 * 2**20)
+    for content, coding in (
+        (bomb, "gzip"),
+        (zlib.compress(b" " * 100 * 2**20), "deflate"),
+        (gzip.compress(bomb), "gzip"),
+    ):
+        answer = await api.client.post(
+            "/v1/embeddings", content=content, headers={"content-encoding": coding}
+        )
+        assert answer.status_code in (400, 413)
+    assert api.app.state.bodies.held == 0
+
+
+async def test_bodies_under_way_are_bounded_together(make_api: MakeApi) -> None:
+    """One too many gets 429 and may come again; what was held is given back, whatever became of the request."""
+    api = make_api(max_in_flight_bytes=1500)
+    api.served.backend.gate.clear()
+    body = json.dumps({"input": "alpha", "user": "x" * 900})
+    first = asyncio.create_task(api.client.post("/v1/embeddings", content=body))
+    while not api.served.backend.batches and not api.app.state.bodies.held:
+        await asyncio.sleep(0.001)
+    refused = await api.client.post("/v1/embeddings", content=body)
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"]
+    assert "nestvec_in_flight_body_bytes 9" in (await api.client.get("/metrics")).text
+    api.served.backend.gate.set()
+    assert (await first).status_code == 200
+    assert api.app.state.bodies.held == 0
+    assert (await api.client.post("/v1/embeddings", content=body)).status_code == 200
+    await api.client.post("/v1/embeddings", content=b"{" * 800)
+    await api.client.post("/api/embed", content=b"x" * 1600)
+    assert api.app.state.bodies.held == 0
+
+
+async def test_hosts_that_are_not_ours_are_refused(make_api: MakeApi) -> None:
+    """Health checks come by address."""
+    api = make_api(trusted_hosts=["server", "*.example.org"])
+    for host, status in (("server", 200), ("a.example.org", 200), ("evil.test", 400)):
+        answer = await api.client.get("/v1/models", headers={"host": host})
+        assert answer.status_code == status, host
+    assert (await api.client.get("/health", headers={"host": "10.0.0.7"})).status_code == 200
+
+
+async def test_browsers_are_let_in_by_origin_only(make_api: MakeApi) -> None:
+    """Off by default; then with the headers that SDKs send."""
+    asked = {
+        "origin": "https://app.test",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type,x-stainless-lang",
+    }
+    closed = await make_api().client.options("/v1/embeddings", headers=asked)
+    assert "access-control-allow-origin" not in closed.headers
+    api = make_api(cors_origins=["https://app.test"])
+    preflight = await api.client.options("/v1/embeddings", headers=asked)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == "https://app.test"
+    answer = await api.client.post(
+        "/v1/embeddings", json={"input": "alpha"}, headers={"origin": "https://app.test"}
+    )
+    assert answer.headers["access-control-allow-origin"] == "https://app.test"
+    assert "x-request-id" in answer.headers["access-control-expose-headers"]
+    other = await api.client.options("/v1/embeddings", headers={**asked, "origin": "https://x"})
+    assert "access-control-allow-origin" not in other.headers
+
+
+async def test_pages_may_not_be_framed_or_fetch(make_api: MakeApi) -> None:
+    """And nothing is taken for what it is not; versions are for those who may know."""
+    api = make_api()
+    page = await api.client.get("/", headers={"accept": "text/html"})
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    docs = await api.client.get("/docs")
+    assert docs.headers["x-frame-options"] == "DENY"
+    for answer in (page, docs, await api.client.get("/v1/models"), await api.client.get("/x")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "server" not in answer.headers
+    assert "Nestvec 0" in page.text
+    closed = make_api(api_keys=["k"])
+    page = await closed.client.get("/", headers={"accept": "text/html"})
+    assert "Nestvec 0" not in page.text
+
+
+async def test_operators_have_a_port_of_their_own(tiny_folder: Path, tmp_path: Path) -> None:
+    """/metrics and /admin are there and nowhere else, and nothing else is there but health."""
+    settings = Settings(data_dir=tmp_path, api_keys=["k"], admin_api=True)
+    app = build_app(settings, placement=Placement(operations_port=9000))
+    served = serve_fake(tiny_folder / "tokenizer.json", also_tell=app.state.metrics)
+    app.state.become_ready(served.service)
+    try:
+        for port, path, status in (
+            (9000, "/metrics", 200),
+            (8080, "/metrics", 404),
+            (9000, "/admin/models", 200),
+            (8080, "/admin/models", 404),
+            (9000, "/v1/models", 404),
+            (8080, "/v1/models", 200),
+            (9000, "/health", 200),
+            (8080, "/health", 200),
+        ):
+            found = await _get(app, path, port)
+            assert found == status, (port, path)
+        assert set(OPERATIONS) == {"/metrics", "/admin"}
+    finally:
+        served.service.close()
+
+
+async def _get(app: ASGIApp, path: str, port: int) -> int:
+    """The status of a request that came in on a port."""
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(int(str(message["status"])))
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"authorization", b"Bearer k")],
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("127.0.0.1", port),
+        "client": ("127.0.0.1", 1),
+    }
+    await app(scope, receive, send)
+    return statuses[0]
+
+
+async def test_under_a_path_of_a_proxy(make_api: MakeApi) -> None:
+    """Routes answer as the proxy passes them on; the docs point to where callers are."""
+    api = make_api(root_path="/embeddings/")
+    assert (await api.client.get("/v1/models")).status_code == 200
+    document = (await api.client.get("/openapi.json")).json()
+    assert document["servers"] == [{"url": "/embeddings"}]
+    page = (await api.client.get("/docs")).text
+    assert "/embeddings/openapi.json" in page

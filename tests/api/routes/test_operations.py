@@ -1,0 +1,394 @@
+"""Auth, health, metrics, errors, headers, disconnects, capacity."""
+
+import asyncio
+import dataclasses
+import re
+from typing import Any
+
+import httpx
+import pytest
+from nestvec.api.state import Phase
+from nestvec.config.settings import Settings
+from nestvec.errors import InternalError
+from nestvec.main import build_app
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.api.applications import Api, MakeApi
+from tests.support.fakes import BAD_ID, NAN_ID
+from tests.support.served import SPEC, ServedOptions
+
+KEYS = {"api_keys": "secret-one,secret-two,ключ"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "Bearer secret-one"},
+        {"authorization": "bearer  secret-two"},
+        {"api-key": "secret-one"},
+        {"x-api-key": "secret-two"},
+        {"x-api-key": "ключ".encode()},
+    ],
+    ids=repr,
+)
+async def test_keys_are_accepted_in_every_clients_header(
+    make_api: MakeApi, headers: dict[str, Any]
+) -> None:
+    """Bearer in any case, Azure's and the plain one."""
+    api = make_api(**KEYS)
+    answer = await api.client.post("/v1/embeddings", json={"input": "a"}, headers=headers)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, "missing_api_key"),
+        ({"authorization": "Bearer "}, "missing_api_key"),
+        ({"authorization": "Basic secret-one"}, "missing_api_key"),
+        ({"authorization": "Bearer secret-on"}, "invalid_api_key"),
+        ({"authorization": "Bearer secret-one,secret-two"}, "invalid_api_key"),
+        ({"api-key": b"na\xc3\xafve"}, "invalid_api_key"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/models", "/v1/models/x"])
+async def test_wrong_keys_are_401(
+    make_api: MakeApi, headers: dict[str, Any], code: str, path: str
+) -> None:
+    """On every route of the API, with a JSON body and without the key in it."""
+    api = make_api(**KEYS)
+    method = "POST" if path == "/v1/embeddings" else "GET"
+    answer = await api.client.request(method, path, content=b"not even json", headers=headers)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["type"]) == (
+        401,
+        code,
+        "invalid_request_error",
+    )
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert "secret" not in answer.text
+
+
+async def test_without_keys_any_key_is_accepted(api: Api) -> None:
+    """SDKs insist on sending one."""
+    assert (await api.embed({"input": "a"}, authorization="Bearer whatever")).status_code == 200
+
+
+async def test_operations_stay_open_unless_protected(make_api: MakeApi) -> None:
+    """Scrapers and probes need no key by default."""
+    paths = ("/metrics", "/docs", "/openapi.json")
+    open_api = make_api(**KEYS)
+    assert [(await open_api.client.get(p)).status_code for p in paths] == [200, 200, 200]
+    closed = make_api(**KEYS, protect_operations=True)
+    assert [(await closed.client.get(p)).status_code for p in paths] == [401, 404, 404]
+    assert (await closed.client.get("/health/ready")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("phase", "status"),
+    [(Phase.LOADING, 503), (Phase.READY, 200), (Phase.DRAINING, 503), (Phase.FAILED, 503)],
+)
+async def test_readiness_follows_the_phase(api: Api, phase: Phase, status: int) -> None:
+    """Liveness does not."""
+    api.app.state.set_phase(phase)
+    for path in ("/health/ready", "/health"):
+        answer = await api.client.get(path)
+        tei = {} if status == 200 else {"error": "unhealthy", "error_type": "Unhealthy"}
+        assert (answer.status_code, answer.json()) == (status, {"status": phase, **tei})
+    assert (await api.client.get("/health/live")).status_code == 200
+    assert f"nestvec_ready {float(phase is Phase.READY)}" in (await api.client.get("/metrics")).text
+
+
+async def test_while_loading_requests_get_503() -> None:
+    """With a time to come back."""
+    app = build_app(Settings())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s") as client:
+        for answer in (
+            await client.post("/v1/embeddings", json={"input": "a"}),
+            await client.get("/v1/models"),
+        ):
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"] == "5"
+            assert answer.json()["error"]["type"] == "server_error"
+        assert (await client.get("/")).status_code == 503
+
+
+async def test_while_draining_requests_are_still_answered(api: Api) -> None:
+    """Until the port closes: balancers need time to notice."""
+    api.app.state.set_phase(Phase.DRAINING)
+    assert (await api.embed({"input": "a"})).status_code == 200
+
+
+async def test_the_front_page(api: Api) -> None:
+    """HTML for browsers, Ollama's line for its clients."""
+    page = await api.client.get("/", headers={"accept": "text/html"})
+    assert SPEC.name in page.text
+    assert (await api.client.get("/")).text == "Ollama is running"
+    assert (await api.client.head("/")).status_code == 200
+
+
+async def test_the_front_page_tells_what_was_measured(make_api: MakeApi) -> None:
+    """What the quality report recommends, as text; not where callers need a key."""
+    told = {"recommendations": [{"budget": 0.01, "text": "At most 1% loss: <64> dimensions"}]}
+    for keys in ([], ["a-key-of-sixteen-chars"]):
+        api = make_api(api_keys=keys)
+        slot = api.served.service.models.all()[0]
+        assert slot.model is not None
+        slot.model = dataclasses.replace(slot.model, quality=told)
+        page = (await api.client.get("/", headers={"accept": "text/html"})).text
+        assert ("At most 1% loss: &lt;64&gt; dimensions" in page) == (not keys)
+
+
+async def test_metrics_add_up(api: Api) -> None:
+    """Requests, inputs, tokens, truncations: exactly what was sent."""
+    await api.embed({"input": ["alpha", "beta gamma"]})
+    await api.embed({"input": "alpha " * 40, "truncate": True})
+    await api.embed({"input": []})
+    await api.embed({"input": "a", "model": "nope"})
+    await api.client.get("/nowhere/at/all")
+    metrics = await scrape(api)
+    model = {"model": SPEC.name}
+    embeddings = {"route": "/v1/embeddings", "dialect": "openai"}
+    assert metrics[sample("nestvec_requests_total", status="200", **embeddings)] == 2
+    assert metrics[sample("nestvec_requests_total", status="400", **embeddings)] == 1
+    assert metrics[sample("nestvec_requests_total", status="404", **embeddings)] == 1
+    unmatched = {"route": "unmatched", "dialect": "unmatched", "status": "404"}
+    assert metrics[sample("nestvec_requests_total", **unmatched)] == 1
+    assert metrics[sample("nestvec_inputs_total", **model)] == 3
+    assert metrics[sample("nestvec_tokens_total", **model)] == 3 + 4 + 16
+    assert metrics[sample("nestvec_truncated_inputs_total", **model)] == 1
+
+
+async def scrape(api: Api) -> dict[str, float]:
+    """All samples by name and labels."""
+    text = (await api.client.get("/metrics")).text
+    families = text_string_to_metric_families(text)
+    return {sample(s.name, **s.labels): s.value for family in families for s in family.samples}
+
+
+def sample(name: str, **labels: str) -> str:
+    """A key for a sample."""
+    return name + repr(sorted(labels.items()))
+
+
+async def test_metrics_in_openmetrics_on_request(api: Api) -> None:
+    """Prometheus asks for it by `Accept`."""
+    answer = await api.client.get("/metrics", headers={"accept": "application/openmetrics-text"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+async def test_metric_names_follow_the_rules(api: Api) -> None:
+    """Prefix, base units, `_total`; buckets from 0.5 ms."""
+    text = (await api.client.get("/metrics")).text
+    for family in text_string_to_metric_families(text):
+        assert family.name.startswith(("nestvec_", "process_"))
+        assert not re.search(r"_(ms|milliseconds|percent|kb)$", family.name)
+        assert family.documentation
+        if family.name.startswith("nestvec_") and family.type == "histogram":
+            assert family.name.endswith(("_seconds", "_tokens", "_inputs", "_ratio"))
+    assert 'nestvec_queue_wait_seconds_bucket{le="0.0005"' in text
+    assert 'nestvec_queue_wait_seconds_bucket{le="30.0"' in text
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("abc-1:2.3_X", True),
+        ("a" * 128, True),
+        ("a" * 129, False),
+        ("has space", False),
+        ("", False),
+    ],
+)
+async def test_request_ids_are_echoed_or_made(api: Api, given: str, kept: bool) -> None:  # noqa: FBT001 - a case
+    """Sane ones are kept; errors carry one too."""
+    for path in ("/v1/models", "/nowhere"):
+        answer = await api.client.get(path, headers={"x-request-id": given})
+        found = answer.headers["x-request-id"]
+        assert (found == given) is kept
+        assert kept or re.fullmatch("req_[0-9a-f]{32}", found)
+        assert answer.headers["request-id"] == found
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/nothing", 404),
+        ("POST", "/v3/embed", 404),
+        ("GET", "/v1/embeddings", 405),
+        ("DELETE", "/v1/models", 405),
+    ],
+)
+async def test_unknown_urls_have_openais_shape(
+    api: Api, method: str, path: str, status: int
+) -> None:
+    """And a wrong method says which is right."""
+    answer = await api.client.request(method, path)
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"] == f"Invalid URL ({method} {path})"
+    assert ("allow" in answer.headers) is (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("poison", "code", "retry"),
+    [(BAD_ID, "backend_error", None), (NAN_ID, "degenerate_vector", "false")],
+)
+async def test_a_poisoned_input_fails_alone_and_quietly(
+    make_api: MakeApi, capsys: pytest.CaptureFixture[str], poison: int, code: str, retry: str | None
+) -> None:
+    """500 with index and request id; the runtime's words, which may quote texts, appear nowhere."""
+    import dataclasses
+
+    spec = dataclasses.replace(SPEC, vocabulary_size=1000)
+    api = make_api(ServedOptions(spec=spec), token_input="model")
+    good, bad = await asyncio.gather(
+        api.embed({"input": "alpha"}), api.embed({"input": [[5], [poison]]}, x_request_id="my-id")
+    )
+    error = bad.json()["error"]
+    assert good.status_code == 200
+    assert (bad.status_code, error["code"], error["param"]) == (500, code, "input[1]")
+    assert "my-id" in error["message"]
+    assert bad.headers.get("x-should-retry") == retry
+    shown = capsys.readouterr()
+    assert "secret text" not in bad.text + shown.out + shown.err
+
+
+async def test_a_crash_of_ours_is_a_plain_500(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Counted, with an id, without the message."""
+
+    def crash(*_: Any) -> None:
+        raise ValueError("quotes the text")
+
+    monkeypatch.setattr("nestvec.api.dialects.openai.parse_call", crash)
+    answer = await api.embed({"input": "alpha"})
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == InternalError.code
+    assert answer.headers["x-request-id"] in answer.json()["error"]["message"]
+    shown = capsys.readouterr()
+    assert "quotes the text" not in answer.text + shown.out + shown.err
+    metrics = await scrape(api)
+    assert (
+        metrics[
+            sample("nestvec_requests_total", route="/v1/embeddings", dialect="openai", status="500")
+        ]
+        == 1
+    )
+
+
+async def test_a_full_queue_is_429_with_retry_after(make_api: MakeApi) -> None:
+    """And requests are served again afterwards."""
+    api = make_api(ServedOptions(max_queue_tokens=4))
+    api.served.backend.gate.clear()
+    running = asyncio.create_task(api.embed({"input": "alpha"}))
+    await asyncio.to_thread(api.served.backend.started.acquire)
+    queued = asyncio.create_task(api.embed({"input": "alpha"}))
+    await asyncio.sleep(0.05)
+    refused = await api.embed({"input": "alpha"})
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["retry-after"]) <= 120
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    api.served.backend.gate.set()
+    assert [(await task).status_code for task in (running, queued)] == [200, 200]
+
+
+@pytest.mark.parametrize("header", ["x-request-timeout-ms", "x-stainless-read-timeout"])
+async def test_deadlines_from_headers(api: Api, header: str) -> None:
+    """504 in the caller's own time; the queue is empty again."""
+    api.served.backend.gate.clear()
+    blocker = asyncio.create_task(api.embed({"input": "alpha"}))
+    await asyncio.to_thread(api.served.backend.started.acquire)
+    value = "50" if header == "x-request-timeout-ms" else "2.05"
+    late = await api.client.post("/v1/embeddings", json={"input": "a"}, headers={header: value})
+    assert late.status_code == 504
+    assert late.json()["error"]["code"] == "deadline_exceeded"
+    api.served.backend.gate.set()
+    assert (await blocker).status_code == 200
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "soon", "nan", "inf"])
+async def test_wrong_timeouts_are_400(api: Api, value: str) -> None:
+    """They would change what is promised."""
+    assert (await api.embed({"input": "a"}, x_request_timeout_ms=value)).status_code == 400
+
+
+async def test_a_client_that_goes_away_frees_its_place(api: Api) -> None:
+    """Its waiting items leave the queue; the outcome is counted as cancelled."""
+    api.served.backend.gate.clear()
+    blocker = asyncio.create_task(api.embed({"input": "alpha"}))
+    await asyncio.to_thread(api.served.backend.started.acquire)
+    sent: list[Any] = []
+    messages = [
+        {"type": "http.request", "body": b'{"input": ["beta", "gamma"]}', "more_body": False}
+    ]
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await asyncio.sleep(0.05)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/embeddings",
+        "raw_path": b"/v1/embeddings",
+        "headers": [],
+        "query_string": b"",
+        "http_version": "1.1",
+        "root_path": "",
+    }
+    await api.app(scope, receive, send)
+    assert api.served.observer.dropped["cancelled"] == 2
+    assert api.served.observer.queue == (0, 0)
+    api.served.backend.gate.set()
+    assert (await blocker).status_code == 200
+    metrics = await scrape(api)
+    cancelled = sample(
+        "nestvec_requests_total", route="/v1/embeddings", dialect="openai", status="499"
+    )
+    assert metrics[cancelled] == 1
+
+
+async def test_priority_is_read_from_its_header(api: Api) -> None:
+    """Unknown words are no error."""
+    for word in ("bulk", "interactive", "urgent"):
+        assert (await api.embed({"input": "a"}, x_embed_priority=word)).status_code == 200
+
+
+async def test_readiness_follows_the_engine(make_api: MakeApi) -> None:
+    """Off while it is being started again, back with it; draining stays draining."""
+    api = make_api()
+    state = api.app.state
+
+    async def said() -> tuple[int, str]:
+        answer = await api.client.get("/health/ready")
+        return answer.status_code, answer.json()["status"]
+
+    assert await said() == (200, "ready")
+    state.note_engine(is_up=False)
+    assert await said() == (503, "recovering")
+    assert "nestvec_ready 0.0" in (await api.client.get("/metrics")).text
+    state.note_engine(is_up=True)
+    assert await said() == (200, "ready")
+    state.set_phase(Phase.DRAINING)
+    state.note_engine(is_up=False)
+    state.note_engine(is_up=True)
+    assert await said() == (503, "draining")
+    answer = await api.embed({"input": "alpha"})
+    assert answer.headers["connection"] == "close"
+
+
+async def test_files_can_be_switched_off(make_api: MakeApi) -> None:
+    """Then no text is ever written to disk."""
+    api = make_api(files_api=False)
+    form = {"file": ("in.jsonl", b"{}")}
+    answer = await api.client.post("/v1/files", data={"purpose": "batch"}, files=form)
+    assert answer.status_code == 404
+    assert (await api.client.get("/v1/batches")).status_code == 404

@@ -1,0 +1,218 @@
+"""Calls of the CUDA driver, runtime and management libraries, against libraries that only note them."""
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from nestvec.backends.cuda.buffers import DeviceBuffer, HostBuffer
+from nestvec.backends.cuda.runtime import CudaDevice, load_runtime
+from nestvec.backends.ort import backend_error
+from nestvec.errors import BackendError, BackendLostError, BackendMemoryError, ProviderError
+from nestvec.processes.gpu_monitor import GpuWatch
+from nestvec.system.cuda_driver import LOST, read_driver
+from nestvec.system.nvml import GpuState, Nvml
+
+
+@dataclass
+class FakeLibrary:
+    """A C library whose calls succeed, or return a status of their own.
+
+    Attributes:
+        statuses: By a call's name.
+        calls: Names, in order.
+    """
+
+    statuses: dict[str, int] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    blocks: list[Any] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def call(*arguments: Any) -> int:
+            self.calls.append(name)
+            status = self.statuses.get(name, 0)
+            if not status:
+                self._do(name, arguments)
+            return status
+
+        return call
+
+    def _do(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if name in ("cudaMalloc", "cudaHostAlloc"):
+            block = ctypes.create_string_buffer(arguments[1].value)
+            self.blocks.append(block)
+            arguments[0]._obj.value = ctypes.addressof(block)
+        elif name == "cudaMemcpyAsync":
+            ctypes.memmove(arguments[0], arguments[1], arguments[2].value)
+        elif name == "cudaMemGetInfo":
+            arguments[0]._obj.value, arguments[1]._obj.value = 30, 80
+        elif name == "cuDriverGetVersion":
+            arguments[0]._obj.value = 13020
+        elif name == "cuDeviceGetCount":
+            arguments[0]._obj.value = 2
+        elif name == "cuDeviceGetName":
+            arguments[0].value = b"NVIDIA H200"
+        elif name == "cuDeviceTotalMem_v2":
+            arguments[0]._obj.value = 139 * 2**30
+        elif name == "cuDeviceGetAttribute":
+            arguments[0]._obj.value = {75: 9, 76: 0}[arguments[1]]
+        elif name == "cuDeviceGetUuid_v2":
+            arguments[0].raw = bytes(range(16))
+
+
+def test_the_driver_tells_of_each_card() -> None:
+    """With the name by which the management library knows it."""
+    driver = read_driver(lambda _: FakeLibrary())
+    assert driver.cuda == "13.2"
+    assert [card.number for card in driver.gpus] == [0, 1]
+    card = driver.gpus[0]
+    assert (card.name, card.capability) == ("NVIDIA H200", "9.0")
+    assert card.uuid == "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f"
+
+
+def test_no_driver_and_one_that_does_not_start_are_told_apart() -> None:
+    """Both are reasons to run on the CPU."""
+
+    def missing(name: str) -> Any:
+        raise OSError(name)
+
+    with pytest.raises(ProviderError, match="no NVIDIA driver"):
+        read_driver(missing)
+    with pytest.raises(ProviderError, match="cuInit gave CUDA error 100"):
+        read_driver(lambda _: FakeLibrary({"cuInit": 100}))
+    with pytest.raises(ProviderError, match=r"libcudart\.so\.13"):
+        load_runtime(missing)
+
+
+def test_memory_is_allocated_copied_and_given_back() -> None:
+    """Buffers grow; page-locked memory is freed with the last array over it."""
+    library = FakeLibrary()
+    device = CudaDevice(0, library)
+    buffer = DeviceBuffer(device)
+    first = buffer.at_least(100)
+    assert buffer.at_least(50) == first
+    assert buffer.at_least(10_000) != first
+    assert library.calls.count("cudaMalloc") == 2
+    assert library.calls.count("cudaFree") == 1
+    host = HostBuffer(device.pinned)
+    view = host.holding(np.arange(4, dtype=np.int64))
+    device.copy_in(buffer.address, view)
+    assert ctypes.string_at(buffer.address, 32) == np.arange(4, dtype=np.int64).tobytes()
+    assert device.memory() == (30, 80)
+    device.wait(device.record())
+    assert library.calls[-3:] == ["cudaEventRecord", "cudaEventSynchronize", "cudaEventDestroy"]
+    del host, view
+    assert library.calls[-1] == "cudaFreeHost"
+    buffer.release()
+    device.close()
+
+
+def test_what_cuda_returns_is_short_memory_or_a_lost_device_or_a_fault() -> None:
+    """The core splits a batch, gives the process up, or fails the item."""
+    for status, kind in ((2, BackendMemoryError), (700, BackendLostError), (1, BackendError)):
+        device = CudaDevice(0, FakeLibrary({"cudaMalloc": status}))
+        with pytest.raises(BackendError) as caught:
+            device.allocate(10)
+        assert type(caught.value) is kind
+    with pytest.raises(ProviderError, match="device 7 cannot be used"):
+        CudaDevice(7, FakeLibrary({"cudaSetDevice": 101}))
+
+
+def test_the_runtimes_own_errors_are_understood() -> None:
+    """By the words of onnxruntime 1.31.1; they may quote values, so none of them go on."""
+    said = "CUDA failure {}: an illegal memory access was encountered ; GPU=0 ; hostname=secret"
+    lost = backend_error(RuntimeError(said.format(700)))
+    assert type(lost) is BackendLostError
+    assert "secret" not in lost.message
+    assert type(backend_error(RuntimeError(said.format(2)))) is BackendError
+    for words in ("Failed to allocate memory", "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"):
+        assert type(backend_error(RuntimeError(words))) is BackendMemoryError
+    assert all(status > 0 for status in LOST)
+
+
+class FakePynvml:
+    """One card that can fall silent, and does not tell its power."""
+
+    class NVMLError(Exception):
+        """As the library has it."""
+
+    NVML_TEMPERATURE_GPU = 0
+    NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 1
+    NVML_VOLATILE_ECC = 0
+
+    def __init__(self) -> None:
+        self.is_silent = False
+
+    def nvmlInit(self) -> None:  # noqa: N802 - the library's names
+        """Begin."""
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        """Of the driver."""
+        return "580.1"
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        """The card."""
+        if self.is_silent:
+            raise self.NVMLError("GPU is lost")
+        return uuid
+
+    def nvmlDeviceGetMemoryInfo(self, _: str) -> Any:  # noqa: N802
+        """Of the card."""
+
+        class Memory:
+            used = 5
+            total = 9
+
+        return Memory()
+
+    def nvmlDeviceGetUtilizationRates(self, _: str) -> Any:  # noqa: N802
+        """In per cent."""
+
+        class Rates:
+            gpu = 50
+
+        return Rates()
+
+    def nvmlDeviceGetTemperature(self, _: str, __: int) -> int:  # noqa: N802
+        """Degrees."""
+        return 60
+
+    def nvmlDeviceGetPowerUsage(self, _: str) -> int:  # noqa: N802
+        """Not told."""
+        raise self.NVMLError("not supported")
+
+    def nvmlDeviceGetTotalEccErrors(self, *_: object) -> int:  # noqa: N802
+        """None."""
+        return 0
+
+
+def test_a_card_tells_how_it_is_and_that_it_fell_silent() -> None:
+    """Once in the log, and in the metrics each time."""
+    library = FakePynvml()
+    nvml = Nvml(library)
+    assert nvml.state("GPU-0") == GpuState(0.5, 5, 9, 60.0, None, 0)
+
+    class Seen:
+        def __init__(self) -> None:
+            self.told: list[GpuState | None] = []
+
+        def gpu_seen(self, number: int, state: GpuState) -> None:
+            """Keep."""
+            assert number == 3
+            self.told.append(state)
+
+        def gpu_silent(self, number: int) -> None:
+            """Keep."""
+            assert number == 3
+            self.told.append(None)
+
+    seen = Seen()
+    watch = GpuWatch(3, lambda: nvml.state("GPU-0"), seen)
+    watch.once()
+    library.is_silent = True
+    watch.once()
+    library.is_silent = False
+    watch.once()
+    assert [one is None for one in seen.told] == [False, True, False]

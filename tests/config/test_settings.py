@@ -1,0 +1,193 @@
+"""Settings: order of sources, every problem at once, misspelt names."""
+
+from pathlib import Path
+
+import pytest
+from nestvec.config.loading import load_settings
+from nestvec.config.settings import Settings
+from nestvec.errors import ConfigError
+
+
+def problems(error: pytest.ExceptionInfo[ConfigError]) -> str:
+    """All problems, a line each."""
+    return "\n".join(error.value.problems)
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each source fills in what the stronger ones leave out."""
+    file = tmp_path / "nestvec.toml"
+    file.write_text(
+        'port = 1\nmax_batch_tokens = 2\nlookahead_items = 3\nmodel_aliases = ["x", "y"]\n'
+    )
+    monkeypatch.setenv("NESTVEC_PORT", "10")
+    monkeypatch.setenv("NESTVEC_MAX_BATCH_TOKENS", "20")
+    found = load_settings({"port": "100"}, config=file)
+    assert (found.port, found.max_batch_tokens, found.lookahead_items) == (100, 20, 3)
+    assert found.model_aliases == ["x", "y"]
+    monkeypatch.setenv("NESTVEC_CONFIG", str(file))
+    assert load_settings().lookahead_items == 3
+
+
+def test_all_problems_are_listed_each_naming_its_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From three sources, with misspelt names and what only shows across settings."""
+    file = tmp_path / "nestvec.toml"
+    file.write_text("lookahead_items = 0\n")
+    monkeypatch.setenv("NESTVEC_PORT", "99999")
+    monkeypatch.setenv("NESTVEC_MODLE", "x")
+    with pytest.raises(ConfigError) as error:
+        load_settings({"max_batch_tokens": "many", "host": "0.0.0.0"}, config=file)  # noqa: S104 - refused here
+    text = problems(error)
+    assert "NESTVEC_MODLE: no such setting; did you mean NESTVEC_MODEL?" in text
+    assert "NESTVEC_PORT: Input should be less than or equal to 65535" in text
+    assert "--max-batch-tokens: Input should be a valid integer" in text
+    assert "lookahead_items (in the configuration file): Input should be greater" in text
+    assert "host: 0.0.0.0 is reachable from outside and no API key is set" in text
+    assert len(error.value.problems) == 5
+
+
+def test_unknown_keys_of_the_file_are_problems(tmp_path: Path) -> None:
+    """With a suggestion."""
+    file = tmp_path / "nestvec.toml"
+    file.write_text("prot = 1\n")
+    with pytest.raises(ConfigError) as error:
+        load_settings(config=file)
+    assert "prot (in the configuration file): no such setting; did you mean port?" in problems(
+        error
+    )
+
+
+@pytest.mark.parametrize(("content", "reason"), [("port = ", "config: "), (None, "does not exist")])
+def test_a_file_that_cannot_be_read_is_a_problem(
+    tmp_path: Path, content: str | None, reason: str
+) -> None:
+    """Broken, or absent."""
+    file = tmp_path / "nestvec.toml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigError, match=reason):
+        load_settings(config=file)
+
+
+def test_keys_from_list_and_file_are_never_shown(tmp_path: Path) -> None:
+    """A mounted secret; comments and blank lines are passed over."""
+    file = tmp_path / "keys"
+    file.write_text("# customers\nsecret-b\n\n  secret-c \n")
+    found = load_settings({"api_keys": "secret-a, secret-d", "api_keys_file": str(file)})
+    assert found.secrets == ("secret-a", "secret-d", "secret-b", "secret-c")
+    assert "secret-a" not in repr(found)
+
+
+def test_a_file_of_keys_must_be_readable(tmp_path: Path) -> None:
+    """Or the server would be open."""
+    with pytest.raises(ConfigError, match="api_keys_file: cannot be read"):
+        load_settings({"api_keys_file": str(tmp_path / "absent")})
+
+
+def test_a_bad_value_of_a_secret_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors name the setting, not what it held."""
+    monkeypatch.setenv("NESTVEC_PORT", "secret-port")
+    with pytest.raises(ConfigError) as error:
+        load_settings()
+    assert "secret-port" not in problems(error)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.1", "::", "example.org"])  # noqa: S104 - refused here
+def test_an_open_address_needs_a_key_or_a_word(host: str) -> None:
+    """Either will do."""
+    with pytest.raises(ConfigError):
+        load_settings({"host": host})
+    assert load_settings({"host": host, "api_keys": "k"}).host == host
+    assert load_settings({"host": host, "allow_unauthenticated": True}).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
+def test_loopback_needs_no_key(host: str) -> None:
+    """The default of `make serve`."""
+    assert load_settings({"host": host}).host == host
+
+
+def test_what_kubernetes_injects_is_not_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service named "nestvec" sets NESTVEC_PORT to an address, and more."""
+    monkeypatch.setenv("NESTVEC_PORT", "tcp://10.0.0.1:8080")
+    monkeypatch.setenv("NESTVEC_PORT_8080_TCP_ADDR", "10.0.0.1")
+    monkeypatch.setenv("NESTVEC_SERVICE_HOST", "10.0.0.1")
+    assert load_settings().port == 8080
+
+
+def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a tilde is understood."""
+    monkeypatch.delenv("NESTVEC_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert load_settings().cache_dir == Path("/somewhere/nestvec")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert load_settings().cache_dir == Path.home() / ".cache/nestvec"
+    assert load_settings({"cache_dir": "~/x"}).cache_dir == Path.home() / "x"
+
+
+def test_every_setting_has_a_description() -> None:
+    """The flags and the documentation are made of them."""
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_names_that_stand_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table in the file, JSON elsewhere."""
+    file = tmp_path / "n.toml"
+    file.write_text('[aliases.docs-128]\nprompt_name = "document"\ndimensions = 128\n')
+    found = load_settings({}, config=file).aliases["docs-128"]
+    assert (found.prompt_name, found.dimensions) == ("document", 128)
+    monkeypatch.setenv("NESTVEC_ALIASES", '{"small": {"dimensions": 64}}')
+    assert load_settings().aliases["small"].dimensions == 64
+    for wrong in ("{", '{"a": {"dimension": 4}}', '{"a": {"dimensions": 0}}'):
+        monkeypatch.setenv("NESTVEC_ALIASES", wrong)
+        with pytest.raises(ConfigError, match="NESTVEC_ALIASES"):
+            load_settings()
+
+
+def test_further_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table in the file, JSON, or sources; what one does not say is as for the first."""
+    file = tmp_path / "nestvec.toml"
+    file.write_text(
+        'model = "first"\nprecision = "int8"\n[models.ranks]\nmodel = "org/ranks"\nload = "first_use"\n'
+        'max_input_tokens = 64\naliases = ["rerank"]\n[aliases.short]\nmodel = "ranks"\ndimensions = 4\n'
+    )
+    found = load_settings({}, config=file).of_models()
+    assert list(found) == ["", "ranks"]
+    assert (found[""].model, found[""].aliases) == ("first", {})
+    ranks = found["ranks"]
+    assert (ranks.model, ranks.served_model_name, ranks.precision) == ("org/ranks", "ranks", "int8")
+    assert (ranks.max_input_tokens, ranks.model_aliases) == (64, ["rerank"])
+    assert (list(ranks.aliases), ranks.openai_aliases) == (["short"], False)
+    monkeypatch.setenv("NESTVEC_MODELS", "org/one, two")
+    listed = load_settings().of_models()
+    assert {name: one.model for name, one in listed.items() if name} == {
+        "org/one": "org/one",
+        "two": "two",
+    }
+    assert listed["two"].served_model_name is None
+    monkeypatch.setenv("NESTVEC_MODELS", '{"a": {"model": "x", "keep": true}}')
+    assert load_settings().models["a"].keep
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('[models.a]\nload = "never"\nmodel = "x"\n', "load"),
+        ('[models.a]\naliases = ["b"]\n', "model"),
+        ('[models.a]\nmodel = "x"\nport = 1\n', "port"),
+        ('[aliases.a]\nmodel = "none"\n', "aliases.a.model"),
+        ('model = "x"\n[models.X]\nmodel = "y"\n', "given to two models"),
+        ('[models.a]\nmodel = "y"\naliases = ["b"]\n[models.b]\nmodel = "z"\n', "two models"),
+        ("admin_api = true\n", "admin_api: needs a key"),
+    ],
+)
+def test_models_that_make_no_sense(tmp_path: Path, text: str, named: str) -> None:
+    """Each is named."""
+    file = tmp_path / "nestvec.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, config=file)
+    assert any(named in problem for problem in caught.value.problems), caught.value.problems

@@ -1,0 +1,1 @@
+"""Suites across the whole server: real models, client SDKs, chaos, fuzzing."""

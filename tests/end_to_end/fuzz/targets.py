@@ -1,0 +1,304 @@
+"""The parsers of files that others made. Each target writes a mutated file and reads it as the server would.
+
+A parser may refuse a file by an error of ours (`NestvecError`), which names what is wrong; anything else is a finding.
+"""
+
+import json
+import random
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nestvec.assembly.model import CHECKOUT_CARDS
+from nestvec.corpus.readers import READERS, Columns, read_records
+from nestvec.engine.text.encoded import Fit
+from nestvec.engine.text.tokenizer import Tokenizer
+from nestvec.engine.types import Truncation
+from nestvec.errors import InputError, NestvecError
+from nestvec.export.graph.weights import Weights
+from nestvec.jobs.lines import check_lines, read_lines, request_of
+from nestvec.jobs.types import JobLimits
+from nestvec.keys.records import KeyFile, KeyLimits
+from nestvec.model_store.artefacts.execution_settings import read_tuned
+from nestvec.model_store.artefacts.maps import read_maps
+from nestvec.model_store.artefacts.quality_results import read_quality
+from nestvec.model_store.folder.derive import derive
+from nestvec.model_store.folder.static_folders import find_static
+from nestvec.model_store.sources.adapters import read_adapter
+from nestvec.model_store.sources.card import read_card
+
+from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
+from tests.support.tiny import CONFIG, write_tiny_bert
+
+TEXTS = ["", "alpha beta", "é漢字 🙂\u0301", "[MASK] ##a", "a" * 500]
+LIMITS = JobLimits(max_line_bytes=4096)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One parser.
+
+    Attributes:
+        prepare: Writes what does not change, once.
+        write: Writes a mutated file.
+        read: Reads it; raises `NestvecError` where it refuses.
+    """
+
+    prepare: Callable[[Path], Any]
+    write: Callable[[Path, Any, random.Random], None]
+    read: Callable[[Path], object]
+
+
+def half_and_half(content: bytes, chooser: random.Random) -> bytes:
+    """A JSON file with its structure mutated, or its bytes."""
+    if chooser.random() < 0.7:
+        return as_json(mutated_json(json.loads(content), chooser))
+    return mutated_bytes(content, chooser)
+
+
+# Model cards.
+
+
+def _cards(folder: Path) -> list[bytes]:
+    del folder
+    return [path.read_bytes() for path in sorted(CHECKOUT_CARDS.glob("*.toml"))]
+
+
+def _write_card(folder: Path, cards: list[bytes], chooser: random.Random) -> None:
+    content = chooser.choice(cards)
+    if chooser.random() < 0.5:
+        lines = content.splitlines()
+        place = chooser.randrange(len(lines))
+        name = lines[place].split(b"=")[0]
+        values = [
+            b"1",
+            b'"x"',
+            b"[1, 'a']",
+            b"{}",
+            b"-1",
+            b"1e999",
+            b"true",
+            b"[[]]",
+            b"{ x = [1] }",
+        ]
+        lines[place] = name + b"= " + chooser.choice(values)
+        content = b"\n".join(lines)
+    else:
+        content = mutated_bytes(content, chooser)
+    (folder / "card.toml").write_bytes(content)
+
+
+# Weights.
+
+
+def _tiny(folder: Path) -> Path:
+    return write_tiny_bert(folder / "pristine")
+
+
+def _write_weights(folder: Path, pristine: Path, chooser: random.Random) -> None:
+    content = (pristine / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header, data = content[8 : 8 + length], content[8 + length :]
+    if chooser.random() < 0.6:
+        header = as_json(mutated_json(json.loads(header), chooser))
+        size = chooser.choice((len(header), len(header), 0, 1, 2**63 - 1, len(content) * 2))
+        content = struct.pack("<Q", size) + header + data[: chooser.choice((len(data), 10, 0))]
+    else:
+        content = mutated_bytes(content[: 8 + length + 256], chooser) + data[256:]
+    (folder / "model.safetensors").write_bytes(content)
+    if chooser.random() < 0.2:
+        index = {"weight_map": {"a": "model.safetensors", "b": "../x.safetensors"}}
+        (folder / "model.safetensors.index.json").write_bytes(
+            half_and_half(as_json(index), chooser)
+        )
+    else:
+        (folder / "model.safetensors.index.json").unlink(missing_ok=True)
+
+
+def _read_weights(folder: Path) -> object:
+    with Weights(folder) as weights:
+        for name in weights.names():
+            with suppress(NestvecError):
+                weights.shape(name)
+                weights.get(name, weights.shape(name))
+        return weights.names()
+
+
+# Tokenizers.
+
+
+def _write_tokenizer(folder: Path, pristine: Path, chooser: random.Random) -> None:
+    content = (pristine / "tokenizer.json").read_bytes()
+    (folder / "tokenizer.json").write_bytes(half_and_half(content, chooser))
+
+
+def _read_tokenizer(folder: Path) -> object:
+    tokenizer = Tokenizer(
+        folder / "tokenizer.json", max_tokens=24, vocabulary_size=CONFIG["vocab_size"]
+    )
+    found = []
+    for text in TEXTS:
+        with suppress(InputError):
+            found.append(tokenizer.encode_texts([text], Fit(Truncation.END)))
+    return found
+
+
+# What a model's folder says of itself.
+
+DERIVED = (
+    *("config.json", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json"),
+    *("config_sentence_transformers.json", "tokenizer_config.json"),
+)
+
+
+def _write_folder(folder: Path, pristine: Path, chooser: random.Random) -> None:
+    for name in DERIVED:
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        if (pristine / name).exists():
+            shutil.copyfile(pristine / name, path)
+        else:
+            path.unlink(missing_ok=True)
+    for name in ("tokenizer.json", "model.safetensors"):
+        if not (folder / name).exists():
+            shutil.copyfile(pristine / name, folder / name)
+    name = chooser.choice(DERIVED)
+    content = (pristine / name).read_bytes() if (pristine / name).exists() else b'{"prompts": {}}'
+    (folder / name).write_bytes(half_and_half(content, chooser))
+
+
+# Lines of batches and of corpora.
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    del folder
+    return [
+        {
+            "custom_id": f"id{n}",
+            "method": "POST",
+            "url": "/v1/embeddings",
+            "body": {"input": ["alpha", "beta"], "dimensions": 8, "text": "x"},
+            "text": "alpha",
+            "id": n,
+        }
+        for n in range(4)
+    ]
+
+
+def _write_lines(folder: Path, lines: list[dict[str, Any]], chooser: random.Random) -> None:
+    rows = [
+        as_json(mutated_json(line, chooser) if chooser.random() < 0.7 else line) for line in lines
+    ]
+    content = chooser.choice((b"\n", b"\r\n", b"\n\n", b"\x0b")).join(rows)
+    if chooser.random() < 0.4:
+        content = mutated_bytes(content, chooser)
+    if chooser.random() < 0.1:
+        content = b"\xef\xbb\xbf" + content
+    (folder / "lines.jsonl").write_bytes(content)
+
+
+def _read_batch(folder: Path) -> object:
+    path = folder / "lines.jsonl"
+    found = check_lines(path, "/v1/embeddings", LIMITS)
+    if found.problems:
+        return found
+    return [request_of(line) for line in read_lines(path, LIMITS.max_line_bytes)]
+
+
+def _read_corpus(folder: Path) -> object:
+    columns = Columns(text="text", id=None)
+    found: list[object] = []
+    for kind in set(READERS) & {".jsonl", ".txt", ".csv", "jsonl", "txt", "csv"}:
+        with suppress(NestvecError):
+            found += read_records(folder / "lines.jsonl", columns, kind)
+    return found
+
+
+# Files of our own that others may have touched.
+
+
+def _keys(folder: Path) -> bytes:
+    file = KeyFile.read(folder / "made.json")
+    file.add("one", KeyLimits(models=("a",), requests_per_s=1))
+    file.add("two", KeyLimits(monthly_tokens=5))
+    file.write()
+    return file.path.read_bytes()
+
+
+def _write_keys(folder: Path, content: bytes, chooser: random.Random) -> None:
+    (folder / "keys.json").write_bytes(half_and_half(content, chooser))
+
+
+ADAPTER = {
+    "peft_type": "LORA",
+    "r": 4,
+    "lora_alpha": 8,
+    "target_modules": ["query", "value"],
+    "bias": "none",
+    "fan_in_fan_out": False,
+}
+KEPT = {
+    "tuning.json": {"machine": "x", "max_batch_tokens": 256, "worker_threads": 2},
+    "quality.json": {"recommendations": [{"text": "x"}]},
+}
+
+
+def _write_adapter(folder: Path, _: None, chooser: random.Random) -> None:
+    content = as_json(mutated_json(ADAPTER, chooser))
+    (folder / "adapter_config.json").write_bytes(content)
+
+
+def _write_kept(folder: Path, _: None, chooser: random.Random) -> None:
+    for name, value in KEPT.items():
+        (folder / name).write_bytes(half_and_half(as_json(value), chooser))
+    maps = folder / "maps"
+    maps.mkdir(exist_ok=True)
+    (maps / "one.npz").write_bytes(mutated_bytes(b"PK\x03\x04" + bytes(200), chooser))
+    np.save(maps / "two.npy", np.zeros(3))
+
+
+def _read_kept(folder: Path) -> object:
+    return read_tuned(folder, "x"), read_quality(folder), read_maps(folder, "0" * 32)
+
+
+def _nothing(_: Path) -> None:
+    return None
+
+
+TARGETS: dict[str, Target] = {
+    "card": Target(_cards, _write_card, lambda folder: read_card(folder / "card.toml")),
+    "safetensors": Target(_tiny, _write_weights, _read_weights),
+    "tokenizer": Target(_tiny, _write_tokenizer, _read_tokenizer),
+    "folder": Target(
+        _tiny, _write_folder, lambda folder: (derive(folder, {}), find_static(folder))
+    ),
+    "batch lines": Target(_lines, _write_lines, _read_batch),
+    "corpus": Target(_lines, _write_lines, _read_corpus),
+    "keys": Target(_keys, _write_keys, lambda folder: KeyFile.read(folder / "keys.json")),
+    "adapter": Target(_nothing, _write_adapter, read_adapter),
+    "kept": Target(_nothing, _write_kept, _read_kept),
+}
+
+
+def cases(name: str, folder: Path, seed: int) -> Iterator[BaseException | None]:
+    """Run a target for as long as the iterator is asked: what it raised that it should not have, or None."""
+    target = TARGETS[name]
+    chooser = random.Random(f"{name} {seed}")
+    given = target.prepare(folder)
+    while True:
+        target.write(folder, given, chooser)
+        try:
+            target.read(folder)
+        except NestvecError as error:
+            yield None if error.message else AssertionError("an error without a message")
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt | GeneratorExit):
+                raise
+            yield error
+        else:
+            yield None

@@ -1,0 +1,158 @@
+"""The default model behind a real server: many callers at once, bad ones among them, and books that balance."""
+
+import asyncio
+import base64
+import random
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from nestvec.model_store.package import Package
+from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.end_to_end.golden.make import VECTORS
+from tests.end_to_end.golden.texts import golden_texts
+from tests.support.server import Server, running_server
+
+pytestmark = [pytest.mark.model, pytest.mark.process]
+REQUESTS = 1000
+# Slow machines may take a minute for all of them; the test is of right answers, not of speed.
+SETTINGS = {"max_body_bytes": 12_000_000, "request_timeout_s": 600, "vector_cache_bytes": 0}
+LIMITS = httpx.Limits(max_connections=REQUESTS)
+
+
+@pytest.fixture(scope="module")
+def server(default_package: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with room for all of them."""
+    del default_package  # skips where the model is absent
+    with running_server(tmp_path_factory.mktemp("server"), **SETTINGS) as made:
+        yield made
+
+
+def counters(server: Server) -> dict[str, float]:
+    """Counters and gauges, summed over labels but for status and reason."""
+    sums: dict[str, float] = {}
+    text = httpx.get(f"{server.url}/metrics").text
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.labels.get("route", "/v1/embeddings") != "/v1/embeddings":
+                continue
+            label = sample.labels.get("status") or sample.labels.get("reason") or ""
+            if "le" not in sample.labels:
+                sums[sample.name + label] = sums.get(sample.name + label, 0.0) + sample.value
+    return sums
+
+
+def decode(answer: httpx.Response) -> NDArray[np.float32]:
+    """Vectors of a base64 answer."""
+    assert answer.status_code == 200, answer.text[:300]
+    rows = [np.frombuffer(base64.b64decode(d["embedding"]), "<f4") for d in answer.json()["data"]]
+    return np.stack(rows)
+
+
+async def test_a_thousand_concurrent_mixed_requests(server: Server) -> None:
+    """Each answered with its own texts' vectors; requests, inputs and tokens add up exactly."""
+    texts, golden = golden_texts(), np.load(VECTORS)
+    chooser = random.Random(11)
+    picks = [
+        [chooser.randrange(len(texts)) for _ in range(chooser.choice((1, 1, 1, 1, 2, 4)))]
+        for _ in range(REQUESTS)
+    ]
+    sizes = [chooser.choice((None, None, 64, 256)) for _ in range(REQUESTS)]
+    before = counters(server)
+    async with httpx.AsyncClient(base_url=server.url, limits=LIMITS, timeout=600) as client:
+
+        async def ask(pick: list[int], size: int | None) -> httpx.Response:
+            body: dict[str, Any] = {
+                "input": [texts[i] for i in pick],
+                "encoding_format": "base64",
+                "truncate": True,
+                "dimensions": size,
+            }
+            return await client.post("/v1/embeddings", json=body)
+
+        answers = await asyncio.gather(*map(ask, picks, sizes))
+    tokens = 0
+    for pick, size, answer in zip(picks, sizes, answers, strict=True):
+        wanted = golden[pick][:, : size or 384].astype(np.float64)
+        wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+        assert np.einsum("nd,nd->n", decode(answer), wanted).min() >= 0.99999
+        tokens += answer.json()["usage"]["total_tokens"]
+    after = counters(server)
+    grown = {name: after[name] - before.get(name, 0.0) for name in after}
+    inputs = sum(map(len, picks))
+    assert grown["nestvec_requests_total200"] == REQUESTS
+    assert grown["nestvec_request_duration_seconds_count"] == REQUESTS
+    assert grown["nestvec_inputs_total"] == inputs
+    assert grown["nestvec_tokens_total"] == tokens
+    assert grown["nestvec_queue_wait_seconds_count"] == inputs
+    assert grown["nestvec_batch_inputs_sum"] == inputs
+    assert grown["nestvec_batch_tokens_sum"] == tokens
+    assert (after["nestvec_queue_items"], after["nestvec_queue_tokens"]) == (0, 0)
+    assert all(value == 0 for name, value in grown.items() if name.startswith("nestvec_dropped"))
+
+
+BAD: list[tuple[str, dict[str, Any], int]] = [
+    ("empty list", {"json": {"input": []}}, 400),
+    ("ten megabytes", {"json": {"input": "alpha " * 1_700_000}}, 400),
+    ("a million items", {"json": {"input": ["a"] * 1_000_000}}, 400),
+    (
+        "id out of range",
+        {"json": {"input": [30522]}, "headers": {"x-embed-token-vocab": "model"}},
+        400,
+    ),
+    ("negative id", {"json": {"input": [-1]}}, 400),
+    ("negative dimensions", {"json": {"input": "a", "dimensions": -1}}, 400),
+    ("huge dimensions", {"json": {"input": "a", "dimensions": 10**12}}, 400),
+    ("NaN", {"content": b'{"input": "a", "dimensions": NaN}'}, 400),
+    ("wrong type", {"json": {"input": {"a": 1}}}, 400),
+    ("invalid UTF-8", {"content": b'{"input": "\xff"}'}, 400),
+    ("broken JSON", {"content": b'{"input": '}, 400),
+    ("no body", {"content": b""}, 400),
+    ("over the limit", {"content": b" " * 12_000_001}, 413),
+    ("unknown model", {"json": {"input": "a", "model": "x"}}, 404),
+    ("too long", {"json": {"input": "word " * 300}}, 400),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [case[1:] for case in BAD], ids=[case[0] for case in BAD]
+)
+async def test_bad_requests_among_good_ones(
+    server: Server, arguments: dict[str, Any], status: int
+) -> None:
+    """The right status in OpenAI's shape; the good ones sent at the same time are unharmed."""
+    golden = np.load(VECTORS)
+    texts = golden_texts()
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        good = [
+            client.post("/v1/embeddings", json={"input": texts[n], "encoding_format": "base64"})
+            for n in (0, 9, 60)
+        ]
+        bad, *rest = await asyncio.gather(client.post("/v1/embeddings", **arguments), *good)
+    assert bad.status_code == status
+    assert set(bad.json()["error"]) == {"message", "type", "param", "code"}
+    for n, answer in zip((0, 9, 60), rest, strict=True):
+        assert decode(answer)[0] @ golden[n] >= 0.99999
+
+
+async def test_ten_megabytes_are_embedded_where_truncation_is_on(server: Server) -> None:
+    """As a text of 256 tokens."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        answer = await client.post(
+            "/v1/embeddings", json={"input": "alpha " * 1_700_000, "truncate": True}
+        )
+    assert answer.json()["usage"]["total_tokens"] == 256
+
+
+def test_the_error_of_a_huge_text_counts_from_below(server: Server) -> None:
+    """It says "at least", since the rest was never tokenised."""
+    answer = httpx.post(
+        f"{server.url}/v1/embeddings", json={"input": "alpha " * 100_000}, timeout=60
+    )
+    message = answer.json()["error"]["message"]
+    assert re.search(r"maximum context length is 256 tokens.*at least \d{4,} tokens", message)

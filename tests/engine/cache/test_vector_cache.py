@@ -1,0 +1,273 @@
+"""Vectors that were run before, and texts in flight: what is found, what is run, and that nobody fails for another."""
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nestvec.engine.cache.vector_cache import VectorCache, key_of
+from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.types import EmbedCall, Item, OutputKind, Priority
+from nestvec.errors import DeadlineError, InternalError
+
+from tests.engine.test_vector_plan import random_map
+from tests.support.fakes import BAD_ID, NAN_ID, item
+from tests.support.served import SPEC, Served, ServedOptions, serve_fake
+
+MEGABYTE = 2**20
+
+
+class MemoryStore:
+    """A store in a dictionary."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, bytes] = {}
+        self.asked = 0
+
+    def get(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Those that are there."""
+        self.asked += len(keys)
+        return {key: self.kept[key] for key in keys if key in self.kept}
+
+    def put(self, vectors: Mapping[bytes, bytes]) -> None:
+        """At once."""
+        self.kept |= vectors
+
+    def close(self) -> None:
+        """Nothing waits."""
+
+
+def serve_cached(folder: Path, cache: VectorCache | None = None, **options: object) -> Served:
+    """A service that keeps vectors."""
+    chosen = ServedOptions(cache=cache or VectorCache(MEGABYTE))
+    return serve_fake(folder / "tokenizer.json", dataclasses.replace(chosen, **options))  # type: ignore[arg-type]
+
+
+def runs(served: Served) -> int:
+    """Items that the backend ran."""
+    return sum(len(batch) for batch in served.backend.batches)
+
+
+async def test_every_form_is_made_from_one_run(tiny_folder: Path) -> None:
+    """Dimensions, dtypes, raw vectors and maps of a text that was run; bit for bit what a run gives."""
+    turned = random_map("turned")
+    served = serve_cached(tiny_folder, maps=(turned,))
+    fresh = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(maps=(turned,)))
+    texts = ["alpha", "beta gamma", ""]
+    await served.service.embed(EmbedCall(texts))
+    forms = [
+        EmbedCall(texts),
+        EmbedCall(texts[::-1], dimensions=3),
+        EmbedCall(texts, output_dtypes=(OutputDtype.UBINARY, OutputDtype.INT8)),
+        EmbedCall(texts, normalize=False),
+        EmbedCall(texts, map_id="turned", dimensions=4),
+    ]
+    for call in forms:
+        found, expected = [await one.service.embed(call) for one in (served, fresh)]
+        np.testing.assert_array_equal(found.vectors, expected.vectors)
+        for dtype in call.output_dtypes:
+            np.testing.assert_array_equal(found.converted[dtype], expected.converted[dtype])
+        assert found.input_tokens == expected.input_tokens
+    assert runs(served) == 3
+    cache = served.service.fetcher.cache
+    assert cache is not None
+    assert (cache.counts.hits, cache.counts.misses) == (15, 3)
+    assert cache.counts.saved_tokens == 5 * 9
+    served.service.close()
+    fresh.service.close()
+
+
+async def test_hits_and_misses_in_one_call(tiny_folder: Path) -> None:
+    """Only what is missing is run; rows stay in input order."""
+    served = serve_cached(tiny_folder)
+    first = await served.service.embed(EmbedCall(["alpha", "beta"]))
+    both = await served.service.embed(EmbedCall(["gamma", "beta", "alpha", "gamma"]))
+    assert runs(served) == 3
+    np.testing.assert_array_equal(both.vectors[[2, 1]], first.vectors)
+    np.testing.assert_array_equal(both.vectors[0], both.vectors[3])
+    served.service.close()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Item(np.array([1, 2], np.int32), skip_tokens=1),
+        Item(np.array([1, 2], np.int32), exits=(1,)),
+        Item(np.array([2, 1], np.int32)),
+        Item(np.array([1, 2, 3], np.int32)),
+    ],
+    ids=["skipped prompt", "exit", "order", "length"],
+)
+def test_keys_tell_what_decides_a_vector(other: Item) -> None:
+    """And nothing else: priority, deadline and key do not."""
+    one = Item(np.array([1, 2], np.int32))
+    same = dataclasses.replace(one, priority=Priority.BULK, key_id="k", index=7, deadline_s=3.0)
+    assert key_of("space", one) == key_of("space", same)
+    assert key_of("space", one) != key_of("other", one)
+    assert key_of("space", other) not in (None, key_of("space", one))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": OutputKind.TOKENS},
+        {"kind": OutputKind.LABELS},
+        {"spans": ((0, 1),)},
+        {"exits": (1, 2)},
+        {"expansion": 1},
+    ],
+    ids=str,
+)
+def test_only_single_vectors_are_kept(changes: dict[str, object]) -> None:
+    """The rest has no key."""
+    assert key_of("space", dataclasses.replace(item(1, 2), **changes)) is None  # type: ignore[arg-type]
+
+
+async def test_a_caller_may_keep_out(tiny_folder: Path) -> None:
+    """Neither found nor kept."""
+    served = serve_cached(tiny_folder)
+    for _ in range(2):
+        await served.service.embed(EmbedCall(["alpha"], uses_cache=False))
+    assert runs(served) == 2
+    assert served.service.fetcher.cache is not None
+    assert served.service.fetcher.cache.entries == 0
+    served.service.close()
+
+
+async def test_half_precision_gives_the_same_hit_or_not(tiny_folder: Path) -> None:
+    """Every vector is rounded, so an answer does not tell what was cached."""
+    served = serve_cached(tiny_folder, VectorCache(MEGABYTE, "float16"))
+    first, second = [
+        await served.service.embed(EmbedCall(["alpha"], normalize=False)) for _ in range(2)
+    ]
+    np.testing.assert_array_equal(first.vectors, second.vectors)
+    np.testing.assert_array_equal(first.vectors, first.vectors.astype(np.float16))
+    assert runs(served) == 1
+    served.service.close()
+
+
+def test_it_stays_within_its_bytes() -> None:
+    """However much is put in."""
+    cache = VectorCache(100_000)
+    for number in range(2000):
+        cache.put({number.to_bytes(16, "big"): np.zeros(64, np.float32)})
+    assert cache.held_bytes <= 100_000
+    assert 0 < cache.entries < 300
+
+
+async def test_a_store_behind_is_asked_for_what_memory_lacks(tiny_folder: Path) -> None:
+    """And fills memory; another process finds what one has put in."""
+    store = MemoryStore()
+    one = serve_cached(tiny_folder, VectorCache(MEGABYTE, store=store))
+    first = await one.service.embed(EmbedCall(["alpha", "beta"]))
+    other = serve_cached(tiny_folder, VectorCache(MEGABYTE, store=store))
+    for _ in range(2):
+        found = await other.service.embed(EmbedCall(["alpha", "beta"]))
+        np.testing.assert_array_equal(found.vectors, first.vectors)
+    assert runs(other) == 0
+    assert other.service.fetcher.cache is not None
+    assert other.service.fetcher.cache.counts.stored_hits == 2
+    assert store.asked == 4
+    one.service.close()
+    other.service.close()
+
+
+async def test_identical_texts_in_flight_run_once(tiny_folder: Path) -> None:
+    """A hundred at once, and twice in one call."""
+    served = serve_cached(tiny_folder)
+    served.backend.gate.clear()
+    calls = [
+        asyncio.create_task(served.service.embed(EmbedCall(["alpha", "alpha"]))) for _ in range(100)
+    ]
+    while not served.backend.started.acquire(blocking=False):
+        await asyncio.sleep(0.01)
+    served.backend.gate.set()
+    results = await asyncio.gather(*calls)
+    assert runs(served) == 1
+    for result in results:
+        np.testing.assert_array_equal(result.vectors, results[0].vectors[[0, 0]])
+    assert served.service.fetcher.cache is not None
+    assert served.service.fetcher.cache.counts.coalesced == 199
+    served.service.close()
+
+
+async def test_nobody_fails_because_the_first_one_left(tiny_folder: Path) -> None:
+    """Cancelled, or its deadline passed: those that waited run the text themselves."""
+    served = serve_cached(tiny_folder)
+    served.backend.gate.clear()
+    blocker = asyncio.create_task(served.service.embed(EmbedCall(["red"])))
+    while not served.backend.started.acquire(blocking=False):
+        await asyncio.sleep(0.01)
+    leaver = asyncio.create_task(served.service.embed(EmbedCall(["alpha"])))
+    await asyncio.sleep(0.02)
+    waiter = asyncio.create_task(served.service.embed(EmbedCall(["alpha"])))
+    await asyncio.sleep(0.02)
+    leaver.cancel()
+    await asyncio.sleep(0.02)
+    served.backend.gate.set()
+    result = await waiter
+    assert result.vectors.shape == (1, 8)
+    await blocker
+    with pytest.raises(asyncio.CancelledError):
+        await leaver
+    served.service.close()
+
+
+async def test_a_waiter_has_its_own_deadline(tiny_folder: Path) -> None:
+    """It does not wait longer than it may for another's run, and does not end that run."""
+    served = serve_cached(tiny_folder)
+    served.backend.gate.clear()
+    owner = asyncio.create_task(served.service.embed(EmbedCall(["alpha"])))
+    await asyncio.sleep(0.02)
+    deadline_s = asyncio.get_running_loop().time() + 0.05
+    with pytest.raises(DeadlineError):
+        await served.service.embed(EmbedCall(["alpha"], deadline_s=deadline_s))
+    served.backend.gate.set()
+    assert (await owner).vectors.shape == (1, 8)
+    served.service.close()
+
+
+@pytest.mark.parametrize("bad", [BAD_ID, NAN_ID])
+async def test_failures_are_not_kept(tiny_folder: Path, bad: int) -> None:
+    """And each caller is told its own index."""
+    spec = dataclasses.replace(SPEC, vocabulary_size=1000)
+    served = serve_cached(tiny_folder, spec=spec)
+    for inputs, index in (([[bad]], 0), ([[5], [bad]], 1)):
+        with pytest.raises(InternalError) as caught:
+            await served.service.embed(EmbedCall(inputs))
+        assert caught.value.input_index == index
+    found = await served.service.embed(EmbedCall([[5]]))
+    assert np.isfinite(found.vectors).all()
+    served.service.close()
+
+
+async def test_a_query_does_not_wait_behind_bulk(tiny_folder: Path) -> None:
+    """The same text in a bulk call stands in the queue; the query runs its own."""
+    served = serve_cached(tiny_folder)
+    served.backend.gate.clear()
+    bulk = asyncio.create_task(
+        served.service.embed(EmbedCall(["red", "alpha"], priority=Priority.BULK))
+    )
+    await asyncio.sleep(0.02)
+    query = asyncio.create_task(
+        served.service.embed(EmbedCall(["alpha"], priority=Priority.INTERACTIVE))
+    )
+    await asyncio.sleep(0.02)
+    served.backend.gate.set()
+    one, other = await query, await bulk
+    np.testing.assert_array_equal(one.vectors[0], other.vectors[1])
+    assert runs(served) == 3
+    served.service.close()
+
+
+def test_what_half_precision_cannot_hold_stays_finite() -> None:
+    """Raw vectors of some models are long."""
+    cache = VectorCache(MEGABYTE, "float16")
+    long = np.array([1e6, -1e6, 1.0], np.float32)
+    cache.put({b"k": long})
+    (found,) = cache.get([b"k"])
+    assert found is not None
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found, cache.rounded(long[None])[0])

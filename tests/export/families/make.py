@@ -1,0 +1,296 @@
+"""Makes the expected states anew, by transformers and torch in float64: `make families` (needs `.venv-peers`).
+
+For each family, and each variant of one (`family~variant`), a JSON file (configuration, tensors' shapes, seed) and the
+last states of a few inputs, (n, H). Weights and ids come from the seed; see `weights.py`.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[2]))
+
+from tests.export.families import (  # noqa: E402 - the path comes first
+    jina_bert_reference,
+    nv_embed_reference,
+)
+from tests.export.families.weights import random_ids, random_weights  # noqa: E402 - the path comes first
+
+SEED = 11
+SIZES: dict[str, Any] = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "bert": {**SIZES, "max_position_embeddings": 40, "type_vocab_size": 2, "pad_token_id": 0},
+    "roberta": {**SIZES, "max_position_embeddings": 42},
+    "xlm-roberta": {**SIZES, "max_position_embeddings": 42},
+    "camembert": {**SIZES, "max_position_embeddings": 42},
+    "electra": {
+        **SIZES,
+        "max_position_embeddings": 40,
+        "embedding_size": 16,
+        "type_vocab_size": 2,
+        "pad_token_id": 0,
+    },
+    "mpnet": {
+        **{k: v for k, v in SIZES.items() if k != "type_vocab_size"},
+        "max_position_embeddings": 202,
+        "relative_attention_num_buckets": 32,
+    },
+    "distilbert": {
+        "vocab_size": 128,
+        "dim": 32,
+        "hidden_dim": 64,
+        "n_layers": 2,
+        "n_heads": 4,
+        "activation": "gelu",
+        "max_position_embeddings": 40,
+        "pad_token_id": 0,
+    },
+}
+DECODER: dict[str, Any] = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 40,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+}
+FAMILIES |= {
+    "llama": {**DECODER, "rope_theta": 5000.0},
+    "mistral": {**DECODER, "sliding_window": 9},
+    "qwen2": {**DECODER, "rope_theta": 1e6},
+    "qwen3": {**DECODER, "head_dim": 12, "rope_theta": 1e6},
+}
+SPECIAL_IDS: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+FAMILIES |= {
+    "nomic_bert": {
+        **{k: v for k, v in DECODER.items() if k not in ("num_key_value_heads", "rms_norm_eps")},
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 0,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 700.0},
+    },
+    "eurobert": {**DECODER, **SPECIAL_IDS, "mask_token_id": 4},
+    "modernbert": {
+        **{
+            k: v
+            for k, v in DECODER.items()
+            if k not in ("num_key_value_heads", "rms_norm_eps", "hidden_act")
+        },
+        **SPECIAL_IDS,
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+        "num_hidden_layers": 4,
+        "local_attention": 10,
+        "global_attn_every_n_layers": 3,
+        "global_rope_theta": 5000.0,
+        "local_rope_theta": 300.0,
+        "norm_eps": 1e-5,
+    },
+}
+ROTARY: dict[str, Any] = {
+    **SIZES,
+    "max_position_embeddings": 40,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 700.0},
+}
+FAMILIES |= {
+    "gte": ROTARY,
+    "jina_embeddings_v3": {**ROTARY, "bos_token_id": 2, "eos_token_id": 3},
+    "deberta-v2": {
+        **SIZES,
+        "max_position_embeddings": 60,
+        "position_biased_input": False,
+        "relative_attention": True,
+        "position_buckets": 8,
+        "max_relative_positions": -1,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "layer_norm_eps": 1e-7,
+        "type_vocab_size": 0,
+        "pad_token_id": 0,
+    },
+    "gemma3_text": {
+        **{k: v for k, v in DECODER.items() if k != "hidden_act"},
+        **SPECIAL_IDS,
+        "head_dim": 12,
+        "num_hidden_layers": 3,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 20,
+        "sliding_window": 10,
+        "sliding_window_pattern": 3,
+        "use_bidirectional_attention": True,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 5000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+        },
+    },
+}
+JINA_BERT: dict[str, Any] = {
+    **{k: v for k, v in SIZES.items() if k != "hidden_act"},
+    "model_type": "bert",
+    "position_embedding_type": "alibi",
+    "feed_forward_type": "geglu",
+    "max_position_embeddings": 40,
+    "type_vocab_size": 2,
+    "pad_token_id": 0,
+}
+NV_EMBED: dict[str, Any] = {
+    "model_type": "nvembed",
+    "vocab_size": 128,
+    "text_config": {**DECODER, "rope_theta": 5000.0},
+    "latent_attention_config": {
+        "num_latents_value": 7,
+        "num_cross_heads": 2,
+        "cross_dim_head": 10,
+        "hidden_dim": 32,
+        "latent_dim": 32,
+    },
+}
+OWN_REFERENCES: dict[str, dict[str, Any]] = {
+    "nvembed": NV_EMBED,
+    "jina_bert": JINA_BERT,
+    "jina_bert~six-heads": {**JINA_BERT, "hidden_size": 36, "num_attention_heads": 6},
+}
+T5: dict[str, Any] = {
+    "vocab_size": 128,
+    "d_model": 32,
+    "d_kv": 6,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "n_positions": 200,
+    "feed_forward_proj": "relu",
+    "relative_attention_num_buckets": 32,
+}
+FAMILIES |= {"t5": T5}
+# Variants of a family that its first configuration does not show.
+FAMILIES |= {
+    "deberta-v2~own-projections": {
+        **FAMILIES["deberta-v2"],
+        "share_att_key": False,
+        "position_buckets": -1,
+        "max_relative_positions": 12,
+        "norm_rel_ebd": "none",
+        "pos_att_type": "c2p|p2c",
+        "type_vocab_size": 2,
+    },
+    "gemma3_text~causal": {
+        **FAMILIES["gemma3_text"],
+        "use_bidirectional_attention": False,
+    },
+    "t5~gated": {**T5, "feed_forward_proj": "gated-gelu", "n_positions": 60},
+    "gte~no-types": {**ROTARY, "type_vocab_size": 0},
+    "llama~llama3": {
+        **DECODER,
+        "max_position_embeddings": 64,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 5000.0,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    },
+    "llama~linear": {
+        **DECODER,
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 5000.0, "factor": 2.0},
+    },
+    "qwen2~yarn": {
+        **DECODER,
+        "max_position_embeddings": 64,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 5000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    },
+}
+# Buffers and heads that no encoder needs.
+AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+TIED = "encoder.embed_tokens.weight"  # T5's, to `shared.weight`
+LEFT_OUT = ("position_ids", "token_type_ids", "pooler.", "inv_freq", "embed_scale")
+
+
+def make_own(family: str, given: dict[str, Any]) -> None:
+    """Write the files of a family that transformers does not have."""
+    reference = nv_embed_reference if family == "nvembed" else jina_bert_reference
+    shapes = reference.shapes(given)
+    tensors = random_weights(shapes, SEED)
+    longest = given.get("text_config", given)["max_position_embeddings"]
+    lengths = [1, 2, 17, longest]
+    states = [
+        reference.last_states(given, tensors, ids)
+        for ids in random_ids(lengths, given["vocab_size"], SEED)
+    ]
+    write(family, {"config": given, "seed": SEED, "lengths": lengths, "tensors": shapes}, states)
+
+
+def make(family: str, given: dict[str, Any]) -> None:
+    """Write one family's files."""
+    model_type = family.partition("~")[0]
+    kind = transformers.AutoConfig.for_model(model_type, **given, attn_implementation="eager")
+    auto = transformers.T5EncoderModel if model_type == "t5" else transformers.AutoModel
+    model = (auto(kind) if model_type == "t5" else auto.from_config(kind)).eval()
+    shapes = {
+        name: list(tensor.shape)
+        for name, tensor in model.state_dict().items()
+        if not any(part in name for part in LEFT_OUT) and name != TIED
+    }
+    tensors = random_weights(shapes, SEED)
+    state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    missing = model.load_state_dict(state, strict=False).missing_keys
+    assert all(any(part in name for part in LEFT_OUT) or name == TIED for name in missing), missing
+    model.tie_weights()
+    model = model.double()
+    longest = given.get("max_position_embeddings") or given["n_positions"]
+    if model_type in AFTER_PADDING:
+        longest -= given["pad_token_id"] + 1
+    lengths = [1, 2, 17, longest]
+    states = []
+    for ids in random_ids(lengths, given["vocab_size"], SEED):
+        with torch.no_grad():
+            states.append(model(torch.tensor([ids])).last_hidden_state[0].numpy())
+    content = {
+        "config": {"model_type": model_type, **given},
+        "seed": SEED,
+        "lengths": lengths,
+        "transformers": transformers.__version__,
+        "tensors": shapes,
+    }
+    write(family, content, states)
+
+
+def write(family: str, content: dict[str, Any], states: list[Any]) -> None:
+    """A family's two files."""
+    (HERE / f"{family}.json").write_text(json.dumps(content, indent=1) + "\n")
+    np.save(HERE / f"{family}.npy", np.concatenate(states).astype(np.float32))
+    print(f"{family}: {sum(map(len, states))} states")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or [*FAMILIES, *OWN_REFERENCES]:
+        if name in OWN_REFERENCES:
+            make_own(name, OWN_REFERENCES[name])
+        else:
+            make(name, FAMILIES[name])

@@ -1,0 +1,220 @@
+"""LoRA adapters merged at export: the same vectors as a model that runs the adapter beside its layers."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from nestvec.cli.merge import export
+from nestvec.errors import ArtefactError, FormatError
+from nestvec.model_store.artefacts.fingerprint import HashCache, space_fingerprint
+from nestvec.model_store.folder.derive import derive
+from nestvec.model_store.sources.adapters import merge_adapter, merged_folder
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from tests.export.families.harness import load
+from tests.model_store.heads.serving import opened
+from tests.support.tiny import CONFIG as SIZES
+from tests.support.tiny import bert_weights, write_json, write_tiny_bert
+
+MODULES = ("encoder.layer.0.attention.self.query", "encoder.layer.1.intermediate.dense")
+CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "target_modules": ["x"]}
+
+
+def write_adapter(folder: Path, scale: float = 1.0, **said: Any) -> dict[str, NDArray[Any]]:
+    """A random one of rank 4; returns what it adds to each module."""
+    random = np.random.default_rng(9)
+    write_json(folder / "adapter_config.json", {**CONFIG, **said})
+    tensors, added = {}, {}
+    for module in MODULES:
+        out = 64 if module.endswith("intermediate.dense") else 32
+        down = random.standard_normal((4, 32)).astype(np.float32)
+        up = scale * random.standard_normal((out, 4)).astype(np.float32)
+        tensors[f"base_model.model.{module}.lora_A.weight"] = down
+        tensors[f"base_model.model.{module}.lora_B.weight"] = up
+        added[module] = up @ down
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return added
+
+
+@pytest.mark.parametrize(("said", "scaling"), [({}, 2.0), ({"use_rslora": True}, 4.0)])
+def test_weights_are_the_sum(tmp_path: Path, said: dict[str, bool], scaling: float) -> None:
+    """W + s B A for the modules named, all else as it was; files beside are taken along."""
+    base = write_tiny_bert(tmp_path / "base")
+    added = write_adapter(tmp_path / "adapter", **said)
+    assert merge_adapter(base, tmp_path / "adapter", tmp_path / "out") == len(MODULES)
+    before, after = (load_file(f / "model.safetensors") for f in (base, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        change = scaling * added.get(name.removesuffix(".weight"), np.zeros(1))
+        np.testing.assert_allclose(after[name], tensor + change, atol=1e-5)
+    assert (tmp_path / "out/1_Pooling/config.json").is_file()
+    assert (tmp_path / "out/tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    hashes = HashCache(tmp_path / "hashes.json")
+    spaces = {space_fingerprint(derive(f), hashes) for f in (base, tmp_path / "out")}
+    assert len(spaces) == 2
+
+
+def unmerged(text_ids: list[int], added: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """States of a BERT whose layers have the adapter's beside them, in numpy; (n, H)."""
+    weights = {n: t.astype(np.float64) for n, t in bert_weights(SIZES).items()}
+
+    def linear(value: Any, name: str) -> Any:
+        found = value @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+        return found + 2.0 * (value @ added[name].T.astype(np.float64)) if name in added else found
+
+    def norm(value: Any, name: str) -> Any:
+        centred = value - value.mean(-1, keepdims=True)
+        root = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-12)
+        return centred / root * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    places = weights["embeddings.position_embeddings.weight"][: len(text_ids)]
+    kinds = weights["embeddings.token_type_embeddings.weight"][0]
+    words = weights["embeddings.word_embeddings.weight"][text_ids]
+    state = norm(words + places + kinds, "embeddings.LayerNorm")
+    for number in range(2):
+        layer = f"encoder.layer.{number}"
+        q, k, v = (
+            linear(state, f"{layer}.attention.self.{part}").reshape(-1, 4, 8).transpose(1, 0, 2)
+            for part in ("query", "key", "value")
+        )
+        scores = q @ k.transpose(0, 2, 1) / math.sqrt(8)
+        shares = np.exp(scores - scores.max(-1, keepdims=True))
+        mixed = (shares / shares.sum(-1, keepdims=True) @ v).transpose(1, 0, 2).reshape(-1, 32)
+        state = norm(
+            linear(mixed, f"{layer}.attention.output.dense") + state,
+            f"{layer}.attention.output.LayerNorm",
+        )
+        wide = linear(state, f"{layer}.intermediate.dense")
+        active = wide * 0.5 * (1 + np.vectorize(math.erf)(wide / math.sqrt(2)))
+        state = norm(linear(active, f"{layer}.output.dense") + state, f"{layer}.output.LayerNorm")
+    found: NDArray[np.float64] = state
+    return found
+
+
+async def test_merged_is_unmerged_over_http(tmp_path: Path) -> None:
+    """To 1e-5; made by the command, served by name."""
+    base = write_tiny_bert(tmp_path / "base")
+    added = write_adapter(tmp_path / "adapter", 0.1)
+    out = tmp_path / "out"
+    arguments = [str(out), "--adapter", str(tmp_path / "adapter"), "--model", str(base)]
+    done = CliRunner().invoke(export, arguments)
+    assert done.exit_code == 0, done.output
+    async with opened(out) as server:
+        ids = [token["id"] for token in (await server.post("/tokenize", {"inputs": "the red"}))[0]]
+        tokens = await server.post("/embed_all", {"inputs": "the red"})
+    np.testing.assert_allclose(tokens[0], unmerged(ids, added), atol=1e-5)
+
+
+async def test_a_zero_adapter_changes_nothing(tmp_path: Path) -> None:
+    """As every adapter begins its training."""
+    base = write_tiny_bert(tmp_path / "base")
+    write_adapter(tmp_path / "adapter", 0.0)
+    merge_adapter(base, tmp_path / "adapter", tmp_path / "out")
+    before, after = (load_file(f / "model.safetensors") for f in (base, tmp_path / "out"))
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_an_adapter_of_a_model_with_another_prefix(tmp_path: Path) -> None:
+    """Its base was loaded without the head, the checkpoint has one."""
+    family = load("bert")
+    family.write(tmp_path / "base", prefix="bert.")
+    write_adapter(tmp_path / "adapter")
+    assert merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "out") == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"peft_type": "IA3"}, "peft_type"),
+        ({"use_dora": True}, "use_dora"),
+        ({"modules_to_save": ["classifier"]}, "modules_to_save"),
+        ({"rank_pattern": {"x": 2}}, "rank_pattern"),
+        ({"r": 0}, "'r'"),
+        ({"r": 3}, "not of rank 3"),
+        ({"lora_alpha": "8"}, "lora_alpha"),
+    ],
+)
+def test_what_merging_would_lose_is_refused(tmp_path: Path, said: Any, named: str) -> None:
+    """By the name of the field."""
+    base = write_tiny_bert(tmp_path / "base")
+    write_adapter(tmp_path / "adapter", **said)
+    with pytest.raises(FormatError, match=named):
+        merge_adapter(base, tmp_path / "adapter", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    """A layer that is not there, a tensor that is no adapter's, a pickle, a folder that exists."""
+    base = write_tiny_bert(tmp_path / "base")
+    adapter = tmp_path / "adapter"
+    write_adapter(adapter)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    elsewhere = {name.replace("layer.0", "layer.7"): tensor for name, tensor in tensors.items()}
+    save_file(elsewhere, adapter / "adapter_model.safetensors")
+    with pytest.raises(FormatError, match=r"layer\.7"):
+        merge_adapter(base, adapter, tmp_path / "out")
+    save_file({**tensors, "other": np.ones(3)}, adapter / "adapter_model.safetensors")
+    with pytest.raises(FormatError, match="'other' is no LoRA's"):
+        merge_adapter(base, adapter, tmp_path / "out")
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(FormatError, match="pickled"):
+        merge_adapter(base, adapter, tmp_path / "out")
+    write_adapter(adapter)
+    with pytest.raises(ArtefactError, match="exists"):
+        merge_adapter(base, adapter, tmp_path)
+
+
+def write_with_tasks(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A model whose adapters lie beside its weights, as Jina's third; returns its tensors and what each task adds."""
+    write_tiny_bert(folder)
+    config = {**SIZES, "lora_adaptations": ["query", "passage"], "lora_rank": 4, "lora_alpha": 2}
+    write_json(folder / "config.json", config)
+    random = np.random.default_rng(4)
+    tensors = bert_weights(SIZES)
+    stored: dict[str, Any] = {}
+    added: dict[str, Any] = {}
+    table = "embeddings.word_embeddings"
+    for name, tensor in tensors.items():
+        stem = name.removesuffix(".weight")
+        if stem not in (*MODULES, table):
+            stored[name] = tensor
+            continue
+        rows, columns = tensor.shape
+        shapes = ((rows, 4), (4, columns)) if stem == table else ((4, columns), (rows, 4))
+        one, other = (random.standard_normal((2, *shape)).astype(np.float32) for shape in shapes)
+        where = f"{stem}.parametrizations.weight."
+        stored |= {f"{where}original": tensor, f"{where}0.lora_A": one, f"{where}0.lora_B": other}
+        added[name] = 0.5 * (one @ other if stem == table else other @ one)
+    save_file(stored, folder / "model.safetensors")
+    return tensors, added
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_models_own_adapters(tmp_path: Path, place: int) -> None:
+    """Merged by the name of the task, plain layers and the word table alike."""
+    tensors, added = write_with_tasks(tmp_path / "model")
+    task = ("query", "passage")[place]
+    out = merged_folder(tmp_path / "model", Path(f"task:{task}"), tmp_path / "cache")
+    found = load_file(out / "model.safetensors")
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        change = added[name][place] if name in added else np.zeros(1, np.float32)
+        np.testing.assert_allclose(found[name], tensor + change, atol=1e-5)
+    assert merged_folder(tmp_path / "model", Path(f"task:{task}"), tmp_path / "cache") == out
+    with pytest.raises(FormatError, match="no adapter 'clustering'"):
+        merged_folder(tmp_path / "model", Path("task:clustering"), tmp_path / "cache")
+
+
+async def test_without_a_task_the_plain_weights_are_served(tmp_path: Path) -> None:
+    """The same vectors as a checkpoint without adapters."""
+    write_with_tasks(tmp_path / "model")
+    plain = write_tiny_bert(tmp_path / "plain")
+    found = []
+    for folder in (tmp_path / "model", plain):
+        async with opened(folder) as server:
+            found.append(await server.post("/embed", {"inputs": "the red one"}))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)

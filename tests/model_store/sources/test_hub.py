@@ -1,0 +1,130 @@
+"""Models from the Hub, against a local stand-in, each in a process of its own.
+
+huggingface_hub reads HF_ENDPOINT when it is imported, so the real library is driven by the real command.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.model_store.sources.hub import COMMITS, StandIn, hub_server
+from tests.support.tiny import write_tiny_bert
+
+pytestmark = pytest.mark.process
+REPO = "org/tiny-model"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What the repository holds, with files that nobody should fetch."""
+    made = write_tiny_bert(tmp_path / "repo")
+    (made / "pytorch_model.bin").write_bytes(b"a pickle")
+    (made / "modeling.py").write_text("raise SystemExit('remote code ran')")
+    return made
+
+
+@pytest.fixture
+def hub(folder: Path) -> Iterator[StandIn]:
+    """The stand-in."""
+    with hub_server(REPO, folder) as served:
+        yield served
+
+
+def pull(
+    tmp_path: Path, hub: StandIn, *arguments: str, command: str = "pull"
+) -> subprocess.CompletedProcess[str]:
+    """`nestvec model pull` with an empty Hugging Face home."""
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_DISABLE_XET": "1",
+        "NESTVEC_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    line = [sys.executable, "-m", "nestvec", "model", command, *arguments]
+    return subprocess.run(
+        line, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_a_repository_is_fetched_exported_and_then_served_without_network(
+    tmp_path: Path, hub: StandIn
+) -> None:
+    """Only files that serving reads are asked for: no pickle, no code."""
+    done = pull(tmp_path, hub, REPO)
+    assert done.returncode == 0, done.stderr
+    assert f"hub {REPO}@{COMMITS['main']}" in done.stdout
+    asked = "\n".join(hub.requests)
+    assert "model.safetensors" in asked
+    assert "pytorch_model" not in asked
+    assert "modeling" not in asked
+    hub.is_down = True
+    hub.requests.clear()
+    again = pull(tmp_path, hub, REPO, "--offline")
+    assert again.returncode == 1
+    served = subprocess.run(
+        [sys.executable, "-m", "nestvec", "export", "--model", REPO, str(tmp_path / "out")],
+        env={**os.environ, "HF_ENDPOINT": hub.url, "NESTVEC_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert served.returncode == 0, served.stderr
+    assert hub.requests == []
+    assert (tmp_path / "out/spec.json").is_file()
+
+
+def test_a_revision_is_pinned(tmp_path: Path, hub: StandIn) -> None:
+    """By tag; the commit is what is recorded."""
+    done = pull(tmp_path, hub, REPO, "--model-revision", "v1")
+    assert done.returncode == 0, done.stderr
+    assert f"@{COMMITS['v1']}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("org/absent", []), (REPO, ["--model-revision", "nope"])],
+    ids=["no such repository", "no such revision"],
+)
+def test_what_is_not_there_is_a_clear_error(
+    tmp_path: Path, hub: StandIn, name: str, options: list[str]
+) -> None:
+    """One line, no trace."""
+    done = pull(tmp_path, hub, name, *options)
+    assert done.returncode == 1
+    assert f"the Hub did not give {name}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_repository_without_safe_weights_is_refused(
+    tmp_path: Path, hub: StandIn, folder: Path
+) -> None:
+    """Pickles are never read."""
+    (folder / "model.safetensors").unlink()
+    done = pull(tmp_path, hub, REPO)
+    assert done.returncode == 1
+    assert "neither safetensors nor an ONNX graph" in done.stderr
+
+
+def test_a_hub_that_cannot_be_reached_is_a_clear_error(tmp_path: Path) -> None:
+    """Nothing listens there."""
+    done = pull(tmp_path, StandIn(url="http://127.0.0.1:9"), REPO)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert REPO in done.stderr
+
+
+def test_a_file_that_is_not_what_the_hub_says_is_refused(tmp_path: Path, hub: StandIn) -> None:
+    """Changed on the way; and once the way is clean it is fetched anew, not taken from the cache."""
+    hub.is_meddling = True
+    done = pull(tmp_path, hub, REPO)
+    assert done.returncode == 1
+    assert "model.safetensors has sha256" in done.stderr
+    assert "Traceback" not in done.stderr
+    hub.is_meddling = False
+    assert pull(tmp_path, hub, REPO).returncode == 0

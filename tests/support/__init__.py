@@ -1,0 +1,1 @@
+"""What tests of several folders share: tiny models, fakes, real servers, numpy references."""

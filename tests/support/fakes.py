@@ -1,0 +1,222 @@
+"""Fakes: a backend whose vectors tell which tokens made them, a clock that moves when told, an observer that keeps."""
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from nestvec.engine.backend import Backend, CostModel
+from nestvec.engine.core.engine_core import CoreOptions, EngineCore
+from nestvec.engine.types import (
+    Batch,
+    BatchStats,
+    FloatArray,
+    IdArray,
+    Item,
+    Layout,
+    LongInput,
+    Observer,
+    Priority,
+    RawOutput,
+    Timings,
+)
+from nestvec.engine.vectors.pooler import Outputs
+from nestvec.errors import BackendLostError, BackendMemoryError
+from numpy.typing import NDArray
+
+HIDDEN = 8
+BAD_ID = 666  # an input with this id makes a run fail
+HUGE_ID = (
+    665  # an input with this id needs more memory than there is, unless it runs alone in its batch
+)
+LOST_ID = 664  # an input with this id takes the device with it
+NAN_ID = 667  # an input with this id gives NaN
+ZERO_ID = 668  # an input with this id gives zeros
+
+
+def fake_vector(ids: Sequence[int] | IdArray) -> FloatArray:
+    """The vector FakeBackend gives for token ids: any swap of rows or tokens shows; (HIDDEN,), float32."""
+    states = fake_states(ids)
+    vector: FloatArray = states.sum(axis=0).astype(np.float32) / np.float32(len(states))
+    return vector
+
+
+def fake_states(ids: Sequence[int] | IdArray) -> NDArray[np.float64]:
+    """The token states it gives, (n, HIDDEN)."""
+    tokens = np.asarray(ids, np.float64)
+    if NAN_ID in tokens:
+        return np.full((len(tokens), HIDDEN), np.nan)
+    if ZERO_ID in tokens:
+        return np.zeros((len(tokens), HIDDEN))
+    places = np.arange(1, len(tokens) + 1)
+    waves = np.sin(tokens[:, None] * np.arange(1, HIDDEN + 1) + places[:, None])
+    # On a grid, so that sums are exact in any order and precision.
+    states: NDArray[np.float64] = np.round(waves * 1024) / 1024
+    return states
+
+
+def exit_states(states: FloatArray, layer: int, layers: int) -> FloatArray:
+    """What FakeBackend gives behind an earlier layer: the same, turned by as many columns as layers are missing."""
+    turned: FloatArray = np.roll(states, layers - layer, axis=1)
+    return turned
+
+
+@dataclass
+class FakeBackend:
+    """Runs batches without a graph.
+
+    Attributes:
+        rows_in_memory: How many rows a batch with HUGE_ID may have.
+        gate: Cleared, it holds every run until it is set.
+        batches: Lengths of each batch seen.
+        exits: Those that each asked for.
+    """
+
+    layout: Layout = Layout.PACKED
+    provider: str = "cpu"
+    hidden_size: int = HIDDEN
+    gives_tokens: bool = True
+    layers: int = 3
+    gives_exits: bool = True
+    pooling: str = ""
+    max_cost: float = math.inf
+    gate: threading.Event = field(default_factory=threading.Event)
+    batches: list[list[int]] = field(default_factory=list)
+    exits: list[tuple[int, ...]] = field(default_factory=list)
+    started: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    is_closed: bool = False
+    rows_in_memory: int = 1
+
+    def __post_init__(self) -> None:
+        """Open the gate."""
+        self.gate.set()
+        self._cost = CostModel(self.layout, 0.0)
+
+    def cost(self, lengths: NDArray[np.int64]) -> float:
+        """Plain tokens."""
+        return self._cost(lengths)
+
+    def run(self, batch: Batch) -> RawOutput:
+        """Vectors of the ids, or the failure that an id asks for."""
+        self.started.release()
+        self.gate.wait(10)
+        self.batches.append(batch.lengths.tolist())
+        ids = batch.arrays["ids"]
+        rows = [ids[a:b] for a, b in zip(batch.offsets[:-1], batch.offsets[1:], strict=True)]
+        if any(HUGE_ID in row for row in rows) and len(rows) > self.rows_in_memory:
+            raise BackendMemoryError("no memory")
+        if any(LOST_ID in row for row in rows):
+            raise BackendLostError("the GPU is lost")
+        if any(BAD_ID in row for row in rows):
+            raise RuntimeError("secret text of a caller")
+        if not self.gives_tokens:
+            return RawOutput(pooled=np.stack([fake_vector(row) for row in rows]))
+        states = np.concatenate([fake_states(row) for row in rows]).astype(np.float32)
+        exits = batch.exits or (self.layers,)
+        self.exits.append(batch.exits)
+        *earlier, last = [exit_states(states, layer, self.layers) for layer in exits]
+        return RawOutput(hidden=last, earlier=tuple(earlier))
+
+    def close(self) -> None:
+        """Remember it."""
+        self.is_closed = True
+
+
+@dataclass
+class FakeClock:
+    """Seconds that move only when told."""
+
+    now_s: float = 1000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now_s
+
+
+@dataclass
+class RecordingObserver:
+    """Keeps what the engine says, and passes it on to `also`."""
+
+    batches: list[BatchStats] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    calls: list[tuple[int, int, int]] = field(default_factory=list)
+    queue: tuple[int, int] = (0, 0)
+    long: list[LongInput] = field(default_factory=list)
+    memory_shortages: int = 0
+    also: Observer | None = None
+
+    def batch_done(self, model: str, stats: BatchStats) -> None:
+        """Keep."""
+        self.batches.append(stats)
+        if self.also:
+            self.also.batch_done(model, stats)
+
+    def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
+        """Keep the newest."""
+        self.queue = (items, tokens)
+        if self.also:
+            self.also.queue_changed(model, items=items, tokens=tokens)
+
+    def call_done(
+        self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
+    ) -> None:
+        """Keep."""
+        self.calls.append((inputs, tokens, truncated))
+        if self.also:
+            self.also.call_done(model, timings, inputs=inputs, tokens=tokens, truncated=truncated)
+
+    def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
+        """Keep."""
+        self.long += inputs
+        if self.also:
+            self.also.inputs_were_long(model, inputs)
+
+    def items_dropped(self, model: str, *, items: int, reason: str) -> None:
+        """Count."""
+        self.dropped[reason] += items
+        if self.also:
+            self.also.items_dropped(model, items=items, reason=reason)
+
+    def memory_was_short(self, model: str) -> None:
+        """Count."""
+        self.memory_shortages += 1
+        if self.also:
+            self.also.memory_was_short(model)
+
+
+def item(
+    *ids: int,
+    index: int = 0,
+    deadline_s: float | None = None,
+    priority: Priority = Priority.INTERACTIVE,
+    exits: tuple[int, ...] = (),
+) -> Item:
+    """An item of these ids."""
+    array = np.asarray(ids, np.int32)
+    return Item(array, index, deadline_s=deadline_s, priority=priority, exits=exits)
+
+
+def fake_core(
+    backend: Backend,
+    observer: RecordingObserver | None = None,
+    *,
+    workers: int = 1,
+    budget: int = 32,
+    max_queue_tokens: int = 10_000,
+    clock: Callable[[], float] = time.monotonic,
+) -> EngineCore:
+    """A started core over a fake backend."""
+    options = CoreOptions(
+        workers=workers,
+        max_batch_tokens=budget,
+        lookahead_items=64,
+        max_queue_tokens=max_queue_tokens,
+        max_batch_s=60.0,
+        outputs=Outputs("mean"),
+    )
+    core = EngineCore("fake", backend, options, observer or RecordingObserver(), clock)
+    core.start()
+    return core

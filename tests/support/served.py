@@ -1,0 +1,77 @@
+"""A served model over a fake backend and the tiny tokenizer, for tests of service and HTTP."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nestvec.engine.cache.vector_cache import VectorCache
+from nestvec.engine.models.model_registry import Models
+from nestvec.engine.models.served_model import ModelSpec, Pin, ServedModel
+from nestvec.engine.service import EmbeddingService, ServiceLimits
+from nestvec.engine.text.tokenizer import Tokenizer
+from nestvec.engine.types import Observer
+from nestvec.engine.vectors.maps import AffineMap
+
+from tests.support.fakes import HIDDEN, FakeBackend, RecordingObserver, fake_core
+from tests.support.tiny import CONFIG
+
+SPEC = ModelSpec(
+    name="org/fake-model",
+    hidden_size=HIDDEN,
+    max_tokens=16,
+    vocabulary_size=CONFIG["vocab_size"],
+    pooling="mean",
+    is_normalized=True,
+    prompts={"query": "query : ", "document": "passage : "},
+    default_prompt=None,
+    pools_prompt=True,
+    trained_dimensions=(8, 4),
+    space="0123456789abcdef",
+    created_s=1_700_000_000,
+    source="test",
+    license="MIT",
+    architecture="bert",
+)
+
+
+@dataclass
+class Served:
+    """A service and the parts a test looks into."""
+
+    service: EmbeddingService
+    backend: FakeBackend
+    observer: RecordingObserver
+    tokenizer: Tokenizer
+
+
+@dataclass
+class ServedOptions:
+    """What a test may want otherwise."""
+
+    spec: ModelSpec = SPEC
+    limits: ServiceLimits = field(default_factory=ServiceLimits)
+    aliases: tuple[str, ...] = ("text-embedding-3-small",)
+    max_queue_tokens: int = 10_000
+    accepts_any: bool = False
+    pins: dict[str, Pin] = field(default_factory=dict)
+    maps: tuple[AffineMap, ...] = ()
+    cache: VectorCache | None = None
+
+
+def serve_fake(
+    tokenizer_path: Path, options: ServedOptions | None = None, *, also_tell: Observer | None = None
+) -> Served:
+    """Put a service together, whose observer may pass on what it hears; close it with `served.service.close()`."""
+    chosen = options or ServedOptions()
+    backend, observer = FakeBackend(), RecordingObserver(also=also_tell)
+    core = fake_core(backend, observer, max_queue_tokens=chosen.max_queue_tokens)
+    spec = chosen.spec
+    tokenizer = Tokenizer(
+        tokenizer_path, max_tokens=spec.max_tokens, vocabulary_size=spec.vocabulary_size
+    )
+    models = Models(accepts_any=chosen.accepts_any)
+    maps = {one.name: one for one in chosen.maps}
+    models.add(ServedModel(spec, tokenizer, core, chosen.aliases, chosen.pins, maps=maps))
+    service = EmbeddingService(
+        models, limits=chosen.limits, observer=observer, threads=2, cache=chosen.cache
+    )
+    return Served(service, backend, observer, tokenizer)

@@ -1,0 +1,42 @@
+"""Geometry: the ends of each scale, and what lies between."""
+
+import numpy as np
+import pytest
+from nestvec.engine.types import FloatArray
+from nestvec.engine.vectors.postprocess import finish
+from nestvec.tools.quality.geometry import measure_geometry
+
+
+def vectors(spreads: list[float], *, offset: float = 0.0, count: int = 3000) -> FloatArray:
+    """Unit vectors that spread so along their axes, around a mean."""
+    random = np.random.default_rng(0)
+    raw = random.standard_normal((count, len(spreads))) * spreads + offset
+    return finish(raw.astype(np.float32), dimensions=None, normalize=True)
+
+
+def test_evenly_spread() -> None:
+    """Nothing crowds: cosines around zero, every direction used."""
+    found = measure_geometry(vectors([1.0] * 16))
+    assert found.mean_cosine == pytest.approx(0, abs=0.01)
+    assert found.effective_rank == pytest.approx(16, abs=0.3)
+    assert found.isoscore > 0.98
+    assert found.n == 2000
+
+
+def test_in_a_corner_along_few_directions() -> None:
+    """The mean shows in cosines, the directions in rank and IsoScore."""
+    corner = measure_geometry(vectors([1.0] * 16, offset=2.0))
+    assert corner.mean_cosine > 0.7
+    flat = measure_geometry(vectors([1.0] * 4 + [0.001] * 12))
+    assert flat.effective_rank == pytest.approx(4, abs=0.3)
+    assert 0.1 < flat.isoscore < 0.3
+    line = measure_geometry(vectors([1.0] + [1e-6] * 15))
+    assert line.effective_rank == pytest.approx(1, abs=0.01)
+    assert line.isoscore == pytest.approx(0, abs=0.01)
+
+
+def test_hubs() -> None:
+    """High dimensions have them, low ones hardly."""
+    low, high = (measure_geometry(vectors([1.0] * size)) for size in (3, 200))
+    assert low.hubness < 0.6
+    assert high.hubness > 2 * low.hubness

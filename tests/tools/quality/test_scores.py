@@ -1,0 +1,92 @@
+"""Scores against known values."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nestvec.errors import FormatError
+from nestvec.tools.quality.neighbours import among, nearest, nearest_bits
+from nestvec.tools.quality.remote import Row, markdown
+from nestvec.tools.quality.scores import ndcg, pair_cosines, spearman
+from nestvec.tools.quality.tasks import read_pairs, read_retrieval
+
+
+def test_spearman_averages_ties() -> None:
+    """A worked value: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4."""
+    assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486833)
+    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(
+    ("ranked", "relevant", "expected"),
+    [
+        (["a", "b"], {"a": 1.0}, 1.0),
+        (["b", "a"], {"a": 1.0}, 1 / np.log2(3)),
+        (["x", "y"], {"a": 1.0}, 0.0),
+        (["a", "x", "b"], {"a": 1.0, "b": 1.0}, (1 + 1 / np.log2(4)) / (1 + 1 / np.log2(3))),
+        (["a"], {}, 0.0),
+    ],
+)
+def test_ndcg(ranked: list[str], relevant: dict[str, float], expected: float) -> None:
+    """Discount by log2 of rank + 1, over the ideal order."""
+    assert ndcg(ranked, relevant, k=10) == pytest.approx(expected)
+
+
+def test_ndcg_looks_no_deeper_than_k() -> None:
+    """A hit beyond does not count, and the ideal is cut as well."""
+    assert ndcg(["x", "a"], {"a": 1.0}, k=1) == 0.0
+    assert ndcg(["a", "x"], {"a": 1.0, "b": 1.0}, k=1) == 1.0
+
+
+def test_cosines_and_ranks() -> None:
+    """Unit rows."""
+    rows = np.eye(3, dtype=np.float32)
+    assert pair_cosines(rows, rows).tolist() == [1, 1, 1]
+    assert nearest(rows[1:2], rows, 2).tolist() == [[1, 0]]
+
+
+def test_bits_are_ranked_and_rescored() -> None:
+    """The fewest other bits first; floats put the candidates in order."""
+    documents = np.array([[0b1111, 0], [0b0001, 0], [0b0000, 255]], np.uint8)
+    queries = np.array([[0b0000, 0], [0b0000, 255]], np.uint8)
+    order = nearest_bits(queries, documents, 2)
+    assert order.tolist() == [[1, 0], [2, 1]]
+    floats = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], np.float32)
+    asked = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    assert among(asked, floats, order, 2).tolist() == [[0, 1], [2, 1]]
+
+
+def test_sets_are_read_as_published(tmp_path: Path) -> None:
+    """Pairs by tabs, retrieval in BEIR's layout; only judged queries count."""
+    (tmp_path / "p.tsv").write_text('4.5\t"a\tb"\n')
+    assert read_pairs(tmp_path / "p.tsv").first == ('"a',)
+    (tmp_path / "qrels_test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    queries = [{"_id": q, "text": q} for q in ("q1", "q2")]
+    (tmp_path / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)))
+    with gzip.open(tmp_path / "corpus.jsonl.gz", "wt") as packed:
+        packed.write(json.dumps({"_id": "d1", "title": "T", "text": "x"}))
+    task = read_retrieval(tmp_path)
+    assert (task.queries, task.documents, task.relevant) == (("q1",), ("T x",), {"q1": {"d1": 1.0}})
+
+
+@pytest.mark.parametrize("content", ["1\ta\n", "x\ta\tb\n", "1\ta\tb\tc\n"])
+def test_broken_pairs_name_the_line(tmp_path: Path, content: str) -> None:
+    """The second one here."""
+    (tmp_path / "p.tsv").write_text("1\ta\tb\n" + content)
+    with pytest.raises(FormatError, match=r"p\.tsv:2: expected score"):
+        read_pairs(tmp_path / "p.tsv")
+    with pytest.raises(FormatError, match="cannot be read"):
+        read_pairs(tmp_path / "absent.tsv")
+
+
+def test_a_broken_retrieval_set_is_an_error(tmp_path: Path) -> None:
+    """It names the folder."""
+    with pytest.raises(FormatError, match="not a readable retrieval set"):
+        read_retrieval(tmp_path)
+
+
+def test_the_table() -> None:
+    """One line a figure."""
+    assert markdown([Row("t", 384, 0.82034)]).splitlines()[-1] == "| t | 384 | float | 0.8203 |"
