@@ -8,7 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-clients
 STAMPS := $(VENV)/.stamps
-DATA ?= ../shared/data
+# Public data sets for `make quality`, benches and some tests; CONTRIBUTING.md says what it holds.
+DATA ?= data
+export DATA
 PIP := -m pip install --quiet --disable-pip-version-check --no-input
 # Which lock the server runs on: cpu, openvino (cpu with bf16), or gpu on a CUDA host (make serve EXTRA=gpu).
 EXTRA ?= cpu
@@ -157,7 +159,7 @@ golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 n
 families: .venv-peers/.stamp ## Make the expected states of tiny models anew, by transformers (overwrites tests/families)
 	@.venv-peers/bin/python tests/export/families/make.py $(ARGS)
 
-heads: .venv-peers/.stamp ## Make the expected outputs of heads anew, by transformers (overwrites tests/heads)
+heads: .venv-peers/.stamp ## Make the expected outputs of heads anew, by transformers (overwrites tests/model_store/heads)
 	@.venv-peers/bin/python tests/model_store/heads/make.py
 
 families-table: $(STAMPS)/dev ## Measure the table of docs/architectures.md

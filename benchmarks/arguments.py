@@ -1,11 +1,11 @@
-"""What all benchmarks are asked on the command line."""
+"""The command-line arguments that all benchmarks have in common."""
 
 import argparse
 from pathlib import Path
 
 
 def parser_for(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
-    """A parser of the common arguments.
+    """Return a parser of the common arguments.
 
     Args:
         description: The script's docstring.
@@ -24,5 +24,5 @@ def parser_for(description: str | None, *, rounds: int) -> argparse.ArgumentPars
 
 
 def folder_if_there(value: str) -> Path | None:
-    """A folder; None where there is none."""
+    """Return a path if it is a folder, else None."""
     return Path(value) if Path(value).is_dir() else None

@@ -1,4 +1,4 @@
-"""The engines in process: what runs each, and what settings each may choose from."""
+"""The engines that are compared in process: the worker that runs each, and the settings that a sweep tries."""
 
 import json
 import subprocess
@@ -14,13 +14,14 @@ Setting = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One contender.
+    """One engine in a comparison.
 
     Attributes:
-        name: In the tables.
-        script: Of `workers/`.
+        name: Its name in the tables.
+        script: Name of its script in `workers/`.
         precision: Second argument of the script.
-        settings: What a sweep tries.
+        settings: The settings that a sweep tries.
+        is_peer: Whether it is another project's engine.
     """
 
     name: str
@@ -31,7 +32,11 @@ class Engine:
 
 
 def engines_of(cores: int) -> dict[str, list[Engine]]:
-    """Contenders by table; the first of each table's peers is what ratios are to."""
+    """Return the engines of each table; ratios are to the first of a table.
+
+    Args:
+        cores: Number of usable CPUs.
+    """
     budgets = [{"budget": b} for b in (256, 512, 1024)]
     ct2 = [
         {"inter": inter, "intra": cores // inter, "budget": budget}
@@ -70,7 +75,17 @@ def engines_of(cores: int) -> dict[str, list[Engine]]:
 
 @dataclass
 class Worker:
-    """An engine's process."""
+    """The process of an engine, and what was measured of it.
+
+    Attributes:
+        engine: The engine.
+        process: Its process, which speaks `workers/protocol.py`.
+        versions: Versions of its packages.
+        best: The fastest setting on each load.
+        seconds_per_token: Seconds per token in each round, by load.
+        query_s: Seconds of each single query.
+        rss_mb: Peak memory in MB.
+    """
 
     engine: Engine
     process: "subprocess.Popen[str]"
@@ -83,15 +98,19 @@ class Worker:
     def ask(self, texts: list[str], setting: Setting, *, each: bool = False) -> dict[str, Any]:
         """Time the engine on texts, all at once or one by one."""
         assert self.process.stdin is not None
-        asked = {"texts": texts, "setting": setting, "each": each}
-        self.process.stdin.write(json.dumps(asked) + "\n")
+        request = {"texts": texts, "setting": setting, "each": each}
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         answer = self.read()
         self.rss_mb = max(self.rss_mb, answer["rss_mb"])
         return answer
 
     def read(self) -> dict[str, Any]:
-        """One line of its answers."""
+        """Read one line of its answers.
+
+        Raises:
+            SystemExit: The process ended.
+        """
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -102,7 +121,7 @@ class Worker:
         return answer
 
     def stop(self) -> None:
-        """Let it end."""
+        """Close its input, upon which it ends, and wait for that."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(30)
@@ -112,9 +131,9 @@ def start(engine: Engine, folder: Path, exported: Path) -> Worker:
     """Start an engine and wait until it is loaded.
 
     Args:
-        engine: Which.
-        folder: The model's files.
-        exported: Folder of our padded graph of it.
+        engine: The engine.
+        folder: Folder of the model's files.
+        exported: Folder of the padded graph that Nestvec exported of the model.
     """
     script = HERE / "workers" / f"{engine.script}.py"
     python = PEERS_PYTHON if engine.is_peer else Path(sys.executable)

@@ -1,4 +1,4 @@
-"""Runs servers over HTTP in turn, round by round, in one run; the bare engine of ours takes part for its CPU time.
+"""Compares servers over HTTP, in turn, round by round, in one run; our bare engine takes part for its CPU time.
 
 The client shares the cores with the server, so CPU seconds of the server for a million tokens are the fair measure;
 throughput is shown too. Servers stay up and idle while the others run.
@@ -21,8 +21,8 @@ import orjson
 from nestvec.cli.export import command as export
 from nestvec.system.cpus import cpu_model, usable_cpus
 from nestvec.tools.bench.client import Target
-from nestvec.tools.bench.load import LoadResult, Request, closed_load
-from nestvec.tools.bench.loads import texts_of, unique_texts
+from nestvec.tools.bench.load_generator import LoadRequest, LoadResult, closed_load
+from nestvec.tools.bench.texts import unique_texts, workload_texts
 
 from benchmarks.arguments import parser_for
 from benchmarks.engines import HERE, PEERS_PYTHON, Engine, start
@@ -31,7 +31,8 @@ from benchmarks.run import lengths_of, result_file
 
 INFINITY: Final = HERE.parent / ".venv-infinity/bin/infinity_emb"
 NESTVEC: Final = Path(sys.executable).parent / "nestvec"
-QUERIES: Final = 30  # one by one, a round
+# Single queries in each round.
+QUERIES: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,17 @@ class Scenario:
     """A load over HTTP.
 
     Attributes:
-        requests: In each round.
-        each: Texts in a request.
-        connections: Kept busy.
+        name: Its title in the report.
+        load: Kind of texts.
+        requests: Number of requests in each round.
+        texts_per_request: Number of texts in a request.
+        connections: Number of connections that are kept busy.
     """
 
     name: str
     load: str
     requests: int
-    each: int
+    texts_per_request: int
     connections: int
 
 
@@ -60,7 +63,7 @@ SCENARIOS: Final = (
 
 @dataclass
 class Figures:
-    """Of one contender in one scenario, a value a round."""
+    """What was measured of one server or engine in one scenario, a value for each round."""
 
     tokens_per_s: list[float] = field(default_factory=list)
     cpu_s_per_mtok: list[float] = field(default_factory=list)
@@ -69,15 +72,15 @@ class Figures:
 
 
 def servers_of(folder: Path, exported: Path, logs: Path) -> list[Server]:
-    """Contenders; infinity, with both its engines for a CPU, is left out where its venv is absent.
+    """Return the servers to compare; infinity, with both of its engines for CPUs, is left out where its venv is absent.
 
     Args:
-        folder: The model's files.
-        exported: Our padded graph of it, for the engine that takes ONNX.
-        logs: Where each server's output goes.
+        folder: Folder of the model's files.
+        exported: Folder of our padded graph of the model, for the engine that takes ONNX.
+        logs: Folder for each server's output.
     """
     threads = str(usable_cpus())
-    found = [
+    servers = [
         nestvec("nestvec", "fp32", logs),
         nestvec("nestvec int8", "int8", logs),
         Server(
@@ -87,48 +90,53 @@ def servers_of(folder: Path, exported: Path, logs: Path) -> list[Server]:
         ),
     ]
     if INFINITY.is_file():
-        found += [infinity("torch", folder, logs), infinity("optimum", exported, logs)]
-    return found
+        servers += [infinity("torch", folder, logs), infinity("optimum", exported, logs)]
+    return servers
 
 
 def infinity(engine: str, folder: Path, logs: Path) -> Server:
-    """Infinity's server with one of its engines; started in the model's folder, whose graph it finds no other way."""
+    """Return infinity's server with one of its engines; it finds the graph only if started in the model's folder."""
     command = [str(INFINITY), "v2", "--model-id", ".", "--served-model-name", "model"]
     command += ["--engine", engine, "--no-bettertransformer", "--device", "cpu"]
     command += ["--dtype", "float32", "--no-model-warmup", "--url-prefix", "/v1"]
     command += ["--batch-size", "32", "--host", "127.0.0.1", "--port", "{port}"]
     quiet = {"INFINITY_ANONYMOUS_USAGE_STATS": "0", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
-    # Its ONNX engine keeps optimised graphs there by the model's path.
+    # Its ONNX engine keeps optimized graphs there by the model's path.
     quiet["HF_HUB_CACHE"] = str(logs)
     log = logs / f"infinity-{engine}.log"
     return Server(f"infinity, {engine}", command, env=quiet, log=log, folder=folder)
 
 
 def nestvec(name: str, precision: str, logs: Path) -> Server:
-    """Our server in a precision."""
+    """Return our server in a precision."""
     command = [str(NESTVEC), "serve", "--offline", "--port", "{port}", "--precision", precision]
     command += ["--truncate", "end", "--accept-any-model", "--data-dir", str(logs / f"{name} data")]
-    command += ["--vector-cache-bytes", "0"]  # what is measured is the model
+    # The model is measured, not the cache.
+    command += ["--vector-cache-bytes", "0"]
     return Server(name, command, health="/health/ready", log=logs / f"{name}.log")
 
 
-def requests_of(texts: list[str], each: int) -> Iterator[Request]:
-    """The texts once, in requests."""
-    for start_at in range(0, len(texts), each):
-        part = texts[start_at : start_at + each]
-        body = {"model": "model", "input": part if each > 1 else part[0]}
-        yield Request(orjson.dumps({**body, "encoding_format": "base64"}), len(part))
+def requests_of(texts: list[str], per_request: int) -> Iterator[LoadRequest]:
+    """Yield requests of so many texts, each text once; a request of one text has it as a string."""
+    for start_at in range(0, len(texts), per_request):
+        part = texts[start_at : start_at + per_request]
+        body = {"model": "model", "input": part if per_request > 1 else part[0]}
+        yield LoadRequest(orjson.dumps({**body, "encoding_format": "base64"}), len(part))
 
 
 def run_round(
     server: Server, scenario: Scenario, texts: list[str], tokens: int, figures: Figures
 ) -> None:
-    """One server, one scenario."""
+    """Run one scenario on one server, and append what was measured to its figures.
+
+    Raises:
+        SystemExit: A request failed.
+    """
     target = Target.parse(server.url + "/v1/embeddings")
     before = server.cpu_s()
     work = closed_load(
         target,
-        requests_of(texts, scenario.each),
+        requests_of(texts, scenario.texts_per_request),
         connections=scenario.connections,
         duration_s=600,
     )
@@ -143,7 +151,7 @@ def run_round(
 
 
 def queries(server: Server, texts: list[str]) -> list[float]:
-    """Latency of single short texts on one connection of the idle server."""
+    """Return the seconds that single texts take on one connection of the idle server."""
     target = Target.parse(server.url + "/v1/embeddings")
     work = closed_load(target, requests_of(texts, 1), connections=1, duration_s=600)
     return asyncio.run(work).latencies_s
@@ -151,13 +159,18 @@ def queries(server: Server, texts: list[str]) -> list[float]:
 
 @dataclass
 class Contest:
-    """All that was measured."""
+    """Everything that was measured.
+
+    Attributes:
+        figures: Figures by server or engine, and scenario.
+        query_s: Seconds of each single query, by server or engine.
+    """
 
     figures: dict[tuple[str, str], Figures] = field(default_factory=dict)
     query_s: dict[str, list[float]] = field(default_factory=dict)
 
     def of(self, name: str, scenario: str) -> Figures:
-        """A contender's figures."""
+        """Return the figures of a server or engine in a scenario."""
         return self.figures.setdefault((name, scenario), Figures())
 
 
@@ -168,23 +181,28 @@ ENGINES: Final = {
 BUDGET: Final = {"budget": 256}
 
 
-def contest(asked: argparse.Namespace, servers: list[Server], contest: Contest) -> None:
-    """All rounds; ours in process too."""
-    workers = {name: start(engine, asked.model, asked.model) for name, engine in ENGINES.items()}
-    for number in range(asked.rounds + 1):  # the first warms up
+def run_contest(arguments: argparse.Namespace, servers: list[Server], contest: Contest) -> None:
+    """Run all rounds on all servers, and on our engine in process; the first round warms up and is not counted."""
+    workers = {
+        name: start(engine, arguments.model, arguments.model) for name, engine in ENGINES.items()
+    }
+    for number in range(arguments.rounds + 1):
         for scenario in SCENARIOS:
             texts = unique_texts(
-                scenario.load, scenario.requests * scenario.each, asked.data, number
+                scenario.load,
+                scenario.requests * scenario.texts_per_request,
+                arguments.data,
+                number,
             )
-            tokens = sum(lengths_of(texts, asked.model))
+            tokens = sum(lengths_of(texts, arguments.model))
             for name, worker in workers.items():
-                found = worker.ask(texts, BUDGET)
+                answer = worker.ask(texts, BUDGET)
                 figures = contest.of(name, scenario.name)
-                figures.tokens_per_s.append(tokens / found["seconds"])
-                figures.cpu_s_per_mtok.append(found["cpu_s"] / tokens * 1e6)
+                figures.tokens_per_s.append(tokens / answer["seconds"])
+                figures.cpu_s_per_mtok.append(answer["cpu_s"] / tokens * 1e6)
             for server in servers:
                 run_round(server, scenario, texts, tokens, contest.of(server.name, scenario.name))
-        singles = texts_of("short", asked.data, seed=5000 + number)[:QUERIES]
+        singles = workload_texts("short", arguments.data, seed=5000 + number)[:QUERIES]
         for name, worker in workers.items():
             each_s = worker.ask(singles, BUDGET, each=True)["each_s"]
             contest.query_s.setdefault(name, []).extend(each_s)
@@ -193,17 +211,17 @@ def contest(asked: argparse.Namespace, servers: list[Server], contest: Contest) 
         if number == 0:
             contest.figures.clear()
             contest.query_s.clear()
-        print(f"round {number} of {asked.rounds}", file=sys.stderr)
+        print(f"round {number} of {arguments.rounds}", file=sys.stderr)
     for worker in workers.values():
         worker.stop()
 
 
-def table(found: Contest, servers: list[Server]) -> str:
-    """The results as Markdown."""
+def table(contest: Contest, servers: list[Server]) -> str:
+    """Return the results as Markdown."""
     lines = []
     names = [*ENGINES, *(server.name for server in servers)]
     for scenario in SCENARIOS:
-        base = max(found.of("nestvec", scenario.name).tokens_per_s)
+        base = max(contest.of("nestvec", scenario.name).tokens_per_s)
         lines += [
             f"## {scenario.name}",
             "",
@@ -211,7 +229,7 @@ def table(found: Contest, servers: list[Server]) -> str:
             "|---|---|---|---|---|---|---|",
         ]
         for name in names:
-            figures = found.of(name, scenario.name)
+            figures = contest.of(name, scenario.name)
             best, middle = max(figures.tokens_per_s), statistics.median(figures.tokens_per_s)
             latencies = [
                 f"{min(values) * 1000:,.0f}" if values else ""
@@ -223,8 +241,8 @@ def table(found: Contest, servers: list[Server]) -> str:
             )
         lines.append("")
         for ours, engine in (("nestvec", "engine"), ("nestvec int8", "engine int8")):
-            over = found.of(ours, scenario.name).cpu_s_per_mtok
-            bare = found.of(engine, scenario.name).cpu_s_per_mtok
+            over = contest.of(ours, scenario.name).cpu_s_per_mtok
+            bare = contest.of(engine, scenario.name).cpu_s_per_mtok
             lines.append(
                 f"CPU of the server over the bare engine's, {ours}: {min(over) / min(bare):.2f}."
             )
@@ -237,7 +255,7 @@ def table(found: Contest, servers: list[Server]) -> str:
     ]
     for name in names:
         cells = [
-            f"{seconds * 1000:.2f}" for seconds in np.percentile(found.query_s[name], (50, 99))
+            f"{seconds * 1000:.2f}" for seconds in np.percentile(contest.query_s[name], (50, 99))
         ]
         lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
     lines += ["", "Peak memory, MB: "]
@@ -246,28 +264,28 @@ def table(found: Contest, servers: list[Server]) -> str:
 
 
 def main() -> None:
-    """Parse, run, write."""
-    asked = parser_for(__doc__, rounds=7).parse_args()
-    found = Contest()
-    # Kept after the run: a server that fails says why there.
+    """Parse the arguments, run the benchmark, and write its report."""
+    arguments = parser_for(__doc__, rounds=7).parse_args()
+    contest = Contest()
+    # The folder stays after the run: a server that fails says why there.
     logs = Path(tempfile.mkdtemp(prefix="nestvec-bench-"))
     export.main(["--padded", "--offline", str(logs / "padded")], standalone_mode=False)
-    servers = servers_of(asked.model, logs / "padded", logs)
+    servers = servers_of(arguments.model, logs / "padded", logs)
     try:
         for server in servers:
             server.start()
-        contest(asked, servers, found)
-        text = table(found, servers)
+        run_contest(arguments, servers, contest)
+        text = table(contest, servers)
     finally:
         for server in servers:
             server.stop()
     head = (
         f"# Over HTTP, {date.today().isoformat()}\n\n"  # noqa: DTZ011 - a person's date
         f"{cpu_model()}; {usable_cpus()} cores, shared by server and client; Python {platform.python_version()}. "
-        f"Base64, texts unique, {asked.rounds} interleaved rounds; the best round "
+        f"Base64, texts unique, {arguments.rounds} interleaved rounds; the best round "
         "counts.\n\n"
     )
-    out = asked.out or result_file("-http")
+    out = arguments.out or result_file("-http")
     out.write_text(head + text, "utf-8")
     print(head + text)
 

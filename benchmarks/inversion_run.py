@@ -1,8 +1,9 @@
-"""What a stolen vector tells of its text, by dimensions and dtype: two attacks that do without the model's weights.
+"""Measures what a stolen vector tells of its text, by dimensions and dtype, with two attacks.
 
-Words: a ridge regression from vectors to the words of texts, learned on texts of the attacker's own, guesses the ten
-likeliest content words of unseen texts (Song and Raghunathan, CCS 2020, have stronger attacks; this is the least).
-Candidates: the attacker has a list of texts, one of which is the right one, and embeds them all.
+Neither needs the model's weights. Words: a ridge regression from vectors to the words of texts, learned on texts of the
+attacker's own, guesses the ten likeliest content words of unseen texts (Song and Raghunathan, CCS 2020, have stronger
+attacks; this is a lower bound). Candidates: the attacker has a list of texts, one of which is right, and embeds all of
+them.
 """
 
 import argparse
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from nestvec.assembly.service import build_engine
+from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import load_settings
-from nestvec.engine.types import EmbedCall, NullObserver
-from nestvec.engine.vectors.quantization import Quantiser
-from nestvec.tools.quality.variants import DTYPES, codes, cut
+from nestvec.engine.observer import NullObserver
+from nestvec.engine.types import EmbedCall
+from nestvec.engine.vectors.quantization import Quantizer
+from nestvec.tools.quality.variants import DTYPES, codes, unit_prefix
 from numpy.typing import NDArray
 
 WORDS: Final = 2000
@@ -28,26 +30,26 @@ Matrix = NDArray[np.float32]
 
 
 def texts_of(path: Path) -> list[str]:
-    """Titles and first sentences of SciFact's abstracts."""
+    """Return the titles and first sentences of SciFact's abstracts."""
     with gzip.open(path / "scifact/corpus.jsonl.gz", "rt") as file:
         rows = [json.loads(line) for line in file]
     return [f"{row['title']}. {row['text'].split('. ')[0]}" for row in rows]
 
 
 def words_of(text: str) -> set[str]:
-    """Its words of four letters or more."""
+    """Return a text's words of four letters or more."""
     plain = "".join(c.lower() if c.isalpha() else " " for c in text)
     return {word for word in plain.split() if len(word) >= 4}  # noqa: PLR2004 - content words
 
 
 def recovered(vectors: Matrix, texts: list[str]) -> float:
-    """Share of the known words of unseen texts among ten guesses each."""
+    """Return the share of the known words of unseen texts that are among ten guesses for each."""
     counts = Counter(word for text in texts[:TRAINED] for word in words_of(text))
     known = [word for word, _ in counts.most_common(WORDS)]
-    place = {word: n for n, word in enumerate(known)}
+    index_of = {word: n for n, word in enumerate(known)}
     target = np.zeros((len(texts), WORDS), np.float32)
     for row, text in enumerate(texts):
-        target[row, [place[word] for word in words_of(text) if word in place]] = 1
+        target[row, [index_of[word] for word in words_of(text) if word in index_of]] = 1
     mean = target[:TRAINED].mean(axis=0)
     spread = vectors[:TRAINED].std(axis=0) + 1e-6
     scaled = (vectors - vectors[:TRAINED].mean(axis=0)) / spread
@@ -62,33 +64,33 @@ def recovered(vectors: Matrix, texts: list[str]) -> float:
 
 
 def identified(stored: Matrix, candidates: Matrix) -> float:
-    """Share of vectors whose own text is the nearest of all candidates, embedded in full by the attacker."""
+    """Return the share of vectors whose text is the nearest of all candidates, which the attacker embeds in full."""
     nearest = np.argmax(stored @ candidates[:, : stored.shape[1]].T, axis=1)
     return float((nearest == np.arange(len(stored))).mean())
 
 
-async def embed(texts: list[str]) -> tuple[Matrix, Quantiser]:
-    """Full vectors of texts by the default model."""
+async def embed(texts: list[str]) -> tuple[Matrix, Quantizer]:
+    """Return full vectors of texts by the default model, and its quantizer."""
     flags = {"offline": True, "truncate": "end"}
-    service = build_engine(load_settings(flags).for_own_work(), NullObserver())
+    service = build_local_service(load_settings(flags).for_offline_tools(), NullObserver())
     try:
         parts = [
             (await service.embed(EmbedCall(texts[n : n + 256]))).vectors
             for n in range(0, len(texts), 256)
         ]
-        return np.concatenate(parts), service.models.resolve("").quantiser
+        return np.concatenate(parts), service.models.resolve("").quantizer
     finally:
         service.close()
 
 
 def main() -> None:
-    """Parse, run, print a Markdown table."""
+    """Parse the arguments, run both attacks, and print a Markdown table."""
     import asyncio
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     texts = texts_of(parser.parse_args().data)
-    full, quantiser = asyncio.run(embed(texts))
+    full, quantizer = asyncio.run(embed(texts))
     print(
         "| dimensions | dtype | bytes | words recovered | found among candidates |\n|---|---|---|---|---|"
     )
@@ -96,15 +98,17 @@ def main() -> None:
         f"| none (the commonest words) | | 0 | {recovered(np.zeros_like(full[:, :1]), texts):.0%} | 0% |"
     )
     for dimensions in (384, 128, 64, 32):
-        unit = cut(full, dimensions)
+        unit = unit_prefix(full, dimensions)
         for dtype in DTYPES:
-            stored = codes(unit, dtype, quantiser)
+            stored = codes(unit, dtype, quantizer)
             bits = np.unpackbits(stored, axis=1)[:, :dimensions] if dtype == "binary" else stored
             values = (
                 bits.astype(np.float32) * 2 - 1 if dtype == "binary" else bits.astype(np.float32)
             )
-            words, found = recovered(values, texts), identified(values, unit)
-            print(f"| {dimensions} | {dtype} | {stored[0].nbytes} | {words:.0%} | {found:.0%} |")
+            words, candidates = recovered(values, texts), identified(values, unit)
+            print(
+                f"| {dimensions} | {dtype} | {stored[0].nbytes} | {words:.0%} | {candidates:.0%} |"
+            )
 
 
 if __name__ == "__main__":

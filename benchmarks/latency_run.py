@@ -1,6 +1,7 @@
-"""Queries under ingestion: short queries at a fixed slow rate, alone and while bulk requests saturate the server.
+"""Measures queries under ingestion: short ones at a fixed slow rate, alone and while bulk requests saturate the server.
 
-Queries are an open load: each is timed from when it was due. Bulk runs alone too, to see what it keeps.
+Queries are an open load: each is timed from when it was due. Bulk runs alone too, to see which share of its rate it
+keeps.
 """
 
 import asyncio
@@ -11,8 +12,8 @@ from typing import Final
 
 from nestvec.system.cpus import cpu_model, usable_cpus
 from nestvec.tools.bench.client import Target
-from nestvec.tools.bench.load import LoadResult, closed_load, open_load
-from nestvec.tools.bench.loads import texts_of
+from nestvec.tools.bench.load_generator import LoadResult, closed_load, open_load
+from nestvec.tools.bench.texts import workload_texts
 
 from benchmarks.arguments import parser_for
 from benchmarks.http_run import nestvec, requests_of
@@ -25,21 +26,21 @@ BULK_TEXTS: Final = 64
 
 
 def short_queries(folder: Path, data: Path | None, number: int, seed: int) -> list[str]:
-    """Texts of at most `QUERY_TOKENS` tokens."""
-    found: list[str] = []
-    while len(found) < number:
-        texts = texts_of("short", data, seed=seed)
+    """Return so many texts of at most `QUERY_TOKENS` tokens."""
+    queries: list[str] = []
+    while len(queries) < number:
+        texts = workload_texts("short", data, seed=seed)
         lengths = lengths_of(texts, folder)
-        found += [text for text, n in zip(texts, lengths, strict=True) if n <= QUERY_TOKENS]
+        queries += [text for text, n in zip(texts, lengths, strict=True) if n <= QUERY_TOKENS]
         seed += 1
-    return found[:number]
+    return queries[:number]
 
 
 async def together(
     target: Target, queries: list[str], bulk: list[str] | None, duration_s: float, seed: int
 ) -> tuple[LoadResult, LoadResult | None]:
-    """Queries for so long; bulk beside them where it is given, from before the first query until after the last."""
-    asking = open_load(
+    """Send queries for so many seconds, with bulk beside them from before the first until after the last, if given."""
+    querying = open_load(
         target,
         requests_of(queries, 1),
         rate_per_s=QUERY_RATE_PER_S,
@@ -47,7 +48,7 @@ async def together(
         seed=seed,
     )
     if bulk is None:
-        return await asking, None
+        return await querying, None
     ingesting = asyncio.create_task(
         closed_load(
             target,
@@ -57,57 +58,62 @@ async def together(
         )
     )
     await asyncio.sleep(1)
-    result = await asking
+    result = await querying
     return result, await ingesting
 
 
 def main() -> None:
-    """Parse, run, write."""
+    """Parse the arguments, run the benchmark, and write its report."""
     parser = parser_for(__doc__, rounds=3)
     parser.add_argument("--duration-s", type=float, default=40.0)
     parser.add_argument("--precision", default="fp32")
-    asked = parser.parse_args()
-    server = nestvec("nestvec", asked.precision, Path(tempfile.mkdtemp(prefix="nestvec-bench-")))
+    arguments = parser.parse_args()
+    server = nestvec(
+        "nestvec", arguments.precision, Path(tempfile.mkdtemp(prefix="nestvec-bench-"))
+    )
     alone, flooded = LoadResult(), LoadResult()
     bulk_alone, bulk_beside = LoadResult(), LoadResult()
     server.start()
     try:
         target = Target.parse(server.url + "/v1/embeddings")
-        for number in range(asked.rounds):
-            queries = short_queries(asked.model, asked.data, 400, seed=100 * number)
+        for number in range(arguments.rounds):
+            queries = short_queries(arguments.model, arguments.data, 400, seed=100 * number)
             bulk = [
                 t
                 for n in range(300)
-                for t in texts_of("paragraph", asked.data, seed=300 * number + n)
+                for t in workload_texts("paragraph", arguments.data, seed=300 * number + n)
             ]
-            add(alone, asyncio.run(together(target, queries, None, asked.duration_s, number))[0])
+            add(
+                alone, asyncio.run(together(target, queries, None, arguments.duration_s, number))[0]
+            )
             only = closed_load(
                 target,
                 requests_of(bulk, BULK_TEXTS),
                 connections=BULK_CONNECTIONS,
-                duration_s=asked.duration_s / 2,
+                duration_s=arguments.duration_s / 2,
             )
             add(bulk_alone, asyncio.run(only))
-            asking = together(target, queries, bulk[::-1], asked.duration_s, number)
-            found, beside = asyncio.run(asking)
-            add(flooded, found)
+            both = together(target, queries, bulk[::-1], arguments.duration_s, number)
+            results, beside = asyncio.run(both)
+            add(flooded, results)
             add(bulk_beside, beside or LoadResult())
     finally:
         server.stop()
     report = table(alone, flooded, bulk_alone, bulk_beside)
     head = (
-        f"# Queries under ingestion, {asked.precision}, {date.today().isoformat()}\n\n"  # noqa: DTZ011 - a person's date
+        f"# Queries under ingestion, {arguments.precision}, {date.today().isoformat()}\n\n"  # noqa: DTZ011 - a person's date
         f"{cpu_model()}; {usable_cpus()} cores, shared by server and client. Queries of at most {QUERY_TOKENS} tokens, "
         f"{QUERY_RATE_PER_S:g} a second, timed from when each was due; bulk: {BULK_CONNECTIONS} connections with "
-        f"{BULK_TEXTS} paragraphs a request. {asked.rounds} rounds of {asked.duration_s:g} s each way, in turns.\n\n"
+        f"{BULK_TEXTS} paragraphs a request. {arguments.rounds} rounds of {arguments.duration_s:g} s each way, "
+        "in turns.\n\n"
     )
-    out = asked.out or result_file("-latency")
+    out = arguments.out or result_file("-latency")
     out.write_text(head + report, "utf-8")
     print(head + report)
 
 
 def add(total: LoadResult, more: LoadResult) -> None:
-    """Put results together.
+    """Add results to a total.
 
     Raises:
         SystemExit: A request failed.
@@ -123,7 +129,7 @@ def add(total: LoadResult, more: LoadResult) -> None:
 def table(
     alone: LoadResult, flooded: LoadResult, bulk_alone: LoadResult, bulk_beside: LoadResult
 ) -> str:
-    """The results as Markdown."""
+    """Return the results as Markdown."""
     lines = ["| queries | number | p50 ms | p99 ms |", "|---|---|---|---|"]
     for name, result in (("server else idle", alone), ("bulk beside", flooded)):
         cells = [f"{result.percentile_s(share) * 1000:.1f}" for share in (50, 99)]

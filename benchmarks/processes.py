@@ -1,4 +1,4 @@
-"""Servers as processes: start, wait, count their CPU time and memory, stop."""
+"""Starts servers as processes, waits for them, counts their CPU time and memory, and stops them."""
 
 import contextlib
 import os
@@ -12,12 +12,13 @@ from typing import Final
 
 import httpx
 
-READY_S: Final = 180
-STAT_PPID, STAT_UTIME, STAT_STIME = 1, 11, 12  # fields of /proc/<pid>/stat after the name
+READY_TIMEOUT_S: Final = 180
+# Indices of fields of /proc/<pid>/stat after the process's name.
+STAT_PPID, STAT_UTIME, STAT_STIME = 1, 11, 12
 
 
 def free_port() -> int:
-    """One that nobody listens on."""
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -29,9 +30,14 @@ class Server:
     """A server's process and its children.
 
     Attributes:
-        command: With "{port}" where the port goes.
-        health: Path that answers 200 once it is ready.
-        folder: Working folder; None is ours.
+        name: Its name in reports.
+        command: Its command line, with "{port}" where the port goes.
+        health: Path that answers 200 once the server is ready.
+        env: Variables on top of this process's own.
+        port: Port that it listens on.
+        log: File for its output.
+        folder: Its working folder; None for this process's own.
+        process: The process, once it is started.
     """
 
     name: str
@@ -45,14 +51,14 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL that it listens on."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it and wait until it is ready.
+        """Start the server and wait until it is ready.
 
         Raises:
-            SystemExit: It ended, or is not ready in time.
+            SystemExit: The server ended, or is not ready in time.
         """
         command = [part.format(port=self.port) for part in self.command]
         with self.log.open("wb") as log:
@@ -63,7 +69,7 @@ class Server:
                 env={**os.environ, **self.env},
                 cwd=self.folder,
             )
-        until = time.monotonic() + READY_S
+        until = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 raise SystemExit(
@@ -73,10 +79,10 @@ class Server:
                 if httpx.get(self.url + self.health, timeout=2).is_success:
                     return
             time.sleep(0.1)
-        raise SystemExit(f"{self.name} is not ready after {READY_S} s: see {self.log}")
+        raise SystemExit(f"{self.name} is not ready after {READY_TIMEOUT_S} s: see {self.log}")
 
     def stop(self) -> None:
-        """End it."""
+        """End the server, by force if it does not end in 30 s."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -86,14 +92,14 @@ class Server:
                 self.process.wait()
 
     def cpu_s(self) -> float:
-        """CPU time of the process and its living children so far."""
+        """Return the CPU seconds of the process and its living children so far."""
         ticks = sum(
             int(stat[STAT_UTIME]) + int(stat[STAT_STIME]) for stat in map(_stat, self._family())
         )
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def peak_rss_mb(self) -> float:
-        """Most memory held so far, children included."""
+        """Return the peak memory so far in MB, the sum over the process and its children."""
         total = 0
         for pid in self._family():
             status = Path(f"/proc/{pid}/status").read_text()
@@ -109,7 +115,8 @@ class Server:
                 try:
                     parents[int(entry.name)] = int(_stat(int(entry.name))[STAT_PPID])
                 except (OSError, IndexError):
-                    continue  # it has ended
+                    # The process has ended meanwhile.
+                    continue
         family = [self.process.pid]
         for pid in family:
             family += [child for child, parent in parents.items() if parent == pid]
@@ -117,5 +124,5 @@ class Server:
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields after the name, which may hold spaces."""
+    """Return the fields of /proc/<pid>/stat after the name, which may hold spaces."""
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()

@@ -1,4 +1,4 @@
-"""Fixtures that several folders share."""
+"""Fixtures that tests of several folders share."""
 
 import os
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from nestvec.assembly.model import source_options
+from nestvec.assembly.package import source_options
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.config.loading import load_settings
 from nestvec.errors import ModelError
-from nestvec.model_store.package import Package, prepare
+from nestvec.model_store.package import Package, load_package
 from nestvec.model_store.sources.fetch import SourceOptions
 
 from tests.support.tiny import write_tiny_bert
@@ -24,7 +24,7 @@ hypothesis.settings.load_profile("nestvec")
 def _no_settings_from_outside(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Tests see no NESTVEC_ variable of the shell but the cache with the default model, and nobody's keys and files."""
+    """Keep tests from the shell's NESTVEC_ variables, but the cache of the default model, and from the user's data."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "xdg"))
     for name in list(os.environ):
         if name.startswith("NESTVEC_") and name != "NESTVEC_CACHE_DIR":
@@ -45,16 +45,16 @@ def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_package(tiny_folder: Path, tiny_cache: Path) -> Package:
-    """The tiny BERT, exported."""
+    """The exported package of the tiny BERT."""
     options = SourceOptions(cache_dir=tiny_cache, card_dirs=(), is_offline=True)
-    return prepare(str(tiny_folder), options, OnnxBackend)
+    return load_package(str(tiny_folder), options, OnnxBackend)
 
 
 @pytest.fixture(scope="session")
 def default_package() -> Iterator[Package]:
-    """The default model from the user's cache, exported."""
+    """The exported default model, from the user's cache."""
     settings = load_settings({"offline": True})
     try:
-        yield prepare(settings.model, source_options(settings), OnnxBackend)
+        yield load_package(settings.model, source_options(settings), OnnxBackend)
     except ModelError as error:
         pytest.skip(f"default model absent, run `make setup`: {error}")

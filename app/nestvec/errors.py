@@ -1,47 +1,57 @@
 """Every error that Nestvec raises on purpose, as one tree.
 
     NestvecError
-    ├── InputError                 the request is wrong; the caller can mend it
-    │   ├── BodyFormatError        not JSON, not an object, or an encoding we do not read
-    │   ├── EmptyInputError        no input, or an empty one
-    │   ├── UnsupportedError       another kind of model is needed
-    │   ├── InputTooLongError      one input has more tokens than the model takes
-    │   ├── RequestTooLargeError   too many inputs or tokens in one request
-    │   ├── BodyTooLargeError      more bytes than the server reads
-    │   ├── UnknownModelError      no such model here
-    │   ├── QuotaError             the key's files take too much room
-    │   └── NotFoundError          no such file or batch of this key
-    ├── AccessError                no key, or a wrong one
-    ├── CapacityError              the request is fine; the server cannot take it now
-    │   ├── QueueFullError         the queue has reached its bound
-    │   ├── NotReadyError          loading or draining
+    ├── InputError                     the request is wrong; the caller can mend it
+    │   ├── BodyFormatError            not JSON, not an object, or in an encoding that is not read here
+    │   ├── EmptyInputError            no input, or an empty one
+    │   ├── UnsupportedError           another kind of model is needed
+    │   ├── InputTooLongError          one input has more tokens than the model takes
+    │   ├── RequestTooLargeError       too many inputs or tokens in one request
+    │   ├── BodyTooLargeError          more bytes than the server reads
+    │   ├── UnknownModelError          no such model here
+    │   ├── QuotaError                 the key's files take too much space
+    │   └── NotFoundError              no such file or batch of this key
+    ├── AccessError                    no key, or a wrong one
+    ├── CapacityError                  the request is fine; the server cannot take it now
+    │   ├── QueueFullError             the queue is full
+    │   ├── NotReadyError              loading or draining
     │   │   └── ModelUnavailableError  one of several models cannot be loaded
-    │   ├── MemoryShortError       an input does not fit into memory just now
-    │   ├── RateLimitError         the key has used up what it may ask for
-    │   └── DeadlineError          the deadline passed before an answer was there
-    ├── ModelError                 the model cannot be fetched, read, exported or trusted
-    │   ├── SourceError            its files cannot be had
-    │   ├── FormatError            its files are missing, corrupt or of an unknown kind
-    │   ├── ArtefactError          the cache cannot be read or written
-    │   ├── ProviderError          the execution provider asked for is not to be had
-    │   └── ProbeError             the graph's vectors differ from the stored ones
-    ├── StoreError                 files and batches cannot be kept
-    ├── ConfigError                settings are wrong; lists every problem
-    └── InternalError              our fault
-        ├── BackendError           the runtime failed on this input
-        │   └── BackendMemoryError the runtime had no memory for this batch
-        ├── QuarantinedError       this input ended the engine's process before
-        └── DegenerateVectorError  the model gave NaN, infinity or a zero vector
+    │   ├── DeadlineError              the deadline passed before an answer was there
+    │   ├── MemoryShortError           an input does not fit into memory just now
+    │   └── RateLimitError             the key has used up what it may ask for
+    ├── ModelError                     the model cannot be fetched, read, exported or trusted
+    │   ├── SourceError                its files cannot be fetched
+    │   ├── FormatError                its files are missing, corrupt or of an unknown kind
+    │   ├── ArtefactError              the cache cannot be read or written
+    │   ├── ProviderError              the execution provider asked for is not available
+    │   ├── ModelMemoryError           it does not fit beside the models that are loaded
+    │   ├── ProbeError                 the graph's vectors differ from the stored ones
+    │   ├── UnsuitedError              it cannot be run in this way, though perhaps in another
+    │   └── QualityError               a lower precision moves its vectors too far
+    ├── StoreError                     files and batches cannot be stored
+    ├── ConfigError                    settings are wrong; lists every problem
+    └── InternalError                  the server's fault
+        ├── BackendError               the runtime failed on this input
+        │   ├── BackendMemoryError     the runtime had no memory for this batch
+        │   └── BackendLostError       the device is gone; only a new process can go on
+        ├── QuarantinedError           this input ended the engine's process before
+        └── DegenerateVectorError      the model gave NaN, infinity or a zero vector
 
-No HTTP numbers here: `app/nestvec/api/error_handlers.py` has the one table that turns classes into statuses.
-A message says what is wrong, the limit and the way out; it never holds the caller's text.
+There are no HTTP numbers here: `api/error_handlers.py` has the one table that turns classes into statuses. A message
+says what is wrong, the limit and the way out; it never holds the caller's text. The engine's process sends an error to
+the HTTP processes by the name of its class, which `ipc/frames.py` looks up in this module.
 """
 
 from collections.abc import Sequence
 
 
 class NestvecError(Exception):
-    """Base of all; `code` is stable and public."""
+    """The base of all errors that are raised on purpose.
+
+    Attributes:
+        code: A stable, public word for the kind of error.
+        message: What is told to the caller.
+    """
 
     code: str = "internal_error"
 
@@ -53,7 +63,7 @@ class NestvecError(Exception):
 
 
 class InputError(NestvecError):
-    """The request is wrong.
+    """The request is wrong, and the caller can mend it.
 
     Attributes:
         param: The field at fault, or None.
@@ -76,19 +86,19 @@ class InputError(NestvecError):
 
 
 class BodyFormatError(InputError):
-    """Not JSON, not an object, or an encoding we do not read."""
+    """The body is not JSON, not an object, or in an encoding that is not read here."""
 
     code = "invalid_json"
 
 
 class EmptyInputError(InputError):
-    """No input, or an empty one."""
+    """The request has no input, or an empty one."""
 
     code = "invalid_value"
 
 
 class UnsupportedError(InputError):
-    """The model served is not of the kind that this needs."""
+    """The model served is not of the kind that the request needs."""
 
     code = "unsupported"
 
@@ -97,9 +107,9 @@ class InputTooLongError(InputError):
     """An input has more tokens than the model takes, and truncation is off.
 
     Attributes:
-        got_tokens: Tokens of the input, special tokens included.
-        limit_tokens: The most the model takes.
-        is_lower_bound: True where only a leading part was counted.
+        got_tokens: How many tokens the input has, special tokens included.
+        limit_tokens: How many tokens the model takes.
+        is_lower_bound: Whether only a leading part was counted.
     """
 
     code = "context_length_exceeded"
@@ -107,11 +117,11 @@ class InputTooLongError(InputError):
     def __init__(
         self, *, got_tokens: int, limit_tokens: int, input_index: int, is_lower_bound: bool = False
     ) -> None:
-        # The wording is matched by clients (litellm, regexes that read both numbers): api-contract 1.2.
-        least = "at least " if is_lower_bound else ""
+        # OpenAI's wording: litellm and other clients match it, and read both numbers by regular expressions.
+        at_least = "at least " if is_lower_bound else ""
         super().__init__(
             f"This model's maximum context length is {limit_tokens} tokens, however you requested "
-            f"{least}{got_tokens} tokens ({least}{got_tokens} in your prompt; 0 for the completion). "
+            f"{at_least}{got_tokens} tokens ({at_least}{got_tokens} in your prompt; 0 for the completion). "
             "Please reduce your prompt; or completion length.",
             param="input",
             input_index=input_index,
@@ -122,7 +132,7 @@ class InputTooLongError(InputError):
 
 
 class RequestTooLargeError(InputError):
-    """Too many inputs or tokens in one request."""
+    """One request has too many inputs or tokens."""
 
     code = "request_too_large"
 
@@ -137,7 +147,7 @@ class UnknownModelError(InputError):
     """No model of this name is served here.
 
     Attributes:
-        name: As the caller wrote it, shortened; "" for none.
+        name: The name as the caller wrote it, shortened; "" for none.
     """
 
     code = "model_not_found"
@@ -149,7 +159,7 @@ class UnknownModelError(InputError):
 
 
 class QuotaError(InputError):
-    """The key's files take too much room."""
+    """The key's files take too much space."""
 
     code = "quota_exceeded"
 
@@ -161,16 +171,16 @@ class NotFoundError(InputError):
 
 
 class AccessError(NestvecError):
-    """No API key, or a wrong one."""
+    """The request carries no API key, or a wrong one."""
 
     code = "invalid_api_key"
 
 
 class CapacityError(NestvecError):
-    """The request is fine but cannot be taken now.
+    """The request is fine, but the server cannot take it now.
 
     Attributes:
-        retry_after_s: When a retry can help, in seconds.
+        retry_after_s: How long to wait before a retry, in seconds.
     """
 
     code = "overloaded"
@@ -181,7 +191,7 @@ class CapacityError(NestvecError):
 
 
 class QueueFullError(CapacityError):
-    """The queue has reached its bound."""
+    """The queue is full."""
 
     code = "rate_limit_exceeded"
 
@@ -193,7 +203,7 @@ class NotReadyError(CapacityError):
 
 
 class ModelUnavailableError(NotReadyError):
-    """One of several models cannot be loaded now; the others serve on."""
+    """One of several models cannot be loaded now; the others go on serving."""
 
     code = "model_unavailable"
 
@@ -211,11 +221,12 @@ class MemoryShortError(CapacityError):
 
 
 class RateLimitError(CapacityError):
-    """The key has used up what it may ask for in a time.
+    """The key has used up what it may ask for in a period of time.
 
     Attributes:
-        key_id: Whose.
-        of: "requests" in a second, "tokens" in a minute, or the "quota" of a month, where a retry is of no use soon.
+        key_id: Id of the key.
+        of: The limit that was reached: "requests" in a second, "tokens" in a minute, or the "quota" of a month, where
+            a retry will not help soon.
     """
 
     code = "rate_limit_exceeded"
@@ -236,11 +247,11 @@ class ModelError(NestvecError):
 
 
 class SourceError(ModelError):
-    """The model's files cannot be had."""
+    """The model's files cannot be fetched."""
 
 
 class FormatError(ModelError):
-    """The model's files are missing, corrupt or of a kind we do not know."""
+    """The model's files are missing, corrupt or of an unknown kind."""
 
 
 class ArtefactError(ModelError):
@@ -248,11 +259,11 @@ class ArtefactError(ModelError):
 
 
 class ProviderError(ModelError):
-    """The execution provider asked for is not to be had."""
+    """The execution provider asked for is not available."""
 
 
 class ModelMemoryError(ModelError):
-    """A model does not fit beside those that are there."""
+    """The model does not fit into memory beside the models that are loaded."""
 
 
 class ProbeError(ModelError):
@@ -260,11 +271,11 @@ class ProbeError(ModelError):
 
 
 class UnsuitedError(ModelError):
-    """A model cannot be run in this way, though perhaps in another."""
+    """The model cannot be run in this way, though perhaps in another."""
 
 
 class QualityError(ModelError):
-    """A coarser precision moves this model's vectors too far."""
+    """A lower precision moves the model's vectors too far."""
 
 
 class StoreError(NestvecError):
@@ -277,7 +288,7 @@ class ConfigError(NestvecError):
     """Settings are wrong.
 
     Attributes:
-        problems: One sentence each, naming the setting.
+        problems: One sentence for each problem, which names the setting.
     """
 
     code = "config_error"
@@ -288,11 +299,11 @@ class ConfigError(NestvecError):
 
 
 class InternalError(NestvecError):
-    """Our fault, not the caller's.
+    """The server is at fault, not the caller.
 
     Attributes:
         input_index: Position of the input at fault in the request, or None.
-        is_permanent: True where the same request would fail again.
+        is_permanent: Whether the same request would fail again.
     """
 
     code = "internal_error"
@@ -314,11 +325,11 @@ class BackendMemoryError(BackendError):
 
 
 class BackendLostError(BackendError):
-    """The device is gone, or its state beyond repair: only a new process can go on."""
+    """The device is gone, or its state is beyond repair: only a new process can go on."""
 
 
 class QuarantinedError(InternalError):
-    """This input ended the engine's process each time that it ran alone; it is not run again for an hour."""
+    """The input ended the engine's process each time that it ran alone; it is not run again for an hour."""
 
     code = "quarantined"
     is_permanent = True

@@ -1,4 +1,4 @@
-"""Composition root: settings to the ASGI application; `assembly.py` does the same for the engine."""
+"""Composition root of the HTTP side: settings to the ASGI application; `assembly/` does the same for the engine."""
 
 import asyncio
 import contextlib
@@ -19,28 +19,29 @@ from nestvec.api.batch import batches, files
 from nestvec.api.batch.batch_lines import BatchLines
 from nestvec.api.dialect_table import OPENAPI_TAGS
 from nestvec.api.error_handlers import install_error_handlers
-from nestvec.api.http.body import BodyRoom
+from nestvec.api.http.body import BodyMemoryBudget
 from nestvec.api.http.documentation import documented_api
-from nestvec.api.middleware import with_gates
-from nestvec.api.request_context import RequestContext
+from nestvec.api.middleware import with_middleware
+from nestvec.api.request_context import RequestContextMiddleware
 from nestvec.api.routes import admin, operations
 from nestvec.api.state import ApiOptions, ApiState, Phase
 from nestvec.api.token_input import TokenDecoder
-from nestvec.assembly.service import build_engine, rename_models
-from nestvec.config.loading import reread
+from nestvec.assembly.registry import rename_models
+from nestvec.assembly.service import build_local_service
+from nestvec.config.loading import reload_settings
 from nestvec.config.settings import Settings
-from nestvec.engine.models.loader_thread import Loader
-from nestvec.engine.models.model_registry import Slot, SlotState
+from nestvec.engine.models.loader_thread import LoaderThread
+from nestvec.engine.models.model_registry import ModelSlot, SlotState
+from nestvec.engine.observer import Observer
 from nestvec.engine.service import EmbeddingService
-from nestvec.engine.types import Observer
 from nestvec.errors import ConfigError, ModelUnavailableError, NestvecError, StoreError
-from nestvec.jobs.runner import SWEEP_S, JobRunner
+from nestvec.jobs.runner import SWEEP_INTERVAL_S, JobRunner
 from nestvec.jobs.store import JobStore
 from nestvec.jobs.types import JobLimits
 from nestvec.keys.buckets import Buckets
 from nestvec.keys.keyring import Keyring
 from nestvec.keys.usage import DEFAULT_NAME as USAGE_NAME
-from nestvec.keys.usage import Usage
+from nestvec.keys.usage import UsageCounter
 from nestvec.observability.logs import get_logger
 from nestvec.observability.metrics import Metrics
 from nestvec.system.json_bodies import JsonLimits
@@ -51,50 +52,50 @@ Load = Callable[[Settings, Observer], EmbeddingService]
 
 
 async def _begin_nothing(_: ApiState) -> None:
-    """Nothing to begin."""
+    """Begin nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class ProcessRole:
     """Where an application runs: alone, or as one of several.
 
     Attributes:
-        role: Of its process, in metrics.
-        runs_jobs: Whether it runs the batches; others only note them.
-        shares_data: Whether other processes use the data folder too; whoever starts them holds its lock.
+        role: The name of its process in metrics.
+        runs_jobs: Whether it runs the batches; another process only notes them.
+        shares_data: Whether other processes use the data folder too; the process that starts them holds its lock.
         begin: Called on the event loop before anything is loaded.
-        load: Builds the engine; blocks while it does.
-        buckets: A file in which all processes count against the rates of keys.
-        operations_port: The port of their own on which operators' routes are; 0: on the common one.
+        load: Builds the engine, and blocks meanwhile.
+        buckets: A file in which all processes count against the rates of keys; None: each counts for itself.
+        operations_port: The port for operators' routes only; 0: they are on the common port.
     """
 
     role: str = "server"
     runs_jobs: bool = True
     shares_data: bool = False
     begin: Callable[[ApiState], Awaitable[None]] = _begin_nothing
-    load: Load = build_engine
+    load: Load = build_local_service
     buckets: Path | None = None
     operations_port: int = 0
 
 
-ALONE: Final = Placement()
+ALONE: Final = ProcessRole()
 
 
 def build_app(
     settings: Settings,
     *,
-    placement: Placement = ALONE,
+    process_role: ProcessRole = ALONE,
     on_ready: Callable[[ApiState], None] | None = None,
-) -> RequestContext:
-    """The ASGI application; its engine loads in the background once the server starts.
+) -> RequestContextMiddleware:
+    """Build the ASGI application, whose engine loads in the background once the server starts.
 
     Args:
-        settings: All of them.
-        placement: Where it runs.
+        settings: All settings of the server.
+        process_role: Whether it runs alone or as one of several processes.
         on_ready: Called with the state once the engine is ready or has failed.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library has not typed this one
-    state = _state(settings, placement)
+    state = _state(settings, process_role)
     current = settings
 
     def reload() -> None:
@@ -102,51 +103,58 @@ def build_app(
         current = _reloaded(current, state)
 
     state.on_reload = reload
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        state.keys.usage.start()
-        await _open_jobs(settings, state, placement)
-        await placement.begin(state)
-        others: list[asyncio.Task[None]] = []
-        loading = asyncio.create_task(_load(settings, state, placement.load, others))
-        if on_ready is not None:
-            loading.add_done_callback(lambda _: on_ready(state))
-        yield
-        for task in (loading, *others):
-            task.cancel()
-        await state.close()
-
-    described: dict[str, Any] = {
+    options: dict[str, Any] = {
         "title": "Nestvec",
         "version": __version__,
         "summary": "Self-hosted embeddings in every client's dialect: batched, Matryoshka dimensions.",
         "openapi_tags": OPENAPI_TAGS,
-        "lifespan": lifespan,
+        "lifespan": partial(_lifespan, settings, state, process_role, on_ready),
         "redirect_slashes": False,
     }
     app = (
-        FastAPI(openapi_url=None, **described)
+        FastAPI(openapi_url=None, **options)
         if settings.protect_operations
-        else documented_api(**described)
+        else documented_api(**options)
     )
     app.state.api = state
     _route(app, settings)
-    gated = with_gates(
+    wrapped = with_middleware(
         app,
         hosts=settings.trusted_hosts,
         origins=settings.cors_origins,
-        operations_port=placement.operations_port,
+        operations_port=process_role.operations_port,
         root_path=settings.root_path.rstrip("/"),
     )
-    return RequestContext(gated, state)
+    return RequestContextMiddleware(wrapped, state)
 
 
-def _state(settings: Settings, placement: Placement) -> ApiState:
-    """What every route needs."""
-    metrics = Metrics(CollectorRegistry(), placement.role)
-    room = BodyRoom(settings.max_in_flight_bytes)
-    metrics.watch_bodies(lambda: room.held)
+@asynccontextmanager
+async def _lifespan(
+    settings: Settings,
+    state: ApiState,
+    process_role: ProcessRole,
+    on_ready: Callable[[ApiState], None] | None,
+    _: FastAPI,
+) -> AsyncIterator[None]:
+    """Start and stop what serves requests: usage, batches, the engine."""
+    state.keys.usage.start()
+    await _open_jobs(settings, state, process_role)
+    await process_role.begin(state)
+    others: list[asyncio.Task[None]] = []
+    loading = asyncio.create_task(_load(settings, state, process_role.load, others))
+    if on_ready is not None:
+        loading.add_done_callback(lambda _: on_ready(state))
+    yield
+    for task in (loading, *others):
+        task.cancel()
+    await state.close()
+
+
+def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
+    """Build the state that all routes share."""
+    metrics = Metrics(CollectorRegistry(), process_role.role)
+    body_memory = BodyMemoryBudget(settings.max_in_flight_bytes)
+    metrics.http.watch_body_bytes(lambda: body_memory.held_bytes)
     return ApiState(
         options=ApiOptions(
             max_body_bytes=settings.max_body_bytes,
@@ -164,15 +172,15 @@ def _state(settings: Settings, placement: Placement) -> ApiState:
             ),
             json=JsonLimits(settings.max_json_depth),
         ),
-        keys=_keyring(settings, placement),
+        keys=_keyring(settings, process_role),
         tokens=TokenDecoder(settings.token_input, settings.cl100k_file),
         metrics=metrics,
-        bodies=room,
+        body_memory=body_memory,
     )
 
 
 def _route(app: FastAPI, settings: Settings) -> None:
-    """Every path, and what answers errors."""
+    """Add every route that the settings ask for, and what answers errors."""
     for router in dispatch.all_routers():
         app.include_router(router)
     if settings.files_api:
@@ -184,37 +192,37 @@ def _route(app: FastAPI, settings: Settings) -> None:
     install_error_handlers(app)
 
 
-def _keyring(settings: Settings, placement: Placement) -> Keyring:
-    """Keys of the settings and of the file, with what they have used."""
+def _keyring(settings: Settings, process_role: ProcessRole) -> Keyring:
+    """Build the keyring: keys of the settings and of the file, with what they have used."""
     return Keyring(
         settings.secrets,
         settings.keys_path,
-        buckets=Buckets(placement.buckets),
-        usage=Usage(settings.data_dir / USAGE_NAME),
+        buckets=Buckets(process_role.buckets),
+        usage=UsageCounter(settings.data_dir / USAGE_NAME),
     )
 
 
 def _reloaded(settings: Settings, state: ApiState) -> Settings:
-    """Take over keys and aliases of the settings as they are now; a mistake in them leaves all as it was."""
+    """Take over keys and aliases from the settings as they are now; a mistake in them leaves everything as it was."""
     try:
-        now = reread(settings)
+        new_settings = reload_settings(settings)
         if state.has_service:
-            rename_models(state.service.models, settings, now)
-        state.keys.set_plain(now.secrets)
+            rename_models(state.service.models, settings, new_settings)
+        state.keys.set_settings_keys(new_settings.secrets)
     except ConfigError as error:
         log.error("reload_failed", problems=error.problems)  # noqa: TRY400 - the reason is whole
         return settings
     log.info("reloaded")
-    return now
+    return new_settings
 
 
-async def _open_jobs(settings: Settings, state: ApiState, placement: Placement) -> None:
-    """Open the data folder; a server without one still embeds, and says why it does no more."""
+async def _open_jobs(settings: Settings, state: ApiState, process_role: ProcessRole) -> None:
+    """Open the data folder; a server without one still embeds, and logs why it does no more."""
     if not settings.files_api:
         return
     try:
         store = await asyncio.to_thread(
-            partial(JobStore, settings.data_dir, time.time, is_shared=placement.shares_data)
+            partial(JobStore, settings.data_dir, time.time, is_shared=process_role.shares_data)
         )
     except StoreError as error:
         log.warning("jobs_off", reason=error.message)
@@ -224,9 +232,9 @@ async def _open_jobs(settings: Settings, state: ApiState, placement: Placement) 
             store,
             BatchLines(state),
             state.options.jobs,
-            runs=placement.runs_jobs,
-            # Others note batches in the store, and cannot wake us.
-            look_s=1.0 if placement.shares_data else SWEEP_S,
+            runs=process_role.runs_jobs,
+            # Other processes note batches in the store, and cannot wake this one.
+            poll_s=1.0 if process_role.shares_data else SWEEP_INTERVAL_S,
         )
     )
 
@@ -234,9 +242,9 @@ async def _open_jobs(settings: Settings, state: ApiState, placement: Placement) 
 async def _load(
     settings: Settings, state: ApiState, load: Load, others: list[asyncio.Task[None]]
 ) -> None:
-    """Build the engine off the event loop, then be ready or failed; logs why. Further models come behind."""
+    """Build the engine off the event loop, then be ready, or failed with the reason logged; then load other models."""
     try:
-        service = await Loader().run(lambda: load(settings, state.metrics))
+        service = await LoaderThread().run(lambda: load(settings, state.metrics.engine))
     except NestvecError as error:
         log.error("model_failed", code=error.code, reason=error.message)  # noqa: TRY400 - the reason is whole
         state.set_phase(Phase.FAILED)
@@ -245,15 +253,15 @@ async def _load(
         log.exception("model_crashed")
         state.set_phase(Phase.FAILED)
         raise
-    if service.fetcher.cache is not None:
-        state.metrics.cache_opened(service.fetcher.cache)
-    tell = service.pool.on_change
+    if service.read_through.cache is not None:
+        state.metrics.cache.watch(service.read_through.cache)
+    notify_engine = service.pool.on_change
 
-    def note(slot: Slot) -> None:
+    def on_change(slot: ModelSlot) -> None:
         state.metrics.model_changed(slot)
-        tell(slot)
+        notify_engine(slot)
 
-    service.pool.on_change = note
+    service.pool.on_change = on_change
     for slot in service.models.all():
         state.metrics.model_changed(slot)
     state.become_ready(service)
@@ -261,7 +269,7 @@ async def _load(
 
 
 async def _load_others(service: EmbeddingService) -> None:
-    """The models that are to be there from the start; one that is broken leaves the others serving."""
+    """Load the other models that are to be there from the start; a broken one leaves the others serving."""
     for slot in service.models.all():
         if slot.state is SlotState.UNLOADED and slot.loads_at_start:
             with contextlib.suppress(ModelUnavailableError):  # the log says why

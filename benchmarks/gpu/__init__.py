@@ -1,1 +1,1 @@
-"""`make gpu-check`: parity, speed and memory on a GPU, in one run, with a report."""
+"""The parts of `make gpu-check`: parity, speed and memory on a GPU, in one run, with a report."""

@@ -1,4 +1,4 @@
-"""Models of the usual sizes with random weights: for speed they do as well as trained ones, and need no download."""
+"""Models of the usual sizes with random weights: they run as fast as trained ones, and need no download."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,20 +13,24 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 VOCABULARY: Final = 30_522
 SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-SCALE: Final = 0.02  # of BERT's initialisation
+# Standard deviation of BERT's initial weights.
+SCALE: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What a model is made of.
+    """Sizes of a model.
 
     Attributes:
+        name: Name of the model in reports.
         hidden: H.
-        inner: Of the MLP.
-        max_tokens: Of an input.
-        key_heads: Of a decoder; 0 for BERT's kind.
-        head_width: Of a decoder's head.
-        has_rotary: Whether an encoder turns heads (NomicBERT's kind) instead of a table of positions.
+        layers: Number of layers.
+        heads: Number of attention heads.
+        inner: Width of the MLP.
+        max_tokens: Most tokens of an input.
+        kv_heads: Number of a decoder's key and value heads; 0 for encoders.
+        head_width: Width of a decoder's head; 0 for encoders.
+        has_rotary: Whether an encoder has rotary embeddings (as NomicBERT) instead of a table of positions.
     """
 
     name: str
@@ -35,15 +39,15 @@ class Sizes:
     heads: int
     inner: int
     max_tokens: int = 512
-    key_heads: int = 0
+    kv_heads: int = 0
     head_width: int = 0
     has_rotary: bool = False
 
     @property
-    def weights_a_token(self) -> int:
-        """Parameters of its layers' products: twice as many operations a token, attention apart."""
-        if self.key_heads:
-            wide, narrow = self.heads * self.head_width, self.key_heads * self.head_width
+    def weights_per_token(self) -> int:
+        """Number of weights in the products of all layers; a token takes two operations for each, besides attention."""
+        if self.kv_heads:
+            wide, narrow = self.heads * self.head_width, self.kv_heads * self.head_width
             return self.layers * (
                 self.hidden * (2 * wide + 2 * narrow) + 3 * self.hidden * self.inner
             )
@@ -51,10 +55,14 @@ class Sizes:
         return self.layers * (4 * self.hidden**2 + mlp)
 
     def operations(self, lengths: NDArray[np.int64]) -> float:
-        """Floating-point operations of a batch: products, and attention's two."""
+        """Return the floating-point operations of a batch: those of the layers' products, and of attention's two.
+
+        Args:
+            lengths: Number of tokens of each input, (B,), int64.
+        """
         wide = self.heads * (self.head_width or self.hidden // self.heads)
         attention = 4 * wide * float((lengths.astype(np.float64) ** 2).sum()) * self.layers
-        return 2.0 * self.weights_a_token * float(lengths.sum()) + attention
+        return 2.0 * self.weights_per_token * float(lengths.sum()) + attention
 
 
 MINILM: Final = Sizes("minilm-l6", 384, 6, 12, 1536)
@@ -67,7 +75,7 @@ TINY: Final = Sizes("tiny", 32, 2, 2, 64, 64)
 
 
 def write_model(sizes: Sizes, folder: Path, seed: int = 0) -> Path:
-    """A sentence-transformers folder of such a model; kept where it is there already."""
+    """Write a sentence-transformers folder of a model of these sizes, unless it exists; returns the folder."""
     if (folder / "modules.json").is_file():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,19 +84,20 @@ def write_model(sizes: Sizes, folder: Path, seed: int = 0) -> Path:
     def tensor(*shape: int) -> NDArray[np.float32]:
         return (SCALE * random.standard_normal(shape, np.float32)).astype(np.float32)
 
-    write = _decoder if sizes.key_heads else _rotary if sizes.has_rotary else _bert
-    config, tensors = write(sizes, tensor)
+    make = _decoder if sizes.kv_heads else _rotary if sizes.has_rotary else _bert
+    config, tensors = make(sizes, tensor)
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
     _write_tokenizer(folder, sizes)
     return folder
 
 
-Make = Callable[..., NDArray[np.float32]]
-Written = tuple[Mapping[str, Any], dict[str, NDArray[np.float32]]]
+MakeTensor = Callable[..., NDArray[np.float32]]
+# A configuration, and tensors by name.
+Model = tuple[Mapping[str, Any], dict[str, NDArray[np.float32]]]
 
 
-def _bert(sizes: Sizes, tensor: Make) -> Written:
+def _bert(sizes: Sizes, tensor: MakeTensor) -> Model:
     config = {
         "model_type": "bert",
         "architectures": ["BertModel"],
@@ -103,7 +112,7 @@ def _bert(sizes: Sizes, tensor: Make) -> Written:
         "hidden_act": "gelu",
     }
     size, inner = sizes.hidden, sizes.inner
-    made = {
+    tensors = {
         "embeddings.word_embeddings.weight": tensor(VOCABULARY, size),
         "embeddings.position_embeddings.weight": tensor(sizes.max_tokens, size),
         "embeddings.token_type_embeddings.weight": tensor(2, size),
@@ -112,16 +121,16 @@ def _bert(sizes: Sizes, tensor: Make) -> Written:
     for number in range(sizes.layers):
         layer = f"encoder.layer.{number}"
         for part in ("query", "key", "value"):
-            made |= _linear(f"{layer}.attention.self.{part}", size, size, tensor)
-        made |= _linear(f"{layer}.attention.output.dense", size, size, tensor)
-        made |= _norm(f"{layer}.attention.output.LayerNorm", size)
-        made |= _linear(f"{layer}.intermediate.dense", inner, size, tensor)
-        made |= _linear(f"{layer}.output.dense", size, inner, tensor)
-        made |= _norm(f"{layer}.output.LayerNorm", size)
-    return config, made
+            tensors |= _linear(f"{layer}.attention.self.{part}", size, size, tensor)
+        tensors |= _linear(f"{layer}.attention.output.dense", size, size, tensor)
+        tensors |= _norm(f"{layer}.attention.output.LayerNorm", size)
+        tensors |= _linear(f"{layer}.intermediate.dense", inner, size, tensor)
+        tensors |= _linear(f"{layer}.output.dense", size, inner, tensor)
+        tensors |= _norm(f"{layer}.output.LayerNorm", size)
+    return config, tensors
 
 
-def _rotary(sizes: Sizes, tensor: Make) -> Written:
+def _rotary(sizes: Sizes, tensor: MakeTensor) -> Model:
     config = {
         "model_type": "nomic_bert",
         "vocab_size": VOCABULARY,
@@ -136,7 +145,7 @@ def _rotary(sizes: Sizes, tensor: Make) -> Written:
         "rope_parameters": {"rope_theta": 1000.0, "rope_type": "default"},
     }
     size, inner = sizes.hidden, sizes.inner
-    made = {
+    tensors = {
         "embeddings.word_embeddings.weight": tensor(VOCABULARY, size),
         "embeddings.token_type_embeddings.weight": tensor(2, size),
         **_norm("embeddings.LayerNorm", size),
@@ -144,16 +153,16 @@ def _rotary(sizes: Sizes, tensor: Make) -> Written:
     for number in range(sizes.layers):
         layer = f"layers.{number}"
         for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            made[f"{layer}.self_attn.{part}.weight"] = tensor(size, size)
-        made |= _norm(f"{layer}.post_attention_layernorm", size)
+            tensors[f"{layer}.self_attn.{part}.weight"] = tensor(size, size)
+        tensors |= _norm(f"{layer}.post_attention_layernorm", size)
         for part in ("gate_proj", "up_proj"):
-            made[f"{layer}.mlp.{part}.weight"] = tensor(inner, size)
-        made[f"{layer}.mlp.down_proj.weight"] = tensor(size, inner)
-        made |= _norm(f"{layer}.post_mlp_layernorm", size)
-    return config, made
+            tensors[f"{layer}.mlp.{part}.weight"] = tensor(inner, size)
+        tensors[f"{layer}.mlp.down_proj.weight"] = tensor(size, inner)
+        tensors |= _norm(f"{layer}.post_mlp_layernorm", size)
+    return config, tensors
 
 
-def _decoder(sizes: Sizes, tensor: Make) -> Written:
+def _decoder(sizes: Sizes, tensor: MakeTensor) -> Model:
     config = {
         "model_type": "qwen3",
         "architectures": ["Qwen3Model"],
@@ -161,7 +170,7 @@ def _decoder(sizes: Sizes, tensor: Make) -> Written:
         "hidden_size": sizes.hidden,
         "num_hidden_layers": sizes.layers,
         "num_attention_heads": sizes.heads,
-        "num_key_value_heads": sizes.key_heads,
+        "num_key_value_heads": sizes.kv_heads,
         "head_dim": sizes.head_width,
         "intermediate_size": sizes.inner,
         "max_position_embeddings": sizes.max_tokens,
@@ -172,39 +181,41 @@ def _decoder(sizes: Sizes, tensor: Make) -> Written:
     size, wide, narrow = (
         sizes.hidden,
         sizes.heads * sizes.head_width,
-        sizes.key_heads * sizes.head_width,
+        sizes.kv_heads * sizes.head_width,
     )
-    made = {
+    tensors = {
         "embed_tokens.weight": tensor(VOCABULARY, size),
         "norm.weight": np.ones(size, np.float32),
     }
     for number in range(sizes.layers):
         layer = f"layers.{number}"
         attention = f"{layer}.self_attn"
-        made[f"{attention}.q_proj.weight"] = tensor(wide, size)
-        made[f"{attention}.k_proj.weight"] = tensor(narrow, size)
-        made[f"{attention}.v_proj.weight"] = tensor(narrow, size)
-        made[f"{attention}.o_proj.weight"] = tensor(size, wide)
-        made[f"{attention}.q_norm.weight"] = np.ones(sizes.head_width, np.float32)
-        made[f"{attention}.k_norm.weight"] = np.ones(sizes.head_width, np.float32)
-        made[f"{layer}.input_layernorm.weight"] = np.ones(size, np.float32)
-        made[f"{layer}.post_attention_layernorm.weight"] = np.ones(size, np.float32)
+        tensors[f"{attention}.q_proj.weight"] = tensor(wide, size)
+        tensors[f"{attention}.k_proj.weight"] = tensor(narrow, size)
+        tensors[f"{attention}.v_proj.weight"] = tensor(narrow, size)
+        tensors[f"{attention}.o_proj.weight"] = tensor(size, wide)
+        tensors[f"{attention}.q_norm.weight"] = np.ones(sizes.head_width, np.float32)
+        tensors[f"{attention}.k_norm.weight"] = np.ones(sizes.head_width, np.float32)
+        tensors[f"{layer}.input_layernorm.weight"] = np.ones(size, np.float32)
+        tensors[f"{layer}.post_attention_layernorm.weight"] = np.ones(size, np.float32)
         for part in ("gate_proj", "up_proj"):
-            made[f"{layer}.mlp.{part}.weight"] = tensor(sizes.inner, size)
-        made[f"{layer}.mlp.down_proj.weight"] = tensor(size, sizes.inner)
-    return config, made
+            tensors[f"{layer}.mlp.{part}.weight"] = tensor(sizes.inner, size)
+        tensors[f"{layer}.mlp.down_proj.weight"] = tensor(size, sizes.inner)
+    return config, tensors
 
 
 def _norm(name: str, size: int) -> dict[str, NDArray[np.float32]]:
     return {f"{name}.weight": np.ones(size, np.float32), f"{name}.bias": np.zeros(size, np.float32)}
 
 
-def _linear(name: str, rows: int, columns: int, tensor: Make) -> dict[str, NDArray[np.float32]]:
+def _linear(
+    name: str, rows: int, columns: int, tensor: MakeTensor
+) -> dict[str, NDArray[np.float32]]:
     return {f"{name}.weight": tensor(rows, columns), f"{name}.bias": tensor(rows)}
 
 
 def _write_tokenizer(folder: Path, sizes: Sizes) -> None:
-    """Words w5 … as single tokens, so that a text's length is known, and what sentence-transformers reads besides."""
+    """Write a tokenizer of words w5 … as single tokens, so that lengths are known, and sentence-transformers' files."""
     words = {
         **{name: n for n, name in enumerate(SPECIAL)},
         **{f"w{n}": n for n in range(len(SPECIAL), VOCABULARY)},
@@ -216,7 +227,7 @@ def _write_tokenizer(folder: Path, sizes: Sizes) -> None:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
-    kept: dict[str, Any] = {
+    files: dict[str, Any] = {
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": sizes.max_tokens,
@@ -228,8 +239,8 @@ def _write_tokenizer(folder: Path, sizes: Sizes) -> None:
         "sentence_bert_config.json": {"max_seq_length": sizes.max_tokens, "do_lower_case": False},
         "1_Pooling/config.json": {
             "word_embedding_dimension": sizes.hidden,
-            "pooling_mode_mean_tokens": not sizes.key_heads,
-            "pooling_mode_lasttoken": bool(sizes.key_heads),
+            "pooling_mode_mean_tokens": not sizes.kv_heads,
+            "pooling_mode_lasttoken": bool(sizes.kv_heads),
         },
         "modules.json": [
             {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -241,12 +252,12 @@ def _write_tokenizer(folder: Path, sizes: Sizes) -> None:
             },
         ],
     }
-    for name, content in kept.items():
+    for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content))
 
 
 def text_of(length: int, random: np.random.Generator) -> str:
-    """A text of so many tokens, the two at its ends among them."""
+    """Return a text of so many tokens, the two special ones at its ends included."""
     numbers = random.integers(len(SPECIAL), VOCABULARY, max(1, length - 2))
     return " ".join(f"w{n}" for n in numbers)

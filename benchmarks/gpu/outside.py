@@ -1,4 +1,4 @@
-"""What is measured of the whole: sentence-transformers on the same lengths, the server over HTTP, STS-B."""
+"""Measures the whole: sentence-transformers on the same lengths, the server over HTTP, STS-B."""
 
 import asyncio
 import json
@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from nestvec.assembly.service import build_engine
+from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import load_settings
-from nestvec.engine.types import EmbedCall, FloatArray, NullObserver, Truncation
+from nestvec.engine.observer import NullObserver
+from nestvec.engine.types import EmbedCall, FloatArray, Truncation
 from nestvec.tools.bench.client import Target
-from nestvec.tools.bench.load import Request, closed_load
+from nestvec.tools.bench.load_generator import LoadRequest, closed_load
 from nestvec.tools.quality.scores import pair_cosines, spearman
 from nestvec.tools.quality.tasks import read_pairs
 from nestvec.tools.tuning.workload import typical_items
@@ -24,10 +25,13 @@ from benchmarks.processes import Server
 
 
 def peer_tokens_per_s(folder: Path, sizes: Sizes, tokens: int) -> dict[int, float]:
-    """Sentence-transformers in fp16 with sdpa on the same lengths, sorted by itself, by batch size; in this run.
+    """Run sentence-transformers in fp16 with sdpa on the same lengths, which it sorts itself.
+
+    Returns:
+        Tokens a second by batch size.
 
     Raises:
-        ImportError: It is not installed.
+        ImportError: sentence-transformers is not installed.
     """
     import torch
     from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
@@ -42,13 +46,13 @@ def peer_tokens_per_s(folder: Path, sizes: Sizes, tokens: int) -> dict[int, floa
         device="cuda",
         model_kwargs={"dtype": torch.float16, "attn_implementation": "sdpa"},
     )
-    found = {}
+    tokens_per_s = {}
     for size in (32, 64, 128, 256, 512, 1024):
         model.encode(texts[:size], batch_size=size)
         encode = partial(model.encode, texts, batch_size=size)
-        best = min(_timed(encode), _timed(encode))
-        found[size] = sum(item.tokens for item in items) / best
-    return found
+        best_s = min(_timed(encode), _timed(encode))
+        tokens_per_s[size] = sum(item.tokens for item in items) / best_s
+    return tokens_per_s
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -60,7 +64,7 @@ def _timed(work: Callable[[], object]) -> float:
 def http_tokens_per_s(
     folder: Path, processes: int, cache: Path, length: int, seconds: float
 ) -> tuple[float, float]:
-    """The whole server on texts of one length: tokens a second, and the median of a lone text in seconds."""
+    """Run the server on texts of one length; returns tokens a second, and a lone text's median seconds."""
     server = Server(
         f"nestvec-{processes}",
         [sys.executable, "-m", "nestvec", "serve", "--model", str(folder), "--port", "{port}"],
@@ -83,13 +87,16 @@ def http_tokens_per_s(
     target = Target.parse(f"{server.url}/v1/embeddings", {})
     server.start()
     try:
-        requests = (Request(bodies[n % len(bodies)], 32) for n in range(10**9))
+        requests = (LoadRequest(bodies[n % len(bodies)], 32) for n in range(10**9))
         asyncio.run(closed_load(target, requests, connections=16, duration_s=3.0))
         result = asyncio.run(closed_load(target, requests, connections=64, duration_s=seconds))
         short = json.dumps({"input": text_of(16, random)}).encode()
         lone = asyncio.run(
             closed_load(
-                target, (Request(short, 1) for _ in range(300)), connections=1, duration_s=seconds
+                target,
+                (LoadRequest(short, 1) for _ in range(300)),
+                connections=1,
+                duration_s=seconds,
             )
         )
     finally:
@@ -98,13 +105,17 @@ def http_tokens_per_s(
 
 
 def sts_correlation(file: Path, provider: str) -> float:
-    """Spearman's correlation on STS-B of the default model, from texts to vectors; once for each provider.
+    """Return Spearman's correlation of the default model on STS-B, from texts to vectors.
+
+    Args:
+        file: The test split of STS-B.
+        provider: Where the model runs, "cpu" or "cuda".
 
     Raises:
         ModelError: The model cannot be served there.
     """
-    settings = load_settings({"provider": provider, "vector_cache_bytes": "0"}).for_own_work()
-    service = build_engine(settings, NullObserver())
+    settings = load_settings({"provider": provider, "vector_cache_bytes": "0"}).for_offline_tools()
+    service = build_local_service(settings, NullObserver())
     try:
         task = read_pairs(file)
 

@@ -1,4 +1,4 @@
-"""What is measured of one model in process: parity, speed by budget, packed against padded, latency, memory."""
+"""Measures one model in process: parity, speed by budget, packed against padded, latency, memory."""
 
 import threading
 import time
@@ -11,70 +11,74 @@ import numpy as np
 from nestvec.engine.backend import Backend
 from nestvec.engine.core.batch_runner import raw_vectors
 from nestvec.engine.types import Item
-from nestvec.engine.vectors.pooler import Outputs
+from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import BackendMemoryError
-from nestvec.tools.tuning.workload import Clock, cut, seconds_for
+from nestvec.tools.tuning.workload import Clock, cut_batches, time_batches
 from numpy.typing import NDArray
 
 from benchmarks.gpu.models import Sizes
 
 ROUNDS: Final = 3
-MOST_ITEMS: Final = 4096
-LONG_KINDS: Final = 2  # of four: all as long as the longest
+MAX_ITEMS: Final = 4096
+# Of four kinds of adversarial batches, so many have inputs that are all as long as the longest.
+LONG_KINDS: Final = 2
 WORKERS: Final = 3
-# What a retrieval server's longest inputs have.
+# Tokens of the longest inputs of a retrieval server.
 LONGEST_TOKENS: Final = 512
 
 
 def items_of_length(count: int, length: int, vocabulary: int, seed: int) -> list[Item]:
-    """Items that are all as long."""
+    """Make items that all have the same length."""
     random = np.random.default_rng(seed)
     return [Item(random.integers(5, vocabulary, length).astype(np.int32)) for _ in range(count)]
 
 
 def lengths_of(items: Sequence[Item]) -> NDArray[np.int64]:
-    """Tokens of each."""
+    """Return the number of tokens of each item, (n,), int64."""
     return np.fromiter((item.tokens for item in items), np.int64, len(items))
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Vectors of a backend beside the fp32 CPU graph's.
+    """How a backend's vectors compare with those of the fp32 graph on the CPU.
 
     Attributes:
-        least: Cosine of the worst text.
-        alone: Largest difference between a text's vector alone and among others.
+        min_cosine: Cosine of the worst text.
+        mean_cosine: Mean cosine of all texts.
+        max_difference: Largest difference between a value of a text's vector alone and among others.
+        texts: Number of texts.
     """
 
-    least: float
-    mean: float
-    alone: float
+    min_cosine: float
+    mean_cosine: float
+    max_difference: float
     texts: int
 
 
-def parity(backend: Backend, reference: Backend, outputs: Outputs, items: Sequence[Item]) -> Parity:
-    """Compare vectors of varied items, run together and alone."""
+def parity(backend: Backend, reference: Backend, pooler: Pooler, items: Sequence[Item]) -> Parity:
+    """Compare the vectors of varied items, run together and alone."""
 
-    def unit(own: Backend, batches: Sequence[Sequence[Item]]) -> NDArray[np.float32]:
-        raw = np.concatenate([raw_vectors(own, batch, outputs) for batch in batches])
+    def unit_vectors(of: Backend, batches: Sequence[Sequence[Item]]) -> NDArray[np.float32]:
+        raw = np.concatenate([raw_vectors(of, batch, pooler) for batch in batches])
         return finish(raw, dimensions=None, normalize=True)
 
     together = [items[start : start + 50] for start in range(0, len(items), 50)]
-    found = unit(backend, together)
-    alone = unit(backend, [[item] for item in items[:100]])
-    expected = unit(reference, [[item] for item in items])
-    near = (found.astype(np.float64) * expected).sum(axis=1)
-    apart = float(np.abs(alone - found[: len(alone)]).max())
-    return Parity(float(near.min()), float(near.mean()), apart, len(items))
+    vectors = unit_vectors(backend, together)
+    alone = unit_vectors(backend, [[item] for item in items[:100]])
+    expected = unit_vectors(reference, [[item] for item in items])
+    cosines = (vectors.astype(np.float64) * expected).sum(axis=1)
+    difference = float(np.abs(alone - vectors[: len(alone)]).max())
+    return Parity(float(cosines.min()), float(cosines.mean()), difference, len(items))
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """One way of running items.
+    """Speed with one budget.
 
     Attributes:
-        share: Of the measured dense peak.
+        tokens_per_s: Tokens a second.
+        share: Share of the measured dense peak; 0 where that is unknown.
     """
 
     tokens_per_s: float
@@ -90,24 +94,24 @@ def speed(
     *,
     clock: Clock = time.perf_counter,
 ) -> Speed:
-    """Tokens a second in batches of a budget, by some workers, at the best of some rounds."""
-    batches = cut(items, backend, min(budget, backend.max_cost))
-    seconds_for(backend, batches[:WORKERS], WORKERS, clock)
-    took_s = min(seconds_for(backend, batches, WORKERS, clock) for _ in range(ROUNDS))
+    """Measure tokens a second in batches of a budget, run by several workers, in the best of several rounds."""
+    batches = cut_batches(items, backend, min(budget, backend.info.max_cost))
+    time_batches(backend, batches[:WORKERS], WORKERS, clock)
+    took_s = min(time_batches(backend, batches, WORKERS, clock) for _ in range(ROUNDS))
     lengths = lengths_of(items)
     share = sizes.operations(lengths) / took_s / peak if peak else 0.0
     return Speed(float(lengths.sum()) / took_s, share)
 
 
 def as_padded(items: Sequence[Item], batch_items: int, *, is_sorted: bool) -> list[list[Item]]:
-    """Batches as a server makes them that pads: every input as long as the longest beside it, by the same kernels."""
+    """Make batches as a server that pads would: every input is as long as the longest beside it."""
     order = sorted(items, key=lambda item: -item.tokens) if is_sorted else list(items)
-    found = []
+    batches = []
     for start in range(0, len(order), batch_items):
         batch = order[start : start + batch_items]
         longest = max(item.tokens for item in batch)
-        found.append([replace(i, ids=np.resize(i.ids, longest)) for i in batch])
-    return found
+        batches.append([replace(i, ids=np.resize(i.ids, longest)) for i in batch])
+    return batches
 
 
 def padded_tokens_per_s(
@@ -118,38 +122,39 @@ def padded_tokens_per_s(
     is_sorted: bool,
     clock: Clock = time.perf_counter,
 ) -> float:
-    """Real tokens a second where batches are padded, at the best of some sizes."""
+    """Measure tokens a second, padding not counted, of padded batches of the best of several sizes."""
     best = 0.0
     real = float(lengths_of(items).sum())
     for count in (8, 16, 32, 64, 128, 256):
         batches = as_padded(items, count, is_sorted=is_sorted)
         if max(len(b) * b[0].tokens for b in batches) > max(4 * budget, 512):
             continue
-        seconds_for(backend, batches[:WORKERS], WORKERS, clock)
-        took_s = min(seconds_for(backend, batches, WORKERS, clock) for _ in range(ROUNDS))
+        time_batches(backend, batches[:WORKERS], WORKERS, clock)
+        took_s = min(time_batches(backend, batches, WORKERS, clock) for _ in range(ROUNDS))
         best = max(best, real / took_s)
     return best
 
 
 def latency_s(
-    backend: Backend, outputs: Outputs, item: Item, runs: int, clock: Clock = time.perf_counter
+    backend: Backend, pooler: Pooler, item: Item, runs: int, clock: Clock = time.perf_counter
 ) -> tuple[float, float]:
-    """Median and 99th percentile of one input alone."""
-    took = []
+    """Return the median and the 99th percentile of the seconds that one input takes alone."""
+    took_s = []
     for _ in range(runs):
         started = clock()
-        raw_vectors(backend, [item], outputs, is_lone=True)
-        took.append(clock() - started)
-    return float(np.median(took)), float(np.percentile(took, 99))
+        raw_vectors(backend, [item], pooler, is_lone=True)
+        took_s.append(clock() - started)
+    return float(np.median(took_s)), float(np.percentile(took_s, 99))
 
 
 @dataclass(slots=True)
 class Endurance:
-    """Adversarial lengths for a while.
+    """What became of batches of adversarial lengths.
 
     Attributes:
-        shortages: Batches that did not fit and were split.
-        failures: Batches that failed otherwise; must be none.
+        batches: Number of batches that ran.
+        shortages: Number of batches that did not fit and were split.
+        failures: Number of batches that failed otherwise; must be 0.
     """
 
     batches: int = 0
@@ -160,24 +165,24 @@ class Endurance:
 def endure(
     backend: Backend, max_tokens: int, vocabulary: int, budget: float, seconds: float
 ) -> Endurance:
-    """Batches of every shape, up to what memory is said to hold, by several threads: no shape may end the process."""
-    found, lock = Endurance(), threading.Lock()
+    """Run batches of every shape up to a budget in several threads, for so many seconds: none may end the process."""
+    result, lock = Endurance(), threading.Lock()
     until = time.monotonic() + seconds
 
     def run(items: list[Item]) -> None:
         try:
-            raw_vectors(backend, items, Outputs(backend.pooling or "mean"))
+            raw_vectors(backend, items, Pooler(backend.info.pooling or "mean"))
             with lock:
-                found.batches += 1
+                result.batches += 1
         except BackendMemoryError:
             with lock:
-                found.shortages += 1
+                result.shortages += 1
             if len(items) > 1:
                 run(items[: len(items) // 2])
                 run(items[len(items) // 2 :])
         except Exception:  # noqa: BLE001 - counted, and shown
             with lock:
-                found.failures += 1
+                result.failures += 1
 
     def work(seed: int) -> None:
         random = np.random.default_rng(seed)
@@ -186,7 +191,7 @@ def endure(
             longest = max_tokens if kind == 0 else int(random.integers(1, max_tokens + 1))
             items: list[Item] = []
             cost = 0.0
-            while cost < budget and len(items) < MOST_ITEMS:
+            while cost < budget and len(items) < MAX_ITEMS:
                 length = longest if kind < LONG_KINDS else int(random.integers(1, longest + 1))
                 items.append(Item(random.integers(5, vocabulary, length).astype(np.int32)))
                 cost += max(length, 8)
@@ -194,4 +199,4 @@ def endure(
 
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(work, range(WORKERS)))
-    return found
+    return result

@@ -1,6 +1,7 @@
-"""The wrapper that teams write themselves, tuned: FastAPI around sentence-transformers, OpenAI's shape.
+"""The wrapper that teams write themselves, tuned: FastAPI around sentence-transformers, in OpenAI's format.
 
-Threads and batch size at their best, one model call at a time (torch uses all cores by itself), orjson, base64.
+Threads and batch size are at their best, one model call runs at a time (torch uses all cores by itself), with orjson
+and base64.
 Run in the peers' venv: `python fastapi_app.py FOLDER PORT THREADS`.
 """
 
@@ -29,7 +30,7 @@ lock = asyncio.Lock()
 
 @app.post("/v1/embeddings")
 async def embeddings(request: Request) -> Response:
-    """Embed and answer."""
+    """Embed a request's texts and answer."""
     body: dict[str, Any] = orjson.loads(await request.body())
     texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
     async with lock:
@@ -56,7 +57,7 @@ async def embeddings(request: Request) -> Response:
 
 @app.get("/health")
 async def health() -> dict[str, str]:
-    """Up."""
+    """Answer that the server is up."""
     return {"status": "ok"}
 
 

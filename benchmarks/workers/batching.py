@@ -8,15 +8,15 @@ MAX_TOKENS = 256
 
 
 def batches(ids: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
-    """Places of texts, longest first."""
+    """Return batches of the indices of texts, longest first."""
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-    found: list[list[int]] = []
+    batched: list[list[int]] = []
     for i in order:
-        if found and (len(found[-1]) + 1) * len(ids[found[-1][0]]) <= budget:
-            found[-1].append(i)
+        if batched and (len(batched[-1]) + 1) * len(ids[batched[-1][0]]) <= budget:
+            batched[-1].append(i)
         else:
-            found.append([i])
-    return found
+            batched.append([i])
+    return batched
 
 
 def run_all(
@@ -25,20 +25,20 @@ def run_all(
     threads: int,
     run: Callable[[list[int]], Sequence[Any]],
 ) -> list[Any]:
-    """Vectors in the texts' order; `run` gives those of a batch's places."""
-    out: list[Any] = [None] * len(ids)
+    """Return the vectors in the texts' order; `run` gives those of a batch of indices."""
+    vectors: list[Any] = [None] * len(ids)
 
-    def one(places: list[int]) -> None:
-        for place, vector in zip(places, run(places), strict=True):
-            out[place] = vector
+    def run_batch(indices: list[int]) -> None:
+        for index, vector in zip(indices, run(indices), strict=True):
+            vectors[index] = vector
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(one, batches(ids, budget)))
-    return out
+        list(pool.map(run_batch, batches(ids, budget)))
+    return vectors
 
 
 def load_tokenizer(folder: str) -> Any:
-    """The model's, without its own padding, at its own length."""
+    """Return the model's tokenizer, without padding, at the model's own length."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")

@@ -17,7 +17,7 @@ from protocol import serve
 
 
 def main() -> None:
-    """Convert once, one encoder for each arrangement of threads."""
+    """Convert the model once, make one encoder for each arrangement of threads, and serve."""
     folder, compute_type = sys.argv[1:3]
     tokenizer = load_tokenizer(folder)
     converted = tempfile.mkdtemp()
@@ -37,9 +37,9 @@ def main() -> None:
         encoder = encoders[inter, intra]
         ids = [e.ids for e in tokenizer.encode_batch_fast(list(texts))]
 
-        def run(places: list[int]) -> list[Any]:
-            hidden = np.array(encoder.forward_batch([ids[i] for i in places]).last_hidden_state)
-            means = [hidden[row, : len(ids[i])].mean(axis=0) for row, i in enumerate(places)]
+        def run(indices: list[int]) -> list[Any]:
+            hidden = np.array(encoder.forward_batch([ids[i] for i in indices]).last_hidden_state)
+            means = [hidden[row, : len(ids[i])].mean(axis=0) for row, i in enumerate(indices)]
             return [mean / np.linalg.norm(mean) for mean in means]
 
         return run_all(ids, setting["budget"], inter, run)

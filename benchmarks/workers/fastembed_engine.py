@@ -18,7 +18,7 @@ NAME = "nestvec/padded"
 
 
 def main() -> None:
-    """One model for each number of threads."""
+    """Make one model for each number of threads, and serve."""
     exported = sys.argv[3]
     TextEmbedding.add_custom_model(
         NAME,
@@ -34,12 +34,12 @@ def main() -> None:
         threads = setting["threads"]
         if threads not in models:
             models[threads] = TextEmbedding(NAME, specific_model_path=exported, threads=threads)
-        # Its own order is the caller's; sorted by length it pads less, which is its best setting.
+        # It runs texts in the caller's order; sorted by length it pads less, which is its best setting.
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        found = models[threads].embed([texts[i] for i in order], batch_size=setting["batch"])
+        embedded = models[threads].embed([texts[i] for i in order], batch_size=setting["batch"])
         vectors: list[Any] = [None] * len(texts)
-        for place, vector in zip(order, found, strict=True):
-            vectors[place] = vector
+        for index, vector in zip(order, embedded, strict=True):
+            vectors[index] = vector
         return vectors
 
     serve({"fastembed": version("fastembed")}, encode)

@@ -1,4 +1,4 @@
-"""Our engine in process: `EmbeddingService`, tokenising included. Arguments: folder of the model, precision."""
+"""Our engine in process: `EmbeddingService`, tokenizing included. Arguments: folder of the model, precision."""
 
 import asyncio
 import sys
@@ -11,17 +11,19 @@ import onnxruntime
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "app")]
 
 from nestvec import __version__
-from nestvec.assembly.service import build_engine
+from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import load_settings
-from nestvec.engine.types import EmbedCall, NullObserver, Priority, Truncation
+from nestvec.engine.observer import NullObserver
+from nestvec.engine.types import EmbedCall, Priority, Truncation
 from nestvec.observability.logs import configure_logs
 from protocol import serve
 
-CHUNK = 2048  # inputs a call, as the API allows
+# Inputs in a call, as many as the API allows.
+CHUNK = 2048
 
 
 def main() -> None:
-    """One engine for each setting asked for, made once."""
+    """Make one service for each budget that is asked for, and serve."""
     configure_logs(level="warning", style="json")
     loop = asyncio.new_event_loop()
     engines: dict[int, Any] = {}
@@ -42,8 +44,8 @@ def main() -> None:
                 "precision": sys.argv[2],
                 "max_batch_tokens": budget,
             }
-            settings = load_settings(flags).for_own_work()
-            engines[budget] = build_engine(settings, NullObserver())
+            settings = load_settings(flags).for_offline_tools()
+            engines[budget] = build_local_service(settings, NullObserver())
         return loop.run_until_complete(embed(engines[budget], texts))
 
     serve({"nestvec": __version__, "onnxruntime": onnxruntime.__version__}, encode)

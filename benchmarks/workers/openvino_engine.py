@@ -15,7 +15,7 @@ from protocol import serve
 
 
 def main() -> None:
-    """One compiled model for each number of streams."""
+    """Compile the model once for each number of streams, and serve."""
     folder, precision, exported = sys.argv[1:4]
     tokenizer = load_tokenizer(folder)
     core = ov.Core()
@@ -26,22 +26,22 @@ def main() -> None:
     def encode(texts: Sequence[str], setting: dict[str, Any]) -> Any:
         streams = setting["streams"]
         if streams not in compiled:
-            wanted = {
+            properties = {
                 "INFERENCE_PRECISION_HINT": precision,
                 "NUM_STREAMS": streams,
                 "INFERENCE_NUM_THREADS": setting["threads"],
             }
-            compiled[streams] = core.compile_model(model, "CPU", wanted)
+            compiled[streams] = core.compile_model(model, "CPU", properties)
         ids = [e.ids for e in tokenizer.encode_batch_fast(list(texts))]
 
-        def run(places: list[int]) -> Any:
+        def run(indices: list[int]) -> Any:
             requests = local.__dict__.setdefault("requests", {})
             if streams not in requests:
                 requests[streams] = compiled[streams].create_infer_request()
-            longest = max(len(ids[i]) for i in places)
-            padded = np.zeros((len(places), longest), np.int64)
+            longest = max(len(ids[i]) for i in indices)
+            padded = np.zeros((len(indices), longest), np.int64)
             mask = np.zeros_like(padded)
-            for row, i in enumerate(places):
+            for row, i in enumerate(indices):
                 padded[row, : len(ids[i])] = ids[i]
                 mask[row, : len(ids[i])] = 1
             feeds = {
@@ -49,7 +49,8 @@ def main() -> None:
                 "attention_mask": mask,
                 "token_type_ids": np.zeros_like(padded),
             }
-            hidden = requests[streams].infer(feeds)[0]  # zeros at padding
+            # States are zeros at padding.
+            hidden = requests[streams].infer(feeds)[0]
             means = hidden.sum(axis=1) / mask.sum(axis=1)[:, None]
             return means / np.linalg.norm(means, axis=1, keepdims=True)
 

@@ -1,4 +1,4 @@
-"""What a worker process speaks: a line of JSON in, a line of JSON out. Standard library only.
+"""The protocol of worker processes: a line of JSON in, a line of JSON out. Standard library only.
 
 A worker loads its engine, says {"ready": versions}, then answers each request {"texts": […], "setting": {…}} with
 {"seconds": s, "cpu_s": s, "rss_mb": peak, "check": [leading values of the first vector]}. With "each": true it embeds
@@ -16,16 +16,17 @@ Encode = Callable[[Sequence[str], dict[str, Any]], Any]
 
 
 def serve(versions: dict[str, str], encode: Encode) -> None:
-    """Answer until the input ends."""
+    """Answer requests until the input ends."""
     answers = sys.stdout
-    sys.stdout = sys.stderr  # libraries print too
+    # Libraries print too.
+    sys.stdout = sys.stderr
     print(json.dumps({"ready": versions}), file=answers, flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        texts, setting = asked["texts"], asked["setting"]
-        cpu, started = time.process_time(), time.perf_counter()
+        request = json.loads(line)
+        texts, setting = request["texts"], request["setting"]
+        cpu_s, started = time.process_time(), time.perf_counter()
         each_s: list[float] = []
-        if asked.get("each"):
+        if request.get("each"):
             vectors = []
             for text in texts:
                 before = time.perf_counter()
@@ -33,11 +34,11 @@ def serve(versions: dict[str, str], encode: Encode) -> None:
                 each_s.append(time.perf_counter() - before)
         else:
             vectors = encode(texts, setting)
-        found = {
+        answer = {
             "seconds": time.perf_counter() - started,
-            "cpu_s": time.process_time() - cpu,
+            "cpu_s": time.process_time() - cpu_s,
             "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "check": [float(value) for value in vectors[0][:8]],
             "each_s": each_s,
         }
-        print(json.dumps(found), file=answers, flush=True)
+        print(json.dumps(answer), file=answers, flush=True)

@@ -1,4 +1,4 @@
-"""sentence-transformers with torch, from the same folder."""
+"""sentence-transformers with torch, from the same folder. Argument: folder of the model."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from protocol import serve
 
 
 def main() -> None:
-    """One model; torch's threads are a setting."""
+    """Load the model, and serve with torch's threads as a setting."""
     model = sentence_transformers.SentenceTransformer(sys.argv[1], device="cpu")
 
     def encode(texts: Sequence[str], setting: dict[str, Any]) -> Any:

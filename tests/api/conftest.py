@@ -15,22 +15,24 @@ from tests.support.served import ServedOptions, serve_fake
 
 @pytest.fixture
 async def make_api(tiny_folder: Path) -> AsyncIterator[MakeApi]:
-    """Build applications with settings of the test's own; all are closed at its end."""
-    made: list[Api] = []
+    """Build applications with settings of the test's own; all are closed when the test ends."""
+    apis: list[Api] = []
 
     def make(options: ServedOptions | None = None, **settings: Any) -> Api:
         app = build_app(Settings(**settings))
-        served = serve_fake(tiny_folder / "tokenizer.json", options, also_tell=app.state.metrics)
+        served = serve_fake(
+            tiny_folder / "tokenizer.json", options, also_tell=app.state.metrics.engine
+        )
         for slot in served.service.models.all():
             app.state.metrics.model_changed(slot)
         app.state.become_ready(served.service)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         client = httpx.AsyncClient(transport=transport, base_url="http://server")
-        made.append(Api(client, app, served))
-        return made[-1]
+        apis.append(Api(client, app, served))
+        return apis[-1]
 
     yield make
-    for api in made:
+    for api in apis:
         api.served.backend.gate.set()
         await api.client.aclose()
         api.served.service.close()
@@ -38,16 +40,16 @@ async def make_api(tiny_folder: Path) -> AsyncIterator[MakeApi]:
 
 @pytest.fixture
 def api(make_api: MakeApi) -> Api:
-    """One with default settings."""
+    """An application with default settings."""
     return make_api()
 
 
 @pytest.fixture
 async def jobs(make_api: MakeApi, tmp_path: Path) -> AsyncIterator[Jobs]:
-    """Open, with room for whole groups."""
+    """Files and batches of an application whose queue takes whole groups of lines."""
     api = make_api(ServedOptions(max_queue_tokens=10**9), max_file_bytes=300_000)
-    made = Jobs(api, tmp_path / "data", Clock())
-    made.open()
-    yield made
+    jobs = Jobs(api, tmp_path / "data", Clock())
+    jobs.open()
+    yield jobs
     api.served.backend.gate.set()
-    await made.runner.close()
+    await jobs.runner.close()

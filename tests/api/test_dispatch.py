@@ -1,28 +1,32 @@
-"""Who answers on paths that several dialects want; bodies as real clients were seen to send them (api-contract 10)."""
+"""Which dialect answers on a path that several share, for the bodies that real clients send."""
 
 from typing import Any
 
 import pytest
-from nestvec.api.dispatch import DOCS, EMBEDDINGS, RERANK, claimants
+from nestvec.api.dispatch import DOCS, EMBEDDINGS, RERANK, matches_of_path
 
 from tests.api.applications import Api
 
-T = ["hello", "world"]
+TEXTS = ["hello", "world"]
 
 
 @pytest.mark.parametrize(
     ("client", "body", "dialect"),
     [
-        ("openai", {"input": T, "model": "m", "encoding_format": "base64"}, "openai"),
+        ("openai", {"input": TEXTS, "model": "m", "encoding_format": "base64"}, "openai"),
         ("langchain", {"input": [[5], [6]], "model": "m", "encoding_format": "base64"}, "openai"),
         ("haystack", {"input": "hello", "model": "m", "encoding_format": "float"}, "openai"),
-        ("litellm", {"model": "m", "input": T}, "openai"),
-        ("haystack-jina", {"input": T, "model": "m", "task": "retrieval.passage"}, "openai"),
-        ("our extension", {"input": T, "output_dtype": "int8", "input_type": "query"}, "openai"),
+        ("litellm", {"model": "m", "input": TEXTS}, "openai"),
+        ("haystack-jina", {"input": TEXTS, "model": "m", "task": "retrieval.passage"}, "openai"),
+        (
+            "our extension",
+            {"input": TEXTS, "output_dtype": "int8", "input_type": "query"},
+            "openai",
+        ),
         (
             "voyageai",
             {
-                "input": T,
+                "input": TEXTS,
                 "model": "m",
                 "input_type": None,
                 "truncation": True,
@@ -32,29 +36,29 @@ T = ["hello", "world"]
             },
             "voyage",
         ),
-        ("null counts", {"input": T, "output_dimension": None}, "voyage"),
-        ("jina", {"input": T, "embedding_type": "float"}, "jina"),
+        ("null counts", {"input": TEXTS, "output_dimension": None}, "voyage"),
+        ("jina", {"input": TEXTS, "embedding_type": "float"}, "jina"),
         ("jina objects", {"input": [{"text": "hello"}]}, "jina"),
         ("jina objects beside texts", {"input": ["a", {"text": "hello"}]}, "jina"),
-        ("jina multivector", {"input": T, "return_multivector": True}, "jina"),
-        ("voyage comes first", {"input": T, "truncation": True, "normalized": True}, "voyage"),
+        ("jina multivector", {"input": TEXTS, "return_multivector": True}, "jina"),
+        ("voyage comes first", {"input": TEXTS, "truncation": True, "normalized": True}, "voyage"),
     ],
 )
 def test_embeddings(client: str, body: dict[str, Any], dialect: str) -> None:
-    """Decisions 15."""
+    """A field that only one vendor's clients send tells its dialect; everything else is OpenAI's."""
     del client
-    found = next(d.name for d, claim in claimants(EMBEDDINGS) if claim.holds(body))
-    assert found == dialect
+    first = next(d.name for d, match in matches_of_path(EMBEDDINGS) if match.accepts(body))
+    assert first == dialect
 
 
 @pytest.mark.parametrize("path", list(DOCS))
-def test_any_body_finds_somebody(path: str) -> None:
-    """The last claim takes whatever is left."""
-    assert claimants(path)[-1][1].holds({})
+def test_any_body_is_answered(path: str) -> None:
+    """The last match of every shared path accepts any body."""
+    assert matches_of_path(path)[-1][1].accepts({})
 
 
 async def test_the_answer_is_in_the_dialect_that_was_chosen(api: Api) -> None:
-    """Voyage's usage has no prompt tokens, Jina's comes before; metrics count by dialect."""
+    """Voyage's usage has no prompt tokens and Jina's comes first in the body; metrics count by dialect."""
     seen: dict[int, tuple[list[str], list[str]]] = {}
     for body in ({}, {"truncation": True}, {"embedding_type": "float"}):
         answer = await api.client.post("/v1/embeddings", json={"input": ["alpha"], **body})
@@ -80,7 +84,7 @@ async def test_the_answer_is_in_the_dialect_that_was_chosen(api: Api) -> None:
     ],
 )
 async def test_rerank(api: Api, body: dict[str, Any], status: int, keys: list[str] | None) -> None:
-    """TEI's form needs a re-ranker; the others answer for every client at once."""
+    """TEI's form of a rerank needs a re-ranker; the others have one answer that every client understands."""
     answer = await api.client.post(RERANK, json=body)
     assert answer.status_code == status
     assert list(answer.json()) == (
@@ -89,7 +93,7 @@ async def test_rerank(api: Api, body: dict[str, Any], status: int, keys: list[st
 
 
 async def test_errors_before_the_body_is_read_are_openais(api: Api) -> None:
-    """Nobody knows the dialect yet."""
+    """A body that cannot be parsed is answered in OpenAI's form, as its dialect is not known yet."""
     answer = await api.client.post("/v1/embeddings", content=b"{")
     assert list(answer.json()["error"]) == ["message", "type", "param", "code"]
 
@@ -106,7 +110,7 @@ async def test_errors_before_the_body_is_read_are_openais(api: Api) -> None:
     ],
 )
 async def test_azures_and_other_spellings_of_the_path(api: Api, path: str) -> None:
-    """The deployment names the model, whatever the body says."""
+    """Every spelling of the path is served; a deployment in it names the model, whatever the body says."""
     answer = await api.client.post(path, json={"input": "alpha", "model": "fake-model"})
     assert answer.status_code == 200, answer.text
     if "deployments" in path:
@@ -115,6 +119,6 @@ async def test_azures_and_other_spellings_of_the_path(api: Api, path: str) -> No
 
 
 async def test_azures_models(api: Api) -> None:
-    """Its prefix stands for /v1."""
-    found = (await api.client.get("/openai/models")).json()
-    assert found == (await api.client.get("/v1/models")).json()
+    """Azure's prefix `/openai` stands for `/v1`."""
+    models = (await api.client.get("/openai/models")).json()
+    assert models == (await api.client.get("/v1/models")).json()

@@ -21,9 +21,9 @@ OPTIONS = ServedOptions(spec=dataclasses.replace(SPEC, trained_layers=(1,)), map
 
 
 async def test_answers_say_which_layers_and_map_made_them(make_api: MakeApi) -> None:
-    """In headers; the space is that of what came out."""
+    """Headers name the layers and the map, and the space of the vectors that came out."""
     api = make_api(OPTIONS)
-    asked: list[tuple[dict[str, Any], str | None, str | None, str]] = [
+    cases: list[tuple[dict[str, Any], str | None, str | None, str]] = [
         ({}, None, None, SPEC.space),
         ({"layers": 3}, None, None, SPEC.space),
         ({"layers": 1}, "1", None, exit_space(SPEC.space, 1)),
@@ -31,12 +31,12 @@ async def test_answers_say_which_layers_and_map_made_them(make_api: MakeApi) -> 
         ({"map": "short", "dimensions": 3}, None, "short", SHORT.space),
         ({"map": "short", "layers": None}, None, "short", SHORT.space),
     ]
-    for body, layers, name, space in asked:
+    for body, layers, name, space in cases:
         answer = await api.embed({"input": "alpha", **body})
         assert answer.status_code == 200, answer.text
         headers = answer.headers
-        found = headers.get("x-embed-layers"), headers.get("x-embed-map"), headers["x-embed-space"]
-        assert found == (layers, name, space)
+        told = headers.get("x-embed-layers"), headers.get("x-embed-map"), headers["x-embed-space"]
+        assert told == (layers, name, space)
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,16 @@ async def test_answers_say_which_layers_and_map_made_them(make_api: MakeApi) -> 
     ],
     ids=str,
 )
-async def test_wrong_ones_are_refused(make_api: MakeApi, body: dict[str, Any], param: str) -> None:
-    """By name."""
+async def test_wrong_layers_and_maps_are_refused(
+    make_api: MakeApi, body: dict[str, Any], param: str
+) -> None:
+    """Layers and maps that the model does not have, or of the wrong type, are refused by the field's name."""
     answer = await make_api(OPTIONS).embed({"input": "alpha", **body})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
-async def test_other_dialects_refuse_them(make_api: MakeApi) -> None:
-    """Ignoring them would give other vectors."""
+async def test_other_dialects_refuse_layers_and_maps(make_api: MakeApi) -> None:
+    """A dialect without these fields refuses them, as ignoring them would give other vectors."""
     api = make_api(OPTIONS)
     bodies = {
         "/embed": {"inputs": "a", "layers": 1},
@@ -72,55 +74,55 @@ async def test_other_dialects_refuse_them(make_api: MakeApi) -> None:
 
 
 async def test_models_tell_their_exits_maps_and_quality(make_api: MakeApi) -> None:
-    """What was measured is shown of one model, and left out of the list."""
+    """A model's description tells exits, maps and quality figures; the list leaves the figures out."""
     api = make_api(OPTIONS)
     slot = api.served.service.models.all()[0]
     figures = {"tasks": [{"task": "sts", "metric": "spearman", "n": 3, "figures": []}]}
     assert isinstance(slot.model, ServedModel)
     slot.model = dataclasses.replace(slot.model, quality=figures)
-    found = (await api.client.get(f"/v1/models/{SPEC.name}")).json()
-    assert found["layers"] == {"native": 3, "trained": [1], "fitted": {"2": "exit-2"}}
-    assert [(one["name"], one["dimensions"], one["layers"]) for one in found["maps"]] == [
+    model = (await api.client.get(f"/v1/models/{SPEC.name}")).json()
+    assert model["layers"] == {"native": 3, "trained": [1], "fitted": {"2": "exit-2"}}
+    assert [(row["name"], row["dimensions"], row["layers"]) for row in model["maps"]] == [
         ("exit-2", 8, 2),
         ("short", 4, None),
     ]
-    assert found["quality"] == figures
+    assert model["quality"] == figures
     (listed,) = (await api.client.get("/v1/models")).json()["data"]
     assert "quality" not in listed
 
 
 async def test_8_bit_vectors_of_maps_have_ranges_of_their_own(make_api: MakeApi) -> None:
-    """Told by another id."""
+    """Each answer names the ranges of its int8 vectors by an id."""
     api = make_api(OPTIONS)
     ids = set()
     for body in ({}, {"map": "short"}):
         answer = await api.embed({"input": "a", "output_dtype": "int8", **body})
         ids.add(answer.headers["x-embed-quantization"])
         assert all(-128 <= v <= 127 for v in answer.json()["data"][0]["embedding"])
-    assert ids  # by formula here, which is one for all
+    assert ids  # one id, as the ranges come from a formula here
 
 
 async def test_no_store_keeps_a_text_out_of_the_cache(make_api: MakeApi) -> None:
-    """By the request's own header; metrics count hits and what was saved."""
+    """`cache-control: no-store` keeps a text out of the cache; metrics count hits and the tokens that were saved."""
     cache = VectorCache(2**20)
     api = make_api(ServedOptions(cache=cache))
-    api.app.state.metrics.cache_opened(cache)
+    api.app.state.metrics.cache.watch(cache)
     for headers in ({"cache-control": "no-store"}, {}, {}):
         assert (await api.embed({"input": "alpha"}, **headers)).status_code == 200
     text = (await api.client.get("/metrics")).text
-    wanted = {
+    expected = {
         'nestvec_vector_cache_hits_total{tier="memory"}': 1.0,
         "nestvec_vector_cache_misses_total": 1.0,
         "nestvec_vector_cache_saved_tokens_total": 3.0,
         "nestvec_vector_cache_entries": 1.0,
     }
-    for name, value in wanted.items():
+    for name, value in expected.items():
         assert f"{name} {value}" in text
     assert len(api.served.backend.batches) == 2
 
 
-async def test_batch_lines_take_them(make_api: MakeApi) -> None:
-    """As any body; lines that chunk their documents stand alone."""
+async def test_batch_lines_take_layers_and_maps(make_api: MakeApi) -> None:
+    """A line of a batch is answered as the same body would be alone, also where it chunks its documents."""
     api = make_api(OPTIONS)
     lines: list[dict[str, Any]] = [
         {"input": "alpha", "layers": 2, "encoding_format": "base64"},
@@ -137,9 +139,9 @@ async def test_batch_lines_take_them(make_api: MakeApi) -> None:
     for line, answer in zip(lines, answers, strict=True):
         alone = (await api.embed(line)).json()
         assert answer["usage"] == alone["usage"]
-        for one, other in zip(answer["data"], alone["data"], strict=True):
-            assert {**one, "embedding": 0} == {**other, "embedding": 0}
-            vectors = [one["embedding"], other["embedding"]]
+        for row, row_alone in zip(answer["data"], alone["data"], strict=True):
+            assert {**row, "embedding": 0} == {**row_alone, "embedding": 0}
+            vectors = [row["embedding"], row_alone["embedding"]]
             if isinstance(vectors[0], str):
                 vectors = [np.frombuffer(base64.b64decode(v), "<f4") for v in vectors]
             np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Token arrays: whose vocabulary, and cl100k back to text."""
+"""Token arrays: which vocabulary they are in, and cl100k ids back to text."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.clients
 
 @pytest.fixture(scope="module")
 def table() -> Path:
-    """The real table."""
+    """The real cl100k table."""
     return cl100k_table()
 
 
 @pytest.fixture
 def decoder(table: Path) -> TokenDecoder:
-    """From a file, as on hosts without a network."""
+    """A decoder that reads its table from a file, as on hosts without a network."""
     return TokenDecoder("auto", table)
 
 
@@ -47,32 +47,32 @@ def decoder(table: Path) -> TokenDecoder:
     ],
 )
 async def test_cl100k_ids_become_text(decoder: TokenDecoder, ids: list[int], text: str) -> None:
-    """Special ids are dropped; a piece may end inside a character."""
+    """Ids become the text they stand for; special ids are dropped, and half a character becomes U+FFFD."""
     assert await decoder.resolve([ids], vocabulary=None) == [text]
 
 
 async def test_every_id_of_the_table_decodes(decoder: TokenDecoder) -> None:
-    """All 100,256 of them."""
+    """All 100,256 ids of the table decode."""
     texts = await decoder.resolve([[i] for i in range(100_256)], vocabulary=None)
     assert len(texts) == 100_256
 
 
 @pytest.mark.parametrize("wrong", [100_256, 100_277, 200_000, 2**70])
 async def test_ids_that_cl100k_does_not_have_are_refused(decoder: TokenDecoder, wrong: int) -> None:
-    """They prove that the caller meant another vocabulary."""
+    """An id beyond cl100k is refused by its index, as the caller must mean another vocabulary."""
     with pytest.raises(InputError, match="x-embed-token-vocab: model") as caught:
         await decoder.resolve([[1], [wrong]], vocabulary=None)
     assert caught.value.input_index == 1
 
 
 async def test_tiktokens_own_cache_is_used(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a file tiktoken finds or fetches the table."""
+    """Without a file, tiktoken finds the table in its own cache or fetches it."""
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(table.parent))
     assert await TokenDecoder("cl100k").resolve([[15339]], vocabulary=None) == ["hello"]
 
 
 async def test_without_a_table_the_error_names_the_way_out(tmp_path: Path) -> None:
-    """And the failure is remembered, so that requests do not each wait for it."""
+    """The error says how to do without the table; the failure is remembered, so that not each request waits for it."""
     decoder = TokenDecoder("auto", tmp_path / "absent")
     for _ in range(2):
         with pytest.raises(InputError, match="check_embedding_ctx_length=False"):
@@ -80,7 +80,7 @@ async def test_without_a_table_the_error_names_the_way_out(tmp_path: Path) -> No
 
 
 async def test_a_file_that_is_another_table_is_refused(tmp_path: Path) -> None:
-    """By its hash."""
+    """A table of another hash is not taken for cl100k."""
     (tmp_path / "table").write_bytes(b"aGVsbG8= 0\n")
     with pytest.raises(InputError, match="could not be loaded"):
         await TokenDecoder("auto", tmp_path / "table").resolve([[0]], vocabulary=None)
@@ -90,23 +90,23 @@ async def test_a_file_that_is_another_table_is_refused(tmp_path: Path) -> None:
     ("mode", "header", "expected"),
     [("model", None, [[1, 2]]), ("reject", "model", [[1, 2]]), ("auto", "model", [[1, 2]])],
 )
-async def test_own_ids_pass(
+async def test_ids_of_the_models_vocabulary_pass(
     mode: str, header: str | None, expected: Sequence[Sequence[int]]
 ) -> None:
-    """By setting or by header."""
+    """Ids of the model's own vocabulary pass through, by the setting or by the header."""
     assert await TokenDecoder(mode).resolve([[1, 2]], vocabulary=header) == expected
 
 
 @pytest.mark.parametrize(("mode", "header"), [("reject", None), ("auto", "klingon")])
 async def test_refusals(mode: str, header: str | None) -> None:
-    """By setting, or for a header that says nothing we know."""
+    """Token arrays are refused by the setting, or for an unknown word in the header."""
     with pytest.raises(InputError) as caught:
         await TokenDecoder(mode).resolve([[1, 2]], vocabulary=header)
     assert caught.value.param == "input"
 
 
 async def test_ids_and_text_give_the_same_vector_over_http(make_api: MakeApi, table: Path) -> None:
-    """Langchain's default body, answered like the text it stands for."""
+    """Langchain's default body of cl100k ids is answered like the texts that it stands for."""
     api = make_api(cl100k_file=table)
     by_ids = await api.embed({"input": [[15339], [15339, 1917]], "model": "fake-model"})
     by_text = await api.embed({"input": ["hello", "hello world"], "model": "fake-model"})

@@ -1,4 +1,4 @@
-"""The onnxruntime backend: provider choice, graphs it takes and refuses, and the same promises as the fake."""
+"""The ONNX Runtime backend: choice of the provider, graphs that it takes and refuses, and the promises of the fake."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.backends.ort import choose_provider
 from nestvec.engine.backend import BackendOptions
-from nestvec.engine.core.collate import collate
+from nestvec.engine.core.batching.collate import collate
 from nestvec.engine.types import Item, Layout
 from nestvec.errors import BackendError, FormatError, ProviderError
 from nestvec.model_store.package import Package
@@ -20,7 +20,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 @pytest.mark.parametrize(
-    ("asked", "available", "chosen"),
+    ("requested", "available", "chosen"),
     [
         ("auto", [CPU], "cpu"),
         ("auto", [CUDA, CPU], "cuda"),
@@ -29,48 +29,48 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
         ("cuda", [CUDA, CPU], "cuda"),
     ],
 )
-def test_provider_choice(asked: str, available: list[str], chosen: str) -> None:
-    """Auto takes CUDA where present; a named one is taken."""
-    assert choose_provider(asked, available) == chosen
+def test_a_provider_is_chosen(requested: str, available: list[str], chosen: str) -> None:
+    """Auto takes CUDA where it is present; a provider requested by name is taken."""
+    assert choose_provider(requested, available) == chosen
 
 
-@pytest.mark.parametrize("asked", ["cuda", "tpu"])
-def test_a_provider_that_is_missing_is_an_error(asked: str) -> None:
-    """Never a silent fallback."""
-    with pytest.raises(ProviderError, match=asked):
-        choose_provider(asked, [CPU])
+@pytest.mark.parametrize("requested", ["cuda", "tpu"])
+def test_a_missing_provider_is_an_error(requested: str) -> None:
+    """There is no silent fallback."""
+    with pytest.raises(ProviderError, match=requested):
+        choose_provider(requested, [CPU])
 
 
 def test_cuda_on_a_host_without_it_stops_the_start(tiny_package: Package) -> None:
-    """This machine's onnxruntime has no CUDA."""
+    """The onnxruntime of this machine was built without CUDA."""
     with pytest.raises(ProviderError, match="install nestvec"):
         OnnxBackend(tiny_package.graph, Layout.PACKED, BackendOptions(provider="cuda"))
 
 
 @pytest.fixture
 def backend(tiny_package: Package) -> OnnxBackend:
-    """The tiny BERT."""
+    """A backend over the tiny BERT."""
     return OnnxBackend(tiny_package.graph, tiny_package.layout, BackendOptions())
 
 
 def test_packed_hidden_states_do_not_depend_on_neighbours(backend: OnnxBackend) -> None:
-    """Contract with the fake: an item's states are its own, whatever else the batch holds."""
+    """As with the fake backend, an item's states are its own, whatever else the batch holds."""
     random = np.random.default_rng(3)
     items = [item(*random.integers(5, 100, n)) for n in (1, 2, 17, 24, 3)]
-    together = backend.run(collate(items, backend.layout)).hidden
-    alone = [backend.run(collate([one], backend.layout)).hidden for one in items]
+    together = backend.run(collate(items, backend.info.layout)).hidden
+    alone = [backend.run(collate([each], backend.info.layout)).hidden for each in items]
     assert together is not None
     np.testing.assert_allclose(
         together, np.concatenate([a for a in alone if a is not None]), atol=1e-5
     )
-    assert together.shape[1] == backend.hidden_size
+    assert together.shape[1] == backend.info.hidden_size
     assert together.dtype == np.float32
 
 
 def test_runtime_failures_keep_their_text_to_themselves(backend: OnnxBackend) -> None:
-    """Onnxruntime quotes values; our error does not."""
+    """Messages of onnxruntime quote values; our error must not."""
     with pytest.raises(BackendError, match=r"^onnxruntime failed on this batch$"):
-        backend.run(collate([item(1_000_000)], backend.layout))
+        backend.run(collate([item(1_000_000)], backend.info.layout))
 
 
 def test_cost_counts_tokens_and_attention(backend: OnnxBackend) -> None:
@@ -81,7 +81,7 @@ def test_cost_counts_tokens_and_attention(backend: OnnxBackend) -> None:
 def write_padded(
     path: Path, *, output: str = "last_hidden_state", extra: str = "", rows: int = 4
 ) -> None:
-    """A foreign graph: an embedding table over input_ids, and whatever else a test wants."""
+    """Write a graph as others make them: an embedding table over input_ids, and an extra input if one is named."""
     table = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
     shape_in: list[str | int | None] = ["B", "S"]
     names = ["input_ids", "attention_mask", *([extra] if extra else [])]
@@ -108,17 +108,17 @@ def write_padded(
 
 
 def test_a_padded_graph_gives_packed_states(tmp_path: Path) -> None:
-    """Padding is cut out, so that pooling never sees it."""
+    """Padding is removed from the states, so that pooling never sees it."""
     write_padded(tmp_path / "model.onnx")
     backend = OnnxBackend(tmp_path / "model.onnx", Layout.PADDED, BackendOptions())
     raw = backend.run(collate([item(1, 2, 3), item(3)], Layout.PADDED))
     assert raw.hidden is not None
     assert raw.hidden.tolist() == [[3, 4, 5], [6, 7, 8], [9, 10, 11], [9, 10, 11]]
-    assert backend.hidden_size == 3
+    assert backend.info.hidden_size == 3
 
 
 def test_a_graph_that_pools_gives_vectors(tmp_path: Path) -> None:
-    """Where there is a sentence_embedding and no token states, it is taken."""
+    """The output `sentence_embedding` is taken where there are no token states."""
     write_padded(tmp_path / "model.onnx", output="sentence_embedding")
     backend = OnnxBackend(tmp_path / "model.onnx", Layout.PADDED, BackendOptions())
     raw = backend.run(collate([item(1, 2), item(3, 1)], Layout.PADDED))
@@ -134,24 +134,24 @@ def test_a_graph_that_pools_gives_vectors(tmp_path: Path) -> None:
         ("last_hidden_state", "pixels", "nothing can feed: pixels"),
     ],
 )
-def test_graphs_that_we_cannot_serve_are_refused_at_start(
+def test_graphs_that_cannot_be_served_are_refused_at_start(
     tmp_path: Path, output: str, extra: str, reason: str
 ) -> None:
-    """Not at the first request."""
+    """They fail when they are opened, not at the first request."""
     write_padded(tmp_path / "model.onnx", output=output, extra=extra)
     with pytest.raises(FormatError, match=reason):
         OnnxBackend(tmp_path / "model.onnx", Layout.PADDED, BackendOptions())
 
 
 def test_a_corrupt_graph_is_refused(tmp_path: Path) -> None:
-    """The path is named."""
+    """The error names the file."""
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
     with pytest.raises(FormatError, match=r"model\.onnx: onnxruntime cannot open"):
         OnnxBackend(tmp_path / "model.onnx", Layout.PACKED, BackendOptions())
 
 
 def test_items_with_one_token_run(backend: OnnxBackend) -> None:
-    """The smallest batch there is."""
-    raw = backend.run(collate([Item(ids=np.array([7], np.int32))], backend.layout))
+    """The smallest batch that there is gives one state."""
+    raw = backend.run(collate([Item(ids=np.array([7], np.int32))], backend.info.layout))
     assert raw.hidden is not None
-    assert raw.hidden.shape == (1, backend.hidden_size)
+    assert raw.hidden.shape == (1, backend.info.hidden_size)

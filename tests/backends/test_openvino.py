@@ -1,4 +1,4 @@
-"""The OpenVINO backend: right where the CPU has bfloat16, a clear refusal elsewhere."""
+"""The OpenVINO backend: close to fp32 where the CPU has bfloat16, a clear refusal elsewhere."""
 
 import sys
 from dataclasses import replace
@@ -9,11 +9,11 @@ import pytest
 from nestvec.backends.open import open_backend
 from nestvec.backends.openvino import OpenVinoBackend
 from nestvec.engine.backend import Backend, BackendOptions
-from nestvec.engine.core.collate import collate
+from nestvec.engine.core.batching.collate import collate
 from nestvec.engine.types import Layout
 from nestvec.errors import BackendError, FormatError, ProviderError
 from nestvec.model_store.artefacts.precision import BuildOptions, Precision
-from nestvec.model_store.package import Package, prepare
+from nestvec.model_store.package import Package, load_package
 from nestvec.model_store.sources.fetch import SourceOptions
 from nestvec.system.cpus import cpu_model
 
@@ -29,15 +29,15 @@ BF16 = BackendOptions(computes_bf16=True, parallel_runs=2)
 
 @pytest.fixture(scope="module")
 def package(tiny_folder: Path, tiny_cache: Path) -> Package:
-    """The tiny BERT in bf16, past the gate."""
+    """The tiny BERT in bf16, which has passed its quality gate."""
     options = SourceOptions(cache_dir=tiny_cache, card_dirs=(), is_offline=True)
     build = BuildOptions(Precision.BF16)
-    return prepare(str(tiny_folder), options, open_backend, wanted=build)
+    return load_package(str(tiny_folder), options, open_backend, build=build)
 
 
 def states(backend: Backend, *texts: list[int]) -> list[np.ndarray]:
-    """Of each text, run as one batch."""
-    batch = collate([item(*ids) for ids in texts], backend.layout)
+    """Run texts as one batch, and return the states of each, (n, H), float32."""
+    batch = collate([item(*ids) for ids in texts], backend.info.layout)
     hidden = backend.run(batch).hidden
     assert hidden is not None
     assert hidden.dtype == np.float32
@@ -46,7 +46,7 @@ def states(backend: Backend, *texts: list[int]) -> list[np.ndarray]:
 
 @has_bf16
 def test_vectors_are_close_to_fp32(package: Package, tiny_package: Package) -> None:
-    """Together and alone; what comes back is float32, computed in bfloat16."""
+    """This holds for texts together and alone; the results are float32, computed in bfloat16."""
     backend = open_backend(package.graph, package.layout, BF16)
     assert isinstance(backend, OpenVinoBackend)
     exact = open_backend(tiny_package.graph, tiny_package.layout, BackendOptions())
@@ -54,19 +54,19 @@ def test_vectors_are_close_to_fp32(package: Package, tiny_package: Package) -> N
     texts = [random.integers(0, 128, n).tolist() for n in (3, 24, 1, 7, 7)]
     together = states(backend, *texts)
     alone = [states(backend, ids)[0] for ids in texts]
-    for ids, one, other in zip(texts, together, alone, strict=True):
-        np.testing.assert_allclose(one, other, atol=0.05)
+    for ids, beside, lone in zip(texts, together, alone, strict=True):
+        np.testing.assert_allclose(beside, lone, atol=0.05)
         truth = states(exact, ids)[0]
-        difference = float(np.abs(one - truth).max())
+        difference = float(np.abs(beside - truth).max())
         assert 1e-6 < difference < 0.1
-    assert backend.hidden_size == 32
+    assert backend.info.hidden_size == 32
     assert backend.cost(np.array([10, 10])) > 20
     backend.close()
 
 
 @has_bf16
 def test_failures_keep_their_text_to_themselves(package: Package) -> None:
-    """As with the other runtime."""
+    """Like ONNX Runtime's, OpenVINO's messages may quote values, which our error must not."""
     backend = open_backend(package.graph, package.layout, BF16)
     batch = collate([item(1, 2)], Layout.PACKED)
     wrong = {**batch.arrays, "positions": np.zeros((2, 2), np.float32)}
@@ -75,8 +75,8 @@ def test_failures_keep_their_text_to_themselves(package: Package) -> None:
 
 
 @has_bf16
-def test_padded_graphs_of_others_run_too(tmp_path: Path) -> None:
-    """States without padding come back."""
+def test_padded_graphs_that_others_made_run_too(tmp_path: Path) -> None:
+    """Their states come back without padding."""
     write_padded(tmp_path / "model.onnx")
     backend = open_backend(tmp_path / "model.onnx", Layout.PADDED, BF16)
     assert [s.tolist() for s in states(backend, [1, 2], [3])] == [
@@ -88,23 +88,23 @@ def test_padded_graphs_of_others_run_too(tmp_path: Path) -> None:
 @has_bf16
 @pytest.mark.parametrize("content", [b"", b"not a graph"])
 def test_a_broken_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    """It is named."""
+    """The error names the file."""
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(FormatError, match=r"model\.onnx"):
         open_backend(tmp_path / "model.onnx", Layout.PACKED, BF16)
 
 
-def test_without_the_package_the_way_out_is_named(
+def test_without_openvino_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is an optional extra."""
+    """OpenVINO is an optional extra of the package."""
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ProviderError, match=r"nestvec\[openvino\]"):
         OpenVinoBackend(tmp_path / "model.onnx", Layout.PACKED, BF16)
 
 
 def test_a_cpu_without_bfloat16_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO would compute in float32 and say nothing."""
+    """OpenVINO would silently compute in float32."""
 
     class Core:
         def get_property(self, device: str, name: str) -> list[str]:

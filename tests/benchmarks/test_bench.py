@@ -1,4 +1,4 @@
-"""The benchmark's own parts: settings, tables, batching, processes, and a worker that really answers."""
+"""The parts of the benchmarks: settings, tables, batching, processes, and a worker that really answers."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nestvec.tools.bench.loads import unique_texts
+from nestvec.tools.bench.texts import unique_texts
 from typing_extensions import override
 
 from benchmarks.arguments import parser_for
@@ -42,24 +42,24 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Ok).serve_forever()
 
 
 def engine(name: str = "nestvec") -> Engine:
-    """A contender with one setting."""
+    """Return an engine with one setting."""
     return Engine(name, "script", "fp32", ({"x": 2},), is_peer=False)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 8])
 def test_no_setting_asks_for_more_threads_than_cores(cores: int) -> None:
-    """Each peer at its best, none oversubscribed; ours is in each table, and every script exists."""
+    """No engine is oversubscribed, ours is in each table, and every script exists."""
     for engines in engines_of(cores).values():
-        assert any(not one.is_peer for one in engines)
-        for one in engines:
-            assert (HERE / "workers" / f"{one.script}.py").is_file()
-            for setting in one.settings:
+        assert any(not engine.is_peer for engine in engines)
+        for engine in engines:
+            assert (HERE / "workers" / f"{engine.script}.py").is_file()
+            for setting in engine.settings:
                 assert setting.get("inter", 1) * setting.get("intra", 1) <= cores
                 assert setting.get("threads", 1) <= cores
 
 
 def test_a_worker_is_asked_and_answers(tmp_path: Path) -> None:
-    """Over its real pipes, all at once and one by one."""
+    """It answers over its real pipes, for texts all at once and one by one."""
     script = tmp_path / "echo.py"
     script.write_text(ECHO)
     line = [sys.executable, str(script), str(HERE / "workers")]
@@ -79,7 +79,7 @@ def test_a_worker_is_asked_and_answers(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_dies_ends_the_run() -> None:
-    """With its name and status."""
+    """The error has the worker's name and exit status."""
     with (
         subprocess.Popen(
             [sys.executable, "-c", "raise SystemExit(3)"],
@@ -93,7 +93,7 @@ def test_a_worker_that_dies_ends_the_run() -> None:
 
 
 class Canned(Worker):
-    """Answers without a process."""
+    """A worker that answers without a process."""
 
     def __init__(self, name: str, values: list[float], seconds: list[float]) -> None:
         super().__init__(engine(name), None)  # type: ignore[arg-type] # never used
@@ -104,12 +104,12 @@ class Canned(Worker):
 
     @override
     def ask(self, texts: list[str], setting: Setting, *, each: bool = False) -> dict[str, Any]:
-        """The values."""
+        """Return the values that it was made with."""
         return {"check": self.values}
 
 
 def test_engines_with_other_vectors_are_not_compared() -> None:
-    """Rounding may differ, direction not."""
+    """Vectors may differ by rounding, but not in direction."""
     right = Canned("right", [1.0, 0.0, 0.5], [1])
     check_agreement([right, Canned("rounded", [0.99, 0.01, 0.51], [1])], "text")
     with pytest.raises(SystemExit, match="wrong gives other vectors"):
@@ -119,7 +119,7 @@ def test_engines_with_other_vectors_are_not_compared() -> None:
 
 
 def test_the_table_shows_ratios_of_the_best_rounds() -> None:
-    """Twice as fast is 2.00; the spread stands beside it."""
+    """Twice as fast is 2.00, with the spread beside it."""
     base, ours = Canned("peer", [1], [0.002, 0.004]), Canned("nestvec", [1], [0.001, 0.002])
     text = table("fp32", [base, ours], {"short": 0.81})
     assert "1.00 (1.50) 500 tok/s | 2.00 (1.50) 1,000 tok/s" in text
@@ -128,22 +128,22 @@ def test_the_table_shows_ratios_of_the_best_rounds() -> None:
 
 
 def test_absent_texts_are_made(tmp_path: Path) -> None:
-    """The Makefile names a folder that only this project's workplace has."""
+    """Where the folder that `--data` names does not exist, the benchmarks make texts."""
     parser = parser_for("what it does", rounds=3)
-    given = ["--model", "folder", "--data", str(tmp_path)]
-    assert parser.parse_args(given).data == tmp_path
-    assert parser.parse_args([*given[:3], str(tmp_path / "absent")]).data is None
+    arguments = ["--model", "folder", "--data", str(tmp_path)]
+    assert parser.parse_args(arguments).data == tmp_path
+    assert parser.parse_args([*arguments[:3], str(tmp_path / "absent")]).data is None
 
 
 def test_result_files_are_named_by_processor() -> None:
-    """No odd characters."""
+    """Their names have no odd characters."""
     name = result_file("-http").name
     assert name.endswith("-http.md")
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.")
 
 
 def test_requests_hold_every_text_once() -> None:
-    """As lists, or alone as a string."""
+    """A request has several texts as a list, or a single one as a string."""
     texts = unique_texts("short", 96, None, seed=1)
     assert len(set(texts)) == len(texts) == 96
     assert [request.texts for request in requests_of(texts[:70], 32)] == [32, 32, 6]
@@ -152,7 +152,7 @@ def test_requests_hold_every_text_once() -> None:
 
 
 def test_a_server_is_watched_with_its_children(tmp_path: Path) -> None:
-    """CPU and memory count for the whole family; nothing is left running."""
+    """CPU time and memory are counted for children too, and nothing is left running."""
     script = tmp_path / "server.py"
     script.write_text(SLEEPER)
     server = Server("sleeper", [sys.executable, str(script), "{port}"], health="/up")
@@ -172,8 +172,8 @@ def test_a_server_is_watched_with_its_children(tmp_path: Path) -> None:
     assert server.process.poll() is not None
 
 
-def test_a_server_that_ends_says_so(tmp_path: Path) -> None:
-    """And where its words are."""
+def test_a_server_that_ends_is_reported(tmp_path: Path) -> None:
+    """The error has its exit status, and its output is in its log."""
     server = Server(
         "dead", [sys.executable, "-c", "print('why'); exit(4)"], log=tmp_path / "dead.log"
     )
@@ -182,21 +182,19 @@ def test_a_server_that_ends_says_so(tmp_path: Path) -> None:
     assert "why" in (tmp_path / "dead.log").read_text()
 
 
-def test_the_http_table_has_every_contender(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ratios are of nestvec to it; the server's CPU stands over the bare engine's."""
+def test_the_http_table_has_every_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ratios are of nestvec to the other; the server's CPU time is given over that of the bare engine."""
     servers = servers_of(tmp_path, tmp_path, tmp_path)
     monkeypatch.setattr(Server, "peak_rss_mb", lambda _: 100.0)
-    found = Contest()
+    contest = Contest()
     for name in ("engine", "engine int8", *(server.name for server in servers)):
-        found.query_s[name] = [0.004]
+        contest.query_s[name] = [0.004]
         for scenario in SCENARIOS:
-            figures = found.of(name, scenario.name)
+            figures = contest.of(name, scenario.name)
             figures.tokens_per_s, figures.cpu_s_per_mtok = [800.0], [200.0]
             figures.p50_s, figures.p99_s = [0.01], [0.02]
-    found.of("nestvec", SCENARIOS[0].name).tokens_per_s = [1600.0]
-    found.of("nestvec", SCENARIOS[0].name).cpu_s_per_mtok = [220.0]
-    text = http_table(found, servers)
+    contest.of("nestvec", SCENARIOS[0].name).tokens_per_s = [1600.0]
+    contest.of("nestvec", SCENARIOS[0].name).cpu_s_per_mtok = [220.0]
+    text = http_table(contest, servers)
     assert "| FastAPI + sentence-transformers | 800 | 2.00 | 1.00 | 200 | 10 | 20 |" in text
     assert "over the bare engine's, nestvec: 1.10" in text

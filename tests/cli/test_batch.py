@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from nestvec.cli import group
 
-from tests.support.server import Server, running_server
+from tests.support.server import RunningServer, running_server
 from tests.support.tiny import write_tiny_bert
 
 pytestmark = pytest.mark.process
@@ -19,22 +19,22 @@ KEY = "a-key"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """With a key and a tiny model."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with a key and a tiny model."""
     folder = tmp_path_factory.mktemp("batch")
     model = write_tiny_bert(folder / "model")
-    with running_server(folder, model=model, cache_dir=folder / "cache", api_keys=KEY) as made:
-        yield made
+    with running_server(folder, model=model, cache_dir=folder / "cache", api_keys=KEY) as server:
+        yield server
 
 
-def invoke(server: Server, *arguments: str, key: str = KEY) -> Result:
-    """Run the verb."""
+def invoke(server: RunningServer, *arguments: str, key: str = KEY) -> Result:
+    """Run `nestvec batch`."""
     environment = {"OPENAI_API_KEY": key}
     return CliRunner().invoke(group, ["batch", "--url", server.url, *arguments], env=environment)
 
 
-def test_texts_go_round(server: Server, tmp_path: Path) -> None:
-    """Submit with a wait, fetch; ids and vectors are right."""
+def test_texts_go_round(server: RunningServer, tmp_path: Path) -> None:
+    """Texts are submitted, awaited and fetched; ids and vectors are right."""
     source, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
     source.write_text("key,body\na,alpha\nb,beta beta\n")
     done = invoke(
@@ -48,19 +48,19 @@ def test_texts_go_round(server: Server, tmp_path: Path) -> None:
     fetched = invoke(server, "fetch", batch_id, str(target))
     assert f"{target}: 2 lines" in fetched.output
     rows = {row["custom_id"]: row for row in map(json.loads, target.read_text().splitlines())}
-    found = rows["a"]["response"]["body"]["data"][0]["embedding"]
+    encoded = rows["a"]["response"]["body"]["data"][0]["embedding"]
     plain = httpx.post(
         f"{server.url}/v1/embeddings",
         json={"input": "alpha", "dimensions": 4},
         headers={"authorization": f"Bearer {KEY}"},
     ).json()["data"][0]["embedding"]
-    np.testing.assert_allclose(np.frombuffer(base64.b64decode(found), "<f4"), plain, atol=1e-5)
+    np.testing.assert_allclose(np.frombuffer(base64.b64decode(encoded), "<f4"), plain, atol=1e-5)
     assert set(rows) == {"a", "b"}
     assert not target.with_name("out.jsonl.errors").exists()
 
 
-def test_ready_requests_are_sent_as_they_are(server: Server, tmp_path: Path) -> None:
-    """Refused ones come in a file of their own."""
+def test_ready_requests_are_sent_as_they_are(server: RunningServer, tmp_path: Path) -> None:
+    """Ready requests are sent unchanged, and refused ones come in a file of their own."""
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     rows = [
         {"custom_id": name, "method": "POST", "url": "/v1/embeddings", "body": body}
@@ -77,8 +77,8 @@ def test_ready_requests_are_sent_as_they_are(server: Server, tmp_path: Path) -> 
     assert invoke(server, "cancel", batch_id).output.strip() == "completed"
 
 
-def test_a_bad_file_says_which_line(server: Server, tmp_path: Path) -> None:
-    """And ends with a status of its own."""
+def test_a_bad_file_says_which_line(server: RunningServer, tmp_path: Path) -> None:
+    """A bad file fails its batch, and the line is named; the exit status is 1."""
     source = tmp_path / "in.jsonl"
     row = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"input": "x"}}
     source.write_text(f"{json.dumps(row)}\n{json.dumps(row)}\n")
@@ -87,8 +87,8 @@ def test_a_bad_file_says_which_line(server: Server, tmp_path: Path) -> None:
     assert "line 2: Another line has the same 'custom_id'." in done.output
 
 
-def test_what_goes_wrong_is_said(server: Server, tmp_path: Path) -> None:
-    """No server, a wrong key, no such batch; never a trace."""
+def test_what_goes_wrong_is_said(server: RunningServer, tmp_path: Path) -> None:
+    """An absent server, a wrong key and an unknown batch are errors with a reason."""
     source = tmp_path / "in.txt"
     source.write_text("alpha")
     for result, reason in (

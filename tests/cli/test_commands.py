@@ -1,4 +1,4 @@
-"""The other verbs, in process: help, embed, export, config, model pull."""
+"""The other verbs, in this process: help, embed, export, config, model pull and more."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,13 @@ import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
-from nestvec.assembly.execution import execution
-from nestvec.assembly.model import prepare_model
+from nestvec.assembly.execution import execution_settings_for
+from nestvec.assembly.package import prepare_model
 from nestvec.cli import VERBS, group, main
 from nestvec.cli.config import settings_markdown
 from nestvec.config.loading import load_settings
 from nestvec.config.settings import Settings
-from nestvec.model_store.artefacts.execution_settings import Tuned
+from nestvec.model_store.artefacts.execution_settings import ExecutionSettings
 
 from tests.support.tiny import write_tiny_bert
 
@@ -33,33 +33,33 @@ def invoke(*arguments: str) -> Result:
 
 
 def test_help_lists_every_verb() -> None:
-    """With a sentence each."""
+    """Help shows every verb with its sentence."""
     text = invoke("--help").output
     assert all(verb in text and sentence in text for verb, sentence in VERBS.items())
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str) -> None:
-    """And knows its own options."""
+    """Every verb shows its own options."""
     done = invoke(verb, "--help")
     assert done.exit_code == 0
     assert "--help" in done.output
 
 
 def test_serve_has_a_flag_for_each_setting() -> None:
-    """Named alike, with its variable."""
+    """Each setting has a flag of its name."""
     text = invoke("serve", "--help").output.replace("\n", " ")
     for name in Settings.model_fields:
         assert f"--{name.replace('_', '-')}" in text
 
 
 def test_the_settings_page_is_up_to_date() -> None:
-    """`make docs` writes it."""
+    """The page of all settings is what `make docs` writes."""
     assert (ROOT / "docs/configuration.md").read_text() == settings_markdown()
 
 
 def test_config_masks_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And shows the rest as it would be used."""
+    """The settings are shown as they would be used, without keys."""
     monkeypatch.setenv("NESTVEC_API_KEYS", "very-secret")
     done = invoke("config", "--port", "1234")
     assert "port = 1234" in done.output
@@ -67,7 +67,7 @@ def test_config_masks_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_embed_writes_vectors(model: Path, tmp_path: Path) -> None:
-    """With a progress bar and a summary; long texts are cut and counted."""
+    """Vectors are written; long texts are cut and counted."""
     (tmp_path / "in.csv").write_text("body\nalpha\n" + "beta " * 60 + "\n")
     out = tmp_path / "out.npy"
     done = invoke(
@@ -81,7 +81,7 @@ def test_embed_writes_vectors(model: Path, tmp_path: Path) -> None:
 
 
 def test_export_writes_a_whole_folder(model: Path, tmp_path: Path) -> None:
-    """Graph, weights, tokenizer, probes, and a description."""
+    """The folder has the graph, weights, the tokenizer, probes, and a description."""
     done = invoke("export", str(tmp_path / "out"), "--model", str(model))
     assert done.exit_code == 0, done.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -90,7 +90,7 @@ def test_export_writes_a_whole_folder(model: Path, tmp_path: Path) -> None:
 
 
 def test_export_for_other_programs(model: Path, tmp_path: Path) -> None:
-    """Standard ONNX with the usual inputs, and what tokenizers are loaded from."""
+    """The graph is standard ONNX with the usual inputs, and the files are there that tokenizers are loaded from."""
     done = invoke("export", str(tmp_path / "out"), "--model", str(model), "--padded")
     assert done.exit_code == 0, done.output
     session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
@@ -101,7 +101,7 @@ def test_export_for_other_programs(model: Path, tmp_path: Path) -> None:
 
 
 def test_tune_keeps_what_it_finds(model: Path) -> None:
-    """The server then runs with it; settings still win."""
+    """The server runs with what tuning has found; settings still win."""
     done = invoke("tune", "--model", str(model), "--limit-s", "2")
     assert done.exit_code == 0, done.output
     for word in ("attention", "budget", "int8-accurate", "kept in"):
@@ -109,17 +109,17 @@ def test_tune_keeps_what_it_finds(model: Path) -> None:
     settings = load_settings({"model": str(model)})
     package = prepare_model(settings)
     file = next(package.artefact.glob("tuned-*.json"))
-    tuned = Tuned(**json.loads(file.read_text())["tuned"])
-    assert execution(settings, package) == tuned
+    tuned = ExecutionSettings(**json.loads(file.read_text())["tuned"])
+    assert execution_settings_for(settings, package) == tuned
     file.write_text(file.read_text().replace(f"{tuned.max_batch_tokens}", "77"))
-    assert execution(settings, package).max_batch_tokens == 77
-    own = settings.model_copy(update={"max_batch_tokens": 99, "plain_attention_tokens": 0})
-    assert execution(own, package).max_batch_tokens == 99
-    assert execution(own, package).plain_attention_tokens == 0
+    assert execution_settings_for(settings, package).max_batch_tokens == 77
+    overridden = settings.model_copy(update={"max_batch_tokens": 99, "plain_attention_tokens": 0})
+    assert execution_settings_for(overridden, package).max_batch_tokens == 99
+    assert execution_settings_for(overridden, package).plain_attention_tokens == 0
 
 
 def test_bench_measures_the_engine(model: Path) -> None:
-    """Each load, single queries, memory, and the share of what the machine could do."""
+    """The report has each load, single queries, memory, and the share of what the machine could do."""
     done = invoke("bench", "--engine", "--model", str(model), "--rounds", "1")
     assert done.exit_code == 0, done.output
     for word in ("GFLOPS", "short", "paragraph", "long", "mixed", "p99", "peak memory"):
@@ -130,21 +130,21 @@ def test_bench_measures_the_engine(model: Path) -> None:
     "arguments", [["bench"], ["bench", "http://x", "--engine"], ["bench", "not-a-url"]]
 )
 def test_bench_says_what_it_needs(arguments: list[str]) -> None:
-    """A URL or --engine."""
+    """Bench needs either a URL or --engine."""
     done = invoke(*arguments)
     assert done.exit_code == 2
     assert "URL" in done.output
 
 
 def test_bench_of_nothing_is_an_error() -> None:
-    """Nobody listens there."""
+    """A URL where nobody listens is an error."""
     done = invoke("bench", "http://127.0.0.1:9", "--duration-s", "0.2")
     assert done.exit_code == 1
     assert "no request was answered" in done.output
 
 
 def test_pull_prepares_a_folder(model: Path) -> None:
-    """And says what it is."""
+    """A model is exported once, and described."""
     done = invoke("model", "pull", str(model))
     assert done.exit_code == 0, done.output
     assert "model: 32 dimensions, 24 tokens, exported" in done.output
@@ -155,7 +155,7 @@ def test_pull_prepares_a_folder(model: Path) -> None:
 def test_errors_are_printed_without_a_trace(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 1 for models, 2 for settings."""
+    """Errors give exit status 1, or 2 for settings, and no traceback."""
     monkeypatch.setattr("sys.argv", ["nestvec", "model", "pull", "no-such-model"])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -181,23 +181,23 @@ def test_errors_are_printed_without_a_trace(
     ],
 )
 def test_quality_says_what_it_needs(arguments: list[str], reason: str) -> None:
-    """Before it loads a model."""
+    """Wrong options are refused before a model is loaded."""
     done = invoke(*arguments)
     assert reason in f"{done.output} {done.exception}"
 
 
 def test_calibrate_sets_the_ranges(model: Path, tmp_path: Path) -> None:
-    """By texts of the user's own, then by the bundled ones again; under `nestvec model` too."""
-    first = prepare_model(load_settings({"model": str(model)})).quantiser
+    """Ranges are set by texts of the user, and by the bundled ones again; under `nestvec model` too."""
+    first = prepare_model(load_settings({"model": str(model)})).quantizer
     file = tmp_path / "texts.txt"
     file.write_text("".join(f"alpha {n} red\n" for n in range(30)))
     done = invoke("calibrate", str(file), "--model", str(model))
     assert done.exit_code == 0, done.output
     assert done.output.startswith("30 texts; ")
-    second = prepare_model(load_settings({"model": str(model)})).quantiser
+    second = prepare_model(load_settings({"model": str(model)})).quantizer
     assert second.id in done.output
     assert (first.source, second.source) == ("bundled", "texts")
     assert invoke("model", "calibrate", "--model", str(model)).exit_code == 0
-    assert prepare_model(load_settings({"model": str(model)})).quantiser.id == first.id
+    assert prepare_model(load_settings({"model": str(model)})).quantizer.id == first.id
     missing = invoke("calibrate", str(tmp_path / "none.txt"), "--model", str(model))
     assert missing.exit_code == 2

@@ -1,4 +1,4 @@
-"""Flags that are more than a setting's name."""
+"""Flags that do more than set the setting of their name."""
 
 import click
 import pytest
@@ -9,34 +9,34 @@ from nestvec.config.settings import Settings
 
 @click.command()
 @settings_flags("model", "models")
-def several(settings: Settings) -> None:
-    """Shows them."""
+def several_models(settings: Settings) -> None:
+    """Show the models of a command that takes several."""
     click.echo(f"{settings.model} {list(settings.models)}")
 
 
 @click.command()
 @settings_flags("model")
-def one(settings: Settings) -> None:
-    """Shows it."""
+def one_model(settings: Settings) -> None:
+    """Show the model of a command that takes one."""
     click.echo(settings.model)
 
 
 def test_a_model_given_several_times() -> None:
-    """The first is the model, the others stand beside it."""
-    done = CliRunner().invoke(several, ["--model", "a", "--model", "b", "--model", "c"])
+    """The first is the model, the others are further models."""
+    done = CliRunner().invoke(several_models, ["--model", "a", "--model", "b", "--model", "c"])
     assert done.output == "a ['b', 'c']\n"
-    assert CliRunner().invoke(several, ["--model", "a"]).output == "a []\n"
+    assert CliRunner().invoke(several_models, ["--model", "a"]).output == "a []\n"
 
 
 @pytest.mark.parametrize("arguments", [["--model", "a", "--model", "b", "--models", "c"]])
 def test_not_in_both_ways(arguments: list[str]) -> None:
-    """One would be lost."""
-    done = CliRunner().invoke(several, arguments)
+    """Further models given by --model and by --models are refused, as some would be lost."""
+    done = CliRunner().invoke(several_models, arguments)
     assert done.exit_code == 2
     assert "not by both" in done.output
 
 
 def test_commands_of_one_model_take_one() -> None:
-    """None is dropped silently."""
-    done = CliRunner().invoke(one, ["--model", "a", "--model", "b"])
+    """A second --model is refused where a command takes one."""
+    done = CliRunner().invoke(one_model, ["--model", "a", "--model", "b"])
     assert (done.exit_code, "one --model" in done.output) == (2, True)

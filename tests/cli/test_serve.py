@@ -1,4 +1,4 @@
-"""`nestvec serve` as a real process: start, signals, faults at start, logs."""
+"""`nestvec serve` as a real process: its start, signals, faults at the start, and logs."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.support.server import (
-    Server,
+    RunningServer,
     command,
     environment,
     running_server,
@@ -30,26 +30,26 @@ KEY = "key-of-a-customer"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model and a cache."""
-    made = tmp_path_factory.mktemp("serve")
-    write_tiny_bert(made / "model")
-    return made
+    """A folder with a tiny model and a cache."""
+    folder = tmp_path_factory.mktemp("serve")
+    write_tiny_bert(folder / "model")
+    return folder
 
 
 def settings(folder: Path) -> dict[str, object]:
-    """Serve the tiny model from its own cache."""
+    """Settings that serve the tiny model from its own cache."""
     return {"model": folder / "model", "cache_dir": folder / "cache"}
 
 
 @pytest.fixture
-def server(folder: Path, tmp_path: Path) -> Iterator[Server]:
-    """A ready server."""
-    with running_server(tmp_path, **settings(folder)) as made:
-        yield made
+def server(folder: Path, tmp_path: Path) -> Iterator[RunningServer]:
+    """A server that is ready."""
+    with running_server(tmp_path, **settings(folder)) as server:
+        yield server
 
 
-def test_it_serves_and_exits_with_0(server: Server) -> None:
-    """And a second signal would not be needed."""
+def test_it_serves_and_exits_with_0(server: RunningServer) -> None:
+    """A server answers without a Server header, and one SIGTERM ends it with status 0."""
     answer = httpx.post(f"{server.url}/v1/embeddings", json={"input": "alpha", "dimensions": 4})
     assert len(answer.json()["data"][0]["embedding"]) == 4
     assert "server" not in answer.headers
@@ -86,14 +86,14 @@ def test_sigterm_drains_what_is_in_flight(folder: Path, tmp_path: Path) -> None:
 
 
 def test_sigint_stops_without_the_grace(folder: Path, tmp_path: Path) -> None:
-    """As a person at a terminal expects."""
+    """SIGINT ends the server without the grace time, as a person at a terminal expects."""
     with running_server(tmp_path, **settings(folder), drain_grace_s=300) as server:
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(20) == 0
 
 
 def test_a_second_signal_stops_at_once(folder: Path, tmp_path: Path) -> None:
-    """Even inside the grace."""
+    """A second signal ends the server even inside the grace time."""
     with running_server(tmp_path, **settings(folder), drain_grace_s=300) as server:
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
@@ -102,7 +102,7 @@ def test_a_second_signal_stops_at_once(folder: Path, tmp_path: Path) -> None:
 
 
 def test_no_text_and_no_key_is_logged(folder: Path, tmp_path: Path) -> None:
-    """At the most talkative level, in good and bad requests; each line is JSON with an id."""
+    """Nothing of good and bad requests is logged at the most talkative level; each line is JSON with an id."""
     with running_server(tmp_path, **settings(folder), api_keys=KEY, log_level="debug") as server:
         auth = {"authorization": f"Bearer {KEY}"}
         bodies: list[object] = [
@@ -131,7 +131,7 @@ def test_no_text_and_no_key_is_logged(folder: Path, tmp_path: Path) -> None:
 
 
 def start(*arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
-    """Run `nestvec serve` that is expected to end by itself."""
+    """Run a `nestvec serve` that is expected to end by itself."""
     return subprocess.run(
         command("serve", *arguments),
         env=environment(offline=True, **variables),
@@ -143,7 +143,7 @@ def start(*arguments: str, **variables: object) -> subprocess.CompletedProcess[s
 
 
 def test_a_taken_port_is_a_clear_error(folder: Path) -> None:
-    """It names the port and the way out."""
+    """The error names the port and the way out."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -155,7 +155,7 @@ def test_a_taken_port_is_a_clear_error(folder: Path) -> None:
 
 
 def test_an_address_that_is_none_is_a_clear_error(folder: Path) -> None:
-    """With the setting's name."""
+    """The error names the setting."""
     done = start(host="no.such.host.invalid", allow_unauthenticated=True, **settings(folder))
     assert done.returncode == 2
     assert "host: 'no.such.host.invalid' is no address" in done.stderr
@@ -174,7 +174,7 @@ def test_an_address_that_is_none_is_a_clear_error(folder: Path) -> None:
 def test_a_model_that_cannot_be_served_ends_the_start(
     tmp_path: Path, spoil: str, reason: str
 ) -> None:
-    """Status 1, one line that says why, no trace."""
+    """The server exits with 1 and one line that says why, without a traceback."""
     model = write_tiny_bert(tmp_path / "model")
     if spoil == "whole folder":
         shutil.rmtree(model)
@@ -189,7 +189,7 @@ def test_a_model_that_cannot_be_served_ends_the_start(
 
 
 def test_a_cache_that_cannot_be_written_ends_the_start(tmp_path: Path) -> None:
-    """With the folder's name."""
+    """The server exits with 1, and the reason."""
     model = write_tiny_bert(tmp_path / "model")
     (tmp_path / "cache").write_text("")
     done = start(port=0, model=model, cache_dir=tmp_path / "cache")
@@ -198,14 +198,14 @@ def test_a_cache_that_cannot_be_written_ends_the_start(tmp_path: Path) -> None:
 
 
 def test_a_provider_that_is_missing_ends_the_start(folder: Path) -> None:
-    """Never a silent fallback."""
+    """A provider that was asked for never falls back silently."""
     done = start("--provider", "cuda", port=0, **settings(folder))
     assert done.returncode == 1
     assert "provider 'cuda' was asked for" in done.stderr
 
 
 def test_a_damaged_artefact_is_caught_by_the_probes(tmp_path: Path) -> None:
-    """Bytes changed on disk, sizes unchanged: the start ends, and never serves wrong vectors."""
+    """Where bytes changed on disk the start ends, and wrong vectors are never served."""
     model = write_tiny_bert(tmp_path / "model")
     chosen = {"model": model, "cache_dir": tmp_path / "cache"}
     with running_server(tmp_path, **chosen):
@@ -233,8 +233,8 @@ def test_liveness_answers_while_the_model_loads(folder: Path, tmp_path: Path) ->
         wait_until_ready(server)
 
 
-def test_a_client_that_goes_away_is_dropped(server: Server) -> None:
-    """It is counted, the queue is empty, and the server goes on."""
+def test_a_client_that_goes_away_is_dropped(server: RunningServer) -> None:
+    """A client that goes away is counted, its work leaves the queue, and the server goes on."""
     body = {"input": ["alpha beta gamma delta one two three"] * 2000}
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=httpx.Timeout(30, read=0.02))

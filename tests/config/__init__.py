@@ -1,1 +1,1 @@
-"""Tests of config."""
+"""Tests of `nestvec.config`."""

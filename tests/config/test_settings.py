@@ -1,15 +1,15 @@
-"""Settings: order of sources, every problem at once, misspelt names."""
+"""Settings: the order of their sources, all problems at once, misspelt names."""
 
 from pathlib import Path
 
 import pytest
 from nestvec.config.loading import load_settings
-from nestvec.config.settings import Settings
+from nestvec.config.settings import DOCUMENTED_FIRST, Settings
 from nestvec.errors import ConfigError
 
 
 def problems(error: pytest.ExceptionInfo[ConfigError]) -> str:
-    """All problems, a line each."""
+    """All problems of an error, a line each."""
     return "\n".join(error.value.problems)
 
 
@@ -23,9 +23,9 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(
     )
     monkeypatch.setenv("NESTVEC_PORT", "10")
     monkeypatch.setenv("NESTVEC_MAX_BATCH_TOKENS", "20")
-    found = load_settings({"port": "100"}, config=file)
-    assert (found.port, found.max_batch_tokens, found.lookahead_items) == (100, 20, 3)
-    assert found.model_aliases == ["x", "y"]
+    settings = load_settings({"port": "100"}, config=file)
+    assert (settings.port, settings.max_batch_tokens, settings.lookahead_items) == (100, 20, 3)
+    assert settings.model_aliases == ["x", "y"]
     monkeypatch.setenv("NESTVEC_CONFIG", str(file))
     assert load_settings().lookahead_items == 3
 
@@ -33,7 +33,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(
 def test_all_problems_are_listed_each_naming_its_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From three sources, with misspelt names and what only shows across settings."""
+    """Problems of three sources, misspelt names, and problems across settings are all listed."""
     file = tmp_path / "nestvec.toml"
     file.write_text("lookahead_items = 0\n")
     monkeypatch.setenv("NESTVEC_PORT", "99999")
@@ -50,7 +50,7 @@ def test_all_problems_are_listed_each_naming_its_setting(
 
 
 def test_unknown_keys_of_the_file_are_problems(tmp_path: Path) -> None:
-    """With a suggestion."""
+    """An unknown key is a problem, with a suggestion."""
     file = tmp_path / "nestvec.toml"
     file.write_text("prot = 1\n")
     with pytest.raises(ConfigError) as error:
@@ -64,7 +64,7 @@ def test_unknown_keys_of_the_file_are_problems(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_a_problem(
     tmp_path: Path, content: str | None, reason: str
 ) -> None:
-    """Broken, or absent."""
+    """A broken file and an absent one are problems."""
     file = tmp_path / "nestvec.toml"
     if content is not None:
         file.write_text(content)
@@ -73,16 +73,16 @@ def test_a_file_that_cannot_be_read_is_a_problem(
 
 
 def test_keys_from_list_and_file_are_never_shown(tmp_path: Path) -> None:
-    """A mounted secret; comments and blank lines are passed over."""
+    """Keys of the list and of a mounted file are read, without comments and blank lines, and are not in the repr."""
     file = tmp_path / "keys"
     file.write_text("# customers\nsecret-b\n\n  secret-c \n")
-    found = load_settings({"api_keys": "secret-a, secret-d", "api_keys_file": str(file)})
-    assert found.secrets == ("secret-a", "secret-d", "secret-b", "secret-c")
-    assert "secret-a" not in repr(found)
+    settings = load_settings({"api_keys": "secret-a, secret-d", "api_keys_file": str(file)})
+    assert settings.secrets == ("secret-a", "secret-d", "secret-b", "secret-c")
+    assert "secret-a" not in repr(settings)
 
 
 def test_a_file_of_keys_must_be_readable(tmp_path: Path) -> None:
-    """Or the server would be open."""
+    """A file of keys that cannot be read is an error, as the server would be open without it."""
     with pytest.raises(ConfigError, match="api_keys_file: cannot be read"):
         load_settings({"api_keys_file": str(tmp_path / "absent")})
 
@@ -97,7 +97,7 @@ def test_a_bad_value_of_a_secret_is_not_quoted(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.1", "::", "example.org"])  # noqa: S104 - refused here
 def test_an_open_address_needs_a_key_or_a_word(host: str) -> None:
-    """Either will do."""
+    """An address that others can reach needs a key, or a setting that allows it without one."""
     with pytest.raises(ConfigError):
         load_settings({"host": host})
     assert load_settings({"host": host, "api_keys": "k"}).host == host
@@ -106,12 +106,12 @@ def test_an_open_address_needs_a_key_or_a_word(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
 def test_loopback_needs_no_key(host: str) -> None:
-    """The default of `make serve`."""
+    """A loopback address, as `make serve` uses it, needs no key."""
     assert load_settings({"host": host}).host == host
 
 
 def test_what_kubernetes_injects_is_not_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Service named "nestvec" sets NESTVEC_PORT to an address, and more."""
+    """A Service named "nestvec" sets NESTVEC_PORT to an address, and more variables; none of them counts."""
     monkeypatch.setenv("NESTVEC_PORT", "tcp://10.0.0.1:8080")
     monkeypatch.setenv("NESTVEC_PORT_8080_TCP_ADDR", "10.0.0.1")
     monkeypatch.setenv("NESTVEC_SERVICE_HOST", "10.0.0.1")
@@ -119,7 +119,7 @@ def test_what_kubernetes_injects_is_not_a_setting(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a tilde is understood."""
+    """The cache lies in XDG_CACHE_HOME by default, and a tilde in its path is expanded."""
     monkeypatch.delenv("NESTVEC_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert load_settings().cache_dir == Path("/somewhere/nestvec")
@@ -128,17 +128,26 @@ def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings({"cache_dir": "~/x"}).cache_dir == Path.home() / "x"
 
 
+def test_the_order_of_the_documentation() -> None:
+    """What most operators set comes first, then each topic as its class declares it."""
+    names = list(Settings.model_fields)
+    assert tuple(names[: len(DOCUMENTED_FIRST)]) == DOCUMENTED_FIRST
+    remaining = names[len(DOCUMENTED_FIRST) :]
+    declared = [name for group in Settings.__bases__ for name in getattr(group, "model_fields", ())]
+    assert remaining == [name for name in declared if name not in DOCUMENTED_FIRST]
+
+
 def test_every_setting_has_a_description() -> None:
-    """The flags and the documentation are made of them."""
+    """The flags and the documentation are made of the descriptions."""
     assert all(field.description for field in Settings.model_fields.values())
 
 
 def test_names_that_stand_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table in the file, JSON elsewhere."""
+    """Aliases are a table in the file and JSON elsewhere; wrong ones are problems."""
     file = tmp_path / "n.toml"
     file.write_text('[aliases.docs-128]\nprompt_name = "document"\ndimensions = 128\n')
-    found = load_settings({}, config=file).aliases["docs-128"]
-    assert (found.prompt_name, found.dimensions) == ("document", 128)
+    alias = load_settings({}, config=file).aliases["docs-128"]
+    assert (alias.prompt_name, alias.dimensions) == ("document", 128)
     monkeypatch.setenv("NESTVEC_ALIASES", '{"small": {"dimensions": 64}}')
     assert load_settings().aliases["small"].dimensions == 64
     for wrong in ("{", '{"a": {"dimension": 4}}', '{"a": {"dimensions": 0}}'):
@@ -148,22 +157,22 @@ def test_names_that_stand_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_further_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table in the file, JSON, or sources; what one does not say is as for the first."""
+    """Further models are a table in the file, JSON, or sources; what one leaves out is as for the first."""
     file = tmp_path / "nestvec.toml"
     file.write_text(
         'model = "first"\nprecision = "int8"\n[models.ranks]\nmodel = "org/ranks"\nload = "first_use"\n'
         'max_input_tokens = 64\naliases = ["rerank"]\n[aliases.short]\nmodel = "ranks"\ndimensions = 4\n'
     )
-    found = load_settings({}, config=file).of_models()
-    assert list(found) == ["", "ranks"]
-    assert (found[""].model, found[""].aliases) == ("first", {})
-    ranks = found["ranks"]
+    per_model = load_settings({}, config=file).per_model()
+    assert list(per_model) == ["", "ranks"]
+    assert (per_model[""].model, per_model[""].aliases) == ("first", {})
+    ranks = per_model["ranks"]
     assert (ranks.model, ranks.served_model_name, ranks.precision) == ("org/ranks", "ranks", "int8")
     assert (ranks.max_input_tokens, ranks.model_aliases) == (64, ["rerank"])
     assert (list(ranks.aliases), ranks.openai_aliases) == (["short"], False)
     monkeypatch.setenv("NESTVEC_MODELS", "org/one, two")
-    listed = load_settings().of_models()
-    assert {name: one.model for name, one in listed.items() if name} == {
+    listed = load_settings().per_model()
+    assert {name: model_settings.model for name, model_settings in listed.items() if name} == {
         "org/one": "org/one",
         "two": "two",
     }
@@ -185,7 +194,7 @@ def test_further_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_models_that_make_no_sense(tmp_path: Path, text: str, named: str) -> None:
-    """Each is named."""
+    """Each contradiction in the models is named."""
     file = tmp_path / "nestvec.toml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:

@@ -1,4 +1,4 @@
-"""Outputs in the making."""
+"""Drafts: unfinished outputs that a later run resumes."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ JOB = {"of": "this"}
 
 
 def begun(target: Path) -> Draft:
-    """A draft with ten records in it, left by a run that was cut short."""
+    """Make a draft with ten records in it, left by a run that was cut short."""
     draft = Draft(target, JOB)
     draft.path.write_bytes(b"0123456789")
     draft.commit(Progress(records=10, tokens=20, offsets={"lines": 10}))
@@ -18,7 +18,7 @@ def begun(target: Path) -> Draft:
 
 
 def test_the_same_job_goes_on(tmp_path: Path) -> None:
-    """With what was committed."""
+    """It resumes with what was committed."""
     begun(tmp_path / "out.jsonl").close(keeps=True)
     draft = Draft(tmp_path / "out.jsonl", JOB)
     assert draft.progress == Progress(10, 20, 0, {"lines": 10})
@@ -28,7 +28,7 @@ def test_the_same_job_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["other job", "no progress", "garbage", "wrong fields"])
 def test_anything_else_begins_anew(tmp_path: Path, damage: str) -> None:
-    """An empty folder."""
+    """Another job, or a broken note of progress, starts with an empty folder."""
     draft = begun(tmp_path / "out.jsonl")
     file = draft.folder / "progress.json"
     draft.close(keeps=True)
@@ -43,7 +43,7 @@ def test_anything_else_begins_anew(tmp_path: Path, damage: str) -> None:
 
 
 def test_two_processes_do_not_write_one_output(tmp_path: Path) -> None:
-    """The second is told, and harms nothing."""
+    """The second gets an error, and harms nothing."""
     draft = begun(tmp_path / "out.jsonl")
     with pytest.raises(ArtefactError, match="another process is writing it"):
         Draft(tmp_path / "out.jsonl", JOB)
@@ -52,7 +52,7 @@ def test_two_processes_do_not_write_one_output(tmp_path: Path) -> None:
 
 
 def test_publishing_leaves_the_output_alone(tmp_path: Path) -> None:
-    """The folder is gone."""
+    """The output is beside where its draft was, and the draft's folder is gone."""
     draft = begun(tmp_path / "out.jsonl")
     draft.publish([draft.path])
     draft.close(keeps=True)
@@ -60,7 +60,7 @@ def test_publishing_leaves_the_output_alone(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_nothing(tmp_path: Path) -> None:
-    """Nor of a job that cannot be gone on with."""
+    """No folder stays of a job without records, nor of one that cannot be resumed."""
     Draft(tmp_path / "out.jsonl", JOB).close(keeps=True)
     begun(tmp_path / "out.jsonl").close(keeps=False)
     assert list(tmp_path.iterdir()) == []

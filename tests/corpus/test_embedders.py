@@ -9,8 +9,9 @@ import httpx
 import numpy as np
 import pytest
 from nestvec.config.settings import Settings
-from nestvec.corpus.embedders import EngineEmbedder, ServerEmbedder, TextOptions
-from nestvec.engine.service import ServiceLimits
+from nestvec.corpus.embedders import EngineEmbedder, TextOptions
+from nestvec.corpus.server_embedder import ServerEmbedder
+from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.types import Truncation
 from nestvec.errors import InputError, SourceError
 from nestvec.main import build_app
@@ -23,7 +24,7 @@ MakePair = Callable[..., tuple[ServerEmbedder, EngineEmbedder]]
 
 @pytest.fixture
 def make_pair(tiny_folder: Path, request: pytest.FixtureRequest) -> MakePair:
-    """A server and the same engine without one."""
+    """Return a function that makes a server's client and an embedder over the same engine."""
 
     def make(limits: ServiceLimits | None = None) -> tuple[ServerEmbedder, EngineEmbedder]:
         app = build_app(Settings())
@@ -63,25 +64,25 @@ TEXTS = [f"alpha {'beta ' * (n % 9)}{n}" for n in range(50)]
 async def test_a_server_gives_what_the_engine_gives(
     make_pair: MakePair, options: TextOptions
 ) -> None:
-    """The model's description too."""
+    """A server's client gives the vectors, counts and model description that the engine gives."""
     remote, local = make_pair()
     try:
         assert await remote.model(options) == await local.model(options)
         texts = [*TEXTS, "gamma " * 40]
-        found, wanted = await remote.embed(texts, options), await local.embed(texts, options)
-        np.testing.assert_allclose(found.vectors, wanted.vectors, atol=1e-6)
-        assert (found.tokens, found.truncated) == (wanted.tokens, wanted.truncated)
+        embedded, expected = await remote.embed(texts, options), await local.embed(texts, options)
+        np.testing.assert_allclose(embedded.vectors, expected.vectors, atol=1e-6)
+        assert (embedded.tokens, embedded.truncated) == (expected.tokens, expected.truncated)
     finally:
         await remote.close()
 
 
 async def test_a_servers_limits_are_kept(make_pair: MakePair) -> None:
-    """Requests are halved until they fit; an error still names the right text."""
+    """Requests are halved until the server takes them; an error still names the right text."""
     remote, local = make_pair(ServiceLimits(max_inputs=7))
     try:
-        found = await remote.embed(TEXTS, TextOptions())
+        embedded = await remote.embed(TEXTS, TextOptions())
         parts = [(await local.embed([text], TextOptions())).vectors for text in TEXTS]
-        np.testing.assert_allclose(found.vectors, np.concatenate(parts), atol=1e-6)
+        np.testing.assert_allclose(embedded.vectors, np.concatenate(parts), atol=1e-6)
         texts = [*TEXTS[:40], "gamma " * 40, *TEXTS[41:]]
         with pytest.raises(InputError) as caught:
             await remote.embed(texts, TextOptions(truncate=Truncation.ERROR))
@@ -91,7 +92,7 @@ async def test_a_servers_limits_are_kept(make_pair: MakePair) -> None:
 
 
 async def test_a_busy_server_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as it asks; then a failure is an error of ours, without its text."""
+    """A busy server is asked again after the time that it names; a failure is an error that does not quote it."""
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -125,10 +126,10 @@ async def test_a_busy_server_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tried some times."""
+    """A server that cannot be reached is an error after some tries."""
 
     async def sleep(_: float) -> None:
-        """At once."""
+        """Return at once."""
 
     monkeypatch.setattr("asyncio.sleep", sleep)
     remote = ServerEmbedder("http://127.0.0.1:1", key="", model="")

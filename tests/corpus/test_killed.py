@@ -19,18 +19,18 @@ NESTVEC = str(Path(sys.executable).parent / "nestvec")
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tiny model, and a cache of its own."""
+    """A tiny model, in a cache that only this test uses."""
     monkeypatch.setenv("NESTVEC_CACHE_DIR", str(tmp_path / "cache"))
     return write_tiny_bert(tmp_path / "model")
 
 
 def command(model: Path, *paths: str) -> list[str]:
-    """The verb as a user types it."""
+    """Return the command line of `nestvec embed` as a user types it."""
     return [NESTVEC, "embed", *paths, "--model", str(model)]
 
 
 def test_a_killed_run_loses_and_doubles_nothing(model: Path, tmp_path: Path) -> None:
-    """By kill -9, twice, at whatever point, then to the end: every line once, in order."""
+    """A run that kill -9 ends twice, then runs to its end, writes every line once and in order."""
     source, target = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text("\n".join(f"alpha beta {n % 97}" for n in range(LINES)))
     progress = tmp_path / ".out.jsonl.embed/progress.json"
@@ -62,11 +62,11 @@ def test_a_killed_run_loses_and_doubles_nothing(model: Path, tmp_path: Path) -> 
 
 
 def test_ctrl_c_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
-    """And ends without a trace."""
+    """Ctrl-C ends a run without a traceback, and says that the same command resumes it."""
     # Enough that a busy machine sends the signal before the end.
     source, target = tmp_path / "in.txt", tmp_path / "out.npy"
     source.write_text("\n".join(f"alpha {n}" for n in range(20 * LINES)))
-    # A shell's background job ignores Ctrl-C, and so would all that it starts.
+    # A shell's background job ignores Ctrl-C, and so would every process that it starts.
     process = subprocess.Popen(
         command(model, str(source), str(target)),
         stderr=subprocess.PIPE,
@@ -78,14 +78,14 @@ def test_ctrl_c_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
     while time.monotonic() < until and not progress.is_file():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "the same command goes on from here" in said
-    assert "Traceback" not in said
+    assert "the same command goes on from here" in stderr
+    assert "Traceback" not in stderr
 
 
 def test_a_filter_between_pipes(model: Path) -> None:
-    """Vectors alone on standard output; all else on the other."""
+    """Standard output holds vectors alone; all else goes to standard error."""
     done = subprocess.run(
         [*command(model, "-", "-"), "--stdin-format", "jsonl"],
         input='{"id": "a", "text": "alpha"}\n"beta"\n',

@@ -1,4 +1,4 @@
-"""Reading corpora."""
+"""Readers of corpora: every format gives its records, and an error names file and line."""
 
 import json
 from pathlib import Path
@@ -11,19 +11,19 @@ from nestvec.errors import FormatError
 
 
 def texts(path: Path, columns: Columns | None = None) -> list[tuple[str, str]]:
-    """All records as (id, text)."""
+    """Return all records of a file as (id, text)."""
     return [(r.id, r.text) for r in read_records(path, columns or Columns(), path.suffix)]
 
 
 def test_txt_is_a_text_a_line(tmp_path: Path) -> None:
-    """Empty lines count, either line end does, and other separators do not."""
+    """Each line of a TXT file is a text: empty lines count, either line end does, other separators do not."""
     path = tmp_path / "in.txt"
     path.write_bytes("\ufeffone\r\n\ntwo\u2028still two\nlast".encode())
     assert texts(path) == [("0", "one"), ("1", ""), ("2", "two\u2028still two"), ("3", "last")]
 
 
 def test_jsonl_is_an_object_or_a_string_a_line(tmp_path: Path) -> None:
-    """With ids where it has them; lone surrogates are mended."""
+    """Each line of JSONL is an object or a string; ids are kept, and lone surrogates are replaced."""
     path = tmp_path / "in.jsonl"
     lines = [
         {"id": "x", "text": "one"},
@@ -36,14 +36,14 @@ def test_jsonl_is_an_object_or_a_string_a_line(tmp_path: Path) -> None:
 
 
 def test_csv_has_a_header(tmp_path: Path) -> None:
-    """Quotes, commas and line breaks inside fields; other columns by name."""
+    """CSV fields may hold quotes, commas and line breaks; columns are chosen by name."""
     path = tmp_path / "in.csv"
     path.write_text('key,body\na,"one, ""quoted""\nand more"\nb,two\n')
     assert texts(path, Columns("body", "key")) == [("a", 'one, "quoted"\nand more'), ("b", "two")]
 
 
 def test_parquet(tmp_path: Path) -> None:
-    """More rows than a read batch."""
+    """A Parquet file of more rows than one read batch is read whole."""
     path = tmp_path / "in.parquet"
     rows = 3000
     pq.write_table(
@@ -54,7 +54,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["arrow", "feather"])
 def test_arrow(tmp_path: Path, ending: str) -> None:
-    """Of more than one record batch; other columns are not read."""
+    """An Arrow file of more than one record batch is read whole; other columns are not read."""
     path = tmp_path / f"in.{ending}"
     table = pa.table({"id": list(range(30)), "text": [f"t{n}" for n in range(30)], "x": [0] * 30})
     with pa.ipc.new_file(path, table.schema) as file:
@@ -82,25 +82,25 @@ def test_arrow(tmp_path: Path, ending: str) -> None:
 def test_what_cannot_be_read_names_the_line(
     tmp_path: Path, name: str, content: bytes, reason: str
 ) -> None:
-    """The file, the line, the reason."""
+    """An error names the file, the line and the reason."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(FormatError, match=reason):
         texts(tmp_path / name)
 
 
 def test_an_id_column_must_be_there(tmp_path: Path) -> None:
-    """If asked for."""
+    """An id column that was asked for must exist."""
     (tmp_path / "in.jsonl").write_text('{"text": "a"}')
     with pytest.raises(FormatError, match="no column 'key'"):
         texts(tmp_path / "in.jsonl", Columns(id="key"))
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    """Not a trace."""
+    """A missing file is a FormatError, not a traceback."""
     with pytest.raises(FormatError, match="cannot be read"):
         texts(tmp_path / "none.txt")
 
 
 def test_records_know_their_place() -> None:
-    """They are plain values."""
+    """Records are plain values that compare equal, with the place that they were read from."""
     assert Record("1", "t", "in.txt:2") == Record("1", "t", "in.txt:2")

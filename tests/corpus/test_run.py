@@ -1,4 +1,4 @@
-"""Embedding whole files: order, every output format, nothing half written."""
+"""Embedding whole files: records keep their order in every output format, and nothing is left half written."""
 
 import asyncio
 import dataclasses
@@ -18,7 +18,7 @@ import pytest
 from nestvec.corpus import writers
 from nestvec.corpus.embedders import EngineEmbedder, TextOptions
 from nestvec.corpus.readers import Columns, Record
-from nestvec.corpus.run import CHUNK_TEXTS, CorpusJob, Summary, count_records, embed_corpus
+from nestvec.corpus.run import CHUNK_TEXTS, CorpusJob, CorpusSummary, count_records, embed_corpus
 from nestvec.corpus.sources import find_sources
 from nestvec.corpus.writers import Writer
 from nestvec.engine.dtypes import OFFERED, OutputDtype
@@ -38,23 +38,23 @@ KINDS: dict[str, type[Any]] = {
 
 @pytest.fixture
 def served(tiny_folder: Path) -> Iterator[Served]:
-    """A service over a fake backend with room for whole chunks."""
-    made = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(max_queue_tokens=10**9))
-    yield made
-    made.service.close()
+    """A service over a fake backend, with a queue that takes whole chunks."""
+    fake = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(max_queue_tokens=10**9))
+    yield fake
+    fake.service.close()
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Over two chunks of texts, some too long."""
+    """A file of more than two chunks of texts, some of them too long."""
     path = tmp_path / "in.jsonl"
     rows = [{"id": f"id{n}", "text": "alpha " * (n % 20) + str(n)} for n in range(COUNT)]
     path.write_text("\n".join(json.dumps(row) for row in rows))
     return path
 
 
-async def run(served: Served, job: CorpusJob) -> Summary:
-    """Embed, and check that progress adds up."""
+async def run(served: Served, job: CorpusJob) -> CorpusSummary:
+    """Embed a corpus, and check that progress adds up."""
     done: list[int] = []
     summary = await embed_corpus(
         EngineEmbedder(served.service), job, lambda texts, _: done.append(texts)
@@ -64,12 +64,12 @@ async def run(served: Served, job: CorpusJob) -> Summary:
 
 
 def read_table(path: Path) -> Any:
-    """Of either kind."""
+    """Return the table in a Parquet or Arrow file."""
     return pq.read_table(path) if path.suffix == ".parquet" else pa.ipc.open_file(path).read_all()
 
 
 def read_back(path: Path) -> tuple[list[str], np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
-    """Ids and vectors of an output."""
+    """Return the ids and vectors of an output."""
     if path.suffix in (".parquet", ".arrow"):
         table = read_table(path)
         return table["id"].to_pylist(), np.stack(table["embedding"].to_numpy())
@@ -83,7 +83,7 @@ def read_back(path: Path) -> tuple[list[str], np.ndarray[tuple[int, int], np.dty
 async def test_all_formats_hold_the_same_vectors_in_order(
     served: Served, source: Path, tmp_path: Path, ending: str
 ) -> None:
-    """Equal to those the service gives; ids beside them; model and space as metadata."""
+    """An output holds the service's vectors in order, with ids beside them, and model and space as metadata."""
     target = tmp_path / f"out.{ending}"
     job = CorpusJob(find_sources([str(source)]), target, options=TextOptions(dimensions=5))
     assert count_records(job) == COUNT
@@ -91,10 +91,10 @@ async def test_all_formats_hold_the_same_vectors_in_order(
     ids, vectors = read_back(target)
     assert ids == [f"id{n}" for n in range(COUNT)]
     texts = [json.loads(line)["text"] for line in source.read_text().splitlines()]
-    some = [0, 7, 1023, 1024, COUNT - 1]
-    call = EmbedCall([texts[n] for n in some], dimensions=5, truncate=Truncation.END)
+    sample = [0, 7, 1023, 1024, COUNT - 1]
+    call = EmbedCall([texts[n] for n in sample], dimensions=5, truncate=Truncation.END)
     expected = (await served.service.embed(call)).vectors
-    np.testing.assert_allclose(vectors[some], expected, atol=1e-6)
+    np.testing.assert_allclose(vectors[sample], expected, atol=1e-6)
     assert (summary.texts, summary.truncated > 0) == (COUNT, True)
     metadata = (
         {k.decode(): v.decode() for k, v in read_table(target).schema.metadata.items()}
@@ -107,23 +107,23 @@ async def test_all_formats_hold_the_same_vectors_in_order(
 
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
 async def test_texts_may_be_kept(served: Served, tmp_path: Path, ending: str) -> None:
-    """Beside their vectors."""
+    """Texts are written beside their vectors where that is asked for."""
     (tmp_path / "in.txt").write_text("alpha\nbeta")
     target = tmp_path / f"out.{ending}"
     await run(served, CorpusJob(find_sources([str(tmp_path / "in.txt")]), target, with_text=True))
-    found = (
+    texts = (
         pq.read_table(target)["text"].to_pylist()
         if ending == "parquet"
         else [json.loads(line)["text"] for line in target.read_text().splitlines()]
     )
-    assert found == ["alpha", "beta"]
+    assert texts == ["alpha", "beta"]
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow", "npy", "jsonl"])
 async def test_an_empty_file_gives_an_empty_one(
     served: Served, tmp_path: Path, ending: str
 ) -> None:
-    """Readable, with no rows."""
+    """An empty source gives an output that can be read and has no rows."""
     (tmp_path / "in.txt").write_text("")
     target = tmp_path / f"out.{ending}"
     assert (
@@ -140,7 +140,7 @@ async def test_an_empty_file_gives_an_empty_one(
 async def test_a_text_that_cannot_be_embedded_names_its_line(
     served: Served, source: Path, tmp_path: Path
 ) -> None:
-    """And the old output stays as it was."""
+    """A text that is refused is an error that names its line, and the old output stays as it was."""
     target = tmp_path / "out.npy"
     target.write_bytes(b"old")
     with pytest.raises(
@@ -159,7 +159,7 @@ async def test_a_text_that_cannot_be_embedded_names_its_line(
 async def test_a_wrong_option_is_an_input_error(
     served: Served, source: Path, tmp_path: Path
 ) -> None:
-    """Not one of a line."""
+    """A wrong option is an InputError that names no line."""
     with pytest.raises(InputError, match="Must be 1 to 8"):
         await run(
             served,
@@ -174,7 +174,7 @@ async def test_a_wrong_option_is_an_input_error(
 async def test_a_full_disk_is_a_clear_error(
     served: Served, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing half written stays."""
+    """A full disk is an error that says so, and nothing half written stays."""
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -186,15 +186,15 @@ async def test_a_full_disk_is_a_clear_error(
 
 
 @pytest.mark.parametrize(
-    ("target", "kept", "reason"),
+    ("target", "extra", "reason"),
     [("out.zip", "no", "unknown ending"), ("out.npy", "texts", "holds no texts")],
 )
 async def test_outputs_that_cannot_be(
-    served: Served, source: Path, tmp_path: Path, target: str, kept: str, reason: str
+    served: Served, source: Path, tmp_path: Path, target: str, extra: str, reason: str
 ) -> None:
-    """Said before any work where possible."""
+    """An output that cannot be written is refused."""
     job = CorpusJob(
-        find_sources([str(source)]), tmp_path / target, Columns(), with_text=kept == "texts"
+        find_sources([str(source)]), tmp_path / target, Columns(), with_text=extra == "texts"
     )
 
     async def check_and_run() -> None:
@@ -206,7 +206,7 @@ async def test_outputs_that_cannot_be(
 
 
 async def settled(served: Served) -> int:
-    """Texts that the backend has run, once a batch that cancelling left behind has ended too."""
+    """Return how many texts the backend has run, once batches that were cancelled have ended too."""
     seen = -1
     while seen != (now := sum(map(len, served.backend.batches))):
         seen = now
@@ -224,7 +224,7 @@ async def test_an_interrupted_run_is_gone_on_with(
     ending: str,
     cut: str,
 ) -> None:
-    """The output is that of a run in one go, byte for byte in what it says; done chunks are not done again."""
+    """A resumed run writes what one uninterrupted run writes, and does not embed finished chunks again."""
     whole, target = tmp_path / f"whole.{ending}", tmp_path / f"out.{ending}"
     job = CorpusJob(find_sources([str(source)]), target, with_text=ending != "npy")
     await run(served, dataclasses.replace(job, target=whole))
@@ -242,9 +242,9 @@ async def test_an_interrupted_run_is_gone_on_with(
         else:
             move = Path.replace
 
-            def stop(self: Path, place: Path) -> Path:
-                moved = move(self, place)
-                if place.parent == tmp_path:
+            def stop(self: Path, target_path: Path) -> Path:
+                moved = move(self, target_path)
+                if target_path.parent == tmp_path:
                     raise asyncio.CancelledError
                 return moved
 
@@ -259,17 +259,17 @@ async def test_an_interrupted_run_is_gone_on_with(
         assert again == COUNT - CHUNK_TEXTS
     assert summary.texts == COUNT
     ids, vectors = read_back(target)
-    wanted_ids, wanted = read_back(whole)
-    assert ids == wanted_ids
-    np.testing.assert_array_equal(vectors, wanted)
-    left = {path.name for path in tmp_path.iterdir() if path.name.startswith(".")}
-    assert left == set()
+    expected_ids, expected = read_back(whole)
+    assert ids == expected_ids
+    np.testing.assert_array_equal(vectors, expected)
+    leftovers = {path.name for path in tmp_path.iterdir() if path.name.startswith(".")}
+    assert leftovers == set()
 
 
 async def test_a_changed_source_is_not_gone_on_with(
     served: Served, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its first records may be others now."""
+    """A draft of a source that has changed since is not resumed, as its first records may be others now."""
     target = tmp_path / "out.jsonl"
     job = CorpusJob(find_sources([str(source)]), target)
     with monkeypatch.context() as patched:
@@ -283,14 +283,14 @@ async def test_a_changed_source_is_not_gone_on_with(
 
 
 def cancelled(*_: object) -> None:
-    """As Ctrl-C is inside the event loop."""
+    """Raise what Ctrl-C raises inside the event loop."""
     raise asyncio.CancelledError
 
 
 async def test_standard_output_is_json_lines(
     served: Served, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In order, nothing else among them."""
+    """Standard output holds JSON lines in order, and nothing else."""
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written))
     await run(served, CorpusJob(find_sources([str(source)]), None))
@@ -303,36 +303,36 @@ async def test_standard_output_is_json_lines(
 async def test_values_may_be_stored_smaller(
     served: Served, tmp_path: Path, ending: str, dtype: OutputDtype
 ) -> None:
-    """In every format; what the numbers mean stands in the metadata."""
+    """Every dtype can be stored in every format, and the metadata says how to read the numbers."""
     (tmp_path / "in.txt").write_text("alpha\nbeta gamma\nred")
     target = tmp_path / f"out.{ending}"
     sources = find_sources([str(tmp_path / "in.txt")])
     await run(served, CorpusJob(sources, target, options=TextOptions(output_dtype=dtype)))
-    found = read_back(target)[1]
+    values = read_back(target)[1]
     call = EmbedCall(["alpha", "beta gamma", "red"])
     exact = (await served.service.embed(call)).vectors
     offset = 128 if dtype in (OutputDtype.BINARY, OutputDtype.INT8) else 0
     if dtype in (OutputDtype.INT8, OutputDtype.UINT8):
         reach = 3.5 / np.sqrt(exact.shape[1])  # of the formula, as nothing was calibrated
         codes = np.clip((exact + reach) / (2 * reach) * 255, 0, 255)
-        np.testing.assert_allclose(np.asarray(found).astype(np.int16) + offset, codes, atol=1.01)
+        np.testing.assert_allclose(np.asarray(values).astype(np.int16) + offset, codes, atol=1.01)
     elif dtype.values_per_item == 1:
-        np.testing.assert_allclose(found, exact, atol=1e-3)
+        np.testing.assert_allclose(values, exact, atol=1e-3)
     else:
-        bytes_ = (np.asarray(found).astype(np.int16) + offset).astype(np.uint8)
+        bytes_ = (np.asarray(values).astype(np.int16) + offset).astype(np.uint8)
         np.testing.assert_array_equal(np.unpackbits(bytes_, axis=1), exact > 0)
     if ending == "parquet":
-        said = pq.read_schema(target).metadata
-        assert said[b"nestvec.output_dtype"].decode() == dtype
+        metadata = pq.read_schema(target).metadata
+        assert metadata[b"nestvec.output_dtype"].decode() == dtype
         is_calibrated = dtype in (OutputDtype.INT8, OutputDtype.UINT8)
-        assert (b"nestvec.quantization" in said) is is_calibrated
+        assert (b"nestvec.quantization" in metadata) is is_calibrated
     if ending == "npy":
         stored = {"binary": "int8", "ubinary": "uint8"}.get(dtype.value, dtype.value)
         assert np.load(target).dtype == np.dtype(stored)
 
 
 async def test_bits_need_whole_bytes(served: Served, source: Path, tmp_path: Path) -> None:
-    """Said before any work."""
+    """A number of dimensions that does not fill whole bytes is refused before any work."""
     job = CorpusJob(
         find_sources([str(source)]),
         tmp_path / "out.npy",

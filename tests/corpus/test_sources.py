@@ -1,17 +1,17 @@
-"""Which files paths, globs and standard input mean."""
+"""Which files paths, globs and standard input name."""
 
 import os
 from pathlib import Path
 
 import pytest
 from nestvec.corpus.readers import Columns
-from nestvec.corpus.sources import STDIN, Source, find_sources, read_sources
+from nestvec.corpus.sources import STDIN, TextSource, find_sources, read_sources
 from nestvec.errors import FormatError
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three files, one of them deeper, and a folder that looks like a file."""
+    """Three files, one of them in a subfolder, and a folder that looks like a file."""
     (tmp_path / "deep").mkdir()
     (tmp_path / "folder.txt").mkdir()
     for name, text in (("b.txt", "b0\nb1"), ("a.txt", "a0"), ("deep/c.txt", "c0")):
@@ -20,19 +20,19 @@ def folder(tmp_path: Path) -> Path:
 
 
 def names(folder: Path, *patterns: str) -> list[str]:
-    """What is found, relative to the folder."""
-    found = find_sources([str(folder / pattern) for pattern in patterns])
-    return [str(source.path.relative_to(folder)) for source in found]
+    """Return the paths of the sources that patterns name, relative to the folder."""
+    sources = find_sources([str(folder / pattern) for pattern in patterns])
+    return [str(source.path.relative_to(folder)) for source in sources]
 
 
 def test_globs_are_sorted_and_files_come_once(folder: Path) -> None:
-    """In the order of the arguments; folders are no files."""
+    """Files come in the order of the arguments, sorted within a glob and each once; folders are no files."""
     assert names(folder, "*.txt") == ["a.txt", "b.txt"]
     assert names(folder, "b.txt", "**/*.txt") == ["b.txt", "a.txt", "deep/c.txt"]
 
 
 def test_a_name_with_glob_characters_is_a_name(folder: Path) -> None:
-    """Where such a file is there."""
+    """A path that exists is taken literally, whatever characters it holds."""
     (folder / "x[1].txt").write_text("x")
     assert names(folder, "x[1].txt") == ["x[1].txt"]
 
@@ -46,34 +46,34 @@ def test_a_name_with_glob_characters_is_a_name(folder: Path) -> None:
     ],
 )
 def test_what_is_not_there_is_an_error(folder: Path, pattern: str, reason: str) -> None:
-    """Said before any work."""
+    """A pattern that names nothing readable is an error before any work."""
     (folder / "doc.doc").write_text("")
     with pytest.raises(FormatError, match=reason):
         find_sources([str(folder / pattern)])
 
 
 def test_standard_input_is_what_it_is_said_to_be() -> None:
-    """And can be read but once."""
+    """Standard input has the format that the caller names, and can be read only once."""
     (source,) = find_sources(["-"], "jsonl")
-    assert source == Source(STDIN, ".jsonl")
+    assert source == TextSource(STDIN, ".jsonl")
     assert source.is_stdin
 
 
 def test_records_of_several_files_are_told_apart(folder: Path) -> None:
-    """By the file's name before their number; a single file's are plain numbers."""
-    found = list(read_sources(find_sources([str(folder / "*.txt")]), Columns()))
-    assert [(r.id, r.text) for r in found] == [
+    """Records of several files are numbered behind the file's name; a single file's have plain numbers."""
+    records = list(read_sources(find_sources([str(folder / "*.txt")]), Columns()))
+    assert [(record.id, record.text) for record in records] == [
         ("a.txt:0", "a0"),
         ("b.txt:0", "b0"),
         ("b.txt:1", "b1"),
     ]
-    assert found[-1].where == f"{folder / 'b.txt'}:2"
+    assert records[-1].where == f"{folder / 'b.txt'}:2"
     alone = read_sources(find_sources([str(folder / "b.txt")]), Columns())
-    assert [r.id for r in alone] == ["0", "1"]
+    assert [record.id for record in alone] == ["0", "1"]
 
 
 def test_a_changed_file_is_another_one(folder: Path) -> None:
-    """By its size or its time."""
+    """A file whose time of change differs has another identity."""
     (source,) = find_sources([str(folder / "a.txt")])
     before = source.identity()
     os.utime(source.path, ns=(1, 1))

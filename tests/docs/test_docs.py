@@ -1,4 +1,4 @@
-"""The papers say what the code does."""
+"""The documents say what the code does."""
 
 import importlib
 import json
@@ -22,15 +22,25 @@ from nestvec.config.settings import PREFIX, Settings
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.vectors.postprocess import convert
-from nestvec.engine.vectors.quantization import Quantiser
+from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.observability.metrics import Metrics
 from prometheus_client import CollectorRegistry
 
 ROOT = Path(__file__).parent.parent.parent
-PAPERS = [
+PAGES = [
     "docs/api.md",
     "docs/dialects.md",
+    "docs/gpu.md",
     "docs/matryoshka.md",
+    "docs/operations.md",
+    "docs/security.md",
+    "docs/decisions/api.md",
+    "docs/decisions/engine.md",
+    "docs/decisions/gpu.md",
+    "docs/decisions/graphs.md",
+    "docs/decisions/serving.md",
+    "docs/decisions/store.md",
+    "docs/wire-behaviour.md",
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -40,25 +50,25 @@ PAPERS = [
 
 
 def text(name: str) -> str:
-    """A file of the repository."""
+    """Return a file of the repository."""
     return (ROOT / name).read_text("utf-8")
 
 
 def test_every_metric_has_a_line() -> None:
-    """And every line has a metric."""
+    """Every metric has a line in the documents, and every line has a metric."""
     metrics = Metrics(CollectorRegistry())
-    metrics.cache_opened(VectorCache(2**20))
-    found = {
+    metrics.cache.watch(VectorCache(2**20))
+    metric_names = {
         family.name + ("_total" if family.type == "counter" else "")
         for family in metrics.registry.collect()
         if family.name.startswith("nestvec_")
     }
-    named = set(re.findall(r"^\| `(nestvec_\w+)`", text("docs/metrics.md"), re.MULTILINE))
-    assert found == named
+    documented = set(re.findall(r"^\| `(nestvec_\w+)`", text("docs/metrics.md"), re.MULTILINE))
+    assert metric_names == documented
 
 
 def test_the_readme_names_the_clients_that_were_tested() -> None:
-    """By the versions of the locks."""
+    """The README names the clients in the versions of the locks."""
     lock = text("requirements/clients.txt")
     locked = dict(re.findall(r"^([\w-]+)(?:\[[^]]*\])?==([^ ;]+)", lock, re.MULTILINE))
     node = json.loads(text("tests/end_to_end/clients/node/package-lock.json"))
@@ -72,36 +82,44 @@ def test_the_readme_names_the_clients_that_were_tested() -> None:
 
 
 def test_the_tables_of_dialects_are_the_codes() -> None:
-    """`make docs` writes them."""
+    """The tables of dialects are those that `make docs` writes from the code."""
     page = text("docs/dialects.md")
     assert fill(page) == page
     assert page.count(": generated -->") == 2
 
 
 def all_codes() -> set[str]:
-    """Codes of classes that reach a caller, and those given at the place of the error."""
+    """Return the error codes that reach a caller: those of classes, and those given where an error is raised."""
     classes = [
-        c
-        for c in vars(errors).values()
-        if isinstance(c, type) and issubclass(c, errors.NestvecError)
+        error_class
+        for error_class in vars(errors).values()
+        if isinstance(error_class, type) and issubclass(error_class, errors.NestvecError)
     ]
-    reach = [c for c in classes if not issubclass(c, errors.ModelError | errors.ConfigError)]
-    given = re.findall(
-        r'code="(\w+)"', "".join(p.read_text() for p in (ROOT / "app").rglob("*.py"))
+    reaching = [
+        error_class
+        for error_class in classes
+        if not issubclass(error_class, errors.ModelError | errors.ConfigError)
+    ]
+    raised_codes = re.findall(
+        r'code="(\w+)"', "".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
     )
     abstract = {"overloaded"}  # CapacityError itself is never raised
-    return {c.code for c in reach} | set(given) | {"unknown_url"} - abstract
+    return (
+        {error_class.code for error_class in reaching}
+        | set(raised_codes)
+        | {"unknown_url"} - abstract
+    )
 
 
 def test_every_error_code_has_a_line() -> None:
-    """Clients match on them."""
+    """Every error code has a line in the documents, as clients match on them."""
     page = text("docs/errors.md")
     missing = {code for code in all_codes() - {"overloaded"} if f"`{code}`" not in page}
     assert not missing
 
 
 def test_every_verb_of_the_makefile_has_a_help_line() -> None:
-    """`make help` is the list."""
+    """Every verb of the Makefile has a line in `make help`."""
     makefile = text("Makefile")
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert phony is not None
@@ -109,23 +127,23 @@ def test_every_verb_of_the_makefile_has_a_help_line() -> None:
     assert described == set(phony[1].split())
 
 
-@pytest.mark.parametrize("name", PAPERS)
-def test_verbs_and_files_that_papers_name_exist(name: str) -> None:
-    """Links, `make` verbs, and paths in backticks."""
-    paper = text(name)
-    for verb in re.findall(r"`make ([a-z-]+)", paper):
+@pytest.mark.parametrize("name", PAGES)
+def test_verbs_and_files_that_pages_name_exist(name: str) -> None:
+    """Links, `make` verbs, and paths in backticks of a document exist."""
+    page = text(name)
+    for verb in re.findall(r"`make ([a-z-]+)", page):
         assert re.search(rf"^{verb}:", text("Makefile"), re.MULTILINE), verb
     folder = (ROOT / name).parent
-    for link in re.findall(r"\]\(([^)#:]+)\)", paper):
+    for link in re.findall(r"\]\(([^)#:]+)\)", page):
         assert (folder / link).exists(), link
     for path in re.findall(
-        r"`((?:app|tests|docs|docker|deploy|requirements|models)/[\w./-]+)`", paper
+        r"`((?:app|tests|docs|docker|deploy|requirements|models)/[\w./-]+)`", page
     ):
         assert (ROOT / path).exists(), path
 
 
 def test_the_readmes_settings_are_settings_with_their_defaults() -> None:
-    """Ten that matter."""
+    """The README's ten settings exist and have the defaults that it names."""
     rows = re.findall(r"^\| `NESTVEC_(\w+)` \| `?([^|`]+)`? \|", text("README.md"), re.MULTILINE)
     assert len(rows) == 10
     for name, default in rows:
@@ -135,14 +153,14 @@ def test_the_readmes_settings_are_settings_with_their_defaults() -> None:
 
 
 def test_versions_agree() -> None:
-    """The package's, and the changelog has an open section or that version."""
+    """The package has a version, and the changelog has an open section or that version."""
     assert re.fullmatch(r"\d+\.\d+\.\d+", nestvec.__version__)
     assert "## [Unreleased]" in text("CHANGELOG.md") or nestvec.__version__ in text("CHANGELOG.md")
 
 
 @pytest.mark.parametrize("lock", ["cpu", "gpu", "openvino", "dev", "clients"])
 def test_locks_have_hashes_and_no_hosts(lock: str) -> None:
-    """Every requirement is pinned and hashed; torch and transformers are in none."""
+    """Every locked requirement is pinned and hashed, names no host, and is neither torch nor transformers."""
     lines = text(f"requirements/{lock}.txt").splitlines()
     pinned = [line for line in lines if re.match(r"[a-z0-9].*==", line)]
     assert len(pinned) > 40
@@ -154,14 +172,14 @@ def test_locks_have_hashes_and_no_hosts(lock: str) -> None:
 
 
 def test_the_node_lock_names_no_host() -> None:
-    """Integrity hashes only."""
+    """The Node lock has integrity hashes only."""
     lock = text("tests/end_to_end/clients/node/package-lock.json")
     assert '"integrity"' in lock
     assert '"resolved"' not in lock
 
 
 def test_extras_choose_the_runtime() -> None:
-    """A GPU host needs nothing but the extra [gpu]; neither pulls in the other's runtime."""
+    """A GPU host needs nothing but the extra [gpu], and neither extra pulls in the other's runtime."""
     extras = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]
     assert [r.split(">")[0] for r in extras["cpu"]] == ["onnxruntime"]
     assert [r.split(">")[0] for r in extras["gpu"]] == [
@@ -174,7 +192,7 @@ def test_extras_choose_the_runtime() -> None:
 
 
 def test_importing_has_no_effects() -> None:
-    """Every module imports in a bare process: no files, threads or settings are touched."""
+    """Every module imports in a bare process without touching files, threads or settings."""
     names = [
         m.name
         for m in pkgutil.walk_packages(nestvec.__path__, "nestvec.")
@@ -193,7 +211,7 @@ def test_importing_has_no_effects() -> None:
 
 
 def test_compose_has_server_and_prometheus_for_both_profiles() -> None:
-    """Read-only, without capabilities, on loopback; settings it names exist."""
+    """Both profiles are read-only, without capabilities and on loopback, and set settings that exist."""
     compose = yaml.safe_load(text("docker-compose.yml"))
     services = compose["services"]
     profiles = {name: service["profiles"] for name, service in services.items()}
@@ -213,7 +231,7 @@ def test_compose_has_server_and_prometheus_for_both_profiles() -> None:
 
 
 def test_docker_compose_accepts_the_file() -> None:
-    """By the tool itself."""
+    """docker-compose accepts the file."""
     tool = shutil.which("docker-compose")
     if tool is None:
         pytest.skip("docker-compose absent")
@@ -224,7 +242,7 @@ def test_docker_compose_accepts_the_file() -> None:
 
 
 def test_hadolint_accepts_the_dockerfile() -> None:
-    """Without a remark."""
+    """Hadolint accepts the Dockerfile without a remark."""
     tool = ROOT / ".venv/bin/hadolint"
     if not tool.is_file():
         pytest.skip("hadolint absent: its wheel is for Linux on x86-64")
@@ -235,7 +253,7 @@ def test_hadolint_accepts_the_dockerfile() -> None:
 
 
 def test_the_dockerfile_sets_settings_that_exist() -> None:
-    """And runs as nobody special."""
+    """The Dockerfile sets settings that exist, and runs as an unprivileged user."""
     dockerfile = text("Dockerfile")
     known = {name.upper() for name in Settings.model_fields}
     assert set(re.findall(r"NESTVEC_(\w+)=", dockerfile)) <= known
@@ -243,20 +261,20 @@ def test_the_dockerfile_sets_settings_that_exist() -> None:
     assert re.findall(r"^FROM .* AS (cpu|gpu)$", dockerfile, re.MULTILINE) == ["gpu", "cpu"]
 
 
-def test_the_funnel_of_the_papers_finds_the_nearest() -> None:
-    """The function as it stands there, against a search of all."""
+def test_the_funnel_of_the_documents_finds_the_nearest() -> None:
+    """The function in docs/matryoshka.md finds what a search of all vectors finds."""
     code = re.search(r"```python\n(import numpy.*?)```", text("docs/matryoshka.md"), re.DOTALL)
     assert code is not None
-    space: dict[str, Any] = {}
-    exec(code.group(1), space)  # noqa: S102 - our own paper
+    namespace: dict[str, Any] = {}
+    exec(code.group(1), namespace)  # noqa: S102 - our own page
     random = np.random.default_rng(0)
     vectors = random.standard_normal((500, 64)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    quantiser = Quantiser(vectors)
-    bits = convert(vectors, OutputDtype.UBINARY, quantiser)
-    codes = convert(vectors, OutputDtype.INT8, quantiser)
+    quantizer = Quantizer(vectors)
+    bits = convert(vectors, OutputDtype.UBINARY, quantizer)
+    codes = convert(vectors, OutputDtype.INT8, quantizer)
     for query in vectors[:20] + 0.1 * random.standard_normal((20, 64)).astype(np.float32):
-        found = space["funnel_search"](query, bits, codes)
+        results = namespace["funnel_search"](query, bits, codes)
         nearest = np.argsort(-(vectors @ query), kind="stable")[:10]
-        assert len(set(found.tolist()) & set(nearest.tolist())) >= 8
-        assert found[0] == nearest[0]
+        assert len(set(results.tolist()) & set(nearest.tolist())) >= 8
+        assert results[0] == nearest[0]

@@ -4,7 +4,8 @@ import asyncio
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,18 @@ import numpy as np
 import pytest
 from nestvec.engine.core.engine_core import EngineCore
 from nestvec.engine.dtypes import OutputDtype
-from nestvec.engine.models.served_model import ModelSpec, Pin, check_pins
-from nestvec.engine.service import ServiceLimits
-from nestvec.engine.text.encoded import Encoded, Fit
+from nestvec.engine.limits import ServiceLimits
+from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.models.served_model import AliasPreset, check_presets
+from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import (
     EmbedCall,
     FloatArray,
-    Item,
     OutputKind,
     Priority,
     RawVectors,
+    Submission,
     Truncation,
 )
 from nestvec.errors import (
@@ -44,21 +46,21 @@ LONG = "alpha " * 40
 @pytest.fixture
 def served(tiny_folder: Path) -> Iterator[Served]:
     """A service over a fake backend."""
-    made = serve_fake(tiny_folder / "tokenizer.json")
-    yield made
-    made.backend.gate.set()
-    made.service.close()
+    service_parts = serve_fake(tiny_folder / "tokenizer.json")
+    yield service_parts
+    service_parts.backend.gate.set()
+    service_parts.service.close()
 
 
 def unit(vector: FloatArray) -> FloatArray:
-    """Scaled to length one."""
+    """Scale a vector to length one."""
     scaled: FloatArray = vector / np.linalg.norm(vector)
     return scaled
 
 
 def ids_of(served: Served, text: str) -> list[int]:
-    """Token ids of a text."""
-    (encoded,) = served.tokenizer.encode_texts([text], Fit(Truncation.END))
+    """Return the token ids of a text."""
+    (encoded,) = served.tokenizer.encode_texts([text], TokenizeOptions(Truncation.END))
     ids: list[int] = encoded.ids.tolist()
     return ids
 
@@ -75,8 +77,8 @@ async def test_texts_become_unit_vectors_in_order(served: Served) -> None:
     assert served.observer.calls == [(4, 14, 0)]
 
 
-async def test_dimensions_cut_then_renormalise(served: Served) -> None:
-    """A cut vector is the renormalised prefix."""
+async def test_dimensions_cut_then_renormalize(served: Served) -> None:
+    """A vector cut to fewer dimensions is the renormalized prefix of the whole one."""
     result = await served.service.embed(EmbedCall(["alpha"], dimensions=3))
     np.testing.assert_allclose(
         result.vectors[0], unit(fake_vector(ids_of(served, "alpha"))[:3]), atol=1e-6
@@ -90,13 +92,13 @@ async def test_raw_vectors_on_request(served: Served) -> None:
 
 
 async def test_token_ids_are_used_as_given(served: Served) -> None:
-    """No special tokens are added."""
+    """Token ids run as they are: no special tokens are added."""
     result = await served.service.embed(EmbedCall([[5, 6], [7]], normalize=False))
     np.testing.assert_array_equal(result.vectors, [fake_vector([5, 6]), fake_vector([7])])
 
 
 async def test_truncation_follows_the_call_then_the_server(served: Served) -> None:
-    """The default refuses; a call may cut, and is told so."""
+    """The server's default refuses long inputs; a call may have them cut, and the answer says so."""
     with pytest.raises(InputTooLongError) as caught:
         await served.service.embed(EmbedCall(["alpha", LONG]))
     assert caught.value.input_index == 1
@@ -130,14 +132,14 @@ async def test_truncation_follows_the_call_then_the_server(served: Served) -> No
 async def test_prompts(
     served: Served, options: dict[str, Any], prefix: str, name: str | None
 ) -> None:
-    """The prompt is put before the text, and its name is told."""
+    """The prompt is put before the text, and the answer names it."""
     result = await served.service.embed(EmbedCall(["alpha"], normalize=False, **options))
     np.testing.assert_array_equal(result.vectors[0], fake_vector(ids_of(served, f"{prefix}alpha")))
     assert result.prompt_used == name
 
 
 async def test_the_models_default_prompt_is_used(tiny_folder: Path) -> None:
-    """Where its files name one, a call without a prompt gets it."""
+    """A call without a prompt gets the model's default prompt, where its files name one."""
     spec = dataclasses.replace(SPEC, default_prompt="query", pools_prompt=False)
     served = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(spec=spec))
     result = await served.service.embed(EmbedCall(["alpha"]))
@@ -173,13 +175,13 @@ async def test_wrong_calls_name_their_field(
 
 
 async def test_dimension_errors_name_the_range(served: Served) -> None:
-    """The message says what would do."""
+    """The message names the range of dimensions that the model has."""
     with pytest.raises(InputError, match="Must be 1 to 8"):
         await served.service.embed(EmbedCall(["a"], dimensions=100))
 
 
 async def test_limits_on_tokens_and_empty_inputs(tiny_folder: Path) -> None:
-    """Counted after truncation; the strict switch names the empty input."""
+    """Tokens are counted after truncation; where empty inputs are refused, the error names the input."""
     limits = ServiceLimits(max_tokens=20, truncate=Truncation.START, allows_empty=False)
     served = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(limits=limits))
     result = await served.service.embed(EmbedCall([LONG]))
@@ -194,7 +196,7 @@ async def test_limits_on_tokens_and_empty_inputs(tiny_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "asked", "expected"),
+    ("inputs", "requested", "expected"),
     [
         (16, None, Priority.INTERACTIVE),
         (17, None, Priority.BULK),
@@ -206,25 +208,25 @@ async def test_the_class_follows_the_caller_then_the_size(
     served: Served,
     monkeypatch: pytest.MonkeyPatch,
     inputs: int,
-    asked: Priority | None,
+    requested: Priority | None,
     expected: Priority,
 ) -> None:
-    """Many inputs a request are ingestion."""
+    """Calls of many inputs are bulk (ingestion) and others interactive, unless the caller says otherwise."""
     core = served.service.models.resolve("").core
     seen: list[Priority] = []
     submit = type(core).submit
 
-    async def watch(self: EngineCore, items: Sequence[Item]) -> RawVectors:
-        seen.extend(one.priority for one in items)
-        return await submit(self, items)
+    async def watch(self: EngineCore, submission: Submission) -> RawVectors:
+        seen.append(submission.options.priority)
+        return await submit(self, submission)
 
     monkeypatch.setattr(EngineCore, "submit", watch)
-    await served.service.embed(EmbedCall(["alpha"] * inputs, priority=asked))
-    assert seen == [expected] * inputs
+    await served.service.embed(EmbedCall(["alpha"] * inputs, priority=requested))
+    assert seen == [expected]
 
 
 async def test_a_deadline_ends_the_wait(served: Served) -> None:
-    """The caller hears in time; its items leave the queue."""
+    """A call fails at its deadline, and its items leave the queue."""
     served.backend.gate.clear()
     running = asyncio.create_task(served.service.embed(EmbedCall(["alpha"])))
     await asyncio.to_thread(served.backend.started.acquire)
@@ -239,23 +241,23 @@ async def test_a_deadline_ends_the_wait(served: Served) -> None:
 async def test_large_answers_are_finished_off_the_loop(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The way over the thread gives the same vectors."""
+    """Finishing in a thread gives the same vectors as finishing on the loop."""
     inline = await served.service.embed(EmbedCall(["alpha", "beta"], dimensions=5))
     monkeypatch.setattr("nestvec.engine.service.INLINE_VALUES", 0)
     threaded = await served.service.embed(EmbedCall(["alpha", "beta"], dimensions=5))
     np.testing.assert_array_equal(inline.vectors, threaded.vectors)
 
 
-async def test_a_query_is_tokenised_on_the_loop_more_in_a_thread(
+async def test_a_query_is_tokenized_on_the_loop_more_in_a_thread(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread's wake-up costs more than a query's tokenising; a large body would hold the loop."""
+    """A thread's wake-up costs more than tokenizing a query; tokenizing a large body would block the loop."""
     threads: list[bool] = []
     encode = Tokenizer.encode_texts
 
-    def watched(self: Tokenizer, *given: Any, **named: Any) -> list[Encoded]:
+    def watched(self: Tokenizer, *arguments: Any, **named: Any) -> list[Encoded]:
         threads.append(threading.current_thread() is threading.main_thread())
-        return encode(self, *given, **named)
+        return encode(self, *arguments, **named)
 
     monkeypatch.setattr(Tokenizer, "encode_texts", watched)
     await served.service.embed(EmbedCall(["alpha"]))
@@ -264,27 +266,27 @@ async def test_a_query_is_tokenised_on_the_loop_more_in_a_thread(
 
 
 def states_of(served: Served, text: str) -> FloatArray:
-    """Token states of a text, (n, HIDDEN)."""
+    """Return the token states of a text, (n, HIDDEN)."""
     states: FloatArray = fake_states(ids_of(served, text)).astype(np.float32)
     return states
 
 
 async def test_token_vectors(served: Served) -> None:
-    """As many rows as tokens, in order, also beside plain inputs of other calls."""
+    """There are as many rows as tokens, in order, also beside inputs of other calls that want one vector."""
     texts = ["alpha", "beta gamma red"]
     call = EmbedCall(texts, kind=OutputKind.TOKENS, normalize=False)
     result, plain = await asyncio.gather(
         served.service.embed(call), served.service.embed(EmbedCall(texts))
     )
     assert result.rows == result.input_tokens == (3, 5)
-    found = result.by_input(result.vectors)
-    for states, text in zip(found, texts, strict=True):
+    by_input = result.by_input(result.vectors)
+    for states, text in zip(by_input, texts, strict=True):
         np.testing.assert_allclose(states, states_of(served, text), atol=1e-6)
-    np.testing.assert_allclose(plain.vectors[1], unit(found[1].mean(axis=0)), atol=1e-6)
+    np.testing.assert_allclose(plain.vectors[1], unit(by_input[1].mean(axis=0)), atol=1e-6)
 
 
 async def test_token_vectors_are_cut_and_converted(served: Served) -> None:
-    """As vectors of inputs are."""
+    """Token vectors are cut to dimensions and converted as vectors of inputs are."""
     call = EmbedCall(
         ["alpha"], kind=OutputKind.TOKENS, dimensions=4, output_dtypes=(OutputDtype.FLOAT16,)
     )
@@ -296,33 +298,35 @@ async def test_token_vectors_are_cut_and_converted(served: Served) -> None:
 
 
 async def test_token_vectors_are_bounded(tiny_folder: Path) -> None:
-    """An answer of a million vectors would not fit."""
+    """Calls for more token vectors than the limit are refused: an answer of a million vectors would not fit."""
     limits = ServiceLimits(max_token_vectors=7)
-    made = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(limits=limits))
+    service_parts = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(limits=limits))
     try:
         call = EmbedCall(["alpha beta", "red"], kind=OutputKind.TOKENS)
-        await made.service.embed(call)
+        await service_parts.service.embed(call)
         with pytest.raises(RequestTooLargeError, match="vectors of 8 tokens, max 7"):
-            await made.service.embed(dataclasses.replace(call, inputs=["alpha beta", "red green"]))
+            await service_parts.service.embed(
+                dataclasses.replace(call, inputs=["alpha beta", "red green"])
+            )
     finally:
-        made.service.close()
+        service_parts.service.close()
 
 
 async def test_late_chunking_pools_each_chunk(served: Served) -> None:
-    """S27: from states of the whole document; special tokens go to its ends."""
+    """Each chunk is pooled from states that saw the whole document; special tokens belong to the chunks at its ends."""
     chunks = ["alpha beta", "red", "one two three"]
     result = await served.service.embed(EmbedCall(chunks, chunks=(2, 1)))
     first = states_of(served, "alpha beta red")
     last = states_of(served, chunks[2])
     expected = [states.mean(axis=0) for states in (first[:3], first[3:], last)]
-    np.testing.assert_allclose(result.vectors, [unit(v) for v in expected], atol=1e-6)
+    np.testing.assert_allclose(result.vectors, [unit(vector) for vector in expected], atol=1e-6)
     assert result.input_tokens == (3, 2, 5)
     lone = await served.service.embed(EmbedCall(chunks[2:]))
     np.testing.assert_allclose(result.vectors[2], lone.vectors[0], atol=1e-7)
 
 
 async def test_late_chunking_names_the_chunk(served: Served) -> None:
-    """Counted over all documents."""
+    """Errors name the chunk's index, counted over all documents of the call."""
     call = EmbedCall(["alpha", "beta", LONG, "red"], chunks=(2, 2))
     with pytest.raises(InputTooLongError) as caught:
         await served.service.embed(call)
@@ -353,19 +357,19 @@ async def test_what_a_model_cannot_give_is_refused(
     call: EmbedCall,
     error: type[InputError],
 ) -> None:
-    """Before anything is computed."""
-    made = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(spec=spec))
-    made.backend.gives_tokens = gives_tokens
+    """Calls for what a model cannot give are refused before anything is computed."""
+    service_parts = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(spec=spec))
+    service_parts.backend.info = replace(service_parts.backend.info, gives_tokens=gives_tokens)
     try:
         with pytest.raises(error):
-            await made.service.embed(call)
-        assert made.backend.batches == []
+            await service_parts.service.embed(call)
+        assert service_parts.backend.batches == []
     finally:
-        made.service.close()
+        service_parts.service.close()
 
 
 async def test_texts_and_ids_may_be_mixed(served: Served) -> None:
-    """As in TEI; with a prompt ids become text first."""
+    """Texts and ids may be mixed, as in TEI; where there is a prompt, ids become text first."""
     ids = ids_of(served, "beta")
     result = await served.service.embed(EmbedCall(["alpha", ids]))
     plain = await served.service.embed(EmbedCall(["alpha", "beta"]))
@@ -379,15 +383,15 @@ async def test_texts_and_ids_may_be_mixed(served: Served) -> None:
 
 
 @pytest.mark.parametrize("dtype", [OutputDtype.INT8, OutputDtype.UBINARY, OutputDtype.BINARY])
-async def test_raw_vectors_are_not_quantised(served: Served, dtype: OutputDtype) -> None:
-    """Ranges are those of unit vectors."""
+async def test_raw_vectors_are_not_quantized(served: Served, dtype: OutputDtype) -> None:
+    """Quantized dtypes are refused for raw vectors, because the ranges are those of unit vectors."""
     with pytest.raises(InputError, match="unit vectors") as caught:
         await served.service.embed(EmbedCall(["a"], normalize=False, output_dtypes=(dtype,)))
     assert caught.value.param == "output_dtype"
 
 
 async def test_bits_take_whole_bytes(served: Served) -> None:
-    """Clients take dimensions / 8 for the size."""
+    """Dimensions that do not fill whole bytes of bits are refused: clients expect dimensions / 8 bytes."""
     with pytest.raises(InputError, match="no multiple of 8") as caught:
         await served.service.embed(
             EmbedCall(["a"], dimensions=4, output_dtypes=(OutputDtype.UBINARY,))
@@ -396,20 +400,22 @@ async def test_bits_take_whole_bytes(served: Served) -> None:
 
 
 async def test_a_name_may_stand_for_a_prompt_and_dimensions(tiny_folder: Path) -> None:
-    """For callers that can say neither; what a call says wins."""
-    pins = {"short-queries": Pin("query", 4)}
-    made = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(pins=pins))
+    """An alias may stand for a prompt and dimensions, for callers that can say neither; what a call says wins."""
+    presets = {"short-queries": AliasPreset("query", 4)}
+    service_parts = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(presets=presets))
     try:
-        embed = made.service.embed
-        found = await embed(EmbedCall(["alpha"], model="Short-Queries:latest"))
+        embed = service_parts.service.embed
+        by_alias = await embed(EmbedCall(["alpha"], model="Short-Queries:latest"))
         expected = await embed(EmbedCall(["alpha"], prompt_name="query", dimensions=4))
-        np.testing.assert_array_equal(found.vectors, expected.vectors)
-        assert (found.prompt_used, found.model) == ("query", SPEC.name)
-        own = await embed(EmbedCall(["a"], model="short-queries", prompt="x", dimensions=2))
-        assert (own.prompt_used, own.vectors.shape) == ("", (1, 2))
+        np.testing.assert_array_equal(by_alias.vectors, expected.vectors)
+        assert (by_alias.prompt_used, by_alias.model) == ("query", SPEC.name)
+        literal = await embed(EmbedCall(["a"], model="short-queries", prompt="x", dimensions=2))
+        assert (literal.prompt_used, literal.vectors.shape) == ("", (1, 2))
         role = await embed(EmbedCall(["a"], model="short-queries", prompt_role="passage"))
         assert role.prompt_used == "document"
     finally:
-        made.service.close()
+        service_parts.service.close()
     with pytest.raises(ConfigError, match=r"aliases\.a\.prompt_name.*aliases\.b\.dimensions"):
-        check_pins({"a": Pin(prompt_name="none such"), "b": Pin(dimensions=9)}, SPEC)
+        check_presets(
+            {"a": AliasPreset(prompt_name="none such"), "b": AliasPreset(dimensions=9)}, SPEC
+        )

@@ -48,21 +48,21 @@ WORD = re.compile(r"\w+")
 
 
 def starts_of(text: str) -> list[int]:
-    """Places of words, as a tokenizer would have them."""
-    return [found.start() for found in WORD.finditer(text)]
+    """Return where words start, as a tokenizer would say."""
+    return [match.start() for match in WORD.finditer(text)]
 
 
 @given(texts)
 @example("x B.\u2029y")  # the library panics on it as it is
 def test_sentences_and_sections_are_the_text(text: str) -> None:
-    """Joined they are what was given."""
+    """Sentences and sections, joined, are the text."""
     for spans in (sentences(text), sections(text)):
         assert "".join(text[a:b] for a, b in spans) == text
         assert all(a < b for a, b in spans)
 
 
 def test_sentences() -> None:
-    """Abbreviations end none, line ends and other scripts do."""
+    """Abbreviations end no sentence; line ends and other scripts' full stops do."""
     text = "He met Dr. Smith. Then J. R. Ewing left!\r\n\r\n你好。再见！ End"
     assert [text[a:b] for a, b in sentences(text)] == [
         "He met Dr. Smith. ",
@@ -74,12 +74,11 @@ def test_sentences() -> None:
 
 
 def test_sections() -> None:
-    """Headings of both kinds; none in code, quotes or lists."""
+    """Both kinds of headings begin a section, but not in code, quotes or lists."""
     text = (
         "intro\r\n# One 😀\r\nbody\r\n```\r\n# code\r\n```\r\n> # quoted\r\n\r\nTwo\r\n===\r\nend"
     )
-    found = [text[a:b] for a, b in sections(text)]
-    assert found == [
+    assert [text[a:b] for a, b in sections(text)] == [
         "intro\r\n",
         "# One 😀\r\nbody\r\n```\r\n# code\r\n```\r\n> # quoted\r\n\r\n",
         "Two\r\n===\r\nend",
@@ -92,7 +91,7 @@ def test_sections() -> None:
     st.integers(0, 6).map(lambda n: n if n == 0 or n >= 2 else 2),
 )
 def test_chunks_hold_every_token_in_order(text: str, kind: SplitterKind, size: int) -> None:
-    """Without overlap each in one chunk; no chunk is empty; sizes hold where a sentence does not alone exceed them."""
+    """Without overlap each token is in one chunk, and no chunk is empty or, by tokens, larger than asked for."""
     starts = starts_of(text)
     spans = Splitter(kind, size).spans(text, starts)
     assert bool(spans) == bool(starts)
@@ -109,16 +108,16 @@ def test_chunks_hold_every_token_in_order(text: str, kind: SplitterKind, size: i
 
 @given(st.integers(1, 60), st.integers(4, 12), st.data())
 def test_chunks_by_tokens_overlap_as_asked(tokens: int, size: int, data: st.DataObject) -> None:
-    """Each starts with the last tokens of the one before."""
+    """Each chunk starts with the last tokens of the one before."""
     overlap = data.draw(st.integers(0, size // 2))
     text = "word " * tokens
     starts = starts_of(text)
     spans = Splitter(SplitterKind.TOKENS, size, overlap).spans(text, starts)
-    places = [[n for n, start in enumerate(starts) if a <= start < b] for a, b in spans]
-    assert sorted({n for own in places for n in own}) == list(range(tokens))
-    for one, other in itertools.pairwise(places):
-        assert len(one) == size
-        assert one[size - overlap :] == other[:overlap]
+    tokens_of = [[n for n, start in enumerate(starts) if a <= start < b] for a, b in spans]
+    assert sorted({n for chunk in tokens_of for n in chunk}) == list(range(tokens))
+    for chunk, following in itertools.pairwise(tokens_of):
+        assert len(chunk) == size
+        assert chunk[size - overlap :] == following[:overlap]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +131,7 @@ def test_chunks_by_tokens_overlap_as_asked(tokens: int, size: int, data: st.Data
     ],
 )
 def test_whole_sentences_fill_chunks(kind: SplitterKind, size: int, expected: list[str]) -> None:
-    """As many as fit; a longer one stands alone."""
+    """A chunk holds as many whole sentences as fit; a longer sentence stands alone."""
     text = "One two. Three four five. Six. Seven."
     spans = Splitter(kind, size).spans(text, starts_of(text))
     assert [text[a:b] for a, b in spans] == expected
@@ -142,7 +141,7 @@ def test_whole_sentences_fill_chunks(kind: SplitterKind, size: int, expected: li
     "sentence", ["你好。", "He met Dr. Smith of the U.S. office. ", "Ja! 😀 ", "x" * 1500 + ". "]
 )
 def test_long_texts_are_cut_as_short_ones(sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are taken in pieces; none shows at their edges."""
+    """Long texts are read in pieces, whose edges do not show in the sentences."""
     text = sentence * (9000 // len(sentence))
     pieces = sentences(text)
     monkeypatch.setattr(splitting, "PIECE_CHARS", 10**6)

@@ -1,11 +1,12 @@
 """Early exits and maps: which are to be had, what they give, and what is refused."""
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from nestvec.engine.service import ServiceLimits
+from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.types import EmbedCall, FloatArray, OutputKind
 from nestvec.engine.vectors.maps import AffineMap, MapKind, exit_space
 from nestvec.engine.vectors.postprocess import finish
@@ -15,11 +16,12 @@ from tests.engine.test_service import ids_of
 from tests.support.fakes import HIDDEN, exit_states, fake_states
 from tests.support.served import SPEC, Served, ServedOptions, serve_fake
 
-LAYERS = 3  # of the fake backend
+# Layers of the fake backend.
+LAYERS = 3
 
 
 def random_map(name: str, *, layers: int = 0, width: int = HIDDEN, unit: bool = False) -> AffineMap:
-    """A map of the fake model, by a seed of its name's length."""
+    """Make a map of the fake model, with the length of its name as the seed."""
     random = np.random.default_rng(len(name))
     weight = random.standard_normal((HIDDEN, width)).astype(np.float32)
     bias = random.standard_normal(width).astype(np.float32)
@@ -28,13 +30,13 @@ def random_map(name: str, *, layers: int = 0, width: int = HIDDEN, unit: bool = 
 
 
 def pooled_exit(served: Served, text: str, layer: int) -> FloatArray:
-    """What the fake model gives behind a layer, pooled."""
+    """Return what the fake model gives after a layer, pooled."""
     states = exit_states(fake_states(ids_of(served, text)).astype(np.float32), layer, LAYERS)
     return np.asarray(states.mean(axis=0), np.float32)
 
 
 def unit(vectors: FloatArray) -> FloatArray:
-    """At unit length."""
+    """Scale vectors to unit length."""
     return finish(np.atleast_2d(vectors), dimensions=None, normalize=True)
 
 
@@ -46,7 +48,7 @@ def options() -> ServedOptions:
 
 
 async def test_a_trained_exit_is_served_as_it_is(tiny_folder: Path, options: ServedOptions) -> None:
-    """In a space of its own; all layers are the model itself."""
+    """A trained exit has a space of its own; asking for all layers is asking for the model itself."""
     served = serve_fake(tiny_folder / "tokenizer.json", options)
     early = await served.service.embed(EmbedCall(["alpha beta"], layers=(1,)))
     whole = await served.service.embed(EmbedCall(["alpha beta"], layers=(LAYERS,)))
@@ -61,20 +63,20 @@ async def test_a_trained_exit_is_served_as_it_is(tiny_folder: Path, options: Ser
 async def test_a_fitted_exit_goes_through_its_map(
     tiny_folder: Path, options: ServedOptions
 ) -> None:
-    """Named by its layers or by the map; the answer says which map made it."""
+    """A fitted exit is named by its layers or by its map, and the answer says which map made it."""
     served = serve_fake(tiny_folder / "tokenizer.json", options)
     by_layers = await served.service.embed(EmbedCall(["alpha"], layers=(2,), dimensions=5))
     by_map = await served.service.embed(EmbedCall(["alpha"], map_id="exit-2", dimensions=5))
     served.service.close()
-    chosen = options.maps[0]
-    mapped = pooled_exit(served, "alpha", 2) @ chosen.weight + chosen.bias
+    exit_map = options.maps[0]
+    mapped = pooled_exit(served, "alpha", 2) @ exit_map.weight + exit_map.bias
     np.testing.assert_allclose(by_layers.vectors, unit(mapped[:5]), atol=1e-5)
     np.testing.assert_array_equal(by_map.vectors, by_layers.vectors)
-    assert (by_map.layers, by_map.map_name, by_map.space) == (2, "exit-2", chosen.space)
+    assert (by_map.layers, by_map.map_name, by_map.space) == (2, "exit-2", exit_map.space)
 
 
 async def test_maps_by_name_and_by_fingerprint(tiny_folder: Path, options: ServedOptions) -> None:
-    """Their width is what dimensions are chosen from."""
+    """A map is found by name or fingerprint, and dimensions are chosen from its width."""
     served = serve_fake(tiny_folder / "tokenizer.json", options)
     short = options.maps[2]
     result = await served.service.embed(EmbedCall(["alpha"], map_id=short.space))
@@ -85,7 +87,7 @@ async def test_maps_by_name_and_by_fingerprint(tiny_folder: Path, options: Serve
 
 
 async def test_several_exits_of_one_run(tiny_folder: Path, options: ServedOptions) -> None:
-    """For those who measure: raw vectors of each, whatever is trained, from one batch."""
+    """Several exits give raw vectors of each from one batch, whatever is trained, for those who measure."""
     served = serve_fake(tiny_folder / "tokenizer.json", options)
     texts = ["alpha", "beta gamma"]
     result = await served.service.embed(EmbedCall(texts, layers=(1, 2, 3), normalize=False))
@@ -99,9 +101,9 @@ async def test_several_exits_of_one_run(tiny_folder: Path, options: ServedOption
 async def test_exits_that_one_run_cannot_give_run_one_by_one(
     tiny_folder: Path, options: ServedOptions
 ) -> None:
-    """The same vectors."""
+    """A backend that gives one exit a run runs once for each exit, with the same vectors."""
     served = serve_fake(tiny_folder / "tokenizer.json", options)
-    served.backend.gives_exits = False
+    served.backend.info = replace(served.backend.info, gives_exits=False)
     result = await served.service.embed(EmbedCall(["alpha"], layers=(1, 3), normalize=False))
     served.service.close()
     expected = [pooled_exit(served, "alpha", layer) for layer in (1, 3)]
@@ -126,7 +128,7 @@ async def test_exits_that_one_run_cannot_give_run_one_by_one(
 async def test_what_is_not_to_be_had(
     tiny_folder: Path, options: ServedOptions, call: dict[str, object], param: str, message: str
 ) -> None:
-    """Refused with the field, and what there is."""
+    """Layers and maps that the model does not have are refused with the field and what there is."""
     served = serve_fake(tiny_folder / "tokenizer.json", options)
     with pytest.raises(InputError, match=message) as caught:
         await served.service.embed(EmbedCall(["alpha"], **call))  # type: ignore[arg-type]
@@ -137,7 +139,7 @@ async def test_what_is_not_to_be_had(
 async def test_untrained_exits_are_refused_unless_the_operator_allows_them(
     tiny_folder: Path,
 ) -> None:
-    """A raw early vector looks like any other, so nobody gets one unawares."""
+    """A raw early vector looks like any other, so nobody gets one without the operator's consent."""
     served = serve_fake(tiny_folder / "tokenizer.json")
     with pytest.raises(InputError, match="nestvec model fit --exits") as caught:
         await served.service.embed(EmbedCall(["alpha"], layers=(2,)))
@@ -151,29 +153,29 @@ async def test_untrained_exits_are_refused_unless_the_operator_allows_them(
 
 
 async def test_a_model_that_always_runs_whole_has_no_exits(tiny_folder: Path) -> None:
-    """A graph of its own, bf16, or one layer."""
+    """Models with a graph of their own, in bf16, or of one layer have no exits."""
     served = serve_fake(tiny_folder / "tokenizer.json")
-    served.backend.layers = 0
+    served.backend.info = replace(served.backend.info, layers=0)
     with pytest.raises(InputError, match="all its layers"):
         await served.service.embed(EmbedCall(["alpha"], layers=(1,)))
     served.service.close()
 
 
 def test_a_maps_space_is_named_by_what_decides_it() -> None:
-    """Weights, source and layers; not its name."""
-    one, renamed = random_map("a"), dataclasses.replace(random_map("a"), name="b")
-    assert one.space == renamed.space
+    """A map's fingerprint follows its weights, source and layers, not its name."""
+    original, renamed = random_map("a"), dataclasses.replace(random_map("a"), name="b")
+    assert original.space == renamed.space
     others = [
-        dataclasses.replace(one, bias=one.bias + 1),
-        dataclasses.replace(one, source="other"),
-        dataclasses.replace(one, layers=1),
-        dataclasses.replace(one, takes_unit=True),
+        dataclasses.replace(original, bias=original.bias + 1),
+        dataclasses.replace(original, source="other"),
+        dataclasses.replace(original, layers=1),
+        dataclasses.replace(original, takes_unit=True),
     ]
-    assert len({one.space, *(other.space for other in others)}) == 5
+    assert len({original.space, *(other.space for other in others)}) == 5
 
 
 def test_maps_are_affine() -> None:
-    """On vectors as pooled, or at unit length."""
+    """A map is affine on vectors as pooled, or at unit length where it was fitted so."""
     raw = np.random.default_rng(0).standard_normal((3, HIDDEN)).astype(np.float32)
     plain, scaled = random_map("a"), random_map("a", unit=True)
     np.testing.assert_allclose(plain.apply(raw), raw @ plain.weight + plain.bias, rtol=1e-6)
@@ -189,7 +191,7 @@ def test_maps_are_affine() -> None:
 async def test_those_who_measure_get_any_layer_as_it_is(
     tiny_folder: Path, options: ServedOptions
 ) -> None:
-    """No map behind it, whatever is fitted; no body of a request can say so."""
+    """An empty map id gives any layer without a map, whatever is fitted; no request body can ask for it."""
     served = serve_fake(tiny_folder / "tokenizer.json", options)
     call = EmbedCall(["alpha"], layers=(2,), map_id="", normalize=False)
     result = await served.service.embed(call)

@@ -1,4 +1,4 @@
-"""The ways of computing linear layers and attention, each against the independent float64 forward pass."""
+"""Each way to compute linear layers and attention, against an independent float64 forward pass."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,17 +9,17 @@ import onnxruntime
 import pytest
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.engine.backend import BackendOptions
-from nestvec.engine.core.collate import collate
+from nestvec.engine.core.batching.collate import collate
 from nestvec.engine.types import Layout
 from nestvec.errors import FormatError
 from nestvec.export.architectures import (
-    Recipe,
+    ExportOptions,
     export_calibration_graph,
     export_graph,
     export_padded_graph,
 )
-from nestvec.export.layers.arithmetic import PerRowInt8, Ranges, StaticInt8
-from nestvec.export.layers.attention import AttentionRoutes
+from nestvec.export.layers.arithmetic import ChannelRanges, PerRowInt8, StaticInt8
+from nestvec.export.layers.attention import AttentionOps
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
@@ -33,7 +33,7 @@ INNER = "encoder.layer.0.output.dense"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny BERT's weights."""
+    """Make a folder with a tiny BERT's weights."""
     path = tmp_path_factory.mktemp("weights")
     save_file(bert_weights(CONFIG), path / "model.safetensors")
     return path
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def texts() -> list[list[int]]:
-    """Ids of many lengths, two of them equal."""
+    """Make token ids of texts of many lengths, some of them equal."""
     random = np.random.default_rng(5)
     lengths = [1, 2, 17, 40, 17, 9, 33, 24, *random.integers(1, 41, 30).tolist()]
     return [random.integers(0, CONFIG["vocab_size"], n).tolist() for n in lengths]
@@ -49,14 +49,14 @@ def texts() -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def expected(texts: list[list[int]]) -> list[NDArray[np.float64]]:
-    """States of each text, (n, H)."""
+    """Compute the reference's states of each text, [n, H]."""
     reference = ReferenceBert(CONFIG, bert_weights(CONFIG))
     return [reference.hidden(ids) for ids in texts]
 
 
 @pytest.fixture(scope="module")
-def ranges(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ranges]:
-    """Calibrated on other random texts."""
+def ranges(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ChannelRanges]:
+    """Calibrate on random texts other than those that are compared."""
     path = tmp_path_factory.mktemp("calibration") / "model.onnx"
     channels = export_calibration_graph(folder, CONFIG, path)
     random = np.random.default_rng(6)
@@ -64,50 +64,57 @@ def ranges(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     backend = OnnxBackend(path, Layout.PACKED, BackendOptions())
     hidden = backend.run(collate(batch, Layout.PACKED)).hidden
     assert hidden is not None
-    return {n: Ranges(hidden[:, c].min(0), hidden[:, c].max(0)) for n, c in channels.items()}
+    return {
+        name: ChannelRanges(hidden[:, part].min(0), hidden[:, part].max(0))
+        for name, part in channels.items()
+    }
 
 
 def run(backend: OnnxBackend, texts: Sequence[Sequence[int]]) -> list[Vectors]:
-    """States of each text, run as one batch."""
-    batch = collate([item(*ids) for ids in texts], backend.layout)
+    """Return the states of each text, run as one batch."""
+    batch = collate([item(*ids) for ids in texts], backend.info.layout)
     hidden = backend.run(batch).hidden
     assert hidden is not None
     return np.split(hidden, batch.offsets[1:-1])
 
 
-def cosines(found: Sequence[Vectors], expected: Sequence[NDArray[np.float64]]) -> list[float]:
-    """Between mean-pooled states, one a text."""
-    pairs = [(a.mean(0), b.mean(0)) for a, b in zip(found, expected, strict=True)]
+def cosines(states: Sequence[Vectors], expected: Sequence[NDArray[np.float64]]) -> list[float]:
+    """Return the cosine between mean-pooled states of each text."""
+    pairs = [(a.mean(0), b.mean(0)) for a, b in zip(states, expected, strict=True)]
     return [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in pairs]
 
 
-@pytest.mark.parametrize("routes", AttentionRoutes)
+@pytest.mark.parametrize("ops", AttentionOps)
 @pytest.mark.parametrize("plain_tokens", [0, 20, 1000])
-def test_every_way_through_attention_is_right(
+def test_all_attention_ops_match_the_reference(
     tmp_path: Path,
     folder: Path,
     texts: list[list[int]],
     expected: list[NDArray[np.float64]],
-    routes: AttentionRoutes,
+    ops: AttentionOps,
     plain_tokens: int,
 ) -> None:
-    """Masked and maskless, contrib and plain, whatever the switch says."""
-    export_graph(folder, CONFIG, tmp_path / "model.onnx", Recipe(routes=routes))
+    """States are right with and without a mask, by contrib and by plain ops, wherever the switch between them lies."""
+    export_graph(folder, CONFIG, tmp_path / "model.onnx", ExportOptions(attention=ops))
     options = BackendOptions(plain_attention_tokens=plain_tokens)
     backend = OnnxBackend(tmp_path / "model.onnx", Layout.PACKED, options)
     same_length = [ids for ids in texts if len(ids) == 17]
     batches = [texts, *([ids] for ids in texts[:6]), same_length]
-    wanted = [expected, *([e] for e in expected[:6]), [e for e in expected if len(e) == 17]]
-    for batch, states in zip(batches, wanted, strict=True):
+    expected_batches = [
+        expected,
+        *([e] for e in expected[:6]),
+        [e for e in expected if len(e) == 17],
+    ]
+    for batch, states in zip(batches, expected_batches, strict=True):
         np.testing.assert_allclose(
             np.concatenate(run(backend, batch)), np.concatenate(states), atol=1e-4
         )
 
 
 def test_portable_graphs_are_standard_onnx(tmp_path: Path, folder: Path) -> None:
-    """No contrib op, no branch: other runtimes read them."""
-    recipe = Recipe(routes=AttentionRoutes.PORTABLE)
-    export_graph(folder, CONFIG, tmp_path / "model.onnx", recipe)
+    """A portable graph has neither contrib ops nor branches, so other runtimes can read it."""
+    options = ExportOptions(attention=AttentionOps.PORTABLE)
+    export_graph(folder, CONFIG, tmp_path / "model.onnx", options)
     graph = onnx.load(tmp_path / "model.onnx", load_external_data=False)
     assert {entry.domain for entry in graph.opset_import} == {""}
     assert "If" not in {node.op_type for node in graph.graph.node}
@@ -117,31 +124,33 @@ def test_portable_graphs_are_standard_onnx(tmp_path: Path, folder: Path) -> None
 def int8(
     request: pytest.FixtureRequest,
     folder: Path,
-    ranges: dict[str, Ranges],
+    ranges: dict[str, ChannelRanges],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A graph of each 8-bit kind."""
+    """Export a graph of each 8-bit kind."""
     path = tmp_path_factory.mktemp("int8") / "model.onnx"
-    export_graph(folder, CONFIG, path, Recipe(request.param(ranges), AttentionRoutes.ALIKE))
+    export_graph(
+        folder, CONFIG, path, ExportOptions(request.param(ranges), AttentionOps.SAME_ROUNDING)
+    )
     return path
 
 
 def test_int8_stays_close(
     int8: Path, texts: list[list[int]], expected: list[NDArray[np.float64]]
 ) -> None:
-    """On texts that calibration has not seen; the tiny model's random weights are harder than real ones."""
+    """8-bit vectors are close on texts that calibration has not seen; random weights are harder than trained ones."""
     backend = OnnxBackend(int8, Layout.PACKED, BackendOptions())
-    found = cosines(run(backend, texts), expected)
+    similarities = cosines(run(backend, texts), expected)
     # On CPUs without VNNI some sums saturate, so the bounds leave room.
-    assert np.mean(found) > 0.985
-    assert min(found) > 0.95
+    assert np.mean(similarities) > 0.985
+    assert min(similarities) > 0.95
     kinds = [node.op_type for node in onnx.load(int8, load_external_data=False).graph.node]
     assert kinds.count("MatMulIntegerToFloat") == 12  # six linear layers in each of two blocks
     assert "Gemm" not in kinds
 
 
 def test_int8_does_not_depend_on_batch_mates(int8: Path, texts: list[list[int]]) -> None:
-    """No scale comes from a neighbour, and both ways through attention round alike."""
+    """No scale comes from another text of the batch, and both branches of attention round the same way."""
     backend = OnnxBackend(int8, Layout.PACKED, BackendOptions())
     together = run(backend, texts)
     alone = [run(backend, [ids])[0] for ids in texts]
@@ -149,42 +158,42 @@ def test_int8_does_not_depend_on_batch_mates(int8: Path, texts: list[list[int]])
     assert np.mean(equal) >= 0.95
 
 
-def test_inputs_above_zero_use_all_steps() -> None:
-    """As after GELU; symmetric ones do not count as such."""
+def test_inputs_that_hardly_go_below_zero_are_one_sided() -> None:
+    """Inputs as after GELU or ReLU are recognized; symmetric ones are not."""
     width = np.ones(8, np.float32)
-    assert Ranges(-0.17 * width, 4 * width).is_one_sided
-    assert Ranges(0 * width, 4 * width).is_one_sided
-    assert not Ranges(-4 * width, 4 * width).is_one_sided
+    assert ChannelRanges(-0.17 * width, 4 * width).is_one_sided
+    assert ChannelRanges(0 * width, 4 * width).is_one_sided
+    assert not ChannelRanges(-4 * width, 4 * width).is_one_sided
 
 
 def test_a_layer_without_calibration_is_an_error(
-    tmp_path: Path, folder: Path, ranges: dict[str, Ranges]
+    tmp_path: Path, folder: Path, ranges: dict[str, ChannelRanges]
 ) -> None:
-    """It is named."""
-    missing = {name: found for name, found in ranges.items() if name != INNER}
+    """The error names the layer."""
+    missing = {name: channels for name, channels in ranges.items() if name != INNER}
     with pytest.raises(FormatError, match=INNER):
-        export_graph(folder, CONFIG, tmp_path / "model.onnx", Recipe(StaticInt8(missing)))
+        export_graph(folder, CONFIG, tmp_path / "model.onnx", ExportOptions(StaticInt8(missing)))
 
 
 def test_halved_weights_compute_in_float32(
     tmp_path: Path, folder: Path, texts: list[list[int]], expected: list[NDArray[np.float64]]
 ) -> None:
-    """Half the bytes on disk, nearly the same vectors."""
+    """Halved weights take half the bytes on disk and give nearly the same vectors."""
     sizes = []
     for number, halves in enumerate((False, True)):
         path = tmp_path / str(number) / "model.onnx"
         path.parent.mkdir()
-        export_graph(folder, CONFIG, path, Recipe(halves_weights=halves))
+        export_graph(folder, CONFIG, path, ExportOptions(halves_weights=halves))
         sizes.append(sum(file.stat().st_size for file in path.parent.glob("*.bin")))
         backend = OnnxBackend(path, Layout.PACKED, BackendOptions())
         assert min(cosines(run(backend, texts), expected)) > 0.99999
     assert sizes[1] < 0.6 * sizes[0]
 
 
-def test_a_padded_graph_is_right_and_gives_zeros_at_padding(
+def test_a_padded_graph_matches_the_reference_and_gives_zeros_at_padding(
     tmp_path: Path, folder: Path, texts: list[list[int]], expected: list[NDArray[np.float64]]
 ) -> None:
-    """What other programs feed: input_ids, attention_mask, token_type_ids."""
+    """A padded graph takes what other programs feed: input_ids, attention_mask, token_type_ids."""
     path = tmp_path / "model.onnx"
     export_padded_graph(folder, CONFIG, path)
     backend = OnnxBackend(path, Layout.PADDED, BackendOptions())

@@ -1,4 +1,4 @@
-"""The exported BERT against an independent float64 forward pass."""
+"""An exported BERT against an independent float64 forward pass, and checkpoints that must be read or refused."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.engine.backend import BackendOptions
-from nestvec.engine.core.collate import collate
+from nestvec.engine.core.batching.collate import collate
 from nestvec.engine.types import Layout
 from nestvec.errors import FormatError
 from nestvec.export.architectures import export_graph
@@ -25,43 +25,43 @@ Tensors = dict[str, NDArray[np.float32]]
 
 
 def export(folder: Path, weights: Tensors, config: dict[str, Any] | None = None) -> OnnxBackend:
-    """Write weights, export, open."""
+    """Write weights, export them and open the graph."""
     save_file(weights, folder / "model.safetensors")
     export_graph(folder, config or CONFIG, folder / "model.onnx")
     return OnnxBackend(folder / "model.onnx", Layout.PACKED, BackendOptions())
 
 
 def random_ids(length: int, seed: int) -> list[int]:
-    """Ids within the tiny vocabulary."""
+    """Make ids within the tiny vocabulary."""
     ids: list[int] = np.random.default_rng(seed).integers(0, CONFIG["vocab_size"], length).tolist()
     return ids
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_mixed_batches_match_the_reference(tmp_path: Path, seed: int) -> None:
-    """Lengths 1, 2, 17 and the maximum, packed together, to 1e-4; in truth about 1e-6."""
+    """Lengths 1, 2, 17 and the maximum, packed together, match to 1e-4 (measured: about 1e-6)."""
     weights = bert_weights(CONFIG, seed)
     backend = export(tmp_path, weights)
     reference = ReferenceBert(CONFIG, weights)
     inputs = [random_ids(length, seed * 100 + length) for length in LENGTHS * 2]
-    found = backend.run(collate([item(*ids) for ids in inputs], Layout.PACKED)).hidden
-    assert found is not None
+    states = backend.run(collate([item(*ids) for ids in inputs], Layout.PACKED)).hidden
+    assert states is not None
     expected = np.concatenate([reference.hidden(ids) for ids in inputs])
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(states, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("prefix", ["bert.", "model.", "encoder."])
-def test_checkpoints_with_a_prefix(tmp_path: Path, prefix: str) -> None:
-    """Checkpoints saved with a head keep the encoder under a prefix."""
+def test_checkpoints_with_a_prefix_are_read(tmp_path: Path, prefix: str) -> None:
+    """Checkpoints that were saved with a head, which keep the encoder under a prefix, give the same states."""
     weights = bert_weights(CONFIG)
     backend = export(tmp_path, {prefix + name: tensor for name, tensor in weights.items()})
     ids = random_ids(5, 1)
-    found = backend.run(collate([item(*ids)], Layout.PACKED)).hidden
-    np.testing.assert_allclose(found, ReferenceBert(CONFIG, weights).hidden(ids), atol=1e-4)  # type: ignore[arg-type] # None would fail
+    states = backend.run(collate([item(*ids)], Layout.PACKED)).hidden
+    np.testing.assert_allclose(states, ReferenceBert(CONFIG, weights).hidden(ids), atol=1e-4)  # type: ignore[arg-type] # None would fail
 
 
-def test_old_names_of_layer_norm(tmp_path: Path) -> None:
-    """Checkpoints converted from TensorFlow say gamma and beta."""
+def test_old_names_of_layer_norm_are_read(tmp_path: Path) -> None:
+    """Checkpoints converted from TensorFlow, which say gamma and beta, give the same states."""
     weights = bert_weights(CONFIG)
     old = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
@@ -71,12 +71,12 @@ def test_old_names_of_layer_norm(tmp_path: Path) -> None:
     }
     backend = export(tmp_path, old)
     ids = random_ids(5, 1)
-    found = backend.run(collate([item(*ids)], Layout.PACKED)).hidden
-    np.testing.assert_allclose(found, ReferenceBert(CONFIG, weights).hidden(ids), atol=1e-4)  # type: ignore[arg-type] # None would fail
+    states = backend.run(collate([item(*ids)], Layout.PACKED)).hidden
+    np.testing.assert_allclose(states, ReferenceBert(CONFIG, weights).hidden(ids), atol=1e-4)  # type: ignore[arg-type] # None would fail
 
 
-def test_sharded_weights(tmp_path: Path) -> None:
-    """An index file leads to the shards."""
+def test_sharded_weights_are_read(tmp_path: Path) -> None:
+    """Tensors are found in the shards that an index file names."""
     weights = bert_weights(CONFIG)
     names = sorted(weights)
     halves = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
@@ -89,7 +89,7 @@ def test_sharded_weights(tmp_path: Path) -> None:
 
 
 def test_half_precision_weights_are_widened(tmp_path: Path) -> None:
-    """bf16 and fp16 checkpoints are computed in float32."""
+    """Bfloat16 and float16 checkpoints are computed in float32."""
     import ml_dtypes
 
     weights = bert_weights(CONFIG)
@@ -100,12 +100,12 @@ def test_half_precision_weights_are_widened(tmp_path: Path) -> None:
         backend = export(folder, narrow)
         widened = {name: tensor.astype(np.float32) for name, tensor in narrow.items()}
         ids = random_ids(7, 4)
-        found = backend.run(collate([item(*ids)], Layout.PACKED)).hidden
-        np.testing.assert_allclose(found, ReferenceBert(CONFIG, widened).hidden(ids), atol=1e-4)  # type: ignore[arg-type] # None would fail
+        states = backend.run(collate([item(*ids)], Layout.PACKED)).hidden
+        np.testing.assert_allclose(states, ReferenceBert(CONFIG, widened).hidden(ids), atol=1e-4)  # type: ignore[arg-type] # None would fail
 
 
 def without(name: str) -> Tensors:
-    """All tensors but one."""
+    """Return all tensors but one."""
     return {n: t for n, t in bert_weights(CONFIG).items() if n != name}
 
 
@@ -129,7 +129,7 @@ def without(name: str) -> Tensors:
     ids=["no embeddings", "a tensor missing", "wrong shape", "NaN"],
 )
 def test_broken_weights_are_refused(tmp_path: Path, weights: Tensors, reason: str) -> None:
-    """By name, before anything is served."""
+    """A missing, misshapen or non-finite tensor is refused by name, before anything is served."""
     with pytest.raises(FormatError, match=reason):
         export(tmp_path, weights)
 
@@ -138,7 +138,7 @@ def test_broken_weights_are_refused(tmp_path: Path, weights: Tensors, reason: st
     "content", [b"", b"\xff" * 100, b"\x10\x00\x00\x00\x00\x00\x00\x00{broken json}}}"]
 )
 def test_corrupt_safetensors_are_refused(tmp_path: Path, content: bytes) -> None:
-    """The file is named."""
+    """The error names the corrupt file."""
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(FormatError, match=r"model\.safetensors: corrupt"):
         export_graph(tmp_path, CONFIG, tmp_path / "model.onnx")
@@ -156,14 +156,14 @@ def test_corrupt_safetensors_are_refused(tmp_path: Path, content: bytes) -> None
         ({"layer_norm_eps": "x"}, "'layer_norm_eps'"),
     ],
 )
-def test_configurations_that_are_no_bert(change: dict[str, Any], reason: str) -> None:
-    """Each names its field."""
+def test_unsupported_configurations_are_refused(change: dict[str, Any], reason: str) -> None:
+    """Each error names the field."""
     with pytest.raises(FormatError, match=reason):
         BERT.read({**CONFIG, **change})
 
 
 def test_unknown_activations_are_refused(tmp_path: Path) -> None:
-    """With the list of those known."""
+    """The error lists the activations that are supported."""
     with pytest.raises(FormatError, match=r"hidden_act 'mish' is not supported; known: gelu"):
         export(tmp_path, bert_weights(CONFIG), {**CONFIG, "hidden_act": "mish"})
 
@@ -178,7 +178,7 @@ def test_unknown_activations_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_index_of_shards_is_refused(tmp_path: Path, index: str) -> None:
-    """A shard may not lie outside the folder."""
+    """An index that is broken, or names a missing shard or one outside the folder, is refused."""
     (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(FormatError, match=r"model\.safetensors\.index\.json"):
         export_graph(tmp_path, CONFIG, tmp_path / "model.onnx")
@@ -187,18 +187,18 @@ def test_a_bad_index_of_shards_is_refused(tmp_path: Path, index: str) -> None:
 @pytest.mark.parametrize(
     "lengths",
     [(3, 3, 3), (1,), (3, 9), (170, 170), (170, 5, 161)],
-    ids=["equal short", "lone", "unequal short", "equal long", "unequal long"],
+    ids=["equal short", "single", "unequal short", "equal long", "unequal long"],
 )
-def test_every_way_through_attention_matches_the_reference(
+def test_every_branch_of_attention_matches_the_reference(
     tmp_path: Path, lengths: tuple[int, ...]
 ) -> None:
-    """Maskless for rows of one length, masked for others."""
+    """Rows of one length, which need no mask, and others match, above and below the switch to plain ops."""
     config = {**CONFIG, "max_position_embeddings": 200}
     weights = bert_weights(config)
     backend = export(tmp_path, weights, config)
     inputs = [random_ids(length, n) for n, length in enumerate(lengths)]
-    found = backend.run(collate([item(*ids) for ids in inputs], Layout.PACKED)).hidden
-    assert found is not None
+    states = backend.run(collate([item(*ids) for ids in inputs], Layout.PACKED)).hidden
+    assert states is not None
     reference = ReferenceBert(config, weights)
     expected = np.concatenate([reference.hidden(ids) for ids in inputs])
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(states, expected, atol=1e-5)

@@ -1,1 +1,1 @@
-"""Tests of `app/link`."""
+"""Tests of ipc."""

@@ -1,4 +1,4 @@
-"""A core in a process of its own, over a backend that an id kills: what `run_core` is, without a model's files."""
+"""An engine process over a backend that an id kills: what `run_engine_process` runs, without a model's files."""
 
 import asyncio
 import os
@@ -7,14 +7,16 @@ from pathlib import Path
 
 from nestvec.engine.core.engine_core import CoreOptions, EngineCore
 from nestvec.engine.models.model_pool import ModelPool
-from nestvec.engine.models.model_registry import Models
+from nestvec.engine.models.model_registry import ModelRegistry
 from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.observer import NullObserver
 from nestvec.engine.text.tokenizer import Tokenizer
-from nestvec.engine.types import Batch, NullObserver, RawOutput
-from nestvec.engine.vectors.pooler import Outputs
-from nestvec.ipc.engine_server import LinkServer
-from nestvec.ipc.quarantine import Suspects
-from nestvec.ipc.status_page import Flight
+from nestvec.engine.types import Batch, RawOutput
+from nestvec.engine.vectors.pooler import Pooler
+from nestvec.ipc.engine_server import EngineServer
+from nestvec.ipc.in_flight_journal import InFlightJournal
+from nestvec.ipc.quarantine import Quarantine
+from nestvec.ipc.status_page import StatusPage
 from typing_extensions import override
 
 from tests.support.fakes import FakeBackend
@@ -25,11 +27,11 @@ SECRET = b"s" * 32
 
 
 class DeadlyBackend(FakeBackend):
-    """Ends the process on an id."""
+    """Runs batches, and ends the process on an id."""
 
     @override
     def run(self, batch: Batch) -> RawOutput:
-        """Run, or die of it."""
+        """Run a batch, or end the process."""
         time.sleep(0.01)  # so that others run meanwhile
         if DEADLY_ID in batch.arrays["ids"]:
             os._exit(9)
@@ -37,18 +39,19 @@ class DeadlyBackend(FakeBackend):
 
 
 def run(folder: Path, tokenizer: Path) -> None:
-    """Serve until killed."""
-    flight = Flight(folder / "flight", SECRET)
-    suspects = Suspects(flight, folder / "suspects.json", time.monotonic)
-    options = CoreOptions(2, 16, 64, 10_000, 60.0, Outputs("mean"))
-    core = EngineCore("fake", DeadlyBackend(), options, NullObserver(), recorder=suspects)
+    """Serve until the process is killed."""
+    journal = InFlightJournal(folder / "flight", SECRET)
+    quarantine = Quarantine(journal, folder / "suspects.json", time.monotonic)
+    StatusPage(folder / "flight").reset()
+    options = CoreOptions(2, 16, 64, 10_000, 60.0, Pooler("mean"))
+    core = EngineCore("fake", DeadlyBackend(), options, NullObserver(), crash_guard=quarantine)
     core.start()
-    models = Models()
+    models = ModelRegistry()
     reader = Tokenizer(tokenizer, max_tokens=16, vocabulary_size=SPEC.vocabulary_size)
     models.add(ServedModel(SPEC, reader, core))
 
     async def serve() -> None:
-        server = LinkServer(ModelPool(models), folder / "sock")
+        server = EngineServer(ModelPool(models), folder / "sock")
         await server.start()
         await asyncio.Event().wait()
 

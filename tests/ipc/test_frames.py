@@ -1,22 +1,35 @@
-"""Frames: what goes in comes out, for items, vectors and every error."""
+"""Frames: what goes in comes out, for calls, vectors and every error."""
 
 import asyncio
+import dataclasses
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nestvec import errors
-from nestvec.engine.types import Item, OutputKind, Priority, RawVectors
+from nestvec.engine.backend import BackendInfo
+from nestvec.engine.types import (
+    Item,
+    ItemOptions,
+    Layout,
+    OutputKind,
+    Priority,
+    RawVectors,
+    Submission,
+)
 from nestvec.errors import NestvecError
 from nestvec.ipc.frames import (
     LENGTHS,
     Frame,
     error_frame,
     error_of,
-    items_frame,
-    items_of,
+    loaded_frame,
+    loaded_of,
     read_frame,
+    submission_of,
+    submit_frame,
     vectors_frame,
     vectors_of,
 )
@@ -25,7 +38,7 @@ tokens = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=20)
 
 
 def again(frame: Frame) -> Frame:
-    """As the other side reads it."""
+    """Return a frame as the other side reads it."""
 
     async def read() -> Frame:
         reader = asyncio.StreamReader()
@@ -38,58 +51,70 @@ def again(frame: Frame) -> Frame:
 
 
 @st.composite
-def items(draw: st.DrawFn) -> list[Item]:
-    """Of one call: they share key, class, deadline and exits."""
-    common = {
-        "key_id": draw(st.text(max_size=8)),
-        "priority": draw(st.sampled_from(Priority)),
-        "deadline_s": draw(st.none() | st.floats(0, 1e9)),
-        "exits": draw(st.sampled_from([(), (1,), (2, 3)])),
-        "depth": draw(st.floats(0.1, 1)),
-    }
-    found = []
+def submissions(draw: st.DrawFn) -> Submission:
+    """Calls with any options and any items."""
+    options = ItemOptions(
+        key_id=draw(st.text(max_size=8)),
+        priority=draw(st.sampled_from(Priority)),
+        deadline_s=draw(st.none() | st.floats(0, 1e9)),
+        kind=draw(st.sampled_from(OutputKind)),
+        exits=draw(st.sampled_from([(), (1,), (2, 3)])),
+        layer_share=draw(st.floats(0.1, 1)),
+        columns=draw(st.integers(0, 4096)),
+        is_half=draw(st.booleans()),
+    )
+    items = []
     for index, ids in enumerate(draw(st.lists(tokens, min_size=1, max_size=8))):
         mask = draw(st.none() | st.lists(st.booleans(), min_size=len(ids), max_size=len(ids)))
-        found.append(
+        items.append(
             Item(
                 ids=np.array(ids, np.int32),
                 index=index,
                 skip_tokens=draw(st.integers(0, 3)),
-                kind=draw(st.sampled_from(OutputKind)),
                 spans=draw(st.sampled_from([(), ((0, 1),), ((0, 2), (1, 3))])),
                 second_start=draw(st.integers(0, 2)),
                 expansion=draw(st.integers(0, 2)),
                 token_mask=None if mask is None else np.array(mask),
-                **common,
+                gives_states=draw(st.booleans()),
             )
         )
-    return found
+    return Submission(options, tuple(items))
 
 
-@given(items())
-def test_items_survive(given_items: list[Item]) -> None:
-    """Each field of each."""
-    found = items_of(again(items_frame(7, "model", given_items)))
-    assert len(found) == len(given_items)
-    for one, other in zip(found, given_items, strict=True):
-        for name in Item.__dataclass_fields__:
-            mine, theirs = getattr(one, name), getattr(other, name)
-            if isinstance(theirs, np.ndarray):
-                np.testing.assert_array_equal(mine, theirs)
-                assert mine.dtype == theirs.dtype
+@given(submissions())
+def test_calls_survive(submission: Submission) -> None:
+    """Every option, and every field of every item, arrives as it was sent, of the same type."""
+    received = submission_of(again(submit_frame(7, "model", submission)))
+    assert received.options == submission.options
+    for field in dataclasses.fields(ItemOptions):
+        sent = getattr(submission.options, field.name)
+        assert type(getattr(received.options, field.name)) is type(sent), field.name
+    assert len(received.items) == len(submission.items)
+    for item, sent_item in zip(received.items, submission.items, strict=True):
+        for field in dataclasses.fields(Item):
+            value, sent = getattr(item, field.name), getattr(sent_item, field.name)
+            if isinstance(sent, np.ndarray):
+                np.testing.assert_array_equal(value, sent)
+                assert value.dtype == sent.dtype
             else:
-                assert mine == theirs, name
+                assert value == sent, field.name
+
+
+def test_what_is_left_out_of_a_frame_is_the_default() -> None:
+    """A column is left out where it holds nothing, so every default of an item must count as nothing."""
+    defaults = [field.default for field in dataclasses.fields(Item) if field.name != "ids"]
+    assert not any(defaults)
 
 
 @given(st.integers(0, 5), st.integers(1, 6), st.booleans())
 def test_vectors_survive(count: int, width: int, several: bool) -> None:  # noqa: FBT001 - hypothesis's
-    """To the bit, also none at all."""
+    """Vectors arrive bit for bit, also where there are none."""
     rows = (2,) * count if several else (1,) * count
     values = np.random.default_rng(count).normal(size=(sum(rows), width)).astype(np.float32)
     raw = RawVectors(values, rows, 0.25, 0.5)
-    found = vectors_of(again(vectors_frame(3, raw)))
-    np.testing.assert_array_equal(found.vectors, values)
-    assert (found.rows, found.queue_wait_s, found.engine_s) == (rows, 0.25, 0.5)
+    received = vectors_of(again(vectors_frame(3, raw)))
+    np.testing.assert_array_equal(received.vectors, values)
+    assert (received.rows, received.queue_wait_s, received.engine_s) == (rows, 0.25, 0.5)
 
 
 ERRORS = [
@@ -109,24 +134,24 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_errors_survive(error: NestvecError) -> None:
-    """Class, message, code and every attribute: the front answers as if it had raised them."""
-    found = error_of(again(error_frame(1, error)))
-    assert type(found) is type(error)
-    assert str(found) == str(error)
-    assert found.code == error.code
-    said = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(error).items()}
-    assert vars(found) == said
+    """Class, message, code and every attribute arrive: the HTTP process answers as if it had raised the error."""
+    received = error_of(again(error_frame(1, error)))
+    assert type(received) is type(error)
+    assert str(received) == str(error)
+    assert received.code == error.code
+    sent = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(error).items()}
+    assert vars(received) == sent
 
 
 def test_an_unknown_error_is_ours() -> None:
-    """A name that is no error of this version, or no error at all."""
+    """A name that is no error of this version, or no error at all, becomes a plain NestvecError."""
     for name in ("NoSuchError", "Sequence", "annotations"):
         frame = Frame({"kind": "failed", "id": 1, "error": name, "fields": {"message": "m"}})
         assert type(error_of(frame)) is NestvecError
 
 
 async def test_what_is_no_frame_is_refused() -> None:
-    """A length beyond any frame's, and one that breaks off."""
+    """A frame that is longer than any frame may be, and one that breaks off, raise."""
     reader = asyncio.StreamReader()
     reader.feed_data(LENGTHS.pack(2**32 - 1, 2**32 - 1))
     with pytest.raises(ValueError, match="too large"):
@@ -136,3 +161,12 @@ async def test_what_is_no_frame_is_refused() -> None:
     broken.feed_eof()
     with pytest.raises(asyncio.IncompleteReadError):
         await read_frame(broken)
+
+
+@pytest.mark.parametrize("max_cost", [math.inf, 4096.0])
+def test_a_loaded_models_backend_crosses_the_wire(max_cost: float) -> None:
+    """Its info and the budget of its micro-batches arrive as they were sent, an unknown bound of memory too."""
+    info = BackendInfo(Layout.PADDED, "cuda", 8, gives_tokens=False, max_cost=max_cost)
+    received = again(loaded_frame(7, info, 64))
+    assert loaded_of(received) == (info, 64)
+    assert received.head["id"] == 7

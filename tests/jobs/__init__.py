@@ -1,1 +1,1 @@
-"""Files and batch jobs."""
+"""Tests of `nestvec.jobs`."""

@@ -1,4 +1,4 @@
-"""Lines of a batch's input: reading and checking."""
+"""Lines of a batch's input file: how they are read and checked."""
 
 import json
 from pathlib import Path
@@ -21,11 +21,11 @@ def line(custom_id: Any = "a", **other: Any) -> bytes:
 
 
 def codes(tmp_path: Path, content: bytes, limits: JobLimits | None = None) -> list[Any]:
-    """What a file is found guilty of, with lines."""
+    """Codes of the problems of a file, with the numbers of their lines."""
     path = tmp_path / "in.jsonl"
     path.write_bytes(content)
-    found = check_lines(path, URL, limits or JobLimits())
-    return [(problem.code, problem.line) for problem in found.problems]
+    check = check_lines(path, URL, limits or JobLimits())
+    return [(problem.code, problem.line) for problem in check.problems]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def codes(tmp_path: Path, content: bytes, limits: JobLimits | None = None) -> li
     ],
 )
 def test_what_may_run(tmp_path: Path, content: bytes) -> None:
-    """A BOM, CRLF, blank lines and a missing last newline are forgiven."""
+    """A BOM, CRLF, blank lines and a missing last newline are tolerated."""
     assert codes(tmp_path, content) == []
 
 
@@ -65,12 +65,12 @@ def test_what_may_run(tmp_path: Path, content: bytes) -> None:
     ],
 )
 def test_what_may_not_run(tmp_path: Path, content: bytes, expected: list[Any]) -> None:
-    """The contract's code, and the line as an editor counts it."""
+    """Each problem has the code of OpenAI's API, and the number of the line as an editor counts it."""
     assert codes(tmp_path, content) == expected
 
 
 def test_bounds(tmp_path: Path) -> None:
-    """On bytes of a line and of all, on requests, and on inputs over all of them."""
+    """The sizes of a line and of the file, the requests, and the inputs over all of them are bounded."""
     many = b"\n".join(line(str(n)) for n in range(3))
     assert codes(tmp_path, many, JobLimits(max_lines=2)) == [("too_many_tasks", 3)]
     assert codes(tmp_path, many, JobLimits(max_batch_bytes=100)) == [("too_many_tasks", None)]
@@ -81,7 +81,7 @@ def test_bounds(tmp_path: Path) -> None:
 
 
 def test_a_hundred_problems_are_enough(tmp_path: Path) -> None:
-    """The rest of the file is not read."""
+    """A file with a hundred problems is not read any further."""
     assert len(codes(tmp_path, b"{\n" * 5000)) == MAX_PROBLEMS
 
 
@@ -93,19 +93,19 @@ def test_a_hundred_problems_are_enough(tmp_path: Path) -> None:
 def test_lines_are_read_whole_or_not_at_all(
     tmp_path_factory: pytest.TempPathFactory, ends: list[bytes], limit: int, sizes: list[int]
 ) -> None:
-    """A line beyond the bound is skipped as one, and the next is read right."""
+    """A line beyond the bound is skipped as one line, and the next one is read right."""
     path = tmp_path_factory.mktemp("lines") / "in.jsonl"
     rows = [
         line(str(n), body={"input": "x" * size})
         for n, size in zip(range(len(ends)), sizes, strict=False)
     ]
     path.write_bytes(b"".join(row + end for row, end in zip(rows, ends, strict=True)))
-    found = list(read_lines(path, limit))
-    assert len(found) == len(rows)
-    for row, read in zip(rows, found, strict=True):
+    lines = list(read_lines(path, limit))
+    assert len(lines) == len(rows)
+    for row, found_line in zip(rows, lines, strict=True):
         # The line's end counts as part of it, one byte or two.
         if len(row) + 2 <= limit:
-            assert read.content is not None
-            assert request_of(read)[0] == json.loads(row)["custom_id"]
+            assert found_line.content is not None
+            assert request_of(found_line)[0] == json.loads(row)["custom_id"]
         elif len(row) > limit:
-            assert read.content is None
+            assert found_line.content is None

@@ -8,37 +8,37 @@ from typing import Any
 import pytest
 from nestvec.errors import InputError, NotFoundError, QuotaError, StoreError
 from nestvec.jobs.store import JobStore, new_id
-from nestvec.jobs.types import Batch, Problem, Purpose, Status, StoredFile
+from nestvec.jobs.types import BatchJob, Problem, Purpose, Status, StoredFile
 
 DAY_S = 86_400
 
 
 class Clock:
-    """Time that a test sets."""
+    """A clock that a test sets."""
 
     now_s = 1_700_000_000.0
 
     def __call__(self) -> float:
-        """Unix seconds."""
+        """Unix time in seconds."""
         return self.now_s
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """At a fixed time."""
+    """A clock at a fixed time."""
     return Clock()
 
 
 @pytest.fixture
 def store(tmp_path: Path, clock: Clock) -> Any:
-    """An empty one."""
-    made = JobStore(tmp_path / "data", clock)
-    yield made
-    made.close()
+    """An empty store."""
+    store = JobStore(tmp_path / "data", clock)
+    yield store
+    store.close()
 
 
 def put(store: JobStore, owner: str = "me", **other: Any) -> StoredFile:
-    """Keep a file of five bytes."""
+    """Store a file of five bytes."""
     draft = store.parts_folder / "draft"
     draft.write_bytes(b"12345")
     values: dict[str, Any] = {
@@ -54,9 +54,9 @@ def put(store: JobStore, owner: str = "me", **other: Any) -> StoredFile:
     return file
 
 
-def begin(store: JobStore, file: StoredFile, **other: Any) -> Batch:
-    """A new batch of a file."""
-    batch = Batch(
+def begin(store: JobStore, file: StoredFile, **other: Any) -> BatchJob:
+    """Store a new batch over a file."""
+    batch = BatchJob(
         id=new_id("batch_"),
         owner=file.owner,
         endpoint="/v1/embeddings",
@@ -72,7 +72,7 @@ def begin(store: JobStore, file: StoredFile, **other: Any) -> Batch:
 
 
 def test_nobody_sees_anothers(store: JobStore) -> None:
-    """Neither by id, nor in a list, nor to delete or to cancel."""
+    """Objects of another key cannot be found, listed, deleted or cancelled."""
     file = put(store, "me")
     batch = begin(store, file)
     for look in (
@@ -92,8 +92,8 @@ def test_nobody_sees_anothers(store: JobStore) -> None:
 
 @pytest.mark.parametrize("is_ascending", [True, False])
 def test_pages_cover_everything_once(store: JobStore, *, is_ascending: bool) -> None:
-    """In either order; the last says that it is."""
-    made = [put(store).id for _ in range(5)]
+    """Pages cover all files once in either order, and the last page says that it is the last."""
+    file_ids = [put(store).id for _ in range(5)]
     seen: list[str] = []
     has_more = True
     while has_more:
@@ -105,11 +105,11 @@ def test_pages_cover_everything_once(store: JobStore, *, is_ascending: bool) -> 
             is_ascending=is_ascending,
         )
         seen += [file.id for file in files]
-    assert seen == (made if is_ascending else made[::-1])
+    assert seen == (file_ids if is_ascending else file_ids[::-1])
 
 
 def test_a_quota_holds(store: JobStore) -> None:
-    """Over all files of a key."""
+    """All files of a key together stay within the quota."""
     put(store)
     with pytest.raises(QuotaError):
         store.add_file(put(store), store.parts_folder / "draft", max_stored_bytes=12)
@@ -117,7 +117,7 @@ def test_a_quota_holds(store: JobStore) -> None:
 
 
 def test_what_has_expired_is_gone(store: JobStore, clock: Clock) -> None:
-    """From view at once, from disk at the next sweep; not while a batch reads it."""
+    """An expired file is not found any more, and deleted at the next sweep, unless a batch reads it."""
     read, unread = (put(store, expires_s=store.now() + 10) for _ in range(2))
     batch = begin(store, read)
     clock.now_s += 11
@@ -132,15 +132,15 @@ def test_what_has_expired_is_gone(store: JobStore, clock: Clock) -> None:
 
 
 def test_contents_without_a_row_are_swept(store: JobStore) -> None:
-    """A crash may fall between the two."""
+    """A content that a crash has left without a row is deleted."""
     (store.files_folder / "file-orphan").write_bytes(b"x")
-    kept = put(store)
+    file = put(store)
     store.sweep()
-    assert [path.name for path in store.files_folder.iterdir()] == [kept.id]
+    assert [path.name for path in store.files_folder.iterdir()] == [file.id]
 
 
 def test_a_file_being_read_cannot_be_deleted(store: JobStore) -> None:
-    """Until its batch has ended."""
+    """A file can be deleted only after its batch has ended."""
     file = put(store)
     batch = begin(store, file)
     with pytest.raises(InputError, match=batch.id):
@@ -151,7 +151,7 @@ def test_a_file_being_read_cannot_be_deleted(store: JobStore) -> None:
 
 
 def test_times_are_set_once(store: JobStore, clock: Clock) -> None:
-    """And never cleared."""
+    """The time at which a status was reached is set once and never cleared."""
     batch = begin(store, put(store), metadata={"k": "v"})
     first = store.update_batch(batch.id, status=Status.IN_PROGRESS)
     clock.now_s += 5
@@ -163,7 +163,7 @@ def test_times_are_set_once(store: JobStore, clock: Clock) -> None:
 
 
 def test_a_cancelled_batch_stays_cancelled(store: JobStore) -> None:
-    """Whatever its runner was about to say; one that has ended stays as it is."""
+    """A late change of the runner does not undo a cancellation, and a batch that has ended stays ended."""
     batch = begin(store, put(store))
     assert store.cancel_batch(batch.id, "me").status is Status.CANCELLING
     late = store.update_batch(batch.id, only_if=Status.VALIDATING, status=Status.IN_PROGRESS)
@@ -173,13 +173,13 @@ def test_a_cancelled_batch_stays_cancelled(store: JobStore) -> None:
 
 
 def test_one_process_owns_a_folder(store: JobStore) -> None:
-    """The other is told."""
+    """A second process is refused."""
     with pytest.raises(StoreError, match="another process"):
         JobStore(store.folder, store._clock)
 
 
 def test_what_was_kept_is_there_again(store: JobStore) -> None:
-    """After a restart; write-ahead logging and full syncs are on."""
+    """Files and batches are there after a restart; the database is in WAL mode."""
     file = put(store)
     batch = begin(store, file)
     store.close()
@@ -195,7 +195,7 @@ def test_what_was_kept_is_there_again(store: JobStore) -> None:
 
 
 def test_the_migrations_make_what_the_code_expects(store: JobStore) -> None:
-    """Columns of both; a new column needs a migration of its own."""
+    """Migrations and tables have the same columns: a new column needs a migration of its own."""
     from nestvec.jobs.tables import schema
 
     with sqlite3.connect(store.folder / "jobs.db") as connection:
@@ -206,7 +206,7 @@ def test_the_migrations_make_what_the_code_expects(store: JobStore) -> None:
 
 
 def test_a_broken_database_is_an_error(tmp_path: Path) -> None:
-    """Not a trace; the file is left as it is."""
+    """A broken database is an error with a reason, and the file is left as it is."""
     (tmp_path / "jobs.db").write_bytes(b"not a database" * 100)
     with pytest.raises(StoreError, match="cannot be opened"):
         JobStore(tmp_path, Clock())
@@ -214,7 +214,7 @@ def test_a_broken_database_is_an_error(tmp_path: Path) -> None:
 
 
 def test_uploads_that_a_crash_cut_short_are_gone(store: JobStore) -> None:
-    """At the next start; parts of batches stay."""
+    """Cut uploads are deleted at the next start; parts of batches stay."""
     store.upload_path().write_bytes(b"half")
     part = store.part_path(begin(store, put(store)), "output")
     part.write_bytes(b"some")
@@ -225,7 +225,7 @@ def test_uploads_that_a_crash_cut_short_are_gone(store: JobStore) -> None:
 
 
 def test_a_newer_versions_store_is_left_alone(store: JobStore) -> None:
-    """Said, not crashed over: the server goes on without files and batches."""
+    """A store of a newer version is an error with a reason: the server goes on without files and batches."""
     store.close()
     with sqlite3.connect(store.folder / "jobs.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -235,7 +235,7 @@ def test_a_newer_versions_store_is_left_alone(store: JobStore) -> None:
 
 
 def test_nobody_else_may_read_it(tmp_path: Path) -> None:
-    """Files are callers' texts."""
+    """Files hold texts of callers, so no other user may read them."""
     store = JobStore(tmp_path / "data", time.time)
     store.close()
     for path in ("files", "parts", "jobs.db"):
@@ -243,20 +243,19 @@ def test_nobody_else_may_read_it(tmp_path: Path) -> None:
 
 
 def test_several_processes_change_one_store(tmp_path: Path) -> None:
-    """What one notes, the other sees, and none undoes the other's change."""
-    one, other = (JobStore(tmp_path / "data", time.time, is_shared=True) for _ in range(2))
-    made = one.unfinished()
-    assert made == []
+    """What one process stores the other sees, and none undoes the other's changes."""
+    store, other = (JobStore(tmp_path / "data", time.time, is_shared=True) for _ in range(2))
+    assert store.unfinished() == []
     content = tmp_path / "content"
     content.write_bytes(b"x")
     file = StoredFile("file-1", "", Purpose.BATCH, "in.jsonl", 1, 0, None)
-    one.add_file(file, content, 10)
+    store.add_file(file, content, 10)
     assert other.file("file-1", "") == file
     other.sweep()
     assert other.content_path("file-1").exists()
-    # Noted by neither yet: it may be on its way in the other process.
-    one.content_path("file-2").write_bytes(b"y")
+    # Neither process has stored a row of it yet: the other may be about to.
+    store.content_path("file-2").write_bytes(b"y")
     other.sweep()
-    assert one.content_path("file-2").exists()
-    one.close()
+    assert store.content_path("file-2").exists()
+    store.close()
     other.close()

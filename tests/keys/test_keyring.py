@@ -5,26 +5,28 @@ from pathlib import Path
 
 import pytest
 from nestvec.errors import AccessError, RateLimitError
-from nestvec.keys.keyring import LOOK_S, Keyring, plain_id
+from nestvec.keys.keyring import CHECK_INTERVAL_S, Keyring, settings_key_id
 from nestvec.keys.records import UNLIMITED, KeyFile, KeyLimits
-from nestvec.keys.usage import Usage
+from nestvec.keys.usage import UsageCounter
 
 from tests.support.fakes import FakeClock
 
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """Seconds that move when told."""
+    """A clock that a test moves."""
     return FakeClock()
 
 
 def make(folder: Path, clock: FakeClock, *keys: str) -> Keyring:
-    """Over a file in a folder."""
-    return Keyring(keys, folder / "keys.json", clock=clock, wall=clock, usage=Usage(None, clock))
+    """A keyring over the file of keys in a folder."""
+    return Keyring(
+        keys, folder / "keys.json", clock=clock, wall_clock=clock, usage=UsageCounter(None, clock)
+    )
 
 
 def add(folder: Path, name: str = "alice", **limits: object) -> tuple[str, str]:
-    """A key of the file: its id, and itself."""
+    """Add a key to the file; gives its id and the key itself."""
     file = KeyFile.read(folder / "keys.json")
     record, key = file.add(name, KeyLimits(**limits))  # type: ignore[arg-type] # a test's own
     file.write()
@@ -32,100 +34,100 @@ def add(folder: Path, name: str = "alice", **limits: object) -> tuple[str, str]:
 
 
 def test_without_keys_everyone_is_let_in(tmp_path: Path, clock: FakeClock) -> None:
-    """With whatever they send."""
-    ring = make(tmp_path, clock)
-    assert ring.is_open
-    assert ring.enter("anything").key_id == ""
-    assert ring.limits_of("gone") == UNLIMITED
+    """Whatever callers send, they are let in where no key was ever made."""
+    keyring = make(tmp_path, clock)
+    assert keyring.is_open
+    assert keyring.authenticate("anything").key_id == ""
+    assert keyring.limits_of("gone") == UNLIMITED
 
 
 def test_keys_of_settings_and_of_the_file(tmp_path: Path, clock: FakeClock) -> None:
-    """Both are good, nothing else is; the ids tell them apart."""
-    number, key = add(tmp_path)
-    ring = make(tmp_path, clock, "plain", "plain")
-    assert ring.enter("plain").key_id == plain_id("plain")
-    assert ring.enter(key).key_id == number
-    for wrong in ("x", key + "x", key[:-1], f"nv_{number}_", f"nv_{'0' * 12}_abc", "plaín"):
+    """Keys of the settings and keys of the file are accepted, nothing else is; their ids tell them apart."""
+    key_id, key = add(tmp_path)
+    keyring = make(tmp_path, clock, "plain", "plain")
+    assert keyring.authenticate("plain").key_id == settings_key_id("plain")
+    assert keyring.authenticate(key).key_id == key_id
+    for wrong in ("x", key + "x", key[:-1], f"nv_{key_id}_", f"nv_{'0' * 12}_abc", "plaín"):
         with pytest.raises(AccessError, match="Incorrect"):
-            ring.enter(wrong)
+            keyring.authenticate(wrong)
     with pytest.raises(AccessError) as caught:
-        ring.enter("")
+        keyring.authenticate("")
     assert caught.value.code == "missing_api_key"
 
 
 def test_the_file_is_read_again_when_it_changes(tmp_path: Path, clock: FakeClock) -> None:
-    """By itself; a broken one changes nothing, a revoked last key opens nothing."""
-    ring = make(tmp_path, clock)
-    number, key = add(tmp_path)
-    clock.now_s += LOOK_S
-    assert ring.enter(key).key_id == number
-    assert not ring.is_open
+    """A changed file is read without a signal; a broken one changes nothing, and a revoked last key opens nothing."""
+    keyring = make(tmp_path, clock)
+    key_id, key = add(tmp_path)
+    clock.now_s += CHECK_INTERVAL_S
+    assert keyring.authenticate(key).key_id == key_id
+    assert not keyring.is_open
     path = tmp_path / "keys.json"
     whole = path.read_bytes()
     path.write_bytes(whole[:20])
-    clock.now_s += LOOK_S
-    assert ring.enter(key).key_id == number
+    clock.now_s += CHECK_INTERVAL_S
+    assert keyring.authenticate(key).key_id == key_id
     path.write_bytes(whole)
     file = KeyFile.read(path)
-    file.revoke(number)
+    file.revoke(key_id)
     file.write()
     os.utime(path, ns=(1, 1))
-    ring.reload()
+    keyring.reload()
     with pytest.raises(AccessError):
-        ring.enter(key)
+        keyring.authenticate(key)
     with pytest.raises(AccessError):
-        ring.limits_of(number)
-    assert not ring.is_open
+        keyring.limits_of(key_id)
+    assert not keyring.is_open
 
 
 def test_requests_a_second(tmp_path: Path, clock: FakeClock) -> None:
-    """Refused ones are not counted as used."""
-    number, key = add(tmp_path, requests_per_s=2)
-    ring = make(tmp_path, clock)
-    passes = [ring.enter(key) for _ in range(3)]
-    for found in passes[:2]:
-        ring.check_requests(found)
+    """A request beyond the rate is refused, and not counted as used."""
+    key_id, key = add(tmp_path, requests_per_s=2)
+    keyring = make(tmp_path, clock)
+    grants = [keyring.authenticate(key) for _ in range(3)]
+    for grant in grants[:2]:
+        keyring.check_requests(grant)
     with pytest.raises(RateLimitError) as caught:
-        ring.check_requests(passes[2])
+        keyring.check_requests(grants[2])
     error = caught.value
-    assert (error.key_id, error.of, error.code) == (number, "requests", "rate_limit_exceeded")
+    assert (error.key_id, error.of, error.code) == (key_id, "requests", "rate_limit_exceeded")
     assert error.retry_after_s == pytest.approx(0.5)
     clock.now_s += 0.5
-    ring.check_requests(ring.enter(key))
+    keyring.check_requests(keyring.authenticate(key))
 
 
 def test_slow_rates_let_the_first_request_pass(tmp_path: Path, clock: FakeClock) -> None:
-    """One in ten seconds."""
+    """A rate of one request in ten seconds lets the first one pass."""
     _, key = add(tmp_path, requests_per_s=0.1)
-    ring = make(tmp_path, clock)
-    ring.check_requests(ring.enter(key))
+    keyring = make(tmp_path, clock)
+    keyring.check_requests(keyring.authenticate(key))
     with pytest.raises(RateLimitError):
-        ring.check_requests(ring.enter(key))
+        keyring.check_requests(keyring.authenticate(key))
 
 
 def test_tokens_a_minute_and_a_month(tmp_path: Path, clock: FakeClock) -> None:
-    """The minute's come back; a month's do not."""
-    number, key = add(tmp_path, tokens_per_min=60, monthly_tokens=100)
-    ring = make(tmp_path, clock)
-    limits = ring.enter(key).limits
-    ring.check_tokens(number, limits)
-    ring.charge(number, limits, 80)
+    """Tokens of the minute come back with time; tokens of the month do not."""
+    key_id, key = add(tmp_path, tokens_per_min=60, monthly_tokens=100)
+    keyring = make(tmp_path, clock)
+    limits = keyring.authenticate(key).limits
+    keyring.check_tokens(key_id, limits)
+    keyring.charge(key_id, limits, 80)
     with pytest.raises(RateLimitError) as caught:
-        ring.check_tokens(number, limits)
+        keyring.check_tokens(key_id, limits)
     assert caught.value.of == "tokens"
     assert caught.value.retry_after_s == pytest.approx(21)
     clock.now_s += 21
-    ring.check_tokens(number, limits)
-    ring.charge(number, limits, 20)
+    keyring.check_tokens(key_id, limits)
+    keyring.charge(key_id, limits, 20)
     with pytest.raises(RateLimitError) as caught:
-        ring.check_tokens(number, limits)
+        keyring.check_tokens(key_id, limits)
     assert (caught.value.of, caught.value.code) == ("quota", "insufficient_quota")
     with pytest.raises(RateLimitError):
-        ring.check_month(number, limits)
+        keyring.check_month(key_id, limits)
 
 
 def test_a_charge_without_a_key_is_none(tmp_path: Path, clock: FakeClock) -> None:
-    """Where keys are not asked for."""
-    ring = make(tmp_path, clock)
-    ring.charge("", UNLIMITED, 10)
-    assert ring.usage.tokens("") == 0
+    """Nothing is counted where no key is needed."""
+    keyring = make(tmp_path, clock)
+    keyring.charge("", UNLIMITED, 10)
+    assert keyring.usage.tokens_this_month("") == 0

@@ -1,4 +1,4 @@
-"""The file of keys: secrets are nowhere, changes are whole, what is no file of keys is refused."""
+"""The file of keys: it holds no secret, is written whole or not at all, and is refused where it is no file of keys."""
 
 import json
 from pathlib import Path
@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nestvec.errors import ConfigError
-from nestvec.keys.records import KeyFile, KeyLimits, Secret, split_key
+from nestvec.keys.records import HashedSecret, KeyFile, KeyLimits, split_key
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> KeyFile:
-    """A new one."""
+    """A file of keys that does not exist yet."""
     return KeyFile.read(tmp_path / "deep" / "keys.json")
 
 
 def test_a_key_is_told_once_and_kept_nowhere(file: KeyFile) -> None:
-    """Only its owner may read even the digests."""
+    """The file holds no secret, only its owner may read it, and it is read back as it was."""
     limits = KeyLimits(("a", "b"), 2.5, 100, 10**6, is_bulk_only=True)
     record, key = file.add("alice", limits)
     file.write()
@@ -26,14 +26,14 @@ def test_a_key_is_told_once_and_kept_nowhere(file: KeyFile) -> None:
     again = KeyFile.read(file.path).records[record.id]
     assert again == record
     assert again.limits == limits
-    number, secret = split_key(key)
-    assert number == record.id
+    key_id, secret = split_key(key)
+    assert key_id == record.id
     assert again.matches(secret, 0.0)
     assert not again.matches(secret + "x", 0.0)
 
 
 def test_a_rotated_key_has_two_secrets_for_a_while(file: KeyFile) -> None:
-    """Then one."""
+    """Both secrets are good until the old one expires."""
     record, old = file.add("alice", KeyLimits(monthly_tokens=5))
     rotated, new = file.rotate("alice", 3600)
     assert (rotated.id, rotated.limits) == (record.id, record.limits)
@@ -49,8 +49,8 @@ def test_a_rotated_key_has_two_secrets_for_a_while(file: KeyFile) -> None:
     assert not once_more.matches(split_key(new)[1], later)
 
 
-def test_a_revoked_key_is_good_no_more(file: KeyFile) -> None:
-    """And cannot be rotated back."""
+def test_a_revoked_key_matches_no_secret(file: KeyFile) -> None:
+    """A revoked key matches no secret, and cannot be rotated."""
     record, key = file.add("alice", KeyLimits())
     assert not file.revoke(record.id).matches(split_key(key)[1], 0.0)
     with pytest.raises(ConfigError, match="revoked"):
@@ -58,7 +58,7 @@ def test_a_revoked_key_is_good_no_more(file: KeyFile) -> None:
 
 
 def test_names_need_not_be_unique_but_then_say_nothing(file: KeyFile) -> None:
-    """The id does."""
+    """A name that several keys have finds none of them."""
     file.add("bob", KeyLimits())
     file.add("bob", KeyLimits())
     with pytest.raises(ConfigError, match="several keys"):
@@ -81,7 +81,7 @@ def test_names_need_not_be_unique_but_then_say_nothing(file: KeyFile) -> None:
     ],
 )
 def test_what_is_no_file_of_keys_is_refused(tmp_path: Path, content: str) -> None:
-    """By name, without quoting it."""
+    """Whatever the file holds instead, the error names the setting."""
     path = tmp_path / "keys.json"
     path.write_text(content)
     with pytest.raises(ConfigError, match="keys_file"):
@@ -89,18 +89,18 @@ def test_what_is_no_file_of_keys_is_refused(tmp_path: Path, content: str) -> Non
 
 
 @given(st.text())
-def test_any_text_is_split_somehow(given_key: str) -> None:
-    """A key of another form has no id."""
-    number, secret = split_key(given_key)
-    assert not number or given_key == f"nv_{number}_{secret}"
-    assert number or secret == given_key
+def test_any_text_is_split_somehow(key: str) -> None:
+    """Any text is split without loss; one of another form has no id."""
+    key_id, secret = split_key(key)
+    assert not key_id or key == f"nv_{key_id}_{secret}"
+    assert key_id or secret == key
 
 
 @given(st.text(), st.text())
-def test_only_the_secret_itself_matches(one: str, other: str) -> None:
-    """Whatever characters it has."""
-    kept = Secret.of(one)
-    assert kept.matches(one, 0.0)
-    is_same = one.encode("utf-8", "replace") == other.encode("utf-8", "replace")
-    assert kept.matches(other, 0.0) is is_same
-    assert json.dumps(one) not in json.dumps(kept.digest)
+def test_only_the_secret_itself_matches(secret: str, other: str) -> None:
+    """A hashed secret matches that secret alone, whatever characters it has."""
+    hashed = HashedSecret.of(secret)
+    assert hashed.matches(secret, 0.0)
+    is_same = secret.encode("utf-8", "replace") == other.encode("utf-8", "replace")
+    assert hashed.matches(other, 0.0) is is_same
+    assert json.dumps(secret) not in json.dumps(hashed.digest)

@@ -1,1 +1,1 @@
-"""Tests of `app/serving`."""
+"""Tests of the processes of a server."""

@@ -1,4 +1,4 @@
-"""A balancer as plain as can be: it asks each server whether it is ready, and passes a request on to one that is."""
+"""A balancer as plain as can be: it asks each server whether it is ready, and passes requests on to ready ones."""
 
 import asyncio
 import itertools
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 import httpx
 
-EVERY_S = 0.05
+POLL_S = 0.05
 
 
 @dataclass
 class Balancer:
-    """In front of servers.
+    """A balancer in front of servers.
 
     Attributes:
-        urls: Of the servers.
-        ready: Those that said so last.
+        urls: URLs of the servers.
+        ready: URLs of those that said last that they are ready.
     """
 
     urls: list[str]
@@ -37,13 +37,13 @@ class Balancer:
         await self._client.aclose()
 
     async def until_ready(self, count: int) -> None:
-        """Wait for so many servers."""
+        """Wait until so many servers are ready."""
         async with asyncio.timeout(60):
             while len(self.ready) < count:
                 await asyncio.sleep(0.02)
 
     async def until_gone(self, url: str) -> None:
-        """Wait for a server to say that it is not ready."""
+        """Wait until a server says that it is not ready."""
         async with asyncio.timeout(60):
             while url in self.ready:
                 await asyncio.sleep(0.02)
@@ -52,7 +52,7 @@ class Balancer:
         """Pass a request on, once.
 
         Raises:
-            httpx.TransportError: It was lost.
+            httpx.TransportError: The request was lost.
         """
         servers = sorted(self.ready)
         return await self._client.post(servers[next(self._turn) % len(servers)] + path, json=body)
@@ -64,4 +64,4 @@ class Balancer:
                 with suppress(httpx.TransportError):
                     is_ready = (await client.get(f"{url}/health/ready")).is_success
                 (self.ready.add if is_ready else self.ready.discard)(url)
-                await asyncio.sleep(EVERY_S)
+                await asyncio.sleep(POLL_S)

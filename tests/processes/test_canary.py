@@ -1,4 +1,4 @@
-"""No text, token, vector or key leaves a server but in answers: looked for in its logs, metrics, errors and files."""
+"""No text, token, vector or key leaves a server except in answers: its logs, metrics, errors and files are searched."""
 
 import json
 import re
@@ -11,13 +11,15 @@ import pytest
 from nestvec.keys.records import KeyFile, KeyLimits
 
 from tests.end_to_end.fuzz.requests import operations_of
-from tests.support.server import Server, running_server
+from tests.support.server import RunningServer, running_server
 from tests.support.tiny import write_tiny_bert
 
 pytestmark = pytest.mark.process
-CANARY = "kanarienvogel"  # in every text, in every place of a body where a text may stand
-IDS = [97, 89, 83, 79, 73, 71, 67]  # as token ids
-# What bodies call by names that are no texts: these may be named back, as in "the model `x` does not exist".
+# In every text of a body.
+CANARY = "kanarienvogel"
+# In every array of token ids.
+IDS = [97, 89, 83, 79, 73, 71, 67]
+# Fields that hold names and no texts: errors may quote these, as in "the model `x` does not exist".
 NAMES = {
     *(
         "model",
@@ -53,20 +55,22 @@ NAMES = {
 
 
 def with_canary(value: Any, name: str = "") -> Any:
-    """The same body, with every text marked."""
+    """Mark every text of a body."""
     if isinstance(value, str):
         return value if name in NAMES else f"{CANARY} {value} {CANARY}"
     if isinstance(value, list):
-        if value and all(isinstance(one, int) and not isinstance(one, bool) for one in value):
+        if value and all(
+            isinstance(element, int) and not isinstance(element, bool) for element in value
+        ):
             return value if name in ("shape", "dimensions", "layers", "spans") else IDS
-        return [with_canary(one, name) for one in value]
+        return [with_canary(element, name) for element in value]
     if isinstance(value, dict):
-        return {key: with_canary(one, key) for key, one in value.items()}
+        return {key: with_canary(element, key) for key, element in value.items()}
     return value
 
 
 def spoiled(body: Any) -> Iterator[bytes]:
-    """What goes wrong with a body: each error path quotes something."""
+    """Spoil a body in all ways that lead to an error which could quote something."""
     whole = json.dumps(body).encode()
     yield whole
     yield whole[:-3]
@@ -82,18 +86,23 @@ def spoiled(body: Any) -> Iterator[bytes]:
             yield json.dumps({**body, key: [[10**12, *IDS]]}).encode()
 
 
-def send_all(server: Server, keys: Mapping[str, str]) -> tuple[list[httpx.Response], set[str]]:
-    """Every example of every route, right and wrong; gives answers, and numbers of vectors among them."""
+def send_all(
+    server: RunningServer, keys: Mapping[str, str]
+) -> tuple[list[httpx.Response], set[str]]:
+    """Send every example of every route, right and wrong; gives the answers, and numbers of the vectors in them."""
     answers: list[httpx.Response] = []
     vectors: set[str] = set()
     with httpx.Client(base_url=server.url, timeout=60) as client:
         document = client.get("/openapi.json").json()
         for method, path, body in operations_of(document):
-            place = re.sub(r"\{[^}]*\}", "all-MiniLM-L6-v2", path)
+            url_path = re.sub(r"\{[^}]*\}", "all-MiniLM-L6-v2", path)
             for content in spoiled(with_canary(body)) if method == "POST" else [b""]:
                 for key in keys.values():
                     answer = client.request(
-                        method, place, content=content, headers={"authorization": f"Bearer {key}"}
+                        method,
+                        url_path,
+                        content=content,
+                        headers={"authorization": f"Bearer {key}"},
                     )
                     answers.append(answer)
                     if answer.is_success and method == "POST":
@@ -107,7 +116,7 @@ def send_all(server: Server, keys: Mapping[str, str]) -> tuple[list[httpx.Respon
 
 @pytest.mark.parametrize("processes", [0, 1])
 def test_nothing_leaks(tmp_path: Path, processes: int) -> None:
-    """At the most talkative level, through every route and every error."""
+    """Nothing leaks at the most talkative log level, through any route and any error."""
     model = write_tiny_bert(tmp_path / "model")
     file = KeyFile.read(tmp_path / "keys.json")
     _, good = file.add("good", KeyLimits())

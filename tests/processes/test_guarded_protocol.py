@@ -13,8 +13,8 @@ import httpx
 import pytest
 from nestvec.config.settings import Settings
 from nestvec.main import build_app
-from nestvec.processes.guarded_protocol import ConnectionLimits, GuardedProtocol, guarded
-from nestvec.processes.web_server import Server, make_server
+from nestvec.processes.guarded_protocol import ConnectionLimits, GuardedProtocol, bind_protocol
+from nestvec.processes.web_server import HttpServer, make_server
 
 from tests.support.served import serve_fake
 
@@ -24,20 +24,24 @@ QUICK = {"header_timeout_s": 0.3, "max_connections": 5, "max_header_bytes": 4096
 
 
 @asynccontextmanager
-async def serving(folder: Path, tokenizer: Path, **settings: Any) -> AsyncIterator[Server]:
-    """A server with a fake engine, on a free port of this process; sweeps ten times a second."""
-    given: dict[str, Any] = {"data_dir": folder, "drain_timeout_s": 1, **settings}
-    chosen = Settings(**given)
-    app = build_app(chosen)
-    served = serve_fake(tokenizer, also_tell=app.state.metrics)
-    server = make_server(app, chosen)
-    limits = guarded(
+async def serving(folder: Path, tokenizer: Path, **settings: Any) -> AsyncIterator[HttpServer]:
+    """Serve with a fake engine, on a free port of this process; connections are swept twenty times a second."""
+    values: dict[str, Any] = {"data_dir": folder, "drain_timeout_s": 1, **settings}
+    server_settings = Settings(**values)
+    app = build_app(server_settings)
+    served = serve_fake(tokenizer, also_tell=app.state.metrics.engine)
+    server = make_server(app, server_settings)
+    protocol = bind_protocol(
         ConnectionLimits(
-            chosen.max_connections, chosen.max_header_bytes, chosen.header_timeout_s, 1024, 0.4
+            server_settings.max_connections,
+            server_settings.max_header_bytes,
+            server_settings.header_timeout_s,
+            1024,
+            0.4,
         ),
-        app.state.metrics,
+        app.state.metrics.http,
     )
-    server.config.http = limits
+    server.config.http = protocol
     server.config.port = 0
     server.config.lifespan = "off"
     server.config.load()
@@ -55,7 +59,7 @@ async def serving(folder: Path, tokenizer: Path, **settings: Any) -> AsyncIterat
         await asyncio.to_thread(served.service.close)
 
 
-async def _sweep(server: Server) -> None:
+async def _sweep(server: HttpServer) -> None:
     while True:
         await asyncio.sleep(0.05)
         for connection in list(server.server_state.connections):
@@ -64,24 +68,24 @@ async def _sweep(server: Server) -> None:
 
 
 @pytest.fixture
-async def server(tmp_path: Path, tiny_folder: Path) -> AsyncIterator[Server]:
-    """With bounds that a test does not wait long for."""
-    async with serving(tmp_path, tiny_folder / "tokenizer.json", **QUICK) as made:
-        yield made
+async def server(tmp_path: Path, tiny_folder: Path) -> AsyncIterator[HttpServer]:
+    """A server with bounds that a test does not have to wait long for."""
+    async with serving(tmp_path, tiny_folder / "tokenizer.json", **QUICK) as server:
+        yield server
 
 
-def port_of(server: Server) -> int:
-    """Where it listens."""
+def port_of(server: HttpServer) -> int:
+    """The port on which a server listens."""
     return int(server.servers[0].sockets[0].getsockname()[1])
 
 
-async def open_to(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A bare connection."""
+async def open_to(server: HttpServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a bare connection to a server."""
     return await asyncio.open_connection("127.0.0.1", port_of(server))
 
 
 async def answer_of(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """All that comes until the server hangs up."""
+    """Read everything until the server hangs up."""
     try:
         async with asyncio.timeout(10):
             return await reader.read()
@@ -92,29 +96,29 @@ async def answer_of(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 
 async def hang_up(writer: asyncio.StreamWriter) -> None:
-    """Close a connection, however it stands with it."""
+    """Close a connection, whatever state it is in."""
     writer.close()
     with suppress(ConnectionError):
         await writer.wait_closed()
 
 
-async def refused(server: Server, reason: str) -> float:
-    """How many connections were closed for a reason."""
+async def refused(server: HttpServer, reason: str) -> float:
+    """The number of connections that were closed for a reason."""
     async with httpx.AsyncClient() as client:
         text = (await client.get(f"http://127.0.0.1:{port_of(server)}/metrics")).text
     line = f'nestvec_refused_connections_total{{reason="{reason}"}} '
     return next((float(row.split()[-1]) for row in text.splitlines() if row.startswith(line)), 0.0)
 
 
-async def works(server: Server) -> bool:
-    """A caller with good manners is served."""
+async def works(server: HttpServer) -> bool:
+    """Whether a caller with good manners is served."""
     async with httpx.AsyncClient() as client:
         url = f"http://127.0.0.1:{port_of(server)}/v1/embeddings"
         return (await client.post(url, content=BODY)).is_success
 
 
-async def test_headers_that_come_too_slowly(server: Server) -> None:
-    """Byte by byte, and not at all after the first ones."""
+async def test_headers_that_come_too_slowly(server: HttpServer) -> None:
+    """Headers that come byte by byte, or stop after the first ones, are answered with 408."""
     for drip in (True, False):
         reader, writer = await open_to(server)
         writer.write(HEAD[:10])
@@ -123,15 +127,15 @@ async def test_headers_that_come_too_slowly(server: Server) -> None:
             if writer.is_closing():
                 break
             writer.write(bytes([byte]))
-        found = await answer_of(reader, writer)
+        answer = await answer_of(reader, writer)
         # Whoever goes on sending may find the connection reset before the answer is read.
-        assert b" 408 " in found or (drip and found == b"(reset)")
+        assert b" 408 " in answer or (drip and answer == b"(reset)")
     assert await works(server)
     assert await refused(server, "slow_headers") == 2
 
 
-async def test_a_body_that_comes_too_slowly(server: Server) -> None:
-    """Below the bytes a second; a quick large one passes."""
+async def test_a_body_that_comes_too_slowly(server: HttpServer) -> None:
+    """A body below the rate is answered with 408; a quick large one passes."""
     reader, writer = await open_to(server)
     writer.write(HEAD.replace(str(len(BODY)).encode(), b"5000"))
     for _ in range(5):
@@ -145,8 +149,8 @@ async def test_a_body_that_comes_too_slowly(server: Server) -> None:
         assert (await client.post(url, content=large)).is_success
 
 
-async def test_a_reader_that_reads_nothing(server: Server) -> None:
-    """It asks for a large answer and leaves it in the pipe: the memory is taken back."""
+async def test_a_reader_that_reads_nothing(server: HttpServer) -> None:
+    """A caller that asks for a large answer and leaves it in the pipe is hung up on, and the memory taken back."""
     # The kernel would take many megabytes for a reader that is merely slow.
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -167,8 +171,8 @@ async def test_a_reader_that_reads_nothing(server: Server) -> None:
     assert await works(server)
 
 
-async def test_headers_without_end(server: Server) -> None:
-    """In one piece and in many."""
+async def test_headers_without_end(server: HttpServer) -> None:
+    """Headers that are too large are answered with 431, in one piece and in many."""
     for piece in (5000, 300):
         reader, writer = await open_to(server)
         writer.write(b"GET / HTTP/1.1\r\n")
@@ -178,19 +182,19 @@ async def test_headers_without_end(server: Server) -> None:
             writer.write(b"x-%d: %s\r\n" % (number, b"a" * piece))
             await asyncio.sleep(0.005)
         writer.write(b"\r\n")
-        found = await answer_of(reader, writer)
-        assert b" 431 " in found or found == b"(reset)"
+        answer = await answer_of(reader, writer)
+        assert b" 431 " in answer or answer == b"(reset)"
     assert await refused(server, "headers") == 2
     assert await works(server)
 
 
-async def test_too_many_connections(server: Server) -> None:
-    """Further ones are told to come again; those that are there are served, and places are free again."""
+async def test_too_many_connections(server: HttpServer) -> None:
+    """Further connections are told to come again, those that are open are served, and closed ones make room."""
     held = [await open_to(server) for _ in range(5)]
     reader, writer = await open_to(server)
-    found = await answer_of(reader, writer)
-    assert b" 503 " in found
-    assert b"retry-after: 5" in found
+    answer = await answer_of(reader, writer)
+    assert b" 503 " in answer
+    assert b"retry-after: 5" in answer
     reader, writer = held[0]
     writer.write(HEAD + BODY)
     assert b"200 OK" in await reader.readuntil(b"\r\n")
@@ -201,8 +205,8 @@ async def test_too_many_connections(server: Server) -> None:
     assert await refused(server, "too_many") == 1
 
 
-async def test_idle_and_pipelined_connections_are_left_alone(server: Server) -> None:
-    """Kept alive well beyond the time for headers, and asked twice at once."""
+async def test_idle_and_pipelined_connections_are_left_alone(server: HttpServer) -> None:
+    """A connection is kept well beyond the time for headers, and may send two requests at once."""
     reader, writer = await open_to(server)
     await asyncio.sleep(0.6)
     for _ in range(2):
@@ -221,11 +225,11 @@ async def test_idle_and_pipelined_connections_are_left_alone(server: Server) -> 
     assert not await refused(server, "slow_headers")
 
 
-async def test_what_is_no_http_is_hung_up_on(server: Server) -> None:
-    """TLS to a plain port, binary noise, a request line without end."""
+async def test_what_is_no_http_is_hung_up_on(server: HttpServer) -> None:
+    """TLS to a plain port, binary noise, and a request line without end are hung up on."""
     for noise in (b"\x16\x03\x01\x02\x00\x01\x00", bytes(range(256)), b"A" * 100_000):
         reader, writer = await open_to(server)
         writer.write(noise + b"\r\n\r\n")
-        found = await answer_of(reader, writer)
-        assert found == b"(reset)" or b" 400 " in found or b" 431 " in found
+        answer = await answer_of(reader, writer)
+        assert answer == b"(reset)" or b" 400 " in answer or b" 431 " in answer
     assert await works(server)

@@ -13,7 +13,7 @@ import pytest
 from nestvec.keys.records import KeyFile, KeyLimits
 
 from tests.processes.proxy import Balancer
-from tests.support.server import Server, running_server, starting_server, wait_until_ready
+from tests.support.server import RunningServer, running_server, starting_server, wait_until_ready
 from tests.support.tiny import write_tiny_bert
 
 pytestmark = pytest.mark.process
@@ -21,14 +21,14 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model and a cache."""
-    made = tmp_path_factory.mktemp("running")
-    write_tiny_bert(made / "model")
-    return made
+    """A folder with a tiny model and a cache."""
+    folder = tmp_path_factory.mktemp("running")
+    write_tiny_bert(folder / "model")
+    return folder
 
 
 def settings(folder: Path, processes: int) -> dict[str, object]:
-    """Serve the tiny model."""
+    """Settings that serve the tiny model."""
     return {
         "model": folder / "model",
         "cache_dir": folder / "cache",
@@ -37,7 +37,7 @@ def settings(folder: Path, processes: int) -> dict[str, object]:
     }
 
 
-def logged(server: Server, event: str, count: int = 1) -> None:
+def logged(server: RunningServer, event: str, count: int = 1) -> None:
     """Wait until an event was logged so often."""
     until = time.monotonic() + 20
     while server.logs().count(f'"event": "{event}"') < count:
@@ -47,13 +47,13 @@ def logged(server: Server, event: str, count: int = 1) -> None:
 
 @pytest.mark.parametrize("processes", [0, 2])
 def test_sighup_reads_keys_and_aliases_anew(folder: Path, tmp_path: Path, processes: int) -> None:
-    """Without a dropped request; a mistake leaves all as it was, and says so."""
+    """SIGHUP changes keys and aliases without a dropped request; a mistake changes nothing and is logged."""
     config, keys = tmp_path / "nestvec.toml", tmp_path / "keys"
     config.write_text('model_aliases = ["old"]\n[aliases.short]\ndimensions = 4\n')
     keys.write_text("first\n")
     chosen = {**settings(folder, processes), "config": config, "api_keys_file": keys}
 
-    def ask(server: Server, model: str, key: str) -> int:
+    def ask(server: RunningServer, model: str, key: str) -> int:
         with httpx.Client(
             base_url=server.url, headers={"authorization": f"Bearer {key}"}
         ) as client:
@@ -109,14 +109,14 @@ def test_keys_with_limits_are_shared_and_reread(
     assert used == 1
 
 
-async def restart(server: Server, folder: Path, chosen: dict[str, object]) -> Server:
-    """End a server as an orchestrator does, and begin it anew on the same port."""
+async def restart(server: RunningServer, folder: Path, chosen: dict[str, object]) -> RunningServer:
+    """End a server as an orchestrator does, and start it again on the same port."""
     assert await asyncio.to_thread(server.terminate) == 0
     context = starting_server(folder, **chosen)
-    made = await asyncio.to_thread(context.__enter__)
+    new_server = await asyncio.to_thread(context.__enter__)
     CONTEXTS.append(context)
-    await asyncio.to_thread(wait_until_ready, made)
-    return made
+    await asyncio.to_thread(wait_until_ready, new_server)
+    return new_server
 
 
 CONTEXTS: list[object] = []
@@ -159,9 +159,9 @@ async def test_a_rolling_restart_loses_nothing(
         async with Balancer([server.url for server in servers]) as balancer:
             calls = [asyncio.create_task(call(balancer, number)) for number in range(6)]
             try:
-                for place in (0, 1):
+                for index in (0, 1):
                     await asyncio.sleep(0.3)
-                    servers[place] = await restart(servers[place], tmp_path, chosen[place])
+                    servers[index] = await restart(servers[index], tmp_path, chosen[index])
                     await balancer.until_ready(2)
                 await asyncio.sleep(0.3)
             finally:
@@ -178,7 +178,7 @@ async def test_a_rolling_restart_loses_nothing(
 
 @pytest.mark.parametrize("processes", [0, 1])
 def test_operators_ask_on_their_own_port(folder: Path, tmp_path: Path, processes: int) -> None:
-    """Real sockets."""
+    """Metrics are on the operators' port alone, and the API is not on it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -193,7 +193,7 @@ def test_operators_ask_on_their_own_port(folder: Path, tmp_path: Path, processes
 
 
 def test_several_processes_count_together(folder: Path, tmp_path: Path) -> None:
-    """Whichever of them is asked."""
+    """Whichever process is asked for metrics, it tells what all of them have counted."""
     with running_server(tmp_path, **settings(folder, 2)) as server:
         for number in range(20):
             httpx.post(f"{server.url}/embed", json={"inputs": f"alpha {number}"})
@@ -210,7 +210,7 @@ def test_several_processes_count_together(folder: Path, tmp_path: Path) -> None:
 
 
 def test_batches_are_run_by_one_and_known_to_all(folder: Path, tmp_path: Path) -> None:
-    """Made, listed and fetched through whichever process answers."""
+    """Batches can be made, listed and fetched through whichever process answers."""
     with running_server(tmp_path, **settings(folder, 3)) as server:
         rows = [
             {
@@ -236,12 +236,12 @@ def test_batches_are_run_by_one_and_known_to_all(folder: Path, tmp_path: Path) -
         ]
         until = time.monotonic() + 40
         while True:
-            found = [httpx.get(f"{server.url}/v1/batches/{name}").json() for name in batches]
-            if all(batch["status"] == "completed" for batch in found):
+            answers = [httpx.get(f"{server.url}/v1/batches/{name}").json() for name in batches]
+            if all(batch["status"] == "completed" for batch in answers):
                 break
-            assert time.monotonic() < until, found
+            assert time.monotonic() < until, answers
             time.sleep(0.1)
-        for batch in found:
+        for batch in answers:
             name = batch["output_file_id"]
             output = httpx.get(f"{server.url}/v1/files/{name}/content")
             assert len(output.text.splitlines()) == 50
@@ -249,7 +249,7 @@ def test_batches_are_run_by_one_and_known_to_all(folder: Path, tmp_path: Path) -
 
 
 def test_a_model_that_cannot_be_served_ends_all_processes(folder: Path, tmp_path: Path) -> None:
-    """Status 1, as in one process."""
+    """The server exits with 1, as it does in one process."""
     broken = tmp_path / "broken"
     broken.mkdir()
     chosen = {**settings(folder, 1), "model": broken}
@@ -259,7 +259,7 @@ def test_a_model_that_cannot_be_served_ends_all_processes(folder: Path, tmp_path
 
 
 def test_a_second_signal_stops_all_at_once(folder: Path, tmp_path: Path) -> None:
-    """Even inside the grace."""
+    """A second signal ends all processes even inside the grace time."""
     chosen = {**settings(folder, 1), "drain_grace_s": 300}
     with running_server(tmp_path, **chosen) as server:
         server.process.send_signal(signal.SIGTERM)
@@ -268,8 +268,8 @@ def test_a_second_signal_stops_all_at_once(folder: Path, tmp_path: Path) -> None
         assert server.process.wait(20) == 0
 
 
-def test_several_models_behind_a_link(folder: Path, tmp_path: Path) -> None:
-    """Loaded, unloaded by an operator and for want of room, and loaded again; vectors stay what they were."""
+def test_several_models_in_an_engine_process(folder: Path, tmp_path: Path) -> None:
+    """Models are loaded, unloaded by an operator or to make room, and loaded again; their vectors stay the same."""
     write_tiny_bert(tmp_path / "second")
     chosen = {
         **settings(folder, 2),

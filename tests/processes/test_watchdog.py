@@ -1,71 +1,76 @@
-"""The watchdog and the pulse: an engine that hangs is seen, one that is slow or paused is left alone."""
+"""The watchdog and the hang detector: an engine that hangs is seen, one that is slow or paused is left alone."""
 
 from pathlib import Path
 
-from nestvec.ipc.status_page import Flight
-from nestvec.processes.supervisor import LOADING_SILENT_S, SILENT_S, Child, Pulse
+from nestvec.ipc.status_page import StatusPage
+from nestvec.processes.supervisor import (
+    HEARTBEAT_TIMEOUT_S,
+    LOADING_HEARTBEAT_TIMEOUT_S,
+    Child,
+    HangDetector,
+)
 from nestvec.processes.watchdog import EXIT_CODE, Watchdog
 
 
 def test_readiness_goes_off_and_then_the_process_ends() -> None:
-    """And comes back where the batch ends after all."""
+    """Readiness goes off when a batch is late, comes back where it ends after all, and else the process ends."""
     over = [0.0]
     told: list[bool] = []
     ended: list[int] = []
-    dog = Watchdog(lambda: over[0], 10.0, told.append, end=ended.append)
-    dog.look()
+    watchdog = Watchdog(lambda: over[0], 10.0, told.append, end=ended.append)
+    watchdog.check()
     assert not told
     over[0] = 3.0
-    dog.look()
-    dog.look()
+    watchdog.check()
+    watchdog.check()
     assert told == [True]
     over[0] = 0.0
-    dog.look()
+    watchdog.check()
     assert told == [True, False]
     over[0] = 10.5
-    dog.look()
+    watchdog.check()
     assert ended == [EXIT_CODE]
 
 
-def test_a_core_that_is_silent_or_overdue_is_in_trouble(tmp_path: Path) -> None:
-    """It has longer while it loads."""
-    flight = Flight(tmp_path / "flight", b"k")
-    pulse = Pulse(flight)
+def test_an_engine_that_is_silent_or_overdue_is_in_trouble(tmp_path: Path) -> None:
+    """An engine process is in trouble where it is silent or overdue; it may be silent for longer while it loads."""
+    status_page = StatusPage(tmp_path / "flight")
+    hang_detector = HangDetector(status_page)
 
     def look(now_s: float) -> str | None:
-        pulse.trouble(now_s - 0.5, 0.0)  # the supervisor looks all the time
-        return pulse.trouble(now_s, 0.0)
+        hang_detector.trouble(now_s - 0.5, 0.0)  # the supervisor looks all the time
+        return hang_detector.trouble(now_s, 0.0)
 
-    flight.wipe()
-    for step in range(int(LOADING_SILENT_S * 2)):
+    status_page.reset()
+    for step in range(int(LOADING_HEARTBEAT_TIMEOUT_S * 2)):
         assert look(step / 2) is None
-    assert look(LOADING_SILENT_S + 1) == "silent"
-    flight.beat(200.0, is_ready=True, overdue_s=0.0)
+    assert look(LOADING_HEARTBEAT_TIMEOUT_S + 1) == "silent"
+    status_page.beat(200.0, is_ready=True, overdue_s=0.0)
     assert look(200.5) is None
-    for step in range(1, int(SILENT_S * 2)):
+    for step in range(1, int(HEARTBEAT_TIMEOUT_S * 2)):
         assert look(200 + step / 2) is None
-    assert look(200 + SILENT_S + 1) == "silent"
-    flight.beat(300.0, is_ready=True, overdue_s=1.0)
+    assert look(200 + HEARTBEAT_TIMEOUT_S + 1) == "silent"
+    status_page.beat(300.0, is_ready=True, overdue_s=1.0)
     assert look(300.2) == "overdue"
 
 
-def test_whoever_was_held_up_himself_does_not_judge(tmp_path: Path) -> None:
-    """A container that was paused: supervisor and core alike."""
-    flight = Flight(tmp_path / "flight", b"k")
-    flight.beat(100.0, is_ready=True, overdue_s=0.0)
-    pulse = Pulse(flight)
-    assert pulse.trouble(100.1, 0.0) is None
-    assert pulse.trouble(500.0, 0.0) is None
-    assert pulse.trouble(500.5, 0.0) is None
-    assert pulse.trouble(501.0 + SILENT_S, 0.0) is None  # held up once more
-    found = None
+def test_a_supervisor_that_was_held_up_does_not_judge(tmp_path: Path) -> None:
+    """Where supervisor and engine were paused together, as in a container, the engine gets its time again."""
+    status_page = StatusPage(tmp_path / "flight")
+    status_page.beat(100.0, is_ready=True, overdue_s=0.0)
+    hang_detector = HangDetector(status_page)
+    assert hang_detector.trouble(100.1, 0.0) is None
+    assert hang_detector.trouble(500.0, 0.0) is None
+    assert hang_detector.trouble(500.5, 0.0) is None
+    assert hang_detector.trouble(501.0 + HEARTBEAT_TIMEOUT_S, 0.0) is None  # held up once more
+    trouble = None
     for step in range(11):
-        found = pulse.trouble(501.5 + SILENT_S + step / 2, 0.0)
-    assert found == "silent"
+        trouble = hang_detector.trouble(501.5 + HEARTBEAT_TIMEOUT_S + step / 2, 0.0)
+    assert trouble == "silent"
 
 
 def test_back_off_is_for_processes_that_never_served() -> None:
-    """Whoever served, or lived for a while, is started again at once."""
+    """A process that has served, or lived for a while, is started again at once; others wait ever longer."""
     child = Child("core", lambda _: None)  # type: ignore[arg-type, return-value] # none is started
     waits = []
     for _ in range(8):

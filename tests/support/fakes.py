@@ -1,51 +1,51 @@
 """Fakes: a backend whose vectors tell which tokens made them, a clock that moves when told, an observer that keeps."""
 
-import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from nestvec.engine.backend import Backend, CostModel
+from nestvec.engine.backend import Backend, BackendInfo, CostModel
 from nestvec.engine.core.engine_core import CoreOptions, EngineCore
+from nestvec.engine.observer import BatchStats, Observer
 from nestvec.engine.types import (
     Batch,
-    BatchStats,
     FloatArray,
     IdArray,
     Item,
+    ItemOptions,
     Layout,
     LongInput,
-    Observer,
-    Priority,
     RawOutput,
+    Submission,
     Timings,
 )
-from nestvec.engine.vectors.pooler import Outputs
+from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import BackendLostError, BackendMemoryError
 from numpy.typing import NDArray
 
 HIDDEN = 8
+FAKE_INFO = BackendInfo(Layout.PACKED, "cpu", HIDDEN, gives_tokens=True, layers=3, gives_exits=True)
 BAD_ID = 666  # an input with this id makes a run fail
-HUGE_ID = (
-    665  # an input with this id needs more memory than there is, unless it runs alone in its batch
-)
+# An input with this id needs more memory than there is, unless it runs alone in its batch.
+HUGE_ID = 665
 LOST_ID = 664  # an input with this id takes the device with it
 NAN_ID = 667  # an input with this id gives NaN
 ZERO_ID = 668  # an input with this id gives zeros
 
 
 def fake_vector(ids: Sequence[int] | IdArray) -> FloatArray:
-    """The vector FakeBackend gives for token ids: any swap of rows or tokens shows; (HIDDEN,), float32."""
+    """Return the vector that FakeBackend gives for token ids, (HIDDEN,), float32; any swap of rows or tokens shows."""
     states = fake_states(ids)
     vector: FloatArray = states.sum(axis=0).astype(np.float32) / np.float32(len(states))
     return vector
 
 
 def fake_states(ids: Sequence[int] | IdArray) -> NDArray[np.float64]:
-    """The token states it gives, (n, HIDDEN)."""
+    """Return the token states that FakeBackend gives, (n, HIDDEN)."""
     tokens = np.asarray(ids, np.float64)
     if NAN_ID in tokens:
         return np.full((len(tokens), HIDDEN), np.nan)
@@ -59,9 +59,9 @@ def fake_states(ids: Sequence[int] | IdArray) -> NDArray[np.float64]:
 
 
 def exit_states(states: FloatArray, layer: int, layers: int) -> FloatArray:
-    """What FakeBackend gives behind an earlier layer: the same, turned by as many columns as layers are missing."""
-    turned: FloatArray = np.roll(states, layers - layer, axis=1)
-    return turned
+    """Return FakeBackend's states after an earlier layer: the last layer's, rolled by a column per missing layer."""
+    rolled: FloatArray = np.roll(states, layers - layer, axis=1)
+    return rolled
 
 
 @dataclass
@@ -72,17 +72,10 @@ class FakeBackend:
         rows_in_memory: How many rows a batch with HUGE_ID may have.
         gate: Cleared, it holds every run until it is set.
         batches: Lengths of each batch seen.
-        exits: Those that each asked for.
+        exits: Exits that each batch asked for.
     """
 
-    layout: Layout = Layout.PACKED
-    provider: str = "cpu"
-    hidden_size: int = HIDDEN
-    gives_tokens: bool = True
-    layers: int = 3
-    gives_exits: bool = True
-    pooling: str = ""
-    max_cost: float = math.inf
+    info: BackendInfo = FAKE_INFO
     gate: threading.Event = field(default_factory=threading.Event)
     batches: list[list[int]] = field(default_factory=list)
     exits: list[tuple[int, ...]] = field(default_factory=list)
@@ -91,16 +84,16 @@ class FakeBackend:
     rows_in_memory: int = 1
 
     def __post_init__(self) -> None:
-        """Open the gate."""
+        """Open the gate, so that runs are not held up."""
         self.gate.set()
-        self._cost = CostModel(self.layout, 0.0)
+        self._cost = CostModel(self.info.layout, 0.0)
 
     def cost(self, lengths: NDArray[np.int64]) -> float:
-        """Plain tokens."""
+        """Price a batch by its plain tokens."""
         return self._cost(lengths)
 
     def run(self, batch: Batch) -> RawOutput:
-        """Vectors of the ids, or the failure that an id asks for."""
+        """Return the states or vectors of the ids, or raise the failure that an id asks for."""
         self.started.release()
         self.gate.wait(10)
         self.batches.append(batch.lengths.tolist())
@@ -112,27 +105,27 @@ class FakeBackend:
             raise BackendLostError("the GPU is lost")
         if any(BAD_ID in row for row in rows):
             raise RuntimeError("secret text of a caller")
-        if not self.gives_tokens:
+        if not self.info.gives_tokens:
             return RawOutput(pooled=np.stack([fake_vector(row) for row in rows]))
         states = np.concatenate([fake_states(row) for row in rows]).astype(np.float32)
-        exits = batch.exits or (self.layers,)
+        exits = batch.exits or (self.info.layers,)
         self.exits.append(batch.exits)
-        *earlier, last = [exit_states(states, layer, self.layers) for layer in exits]
+        *earlier, last = [exit_states(states, layer, self.info.layers) for layer in exits]
         return RawOutput(hidden=last, earlier=tuple(earlier))
 
     def close(self) -> None:
-        """Remember it."""
+        """Remember that the backend was closed."""
         self.is_closed = True
 
 
 @dataclass
 class FakeClock:
-    """Seconds that move only when told."""
+    """A clock that moves only when told."""
 
     now_s: float = 1000.0
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.now_s
 
 
@@ -149,13 +142,13 @@ class RecordingObserver:
     also: Observer | None = None
 
     def batch_done(self, model: str, stats: BatchStats) -> None:
-        """Keep."""
+        """Keep what was told, and pass it on."""
         self.batches.append(stats)
         if self.also:
             self.also.batch_done(model, stats)
 
     def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
-        """Keep the newest."""
+        """Keep the newest state of the queue, and pass it on."""
         self.queue = (items, tokens)
         if self.also:
             self.also.queue_changed(model, items=items, tokens=tokens)
@@ -163,40 +156,38 @@ class RecordingObserver:
     def call_done(
         self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
     ) -> None:
-        """Keep."""
+        """Keep what was told, and pass it on."""
         self.calls.append((inputs, tokens, truncated))
         if self.also:
             self.also.call_done(model, timings, inputs=inputs, tokens=tokens, truncated=truncated)
 
     def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
-        """Keep."""
+        """Keep what was told, and pass it on."""
         self.long += inputs
         if self.also:
             self.also.inputs_were_long(model, inputs)
 
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
-        """Count."""
+        """Count it, and pass it on."""
         self.dropped[reason] += items
         if self.also:
             self.also.items_dropped(model, items=items, reason=reason)
 
     def memory_was_short(self, model: str) -> None:
-        """Count."""
+        """Count it, and pass it on."""
         self.memory_shortages += 1
         if self.also:
             self.also.memory_was_short(model)
 
 
-def item(
-    *ids: int,
-    index: int = 0,
-    deadline_s: float | None = None,
-    priority: Priority = Priority.INTERACTIVE,
-    exits: tuple[int, ...] = (),
-) -> Item:
-    """An item of these ids."""
-    array = np.asarray(ids, np.int32)
-    return Item(array, index, deadline_s=deadline_s, priority=priority, exits=exits)
+def item(*ids: int, index: int = 0) -> Item:
+    """Return an item of these token ids."""
+    return Item(np.asarray(ids, np.int32), index)
+
+
+def submission(*items: Item, **options: Any) -> Submission:
+    """Return a call of these items, with these options of `ItemOptions`."""
+    return Submission(ItemOptions(**options), items)
 
 
 def fake_core(
@@ -208,14 +199,14 @@ def fake_core(
     max_queue_tokens: int = 10_000,
     clock: Callable[[], float] = time.monotonic,
 ) -> EngineCore:
-    """A started core over a fake backend."""
+    """Return a started core over a fake backend."""
     options = CoreOptions(
         workers=workers,
         max_batch_tokens=budget,
         lookahead_items=64,
         max_queue_tokens=max_queue_tokens,
         max_batch_s=60.0,
-        outputs=Outputs("mean"),
+        pooler=Pooler("mean"),
     )
     core = EngineCore("fake", backend, options, observer or RecordingObserver(), clock)
     core.start()

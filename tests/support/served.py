@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nestvec.engine.cache.vector_cache import VectorCache
-from nestvec.engine.models.model_registry import Models
-from nestvec.engine.models.served_model import ModelSpec, Pin, ServedModel
-from nestvec.engine.service import EmbeddingService, ServiceLimits
+from nestvec.engine.limits import ServiceLimits
+from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.models.model_registry import ModelRegistry
+from nestvec.engine.models.served_model import AliasPreset, ServedModel
+from nestvec.engine.observer import Observer
+from nestvec.engine.service import EmbeddingService
 from nestvec.engine.text.tokenizer import Tokenizer
-from nestvec.engine.types import Observer
 from nestvec.engine.vectors.maps import AffineMap
 
 from tests.support.fakes import HIDDEN, FakeBackend, RecordingObserver, fake_core
@@ -45,14 +47,14 @@ class Served:
 
 @dataclass
 class ServedOptions:
-    """What a test may want otherwise."""
+    """What a test may change about the served model."""
 
     spec: ModelSpec = SPEC
     limits: ServiceLimits = field(default_factory=ServiceLimits)
     aliases: tuple[str, ...] = ("text-embedding-3-small",)
     max_queue_tokens: int = 10_000
     accepts_any: bool = False
-    pins: dict[str, Pin] = field(default_factory=dict)
+    presets: dict[str, AliasPreset] = field(default_factory=dict)
     maps: tuple[AffineMap, ...] = ()
     cache: VectorCache | None = None
 
@@ -60,18 +62,24 @@ class ServedOptions:
 def serve_fake(
     tokenizer_path: Path, options: ServedOptions | None = None, *, also_tell: Observer | None = None
 ) -> Served:
-    """Put a service together, whose observer may pass on what it hears; close it with `served.service.close()`."""
-    chosen = options or ServedOptions()
+    """Put a service together; close it with `served.service.close()`.
+
+    Args:
+        tokenizer_path: The tokenizer's file.
+        options: What the test changes.
+        also_tell: Another observer that hears what the service's own hears.
+    """
+    options = options or ServedOptions()
     backend, observer = FakeBackend(), RecordingObserver(also=also_tell)
-    core = fake_core(backend, observer, max_queue_tokens=chosen.max_queue_tokens)
-    spec = chosen.spec
+    core = fake_core(backend, observer, max_queue_tokens=options.max_queue_tokens)
+    spec = options.spec
     tokenizer = Tokenizer(
         tokenizer_path, max_tokens=spec.max_tokens, vocabulary_size=spec.vocabulary_size
     )
-    models = Models(accepts_any=chosen.accepts_any)
-    maps = {one.name: one for one in chosen.maps}
-    models.add(ServedModel(spec, tokenizer, core, chosen.aliases, chosen.pins, maps=maps))
+    models = ModelRegistry(accepts_any=options.accepts_any)
+    maps = {vector_map.name: vector_map for vector_map in options.maps}
+    models.add(ServedModel(spec, tokenizer, core, options.aliases, options.presets, maps=maps))
     service = EmbeddingService(
-        models, limits=chosen.limits, observer=observer, threads=2, cache=chosen.cache
+        models, limits=options.limits, observer=observer, threads=2, cache=options.cache
     )
     return Served(service, backend, observer, tokenizer)

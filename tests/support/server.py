@@ -1,4 +1,4 @@
-"""Real server processes for tests: start, wait until ready, stop."""
+"""Real server processes for tests: start them, wait until they are ready, stop them."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -17,41 +17,49 @@ READY_TIMEOUT_S = 120.0
 
 
 @dataclass
-class Server:
-    """A running `nestvec serve`."""
+class RunningServer:
+    """A running `nestvec serve`.
+
+    Attributes:
+        process: The process.
+        url: Where it is reached.
+        log: The file that it writes its log to.
+    """
 
     process: subprocess.Popen[str]
     url: str
     log: Path
-    stopped: bool = field(default=False)
 
     def logs(self) -> str:
-        """What it has written to stderr."""
+        """Return what the server has written to stderr."""
         return self.log.read_text("utf-8")
 
     def terminate(self) -> int:
-        """SIGTERM, and wait; gives the exit status."""
+        """Send SIGTERM, wait, and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """The shell's environment with these settings and no others, but for the cache."""
-    kept = {
-        k: v
-        for k, v in os.environ.items()
-        if not k.startswith("NESTVEC_") or k == "NESTVEC_CACHE_DIR"
+    """Return the environment for a server: these settings and no others, except that of the cache."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("NESTVEC_") or name == "NESTVEC_CACHE_DIR"
     }
-    return {**kept, **{f"NESTVEC_{k.upper()}": str(v) for k, v in settings.items()}}
+    return {
+        **inherited,
+        **{f"NESTVEC_{name.upper()}": str(value) for name, value in settings.items()},
+    }
 
 
 def command(*arguments: str) -> list[str]:
-    """The nestvec command of this interpreter."""
+    """Return the command line of nestvec with this interpreter."""
     return [sys.executable, "-m", "nestvec", *arguments]
 
 
 @contextmanager
-def running_server(folder: Path, **settings: object) -> Iterator[Server]:
+def running_server(folder: Path, **settings: object) -> Iterator[RunningServer]:
     """Start a server on a free port and wait until it is ready; it is ended with the block, whatever happens."""
     with starting_server(folder, **settings) as server:
         wait_until_ready(server)
@@ -59,10 +67,10 @@ def running_server(folder: Path, **settings: object) -> Iterator[Server]:
 
 
 @contextmanager
-def starting_server(folder: Path, **settings: object) -> Iterator[Server]:
-    """The same, as soon as it listens."""
+def starting_server(folder: Path, **settings: object) -> Iterator[RunningServer]:
+    """Start a server on a free port, and go on as soon as it listens."""
     log = folder / f"server-{time.monotonic_ns()}.log"
-    chosen = {
+    all_settings = {
         "port": 0,
         "offline": True,
         "log_format": "json",
@@ -73,13 +81,13 @@ def starting_server(folder: Path, **settings: object) -> Iterator[Server]:
     with log.open("w") as errors:
         process = subprocess.Popen(
             command("serve"),
-            env=environment(**chosen),
+            env=environment(**all_settings),
             stdout=subprocess.DEVNULL,
             stderr=errors,
             text=True,
         )
     try:
-        yield Server(process, _address(process, log), log)
+        yield RunningServer(process, _address(process, log), log)
     finally:
         if process.poll() is None:
             process.kill()
@@ -87,23 +95,25 @@ def starting_server(folder: Path, **settings: object) -> Iterator[Server]:
 
 
 def _address(process: subprocess.Popen[str], log: Path) -> str:
+    """Return the URL that a server writes into its log once it listens."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
-        found = re.search(r'"url": "(http://[^"]+)"', log.read_text())
-        if found:
-            return found.group(1)
+        match = re.search(r'"url": "(http://[^"]+)"', log.read_text())
+        if match:
+            return match.group(1)
         time.sleep(0.02)
     raise AssertionError(f"the server did not listen:\n{log.read_text()}")
 
 
-def wait_until_ready(server: Server) -> None:
-    """Ask for readiness until it is there."""
+def wait_until_ready(server: RunningServer) -> None:
+    """Wait until a server says that it is ready."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline and server.process.poll() is None:
         try:
             if httpx.get(f"{server.url}/health/ready").status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
-            pass  # not listening yet
+            # The server does not listen yet.
+            pass
         time.sleep(0.02)
     raise AssertionError(f"the server did not become ready:\n{server.logs()}")

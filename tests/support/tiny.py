@@ -46,7 +46,7 @@ TINY_SEED = 7
 
 
 def vocabulary() -> list[str]:
-    """128 pieces: specials, words, letters and continuations."""
+    """Return 128 pieces: specials, words, letters and continuations."""
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
     pieces = [*SPECIAL, *dict.fromkeys([*WORDS, *letters]), *(f"##{c}" for c in letters)]
     pieces += [f"[unused{n}]" for n in range(CONFIG["vocab_size"] - len(pieces))]
@@ -54,9 +54,9 @@ def vocabulary() -> list[str]:
 
 
 def bert_weights(config: dict[str, Any], seed: int = TINY_SEED) -> dict[str, NDArray[np.float32]]:
-    """Random tensors under Hugging Face's names; norms near one, so that errors show."""
+    """Return random tensors under Hugging Face's names; norms near one, so that errors show."""
     random = np.random.Generator(np.random.PCG64(seed))
-    size, inner = config["hidden_size"], config["intermediate_size"]
+    size, intermediate_size = config["hidden_size"], config["intermediate_size"]
 
     def tensor(*shape: int, around: float = 0.0) -> NDArray[np.float32]:
         return (around + 0.2 * random.standard_normal(shape)).astype(np.float32)
@@ -79,14 +79,14 @@ def bert_weights(config: dict[str, Any], seed: int = TINY_SEED) -> dict[str, NDA
             weights |= dense(f"{layer}.attention.self.{part}", size, size)
         weights |= dense(f"{layer}.attention.output.dense", size, size)
         weights |= norm(f"{layer}.attention.output.LayerNorm")
-        weights |= dense(f"{layer}.intermediate.dense", inner, size)
-        weights |= dense(f"{layer}.output.dense", size, inner)
+        weights |= dense(f"{layer}.intermediate.dense", intermediate_size, size)
+        weights |= dense(f"{layer}.output.dense", size, intermediate_size)
         weights |= norm(f"{layer}.output.LayerNorm")
     return weights
 
 
 def write_tokenizer(path: Path) -> None:
-    """A WordPiece tokenizer over the tiny vocabulary, with BERT's template, padding and truncation."""
+    """Write a WordPiece tokenizer over the tiny vocabulary, with BERT's template, padding and truncation."""
     pieces = {piece: number for number, piece in enumerate(vocabulary())}
     tokenizer = Tokenizer(models.WordPiece(vocab=pieces, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -111,11 +111,11 @@ def write_json(path: Path, content: object) -> None:
 def write_tiny_bert(
     folder: Path, *, config: dict[str, Any] | None = None, seed: int = TINY_SEED
 ) -> Path:
-    """A whole sentence-transformers folder of a tiny BERT with mean pooling and a query prompt."""
-    chosen = {**CONFIG, **(config or {})}
-    write_json(folder / "config.json", chosen)
+    """Write a sentence-transformers folder of a tiny BERT with mean pooling and a query prompt."""
+    whole_config = {**CONFIG, **(config or {})}
+    write_json(folder / "config.json", whole_config)
     write_tokenizer(folder / "tokenizer.json")
-    save_file(bert_weights(chosen, seed), folder / "model.safetensors")
+    save_file(bert_weights(whole_config, seed), folder / "model.safetensors")
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
     modules = [
         {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}

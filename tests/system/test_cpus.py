@@ -9,7 +9,7 @@ from nestvec.system.cpus import cpu_model, l2_cache_bytes, usable_cpus
 
 @pytest.fixture(autouse=True)
 def _eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the affinity allowed eight."""
+    """Let the affinity allow eight CPUs."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
 
 
@@ -26,14 +26,14 @@ def _eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_version_2_quota(tmp_path: Path, content: str, cpus: int) -> None:
-    """Rounded up; never more than the affinity, never less than one."""
+    """The quota is rounded up; it is never more than the affinity, never less than one."""
     (tmp_path / "cpu.max").write_text(content)
     assert usable_cpus(tmp_path) == cpus
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [("-1", 8), ("400000", 4)])
 def test_version_1_quota(tmp_path: Path, quota: str, cpus: int) -> None:
-    """Minus one is none."""
+    """A quota of minus one is none."""
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu/cpu.cfs_quota_us").write_text(quota)
     (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000")
@@ -41,7 +41,7 @@ def test_version_1_quota(tmp_path: Path, quota: str, cpus: int) -> None:
 
 
 def test_without_cgroups_the_affinity_decides(tmp_path: Path) -> None:
-    """As on a plain host."""
+    """A plain host has no quota."""
     assert usable_cpus(tmp_path) == 8
 
 
@@ -57,23 +57,23 @@ cpu family\t: 6
 
 
 def test_a_cpu_is_named_with_its_vector_units(tmp_path: Path) -> None:
-    """The first one's; family and model tell apart what one name covers."""
+    """The first CPU is described; family and model tell apart what one name covers."""
     path = tmp_path / "cpuinfo"
     path.write_text(CPUINFO)
     assert cpu_model(path) == "AMD EPYC 9R14, family 25 model 17, avx2 avx512f avx512_vnni"
 
 
 def test_a_system_without_cpuinfo_has_a_name_too(tmp_path: Path) -> None:
-    """As on macOS."""
+    """MacOS has no cpuinfo."""
     assert cpu_model(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
-    ("content", "found"), [("1024K\n", 1 << 20), ("512K", 512 << 10), ("", None), ("2M", None)]
+    ("content", "size_bytes"), [("1024K\n", 1 << 20), ("512K", 512 << 10), ("", None), ("2M", None)]
 )
-def test_l2_cache(tmp_path: Path, content: str, found: int | None) -> None:
-    """In the kernel's spelling; anything else is unknown."""
+def test_l2_cache(tmp_path: Path, content: str, size_bytes: int | None) -> None:
+    """The size is read in the kernel's spelling; anything else is unknown."""
     path = tmp_path / "size"
     path.write_text(content)
-    assert l2_cache_bytes(path) == found
+    assert l2_cache_bytes(path) == size_bytes
     assert l2_cache_bytes(tmp_path / "absent") is None

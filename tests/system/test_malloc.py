@@ -1,4 +1,4 @@
-"""What malloc keeps: told in a process of its own, since it holds for the rest of a process's life."""
+"""Settings of malloc, in a process of their own, since they hold for the rest of a process's life."""
 
 import ctypes
 import subprocess
@@ -24,7 +24,7 @@ print(faults() - before)
 
 
 def faults(how: str) -> int:
-    """Page faults of a process that takes and frees memory over and over."""
+    """Count page faults of a process that takes and frees memory over and over."""
     done = subprocess.run(
         [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True
     )
@@ -40,7 +40,7 @@ def test_freed_memory_is_used_again() -> None:
 
 
 def test_a_c_library_without_the_call_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on macOS."""
+    """MacOS has no such call."""
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert keep_freed_memory() is False
 
@@ -63,7 +63,7 @@ ctypes.CDLL(None).malloc_stats()
 
 
 def arenas(how: str) -> int:
-    """Heaps of a process with a dozen threads at once, as malloc itself counts them."""
+    """Count heaps of a process with a dozen threads at once, as malloc itself does."""
     done = subprocess.run(
         [sys.executable, "-c", ARENAS, how], capture_output=True, text=True, check=True
     )
@@ -74,12 +74,12 @@ def arenas(how: str) -> int:
     not hasattr(ctypes.CDLL(None), "malloc_stats"), reason="not glibc, which has heaps by thread"
 )
 def test_heaps_are_bounded() -> None:
-    """However many threads come."""
+    """The bound holds however many threads come."""
     assert arenas("bound") <= 2 < arenas("free")
 
 
 def test_a_crash_writes_no_memory_to_disk() -> None:
-    """Nor of a process that is started from here."""
+    """Core dumps are forbidden for this process and those it starts."""
     code = (
         "import resource, subprocess, sys; from nestvec.system.malloc import forbid_core_dumps; forbid_core_dumps(); "
         "print(resource.getrlimit(resource.RLIMIT_CORE)); "

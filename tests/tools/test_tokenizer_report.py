@@ -1,4 +1,4 @@
-"""The report on a tokenizer, by hand-made texts."""
+"""The tokenizer report, on texts made by hand."""
 
 import json
 import math
@@ -9,12 +9,12 @@ from click.testing import CliRunner
 from nestvec.cli.tokens import command
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.errors import FormatError
-from nestvec.tools.tokenizer_report import TokenFigures, advice, as_rows, measure, script_of
+from nestvec.tools.tokenizer_report import TokenFigures, advice, as_rows, measure_texts, script_of
 
 
 @pytest.fixture
 def tokenizer(tiny_folder: Path) -> Tokenizer:
-    """Words, letters and continuations of Latin letters only."""
+    """A tokenizer of words, letters and continuations, of Latin letters only."""
     return Tokenizer(tiny_folder / "tokenizer.json", max_tokens=8, vocabulary_size=128)
 
 
@@ -30,15 +30,15 @@ def tokenizer(tiny_folder: Path) -> Tokenizer:
     ],
 )
 def test_scripts(text: str, script: str) -> None:
-    """Of most letters; figures and signs have none."""
+    """A text's script is that of most of its letters; digits and punctuation have none."""
     assert script_of(text) == script
 
 
 def test_figures_by_hand(tokenizer: Tokenizer) -> None:
-    """Whole words, pieces, unknown ones, and what is over the limit."""
+    """Whole words, split words, unknown tokens and texts over the limit are counted as by hand."""
     texts = ["alpha red", "xy", "one two three four red green blue", "мир"]
-    found = measure([("", text) for text in texts], tokenizer)
-    latin, cyrillic = found["latin"], found["cyrillic"]
+    groups = measure_texts([("", text) for text in texts], tokenizer)
+    latin, cyrillic = groups["latin"], groups["cyrillic"]
     assert (latin.texts, latin.words, latin.whole_words) == (3, 10, 9)
     assert latin.tokens == 11  # "xy" falls into two
     assert latin.tokens_per_word == pytest.approx(1.1)
@@ -46,12 +46,12 @@ def test_figures_by_hand(tokenizer: Tokenizer) -> None:
     assert (latin.unknown, latin.cut) == (0, 1)
     assert latin.quantile(1) == 9  # special tokens count
     assert (cyrillic.unknown_rate, cyrillic.whole_words) == (1.0, 0)
-    every = as_rows(found, tokenizer)[-1]
-    assert (every["language"], every["texts"], every["tokens"]) == ("all", 4, 12)
+    row = as_rows(groups, tokenizer)[-1]
+    assert (row["language"], row["texts"], row["tokens"]) == ("all", 4, 12)
 
 
 def test_evenness_is_one_where_all_tokens_are_alike() -> None:
-    """And nought where there is one only."""
+    """Rényi efficiency is 1 where all tokens occur alike, and 0 where only one does."""
     figures = TokenFigures()
     figures.ids.update(range(16))
     assert figures.renyi_efficiency(16) == pytest.approx(1)
@@ -63,21 +63,21 @@ def test_evenness_is_one_where_all_tokens_are_alike() -> None:
 
 
 def test_advice_names_what_is_wrong(tokenizer: Tokenizer) -> None:
-    """And nothing where all is well."""
-    good = measure([("en", "alpha red")] * 30, tokenizer)
+    """Advice names what is wrong with each group, and is empty where all is well."""
+    good = measure_texts([("en", "alpha red")] * 30, tokenizer)
     assert advice(good, tokenizer) == []
-    bad = measure(
+    bad = measure_texts(
         [("en", "alpha red " * 9)] * 30 + [("ru", "мир")] * 30 + [("xx", "qqqqqq")] * 30, tokenizer
     )
-    said = advice(bad, tokenizer)
-    assert [line.partition(":")[0] for line in said] == ["en", "ru", "xx"]
-    assert "over 8 tokens" in said[0]
-    assert "unknown" in said[1]
-    assert "6.0 tokens on average" in said[2]
+    lines = advice(bad, tokenizer)
+    assert [line.partition(":")[0] for line in lines] == ["en", "ru", "xx"]
+    assert "over 8 tokens" in lines[0]
+    assert "unknown" in lines[1]
+    assert "6.0 tokens on average" in lines[2]
 
 
 def test_the_command(tiny_folder: Path, tmp_path: Path) -> None:
-    """A table, JSON, a column of languages, and no text at all."""
+    """The command prints a table or JSON, groups by a column of languages, and refuses a file without texts."""
     rows = [{"text": "alpha red", "lang": "en"}, {"text": "мир", "lang": "ru"}] * 25
     file = tmp_path / "texts.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
@@ -86,10 +86,10 @@ def test_the_command(tiny_folder: Path, tmp_path: Path) -> None:
     assert table.exit_code == 0, table.output
     assert "cyrillic" in table.output
     assert "100.00%" in table.output
-    found = CliRunner().invoke(
+    result = CliRunner().invoke(
         command, [*base, "--json", "--language-column", "lang", "--most", "44"]
     )
-    content = json.loads(found.output[found.output.index("{") :])
+    content = json.loads(result.output[result.output.index("{") :])
     assert [row["language"] for row in content["groups"]] == ["en", "ru", "all"]
     assert content["groups"][2]["texts"] == 44
     assert len(content["advice"]) == 1

@@ -1,1 +1,1 @@
-"""HTTP in, HTTP out: one file a dialect, shared behaviour written once. No vector maths here."""
+"""HTTP in, HTTP out: one file a dialect, and what dialects share written once. No vector maths here."""

@@ -1,4 +1,4 @@
-"""The tables of docs/dialects.md, from the tables that decide: `python -m nestvec.api.dialect_docs FILE`."""
+"""Writes the tables of docs/dialects.md from the tables that decide: `python -m nestvec.api.dialect_docs FILE`."""
 
 import re
 import sys
@@ -6,25 +6,25 @@ from pathlib import Path
 from typing import Final
 
 from nestvec.api.dialect_table import DIALECTS, Dialect
-from nestvec.api.dispatch import ALIASES, DOCS, Claim, claimants
+from nestvec.api.dispatch import ALIASES, DOCS, DialectMatch, matches_of_path
 
 MARK: Final = re.compile(r"(<!-- (?P<name>\w+): generated -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def claims_table() -> str:
-    """Who answers on a path that several dialects want."""
+def matches_table() -> str:
+    """Return the table, in Markdown, of which dialect answers on a path that several share."""
     lines = ["| path | the body has | dialect |", "|---|---|---|"]
     for path in DOCS:
         names = ", ".join(f"`{name}`" for name in (path, *ALIASES.get(path, ())))
-        for dialect, claim in claimants(path):
-            lines.append(f"| {names} | {_condition(claim)} | {dialect.title} |")
+        for dialect, match in matches_of_path(path):
+            lines.append(f"| {names} | {_condition(match)} | {dialect.title} |")
     return "\n".join(lines) + "\n"
 
 
 def defaults_table() -> str:
-    """What each dialect does where a request does not say."""
+    """Return the table, in Markdown, of each dialect's defaults."""
     lines = [
-        "| dialect | too-long inputs | inputs a request | says what texts are for by | base64 is | its errors |",
+        "| dialect | too-long inputs | inputs per request | fields for the texts' role | base64 holds | errors |",
         "|---|---|---|---|---|---|",
     ]
     lines += [f"| {' | '.join(_defaults(dialect))} |" for dialect in DIALECTS.values()]
@@ -32,24 +32,28 @@ def defaults_table() -> str:
 
 
 def fill(page: str) -> str:
-    """A page with its generated parts made anew."""
-    tables = {"claims": claims_table(), "defaults": defaults_table()}
-    return MARK.sub(lambda found: found[1] + tables[found["name"]] + found[3], page)
+    """Return a page with its generated tables up to date."""
+    tables = {"matches": matches_table(), "defaults": defaults_table()}
+    return MARK.sub(lambda mark: mark[1] + tables[mark["name"]] + mark[3], page)
 
 
-def _condition(claim: Claim) -> str:
-    keys = " or ".join(f"`{key}`" for key in claim.keys)
-    if claim.has_objects:
+def _condition(match: DialectMatch) -> str:
+    keys = " or ".join(f"`{key}`" for key in match.keys)
+    if match.has_objects:
         keys += ", or objects in `input`"
     return keys or "anything else"
 
 
 def _defaults(dialect: Dialect) -> tuple[str, ...]:
-    cuts = f"cut at the {dialect.truncate}" if dialect.truncate else "the server's `truncate`"
-    most = "the server's" if dialect.max_inputs is None else f"{dialect.max_inputs}"
+    truncation = (
+        f"cut at the {dialect.default_truncation}"
+        if dialect.default_truncation
+        else "the server's `truncate`"
+    )
+    max_inputs = "the server's" if dialect.max_inputs is None else f"{dialect.max_inputs}"
     roles = ", ".join(f"`{name}`" for name in dialect.role_fields) or "nothing"
-    is_float = dialect.base64_is == "float32"
-    shapes = {
+    base64 = "the dtype asked for" if dialect.base64_keeps_dtype else "float32"
+    error_bodies = {
         "superset_error": '`{"error": {…}, "detail", "message"}`',
         "tei_error": '`{"error", "error_type"}`',
         "ollama_error": '`{"error"}`',
@@ -57,11 +61,11 @@ def _defaults(dialect: Dialect) -> tuple[str, ...]:
     }
     return (
         dialect.title,
-        cuts,
-        most,
+        truncation,
+        max_inputs,
         roles,
-        "float32" if is_float else "of the dtype asked for",
-        shapes[dialect.envelope.__name__],
+        base64,
+        error_bodies[dialect.envelope.__name__],
     )
 
 

@@ -1,6 +1,6 @@
-"""The dialects in the order in which they claim a path that several want; the body decides (decisions 15).
+"""The routes of each dialect, and which dialect answers on a path that several share: the body decides.
 
-The first claim that holds answers. docs/dialects.md shows this table.
+The first match answers, in the order of the table. docs/dialects.md shows it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,7 +21,7 @@ from nestvec.api.dialect_table import (
 )
 from nestvec.api.dialects import cohere, jina, ollama, open_inference, openai, tei, vllm, voyage
 from nestvec.api.http.raw_route import RawRoute
-from nestvec.api.requests.api_request import Asked, enter, open_body
+from nestvec.api.requests.api_request import ApiRequest, authenticate_and_read_body, bind_dialect
 from nestvec.api.requests.fields import Body
 from nestvec.api.routes import models, rerank, rescore, similarity
 from nestvec.api.schemas.cohere import RerankRequest, RerankResponse, VoyageRerankRequest
@@ -31,7 +31,7 @@ from nestvec.api.schemas.openai import EmbeddingsRequest, EmbeddingsResponse
 from nestvec.api.schemas.tei import RerankRequest as TeiRerankRequest
 from nestvec.api.schemas.voyage import VoyageRequest, VoyageResponse
 
-Handler = Callable[[Asked], Awaitable[Response]]
+Handler = Callable[[ApiRequest], Awaitable[Response]]
 EMBEDDINGS: Final = "/v1/embeddings"
 RERANK: Final = "/rerank"
 RERANK_V1: Final = "/v1/rerank"
@@ -39,87 +39,89 @@ RERANK_V2: Final = "/v2/rerank"
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """When a body is in a dialect, and what answers it.
+class DialectMatch:
+    """What tells that a body is in a dialect, and what answers it.
 
     Attributes:
-        keys: Any of them in the body, with whatever value, also null; none: any body.
-        has_objects: Also where an item of `input` is an object.
+        handler: Answers the request.
+        keys: Fields any of which tells it, whatever their value, even null; none: any body is accepted.
+        has_objects: Whether an object among the items of `input` tells it too.
     """
 
     handler: Handler
     keys: tuple[str, ...] = ()
     has_objects: bool = False
 
-    def holds(self, body: Body) -> bool:
-        """Whether a body is this dialect's."""
+    def accepts(self, body: Body) -> bool:
+        """Return whether a body is in this dialect."""
         if not self.keys or any(key in body for key in self.keys):
             return True
-        given = body.get("input") if self.has_objects else None
-        return isinstance(given, list) and any(isinstance(item, dict) for item in given)
+        items = body.get("input") if self.has_objects else None
+        return isinstance(items, list) and any(isinstance(item, dict) for item in items)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A dialect's paths.
+class DialectRoutes:
+    """Where a dialect is served.
 
     Attributes:
-        routers: Of the paths that are its own.
-        claims: On the paths that it shares.
+        dialect: Its row in the table of dialects.
+        routers: Routes of paths that only this dialect has.
+        matches: By shared path: what tells that a body there is in this dialect.
     """
 
     dialect: Dialect
     routers: tuple[APIRouter, ...] = ()
-    claims: Mapping[str, Claim] = field(default_factory=dict)
+    matches: Mapping[str, DialectMatch] = field(default_factory=dict)
 
 
-TABLE: Final = (
-    Row(
+DIALECT_ROUTES: Final = (
+    DialectRoutes(
         TEI,
         routers=(tei.router,),
-        claims={
-            RERANK: Claim(tei.rerank, keys=("texts",)),
+        matches={
+            RERANK: DialectMatch(tei.rerank, keys=("texts",)),
         },
     ),
-    Row(
+    DialectRoutes(
         VOYAGE,
         routers=(voyage.router,),
-        claims={
-            EMBEDDINGS: Claim(voyage.embeddings, keys=("truncation", "output_dimension")),
-            RERANK: Claim(rerank.rerank_voyage, keys=("top_k", "truncation")),
-            RERANK_V1: Claim(rerank.rerank_voyage, keys=("top_k", "truncation")),
+        matches={
+            EMBEDDINGS: DialectMatch(voyage.embeddings, keys=("truncation", "output_dimension")),
+            RERANK: DialectMatch(rerank.rerank_voyage, keys=("top_k", "truncation")),
+            RERANK_V1: DialectMatch(rerank.rerank_voyage, keys=("top_k", "truncation")),
         },
     ),
-    Row(
+    DialectRoutes(
         JINA,
-        claims={
-            EMBEDDINGS: Claim(
+        matches={
+            EMBEDDINGS: DialectMatch(
                 jina.embeddings,
                 keys=("embedding_type", "normalized", "return_multivector"),
                 has_objects=True,
             ),
-            RERANK: Claim(rerank.rerank_jina),
-            RERANK_V1: Claim(rerank.rerank_jina),
+            RERANK: DialectMatch(rerank.rerank_jina),
+            RERANK_V1: DialectMatch(rerank.rerank_jina),
         },
     ),
-    Row(
+    DialectRoutes(
         COHERE,
         routers=(cohere.router,),
-        claims={
-            RERANK_V2: Claim(rerank.rerank_cohere),
+        matches={
+            RERANK_V2: DialectMatch(rerank.rerank_cohere),
         },
     ),
-    Row(OLLAMA, routers=(ollama.router,)),
-    Row(OPEN_INFERENCE, routers=(open_inference.router,)),
-    Row(
+    DialectRoutes(OLLAMA, routers=(ollama.router,)),
+    DialectRoutes(OPEN_INFERENCE, routers=(open_inference.router,)),
+    DialectRoutes(
         OPENAI,
         routers=(openai.router, models.router, similarity.router, rescore.router, vllm.router),
-        claims={
-            EMBEDDINGS: Claim(openai.embeddings),
+        matches={
+            EMBEDDINGS: DialectMatch(openai.embeddings),
         },
     ),
 )
-# Other spellings of shared paths.
+# Other spellings of shared paths, which the OpenAPI document leaves out.
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = {EMBEDDINGS: ("/embeddings",)}
 _RERANK_BODIES: Final = {
     "cohere": RerankRequest,
@@ -143,19 +145,19 @@ DOCS: Final[Mapping[str, dict[str, Any]]] = {
 }
 
 
-def claimants(path: str) -> list[tuple[Dialect, Claim]]:
-    """Who wants a shared path, in the order in which they are asked."""
-    return [(row.dialect, row.claims[path]) for row in TABLE if path in row.claims]
+def matches_of_path(path: str) -> list[tuple[Dialect, DialectMatch]]:
+    """Return the dialects that share a path, in the order in which they are tried."""
+    return [(row.dialect, row.matches[path]) for row in DIALECT_ROUTES if path in row.matches]
 
 
 def shared_routes() -> APIRouter:
-    """A route for each path that several dialects want."""
+    """Return a route for each path that several dialects share."""
     router = APIRouter(route_class=RawRoute)
     for path in DOCS:
-        found = claimants(path)
-        # Metrics and errors before the body is read are those of whoever takes any body.
-        names = [dialect.name for dialect, _ in (found[-1], *found[:-1])]
-        endpoint = _endpoint(found)
+        matches = matches_of_path(path)
+        # Until the body is read, metrics and errors are those of the dialect that accepts any body.
+        names = [dialect.name for dialect, _ in (matches[-1], *matches[:-1])]
+        endpoint = _endpoint(matches)
         router.add_api_route(path, endpoint, methods=["POST"], tags=list(names), **DOCS[path])
         for alias in ALIASES.get(path, ()):
             router.add_api_route(
@@ -165,18 +167,22 @@ def shared_routes() -> APIRouter:
 
 
 def all_routers() -> list[APIRouter]:
-    """The shared routes, then every dialect's own: routes are tried in order, so the busiest come first."""
-    return [shared_routes(), *(router for row in TABLE for router in row.routers)]
+    """Return the shared routes, then those of each dialect: routes are tried in order, so the busiest come first."""
+    return [shared_routes(), *(router for row in DIALECT_ROUTES for router in row.routers)]
 
 
-def _endpoint(found: list[tuple[Dialect, Claim]]) -> Callable[[Request], Awaitable[Response]]:
-    unread = found[-1][0]
+def _endpoint(
+    matches: list[tuple[Dialect, DialectMatch]],
+) -> Callable[[Request], Awaitable[Response]]:
+    fallback, _ = matches[-1]
 
     async def endpoint(request: Request) -> Response:
-        state = enter(request, unread.name)
-        key_id, body = await open_body(request, state)
-        dialect, claim = next((d, c) for d, c in found if c.holds(body))
-        enter(request, dialect.name)
-        return await claim.handler(Asked(request, state, state.dialect(dialect.name), key_id, body))
+        state = bind_dialect(request, fallback.name)
+        key_id, body = await authenticate_and_read_body(request, state)
+        dialect, match = next(pair for pair in matches if pair[1].accepts(body))
+        bind_dialect(request, dialect.name)
+        return await match.handler(
+            ApiRequest(request, state, state.dialect(dialect.name), key_id, body)
+        )
 
     return endpoint

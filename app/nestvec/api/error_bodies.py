@@ -1,4 +1,7 @@
-"""Error bodies: six mutually incompatible forms in the field, of which three stand for all (api-contract 0.4)."""
+"""Bodies of errors: the vendors have six forms that exclude each other, and three of ours satisfy all their clients.
+
+What each client does with another form is in docs/wire-behaviour.md, "Errors".
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -19,10 +22,10 @@ from nestvec.errors import (
     UnsupportedError,
 )
 
-Names = Mapping[str, str]
-Envelope = Callable[[NestvecError, int, str, Names], Mapping[str, Any]]
+FieldNames = Mapping[str, str]
+Envelope = Callable[[NestvecError, int, str, FieldNames], Mapping[str, Any]]
 
-# TEI's own words, in the case that it really sends.
+# TEI's words, capitalized as its router sends them.
 TEI_TYPES: Final[tuple[tuple[type[NestvecError], str], ...]] = (
     (EmptyInputError, "Empty"),
     (UnsupportedError, "Backend"),
@@ -34,14 +37,14 @@ TEI_TYPES: Final[tuple[tuple[type[NestvecError], str], ...]] = (
 
 
 def superset_error(
-    error: NestvecError, status: int, request_id: str, names: Names
+    error: NestvecError, status: int, request_id: str, names: FieldNames
 ) -> dict[str, Any]:
-    """A body that the OpenAI, Voyage, Jina and Cohere clients each understand.
+    """Return a body that the OpenAI, Voyage, Jina and Cohere clients each understand.
 
-    OpenAI's clients read `error`, Voyage's and Jina's need `detail`, Cohere's shows `message`; the superset
-    was tried with each (api-contract 0.3).
+    OpenAI's clients read `error`, Voyage's and Jina's need `detail`, Cohere's shows `message`; each was tried with
+    the superset.
     """
-    message = spelled(error, request_id, names)
+    message = message_for_caller(error, request_id, names)
     fault = {
         "message": message,
         "type": _openai_type(error, status),
@@ -51,28 +54,34 @@ def superset_error(
     return {"error": fault, "detail": message, "message": message}
 
 
-def tei_error(error: NestvecError, status: int, request_id: str, names: Names) -> dict[str, Any]:
-    """Text Embeddings Inference's: a string and a word for its kind."""
+def tei_error(
+    error: NestvecError, status: int, request_id: str, names: FieldNames
+) -> dict[str, Any]:
+    """Return the body of Text Embeddings Inference: a message, and a word for the kind of error."""
     del status
     kind = next((word for kind, word in TEI_TYPES if isinstance(error, kind)), "Backend")
-    message = placed(error, request_id, names)
+    message = message_with_field(error, request_id, names)
     if isinstance(error, InputTooLongError):
-        least = "at least " if error.is_lower_bound else ""
+        at_least = "at least " if error.is_lower_bound else ""
         message = (
             f"Input validation error: `inputs` must have less than {error.limit_tokens} tokens. "
-            f"Given: {least}{error.got_tokens}"
+            f"Given: {at_least}{error.got_tokens}"
         )
     return {"error": message, "error_type": kind}
 
 
-def string_error(error: NestvecError, status: int, request_id: str, names: Names) -> dict[str, Any]:
-    """Ollama's and the Open Inference Protocol's: a string, whose clients fail on anything else."""
+def string_error(
+    error: NestvecError, status: int, request_id: str, names: FieldNames
+) -> dict[str, Any]:
+    """Return the body of Ollama and of the Open Inference Protocol: one string, since their clients fail on others."""
     del status
-    return {"error": placed(error, request_id, names)}
+    return {"error": message_with_field(error, request_id, names)}
 
 
-def ollama_error(error: NestvecError, status: int, request_id: str, names: Names) -> dict[str, Any]:
-    """Its own wording where its users search for it."""
+def ollama_error(
+    error: NestvecError, status: int, request_id: str, names: FieldNames
+) -> dict[str, Any]:
+    """Return the body of Ollama, with Ollama's wording where users search for it."""
     body = string_error(error, status, request_id, names)
     if isinstance(error, UnknownModelError):
         body["error"] = f"model '{error.name}' not found"
@@ -81,25 +90,25 @@ def ollama_error(error: NestvecError, status: int, request_id: str, names: Names
     return body
 
 
-def spelled(error: NestvecError, request_id: str, names: Names) -> str:
-    """The message, with fields by the names that the caller knows them by."""
+def message_for_caller(error: NestvecError, request_id: str, names: FieldNames) -> str:
+    """Return an error's message with fields by the names that the caller's dialect has for them."""
     message = error.message
-    for ours, theirs in names.items():
-        message = message.replace(f"'{ours}'", f"'{theirs}'")
+    for name, dialect_name in names.items():
+        message = message.replace(f"'{name}'", f"'{dialect_name}'")
     if isinstance(error, InternalError):
         message = f"{message} (request id {request_id})"
     return message
 
 
-def placed(error: NestvecError, request_id: str, names: Names) -> str:
-    """The message, led by the field at fault, for bodies that have no other place for it."""
-    message, place = spelled(error, request_id, names), _param(error, names)
-    is_said = place is None or f"'{place}'" in message or isinstance(error, UnknownModelError)
-    return message if is_said else f"{place}: {message}"
+def message_with_field(error: NestvecError, request_id: str, names: FieldNames) -> str:
+    """Return an error's message with the field at fault before it, for bodies that have no other place for it."""
+    message, param = message_for_caller(error, request_id, names), _param(error, names)
+    is_named = param is None or f"'{param}'" in message or isinstance(error, UnknownModelError)
+    return message if is_named else f"{param}: {message}"
 
 
-def _param(error: NestvecError, names: Names) -> str | None:
-    """The field at fault by the caller's name for it; `input[i]` for an item of a list."""
+def _param(error: NestvecError, names: FieldNames) -> str | None:
+    """Return the field at fault by the caller's name for it; `input[i]` for an item of a list."""
     index = getattr(error, "input_index", None)
     param = getattr(error, "param", None) or (None if index is None else "input")
     if param is None:

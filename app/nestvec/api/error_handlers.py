@@ -1,4 +1,4 @@
-"""The one table from error class to status, and how an error becomes a response in its dialect's shape."""
+"""The one table from error classes to HTTP statuses, and how an error becomes a response in its dialect."""
 
 import math
 from typing import Final
@@ -30,7 +30,7 @@ from nestvec.observability.logs import frames_of, get_logger
 
 log = get_logger(__name__)
 
-# First match wins: subclasses stand before their base.
+# The first match wins: subclasses stand before their base.
 STATUSES: Final[tuple[tuple[type[NestvecError], int], ...]] = (
     (UnknownModelError, 404),
     (NotFoundError, 404),
@@ -45,40 +45,43 @@ STATUSES: Final[tuple[tuple[type[NestvecError], int], ...]] = (
     (CapacityError, 503),
     (NestvecError, 500),
 )
-# Clients stop retrying above 120 s, and below one second only `retry-after-ms` says it (api-contract 1.9).
-RETRY_AFTER_S: Final = (1, 120)
-CLIENT_CLOSED: Final = 499  # never sent; only metrics and logs see it
+# Bounds of `retry-after`, which has whole seconds: OpenAI's clients ignore more than 120, and less than one second
+# stands in `retry-after-ms` only.
+MIN_RETRY_AFTER_S: Final = 1
+MAX_RETRY_AFTER_S: Final = 120
+# nginx's status for a client that went away; never sent, only metrics and logs show it.
+CLIENT_CLOSED: Final = 499
 
 
 def status_of(error: NestvecError, dialect: Dialect = OPENAI) -> int:
-    """The status of an error."""
-    rows = (*dialect.statuses, *STATUSES)
-    return next(status for kind, status in rows if isinstance(error, kind))
+    """Return the HTTP status of an error in a dialect."""
+    table = (*dialect.statuses, *STATUSES)
+    return next(status for kind, status in table if isinstance(error, kind))
 
 
 def unknown_url(scope: Scope) -> Response:
-    """What answers a request that is for nobody, from before the application."""
+    """Return the answer to a request that no route is for, for middleware in front of the application."""
     path = str(scope["path"])
     dialect = dialect_of_path(path)
     error = HttpError(f"Invalid URL ({scope['method']} {path[:200]})")
     request_id = str(scope.get("nestvec.request_id", ""))
-    body = orjson.dumps(dialect.envelope(error, 404, request_id, dialect.names))
+    body = orjson.dumps(dialect.envelope(error, 404, request_id, dialect.field_names))
     return Response(body, 404, media_type="application/json")
 
 
 def error_response(error: NestvecError, dialect: Dialect, request_id: str) -> Response:
-    """Render an error.
+    """Render an error as a response.
 
     Args:
         error: What went wrong.
-        dialect: Whose status and body.
+        dialect: Decides on the status and the form of the body.
         request_id: Named in the message of a server fault, so that it can be found in the logs.
     """
     status = status_of(error, dialect)
     headers: dict[str, str] = {}
     if isinstance(error, CapacityError) and status != 504:  # noqa: PLR2004 - a deadline is the caller's
-        least, most = RETRY_AFTER_S
-        headers["retry-after"] = str(min(most, max(least, math.ceil(error.retry_after_s))))
+        retry_after_s = max(MIN_RETRY_AFTER_S, math.ceil(error.retry_after_s))
+        headers["retry-after"] = str(min(MAX_RETRY_AFTER_S, retry_after_s))
         if error.retry_after_s < 1:
             headers["retry-after-ms"] = str(max(1, round(error.retry_after_s * 1000)))
     is_permanent = isinstance(error, InternalError) and error.is_permanent
@@ -86,18 +89,18 @@ def error_response(error: NestvecError, dialect: Dialect, request_id: str) -> Re
         headers["x-should-retry"] = "false"
     if status == 401:  # noqa: PLR2004 - the status itself
         headers["www-authenticate"] = "Bearer"
-    body = orjson.dumps(dialect.envelope(error, status, request_id, dialect.names))
+    body = orjson.dumps(dialect.envelope(error, status, request_id, dialect.field_names))
     return Response(body, status, headers, media_type="application/json")
 
 
 class HttpError(NestvecError):
-    """A path or method that we do not serve."""
+    """The request's path or method is not served here."""
 
     code = "unknown_url"
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer every error of the application in its dialect's shape."""
+    """Make an application answer each error in the dialect of its request."""
 
     async def handle_known(request: Request, error: Exception) -> Response:
         if not isinstance(error, NestvecError):
@@ -106,24 +109,21 @@ def install_error_handlers(app: FastAPI) -> None:
             log.error("request_failed", code=error.code, frames=frames_of(error))
         if isinstance(error, RateLimitError):
             state = api_state(request)
-            state.metrics.rate_limited.labels(error.key_id, error.of).inc()
+            state.metrics.keys.rate_limited.labels(error.key_id, error.of).inc()
         return error_response(error, _dialect(request), _request_id(request))
 
     async def handle_http(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
-        shown = HttpError(f"Invalid URL ({request.method} {request.url.path[:200]})")
-        dialect = _dialect(request)
-        found = dialect.envelope(shown, error.status_code, _request_id(request), dialect.names)
-        body = orjson.dumps(found)
+        http_error = HttpError(f"Invalid URL ({request.method} {request.url.path[:200]})")
+        dialect, status = _dialect(request), error.status_code
+        content = dialect.envelope(http_error, status, _request_id(request), dialect.field_names)
         headers = dict(error.headers or {})
-        return Response(body, error.status_code, headers, media_type="application/json")
+        return Response(orjson.dumps(content), status, headers, media_type="application/json")
 
     async def handle_gone(request: Request, error: Exception) -> Response:
-        del (
-            request,
-            error,
-        )  # in the middle of its body, or while its inputs waited: nobody reads this
+        # The client left in the middle of its body, or while its inputs waited: nobody reads this.
+        del request, error
         return Response(status_code=CLIENT_CLOSED)
 
     async def handle_unknown(request: Request, error: Exception) -> Response:
@@ -138,10 +138,10 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def _dialect(request: Request) -> Dialect:
-    """What the handler said, else what its route belongs to, else what the path looks like."""
-    said = getattr(request.state, "dialect", None)
-    if isinstance(said, Dialect):
-        return said
+    """Return the dialect that the handler has bound, else the route's, else the one that the path looks like."""
+    bound = getattr(request.state, "dialect", None)
+    if isinstance(bound, Dialect):
+        return bound
     tags = getattr(request.scope.get("route"), "tags", None) or [""]
     if tags[0] in DIALECTS:
         return api_state(request).dialect(tags[0])

@@ -1,4 +1,4 @@
-"""What stands before the application: hosts and ports that a request may be for, what browsers may do with answers."""
+"""Middleware in front of the application: which hosts and ports serve what, and what browsers may do with answers."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,10 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nestvec.api.error_handlers import unknown_url
 
 OPERATIONS: Final = ("/metrics", "/admin")
-EVERYWHERE: Final = ("/health", "/ping")
-# Balancers ask for these by the address of the instance, whatever it is called outside.
-ANY_HOST: Final = EVERYWHERE
-CALLERS_HEADERS: Final = (
+# Served on every port, and under any host name: load balancers ask by the address of the instance.
+HEALTH_CHECKS: Final = ("/health", "/ping")
+REQUEST_HEADERS: Final = (
     *("authorization", "content-type", "api-key", "x-api-key", "x-request-id", "traceparent"),
     *("x-embed-priority", "x-request-timeout-ms", "x-embed-token-vocab", "cache-control"),
     *(f"x-stainless-{name}" for name in ("lang", "package-version", "os", "arch", "runtime")),
@@ -22,8 +21,8 @@ CALLERS_HEADERS: Final = (
     *("x-stainless-read-timeout", "x-stainless-helper-method", "openai-organization"),
     *("openai-project", "openai-beta"),
 )
-SHOWN_HEADERS: Final = ("x-request-id", "retry-after", "x-embed-space", "x-embed-truncated")
-# `/docs` runs a script of its own page; nothing is fetched from elsewhere.
+EXPOSED_HEADERS: Final = ("x-request-id", "retry-after", "x-embed-space", "x-embed-truncated")
+# `/docs` runs an inline script; nothing is fetched from elsewhere.
 PAGE_HEADERS: Final = {
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' "
     "'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -32,12 +31,12 @@ PAGE_HEADERS: Final = {
 }
 
 
-class HostGate:
-    """Lets in what is for one of these hosts; health checks whatever they are for.
+class HostMiddleware:
+    """Refuses requests that are for other hosts than these, except health checks.
 
     Args:
-        app: What it guards.
-        hosts: Names, `*.example.org` too.
+        app: The application that it guards.
+        hosts: Host names; `*.example.org` stands for all below it.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
@@ -45,51 +44,51 @@ class HostGate:
         self._guarded = TrustedHostMiddleware(app, allowed_hosts=list(hosts), www_redirect=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection event."""
-        is_open = scope["type"] == "http" and scope["path"].startswith(ANY_HOST)
-        await (self._app if is_open else self._guarded)(scope, receive, send)
+        """Pass a request on, or refuse it."""
+        is_health_check = scope["type"] == "http" and scope["path"].startswith(HEALTH_CHECKS)
+        await (self._app if is_health_check else self._guarded)(scope, receive, send)
 
 
-class OperationsGate:
-    """Keeps what is for operators on a port of its own, and everything else off it.
+class OperationsPortMiddleware:
+    """Serves operators' routes on a port of their own, and nothing else there except health checks.
 
     Args:
-        app: What it guards.
-        port: For operators.
+        app: The application that it guards.
+        port: The operators' port.
     """
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         self._app, self._port = app, port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection event."""
-        if scope["type"] != "http" or scope["path"].startswith(EVERYWHERE):
+        """Pass a request on, or answer that its path is unknown."""
+        if scope["type"] != "http" or scope["path"].startswith(HEALTH_CHECKS):
             await self._app(scope, receive, send)
             return
-        is_operators = scope["server"][1] == self._port
-        if is_operators is scope["path"].startswith(OPERATIONS):
+        is_operators_port = scope["server"][1] == self._port
+        if is_operators_port is scope["path"].startswith(OPERATIONS):
             await self._app(scope, receive, send)
             return
         await unknown_url(scope)(scope, receive, send)
 
 
-class PageHeaders:
-    """Tells browsers what a page may do, and pages where they are.
+class PageHeadersMiddleware:
+    """Adds headers to pages that tell browsers what a page may do, and sets the root path that links are relative to.
 
     Args:
-        app: What is told so.
-        root_path: Under which a proxy serves us.
+        app: The application that it wraps.
+        root_path: The path under which a proxy serves the application; "" for none.
     """
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         self._app, self._root_path = app, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection event."""
+        """Pass a request on, and add headers to its answer if that is a page."""
         if self._root_path:
             scope["root_path"] = self._root_path
 
-        async def tell(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = message.get("headers", [])
                 if any(
@@ -99,10 +98,10 @@ class PageHeaders:
                     MutableHeaders(scope=message).update(PAGE_HEADERS)
             await send(message)
 
-        await self._app(scope, receive, tell)
+        await self._app(scope, receive, send_with_headers)
 
 
-def with_gates(
+def with_middleware(
     app: ASGIApp,
     *,
     hosts: Sequence[str] = (),
@@ -110,25 +109,25 @@ def with_gates(
     operations_port: int = 0,
     root_path: str = "",
 ) -> ASGIApp:
-    """An application behind those of the gates that the settings ask for.
+    """Wrap an application in the middleware that the settings ask for.
 
     Args:
-        app: What they guard.
-        hosts: That requests may be for; none: any.
-        origins: Whose pages may call; none: no page's.
-        operations_port: For operators; 0: their routes are on the common one.
-        root_path: Under which a proxy serves us.
+        app: The application.
+        hosts: Host names that requests may be for; none: any.
+        origins: Origins whose pages may call; none: no page may.
+        operations_port: The operators' port; 0: their routes are on the common one.
+        root_path: The path under which a proxy serves the application; "" for none.
     """
-    gated: ASGIApp = PageHeaders(app, root_path)
+    wrapped: ASGIApp = PageHeadersMiddleware(app, root_path)
     if origins:
-        gated = CORSMiddleware(
-            gated,
+        wrapped = CORSMiddleware(
+            wrapped,
             allow_origins=list(origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=list(CALLERS_HEADERS),
-            expose_headers=list(SHOWN_HEADERS),
+            allow_headers=list(REQUEST_HEADERS),
+            expose_headers=list(EXPOSED_HEADERS),
             max_age=3600,
         )
     if operations_port:
-        gated = OperationsGate(gated, operations_port)
-    return HostGate(gated, hosts) if hosts else gated
+        wrapped = OperationsPortMiddleware(wrapped, operations_port)
+    return HostMiddleware(wrapped, hosts) if hosts else wrapped

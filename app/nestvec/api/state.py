@@ -1,14 +1,15 @@
-"""What every route needs, in one object on the application."""
+"""The state that all routes share, in one object on the application."""
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from fastapi import Request
 
 from nestvec.api.dialect_table import DIALECTS, TEI, TEI_1_8, Dialect
-from nestvec.api.http.body import BodyRoom
+from nestvec.api.http.body import BodyMemoryBudget
 from nestvec.api.token_input import TokenDecoder
 from nestvec.engine.service import EmbeddingService
 from nestvec.errors import NotReadyError, StoreError
@@ -19,15 +20,16 @@ from nestvec.observability.metrics import Metrics
 from nestvec.system.json_bodies import JsonLimits
 
 # A restart or a first download takes longer than a second; clients with two tries should see the end of it.
-RETRY_AFTER_LOADING_S = 5.0
+RETRY_AFTER_LOADING_S: Final = 5.0
 
 
 class Phase(StrEnum):
-    """Where the server is in its life."""
+    """Where the server is in its life cycle, as `/health` tells."""
 
     LOADING = "loading"
     READY = "ready"
-    RECOVERING = "recovering"  # the engine hangs, or its process has died and is started again
+    # The engine hangs, or its process has died and is being started again.
+    RECOVERING = "recovering"
     DRAINING = "draining"
     FAILED = "failed"
 
@@ -37,11 +39,11 @@ class ApiOptions:
     """Settings of the HTTP side.
 
     Attributes:
-        max_body_bytes: After decompression.
-        request_timeout_s: The longest a request may take.
-        reject_unknown_fields: Refuse request fields that no dialect knows.
-        emulates_tei_1_8: Refuse as TEI did through 1.8: 413 for 422, and nothing is cut unasked.
-        protect_operations: Ask for a key on /metrics too.
+        max_body_bytes: How long a body may be, before and after decompression.
+        request_timeout_s: How long a request may take.
+        reject_unknown_fields: Whether request fields that the dialect does not know are refused.
+        protect_operations: Whether /metrics asks for a key too.
+        emulates_tei_1_8: Whether TEI's routes refuse as TEI did through 1.8: with 413, and long inputs by default.
         jobs: Bounds on files and batches.
         json: What JSON bodies may be like.
     """
@@ -57,13 +59,23 @@ class ApiOptions:
 
 @dataclass(slots=True)
 class ApiState:
-    """Shared by all routes; found at `request.app.state.api`."""
+    """What all routes share; found at `request.app.state.api`.
+
+    Attributes:
+        options: Settings of the HTTP side.
+        keys: Callers' keys and what they have used.
+        tokens: Decodes token arrays.
+        metrics: What /metrics shows.
+        body_memory: Memory for the bodies of requests under way.
+        phase: Where the server is in its life.
+        on_reload: Called by `reload` once keys have been read anew.
+    """
 
     options: ApiOptions
     keys: Keyring
     tokens: TokenDecoder
     metrics: Metrics
-    bodies: BodyRoom
+    body_memory: BodyMemoryBudget
     phase: Phase = Phase.LOADING
     on_reload: Callable[[], None] = lambda: None
     _jobs: JobRunner | None = field(default=None)
@@ -71,27 +83,27 @@ class ApiState:
 
     @property
     def service(self) -> EmbeddingService:
-        """The engine.
+        """The engine; while the server drains it still answers, until the port closes.
 
         Raises:
-            NotReadyError: It is still loading. While draining it still answers, until the port closes.
+            NotReadyError: The engine is loading.
         """
         if self._service is None:
             raise NotReadyError("The model is loading.", retry_after_s=RETRY_AFTER_LOADING_S)
         return self._service
 
-    def let_go(self) -> None:
-        """Give back the models that the running request holds."""
+    def release_models(self) -> None:
+        """Release the models that the running request holds."""
         if self._service is not None:
-            self._service.pool.let_go()
+            self._service.pool.release_request()
 
     def dialect(self, name: str) -> Dialect:
-        """A row of the table of dialects, as the server is set."""
+        """Return a dialect as the server is configured."""
         return TEI_1_8 if name == TEI.name and self.options.emulates_tei_1_8 else DIALECTS[name]
 
     @property
     def jobs(self) -> JobRunner:
-        """Files and batches.
+        """The runner of batches, which has the store of files too.
 
         Raises:
             StoreError: The data folder could not be opened; the log says why.
@@ -103,11 +115,11 @@ class ApiState:
         return self._jobs
 
     def offer_jobs(self, jobs: JobRunner) -> None:
-        """The data folder is open."""
+        """Serve files and batches from now on: the data folder is open."""
         self._jobs = jobs
 
     def become_ready(self, service: EmbeddingService) -> None:
-        """The engine is loaded, probed and warm; no effect once draining."""
+        """Serve requests from now on: the engine is loaded, probed and warm. A server that drains goes on draining."""
         self._service = service
         if self._jobs is not None:
             self._jobs.start()
@@ -116,25 +128,25 @@ class ApiState:
 
     @property
     def has_service(self) -> bool:
-        """Whether the engine was there once."""
+        """Whether the engine has ever been ready."""
         return self._service is not None
 
     def note_engine(self, *, is_up: bool) -> None:
-        """The engine has gone, or has come back; no effect before the first time, and once draining."""
+        """Note that the engine has gone or is back; no effect before it was first ready, or while draining."""
         if self.phase is Phase.READY and not is_up:
             self.set_phase(Phase.RECOVERING)
         elif self.phase is Phase.RECOVERING and is_up:
             self.set_phase(Phase.READY)
 
     def reload(self) -> None:
-        """Read keys and aliases anew, as SIGHUP asks."""
+        """Read keys and aliases again, as SIGHUP asks."""
         self.keys.reload()
         self.on_reload()
 
     def set_phase(self, phase: Phase) -> None:
-        """Move on, and tell the metrics."""
+        """Set the phase, and the gauge in the metrics."""
         self.phase = phase
-        self.metrics.ready.set(1 if phase is Phase.READY else 0)
+        self.metrics.service.ready.set(1 if phase is Phase.READY else 0)
 
     async def close(self) -> None:
         """Stop the batches, then the engine, if they ever started."""
@@ -146,6 +158,6 @@ class ApiState:
 
 
 def api_state(request: Request) -> ApiState:
-    """The state of the application that got this request."""
+    """Return the state of the application that serves a request."""
     state: ApiState = request.app.state.api
     return state

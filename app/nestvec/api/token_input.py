@@ -1,6 +1,6 @@
-"""Token arrays: whose vocabulary they are in, and cl100k ids back to text.
+"""Token arrays: which vocabulary they are in, and cl100k ids back to text.
 
-langchain-openai tokenises on the client with OpenAI's cl100k by default, and nothing in the request says so.
+langchain-openai tokenizes on the client with OpenAI's cl100k by default, and nothing in the request says so.
 Feeding such ids to another model gives nonsense without an error, so the vocabulary is a setting.
 """
 
@@ -18,7 +18,8 @@ MODEL: Final = "model"
 FIRST_SPECIAL_ID: Final = 100_257
 CL100K_IDS: Final = 100_277
 TABLE_SHA256: Final = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
-LOAD_TIMEOUT_S: Final = 10.0  # tiktoken downloads its table without a time limit of its own
+# tiktoken downloads its table without a time limit of its own.
+LOAD_TIMEOUT_S: Final = 10.0
 RETRY_LOAD_S: Final = 60.0
 
 Decode = Callable[[Sequence[int]], bytes]
@@ -28,8 +29,9 @@ class TokenDecoder:
     """Turns token arrays into what the engine takes.
 
     Args:
-        mode: "auto", "cl100k", "model" or "reject".
-        file: cl100k table for hosts where tiktoken cannot download it.
+        mode: What ids are taken for where a caller does not say: "auto" or "cl100k" (OpenAI's), "model" (the model's
+            own), or "reject".
+        file: The cl100k table, for hosts where tiktoken cannot download it.
     """
 
     def __init__(self, mode: str, file: Path | None = None) -> None:
@@ -43,11 +45,11 @@ class TokenDecoder:
     async def resolve(
         self, inputs: Sequence[Sequence[int]], *, vocabulary: str | None
     ) -> Sequence[str | Sequence[int]]:
-        """Decode ids to text, or pass them on where they are the model's own.
+        """Decode ids to text, or pass them through where they are the model's own.
 
         Args:
-            inputs: Arrays of ids, each with at least one.
-            vocabulary: The caller's own word (`x-embed-token-vocab`), over the setting.
+            inputs: Arrays of ids, each of at least one id.
+            vocabulary: "model" or "cl100k" (`x-embed-token-vocab`), which overrides the setting; None: the setting.
 
         Raises:
             InputError: Token arrays are refused here, the table cannot be had, or an id is not cl100k's.
@@ -58,25 +60,29 @@ class TokenDecoder:
         if mode == MODEL:
             return inputs
         if mode == "reject":
-            raise InputError(f"token arrays are not accepted here; {WAY_OUT}", param="input")
+            raise InputError(f"token arrays are not accepted here; {HOW_TO_AVOID}", param="input")
         decode = await self._table()
-        # In a thread, since a request may hold 300,000 ids.
+        # In a thread, as a request may hold 300,000 ids.
         return await asyncio.to_thread(_decode_all, decode, inputs)
 
     async def _table(self) -> Decode:
-        """The decoder, loaded at first use."""
+        """Return the decoder, loaded at first use.
+
+        Raises:
+            InputError: The table could not be loaded.
+        """
         async with self._lock:
             await self._load_once()
         if self._decode is None:
             raise InputError(
                 f"token arrays need the cl100k table, which could not be loaded ({self._reason}); "
-                f"{WAY_OUT}. Operators: install nestvec[cl100k], or set cl100k_file",
+                f"{HOW_TO_AVOID}. Operators: install nestvec[cl100k], or set cl100k_file",
                 param="input",
             )
         return self._decode
 
     async def _load_once(self) -> None:
-        """Load in a thread; a failure is remembered for a minute."""
+        """Load the table in a thread; after a failure this is not tried again for a minute."""
         now_s = time.monotonic()
         if self._decode is not None or now_s - self._failed_at_s < RETRY_LOAD_S:
             return
@@ -89,18 +95,18 @@ class TokenDecoder:
             self._reason = type(error).__name__
 
 
-WAY_OUT: Final = (
+HOW_TO_AVOID: Final = (
     "send text instead: with langchain-openai set check_embedding_ctx_length=False; ids of the model's own "
     "vocabulary need the header 'x-embed-token-vocab: model'"
 )
 
 
 def _load_table(file: Path | None) -> Decode:
-    """Read the table from a file, or have tiktoken fetch it once into its cache.
+    """Load the table from a file, or let tiktoken fetch it once into its cache.
 
     Raises:
         ImportError: tiktoken is not installed.
-        OSError: No network, or no such file.
+        OSError: There is no network, or no such file.
         ValueError: The file is not the cl100k table.
     """
     import tiktoken
@@ -118,10 +124,14 @@ def _decode_all(decode: Decode, inputs: Sequence[Sequence[int]]) -> list[str]:
 
 
 def _decode_ids(decode: Decode, ids: Sequence[int], index: int) -> str:
-    """Ids to text. A piece may begin or end inside a character, so bytes are decoded with replacement."""
+    """Decode ids to text; a piece may begin or end inside a character, so bytes are decoded with replacement.
+
+    Raises:
+        InputError: An id is not in cl100k.
+    """
     if max(ids) >= CL100K_IDS or FIRST_SPECIAL_ID - 1 in ids:
         raise InputError(
-            f"token ids are read as OpenAI's cl100k, which ends at {CL100K_IDS - 1}; {WAY_OUT}",
+            f"token ids are read as OpenAI's cl100k, which ends at {CL100K_IDS - 1}; {HOW_TO_AVOID}",
             param="input",
             input_index=index,
         )

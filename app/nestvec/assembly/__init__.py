@@ -1,1 +1,1 @@
-"""The composition root: settings to models, backends and the service over them. The only place that wires."""
+"""The composition root: the only place that makes packages, backends, models and the service of settings."""

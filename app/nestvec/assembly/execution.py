@@ -1,81 +1,75 @@
-"""How a package is to be run on this machine: as set, else as tuned here, else by defaults."""
+"""How a model runs on this machine: as the settings say, else as it was tuned here, else by defaults."""
 
 import contextlib
-import dataclasses
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from nestvec.backends.open import chosen_provider, gpus
+from nestvec.backends.providers import gpus, resolve_provider
 from nestvec.config.settings import Settings
 from nestvec.engine.backend import BackendOptions, DeviceOptions
 from nestvec.engine.types import Layout
 from nestvec.export.architectures import GRAPH_VERSION, STATIC_TYPE
 from nestvec.model_store.artefacts.execution_settings import (
-    Tuned,
-    built_in,
-    built_in_for_gpu,
-    read_tuned,
+    ExecutionSettings,
+    default_execution_settings,
+    default_gpu_execution_settings,
+    read_execution_settings,
 )
 from nestvec.model_store.artefacts.precision import BuildOptions, Precision
 from nestvec.model_store.package import Package
 from nestvec.system.cpus import cpu_model, l2_cache_bytes, usable_cpus
 
-
-def backend_options(package: Package, tuned: Tuned, *, provider: str = "cpu") -> BackendOptions:
-    """How to open a package's graph with what tuning found."""
-    return BackendOptions(
-        provider=provider,
-        intra_op_threads=tuned.intra_op_threads,
-        parallel_runs=tuned.worker_threads + 1,  # the express worker too
-        computes_bf16=package.build.precision is Precision.BF16,
-        plain_attention_tokens=tuned.plain_attention_tokens,
-    )
-
-
 # fp16 unless its range is too small for the model; fp32 is exact and many times slower.
 GPU_PRECISIONS: Final = (Precision.FP16, Precision.BF16, Precision.FP32)
+RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu", "openvino")
 
 
 def build_options(settings: Settings, provider: str) -> list[BuildOptions]:
-    """Which artefacts the settings ask for: the first that this machine can run.
+    """Return the artefacts that the settings allow, in order; the first that suits the model and machine is taken.
 
     Args:
-        settings: Model and precision.
-        provider: Where it is to run.
+        settings: Settings of the model, with its precision.
+        provider: Where it will run, "cpu" or "cuda".
     """
-    asked = settings.precision
+    requested = settings.precision
     on_cpu = BuildOptions(
-        precision=Precision.FP32 if asked == "auto" else Precision(asked),
+        precision=Precision.FP32 if requested == "auto" else Precision(requested),
         calibration=settings.calibration_file,
         halves_weights=settings.weight_storage == "fp16",
     )
     if provider == "cpu":
         return [on_cpu]
-    wanted = GPU_PRECISIONS if asked == "auto" else (Precision(asked),)
-    here = machine(gpus()[settings.device_id].name)
-    found = [BuildOptions(one, is_for_device=True, machine=here) for one in wanted]
-    # What has no packed graph is run as on CPU: padded, or with a mask.
-    return [*found, on_cpu] if on_cpu.precision is Precision.FP32 else found
+    precisions = GPU_PRECISIONS if requested == "auto" else (Precision(requested),)
+    machine = machine_key(gpus()[settings.device_id].name)
+    on_gpu = [
+        BuildOptions(precision, is_for_device=True, machine=machine) for precision in precisions
+    ]
+    # A model that has no packed graph runs as on the CPU: padded, or with a mask.
+    return [*on_gpu, on_cpu] if on_cpu.precision is Precision.FP32 else on_gpu
 
 
-def machine(gpu: str = "") -> str:
-    """What tuning holds for: CPU or GPU, usable cores, and versions."""
-    from importlib.metadata import PackageNotFoundError, version
+def machine_key(gpu: str = "") -> str:
+    """Return what tuned settings depend on: the CPU or GPU, the number of usable CPUs, and versions.
 
-    found = []
-    for name in ("onnxruntime", "onnxruntime-gpu", "openvino"):
+    Args:
+        gpu: Name of the GPU; "" where the model runs on the CPU.
+    """
+    versions = []
+    for name in RUNTIMES:
         with contextlib.suppress(PackageNotFoundError):
-            found.append(f"{name} {version(name)}")
+            versions.append(f"{name} {version(name)}")
     cpus = usable_cpus()
-    return f"{gpu or cpu_model()}; {cpus} CPUs; graph {GRAPH_VERSION}; {', '.join(found)}"
+    return f"{gpu or cpu_model()}; {cpus} CPUs; graph {GRAPH_VERSION}; {', '.join(versions)}"
 
 
-def execution(settings: Settings, package: Package) -> Tuned:
-    """How to run: as set, else as tuned on such a machine, else as built in."""
-    provider = provider_of(settings, package)
-    start = start_of(settings, package, provider)
-    tuned = read_tuned(package.artefact, machine_of(settings, package)) or start
+def execution_settings_for(settings: Settings, package: Package) -> ExecutionSettings:
+    """Return how to run a package: as set, else as tuned on such a machine, else by defaults."""
+    provider = provider_for(settings, package)
+    defaults = default_settings_for(package, provider)
+    key = machine_key_for(settings, package)
+    tuned = read_execution_settings(package.artefact, key) or defaults
     plain = settings.plain_attention_tokens
-    return Tuned(
+    return ExecutionSettings(
         max_batch_tokens=settings.max_batch_tokens or tuned.max_batch_tokens,
         worker_threads=settings.worker_threads or tuned.worker_threads,
         intra_op_threads=settings.intra_op_threads or tuned.intra_op_threads,
@@ -84,24 +78,24 @@ def execution(settings: Settings, package: Package) -> Tuned:
     )
 
 
-def provider_of(settings: Settings, package: Package) -> str:
-    """Where a package runs: a static model has nothing for a GPU to do."""
+def provider_for(settings: Settings, package: Package) -> str:
+    """Return where a package runs, "cpu" or "cuda"; a static model leaves nothing for a GPU to do."""
     if package.spec.architecture == STATIC_TYPE:
         return "cpu"
-    return chosen_provider(settings.provider, settings.device_id)
+    return resolve_provider(settings.provider, settings.device_id)
 
 
-def machine_of(settings: Settings, package: Package) -> str:
-    """The machine that a package runs on."""
-    is_gpu = provider_of(settings, package) == "cuda"
-    return machine(gpus()[settings.device_id].name if is_gpu else "")
+def machine_key_for(settings: Settings, package: Package) -> str:
+    """Return the key of the machine that a package runs on."""
+    is_gpu = provider_for(settings, package) == "cuda"
+    return machine_key(gpus()[settings.device_id].name if is_gpu else "")
 
 
-def start_of(settings: Settings, package: Package, provider: str) -> Tuned:
-    """How to run where nothing was tuned."""
+def default_settings_for(package: Package, provider: str) -> ExecutionSettings:
+    """Return how to run a package that was not tuned."""
     if provider == "cuda":
-        return built_in_for_gpu(package.spec.hidden_size)
-    return built_in(
+        return default_gpu_execution_settings(package.spec.hidden_size)
+    return default_execution_settings(
         usable_cpus(),
         l2_cache_bytes(),
         package.graph_bytes,
@@ -109,11 +103,13 @@ def start_of(settings: Settings, package: Package, provider: str) -> Tuned:
     )
 
 
-def options_of(settings: Settings, package: Package, tuned: Tuned) -> BackendOptions:
-    """How to open a package as it is to run."""
-    provider = provider_of(settings, package)
+def backend_options_for(
+    settings: Settings, package: Package, tuned: ExecutionSettings
+) -> BackendOptions:
+    """Return how to open a package's graph with some execution settings."""
+    provider = provider_for(settings, package)
     device = None
-    # Padded graphs are others': they are filled up to few sizes, the small ones captured.
+    # Padded graphs are those that others made: batches are rounded up to few sizes, and the small ones captured.
     is_padded = provider == "cuda" and package.layout is Layout.PADDED
     if package.build.is_for_device or is_padded:
         device = DeviceOptions(
@@ -121,9 +117,14 @@ def options_of(settings: Settings, package: Package, tuned: Tuned) -> BackendOpt
             max(settings.max_batch_tokens or tuned.max_batch_tokens, package.spec.max_tokens),
             captured_tokens=settings.gpu_captured_tokens,
         )
-    return dataclasses.replace(
-        backend_options(package, tuned, provider=provider),
+    return BackendOptions(
+        provider=provider,
         device_id=settings.device_id,
+        intra_op_threads=tuned.intra_op_threads,
+        # The priority worker runs batches too.
+        parallel_runs=tuned.worker_threads + 1,
+        computes_bf16=package.build.precision is Precision.BF16,
+        plain_attention_tokens=tuned.plain_attention_tokens,
         memory_share=settings.gpu_memory_utilization,
         device=device,
     )

@@ -1,104 +1,111 @@
-"""Settings to what is served: a slot for each model, the pool that keeps them, and the service over all of them.
+"""Settings to the service: the pool of models, and the service over it.
 
-Where front and core are processes of their own, the core's has the pool alone, and each front's has models whose cores
-are behind the link.
+With an engine process and HTTP processes, the engine process has the pool alone, and each HTTP process has a service
+over models whose cores are remote.
 """
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Final
 
-from nestvec.assembly.model import OPENAI_NAMES, open_model, package_of, pins_of, served_model
+from nestvec.assembly.model import open_model, served_model
+from nestvec.assembly.package import package_for
+from nestvec.assembly.registry import build_registry
 from nestvec.config.settings import Settings
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.cache.vector_file import VectorFile
-from nestvec.engine.core.ports import Recorder
+from nestvec.engine.core.ports import CrashGuard
+from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
-from nestvec.engine.models.model_registry import Models, Slot, SlotState
-from nestvec.engine.models.served_model import ServedModel, check_pins
-from nestvec.engine.service import EmbeddingService, ServiceLimits
-from nestvec.engine.types import Observer, Truncation
+from nestvec.engine.models.model_registry import ModelSlot, SlotState
+from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.observer import Observer
+from nestvec.engine.service import EmbeddingService
+from nestvec.engine.types import Truncation
 from nestvec.errors import ModelError
-from nestvec.ipc.engine_client import Connection, RemoteCore
+from nestvec.ipc.engine_client import EngineConnection, RemoteCore
 from nestvec.observability.logs import get_logger
 from nestvec.system.cpus import usable_cpus
 from nestvec.system.malloc import bound_arenas, give_back_freed_memory
 
 log = get_logger(__name__)
 
-
-Open = Callable[
-    [Settings, str | None], ServedModel
-]  # a model's settings, and the task of an adapter
-START_S: Final = 600.0  # a core that exports a model first takes minutes
+# An engine process that has to export a model first takes minutes.
+START_TIMEOUT_S: Final = 600.0
 
 
-def build_engine(settings: Settings, observer: Observer) -> EmbeddingService:
-    """Load, probe and warm what is to be there from the start; blocks for as long as that takes.
+def build_local_service(settings: Settings, observer: Observer) -> EmbeddingService:
+    """Return a service whose models run in this process; blocks until the first of them is loaded.
 
-    With several models the first that can be served is loaded here; `ModelPool.load` brings the others.
+    `ModelPool.load` brings the others.
+
+    Args:
+        settings: Settings of the server.
+        observer: Told what happens to calls and models.
 
     Raises:
         ModelError: No model can be served.
     """
-    return build_service(settings, observer, build_pool(settings, observer))
+    return _service(settings, observer, build_pool(settings, observer))
 
 
 def build_pool(
-    settings: Settings, observer: Observer, recorder: Recorder | None = None
+    settings: Settings, observer: Observer, crash_guard: CrashGuard | None = None
 ) -> ModelPool:
-    """The models themselves, the first of them loaded; all that a core's process has.
+    """Return the pool of models that run in this process, the first of them loaded.
 
     Args:
-        settings: All of them.
+        settings: Settings of the server.
         observer: Told what happens to each model.
-        recorder: Notes what runs, where that outlives the process.
+        crash_guard: Notes what runs, where that outlives the process.
 
     Raises:
         ModelError: No model can be served.
     """
     if settings.models:
         bound_arenas(usable_cpus() + 2)
-    models = build_slots(settings, lambda own, task: open_model(own, observer, task, recorder))
+    models = build_registry(
+        settings, lambda of_model, task: open_model(of_model, observer, task, crash_guard)
+    )
     pool = ModelPool(models, settings.max_models_bytes, on_change=note_change)
     load_first(pool, settings)
     return pool
 
 
-def build_front(
-    settings: Settings, observer: Observer, link: Connection, loop: asyncio.AbstractEventLoop
+def build_http_service(
+    settings: Settings,
+    observer: Observer,
+    engines: EngineConnection,
+    loop: asyncio.AbstractEventLoop,
 ) -> EmbeddingService:
-    """The front half over models whose cores are behind a link; blocks until the first of them is loaded there.
+    """Return a service whose models run in engine processes; blocks until the first of them is loaded there.
 
     Args:
-        settings: All of them.
+        settings: Settings of the server.
         observer: Told what happens to calls.
-        link: To the core's process.
-        loop: On which the link lives.
+        engines: Connection to the engine processes.
+        loop: The event loop of that connection, which runs in another thread.
 
     Raises:
         ModelError: No model can be served.
     """
-    waiting = asyncio.run_coroutine_threadsafe(link.until_up(START_S), loop)
-    waiting.result()
+    asyncio.run_coroutine_threadsafe(engines.wait_until_up(START_TIMEOUT_S), loop).result()
 
-    def open_remote(own: Settings, task: str | None) -> ServedModel:
-        name = own.served_model_name or own.model
-        asked = asyncio.run_coroutine_threadsafe(link.load(name), loop)
-        traits = asked.result()
-        package = package_of(own, task)
-        return served_model(own, package, RemoteCore(link, name, package.outputs, traits))
+    def open_remote(of_model: Settings, task: str | None) -> ServedModel:
+        name = of_model.served_model_name or of_model.model
+        loading = asyncio.run_coroutine_threadsafe(engines.load(name), loop)
+        info, max_batch_tokens = loading.result()
+        package = package_for(of_model, task)
+        core = RemoteCore(engines, name, package.pooler, info, max_batch_tokens)
+        return served_model(of_model, package, core)
 
-    models = build_slots(settings, open_remote)
+    models = build_registry(settings, open_remote)
     pool = ModelPool(models, on_change=note_change)
     load_first(pool, settings)
-    return build_service(settings, observer, pool)
+    return _service(settings, observer, pool)
 
 
-def build_service(settings: Settings, observer: Observer, pool: ModelPool) -> EmbeddingService:
-    """The service over a pool."""
+def _service(settings: Settings, observer: Observer, pool: ModelPool) -> EmbeddingService:
+    """Return the service over a pool, limited as the settings say."""
     return EmbeddingService(
         pool.models,
         pool=pool,
@@ -117,42 +124,8 @@ def build_service(settings: Settings, observer: Observer, pool: ModelPool) -> Em
     )
 
 
-def build_slots(settings: Settings, open_one: Open) -> Models:
-    """A place for each model, and for each of its adapters."""
-    models = Models(accepts_any=settings.accept_any_model)
-    for name, own in settings.of_models().items():
-        slot = models.add(_slot(settings, name, own, open_one))
-        for task in own.adapters:
-            slot.adapters[task] = _adapter_slot(slot, own, task, open_one)
-    for slot in models.all():
-        for adapted in slot.adapters.values():
-            models.add(adapted)
-    return models
-
-
-def rename_models(models: Models, before: Settings, after: Settings) -> None:
-    """Answer to the aliases of other settings from now on; nothing else of them is looked at.
-
-    Raises:
-        ConfigError: A name stands for what its model does not have; nothing has changed then.
-    """
-    own = after.of_models()
-    slots = [slot for slot in models.all() if not slot.is_adapter]
-    changes = []
-    for slot, (name, old) in zip(slots, before.of_models().items(), strict=True):
-        new = own.get(name, old)
-        pins = pins_of(new)
-        if slot.spec is not None:
-            check_pins(pins, slot.spec)
-        changes.append(
-            (slot, [*old.model_aliases, *old.aliases], [*new.model_aliases, *new.aliases], pins)
-        )
-    for slot, gone, come, pins in changes:
-        slot.rename(gone, come, pins)
-
-
 def open_cache(settings: Settings) -> VectorCache | None:
-    """Where vectors are kept; None for nowhere."""
+    """Return the vector cache of the settings; None where it is off."""
     if not settings.vector_cache_bytes:
         return None
     store = None
@@ -161,8 +134,8 @@ def open_cache(settings: Settings) -> VectorCache | None:
     return VectorCache(settings.vector_cache_bytes, settings.vector_cache_dtype, store)
 
 
-def note_change(slot: Slot) -> None:
-    """Say that a model went, or why it could not come."""
+def note_change(slot: ModelSlot) -> None:
+    """Log that a model was unloaded, or why it could not be loaded."""
     if slot.state is SlotState.FAILED and slot.error is not None:
         log.error("model_failed", model=slot.name, code=slot.error.code, reason=slot.error.message)
     elif slot.state is SlotState.UNLOADED:
@@ -170,37 +143,12 @@ def note_change(slot: Slot) -> None:
         log.info("model_unloaded", model=slot.name)
 
 
-def _slot(settings: Settings, name: str, own: Settings, open_one: Open) -> Slot:
-    """A model's place, under every name that is known before it is loaded."""
-    first = own.served_model_name or own.model
-    openai = OPENAI_NAMES if own.openai_aliases else ()
-    source = () if Path(own.model).expanduser().is_absolute() else (own.model,)
-    names = (first, *source, *own.model_aliases, *own.aliases, *openai)
-    return Slot(
-        names=tuple(dict.fromkeys(names)),
-        pins=pins_of(own),
-        open=partial(open_one, own, None),
-        is_kept=not name or settings.models[name].keep,
-        loads_at_start=not name or settings.models[name].load == "start",
-    )
-
-
-def _adapter_slot(base: Slot, own: Settings, task: str, open_one: Open) -> Slot:
-    """The place of a model with an adapter: loaded on first use, under its base's name and the task."""
-    name = f"{base.name}:{task}"
-    settings = own.model_copy(
-        update={
-            "served_model_name": name,
-            "model_aliases": [],
-            "aliases": {},
-            "openai_aliases": False,
-        }
-    )
-    return Slot(names=(name,), open=partial(open_one, settings, task), is_adapter=True)
-
-
 def load_first(pool: ModelPool, settings: Settings) -> None:
-    """Load the first model that can be; where none can, the first one's error is the server's."""
+    """Load the first model that can be loaded.
+
+    Raises:
+        ModelError: None can; this is the first one's error.
+    """
     failure: ModelError | None = None
     for slot in pool.models.all():
         if not slot.loads_at_start:

@@ -1,4 +1,4 @@
-"""Names of inputs and outputs that graphs may have, whatever runs them. Pure."""
+"""Names of the inputs and outputs that graphs may have, whatever runs them. Pure."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,13 +11,13 @@ from nestvec.errors import FormatError
 
 TOKEN_OUTPUTS: Final = ("hidden", "last_hidden_state", "token_embeddings")
 POOLED_OUTPUTS: Final = ("pooled", "sentence_embedding")
-# Which attention; depends on the machine, so it is the backend's to feed and not collation's.
+# Chooses the attention. It depends on the machine, so the backend feeds it and not collation.
 SHORT_ROWS: Final = "has_short_rows"
-# How many layers to run; the graph says in its metadata how many there are, and may give earlier states out too.
+# How many layers to run. The graph says in its metadata how many there are, and may give the states of earlier layers.
 LAYERS: Final = "layers"
 LAYERS_PROPERTY: Final = "nestvec.layers"
 EXIT: Final = "exit_"
-# What can be fed; a graph that needs more is refused at start, not at the first request.
+# Inputs that can be fed; a graph that needs others is refused at start, not at the first request.
 KNOWN_INPUTS: Final = {
     Layout.PACKED: {
         "ids",
@@ -36,34 +36,34 @@ KNOWN_INPUTS: Final = {
 
 
 def feedable(path: Path, layout: Layout, names: Iterable[str]) -> set[str]:
-    """A graph's inputs, checked.
+    """Return the names of a graph's inputs as a set, all of which can be fed.
 
     Raises:
         FormatError: Nothing can feed one of them.
     """
-    found = set(names)
-    if unknown := found - KNOWN_INPUTS[layout]:
+    inputs = set(names)
+    if unknown := inputs - KNOWN_INPUTS[layout]:
         raise FormatError(f"{path}: inputs nothing can feed: {', '.join(sorted(unknown))}")
-    return found
+    return inputs
 
 
 def token_output(path: Path | str, names: Iterable[str]) -> str:
-    """The output to ask for: token states where there are any, else pooled vectors.
+    """Return the name of the output to ask for: token states where there are any, else pooled vectors.
 
     Raises:
-        FormatError: None has a known name.
+        FormatError: No output has a known name.
     """
-    found = list(names)
-    known = [name for name in (*TOKEN_OUTPUTS, *POOLED_OUTPUTS) if name in found]
+    outputs = list(names)
+    known = [name for name in (*TOKEN_OUTPUTS, *POOLED_OUTPUTS) if name in outputs]
     if not known:
         raise FormatError(
-            f"{path}: no output named {', '.join((*TOKEN_OUTPUTS, *POOLED_OUTPUTS))}; it has {', '.join(found)}"
+            f"{path}: no output named {', '.join((*TOKEN_OUTPUTS, *POOLED_OUTPUTS))}; it has {', '.join(outputs)}"
         )
     return known[0]
 
 
 def packed_states(batch: Batch, name: str, output: FloatArray) -> RawOutput:
-    """An output as the engine wants it: pooled (B, H), or token states (T, H) without padding."""
+    """Return an output as the engine wants it: pooled vectors (B, H), or token states (T, H) without padding."""
     if name in POOLED_OUTPUTS:
         return RawOutput(pooled=output)
     if batch.layout is Layout.PADDED:

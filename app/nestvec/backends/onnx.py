@@ -1,7 +1,6 @@
-"""Runs ONNX graphs; the one file that imports onnxruntime."""
+"""Runs ONNX graphs by ONNX Runtime, on the CPU or on CUDA."""
 
 import logging
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -27,18 +26,14 @@ from nestvec.backends.ort import (
     backend_error,
     find_libraries,
 )
-from nestvec.engine.backend import BackendOptions, CostModel
+from nestvec.engine.backend import BackendInfo, BackendOptions, CostModel
 from nestvec.engine.types import Batch, FloatArray, Layout, RawOutput
-from nestvec.errors import (
-    FormatError,
-    ProviderError,
-)
+from nestvec.errors import FormatError, ProviderError
 
 log = logging.getLogger(__name__)
 
-
 # The contrib SkipLayerNormalization is scalar on CPU, seven times slower than Add + LayerNormalization; the
-# others would refuse Gemm + Gelu its bias (measured on onnxruntime 1.31).
+# other fusions keep Gemm + Gelu from taking its bias (measured on onnxruntime 1.31).
 CPU_DISABLED_FUSIONS: Final = (
     "SkipLayerNormFusion",
     "LayerNormFusion",
@@ -48,31 +43,27 @@ CPU_DISABLED_FUSIONS: Final = (
 
 
 class OnnxBackend:
-    """One InferenceSession, shared by all workers.
+    """Runs a graph in one InferenceSession that all workers share.
 
     Args:
-        path: The graph; external data lies beside it.
-        layout: Which inputs it takes.
+        path: The graph's file; external data lies beside it.
+        layout: Which arrays the graph takes.
         options: Provider and threads.
 
     Raises:
         FormatError: The graph cannot be read, or its inputs and outputs are not what the layout says.
-        ProviderError: The provider asked for is missing or did not start.
+        ProviderError: The requested provider is missing or did not start.
     """
 
-    pooling = ""
-    max_cost = math.inf
-
     def __init__(self, path: Path, layout: Layout, options: BackendOptions) -> None:
-        self.layout = layout
         self._plain_attention_tokens = options.plain_attention_tokens
-        chosen = available_provider(options.provider)
-        self._session = _open(path, chosen, options)
+        requested = available_provider(options.provider)
+        self._session = _open(path, requested, options)
         active = self._session.get_providers()
-        self.provider = "cuda" if active[0] == PROVIDERS["cuda"] else "cpu"
-        if options.provider == "cuda" and self.provider != "cuda":
+        provider = "cuda" if active[0] == PROVIDERS["cuda"] else "cpu"
+        if options.provider == "cuda" and provider != "cuda":
             raise ProviderError(NOT_STARTED)
-        if chosen != self.provider:
+        if requested != provider:
             log.warning("this onnxruntime has CUDA, but it did not start: serving on the CPU")
         self._inputs = feedable(path, layout, [node.name for node in self._session.get_inputs()])
         outputs = {node.name: node for node in self._session.get_outputs()}
@@ -80,19 +71,23 @@ class OnnxBackend:
         width = outputs[self._output].shape[-1]
         if not isinstance(width, int):
             raise FormatError(f"{path}: the last axis of output '{self._output}' has no fixed size")
-        self.hidden_size = width
-        self.gives_tokens = self._output in TOKEN_OUTPUTS
-        said = self._session.get_modelmeta().custom_metadata_map
-        self.layers = int(said[LAYERS_PROPERTY]) if LAYERS in self._inputs else 0
-        self.gives_exits = f"{EXIT}1" in outputs
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.info = BackendInfo(
+            layout,
+            provider,
+            hidden_size=width,
+            gives_tokens=self._output in TOKEN_OUTPUTS,
+            layers=int(metadata[LAYERS_PROPERTY]) if LAYERS in self._inputs else 0,
+            gives_exits=f"{EXIT}1" in outputs,
+        )
         self._cost = CostModel.of_bert(layout, width)
 
     def cost(self, lengths: NDArray[np.int64]) -> float:
-        """Price a batch in token equivalents; see `CostModel`."""
+        """Price a batch of these lengths, (B,), int64, in token equivalents, as `CostModel` does."""
         return self._cost(lengths)
 
     def run(self, batch: Batch) -> RawOutput:
-        """Run one batch.
+        """Run one batch in the calling thread.
 
         Raises:
             BackendError: onnxruntime failed.
@@ -100,37 +95,37 @@ class OnnxBackend:
         feeds = {name: batch.arrays[name] for name in self._inputs if name in batch.arrays}
         if SHORT_ROWS in self._inputs:
             feeds[SHORT_ROWS] = np.asarray(batch.lengths.max() <= self._plain_attention_tokens)
-        if self.layers:
-            feeds[LAYERS] = np.asarray(batch.exits[-1] if batch.exits else self.layers, np.int64)
+        if layers := self.info.layers:
+            feeds[LAYERS] = np.asarray(batch.exits[-1] if batch.exits else layers, np.int64)
         names = [*(f"{EXIT}{layer}" for layer in batch.exits[:-1]), self._output]
         try:
-            found: list[FloatArray] = self._session.run(names, feeds)
+            outputs: list[FloatArray] = self._session.run(names, feeds)
         except Exception as error:
             raise backend_error(error) from error
-        *earlier, output = [one.astype(np.float32, copy=False) for one in found]
-        return replace(packed_states(batch, self._output, output), earlier=tuple(earlier))
+        *earlier, last = [output.astype(np.float32, copy=False) for output in outputs]
+        return replace(packed_states(batch, self._output, last), earlier=tuple(earlier))
 
     def close(self) -> None:
-        """Free the session."""
+        """Free the session; no `run` may follow."""
         del self._session
 
 
 def _open(path: Path, provider: str, options: BackendOptions) -> ort.InferenceSession:
-    """Make the session, CPU as the only fallback for nodes CUDA lacks."""
+    """Make the session; nodes that CUDA lacks run on the CPU."""
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = options.intra_op_threads
     session_options.inter_op_num_threads = 1
-    # The arena of a session is shared by its workers: what one freed, another gets, whose core must first fetch the
-    # cache lines from the other's. malloc keeps memory by thread: 8 to 34% faster in int8 (Zen 4, 2 workers).
+    # A session's arena is shared by its workers: what one freed another gets, whose core must first fetch the cache
+    # lines from the other's. malloc keeps memory by thread: 8 to 34 % faster in int8 (Zen 4, 2 workers).
     session_options.enable_cpu_mem_arena = provider != "cpu"
-    # Plans are kept for each shape; ours hardly ever come twice.
+    # Memory plans are kept for each shape, and our shapes hardly ever come twice.
     session_options.enable_mem_pattern = False
-    # Between runs threads must sleep, not spin: an idle server uses no CPU.
+    # Between runs threads must sleep, not spin: an idle server must use no CPU.
     session_options.add_session_config_entry(
         "session.intra_op.allow_spinning", "1" if options.spins else "0"
     )
     session_options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Failures come as exceptions; onnxruntime's own lines to stderr would quote values.
+    # Failures come as exceptions; the lines that onnxruntime writes to stderr would quote values.
     session_options.log_severity_level = 4
     providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
     disabled: list[str] = list(CPU_DISABLED_FUSIONS)

@@ -1,6 +1,5 @@
 """Runs graphs in bfloat16 by OpenVINO, on CPUs that multiply it; the one file that imports openvino."""
 
-import math
 import threading
 from itertools import chain
 from pathlib import Path
@@ -17,7 +16,7 @@ from nestvec.backends.graph_io import (
     packed_states,
     token_output,
 )
-from nestvec.engine.backend import BackendOptions, CostModel
+from nestvec.engine.backend import BackendInfo, BackendOptions, CostModel
 from nestvec.engine.types import Batch, Layout, RawOutput
 from nestvec.errors import BackendError, FormatError, ProviderError
 
@@ -25,11 +24,11 @@ CAPABILITY: Final = "BF16"
 
 
 class OpenVinoBackend:
-    """One compiled model; each thread that runs it has a request of its own.
+    """Runs one compiled model; each thread that calls `run` has an inference request of its own.
 
     Args:
         path: A graph of standard ONNX ops.
-        layout: Which inputs it takes.
+        layout: Which arrays the graph takes.
         options: `parallel_runs` becomes the number of streams.
 
     Raises:
@@ -37,15 +36,9 @@ class OpenVinoBackend:
         ProviderError: openvino is not installed, or this CPU has no bfloat16.
     """
 
-    provider = "cpu"
-    layers = 0  # its graphs have no branches
-    gives_exits = False
-    pooling = ""
-    max_cost = math.inf
-
     def __init__(self, path: Path, layout: Layout, options: BackendOptions) -> None:
         try:
-            # Imported here: it is an optional extra, and its import starts a thread.
+            # Imported here, as it is an optional extra and its import starts a thread.
             import openvino
         except ImportError as error:
             raise ProviderError(
@@ -57,7 +50,6 @@ class OpenVinoBackend:
                 "precision bf16 needs a CPU with AVX512_BF16 or AMX, and this one has neither: "
                 "use precision int8 or fp32"
             )
-        self.layout = layout
         self._compiled = _compile(core, path, options)
         self._inputs = feedable(path, layout, [_name(port) for port in self._compiled.inputs])
         shapes = {_name(port): port.get_partial_shape() for port in self._compiled.outputs}
@@ -65,31 +57,36 @@ class OpenVinoBackend:
         width = shapes[self._output][-1]
         if width.is_dynamic:
             raise FormatError(f"{path}: the last axis of output '{self._output}' has no fixed size")
-        self.hidden_size: int = width.get_length()
-        self.gives_tokens = self._output in TOKEN_OUTPUTS
-        self._cost = CostModel.of_bert(layout, self.hidden_size)
+        # Its graphs have no branches, hence no layers to choose from.
+        self.info = BackendInfo(
+            layout,
+            "cpu",
+            hidden_size=width.get_length(),
+            gives_tokens=self._output in TOKEN_OUTPUTS,
+        )
+        self._cost = CostModel.of_bert(layout, self.info.hidden_size)
         self._local = threading.local()
 
     def cost(self, lengths: NDArray[np.int64]) -> float:
-        """Price a batch in token equivalents; see `CostModel`."""
+        """Price a batch of these lengths, (B,), int64, in token equivalents, as `CostModel` does."""
         return self._cost(lengths)
 
     def run(self, batch: Batch) -> RawOutput:
-        """Run one batch.
+        """Run one batch in the calling thread.
 
         Raises:
             BackendError: OpenVINO failed.
         """
         feeds = {name: batch.arrays[name] for name in self._inputs if name in batch.arrays}
         try:
-            found = self._request().infer(feeds, share_inputs=True)[self._output]
+            output = self._request().infer(feeds, share_inputs=True)[self._output]
         except Exception as error:
-            # As in the onnxruntime backend: no text of the library may reach a caller.
+            # As in the ONNX Runtime backend, no text of the library may reach a caller.
             raise BackendError("OpenVINO failed on this batch") from error
-        return packed_states(batch, self._output, np.asarray(found, np.float32))
+        return packed_states(batch, self._output, np.asarray(output, np.float32))
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model; no `run` may follow."""
         del self._compiled
         self._local = threading.local()
 
@@ -100,22 +97,22 @@ class OpenVinoBackend:
 
 
 def _name(port: Any) -> str:  # noqa: ANN401 - see above
-    """The graph's own name of an input or output: optimisation adds names of inner values."""
+    """Return the graph's own name of an input or output: optimization adds names of inner values."""
     known = (*chain(*KNOWN_INPUTS.values()), *TOKEN_OUTPUTS, *POOLED_OUTPUTS)
     names: set[str] = port.get_names()
     return next((name for name in known if name in names), min(names))
 
 
 def _compile(core: Any, path: Path, options: BackendOptions) -> Any:  # noqa: ANN401 - see above
-    """Compile for as many runs at once as there are workers, a thread each."""
-    wanted = {
+    """Compile for as many runs at once as there are workers, each with its own threads."""
+    properties = {
         "INFERENCE_PRECISION_HINT": "bf16",
         "NUM_STREAMS": options.parallel_runs,
         "INFERENCE_NUM_THREADS": options.parallel_runs * options.intra_op_threads,
-        # Pinned threads would share cores with other processes' pinned ones.
+        # Pinned threads would share cores with the pinned threads of other processes.
         "ENABLE_CPU_PINNING": False,
     }
     try:
-        return core.compile_model(core.read_model(path), "CPU", wanted)
+        return core.compile_model(core.read_model(path), "CPU", properties)
     except Exception as error:
         raise FormatError(f"{path}: OpenVINO cannot open the graph ({error})") from error

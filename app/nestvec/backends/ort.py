@@ -1,4 +1,4 @@
-"""ONNX Runtime itself: which providers there are, how CUDA's libraries are found, and what its errors mean."""
+"""ONNX Runtime itself: which providers it has, how CUDA's libraries are found, and what its errors mean."""
 
 import contextlib
 import os
@@ -9,116 +9,112 @@ from typing import Final
 
 import onnxruntime as ort
 
-from nestvec.errors import (
-    BackendError,
-    BackendLostError,
-    BackendMemoryError,
-    ProviderError,
-)
-from nestvec.system.cuda_driver import LOST
+from nestvec.errors import BackendError, BackendLostError, BackendMemoryError, ProviderError
+from nestvec.system.cuda_driver import LOST_DEVICE_ERRORS
 
 PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-
-# What allocators of onnxruntime, CUDA and C++ say; it has no class of error for it.
+# Words by which allocators of onnxruntime, CUDA, cuBLAS ("alloc_failed") and C++ report that memory is short;
+# onnxruntime has no class of error for it.
 MEMORY_WORDS: Final = (
     "bad_alloc",
     "failed to allocate",
     "out of memory",
     "bfcarena",
     "cudaerrormemory",
-    "alloc_failed",  # of cuBLAS
+    "alloc_failed",
 )
-
-
-def is_memory_error(error: Exception) -> bool:
-    """Whether a run failed for want of memory, so that a smaller batch may go well."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(word in said for word in MEMORY_WORDS)
-
-
-# How onnxruntime words what CUDA returned.
+# How onnxruntime words an error that CUDA returned.
 CUDA_STATUS: Final = re.compile(r"CUDA failure (\d+)")
-
-
-def backend_error(error: Exception) -> BackendError:
-    """What a failed run means for the engine; none of onnxruntime's own words, which may quote values.
-
-    Args:
-        error: Of onnxruntime, which raises a family of unrelated exceptions.
-    """
-    if is_memory_error(error):
-        return BackendMemoryError("onnxruntime had no memory for this batch")
-    status = CUDA_STATUS.search(str(error))
-    if status is not None and int(status[1]) in LOST:
-        return BackendLostError(f"the GPU is lost: {LOST[int(status[1])]} (CUDA error {status[1]})")
-    return BackendError("onnxruntime failed on this batch")
-
-
-def choose_provider(asked: str, available: Sequence[str]) -> str:
-    """Pick the execution provider.
-
-    Args:
-        asked: "auto", "cpu" or "cuda".
-        available: Names onnxruntime was built with.
-
-    Returns:
-        "cuda" or "cpu"; auto takes CUDA where present.
-
-    Raises:
-        ProviderError: What was asked for by name is not there; never a silent fallback.
-    """
-    if asked == "auto":
-        return "cuda" if PROVIDERS["cuda"] in available else "cpu"
-    if asked not in PROVIDERS:
-        raise ProviderError(f"unknown provider '{asked}'; choose auto, {' or '.join(PROVIDERS)}")
-    if PROVIDERS[asked] not in available:
-        raise ProviderError(
-            f"provider '{asked}' was asked for, but this onnxruntime has only "
-            f"{', '.join(available)}; install nestvec[gpu] on a CUDA host, or use provider=auto"
-        )
-    return asked
-
-
-def available_provider(asked: str) -> str:
-    """`choose_provider` of what this onnxruntime was built with.
-
-    Raises:
-        ProviderError: It has not what was asked for by name.
-    """
-    return choose_provider(asked, ort.get_available_providers())
-
-
-GEMM_OPTIONS: Final = "ORT_CUDA_GEMM_OPTIONS"  # onnxruntime's own
-
-
+# onnxruntime's variable for cuBLAS, and its value that forbids reductions in half floats.
+GEMM_OPTIONS: Final = "ORT_CUDA_GEMM_OPTIONS"
 NO_HALF_REDUCTION: Final = "2"
-
-
 NOT_STARTED: Final = (
     "CUDA did not start: check the driver and the CUDA libraries (`nestvec doctor`), "
     "or set provider to cpu"
 )
+# An ONNX model of one Identity node, float32 [1] to float32 [1].
+IDENTITY: Final = bytes.fromhex(
+    "080a3a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a0179120a0a08080112040a0208"
+    "0142040a001014"
+)
+
+
+def is_memory_error(error: Exception) -> bool:
+    """Return whether a run failed for want of memory, so that a smaller batch may succeed."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(word in text for word in MEMORY_WORDS)
+
+
+def backend_error(error: Exception) -> BackendError:
+    """Return the engine's error for a failed run, without onnxruntime's own words, which may quote values.
+
+    Args:
+        error: One of the family of unrelated exceptions that onnxruntime raises.
+    """
+    if is_memory_error(error):
+        return BackendMemoryError("onnxruntime had no memory for this batch")
+    match = CUDA_STATUS.search(str(error))
+    if match is not None and (status := int(match[1])) in LOST_DEVICE_ERRORS:
+        reason = LOST_DEVICE_ERRORS[status]
+        return BackendLostError(f"the GPU is lost: {reason} (CUDA error {status})")
+    return BackendError("onnxruntime failed on this batch")
+
+
+def choose_provider(requested: str, available: Sequence[str]) -> str:
+    """Choose the execution provider.
+
+    Args:
+        requested: "auto", "cpu" or "cuda".
+        available: Names of the providers that onnxruntime was built with.
+
+    Returns:
+        "cuda" or "cpu"; "auto" takes CUDA where it is present.
+
+    Raises:
+        ProviderError: The provider requested by name is missing; there is no silent fallback.
+    """
+    if requested == "auto":
+        return "cuda" if PROVIDERS["cuda"] in available else "cpu"
+    if requested not in PROVIDERS:
+        raise ProviderError(
+            f"unknown provider '{requested}'; choose auto, {' or '.join(PROVIDERS)}"
+        )
+    if PROVIDERS[requested] not in available:
+        raise ProviderError(
+            f"provider '{requested}' was asked for, but this onnxruntime has only "
+            f"{', '.join(available)}; install nestvec[gpu] on a CUDA host, or use provider=auto"
+        )
+    return requested
+
+
+def available_provider(requested: str) -> str:
+    """Choose among the providers that this onnxruntime was built with, as `choose_provider` does.
+
+    Raises:
+        ProviderError: The provider requested by name is missing.
+    """
+    return choose_provider(requested, ort.get_available_providers())
 
 
 def find_libraries() -> None:
-    """Load CUDA and cuDNN where pip put them; without it a bare host reports missing libraries.
+    """Load CUDA and cuDNN from where pip put them; without this a bare host reports missing libraries.
 
-    Before the first session, as what is set here is read once.
+    Must be called before the first session, as onnxruntime reads the variable set here only once.
     """
     # Long sums that cuBLAS splits are put together in float32, not in half floats.
     os.environ.setdefault(GEMM_OPTIONS, NO_HALF_REDUCTION)
-    with contextlib.redirect_stdout(sys.stderr):  # where it says what it does not find
+    # It prints what it does not find.
+    with contextlib.redirect_stdout(sys.stderr):
         ort.preload_dlls(directory="")
     # Failures come as exceptions; the library's own lines to stderr would quote values.
     ort.set_default_logger_severity(4)
 
 
 def check_cuda_starts(device_id: int) -> None:
-    """Open a graph of one node on CUDA: onnxruntime goes on where a library is missing, and then blames the model.
+    """Open a graph of one node on CUDA: where a library is missing onnxruntime goes on, and then blames the model.
 
     Raises:
-        ProviderError: It did not start.
+        ProviderError: CUDA did not start.
     """
     find_libraries()
     options = ort.SessionOptions()
@@ -130,10 +126,3 @@ def check_cuda_starts(device_id: int) -> None:
         raise ProviderError(f"{NOT_STARTED}: {error}") from error
     if session.get_providers()[0] != PROVIDERS["cuda"]:
         raise ProviderError(NOT_STARTED)
-
-
-# An ONNX model whose output is its input, one float32.
-IDENTITY: Final = bytes.fromhex(
-    "080a3a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a0179120a0a08080112040a0208"
-    "0142040a001014"
-)

@@ -32,16 +32,16 @@ VERBS: Final[Mapping[str, str]] = {
 
 
 class LazyGroup(click.Group):
-    """Finds a verb in the module of its name."""
+    """A group whose verbs are imported from the module of their name when they run."""
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Verbs in the order above."""
+        """List the names of the verbs in the order of `VERBS`."""
         return list(VERBS)
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a verb."""
+        """Import a verb; None where there is none of that name."""
         if cmd_name not in VERBS:
             return None
         command: click.Command = importlib.import_module(f"nestvec.cli.{cmd_name}").command
@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List verbs without importing them."""
+        """Describe the verbs without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
@@ -65,7 +65,7 @@ def group() -> None:
 
 
 def main() -> None:
-    """Entry point: errors of ours are printed, not traced."""
+    """Run the command; errors of ours are printed without a traceback, and give exit status 1, or 2 for settings."""
     try:
         group(prog_name="nestvec")
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""`nestvec batch`: files of requests to a running server, from a terminal."""
+"""`nestvec batch`: sends files of requests to a running server, watches them, and fetches the answers."""
 
 import json
 import os
@@ -19,21 +19,26 @@ from nestvec.corpus.sources import find_sources, read_sources
 from nestvec.errors import NestvecError
 from nestvec.jobs.types import ENDED
 
-POLL_S: Final = 1.0
+POLL_INTERVAL_S: Final = 1.0
 TIMEOUT_S: Final = 60.0
 KEY_VARIABLE: Final = "OPENAI_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
-    """Where requests go, and with which key."""
+class ServerAddress:
+    """Where requests go, and with which key.
+
+    Attributes:
+        url: Base URL of the server.
+        key: Its API key; "" for none.
+    """
 
     url: str
     key: str
 
 
 class ServerError(NestvecError):
-    """The server refused, or cannot be reached."""
+    """The server refused a request, or cannot be reached."""
 
     code = "server_error"
 
@@ -54,7 +59,7 @@ class ServerError(NestvecError):
 def command(context: click.Context, *, url: str, key_file: Path | None) -> None:
     """Send files of requests to a running server, watch them, and fetch what they gave."""
     key = key_file.read_text("utf-8").strip() if key_file else os.environ.get(KEY_VARIABLE, "")
-    context.obj = Remote(url.rstrip("/").removesuffix("/v1"), key)
+    context.obj = ServerAddress(url.rstrip("/").removesuffix("/v1"), key)
 
 
 @command.command("submit")
@@ -76,22 +81,22 @@ def submit(  # noqa: PLR0913 - one argument a flag, as click passes them
     watches: bool,
 ) -> None:
     """Submit texts (as `nestvec embed` reads them), or one .jsonl file of ready requests; prints the batch's id."""
-    with _server(context.obj) as server, tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
-        found = find_sources(sources)
-        if len(found) == 1 and _is_ready(found[0].path):
-            upload = found[0].path
+    with _connect(context.obj) as server, tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+        inputs = find_sources(sources)
+        if len(inputs) == 1 and _holds_requests(inputs[0].path):
+            upload = inputs[0].path
         else:
             options = {"model": model, "dimensions": dimensions, "encoding_format": "base64"}
             body = {name: value for name, value in options.items() if value is not None}
-            for record in read_sources(found, Columns(text_column, id_column)):
+            for record in read_sources(inputs, Columns(text_column, id_column)):
                 file.write(_request(record, body))
             file.flush()
             upload = Path(file.name)
         with upload.open("rb") as content:
             files = {"file": ("requests.jsonl", content)}
             sent = server.post("/v1/files", data={"purpose": "batch"}, files=files, timeout=None)
-        asked = {"input_file_id": _json(sent)["id"], "endpoint": "/v1/embeddings"}
-        batch = _json(server.post("/v1/batches", json=asked))
+        order = {"input_file_id": _json(sent)["id"], "endpoint": "/v1/embeddings"}
+        batch = _json(server.post("/v1/batches", json=order))
         click.echo(batch["id"])
         if watches:
             _watch(server, batch["id"])
@@ -102,7 +107,7 @@ def submit(  # noqa: PLR0913 - one argument a flag, as click passes them
 @click.pass_context
 def watch(context: click.Context, *, batch_id: str) -> None:
     """Wait for a batch's end, with a bar; the exit status is 1 unless it completed."""
-    with _server(context.obj) as server:
+    with _connect(context.obj) as server:
         _watch(server, batch_id)
 
 
@@ -112,7 +117,7 @@ def watch(context: click.Context, *, batch_id: str) -> None:
 @click.pass_context
 def fetch(context: click.Context, *, batch_id: str, target: Path) -> None:
     """Download a batch's output to TARGET, and its errors beside it (TARGET.errors), if there are any."""
-    with _server(context.obj) as server:
+    with _connect(context.obj) as server:
         batch = _json(server.get(f"/v1/batches/{batch_id}"))
         if batch["status"] not in ENDED:
             raise ServerError(f"{batch_id} is {batch['status']}; it has no output yet")
@@ -130,34 +135,40 @@ def fetch(context: click.Context, *, batch_id: str, target: Path) -> None:
 @click.pass_context
 def cancel(context: click.Context, *, batch_id: str) -> None:
     """Stop a batch; what is done is kept."""
-    with _server(context.obj) as server:
+    with _connect(context.obj) as server:
         click.echo(_json(server.post(f"/v1/batches/{batch_id}/cancel"))["status"])
 
 
 @contextmanager
-def _server(remote: Remote) -> Iterator[httpx.Client]:
-    headers = {"authorization": f"Bearer {remote.key}"} if remote.key else {}
+def _connect(address: ServerAddress) -> Iterator[httpx.Client]:
+    """Open an HTTP client of the server.
+
+    Raises:
+        ServerError: The server cannot be reached.
+    """
+    headers = {"authorization": f"Bearer {address.key}"} if address.key else {}
     try:
-        with httpx.Client(base_url=remote.url, headers=headers, timeout=TIMEOUT_S) as client:
+        with httpx.Client(base_url=address.url, headers=headers, timeout=TIMEOUT_S) as client:
             yield client
     except httpx.HTTPError as error:
-        raise ServerError(f"{remote.url} cannot be reached ({error})") from error
+        raise ServerError(f"{address.url} cannot be reached ({error})") from error
 
 
-def _is_ready(path: Path) -> bool:
-    """Whether a file holds requests already, by its first line."""
+def _holds_requests(path: Path) -> bool:
+    """Whether a file holds ready requests, judged by its first line."""
     if path.suffix.lower() != ".jsonl":
         return False
     with path.open("rb") as file:
-        first = file.readline(1 << 20)
+        first_line = file.readline(1 << 20)
     try:
-        row = json.loads(first.decode("utf-8-sig"))
+        row = json.loads(first_line.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return False
     return isinstance(row, dict) and {"custom_id", "body"} <= row.keys()
 
 
 def _request(record: Record, options: dict[str, Any]) -> bytes:
+    """A line of a batch's input file that asks for the vector of a text."""
     row = {
         "custom_id": record.id,
         "method": "POST",
@@ -168,7 +179,7 @@ def _request(record: Record, options: dict[str, Any]) -> bytes:
 
 
 def _watch(server: httpx.Client, batch_id: str) -> None:
-    """Show how far a batch is until it has ended."""
+    """Show how far a batch is until it has ended; exits with 1 unless it completed."""
     with tqdm(unit="request", smoothing=0.05) as bar:
         while True:
             batch = _json(server.get(f"/v1/batches/{batch_id}"))
@@ -178,7 +189,7 @@ def _watch(server: httpx.Client, batch_id: str) -> None:
             bar.set_postfix_str(batch["status"], refresh=True)
             if batch["status"] in ENDED:
                 break
-            time.sleep(POLL_S)
+            time.sleep(POLL_INTERVAL_S)
     click.echo(f"{batch['status']}: {counts['completed']} answered, {counts['failed']} refused")
     for problem in (batch["errors"] or {"data": []})["data"]:
         where = "" if problem["line"] is None else f"line {problem['line']}: "
@@ -188,7 +199,7 @@ def _watch(server: httpx.Client, batch_id: str) -> None:
 
 
 def _download(server: httpx.Client, file_id: str, path: Path) -> int:
-    """Stream a file to disk, under its name once whole; gives its lines."""
+    """Stream a file to disk, where it gets its name once it is whole; gives the number of its lines."""
     draft, lines = path.with_name(path.name + ".part"), 0
     with (
         server.stream("GET", f"/v1/files/{file_id}/content") as answer,
@@ -205,6 +216,11 @@ def _download(server: httpx.Client, file_id: str, path: Path) -> int:
 
 
 def _check(answer: httpx.Response) -> None:
+    """Raise the error that an answer holds.
+
+    Raises:
+        ServerError: The server refused the request.
+    """
     if not answer.is_success:
         try:
             reason = answer.json()["error"]["message"]
@@ -214,6 +230,11 @@ def _check(answer: httpx.Response) -> None:
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
+    """The body of an answer.
+
+    Raises:
+        ServerError: The server refused the request.
+    """
     _check(answer)
-    found: dict[str, Any] = answer.json()
-    return found
+    body: dict[str, Any] = answer.json()
+    return body

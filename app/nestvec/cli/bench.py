@@ -1,4 +1,4 @@
-"""`nestvec bench`: load on a running server, or the engine of this process."""
+"""`nestvec bench`: measures a running server under load, or the engine in this process."""
 
 import asyncio
 from pathlib import Path
@@ -6,25 +6,30 @@ from pathlib import Path
 import click
 import numpy as np
 
-from nestvec.assembly.model import prepare_model
-from nestvec.assembly.service import build_engine
+from nestvec.assembly.package import prepare_model
+from nestvec.assembly.service import build_local_service
 from nestvec.backends.open import open_backend
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
-from nestvec.engine.types import NullObserver
+from nestvec.engine.observer import NullObserver
 from nestvec.observability.logs import configure_logs
 from nestvec.system.cpus import cpu_model, usable_cpus
 from nestvec.tools.bench.client import Target
 from nestvec.tools.bench.engine import measure_engine
-from nestvec.tools.bench.load import LoadResult, closed_load, open_load, requests_of
-from nestvec.tools.bench.loads import LOADS, texts_of
-from nestvec.tools.bench.machine import flops_per_token, gemm_flops_per_s, peak_rss_bytes
+from nestvec.tools.bench.load_generator import (
+    LoadResult,
+    closed_load,
+    embedding_requests,
+    open_load,
+)
+from nestvec.tools.bench.roofline import flops_per_token, peak_gemm_flops_per_s, peak_rss_bytes
+from nestvec.tools.bench.texts import WORKLOADS, workload_texts
 
 
 @click.command("bench")
 @click.argument("url", required=False)
 @click.option("--engine", is_flag=True, help="Measure the engine in this process instead.")
-@click.option("--load", type=click.Choice(LOADS), default="mixed", show_default=True)
+@click.option("--load", type=click.Choice(WORKLOADS), default="mixed", show_default=True)
 @click.option("--texts-per-request", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--connections", type=click.IntRange(1), default=64, show_default=True)
 @click.option(
@@ -78,7 +83,7 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
         target = Target.parse(url.rstrip("/") + "/v1/embeddings", headers)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    requests = requests_of(texts_of(load, None, seed=0), texts_per_request, model_name)
+    requests = embedding_requests(workload_texts(load, None, seed=0), texts_per_request, model_name)
     if rate_per_s is None:
         work = closed_load(target, requests, connections=connections, duration_s=duration_s)
     else:
@@ -90,14 +95,16 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
 
 
 def load_table(result: LoadResult) -> str:
-    """Plain text."""
-    good, seconds = len(result.latencies_s), max(result.duration_s, 1e-9)
-    statuses = ", ".join(f"{n} x {status or 'no answer'}" for status, n in result.statuses.items())
+    """What a load on a server has measured, as plain text."""
+    answered, seconds = len(result.latencies_s), max(result.duration_s, 1e-9)
+    statuses = ", ".join(
+        f"{count} x {status or 'no answer'}" for status, count in result.statuses.items()
+    )
     latencies = ", ".join(
         f"p{share:g} {result.percentile_s(share) * 1000:.1f} ms" for share in (50, 90, 99, 100)
     )
     return (
-        f"requests   {good} answered in {seconds:.1f} s ({good / seconds:,.1f}/s); {statuses}\n"
+        f"requests   {answered} answered in {seconds:.1f} s ({answered / seconds:,.1f}/s); {statuses}\n"
         f"texts/s    {result.texts / seconds:,.1f}\n"
         f"tokens/s   {result.tokens / seconds:,.0f}\n"
         f"latency    {latencies}"
@@ -105,28 +112,30 @@ def load_table(result: LoadResult) -> str:
 
 
 def _engine_table(settings: Settings, rounds: int) -> str:
-    """Measure, and say what share of the machine's limit was reached."""
-    chosen = settings.for_own_work()
-    package = prepare_model(chosen)
-    service = build_engine(chosen, NullObserver())
+    """Measure the engine, and tell which share of the machine's limit it reaches."""
+    settings = settings.for_offline_tools()
+    package = prepare_model(settings)
+    service = build_local_service(settings, NullObserver())
     try:
         figures = asyncio.run(measure_engine(service, rounds))
     finally:
         service.close()
     rss_mb = peak_rss_bytes() / 2**20
-    limit = gemm_flops_per_s(open_backend, usable_cpus())
-    config = package.derived.config
+    limit = peak_gemm_flops_per_s(open_backend, usable_cpus())
+    config = package.folder.config
     lines = [
         f"{cpu_model()}; {usable_cpus()} CPUs; {package.spec.name}, {package.spec.precision}",
         f"float32 products reach {limit / 1e9:,.0f} GFLOPS here",
         "",
         f"{'load':<12}{'texts/s':>9}{'tokens/s':>10}  share of that",
     ]
-    for one in figures.loads:
-        flops = flops_per_token(package.graph, config, package.spec.hidden_size, one.mean_length)
-        share = one.tokens_per_s * flops / limit
-        texts_per_s = one.texts / min(one.seconds)
-        lines.append(f"{one.load:<12}{texts_per_s:>9,.1f}{one.tokens_per_s:>10,.0f}  {share:.0%}")
+    for figure in figures.workloads:
+        flops = flops_per_token(package.graph, config, package.spec.hidden_size, figure.mean_length)
+        share = figure.tokens_per_s * flops / limit
+        texts_per_s = figure.texts / min(figure.seconds)
+        lines.append(
+            f"{figure.workload:<12}{texts_per_s:>9,.1f}{figure.tokens_per_s:>10,.0f}  {share:.0%}"
+        )
     p50_s, p99_s = np.percentile(figures.query_s, (50, 99))
     lines += [
         "",

@@ -1,4 +1,4 @@
-"""`nestvec calibrate [TEXTS]`: the ranges of a model's 8-bit vectors."""
+"""`nestvec calibrate [TEXTS]`: sets the ranges of a model's 8-bit vectors."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ def command(settings: Settings, *, texts: Path | None) -> None:
     made anew, and answers name the ranges in x-embed-quantization.
     """
     configure_logs(level=settings.log_level, style="auto")
-    done = calibrate_model(settings, texts)
+    result = calibrate_model(settings, texts)
     click.echo(
-        f"{done.texts} texts; {done.clipped_before:.3%} of their values were outside the earlier ranges\n"
-        f"  quantization {done.quantiser.id}"
+        f"{result.texts} texts; {result.clipped_before:.3%} of their values were outside the earlier ranges\n"
+        f"  quantization {result.quantizer.id}"
     )

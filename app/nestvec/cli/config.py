@@ -1,4 +1,4 @@
-"""`nestvec config`: what the settings are, and their documentation."""
+"""`nestvec config`: shows the settings, or writes their documentation."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ import click
 from nestvec.cli.flags import default_text, settings_flags
 from nestvec.config.settings import CONFIG_VARIABLE, PREFIX, Settings
 
-HEAD: Final = f"""# Configuration
+PAGE_HEAD: Final = f"""# Configuration
 
 Every setting can be given as a flag of `nestvec serve`, as an environment variable, or as a key of a TOML file
 named by `--config` or `{CONFIG_VARIABLE}`. A flag wins over the environment, the environment over the file.
@@ -33,10 +33,10 @@ def command(settings: Settings, *, markdown: bool) -> None:
 
 
 def settings_markdown() -> str:
-    """The table of all settings."""
+    """The documentation of all settings, a page with a table."""
     rows = []
     for name, field in Settings.model_fields.items():
         flag, variable = f"--{name.replace('_', '-')}", f"{PREFIX}{name.upper()}"
         default = f"`{default_text(field)}`" if default_text(field) else ""
         rows.append(f"| `{name}` | `{flag}` | `{variable}` | {default} | {field.description} |")
-    return HEAD + "\n".join(rows) + "\n"
+    return PAGE_HEAD + "\n".join(rows) + "\n"

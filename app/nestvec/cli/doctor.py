@@ -1,4 +1,4 @@
-"""`nestvec doctor`: is this machine fit to serve, and where does the model really run?"""
+"""`nestvec doctor`: checks whether this machine is fit to serve, and where the model really runs."""
 
 import json
 import os
@@ -9,15 +9,22 @@ from typing import Final
 
 import click
 
-from nestvec.assembly.execution import options_of, provider_of, start_of
-from nestvec.assembly.model import prepare_model
-from nestvec.backends.open import chosen_provider
+from nestvec.assembly.execution import backend_options_for, default_settings_for, provider_for
+from nestvec.assembly.package import prepare_model
+from nestvec.backends.providers import resolve_provider
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
 from nestvec.errors import NestvecError
 from nestvec.observability.logs import configure_logs
-from nestvec.tools.diagnostics.checks import Check, Health, folder, gpu, machine, software
-from nestvec.tools.diagnostics.device_run import run_apart
+from nestvec.tools.diagnostics.checks import (
+    Check,
+    Health,
+    check_folder,
+    check_gpu,
+    check_machine,
+    check_software,
+)
+from nestvec.tools.diagnostics.device_run import run_in_subprocess
 
 MARKS: Final = {Health.OK: "ok  ", Health.WARNING: "warn", Health.FAILED: "FAIL"}
 
@@ -41,26 +48,27 @@ def command(settings: Settings, *, runs: bool, as_json: bool) -> None:
     node's provider and each attention's kernel are told.
     """
     configure_logs(level=settings.log_level, style="auto")
-    found = list(_checks(settings, runs=runs))
+    checks = list(_checks(settings, runs=runs))
     if as_json:
-        click.echo(json.dumps([asdict(check) for check in found], indent=1))
+        click.echo(json.dumps([asdict(check) for check in checks], indent=1))
     else:
-        for check in found:
+        for check in checks:
             click.echo(f"{MARKS[check.health]}  {check.name:<15} {check.says}")
             if check.advice:
                 click.echo(f"{'':<22}{check.advice}")
-    if any(check.health is Health.FAILED for check in found):
+    if any(check.health is Health.FAILED for check in checks):
         sys.exit(1)
 
 
 def _checks(settings: Settings, *, runs: bool) -> Iterator[Check]:
-    yield from software()
-    yield from machine()
-    yield folder("cache_dir", settings.cache_dir)
-    yield folder("data_dir", settings.data_dir)
-    yield from gpu(settings.device_id, is_asked_for=settings.provider == "cuda")
+    """Check everything, one thing after the other."""
+    yield from check_software()
+    yield from check_machine()
+    yield check_folder("cache_dir", settings.cache_dir)
+    yield check_folder("data_dir", settings.data_dir)
+    yield from check_gpu(settings.device_id, is_asked_for=settings.provider == "cuda")
     try:
-        provider = chosen_provider(settings.provider, settings.device_id)
+        provider = resolve_provider(settings.provider, settings.device_id)
         yield Check(
             "provider", Health.OK, f"models will run on {provider} (asked for {settings.provider})"
         )
@@ -71,26 +79,28 @@ def _checks(settings: Settings, *, runs: bool) -> Iterator[Check]:
 
 
 def _model(settings: Settings) -> Iterator[Check]:
-    """Open the model as it would be served.
+    """Check the model by opening it as it would be served.
 
     Raises:
-        NestvecError: It cannot be.
+        NestvecError: It cannot be served.
     """
-    from nestvec.assembly.model import open_tuned, probe
+    from nestvec.assembly.model import open_for_serving, probe
 
     package = prepare_model(settings, runs_here=True)
-    provider = provider_of(settings, package)
-    tuned = start_of(settings, package, provider)
-    backend = open_tuned(settings, package, tuned)
+    provider = provider_for(settings, package)
+    defaults = default_settings_for(package, provider)
+    backend = open_for_serving(settings, package, defaults)
     try:
         probe(package, backend)
-        says = f"{package.spec.name} in {package.spec.precision} on {backend.provider}: vectors are right"
+        says = f"{package.spec.name} in {package.spec.precision} on {backend.info.provider}: vectors are right"
         yield Check("model", Health.OK, says)
     finally:
         backend.close()
-    if options_of(settings, package, tuned).device is None:
+    if backend_options_for(settings, package, defaults).device is None:
         return
-    run = run_apart(package.graph, package.native_max_tokens, settings.device_id, os.environ)
+    run = run_in_subprocess(
+        package.graph, package.native_max_tokens, settings.device_id, os.environ
+    )
     nodes = {name: sum(ops.values()) for name, ops in run.placement.items()}
     placed = ", ".join(
         f"{count} on {name.removesuffix('ExecutionProvider')}" for name, count in nodes.items()
@@ -102,7 +112,7 @@ def _model(settings: Settings) -> Iterator[Check]:
         f"runs of nodes: {placed}; {run.captured} sizes captured",
         "; ".join(problems),
     )
-    for route, count in sorted(run.routes.items(), key=str):
+    for used, count in sorted(run.attention_kernels.items(), key=str):
         yield Check(
-            "attention", Health.OK, f"{route.op} in {route.dtype}: {route.kernel} ({count} runs)"
+            "attention", Health.OK, f"{used.op} in {used.dtype}: {used.kernel} ({count} runs)"
         )

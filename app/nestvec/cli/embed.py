@@ -1,23 +1,27 @@
-"""`nestvec embed IN OUT`: a file of texts to a file of vectors."""
+"""`nestvec embed IN OUT`: turns files of texts into a file of vectors."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
 
-from nestvec.assembly.service import build_engine
+from nestvec.assembly.service import build_local_service
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
-from nestvec.corpus.embedders import Embedder, EngineEmbedder, ServerEmbedder, TextOptions
-from nestvec.corpus.readers import STREAMED, Columns
-from nestvec.corpus.run import CorpusJob, Summary, count_records, embed_corpus
+from nestvec.corpus.embedders import Embedder, EngineEmbedder, TextOptions
+from nestvec.corpus.readers import STREAMABLE, Columns
+from nestvec.corpus.run import CorpusJob, CorpusSummary, count_records, embed_corpus
+from nestvec.corpus.server_embedder import ServerEmbedder
 from nestvec.corpus.sources import STDIO, find_sources
 from nestvec.engine.dtypes import OFFERED, OutputDtype
-from nestvec.engine.types import NullObserver, Truncation
+from nestvec.engine.observer import NullObserver
+from nestvec.engine.types import Truncation
 from nestvec.observability.logs import configure_logs
 
 
@@ -26,7 +30,7 @@ from nestvec.observability.logs import configure_logs
 @click.argument("target")
 @click.option(
     "--stdin-format",
-    type=click.Choice([kind.removeprefix(".") for kind in STREAMED]),
+    type=click.Choice([kind.removeprefix(".") for kind in STREAMABLE]),
     default="txt",
     show_default=True,
     help="What standard input holds.",
@@ -106,33 +110,12 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     )
     total = count_records(job)
     key = key_file.read_text("utf-8").strip() if key_file else ""
-    started = time.monotonic()
     try:
-        with tqdm(total=total, unit="text", smoothing=0.05) as bar:
-            tokens_done = 0
-
-            def watch(texts: int, tokens: int) -> None:
-                nonlocal tokens_done
-                tokens_done += tokens
-                if tokens:
-                    rate = tokens_done / max(1e-9, time.monotonic() - started)
-                    bar.set_postfix_str(f"{rate:,.0f} tok/s", refresh=False)
-                    bar.update(texts)
-                else:  # done by an earlier run: no part of the rate
-                    bar.initial = bar.n = texts
-
-            async def work() -> Summary:
-                nonlocal started
-                async with _embedder(settings, url, key) as embedder:
-                    started = time.monotonic()  # loading the model is no part of the rate
-                    return await embed_corpus(embedder, job, watch)
-
-            summary = asyncio.run(work())
+        summary, took_s = _embed_with_bar(job, total, settings, url, key)
     except KeyboardInterrupt:
         if job.can_resume:
             click.echo("interrupted; the same command goes on from here", err=True)
         raise click.Abort from None
-    took_s = time.monotonic() - started
     resumed = f" ({summary.resumed} by an earlier run)" if summary.resumed else ""
     click.echo(
         f"{target}: {summary.texts} vectors{resumed} from {summary.tokens} tokens in {took_s:.1f} s, "
@@ -141,9 +124,51 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     )
 
 
+@dataclass(slots=True)
+class _Progress:
+    """A bar that shows how many texts are done, and how many tokens a second.
+
+    Attributes:
+        bar: Shows it.
+        started_s: Since when the rate is measured, monotonic time.
+        tokens: Tokens since then.
+    """
+
+    bar: "tqdm[Any]"
+    started_s: float = field(default_factory=time.monotonic)
+    tokens: int = 0
+
+    def advance(self, texts: int, tokens: int) -> None:
+        """Count texts that are done; without tokens they were done by an earlier run, and are no part of the rate."""
+        self.tokens += tokens
+        if tokens:
+            rate = self.tokens / max(1e-9, time.monotonic() - self.started_s)
+            self.bar.set_postfix_str(f"{rate:,.0f} tok/s", refresh=False)
+            self.bar.update(texts)
+        else:
+            self.bar.initial = self.bar.n = texts
+
+
+def _embed_with_bar(
+    job: CorpusJob, total: int | None, settings: Settings, url: str | None, key: str
+) -> tuple[CorpusSummary, float]:
+    """Embed a corpus; gives the summary, and how many seconds that took without the loading of the model."""
+    with tqdm(total=total, unit="text", smoothing=0.05) as bar:
+        progress = _Progress(bar)
+
+        async def work() -> CorpusSummary:
+            async with _open_embedder(settings, url, key) as embedder:
+                # Loading the model is no part of the rate.
+                progress.started_s = time.monotonic()
+                return await embed_corpus(embedder, job, progress.advance)
+
+        summary = asyncio.run(work())
+    return summary, time.monotonic() - progress.started_s
+
+
 @asynccontextmanager
-async def _embedder(settings: Settings, url: str | None, key: str) -> AsyncIterator[Embedder]:
-    """The engine of this process, or a server."""
+async def _open_embedder(settings: Settings, url: str | None, key: str) -> AsyncIterator[Embedder]:
+    """Open the engine in this process, or a running server where there is a URL."""
     if url is not None:
         server = ServerEmbedder(url, key=key, model="")
         try:
@@ -151,7 +176,7 @@ async def _embedder(settings: Settings, url: str | None, key: str) -> AsyncItera
         finally:
             await server.close()
     else:
-        service = build_engine(settings.for_own_work(), NullObserver())
+        service = build_local_service(settings.for_offline_tools(), NullObserver())
         try:
             yield EngineEmbedder(service)
         finally:

@@ -1,4 +1,4 @@
-"""`nestvec export`: a model's graph, tokenizer and probes in a folder of one's own."""
+"""`nestvec export`: writes a model's graph, tokenizer and probes to a folder."""
 
 import json
 import shutil
@@ -8,15 +8,15 @@ from typing import Final
 
 import click
 
-from nestvec.assembly.model import prepare_model
+from nestvec.assembly.package import prepare_model
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
 from nestvec.engine.types import Layout
 from nestvec.errors import ArtefactError
-from nestvec.model_store.package import write_padded
+from nestvec.model_store.package import write_padded_graph
 from nestvec.observability.logs import configure_logs
 
-# What other programs look for beside a graph.
+# Files that other programs look for beside a graph.
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -47,17 +47,17 @@ def command(settings: Settings, *, folder: Path, padded: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if padded:
-            write_padded(package, folder)
+            write_padded_graph(package, folder)
         else:
             for file in sorted(package.graph.parent.iterdir()):
                 if file.is_file():
                     shutil.copy2(file, folder / file.name)
         for name in TOKENIZER_FILES:
-            if (package.tokenizer.parent / name).is_file():
-                shutil.copy2(package.tokenizer.parent / name, folder / name)
+            if (package.folder.tokenizer_path.parent / name).is_file():
+                shutil.copy2(package.folder.tokenizer_path.parent / name, folder / name)
         layout = Layout.PADDED if padded else package.layout
-        described = {**asdict(package.spec), "layout": layout}
-        (folder / "spec.json").write_text(json.dumps(described, indent=1), "utf-8")
+        description = {**asdict(package.spec), "layout": layout}
+        (folder / "spec.json").write_text(json.dumps(description, indent=1), "utf-8")
     except OSError as error:
         raise ArtefactError(f"{folder}: cannot be written ({error.strerror})") from error
     click.echo(f"{package.spec.name} written to {folder}")

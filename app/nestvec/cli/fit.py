@@ -1,4 +1,4 @@
-"""`nestvec model fit` and `nestvec model apply`: maps between spaces of vectors."""
+"""`nestvec model fit` and `nestvec model apply`: fit and apply maps between spaces of vectors."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,23 +10,29 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from nestvec.assembly.model import prepare_model
-from nestvec.assembly.service import build_engine
+from nestvec.assembly.package import prepare_model
+from nestvec.assembly.service import build_local_service
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
-from nestvec.engine.types import FloatArray, NullObserver
+from nestvec.engine.observer import NullObserver
+from nestvec.engine.types import FloatArray
 from nestvec.engine.vectors.maps import AffineMap, MapKind
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import ConfigError, FormatError
 from nestvec.model_store.artefacts.maps import (
     check_map_name,
-    keep_map,
     read_map,
     read_maps,
+    store_map,
     write_map,
 )
 from nestvec.observability.logs import configure_logs
-from nestvec.tools.quality.mapping import fit_exits, fit_stored, fit_translation, fit_turn
+from nestvec.tools.quality.maps.model_maps import (
+    fit_exits,
+    fit_space_map,
+    fit_stored,
+    fit_translation,
+)
 from nestvec.tools.quality.tasks import read_retrieval, read_texts
 from nestvec.tools.quality.vectors import ModelVectors
 
@@ -101,22 +107,23 @@ def fit(  # noqa: PLR0913 - one argument a flag, as click passes them
     servers have them at their next start, and requests ask for them by `map`, for exits by `layers`.
     """
     configure_logs(level=settings.log_level, style="auto")
-    if sum(given is not None for given in (exits, to, from_vectors, turn)) != 1:
+    if sum(option is not None for option in (exits, to, from_vectors, turn)) != 1:
         raise ConfigError(["choose one of --exits, --to, --from-vectors and --turn"])
     if from_vectors is not None and out is None:
         raise ConfigError(["--from-vectors needs --out FILE: the map is of no model served here"])
-    own = settings.model_copy(update={"model": name}) if name else settings
+    model_settings = settings.model_copy(update={"model": name}) if name else settings
     texts = [text for file in files for text in read_texts(file)]
     with tqdm(unit="text", total=len(texts) * (1 if to is None else 2)) as bar:
-        target = (
-            None if to is None else partial(_open, settings.model_copy(update={"model": to}), bar)
-        )
-        with _open(own, bar) as source:
-            found = _fit(source, texts, _Asked(exits, turn, from_vectors, target, retrieval))
-    for one in found:
-        _show(one)
-    _refuse_lossy(found, max_loss)
-    _keep(own, _renamed(found, map_name), out)
+        target = None
+        if to is not None:
+            target = partial(_open_model, settings.model_copy(update={"model": to}), bar)
+        request = _FitRequest(exits, turn, from_vectors, target, retrieval)
+        with _open_model(model_settings, bar) as source:
+            maps = _fit(source, texts, request)
+    for affine_map in maps:
+        _show(affine_map)
+    _refuse_lossy(maps, max_loss)
+    _store(model_settings, _renamed(maps, map_name), out)
 
 
 @click.command("apply")
@@ -132,19 +139,25 @@ def apply(settings: Settings, *, map_name: str, source: Path, target: Path) -> N
     With a translation a store moves to another model without its texts being embedded again.
     """
     configure_logs(level=settings.log_level, style="auto")
-    one = _find_map(settings, map_name)
+    affine_map = _find_map(settings, map_name)
     vectors = _read_vectors(source)
-    if vectors.shape[1] != len(one.weight):
+    if vectors.shape[1] != len(affine_map.weight):
         raise FormatError(
-            f"{source}: {vectors.shape[1]} values a vector, the map takes {len(one.weight)}"
+            f"{source}: {vectors.shape[1]} values a vector, the map takes {len(affine_map.weight)}"
         )
-    mapped = finish(one.apply(vectors), dimensions=None, normalize=True)
+    mapped = finish(affine_map.apply(vectors), dimensions=None, normalize=True)
     with target.open("wb") as file:
         np.save(file, mapped)
-    click.echo(f"{target}: {len(mapped)} vectors of {one.width} values, space {one.space}")
+    width, space = affine_map.width, affine_map.space
+    click.echo(f"{target}: {len(mapped)} vectors of {width} values, space {space}")
 
 
 def _find_map(settings: Settings, name: str) -> AffineMap:
+    """Read a map from a file, or find one of the configured model's.
+
+    Raises:
+        FormatError: There is no such map.
+    """
     path = Path(name)
     if path.is_file():
         return read_map(path)
@@ -157,8 +170,16 @@ def _find_map(settings: Settings, name: str) -> AffineMap:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What to fit: one of the first four."""
+class _FitRequest:
+    """What to fit; one of the first four is given.
+
+    Attributes:
+        exits: Early exits, as `--exits` has them.
+        turn: Kind of a map within the space.
+        from_vectors: File of stored vectors to translate from.
+        target: Opens the model to translate to.
+        retrieval: Folder of a search by which a translation is judged.
+    """
 
     exits: str | None
     turn: str | None
@@ -167,79 +188,108 @@ class _Asked:
     retrieval: Path | None
 
 
-def _open(settings: Settings, bar: "tqdm[Any]") -> ModelVectors:
-    service = build_engine(settings.for_own_work(), NullObserver())
+def _open_model(settings: Settings, bar: "tqdm[Any]") -> ModelVectors:
+    """Open a model in this process; the bar shows the texts that it has embedded."""
+    service = build_local_service(settings.for_offline_tools(), NullObserver())
     return ModelVectors(service, bar.update)
 
 
-def _fit(source: ModelVectors, texts: Sequence[str], asked: _Asked) -> list[AffineMap]:
-    """What was asked for."""
-    if asked.exits is not None:
-        return fit_exits(source, texts, _layers(asked.exits, source.exits))
-    if asked.turn is not None:
-        return [fit_turn(source, texts, MapKind(asked.turn))]
-    if asked.from_vectors is not None:
-        return [fit_stored(_read_vectors(asked.from_vectors), source, texts)]
-    task = None if asked.retrieval is None else read_retrieval(asked.retrieval)
-    assert asked.target is not None  # noqa: S101 - one of the four was given
-    with asked.target() as target:
+def _fit(source: ModelVectors, texts: Sequence[str], request: _FitRequest) -> list[AffineMap]:
+    """Fit the maps that were requested."""
+    if request.exits is not None:
+        return fit_exits(source, texts, _layers(request.exits, source.exits))
+    if request.turn is not None:
+        return [fit_space_map(source, texts, MapKind(request.turn))]
+    if request.from_vectors is not None:
+        return [fit_stored(_read_vectors(request.from_vectors), source, texts)]
+    task = None if request.retrieval is None else read_retrieval(request.retrieval)
+    assert request.target is not None  # noqa: S101 - one of the four was given
+    with request.target() as target:
         return [fit_translation(source, target, texts, task)]
 
 
-def _layers(chosen: str, exits: Sequence[int]) -> list[int]:
+def _layers(text: str, exits: Sequence[int]) -> list[int]:
+    """The layers that `--exits` names.
+
+    Raises:
+        FormatError: The model has no early exits.
+        ConfigError: The text is no list of its exits.
+    """
     if len(exits) <= 1:
         raise FormatError(
             "this model has no early exits (a graph of its own, bf16, or one layer only)"
         )
     try:
-        wanted = [*exits[:-1]] if chosen == ALL else sorted({int(n) for n in chosen.split(",")})
+        layers = [*exits[:-1]] if text == ALL else sorted({int(part) for part in text.split(",")})
     except ValueError as error:
-        raise ConfigError([f"--exits: '{chosen}' is no list of numbers"]) from error
-    if wrong := [n for n in wanted if n not in exits[:-1]]:
+        raise ConfigError([f"--exits: '{text}' is no list of numbers"]) from error
+    if wrong := [layer for layer in layers if layer not in exits[:-1]]:
         raise ConfigError([f"--exits: {wrong[0]} is not 1 to {exits[-1] - 1}"])
-    return wanted
+    return layers
 
 
 def _read_vectors(path: Path) -> FloatArray:
+    """Read stored vectors [N, D] as float32.
+
+    Raises:
+        FormatError: The file holds none.
+    """
     try:
-        found = np.asarray(np.load(path, allow_pickle=False), np.float32)
+        vectors = np.asarray(np.load(path, allow_pickle=False), np.float32)
     except (OSError, ValueError, EOFError, TypeError) as error:
         raise FormatError(f"{path}: not a .npy file of numbers") from error
-    if found.ndim != 2 or not len(found) or not np.isfinite(found).all():  # noqa: PLR2004 - a matrix
+    if vectors.ndim != 2 or not len(vectors) or not np.isfinite(vectors).all():  # noqa: PLR2004 - a matrix
         raise FormatError(f"{path}: expected rows of finite numbers")
-    return found
+    return vectors
 
 
-def _renamed(found: Sequence[AffineMap], name: str | None) -> list[AffineMap]:
+def _renamed(maps: Sequence[AffineMap], name: str | None) -> list[AffineMap]:
+    """Give a map the name of `--map-name`.
+
+    Raises:
+        ConfigError: There are several maps.
+    """
     if name is None:
-        return list(found)
-    if len(found) > 1:
+        return list(maps)
+    if len(maps) > 1:
         raise ConfigError(["--map-name names one map, and several were fitted"])
-    return [replace(found[0], name=check_map_name(name))]
+    return [replace(maps[0], name=check_map_name(name))]
 
 
-def _keep(settings: Settings, found: Sequence[AffineMap], out: Path | None) -> None:
-    if out is not None and len(found) > 1:
+def _store(settings: Settings, maps: Sequence[AffineMap], out: Path | None) -> None:
+    """Write maps beside the model's artefact, or one map to a file.
+
+    Raises:
+        ConfigError: There are several maps for one file.
+    """
+    if out is not None and len(maps) > 1:
         raise ConfigError(["--out takes one map, and several were fitted"])
-    for one in found:
+    for affine_map in maps:
         if out is not None:
-            write_map(out, one)
-        path = out or keep_map(prepare_model(settings).artefact, one)
-        click.echo(f"{path}: map '{one.name}', space {one.space}")
+            write_map(out, affine_map)
+        path = out or store_map(prepare_model(settings).artefact, affine_map)
+        click.echo(f"{path}: map '{affine_map.name}', space {affine_map.space}")
 
 
-def _show(one: AffineMap) -> None:
-    click.echo(f"{one.name}: {len(one.weight)} to {one.width} values")
-    for name, value in one.figures.items():
+def _show(affine_map: AffineMap) -> None:
+    """Print what was measured of a map."""
+    click.echo(f"{affine_map.name}: {len(affine_map.weight)} to {affine_map.width} values")
+    for name, value in affine_map.figures.items():
         click.echo(f"  {name:<28} {value:.4g}")
 
 
-def _refuse_lossy(found: Sequence[AffineMap], max_loss: float) -> None:
-    """A translation replaces what the model's own vectors would find, so its loss is no matter of taste."""
-    for one in found:
-        loss = one.figures.get("loss", 0.0)
-        if one.kind is MapKind.TRANSLATE and loss > max_loss:
+def _refuse_lossy(maps: Sequence[AffineMap], max_loss: float) -> None:
+    """Refuse a translation that loses too much.
+
+    It replaces what the model's own vectors would find, so its loss is no matter of taste.
+
+    Raises:
+        FormatError: A translation loses more than it may.
+    """
+    for affine_map in maps:
+        loss = affine_map.figures.get("loss", 0.0)
+        if affine_map.kind is MapKind.TRANSLATE and loss > max_loss:
             raise FormatError(
-                f"map '{one.name}' loses {loss:.0%} of what a search finds, more than {max_loss:.0%}: "
+                f"map '{affine_map.name}' loses {loss:.0%} of what a search finds, more than {max_loss:.0%}: "
                 "it is not kept. Embed the texts anew, fit on more of them, or accept it with --max-loss"
             )

@@ -17,27 +17,26 @@ Function = Callable[..., None]
 
 
 def settings_flags(*names: str) -> Callable[[Function], Function]:
-    """Add `--config` and a flag for each named setting; no names means all.
+    """Make a decorator that adds `--config` and a flag for each named setting; without names, for all settings.
 
-    The wrapped function gets `settings` in their place.
+    The decorated function gets `settings` in place of the flags.
     """
-    chosen = names or tuple(Settings.model_fields)
+    setting_names = names or tuple(Settings.model_fields)
 
     def decorate(function: Function) -> Function:
         def wrapped(**values: Any) -> None:  # noqa: ANN401 - click passes what the flags hold
             config: Path | None = values.pop("config")
-            flags = {name: values.pop(name) for name in chosen}
-            given = {name: value for name, value in flags.items() if value is not None}
-            given |= _several(
-                given.pop("model", ()), given.get("models"), takes_several="models" in chosen
-            )
-            function(settings=load_settings(given, config=config), **values)
+            flags = {name: values.pop(name) for name in setting_names}
+            flags = {name: value for name, value in flags.items() if value is not None}
+            sources, models = flags.pop("model", ()), flags.get("models")
+            flags |= _model_flags(sources, models, takes_several="models" in setting_names)
+            function(settings=load_settings(flags, config=config), **values)
 
         wrapped.__doc__ = function.__doc__
         wrapped.__name__ = function.__name__
-        # Arguments that click has put on the function already go along.
+        # Arguments and options that click has put on the function already go along.
         wrapped.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined] # click's own way
-        for name in reversed(chosen):
+        for name in reversed(setting_names):
             wrapped = _option(name, Settings.model_fields[name])(wrapped)
         return click.option(
             "--config",
@@ -50,28 +49,37 @@ def settings_flags(*names: str) -> Callable[[Function], Function]:
 
 
 def default_text(field: FieldInfo) -> str:
-    """A default as people would write it; "" for none."""
+    """A setting's default as people would write it; "" for none."""
     value = field.default
     if value is PydanticUndefined or value is None or value == "":
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _several(sources: Sequence[str], models: str | None, *, takes_several: bool) -> dict[str, Any]:
-    """`--model` given several times: the first is the model, the others stand beside it."""
+def _model_flags(
+    sources: Sequence[str], models: str | None, *, takes_several: bool
+) -> dict[str, Any]:
+    """Values of `model` and `models` where `--model` was given, perhaps several times.
+
+    The first is the model, the others are further models.
+
+    Raises:
+        click.UsageError: Several were given to a command of one model, or together with `--models`.
+    """
     if not sources:
         return {}
-    found: dict[str, Any] = {"model": sources[0]}
+    flags: dict[str, Any] = {"model": sources[0]}
     if len(sources) > 1:
         if not takes_several:
             raise click.UsageError("this command takes one --model")
         if models is not None:
             raise click.UsageError("give further models by --model or by --models, not by both")
-        found["models"] = ",".join(sources[1:])
-    return found
+        flags["models"] = ",".join(sources[1:])
+    return flags
 
 
 def _option(name: str, field: FieldInfo) -> Callable[[Function], Function]:
+    """Make the click option of a setting."""
     flag = f"--{name.replace('_', '-')}"
     default = default_text(field)
     text = f"{field.description}" + (f"  [default: {default}]" if default else "")
@@ -86,9 +94,10 @@ def _option(name: str, field: FieldInfo) -> Callable[[Function], Function]:
 
 
 def _metavar(annotation: Any) -> str:  # noqa: ANN401 - any annotation
+    """What `--help` shows in place of a value of some type."""
     if typing.get_origin(annotation) is typing.Literal:
-        return "[" + "|".join(str(a) for a in typing.get_args(annotation)) + "]"
+        return "[" + "|".join(map(str, typing.get_args(annotation))) + "]"
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        annotation = next(a for a in typing.get_args(annotation) if a is not type(None))
+        annotation = next(kind for kind in typing.get_args(annotation) if kind is not type(None))
     names = {int: "N", float: "SECONDS", str: "TEXT", Path: "PATH"}
     return names.get(annotation, "A,B" if typing.get_origin(annotation) is list else "PATH")

@@ -1,19 +1,17 @@
-"""`nestvec keys`: who may call, and how much."""
+"""`nestvec keys`: makes, lists, rotates and revokes API keys with limits."""
 
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
-from nestvec.keys.records import KeyFile, KeyLimits, KeyRecord, edited
+from nestvec.keys.records import KeyFile, KeyLimits, KeyRecord, edit_key_file
 from nestvec.keys.usage import DEFAULT_NAME as USAGE_NAME
 from nestvec.keys.usage import read_usage
 
 HOUR_S: Final = 3600.0
-Function = Callable[..., Any]
 
 
 @click.group("keys")
@@ -45,7 +43,7 @@ def add(  # noqa: PLR0913, PLR0917 - a flag each
 ) -> None:
     """Make a key for NAME and print it: it is shown this once and kept nowhere."""
     limits = KeyLimits(models, requests_per_s, tokens_per_min, monthly_tokens, bulk_only)
-    with edited(settings.keys_path) as file:
+    with edit_key_file(settings.keys_path) as file:
         is_first = not file.records
         record, key = file.add(name, limits)
     click.echo(key)
@@ -81,10 +79,10 @@ def list_keys(settings: Settings) -> None:
 @settings_flags("keys_file", "data_dir")
 def revoke(settings: Settings, key: str) -> None:
     """Let KEY, an id or a name, be good no more."""
-    with edited(settings.keys_path) as file:
+    with edit_key_file(settings.keys_path) as file:
         record = file.revoke(key)
     click.echo(f"key {record.id} ({record.name}) is revoked", err=True)
-    if all(one.revoked_s is not None for one in file.records.values()):
+    if all(other.revoked_s is not None for other in file.records.values()):
         click.echo(
             f"no key is good now: the server lets nobody in. To open it, remove {settings.keys_path}",
             err=True,
@@ -103,21 +101,22 @@ def revoke(settings: Settings, key: str) -> None:
 @settings_flags("keys_file", "data_dir")
 def rotate(settings: Settings, key: str, overlap_h: float) -> None:
     """Make a new secret for KEY, an id or a name, with the same limits and usage, and print it."""
-    with edited(settings.keys_path) as file:
-        record, made = file.rotate(key, overlap_h * HOUR_S)
-    click.echo(made)
+    with edit_key_file(settings.keys_path) as file:
+        record, new_key = file.rotate(key, overlap_h * HOUR_S)
+    click.echo(new_key)
     click.echo(
         f"the old secret of {record.id} ({record.name}) is good for {overlap_h:g} h", err=True
     )
 
 
 def _limits(record: KeyRecord) -> str:
+    """The limits of a key, as a list for people."""
     limits = record.limits
-    said = [
+    descriptions = [
         f"models={','.join(limits.models)}" if limits.models else "",
         f"{limits.requests_per_s:g} requests/s" if limits.requests_per_s is not None else "",
         f"{limits.tokens_per_min} tokens/min" if limits.tokens_per_min is not None else "",
         f"{limits.monthly_tokens} tokens/month" if limits.monthly_tokens is not None else "",
         "bulk only" if limits.is_bulk_only else "",
     ]
-    return ", ".join(one for one in said if one) or "none"
+    return ", ".join(filter(None, descriptions)) or "none"

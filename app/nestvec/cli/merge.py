@@ -1,11 +1,11 @@
-"""`nestvec model merge` and `nestvec model export`: new checkpoints from others."""
+"""`nestvec model merge` and `nestvec model export`: make new checkpoints from others."""
 
 from pathlib import Path
 from typing import Final
 
 import click
 
-from nestvec.assembly.model import source_options
+from nestvec.assembly.package import source_options
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
 from nestvec.errors import ConfigError
@@ -14,7 +14,7 @@ from nestvec.model_store.sources.fetch import fetch
 from nestvec.model_store.sources.merging import merge_models
 from nestvec.observability.logs import configure_logs
 
-SOURCES: Final = ("model_revision", "models_dir", "cache_dir", "offline", "log_level")
+SOURCE_SETTINGS: Final = ("model_revision", "models_dir", "cache_dir", "offline", "log_level")
 
 
 @click.command("merge")
@@ -28,7 +28,7 @@ SOURCES: Final = ("model_revision", "models_dir", "cache_dir", "offline", "log_l
     help="Of each tensor: the weighted mean, or along the arc between two.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder.")
-@settings_flags(*SOURCES)
+@settings_flags(*SOURCE_SETTINGS)
 def merge(
     settings: Settings, *, models: tuple[str, ...], weights: str | None, method: str, out: Path
 ) -> None:
@@ -52,7 +52,7 @@ def merge(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of a LoRA adapter, as PEFT writes it.",
 )
-@settings_flags("model", *SOURCES)
+@settings_flags("model", *SOURCE_SETTINGS)
 def export(settings: Settings, *, out: Path, adapter: Path) -> None:
     """Write the model to OUT with an adapter merged into its weights.
 
@@ -65,7 +65,7 @@ def export(settings: Settings, *, out: Path, adapter: Path) -> None:
 
 
 def _numbers(text: str) -> list[float]:
-    """A comma-separated list.
+    """Read a comma-separated list of numbers.
 
     Raises:
         ConfigError: Something in it is no number.

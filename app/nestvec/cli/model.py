@@ -1,8 +1,8 @@
-"""`nestvec model`: fetch models ahead of time, and make others of them."""
+"""`nestvec model`: fetches models ahead of time, and makes others from them."""
 
 import click
 
-from nestvec.assembly.model import prepare_model
+from nestvec.assembly.package import prepare_model
 from nestvec.cli.calibrate import command as calibrate
 from nestvec.cli.fit import apply, fit
 from nestvec.cli.flags import settings_flags
@@ -37,13 +37,14 @@ def pull(settings: Settings, *, name: str | None, folder: bool) -> None:
     another host.
     """
     configure_logs(level=settings.log_level, style="auto")
-    chosen = settings.model_copy(update={"model": name}) if name else settings
-    package = prepare_model(chosen, refresh=True)
+    if name:
+        settings = settings.model_copy(update={"model": name})
+    package = prepare_model(settings, refresh=True)
     if folder:
-        click.echo(str(package.tokenizer.parent))
+        click.echo(str(package.folder.tokenizer_path.parent))
         return
-    made = "exported" if package.is_new else "already exported"
+    state = "exported" if package.is_new else "already exported"
     click.echo(
         f"{package.spec.name}: {package.spec.hidden_size} dimensions, {package.spec.max_tokens} tokens, "
-        f"{made}\n  from  {package.spec.source}\n  graph {package.graph}\n  space {package.spec.space}"
+        f"{state}\n  from  {package.spec.source}\n  graph {package.graph}\n  space {package.spec.space}"
     )

@@ -1,22 +1,31 @@
-"""`nestvec quality`: what dimensions, dtypes and early exits cost, on standard sets or on texts of the user's own."""
+"""`nestvec quality`: measures what dimensions, dtypes and early exits cost, on standard sets or your own texts."""
 
+import asyncio
 from pathlib import Path
 
 import click
 from tqdm import tqdm
 
-from nestvec.assembly.model import prepare_model
-from nestvec.assembly.service import build_engine
+from nestvec.assembly.package import prepare_model
+from nestvec.assembly.service import build_local_service
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
-from nestvec.engine.types import NullObserver
+from nestvec.corpus.server_embedder import ServerEmbedder
+from nestvec.engine.observer import NullObserver
 from nestvec.errors import ArtefactError, ConfigError
-from nestvec.model_store.artefacts.quality_results import keep_quality
+from nestvec.model_store.artefacts.quality_results import write_quality
 from nestvec.observability.logs import configure_logs, get_logger
-from nestvec.tools.quality.remote import RemoteEmbedder, Row, markdown, run_pairs, run_retrieval
-from nestvec.tools.quality.render import write_report
-from nestvec.tools.quality.report import Plan, Tasks, make_report
-from nestvec.tools.quality.tasks import read_given_pairs, read_pairs, read_retrieval, read_texts
+from nestvec.tools.quality.remote import (
+    RemoteScore,
+    RemoteVectors,
+    markdown,
+    score_pairs,
+    score_retrieval,
+)
+from nestvec.tools.quality.report.build import ReportPlan, make_report
+from nestvec.tools.quality.report.render import write_report
+from nestvec.tools.quality.report.report import Tasks
+from nestvec.tools.quality.tasks import read_answer_pairs, read_pairs, read_retrieval, read_texts
 from nestvec.tools.quality.variants import DTYPES
 from nestvec.tools.quality.vectors import ModelVectors
 
@@ -93,72 +102,88 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     if url is not None:
         _measure_server(url, api_key, name or "", sts, retrieval, sizes)
         return
-    chosen = tuple(dtypes.split(","))
-    if unknown := set(chosen) - set(DTYPES):
+    dtype_names = tuple(dtypes.split(","))
+    if unknown := set(dtype_names) - set(DTYPES):
         raise ConfigError([f"--dtypes: '{unknown.pop()}' is none of {', '.join(DTYPES)}"])
-    own = settings.model_copy(update={"model": name}) if name else settings
+    if name:
+        settings = settings.model_copy(update={"model": name})
     tasks = _tasks(sts, retrieval, pairs, texts)
-    plan = Plan(
+    plan = ReportPlan(
         _numbers("layers", layers),
         sizes,
-        chosen,
-        None if maps is None else [m for m in maps.split(",") if m],
+        dtype_names,
+        None if maps is None else [map_name for map_name in maps.split(",") if map_name],
     )
-    service = build_engine(own.for_own_work(), NullObserver())
+    service = build_local_service(settings.for_offline_tools(), NullObserver())
     with tqdm(unit="text", total=tasks.size) as bar, ModelVectors(service, bar.update) as model:
         report = make_report(model, tasks, plan)
     for path in write_report(report, out):
         click.echo(str(path))
     try:
-        keep_quality(prepare_model(own).artefact, report.summary())
-    except ArtefactError as error:  # a cache that was filled elsewhere and is read-only here
+        write_quality(prepare_model(settings).artefact, report.summary())
+    except ArtefactError as error:
+        # The cache was filled elsewhere and is read-only here.
         log.warning("quality_not_kept", reason=error.message)
-    for one in report.recommendations:
-        click.echo(one.text)
+    for recommendation in report.recommendations:
+        click.echo(recommendation.text)
 
 
 def _tasks(
     sts: Path | None, retrieval: Path | None, pairs: Path | None, texts: Path | None
 ) -> Tasks:
-    found = {path.name: read_retrieval(path) for path in (retrieval,) if path is not None}
-    found |= {path.stem: read_given_pairs(path) for path in (pairs,) if path is not None}
+    """Read what the report is measured on, each under the name that the report shows."""
+    searches = {path.name: read_retrieval(path) for path in (retrieval,) if path is not None}
+    searches |= {path.stem: read_answer_pairs(path) for path in (pairs,) if path is not None}
     return Tasks(
         pairs={} if sts is None else {_title(sts): read_pairs(sts)},
-        searches=found,
+        searches=searches,
         texts={} if texts is None else {texts.stem: read_texts(texts)},
     )
 
 
 def _title(path: Path) -> str:
-    """A file's name with its folder's, as `test.tsv` says little."""
+    """A file's name with its folder's, as `test.tsv` alone says little."""
     return f"{path.parent.name}/{path.stem}" if path.parent.name else path.stem
 
 
-def _numbers(flag: str, given: str | None) -> list[int]:
+def _numbers(flag: str, text: str | None) -> list[int]:
+    """Read the comma-separated numbers of a flag; none where it was not given.
+
+    Raises:
+        ConfigError: Something in it is no number.
+    """
     try:
-        return [] if given is None else [int(one) for one in given.split(",")]
+        return [] if text is None else [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise ConfigError([f"--{flag}: '{given}' is no list of numbers"]) from error
+        raise ConfigError([f"--{flag}: '{text}' is no list of numbers"]) from error
 
 
 def _measure_server(
     url: str, key: str, model: str, sts: Path | None, retrieval: Path | None, sizes: list[int]
 ) -> None:
-    """The table of a server, by what its clients get."""
-    rows: list[Row] = []
-    wanted = sizes or list(REMOTE_SIZES)
-    with (
-        tqdm(unit="text") as bar,
-        RemoteEmbedder(url, key=key, model=model, progress=bar.update) as embedder,
-    ):
-        if sts is not None:
-            pairs = read_pairs(sts)
-            bar.total = 2 * len(pairs.gold) * len(wanted)
-            rows += run_pairs(embedder, pairs, wanted)
-        if retrieval is not None:
-            task = read_retrieval(retrieval)
-            bar.total = (bar.total or 0) + len(task.documents) + len(task.queries)
-            rows += run_retrieval(embedder, task, None)
-    if not rows:
+    """Print the figures that the clients of a running server get.
+
+    Raises:
+        ConfigError: There is nothing to measure on.
+    """
+    dimensions = sizes or list(REMOTE_SIZES)
+
+    async def measure() -> list[RemoteScore]:
+        scores: list[RemoteScore] = []
+        async with ServerEmbedder(url, key=key, model=model) as server:
+            with tqdm(unit="text") as bar:
+                vectors = RemoteVectors(server, bar.update)
+                if sts is not None:
+                    pairs = read_pairs(sts)
+                    bar.total = 2 * len(pairs.gold) * len(dimensions)
+                    scores += await score_pairs(vectors, pairs, dimensions)
+                if retrieval is not None:
+                    task = read_retrieval(retrieval)
+                    bar.total = (bar.total or 0) + len(task.documents) + len(task.queries)
+                    scores += await score_retrieval(vectors, task, None)
+        return scores
+
+    scores = asyncio.run(measure())
+    if not scores:
         raise ConfigError(["--url measures --sts and --retrieval"])
-    click.echo(markdown(rows))
+    click.echo(markdown(scores))

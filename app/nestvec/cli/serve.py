@@ -1,4 +1,4 @@
-"""`nestvec serve`: one process, or HTTP processes over the engine's own."""
+"""`nestvec serve`: runs a server in one process, or in HTTP processes and engine processes."""
 
 import click
 

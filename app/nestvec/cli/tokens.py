@@ -1,4 +1,4 @@
-"""`nestvec tokens FILE…`: how well the model's tokenizer suits texts of one's own."""
+"""`nestvec tokens FILE…`: reports how well the model's tokenizer suits the user's own texts."""
 
 import itertools
 import json
@@ -7,16 +7,16 @@ from typing import Final
 
 import click
 
-from nestvec.assembly.model import prepare_model
+from nestvec.assembly.package import prepare_model
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
 from nestvec.corpus.readers import Columns
 from nestvec.corpus.sources import find_sources, read_sources
 from nestvec.errors import FormatError
 from nestvec.observability.logs import configure_logs
-from nestvec.tools.tokenizer_report import advice, as_rows, measure
+from nestvec.tools.tokenizer_report import advice, as_rows, measure_texts
 
-HEADS: Final = (
+COLUMN_HEADS: Final = (
     *("texts", "tokens", "unknown", "bytes/token", "tokens/word", "whole words", "evenness"),
     *("median", "99%", "cut"),
 )
@@ -29,7 +29,9 @@ HEADS: Final = (
     "--language-column",
     help="Column that tells languages apart; by default texts are told by script.",
 )
-@click.option("--most", default=100_000, show_default=True, help="Texts to read at most.")
+@click.option(
+    "--most", "max_texts", default=100_000, show_default=True, help="Texts to read at most."
+)
 @click.option("--json", "is_json", is_flag=True, help="Figures as JSON.")
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
@@ -41,7 +43,7 @@ def command(
     files: tuple[str, ...],
     text_column: str,
     language_column: str | None,
-    most: int,
+    max_texts: int,
     is_json: bool,
 ) -> None:
     """Report on the model's tokenizer over FILES (TXT, JSONL, CSV, Parquet, Arrow; - is standard input).
@@ -57,20 +59,20 @@ def command(
         for record in read_sources(find_sources(files), columns):
             yield (record.id if language_column is not None else ""), record.text
 
-    groups = measure(itertools.islice(texts(), most), tokenizer)
+    groups = measure_texts(itertools.islice(texts(), max_texts), tokenizer)
     if not groups:
         raise FormatError("no text in these files")
-    rows, said = as_rows(groups, tokenizer), advice(groups, tokenizer)
+    rows, hints = as_rows(groups, tokenizer), advice(groups, tokenizer)
     if is_json:
         click.echo(
-            json.dumps({"model": package.spec.name, "groups": rows, "advice": said}, indent=1)
+            json.dumps({"model": package.spec.name, "groups": rows, "advice": hints}, indent=1)
         )
         return
     click.echo(
         f"{package.spec.name}: {tokenizer.vocabulary_size} tokens, {tokenizer.max_tokens} a text\n"
     )
     width = max(len(row["language"]) for row in rows)
-    click.echo(" " * width + "".join(f"{head:>12}" for head in HEADS))
+    click.echo(" " * width + "".join(f"{head:>12}" for head in COLUMN_HEADS))
     for row in rows:
         cells = (
             f"{row['texts']}",
@@ -87,5 +89,5 @@ def command(
         click.echo(row["language"].ljust(width) + "".join(f"{cell:>12}" for cell in cells))
     click.echo(
         "\n"
-        + ("\n".join(f"- {line}" for line in said) or "Nothing to advise: it suits these texts.")
+        + ("\n".join(f"- {hint}" for hint in hints) or "Nothing to advise: it suits these texts.")
     )

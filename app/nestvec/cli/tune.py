@@ -1,4 +1,4 @@
-"""`nestvec tune`: find how the model runs fastest on this machine."""
+"""`nestvec tune`: finds how the model runs fastest on this machine."""
 
 import click
 

@@ -1,1 +1,1 @@
-"""Settings: their names, units, defaults and ranges, and how they are read."""
+"""Settings: their names, units, defaults and ranges by topic, and how they are read."""

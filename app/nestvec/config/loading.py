@@ -1,6 +1,6 @@
-"""Reading the settings: what flags, environment and file say, and every problem of it at once.
+"""Reads the settings from flags, environment and file, and reports all of their problems at once.
 
-Each problem names its setting as whoever set it spelt it; misspelt `NESTVEC_` names count as problems.
+Each problem names its setting as it was spelt where it was set; misspelt `NESTVEC_` names count as problems.
 """
 
 import difflib
@@ -30,48 +30,55 @@ def load_settings(
         config: TOML file; `NESTVEC_CONFIG` by default.
 
     Raises:
-        ConfigError: Lists every problem.
+        ConfigError: Some settings are wrong; it lists every problem.
     """
     env = os.environ
     file = config or (Path(env[CONFIG_VARIABLE]) if env.get(CONFIG_VARIABLE) else None)
     problems = _misspelt(env)
     if file is not None and not file.is_file():
         raise ConfigError([*problems, f"config: {file} does not exist"])
-    reset = config_file.set(file)
+    token = config_file.set(file)
     try:
-        settings, found = _read(dict(flags or {}))
+        settings, invalid_values = _read(dict(flags or {}))
     except ValueError as error:  # the TOML file does not parse
         raise ConfigError([*problems, f"config: {file}: {error}"]) from error
     finally:
-        config_file.reset(reset)
-    problems += found
+        config_file.reset(token)
+    problems += invalid_values
     if settings is not None:
         problems += _cross_check(settings)
     if problems or settings is None:
         raise ConfigError(problems)
-    settings.came_from(dict(flags or {}), file)
+    settings.remember_origin(dict(flags or {}), file)
     return settings
 
 
-def reread(settings: Settings) -> Settings:
-    """Read settings again from where they came from.
+def reload_settings(settings: Settings) -> Settings:
+    """Read settings again from the flags and the file that they came from, and from the environment.
 
     Raises:
-        ConfigError: Lists every problem.
+        ConfigError: Some settings are wrong; it lists every problem.
     """
     flags, file = settings.origin
     return load_settings(flags, config=file)
 
 
 def _read(flags: dict[str, Any]) -> tuple[Settings | None, list[str]]:
-    """The settings, with bad values replaced by defaults so that checks across settings still run."""
+    """Read settings, with bad values replaced by defaults so that checks across settings still run.
+
+    Returns:
+        The settings, and a problem for each bad value; None for the settings where no default helps.
+    """
     try:
         return Settings(**flags), []
     except ValidationError as error:
         details = error.errors()
     problems = [_describe(dict(detail), flags) for detail in details]
-    bad = {str(detail["loc"][0]) for detail in details} & set(Settings.model_fields)
-    defaults = {n: Settings.model_fields[n].get_default(call_default_factory=True) for n in bad}
+    bad_names = {str(detail["loc"][0]) for detail in details} & set(Settings.model_fields)
+    defaults = {
+        name: Settings.model_fields[name].get_default(call_default_factory=True)
+        for name in bad_names
+    }
     try:
         return Settings(**{**flags, **defaults}), problems
     except ValidationError:  # an unknown key of the file stays in the way
@@ -79,6 +86,7 @@ def _read(flags: dict[str, Any]) -> tuple[Settings | None, list[str]]:
 
 
 def _misspelt(env: Mapping[str, str]) -> list[str]:
+    """Problems of variables that begin with `NESTVEC_` and are no settings."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
     problems = []
     for name in sorted(env):
@@ -91,16 +99,16 @@ def _misspelt(env: Mapping[str, str]) -> list[str]:
 
 
 def _describe(detail: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
-    """One problem in the words of whoever set the value: the flag, the variable or the file's key."""
-    name, *inside = map(str, detail["loc"])
-    within = "".join(f".{part}" for part in inside)
+    """Describe a problem by the name of where the value was set: the flag, the variable or the file's key."""
+    name, *inner_keys = map(str, detail["loc"])
+    suffix = "".join(f".{key}" for key in inner_keys)
     if name in flags:
-        spelled = f"--{name.replace('_', '-')}{within}"
+        spelled = f"--{name.replace('_', '-')}{suffix}"
     elif any(key.upper() == PREFIX + name.upper() for key in os.environ):
-        spelled = f"{PREFIX}{name.upper()}{within}"
+        spelled = f"{PREFIX}{name.upper()}{suffix}"
     else:
-        spelled = f"{name}{within} (in the configuration file)"
-    if detail["type"] == "extra_forbidden" and inside:
+        spelled = f"{name}{suffix} (in the configuration file)"
+    if detail["type"] == "extra_forbidden" and inner_keys:
         return f"{spelled}: no such setting"
     if detail["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, Settings.model_fields, n=1)
@@ -109,14 +117,15 @@ def _describe(detail: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
 
 
 def _cross_check(settings: Settings) -> list[str]:
+    """Problems that show only across several settings."""
     problems: list[str] = []
-    loopback = settings.host in ("localhost", "::1") or settings.host.startswith("127.")
+    is_loopback = settings.host in ("localhost", "::1") or settings.host.startswith("127.")
     keys: tuple[object, ...] = ()
     try:
         keys = (*settings.secrets, *KeyFile.read(settings.keys_path).records)
     except ConfigError as error:
         problems += error.problems
-    if not loopback and not keys and not settings.allow_unauthenticated:
+    if not is_loopback and not keys and not settings.allow_unauthenticated:
         problems.append(
             f"host: {settings.host} is reachable from outside and no API key is set; set api_keys, or "
             "allow_unauthenticated where something else guards the port"
@@ -131,19 +140,24 @@ def _cross_check(settings: Settings) -> list[str]:
 
 
 def _check_models(settings: Settings, *, has_keys: bool) -> list[str]:
+    """Problems of the table of models and the names in it, and of the routes that manage models."""
     problems = []
-    for alias, pin in settings.aliases.items():
-        if pin.model is not None and pin.model not in settings.models:
+    for name, alias in settings.aliases.items():
+        if alias.model is not None and alias.model not in settings.models:
             known = ", ".join(settings.models) or "none"
-            problems.append(f"aliases.{alias}.model: no such table of models; there are: {known}")
-    names: dict[str, str] = {}
-    own = [(name, [name, *one.aliases]) for name, one in settings.models.items()]
-    first = [settings.served_model_name or settings.model, *settings.model_aliases]
-    for where, several in (("model", first), *own, ("aliases", list(settings.aliases))):
+            problems.append(f"aliases.{name}.model: no such table of models; there are: {known}")
+    owners: dict[str, str] = {}
+    first_names = [settings.served_model_name or settings.model, *settings.model_aliases]
+    further_names = [(name, [name, *model.aliases]) for name, model in settings.models.items()]
+    for owner, names in (
+        ("model", first_names),
+        *further_names,
+        ("aliases", list(settings.aliases)),
+    ):
         problems += [
             f"models: the name '{name}' is given to two models"
-            for name in several
-            if names.setdefault(name.casefold(), where) != where
+            for name in names
+            if owners.setdefault(name.casefold(), owner) != owner
         ]
     if settings.admin_api and not has_keys:
         problems.append("admin_api: needs a key; set api_keys or api_keys_file")

@@ -1,4 +1,4 @@
-"""Settings of one model among several, and of names that stand for more than a model."""
+"""Settings of one model among several, and of aliases that stand for more than a model: tables of the TOML file."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
-PRECISIONS = Literal["auto", "fp32", "fp16", "int8", "int8-accurate", "bf16"]
+PrecisionName = Literal["auto", "fp32", "fp16", "int8", "int8-accurate", "bf16"]
 
 
 class AliasSettings(BaseModel):
-    """What a further name of a model stands for."""
+    """A further name of a model, and what a request under that name gets. A row of `aliases`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -21,7 +21,7 @@ class AliasSettings(BaseModel):
 
 
 class ModelSettings(BaseModel):
-    """A further model; what it does not say is as for the first."""
+    """A further model; what it leaves out is as for the first model. A row of `models`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,14 +35,18 @@ class ModelSettings(BaseModel):
         default_factory=dict, description="Folders of LoRA adapters by the task that asks for each."
     )
     revision: str = Field("", description="Hub commit, tag or branch to pin.")
-    precision: PRECISIONS | None = None
+    precision: PrecisionName | None = None
     max_input_tokens: int | None = Field(None, ge=3)
     max_batch_tokens: int | None = Field(None, ge=0, le=1_000_000)
     worker_threads: int | None = Field(None, ge=0, le=1024)
 
 
 def parse_table(value: object) -> object:
-    """Tables come from the environment and flags as JSON."""
+    """Read a table, which the environment and flags give as JSON.
+
+    Raises:
+        ValueError: The text is not JSON.
+    """
     if not isinstance(value, str):
         return value
     try:
@@ -52,7 +56,11 @@ def parse_table(value: object) -> object:
 
 
 def parse_models(value: object) -> object:
-    """A table, JSON of one, or just sources: each is served under its own name."""
+    """Read further models: a table, a table as JSON, or just sources, each served under its own name.
+
+    Raises:
+        ValueError: The text is not JSON.
+    """
     if isinstance(value, str) and not value.lstrip().startswith("{"):
         value = [part.strip() for part in value.split(",") if part.strip()]
     if isinstance(value, list | tuple):

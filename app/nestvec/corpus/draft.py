@@ -1,7 +1,7 @@
-"""An output in the making: a folder beside its place, from which the same command goes on after an interruption.
+"""An unfinished output: a folder beside its target, from which the same command resumes after an interruption.
 
-After each chunk the output is synced to disk and then its size is noted. Whatever happens, the next run cuts the
-output back to the size noted last and goes on with the record after it: none is lost, none comes twice.
+After each chunk the output is synced to disk and then its size is noted. Whatever happens, the next run truncates the
+output to the size noted last and resumes with the record after it: none is lost, none comes twice.
 """
 
 import fcntl
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from nestvec.errors import ArtefactError
-from nestvec.system.durable_files import sync
-from nestvec.system.json_text import load_json
+from nestvec.system.durable_files import atomic_write
+from nestvec.system.json_files import load_json
 
 PROGRESS: Final = "progress.json"
 LOCK: Final = "lock"
@@ -23,11 +23,13 @@ LOCK: Final = "lock"
 
 @dataclass(slots=True)
 class Progress:
-    """What is safe on disk.
+    """What is safe on disk; field names are the keys of the file that it is kept in.
 
     Attributes:
-        records: How many, from the first.
-        offsets: Size of each of the writer's files, by its own names.
+        records: Number of records, from the first.
+        tokens: Number of their tokens.
+        truncated: Number of records that were cut to the model's length.
+        offsets: Size of each of the writer's files in bytes, by the writer's name for it.
     """
 
     records: int = 0
@@ -37,14 +39,14 @@ class Progress:
 
 
 class Draft:
-    """Holds one output until it is whole.
+    """Holds an output until it is whole.
 
     Args:
-        target: Where the output goes; the draft's folder lies beside it.
+        target: Path of the output; the draft's folder lies beside it.
         job: Everything that decides the output; a draft of another job is thrown away.
 
     Raises:
-        ArtefactError: Another process works on the same output.
+        ArtefactError: Another process writes the same output.
         OSError: The folder cannot be written.
     """
 
@@ -60,54 +62,51 @@ class Draft:
             self._lock.close()
             raise ArtefactError(f"{target}: another process is writing it") from None
         self.progress = Progress()
-        if (found := self._read()) is None:
-            self.forget()
+        if (progress := self._read()) is None:
+            self.reset()
         else:
-            self.progress = found
+            self.progress = progress
 
     @property
     def path(self) -> Path:
-        """Where to write meanwhile."""
+        """Path to write the output to until it is published."""
         return self.folder / self._target.name
 
     def commit(self, progress: Progress) -> None:
-        """Note what has been synced."""
-        draft = self.folder / f"{PROGRESS}.tmp"
-        with draft.open("wb") as file:
+        """Note what has been synced: a later run resumes from there."""
+        with atomic_write(self.folder / PROGRESS) as file:
             file.write(json.dumps({"job": self._job, **asdict(progress)}).encode())
-            sync(file)
-        draft.replace(self.folder / PROGRESS)
         self.progress = progress
 
     def publish(self, files: Sequence[Path]) -> None:
-        """Move finished files of the draft to their places, in this order."""
+        """Move finished files of the draft beside the target, in this order, and remove the draft."""
         for file in files:
             file.replace(self._target.parent / file.name)
         self.discard()
 
-    def forget(self) -> None:
-        """Begin anew."""
+    def reset(self) -> None:
+        """Drop everything that an earlier run left."""
         for file in self.folder.iterdir():
             if file.name != LOCK:
                 file.unlink()
         self.progress = Progress()
 
     def discard(self) -> None:
-        """Leave nothing."""
+        """Remove the draft's folder."""
         self._lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self, *, keeps: bool) -> None:
-        """Leave what a later run can go on from; nothing where none can, or nothing was committed."""
+        """Leave what a later run can resume from; nothing where none can, or nothing was committed."""
         if keeps and self.progress.records:
             self._lock.close()
         else:
             self.discard()
 
     def _read(self) -> Progress | None:
-        """What an earlier run of the same job committed; None where there is no such run."""
+        """Read what an earlier run of the same job committed; None where there was no such run."""
         try:
-            found = load_json((self.folder / PROGRESS).read_text("utf-8"))
-            return Progress(**found) if found.pop("job") == self._job else None
+            fields = load_json((self.folder / PROGRESS).read_text("utf-8"))
+            return Progress(**fields) if fields.pop("job") == self._job else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None

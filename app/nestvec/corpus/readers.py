@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nestvec.errors import FormatError
-from nestvec.system.json_text import load_json
+from nestvec.system.json_files import load_json
 from nestvec.system.unicode import replace_lone_surrogates
 
 PARQUET_ROWS: Final = 1024
@@ -16,12 +16,13 @@ PARQUET_ROWS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns to read.
+    """The columns to read.
 
     Attributes:
-        text: Holds the text.
-        id: Holds the record's id; None takes "id" where it exists, else the record's number from 0.
-        number_prefix: Put before such a number, where files must be told apart.
+        text: Name of the column that holds the text.
+        id: Name of the column that holds the record's id; None takes "id" where it exists, else the record's number
+            from 0.
+        number_prefix: Text before such a number, so that the records of several files are told apart.
     """
 
     text: str = "text"
@@ -34,6 +35,8 @@ class Record:
     """One text of a file.
 
     Attributes:
+        id: The record's id, by `Columns`.
+        text: The text, in valid Unicode.
         where: File and line, or row, from 1; for messages.
     """
 
@@ -43,15 +46,15 @@ class Record:
 
 
 def read_records(path: Path, columns: Columns, kind: str) -> Iterator[Record]:
-    """Read a file.
+    """Yield the records of a file.
 
     Args:
         path: The file.
-        columns: What to read of each record.
-        kind: Its format, a key of `READERS`.
+        columns: The columns to read of each record.
+        kind: The file's format, a key of `READERS`.
 
     Raises:
-        FormatError: A missing column, or a record that cannot be read; names the line.
+        FormatError: A column is missing, or a record cannot be read; the error names the line.
     """
     try:
         yield from READERS[kind](path, columns)
@@ -62,7 +65,7 @@ def read_records(path: Path, columns: Columns, kind: str) -> Iterator[Record]:
 
 
 def _read_txt(path: Path, columns: Columns) -> Iterator[Record]:
-    """One text a line."""
+    """Yield a text for each line."""
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file):
             name = f"{columns.number_prefix}{number}"
@@ -70,7 +73,7 @@ def _read_txt(path: Path, columns: Columns) -> Iterator[Record]:
 
 
 def _read_jsonl(path: Path, columns: Columns) -> Iterator[Record]:
-    """An object, or a bare string, a line; blank lines are passed over."""
+    """Yield a record for each line, which is an object or a bare string; blank lines are passed over."""
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         number = 0
         for line_number, line in enumerate(file, start=1):
@@ -88,7 +91,7 @@ def _read_jsonl(path: Path, columns: Columns) -> Iterator[Record]:
 
 
 def _read_csv(path: Path, columns: Columns) -> Iterator[Record]:
-    """With a header line."""
+    """Yield a record for each row below the header line."""
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
@@ -100,7 +103,7 @@ def _read_csv(path: Path, columns: Columns) -> Iterator[Record]:
 
 
 def _read_parquet(path: Path, columns: Columns) -> Iterator[Record]:
-    """In batches of rows; needs pyarrow."""
+    """Yield a record for each row, read in batches; needs pyarrow."""
     parquet = import_parquet()
     import pyarrow
 
@@ -109,16 +112,16 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Record]:
     except pyarrow.ArrowInvalid as error:
         raise FormatError(f"{path}: not a Parquet file ({error})") from error
     present = set(file.schema_arrow.names)
-    wanted = [c for c in (columns.text, columns.id or "id") if c in present]
+    names = [name for name in (columns.text, columns.id or "id") if name in present]
     number = 0
-    for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
+    for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=names):
         for row in batch.to_pylist():
             yield _record(row, columns, f"{path}:{number + 1}", number)
             number += 1
 
 
 def _read_arrow(path: Path, columns: Columns) -> Iterator[Record]:
-    """An Arrow IPC file, as Feather version 2 is, batch by batch; needs pyarrow."""
+    """Yield a record for each row of an Arrow IPC file, as Feather version 2 is, batch by batch; needs pyarrow."""
     import_parquet()
     import pyarrow
 
@@ -130,17 +133,18 @@ def _read_arrow(path: Path, columns: Columns) -> Iterator[Record]:
         number = 0
         for index in range(file.num_record_batches):
             batch = file.get_batch(index)
-            wanted = [c for c in (columns.text, columns.id or "id") if c in batch.schema.names]
-            for row in batch.select(wanted).to_pylist():
+            present = batch.schema.names
+            names = [name for name in (columns.text, columns.id or "id") if name in present]
+            for row in batch.select(names).to_pylist():
                 yield _record(row, columns, f"{path}:{number + 1}", number)
                 number += 1
 
 
 def _record(row: Mapping[str, Any], columns: Columns, where: str, number: int) -> Record:
-    """A row as a record.
+    """Return a row as a record.
 
     Raises:
-        FormatError: A column is missing, or the text is not one.
+        FormatError: A column is missing, or the text column holds no text.
     """
     if columns.text not in row:
         raise FormatError(f"{where}: no column '{columns.text}'; choose one with --text-column")
@@ -155,10 +159,10 @@ def _record(row: Mapping[str, Any], columns: Columns, where: str, number: int) -
 
 
 def import_parquet() -> Any:  # noqa: ANN401 - pyarrow has no types
-    """The library, or an error that says how to get it.
+    """Return the module `pyarrow.parquet`.
 
     Raises:
-        FormatError: It is not installed.
+        FormatError: It is not installed; the error says how to get it.
     """
     try:
         import pyarrow.parquet
@@ -177,5 +181,5 @@ READERS: Final[Mapping[str, Callable[[Path, Columns], Iterator[Record]]]] = {
     ".arrow": _read_arrow,
     ".feather": _read_arrow,
 }
-# What can be read from a pipe: the others are read from their end.
-STREAMED: Final = (".txt", ".jsonl", ".csv")
+# Formats that can be read from a pipe; the others are read from their end.
+STREAMABLE: Final = (".txt", ".jsonl", ".csv")

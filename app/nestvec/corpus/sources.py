@@ -1,4 +1,4 @@
-"""What is to be read: files, globs and standard input, one after the other as one corpus."""
+"""Finds the texts of a corpus: files, globs and standard input, read one after the other."""
 
 import glob
 from collections.abc import Iterator, Sequence
@@ -14,11 +14,12 @@ STDIN: Final = Path("/dev/stdin")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A file of texts.
+class TextSource:
+    """A file of texts, or standard input.
 
     Attributes:
-        kind: Key of `readers.READERS`.
+        path: Where it lies; `STDIN` for standard input.
+        kind: The format, a key of `readers.READERS`.
     """
 
     path: Path
@@ -26,29 +27,29 @@ class Source:
 
     @property
     def is_stdin(self) -> bool:
-        """Whether it can be read only once."""
+        """Whether it is standard input, which can be read only once."""
         return self.path == STDIN
 
     def identity(self) -> list[Any]:
-        """What changes when the file does: path, size and time of change."""
-        found = self.path.stat()
-        return [str(self.path.resolve()), found.st_size, found.st_mtime_ns]
+        """Return what changes when the file does: its path, its size in bytes and its time of change in ns."""
+        stat = self.path.stat()
+        return [str(self.path.resolve()), stat.st_size, stat.st_mtime_ns]
 
 
-def find_sources(patterns: Sequence[str], stdin_format: str = "txt") -> tuple[Source, ...]:
-    """Files that paths and globs mean, in the order given, each once.
+def find_sources(patterns: Sequence[str], stdin_format: str = "txt") -> tuple[TextSource, ...]:
+    """Return the files that paths and globs name, in their order, each once.
 
     Args:
         patterns: Paths, globs (`**` crosses folders; their files come sorted), or "-" for standard input.
-        stdin_format: What standard input holds: an ending of `readers.READERS` without its dot.
+        stdin_format: The format of standard input: a key of `readers.READERS` without its dot.
 
     Raises:
-        FormatError: Nothing is there, it is a folder, or its ending is unknown.
+        FormatError: A pattern matches nothing, a path is a folder, or its ending is unknown.
     """
-    found: dict[Path, Source] = {}
+    sources: dict[Path, TextSource] = {}
     for pattern in patterns:
         if pattern == STDIO:
-            found[STDIN] = Source(STDIN, f".{stdin_format}")
+            sources[STDIN] = TextSource(STDIN, f".{stdin_format}")
             continue
         # A file whose name happens to hold glob characters is taken as it is.
         is_literal = Path(pattern).exists()
@@ -60,15 +61,15 @@ def find_sources(patterns: Sequence[str], stdin_format: str = "txt") -> tuple[So
         for path in files:
             if path.is_dir():
                 raise FormatError(f"{path}: is a folder; name its files, as in '{path}/*.jsonl'")
-            found.setdefault(path, Source(path, _kind(path)))
-    return tuple(found.values())
+            sources.setdefault(path, TextSource(path, _kind(path)))
+    return tuple(sources.values())
 
 
-def read_sources(sources: Sequence[Source], columns: Columns) -> Iterator[Record]:
-    """All records of all sources. Where there are several, records without an id are numbered within each.
+def read_sources(sources: Sequence[TextSource], columns: Columns) -> Iterator[Record]:
+    """Yield all records of all sources; of several sources, records without an id are numbered within each.
 
     Raises:
-        FormatError: As `read_records`.
+        FormatError: A column is missing, or a record cannot be read; the error names the line.
     """
     for source in sources:
         prefix = f"{source.path.name}:" if len(sources) > 1 else ""
@@ -76,6 +77,11 @@ def read_sources(sources: Sequence[Source], columns: Columns) -> Iterator[Record
 
 
 def _kind(path: Path) -> str:
+    """Return a file's format by its ending.
+
+    Raises:
+        FormatError: The ending is unknown.
+    """
     kind = path.suffix.lower()
     if kind not in READERS:
         raise FormatError(f"{path}: unknown ending; known: {', '.join(READERS)}")

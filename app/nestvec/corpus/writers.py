@@ -1,4 +1,4 @@
-"""Writes vectors to Parquet, Arrow, npy or JSONL, so that an interrupted output can be gone on with."""
+"""Writes vectors to Parquet, Arrow, npy or JSONL, so that an interrupted output can be resumed."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from nestvec.corpus.readers import Record, import_parquet
 from nestvec.errors import FormatError
-from nestvec.system.durable_files import open_at, sync
+from nestvec.system.durable_files import open_truncated, sync
 
 Metadata = Mapping[str, str]
-Vectors = NDArray[Any]  # (n, W) of the output's dtype
+# `[N, W]` of the output's dtype.
+Vectors = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,10 @@ class WriterOptions:
     """How to open an output.
 
     Attributes:
-        width: W, numbers stored for a vector.
-        dtype: Of those numbers, as numpy names it.
-        with_text: Keep the texts beside the vectors.
-        offsets: What `Writer.sync` gave, to go on from there.
+        width: W, the number of values stored for a vector.
+        dtype: The dtype of those values, by numpy's name.
+        with_text: Whether the texts are kept beside the vectors.
+        offsets: What `Writer.sync` returned, to resume from there; empty for a new output.
     """
 
     width: int
@@ -39,39 +40,39 @@ class Writer(Protocol):
     """Takes records and their vectors in order."""
 
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
-        """Append vectors (n, D) of n records."""
+        """Append the vectors `[N, W]` of N records."""
 
     def sync(self) -> dict[str, int]:
-        """Put all that was written on disk; gives the size of each file, from which a later run goes on."""
+        """Sync all that was written to disk, and return the size of each file, from which a later run resumes."""
 
     def finish(self) -> list[Path]:
-        """Make the output whole and close it; gives its files, the one it is named after last."""
+        """Complete the output and close it; return its files, the one that it is named after last."""
 
     def close(self) -> None:
-        """Close it as it is; no effect once finished."""
+        """Close the output as it is; no effect once it is finished."""
 
 
 class JsonlWriter:
-    """One object a line: id, embedding, and the text where asked; metadata in a `.meta.json` beside it."""
+    """Writes an object a line: id, embedding, and the text if kept; metadata in a `.meta.json` beside it."""
 
     def __init__(self, path: Path, metadata: Metadata, options: WriterOptions) -> None:
         self._path = path
-        self._file = open_at(path, options.offsets.get("lines", 0))
+        self._file = open_truncated(path, options.offsets.get("lines", 0))
         self._with_text = options.with_text
-        self._beside = (path.with_suffix(".meta.json"), metadata)
+        self._metadata_path, self._metadata = path.with_suffix(".meta.json"), metadata
 
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
-        """Append."""
+        """Append a line for each record."""
         write_lines(self._file, records, vectors, with_text=self._with_text)
 
     def sync(self) -> dict[str, int]:
-        """Put it on disk."""
+        """Sync the lines to disk, and return their size in bytes."""
         return {"lines": sync(self._file)}
 
     def finish(self) -> list[Path]:
-        """End the file."""
+        """Close the file, and write the metadata beside it."""
         self._file.close()
-        return [_write_beside(*self._beside), self._path]
+        return [_write_metadata(self._metadata_path, self._metadata), self._path]
 
     def close(self) -> None:
         """Close the file."""
@@ -79,60 +80,62 @@ class JsonlWriter:
 
 
 class NpyWriter:
-    """One (N, W) matrix; ids in a `.ids.txt` and metadata in a `.meta.json` beside it."""
+    """Writes one matrix `[N, W]`; ids in an `.ids.txt` and metadata in a `.meta.json` beside it."""
 
     def __init__(self, path: Path, metadata: Metadata, options: WriterOptions) -> None:
         if options.with_text:
             raise FormatError("an npy file holds no texts; choose .parquet or .jsonl")
         self._width = options.width
         self._dtype = np.dtype(options.dtype).newbyteorder("<")
-        self._file = open_at(path, options.offsets.get("matrix", 0))
+        self._file = open_truncated(path, options.offsets.get("matrix", 0))
         self._path = path
         self._ids_path = path.with_suffix(".ids.txt")
-        self._ids = open_at(self._ids_path, options.offsets.get("ids", 0))
-        self._beside = (path.with_suffix(".meta.json"), metadata)
+        self._ids = open_truncated(self._ids_path, options.offsets.get("ids", 0))
+        self._metadata_path, self._metadata = path.with_suffix(".meta.json"), metadata
         self._rows = options.offsets.get("rows", 0)
         if not self._rows:
-            self._header()
+            self._write_header()
 
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
-        """Append; the header, whose length does not depend on N, is written again at the end."""
+        """Append rows; the header, whose length does not depend on N, is written again at the end."""
         self._rows += len(vectors)
         self._file.write(np.ascontiguousarray(vectors, self._dtype).tobytes())
         lines = (record.id.replace("\n", " ") + "\n" for record in records)
         self._ids.writelines(line.encode() for line in lines)
 
     def sync(self) -> dict[str, int]:
-        """Put both files on disk."""
+        """Sync both files to disk, and return their sizes in bytes and the number of rows."""
         return {"matrix": sync(self._file), "ids": sync(self._ids), "rows": self._rows}
 
     def finish(self) -> list[Path]:
         """Write the true number of rows into the header."""
-        self._header()
+        self._write_header()
         self.close()
-        return [_write_beside(*self._beside), self._ids_path, self._path]
+        return [_write_metadata(self._metadata_path, self._metadata), self._ids_path, self._path]
 
     def close(self) -> None:
         """Close the files."""
         self._file.close()
         self._ids.close()
 
-    def _header(self) -> None:
+    def _write_header(self) -> None:
+        """Write the header of the matrix as it is now."""
         # numpy pads headers to a multiple of 64 bytes with room for a longer shape, so the length stays.
         self._file.seek(0)
         shape = (self._rows, self._width)
-        described = {
+        header = {
             "descr": np.lib.format.dtype_to_descr(self._dtype),
             "fortran_order": False,
             "shape": shape,
         }
-        np.lib.format.write_array_header_1_0(self._file, described)
+        np.lib.format.write_array_header_1_0(self._file, header)
 
 
 class TableWriter:
-    """Columns id, embedding (fixed-size list) and, where asked, text; metadata in the schema. Parquet or Arrow IPC.
+    """Writes the columns id, embedding (fixed-size list) and, if kept, text as Parquet or Arrow IPC.
 
-    Neither can be gone on with, so chunks are kept as Arrow streams one behind the other until the end.
+    The metadata is in the schema. Neither format can be appended to, so chunks are kept as Arrow streams one behind the
+    other until the end.
     """
 
     def __init__(self, path: Path, metadata: Metadata, options: WriterOptions) -> None:
@@ -146,28 +149,28 @@ class TableWriter:
         self._schema = pa.schema(columns, metadata=dict(metadata))
         self._path = path
         self._streams = path.with_suffix(".arrows")
-        self._file = open_at(self._streams, options.offsets.get("streams", 0))
+        self._file = open_truncated(self._streams, options.offsets.get("streams", 0))
 
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
-        """Append a stream of one batch."""
+        """Append a stream of one record batch."""
         import pyarrow as pa
 
         flat = pa.array(np.ascontiguousarray(vectors).reshape(-1), self._dtype)
-        columns = {
-            "id": pa.array([r.id for r in records], pa.string()),
+        values = {
+            "id": pa.array([record.id for record in records], pa.string()),
             "embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
-            "text": pa.array([r.text for r in records], pa.string()),
+            "text": pa.array([record.text for record in records], pa.string()),
         }
-        chosen = [columns[name] for name in self._schema.names]
+        columns = [values[name] for name in self._schema.names]
         with pa.ipc.new_stream(self._file, self._schema) as stream:
-            stream.write_batch(pa.record_batch(chosen, schema=self._schema))
+            stream.write_batch(pa.record_batch(columns, schema=self._schema))
 
     def sync(self) -> dict[str, int]:
-        """Put the streams on disk."""
+        """Sync the streams to disk, and return their size in bytes."""
         return {"streams": sync(self._file)}
 
     def finish(self) -> list[Path]:
-        """Write the file, a row group or record batch a chunk."""
+        """Write the file, with a row group or a record batch for each chunk."""
         import pyarrow as pa
 
         self._file.close()
@@ -198,11 +201,11 @@ WRITERS: Final[Mapping[str, Callable[..., Writer]]] = {
 
 
 def open_writer(path: Path, metadata: Metadata, options: WriterOptions) -> Writer:
-    """Open a file for vectors; its ending says the format.
+    """Open a file for vectors, in the format of its ending.
 
     Raises:
-        FormatError: An unknown ending, or texts asked for where they cannot be kept.
-        OSError: It cannot be written.
+        FormatError: The ending is unknown, or the format cannot keep texts.
+        OSError: The file cannot be written.
     """
     check_ending(path)
     return WRITERS[path.suffix.lower()](path, metadata, options)
@@ -211,7 +214,7 @@ def open_writer(path: Path, metadata: Metadata, options: WriterOptions) -> Write
 def write_lines(
     file: IO[bytes], records: Sequence[Record], vectors: Vectors, *, with_text: bool
 ) -> None:
-    """Write vectors (n, D) of n records as JSON, an object a line."""
+    """Write the vectors `[N, W]` of N records as JSON, an object a line."""
     for record, vector in zip(records, np.ascontiguousarray(vectors), strict=True):
         row: dict[str, Any] = {"id": record.id, "embedding": vector}
         if with_text:
@@ -220,15 +223,16 @@ def write_lines(
 
 
 def check_ending(path: Path) -> None:
-    """Refuse an output that we cannot write, before any work.
+    """Refuse an output of a format that cannot be written, before any work.
 
     Raises:
-        FormatError: An unknown ending.
+        FormatError: The ending is unknown.
     """
     if path.suffix.lower() not in WRITERS:
         raise FormatError(f"{path}: unknown ending; known: {', '.join(WRITERS)}")
 
 
-def _write_beside(path: Path, metadata: Metadata) -> Path:
+def _write_metadata(path: Path, metadata: Metadata) -> Path:
+    """Write metadata as JSON, and return its path."""
     path.write_text(json.dumps(dict(metadata), indent=1), "utf-8")
     return path

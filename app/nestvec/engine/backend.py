@@ -1,5 +1,6 @@
 """What the engine needs of something that runs a graph, and what batches cost on it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,12 @@ from nestvec.engine.types import Batch, Layout, RawOutput
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """Price of a batch in token equivalents: linear work plus what attention really computes.
+    """Prices a batch in token equivalents: its linear work plus what attention really computes.
 
     Attributes:
-        layout: Packed graphs run linear work on T tokens, padded ones on B x S.
-        attention_per_pair: Cost of one cell of the (B, S, S) attention area relative to one token. Per layer a
-            token costs 24·H² FLOP in a BERT block and a cell 4·H, hence 1 / (6·H).
+        layout: Packed graphs run linear work on T tokens, padded ones on B · S.
+        attention_per_pair: Cost of one cell of the [B, S, S] attention area relative to one token. Per layer a token
+            costs 24·H² FLOP in a BERT block and a cell 4·H, hence 1 / (6·H).
     """
 
     layout: Layout
@@ -26,14 +27,14 @@ class CostModel:
 
     @classmethod
     def of_bert(cls, layout: Layout, hidden_size: int) -> Self:
-        """Of blocks with BERT's shape: four products of H x H and two of H x 4·H a layer."""
+        """Make the model of BERT's blocks: four products of H x H and two of H x 4·H a layer."""
         return cls(layout, attention_per_pair=1 / (6 * hidden_size))
 
     def __call__(self, lengths: NDArray[np.int64]) -> float:
         """Price a batch.
 
         Args:
-            lengths: Tokens of each input, (B,), int64.
+            lengths: Number of tokens of each input, (B,), int64.
         """
         if len(lengths) == 0:
             return 0.0
@@ -43,49 +44,48 @@ class CostModel:
         return linear + self.attention_per_pair * padded * longest
 
 
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """What a backend is and gives; fixed once it is open.
+
+    Attributes:
+        layout: Which arrays it takes.
+        provider: Where it runs: "cpu" or "cuda".
+        hidden_size: H, the width of the vectors or token states that it gives.
+        gives_tokens: Whether it gives token states; otherwise its graph pools, and each input gives one vector only.
+        layers: Number of layers to choose from; 0 where it always runs all of them.
+        gives_exits: Whether one run can give the states of several exits.
+        pooling: How it pools where a batch wants vectors only, a key of `pooling.POOLINGS`; "" where it leaves pooling
+            to the engine.
+        max_cost: Highest price of a batch, as `Backend.cost` counts, that fits into memory; infinite where it is not
+            known.
+    """
+
+    layout: Layout
+    provider: str
+    hidden_size: int
+    gives_tokens: bool
+    layers: int = 0
+    gives_exits: bool = False
+    pooling: str = ""
+    max_cost: float = math.inf
+
+
 class Backend(Protocol):
-    """Runs batches; `run` may be called from several threads at once."""
+    """Runs batches of one graph; `run` may be called from several threads at once."""
 
     @property
-    def layout(self) -> Layout:
-        """Which arrays it takes."""
-
-    @property
-    def provider(self) -> str:
-        """Where it runs: "cpu" or "cuda"."""
-
-    @property
-    def hidden_size(self) -> int:
-        """H of what it gives."""
-
-    @property
-    def gives_tokens(self) -> bool:
-        """Whether it gives token states; else its graph pools, and there is one vector an input only."""
-
-    @property
-    def layers(self) -> int:
-        """How many layers there are to choose from; 0 where it runs all of them always."""
-
-    @property
-    def pooling(self) -> str:
-        """How it pools where a batch wants vectors only, a key of `pooling.POOLINGS`; "" where it leaves that to us."""
-
-    @property
-    def max_cost(self) -> float:
-        """What a batch may cost for memory to hold it; infinite where nobody knows."""
-
-    @property
-    def gives_exits(self) -> bool:
-        """Whether one run gives the states of several exits."""
+    def info(self) -> BackendInfo:
+        """What the backend is and gives; the same for as long as it is open."""
 
     def cost(self, lengths: NDArray[np.int64]) -> float:
-        """Price a batch of these lengths, (B,), in token equivalents; monotone in each length and in B."""
+        """Price a batch of these lengths, (B,), int64, in token equivalents; monotone in each length and in B."""
 
     def run(self, batch: Batch) -> RawOutput:
-        """Run one batch.
+        """Run one batch and wait for it.
 
         Raises:
-            BackendError: The runtime failed.
+            BackendError: The runtime failed; its subclasses say whether memory was short or the device is gone.
         """
 
     def close(self) -> None:
@@ -94,12 +94,13 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DeviceOptions:
-    """How to run a graph on a device.
+    """How to run a graph in fixed memory on a GPU.
 
     Attributes:
-        max_tokens: The most of one input.
-        max_batch_tokens: The most of a batch that will be asked for.
-        captured_tokens: Batches up to so many are filled up and started as one; 0 for none.
+        max_tokens: Most tokens of one input.
+        max_batch_tokens: Most tokens of a batch that will be asked for.
+        captured_tokens: Batches of up to so many tokens are padded to one of a few sizes, for each of which a CUDA
+            graph is captured; 0 captures none.
     """
 
     max_tokens: int
@@ -113,15 +114,16 @@ class BackendOptions:
 
     Attributes:
         provider: "auto", "cpu" or "cuda".
-        intra_op_threads: Threads inside one run; 1 leaves parallelism to the engine's workers.
-        spins: Whether threads inside a run wait for each other awake: faster where nothing else wants the cores. They
-            sleep between runs all the same.
+        device_id: Number of the GPU, as CUDA counts them.
+        intra_op_threads: Number of threads inside one run; 1 leaves parallelism to the engine's workers.
+        spins: Whether threads inside a run busy-wait for each other, which is faster where nothing else wants the
+            cores. Between runs they sleep in any case.
         parallel_runs: How many threads will call `run` at once.
-        computes_bf16: Compute in bfloat16, by the runtime that can.
-        plain_attention_tokens: Rows of several lengths up to this many tokens take plain attention, where a graph
-            has both; longer ones the contrib kernel.
+        computes_bf16: Whether to compute in bfloat16, by the runtime that can.
+        plain_attention_tokens: Rows of several lengths take plain attention up to this many tokens, and the contrib
+            kernel beyond, where a graph has both.
         memory_share: Part of a GPU's memory that all models of this process may take together.
-        device: How to run a graph that was made for a device; None for any other.
+        device: How to run a graph in fixed memory on a GPU; None runs it as onnxruntime runs any graph.
     """
 
     provider: str = "auto"

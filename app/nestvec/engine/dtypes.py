@@ -1,4 +1,4 @@
-"""What values of a vector are given as."""
+"""The dtypes in which the values of a vector are given out."""
 
 from enum import StrEnum
 from typing import Any, Final
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class OutputDtype(StrEnum):
-    """What values of a vector are given as; not to be mixed up with a model's precision."""
+    """The dtype in which the values of a vector are given out; not to be mixed up with a model's precision."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
@@ -21,28 +21,28 @@ class OutputDtype(StrEnum):
 
     @property
     def values_per_item(self) -> int:
-        """How many values of a vector go into one stored number."""
+        """Number of a vector's values that go into one stored number."""
         return 8 if self in (OutputDtype.BINARY, OutputDtype.UBINARY) else 1
 
     @property
-    def is_quantised(self) -> bool:
+    def is_quantized(self) -> bool:
         """Whether values become integers, which takes unit vectors."""
-        return self in QUANTISED
+        return self in QUANTIZED
 
     @property
-    def stored(self) -> np.dtype[Any]:
-        """Of one stored number; bfloat16 and float8 by ml_dtypes, little-endian as all."""
+    def storage_dtype(self) -> np.dtype[Any]:
+        """NumPy dtype of one stored number, little-endian; bfloat16 and float8 come from ml_dtypes."""
         if self in (OutputDtype.BINARY, OutputDtype.UBINARY):
             return np.dtype("int8" if self is OutputDtype.BINARY else "uint8")
         if self in (OutputDtype.BFLOAT16, OutputDtype.FLOAT8_E4M3, OutputDtype.FLOAT8_E5M2):
-            import ml_dtypes  # for the few who ask for these
+            import ml_dtypes  # only for the few calls that ask for these
 
             small: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self.value))
             return small
         return np.dtype(self.value).newbyteorder("<")
 
 
-QUANTISED: Final = (
+QUANTIZED: Final = (
     OutputDtype.INT8,
     OutputDtype.UINT8,
     OutputDtype.BINARY,

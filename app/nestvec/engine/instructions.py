@@ -9,12 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-PLACE: Final = re.compile(r"\{(instruction|query|response)\}")
+PLACEHOLDER: Final = re.compile(r"\{(instruction|query|response)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A query and what answers it."""
+    """A worked example: a query and the text that answers it.
+
+    Attributes:
+        query: The query.
+        response: The text that answers it.
+    """
 
     query: str
     response: str
@@ -22,28 +27,28 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Instruct:
-    """A model's templates.
+    """A model's templates for instructions.
 
     Attributes:
-        template: With `{instruction}`; the text follows it.
-        example: With `{instruction}`, `{query}` and `{response}`; "" where the model takes none.
+        template: Text with `{instruction}`; the input follows it.
+        example: Text with `{instruction}`, `{query}` and `{response}`; "" where the model takes no examples.
     """
 
     template: str
     example: str = ""
 
     def prefix(self, instruction: str, examples: Sequence[Example] = ()) -> str:
-        """What to put before a text."""
-        shown = "".join(
+        """Return what to put before a text: the examples and the instruction, in the model's templates."""
+        filled_examples = "".join(
             _filled(
                 self.example,
-                {"instruction": instruction, "query": one.query, "response": one.response},
+                {"instruction": instruction, "query": example.query, "response": example.response},
             )
-            for one in examples
+            for example in examples
         )
-        return shown + _filled(self.template, {"instruction": instruction})
+        return filled_examples + _filled(self.template, {"instruction": instruction})
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
-    """A template with its places filled, whatever braces the values hold."""
-    return PLACE.sub(lambda found: values.get(found[1], found[0]), template)
+    """A template with its placeholders filled, whatever braces the values hold."""
+    return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)

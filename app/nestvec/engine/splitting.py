@@ -16,12 +16,14 @@ from enum import StrEnum
 from typing import Final
 
 Span = tuple[int, int]
-Count = Callable[[int, int], int]  # tokens of a part of the document
+# Counts the tokens that start in text[start:stop] of a document.
+TokenCounter = Callable[[int, int], int]
 
 DEFAULT_CHUNK_TOKENS: Final = 128
-PIECE_CHARS: Final = (
-    2000  # a longer sentence is cut, and is longer than windows of most models anyway
-)
+# Text that sentences are looked for in at a time. A longer sentence is cut, and is longer than most models' windows
+# anyway.
+PIECE_CHARS: Final = 2000
+# Sentence ends that close to the end of a piece are found again in the next one.
 UNSETTLED_CHARS: Final = 40
 LINE_ENDS: Final = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 PLAIN: Final = {
@@ -32,7 +34,7 @@ PLAIN: Final = {
 
 
 class SplitterKind(StrEnum):
-    """Which rule cuts."""
+    """The rule that cuts a document."""
 
     SENTENCES = "sentences"
     TOKENS = "tokens"
@@ -44,10 +46,12 @@ class Splitter:
     """How documents are cut.
 
     Attributes:
-        chunk_tokens: For tokens: of each chunk. For sentences: so many are filled up with whole sentences; 0: a chunk
-            each. For Markdown: longer sections are cut at sentences; 0: none are.
-        overlap_tokens: Of tokens: what a chunk shares with the one before.
-        language: ISO code, for sentences.
+        kind: The rule that cuts.
+        chunk_tokens: By tokens: the size of each chunk. By sentences: chunks of at most so many tokens are filled up
+            with whole sentences; 0: each sentence is a chunk. By Markdown sections: longer sections are cut at
+            sentences; 0: none are.
+        overlap_tokens: By tokens: how many a chunk shares with the one before.
+        language: ISO code of the language, for sentences.
     """
 
     kind: SplitterKind
@@ -57,62 +61,69 @@ class Splitter:
 
     @property
     def size(self) -> int:
-        """Tokens of a chunk that is cut by tokens."""
+        """Number of tokens of a chunk that is cut by tokens."""
         return self.chunk_tokens or DEFAULT_CHUNK_TOKENS
 
     def spans(self, text: str, starts: Sequence[int]) -> list[Span]:
-        """Cut a document.
+        """Cut a document into chunks.
 
         Args:
-            text: All of it.
+            text: The document.
             starts: Where each of its tokens starts, in characters, rising.
+
+        Returns:
+            The chunks as (start, stop) in characters; each holds a token.
         """
 
         def count(start: int, stop: int) -> int:
             return bisect_right(starts, stop - 1) - bisect_right(starts, start - 1)
 
         if self.kind is SplitterKind.TOKENS:
-            found = self._by_tokens(text, starts)
+            spans = self._by_tokens(text, starts)
         elif self.kind is SplitterKind.SENTENCES:
-            found = self._filled(sentences(text, self.language), count)
+            spans = self._merged(sentences(text, self.language), count)
         else:
-            found = [
+            spans = [
                 part for section in sections(text) for part in self._within(text, section, count)
             ]
-        return list(_without_empty(found, count))
+        return list(_without_empty(spans, count))
 
     def _by_tokens(self, text: str, starts: Sequence[int]) -> list[Span]:
-        """Chunks of so many tokens; each begins where its first token does, and ends where the next begins."""
+        """Chunks of `size` tokens; each begins where its first token does, and ends where the next begins."""
         size = self.size
         step = size - self.overlap_tokens
-        first = range(0, max(1, len(starts) - self.overlap_tokens), step)
+        firsts = range(0, max(1, len(starts) - self.overlap_tokens), step)
         edges = [0, *starts[1:], len(text)] if starts else [0, len(text)]
-        return [(edges[n], edges[min(n + size, len(edges) - 1)]) for n in first]
+        return [(edges[n], edges[min(n + size, len(edges) - 1)]) for n in firsts]
 
-    def _within(self, text: str, section: Span, count: Count) -> list[Span]:
+    def _within(self, text: str, section: Span, count: TokenCounter) -> list[Span]:
         """A section whole, or cut at its sentences."""
         start, stop = section
         if not self.chunk_tokens or count(start, stop) <= self.chunk_tokens:
             return [section]
-        own = sentences(text[start:stop], self.language)
-        return self._filled([(start + a, start + b) for a, b in own], count)
+        parts = sentences(text[start:stop], self.language)
+        return self._merged([(start + first, start + last) for first, last in parts], count)
 
-    def _filled(self, parts: Sequence[Span], count: Count) -> list[Span]:
-        """Neighbours together, as many as fit."""
-        found: list[Span] = []
+    def _merged(self, parts: Sequence[Span], count: TokenCounter) -> list[Span]:
+        """Neighbouring parts merged, as many as fit in a chunk."""
+        chunks: list[Span] = []
         for start, stop in parts:
-            if found and self.chunk_tokens and count(found[-1][0], stop) <= self.chunk_tokens:
-                found[-1] = (found[-1][0], stop)
+            if chunks and self.chunk_tokens and count(chunks[-1][0], stop) <= self.chunk_tokens:
+                chunks[-1] = (chunks[-1][0], stop)
             else:
-                found.append((start, stop))
-        return found
+                chunks.append((start, stop))
+        return chunks
 
 
 def sentences(text: str, language: str = "en") -> list[Span]:
-    """Sentences with the white space behind them; together they are the text.
+    """Cut a text into sentences, each with the white space behind it; together they are the text.
 
-    The library is given a piece at a time, and what it finds last in one stands at the head of the next: its time grows
-    with the square of what it is given in some scripts (1.0.32: ten minutes for a megabyte of Chinese).
+    The library is given a piece at a time, and the sentence it finds last in one stands at the head of the next: in
+    some scripts its time grows with the square of what it is given (1.0.32: ten minutes for a megabyte of Chinese).
+
+    Args:
+        text: The text.
+        language: ISO code of its language.
     """
     plain = _plain_spaces(text)
     edges = [0]
@@ -130,20 +141,21 @@ def sentences(text: str, language: str = "en") -> list[Span]:
 
 def _sentence_ends(text: str, language: str) -> list[int]:
     """Where sentences of a piece end, rising."""
-    import sentencex  # loads its tables, for the few who ask
+    import sentencex  # loads its tables: only for the few calls that need them
 
     try:
-        found = sentencex.get_sentence_boundaries(language, text)
+        boundaries = sentencex.get_sentence_boundaries(language, text)
     except BaseException as error:
         # A panic of the library's (in Rust) is no Exception; without sentences the text is one.
         if type(error).__name__ != "PanicException":
             raise
         return []
-    return sorted({end for one in found if 0 < (end := int(one["end_index"])) <= len(text)})
+    ends = {int(boundary["end_index"]) for boundary in boundaries}
+    return sorted(end for end in ends if 0 < end <= len(text))
 
 
 def sections(text: str) -> list[Span]:
-    """Parts of a Markdown text, each from a heading to the next; what stands before the first is one too."""
+    """Cut a Markdown text into sections, each from a heading to the next; what stands before the first is one too."""
     from markdown_it import MarkdownIt
 
     line_starts = [0]
@@ -151,9 +163,8 @@ def sections(text: str) -> list[Span]:
         line_starts.append(line_starts[-1] + len(line))
     edges = {0, len(text)}
     parser = MarkdownIt("commonmark")
-    parser.core.ruler.enableOnly(
-        ["normalize", "block"]
-    )  # what is inside paragraphs is of no interest
+    # What is inside paragraphs is of no interest.
+    parser.core.ruler.enableOnly(["normalize", "block"])
     for token in parser.parse(_lines_as_parsed(text)):
         if token.type == "heading_open" and token.level == 0 and token.map is not None:
             edges.add(line_starts[token.map[0]])
@@ -162,7 +173,7 @@ def sections(text: str) -> list[Span]:
 
 
 def _plain_spaces(text: str) -> str:
-    """The same with spaces and line feeds for all other white space, character for character.
+    """The text with spaces and line feeds for all other white space, character for character.
 
     sentencex 1.0.32 panics on wide spaces behind initials, and takes CR LF for two line ends.
     """
@@ -170,24 +181,24 @@ def _plain_spaces(text: str) -> str:
 
 
 def _lines_as_parsed(text: str) -> str:
-    """The same lines, each ended by a line feed: the parser knows fewer line ends than Python."""
+    """The text with each line ended by a line feed: the parser knows fewer line ends than Python."""
     return "".join(line + "\n" for line in text.splitlines())
 
 
-def _without_empty(spans: Sequence[Span], count: Count) -> Iterator[Span]:
-    """Spans that hold a token; what holds none goes to the chunk before it, else to the one behind."""
-    held: Span | None = None
-    lead: int | None = None
+def _without_empty(spans: Sequence[Span], count: TokenCounter) -> Iterator[Span]:
+    """The spans that hold a token; one that holds none is merged into the span before it, else into the one behind."""
+    pending: Span | None = None
+    empty_start: int | None = None
     for start, stop in spans:
         if count(start, stop) == 0:
-            if held is not None:
-                held = (held[0], max(held[1], stop))
-            elif lead is None:
-                lead = start
+            if pending is not None:
+                pending = (pending[0], max(pending[1], stop))
+            elif empty_start is None:
+                empty_start = start
             continue
-        if held is not None:
-            yield held
-        held = (start if lead is None else lead, stop)
-        lead = None
-    if held is not None:
-        yield held
+        if pending is not None:
+            yield pending
+        pending = (start if empty_start is None else empty_start, stop)
+        empty_start = None
+    if pending is not None:
+        yield pending

@@ -1,12 +1,12 @@
-"""The frozen values that travel through the engine, and what it needs from outside.
+"""The frozen values that travel through the engine.
 
 Shapes: B inputs in a batch, T tokens packed end to end, S the longest input, H hidden size, D dimensions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from nestvec.engine.instructions import Example
 from nestvec.engine.splitting import Span, Splitter
 
 FloatArray = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
 IdArray = NDArray[np.int32]
 
 
@@ -36,21 +37,21 @@ class Priority(StrEnum):
 
 
 class OutputKind(StrEnum):
-    """What a backend returns for an item."""
+    """What the engine returns for an input."""
 
-    DENSE = "dense"  # one vector an input
-    TOKENS = "tokens"  # one a token
-    STATES = "states"  # every column of a token's state; for the engine's own use
+    DENSE = "dense"  # one vector per input
+    TOKENS = "tokens"  # one vector per token
+    STATES = "states"  # every column of each token's state; for the engine's own use
     SPARSE = "sparse"  # weights of terms
     LABELS = "labels"  # a score for each label, of a text or of a pair
 
 
 class Layout(StrEnum):
-    """How a graph wants its batch."""
+    """How a graph takes its batch."""
 
     PACKED = "packed"
     PADDED = "padded"
-    ROWS = "rows"  # no tokens: what stands behind the pooling
+    ROWS = "rows"  # no tokens: a head that takes pooled rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Pair:
     second: str
 
     def __len__(self) -> int:
-        """Characters of both."""
+        """Number of characters of both texts."""
         return len(self.first) + len(self.second)
 
 
@@ -70,32 +71,33 @@ class EmbedCall:
     """One request for vectors, in no vendor's dialect.
 
     Attributes:
-        inputs: Texts, token ids in the model's own vocabulary, or both; for labels texts and pairs of them.
-        model: The name asked for; "" where the caller named none.
-        dimensions: Cut to the first so many values, then renormalise; None is the model's own size.
-        normalize: Scale to unit length; None is the model's own habit.
+        inputs: Texts, token ids in the model's own vocabulary, or both; for labels texts and pairs of texts.
+        model: The requested model name; "" where the caller named none.
+        dimensions: Cut vectors to this many leading values, then normalize again; None keeps the model's own size.
+        normalize: Scale to unit length; None does what the model does by default.
         truncate: What to do with long inputs; None is the server's default.
-        max_tokens: Take fewer tokens an input than the model could, special tokens included.
+        max_tokens: Take fewer tokens of each input than the model could, special tokens included.
         max_second_tokens: Take fewer tokens of each pair's second text.
         adds_special_tokens: Whether texts get the model's special tokens.
-        prompt_name: A prompt the model defines.
-        prompt_role: "query", "passage", …: the first prompt of the model that serves the role, if any.
+        prompt_name: Name of a prompt that the model defines.
+        prompt_role: "query", "passage", …: use the first prompt of the model that serves the role, if any.
         prompt: A literal text to put before each input.
-        instruction: What is wanted of the texts, for models that take it in their own template.
-        examples: Worked ones that stand before, where their template has a place for them.
-        output_dtypes: What else than float32 to give the vectors in.
-        chunks: Late chunking: inputs are consecutive chunks of documents, so many of each; each chunk's vector is
-            pooled from token states that saw the whole document (arXiv:2409.04701).
+        instruction: What is wanted of the texts, for models that take instructions in a template of their own.
+        examples: Worked examples that precede each text, where the model's template has a place for them.
+        output_dtypes: Dtypes besides float32 to give the vectors in.
+        chunks: Late chunking: inputs are consecutive chunks of documents, and these are the numbers of chunks of each
+            document; each chunk's vector is pooled from token states that saw the whole document (arXiv:2409.04701).
         splits: Late chunking: inputs are documents, and this is how each is cut: spans in characters, or a splitter.
-        pool_factor: Merge like token vectors, down to one in so many; 1 merges none.
-        layers: Early exits: run so many layers only. Several give a vector each, in this order; none: all layers.
-        adapter: The task whose adapter is asked for, where the model has any.
-        map_id: A map of the model's that vectors go through, by its name or fingerprint; "" for vectors of any layer as
-            they are, which is for those who measure.
-        key_id: Whose call it is; keys share the queue fairly.
+        pool_factor: Merge similar token vectors, down to one in so many; 1 merges none.
+        key_id: API key whose call it is; keys share the queue fairly.
         priority: Scheduling class; None lets the number of inputs decide.
         deadline_s: Monotonic time after which the answer is of no use.
-        uses_cache: Whether vectors may be kept, and found where they were.
+        kind: The output that is asked for.
+        layers: Early exits: run only so many layers. Several give a vector each, in this order; empty: all layers.
+        adapter: The task whose adapter is asked for, where the model has adapters.
+        map_id: A map of the model that vectors go through, by its name or fingerprint; "" for vectors of any layer as
+            they are, which is for measurements.
+        uses_cache: Whether vectors may be kept in the vector cache, and taken from it.
     """
 
     inputs: Sequence[str | Sequence[int] | Pair]
@@ -127,47 +129,92 @@ class EmbedCall:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One input, tokenised.
+    """One tokenized input: what differs between the items of a call. The rest is in `ItemOptions`.
 
     Attributes:
         ids: Token ids, special tokens included, shape (n,), n >= 1, int32.
-        index: Position in the request.
-        skip_tokens: Leading tokens (a prompt) that pooling leaves out.
-        exits: Numbers of layers, rising, behind each of which a vector is taken; none: behind the last.
-        depth: Share of the layers that it runs, 0 … 1.
-        spans: Parts to pool each for itself, as (start, stop) in tokens; none: the whole.
+        index: Position of the input in the request; errors name it.
+        skip_tokens: Number of leading tokens (a prompt) that pooling leaves out.
+        spans: Parts that are pooled one by one, as (start, stop) in tokens; empty: the whole input.
         second_start: Where the second text of a pair begins, in tokens; 0 for single texts.
-        expansion: Trailing tokens that see the others and are not seen (ColBERT's query augmentation).
+        expansion: Number of trailing tokens that see the others and are not seen (ColBERT's query augmentation).
         token_mask: Which tokens' vectors are given out, (n,), bool; None for all.
-        columns: How many leading values of its vector are wanted, if nothing else will be made of it; 0 for all.
-        is_half: Whether its vector will be given out in float16 alone.
+        gives_states: Whether it gives its token states instead of what the call asks for: a window of a document,
+            whose chunks are pooled once the states of all its windows are there.
     """
 
     ids: IdArray
     index: int = 0
     skip_tokens: int = 0
+    spans: tuple[tuple[int, int], ...] = ()
+    second_start: int = 0
+    expansion: int = 0
+    token_mask: NDArray[np.bool_] | None = None
+    gives_states: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, special tokens included."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemOptions:
+    """What all items of one call have in common.
+
+    Attributes:
+        key_id: API key whose call it is; keys share the queue fairly.
+        priority: Scheduling class.
+        deadline_s: Monotonic time after which the answer is of no use; None for no deadline.
+        kind: Output that the call asks for.
+        exits: Numbers of layers, rising, after each of which a vector is taken; empty: after the last layer.
+        layer_share: Share of the layers that run, 0 … 1.
+        columns: How many leading values of each vector are wanted, if nothing else will be made of it; 0 for all.
+        is_half: Whether the vectors will be given out in float16 only.
+    """
+
     key_id: str = ""
     priority: Priority = Priority.INTERACTIVE
     deadline_s: float | None = None
     kind: OutputKind = OutputKind.DENSE
     exits: tuple[int, ...] = ()
-    depth: float = 1.0
-    spans: tuple[tuple[int, int], ...] = ()
-    second_start: int = 0
-    expansion: int = 0
-    token_mask: NDArray[np.bool_] | None = None
+    layer_share: float = 1.0
     columns: int = 0
     is_half: bool = False
 
-    @property
-    def tokens(self) -> int:
-        """How many tokens the item has."""
-        return len(self.ids)
+    def kind_of(self, item: Item) -> OutputKind:
+        """Return what the core makes of an item's token states."""
+        return OutputKind.STATES if item.gives_states else self.kind
+
+    def pools_whole(self, item: Item) -> bool:
+        """Return whether an item gives one row, pooled from all its tokens."""
+        is_one_row = self.kind is OutputKind.DENSE or self.kind is OutputKind.LABELS
+        return is_one_row and not item.spans and not item.gives_states
+
+
+DEFAULT_OPTIONS: Final = ItemOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One call as the core takes it.
+
+    Attributes:
+        options: What its items have in common.
+        items: Its items, at least one.
+    """
+
+    options: ItemOptions
+    items: tuple[Item, ...]
 
     @property
-    def is_pooled_whole(self) -> bool:
-        """Whether it gives one row, of all its tokens."""
-        return self.kind in (OutputKind.DENSE, OutputKind.LABELS) and not self.spans
+    def tokens(self) -> int:
+        """Number of tokens of all its items."""
+        return sum(item.tokens for item in self.items)
+
+    def with_items(self, items: Iterable[Item]) -> "Submission":
+        """Return the same call with other items, at least one."""
+        return Submission(self.options, tuple(items))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +225,11 @@ class Batch:
         arrays: The graph's inputs by name.
         lengths: Tokens of each input, shape (B,), int64.
         layout: Packed (T,) or padded (B, S).
-        is_lone: Nothing else runs or waits, so a run may use every core.
-        exits: See `Item`; those of a batch are the same for all.
+        is_lone: Whether nothing else runs or waits, so that this run may use every core.
+        exits: Layers after which vectors are taken, as in `ItemOptions`; the same for all items of a batch.
         skips: Leading tokens of each input that pooling leaves out, (B,), int64; empty for none.
-        is_pooled: Whether a vector of each input is all that is wanted, of a backend that pools.
-        columns: How many leading columns of vectors are wanted; 0 for all.
+        is_pooled: Whether one vector of each input is all that is wanted, of a backend that pools.
+        columns: How many leading columns of the vectors are wanted; 0 for all.
         is_half: Whether vectors in float16 are good enough.
     """
 
@@ -204,7 +251,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class RawOutput:
-    """What a backend returns: exactly one of the first two is set.
+    """What a backend returns: exactly one of `hidden` and `pooled` is set.
 
     Attributes:
         hidden: Token states packed end to end, shape (T, H), float32.
@@ -219,12 +266,13 @@ class RawOutput:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Where a chunk lies.
+    """Where a chunk of a document lies.
 
     Attributes:
         document: Index of its document in the call.
-        start: In the document, in characters (Unicode code points); likewise `stop`, which is behind it.
-        tokens: Of the document's, that are pooled for it.
+        start: Where it begins in the document, in characters (Unicode code points).
+        stop: Where it ends in the document, exclusive, in characters.
+        tokens: Number of the document's tokens that its vector is pooled from.
     """
 
     document: int
@@ -238,11 +286,11 @@ class LongInput:
     """What became of an input that was longer than the model takes.
 
     Attributes:
-        index: Of the input, or of the document.
-        seen_tokens: Of the input's own.
-        dropped_tokens: Cut off.
-        drops_more: Whether that is the least: the rest was not tokenised.
-        windows: How many it was read in; 1 where it was cut.
+        index: Index of the input, or of the document.
+        seen_tokens: Number of the input's own tokens that the model read.
+        dropped_tokens: Number of tokens that were cut off.
+        drops_more: Whether `dropped_tokens` is a lower bound: the rest was not tokenized.
+        windows: Number of windows that it was read in; 1 where it was cut.
     """
 
     index: int
@@ -263,30 +311,32 @@ class Timings:
 
     @property
     def total_s(self) -> float:
-        """All of it."""
+        """Sum of all stages."""
         return self.tokenize_s + self.queue_wait_s + self.engine_s + self.postprocess_s
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedResult:
-    """The answer to an EmbedCall.
+    """The answer to an `EmbedCall`.
 
     Attributes:
-        vectors: One row per input in input order, shape (B, D), float32; for token vectors as many rows as the input
-            has tokens, for sparse ones a row (id, weight) for each term, for labels their scores before any activation.
-        converted: The same in the dtypes asked for: (B, D), or (B, D / 8) for bits.
-        rows: Of each input.
-        quantization: Id of the ranges that int8 and uint8 values are in, "" where none were asked for.
-        input_tokens: Tokens run per input, special tokens included, after truncation.
+        vectors: Rows in input order, float32: one (D,) vector per input, shape (B, D); for token vectors as many rows
+            as the input has tokens; for sparse vectors a row (id, weight) for each term; for labels their scores before
+            any activation.
+        input_tokens: Number of tokens run per input, special tokens included, after truncation.
         is_truncated: Per input, whether tokens were cut off.
         model: The served model's name.
         space: Fingerprint of the embedding space.
+        prompt_used: Name of the prompt that was applied, "" for a literal one, None for none.
+        timings: Where the time went.
+        converted: The vectors in the dtypes asked for: (B, D), or (B, D / 8) for bits.
+        rows: Number of rows of each input.
+        quantization: Id of the ranges that int8 and uint8 values are in, "" where none were asked for.
         provider: Where the model runs: "cpu" or "cuda".
-        layers: How many were run; 0 for all.
-        map_name: The map that vectors went through, "" for none.
-        long_inputs: What became of inputs that were too long; none of others.
-        chunks: Of documents that were cut here: where each chunk lies.
-        prompt_used: Name of the prompt applied, "" for a literal one, None for none.
+        layers: Number of layers that were run; 0 for all.
+        map_name: The map that the vectors went through, "" for none.
+        long_inputs: What became of inputs that were too long; inputs that were not are missing.
+        chunks: Where each chunk lies, of documents that were cut here.
     """
 
     vectors: FloatArray
@@ -306,7 +356,7 @@ class EmbedResult:
     chunks: tuple[Chunk, ...] = ()
 
     def by_input(self, vectors: NDArray[Any]) -> list[NDArray[Any]]:
-        """Cut rows of all inputs into those of each.
+        """Cut the rows of all inputs into one array per input.
 
         Args:
             vectors: `self.vectors` or one of `self.converted`.
@@ -316,84 +366,14 @@ class EmbedResult:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchStats:
-    """What one micro-batch was and cost.
-
-    Attributes:
-        tokens: Real tokens T.
-        padded_tokens: B x S, what a padded batch would hold.
-        waits_s: Queue wait of each item.
-        engine_s: Time in collation, graph and pooling.
-        outcome: "ok" or "error".
-        prediction_error: |predicted - real| / real engine time; None where nothing was predicted.
-    """
-
-    items: int
-    tokens: int
-    padded_tokens: int
-    waits_s: tuple[float, ...]
-    engine_s: float
-    outcome: str
-    prediction_error: float | None = None
-
-
-class Observer(Protocol):
-    """What the engine tells whoever counts; called from several threads."""
-
-    def batch_done(self, model: str, stats: BatchStats) -> None:
-        """A micro-batch has run."""
-
-    def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
-        """Items have joined or left the queue."""
-
-    def call_done(
-        self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
-    ) -> None:
-        """A call was answered with all its vectors."""
-
-    def inputs_were_long(self, model: str, inputs: Sequence["LongInput"]) -> None:
-        """Inputs of an answered call were longer than the model takes."""
-
-    def items_dropped(self, model: str, *, items: int, reason: str) -> None:
-        """Items left without a vector: "cancelled", "deadline", "queue_full" or "failed"."""
-
-    def memory_was_short(self, model: str) -> None:
-        """A batch did not fit into memory."""
-
-
-class NullObserver:
-    """Counts nothing; for offline use and tests."""
-
-    def batch_done(self, model: str, stats: BatchStats) -> None:
-        """Ignore."""
-
-    def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
-        """Ignore."""
-
-    def call_done(
-        self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
-    ) -> None:
-        """Ignore."""
-
-    def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
-        """Ignore."""
-
-    def items_dropped(self, model: str, *, items: int, reason: str) -> None:
-        """Ignore."""
-
-    def memory_was_short(self, model: str) -> None:
-        """Ignore."""
-
-
-@dataclass(frozen=True, slots=True)
 class RawVectors:
     """What the core returns for a call.
 
     Attributes:
-        vectors: Not cut nor normalised; (R, D), float32, in item order.
-        rows: Of each item.
-        queue_wait_s: The longest wait among the items.
-        engine_s: From the first item's start to the last vector, queue wait excluded.
+        vectors: Rows in item order, neither cut nor normalized; (R, D), float32.
+        rows: Number of rows of each item.
+        queue_wait_s: The longest queue wait among the items.
+        engine_s: Time from the first item's start to the last vector, queue wait excluded.
     """
 
     vectors: FloatArray

@@ -1,4 +1,4 @@
-"""Which way a call's vectors go: how many layers run, and through which map. Pure.
+"""The way to a call's vectors: how many layers run, through which map, into which space. Pure.
 
 A model's early layers do not speak the last one's language unless it was trained so (2D Matryoshka,
 arXiv:2402.14776) or a map was fitted; anything else is refused, for vectors of raw early layers are of little use
@@ -10,93 +10,99 @@ from dataclasses import dataclass
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.types import EmbedCall
 from nestvec.engine.vectors.maps import AffineMap, MapKind, exit_space
-from nestvec.engine.vectors.quantization import Quantiser
+from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """Where vectors come from.
+class VectorPlan:
+    """Where a call's vectors come from.
 
     Attributes:
-        exits: Layers run, as for items; none: all.
-        depth: Share of the layers that run.
-        map: What vectors go through behind; None for nothing.
-        space: Fingerprint of what comes out.
-        quantiser: Ranges of it.
+        exits: Numbers of layers after each of which a vector is taken, rising; empty: after the last layer.
+        layer_share: Share of the layers that run, 0 … 1.
+        map: The map that vectors go through; None for none.
+        space: Fingerprint of the vectors' space.
+        quantizer: Ranges for 8-bit vectors of that space.
     """
 
     exits: tuple[int, ...]
-    depth: float
+    layer_share: float
     map: AffineMap | None
     space: str
-    quantiser: Quantiser
+    quantizer: Quantizer
 
     @property
     def layers(self) -> int:
-        """How many are run; 0 for all."""
+        """Number of layers that run; 0 for all."""
         return self.exits[-1] if self.exits else 0
 
 
-def find_way(call: EmbedCall, model: ServedModel, *, allows_untrained: bool) -> Way:
-    """Read a call's `layers` and `map`.
+def resolve_plan(call: EmbedCall, model: ServedModel, *, allows_untrained: bool) -> VectorPlan:
+    """Resolve a call's `layers` and `map` against what the model has.
 
     Args:
-        call: Several layers give raw vectors of each, for those who measure.
-        model: Its maps, and how many layers it has.
+        call: The call; several layers give raw vectors of each, for those who measure.
+        model: The model, with its maps.
         allows_untrained: Whether early layers are served that nothing makes useful.
 
     Raises:
-        InputError: Names the field, and says what there is.
+        InputError: The model has no such exit or map; names the field, and says what there is.
     """
-    is_raw = call.map_id == ""
-    found = None if is_raw else _named_map(call.map_id, model)
-    layers = model.core.traits.layers
+    wants_raw = call.map_id == ""
+    vector_map = None if wants_raw else _named_map(call.map_id, model)
+    layers = model.core.backend_info.layers
     _check_layers(call, layers)
     exits = call.layers
-    if found is not None and found.layers:
-        if exits not in ((), (found.layers,)):
+    if vector_map is not None and vector_map.layers:
+        if exits not in ((), (vector_map.layers,)):
             raise InputError(
-                f"map '{found.name}' takes vectors of {found.layers} layers", param="layers"
+                f"map '{vector_map.name}' takes vectors of {vector_map.layers} layers",
+                param="layers",
             )
-        exits = (found.layers,)
+        exits = (vector_map.layers,)
     if exits == (layers,):
         exits = ()
-    if exits and found is not None and not found.layers:
-        raise InputError(f"map '{found.name}' takes vectors of all layers", param="layers")
-    needs_map = len(exits) == 1 and found is None and exits[0] not in model.spec.trained_layers
-    if needs_map and not is_raw:
-        found = _fitted_exit(exits[0], model)
-        if found is None and not allows_untrained:
+    if exits and vector_map is not None and not vector_map.layers:
+        raise InputError(f"map '{vector_map.name}' takes vectors of all layers", param="layers")
+    is_untrained = len(exits) == 1 and exits[0] not in model.spec.trained_layers
+    if is_untrained and vector_map is None and not wants_raw:
+        vector_map = fitted_exits(model).get(exits[0])
+        if vector_map is None and not allows_untrained:
             raise InputError(
                 f"this model was not trained to stop after {exits[0]} of its {layers} layers; {_offer(model)}",
                 param="layers",
             )
-    depth = exits[-1] / layers if exits else 1.0
-    return Way(exits, depth, found, *_space(exits, found, model))
+    layer_share = exits[-1] / layers if exits else 1.0
+    return VectorPlan(exits, layer_share, vector_map, *_space(exits, vector_map, model))
 
 
 def fitted_exits(model: ServedModel) -> dict[int, AffineMap]:
-    """The map of each exit that has one."""
-    return {m.layers: m for m in model.maps.values() if m.kind is MapKind.EXIT}
+    """The map of each early exit that has one, by its number of layers."""
+    return {
+        vector_map.layers: vector_map
+        for vector_map in model.maps.values()
+        if vector_map.kind is MapKind.EXIT
+    }
 
 
 def _space(
-    exits: tuple[int, ...], found: AffineMap | None, model: ServedModel
-) -> tuple[str, Quantiser]:
-    if found is not None:
-        return found.space, found.quantiser
+    exits: tuple[int, ...], vector_map: AffineMap | None, model: ServedModel
+) -> tuple[str, Quantizer]:
+    """The space that vectors end in, and its ranges."""
+    if vector_map is not None:
+        return vector_map.space, vector_map.quantizer
     if exits:
-        return exit_space(model.spec.space, exits[-1]), Quantiser()
-    return model.spec.space, model.quantiser
+        return exit_space(model.spec.space, exits[-1]), Quantizer()
+    return model.spec.space, model.quantizer
 
 
 def _named_map(name: str | None, model: ServedModel) -> AffineMap | None:
     if name is None:
         return None
-    for one in model.maps.values():
-        if name in (one.name, one.space):
-            return one
+    for vector_map in model.maps.values():
+        if name in (vector_map.name, vector_map.space):
+            return vector_map
     known = ", ".join(sorted(model.maps)) or "none; `nestvec model fit` makes them"
     raise InputError(f"this model has no such map; it has: {known}", param="map")
 
@@ -109,18 +115,14 @@ def _check_layers(call: EmbedCall, layers: int) -> None:
             "this model always runs all its layers (a graph of its own, bf16, or one layer only)",
             param="layers",
         )
-    if any(not 1 <= one <= layers for one in call.layers):
+    if any(not 1 <= layer <= layers for layer in call.layers):
         raise InputError(f"'layers' must be 1 to {layers} for this model", param="layers")
     if list(call.layers) != sorted(set(call.layers)):
         raise InputError("'layers' must rise", param="layers")
 
 
-def _fitted_exit(layers: int, model: ServedModel) -> AffineMap | None:
-    return fitted_exits(model).get(layers)
-
-
 def _offer(model: ServedModel) -> str:
-    """What may be asked for instead."""
+    """What may be asked for instead, in words."""
     known = sorted({*model.spec.trained_layers, *fitted_exits(model)})
     if known:
         return f"it has exits after {', '.join(map(str, known))}"

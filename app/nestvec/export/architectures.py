@@ -1,4 +1,4 @@
-"""Which families the exporter knows: `model_type` of config.json to the function that builds its graph."""
+"""The families that the exporter knows, and the functions that write their graphs for CPU and other programs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,32 +25,33 @@ from nestvec.export.families.t5 import T5_ENCODER
 from nestvec.export.graph.builder import GraphBuilder
 from nestvec.export.graph.inputs import PackedInputs, packed_inputs, padded_inputs, unpacked
 from nestvec.export.graph.weights import Weights
-from nestvec.export.layers.arithmetic import Arithmetic, Floating, Observed
-from nestvec.export.layers.attention import AttentionRoutes
+from nestvec.export.layers.arithmetic import Arithmetic, Floating, RecordingFloating
+from nestvec.export.layers.attention import AttentionOps
 from nestvec.export.layers.blocks import Encoder
-from nestvec.export.layers.build_context import Site
-from nestvec.export.layers.heads import Tail
+from nestvec.export.layers.build_context import BuildContext
+from nestvec.export.layers.graph_heads import GraphHead
 
 
 class Architecture(Protocol):
     """A family that can be exported."""
 
     def dimensions(self, config: Mapping[str, Any]) -> Dimensions:
-        """Sizes that serving needs, from config.json.
+        """Read the sizes that serving needs from config.json.
 
         Raises:
-            FormatError: A field is missing or asks for what is not supported.
+            FormatError: A field is missing or has a value that is not supported.
         """
 
-    def build(self, config: Mapping[str, Any], site: Site) -> Encoder:
-        """Add it to a graph: ids (T,) to token states (T, H) after each layer.
+    def build(self, config: Mapping[str, Any], context: BuildContext) -> Encoder:
+        """Add the encoder to a graph: ids [T] to token states [T, H] after each layer.
 
         Raises:
-            FormatError: Configuration and weights do not make one.
+            FormatError: Configuration and weights do not fit each other.
         """
 
 
 STATIC_TYPE: Final = "static"
+# Families by the `model_type` of config.json.
 ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "bert": BERT,
     "camembert": ROBERTA,
@@ -76,14 +77,15 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "xlm-roberta": ROBERTA,
 }
 
-# Names on the Hub that say too little or something else, told apart by a field; the first that holds.
+# A `model_type` on the Hub that says too little or something else, a field that tells what is meant, its value, and the
+# key of `ARCHITECTURES`; the first row that fits holds.
 _HUB_TYPES: Final = (
     ("bert", "position_embedding_type", "alibi", "jina_bert"),
     ("xlm-roberta", "position_embedding_type", "rotary", "jina_embeddings_v3"),
     ("new", "model_type", "new", "gte"),
 )
 
-# What a graph says of itself, and what its exits' states are called.
+# Key of a graph's metadata for its number of layers, and the prefix of the outputs that give earlier layers' states.
 LAYERS: Final = "nestvec.layers"
 EXIT: Final = "exit_"
 
@@ -92,69 +94,69 @@ GRAPH_VERSION: Final = 4
 
 
 def architecture_of(config: Mapping[str, Any]) -> str:
-    """Key of `ARCHITECTURES` for a config.json, or its `model_type` where there is none."""
-    said = str(config.get("model_type"))
-    for kind, name, value, meant in _HUB_TYPES:
-        if said == kind and config.get(name) == value:
-            return meant
-    return said
+    """Key of `ARCHITECTURES` for a config.json, or its `model_type` where no family fits."""
+    model_type = str(config.get("model_type"))
+    for hub_type, name, value, key in _HUB_TYPES:
+        if model_type == hub_type and config.get(name) == value:
+            return key
+    return model_type
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to make a graph of an architecture.
+class ExportOptions:
+    """How a packed graph is made.
 
     Attributes:
         arithmetic: How linear layers compute.
-        routes: The ways through attention.
-        halves_weights: Store weights as float16, compute in float32.
-        tail: The graph's end; token states as they are by default.
-        asks_types: Whether it is told the tokens of a pair's second text.
-        asks_layers: Whether it is told how many layers to run; its exits then share the weights.
+        attention: Which operators compute attention.
+        halves_weights: Store weights as float16; the graph still computes in float32.
+        head: What follows the encoder; None for token states as they are.
+        takes_token_types: Whether the graph is told which tokens are of a pair's second text.
+        takes_layer_count: Whether the graph is told how many layers to run; all exits then share its weights.
     """
 
     arithmetic: Arithmetic = field(default_factory=Floating)
-    routes: AttentionRoutes = AttentionRoutes.BY_LENGTH
+    attention: AttentionOps = AttentionOps.BY_LENGTH
     halves_weights: bool = False
-    tail: Tail | None = None
-    asks_types: bool = False
-    asks_layers: bool = False
+    head: GraphHead | None = None
+    takes_token_types: bool = False
+    takes_layer_count: bool = False
 
 
 def export_graph(
-    folder: Path, config: Mapping[str, Any], path: Path, recipe: Recipe | None = None
+    folder: Path, config: Mapping[str, Any], path: Path, options: ExportOptions | None = None
 ) -> None:
-    """Write a folder's packed graph: ids (T,) to token states `hidden` (T, H).
+    """Write a model's packed graph: ids [T] to token states `hidden` [T, H].
 
     Args:
         folder: Holds the safetensors.
-        config: Its config.json; `architecture_of` it must be in `ARCHITECTURES`.
+        config: Content of its config.json; `architecture_of` it must be a key of `ARCHITECTURES`.
         path: Where the graph goes; its weights go beside it.
-        recipe: How; float32 for onnxruntime by default.
+        options: How it is made; None for float32 and ONNX Runtime.
 
     Raises:
-        FormatError: Configuration and weights do not fit.
+        FormatError: Configuration and weights do not fit each other.
         OSError: The disk is full or read-only.
     """
-    chosen = recipe or Recipe()
-    graph = GraphBuilder(architecture_of(config), halves_weights=chosen.halves_weights)
+    options = options or ExportOptions()
+    graph = GraphBuilder(architecture_of(config), halves_weights=options.halves_weights)
     inputs = packed_inputs(
         graph,
-        asks_equal=chosen.routes is not AttentionRoutes.PORTABLE,
-        asks_short=chosen.routes is AttentionRoutes.BY_LENGTH,
-        asks_types=chosen.asks_types,
-        asks_layers=chosen.asks_layers,
+        takes_equal_lengths=options.attention is not AttentionOps.PORTABLE,
+        takes_short_rows=options.attention is AttentionOps.BY_LENGTH,
+        takes_token_types=options.takes_token_types,
+        takes_layer_count=options.takes_layer_count,
     )
     with Weights(folder) as weights:
-        site = Site(graph, weights, inputs, chosen.arithmetic)
-        encoder = ARCHITECTURES[architecture_of(config)].build(config, site)
+        context = BuildContext(graph, weights, inputs, options.arithmetic)
+        encoder = ARCHITECTURES[architecture_of(config)].build(config, context)
         value, width = encoder.states[-1], encoder.hidden_size
-        if chosen.tail is not None:
-            value, width = chosen.tail(site, encoder)
-    if chosen.asks_layers and encoder.layers > 1:
+        if options.head is not None:
+            value, width = options.head(context, encoder)
+    if options.takes_layer_count and encoder.layers > 1:
         graph.metadata[LAYERS] = str(encoder.layers)
-        if chosen.tail is None and encoder.end is None:
-            # Several exits of one run: states that are there anyway cost nothing to give out.
+        if options.head is None and encoder.finalize is None:
+            # One run gives several exits: states that are computed anyway cost nothing to return.
             for number, state in enumerate(encoder.states[1:-1], start=1):
                 graph.output(state, f"{EXIT}{number}", ("T", width))
     graph.output(value, "hidden", ("T", width))
@@ -164,11 +166,16 @@ def export_graph(
 def export_padded_graph(folder: Path, config: Mapping[str, Any], path: Path) -> None:
     """Write a graph for other programs, standard ONNX, that packs and unpacks by itself.
 
-    It takes `input_ids`, `attention_mask`, `token_type_ids`, each (B, S), int64, and gives `last_hidden_state`
-    (B, S, H), zeros at padding.
+    It takes `input_ids`, `attention_mask`, `token_type_ids`, each [B, S], int64, and gives `last_hidden_state`
+    [B, S, H], zeros at padding.
+
+    Args:
+        folder: Holds the safetensors.
+        config: Content of its config.json; `architecture_of` it must be a key of `ARCHITECTURES`.
+        path: Where the graph goes; its weights go beside it.
 
     Raises:
-        FormatError: Configuration and weights do not fit.
+        FormatError: Configuration and weights do not fit each other.
         OSError: The disk is full or read-only.
     """
     graph = GraphBuilder(architecture_of(config))
@@ -182,25 +189,30 @@ def export_padded_graph(folder: Path, config: Mapping[str, Any], path: Path) -> 
 def export_calibration_graph(
     folder: Path, config: Mapping[str, Any], path: Path
 ) -> dict[str, slice]:
-    """Write a graph whose `hidden` (T, C) are the inputs of all linear layers, side by side.
+    """Write a graph whose output `hidden` [T, C] is the inputs of all linear layers, side by side.
+
+    Args:
+        folder: Holds the safetensors.
+        config: Content of its config.json; `architecture_of` it must be a key of `ARCHITECTURES`.
+        path: Where the graph goes; its weights go beside it.
 
     Returns:
-        Name of the first layer that takes an input → its channels in C.
+        The channels in C of each input, by the name of the first layer that takes it.
 
     Raises:
-        FormatError: Configuration and weights do not fit.
+        FormatError: Configuration and weights do not fit each other.
         OSError: The disk is full or read-only.
     """
-    graph, observed = GraphBuilder("calibration"), Observed()
-    inputs = packed_inputs(graph, asks_equal=True, asks_short=False)
-    _build(graph, folder, config, inputs, observed)
-    values = [value for value, _ in observed.inputs.values()]
-    ends = list(accumulate(width for _, width in observed.inputs.values()))
-    graph.output(graph.op("Concat", *values, axis=-1), "hidden", ("T", ends[-1]))
+    graph, recording = GraphBuilder("calibration"), RecordingFloating()
+    inputs = packed_inputs(graph, takes_equal_lengths=True, takes_short_rows=False)
+    _build(graph, folder, config, inputs, recording)
+    values = [value for value, _ in recording.inputs.values()]
+    stops = list(accumulate(width for _, width in recording.inputs.values()))
+    graph.output(graph.op("Concat", *values, axis=-1), "hidden", ("T", stops[-1]))
     graph.save(path)
     return {
-        name: slice(end - width, end)
-        for (name, (_, width)), end in zip(observed.inputs.items(), ends, strict=True)
+        name: slice(stop - width, stop)
+        for (name, (_, width)), stop in zip(recording.inputs.items(), stops, strict=True)
     }
 
 
@@ -213,4 +225,4 @@ def _build(
 ) -> Encoder:
     with Weights(folder) as weights:
         family = ARCHITECTURES[architecture_of(config)]
-        return family.build(config, Site(graph, weights, inputs, arithmetic))
+        return family.build(config, BuildContext(graph, weights, inputs, arithmetic))

@@ -1,1 +1,1 @@
-"""Front and core in processes of their own: frames over a local socket, and what outlives a killed core."""
+"""HTTP processes and engine processes: frames over a local socket, and what outlives a killed engine process."""

@@ -1,27 +1,58 @@
-"""Frames between a front and the core: a head in JSON, then raw arrays. Pure but for reading a stream.
+"""Frames between HTTP processes and an engine process: a head in JSON, then raw arrays. Pure but for reading a stream.
 
 Both ends are the same version of the same program on the same machine, so byte order and layout are the machine's own,
 and monotonic times mean the same on both sides (CLOCK_MONOTONIC is the system's). Nothing is unpickled.
 """
 
 import asyncio
+import math
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import repeat
+from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
 import orjson
 
 from nestvec import errors
-from nestvec.engine.types import Item, OutputKind, Priority, RawVectors
+from nestvec.engine.backend import BackendInfo
+from nestvec.engine.types import (
+    Item,
+    ItemOptions,
+    Layout,
+    OutputKind,
+    Priority,
+    RawVectors,
+    Submission,
+)
 from nestvec.errors import NestvecError
 
-LENGTHS: Final = struct.Struct("<II")  # bytes of the head, of the arrays
-BUFFER_BYTES: Final = 2**20  # of a stream
-MAX_FRAME_BYTES: Final = (
-    2**31
-)  # an answer of 16,384 token vectors of 4,096 dimensions is an eighth of it
+LENGTHS: Final = struct.Struct("<II")  # bytes of the head, bytes of the arrays
+BUFFER_BYTES: Final = 2**20  # buffer of a stream
+# An answer of 16,384 token vectors of 4,096 dimensions is an eighth of it.
+MAX_FRAME_BYTES: Final = 2**31
+
+
+# Fields are read from the dataclasses, so that a new one of a plain type needs no change here. An option is sent once
+# per call, a column holds one value per item. Ids and masks are arrays, and travel in the body.
+OPTION_NAMES: Final = tuple(field.name for field in fields(ItemOptions))
+OPTION_VALUES: Final = attrgetter(*OPTION_NAMES)
+COLUMNS: Final = {
+    field.name: attrgetter(field.name)
+    for field in fields(Item)
+    if field.name not in ("ids", "token_mask")
+}
+# How to read what JSON has no type for.
+OPTION_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "priority": Priority,
+    "kind": OutputKind,
+    "exits": tuple,
+}
+COLUMN_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "spans": lambda spans: tuple((start, stop) for start, stop in spans),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +60,8 @@ class Frame:
     """One message.
 
     Attributes:
-        head: Always with `kind` and, for calls and their answers, `id`.
-        body: Arrays, one behind the other; the head says how they are cut.
+        head: JSON object, always with `kind` and, for calls and their answers, `id`.
+        body: Arrays, one after the other; the head says how they are cut.
     """
 
     head: Mapping[str, Any]
@@ -38,21 +69,21 @@ class Frame:
 
     @property
     def kind(self) -> str:
-        """What it is."""
+        """Kind of message."""
         return str(self.head["kind"])
 
     def parts(self) -> tuple[bytes, bytes]:
-        """What goes over the wire; the body apart, as it may be large."""
+        """Return what goes over the wire; the body apart, as it may be large."""
         head = orjson.dumps(self.head)
         return LENGTHS.pack(len(head), len(self.body)) + head, self.body
 
 
 async def read_frame(reader: asyncio.StreamReader) -> Frame:
-    """The next message.
+    """Read the next message.
 
     Raises:
         asyncio.IncompleteReadError: The other side has gone.
-        ValueError: That was no frame.
+        ValueError: What was read is no frame.
     """
     head_bytes, body_bytes = LENGTHS.unpack(await reader.readexactly(LENGTHS.size))
     if head_bytes + body_bytes > MAX_FRAME_BYTES:
@@ -61,83 +92,79 @@ async def read_frame(reader: asyncio.StreamReader) -> Frame:
     return Frame(head, await reader.readexactly(body_bytes) if body_bytes else b"")
 
 
-def items_frame(call_id: int, model: str, items: Sequence[Item]) -> Frame:
-    """A call: what its items have in common is said once.
+def loaded_frame(call_id: int, info: BackendInfo, max_batch_tokens: int) -> Frame:
+    """Return the answer to "load": what its backend is, and the budget of its micro-batches in token equivalents."""
+    head = {
+        "kind": "loaded",
+        "id": call_id,
+        "info": asdict(info),
+        "max_batch_tokens": max_batch_tokens,
+    }
+    return Frame(head)
+
+
+def loaded_of(frame: Frame) -> tuple[BackendInfo, int]:
+    """Return what `loaded_frame` was given: the backend's info and the budget of a micro-batch."""
+    values = dict(frame.head["info"])
+    # JSON knows no infinity: orjson writes null.
+    max_cost = math.inf if values["max_cost"] is None else values["max_cost"]
+    info = BackendInfo(**{**values, "layout": Layout(values["layout"]), "max_cost": max_cost})
+    return info, frame.head["max_batch_tokens"]
+
+
+def submit_frame(call_id: int, model: str, submission: Submission) -> Frame:
+    """Return the frame of a call; what its items have in common is said once.
 
     Args:
-        call_id: By which its answer is known.
-        model: Name of the slot.
-        items: At least one; they differ only in what is said of each.
+        call_id: Number by which its answer is known.
+        model: Name of the model's slot.
+        submission: The call.
     """
-    first = items[0]
+    items = submission.items
     masks = [item.token_mask for item in items]
+    columns = {name: list(map(get, items)) for name, get in COLUMNS.items()}
     head = {
         "kind": "submit",
         "id": call_id,
         "model": model,
-        "key_id": first.key_id,
-        "priority": first.priority,
-        "deadline_s": first.deadline_s,
-        "output": first.kind,
-        "exits": first.exits,
-        "depth": first.depth,
-        "columns": first.columns,
-        "is_half": first.is_half,
+        "options": dict(zip(OPTION_NAMES, OPTION_VALUES(submission.options), strict=True)),
         "tokens": [item.tokens for item in items],
-        "indices": [item.index for item in items],
-        **_unless_zero("skips", [item.skip_tokens for item in items]),
-        **_unless_zero("seconds", [item.second_start for item in items]),
-        **_unless_zero("expansions", [item.expansion for item in items]),
-        **_unless_zero("spans", [item.spans for item in items]),
-        **_unless_zero("has_mask", [mask is not None for mask in masks]),
-        "outputs": [item.kind for item in items] if len({i.kind for i in items}) > 1 else None,
+        # Most calls have nothing in most columns; what is left out has its default.
+        "columns": {name: values for name, values in columns.items() if any(values)},
+        "has_mask": [mask is not None for mask in masks],
     }
     ids = [np.ascontiguousarray(item.ids, np.int32).tobytes() for item in items]
-    return Frame(head, b"".join([*ids, *(m.tobytes() for m in masks if m is not None)]))
+    return Frame(head, b"".join([*ids, *(mask.tobytes() for mask in masks if mask is not None)]))
 
 
-def items_of(frame: Frame) -> list[Item]:
-    """The items of a call.
+def submission_of(frame: Frame) -> Submission:
+    """Return the call that `submit_frame` was given.
 
     Raises:
-        KeyError, ValueError: That was no call.
+        KeyError, TypeError, ValueError: The frame is no call.
     """
     head, tokens = frame.head, frame.head["tokens"]
-    count = len(tokens)
+    options = dict(head["options"])
+    for name, read in OPTION_READERS.items():
+        options[name] = read(options[name])
+    columns = dict(head["columns"])
+    for name in COLUMN_READERS.keys() & columns.keys():
+        columns[name] = map(COLUMN_READERS[name], columns[name])
+    rows = zip(*columns.values(), strict=True) if columns else repeat((), len(tokens))
     ids = np.frombuffer(frame.body, np.int32, sum(tokens))
     masks = np.frombuffer(frame.body, np.bool_, offset=ids.nbytes)
-    nothing = [0] * count
-    has_mask = head.get("has_mask", nothing)
-    kinds = head["outputs"] or [head["output"]] * count
-    found, start, mask_start = [], 0, 0
-    for number, length in enumerate(tokens):
-        mask = masks[mask_start : mask_start + length] if has_mask[number] else None
-        mask_start += length if has_mask[number] else 0
-        found.append(
-            Item(
-                ids=ids[start : start + length],
-                index=head["indices"][number],
-                skip_tokens=head.get("skips", nothing)[number],
-                key_id=head["key_id"],
-                priority=Priority(head["priority"]),
-                deadline_s=head["deadline_s"],
-                kind=OutputKind(kinds[number]),
-                exits=tuple(head["exits"]),
-                depth=head["depth"],
-                spans=tuple((a, b) for a, b in head.get("spans", [()] * count)[number]),
-                second_start=head.get("seconds", nothing)[number],
-                expansion=head.get("expansions", nothing)[number],
-                token_mask=mask,
-                columns=head["columns"],
-                is_half=head["is_half"],
-            )
-        )
+    items, start, mask_start = [], 0, 0
+    for length, has_mask, row in zip(tokens, head["has_mask"], rows, strict=True):
+        mask = masks[mask_start : mask_start + length] if has_mask else None
+        mask_start += length if has_mask else 0
+        values = dict(zip(columns, row, strict=True))
+        items.append(Item(ids[start : start + length], token_mask=mask, **values))
         start += length
-    return found
+    return Submission(ItemOptions(**options), tuple(items))
 
 
 def vectors_frame(call_id: int, raw: RawVectors) -> Frame:
-    """An answer."""
+    """Return the answer to a call."""
     head = {
         "kind": "vectors",
         "id": call_id,
@@ -150,10 +177,10 @@ def vectors_frame(call_id: int, raw: RawVectors) -> Frame:
 
 
 def vectors_of(frame: Frame) -> RawVectors:
-    """An answer's vectors.
+    """Return the vectors of an answer.
 
     Raises:
-        KeyError, ValueError: That was none.
+        KeyError, ValueError: The frame is no answer with vectors.
     """
     head = frame.head
     vectors = np.frombuffer(frame.body, np.float32).reshape(head["shape"])
@@ -167,23 +194,18 @@ def vectors_of(frame: Frame) -> RawVectors:
 
 
 def error_frame(call_id: int, error: NestvecError) -> Frame:
-    """What a call failed with."""
-    said = {"kind": "failed", "id": call_id, "error": type(error).__name__, "fields": vars(error)}
-    return Frame(said)
+    """Return the answer to a call that failed."""
+    head = {"kind": "failed", "id": call_id, "error": type(error).__name__, "fields": vars(error)}
+    return Frame(head)
 
 
 def error_of(frame: Frame) -> NestvecError:
-    """The error again, of the same class with the same attributes."""
+    """Return the error that a call failed with, of the same class with the same attributes."""
     named = getattr(errors, str(frame.head["error"]), None)
     kind = named if isinstance(named, type) and issubclass(named, NestvecError) else NestvecError
     error = kind.__new__(kind)
-    fields = frame.head["fields"]
-    Exception.__init__(error, fields.get("message", ""))
-    for name, value in fields.items():
+    attributes = frame.head["fields"]
+    Exception.__init__(error, attributes.get("message", ""))
+    for name, value in attributes.items():
         setattr(error, name, value)
     return error
-
-
-def _unless_zero(name: str, values: list[Any]) -> dict[str, Any]:
-    """Most calls have none of it."""
-    return {name: values} if any(values) else {}

@@ -1,8 +1,8 @@
-"""Which items are held to have ended the core's process: pure but for one small file.
+"""Which items are held to have ended the engine process: pure but for one small file.
 
-Whatever ran when the process died is suspect, and runs alone from then on until it has run well. An item that was
-running alone at a death, twice, is quarantined for an hour: its calls fail at once. So one poisoned text costs its
-callers and a few restarts, not the service.
+Whatever ran when the process died is a suspect, and runs alone from then on until it has run well. An item that was
+running alone when the process died, twice, is quarantined for an hour: its calls fail at once. So one poisoned text
+costs its callers and a few restarts, not the service.
 """
 
 import json
@@ -12,11 +12,11 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-from nestvec.engine.core.ports import Lane
-from nestvec.engine.types import Item
+from nestvec.engine.core.ports import InFlightSlot
+from nestvec.engine.types import Item, ItemOptions, Submission
 from nestvec.errors import QuarantinedError
-from nestvec.ipc.status_page import Digest, Flight
-from nestvec.system.durable_files import write_whole
+from nestvec.ipc.in_flight_journal import Digest, InFlightJournal
+from nestvec.system.durable_files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -26,65 +26,69 @@ DEATHS_ALONE: Final = 2
 MAX_SUSPECTS: Final = 100_000  # the oldest go first
 
 
-class Suspects:
-    """The `Recorder` of a core that may be killed.
+class Quarantine:
+    """The `CrashGuard` of an engine process that may be killed.
 
     Args:
-        flight: Where workers note what they run; what an earlier process left there is read now.
+        journal: Where workers note what they run; what an earlier process left there is read now.
         path: Where suspects are kept between processes.
         clock: Monotonic seconds, the same for all processes.
     """
 
-    def __init__(self, flight: Flight, path: Path, clock: Callable[[], float]) -> None:
-        self._flight, self._path, self._clock = flight, path, clock
+    def __init__(self, journal: InFlightJournal, path: Path, clock: Callable[[], float]) -> None:
+        self._journal, self._path, self._clock = journal, path, clock
         self._deaths: dict[Digest, int] = {}
         self._until_s: dict[Digest, float] = {}
         self._end_comes = Event()
         self._read()
-        self._learn(flight.running())
-        flight.wipe()
+        self._learn(journal.running())
+        journal.wipe()
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many are suspect, and quarantined."""
+        """Number of suspects, and of quarantined items."""
         return len(self._deaths), len(self._until_s)
 
-    def lane(self) -> Lane:
-        """A place for one more worker."""
-        return self._flight.lane()
+    def slot(self) -> InFlightSlot:
+        """Return a slot of the journal for one more worker."""
+        return self._journal.slot()
 
-    def check(self, items: Sequence[Item]) -> list[bool]:
-        """Which of the items must run alone.
+    def check(self, submission: Submission) -> list[bool]:
+        """Return for each item of a call whether it is a suspect and must run alone.
 
         Raises:
-            QuarantinedError: One of them is quarantined; names it.
+            QuarantinedError: An item is quarantined; `input_index` names it.
         """
+        items, options = submission.items, submission.options
         if not self._deaths and not self._until_s:
             return [False] * len(items)
-        found = []
+        is_suspect = []
         for item in items:
-            digest = self._flight.digest(item)
+            digest = self._journal.digest(item, options)
             if self._until_s.get(digest, 0.0) > self._clock():
                 raise QuarantinedError(
                     "This input ended the model's process each time that it ran; it is not run again for now.",
                     input_index=item.index,
                 )
-            found.append(digest in self._deaths)
-        return found
+            is_suspect.append(digest in self._deaths)
+        return is_suspect
 
-    def clear(self, item: Item) -> None:
-        """It ran alone, and well."""
-        if self._deaths.pop(self._flight.digest(item), None):
+    def clear(self, item: Item, options: ItemOptions) -> None:
+        """Note that an item ran alone, and well: it is no suspect any more."""
+        if self._deaths.pop(self._journal.digest(item, options), None):
             self._write()
 
     def await_end(self) -> None:
-        """The supervisor ends the process soon; what runs is noted, goes to the next one, and is suspect there."""
+        """Block until the supervisor ends this process, which it does soon.
+
+        What runs stays noted: it goes to the next process, and is a suspect there.
+        """
         self._end_comes.wait(END_S)
 
     def _learn(self, running: Sequence[Sequence[Digest]]) -> None:
-        """What ran when the last process died."""
+        """Suspect what ran when the last process died."""
         is_alone = len(running) == 1 and len(running[0]) == 1
-        for digest in (one for batch in running for one in batch):
+        for digest in (digest for batch in running for digest in batch):
             deaths = self._deaths.pop(digest, 0) + is_alone
             self._deaths[digest] = deaths
             if deaths >= DEATHS_ALONE:
@@ -98,17 +102,18 @@ class Suspects:
 
     def _read(self) -> None:
         try:
-            kept = json.loads(self._path.read_bytes())
+            stored = json.loads(self._path.read_bytes())
         except FileNotFoundError:
             return
-        now = self._clock()
-        self._deaths = {bytes.fromhex(name): count for name, count in kept["deaths"].items()}
-        until = {bytes.fromhex(name): when for name, when in kept["until_s"].items()}
-        self._until_s = {name: when for name, when in until.items() if when > now}
+        now_s = self._clock()
+        self._deaths = {bytes.fromhex(name): count for name, count in stored["deaths"].items()}
+        until_s = {bytes.fromhex(name): end_s for name, end_s in stored["until_s"].items()}
+        self._until_s = {digest: end_s for digest, end_s in until_s.items() if end_s > now_s}
 
     def _write(self) -> None:
-        kept = {
-            "deaths": {name.hex(): count for name, count in self._deaths.items()},
-            "until_s": {name.hex(): when for name, when in self._until_s.items()},
+        stored = {
+            "deaths": {digest.hex(): count for digest, count in self._deaths.items()},
+            "until_s": {digest.hex(): end_s for digest, end_s in self._until_s.items()},
         }
-        write_whole(self._path, json.dumps(kept).encode())
+        with atomic_write(self._path, mode=0o600) as file:
+            file.write(json.dumps(stored).encode())

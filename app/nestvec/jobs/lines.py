@@ -1,4 +1,4 @@
-"""Lines of a batch's input: read within bounds, checked before any runs. Pure but for the file."""
+"""Lines of a batch's input file: read within bounds, and checked before any of them runs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,8 @@ from nestvec.system.json_bodies import parse_json
 
 MAX_PROBLEMS: Final = 100
 MAX_CUSTOM_ID_CHARS: Final = 64
-Report = Callable[[str, str, str | None], None]
+# Takes a code, a message, and the field of the line.
+ReportProblem = Callable[[str, str, str | None], None]
 BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -20,8 +21,8 @@ class Line:
     """A line that is not blank.
 
     Attributes:
-        number: From 1, blank ones counted.
-        content: None where it is longer than a line may be.
+        number: Its number, from 1; blank lines are counted.
+        content: Its bytes; None where it is longer than a line may be.
     """
 
     number: int
@@ -29,13 +30,16 @@ class Line:
 
 
 @dataclass(slots=True)
-class Check:
-    """What checking a file found.
+class InputCheck:
+    """What the check of an input file has found.
 
     Attributes:
-        total: Requests in it.
-        inputs: Inputs summed over them.
-        model: What all its lines ask for; None where they ask for none.
+        endpoint: What each line's `url` must be.
+        limits: Bounds on lines and inputs.
+        problems: What is wrong with the file.
+        total: Number of requests in it.
+        inputs: Number of inputs, summed over the requests.
+        model: Model that all its lines ask for; None where they name none.
     """
 
     endpoint: str
@@ -47,8 +51,8 @@ class Check:
     _custom_ids: set[str] = field(default_factory=set)
     _has_body: bool = False
 
-    def take(self, line: Line) -> None:
-        """Check the next line."""
+    def add_line(self, line: Line) -> None:
+        """Check the next line of the file."""
         self.total += 1
 
         def report(code: str, message: str, param: str | None) -> None:
@@ -59,7 +63,7 @@ class Check:
         except InputError as error:
             report("invalid_json_line", error.message, None)
             return
-        self._take_custom_id(row.get("custom_id"), report)
+        self._check_custom_id(row.get("custom_id"), report)
         if row.get("method") != "POST":
             report("missing_required_parameter", "'method' must be 'POST'.", "method")
         if row.get("url") != self.endpoint:
@@ -81,7 +85,7 @@ class Check:
             )
             report("too_many_tasks", reason, None)
 
-    def _take_custom_id(self, custom_id: object, report: Report) -> None:
+    def _check_custom_id(self, custom_id: object, report: ReportProblem) -> None:
         if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_CUSTOM_ID_CHARS:
             reason = f"'custom_id' must be a text of 1 to {MAX_CUSTOM_ID_CHARS} characters."
             report("missing_required_parameter", reason, "custom_id")
@@ -92,28 +96,32 @@ class Check:
 
 
 def read_lines(path: Path, max_line_bytes: int) -> Iterator[Line]:
-    """Lines of a file, without their ends; a BOM and CRLF are tolerated, never more than a line is held.
+    """Read the lines of a file that are not blank; a BOM and CRLF are tolerated, and never more than a line is held.
+
+    Args:
+        path: The file.
+        max_line_bytes: Size of a line; a longer one has no content.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         number = 0
-        while part := file.readline(max_line_bytes + 1):
+        while piece := file.readline(max_line_bytes + 1):
             number += 1
-            content: bytes | None = part
-            if len(part) > max_line_bytes and not part.endswith(b"\n"):
+            content: bytes | None = piece
+            if len(piece) > max_line_bytes and not piece.endswith(b"\n"):
                 content = None
-                while part and not part.endswith(b"\n"):
-                    part = file.readline(max_line_bytes)
+                while piece and not piece.endswith(b"\n"):
+                    piece = file.readline(max_line_bytes)
             elif number == 1:
-                content = part.removeprefix(BOM)
+                content = piece.removeprefix(BOM)
             if content is None or content.strip():
                 yield Line(number, content)
 
 
-def check_lines(path: Path, endpoint: str, limits: JobLimits) -> Check:
-    """Check a whole input before any of it runs.
+def check_lines(path: Path, endpoint: str, limits: JobLimits) -> InputCheck:
+    """Check a whole input file before any of it runs.
 
     Args:
         path: The file.
@@ -121,30 +129,30 @@ def check_lines(path: Path, endpoint: str, limits: JobLimits) -> Check:
         limits: Bounds on lines and inputs.
 
     Returns:
-        With problems up to `MAX_PROBLEMS`; a file without any may run.
+        What was found, with at most `MAX_PROBLEMS` problems; a file without any may run.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
-    found = Check(endpoint, limits)
+    check = InputCheck(endpoint, limits)
     if path.stat().st_size > limits.max_batch_bytes:
         reason = f"The input file is over {limits.max_batch_bytes} bytes; split it."
-        found.problems.append(Problem("too_many_tasks", reason))
-        return found
+        check.problems.append(Problem("too_many_tasks", reason))
+        return check
     for line in read_lines(path, limits.max_line_bytes):
-        found.take(line)
-        if len(found.problems) >= MAX_PROBLEMS or found.total > limits.max_lines:
+        check.add_line(line)
+        if len(check.problems) >= MAX_PROBLEMS or check.total > limits.max_lines:
             break
-    if not found.total:
-        found.problems.append(Problem("empty_file", "The input file has no lines."))
-    return found
+    if not check.total:
+        check.problems.append(Problem("empty_file", "The input file has no lines."))
+    return check
 
 
 def parse_line(line: Line) -> Mapping[str, Any]:
-    """A line as an object.
+    """Parse a line, which must be a JSON object.
 
     Raises:
-        InputError: It is none.
+        InputError: The line is too long, or no JSON object.
     """
     if line.content is None:
         raise InputError("This line is longer than a line may be.")
@@ -154,14 +162,14 @@ def parse_line(line: Line) -> Mapping[str, Any]:
     return parsed
 
 
-def count_inputs(given: object) -> int:
-    """How many inputs a body has; a text, and a token array, are one."""
-    if isinstance(given, list) and given and not isinstance(given[0], int):
-        return len(given)
+def count_inputs(value: object) -> int:
+    """The number of inputs in a body's `input`; a text is one, and so is an array of tokens."""
+    if isinstance(value, list) and value and not isinstance(value[0], int):
+        return len(value)
     return 1
 
 
 def request_of(line: Line) -> tuple[str, Mapping[str, Any]]:
-    """A checked line's (`custom_id`, `body`)."""
+    """The `custom_id` and the `body` of a line that was checked."""
     row = parse_line(line)
     return row["custom_id"], row["body"]

@@ -1,4 +1,4 @@
-"""Where files and batches are kept: SQLite in WAL mode, and the files beside it. One process owns the folder."""
+"""Keeps files and batches: SQLite in WAL mode, and the contents of files beside it. One server owns the folder."""
 
 import fcntl
 import json
@@ -11,27 +11,27 @@ from typing import IO, Any, Final
 import sqlalchemy as sa
 
 from nestvec.errors import InputError, NotFoundError, QuotaError, StoreError
-from nestvec.jobs.tables import batch_of, batches, begin, columns_of, durable, file_of, files
-from nestvec.jobs.types import ENDED, Batch, Status, StoredFile
+from nestvec.jobs.database import open_database
+from nestvec.jobs.tables import batch_of, batches, columns_of, file_of, files
+from nestvec.jobs.types import ENDED, BatchJob, Status, StoredFile
 from nestvec.system.durable_files import sync
 
 DATABASE: Final = "jobs.db"
-HEAD: Final = "0001"  # the newest of the migrations
-UPLOAD: Final = "upload-"
-ABANDONED_S: Final = 3600.0  # nobody works on a file for so long without touching it
-MIGRATIONS: Final = Path(__file__).parent / "migrations"
+UPLOAD_PREFIX: Final = "upload-"
+# Nobody works on a file for so long without touching it.
+ABANDONED_S: Final = 3600.0
 
 
 def new_id(prefix: str) -> str:
-    """An id that nobody can guess."""
+    """Make an id that nobody can guess."""
     return f"{prefix}{secrets.token_hex(16)}"
 
 
 def lock_folder(folder: Path) -> IO[bytes]:
-    """Make a data folder one's own until the file given is closed.
+    """Lock a data folder, which is made where it is absent, until the file that is returned is closed.
 
     Raises:
-        StoreError: Another process owns it, or it cannot be written.
+        StoreError: Another process owns the folder, or it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,9 +52,9 @@ class JobStore:
     Calls block for a few milliseconds; a caller on an event loop puts them in a thread.
 
     Args:
-        folder: Made where absent.
-        clock: Unix seconds.
-        is_shared: Several processes use it, and whoever started them holds its lock.
+        folder: The data folder, made where it is absent.
+        clock: Gives Unix time in seconds.
+        is_shared: Whether several processes use the folder; the one that started them then holds its lock.
 
     Raises:
         StoreError: Another process owns the folder, or it cannot be written or read.
@@ -67,65 +67,52 @@ class JobStore:
         self.folder = folder
         self._lock = None if is_shared else lock_folder(folder)
         try:
-            # Texts of callers: nobody else on the machine need read them.
+            # They hold texts of callers, which nobody else on the machine need read.
             for private in (self.files_folder, self.parts_folder):
                 private.mkdir(parents=True, exist_ok=True)
                 private.chmod(0o700)
             (folder / DATABASE).touch(mode=0o600)
-            # A crash cut it short; of those begun since another process may still be writing one.
-            for left in self.parts_folder.glob(f"{UPLOAD}*"):
-                if not is_shared or clock() - left.stat().st_mtime > ABANDONED_S:
-                    left.unlink(missing_ok=True)
+            # Uploads that a crash cut short; another process may still be writing a recent one.
+            for upload in self.parts_folder.glob(f"{UPLOAD_PREFIX}*"):
+                if not is_shared or clock() - upload.stat().st_mtime > ABANDONED_S:
+                    upload.unlink(missing_ok=True)
         except OSError as error:
             self._unlock()
             raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
-        self._engine = sa.create_engine(
-            f"sqlite:///{folder / DATABASE}",
-            poolclass=sa.pool.StaticPool,
-            # One thread at a time, but not always the same.
-            connect_args={"check_same_thread": False},
-        )
-        sa.event.listen(self._engine, "connect", durable)
-        sa.event.listen(self._engine, "begin", begin)
         try:
-            self._migrate()
+            self._engine = open_database(folder / DATABASE)
         except StoreError:
-            self.close()
+            self._unlock()
             raise
-        except sa.exc.DatabaseError as error:
-            self.close()
-            raise StoreError(
-                f"{folder / DATABASE}: cannot be opened ({error.__cause__})"
-            ) from error
 
     @property
     def files_folder(self) -> Path:
-        """Contents of files, by their ids."""
+        """Folder of the contents of files, which are named by their ids."""
         return self.folder / "files"
 
     @property
     def parts_folder(self) -> Path:
-        """Files in the making."""
+        """Folder of files that are being written."""
         return self.folder / "parts"
 
     def content_path(self, file_id: str) -> Path:
-        """Where a file's content lies."""
+        """Path of a file's content."""
         return self.files_folder / file_id
 
-    def part_path(self, batch: Batch, kind: str) -> Path:
-        """Where a batch's "output" or "errors" is gathered."""
+    def part_path(self, batch: BatchJob, kind: str) -> Path:
+        """Path at which the "output" or the "errors" of a batch are collected."""
         return self.parts_folder / f"{batch.id}.{kind}"
 
     def upload_path(self) -> Path:
-        """A new place for an upload on its way."""
-        return self.parts_folder / new_id(UPLOAD)
+        """A new path for an upload that is being received."""
+        return self.parts_folder / new_id(UPLOAD_PREFIX)
 
     def now(self) -> int:
-        """Unix time."""
+        """Unix time in whole seconds."""
         return int(self._clock())
 
     def close(self) -> None:
-        """Let another process have the folder."""
+        """Close the database, and unlock the folder."""
         self._engine.dispose()
         self._unlock()
 
@@ -136,7 +123,7 @@ class JobStore:
     # Files
 
     def stored_bytes(self, owner: str) -> int:
-        """Size of all files of a key."""
+        """Size of all files of a key, in bytes."""
         query = sa.select(sa.func.coalesce(sa.func.sum(files.c.size_bytes), 0))
         with self._engine.connect() as connection:
             return int(connection.execute(query.where(files.c.owner == owner)).scalar_one())
@@ -145,12 +132,12 @@ class JobStore:
         """Take over a finished upload.
 
         Args:
-            file: What to note of it.
-            content: Moved to its place.
-            max_stored_bytes: What the owner may have in all.
+            file: What is noted of it.
+            content: Path of its content, which is moved to where contents lie.
+            max_stored_bytes: Size that all files of the owner may have together.
 
         Raises:
-            QuotaError: That would be too much.
+            QuotaError: The owner's files would be too large.
             OSError: The disk is full or read-only.
         """
         if self.stored_bytes(file.owner) + file.size_bytes > max_stored_bytes:
@@ -158,17 +145,17 @@ class JobStore:
                 f"Your files would take over {max_stored_bytes} bytes; delete some first.",
                 param="file",
             )
-        with content.open("rb") as whole:
-            sync(whole)
+        with content.open("rb") as upload:
+            sync(upload)
         content.replace(self.content_path(file.id))
         with self._engine.begin() as connection:
             connection.execute(files.insert().values(asdict(file)))
 
     def file(self, file_id: str, owner: str) -> StoredFile:
-        """A file of a key.
+        """Find a file of a key.
 
         Raises:
-            NotFoundError: It has none of that id, or it has expired.
+            NotFoundError: The key has no file of that id, or it has expired.
         """
         query = sa.select(files).where(files.c.id == file_id, files.c.owner == owner)
         with self._engine.connect() as connection:
@@ -180,10 +167,20 @@ class JobStore:
     def list_files(
         self, owner: str, *, after: str | None, limit: int, purpose: str | None, is_ascending: bool
     ) -> tuple[list[StoredFile], bool]:
-        """Files of a key, and whether there are more.
+        """List files of a key.
+
+        Args:
+            owner: Id of the key.
+            after: Id of the file behind which the list begins; None begins with the first.
+            limit: How many files are listed.
+            purpose: Lists files of this purpose only; None lists all.
+            is_ascending: Whether the oldest come first.
+
+        Returns:
+            The files, and whether there are more.
 
         Raises:
-            NotFoundError: `after` is none of them.
+            NotFoundError: `after` is none of the key's files.
         """
         query = sa.select(files).where(
             files.c.owner == owner,
@@ -195,11 +192,11 @@ class JobStore:
         return [file_of(row) for row in rows], has_more
 
     def delete_file(self, file_id: str, owner: str) -> None:
-        """Remove a file.
+        """Delete a file.
 
         Raises:
-            NotFoundError: The key has none of that id.
-            InputError: A batch still reads it.
+            NotFoundError: The key has no file of that id.
+            InputError: A batch still reads the file.
         """
         self.file(file_id, owner)
         reading = sa.select(batches.c.id).where(
@@ -207,26 +204,26 @@ class JobStore:
             batches.c.status.not_in(ENDED),
         )
         with self._engine.begin() as connection:
-            if found := connection.execute(reading).scalar():
+            if batch_id := connection.execute(reading).scalar():
                 raise InputError(
-                    f"the file is being read by {found}; cancel that first", param="id"
+                    f"the file is being read by {batch_id}; cancel that first", param="id"
                 )
             connection.execute(files.delete().where(files.c.id == file_id))
         self.content_path(file_id).unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove what has expired, unless a batch still reads it, and contents that nothing tells of after a crash."""
+        """Delete files that have expired, unless a batch still reads them, and contents without a row after a crash."""
         reading = sa.select(batches.c.input_file_id).where(batches.c.status.not_in(ENDED))
-        late = files.delete().where(files.c.expires_s <= self.now(), files.c.id.not_in(reading))
+        expired = files.delete().where(files.c.expires_s <= self.now(), files.c.id.not_in(reading))
         with self._engine.begin() as connection:
-            connection.execute(late)
+            connection.execute(expired)
             known = set(connection.execute(sa.select(files.c.id)).scalars())
-            running = sa.select(batches.c.output_file_id, batches.c.error_file_id).where(
+            outputs = sa.select(batches.c.output_file_id, batches.c.error_file_id).where(
                 batches.c.status == Status.FINALIZING.value
             )
-            known |= {name for row in connection.execute(running) for name in row if name}
+            known |= {name for row in connection.execute(outputs) for name in row if name}
         for path in self.files_folder.iterdir():
-            # One that came just now may be another process's, which notes it next.
+            # Another process may have written a new one just now, and note it next.
             is_new = (
                 self._lock is None
                 and path.exists()
@@ -237,16 +234,20 @@ class JobStore:
 
     # Batches
 
-    def add_batch(self, batch: Batch) -> None:
-        """Note a new batch."""
+    def add_batch(self, batch: BatchJob) -> None:
+        """Store a new batch."""
         with self._engine.begin() as connection:
             connection.execute(batches.insert().values(columns_of(asdict(batch))))
 
-    def batch(self, batch_id: str, owner: str | None = None) -> Batch:
-        """A batch; of a key, where one is given.
+    def batch(self, batch_id: str, owner: str | None = None) -> BatchJob:
+        """Find a batch.
+
+        Args:
+            batch_id: Id of the batch.
+            owner: Id of the key that it must belong to; None finds any key's.
 
         Raises:
-            NotFoundError: There is none of that id.
+            NotFoundError: There is no such batch.
         """
         query = sa.select(batches).where(batches.c.id == batch_id)
         if owner is not None:
@@ -259,18 +260,26 @@ class JobStore:
 
     def list_batches(
         self, owner: str, *, after: str | None, limit: int
-    ) -> tuple[list[Batch], bool]:
-        """Batches of a key, newest first, and whether there are more.
+    ) -> tuple[list[BatchJob], bool]:
+        """List batches of a key, newest first.
+
+        Args:
+            owner: Id of the key.
+            after: Id of the batch behind which the list begins; None begins with the newest.
+            limit: How many batches are listed.
+
+        Returns:
+            The batches, and whether there are more.
 
         Raises:
-            NotFoundError: `after` is none of them.
+            NotFoundError: `after` is none of the key's batches.
         """
         query = sa.select(batches).where(batches.c.owner == owner)
         rows, has_more = self._page(batches, query, owner, after, limit, is_ascending=False)
         return [batch_of(row) for row in rows], has_more
 
-    def unfinished(self) -> list[Batch]:
-        """Batches that are to be gone on with, oldest first."""
+    def unfinished(self) -> list[BatchJob]:
+        """List the batches of all keys that have not ended, oldest first."""
         query = sa.select(batches).where(batches.c.status.not_in(ENDED)).order_by(batches.c.number)
         with self._engine.connect() as connection:
             return [batch_of(row) for row in connection.execute(query).mappings()]
@@ -281,48 +290,52 @@ class JobStore:
         *,
         only_if: Status | None = None,
         **changes: Any,  # noqa: ANN401 - any column
-    ) -> Batch:
+    ) -> BatchJob:
         """Change a batch, and note when it reached its status.
 
         Args:
-            batch_id: Which.
-            only_if: Change nothing where its status is another by now.
-            changes: Columns and their values.
+            batch_id: Id of the batch.
+            only_if: Change nothing where the batch has another status by now.
+            changes: Values by the names of their columns.
+
+        Returns:
+            The batch as it is afterwards.
         """
         with self._engine.begin() as connection:
-            now = sa.select(batches.c.status).where(batches.c.id == batch_id)
-            if only_if is None or connection.execute(now).scalar() == only_if:
+            status = sa.select(batches.c.status).where(batches.c.id == batch_id)
+            if only_if is None or connection.execute(status).scalar() == only_if:
                 self._update(connection, batch_id, changes)
         return self.batch(batch_id)
 
-    def cancel_batch(self, batch_id: str, owner: str) -> Batch:
-        """Ask a batch to stop; no effect once it has ended or is ending.
+    def cancel_batch(self, batch_id: str, owner: str) -> BatchJob:
+        """Ask a batch to stop; without effect once it has ended or is ending.
 
         Raises:
-            NotFoundError: The key has none of that id.
+            NotFoundError: The key has no batch of that id.
         """
         batch = self.batch(batch_id, owner)
         if batch.status in (Status.VALIDATING, Status.IN_PROGRESS):
             return self.update_batch(batch_id, only_if=batch.status, status=Status.CANCELLING)
         return batch
 
-    def finish_batch(self, batch: Batch, made: Iterable[StoredFile]) -> Batch:
-        """End a batch, with its output files, in one step."""
+    def finish_batch(self, batch: BatchJob, outputs: Iterable[StoredFile]) -> BatchJob:
+        """End a batch and store its output files in one transaction."""
         with self._engine.begin() as connection:
-            for file in made:
+            for file in outputs:
                 connection.execute(files.insert().values(asdict(file)))
             self._update(connection, batch.id, {"status": batch.outcome})
         return self.batch(batch.id)
 
     def _update(self, connection: sa.Connection, batch_id: str, changes: Mapping[str, Any]) -> None:
-        changed = dict(changes)
-        if "status" in changed:
+        """Change columns of a batch; a new status comes with the time at which it was reached."""
+        values = dict(changes)
+        if "status" in values:
             row = connection.execute(sa.select(batches.c.times).where(batches.c.id == batch_id))
             times = json.loads(row.scalar_one())
-            times.setdefault(str(changed["status"]), self.now())
-            changed["times"] = times
+            times.setdefault(str(values["status"]), self.now())
+            values["times"] = times
         connection.execute(
-            batches.update().where(batches.c.id == batch_id).values(columns_of(changed))
+            batches.update().where(batches.c.id == batch_id).values(columns_of(values))
         )
 
     def _page(
@@ -335,36 +348,15 @@ class JobStore:
         *,
         is_ascending: bool,
     ) -> tuple[list[Mapping[str, Any]], bool]:
+        """Rows of a query by their order of creation, and whether there are more."""
         number = table.c.number
         with self._engine.connect() as connection:
             if after is not None:
-                place = sa.select(number).where(table.c.id == after, table.c.owner == owner)
-                found = connection.execute(place).scalar()
-                if found is None:
+                position = sa.select(number).where(table.c.id == after, table.c.owner == owner)
+                last_number = connection.execute(position).scalar()
+                if last_number is None:
                     raise NotFoundError(f"No such object: {after[:100]}", param="after")
-                query = query.where(number > found if is_ascending else number < found)
+                query = query.where(number > last_number if is_ascending else number < last_number)
             order = number.asc() if is_ascending else number.desc()
             rows = connection.execute(query.order_by(order).limit(limit + 1)).mappings().all()
         return [dict(row) for row in rows[:limit]], len(rows) > limit
-
-    def _migrate(self) -> None:
-        """Bring a store of an older version up to this one."""
-        version = sa.table("alembic_version", sa.column("version_num"))
-        with self._engine.connect() as connection:
-            if sa.inspect(connection).has_table("alembic_version"):
-                found = connection.execute(sa.select(version)).scalar()
-                if found == HEAD:
-                    return
-        # Imported where needed: only the first start of a version needs it.
-        from alembic import command
-        from alembic.config import Config
-        from alembic.util import CommandError
-
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        with self._engine.begin() as connection:
-            config.attributes["connection"] = connection
-            try:
-                command.upgrade(config, "head")
-            except CommandError as error:
-                raise StoreError(f"{self.folder}: made by a newer version of nestvec") from error

@@ -1,4 +1,4 @@
-"""The tables of the store, rows to objects and back, and how SQLite is to treat them."""
+"""The tables of the store, and their rows as objects and back."""
 
 import json
 from collections.abc import Mapping
@@ -7,17 +7,17 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from nestvec.jobs.types import Batch, Problem, Purpose, Status, StoredFile
+from nestvec.jobs.types import BatchJob, Problem, Purpose, Status, StoredFile
 
-Row = Mapping[Any, Any] | sa.RowMapping
+TableRow = Mapping[Any, Any] | sa.RowMapping
 JSON_COLUMNS: Final = ("metadata", "times", "problems")
-BUSY_MS: Final = 10_000  # transactions take milliseconds
 
 schema = sa.MetaData()
 files = sa.Table(
     "files",
     schema,
-    sa.Column("number", sa.Integer, primary_key=True),  # order of creation
+    # In order of creation.
+    sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("id", sa.String(64), unique=True, nullable=False),
     sa.Column("owner", sa.String(64), nullable=False, index=True),
     sa.Column("purpose", sa.String(32), nullable=False),
@@ -56,40 +56,25 @@ batches = sa.Table(
 )
 
 
-def durable(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's
-    """What is committed survives a power cut."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-    cursor.close()
-    connection.isolation_level = None  # `begin` below says how transactions begin
-
-
-def begin(connection: sa.Connection) -> None:
-    """Take the write lock at once: what a transaction has read is still so when it writes, whoever else writes too."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def file_of(row: Row) -> StoredFile:
-    """A row as a file."""
+def file_of(row: TableRow) -> StoredFile:
+    """Read a file from a row."""
     values = {field.name: row[field.name] for field in fields(StoredFile)}
     return StoredFile(**{**values, "purpose": Purpose(values["purpose"])})
 
 
-def batch_of(row: Row) -> Batch:
-    """A row as a batch."""
-    values = {field.name: row[field.name] for field in fields(Batch)}
+def batch_of(row: TableRow) -> BatchJob:
+    """Read a batch from a row."""
+    values = {field.name: row[field.name] for field in fields(BatchJob)}
     for name in JSON_COLUMNS:
         values[name] = json.loads(values[name]) if values[name] is not None else None
     values["problems"] = tuple(Problem(**problem) for problem in values["problems"])
     values["status"] = Status(values["status"])
     values["outcome"] = Status(values["outcome"]) if values["outcome"] else None
-    return Batch(**values)
+    return BatchJob(**values)
 
 
 def columns_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as the tables hold them."""
+    """Put values into the form of the tables' columns."""
     return {
         name: json.dumps(value, default=asdict)
         if name in JSON_COLUMNS and value is not None

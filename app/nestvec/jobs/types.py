@@ -1,6 +1,7 @@
-"""Values of files and batch jobs.
+"""Values of files and batch jobs, after OpenAI's API reference for Files and Batches.
 
-Source: OpenAI's API reference for Files and Batches (the project's api-contract, section 2).
+The fields of `StoredFile` and `BatchJob` are columns of the store, those of `Problem` are keys of a JSON column, and
+the values of `Purpose` and `Status` are stored: none of these names may change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,12 @@ class Purpose(StrEnum):
 
     BATCH = "batch"
     USER_DATA = "user_data"
-    BATCH_OUTPUT = "batch_output"  # ours, never uploaded
+    # Made by the server, never uploaded.
+    BATCH_OUTPUT = "batch_output"
 
 
 class Status(StrEnum):
-    """Where a batch is in its life."""
+    """The state of a batch."""
 
     VALIDATING = "validating"
     IN_PROGRESS = "in_progress"
@@ -34,7 +36,7 @@ class Status(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing happens any more."""
+        """Whether the batch has ended."""
         return self in (Status.COMPLETED, Status.FAILED, Status.EXPIRED, Status.CANCELLED)
 
 
@@ -43,12 +45,16 @@ ENDED: Final = tuple(status.value for status in Status if status.is_final)
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file of somebody's.
+    """A file that was uploaded, or that a batch has made.
 
     Attributes:
-        owner: Id of the key it belongs to.
-        created_s: Unix time.
-        expires_s: Unix time after which it is gone; None keeps it.
+        id: Id of the file.
+        owner: Id of the key that it belongs to.
+        purpose: What it is for.
+        filename: Name that it was uploaded with.
+        size_bytes: Size of its content.
+        created_s: Unix time at which it was made.
+        expires_s: Unix time at which it expires; None keeps it.
     """
 
     id: str
@@ -62,10 +68,13 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with an input file.
+    """A reason why a batch has failed, mostly something wrong with its input file.
 
     Attributes:
-        line: From 1; None for the whole file.
+        code: Code of the error, as in OpenAI's API.
+        message: What is wrong, for people.
+        param: Field of the line that is wrong.
+        line: Number of the line, from 1; None for the whole file.
     """
 
     code: str
@@ -75,18 +84,33 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class BatchJob:
     """A batch job.
 
     Attributes:
-        owner: Id of the key it belongs to.
+        id: Id of the batch.
+        owner: Id of the key that it belongs to.
+        endpoint: Path of the API that its lines are sent to.
+        input_file_id: Id of its input file.
+        completion_window: Time within which it should complete, as the caller gave it.
+        status: Its state.
+        created_s: Unix time at which it was made.
+        expires_s: Unix time at which its completion window closes.
+        metadata: Labels of the caller.
         output_expires_s: Life of its output files from their creation, in seconds; None keeps them as usual.
-        times: When each status was reached, Unix time; set once, never cleared.
-        expires_s: When its window closes.
-        total: Requests in it; 0 until it is known.
-        lines_done: Lines of the input whose results are committed.
+        times: Unix time at which each status was reached; set once, never cleared.
+        problems: Why it has failed.
+        output_file_id: Id of the file of answers.
+        error_file_id: Id of the file of refusals.
+        total: Number of its requests; 0 until it is known.
+        completed: Number of requests that were answered with 200.
+        failed: Number of requests that were answered with an error.
+        model: Model that its lines ask for.
+        input_tokens: Tokens of the answered requests.
+        lines_done: Number of lines of the input whose results are committed.
         output_bytes: Committed size of the output, which is cut back to it after a crash.
-        outcome: The final status it is being finalised to.
+        error_bytes: Committed size of the errors, which are cut back to it after a crash.
+        outcome: Final status that it gets once it is finalized.
     """
 
     id: str
@@ -119,12 +143,12 @@ class JobLimits:
     """Bounds on files and batches.
 
     Attributes:
-        max_file_bytes: Of one upload.
-        max_stored_bytes: Of all files of one key.
-        max_batch_bytes: Of a batch's input.
-        max_lines: Requests of a batch.
-        max_inputs: Inputs summed over all its lines.
-        max_line_bytes: Of one line.
+        max_file_bytes: Size of one upload.
+        max_stored_bytes: Size of all files of one key.
+        max_batch_bytes: Size of a batch's input file.
+        max_lines: Number of requests of a batch.
+        max_inputs: Number of inputs, summed over all requests of a batch.
+        max_line_bytes: Size of one line.
     """
 
     max_file_bytes: int = 512 * 2**20
@@ -137,12 +161,12 @@ class JobLimits:
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
-    """What became of one request.
+    """The answer to one request.
 
     Attributes:
-        status: Of HTTP; 200 goes to the output file, others to the error file.
-        body: The response's, JSON.
-        tokens: Counted for usage.
+        status: HTTP status; answers with 200 go to the output file, others to the error file.
+        body: Body of the response, JSON.
+        tokens: Tokens that count for the key's usage.
     """
 
     status: int
@@ -156,7 +180,7 @@ class LineHandler(Protocol):
     async def answer(
         self, bodies: Sequence[Mapping[str, Any]], *, owner: str
     ) -> Sequence[LineResult]:
-        """A result for each body, in order.
+        """Answer requests; gives a result for each body, in order.
 
         Raises:
             NotReadyError: The server is shutting down.

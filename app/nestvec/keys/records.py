@@ -1,4 +1,4 @@
-"""The file of keys: digests of secrets, and what each key may do. The secrets themselves are nowhere.
+"""The file of keys: digests of secrets, and what each key may do. The secrets themselves are stored nowhere.
 
 A key reads `nv_<id>_<secret>`. The id is public (metrics, logs, usage); the secret has 256 random bits, so one pass of
 salted BLAKE2b is as good as a slow hash would be: there is nothing to guess.
@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from nestvec.errors import ConfigError
-from nestvec.system.durable_files import write_whole
+from nestvec.system.durable_files import atomic_write
 
 PREFIX: Final = "nv"
 ID_BYTES: Final = 6
@@ -29,14 +29,14 @@ VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """What a key may do; None is no limit.
+    """What a key may do; None means no limit. Its fields are keys of the file.
 
     Attributes:
-        models: Names of models; none: all.
-        requests_per_s: On average; as many again in a burst.
-        tokens_per_min: On average.
-        monthly_tokens: In a calendar month, UTC.
-        is_bulk_only: Its requests never pass bulk ones.
+        models: Names of the models that the key may use; empty for all.
+        requests_per_s: Average rate; a burst may be of one second's requests.
+        tokens_per_min: Average rate; a burst may be of one minute's tokens.
+        monthly_tokens: Tokens in a calendar month, UTC.
+        is_bulk_only: Whether its requests never pass bulk ones.
     """
 
     models: tuple[str, ...] = ()
@@ -54,11 +54,13 @@ def _digest(secret: str, salt: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Secret:
-    """What a secret is known by.
+class HashedSecret:
+    """A secret as the file has it. Its fields are keys of the file.
 
     Attributes:
-        until_s: Unix time at which it stops being good; None for never.
+        salt: Salt of the digest, in hexadecimal.
+        digest: Salted BLAKE2b of the secret, in hexadecimal.
+        until_s: Unix time at which the secret expires; None for never.
     """
 
     salt: str
@@ -66,45 +68,47 @@ class Secret:
     until_s: float | None = None
 
     @classmethod
-    def of(cls, secret: str) -> "Secret":
-        """A new salt, and the digest with it."""
+    def of(cls, secret: str) -> "HashedSecret":
+        """Hash a secret with a new salt."""
         salt = secrets.token_bytes(SALT_BYTES)
         return cls(salt.hex(), _digest(secret, salt))
 
     def matches(self, secret: str, now_s: float) -> bool:
-        """Whether a secret is this one, in constant time, and still good."""
-        found = _digest(secret, bytes.fromhex(self.salt))
-        is_same = hmac.compare_digest(found, self.digest)
+        """Whether a secret is this one and has not expired; takes the same time for any secret."""
+        digest = _digest(secret, bytes.fromhex(self.salt))
+        is_same = hmac.compare_digest(digest, self.digest)
         return is_same and (self.until_s is None or now_s < self.until_s)
 
 
-# Compared with where an id is unknown, so that this takes no less time.
-NOBODY: Final = Secret.of(secrets.token_urlsafe(SECRET_BYTES))
+# What a secret is compared with where the id of its key is unknown, so that the refusal takes no less time.
+DUMMY_SECRET: Final = HashedSecret.of(secrets.token_urlsafe(SECRET_BYTES))
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """A key.
+    """A key. Its fields are keys of the file.
 
     Attributes:
-        id: Public.
-        name: For people.
-        created_s: Unix time.
-        secrets: More than one while a rotation lasts.
-        revoked_s: Since when it is not good any more.
+        id: Public id, as in metrics and logs.
+        name: Name for people; need not be unique.
+        created_s: Unix time at which it was made.
+        secrets: Its secrets; more than one while a rotation lasts.
+        limits: What it may do.
+        revoked_s: Unix time at which it was revoked; None where it was not.
     """
 
     id: str
     name: str
     created_s: float
-    secrets: tuple[Secret, ...]
+    secrets: tuple[HashedSecret, ...]
     limits: KeyLimits = UNLIMITED
     revoked_s: float | None = None
 
     def matches(self, secret: str, now_s: float) -> bool:
-        """Whether a secret is one of this key's."""
-        found = [one.matches(secret, now_s) for one in self.secrets]  # all of them, whichever it is
-        return any(found) and self.revoked_s is None
+        """Whether a secret is one of this key's, and the key was not revoked."""
+        # All are compared, whichever it is, so that the time taken tells nothing.
+        matches = [known.matches(secret, now_s) for known in self.secrets]
+        return any(matches) and self.revoked_s is None
 
 
 @dataclass(slots=True)
@@ -112,7 +116,8 @@ class KeyFile:
     """All keys of a server.
 
     Attributes:
-        path: Of the file; readable by its owner only.
+        path: Path of the file, which only its owner may read.
+        records: The keys by their ids.
     """
 
     path: Path
@@ -120,16 +125,16 @@ class KeyFile:
 
     @classmethod
     def read(cls, path: Path) -> "KeyFile":
-        """The file as it is now; no keys where there is none.
+        """Read the file as it is now; a file that does not exist has no keys.
 
         Raises:
-            ConfigError: It cannot be read, or is no file of keys.
+            ConfigError: The file cannot be read, or is no file of keys.
         """
         try:
-            kept = orjson.loads(path.read_bytes())
-            if kept["version"] != VERSION:
+            content = orjson.loads(path.read_bytes())
+            if content["version"] != VERSION:
                 raise ConfigError([f"keys_file: {path} was written by another version of nestvec"])
-            records = [_record(row) for row in kept["keys"]]
+            records = [_record(row) for row in content["keys"]]
         except FileNotFoundError:
             return cls(path)
         except OSError as error:
@@ -142,28 +147,40 @@ class KeyFile:
         """Replace the file, whole or not at all.
 
         Raises:
-            ConfigError: It cannot be written.
+            ConfigError: The file cannot be written.
         """
         rows = [asdict(record) for record in self.records.values()]
         content = orjson.dumps({"version": VERSION, "keys": rows}, option=orjson.OPT_INDENT_2)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, content)
+            with atomic_write(self.path, mode=0o600) as file:
+                file.write(content)
         except OSError as error:
             raise ConfigError(
                 [f"keys_file: {self.path} cannot be written ({error.strerror})"]
             ) from error
 
     def add(self, name: str, limits: KeyLimits) -> tuple[KeyRecord, str]:
-        """A new key: its record, and the key itself, which is told this once."""
-        number = secrets.token_hex(ID_BYTES)
+        """Make a key.
+
+        Returns:
+            Its record, and the key itself, which is told this once.
+        """
+        key_id = secrets.token_hex(ID_BYTES)
         secret = secrets.token_urlsafe(SECRET_BYTES)
-        record = KeyRecord(number, name, time.time(), (Secret.of(secret),), limits)
-        self.records[number] = record
-        return record, f"{PREFIX}_{number}_{secret}"
+        record = KeyRecord(key_id, name, time.time(), (HashedSecret.of(secret),), limits)
+        self.records[key_id] = record
+        return record, f"{PREFIX}_{key_id}_{secret}"
 
     def rotate(self, key_id: str, overlap_s: float) -> tuple[KeyRecord, str]:
-        """A new secret for a key; the old one is good for a while.
+        """Give a key a new secret; its old ones stay good for a while.
+
+        Args:
+            key_id: Id of the key, or a name that only one has.
+            overlap_s: How long the old secrets stay good.
+
+        Returns:
+            The key's record, and the key with the new secret, which is told this once.
 
         Raises:
             ConfigError: There is no such key, or it was revoked.
@@ -171,48 +188,52 @@ class KeyFile:
         old, now_s = self.find(key_id), time.time()
         if old.revoked_s is not None:
             raise ConfigError([f"{key_id} was revoked: add a new key"])
-        kept = [
-            replace(one, until_s=min(one.until_s or now_s + overlap_s, now_s + overlap_s))
-            for one in old.secrets
-            if one.until_s is None or one.until_s > now_s
+        end_s = now_s + overlap_s
+        old_secrets = [
+            replace(known, until_s=min(known.until_s or end_s, end_s))
+            for known in old.secrets
+            if known.until_s is None or known.until_s > now_s
         ]
         secret = secrets.token_urlsafe(SECRET_BYTES)
-        record = replace(old, secrets=(Secret.of(secret), *kept))
+        record = replace(old, secrets=(HashedSecret.of(secret), *old_secrets))
         self.records[old.id] = record
         return record, f"{PREFIX}_{old.id}_{secret}"
 
     def revoke(self, key_id: str) -> KeyRecord:
-        """A key is not good any more.
+        """Revoke a key; one that was revoked already stays so since then.
+
+        Args:
+            key_id: Id of the key, or a name that only one has.
 
         Raises:
             ConfigError: There is no such key.
         """
-        found = self.find(key_id)
-        record = replace(found, revoked_s=found.revoked_s or time.time())
+        old = self.find(key_id)
+        record = replace(old, revoked_s=old.revoked_s or time.time())
         self.records[record.id] = record
         return record
 
-    def find(self, wanted: str) -> KeyRecord:
-        """A key by its id, or by a name that only one has.
+    def find(self, id_or_name: str) -> KeyRecord:
+        """Find a key by its id, or by a name that only one has.
 
         Raises:
-            ConfigError: There is none.
+            ConfigError: There is no such key.
         """
-        if wanted in self.records:
-            return self.records[wanted]
-        named = [record for record in self.records.values() if record.name == wanted]
+        if id_or_name in self.records:
+            return self.records[id_or_name]
+        named = [record for record in self.records.values() if record.name == id_or_name]
         if len(named) != 1:
             several = "several keys have" if named else "no key has"
-            raise ConfigError([f"{several} the id or name '{wanted}'; see: nestvec keys list"])
+            raise ConfigError([f"{several} the id or name '{id_or_name}'; see: nestvec keys list"])
         return named[0]
 
 
 @contextmanager
-def edited(path: Path) -> Iterator[KeyFile]:
-    """The file, to be changed; written at the end of the block, which nobody else changes it meanwhile.
+def edit_key_file(path: Path) -> Iterator[KeyFile]:
+    """Read the file for a block that changes it, and write it at the end; nobody else can change it meanwhile.
 
     Raises:
-        ConfigError: It cannot be read or written, or is no file of keys.
+        ConfigError: The file cannot be read or written, or is no file of keys.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -225,22 +246,28 @@ def edited(path: Path) -> Iterator[KeyFile]:
         raise ConfigError([f"keys_file: {path} cannot be written ({error.strerror})"]) from error
 
 
-def split_key(given: str) -> tuple[str, str]:
-    """A key's id and secret; ("", …) where it is none of the file's form."""
-    prefix, _, rest = given.partition("_")
-    number, _, secret = rest.partition("_")
-    return (number, secret) if prefix == PREFIX and secret else ("", given)
+def split_key(key: str) -> tuple[str, str]:
+    """Split a key into its id and secret; ("", key) where it has another form than the keys of a file."""
+    prefix, _, suffix = key.partition("_")
+    key_id, _, secret = suffix.partition("_")
+    return (key_id, secret) if prefix == PREFIX and secret else ("", key)
 
 
 def _record(row: dict[str, Any]) -> KeyRecord:
+    """Read a key from a row of the file.
+
+    Raises:
+        KeyError: A field is missing.
+        TypeError: A field is of another type, or unknown.
+        ValueError: A field has no such value.
+    """
     limits = dict(row.get("limits") or {})
     limits["models"] = tuple(limits.get("models") or ())
-    found: Sequence[Secret] = [Secret(**one) for one in row["secrets"]]
     return KeyRecord(
         id=str(row["id"]),
         name=str(row["name"]),
         created_s=float(row["created_s"]),
-        secrets=tuple(found),
+        secrets=tuple(HashedSecret(**secret) for secret in row["secrets"]),
         limits=KeyLimits(**limits),
         revoked_s=row.get("revoked_s"),
     )

@@ -1,34 +1,38 @@
-"""Sets the ranges of a model's 8-bit vectors anew."""
+"""Sets the ranges of a model's 8-bit output vectors anew, on other texts: `nestvec calibrate`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from nestvec.engine.backend import BackendFactory
-from nestvec.engine.vectors.quantization import Quantiser
-from nestvec.model_store.artefacts.activation_calibration import calibration_texts
-from nestvec.model_store.artefacts.build import Builder
+from nestvec.engine.vectors.quantization import Quantizer
+from nestvec.model_store.artefacts.build import ArtefactBuilder
+from nestvec.model_store.artefacts.calibration_texts import calibration_texts
 from nestvec.model_store.artefacts.output_quantization import (
     BUNDLED_SOURCE,
-    bundled_texts,
-    write_quantiser,
+    output_calibration_texts,
+    write_quantizer,
 )
 from nestvec.model_store.package import Package
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrated:
-    """What a calibration changed.
+class OutputCalibration:
+    """The result of a calibration.
 
     Attributes:
-        clipped_before: Which part of the texts' values the earlier ranges did not hold, 0 … 1.
+        quantizer: The new ranges.
+        texts: Number of texts that they come from.
+        clipped_before: Share of the texts' values, 0 … 1, that the earlier ranges did not hold.
     """
 
-    quantiser: Quantiser
+    quantizer: Quantizer
     texts: int
     clipped_before: float
 
 
-def calibrate(package: Package, texts: Path | None, open_backend: BackendFactory) -> Calibrated:
+def calibrate_outputs(
+    package: Package, texts: Path | None, open_backend: BackendFactory
+) -> OutputCalibration:
     """Set the ranges of 8-bit vectors by other texts; servers take them at their next start.
 
     Args:
@@ -37,17 +41,16 @@ def calibrate(package: Package, texts: Path | None, open_backend: BackendFactory
         open_backend: Opens its graph.
 
     Raises:
-        FormatError: The file cannot be read, or the graph not be run on its texts.
+        FormatError: The file cannot be read, or the graph cannot be run on its texts.
         ArtefactError: The cache cannot be written.
     """
-    derived = package.derived
-    builder = Builder(derived, (), package.build, open_backend)
+    builder = ArtefactBuilder(package.folder, (), package.build, open_backend)
     if texts is None:
-        chosen, source = bundled_texts(derived.head.dimensions), BUNDLED_SOURCE
+        lines, source = output_calibration_texts(package.folder.head.dimensions), BUNDLED_SOURCE
     else:
-        chosen, source = calibration_texts(texts), "texts"
-    found = builder.vectors(package.artefact, chosen)
-    before = package.quantiser.clipped_share(found)
-    quantiser = Quantiser(found, source)
-    write_quantiser(package.artefact, quantiser)
-    return Calibrated(quantiser, len(chosen), before)
+        lines, source = calibration_texts(texts), "texts"
+    vectors = builder.vectors(package.artefact, lines)
+    clipped_before = package.quantizer.clipped_share(vectors)
+    quantizer = Quantizer(vectors, source)
+    write_quantizer(package.artefact, quantizer)
+    return OutputCalibration(quantizer, len(lines), clipped_before)

@@ -1,1 +1,1 @@
-"""Metrics and logs."""
+"""Metrics, a file a topic, and logs."""

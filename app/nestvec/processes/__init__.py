@@ -1,1 +1,1 @@
-"""Running processes: one for all, or a supervisor over HTTP fronts and the engine's own."""
+"""The processes of a server: one for everything, or a supervisor over HTTP processes and engine processes."""

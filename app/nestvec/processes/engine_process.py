@@ -1,4 +1,4 @@
-"""The engine's process: models, queue and workers behind a socket; it knows no HTTP."""
+"""The engine process: models, queue and workers behind a socket; it knows no HTTP."""
 
 import asyncio
 import contextlib
@@ -16,71 +16,82 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from nestvec.assembly.service import build_pool
 from nestvec.config.settings import Settings
-from nestvec.engine.core.ports import Vitals
+from nestvec.engine.core.ports import CoreHealth
 from nestvec.engine.models.model_pool import ModelPool
-from nestvec.engine.models.model_registry import Slot
+from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.errors import NestvecError
-from nestvec.ipc.engine_server import LinkServer
-from nestvec.ipc.quarantine import Suspects
-from nestvec.ipc.status_page import Flight
+from nestvec.ipc.engine_server import EngineServer
+from nestvec.ipc.in_flight_journal import InFlightJournal
+from nestvec.ipc.quarantine import Quarantine
+from nestvec.ipc.status_page import StatusPage
 from nestvec.observability.logs import configure_logs, frames_of, get_logger
-from nestvec.observability.metrics import Metrics, share_metrics
-from nestvec.processes.event_loop_lag import watch_loop
-from nestvec.processes.gpu_monitor import watch_gpu
-from nestvec.processes.runtime_dir import Places
+from nestvec.observability.metrics import Metrics
+from nestvec.observability.process_metrics import ProcessMetrics
+from nestvec.observability.shared_metrics import share_metrics
+from nestvec.processes.event_loop_lag import measure_event_loop_lag
+from nestvec.processes.gpu_monitor import start_gpu_monitor
+from nestvec.processes.runtime_dir import RuntimeDir
 
 log = get_logger(__name__)
 
-BEAT_S: Final = 0.1
-MODEL_FAILED: Final = 3  # exit status
+HEARTBEAT_INTERVAL_S: Final = 0.1
+# Exit status of a process that cannot serve its model.
+MODEL_FAILED: Final = 3
 
 
-def run_core(settings: Settings, places: Places, number: int, restarts: int) -> None:
-    """Life of the process.
+def run_engine_process(
+    settings: Settings, runtime_dir: RuntimeDir, number: int, restarts: int
+) -> None:
+    """Run an engine process until the supervisor ends it; the target of a `Process`.
 
     Args:
-        settings: All of them; `device_id` is this core's.
-        places: Shared with the other processes.
-        number: Of the core.
-        restarts: How many cores there were before; 0 for the first.
+        settings: All settings; `device_id` is this engine's.
+        runtime_dir: Shared with the other processes.
+        number: Number of the engine among several.
+        restarts: How many processes this engine has had before; 0 for the first.
     """
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # a terminal sends it to all; the supervisor says when
+    # A terminal sends SIGINT to all processes; the supervisor decides when this one ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     configure_logs(level=settings.log_level, style=settings.log_format)
-    own = places.of_core(number)
-    share_metrics(places.metrics, own.role)
+    files = runtime_dir.engine_files(number)
+    share_metrics(runtime_dir.metrics, files.role)
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library has not typed this one
-    metrics = Metrics(CollectorRegistry(), own.role)
+    metrics = Metrics(CollectorRegistry(), files.role)
     if restarts:
-        metrics.restarts.labels(own.role).inc()
-    flight = Flight(own.flight, places.secret)
-    suspects = Suspects(flight, own.suspects, time.monotonic)
-    heart = Heart(flight, metrics, suspects, settings.batch_timeout_s)
-    heart.start()
+        metrics.processes.restarts.labels(files.role).inc()
+    journal = InFlightJournal(files.status_page, runtime_dir.secret)
+    quarantine = Quarantine(journal, files.quarantine, time.monotonic)
+    status_page = StatusPage(files.status_page)
+    status_page.reset()
+    heartbeat = HeartbeatThread(
+        status_page, metrics.processes, quarantine, settings.batch_timeout_s
+    )
+    heartbeat.start()
     try:
-        heart.pool = pool = build_pool(settings, metrics, suspects)
+        heartbeat.pool = pool = build_pool(settings, metrics.engine, quarantine)
     except NestvecError as error:
         log.error("model_failed", code=error.code, reason=error.message)  # noqa: TRY400 - the reason is whole
         sys.exit(MODEL_FAILED)
     except Exception as error:  # noqa: BLE001 - its message may quote a file's content
         log.error("model_crashed", frames=frames_of(error))  # noqa: TRY400
         sys.exit(MODEL_FAILED)
-    watch_gpu(settings, metrics)
-    asyncio.run(_serve(settings, pool, LinkServer(pool, own.socket), metrics))
+    start_gpu_monitor(settings, metrics.gpu)
+    asyncio.run(_serve(settings, pool, EngineServer(pool, files.socket), metrics))
 
 
-async def _serve(settings: Settings, pool: ModelPool, server: LinkServer, metrics: Metrics) -> None:
+async def _serve(
+    settings: Settings, pool: ModelPool, server: EngineServer, metrics: Metrics
+) -> None:
     """Serve until the supervisor says so, or has gone."""
-    told = pool.on_change
+    earlier_listener = pool.on_change
 
-    def note(slot: Slot) -> None:
-        told(slot)
+    def on_change(slot: ModelSlot) -> None:
+        earlier_listener(slot)
         metrics.model_changed(slot)
-        server.tell(slot)
+        server.announce(slot)
 
-    pool.on_change = note
+    pool.on_change = on_change
     for slot in pool.models.all():
         metrics.model_changed(slot)
     stop = asyncio.Event()
@@ -88,60 +99,60 @@ async def _serve(settings: Settings, pool: ModelPool, server: LinkServer, metric
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     if (parent := multiprocessing.parent_process()) is not None:
         loop.add_reader(parent.sentinel, stop.set)
-    watching = asyncio.create_task(watch_loop(metrics))
+    lag_task = asyncio.create_task(measure_event_loop_lag(metrics))
     await server.start()
     gc.collect()
     gc.freeze()
-    metrics.ready.set(1)
+    metrics.service.ready.set(1)
     log.info("engine_ready", device=settings.device_id, pid=os.getpid())
     await stop.wait()
-    watching.cancel()
+    lag_task.cancel()
     await server.close()
     await asyncio.to_thread(pool.close)
 
 
 @dataclass(slots=True)
-class Heart:
-    """Says ten times a second that the process lives, and how its batches go.
+class HeartbeatThread:
+    """Notes ten times a second that the process lives, and how its batches and its queue are.
 
     Attributes:
-        flight: Where it says so.
-        metrics: Told likewise.
-        suspects: Counted.
-        patience_s: What a batch may take.
-        pool: Once it is there.
+        status_page: Where that is noted for the other processes.
+        metrics: Where that is noted for operators.
+        quarantine: Its sizes go into the metrics.
+        batch_timeout_s: How long a batch may take.
+        pool: The loaded models; None until they are there.
     """
 
-    flight: Flight
-    metrics: Metrics
-    suspects: Suspects
-    patience_s: float
+    status_page: StatusPage
+    metrics: ProcessMetrics
+    quarantine: Quarantine
+    batch_timeout_s: float
     pool: ModelPool | None = None
     _thread: threading.Thread | None = field(default=None)
 
     def start(self) -> None:
-        """Begin to beat."""
-        self._thread = threading.Thread(target=self._live, name="nestvec-heart", daemon=True)
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="nestvec-heart", daemon=True)
         self._thread.start()
 
     def beat(self) -> None:
-        """Once."""
+        """Note once how the process is."""
         now_s = time.monotonic()
         pool = self.pool
         cores = [] if pool is None else [model.core for model in pool.models.loaded()]
-        vitals = [core.vitals(now_s, self.patience_s) for core in cores]
-        over_s = max((one.overdue_s for one in vitals), default=0.0)
-        # With several queues a front cannot know which one a call will join.
-        one = vitals[0] if len(vitals) == 1 else Vitals()
-        self.flight.note_queue(one.waiting_tokens, one.token_s, one.max_queue_tokens)
-        self.flight.beat(now_s, is_ready=pool is not None, overdue_s=over_s)
-        suspect, quarantined = self.suspects.counts
-        self.metrics.overdue.set(over_s)
-        self.metrics.suspects.set(suspect)
+        healths = [core.health(now_s, self.batch_timeout_s) for core in cores]
+        overdue_s = max((health.overdue_s for health in healths), default=0.0)
+        # With several queues an HTTP process cannot know which one a call will join.
+        queue = healths[0] if len(healths) == 1 else CoreHealth()
+        self.status_page.note_queue(queue.waiting_tokens, queue.token_s, queue.max_queue_tokens)
+        self.status_page.beat(now_s, is_ready=pool is not None, overdue_s=overdue_s)
+        suspects, quarantined = self.quarantine.counts
+        self.metrics.overdue.set(overdue_s)
+        self.metrics.suspects.set(suspects)
         self.metrics.quarantined.set(quarantined)
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         while True:
             with contextlib.suppress(AttributeError):  # a model that is being closed meanwhile
                 self.beat()
-            time.sleep(BEAT_S)
+            time.sleep(HEARTBEAT_INTERVAL_S)

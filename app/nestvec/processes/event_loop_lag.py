@@ -1,4 +1,4 @@
-"""How late the event loop is: what nobody can be answered meanwhile."""
+"""Measures how late the event loop is: for so long nobody can be answered."""
 
 import asyncio
 import time
@@ -6,17 +6,18 @@ from typing import Final
 
 from nestvec.observability.metrics import Metrics
 
-EVERY_S: Final = 0.1
-SAMPLES: Final = 10  # ticks between two looks at what others count
+INTERVAL_S: Final = 0.1
+# Ticks between two samples of what others count.
+TICKS_PER_SAMPLE: Final = 10
 
 
-async def watch_loop(metrics: Metrics) -> None:
-    """Note by how much each tick comes too late, as long as the loop runs."""
+async def measure_event_loop_lag(metrics: Metrics) -> None:
+    """Note by how much each tick comes too late, for as long as the loop runs; sample the metrics every second."""
     tick = 0
     while True:
-        due_s = time.monotonic() + EVERY_S
-        await asyncio.sleep(EVERY_S)
-        metrics.loop_lag.observe(max(0.0, time.monotonic() - due_s))
+        due_s = time.monotonic() + INTERVAL_S
+        await asyncio.sleep(INTERVAL_S)
+        metrics.http.loop_lag.observe(max(0.0, time.monotonic() - due_s))
         tick += 1
-        if tick % SAMPLES == 0:
+        if tick % TICKS_PER_SAMPLE == 0:
             metrics.sample()

@@ -1,11 +1,11 @@
-"""Looks at this process's GPU every few seconds and tells the metrics."""
+"""Watches the GPU of this process: every few seconds it is asked for its state, which goes into the metrics."""
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from nestvec.backends.open import chosen_provider, gpus
+from nestvec.backends.providers import gpus, resolve_provider
 from nestvec.config.settings import Settings
 from nestvec.errors import ProviderError
 from nestvec.observability.logs import get_logger
@@ -13,22 +13,22 @@ from nestvec.system.nvml import GpuState, Nvml
 
 log = get_logger(__name__)
 
-EVERY_S: Final = 5.0
+INTERVAL_S: Final = 5.0
 
 
-class GpuMetrics(Protocol):
-    """Where it is told."""
+class GpuObserver(Protocol):
+    """What a monitor tells about its GPU."""
 
-    def gpu_seen(self, number: int, state: GpuState) -> None:
-        """It answers."""
+    def gpu_answered(self, number: int, state: GpuState) -> None:
+        """The GPU has told its state."""
 
     def gpu_silent(self, number: int) -> None:
-        """It does not."""
+        """The GPU does not answer."""
 
 
-def watch_gpu(settings: Settings, metrics: GpuMetrics) -> None:
-    """Look after the GPU of this process for as long as it lives; nothing where there is none."""
-    if chosen_provider(settings.provider, settings.device_id) != "cuda":
+def start_gpu_monitor(settings: Settings, observer: GpuObserver) -> None:
+    """Watch the GPU of this process for as long as the process lives; nothing where it has none."""
+    if resolve_provider(settings.provider, settings.device_id) != "cuda":
         return
     gpu = gpus()[settings.device_id]
     try:
@@ -36,39 +36,39 @@ def watch_gpu(settings: Settings, metrics: GpuMetrics) -> None:
     except ProviderError as error:
         log.warning("gpu_metrics_off", reason=error.message)
         return
-    GpuWatch(gpu.number, lambda: library.state(gpu.uuid), metrics).start()
+    GpuMonitor(gpu.number, lambda: library.state(gpu.uuid), observer).start()
 
 
 @dataclass(slots=True)
-class GpuWatch:
-    """Looks in a thread of its own: a driver in trouble may take seconds to answer.
+class GpuMonitor:
+    """Asks a GPU for its state in a thread of its own: a driver in trouble may take seconds to answer.
 
     Attributes:
-        number: Of the GPU, as CUDA counts.
-        look: Asks how it is; raises ProviderError where it does not answer.
-        metrics: Told what was seen.
+        number: Number of the GPU, as CUDA counts.
+        read_state: Asks the GPU for its state; raises ProviderError where it does not answer.
+        observer: Told what the GPU answered.
     """
 
     number: int
-    look: Callable[[], GpuState]
-    metrics: GpuMetrics
+    read_state: Callable[[], GpuState]
+    observer: GpuObserver
     _stop: threading.Event = field(default_factory=threading.Event)
     _answers: bool = True
 
     def start(self) -> None:
-        """Begin."""
-        threading.Thread(target=self._live, name="nestvec-gpu-watch", daemon=True).start()
+        """Start the thread."""
+        threading.Thread(target=self._run, name="nestvec-gpu-watch", daemon=True).start()
 
     def stop(self) -> None:
-        """No more."""
+        """Stop asking."""
         self._stop.set()
 
-    def once(self) -> None:
-        """One look."""
+    def check(self) -> None:
+        """Ask once, and tell the observer."""
         try:
-            self.metrics.gpu_seen(self.number, self.look())
+            self.observer.gpu_answered(self.number, self.read_state())
         except ProviderError as error:
-            self.metrics.gpu_silent(self.number)
+            self.observer.gpu_silent(self.number)
             if self._answers:
                 log.error("gpu_silent", device=self.number, reason=error.message)  # noqa: TRY400 - whole
             self._answers = False
@@ -77,7 +77,7 @@ class GpuWatch:
             log.info("gpu_answers_again", device=self.number)
         self._answers = True
 
-    def _live(self) -> None:
-        self.once()
-        while not self._stop.wait(EVERY_S):
-            self.once()
+    def _run(self) -> None:
+        self.check()
+        while not self._stop.wait(INTERVAL_S):
+            self.check()

@@ -1,4 +1,4 @@
-"""What the processes of one running server share: a private folder, gone with it."""
+"""What the processes of one running server share: a private folder, which is removed with the server."""
 
 import secrets
 import shutil
@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Final, Self
 
 SECRET_BYTES: Final = 32
-CORE: Final = "core"
+# The role of the first engine process, in metrics and file names; others have a number behind it.
+ENGINE_ROLE: Final = "core"
 
 
 @dataclass(frozen=True, slots=True)
-class CorePlaces:
-    """What belongs to one core.
+class EngineFiles:
+    """The files of one engine process.
 
     Attributes:
-        role: Of its process, and the first part of its files' names.
+        folder: Folder of the running server.
+        role: Role of the process, and the first part of its files' names.
     """
 
     folder: Path
@@ -24,27 +26,27 @@ class CorePlaces:
 
     @property
     def socket(self) -> Path:
-        """Where it listens."""
+        """Path of the socket on which the engine process listens."""
         return self.folder / f"{self.role}.sock"
 
     @property
-    def flight(self) -> Path:
-        """What it notes of itself."""
+    def status_page(self) -> Path:
+        """Path of the mapped file in which the engine process notes its heartbeat and what it runs."""
         return self.folder / f"{self.role}.flight"
 
     @property
-    def suspects(self) -> Path:
-        """Inputs that ran when it died."""
+    def quarantine(self) -> Path:
+        """Path of the file of inputs that ran when an engine process died."""
         return self.folder / f"{self.role}-suspects.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Handed to each process when it is started.
+class RuntimeDir:
+    """The folder of a running server; each process is given it when it is started.
 
     Attributes:
-        folder: Readable by its owner only.
-        secret: Keys digests of inputs, so that what lies in the folder says nothing to anybody else.
+        folder: The folder, readable by its owner only.
+        secret: Keys the digests of inputs, so that what lies in the folder says nothing to anybody else.
     """
 
     folder: Path
@@ -52,30 +54,35 @@ class Places:
 
     @classmethod
     def make(cls) -> Self:
-        """A new folder."""
-        made = cls(Path(tempfile.mkdtemp(prefix="nestvec-")), secrets.token_bytes(SECRET_BYTES))
-        made.metrics.mkdir()
-        return made
+        """Make a new folder."""
+        folder = Path(tempfile.mkdtemp(prefix="nestvec-"))
+        runtime_dir = cls(folder, secrets.token_bytes(SECRET_BYTES))
+        runtime_dir.metrics.mkdir()
+        return runtime_dir
 
-    def of_core(self, number: int) -> "CorePlaces":
-        """What is one core's own."""
-        return CorePlaces(self.folder, CORE if number == 0 else f"{CORE}-{number}")
+    def engine_files(self, number: int) -> EngineFiles:
+        """The files of an engine process, by its number."""
+        role = ENGINE_ROLE if number == 0 else f"{ENGINE_ROLE}-{number}"
+        return EngineFiles(self.folder, role)
 
     @property
     def is_serving(self) -> Path:
-        """There once the first front can answer: before it no other takes connections."""
+        """Path of the file that is there once the first HTTP process can answer.
+
+        Before it is there, no other HTTP process takes connections.
+        """
         return self.folder / "serving"
 
     @property
     def buckets(self) -> Path:
-        """What is left of the rates of keys."""
+        """Path of the file with what is left of the rates of keys."""
         return self.folder / "buckets"
 
     @property
     def metrics(self) -> Path:
-        """Where all count."""
+        """Path of the folder in which all processes count."""
         return self.folder / "metrics"
 
     def remove(self) -> None:
-        """All of it."""
+        """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)

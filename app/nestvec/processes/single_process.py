@@ -6,16 +6,16 @@ import time
 
 from nestvec.api.state import ApiState, Phase
 from nestvec.config.settings import Settings
-from nestvec.main import Placement, build_app
+from nestvec.main import ProcessRole, build_app
 from nestvec.observability.logs import get_logger
-from nestvec.processes.gpu_monitor import watch_gpu
+from nestvec.processes.gpu_monitor import start_gpu_monitor
 from nestvec.processes.watchdog import Watchdog
 from nestvec.processes.web_server import (
+    announce_when_ready,
     bind_all,
     make_server,
     operations_port_of,
     url_of,
-    when_ready,
 )
 
 log = get_logger(__name__)
@@ -29,16 +29,16 @@ def run_single(settings: Settings) -> None:
     def stop() -> None:
         server.should_exit = True
 
-    greet = when_ready(url, stop, authenticated=bool(settings.secrets))
+    announce = announce_when_ready(url, stop, authenticated=bool(settings.secrets))
 
     def on_ready(state: ApiState) -> None:
-        greet(state)
+        announce(state)
         if state.phase is Phase.READY:
-            watch(state, settings.batch_timeout_s)
-            watch_gpu(settings, state.metrics)
+            start_watchdog(state, settings.batch_timeout_s)
+            start_gpu_monitor(settings, state.metrics.gpu)
 
-    placement = Placement(operations_port=operations_port_of(listeners))
-    app = build_app(settings, placement=placement, on_ready=on_ready)
+    process_role = ProcessRole(operations_port=operations_port_of(listeners))
+    app = build_app(settings, process_role=process_role, on_ready=on_ready)
     server = make_server(app, settings)
     log.info("listening", url=url, model=settings.model)
     server.run(sockets=listeners)
@@ -46,17 +46,20 @@ def run_single(settings: Settings) -> None:
         sys.exit(1)
 
 
-def watch(state: ApiState, patience_s: float) -> None:
-    """Let a watchdog look after the engine for as long as the process lives."""
+def start_watchdog(state: ApiState, batch_timeout_s: float) -> None:
+    """Let a watchdog check the engine for as long as the process lives."""
     loop = asyncio.get_running_loop()
 
     def overdue_s() -> float:
         cores = [model.core for model in state.service.models.loaded()]
-        over = max((c.vitals(time.monotonic(), patience_s).overdue_s for c in cores), default=0.0)
-        state.metrics.overdue.set(over)
-        return over
+        now_s = time.monotonic()
+        largest_s = max(
+            (core.health(now_s, batch_timeout_s).overdue_s for core in cores), default=0.0
+        )
+        state.metrics.processes.overdue.set(largest_s)
+        return largest_s
 
-    def tell(hangs: bool) -> None:  # noqa: FBT001 - the callback's one argument
+    def note_hang(hangs: bool) -> None:  # noqa: FBT001 - the callback's one argument
         loop.call_soon_threadsafe(lambda: state.note_engine(is_up=not hangs))
 
-    Watchdog(overdue_s, patience_s, tell).start()
+    Watchdog(overdue_s, batch_timeout_s, note_hang).start()

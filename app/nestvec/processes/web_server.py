@@ -1,4 +1,4 @@
-"""The HTTP server: bind, serve, drain."""
+"""The HTTP server: binds its ports, serves, and drains before it stops."""
 
 import asyncio
 import contextlib
@@ -14,16 +14,16 @@ import click
 import uvicorn
 from typing_extensions import override
 
-from nestvec.api.request_context import RequestContext
+from nestvec.api.request_context import RequestContextMiddleware
 from nestvec.api.state import ApiState, Phase
 from nestvec.config.settings import Settings
 from nestvec.errors import ConfigError
 from nestvec.observability.logs import get_logger
-from nestvec.processes.event_loop_lag import watch_loop
+from nestvec.processes.event_loop_lag import measure_event_loop_lag
 from nestvec.processes.guarded_protocol import (
     ConnectionLimits,
-    guarded,
-    most_connections,
+    allowed_connections,
+    bind_protocol,
     sweep_forever,
 )
 
@@ -34,11 +34,17 @@ KEEP_ALIVE_S: Final = 75
 BACKLOG: Final = 2048
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """uvicorn, with a drain that callers can see coming.
 
-    SIGTERM: readiness off, serve on for the grace time so that balancers notice, then close the port and wait
-    for what is in flight. SIGINT skips the grace. A second signal stops at once. SIGHUP reads keys and aliases anew.
+    After SIGTERM readiness is off, and the server goes on for the grace time so that balancers notice; then it closes
+    the port and waits for what is in flight. SIGINT skips the grace. A second signal stops the server at once. SIGHUP
+    reads keys and aliases anew.
+
+    Args:
+        config: uvicorn's settings.
+        state: The application's state, whose phase follows the server's.
+        drain_grace_s: How long to serve on with readiness off after SIGTERM.
     """
 
     def __init__(self, config: uvicorn.Config, *, state: ApiState, drain_grace_s: float) -> None:
@@ -50,21 +56,21 @@ class Server(uvicorn.Server):
 
     @override
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Run until stopped."""
+        """Serve until stopped, and watch the event loop and the connections meanwhile."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_signal_handler(signal.SIGHUP, self.state.reload)
-        watching = [
-            asyncio.create_task(watch_loop(self.state.metrics)),
+        tasks = [
+            asyncio.create_task(measure_event_loop_lag(self.state.metrics)),
             asyncio.create_task(sweep_forever(lambda: self.server_state.connections)),
         ]
         try:
             await super().serve(sockets)
         finally:
-            for task in watching:
+            for task in tasks:
                 task.cancel()
 
     async def listen(self, sockets: list[socket.socket]) -> None:
-        """Begin to take connections: where it was started with none to listen on."""
+        """Begin to take connections, where the server was started with no sockets."""
         config, loop = self.config, asyncio.get_running_loop()
         if self.should_exit or self._is_stopping:
             return
@@ -75,13 +81,18 @@ class Server(uvicorn.Server):
             )
             return protocol
 
-        for one in sockets:
-            made = await loop.create_server(create_protocol, sock=one, backlog=config.backlog)
-            self.servers.append(made)
+        for listener in sockets:
+            server = await loop.create_server(
+                create_protocol, sock=listener, backlog=config.backlog
+            )
+            self.servers.append(server)
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; not passed on, so that a clean stop exits with 0."""
+        """Begin to stop, or stop at once at the second signal.
+
+        The signal is not passed on to uvicorn, so that a clean stop exits with 0.
+        """
         if self._is_stopping or self._loop is None:
             self.should_exit = self.force_exit = True
             return
@@ -98,17 +109,17 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def make_server(app: RequestContext, settings: Settings) -> Server:
-    """A server of an application, with the settings' bounds on connections."""
+def make_server(app: RequestContextMiddleware, settings: Settings) -> HttpServer:
+    """Make the server of an application, with the settings' bounds on connections."""
     limits = ConnectionLimits(
-        max_connections=most_connections(settings.max_connections),
+        max_connections=allowed_connections(settings.max_connections),
         max_header_bytes=settings.max_header_bytes,
         header_timeout_s=settings.header_timeout_s,
         min_bytes_per_s=settings.min_bytes_per_s,
     )
     config = uvicorn.Config(
         app,
-        http=guarded(limits, app.state.metrics),
+        http=bind_protocol(limits, app.state.metrics.http),
         ws="none",
         log_config=None,
         access_log=False,
@@ -119,19 +130,25 @@ def make_server(app: RequestContext, settings: Settings) -> Server:
         timeout_graceful_shutdown=round(settings.drain_timeout_s),
         backlog=BACKLOG,
     )
-    return Server(config, state=app.state, drain_grace_s=settings.drain_grace_s)
+    return HttpServer(config, state=app.state, drain_grace_s=settings.drain_grace_s)
 
 
-def when_ready(
+def announce_when_ready(
     url: str, stop: Callable[[], None], *, authenticated: bool
 ) -> Callable[[ApiState], None]:
-    """What is done once the engine is there: the banner; or has failed: the end."""
+    """Make a callback that prints the banner once the engine is ready, or stops the server where it has failed.
+
+    Args:
+        url: Where the server is reached.
+        stop: Stops the server.
+        authenticated: Whether callers need a key.
+    """
 
     def on_ready(state: ApiState) -> None:
         if state.phase is Phase.FAILED:
             stop()
         elif state.phase is Phase.READY:
-            # What was made until now lives as long as the process: the collector need not walk it again.
+            # What exists now lives as long as the process: the collector need not walk it again.
             gc.collect()
             gc.freeze()
             click.echo(banner(url, authenticated=authenticated))
@@ -142,10 +159,10 @@ def when_ready(
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take the port.
+    """Bind a socket to an address and a port.
 
     Raises:
-        ConfigError: It is taken, or the address is not one of this machine.
+        ConfigError: The port is taken, or the address is not one of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -166,35 +183,35 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def bind_all(settings: Settings) -> list[socket.socket]:
-    """The port, and behind it that of the operators where they have one of their own.
+    """Bind the common port, and after it the operators' port where they have one of their own.
 
     Raises:
-        ConfigError: One is taken, or an address is not one of this machine.
+        ConfigError: A port is taken, or an address is not one of this machine.
     """
-    found = [bind(settings.host, settings.port)]
+    listeners = [bind(settings.host, settings.port)]
     if settings.operations_port:
         host = settings.operations_host or settings.host
-        found.append(bind(host, settings.operations_port))
-    return found
+        listeners.append(bind(host, settings.operations_port))
+    return listeners
 
 
 def operations_port_of(listeners: list[socket.socket]) -> int:
-    """The operators' own port among those that were bound; 0 for none."""
+    """The operators' own port, where `bind_all` has bound one; 0 where it has not."""
     return int(listeners[1].getsockname()[1]) if len(listeners) > 1 else 0
 
 
 def url_of(listener: socket.socket, host: str) -> str:
-    """Where a listener is reached."""
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{listener.getsockname()[1]}"
+    """The URL under which a listener is reached."""
+    url_host = f"[{host}]" if ":" in host else host
+    return f"http://{url_host}:{listener.getsockname()[1]}"
 
 
 def banner(url: str, *, authenticated: bool) -> str:
-    """What a person needs once the server is ready."""
-    key = " -H 'authorization: Bearer YOUR_KEY'" if authenticated else ""
+    """The text that tells a person at a terminal how to use the server."""
+    key_option = " -H 'authorization: Bearer YOUR_KEY'" if authenticated else ""
     return (
         f"\nNestvec is ready: {url}\n\n"
-        f"  curl {url}/v1/embeddings{key} -H 'content-type: application/json' \\\n"
+        f"  curl {url}/v1/embeddings{key_option} -H 'content-type: application/json' \\\n"
         f'    -d \'{{"input": "Matryoshka dolls nest.", "dimensions": 8}}\'\n\n'
         f"  OpenAI clients: base_url={url}/v1   docs: {url}/docs   metrics: {url}/metrics\n"
     )

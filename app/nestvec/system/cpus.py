@@ -1,4 +1,4 @@
-"""What this process may use of its machine, and what machine it is."""
+"""The machine's processor: its model, its cache, and how many CPUs this process may use."""
 
 import math
 import os
@@ -9,12 +9,12 @@ from typing import Final
 CGROUPS: Final = Path("/sys/fs/cgroup")
 CPUINFO: Final = Path("/proc/cpuinfo")
 L2_CACHE: Final = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
-# Units that decide which kernels run and how fast.
+# Instruction sets that decide which kernels run and how fast.
 VECTOR_UNITS: Final = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
 
 
 def cpu_model(cpuinfo: Path = CPUINFO) -> str:
-    """The processor's name, family, model, and the vector units that matter."""
+    """Return the processor's name, family, model, and the vector units that matter."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -30,7 +30,7 @@ def cpu_model(cpuinfo: Path = CPUINFO) -> str:
 
 
 def l2_cache_bytes(size: Path = L2_CACHE) -> int | None:
-    """L2 cache of one core; None where the system does not say."""
+    """Return the size of one core's L2 cache; None where the system does not say."""
     try:
         text = size.read_text().strip()
         return int(text.removesuffix("K")) * 1024
@@ -39,10 +39,10 @@ def l2_cache_bytes(size: Path = L2_CACHE) -> int | None:
 
 
 def usable_cpus(cgroups: Path = CGROUPS) -> int:
-    """CPUs this process may use: its affinity, or less where a container's quota allows less; at least 1.
+    """Count the CPUs this process may use: its affinity, or fewer where a container's quota allows fewer; at least 1.
 
     Args:
-        cgroups: Where the cgroup file system is mounted.
+        cgroups: Mount point of the cgroup file system.
     """
     scheduled = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = _quota_v2(cgroups) or _quota_v1(cgroups)
@@ -51,7 +51,7 @@ def usable_cpus(cgroups: Path = CGROUPS) -> int:
 
 
 def _quota_v2(cgroups: Path) -> float | None:
-    """`cpu.max` holds "quota period" in microseconds, or "max period"."""
+    """Read the quota of cgroups v2, in CPUs: `cpu.max` holds "quota period" in microseconds, or "max period"."""
     try:
         quota, period = (cgroups / "cpu.max").read_text().split()
         return float(quota) / float(period)
@@ -60,7 +60,7 @@ def _quota_v2(cgroups: Path) -> float | None:
 
 
 def _quota_v1(cgroups: Path) -> float | None:
-    """Two files; a quota of -1 is none."""
+    """Read the quota of cgroups v1, in CPUs, from two files; a quota of -1 is none."""
     try:
         quota = float((cgroups / "cpu/cpu.cfs_quota_us").read_text())
         period = float((cgroups / "cpu/cpu.cfs_period_us").read_text())

@@ -1,16 +1,18 @@
-"""Files that are gone on with after an interruption: written behind a known size, synced before it is noted."""
+"""Files that survive a crash: replaced atomically, or resumed behind a size that was synced before it was noted."""
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 
-def open_at(path: Path, size: int) -> IO[bytes]:
-    """A file cut back to a size, to be gone on with; new where that is 0.
+def open_truncated(path: Path, size: int) -> IO[bytes]:
+    """Open a file for writing behind its first `size` bytes and drop the rest; a size of 0 starts a new file.
 
     Raises:
-        FileNotFoundError: So much of it is not there.
+        FileNotFoundError: The file does not hold that many bytes.
     """
     if not size:
         return path.open("wb")
@@ -23,24 +25,32 @@ def open_at(path: Path, size: int) -> IO[bytes]:
 
 
 def sync(file: IO[bytes]) -> int:
-    """Put a file on disk; gives its size."""
+    """Flush what was written to the disk (fsync) and return the size of the file so far, in bytes."""
     file.flush()
     os.fsync(file.fileno())
     return file.tell()
 
 
-def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Write a small file, whole or not at all, so that a crash leaves the old one or the new one.
+@contextmanager
+def atomic_write(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
+    """Open a file that replaces `path` once the block has ended: temporary name beside it, fsync, rename.
+
+    A crash leaves either the old file or the new one, and so does a block that raises.
+
+    Args:
+        path: The file to make or replace.
+        mode: Its permissions, less the process's umask.
 
     Raises:
-        OSError: The disk is full or read-only; an earlier file is as it was.
+        OSError: The disk is full or read-only; an earlier file stays as it was.
     """
     draft = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-            file.write(content)
+            yield file
             sync(file)
         draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise

@@ -1,4 +1,4 @@
-"""JSON that comes from callers, in bodies and in files."""
+"""JSON that callers send, in bodies and in files: strict, and within bounds."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nestvec.errors import BodyFormatError
 from nestvec.system.unicode import replace_lone_surrogates
 
-# Parsing holds every thread of the process: 50 ns a value and 150 ns an object or list (Xeon, orjson 3.13), so 20 ms.
+# Parsing blocks every thread of the process: 50 ns a value and 150 ns an object or list (Xeon, orjson 3.13), so 20 ms.
 MAX_COST: Final = 400_000
 CONTAINER_COST: Final = 3
 QUOTE, BACKSLASH, COMMA = b'"\\,'
@@ -20,10 +20,10 @@ OPENERS: Final = b"[{"
 
 @dataclass(frozen=True, slots=True)
 class JsonLimits:
-    """What JSON may be like.
+    """Bounds of the JSON that callers send.
 
     Attributes:
-        max_depth: Of lists and objects in each other.
+        max_depth: How deeply lists and objects may be nested.
     """
 
     max_depth: int = 32
@@ -33,27 +33,27 @@ def parse_json(body: bytes, limits: JsonLimits | None = None) -> Any:  # noqa: A
     """Parse strict JSON: no NaN, no infinity; lone surrogates become U+FFFD.
 
     Args:
-        body: UTF-8.
-        limits: What it may be like; None for files of our own.
+        body: The JSON, in UTF-8.
+        limits: Bounds of it; None for files of our own.
 
     Raises:
-        BodyFormatError: It is not JSON, or nested too deeply.
+        BodyFormatError: The body is not JSON, or nested too deeply.
     """
     try:
-        found = orjson.loads(body)
+        value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         problem = f"We could not parse the JSON body of your request: {error.msg}"
-        found = _parse_odd(body, problem)
+        value = _parse_leniently(body, problem)
     if limits is not None and _may_be_deeper(body, limits.max_depth):
-        _check_depth(found, limits.max_depth)
-    return found
+        _check_depth(value, limits.max_depth)
+    return value
 
 
 def check_cost(body: bytes) -> None:
-    """Refuse JSON of so many values that parsing it would keep everybody waiting; runs beside other threads.
+    """Refuse JSON of so many values that parsing it would block everybody; the check itself runs beside other threads.
 
     Raises:
-        BodyFormatError: There are too many.
+        BodyFormatError: The body has too many values.
     """
     # Text is mostly letters: a count that takes commas inside strings for values is enough for most.
     if _cost(body.count(b","), body.count(b"[") + body.count(b"{")) <= MAX_COST:
@@ -61,10 +61,10 @@ def check_cost(body: bytes) -> None:
     values = np.frombuffer(body, np.uint8)
     is_outside = ~_inside_strings(values)
     commas = int(np.count_nonzero(is_outside & (values == COMMA)))
-    opened = sum(int(np.count_nonzero(is_outside & (values == one))) for one in OPENERS)
-    if _cost(commas, opened) > MAX_COST:
+    containers = sum(int(np.count_nonzero(is_outside & (values == char))) for char in OPENERS)
+    if _cost(commas, containers) > MAX_COST:
         raise BodyFormatError(
-            f"the body holds {commas + 1} values in {opened} lists and objects; send fewer inputs a request",
+            f"the body holds {commas + 1} values in {containers} lists and objects; send fewer inputs a request",
             param="input",
             code="request_too_large",
         )
@@ -75,7 +75,7 @@ def _cost(values: int, containers: int) -> int:
 
 
 def _inside_strings(values: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which bytes of JSON are in strings: behind an odd number of quotes that no backslash escapes."""
+    """Return which bytes of JSON are inside strings: behind an odd number of quotes that no backslash escapes."""
     quotes = values == QUOTE
     slashes = np.flatnonzero(values == BACKSLASH)
     if len(slashes):
@@ -89,30 +89,30 @@ def _inside_strings(values: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _may_be_deeper(body: bytes, depth: int) -> bool:
-    """Whether there are enough brackets for it."""
+    """Whether a body has enough brackets to be nested more deeply."""
     return body.count(b"[") + body.count(b"{") > depth
 
 
-def _check_depth(value: Any, most: int) -> None:  # noqa: ANN401 - JSON is of any type
-    """Refuse what is nested more deeply.
+def _check_depth(value: Any, max_depth: int) -> None:  # noqa: ANN401 - JSON is of any type
+    """Refuse a value whose lists and objects are nested more deeply than `max_depth`.
 
     Raises:
-        BodyFormatError: It is.
+        BodyFormatError: The value is.
     """
     level = [value]
-    for _ in range(most + 1):
+    for _ in range(max_depth + 1):
         below: list[Any] = []
-        for one in level:
-            inner = one.values() if type(one) is dict else one if type(one) is list else ()
+        for item in level:
+            inner = item.values() if type(item) is dict else item if type(item) is list else ()
             below += [x for x in inner if type(x) is dict or type(x) is list]
         if not below:
             return
         level = below
-    raise BodyFormatError(f"the body is nested more than {most} deep")
+    raise BodyFormatError(f"the body is nested more than {max_depth} deep")
 
 
-def _parse_odd(body: bytes, problem: str) -> Any:  # noqa: ANN401 - JSON is of any type
-    """Parse what orjson refuses and is no error: lone surrogates, a byte order mark, integers beyond 64 bits."""
+def _parse_leniently(body: bytes, problem: str) -> Any:  # noqa: ANN401 - JSON is of any type
+    """Parse what orjson refuses but we accept: lone surrogates, a byte order mark, integers beyond 64 bits."""
     try:
         parsed = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
         return _without_surrogates(parsed)

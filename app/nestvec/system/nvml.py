@@ -1,4 +1,4 @@
-"""How a GPU is, as NVIDIA's management library tells: for metrics and `nestvec doctor`."""
+"""The state of a GPU by NVIDIA's management library (NVML), for metrics and `nestvec doctor`."""
 
 import contextlib
 from dataclasses import dataclass
@@ -13,12 +13,15 @@ PERCENT: Final = 100.0
 
 @dataclass(frozen=True, slots=True)
 class GpuState:
-    """A moment of a GPU's life; None where it does not tell.
+    """The state of a GPU at one moment; None for what the card does not tell.
 
     Attributes:
-        utilization: Share of the last moment in which a kernel ran, 0 … 1.
-        memory_used_bytes: By all processes.
-        uncorrected_errors: Of its memory, since the driver started.
+        utilization: Share of the last sample period in which a kernel ran, 0 … 1.
+        memory_used_bytes: Memory that all processes have taken.
+        memory_total_bytes: All of its memory.
+        temperature_c: Temperature of the chip, in degrees Celsius.
+        power_w: Power that it draws, in watts.
+        uncorrected_errors: Number of uncorrected memory errors since the driver started.
     """
 
     utilization: float
@@ -30,13 +33,13 @@ class GpuState:
 
 
 class Nvml:
-    """The library, loaded and begun.
+    """The management library, ready to be asked.
 
     Args:
-        library: pynvml, or what stands for it in tests.
+        library: The module pynvml, or a fake of it in tests; imported by default.
 
     Raises:
-        ProviderError: It is not installed, or there is no driver.
+        ProviderError: The library is not installed, or there is no driver.
     """
 
     def __init__(self, library: ModuleType | Any = None) -> None:  # noqa: ANN401
@@ -56,13 +59,13 @@ class Nvml:
             raise ProviderError(f"NVML does not start: {error}") from error
 
     def state(self, uuid: str) -> GpuState:
-        """How a GPU is now.
+        """Return the state of a GPU now.
 
         Args:
-            uuid: As the driver has it, "GPU-…".
+            uuid: The GPU's UUID as the driver gives it, "GPU-…".
 
         Raises:
-            ProviderError: It does not answer: it is lost, or there is none.
+            ProviderError: The GPU does not answer: it is lost, or does not exist.
         """
         library = self._library
         try:
@@ -71,10 +74,12 @@ class Nvml:
             busy = library.nvmlDeviceGetUtilizationRates(handle).gpu / PERCENT
         except library.NVMLError as error:
             raise ProviderError(f"the GPU does not answer: {error}") from error
-        # Not all cards tell all of it, and virtual ones tell little.
-        warmth = self._told(library.nvmlDeviceGetTemperature, handle, library.NVML_TEMPERATURE_GPU)
-        power = self._told(library.nvmlDeviceGetPowerUsage, handle)
-        errors = self._told(
+        # Not all cards tell everything, and virtual ones tell little.
+        temperature = self._optional(
+            library.nvmlDeviceGetTemperature, handle, library.NVML_TEMPERATURE_GPU
+        )
+        power = self._optional(library.nvmlDeviceGetPowerUsage, handle)
+        errors = self._optional(
             library.nvmlDeviceGetTotalEccErrors,
             handle,
             library.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
@@ -84,21 +89,21 @@ class Nvml:
             utilization=busy,
             memory_used_bytes=int(memory.used),
             memory_total_bytes=int(memory.total),
-            temperature_c=warmth,
+            temperature_c=temperature,
             power_w=None if power is None else power / MILLIWATTS,
             uncorrected_errors=None if errors is None else int(errors),
         )
 
     def close(self) -> None:
-        """End it."""
+        """End the use of the library."""
         with contextlib.suppress(self._library.NVMLError):
             self._library.nvmlShutdown()
 
-    def _told(self, ask: Any, *arguments: Any) -> float | None:  # noqa: ANN401
+    def _optional(self, ask: Any, *arguments: Any) -> float | None:  # noqa: ANN401
         with contextlib.suppress(self._library.NVMLError):
             return float(ask(*arguments))
         return None
 
 
-def _text(said: str | bytes) -> str:
-    return said.decode() if isinstance(said, bytes) else said
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

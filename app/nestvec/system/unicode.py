@@ -1,4 +1,4 @@
-"""Text that is no valid Unicode."""
+"""Repair of text that is not valid Unicode."""
 
 import re
 from typing import Final
@@ -7,5 +7,5 @@ LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def replace_lone_surrogates(text: str) -> str:
-    """Text with U+FFFD in place of lone surrogates, which JSON can spell and no tokenizer or file can take."""
+    """Replace lone surrogates by U+FFFD: JSON can spell them, but no tokenizer or file can take them."""
     return LONE_SURROGATE.sub("\ufffd", text)

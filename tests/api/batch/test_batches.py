@@ -1,4 +1,4 @@
-"""Batches over HTTP, with a fake backend behind them."""
+"""Batches of OpenAI's API over HTTP, with a fake backend behind them."""
 
 import base64
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.served import ServedOptions
 
 
 async def test_every_line_is_answered_as_the_endpoint_would(jobs: Jobs) -> None:
-    """Whatever its form; good lines in one file, refused ones in the other, none lost for its neighbours."""
+    """Each line is answered as the endpoint would answer it: good ones in one file, refused ones in the other."""
     texts = ["alpha beta", "red", "green " * 3, ""]
     good: dict[str, dict[str, Any]] = {
         **{f"t{n}": {"input": text} for n, text in enumerate(texts)},
@@ -74,10 +74,10 @@ def _vectors(body: dict[str, Any]) -> np.ndarray[Any, Any]:
     )
 
 
-async def test_expiry_may_be_asked_for(jobs: Jobs) -> None:
-    """For inputs and for outputs."""
-    kept = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
-    file = (await jobs.upload(line("a"), **kept)).json()
+async def test_files_expire_on_request(jobs: Jobs) -> None:
+    """A request may say when its input and its output files expire."""
+    expiry = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
+    file = (await jobs.upload(line("a"), **expiry)).json()
     assert file["expires_at"] == file["created_at"] + 3600
     batch = await jobs.create(
         line("a"), output_expires_after={"anchor": "created_at", "seconds": 7200}
@@ -89,7 +89,7 @@ async def test_expiry_may_be_asked_for(jobs: Jobs) -> None:
 
 
 async def test_a_bad_input_fails_its_batch_later(jobs: Jobs) -> None:
-    """With code and line; creating it succeeds, as pollers rely on."""
+    """A wrong input file fails its batch with codes and lines; creating the batch succeeds, as clients rely on."""
     batch = await jobs.create(line("a") + b"{\n" + line("a"))
     done = await jobs.until(batch["id"])
     assert done["status"] == "failed"
@@ -102,7 +102,7 @@ async def test_a_bad_input_fails_its_batch_later(jobs: Jobs) -> None:
 
 
 async def test_all_lines_refused_is_completed(jobs: Jobs) -> None:
-    """With an error file and no output."""
+    """A batch whose lines are all refused is completed, with an error file and no output file."""
     done = await jobs.until((await jobs.create(line("a", None)))["id"])
     assert (done["status"], done["output_file_id"]) == ("completed", None)
     assert set(await jobs.rows(done["error_file_id"])) == {"a"}
@@ -122,7 +122,7 @@ async def test_all_lines_refused_is_completed(jobs: Jobs) -> None:
     ],
 )
 async def test_bad_batches(jobs: Jobs, change: dict[str, Any], status: int, param: str) -> None:
-    """Name the field."""
+    """A wrong batch is refused by the field's name."""
     file = (await jobs.upload(line("a"))).json()
     body = {"input_file_id": file["id"], "endpoint": URL, "completion_window": "24h", **change}
     answer = await jobs.client.post("/v1/batches", json=body)
@@ -130,7 +130,7 @@ async def test_bad_batches(jobs: Jobs, change: dict[str, Any], status: int, para
 
 
 async def test_only_batch_files_are_inputs(jobs: Jobs) -> None:
-    """Others may be kept all the same."""
+    """Files for other purposes can be stored, but a batch of them is refused."""
     file = (await jobs.upload(b"text", purpose="user_data", filename="a.txt")).json()
     assert file["expires_at"] is None
     body = {"input_file_id": file["id"], "endpoint": URL}
@@ -138,7 +138,7 @@ async def test_only_batch_files_are_inputs(jobs: Jobs) -> None:
 
 
 async def test_cancelling_keeps_what_is_done(jobs: Jobs) -> None:
-    """The rest says that it never ran; an ended batch stays as it is."""
+    """A cancelled batch keeps its answers, and its other lines say that they never ran; it is cancelled once."""
     backend = jobs.api.served.backend
     backend.gate.clear()
     lines = b"".join(line(str(n), f"alpha {n}") for n in range(3000))
@@ -160,7 +160,7 @@ async def test_cancelling_keeps_what_is_done(jobs: Jobs) -> None:
 
 
 async def test_a_closed_window_ends_a_batch(jobs: Jobs) -> None:
-    """What never ran says so."""
+    """A batch ends when its window closes, and the lines that never ran say so."""
     backend = jobs.api.served.backend
     backend.gate.clear()
     batch = await jobs.create(b"".join(line(str(n), f"alpha {n}") for n in range(3000)))
@@ -174,7 +174,7 @@ async def test_a_closed_window_ends_a_batch(jobs: Jobs) -> None:
 
 
 async def test_a_restart_goes_on(jobs: Jobs) -> None:
-    """Committed lines are not run again, and each comes once."""
+    """After a restart a batch goes on: lines that were written are not run again, and each comes once."""
     backend = jobs.api.served.backend
     batch = await jobs.create(b"".join(line(str(n), f"alpha {n}") for n in range(3000)))
     await jobs.until(batch["id"], lambda b: b["request_counts"]["completed"] > 0)
@@ -194,7 +194,7 @@ async def test_a_restart_goes_on(jobs: Jobs) -> None:
 
 
 async def test_a_failing_disk_fails_the_batch(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing else: the server lives, and the next batch runs."""
+    """A disk that fails ends the batch and nothing else: the next batch runs."""
     with monkeypatch.context() as patched:
         patched.setattr("nestvec.jobs.runner._append", _full)
         done = await jobs.until((await jobs.create(line("a")))["id"])
@@ -210,28 +210,28 @@ def _full(*_: object) -> int:
 
 
 async def test_a_full_queue_is_waited_for(make_api: MakeApi, tmp_path: Path) -> None:
-    """A batch has a day."""
+    """A batch waits while the queue is full, until all its lines are answered."""
     api = make_api(ServedOptions(max_queue_tokens=200))
-    made = Jobs(api, tmp_path / "data", Clock())
-    made.open()
+    jobs = Jobs(api, tmp_path / "data", Clock())
+    jobs.open()
     try:
-        done = await made.until(
-            (await made.create(b"".join(line(str(n), f"alpha {n}") for n in range(300))))["id"]
+        done = await jobs.until(
+            (await jobs.create(b"".join(line(str(n), f"alpha {n}") for n in range(300))))["id"]
         )
         assert done["request_counts"]["completed"] == 300
     finally:
-        await made.runner.close()
+        await jobs.runner.close()
 
 
-async def test_keys_do_not_see_each_others(make_api: MakeApi, tmp_path: Path) -> None:
-    """Files and batches of another key are not there."""
+async def test_keys_do_not_see_each_others_objects(make_api: MakeApi, tmp_path: Path) -> None:
+    """For a key, files and batches of another key do not exist."""
     api = make_api(api_keys="one,two")
-    made = Jobs(api, tmp_path / "data", Clock())
-    made.open()
+    jobs = Jobs(api, tmp_path / "data", Clock())
+    jobs.open()
     try:
         api.client.headers["authorization"] = "Bearer one"
-        batch = await made.create(line("a"))
-        await made.until(batch["id"])
+        batch = await jobs.create(line("a"))
+        await jobs.until(batch["id"])
         api.client.headers["authorization"] = "Bearer two"
         for path in (f"/v1/batches/{batch['id']}", f"/v1/files/{batch['input_file_id']}"):
             assert (await api.client.get(path)).status_code == 404
@@ -240,11 +240,11 @@ async def test_keys_do_not_see_each_others(make_api: MakeApi, tmp_path: Path) ->
         del api.client.headers["authorization"]
         assert (await api.client.get("/v1/files")).status_code == 401
     finally:
-        await made.runner.close()
+        await jobs.runner.close()
 
 
 async def test_without_a_data_folder_the_rest_works(api: Api) -> None:
-    """And says what does not."""
+    """Without a data folder files answer with an error, and embeddings work."""
     answer = await api.client.get("/v1/files")
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "store_error")
     assert (await api.embed({"input": "alpha"})).status_code == 200
@@ -252,6 +252,6 @@ async def test_without_a_data_folder_the_rest_works(api: Api) -> None:
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=101", "after=batch_none"])
 async def test_bad_pages(jobs: Jobs, query: str) -> None:
-    """An unknown place would make a pager loop."""
+    """Wrong limits are refused, and so is an unknown `after`, which would make a client page forever."""
     answer = await jobs.client.get(f"/v1/batches?{query}")
     assert answer.status_code == (404 if "after" in query else 400)

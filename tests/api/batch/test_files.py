@@ -1,12 +1,12 @@
-"""Files over HTTP."""
+"""Files of OpenAI's API over HTTP."""
 
 import pytest
 
 from tests.api.applications import DAY_S, Jobs, line
 
 
-async def test_a_file_goes_round(jobs: Jobs) -> None:
-    """Upload, describe, list, read, read a part, delete."""
+async def test_a_file_can_be_stored_read_and_deleted(jobs: Jobs) -> None:
+    """A file can be uploaded, described, listed, read in whole or in part, and deleted without a trace."""
     content = line("a")
     file = (await jobs.upload(content, filename="C:\\x/name.jsonl")).json()
     assert file["object"] == "file"
@@ -24,8 +24,8 @@ async def test_a_file_goes_round(jobs: Jobs) -> None:
     assert (await jobs.client.get(f"{path}/content")).content == content
     part = await jobs.client.get(f"{path}/content", headers={"range": "bytes=1-3"})
     assert (part.status_code, part.content) == (206, content[1:4])
-    gone = await jobs.client.delete(path)
-    assert gone.json() == {"id": file["id"], "object": "file", "deleted": True}
+    deleted = await jobs.client.delete(path)
+    assert deleted.json() == {"id": file["id"], "object": "file", "deleted": True}
     for answer in (await jobs.client.get(path), await jobs.client.get(f"{path}/content")):
         assert answer.status_code == 404
         assert answer.json()["error"]["param"] == "id"
@@ -56,14 +56,14 @@ async def test_a_file_goes_round(jobs: Jobs) -> None:
     ],
 )
 async def test_bad_uploads(jobs: Jobs, form: dict[str, str], status: int, param: str) -> None:
-    """Name the field, and leave nothing."""
+    """A wrong upload is refused by the field's name, and leaves nothing on the disk."""
     answer = await jobs.upload(line("a"), **form)
     assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
     assert [*(jobs.folder / "parts").iterdir(), *(jobs.folder / "files").iterdir()] == []
 
 
-async def test_uploads_that_are_no_forms(jobs: Jobs) -> None:
-    """Nothing, JSON, a form that breaks off, and one without a file."""
+async def test_uploads_that_are_not_forms(jobs: Jobs) -> None:
+    """An empty body, JSON, a form that breaks off and one without a file are refused, and leave nothing on the disk."""
     boundary = {"content-type": "multipart/form-data; boundary=x"}
     head = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
     for body, headers in (
@@ -82,7 +82,7 @@ async def test_uploads_that_are_no_forms(jobs: Jobs) -> None:
 
 
 async def test_a_file_beyond_the_bound_is_refused(jobs: Jobs) -> None:
-    """Before it is read where its length is declared, else while it comes."""
+    """A file over the limit is refused before it is read if its length is declared, otherwise while it comes in."""
     large = b"x" * 400_000
     assert (await jobs.upload(large)).status_code == 413
     just_over = await jobs.upload(b"x" * 310_000)

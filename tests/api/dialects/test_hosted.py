@@ -1,10 +1,11 @@
-"""Cohere, Jina and Voyage: their own answers to the key, prompts by their words, chunks that know their document."""
+"""Cohere, Jina and Voyage: exact answers, prompts by each vendor's words, chunks in the context of their document."""
 
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from nestvec.engine.text.token_report import describe_tokens
 
 from tests.api.applications import Api, unit_vector
 from tests.support.fakes import fake_states
@@ -13,14 +14,14 @@ LONG = "alpha beta gamma red " * 10
 
 
 async def post(api: Api, path: str, body: dict[str, Any]) -> httpx.Response:
-    """An answer that must be good."""
+    """POST a body, and return the answer, which must be good."""
     answer = await api.client.post(path, json=body)
     assert answer.status_code == 200, answer.text
     return answer
 
 
 async def test_cohere_v2(api: Api) -> None:
-    """By type, also where no type is named."""
+    """Vectors come by type, also where the body names none."""
     answer = (await post(api, "/v2/embed", {"texts": ["alpha", "beta gamma"]})).json()
     assert list(answer) == ["id", "embeddings", "texts", "meta", "response_type"]
     assert (answer["response_type"], answer["texts"]) == (
@@ -34,7 +35,7 @@ async def test_cohere_v2(api: Api) -> None:
 
 
 async def test_cohere_v1(api: Api) -> None:
-    """A bare list, or by type where types are named."""
+    """Vectors come as a bare list, or by type where the body names types."""
     bare = (await post(api, "/v1/embed", {"texts": ["alpha"], "truncate": None})).json()
     assert bare["response_type"] == "embeddings_floats"
     np.testing.assert_allclose(bare["embeddings"], [unit_vector(api, "alpha")], atol=1e-6)
@@ -45,7 +46,7 @@ async def test_cohere_v1(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "text"),
+    ("options", "text"),
     [
         ({}, " ".join(LONG.split()[:14])),
         ({"truncate": "END"}, " ".join(LONG.split()[:14])),
@@ -54,14 +55,14 @@ async def test_cohere_v1(api: Api) -> None:
         ({"max_tokens": 4, "truncate": "START"}, "gamma red"),
     ],
 )
-async def test_cohere_cuts(api: Api, asked: dict[str, Any], text: str) -> None:
-    """START drops the beginning; `max_tokens` comes before."""
-    answer = (await post(api, "/v2/embed", {"texts": [LONG], **asked})).json()
+async def test_cohere_cuts(api: Api, options: dict[str, Any], text: str) -> None:
+    """START cuts off the beginning, and `max_tokens` lowers the limit."""
+    answer = (await post(api, "/v2/embed", {"texts": [LONG], **options})).json()
     np.testing.assert_allclose(answer["embeddings"]["float"][0], unit_vector(api, text), atol=1e-6)
 
 
 async def test_coheres_inputs(api: Api) -> None:
-    """Text parts, a line each."""
+    """The text parts of an input are joined, a line each."""
     content = [{"type": "text", "text": "alpha"}, {"type": "text", "text": "beta"}]
     answer = (await post(api, "/v2/embed", {"inputs": [{"content": content}]})).json()
     np.testing.assert_allclose(
@@ -96,7 +97,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
     ],
 )
 async def test_cohere_refuses(api: Api, body: dict[str, Any], param: str) -> None:
-    """By its own names; at most 96 texts, as its clients split them."""
+    """Errors name Cohere's own fields; more than 96 texts are refused, as Cohere's clients split them."""
     answer = await api.client.post("/v2/embed", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     if len(body.get("texts", ())) > 96:
@@ -124,14 +125,14 @@ WORDS = [
 async def test_queries_and_documents_get_the_models_prompts(
     api: Api, path: str, body: dict[str, Any], field: str, query: str, document: str
 ) -> None:
-    """Whatever the vendor's words for them; a role without prompt is embedded plainly, and said."""
+    """Each vendor's word for a role selects the model's prompt; a header says so where the model has none."""
 
     async def first(word: str) -> tuple[list[float], httpx.Response]:
         answer = await post(api, path, {**body, field: word})
-        found = answer.json()
-        if "embeddings" in found:
-            return found["embeddings"]["float"][0], answer
-        return found["data"][0]["embedding"], answer
+        content = answer.json()
+        if "embeddings" in content:
+            return content["embeddings"]["float"][0], answer
+        return content["data"][0]["embedding"], answer
 
     for word, text in ((query, "query : alpha"), (document, "passage : alpha")):
         vector, answer = await first(word)
@@ -145,7 +146,7 @@ async def test_queries_and_documents_get_the_models_prompts(
 
 
 async def test_jina(api: Api) -> None:
-    """Objects and texts, tokens under both names."""
+    """Inputs may be objects or texts, and `usage` has the tokens under both names."""
     body = {"input": [{"text": "alpha"}, "beta gamma"], "model": "fake-model"}
     answer = (await post(api, "/v1/embeddings", body)).json()
     assert answer["usage"] == {"total_tokens": 7, "prompt_tokens": 7}
@@ -157,15 +158,17 @@ async def test_jina(api: Api) -> None:
 
 
 async def test_jinas_multivectors(api: Api) -> None:
-    """Under `embeddings`, each of unit length unless told otherwise."""
+    """Token vectors come under `embeddings`, of unit length unless the body says otherwise."""
     body = {"input": ["alpha", "beta gamma"], "return_multivector": True, "dimensions": 4}
     answer = (await post(api, "/v1/embeddings", body)).json()
     assert [list(item) for item in answer["data"]] == [["object", "index", "embeddings"]] * 2
-    found = np.array(answer["data"][1]["embeddings"])
-    assert found.shape == (4, 4)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    vectors = np.array(answer["data"][1]["embeddings"])
+    assert vectors.shape == (4, 4)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     raw = (await post(api, "/v1/embeddings", {**body, "normalized": False})).json()
-    ids = [t.id for t in api.served.tokenizer.describe("beta gamma", adds_special=True)]
+    ids = [
+        t.id for t in describe_tokens(api.served.tokenizer, "beta gamma", adds_special_tokens=True)
+    ]
     np.testing.assert_allclose(raw["data"][1]["embeddings"], fake_states(ids)[:, :4], atol=1e-6)
 
 
@@ -184,16 +187,18 @@ async def test_jinas_multivectors(api: Api) -> None:
     ],
 )
 async def test_jina_refuses(api: Api, body: dict[str, Any], param: str) -> None:
-    """By its own names."""
+    """Errors name Jina's own fields."""
     answer = await api.client.post("/v1/embeddings", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert answer.json()["detail"]
 
 
 def states(api: Api, *chunks: str) -> list[Any]:
-    """States of chunks that stand in one document, by chunk."""
-    parts = [api.served.tokenizer.describe(chunk, adds_special=False) for chunk in chunks]
-    frame = [t.id for t in api.served.tokenizer.describe("", adds_special=True)]
+    """Return the token states of one document's chunks, by chunk."""
+    parts = [
+        describe_tokens(api.served.tokenizer, chunk, adds_special_tokens=False) for chunk in chunks
+    ]
+    frame = [t.id for t in describe_tokens(api.served.tokenizer, "", adds_special_tokens=True)]
     whole = fake_states([frame[0], *(t.id for part in parts for t in part), frame[1]])
     stops = np.cumsum([len(part) for part in parts]) + 1
     starts = [0, *stops[:-1]]
@@ -203,7 +208,7 @@ def states(api: Api, *chunks: str) -> list[Any]:
 
 @pytest.mark.parametrize("extra", [{}, {"normalized": True}])
 async def test_late_chunking(api: Api, extra: dict[str, Any]) -> None:
-    """In the OpenAI dialect and Jina's: consecutive chunks of one document, pooled each for itself."""
+    """OpenAI's dialect and Jina's take inputs for chunks of one document, each pooled from its own tokens."""
     chunks = ["alpha beta", "red", "one two"]
     body = {"input": chunks, "late_chunking": True, **extra}
     answer = (await post(api, "/v1/embeddings", body)).json()
@@ -214,7 +219,7 @@ async def test_late_chunking(api: Api, extra: dict[str, Any]) -> None:
 
 
 async def test_voyages_documents(api: Api) -> None:
-    """Lists of chunks; vectors nested as they came."""
+    """Vectors are nested as the chunks of the documents are."""
     body = {"inputs": [["alpha", "beta gamma"], ["red"]], "output_dimension": 4}
     answer = (await post(api, "/v1/contextualizedembeddings", body)).json()
     assert [(d["object"], d["index"], len(d["data"])) for d in answer["data"]] == [
@@ -245,7 +250,7 @@ async def test_voyages_documents(api: Api) -> None:
     ],
 )
 async def test_voyages_documents_are_checked(api: Api, body: dict[str, Any], param: str) -> None:
-    """By document and chunk."""
+    """Errors name the document and the chunk."""
     answer = await api.client.post("/v1/contextualizedembeddings", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
@@ -263,7 +268,7 @@ async def test_voyages_documents_are_checked(api: Api, body: dict[str, Any], par
     ],
 )
 async def test_voyage_refuses(api: Api, body: dict[str, Any], param: str | None) -> None:
-    """By its own names; at most 1,000 inputs."""
+    """Errors name Voyage's own fields; more than 1,000 inputs are refused."""
     answer = await api.client.post("/v1/embeddings", json=body)
     if param is None:
         assert answer.status_code == 200
@@ -273,7 +278,7 @@ async def test_voyage_refuses(api: Api, body: dict[str, Any], param: str | None)
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
 async def test_rerank(api: Api, path: str) -> None:
-    """The nearest first, by the model's prompts for queries and documents; both lists, every client's keys."""
+    """The nearest document comes first, by the model's prompts, and the list stands under the keys of every client."""
     documents = ["red green", "alpha", {"text": "beta"}]
     answer = await post(api, path, {"query": "alpha", "documents": documents})
     body = answer.json()
@@ -313,18 +318,18 @@ async def test_rerank(api: Api, path: str) -> None:
     ],
 )
 async def test_rerank_refuses(api: Api, body: dict[str, Any], param: str) -> None:
-    """By the field and the place."""
+    """Errors name the field, and the item of a list."""
     answer = await api.client.post("/v1/rerank", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
 async def test_rank_fields_and_caps(api: Api) -> None:
-    """Cohere v1's objects; a cap on each document."""
+    """Cohere v1's objects are read by `rank_fields`, and `max_tokens_per_doc` cuts each document."""
     documents = [{"title": "alpha", "body": "beta", "text": "red"}]
     body = {"query": "q", "documents": documents, "rank_fields": ["title", "body"]}
     answer = (await post(api, "/v1/rerank", body)).json()
     assert answer["results"][0]["document"] == {"text": "alpha\nbeta"}
     short = {"query": "alpha", "documents": ["alpha beta gamma"], "max_tokens_per_doc": 5}
-    found = (await post(api, "/v1/rerank", short)).json()["results"][0]["relevance_score"]
+    score = (await post(api, "/v1/rerank", short)).json()["results"][0]["relevance_score"]
     query, cut = unit_vector(api, "query : alpha"), unit_vector(api, "passage : alpha")
-    assert found == pytest.approx(np.dot(query, cut), abs=1e-6)
+    assert score == pytest.approx(np.dot(query, cut), abs=1e-6)

@@ -1,11 +1,11 @@
-"""Ollama: embeddings, and what its clients look up."""
+"""Ollama: embeddings, and the routes that its clients call beside them."""
 
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from nestvec.engine.models.served_model import Pin
+from nestvec.engine.models.served_model import AliasPreset
 
 from tests.api.applications import Api, MakeApi, unit_vector
 from tests.support.served import ServedOptions
@@ -14,12 +14,12 @@ LONG = "alpha beta gamma red " * 10
 
 
 async def embed(api: Api, **body: Any) -> httpx.Response:
-    """POST /api/embed."""
+    """POST a body to /api/embed."""
     return await api.client.post("/api/embed", json=body)
 
 
 async def test_embed(api: Api) -> None:
-    """Vectors, times in nanoseconds, tokens; the model's name as it was asked for."""
+    """An answer has the vectors, whole nanoseconds, tokens, and the model's name as it was asked for."""
     body = (await embed(api, model="fake-model:latest", input=["alpha", "beta gamma"])).json()
     assert list(body) == [
         *("model", "embeddings", "total_duration", "load_duration", "prompt_eval_count")
@@ -34,13 +34,13 @@ async def test_embed(api: Api) -> None:
 
 @pytest.mark.parametrize("nothing", [{}, {"input": ""}, {"input": []}, {"input": None}])
 async def test_asking_for_nothing_loads_the_model(api: Api, nothing: dict[str, Any]) -> None:
-    """200 with no vectors."""
+    """A body without inputs is 200 without vectors."""
     answer = await embed(api, model="fake-model", **nothing)
     assert answer.json() == {"model": "fake-model", "embeddings": []}
 
 
 @pytest.mark.parametrize(
-    ("asked", "text", "size"),
+    ("options", "text", "size"),
     [
         ({"dimensions": 4}, "alpha", 4),
         ({"dimensions": 0}, "alpha", 8),
@@ -53,16 +53,16 @@ async def test_asking_for_nothing_loads_the_model(api: Api, nothing: dict[str, A
         ({"keep_alive": -1}, "alpha", 8),
     ],
 )
-async def test_options(api: Api, asked: dict[str, Any], text: str, size: int) -> None:
-    """Too many dimensions are ignored; the context may be made smaller."""
-    answer = await embed(api, **{"input": "alpha", **asked})
+async def test_options(api: Api, options: dict[str, Any], text: str, size: int) -> None:
+    """Dimensions that are too many are ignored, and `num_ctx` lowers the limit of tokens."""
+    answer = await embed(api, **{"input": "alpha", **options})
     assert answer.status_code == 200, answer.text
     expected = unit_vector(api, text, size)
     np.testing.assert_allclose(answer.json()["embeddings"][0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("options", "words"),
     [
         ({"input": [7]}, "input[0]"),
         ({"input": [[5]]}, "input[0]"),
@@ -75,16 +75,16 @@ async def test_options(api: Api, asked: dict[str, Any], text: str, size: int) ->
         ({"input": "a", "model": 7}, "model"),
     ],
 )
-async def test_it_refuses(api: Api, asked: dict[str, Any], words: str) -> None:
-    """With a string."""
-    answer = await embed(api, **asked)
+async def test_it_refuses(api: Api, options: dict[str, Any], words: str) -> None:
+    """An error is one string that names the field."""
+    answer = await embed(api, **options)
     assert answer.status_code == 400
     assert list(answer.json()) == ["error"]
     assert words in answer.json()["error"]
 
 
 async def test_the_old_route(api: Api) -> None:
-    """One text, not normalised."""
+    """`/api/embeddings` embeds one text, and leaves the vector's length as it is."""
     answer = await api.client.post(
         "/api/embeddings", json={"model": "fake-model", "prompt": "alpha"}
     )
@@ -97,8 +97,8 @@ async def test_the_old_route(api: Api) -> None:
 
 
 async def test_what_is_served(make_api: MakeApi) -> None:
-    """Under `:latest`; names that stand for dimensions too."""
-    api = make_api(ServedOptions(pins={"small": Pin(dimensions=4)}))
+    """Models are listed under `:latest`, and so are names that stand for dimensions."""
+    api = make_api(ServedOptions(presets={"small": AliasPreset(dimensions=4)}))
     for path in ("/api/tags", "/api/ps"):
         models = (await api.client.get(path)).json()["models"]
         assert [m["name"] for m in models] == ["org/fake-model:latest", "small:latest"]
@@ -115,7 +115,7 @@ async def test_what_is_served(make_api: MakeApi) -> None:
 
 @pytest.mark.parametrize("name", ["model", "name"])
 async def test_show_and_pull(api: Api, name: str) -> None:
-    """By either field."""
+    """A model is shown and pulled by either field for its name."""
     shown = (await api.client.post("/api/show", json={name: "fake-model:latest"})).json()
     assert shown["capabilities"] == ["embedding"]
     info = shown["model_info"]
@@ -129,7 +129,7 @@ async def test_show_and_pull(api: Api, name: str) -> None:
 
 
 async def test_keys_guard_the_lists(make_api: MakeApi) -> None:
-    """But not the version."""
+    """Lists of models are behind the key; the version is not."""
     api = make_api(api_keys=["k"])
     for path in ("/api/tags", "/api/ps"):
         assert (await api.client.get(path)).status_code == 401

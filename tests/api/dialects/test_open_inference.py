@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: JSON and binary tensors, names with slashes, and bytes that lie."""
+"""The Open Inference Protocol: JSON and binary tensors, names with slashes, and framing that lies."""
 
 import gzip
 import json
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nestvec.api.dialects.tensors import read_tensors
+from nestvec.engine.text.token_report import describe_tokens
 from nestvec.errors import InputError
 
 from tests.api.applications import Api, MakeApi, unit_vector
@@ -20,27 +21,27 @@ LENGTH = "inference-header-content-length"
 
 
 def packed(texts: list[str]) -> bytes:
-    """Elements of a BYTES tensor."""
+    """Return the raw bytes of a BYTES tensor."""
     raw = [text.encode() for text in texts]
-    return b"".join(struct.pack("<I", len(one)) + one for one in raw)
+    return b"".join(struct.pack("<I", len(item)) + item for item in raw)
 
 
 def tensor(texts: list[str], name: str = "text", **extra: Any) -> dict[str, Any]:
-    """In JSON."""
+    """Return a tensor of texts in JSON."""
     return {"name": name, "shape": [len(texts)], "datatype": "BYTES", "data": texts, **extra}
 
 
 def binary(texts: list[str], name: str = "text") -> dict[str, Any]:
-    """Whose bytes stand behind."""
+    """Return a tensor of texts whose bytes follow the JSON."""
     size = len(packed(texts))
-    given = {"name": name, "shape": [len(texts)], "datatype": "BYTES"}
-    return {**given, "parameters": {"binary_data_size": size}}
+    described = {"name": name, "shape": [len(texts)], "datatype": "BYTES"}
+    return {**described, "parameters": {"binary_data_size": size}}
 
 
 async def infer(
     api: Api, head: dict[str, Any], tail: bytes = b"", **headers: str
 ) -> httpx.Response:
-    """POST, with the header where there are raw bytes."""
+    """POST a request; with raw bytes the header tells the length of the JSON."""
     content = json.dumps(head).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     if tail:
@@ -49,7 +50,7 @@ async def infer(
 
 
 def vectors(answer: httpx.Response) -> Any:
-    """The output, from JSON or from raw bytes."""
+    """Return the output's vectors `[B, D]`, from JSON or from raw bytes."""
     assert answer.status_code == 200, answer.text
     if LENGTH not in answer.headers:
         (output,) = answer.json()["outputs"]
@@ -61,7 +62,7 @@ def vectors(answer: httpx.Response) -> Any:
 
 
 async def test_json(api: Api) -> None:
-    """The whole answer; an id is echoed."""
+    """A JSON request gets the model, the output and its own id back."""
     answer = await infer(api, {"inputs": [tensor(["alpha", "beta"])], "id": "r1"})
     body = answer.json()
     assert (body["model_name"], body["model_version"], body["id"]) == ("org/fake-model", "1", "r1")
@@ -72,7 +73,7 @@ async def test_json(api: Api) -> None:
 
 
 async def test_binary_as_triton_sends_it(api: Api) -> None:
-    """Both ways, or JSON back for a binary question; gzip counts after decompression."""
+    """Binary requests get binary or JSON answers, and with gzip the length of the JSON counts after decompression."""
     head = {"inputs": [binary(["alpha", "日本"])], "parameters": {"binary_data_output": True}}
     tail = packed(["alpha", "日本"])
     expected = [unit_vector(api, "alpha"), unit_vector(api, "日本")]
@@ -91,7 +92,7 @@ async def test_binary_as_triton_sends_it(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "asked", "is_binary"),
+    ("outputs", "binary_data_output", "is_binary"),
     [
         (None, True, True),
         (None, False, False),
@@ -101,10 +102,10 @@ async def test_binary_as_triton_sends_it(api: Api) -> None:
     ],
 )
 async def test_which_form_comes_back(
-    api: Api, *, outputs: Any, asked: bool | None, is_binary: bool
+    api: Api, *, outputs: Any, binary_data_output: bool | None, is_binary: bool
 ) -> None:
-    """An output's own word wins over the request's."""
-    head = {"inputs": [tensor(["a"])], "parameters": {"binary_data_output": asked}}
+    """What an output says of its form wins over what the request says."""
+    head = {"inputs": [tensor(["a"])], "parameters": {"binary_data_output": binary_data_output}}
     answer = await infer(api, {**head, "outputs": outputs})
     assert (LENGTH in answer.headers) is is_binary
 
@@ -120,17 +121,19 @@ async def test_which_form_comes_back(
     ],
 )
 async def test_tensors_by_other_names_and_shapes(api: Api, inputs: list[dict[str, Any]]) -> None:
-    """One text, with what stands beside it."""
-    names = {given["name"] for given in inputs}
+    """Tensors of texts are found by several names and shapes, and options may be tensors too."""
+    names = {item["name"] for item in inputs}
     text = "query : alpha" if "input_type" in names else "alpha"
     size = 4 if "dimensions" in names else None
-    found = vectors(await infer(api, {"inputs": inputs}))
-    np.testing.assert_allclose(found, [unit_vector(api, text, size)], atol=1e-6)
+    embeddings = vectors(await infer(api, {"inputs": inputs}))
+    np.testing.assert_allclose(embeddings, [unit_vector(api, text, size)], atol=1e-6)
 
 
 async def test_token_ids(api: Api) -> None:
-    """Padding goes by the mask; in JSON and in raw bytes."""
-    ids = [t.id for t in api.served.tokenizer.describe("beta gamma", adds_special=True)]
+    """Token ids are embedded without padding, from JSON and from raw bytes."""
+    ids = [
+        t.id for t in describe_tokens(api.served.tokenizer, "beta gamma", adds_special_tokens=True)
+    ]
     rows = [[*ids, 0], [*ids[:2], ids[-1], 0, 0]]
     mask = [[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]]
     expected = [unit_vector(api, "beta gamma"), unit_vector(api, "beta")]
@@ -138,11 +141,11 @@ async def test_token_ids(api: Api) -> None:
     def int_tensor(name: str, values: Any, **extra: Any) -> dict[str, Any]:
         return {"name": name, "shape": [2, 5], "datatype": "INT64", **extra, **values}
 
-    given = [
+    inputs = [
         int_tensor("input_ids", {"data": rows}),
         int_tensor("attention_mask", {"data": [x for row in mask for x in row]}),
     ]
-    np.testing.assert_allclose(vectors(await infer(api, {"inputs": given})), expected, atol=1e-6)
+    np.testing.assert_allclose(vectors(await infer(api, {"inputs": inputs})), expected, atol=1e-6)
     size = {"parameters": {"binary_data_size": 80}}
     raw = [int_tensor("input_ids", size), int_tensor("attention_mask", size)]
     tail = np.array(rows, "<i8").tobytes() + np.array(mask, "<i8").tobytes()
@@ -160,13 +163,13 @@ async def test_token_ids(api: Api) -> None:
     ],
 )
 async def test_parameters(api: Api, parameters: dict[str, Any], text: str) -> None:
-    """Ours and Triton's; sequences are ignored."""
+    """Parameters of ours and Triton's take effect; those of sequences are ignored."""
     head = {"inputs": [tensor(["alpha"])], "parameters": parameters}
     np.testing.assert_allclose(vectors(await infer(api, head)), [unit_vector(api, text)], atol=1e-6)
 
 
 async def test_a_timeout_in_microseconds(api: Api) -> None:
-    """Triton's own."""
+    """Triton's `timeout`, in microseconds, becomes the deadline."""
     api.served.backend.gate.clear()
     head = {"inputs": [tensor(["alpha"])], "parameters": {"timeout": 20_000}}
     answer = await infer(api, head)
@@ -216,11 +219,11 @@ LIES: list[tuple[str, dict[str, Any], bytes, str | None]] = [
 
 
 @pytest.mark.parametrize(
-    ("head", "tail", "said"), [lie[1:] for lie in LIES], ids=[lie[0] for lie in LIES]
+    ("head", "tail", "json_length"), [lie[1:] for lie in LIES], ids=[lie[0] for lie in LIES]
 )
-async def test_lies(api: Api, head: dict[str, Any], tail: bytes, said: str | None) -> None:
-    """400 with a string, never a crash."""
-    headers = {} if said is None else {LENGTH.replace("-", "_"): said}
+async def test_lies(api: Api, head: dict[str, Any], tail: bytes, json_length: str | None) -> None:
+    """Sizes, shapes and framing that lie are 400 with a string."""
+    headers = {} if json_length is None else {LENGTH.replace("-", "_"): json_length}
     answer = await infer(api, head, tail, **headers)
     assert answer.status_code == 400, answer.text
     assert isinstance(answer.json()["error"], str)
@@ -235,7 +238,7 @@ async def test_lies(api: Api, head: dict[str, Any], tail: bytes, said: str | Non
 def test_framing_never_crashes(
     tail: bytes, sizes: list[int], datatype: str, shape: list[int]
 ) -> None:
-    """S36: whatever the bytes and sizes, tensors or an error of ours."""
+    """Whatever the bytes and sizes, the result is tensors or an error of ours."""
     inputs = [
         {
             "name": f"t{number}",
@@ -246,23 +249,23 @@ def test_framing_never_crashes(
         for number, size in enumerate(sizes)
     ]
     try:
-        found = read_tensors({"inputs": inputs}, tail)
+        tensors = read_tensors({"inputs": inputs}, tail)
     except InputError:
         return
     assert sum(sizes) == len(tail)
-    assert all(len(t.values) == np.prod(t.shape) for t in found.values())
+    assert all(len(t.values) == np.prod(t.shape) for t in tensors.values())
 
 
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=5))
 def test_texts_survive_the_framing(texts: list[str]) -> None:
-    """Also empty ones."""
-    found = read_tensors({"inputs": [binary(texts)]}, packed(texts))
-    assert found["text"].texts == texts
+    """Any texts, also empty ones, are read back from raw bytes as they were."""
+    tensors = read_tensors({"inputs": [binary(texts)]}, packed(texts))
+    assert tensors["text"].texts == texts
 
 
 @pytest.mark.parametrize("name", ["org/fake-model", "org%2Ffake-model", "fake-model"])
 async def test_models(api: Api, name: str) -> None:
-    """Names with slashes, raw or encoded; with a version or without."""
+    """Models are found by names with slashes, raw or encoded, with a version or without."""
     for path in (f"/v2/models/{name}", f"/v2/models/{name}/versions/1"):
         body = (await api.client.get(path)).json()
         assert (body["versions"], body["outputs"][0]["shape"]) == (["1"], [-1, 8])
@@ -276,7 +279,7 @@ async def test_models(api: Api, name: str) -> None:
 
 
 async def test_the_server(make_api: MakeApi) -> None:
-    """Health is open; models are behind the key."""
+    """Health is open, and models are behind the key."""
     api = make_api(api_keys=["k"])
     assert (await api.client.get("/v2")).json()["extensions"] == ["binary_tensor_data"]
     assert (await api.client.get("/v2/health/live")).json() == {"live": True}

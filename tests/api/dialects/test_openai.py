@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from nestvec.engine.text.encoded import Fit
+from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.types import Truncation
 
 from tests.api.applications import Api, MakeApi, unit_vector
@@ -17,13 +17,13 @@ LONG = "alpha " * 40
 
 
 def vectors(answer: httpx.Response) -> list[list[float]]:
-    """All vectors of an answer."""
+    """Return all vectors of an answer, which must be good."""
     assert answer.status_code == 200, answer.text
     return [item["embedding"] for item in answer.json()["data"]]
 
 
 async def test_the_whole_answer(api: Api) -> None:
-    """OpenAI's shape to the key; order, indexes, tokens and headers."""
+    """An answer has exactly OpenAI's keys, in input order, with tokens and headers."""
     answer = await api.embed(
         {"input": ["alpha", "beta gamma"], "model": "org/fake-model", "user": "u"}
     )
@@ -46,24 +46,24 @@ async def test_the_whole_answer(api: Api) -> None:
 
 
 async def test_base64_is_the_float_answer_to_the_bit(api: Api) -> None:
-    """Little-endian float32, standard alphabet."""
+    """base64 holds the bits of the float answer: little-endian float32, standard alphabet."""
     floats = vectors(await api.embed({"input": ["alpha", "beta"]}))
     packed = vectors(await api.embed({"input": ["alpha", "beta"], "encoding_format": "base64"}))
     for row, text in zip(floats, packed, strict=True):
-        found = np.frombuffer(base64.b64decode(str(text), validate=True), "<f4")
-        np.testing.assert_array_equal(found, np.asarray(row, np.float32))
+        decoded = np.frombuffer(base64.b64decode(str(text), validate=True), "<f4")
+        np.testing.assert_array_equal(decoded, np.asarray(row, np.float32))
 
 
 @pytest.mark.parametrize(
     "path", ["/v1/embeddings", "/embeddings", "/v1/embeddings/", "/v1/v1/embeddings"]
 )
 async def test_paths(api: Api, path: str) -> None:
-    """With and without /v1, a trailing slash, a doubled prefix."""
+    """The route is served with and without /v1, with a trailing slash, and with a doubled prefix."""
     assert (await api.client.post(path, json={"input": "alpha"})).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("given", "count", "tokens"),
+    ("value", "count", "tokens"),
     [
         ("alpha", 1, 3),
         ("", 1, 2),
@@ -78,18 +78,18 @@ async def test_paths(api: Api, path: str) -> None:
     ],
 )
 async def test_the_grammar_of_input(
-    make_api: MakeApi, given: Any, count: int, tokens: int | None
+    make_api: MakeApi, value: Any, count: int, tokens: int | None
 ) -> None:
-    """Texts, lists, ids and lists of ids; a flat list of ids is one input."""
+    """`input` may be a text, texts, ids or lists of ids; a flat list of ids is one input."""
     api = make_api(token_input="model")
-    answer = await api.embed({"input": given})
+    answer = await api.embed({"input": value})
     assert len(vectors(answer)) == count
     if tokens is not None:
         assert answer.json()["usage"]["total_tokens"] == tokens
 
 
 @pytest.mark.parametrize(
-    ("given", "param"),
+    ("value", "param"),
     [
         ([], "input"),
         (None, "input"),
@@ -114,10 +114,10 @@ async def test_the_grammar_of_input(
     ],
     ids=repr,
 )
-async def test_wrong_inputs_name_their_place(make_api: MakeApi, given: Any, param: str) -> None:
-    """400, OpenAI's shape, the item's index."""
+async def test_wrong_inputs_name_their_place(make_api: MakeApi, value: Any, param: str) -> None:
+    """A wrong input is 400 in OpenAI's shape, and names the item's index."""
     api = make_api(token_input="model")
-    answer = await api.embed({"input": given})
+    answer = await api.embed({"input": value})
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["type"]) == (
         400,
@@ -128,12 +128,12 @@ async def test_wrong_inputs_name_their_place(make_api: MakeApi, given: Any, para
 
 
 async def test_2048_inputs_are_taken(api: Api) -> None:
-    """The default limit is OpenAI's own."""
+    """The default limit of inputs is OpenAI's own."""
     assert len(vectors(await api.embed({"input": ["a"] * 2048}))) == 2048
 
 
 async def test_a_million_items_are_refused_at_once(make_api: MakeApi) -> None:
-    """Whatever they are."""
+    """A million items are refused at once, whatever they are."""
     api = make_api()
     for items in (["a"] * 1_000_000, [[1]] * 1_000_000):
         answer = await api.embed({"input": items})
@@ -144,7 +144,7 @@ async def test_a_million_items_are_refused_at_once(make_api: MakeApi) -> None:
 
 @pytest.mark.parametrize("dimensions", [1, 3, 8, 4.0, None])
 async def test_dimensions(api: Api, dimensions: float | None) -> None:
-    """The renormalised prefix; null is the native size."""
+    """A vector is the prefix of the full one, scaled to unit length; null is the native size."""
     (vector,) = vectors(await api.embed({"input": "alpha", "dimensions": dimensions}))
     prefix = np.asarray(unit_vector(api, "alpha"))[: int(dimensions or 8)]
     np.testing.assert_allclose(vector, prefix / np.linalg.norm(prefix), atol=1e-6)
@@ -152,13 +152,13 @@ async def test_dimensions(api: Api, dimensions: float | None) -> None:
 
 @pytest.mark.parametrize("dimensions", [0, -1, 9, 10**30, 2.5, "8", True, [8]], ids=repr)
 async def test_wrong_dimensions(api: Api, dimensions: Any) -> None:
-    """400, naming the field."""
+    """Wrong dimensions are 400, and the error names the field."""
     answer = await api.embed({"input": "alpha", "dimensions": dimensions})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "dimensions")
 
 
 async def test_dimensions_out_of_range_name_the_range(api: Api) -> None:
-    """So that the caller knows what would do."""
+    """The error tells the range of dimensions."""
     message = (await api.embed({"input": "a", "dimensions": 9})).json()["error"]["message"]
     assert "1 to 8" in message
     assert "less than or equal to 8" in message
@@ -183,13 +183,13 @@ async def test_dimensions_out_of_range_name_the_range(api: Api) -> None:
     ],
 )
 async def test_wrong_fields_are_named(api: Api, field: str, value: Any) -> None:
-    """Types, choices, and what would change the vectors but is not served."""
+    """Fields of wrong types or values are refused by name, and so are those that this model cannot serve."""
     answer = await api.embed({"input": "alpha", field: value})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
 async def test_nulls_and_unknown_fields_are_ignored(api: Api) -> None:
-    """Real clients send both."""
+    """Nulls count as absent and unknown fields are ignored, for real clients send both."""
     nulls = dict.fromkeys(
         ("model", "dimensions", "encoding_format", "user", "truncate", "prompt", "output_dtype")
     )
@@ -197,14 +197,14 @@ async def test_nulls_and_unknown_fields_are_ignored(api: Api) -> None:
 
 
 async def test_unknown_fields_are_refused_where_the_operator_says_so(make_api: MakeApi) -> None:
-    """The strict switch names one."""
+    """With `reject_unknown_fields` an unknown field is refused by name."""
     api = make_api(reject_unknown_fields=True)
     answer = await api.embed({"input": "a", "modle": "x"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "modle")
 
 
 async def test_too_long_inputs_get_the_message_that_clients_match(api: Api) -> None:
-    """Litellm and others read this text and both numbers."""
+    """The error has the text and both numbers that litellm and others read."""
     answer = await api.embed({"input": ["ok", LONG]})
     error = answer.json()["error"]
     assert answer.status_code == 400
@@ -216,13 +216,15 @@ async def test_too_long_inputs_get_the_message_that_clients_match(api: Api) -> N
 
 
 @pytest.mark.parametrize(
-    ("word", "kept"), [(True, "end"), ("end", "end"), ("END", "end"), ("start", "start")], ids=repr
+    ("word", "truncation"),
+    [(True, "end"), ("end", "end"), ("END", "end"), ("start", "start")],
+    ids=repr,
 )
-async def test_truncation_on_request_is_reported(api: Api, word: Any, kept: str) -> None:
-    """In a header; tokens are counted after it."""
+async def test_truncation_on_request_is_reported(api: Api, word: Any, truncation: str) -> None:
+    """A header counts the inputs that were cut, and `usage` counts tokens after truncation."""
     text = "one " * 20 + "two " * 20
     answer = await api.embed({"input": ["ok", text], "truncate": word})
-    (encoded,) = api.served.tokenizer.encode_texts([text], Fit(Truncation(kept)))
+    (encoded,) = api.served.tokenizer.encode_texts([text], TokenizeOptions(Truncation(truncation)))
     vector = fake_vector(encoded.ids)
     np.testing.assert_allclose(vectors(answer)[1], vector / np.linalg.norm(vector), atol=1e-6)
     assert answer.headers["x-embed-truncated"] == "1"
@@ -243,26 +245,26 @@ async def test_truncation_on_request_is_reported(api: Api, word: Any, kept: str)
     ids=repr,
 )
 async def test_prompts(api: Api, options: dict[str, Any], text: str) -> None:
-    """By role, name or text; a role without a prompt is no error."""
+    """Prompts are chosen by role, name or text, and a role without a prompt is no error."""
     (vector,) = vectors(await api.embed({"input": "alpha", **options}))
     np.testing.assert_allclose(vector, unit_vector(api, text), atol=1e-6)
 
 
 async def test_raw_vectors_on_request(api: Api) -> None:
-    """`normalize: false`."""
+    """`normalize: false` gives the raw pooled vector."""
     (vector,) = vectors(await api.embed({"input": "alpha", "normalize": False}))
     assert np.linalg.norm(vector) == pytest.approx(np.linalg.norm(fake_vector([2, 5, 3])), rel=1e-5)
 
 
 async def test_the_requested_name_is_echoed(api: Api) -> None:
-    """Caches key on it; without one the served name is told."""
+    """The answer has the model's name as requested, by which caches key; without one it has the served name."""
     for name in ("text-embedding-3-small", "fake-model"):
         assert (await api.embed({"input": "a", "model": name})).json()["model"] == name
     assert (await api.embed({"input": "a"})).json()["model"] == SPEC.name
 
 
 async def test_an_unknown_model_is_404_before_the_input_is_looked_at(api: Api) -> None:
-    """OpenAI's code for it."""
+    """An unknown model is 404 with OpenAI's code, before the input is looked at."""
     answer = await api.embed({"input": [], "model": "nope"})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
@@ -270,7 +272,7 @@ async def test_an_unknown_model_is_404_before_the_input_is_looked_at(api: Api) -
 
 
 async def test_models_are_listed_and_described(api: Api) -> None:
-    """OpenAI's four keys, and what a caller should know."""
+    """A listed model has OpenAI's four keys, its dimensions and its space."""
     listing = (await api.client.get("/v1/models")).json()
     assert listing["object"] == "list"
     (model,) = listing["data"]
@@ -294,7 +296,7 @@ async def test_models_are_listed_and_described(api: Api) -> None:
     ],
 )
 async def test_a_model_is_described_by_any_of_its_names(api: Api, name: str) -> None:
-    """Slashes raw or percent-encoded, as clients differ."""
+    """A model is described by any of its names, with slashes raw or percent-encoded, as clients differ."""
     answer = await api.client.get(f"/v1/models/{name}")
     assert answer.status_code == 200
     assert answer.json()["root"] == SPEC.name
@@ -302,13 +304,13 @@ async def test_a_model_is_described_by_any_of_its_names(api: Api, name: str) -> 
 
 
 async def test_an_unknown_model_is_not_described(api: Api) -> None:
-    """404, with the parameter's name."""
+    """An unknown model is 404, and the error names the parameter."""
     answer = await api.client.get("/v1/models/nope")
     assert (answer.status_code, answer.json()["error"]["param"]) == (404, "model")
 
 
 async def test_large_answers_give_way_to_others(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Encoded in slices, with the same result."""
+    """A large answer is encoded in slices, with the same result."""
     whole = vectors(await api.embed({"input": ["alpha", "beta", "gamma"]}))
-    monkeypatch.setattr("nestvec.api.requests.encoding.VALUES_PER_SLICE", 8)
+    monkeypatch.setattr("nestvec.api.requests.vector_json.VALUES_PER_SLICE", 8)
     assert vectors(await api.embed({"input": ["alpha", "beta", "gamma"]})) == whole

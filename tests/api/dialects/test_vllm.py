@@ -1,4 +1,4 @@
-"""vLLM's fields of embeddings, its raw bytes, pooling and scores."""
+"""vLLM's fields of `/v1/embeddings`, its raw bytes, pooling and scores."""
 
 import base64
 import dataclasses
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nestvec.engine.text.token_report import describe_tokens
 
 from tests.api.applications import Api, MakeApi, unit_vector
 from tests.support.fakes import fake_states
@@ -16,14 +17,14 @@ LONG = "alpha beta gamma red " * 10
 
 
 async def values(api: Api, **body: Any) -> list[list[float]]:
-    """Vectors of an answer."""
+    """Return all vectors of an answer, which must be good."""
     answer = await api.embed(body)
     assert answer.status_code == 200, answer.text
     return [item["embedding"] for item in answer.json()["data"]]
 
 
 @pytest.mark.parametrize(
-    ("asked", "text"),
+    ("options", "text"),
     [
         ({"truncate_prompt_tokens": 4}, "alpha beta"),
         ({"truncate_prompt_tokens": -1}, "alpha beta gamma red " * 3 + "alpha beta"),
@@ -32,31 +33,33 @@ async def values(api: Api, **body: Any) -> list[list[float]]:
         ({"truncate": "start", "truncate_prompt_tokens": 3}, "red"),
     ],
 )
-async def test_truncation(api: Api, asked: dict[str, Any], text: str) -> None:
-    """So many tokens are kept, special ones included; the side that is named goes."""
-    found = await values(api, input=LONG, **asked)
-    np.testing.assert_allclose(found[0], unit_vector(api, text), atol=1e-6)
+async def test_truncation(api: Api, options: dict[str, Any], text: str) -> None:
+    """`truncate_prompt_tokens` counts special tokens too, and `truncation_side` is the side that is cut off."""
+    vectors = await values(api, input=LONG, **options)
+    np.testing.assert_allclose(vectors[0], unit_vector(api, text), atol=1e-6)
 
 
 @pytest.mark.parametrize("wrong", [0, -2, 2, "4"])
 async def test_no_room_for_a_token(api: Api, wrong: Any) -> None:
-    """Special tokens take two."""
+    """A limit that leaves no room beside the two special tokens is refused."""
     answer = await api.embed({"input": "alpha", "truncate_prompt_tokens": wrong})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "truncate_prompt_tokens"
 
 
 async def test_without_its_field_long_inputs_are_refused(api: Api) -> None:
-    """As in vLLM and OpenAI."""
+    """Without `truncate_prompt_tokens` long inputs are refused, as in vLLM and OpenAI."""
     assert (await api.embed({"input": LONG})).status_code == 400
 
 
 async def test_special_tokens_and_activation(api: Api) -> None:
-    """Off, each."""
-    (found,) = await values(api, input="alpha beta", add_special_tokens=False)
-    ids = [t.id for t in api.served.tokenizer.describe("alpha beta", adds_special=False)]
+    """Special tokens and normalization can each be switched off."""
+    (vector,) = await values(api, input="alpha beta", add_special_tokens=False)
+    ids = [
+        t.id for t in describe_tokens(api.served.tokenizer, "alpha beta", adds_special_tokens=False)
+    ]
     raw = fake_states(ids).mean(axis=0)
-    np.testing.assert_allclose(found, raw / np.linalg.norm(raw), atol=1e-6)
+    np.testing.assert_allclose(vector, raw / np.linalg.norm(raw), atol=1e-6)
     (plain,) = await values(api, input="alpha beta", add_special_tokens=False, use_activation=False)
     np.testing.assert_allclose(plain, raw, atol=1e-6)
 
@@ -73,10 +76,10 @@ async def test_special_tokens_and_activation(api: Api) -> None:
 )
 @pytest.mark.parametrize("order", ["little", "native", "big"])
 async def test_dtypes_of_base64(api: Api, word: str, dtype: str, order: str) -> None:
-    """Lists stay float32; bytes turn with the order."""
-    asked = {"input": "alpha", "embed_dtype": word, "endianness": order}
-    (numbers,) = await values(api, **asked)
-    (packed,) = await values(api, **asked, encoding_format="base64")
+    """base64 holds `embed_dtype` in the byte order asked for, and lists stay float32."""
+    options = {"input": "alpha", "embed_dtype": word, "endianness": order}
+    (numbers,) = await values(api, **options)
+    (packed,) = await values(api, **options, encoding_format="base64")
     raw = np.frombuffer(base64.b64decode(str(packed)), (">" if order == "big" else "<") + dtype)
     assert len(raw) == len(numbers) == 8
     if word == "bfloat16":
@@ -87,7 +90,7 @@ async def test_dtypes_of_base64(api: Api, word: str, dtype: str, order: str) -> 
 
 
 async def test_raw_bytes(api: Api) -> None:
-    """End to end in input order, described in a header."""
+    """Raw bytes are the vectors end to end in input order, and a header describes them."""
     answer = await api.embed(
         {"input": ["alpha", "beta"], "encoding_format": "bytes", "dimensions": 4}
     )
@@ -99,8 +102,8 @@ async def test_raw_bytes(api: Api) -> None:
     ]
     assert described["data"][0]["embed_dtype"] == "float32"
     assert described["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
-    found = np.frombuffer(answer.content, "<f4").reshape(2, 4)
-    np.testing.assert_allclose(found[1], unit_vector(api, "beta", 4), atol=1e-6)
+    vectors = np.frombuffer(answer.content, "<f4").reshape(2, 4)
+    np.testing.assert_allclose(vectors[1], unit_vector(api, "beta", 4), atol=1e-6)
     bare = await api.embed({"input": ["alpha"] * 65, "encoding_format": "bytes_only"})
     assert "metadata" not in bare.headers
     assert len(bare.content) == 65 * 32
@@ -109,13 +112,13 @@ async def test_raw_bytes(api: Api) -> None:
 
 
 async def test_chat_messages_are_refused(api: Api) -> None:
-    """There is no template."""
+    """Chat messages are refused, since no model here has a template."""
     answer = await api.embed({"messages": [{"role": "user", "content": "alpha"}]})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported")
 
 
 async def test_pooling(api: Api) -> None:
-    """A vector, or one a token; other tasks need other models."""
+    """`/pooling` gives a vector for each input or token, and refuses tasks of other models."""
     body = {"input": ["alpha", "beta gamma"], "dimensions": 4}
     for task in (None, "embed", "encode"):
         answer = (await api.client.post("/pooling", json={**body, "task": task})).json()
@@ -137,21 +140,23 @@ async def test_pooling(api: Api) -> None:
 
 @pytest.mark.parametrize("names", [("text_1", "text_2"), ("data_1", "data_2")])
 async def test_scores(api: Api, names: tuple[str, str]) -> None:
-    """One against many, or pair by pair, in input order."""
-    one, other = names
-    answer = await api.client.post("/score", json={one: "alpha", other: ["beta", "alpha"]})
+    """Scores are of one text against many, or pair by pair, in input order."""
+    first_field, second_field = names
+    answer = await api.client.post(
+        "/score", json={first_field: "alpha", second_field: ["beta", "alpha"]}
+    )
     body = answer.json()
     assert answer.headers["x-embed-score"] == "cosine"
     assert [item["index"] for item in body["data"]] == [0, 1]
     first = np.dot(unit_vector(api, "alpha"), unit_vector(api, "beta"))
     np.testing.assert_allclose([d["score"] for d in body["data"]], [first, 1], atol=1e-6)
-    pairs = {one: ["alpha", "beta"], other: ["alpha", "beta"]}
+    pairs = {first_field: ["alpha", "beta"], second_field: ["alpha", "beta"]}
     answer = await api.client.post("/v1/score", json=pairs)
     np.testing.assert_allclose([d["score"] for d in answer.json()["data"]], [1, 1], atol=1e-6)
 
 
 async def test_scores_of_queries_use_prompts(api: Api) -> None:
-    """Queries and documents each have the model's own."""
+    """Queries and documents each get the model's own prompt."""
     answer = await api.client.post("/score", json={"queries": "alpha", "documents": ["alpha"]})
     query, document = unit_vector(api, "query : alpha"), unit_vector(api, "passage : alpha")
     assert answer.json()["data"][0]["score"] == pytest.approx(np.dot(query, document), abs=1e-6)
@@ -170,7 +175,7 @@ async def test_scores_of_queries_use_prompts(api: Api) -> None:
     ],
 )
 async def test_bad_pairs(make_api: MakeApi, body: dict[str, Any], param: str) -> None:
-    """By the field and the place, also where one call embeds both sides."""
+    """Errors name the field and the item of a list, also where one call embeds both sides."""
     for prompts in (SPEC.prompts, {}):
         api = make_api(ServedOptions(spec=dataclasses.replace(SPEC, prompts=prompts)))
         answer = await api.client.post("/score", json=body)

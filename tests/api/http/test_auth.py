@@ -1,4 +1,4 @@
-"""Keys with limits over HTTP: what they let callers do, what answers say of it, what is counted."""
+"""Keys with limits over HTTP: what they allow, what answers tell of their limits, what is counted."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from nestvec.api.http.auth import duration
+from nestvec.api.http.auth import format_duration
 from nestvec.engine.types import EmbedCall, EmbedResult, Priority
 from nestvec.keys.records import KeyFile, KeyLimits
 
@@ -23,25 +23,25 @@ Embed = Callable[[EmbedCall], Awaitable[EmbedResult]]
 
 @pytest.fixture
 def keys_file(tmp_path: Path) -> Path:
-    """Where keys are."""
+    """The path of a file of keys."""
     return tmp_path / "keys.json"
 
 
 def add(path: Path, **limits: object) -> tuple[str, str]:
-    """A key: its id, and itself."""
+    """Add a key to a file; returns its id, and the key itself."""
     file = KeyFile.read(path)
     record, key = file.add("someone", KeyLimits(**limits))  # type: ignore[arg-type] # a test's own
     file.write()
     return record.id, key
 
 
-async def embed(api: Api, key: str, given: object = "alpha", **headers: str) -> httpx.Response:
-    """POST as the key's owner."""
-    return await api.embed({"input": given}, authorization=f"Bearer {key}", **headers)
+async def embed(api: Api, key: str, inputs: object = "alpha", **headers: str) -> httpx.Response:
+    """POST to /v1/embeddings as the key's owner."""
+    return await api.embed({"input": inputs}, authorization=f"Bearer {key}", **headers)
 
 
 async def test_answers_tell_what_is_left(make_api: MakeApi, keys_file: Path) -> None:
-    """As OpenAI's and the IETF's headers have it, on refusals too."""
+    """Answers, refusals too, tell what is left of a key's limits in OpenAI's and the IETF's headers."""
     _, key = add(keys_file, requests_per_s=2, tokens_per_min=100)
     api = make_api(keys_file=keys_file)
     answers = [await embed(api, key, "alpha beta") for _ in range(3)]
@@ -70,14 +70,14 @@ async def test_answers_tell_what_is_left(make_api: MakeApi, keys_file: Path) -> 
     [(0.0, "0ms"), (0.0301, "31ms"), (1.0, "1s"), (59.2, "1m0s"), (360.0, "6m0s")],
 )
 def test_durations_are_openais(seconds: float, text: str) -> None:
-    """120ms, 1s, 6m0s."""
-    assert duration(seconds) == text
+    """Durations in headers are written as OpenAI writes them."""
+    assert format_duration(seconds) == text
 
 
 async def test_a_month_that_is_used_up_is_no_reason_to_retry(
     make_api: MakeApi, keys_file: Path
 ) -> None:
-    """OpenAI's code for it, and the header that stops its clients."""
+    """A month that is used up has OpenAI's code for it, and the header that stops its clients from retrying."""
     number, key = add(keys_file, monthly_tokens=3)
     api = make_api(keys_file=keys_file)
     assert (await embed(api, key, "alpha beta gamma")).status_code == 200
@@ -94,14 +94,14 @@ async def test_a_month_that_is_used_up_is_no_reason_to_retry(
 
 
 async def test_a_bulk_key_stays_bulk(make_api: MakeApi, keys_file: Path) -> None:
-    """Whatever it asks for."""
+    """A key for bulk work stays in the bulk class, whatever priority its requests ask for."""
     _, bulk = add(keys_file, is_bulk_only=True)
     _, free = add(keys_file)
     api = make_api(keys_file=keys_file)
     seen: list[Priority | None] = []
     api.served.service.embed = _spy(api.served.service.embed, seen)  # type: ignore[method-assign, assignment] # a spy
-    for key, asked in ((bulk, "interactive"), (free, "interactive"), (free, "bulk")):
-        await embed(api, key, f"beta {asked}", x_embed_priority=asked)
+    for key, word in ((bulk, "interactive"), (free, "interactive"), (free, "bulk")):
+        await embed(api, key, f"beta {word}", x_embed_priority=word)
     assert seen == [Priority.BULK, Priority.INTERACTIVE, Priority.BULK]
 
 
@@ -114,7 +114,7 @@ def _spy(embed_call: Embed, seen: list[Priority | None]) -> Embed:
 
 
 async def test_a_client_that_leaves_is_charged(make_api: MakeApi, keys_file: Path) -> None:
-    """Else leaving early would be a way around every quota."""
+    """A client that leaves before its answer is charged, or leaving early would be a way around every quota."""
     number, key = add(keys_file, tokens_per_min=1000)
     api = make_api(keys_file=keys_file)
     api.served.backend.gate.clear()
@@ -146,11 +146,11 @@ async def test_a_client_that_leaves_is_charged(make_api: MakeApi, keys_file: Pat
     }
     await api.app(scope, receive, send)
     api.served.backend.gate.set()
-    assert api.app.state.keys.usage.tokens(number) == 18
+    assert api.app.state.keys.usage.tokens_this_month(number) == 18
 
 
 async def test_a_key_sees_its_models_and_no_others(tmp_path: Path, keys_file: Path) -> None:
-    """Others are not listed, not found, not chosen; by every route."""
+    """Models that a key may not use are not listed, not found and not chosen, on any route."""
     write_tiny_bert(tmp_path / "first")
     write_tiny_bert(tmp_path / "second")
     _, only = add(keys_file, models=("second",))
@@ -167,21 +167,21 @@ async def test_a_key_sees_its_models_and_no_others(tmp_path: Path, keys_file: Pa
         listed = await client.get("/v1/models")
         for _ in range(400):
             listed = await client.get("/v1/models")
-            if listed.status_code == 200 and {one["state"] for one in listed.json()["data"]} == {
+            if listed.status_code == 200 and {row["state"] for row in listed.json()["data"]} == {
                 "ready"
             }:
                 break
             await asyncio.sleep(0.02)
-        assert {one["id"] for one in listed.json()["data"]} == {"first", "second"}
+        assert {row["id"] for row in listed.json()["data"]} == {"first", "second"}
         listed = await client.get("/v1/models", headers=bound)
-        assert [one["id"] for one in listed.json()["data"]] == ["second"]
+        assert [row["id"] for row in listed.json()["data"]] == ["second"]
         answer = await client.post("/v1/embeddings", json={"input": "alpha"}, headers=bound)
         assert answer.json()["model"] == "second"
-        asked = {"model": "first", "input": "alpha"}
+        request = {"model": "first", "input": "alpha"}
         for path, body in (
-            ("/v1/embeddings", asked),
-            ("/v1/similarity", {**asked, "query": "alpha", "documents": ["beta"]}),
-            ("/api/embed", asked),
+            ("/v1/embeddings", request),
+            ("/v1/similarity", {**request, "query": "alpha", "documents": ["beta"]}),
+            ("/api/embed", request),
             ("/api/show", {"model": "first"}),
         ):
             refused = await client.post(path, json=body, headers=bound)
@@ -192,11 +192,11 @@ async def test_a_key_sees_its_models_and_no_others(tmp_path: Path, keys_file: Pa
             assert (await client.get(path, headers=bound)).status_code == 404
             assert (await client.get(path)).status_code == 200
         # The next request of another key on the same connection sees all again.
-        assert (await client.post("/v1/embeddings", json=asked)).status_code == 200
+        assert (await client.post("/v1/embeddings", json=request)).status_code == 200
 
 
 async def test_a_batch_is_its_keys_too(make_api: MakeApi, tmp_path: Path, keys_file: Path) -> None:
-    """Its tokens count for the month, its lines are refused when that is over, and it ends when the key is revoked."""
+    """A batch's tokens count for its key's month, and its lines are refused once that is used up."""
     number, key = add(keys_file, monthly_tokens=10, tokens_per_min=1)
     api = make_api(keys_file=keys_file)
     api.client.headers["authorization"] = f"Bearer {key}"
@@ -205,9 +205,9 @@ async def test_a_batch_is_its_keys_too(make_api: MakeApi, tmp_path: Path, keys_f
     try:
         batch = await jobs.until((await jobs.create(line("a", "alpha beta gamma delta")))["id"])
         assert batch["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
-        used = api.app.state.keys.usage.tokens(number)
+        used = api.app.state.keys.usage.tokens_this_month(number)
         assert used >= 6
-        while api.app.state.keys.usage.tokens(number) < 10:
+        while api.app.state.keys.usage.tokens_this_month(number) < 10:
             await jobs.until((await jobs.create(line("a", "alpha beta gamma delta")))["id"])
         batch = await jobs.until((await jobs.create(line("b") + line("c")))["id"])
         assert batch["request_counts"] == {"total": 2, "completed": 0, "failed": 2}
@@ -225,7 +225,7 @@ OPEN_TO_ALL = {
 
 
 async def test_every_route_asks_for_a_key(make_api: MakeApi) -> None:
-    """But for those that say nothing; with protect_operations fewer still."""
+    """Every route asks for a key, except those that tell nothing; with `protect_operations`, metrics do too."""
     for protects, extra in ((False, set()), (True, {"/metrics"})):
         api = make_api(api_keys=["k"], admin_api=True, protect_operations=protects)
         routes = [
@@ -236,19 +236,19 @@ async def test_every_route_asks_for_a_key(make_api: MakeApi) -> None:
         ]
         assert len(routes) > 40
         for path, method in routes:
-            place = re.sub(r"\{[^}]*\}", "x", path)
-            answer = await api.client.request(method, place, json={})
+            url = re.sub(r"\{[^}]*\}", "x", path)
+            answer = await api.client.request(method, url, json={})
             assert answer.status_code == 401, (method, path, answer.text)
         answer = await api.client.get("/v2")
         assert answer.json()["version"] == ""
 
 
 def _paths(api: Api) -> list[tuple[str, set[str]]]:
-    """Every path of the application, documented or not, and its methods."""
+    """Return every path of the application, documented or not, and its methods."""
     app: Any = api.app
     while not hasattr(app, "routes"):
         app = app._app
-    found: list[Any] = []
-    for route in app.routes:  # an included router is one of them, and has its own
-        found += [route] if hasattr(route, "path") else route.original_router.routes
-    return [(route.path, set(getattr(route, "methods", None) or ())) for route in found]
+    routes: list[Any] = []
+    for route in app.routes:  # an included router is one of them, and has routes of its own
+        routes += [route] if hasattr(route, "path") else route.original_router.routes
+    return [(route.path, set(getattr(route, "methods", None) or ())) for route in routes]

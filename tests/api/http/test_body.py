@@ -1,6 +1,7 @@
-"""Bodies as clients really send them, and as they should not."""
+"""Bodies as clients really send them, and broken ones."""
 
 import gzip
+import json
 import zlib
 from typing import Any
 
@@ -20,7 +21,7 @@ OK = b'{"input": "alpha"}'
     [None, "", "application/json", "text/plain", "application/x-www-form-urlencoded", "???"],
 )
 async def test_any_content_type_is_json(api: Api, content_type: str | None) -> None:
-    """Tritonclient and litellm send none at all."""
+    """A body is read as JSON whatever its content type; tritonclient and litellm send none at all."""
     headers = {} if content_type is None else {"content-type": content_type}
     assert (await api.client.post("/v1/embeddings", content=OK, headers=headers)).status_code == 200
 
@@ -36,7 +37,7 @@ async def test_any_content_type_is_json(api: Api, content_type: str | None) -> N
     ],
 )
 async def test_compressed_bodies(api: Api, coding: str, body: bytes) -> None:
-    """Gzip and deflate."""
+    """Bodies are inflated from gzip and deflate, whose names are matched in upper or lower case."""
     headers = {"content-encoding": coding}
     assert (
         await api.client.post("/v1/embeddings", content=body, headers=headers)
@@ -49,7 +50,7 @@ async def test_compressed_bodies(api: Api, coding: str, body: bytes) -> None:
     ids=["not gzip", "cut off", "brotli", "zstd"],
 )
 async def test_broken_compression_is_400(api: Api, coding: str, body: bytes) -> None:
-    """With a reason."""
+    """A body that cannot be inflated, or in an unknown encoding, is refused with a code for that."""
     answer = await api.client.post(
         "/v1/embeddings", content=body, headers={"content-encoding": coding}
     )
@@ -57,7 +58,7 @@ async def test_broken_compression_is_400(api: Api, coding: str, body: bytes) -> 
 
 
 async def test_bodies_over_the_limit_are_413(make_api: MakeApi) -> None:
-    """Declared, chunked, or hidden in a gzip bomb."""
+    """A body over the limit is refused, whether its length is declared, or it is chunked or hidden in a gzip bomb."""
     api = make_api(max_body_bytes=2000)
 
     async def chunks() -> Any:
@@ -98,7 +99,7 @@ async def test_bodies_over_the_limit_are_413(make_api: MakeApi) -> None:
     ids=lambda body: repr(body[:30]),
 )
 async def test_broken_json_is_400(api: Api, body: bytes) -> None:
-    """Broken, of another kind, not finite, not UTF-8, too deep: OpenAI's shape, and the process lives."""
+    """Whatever is not a JSON object is refused in OpenAI's form, and the server goes on serving."""
     answer = await api.client.post("/v1/embeddings", content=body)
     assert answer.status_code == 400
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
@@ -117,7 +118,7 @@ async def test_broken_json_is_400(api: Api, body: bytes) -> None:
     ids=["high surrogate", "low surrogate", "a pair", "byte order mark", "NUL"],
 )
 async def test_odd_unicode_is_accepted(api: Api, body: bytes, text: str) -> None:
-    """Lone surrogates become U+FFFD: the vector is that of the mended text."""
+    """Lone surrogates become U+FFFD, and the vector is that of the mended text."""
     odd = await api.client.post("/v1/embeddings", content=body)
     plain = await api.embed({"input": text})
     assert odd.status_code == 200
@@ -131,17 +132,15 @@ async def test_odd_unicode_is_accepted(api: Api, body: bytes, text: str) -> None
     )
 )
 def test_parse_json_reads_what_json_writes(value: Any) -> None:
-    """Whichever of the two parsers takes it; integers beyond 64 bits too."""
-    import json
-
+    """What `json` writes is read back, whichever of the two parsers takes it."""
     clean = json.loads(json.dumps(value))
-    found = parse_json(json.dumps(value).encode())
+    parsed = parse_json(json.dumps(value).encode())
     if all(abs(i) < 2**63 for i in integers(value)):
-        assert found == clean
+        assert parsed == clean
 
 
 def integers(value: Any) -> list[int]:
-    """All integers of a value."""
+    """Return all integers in a value."""
     if isinstance(value, bool):
         return []
     if isinstance(value, int):
@@ -154,7 +153,7 @@ def integers(value: Any) -> list[int]:
 
 @given(data=st.binary(max_size=60))
 def test_parse_json_never_crashes(data: bytes) -> None:
-    """Anything but JSON is an InputError."""
+    """Bytes are JSON or an InputError, and nothing else is raised."""
     try:
         parsed = parse_json(data)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""The documentation: a whole OpenAPI document, and a page that needs nothing from elsewhere."""
+"""The documentation: a complete OpenAPI document, and a page that needs no other host."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ BROWSER = [
 
 
 async def test_the_openapi_document_describes_the_routes(api: Api) -> None:
-    """Bodies, answers, errors and examples."""
+    """The document has every route's bodies, answers, errors and examples, and no aliases."""
     document = (await api.client.get("/openapi.json")).json()
     embeddings = document["paths"]["/v1/embeddings"]["post"]
     content = embeddings["requestBody"]["content"]["application/json"]
@@ -42,7 +42,7 @@ async def test_the_openapi_document_describes_the_routes(api: Api) -> None:
 
 
 async def test_every_example_is_answered(make_api: MakeApi) -> None:
-    """As it stands in the document, by the model's own name."""
+    """Every example of the document is answered as it stands there."""
     spec = dataclasses.replace(SPEC, name="all-MiniLM-L6-v2", max_tokens=64)
     api = make_api(ServedOptions(spec=spec))
     document = (await api.client.get("/openapi.json")).json()
@@ -67,7 +67,7 @@ async def test_every_example_is_answered(make_api: MakeApi) -> None:
 
 
 async def test_the_page_loads_its_parts_from_here(api: Api) -> None:
-    """No other host is named in it."""
+    """Every script and style of the page comes from this server."""
     page = (await api.client.get("/docs")).text
     for link in re.findall(r'(?:src|href)="([^"]+)"', page):
         assert link.startswith("/"), link
@@ -76,7 +76,7 @@ async def test_the_page_loads_its_parts_from_here(api: Api) -> None:
 
 @pytest.mark.process
 def test_a_real_browser_shows_the_routes(tmp_path: Path) -> None:
-    """Chromium runs the page's script against a real server."""
+    """Chromium runs the page's script against a real server, and shows the routes."""
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("chromium absent")

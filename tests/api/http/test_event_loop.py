@@ -1,4 +1,4 @@
-"""The event loop is never kept: no callback of the dearest requests takes it for long, and the lag is measured."""
+"""The event loop is never blocked: no callback of the most expensive requests takes long, and the lag is measured."""
 
 import asyncio
 import gc
@@ -9,48 +9,49 @@ from typing import Any
 
 import orjson
 import pytest
-from nestvec.processes.event_loop_lag import watch_loop
+from nestvec.processes.event_loop_lag import measure_event_loop_lag
 from starlette.types import Message
 
 from tests.api.applications import Api, MakeApi
 
-MOST_S = 0.05  # on a machine of today; on a slower one, what reading 15 MB of plain text three times takes
+# On a current machine; on a slower one, what parsing 15 MB of plain text three times takes.
+MAX_CALLBACK_S = 0.05
 MEGABYTE = 2**20
 
 
 class Slowest:
-    """The longest that a callback of the loop has computed, in its thread's own time."""
+    """The callback of the loop that has computed longest, in the time of its thread."""
 
     def __init__(self) -> None:
         self.took_s = 0.0
         self.what = ""
 
     def note(self, took_s: float, what: object) -> None:
-        """A callback has run."""
+        """Take note of a callback that has run."""
         if took_s > self.took_s:
             self.took_s, self.what = took_s, repr(what)
 
 
 @pytest.fixture
 def slowest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slowest]:
-    """Watches every callback; what was made before is out of the collector's way, as in a server that is ready."""
+    """Measure every callback; older objects are kept out of garbage collection, as in a server that is ready."""
     gc.collect()
     gc.freeze()
-    found = Slowest()
+    slowest = Slowest()
     run = asyncio.events.Handle._run
 
     def watched(handle: asyncio.events.Handle) -> None:
         began = time.thread_time()
         run(handle)
-        found.note(time.thread_time() - began, handle)
+        slowest.note(time.thread_time() - began, handle)
 
     monkeypatch.setattr(asyncio.events.Handle, "_run", watched)
-    yield found
+    yield slowest
     gc.unfreeze()
 
 
 async def post(api: Api, path: str, body: bytes, **headers: str) -> int:
-    """A request without a client, whose own work would be counted too; gives the status."""
+    """Send a request without a client, whose own work would be counted too; returns the status."""
     sent = False
     statuses: list[int] = []
 
@@ -81,8 +82,8 @@ async def post(api: Api, path: str, body: bytes, **headers: str) -> int:
     return statuses[0]
 
 
-def dearest() -> dict[str, tuple[str, bytes, int]]:
-    """Requests at the bounds: path, body, status."""
+def expensive_requests() -> dict[str, tuple[str, bytes, int]]:
+    """Return requests at the limits of what may be sent: path, body, and the status expected."""
     long = "alpha beta, " * (15 * MEGABYTE // 12)
     words = " ".join(["alpha beta gamma"] * 40)
     floats = json.dumps([0.12345678] * 390_000).encode()
@@ -128,36 +129,36 @@ def dearest() -> dict[str, tuple[str, bytes, int]]:
 
 
 @pytest.fixture(scope="module")
-def most_s() -> float:
-    """What a callback may take on this machine."""
+def max_callback_s() -> float:
+    """How long a callback may take on this machine, in seconds."""
     plain = b'"' + b"x" * 15 * MEGABYTE + b'"'
     best = 1.0
     for _ in range(5):
         began = time.thread_time()
         orjson.loads(plain)
         best = min(best, time.thread_time() - began)
-    return max(MOST_S, 3 * best)
+    return max(MAX_CALLBACK_S, 3 * best)
 
 
-@pytest.mark.parametrize("case", list(dearest()))
+@pytest.mark.parametrize("case", list(expensive_requests()))
 async def test_no_callback_takes_the_loop_for_long(
-    make_api: MakeApi, slowest: Slowest, case: str, most_s: float
+    make_api: MakeApi, slowest: Slowest, case: str, max_callback_s: float
 ) -> None:
-    """At the bounds of what may be sent."""
+    """No request, even at the limits of what may be sent, blocks the loop for long."""
     api = make_api()
     await post(api, "/v1/embeddings", b'{"input": "warm"}')
-    path, body, status = dearest()[case]
+    path, body, status = expensive_requests()[case]
     await asyncio.sleep(0)  # what the test itself did is no callback of the server's
     slowest.took_s = 0.0
-    found = await post(api, path, body, x_embed_token_vocab="model")
-    assert found == status
-    assert slowest.took_s < most_s, slowest.what
+    answered = await post(api, path, body, x_embed_token_vocab="model")
+    assert answered == status
+    assert slowest.took_s < max_callback_s, slowest.what
 
 
 async def test_the_lag_is_measured(make_api: MakeApi) -> None:
-    """By how much the loop was late."""
+    """A callback that blocks the loop for 0.3 s is counted once as a lag above 0.1 s."""
     api = make_api()
-    watching = asyncio.create_task(watch_loop(api.app.state.metrics))
+    watching = asyncio.create_task(measure_event_loop_lag(api.app.state.metrics))
     await asyncio.sleep(0.15)
     time.sleep(0.3)  # noqa: ASYNC251 - what must not happen
     await asyncio.sleep(0.15)

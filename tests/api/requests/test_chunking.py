@@ -1,4 +1,4 @@
-"""Documents, spans and splitters over HTTP; long inputs and what is told of them."""
+"""Documents, spans and splitters over HTTP; long inputs and what answers tell of them."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from tests.api.applications import Api
 TEXT = "alpha beta. Gamma 😀 one! two e\u0301 中文。\r\nred green blue. "
 
 
-async def test_places_lead_back_to_the_document(api: Api) -> None:
-    """In characters, whatever the script; vectors are in order."""
+async def test_spans_lead_back_to_the_document(api: Api) -> None:
+    """Chunks name their spans in characters, whatever the script, and those spans give the same vectors."""
     for late in (
         {"splitter": "sentences"},
         {"splitter": "tokens", "chunk_tokens": 4, "overlap_tokens": 2},
@@ -22,20 +22,20 @@ async def test_places_lead_back_to_the_document(api: Api) -> None:
         data = answer.json()["data"]
         assert [row["index"] for row in data] == list(range(len(data)))
         assert {row["document"] for row in data} == {0, 1}
-        own = [row for row in data if row["document"] == 0]
+        first = [row for row in data if row["document"] == 0]
         if "overlap_tokens" not in late:
-            assert "".join(TEXT[row["start"] : row["end"]] for row in own) == TEXT
-        assert own[-1]["end"] == len(TEXT)
+            assert "".join(TEXT[row["start"] : row["end"]] for row in first) == TEXT
+        assert first[-1]["end"] == len(TEXT)
         spans = [
             [[row["start"], row["end"]] for row in data if row["document"] == d] for d in (0, 1)
         ]
         again = await api.embed({"input": [TEXT, "one two"], "late_chunking": {"spans": spans}})
-        for one, other in zip(data, again.json()["data"], strict=True):
-            np.testing.assert_allclose(one["embedding"], other["embedding"], atol=1e-6)
+        for row, row_again in zip(data, again.json()["data"], strict=True):
+            np.testing.assert_allclose(row["embedding"], row_again["embedding"], atol=1e-6)
 
 
 async def test_one_documents_spans_may_come_bare(api: Api) -> None:
-    """As a list of pairs."""
+    """The spans of a single document may be a list of pairs, without a list around it."""
     for spans in ([[0, 5], [6, 10]], [[[0, 5], [6, 10]]]):
         answer = await api.embed({"input": "alpha beta", "late_chunking": {"spans": spans}})
         assert [row["tokens"] for row in answer.json()["data"]] == [1, 1]
@@ -67,8 +67,8 @@ async def test_one_documents_spans_may_come_bare(api: Api) -> None:
     ],
     ids=str,
 )
-async def test_wrong_ones_are_refused(api: Api, late: Any, word: str) -> None:
-    """With the field's name and what is wrong in it."""
+async def test_wrong_options_are_refused(api: Api, late: Any, word: str) -> None:
+    """Wrong options are refused with the field's name and what is wrong in it."""
     answer = await api.embed({"input": "alpha", "late_chunking": late})
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, "late_chunking"), answer.text
@@ -76,7 +76,7 @@ async def test_wrong_ones_are_refused(api: Api, late: Any, word: str) -> None:
 
 
 async def test_documents_are_texts(api: Api) -> None:
-    """Token ids have no characters."""
+    """Documents of token ids are refused, as they have no characters to cut at."""
     answer = await api.embed(
         {"input": [[5, 6]], "late_chunking": {"splitter": "tokens"}}, x_embed_token_vocab="model"
     )
@@ -85,7 +85,7 @@ async def test_documents_are_texts(api: Api) -> None:
 
 
 async def test_bits_and_dimensions_of_chunks(api: Api) -> None:
-    """Every form of a vector; usage counts what was run."""
+    """Chunks come in every form of a vector, and usage counts the tokens that were run."""
     body = {"input": TEXT, "late_chunking": {"splitter": "sentences"}, "output_dtype": "ubinary"}
     answer = (await api.embed({**body, "encoding_format": "base64"})).json()
     assert all(isinstance(row["embedding"], str) for row in answer["data"])
@@ -94,7 +94,7 @@ async def test_bits_and_dimensions_of_chunks(api: Api) -> None:
 
 
 async def test_long_inputs_are_told_in_usage_headers_and_metrics(api: Api) -> None:
-    """Each with what was seen and what was dropped; nothing is said where nothing was long."""
+    """Long inputs are told in usage, headers and metrics, with the tokens seen and dropped; short ones are not."""
     texts = ["alpha", "beta " * 20]
     cut = await api.embed({"input": texts, "truncate": True})
     assert cut.json()["usage"]["long_inputs"] == [
@@ -120,7 +120,7 @@ async def test_long_inputs_are_told_in_usage_headers_and_metrics(api: Api) -> No
 
 
 async def test_windows_in_other_dialects(api: Api) -> None:
-    """Wherever the dialect has a field for truncation in our words."""
+    """Jina's dialect reads long inputs in windows too, as its field takes the same words."""
     answer = await api.client.post(
         "/v1/embeddings", json={"input": [{"text": "beta " * 20}], "truncate": "windows"}
     )

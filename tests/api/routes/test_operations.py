@@ -1,4 +1,4 @@
-"""Auth, health, metrics, errors, headers, disconnects, capacity."""
+"""Keys, health, metrics, errors, headers, disconnects and capacity over HTTP."""
 
 import asyncio
 import dataclasses
@@ -34,7 +34,7 @@ KEYS = {"api_keys": "secret-one,secret-two,ключ"}
 async def test_keys_are_accepted_in_every_clients_header(
     make_api: MakeApi, headers: dict[str, Any]
 ) -> None:
-    """Bearer in any case, Azure's and the plain one."""
+    """A key is read from every header that a client sends it in; "Bearer" in upper or lower case."""
     api = make_api(**KEYS)
     answer = await api.client.post("/v1/embeddings", json={"input": "a"}, headers=headers)
     assert answer.status_code == 200
@@ -56,7 +56,7 @@ async def test_keys_are_accepted_in_every_clients_header(
 async def test_wrong_keys_are_401(
     make_api: MakeApi, headers: dict[str, Any], code: str, path: str
 ) -> None:
-    """On every route of the API, with a JSON body and without the key in it."""
+    """Every route of the API refuses a wrong key, with a JSON body that does not repeat the key."""
     api = make_api(**KEYS)
     method = "POST" if path == "/v1/embeddings" else "GET"
     answer = await api.client.request(method, path, content=b"not even json", headers=headers)
@@ -71,12 +71,12 @@ async def test_wrong_keys_are_401(
 
 
 async def test_without_keys_any_key_is_accepted(api: Api) -> None:
-    """SDKs insist on sending one."""
+    """A server without keys accepts any key, as SDKs insist on sending one."""
     assert (await api.embed({"input": "a"}, authorization="Bearer whatever")).status_code == 200
 
 
 async def test_operations_stay_open_unless_protected(make_api: MakeApi) -> None:
-    """Scrapers and probes need no key by default."""
+    """Metrics and docs need no key by default, and health checks never need one."""
     paths = ("/metrics", "/docs", "/openapi.json")
     open_api = make_api(**KEYS)
     assert [(await open_api.client.get(p)).status_code for p in paths] == [200, 200, 200]
@@ -90,7 +90,7 @@ async def test_operations_stay_open_unless_protected(make_api: MakeApi) -> None:
     [(Phase.LOADING, 503), (Phase.READY, 200), (Phase.DRAINING, 503), (Phase.FAILED, 503)],
 )
 async def test_readiness_follows_the_phase(api: Api, phase: Phase, status: int) -> None:
-    """Liveness does not."""
+    """Readiness follows the phase, and liveness does not."""
     api.app.state.set_phase(phase)
     for path in ("/health/ready", "/health"):
         answer = await api.client.get(path)
@@ -101,7 +101,7 @@ async def test_readiness_follows_the_phase(api: Api, phase: Phase, status: int) 
 
 
 async def test_while_loading_requests_get_503() -> None:
-    """With a time to come back."""
+    """While the model is loading, requests get 503 with a time after which to retry."""
     app = build_app(Settings())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s") as client:
         for answer in (
@@ -115,13 +115,13 @@ async def test_while_loading_requests_get_503() -> None:
 
 
 async def test_while_draining_requests_are_still_answered(api: Api) -> None:
-    """Until the port closes: balancers need time to notice."""
+    """While the server drains it answers until the port closes, as load balancers need time to notice."""
     api.app.state.set_phase(Phase.DRAINING)
     assert (await api.embed({"input": "a"})).status_code == 200
 
 
 async def test_the_front_page(api: Api) -> None:
-    """HTML for browsers, Ollama's line for its clients."""
+    """The front page is HTML for browsers, and the line that Ollama's clients look for."""
     page = await api.client.get("/", headers={"accept": "text/html"})
     assert SPEC.name in page.text
     assert (await api.client.get("/")).text == "Ollama is running"
@@ -129,19 +129,19 @@ async def test_the_front_page(api: Api) -> None:
 
 
 async def test_the_front_page_tells_what_was_measured(make_api: MakeApi) -> None:
-    """What the quality report recommends, as text; not where callers need a key."""
-    told = {"recommendations": [{"budget": 0.01, "text": "At most 1% loss: <64> dimensions"}]}
+    """The front page shows what the quality report recommends, escaped, unless callers need a key."""
+    quality = {"recommendations": [{"budget": 0.01, "text": "At most 1% loss: <64> dimensions"}]}
     for keys in ([], ["a-key-of-sixteen-chars"]):
         api = make_api(api_keys=keys)
         slot = api.served.service.models.all()[0]
         assert slot.model is not None
-        slot.model = dataclasses.replace(slot.model, quality=told)
+        slot.model = dataclasses.replace(slot.model, quality=quality)
         page = (await api.client.get("/", headers={"accept": "text/html"})).text
         assert ("At most 1% loss: &lt;64&gt; dimensions" in page) == (not keys)
 
 
 async def test_metrics_add_up(api: Api) -> None:
-    """Requests, inputs, tokens, truncations: exactly what was sent."""
+    """Requests, inputs, tokens and truncations are counted exactly as they were sent."""
     await api.embed({"input": ["alpha", "beta gamma"]})
     await api.embed({"input": "alpha " * 40, "truncate": True})
     await api.embed({"input": []})
@@ -161,26 +161,26 @@ async def test_metrics_add_up(api: Api) -> None:
 
 
 async def scrape(api: Api) -> dict[str, float]:
-    """All samples by name and labels."""
+    """Return all samples of /metrics by name and labels."""
     text = (await api.client.get("/metrics")).text
     families = text_string_to_metric_families(text)
     return {sample(s.name, **s.labels): s.value for family in families for s in family.samples}
 
 
 def sample(name: str, **labels: str) -> str:
-    """A key for a sample."""
+    """Return the key of a sample: its name and labels."""
     return name + repr(sorted(labels.items()))
 
 
 async def test_metrics_in_openmetrics_on_request(api: Api) -> None:
-    """Prometheus asks for it by `Accept`."""
+    """Metrics come in OpenMetrics where `Accept` asks for it, as Prometheus does."""
     answer = await api.client.get("/metrics", headers={"accept": "application/openmetrics-text"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert answer.text.endswith("# EOF\n")
 
 
 async def test_metric_names_follow_the_rules(api: Api) -> None:
-    """Prefix, base units, `_total`; buckets from 0.5 ms."""
+    """Names have a prefix and base units, every metric has a help text, and buckets begin at 0.5 ms."""
     text = (await api.client.get("/metrics")).text
     for family in text_string_to_metric_families(text):
         assert family.name.startswith(("nestvec_", "process_"))
@@ -193,7 +193,7 @@ async def test_metric_names_follow_the_rules(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("request_id", "is_kept"),
     [
         ("abc-1:2.3_X", True),
         ("a" * 128, True),
@@ -202,14 +202,18 @@ async def test_metric_names_follow_the_rules(api: Api) -> None:
         ("", False),
     ],
 )
-async def test_request_ids_are_echoed_or_made(api: Api, given: str, kept: bool) -> None:  # noqa: FBT001 - a case
-    """Sane ones are kept; errors carry one too."""
+async def test_request_ids_are_echoed_or_made(
+    api: Api,
+    request_id: str,
+    is_kept: bool,  # noqa: FBT001 - a case
+) -> None:
+    """Sane request ids are echoed and others replaced; errors carry one too."""
     for path in ("/v1/models", "/nowhere"):
-        answer = await api.client.get(path, headers={"x-request-id": given})
-        found = answer.headers["x-request-id"]
-        assert (found == given) is kept
-        assert kept or re.fullmatch("req_[0-9a-f]{32}", found)
-        assert answer.headers["request-id"] == found
+        answer = await api.client.get(path, headers={"x-request-id": request_id})
+        answered_id = answer.headers["x-request-id"]
+        assert (answered_id == request_id) is is_kept
+        assert is_kept or re.fullmatch("req_[0-9a-f]{32}", answered_id)
+        assert answer.headers["request-id"] == answered_id
 
 
 @pytest.mark.parametrize(
@@ -224,7 +228,7 @@ async def test_request_ids_are_echoed_or_made(api: Api, given: str, kept: bool) 
 async def test_unknown_urls_have_openais_shape(
     api: Api, method: str, path: str, status: int
 ) -> None:
-    """And a wrong method says which is right."""
+    """Unknown paths and methods have OpenAI's error; a wrong method says which ones are allowed."""
     answer = await api.client.request(method, path)
     assert answer.status_code == status
     assert answer.json()["error"]["message"] == f"Invalid URL ({method} {path})"
@@ -238,9 +242,7 @@ async def test_unknown_urls_have_openais_shape(
 async def test_a_poisoned_input_fails_alone_and_quietly(
     make_api: MakeApi, capsys: pytest.CaptureFixture[str], poison: int, code: str, retry: str | None
 ) -> None:
-    """500 with index and request id; the runtime's words, which may quote texts, appear nowhere."""
-    import dataclasses
-
+    """A bad input fails alone, with index and request id; the runtime's message, which may quote texts, is hidden."""
     spec = dataclasses.replace(SPEC, vocabulary_size=1000)
     api = make_api(ServedOptions(spec=spec), token_input="model")
     good, bad = await asyncio.gather(
@@ -255,10 +257,10 @@ async def test_a_poisoned_input_fails_alone_and_quietly(
     assert "secret text" not in bad.text + shown.out + shown.err
 
 
-async def test_a_crash_of_ours_is_a_plain_500(
+async def test_a_crash_is_a_plain_500(
     api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Counted, with an id, without the message."""
+    """A crash is answered with 500 and a request id, without its message, and is counted."""
 
     def crash(*_: Any) -> None:
         raise ValueError("quotes the text")
@@ -280,7 +282,7 @@ async def test_a_crash_of_ours_is_a_plain_500(
 
 
 async def test_a_full_queue_is_429_with_retry_after(make_api: MakeApi) -> None:
-    """And requests are served again afterwards."""
+    """A full queue is 429 with a time to retry after, and requests are served again afterwards."""
     api = make_api(ServedOptions(max_queue_tokens=4))
     api.served.backend.gate.clear()
     running = asyncio.create_task(api.embed({"input": "alpha"}))
@@ -297,7 +299,7 @@ async def test_a_full_queue_is_429_with_retry_after(make_api: MakeApi) -> None:
 
 @pytest.mark.parametrize("header", ["x-request-timeout-ms", "x-stainless-read-timeout"])
 async def test_deadlines_from_headers(api: Api, header: str) -> None:
-    """504 in the caller's own time; the queue is empty again."""
+    """A deadline in a header ends the request with 504 in time."""
     api.served.backend.gate.clear()
     blocker = asyncio.create_task(api.embed({"input": "alpha"}))
     await asyncio.to_thread(api.served.backend.started.acquire)
@@ -311,12 +313,12 @@ async def test_deadlines_from_headers(api: Api, header: str) -> None:
 
 @pytest.mark.parametrize("value", ["0", "-5", "soon", "nan", "inf"])
 async def test_wrong_timeouts_are_400(api: Api, value: str) -> None:
-    """They would change what is promised."""
+    """A timeout that is not a positive number is refused, as ignoring it would change what is promised."""
     assert (await api.embed({"input": "a"}, x_request_timeout_ms=value)).status_code == 400
 
 
-async def test_a_client_that_goes_away_frees_its_place(api: Api) -> None:
-    """Its waiting items leave the queue; the outcome is counted as cancelled."""
+async def test_a_client_that_goes_away_frees_the_queue(api: Api) -> None:
+    """The items of a client that goes away leave the queue; the outcome is counted as cancelled."""
     api.served.backend.gate.clear()
     blocker = asyncio.create_task(api.embed({"input": "alpha"}))
     await asyncio.to_thread(api.served.backend.started.acquire)
@@ -357,36 +359,36 @@ async def test_a_client_that_goes_away_frees_its_place(api: Api) -> None:
 
 
 async def test_priority_is_read_from_its_header(api: Api) -> None:
-    """Unknown words are no error."""
+    """Priorities come in a header, in which unknown words are not an error."""
     for word in ("bulk", "interactive", "urgent"):
         assert (await api.embed({"input": "a"}, x_embed_priority=word)).status_code == 200
 
 
 async def test_readiness_follows_the_engine(make_api: MakeApi) -> None:
-    """Off while it is being started again, back with it; draining stays draining."""
+    """The server is not ready while its engine is started again, and is ready with it; draining stays draining."""
     api = make_api()
     state = api.app.state
 
-    async def said() -> tuple[int, str]:
+    async def readiness() -> tuple[int, str]:
         answer = await api.client.get("/health/ready")
         return answer.status_code, answer.json()["status"]
 
-    assert await said() == (200, "ready")
+    assert await readiness() == (200, "ready")
     state.note_engine(is_up=False)
-    assert await said() == (503, "recovering")
+    assert await readiness() == (503, "recovering")
     assert "nestvec_ready 0.0" in (await api.client.get("/metrics")).text
     state.note_engine(is_up=True)
-    assert await said() == (200, "ready")
+    assert await readiness() == (200, "ready")
     state.set_phase(Phase.DRAINING)
     state.note_engine(is_up=False)
     state.note_engine(is_up=True)
-    assert await said() == (503, "draining")
+    assert await readiness() == (503, "draining")
     answer = await api.embed({"input": "alpha"})
     assert answer.headers["connection"] == "close"
 
 
 async def test_files_can_be_switched_off(make_api: MakeApi) -> None:
-    """Then no text is ever written to disk."""
+    """With `files_api` off there are no files and batches, and so no text is ever written to disk."""
     api = make_api(files_api=False)
     form = {"file": ("in.jsonl", b"{}")}
     answer = await api.client.post("/v1/files", data={"purpose": "batch"}, files=form)

@@ -1,4 +1,4 @@
-"""Several models in one server, over HTTP: who answers, who is listed, who is loaded by whom."""
+"""Several models in one server, over HTTP: which one answers, and which are listed and loaded."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from nestvec.main import build_app
 
 from tests.model_store.heads.serving import write_case
 from tests.model_store.sources.test_adapters import write_adapter
-from tests.support.tiny import write_tiny_bert
+from tests.support.tiny import write_json, write_tiny_bert
 
 KEY = "a-key-of-sixteen"
 AUTH = {"authorization": f"Bearer {KEY}"}
@@ -22,9 +22,9 @@ AUTH = {"authorization": f"Bearer {KEY}"}
 
 @asynccontextmanager
 async def serving(tmp_path: Path, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """The whole application with its lifespan: models load as at a server's start."""
-    given = {"cache_dir": tmp_path / "cache", "data_dir": tmp_path / "data", **settings}
-    app = build_app(Settings(**given))
+    """Run the whole application with its lifespan: models load as at a server's start."""
+    values = {"cache_dir": tmp_path / "cache", "data_dir": tmp_path / "data", **settings}
+    app = build_app(Settings(**values))
     sent = asyncio.Event()
     stop = asyncio.Event()
 
@@ -49,46 +49,44 @@ async def serving(tmp_path: Path, **settings: Any) -> AsyncIterator[httpx.AsyncC
 
 
 async def until(client: httpx.AsyncClient, **wanted: str) -> dict[str, Any]:
-    """Wait for states; returns all listed models by id."""
+    """Wait until models are in the states wanted; returns all listed models by id."""
     answer: httpx.Response | None = None
     for _ in range(400):
         answer = await client.get("/v1/models", headers=AUTH)
         if answer.status_code == 200:
-            found = {one["id"]: one for one in answer.json()["data"]}
-            if all(found[name]["state"] == state for name, state in wanted.items()):
-                return found
+            models = {row["id"]: row for row in answer.json()["data"]}
+            if all(models[name]["state"] == state for name, state in wanted.items()):
+                return models
         await asyncio.sleep(0.02)
     raise AssertionError(answer.text if answer is not None else "")
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, Path]:
-    """An embedder, another of other weights, a re-ranker and a sparse model."""
-    found = {name: tmp_path / name for name in ("first", "second", "ranks", "terms")}
-    write_tiny_bert(found["first"])
-    write_tiny_bert(found["second"], seed=8)
-    write_case(found["ranks"], "reranker")
-    write_case(found["terms"], "splade/bert")
+    """Folders of an embedder, another with other weights, a re-ranker and a sparse model."""
+    paths = {name: tmp_path / name for name in ("first", "second", "ranks", "terms")}
+    write_tiny_bert(paths["first"])
+    write_tiny_bert(paths["second"], seed=8)
+    write_case(paths["ranks"], "reranker")
+    write_case(paths["terms"], "splade/bert")
     modules = [
         {"path": "", "type": "x.MLMTransformer"},
         {"path": "1_SpladePooling", "type": "x.SpladePooling"},
     ]
-    from tests.support.tiny import write_json
-
-    write_json(found["terms"] / "modules.json", modules)
-    write_json(found["terms"] / "1_SpladePooling/config.json", {})
-    return found
+    write_json(paths["terms"] / "modules.json", modules)
+    write_json(paths["terms"] / "1_SpladePooling/config.json", {})
+    return paths
 
 
 def table(folders: dict[str, Path], **more: Any) -> dict[str, Any]:
-    """Settings of further models, each under its folder's name."""
+    """Return the settings of further models, each under its folder's name."""
     return {name: {"model": str(folders[name]), **more} for name in ("second", "ranks", "terms")}
 
 
 async def test_each_route_is_answered_by_a_model_that_can(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
-    """TEI's bodies name none; OpenAI's may."""
+    """A route is answered by the first model that can, as TEI's bodies name none, or by the one that the body names."""
     async with serving(tmp_path, model=str(folders["first"]), models=table(folders)) as client:
         ready = dict.fromkeys(("first", "second", "ranks", "terms"), "ready")
         listed = await until(client, **ready)
@@ -102,34 +100,34 @@ async def test_each_route_is_answered_by_a_model_that_can(
             assert answer.status_code == 200, answer.text
             return np.array(answer.json()["data"][0]["embedding"])
 
-        own = {name: await vector(name) for name in ("", "first", "second")}
-        np.testing.assert_array_equal(own[""], own["first"])
-        assert np.abs(own["first"] - own["second"]).max() > 0.01
+        vectors = {name: await vector(name) for name in ("", "first", "second")}
+        np.testing.assert_array_equal(vectors[""], vectors["first"])
+        assert np.abs(vectors["first"] - vectors["second"]).max() > 0.01
         openai = await vector("text-embedding-3-small")
-        np.testing.assert_array_equal(openai, own["first"])
+        np.testing.assert_array_equal(openai, vectors["first"])
         embedded = await client.post("/embed", json={"inputs": "alpha"})
-        np.testing.assert_allclose(embedded.json()[0], own["first"], atol=1e-6)
+        np.testing.assert_allclose(embedded.json()[0], vectors["first"], atol=1e-6)
         ranked = await client.post("/rerank", json={"query": "alpha", "texts": ["a", "red"]})
         assert ranked.status_code == 200
         sparse = await client.post("/embed_sparse", json={"inputs": "alpha"})
         assert sparse.json()[0]
-        named = {"query": "alpha", "documents": ["a", "red"], "model": "first"}
-        by_cosine = await client.post("/v2/rerank", json=named)
+        body = {"query": "alpha", "documents": ["a", "red"], "model": "first"}
+        by_cosine = await client.post("/v2/rerank", json=body)
         assert by_cosine.headers["x-embed-score"] == "cosine"
-        del named["model"]
-        by_ranks = await client.post("/v2/rerank", json=named)
+        del body["model"]
+        by_ranks = await client.post("/v2/rerank", json=body)
         assert by_ranks.headers["x-embed-score"] == "cross-encoder"
         for name in ("ranks", "terms"):
             refused = await client.post("/v1/embeddings", json={"input": "a", "model": name})
             assert refused.status_code == 400
-        nobody = await client.post("/v1/embeddings", json={"input": "a", "model": "nobody"})
-        assert nobody.status_code == 404
+        unknown = await client.post("/v1/embeddings", json={"input": "a", "model": "nobody"})
+        assert unknown.status_code == 404
 
 
 async def test_a_broken_model_leaves_the_others_serving(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
-    """It is listed as failed, and 503 is all that its own callers get; also where it is the first."""
+    """A broken model is listed as failed and its callers get 503, while the others serve; also if it is the first."""
     (folders["second"] / "model.safetensors").write_bytes(b"damaged")
     (folders["ranks"] / "config.json").unlink()
     settings = {"model": str(folders["ranks"]), "api_keys": [KEY], "admin_api": True}
@@ -148,13 +146,13 @@ async def test_a_broken_model_leaves_the_others_serving(
         assert int(answer.headers["retry-after"]) >= 1
         assert "damaged" not in answer.text
         assert str(tmp_path) not in answer.text
-        shown = (await client.get("/admin/models", headers=AUTH)).json()["models"]
-        assert [one["state"] for one in shown] == ["failed", "ready", "failed"]
-        assert "model.safetensors" in shown[2]["error"]
+        rows = (await client.get("/admin/models", headers=AUTH)).json()["models"]
+        assert [row["state"] for row in rows] == ["failed", "ready", "failed"]
+        assert "model.safetensors" in rows[2]["error"]
 
 
 async def test_a_model_on_first_use(tmp_path: Path, folders: dict[str, Path]) -> None:
-    """Nothing is read before; nothing is known of it either."""
+    """A model for first use is not read before its first request, and so nothing is known of it."""
     models = table(folders, load="first_use")
     async with serving(tmp_path, model=str(folders["first"]), models=models) as client:
         listed = await until(client, first="ready", second="unloaded")
@@ -166,7 +164,7 @@ async def test_a_model_on_first_use(tmp_path: Path, folders: dict[str, Path]) ->
 
 
 async def test_operators_load_and_unload(tmp_path: Path, folders: dict[str, Path]) -> None:
-    """With a key only; the next request brings a model back."""
+    """Operators load and unload models with a key only; the next request brings a model back."""
     settings = {"model": str(folders["first"]), "api_keys": [KEY], "admin_api": True}
     async with serving(tmp_path, **settings, models=table(folders)) as client:
         await until(client, first="ready", second="ready", ranks="ready", terms="ready")
@@ -191,16 +189,14 @@ async def test_operators_load_and_unload(tmp_path: Path, folders: dict[str, Path
 async def test_operators_routes_are_off_by_default(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
-    """404, as for any path that is not there."""
+    """Operators' routes are off by default: 404, as for any path that is not there."""
     async with serving(tmp_path, model=str(folders["first"])) as client:
         await until(client, first="ready")
         assert (await client.get("/admin/models")).status_code == 404
 
 
-async def test_names_that_stand_for_more_of_any_model(
-    tmp_path: Path, folders: dict[str, Path]
-) -> None:
-    """A pinned prompt and dimensions of the second one."""
+async def test_aliases_pin_options_of_any_model(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """An alias stands for the second model with a prompt and dimensions."""
     aliases = {"short": {"model": "second", "dimensions": 4, "prompt_name": "query"}}
     settings = {"model": str(folders["first"]), "models": table(folders), "aliases": aliases}
     async with serving(tmp_path, **settings) as client:
@@ -212,7 +208,7 @@ async def test_names_that_stand_for_more_of_any_model(
 
 
 async def test_models_come_and_go_under_load(tmp_path: Path, folders: dict[str, Path]) -> None:
-    """Three at once, one unloaded and loaded again all the while: every answer is right."""
+    """Every answer is right while models under load are unloaded and loaded again."""
     settings = {"model": str(folders["first"]), "api_keys": [KEY], "admin_api": True}
     async with serving(tmp_path, **settings, models=table(folders)) as client:
         await until(client, first="ready", second="ready", ranks="ready", terms="ready")
@@ -221,22 +217,22 @@ async def test_models_come_and_go_under_load(tmp_path: Path, folders: dict[str, 
             body = {"input": "the red one", "model": model}
             answer = await client.post("/v1/embeddings", json=body, headers=AUTH)
             assert answer.status_code == 200, answer.text
-            found: list[float] = answer.json()["data"][0]["embedding"]
-            return found
+            vector: list[float] = answer.json()["data"][0]["embedding"]
+            return vector
 
         expected = {name: await ask(name) for name in ("first", "second")}
         is_over = False
-        asked = 0
+        answered = 0
 
         async def caller(number: int) -> None:
-            nonlocal asked
+            nonlocal answered
             while not is_over:
                 name = ("first", "second")[number % 2]
                 assert await ask(name) == pytest.approx(expected[name], abs=1e-5)
                 ranked = {"query": "alpha", "documents": ["a"], "model": "ranks"}
                 answer = await client.post("/v2/rerank", json=ranked, headers=AUTH)
                 assert answer.status_code == 200
-                asked += 1
+                answered += 1
 
         callers = [asyncio.create_task(caller(number)) for number in range(8)]
         for _ in range(12):
@@ -247,11 +243,11 @@ async def test_models_come_and_go_under_load(tmp_path: Path, folders: dict[str, 
                 await asyncio.sleep(0.02)
         is_over = True
         await asyncio.gather(*callers)
-    assert asked > 20
+    assert answered > 20
 
 
 async def test_adapters_are_chosen_by_task(tmp_path: Path, folders: dict[str, Path]) -> None:
-    """Each is a model of its own beside its base; a task that has none is refused, no task means the base."""
+    """A task chooses its adapter, no task means the base, and a task without an adapter is refused."""
     adapters = {}
     for number, task in enumerate(("retrieval.query", "text-matching")):
         write_adapter(tmp_path / task, 0.1 * (number + 1))
@@ -268,13 +264,13 @@ async def test_adapters_are_chosen_by_task(tmp_path: Path, folders: dict[str, Pa
             return np.array(answer.json()["data"][0]["embedding"])
 
         base = await vector()
-        own = {task: await vector(task=task) for task in adapters}
+        vectors = {task: await vector(task=task) for task in adapters}
         by_name = await vector(model="first:text-matching")
         by_jina = await vector(task="text-matching", normalized=True)
-        for found in (by_name, by_jina):
-            np.testing.assert_allclose(found, own["text-matching"], atol=1e-6)
-        assert np.abs(base - own["retrieval.query"]).max() > 1e-3
-        assert np.abs(own["retrieval.query"] - own["text-matching"]).max() > 1e-3
+        for by_other_way in (by_name, by_jina):
+            np.testing.assert_allclose(by_other_way, vectors["text-matching"], atol=1e-6)
+        assert np.abs(base - vectors["retrieval.query"]).max() > 1e-3
+        assert np.abs(vectors["retrieval.query"] - vectors["text-matching"]).max() > 1e-3
         wrong = {"input": "a", "model": "first", "task": "separation"}
         answer = await client.post("/v1/embeddings", json=wrong)
         assert answer.status_code == 400

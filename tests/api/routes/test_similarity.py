@@ -1,4 +1,4 @@
-"""Similarity of pairs and matrices, explained by tokens; the second stage of a search."""
+"""Similarity of pairs and matrices, explained by tokens, and rescoring for the second stage of a search."""
 
 import base64
 import json
@@ -16,30 +16,30 @@ TEXTS = ["alpha", "beta gamma", "one two three red"]
 
 
 async def vectors(api: Api, texts: list[str], **body: Any) -> np.ndarray[Any, Any]:
-    """As /v1/embeddings gives them."""
+    """Return the vectors that /v1/embeddings gives, `[N, D]` float64."""
     answer = await api.embed({"input": texts, **body})
     assert answer.status_code == 200, answer.text
     return np.array([row["embedding"] for row in answer.json()["data"]], np.float64)
 
 
 def plain(stored: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
-    """Stored values as vectors to compare."""
+    """Return stored values as vectors to compare; bits become signs."""
     if dtype in ("binary", "ubinary"):
         octets = (stored + (128 if dtype == "binary" else 0)).astype(np.uint8)
         return np.unpackbits(octets, axis=1).astype(np.float64) * 2 - 1
     return stored - (128 if dtype == "uint8" else 0)
 
 
-def cosines(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Of each row with each."""
-    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (one, other)]
-    found: np.ndarray[Any, Any] = unit[0] @ unit[1].T
-    return found
+def cosines(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the cosines of each row on the left with each on the right."""
+    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (left, right)]
+    values: np.ndarray[Any, Any] = unit[0] @ unit[1].T
+    return values
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 async def test_matrices_are_of_stored_vectors(api: Api, dtype: str) -> None:
-    """Every dtype; the left alone is compared with itself."""
+    """Matrices and pairs are of the vectors as stored in each dtype; the left alone is compared with itself."""
     stored = plain(await vectors(api, TEXTS, output_dtype=dtype), dtype)
     expected = cosines(stored, stored)
     answer = await api.client.post("/v1/similarity", json={"left": TEXTS, "output_dtype": dtype})
@@ -55,7 +55,7 @@ async def test_matrices_are_of_stored_vectors(api: Api, dtype: str) -> None:
 
 
 async def test_at_other_dimensions_and_through_maps(make_api: MakeApi) -> None:
-    """As the vectors themselves."""
+    """Dimensions and maps change similarities as they change the vectors."""
     api = make_api(ServedOptions(maps=(random_map("short", width=4),)))
     for options in ({"dimensions": 3}, {"map": "short"}):
         expected = cosines(*[await vectors(api, TEXTS, **options)] * 2)
@@ -64,21 +64,21 @@ async def test_at_other_dimensions_and_through_maps(make_api: MakeApi) -> None:
 
 
 async def test_explanations_sum_to_the_cosine(api: Api) -> None:
-    """Token by token, with places in the texts."""
+    """The contributions of tokens sum to the cosine, and tokens tell their spans in the texts."""
     pairs = [["alpha beta", "beta gamma one"], ["red", "red"]]
     body = {"pairs": pairs, "explain": True, "dimensions": 5}
     answer = (await api.client.post("/v1/similarity", json=body)).json()
-    for pair, value, told in zip(
+    for pair, value, explanation in zip(
         pairs, answer["similarities"], answer["explanations"], strict=True
     ):
-        shares = np.array(told["contributions"])
+        shares = np.array(explanation["contributions"])
         assert shares.sum() == pytest.approx(value, abs=1e-6)
-        assert told["similarity"] == pytest.approx(value, abs=1e-6)
-        assert shares.shape == (len(told["left_tokens"]), len(told["right_tokens"]))
+        assert explanation["similarity"] == pytest.approx(value, abs=1e-6)
+        assert shares.shape == (len(explanation["left_tokens"]), len(explanation["right_tokens"]))
         for text, side in zip(pair, ("left_tokens", "right_tokens"), strict=True):
-            own = [t for t in told[side] if not t["special"]]
-            assert [text[t["start"] : t["stop"]] for t in own] == text.split()
-            assert [t["special"] for t in told[side]] == [True, *[False] * len(own), True]
+            tokens = [t for t in explanation[side] if not t["special"]]
+            assert [text[t["start"] : t["stop"]] for t in tokens] == text.split()
+            assert [t["special"] for t in explanation[side]] == [True, *[False] * len(tokens), True]
 
 
 @pytest.mark.parametrize(
@@ -102,14 +102,14 @@ async def test_explanations_sum_to_the_cosine(api: Api) -> None:
     ids=lambda value: str(value)[:60],
 )
 async def test_wrong_bodies_name_their_field(api: Api, body: dict[str, Any], param: str) -> None:
-    """As every route does."""
+    """A wrong body is refused by the name of its field."""
     answer = await api.client.post("/v1/similarity", json=body)
     assert answer.status_code in (400, 413), answer.text
     assert answer.json()["error"]["param"] == param
 
 
 async def test_too_long_texts_name_their_pair(api: Api) -> None:
-    """The place and the field."""
+    """A text that is too long is refused by its field and index."""
     body = {"pairs": [["a", "b"], ["a", "beta " * 40]]}
     answer = await api.client.post("/v1/similarity", json=body)
     assert answer.status_code == 400
@@ -118,7 +118,7 @@ async def test_too_long_texts_name_their_pair(api: Api) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 async def test_candidates_are_ordered_by_better_vectors(api: Api, dtype: str) -> None:
-    """A float query against documents as stored: texts, stored lists and stored base64 give the same order."""
+    """Texts, stored lists and stored base64 of the same documents are ordered alike against a float query."""
     query = await vectors(api, ["beta"], input_type="query")
     documents = {"output_dtype": dtype, "input_type": "document"}
     stored = await vectors(api, TEXTS, **documents)
@@ -133,9 +133,9 @@ async def test_candidates_are_ordered_by_better_vectors(api: Api, dtype: str) ->
         body = {"query": "beta", "output_dtype": dtype, **form}
         answer = await api.client.post("/v1/rescore", json=body)
         assert answer.status_code == 200, answer.text
-        found = {row["index"]: row["score"] for row in answer.json()["results"]}
-        assert list(found) == np.argsort(-expected, kind="stable").tolist()
-        np.testing.assert_allclose([found[n] for n in range(3)], expected, atol=1e-5)
+        scores = {row["index"]: row["score"] for row in answer.json()["results"]}
+        assert list(scores) == np.argsort(-expected, kind="stable").tolist()
+        np.testing.assert_allclose([scores[n] for n in range(3)], expected, atol=1e-5)
     body = {"query": "beta", "documents": TEXTS, "top_n": 1, "return_documents": True}
     (top,) = (await api.client.post("/v1/rescore", json=body)).json()["results"]
     assert top["document"] == TEXTS[top["index"]]
@@ -161,18 +161,18 @@ async def test_candidates_are_ordered_by_better_vectors(api: Api, dtype: str) ->
     ],
     ids=lambda value: str(value)[:60],
 )
-async def test_wrong_candidates_name_their_place(
+async def test_wrong_candidates_name_their_index(
     api: Api, body: dict[str, Any], param: str
 ) -> None:
-    """The index of the vector, or the field."""
+    """A wrong candidate is refused by the index of its vector, or by its field."""
     content = json.dumps(body).replace("Infinity", "1e400")
     answer = await api.client.post("/v1/rescore", content=content)
     assert answer.status_code in (400, 413), answer.text
     assert answer.json()["error"]["param"] == param, answer.text
 
 
-async def test_too_long_candidates_name_their_place(api: Api) -> None:
-    """Before the query is run."""
+async def test_too_long_candidates_name_their_index(api: Api) -> None:
+    """A document that is too long is refused by its index, before the query is run."""
     body = {"query": "a", "documents": ["a", "beta " * 40]}
     answer = await api.client.post("/v1/rescore", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "documents[1]")

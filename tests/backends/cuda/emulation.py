@@ -1,7 +1,7 @@
-"""CUDA's packed attention ops in standard ONNX, after their documentation: every input sees itself only.
+"""Writes CUDA's packed attention ops out in standard ONNX, as their documentation defines them.
 
-A graph for CUDA becomes one for the CPU that must give the same vectors. It says nothing of CUDA's kernels; it says
-that our graphs mean what they should, if the ops do what their authors say.
+A graph for CUDA becomes one for the CPU that must give the same vectors. This says nothing of CUDA's kernels; it shows
+that our graphs mean what they should, provided that the ops do what their authors say.
 """
 
 import shutil
@@ -18,7 +18,7 @@ MASKED = -1e9
 
 
 def emulate(path: Path) -> Path:
-    """Write a device graph, and those of its exits, for the CPU into a folder of their own; gives the graph's path."""
+    """Rewrite a device graph, and those of its exits, for the CPU in a new folder; returns the new graph's path."""
     folder = Path(tempfile.mkdtemp(prefix="nestvec-emulated-"))
     shutil.copy(path.with_name("weights.bin"), folder)
     for graph in (path, *path.parent.glob("exit_*.onnx")):
@@ -42,21 +42,21 @@ def _rewrite(path: Path, target: Path) -> None:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
-    # What only pages and offsets were for is fed no more.
-    taken = {name for node in nodes for name in node.input}
-    kept = [value for value in graph.input if value.name in taken]
+    # Inputs that only pages and offsets were for are not fed any more.
+    used = {name for node in nodes for name in node.input}
+    inputs = [value for value in graph.input if value.name in used]
     del graph.input[:]
-    graph.input.extend(kept)
+    graph.input.extend(inputs)
     target.write_bytes(model.SerializeToString())
 
 
 def _is_bf16(path: Path) -> bool:
     model = onnx.load(str(path), load_external_data=False)
-    return any(one.data_type == TensorProto.BFLOAT16 for one in model.graph.initializer)
+    return any(weight.data_type == TensorProto.BFLOAT16 for weight in model.graph.initializer)
 
 
 def _widen(path: Path) -> None:
-    """Compute in float32 what is in bfloat16, which the CPU has no kernels for; weights stay rounded."""
+    """Make a bfloat16 graph compute in float32, as the CPU has no bfloat16 kernels; weights stay rounded."""
     model = onnx.load(str(path))
     for number, weight in enumerate(model.graph.initializer):
         if weight.data_type == TensorProto.BFLOAT16:
@@ -70,7 +70,7 @@ def _widen(path: Path) -> None:
 
 
 class _Body:
-    """Nodes that stand for one attention."""
+    """The nodes that stand for one attention op."""
 
     numbers = count()
 
@@ -101,7 +101,7 @@ class _Body:
         self.nodes.append(helper.make_node("CastLike", [attended, like], [self.node.output[0]]))
 
     def owners(self, cumulative: str, total: str) -> tuple[str, str]:
-        """Of each token: whose it is, and its place there; (T,) each."""
+        """Return the input that each token belongs to, and its position there, (T,) each."""
         lengths = self.op("Cast", cumulative, to=TensorProto.INT64)
         tokens = self.op("Range", self.constant(0, np.int64), total, self.constant(1, np.int64))
         stops = self.op("Slice", lengths, self.ints(1), self.ints(2**31))
@@ -124,16 +124,16 @@ class _Body:
         is_causal: bool = False,
         window: int = -1,
     ) -> str:
-        """Heads (T, n, d) each, float32, to (T, n·d)."""
-        owner, place = self.owners(cumulative, total)
+        """Attend with heads (T, n, d) each, float32; gives (T, n·d)."""
+        owner, position = self.owners(cumulative, total)
         one = self.ints(1)
         row = self.op("Unsqueeze", owner, one)
         hidden = self.op("Not", self.op("Equal", row, owner))
-        behind = self.op("Sub", self.op("Unsqueeze", place, one), place)
+        behind = self.op("Sub", self.op("Unsqueeze", position, one), position)
         if is_causal:
             hidden = self.op("Or", hidden, self.op("Less", behind, self.constant(0, np.int64)))
         if window > 0:
-            # Itself counted, as in the CPU's GroupQueryAttention.
+            # The token itself is counted, as in the CPU's GroupQueryAttention.
             hidden = self.op(
                 "Or", hidden, self.op("Greater", behind, self.constant(window - 1, np.int64))
             )
@@ -143,7 +143,7 @@ class _Body:
         )
         scores = self.op("Mul", self.op("MatMul", q, k), self.constant(scale, np.float32))
         if bias:
-            scores = self.op("Add", scores, self.spread(bias, owner, place))
+            scores = self.op("Add", scores, self.spread(bias, owner, position))
         masked = self.op(
             "Where", hidden, self.constant(MASKED, np.float32), self.constant(0, np.float32)
         )
@@ -153,15 +153,15 @@ class _Body:
         shape = self.op("Concat", self.op("Unsqueeze", total, self.ints(0)), self.ints(-1), axis=0)
         return self.op("Reshape", whole, shape)
 
-    def spread(self, bias: str, owner: str, place: str) -> str:
-        """A bias (B or 1, n or 1, S, S) at each pair of tokens, (n or 1, T, T)."""
+    def spread(self, bias: str, owner: str, position: str) -> str:
+        """Look a bias (B or 1, n or 1, S, S) up for each pair of tokens; gives (n or 1, T, T)."""
         wide = self.op("Transpose", self.wide(bias), perm=[0, 2, 3, 1])
         batch = self.op("Gather", self.op("Shape", wide), self.constant(0, np.int64))
         inputs = self.op("Min", owner, self.op("Sub", batch, self.constant(1, np.int64)))
         one, zero, last = self.ints(1), self.ints(0), self.ints(-1)
-        rows = self.op("Unsqueeze", place, one)
-        columns = self.op("Unsqueeze", place, zero)
-        total = self.op("Shape", place)
+        rows = self.op("Unsqueeze", position, one)
+        columns = self.op("Unsqueeze", position, zero)
+        total = self.op("Shape", position)
         square = self.op("Concat", total, total, axis=0)
         index = self.op(
             "Concat",
@@ -208,10 +208,10 @@ class _Body:
 
     def paged(self) -> None:
         merged, _, _, _, _, cumulative, _, _, cosine, sine, _, _, q_norm, k_norm, *_ = self.inputs
-        heads, shared = self.attributes["num_heads"], self.attributes["kv_num_heads"]
+        heads, kv_heads = self.attributes["num_heads"], self.attributes["kv_num_heads"]
         total = self.total(merged)
-        whole = self.heads(self.wide(merged), heads + 2 * shared)
-        starts = np.cumsum([0, heads, shared, shared])
+        whole = self.heads(self.wide(merged), heads + 2 * kv_heads)
+        starts = np.cumsum([0, heads, kv_heads, kv_heads])
         query, key, value = (
             self.op("Slice", whole, self.ints(int(a)), self.ints(int(b)), self.ints(1))
             for a, b in pairwise(starts)
@@ -219,9 +219,9 @@ class _Body:
         if q_norm:
             query, key = self.normed(query, q_norm), self.normed(key, k_norm)
         if self.attributes.get("do_rotary"):
-            _, place = self.owners(cumulative, total)
-            query, key = (self.turned(part, place, cosine, sine) for part in (query, key))
-        order = np.repeat(np.arange(shared), heads // shared)
+            _, position = self.owners(cumulative, total)
+            query, key = (self.rotated(part, position, cosine, sine) for part in (query, key))
+        order = np.repeat(np.arange(kv_heads), heads // kv_heads)
         key, value = (
             self.op("Gather", part, self.ints(*map(int, order)), axis=1) for part in (key, value)
         )
@@ -244,10 +244,10 @@ class _Body:
         root = self.op("Sqrt", self.op("Add", mean, epsilon))
         return self.op("Mul", self.op("Div", heads, root), self.wide(scale))
 
-    def turned(self, heads: str, place: str, cosine: str, sine: str) -> str:
+    def rotated(self, heads: str, position: str, cosine: str, sine: str) -> str:
         one = self.ints(1)
         cos, sin = (
-            self.op("Unsqueeze", self.wide(self.op("Gather", table, place)), one)
+            self.op("Unsqueeze", self.wide(self.op("Gather", table, position)), one)
             for table in (cosine, sine)
         )
         half = f"emulated_{next(self.numbers)}", f"emulated_{next(self.numbers)}"

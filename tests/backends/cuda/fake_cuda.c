@@ -1,7 +1,7 @@
-/* A CUDA device that is none, for rehearsals: memory is the host's, copies happen at once, kernels and products write
+/* A fake CUDA device for rehearsals: its memory is the host's, copies happen at once, kernels and matrix products write
  * nothing, streams and events are numbers. ONNX Runtime's real CUDA provider runs on it, so that what it decides on the
- * host can be seen without a GPU: where nodes are placed, what is copied, which attention is taken, whether launches can be
- * captured. Values mean nothing. Built and used by `make gpu-rehearsal`. */
+ * host can be seen without a GPU: where nodes are placed, what is copied, which attention kernel is taken, and whether
+ * launches can be captured. Values mean nothing. Built and used by `make gpu-rehearsal`. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>
@@ -73,7 +73,7 @@ void __cudaUnregisterFatBinary(void**h){}
 void __cudaRegisterFunction(void**h,const char*f,char*d,const char*n,int t,void*a,void*b,void*c,void*e,int*g){}
 void __cudaRegisterVar(void**h,char*v,char*a,const char*n,int e,size_t s,int c,int g){}
 cudaError_t cudaMemcpyFromSymbol(void*d,const void*s,size_t n,size_t o,enum cudaMemcpyKind k){memset(d,0,n);return 0;}
-/* cublas: products that write nothing */
+/* cuBLAS: products write nothing. */
 int cublasCreate_v2(void**h){*h=(void*)(handles+=16);return 0;}
 int cublasDestroy_v2(void*h){return 0;}
 int cublasSetStream_v2(void*h,void*s){return 0;}
@@ -91,7 +91,7 @@ int cublasScopy_v2(){return 0;}
 int cublasSgeam(){return 0;}
 int cublasLtCreate(void**h){*h=(void*)(handles+=16);return 0;}
 int cublasLtDestroy(void*h){return 0;}
-/* driver */
+/* The CUDA driver. */
 int cuTensorMapEncodeTiled(){return 0;}
 int cuInit(unsigned f){return 0;}
 int cuDriverGetVersion(int*v){*v=13000;return 0;}

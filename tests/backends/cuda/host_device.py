@@ -1,4 +1,4 @@
-"""The host's own memory in a device's place: what the device backend asks for happens at once, and is written down."""
+"""The host's own memory in a device's place: what the device backend asks for happens at once, and is recorded."""
 
 import atexit
 import shutil
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from nestvec.backends.cuda.backend import DeviceBackend
-from nestvec.backends.cuda.buffers import Bytes
-from nestvec.backends.cuda.device_thread import DeviceLine, Ledger
+from nestvec.backends.cuda.buffers import ByteArray
+from nestvec.backends.cuda.device_thread import DeviceThread, MemoryReservations
 from nestvec.backends.cuda.onnx_session import OnnxDeviceSession
 from nestvec.backends.cuda.session import DeviceSession
 from nestvec.backends.onnx import OnnxBackend
@@ -25,120 +25,124 @@ from tests.backends.cuda.emulation import emulate
 
 @dataclass
 class HostDevice:
-    """A device that is none.
+    """Stands for a device by the host's memory, and records how it is used.
 
     Attributes:
-        whole: Bytes that it claims to have.
+        total: Bytes that it claims to have.
         taken: Bytes that whoever runs on it claims to use beside what is allocated here.
-        threads: Names of all threads that used it, but for waiting.
+        threads: Names of all threads that used it, except those that waited only.
         copied_out: Bytes of each copy to the host.
+        copied_in: Bytes of each copy to the device.
+        waits: How often an event was waited for.
+        selected: Name of each thread that selected it, in order.
     """
 
     kind: str = "cpu"
     number: int = 0
     stream: int = 0
-    whole: int = 2**34
+    total: int = 2**34
     taken: int = 0
     threads: set[str] = field(default_factory=set)
     copied_out: list[int] = field(default_factory=list)
     copied_in: list[int] = field(default_factory=list)
     waits: int = 0
     selected: list[str] = field(default_factory=list)
-    _blocks: dict[int, Bytes] = field(default_factory=dict)
+    _blocks: dict[int, ByteArray] = field(default_factory=dict)
 
     def select(self) -> None:
-        """In each thread that begins work."""
+        """Record the thread that selects it."""
         self.selected.append(threading.current_thread().name)
 
-    def pinned(self, size: int) -> Bytes:
-        """Plain memory."""
-        self._note()
+    def pinned(self, size: int) -> ByteArray:
+        """Allocate plain memory."""
+        self._record_thread()
         return np.zeros(size, np.uint8)
 
     def allocate(self, size: int) -> int:
-        """Memory full of a pattern: nothing that was not written may be read."""
-        self._note()
-        if self.allocated + size > self.whole:
+        """Allocate memory full of a pattern, so that reading what was never written shows."""
+        self._record_thread()
+        if self.allocated + size > self.total:
             raise BackendMemoryError("no memory")
         block = np.full(size, 0xEE, np.uint8)
         self._blocks[block.ctypes.data] = block
         return block.ctypes.data
 
     def free(self, address: int) -> None:
-        """Forget it."""
-        self._note()
+        """Forget a block."""
+        self._record_thread()
         del self._blocks[address]
 
     def copy_in(self, address: int, host: NDArray[Any]) -> None:
-        """At once."""
-        self._note()
+        """Copy at once."""
+        self._record_thread()
         self.copied_in.append(host.nbytes)
         self._block(address)[: host.nbytes] = host.reshape(-1).view(np.uint8)
 
-    def copy_out(self, host: Bytes, address: int, *, rows: int, width: int, pitch: int) -> None:
-        """At once, row by row."""
-        self._note()
+    def copy_out(self, host: ByteArray, address: int, *, rows: int, width: int, pitch: int) -> None:
+        """Copy at once, row by row."""
+        self._record_thread()
         self.copied_out.append(rows * width)
         source = self._block(address)[: rows * pitch].reshape(rows, pitch)
         host.reshape(rows, width)[:] = source[:, :width]
 
     def record(self) -> object:
-        """Nothing is under way."""
-        self._note()
+        """Return an event that has happened: nothing is ever in flight."""
+        self._record_thread()
         return object()
 
     def wait(self, event: object) -> None:
-        """It has happened."""
+        """Count the wait; the event has happened."""
         del event
         self.waits += 1
 
     def memory(self) -> tuple[int, int]:
-        """As claimed."""
-        return self.whole - self.allocated - self.taken, self.whole
+        """Return the free and all bytes that it claims to have."""
+        return self.total - self.allocated - self.taken, self.total
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Free nothing: there is no stream."""
 
     @property
     def allocated(self) -> int:
-        """Bytes that are allocated now."""
+        """Number of bytes that are allocated now."""
         return sum(len(block) for block in self._blocks.values())
 
-    def _block(self, address: int) -> Bytes:
+    def _block(self, address: int) -> ByteArray:
         return self._blocks[address]
 
-    def _note(self) -> None:
+    def _record_thread(self) -> None:
         self.threads.add(threading.current_thread().name)
 
 
-def host_line(device: HostDevice | None = None, limit: int = 2**34) -> DeviceLine:
-    """A line to it."""
-    return DeviceLine(device or HostDevice(), Ledger(limit))
+def host_thread(device: HostDevice | None = None, limit_bytes: int = 2**34) -> DeviceThread:
+    """Return a thread of a host device, with so many bytes to reserve."""
+    return DeviceThread(device or HostDevice(), MemoryReservations(limit_bytes))
 
 
 def open_emulated(
-    path: Path, options: DeviceOptions, line: DeviceLine | None = None
+    path: Path, options: DeviceOptions, thread: DeviceThread | None = None
 ) -> DeviceBackend:
-    """A backend over a device graph whose CUDA ops are written out for the CPU."""
-    own = line or host_line()
+    """Open a device graph whose CUDA ops are written out for the CPU."""
+    thread = thread or host_thread()
     emulated = emulate(path)
-    atexit.register(shutil.rmtree, emulated.parent, ignore_errors=True)  # exits are opened later
-    return DeviceBackend(emulated, own, opener(own), options)
+    # The folder stays to the end, as the graphs of exits are opened later.
+    atexit.register(shutil.rmtree, emulated.parent, ignore_errors=True)
+    return DeviceBackend(emulated, thread, opener(thread), options)
 
 
 def open_anywhere(path: Path, layout: Layout, options: BackendOptions) -> Backend:
-    """What a machine with a GPU would open, on this one."""
+    """Open on this machine what a machine with a GPU would open."""
     if options.device is not None:
         return open_emulated(path, options.device)
     return OnnxBackend(path, layout, replace(options, provider="cpu"))
 
 
-def opener(line: DeviceLine) -> Callable[..., DeviceSession]:
-    """Opens graphs on the host."""
+def opener(thread: DeviceThread) -> Callable[..., DeviceSession]:
+    """Return a function that opens graphs on the thread's device."""
 
-    def open_session(path: Path, *, memory_limit: int, captures: bool) -> DeviceSession:
+    def open_session(path: Path, *, memory_limit_bytes: int, captures: bool) -> DeviceSession:
         session: DeviceSession = OnnxDeviceSession(
-            path, line.device, memory_limit=memory_limit, captures=captures
+            path, thread.device, memory_limit_bytes=memory_limit_bytes, captures=captures
         )
         return session
 

@@ -1,8 +1,8 @@
-"""The real CUDA provider on a device that is none (`fake_cuda.c`): what it decides on the host, without a GPU.
+"""The real CUDA provider on a fake device (`fake_cuda.c`), to see what it decides on the host without a GPU.
 
-For each family and precision: every node that computes is placed on CUDA, nothing is copied on the way, attention takes
-a fused kernel, and launches can be captured. Values mean nothing there; those are tested on the emulation. Needs
-onnxruntime-gpu and a C compiler: `make gpu-rehearsal`.
+For each family and precision it checks that every node that computes is placed on CUDA, that nothing is copied on the
+way, that attention takes a fused kernel, and that launches can be captured. Values mean nothing there; the emulation's
+tests compare those. Needs onnxruntime-gpu and a C compiler: `make gpu-rehearsal`.
 
 Usage: python -m tests.backends.cuda.rehearsal [FAMILY ...]
 """
@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from nestvec.errors import FormatError, ProviderError
-from nestvec.export.device_graph import DeviceRecipe, export_device_graph
+from nestvec.export.device_graph import DeviceExportOptions, export_device_graph
 from nestvec.export.graph.builder import FloatType
-from nestvec.export.graph.inputs import DeviceRoute
+from nestvec.export.graph.inputs import DeviceAttention
 from nestvec.tools.diagnostics.attention_kernels import DEBUG
 from nestvec.tools.diagnostics.device_run import DeviceRun, read_run
 
@@ -26,9 +26,9 @@ from tests.backends.cuda.test_graphs import FEWER_HEADS, wide
 from tests.export.families.harness import Family, all_families, load
 
 HERE = Path(__file__).parent
-LENGTH = 40
+MAX_TOKENS = 40
 MODULE = "tests.backends.cuda.rehearsal"
-# Heads as wide as kernels ask; those of the tiny models are for tests of arithmetic.
+# Heads as wide as kernels require; the tiny models' own heads are for tests of arithmetic.
 HEADS: dict[str, dict[str, object]] = {
     "eurobert": {"head_dim": 16},
     "gemma3_text": {"head_dim": 64},
@@ -44,18 +44,18 @@ HEADS: dict[str, dict[str, object]] = {
     },
     "distilbert": {"n_heads": 2},
 }
-# Heads of 6 values: no kernel is fused for them, and without one nothing is captured.
+# Heads of 6 values: no fused kernel takes them, and without one nothing is captured.
 ODD_HEADS = ("jina_bert~six-heads", "t5", "t5~gated")
-RECIPES = (
-    DeviceRecipe(FloatType.FP16, DeviceRoute.PAGED),
-    DeviceRecipe(FloatType.FP16, DeviceRoute.PACKED),
-    DeviceRecipe(FloatType.BF16, DeviceRoute.PAGED),
-    DeviceRecipe(FloatType.FP32, DeviceRoute.PACKED),
+EXPORTS = (
+    DeviceExportOptions(FloatType.FP16, DeviceAttention.PAGED),
+    DeviceExportOptions(FloatType.FP16, DeviceAttention.PACKED),
+    DeviceExportOptions(FloatType.BF16, DeviceAttention.PAGED),
+    DeviceExportOptions(FloatType.FP32, DeviceAttention.PACKED),
 )
 
 
 def build_library(folder: Path) -> Path:
-    """Compile the fake; CUDA's headers come with its runtime's package."""
+    """Compile the fake library into a folder; CUDA's headers come with its runtime's package."""
     headers = Path(sysconfig.get_paths()["purelib"]) / "nvidia" / "cu13" / "include"
     library = folder / "libcuda.so.1"
     source = str(HERE / "fake_cuda.c")
@@ -66,13 +66,13 @@ def build_library(folder: Path) -> Path:
     return library
 
 
-def rehearse(family: Family, recipe: DeviceRecipe, library: Path) -> DeviceRun:
-    """Run a family's graph on it."""
+def rehearse(family: Family, options: DeviceExportOptions, library: Path) -> DeviceRun:
+    """Export a family's graph and run it on the fake device, in a process of its own."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         family.write(folder)
         graph = folder / "model.onnx"
-        export_device_graph(folder, family.config, graph, recipe)
+        export_device_graph(folder, family.config, graph, options)
         environment = {
             **os.environ,
             DEBUG: "1",
@@ -80,7 +80,7 @@ def rehearse(family: Family, recipe: DeviceRecipe, library: Path) -> DeviceRun:
             "LD_LIBRARY_PATH": str(library.parent),
             "FAKE_CUDA": str(library),
         }
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", MODULE, "--run", str(graph)],
             capture_output=True,
             text=True,
@@ -88,55 +88,59 @@ def rehearse(family: Family, recipe: DeviceRecipe, library: Path) -> DeviceRun:
             check=False,
             timeout=300,
         )
-        return read_run(done.stdout, done.stderr, done.returncode)
+        return read_run(completed.stdout, completed.stderr, completed.returncode)
 
 
 def run_here(graph: str) -> None:
-    """In a process with the fake preloaded."""
+    """Run a graph in this process, into which the fake was preloaded."""
     import onnxruntime
-    from nestvec.backends.cuda import onnx_session
-    from nestvec.backends.cuda import runtime as cuda_device
+    from nestvec.backends import ort
+    from nestvec.backends.cuda import onnx_session, runtime
     from nestvec.tools.diagnostics import device_run
 
-    setattr(cuda_device, "RUNTIME_NAMES", (os.environ["FAKE_CUDA"],))  # noqa: B010 - it is final for all others
-    # There is no fake of cuDNN, without which the provider starts too.
+    setattr(runtime, "RUNTIME_NAMES", (os.environ["FAKE_CUDA"],))  # noqa: B010 - the constant is final
+    # There is no fake of cuDNN; the provider starts without it too.
     without_cudnn = partial(onnxruntime.preload_dlls, cudnn=False, directory="")
-    setattr(onnx_session, "find_libraries", without_cudnn)  # noqa: B010 - it is imported there
-    device_run.main(graph, str(LENGTH), "0")
+    for module in (ort, onnx_session):
+        setattr(module, "find_libraries", without_cudnn)  # noqa: B010 - a module has no such attribute for mypy
+    device_run.main(graph, str(MAX_TOKENS), "0")
 
 
 def main(names: list[str]) -> int:
-    """Rehearse and print a table; the exit status."""
-    bad = 0
+    """Rehearse the families, all by default, and print a table; returns the exit status."""
+    failures = 0
     with tempfile.TemporaryDirectory() as folder:
         library = build_library(Path(folder))
         for name in names or all_families():
             family = wide(name, **HEADS[name]) if name in HEADS else load(name)
-            for recipe in RECIPES:
-                label = f"{name:<28}{recipe.floats:<10}{recipe.route:<8}"
+            for options in EXPORTS:
+                label = f"{name:<28}{options.float_type:<10}{options.attention:<8}"
                 try:
-                    run = rehearse(family, recipe, library)
+                    run = rehearse(family, options, library)
                 except FormatError as error:
                     print(f"{label}-  {error.message}")
                     continue
                 except ProviderError as error:
                     print(f"{label}FAILED  {error.message}")
-                    bad += 1
+                    failures += 1
                     continue
-                kernels = sorted({f"{route.op}: {route.kernel}" for route in run.routes})
+                kernels = sorted({f"{k.op}: {k.kernel}" for k in run.attention_kernels})
                 nodes = sum(run.placement.get("CUDAExecutionProvider", {}).values())
                 problems = run.problems + ([] if run.captured else ["nothing was captured"])
                 if name in ODD_HEADS:
+                    expected = ("fused", "captured")
                     problems = [
-                        one for one in problems if "fused" not in one and "captured" not in one
+                        problem
+                        for problem in problems
+                        if not any(word in problem for word in expected)
                     ]
-                bad += bool(problems)
+                failures += bool(problems)
                 verdict = "; ".join(problems) or "ok"
                 print(
                     f"{label}{nodes:>5} nodes, {run.captured} sizes  {', '.join(kernels)}  {verdict}",
                     flush=True,
                 )
-    return int(bad > 0)
+    return int(failures > 0)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ import pytest
 from nestvec.backends.cuda.backend import DeviceBackend
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.engine.backend import BackendOptions, DeviceOptions
-from nestvec.engine.core.collate import collate
-from nestvec.engine.types import Layout
+from nestvec.engine.core.batching.collate import collate
+from nestvec.engine.types import ItemOptions, Layout
 from nestvec.errors import FormatError
-from nestvec.export.architectures import Recipe, export_graph
-from nestvec.export.device_graph import DeviceRecipe, export_device_graph
+from nestvec.export.architectures import ExportOptions, export_graph
+from nestvec.export.device_graph import DeviceExportOptions, export_device_graph
 from nestvec.export.graph.builder import FloatType
-from nestvec.export.graph.inputs import DeviceRoute
+from nestvec.export.graph.inputs import DeviceAttention
 from numpy.typing import NDArray
 
 from tests.backends.cuda.host_device import open_emulated
@@ -23,60 +23,63 @@ from tests.support.fakes import item
 OPTIONS = DeviceOptions(max_tokens=40, max_batch_tokens=256, captured_tokens=0)
 
 
-def opened_as(family: Family, folder: Path, recipe: DeviceRecipe) -> DeviceBackend:
-    """A family exported for a device, over its emulation."""
+def opened_as(family: Family, folder: Path, export_options: DeviceExportOptions) -> DeviceBackend:
+    """Export a family's graph for a device, and open it over its emulation."""
     family.write(folder)
     graph = folder / "model.onnx"
-    export_device_graph(folder, family.config, graph, recipe)
+    export_device_graph(folder, family.config, graph, export_options)
     return open_emulated(graph, OPTIONS)
 
 
 def hidden(backend: DeviceBackend, inputs: list[list[int]]) -> NDArray[np.float32]:
-    """States of inputs that run together, (T, H)."""
-    found = backend.run(collate([item(*ids) for ids in inputs], Layout.PACKED)).hidden
-    assert found is not None
-    return found
+    """Run inputs together and return their states, (T, H), float32."""
+    output = backend.run(collate([item(*ids) for ids in inputs], Layout.PACKED)).hidden
+    assert output is not None
+    return output
 
 
 @pytest.mark.parametrize("name", all_families())
 def test_in_float32_states_are_those_of_transformers(name: str, tmp_path: Path) -> None:
-    """Each op, each bias, each mask."""
+    """This covers every op, bias and mask of every family; neighbours in a batch change nothing."""
     family = load(name)
-    backend = opened_as(family, tmp_path, DeviceRecipe(FloatType.FP32, DeviceRoute.PACKED))
-    found = hidden(backend, family.inputs)
-    assert np.abs(found - np.concatenate(family.expected)).max() < 1e-4
+    backend = opened_as(
+        family, tmp_path, DeviceExportOptions(FloatType.FP32, DeviceAttention.PACKED)
+    )
+    together = hidden(backend, family.inputs)
+    assert np.abs(together - np.concatenate(family.expected)).max() < 1e-4
     alone = np.concatenate([hidden(backend, [ids]) for ids in family.inputs])
-    assert np.abs(found - alone).max() < 1e-5, "a vector depends on its own text only"
+    assert np.abs(together - alone).max() < 1e-5, "a vector depends on its own text only"
     backend.close()
 
 
-@pytest.mark.parametrize("route", list(DeviceRoute))
+@pytest.mark.parametrize("attention", list(DeviceAttention))
 @pytest.mark.parametrize("name", all_families())
-def test_in_float16_vectors_are_near(name: str, route: DeviceRoute, tmp_path: Path) -> None:
-    """By either attention, pooled in the graph."""
+def test_in_float16_vectors_are_near(name: str, attention: DeviceAttention, tmp_path: Path) -> None:
+    """This holds by either attention, with vectors pooled in the graph."""
     family = load(name)
-    backend = opened_as(family, tmp_path, DeviceRecipe(FloatType.FP16, route))
+    backend = opened_as(family, tmp_path, DeviceExportOptions(FloatType.FP16, attention))
     batch = collate([item(*ids) for ids in family.inputs], Layout.PACKED, pools=True)
-    found = backend.run(batch).pooled
-    assert found is not None
-    expected = np.stack([one.mean(axis=0) for one in family.expected])
-    assert cosines(found, expected).min() > 0.9999
+    vectors = backend.run(batch).pooled
+    assert vectors is not None
+    expected = np.stack([rows.mean(axis=0) for rows in family.expected])
+    assert cosines(vectors, expected).min() > 0.9999
     backend.close()
 
 
-def cosines(found: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Of each row with its own, (n,)."""
-    one, other = found.astype(np.float64), expected.astype(np.float64)
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    near: NDArray[np.float64] = (one * other).sum(axis=1) / norms
-    return near
+def cosines(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the cosine of each row with the expected one, (n,), float64."""
+    a, b = vectors.astype(np.float64), expected.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    products: NDArray[np.float64] = (a * b).sum(axis=1) / norms
+    return products
 
 
 def wide(name: str, **changes: object) -> Family:
-    """A family's tiny model with heads that PagedAttention takes; its shapes follow from the configuration."""
+    """Return a family's tiny model with heads that PagedAttention takes; its shapes follow from the configuration."""
     family = load(name)
     config = {**family.config, **changes}
-    if "head_dim" not in changes:  # fewer heads of the same states
+    # Without a head width there are fewer heads of the same states.
+    if "head_dim" not in changes:
         return Family(name, config, family.tensors, family.inputs, family.expected)
     random = np.random.default_rng(5)
     head = int(config["head_dim"])
@@ -94,8 +97,9 @@ def wide(name: str, **changes: object) -> Family:
             shape[1] = sizes["q"]
         elif part in ("q_norm", "k_norm"):
             shape = [head]
-        made = random.standard_normal(shape) * 0.2 + (1 if len(shape) == 1 and "norm" in key else 0)
-        tensors[key] = made.astype(np.float32)
+        offset = 1 if len(shape) == 1 and "norm" in key else 0
+        values = random.standard_normal(shape) * 0.2 + offset
+        tensors[key] = values.astype(np.float32)
     return Family(name, config, tensors, family.inputs, family.expected)
 
 
@@ -120,14 +124,14 @@ FEWER_HEADS: dict[str, dict[str, object]] = {
         *FEWER_HEADS.items(),
     ],
 )
-def test_paged_attention_norms_turns_shares_and_looks_back(
+def test_paged_attention_does_norms_rotation_grouped_queries_and_causal_masks(
     name: str, changes: dict[str, object], tmp_path: Path
 ) -> None:
-    """Against the graph for CPU, which is right for every family."""
+    """States are those of the graph for the CPU, which is right for every family."""
     family = wide(name, **changes)
     expected = states(family.open(tmp_path / "cpu"), family.inputs)
     backend = opened_as(
-        family, tmp_path / "device", DeviceRecipe(FloatType.FP16, DeviceRoute.PAGED)
+        family, tmp_path / "device", DeviceExportOptions(FloatType.FP16, DeviceAttention.PAGED)
     )
     graph = (tmp_path / "device" / "model.onnx").read_bytes()
     assert b"PagedAttention" in graph
@@ -146,11 +150,13 @@ IN_BF16: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("name", sorted(set(IN_BF16) - {"modernbert"}))
-def test_in_bfloat16_pages_serve_those_that_turn_no_heads_too(name: str, tmp_path: Path) -> None:
-    """Sums are wider here than there; what is tested is that the graph means the same, with its weights rounded."""
+def test_in_bfloat16_paged_attention_serves_models_without_rotary_embeddings_too(
+    name: str, tmp_path: Path
+) -> None:
+    """The emulation sums more widely than a GPU: the test shows that the graph means the same with rounded weights."""
     family = wide(name, **IN_BF16[name])
     expected = states(family.open(tmp_path / "cpu"), family.inputs)
-    backend = opened_as(family, tmp_path / "device", DeviceRecipe(FloatType.BF16))
+    backend = opened_as(family, tmp_path / "device", DeviceExportOptions(FloatType.BF16))
     graph = (tmp_path / "device" / "model.onnx").read_bytes()
     assert b"PagedAttention" in graph
     assert b"PackedMultiHeadAttention" not in graph
@@ -158,30 +164,31 @@ def test_in_bfloat16_pages_serve_those_that_turn_no_heads_too(name: str, tmp_pat
     backend.close()
 
 
-def test_what_no_kernel_does_in_bfloat16_is_refused(tmp_path: Path) -> None:
-    """Layers that see to both sides, but not far."""
+def test_attention_that_no_kernel_does_in_bfloat16_is_refused(tmp_path: Path) -> None:
+    """No kernel has a window to both sides of a token in bfloat16."""
     family = wide("modernbert", **IN_BF16["modernbert"])
     with pytest.raises(FormatError, match="precision bf16"):
-        opened_as(family, tmp_path, DeviceRecipe(FloatType.BF16))
+        opened_as(family, tmp_path, DeviceExportOptions(FloatType.BF16))
 
 
-def test_an_exit_gives_what_its_layers_make(tmp_path: Path) -> None:
-    """Through the norm behind the last layer too, as on CPU."""
+def test_an_exit_gives_the_states_of_its_layers(tmp_path: Path) -> None:
+    """They pass the final norm too, as on the CPU."""
     for name in ("bert", "qwen3"):
         family = load(name)
         folder = tmp_path / name
-        backend = opened_as(family, folder, DeviceRecipe(FloatType.FP32, has_exits=True))
+        backend = opened_as(family, folder, DeviceExportOptions(FloatType.FP32, has_exits=True))
         graph = folder / "cpu" / "model.onnx"
         graph.parent.mkdir()
-        export_graph(folder, family.config, graph, Recipe(asks_layers=True))
+        export_graph(folder, family.config, graph, ExportOptions(takes_layer_count=True))
         reference = OnnxBackend(graph, Layout.PACKED, BackendOptions(provider="cpu"))
-        assert backend.layers == reference.layers > 1
-        items = [item(*ids, exits=(1,)) for ids in family.inputs]
-        batch = collate(items, Layout.PACKED)
-        expected, found = reference.run(batch).hidden, backend.run(batch).hidden
+        assert backend.info.layers == reference.info.layers > 1
+        items = [item(*ids) for ids in family.inputs]
+        exits = [ItemOptions(exits=(1,))] * len(items)
+        batch = collate(items, Layout.PACKED, exits)
+        expected, early = reference.run(batch).hidden, backend.run(batch).hidden
         assert expected is not None
-        assert found is not None
-        assert np.abs(expected - found).max() < 1e-4
+        assert early is not None
+        assert np.abs(expected - early).max() < 1e-4
         whole = hidden(backend, family.inputs)
-        assert np.abs(whole - found).max() > 1e-2
+        assert np.abs(whole - early).max() > 1e-2
         backend.close()

@@ -1,4 +1,4 @@
-"""Calls of the CUDA driver, runtime and management libraries, against libraries that only note them."""
+"""Calls of the CUDA driver, runtime and management libraries, against libraries that only record them."""
 
 import ctypes
 from collections.abc import Callable
@@ -11,18 +11,19 @@ from nestvec.backends.cuda.buffers import DeviceBuffer, HostBuffer
 from nestvec.backends.cuda.runtime import CudaDevice, load_runtime
 from nestvec.backends.ort import backend_error
 from nestvec.errors import BackendError, BackendLostError, BackendMemoryError, ProviderError
-from nestvec.processes.gpu_monitor import GpuWatch
-from nestvec.system.cuda_driver import LOST, read_driver
+from nestvec.processes.gpu_monitor import GpuMonitor
+from nestvec.system.cuda_driver import LOST_DEVICE_ERRORS, read_driver
 from nestvec.system.nvml import GpuState, Nvml
 
 
 @dataclass
 class FakeLibrary:
-    """A C library whose calls succeed, or return a status of their own.
+    """A C library whose calls succeed, or return a status that the test chooses.
 
     Attributes:
-        statuses: By a call's name.
-        calls: Names, in order.
+        statuses: The status that a call returns, by its name; 0 by default.
+        calls: Names of all calls, in order.
+        blocks: Memory that was allocated, kept alive.
     """
 
     statuses: dict[str, int] = field(default_factory=dict)
@@ -34,12 +35,12 @@ class FakeLibrary:
             self.calls.append(name)
             status = self.statuses.get(name, 0)
             if not status:
-                self._do(name, arguments)
+                self._answer(name, arguments)
             return status
 
         return call
 
-    def _do(self, name: str, arguments: tuple[Any, ...]) -> None:
+    def _answer(self, name: str, arguments: tuple[Any, ...]) -> None:
         if name in ("cudaMalloc", "cudaHostAlloc"):
             block = ctypes.create_string_buffer(arguments[1].value)
             self.blocks.append(block)
@@ -63,7 +64,7 @@ class FakeLibrary:
 
 
 def test_the_driver_tells_of_each_card() -> None:
-    """With the name by which the management library knows it."""
+    """Each card comes with the UUID by which the management library knows it."""
     driver = read_driver(lambda _: FakeLibrary())
     assert driver.cuda == "13.2"
     assert [card.number for card in driver.gpus] == [0, 1]
@@ -73,7 +74,7 @@ def test_the_driver_tells_of_each_card() -> None:
 
 
 def test_no_driver_and_one_that_does_not_start_are_told_apart() -> None:
-    """Both are reasons to run on the CPU."""
+    """Both raise a ProviderError, and thus are reasons to run on the CPU."""
 
     def missing(name: str) -> Any:
         raise OSError(name)
@@ -86,8 +87,8 @@ def test_no_driver_and_one_that_does_not_start_are_told_apart() -> None:
         load_runtime(missing)
 
 
-def test_memory_is_allocated_copied_and_given_back() -> None:
-    """Buffers grow; page-locked memory is freed with the last array over it."""
+def test_memory_is_allocated_copied_and_freed() -> None:
+    """Buffers grow as needed, and page-locked memory is freed with the last array over it."""
     library = FakeLibrary()
     device = CudaDevice(0, library)
     buffer = DeviceBuffer(device)
@@ -109,8 +110,8 @@ def test_memory_is_allocated_copied_and_given_back() -> None:
     device.close()
 
 
-def test_what_cuda_returns_is_short_memory_or_a_lost_device_or_a_fault() -> None:
-    """The core splits a batch, gives the process up, or fails the item."""
+def test_cuda_errors_are_short_memory_a_lost_device_or_a_fault() -> None:
+    """The core splits the batch, gives the process up, or fails the item accordingly."""
     for status, kind in ((2, BackendMemoryError), (700, BackendLostError), (1, BackendError)):
         device = CudaDevice(0, FakeLibrary({"cudaMalloc": status}))
         with pytest.raises(BackendError) as caught:
@@ -120,23 +121,23 @@ def test_what_cuda_returns_is_short_memory_or_a_lost_device_or_a_fault() -> None
         CudaDevice(7, FakeLibrary({"cudaSetDevice": 101}))
 
 
-def test_the_runtimes_own_errors_are_understood() -> None:
-    """By the words of onnxruntime 1.31.1; they may quote values, so none of them go on."""
-    said = "CUDA failure {}: an illegal memory access was encountered ; GPU=0 ; hostname=secret"
-    lost = backend_error(RuntimeError(said.format(700)))
+def test_errors_of_onnxruntime_are_understood() -> None:
+    """They are told apart by the words of onnxruntime 1.31.1, none of which are passed on, as they may quote values."""
+    text = "CUDA failure {}: an illegal memory access was encountered ; GPU=0 ; hostname=secret"
+    lost = backend_error(RuntimeError(text.format(700)))
     assert type(lost) is BackendLostError
     assert "secret" not in lost.message
-    assert type(backend_error(RuntimeError(said.format(2)))) is BackendError
+    assert type(backend_error(RuntimeError(text.format(2)))) is BackendError
     for words in ("Failed to allocate memory", "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"):
         assert type(backend_error(RuntimeError(words))) is BackendMemoryError
-    assert all(status > 0 for status in LOST)
+    assert all(status > 0 for status in LOST_DEVICE_ERRORS)
 
 
 class FakePynvml:
-    """One card that can fall silent, and does not tell its power."""
+    """The management library with one card, which can fall silent and does not tell its power."""
 
     class NVMLError(Exception):
-        """As the library has it."""
+        """The library's own error."""
 
     NVML_TEMPERATURE_GPU = 0
     NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 1
@@ -146,20 +147,20 @@ class FakePynvml:
         self.is_silent = False
 
     def nvmlInit(self) -> None:  # noqa: N802 - the library's names
-        """Begin."""
+        """Begin to use the library."""
 
     def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
-        """Of the driver."""
+        """Return the driver's version."""
         return "580.1"
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
-        """The card."""
+        """Return the card's handle, or fail if it is silent."""
         if self.is_silent:
             raise self.NVMLError("GPU is lost")
         return uuid
 
     def nvmlDeviceGetMemoryInfo(self, _: str) -> Any:  # noqa: N802
-        """Of the card."""
+        """Return the card's memory in bytes."""
 
         class Memory:
             used = 5
@@ -168,7 +169,7 @@ class FakePynvml:
         return Memory()
 
     def nvmlDeviceGetUtilizationRates(self, _: str) -> Any:  # noqa: N802
-        """In per cent."""
+        """Return how busy the card is, in per cent."""
 
         class Rates:
             gpu = 50
@@ -176,43 +177,43 @@ class FakePynvml:
         return Rates()
 
     def nvmlDeviceGetTemperature(self, _: str, __: int) -> int:  # noqa: N802
-        """Degrees."""
+        """Return the temperature in degrees Celsius."""
         return 60
 
     def nvmlDeviceGetPowerUsage(self, _: str) -> int:  # noqa: N802
-        """Not told."""
+        """Fail, as a card does that does not tell its power."""
         raise self.NVMLError("not supported")
 
     def nvmlDeviceGetTotalEccErrors(self, *_: object) -> int:  # noqa: N802
-        """None."""
+        """Return that there were no errors."""
         return 0
 
 
 def test_a_card_tells_how_it_is_and_that_it_fell_silent() -> None:
-    """Once in the log, and in the metrics each time."""
+    """The metrics hear of both each time, the log only when it changes."""
     library = FakePynvml()
     nvml = Nvml(library)
     assert nvml.state("GPU-0") == GpuState(0.5, 5, 9, 60.0, None, 0)
 
-    class Seen:
+    class SeenStates:
         def __init__(self) -> None:
-            self.told: list[GpuState | None] = []
+            self.states: list[GpuState | None] = []
 
-        def gpu_seen(self, number: int, state: GpuState) -> None:
-            """Keep."""
+        def gpu_answered(self, number: int, state: GpuState) -> None:
+            """Keep the state."""
             assert number == 3
-            self.told.append(state)
+            self.states.append(state)
 
         def gpu_silent(self, number: int) -> None:
-            """Keep."""
+            """Keep that there was no answer."""
             assert number == 3
-            self.told.append(None)
+            self.states.append(None)
 
-    seen = Seen()
-    watch = GpuWatch(3, lambda: nvml.state("GPU-0"), seen)
-    watch.once()
+    metrics = SeenStates()
+    watch = GpuMonitor(3, lambda: nvml.state("GPU-0"), metrics)
+    watch.check()
     library.is_silent = True
-    watch.once()
+    watch.check()
     library.is_silent = False
-    watch.once()
-    assert [one is None for one in seen.told] == [False, True, False]
+    watch.check()
+    assert [state is None for state in metrics.states] == [False, True, False]

@@ -1,1 +1,1 @@
-"""Everything at once, from a fixed seed."""
+"""Load, faults and kills against real servers, from fixed seeds."""

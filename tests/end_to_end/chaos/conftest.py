@@ -1,4 +1,4 @@
-"""What the suite found, as a page: each test adds lines with its figures."""
+"""Collects what the suite measured into a page, to which each test adds lines with its figures."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,12 +14,12 @@ Report = Callable[[str, str], None]
 
 @pytest.fixture(scope="session")
 def _lines() -> Iterator[list[tuple[str, str]]]:
-    found: list[tuple[str, str]] = []
-    yield found
-    if not found:
+    lines: list[tuple[str, str]] = []
+    yield lines
+    if not lines:
         return
     FOLDER.mkdir(parents=True, exist_ok=True)
-    rows = [f"| {what} | {figures} |" for what, figures in found]
+    rows = [f"| {what} | {figures} |" for what, figures in lines]
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     head = [
         "# Chaos and soak",
@@ -34,7 +34,7 @@ def _lines() -> Iterator[list[tuple[str, str]]]:
 
 @pytest.fixture
 def report(_lines: list[tuple[str, str]]) -> Report:
-    """Add a line: what was done, and the figures seen."""
+    """A function that adds a line: what was done, and the figures that were measured."""
 
     def add(what: str, figures: str) -> None:
         print(f"\n{what}: {figures}")

@@ -17,7 +17,7 @@ TOLERANCE = 1e-5
 
 
 def texts(count: int, seed: int = 0, longest: int = 40) -> list[str]:
-    """Unique ones of words that the tiny tokenizer knows, and numbers."""
+    """Unique texts of words that the tiny tokenizer knows, each with a number."""
     chooser = random.Random(seed)
     return [
         " ".join([*chooser.choices(WORDS, k=chooser.randrange(1, longest)), str(n)])
@@ -25,11 +25,11 @@ def texts(count: int, seed: int = 0, longest: int = 40) -> list[str]:
     ]
 
 
-async def truth(client: httpx.AsyncClient, given: Sequence[str]) -> np.ndarray:
-    """Their vectors, while nothing disturbs."""
+async def truth(client: httpx.AsyncClient, inputs: Sequence[str]) -> np.ndarray:
+    """Vectors of some texts [N, D], embedded while nothing disturbs the server."""
     rows = []
-    for start in range(0, len(given), 50):
-        answer = await client.post("/v1/embeddings", json={"input": given[start : start + 50]})
+    for start in range(0, len(inputs), 50):
+        answer = await client.post("/v1/embeddings", json={"input": inputs[start : start + 50]})
         answer.raise_for_status()
         rows += [row["embedding"] for row in answer.json()["data"]]
     return np.array(rows)
@@ -37,23 +37,22 @@ async def truth(client: httpx.AsyncClient, given: Sequence[str]) -> np.ndarray:
 
 @dataclass
 class Seen:
-    """What callers met.
+    """What callers have met.
 
     Attributes:
-        statuses: Of answers; 0 where the connection broke.
-        wrong: Answers with other vectors than the truth.
-        misshapen: Errors that are not of their dialect's shape, or promise nothing.
-        longest_s: An answer took.
+        statuses: How often each status was answered; 0 where the connection broke.
+        wrong: How many answers had other vectors than the truth.
+        misshapen: Errors that do not have the shape of their dialect, or do not say when to come again.
+        longest_s: The longest time that an answer took.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: int = 0
     misshapen: list[str] = field(default_factory=list)
     longest_s: float = 0.0
-    first_good_after: list[float] = field(default_factory=list)
 
     def note_error(self, path: str, answer: httpx.Response) -> None:
-        """Any error must be retriable, say when, and have its dialect's shape."""
+        """Note an error that is not retriable, does not say when to come again, or lacks the shape of its dialect."""
         body = answer.json()
         has_shape = isinstance(body["error"], str if path == "/embed" else dict)
         may_retry = (
@@ -68,33 +67,33 @@ class Seen:
 
 async def call_until(
     client: httpx.AsyncClient,
-    given: Sequence[str],
+    known_texts: Sequence[str],
     vectors: np.ndarray,
     stop: asyncio.Event,
     seen: Seen,
     seed: int,
 ) -> None:
-    """One caller: a request after the other, each of some of the texts, in one of two dialects."""
+    """Call as one caller: one request after the other, each of some of the texts, in one of two dialects."""
     chooser = random.Random(seed)
     while not stop.is_set():
-        chosen = chooser.sample(range(len(given)), chooser.choice((1, 1, 2, 8)))
-        inputs = [given[n] for n in chosen]
+        indices = chooser.sample(range(len(known_texts)), chooser.choice((1, 1, 2, 8)))
+        inputs = [known_texts[n] for n in indices]
         path = chooser.choice(("/v1/embeddings", "/embed"))
         body = {"input": inputs} if path != "/embed" else {"inputs": inputs}
-        began = time.monotonic()
+        started = time.monotonic()
         try:
             answer = await client.post(path, json=body)
         except httpx.TransportError:
             seen.statuses[0] += 1
             await asyncio.sleep(0.05)
             continue
-        seen.longest_s = max(seen.longest_s, time.monotonic() - began)
+        seen.longest_s = max(seen.longest_s, time.monotonic() - started)
         seen.statuses[answer.status_code] += 1
         if answer.status_code != httpx.codes.OK:
             seen.note_error(path, answer)
             await asyncio.sleep(0.05)
             continue
-        found = answer.json()
-        rows = found if path == "/embed" else [row["embedding"] for row in found["data"]]
-        if np.abs(np.array(rows) - vectors[chosen]).max() > TOLERANCE:
+        answered = answer.json()
+        rows = answered if path == "/embed" else [row["embedding"] for row in answered["data"]]
+        if np.abs(np.array(rows) - vectors[indices]).max() > TOLERANCE:
             seen.wrong += 1

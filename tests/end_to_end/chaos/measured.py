@@ -10,33 +10,34 @@ from pathlib import Path
 
 import orjson
 import psutil
-from nestvec.tools.bench.load import Request
-from nestvec.tools.bench.loads import texts_of
+from nestvec.tools.bench.load_generator import LoadRequest
+from nestvec.tools.bench.texts import workload_texts
 
-from tests.support.server import Server, running_server
+from tests.support.data_sets import data_set
+from tests.support.server import RunningServer, running_server
 
-CORPUS = Path(__file__).parents[4] / "shared/data/corpus"
+CORPUS = data_set("corpus")
 
 
 @contextmanager
-def default_server(folder: Path, **settings: object) -> Iterator[Server]:
-    """The default model, vector cache off (decisions 28)."""
+def default_server(folder: Path, **settings: object) -> Iterator[RunningServer]:
+    """Serve the default model without a vector cache, so that every text is run."""
     chosen = {"vector_cache_bytes": 0, "truncate": "end", **settings}
     with running_server(folder, **chosen) as server:
         yield server
 
 
-def unique_requests(load: str, each: int, *, seed: int, model: str = "") -> Iterator[Request]:
-    """Endless requests of so many texts, each text unique by a counter."""
+def unique_requests(load: str, each: int, *, seed: int, model: str = "") -> Iterator[LoadRequest]:
+    """Make endless requests of so many texts, each text made unique by a counter."""
     data = CORPUS if CORPUS.is_dir() else None
     chooser = random.Random(seed)
-    pool = texts_of(load, data, seed)
+    pool = workload_texts(load, data, seed)
     for number in itertools.count():
         texts = [
             f"{seed}.{number}.{n} {text}" for n, text in enumerate(chooser.choices(pool, k=each))
         ]
         body = {"input": texts, "encoding_format": "base64", **({"model": model} if model else {})}
-        yield Request(orjson.dumps(body), each)
+        yield LoadRequest(orjson.dumps(body), each)
 
 
 @dataclass
@@ -44,8 +45,9 @@ class Size:
     """Memory and open files of a server's processes over time.
 
     Attributes:
-        rss_bytes: Of all of them, once a second.
-        files: Likewise.
+        pid: Id of the server's first process.
+        rss_bytes: Memory of all processes together, once a second.
+        files: Open files of all processes together, once a second.
     """
 
     pid: int
@@ -53,20 +55,20 @@ class Size:
     files: list[int] = field(default_factory=list)
 
     def look(self) -> None:
-        """Once."""
+        """Measure once."""
         parent = psutil.Process(self.pid)
         processes = [parent, *parent.children(recursive=True)]
-        self.rss_bytes.append(sum(one.memory_info().rss for one in processes))
-        self.files.append(sum(one.num_fds() for one in processes))
+        self.rss_bytes.append(sum(process.memory_info().rss for process in processes))
+        self.files.append(sum(process.num_fds() for process in processes))
 
     async def watch(self) -> None:
-        """Until cancelled."""
+        """Measure once a second until cancelled."""
         while True:
             self.look()
             await asyncio.sleep(1)
 
     def growth_bytes(self, warm_share: float) -> int:
-        """How much the largest of the last fifth is over the largest before it, after a share for warming up."""
-        rest = self.rss_bytes[int(len(self.rss_bytes) * warm_share) :]
-        cut = max(1, len(rest) * 4 // 5)
-        return max(rest[cut:] or rest) - max(rest[:cut])
+        """How much the largest of the last fifth is over the largest before it, without a share for warming up."""
+        warm_bytes = self.rss_bytes[int(len(self.rss_bytes) * warm_share) :]
+        cut = max(1, len(warm_bytes) * 4 // 5)
+        return max(warm_bytes[cut:] or warm_bytes) - max(warm_bytes[:cut])

@@ -42,7 +42,7 @@ def random_body(chooser: random.Random) -> bytes:
 
 
 async def polite(client: httpx.AsyncClient, chooser: random.Random) -> int:
-    """A whole request, whatever it holds."""
+    """Send a whole request, whatever it holds."""
     path = chooser.choice(["/v1/embeddings", "/v1/embeddings", "/embeddings/", "/v1/models/x", "/"])
     answer = await client.post(path, content=random_body(chooser))
     assert answer.headers["content-type"].startswith("application/json")
@@ -50,7 +50,7 @@ async def polite(client: httpx.AsyncClient, chooser: random.Random) -> int:
 
 
 async def rude(host: str, port: int, chooser: random.Random) -> int:
-    """A request that breaks off somewhere: in its head, in its body, or before the answer."""
+    """Send a request that breaks off somewhere: in its head, in its body, or before the answer."""
     body = json.dumps({"input": ["alpha beta gamma"] * 500}).encode()
     head = (
         f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()

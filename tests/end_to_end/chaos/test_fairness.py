@@ -1,4 +1,4 @@
-"""Queries beside a flood of bulk, and a key beside a key that floods."""
+"""Queries beside a flood of bulk requests, and a key beside another key that floods the server."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nestvec.keys.records import KeyFile, KeyLimits
 from nestvec.tools.bench.client import Target
-from nestvec.tools.bench.load import LoadResult, closed_load, open_load
+from nestvec.tools.bench.load_generator import LoadResult, closed_load, open_load
 
 from tests.end_to_end.chaos.conftest import Report
 from tests.end_to_end.chaos.measured import default_server, unique_requests
@@ -19,32 +19,32 @@ ROUNDS = 2
 
 @pytest.mark.timeout(SECONDS * ROUNDS * 4 + 200)
 async def test_queries_pass_a_flood(tmp_path: Path, report: Report) -> None:
-    """Short queries, two a second, alone and beside bulk that saturates the server, in turns."""
+    """Short queries stay fast beside bulk requests that saturate the server, and these keep their throughput."""
     alone, beside, bulk_alone, bulk = (LoadResult() for _ in range(4))
     with default_server(tmp_path) as server:
         target = Target.parse(f"{server.url}/v1/embeddings")
 
         async def ask(seed: int, into: LoadResult) -> None:
-            found = await open_load(
+            result = await open_load(
                 target,
                 unique_requests("short", 1, seed=seed),
                 rate_per_s=2,
                 duration_s=SECONDS,
                 seed=seed,
             )
-            into.latencies_s += found.latencies_s
-            into.statuses += found.statuses
+            into.latencies_s += result.latencies_s
+            into.statuses += result.statuses
 
         async def flood(seed: int, seconds: float, into: LoadResult) -> None:
-            found = await closed_load(
+            result = await closed_load(
                 target,
                 unique_requests("paragraph", 64, seed=seed),
                 connections=4,
                 duration_s=seconds,
             )
-            into.tokens += found.tokens
-            into.duration_s += found.duration_s
-            into.statuses += found.statuses
+            into.tokens += result.tokens
+            into.duration_s += result.duration_s
+            into.statuses += result.statuses
 
         await flood(1, 4, LoadResult())
         for number in range(ROUNDS):
@@ -56,17 +56,17 @@ async def test_queries_pass_a_flood(tmp_path: Path, report: Report) -> None:
             await flooding
         assert server.terminate() == 0
     ratio = beside.percentile_s(99) / alone.percentile_s(99)
-    kept = (bulk.tokens / bulk.duration_s) / (bulk_alone.tokens / bulk_alone.duration_s)
+    bulk_share = (bulk.tokens / bulk.duration_s) / (bulk_alone.tokens / bulk_alone.duration_s)
     report(
         f"{len(beside.latencies_s)} queries, 2/s, beside bulk (4 connections of 64 paragraphs)",
         f"p50 {alone.percentile_s(50) * 1000:.1f} -> {beside.percentile_s(50) * 1000:.1f} ms, p99 "
         f"{alone.percentile_s(99) * 1000:.1f} -> {beside.percentile_s(99) * 1000:.1f} ms ({ratio:.2f} times); "
-        f"bulk keeps {kept:.0%}",
+        f"bulk keeps {bulk_share:.0%}",
     )
     assert set(beside.statuses) == {200}
     assert set(bulk.statuses) == {200}
     assert ratio <= 4
-    assert kept >= 0.9
+    assert bulk_share >= 0.9
 
 
 @pytest.mark.timeout(SECONDS * 8 + 200)
@@ -74,7 +74,7 @@ async def test_queries_pass_a_flood(tmp_path: Path, report: Report) -> None:
 async def test_a_key_that_floods_costs_another_at_most_half(
     tmp_path: Path, report: Report, load: str
 ) -> None:
-    """The other's requests, one at a time, take at most twice as long as without the flood."""
+    """Requests of a key, one at a time, take at most twice as long beside another key's flood."""
     file = KeyFile.read(tmp_path / "keys.json")
     keys = [file.add(name, KeyLimits())[1] for name in ("quiet", "flood")]
     file.write()
@@ -92,13 +92,13 @@ async def test_a_key_that_floods_costs_another_at_most_half(
 
         await work(quiet, 1, 2, 4)
         for number in range(ROUNDS):
-            found = await work(quiet, 10 + number, 1, SECONDS / 4)
-            alone.latencies_s += found.latencies_s
+            result = await work(quiet, 10 + number, 1, SECONDS / 4)
+            alone.latencies_s += result.latencies_s
             flooding = asyncio.create_task(work(loud, 20 + number, 32, SECONDS / 4 + 3))
             await asyncio.sleep(2)
-            found = await work(quiet, 30 + number, 1, SECONDS / 4)
-            beside.latencies_s += found.latencies_s
-            beside.statuses += found.statuses
+            result = await work(quiet, 30 + number, 1, SECONDS / 4)
+            beside.latencies_s += result.latencies_s
+            beside.statuses += result.statuses
             await flooding
         assert server.terminate() == 0
     ratio = beside.percentile_s(50) / alone.percentile_s(50)

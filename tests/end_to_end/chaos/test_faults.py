@@ -18,7 +18,7 @@ from tests.end_to_end.chaos.conftest import Report
 from tests.end_to_end.chaos.load import Seen, call_until, texts, truth
 from tests.support.server import (
     READY_TIMEOUT_S,
-    Server,
+    RunningServer,
     command,
     environment,
     running_server,
@@ -27,13 +27,13 @@ from tests.support.server import (
 from tests.support.tiny import write_tiny_bert
 
 pytestmark = [pytest.mark.process, pytest.mark.load]
-ROOM_BYTES = 2 * 2**20
+SPARE_BYTES = 2 * 2**20
 NO_LIMIT = resource.RLIM_INFINITY
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, object]:
-    """Of a tiny model, cache off."""
+    """Settings that serve a tiny model without a vector cache."""
     return {
         "model": write_tiny_bert(tmp_path / "model"),
         "cache_dir": tmp_path / "cache",
@@ -42,21 +42,21 @@ def settings(tmp_path: Path) -> dict[str, object]:
     }
 
 
-def engine_pid(server: Server) -> int:
-    """Of the engine's process."""
+def engine_pid(server: RunningServer) -> int:
+    """Id of the process that runs the engine."""
     lines = [json.loads(line) for line in server.logs().splitlines() if "engine_ready" in line]
     return int(lines[-1]["pid"])
 
 
 async def check(client: httpx.AsyncClient, vector: object) -> None:
-    """A text has the vector that it had."""
+    """Check that a text has the vector that it had before."""
     answer = await client.post("/v1/embeddings", json={"input": "alpha beta"})
     assert answer.status_code == 200, answer.text
     assert answer.json()["data"][0]["embedding"] == pytest.approx(vector, abs=1e-5)
 
 
 async def test_no_file_handles(tmp_path: Path, settings: dict[str, object], report: Report) -> None:
-    """Connections beyond are not taken; those that are there are served, and all is well when some go."""
+    """Connections beyond the limit are not taken, open ones are served, and others are taken once some are closed."""
     with running_server(tmp_path, **settings) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
             vector = (await truth(client, ["alpha beta"]))[0]
@@ -67,8 +67,8 @@ async def test_no_file_handles(tmp_path: Path, settings: dict[str, object], repo
             await asyncio.sleep(1)
             cpu = process.cpu_percent(1.0)
             await check(client, vector)
-            for one in held:
-                one.close()
+            for connection in held:
+                connection.close()
             async with httpx.AsyncClient(base_url=server.url, timeout=30) as other:
                 await check(other, vector)
         report(
@@ -79,7 +79,7 @@ async def test_no_file_handles(tmp_path: Path, settings: dict[str, object], repo
 
 
 async def test_no_disk(tmp_path: Path, settings: dict[str, object], report: Report) -> None:
-    """Nothing can be written, not even the log: vectors are served, uploads fail cleanly and work again later."""
+    """Where nothing can be written, not even the log, vectors are served, and uploads fail and work again later."""
     chosen = {**settings, "vector_cache_bytes": 10**6, "vector_cache_file": tmp_path / "v.db"}
     with running_server(tmp_path, **chosen) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
@@ -102,8 +102,8 @@ async def test_no_disk(tmp_path: Path, settings: dict[str, object], report: Repo
             process.rlimit(psutil.RLIMIT_FSIZE, (NO_LIMIT, NO_LIMIT))
             good = await client.post("/v1/files", data={"purpose": "batch"}, files=file)
             assert good.status_code == 200, good.text
-            asked = {"input_file_id": good.json()["id"], "endpoint": "/v1/embeddings"}
-            batch = (await client.post("/v1/batches", json=asked)).json()
+            order = {"input_file_id": good.json()["id"], "endpoint": "/v1/embeddings"}
+            batch = (await client.post("/v1/batches", json=order)).json()
             async with asyncio.timeout(20):
                 while batch["status"] != "completed":
                     batch = (await client.get(f"/v1/batches/{batch['id']}")).json()
@@ -117,24 +117,24 @@ async def test_no_disk(tmp_path: Path, settings: dict[str, object], report: Repo
 
 
 async def test_no_memory(tmp_path: Path, settings: dict[str, object], report: Report) -> None:
-    """The engine's process may have no more than it has: large work is refused or restarts it, nothing is wrong."""
+    """An engine process that gets no more memory refuses large work or is restarted, and no vector is wrong."""
     chosen = {**settings, "http_processes": 1, "max_batch_tokens": 50_000}
-    given = texts(300, longest=20)
+    known_texts = texts(300, longest=20)
     seen = Seen()
     with running_server(tmp_path, **chosen) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-            vectors = await truth(client, given)
+            vectors = await truth(client, known_texts)
             stop = asyncio.Event()
             callers = [
-                asyncio.create_task(call_until(client, given, vectors, stop, seen, n))
+                asyncio.create_task(call_until(client, known_texts, vectors, stop, seen, n))
                 for n in range(4)
             ]
             sizes = []
             for _ in range(3):
                 with contextlib.suppress(psutil.Error):
                     engine = psutil.Process(engine_pid(server))
-                    room = engine.memory_info().vms + ROOM_BYTES
-                    engine.rlimit(psutil.RLIMIT_AS, (room, room))
+                    memory_limit = engine.memory_info().vms + SPARE_BYTES
+                    engine.rlimit(psutil.RLIMIT_AS, (memory_limit, memory_limit))
                 large = {"input": ["alpha beta gamma delta " * 5] * 2000}
                 answers = await asyncio.gather(
                     *(client.post("/v1/embeddings", json=large) for _ in range(4))
@@ -147,7 +147,7 @@ async def test_no_memory(tmp_path: Path, settings: dict[str, object], report: Re
         assert server.terminate() == 0
     shortages = [line for line in metrics.splitlines() if line.startswith("nestvec_memory_short")]
     report(
-        f"{ROOM_BYTES >> 20} MB of memory left to the engine, 4 x 2,000 texts at once, three times",
+        f"{SPARE_BYTES >> 20} MB of memory left to the engine, 4 x 2,000 texts at once, three times",
         f"large: {sorted(sizes)}; small beside: {dict(seen.statuses)}, wrong {seen.wrong}; {shortages}",
     )
     assert set(sizes) <= {200, 429, 503, 504}
@@ -162,7 +162,7 @@ async def test_no_memory(tmp_path: Path, settings: dict[str, object], report: Re
 async def test_a_clock_that_jumps(
     tmp_path: Path, settings: dict[str, object], report: Report
 ) -> None:
-    """A day on, a week back: no request fails, no batch is lost or expires at once."""
+    """The clock jumps a day on and a week back: no request fails, and no batch is lost or expires at once."""
     library = next(Path("/usr/lib").rglob("libfaketime.so.1"))
     stamp = tmp_path / "now"
     stamp.write_text("+0")
@@ -191,13 +191,13 @@ async def test_a_clock_that_jumps(
         url = ""
         until = time.monotonic() + READY_TIMEOUT_S
         while not url and time.monotonic() < until:
-            found = [
+            listening = [
                 json.loads(row) for row in log.read_text().splitlines() if '"listening"' in row
             ]
-            url = found[0]["url"] if found else ""
+            url = listening[0]["url"] if listening else ""
             await asyncio.sleep(0.05)
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-            await asyncio.to_thread(wait_until_ready, Server(process, url, log))
+            await asyncio.to_thread(wait_until_ready, RunningServer(process, url, log))
             vector = (await truth(client, ["alpha beta"]))[0]
             row = {
                 "custom_id": "a",
@@ -213,8 +213,8 @@ async def test_a_clock_that_jumps(
                     await check(client, vector)
                 file = {"file": ("in.jsonl", json.dumps(row).encode())}
                 sent = await client.post("/v1/files", data={"purpose": "batch"}, files=file)
-                asked = {"input_file_id": sent.json()["id"], "endpoint": "/v1/embeddings"}
-                batch = (await client.post("/v1/batches", json=asked)).json()
+                order = {"input_file_id": sent.json()["id"], "endpoint": "/v1/embeddings"}
+                batch = (await client.post("/v1/batches", json=order)).json()
                 async with asyncio.timeout(20):
                     while batch["status"] not in ("completed", "failed", "expired"):
                         batch = (await client.get(f"/v1/batches/{batch['id']}")).json()
@@ -230,7 +230,7 @@ async def test_a_clock_that_jumps(
 async def test_callers_that_leave(
     tmp_path: Path, settings: dict[str, object], report: Report
 ) -> None:
-    """Thousands break off in the middle, others crawl; those who stay are served, and nothing is left behind."""
+    """Thousands break off in the middle and others crawl; those who stay are served, and nothing is left behind."""
     with running_server(tmp_path, **settings, header_timeout_s=2) as server:
         url = httpx.URL(server.url)
         body = json.dumps({"input": ["alpha beta gamma"] * 200}).encode()
@@ -252,16 +252,16 @@ async def test_callers_that_leave(
             process = psutil.Process(server.process.pid)
             before, rss = process.num_fds(), process.memory_info().rss
             slow = [socket.create_connection((url.host, url.port or 0)) for _ in range(100)]
-            for one in slow:
-                one.sendall(b"POST /v1/emb")
+            for connection in slow:
+                connection.sendall(b"POST /v1/emb")
             for start in range(0, 4000, 50):
                 await asyncio.gather(*(leave(start + n) for n in range(50)))
                 if start % 500 == 0:
                     await check(client, vector)
             await asyncio.sleep(3.5)
-            closed = sum(b"408" in one.recv(200) for one in slow)
-            for one in slow:
-                one.close()
+            closed = sum(b"408" in connection.recv(200) for connection in slow)
+            for connection in slow:
+                connection.close()
             await asyncio.sleep(0.5)
             after = process.num_fds()
             metrics = (await client.get("/metrics")).text

@@ -21,13 +21,13 @@ CHECKED = 200
 
 
 def text_of(number: int) -> str:
-    """Unique, of some words."""
+    """A unique text of some words."""
     chooser = random.Random(number)
     return " ".join([*chooser.choices(WORDS, k=chooser.randrange(1, 12)), str(number)])
 
 
 def wait_for_end(client: httpx.Client, batch_id: str) -> Any:
-    """Poll until the batch has completed."""
+    """Wait until a batch has completed."""
     until = time.monotonic() + 120
     while (batch := client.get(f"/v1/batches/{batch_id}").json())["status"] != "completed":
         assert batch["status"] in ("validating", "in_progress", "finalizing"), batch
@@ -37,7 +37,7 @@ def wait_for_end(client: httpx.Client, batch_id: str) -> Any:
 
 
 def test_nothing_is_lost_doubled_or_wrong(tmp_path: Path) -> None:
-    """Kill -9 again and again; each start goes on from what was committed."""
+    """However often the server is killed, each start goes on from what was committed."""
     model = write_tiny_bert(tmp_path / "model")
     settings = {
         "model": model,
@@ -58,7 +58,7 @@ def test_nothing_is_lost_doubled_or_wrong(tmp_path: Path) -> None:
     )
     chooser = random.Random(7)
     batch_id, output, batch = "", "", {}
-    some = chooser.sample(range(LINES), CHECKED)
+    checked = chooser.sample(range(LINES), CHECKED)
     plain: list[list[float]] = []
     for kills in range(KILLS + 1):
         with (
@@ -68,8 +68,8 @@ def test_nothing_is_lost_doubled_or_wrong(tmp_path: Path) -> None:
             if not batch_id:
                 form = {"file": ("in.jsonl", content.encode())}
                 file = client.post("/v1/files", data={"purpose": "batch"}, files=form).json()
-                asked = {"input_file_id": file["id"], "endpoint": "/v1/embeddings"}
-                batch_id = client.post("/v1/batches", json=asked).json()["id"]
+                order = {"input_file_id": file["id"], "endpoint": "/v1/embeddings"}
+                batch_id = client.post("/v1/batches", json=order).json()["id"]
             if kills < KILLS:
                 # Anywhere from the check of the input to the naming of the output.
                 time.sleep(chooser.uniform(0, 3.0 / KILLS))
@@ -79,7 +79,7 @@ def test_nothing_is_lost_doubled_or_wrong(tmp_path: Path) -> None:
             batch = wait_for_end(client, batch_id)
             output = client.get(f"/v1/files/{batch['output_file_id']}/content").text
             answer = client.post(
-                "/v1/embeddings", json={"input": [text_of(n) for n in some]}
+                "/v1/embeddings", json={"input": [text_of(n) for n in checked]}
             ).json()
             plain = [item["embedding"] for item in answer["data"]]
     rows = [json.loads(line) for line in output.splitlines()]
@@ -89,5 +89,5 @@ def test_nothing_is_lost_doubled_or_wrong(tmp_path: Path) -> None:
     by_id = {row["custom_id"]: row["response"]["body"]["data"][0]["embedding"] for row in rows}
     assert len(rows) == len(by_id) == LINES
     assert set(by_id) == {f"id{n}" for n in range(LINES)}
-    for n, vector in zip(some, plain, strict=True):
+    for n, vector in zip(checked, plain, strict=True):
         assert by_id[f"id{n}"] == pytest.approx(vector, abs=1e-5)

@@ -1,4 +1,4 @@
-"""The engine's process killed and stopped under load: callers get right vectors, or are told to come again."""
+"""The engine process killed and stopped under load: callers get right vectors, or are told to come again."""
 
 import asyncio
 import json
@@ -14,19 +14,19 @@ import pytest
 
 from tests.end_to_end.chaos.conftest import Report
 from tests.end_to_end.chaos.load import Seen, call_until, texts, truth
-from tests.support.server import Server, running_server
+from tests.support.server import RunningServer, running_server
 from tests.support.tiny import write_tiny_bert
 
 pytestmark = pytest.mark.process
-# Another than the tiny one, for figures of a start that takes its time.
+# Another model than the tiny one, for figures of a start that takes its time.
 MODEL = os.environ.get("CHAOS_ENGINE_MODEL", "")
 KILLS = int(os.environ.get("CHAOS_ENGINE_KILLS", "4"))  # 100 by `make test-chaos`
 CALLERS = 8
 RECOVERY_S = 5.0
 
 
-def engine_of(server: Server) -> psutil.Process:
-    """The engine's process of a server, once it is ready."""
+def engine_of(server: RunningServer) -> psutil.Process:
+    """The engine process of a server, once it is ready."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
         lines = [json.loads(line) for line in server.logs().splitlines() if "engine_ready" in line]
@@ -37,42 +37,42 @@ def engine_of(server: Server) -> psutil.Process:
 
 
 async def until_good(client: httpx.AsyncClient, text: str) -> float:
-    """Seconds until a text is embedded again."""
-    began = time.monotonic()
-    while time.monotonic() - began < 30:
+    """Wait until a text is embedded again; gives the seconds that took."""
+    started = time.monotonic()
+    while time.monotonic() - started < 30:
         answer = await client.get("/health/ready")
         if answer.status_code == 200:
             answer = await client.post("/v1/embeddings", json={"input": text})
             if answer.status_code == 200:
-                return time.monotonic() - began
+                return time.monotonic() - started
         await asyncio.sleep(0.02)
     raise AssertionError("the engine did not come back")
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """Of random weights."""
+    """A tiny model of random weights."""
     return write_tiny_bert(tmp_path / "model")
 
 
 @pytest.mark.timeout(120 + 12 * KILLS)
 async def test_killed_under_load(model: Path, tmp_path: Path, report: Report) -> None:
-    """Kill -9, again and again: right or retriable, in the dialect's shape; back within seconds; none hangs."""
+    """After each kill -9 answers are right or retriable, the engine is back within seconds, and no caller hangs."""
     settings = {
         **({"model": MODEL} if MODEL else {"model": model, "cache_dir": tmp_path / "cache"}),
         "http_processes": 1,
         "vector_cache_bytes": 0,
         "truncate": "end",
     }
-    given = texts(400)
+    known_texts = texts(400)
     chooser = random.Random(11)
     seen, recoveries = Seen(), []
     with running_server(tmp_path, **settings) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-            vectors = await truth(client, given)
+            vectors = await truth(client, known_texts)
             stop = asyncio.Event()
             callers = [
-                asyncio.create_task(call_until(client, given, vectors, stop, seen, n))
+                asyncio.create_task(call_until(client, known_texts, vectors, stop, seen, n))
                 for n in range(CALLERS)
             ]
             try:
@@ -95,13 +95,14 @@ async def test_killed_under_load(model: Path, tmp_path: Path, report: Report) ->
     assert seen.wrong == 0
     assert not seen.misshapen
     assert seen.statuses[200] > 20 * KILLS
-    assert not seen.statuses[0]  # the front never went away
+    # The HTTP process never went away.
+    assert not seen.statuses[0]
     assert max(recoveries) < RECOVERY_S
     assert f'nestvec_process_restarts_total{{role="core"}} {float(KILLS)}' in metrics
 
 
 async def test_a_stopped_engine_is_replaced(model: Path, tmp_path: Path) -> None:
-    """SIGSTOP: no heartbeat. Readiness goes off, calls are answered by the next one."""
+    """An engine that is stopped has no heartbeat: it is replaced, and the next one answers its calls."""
     settings = {"model": model, "cache_dir": tmp_path / "cache", "http_processes": 1}
     with running_server(tmp_path, **settings) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
@@ -119,18 +120,18 @@ async def test_a_stopped_engine_is_replaced(model: Path, tmp_path: Path) -> None
         assert '"trouble": "silent"' in server.logs()
 
 
-async def test_a_dead_front_is_replaced(model: Path, tmp_path: Path) -> None:
-    """The other serves on meanwhile."""
+async def test_a_dead_http_process_is_replaced(model: Path, tmp_path: Path) -> None:
+    """While a dead HTTP process is replaced the other one serves on."""
     settings = {"model": model, "cache_dir": tmp_path / "cache", "http_processes": 2}
     with running_server(tmp_path, **settings) as server:
         engine = engine_of(server)
-        fronts = [
+        http_processes = [
             child
             for child in psutil.Process(server.process.pid).children()
             if child.pid != engine.pid and "resource_tracker" not in " ".join(child.cmdline())
         ]
-        assert len(fronts) == 2
-        fronts[1].kill()
+        assert len(http_processes) == 2
+        http_processes[1].kill()
         until = time.monotonic() + 20
         good = 0
         while time.monotonic() < until and good < 50:
@@ -144,7 +145,7 @@ async def test_a_dead_front_is_replaced(model: Path, tmp_path: Path) -> None:
 
 
 def test_when_the_supervisor_dies_so_do_the_others(model: Path, tmp_path: Path) -> None:
-    """Nobody is left behind with the port."""
+    """No process is left behind with the port."""
     settings = {"model": model, "cache_dir": tmp_path / "cache", "http_processes": 1}
     with running_server(tmp_path, **settings) as server:
         children = psutil.Process(server.process.pid).children()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from nestvec.tools.bench.client import Target
-from nestvec.tools.bench.load import LoadResult, closed_load, open_load
+from nestvec.tools.bench.load_generator import LoadResult, closed_load, open_load
 
 from tests.end_to_end.chaos.conftest import Report
 from tests.end_to_end.chaos.measured import Size, default_server, unique_requests
@@ -27,7 +27,7 @@ SCRIPT = Path(__file__).parents[1] / "clients/scripts/openai_burst.py"
 
 
 async def peak(url: str, seed: int) -> LoadResult:
-    """What the server can do, asked by few."""
+    """Measure what the server can do, asked by few callers."""
     target = Target.parse(f"{url}/v1/embeddings")
     await closed_load(
         target, unique_requests("paragraph", EACH, seed=seed), connections=4, duration_s=4
@@ -42,7 +42,7 @@ async def peak(url: str, seed: int) -> LoadResult:
 
 @pytest.mark.timeout(SECONDS + 300)
 async def test_ten_times_too_much(tmp_path: Path, report: Report) -> None:
-    """Open loop, for two minutes."""
+    """Under ten times its capacity the goodput holds, refusals say when to come again, and memory does not grow."""
     with default_server(tmp_path) as server:
         best = await peak(server.url, 1)
         per_request = best.tokens / best.statuses[200]
@@ -83,12 +83,12 @@ async def test_ten_times_too_much(tmp_path: Path, report: Report) -> None:
 
 @pytest.mark.timeout(400)
 async def test_a_burst_of_openai_clients(tmp_path: Path, report: Report) -> None:
-    """Two hundred at once, with work for half a minute: all finish, by the retries that they have anyway."""
+    """Two hundred clients with work for half a minute all finish, by the retries that they have anyway."""
     with default_server(tmp_path) as server:
         best = await peak(server.url, 7)
         tokens_a_text = best.tokens / best.texts
         texts = round(BURST_S * best.tokens / best.duration_s / tokens_a_text / CLIENTS)
-        began = time.monotonic()
+        started = time.monotonic()
         done = await asyncio.to_thread(
             subprocess.run,
             [str(clients_python()), str(SCRIPT), server.url, str(CLIENTS), str(texts)],
@@ -97,15 +97,15 @@ async def test_a_burst_of_openai_clients(tmp_path: Path, report: Report) -> None
             text=True,
             check=False,
         )
-        took_s = time.monotonic() - began
+        took_s = time.monotonic() - started
         assert server.terminate() == 0
         statuses = {
             code: server.logs().count(f'"status": {code}') for code in (200, 429, 499, 503, 504)
         }
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    outcome = json.loads(done.stdout.splitlines()[-1])
     report(
         f"{CLIENTS} OpenAI clients at once, {texts} paragraphs each (30 s of capacity), max_retries=5",
-        f"finished {found['finished']}, failed {found['failed']}, in {took_s:.0f} s; answers {statuses}",
+        f"finished {outcome['finished']}, failed {outcome['failed']}, in {took_s:.0f} s; answers {statuses}",
     )
-    assert found == {"finished": CLIENTS, "failed": 0}
+    assert outcome == {"finished": CLIENTS, "failed": 0}

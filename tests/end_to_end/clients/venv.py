@@ -1,4 +1,4 @@
-"""The venv with the client SDKs, which `make clients` makes."""
+"""The virtual environment with the client SDKs, which `make clients` makes."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ TABLE_NAME = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
 
 
 def clients_python() -> Path:
-    """The interpreter; skips where there is none."""
+    """Return its interpreter; skip where there is none."""
     if not CLIENTS_PYTHON.is_file():
         pytest.skip("client SDKs absent, run `make clients`")
     return CLIENTS_PYTHON
 
 
 def cl100k_table() -> Path:
-    """The cl100k table from litellm's wheel; skips where there is none."""
-    found = list((ROOT / ".venv-clients").glob(f"lib/*/site-packages/litellm/**/{TABLE_NAME}"))
-    if not found:
+    """Return the cl100k table from litellm's wheel; skip where there is none."""
+    tables = list((ROOT / ".venv-clients").glob(f"lib/*/site-packages/litellm/**/{TABLE_NAME}"))
+    if not tables:
         pytest.skip("cl100k table absent, run `make clients`")
-    return found[0]
+    return tables[0]

@@ -1,1 +1,1 @@
-"""The OpenAPI document against a real server, by schemathesis."""
+"""Hostile requests and mutated files: what fuzzing finds."""

@@ -1,4 +1,4 @@
-"""Mutations of files: of their bytes, and of the structure of JSON. From a seed: a finding can be made again."""
+"""Mutations of files, of their bytes and of the structure of JSON, from a seed, so that a finding can be repeated."""
 
 import copy
 import json
@@ -29,34 +29,34 @@ DEEP = 2000
 
 
 def mutated_bytes(content: bytes, chooser: random.Random) -> bytes:
-    """Flip, cut, double, insert, or overwrite a few places."""
+    """Flip, cut, double, insert, or overwrite a few bytes."""
     data = bytearray(content)
     for _ in range(chooser.choice((1, 1, 1, 2, 4, 16))):
-        place = chooser.randrange(len(data) + 1)
+        offset = chooser.randrange(len(data) + 1)
         kind = chooser.randrange(6)
         if kind == 0 and data:
-            data[min(place, len(data) - 1)] ^= 1 << chooser.randrange(8)
+            data[min(offset, len(data) - 1)] ^= 1 << chooser.randrange(8)
         elif kind == 1:
-            del data[place:]
+            del data[offset:]
         elif kind == 2:
-            stop = place + chooser.randrange(1, 64)
-            data[place:place] = data[place:stop]
+            stop = offset + chooser.randrange(1, 64)
+            data[offset:offset] = data[offset:stop]
         elif kind == 3:
-            data[place:place] = chooser.randbytes(chooser.randrange(1, 16))
+            data[offset:offset] = chooser.randbytes(chooser.randrange(1, 16))
         elif kind == 4:
-            del data[place : place + chooser.randrange(1, 64)]
+            del data[offset : offset + chooser.randrange(1, 64)]
         else:
             number = chooser.choice((0, 1, 0x7F, 0xFF, 0x80))
-            data[place : place + 8] = bytes([number]) * 8
+            data[offset : offset + 8] = bytes([number]) * 8
     return bytes(data)
 
 
 def mutated_json(value: Any, chooser: random.Random) -> Any:
-    """Replace, remove, rename or add a few nodes somewhere in a value."""
-    found = json.loads(json.dumps(value))
+    """Replace, remove, rename or add a few nodes of a value."""
+    mutated = json.loads(json.dumps(value))
     for _ in range(chooser.choice((1, 1, 2, 3))):
-        found = _mutated_node(found, chooser)
-    return found
+        mutated = _mutated_node(mutated, chooser)
+    return mutated
 
 
 def _mutated_node(value: Any, chooser: random.Random) -> Any:
@@ -77,15 +77,15 @@ def _mutated_node(value: Any, chooser: random.Random) -> Any:
 
 
 def nested() -> Any:
-    """Deeper than any parser follows."""
-    found: Any = []
+    """A list that is nested more deeply than any parser follows."""
+    value: Any = []
     for _ in range(DEEP):
-        found = [found]
-    return found
+        value = [value]
+    return value
 
 
 def as_json(value: Any) -> bytes:
-    """With whatever it holds; too deep ones by hand."""
+    """Write a value as JSON, whatever it holds; a value that is too deep is written by hand."""
     try:
         return json.dumps(value).encode("utf-8", "surrogatepass")
     except RecursionError:

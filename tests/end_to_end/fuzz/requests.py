@@ -61,7 +61,7 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Sent:
-    """One request."""
+    """A request to send."""
 
     method: str
     path: str
@@ -70,20 +70,20 @@ class Sent:
 
 
 def operations_of(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Of an OpenAPI document, with each example of their bodies: method, path, body."""
+    """The operations of an OpenAPI document with each example of their bodies: method, path, body."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             content = (
                 operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             )
-            examples = [one["value"] for one in content.get("examples", {}).values()]
+            examples = [example["value"] for example in content.get("examples", {}).values()]
             examples += [content["example"]] if "example" in content else []
             for body in examples or [{}]:
                 yield method.upper(), path, body
 
 
 def hostile(operations: list[tuple[str, str, Any]], count: int, seed: int) -> Iterator[Sent]:
-    """So many requests, the same for a seed."""
+    """Make so many hostile requests, the same ones for a seed."""
     chooser = random.Random(seed)
     for _ in range(count):
         method, path, body = chooser.choice(operations)

@@ -1,4 +1,4 @@
-"""The parsers of files that others made. Each target writes a mutated file and reads it as the server would.
+"""The parsers of files that others made; each target writes a mutated file and reads it as the server would.
 
 A parser may refuse a file by an error of ours (`NestvecError`), which names what is wrong; anything else is a finding.
 """
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nestvec.assembly.model import CHECKOUT_CARDS
+from nestvec.assembly.package import CHECKOUT_CARDS
 from nestvec.corpus.readers import READERS, Columns, read_records
-from nestvec.engine.text.encoded import Fit
+from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import Truncation
 from nestvec.errors import InputError, NestvecError
@@ -24,10 +24,10 @@ from nestvec.export.graph.weights import Weights
 from nestvec.jobs.lines import check_lines, read_lines, request_of
 from nestvec.jobs.types import JobLimits
 from nestvec.keys.records import KeyFile, KeyLimits
-from nestvec.model_store.artefacts.execution_settings import read_tuned
+from nestvec.model_store.artefacts.execution_settings import read_execution_settings
 from nestvec.model_store.artefacts.maps import read_maps
 from nestvec.model_store.artefacts.quality_results import read_quality
-from nestvec.model_store.folder.derive import derive
+from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.folder.static_folders import find_static
 from nestvec.model_store.sources.adapters import read_adapter
 from nestvec.model_store.sources.card import read_card
@@ -40,13 +40,13 @@ LIMITS = JobLimits(max_line_bytes=4096)
 
 
 @dataclass(frozen=True)
-class Target:
-    """One parser.
+class ParserTarget:
+    """A parser to test.
 
     Attributes:
         prepare: Writes what does not change, once.
         write: Writes a mutated file.
-        read: Reads it; raises `NestvecError` where it refuses.
+        read: Reads it; raises `NestvecError` where it refuses the file.
     """
 
     prepare: Callable[[Path], Any]
@@ -55,7 +55,7 @@ class Target:
 
 
 def half_and_half(content: bytes, chooser: random.Random) -> bytes:
-    """A JSON file with its structure mutated, or its bytes."""
+    """Mutate the structure of a JSON file, or its bytes."""
     if chooser.random() < 0.7:
         return as_json(mutated_json(json.loads(content), chooser))
     return mutated_bytes(content, chooser)
@@ -73,8 +73,8 @@ def _write_card(folder: Path, cards: list[bytes], chooser: random.Random) -> Non
     content = chooser.choice(cards)
     if chooser.random() < 0.5:
         lines = content.splitlines()
-        place = chooser.randrange(len(lines))
-        name = lines[place].split(b"=")[0]
+        index = chooser.randrange(len(lines))
+        name = lines[index].split(b"=")[0]
         values = [
             b"1",
             b'"x"',
@@ -86,7 +86,7 @@ def _write_card(folder: Path, cards: list[bytes], chooser: random.Random) -> Non
             b"[[]]",
             b"{ x = [1] }",
         ]
-        lines[place] = name + b"= " + chooser.choice(values)
+        lines[index] = name + b"= " + chooser.choice(values)
         content = b"\n".join(lines)
     else:
         content = mutated_bytes(content, chooser)
@@ -141,11 +141,11 @@ def _read_tokenizer(folder: Path) -> object:
     tokenizer = Tokenizer(
         folder / "tokenizer.json", max_tokens=24, vocabulary_size=CONFIG["vocab_size"]
     )
-    found = []
+    encoded = []
     for text in TEXTS:
         with suppress(InputError):
-            found.append(tokenizer.encode_texts([text], Fit(Truncation.END)))
-    return found
+            encoded.append(tokenizer.encode_texts([text], TokenizeOptions(Truncation.END)))
+    return encoded
 
 
 # What a model's folder says of itself.
@@ -204,19 +204,19 @@ def _write_lines(folder: Path, lines: list[dict[str, Any]], chooser: random.Rand
 
 def _read_batch(folder: Path) -> object:
     path = folder / "lines.jsonl"
-    found = check_lines(path, "/v1/embeddings", LIMITS)
-    if found.problems:
-        return found
+    check = check_lines(path, "/v1/embeddings", LIMITS)
+    if check.problems:
+        return check
     return [request_of(line) for line in read_lines(path, LIMITS.max_line_bytes)]
 
 
 def _read_corpus(folder: Path) -> object:
     columns = Columns(text="text", id=None)
-    found: list[object] = []
+    records: list[object] = []
     for kind in set(READERS) & {".jsonl", ".txt", ".csv", "jsonl", "txt", "csv"}:
         with suppress(NestvecError):
-            found += read_records(folder / "lines.jsonl", columns, kind)
-    return found
+            records += read_records(folder / "lines.jsonl", columns, kind)
+    return records
 
 
 # Files of our own that others may have touched.
@@ -242,7 +242,7 @@ ADAPTER = {
     "bias": "none",
     "fan_in_fan_out": False,
 }
-KEPT = {
+STORED = {
     "tuning.json": {"machine": "x", "max_batch_tokens": 256, "worker_threads": 2},
     "quality.json": {"recommendations": [{"text": "x"}]},
 }
@@ -253,8 +253,8 @@ def _write_adapter(folder: Path, _: None, chooser: random.Random) -> None:
     (folder / "adapter_config.json").write_bytes(content)
 
 
-def _write_kept(folder: Path, _: None, chooser: random.Random) -> None:
-    for name, value in KEPT.items():
+def _write_stored(folder: Path, _: None, chooser: random.Random) -> None:
+    for name, value in STORED.items():
         (folder / name).write_bytes(half_and_half(as_json(value), chooser))
     maps = folder / "maps"
     maps.mkdir(exist_ok=True)
@@ -262,36 +262,36 @@ def _write_kept(folder: Path, _: None, chooser: random.Random) -> None:
     np.save(maps / "two.npy", np.zeros(3))
 
 
-def _read_kept(folder: Path) -> object:
-    return read_tuned(folder, "x"), read_quality(folder), read_maps(folder, "0" * 32)
+def _read_stored(folder: Path) -> object:
+    return read_execution_settings(folder, "x"), read_quality(folder), read_maps(folder, "0" * 32)
 
 
 def _nothing(_: Path) -> None:
     return None
 
 
-TARGETS: dict[str, Target] = {
-    "card": Target(_cards, _write_card, lambda folder: read_card(folder / "card.toml")),
-    "safetensors": Target(_tiny, _write_weights, _read_weights),
-    "tokenizer": Target(_tiny, _write_tokenizer, _read_tokenizer),
-    "folder": Target(
-        _tiny, _write_folder, lambda folder: (derive(folder, {}), find_static(folder))
+TARGETS: dict[str, ParserTarget] = {
+    "card": ParserTarget(_cards, _write_card, lambda folder: read_card(folder / "card.toml")),
+    "safetensors": ParserTarget(_tiny, _write_weights, _read_weights),
+    "tokenizer": ParserTarget(_tiny, _write_tokenizer, _read_tokenizer),
+    "folder": ParserTarget(
+        _tiny, _write_folder, lambda folder: (read_model_folder(folder, {}), find_static(folder))
     ),
-    "batch lines": Target(_lines, _write_lines, _read_batch),
-    "corpus": Target(_lines, _write_lines, _read_corpus),
-    "keys": Target(_keys, _write_keys, lambda folder: KeyFile.read(folder / "keys.json")),
-    "adapter": Target(_nothing, _write_adapter, read_adapter),
-    "kept": Target(_nothing, _write_kept, _read_kept),
+    "batch lines": ParserTarget(_lines, _write_lines, _read_batch),
+    "corpus": ParserTarget(_lines, _write_lines, _read_corpus),
+    "keys": ParserTarget(_keys, _write_keys, lambda folder: KeyFile.read(folder / "keys.json")),
+    "adapter": ParserTarget(_nothing, _write_adapter, read_adapter),
+    "stored": ParserTarget(_nothing, _write_stored, _read_stored),
 }
 
 
 def cases(name: str, folder: Path, seed: int) -> Iterator[BaseException | None]:
-    """Run a target for as long as the iterator is asked: what it raised that it should not have, or None."""
+    """Run a target for as long as the iterator is asked; gives an error that it should not have raised, or None."""
     target = TARGETS[name]
     chooser = random.Random(f"{name} {seed}")
-    given = target.prepare(folder)
+    prepared = target.prepare(folder)
     while True:
-        target.write(folder, given, chooser)
+        target.write(folder, prepared, chooser)
         try:
             target.read(folder)
         except NestvecError as error:

@@ -1,4 +1,4 @@
-"""Files that others made, mutated: each is read, or refused by an error that says why."""
+"""Mutated files of others: each is read, or refused by an error that says why."""
 
 import os
 import shutil
@@ -12,22 +12,22 @@ from tests.end_to_end.fuzz.targets import TARGETS, cases
 
 SECONDS = float(os.environ.get("FUZZ_FILES_S", "2"))  # a target; `make fuzz-files` takes minutes
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
-MOST_FINDINGS = 5
+MAX_FINDINGS = 5
 
 
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.timeout(SECONDS + 120)
 def test_no_file_surprises_its_parser(name: str, tmp_path: Path) -> None:
-    """Within the time; the file of a finding is kept beside the repository's .fuzz folder."""
+    """No mutated file raises anything but an error of ours; a file that does is kept in the folder .fuzz."""
     until = time.monotonic() + SECONDS
     count, findings = 0, []
     for error in cases(name, tmp_path, SEED):
         count += 1
         if error is not None:
-            kept = Path(".fuzz") / f"{name.replace(' ', '-')}-{count}"
-            shutil.copytree(tmp_path, kept, dirs_exist_ok=True)
-            findings.append("".join(traceback.format_exception(error))[-1500:] + f"kept in {kept}")
-        if time.monotonic() > until or len(findings) >= MOST_FINDINGS:
+            copy = Path(".fuzz") / f"{name.replace(' ', '-')}-{count}"
+            shutil.copytree(tmp_path, copy, dirs_exist_ok=True)
+            findings.append("".join(traceback.format_exception(error))[-1500:] + f"kept in {copy}")
+        if time.monotonic() > until or len(findings) >= MAX_FINDINGS:
             break
     print(f"{name}: {count} files, {len(findings)} findings")
     assert not findings, "\n\n".join(findings)

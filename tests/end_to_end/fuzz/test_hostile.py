@@ -1,4 +1,4 @@
-"""Thousands of hostile requests to a real server: none is answered with an error that is ours, none ends it."""
+"""Thousands of hostile requests to a real server: none is answered with an error of the server, and none ends it."""
 
 import asyncio
 import json
@@ -15,7 +15,8 @@ from tests.end_to_end.fuzz.requests import Sent, hostile, operations_of
 from tests.support.server import running_server
 from tests.support.tiny import write_tiny_bert
 
-COUNT = int(os.environ.get("FUZZ_HOSTILE", "1500"))  # 20,000 by `make fuzz`
+# `make fuzz` sends 20,000.
+COUNT = int(os.environ.get("FUZZ_HOSTILE", "1500"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 AT_ONCE = 8
 # What a server that is well may say with a 5xx: the caller's own deadline.
@@ -23,24 +24,28 @@ EXPECTED_5XX = {504}
 BROKEN = 0
 
 
-async def send(client: httpx.AsyncClient, one: Sent, findings: list[str]) -> int:
-    """The status; 0 where the client's own library refuses to send it."""
+async def send(client: httpx.AsyncClient, sent: Sent, findings: list[str]) -> int:
+    """Send a request; gives the status, 0 where the client's own library refuses to send it."""
     try:
         request = client.build_request(
-            one.method, one.path, content=one.body, headers=dict(one.headers)
+            sent.method, sent.path, content=sent.body, headers=dict(sent.headers)
         )
         answer = await client.send(request)
     except (httpx.InvalidURL, httpx.LocalProtocolError, ValueError, UnicodeError):
         return BROKEN
     except httpx.TransportError as error:
-        findings.append(f"{type(error).__name__} for {one}"[:500])
+        findings.append(f"{type(error).__name__} for {sent}"[:500])
         return BROKEN
     if answer.status_code >= 500 and answer.status_code not in EXPECTED_5XX:
-        findings.append(f"{answer.status_code} {answer.text[:200]} for {one}"[:700])
-    if answer.status_code >= 400 and one.method not in ("HEAD", "TRACE", "BREW") and answer.content:
+        findings.append(f"{answer.status_code} {answer.text[:200]} for {sent}"[:700])
+    if (
+        answer.status_code >= 400
+        and sent.method not in ("HEAD", "TRACE", "BREW")
+        and answer.content
+    ):
         kind = answer.headers.get("content-type", "")
         if not kind.startswith(("application/json", "text/plain")):
-            findings.append(f"{answer.status_code} of type {kind} for {one}"[:500])
+            findings.append(f"{answer.status_code} of type {kind} for {sent}"[:500])
         if kind.startswith("application/json"):
             json.loads(answer.content)
     return answer.status_code
@@ -67,8 +72,8 @@ async def test_none_of_them_is_too_much(tmp_path: Path) -> None:
             before = process.num_fds()
 
             async def work() -> None:
-                for one in requests:  # shared: each takes the next
-                    statuses[await send(client, one, findings)] += 1
+                for sent in requests:  # shared: each takes the next
+                    statuses[await send(client, sent, findings)] += 1
 
             await asyncio.gather(*(work() for _ in range(AT_ONCE)))
             print(f"{sum(statuses.values())} requests: {dict(sorted(statuses.items()))}")

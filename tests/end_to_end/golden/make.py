@@ -1,6 +1,6 @@
 """Makes the golden vectors of the default model: a float64 numpy forward pass over its own files.
 
-Nothing of `app/` computes here but the download; ids come from vocab.txt through the tokenizers library's own
+Nothing of `app/nestvec/` is used here but the download; ids come from vocab.txt through the tokenizers library's own
 BERT recipe, not from the tokenizer.json that the server reads. Run it with `make golden`.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from nestvec.assembly.model import source_options
+from nestvec.assembly.package import source_options
 from nestvec.config.loading import load_settings
 from nestvec.model_store.sources.fetch import fetch
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ MAX_TOKENS: Final = 256
 
 
 def compute(folder: Path) -> NDArray[np.float64]:
-    """Unit vectors of all golden texts; (200, 384), float64."""
+    """Return unit vectors of all golden texts, `[200, 384]`, float64."""
     config = json.loads((folder / "config.json").read_text())
     reference = ReferenceBert(config, load_file(folder / "model.safetensors"))
     tokenizer = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)
@@ -36,7 +36,7 @@ def compute(folder: Path) -> NDArray[np.float64]:
 
 
 def main() -> None:
-    """Write vectors and what they were made of."""
+    """Write the vectors, and a note of what they were made of."""
     folder = fetch("all-MiniLM-L6-v2", source_options(load_settings())).folder
     vectors = compute(folder)
     np.save(VECTORS, vectors.astype(np.float32))
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def texts_hash() -> str:
-    """Of all texts: vectors of other texts are of no use."""
+    """Return the hash of all texts, as vectors of other texts are of no use."""
     return hashlib.sha256(json.dumps(golden_texts()).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Two hundred varied texts of our own: languages, scripts, code, marks, numbers, lengths from nothing to too long."""
+"""Two hundred varied texts: languages, scripts, code, marks, numbers, lengths from nothing to too long."""
 
 from itertools import product
 
@@ -80,7 +80,7 @@ SENTENCES = (
 
 
 def golden_texts() -> list[str]:
-    """All two hundred, always the same."""
+    """Return all two hundred texts, always the same."""
     texts = [form.format(s) for forms in LANGUAGES.values() for form, s in product(forms, SUBJECTS)]
     texts += [*CODE, *ODD]
     count = 1

@@ -1,4 +1,4 @@
-"""The default model cut, coarse, chunked and cached: its published curve, and that nothing is run twice."""
+"""The default model cut short, in coarser dtypes, chunked and cached: its published curve, and no text run twice."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from nestvec.assembly.service import build_engine
+from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import load_settings
-from nestvec.engine.types import NullObserver
+from nestvec.engine.observer import NullObserver
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.model_store.package import Package
 from nestvec.tools.quality.scores import pair_cosines, spearman
@@ -19,10 +19,12 @@ from nestvec.tools.quality.vectors import ModelVectors
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.server import Server, running_server
+from tests.support.data_sets import data_set
+from tests.support.server import RunningServer, running_server
 
 pytestmark = pytest.mark.model
-DATA = Path(__file__).parents[4] / "shared/data"
+STSB = data_set("stsb/test.tsv")
+CORPUS = data_set("corpus/paragraph.txt")
 CURVE = {384: 0.820, 256: 0.819, 128: 0.807, 64: 0.792, 32: 0.767}
 WINDOW, OVERLAP = 254, 254 // 8
 DOCUMENT = "".join(
@@ -32,33 +34,39 @@ DOCUMENT = "".join(
 
 
 def test_the_curve_of_sts_b(default_package: Package) -> None:
-    """At each of its sizes as published, to 0.3 points; one pass for all."""
+    """STS-B is as published at each number of dimensions, to 0.3 points, from one pass."""
     del default_package
-    if not (DATA / "stsb/test.tsv").is_file():
-        pytest.skip(f"{DATA / 'stsb/test.tsv'} is absent")
-    task = read_pairs(DATA / "stsb/test.tsv")
+    if not STSB.is_file():
+        pytest.skip(f"{STSB} is absent")
+    task = read_pairs(STSB)
     texts = list(dict.fromkeys((*task.first, *task.second)))
-    place = {text: number for number, text in enumerate(texts)}
-    service = build_engine(load_settings({"offline": True}).for_own_work(), NullObserver())
+    row_of = {text: number for number, text in enumerate(texts)}
+    service = build_local_service(
+        load_settings({"offline": True}).for_offline_tools(), NullObserver()
+    )
     with ModelVectors(service, lambda _: None) as model:
         raw = model.raw(texts)[0]
     for size, expected in CURVE.items():
-        cut = finish(raw, dimensions=size, normalize=True)
-        first, second = (cut[[place[t] for t in side]] for side in (task.first, task.second))
+        prefix = finish(raw, dimensions=size, normalize=True)
+        first, second = (
+            prefix[[row_of[text] for text in side]] for side in (task.first, task.second)
+        )
         score = spearman(pair_cosines(first, second).tolist(), task.gold)
         assert score == pytest.approx(expected, abs=0.003), size
 
 
 @pytest.fixture(scope="module")
-def server(default_package: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """With its cache in memory, as it is by default."""
+def server(
+    default_package: Package, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A server with its cache in memory, as it is by default."""
     del default_package
-    with running_server(tmp_path_factory.mktemp("matryoshka")) as made:
-        yield made
+    with running_server(tmp_path_factory.mktemp("matryoshka")) as running:
+        yield running
 
 
-def metric(server: Server, name: str) -> float:
-    """A counter, summed over its labels."""
+def metric(server: RunningServer, name: str) -> float:
+    """Return a metric, summed over its labels."""
     text = httpx.get(f"{server.url}/metrics").text
     return sum(
         sample.value
@@ -68,50 +76,50 @@ def metric(server: Server, name: str) -> float:
     )
 
 
-def post(server: Server, path: str, **body: Any) -> Any:
-    """The answer's body."""
+def post(server: RunningServer, path: str, **body: Any) -> Any:
+    """Return the body of a response."""
     answer = httpx.post(f"{server.url}{path}", json=body, timeout=120)
     assert answer.status_code == 200, answer.text[:300]
     return answer.json()
 
 
 @pytest.mark.process
-def test_another_form_of_known_texts_runs_no_token(server: Server) -> None:
-    """128 dimensions in int8 after 384 floats."""
-    if not (DATA / "corpus/paragraph.txt").is_file():
-        pytest.skip(f"{DATA / 'corpus'} is absent")
-    texts = (DATA / "corpus/paragraph.txt").read_text().splitlines()[:60]
-    asked = {"input": texts, "truncate": True, "encoding_format": "base64"}
-    whole = post(server, "/v1/embeddings", **asked)
+def test_another_form_of_known_texts_runs_no_token(server: RunningServer) -> None:
+    """128 dimensions in int8 of texts that were embedded as 384 floats run no token."""
+    if not CORPUS.is_file():
+        pytest.skip(f"{CORPUS} is absent")
+    texts = CORPUS.read_text().splitlines()[:60]
+    body = {"input": texts, "truncate": True, "encoding_format": "base64"}
+    whole = post(server, "/v1/embeddings", **body)
     before = metric(server, "nestvec_batch_tokens_sum")
-    cut = post(server, "/v1/embeddings", **asked, dimensions=128, output_dtype="int8")
+    short = post(server, "/v1/embeddings", **body, dimensions=128, output_dtype="int8")
     assert metric(server, "nestvec_batch_tokens_sum") == before > 0
-    assert cut["usage"] == whole["usage"]
+    assert short["usage"] == whole["usage"]
     assert metric(server, "nestvec_vector_cache_saved_tokens_total") >= before
-    assert post(server, "/v1/embeddings", **asked)["data"] == whole["data"]
+    assert post(server, "/v1/embeddings", **body)["data"] == whole["data"]
 
 
 @pytest.mark.process
 def test_vectors_outlive_the_process(default_package: Package, tmp_path: Path) -> None:
-    """In a file, where the operator names one."""
+    """Vectors outlive the process in a file, where the operator names one."""
     del default_package
     texts = [DOCUMENT[:300], "another", "one more"]
     answers, runs = [], []
     for _ in range(2):
-        with running_server(tmp_path, vector_cache_file=tmp_path / "vectors.db") as made:
-            answers.append(post(made, "/v1/embeddings", input=texts)["data"])
-            runs.append(metric(made, "nestvec_batch_inputs_sum"))
-            assert made.terminate() == 0
+        with running_server(tmp_path, vector_cache_file=tmp_path / "vectors.db") as server:
+            answers.append(post(server, "/v1/embeddings", input=texts)["data"])
+            runs.append(metric(server, "nestvec_batch_inputs_sum"))
+            assert server.terminate() == 0
     assert answers[0] == answers[1]
     assert runs == [3, 0]
 
 
 @pytest.mark.process
-def test_a_hundred_callers_with_one_text_run_it_once(server: Server) -> None:
-    """All at once."""
+def test_a_hundred_callers_with_one_text_run_it_once(server: RunningServer) -> None:
+    """A hundred callers at once with one text run it once."""
     before = metric(server, "nestvec_batch_inputs_sum")
 
-    async def ask() -> list[httpx.Response]:
+    async def send_all() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=100)
         async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
             body = {"input": "the same text of a hundred callers " * 12}
@@ -119,41 +127,44 @@ def test_a_hundred_callers_with_one_text_run_it_once(server: Server) -> None:
                 *(client.post("/v1/embeddings", json=body) for _ in range(100))
             )
 
-    answers = asyncio.run(ask())
+    answers = asyncio.run(send_all())
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.text for answer in answers}) == 1
     assert metric(server, "nestvec_batch_inputs_sum") == before + 1
 
 
 @pytest.mark.process
-def test_chunks_of_a_document_of_several_windows(server: Server) -> None:
-    """They equal means of token vectors that the server gives for each window."""
+def test_chunks_of_a_document_of_several_windows(server: RunningServer) -> None:
+    """Chunks equal the means of the token vectors that the server gives for each window."""
     tokens = post(server, "/tokenize", inputs=[DOCUMENT])[0]
-    own = [token for token in tokens if not token["special"]]
-    ids, starts = [token["id"] for token in own], [token["start"] for token in own]
+    content_tokens = [token for token in tokens if not token["special"]]
+    ids, starts = (
+        [token["id"] for token in content_tokens],
+        [token["start"] for token in content_tokens],
+    )
     edges = [n for n in range(0, len(ids), WINDOW - OVERLAP) if n + WINDOW < len(ids)]
     windows = [(n, n + WINDOW) for n in [*edges, len(ids) - WINDOW]]
     assert len(windows) > 2
-    lead, tail = tokens[0]["id"], tokens[-1]["id"]
+    prefix_id, suffix_id = tokens[0]["id"], tokens[-1]["id"]
     states: NDArray[np.float64] = np.zeros((len(ids) + 2, 384))
-    depth = np.full(len(ids), -1)
+    margin = np.full(len(ids), -1)
     for start, stop in windows:
-        window = [[lead, *ids[start:stop], tail]]
+        window = [[prefix_id, *ids[start:stop], suffix_id]]
         answer = httpx.post(
             f"{server.url}/embed_all",
             json={"inputs": window},
             headers={"x-embed-token-vocab": "model"},
             timeout=60,
         )
-        found = np.array(answer.json()[0])
-        for place in range(start, stop):
-            before = place - start if start else 10**6
-            behind = stop - 1 - place if stop < len(ids) else 10**6
-            if min(before, behind) > depth[place]:
-                depth[place] = min(before, behind)
-                states[1 + place] = found[1 + place - start]
-        states[0] = found[0] if start == 0 else states[0]
-        states[-1] = found[-1]
+        window_states = np.array(answer.json()[0])
+        for position in range(start, stop):
+            before = position - start if start else 10**6
+            after = stop - 1 - position if stop < len(ids) else 10**6
+            if min(before, after) > margin[position]:
+                margin[position] = min(before, after)
+                states[1 + position] = window_states[1 + position - start]
+        states[0] = window_states[0] if start == 0 else states[0]
+        states[-1] = window_states[-1]
     late = {"splitter": "sentences", "chunk_tokens": 60}
     data = post(server, "/v1/embeddings", input=[DOCUMENT], late_chunking=late)["data"]
     assert "".join(DOCUMENT[row["start"] : row["end"]] for row in data) == DOCUMENT

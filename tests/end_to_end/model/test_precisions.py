@@ -1,4 +1,4 @@
-"""The default model in the coarser precisions: close to fp32, and the same in any batch."""
+"""The default model in coarser precisions: close to fp32, and the same in any batch."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nestvec.assembly.service import build_engine
+from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import load_settings
+from nestvec.engine.observer import NullObserver
 from nestvec.engine.service import EmbeddingService
-from nestvec.engine.types import EmbedCall, FloatArray, NullObserver, Truncation
+from nestvec.engine.types import EmbedCall, FloatArray, Truncation
 from nestvec.errors import ProviderError, QualityError
 from nestvec.model_store.package import Package
 from nestvec.system.cpus import cpu_model
@@ -17,20 +18,21 @@ from nestvec.tools.quality.tasks import PairTask, read_pairs
 from scipy.stats import spearmanr
 
 from tests.end_to_end.golden.texts import golden_texts
+from tests.support.data_sets import data_set
 
 pytestmark = pytest.mark.model
-STSB = Path(__file__).parents[4] / "shared/data/stsb/test.tsv"
+STSB = data_set("stsb/test.tsv")
 # Without VNNI, sums of two u8 x s8 products saturate; what that costs is not measured on such a machine yet.
 HAS_VNNI = bool({"avx512_vnni", "avx_vnni"} & set(cpu_model().split()))
-MOST_STSB_LOSS = 0.002 if HAS_VNNI else 0.005
-LEAST_MEAN_COSINE = 0.9965 if HAS_VNNI else 0.99
+MAX_STSB_LOSS = 0.002 if HAS_VNNI else 0.005
+MIN_MEAN_COSINE = 0.9965 if HAS_VNNI else 0.99
 
 
 def service(precision: str) -> EmbeddingService:
-    """The default model; skips where this machine cannot run the precision."""
+    """Return the default model in a precision; skip where this machine cannot run it."""
     settings = load_settings({"offline": True, "precision": precision})
     try:
-        return build_engine(settings, NullObserver())
+        return build_local_service(settings, NullObserver())
     except ProviderError as error:
         pytest.skip(error.message)
 
@@ -39,67 +41,69 @@ def service(precision: str) -> EmbeddingService:
 def coarse(
     request: pytest.FixtureRequest, default_package: Package
 ) -> Iterator[tuple[str, EmbeddingService]]:
-    """Each precision of the default model, probed at its start."""
+    """Each coarser precision of the default model, probed at its start."""
     del default_package  # skips where there is none
-    made = service(request.param)
-    yield request.param, made
-    made.close()
+    engine = service(request.param)
+    yield request.param, engine
+    engine.close()
 
 
 def texts() -> list[str]:
-    """500 unlike ones, from a word to beyond the model's length."""
+    """Return 500 different texts, from a word to beyond the model's length."""
     golden = golden_texts()
     return [f"{number} {golden[number % len(golden)]}" for number in range(500)]
 
 
 async def embed(service: EmbeddingService, calls: list[list[str]]) -> FloatArray:
-    """All calls at once."""
-    made = [EmbedCall(part, truncate=Truncation.END) for part in calls]
-    answers = await asyncio.gather(*(service.embed(call) for call in made))
-    return np.concatenate([answer.vectors for answer in answers])
+    """Return the vectors of several calls, made at the same time."""
+    embed_calls = [EmbedCall(part, truncate=Truncation.END) for part in calls]
+    results = await asyncio.gather(*(service.embed(call) for call in embed_calls))
+    return np.concatenate([result.vectors for result in results])
 
 
 async def test_a_vector_is_the_same_in_any_batch(coarse: tuple[str, EmbeddingService]) -> None:
-    """No scale comes from a batch-mate; rounding may flip a step here and there."""
+    """A vector does not depend on its batch-mates, but for a rounding step here and there."""
     precision, engine = coarse
-    chosen = texts()
-    together = await embed(engine, [chosen])
-    alone = np.concatenate([await embed(engine, [[text]]) for text in chosen])
+    inputs = texts()
+    together = await embed(engine, [inputs])
+    alone = np.concatenate([await embed(engine, [[text]]) for text in inputs])
     cosines = np.einsum("pd,pd->p", together, alone)
     assert cosines.mean() >= 0.9995
     assert cosines.min() >= 0.985
-    if precision != "bf16":  # whose kernels choose their blocks by shape
+    # Kernels of bf16 choose their blocks by shape.
+    if precision != "bf16":
         assert (np.abs(together - alone).max(axis=1) <= 1e-6).mean() >= 0.95
 
 
 @pytest.mark.skipif(not STSB.is_file(), reason=f"{STSB} is absent")
 async def test_sts_b_hardly_suffers(coarse: tuple[str, EmbeddingService]) -> None:
-    """At most 0.2 points of Spearman lost; an average cosine to fp32 that CTranslate2's int8 has too."""
+    """At most 0.2 points of Spearman are lost, with a mean cosine to fp32 that CTranslate2's int8 has too."""
     task = read_pairs(STSB)
     exact = service("fp32")
     try:
         truth = await _pairs(exact, task)
     finally:
         exact.close()
-    found = await _pairs(coarse[1], task)
+    vectors = await _pairs(coarse[1], task)
     scores = [
-        spearmanr(np.einsum("pd,pd->p", *np.split(v, 2)), task.gold)[0] for v in (truth, found)
+        spearmanr(np.einsum("pd,pd->p", *np.split(side, 2)), task.gold)[0]
+        for side in (truth, vectors)
     ]
-    assert scores[0] - scores[1] <= MOST_STSB_LOSS
-    assert np.einsum("pd,pd->p", truth, found).mean() >= LEAST_MEAN_COSINE
+    assert scores[0] - scores[1] <= MAX_STSB_LOSS
+    assert np.einsum("pd,pd->p", truth, vectors).mean() >= MIN_MEAN_COSINE
 
 
 async def _pairs(engine: EmbeddingService, task: PairTask) -> FloatArray:
-    """First texts, then second ones."""
+    """Return the vectors of all first texts, then of all second ones."""
     both = [*task.first, *task.second]
     return await embed(engine, [both[i : i + 500] for i in range(0, len(both), 500)])
 
 
 @pytest.mark.usefixtures("default_package")
 def test_a_precision_that_this_model_cannot_bear_is_refused(tmp_path: Path) -> None:
-    """Calibrated on texts that are nothing like language, the gate closes before anything is served."""
+    """A precision calibrated on texts unlike any language is refused before anything is served."""
     file = tmp_path / "texts"
     file.write_text("a\n" * 20)
     flags = {"offline": True, "precision": "int8", "calibration_file": str(file)}
     with pytest.raises(QualityError, match="too coarse"):
-        build_engine(load_settings(flags), NullObserver())
+        build_local_service(load_settings(flags), NullObserver())

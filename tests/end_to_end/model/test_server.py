@@ -1,4 +1,4 @@
-"""The default model behind a real server: many callers at once, bad ones among them, and books that balance."""
+"""The default model behind a real server: many callers at once, bad ones among them, and counters that add up."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.end_to_end.golden.make import VECTORS
 from tests.end_to_end.golden.texts import golden_texts
-from tests.support.server import Server, running_server
+from tests.support.server import RunningServer, running_server
 
 pytestmark = [pytest.mark.model, pytest.mark.process]
 REQUESTS = 1000
@@ -26,15 +26,17 @@ LIMITS = httpx.Limits(max_connections=REQUESTS)
 
 
 @pytest.fixture(scope="module")
-def server(default_package: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with room for all of them."""
+def server(
+    default_package: Package, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A server that takes all requests at once."""
     del default_package  # skips where the model is absent
-    with running_server(tmp_path_factory.mktemp("server"), **SETTINGS) as made:
-        yield made
+    with running_server(tmp_path_factory.mktemp("server"), **SETTINGS) as running:
+        yield running
 
 
-def counters(server: Server) -> dict[str, float]:
-    """Counters and gauges, summed over labels but for status and reason."""
+def counters(server: RunningServer) -> dict[str, float]:
+    """Return counters and gauges, summed over all labels but status and reason."""
     sums: dict[str, float] = {}
     text = httpx.get(f"{server.url}/metrics").text
     for family in text_string_to_metric_families(text):
@@ -48,17 +50,17 @@ def counters(server: Server) -> dict[str, float]:
 
 
 def decode(answer: httpx.Response) -> NDArray[np.float32]:
-    """Vectors of a base64 answer."""
+    """Return the vectors of a base64 response."""
     assert answer.status_code == 200, answer.text[:300]
     rows = [np.frombuffer(base64.b64decode(d["embedding"]), "<f4") for d in answer.json()["data"]]
     return np.stack(rows)
 
 
-async def test_a_thousand_concurrent_mixed_requests(server: Server) -> None:
-    """Each answered with its own texts' vectors; requests, inputs and tokens add up exactly."""
+async def test_a_thousand_concurrent_mixed_requests(server: RunningServer) -> None:
+    """Each request gets the vectors of its own texts; requests, inputs and tokens add up exactly."""
     texts, golden = golden_texts(), np.load(VECTORS)
     chooser = random.Random(11)
-    picks = [
+    index_lists = [
         [chooser.randrange(len(texts)) for _ in range(chooser.choice((1, 1, 1, 1, 2, 4)))]
         for _ in range(REQUESTS)
     ]
@@ -66,25 +68,25 @@ async def test_a_thousand_concurrent_mixed_requests(server: Server) -> None:
     before = counters(server)
     async with httpx.AsyncClient(base_url=server.url, limits=LIMITS, timeout=600) as client:
 
-        async def ask(pick: list[int], size: int | None) -> httpx.Response:
+        async def send(indices: list[int], size: int | None) -> httpx.Response:
             body: dict[str, Any] = {
-                "input": [texts[i] for i in pick],
+                "input": [texts[i] for i in indices],
                 "encoding_format": "base64",
                 "truncate": True,
                 "dimensions": size,
             }
             return await client.post("/v1/embeddings", json=body)
 
-        answers = await asyncio.gather(*map(ask, picks, sizes))
+        answers = await asyncio.gather(*map(send, index_lists, sizes))
     tokens = 0
-    for pick, size, answer in zip(picks, sizes, answers, strict=True):
-        wanted = golden[pick][:, : size or 384].astype(np.float64)
-        wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
-        assert np.einsum("nd,nd->n", decode(answer), wanted).min() >= 0.99999
+    for indices, size, answer in zip(index_lists, sizes, answers, strict=True):
+        expected = golden[indices][:, : size or 384].astype(np.float64)
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        assert np.einsum("nd,nd->n", decode(answer), expected).min() >= 0.99999
         tokens += answer.json()["usage"]["total_tokens"]
     after = counters(server)
     grown = {name: after[name] - before.get(name, 0.0) for name in after}
-    inputs = sum(map(len, picks))
+    inputs = sum(map(len, index_lists))
     assert grown["nestvec_requests_total200"] == REQUESTS
     assert grown["nestvec_request_duration_seconds_count"] == REQUESTS
     assert grown["nestvec_inputs_total"] == inputs
@@ -123,9 +125,9 @@ BAD: list[tuple[str, dict[str, Any], int]] = [
     ("arguments", "status"), [case[1:] for case in BAD], ids=[case[0] for case in BAD]
 )
 async def test_bad_requests_among_good_ones(
-    server: Server, arguments: dict[str, Any], status: int
+    server: RunningServer, arguments: dict[str, Any], status: int
 ) -> None:
-    """The right status in OpenAI's shape; the good ones sent at the same time are unharmed."""
+    """A bad request gets the right status in OpenAI's shape, and good ones at the same time are unharmed."""
     golden = np.load(VECTORS)
     texts = golden_texts()
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
@@ -133,15 +135,15 @@ async def test_bad_requests_among_good_ones(
             client.post("/v1/embeddings", json={"input": texts[n], "encoding_format": "base64"})
             for n in (0, 9, 60)
         ]
-        bad, *rest = await asyncio.gather(client.post("/v1/embeddings", **arguments), *good)
+        bad, *others = await asyncio.gather(client.post("/v1/embeddings", **arguments), *good)
     assert bad.status_code == status
     assert set(bad.json()["error"]) == {"message", "type", "param", "code"}
-    for n, answer in zip((0, 9, 60), rest, strict=True):
+    for n, answer in zip((0, 9, 60), others, strict=True):
         assert decode(answer)[0] @ golden[n] >= 0.99999
 
 
-async def test_ten_megabytes_are_embedded_where_truncation_is_on(server: Server) -> None:
-    """As a text of 256 tokens."""
+async def test_ten_megabytes_are_embedded_where_truncation_is_on(server: RunningServer) -> None:
+    """Ten megabytes are embedded as a text of 256 tokens where truncation is on."""
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         answer = await client.post(
             "/v1/embeddings", json={"input": "alpha " * 1_700_000, "truncate": True}
@@ -149,8 +151,8 @@ async def test_ten_megabytes_are_embedded_where_truncation_is_on(server: Server)
     assert answer.json()["usage"]["total_tokens"] == 256
 
 
-def test_the_error_of_a_huge_text_counts_from_below(server: Server) -> None:
-    """It says "at least", since the rest was never tokenised."""
+def test_the_error_of_a_huge_text_counts_from_below(server: RunningServer) -> None:
+    """The error of a huge text says "at least", since the rest was never tokenized."""
     answer = httpx.post(
         f"{server.url}/v1/embeddings", json={"input": "alpha " * 100_000}, timeout=60
     )

@@ -13,7 +13,7 @@ import pytest
 from nestvec.model_store.package import Package
 from typing_extensions import override
 
-from tests.support.server import Server, running_server, wait_until_ready
+from tests.support.server import RunningServer, running_server, wait_until_ready
 from tests.support.tiny import write_tiny_bert
 
 pytestmark = [pytest.mark.model, pytest.mark.process]
@@ -26,44 +26,44 @@ WINDOWS = 4
 TEXTS = [f"{'a text of some words ' * n}number {n}" for n in range(1, 17)]
 
 
-def resident_bytes(server: Server) -> int:
-    """Of the process, as the kernel counts them."""
+def resident_bytes(server: RunningServer) -> int:
+    """Return the process's resident memory, as the kernel counts it."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) * 1024
 
 
 class Caller(threading.Thread):
-    """Asks for vectors until told to stop; keeps what was wrong."""
+    """Asks for vectors until it is told to stop, and notes what was wrong."""
 
     def __init__(self, url: str, model: str, expected: np.ndarray[Any, Any]) -> None:
         super().__init__(daemon=True)
         self.url, self.model, self.expected = url, model, expected
         self.stop = threading.Event()
-        self.asked = 0
-        self.wrong: list[str] = []
+        self.requests = 0
+        self.failures: list[str] = []
 
     @override
     def run(self) -> None:
-        """Until told to stop."""
+        """Ask for vectors until told to stop."""
         with httpx.Client(base_url=self.url, headers=AUTH, timeout=60) as client:
             while not self.stop.is_set():
                 answer = client.post("/v1/embeddings", json={"input": TEXTS, "model": self.model})
-                self.asked += 1
+                self.requests += 1
                 if answer.status_code != 200:
-                    self.wrong.append(answer.text)
+                    self.failures.append(answer.text)
                 elif np.abs(vectors(answer) - self.expected).max() > 1e-4:
-                    self.wrong.append("other vectors")
+                    self.failures.append("other vectors")
 
 
 def vectors(answer: httpx.Response) -> np.ndarray[Any, Any]:
-    """Of an answer."""
+    """Return the vectors of a response."""
     return np.array([row["embedding"] for row in answer.json()["data"]])
 
 
 @contextmanager
-def load_on(server: Server, client: httpx.Client) -> Iterator[list[Caller]]:
-    """A caller for each model."""
+def load_on(server: RunningServer, client: httpx.Client) -> Iterator[list[Caller]]:
+    """Run a caller for each model."""
     callers = []
     for model in MODELS:
         answer = client.post("/v1/embeddings", json={"input": TEXTS, "model": model})
@@ -81,24 +81,24 @@ def load_on(server: Server, client: httpx.Client) -> Iterator[list[Caller]]:
 
 
 def cycle(client: httpx.Client) -> None:
-    """Unload the largest and load it again."""
+    """Unload the largest model and load it again."""
     for action in ("unload", "load"):
         answer = client.post(f"/admin/models/{action}", json={"model": "whole"})
         assert answer.status_code == 200, answer.text
 
 
-def at_rest(client: httpx.Client, server: Server) -> tuple[int, int]:
-    """Memory without the largest model, and with it, while nothing is asked; the least of several times."""
-    least = [10**12, 10**12]
+def at_rest(client: httpx.Client, server: RunningServer) -> tuple[int, int]:
+    """Return the memory without the largest model, and with it, while nothing runs; the least of several times."""
+    min_bytes = [10**12, 10**12]
     for _ in range(AT_REST):
-        for place, action in enumerate(("unload", "load")):
+        for index, action in enumerate(("unload", "load")):
             client.post(f"/admin/models/{action}", json={"model": "whole"})
-            least[place] = min(least[place], resident_bytes(server))
-    return least[0], least[1]
+            min_bytes[index] = min(min_bytes[index], resident_bytes(server))
+    return min_bytes[0], min_bytes[1]
 
 
 def test_models_come_and_go_and_memory_returns(default_package: Package, tmp_path: Path) -> None:
-    """No request fails, no vector changes, and the process is as large as before."""
+    """Models are loaded and unloaded under load: no request fails, no vector changes, and memory returns."""
     tiny = write_tiny_bert(tmp_path / "tiny")
     name = default_package.spec.name
     models = {
@@ -129,8 +129,8 @@ def test_models_come_and_go_and_memory_returns(default_package: Package, tmp_pat
                 for _ in range(ROUNDS):
                     cycle(client)
             after = at_rest(client, server)
-            assert [caller.wrong for caller in callers] == [[], [], []]
-            assert all(caller.asked for caller in callers)
+            assert [caller.failures for caller in callers] == [[], [], []]
+            assert all(caller.requests for caller in callers)
             has_returned = after[0] < 1.1 * before[0] and after[1] < 1.1 * before[1]
     print(f"RSS without and with the largest: {before} before, {after} after {window * ROUNDS}")
     assert has_returned

@@ -3,13 +3,15 @@
 import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from nestvec.engine.cache.vector_cache import VectorCache, key_of
 from nestvec.engine.dtypes import OutputDtype
-from nestvec.engine.types import EmbedCall, Item, OutputKind, Priority
+from nestvec.engine.types import EmbedCall, Item, ItemOptions, OutputKind, Priority
 from nestvec.errors import DeadlineError, InternalError
 
 from tests.engine.test_vector_plan import random_map
@@ -20,38 +22,38 @@ MEGABYTE = 2**20
 
 
 class MemoryStore:
-    """A store in a dictionary."""
+    """Keeps vectors in a dictionary."""
 
     def __init__(self) -> None:
-        self.kept: dict[bytes, bytes] = {}
-        self.asked = 0
+        self.vectors: dict[bytes, bytes] = {}
+        self.lookups = 0
 
     def get(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        """Those that are there."""
-        self.asked += len(keys)
-        return {key: self.kept[key] for key in keys if key in self.kept}
+        """Return the vectors that are there."""
+        self.lookups += len(keys)
+        return {key: self.vectors[key] for key in keys if key in self.vectors}
 
     def put(self, vectors: Mapping[bytes, bytes]) -> None:
-        """At once."""
-        self.kept |= vectors
+        """Keep vectors at once."""
+        self.vectors |= vectors
 
     def close(self) -> None:
-        """Nothing waits."""
+        """Do nothing: nothing waits to be written."""
 
 
 def serve_cached(folder: Path, cache: VectorCache | None = None, **options: object) -> Served:
-    """A service that keeps vectors."""
+    """Return a service that keeps vectors."""
     chosen = ServedOptions(cache=cache or VectorCache(MEGABYTE))
     return serve_fake(folder / "tokenizer.json", dataclasses.replace(chosen, **options))  # type: ignore[arg-type]
 
 
 def runs(served: Served) -> int:
-    """Items that the backend ran."""
+    """Return the number of items that the backend ran."""
     return sum(len(batch) for batch in served.backend.batches)
 
 
 async def test_every_form_is_made_from_one_run(tiny_folder: Path) -> None:
-    """Dimensions, dtypes, raw vectors and maps of a text that was run; bit for bit what a run gives."""
+    """Every dimension, dtype, raw vector and map of a text that was run is bit for bit what a new run gives."""
     turned = random_map("turned")
     served = serve_cached(tiny_folder, maps=(turned,))
     fresh = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(maps=(turned,)))
@@ -65,13 +67,13 @@ async def test_every_form_is_made_from_one_run(tiny_folder: Path) -> None:
         EmbedCall(texts, map_id="turned", dimensions=4),
     ]
     for call in forms:
-        found, expected = [await one.service.embed(call) for one in (served, fresh)]
-        np.testing.assert_array_equal(found.vectors, expected.vectors)
+        cached, expected = [await each.service.embed(call) for each in (served, fresh)]
+        np.testing.assert_array_equal(cached.vectors, expected.vectors)
         for dtype in call.output_dtypes:
-            np.testing.assert_array_equal(found.converted[dtype], expected.converted[dtype])
-        assert found.input_tokens == expected.input_tokens
+            np.testing.assert_array_equal(cached.converted[dtype], expected.converted[dtype])
+        assert cached.input_tokens == expected.input_tokens
     assert runs(served) == 3
-    cache = served.service.fetcher.cache
+    cache = served.service.read_through.cache
     assert cache is not None
     assert (cache.counts.hits, cache.counts.misses) == (15, 3)
     assert cache.counts.saved_tokens == 5 * 9
@@ -93,46 +95,58 @@ async def test_hits_and_misses_in_one_call(tiny_folder: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        Item(np.array([1, 2], np.int32), skip_tokens=1),
-        Item(np.array([1, 2], np.int32), exits=(1,)),
-        Item(np.array([2, 1], np.int32)),
-        Item(np.array([1, 2, 3], np.int32)),
+        (Item(np.array([1, 2], np.int32), skip_tokens=1), ItemOptions()),
+        (Item(np.array([1, 2], np.int32)), ItemOptions(exits=(1,))),
+        (Item(np.array([2, 1], np.int32)), ItemOptions()),
+        (Item(np.array([1, 2, 3], np.int32)), ItemOptions()),
     ],
     ids=["skipped prompt", "exit", "order", "length"],
 )
-def test_keys_tell_what_decides_a_vector(other: Item) -> None:
-    """And nothing else: priority, deadline and key do not."""
-    one = Item(np.array([1, 2], np.int32))
-    same = dataclasses.replace(one, priority=Priority.BULK, key_id="k", index=7, deadline_s=3.0)
-    assert key_of("space", one) == key_of("space", same)
-    assert key_of("space", one) != key_of("other", one)
-    assert key_of("space", other) not in (None, key_of("space", one))
+def test_keys_tell_what_decides_a_vector(other: tuple[Item, ItemOptions]) -> None:
+    """Keys depend on what decides a vector and nothing else: not on priority, deadline, index or API key."""
+    key = key_of("space", item(1, 2), ItemOptions())
+    others = ItemOptions(priority=Priority.BULK, key_id="k", deadline_s=3.0)
+    assert key_of("space", item(1, 2, index=7), others) == key
+    assert key_of("other", item(1, 2), ItemOptions()) != key
+    assert key_of("space", *other) not in (None, key)
+
+
+def test_keys_stay_what_they_were() -> None:
+    """A vector cache file of an earlier version still holds what it held: keys are the same bytes."""
+    options = ItemOptions(exits=(4,))
+    key = key_of("a-space", Item(np.array([101, 7, 102], np.int32), skip_tokens=2), options)
+    head = b"a-space (4,) 2 "
+    ids = np.array([101, 7, 102], "<i4").tobytes()
+    assert key == blake2b(head + ids, digest_size=16).digest()
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"kind": OutputKind.TOKENS},
-        {"kind": OutputKind.LABELS},
-        {"spans": ((0, 1),)},
-        {"exits": (1, 2)},
-        {"expansion": 1},
+        ({}, {"kind": OutputKind.TOKENS}),
+        ({}, {"kind": OutputKind.LABELS}),
+        ({}, {"exits": (1, 2)}),
+        ({"spans": ((0, 1),)}, {}),
+        ({"expansion": 1}, {}),
+        ({"gives_states": True}, {}),
     ],
     ids=str,
 )
-def test_only_single_vectors_are_kept(changes: dict[str, object]) -> None:
-    """The rest has no key."""
-    assert key_of("space", dataclasses.replace(item(1, 2), **changes)) is None  # type: ignore[arg-type]
+def test_only_single_vectors_are_kept(changes: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Items that give token vectors, labels or several vectors have no key."""
+    of_item, options = changes
+    changed = dataclasses.replace(item(1, 2), **of_item)
+    assert key_of("space", changed, ItemOptions(**options)) is None
 
 
 async def test_a_caller_may_keep_out(tiny_folder: Path) -> None:
-    """Neither found nor kept."""
+    """A call that opts out neither takes vectors from the cache nor leaves any in it."""
     served = serve_cached(tiny_folder)
     for _ in range(2):
         await served.service.embed(EmbedCall(["alpha"], uses_cache=False))
     assert runs(served) == 2
-    assert served.service.fetcher.cache is not None
-    assert served.service.fetcher.cache.entries == 0
+    assert served.service.read_through.cache is not None
+    assert served.service.read_through.cache.entries == 0
     served.service.close()
 
 
@@ -149,7 +163,7 @@ async def test_half_precision_gives_the_same_hit_or_not(tiny_folder: Path) -> No
 
 
 def test_it_stays_within_its_bytes() -> None:
-    """However much is put in."""
+    """However much is put in, the cache takes no more bytes than it may."""
     cache = VectorCache(100_000)
     for number in range(2000):
         cache.put({number.to_bytes(16, "big"): np.zeros(64, np.float32)})
@@ -158,24 +172,24 @@ def test_it_stays_within_its_bytes() -> None:
 
 
 async def test_a_store_behind_is_asked_for_what_memory_lacks(tiny_folder: Path) -> None:
-    """And fills memory; another process finds what one has put in."""
+    """What memory lacks is taken from the store once and kept in memory; another process finds it there too."""
     store = MemoryStore()
-    one = serve_cached(tiny_folder, VectorCache(MEGABYTE, store=store))
-    first = await one.service.embed(EmbedCall(["alpha", "beta"]))
+    filling = serve_cached(tiny_folder, VectorCache(MEGABYTE, store=store))
+    first = await filling.service.embed(EmbedCall(["alpha", "beta"]))
     other = serve_cached(tiny_folder, VectorCache(MEGABYTE, store=store))
     for _ in range(2):
-        found = await other.service.embed(EmbedCall(["alpha", "beta"]))
-        np.testing.assert_array_equal(found.vectors, first.vectors)
+        result = await other.service.embed(EmbedCall(["alpha", "beta"]))
+        np.testing.assert_array_equal(result.vectors, first.vectors)
     assert runs(other) == 0
-    assert other.service.fetcher.cache is not None
-    assert other.service.fetcher.cache.counts.stored_hits == 2
-    assert store.asked == 4
-    one.service.close()
+    assert other.service.read_through.cache is not None
+    assert other.service.read_through.cache.counts.stored_hits == 2
+    assert store.lookups == 4
+    filling.service.close()
     other.service.close()
 
 
 async def test_identical_texts_in_flight_run_once(tiny_folder: Path) -> None:
-    """A hundred at once, and twice in one call."""
+    """A text that a hundred calls send at once, each of them twice, is run once."""
     served = serve_cached(tiny_folder)
     served.backend.gate.clear()
     calls = [
@@ -188,13 +202,13 @@ async def test_identical_texts_in_flight_run_once(tiny_folder: Path) -> None:
     assert runs(served) == 1
     for result in results:
         np.testing.assert_array_equal(result.vectors, results[0].vectors[[0, 0]])
-    assert served.service.fetcher.cache is not None
-    assert served.service.fetcher.cache.counts.coalesced == 199
+    assert served.service.read_through.cache is not None
+    assert served.service.read_through.cache.counts.coalesced == 199
     served.service.close()
 
 
 async def test_nobody_fails_because_the_first_one_left(tiny_folder: Path) -> None:
-    """Cancelled, or its deadline passed: those that waited run the text themselves."""
+    """Where the call that came first was cancelled, those that waited run the text themselves."""
     served = serve_cached(tiny_folder)
     served.backend.gate.clear()
     blocker = asyncio.create_task(served.service.embed(EmbedCall(["red"])))
@@ -216,7 +230,7 @@ async def test_nobody_fails_because_the_first_one_left(tiny_folder: Path) -> Non
 
 
 async def test_a_waiter_has_its_own_deadline(tiny_folder: Path) -> None:
-    """It does not wait longer than it may for another's run, and does not end that run."""
+    """A waiter does not wait longer than it may for another's run, and does not end that run."""
     served = serve_cached(tiny_folder)
     served.backend.gate.clear()
     owner = asyncio.create_task(served.service.embed(EmbedCall(["alpha"])))
@@ -231,20 +245,20 @@ async def test_a_waiter_has_its_own_deadline(tiny_folder: Path) -> None:
 
 @pytest.mark.parametrize("bad", [BAD_ID, NAN_ID])
 async def test_failures_are_not_kept(tiny_folder: Path, bad: int) -> None:
-    """And each caller is told its own index."""
+    """A text that failed is not kept, and each caller is told the index in its own call."""
     spec = dataclasses.replace(SPEC, vocabulary_size=1000)
     served = serve_cached(tiny_folder, spec=spec)
     for inputs, index in (([[bad]], 0), ([[5], [bad]], 1)):
         with pytest.raises(InternalError) as caught:
             await served.service.embed(EmbedCall(inputs))
         assert caught.value.input_index == index
-    found = await served.service.embed(EmbedCall([[5]]))
-    assert np.isfinite(found.vectors).all()
+    result = await served.service.embed(EmbedCall([[5]]))
+    assert np.isfinite(result.vectors).all()
     served.service.close()
 
 
 async def test_a_query_does_not_wait_behind_bulk(tiny_folder: Path) -> None:
-    """The same text in a bulk call stands in the queue; the query runs its own."""
+    """Where the same text stands in the queue for a bulk call, the query runs it itself."""
     served = serve_cached(tiny_folder)
     served.backend.gate.clear()
     bulk = asyncio.create_task(
@@ -256,18 +270,18 @@ async def test_a_query_does_not_wait_behind_bulk(tiny_folder: Path) -> None:
     )
     await asyncio.sleep(0.02)
     served.backend.gate.set()
-    one, other = await query, await bulk
-    np.testing.assert_array_equal(one.vectors[0], other.vectors[1])
+    of_query, of_bulk = await query, await bulk
+    np.testing.assert_array_equal(of_query.vectors[0], of_bulk.vectors[1])
     assert runs(served) == 3
     served.service.close()
 
 
 def test_what_half_precision_cannot_hold_stays_finite() -> None:
-    """Raw vectors of some models are long."""
+    """Values beyond the range of float16, as some models' raw vectors have, become its extremes."""
     cache = VectorCache(MEGABYTE, "float16")
     long = np.array([1e6, -1e6, 1.0], np.float32)
     cache.put({b"k": long})
-    (found,) = cache.get([b"k"])
-    assert found is not None
-    assert np.isfinite(found).all()
-    np.testing.assert_array_equal(found, cache.rounded(long[None])[0])
+    (cached,) = cache.get([b"k"])
+    assert cached is not None
+    assert np.isfinite(cached).all()
+    np.testing.assert_array_equal(cached, cache.rounded(long[None])[0])

@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from nestvec.engine.core.cost_model import LEAST_SAMPLES
+from nestvec.engine.core.batching.cost_model import MIN_SAMPLES
 from nestvec.engine.core.engine_core import LOST_S, EngineCore
 from nestvec.engine.types import Item, Priority, RawOutput
 from nestvec.errors import (
@@ -20,6 +21,7 @@ from nestvec.errors import (
 
 from tests.support.fakes import (
     BAD_ID,
+    FAKE_INFO,
     HUGE_ID,
     LOST_ID,
     NAN_ID,
@@ -30,32 +32,33 @@ from tests.support.fakes import (
     fake_core,
     fake_vector,
     item,
+    submission,
 )
 
 
 @pytest.fixture
 def backend() -> FakeBackend:
-    """A fake backend with its gate open."""
+    """Return a fake backend with its gate open."""
     return FakeBackend()
 
 
 @pytest.fixture
 def observer() -> RecordingObserver:
-    """An observer that keeps."""
+    """Return an observer that keeps what it is told."""
     return RecordingObserver()
 
 
 @pytest.fixture
 def core(backend: FakeBackend, observer: RecordingObserver) -> Iterator[EngineCore]:
-    """A core with one worker."""
-    made = fake_core(backend, observer)
-    yield made
+    """Return a started core with one worker."""
+    started = fake_core(backend, observer)
+    yield started
     backend.gate.set()
-    made.close()
+    started.close()
 
 
 def random_items(seed: int, count: int) -> list[Item]:
-    """Items of random lengths and ids."""
+    """Return items of random lengths and ids."""
     random = np.random.default_rng(seed)
     return [item(*random.integers(1, 600, random.integers(1, 20)), index=n) for n in range(count)]
 
@@ -65,17 +68,17 @@ async def test_vectors_come_in_item_order_over_many_batches(
 ) -> None:
     """Sorting by length and cutting by budget never mixes rows up."""
     items = random_items(1, 100)
-    raw = await core.submit(items)
+    raw = await core.submit(submission(*items))
     assert len(backend.batches) > 5
-    for row, one in zip(raw.vectors, items, strict=True):
-        np.testing.assert_array_equal(row, fake_vector(one.ids))
+    for row, sent in zip(raw.vectors, items, strict=True):
+        np.testing.assert_array_equal(row, fake_vector(sent.ids))
 
 
 async def test_concurrent_calls_get_their_own_vectors(observer: RecordingObserver) -> None:
     """Fifty callers over four workers: each gets what it asked for, and every item is counted once."""
     core = fake_core(FakeBackend(), observer, workers=4)
     wanted = [random_items(seed, seed % 7 + 1) for seed in range(50)]
-    answers = await asyncio.gather(*(core.submit(items) for items in wanted))
+    answers = await asyncio.gather(*(core.submit(submission(*items)) for items in wanted))
     core.close()
     for items, raw in zip(wanted, answers, strict=True):
         np.testing.assert_array_equal(raw.vectors, [fake_vector(i.ids) for i in items])
@@ -93,10 +96,12 @@ async def test_a_poisoned_item_fails_its_own_call_only(
 ) -> None:
     """The culprit's call names its index; neighbours of the same batch get their vectors."""
     backend.gate.clear()
-    blocker = asyncio.create_task(core.submit([item(5)]))
+    blocker = asyncio.create_task(core.submit(submission(item(5))))
     await asyncio.to_thread(backend.started.acquire)
-    good = [asyncio.create_task(core.submit([item(1, n)])) for n in (1, 2, 3)]
-    bad = asyncio.create_task(core.submit([item(4, 4, index=0), item(4, poison, index=1)]))
+    good = [asyncio.create_task(core.submit(submission(item(1, n)))) for n in (1, 2, 3)]
+    bad = asyncio.create_task(
+        core.submit(submission(item(4, 4, index=0), item(4, poison, index=1)))
+    )
     await asyncio.sleep(0)
     backend.gate.set()
     with pytest.raises(kind) as caught:
@@ -111,12 +116,12 @@ async def test_a_poisoned_item_fails_its_own_call_only(
 async def test_a_cancelled_caller_leaves_the_queue_and_delays_nobody(
     core: EngineCore, backend: FakeBackend, observer: RecordingObserver
 ) -> None:
-    """Its waiting items never run."""
+    """The waiting items of a cancelled call never run, and other calls are served."""
     backend.gate.clear()
-    blocker = asyncio.create_task(core.submit([item(5)]))
+    blocker = asyncio.create_task(core.submit(submission(item(5))))
     await asyncio.to_thread(backend.started.acquire)
-    gone = asyncio.create_task(core.submit([item(7, 7, 7), item(7, 7)]))
-    stays = asyncio.create_task(core.submit([item(8)]))
+    gone = asyncio.create_task(core.submit(submission(item(7, 7, 7), item(7, 7))))
+    stays = asyncio.create_task(core.submit(submission(item(8))))
     await asyncio.sleep(0)
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -131,14 +136,16 @@ async def test_a_cancelled_caller_leaves_the_queue_and_delays_nobody(
 async def test_a_caller_cancelled_while_its_batch_runs_harms_nobody(
     core: EngineCore, backend: FakeBackend
 ) -> None:
-    """A result that nobody waits for is thrown away."""
+    """A result that nobody waits for any more is dropped, and the next call is served."""
     backend.gate.clear()
-    gone = asyncio.create_task(core.submit([item(5)]))
+    gone = asyncio.create_task(core.submit(submission(item(5))))
     await asyncio.to_thread(backend.started.acquire)
     gone.cancel()
     await asyncio.wait([gone])
     backend.gate.set()
-    np.testing.assert_array_equal((await core.submit([item(6)])).vectors, [fake_vector([6])])
+    np.testing.assert_array_equal(
+        (await core.submit(submission(item(6)))).vectors, [fake_vector([6])]
+    )
 
 
 async def test_a_full_queue_refuses_with_a_retry_time(
@@ -147,17 +154,17 @@ async def test_a_full_queue_refuses_with_a_retry_time(
     """Beyond the bound calls are refused at once; an empty queue takes even a large one."""
     core = fake_core(backend, observer, max_queue_tokens=4)
     backend.gate.clear()
-    running = asyncio.create_task(core.submit([item(1)]))
+    running = asyncio.create_task(core.submit(submission(item(1))))
     await asyncio.to_thread(backend.started.acquire)
-    large = asyncio.create_task(core.submit([item(*range(1, 9))]))
+    large = asyncio.create_task(core.submit(submission(item(*range(1, 9)))))
     await asyncio.sleep(0)
     with pytest.raises(QueueFullError) as caught:
-        await core.submit([item(1)])
+        await core.submit(submission(item(1)))
     assert 1 <= caught.value.retry_after_s <= 120
     assert observer.dropped["queue_full"] == 1
     backend.gate.set()
     await asyncio.gather(running, large)
-    assert (await core.submit([item(3)])).vectors.shape == (1, 8)
+    assert (await core.submit(submission(item(3)))).vectors.shape == (1, 8)
     core.close()
 
 
@@ -165,9 +172,9 @@ async def teach(
     core: EngineCore, backend: FakeBackend, clock: FakeClock, *, token_s: float
 ) -> None:
     """Run lone items of growing length whose tokens each seem to take so long."""
-    for tokens in range(1, LEAST_SAMPLES + 3):
+    for tokens in range(1, MIN_SAMPLES + 3):
         backend.gate.clear()
-        call = asyncio.create_task(core.submit([item(*range(tokens))]))
+        call = asyncio.create_task(core.submit(submission(item(*range(tokens)))))
         await asyncio.to_thread(backend.started.acquire)
         clock.now_s += token_s * tokens
         backend.gate.set()
@@ -180,12 +187,12 @@ async def test_the_retry_time_follows_the_predicted_drain(backend: FakeBackend) 
     core = fake_core(backend, budget=1, max_queue_tokens=50, clock=clock)
     await teach(core, backend, clock, token_s=1.0)
     backend.gate.clear()
-    running = asyncio.create_task(core.submit([item(1)]))
+    running = asyncio.create_task(core.submit(submission(item(1))))
     await asyncio.to_thread(backend.started.acquire)
-    queued = asyncio.create_task(core.submit([item(*range(1, 41))]))
+    queued = asyncio.create_task(core.submit(submission(item(*range(1, 41)))))
     await asyncio.sleep(0)
     with pytest.raises(QueueFullError) as caught:
-        await core.submit([item(*range(1, 21))])
+        await core.submit(submission(item(*range(1, 21))))
     assert 14 <= caught.value.retry_after_s <= 26  # half of 40 tokens at one a second, jittered
     backend.gate.set()
     await asyncio.gather(running, queued)
@@ -199,12 +206,11 @@ async def test_batches_are_cut_once_they_are_known_to_take_too_long(backend: Fak
     core = fake_core(backend, observer, budget=1000, clock=clock)
     await teach(core, backend, clock, token_s=100.0)  # the cap is 60 s
     backend.batches.clear()
-    await core.submit([item(1, 2, 3, 4)] * 100)
-    assert (
-        sum(backend.batches[0]) <= 64
-    )  # later ones take no time at all on this clock, and teach that
+    await core.submit(submission(*[item(1, 2, 3, 4)] * 100))
+    # Later batches take no time at all on this clock, and teach that.
+    assert sum(backend.batches[0]) <= 64
     assert observer.batches[0].prediction_error is None
-    assert observer.batches[LEAST_SAMPLES].prediction_error is not None
+    assert observer.batches[MIN_SAMPLES].prediction_error is not None
     core.close()
 
 
@@ -213,9 +219,9 @@ async def test_items_past_their_deadline_are_dropped_before_they_run(
 ) -> None:
     """The call gets DeadlineError and the backend never sees its items."""
     backend.gate.clear()
-    blocker = asyncio.create_task(core.submit([item(5)]))
+    blocker = asyncio.create_task(core.submit(submission(item(5))))
     await asyncio.to_thread(backend.started.acquire)
-    late = asyncio.create_task(core.submit([item(7, 7, deadline_s=time.monotonic() - 1)]))
+    late = asyncio.create_task(core.submit(submission(item(7, 7), deadline_s=time.monotonic() - 1)))
     await asyncio.sleep(0)
     backend.gate.set()
     with pytest.raises(DeadlineError):
@@ -226,14 +232,14 @@ async def test_items_past_their_deadline_are_dropped_before_they_run(
 
 
 async def test_a_query_passes_bulk_that_holds_every_worker() -> None:
-    """The express runs it while the bulk batch is still running, and takes no bulk itself."""
+    """The priority worker runs the query while the bulk batch is still running, and takes no bulk itself."""
     backend = FakeBackend()
     core = fake_core(backend, budget=4)
     backend.gate.clear()
-    bulk = [item(n, n, n, n, priority=Priority.BULK) for n in range(1, 6)]
-    ingest = asyncio.create_task(core.submit(bulk))
+    bulk = [item(n, n, n, n) for n in range(1, 6)]
+    ingest = asyncio.create_task(core.submit(submission(*bulk, priority=Priority.BULK)))
     await asyncio.to_thread(backend.started.acquire)
-    query = asyncio.create_task(core.submit([item(9)]))
+    query = asyncio.create_task(core.submit(submission(item(9))))
     assert await asyncio.to_thread(backend.started.acquire, timeout=5), (
         "the query waits behind bulk"
     )
@@ -244,12 +250,12 @@ async def test_a_query_passes_bulk_that_holds_every_worker() -> None:
     core.close()
 
 
-async def test_the_express_stays_out_of_interactive_floods() -> None:
-    """With no bulk about, no more batches run at once than there are workers."""
+async def test_the_priority_worker_stays_out_of_interactive_floods() -> None:
+    """Where no bulk runs, no more batches run at once than there are workers."""
     backend = FakeBackend()
     core = fake_core(backend, budget=1)
     backend.gate.clear()
-    calls = [asyncio.create_task(core.submit([item(n)])) for n in range(1, 5)]
+    calls = [asyncio.create_task(core.submit(submission(item(n)))) for n in range(1, 5)]
     await asyncio.to_thread(backend.started.acquire)
     assert not await asyncio.to_thread(backend.started.acquire, timeout=0.1)
     backend.gate.set()
@@ -261,9 +267,9 @@ async def test_close_resolves_every_waiter(backend: FakeBackend) -> None:
     """What runs is finished, what waits fails, nothing hangs, and nothing new is taken."""
     core = fake_core(backend, budget=1)
     backend.gate.clear()
-    running = asyncio.create_task(core.submit([item(1)]))
+    running = asyncio.create_task(core.submit(submission(item(1))))
     await asyncio.to_thread(backend.started.acquire)
-    waiting = asyncio.create_task(core.submit([item(2)]))
+    waiting = asyncio.create_task(core.submit(submission(item(2))))
     await asyncio.sleep(0)
     closing = asyncio.create_task(asyncio.to_thread(core.close))
     await asyncio.sleep(0.05)
@@ -273,7 +279,7 @@ async def test_close_resolves_every_waiter(backend: FakeBackend) -> None:
     with pytest.raises(NotReadyError):
         await waiting
     with pytest.raises(NotReadyError):
-        await core.submit([item(3)])
+        await core.submit(submission(item(3)))
     assert backend.is_closed
 
 
@@ -283,19 +289,19 @@ async def test_a_backend_that_returns_too_few_rows_is_an_error(
     """Counts are checked, so a vector can never be another input's."""
     monkeypatch.setattr(backend, "run", lambda batch: RawOutput(pooled=np.ones((0, 8), np.float32)))
     with pytest.raises(BackendError):
-        await core.submit([item(1)])
+        await core.submit(submission(item(1)))
 
 
 async def test_an_observer_that_fails_does_not_end_the_worker(
     core: EngineCore, observer: RecordingObserver
 ) -> None:
-    """A fault of ours fails the calls at hand; the next ones are served."""
+    """A fault of the engine's own fails the calls of the batch; the next ones are served."""
     broken = pytest.MonkeyPatch()
     broken.setattr(observer, "batch_done", lambda *_: 1 / 0)
     with pytest.raises(BackendError):
-        await core.submit([item(1)])
+        await core.submit(submission(item(1)))
     broken.undo()
-    assert (await core.submit([item(2)])).vectors.shape == (1, 8)
+    assert (await core.submit(submission(item(2)))).vectors.shape == (1, 8)
 
 
 async def test_short_memory_shrinks_batches_and_everyone_is_served(
@@ -303,9 +309,9 @@ async def test_short_memory_shrinks_batches_and_everyone_is_served(
 ) -> None:
     """The batch is split until it fits; the budget halves and grows again."""
     items = [item(*range(1, 9), HUGE_ID if n == 3 else 9, index=n) for n in range(12)]
-    raw = await core.submit(items)
-    for vector, one in zip(raw.vectors, items, strict=True):
-        np.testing.assert_array_equal(vector, fake_vector(one.ids))
+    raw = await core.submit(submission(*items))
+    for vector, sent in zip(raw.vectors, items, strict=True):
+        np.testing.assert_array_equal(vector, fake_vector(sent.ids))
     assert observer.memory_shortages >= 1
     assert max(len(batch) for batch in backend.batches[-3:]) < 12
 
@@ -313,49 +319,53 @@ async def test_short_memory_shrinks_batches_and_everyone_is_served(
 async def test_an_item_for_which_memory_is_short_waits_until_it_is_alone(
     core: EngineCore, backend: FakeBackend, observer: RecordingObserver
 ) -> None:
-    """Then it fails, retriably, and alone; the others have their vectors."""
+    """An item that fits not even alone fails its own call only, retriably; the others get their vectors."""
     backend.rows_in_memory = 0
     results = await asyncio.gather(
-        core.submit([item(HUGE_ID, 1)]), core.submit([item(1, 2)]), return_exceptions=True
+        core.submit(submission(item(HUGE_ID, 1))),
+        core.submit(submission(item(1, 2))),
+        return_exceptions=True,
     )
     assert isinstance(results[0], MemoryShortError)
     assert not isinstance(results[1], BaseException)
     assert observer.dropped["failed"] == 1
     backend.rows_in_memory = 1
-    raw = await core.submit([item(HUGE_ID, 1)])
+    raw = await core.submit(submission(item(HUGE_ID, 1)))
     np.testing.assert_array_equal(raw.vectors[0], fake_vector([HUGE_ID, 1]))
 
 
-async def test_vitals_tell_of_a_batch_that_hangs(core: EngineCore, backend: FakeBackend) -> None:
-    """By how much it is over its time; nothing where all is well."""
-    assert core.vitals(time.monotonic(), 0.05).overdue_s == 0
+async def test_health_tells_of_a_batch_that_hangs(core: EngineCore, backend: FakeBackend) -> None:
+    """The core's health says by how much a batch is over its time, and 0 where all is well."""
+    assert core.health(time.monotonic(), 0.05).overdue_s == 0
     backend.gate.clear()
-    task = asyncio.create_task(core.submit([item(1, 2)]))
+    task = asyncio.create_task(core.submit(submission(item(1, 2))))
     await asyncio.to_thread(backend.started.acquire)
     now = time.monotonic()
-    assert core.vitals(now, 60.0).overdue_s == 0
-    assert core.vitals(now + 100, 60.0).overdue_s == pytest.approx(40, abs=1)
+    assert core.health(now, 60.0).overdue_s == 0
+    assert core.health(now + 100, 60.0).overdue_s == pytest.approx(40, abs=1)
     backend.gate.set()
     await task
-    while core._running:  # a worker answers a moment before it is free
+    while any(
+        worker.running for worker in core.workers
+    ):  # a worker answers a moment before it is free
         await asyncio.sleep(0.001)
-    assert core.vitals(time.monotonic() + 100, 60.0).overdue_s == 0
+    assert core.health(time.monotonic() + 100, 60.0).overdue_s == 0
 
 
 async def test_a_lost_device_is_told_at_once_and_its_calls_may_come_again(
     core: EngineCore, observer: RecordingObserver
 ) -> None:
-    """No batch is split over it: the next try would find no device either."""
+    """Calls fail as not ready and no batch is split: the next try would find no device either."""
     with pytest.raises(NotReadyError, match="GPU was lost"):
-        await core.submit([item(1, 2), item(LOST_ID), item(3)])
-    assert core.vitals(time.monotonic(), 60.0).overdue_s >= LOST_S
+        await core.submit(submission(item(1, 2), item(LOST_ID), item(3)))
+    assert core.health(time.monotonic(), 60.0).overdue_s >= LOST_S
     assert [stats.outcome for stats in observer.batches] == ["error"]
 
 
 async def test_a_batch_never_costs_more_than_memory_holds(observer: RecordingObserver) -> None:
-    """Whatever budget was set."""
-    backend = FakeBackend(max_cost=10.0)
+    """Whatever budget is set, no batch costs more than the backend says that memory holds."""
+    backend = FakeBackend(replace(FAKE_INFO, max_cost=10.0))
     core = fake_core(backend, observer, budget=1000)
-    await core.submit([item(*range(1, 5), index=n) for n in range(12)])
+    await core.submit(submission(*[item(*range(1, 5), index=n) for n in range(12)]))
     core.close()
     assert max(map(sum, backend.batches)) <= 10

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from nestvec.engine.models.model_registry import Models
+from nestvec.engine.models.model_registry import ModelRegistry
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.errors import UnknownModelError
 
@@ -13,18 +13,18 @@ from tests.support.served import SPEC, ServedOptions, serve_fake
 
 @pytest.fixture(scope="module")
 def served(tiny_folder: Path) -> ServedModel:
-    """One model."""
-    made = serve_fake(tiny_folder / "tokenizer.json")
-    made.service.close()
-    return made.service.models.resolve("")
+    """A loaded model."""
+    parts = serve_fake(tiny_folder / "tokenizer.json")
+    parts.service.close()
+    return parts.service.models.resolve("")
 
 
-def registry(*models: ServedModel, accepts_any: bool = False) -> Models:
-    """These models."""
-    made = Models(accepts_any=accepts_any)
+def registry(*models: ServedModel, accepts_any: bool = False) -> ModelRegistry:
+    """Make a registry of models."""
+    parts = ModelRegistry(accepts_any=accepts_any)
     for model in models:
-        made.add(model)
-    return made
+        parts.add(model)
+    return parts
 
 
 @pytest.mark.parametrize(
@@ -39,19 +39,19 @@ def registry(*models: ServedModel, accepts_any: bool = False) -> Models:
     ],
 )
 def test_a_model_is_found(served: ServedModel, name: str) -> None:
-    """By exact name, any case, last segment, tag, alias, or no name at all."""
+    """A model is found by exact name, any case, last segment, tag, alias, or no name at all."""
     assert registry(served).resolve(name) is served
 
 
 @pytest.mark.parametrize("name", ["other", "fake", "other/fake-model", "org/fake-model2"])
 def test_an_unknown_name_is_refused(served: ServedModel, name: str) -> None:
-    """Another organisation's model of the same name is another model."""
+    """An unknown name is refused; another organization's model of the same last segment is another model."""
     with pytest.raises(UnknownModelError, match=f"The model `{name}` does not exist"):
         registry(served).resolve(name)
 
 
 def test_any_name_where_the_operator_says_so(served: ServedModel) -> None:
-    """It means the first model, as a missing one does."""
+    """Where the operator accepts any name, an unknown one means the first model, as a missing one does."""
     assert registry(served, accepts_any=True).resolve("whatever") is served
     both = registry(served, second(served), accepts_any=True)
     assert both.resolve("whatever") is served
@@ -59,13 +59,13 @@ def test_any_name_where_the_operator_says_so(served: ServedModel) -> None:
 
 
 def second(served: ServedModel) -> ServedModel:
-    """Another organisation's model of the same last segment."""
+    """Make another organization's model of the same last segment."""
     spec = dataclasses.replace(served.spec, name="another/fake-model")
     return dataclasses.replace(served, spec=spec, aliases=())
 
 
 def test_with_several_models_a_name_must_be_clear(served: ServedModel) -> None:
-    """A last segment that fits two finds none; no name means the first."""
+    """A last segment that fits two models finds none; no name means the first."""
     both = registry(served, second(served))
     assert both.resolve("another/fake-model").spec.name == "another/fake-model"
     with pytest.raises(UnknownModelError):
@@ -74,8 +74,8 @@ def test_with_several_models_a_name_must_be_clear(served: ServedModel) -> None:
 
 
 def test_options_of_the_fixture_are_used(tiny_folder: Path) -> None:
-    """The helper serves what it is told to."""
+    """The test helper serves a model with the options it is given."""
     options = ServedOptions(spec=dataclasses.replace(SPEC, name="x"), aliases=("y",))
-    made = serve_fake(tiny_folder / "tokenizer.json", options)
-    made.service.close()
-    assert made.service.models.resolve("y").spec.name == "x"
+    parts = serve_fake(tiny_folder / "tokenizer.json", options)
+    parts.service.close()
+    assert parts.service.models.resolve("y").spec.name == "x"

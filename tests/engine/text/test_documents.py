@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nestvec.engine.service import ServiceLimits
+from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.splitting import Splitter, SplitterKind
 from nestvec.engine.types import EmbedCall, OutputKind, Truncation
 from nestvec.errors import InputError, InputTooLongError, RequestTooLargeError
@@ -18,7 +18,8 @@ from tokenizers import Tokenizer as LibraryTokenizer
 from tests.support.fakes import fake_states
 from tests.support.served import Served, ServedOptions, serve_fake
 
-ROOM = 14  # of 16 tokens, [CLS] and [SEP] apart
+# Content tokens of a window of 16, beside [CLS] and [SEP].
+CONTENT_TOKENS = 14
 PIECES = [
     "alpha ",
     "beta",
@@ -38,48 +39,52 @@ documents = st.lists(st.sampled_from(PIECES), min_size=1, max_size=60).map("".jo
 @pytest.fixture(scope="module")
 def served(tiny_folder: Path) -> Iterator[Served]:
     """A service over a fake backend, whose token states depend on where a token stands in its window."""
-    made = serve_fake(tiny_folder / "tokenizer.json")
-    yield made
-    made.service.close()
+    parts = serve_fake(tiny_folder / "tokenizer.json")
+    yield parts
+    parts.service.close()
 
 
 @pytest.fixture(scope="module")
 def library(tiny_folder: Path) -> LibraryTokenizer:
-    """The tokenizer without ours around it."""
-    found = LibraryTokenizer.from_file(str(tiny_folder / "tokenizer.json"))
-    found.no_padding()
-    found.no_truncation()
-    return found
+    """The library's own tokenizer."""
+    library = LibraryTokenizer.from_file(str(tiny_folder / "tokenizer.json"))
+    library.no_padding()
+    library.no_truncation()
+    return library
 
 
 def windows_of(tokens: int) -> list[tuple[int, int]]:
-    """Every 14 - 1 tokens a window of 14, the last at the end; straight from the documentation."""
-    if tokens <= ROOM:
+    """Return windows of 14 tokens every 14 - 1 tokens, the last one at the end, as documented."""
+    if tokens <= CONTENT_TOKENS:
         return [(0, tokens)]
-    starts = [n for n in range(0, tokens, ROOM - ROOM // 8) if n + ROOM < tokens]
-    return [(n, n + ROOM) for n in [*starts, tokens - ROOM]]
+    starts = [
+        n
+        for n in range(0, tokens, CONTENT_TOKENS - CONTENT_TOKENS // 8)
+        if n + CONTENT_TOKENS < tokens
+    ]
+    return [(n, n + CONTENT_TOKENS) for n in [*starts, tokens - CONTENT_TOKENS]]
 
 
 def states_of(ids: list[int]) -> np.ndarray[Any, Any]:
-    """Token states of a whole document, each from the window in which it is furthest from a cut."""
+    """Return the token states of a document, each from the window in which it is furthest from a cut."""
     windows = windows_of(len(ids))
     of_windows = [fake_states([2, *ids[a:b], 3]) for a, b in windows]
     rows = [of_windows[0][0]]
-    for place in range(len(ids)):
-        best, chosen = -1, None
+    for position in range(len(ids)):
+        best, nearest = -1, None
         for states, (a, b) in zip(of_windows, windows, strict=True):
-            if a <= place < b:
-                before = place - a if a else 10**6
-                behind = b - 1 - place if b < len(ids) else 10**6
+            if a <= position < b:
+                before = position - a if a else 10**6
+                behind = b - 1 - position if b < len(ids) else 10**6
                 if min(before, behind) > best:
-                    best, chosen = min(before, behind), states[1 + place - a]
-        assert chosen is not None
-        rows.append(chosen)
+                    best, nearest = min(before, behind), states[1 + position - a]
+        assert nearest is not None
+        rows.append(nearest)
     return np.stack([*rows, of_windows[-1][-1]])
 
 
 def unit(vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """At unit length."""
+    """Scale a vector to unit length."""
     scaled: np.ndarray[Any, Any] = vector / np.linalg.norm(vector)
     return scaled
 
@@ -87,10 +92,10 @@ def unit(vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def pooled(
     states: np.ndarray[Any, Any], starts: list[int], span: tuple[int, int]
 ) -> np.ndarray[Any, Any]:
-    """Mean of the states of the tokens that start in a span; of the edges' special tokens too."""
-    own = [n for n, start in enumerate(starts) if span[0] <= start < span[1]]
-    first = 0 if own[0] == 0 else own[0] + 1
-    last = len(states) if own[-1] == len(starts) - 1 else own[-1] + 2
+    """Average the states of the tokens that start in a span, and of the special tokens at the edges."""
+    tokens = [n for n, start in enumerate(starts) if span[0] <= start < span[1]]
+    first = 0 if tokens[0] == 0 else tokens[0] + 1
+    last = len(states) if tokens[-1] == len(starts) - 1 else tokens[-1] + 2
     return unit(states[first:last].mean(axis=0))
 
 
@@ -99,14 +104,14 @@ def pooled(
 async def test_spans_are_pooled_from_what_saw_the_document(
     served: Served, library: LibraryTokenizer, text: str, data: st.DataObject
 ) -> None:
-    """Any spans, in any order, overlapping or not, of documents of any length; places come back as given."""
+    """Any spans, in any order, overlapping or not, of documents of any length, are pooled and come back as sent."""
     encoding = library.encode(text, add_special_tokens=False)
     starts = [a for a, _ in encoding.offsets]
     edge = st.integers(0, len(text))
-    given_spans = data.draw(
+    drawn_spans = data.draw(
         st.lists(st.tuples(edge, edge).map(sorted).map(tuple), min_size=1, max_size=4)
     )
-    spans = [(a, b) for a, b in given_spans if any(a <= start < b for start in starts)]
+    spans = [(a, b) for a, b in drawn_spans if any(a <= start < b for start in starts)]
     if not spans:
         return
     result = await served.service.embed(EmbedCall([text], splits=(tuple(spans),)))
@@ -116,11 +121,11 @@ async def test_spans_are_pooled_from_what_saw_the_document(
         assert (chunk.start, chunk.stop, chunk.document) == (*span, 0)
         assert chunk.tokens == sum(span[0] <= start < span[1] for start in starts)
     windows = windows_of(len(starts))
-    assert [one.windows for one in result.long_inputs] == ([len(windows)] if windows[1:] else [])
+    assert [long.windows for long in result.long_inputs] == ([len(windows)] if windows[1:] else [])
 
 
 async def test_splitters_give_spans(served: Served) -> None:
-    """Several documents in a call; the places lead back to the texts."""
+    """Splitters cut several documents of a call, and the chunks' bounds lead back to the texts."""
     texts = ["alpha beta. Gamma delta! 😀 one two. ", "中文。三四"]
     result = await served.service.embed(
         EmbedCall(texts, splits=(Splitter(SplitterKind.SENTENCES),) * 2)
@@ -133,7 +138,7 @@ async def test_splitters_give_spans(served: Served) -> None:
 
 
 async def test_a_lone_chunk_is_the_document(served: Served) -> None:
-    """Pooled as any input is, so that short documents keep their vectors."""
+    """A document of one chunk is pooled as any input is, so that short documents keep their vectors."""
     text = "alpha beta gamma"
     whole = await served.service.embed(EmbedCall([text]))
     for split in (((0, len(text)),), Splitter(SplitterKind.TOKENS, 50)):
@@ -158,21 +163,21 @@ async def test_a_lone_chunk_is_the_document(served: Served) -> None:
 async def test_wrong_spans_name_their_place(
     served: Served, texts: list[str], splits: Any, document: int, message: str
 ) -> None:
-    """The document and the span."""
+    """Wrong spans are refused with the document and the span."""
     with pytest.raises(InputError, match=message) as caught:
         await served.service.embed(EmbedCall(texts, splits=splits))
     assert caught.value.input_index == document
 
 
 async def test_long_documents_may_be_refused_or_cut_instead(served: Served) -> None:
-    """As the call says; windows are what happens unasked."""
+    """Long documents are refused or cut where the call says so; windows are the default."""
     text = "alpha " * 40
     spans = (((0, 12), (12, 240)),)
     with pytest.raises(InputTooLongError) as caught:
         await served.service.embed(EmbedCall([text], splits=spans, truncate=Truncation.ERROR))
     assert caught.value.input_index == 0
     cut = await served.service.embed(EmbedCall([text], splits=spans, truncate=Truncation.END))
-    assert cut.long_inputs[0].dropped_tokens == 40 - ROOM
+    assert cut.long_inputs[0].dropped_tokens == 40 - CONTENT_TOKENS
     with pytest.raises(InputError, match="nothing is left"):
         await served.service.embed(
             EmbedCall([text], splits=(((0, 6), (120, 240)),), truncate=Truncation.END)
@@ -180,39 +185,44 @@ async def test_long_documents_may_be_refused_or_cut_instead(served: Served) -> N
 
 
 async def test_chunks_as_they_come_may_go_through_windows(served: Served) -> None:
-    """Jina's form, beyond the limit: the same as spans of the whole."""
+    """Beyond the limit, chunks that the caller cut (Jina's form) have the vectors of spans of the whole document."""
     chunks = ["alpha beta gamma "] * 12
     joined = "".join(chunks)
     spans = tuple((n * 17, (n + 1) * 17) for n in range(12))
-    one = await served.service.embed(EmbedCall(chunks, chunks=(12,), truncate=Truncation.WINDOWS))
-    other = await served.service.embed(EmbedCall([joined], splits=(spans,)))
-    np.testing.assert_allclose(one.vectors, other.vectors, atol=1e-6)
+    by_chunks = await served.service.embed(
+        EmbedCall(chunks, chunks=(12,), truncate=Truncation.WINDOWS)
+    )
+    by_spans = await served.service.embed(EmbedCall([joined], splits=(spans,)))
+    np.testing.assert_allclose(by_chunks.vectors, by_spans.vectors, atol=1e-6)
 
 
 @pytest.mark.parametrize("prefix", ["", "query : "])
 async def test_long_texts_are_averaged_over_windows(
     served: Served, library: LibraryTokenizer, prefix: str
 ) -> None:
-    """Each window's vector counts by the tokens that it is nearest to; the prompt stands before each window."""
+    """Windows are weighted by the tokens that they are nearest to; the prompt stands before each window."""
     texts = ["alpha", "beta gamma red " * 9, "one two"]
     result = await served.service.embed(
         EmbedCall(texts, truncate=Truncation.WINDOWS, prompt=prefix, normalize=False)
     )
     ids = library.encode(texts[1], add_special_tokens=False).ids
-    lead = library.encode(prefix, add_special_tokens=False).ids
-    room = ROOM - len(lead)
-    step = room - room // 8
-    starts = [n for n in range(0, len(ids), step) if n + room < len(ids)] + [len(ids) - room]
-    vectors = [fake_states([2, *lead, *ids[n : n + room], 3]).mean(axis=0) for n in starts]
+    prompt_ids = library.encode(prefix, add_special_tokens=False).ids
+    window = CONTENT_TOKENS - len(prompt_ids)
+    step = window - window // 8
+    starts = [n for n in range(0, len(ids), step) if n + window < len(ids)] + [len(ids) - window]
+    vectors = [fake_states([2, *prompt_ids, *ids[n : n + window], 3]).mean(axis=0) for n in starts]
     counts = [0] * len(starts)
-    for place in range(len(ids)):
-        depth = [
-            min(place - n if n else 10**6, n + room - 1 - place if n + room < len(ids) else 10**6)
-            if n <= place < n + room
+    for position in range(len(ids)):
+        distances = [
+            min(
+                position - n if n else 10**6,
+                n + window - 1 - position if n + window < len(ids) else 10**6,
+            )
+            if n <= position < n + window
             else -1
             for n in starts
         ]
-        counts[int(np.argmax(depth))] += 1
+        counts[int(np.argmax(distances))] += 1
     expected = np.average(vectors, axis=0, weights=counts)
     np.testing.assert_allclose(result.vectors[1], expected, atol=1e-6)
     (long,) = result.long_inputs
@@ -224,20 +234,20 @@ async def test_long_texts_are_averaged_over_windows(
 
 
 async def test_what_was_cut_is_told(served: Served) -> None:
-    """How many tokens, exactly where they were counted and at least so many where not."""
+    """The answer says how many tokens were cut off: exactly where they were counted, else at least so many."""
     texts = ["alpha", "alpha " * 20, "alpha " * 400]
     result = await served.service.embed(EmbedCall(texts, truncate=Truncation.END))
-    told = {one.index: (one.dropped_tokens, one.drops_more) for one in result.long_inputs}
-    assert told[1] == (6, False)
-    dropped, more = told[2]
+    dropped_of = {long.index: (long.dropped_tokens, long.drops_more) for long in result.long_inputs}
+    assert dropped_of[1] == (6, False)
+    dropped, more = dropped_of[2]
     assert more
     assert 0 < dropped < 386
     start = await served.service.embed(EmbedCall(texts, truncate=Truncation.START))
-    assert [one.dropped_tokens for one in start.long_inputs] == [6, 386]
+    assert [long.dropped_tokens for long in start.long_inputs] == [6, 386]
 
 
 async def test_windows_are_for_vectors_of_texts(tiny_folder: Path, served: Served) -> None:
-    """Asked for by name they are refused elsewhere; as the server's habit they mean an error there."""
+    """Windows are refused for other outputs; where they are the server's default, those outputs refuse long inputs."""
     call = EmbedCall(["alpha"], kind=OutputKind.TOKENS, truncate=Truncation.WINDOWS)
     with pytest.raises(InputError, match="windows"):
         await served.service.embed(call)
@@ -250,7 +260,7 @@ async def test_windows_are_for_vectors_of_texts(tiny_folder: Path, served: Serve
 
 
 async def test_windows_have_a_bound(tiny_folder: Path) -> None:
-    """In characters before anything is tokenised, and in tokens behind."""
+    """Inputs read in windows are bounded in characters before they are tokenized, and in tokens after that."""
     limits = ServiceLimits(max_tokens=100, truncate=Truncation.WINDOWS)
     served = serve_fake(tiny_folder / "tokenizer.json", ServedOptions(limits=limits))
     with pytest.raises(RequestTooLargeError, match=re.escape("characters are too many")):
@@ -261,13 +271,13 @@ async def test_windows_have_a_bound(tiny_folder: Path) -> None:
 
 
 async def test_texts_that_fit_are_what_they_always_are(served: Served) -> None:
-    """Whatever is to be done with longer ones: an empty one, one with a prompt, one of just the length."""
-    texts = ["", "alpha", "beta " * ROOM, "😀 中文"]
+    """Texts that fit have the same vectors whatever is done with longer ones."""
+    texts = ["", "alpha", "beta " * CONTENT_TOKENS, "😀 中文"]
     for prompt in (None, "query : "):
-        given_texts = texts if prompt is None else [texts[1], texts[3]]
+        prompted_texts = texts if prompt is None else [texts[1], texts[3]]
         plain, windowed = [
             await served.service.embed(
-                EmbedCall(given_texts, prompt=prompt, truncate=how, normalize=False)
+                EmbedCall(prompted_texts, prompt=prompt, truncate=how, normalize=False)
             )
             for how in (Truncation.ERROR, Truncation.WINDOWS)
         ]

@@ -5,60 +5,62 @@ import itertools
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from nestvec.engine.text.windows import joined, owners, shares, window_bounds
+from nestvec.engine.text.windows import join_states, owning_windows, window_bounds, window_weights
 
 sizes = st.tuples(st.integers(1, 400), st.integers(1, 60))
 
 
 @given(sizes)
 def test_windows_cover_the_input_and_overlap(size: tuple[int, int]) -> None:
-    """Full ones, the first from the start, the last to the end, no gap."""
-    tokens, room = size
-    bounds = window_bounds(tokens, room)
+    """Windows are full, start with the input, end with it, and leave no gap."""
+    tokens, window_tokens = size
+    bounds = window_bounds(tokens, window_tokens)
     assert bounds[0][0] == 0
     assert bounds[-1][1] == tokens
-    assert all(stop - start == min(room, tokens) for start, stop in bounds)
+    assert all(stop - start == min(window_tokens, tokens) for start, stop in bounds)
     for (start, stop), (later, end) in itertools.pairwise(bounds):
         assert start < later <= stop < end
-        assert stop - later >= room // 8
+        assert stop - later >= window_tokens // 8
 
 
 @given(sizes)
 def test_each_token_has_one_window_and_is_deep_in_it(size: tuple[int, int]) -> None:
-    """No other window has it further from a cut."""
-    tokens, room = size
-    bounds = window_bounds(tokens, room)
-    owner = owners(bounds)
+    """A token is taken from the window in which it is furthest from a cut, and each window counts."""
+    tokens, window_tokens = size
+    bounds = window_bounds(tokens, window_tokens)
+    owner = owning_windows(bounds)
     assert len(owner) == tokens
-    for place in range(tokens):
+    for position in range(tokens):
         depths = []
         for start, stop in bounds:
-            before = place - start if start else tokens
-            behind = stop - 1 - place if stop < tokens else tokens
-            depths.append(min(before, behind) if start <= place < stop else -1)
-        assert depths[owner[place]] == max(depths)
-    np.testing.assert_allclose(shares(bounds).sum(), 1)
-    assert (shares(bounds) > 0).all()
+            before = position - start if start else tokens
+            behind = stop - 1 - position if stop < tokens else tokens
+            depths.append(min(before, behind) if start <= position < stop else -1)
+        assert depths[owner[position]] == max(depths)
+    np.testing.assert_allclose(window_weights(bounds).sum(), 1)
+    assert (window_weights(bounds) > 0).all()
 
 
 @given(sizes, st.integers(0, 2), st.integers(0, 2))
-def test_states_are_joined_from_their_windows(size: tuple[int, int], lead: int, tail: int) -> None:
-    """Each row is the owner's; what stands around is the first's and the last's."""
-    tokens, room = size
-    bounds = window_bounds(tokens, room)
+def test_states_are_joined_from_their_windows(
+    size: tuple[int, int], prefix: int, suffix: int
+) -> None:
+    """Each joined state is its owner's; special tokens are the first window's and the last one's."""
+    tokens, window_tokens = size
+    bounds = window_bounds(tokens, window_tokens)
     # A state says its window and its token.
     states = [
         np.array(
-            [(number, place) for place in range(-lead, stop - start + tail)], np.float32
+            [(window, position) for position in range(-prefix, stop - start + suffix)], np.float32
         ).reshape(-1, 2)
-        for number, (start, stop) in enumerate(bounds)
+        for window, (start, stop) in enumerate(bounds)
     ]
-    whole = joined(states, bounds, lead, tail)
-    assert len(whole) == lead + tokens + tail
-    owner = owners(bounds)
-    for place in range(tokens):
-        number, within = whole[lead + place].astype(int)
-        assert number == owner[place]
-        assert bounds[number][0] + within == place
-    assert (whole[:lead, 0] == 0).all()
-    assert (whole[lead + tokens :, 0] == len(bounds) - 1).all()
+    whole = join_states(states, bounds, prefix, suffix)
+    assert len(whole) == prefix + tokens + suffix
+    owner = owning_windows(bounds)
+    for position in range(tokens):
+        window, within = whole[prefix + position].astype(int)
+        assert window == owner[position]
+        assert bounds[window][0] + within == position
+    assert (whole[:prefix, 0] == 0).all()
+    assert (whole[prefix + tokens :, 0] == len(bounds) - 1).all()

@@ -31,8 +31,8 @@ def test_pool_equals_the_naive_loop(mode: str, lengths: list[int], seed: int) ->
     """A packed batch gives each input what it would get alone."""
     hidden = np.random.default_rng(seed).standard_normal((sum(lengths), 5)).astype(np.float32)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    found = pool(mode, hidden, offsets, np.zeros(len(lengths), np.int64))
-    for row, (start, stop) in zip(found, pairwise(offsets), strict=True):
+    pooled = pool(mode, hidden, offsets, np.zeros(len(lengths), np.int64))
+    for row, (start, stop) in zip(pooled, pairwise(offsets), strict=True):
         np.testing.assert_allclose(row, NAIVE[mode](hidden[start:stop]), rtol=1e-5, atol=1e-6)
 
 
@@ -41,17 +41,17 @@ def test_skipped_tokens_do_not_count(mode: str) -> None:
     """A prompt's tokens leave no trace, and the caller's array is not changed."""
     hidden = np.arange(15, dtype=np.float32).reshape(5, 3)
     before = hidden.copy()
-    found = pool(mode, hidden, np.array([0, 3, 5]), np.array([2, 0]))
-    np.testing.assert_allclose(found[0], NAIVE[mode](hidden[2:3]), rtol=1e-6)
-    np.testing.assert_allclose(found[1], NAIVE[mode](hidden[3:5]), rtol=1e-6)
+    pooled = pool(mode, hidden, np.array([0, 3, 5]), np.array([2, 0]))
+    np.testing.assert_allclose(pooled[0], NAIVE[mode](hidden[2:3]), rtol=1e-6)
+    np.testing.assert_allclose(pooled[1], NAIVE[mode](hidden[3:5]), rtol=1e-6)
     np.testing.assert_array_equal(hidden, before)
 
 
 def test_weighted_mean_keeps_positions_when_tokens_are_skipped() -> None:
     """Weights follow the position in the whole input, as in sentence-transformers."""
     hidden = np.array([[9.0], [1.0], [4.0]], np.float32)
-    found = pool("weighted_mean", hidden, np.array([0, 3]), np.array([1]))
-    np.testing.assert_allclose(found, [[(2 * 1 + 3 * 4) / 5]])
+    pooled = pool("weighted_mean", hidden, np.array([0, 3]), np.array([1]))
+    np.testing.assert_allclose(pooled, [[(2 * 1 + 3 * 4) / 5]])
 
 
 @pytest.mark.parametrize(

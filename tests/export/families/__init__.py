@@ -1,1 +1,1 @@
-"""Every architecture that the exporter knows, as a tiny model with random weights, against transformers."""
+"""Every architecture that the exporter knows, as a tiny model with random weights, compared with transformers."""

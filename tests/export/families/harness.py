@@ -1,4 +1,4 @@
-"""Exports a family's tiny model and compares its states with those that transformers gave."""
+"""Exports a family's tiny model and compares its states with those that transformers computed."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.engine.backend import BackendOptions
-from nestvec.engine.core.collate import collate
+from nestvec.engine.core.batching.collate import collate
 from nestvec.engine.types import Layout
 from nestvec.export.architectures import export_graph, export_padded_graph
 from numpy.typing import NDArray
@@ -22,11 +22,14 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Family:
-    """One family's files.
+    """One family's tiny model and the states that it should give.
 
     Attributes:
+        name: Name of its files.
+        config: Content of its config.json.
+        tensors: Its weights by name.
         inputs: Token ids of each input.
-        expected: Last states of each, (n, H), float32, by transformers in float64.
+        expected: Last states of each input, [n, H], float32, computed by transformers in float64.
     """
 
     name: str
@@ -36,7 +39,7 @@ class Family:
     expected: list[NDArray[np.float32]]
 
     def write(self, folder: Path, prefix: str = "") -> None:
-        """The folder as Hugging Face has it."""
+        """Write the model as a Hugging Face folder."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(self.config))
         save_file(
@@ -45,7 +48,7 @@ class Family:
         )
 
     def open(self, folder: Path, *, padded: bool = False, prefix: str = "") -> OnnxBackend:
-        """Export it and open the graph."""
+        """Export the model and open its graph."""
         self.write(folder, prefix)
         graph = folder / "model.onnx"
         (export_padded_graph if padded else export_graph)(folder, self.config, graph)
@@ -53,12 +56,12 @@ class Family:
 
 
 def all_families() -> list[str]:
-    """Names of those that have files."""
+    """List the families, and variants of families, that have files."""
     return sorted(path.stem for path in HERE.glob("*.json"))
 
 
 def load(name: str) -> Family:
-    """Make a family's weights and ids anew, and read what was expected of them."""
+    """Make a family's weights and ids from their seed, and read the states that are expected."""
     stored = json.loads((HERE / f"{name}.json").read_text())
     config, lengths = stored["config"], stored["lengths"]
     states = np.load(HERE / f"{name}.npy")
@@ -73,18 +76,18 @@ def load(name: str) -> Family:
 
 
 def states(backend: OnnxBackend, inputs: list[list[int]]) -> NDArray[np.float32]:
-    """Of inputs that run together, (T, H)."""
-    found = backend.run(collate([item(*ids) for ids in inputs], backend.layout)).hidden
-    assert found is not None
-    return found
+    """Return the states of inputs that run as one batch, [T, H]."""
+    hidden = backend.run(collate([item(*ids) for ids in inputs], backend.info.layout)).hidden
+    assert hidden is not None
+    return hidden
 
 
 def largest_error(family: Family, backend: OnnxBackend) -> float:
-    """Over a mixed batch, each input alone, and batches of one length."""
-    together = states(backend, family.inputs)
-    worst = np.abs(together - np.concatenate(family.expected)).max()
+    """Return the largest difference to transformers over a mixed batch, each input alone, and batches of one length."""
+    mixed = states(backend, family.inputs)
+    worst = np.abs(mixed - np.concatenate(family.expected)).max()
     for ids, expected in zip(family.inputs, family.expected, strict=True):
         for copies in (1, 3):
-            found = states(backend, [ids] * copies)
-            worst = max(worst, np.abs(found - np.tile(expected, (copies, 1))).max())
+            repeated = states(backend, [ids] * copies)
+            worst = max(worst, np.abs(repeated - np.tile(expected, (copies, 1))).max())
     return float(worst)

@@ -1,4 +1,7 @@
-"""JinaBERT in numpy, float64, written from its paper and its authors' code: transformers has no such model."""
+"""JinaBERT in numpy, float64, written from its paper (arXiv:2310.19923) and its authors' code.
+
+transformers has no such model.
+"""
 
 import math
 from collections.abc import Mapping
@@ -7,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Wide = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
 
 def shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Of every tensor."""
+    """Return the shape of every tensor."""
     size, inner = config["hidden_size"], config["intermediate_size"]
-    found = {
+    shapes = {
         "embeddings.word_embeddings.weight": [config["vocab_size"], size],
         "embeddings.token_type_embeddings.weight": [config["type_vocab_size"], size],
         "embeddings.LayerNorm.weight": [size],
@@ -22,37 +25,37 @@ def shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
     for number in range(config["num_hidden_layers"]):
         layer = f"encoder.layer.{number}."
         for part in ("self.query", "self.key", "self.value", "output.dense"):
-            found[f"{layer}attention.{part}.weight"] = [size, size]
-            found[f"{layer}attention.{part}.bias"] = [size]
+            shapes[f"{layer}attention.{part}.weight"] = [size, size]
+            shapes[f"{layer}attention.{part}.bias"] = [size]
         for norm in ("attention.output.LayerNorm", "mlp.layernorm"):
-            found[f"{layer}{norm}.weight"] = [size]
-            found[f"{layer}{norm}.bias"] = [size]
-        found[f"{layer}mlp.gated_layers.weight"] = [2 * inner, size]
-        found[f"{layer}mlp.wo.weight"] = [size, inner]
-        found[f"{layer}mlp.wo.bias"] = [size]
-    return found
+            shapes[f"{layer}{norm}.weight"] = [size]
+            shapes[f"{layer}{norm}.bias"] = [size]
+        shapes[f"{layer}mlp.gated_layers.weight"] = [2 * inner, size]
+        shapes[f"{layer}mlp.wo.weight"] = [size, inner]
+        shapes[f"{layer}mlp.wo.bias"] = [size]
+    return shapes
 
 
 def last_states(
     config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]], ids: list[int]
-) -> Wide:
-    """Of one input, (n, H)."""
+) -> Float64Array:
+    """Compute the last states of one input, [n, H]."""
     wide = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
     epsilon, heads = config["layer_norm_eps"], config["num_attention_heads"]
 
-    def norm(value: Wide, name: str) -> Wide:
+    def norm(value: Float64Array, name: str) -> Float64Array:
         centred = value - value.mean(-1, keepdims=True)
         root = np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
-        normed: Wide = centred / root * wide[f"{name}.weight"] + wide[f"{name}.bias"]
+        normed: Float64Array = centred / root * wide[f"{name}.weight"] + wide[f"{name}.bias"]
         return normed
 
-    def linear(value: Wide, name: str) -> Wide:
+    def linear(value: Float64Array, name: str) -> Float64Array:
         return value @ wide[f"{name}.weight"].T + wide[f"{name}.bias"]
 
     words = wide["embeddings.word_embeddings.weight"][ids]
     state = norm(words + wide["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
-    places = np.arange(len(ids))
-    away = np.abs(places[:, None] - places[None, :])
+    positions = np.arange(len(ids))
+    distances = np.abs(positions[:, None] - positions[None, :])
     width = state.shape[1] // heads
     for number in range(config["num_hidden_layers"]):
         layer = f"encoder.layer.{number}"
@@ -63,7 +66,7 @@ def last_states(
         mixed = np.empty_like(query)
         for head in range(heads):
             slope = _slopes(heads)[head]
-            scores = query[:, head] @ key[:, head].T / math.sqrt(width) - slope * away
+            scores = query[:, head] @ key[:, head].T / math.sqrt(width) - slope * distances
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             mixed[:, head] = weights / weights.sum(-1, keepdims=True) @ value[:, head]
         attended = linear(mixed.reshape(len(ids), -1), f"{layer}.attention.output.dense")
@@ -78,7 +81,7 @@ def last_states(
 
 
 def _slopes(heads: int) -> list[float]:
-    """The authors' function, which is that of ALiBi's."""
+    """Compute the slopes by the authors' function, which is ALiBi's (arXiv:2108.12409)."""
     if math.log2(heads).is_integer():
         start = 2 ** (-(2 ** -(math.log2(heads) - 3)))
         return [start * start**i for i in range(heads)]

@@ -1,7 +1,7 @@
-"""Makes the expected states anew, by transformers and torch in float64: `make families` (needs `.venv-peers`).
+"""Computes the expected states by transformers and torch in float64: `make families` (needs `.venv-peers`).
 
-For each family, and each variant of one (`family~variant`), a JSON file (configuration, tensors' shapes, seed) and the
-last states of a few inputs, (n, H). Weights and ids come from the seed; see `weights.py`.
+It writes two files for each family and each variant of one (`family~variant`): a JSON file with configuration, shapes
+of tensors and seed, and the last states of a few inputs, [n, H]. `weights.py` makes weights and ids from the seed.
 """
 
 import json
@@ -165,7 +165,7 @@ NV_EMBED: dict[str, Any] = {
         "latent_dim": 32,
     },
 }
-OWN_REFERENCES: dict[str, dict[str, Any]] = {
+NUMPY_REFERENCES: dict[str, dict[str, Any]] = {
     "nvembed": NV_EMBED,
     "jina_bert": JINA_BERT,
     "jina_bert~six-heads": {**JINA_BERT, "hidden_size": 36, "num_attention_heads": 6},
@@ -182,7 +182,7 @@ T5: dict[str, Any] = {
     "relative_attention_num_buckets": 32,
 }
 FAMILIES |= {"t5": T5}
-# Variants of a family that its first configuration does not show.
+# Variants with features that a family's first configuration does not have.
 FAMILIES |= {
     "deberta-v2~own-projections": {
         **FAMILIES["deberta-v2"],
@@ -226,32 +226,34 @@ FAMILIES |= {
         },
     },
 }
-# Buffers and heads that no encoder needs.
+# Families whose positions count from `pad_token_id` + 1.
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
-TIED = "encoder.embed_tokens.weight"  # T5's, to `shared.weight`
+# T5's second name of `shared.weight`.
+TIED = "encoder.embed_tokens.weight"
+# Parts of names of buffers and heads that no encoder needs.
 LEFT_OUT = ("position_ids", "token_type_ids", "pooler.", "inv_freq", "embed_scale")
 
 
-def make_own(family: str, given: dict[str, Any]) -> None:
+def make_by_numpy(family: str, config: dict[str, Any]) -> None:
     """Write the files of a family that transformers does not have."""
     reference = nv_embed_reference if family == "nvembed" else jina_bert_reference
-    shapes = reference.shapes(given)
+    shapes = reference.shapes(config)
     tensors = random_weights(shapes, SEED)
-    longest = given.get("text_config", given)["max_position_embeddings"]
-    lengths = [1, 2, 17, longest]
+    max_tokens = config.get("text_config", config)["max_position_embeddings"]
+    lengths = [1, 2, 17, max_tokens]
     states = [
-        reference.last_states(given, tensors, ids)
-        for ids in random_ids(lengths, given["vocab_size"], SEED)
+        reference.last_states(config, tensors, ids)
+        for ids in random_ids(lengths, config["vocab_size"], SEED)
     ]
-    write(family, {"config": given, "seed": SEED, "lengths": lengths, "tensors": shapes}, states)
+    write(family, {"config": config, "seed": SEED, "lengths": lengths, "tensors": shapes}, states)
 
 
-def make(family: str, given: dict[str, Any]) -> None:
-    """Write one family's files."""
+def make(family: str, config: dict[str, Any]) -> None:
+    """Write the files of a family that transformers has."""
     model_type = family.partition("~")[0]
-    kind = transformers.AutoConfig.for_model(model_type, **given, attn_implementation="eager")
+    hf_config = transformers.AutoConfig.for_model(model_type, **config, attn_implementation="eager")
     auto = transformers.T5EncoderModel if model_type == "t5" else transformers.AutoModel
-    model = (auto(kind) if model_type == "t5" else auto.from_config(kind)).eval()
+    model = (auto(hf_config) if model_type == "t5" else auto.from_config(hf_config)).eval()
     shapes = {
         name: list(tensor.shape)
         for name, tensor in model.state_dict().items()
@@ -263,16 +265,16 @@ def make(family: str, given: dict[str, Any]) -> None:
     assert all(any(part in name for part in LEFT_OUT) or name == TIED for name in missing), missing
     model.tie_weights()
     model = model.double()
-    longest = given.get("max_position_embeddings") or given["n_positions"]
+    max_tokens = config.get("max_position_embeddings") or config["n_positions"]
     if model_type in AFTER_PADDING:
-        longest -= given["pad_token_id"] + 1
-    lengths = [1, 2, 17, longest]
+        max_tokens -= config["pad_token_id"] + 1
+    lengths = [1, 2, 17, max_tokens]
     states = []
-    for ids in random_ids(lengths, given["vocab_size"], SEED):
+    for ids in random_ids(lengths, config["vocab_size"], SEED):
         with torch.no_grad():
             states.append(model(torch.tensor([ids])).last_hidden_state[0].numpy())
     content = {
-        "config": {"model_type": model_type, **given},
+        "config": {"model_type": model_type, **config},
         "seed": SEED,
         "lengths": lengths,
         "transformers": transformers.__version__,
@@ -282,15 +284,15 @@ def make(family: str, given: dict[str, Any]) -> None:
 
 
 def write(family: str, content: dict[str, Any], states: list[Any]) -> None:
-    """A family's two files."""
+    """Write a family's two files."""
     (HERE / f"{family}.json").write_text(json.dumps(content, indent=1) + "\n")
     np.save(HERE / f"{family}.npy", np.concatenate(states).astype(np.float32))
     print(f"{family}: {sum(map(len, states))} states")
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or [*FAMILIES, *OWN_REFERENCES]:
-        if name in OWN_REFERENCES:
-            make_own(name, OWN_REFERENCES[name])
+    for name in sys.argv[1:] or [*FAMILIES, *NUMPY_REFERENCES]:
+        if name in NUMPY_REFERENCES:
+            make_by_numpy(name, NUMPY_REFERENCES[name])
         else:
             make(name, FAMILIES[name])

@@ -1,4 +1,7 @@
-"""NV-Embed in numpy, float64, written from its paper and its authors' code: transformers has no such model."""
+"""NV-Embed in numpy, float64, written from its paper (arXiv:2405.17428) and its authors' code.
+
+transformers has no such model.
+"""
 
 import math
 from collections.abc import Mapping
@@ -7,18 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Wide = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 LATENT = "latent_attention_model."
 
 
 def shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Of every tensor."""
+    """Return the shape of every tensor."""
     text, latent = config["text_config"], config["latent_attention_config"]
     size, inner = text["hidden_size"], text["intermediate_size"]
     width = size // text["num_attention_heads"]
     narrow = text["num_key_value_heads"] * width
     cross = latent["num_cross_heads"] * latent["cross_dim_head"]
-    found = {
+    shapes = {
         "embedding_model.embed_tokens.weight": [text["vocab_size"], size],
         "embedding_model.norm.weight": [size],
         f"{LATENT}latents": [latent["num_latents_value"], size],
@@ -32,37 +35,37 @@ def shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
     }
     for norm in ("0.norm", "0.norm_context", "1.norm"):
         for kind in ("weight", "bias"):
-            found[f"{LATENT}cross_attend_blocks.{norm}.{kind}"] = [size]
+            shapes[f"{LATENT}cross_attend_blocks.{norm}.{kind}"] = [size]
     for number in range(text["num_hidden_layers"]):
         layer = f"embedding_model.layers.{number}."
         for part, rows in (("q", size), ("k", narrow), ("v", narrow), ("o", size)):
-            found[f"{layer}self_attn.{part}_proj.weight"] = [rows, size]
+            shapes[f"{layer}self_attn.{part}_proj.weight"] = [rows, size]
         for part, shape in (
             ("gate", [inner, size]),
             ("up", [inner, size]),
             ("down", [size, inner]),
         ):
-            found[f"{layer}mlp.{part}_proj.weight"] = shape
+            shapes[f"{layer}mlp.{part}_proj.weight"] = shape
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            found[f"{layer}{norm}.weight"] = [size]
-    return found
+            shapes[f"{layer}{norm}.weight"] = [size]
+    return shapes
 
 
 def last_states(
     config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]], ids: list[int]
-) -> Wide:
-    """Of one input, behind the latents, (n, H)."""
+) -> Float64Array:
+    """Compute the states of one input behind the latent attention, [n, H]."""
     wide = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
     state = _decoder(config["text_config"], wide, ids)
     latent = config["latent_attention_config"]
     heads, width = latent["num_cross_heads"], latent["cross_dim_head"]
     block = f"{LATENT}cross_attend_blocks."
 
-    def norm(value: Wide, name: str) -> Wide:
+    def norm(value: Float64Array, name: str) -> Float64Array:
         centred = value - value.mean(-1, keepdims=True)
         root = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-        found: Wide = centred / root * wide[f"{name}.weight"] + wide[f"{name}.bias"]
-        return found
+        normed: Float64Array = centred / root * wide[f"{name}.weight"] + wide[f"{name}.bias"]
+        return normed
 
     query = norm(state, f"{block}0.norm") @ wide[f"{block}0.fn.to_q.weight"].T
     context = norm(wide[f"{LATENT}latents"], f"{block}0.norm_context")
@@ -80,52 +83,60 @@ def last_states(
     value, gate = np.split(inner, 2, axis=1)
     gated = value * gate * 0.5 * (1 + np.vectorize(math.erf)(gate / math.sqrt(2)))
     narrow = gated @ wide[f"{block}1.fn.net.2.weight"].T + wide[f"{block}1.fn.net.2.bias"]
-    found: Wide = narrow + state
-    return found
+    states: Float64Array = narrow + state
+    return states
 
 
-def _decoder(text: Mapping[str, Any], wide: Mapping[str, Wide], ids: list[int]) -> Wide:
-    """Mistral without its causal mask."""
-    heads, shared = text["num_attention_heads"], text["num_key_value_heads"]
+def _decoder(
+    text: Mapping[str, Any], wide: Mapping[str, Float64Array], ids: list[int]
+) -> Float64Array:
+    """Compute the states of a Mistral without its causal mask."""
+    heads, kv_heads = text["num_attention_heads"], text["num_key_value_heads"]
     state = wide["embedding_model.embed_tokens.weight"][ids]
     width = state.shape[1] // heads
 
-    def norm(value: Wide, name: str) -> Wide:
+    def norm(value: Float64Array, name: str) -> Float64Array:
         root = np.sqrt((value**2).mean(-1, keepdims=True) + text["rms_norm_eps"])
-        found: Wide = value / root * wide[f"embedding_model.{name}.weight"]
-        return found
+        normed: Float64Array = value / root * wide[f"embedding_model.{name}.weight"]
+        return normed
 
-    places = np.arange(len(ids))[:, None] * text["rope_theta"] ** -(np.arange(0, width, 2) / width)
-    angle = np.concatenate([places, places], axis=1)[:, None, :]
+    frequencies = text["rope_theta"] ** -(np.arange(0, width, 2) / width)
+    angles = np.arange(len(ids))[:, None] * frequencies
+    angle = np.concatenate([angles, angles], axis=1)[:, None, :]
 
-    def turned(value: Wide) -> Wide:
+    def rotated(value: Float64Array) -> Float64Array:
         first, second = np.split(value, 2, axis=-1)
-        found: Wide = value * np.cos(angle) + np.concatenate([-second, first], -1) * np.sin(angle)
-        return found
+        swapped = np.concatenate([-second, first], -1)
+        result: Float64Array = value * np.cos(angle) + swapped * np.sin(angle)
+        return result
 
     for number in range(text["num_hidden_layers"]):
         layer = f"layers.{number}"
-        own = {n.rpartition(f"{layer}.")[2]: t for n, t in wide.items() if f"model.{layer}." in n}
+        tensors = {
+            name.rpartition(f"{layer}.")[2]: tensor
+            for name, tensor in wide.items()
+            if f"model.{layer}." in name
+        }
         normed = norm(state, f"{layer}.input_layernorm")
         query, key, value = (
-            (normed @ own[f"self_attn.{part}_proj.weight"].T).reshape(len(ids), -1, width)
+            (normed @ tensors[f"self_attn.{part}_proj.weight"].T).reshape(len(ids), -1, width)
             for part in "qkv"
         )
-        query, key = turned(query), turned(key)
+        query, key = rotated(query), rotated(key)
         mixed = np.empty_like(query)
         for head in range(heads):
-            source = head // (heads // shared)
+            source = head // (heads // kv_heads)
             shares = _softmax(query[:, head] @ key[:, source].T / math.sqrt(width))
             mixed[:, head] = shares @ value[:, source]
-        state = state + mixed.reshape(len(ids), -1) @ own["self_attn.o_proj.weight"].T
+        state = state + mixed.reshape(len(ids), -1) @ tensors["self_attn.o_proj.weight"].T
         normed = norm(state, f"{layer}.post_attention_layernorm")
-        gate = normed @ own["mlp.gate_proj.weight"].T
-        up = normed @ own["mlp.up_proj.weight"].T
-        state = state + (gate / (1 + np.exp(-gate)) * up) @ own["mlp.down_proj.weight"].T
+        gate = normed @ tensors["mlp.gate_proj.weight"].T
+        up = normed @ tensors["mlp.up_proj.weight"].T
+        state = state + (gate / (1 + np.exp(-gate)) * up) @ tensors["mlp.down_proj.weight"].T
     return norm(state, "norm")
 
 
-def _softmax(scores: Wide) -> Wide:
+def _softmax(scores: Float64Array) -> Float64Array:
     raised = np.exp(scores - scores.max(-1, keepdims=True))
-    found: Wide = raised / raised.sum(-1, keepdims=True)
-    return found
+    shares: Float64Array = raised / raised.sum(-1, keepdims=True)
+    return shares

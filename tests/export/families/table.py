@@ -1,4 +1,4 @@
-"""The table of docs/architectures.md, measured here: `make families-table`."""
+"""Measures the table of docs/architectures.md: `make families-table`."""
 
 import sys
 import tempfile
@@ -10,7 +10,7 @@ START, END = "<!-- measured -->\n", "<!-- end -->"
 
 
 def table() -> str:
-    """Largest difference to transformers of each family, over all its inputs and batches."""
+    """Make a table with each family's largest difference to transformers, over all its inputs and batches."""
     lines = ["| model_type | largest difference to transformers | packed |", "|---|---|---|"]
     for name in all_families():
         family = load(name)
@@ -23,11 +23,11 @@ def table() -> str:
 
 
 def main() -> None:
-    """Rewrite the page's measured part."""
+    """Rewrite the measured part of the page that the first argument names."""
     path = Path(sys.argv[1])
     page = path.read_text("utf-8")
-    before, rest = page.split(START, 1)
-    path.write_text(before + START + table() + END + rest.split(END, 1)[1], "utf-8")
+    before, after = page.split(START, 1)
+    path.write_text(before + START + table() + END + after.split(END, 1)[1], "utf-8")
 
 
 if __name__ == "__main__":

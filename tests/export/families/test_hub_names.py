@@ -1,4 +1,4 @@
-"""Checkpoints in the names of their authors' own code, as most are on the Hub: the same vectors as in transformers'."""
+"""Checkpoints with the names of their authors' own code, as most are on the Hub, give the same states."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nestvec.errors import FormatError
 from nestvec.export.architectures import ARCHITECTURES, architecture_of
-from nestvec.export.layers.frequencies import read_frequencies
+from nestvec.export.layers.rotary_frequencies import read_frequencies
 from numpy.typing import NDArray
 
 from tests.export.families.harness import Family, largest_error, load
@@ -17,27 +17,27 @@ TOLERANCE = 1e-4
 
 
 def renamed(family: Family, names: tuple[tuple[str, str], ...]) -> dict[str, NDArray[np.float32]]:
-    """The tensors, each part of a name replaced in turn."""
+    """Return the tensors under other names: each pair replaces a part of a name, in order."""
     tensors = {}
     for name, tensor in family.tensors.items():
-        for theirs, own in names:
-            name = name.replace(theirs, own)  # noqa: PLW2901
+        for part, replacement in names:
+            name = name.replace(part, replacement)  # noqa: PLW2901
         tensors[name] = tensor
     return tensors
 
 
 def fuse(tensors: dict[str, NDArray[np.float32]], layer: str, parts: list[str], whole: str) -> None:
-    """Several layers' tensors in one, below each block of `layer`."""
+    """Merge several layers' tensors into one, in each of two blocks named by `layer`."""
     for number in range(2):
         for kind in ("weight", "bias"):
             names = [f"{layer.format(number)}{part}.{kind}" for part in parts]
             if names[0] in tensors:
-                found = np.concatenate([tensors.pop(name) for name in names])
-                tensors[f"{layer.format(number)}{whole}.{kind}"] = found
+                fused = np.concatenate([tensors.pop(name) for name in names])
+                tensors[f"{layer.format(number)}{whole}.{kind}"] = fused
 
 
 def check(family: Family, folder: Path, config: dict[str, Any], tensors: dict[str, Any]) -> None:
-    """The same states from other names."""
+    """Compare the states of a checkpoint with other names with those that are expected."""
     original = dataclasses.replace(family, config=config, tensors=tensors)
     assert largest_error(original, original.open(folder)) < TOLERANCE
 
@@ -45,8 +45,8 @@ def check(family: Family, folder: Path, config: dict[str, Any], tensors: dict[st
 QKV = [f"self_attn.{part}_proj" for part in "qkv"]
 
 
-def test_nomic(tmp_path: Path) -> None:
-    """Fused projections, other names of tensors and fields."""
+def test_nomic_by_its_authors_names(tmp_path: Path) -> None:
+    """A checkpoint with fused projections and other names of tensors and fields gives the same states."""
     family = load("nomic_bert")
     tensors = renamed(
         family,
@@ -80,14 +80,15 @@ def test_nomic(tmp_path: Path) -> None:
         ("prenorm", True),
         ("rotary_scaling_factor", 2.0),
         ("causal", True),
-        ("n_layer", None),  # by the file's own name
+        # The error has the file's own name of the field.
+        ("n_layer", None),
     ):
         with pytest.raises(FormatError, match=field):
             ARCHITECTURES["nomic_bert"].dimensions({**config, field: value})
 
 
-def test_gte(tmp_path: Path) -> None:
-    """`new`: both branches of the MLP in one layer, the gate second."""
+def test_gte_by_its_authors_names(tmp_path: Path) -> None:
+    """A checkpoint of `model_type` new, with both layers of the gated MLP in one, gives the same states."""
     family = load("gte")
     tensors = renamed(
         family,
@@ -110,8 +111,8 @@ def test_gte(tmp_path: Path) -> None:
             ARCHITECTURES["gte"].dimensions({**config, field: value})
 
 
-def test_jina_v3(tmp_path: Path) -> None:
-    """An XLM-RoBERTa that says that its positions are rotary."""
+def test_jina_v3_by_its_authors_names(tmp_path: Path) -> None:
+    """An XLM-RoBERTa whose configuration says that its positions are rotary gives the same states."""
     family = load("jina_embeddings_v3")
     tensors = renamed(
         family,
@@ -130,7 +131,7 @@ def test_jina_v3(tmp_path: Path) -> None:
     assert architecture_of(config) == "jina_embeddings_v3"
     prefixed = {f"roberta.{name}": tensor for name, tensor in tensors.items()}
     check(family, tmp_path / "plain", config, prefixed)
-    # With adapters beside them, layers keep their weights under another name.
+    # Layers with adapters keep their weights under another name.
     adapted = {
         name.replace(".Wqkv.weight", ".Wqkv.parametrizations.weight.original"): tensor
         for name, tensor in prefixed.items()
@@ -140,9 +141,9 @@ def test_jina_v3(tmp_path: Path) -> None:
 
 
 def test_ntk_is_as_in_gtes_own_code() -> None:
-    """The base times the factor, and every frequency over factor ** (2 / d), as Text Embeddings Inference has it."""
+    """The base is multiplied by the factor, and frequencies divided by factor ** (2 / d), as in TEI."""
     scaling = {"type": "ntk", "factor": 8.0}
-    found = read_frequencies({"rope_theta": 20_000, "rope_scaling": scaling}, 64)
-    steps = np.arange(0, 64, 2) / 64
-    expected = 160_000.0**-steps / 8.0 ** (2 / 64)
-    np.testing.assert_allclose(found.values, expected, rtol=1e-5)
+    frequencies = read_frequencies({"rope_theta": 20_000, "rope_scaling": scaling}, 64)
+    exponents = np.arange(0, 64, 2) / 64
+    expected = 160_000.0**-exponents / 8.0 ** (2 / 64)
+    np.testing.assert_allclose(frequencies.values, expected, rtol=1e-5)

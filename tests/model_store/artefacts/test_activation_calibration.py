@@ -1,18 +1,18 @@
-"""Calibration texts and the ranges they give."""
+"""Calibration texts, and the ranges of activations that they give."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from nestvec.engine.text.encoded import Fit
+from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
-from nestvec.engine.types import Batch, FloatArray, Layout, RawOutput, Truncation
+from nestvec.engine.types import Batch, FloatArray, RawOutput, Truncation
 from nestvec.errors import FormatError
-from nestvec.model_store.artefacts.activation_calibration import (
-    MOST_TEXTS,
+from nestvec.model_store.artefacts.activation_calibration import measure_ranges
+from nestvec.model_store.artefacts.calibration_texts import (
+    MAX_TEXTS,
     calibration_sha256,
     calibration_texts,
-    measure_ranges,
 )
 from typing_extensions import override
 
@@ -28,7 +28,7 @@ class EchoBackend(FakeBackend):
 
     @override
     def run(self, batch: Batch) -> RawOutput:
-        """(T, 8)."""
+        """Return states [T, 8]."""
         self.batches.append(batch.lengths.tolist())
         signs = np.array([1, -1, 2, -2, 3, -3, 4, -4], np.float32)
         hidden: FloatArray = batch.arrays["ids"][:, None].astype(np.float32) * signs
@@ -37,12 +37,12 @@ class EchoBackend(FakeBackend):
 
 @pytest.fixture
 def tokenizer(tiny_folder: Path) -> Tokenizer:
-    """The tiny one."""
+    """Open the tiny tokenizer."""
     return Tokenizer(tiny_folder / "tokenizer.json", max_tokens=24, vocabulary_size=128)
 
 
 def test_the_bundled_texts_are_many_and_varied() -> None:
-    """Short queries, long passages, several scripts, code; no line twice."""
+    """They have short queries, long passages, several scripts and code; no line comes twice."""
     texts = calibration_texts(None)
     assert len(texts) >= 100
     assert len(set(texts)) == len(texts)
@@ -53,17 +53,17 @@ def test_the_bundled_texts_are_many_and_varied() -> None:
 
 
 def test_texts_of_a_file(tmp_path: Path) -> None:
-    """One a line; empty lines do not count; a corpus given by mistake is cut."""
+    """A file has one text a line; empty lines do not count; a corpus given by mistake is cut."""
     file = tmp_path / "texts"
-    file.write_text("\n\n".join(f"text {n}" for n in range(MOST_TEXTS + 50)))
+    file.write_text("\n\n".join(f"text {n}" for n in range(MAX_TEXTS + 50)))
     texts = calibration_texts(file)
-    assert (texts[0], len(texts)) == ("text 0", MOST_TEXTS)
+    assert (texts[0], len(texts)) == ("text 0", MAX_TEXTS)
     assert calibration_sha256(file) != calibration_sha256(None)
 
 
 @pytest.mark.parametrize("content", ["one\ntwo\n", "", None])
 def test_too_few_texts_or_none(tmp_path: Path, content: str | None) -> None:
-    """The file is named."""
+    """The error names the file."""
     file = tmp_path / "texts"
     if content is not None:
         file.write_text(content)
@@ -72,15 +72,15 @@ def test_too_few_texts_or_none(tmp_path: Path, content: str | None) -> None:
 
 
 def test_ranges_cover_all_texts(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Least and greatest of each channel over every batch, whatever the batches are."""
+    """Each channel's range spans all texts, however they are cut into batches."""
     texts = ["alpha beta gamma", "the", "red green blue one two three", "query", "z"]
-    encoded = tokenizer.encode_texts(texts, Fit(Truncation.END))
+    encoded = tokenizer.encode_texts(texts, TokenizeOptions(Truncation.END))
     ids = np.concatenate([e.ids for e in encoded])
     low, high = ids.min(), ids.max()
     batches = []
-    for most in (WIDTH, WIDTH * 10, WIDTH * 1000):
+    for max_values in (WIDTH, WIDTH * 10, WIDTH * 1000):
         monkeypatch.setattr(
-            "nestvec.model_store.artefacts.activation_calibration.MOST_VALUES", most
+            "nestvec.model_store.artefacts.activation_calibration.MAX_BATCH_VALUES", max_values
         )
         backend = EchoBackend()
         channels = {"first": slice(0, 2), "second": slice(2, 8)}
@@ -96,7 +96,7 @@ def test_ranges_cover_all_texts(tokenizer: Tokenizer, monkeypatch: pytest.Monkey
 
 
 def test_values_that_are_not_finite_stop_calibration(tokenizer: Tokenizer) -> None:
-    """A range with NaN would quantise everything to nothing."""
+    """A range with NaN would quantize everything to nothing."""
     backend = EchoBackend()
     backend.nan = True
     with pytest.raises(FormatError, match="not finite"):
@@ -104,7 +104,7 @@ def test_values_that_are_not_finite_stop_calibration(tokenizer: Tokenizer) -> No
 
 
 def test_layout_is_packed(tokenizer: Tokenizer) -> None:
-    """Calibration graphs take packed arrays."""
-    backend = EchoBackend(layout=Layout.PACKED)
+    """Calibration graphs take packed arrays, so several texts run as one batch."""
+    backend = EchoBackend()
     measure_ranges(backend, {"all": slice(0, 8)}, tokenizer, ["alpha", "beta"])
     assert len(backend.batches) == 1

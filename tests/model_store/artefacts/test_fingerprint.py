@@ -7,28 +7,28 @@ import pytest
 from nestvec.errors import ArtefactError
 from nestvec.model_store.artefacts.fingerprint import HashCache, space_fingerprint
 from nestvec.model_store.artefacts.precision import BuildOptions, Precision
-from nestvec.model_store.folder.derive import derive
+from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.sources.hashes import file_sha256
 
 from tests.support.tiny import write_json, write_tiny_bert
 
 
 def fingerprint(folder: Path, cache: Path) -> str:
-    """Of a folder, with a fresh memory."""
-    return space_fingerprint(derive(folder), HashCache(cache / "hashes.json"))
+    """Compute a folder's fingerprint, with a fresh memory of hashes."""
+    return space_fingerprint(read_model_folder(folder), HashCache(cache / "hashes.json"))
 
 
 def test_equal_content_has_an_equal_fingerprint(tmp_path: Path) -> None:
-    """Wherever it lies."""
-    one = fingerprint(write_tiny_bert(tmp_path / "a"), tmp_path)
-    two = fingerprint(write_tiny_bert(tmp_path / "b"), tmp_path)
-    assert one == two
-    assert len(one) == 32
+    """It does not depend on where the folder lies."""
+    first = fingerprint(write_tiny_bert(tmp_path / "a"), tmp_path)
+    second = fingerprint(write_tiny_bert(tmp_path / "b"), tmp_path)
+    assert first == second
+    assert len(first) == 32
 
 
 @pytest.mark.parametrize("change", ["weights", "pooling", "prompts", "max tokens", "tokenizer"])
 def test_whatever_changes_vectors_changes_the_fingerprint(tmp_path: Path, change: str) -> None:
-    """A store can trust it before it mixes vectors."""
+    """A vector store can compare fingerprints before it mixes vectors."""
     before = fingerprint(write_tiny_bert(tmp_path / "a"), tmp_path)
     folder = write_tiny_bert(tmp_path / "b", seed=8 if change == "weights" else 7)
     if change == "pooling":
@@ -44,8 +44,8 @@ def test_whatever_changes_vectors_changes_the_fingerprint(tmp_path: Path, change
 
 
 def test_every_build_has_a_space_of_its_own(tmp_path: Path) -> None:
-    """Precision and storage change vectors; texts of calibration only where they are used."""
-    derived = derive(write_tiny_bert(tmp_path / "a"))
+    """Precision and storage change vectors; calibration texts only where they are used."""
+    folder = read_model_folder(write_tiny_bert(tmp_path / "a"))
     texts = tmp_path / "texts"
     texts.write_text("line\n" * 20)
     hashes = HashCache(tmp_path / "hashes.json")
@@ -53,10 +53,10 @@ def test_every_build_has_a_space_of_its_own(tmp_path: Path) -> None:
         BuildOptions(precision, halves_weights=h) for precision in Precision for h in (False, True)
     ]
     builds.append(BuildOptions(Precision.INT8, calibration=texts))
-    spaces = [space_fingerprint(derived, hashes, build) for build in builds]
+    spaces = [space_fingerprint(folder, hashes, build) for build in builds]
     assert len(set(spaces)) == len(spaces) == 11
     unused = BuildOptions(Precision.FP32, calibration=texts)
-    assert space_fingerprint(derived, hashes, unused) == space_fingerprint(derived, hashes)
+    assert space_fingerprint(folder, hashes, unused) == space_fingerprint(folder, hashes)
 
 
 def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["{", "[]", ""])
 def test_a_broken_memory_is_an_empty_one(tmp_path: Path, content: str) -> None:
-    """It only saves time."""
+    """It only saves time, so a broken one is no error."""
     (tmp_path / "hashes.json").write_text(content)
     (tmp_path / "file").write_bytes(b"x")
     assert HashCache(tmp_path / "hashes.json").sha256(tmp_path / "file") == file_sha256(
@@ -90,7 +90,7 @@ def test_an_unwritable_memory_is_no_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    """It names the path."""
+    """The error names the path."""
     with pytest.raises(ArtefactError, match="gone"):
         HashCache(tmp_path / "hashes.json").sha256(tmp_path / "gone")
     with pytest.raises(ArtefactError, match="gone"):

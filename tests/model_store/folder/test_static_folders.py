@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nestvec.errors import FormatError
-from nestvec.model_store.folder.derive import derive
+from nestvec.model_store.folder.model_folder import read_model_folder
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
@@ -17,32 +17,32 @@ TEXTS = ["alpha beta", "the red \u732b one", "a"]
 
 
 def table() -> NDArray[np.float32]:
-    """Of the tiny vocabulary."""
+    """Return the embeddings of the tiny vocabulary."""
     return np.random.default_rng(2).standard_normal((128, 12)).astype(np.float32)
 
 
 def averages(*, keeps_unknown: bool) -> NDArray[np.float64]:
-    """Of the texts' words, by hand."""
+    """Compute the unit averages of the texts' words by hand."""
     pieces = vocabulary()
     rows = []
     for text in TEXTS:
         words = [word if word in pieces else "[UNK]" for word in text.split()]
-        kept = [word for word in words if keeps_unknown or word != "[UNK]"]
-        rows.append(np.mean([table()[pieces.index(word)] for word in kept], axis=0))
-    found = np.array(rows, np.float64)
-    unit: NDArray[np.float64] = found / np.linalg.norm(found, axis=1, keepdims=True)
+        counted = [word for word in words if keeps_unknown or word != "[UNK]"]
+        rows.append(np.mean([table()[pieces.index(word)] for word in counted], axis=0))
+    vectors = np.array(rows, np.float64)
+    unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit
 
 
 def write_model2vec(folder: Path) -> None:
-    """As its `save_pretrained` does."""
+    """Write a folder as model2vec's `save_pretrained` does."""
     write_json(folder / "config.json", {"model_type": "model2vec", "hidden_dim": 12})
     write_tokenizer(folder / "tokenizer.json")
     save_file({"embeddings": table()}, folder / "model.safetensors")
 
 
 def write_sentence_transformers(folder: Path) -> None:
-    """As a SentenceTransformer of a StaticEmbedding and a Normalize does."""
+    """Write a folder as a SentenceTransformer of a StaticEmbedding and a Normalize does."""
     inside = folder / "0_StaticEmbedding"
     write_json(folder / "modules.json", chain("StaticEmbedding", "Normalize"))
     inside.mkdir()
@@ -51,7 +51,7 @@ def write_sentence_transformers(folder: Path) -> None:
 
 
 def chain(*kinds: str) -> list[dict[str, str]]:
-    """A module list."""
+    """Return a module list."""
     return [
         {"path": f"{n}_{kind}", "type": f"sentence_transformers.models.{kind}"}
         for n, kind in enumerate(kinds)
@@ -60,34 +60,34 @@ def chain(*kinds: str) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("keeps_unknown", [False, True])
 async def test_vectors_are_averages(tmp_path: Path, *, keeps_unknown: bool) -> None:
-    """Without special tokens; unknown words count in one library and not in the other."""
+    """There are no special tokens; unknown words count in one library and not in the other."""
     folder = tmp_path / "model"
     folder.mkdir()
     (write_sentence_transformers if keeps_unknown else write_model2vec)(folder)
     async with opened(folder) as server:
-        found = await server.post("/embed", {"inputs": TEXTS})
-        strange = await server.post("/embed", {"inputs": "\u732b"})
-    np.testing.assert_allclose(found, averages(keeps_unknown=keeps_unknown), atol=1e-5)
-    assert np.isfinite(strange).all()
+        vectors = await server.post("/embed", {"inputs": TEXTS})
+        of_unknown = await server.post("/embed", {"inputs": "\u732b"})
+    np.testing.assert_allclose(vectors, averages(keeps_unknown=keeps_unknown), atol=1e-5)
+    assert np.isfinite(of_unknown).all()
 
 
 def spoil_table(folder: Path, **tensors: Any) -> None:
-    """Other tensors."""
+    """Replace the folder's tensors."""
     save_file(tensors, folder / "model.safetensors")
 
 
 def test_what_would_have_to_be_ignored_is_refused(tmp_path: Path) -> None:
-    """A quantised vocabulary, another module, no table, a path outside."""
+    """A quantized vocabulary, another module, no table and a path outside are refused."""
     write_model2vec(tmp_path)
     spoil_table(tmp_path, embeddings=table(), mapping=np.arange(128))
     with pytest.raises(FormatError, match="mapping"):
-        derive(tmp_path)
+        read_model_folder(tmp_path)
     spoil_table(tmp_path, other=table())
     with pytest.raises(FormatError, match="no tensor embedding"):
-        derive(tmp_path)
+        read_model_folder(tmp_path)
     write_json(tmp_path / "modules.json", chain("StaticEmbedding", "Dense"))
     with pytest.raises(FormatError, match="'Dense' is not supported"):
-        derive(tmp_path)
+        read_model_folder(tmp_path)
     write_json(tmp_path / "modules.json", [{"path": "..", "type": "x.StaticEmbedding"}])
     with pytest.raises(FormatError, match="leaves the folder"):
-        derive(tmp_path)
+        read_model_folder(tmp_path)

@@ -1,1 +1,1 @@
-"""What stands behind encoders, against transformers."""
+"""Tests of heads, against transformers and numpy."""

@@ -24,7 +24,7 @@ from tests.model_store.heads.texts import PAIRS, TEXTS  # noqa: E402
 from tests.support.tiny import write_tokenizer  # noqa: E402
 
 SEED = 23
-FAMILIES = HERE.parent / "families"
+FAMILIES = HERE.parents[1] / "export/families"
 CLASSIFIERS = [
     *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "mpnet"),
     *("deberta-v2", "gte", "nomic_bert", "jina_embeddings_v3", "modernbert", "eurobert"),
@@ -37,16 +37,16 @@ M3_SPECIAL = (0, 1, 2, 3)
 
 
 def config_of(family: str, **more: Any) -> dict[str, Any]:
-    """A family's tiny configuration."""
+    """Return a family's tiny configuration."""
     stored = json.loads((FAMILIES / f"{family}.json").read_text())
     return {**stored["config"], **more}
 
 
 def built(auto: Any, config: dict[str, Any]) -> tuple[Any, dict[str, list[int]]]:
-    """A model with weights of the seed, in float64, and its tensors' shapes."""
-    given = {k: v for k, v in config.items() if k not in ("model_type", "architectures")}
+    """Build a model with weights of the seed, in float64; return it and its tensors' shapes."""
+    fields = {k: v for k, v in config.items() if k not in ("model_type", "architectures")}
     kind = transformers.AutoConfig.for_model(
-        config["model_type"], **given, attn_implementation="eager"
+        config["model_type"], **fields, attn_implementation="eager"
     )
     model = auto.from_config(kind).eval()
     tied = set(getattr(model, "_tied_weights_keys", None) or ())
@@ -58,31 +58,33 @@ def built(auto: Any, config: dict[str, Any]) -> tuple[Any, dict[str, list[int]]]
     tensors = random_weights(shapes, SEED)
     state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
     missing = model.load_state_dict(state, strict=False).missing_keys
-    assert all(any(p in name for p in LEFT_OUT) or name in tied for name in missing), missing
+    assert all(any(part in name for part in LEFT_OUT) or name in tied for name in missing), missing
     model.tie_weights()
     return model.double(), shapes
 
 
 def tokenizer() -> Tokenizer:
-    """The tiny one, neither padding nor cutting."""
+    """Open the tiny tokenizer, so that it neither pads nor cuts."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
         write_tokenizer(path)
-        found = Tokenizer.from_file(str(path))
-    found.no_padding()
-    found.no_truncation()
-    return found
+        library = Tokenizer.from_file(str(path))
+    library.no_padding()
+    library.no_truncation()
+    return library
 
 
 def classifier(family: str, **more: Any) -> dict[str, Any]:
-    """Scores of pairs and of single texts."""
+    """Compute scores of pairs and of single texts."""
     name = f"{family.title()}ForSequenceClassification"
     config = config_of(family, architectures=[name], **more)
     model, shapes = built(transformers.AutoModelForSequenceClassification, config)
     has_types = config.get("type_vocab_size", 0) > 1
     rows = []
-    for given in [*PAIRS, *TEXTS]:
-        encoded = TOKENIZER.encode(*given) if isinstance(given, tuple) else TOKENIZER.encode(given)
+    for inputs in [*PAIRS, *TEXTS]:
+        encoded = (
+            TOKENIZER.encode(*inputs) if isinstance(inputs, tuple) else TOKENIZER.encode(inputs)
+        )
         kinds = {"token_type_ids": torch.tensor([encoded.type_ids])} if has_types else {}
         with torch.no_grad():
             rows.append(model(torch.tensor([encoded.ids]), **kinds).logits[0].tolist())
@@ -90,7 +92,7 @@ def classifier(family: str, **more: Any) -> dict[str, Any]:
 
 
 def splade(family: str) -> dict[str, Any]:
-    """Weights of all terms."""
+    """Compute weights of all terms."""
     config = config_of(family, architectures=["ForMaskedLM"])
     model, shapes = built(transformers.AutoModelForMaskedLM, config)
     rows = []
@@ -102,7 +104,7 @@ def splade(family: str) -> dict[str, Any]:
 
 
 def colbert() -> dict[str, Any]:
-    """Token vectors of queries and documents, as ColBERT's authors' code has them."""
+    """Compute token vectors of queries and documents, as ColBERT's own code does."""
     config = config_of("bert", architectures=["HF_ColBERT"])
     model, shapes = built(transformers.AutoModel, config)
     shapes["linear.weight"] = [8, config["hidden_size"]]
@@ -116,25 +118,26 @@ def colbert() -> dict[str, Any]:
     skipped = {TOKENIZER.token_to_id(":")}
     for text in TEXTS:
         ids = TOKENIZER.encode(text).ids
-        for marker, found in zip(MARKERS, (queries, documents), strict=True):
-            own = [ids[0], marker, *ids[1:]]
-            seen = [1] * len(own)
-            if found is queries:
-                own = own[:COLBERT_TOKENS]
-                rest = COLBERT_TOKENS - len(own)
-                own, seen = own + [MASK_ID] * rest, seen[: len(own)] + [0] * rest
+        for marker, vectors_of in zip(MARKERS, (queries, documents), strict=True):
+            marked = [ids[0], marker, *ids[1:]]
+            seen = [1] * len(marked)
+            is_query = vectors_of is queries
+            if is_query:
+                marked = marked[:COLBERT_TOKENS]
+                missing = COLBERT_TOKENS - len(marked)
+                marked, seen = marked + [MASK_ID] * missing, seen[: len(marked)] + [0] * missing
             with torch.no_grad():
                 states = model(
-                    torch.tensor([own]), attention_mask=torch.tensor([seen])
+                    torch.tensor([marked]), attention_mask=torch.tensor([seen])
                 ).last_hidden_state[0]
             vectors = torch.nn.functional.normalize(states @ projection.T, dim=1)
-            kept = [n for n, one in enumerate(own) if found is queries or one not in skipped]
-            found.append(vectors[kept].tolist())
+            kept_rows = [n for n, token in enumerate(marked) if is_query or token not in skipped]
+            vectors_of.append(vectors[kept_rows].tolist())
     return {"config": config, "tensors": shapes, "queries": queries, "documents": documents}
 
 
 def bge_m3() -> dict[str, Any]:
-    """The three outputs of one pass."""
+    """Compute the three outputs of one pass."""
     config = config_of("xlm-roberta")
     model, shapes = built(transformers.AutoModel, config)
     size = config["hidden_size"]
@@ -147,13 +150,13 @@ def bge_m3() -> dict[str, Any]:
             states = model(torch.tensor([ids])).last_hidden_state[0]
         dense.append(torch.nn.functional.normalize(states[0], dim=0).tolist())
         weights = torch.relu(states @ layers["s.weight"].T + layers["s.bias"])[:, 0]
-        found: dict[int, float] = {}
-        for one, weight in zip(ids, weights.tolist(), strict=True):
-            if one not in M3_SPECIAL and weight > 0:
-                found[one] = max(found.get(one, 0.0), weight)
-        terms.append(sorted(found.items()))
-        own = states[1:] @ layers["c.weight"].T + layers["c.bias"]
-        tokens.append(torch.nn.functional.normalize(own, dim=1).tolist())
+        weight_by_id: dict[int, float] = {}
+        for token_id, weight in zip(ids, weights.tolist(), strict=True):
+            if token_id not in M3_SPECIAL and weight > 0:
+                weight_by_id[token_id] = max(weight_by_id.get(token_id, 0.0), weight)
+        terms.append(sorted(weight_by_id.items()))
+        projected = states[1:] @ layers["c.weight"].T + layers["c.bias"]
+        tokens.append(torch.nn.functional.normalize(projected, dim=1).tolist())
     return {
         "config": config,
         "tensors": shapes,
@@ -183,12 +186,12 @@ def main() -> None:
 
 
 def rounded(value: Any) -> Any:
-    """Seven digits are enough."""
+    """Round floats to seven digits, which are enough."""
     if isinstance(value, float):
         return float(np.format_float_scientific(value, 7))
     if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
-    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 if __name__ == "__main__":

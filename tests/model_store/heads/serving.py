@@ -1,4 +1,4 @@
-"""Folders of the cases, served by a real engine, without a socket."""
+"""Model folders of the cases, served by a real engine without a socket."""
 
 import json
 from collections.abc import AsyncIterator
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from nestvec.assembly.service import build_engine
+from nestvec.assembly.service import build_local_service
 from nestvec.config.settings import Settings
+from nestvec.engine.observer import NullObserver
 from nestvec.engine.service import EmbeddingService
-from nestvec.engine.types import NullObserver
 from nestvec.main import build_app
 from safetensors.numpy import save_file
 
@@ -24,7 +24,7 @@ CASES: dict[str, Any] = STORED["cases"]
 
 
 def write_case(folder: Path, name: str) -> dict[str, Any]:
-    """A case's folder as Hugging Face has it; returns what is expected of it."""
+    """Write a case's folder as Hugging Face has it; return what is expected of it."""
     case: dict[str, Any] = CASES[name]
     write_json(folder / "config.json", case["config"])
     write_tokenizer(folder / "tokenizer.json")
@@ -41,7 +41,7 @@ class Opened:
     service: EmbeddingService
 
     async def post(self, path: str, body: Any) -> Any:
-        """The answer's JSON."""
+        """Post a body and return the answer's JSON."""
         answer = await self.client.post(path, json=body)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -50,9 +50,9 @@ class Opened:
 @asynccontextmanager
 async def opened(folder: Path, **settings: Any) -> AsyncIterator[Opened]:
     """Export a folder and serve it."""
-    chosen = Settings(model=str(folder), cache_dir=folder.parent / "cache", **settings)
-    app = build_app(chosen)
-    service = build_engine(chosen, NullObserver())
+    chosen_settings = Settings(model=str(folder), cache_dir=folder.parent / "cache", **settings)
+    app = build_app(chosen_settings)
+    service = build_local_service(chosen_settings, NullObserver())
     for slot in service.models.all():
         app.state.metrics.model_changed(slot)
     app.state.become_ready(service)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nestvec.errors import FormatError
-from nestvec.model_store.folder.derive import derive
+from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.heads.classifier import FORMS, read_activation, read_labels
 
 from tests.model_store.heads.serving import CASES, opened, write_case
@@ -19,39 +19,39 @@ ITEMS = [*map(list, PAIRS), *([text] for text in TEXTS)]
 
 
 def sigmoid(value: float) -> float:
-    """In Python's own floats."""
+    """Compute the sigmoid of a number."""
     return float(1 / (1 + np.exp(-value)))
 
 
 def test_every_family_has_a_case() -> None:
-    """JinaBERT's is BERT's, which transformers has."""
+    """JinaBERT's classifier is BERT's, which transformers has."""
     named = {name.partition("/")[2].partition("~")[0] for name in CLASSIFIERS}
     assert named == set(FORMS) - {"jina_bert"}
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 async def test_scores_of_pairs_and_texts(tmp_path: Path, name: str) -> None:
-    """Raw, and as probabilities that sum to one."""
+    """Scores are transformers', raw and as probabilities that sum to one."""
     case = write_case(tmp_path / "model", name)
     expected = np.array(case["scores"])
     async with opened(tmp_path / "model") as server:
         raw = await server.post("/predict", {"inputs": ITEMS, "raw_scores": True})
-        shown = await server.post("/predict", {"inputs": ITEMS})
+        probabilities = await server.post("/predict", {"inputs": ITEMS})
         alone = await server.post("/predict", {"inputs": list(PAIRS[0]), "raw_scores": True})
         info = (await server.client.get("/info")).json()
     for row, wanted in zip(raw, expected, strict=True):
-        by_label = {one["label"]: one["score"] for one in row}
-        found = [by_label[f"LABEL_{n}"] for n in range(len(wanted))]
-        np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
-        assert [one["score"] for one in row] == sorted(found, reverse=True)
-    for row in shown:
-        assert sum(one["score"] for one in row) == pytest.approx(1)
-    assert [one["label"] for one in alone] == [one["label"] for one in raw[0]]
+        by_label = {entry["label"]: entry["score"] for entry in row}
+        scores = [by_label[f"LABEL_{n}"] for n in range(len(wanted))]
+        np.testing.assert_allclose(scores, wanted, atol=TOLERANCE)
+        assert [entry["score"] for entry in row] == sorted(scores, reverse=True)
+    for row in probabilities:
+        assert sum(entry["score"] for entry in row) == pytest.approx(1)
+    assert [entry["label"] for entry in alone] == [entry["label"] for entry in raw[0]]
     assert set(info["model_type"]) == {"classifier"}
 
 
 async def test_a_reranker_in_every_dialect(tmp_path: Path) -> None:
-    """The same order and the same scores, by the activation of its files or of TEI."""
+    """Order and scores are the same, by the activation of its files or of TEI."""
     case = write_case(tmp_path / "model", "reranker")
     query = PAIRS[0][0]
     documents = [PAIRS[0][1], *TEXTS]
@@ -60,7 +60,7 @@ async def test_a_reranker_in_every_dialect(tmp_path: Path) -> None:
         raw = await server.post("/predict", {"inputs": pairs, "raw_scores": True})
         logits = [row[0]["score"] for row in raw]
         assert logits[0] == pytest.approx(case["scores"][0][0], abs=TOLERANCE)
-        order = np.argsort([-one for one in logits], kind="stable").tolist()
+        order = np.argsort([-logit for logit in logits], kind="stable").tolist()
         expected = [sigmoid(logits[n]) for n in order]
 
         tei = await server.post("/rerank", {"query": query, "texts": documents})
@@ -75,13 +75,13 @@ async def test_a_reranker_in_every_dialect(tmp_path: Path) -> None:
         body = {"query": query, "documents": documents, "top_n": 2}
         for path in ("/v2/rerank", "/v1/rerank", "/rerank"):
             answer = await server.client.post(path, json=body)
-            found = answer.json()["results"]
-            assert [row["index"] for row in found] == order[:2]
-            np.testing.assert_allclose([r["relevance_score"] for r in found], expected[:2])
+            results = answer.json()["results"]
+            assert [row["index"] for row in results] == order[:2]
+            np.testing.assert_allclose([r["relevance_score"] for r in results], expected[:2])
             assert answer.headers["x-embed-score"] == "cross-encoder"
         scores = await server.post("/score", {"queries": query, "documents": documents})
         in_order = [row["score"] for row in scores["data"]]
-        np.testing.assert_allclose(in_order, [sigmoid(one) for one in logits], atol=1e-6)
+        np.testing.assert_allclose(in_order, [sigmoid(logit) for logit in logits], atol=1e-6)
         labels = await server.post("/classify", {"input": TEXTS})
         assert [row["num_classes"] for row in labels["data"]] == [1] * len(TEXTS)
         assert (await server.client.get("/info")).json()["model_type"].keys() == {"reranker"}
@@ -108,7 +108,7 @@ async def test_what_a_reranker_does_not_give(tmp_path: Path) -> None:
 
 
 async def test_long_pairs_lose_of_the_longer_text(tmp_path: Path) -> None:
-    """Refused, named and cut as single texts are."""
+    """A pair that is too long is refused or cut as single texts are."""
     write_case(tmp_path / "model", "reranker")
     long = " ".join(["red"] * 60)
     async with opened(tmp_path / "model") as server:
@@ -117,8 +117,8 @@ async def test_long_pairs_lose_of_the_longer_text(tmp_path: Path) -> None:
         assert answer.status_code == 422
         assert "Given: 64" in answer.json()["error"]
         cut = await server.post("/predict", {"inputs": ["alpha", long], "raw_scores": True})
-        kept = " ".join(["red"] * (40 - 3 - 1))
-        same = await server.post("/predict", {"inputs": ["alpha", kept], "raw_scores": True})
+        shortened = " ".join(["red"] * (40 - 3 - 1))
+        same = await server.post("/predict", {"inputs": ["alpha", shortened], "raw_scores": True})
         assert cut[0]["score"] == pytest.approx(same[0]["score"], abs=1e-6)
 
 
@@ -126,7 +126,7 @@ async def test_long_pairs_lose_of_the_longer_text(tmp_path: Path) -> None:
     "wrong", [[], ["a", "b", "c"], [["a", "b", "c"]], [[]], [["a"], 7], 7, None, {"a": 1}]
 )
 async def test_wrong_pairs(tmp_path: Path, wrong: Any) -> None:
-    """Refused in TEI's shape."""
+    """They are refused in TEI's shape."""
     write_case(tmp_path / "model", "reranker")
     async with opened(tmp_path / "model") as server:
         answer = await server.client.post("/predict", json={"inputs": wrong})
@@ -135,7 +135,7 @@ async def test_wrong_pairs(tmp_path: Path, wrong: Any) -> None:
 
 
 def test_labels_and_activations_of_files() -> None:
-    """As transformers and sentence-transformers write them."""
+    """Both are read as transformers and sentence-transformers write them."""
     assert read_labels({"id2label": {"1": "no", "0": "yes"}}) == ("yes", "no")
     assert read_labels({"num_labels": 1}) == ("LABEL_0",)
     for wrong in ({"id2label": {"1": "no"}}, {"id2label": {"a": "no"}}, {"num_labels": 0}):
@@ -152,8 +152,8 @@ def test_labels_and_activations_of_files() -> None:
 
 
 def test_an_unknown_family_is_refused(tmp_path: Path) -> None:
-    """By name: its head is not known."""
+    """An unknown pooling of a classifier is refused by name."""
     case = write_case(tmp_path, "classifier/modernbert")
     write_json(tmp_path / "config.json", {**case["config"], "classifier_pooling": "first"})
     with pytest.raises(FormatError, match="classifier_pooling"):
-        derive(tmp_path)
+        read_model_folder(tmp_path)

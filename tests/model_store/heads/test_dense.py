@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nestvec.errors import FormatError
 from nestvec.model_store.artefacts.fingerprint import HashCache, space_fingerprint
-from nestvec.model_store.folder.derive import derive
+from nestvec.model_store.folder.model_folder import read_model_folder
 from safetensors.numpy import save_file
 
 from tests.model_store.heads.serving import opened
@@ -18,31 +18,36 @@ IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 def add_layers(folder: Path, *layers: tuple[int, int, str]) -> list[tuple[Any, Any, str]]:
-    """Dense modules between pooling and normalisation; returns weights, biases and activations."""
+    """Put Dense modules between pooling and normalization; return weights, biases and activations."""
     random = np.random.default_rng(5)
-    made = []
+    written = []
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
     for number, (width, out, act) in enumerate(layers):
         name = f"{number + 2}_Dense"
         weight = random.standard_normal((out, width)).astype(np.float32)
         bias = random.standard_normal(out).astype(np.float32)
-        said = {"in_features": width, "out_features": out, "bias": True, "activation_function": act}
-        write_json(folder / name / "config.json", said)
+        settings = {
+            "in_features": width,
+            "out_features": out,
+            "bias": True,
+            "activation_function": act,
+        }
+        write_json(folder / name / "config.json", settings)
         save_file(
             {"linear.weight": weight, "linear.bias": bias}, folder / name / "model.safetensors"
         )
-        made.append((weight, bias, act))
+        written.append((weight, bias, act))
         kinds.append((name, "Dense"))
     kinds.append((f"{len(layers) + 2}_Normalize", "Normalize"))
     modules = [
         {"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds
     ]
     write_json(folder / "modules.json", modules)
-    return made
+    return written
 
 
 async def test_vectors_go_through_them(tmp_path: Path) -> None:
-    """In their order, each with its activation; dimensions are the last one's, and can be cut."""
+    """Layers apply in their order, each with its activation; dimensions are the last one's, and can be cut."""
     texts = ["alpha beta", "the red one"]
     plain = write_tiny_bert(tmp_path / "plain")
     async with opened(plain) as server:
@@ -58,16 +63,16 @@ async def test_vectors_go_through_them(tmp_path: Path) -> None:
         unit = await server.post("/embed", {"inputs": texts, "dimensions": 8})
         listed = (await server.client.get("/v1/models")).json()["data"][0]
         codes = {"input": texts, "output_dtype": "int8"}
-        quantised = await server.post("/v1/embeddings", codes)
+        quantized = await server.post("/v1/embeddings", codes)
     np.testing.assert_allclose(raw, expected, atol=1e-4)
     cut = expected[:, :8]
     np.testing.assert_allclose(unit, cut / np.linalg.norm(cut, axis=1, keepdims=True), atol=1e-5)
     assert listed["dimensions"]["native"] == 20
-    assert len(quantised["data"][0]["embedding"]) == 20
+    assert len(quantized["data"][0]["embedding"]) == 20
 
 
 def test_other_layers_make_another_space(tmp_path: Path) -> None:
-    """Their weights and settings are part of the fingerprint."""
+    """The layers' weights and settings are part of the fingerprint."""
     hashes = HashCache(tmp_path / "hashes.json")
     spaces = set()
     for name, layers in (
@@ -79,12 +84,12 @@ def test_other_layers_make_another_space(tmp_path: Path) -> None:
         folder = write_tiny_bert(tmp_path / name)
         if layers:
             add_layers(folder, *layers)
-        spaces.add(space_fingerprint(derive(folder), hashes))
+        spaces.add(space_fingerprint(read_model_folder(folder), hashes))
     assert len(spaces) == 4
 
 
 @pytest.mark.parametrize(
-    ("said", "named"),
+    ("change", "named"),
     [
         ({"in_features": "many"}, "in_features"),
         ({"activation_function": "my.Own"}, "activation_function"),
@@ -93,28 +98,28 @@ def test_other_layers_make_another_space(tmp_path: Path) -> None:
         ({"in_features": 9, "out_features": 20}, "shape"),
     ],
 )
-async def test_what_does_not_fit_is_named(tmp_path: Path, said: Any, named: str) -> None:
-    """Before anything is served."""
+async def test_what_does_not_fit_is_named(tmp_path: Path, change: Any, named: str) -> None:
+    """The model is refused before anything is served."""
     folder = write_tiny_bert(tmp_path / "model")
     add_layers(folder, (32, 20, TANH))
     right = {"in_features": 32, "out_features": 20, "activation_function": TANH}
-    write_json(folder / "2_Dense/config.json", {**right, **said})
+    write_json(folder / "2_Dense/config.json", {**right, **change})
     with pytest.raises(FormatError, match=named):
         async with opened(folder):
             pass
 
 
 async def test_pickled_layers_are_refused(tmp_path: Path) -> None:
-    """By name."""
+    """Pickled weights are never read, and the error says so."""
     folder = write_tiny_bert(tmp_path / "model")
     add_layers(folder, (32, 20, TANH))
     (folder / "2_Dense/model.safetensors").rename(folder / "2_Dense/pytorch_model.bin")
     with pytest.raises(FormatError, match="pickled"):
-        derive(folder)
+        read_model_folder(folder)
 
 
 async def test_modules_that_do_not_fit_each_other(tmp_path: Path) -> None:
-    """The second takes what the first gives."""
+    """The second layer must take what the first gives."""
     folder = write_tiny_bert(tmp_path / "model")
     add_layers(folder, (32, 20, TANH), (21, 8, TANH))
     with pytest.raises(FormatError, match="do not fit"):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestvec.engine.vectors.token_vectors import max_sim, pool_tokens
 from nestvec.errors import FormatError
-from nestvec.model_store.folder.derive import derive
+from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.heads.late import M3_SPARSE, M3_TOKENS
 from safetensors.numpy import load_file, save_file
 
@@ -23,7 +23,7 @@ TOLERANCE = 1e-4
 
 
 def write_colbert(folder: Path) -> dict[str, Any]:
-    """As ColBERT's own code stores it."""
+    """Write a folder as ColBERT's own code stores it."""
     case = write_case(folder, "colbert")
     markers = [vocabulary()[number] for number in MARKERS]
     write_json(
@@ -41,7 +41,7 @@ def write_colbert(folder: Path) -> dict[str, Any]:
 
 
 def write_pylate(folder: Path) -> dict[str, Any]:
-    """The same model as PyLate and sentence-transformers store it."""
+    """Write the same model as PyLate and sentence-transformers store it."""
     case = write_case(folder, "colbert")
     path = folder / "model.safetensors"
     tensors = load_file(path)
@@ -58,21 +58,21 @@ def write_pylate(folder: Path) -> dict[str, Any]:
     ]
     write_json(folder / "modules.json", modules)
     markers = [vocabulary()[number] for number in MARKERS]
-    said = {"query_prefix": markers[0], "document_prefix": markers[1], "document_length": 30}
-    said |= {"query_length": COLBERT_TOKENS, "skiplist_words": [":", "!"]}
-    write_json(folder / "config_sentence_transformers.json", said)
+    settings = {"query_prefix": markers[0], "document_prefix": markers[1], "document_length": 30}
+    settings |= {"query_length": COLBERT_TOKENS, "skiplist_words": [":", "!"]}
+    write_json(folder / "config_sentence_transformers.json", settings)
     return case
 
 
 async def tokens(server: Opened, role: str) -> list[np.ndarray[Any, Any]]:
-    """Vectors of the texts' tokens."""
+    """Return vectors of the texts' tokens."""
     body = {"inputs": TEXTS, "prompt_name": role}
     return [np.array(rows) for rows in await server.post("/embed_all", body)]
 
 
 @pytest.mark.parametrize("write", [write_colbert, write_pylate])
 async def test_token_vectors_are_transformers(tmp_path: Path, write: Any) -> None:
-    """Markers, queries filled up and not seeing that, punctuation left out of documents."""
+    """Markers, unseen expansion of queries and left-out punctuation of documents are as in transformers."""
     case = write(tmp_path / "model")
     async with opened(tmp_path / "model") as server:
         queries, documents = await tokens(server, "query"), await tokens(server, "document")
@@ -80,22 +80,22 @@ async def test_token_vectors_are_transformers(tmp_path: Path, write: Any) -> Non
         ranked = await server.client.post("/v2/rerank", json=body)
         refused = await server.client.post("/v1/embeddings", json={"input": "alpha"})
         pooled = await server.post("/pooling", {"input": TEXTS})
-    for found, expected in zip((queries, documents), ("queries", "documents"), strict=True):
-        for own, wanted in zip(found, case[expected], strict=True):
-            np.testing.assert_allclose(own, wanted, atol=TOLERANCE)
-    assert {len(own) for own in queries} == {COLBERT_TOKENS}
+    for roles, expected in zip((queries, documents), ("queries", "documents"), strict=True):
+        for vectors, wanted in zip(roles, case[expected], strict=True):
+            np.testing.assert_allclose(vectors, wanted, atol=TOLERANCE)
+    assert {len(vectors) for vectors in queries} == {COLBERT_TOKENS}
     assert ranked.headers["x-embed-score"] == "max-sim"
     scores = {row["index"]: row["relevance_score"] for row in ranked.json()["results"]}
-    for place, document in enumerate(documents):
+    for index, document in enumerate(documents):
         expected_score = (queries[0] @ document.T).max(axis=1).sum()
-        assert scores[place] == pytest.approx(expected_score, abs=1e-5)
+        assert scores[index] == pytest.approx(expected_score, abs=1e-5)
     assert refused.status_code == 400
     assert "late-interaction" in refused.json()["error"]["message"]
-    assert [len(row["data"]) for row in pooled["data"]] == [len(own) for own in documents]
+    assert [len(row["data"]) for row in pooled["data"]] == [len(vectors) for vectors in documents]
 
 
 async def test_expansion_that_is_seen(tmp_path: Path) -> None:
-    """Where a model was trained so, the query's own tokens change with it."""
+    """Where a model was trained so, the query's own tokens change with its expansion."""
     write_colbert(tmp_path / "model")
     async with opened(tmp_path / "model") as server:
         hidden = await tokens(server, "query")
@@ -107,21 +107,23 @@ async def test_expansion_that_is_seen(tmp_path: Path) -> None:
 
 
 async def test_merged_tokens(tmp_path: Path) -> None:
-    """Fewer vectors of unit length, the first as it was."""
+    """There are fewer vectors, of unit length; the first stays as it was."""
     write_colbert(tmp_path / "model")
     async with opened(tmp_path / "model") as server:
         plain = await server.post("/pooling", {"input": TEXTS[1]})
         merged = await server.post("/pooling", {"input": TEXTS[1], "pool_factor": 3})
         wrong = await server.client.post("/pooling", json={"input": "a", "pool_factor": 0})
-        every, fewer = (np.array(answer["data"][0]["data"]) for answer in (plain, merged))
-    assert len(fewer) == 1 + (len(every) - 1) // 3
-    np.testing.assert_allclose(np.linalg.norm(fewer, axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(fewer[0], every[0], atol=1e-6)
+        all_vectors, merged_vectors = (
+            np.array(answer["data"][0]["data"]) for answer in (plain, merged)
+        )
+    assert len(merged_vectors) == 1 + (len(all_vectors) - 1) // 3
+    np.testing.assert_allclose(np.linalg.norm(merged_vectors, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(merged_vectors[0], all_vectors[0], atol=1e-6)
     assert wrong.status_code == 400
 
 
 def write_m3(folder: Path) -> dict[str, Any]:
-    """A BGE-M3-shaped folder, its layers in safetensors."""
+    """Write a folder shaped as BGE-M3's, with its layers in safetensors."""
     case = write_case(folder, "bge-m3")
     layers = random_weights(case["extra"], STORED["seed"])
     for file, short in ((M3_SPARSE, "s"), (M3_TOKENS, "c")):
@@ -132,38 +134,38 @@ def write_m3(folder: Path) -> dict[str, Any]:
 
 
 async def test_three_outputs_of_one_model(tmp_path: Path) -> None:
-    """Dense, sparse and token vectors."""
+    """One model gives dense, sparse and token vectors."""
     case = write_m3(tmp_path / "model")
     async with opened(tmp_path / "model") as server:
         dense = await server.post("/embed", {"inputs": TEXTS})
         sparse = await server.post("/embed_sparse", {"inputs": TEXTS})
-        many = await tokens(server, "document")
+        token_vectors = await tokens(server, "document")
         listed = (await server.client.get("/v1/models")).json()["data"][0]
     np.testing.assert_allclose(dense, case["dense"], atol=TOLERANCE)
     for rows, expected in zip(sparse, case["terms"], strict=True):
         assert [row["index"] for row in rows] == [term for term, _ in expected]
-        found = [row["value"] for row in rows]
-        np.testing.assert_allclose(found, [w for _, w in expected], atol=TOLERANCE)
-    for own, wanted in zip(many, case["tokens"], strict=True):
-        np.testing.assert_allclose(own, wanted, atol=TOLERANCE)
+        weights = [row["value"] for row in rows]
+        np.testing.assert_allclose(weights, [w for _, w in expected], atol=TOLERANCE)
+    for vectors, wanted in zip(token_vectors, case["tokens"], strict=True):
+        np.testing.assert_allclose(vectors, wanted, atol=TOLERANCE)
     assert listed["outputs"] == ["dense", "sparse", "tokens"]
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    """Tokens that the tokenizer lacks, and settings that make no sense."""
+    """Tokens that the tokenizer lacks, and settings that make no sense, are refused."""
     write_colbert(tmp_path)
-    for said, named in (
+    for changed, named in (
         ({"query_token_id": "[never]"}, "never"),
         ({"query_maxlen": "long"}, "query_maxlen"),
         ({"doc_maxlen": 1}, "doc_maxlen"),
     ):
-        write_json(tmp_path / "artifact.metadata", said)
+        write_json(tmp_path / "artifact.metadata", changed)
         with pytest.raises(FormatError, match=named):
-            derive(tmp_path)
+            read_model_folder(tmp_path)
 
 
 def test_max_sim_by_hand() -> None:
-    """Each of the query's tokens takes its nearest."""
+    """Each of the query's tokens counts with its nearest token of the document."""
     query = np.array([[1, 0], [0, 1]], np.float32)
     documents = [np.array([[1, 0], [0.6, 0.8]], np.float32), np.array([[0, -1]], np.float32)]
     assert max_sim(query, documents) == pytest.approx([1.8, -1.0])
@@ -172,21 +174,21 @@ def test_max_sim_by_hand() -> None:
 @given(st.integers(1, 20), st.integers(1, 6), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_merging_keeps_every_token_once(count: int, factor: int, seed: int) -> None:
-    """The means, weighted by their members, are the mean of all; as few as asked for."""
+    """There are as few vectors as requested, and the first token stays alone."""
     vectors = np.random.default_rng(seed).standard_normal((count, 5)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    found = pool_tokens(vectors, factor)
+    merged = pool_tokens(vectors, factor)
     if factor == 1 or count <= 2:
-        assert found is vectors
+        assert merged is vectors
     else:
-        assert len(found) == 1 + max((count - 1) // factor, 1)
-        np.testing.assert_array_equal(found[0], vectors[0])
-        assert np.abs(found).max() <= 1 + 1e-6
+        assert len(merged) == 1 + max((count - 1) // factor, 1)
+        np.testing.assert_array_equal(merged[0], vectors[0])
+        assert np.abs(merged).max() <= 1 + 1e-6
 
 
 def test_like_tokens_are_merged() -> None:
     """Two bundles of directions become two vectors."""
-    one, other = np.eye(4, dtype=np.float32)[:2]
-    vectors = np.stack([one + other, one, other, one * 0.99, other * 0.98])
-    found = pool_tokens(vectors, 2)
-    np.testing.assert_allclose(found[1:], [one * 0.995, other * 0.99], atol=1e-6)
+    first, second = np.eye(4, dtype=np.float32)[:2]
+    vectors = np.stack([first + second, first, second, first * 0.99, second * 0.98])
+    merged = pool_tokens(vectors, 2)
+    np.testing.assert_allclose(merged[1:], [first * 0.995, second * 0.99], atol=1e-6)

@@ -10,8 +10,8 @@ from nestvec.engine.backend import BackendOptions
 from nestvec.engine.types import Layout
 from nestvec.engine.vectors.pooler import BackendRows
 from nestvec.errors import FormatError
-from nestvec.export.layers.heads import Dense, export_vocabulary
-from nestvec.model_store.folder.derive import derive
+from nestvec.export.layers.graph_heads import Dense, export_vocabulary
+from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.heads.sparse import FORMS
 from safetensors.numpy import load_file, save_file
 
@@ -24,7 +24,7 @@ SPLADES = [name for name in CASES if name.startswith("splade/")]
 
 
 def add_pooling(folder: Path, **settings: Any) -> None:
-    """The modules of sentence-transformers' SparseEncoder."""
+    """Write the modules of sentence-transformers' SparseEncoder."""
     kinds = [("", "MLMTransformer"), ("1_SpladePooling", "SpladePooling")]
     modules = [
         {"path": path, "type": f"sentence_transformers.sparse_encoder.models.{kind}"}
@@ -35,13 +35,13 @@ def add_pooling(folder: Path, **settings: Any) -> None:
 
 
 def dense(rows: list[dict[str, float]], width: int) -> np.ndarray[Any, Any]:
-    """Terms as a vector, whose ids must rise."""
+    """Return terms, whose ids must ascend, as a vector."""
     ids = [int(row["index"]) for row in rows]
     assert ids == sorted(set(ids))
     assert all(row["value"] > 0 for row in rows)
-    found = np.zeros(width)
-    found[ids] = [row["value"] for row in rows]
-    return found
+    vector = np.zeros(width)
+    vector[ids] = [row["value"] for row in rows]
+    return vector
 
 
 def test_every_family_has_a_case() -> None:
@@ -52,7 +52,7 @@ def test_every_family_has_a_case() -> None:
 
 @pytest.mark.parametrize("name", SPLADES)
 async def test_terms_are_transformers(tmp_path: Path, name: str) -> None:
-    """Together and alone, on TEI's route and at its root."""
+    """Weights are transformers', together and alone, on TEI's route and at its root."""
     case = write_case(tmp_path / "model", name)
     add_pooling(tmp_path / "model", pooling_strategy="max", activation_function="relu")
     async with opened(tmp_path / "model") as server:
@@ -60,8 +60,8 @@ async def test_terms_are_transformers(tmp_path: Path, name: str) -> None:
         alone = [(await server.post("/", {"inputs": text}))[0] for text in TEXTS]
         info = (await server.client.get("/info")).json()
         refused = await server.client.post("/v1/embeddings", json={"input": "alpha"})
-    for expected, *found in zip(case["terms"], together, alone, strict=True):
-        for rows in found:
+    for expected, *answers in zip(case["terms"], together, alone, strict=True):
+        for rows in answers:
             np.testing.assert_allclose(dense(rows, 128), expected, atol=TOLERANCE)
     assert info["model_type"] == {"embedding": {"pooling": "splade"}}
     assert refused.status_code == 400
@@ -71,7 +71,7 @@ async def test_terms_are_transformers(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("merge", ["max", "sum"])
 @pytest.mark.parametrize("logarithms", [1, 2])
 def test_poolings_of_terms(tmp_path: Path, merge: str, logarithms: int) -> None:
-    """As their formulas say."""
+    """Maximum and sum of one or two logarithms are as their formulas say."""
     random = np.random.default_rng(3)
     layer = Dense(
         random.standard_normal((4, 9)).astype(np.float32),
@@ -80,27 +80,27 @@ def test_poolings_of_terms(tmp_path: Path, merge: str, logarithms: int) -> None:
     path = tmp_path / "head.onnx"
     export_vocabulary(layer, path, merge=merge, logarithms=logarithms)
     rows = random.standard_normal((5, 4)).astype(np.float32)
-    found = BackendRows(OnnxBackend(path, Layout.ROWS, BackendOptions()))(rows)
+    pooled = BackendRows(OnnxBackend(path, Layout.ROWS, BackendOptions()))(rows)
     weights = np.maximum(rows @ layer.weight + layer.bias, 0)
     for _ in range(logarithms):
         weights = np.log1p(weights)
     expected = weights.max(0) if merge == "max" else weights.sum(0)
-    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(pooled[0], expected, rtol=1e-5)
 
 
 async def test_queries_by_stored_weights(tmp_path: Path) -> None:
-    """No model runs: each of its tokens once, by idf.json; tokens without a weight are left out."""
+    """No model runs: each token counts once, by idf.json; tokens without a weight are left out."""
     write_case(tmp_path / "model", "splade/bert")
     add_pooling(tmp_path / "model")
     write_json(tmp_path / "model/idf.json", {"red": 2.5, "blue": 1.25, "unheard": 3.0})
     async with opened(tmp_path / "model") as server:
         body = {"inputs": ["blue red red the", "the"], "prompt_name": "query"}
-        found = await server.post("/embed_sparse", body)
+        queries = await server.post("/embed_sparse", body)
         documents = await server.post("/embed_sparse", {"inputs": TEXTS, "prompt_name": "document"})
     ids = (14, 15)
-    assert [row["value"] for row in found[0]] == [2.5, 1.25]
-    assert found[0][0]["index"] < found[0][1]["index"]
-    assert found[1] == []
+    assert [row["value"] for row in queries[0]] == [2.5, 1.25]
+    assert queries[0][0]["index"] < queries[0][1]["index"]
+    assert queries[1] == []
     assert len(ids) == 2
     np.testing.assert_allclose(
         dense(documents[0], 128), CASES["splade/bert"]["terms"][0], atol=TOLERANCE
@@ -108,7 +108,7 @@ async def test_queries_by_stored_weights(tmp_path: Path) -> None:
 
 
 async def test_a_decoder_of_its_own_is_taken(tmp_path: Path) -> None:
-    """Where the vocabulary's weights are not the word table's."""
+    """Where the vocabulary's weights are not tied to the word embeddings, they are used."""
     write_case(tmp_path / "model", "splade/distilbert")
     add_pooling(tmp_path / "model")
     path = tmp_path / "model/model.safetensors"
@@ -118,8 +118,8 @@ async def test_a_decoder_of_its_own_is_taken(tmp_path: Path) -> None:
     bias[7] = 1.0
     save_file({**tensors, "vocab_projector.weight": zeros, "vocab_projector.bias": bias}, path)
     async with opened(tmp_path / "model") as server:
-        found = await server.post("/embed_sparse", {"inputs": "alpha"})
-    assert found == [[{"index": 7, "value": pytest.approx(np.log(2), abs=1e-6)}]]
+        terms = await server.post("/embed_sparse", {"inputs": "alpha"})
+    assert terms == [[{"index": 7, "value": pytest.approx(np.log(2), abs=1e-6)}]]
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ async def test_a_decoder_of_its_own_is_taken(tmp_path: Path) -> None:
     ],
 )
 def test_other_settings_are_refused(tmp_path: Path, settings: Any, named: str) -> None:
-    """Never ignored: terms would be wrong."""
+    """They are never ignored: terms would be wrong."""
     write_case(tmp_path, "splade/bert")
     add_pooling(tmp_path, **settings)
     with pytest.raises(FormatError, match=named):
-        derive(tmp_path)
+        read_model_folder(tmp_path)

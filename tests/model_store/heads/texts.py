@@ -1,4 +1,4 @@
-"""What the cases are given; words of the tiny vocabulary."""
+"""Texts of the cases, of words of the tiny vocabulary."""
 
 TEXTS = [
     "alpha",

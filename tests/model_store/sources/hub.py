@@ -17,7 +17,7 @@ COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 
 @dataclass
 class StandIn:
-    """The server's address and what it was asked for."""
+    """The server's address, the requests it got, and how it misbehaves."""
 
     url: str = ""
     requests: list[str] = field(default_factory=list)
@@ -26,7 +26,7 @@ class StandIn:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers what huggingface_hub asks."""
+    """Answers what huggingface_hub requests."""
 
     server: "HubServer"
 
@@ -35,11 +35,11 @@ class Handler(BaseHTTPRequestHandler):
         """Stay quiet."""
 
     def do_HEAD(self) -> None:
-        """As GET, without a body."""
+        """Answer as GET, without a body."""
         self._answer()
 
     def do_GET(self) -> None:
-        """Model info, the list of files, or a file."""
+        """Answer with model info, the list of files, or a file."""
         self._answer()
 
     def _answer(self) -> None:
@@ -71,12 +71,12 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200, json.dumps(info).encode())
 
     def _lfs(self, file: dict[str, Any]) -> dict[str, Any]:
-        """What the Hub says of large files when it is asked for more than their names."""
+        """Return what the Hub says of large files when it is asked for more than their names."""
         if "blobs" not in self.path or not file["path"].endswith(".safetensors"):
             return {}
         content = (self.server.folder / file["path"]).read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        return {"blobId": "x", "lfs": {"sha256": found, "size": file["size"], "pointerSize": 134}}
+        sha256 = hashlib.sha256(content).hexdigest()
+        return {"blobId": "x", "lfs": {"sha256": sha256, "size": file["size"], "pointerSize": 134}}
 
     def _send_file(self, revision: str, path: Path) -> None:
         commit = commit_of(revision)
@@ -99,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class HubServer(ThreadingHTTPServer):
-    """Holds one repository."""
+    """Serves one repository."""
 
     def __init__(self, repo: str, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -108,7 +108,7 @@ class HubServer(ThreadingHTTPServer):
         self.stand_in = StandIn(url=f"http://127.0.0.1:{self.server_address[1]}")
 
     def tree(self) -> list[dict[str, Any]]:
-        """All files as the Hub lists them."""
+        """List all files as the Hub does."""
         return [
             {
                 "type": "file",
@@ -136,5 +136,5 @@ def hub_server(repo: str, folder: Path) -> Iterator[StandIn]:
 
 
 def commit_of(revision: str) -> str | None:
-    """A branch, tag or commit as a commit."""
+    """Resolve a branch, tag or commit to a commit."""
     return revision if revision in COMMITS.values() else COMMITS.get(revision or "main")

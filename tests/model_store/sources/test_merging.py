@@ -1,4 +1,4 @@
-"""Models between models."""
+"""Merged models: weighted averages, and points on the arc between two."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tests.support.tiny import write_json, write_tiny_bert
 
 @pytest.fixture
 def pair(tmp_path: Path) -> list[Path]:
-    """Two of other weights."""
+    """Write two models of different weights."""
     return [
         write_tiny_bert(tmp_path / "one", seed=1),
         write_tiny_bert(tmp_path / "two", seed=2),
@@ -27,34 +27,34 @@ def pair(tmp_path: Path) -> list[Path]:
 
 
 def tensors(folder: Path) -> dict[str, Any]:
-    """Of a folder."""
-    found: dict[str, Any] = load_file(folder / "model.safetensors")
-    return found
+    """Read the tensors of a folder."""
+    loaded: dict[str, Any] = load_file(folder / "model.safetensors")
+    return loaded
 
 
 @pytest.mark.parametrize("method", ["average", "slerp"])
 def test_ends_are_the_parents(tmp_path: Path, pair: list[Path], method: str) -> None:
-    """And a model with itself is itself."""
+    """All the weight on one model gives that model, and a model merged with itself is itself."""
     for shares, parent in (([1, 0], 0), ([0, 1], 1)):
         out = tmp_path / f"{method}-{parent}"
         merge_models(pair, shares, out, method=method)
-        found, expected = tensors(out), tensors(pair[parent])
+        merged, expected = tensors(out), tensors(pair[parent])
         for name, tensor in expected.items():
-            np.testing.assert_allclose(found[name], tensor, atol=1e-6)
+            np.testing.assert_allclose(merged[name], tensor, atol=1e-6)
     merge_models([pair[0], pair[0]], [3, 1], tmp_path / "self", method=method)
-    found, expected = tensors(tmp_path / "self"), tensors(pair[0])
+    merged, expected = tensors(tmp_path / "self"), tensors(pair[0])
     for name, tensor in expected.items():
-        np.testing.assert_allclose(found[name], tensor, atol=1e-6)
+        np.testing.assert_allclose(merged[name], tensor, atol=1e-6)
 
 
 async def test_an_average_is_served(tmp_path: Path, pair: list[Path]) -> None:
-    """By the command; weights are scaled to sum to one, and vectors are in a space of their own."""
+    """The command scales weights to a sum of 1, and the vectors are in a space of their own."""
     out = tmp_path / "out"
     arguments = [*map(str, pair), "--weights", "3,1", "--out", str(out)]
     done = CliRunner().invoke(merge, arguments)
     assert done.exit_code == 0, done.output
-    first, second, found = tensors(pair[0]), tensors(pair[1]), tensors(out)
-    for name, tensor in found.items():
+    first, second, merged = tensors(pair[0]), tensors(pair[1]), tensors(out)
+    for name, tensor in merged.items():
         np.testing.assert_allclose(tensor, 0.75 * first[name] + 0.25 * second[name], atol=1e-6)
     spaces = set()
     for folder in (*pair, out):
@@ -67,17 +67,17 @@ async def test_an_average_is_served(tmp_path: Path, pair: list[Path]) -> None:
 @given(st.floats(0, 1), st.integers(0, 50))
 @settings(max_examples=50, deadline=None)
 def test_the_arc_keeps_its_radius(share: float, seed: int) -> None:
-    """Between unit tensors every point is of unit length, and as far along as asked."""
+    """Between unit tensors every point has unit length, and lies as far along the arc as its share says."""
     random = np.random.default_rng(seed)
-    one, other = (t / np.linalg.norm(t) for t in random.standard_normal((2, 6)).astype(np.float32))
-    found = _slerp(one, other, share)
-    assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
-    whole, part = (float(np.arccos(np.clip(one @ x, -1, 1))) for x in (other, found))
+    start, end = (t / np.linalg.norm(t) for t in random.standard_normal((2, 6)).astype(np.float32))
+    point = _slerp(start, end, share)
+    assert np.linalg.norm(point) == pytest.approx(1, abs=1e-5)
+    whole, part = (float(np.arccos(np.clip(start @ x, -1, 1))) for x in (end, point))
     assert part == pytest.approx(share * whole, abs=1e-2)
 
 
 def test_what_makes_no_merge_is_refused(tmp_path: Path, pair: list[Path]) -> None:
-    """Numbers, architectures, tokenizers, tensors."""
+    """Wrong numbers, architectures, tokenizers and tensors are refused."""
     out = tmp_path / "out"
     for folders, shares, method, named in (
         (pair[:1], [1], "average", "at least two"),
@@ -105,7 +105,7 @@ def test_what_makes_no_merge_is_refused(tmp_path: Path, pair: list[Path]) -> Non
 
 
 def test_weights_that_are_no_numbers(tmp_path: Path, pair: list[Path]) -> None:
-    """Said by the command."""
+    """The command says what is wrong."""
     done = CliRunner().invoke(
         merge, [*map(str, pair), "--weights", "a,b", "--out", str(tmp_path / "o")]
     )

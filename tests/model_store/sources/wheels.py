@@ -11,7 +11,7 @@ HASHED = ("model.safetensors", "tokenizer.json", "config.json")
 
 
 def write_wheel(folder: Path, *, version: str = "1.0") -> dict[str, str]:
-    """Write tiny_package's wheel into a folder; gives the hashes of its files."""
+    """Write tiny_package's wheel into a folder; return the hashes of its files."""
     model = write_tiny_bert(folder / "unpacked")
     hashes = {name: hashlib.sha256((model / name).read_bytes()).hexdigest() for name in HASHED}
     info = f"tiny_package-{version}.dist-info"
@@ -30,7 +30,7 @@ def write_wheel(folder: Path, *, version: str = "1.0") -> dict[str, str]:
 
 
 def write_card(folder: Path, hashes: dict[str, str], *, path: str = INSIDE) -> None:
-    """A card for that wheel."""
+    """Write a card for that wheel."""
     lines = [
         'name = "tiny"',
         "[source]",

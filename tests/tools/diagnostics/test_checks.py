@@ -1,4 +1,4 @@
-"""What `nestvec doctor` says of machines that we do not have."""
+"""What `nestvec doctor` says of machines with faults, most of which are not at hand."""
 
 import json
 import subprocess
@@ -13,11 +13,11 @@ from nestvec.tools.diagnostics.checks import (
     CUDNN,
     Check,
     Health,
-    folder,
-    gpu,
+    check_folder,
+    check_gpu,
+    check_machine,
+    check_software,
     load_cuda,
-    machine,
-    software,
 )
 
 from tests.support.server import command, environment
@@ -29,7 +29,7 @@ WORN = GpuState(0, 1, 2, uncorrected_errors=3)
 
 
 class FakeNvml:
-    """Answers for every card."""
+    """The management library, which answers for one card."""
 
     driver = "580.1"
 
@@ -37,16 +37,16 @@ class FakeNvml:
         self._state = state or GpuState(0.25, 2**30, 80 * 2**30, 41.0, 90.0, 0)
 
     def state(self, uuid: str) -> GpuState:
-        """As it was made."""
+        """Return the state that it was made with."""
         assert uuid == CARD.uuid
         return self._state
 
     def close(self) -> None:
-        """Nothing to end."""
+        """End nothing."""
 
 
 def checked(*, is_asked_for: bool = True, device_id: int = 0, **changes: Any) -> dict[str, Check]:
-    """Checks of a machine where all is well but what is changed."""
+    """Return the checks by name, of a machine where all is well except for what is changed."""
     parts: dict[str, Any] = {
         "read": lambda: DRIVER,
         "load": lambda: "all there",
@@ -54,11 +54,11 @@ def checked(*, is_asked_for: bool = True, device_id: int = 0, **changes: Any) ->
         "find": {"onnxruntime-gpu": "1.31.1"}.get,
         **changes,
     }
-    return {one.name: one for one in gpu(device_id, is_asked_for=is_asked_for, **parts)}
+    return {check.name: check for check in check_gpu(device_id, is_asked_for=is_asked_for, **parts)}
 
 
 def raising(message: str) -> Any:
-    """Something that is not there."""
+    """Return a function that raises, as for something that is not there."""
 
     def fail(*_: object) -> None:
         raise ProviderError(message)
@@ -66,12 +66,12 @@ def raising(message: str) -> Any:
     return fail
 
 
-def test_a_gpu_host_in_order_is_all_ok() -> None:
-    """With what it has."""
-    found = checked()
-    assert all(one.health is Health.OK and not one.advice for one in found.values())
-    assert "NVIDIA H100, capability 9.0, 80 GiB" in found["gpu"].says
-    assert "1.0 of 80.0 GiB taken, busy 25%, 41 °C" in found["gpu state"].says
+def test_on_a_gpu_host_in_order_all_checks_are_ok() -> None:
+    """They say what the host has, and give no advice."""
+    checks = checked()
+    assert all(check.health is Health.OK and not check.advice for check in checks.values())
+    assert "NVIDIA H100, capability 9.0, 80 GiB" in checks["gpu"].says
+    assert "1.0 of 80.0 GiB taken, busy 25%, 41 °C" in checks["gpu state"].says
 
 
 @pytest.mark.parametrize(
@@ -107,15 +107,15 @@ def test_a_gpu_host_in_order_is_all_ok() -> None:
 def test_each_fault_of_a_gpu_host_is_named_with_the_way_out(
     name: str, changes: dict[str, Any], says: str, advice: str
 ) -> None:
-    """And fails where a GPU was asked for."""
-    found = checked(**changes)[name]
-    assert found.health is Health.FAILED
-    assert says in found.says
-    assert advice in found.advice
+    """Each such check fails where a GPU was asked for."""
+    check = checked(**changes)[name]
+    assert check.health is Health.FAILED
+    assert says in check.says
+    assert advice in check.advice
 
 
-def test_no_gpu_is_well_where_none_was_asked_for() -> None:
-    """But one that the installation cannot use is worth a word."""
+def test_having_no_gpu_is_ok_where_none_was_asked_for() -> None:
+    """A GPU that the installation cannot use is a warning."""
     assert checked(is_asked_for=False, read=raising("no driver"))["gpu driver"].health is Health.OK
     unused = checked(is_asked_for=False, find={"onnxruntime": "1.31.1"}.get)["gpu runtime"]
     assert unused.health is Health.WARNING
@@ -124,14 +124,14 @@ def test_no_gpu_is_well_where_none_was_asked_for() -> None:
 
 
 def test_libraries_that_are_missing_are_named() -> None:
-    """All but cuDNN are needed."""
+    """All of them but cuDNN are needed."""
 
     def load(missing: set[str]) -> Any:
-        def one(name: str) -> None:
+        def load_or_fail(name: str) -> None:
             if name in missing:
                 raise OSError(name)
 
-        return one
+        return load_or_fail
 
     assert "cuDNN there" in load_cuda(load(set()))
     assert "cuDNN absent" in load_cuda(load({CUDNN}))
@@ -140,32 +140,32 @@ def test_libraries_that_are_missing_are_named() -> None:
 
 
 def test_runtimes_that_overwrite_each_other_are_found() -> None:
-    """Both packages have the same files."""
+    """Both packages have files of the same names, so having both is a failure, and so is having none."""
     both = {"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1"}
-    found = {one.name: one for one in software(both.get)}
-    assert found["runtime"].health is Health.FAILED
-    assert "uninstall both" in found["runtime"].advice
-    none = {one.name: one for one in software(lambda _: None)}
+    checks = {check.name: check for check in check_software(both.get)}
+    assert checks["runtime"].health is Health.FAILED
+    assert "uninstall both" in checks["runtime"].advice
+    none = {check.name: check for check in check_software(lambda _: None)}
     assert none["runtime"].health is Health.FAILED
 
 
-def test_folders_and_limits(tmp_path: Path) -> None:
-    """A folder that is yet to be made is judged by the one above."""
-    assert folder("cache_dir", tmp_path / "a" / "b").health is Health.OK
+def test_folders_and_limits_are_checked(tmp_path: Path) -> None:
+    """A folder that does not exist yet is judged by the nearest one above it that does."""
+    assert check_folder("cache_dir", tmp_path / "a" / "b").health is Health.OK
     file = tmp_path / "file"
     file.touch()
-    blocked = folder("cache_dir", file / "cache")
+    blocked = check_folder("cache_dir", file / "cache")
     assert blocked.health is Health.FAILED
     assert "set cache_dir" in blocked.advice
-    assert {one.name for one in machine()} == {"cpu", "open files"}
+    assert {check.name for check in check_machine()} == {"cpu", "open files"}
 
 
 @pytest.mark.process
 def test_the_command_prints_all_and_fails_where_something_would_not_work(tmp_path: Path) -> None:
-    """As JSON for scripts."""
+    """With --json it prints JSON for scripts; its status is 1 if any check failed."""
 
     def doctor(*flags: str) -> tuple[int, list[dict[str, str]]]:
-        done = subprocess.run(
+        completed = subprocess.run(
             command("doctor", "--json", "--cache-dir", str(tmp_path), *flags),
             env=environment(),
             capture_output=True,
@@ -173,14 +173,14 @@ def test_the_command_prints_all_and_fails_where_something_would_not_work(tmp_pat
             timeout=60,
             check=False,
         )
-        return done.returncode, json.loads(done.stdout)
+        return completed.returncode, json.loads(completed.stdout)
 
-    status, found = doctor()
+    status, checks = doctor()
     assert status == 0
     assert {"nestvec", "runtime", "cpu", "cache_dir", "gpu driver", "provider"} <= {
-        one["name"] for one in found
+        check["name"] for check in checks
     }
-    status, found = doctor("--provider", "cuda")
-    if not any(one["name"] == "gpu" for one in found):
+    status, checks = doctor("--provider", "cuda")
+    if not any(check["name"] == "gpu" for check in checks):
         assert status == 1
-        assert found[-1]["health"] == "failed"
+        assert checks[-1]["health"] == "failed"

@@ -1,4 +1,4 @@
-"""Geometry: the ends of each scale, and what lies between."""
+"""Geometry figures: the ends of each scale, and what lies between."""
 
 import numpy as np
 import pytest
@@ -8,23 +8,23 @@ from nestvec.tools.quality.geometry import measure_geometry
 
 
 def vectors(spreads: list[float], *, offset: float = 0.0, count: int = 3000) -> FloatArray:
-    """Unit vectors that spread so along their axes, around a mean."""
+    """Return unit vectors of these standard deviations along the axes, around a mean."""
     random = np.random.default_rng(0)
     raw = random.standard_normal((count, len(spreads))) * spreads + offset
     return finish(raw.astype(np.float32), dimensions=None, normalize=True)
 
 
 def test_evenly_spread() -> None:
-    """Nothing crowds: cosines around zero, every direction used."""
-    found = measure_geometry(vectors([1.0] * 16))
-    assert found.mean_cosine == pytest.approx(0, abs=0.01)
-    assert found.effective_rank == pytest.approx(16, abs=0.3)
-    assert found.isoscore > 0.98
-    assert found.n == 2000
+    """Evenly spread vectors have cosines around zero and use every direction."""
+    geometry = measure_geometry(vectors([1.0] * 16))
+    assert geometry.mean_cosine == pytest.approx(0, abs=0.01)
+    assert geometry.effective_rank == pytest.approx(16, abs=0.3)
+    assert geometry.isoscore > 0.98
+    assert geometry.n == 2000
 
 
 def test_in_a_corner_along_few_directions() -> None:
-    """The mean shows in cosines, the directions in rank and IsoScore."""
+    """A mean shows in the cosines, and few directions show in effective rank and IsoScore."""
     corner = measure_geometry(vectors([1.0] * 16, offset=2.0))
     assert corner.mean_cosine > 0.7
     flat = measure_geometry(vectors([1.0] * 4 + [0.001] * 12))
@@ -36,7 +36,7 @@ def test_in_a_corner_along_few_directions() -> None:
 
 
 def test_hubs() -> None:
-    """High dimensions have them, low ones hardly."""
+    """Vectors of many dimensions have hubs, those of few hardly any."""
     low, high = (measure_geometry(vectors([1.0] * size)) for size in (3, 200))
     assert low.hubness < 0.6
     assert high.hubness > 2 * low.hubness

@@ -1,4 +1,4 @@
-"""Scores against known values."""
+"""Scores have known values, and data sets are read as they are published."""
 
 import gzip
 import json
@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nestvec.errors import FormatError
-from nestvec.tools.quality.neighbours import among, nearest, nearest_bits
-from nestvec.tools.quality.remote import Row, markdown
+from nestvec.tools.quality.neighbours import nearest, nearest_bits, rescore
+from nestvec.tools.quality.remote import RemoteScore, markdown
 from nestvec.tools.quality.scores import ndcg, pair_cosines, spearman
 from nestvec.tools.quality.tasks import read_pairs, read_retrieval
 
 
 def test_spearman_averages_ties() -> None:
-    """A worked value: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4."""
+    """Ties are averaged: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4 give a known value."""
     assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486833)
     assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
 
@@ -30,36 +30,36 @@ def test_spearman_averages_ties() -> None:
     ],
 )
 def test_ndcg(ranked: list[str], relevant: dict[str, float], expected: float) -> None:
-    """Discount by log2 of rank + 1, over the ideal order."""
+    """NDCG discounts by log2 of rank + 1, over the ideal order."""
     assert ndcg(ranked, relevant, k=10) == pytest.approx(expected)
 
 
 def test_ndcg_looks_no_deeper_than_k() -> None:
-    """A hit beyond does not count, and the ideal is cut as well."""
+    """A hit beyond K does not count, and the ideal order is cut as well."""
     assert ndcg(["x", "a"], {"a": 1.0}, k=1) == 0.0
     assert ndcg(["a", "x"], {"a": 1.0, "b": 1.0}, k=1) == 1.0
 
 
 def test_cosines_and_ranks() -> None:
-    """Unit rows."""
+    """Unit rows have a cosine of 1 with themselves, and find themselves first."""
     rows = np.eye(3, dtype=np.float32)
     assert pair_cosines(rows, rows).tolist() == [1, 1, 1]
     assert nearest(rows[1:2], rows, 2).tolist() == [[1, 0]]
 
 
 def test_bits_are_ranked_and_rescored() -> None:
-    """The fewest other bits first; floats put the candidates in order."""
+    """The document with the fewest differing bits comes first; floats put the candidates in order."""
     documents = np.array([[0b1111, 0], [0b0001, 0], [0b0000, 255]], np.uint8)
     queries = np.array([[0b0000, 0], [0b0000, 255]], np.uint8)
     order = nearest_bits(queries, documents, 2)
     assert order.tolist() == [[1, 0], [2, 1]]
     floats = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], np.float32)
-    asked = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
-    assert among(asked, floats, order, 2).tolist() == [[0, 1], [2, 1]]
+    query_floats = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    assert rescore(query_floats, floats, order, 2).tolist() == [[0, 1], [2, 1]]
 
 
 def test_sets_are_read_as_published(tmp_path: Path) -> None:
-    """Pairs by tabs, retrieval in BEIR's layout; only judged queries count."""
+    """Pairs are read by tabs, retrieval sets in BEIR's layout with judged queries only."""
     (tmp_path / "p.tsv").write_text('4.5\t"a\tb"\n')
     assert read_pairs(tmp_path / "p.tsv").first == ('"a',)
     (tmp_path / "qrels_test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
@@ -73,7 +73,7 @@ def test_sets_are_read_as_published(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["1\ta\n", "x\ta\tb\n", "1\ta\tb\tc\n"])
 def test_broken_pairs_name_the_line(tmp_path: Path, content: str) -> None:
-    """The second one here."""
+    """A broken line of pairs is an error that names it, here the second."""
     (tmp_path / "p.tsv").write_text("1\ta\tb\n" + content)
     with pytest.raises(FormatError, match=r"p\.tsv:2: expected score"):
         read_pairs(tmp_path / "p.tsv")
@@ -82,11 +82,14 @@ def test_broken_pairs_name_the_line(tmp_path: Path, content: str) -> None:
 
 
 def test_a_broken_retrieval_set_is_an_error(tmp_path: Path) -> None:
-    """It names the folder."""
+    """A broken retrieval set is an error that names the folder."""
     with pytest.raises(FormatError, match="not a readable retrieval set"):
         read_retrieval(tmp_path)
 
 
 def test_the_table() -> None:
-    """One line a figure."""
-    assert markdown([Row("t", 384, 0.82034)]).splitlines()[-1] == "| t | 384 | float | 0.8203 |"
+    """The Markdown table has a line for each figure."""
+    assert (
+        markdown([RemoteScore("t", 384, 0.82034)]).splitlines()[-1]
+        == "| t | 384 | float | 0.8203 |"
+    )

@@ -1,4 +1,4 @@
-"""The search, with a fake clock: it keeps what is clearly fastest, in bounded time."""
+"""The search for settings, with a fake clock: it keeps what is clearly fastest, in bounded time."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,24 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nestvec.engine.backend import Backend
 from nestvec.engine.types import Batch, Item, RawOutput
-from nestvec.model_store.artefacts.execution_settings import Tuned
-from nestvec.tools.tuning.search import BUDGETS, LEAST_GAIN, Search
-from nestvec.tools.tuning.workload import cut, typical_items
+from nestvec.model_store.artefacts.execution_settings import ExecutionSettings
+from nestvec.tools.tuning.search import BUDGETS, MIN_GAIN, SettingsSearch
+from nestvec.tools.tuning.workload import cut_batches, typical_items
 from numpy.typing import NDArray
 from typing_extensions import override
 
 from tests.support.fakes import FakeBackend
 
-START = Tuned(256, 2, 1, 128, 1)
+START = ExecutionSettings(256, 2, 1, 128, 1)
 
 
 @dataclass
 class Machine:
-    """A machine of known speed: time passes only when it runs a batch.
+    """A machine of known speed, on which time passes only when it runs a batch.
 
     Attributes:
-        per_batch_s: Fixed cost of a batch.
-        slow_above: Batches of more tokens cost double.
+        per_token_s: Seconds that a token takes.
+        per_batch_s: Seconds that a batch takes besides.
+        slow_above: Batches of more tokens than this take twice as long.
+        best_plain: The best `plain_attention_tokens`; any other is a tenth slower.
+        now_s: The clock.
+        opened: Number of backends opened.
+        closed: Number of backends closed.
+        runs: Inputs and tokens of each batch.
     """
 
     per_token_s: float = 1e-4
@@ -38,48 +44,48 @@ class Machine:
     closed: int = 0
     runs: list[tuple[int, int]] = field(default_factory=list)
 
-    def open(self, tuned: Tuned, _spins: bool) -> Backend:  # noqa: FBT001 - as the search calls it
-        """A backend whose runs move the clock."""
+    def open(self, tuned: ExecutionSettings, _spins: bool) -> Backend:  # noqa: FBT001 - as the search calls it
+        """Open a backend whose runs move the clock."""
         self.opened += 1
         return TimedBackend(machine=self, tuned=tuned)
 
     def clock(self) -> float:
-        """Seconds."""
+        """Return the time in seconds."""
         return self.now_s
 
 
 class TimedBackend(FakeBackend):
-    """Moves its machine's clock."""
+    """A backend that moves its machine's clock."""
 
-    def __init__(self, machine: Machine, tuned: Tuned) -> None:
+    def __init__(self, machine: Machine, tuned: ExecutionSettings) -> None:
         super().__init__()
         self.machine, self.tuned = machine, tuned
 
     @override
     def cost(self, lengths: NDArray[np.int64]) -> float:
-        """Plain tokens."""
+        """Price a batch by its number of tokens."""
         return float(lengths.sum())
 
     @override
     def run(self, batch: Batch) -> RawOutput:
-        """Zeros."""
+        """Move the clock by the time that a batch takes, and return vectors of ones."""
         tokens = int(batch.lengths.sum())
         slow = 2 if tokens > self.machine.slow_above else 1
         wrong = 1 if self.tuned.plain_attention_tokens == self.machine.best_plain else 1.1
-        took = self.machine.per_batch_s + tokens * self.machine.per_token_s * slow * wrong
-        self.machine.now_s += took / self.tuned.intra_op_threads**0.5
+        took_s = self.machine.per_batch_s + tokens * self.machine.per_token_s * slow * wrong
+        self.machine.now_s += took_s / self.tuned.intra_op_threads**0.5
         self.machine.runs.append((len(batch.lengths), tokens))
-        return RawOutput(pooled=np.ones((len(batch.lengths), self.hidden_size), np.float32))
+        return RawOutput(pooled=np.ones((len(batch.lengths), self.info.hidden_size), np.float32))
 
     @override
     def close(self) -> None:
-        """Count."""
+        """Count the close."""
         self.machine.closed += 1
 
 
-def search(machine: Machine, **changes: Any) -> Search:
-    """A search on a machine with one CPU, as the fake knows no parallel time."""
-    asked: dict[str, Any] = {
+def search(machine: Machine, **changes: Any) -> SettingsSearch:
+    """Return a search on a machine with one CPU, as the fake's time is not parallel."""
+    defaults: dict[str, Any] = {
         "open_graph": machine.open,
         "start": replace(START, worker_threads=1),
         "has_attentions": True,
@@ -89,46 +95,46 @@ def search(machine: Machine, **changes: Any) -> Search:
         "limit_s": 60.0,
         "clock": machine.clock,
     }
-    return Search(**{**asked, **changes})
+    return SettingsSearch(**{**defaults, **changes})
 
 
 @pytest.mark.parametrize("best", [0, 64, 256])
 def test_the_faster_attention_is_found(best: int) -> None:
-    """A tenth is more than noise."""
+    """A difference of a tenth is more than noise."""
     assert search(Machine(best_plain=best)).run().plain_attention_tokens == best
 
 
 def test_large_batches_win_where_each_costs_extra() -> None:
-    """And the budget is kept small where large ones are slow."""
+    """The budget stays small where large batches are slow."""
     assert search(Machine(per_batch_s=0.05)).run().max_batch_tokens == max(BUDGETS)
     assert search(Machine(slow_above=300, per_batch_s=0.001)).run().max_batch_tokens <= 300
 
 
 def test_equal_candidates_change_nothing() -> None:
-    """Less than two per cent is noise."""
-    assert LEAST_GAIN > 1
+    """A difference below two per cent is noise."""
+    assert MIN_GAIN > 1
     start = replace(START, worker_threads=1)
     assert search(Machine()).run() == start
 
 
 @given(limit_s=st.floats(1, 120), per_token_s=st.floats(1e-6, 1e-2))
 def test_time_is_bounded_and_every_backend_closed(limit_s: float, per_token_s: float) -> None:
-    """A slow machine or model gets fewer stages, never hours: twice the limit and a few least runs."""
+    """A slow machine or model gets fewer stages: it takes at most twice the limit and a few minimal runs."""
     machine = Machine(per_token_s=per_token_s)
     search(machine, limit_s=limit_s).run()
     assert machine.opened == machine.closed
     assert machine.now_s <= 2 * limit_s + 40 * 1000 * per_token_s
 
 
-def test_graphs_with_one_attention_are_not_asked_for_another() -> None:
-    """Only int8 and bf16 graphs have one."""
+def test_graphs_with_one_attention_are_not_tuned_for_another() -> None:
+    """Graphs in int8 and bf16 have only one attention."""
     tuning = search(Machine(), has_attentions=False)
     tuning.run()
     assert {timing.stage for timing in tuning.timings} == {"budget"}
 
 
-def test_the_current_choice_is_always_timed_and_one_kept_a_stage() -> None:
-    """Each stage marks exactly one."""
+def test_each_stage_times_the_current_choice_and_keeps_one() -> None:
+    """Each stage marks exactly one candidate as chosen."""
     tuning = search(Machine(per_batch_s=0.01))
     tuning.run()
     for stage in ("attention", "budget"):
@@ -136,34 +142,33 @@ def test_the_current_choice_is_always_timed_and_one_kept_a_stage() -> None:
 
 
 @given(seed=st.integers(0, 1000), budget=st.integers(1, 3000), tokens=st.integers(1, 5000))
-def test_cutting_keeps_every_item_and_the_budget(seed: int, budget: int, tokens: int) -> None:
-    """An item dearer than the budget runs alone."""
+def test_batches_keep_every_item_and_the_budget(seed: int, budget: int, tokens: int) -> None:
+    """An item that costs more than the budget runs alone."""
     items = typical_items(tokens, 256, 1000, seed=seed)
     backend = TimedBackend(Machine(), START)
-    batches = cut(items, backend, budget)
+    batches = cut_batches(items, backend, budget)
     assert sorted(i.tokens for batch in batches for i in batch) == sorted(i.tokens for i in items)
     assert all(len(b) == 1 or sum(i.tokens for i in b) <= budget for b in batches)
     assert sum(i.tokens for i in items) >= tokens
 
 
 def test_on_a_gpu_the_knee_is_found() -> None:
-    """Larger batches than it are hardly faster, and queries would wait longer behind them."""
-    machine = Machine(
-        per_token_s=1e-7, per_batch_s=1e-5
-    )  # at 8,192 tokens a batch's fixed cost is 1.2%
-    found = search(machine, is_gpu=True, start=replace(START, max_batch_tokens=16_384)).run()
-    assert found.max_batch_tokens == 8192
-    assert found.plain_attention_tokens == START.plain_attention_tokens
+    """Beyond the knee batches are hardly faster, and queries would wait longer behind them."""
+    # At 8,192 tokens the fixed cost of a batch is 1.2 %.
+    machine = Machine(per_token_s=1e-7, per_batch_s=1e-5)
+    chosen = search(machine, is_gpu=True, start=replace(START, max_batch_tokens=16_384)).run()
+    assert chosen.max_batch_tokens == 8192
+    assert chosen.plain_attention_tokens == START.plain_attention_tokens
 
 
 def test_on_a_gpu_no_candidate_asks_for_more_than_memory_holds() -> None:
-    """Those that would are timed at what it holds."""
+    """Candidates that would are timed at what memory holds."""
     machine = Machine(per_token_s=1e-5, per_batch_s=1e-3)
 
-    def open_small(tuned: Tuned, spins: bool) -> Backend:  # noqa: FBT001 - as the search calls it
+    def open_small(tuned: ExecutionSettings, spins: bool) -> Backend:  # noqa: FBT001 - as the search calls it
         backend = machine.open(tuned, spins)
         assert isinstance(backend, TimedBackend)
-        backend.max_cost = 4096.0
+        backend.info = replace(backend.info, max_cost=4096.0)
         return backend
 
     search(machine, is_gpu=True, open_graph=open_small).run()
@@ -172,13 +177,13 @@ def test_on_a_gpu_no_candidate_asks_for_more_than_memory_holds() -> None:
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=80), st.floats(1, 2000))
 def test_batches_are_as_large_as_the_budget_allows(lengths: list[int], budget: float) -> None:
-    """Longest first, none lost; one more input would not fit."""
+    """Items come longest first and none is lost; one more input would not fit into a batch."""
     backend = FakeBackend()
     items = [Item(np.ones(n, np.int32)) for n in lengths]
-    batches = cut(items, backend, budget)
-    assert [one.tokens for batch in batches for one in batch] == sorted(lengths, reverse=True)
+    batches = cut_batches(items, backend, budget)
+    assert [item.tokens for batch in batches for item in batch] == sorted(lengths, reverse=True)
     for batch, after in zip(batches, [*batches[1:], []], strict=True):
-        own = np.array([one.tokens for one in batch])
-        assert len(own) == 1 or backend.cost(own) <= budget
+        lengths_of_batch = np.array([item.tokens for item in batch])
+        assert len(batch) == 1 or backend.cost(lengths_of_batch) <= budget
         if after:
-            assert backend.cost(np.append(own, after[0].tokens)) > budget
+            assert backend.cost(np.append(lengths_of_batch, after[0].tokens)) > budget

@@ -1,1 +1,1 @@
-"""Files and batches of OpenAI's API over HTTP, and how a line of a batch is answered."""
+"""Files and batches of OpenAI's API over HTTP, and how the lines of a batch are answered."""

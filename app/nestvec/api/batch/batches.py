@@ -1,6 +1,6 @@
-"""The OpenAI dialect: batches.
+"""Batches of OpenAI's API.
 
-Source: OpenAI's API reference for `/v1/batches`, and what its clients were seen to send (api-contract, section 2).
+Source: OpenAI's API reference for `/v1/batches`, and what its Python and Node clients send and need.
 """
 
 from collections.abc import Mapping
@@ -8,23 +8,30 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from nestvec.api.batch.files import life_s, page, page_limit
-from nestvec.api.http.auth import let_in
+from nestvec.api.batch.stored_objects import (
+    authenticated_state,
+    lifetime_s,
+    object_response,
+    page_limit,
+    page_response,
+)
 from nestvec.api.http.body import read_json_object
 from nestvec.api.http.raw_route import RawRoute, json_response
 from nestvec.api.requests.fields import Body, text_field
 from nestvec.api.schemas.jobs import BATCH_DOC, BATCHES_DOC, CREATE_BATCH_DOC
-from nestvec.api.state import api_state
 from nestvec.errors import InputError
 from nestvec.jobs.store import JobStore, new_id
-from nestvec.jobs.types import DAY_S, Batch, Purpose, Status
+from nestvec.jobs.types import DAY_S, BatchJob, Purpose, Status
 
 router = APIRouter(route_class=RawRoute, tags=["batches"])
 
 ENDPOINT: Final = "/v1/embeddings"
 WINDOW: Final = "24h"
-MAX_PAIRS, MAX_KEY_CHARS, MAX_VALUE_CHARS = 16, 64, 512
-MAX_LISTED, LISTED = 100, 20
+MAX_METADATA_PAIRS: Final = 16
+MAX_KEY_CHARS: Final = 64
+MAX_VALUE_CHARS: Final = 512
+MAX_LISTED: Final = 100
+DEFAULT_LISTED: Final = 20
 # Public names of the times at which statuses were reached.
 TIMES: Final = (
     Status.IN_PROGRESS,
@@ -40,14 +47,13 @@ TIMES: Final = (
 @router.post("/v1/batches", **CREATE_BATCH_DOC)
 @router.post("/batches", include_in_schema=False)
 async def create_batch(request: Request) -> Response:
-    """Take a batch; what is wrong with its file shows later, as its status."""
-    state = api_state(request)
-    owner = let_in(request, state.keys)
+    """Create a batch; what is wrong with its file shows later, in its status."""
+    state, owner = authenticated_state(request)
     body = await read_json_object(
         request, max_bytes=state.options.max_body_bytes, limits=state.options.json
     )
 
-    def create(store: JobStore) -> Batch:
+    def create(store: JobStore) -> BatchJob:
         batch = _parse(body, owner, store)
         store.add_batch(batch)
         return batch
@@ -61,39 +67,36 @@ async def create_batch(request: Request) -> Response:
 @router.get("/batches", include_in_schema=False)
 async def list_batches(request: Request) -> Response:
     """List a key's batches, newest first."""
-    state = api_state(request)
-    owner = let_in(request, state.keys)
+    state, owner = authenticated_state(request)
     query = request.query_params
-    limit = page_limit(query, MAX_LISTED, default=LISTED)
-    found, has_more = await state.jobs.call(
-        lambda store: store.list_batches(owner, after=query.get("after"), limit=limit)
+    limit = page_limit(query, MAX_LISTED, default=DEFAULT_LISTED)
+    return await page_response(
+        state,
+        lambda store: store.list_batches(owner, after=query.get("after"), limit=limit),
+        batch_object,
     )
-    return json_response(page([batch_object(batch) for batch in found], has_more=has_more))
 
 
 @router.get("/v1/batches/{batch_id}", **BATCH_DOC)
 @router.get("/batches/{batch_id}", include_in_schema=False)
 async def retrieve_batch(request: Request, batch_id: str) -> Response:
     """Describe a batch."""
-    state = api_state(request)
-    owner = let_in(request, state.keys)
-    return json_response(
-        batch_object(await state.jobs.call(lambda store: store.batch(batch_id, owner)))
-    )
+    state, owner = authenticated_state(request)
+    return await object_response(state, lambda store: store.batch(batch_id, owner), batch_object)
 
 
 @router.post("/v1/batches/{batch_id}/cancel", **BATCH_DOC)
 @router.post("/batches/{batch_id}/cancel", include_in_schema=False)
 async def cancel_batch(request: Request, batch_id: str) -> Response:
     """Stop a batch; one that has ended stays as it is, since an error would be retried."""
-    state = api_state(request)
-    owner = let_in(request, state.keys)
-    found = await state.jobs.call(lambda store: store.cancel_batch(batch_id, owner))
-    return json_response(batch_object(found))
+    state, owner = authenticated_state(request)
+    return await object_response(
+        state, lambda store: store.cancel_batch(batch_id, owner), batch_object
+    )
 
 
-def batch_object(batch: Batch) -> dict[str, Any]:
-    """A batch as OpenAI describes it; its files show once it has ended."""
+def batch_object(batch: BatchJob) -> dict[str, Any]:
+    """Return a batch as OpenAI describes it; its files show once it has ended."""
     problems = [
         {"code": p.code, "message": p.message, "param": p.param, "line": p.line}
         for p in batch.problems
@@ -129,8 +132,8 @@ def batch_object(batch: Batch) -> dict[str, Any]:
     }
 
 
-def _parse(body: Body, owner: str, store: JobStore) -> Batch:
-    """A new batch of a body.
+def _parse(body: Body, owner: str, store: JobStore) -> BatchJob:
+    """Read a new batch from a body.
 
     Raises:
         InputError: A field is missing or wrong.
@@ -151,9 +154,9 @@ def _parse(body: Body, owner: str, store: JobStore) -> Batch:
     expires = body.get("output_expires_after")
     if expires is not None and not isinstance(expires, dict):
         raise InputError("'output_expires_after' must be an object", param="output_expires_after")
-    kept = expires or {}
+    expires_after = expires or {}
     now = store.now()
-    return Batch(
+    return BatchJob(
         id=new_id("batch_"),
         owner=owner,
         endpoint=ENDPOINT,
@@ -163,30 +166,32 @@ def _parse(body: Body, owner: str, store: JobStore) -> Batch:
         created_s=now,
         expires_s=now + DAY_S,
         metadata=_metadata(body.get("metadata")),
-        output_expires_s=life_s(kept.get("anchor"), kept.get("seconds"), "output_expires_after"),
+        output_expires_s=lifetime_s(
+            expires_after.get("anchor"), expires_after.get("seconds"), "output_expires_after"
+        ),
     )
 
 
-def _metadata(given: object) -> Mapping[str, str] | None:
-    """Pairs of texts.
+def _metadata(value: object) -> Mapping[str, str] | None:
+    """Read the caller's own pairs of texts.
 
     Raises:
-        InputError: They are something else, or too many or too long.
+        InputError: The value is something else, or has too many pairs or too long ones.
     """
-    if given is None:
+    if value is None:
         return None
-    is_good = (
-        isinstance(given, dict)
-        and len(given) <= MAX_PAIRS
+    is_valid = (
+        isinstance(value, dict)
+        and len(value) <= MAX_METADATA_PAIRS
         and all(
-            isinstance(value, str) and len(value) <= MAX_VALUE_CHARS and len(key) <= MAX_KEY_CHARS
-            for key, value in given.items()
+            isinstance(text, str) and len(text) <= MAX_VALUE_CHARS and len(key) <= MAX_KEY_CHARS
+            for key, text in value.items()
         )
     )
-    if not (is_good and isinstance(given, dict)):
+    if not (is_valid and isinstance(value, dict)):
         raise InputError(
-            f"'metadata' must be an object of at most {MAX_PAIRS} texts, keys up to {MAX_KEY_CHARS} characters, values "
-            f"up to {MAX_VALUE_CHARS}",
+            f"'metadata' must be an object of at most {MAX_METADATA_PAIRS} texts, keys up to {MAX_KEY_CHARS} "
+            f"characters, values up to {MAX_VALUE_CHARS}",
             param="metadata",
         )
-    return given
+    return value

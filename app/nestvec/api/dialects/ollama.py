@@ -1,6 +1,7 @@
-"""The Ollama dialect: embeddings, and what its clients look up before they ask for one.
+"""The Ollama dialect: embeddings, and the routes that its clients call before they ask for one.
 
-Source: Ollama's API and what its Python and Node clients, langchain's and litellm's send and need (api-contract 5).
+Source: Ollama's API documentation. What its Python and Node clients, langchain's and litellm's send and need is in
+docs/wire-behaviour.md, "Ollama".
 """
 
 import datetime
@@ -12,17 +13,10 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from nestvec.api.dialect_table import OLLAMA
-from nestvec.api.http.auth import let_in
+from nestvec.api.http.auth import authenticate
 from nestvec.api.http.raw_route import RawRoute, json_response
-from nestvec.api.requests.api_request import (
-    Asked,
-    embed,
-    enter,
-    hold_model,
-    open_as,
-    result_headers,
-)
-from nestvec.api.requests.encoding import array_json, rows_json
+from nestvec.api.requests.api_request import ApiRequest, acquire_model, bind_dialect, read_request
+from nestvec.api.requests.embedding import embed
 from nestvec.api.requests.fields import (
     Body,
     as_integer,
@@ -31,9 +25,12 @@ from nestvec.api.requests.fields import (
     text_field,
     texts_field,
 )
+from nestvec.api.requests.headers import result_headers
+from nestvec.api.requests.vector_json import array_json, rows_json
 from nestvec.api.schemas import ollama as docs
 from nestvec.api.state import ApiState
-from nestvec.engine.models.served_model import ModelSpec, ServedModel
+from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.types import EmbedCall, OutputKind, Truncation
 from nestvec.errors import InputError
 
@@ -42,30 +39,37 @@ router = APIRouter(route_class=RawRoute, tags=[OLLAMA.name])
 FIELDS: Final = frozenset(
     {"model", "name", "input", "prompt", "truncate", "dimensions", "options", "keep_alive"}
 )
-# Of the API that is spoken here; some programs ask for a least version.
+# The version of Ollama whose API is spoken here; some programs demand a minimum.
 API_VERSION: Final = "0.12.0"
-LEVELS: Final = {"fp32": "F32", "bf16": "BF16", "int8": "Q8_0", "int8-accurate": "Q8_0"}
-BYTES_A_WEIGHT: Final = {"F32": 4, "BF16": 4, "Q8_0": 1}
-FOREVER: Final = "2318-01-01T00:00:00Z"  # what Ollama itself says of a model that is kept
+# Ollama's word for each precision of ours.
+QUANTIZATION_LEVELS: Final = {
+    "fp32": "F32",
+    "bf16": "BF16",
+    "int8": "Q8_0",
+    "int8-accurate": "Q8_0",
+}
+BYTES_PER_WEIGHT: Final = {"F32": 4, "BF16": 4, "Q8_0": 1}
+# What Ollama itself says of a model that is kept in memory.
+FOREVER: Final = "2318-01-01T00:00:00Z"
 
 
 @router.post("/api/embed", **docs.EMBED_DOC)
 async def embed_route(request: Request) -> Response:
-    """Embed a text or texts; an empty request only asks whether the model is there."""
-    asked = await open_as(request, OLLAMA)
-    asked.check_fields(FIELDS)
-    name, model = await _model(asked)
-    if asked.body.get("input") in (None, "", []):
+    """Embed a text or several; an empty request only asks for the model to be loaded."""
+    api_request = await read_request(request, OLLAMA)
+    api_request.check_fields(FIELDS)
+    name, model = await _acquire_model(api_request)
+    if api_request.body.get("input") in (None, "", []):
         return json_response({"model": name, "embeddings": []})
-    texts, is_list = texts_field(asked.body, "input", check_count=asked.check_count)
+    texts, is_list = texts_field(api_request.body, "input", check_count=api_request.check_count)
     call = EmbedCall(
         inputs=texts,
         model=name,
-        dimensions=_dimensions(asked.body, model.spec.hidden_size),
-        truncate=_truncation(asked.body),
-        max_tokens=_context(asked.body),
+        dimensions=_dimensions(api_request.body, model.spec.hidden_size),
+        truncate=_truncation(api_request.body),
+        max_tokens=_max_tokens(api_request.body),
     )
-    result = await embed(asked, call, is_list=is_list)
+    result = await embed(api_request, call, is_list=is_list)
     rows = await rows_json(result.vectors, as_base64=False)
     times = result.timings
     content = (
@@ -83,20 +87,20 @@ async def embed_route(request: Request) -> Response:
 
 @router.post("/api/embeddings", **docs.EMBEDDINGS_DOC)
 async def embeddings_route(request: Request) -> Response:
-    """Embed one text in the old way, not normalised."""
-    asked = await open_as(request, OLLAMA)
-    asked.check_fields(FIELDS)
-    name, _ = await _model(asked)
-    prompt = text_field(asked.body, "prompt")
+    """Embed one text by Ollama's older route, without normalizing the vector."""
+    api_request = await read_request(request, OLLAMA)
+    api_request.check_fields(FIELDS)
+    name, _ = await _acquire_model(api_request)
+    prompt = text_field(api_request.body, "prompt")
     if not prompt:
         return json_response({"embedding": []})
     call = EmbedCall(
         inputs=[prompt],
         model=name,
         normalize=False,
-        max_tokens=_context(asked.body),
+        max_tokens=_max_tokens(api_request.body),
     )
-    result = await embed(asked, call, is_list=False, source="prompt")
+    result = await embed(api_request, call, is_list=False, source="prompt")
     content = b'{"embedding":%s}' % array_json(result.vectors[0])
     return Response(content, headers=result_headers(result, call), media_type="application/json")
 
@@ -104,12 +108,12 @@ async def embeddings_route(request: Request) -> Response:
 @router.get("/api/tags", **docs.TAGS_DOC)
 @router.head("/api/tags", include_in_schema=False)
 async def tags(request: Request) -> Response:
-    """What is served, by Ollama's names."""
-    state = _enter(request)
+    """List the models that are served, with a tag, as Ollama does."""
+    state = _bind_dialect(request)
     return json_response(
         {
             "models": [
-                _listed(slot.spec, slot.graph_bytes, name)
+                _model_row(slot.spec, slot.graph_bytes, name)
                 for slot, name in state.service.models.listed()
                 if slot.spec is not None
             ]
@@ -119,17 +123,17 @@ async def tags(request: Request) -> Response:
 
 @router.get("/api/ps", **docs.PS_DOC)
 async def running(request: Request) -> Response:
-    """Those in memory."""
-    state = _enter(request)
-    listed = [(slot.model, name) for slot, name in state.service.models.listed()]
+    """List the models that are in memory."""
+    state = _bind_dialect(request)
+    models = [(slot.model, name) for slot, name in state.service.models.listed()]
     rows = [
         {
-            **_listed(model.spec, model.graph_bytes, name),
+            **_model_row(model.spec, model.graph_bytes, name),
             "expires_at": FOREVER,
-            "size_vram": 0 if model.core.traits.provider == "cpu" else model.graph_bytes,
+            "size_vram": 0 if model.core.backend_info.provider == "cpu" else model.graph_bytes,
             "context_length": model.spec.max_tokens,
         }
-        for model, name in listed
+        for model, name in models
         if model is not None
     ]
     return json_response({"models": rows})
@@ -137,74 +141,75 @@ async def running(request: Request) -> Response:
 
 @router.post("/api/show", **docs.SHOW_DOC)
 async def show(request: Request) -> Response:
-    """Describe a model."""
-    asked = await open_as(request, OLLAMA)
-    name, model = await _model(asked)
+    """Describe a model that is served."""
+    api_request = await read_request(request, OLLAMA)
+    name, model = await _acquire_model(api_request)
     spec = model.spec
     family = spec.architecture or "unknown"
-    listed = _listed(spec, model.graph_bytes, name or spec.name)
+    row = _model_row(spec, model.graph_bytes, name or spec.name)
     return json_response(
         {
-            "details": listed["details"],
+            "details": row["details"],
             "model_info": {
                 "general.architecture": family,
-                "general.parameter_count": _parameters(spec, model.graph_bytes),
+                "general.parameter_count": _parameter_count(spec, model.graph_bytes),
                 f"{family}.embedding_length": spec.hidden_size,
                 f"{family}.context_length": spec.max_tokens,
                 "nestvec.space": spec.space,
             },
             "capabilities": ["embedding"],
             "license": spec.license,
-            "modified_at": listed["modified_at"],
+            "modified_at": row["modified_at"],
         }
     )
 
 
 @router.post("/api/pull", **docs.PULL_DOC)
 async def pull(request: Request) -> Response:
-    """Succeed for what is served; some programs ask unasked."""
-    asked = await open_as(request, OLLAMA)
-    await _model(asked)
+    """Succeed for a model that is served, without doing anything: some programs pull of their own accord."""
+    api_request = await read_request(request, OLLAMA)
+    await _acquire_model(api_request)
     return json_response({"status": "success"})
 
 
 @router.get("/api/version", **docs.VERSION_DOC)
 @router.head("/api/version", include_in_schema=False)
 async def version(request: Request) -> Response:
-    """Of the API."""
-    enter(request, OLLAMA.name)
+    """Return the version of Ollama whose API is spoken here."""
+    bind_dialect(request, OLLAMA.name)
     return json_response({"version": API_VERSION})
 
 
-def _enter(request: Request) -> ApiState:
-    state = enter(request, OLLAMA.name)
-    let_in(request, state.keys)
+def _bind_dialect(request: Request) -> ApiState:
+    """Take in a request without a body: answer in this dialect, and check its key."""
+    state = bind_dialect(request, OLLAMA.name)
+    authenticate(request, state.keys)
     return state
 
 
-async def _model(asked: Asked) -> tuple[str, ServedModel]:
-    """The name given, under either of its fields, and what it means."""
-    name = text_field(asked.body, "model") or text_field(asked.body, "name") or ""
-    return name, await hold_model(asked.request, asked.state, name, OutputKind.DENSE)
+async def _acquire_model(api_request: ApiRequest) -> tuple[str, ServedModel]:
+    """Return the name as the caller wrote it, in either of its fields, and the model that it means, loaded."""
+    name = text_field(api_request.body, "model") or text_field(api_request.body, "name") or ""
+    return name, await acquire_model(api_request.request, api_request.state, name, OutputKind.DENSE)
 
 
 def _dimensions(body: Body, native: int) -> int | None:
-    """Ollama ignores 0, and whatever is not below the native size."""
-    asked = integer_field(body, "dimensions")
-    if asked is not None and asked < 0:
+    """Read `dimensions`; 0, and whatever is not below the native size, is ignored, as Ollama does."""
+    dimensions = integer_field(body, "dimensions")
+    if dimensions is not None and dimensions < 0:
         raise InputError("'dimensions' must not be negative", param="dimensions")
-    return asked if asked and asked < native else None
+    return dimensions if dimensions and dimensions < native else None
 
 
 def _truncation(body: Body) -> Truncation | None:
     return Truncation.ERROR if boolean_field(body, "truncate") is False else None
 
 
-def _context(body: Body) -> int | None:
-    """`num_ctx`, which caps the tokens of an input; 0 and negative numbers say nothing.
+def _max_tokens(body: Body) -> int | None:
+    """Read `options.num_ctx`, which caps the tokens of an input; 0 and negative numbers are ignored.
 
     Raises:
-        InputError: Options are no object, or it is no integer.
+        InputError: `options` is not an object, or `num_ctx` not an integer.
     """
     options = body.get("options")
     if options is None:
@@ -212,19 +217,19 @@ def _context(body: Body) -> int | None:
     if not isinstance(options, dict):
         raise InputError("'options' must be an object", param="options", code="invalid_type")
     value = options.get("num_ctx")
-    number = as_integer(value)
-    if value is not None and number is None:
+    max_tokens = as_integer(value)
+    if value is not None and max_tokens is None:
         raise InputError("'options.num_ctx' must be an integer", param="options.num_ctx")
-    return number if number is not None and number > 0 else None
+    return max_tokens if max_tokens is not None and max_tokens > 0 else None
 
 
-def _listed(spec: ModelSpec, graph_bytes: int, name: str) -> dict[str, Any]:
-    full = name if ":" in name else f"{name}:latest"
-    moment = datetime.datetime.fromtimestamp(spec.created_s, datetime.UTC)
+def _model_row(spec: ModelSpec, graph_bytes: int, name: str) -> dict[str, Any]:
+    tagged_name = name if ":" in name else f"{name}:latest"
+    created = datetime.datetime.fromtimestamp(spec.created_s, datetime.UTC)
     return {
-        "name": full,
-        "model": full,
-        "modified_at": moment.isoformat().replace("+00:00", "Z"),
+        "name": tagged_name,
+        "model": tagged_name,
+        "modified_at": created.isoformat().replace("+00:00", "Z"),
         "size": graph_bytes,
         "digest": hashlib.sha256(spec.space.encode()).hexdigest(),
         "details": {
@@ -232,23 +237,23 @@ def _listed(spec: ModelSpec, graph_bytes: int, name: str) -> dict[str, Any]:
             "format": "onnx",
             "family": spec.architecture,
             "families": [spec.architecture],
-            "parameter_size": _rounded(_parameters(spec, graph_bytes)),
-            "quantization_level": _level(spec),
+            "parameter_size": _short_count(_parameter_count(spec, graph_bytes)),
+            "quantization_level": _quantization_level(spec),
         },
     }
 
 
-def _level(spec: ModelSpec) -> str:
-    return LEVELS.get(spec.precision, "F32")
+def _quantization_level(spec: ModelSpec) -> str:
+    return QUANTIZATION_LEVELS.get(spec.precision, "F32")
 
 
-def _parameters(spec: ModelSpec, graph_bytes: int) -> int:
-    """About how many weights the graph holds."""
-    return graph_bytes // BYTES_A_WEIGHT[_level(spec)]
+def _parameter_count(spec: ModelSpec, graph_bytes: int) -> int:
+    """Estimate from its bytes how many weights a graph holds."""
+    return graph_bytes // BYTES_PER_WEIGHT[_quantization_level(spec)]
 
 
-def _rounded(count: int) -> str:
-    """As `22.7M`."""
+def _short_count(count: int) -> str:
+    """Return a number in the form `22.7M`."""
     if count < 1:
         return "0"
     power = min(3, int(math.log10(count) // 3))

@@ -1,7 +1,8 @@
 """The Open Inference Protocol v2 (KServe, Triton): a text tensor in, an `embeddings` tensor out.
 
-Source: the KServe v2 protocol, Triton's binary tensor extension, and what tritonclient sends and checks (api-contract
-6). Model names may hold slashes, raw or percent-encoded: paths are read from their known endings.
+Source: the KServe v2 protocol and Triton's binary tensor extension. What tritonclient sends and checks is in
+docs/wire-behaviour.md, "Open Inference Protocol v2". Names of models may hold slashes, raw or percent-encoded, so paths
+are read from their known endings.
 """
 
 import re
@@ -14,14 +15,14 @@ from fastapi import APIRouter, Path, Request, Response
 
 from nestvec import __version__
 from nestvec.api.dialect_table import OPEN_INFERENCE
-from nestvec.api.dialects.tensors import Tensor, read_tensors
-from nestvec.api.http.auth import let_in
+from nestvec.api.dialects.tensors import InputTensor, read_tensors
+from nestvec.api.http.auth import authenticate
 from nestvec.api.http.body import parse_bounded, read_body
 from nestvec.api.http.raw_route import RawRoute, json_response
-from nestvec.api.requests.api_request import Asked, embed, enter, hold_model, result_headers
-from nestvec.api.requests.encoding import array_json
+from nestvec.api.requests.api_request import ApiRequest, acquire_model, bind_dialect
+from nestvec.api.requests.embedding import embed
 from nestvec.api.requests.fields import (
-    ROLE_WORDS,
+    PROMPT_ROLES,
     Body,
     boolean_field,
     dtype_field,
@@ -29,7 +30,10 @@ from nestvec.api.requests.fields import (
     text_field,
     truncation_field,
 )
+from nestvec.api.requests.headers import result_headers
+from nestvec.api.requests.vector_json import array_json
 from nestvec.api.schemas import open_inference as docs
+from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.state import ApiState, Phase
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.models.served_model import ServedModel
@@ -39,13 +43,15 @@ from nestvec.errors import BodyFormatError, InputError, NotFoundError, NotReadyE
 router = APIRouter(route_class=RawRoute, tags=[OPEN_INFERENCE.name])
 
 PLATFORM: Final = "nestvec_onnx"
-JSON_LENGTH: Final = "inference-header-content-length"
+# The length in bytes of a body's JSON; raw tensors follow behind it.
+JSON_LENGTH_HEADER: Final = "inference-header-content-length"
 OUTPUT: Final = "embeddings"
-MODEL_PATH: Final = Path(description="A model's name.", examples=["all-MiniLM-L6-v2"])
 INFER_PATH: Final = Path(
     description="A model's name, then /infer.", examples=["all-MiniLM-L6-v2/infer"]
 )
+# Names under which clients send the tensor of texts, in the order of preference.
 TEXT_NAMES: Final = ("text", "TEXT", "INPUT", "input_text", "text_input", "input")
+# Tensors that are never taken for the texts.
 OPTION_NAMES: Final = ("input_type", "dimensions", "attention_mask", "input_ids")
 DATATYPES: Final = {
     OutputDtype.FLOAT32: "FP32",
@@ -59,8 +65,8 @@ DATATYPES: Final = {
 
 @router.get("/v2", **docs.SERVER_DOC)
 async def server(request: Request) -> Response:
-    """Name and extensions; the version where everybody may know it."""
-    state = enter(request, OPEN_INFERENCE.name)
+    """Return the server's name and extensions; its version only where no key is asked for."""
+    state = bind_dialect(request, OPEN_INFERENCE.name)
     version = __version__ if state.keys.is_open else ""
     return json_response(
         {"name": "nestvec", "version": version, "extensions": ["binary_tensor_data"]}
@@ -69,23 +75,23 @@ async def server(request: Request) -> Response:
 
 @router.get("/v2/health/live", **docs.LIVE_DOC)
 async def live(request: Request) -> Response:
-    """Whether the process answers."""
-    enter(request, OPEN_INFERENCE.name)
+    """Return 200 while the process answers."""
+    bind_dialect(request, OPEN_INFERENCE.name)
     return json_response({"live": True})
 
 
 @router.get("/v2/health/ready", **docs.READY_DOC)
 async def ready(request: Request) -> Response:
-    """Whether requests are served."""
-    _check_ready(enter(request, OPEN_INFERENCE.name))
+    """Return 200 while requests are served, otherwise 503."""
+    _check_ready(bind_dialect(request, OPEN_INFERENCE.name))
     return json_response({"ready": True})
 
 
 @router.post("/v2/repository/index", **docs.INDEX_DOC)
 async def repository_index(request: Request) -> Response:
-    """What is served."""
-    state = enter(request, OPEN_INFERENCE.name)
-    let_in(request, state.keys)
+    """List the models that are served, with their states."""
+    state = bind_dialect(request, OPEN_INFERENCE.name)
+    authenticate(request, state.keys)
     rows = [
         {"name": name, "version": "1", "state": "READY" if slot.model else "UNAVAILABLE"}
         for slot, name in state.service.models.listed()
@@ -95,16 +101,16 @@ async def repository_index(request: Request) -> Response:
 
 @router.get("/v2/models/{rest:path}", **docs.MODEL_DOC)
 async def describe(request: Request, rest: Annotated[str, MODEL_PATH]) -> Response:
-    """A model's tensors; with `/ready`, `/config` or `/stats` behind its name, those."""
-    state = enter(request, OPEN_INFERENCE.name)
-    let_in(request, state.keys)
-    name, what, model = await _find(request, state, rest, ("/ready", "/config", "/stats"))
-    if what == "/ready":
+    """Describe a model's tensors; with `/ready`, `/config` or `/stats` behind the name, answer those."""
+    state = bind_dialect(request, OPEN_INFERENCE.name)
+    authenticate(request, state.keys)
+    name, ending, model = await _find_model(request, state, rest, ("/ready", "/config", "/stats"))
+    if ending == "/ready":
         _check_ready(state)
         return json_response({"name": name, "ready": True})
-    if what == "/stats":
+    if ending == "/stats":
         return json_response({"model_stats": [{"name": name, "version": "1"}]})
-    if what == "/config":
+    if ending == "/config":
         return json_response({"name": name, "platform": PLATFORM, "max_batch_size": 0})
     return json_response(_metadata(name, model))
 
@@ -112,90 +118,98 @@ async def describe(request: Request, rest: Annotated[str, MODEL_PATH]) -> Respon
 @router.post("/v2/models/{rest:path}", **docs.INFER_DOC)
 async def infer(request: Request, rest: Annotated[str, INFER_PATH]) -> Response:
     """Embed the strings of a tensor; the path ends in `/infer`."""
-    state = enter(request, OPEN_INFERENCE.name)
-    key_id = let_in(request, state.keys)
-    name, what, model = await _find(request, state, rest, ("/infer",))
-    if what != "/infer":
+    state = bind_dialect(request, OPEN_INFERENCE.name)
+    key_id = authenticate(request, state.keys)
+    name, ending, _ = await _find_model(request, state, rest, ("/infer",))
+    if ending != "/infer":
         raise NotFoundError("POST to /v2/models/NAME/infer")
-    head, tail = await _read(request, state)
-    asked = Asked(request, state, state.dialect(OPEN_INFERENCE.name), key_id, head)
-    tensors = read_tensors(head, tail)
-    is_binary = _is_binary_wanted(head)
-    call, source = _call(head, tensors, model, name)
-    asked.check_count(len(call.inputs))
-    result = await embed(asked, call, source=source)
-    return _answer(head, name, call, result, is_binary=is_binary)
+    header, raw = await _read(request, state)
+    api_request = ApiRequest(request, state, state.dialect(OPEN_INFERENCE.name), key_id, header)
+    tensors = read_tensors(header, raw)
+    is_binary = _wants_binary(header)
+    call, source = _call(header, tensors, name)
+    api_request.check_count(len(call.inputs))
+    result = await embed(api_request, call, source=source)
+    return _response(header, name, call, result, is_binary=is_binary)
 
 
-async def _find(
+async def _find_model(
     request: Request, state: ApiState, rest: str, endings: tuple[str, ...]
 ) -> tuple[str, str, ServedModel]:
-    """A path behind `/v2/models/` as name, ending and model.
+    """Read a path behind `/v2/models/`.
+
+    Args:
+        request: The request whose deadline counts.
+        state: The application's shared state.
+        rest: The path behind `/v2/models/`.
+        endings: The endings that the route knows.
+
+    Returns:
+        The model's name in the path, the ending behind it ("" for none), and the model, loaded.
 
     Raises:
-        UnknownModelError: No such model.
+        UnknownModelError: No model has the name.
     """
-    what = next((ending for ending in endings if rest.endswith(ending)), "")
-    name = re.sub(r"/versions/[^/]+$", "", rest.removesuffix(what))
-    return name, what, await hold_model(request, state, name)
+    ending = next((known for known in endings if rest.endswith(known)), "")
+    name = re.sub(r"/versions/[^/]+$", "", rest.removesuffix(ending))
+    return name, ending, await acquire_model(request, state, name)
 
 
 async def _read(request: Request, state: ApiState) -> tuple[dict[str, Any], bytes]:
-    """The JSON of a body, and the raw tensors behind it.
+    """Read a body as its JSON and the raw tensors behind it.
 
     Raises:
-        BodyFormatError: The header's length is none of the body's, or the JSON is no object.
+        BodyFormatError: The length in the header does not fit the body, or the JSON is no object.
+        BodyTooLargeError: The body has more bytes than the server reads.
     """
-    raw = await read_body(request, max_bytes=state.options.max_body_bytes)
-    said = request.headers.get(JSON_LENGTH)
-    length = len(raw)
-    if said is not None:
-        if not said.isascii() or not said.isdigit() or int(said) > len(raw):
+    body = await read_body(request, max_bytes=state.options.max_body_bytes)
+    json_length = request.headers.get(JSON_LENGTH_HEADER)
+    length = len(body)
+    if json_length is not None:
+        if not json_length.isascii() or not json_length.isdigit() or int(json_length) > len(body):
             raise BodyFormatError("Inference-Header-Content-Length does not fit the body")
-        length = int(said)
-    head = await parse_bounded(raw[:length], state.options.json)
-    if not isinstance(head, dict):
+        length = int(json_length)
+    header = await parse_bounded(body[:length], state.options.json)
+    if not isinstance(header, dict):
         raise BodyFormatError("the JSON of the body must be an object")
-    return head, raw[length:]
+    return header, body[length:]
 
 
-def _is_binary_wanted(head: Body) -> bool:
-    """Whether the output goes as raw bytes.
+def _wants_binary(header: Body) -> bool:
+    """Read whether the output is wanted as raw bytes; what the output says wins over what the request says.
 
     Raises:
-        InputError: An output that is not there is asked for.
+        InputError: An output is asked for that does not exist.
     """
-    parameters = _parameters(head)
-    outputs = head.get("outputs")
-    wanted = boolean_field(parameters, "binary_data_output") is True
+    parameters = _parameters(header)
+    outputs = header.get("outputs")
+    wants_binary = boolean_field(parameters, "binary_data_output") is True
     if outputs is None:
-        return wanted
+        return wants_binary
     if not isinstance(outputs, list):
         raise InputError("'outputs' must be a list", param="outputs", code="invalid_type")
-    for index, one in enumerate(outputs):
-        if not isinstance(one, dict) or one.get("name") != OUTPUT:
+    for index, output in enumerate(outputs):
+        if not isinstance(output, dict) or output.get("name") != OUTPUT:
             raise InputError(f"the only output is '{OUTPUT}'", param="outputs", input_index=index)
-        said = boolean_field(_parameters(one), "binary_data")
-        wanted = wanted if said is None else said
-    return wanted
+        is_binary = boolean_field(_parameters(output), "binary_data")
+        wants_binary = wants_binary if is_binary is None else is_binary
+    return wants_binary
 
 
 def _parameters(body: Body) -> Mapping[str, Any]:
-    found = body.get("parameters") or {}
-    if not isinstance(found, dict):
+    parameters = body.get("parameters") or {}
+    if not isinstance(parameters, dict):
         raise InputError("'parameters' must be an object", param="parameters", code="invalid_type")
-    return found
+    return parameters
 
 
-def _call(
-    head: Body, tensors: Mapping[str, Tensor], model: ServedModel, name: str
-) -> tuple[EmbedCall, str]:
-    """What is asked for, and the tensor that its inputs came from.
+def _call(header: Body, tensors: Mapping[str, InputTensor], name: str) -> tuple[EmbedCall, str]:
+    """Return the call that a request asks for, and the name of the tensor that its inputs came from.
 
     Raises:
         InputError: There is no tensor of texts or ids, or an option is wrong.
     """
-    options = _parameters(head)
+    options = _parameters(header)
     source, inputs = _inputs(tensors)
     role = _scalar_text(tensors, "input_type") or text_field(options, "input_type")
     dimensions = _scalar_integer(tensors, "dimensions") or integer_field(options, "dimensions")
@@ -206,19 +220,26 @@ def _call(
         normalize=boolean_field(options, "normalize"),
         truncate=truncation_field(options),
         prompt_name=text_field(options, "prompt_name"),
-        prompt_role=None if role is None else ROLE_WORDS.get(role.lower(), role),
+        prompt_role=None if role is None else PROMPT_ROLES.get(role.lower(), role),
         output_dtypes=(dtype_field(options, "embedding_type") or OutputDtype.FLOAT32,),
         deadline_s=_deadline_s(options),
     )
     return call, source
 
 
-def _inputs(tensors: Mapping[str, Tensor]) -> tuple[str, list[Any]]:
-    """The tensor to embed: of texts by one of its names, or the only one; else of ids."""
+def _inputs(tensors: Mapping[str, InputTensor]) -> tuple[str, list[Any]]:
+    """Find the tensor to embed: texts by one of their names, or the only tensor of texts, otherwise token ids.
+
+    Returns:
+        The tensor's name, and its inputs; padding is left out of ids.
+
+    Raises:
+        InputError: There is no such tensor, or its shape is wrong.
+    """
     named = next((name for name in TEXT_NAMES if name in tensors), None)
     if named is None:
-        loose = [n for n, t in tensors.items() if t.datatype == "BYTES" and n not in OPTION_NAMES]
-        named = loose[0] if len(loose) == 1 else None
+        texts = [n for n, t in tensors.items() if t.datatype == "BYTES" and n not in OPTION_NAMES]
+        named = texts[0] if len(texts) == 1 else None
     if named is not None:
         return named, list(tensors[named].texts)
     if "input_ids" not in tensors:
@@ -231,33 +252,37 @@ def _inputs(tensors: Mapping[str, Tensor]) -> tuple[str, list[Any]]:
             param="input_ids",
         )
     width = ids.shape[1]
-    values, kept = ids.integers, mask.integers if mask else [1] * len(ids.values)
+    values, mask_bits = ids.integers, mask.integers if mask else [1] * len(ids.values)
     starts = range(0, len(values), width) if width else ()
     rows = [
-        [v for v, k in zip(values[i : i + width], kept[i : i + width], strict=True) if k]
+        [
+            token_id
+            for token_id, bit in zip(values[i : i + width], mask_bits[i : i + width], strict=True)
+            if bit
+        ]
         for i in starts
     ]
     return "input_ids", rows
 
 
-def _scalar_text(tensors: Mapping[str, Tensor], name: str) -> str | None:
-    found = tensors[name].texts if name in tensors else []
-    return found[0] if found else None
+def _scalar_text(tensors: Mapping[str, InputTensor], name: str) -> str | None:
+    texts = tensors[name].texts if name in tensors else []
+    return texts[0] if texts else None
 
 
-def _scalar_integer(tensors: Mapping[str, Tensor], name: str) -> int | None:
-    found = tensors[name].integers if name in tensors else []
-    return found[0] if found else None
+def _scalar_integer(tensors: Mapping[str, InputTensor], name: str) -> int | None:
+    integers = tensors[name].integers if name in tensors else []
+    return integers[0] if integers else None
 
 
 def _deadline_s(options: Body) -> float | None:
-    """Triton's timeout, in microseconds."""
+    """Return the monotonic time, in seconds, at which Triton's `timeout` (microseconds) ends; None without one."""
     timeout_us = integer_field(options, "timeout")
     return time.monotonic() + timeout_us / 1e6 if timeout_us and timeout_us > 0 else None
 
 
-def _answer(
-    head: Body, name: str, call: EmbedCall, result: EmbedResult, *, is_binary: bool
+def _response(
+    header: Body, name: str, call: EmbedCall, result: EmbedResult, *, is_binary: bool
 ) -> Response:
     ((dtype, vectors),) = result.converted.items()
     output: dict[str, Any] = {
@@ -266,8 +291,8 @@ def _answer(
         "shape": list(vectors.shape),
     }
     answer: dict[str, Any] = {"model_name": name, "model_version": "1"}
-    if isinstance(head.get("id"), str):
-        answer["id"] = head["id"]
+    if isinstance(header.get("id"), str):
+        answer["id"] = header["id"]
     headers = result_headers(result, call)
     if not is_binary:
         output["data"] = orjson.Fragment(array_json(vectors.reshape(-1)))
@@ -275,7 +300,7 @@ def _answer(
         return Response(content, headers=headers, media_type="application/json")
     output["parameters"] = {"binary_data_size": vectors.nbytes}
     content = orjson.dumps({**answer, "outputs": [output]})
-    headers[JSON_LENGTH] = str(len(content))
+    headers[JSON_LENGTH_HEADER] = str(len(content))
     return Response(
         content + vectors.tobytes(), headers=headers, media_type="application/octet-stream"
     )

@@ -1,4 +1,4 @@
-"""Bodies of the OpenAI dialect: OpenAI's fields, vLLM's, and our own extensions."""
+"""Parses bodies of the OpenAI dialect: OpenAI's fields, vLLM's, and our own extensions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from nestvec.api.requests.fields import (
     choice_field,
     dtype_field,
     integer_field,
+    invalid_item,
     role_field,
     text_field,
     truncation_field,
-    wrong_item,
 )
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.instructions import Example
@@ -35,7 +35,7 @@ FIELDS: Final = frozenset(
     }
 )
 ENCODINGS: Final = ("float", "base64", "bytes", "bytes_only")
-# vLLM's words; they say what base64 and bytes hold, and leave lists as they are.
+# vLLM's words for dtypes. They decide what base64 and bytes hold; lists of numbers stay float32.
 VLLM_DTYPES: Final[Mapping[str, OutputDtype]] = {
     "float32": OutputDtype.FLOAT32,
     "float16": OutputDtype.FLOAT16,
@@ -47,12 +47,13 @@ VLLM_DTYPES: Final[Mapping[str, OutputDtype]] = {
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How vectors are written.
+    """How the vectors of an answer are written.
 
     Attributes:
         form: "float" (a list of numbers, whatever the dtype), "base64", "bytes" or "bytes_only".
-        dtype: Of the values.
-        vllm_dtype: vLLM's word for it, for its own answers.
+        dtype: The dtype of the values.
+        is_big_endian: Whether base64 and bytes hold big-endian values.
+        vllm_dtype: The word for the dtype in vLLM's own answers.
     """
 
     form: str = "float"
@@ -62,35 +63,40 @@ class Encoding:
 
     @property
     def is_base64(self) -> bool:
-        """Whether a vector is a string."""
+        """Whether a vector is a base64 string."""
         return self.form == "base64"
 
 
 def parse_encoding(body: Body) -> Encoding:
-    """Read how vectors are wanted.
+    """Read how a body wants its vectors written.
 
     Raises:
-        InputError: No such encoding, dtype or byte order.
+        InputError: The encoding, dtype or byte order is unknown.
     """
     form = choice_field(body, "encoding_format", ENCODINGS) or "float"
-    asked = dtype_field(body, "output_dtype")
-    word = choice_field(body, "embed_dtype", tuple(VLLM_DTYPES)) or "float32"
-    order = choice_field(body, "endianness", ("native", "little", "big"))
-    dtype = asked or (OutputDtype.FLOAT32 if form == "float" else VLLM_DTYPES[word])
-    return Encoding(form, dtype, order == "big" and form != "float", asked or word)
+    output_dtype = dtype_field(body, "output_dtype")
+    vllm_dtype = choice_field(body, "embed_dtype", tuple(VLLM_DTYPES)) or "float32"
+    byte_order = choice_field(body, "endianness", ("native", "little", "big"))
+    dtype = output_dtype or (OutputDtype.FLOAT32 if form == "float" else VLLM_DTYPES[vllm_dtype])
+    is_big_endian = byte_order == "big" and form != "float"
+    return Encoding(form, dtype, is_big_endian, output_dtype or vllm_dtype)
 
 
-def parse_call(body: Body, inputs: Inputs) -> EmbedCall:
-    """Read the options of a body.
+def parse_call(body: Body, inputs: Inputs, encoding: Encoding) -> EmbedCall:
+    """Read the options of a body into a call.
+
+    Args:
+        body: The body as parsed from JSON.
+        inputs: The texts or token ids of its `input`.
+        encoding: How vectors are written, from `parse_encoding`; it decides on the dtype.
 
     Raises:
-        InputError: A field of the wrong type or out of range.
+        InputError: A field is of the wrong type or out of range.
     """
-    truncate, max_tokens = parse_limits(body)
+    truncate, max_tokens = parse_truncation(body)
     normalize = boolean_field(body, "normalize")
     if normalize is None:
         normalize = boolean_field(body, "use_activation")
-    encoding = parse_encoding(body)
     layers = integer_field(body, "layers")
     return EmbedCall(
         inputs=inputs,
@@ -115,30 +121,30 @@ def parse_call(body: Body, inputs: Inputs) -> EmbedCall:
 
 
 def _examples(body: Body) -> tuple[Example, ...]:
-    """Worked ones, each a query and its response.
+    """Read the worked examples, each a query and its response.
 
     Raises:
-        InputError: Something else; names the place.
+        InputError: `examples` holds something else; names the item at fault.
     """
-    given = body.get("examples")
-    if given is None:
+    items = body.get("examples")
+    if items is None:
         return ()
-    if not isinstance(given, list):
+    if not isinstance(items, list):
         raise InputError("'examples' must be a list", param="examples", code="invalid_type")
-    found = []
-    for index, one in enumerate(given):
-        texts = [one.get(n) for n in ("query", "response")] if isinstance(one, dict) else [None]
+    examples = []
+    for index, item in enumerate(items):
+        texts = [item.get(n) for n in ("query", "response")] if isinstance(item, dict) else [None]
         if not all(isinstance(text, str) for text in texts):
-            raise wrong_item("examples", index, "must be an object with 'query' and 'response'")
-        found.append(Example(*map(replace_lone_surrogates, map(str, texts))))
-    return tuple(found)
+            raise invalid_item("examples", index, "must be an object with 'query' and 'response'")
+        examples.append(Example(*map(replace_lone_surrogates, map(str, texts))))
+    return tuple(examples)
 
 
 def refuse_chat(body: Body) -> None:
-    """Tell chat bodies from bodies without input.
+    """Refuse a body of vLLM's that holds chat messages instead of an input.
 
     Raises:
-        UnsupportedError: It holds messages only.
+        UnsupportedError: There are `messages`, and no `input`.
     """
     if body.get("input") is None and body.get("messages") is not None:
         raise UnsupportedError(
@@ -147,21 +153,27 @@ def refuse_chat(body: Body) -> None:
         )
 
 
-def parse_limits(body: Body) -> tuple[Truncation | None, int | None]:
-    """Which end is cut off, and beyond how many tokens.
+def parse_truncation(body: Body) -> tuple[Truncation | None, int | None]:
+    """Read what is done with too-long inputs, and how many tokens are too many.
 
-    vLLM's `truncate_prompt_tokens` cuts beyond so many tokens, -1 beyond the model's own; its `truncation_side` is the
-    side that goes.
+    vLLM's `truncate_prompt_tokens` cuts beyond so many tokens, -1 beyond the model's own length; its
+    `truncation_side` is the side that is cut off.
+
+    Returns:
+        The truncation, None for the dialect's default, and the limit in tokens, None for the model's own.
+
+    Raises:
+        InputError: A field is of the wrong type or out of range.
     """
     truncate = truncation_field(body)
     side = choice_field(body, "truncation_side", ("left", "right"))
-    kept = integer_field(body, "truncate_prompt_tokens")
-    if kept is not None and kept != -1 and kept < 1:
+    max_tokens = integer_field(body, "truncate_prompt_tokens")
+    if max_tokens is not None and max_tokens != -1 and max_tokens < 1:
         raise InputError(
             "'truncate_prompt_tokens' must be -1, or at least 1", param="truncate_prompt_tokens"
         )
-    if truncate is None and kept is not None:
+    if truncate is None and max_tokens is not None:
         truncate = Truncation.END
     if truncate is Truncation.END and side == "left":
         truncate = Truncation.START
-    return truncate, None if kept == -1 else kept
+    return truncate, None if max_tokens == -1 else max_tokens

@@ -1,7 +1,8 @@
-"""The dialect of Hugging Face's Text Embeddings Inference: its own routes; its `/v1/embeddings` is OpenAI's.
+"""The dialect of Hugging Face's Text Embeddings Inference (TEI): its own routes; its `/v1/embeddings` is OpenAI's.
 
-`model` is ignored there: each route is answered by the first model served that can. Source: TEI's router 1.9 and what
-huggingface_hub's, langchain's and llama-index's clients send and need (api-contract, section 3).
+`model` is ignored there: each route is answered by the first served model that can. Source: the code of TEI's router,
+1.9.3. What huggingface_hub's, langchain's and llama-index's clients send and need is in docs/wire-behaviour.md,
+"Text Embeddings Inference".
 """
 
 import asyncio
@@ -15,19 +16,10 @@ from fastapi import APIRouter, Request, Response
 
 from nestvec.api.dialect_table import TEI
 from nestvec.api.dialects.tei_info import describe_server
-from nestvec.api.http.auth import let_in
+from nestvec.api.http.auth import authenticate
 from nestvec.api.http.raw_route import RawRoute, json_response
-from nestvec.api.requests.api_request import (
-    VOCABULARY_HEADER,
-    Asked,
-    decode_tokens,
-    embed,
-    enter,
-    hold_model,
-    open_as,
-    result_headers,
-)
-from nestvec.api.requests.encoding import rows_json
+from nestvec.api.requests.api_request import ApiRequest, acquire_model, bind_dialect, read_request
+from nestvec.api.requests.embedding import decode_tokens, embed
 from nestvec.api.requests.fields import (
     Body,
     Inputs,
@@ -38,168 +30,181 @@ from nestvec.api.requests.fields import (
     text_field,
     texts_field,
 )
+from nestvec.api.requests.headers import VOCABULARY_HEADER, result_headers
+from nestvec.api.requests.vector_json import rows_json
 from nestvec.api.schemas import tei as docs
-from nestvec.api.scoring.classification import likelihoods, parse_pairs, ranked
-from nestvec.api.scoring.relevance import Texts, score_pairs
+from nestvec.api.scoring.classification import parse_pairs, ranked_labels, tei_probabilities
+from nestvec.api.scoring.relevance import TextSide, cross_encoder_scores
 from nestvec.api.token_input import MODEL
 from nestvec.engine.models.served_model import ServedModel
-from nestvec.engine.text.encoded import Token
+from nestvec.engine.text.token_report import DescribedToken
 from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind, Pair, Truncation
 from nestvec.errors import InputError, UnsupportedError
 
 router = APIRouter(route_class=RawRoute, tags=[TEI.name])
 
-COMMON: Final = {"truncate", "truncation_direction", "prompt_name"}
-EMBED_FIELDS: Final = frozenset({"inputs", "normalize", "dimensions", "parameters", *COMMON})
-TOKEN_FIELDS: Final = frozenset({"inputs", *COMMON})
-RERANK_FIELDS: Final = frozenset({"query", "texts", "raw_scores", "return_text", *COMMON})
-PREDICT_FIELDS: Final = frozenset({"inputs", "raw_scores", *COMMON})
+SHARED_OPTIONS: Final = {"truncate", "truncation_direction", "prompt_name"}
+EMBED_FIELDS: Final = frozenset(
+    {"inputs", "normalize", "dimensions", "parameters", *SHARED_OPTIONS}
+)
+TOKEN_FIELDS: Final = frozenset({"inputs", *SHARED_OPTIONS})
+RERANK_FIELDS: Final = frozenset({"query", "texts", "raw_scores", "return_text", *SHARED_OPTIONS})
+PREDICT_FIELDS: Final = frozenset({"inputs", "raw_scores", *SHARED_OPTIONS})
 SIMILARITY_FIELDS: Final = frozenset({"inputs", "parameters"})
+# By the side that is cut off.
 DIRECTIONS: Final = {"left": Truncation.START, "right": Truncation.END}
-TOKENS_PER_SLICE: Final = 4096  # before other requests get their turn: some 5 ms
-Answer = Callable[[Asked], Awaitable[Response]]
+# How many tokens are described before other requests get their turn: some 5 ms.
+TOKENS_PER_SLICE: Final = 4096
+Handler = Callable[[ApiRequest], Awaitable[Response]]
 
 
 @router.post("/embed", **docs.EMBED_DOC)
 async def embed_route(request: Request) -> Response:
-    """One vector an input, always as a list of lists."""
-    return await _embed(await open_as(request, TEI))
+    """Embed inputs, one vector each; the answer is always a list of lists."""
+    return await _embed(await read_request(request, TEI))
 
 
 @router.post("/embed_all", **docs.EMBED_ALL_DOC)
 async def embed_all(request: Request) -> Response:
-    """One vector a token, not normalised; but those of late-interaction models are."""
-    asked = await open_as(request, TEI)
-    asked.check_fields(TOKEN_FIELDS)
-    inputs, is_list = parse_mixed_inputs(asked.body, "inputs", check_count=asked.check_count)
-    model = await _model(asked, OutputKind.TOKENS)
+    """Embed every token of inputs. Vectors are raw, but those of late-interaction models have unit length."""
+    api_request = await read_request(request, TEI)
+    api_request.check_fields(TOKEN_FIELDS)
+    inputs, is_list = parse_mixed_inputs(
+        api_request.body, "inputs", check_count=api_request.check_count
+    )
+    model = await _acquire_model(api_request, OutputKind.TOKENS)
     is_late = model.spec.late_interaction is not None
-    call = await _call(asked, inputs, kind=OutputKind.TOKENS, normalize=is_late)
-    result = await embed(asked, call, is_list=is_list)
+    call = await _call(api_request, inputs, kind=OutputKind.TOKENS, normalize=is_late)
+    result = await embed(api_request, call, is_list=is_list)
     rows = await rows_json(result.by_input(result.vectors), as_base64=False)
-    return _answer(b"[%s]" % b",".join(rows), call, result)
+    return _response(b"[%s]" % b",".join(rows), call, result)
 
 
 @router.post("/similarity", **docs.SIMILARITY_DOC)
 async def similarity_route(request: Request) -> Response:
-    """Cosine of a sentence to others, in their order."""
-    return await _similarity(await open_as(request, TEI))
+    """Compare a sentence with others: their cosines, in the order of the others."""
+    return await _similarity(await read_request(request, TEI))
 
 
-async def rerank(asked: Asked) -> Response:
-    """Texts by how well they answer a query, the best first; by a cross-encoder only."""
-    asked.check_fields(RERANK_FIELDS)
-    model = await _model(asked, OutputKind.LABELS)
+async def rerank(api_request: ApiRequest) -> Response:
+    """Order texts by how well they answer a query, the best first; only a cross-encoder does it."""
+    api_request.check_fields(RERANK_FIELDS)
+    model = await _acquire_model(api_request, OutputKind.LABELS)
     if not model.spec.is_reranker:
         raise _unsupported("model is not a re-ranker model", "a cross-encoder with one label")
-    query = text_field(asked.body, "query")
+    query = text_field(api_request.body, "query")
     if query is None:
         raise InputError("you must provide 'query'", param="query")
-    texts, _ = texts_field(asked.body, "texts", check_count=asked.check_count, takes_one=False)
-    left, right = Texts([query], "query"), Texts(texts, "texts")
-    result = await score_pairs(asked, model, left, right, _truncation(asked))
-    is_raw = boolean_field(asked.body, "raw_scores") is True
-    scores = (result.vectors if is_raw else likelihoods(result.vectors))[:, 0]
-    returns_text = boolean_field(asked.body, "return_text") is True
+    texts, _ = texts_field(
+        api_request.body, "texts", check_count=api_request.check_count, accepts_single=False
+    )
+    left, right = TextSide([query], "query"), TextSide(texts, "texts")
+    result = await cross_encoder_scores(api_request, model, left, right, _truncation(api_request))
+    is_raw = boolean_field(api_request.body, "raw_scores") is True
+    scores = (result.vectors if is_raw else tei_probabilities(result.vectors))[:, 0]
+    returns_text = boolean_field(api_request.body, "return_text") is True
     rows = [
-        {"index": place, "score": float(scores[place])}
-        | ({"text": texts[place]} if returns_text else {})
-        for place in np.argsort(-scores, kind="stable").tolist()
+        {"index": index, "score": float(scores[index])}
+        | ({"text": texts[index]} if returns_text else {})
+        for index in np.argsort(-scores, kind="stable").tolist()
     ]
     call = EmbedCall([query, *texts], kind=OutputKind.LABELS)
-    return _answer(orjson.dumps(rows), call, result)
+    return _response(orjson.dumps(rows), call, result)
 
 
 @router.post("/predict", **docs.PREDICT_DOC)
 async def predict_route(request: Request) -> Response:
-    """Labels of a text or a pair, the likeliest first."""
-    return await predict(await open_as(request, TEI))
+    """Classify a text, a pair, or several of either; the likeliest label comes first."""
+    return await predict(await read_request(request, TEI))
 
 
-async def predict(asked: Asked) -> Response:
-    """Labels of a text, a pair, or several of either."""
-    asked.check_fields(PREDICT_FIELDS)
-    model = await _model(asked, OutputKind.LABELS)
+async def predict(api_request: ApiRequest) -> Response:
+    """Answer `/predict`: the labels of a text, a pair, or several of either."""
+    api_request.check_fields(PREDICT_FIELDS)
+    model = await _acquire_model(api_request, OutputKind.LABELS)
     if OutputKind.LABELS not in model.spec.kinds:
         raise _unsupported("model is not a classifier model", "a sequence classifier")
-    items, is_batch = parse_pairs(asked.body.get("inputs"), "inputs")
-    asked.check_count(len(items))
-    call = EmbedCall(items, kind=OutputKind.LABELS, truncate=_truncation(asked))
-    result = await embed(asked, call, is_list=is_batch, source="inputs")
-    is_raw = boolean_field(asked.body, "raw_scores") is True
-    found = ranked(result.vectors, model.spec, is_raw=is_raw)
-    return _answer(orjson.dumps(found if is_batch else found[0]), call, result)
+    items, is_batch = parse_pairs(api_request.body.get("inputs"), "inputs")
+    api_request.check_count(len(items))
+    call = EmbedCall(items, kind=OutputKind.LABELS, truncate=_truncation(api_request))
+    result = await embed(api_request, call, is_list=is_batch, source="inputs")
+    is_raw = boolean_field(api_request.body, "raw_scores") is True
+    labels = ranked_labels(result.vectors, model.spec, is_raw=is_raw)
+    return _response(orjson.dumps(labels if is_batch else labels[0]), call, result)
 
 
 @router.post("/embed_sparse", **docs.EMBED_SPARSE_DOC)
 async def embed_sparse_route(request: Request) -> Response:
-    """Weights of terms, by a sparse model."""
-    return await embed_sparse(await open_as(request, TEI))
+    """Embed inputs as weights of terms, by a sparse model."""
+    return await embed_sparse(await read_request(request, TEI))
 
 
-async def embed_sparse(asked: Asked) -> Response:
-    """One list of terms an input, ids rising."""
-    asked.check_fields(TOKEN_FIELDS)
-    model = await _model(asked, OutputKind.SPARSE)
+async def embed_sparse(api_request: ApiRequest) -> Response:
+    """Answer `/embed_sparse`: for each input the ids of its terms, ascending, and their weights."""
+    api_request.check_fields(TOKEN_FIELDS)
+    model = await _acquire_model(api_request, OutputKind.SPARSE)
     if OutputKind.SPARSE not in model.spec.kinds:
         raise _unsupported("model is not a sparse model", "a SPLADE model")
-    inputs, is_list = parse_mixed_inputs(asked.body, "inputs", check_count=asked.check_count)
-    call = await _call(asked, inputs, kind=OutputKind.SPARSE)
-    result = await embed(asked, call, is_list=is_list)
+    inputs, is_list = parse_mixed_inputs(
+        api_request.body, "inputs", check_count=api_request.check_count
+    )
+    call = await _call(api_request, inputs, kind=OutputKind.SPARSE)
+    result = await embed(api_request, call, is_list=is_list)
     rows = [
-        [{"index": int(term), "value": weight} for term, weight in own.tolist()]
-        for own in result.by_input(result.vectors)
+        [{"index": int(term), "value": weight} for term, weight in terms.tolist()]
+        for terms in result.by_input(result.vectors)
     ]
-    return _answer(orjson.dumps(rows), call, result)
+    return _response(orjson.dumps(rows), call, result)
 
 
 @router.post("/", **docs.ROOT_DOC)
 @router.post("/invocations", include_in_schema=False)
 async def root(request: Request) -> Response:
-    """Embed, or compare: the body decides."""
-    asked = await open_as(request, TEI)
-    answer = await _by_body(asked, asked.body)
-    return await answer(asked)
+    """Embed, compare, rerank or classify: the body and the model decide, as for TEI."""
+    api_request = await read_request(request, TEI)
+    handler = await _handler_of_body(api_request, api_request.body)
+    return await handler(api_request)
 
 
 @router.post("/vertex", include_in_schema=False)
 async def vertex(request: Request) -> Response:
-    """Several native bodies in one."""
-    asked = await open_as(request, TEI)
-    instances = asked.body.get("instances")
-    if not isinstance(instances, list) or not all(isinstance(one, dict) for one in instances):
+    """Answer several bodies of TEI's own routes in one, as Google's Vertex AI sends them."""
+    api_request = await read_request(request, TEI)
+    instances = api_request.body.get("instances")
+    if not isinstance(instances, list) or not all(isinstance(body, dict) for body in instances):
         raise InputError("'instances' must be a list of objects", param="instances")
-    asked.check_count(len(instances))
-    answers = []
-    for one in instances:
-        answer = await (await _by_body(asked, one))(dataclasses.replace(asked, body=one))
-        answers.append(bytes(answer.body))
-    content = b'{"predictions":[%s]}' % b",".join(answers)
+    api_request.check_count(len(instances))
+    predictions = []
+    for body in instances:
+        handler = await _handler_of_body(api_request, body)
+        response = await handler(dataclasses.replace(api_request, body=body))
+        predictions.append(bytes(response.body))
+    content = b'{"predictions":[%s]}' % b",".join(predictions)
     return Response(content, media_type="application/json")
 
 
 @router.post("/tokenize", **docs.TOKENIZE_DOC)
 async def tokenize(request: Request) -> Response:
-    """The tokens of texts, with their places in characters."""
-    asked = await open_as(request, TEI)
-    texts, _ = texts_field(asked.body, "inputs", check_count=asked.check_count)
-    adds_special = boolean_field(asked.body, "add_special_tokens") is not False
-    prompt_name = text_field(asked.body, "prompt_name")
-    found = await asked.state.service.describe(
-        texts, adds_special=adds_special, prompt_name=prompt_name
+    """Return the tokens of texts, each with where it starts and stops in characters."""
+    api_request = await read_request(request, TEI)
+    texts, _ = texts_field(api_request.body, "inputs", check_count=api_request.check_count)
+    adds_special = boolean_field(api_request.body, "add_special_tokens") is not False
+    prompt_name = text_field(api_request.body, "prompt_name")
+    described = await api_request.state.service.describe(
+        texts, adds_special_tokens=adds_special, prompt_name=prompt_name
     )
     rows: list[bytes] = []
-    waiting = 0
-    for tokens in found:
+    slice_tokens = 0
+    for tokens in described:
         rows.append(orjson.dumps([_token(token) for token in tokens]))
-        waiting += len(tokens)
-        if waiting > TOKENS_PER_SLICE:
+        slice_tokens += len(tokens)
+        if slice_tokens > TOKENS_PER_SLICE:
             await asyncio.sleep(0)
-            waiting = 0
+            slice_tokens = 0
     return Response(b"[" + b",".join(rows) + b"]", media_type="application/json")
 
 
-def _token(token: Token) -> dict[str, Any]:
+def _token(token: DescribedToken) -> dict[str, Any]:
     return {
         "id": token.id,
         "text": token.text,
@@ -211,15 +216,15 @@ def _token(token: Token) -> dict[str, Any]:
 
 @router.post("/decode", **docs.DECODE_DOC)
 async def decode(request: Request) -> Response:
-    """The texts of token ids."""
-    asked = await open_as(request, TEI)
-    given = asked.body.get("ids")
-    is_flat = isinstance(given, list) and not any(isinstance(item, list) for item in given)
-    body = {"inputs": [given] if is_flat else given}
-    skips = boolean_field(asked.body, "skip_special_tokens") is not False
+    """Return the texts that token ids stand for."""
+    api_request = await read_request(request, TEI)
+    ids = api_request.body.get("ids")
+    is_flat = isinstance(ids, list) and not any(isinstance(item, list) for item in ids)
+    body = {"inputs": [ids] if is_flat else ids}
+    skips = boolean_field(api_request.body, "skip_special_tokens") is not False
     try:
-        inputs = parse_ids(body, "inputs", check_count=asked.check_count)
-        texts = await asked.state.service.decode(inputs, skips_special=skips)
+        inputs = parse_ids(body, "inputs", check_count=api_request.check_count)
+        texts = await api_request.state.service.decode(inputs, skips_special_tokens=skips)
     except InputError as error:
         error.param = "ids"
         raise
@@ -228,105 +233,113 @@ async def decode(request: Request) -> Response:
 
 @router.get("/info", **docs.INFO_DOC)
 async def info(request: Request) -> Response:
-    """What is served, and within which limits."""
-    state = enter(request, TEI.name)
-    let_in(request, state.keys)
-    return json_response(describe_server(state, await hold_model(request, state, "")))
+    """Describe the first model that is served, and the server's limits."""
+    state = bind_dialect(request, TEI.name)
+    authenticate(request, state.keys)
+    return json_response(describe_server(state, await acquire_model(request, state, "")))
 
 
-async def _model(asked: Asked, kind: OutputKind | None) -> ServedModel:
-    """The first that gives an output, as TEI's bodies name none."""
-    return await hold_model(asked.request, asked.state, "", kind)
+async def _acquire_model(api_request: ApiRequest, kind: OutputKind | None) -> ServedModel:
+    """Return the first model that gives an output, loaded, since TEI's bodies name none."""
+    return await acquire_model(api_request.request, api_request.state, "", kind)
 
 
-async def _by_body(asked: Asked, body: Body) -> Answer:
-    """Which route a body at the root means, for the first model served."""
+async def _handler_of_body(api_request: ApiRequest, body: Body) -> Handler:
+    """Return the handler of the route that a body at the root means, for the first served model."""
     if isinstance(body.get("inputs"), dict):
         return _similarity
     if "query" in body and "texts" in body:
         return rerank
-    kinds = (await _model(asked, None)).spec.kinds
+    kinds = (await _acquire_model(api_request, None)).spec.kinds
     if OutputKind.LABELS in kinds:
         return predict
     return _embed if OutputKind.DENSE in kinds else embed_sparse
 
 
-async def _embed(asked: Asked) -> Response:
-    asked.check_fields(EMBED_FIELDS)
-    inputs, is_list = parse_mixed_inputs(asked.body, "inputs", check_count=asked.check_count)
-    call = await _call(
-        asked,
-        inputs,
-        dimensions=integer_field(asked.body, "dimensions"),
-        normalize=boolean_field(asked.body, "normalize"),
+async def _embed(api_request: ApiRequest) -> Response:
+    api_request.check_fields(EMBED_FIELDS)
+    inputs, is_list = parse_mixed_inputs(
+        api_request.body, "inputs", check_count=api_request.check_count
     )
-    result = await embed(asked, call, is_list=is_list)
+    call = await _call(
+        api_request,
+        inputs,
+        dimensions=integer_field(api_request.body, "dimensions"),
+        normalize=boolean_field(api_request.body, "normalize"),
+    )
+    result = await embed(api_request, call, is_list=is_list)
     rows = await rows_json(result.vectors, as_base64=False)
-    return _answer(b"[%s]" % b",".join(rows), call, result)
+    return _response(b"[%s]" % b",".join(rows), call, result)
 
 
-async def _similarity(asked: Asked) -> Response:
-    asked.check_fields(SIMILARITY_FIELDS)
-    given = asked.body.get("inputs")
-    if not isinstance(given, dict):
+async def _similarity(api_request: ApiRequest) -> Response:
+    api_request.check_fields(SIMILARITY_FIELDS)
+    inputs = api_request.body.get("inputs")
+    if not isinstance(inputs, dict):
         raise InputError("'inputs' must be an object", param="inputs", code="invalid_type")
-    source = text_field(given, "source_sentence")
+    source = text_field(inputs, "source_sentence")
     if source is None:
         raise InputError("you must provide 'source_sentence'", param="source_sentence")
-    sentences, _ = texts_field(given, "sentences", check_count=asked.check_count, takes_one=False)
-    parameters = asked.body.get("parameters") or {}
+    sentences, _ = texts_field(
+        inputs, "sentences", check_count=api_request.check_count, accepts_single=False
+    )
+    parameters = api_request.body.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise InputError("'parameters' must be an object", param="parameters", code="invalid_type")
-    options = dataclasses.replace(asked, body=parameters)
+    options = dataclasses.replace(api_request, body=parameters)
     call = await _call(options, [source, *sentences], normalize=True)
-    result = await embed(asked, call)
+    result = await embed(api_request, call)
     scores = result.vectors[1:].astype("float64") @ result.vectors[0].astype("float64")
-    return _answer(orjson.dumps(scores.tolist()), call, result)
+    return _response(orjson.dumps(scores.tolist()), call, result)
 
 
 async def _call(
-    asked: Asked,
+    api_request: ApiRequest,
     inputs: Inputs,
     *,
     kind: OutputKind = OutputKind.DENSE,
     normalize: bool | None = None,
     dimensions: int | None = None,
 ) -> EmbedCall:
-    """What a body asks for; token ids are the model's own, unless a header says otherwise."""
-    vocabulary = asked.request.headers.get(VOCABULARY_HEADER, MODEL)
+    """Build the call that a body asks for; token ids are the model's own, unless a header says otherwise."""
+    vocabulary = api_request.request.headers.get(VOCABULARY_HEADER, MODEL)
     return EmbedCall(
-        inputs=await decode_tokens(asked.state, inputs, vocabulary=vocabulary),
+        inputs=await decode_tokens(api_request.state, inputs, vocabulary=vocabulary),
         dimensions=dimensions,
         normalize=normalize,
-        truncate=_truncation(asked),
-        prompt_name=text_field(asked.body, "prompt_name"),
+        truncate=_truncation(api_request),
+        prompt_name=text_field(api_request.body, "prompt_name"),
         kind=kind,
     )
 
 
-def _truncation(asked: Asked) -> Truncation:
-    """From TEI's two fields, and what it does unasked."""
-    word = (text_field(asked.body, "truncation_direction") or "right").lower()
-    if word not in DIRECTIONS:
+def _truncation(api_request: ApiRequest) -> Truncation:
+    """Read what is done with too-long inputs from TEI's two fields, else from the dialect's default.
+
+    Raises:
+        InputError: A field holds something else.
+    """
+    direction = (text_field(api_request.body, "truncation_direction") or "right").lower()
+    if direction not in DIRECTIONS:
         raise InputError(
             "'truncation_direction' must be 'left' or 'right'", param="truncation_direction"
         )
-    cuts = boolean_field(asked.body, "truncate")
+    cuts = boolean_field(api_request.body, "truncate")
     if cuts is None:
-        cuts = asked.dialect.truncate is not Truncation.ERROR
-    return DIRECTIONS[word] if cuts else Truncation.ERROR
+        cuts = api_request.dialect.default_truncation is not Truncation.ERROR
+    return DIRECTIONS[direction] if cuts else Truncation.ERROR
 
 
-def _unsupported(words: str, needed: str) -> UnsupportedError:
-    return UnsupportedError(f"{words}: this route needs {needed}, and another model is served")
+def _unsupported(problem: str, needed: str) -> UnsupportedError:
+    return UnsupportedError(f"{problem}: this route needs {needed}, and another model is served")
 
 
-def _answer(content: bytes, call: EmbedCall, result: EmbedResult) -> Response:
-    """With TEI's times, in whole milliseconds."""
+def _response(content: bytes, call: EmbedCall, result: EmbedResult) -> Response:
+    """Build an answer with TEI's headers; their times are whole milliseconds."""
     times = result.timings
     inference_s = times.engine_s + times.postprocess_s
-    characters = sum(len(given) for given in call.inputs if isinstance(given, str | Pair))
-    in_ms = {
+    characters = sum(len(text) for text in call.inputs if isinstance(text, str | Pair))
+    times_s = {
         "x-compute-time": times.total_s,
         "x-total-time": times.total_s,
         "x-tokenization-time": times.tokenize_s,
@@ -336,7 +349,7 @@ def _answer(content: bytes, call: EmbedCall, result: EmbedResult) -> Response:
     headers = {
         **result_headers(result, call),
         "x-compute-type": result.provider,
-        **{name: str(round(seconds * 1000)) for name, seconds in in_ms.items()},
+        **{name: str(round(seconds * 1000)) for name, seconds in times_s.items()},
         "x-compute-characters": str(characters),
         "x-compute-tokens": str(sum(result.input_tokens)),
     }

@@ -1,6 +1,6 @@
-"""Tensors of the Open Inference Protocol v2: in JSON, or as raw bytes behind it (the binary tensor extension).
+"""Input tensors of the Open Inference Protocol v2: in JSON, or as raw bytes behind it (the binary tensor extension).
 
-Source: the KServe v2 protocol and Triton's `extension_binary_data.md` (api-contract 6.3 and 6.4).
+Source: the KServe v2 protocol and Triton's `extension_binary_data.md`.
 """
 
 import math
@@ -15,7 +15,9 @@ from nestvec.api.requests.fields import as_integer
 from nestvec.errors import BodyFormatError, InputError
 from nestvec.system.unicode import replace_lone_surrogates
 
-LENGTH: Final = struct.Struct("<I")  # before each element of a BYTES tensor
+# Stands before each element of a BYTES tensor.
+ELEMENT_LENGTH: Final = struct.Struct("<I")
+# Integer datatypes of the protocol, as numpy's.
 INTEGERS: Final[Mapping[str, str]] = {
     "INT8": "<i1",
     "INT16": "<i2",
@@ -26,16 +28,18 @@ INTEGERS: Final[Mapping[str, str]] = {
     "UINT32": "<u4",
     "UINT64": "<u8",
 }
-MOST_AXES: Final = 4
+MAX_AXES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    """An input.
+class InputTensor:
+    """One input of a request.
 
     Attributes:
+        name: The name that the request gives it.
         datatype: "BYTES", or one of `INTEGERS`.
-        values: Row-major; texts for BYTES, else integers.
+        shape: The size of each axis.
+        values: The elements, row-major: texts for BYTES, otherwise integers.
     """
 
     name: str
@@ -45,10 +49,10 @@ class Tensor:
 
     @property
     def texts(self) -> list[str]:
-        """Of a BYTES tensor.
+        """The elements of a BYTES tensor.
 
         Raises:
-            InputError: It holds numbers.
+            InputError: The tensor holds integers.
         """
         if self.datatype != "BYTES":
             raise InputError(f"input '{self.name}' must be of datatype BYTES", param=self.name)
@@ -56,61 +60,69 @@ class Tensor:
 
     @property
     def integers(self) -> list[int]:
-        """Of any other.
+        """The elements of a tensor of integers.
 
         Raises:
-            InputError: It holds texts.
+            InputError: The tensor holds texts.
         """
         if self.datatype == "BYTES":
             raise InputError(f"input '{self.name}' must be of an integer type", param=self.name)
         return [int(value) for value in self.values]
 
 
-def read_tensors(head: Mapping[str, Any], tail: bytes) -> dict[str, Tensor]:
+def read_tensors(header: Mapping[str, Any], raw: bytes) -> dict[str, InputTensor]:
     """Read all inputs of a request.
 
     Args:
-        head: Its JSON.
-        tail: The raw tensors behind it, in the order of those inputs that say how many bytes they have.
+        header: The JSON of the request's body.
+        raw: The bytes behind the JSON: tensors in the order of those inputs that say how many bytes they have.
+
+    Returns:
+        The inputs by their names.
 
     Raises:
         InputError: An input is not what the protocol says; names it.
         BodyFormatError: Sizes do not fit the bytes.
     """
-    given = head.get("inputs")
-    if not isinstance(given, list) or not given:
+    items = header.get("inputs")
+    if not isinstance(items, list) or not items:
         raise InputError("'inputs' must be a list of at least one tensor", param="inputs")
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, InputTensor] = {}
     start = 0
-    for index, one in enumerate(given):
-        name, datatype, shape = _described(one, index)
-        size = _binary_size(one, name)
-        if size is None:
-            values = _from_json(one.get("data"), name, datatype)
+    for index, item in enumerate(items):
+        name, datatype, shape = _description(item, index)
+        size_bytes = _binary_size_bytes(item, name)
+        if size_bytes is None:
+            values = _from_json(item.get("data"), name, datatype)
         else:
-            if size > len(tail) - start:
+            if size_bytes > len(raw) - start:
                 raise BodyFormatError(f"input '{name}' is longer than what follows the JSON")
-            values = _from_bytes(tail[start : start + size], name, datatype)
-            start += size
+            values = _from_bytes(raw[start : start + size_bytes], name, datatype)
+            start += size_bytes
         if math.prod(shape) != len(values):
             raise InputError(
                 f"input '{name}' has {len(values)} elements, its shape says {math.prod(shape)}",
                 param=name,
             )
-        found[name] = Tensor(name, datatype, shape, values)
-    if start != len(tail):
-        raise BodyFormatError(f"{len(tail) - start} bytes behind the last tensor")
-    return found
+        tensors[name] = InputTensor(name, datatype, shape, values)
+    if start != len(raw):
+        raise BodyFormatError(f"{len(raw) - start} bytes behind the last tensor")
+    return tensors
 
 
-def _described(one: Any, index: int) -> tuple[str, str, tuple[int, ...]]:  # noqa: ANN401 - JSON is of any type
-    name = one.get("name") if isinstance(one, dict) else None
+def _description(item: Any, index: int) -> tuple[str, str, tuple[int, ...]]:  # noqa: ANN401 - JSON is of any type
+    """Return the name, datatype and shape of an input.
+
+    Raises:
+        InputError: One of them is missing or wrong.
+    """
+    name = item.get("name") if isinstance(item, dict) else None
     if not isinstance(name, str):
         raise InputError("each input needs a 'name'", param="inputs", input_index=index)
-    datatype, shape = one.get("datatype"), one.get("shape")
+    datatype, shape = item.get("datatype"), item.get("shape")
     if datatype != "BYTES" and datatype not in INTEGERS:
         raise InputError(f"input '{name}' must be of datatype BYTES or an integer type", param=name)
-    if not isinstance(shape, list) or not 1 <= len(shape) <= MOST_AXES:
+    if not isinstance(shape, list) or not 1 <= len(shape) <= MAX_AXES:
         raise InputError(f"input '{name}' needs a 'shape'", param=name)
     sizes = [as_integer(size) for size in shape]
     if any(size is None or size < 0 for size in sizes):
@@ -118,23 +130,32 @@ def _described(one: Any, index: int) -> tuple[str, str, tuple[int, ...]]:  # noq
     return name, str(datatype), tuple(size for size in sizes if size is not None)
 
 
-def _binary_size(one: Mapping[str, Any], name: str) -> int | None:
-    parameters = one.get("parameters") or {}
-    given = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
-    if given is None:
+def _binary_size_bytes(item: Mapping[str, Any], name: str) -> int | None:
+    """Return how many raw bytes an input has behind the JSON; None for one whose elements are in the JSON.
+
+    Raises:
+        BodyFormatError: `binary_data_size` is no integer of 0 or more.
+    """
+    parameters = item.get("parameters") or {}
+    value = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if value is None:
         return None
-    size = as_integer(given)
-    if size is None or size < 0:
+    size_bytes = as_integer(value)
+    if size_bytes is None or size_bytes < 0:
         raise BodyFormatError(f"binary_data_size of input '{name}' must be an integer of 0 or more")
-    return size
+    return size_bytes
 
 
 def _from_json(data: Any, name: str, datatype: str) -> list[str] | list[int]:  # noqa: ANN401 - JSON is of any type
-    """Elements of nested or flat lists, row-major."""
+    """Return the elements of nested or flat lists, row-major.
+
+    Raises:
+        InputError: `data` is no list, or an element of another type.
+    """
     if not isinstance(data, list):
         raise InputError(f"input '{name}' needs 'data', a list", param=name)
     flat = data
-    for _ in range(MOST_AXES - 1):
+    for _ in range(MAX_AXES - 1):
         if not flat or not all(isinstance(item, list) for item in flat):
             break
         flat = [part for item in flat for part in item]
@@ -151,6 +172,11 @@ def _from_json(data: Any, name: str, datatype: str) -> list[str] | list[int]:  #
 
 
 def _from_bytes(raw: bytes, name: str, datatype: str) -> list[str] | list[int]:
+    """Return the elements of a tensor's raw bytes; text that is not UTF-8 gets replacement characters.
+
+    Raises:
+        BodyFormatError: The bytes are no whole number of elements.
+    """
     if datatype != "BYTES":
         dtype = np.dtype(INTEGERS[datatype])
         if len(raw) % dtype.itemsize:
@@ -158,15 +184,15 @@ def _from_bytes(raw: bytes, name: str, datatype: str) -> list[str] | list[int]:
         numbers: list[int] = np.frombuffer(raw, dtype).tolist()
         return numbers
     texts = []
-    place = 0
-    while place < len(raw):
-        if place + LENGTH.size > len(raw):
+    offset = 0
+    while offset < len(raw):
+        if offset + ELEMENT_LENGTH.size > len(raw):
             raise BodyFormatError(f"the bytes of input '{name}' end within a length")
-        (length,) = LENGTH.unpack_from(raw, place)
-        place += LENGTH.size
-        if place + length > len(raw):
+        (length,) = ELEMENT_LENGTH.unpack_from(raw, offset)
+        offset += ELEMENT_LENGTH.size
+        if offset + length > len(raw):
             raise BodyFormatError(f"an element of input '{name}' is longer than the tensor")
-        text = raw[place : place + length].decode("utf-8", "replace")
+        text = raw[offset : offset + length].decode("utf-8", "replace")
         texts.append(replace_lone_surrogates(text))
-        place += length
+        offset += length
     return texts

@@ -1,11 +1,13 @@
-"""vLLM's own routes: pooling of any kind, and scores of pairs.
+"""vLLM's own routes: pooling of any kind, labels, and scores of pairs.
 
-Source: vLLM's pooling server (api-contract 7). Its fields of `/v1/embeddings` are in `openai_body.py`.
+Source: vLLM's pooling server; see docs/wire-behaviour.md, "vLLM and infinity". vLLM's fields of `/v1/embeddings` are in
+`openai_body.py`.
 """
 
 import dataclasses
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -17,24 +19,19 @@ from nestvec.api.dialects.openai_body import (
     FIELDS,
     parse_call,
     parse_encoding,
-    parse_limits,
+    parse_truncation,
     refuse_chat,
 )
 from nestvec.api.http.raw_route import RawRoute
-from nestvec.api.requests.api_request import (
-    VOCABULARY_HEADER,
-    Asked,
-    decode_tokens,
-    embed,
-    open_as,
-    result_headers,
-)
-from nestvec.api.requests.encoding import in_byte_order, rows_json
+from nestvec.api.requests.api_request import ApiRequest, read_request
+from nestvec.api.requests.embedding import decode_tokens, embed
 from nestvec.api.requests.fields import Body, choice_field, integer_field, parse_inputs, texts_field
+from nestvec.api.requests.headers import VOCABULARY_HEADER, result_headers
+from nestvec.api.requests.vector_json import in_byte_order, rows_json
 from nestvec.api.schemas.vllm import CLASSIFY_DOC, POOLING_DOC, SCORE_DOC
-from nestvec.api.scoring.relevance import Texts, score
-from nestvec.engine.models.served_model import ModelSpec
-from nestvec.engine.options import of_kind
+from nestvec.api.scoring.relevance import TextSide, relevance_scores
+from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.outputs.adapters import model_words
 from nestvec.engine.types import EmbedCall, OutputKind
 from nestvec.engine.vectors.postprocess import probabilities
 from nestvec.errors import InputError, UnsupportedError
@@ -49,7 +46,7 @@ KINDS: Final = {
     "classify": OutputKind.LABELS,
     "score": OutputKind.LABELS,
 }
-# Pairs may be spelled in four ways; the second names say what the texts are for.
+# The four spellings of pairs: the two fields, and the roles of their texts where the fields name roles.
 PAIRS: Final = (
     ("text_1", "text_2", None, None),
     ("queries", "documents", "query", "passage"),
@@ -74,69 +71,72 @@ SCORE_FIELDS: Final = frozenset(
 
 @router.post("/pooling", **POOLING_DOC)
 async def pooling(request: Request) -> Response:
-    """Vectors of inputs, or of each of their tokens."""
-    asked = await open_as(request, OPENAI)
-    asked.check_fields(POOLING_FIELDS)
-    model = await asked.model()
-    task = choice_field(asked.body, "task", TASKS) or default_task(model.spec)
+    """Return vectors of inputs or of each of their tokens, or probabilities of labels."""
+    api_request = await read_request(request, OPENAI)
+    api_request.check_fields(POOLING_FIELDS)
+    model = await api_request.acquire_model()
+    task = choice_field(api_request.body, "task", TASKS) or default_task(model.spec)
     if KINDS.get(task) not in model.spec.kinds:
         raise UnsupportedError(
-            f"task '{task}' is not available: {model.spec.name} is {of_kind(model.spec)}",
+            f"task '{task}' is not available: {model.spec.name} is {model_words(model.spec)}",
             param="task",
         )
-    encoding = parse_encoding(asked.body)
+    encoding = parse_encoding(api_request.body)
     if encoding.form.startswith("bytes"):
         raise InputError(
             "'encoding_format' must be 'float' or 'base64' here", param="encoding_format"
         )
-    refuse_chat(asked.body)
-    inputs, is_list = parse_inputs(asked.body.get("input"), check_count=asked.check_count)
+    refuse_chat(api_request.body)
+    inputs, is_list = parse_inputs(
+        api_request.body.get("input"), check_count=api_request.check_count
+    )
     vocabulary = request.headers.get(VOCABULARY_HEADER)
-    given = await decode_tokens(asked.state, inputs, vocabulary=vocabulary)
-    call = dataclasses.replace(parse_call({**asked.body, "task": None}, given), kind=KINDS[task])
-    call = dataclasses.replace(call, pool_factor=_pool_factor(asked.body))
+    decoded = await decode_tokens(api_request.state, inputs, vocabulary=vocabulary)
+    # `task` is vLLM's here; in `/v1/embeddings` it is Jina's.
+    call = dataclasses.replace(
+        parse_call({**api_request.body, "task": None}, decoded, encoding),
+        kind=KINDS[task],
+        pool_factor=_pool_factor(api_request.body),
+    )
     if call.kind is OutputKind.LABELS:
         call = dataclasses.replace(call, output_dtypes=(), dimensions=None)
-    result = await embed(asked, call, is_list=is_list)
+    result = await embed(api_request, call, is_list=is_list)
     if call.kind is OutputKind.LABELS:
         values = probabilities(result.vectors, model.spec.activation).astype(np.float32)
         result = dataclasses.replace(result, converted={encoding.dtype: values})
     vectors = in_byte_order(result.converted[encoding.dtype], is_big_endian=encoding.is_big_endian)
     by_input = result.by_input(vectors) if call.kind is OutputKind.TOKENS else vectors
     rows = await rows_json(by_input, as_base64=encoding.is_base64)
-    items = [
+    items = b",".join(
         b'{"index":%d,"object":"pooling","data":%s}' % (index, row)
         for index, row in enumerate(rows)
-    ]
-    tokens = sum(result.input_tokens)
-    content = b'{"id":"pool-%s","object":"list","created":%d,"model":%s,"data":[%s],"usage":%s}' % (
-        uuid.uuid4().hex.encode(),
-        int(time.time()),
-        orjson.dumps(asked.model_name() or result.model),
-        b",".join(items),
-        orjson.dumps({"prompt_tokens": tokens, "total_tokens": tokens}),
     )
-    return Response(content, headers=result_headers(result, call), media_type="application/json")
+    return _list_response(
+        "pool",
+        api_request.model_name() or result.model,
+        orjson.Fragment(b"[%s]" % items),
+        sum(result.input_tokens),
+        result_headers(result, call),
+    )
 
 
 @router.post("/classify", **CLASSIFY_DOC)
 async def classify(request: Request) -> Response:
-    """Labels of texts, the likeliest with all probabilities."""
-    asked = await open_as(request, OPENAI)
-    asked.check_fields(CLASSIFY_FIELDS)
-    model = await asked.model(OutputKind.LABELS)
-    truncate, max_tokens = parse_limits(asked.body)
-    texts, is_list = texts_field(asked.body, "input", check_count=asked.check_count)
+    """Return the likeliest label of each text, and the probabilities of all labels."""
+    api_request = await read_request(request, OPENAI)
+    api_request.check_fields(CLASSIFY_FIELDS)
+    model = await api_request.acquire_model(OutputKind.LABELS)
+    truncate, max_tokens = parse_truncation(api_request.body)
+    texts, is_list = texts_field(api_request.body, "input", check_count=api_request.check_count)
     call = EmbedCall(
         texts,
-        model=asked.model_name(),
+        model=api_request.model_name(),
         kind=OutputKind.LABELS,
         truncate=truncate,
         max_tokens=max_tokens,
     )
-    result = await embed(asked, call, is_list=is_list)
+    result = await embed(api_request, call, is_list=is_list)
     probs = probabilities(result.vectors, model.spec.activation)
-    tokens = sum(result.input_tokens)
     data = [
         {
             "index": index,
@@ -146,23 +146,20 @@ async def classify(request: Request) -> Response:
         }
         for index, row in enumerate(probs)
     ]
-    content = {
-        "id": f"classify-{uuid.uuid4().hex}",
-        "object": "list",
-        "created": int(time.time()),
-        "model": asked.model_name() or result.model,
-        "data": data,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    }
-    headers = result_headers(result, call)
-    return Response(orjson.dumps(content), headers=headers, media_type="application/json")
+    return _list_response(
+        "classify",
+        api_request.model_name() or result.model,
+        data,
+        sum(result.input_tokens),
+        result_headers(result, call),
+    )
 
 
 def _pool_factor(body: Body) -> int:
-    """How many token vectors become one.
+    """Read how many token vectors are merged into one; 1 by default.
 
     Raises:
-        InputError: Not a positive integer.
+        InputError: `pool_factor` is no positive integer.
     """
     factor = integer_field(body, "pool_factor")
     if factor is not None and factor < 1:
@@ -171,7 +168,7 @@ def _pool_factor(body: Body) -> int:
 
 
 def default_task(spec: ModelSpec) -> str:
-    """What a model is for, where a request does not say."""
+    """Return the task that a model is for, where a request names none."""
     if OutputKind.LABELS in spec.kinds:
         return "classify"
     return "embed" if OutputKind.DENSE in spec.kinds else "token_embed"
@@ -180,50 +177,74 @@ def default_task(spec: ModelSpec) -> str:
 @router.post("/score", **SCORE_DOC)
 @router.post("/v1/score", include_in_schema=False)
 async def score_route(request: Request) -> Response:
-    """Scores of pairs, in input order; one text against many, or pair by pair."""
-    asked = await open_as(request, OPENAI)
-    asked.check_fields(SCORE_FIELDS)
-    model = await asked.model(OutputKind.LABELS)
-    truncate, max_tokens = parse_limits(asked.body)
-    left, right = _pairs(asked, max_tokens)
-    chosen = truncate or asked.state.service.limits.truncate
-    scores = await score(asked, model, left, right, chosen)
-    data: list[dict[str, Any]] = [
-        {"index": index, "object": "score", "score": found}
-        for index, found in enumerate(scores.values.tolist())
+    """Score pairs of texts, in input order: one text against many, or pair by pair."""
+    api_request = await read_request(request, OPENAI)
+    api_request.check_fields(SCORE_FIELDS)
+    model = await api_request.acquire_model(OutputKind.LABELS)
+    truncate, max_tokens = parse_truncation(api_request.body)
+    left, right = _pairs(api_request, max_tokens)
+    truncation = truncate or api_request.state.service.limits.truncate
+    scores = await relevance_scores(api_request, model, left, right, truncation)
+    data = [
+        {"index": index, "object": "score", "score": score}
+        for index, score in enumerate(scores.values.tolist())
     ]
+    name = api_request.model_name() or model.spec.name
+    return _list_response("score", name, data, scores.tokens, scores.headers)
+
+
+def _list_response(
+    prefix: str,
+    model: str,
+    data: Any,  # noqa: ANN401 - whatever orjson takes
+    tokens: int,
+    headers: Mapping[str, str],
+) -> Response:
+    """Build an answer in the form that vLLM's routes share.
+
+    Args:
+        prefix: The beginning of the answer's id.
+        model: The model's name in the answer.
+        data: A list of JSON values, or an `orjson.Fragment` of one.
+        tokens: The number of tokens that were run, for `usage`.
+        headers: Headers that describe the vectors or scores.
+    """
     content = {
-        "id": f"score-{uuid.uuid4().hex}",
+        "id": f"{prefix}-{uuid.uuid4().hex}",
         "object": "list",
         "created": int(time.time()),
-        "model": asked.model_name() or model.spec.name,
+        "model": model,
         "data": data,
-        "usage": {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens},
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-    return Response(orjson.dumps(content), headers=scores.headers, media_type="application/json")
+    return Response(orjson.dumps(content), headers=headers, media_type="application/json")
 
 
-def _pairs(asked: Asked, max_tokens: int | None) -> tuple[Texts, Texts]:
-    """Both sides.
+def _pairs(api_request: ApiRequest, max_tokens: int | None) -> tuple[TextSide, TextSide]:
+    """Read both sides of the pairs.
 
     Raises:
-        InputError: They are missing, of other types, or of numbers that make no pairs.
+        InputError: A side is missing or of another type, or their numbers of texts make no pairs.
     """
-    first, second, left_role, right_role = _names(asked.body)
-    check = asked.state.service.check_count
-    left, left_is_list = texts_field(asked.body, first, check_count=check)
-    right, right_is_list = texts_field(asked.body, second, check_count=check)
+    first, second, left_role, right_role = _pair_fields(api_request.body)
+    check = api_request.state.service.check_count
+    left, left_is_list = texts_field(api_request.body, first, check_count=check)
+    right, right_is_list = texts_field(api_request.body, second, check_count=check)
     if len(left) not in (1, len(right)):
         raise InputError(f"'{first}' must hold one text, or as many as '{second}'", param=first)
     check(len(left) + len(right))
     return (
-        Texts(left, first, left_role, is_list=left_is_list, max_tokens=max_tokens),
-        Texts(right, second, right_role, is_list=right_is_list, max_tokens=max_tokens),
+        TextSide(left, first, left_role, is_list=left_is_list, max_tokens=max_tokens),
+        TextSide(right, second, right_role, is_list=right_is_list, max_tokens=max_tokens),
     )
 
 
-def _names(body: Body) -> tuple[str, str, str | None, str | None]:
-    """Which spelling of pairs a body has."""
+def _pair_fields(body: Body) -> tuple[str, str, str | None, str | None]:
+    """Return the row of `PAIRS` that a body has.
+
+    Raises:
+        InputError: It has none of them.
+    """
     for pair in PAIRS:
         if body.get(pair[0]) is not None and body.get(pair[1]) is not None:
             return pair

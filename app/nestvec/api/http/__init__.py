@@ -1,1 +1,1 @@
-"""HTTP itself: bodies, keys, middleware, routes that take the raw request. Knows no dialect's fields."""
+"""HTTP itself: bodies, keys, routes that take the raw request. Nothing here knows a dialect's fields."""

@@ -1,62 +1,69 @@
-"""Callers' keys: where a request carries one, what it lets them do, and what their answers say of it."""
+"""Callers' keys: where a request carries one, what it allows, and what answers say of its rate limits."""
 
 import math
 from collections.abc import Mapping
+from typing import Final
 
 from fastapi import Request
 from starlette.datastructures import Headers
 
-from nestvec.engine.models.model_registry import VISIBLE
-from nestvec.keys.buckets import Level
-from nestvec.keys.keyring import EVERYONE, Keyring, Pass
+from nestvec.engine.models.model_registry import visible_models
+from nestvec.keys.buckets import BucketLevel
+from nestvec.keys.keyring import ANONYMOUS, KeyGrant, Keyring
 from nestvec.keys.records import KeyLimits
 
-MINUTE_S = 60
+MINUTE_S: Final = 60
 
 
-def let_in(request: Request, keys: Keyring) -> str:
-    """Check a request's key, count the request, and note whose it is; gives the key's id, "" where none is asked for.
+def authenticate(request: Request, keys: Keyring) -> str:
+    """Check a request's key, count the request, and note on it what the key grants.
 
     From then on the request sees the models that the key may use, and no others.
+
+    Returns:
+        The key's id; "" where the server asks for none.
 
     Raises:
         AccessError: No key, or a wrong one.
         RateLimitError: The key has used up what it may ask for.
     """
-    found = keys.enter(given_key(request.headers))
-    request.state.key_pass = found
-    keys.check_requests(found)
-    see_models_of(found.limits)
-    return found.key_id
+    grant = keys.authenticate(api_key_of(request.headers))
+    request.state.key_grant = grant
+    keys.check_requests(grant)
+    restrict_models(grant.limits)
+    return grant.key_id
 
 
-def see_models_of(limits: KeyLimits) -> None:
-    """Let the running task, and those that it starts, see the models that a key may use, and no others."""
+def restrict_models(limits: KeyLimits) -> None:
+    """Let the running task, and the tasks that it starts, see the models that a key may use, and no others."""
     if limits.models:
-        VISIBLE.set(frozenset(name.casefold() for name in limits.models))
+        visible_models.set(frozenset(name.casefold() for name in limits.models))
 
 
-def pass_of(request: Request) -> Pass:
-    """What the request's key lets it do."""
-    found = getattr(request.state, "key_pass", EVERYONE)
-    return found if isinstance(found, Pass) else EVERYONE
+def grant_of(request: Request) -> KeyGrant:
+    """Return what the request's key allows; without a key, what anybody may do."""
+    grant = getattr(request.state, "key_grant", ANONYMOUS)
+    return grant if isinstance(grant, KeyGrant) else ANONYMOUS
 
 
-def given_key(headers: Headers) -> str:
-    """The key a request carries, "" for none; the scheme word is matched in any case."""
+def api_key_of(headers: Headers) -> str:
+    """Return the key that a request carries, "" for none; "Bearer" is matched in upper or lower case."""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    found = credentials.strip() if scheme.lower() == "bearer" else ""
-    found = found or headers.get("api-key", "") or headers.get("x-api-key", "")
+    key = credentials.strip() if scheme.lower() == "bearer" else ""
+    key = key or headers.get("api-key", "") or headers.get("x-api-key", "")
     # Header values arrive decoded as Latin-1; this gives back what was sent.
-    return found.encode("latin-1", "replace").decode("utf-8", "replace")
+    return key.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-def rate_headers(found: Pass, keys: Keyring) -> Mapping[str, str]:
-    """What is left of a key's rates, as OpenAI's clients and the IETF's draft (RateLimit header fields 8) have it."""
-    levels: dict[str, tuple[Level, int]] = {}
-    if found.requests is not None:
-        levels["requests"] = found.requests, 1
-    if (tokens := keys.tokens_left(found.key_id, found.limits)) is not None:
+def rate_limit_headers(grant: KeyGrant, keys: Keyring) -> Mapping[str, str]:
+    """Return what is left of a key's rates, in the headers of OpenAI and of the IETF.
+
+    The IETF's are those of draft-ietf-httpapi-ratelimit-headers-08. A key without limits has none.
+    """
+    levels: dict[str, tuple[BucketLevel, int]] = {}
+    if grant.requests is not None:
+        levels["requests"] = grant.requests, 1
+    if (tokens := keys.tokens_left(grant.key_id, grant.limits)) is not None:
         levels["tokens"] = tokens, MINUTE_S
     if not levels:
         return {}
@@ -64,7 +71,7 @@ def rate_headers(found: Pass, keys: Keyring) -> Mapping[str, str]:
     for name, (level, _) in levels.items():
         headers[f"x-ratelimit-limit-{name}"] = str(math.ceil(level.limit))
         headers[f"x-ratelimit-remaining-{name}"] = str(max(0, math.floor(level.left)))
-        headers[f"x-ratelimit-reset-{name}"] = duration(level.reset_s)
+        headers[f"x-ratelimit-reset-{name}"] = format_duration(level.reset_s)
     headers["ratelimit-policy"] = ", ".join(
         f'"{name}";q={math.ceil(level.limit)};w={window}'
         for name, (level, window) in levels.items()
@@ -76,8 +83,8 @@ def rate_headers(found: Pass, keys: Keyring) -> Mapping[str, str]:
     return headers
 
 
-def duration(seconds: float) -> str:
-    """Seconds as OpenAI's headers have them: 120ms, 1s, 6m0s."""
+def format_duration(seconds: float) -> str:
+    """Format seconds as OpenAI's headers do: 120ms, 1s, 6m0s."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
     whole = math.ceil(seconds)

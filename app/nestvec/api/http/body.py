@@ -1,4 +1,4 @@
-"""Request bodies: bounded bytes, whatever the content type, to a JSON object."""
+"""Request bodies: a bounded number of bytes, whatever the content type, parsed to a JSON object."""
 
 import asyncio
 import zlib
@@ -13,63 +13,69 @@ from nestvec.system.json_bodies import JsonLimits, check_cost, parse_json
 
 # zlib's window sizes: 32 adds detection of the gzip or zlib header.
 ANY_HEADER: Final = zlib.MAX_WBITS | 32
-CLAIM: Final = "nestvec.bodies"  # in a request's scope
-# What smaller bodies may hold takes no longer to parse than others may wait.
+# Key in a request's ASGI scope.
+BODY_RESERVATION: Final = "nestvec.bodies"
+# A smaller body is parsed in less time than other requests may be kept waiting, whatever it holds.
 LARGE_BYTES: Final = 1024 * 1024
-# One piece of a compressed body, so that a bomb is seen before it has gone off.
+# A compressed body is inflated in pieces of this size, so that a bomb is seen before it goes off.
 PIECE_BYTES: Final = 1024 * 1024
 
 
 @dataclass(slots=True)
-class BodyRoom:
+class BodyMemoryBudget:
     """Memory for the bodies of all requests under way.
 
     Attributes:
-        most: Bytes, decompressed.
-        held: Now.
+        max_bytes: How much they may take together, decompressed.
+        held_bytes: How much they take now.
     """
 
-    most: int
-    held: int = 0
+    max_bytes: int
+    held_bytes: int = 0
 
-    def take(self, count: int) -> None:
-        """Claim some.
+    def reserve(self, count: int) -> None:
+        """Reserve so many bytes.
 
         Raises:
-            QueueFullError: There is none left.
+            QueueFullError: Too little is left.
         """
-        if self.held + count > self.most:
+        if self.held_bytes + count > self.max_bytes:
             raise QueueFullError(
                 "The server holds as many request bodies as it may; retry later.", retry_after_s=1.0
             )
-        self.held += count
+        self.held_bytes += count
 
-    def give_back(self, count: int) -> None:
-        """A request has been answered."""
-        self.held -= count
+    def release(self, count: int) -> None:
+        """Give back bytes of a request that has been answered."""
+        self.held_bytes -= count
 
 
 @dataclass(slots=True)
-class Claim:
-    """What one request holds of it, until it has been answered."""
+class BodyReservation:
+    """What one request holds of the budget, until it has been answered.
 
-    room: BodyRoom
-    held: int = 0
+    Attributes:
+        budget: Shared by all requests.
+        held_bytes: How much this request holds.
+    """
+
+    budget: BodyMemoryBudget
+    held_bytes: int = 0
 
     def add(self, count: int) -> None:
-        """Some more.
+        """Reserve more bytes for the request.
 
         Raises:
-            QueueFullError: There is none left.
+            QueueFullError: Too little is left.
         """
-        self.room.take(count)
-        self.held += count
+        self.budget.reserve(count)
+        self.held_bytes += count
 
     def release(self) -> None:
-        """All of it."""
-        if self.held:
-            self.room.give_back(self.held)
-            self.held = 0
+        """Give back all that the request holds."""
+        if self.held_bytes:
+            self.budget.release(self.held_bytes)
+            self.held_bytes = 0
 
 
 async def read_json_object(
@@ -79,10 +85,15 @@ async def read_json_object(
 
     Strings of the result are valid Unicode: lone surrogates have become U+FFFD.
 
+    Args:
+        request: Whose body is read.
+        max_bytes: How long it may be, before and after decompression.
+        limits: What its JSON may be like.
+
     Raises:
-        BodyTooLargeError: More than `max_bytes`, before or after decompression.
-        BodyFormatError: Not JSON, not an object, nested too deeply, or an encoding we do not read.
-        QueueFullError: Other requests' bodies leave no room.
+        BodyTooLargeError: The body has more than `max_bytes`, before or after decompression.
+        BodyFormatError: It is not JSON, not an object, nested too deeply, or in an encoding that is not read here.
+        QueueFullError: Other requests' bodies leave no memory for this one.
     """
     data = await parse_bounded(await read_body(request, max_bytes=max_bytes), limits)
     if not isinstance(data, dict):
@@ -91,16 +102,16 @@ async def read_json_object(
 
 
 async def parse_bounded(body: bytes, limits: JsonLimits) -> Any:  # noqa: ANN401 - JSON is of any type
-    """Parse JSON that holds no more than the event loop can be kept waiting for.
+    """Parse JSON, but no more of it than the event loop can be kept waiting for.
 
     Raises:
-        BodyFormatError: Not JSON, nested too deeply, or too many values.
+        BodyFormatError: The body is not JSON, nested too deeply, or holds too many values.
     """
     if len(body) <= LARGE_BYTES:
         return parse_json(body, limits)
     await asyncio.to_thread(check_cost, body)
     parsed = parse_json(body, limits)
-    await asyncio.sleep(0)  # others have their turn before the values are looked at
+    await asyncio.sleep(0)  # other requests get their turn before the values are looked at
     return parsed
 
 
@@ -108,9 +119,9 @@ async def read_body(request: Request, *, max_bytes: int) -> bytes:
     """Collect the body, decompressed, never holding more than the bound.
 
     Raises:
-        BodyTooLargeError: More than `max_bytes`, before or after decompression.
-        BodyFormatError: An encoding we do not read, or a broken one.
-        QueueFullError: Other requests' bodies leave no room.
+        BodyTooLargeError: The body has more than `max_bytes`, before or after decompression.
+        BodyFormatError: Its encoding is not read here, or is broken.
+        QueueFullError: Other requests' bodies leave no memory for this one.
     """
     too_large = BodyTooLargeError(
         f"the body is over {max_bytes} bytes; send fewer inputs a request", param="input"
@@ -123,13 +134,13 @@ async def read_body(request: Request, *, max_bytes: int) -> bytes:
         raise BodyFormatError(
             "Content-Encoding must be gzip, deflate or none", code="invalid_encoding"
         )
-    claim: Claim | None = request.scope.get(CLAIM)
+    reservation: BodyReservation | None = request.scope.get(BODY_RESERVATION)
     inflate = None if coding in ("identity", "") else zlib.decompressobj(ANY_HEADER)
     body = bytearray()
     pieces = request.stream() if inflate is None else _inflated(request, inflate, coding)
     async for piece in pieces:
-        if claim is not None:
-            claim.add(len(piece))
+        if reservation is not None:
+            reservation.add(len(piece))
         body += piece
         if len(body) > max_bytes:
             raise too_large
@@ -139,21 +150,21 @@ async def read_body(request: Request, *, max_bytes: int) -> bytes:
 async def _inflated(
     request: Request, inflate: "zlib._Decompress", coding: str
 ) -> AsyncIterator[bytes]:
-    """A body piece by piece, decompressed.
+    """Yield a body piece by piece, decompressed.
 
     Raises:
-        BodyFormatError: It is broken, or ends too early.
+        BodyFormatError: The body is broken, or ends too early.
     """
     async for chunk in request.stream():
-        left = chunk
-        while left:
+        compressed = chunk
+        while compressed:
             try:
-                yield inflate.decompress(left, PIECE_BYTES)
+                yield inflate.decompress(compressed, PIECE_BYTES)
             except zlib.error:
                 message = f"the body is not valid {coding}"
                 raise BodyFormatError(message, code="invalid_encoding") from None
-            left = inflate.unconsumed_tail
-            if left:
+            compressed = inflate.unconsumed_tail
+            if compressed:
                 await asyncio.sleep(0)
     if not inflate.eof:
         raise BodyFormatError(f"the {coding} body is incomplete", code="invalid_encoding")

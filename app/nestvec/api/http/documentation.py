@@ -1,15 +1,19 @@
-"""The application whose OpenAPI document says what routes that parse by hand really answer."""
+"""An application whose OpenAPI document says what its routes really answer, although they parse by hand."""
 
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-VALIDATION: Final = "#/components/schemas/HTTPValidationError"
+VALIDATION_SCHEMA: Final = "#/components/schemas/HTTPValidationError"
 
 
 def documented_api(**options: Any) -> FastAPI:  # noqa: ANN401 - FastAPI's own
-    """An application with `/docs`; the page brings its scripts along, so hosts without internet show it too."""
+    """Create an application with `/docs`, whose page brings its scripts along: it works on hosts without internet too.
+
+    Args:
+        **options: FastAPI's own.
+    """
     app = FastAPIOffline(redoc_url=None, **options)
     generate = app.openapi
 
@@ -21,9 +25,9 @@ def documented_api(**options: Any) -> FastAPI:  # noqa: ANN401 - FastAPI's own
 
 
 def _without_validation(document: dict[str, Any]) -> dict[str, Any]:
-    """The document without the 422 that FastAPI adds to every route with a parameter: none is ever sent."""
+    """Remove the 422 that FastAPI adds to every route with a parameter: none is ever sent."""
     for operations in document.get("paths", {}).values():
         for operation in operations.values():
-            if VALIDATION in str(operation["responses"].get("422", {})):
+            if VALIDATION_SCHEMA in str(operation["responses"].get("422", {})):
                 del operation["responses"]["422"]
     return document

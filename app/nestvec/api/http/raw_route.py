@@ -1,4 +1,4 @@
-"""Routes whose handlers take the raw request and give a ready response; FastAPI documents them and no more.
+"""Routes whose handlers take the raw request and return a ready response; FastAPI only documents them.
 
 Handlers parse by hand and return bytes, so FastAPI's dependency solving and response building would be work for
 nothing: about a tenth of the event loop's time under single short texts.
@@ -16,11 +16,11 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class RawRoute(APIRoute):
-    """For endpoints `async def (request: Request, **path parameters) -> Response`."""
+    """A route of an endpoint `async def (request: Request, **path parameters) -> Response`."""
 
     @override
     def get_route_handler(self) -> Handler:
-        """The endpoint itself."""
+        """Return the endpoint itself, without FastAPI's dependency solving."""
         endpoint = cast("Callable[..., Coroutine[Any, Any, Response]]", self.endpoint)
 
         async def handle(request: Request) -> Response:
@@ -30,5 +30,5 @@ class RawRoute(APIRoute):
 
 
 def json_response(content: Mapping[str, Any]) -> Response:
-    """An answer of JSON."""
+    """Return an answer of JSON."""
     return Response(orjson.dumps(content), media_type="application/json")

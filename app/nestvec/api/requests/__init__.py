@@ -1,1 +1,1 @@
-"""What all dialects share in reading a request: deadlines, fields, encodings, token arrays, chunking."""
+"""What all dialects share in reading a request and running it: fields, headers, token arrays, vectors as JSON."""

@@ -1,7 +1,8 @@
-"""Our own form of `late_chunking`: documents, and how each is to be cut.
+"""Nestvec's form of `late_chunking`: documents, and how each is to be cut.
 
-`true` says that the inputs are consecutive chunks (Jina's form). An object says that they are documents: with
-`spans`, a list of [start, stop) in characters for each document, or with a `splitter` that finds them.
+`true` says that the inputs are consecutive chunks of one document (Jina's form). An object says that they are
+documents: with `spans`, a list of [start, stop) in characters for each document, or with a `splitter` that finds
+the spans.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,14 +13,14 @@ from nestvec.engine.splitting import Span, Splitter, SplitterKind
 from nestvec.errors import InputError
 
 FIELD: Final = "late_chunking"
-KNOWN: Final = ("spans", "splitter", "chunk_tokens", "overlap_tokens", "language")
+OPTIONS: Final = ("spans", "splitter", "chunk_tokens", "overlap_tokens", "language")
 PAIR: Final = 2
-MOST_SPANS: Final = 2048
-LEAST_CHUNK_TOKENS: Final = 4
+MAX_SPANS: Final = 2048
+MIN_CHUNK_TOKENS: Final = 4
 
 
 def is_late(body: Body) -> bool:
-    """Whether inputs are consecutive chunks.
+    """Return whether the inputs are consecutive chunks of one document.
 
     Raises:
         InputError: The field is neither a boolean nor an object.
@@ -35,17 +36,21 @@ def is_late(body: Body) -> bool:
 
 
 def parse_splits(body: Body, documents: int) -> tuple[tuple[Span, ...] | Splitter, ...]:
-    """How each document is to be cut; nothing where inputs are no documents.
+    """Read how each document is to be cut; returns nothing where the inputs are not documents.
+
+    Args:
+        body: As parsed from JSON.
+        documents: How many there are.
 
     Raises:
-        InputError: Names what is wrong in the object.
+        InputError: Something in the object is wrong; names it.
     """
     value = body.get(FIELD)
     if not isinstance(value, dict):
         return ()
-    if unknown := sorted(set(value) - set(KNOWN)):
+    if unknown := sorted(set(value) - set(OPTIONS)):
         raise InputError(
-            f"'{FIELD}' has no '{unknown[0][:50]}'; known: {', '.join(KNOWN)}", param=FIELD
+            f"'{FIELD}' has no '{unknown[0][:50]}'; known: {', '.join(OPTIONS)}", param=FIELD
         )
     if ("spans" in value) == ("splitter" in value):
         raise InputError(f"'{FIELD}' needs either 'spans' or 'splitter'", param=FIELD)
@@ -56,65 +61,64 @@ def parse_splits(body: Body, documents: int) -> tuple[tuple[Span, ...] | Splitte
     return _spans(value["spans"], documents)
 
 
-def _splitter(given: Mapping[str, Any]) -> Splitter:
+def _splitter(options: Mapping[str, Any]) -> Splitter:
     try:
-        kind = choice_field(given, "splitter", [kind.value for kind in SplitterKind])
-        size, overlap = integer_field(given, "chunk_tokens"), integer_field(given, "overlap_tokens")
-        language = text_field(given, "language") or "en"
+        kind = choice_field(options, "splitter", [kind.value for kind in SplitterKind])
+        size = integer_field(options, "chunk_tokens")
+        overlap = integer_field(options, "overlap_tokens")
+        language = text_field(options, "language") or "en"
     except InputError as error:
         error.param = FIELD
         raise
     if kind is None:
         raise InputError(f"'{FIELD}.splitter' must not be null", param=FIELD)
-    if size is not None and size < LEAST_CHUNK_TOKENS:
-        raise InputError(
-            f"'{FIELD}.chunk_tokens' must be at least {LEAST_CHUNK_TOKENS}", param=FIELD
-        )
-    found = Splitter(SplitterKind(kind), size or 0, overlap or 0, language)
-    if overlap and found.kind is not SplitterKind.TOKENS:
+    if size is not None and size < MIN_CHUNK_TOKENS:
+        raise InputError(f"'{FIELD}.chunk_tokens' must be at least {MIN_CHUNK_TOKENS}", param=FIELD)
+    splitter = Splitter(SplitterKind(kind), size or 0, overlap or 0, language)
+    if overlap and splitter.kind is not SplitterKind.TOKENS:
         raise InputError(f"'{FIELD}.overlap_tokens' goes with the splitter 'tokens'", param=FIELD)
-    if not 0 <= found.overlap_tokens <= found.size // 2:
+    if not 0 <= splitter.overlap_tokens <= splitter.size // 2:
         raise InputError(
-            f"'{FIELD}.overlap_tokens' must be 0 to {found.size // 2}, half a chunk", param=FIELD
+            f"'{FIELD}.overlap_tokens' must be 0 to {splitter.size // 2}, half a chunk", param=FIELD
         )
-    return found
+    return splitter
 
 
-def _spans(given: object, documents: int) -> tuple[tuple[Span, ...], ...]:
-    """A list of pairs for each document; one document's may come bare."""
-    if not isinstance(given, list) or not given:
+def _spans(value: object, documents: int) -> tuple[tuple[Span, ...], ...]:
+    """Read a list of pairs for each document; a single document's may come bare."""
+    if not isinstance(value, list) or not value:
         raise InputError(
             f"'{FIELD}.spans' must be a list of [start, stop] for each document", param=FIELD
         )
     if (
         documents == 1
-        and isinstance(given[0], list)
-        and given[0]
-        and as_integer(given[0][0]) is not None
+        and isinstance(value[0], list)
+        and value[0]
+        and as_integer(value[0][0]) is not None
     ):
-        given = [given]
-    if len(given) != documents:
+        value = [value]
+    if len(value) != documents:
         raise InputError(
-            f"'{FIELD}.spans' has {len(given)} lists for {documents} documents", param=FIELD
+            f"'{FIELD}.spans' has {len(value)} lists for {documents} documents", param=FIELD
         )
-    if sum(len(own) for own in given if isinstance(own, list)) > MOST_SPANS:
-        raise InputError(f"'{FIELD}.spans' may hold {MOST_SPANS} spans", param=FIELD)
-    return tuple(_of_document(own, number) for number, own in enumerate(given))
+    if sum(len(pairs) for pairs in value if isinstance(pairs, list)) > MAX_SPANS:
+        raise InputError(f"'{FIELD}.spans' may hold {MAX_SPANS} spans", param=FIELD)
+    return tuple(_document_spans(pairs, number) for number, pairs in enumerate(value))
 
 
-def _of_document(given: object, document: int) -> tuple[Span, ...]:
-    if not isinstance(given, list) or not given:
+def _document_spans(pairs: object, document: int) -> tuple[Span, ...]:
+    if not isinstance(pairs, list) or not pairs:
         raise InputError(f"document {document} needs at least one span", param=FIELD)
-    return tuple(_span(pair, document, number) for number, pair in enumerate(given))
+    return tuple(_span(pair, document, number) for number, pair in enumerate(pairs))
 
 
-def _span(given: object, document: int, number: int) -> Span:
-    edges = given if isinstance(given, Sequence) and not isinstance(given, str) else ()
-    found = [as_integer(edge) for edge in edges]
-    if len(found) != PAIR or found[0] is None or found[1] is None:
+def _span(pair: object, document: int, number: int) -> Span:
+    values = pair if isinstance(pair, Sequence) and not isinstance(pair, str) else ()
+    edges = [as_integer(value) for value in values]
+    if len(edges) != PAIR or edges[0] is None or edges[1] is None:
         raise InputError(
             f"span {number} of document {document} must be [start, stop]",
             param=FIELD,
             code="invalid_type",
         )
-    return found[0], found[1]
+    return edges[0], edges[1]

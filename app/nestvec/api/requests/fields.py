@@ -10,8 +10,8 @@ from nestvec.errors import EmptyInputError, InputError, UnsupportedError
 Value = TypeVar("Value", str, bool)
 Body = Mapping[str, Any]
 Inputs = Sequence[str | Sequence[int]]
-# Words of several vendors for one role; the model's own prompt for it is used (api-contract 4.7).
-ROLE_WORDS: Final[Mapping[str, str]] = {
+# Words of several vendors (Cohere, Jina, Voyage) for one role; the model's own prompt for that role is used.
+PROMPT_ROLES: Final[Mapping[str, str]] = {
     "query": "query",
     "search_query": "query",
     "retrieval.query": "query",
@@ -27,7 +27,7 @@ ROLE_WORDS: Final[Mapping[str, str]] = {
     "text-matching": "similarity",
     "similarity": "similarity",
 }
-TRUNCATE_WORDS: Final[Mapping[object, Truncation]] = {
+TRUNCATIONS: Final[Mapping[object, Truncation]] = {
     True: Truncation.END,
     False: Truncation.ERROR,
     "error": Truncation.ERROR,
@@ -36,12 +36,13 @@ TRUNCATE_WORDS: Final[Mapping[object, Truncation]] = {
     "start": Truncation.START,
     "windows": Truncation.WINDOWS,
 }
-DTYPE_WORDS: Final[Mapping[str, OutputDtype]] = {
+DTYPES: Final[Mapping[str, OutputDtype]] = {
     "float": OutputDtype.FLOAT32,
     **{dtype.value: dtype for dtype in OFFERED},
 }
-# Cohere's and Jina's, several of which may be asked for: the dtype, and whether in base64, which is of float32 there.
-TYPE_WORDS: Final[Mapping[str, tuple[OutputDtype, bool]]] = {
+# Cohere's and Jina's types, of which a request may ask for several: the dtype, and whether it comes as base64, which
+# holds float32 in both.
+EMBEDDING_TYPES: Final[Mapping[str, tuple[OutputDtype, bool]]] = {
     "float": (OutputDtype.FLOAT32, False),
     "base64": (OutputDtype.FLOAT32, True),
     "float16": (OutputDtype.FLOAT16, False),
@@ -53,7 +54,7 @@ TYPE_WORDS: Final[Mapping[str, tuple[OutputDtype, bool]]] = {
 
 
 def as_integer(value: object) -> int | None:
-    """An int, or a float with zero fraction; None for anything else, booleans included."""
+    """Return an int, or a float without a fraction as one; None for anything else, booleans included."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -64,10 +65,10 @@ def as_integer(value: object) -> int | None:
 
 
 def integer_field(body: Body, name: str) -> int | None:
-    """An optional integer.
+    """Read an optional integer.
 
     Raises:
-        InputError: Something else.
+        InputError: The field holds something else.
     """
     value = body.get(name)
     if value is None:
@@ -79,28 +80,28 @@ def integer_field(body: Body, name: str) -> int | None:
 
 
 def text_field(body: Body, name: str) -> str | None:
-    """An optional string.
+    """Read an optional string.
 
     Raises:
-        InputError: Something else.
+        InputError: The field holds something else.
     """
     return _typed_field(body, name, str, "a string")
 
 
 def boolean_field(body: Body, name: str) -> bool | None:
-    """An optional boolean.
+    """Read an optional boolean.
 
     Raises:
-        InputError: Something else.
+        InputError: The field holds something else.
     """
     return _typed_field(body, name, bool, "true or false")
 
 
 def choice_field(body: Body, name: str, choices: Sequence[str]) -> str | None:
-    """An optional string out of a few.
+    """Read an optional string out of a few.
 
     Raises:
-        InputError: Something else; the message lists the choices.
+        InputError: The field holds something else; the message lists the choices.
     """
     value = body.get(name)
     if value is not None and value not in choices:
@@ -110,54 +111,58 @@ def choice_field(body: Body, name: str, choices: Sequence[str]) -> str | None:
 
 
 def role_field(body: Body, names: Sequence[str]) -> str | None:
-    """What the texts are for, by any vendor's word for it; unknown words pass as prompt names do.
+    """Read what the texts are for, in any vendor's word; an unknown word passes through, as a prompt's name.
+
+    Args:
+        body: As parsed from JSON.
+        names: Fields that may say so; the first one that is there counts.
 
     Raises:
-        InputError: Not a string.
+        InputError: The field holds no string.
     """
     for name in names:
         word = text_field(body, name)
         if word is not None:
-            return ROLE_WORDS.get(word.lower(), word)
+            return PROMPT_ROLES.get(word.lower(), word)
     return None
 
 
 def truncation_field(body: Body, name: str = "truncate") -> Truncation | None:
-    """Which end of a long input is cut off: a boolean, or a word in any case.
+    """Read what is done with too-long inputs: a boolean, or a word in upper or lower case.
 
     Raises:
-        InputError: Something else.
+        InputError: The field holds something else.
     """
     value = body.get(name)
     if value is None:
         return None
     word = value.lower() if isinstance(value, str) else value
-    if isinstance(word, bool | str) and word in TRUNCATE_WORDS:
-        return TRUNCATE_WORDS[word]
+    if isinstance(word, bool | str) and word in TRUNCATIONS:
+        return TRUNCATIONS[word]
     raise InputError(
         f"'{name}' must be true, false, 'error', 'start', 'end' or 'windows'", param=name
     )
 
 
 def dtype_field(body: Body, name: str) -> OutputDtype | None:
-    """What values are given as.
+    """Read the dtype that vectors are returned in.
 
     Raises:
-        InputError: No word for a dtype.
+        InputError: The field holds no word for a dtype.
     """
-    word = choice_field(body, name, tuple(DTYPE_WORDS))
-    return None if word is None else DTYPE_WORDS[word]
+    word = choice_field(body, name, tuple(DTYPES))
+    return None if word is None else DTYPES[word]
 
 
-def wrong_item(name: str, index: int, rule: str) -> InputError:
-    """An item of a list that breaks the rule for each."""
+def invalid_item(name: str, index: int, rule: str) -> InputError:
+    """Return the error for an item of a list that breaks the rule for all of them."""
     return InputError(
         f"each item of '{name}' {rule}", param=name, input_index=index, code="invalid_type"
     )
 
 
-def no_images(name: str, index: int | None = None) -> UnsupportedError:
-    """An image, where texts are embedded."""
+def unsupported_image(name: str, index: int | None = None) -> UnsupportedError:
+    """Return the error for an image, where only texts are embedded."""
     return UnsupportedError(
         "images need a multimodal model, and the one here takes text",
         param=name,
@@ -166,22 +171,28 @@ def no_images(name: str, index: int | None = None) -> UnsupportedError:
 
 
 def texts_field(
-    body: Body, name: str, *, check_count: Callable[[int], None], takes_one: bool = True
+    body: Body, name: str, *, check_count: Callable[[int], None], accepts_single: bool = True
 ) -> tuple[list[str], bool]:
-    """A required list of texts, or one.
+    """Read a required list of texts, or a single text.
+
+    Args:
+        body: As parsed from JSON.
+        name: The field.
+        check_count: Raises for too many texts; called first, so that a million items cost nothing.
+        accepts_single: Whether a single text may come bare.
 
     Returns:
-        The texts, and whether they were given as a list.
+        The texts, and whether they came as a list.
 
     Raises:
-        InputError: Something else; names the item at fault.
+        InputError: The field holds something else; names the item at fault.
     """
     value = body.get(name)
     if value is None:
         raise InputError(f"you must provide '{name}'", param=name)
-    if takes_one and isinstance(value, str):
+    if accepts_single and isinstance(value, str):
         return [value], False
-    kinds = "a string or a list of strings" if takes_one else "a list of strings"
+    kinds = "a string or a list of strings" if accepts_single else "a list of strings"
     if not isinstance(value, list):
         raise InputError(f"'{name}' must be {kinds}", param=name, code="invalid_type")
     if not value:
@@ -189,7 +200,7 @@ def texts_field(
     check_count(len(value))
     wrong = next((i for i, item in enumerate(value) if not isinstance(item, str)), None)
     if wrong is not None:
-        raise wrong_item(name, wrong, "must be a string")
+        raise invalid_item(name, wrong, "must be a string")
     return value, True
 
 
@@ -198,13 +209,13 @@ def parse_inputs(value: object, *, check_count: Callable[[int], None]) -> tuple[
 
     Args:
         value: As parsed from JSON.
-        check_count: Raises for too many inputs; asked first, so that a million items cost nothing.
+        check_count: Raises for too many inputs; called first, so that a million items cost nothing.
 
     Returns:
-        The inputs, and whether they were given as a list of inputs (a lone text or id array is one input).
+        The inputs, and whether they came as a list of inputs (a lone text or id array is one input).
 
     Raises:
-        InputError: Anything else; names the item at fault.
+        InputError: The value is something else; names the item at fault.
     """
     if value is None:
         raise InputError("you must provide an input parameter", param="input")
@@ -227,19 +238,19 @@ def parse_inputs(value: object, *, check_count: Callable[[int], None]) -> tuple[
     if isinstance(first, list):
         return [_parse_ids(item, index) for index, item in enumerate(value)], True
     wrong = next(index for index, item in enumerate(value) if not isinstance(item, str))
-    raise wrong_item("input", wrong, "must be a string")
+    raise invalid_item("input", wrong, "must be a string")
 
 
 def parse_mixed_inputs(
     body: Body, name: str, *, check_count: Callable[[int], None]
 ) -> tuple[Inputs, bool]:
-    """Read TEI's inputs: a text, token ids, or a list in which each may be either.
+    """Read TEI's inputs: a text, token ids, or a list in which each item may be either.
 
     Returns:
-        The inputs, and whether they were given as a list of inputs.
+        The inputs, and whether they came as a list of inputs.
 
     Raises:
-        InputError: Anything else; names the item at fault.
+        InputError: The field holds something else; names the item at fault.
     """
     value = body.get(name)
     if not isinstance(value, list) or not value or all(isinstance(item, str) for item in value):
@@ -254,10 +265,10 @@ def parse_mixed_inputs(
 
 
 def parse_ids(body: Body, name: str, *, check_count: Callable[[int], None]) -> list[list[int]]:
-    """Read arrays of token ids.
+    """Read a required list of arrays of token ids.
 
     Raises:
-        InputError: Anything else; names the item at fault.
+        InputError: The field holds something else; names the item at fault.
     """
     value = body.get(name)
     if not isinstance(value, list):
@@ -266,15 +277,15 @@ def parse_ids(body: Body, name: str, *, check_count: Callable[[int], None]) -> l
     return [_parse_ids(item, index) for index, item in enumerate(value)]
 
 
-def _typed_field(body: Body, name: str, kind: type[Value], described: str) -> Value | None:
+def _typed_field(body: Body, name: str, kind: type[Value], description: str) -> Value | None:
     value = body.get(name)
     if value is not None and not isinstance(value, kind):
-        raise InputError(f"'{name}' must be {described}", param=name, code="invalid_type")
+        raise InputError(f"'{name}' must be {description}", param=name, code="invalid_type")
     return value
 
 
 def _parse_ids(value: object, index: int | None) -> list[int]:
-    """One array of token ids; range checks come later, with the vocabulary."""
+    """Read one array of token ids; whether they are in the vocabulary is checked later."""
     where = "" if index is None else "each item of "
     if not isinstance(value, list) or not value:
         raise InputError(
@@ -283,7 +294,8 @@ def _parse_ids(value: object, index: int | None) -> list[int]:
             input_index=index,
         )
     if set(map(type, value)) == {int} and min(value) >= 0:
-        return value  # the usual case, without a Python step for each of up to 300,000 ids
+        # The usual case, without a Python step for each of up to 300,000 ids.
+        return value
     ids = [as_integer(item) for item in value]
     if any(number is None or number < 0 for number in ids):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Routes for operators: which models are in memory. Off unless the operator switches them on, and only with a key.
+"""Routes for operators: which models are in memory. They are off by default, and always ask for a key.
 
 Only models that the settings name can be loaded: a caller never chooses what is read from disk or network.
 """
@@ -8,12 +8,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from nestvec.api.dialect_table import OPENAI
-from nestvec.api.http.auth import let_in
+from nestvec.api.http.auth import authenticate
 from nestvec.api.http.raw_route import RawRoute, json_response
-from nestvec.api.requests.api_request import Asked, enter, open_as
+from nestvec.api.requests.api_request import ApiRequest, bind_dialect, read_request
 from nestvec.api.requests.fields import text_field
 from nestvec.api.schemas.admin import LIST_DOC, LOAD_DOC, UNLOAD_DOC
-from nestvec.engine.models.model_registry import Slot
+from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.errors import InputError
 
 router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
@@ -21,9 +21,9 @@ router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
 
 @router.get("/admin/models", **LIST_DOC)
 async def list_models(request: Request) -> Response:
-    """Every model, what it takes, and why it could not be loaded."""
-    state = enter(request, OPENAI.name)
-    let_in(request, state.keys)
+    """List every model, the memory it takes, and why it could not be loaded."""
+    state = bind_dialect(request, OPENAI.name)
+    authenticate(request, state.keys)
     rows = [_described(slot) for slot in state.service.models.all()]
     return json_response({"models": rows})
 
@@ -31,35 +31,35 @@ async def list_models(request: Request) -> Response:
 @router.post("/admin/models/load", **LOAD_DOC)
 async def load(request: Request) -> Response:
     """Bring a model into memory, and wait for it."""
-    asked = await open_as(request, OPENAI)
-    slot = _slot(asked)
-    await asked.state.service.pool.load(slot)
+    api_request = await read_request(request, OPENAI)
+    slot = _slot(api_request)
+    await api_request.state.service.pool.load(slot)
     return json_response(_described(slot))
 
 
 @router.post("/admin/models/unload", **UNLOAD_DOC)
 async def unload(request: Request) -> Response:
-    """Take a model out of memory once its calls have ended; the next one that means it loads it again."""
-    asked = await open_as(request, OPENAI)
-    slot = _slot(asked)
-    await asked.state.service.pool.unload(slot)
+    """Take a model out of memory once its calls have ended; the next call for it loads it again."""
+    api_request = await read_request(request, OPENAI)
+    slot = _slot(api_request)
+    await api_request.state.service.pool.unload(slot)
     return json_response(_described(slot))
 
 
-def _slot(asked: Asked) -> Slot:
-    """The one named.
+def _slot(api_request: ApiRequest) -> ModelSlot:
+    """Return the slot of the model that the body names.
 
     Raises:
-        InputError: None is.
-        UnknownModelError: It is not served here.
+        InputError: The body names none.
+        UnknownModelError: No such model is served here.
     """
-    name = text_field(asked.body, "model")
+    name = text_field(api_request.body, "model")
     if not name:
         raise InputError("you must provide 'model'", param="model")
-    return asked.state.service.models.find(name)
+    return api_request.state.service.models.find(name)
 
 
-def _described(slot: Slot) -> dict[str, Any]:
+def _described(slot: ModelSlot) -> dict[str, Any]:
     return {
         "model": slot.name,
         "aliases": list(slot.aliases),

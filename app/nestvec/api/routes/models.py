@@ -2,24 +2,24 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from nestvec.api.dialect_table import OPENAI
-from nestvec.api.http.auth import let_in
+from nestvec.api.http.auth import authenticate
 from nestvec.api.http.raw_route import RawRoute, json_response
-from nestvec.api.requests.api_request import enter
+from nestvec.api.requests.api_request import bind_dialect
+from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.openai import MODEL_DOC, MODELS_DOC
-from nestvec.engine.models.model_registry import Slot
-from nestvec.engine.models.served_model import NO_PIN, ServedModel
+from nestvec.engine.models.model_registry import ModelSlot
+from nestvec.engine.models.served_model import NO_PRESET, ServedModel
 from nestvec.engine.vector_plan import fitted_exits
 from nestvec.engine.vectors.maps import AffineMap
-from nestvec.engine.vectors.quantization import Quantiser
+from nestvec.engine.vectors.quantization import Quantizer
 
 router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
 
-MODEL_PATH: Final = Path(description="A model's name.", examples=["all-MiniLM-L6-v2"])
-# What is not known of a model before it was loaded.
-DESCRIBED: Final = (
+# Keys that are null until the model has been loaded.
+KNOWN_ONCE_LOADED: Final = (
     *("max_model_len", "dimensions", "outputs", "labels", "pooling", "normalized", "prompts"),
     *("space", "quantization", "architecture", "precision", "provider", "license", "source"),
     *("layers", "maps", "quality"),
@@ -29,12 +29,12 @@ DESCRIBED: Final = (
 @router.get("/v1/models", **MODELS_DOC)
 @router.get("/models", include_in_schema=False)
 async def list_models(request: Request) -> Response:
-    """List what is served, and the names that stand for a prompt or dimensions; other aliases only answer."""
-    state = enter(request, OPENAI.name)
-    let_in(request, state.keys)
+    """List the models and the aliases that pin a prompt or dimensions; other aliases answer without being listed."""
+    state = bind_dialect(request, OPENAI.name)
+    authenticate(request, state.keys)
     data = [_model_object(slot, name) for slot, name in state.service.models.listed()]
-    for one in data:
-        one.pop("quality", None)  # long: shown of one model only
+    for row in data:
+        row.pop("quality", None)  # long, so only the description of a single model has it
     return json_response({"object": "list", "data": data})
 
 
@@ -42,29 +42,29 @@ async def list_models(request: Request) -> Response:
 @router.get("/models/{model:path}", include_in_schema=False)
 async def retrieve_model(request: Request, model: Annotated[str, MODEL_PATH]) -> Response:
     """Describe one model; names with slashes come raw or percent-encoded."""
-    state = enter(request, OPENAI.name)
-    let_in(request, state.keys)
+    state = bind_dialect(request, OPENAI.name)
+    authenticate(request, state.keys)
     return json_response(_model_object(state.service.models.find(model), model))
 
 
-def _model_object(slot: Slot, name: str) -> dict[str, Any]:
-    """OpenAI's four keys, then what a caller should know; what a model is, is known once it was loaded."""
-    spec, pin, model = slot.spec, slot.pin(name), slot.model
-    pinned = {"prompt_name": pin.prompt_name, "dimensions": pin.dimensions}
-    found = {
+def _model_object(slot: ModelSlot, name: str) -> dict[str, Any]:
+    """Return OpenAI's four keys, then what a caller should know; much of it is null until the model has been loaded."""
+    spec, preset, model = slot.spec, slot.preset(name), slot.model
+    pinned = {"prompt_name": preset.prompt_name, "dimensions": preset.dimensions}
+    row = {
         "id": name,
         "object": "model",
         "created": spec.created_s if spec is not None else 0,
         "owned_by": "nestvec",
         "root": slot.name,
         "aliases": list(slot.aliases),
-        "pinned": None if pin is NO_PIN else pinned,
+        "pinned": None if preset is NO_PRESET else pinned,
         "state": slot.state,
     }
     if spec is None:
-        return {**found, **dict.fromkeys(DESCRIBED)}
+        return {**row, **dict.fromkeys(KNOWN_ONCE_LOADED)}
     return {
-        **found,
+        **row,
         "max_model_len": spec.max_tokens,
         "dimensions": {
             "native": spec.hidden_size,
@@ -77,24 +77,26 @@ def _model_object(slot: Slot, name: str) -> dict[str, Any]:
         "normalized": spec.is_normalized,
         "prompts": sorted(spec.prompts),
         "space": spec.space,
-        "quantization": None if model is None else quantization(model.quantiser),
+        "quantization": None if model is None else quantization(model.quantizer),
         "architecture": spec.architecture,
         "precision": spec.precision,
-        "provider": None if model is None else model.core.traits.provider,
+        "provider": None if model is None else model.core.backend_info.provider,
         "license": spec.license,
         "source": spec.source,
         "layers": None if model is None else layers(model),
-        "maps": [] if model is None else [map_object(one) for one in model.maps.values()],
+        "maps": []
+        if model is None
+        else [map_object(affine_map) for affine_map in model.maps.values()],
         "quality": None if model is None else model.quality,
     }
 
 
 def layers(model: ServedModel) -> dict[str, Any] | None:
-    """A model's early exits, and what makes each of use; None where it always runs all its layers."""
-    deepest = model.core.traits.layers
+    """Return a model's early exits, and what makes each of them useful; None where it always runs all its layers."""
+    deepest = model.core.backend_info.layers
     if not deepest:
         return None
-    fitted = {layer: one.name for layer, one in fitted_exits(model).items()}
+    fitted = {layer: exit_map.name for layer, exit_map in fitted_exits(model).items()}
     return {
         "native": deepest,
         "trained": list(model.spec.trained_layers),
@@ -102,20 +104,20 @@ def layers(model: ServedModel) -> dict[str, Any] | None:
     }
 
 
-def map_object(one: AffineMap) -> dict[str, Any]:
-    """What a map does, and what was measured when it was fitted."""
+def map_object(affine_map: AffineMap) -> dict[str, Any]:
+    """Return what a map does, and what was measured when it was fitted."""
     return {
-        "name": one.name,
-        "kind": one.kind,
-        "space": one.space,
-        "dimensions": one.width,
-        "layers": one.layers or None,
-        "target": one.target_model or None,
-        "target_space": one.target or None,
-        "figures": dict(one.figures),
+        "name": affine_map.name,
+        "kind": affine_map.kind,
+        "space": affine_map.space,
+        "dimensions": affine_map.width,
+        "layers": affine_map.layers or None,
+        "target": affine_map.target_model or None,
+        "target_space": affine_map.target or None,
+        "figures": dict(affine_map.figures),
     }
 
 
-def quantization(quantiser: Quantiser) -> dict[str, Any]:
-    """Where the ranges of a model's int8 and uint8 vectors come from."""
-    return {"id": quantiser.id, "source": quantiser.source}
+def quantization(quantizer: Quantizer) -> dict[str, Any]:
+    """Return where the ranges of a model's int8 and uint8 vectors come from."""
+    return {"id": quantizer.id, "source": quantizer.source}

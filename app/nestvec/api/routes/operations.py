@@ -9,9 +9,9 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from pydantic import BaseModel
 
 from nestvec import __version__
-from nestvec.api.http.auth import let_in
+from nestvec.api.http.auth import authenticate
 from nestvec.api.state import RETRY_AFTER_LOADING_S, Phase, api_state
-from nestvec.engine.models.model_registry import Slot
+from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.errors import NotReadyError
 
 router = APIRouter(tags=["operations"])
@@ -55,13 +55,12 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     """Answer 200 once probes and warm-up have passed, and until draining begins; else 503."""
     state = api_state(request)
-    status = 200 if state.phase is Phase.READY else 503
-    later = {"retry-after": str(round(RETRY_AFTER_LOADING_S))}
-    headers = {} if state.phase is Phase.READY else later
-    is_ready = state.phase is Phase.READY
-    tei = {} if is_ready else {"error": "unhealthy", "error_type": "Unhealthy"}
-    body = orjson.dumps({"status": state.phase, **tei})
-    return Response(body, status, headers, media_type="application/json")
+    if state.phase is Phase.READY:
+        return Response(orjson.dumps({"status": state.phase}), media_type="application/json")
+    # The keys beside `status` are TEI's.
+    content = {"status": state.phase, "error": "unhealthy", "error_type": "Unhealthy"}
+    headers = {"retry-after": str(round(RETRY_AFTER_LOADING_S))}
+    return Response(orjson.dumps(content), 503, headers, media_type="application/json")
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
@@ -69,18 +68,21 @@ async def metrics(request: Request) -> Response:
     """Prometheus text, or OpenMetrics where `Accept` asks for it."""
     state = api_state(request)
     if state.options.protect_operations:
-        let_in(request, state.keys)
+        authenticate(request, state.keys)
     content, content_type = state.metrics.exposition(request.headers.get("accept", ""))
     return Response(content, media_type=content_type)
 
 
-def _listed(slot: Slot, *, tells: bool) -> str:
-    """A model, and what its quality report recommends; that names files, so only where everyone may know."""
-    quality = slot.model.quality if tells and slot.model is not None else None
-    found = [] if quality is None else quality.get("recommendations", [])
-    words = "".join(f"<li>{html.escape(str(one.get('text', '')))}</li>" for one in found)
-    measured = f"<ul>{words}</ul>" if words else ""
-    return f"<li><code>{html.escape(slot.name)}</code>{measured}</li>"
+def _model_item(slot: ModelSlot, *, shows_quality: bool) -> str:
+    """Return a list item with a model and, if wanted, what its quality report recommends.
+
+    Recommendations name files, so they are shown only where the server asks for no key.
+    """
+    quality = slot.model.quality if shows_quality and slot.model is not None else None
+    rows = [] if quality is None else quality.get("recommendations", [])
+    items = "".join(f"<li>{html.escape(str(row.get('text', '')))}</li>" for row in rows)
+    recommendations = f"<ul>{items}</ul>" if items else ""
+    return f"<li><code>{html.escape(slot.name)}</code>{recommendations}</li>"
 
 
 @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
@@ -94,9 +96,8 @@ async def front_page(request: Request) -> Response:
     models = ""
     if state.phase is Phase.READY:
         slots = state.service.models.all()
-        models = (
-            "<ul>" + "".join(_listed(slot, tells=state.keys.is_open) for slot in slots) + "</ul>"
-        )
+        items = (_model_item(slot, shows_quality=state.keys.is_open) for slot in slots)
+        models = f"<ul>{''.join(items)}</ul>"
     page = PAGE.format(
         version=__version__ if state.keys.is_open else "",
         status=f"Status: {state.phase}",

@@ -1,7 +1,7 @@
 """Reranking for the Cohere, Jina, Voyage, vLLM and infinity clients: one answer that each of them understands.
 
-`results` is Cohere's and Jina's, `data` Voyage's; both together were tried with their clients (api-contract 0.3).
-By the cross-encoder served, by a late-interaction model's token vectors, else by cosine of query and document, as in
+`results` is Cohere's and Jina's, `data` Voyage's; both together were tried with their clients. Documents are scored by
+the cross-encoder served, by a late-interaction model's token vectors, else by the cosine of query and document, as in
 vLLM; a header says which.
 """
 
@@ -12,16 +12,16 @@ import numpy as np
 import orjson
 from fastapi import Response
 
-from nestvec.api.requests.api_request import Asked
+from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.fields import (
     Body,
     boolean_field,
     integer_field,
+    invalid_item,
     text_field,
     truncation_field,
-    wrong_item,
 )
-from nestvec.api.scoring.relevance import Texts, score
+from nestvec.api.scoring.relevance import TextSide, relevance_scores
 from nestvec.engine.types import OutputKind, Truncation
 from nestvec.errors import EmptyInputError, InputError
 
@@ -33,42 +33,42 @@ FIELDS: Final = frozenset(
 )
 
 
-async def rerank_cohere(asked: Asked) -> Response:
-    """Cohere v2: documents come back only when asked for."""
-    return await _rerank(asked, returns_documents=False)
+async def rerank_cohere(api_request: ApiRequest) -> Response:
+    """Rerank for Cohere v2: documents come back only when asked for."""
+    return await _rerank(api_request, returns_documents=False)
 
 
-async def rerank_jina(asked: Asked) -> Response:
-    """Jina, vLLM, Cohere v1: documents come back unless told otherwise."""
-    return await _rerank(asked, returns_documents=True)
+async def rerank_jina(api_request: ApiRequest) -> Response:
+    """Rerank for Jina, vLLM and Cohere v1: documents come back unless the request says otherwise."""
+    return await _rerank(api_request, returns_documents=True)
 
 
-async def rerank_voyage(asked: Asked) -> Response:
-    """Voyage: as Cohere v2, `top_k` for `top_n`."""
-    return await _rerank(asked, returns_documents=False)
+async def rerank_voyage(api_request: ApiRequest) -> Response:
+    """Rerank for Voyage: as for Cohere v2, with `top_k` for `top_n`."""
+    return await _rerank(api_request, returns_documents=False)
 
 
-async def _rerank(asked: Asked, *, returns_documents: bool) -> Response:
-    body = asked.body
-    asked.check_fields(FIELDS)
-    model = await asked.model(OutputKind.LABELS)
+async def _rerank(api_request: ApiRequest, *, returns_documents: bool) -> Response:
+    body = api_request.body
+    api_request.check_fields(FIELDS)
+    model = await api_request.acquire_model(OutputKind.LABELS)
     query = text_field(body, "query")
     if query is None:
         raise InputError("you must provide 'query'", param="query")
-    documents = _documents(asked)
+    documents = _documents(api_request)
     top = _top(body)
     with_documents = boolean_field(body, "return_documents")
-    found = await score(
-        asked,
+    relevance = await relevance_scores(
+        api_request,
         model,
-        Texts([query], "query", "query", is_list=False),
-        Texts(documents, "documents", "passage", max_tokens=_max_tokens(body)),
+        TextSide([query], "query", "query", is_list=False),
+        TextSide(documents, "documents", "passage", max_tokens=_max_tokens(body)),
         _truncation(body),
     )
-    scores = found.values
+    scores = relevance.values
     order = np.argsort(-scores, kind="stable")[:top].tolist()
     results: list[dict[str, Any]] = [
-        {"index": place, "relevance_score": float(scores[place])} for place in order
+        {"index": index, "relevance_score": float(scores[index])} for index in order
     ]
     if returns_documents if with_documents is None else with_documents:
         for row in results:
@@ -76,41 +76,41 @@ async def _rerank(asked: Asked, *, returns_documents: bool) -> Response:
     content = {
         "id": str(uuid.uuid4()),
         "object": "list",
-        "model": asked.model_name() or model.spec.name,
+        "model": api_request.model_name() or model.spec.name,
         "results": results,
         "data": results,
-        "usage": {"total_tokens": found.tokens, "prompt_tokens": found.tokens},
+        "usage": {"total_tokens": relevance.tokens, "prompt_tokens": relevance.tokens},
         "meta": {
             "api_version": {"version": "2"},
-            "billed_units": {"search_units": 1, "input_tokens": found.tokens},
+            "billed_units": {"search_units": 1, "input_tokens": relevance.tokens},
         },
     }
-    return Response(orjson.dumps(content), headers=found.headers, media_type="application/json")
+    return Response(orjson.dumps(content), headers=relevance.headers, media_type="application/json")
 
 
 def _truncation(body: Body) -> Truncation:
-    """Rerankers cut long documents unless told not to."""
-    found = truncation_field(body, "truncation")
-    return found or truncation_field(body) or Truncation.END
+    """Read what is done with long documents; rerankers cut them unless told otherwise."""
+    truncation = truncation_field(body, "truncation")
+    return truncation or truncation_field(body) or Truncation.END
 
 
 def _max_tokens(body: Body) -> int | None:
-    """Cohere's cap on each document.
+    """Read Cohere's limit on the tokens of each document.
 
     Raises:
-        InputError: Not a positive integer.
+        InputError: The field holds no positive integer.
     """
-    most = integer_field(body, "max_tokens_per_doc")
-    if most is not None and most < 1:
+    max_tokens = integer_field(body, "max_tokens_per_doc")
+    if max_tokens is not None and max_tokens < 1:
         raise InputError("'max_tokens_per_doc' must be at least 1", param="max_tokens_per_doc")
-    return most
+    return max_tokens
 
 
 def _top(body: Body) -> int | None:
-    """How many results are wanted; 0 is all (vLLM).
+    """Read how many results are wanted; 0 means all, as in vLLM.
 
     Raises:
-        InputError: A negative number.
+        InputError: The number is negative.
     """
     for name in ("top_n", "top_k"):
         top = integer_field(body, name)
@@ -121,31 +121,35 @@ def _top(body: Body) -> int | None:
     return None
 
 
-def _documents(asked: Asked) -> list[str]:
-    """Documents, plain or as objects.
+def _documents(api_request: ApiRequest) -> list[str]:
+    """Read the documents, plain or as objects.
 
     Raises:
-        InputError: Something else; names the item.
+        InputError: The field holds something else; names the item.
     """
-    given = asked.body.get("documents")
-    if not isinstance(given, list):
+    documents = api_request.body.get("documents")
+    if not isinstance(documents, list):
         raise InputError("'documents' must be a list of strings", param="documents")
-    if not given:
+    if not documents:
         raise EmptyInputError("'documents' must not be an empty list", param="documents")
-    # The query takes a place too.
-    asked.state.service.check_count(len(given) + 1)
-    fields = _rank_fields(asked.body)
-    return [_document(item, index, fields) for index, item in enumerate(given)]
+    # The query is an input too.
+    api_request.state.service.check_count(len(documents) + 1)
+    fields = _rank_fields(api_request.body)
+    return [_document(item, index, fields) for index, item in enumerate(documents)]
 
 
 def _rank_fields(body: Body) -> list[str]:
-    """Which fields of an object count (Cohere v1), one line each."""
-    given = body.get("rank_fields")
-    if given is None:
+    """Read which fields of an object are ranked (Cohere v1); each becomes a line of the text.
+
+    Raises:
+        InputError: The field holds no list of strings.
+    """
+    names = body.get("rank_fields")
+    if names is None:
         return ["text"]
-    if not isinstance(given, list) or not given or not all(isinstance(n, str) for n in given):
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise InputError("'rank_fields' must be a list of strings", param="rank_fields")
-    return given
+    return names
 
 
 def _document(item: Any, index: int, fields: list[str]) -> str:  # noqa: ANN401 - JSON is of any type
@@ -155,5 +159,5 @@ def _document(item: Any, index: int, fields: list[str]) -> str:  # noqa: ANN401 
     texts = [part for part in parts if isinstance(part, str)]
     if len(texts) != len(parts):
         rule = f"must be a string, or an object with {', '.join(fields)}"
-        raise wrong_item("documents", index, rule)
+        raise invalid_item("documents", index, rule)
     return "\n".join(texts)

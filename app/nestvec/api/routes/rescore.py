@@ -1,4 +1,4 @@
-"""`POST /v1/rescore`: the second stage of a search, whose candidates a cheap first one has found.
+"""`POST /v1/rescore`: the second stage of a search, which rescores the candidates of a cheap first stage.
 
 Source: adaptive retrieval with Matryoshka prefixes (arXiv:2205.13147, section 4.3) and rescoring of binary vectors.
 """
@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 
 from nestvec.api.dialect_table import OPENAI
 from nestvec.api.http.raw_route import RawRoute
-from nestvec.api.requests.api_request import open_as
+from nestvec.api.requests.api_request import read_request
 from nestvec.api.requests.fields import (
     boolean_field,
     integer_field,
+    invalid_item,
     text_field,
     texts_field,
-    wrong_item,
 )
 from nestvec.api.schemas.similarity import RESCORE_DOC
 from nestvec.api.scoring.vector_comparison import (
     OPTIONS,
-    answered,
-    comparable,
-    parse_options,
-    vectors_of,
+    as_unit_vectors,
+    comparison_response,
+    embed_side,
+    parse_comparison_options,
 )
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.errors import InputError
@@ -39,12 +39,12 @@ FIELDS: Final = OPTIONS | {"query", "documents", "vectors", "top_n", "return_doc
 
 @router.post("/v1/rescore", **RESCORE_DOC)
 async def rescore(request: Request) -> Response:
-    """Order candidates of a first search by a float query against better vectors of them, the best first."""
-    asked = await open_as(request, OPENAI)
-    body = asked.body
-    asked.check_fields(FIELDS)
-    asked.find_model()
-    options = parse_options(asked)
+    """Order the candidates of a first search by a float query against better vectors of them, the best first."""
+    api_request = await read_request(request, OPENAI)
+    body = api_request.body
+    api_request.check_fields(FIELDS)
+    api_request.find_model()
+    options = parse_comparison_options(api_request)
     query = text_field(body, "query")
     if query is None:
         raise InputError("you must provide 'query'", param="query")
@@ -57,59 +57,77 @@ async def rescore(request: Request) -> Response:
     results = []
     if body.get("vectors") is None:
         documents, _ = texts_field(
-            body, "documents", check_count=asked.check_count, takes_one=False
+            body, "documents", check_count=api_request.check_count, accepts_single=False
         )
-        results.append(await vectors_of(asked, options, documents, "documents", role="passage"))
+        results.append(
+            await embed_side(api_request, options, documents, "documents", role="passage")
+        )
     else:
-        asked.check_count(len(body["vectors"]) if isinstance(body["vectors"], list) else 0)
-    asking = await vectors_of(asked, options, [query], "query", is_list=False, role="query")
+        api_request.check_count(len(body["vectors"]) if isinstance(body["vectors"], list) else 0)
+    query_result = await embed_side(
+        api_request, options, [query], "query", is_list=False, role="query"
+    )
     stored = (
         results[0].converted[options.dtype]
         if results
-        else parse_stored(body["vectors"], options.dtype, asking.vectors.shape[1])
+        else parse_stored(body["vectors"], options.dtype, query_result.vectors.shape[1])
     )
-    results.append(asking)
-    scores = comparable(stored, options.dtype) @ asking.vectors[0].astype(np.float64)
+    results.append(query_result)
+    scores = as_unit_vectors(stored, options.dtype) @ query_result.vectors[0].astype(np.float64)
     order = np.argsort(-scores, kind="stable")[:top].tolist()
-    returns = boolean_field(body, "return_documents") is True and bool(documents)
+    returns_documents = boolean_field(body, "return_documents") is True and bool(documents)
     rows = [
-        {"index": place, "score": float(scores[place])}
-        | ({"document": documents[place]} if returns else {})
-        for place in order
+        {"index": index, "score": float(scores[index])}
+        | ({"document": documents[index]} if returns_documents else {})
+        for index in order
     ]
-    answer = {"object": "list", "model": asked.model_name() or asking.model, "results": rows}
-    return answered(answer, results, asking)
+    answer = {
+        "object": "list",
+        "model": api_request.model_name() or query_result.model,
+        "results": rows,
+    }
+    return comparison_response(answer, results, query_result)
 
 
-def parse_stored(given: object, dtype: OutputDtype, dimensions: int) -> NDArray[Any]:
-    """Vectors as the caller's store has them: lists of numbers, or base64.
+def parse_stored(value: object, dtype: OutputDtype, dimensions: int) -> NDArray[Any]:
+    """Read vectors as the caller's store has them: lists of numbers, or base64.
+
+    Args:
+        value: As parsed from JSON.
+        dtype: What values are stored as.
+        dimensions: How many each vector has.
+
+    Returns:
+        Vectors `[N, D]` of the dtype's storage type; `[N, D / 8]` for bits.
 
     Raises:
-        InputError: One is not of the dtype and dimensions; names it.
+        InputError: A vector does not have the dtype and dimensions; names it.
     """
-    if not isinstance(given, list) or not given:
+    if not isinstance(value, list) or not value:
         raise InputError(
             "'vectors' must be a list of vectors", param="vectors", code="invalid_type"
         )
     width = dimensions // dtype.values_per_item
-    return np.stack([_one_stored(one, index, dtype, width) for index, one in enumerate(given)])
+    return np.stack([_stored_vector(item, index, dtype, width) for index, item in enumerate(value)])
 
 
-def _one_stored(given: object, index: int, dtype: OutputDtype, width: int) -> NDArray[Any]:
-    wrong = wrong_item("vectors", index, f"must hold {width} values of {dtype} (a list, or base64)")
+def _stored_vector(item: object, index: int, dtype: OutputDtype, width: int) -> NDArray[Any]:
+    wrong = invalid_item(
+        "vectors", index, f"must hold {width} values of {dtype} (a list, or base64)"
+    )
     try:
-        # Codes that are no integers, or out of range, would become others: numpy casts them silently.
-        if isinstance(given, str):
-            found = np.frombuffer(base64.b64decode(given, validate=True), dtype.stored)
-        elif isinstance(given, list) and not any(isinstance(v, bool | str | list) for v in given):
-            wide = np.asarray(given, np.float64)
-            found = wide.astype(dtype.stored)
-            if dtype.is_quantised and not np.array_equal(found, wide):
+        if isinstance(item, str):
+            vector = np.frombuffer(base64.b64decode(item, validate=True), dtype.storage_dtype)
+        elif isinstance(item, list) and not any(isinstance(v, bool | str | list) for v in item):
+            numbers = np.asarray(item, np.float64)
+            vector = numbers.astype(dtype.storage_dtype)
+            # Codes that are not integers or out of range would become other codes: numpy casts them silently.
+            if dtype.is_quantized and not np.array_equal(vector, numbers):
                 raise wrong
         else:
             raise wrong
     except (ValueError, TypeError, OverflowError, binascii.Error):
         raise wrong from None
-    if found.shape != (width,) or not np.isfinite(found.astype(np.float64)).all():
+    if vector.shape != (width,) or not np.isfinite(vector.astype(np.float64)).all():
         raise wrong
-    return found
+    return vector

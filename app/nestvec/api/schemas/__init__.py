@@ -1,1 +1,1 @@
-"""What the OpenAPI document says of each dialect; requests are parsed by hand, these models only describe."""
+"""Models of bodies and answers for the OpenAPI document. They only describe: requests are parsed by hand."""

@@ -8,25 +8,27 @@ from nestvec.api.schemas.documented import ErrorBody, errors_of, operation
 
 
 class NamedModel(BaseModel):
-    """Which model."""
+    """The name of a model."""
 
     model: str
 
 
 class ModelStatus(BaseModel):
-    """A model, in memory or not."""
+    """A model of the settings and its state, in memory or not."""
 
     model: str
     aliases: list[str]
     state: str = Field(description="ready, loading, unloaded, unloading or failed.")
-    graph_bytes: int = Field(description="Its graph and weights; 0 until it was loaded first.")
-    requests: int = Field(description="Those that hold it now.")
-    is_kept: bool = Field(description="Never unloaded to make room.")
+    graph_bytes: int = Field(
+        description="Bytes of its graph and weights; 0 until it was loaded first."
+    )
+    requests: int = Field(description="How many requests hold it now.")
+    is_kept: bool = Field(description="Whether it is never unloaded to make room.")
     error: str | None = Field(description="Why it could not be loaded.")
 
 
 class ModelStatusList(BaseModel):
-    """All of them."""
+    """All models of the settings."""
 
     models: list[ModelStatus]
 

@@ -10,7 +10,7 @@ TypeWord = Literal["float", "int8", "uint8", "binary", "ubinary", "base64", "flo
 
 
 class EmbedRequest(BaseModel):
-    """Texts to embed; exactly one of `texts` and `inputs`."""
+    """Texts to embed, in exactly one of `texts` and `inputs`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -25,7 +25,7 @@ class EmbedRequest(BaseModel):
         }
     )
 
-    texts: list[str] | None = Field(None, description="At most 96.")
+    texts: list[str] | None = Field(None, description="At most 96 texts.")
     inputs: list[dict[str, Any]] | None = None
     model: str | None = None
     input_type: str | None = Field(None, description="search_query, search_document, …")
@@ -36,7 +36,7 @@ class EmbedRequest(BaseModel):
 
 
 class EmbedResponse(BaseModel):
-    """Vectors, by type or as a bare list."""
+    """Vectors by type, or as a bare list."""
 
     id: str
     embeddings: dict[str, Any] | list[list[float]]
@@ -95,7 +95,7 @@ class VoyageRerankRequest(BaseModel):
 
 
 class RerankResponse(BaseModel):
-    """The best first, under two names for two families of clients."""
+    """Documents, the best first, in the same list under two names for two families of clients."""
 
     id: str
     object: Literal["list"]

@@ -1,14 +1,17 @@
-"""How routes that parse by hand are described in the OpenAPI document."""
+"""Describes routes that parse by hand for the OpenAPI document."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from fastapi import Path
 from pydantic import BaseModel
 
 Errors = Mapping[int, type[BaseModel]]
+# A path parameter that several routes have.
+MODEL_PATH: Final = Path(description="A model's name.", examples=["all-MiniLM-L6-v2"])
 RAW: Final = "application/octet-stream"
 RAW_CONTENT: Final = {"schema": {"type": "string", "format": "binary"}}
-# What any route that runs the model may answer beside its vectors.
+# The error statuses of any route that runs the model.
 STATUSES: Final = (400, 401, 404, 413, 429, 500, 503, 504)
 
 
@@ -30,20 +33,20 @@ class ErrorBody(BaseModel):
 
 
 class TeiError(BaseModel):
-    """TEI's error body."""
+    """Error body of Text Embeddings Inference."""
 
     error: str
     error_type: str
 
 
 class StringError(BaseModel):
-    """Ollama's and the Open Inference Protocol's error body."""
+    """Error body of Ollama and of the Open Inference Protocol."""
 
     error: str
 
 
 def errors_of(model: type[BaseModel], statuses: Sequence[int] = STATUSES) -> Errors:
-    """Errors of a route, by status."""
+    """Return the errors of a route, by status."""
     return dict.fromkeys(statuses, model)
 
 
@@ -56,19 +59,19 @@ def operation(
     content: Mapping[str, Any] | None = None,
     gives_bytes: bool = False,
 ) -> dict[str, Any]:
-    """Arguments of a route's decorator.
+    """Return the arguments of a route's decorator.
 
     Args:
-        summary: One line.
+        summary: One line on what the route does.
         answer: Model of the answer.
-        bodies: Models of the body by dialect; several where the body decides. Their examples are shown by that name.
-        errors: Models of errors by status; those of any route that runs the model where left out.
-        content: Instead of `bodies`: the request's content, as OpenAPI has it.
+        bodies: Models of the body by dialect, several where the body decides; their examples are shown by that name.
+        errors: Models of errors by status; by default those of any route that runs the model.
+        content: The request's content as OpenAPI has it, instead of `bodies`.
         gives_bytes: Whether a request may ask for raw bytes instead of JSON.
     """
-    given = errors_of(ErrorBody) if errors is None else errors
+    models = errors_of(ErrorBody) if errors is None else errors
     responses: dict[int, dict[str, Any]] = {
-        status: {"model": model} for status, model in given.items()
+        status: {"model": model} for status, model in models.items()
     }
     if gives_bytes:
         responses[200] = {"content": {RAW: RAW_CONTENT}}
@@ -85,22 +88,24 @@ def operation(
 
 
 def json_content(bodies: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
-    """Schema and examples of a body that may be in several dialects."""
+    """Return the schema and examples of a body that may be in several dialects."""
     schemas = {name: _schema(model) for name, model in bodies.items()}
     examples = {
-        (name if number == 0 else f"{name} {number + 1}"): {"value": value}
+        (name if index == 0 else f"{name} {index + 1}"): {"value": value}
         for name, schema in schemas.items()
-        for number, value in enumerate(schema.pop("examples", []))
+        for index, value in enumerate(schema.pop("examples", []))
     }
-    every = list(schemas.values())
-    found: dict[str, Any] = {"schema": every[0] if len(every) == 1 else {"anyOf": every}}
-    return {**found, "examples": examples} if examples else found
+    alternatives = list(schemas.values())
+    content: dict[str, Any] = {
+        "schema": alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
+    }
+    return {**content, "examples": examples} if examples else content
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's schema in one piece: references to its own definitions would point nowhere in the document."""
-    whole = model.model_json_schema()
-    definitions = whole.pop("$defs", {})
+    """Return a model's schema in one piece: references to its own definitions would point nowhere in the document."""
+    root = model.model_json_schema()
+    definitions = root.pop("$defs", {})
 
     def inlined(value: Any) -> Any:  # noqa: ANN401 - JSON is of any type
         if isinstance(value, dict):
@@ -109,5 +114,5 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
             return {key: inlined(item) for key, item in value.items()}
         return [inlined(item) for item in value] if isinstance(value, list) else value
 
-    schema: dict[str, Any] = inlined(whole)
+    schema: dict[str, Any] = inlined(root)
     return schema

@@ -29,13 +29,13 @@ class JinaRequest(BaseModel):
     task: str | None = Field(None, description="retrieval.query, retrieval.passage, …")
     dimensions: int | None = Field(None, ge=1)
     late_chunking: bool | None = None
-    truncate: bool | None = Field(None, description="Cut what is too long; default false.")
+    truncate: bool | None = Field(None, description="Cut inputs that are too long; default false.")
     normalized: bool | None = None
-    return_multivector: bool | None = Field(None, description="One vector a token.")
+    return_multivector: bool | None = Field(None, description="Return one vector for each token.")
 
 
 class JinaResponse(BaseModel):
-    """Vectors in input order; `embedding` may be an object by type, `embeddings` are those of tokens."""
+    """Vectors in input order; `embedding` may be an object by type, and `embeddings` holds vectors of tokens."""
 
     object: Literal["list"]
     model: str

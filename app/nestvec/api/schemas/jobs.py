@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of files and batches. Requests are parsed by hand; these models only describe."""
+"""Files and batches in the OpenAPI document."""
 
 from typing import Any, Final, Literal
 
@@ -9,7 +9,7 @@ from nestvec.api.schemas.documented import ErrorBody, errors_of, operation
 
 
 class File(BaseModel):
-    """A file."""
+    """A file that was uploaded or made by a batch."""
 
     id: str
     object: Literal["file"]
@@ -33,7 +33,7 @@ class FileList(BaseModel):
 
 
 class Deleted(BaseModel):
-    """That a file is gone."""
+    """A file that was deleted."""
 
     id: str
     object: Literal["file"]
@@ -58,7 +58,7 @@ class CreateBatch(BaseModel):
 
 
 class BatchProblem(BaseModel):
-    """What is wrong with an input file; lines count from 1."""
+    """A fault of an input file; lines count from 1."""
 
     code: str
     message: str
@@ -67,14 +67,14 @@ class BatchProblem(BaseModel):
 
 
 class BatchProblems(BaseModel):
-    """The first hundred of them."""
+    """The first hundred faults of an input file."""
 
     object: Literal["list"]
     data: list[BatchProblem]
 
 
 class RequestCounts(BaseModel):
-    """Live; the total is known once the input has been checked."""
+    """Counts of a batch's requests so far; the total is known once the input has been checked."""
 
     total: int
     completed: int
@@ -82,7 +82,7 @@ class RequestCounts(BaseModel):
 
 
 class BatchObject(BaseModel):
-    """A batch."""
+    """A batch of requests and its state."""
 
     id: str
     object: Literal["batch"]

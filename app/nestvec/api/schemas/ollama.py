@@ -8,7 +8,7 @@ from nestvec.api.schemas.documented import StringError, errors_of, operation
 
 
 class EmbedRequest(BaseModel):
-    """A text or texts."""
+    """A text, or several, to embed."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"model": "all-MiniLM-L6-v2", "input": ["hello", "world"]}]}
@@ -16,14 +16,16 @@ class EmbedRequest(BaseModel):
 
     model: str | None = None
     input: str | list[str] | None = None
-    truncate: bool | None = Field(None, description="Cut what is too long; default true.")
+    truncate: bool | None = Field(None, description="Cut inputs that are too long; default true.")
     dimensions: int | None = Field(None, ge=0)
-    options: dict[str, Any] | None = Field(None, description="num_ctx caps the tokens.")
+    options: dict[str, Any] | None = Field(
+        None, description="`num_ctx` caps the tokens of each input; others are ignored."
+    )
     keep_alive: str | float | None = Field(None, description="Ignored.")
 
 
 class EmbedResponse(BaseModel):
-    """Vectors; times in nanoseconds."""
+    """Vectors; durations are in nanoseconds."""
 
     model: str
     embeddings: list[list[float]]
@@ -33,7 +35,7 @@ class EmbedResponse(BaseModel):
 
 
 class EmbeddingsRequest(BaseModel):
-    """One text."""
+    """One text to embed."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"model": "all-MiniLM-L6-v2", "prompt": "hello"}]}
@@ -45,13 +47,13 @@ class EmbeddingsRequest(BaseModel):
 
 
 class EmbeddingsResponse(BaseModel):
-    """One vector, not normalised."""
+    """One vector, not scaled to unit length."""
 
     embedding: list[float]
 
 
 class NameRequest(BaseModel):
-    """A model's name."""
+    """The name of a model."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"model": "all-MiniLM-L6-v2"}]})
 
@@ -59,13 +61,13 @@ class NameRequest(BaseModel):
 
 
 class Listed(BaseModel):
-    """Models."""
+    """A list of models."""
 
     models: list[dict[str, Any]]
 
 
 class Shown(BaseModel):
-    """A model."""
+    """A description of a model."""
 
     details: dict[str, Any]
     model_info: dict[str, Any]
@@ -75,13 +77,13 @@ class Shown(BaseModel):
 
 
 class Status(BaseModel):
-    """How it went."""
+    """The outcome of a pull."""
 
     status: str
 
 
 class Version(BaseModel):
-    """Of the API."""
+    """The version of Ollama's API."""
 
     version: str
 

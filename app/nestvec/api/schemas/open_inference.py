@@ -15,7 +15,7 @@ from nestvec.api.schemas.documented import (
 
 
 class Tensor(BaseModel):
-    """An input: `text` of datatype BYTES, or `input_ids`."""
+    """An input tensor: `text` of datatype BYTES, or `input_ids`."""
 
     name: str
     shape: list[int]
@@ -25,7 +25,7 @@ class Tensor(BaseModel):
 
 
 class InferRequest(BaseModel):
-    """Tensors, in JSON or as raw bytes behind it."""
+    """Input tensors, in JSON or as raw bytes behind it."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -53,7 +53,7 @@ class InferRequest(BaseModel):
 
 
 class InferResponse(BaseModel):
-    """One output, `embeddings`."""
+    """One output tensor, `embeddings`."""
 
     model_name: str
     model_version: str
@@ -62,13 +62,13 @@ class InferResponse(BaseModel):
 
 
 class Described(BaseModel):
-    """Whatever was asked for."""
+    """What the path asks for: the model's tensors, readiness, configuration or statistics."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class Server(BaseModel):
-    """Name and extensions."""
+    """The server's name, version and extensions."""
 
     name: str
     version: str

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the OpenAI dialect. Requests are parsed by hand; these models only describe."""
+"""The OpenAI dialect in the OpenAPI document."""
 
 from typing import Final, Literal
 
@@ -10,7 +10,7 @@ DtypeWord = Literal["float", "float32", "float16", "int8", "uint8", "binary", "u
 
 
 class InContextExample(BaseModel):
-    """A query and what answers it."""
+    """A query and the response to it."""
 
     query: str
     response: str
@@ -51,7 +51,9 @@ class EmbeddingsRequest(BaseModel):
     )
     model: str | None = Field(None, description="May be left out where one model is served.")
     dimensions: int | None = Field(
-        None, ge=1, description="Keep so many leading values, then renormalise; default all."
+        None,
+        ge=1,
+        description="Keep so many leading values, and scale them to unit length; default: all.",
     )
     encoding_format: Literal["float", "base64", "bytes", "bytes_only"] | None = Field(
         None,
@@ -68,17 +70,18 @@ class EmbeddingsRequest(BaseModel):
     prompt: str | None = Field(None, description="Literal text to put before each input.")
     prompt_name: str | None = Field(None, description="One of the model's own prompts.")
     instruction: str | None = Field(
-        None, description="What is wanted of the texts, in the model's own template."
+        None,
+        description="An instruction on what texts are for; it is put into the model's own template.",
     )
     examples: list[InContextExample] | None = Field(
-        None, description="Worked ones, for models whose template has a place for them."
+        None, description="Worked examples, for models whose template has a place for them."
     )
     input_type: str | None = Field(
         None, description="query, document, …: the model's own prompt for that role, if it has one."
     )
     task: str | None = Field(None, description="The same, in Jina's words.")
     output_dtype: DtypeWord | None = Field(
-        None, description="What values are given as; default float32."
+        None, description="The dtype of the values; default float32."
     )
     late_chunking: bool | LateChunking | None = Field(
         None,
@@ -86,11 +89,13 @@ class EmbeddingsRequest(BaseModel):
         "documents, and this is how they are cut.",
     )
     layers: int | None = Field(
-        None, ge=1, description="Early exit: run so many layers, where the model has such an exit."
+        None, ge=1, description="Run so many layers only, where the model has such an early exit."
     )
-    map: str | None = Field(None, description="Send vectors through a map of the model's.")
+    map: str | None = Field(None, description="The map of the model's that vectors go through.")
     truncate_prompt_tokens: int | None = Field(
-        None, ge=-1, description="vLLM: cut beyond so many tokens; -1: beyond the model's own."
+        None,
+        ge=-1,
+        description="vLLM: cut inputs beyond so many tokens; -1: beyond the model's own limit.",
     )
     truncation_side: Literal["left", "right"] | None = Field(
         None, description="vLLM: which side is cut off."
@@ -106,7 +111,7 @@ class EmbeddingsRequest(BaseModel):
 
 
 class Embedding(BaseModel):
-    """One vector; of a chunk of a document with where it lies."""
+    """One vector; that of a document's chunk has the chunk's span too."""
 
     object: Literal["embedding"]
     index: int
@@ -145,7 +150,7 @@ class EmbeddingsResponse(BaseModel):
 
 
 class Dimensions(BaseModel):
-    """Sizes a vector may be asked for in."""
+    """The sizes in which a vector may be asked for."""
 
     native: int
     range: tuple[int, int]
@@ -153,21 +158,21 @@ class Dimensions(BaseModel):
 
 
 class Pinned(BaseModel):
-    """What a further name of a model stands for."""
+    """The prompt and dimensions that a further name of a model stands for."""
 
     prompt_name: str | None
     dimensions: int | None
 
 
 class Quantization(BaseModel):
-    """Where the ranges of int8 and uint8 vectors come from."""
+    """The ranges of int8 and uint8 vectors, and where they come from."""
 
     id: str
     source: str
 
 
 class Model(BaseModel):
-    """A served model: OpenAI's four keys, then what a caller should know; null until it was loaded first."""
+    """A served model: OpenAI's four keys, then what a caller should know; null while it was never loaded."""
 
     id: str
     object: Literal["model"]
@@ -179,8 +184,8 @@ class Model(BaseModel):
     state: str = Field(description="ready, loading, unloaded, unloading or failed.")
     max_model_len: int | None
     dimensions: Dimensions | None
-    outputs: list[str] | None = Field(description="Of dense, tokens, sparse, labels.")
-    labels: list[str] | None = Field(description="Of a classifier; a re-ranker has one.")
+    outputs: list[str] | None = Field(description="Any of dense, tokens, sparse, labels.")
+    labels: list[str] | None = Field(description="The labels of a classifier; a re-ranker has one.")
     pooling: str | None
     normalized: bool | None
     prompts: list[str] | None
@@ -196,7 +201,7 @@ class Model(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All served models."""
+    """The served models."""
 
     object: Literal["list"]
     data: list[Model]

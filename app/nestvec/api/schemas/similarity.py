@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of our own similarity routes."""
+"""Nestvec's own routes for similarity and rescoring in the OpenAPI document."""
 
 from typing import Final, Literal
 
@@ -9,13 +9,13 @@ from nestvec.api.schemas.openai import DtypeWord, Usage
 
 
 class Compared(BaseModel):
-    """How vectors are compared."""
+    """Options on how vectors are compared."""
 
     model: str | None = Field(None, description="May be left out where one model is served.")
     dimensions: int | None = Field(None, ge=1, description="Compare so many leading values.")
     output_dtype: DtypeWord | None = Field(None, description="Compare vectors stored as this.")
-    layers: int | None = Field(None, ge=1, description="Early exit.")
-    map: str | None = Field(None, description="A map of the model's.")
+    layers: int | None = Field(None, ge=1, description="Run so many layers only.")
+    map: str | None = Field(None, description="The map of the model's that vectors go through.")
     truncate: bool | Literal["error", "start", "end", "windows"] | None = None
 
 
@@ -33,14 +33,14 @@ class SimilarityRequest(Compared):
 
     pairs: list[tuple[str, str]] | None = None
     left: str | list[str] | None = None
-    right: str | list[str] | None = Field(None, description="Default: the left.")
+    right: str | list[str] | None = Field(None, description="Default: `left`.")
     explain: bool | None = Field(
         None, description="Split each pair's cosine over its tokens; at most 16 pairs."
     )
 
 
 class ExplainedToken(BaseModel):
-    """A token; places are null for special ones."""
+    """A token; `start` and `stop` are null for special tokens."""
 
     text: str
     special: bool
@@ -49,7 +49,7 @@ class ExplainedToken(BaseModel):
 
 
 class Explanation(BaseModel):
-    """What pairs of tokens add to a cosine; they sum to it."""
+    """The contributions of pairs of tokens to a cosine; they sum to it."""
 
     left_tokens: list[ExplainedToken]
     right_tokens: list[ExplainedToken]
@@ -58,7 +58,7 @@ class Explanation(BaseModel):
 
 
 class SimilarityResponse(BaseModel):
-    """A value a pair, or a row a text on the left."""
+    """A cosine for each pair, or a row of cosines for each text on the left."""
 
     object: Literal["similarity"]
     model: str
@@ -70,7 +70,7 @@ class SimilarityResponse(BaseModel):
 
 
 class RescoreRequest(Compared):
-    """A query, and what a first search found for it."""
+    """A query, and the candidates that a first search found for it."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -87,17 +87,18 @@ class RescoreRequest(Compared):
 
     query: str
     documents: list[str] | None = Field(
-        None, description="Their texts: embedded, or taken from the vector cache."
+        None, description="Texts of the candidates: embedded, or taken from the vector cache."
     )
     vectors: list[list[float] | str] | None = Field(
-        None, description="Or their vectors as stored, in `output_dtype` and `dimensions`."
+        None,
+        description="Or vectors of the candidates as stored, in `output_dtype` and `dimensions`.",
     )
     top_n: int | None = Field(None, ge=1)
     return_documents: bool | None = None
 
 
 class Rescored(BaseModel):
-    """A candidate's place in the request, and its cosine."""
+    """A candidate's index in the request, and its cosine."""
 
     index: int
     score: float

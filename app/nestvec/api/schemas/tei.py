@@ -1,4 +1,4 @@
-"""TEI's routes in the OpenAPI document."""
+"""Routes of Text Embeddings Inference in the OpenAPI document."""
 
 from typing import Any, Final, Literal
 
@@ -11,7 +11,7 @@ Inputs = str | list[str | list[int]] | list[int]
 
 
 class TokensRequest(BaseModel):
-    """Inputs, and how they are cut."""
+    """Inputs, and options on how they are cut."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": ["hello", "world"]}]})
 
@@ -22,7 +22,7 @@ class TokensRequest(BaseModel):
 
 
 class EmbedRequest(TokensRequest):
-    """Inputs, and what their vectors should be."""
+    """Inputs, and options on their vectors."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -42,7 +42,7 @@ class SimilarityInputs(BaseModel):
 
 
 class SimilarityRequest(BaseModel):
-    """What to compare."""
+    """Sentences to compare."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -66,7 +66,7 @@ class RerankRequest(BaseModel):
 
 
 class PredictRequest(BaseModel):
-    """A text, a pair, or a list of such."""
+    """A text, a pair of texts, or a list of texts and pairs."""
 
     inputs: str | list[str] | list[list[str]]
     raw_scores: bool | None = None
@@ -75,7 +75,7 @@ class PredictRequest(BaseModel):
 
 
 class TokenizeRequest(BaseModel):
-    """Texts."""
+    """Texts to tokenize."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "hello world"}]})
 
@@ -85,7 +85,7 @@ class TokenizeRequest(BaseModel):
 
 
 class DecodeRequest(BaseModel):
-    """Token ids."""
+    """Token ids to decode."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [101, 7592, 102]}]})
 
@@ -94,7 +94,7 @@ class DecodeRequest(BaseModel):
 
 
 class Token(BaseModel):
-    """One token; `start` and `stop` are characters of the text."""
+    """A token; `start` and `stop` count characters of the text."""
 
     id: int
     text: str
@@ -104,7 +104,7 @@ class Token(BaseModel):
 
 
 class Info(BaseModel):
-    """What is served, and within which limits."""
+    """The first served model, and the server's limits."""
 
     model_id: str
     model_sha: str | None

@@ -9,7 +9,7 @@ from nestvec.api.schemas.openai import EmbeddingsRequest
 
 
 class PoolingRequest(EmbeddingsRequest):
-    """Body of `/pooling`: as for embeddings, and what to give."""
+    """Body of `/pooling`: that of `/v1/embeddings`, and the task."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -18,16 +18,17 @@ class PoolingRequest(EmbeddingsRequest):
     )
 
     task: str | None = Field(
-        None, description="embed, token_embed or classify; by default what the model is for."
+        None,
+        description="embed, token_embed or classify; by default the task that the model is for.",
     )
 
     pool_factor: int | None = Field(
-        None, ge=1, description="Merge like token vectors, so many to one."
+        None, ge=1, description="Merge similar token vectors, down to one in so many."
     )
 
 
 class ScoreRequest(BaseModel):
-    """Pairs, under one of several names."""
+    """Pairs of texts, under one of several pairs of names."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -48,7 +49,7 @@ class ScoreRequest(BaseModel):
 
 
 class ClassifyRequest(BaseModel):
-    """Texts for a classifier."""
+    """Texts to classify."""
 
     input: str | list[str]
     model: str | None = None
@@ -56,7 +57,7 @@ class ClassifyRequest(BaseModel):
 
 
 class Answer(BaseModel):
-    """A list of what was asked for, in order."""
+    """Results in input order."""
 
     id: str
     object: Literal["list"]

@@ -28,13 +28,13 @@ class VoyageRequest(BaseModel):
     )
 
     input: str | list[str]
-    truncation: bool | None = Field(description="Cut what is too long; default true.")
+    truncation: bool | None = Field(description="Cut inputs that are too long; default true.")
     model: str | None = None
     input_type: Literal["query", "document"] | None = None
     output_dimension: int | None = Field(None, ge=1)
     output_dtype: DtypeWord | None = None
     encoding_format: Literal["base64", "float"] | None = Field(
-        None, description="base64 of the dtype asked for."
+        None, description="`base64` holds values of `output_dtype`."
     )
 
 
@@ -47,7 +47,7 @@ class VoyageEmbedding(BaseModel):
 
 
 class VoyageUsage(BaseModel):
-    """Tokens in the model's own vocabulary."""
+    """Tokens, counted in the model's own vocabulary."""
 
     total_tokens: int
 
@@ -85,7 +85,7 @@ class ContextualizedRequest(BaseModel):
 
 
 class ContextualizedResponse(BaseModel):
-    """A list for each document, in it one vector a chunk."""
+    """A list for each document, with a vector for each of its chunks."""
 
     object: Literal["list"]
     data: list[dict[str, Any]]
@@ -94,7 +94,7 @@ class ContextualizedResponse(BaseModel):
 
 
 CONTEXTUALIZED_DOC: Final = operation(
-    "Embed chunks that know their document",
+    "Embed chunks in the context of their document",
     ContextualizedResponse,
     bodies={"voyage": ContextualizedRequest},
 )

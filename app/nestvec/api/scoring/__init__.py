@@ -1,1 +1,1 @@
-"""Scores, labels and comparisons that several dialects and routes answer with."""
+"""Scores, labels and comparisons that several dialects and routes share."""

@@ -1,72 +1,77 @@
 """Labels of texts and pairs, by a classifier: TEI's `/predict` and vLLM's `/classify`."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nestvec.api.requests.fields import wrong_item
-from nestvec.engine.models.served_model import ModelSpec
+from nestvec.api.requests.fields import invalid_item
+from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.types import FloatArray, Pair
 from nestvec.engine.vectors.postprocess import probabilities
 from nestvec.errors import EmptyInputError, InputError
 
-MOST_TEXTS = 2  # of one item: a text, or a pair
+# An item is a text or a pair.
+MAX_TEXTS_PER_ITEM: Final = 2
 
 
-def parse_pairs(given: object, param: str) -> tuple[list[str | Pair], bool]:
-    """TEI's grammar: a text, `[text]`, a pair `[a, b]`, or a list of such lists.
+def parse_pairs(value: object, param: str) -> tuple[list[str | Pair], bool]:
+    """Read texts and pairs in TEI's grammar: a text, `[text]`, a pair `[a, b]`, or a list of such lists.
+
+    Args:
+        value: As parsed from JSON.
+        param: The field that it came from, for errors.
 
     Returns:
-        The items, and whether there may be several.
+        The items, and whether they came as a list of items.
 
     Raises:
-        InputError: Something else; names the item.
+        InputError: The value is something else; names the item.
     """
-    if isinstance(given, str):
-        return [given], False
-    if not isinstance(given, list):
+    if isinstance(value, str):
+        return [value], False
+    if not isinstance(value, list):
         raise InputError(f"'{param}' must be a string or a list", param=param, code="invalid_type")
-    if not given:
+    if not value:
         raise EmptyInputError(f"`{param}` cannot be empty", param=param)
-    if all(isinstance(one, str) for one in given):
-        if len(given) > MOST_TEXTS:
+    if all(isinstance(item, str) for item in value):
+        if len(value) > MAX_TEXTS_PER_ITEM:
             raise InputError(
                 f"'{param}' must hold one text or a pair; a batch is a list of lists", param=param
             )
-        return [_one(given)], False
+        return [_text_or_pair(value)], False
     items = []
-    for index, one in enumerate(given):
-        is_text = isinstance(one, str)
-        is_texts = isinstance(one, list) and all(isinstance(text, str) for text in one)
-        if not is_text and not (is_texts and 1 <= len(one) <= MOST_TEXTS):
-            raise wrong_item(param, index, "must be a list of one text or two")
-        items.append(one if is_text else _one(one))
+    for index, item in enumerate(value):
+        is_text = isinstance(item, str)
+        is_texts = isinstance(item, list) and all(isinstance(text, str) for text in item)
+        if not is_text and not (is_texts and 1 <= len(item) <= MAX_TEXTS_PER_ITEM):
+            raise invalid_item(param, index, "must be a list of one text or two")
+        items.append(item if is_text else _text_or_pair(item))
     return items, True
 
 
-def ranked(
+def ranked_labels(
     scores: FloatArray, spec: ModelSpec, *, is_raw: bool = False
 ) -> list[list[dict[str, Any]]]:
-    """Labels of each item with their scores, the highest first.
+    """Return the labels of each item with their scores, the highest first.
 
     Args:
-        scores: (B, L), before any activation.
-        spec: The model's.
-        is_raw: Leave them so.
+        scores: `[B, L]` float32, before any activation.
+        spec: The model's, which names the labels.
+        is_raw: Whether the scores stay without an activation.
     """
-    shown = likelihoods(scores) if not is_raw else scores.astype(np.float64)
-    found = []
-    for row in shown:
+    values = tei_probabilities(scores) if not is_raw else scores.astype(np.float64)
+    labels = []
+    for row in values:
         order = np.argsort(-row, kind="stable").tolist()
-        found.append([{"score": float(row[n]), "label": spec.labels[n]} for n in order])
-    return found
+        labels.append([{"score": float(row[n]), "label": spec.labels[n]} for n in order])
+    return labels
 
 
-def likelihoods(scores: FloatArray) -> NDArray[np.float64]:
-    """As TEI does: sigmoid of one label, softmax of several, whatever the model's files say."""
+def tei_probabilities(scores: FloatArray) -> NDArray[np.float64]:
+    """Apply TEI's activation to scores `[B, L]`: sigmoid of one label, else softmax, whatever the model's files say."""
     return probabilities(scores, "sigmoid" if scores.shape[1] == 1 else "softmax")
 
 
-def _one(texts: list[str]) -> str | Pair:
+def _text_or_pair(texts: list[str]) -> str | Pair:
     return texts[0] if len(texts) == 1 else Pair(*texts)

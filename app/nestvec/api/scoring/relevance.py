@@ -1,4 +1,4 @@
-"""How near texts are to a query: by a cross-encoder, by late interaction, or by cosine, as the model served can."""
+"""How relevant texts are to a query: by a cross-encoder, by late interaction, or by cosine, as the model allows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nestvec.api.requests.api_request import Asked, embed
+from nestvec.api.requests.api_request import ApiRequest
+from nestvec.api.requests.embedding import embed
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.types import EmbedCall, EmbedResult, FloatArray, OutputKind, Pair, Truncation
 from nestvec.engine.vectors.postprocess import probabilities
@@ -20,14 +21,15 @@ MAX_SIM: Final = "max-sim"
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
-    """Texts of one side.
+class TextSide:
+    """The texts on one side of a comparison.
 
     Attributes:
-        source: The field they came from, for errors.
-        role: What they are for, if that is known.
-        is_list: Whether they came as a list.
-        max_tokens: Take fewer tokens of each than the model could.
+        texts: One, or as many as on the other side.
+        source: The field that they came from, for errors.
+        role: What they are for ("query", "passage"), if that is known.
+        is_list: Whether they came as a list, so that an error names one of them.
+        max_tokens: How many tokens of each are taken, if fewer than the model takes.
     """
 
     texts: Sequence[str]
@@ -38,13 +40,13 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """Of each pair.
+class RelevanceScores:
+    """The scores of pairs.
 
     Attributes:
-        values: (max(n, m),), float64.
-        tokens: All that were run.
-        method: How they came about; told in a header, as a cosine is no probability.
+        values: `[N]` float64, one for each pair.
+        tokens: How many tokens were run.
+        method: How the scores were computed; told in a header, as a cosine is no probability.
     """
 
     values: NDArray[np.float64]
@@ -53,122 +55,147 @@ class Scores:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Of an answer."""
+        """The headers of an answer with these scores."""
         return {"x-embed-score": self.method}
 
 
-async def score(
-    asked: Asked, model: ServedModel, left: Texts, right: Texts, truncate: Truncation
-) -> Scores:
-    """Scores of each pair of the same place, or of one with all.
+async def relevance_scores(
+    api_request: ApiRequest,
+    model: ServedModel,
+    left: TextSide,
+    right: TextSide,
+    truncate: Truncation,
+) -> RelevanceScores:
+    """Score texts pair by pair, or a single text on the left against all on the right, by the model's best method.
+
+    Args:
+        api_request: Whom the scores are for.
+        model: Scores them.
+        left: The queries.
+        right: The documents.
+        truncate: What is done with texts that are too long.
 
     Raises:
-        InputError: A text cannot be embedded; names the field and the place.
-        UnsupportedError: The model has several labels, or terms only.
+        InputError: A text cannot be embedded; names the field and the index.
+        UnsupportedError: The model has several labels, or gives weights of terms only.
     """
     kinds = model.spec.kinds
     if OutputKind.LABELS in kinds:
-        result = await score_pairs(asked, model, left, right, truncate)
+        result = await cross_encoder_scores(api_request, model, left, right, truncate)
         values = probabilities(result.vectors, model.spec.activation)[:, 0]
-        return Scores(values, sum(result.input_tokens), CROSS_ENCODER)
+        return RelevanceScores(values, sum(result.input_tokens), CROSS_ENCODER)
     if OutputKind.DENSE in kinds:
-        return await _cosines(asked, model, left, right, truncate)
+        return await _cosines(api_request, model, left, right, truncate)
     if OutputKind.TOKENS in kinds:
-        return await _late(asked, model, left, right, truncate)
+        return await _max_sims(api_request, model, left, right, truncate)
     raise UnsupportedError(f"{model.spec.name} gives terms' weights: it scores no pairs")
 
 
-async def score_pairs(
-    asked: Asked, model: ServedModel, left: Texts, right: Texts, truncate: Truncation
+async def cross_encoder_scores(
+    api_request: ApiRequest,
+    model: ServedModel,
+    left: TextSide,
+    right: TextSide,
+    truncate: Truncation,
 ) -> EmbedResult:
-    """A re-ranker's scores before any activation, (n, 1).
+    """Return a cross-encoder's scores before any activation, as vectors `[N, 1]`.
 
     Raises:
-        InputError: A pair cannot be run; names the place on the right.
+        InputError: A pair cannot be run; names the index on the right.
         UnsupportedError: The model has several labels.
     """
     if not model.spec.is_reranker:
         raise UnsupportedError(
             f"model is not a re-ranker model: {model.spec.name} has {len(model.spec.labels)} labels"
         )
-    firsts = [*left.texts] * (len(right.texts) if len(left.texts) == 1 else 1)
-    pairs = [Pair(one, other) for one, other in zip(firsts, right.texts, strict=True)]
-    same = left.max_tokens == right.max_tokens
+    lefts = [*left.texts] * (len(right.texts) if len(left.texts) == 1 else 1)
+    pairs = [Pair(a, b) for a, b in zip(lefts, right.texts, strict=True)]
+    has_one_limit = left.max_tokens == right.max_tokens
     call = EmbedCall(
         inputs=pairs,
         model=model.spec.name,
         kind=OutputKind.LABELS,
         truncate=truncate,
-        max_tokens=left.max_tokens if same else None,
-        max_second_tokens=None if same else right.max_tokens,
+        max_tokens=left.max_tokens if has_one_limit else None,
+        max_second_tokens=None if has_one_limit else right.max_tokens,
     )
-    return await embed(asked, call, is_list=right.is_list, source=right.source)
+    return await embed(api_request, call, is_list=right.is_list, source=right.source)
 
 
-async def _late(
-    asked: Asked, model: ServedModel, left: Texts, right: Texts, truncate: Truncation
-) -> Scores:
-    """Sums over the left's tokens of their nearest on the right."""
-    queries = await _embed(asked, model, left, truncate, OutputKind.TOKENS)
-    documents = await _embed(asked, model, right, truncate, OutputKind.TOKENS)
-    firsts, others = queries.by_input(queries.vectors), documents.by_input(documents.vectors)
-    if len(firsts) == 1:
-        values = max_sim(firsts[0], others)
+async def _max_sims(
+    api_request: ApiRequest,
+    model: ServedModel,
+    left: TextSide,
+    right: TextSide,
+    truncate: Truncation,
+) -> RelevanceScores:
+    """Score by late interaction: for each token on the left its nearest on the right, summed."""
+    queries = await _embed(api_request, model, left, truncate, OutputKind.TOKENS)
+    documents = await _embed(api_request, model, right, truncate, OutputKind.TOKENS)
+    lefts, rights = queries.by_input(queries.vectors), documents.by_input(documents.vectors)
+    if len(lefts) == 1:
+        values = max_sim(lefts[0], rights)
     else:
-        values = [max_sim(one, [other])[0] for one, other in zip(firsts, others, strict=True)]
+        values = [max_sim(a, [b])[0] for a, b in zip(lefts, rights, strict=True)]
     tokens = sum(queries.input_tokens) + sum(documents.input_tokens)
-    return Scores(np.array(values), tokens, MAX_SIM)
+    return RelevanceScores(np.array(values), tokens, MAX_SIM)
 
 
 async def _cosines(
-    asked: Asked, model: ServedModel, left: Texts, right: Texts, truncate: Truncation
-) -> Scores:
-    """In one call where no prompt tells the sides apart."""
+    api_request: ApiRequest,
+    model: ServedModel,
+    left: TextSide,
+    right: TextSide,
+    truncate: Truncation,
+) -> RelevanceScores:
+    """Score by cosine, in one call where no prompt tells the sides apart."""
     if model.spec.prompts or left.max_tokens != right.max_tokens:
-        first = await _embed(asked, model, left, truncate)
-        second = await _embed(asked, model, right, truncate)
+        first = await _embed(api_request, model, left, truncate)
+        second = await _embed(api_request, model, right, truncate)
         tokens = sum(first.input_tokens) + sum(second.input_tokens)
-        return Scores(_products(first.vectors, second.vectors), tokens, COSINE)
-    both = Texts([*left.texts, *right.texts], "", max_tokens=left.max_tokens)
+        return RelevanceScores(_products(first.vectors, second.vectors), tokens, COSINE)
+    both = TextSide([*left.texts, *right.texts], "", max_tokens=left.max_tokens)
     try:
-        found = await _embed(asked, model, both, truncate)
+        result = await _embed(api_request, model, both, truncate)
     except InternalError as error:
-        error.input_index = None  # it counts both sides as one
+        error.input_index = None  # it counts both sides as one list
         raise
     except InputError as error:
-        _place(error, left, right)
+        _name_side(error, left, right)
         raise
     count = len(left.texts)
-    values = _products(found.vectors[:count], found.vectors[count:])
-    return Scores(values, sum(found.input_tokens), COSINE)
+    values = _products(result.vectors[:count], result.vectors[count:])
+    return RelevanceScores(values, sum(result.input_tokens), COSINE)
 
 
 def _products(left: FloatArray, right: FloatArray) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = np.sum(left.astype(np.float64) * right.astype(np.float64), axis=1)
-    return found
+    products: NDArray[np.float64] = np.sum(
+        left.astype(np.float64) * right.astype(np.float64), axis=1
+    )
+    return products
 
 
 async def _embed(
-    asked: Asked,
+    api_request: ApiRequest,
     model: ServedModel,
-    side: Texts,
+    side: TextSide,
     truncate: Truncation,
     kind: OutputKind = OutputKind.DENSE,
 ) -> EmbedResult:
     call = EmbedCall(
         inputs=side.texts,
-        model=asked.model_name() or model.spec.name,
+        model=api_request.model_name() or model.spec.name,
         kind=kind,
         normalize=True,
         truncate=truncate,
         prompt_role=side.role,
         max_tokens=side.max_tokens,
     )
-    return await embed(asked, call, is_list=side.is_list, source=side.source)
+    return await embed(api_request, call, is_list=side.is_list, source=side.source)
 
 
-def _place(error: InputError, left: Texts, right: Texts) -> None:
-    """Name the side that a text of both came from."""
+def _name_side(error: InputError, left: TextSide, right: TextSide) -> None:
+    """Make an error of a call with both sides name the side and the index there."""
     index = error.input_index
     if index is None:
         return

@@ -1,7 +1,7 @@
-"""Vectors compared as a store would hold them: what our own routes around similarity share.
+"""Vectors compared as a vector store would hold them: what `/v1/similarity` and `/v1/rescore` share.
 
-`output_dtype` and `dimensions` say how they are held. Values are cosines: of floats, of int8 codes, and for bits of the
-vectors of signs (1 - 2 x differing bits / dimensions).
+`output_dtype` and `dimensions` say how the store holds them. Values are cosines: of floats, of int8 codes, and for bits
+of the vectors of signs (1 - 2 x differing bits / dimensions).
 """
 
 import math
@@ -14,19 +14,28 @@ import orjson
 from fastapi import Response
 from numpy.typing import NDArray
 
-from nestvec.api.requests.api_request import Asked, embed, result_headers
+from nestvec.api.requests.api_request import ApiRequest
+from nestvec.api.requests.embedding import embed
 from nestvec.api.requests.fields import dtype_field, integer_field, text_field, truncation_field
+from nestvec.api.requests.headers import result_headers
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.types import EmbedCall, EmbedResult, Truncation
 
 OPTIONS: Final = frozenset({"model", "dimensions", "output_dtype", "layers", "map", "truncate"})
 BITS: Final = (OutputDtype.BINARY, OutputDtype.UBINARY)
-Wide = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How vectors are compared."""
+class ComparisonOptions:
+    """How vectors are made for a comparison.
+
+    Attributes:
+        dimensions: How many of the leading dimensions are kept; None: all.
+        dtype: What values are stored as.
+        layers: After which layer the model stops; (): after its last.
+        map_id: The map that vectors go through; None: none.
+        truncate: What is done with texts that are too long; None: what the server's settings say.
+    """
 
     dimensions: int | None
     dtype: OutputDtype
@@ -35,25 +44,25 @@ class Options:
     truncate: Truncation | None
 
 
-def parse_options(asked: Asked) -> Options:
-    """Read them.
+def parse_comparison_options(api_request: ApiRequest) -> ComparisonOptions:
+    """Read the options of a comparison from a body.
 
     Raises:
-        InputError: A field of the wrong type.
+        InputError: A field is of the wrong type.
     """
-    layers = integer_field(asked.body, "layers")
-    return Options(
-        integer_field(asked.body, "dimensions"),
-        dtype_field(asked.body, "output_dtype") or OutputDtype.FLOAT32,
+    layers = integer_field(api_request.body, "layers")
+    return ComparisonOptions(
+        integer_field(api_request.body, "dimensions"),
+        dtype_field(api_request.body, "output_dtype") or OutputDtype.FLOAT32,
         () if layers is None else (layers,),
-        text_field(asked.body, "map") or None,
-        truncation_field(asked.body),
+        text_field(api_request.body, "map") or None,
+        truncation_field(api_request.body),
     )
 
 
-async def vectors_of(
-    asked: Asked,
-    options: Options,
+async def embed_side(
+    api_request: ApiRequest,
+    options: ComparisonOptions,
     texts: Sequence[str],
     source: str,
     *,
@@ -63,19 +72,19 @@ async def vectors_of(
     """Embed texts for a comparison.
 
     Args:
-        asked: Whose.
-        options: How they are compared.
-        texts: Of one side.
-        source: The field they came from.
-        is_list: Whether they came as a list.
-        role: What they are for.
+        api_request: Whom the vectors are for.
+        options: How they are made.
+        texts: The texts of one side.
+        source: The field that they came from, for errors.
+        is_list: Whether they came as a list, so that an error names one of them.
+        role: What they are for ("query", "passage"), if that is known.
 
     Raises:
-        NestvecError: As the engine says; names the field and the place.
+        NestvecError: The engine's reason why there are no vectors; names the field and the index.
     """
     call = EmbedCall(
         texts,
-        model=asked.model_name(),
+        model=api_request.model_name(),
         dimensions=options.dimensions,
         normalize=True,
         truncate=options.truncate,
@@ -84,30 +93,30 @@ async def vectors_of(
         layers=options.layers,
         map_id=options.map_id,
     )
-    return await embed(asked, call, is_list=is_list, source=source)
+    return await embed(api_request, call, is_list=is_list, source=source)
 
 
-def comparable(stored: NDArray[Any], dtype: OutputDtype) -> Wide:
-    """Stored vectors as unit vectors of float64, (N, D)."""
+def as_unit_vectors(stored: NDArray[Any], dtype: OutputDtype) -> NDArray[np.float64]:
+    """Return stored vectors as unit vectors `[N, D]` float64; bits become signs."""
     if dtype in BITS:
         octets = stored.astype(np.int16) + (128 if dtype is OutputDtype.BINARY else 0)
         bits = np.unpackbits(octets.astype(np.uint8), axis=1)
         return (bits.astype(np.float64) * 2 - 1) / math.sqrt(bits.shape[1])
     wide = stored.astype(np.float64) - (128 if dtype is OutputDtype.UINT8 else 0)
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    unit: Wide = wide / np.maximum(norms, 1e-12)
+    unit: NDArray[np.float64] = wide / np.maximum(norms, 1e-12)
     return unit
 
 
-def answered(
+def comparison_response(
     answer: dict[str, Any], results: Sequence[EmbedResult], first: EmbedResult
 ) -> Response:
-    """An answer with its usage, and what headers tell of the vectors.
+    """Return an answer with its usage, and with headers that describe the vectors.
 
     Args:
-        answer: Without usage.
-        results: Of all runs.
-        first: The one that headers are about.
+        answer: The body without `usage`, which is added.
+        results: The results of all calls, whose tokens are summed.
+        first: The result that the headers describe.
     """
     tokens = sum(sum(result.input_tokens) for result in results)
     answer["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}

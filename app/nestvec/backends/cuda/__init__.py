@@ -1,1 +1,1 @@
-"""Running on a GPU: packed arrays in fixed memory, two batches on their way, captured launches, bounded memory."""
+"""Running graphs on a GPU: packed arrays in fixed memory, two batches in flight, CUDA graphs, bounded memory."""

@@ -1,4 +1,4 @@
-"""Memory of a device as the engine uses it: addresses, page-locked host arrays, one stream, events."""
+"""Memory of a device as the backend uses it: addresses, page-locked host arrays, one stream, events."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,63 +8,64 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
-ALIGNMENT: Final = 256
-GROWTH: Final = 1.5  # buffers that were too small are made larger than asked for
+ByteArray = NDArray[np.uint8]
+ALIGNMENT_BYTES: Final = 256
+# A buffer that was too small is made larger than asked for.
+GROWTH: Final = 1.5
 
 
 class Device(Protocol):
-    """One device with one stream, on which everything happens in the order in which it was asked for.
+    """A device with one stream, on which everything happens in the order in which it was asked for.
 
-    All methods may raise `BackendMemoryError` or `BackendLostError`.
+    Every method may raise `BackendMemoryError` or `BackendLostError`.
     """
 
     @property
     def kind(self) -> str:
-        """As onnxruntime names it: "cuda", or "cpu" in tests."""
+        """The device's name in onnxruntime: "cuda", or "cpu" in tests."""
 
     @property
     def number(self) -> int:
-        """Which one."""
+        """The device's number among those of its kind."""
 
     @property
     def stream(self) -> int:
-        """Its handle; 0 where there is none."""
+        """The stream's handle; 0 where there is none."""
 
     def select(self) -> None:
-        """Make it the calling thread's, before anything else there."""
+        """Make this the calling thread's device; comes before anything else in a thread."""
 
-    def pinned(self, size: int) -> Bytes:
-        """So many bytes of the host's memory that the device copies from and to by itself."""
+    def pinned(self, size: int) -> ByteArray:
+        """Allocate so many bytes of page-locked host memory, which the device copies from and to by itself."""
 
     def allocate(self, size: int) -> int:
-        """So many bytes of the device's memory; gives their address."""
+        """Allocate so many bytes of the device's memory, and return their address."""
 
     def free(self, address: int) -> None:
-        """Give them back."""
+        """Free what was allocated at an address."""
 
     def copy_in(self, address: int, host: NDArray[Any]) -> None:
         """Begin to copy a contiguous page-locked array to the device."""
 
-    def copy_out(self, host: Bytes, address: int, *, rows: int, width: int, pitch: int) -> None:
+    def copy_out(self, host: ByteArray, address: int, *, rows: int, width: int, pitch: int) -> None:
         """Begin to copy the first bytes of every row from the device.
 
         Args:
             host: At least rows · width bytes, page-locked.
-            address: Of the first row.
+            address: Where the first row begins on the device.
             rows: Number of rows.
-            width: Bytes of each that are wanted.
-            pitch: Bytes from one row to the next.
+            width: Number of bytes of each row to copy.
+            pitch: Number of bytes from one row to the next.
         """
 
-    def record(self) -> Any:  # noqa: ANN401 - what a runtime names an event by
-        """An event behind all that was begun so far."""
+    def record(self) -> Any:  # noqa: ANN401 - each runtime has its own kind of event
+        """Record an event behind everything that was begun so far."""
 
     def wait(self, event: Any) -> None:  # noqa: ANN401
-        """Wait for an event, without the interpreter's lock, and free it."""
+        """Wait for an event without holding the interpreter's lock, and free it."""
 
     def memory(self) -> tuple[int, int]:
-        """Free and all bytes of the device."""
+        """Return the device's free bytes, and all of its bytes."""
 
     def close(self) -> None:
         """Free the stream."""
@@ -72,23 +73,29 @@ class Device(Protocol):
 
 @dataclass(slots=True)
 class DeviceBuffer:
-    """Memory of the device that grows when more is asked for."""
+    """Memory of the device that grows when more is asked for.
+
+    Attributes:
+        device: The device whose memory it is.
+        address: Where it begins; 0 before anything was asked for.
+        size: Its number of bytes.
+    """
 
     device: Device
     address: int = 0
     size: int = 0
 
     def at_least(self, size: int) -> int:
-        """Its address, with so many bytes behind it."""
+        """Return its address, where there are at least so many bytes from now on."""
         if size > self.size:
-            wanted = rounded(int(size * GROWTH) if self.size else size)
+            new_size = rounded_up(int(size * GROWTH) if self.size else size)
             self.release()
-            self.address = self.device.allocate(wanted)
-            self.size = wanted
+            self.address = self.device.allocate(new_size)
+            self.size = new_size
         return self.address
 
     def release(self) -> None:
-        """Give it back; what goes wrong with it hurts nobody any more."""
+        """Free it; an error in doing so affects nobody any more and is dropped."""
         if self.size:
             with suppress(Exception):
                 self.device.free(self.address)
@@ -97,29 +104,30 @@ class DeviceBuffer:
 
 @dataclass(slots=True)
 class HostBuffer:
-    """Page-locked memory that grows when more is asked for.
+    """Page-locked host memory that grows when more is asked for.
 
     Attributes:
-        allocate: Gives so many bytes of it.
+        allocate: Allocates so many page-locked bytes.
+        array: The memory, uint8.
     """
 
-    allocate: Callable[[int], Bytes]
-    array: Bytes = field(default_factory=lambda: np.zeros(0, np.uint8))
+    allocate: Callable[[int], ByteArray]
+    array: ByteArray = field(default_factory=lambda: np.zeros(0, np.uint8))
 
-    def view(self, size: int) -> Bytes:
-        """So many bytes of it."""
+    def view(self, size: int) -> ByteArray:
+        """Return its first bytes, so many of them."""
         if size > len(self.array):
-            self.array = self.allocate(rounded(int(size * GROWTH)))
+            self.array = self.allocate(rounded_up(int(size * GROWTH)))
         return self.array[:size]
 
-    def holding(self, values: NDArray[Any]) -> Bytes:
-        """The values, copied into it."""
+    def holding(self, values: NDArray[Any]) -> ByteArray:
+        """Copy an array into it, and return its bytes there."""
         flat = np.ascontiguousarray(values)
         view = self.view(flat.nbytes)
         view[:] = flat.reshape(-1).view(np.uint8)
         return view
 
 
-def rounded(size: int) -> int:
-    """Up to what allocators like."""
-    return max(ALIGNMENT, -(-size // ALIGNMENT) * ALIGNMENT)
+def rounded_up(size: int) -> int:
+    """Round a number of bytes up to a multiple of the alignment, at least one."""
+    return max(ALIGNMENT_BYTES, -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES)

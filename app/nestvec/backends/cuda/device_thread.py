@@ -1,8 +1,8 @@
-"""The one thread that gives a device its work, and the memory that its models share.
+"""The one thread that gives a device its work, and the reservations of its memory that models hold.
 
-Captured graphs belong to the thread that captured them, and while one is captured nobody else may call CUDA: so all
-work for a device goes through one thread of the process. It only begins work; whoever wants results waits for an
-event.
+CUDA graphs belong to the thread that captured them, and while one is captured no other thread may call CUDA: so all
+work for a device goes through one thread of the process. That thread only begins work; whoever wants results waits for
+an event.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,103 +12,105 @@ from dataclasses import dataclass, field
 from threading import Condition, Lock, get_ident
 from typing import Any, TypeVar
 
-from nestvec.backends.cuda.buffers import Bytes, Device
+from nestvec.backends.cuda.buffers import ByteArray, Device
 from nestvec.errors import ModelMemoryError
 
 Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
-class Ledger:
-    """What models may take of a device's memory, and who has what of it.
+class MemoryReservations:
+    """What each model has reserved of a device's memory.
 
     Attributes:
-        limit: Bytes for all of them.
+        limit_bytes: What all models may take together.
     """
 
-    limit: int
-    _taken: dict[str, int] = field(default_factory=dict)
+    limit_bytes: int
+    _reserved: dict[str, int] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     @property
-    def left(self) -> int:
-        """Bytes that nobody has."""
-        return self.limit - sum(self._taken.values())
+    def free_bytes(self) -> int:
+        """Bytes that nobody has reserved."""
+        return self.limit_bytes - sum(self._reserved.values())
 
-    def take(self, name: str, least: int, wanted: int) -> int:
+    def reserve(self, owner: str, min_bytes: int, wanted_bytes: int) -> int:
         """Reserve memory.
 
         Args:
-            name: Of whoever wants it; more than one reservation of a name adds up.
-            least: Bytes without which it is of no use.
-            wanted: Bytes that it would like.
+            owner: Who reserves it; several reservations of one owner add up.
+            min_bytes: With less the reservation would be of no use.
+            wanted_bytes: What the owner would like to have.
 
         Returns:
-            Bytes that it has now, between the two.
+            Bytes that this call has reserved, between the two.
 
         Raises:
-            ModelMemoryError: There is less than the least.
+            ModelMemoryError: There is less than the minimum.
         """
         with self._lock:
-            if least > self.left:
+            if min_bytes > self.free_bytes:
                 raise ModelMemoryError(
-                    f"needs {least / 2**30:.1f} GiB of GPU memory at least, and {self.left / 2**30:.1f} of "
-                    f"{self.limit / 2**30:.1f} GiB are left: unload models, or raise gpu_memory_utilization"
+                    f"needs {min_bytes / 2**30:.1f} GiB of GPU memory at least, and {self.free_bytes / 2**30:.1f} of "
+                    f"{self.limit_bytes / 2**30:.1f} GiB are left: unload models, or raise gpu_memory_utilization"
                 )
-            given = min(wanted, self.left)
-            self._taken[name] = self._taken.get(name, 0) + given
-            return given
+            reserved = min(wanted_bytes, self.free_bytes)
+            self._reserved[owner] = self._reserved.get(owner, 0) + reserved
+            return reserved
 
-    def give_back(self, name: str) -> None:
-        """All that a name has."""
+    def release(self, owner: str) -> None:
+        """Release all that an owner has reserved."""
         with self._lock:
-            self._taken.pop(name, None)
+            self._reserved.pop(owner, None)
 
 
-class DeviceLine:
-    """A device of this process.
+class DeviceThread:
+    """The thread through which this process uses a device.
 
     Args:
-        device: Its memory and stream.
-        ledger: Who has what of its memory.
+        device: The device's memory and stream.
+        reservations: Who has reserved what of its memory.
     """
 
-    def __init__(self, device: Device, ledger: Ledger) -> None:
-        self.device, self.ledger = device, ledger
+    def __init__(self, device: Device, reservations: MemoryReservations) -> None:
+        self.device, self.reservations = device, reservations
         self._thread = ThreadPoolExecutor(
             1, thread_name_prefix="nestvec-device", initializer=self._begin
         )
         self._ident = 0
         self._change = Condition()
         self._waiting = 0
-        self._is_quiet = False
+        self._is_exclusive = False
 
-    def do(self, work: Callable[[], Result]) -> Result:
-        """Run something in the device's thread, after all that was asked for before; right here if this is that thread.
+    def run(self, work: Callable[[], Result]) -> Result:
+        """Run a function in the device's thread, after all that was asked for before, and return its result.
+
+        If the caller is in that thread, the function runs at once.
 
         Raises:
-            Exception: What the work raises.
+            Exception: Whatever the function raises.
         """
         if get_ident() == self._ident:
             return work()
         return self._thread.submit(work).result()
 
-    def pinned(self, size: int) -> Bytes:
-        """Page-locked memory, allocated in the device's thread: elsewhere it would break a capture.
+    def pinned(self, size: int) -> ByteArray:
+        """Allocate page-locked memory in the device's thread: in any other it would break a capture.
 
         Raises:
-            BackendMemoryError: There is none.
+            BackendMemoryError: There is not enough memory.
         """
-        return self.do(lambda: self.device.pinned(size))
+        return self.run(lambda: self.device.pinned(size))
 
-    def wait(self, event: Any) -> None:  # noqa: ANN401 - what a runtime names an event by
-        """Wait for an event; while somebody wants quiet, for that first.
+    def wait(self, event: Any) -> None:  # noqa: ANN401 - each runtime has its own kind of event
+        """Wait for an event in the calling thread, once nobody has the device exclusively.
 
         Raises:
-            BackendError: What was begun has failed.
+            BackendError: What was begun before the event has failed.
         """
         with self._change:
-            self._change.wait_for(lambda: not self._is_quiet)
+            self._change.wait_for(lambda: not self._is_exclusive)
             self._waiting += 1
         try:
             self.device.wait(event)
@@ -118,24 +120,27 @@ class DeviceLine:
                 self._change.notify_all()
 
     @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """No other thread calls the device meanwhile; in the device's thread. What was begun before still ends."""
+    def exclusive(self) -> Iterator[None]:
+        """Keep all other threads from calling the device; must be entered in the device's thread.
+
+        Threads that already wait for an event are let finish first.
+        """
         with self._change:
-            self._is_quiet = True
+            self._is_exclusive = True
             self._change.wait_for(lambda: not self._waiting)
         try:
             yield
         finally:
             with self._change:
-                self._is_quiet = False
+                self._is_exclusive = False
                 self._change.notify_all()
 
     def close(self) -> None:
-        """End the thread; for tests."""
+        """End the thread and free the device's stream; used by tests only."""
         self._thread.shutdown()
         self.device.close()
 
     def _begin(self) -> None:
-        """In the thread, before its first work."""
+        """Select the device, before the thread's first work."""
         self._ident = get_ident()
         self.device.select()

@@ -12,53 +12,34 @@ import numpy as np
 import onnxruntime as ort
 
 from nestvec.backends.cuda.buffers import Device
-from nestvec.backends.cuda.session import BFLOAT16, Bound, Tensor
-from nestvec.backends.ort import (
-    NOT_STARTED,
-    PROVIDERS,
-    backend_error,
-    find_libraries,
-)
-from nestvec.errors import (
-    BackendMemoryError,
-    FormatError,
-    ProviderError,
-)
+from nestvec.backends.cuda.session import BFLOAT16, BoundTensor, Tensor
+from nestvec.backends.ort import NOT_STARTED, PROVIDERS, backend_error, find_libraries
+from nestvec.errors import BackendMemoryError, FormatError, ProviderError
 
-# Flash and CUTLASS attention, no others: any positive value drops the least lengths below which neither is taken, and
-# the preference for cuDNN, whose graphs are compiled anew for each shape.
+# Flash and CUTLASS attention and no others: any positive value drops the minimum lengths below which neither is taken,
+# and the preference for cuDNN, whose graphs are compiled anew for each shape.
 ATTENTION_KERNELS: Final = "3"
-
-
-# Gemm writes a bias first and reads it again; our graphs have none, and this would make some.
+# MatMul and Add become a Gemm, which writes the bias first and reads it again; our graphs have no Gemm of their own.
 DEVICE_DISABLED_FUSIONS: Final = ("MatMulAddFusion",)
-
-
 ONNX_BFLOAT16: Final = 16
-
-
 TENSOR_TYPE: Final = re.compile(r"tensor\((\w+)\)")
-
-
 NUMPY_NAMES: Final = {"float": "float32"}
-
-
 SHRINK: Final = "memory.enable_memory_arena_shrinkage"
 
 
 class OnnxDeviceSession:
-    """A graph on a device, bound to memory that its caller owns; see `device.session.DeviceSession`.
+    """The `DeviceSession` of ONNX Runtime: a graph on a device, bound to memory that its caller owns.
 
     Args:
-        path: The graph.
-        device: Where; of kind "cpu" the same on the host, for tests.
-        memory_limit: Bytes that its arena may take; 0 for no bound.
-        captures: Whether runs are to be captured.
-        profiles: Whether to note where nodes run; see `placement`.
-        optimises: Whether onnxruntime is to rewrite the graph: one of others', not ours.
+        path: The graph's file.
+        device: The device to run on; one of kind "cpu" runs the same on the host, for tests.
+        memory_limit_bytes: What its arena may take; 0 for no bound.
+        captures: Whether runs are to be captured as CUDA graphs.
+        profiles: Whether to record where nodes run, for `placement`.
+        optimizes: Whether onnxruntime is to rewrite the graph, as is good for graphs that others made.
 
     Raises:
-        FormatError: It cannot be opened, or not be captured.
+        FormatError: The graph cannot be opened, or cannot be captured.
         ProviderError: The device did not start.
     """
 
@@ -67,36 +48,36 @@ class OnnxDeviceSession:
         path: Path,
         device: Device,
         *,
-        memory_limit: int,
+        memory_limit_bytes: int,
         captures: bool,
         profiles: bool = False,
-        optimises: bool = False,
+        optimizes: bool = False,
     ) -> None:
-        self._optimises = optimises
+        self._optimizes = optimizes
         self._device, self.captures = device, captures
-        self._notes = tempfile.mkdtemp(prefix="nestvec-profile-") if profiles else None
+        self._profile_dir = tempfile.mkdtemp(prefix="nestvec-profile-") if profiles else None
         is_cuda = device.kind == "cuda"
         options = ort.SessionOptions()
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = (
-            levels.ORT_ENABLE_ALL if optimises else levels.ORT_ENABLE_BASIC
+            levels.ORT_ENABLE_ALL if optimizes else levels.ORT_ENABLE_BASIC
         )
         options.intra_op_num_threads = 1
         options.enable_mem_pattern = False
         options.log_severity_level = 4
-        if self._notes is not None:
+        if self._profile_dir is not None:
             options.enable_profiling = True
-            options.profile_file_prefix = str(Path(self._notes) / "run")
+            options.profile_file_prefix = str(Path(self._profile_dir) / "run")
         providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
         if is_cuda:
             find_libraries()
-            providers.insert(0, (PROVIDERS["cuda"], self._cuda_options(memory_limit)))
+            providers.insert(0, (PROVIDERS["cuda"], self._cuda_options(memory_limit_bytes)))
         try:
             self._session = ort.InferenceSession(
                 str(path),
                 options,
                 providers=providers,
-                disabled_optimizers=[] if optimises else list(DEVICE_DISABLED_FUSIONS),
+                disabled_optimizers=[] if optimizes else list(DEVICE_DISABLED_FUSIONS),
             )
         except Exception as error:
             raise FormatError(f"{path}: onnxruntime cannot open the graph ({error})") from error
@@ -110,65 +91,73 @@ class OnnxDeviceSession:
         self._shrinks = False
 
     def run(
-        self, inputs: Sequence[Bound], outputs: Sequence[Bound], graph_number: int | None = None
+        self,
+        inputs: Sequence[BoundTensor],
+        outputs: Sequence[BoundTensor],
+        graph_number: int | None = None,
     ) -> None:
-        """See `DeviceSession`."""
+        """Begin a run on the device's stream; with a number, capture it or launch what was captured under it.
+
+        Raises:
+            BackendError: onnxruntime failed; its subclasses say whether memory was short or the device is gone.
+        """
         binding = self._bindings.get(graph_number or 0)
         if binding is None:
             binding = self._session.io_binding()
-            if graph_number is not None:  # its memory is always the same
+            if graph_number is not None:
+                # A CUDA graph's memory never moves, so its binding is made once.
                 self._bindings[graph_number] = binding
                 self._options[graph_number] = self._run_options(graph_number)
             self._bind(binding, inputs, outputs)
-        chosen = self._options[graph_number]
+        run_options = self._options[graph_number]
         if self._shrinks and graph_number is None:
-            chosen, self._shrinks = self._run_options(-1, shrinks=True), False
+            run_options, self._shrinks = self._run_options(-1, shrinks=True), False
         try:
-            self._session.run_with_iobinding(binding, chosen)
+            self._session.run_with_iobinding(binding, run_options)
         except Exception as error:
-            found = backend_error(error)
-            # What the arena has in pieces of the wrong sizes is given back after the next run; not where launches were
-            # captured, which go on using memory that the arena holds to be free.
-            self._shrinks = isinstance(found, BackendMemoryError) and not self.captures
-            raise found from error
+            failure = backend_error(error)
+            # The arena frees its pieces of the wrong sizes after the next run; not where launches were captured, which
+            # go on using memory that the arena takes to be free.
+            self._shrinks = isinstance(failure, BackendMemoryError) and not self.captures
+            raise failure from error
 
     def placement(self) -> dict[str, dict[str, int]]:
-        """By provider, how often each op ran there so far; notes no more from then on."""
+        """Return how often each op ran so far, by provider; ends the recording."""
         events = json.loads(Path(self._session.end_profiling()).read_text())
-        found: dict[str, dict[str, int]] = {}
+        placement: dict[str, dict[str, int]] = {}
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                said = event["args"]
-                ops = found.setdefault(said["provider"], {})
-                ops[said["op_name"]] = ops.get(said["op_name"], 0) + 1
-        return found
+                arguments = event["args"]
+                ops = placement.setdefault(arguments["provider"], {})
+                ops[arguments["op_name"]] = ops.get(arguments["op_name"], 0) + 1
+        return placement
 
     def close(self) -> None:
-        """See `DeviceSession`."""
+        """Free the session and the files of its profile."""
         self._bindings.clear()
-        if self._notes is not None:
-            shutil.rmtree(self._notes, ignore_errors=True)
+        if self._profile_dir is not None:
+            shutil.rmtree(self._profile_dir, ignore_errors=True)
         del self._session
 
-    def _cuda_options(self, memory_limit: int) -> dict[str, str]:
+    def _cuda_options(self, memory_limit_bytes: int) -> dict[str, str]:
         options = {
             "device_id": str(self._device.number),
             "user_compute_stream": str(self._device.stream),
-            **({} if self._optimises else {"sdpa_kernel": ATTENTION_KERNELS}),
-            # An fp32 graph is asked for to be exact.
+            **({} if self._optimizes else {"sdpa_kernel": ATTENTION_KERNELS}),
+            # Who asks for an fp32 graph wants exact results.
             "use_tf32": "0",
             "arena_extend_strategy": "kSameAsRequested",
             "enable_cuda_graph": "1" if self.captures else "0",
         }
-        if memory_limit:
-            options["gpu_mem_limit"] = str(memory_limit)
+        if memory_limit_bytes:
+            options["gpu_mem_limit"] = str(memory_limit_bytes)
         return options
 
     def _run_options(self, graph_number: int, *, shrinks: bool = False) -> ort.RunOptions:
         options = ort.RunOptions()
         if self._device.kind != "cuda":
             return options
-        # Whoever wants results waits for an event, not for the device.
+        # Whoever wants results waits for an event, not for the whole device.
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         if self.captures:
             options.add_run_config_entry("gpu_graph_id", str(graph_number))
@@ -177,30 +166,32 @@ class OnnxDeviceSession:
         return options
 
     def _bind(
-        self, binding: ort.IOBinding, inputs: Sequence[Bound], outputs: Sequence[Bound]
+        self,
+        binding: ort.IOBinding,
+        inputs: Sequence[BoundTensor],
+        outputs: Sequence[BoundTensor],
     ) -> None:
-        for one in inputs:
-            kind = "cpu" if one.is_on_host else self._device.kind
-            number = 0 if one.is_on_host else self._device.number
-            element = _element(one.tensor.dtype)
-            shape, address = list(one.shape), one.address
-            binding.bind_input(one.tensor.name, kind, number, element, shape, address)
-        for one in outputs:
+        for bound in inputs:
+            kind = "cpu" if bound.is_on_host else self._device.kind
+            number = 0 if bound.is_on_host else self._device.number
+            element = _element_type(bound.tensor.dtype)
+            shape, address = list(bound.shape), bound.address
+            binding.bind_input(bound.tensor.name, kind, number, element, shape, address)
+        for bound in outputs:
             kind, number = self._device.kind, self._device.number
-            element = _element(one.tensor.dtype)
-            binding.bind_output(
-                one.tensor.name, kind, number, element, list(one.shape), one.address
-            )
+            element = _element_type(bound.tensor.dtype)
+            shape, address = list(bound.shape), bound.address
+            binding.bind_output(bound.tensor.name, kind, number, element, shape, address)
 
 
 def _tensor(node: ort.NodeArg) -> Tensor:
-    """An input or output as the engine knows it."""
-    found = TENSOR_TYPE.fullmatch(node.type)
-    kind = found[1] if found else node.type
+    """Return a graph's input or output with its type by numpy's name."""
+    match = TENSOR_TYPE.fullmatch(node.type)
+    kind = match[1] if match else node.type
     shape = tuple(size if isinstance(size, int) else None for size in node.shape)
     return Tensor(node.name, NUMPY_NAMES.get(kind, kind), shape)
 
 
-def _element(dtype: str) -> object:
-    """A type as `IOBinding` wants it."""
+def _element_type(dtype: str) -> object:
+    """Return a type as `IOBinding` wants it."""
     return ONNX_BFLOAT16 if dtype == BFLOAT16 else np.dtype(dtype).type

@@ -1,7 +1,7 @@
-"""A CUDA device by its runtime library: memory, copies, one stream, events. See NVIDIA's CUDA Runtime API reference.
+"""A CUDA device through its runtime library: memory, copies, one stream, events; see NVIDIA's CUDA Runtime API.
 
-onnxruntime has no page-locked memory for Python and no copies that do not wait; both are a few calls of the library
-that it loads anyway. ctypes lets go of the interpreter's lock in every call.
+onnxruntime offers Python neither page-locked memory nor copies that do not wait; both are a few calls of the library
+that it loads anyway. ctypes releases the interpreter's lock in every call.
 """
 
 import contextlib
@@ -14,23 +14,27 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nestvec.backends.cuda.buffers import Bytes
+from nestvec.backends.cuda.buffers import ByteArray
 from nestvec.errors import BackendError, BackendLostError, BackendMemoryError, ProviderError
-from nestvec.system.cuda_driver import LOST
+from nestvec.system.cuda_driver import LOST_DEVICE_ERRORS
 
 RUNTIME_NAMES: Final = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
 NON_BLOCKING: Final = 1
-BLOCKING_SYNC_WITHOUT_TIMING: Final = 3  # threads sleep in `wait`
+# cudaEventBlockingSync | cudaEventDisableTiming: threads sleep in `wait`.
+BLOCKING_SYNC_WITHOUT_TIMING: Final = 3
 TO_DEVICE: Final = 1
 TO_HOST: Final = 2
 OUT_OF_MEMORY: Final = 2
 
 
 def load_runtime(load: Callable[[str], Any] = ctypes.CDLL) -> Any:  # noqa: ANN401 - a library has no type
-    """The CUDA runtime library, which onnxruntime's `preload_dlls` has loaded where pip put it.
+    """Load the CUDA runtime library, which onnxruntime's `preload_dlls` has loaded from where pip put it.
+
+    Args:
+        load: Loads a library by name; may raise OSError.
 
     Raises:
-        ProviderError: It is not there.
+        ProviderError: The library is not there.
     """
     for name in RUNTIME_NAMES:
         with contextlib.suppress(OSError):
@@ -41,11 +45,11 @@ def load_runtime(load: Callable[[str], Any] = ctypes.CDLL) -> Any:  # noqa: ANN4
 
 
 class CudaDevice:
-    """One device of this process.
+    """The `Device` of CUDA.
 
     Args:
-        number: As CUDA counts them, `CUDA_VISIBLE_DEVICES` considered.
-        library: The runtime; loaded by default.
+        number: Number of the GPU as CUDA counts them, `CUDA_VISIBLE_DEVICES` applied.
+        library: The CUDA runtime library; loaded by default.
 
     Raises:
         ProviderError: The runtime or the device is not there.
@@ -67,32 +71,32 @@ class CudaDevice:
         self.stream = stream.value or 0
 
     def select(self) -> None:
-        """See `Device`."""
+        """Make this the calling thread's device."""
         self._call("cudaSetDevice", ctypes.c_int(self.number))
 
-    def pinned(self, size: int) -> Bytes:
-        """See `Device`; freed with the last array over it."""
+    def pinned(self, size: int) -> ByteArray:
+        """Allocate page-locked host memory, uint8, which is freed with the last array over it."""
         address = ctypes.c_void_p()
         self.select()
         self._call("cudaHostAlloc", ctypes.byref(address), ctypes.c_size_t(size), ctypes.c_uint(0))
         block = (ctypes.c_uint8 * size).from_address(address.value or 0)
         weakref.finalize(block, partial(self._library.cudaFreeHost, ctypes.c_void_p(address.value)))
-        found: Bytes = np.frombuffer(block, np.uint8)  # type: ignore[call-overload]  # a buffer, which typeshed does not know
-        return found
+        array: ByteArray = np.frombuffer(block, np.uint8)  # type: ignore[call-overload]  # a buffer, which typeshed does not know
+        return array
 
     def allocate(self, size: int) -> int:
-        """See `Device`."""
+        """Allocate device memory and return its address."""
         address = ctypes.c_void_p()
         self.select()
         self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(size))
         return address.value or 0
 
     def free(self, address: int) -> None:
-        """See `Device`."""
+        """Free device memory."""
         self._call("cudaFree", ctypes.c_void_p(address))
 
     def copy_in(self, address: int, host: NDArray[Any]) -> None:
-        """See `Device`."""
+        """Begin to copy a contiguous page-locked array to the device."""
         self._call(
             "cudaMemcpyAsync",
             ctypes.c_void_p(address),
@@ -102,8 +106,8 @@ class CudaDevice:
             ctypes.c_void_p(self.stream),
         )
 
-    def copy_out(self, host: Bytes, address: int, *, rows: int, width: int, pitch: int) -> None:
-        """See `Device`."""
+    def copy_out(self, host: ByteArray, address: int, *, rows: int, width: int, pitch: int) -> None:
+        """Begin to copy the first `width` bytes of each of `rows` rows, `pitch` bytes apart, to page-locked memory."""
         self._call(
             "cudaMemcpy2DAsync",
             ctypes.c_void_p(host.ctypes.data),
@@ -117,7 +121,7 @@ class CudaDevice:
         )
 
     def record(self) -> ctypes.c_void_p:
-        """See `Device`."""
+        """Record an event behind everything that was begun so far."""
         event = ctypes.c_void_p()
         self._call(
             "cudaEventCreateWithFlags",
@@ -128,29 +132,31 @@ class CudaDevice:
         return event
 
     def wait(self, event: ctypes.c_void_p) -> None:
-        """See `Device`."""
+        """Sleep until an event has happened, then free it."""
         try:
             self._call("cudaEventSynchronize", event)
         finally:
             self._library.cudaEventDestroy(event)
 
     def memory(self) -> tuple[int, int]:
-        """See `Device`."""
-        free, whole = ctypes.c_size_t(), ctypes.c_size_t()
+        """Return the device's free bytes, and all of its bytes."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self.select()
-        self._call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(whole))
-        return free.value, whole.value
+        self._call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
+        return free.value, total.value
 
     def close(self) -> None:
-        """See `Device`."""
+        """Free the stream."""
         self._library.cudaStreamDestroy(ctypes.c_void_p(self.stream))
 
     def _call(self, name: str, *arguments: Any) -> None:  # noqa: ANN401
         status = int(getattr(self._library, name)(*arguments))
         if status == 0:
             return
-        if status in LOST:
-            raise BackendLostError(f"the GPU is lost: {LOST[status]} (CUDA error {status})")
+        if status in LOST_DEVICE_ERRORS:
+            raise BackendLostError(
+                f"the GPU is lost: {LOST_DEVICE_ERRORS[status]} (CUDA error {status})"
+            )
         if status == OUT_OF_MEMORY:
             raise BackendMemoryError("the GPU has no memory for this")
         raise BackendError(f"{name} failed (CUDA error {status})")

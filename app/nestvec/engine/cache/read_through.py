@@ -1,4 +1,4 @@
-"""Items to raw vectors: from the cache where they are, by the model where not."""
+"""Raw vectors of a call: from the cache where they are there, from the model where they are not."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ import numpy as np
 
 from nestvec.engine.cache.vector_cache import Key, VectorCache, key_of
 from nestvec.engine.models.served_model import ServedModel
-from nestvec.engine.types import FloatArray, Item, RawVectors
+from nestvec.engine.types import FloatArray, Item, RawVectors, Submission
 
 
 @dataclass(slots=True)
-class VectorFetcher:
-    """The front's look-up before the core.
+class ReadThroughCache:
+    """Looks a call's items up before the core runs them, and keeps what it ran.
 
     Attributes:
-        cache: None where nothing is kept.
+        cache: Where vectors are kept; None where nothing is kept.
         threads: For the store behind the cache, which blocks.
     """
 
@@ -26,64 +26,65 @@ class VectorFetcher:
     threads: Executor
 
     async def fetch(
-        self, model: ServedModel, items: Sequence[Item], *, uses_cache: bool
+        self, model: ServedModel, submission: Submission, *, uses_cache: bool
     ) -> RawVectors:
-        """Raw vectors of items.
+        """Return the raw vectors of a call's items.
 
         Args:
-            model: Whose.
-            items: At least one.
-            uses_cache: Whether the caller allows that its vectors be kept and found.
+            model: The model that runs what is missing.
+            submission: The call.
+            uses_cache: Whether the caller allows that its vectors be kept, and taken from the cache.
 
         Raises:
-            NestvecError: As the core says.
+            NestvecError: What the core raises.
         """
-        cache = self.cache
+        cache, items, options = self.cache, submission.items, submission.options
         if cache is None or not uses_cache:
-            return await model.core.submit(items)
-        keys = [key for item in items if (key := key_of(model.spec.space, item)) is not None]
+            return await model.core.submit(submission)
+        space = model.spec.space
+        keys = [key for item in items if (key := key_of(space, item, options)) is not None]
         if len(keys) != len(items):  # spans, tokens, terms, labels: each call has items of one kind
-            return await model.core.submit(items)
-        found = await self._kept(cache, keys)
-        is_missing = [vector is None for vector in found]
+            return await model.core.submit(submission)
+        cached = await self._lookup(cache, keys)
+        is_missing = [vector is None for vector in cached]
         self._count(cache, items, is_missing)
         if not any(is_missing):
-            return RawVectors(_stacked(found), (1,) * len(items), 0.0, 0.0)
-        own_keys = list(compress(keys, is_missing))
-        missing = list(compress(items, is_missing))
-        raw = await model.coalescer.submit(missing, own_keys, cache.counts)
-        cache.put(dict(zip(own_keys, raw.vectors, strict=True)))
-        made = iter(cache.rounded(raw.vectors))
-        whole = [next(made) if vector is None else vector for vector in found]
-        return RawVectors(_stacked(whole), (1,) * len(items), raw.queue_wait_s, raw.engine_s)
+            return RawVectors(_stacked(cached), (1,) * len(items), 0.0, 0.0)
+        missing_keys = list(compress(keys, is_missing))
+        missing = submission.with_items(compress(items, is_missing))
+        raw = await model.coalescer.submit(missing, missing_keys, cache.counts)
+        cache.put(dict(zip(missing_keys, raw.vectors, strict=True)))
+        computed = iter(cache.rounded(raw.vectors))
+        vectors = [next(computed) if vector is None else vector for vector in cached]
+        return RawVectors(_stacked(vectors), (1,) * len(items), raw.queue_wait_s, raw.engine_s)
 
-    async def _kept(self, cache: VectorCache, keys: Sequence[Key]) -> list[FloatArray | None]:
-        """Vectors from memory, then from the store."""
-        found = cache.get(keys)
+    async def _lookup(self, cache: VectorCache, keys: Sequence[Key]) -> list[FloatArray | None]:
+        """Return vectors from memory, then from the store; None for those in neither."""
+        in_memory = cache.get(keys)
         if cache.store is None:
-            return found
-        rest = [key for key, vector in zip(keys, found, strict=True) if vector is None]
-        if not rest:
-            return found
+            return in_memory
+        missing = [key for key, vector in zip(keys, in_memory, strict=True) if vector is None]
+        if not missing:
+            return in_memory
         loop = asyncio.get_running_loop()
-        stored = await loop.run_in_executor(self.threads, cache.get_stored, rest)
+        stored = await loop.run_in_executor(self.threads, cache.get_stored, missing)
         cache.counts.stored_hits += len(stored)
         return [
             stored.get(key) if vector is None else vector
-            for key, vector in zip(keys, found, strict=True)
+            for key, vector in zip(keys, in_memory, strict=True)
         ]
 
     @staticmethod
     def _count(cache: VectorCache, items: Sequence[Item], is_missing: Sequence[bool]) -> None:
-        missed = sum(is_missing)
+        misses = sum(is_missing)
         counts = cache.counts
-        counts.hits += len(items) - missed
-        counts.misses += missed
+        counts.hits += len(items) - misses
+        counts.misses += misses
         counts.saved_tokens += sum(
             item.tokens for item, missing in zip(items, is_missing, strict=True) if not missing
         )
 
 
 def _stacked(vectors: Sequence[FloatArray | None]) -> FloatArray:
-    """(B, H), float32, of rows of which none is missing."""
+    """Return (B, H), float32, of rows of which none is missing."""
     return np.stack([vector for vector in vectors if vector is not None])

@@ -1,4 +1,4 @@
-"""Items to what they ask for in one batch: collate, run, pool. What workers and start-up probes both do."""
+"""Runs items as one batch: collate, run the graph, pool. Workers and start-up probes both do it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,22 +7,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.engine.backend import Backend
-from nestvec.engine.core.collate import collate
-from nestvec.engine.core.pending_call import NOTHING
-from nestvec.engine.types import Batch, FloatArray, Item, OutputKind, RawOutput
-from nestvec.engine.vectors.pooler import Outputs
-from nestvec.engine.vectors.postprocess import degenerate_rows
-from nestvec.engine.vectors.spans import pooled_spans
+from nestvec.engine.core.batching.collate import collate
+from nestvec.engine.core.pending_call import NO_ROWS
+from nestvec.engine.outputs.adapters import ADAPTERS
+from nestvec.engine.outputs.base import OutputAdapter
+from nestvec.engine.types import (
+    DEFAULT_OPTIONS,
+    Batch,
+    FloatArray,
+    Item,
+    ItemOptions,
+    RawOutput,
+)
+from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import BackendError
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What each item gives.
+class BatchOutput:
+    """What each item of a batch gives.
 
     Attributes:
-        rows: Of each item, (r, D), float32, not cut nor normalised; of a sparse one (k, 2): id and weight.
-        is_degenerate: Of each item, whether it must never leave: NaN, infinity, or a vector of zeros; (B,), bool.
+        rows: Rows of each item, (r, D), float32, neither cut nor normalized; (k, 2), id and weight, of a sparse item.
+        is_degenerate: Whether an item's rows must never leave: NaN, infinity, or a vector of zeros; (B,), bool.
     """
 
     rows: Sequence[FloatArray]
@@ -30,94 +37,109 @@ class Parts:
 
 
 def run_items(
-    backend: Backend, items: Sequence[Item], outputs: Outputs, *, is_lone: bool = False
-) -> Parts:
+    backend: Backend,
+    items: Sequence[Item],
+    pooler: Pooler,
+    options: Sequence[ItemOptions] = (),
+    *,
+    is_lone: bool = False,
+) -> BatchOutput:
     """Run items as one batch.
 
     Args:
         backend: What runs it.
-        items: At least one, all with the same exits: each gives its rows as often as there are exits.
-        outputs: What is made of its states; pooling is unused where the graph pools.
-        is_lone: Nothing else runs or waits.
+        items: At least one.
+        pooler: What is made of token states; its pooling is unused where the graph pools.
+        options: Options of each item's call, all with the same exits: an item gives its rows as often as there are
+            exits. Empty for the defaults.
+        is_lone: Whether nothing else runs or waits.
 
     Raises:
         BackendError: The runtime failed, or gave another number of vectors than it should.
     """
+    options = options or (DEFAULT_OPTIONS,) * len(items)
     pools = (
-        backend.pooling == outputs.pooling
-        and not outputs.pools_last
-        and all(item.is_pooled_whole for item in items)
+        backend.info.pooling == pooler.pooling
+        and not pooler.head_before_pooling
+        and _are_whole(items, options)
     )
-    batch = collate(items, backend.layout, is_lone=is_lone, pools=pools)
-    found = [_parts(raw, batch, items, outputs) for raw in _run(backend, batch)]
-    if len(found) == 1:
-        return found[0]
-    rows = [np.concatenate(own) for own in zip(*(parts.rows for parts in found), strict=True)]
-    return Parts(rows, np.logical_or.reduce([parts.is_degenerate for parts in found]))
+    batch = collate(items, backend.info.layout, options, is_lone=is_lone, pools=pools)
+    outputs = [_output(raw, batch, items, options, pooler) for raw in _run(backend, batch)]
+    if len(outputs) == 1:
+        return outputs[0]
+    rows = [np.concatenate(of_item) for of_item in zip(*(out.rows for out in outputs), strict=True)]
+    return BatchOutput(rows, np.logical_or.reduce([out.is_degenerate for out in outputs]))
 
 
 def raw_vectors(
-    backend: Backend, items: Sequence[Item], outputs: Outputs, *, is_lone: bool = False
+    backend: Backend,
+    items: Sequence[Item],
+    pooler: Pooler,
+    options: Sequence[ItemOptions] = (),
+    *,
+    is_lone: bool = False,
 ) -> FloatArray:
-    """The items' vectors one below the other, degenerate ones too, (R, D); as `run_items`."""
-    return np.concatenate(run_items(backend, items, outputs, is_lone=is_lone).rows)
+    """Run items as `run_items` does, and return their vectors one below the other, degenerate ones too, (R, D)."""
+    return np.concatenate(run_items(backend, items, pooler, options, is_lone=is_lone).rows)
+
+
+def _are_whole(items: Sequence[Item], options: Sequence[ItemOptions]) -> bool:
+    """Return whether every item gives one row, pooled from all its tokens."""
+    return all(of.pools_whole(item) for item, of in zip(items, options, strict=True))
 
 
 def _run(backend: Backend, batch: Batch) -> list[RawOutput]:
-    """What each exit gives: of one run where the graph gives several, else of a run each."""
+    """Return what each exit gives: from one run where the graph gives several exits, else from a run each."""
     if len(batch.exits) <= 1:
         return [backend.run(batch)]
-    if not backend.gives_exits:
+    if not backend.info.gives_exits:
         return [backend.run(replace(batch, exits=(layer,))) for layer in batch.exits]
     raw = backend.run(batch)
     return [*(RawOutput(hidden=states) for states in raw.earlier), replace(raw, earlier=())]
 
 
-def _parts(raw: RawOutput, batch: Batch, items: Sequence[Item], outputs: Outputs) -> Parts:
-    """What each item asks for of one exit's states."""
-    if raw.hidden is not None and not all(item.is_pooled_whole for item in items):
-        rows = _in_parts(raw.hidden, batch.offsets, items, outputs)
-        bad = [
-            not np.isfinite(own).all()
-            if item.kind is OutputKind.SPARSE
-            else bool(degenerate_rows(own).any())
-            for item, own in zip(items, rows, strict=True)
+def _output(
+    raw: RawOutput,
+    batch: Batch,
+    items: Sequence[Item],
+    options: Sequence[ItemOptions],
+    pooler: Pooler,
+) -> BatchOutput:
+    """Return what each item's call asks for, made of one exit's states."""
+    if raw.hidden is not None and not _are_whole(items, options):
+        adapters = [ADAPTERS[of.kind_of(item)] for item, of in zip(items, options, strict=True)]
+        parts = _parts(raw.hidden, batch.offsets, items, adapters, pooler)
+        is_degenerate = [
+            bool(adapter.are_degenerate(rows).any())
+            for adapter, rows in zip(adapters, parts, strict=True)
         ]
-        return Parts(rows, np.array(bad))
+        return BatchOutput(parts, np.array(is_degenerate))
     if raw.hidden is not None:
         skip = np.fromiter((item.skip_tokens for item in items), np.int64, len(items))
-        pooled = outputs.pooled(raw.hidden, batch.offsets, skip)
+        pooled = pooler.pool(raw.hidden, batch.offsets, skip)
     else:
-        pooled = outputs.headed(NOTHING if raw.pooled is None else raw.pooled[:, : outputs.states])
+        pooled = pooler.apply_head(
+            NO_ROWS if raw.pooled is None else raw.pooled[:, : pooler.pooled_columns]
+        )
     if len(pooled) != len(items):
         raise BackendError("the backend returned another number of vectors than it was asked for")
-    is_label = items[0].kind is OutputKind.LABELS  # a score may be 0
-    is_bad = ~np.isfinite(pooled).all(axis=1) if is_label else degenerate_rows(pooled)
-    rows = [
-        row[:, : item.columns or None] for row, item in zip(pooled[:, None, :], items, strict=True)
+    is_bad = ADAPTERS[options[0].kind].are_degenerate(pooled)
+    cut = [
+        row[:, : of.columns or None] for row, of in zip(pooled[:, None, :], options, strict=True)
     ]
-    return Parts(rows, np.asarray(is_bad))
+    return BatchOutput(cut, np.asarray(is_bad))
 
 
-def _in_parts(
-    hidden: FloatArray, offsets: NDArray[np.int64], items: Sequence[Item], outputs: Outputs
+def _parts(
+    hidden: FloatArray,
+    offsets: NDArray[np.int64],
+    items: Sequence[Item],
+    adapters: Sequence[OutputAdapter],
+    pooler: Pooler,
 ) -> list[FloatArray]:
-    """What each item asks for: its tokens, its terms, its spans, or one vector."""
-    found = []
-    for item, start in zip(items, offsets.tolist(), strict=False):
-        states = hidden[start : start + item.tokens]
-        if item.kind is OutputKind.STATES:
-            found.append(states)
-        elif item.kind is OutputKind.TOKENS:
-            own = states[:, outputs.tokens]
-            found.append(own if item.token_mask is None else own[item.token_mask])
-        elif item.kind is OutputKind.SPARSE:
-            found.append(outputs.sparse(states, item.ids))
-        else:
-            found.append(_spans(states, item, outputs))
-    return found
-
-
-def _spans(states: FloatArray, item: Item, outputs: Outputs) -> FloatArray:
-    """A vector of each span."""
-    return pooled_spans(states, item.spans or ((0, item.tokens),), outputs, item.skip_tokens)
+    """Return the rows of each item, made of its token states by its kind of output."""
+    starts = offsets.tolist()
+    return [
+        adapter.rows(hidden[start : start + item.tokens], item, pooler)
+        for item, adapter, start in zip(items, adapters, starts, strict=False)
+    ]

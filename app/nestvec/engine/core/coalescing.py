@@ -12,14 +12,14 @@ from typing import Protocol
 
 import numpy as np
 
-from nestvec.engine.types import FloatArray, Item, Priority, RawVectors
+from nestvec.engine.types import FloatArray, Priority, RawVectors, Submission
 
-Submit = Callable[[Sequence[Item]], Awaitable[RawVectors]]
+Submit = Callable[[Submission], Awaitable[RawVectors]]
 Vector = asyncio.Future[FloatArray | None]  # None: its call ended without one
 
 
 class CoalescingCounts(Protocol):
-    """Counts inputs that waited for the run of the same one in another request, or the same."""
+    """Counts inputs that waited for the run of the same input, in another request or their own."""
 
     coalesced: int
 
@@ -29,68 +29,71 @@ class Coalescer:
     """Stands before a core's `submit`, for items that give one vector each.
 
     Attributes:
-        run: The core's.
+        run: The core's `submit`.
     """
 
     run: Submit
     _running: dict[tuple[bytes, Priority], Vector] = field(default_factory=dict)
 
     async def submit(
-        self, items: Sequence[Item], keys: Sequence[bytes], counts: CoalescingCounts
+        self, submission: Submission, keys: Sequence[bytes], counts: CoalescingCounts
     ) -> RawVectors:
-        """Vectors of items, each run once however often its key is in flight.
+        """Return the vectors of a call's items, each run once however often its key is in flight.
 
         Args:
-            items: At least one.
-            keys: What each item's vector depends on.
+            submission: The call.
+            keys: For each item a hash of what its vector depends on.
             counts: Told how many items waited for another's run.
 
         Raises:
-            NestvecError: As the core says.
+            NestvecError: What the core raises.
         """
-        found: list[FloatArray | None] = [None] * len(items)
-        waits, runs = [0.0], [0.0]
+        items, priority = submission.items, submission.options.priority
+        vectors: list[FloatArray | None] = [None] * len(items)
+        waits_s, runs_s = [0.0], [0.0]
         missing = list(range(len(items)))
         while missing:
-            own: dict[bytes, int] = {}
+            first: dict[bytes, int] = {}  # items that this call is the first with
             others: list[tuple[int, Vector]] = []
-            for number in missing:
-                key = keys[number]
-                running = self._find(key, items[number].priority)
+            for index in missing:
+                key = keys[index]
+                running = self._find(key, priority)
                 if running is None:
-                    own[key] = number
-                    self._running[key, items[number].priority] = asyncio.Future()
+                    first[key] = index
+                    self._running[key, priority] = asyncio.Future()
                 else:
-                    others.append((number, running))
-            if own:
-                raw = await self._run([items[n] for n in own.values()], list(own))
-                waits.append(raw.queue_wait_s)
-                runs.append(raw.engine_s)
-                for vector, number in zip(raw.vectors, own.values(), strict=True):
-                    found[number] = vector
-            for number, running in others:
-                found[number] = await asyncio.shield(running)
-            counts.coalesced += sum(found[number] is not None for number, _ in others)
-            missing = [number for number, _ in others if found[number] is None]
-        vectors = np.stack([vector for vector in found if vector is not None])
-        return RawVectors(vectors, (1,) * len(items), max(waits), max(runs))
+                    others.append((index, running))
+            if first:
+                part = submission.with_items(items[index] for index in first.values())
+                raw = await self._run(part, list(first))
+                waits_s.append(raw.queue_wait_s)
+                runs_s.append(raw.engine_s)
+                for vector, index in zip(raw.vectors, first.values(), strict=True):
+                    vectors[index] = vector
+            for index, running in others:
+                vectors[index] = await asyncio.shield(running)
+            counts.coalesced += sum(vectors[index] is not None for index, _ in others)
+            missing = [index for index, _ in others if vectors[index] is None]
+        stacked = np.stack([vector for vector in vectors if vector is not None])
+        return RawVectors(stacked, (1,) * len(items), max(waits_s), max(runs_s))
 
     def _find(self, key: bytes, priority: Priority) -> Vector | None:
-        """A run to wait for: of the same class, or of one that goes first."""
+        """Return a run to wait for: of the same class, or of one that goes first."""
         queries = self._running.get((key, Priority.INTERACTIVE))
         if queries is not None or priority is Priority.INTERACTIVE:
             return queries
         return self._running.get((key, Priority.BULK))
 
-    async def _run(self, items: Sequence[Item], keys: Sequence[bytes]) -> RawVectors:
-        """Run items that this call is the first with; tells those who wait, however it ends."""
-        settled: Sequence[FloatArray | None] = [None] * len(items)
+    async def _run(self, submission: Submission, keys: Sequence[bytes]) -> RawVectors:
+        """Run items that this call is the first with, and tell those who wait for them, however it ends."""
+        outcomes: Sequence[FloatArray | None] = [None] * len(keys)
         try:
-            raw = await self.run(items)
-            settled = list(raw.vectors)
+            raw = await self.run(submission)
+            outcomes = list(raw.vectors)
             return raw
         finally:
-            for item, key, vector in zip(items, keys, settled, strict=True):
-                waiting = self._running.pop((key, item.priority))
+            priority = submission.options.priority
+            for key, outcome in zip(keys, outcomes, strict=True):
+                waiting = self._running.pop((key, priority))
                 if not waiting.done():
-                    waiting.set_result(vector)
+                    waiting.set_result(outcome)

@@ -1,7 +1,6 @@
 """An admitted call on its way: the vectors gathered so far, and the future that waits for them."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -10,43 +9,53 @@ import numpy as np
 from nestvec.engine.types import FloatArray, Item, RawVectors
 from nestvec.errors import BackendError, NestvecError
 
-NOTHING: Final = np.empty((0, 0), np.float32)
+NO_ROWS: Final = np.empty((0, 0), np.float32)
 
 
 @dataclass(slots=True)
 class PendingCall:
-    """Gathers the vectors of a call; whoever changes it holds the core's lock."""
+    """Gathers the vectors of a call; whoever changes it holds the core's lock.
 
+    Attributes:
+        call_id: The call's number in the queue.
+        future: What the caller waits for.
+        loop: The caller's event loop.
+        rows: Rows of each item; empty where they are still missing.
+        missing: Number of items whose rows are missing.
+        arrived_s: Monotonic time of its arrival.
+        wait_s: The longest queue wait among its items so far.
+    """
+
+    call_id: int
     future: asyncio.Future[RawVectors]
     loop: asyncio.AbstractEventLoop
-    parts: list[FloatArray]
-    remaining: int
+    rows: list[FloatArray]
+    missing: int
     arrived_s: float
     wait_s: float = 0.0
 
     @classmethod
-    def begin(cls, items: Sequence[Item], now_s: float) -> Self:
-        """A call of these items, on the running event loop."""
+    def begin(cls, call_id: int, items: int, now_s: float) -> Self:
+        """Return a call of so many items, awaited on the running event loop."""
         loop = asyncio.get_running_loop()
-        parts = [NOTHING] * len(items)
-        return cls(loop.create_future(), loop, parts, len(items), now_s)
+        return cls(call_id, loop.create_future(), loop, [NO_ROWS] * items, items, now_s)
 
     def put(self, position: int, rows: FloatArray, *, wait_s: float) -> bool:
-        """Take one item's rows, (r, D); true once they were the last."""
-        self.parts[position] = rows
-        self.remaining -= 1
+        """Take one item's rows, (r, D), and return whether they were the last ones missing."""
+        self.rows[position] = rows
+        self.missing -= 1
         self.wait_s = max(self.wait_s, wait_s)
-        return self.remaining == 0
+        return self.missing == 0
 
     def finish(self, now_s: float) -> None:
-        """Give the vectors to whoever waits."""
+        """Give the vectors to whoever waits for them."""
         engine_s = max(0.0, now_s - self.arrived_s - self.wait_s)
-        vectors = self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
-        rows = tuple(map(len, self.parts))
-        self.resolve(RawVectors(vectors, rows, self.wait_s, engine_s))
+        vectors = self.rows[0] if len(self.rows) == 1 else np.concatenate(self.rows)
+        counts = tuple(map(len, self.rows))
+        self.resolve(RawVectors(vectors, counts, self.wait_s, engine_s))
 
     def resolve(self, outcome: RawVectors | NestvecError) -> None:
-        """Hand an outcome to the waiter's loop; a loop that has closed waits for nothing."""
+        """Hand an outcome to the caller's event loop; a loop that has closed waits for nothing."""
 
         def settle() -> None:
             if self.future.done():
@@ -61,7 +70,7 @@ class PendingCall:
 
 
 def as_item_error(error: Exception, item: Item) -> NestvecError:
-    """Name the input; unknown errors keep their text out, as it may quote the caller's."""
+    """Return an error that names the input; the text of unknown errors is left out, as it may quote the caller's."""
     if isinstance(error, NestvecError) and not isinstance(error, BackendError):
         return error
     failure = BackendError("The model runtime failed on this input.", input_index=item.index)

@@ -1,37 +1,23 @@
-"""What the front half of the engine needs of the core, wherever that runs, and what the core tells of its batches."""
+"""What the engine's service needs of a core, wherever that runs, and what a core tells of the batches it runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from nestvec.engine.types import Item, RawVectors
-from nestvec.engine.vectors.pooler import Outputs
+from nestvec.engine.backend import BackendInfo
+from nestvec.engine.types import Item, ItemOptions, RawVectors, Submission
+from nestvec.engine.vectors.pooler import Pooler
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
-    """What is known of whatever runs a model's graph; see `Backend`.
-
-    Attributes:
-        max_batch_tokens: Budget of a micro-batch.
-    """
-
-    provider: str
-    hidden_size: int
-    gives_tokens: bool
-    layers: int
-    max_batch_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Vitals:
+class CoreHealth:
     """How a core is.
 
     Attributes:
         overdue_s: By how much the slowest running batch is over the time that it may take; 0 in health.
-        waiting_tokens: In the queue.
+        waiting_tokens: Number of tokens in the queue.
         token_s: Seconds that each of them will take, all workers together; 0 while unknown.
-        max_queue_tokens: That may wait.
+        max_queue_tokens: Number of tokens that may wait.
     """
 
     overdue_s: float = 0.0
@@ -44,95 +30,105 @@ class Core(Protocol):
     """Runs items of one model: in this process, or behind a socket."""
 
     @property
-    def outputs(self) -> Outputs:
+    def pooler(self) -> Pooler:
         """What is made of token states."""
 
     @property
-    def traits(self) -> Traits:
-        """What runs the graph."""
+    def backend_info(self) -> BackendInfo:
+        """What the backend is and gives."""
 
-    def check_room(self, tokens: int, key_id: str) -> None:
+    @property
+    def max_batch_tokens(self) -> int:
+        """Budget of a micro-batch in token equivalents."""
+
+    def check_queue_bound(self, tokens: int, key_id: str) -> None:
         """Refuse now what `submit` would refuse; cheap, for use before any work is done on a call.
 
         Args:
             tokens: A careful estimate of what the call needs.
-            key_id: Whose it is.
+            key_id: The key whose call it is.
 
         Raises:
             QueueFullError: There is no room.
         """
 
-    def vitals(self, now_s: float, patience_s: float) -> Vitals:
-        """How it is; from any thread.
+    def health(self, now_s: float, batch_timeout_s: float) -> CoreHealth:
+        """Return how the core is; may be called from any thread.
 
         Args:
             now_s: Monotonic time.
-            patience_s: What any batch may take; one that is known to be long may take ten times as predicted.
+            batch_timeout_s: How long any batch may take; one known to be long may take ten times its prediction.
         """
 
-    async def submit(self, items: Sequence[Item]) -> RawVectors:
-        """Run items, at least one, and wait for all their vectors.
+    async def submit(self, submission: Submission) -> RawVectors:
+        """Run the items of a call and wait for all their vectors.
 
         Raises:
-            CapacityError: Not now.
+            CapacityError: The call cannot be served now.
             InternalError: The runtime failed on an item; `input_index` names it.
         """
 
     def close(self) -> None:
-        """Stop; whatever waits fails with NotReadyError."""
+        """Stop the core; whatever waits fails with NotReadyError."""
 
 
-class Lane(Protocol):
+class InFlightSlot(Protocol):
     """Where one worker notes what it runs, so that it is known after the process was killed."""
 
-    def begin(self, items: Sequence[Item]) -> None:
-        """These run from now on."""
+    def begin(self, items: Sequence[Item], options: Sequence[ItemOptions]) -> None:
+        """Note that these items run from now on, each with the options of its call."""
 
     def end(self) -> None:
-        """They have run."""
+        """Note that nothing runs any more."""
+
+    def release(self) -> None:
+        """Give the slot back; the worker has ended."""
 
 
-class Recorder(Protocol):
-    """Knows which items were running when the process died, and keeps those that kill it out."""
+class CrashGuard(Protocol):
+    """Knows which items were running when the process died, and keeps out those that end it."""
 
-    def lane(self) -> Lane:
-        """A place for one more worker."""
+    def slot(self) -> InFlightSlot:
+        """Return a slot for one more worker."""
 
-    def check(self, items: Sequence[Item]) -> list[bool]:
-        """Which of the items are suspects and must run alone.
+    def check(self, submission: Submission) -> list[bool]:
+        """Return for each item of a call whether it is a suspect and must run alone.
 
         Raises:
-            QuarantinedError: One of them killed the engine alone, twice; `input_index` names it.
+            QuarantinedError: An item ended the engine process alone, twice; `input_index` names it.
         """
 
-    def clear(self, item: Item) -> None:
-        """It ran, and did no harm."""
+    def clear(self, item: Item, options: ItemOptions) -> None:
+        """Note that an item ran and did no harm."""
 
     def await_end(self) -> None:
-        """This process cannot go on: block until it is ended, if another will take its work over."""
+        """Block until this process, which cannot go on, is ended, if another will take its work over."""
 
 
-class _NoLane:
-    def begin(self, items: Sequence[Item]) -> None:
-        """Nothing to note."""
+class _NullSlot:
+    def begin(self, items: Sequence[Item], options: Sequence[ItemOptions]) -> None:
+        """Note nothing."""
 
     def end(self) -> None:
-        """Nothing to note."""
+        """Note nothing."""
+
+    def release(self) -> None:
+        """Do nothing: there is nothing to give back."""
 
 
-class NullRecorder:
-    """Notes nothing: where a crash ends the process for good."""
+class NullCrashGuard:
+    """Suspects nobody; for where a crash ends the process for good."""
 
-    def lane(self) -> Lane:
-        """A place where nothing is noted."""
-        return _NoLane()
+    def slot(self) -> InFlightSlot:
+        """Return a slot in which nothing is noted."""
+        return _NullSlot()
 
-    def check(self, items: Sequence[Item]) -> list[bool]:
-        """Nobody is suspect."""
-        return [False] * len(items)
+    def check(self, submission: Submission) -> list[bool]:
+        """Return that no item is a suspect."""
+        return [False] * len(submission.items)
 
-    def clear(self, item: Item) -> None:
-        """Nobody was."""
+    def clear(self, item: Item, options: ItemOptions) -> None:
+        """Do nothing: nobody was a suspect."""
 
     def await_end(self) -> None:
-        """Nobody takes over."""
+        """Return at once: nobody takes the work over."""

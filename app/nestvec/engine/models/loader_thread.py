@@ -13,18 +13,18 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-class Loader:
-    """Runs work one after the other in a thread of its own, which starts with the first."""
+class LoaderThread:
+    """Runs work one after the other in a thread of its own, which starts with the first work."""
 
     def __init__(self) -> None:
-        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Wait for work's result; whoever stops waiting does not stop the work.
+        """Do work in the thread and wait for its result; whoever stops waiting does not stop the work.
 
         Raises:
-            Exception: What the work raises.
+            Exception: Whatever the work raises.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
@@ -47,12 +47,14 @@ class Loader:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, result, failure)
 
-        self._work.put(run)
+        self._queue.put(run)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._live, name="nestvec-load", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run_queue, name="nestvec-load", daemon=True
+            )
             self._thread.start()
         return await future
 
-    def _live(self) -> None:
+    def _run_queue(self) -> None:
         while True:
-            self._work.get()()
+            self._queue.get()()

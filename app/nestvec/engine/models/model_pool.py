@@ -1,7 +1,7 @@
-"""Keeps models in memory: loads them when they are meant, and lets idle ones go where memory is bounded.
+"""Keeps models in memory: loads them when calls name them, and unloads idle ones where memory is bounded.
 
-All state changes happen on the event loop; only loading and closing themselves run in threads. A model that calls hold
-is never taken away under them: unloading waits for its last call, and calls that come meanwhile wait and load it again.
+All state changes happen on the event loop; only loading and closing themselves run in a thread. A model that calls hold
+is never taken away from them: unloading waits for its last call, and calls that come meanwhile wait and load it again.
 """
 
 import asyncio
@@ -11,21 +11,21 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from nestvec.engine.models.loader_thread import Loader
-from nestvec.engine.models.model_registry import Models, Slot, SlotState
+from nestvec.engine.models.loader_thread import LoaderThread
+from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot, SlotState
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.types import OutputKind
 from nestvec.errors import ModelMemoryError, ModelUnavailableError, NestvecError, UnsupportedError
 
 IN_MEMORY = (SlotState.READY, SlotState.LOADING, SlotState.UNLOADING)
 RETRY_FAILED_S = 30.0  # a broken model is not read anew for every request
-Told = Callable[[Slot], None]
+ChangeListener = Callable[[ModelSlot], None]
 # What the running request holds: its further calls must not wait for an unloading that waits for itself.
-_HOLDING: ContextVar[tuple[Slot, ...]] = ContextVar("nestvec_holding", default=())
+_held_slots: ContextVar[tuple[ModelSlot, ...]] = ContextVar("nestvec_held_slots", default=())
 
 
-def tell_nobody(slot: Slot) -> None:
-    """Ignore."""
+def ignore_change(slot: ModelSlot) -> None:
+    """Ignore a change."""
 
 
 @dataclass(slots=True)
@@ -33,90 +33,90 @@ class ModelPool:
     """The models served, and which of them are in memory.
 
     Attributes:
-        models: All of them.
-        max_bytes: What those in memory may take together, graphs and weights; 0 for no bound.
-        on_change: Told after a model was loaded, unloaded, or failed.
-        unload_there: Lets a model go in the process where it really is, if that is another.
+        models: All models served.
+        max_bytes: Maximum size of those in memory together, graphs and weights; 0 for no bound.
+        on_change: Told after a model was loaded, was unloaded, or failed.
+        unload_remotely: Unloads a model in the engine process, if that is another process than this one.
         clock: Monotonic seconds.
     """
 
-    models: Models
+    models: ModelRegistry
     max_bytes: int = 0
-    on_change: Told = tell_nobody
-    unload_there: Callable[[Slot], Awaitable[None]] | None = None
+    on_change: ChangeListener = ignore_change
+    unload_remotely: Callable[[ModelSlot], Awaitable[None]] | None = None
     clock: Callable[[], float] = time.monotonic
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
-    _loader: Loader = field(default_factory=Loader)
+    _loader: LoaderThread = field(default_factory=LoaderThread)
 
     @asynccontextmanager
     async def using(self, name: str, kind: OutputKind | None = None) -> AsyncIterator[ServedModel]:
-        """Hold a model for as long as the block runs, loaded first where need be.
+        """Hold a model for as long as the block runs; it is loaded first where need be.
 
         Raises:
             UnknownModelError: No model has the name.
-            ModelUnavailableError: It cannot be loaded.
+            ModelUnavailableError: The model cannot be loaded.
         """
         slot = self.models.find(name, kind)
-        model = await self.take(slot)
+        model = await self.acquire(slot)
         try:
             yield model
         finally:
-            self.give_back(slot)
+            self.release(slot)
 
-    async def take(self, slot: Slot) -> ServedModel:
-        """Hold a model until `give_back`.
+    async def acquire(self, slot: ModelSlot) -> ServedModel:
+        """Hold a model until `release`; it is loaded first where need be.
 
         Raises:
-            ModelUnavailableError: It cannot be loaded.
+            ModelUnavailableError: The model cannot be loaded.
         """
-        is_held = slot in _HOLDING.get()
+        is_held = slot in _held_slots.get()
         while slot.model is None or not (is_held or slot.state is SlotState.READY):
             if slot.state in (SlotState.UNLOADED, SlotState.FAILED):
                 self._refuse_broken(slot)
                 self._begin_loading(slot)
             await self._change_of(slot)
         slot.users += 1
-        slot.used_s = self.clock()
+        slot.last_used_s = self.clock()
         return slot.model
 
-    async def hold(self, slot: Slot) -> ServedModel:
-        """Take a model for a whole request, whose own calls then need not wait while it is unloading.
+    async def hold_for_request(self, slot: ModelSlot) -> ServedModel:
+        """Hold a model for the whole running request, whose own calls then need not wait while it is unloading.
 
         Raises:
-            ModelUnavailableError: It cannot be loaded.
+            ModelUnavailableError: The model cannot be loaded.
         """
-        model = await self.take(slot)
-        _HOLDING.set((*_HOLDING.get(), slot))
+        model = await self.acquire(slot)
+        _held_slots.set((*_held_slots.get(), slot))
         return model
 
-    def let_go(self) -> None:
-        """Give back all that the running request holds."""
-        held = _HOLDING.get()
-        _HOLDING.set(())
+    def release_request(self) -> None:
+        """Release all models that the running request holds."""
+        held = _held_slots.get()
+        _held_slots.set(())
         for slot in held:
-            self.give_back(slot)
+            self.release(slot)
 
-    def give_back(self, slot: Slot) -> None:
-        """A call has ended."""
+    def release(self, slot: ModelSlot) -> None:
+        """Note that a call on a model has ended."""
         slot.users -= 1
-        slot.used_s = self.clock()
+        slot.last_used_s = self.clock()
         if slot.users == 0 and slot.state is SlotState.UNLOADING:
             self._wake(slot)
 
-    async def load(self, slot: Slot) -> None:
-        """Bring a model into memory; nothing where it is.
+    async def load(self, slot: ModelSlot) -> None:
+        """Load a model; one that is loaded stays as it is.
 
         Raises:
-            ModelUnavailableError: It cannot be loaded.
+            ModelUnavailableError: The model cannot be loaded.
         """
-        await self.take(slot)
-        self.give_back(slot)
+        await self.acquire(slot)
+        self.release(slot)
 
-    async def unload(self, slot: Slot) -> None:
-        """Take a model out of memory once its calls have ended; nothing where it is not in.
+    async def unload(self, slot: ModelSlot) -> None:
+        """Unload a model once its calls have ended; one that is not loaded stays as it is.
 
         Raises:
-            UnsupportedError: It could not be loaded again.
+            UnsupportedError: The model could not be loaded again.
         """
         while slot.state in (SlotState.LOADING, SlotState.UNLOADING):
             await self._change_of(slot)
@@ -124,11 +124,11 @@ class ModelPool:
             raise UnsupportedError(f"model '{slot.name}' could not be loaded again", param="model")
         if slot.state is SlotState.READY and slot.model is not None:
             await self._unload_here(slot, slot.model)
-        if self.unload_there is not None:
-            await self.unload_there(slot)
+        if self.unload_remotely is not None:
+            await self.unload_remotely(slot)
 
-    async def _unload_here(self, slot: Slot, model: ServedModel) -> None:
-        """Take a ready one out of this process."""
+    async def _unload_here(self, slot: ModelSlot, model: ServedModel) -> None:
+        """Unload a ready model from this process."""
         slot.state = SlotState.UNLOADING
         while slot.users:
             await self._change_of(slot)
@@ -141,16 +141,16 @@ class ModelPool:
             self.on_change(slot)
             self._wake(slot)
 
-    def open_now(self, slot: Slot) -> None:
-        """Load a model right here: for a start, before any call can come.
+    def open_now(self, slot: ModelSlot) -> None:
+        """Load a model in this thread: at the start, before any call can come.
 
         Raises:
-            ModelError: It cannot be served.
+            ModelError: The model cannot be served.
         """
         if slot.open is None:
             return
         try:
-            slot.hold(slot.open())
+            slot.set_model(slot.open())
         except NestvecError as error:
             self._fail(slot, error)
             raise
@@ -160,30 +160,30 @@ class ModelPool:
         for model in self.models.loaded():
             model.core.close()
 
-    def _refuse_broken(self, slot: Slot) -> None:
-        """Say again why a model failed, for a while."""
+    def _refuse_broken(self, slot: ModelSlot) -> None:
+        """Refuse a model that failed, for a while, rather than load it again."""
         if slot.state is SlotState.FAILED and self.clock() < slot.failed_s + RETRY_FAILED_S:
             raise self._unavailable(slot)
 
     @staticmethod
-    def _unavailable(slot: Slot) -> ModelUnavailableError:
+    def _unavailable(slot: ModelSlot) -> ModelUnavailableError:
         return ModelUnavailableError(
             f"The model `{slot.name}` could not be loaded; the server's log says why.",
             retry_after_s=RETRY_FAILED_S,
         )
 
-    def _begin_loading(self, slot: Slot) -> None:
-        """Load in a task of its own, so that no caller's leaving stops it."""
+    def _begin_loading(self, slot: ModelSlot) -> None:
+        """Load a model in a task of its own, so that no caller who leaves stops it."""
         slot.state = SlotState.LOADING
         task = asyncio.get_running_loop().create_task(self._load(slot))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _load(self, slot: Slot) -> None:
+    async def _load(self, slot: ModelSlot) -> None:
         assert slot.open is not None  # noqa: S101 - a slot without one is ready from the first
         try:
             await self._make_room(slot)
-            slot.hold(await self._opened(slot, slot.open))
+            slot.set_model(await self._opened(slot, slot.open))
             await self._make_room(slot)
         except NestvecError as error:
             self._fail(slot, error)
@@ -193,43 +193,49 @@ class ModelPool:
             self.on_change(slot)
             self._wake(slot)
 
-    async def _opened(self, slot: Slot, open_model: Callable[[], ServedModel]) -> ServedModel:
+    async def _opened(self, slot: ModelSlot, open_model: Callable[[], ServedModel]) -> ServedModel:
         """Open a model; where a GPU's memory does not hold it beside others, idle ones go first.
 
         Raises:
-            NestvecError: It cannot be.
+            NestvecError: The model cannot be opened.
         """
         while True:
             try:
                 return await self._loader.run(open_model)
             except ModelMemoryError:
-                idle = [one for one in self.models.all() if one is not slot and _may_go(one)]
+                idle = [
+                    other for other in self.models.all() if other is not slot and _may_unload(other)
+                ]
                 if not idle:
                     raise
-                await self.unload(min(idle, key=lambda one: one.used_s))
+                await self.unload(min(idle, key=lambda other: other.last_used_s))
 
-    def _fail(self, slot: Slot, error: NestvecError) -> None:
+    def _fail(self, slot: ModelSlot, error: NestvecError) -> None:
         slot.state, slot.error, slot.failed_s = SlotState.FAILED, error, self.clock()
 
-    async def _make_room(self, wanted: Slot) -> None:
-        """Unload idle models, least recently used first, until one fits; it is loaded even where none can go."""
+    async def _make_room(self, loading: ModelSlot) -> None:
+        """Unload idle models, least recently used first, until a new one fits; it is loaded even where none can go."""
         while self.max_bytes:
-            live = [slot for slot in self.models.all() if slot.state in IN_MEMORY]
-            if sum(slot.graph_bytes for slot in live) <= self.max_bytes:
+            in_memory = [slot for slot in self.models.all() if slot.state in IN_MEMORY]
+            if sum(slot.graph_bytes for slot in in_memory) <= self.max_bytes:
                 return
-            idle = [slot for slot in live if slot is not wanted and _may_go(slot)]
+            idle = [slot for slot in in_memory if slot is not loading and _may_unload(slot)]
             if not idle:
                 return
-            await self.unload(min(idle, key=lambda slot: slot.used_s))
+            await self.unload(min(idle, key=lambda slot: slot.last_used_s))
 
-    def _wake(self, slot: Slot) -> None:
-        waiting, slot.waiters = slot.waiters, []
-        for waiter in waiting:
+    def _wake(self, slot: ModelSlot) -> None:
+        waiters, slot.waiters = slot.waiters, []
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _change_of(self, slot: Slot) -> None:
-        """Wait for a slot's next change; raises what a load that ended badly says."""
+    async def _change_of(self, slot: ModelSlot) -> None:
+        """Wait for a slot's next change.
+
+        Raises:
+            ModelUnavailableError: The change is that the model could not be loaded.
+        """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         slot.waiters.append(waiter)
         await waiter
@@ -237,7 +243,7 @@ class ModelPool:
             raise self._unavailable(slot)
 
 
-def _may_go(slot: Slot) -> bool:
+def _may_unload(slot: ModelSlot) -> bool:
     return (
         slot.state is SlotState.READY
         and not slot.users

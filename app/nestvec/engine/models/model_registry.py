@@ -1,4 +1,4 @@
-"""Places for models, loaded or not, and how a name from a request finds one."""
+"""The models that are served, loaded or not, and how a name from a request finds one."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,10 +6,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.served_model import (
-    NO_PIN,
-    ModelSpec,
-    Pin,
+    NO_PRESET,
+    AliasPreset,
     ServedModel,
     base_model,
     base_name,
@@ -21,44 +21,48 @@ from nestvec.errors import InputError, NestvecError, UnknownModelError
 class SlotState(StrEnum):
     """Whether a model can take calls."""
 
-    UNLOADED = "unloaded"  # the first call that means it loads it
+    UNLOADED = "unloaded"  # the first call for it loads it
     LOADING = "loading"
     READY = "ready"
     UNLOADING = "unloading"  # calls under way end, new ones wait and load it again
     FAILED = "failed"  # tried again by a later call
 
 
-Open = Callable[[], ServedModel]
-# Names, in lower case, of the models that whoever is being served may use; None for all. Others do not exist for them.
-VISIBLE: ContextVar[frozenset[str] | None] = ContextVar("nestvec_visible_models", default=None)
+OpenModel = Callable[[], ServedModel]
+# Names, in lower case, of the models that the running request may use; None for all. Others do not exist for it.
+visible_models: ContextVar[frozenset[str] | None] = ContextVar(
+    "nestvec_visible_models", default=None
+)
 
 
 @dataclass(slots=True, eq=False)
-class Slot:
+class ModelSlot:
     """A model that is served, whether it is in memory or not.
 
     Attributes:
-        names: What it answers to, its own name first; more are known once it was loaded.
-        pins: What some of them stand for beside.
-        open: Loads it; blocks. None where it was given loaded.
-        is_kept: Never unloaded to make room.
-        loads_at_start: Whether it is brought into memory unasked.
-        is_adapter: Another's, with an adapter merged in.
-        model: While it is loaded.
-        spec: Since it was loaded first.
-        graph_bytes: Likewise; 0 before.
-        adapters: The same model with an adapter, by the task that asks for it.
+        names: Names that the model answers to, its own first; more are known once it was loaded.
+        presets: What some of the names stand for beside the model.
+        open: Loads the model; blocks. None where it was given loaded.
+        is_kept: Whether it is never unloaded to make room.
+        loads_at_start: Whether it is loaded at the start, rather than by the first call.
+        is_adapter: Whether it is another slot's model with an adapter merged in.
+        state: Whether it can take calls.
+        model: The model while it is loaded.
+        spec: What the model is; known since it was loaded first.
+        graph_bytes: Size of its graph and weights; 0 before it was loaded first.
+        adapters: Slots of the same model with an adapter, by the task that asks for each.
         error: Why it could not be loaded.
-        dropped: Names that it once had and answers to no more.
-        new_pins: What names stand for since they were changed; None where they never were.
-        users: Calls that hold it.
-        used_s: When a call took it last, monotonic.
-        failed_s: When it could not be loaded.
+        retired_names: Names that it once had and answers to no more.
+        changed_presets: What names stand for since they were changed; None where they never were.
+        users: Number of calls that hold it.
+        last_used_s: Monotonic time at which a call last acquired or released it.
+        failed_s: Monotonic time at which it could not be loaded.
+        waiters: Woken at its next change.
     """
 
     names: tuple[str, ...]
-    pins: Mapping[str, Pin] = field(default_factory=dict)
-    open: Open | None = None
+    presets: Mapping[str, AliasPreset] = field(default_factory=dict)
+    open: OpenModel | None = None
     is_kept: bool = False
     loads_at_start: bool = False
     is_adapter: bool = False
@@ -66,57 +70,60 @@ class Slot:
     model: ServedModel | None = None
     spec: ModelSpec | None = None
     graph_bytes: int = 0
-    adapters: dict[str, "Slot"] = field(default_factory=dict)
+    adapters: dict[str, "ModelSlot"] = field(default_factory=dict)
     error: NestvecError | None = None
-    dropped: frozenset[str] = frozenset()
-    new_pins: Mapping[str, Pin] | None = None
+    retired_names: frozenset[str] = frozenset()
+    changed_presets: Mapping[str, AliasPreset] | None = None
     users: int = 0
-    used_s: float = 0.0
+    last_used_s: float = 0.0
     failed_s: float = 0.0
     waiters: list["asyncio.Future[None]"] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """Its own."""
+        """The model's own name."""
         return self.names[0]
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """Its further names, those that stand for something beside included."""
+        """The model's further names, those with a preset included."""
         return self.names[1:]
 
-    def hold(self, model: ServedModel) -> None:
-        """It is loaded."""
+    def set_model(self, model: ServedModel) -> None:
+        """Take the model that was loaded, and its names."""
         self.model, self.spec, self.graph_bytes = model, model.spec, model.graph_bytes
         names = dict.fromkeys((*model.names, *self.names))
-        self.names = tuple(name for name in names if name not in self.dropped)
-        if self.new_pins is None:
-            self.pins = model.pins
+        self.names = tuple(name for name in names if name not in self.retired_names)
+        if self.changed_presets is None:
+            self.presets = model.presets
         self.state, self.error = SlotState.READY, None
 
-    def rename(self, before: Sequence[str], after: Sequence[str], pins: Mapping[str, Pin]) -> None:
-        """Other aliases from now on, also when it is loaded again.
+    def rename(
+        self, before: Sequence[str], after: Sequence[str], presets: Mapping[str, AliasPreset]
+    ) -> None:
+        """Give the model other aliases from now on, also when it is loaded again.
 
         Args:
-            before: Aliases so far, those that stand for something beside included.
-            after: From now on, likewise.
-            pins: What those stand for.
+            before: Its aliases so far, those with a preset included.
+            after: Its aliases from now on, those with a preset included.
+            presets: What the new aliases stand for.
         """
-        own = [name for name in self.names if name not in before]
-        self.dropped = frozenset({*self.dropped, *before} - {*after})
-        self.names = tuple(dict.fromkeys((*own, *after)))
-        self.pins = self.new_pins = pins
+        staying = [name for name in self.names if name not in before]
+        self.retired_names = frozenset({*self.retired_names, *before} - {*after})
+        self.names = tuple(dict.fromkeys((*staying, *after)))
+        self.presets = self.changed_presets = presets
 
-    def pin(self, name: str) -> Pin:
-        """What a name stands for beside the model; nothing for most."""
-        wanted = base_name(name).casefold()
-        return next((pin for n, pin in self.pins.items() if n.casefold() == wanted), NO_PIN)
+    def preset(self, name: str) -> AliasPreset:
+        """Return what a name stands for beside the model; `NO_PRESET` for most."""
+        folded = base_name(name).casefold()
+        matches = (preset for alias, preset in self.presets.items() if alias.casefold() == folded)
+        return next(matches, NO_PRESET)
 
-    def adapted(self, task: str | None) -> "Slot":
-        """The one for a task: this one where it has no adapters, or no task is named.
+    def adapted(self, task: str | None) -> "ModelSlot":
+        """Return the slot for a task: this one where it has no adapters, or no task is named.
 
         Raises:
-            InputError: It has adapters, and none for this task.
+            InputError: The model has adapters, and none for this task.
         """
         if task is None or not self.adapters:
             return self
@@ -128,107 +135,111 @@ class Slot:
         return self.adapters[task]
 
     def gives(self, kind: OutputKind | None) -> bool:
-        """Whether it is known to give an output."""
+        """Return whether the model is known to give an output."""
         return kind is None or (self.spec is not None and kind in self.spec.kinds)
 
 
 @dataclass(slots=True)
-class Models:
+class ModelRegistry:
     """Finds the model a request means.
 
     Attributes:
-        accepts_any: A name that is nobody's means the model that a missing one would.
+        accepts_any: Whether an unknown name means the model that a request without a name would get.
     """
 
     accepts_any: bool = False
-    _slots: list[Slot] = field(default_factory=list)
+    _slots: list[ModelSlot] = field(default_factory=list)
 
-    def add(self, slot: Slot | ServedModel) -> Slot:
-        """Serve a model from now on; the first is the one meant where a request names none."""
+    def add(self, slot: ModelSlot | ServedModel) -> ModelSlot:
+        """Serve a model from now on; the first one is meant where a request names none."""
         if isinstance(slot, ServedModel):
-            own = Slot(names=slot.names)
-            own.hold(slot)
-            slot = own
+            model = slot
+            slot = ModelSlot(names=model.names)
+            slot.set_model(model)
         self._slots.append(slot)
         return slot
 
-    def all(self) -> tuple[Slot, ...]:
-        """Every one, loaded or not."""
+    def all(self) -> tuple[ModelSlot, ...]:
+        """Return every slot, loaded or not."""
         return tuple(self._slots)
 
     def loaded(self) -> list[ServedModel]:
-        """Those in memory."""
+        """Return the models in memory."""
         return [slot.model for slot in self._slots if slot.model is not None]
 
-    def listed(self) -> list[tuple[Slot, str]]:
-        """Models under their own names and those that stand for a prompt or dimensions; aliases only answer."""
-        return [(slot, name) for slot in self.visible() for name in (slot.name, *slot.pins)]
+    def listed(self) -> list[tuple[ModelSlot, str]]:
+        """Return each visible slot under its own name and under each name with a preset; other aliases only answer."""
+        return [(slot, name) for slot in self.visible() for name in (slot.name, *slot.presets)]
 
-    def visible(self) -> list[Slot]:
-        """Those that whoever is being served may use."""
-        allowed = VISIBLE.get()
+    def visible(self) -> list[ModelSlot]:
+        """Return the slots that the running request may use."""
+        allowed = visible_models.get()
         if allowed is None:
             return self._slots
-        return [s for s in self._slots if any(base_model(n).casefold() in allowed for n in s.names)]
+        return [
+            slot
+            for slot in self._slots
+            if any(base_model(name).casefold() in allowed for name in slot.names)
+        ]
 
-    def find(self, name: str, kind: OutputKind | None = None) -> Slot:
+    def find(self, name: str, kind: OutputKind | None = None) -> ModelSlot:
         """Find a model: exact name, alias, any case, last path segment, with or without `:latest`.
 
         Args:
-            name: As the caller wrote it; "" means the first model that gives the output.
-            kind: What is wanted of it, where a route is for one output.
+            name: The name as the caller wrote it; "" means the first model that gives the output.
+            kind: Output that the model is wanted for, where a route is for one output.
 
         Raises:
-            UnknownModelError: Nothing matches, or several do.
+            UnknownModelError: Nothing matches, or several models do.
         """
         if not name:
             return self._default(kind)
-        found = _match(base_name(name), self.visible())
-        if found is not None:
-            return found
+        slot = _match(base_name(name), self.visible())
+        if slot is not None:
+            return slot
         if self.accepts_any:
             return self._default(kind)
         raise UnknownModelError(name)
 
     def resolve(self, name: str, kind: OutputKind | None = None) -> ServedModel:
-        """The same, of a model that is loaded.
+        """Find a model as `find` does, and return it loaded.
 
         Raises:
-            UnknownModelError: Nothing matches, several do, or it is not in memory.
+            UnknownModelError: Nothing matches, several models do, or it is not in memory.
         """
         model = self.find(name, kind).model
         if model is None:
             raise UnknownModelError(name)
         return model
 
-    def _default(self, kind: OutputKind | None) -> Slot:
+    def _default(self, kind: OutputKind | None) -> ModelSlot:
         slots = self.visible()
         if not slots:
             raise UnknownModelError("")
         giving = (slot for slot in slots if slot.gives(kind))
-        # Where none does, the first says by its own error what it is.
+        # Where none gives it, the first says by its own error what it is.
         return next(giving, slots[0])
 
 
-def _match(wanted: str, slots: Sequence[Slot]) -> Slot | None:
+def _match(name: str, slots: Sequence[ModelSlot]) -> ModelSlot | None:
     """The one slot of a name; the stricter rule first."""
-    exact = _only(slot for slot in slots if wanted in slot.names)
+    exact = _only(slot for slot in slots if name in slot.names)
     if exact is not None:
         return exact
-    folded = wanted.casefold()
-    loose = _only(slot for slot in slots if folded in {n.casefold() for n in slot.names})
+    folded = name.casefold()
+    loose = _only(slot for slot in slots if folded in {alias.casefold() for alias in slot.names})
     if loose is not None:
         return loose
-    tail = folded.rsplit("/", 1)[-1]
+    last_segment = folded.rsplit("/", 1)[-1]
     return _only(
         slot
         for slot in slots
         if (("/" in folded) != ("/" in slot.name))
-        and tail == slot.name.casefold().rsplit("/", 1)[-1]
+        and last_segment == slot.name.casefold().rsplit("/", 1)[-1]
     )
 
 
-def _only(found: Iterable[Slot]) -> Slot | None:
-    """The one match, or None for none or several."""
-    matches = list(found)
+def _only(slots: Iterable[ModelSlot]) -> ModelSlot | None:
+    """The one slot, or None for none or several."""
+    matches = list(slots)
     return matches[0] if len(matches) == 1 else None

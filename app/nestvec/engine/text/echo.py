@@ -5,44 +5,46 @@ Source: Repetition Improves Language Model Embeddings (arXiv:2402.15449).
 
 from collections.abc import Sequence
 
-from nestvec.engine.text.encoded import Encoded, Fit
+from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import Truncation
 
 
 def encode_echo(
-    tokenizer: Tokenizer, texts: Sequence[str], fit: Fit, echo: tuple[str, str]
+    tokenizer: Tokenizer, texts: Sequence[str], options: TokenizeOptions, echo: tuple[str, str]
 ) -> list[Encoded]:
-    """Texts as such a model reads them.
+    """Tokenize texts as an echo model reads them: each one twice.
 
     Args:
-        tokenizer: The model's.
-        texts: Each is put twice.
-        fit: What to do beyond the limit; its prefix stands before the second reading too.
-        echo: What stands before the first reading, and between the two.
+        tokenizer: The model's tokenizer.
+        texts: The texts.
+        options: What to do beyond the limit; the prompt stands before the second reading too.
+        echo: The words before the first reading, and those between the two.
 
     Raises:
         InputTooLongError: A text is too long and truncation is off; names its index.
     """
-    return [_encode(tokenizer, text, index, fit, echo) for index, text in enumerate(texts)]
+    return [_encode(tokenizer, text, index, options, echo) for index, text in enumerate(texts)]
 
 
 def _encode(
-    tokenizer: Tokenizer, text: str, index: int, fit: Fit, echo: tuple[str, str]
+    tokenizer: Tokenizer, text: str, index: int, options: TokenizeOptions, echo: tuple[str, str]
 ) -> Encoded:
-    limit = tokenizer.room(fit)
-    kept = tokenizer.cut_chars(text, fit)
+    max_length = tokenizer.max_length(options)
+    kept = tokenizer.cut_chars(text, options)
     is_cut = len(kept) < len(text)
     while True:
-        first = f"{fit.prefix}{echo[0]}{kept}{echo[1]}"
-        ids, stops = tokenizer.encode_with_stops(first + kept, adds_special=fit.adds_special)
-        over = len(ids) - limit
-        fit.check(len(ids), limit, index, is_lower_bound=is_cut)
-        if over <= 0 or len(kept) <= 1:
-            own = (n for n, stop in enumerate(stops) if stop is not None and stop > len(first))
-            skip = min(next(own, len(ids) - 1), limit - 1)
-            return Encoded(ids[:limit], is_truncated=is_cut, skip_tokens=skip)
+        first = f"{options.prompt}{echo[0]}{kept}{echo[1]}"
+        ids, stops = tokenizer.encode_with_stops(
+            first + kept, adds_special_tokens=options.adds_special_tokens
+        )
+        excess = len(ids) - max_length
+        options.check_length(len(ids), max_length, index, is_lower_bound=is_cut)
+        if excess <= 0 or len(kept) <= 1:
+            second = (n for n, stop in enumerate(stops) if stop is not None and stop > len(first))
+            skip_tokens = min(next(second, len(ids) - 1), max_length - 1)
+            return Encoded(ids[:max_length], is_truncated=is_cut, skip_tokens=skip_tokens)
         is_cut = True
         # Both readings shrink; a little at a time, so as not to lose more than need be.
-        size = max(1, min(len(kept) - 1, int(len(kept) * (1 - over / len(ids)))))
-        kept = kept[-size:] if fit.truncate is Truncation.START else kept[:size]
+        size = max(1, min(len(kept) - 1, int(len(kept) * (1 - excess / len(ids)))))
+        kept = kept[-size:] if options.truncate is Truncation.START else kept[:size]

@@ -1,6 +1,5 @@
-"""Inputs as token ids, and how they are made to fit: what a tokenizer takes and gives."""
+"""Inputs as token ids, and the options they are tokenized with: what a tokenizer takes and gives."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +14,18 @@ class Encoded:
     """One input as the model will see it.
 
     Attributes:
-        ids: (n,), int32, special tokens included.
+        ids: Token ids, (n,), int32, special tokens included.
         is_truncated: Whether tokens were cut off.
-        skip_tokens: Leading tokens that belong to a prompt.
-        spans: Parts that are pooled each for itself, as (start, stop); none: the whole.
-        second_start: Where the second text of a pair begins; 0 for single texts, and where the model has no types.
-        expansion: Trailing tokens that are not seen by the others.
-        token_mask: Which tokens' vectors count, (n,), bool; None for all.
-        dropped_tokens: How many were cut off.
-        drops_more: Whether that is the least, since only a leading part was tokenised.
-        chunks: Of a document that was cut here, where its spans lie in characters.
-        windows: Where it was too long and read in overlapping parts: each of them, which run in its place.
+        skip_tokens: Number of leading tokens that belong to a prompt and are left out of the pooling.
+        spans: Parts that are pooled separately, as (start, stop) in tokens; empty: the whole input is pooled.
+        second_start: Index of the first token of a pair's second text; 0 for single texts, and for models without
+            token types.
+        expansion: Number of trailing tokens that the other tokens do not attend to.
+        token_mask: Which tokens' vectors are given out, (n,), bool; None for all.
+        dropped_tokens: How many tokens were cut off.
+        drops_more: Whether `dropped_tokens` is a lower bound, because only a leading part was tokenized.
+        chunks: Where each span lies in the text, in characters, of a document that was cut into chunks here.
+        windows: The overlapping windows of an input that was too long for one; they run in its place.
     """
 
     ids: IdArray
@@ -47,87 +47,58 @@ class Windows:
 
     Attributes:
         parts: Each window as the model sees it, with the special tokens (and the prompt) around it.
-        bounds: Of each, in the input's own tokens.
-        lead: Tokens before each window; `tail` behind.
+        bounds: Where each window starts and stops, in the input's own tokens.
+        prefix_tokens: Number of tokens (special ones and the prompt) before the content of each window.
+        suffix_tokens: Number of special tokens behind the content of each window.
     """
 
     parts: tuple[Encoded, ...]
     bounds: tuple[tuple[int, int], ...]
-    lead: int
-    tail: int
+    prefix_tokens: int
+    suffix_tokens: int
 
     @property
     def tokens(self) -> int:
-        """Tokens run, those in several windows as often."""
+        """Number of tokens that run; a token in several windows counts once for each."""
         return sum(len(part.ids) for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """How ids are made to fit.
+class TokenizeOptions:
+    """How the inputs of a call are tokenized and made to fit the model.
 
     Attributes:
-        truncate: What to do beyond `max_tokens`.
-        max_tokens: Fewer than the model takes, special tokens included; None: as many.
-        adds_special: Whether texts get the model's special tokens.
-        prefix: A prompt put before each text.
-        max_second_tokens: Fewer of a pair's second text; None: as many as fit.
+        truncate: What to do with an input of more than `max_tokens`.
+        max_tokens: Limit of the call, special tokens included; None for the model's own.
+        adds_special_tokens: Whether texts get the model's special tokens.
+        prompt: Text that is put before each input; "" for none.
+        max_second_tokens: Limit of a pair's second text; None: as many as fit.
     """
 
     truncate: Truncation
     max_tokens: int | None = None
-    adds_special: bool = True
-    prefix: str = ""
+    adds_special_tokens: bool = True
+    prompt: str = ""
     max_second_tokens: int | None = None
 
-    def check(self, tokens: int, room: int, index: int, *, is_lower_bound: bool) -> None:
+    def check_length(
+        self, tokens: int, max_length: int, index: int, *, is_lower_bound: bool
+    ) -> None:
         """Refuse an input beyond the limit, where nothing is to be cut off.
 
         Args:
-            tokens: Of the input.
-            room: The limit.
-            index: Of the input.
+            tokens: Number of tokens of the input.
+            max_length: The limit.
+            index: Index of the input in its call.
             is_lower_bound: Whether only a leading part was counted.
 
         Raises:
-            InputTooLongError: Names the index and both numbers.
+            InputTooLongError: The input is too long; names the index and both numbers.
         """
-        if self.truncate is Truncation.ERROR and (tokens > room or is_lower_bound):
+        if self.truncate is Truncation.ERROR and (tokens > max_length or is_lower_bound):
             raise InputTooLongError(
-                got_tokens=max(tokens, room + 1),
-                limit_tokens=room,
+                got_tokens=max(tokens, max_length + 1),
+                limit_tokens=max_length,
                 input_index=index,
                 is_lower_bound=is_lower_bound,
             )
-
-
-@dataclass(frozen=True, slots=True)
-class TokenCount:
-    """What a text was cut into, special tokens apart.
-
-    Attributes:
-        words: Runs of letters and figures.
-        whole_words: Those that are one token, and not an unknown one.
-        unknown: Tokens that stand for what the vocabulary lacks, fallback bytes included.
-    """
-
-    ids: Sequence[int]
-    words: int
-    whole_words: int
-    unknown: int
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token of a text, for people.
-
-    Attributes:
-        text: The part of the text it stands for; a special token's own spelling.
-        start: Where that part starts and stops in the text, in characters; None for special tokens.
-    """
-
-    id: int
-    text: str
-    is_special: bool
-    start: int | None
-    stop: int | None

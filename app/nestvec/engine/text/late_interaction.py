@@ -1,4 +1,4 @@
-"""Late interaction: a vector for each token, queries and documents marked and masked each in their way.
+"""Late interaction: a vector for each token, with queries and documents marked and masked differently.
 
 Source: ColBERT (arXiv:2004.12832), section 3: markers, queries filled up with [MASK], punctuation left out of
 documents; token pooling as in arXiv:2409.14683.
@@ -8,19 +8,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nestvec.engine.text.encoded import Encoded, Fit
+from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 
 
 @dataclass(frozen=True, slots=True)
 class LateInteraction:
-    """How a model wants its tokens.
+    """How a late-interaction model wants its queries and documents tokenized.
+
+    The class's name and its fields, in this order, go into the model's space fingerprint through `repr`: they must not
+    change.
 
     Attributes:
-        query_marker: Id put behind the first token of a query; None for none. `document_marker` likewise.
-        query_tokens: A query's length, filled up with `mask_id`; 0: as long as it is.
-        document_tokens: The most of a document; 0: as many as the model takes.
-        mask_id: What queries are filled up with.
-        attends_expansion: Whether the query's own tokens see those.
+        query_marker: Id put behind the first token of a query; None for none.
+        document_marker: Id put behind the first token of a document; None for none.
+        query_tokens: Length of every query, which is filled up with `mask_id`; 0: queries keep their own length.
+        document_tokens: Maximum length of a document; 0: as many tokens as the model takes.
+        mask_id: Id that queries are filled up with.
+        attends_expansion: Whether the query's own tokens attend to the tokens it is filled up with.
         skip_ids: Ids whose vectors are left out of documents: punctuation.
         skips_first: Whether the first token's vector is left out (BGE-M3).
     """
@@ -34,20 +38,25 @@ class LateInteraction:
     skip_ids: tuple[int, ...] = ()
     skips_first: bool = False
 
-    def fit(self, fit: Fit, *, is_query: bool, most: int) -> Fit:
-        """Leaves room for the marker.
+    def limit(
+        self, options: TokenizeOptions, *, is_query: bool, model_max_tokens: int
+    ) -> TokenizeOptions:
+        """Limit a call's options to the length of queries or documents, and leave a token for the marker.
 
         Args:
-            fit: As the call has it.
-            is_query: Else documents.
-            most: Tokens that the model takes.
+            options: The call's options.
+            is_query: Whether the texts are queries rather than documents.
+            model_max_tokens: Number of tokens that the model takes.
         """
-        own = (self.query_tokens if is_query else self.document_tokens) or most
+        trained_tokens = (self.query_tokens if is_query else self.document_tokens) or (
+            model_max_tokens
+        )
         marker = self.query_marker if is_query else self.document_marker
-        return replace(fit, max_tokens=min(own, fit.max_tokens or most) - (marker is not None))
+        max_tokens = min(trained_tokens, options.max_tokens or model_max_tokens)
+        return replace(options, max_tokens=max_tokens - (marker is not None))
 
     def mark(self, encoded: Encoded, *, is_query: bool) -> Encoded:
-        """Token ids as the model was trained on, and which of their vectors count."""
+        """Insert the marker, fill queries up, and say which tokens' vectors are given out."""
         marker = self.query_marker if is_query else self.document_marker
         ids = encoded.ids
         if marker is not None:

@@ -1,31 +1,36 @@
-"""The tokenizers library behind one kind of error: it raises bare Exceptions, and panics that are no Exceptions at all.
+"""The `tokenizers` library behind one kind of error: it raises bare Exceptions, and panics that are no Exceptions.
 
 None of their messages may reach a caller or a log, as they may quote a text.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
 
-from tokenizers import Encoding
+from tokenizers import Encoding, processors
 from tokenizers import Tokenizer as LibraryTokenizer
 
-from nestvec.errors import BackendError
+from nestvec.errors import BackendError, FormatError
 
 Result = TypeVar("Result")
 
+# A tokenizer that fails on one of these is refused when it is read, rather than when a caller meets it.
+PROBES: Final = ("", " ", "a", "Z9!", "é漢字", "🙂\u0301", "x" * 300, "[MASK] <s> ##a")
+
 
 class GuardedLibrary:
-    """What of the library the tokenizer uses.
+    """The part of the library that `Tokenizer` uses, with `BackendError` for whatever it raises.
 
     Args:
-        library: The real one.
+        library: The library's own tokenizer.
     """
 
     def __init__(self, library: LibraryTokenizer) -> None:
         self._library = library
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> Encoding:
-        """Tokens of a text.
+        """Tokenize a text.
 
         Raises:
             BackendError: The library failed.
@@ -33,25 +38,25 @@ class GuardedLibrary:
         return guarded(lambda: self._library.encode(text, add_special_tokens=add_special_tokens))
 
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[Encoding]:
-        """Tokens of each text.
+        """Tokenize each text.
 
         Raises:
-            BackendError: The library failed on one; names it.
+            BackendError: The library failed on a text; names it.
         """
         return self._batch(self._library.encode_batch, texts, add_special_tokens)
 
     def encode_batch_fast(
         self, texts: Sequence[str], *, add_special_tokens: bool
     ) -> list[Encoding]:
-        """The same, without offsets.
+        """Tokenize each text without computing offsets.
 
         Raises:
-            BackendError: The library failed on one; names it.
+            BackendError: The library failed on a text; names it.
         """
         return self._batch(self._library.encode_batch_fast, texts, add_special_tokens)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-        """The text of ids.
+        """Turn ids back into text.
 
         Raises:
             BackendError: The library failed.
@@ -66,7 +71,7 @@ class GuardedLibrary:
         second: Encoding,
         add_special_tokens: bool,  # noqa: FBT001 - the library's own
     ) -> Encoding:
-        """Two encodings as one.
+        """Join two encodings to one input.
 
         Raises:
             BackendError: The library failed.
@@ -74,7 +79,7 @@ class GuardedLibrary:
         return guarded(lambda: self._library.post_process(first, second, add_special_tokens))
 
     def num_special_tokens_to_add(self, *, is_pair: bool) -> int:
-        """How many an input gets.
+        """Return how many special tokens an input gets.
 
         Raises:
             BackendError: The library failed.
@@ -92,7 +97,7 @@ class GuardedLibrary:
         except BackendError as error:
             for index, text in enumerate(texts):
                 try:
-                    guarded(lambda one=text: encode([one], add_special_tokens=add_special_tokens))  # type: ignore[misc] # bound now
+                    guarded(partial(encode, [text], add_special_tokens=add_special_tokens))
                 except BackendError:
                     error.input_index = index
                     break
@@ -112,3 +117,71 @@ def guarded(work: Callable[[], Result]) -> Result:
     except BaseException as error:
         # pyo3's panics derive from BaseException, and its class cannot be imported.
         raise BackendError("The tokenizer failed on this input.") from error
+
+
+def open_library(path: Path, *, adds_special_tokens: bool) -> LibraryTokenizer:
+    """Read a tokenizer.json, with the file's own padding and truncation switched off.
+
+    Args:
+        path: The file.
+        adds_special_tokens: Whether the file's special tokens are kept.
+
+    Raises:
+        FormatError: The file is missing or cannot be read.
+    """
+    try:
+        library = guarded(lambda: LibraryTokenizer.from_file(str(path)))
+    except BackendError as error:
+        reason = error.__cause__
+        raise FormatError(f"{path}: not a readable tokenizer.json ({reason})") from error
+    library.no_padding()
+    library.no_truncation()
+    if not adds_special_tokens:
+        library.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    return library
+
+
+def check_vocabulary(
+    path: Path, library: LibraryTokenizer, vocabulary_size: int, *, adds_special_tokens: bool
+) -> None:
+    """Refuse a tokenizer whose ids the model has no embeddings for, or that fails on plain texts.
+
+    Args:
+        path: The tokenizer's file, for messages.
+        library: What was read from it.
+        vocabulary_size: Number of rows of the model's embedding table.
+        adds_special_tokens: Whether texts get special tokens.
+
+    Raises:
+        FormatError: The tokenizer does not fit the model, or fails.
+    """
+    highest = max(library.get_vocab(with_added_tokens=True).values(), default=-1)
+    if highest >= vocabulary_size:
+        raise FormatError(
+            f"{path}: the tokenizer has {highest + 1} tokens but the model only {vocabulary_size} embeddings"
+        )
+    try:
+        encodings = GuardedLibrary(library).encode_batch(
+            PROBES, add_special_tokens=adds_special_tokens
+        )
+    except BackendError as error:
+        raise FormatError(f"{path}: the tokenizer fails on plain texts") from error
+    if any(number >= vocabulary_size for encoding in encodings for number in encoding.ids):
+        raise FormatError(f"{path}: the tokenizer gives ids that the model has no embedding for")
+
+
+def unknown_id_of(library: LibraryTokenizer) -> int | None:
+    """The id that a text without any token is embedded as, so that it has a vector; None if nothing stands for it."""
+    name = getattr(library.model, "unk_token", None)
+    return library.token_to_id(name) if isinstance(name, str) else None
+
+
+def splits_at_spaces(library: LibraryTokenizer) -> bool:
+    """Whether text is cut at spaces before it is tokenized, so that words behind one change no token before it."""
+    if library.pre_tokenizer is None:
+        return False
+    words = ["one", "two", "three"]
+    text = " ".join(words)
+    if library.normalizer is not None:
+        text = library.normalizer.normalize_str(text)
+    return len(library.pre_tokenizer.pre_tokenize_str(text)) >= len(words)

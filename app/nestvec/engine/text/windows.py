@@ -13,65 +13,69 @@ from numpy.typing import NDArray
 
 from nestvec.engine.types import FloatArray
 
-OVERLAP: Final = 8  # an eighth of a window
+OVERLAP: Final = 8  # neighbouring windows share an eighth of a window
 Bounds = tuple[tuple[int, int], ...]
 
 
-def window_bounds(tokens: int, room: int) -> Bounds:
-    """Where windows start and stop, in tokens; each is full, the last one ends with the input.
+def window_bounds(tokens: int, window_tokens: int) -> Bounds:
+    """Where windows start and stop, in tokens; each window is full, and the last one ends with the input.
 
     Args:
-        tokens: Of the input, special tokens apart.
-        room: Of a window.
+        tokens: Number of tokens of the input, special tokens apart.
+        window_tokens: Number of them that fit in a window.
     """
-    if tokens <= room:
+    if tokens <= window_tokens:
         return ((0, tokens),)
-    step = max(1, room - room // OVERLAP)
-    starts = [*range(0, tokens - room, step), tokens - room]
-    return tuple((start, start + room) for start in starts)
+    step = max(1, window_tokens - window_tokens // OVERLAP)
+    starts = [*range(0, tokens - window_tokens, step), tokens - window_tokens]
+    return tuple((start, start + window_tokens) for start in starts)
 
 
-def owners(bounds: Bounds) -> NDArray[np.int64]:
-    """The window each token is taken from, (n,): that in which it is furthest from a cut.
+def owning_windows(bounds: Bounds) -> NDArray[np.int64]:
+    """The window that each token's state is taken from, (n,): the one in which it is furthest from a cut.
 
     Args:
-        bounds: Of windows that follow each other, the first from 0, the last to n.
+        bounds: Bounds of windows that follow each other, the first from 0, the last to n.
     """
     tokens = bounds[-1][1]
-    places = np.arange(tokens)
-    depth = np.full((len(bounds), tokens), -1, np.int64)
-    for number, (start, stop) in enumerate(bounds):
-        before = places[start:stop] - start if start else np.full(stop - start, tokens)
-        behind = stop - 1 - places[start:stop] if stop < tokens else np.full(stop - start, tokens)
-        depth[number, start:stop] = np.minimum(before, behind)
-    owner: NDArray[np.int64] = depth.argmax(axis=0)
+    positions = np.arange(tokens)
+    distance = np.full((len(bounds), tokens), -1, np.int64)
+    for window, (start, stop) in enumerate(bounds):
+        to_start = positions[start:stop] - start if start else np.full(stop - start, tokens)
+        to_stop = (
+            stop - 1 - positions[start:stop] if stop < tokens else np.full(stop - start, tokens)
+        )
+        distance[window, start:stop] = np.minimum(to_start, to_stop)
+    owner: NDArray[np.int64] = distance.argmax(axis=0)
     return owner
 
 
-def shares(bounds: Bounds) -> NDArray[np.float64]:
-    """What each window's vector counts: its share of the tokens, each token counted once; (windows,), sums to 1."""
-    counts = np.bincount(owners(bounds), minlength=len(bounds))
+def window_weights(bounds: Bounds) -> NDArray[np.float64]:
+    """The weight of each window's vector, (windows,): its share of the tokens, each counted once; they sum to 1."""
+    counts = np.bincount(owning_windows(bounds), minlength=len(bounds))
     weights: NDArray[np.float64] = counts / counts.sum()
     return weights
 
 
-def joined(states: Sequence[FloatArray], bounds: Bounds, lead: int, tail: int) -> FloatArray:
-    """Token states of a whole document, from its windows'.
+def join_states(
+    states: Sequence[FloatArray], bounds: Bounds, prefix_tokens: int, suffix_tokens: int
+) -> FloatArray:
+    """Join the token states of a document's windows to those of the whole document.
 
     Args:
-        states: Of each window, special tokens included, (lead + window + tail, H).
-        bounds: Of the windows.
-        lead: Leading special tokens, taken from the first window.
-        tail: Closing ones, from the last.
+        states: The states of each window, special tokens included, (prefix_tokens + window + suffix_tokens, H).
+        bounds: The windows' bounds.
+        prefix_tokens: Number of leading special tokens, which are taken from the first window.
+        suffix_tokens: Number of closing ones, which are taken from the last window.
 
     Returns:
-        (lead + n + tail, H), float32.
+        The states, (prefix_tokens + n + suffix_tokens, H), float32.
     """
-    owner = owners(bounds)
-    parts = [states[0][:lead]]
-    for number, (start, stop) in enumerate(bounds):
-        own = np.flatnonzero(owner[start:stop] == number)
-        parts.append(states[number][lead + own])
-    parts.append(states[-1][len(states[-1]) - tail :])
+    owner = owning_windows(bounds)
+    parts = [states[0][:prefix_tokens]]
+    for window, (start, stop) in enumerate(bounds):
+        owned = np.flatnonzero(owner[start:stop] == window)
+        parts.append(states[window][prefix_tokens + owned])
+    parts.append(states[-1][len(states[-1]) - suffix_tokens :])
     whole: FloatArray = np.concatenate(parts)
     return whole

@@ -12,13 +12,14 @@ import numpy as np
 
 from nestvec.engine.types import FloatArray
 from nestvec.engine.vectors.postprocess import finish
-from nestvec.engine.vectors.quantization import Quantiser
+from nestvec.engine.vectors.quantization import Quantizer
 
-SPACE_CHARS = 32  # as long as a model's own fingerprint
+# As long as a model's own fingerprint.
+SPACE_CHARS = 32
 
 
 class MapKind(StrEnum):
-    """What a map is for."""
+    """What a map is for; the values are in the maps' files."""
 
     EXIT = "exit"  # from an early layer's vectors to the last one's
     TRANSLATE = "translate"  # to another model's space
@@ -30,19 +31,21 @@ class MapKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AffineMap:
-    """A map of a model.
+    """A map of a model's vectors into another space.
 
     Attributes:
-        name: By which requests ask for it.
+        name: Name by which requests ask for it.
+        kind: What the map is for.
         weight: W, (in, out), float32.
         bias: b, (out,), float32.
-        source: Space that it takes vectors of.
-        target: Space that it comes near to; "" for a space of its own.
-        target_model: Its name, for people.
-        layers: Whose vectors it takes: so many layers'; 0 for all.
+        source: Fingerprint of the space that it takes vectors of.
+        target: Fingerprint of the space that it comes near to; "" for a space of its own.
+        target_model: Name of the model of that space, for people.
+        layers: Number of layers whose vectors it takes; 0 for all.
         takes_unit: Whether vectors are scaled to unit length before.
         figures: What was measured when it was fitted, by name.
-        quantiser: Ranges for 8-bit vectors of the space it makes.
+        quantizer: Ranges for 8-bit vectors of the space it makes.
+        space: Fingerprint of that space.
     """
 
     name: str
@@ -55,30 +58,30 @@ class AffineMap:
     layers: int = 0
     takes_unit: bool = False
     figures: Mapping[str, float] = field(default_factory=dict)
-    quantiser: Quantiser = field(default_factory=Quantiser)
+    quantizer: Quantizer = field(default_factory=Quantizer)
     space: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Name the space it makes."""
-        said = f"{self.source} {self.layers} {self.takes_unit}".encode()
+        """Compute the fingerprint of the space the map makes."""
+        header = f"{self.source} {self.layers} {self.takes_unit}".encode()
         content = b"".join(
-            np.ascontiguousarray(a, "<f4").tobytes() for a in (self.weight, self.bias)
+            np.ascontiguousarray(part, "<f4").tobytes() for part in (self.weight, self.bias)
         )
-        space = sha256(said + content).hexdigest()[:SPACE_CHARS]
+        space = sha256(header + content).hexdigest()[:SPACE_CHARS]
         object.__setattr__(self, "space", space)
 
     @property
     def width(self) -> int:
-        """Of what it gives."""
+        """Number of dimensions of what the map gives."""
         return int(self.weight.shape[1])
 
     def apply(self, raw: FloatArray) -> FloatArray:
-        """Pooled vectors, (B, in), to (B, out), float32, not of unit length."""
-        given = finish(raw, dimensions=None, normalize=self.takes_unit)
-        mapped: FloatArray = given @ self.weight + self.bias
+        """Map pooled vectors, (B, in), to (B, out), float32, not of unit length."""
+        vectors = finish(raw, dimensions=None, normalize=self.takes_unit)
+        mapped: FloatArray = vectors @ self.weight + self.bias
         return mapped
 
 
 def exit_space(space: str, layers: int) -> str:
-    """Fingerprint of what so many layers of a model give, no map behind them."""
+    """Return the fingerprint of what the first `layers` layers of a model give, without a map."""
     return sha256(f"{space} exit {layers}".encode()).hexdigest()[:SPACE_CHARS]

@@ -1,20 +1,16 @@
-"""What a model gives beside token states, and how it is made of them."""
+"""Pooler: what a model makes of token states."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.engine.backend import Backend, BackendFactory, BackendOptions
-from nestvec.engine.types import Batch, FloatArray, Layout, OutputKind
+from nestvec.engine.types import Batch, FloatArray, Layout
 from nestvec.engine.vectors.pooling import pool
 from nestvec.errors import BackendError
-
-# States of so many tokens at a time become weights of all terms: 128 x 30,522 of them are 16 MB.
-VOCABULARY_STEP: Final = 128
 
 
 class RowFunction(Protocol):
@@ -22,10 +18,10 @@ class RowFunction(Protocol):
 
     @property
     def width(self) -> int:
-        """Of the rows given."""
+        """Number of columns of the rows given."""
 
     def __call__(self, rows: FloatArray) -> FloatArray:
-        """(n, in) to (m, width), float32.
+        """Turn rows (n, in) into rows (m, width), float32.
 
         Raises:
             BackendError: The runtime failed.
@@ -33,129 +29,96 @@ class RowFunction(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
-    """From token states (T, W) to what callers ask for.
+class Pooler:
+    """How a model's outputs are made of its token states (T, W).
 
     Attributes:
         pooling: Key of `pooling.POOLINGS`.
-        states: How many leading columns are pooled; None for all. Others are outputs of their own.
-        head: Of pooled rows: dense layers behind the pooling, or a classifier's.
-        pools_last: Whether the head takes each token's state, and what it gives is pooled.
-        tokens: Columns of token vectors; all by default.
-        lexical: Column of each token's own weight (BGE-M3, arXiv:2402.03216); None where there is none.
+        pooled_columns: Number of leading columns that are pooled; None for all. Others are outputs of their own.
+        head: What pooled rows go through: dense layers behind the pooling, or a classifier's; None for nothing.
+        head_before_pooling: Whether the head takes each token's state, and what it gives is pooled.
+        token_columns: Columns that are a token's vector; all by default.
+        lexical_column: Column of each token's own weight (BGE-M3, arXiv:2402.03216); None where there is none.
         special_ids: Ids that have no lexical weight, whatever the column says.
-        vocabulary: States (n, H) to weights of all terms (1, V): SPLADE (arXiv:2109.10086).
-        merge: How weights of parts of a text become one, as the model's own pooling does.
+        vocabulary_head: States (n, H) to weights of all terms (1, V): SPLADE (arXiv:2109.10086).
+        merge: How weights of parts of a text become one, as the model's own pooling does: "max" or "sum".
         term_weights: Weight of every id, (V,), for queries that need no model; None where queries go through it.
     """
 
     pooling: str = "mean"
-    states: int | None = None
+    pooled_columns: int | None = None
     head: RowFunction | None = None
-    pools_last: bool = False
-    tokens: slice = field(default_factory=lambda: slice(None))
-    lexical: int | None = None
+    head_before_pooling: bool = False
+    token_columns: slice = field(default_factory=lambda: slice(None))
+    lexical_column: int | None = None
     special_ids: tuple[int, ...] = ()
-    vocabulary: RowFunction | None = None
+    vocabulary_head: RowFunction | None = None
     merge: str = "max"
     term_weights: FloatArray | None = None
 
-    def width(self, kind: OutputKind, given: int) -> int | None:
-        """Of an output's rows; None where a row is not a vector.
+    def vector_width(self, hidden_size: int) -> int:
+        """Return the number of dimensions of a pooled vector, behind the head.
 
         Args:
-            kind: The output.
-            given: Columns that the backend gives.
+            hidden_size: Number of columns that the backend gives.
         """
-        if kind is OutputKind.SPARSE:
-            return None
-        if kind is OutputKind.TOKENS:
-            return len(range(*self.tokens.indices(given)))
         if self.head is not None:
             return self.head.width
-        return given if self.states is None else self.states
+        return hidden_size if self.pooled_columns is None else self.pooled_columns
 
-    def pooled(
+    def pool(
         self, hidden: FloatArray, offsets: NDArray[np.int64], skip: NDArray[np.int64]
     ) -> FloatArray:
-        """Vectors or labels' scores, (B, D), of states packed end to end; see `pooling.pool`."""
-        states = hidden[:, : self.states]
-        if self.pools_last:
-            return pool(self.pooling, self.headed(states), offsets, skip)
-        return self.headed(pool(self.pooling, states, offsets, skip))
-
-    def headed(self, pooled: FloatArray) -> FloatArray:
-        """Pooled rows through what stands behind the pooling."""
-        return pooled if self.head is None else self.head(pooled)
-
-    def sparse(self, hidden: FloatArray, ids: NDArray[np.int32]) -> FloatArray:
-        """Terms of one input, (k, 2): id and weight, ids rising. They are below 2^24, which float32 holds exactly.
+        """Pool states packed end to end to vectors or labels' scores, (B, D), float32.
 
         Args:
-            hidden: Its states, (n, W).
-            ids: Its tokens, (n,).
+            hidden: Token states, (T, W), float32.
+            offsets: Where each input starts, then T; (B + 1,).
+            skip: Number of leading tokens of each input that are left out, (B,).
         """
-        if self.lexical is not None:
-            return self._lexical(np.maximum(hidden[:, self.lexical], 0), ids)
-        if self.vocabulary is None:
-            raise ValueError("this model has no sparse output")
-        merge = MERGES[self.merge]
-        steps = range(0, len(hidden), VOCABULARY_STEP)
-        parts = [self.vocabulary(hidden[start : start + VOCABULARY_STEP]) for start in steps]
-        weights = merge(np.concatenate(parts), axis=0)
-        terms = np.flatnonzero(weights > 0)
-        return np.stack([terms.astype(np.float32), weights[terms]], axis=1)
+        states = hidden[:, : self.pooled_columns]
+        if self.head_before_pooling:
+            return pool(self.pooling, self.apply_head(states), offsets, skip)
+        return self.apply_head(pool(self.pooling, states, offsets, skip))
 
-    def sparse_query(self, ids: NDArray[np.int32]) -> FloatArray:
-        """Terms of a query by their stored weights alone, (k, 2)."""
-        if self.term_weights is None:
-            raise ValueError("this model has no stored weights")
-        terms = np.unique(ids)
-        weights = self.term_weights[terms]
-        kept = weights > 0
-        return np.stack([terms[kept].astype(np.float32), weights[kept]], axis=1)
-
-    def _lexical(self, weights: FloatArray, ids: NDArray[np.int32]) -> FloatArray:
-        """The greatest weight of each id."""
-        terms, place = np.unique(ids, return_inverse=True)
-        found = np.zeros(len(terms), np.float32)
-        np.maximum.at(found, place, weights)
-        kept = (found > 0) & ~np.isin(terms, self.special_ids)
-        return np.stack([terms[kept].astype(np.float32), found[kept]], axis=1)
-
-
-MERGES: Final[Mapping[str, Callable[..., FloatArray]]] = {"max": np.max, "sum": np.sum}
+    def apply_head(self, pooled: FloatArray) -> FloatArray:
+        """Put pooled rows, (B, H), through the head; (B, D), float32."""
+        return pooled if self.head is None else self.head(pooled)
 
 
 @dataclass(frozen=True, slots=True)
 class BackendRows:
-    """A graph from `rows` (n, in) to `pooled` (m, width) as a `RowFunction`."""
+    """A graph from `rows` (n, in) to `pooled` (m, width) as a `RowFunction`.
+
+    Attributes:
+        backend: Runs the graph.
+    """
 
     backend: Backend
 
     @property
     def width(self) -> int:
-        """Of the rows given."""
-        return self.backend.hidden_size
+        """Number of columns of the rows given."""
+        return self.backend.info.hidden_size
 
     def __call__(self, rows: FloatArray) -> FloatArray:
-        """Run it.
+        """Run the graph on rows (n, in); gives rows (m, width), float32.
 
         Raises:
             BackendError: The runtime failed.
         """
         lengths = np.ones(len(rows), np.int64)
         batch = Batch({"rows": np.ascontiguousarray(rows)}, lengths, Layout.ROWS)
-        found = self.backend.run(batch).pooled
-        if found is None:
+        pooled = self.backend.run(batch).pooled
+        if pooled is None:
             raise BackendError("a head's graph gave no rows")
-        return found
+        return pooled
 
 
 def open_rows(path: Path, open_backend: BackendFactory) -> RowFunction:
     """Open a small graph, on the CPU.
 
     Raises:
-        FormatError: It cannot be opened.
+        FormatError: The graph cannot be opened.
     """
     return BackendRows(open_backend(path, Layout.ROWS, BackendOptions(provider="cpu")))

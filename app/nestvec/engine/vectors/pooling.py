@@ -2,7 +2,7 @@
 
 All functions take hidden states packed end to end, shape (T, H), float32, offsets of shape (B + 1,) and
 `skip` of shape (B,): leading tokens (a prompt's) that are left out. They return (B, H), float32, not
-normalised. A vector depends on its own tokens only, whatever else the batch holds.
+normalized. A vector depends on its own tokens only, whatever else the batch holds.
 
 Source: the pooling modes of sentence-transformers' `Pooling` module; mean pooling as in Sentence-BERT,
 section 3 (arXiv:1908.10084); weighted mean as in SGPT (arXiv:2202.08904).
@@ -49,34 +49,34 @@ def mean(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
 
 
 def mean_sqrt_len(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
-    """Sum of the token states over the square root of their number."""
+    """Divide the sum of the token states by the square root of their number."""
     root: FloatArray = np.sqrt(_counts(offsets, skip))
     return _sums(hidden, offsets, skip) / root
 
 
 def cls(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
-    """State of the first token; a prompt never removes it."""
+    """Take the state of the first token; a prompt never removes it."""
     del skip
     first: FloatArray = hidden[offsets[:-1]]
     return first
 
 
 def last_token(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
-    """State of the last token; packed batches have no padding to step over."""
+    """Take the state of the last token; packed batches have no padding to step over."""
     del skip
     last: FloatArray = hidden[offsets[1:] - 1]
     return last
 
 
 def maximum(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
-    """Largest value of each dimension."""
+    """Take the largest value of each dimension."""
     kept = _without(hidden, offsets, skip, -np.inf)
     top: FloatArray = np.maximum.reduceat(kept, offsets[:-1], axis=0)
     return top
 
 
 def weighted_mean(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
-    """Average with weights 1, 2, …, n by position."""
+    """Average the token states with weights 1, 2, …, n by position."""
     lengths = np.diff(offsets)
     position = np.arange(len(hidden), dtype=np.int64) - np.repeat(offsets[:-1], lengths)
     weights = (position + 1).astype(np.float32)
@@ -97,7 +97,7 @@ POOLINGS: Final[Mapping[str, PoolFunction]] = {
 
 
 def pool(mode: str, hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
-    """Pool with the named mode.
+    """Pool token states with the named mode.
 
     Args:
         mode: A key of `POOLINGS`.
@@ -106,7 +106,7 @@ def pool(mode: str, hidden: FloatArray, offsets: Offsets, skip: Offsets) -> Floa
         skip: Leading tokens to leave out of each input, (B,); fewer than the input has.
 
     Returns:
-        (B, H), float32.
+        One vector for each input, (B, H), float32.
 
     Raises:
         ValueError: Offsets do not run from 0 to T, an input is empty, or all of it would be skipped.

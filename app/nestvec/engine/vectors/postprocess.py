@@ -1,7 +1,7 @@
-"""Raw vectors to what the caller asked for: cut to dimensions, renormalise, quantise. Pure numpy.
+"""Raw vectors to what the caller asked for: cut to dimensions, renormalize, quantize. Pure numpy.
 
-The order is fixed (api-contract 8.1): a prefix of a unit vector is not a unit vector, so the norm is taken
-after the cut, in float64, over what is left.
+The order is fixed: a prefix of a unit vector is not a unit vector, so the norm is taken after the cut, in float64, over
+what is left.
 
 Source: Matryoshka Representation Learning (arXiv:2205.13147) for the cut.
 """
@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.types import FloatArray
-from nestvec.engine.vectors.quantization import Quantiser, offset_by_128
+from nestvec.engine.vectors.quantization import Quantizer, offset_by_128
 
 # Ollama and torch's F.normalize guard with the same constant; it keeps a zero prefix finite.
 MIN_NORM: Final = 1e-12
-STEP_ROWS: Final = 64  # measured: 7 times faster than 600 rows at once
+# Rows normalized at a time; measured: 7 times faster than 600 rows at once.
+STEP_ROWS: Final = 64
 
 
 def finish(raw: FloatArray, *, dimensions: int | None, normalize: bool) -> FloatArray:
-    """Cut to `dimensions` and scale to unit length.
+    """Cut vectors to `dimensions` and scale them to unit length.
 
     Args:
         raw: Pooled vectors, (B, H), float32.
@@ -53,26 +54,27 @@ def _normalized(cut: FloatArray) -> FloatArray:
     return unit
 
 
-def convert(vectors: FloatArray, dtype: OutputDtype, quantiser: Quantiser) -> NDArray[Any]:
-    """Vectors as they are to be given out or stored.
+def convert(vectors: FloatArray, dtype: OutputDtype, quantizer: Quantizer) -> NDArray[Any]:
+    """Convert vectors to a dtype in which they are given out or stored.
 
     Args:
-        vectors: (B, D), float32; of unit length where the dtype is quantised.
-        dtype: `binary` and `ubinary` keep signs, the first value in the highest bit (api-contract 8.2).
-        quantiser: The model's, for int8 and uint8.
+        vectors: (B, D), float32; of unit length where the dtype is quantized.
+        dtype: `binary` and `ubinary` keep signs, the first value in the highest bit, as `numpy.packbits` and
+            sentence-transformers' `quantize_embeddings` do.
+        quantizer: The model's ranges, for int8 and uint8.
 
     Returns:
-        (B, D), or (B, D / 8) for bits.
+        The converted vectors, (B, D), or (B, D / 8) for bits.
 
     Raises:
         ValueError: D is no multiple of 8 where bits are packed.
     """
     if dtype is OutputDtype.INT8:
-        return quantiser.int8(vectors)
+        return quantizer.int8(vectors)
     if dtype is OutputDtype.UINT8:
-        return quantiser.uint8(vectors)
+        return quantizer.uint8(vectors)
     if dtype.values_per_item == 1:
-        converted: NDArray[Any] = vectors.astype(dtype.stored, copy=False)
+        converted: NDArray[Any] = vectors.astype(dtype.storage_dtype, copy=False)
         return converted
     if vectors.shape[1] % dtype.values_per_item:
         raise ValueError(f"{dtype} needs a multiple of {dtype.values_per_item} dimensions")
@@ -81,32 +83,32 @@ def convert(vectors: FloatArray, dtype: OutputDtype, quantiser: Quantiser) -> ND
 
 
 def probabilities(scores: FloatArray, activation: str) -> NDArray[np.float64]:
-    """Labels' scores through an activation.
+    """Put labels' scores through an activation.
 
     Args:
         scores: (B, L), float32.
         activation: "sigmoid", "softmax" or "identity".
 
     Returns:
-        (B, L), float64.
+        The probabilities, (B, L), float64.
     """
-    wide: NDArray[np.float64] = scores.astype(np.float64)
+    logits: NDArray[np.float64] = scores.astype(np.float64)
     if activation == "sigmoid":
-        return np.asarray(0.5 * (1 + np.tanh(wide / 2)))  # does not overflow
+        return np.asarray(0.5 * (1 + np.tanh(logits / 2)))  # does not overflow
     if activation == "softmax":
-        raised = np.exp(wide - wide.max(axis=1, keepdims=True))
+        raised = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(raised / raised.sum(axis=1, keepdims=True))
-    return wide
+    return logits
 
 
 def degenerate_rows(raw: FloatArray) -> NDArray[np.bool_]:
-    """Mark rows that must never leave: NaN, infinity or all zeros.
+    """Mark rows that must never leave: those with NaN or infinity, and those of zeros only.
 
     Args:
         raw: (B, H), float32.
 
     Returns:
-        (B,), bool.
+        Whether each row is such, (B,), bool.
     """
     is_finite = np.isfinite(raw).all(axis=1)
     has_value = raw.any(axis=1)

@@ -1,30 +1,31 @@
-"""Token spans of an input to one vector each."""
+"""Spans of an input's tokens to one vector each."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from nestvec.engine.types import FloatArray
-from nestvec.engine.vectors.pooler import Outputs
+from nestvec.engine.vectors.pooler import Pooler
 
 
 def pooled_spans(
-    states: FloatArray, spans: Sequence[tuple[int, int]], outputs: Outputs, skip: int
+    states: FloatArray, spans: Sequence[tuple[int, int]], pooler: Pooler, skip_tokens: int
 ) -> FloatArray:
-    """A vector of each span.
+    """Pool each span of a document to a vector.
 
     Args:
-        states: Of a document's tokens, (n, W).
-        spans: As (start, stop), which may overlap.
-        outputs: What is made of them.
-        skip: Leading tokens of the document that pooling leaves out; a span that has no others keeps one.
+        states: States of the document's tokens, (n, W), float32.
+        spans: Spans as (start, stop) in tokens, which may overlap.
+        pooler: The model's pooler.
+        skip_tokens: Number of leading tokens of the document that pooling leaves out; a span that has no others keeps
+            one.
 
     Returns:
-        (spans, D), float32.
+        One vector for each span, (spans, D), float32.
     """
     vectors = []
-    for begin, end in spans:
-        whole = np.array([0, end - begin])
-        own = min(max(skip - begin, 0), end - begin - 1)
-        vectors.append(outputs.pooled(states[begin:end], whole, np.array([own])))
+    for start, stop in spans:
+        offsets = np.array([0, stop - start])
+        skip = min(max(skip_tokens - start, 0), stop - start - 1)
+        vectors.append(pooler.pool(states[start:stop], offsets, np.array([skip])))
     return np.concatenate(vectors)

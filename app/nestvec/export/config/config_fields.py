@@ -1,4 +1,4 @@
-"""Fields of a config.json, checked."""
+"""Reads and checks fields of a model's config.json."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,42 +7,65 @@ from nestvec.errors import FormatError
 
 
 def positive(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    """A positive integer.
-
-    Raises:
-        FormatError: It is missing where there is no default, or something else.
-    """
-    found = config.get(name)
-    if found is None and default is not None:
-        found = default
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise FormatError(f"config.json: '{name}' is missing or not a positive integer")
-    return found
-
-
-def positive_number(config: Mapping[str, Any], name: str, default: float) -> float:
-    """A positive number.
-
-    Raises:
-        FormatError: Something else.
-    """
-    found = config.get(name)
-    if found is None:
-        found = default
-    if not isinstance(found, int | float) or isinstance(found, bool) or not found > 0:
-        raise FormatError(f"config.json: '{name}' must be a positive number")
-    return float(found)
-
-
-def sliding_layers(config: Mapping[str, Any], default: Sequence[bool]) -> tuple[bool, ...]:
-    """Of each layer, whether it sees a window only, as `layer_types` says.
+    """Read a positive integer.
 
     Args:
         config: The file's content.
-        default: Where it does not say.
+        name: The field's name.
+        default: The value where the field is missing or null; None where it must be there.
 
     Raises:
-        FormatError: It says something else, or of another number of layers.
+        FormatError: The field is missing without a default, or is not a positive integer.
+    """
+    value = config.get(name)
+    if value is None and default is not None:
+        value = default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise FormatError(f"config.json: '{name}' is missing or not a positive integer")
+    return value
+
+
+def positive_number(config: Mapping[str, Any], name: str, default: float) -> float:
+    """Read a positive number; `default` where it is missing or null.
+
+    Raises:
+        FormatError: The field is something else.
+    """
+    value = config.get(name)
+    if value is None:
+        value = default
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        raise FormatError(f"config.json: '{name}' must be a positive number")
+    return float(value)
+
+
+def check_fixed(config: Mapping[str, Any], fixed: Mapping[str, object]) -> None:
+    """Refuse a configuration that asks for what a graph does not have.
+
+    Args:
+        config: The file's content.
+        fixed: The one value that each field may have, if it is there.
+
+    Raises:
+        FormatError: A field has another value; the message names the field.
+    """
+    for name, value in fixed.items():
+        if config.get(name) not in (None, value):
+            raise FormatError(f"config.json: '{name}' must be {value!r}")
+
+
+def sliding_layers(config: Mapping[str, Any], default: Sequence[bool]) -> tuple[bool, ...]:
+    """Which layers have sliding-window attention, as `layer_types` says.
+
+    Args:
+        config: The file's content.
+        default: One value a layer, for a file without `layer_types`.
+
+    Returns:
+        For each layer, whether it sees a window only.
+
+    Raises:
+        FormatError: `layer_types` has other entries, or another number of layers.
     """
     kinds = config.get("layer_types")
     if kinds is None:

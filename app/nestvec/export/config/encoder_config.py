@@ -1,4 +1,4 @@
-"""Fields of a config.json that encoders of BERT's kind are built from, by whatever names a family has for them."""
+"""Fields of a config.json that BERT-like encoders are built from, whatever a family calls them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +9,12 @@ from nestvec.errors import FormatError
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """Sizes that serving needs.
+    """Sizes that serving needs to know.
 
     Attributes:
-        max_positions: The most tokens that the position table takes; None where there is no table.
+        hidden_size: Width of the encoder's states.
+        vocab_size: Number of token ids.
+        max_positions: How many tokens the position table has room for; None for a model without a limit.
     """
 
     hidden_size: int
@@ -22,13 +24,13 @@ class Dimensions:
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """What the graph depends on.
+    """What the graph depends on; fields are named as in BERT's config.json.
 
     Attributes:
-        embedding_size: Width of the word table; `hidden_size` but in families that project it.
-        type_vocab_size: Rows of the token type table; 0 where there is none.
-        first_position: Row of the position table that the first token takes.
-        relative_buckets: Of a relative position bias; 0 where there is none.
+        embedding_size: Width of the word embeddings; `hidden_size` except in families that project them.
+        type_vocab_size: Rows of the token type embeddings; 0 for a family without them.
+        first_position: Row of the position embeddings that the first token takes.
+        relative_buckets: Number of buckets of a relative position bias; 0 for a family without one.
     """
 
     vocab_size: int
@@ -46,7 +48,7 @@ class EncoderConfig:
 
     @property
     def dimensions(self) -> Dimensions:
-        """Rows of the position table before the first one's are never used."""
+        """Sizes for serving; rows of the position embeddings before the first token's are never used."""
         return Dimensions(
             self.hidden_size, self.vocab_size, self.max_position_embeddings - self.first_position
         )
@@ -57,24 +59,24 @@ class EncoderConfig:
 
         Args:
             config: The file's content.
-            fields: By our name, what a family has: another name (str) or a fixed value.
+            fields: For a field of this class, what a family has instead: another name (str) or a fixed value.
 
         Raises:
-            FormatError: A field is missing or of the wrong type, or asks for what this graph is not.
+            FormatError: A field is missing or of the wrong type, or the graph does not support its value.
         """
         position = config.get("position_embedding_type", "absolute")
         if position not in (None, "absolute"):
             raise FormatError(f"config.json: position_embedding_type '{position}' is not supported")
         if config.get("is_decoder"):
             raise FormatError("config.json: is_decoder is not supported for encoders")
-        made = cls(
+        sizes = cls(
             **{
                 name: _field(config, name, kind, fields)
                 for name, kind in cls.__annotations__.items()
             }
         )
-        made._check(fields)
-        return made
+        sizes._check(fields)
+        return sizes
 
     def _check(self, fields: Mapping[str, Any]) -> None:
         positive = ("vocab_size", "hidden_size", "embedding_size", "intermediate_size")
@@ -88,12 +90,12 @@ class EncoderConfig:
 
 
 def _field(config: Mapping[str, Any], name: str, kind: type, fields: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """A field by a family's name for it, or its fixed value."""
-    said = fields.get(name, name)
-    found = said if not isinstance(said, str) else config.get(said)
-    if kind is float and isinstance(found, int) and not isinstance(found, bool):
-        found = float(found)
-    if not isinstance(found, kind) or isinstance(found, bool):
-        shown = said if isinstance(said, str) else name
+    """Read a field by a family's name for it, or take its fixed value."""
+    source = fields.get(name, name)
+    value = config.get(source) if isinstance(source, str) else source
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        shown = source if isinstance(source, str) else name
         raise FormatError(f"config.json: '{shown}' is missing or not a {kind.__name__}")
-    return found
+    return value

@@ -1,1 +1,1 @@
-"""One file a model family, or the builder that several families share."""
+"""Model families: one file for each, and one for each builder that several families share."""

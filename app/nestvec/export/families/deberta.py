@@ -7,18 +7,22 @@ from typing_extensions import override
 
 from nestvec.errors import FormatError
 from nestvec.export.config.encoder_config import EncoderConfig
-from nestvec.export.families.post_norm import Family
-from nestvec.export.layers.disentangled import Disentangled
+from nestvec.export.families.post_norm import PostNormEncoder
+from nestvec.export.layers.disentangled_attention import DisentangledAttention
 
 
-class _Deberta(Family):
-    """The family; refuses what its larger second models have beside."""
+class _Deberta(PostNormEncoder):
+    """The family without the convolution and the narrow embeddings that its larger second models have."""
 
     __slots__ = ()
 
     @override
     def read(self, config: Mapping[str, Any]) -> EncoderConfig:
-        """See `Family.read`."""
+        """Read the fields that the graph depends on.
+
+        Raises:
+            FormatError: A field is missing, of the wrong type, or has a value that is not supported.
+        """
         if config.get("position_biased_input", True) is not False:
             raise FormatError("config.json: 'position_biased_input' must be false")
         if config.get("conv_kernel_size"):
@@ -34,11 +38,11 @@ DEBERTA: Final = _Deberta(
     query="attention.self.query_proj",
     key="attention.self.key_proj",
     value="attention.self.value_proj",
-    has_positions=False,
-    relative=Disentangled(
-        "attention.self.query_proj",
-        "attention.self.key_proj",
-        "attention.self.pos_query_proj",
-        "attention.self.pos_key_proj",
+    has_position_embeddings=False,
+    relative_positions=DisentangledAttention(
+        query="attention.self.query_proj",
+        key="attention.self.key_proj",
+        position_query="attention.self.pos_query_proj",
+        position_key="attention.self.pos_key_proj",
     ),
 )

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from nestvec.export.families.post_norm import Family
+from nestvec.export.families.post_norm import PostNormEncoder
 
-DISTILBERT: Final = Family(
+DISTILBERT: Final = PostNormEncoder(
     "distilbert.",
     layer="transformer.layer.{}",
     query="attention.q_lin",
@@ -12,9 +12,9 @@ DISTILBERT: Final = Family(
     value="attention.v_lin",
     output="attention.out_lin",
     attention_norm="sa_layer_norm",
-    widen="ffn.lin1",
-    narrow="ffn.lin2",
-    norm="output_layer_norm",
+    mlp_up="ffn.lin1",
+    mlp_down="ffn.lin2",
+    mlp_norm="output_layer_norm",
     fields={
         "hidden_size": "dim",
         "embedding_size": "dim",

@@ -1,4 +1,4 @@
-"""Gemma 3 (arXiv:2503.19786) and EmbeddingGemma (arXiv:2509.20354), which is one whose tokens see each other."""
+"""Gemma 3 (arXiv:2503.19786) and EmbeddingGemma (arXiv:2509.20354), a Gemma 3 with bidirectional attention."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,9 +9,9 @@ from typing_extensions import override
 from nestvec.errors import FormatError
 from nestvec.export.config.config_fields import positive, positive_number, sliding_layers
 from nestvec.export.families.pre_norm import Decoder, DecoderConfig
-from nestvec.export.layers.frequencies import frequencies_by_kind
+from nestvec.export.layers.rotary_frequencies import frequencies_by_layer_type
 
-# By transformers' own defaults, which config.json may leave out.
+# Defaults of transformers' configuration_gemma3.py, for fields that config.json may leave out.
 DEFAULTS: Final[Mapping[str, Any]] = {
     "head_dim": 256,
     "rms_norm_eps": 1e-6,
@@ -22,48 +22,54 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Gemma(Decoder):
-    """The family."""
+    """Gemma 3's differences from Llama."""
 
-    norms_heads: bool = True
-    norms_results: bool = True
-    lifts_norms: bool = True
-    lifts_words: bool = True
+    has_head_norms: bool = True
+    has_post_norms: bool = True
+    adds_one_to_norm_scales: bool = True
+    scales_word_embeddings: bool = True
 
     @override
     def read(self, config: Mapping[str, Any]) -> DecoderConfig:
-        """See `Decoder.read`: windows, bases and the scale of scores have fields of their own."""
+        """Take the fields out of a config.json; windows, rotary bases and the scale of scores have fields of their own.
+
+        Raises:
+            FormatError: A field is missing, of the wrong type, or has a value that is not supported.
+        """
         for name in ("attn_logit_softcapping", "attention_bias"):
             if config.get(name):
                 raise FormatError(f"config.json: '{name}' is not supported")
-        given = {**DEFAULTS, **{k: v for k, v in config.items() if v is not None}}
-        is_causal = not given.get("use_bidirectional_attention", False)
-        plain = {
+        fields = {**DEFAULTS, **{k: v for k, v in config.items() if v is not None}}
+        is_causal = not fields.get("use_bidirectional_attention", False)
+        llama_fields = {
             name: value
-            for name, value in given.items()
+            for name, value in fields.items()
             if name not in ("rope_parameters", "rope_scaling", "layer_types", "sliding_window")
         }
-        plain["hidden_act"] = str(given.get("hidden_activation", "gelu_pytorch_tanh"))
-        plain["is_causal"] = is_causal
-        sizes = DecoderConfig.read(plain, is_causal=is_causal)
-        every = positive(given, "sliding_window_pattern")
-        every = positive(given, "_sliding_window_pattern", every)
-        window = positive(given, "sliding_window")
+        llama_fields["hidden_act"] = str(fields.get("hidden_activation", "gelu_pytorch_tanh"))
+        llama_fields["is_causal"] = is_causal
+        sizes = DecoderConfig.read(llama_fields, is_causal=is_causal)
+        # The last of every `pattern` layers has full attention.
+        pattern = positive(fields, "sliding_window_pattern")
+        pattern = positive(fields, "_sliding_window_pattern", pattern)
+        window = positive(fields, "sliding_window")
         if not is_causal:
-            window = window // 2 + 1  # to each side
-        slides = sliding_layers(
-            given, [(number + 1) % every > 0 for number in range(sizes.num_hidden_layers)]
+            # Half of the window lies to each side.
+            window = window // 2 + 1
+        is_sliding = sliding_layers(
+            fields, [(number + 1) % pattern > 0 for number in range(sizes.num_hidden_layers)]
         )
-        scalar = positive_number(given, "query_pre_attn_scalar", 256.0)
+        query_scalar = positive_number(fields, "query_pre_attn_scalar", 256.0)
         return replace(
             sizes,
-            windows=tuple(window if one else 0 for one in slides),
-            frequencies=frequencies_by_kind(
-                given,
+            windows=tuple(window if slides else 0 for slides in is_sliding),
+            frequencies=frequencies_by_layer_type(
+                fields,
                 sizes.head_dim,
                 full=("rope_theta", 1_000_000.0),
                 sliding=("rope_local_base_freq", 10_000.0),
             ),
-            score_factor=scalar**-0.5,
+            score_scale=query_scalar**-0.5,
         )
 
 

@@ -1,11 +1,11 @@
-"""MPNet (arXiv:2004.09297): BERT's blocks with a relative position bias beside the positions."""
+"""MPNet (arXiv:2004.09297): BERT's blocks with a relative position bias beside position embeddings."""
 
 from typing import Final
 
-from nestvec.export.families.post_norm import Family
-from nestvec.export.layers.relative import Buckets
+from nestvec.export.families.post_norm import PostNormEncoder
+from nestvec.export.layers.relative_positions import BucketBias
 
-MPNET: Final = Family(
+MPNET: Final = PostNormEncoder(
     "mpnet.",
     query="attention.attn.q",
     key="attention.attn.k",
@@ -14,5 +14,5 @@ MPNET: Final = Family(
     attention_norm="attention.LayerNorm",
     fields={"type_vocab_size": 0, "relative_buckets": "relative_attention_num_buckets"},
     positions_after_padding=True,
-    relative=Buckets("encoder.relative_attention_bias"),
+    relative_positions=BucketBias("encoder.relative_attention_bias"),
 )

@@ -1,20 +1,19 @@
-"""NomicBERT (arXiv:2402.01613): BERT with rotary positions and a gated MLP, no biases in its layers."""
+"""NomicBERT (arXiv:2402.01613): BERT with rotary positions and a gated MLP, without biases in its layers."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 from nestvec.errors import FormatError
-from nestvec.export.config.config_fields import positive
+from nestvec.export.config.config_fields import check_fixed, positive
 from nestvec.export.families.rotary_encoder import (
-    TRANSFORMERS,
-    Names,
+    TRANSFORMERS_NAMES,
     RotaryEncoder,
-    RotarySizes,
-    check_fixed,
+    RotaryEncoderConfig,
+    TensorNames,
     read_sizes,
 )
 
-# What the authors' code calls a field, and the one value that this graph has.
+# Fields of the authors' code, and the one value of each that is supported.
 FIXED: Final[Mapping[str, object]] = {
     "prenorm": False,
     "rotary_emb_fraction": 1.0,
@@ -26,8 +25,8 @@ FIXED: Final[Mapping[str, object]] = {
     "causal": False,
     "activation_function": "swiglu",
 }
-# transformers' names, by the authors'.
-OWN_FIELDS: Final[Mapping[str, str]] = {
+# The authors' names of fields by transformers' names.
+AUTHORS_FIELDS: Final[Mapping[str, str]] = {
     "hidden_size": "n_embd",
     "num_attention_heads": "n_head",
     "intermediate_size": "n_inner",
@@ -36,41 +35,41 @@ OWN_FIELDS: Final[Mapping[str, str]] = {
     "layer_norm_eps": "layer_norm_epsilon",
     "rope_theta": "rotary_emb_base",
 }
-OWN: Final = Names(
+AUTHORS_NAMES: Final = TensorNames(
     embedding_norm="emb_ln",
     layer="encoder.layers.{}",
     output="attn.out_proj",
-    gate="mlp.fc12",
-    up="mlp.fc11",
-    down="mlp.fc2",
+    mlp_gate="mlp.fc12",
+    mlp_up="mlp.fc11",
+    mlp_down="mlp.fc2",
     attention_norm="norm1",
     mlp_norm="norm2",
-    fused="attn.Wqkv",
+    qkv="attn.Wqkv",
 )
 
 
-def read(config: Mapping[str, Any]) -> RotarySizes:
-    """Take the fields out of a config.json, by either set of names.
+def read(config: Mapping[str, Any]) -> RotaryEncoderConfig:
+    """Take the fields that the graph depends on out of a config.json, by either set of names.
 
     Raises:
-        FormatError: A field is missing, of the wrong type, or asks for what this graph is not.
+        FormatError: A field is missing, of the wrong type, or has a value that is not supported.
     """
     check_fixed(config, FIXED)
     if config.get("rotary_scaling_factor") is not None:
         raise FormatError("config.json: 'rotary_scaling_factor' is not supported")
-    known = dict(config)
+    fields = dict(config)
     if "n_embd" in config:
-        known |= {name: config.get(own) for name, own in OWN_FIELDS.items()}
-    known["hidden_act"] = "silu"
+        fields |= {name: config.get(theirs) for name, theirs in AUTHORS_FIELDS.items()}
+    fields["hidden_act"] = "silu"
     try:
         return read_sizes(
-            known, theta=1000.0, type_vocab_size=positive(config, "type_vocab_size", 2)
+            fields, default_theta=1000.0, type_vocab_size=positive(config, "type_vocab_size", 2)
         )
     except FormatError as error:
         message = error.message
-        for name, own in OWN_FIELDS.items() if "n_embd" in config else ():
-            message = message.replace(f"'{name}'", f"'{own}'")
+        for name, theirs in AUTHORS_FIELDS.items() if "n_embd" in config else ():
+            message = message.replace(f"'{name}'", f"'{theirs}'")
         raise FormatError(message) from error
 
 
-NOMIC: Final = RotaryEncoder("nomic_bert.", read, (TRANSFORMERS, OWN))
+NOMIC: Final = RotaryEncoder("nomic_bert.", read, (TRANSFORMERS_NAMES, AUTHORS_NAMES))

@@ -1,43 +1,51 @@
-"""Encoders of BERT's kind (norm after each residual sum): one builder, and a table of names for each family.
+"""BERT-like encoders (a norm after each residual sum): one builder, and a table of names for each family.
 
-Source: BERT (arXiv:1810.04805); tensor names as in Hugging Face's classes.
+Source: BERT (arXiv:1810.04805); tensor names as in transformers' modeling_bert.py.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nestvec.errors import FormatError
 from nestvec.export.config.encoder_config import Dimensions, EncoderConfig
-from nestvec.export.graph.weights import Weights, common_prefix
-from nestvec.export.layers.arithmetic import Floating, Linear, split_linear
+from nestvec.export.graph.types import Float32Array
+from nestvec.export.graph.weights import common_prefix
+from nestvec.export.layers.arithmetic import Floating, Linear
 from nestvec.export.layers.attention import self_attention
-from nestvec.export.layers.attention_layers import Attention
+from nestvec.export.layers.attention_spec import AttentionSpec
 from nestvec.export.layers.blocks import Encoder, feed_forward, layer_norm
-from nestvec.export.layers.build_context import Site
-from nestvec.export.layers.relative import Relations, RelativePositions
+from nestvec.export.layers.build_context import BuildContext
+from nestvec.export.layers.relative_positions import PositionTerms, RelativePositions
 
-Floats = NDArray[np.float32]
-WORDS: Final = "embeddings.word_embeddings"
-PREFIXES: Final = ("", "model.", "encoder.")
+WORD_EMBEDDINGS: Final = "embeddings.word_embeddings.weight"
+TYPE_EMBEDDINGS: Final = "embeddings.token_type_embeddings.weight"
+POSITION_EMBEDDINGS: Final = "embeddings.position_embeddings.weight"
+# Prefixes of checkpoints with a head, tried after a family's own.
+PREFIXES: Final = ("model.", "encoder.")
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """What tells a family from BERT.
+class PostNormEncoder:
+    """How a family differs from BERT; tensors of a block are named below the block's name, without `.weight`.
 
     Attributes:
         prefix: Under which checkpoints with a head keep the encoder, such as "bert.".
-        layer: Of a block, with its number in braces; the names below stand under it.
-        fields: Names or fixed values of config.json's fields, by ours.
+        layer: Name of a block, with its number in braces.
+        query: Name of the query layer.
+        key: Name of the key layer.
+        value: Name of the value layer.
+        output: Name of attention's output layer.
+        attention_norm: Name of the norm behind attention.
+        mlp_up: Name of the MLP's first layer.
+        mlp_gate_up: Name of a gated MLP's two first layers in one, the activated one first; "" for a plain MLP.
+        mlp_down: Name of the MLP's last layer.
+        mlp_norm: Name of the norm behind the MLP.
+        fields: For fields of `EncoderConfig`, the family's name in config.json or a fixed value.
         positions_after_padding: Whether positions count from `pad_token_id` + 1 (fairseq's habit).
-        projects_embeddings: Whether the word table may be narrower than H.
-        has_positions: Whether there is a table of positions.
-        relative: What attention adds for positions, if anything.
-        gated: Tensor of the MLP's two first layers in one, the one that is activated first; "" for a plain MLP.
+        projects_embeddings: Whether word embeddings may be narrower than H.
+        has_position_embeddings: Whether there is a table of positions.
+        relative_positions: What attention adds for the distance between tokens; None for nothing.
     """
 
     prefix: str
@@ -47,21 +55,21 @@ class Family:
     value: str = "attention.self.value"
     output: str = "attention.output.dense"
     attention_norm: str = "attention.output.LayerNorm"
-    widen: str = "intermediate.dense"
-    narrow: str = "output.dense"
-    norm: str = "output.LayerNorm"
+    mlp_up: str = "intermediate.dense"
+    mlp_gate_up: str = ""
+    mlp_down: str = "output.dense"
+    mlp_norm: str = "output.LayerNorm"
     fields: Mapping[str, Any] = field(default_factory=dict)
     positions_after_padding: bool = False
     projects_embeddings: bool = False
-    has_positions: bool = True
-    relative: RelativePositions | None = None
-    gated: str = ""
+    has_position_embeddings: bool = True
+    relative_positions: RelativePositions | None = None
 
     def read(self, config: Mapping[str, Any]) -> EncoderConfig:
-        """Take what the graph depends on out of a config.json.
+        """Take the fields that the graph depends on out of a config.json.
 
         Raises:
-            FormatError: A field is missing, of the wrong type, or asks for what this graph is not.
+            FormatError: A field is missing, of the wrong type, or has a value that is not supported.
         """
         fields = {"first_position": 0, "relative_buckets": 0, "embedding_size": "hidden_size"}
         fields |= self.fields
@@ -76,130 +84,126 @@ class Family:
         return EncoderConfig.read(config, fields)
 
     def dimensions(self, config: Mapping[str, Any]) -> Dimensions:
-        """Sizes that serving needs.
+        """Read the sizes that serving needs.
 
         Raises:
-            FormatError: As for `read`.
+            FormatError: A field is missing, of the wrong type, or has a value that is not supported.
         """
         return self.read(config).dimensions
 
-    def build(self, config: Mapping[str, Any], site: Site) -> Encoder:
-        """Add the encoder to a graph: ids (T,) to token states (T, H) after each layer.
+    def build(self, config: Mapping[str, Any], context: BuildContext) -> Encoder:
+        """Add the encoder to a graph: ids [T] to token states [T, H] after each layer.
 
         Raises:
-            FormatError: Configuration and weights do not make one.
+            FormatError: Configuration and weights do not fit each other.
         """
         sizes = self.read(config)
-        prefixes = ("", self.prefix, *PREFIXES[1:])
-        prefix = common_prefix(site.weights, f"{WORDS}.weight", prefixes)
-        reader = _Reader(site.weights, prefix)
-        words = _embeddings(site, reader, sizes, has_positions=self.has_positions)
-        relations = (
-            self.relative.of_layers(config, sizes, site, prefix)
-            if self.relative is not None
-            else lambda _: Relations()
+        prefixes = ("", self.prefix, *PREFIXES)
+        prefix = common_prefix(context.weights, WORD_EMBEDDINGS, prefixes)
+        builder = _Builder(context, prefix, sizes, self)
+        embedded = builder.embeddings()
+        terms_of = (
+            self.relative_positions.build(config, sizes, context, prefix)
+            if self.relative_positions is not None
+            else lambda _: PositionTerms()
         )
         names = [self.layer.format(number) for number in range(sizes.num_hidden_layers)]
-        blocks = [_Block(site, reader, sizes, self, name, relations(name)) for name in names]
-        states = site.stack(words, [block.add for block in blocks], sizes.hidden_size)
+        blocks = [_Block(builder, name, terms_of(name)) for name in names]
+        states = context.stack(embedded, [block.add for block in blocks], sizes.hidden_size)
         return Encoder(tuple(states), sizes.hidden_size)
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
-    """Reads tensors, whatever prefix and LayerNorm spelling the checkpoint has."""
+class _Builder:
+    """Adds parts of an encoder to a graph, whatever prefix and spelling of LayerNorm the checkpoint has."""
 
-    weights: Weights
+    context: BuildContext
     prefix: str
+    sizes: EncoderConfig
+    family: PostNormEncoder
+
+    def embeddings(self) -> str:
+        """Add word, token type and position embeddings, their norm, and a projection if they are narrower than H."""
+        context, sizes = self.context, self.sizes
+        graph, width = context.graph, sizes.embedding_size
+        token_types = None
+        words = self._table(WORD_EMBEDDINGS, sizes.vocab_size)
+        if sizes.type_vocab_size:
+            token_types = self._table(TYPE_EMBEDDINGS, sizes.type_vocab_size)
+        embedded = context.embed(words, token_types)
+        if self.family.has_position_embeddings:
+            positions = self._table(POSITION_EMBEDDINGS, sizes.max_position_embeddings)
+            table = graph.weight("places", positions[sizes.first_position :])
+            rows = graph.op("Gather", table, context.inputs.positions, axis=0)
+            embedded = graph.op("Add", embedded, rows)
+        state = self.norm(embedded, "embeddings.LayerNorm", width, name="embeddings.norm")
+        if width == sizes.hidden_size:
+            return state
+        # In floats whatever the precision: a thousandth of the model's work.
+        projection = self.linear("embeddings_project", sizes.hidden_size, width)
+        return Floating().apply(graph, state, [projection])[0]
+
+    def _table(self, name: str, rows: int) -> Float32Array:
+        """Read embeddings, [rows, embedding_size]."""
+        return self.context.weights.get(f"{self.prefix}{name}", (rows, self.sizes.embedding_size))
 
     def linear(self, name: str, rows: int, columns: int) -> Linear:
-        """A torch Linear, whose weight is (out, in)."""
-        full = f"{self.prefix}{name}"
-        weight = self.weights.get(f"{full}.weight", (rows, columns)).T
-        return Linear(name, weight, self.weights.get(f"{full}.bias", (rows,)))
+        """Read a layer with its bias."""
+        return self.context.linear(name, rows, columns, prefix=self.prefix, has_bias=True)
 
-    def table(self, name: str, rows: int, columns: int) -> Floats:
-        return self.weights.get(f"{self.prefix}{name}.weight", (rows, columns))
-
-    def norm(self, name: str, size: int) -> tuple[Floats, Floats]:
-        """Scale and bias; checkpoints converted from TensorFlow call them gamma and beta."""
-        old = f"{self.prefix}{name}.gamma" in self.weights
-        scale, bias = ("gamma", "beta") if old else ("weight", "bias")
-        full = f"{self.prefix}{name}."
-        return self.weights.get(full + scale, (size,)), self.weights.get(full + bias, (size,))
-
-
-def _embeddings(site: Site, reader: _Reader, sizes: EncoderConfig, *, has_positions: bool) -> str:
-    """Word + type + position, then norm; projected where they are narrower."""
-    graph, width = site.graph, sizes.embedding_size
-    words = reader.table(WORDS, sizes.vocab_size, width)
-    if sizes.type_vocab_size:
-        kinds = reader.table("embeddings.token_type_embeddings", sizes.type_vocab_size, width)
-        summed = site.typed(words, kinds)
-    else:
-        summed = graph.op("Gather", graph.weight("words", words), site.inputs.ids, axis=0)
-    if has_positions:
-        places = reader.table(
-            "embeddings.position_embeddings", sizes.max_position_embeddings, width
+    def norm(self, state: str, tensor: str, size: int, *, name: str) -> str:
+        """Add a layer norm; checkpoints converted from TensorFlow call scale and bias gamma and beta."""
+        full = f"{self.prefix}{tensor}"
+        weights = self.context.weights
+        scale_name, bias_name = (
+            ("gamma", "beta") if f"{full}.gamma" in weights else ("weight", "bias")
         )
-        own = graph.weight("places", places[sizes.first_position :])
-        place = graph.op("Gather", own, site.inputs.positions, axis=0)
-        summed = graph.op("Add", summed, place)
-    scale, bias = reader.norm("embeddings.LayerNorm", width)
-    state = layer_norm(graph, summed, "embeddings.norm", scale, bias, sizes.layer_norm_eps)
-    if width == sizes.hidden_size:
-        return state
-    # In float32 whatever the precision: a thousandth of the model's work.
-    project = reader.linear("embeddings_project", sizes.hidden_size, width)
-    return Floating().apply(graph, state, [project])[0]
+        scale = weights.get(f"{full}.{scale_name}", (size,))
+        bias = weights.get(f"{full}.{bias_name}", (size,))
+        return layer_norm(self.context.graph, state, name, scale, bias, self.sizes.layer_norm_eps)
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """One post-norm transformer block."""
+    """One transformer block."""
 
-    site: Site
-    reader: _Reader
-    sizes: EncoderConfig
-    family: Family
+    builder: _Builder
     name: str
-    relations: Relations
+    terms: PositionTerms
 
     def add(self, state: str) -> str:
-        """(T, H) to (T, H)."""
-        size, inner, family = self.sizes.hidden_size, self.sizes.intermediate_size, self.family
-        related = self.relations
-        layers = Attention(
+        """Add the block, [T, H] to [T, H]."""
+        context, family, sizes = self.builder.context, self.builder.family, self.builder.sizes
+        size, inner = sizes.hidden_size, sizes.intermediate_size
+        spec = AttentionSpec(
             query=self._linear(family.query, size, size),
             key=self._linear(family.key, size, size),
             value=self._linear(family.value, size, size),
             output=self._linear(family.output, size, size),
-            heads=self.sizes.num_attention_heads,
-            bias=related.bias,
-            relate=related.relate,
-            scale=related.scale,
+            heads=sizes.num_attention_heads,
+            bias=self.terms.bias,
+            position_scores=self.terms.position_scores,
+            scale=self.terms.scale,
         )
-        attended = self_attention(
-            self.site.graph, state, layers, arithmetic=self.site.arithmetic, inputs=self.site.inputs
-        )
+        attended = self_attention(context, state, spec)
         state = self._add_and_norm(attended, state, family.attention_norm)
-        first, last = self._widening(inner, size), self._linear(family.narrow, size, inner)
-        projected = feed_forward(self.site, state, first, last, self.sizes.hidden_act)
-        return self._add_and_norm(projected, state, family.norm)
+        first, last = self._first_layers(), self._linear(family.mlp_down, size, inner)
+        projected = feed_forward(context, state, first, last, sizes.hidden_act)
+        return self._add_and_norm(projected, state, family.mlp_norm)
 
-    def _widening(self, inner: int, size: int) -> list[Linear]:
-        """The MLP's first layer, or both of them."""
-        if not self.family.gated:
-            return [self._linear(self.family.widen, inner, size)]
-        name = f"{self.name}.{self.family.gated}"
-        weight = self.reader.table(name, 2 * inner, size)
-        return split_linear(name, weight, np.zeros(2 * inner, np.float32), 2)
+    def _first_layers(self) -> list[Linear]:
+        """Read the MLP's first layer, or both of a gated one, whose first layers have no bias."""
+        builder, family = self.builder, self.builder.family
+        inner, size = builder.sizes.intermediate_size, builder.sizes.hidden_size
+        if not family.mlp_gate_up:
+            return [self._linear(family.mlp_up, inner, size)]
+        name = f"{self.name}.{family.mlp_gate_up}"
+        return builder.context.split_linear(name, 2, inner, size, prefix=builder.prefix)
 
     def _linear(self, name: str, rows: int, columns: int) -> Linear:
-        return self.reader.linear(f"{self.name}.{name}", rows, columns)
+        return self.builder.linear(f"{self.name}.{name}", rows, columns)
 
-    def _add_and_norm(self, value: str, residual: str, name: str) -> str:
-        full = f"{self.name}.{name}"
-        scale, bias = self.reader.norm(full, self.sizes.hidden_size)
-        summed = self.site.graph.op("Add", value, residual)
-        return layer_norm(self.site.graph, summed, full, scale, bias, self.sizes.layer_norm_eps)
+    def _add_and_norm(self, value: str, residual: str, tensor: str) -> str:
+        name = f"{self.name}.{tensor}"
+        summed = self.builder.context.graph.op("Add", value, residual)
+        return self.builder.norm(summed, name, self.builder.sizes.hidden_size, name=name)

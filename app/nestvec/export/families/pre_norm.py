@@ -1,6 +1,7 @@
-"""Decoders of Llama's kind as embedding models: norm before each part, rotary positions, gated MLP, shared key heads.
+"""Llama-like decoders as embedding models: norm before each part, rotary positions, gated MLP, grouped-query attention.
 
-Source: Llama (arXiv:2302.13971); grouped queries (arXiv:2305.13245); tensor names as in Hugging Face's classes.
+Source: Llama (arXiv:2302.13971); grouped-query attention (arXiv:2305.13245); tensor names as in transformers'
+modeling_llama.py.
 """
 
 from collections.abc import Mapping
@@ -9,39 +10,35 @@ from functools import partial
 from typing import Any, Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nestvec.errors import FormatError
 from nestvec.export.config.config_fields import positive, positive_number, sliding_layers
 from nestvec.export.config.encoder_config import Dimensions
+from nestvec.export.graph.types import Float32Array
 from nestvec.export.graph.weights import common_prefix
 from nestvec.export.layers.arithmetic import Linear
 from nestvec.export.layers.attention import self_attention
-from nestvec.export.layers.attention_layers import Attention, HeadNorms
+from nestvec.export.layers.attention_spec import AttentionSpec, HeadNorms
 from nestvec.export.layers.blocks import Encoder, feed_forward, rms_norm
-from nestvec.export.layers.build_context import Site
-from nestvec.export.layers.frequencies import Frequencies, read_frequencies
-from nestvec.export.layers.masks import Sight, sight
-from nestvec.export.layers.rotary import Turn, rotary
+from nestvec.export.layers.build_context import BuildContext
+from nestvec.export.layers.masks import AttentionMask, attention_mask
+from nestvec.export.layers.rotary_embedding import RotaryEmbedding, rotary_embedding
+from nestvec.export.layers.rotary_frequencies import RotaryFrequencies, read_frequencies
 
-Floats = NDArray[np.float32]
-WORDS: Final = "embed_tokens"
-PREFIXES: Final = (
-    *("", "model.", "language_model.", "model.language_model."),
-    "embedding_model.",  # NV-Embed
-)
+WORD_EMBEDDINGS: Final = "embed_tokens.weight"
+# The last is NV-Embed's.
+PREFIXES: Final = ("", "model.", "language_model.", "model.language_model.", "embedding_model.")
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """What the graph depends on.
+    """What the graph depends on; fields are named as in Llama's config.json.
 
     Attributes:
-        num_key_value_heads: Each shared by as many query heads as it takes.
-        windows: Of each layer, how many tokens back it sees, itself included; 0 for all.
-        frequencies: Of layers with a window (True) and of the others.
-        score_factor: What scores are multiplied by; None for 1 / sqrt(head_dim).
-        is_causal: Whether a token sees those before it only.
+        windows: For each layer, each token attends to tokens at most `window` - 1 away; 0 for no limit.
+        frequencies: Of layers with a window (True) and of the others (False).
+        score_scale: What scores are multiplied by; None for 1 / sqrt(head_dim).
+        is_causal: Whether a token attends to itself and those before it only.
     """
 
     vocab_size: int
@@ -55,8 +52,8 @@ class DecoderConfig:
     rms_norm_eps: float
     hidden_act: str
     windows: tuple[int, ...]
-    frequencies: Mapping[bool, Frequencies]
-    score_factor: float | None
+    frequencies: Mapping[bool, RotaryFrequencies]
+    score_scale: float | None
     is_causal: bool
 
     @classmethod
@@ -65,197 +62,187 @@ class DecoderConfig:
 
         Args:
             config: The file's content.
-            is_causal: Whether the family is, where the file does not say.
+            is_causal: Whether the family is causal, for a file that does not say.
 
         Raises:
-            FormatError: A field is missing, of the wrong type, or asks for what this graph is not.
+            FormatError: A field is missing, of the wrong type, or has a value that is not supported.
         """
         heads = positive(config, "num_attention_heads")
-        hidden = positive(config, "hidden_size")
-        key_heads = positive(config, "num_key_value_heads", heads)
-        if heads % key_heads:
+        hidden_size = positive(config, "hidden_size")
+        kv_heads = positive(config, "num_key_value_heads", heads)
+        if heads % kv_heads:
             raise FormatError("config.json: 'num_key_value_heads' must divide the query heads")
         layers = positive(config, "num_hidden_layers")
-        said = config.get("is_causal")
-        head_dim = positive(config, "head_dim", hidden // heads)
+        configured_causal = config.get("is_causal")
+        head_dim = positive(config, "head_dim", hidden_size // heads)
         if head_dim % 2:
             raise FormatError("config.json: 'head_dim' must be even")
-        same = read_frequencies(config, head_dim)
+        frequencies = read_frequencies(config, head_dim)
         return cls(
             vocab_size=positive(config, "vocab_size"),
-            hidden_size=hidden,
+            hidden_size=hidden_size,
             intermediate_size=positive(config, "intermediate_size"),
             num_hidden_layers=layers,
             num_attention_heads=heads,
-            num_key_value_heads=key_heads,
+            num_key_value_heads=kv_heads,
             head_dim=head_dim,
             max_position_embeddings=positive(config, "max_position_embeddings"),
             rms_norm_eps=positive_number(config, "rms_norm_eps", 1e-6),
             hidden_act=str(config.get("hidden_act", "silu")),
             windows=_windows(config, layers),
-            frequencies={False: same, True: same},
-            score_factor=None,
-            is_causal=is_causal if said is None else bool(said),
+            frequencies={False: frequencies, True: frequencies},
+            score_scale=None,
+            is_causal=is_causal if configured_causal is None else bool(configured_causal),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """What tells a family from Llama.
+    """How a family differs from Llama.
 
     Attributes:
-        has_projection_bias: Whether queries, keys and values have one.
-        norms_heads: Whether each head of queries and keys is normed.
-        norms_results: Whether what a part gives is normed too, before it is added.
-        lifts_norms: Whether norms are scaled by 1 + weight.
-        lifts_words: Whether word vectors are multiplied by sqrt(H).
-        is_causal: Whether a token sees those before it only, where config.json does not say.
+        has_projection_bias: Whether queries, keys and values have a bias.
+        has_head_norms: Whether each head of queries and keys is normed (QK norm).
+        has_post_norms: Whether what attention and MLP give is normed too, before it is added.
+        adds_one_to_norm_scales: Whether norms scale by 1 + weight.
+        scales_word_embeddings: Whether word embeddings are multiplied by sqrt(H).
+        is_causal: Whether a token attends to itself and those before it only, where config.json does not say.
+        prefix: Under which checkpoints with a head keep the decoder.
     """
 
     has_projection_bias: bool = False
-    norms_heads: bool = False
-    norms_results: bool = False
-    lifts_norms: bool = False
-    lifts_words: bool = False
+    has_head_norms: bool = False
+    has_post_norms: bool = False
+    adds_one_to_norm_scales: bool = False
+    scales_word_embeddings: bool = False
     is_causal: bool = True
     prefix: str = "model."
 
     def read(self, config: Mapping[str, Any]) -> DecoderConfig:
-        """Take what the graph depends on out of a config.json.
+        """Take the fields that the graph depends on out of a config.json.
 
         Raises:
-            FormatError: As for `DecoderConfig.read`.
+            FormatError: A field is missing, of the wrong type, or has a value that is not supported.
         """
         return DecoderConfig.read(config, is_causal=self.is_causal)
 
     def dimensions(self, config: Mapping[str, Any]) -> Dimensions:
-        """Sizes that serving needs.
+        """Read the sizes that serving needs.
 
         Raises:
-            FormatError: As for `DecoderConfig.read`.
+            FormatError: A field is missing, of the wrong type, or has a value that is not supported.
         """
         sizes = self.read(config)
         return Dimensions(sizes.hidden_size, sizes.vocab_size, sizes.max_position_embeddings)
 
-    def build(self, config: Mapping[str, Any], site: Site) -> Encoder:
-        """Add it to a graph: ids (T,) to token states (T, H) after each layer, the last one normed.
+    def build(self, config: Mapping[str, Any], context: BuildContext) -> Encoder:
+        """Add the decoder to a graph: ids [T] to token states [T, H] after each layer, the last one normed.
 
         Raises:
-            FormatError: Configuration and weights do not make one.
+            FormatError: Configuration and weights do not fit each other.
         """
         sizes = self.read(config)
-        graph, inputs = site.graph, site.inputs
-        part = _Part(site, common_prefix(site.weights, f"{WORDS}.weight", PREFIXES), sizes, self)
+        graph, inputs = context.graph, context.inputs
+        prefix = common_prefix(context.weights, WORD_EMBEDDINGS, PREFIXES)
+        builder = _Builder(context, prefix, sizes, self)
         shape = (sizes.vocab_size, sizes.hidden_size)
-        words = site.weights.get(f"{part.prefix}{WORDS}.weight", shape)
-        if self.lifts_words:
-            words = words * np.float32(np.sqrt(sizes.hidden_size))
-        word = graph.op("Gather", graph.weight("words", words), inputs.ids, axis=0)
-        ways = {
-            window: (
-                rotary(
-                    graph,
-                    inputs.positions,
-                    sizes.frequencies[window > 0],
-                    sizes.max_position_embeddings,
-                    "_window" if window else "",
-                ),
-                sight(graph, inputs, is_causal=sizes.is_causal, window=window),
+        word_embeddings = context.weights.get(prefix + WORD_EMBEDDINGS, shape)
+        if self.scales_word_embeddings:
+            word_embeddings = word_embeddings * np.float32(np.sqrt(sizes.hidden_size))
+        embedded = context.embed(word_embeddings)
+        rotary: dict[int, RotaryEmbedding] = {}
+        masks: dict[int, AttentionMask] = {}
+        for window in sorted(set(sizes.windows)):
+            rotary[window] = rotary_embedding(
+                graph,
+                inputs.positions,
+                sizes.frequencies[window > 0],
+                sizes.max_position_embeddings,
+                "_window" if window else "",
             )
-            for window in sorted(set(sizes.windows))
-        }
+            masks[window] = attention_mask(graph, inputs, is_causal=sizes.is_causal, window=window)
         layers = [
-            partial(part.layer, name=f"layers.{number}", way=ways[window])
+            partial(
+                builder.layer, name=f"layers.{number}", rotary=rotary[window], mask=masks[window]
+            )
             for number, window in enumerate(sizes.windows)
         ]
-        states = site.stack(word, layers, sizes.hidden_size)
-
-        def end(state: str) -> str:
-            return part.norm(state, "norm")
-
-        return Encoder((*states[:-1], end(states[-1])), sizes.hidden_size, end)
+        states = context.stack(embedded, layers, sizes.hidden_size)
+        return Encoder.finalized(states, sizes.hidden_size, partial(builder.norm, name="norm"))
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _Builder:
     """Adds layers to a graph."""
 
-    site: Site
+    context: BuildContext
     prefix: str
     sizes: DecoderConfig
     family: Decoder
 
-    def layer(self, state: str, name: str, way: tuple[Turn, Sight]) -> str:
-        """(T, H) to (T, H)."""
-        graph, (turn, seen) = self.site.graph, way
+    def layer(self, state: str, name: str, rotary: RotaryEmbedding, mask: AttentionMask) -> str:
+        """Add a layer, [T, H] to [T, H]."""
+        graph = self.context.graph
         normed = self.norm(state, f"{name}.input_layernorm")
-        attended = self._attention(normed, f"{name}.self_attn", turn, seen)
-        if not self.family.norms_results:
+        attended = self._attention(normed, f"{name}.self_attn", rotary, mask)
+        if not self.family.has_post_norms:
             state = graph.op("Add", state, attended)
             normed = self.norm(state, f"{name}.post_attention_layernorm")
             return graph.op("Add", state, self._mlp(normed, f"{name}.mlp"))
         state = graph.op("Add", state, self.norm(attended, f"{name}.post_attention_layernorm"))
         normed = self.norm(state, f"{name}.pre_feedforward_layernorm")
-        mixed = self._mlp(normed, f"{name}.mlp")
-        return graph.op("Add", state, self.norm(mixed, f"{name}.post_feedforward_layernorm"))
+        projected = self._mlp(normed, f"{name}.mlp")
+        return graph.op("Add", state, self.norm(projected, f"{name}.post_feedforward_layernorm"))
 
     def norm(self, state: str, name: str) -> str:
-        """RMS norm over the last axis."""
-        scale = self._scale(name, self.sizes.hidden_size)
-        return rms_norm(self.site.graph, state, name, scale, self.sizes.rms_norm_eps)
+        """Add an RMS norm."""
+        scale = self._norm_scale(name, self.sizes.hidden_size)
+        return rms_norm(self.context.graph, state, name, scale, self.sizes.rms_norm_eps)
 
-    def _scale(self, name: str, size: int) -> Floats:
-        """Of a norm, (size,)."""
-        scale = self.site.weights.get(f"{self.prefix}{name}.weight", (size,))
-        return scale + np.float32(1) if self.family.lifts_norms else scale
+    def _norm_scale(self, name: str, size: int) -> Float32Array:
+        scale = self.context.weights.get(f"{self.prefix}{name}.weight", (size,))
+        return scale + np.float32(1) if self.family.adds_one_to_norm_scales else scale
 
-    def _attention(self, state: str, name: str, turn: Turn, seen: Sight) -> str:
-        sizes = self.sizes
-        wide = sizes.num_attention_heads * sizes.head_dim
-        narrow = sizes.num_key_value_heads * sizes.head_dim
+    def _attention(
+        self, state: str, name: str, rotary: RotaryEmbedding, mask: AttentionMask
+    ) -> str:
+        sizes, size = self.sizes, self.sizes.hidden_size
+        query_width = sizes.num_attention_heads * sizes.head_dim
+        kv_width = sizes.num_key_value_heads * sizes.head_dim
         has_bias = self.family.has_projection_bias
-        layers = Attention(
-            query=self._linear(f"{name}.q_proj", wide, sizes.hidden_size, has_bias=has_bias),
-            key=self._linear(f"{name}.k_proj", narrow, sizes.hidden_size, has_bias=has_bias),
-            value=self._linear(f"{name}.v_proj", narrow, sizes.hidden_size, has_bias=has_bias),
-            output=self._linear(f"{name}.o_proj", sizes.hidden_size, wide),
+        spec = AttentionSpec(
+            query=self._linear(f"{name}.q_proj", query_width, size, has_bias=has_bias),
+            key=self._linear(f"{name}.k_proj", kv_width, size, has_bias=has_bias),
+            value=self._linear(f"{name}.v_proj", kv_width, size, has_bias=has_bias),
+            output=self._linear(f"{name}.o_proj", size, query_width),
             heads=sizes.num_attention_heads,
-            key_heads=sizes.num_key_value_heads,
-            sight=seen,
-            turn=turn,
-            norms=self._head_norms(name) if self.family.norms_heads else None,
-            scale=sizes.score_factor,
+            kv_heads=sizes.num_key_value_heads,
+            mask=mask,
+            rotary=rotary,
+            norms=self._head_norms(name) if self.family.has_head_norms else None,
+            scale=sizes.score_scale,
         )
-        return self_attention(
-            self.site.graph, state, layers, arithmetic=self.site.arithmetic, inputs=self.site.inputs
-        )
+        return self_attention(self.context, state, spec)
 
     def _head_norms(self, name: str) -> HeadNorms:
-        query, key = (self._scale(f"{name}.{one}_norm", self.sizes.head_dim) for one in "qk")
+        query, key = (self._norm_scale(f"{name}.{part}_norm", self.sizes.head_dim) for part in "qk")
         return HeadNorms(name, query, key, self.sizes.rms_norm_eps)
 
     def _mlp(self, state: str, name: str) -> str:
         inner, size = self.sizes.intermediate_size, self.sizes.hidden_size
-        first = [self._linear(f"{name}.{one}_proj", inner, size) for one in ("gate", "up")]
-        down = self._linear(f"{name}.down_proj", size, inner)
-        return feed_forward(self.site, state, first, down, self.sizes.hidden_act)
+        first = [self._linear(f"{name}.{part}_proj", inner, size) for part in ("gate", "up")]
+        last = self._linear(f"{name}.down_proj", size, inner)
+        return feed_forward(self.context, state, first, last, self.sizes.hidden_act)
 
     def _linear(self, name: str, rows: int, columns: int, *, has_bias: bool = False) -> Linear:
-        """A torch Linear, whose weight is (out, in)."""
-        full = f"{self.prefix}{name}"
-        bias = (
-            self.site.weights.get(f"{full}.bias", (rows,))
-            if has_bias
-            else np.zeros(rows, np.float32)
-        )
-        return Linear(name, self.site.weights.get(f"{full}.weight", (rows, columns)).T, bias)
+        return self.context.linear(name, rows, columns, prefix=self.prefix, has_bias=has_bias)
 
 
 def _windows(config: Mapping[str, Any], layers: int) -> tuple[int, ...]:
-    """How far each layer sees.
+    """Read each layer's attention window, in tokens; 0 for no limit.
 
     Raises:
-        FormatError: Kinds of layers that this graph does not have.
+        FormatError: A field is of the wrong type, or asks for kinds of layers that are not supported.
     """
     window = config.get("sliding_window")
     if window is None or config.get("use_sliding_window") is False:

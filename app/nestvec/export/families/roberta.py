@@ -1,7 +1,7 @@
-"""RoBERTa (arXiv:1907.11692) and what has its shape: XLM-RoBERTa (arXiv:1911.02116), CamemBERT (arXiv:1911.03894)."""
+"""RoBERTa (arXiv:1907.11692); XLM-RoBERTa (arXiv:1911.02116) and CamemBERT (arXiv:1911.03894) have the same graph."""
 
 from typing import Final
 
-from nestvec.export.families.post_norm import Family
+from nestvec.export.families.post_norm import PostNormEncoder
 
-ROBERTA: Final = Family("roberta.", positions_after_padding=True)
+ROBERTA: Final = PostNormEncoder("roberta.", positions_after_padding=True)

@@ -1,7 +1,7 @@
 """Encoders with BERT's order of norms and rotary positions: one builder, and tables of sizes and names.
 
-NomicBERT, GTE and Jina's third model are such; each has checkpoints in the names of its authors' own code and in those
-of transformers 5.
+NomicBERT, GTE and Jina's third model are such encoders; each has checkpoints with the names of its authors' own code
+and with those of transformers 5.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,34 +9,34 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-import numpy as np
-
 from nestvec.errors import FormatError
 from nestvec.export.config.config_fields import positive, positive_number
 from nestvec.export.config.encoder_config import Dimensions
-from nestvec.export.graph.weights import common_prefix
-from nestvec.export.layers.arithmetic import Linear, split_linear
+from nestvec.export.graph.weights import Weights, common_prefix
+from nestvec.export.layers.arithmetic import Linear
 from nestvec.export.layers.attention import self_attention
-from nestvec.export.layers.attention_layers import Attention
+from nestvec.export.layers.attention_spec import AttentionSpec
 from nestvec.export.layers.blocks import Encoder, feed_forward, layer_norm
-from nestvec.export.layers.build_context import Site
-from nestvec.export.layers.frequencies import Frequencies, read_frequencies
-from nestvec.export.layers.rotary import Turn, rotary
+from nestvec.export.layers.build_context import BuildContext
+from nestvec.export.layers.rotary_embedding import RotaryEmbedding, rotary_embedding
+from nestvec.export.layers.rotary_frequencies import RotaryFrequencies, read_frequencies
 
-WORDS: Final = "embeddings.word_embeddings.weight"
-KINDS: Final = "embeddings.token_type_embeddings.weight"
+WORD_EMBEDDINGS: Final = "embeddings.word_embeddings.weight"
+TYPE_EMBEDDINGS: Final = "embeddings.token_type_embeddings.weight"
+# Prefixes of checkpoints with a head, tried after a family's own.
+PREFIXES: Final = ("bert.", "model.", "roberta.", "new.")
 
 
 @dataclass(frozen=True, slots=True)
-class RotarySizes:
+class RotaryEncoderConfig:
     """What the graph depends on.
 
     Attributes:
-        type_vocab_size: Rows of the token type table; 0 where there is none.
-        is_gated: Whether the MLP multiplies two branches.
-        projection_bias: Whether attention's layers have biases.
-        widening_bias: Whether the MLP's first layer or layers have.
-        narrowing_bias: Whether its last one has.
+        type_vocab_size: Rows of the token type embeddings; 0 for a family without them.
+        is_gated: Whether the MLP is gated.
+        has_projection_bias: Whether attention's layers have biases.
+        has_mlp_up_bias: Whether the MLP's first layer or layers have biases.
+        has_mlp_down_bias: Whether the MLP's last layer has a bias.
     """
 
     vocab_size: int
@@ -48,46 +48,54 @@ class RotarySizes:
     type_vocab_size: int
     layer_norm_eps: float
     hidden_act: str
-    frequencies: Frequencies
+    frequencies: RotaryFrequencies
     is_gated: bool = True
-    projection_bias: bool = False
-    widening_bias: bool = False
-    narrowing_bias: bool = False
+    has_projection_bias: bool = False
+    has_mlp_up_bias: bool = False
+    has_mlp_down_bias: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """Tensors of a layer, below its own name.
+class TensorNames:
+    """Names of a checkpoint's tensors, without `.weight`; those of a layer are below the layer's name.
 
     Attributes:
-        embedding_norm: Not in a layer: of the embeddings. Tells one set of names from another.
-        fused: Queries, keys and values in one layer; "" where each has its own, by `parts`.
-        up: The MLP's first layer; beside `gate`, or with it in one: `fused_gate`, the gate second.
+        embedding_norm: The norm behind the embeddings.
+        layer: A layer, with its number in braces.
+        output: Attention's output layer.
+        mlp_down: The MLP's last layer.
+        attention_norm: The norm behind attention.
+        mlp_norm: The norm behind the MLP.
+        mlp_up: The MLP's first layer, in a gated MLP the one that is not activated.
+        mlp_gate: A gated MLP's first layer that is activated.
+        mlp_up_gate: Both of a gated MLP in one, the gate second; "" where each is a tensor of its own.
+        qkv: Queries, keys and values in one; "" where each is a tensor of its own.
+        projection: Queries, keys and values where each is a tensor of its own, "q", "k" or "v" in braces.
     """
 
     embedding_norm: str
     layer: str
     output: str
-    down: str
+    mlp_down: str
     attention_norm: str
     mlp_norm: str
-    up: str = ""
-    gate: str = ""
-    fused_gate: str = ""
-    fused: str = ""
-    parts: str = ""
+    mlp_up: str = ""
+    mlp_gate: str = ""
+    mlp_up_gate: str = ""
+    qkv: str = ""
+    projection: str = ""
 
 
-TRANSFORMERS: Final = Names(
+TRANSFORMERS_NAMES: Final = TensorNames(
     embedding_norm="embeddings.LayerNorm",
     layer="layers.{}",
     output="self_attn.o_proj",
-    gate="mlp.gate_proj",
-    up="mlp.up_proj",
-    down="mlp.down_proj",
+    mlp_gate="mlp.gate_proj",
+    mlp_up="mlp.up_proj",
+    mlp_down="mlp.down_proj",
     attention_norm="post_attention_layernorm",
     mlp_norm="post_mlp_layernorm",
-    parts="self_attn.{}_proj",
+    projection="self_attn.{}_proj",
 )
 
 
@@ -97,76 +105,82 @@ class RotaryEncoder:
 
     Attributes:
         prefix: Under which checkpoints with a head keep the encoder.
-        read: Takes sizes out of a config.json.
-        names: Sets of names that checkpoints may have, told by a tensor of the first layer.
+        read: Takes the fields that the graph depends on out of a config.json.
+        names: Sets of names that checkpoints may have.
     """
 
     prefix: str
-    read: Callable[[Mapping[str, Any]], RotarySizes]
-    names: tuple[Names, ...]
+    read: Callable[[Mapping[str, Any]], RotaryEncoderConfig]
+    names: tuple[TensorNames, ...]
 
     def dimensions(self, config: Mapping[str, Any]) -> Dimensions:
-        """Sizes that serving needs.
+        """Read the sizes that serving needs.
 
         Raises:
-            FormatError: A field is missing, of the wrong type, or asks for what this graph is not.
+            FormatError: A field is missing, of the wrong type, or has a value that is not supported.
         """
         sizes = self.read(config)
         return Dimensions(sizes.hidden_size, sizes.vocab_size, sizes.max_positions)
 
-    def build(self, config: Mapping[str, Any], site: Site) -> Encoder:
-        """Add it to a graph: ids (T,) to token states (T, H) after each layer.
+    def build(self, config: Mapping[str, Any], context: BuildContext) -> Encoder:
+        """Add the encoder to a graph: ids [T] to token states [T, H] after each layer.
 
         Raises:
-            FormatError: Configuration and weights do not make one.
+            FormatError: Configuration and weights do not fit each other.
         """
         sizes = self.read(config)
-        prefixes = ("", self.prefix, "bert.", "model.", "roberta.", "new.")
-        prefix = common_prefix(site.weights, WORDS, prefixes)
-        part = _Part(site, prefix, sizes, self._chosen(site, prefix))
-        graph = site.graph
-        words = site.weights.get(prefix + WORDS, (sizes.vocab_size, sizes.hidden_size))
+        weights = context.weights
+        prefix = common_prefix(weights, WORD_EMBEDDINGS, ("", self.prefix, *PREFIXES))
+        builder = _Builder(context, prefix, sizes, self._names_in(weights, prefix))
+        token_types = None
+        words = weights.get(prefix + WORD_EMBEDDINGS, (sizes.vocab_size, sizes.hidden_size))
         if sizes.type_vocab_size:
-            kinds = site.weights.get(prefix + KINDS, (sizes.type_vocab_size, sizes.hidden_size))
-            word = site.typed(words, kinds)
-        else:
-            word = graph.op("Gather", graph.weight("words", words), site.inputs.ids, axis=0)
-        first = part.norm(word, part.names.embedding_norm)
-        turn = rotary(graph, site.inputs.positions, sizes.frequencies, sizes.max_positions)
+            token_types = weights.get(
+                prefix + TYPE_EMBEDDINGS, (sizes.type_vocab_size, sizes.hidden_size)
+            )
+        embedded = builder.norm(context.embed(words, token_types), builder.names.embedding_norm)
+        rotary = rotary_embedding(
+            context.graph, context.inputs.positions, sizes.frequencies, sizes.max_positions
+        )
         layers = [
-            partial(part.layer, name=part.names.layer.format(number), turn=turn)
+            partial(builder.layer, name=builder.names.layer.format(number), rotary=rotary)
             for number in range(sizes.num_hidden_layers)
         ]
-        states = site.stack(first, layers, sizes.hidden_size)
+        states = context.stack(embedded, layers, sizes.hidden_size)
         return Encoder(tuple(states), sizes.hidden_size)
 
-    def _chosen(self, site: Site, prefix: str) -> Names:
-        """The names of this checkpoint: those of which most tensors are there."""
+    def _names_in(self, weights: Weights, prefix: str) -> TensorNames:
+        """The set of names of which the checkpoint has most tensors."""
 
-        def found(names: Names) -> int:
+        def count(names: TensorNames) -> int:
             layer = f"{prefix}{names.layer.format(0)}."
-            own = (names.output, names.down, names.attention_norm, names.mlp_norm)
-            return sum(f"{layer}{name}.weight" in site.weights for name in own)
+            tensors = (names.output, names.mlp_down, names.attention_norm, names.mlp_norm)
+            return sum(f"{layer}{name}.weight" in weights for name in tensors)
 
-        return max(self.names, key=found)
+        return max(self.names, key=count)
 
 
-def read_sizes(config: Mapping[str, Any], *, theta: float, **own: Any) -> RotarySizes:  # noqa: ANN401 - fields of several types
-    """Take sizes out of a config.json by transformers' names.
+def read_sizes(
+    config: Mapping[str, Any],
+    *,
+    default_theta: float,
+    **family_fields: Any,  # noqa: ANN401 - fields of several types
+) -> RotaryEncoderConfig:
+    """Take the fields that the graph depends on out of a config.json by transformers' names.
 
     Args:
         config: The file's content.
-        theta: The family's base of positions where the file has none.
-        own: What the family fixes, or reads in its own way.
+        default_theta: The family's rotary base, for a file without one.
+        family_fields: Fields that the family fixes, or reads in its own way.
 
     Raises:
-        FormatError: A field is missing, of the wrong type, or asks for what this graph is not.
+        FormatError: A field is missing, of the wrong type, or has a value that is not supported.
     """
-    hidden, heads = positive(config, "hidden_size"), positive(config, "num_attention_heads")
-    width = head_width(hidden, heads)
+    hidden_size, heads = positive(config, "hidden_size"), positive(config, "num_attention_heads")
+    head_width = _head_width(hidden_size, heads)
     fields: dict[str, Any] = {
         "vocab_size": positive(config, "vocab_size"),
-        "hidden_size": hidden,
+        "hidden_size": hidden_size,
         "intermediate_size": positive(config, "intermediate_size"),
         "num_hidden_layers": positive(config, "num_hidden_layers"),
         "num_attention_heads": heads,
@@ -174,108 +188,94 @@ def read_sizes(config: Mapping[str, Any], *, theta: float, **own: Any) -> Rotary
         "type_vocab_size": 0,
         "layer_norm_eps": positive_number(config, "layer_norm_eps", 1e-12),
         "hidden_act": str(config.get("hidden_act", "gelu")),
-        "frequencies": read_frequencies(config, width, theta),
+        "frequencies": read_frequencies(config, head_width, default_theta),
     }
-    return RotarySizes(**{**fields, **own})
+    return RotaryEncoderConfig(**{**fields, **family_fields})
 
 
-def check_fixed(config: Mapping[str, Any], fixed: Mapping[str, object]) -> None:
-    """Refuse what a graph does not have.
-
-    Args:
-        config: The file's content.
-        fixed: Fields and the one value that each may have, where it is there.
+def _head_width(hidden_size: int, heads: int) -> int:
+    """Width of a head.
 
     Raises:
-        FormatError: Names the field.
+        FormatError: Heads do not divide the states into even widths, of which the halves are rotated.
     """
-    for name, value in fixed.items():
-        if config.get(name) not in (None, value):
-            raise FormatError(f"config.json: '{name}' must be {value!r}")
-
-
-def head_width(hidden: int, heads: int) -> int:
-    """Of a head that can be turned.
-
-    Raises:
-        FormatError: Heads do not divide the states, or into odd widths.
-    """
-    if hidden % heads or (hidden // heads) % 2:
+    if hidden_size % heads or (hidden_size // heads) % 2:
         raise FormatError("config.json: heads must divide the hidden size into even widths")
-    return hidden // heads
+    return hidden_size // heads
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _Builder:
     """Adds layers to a graph."""
 
-    site: Site
+    context: BuildContext
     prefix: str
-    sizes: RotarySizes
-    names: Names
+    sizes: RotaryEncoderConfig
+    names: TensorNames
 
-    def layer(self, state: str, name: str, turn: Turn) -> str:
-        """(T, H) to (T, H)."""
-        graph, names = self.site.graph, self.names
-        attended = self._attention(state, name, turn)
-        summed = graph.op("Add", attended, state)
+    def layer(self, state: str, name: str, rotary: RotaryEmbedding) -> str:
+        """Add a layer, [T, H] to [T, H]."""
+        graph, names = self.context.graph, self.names
+        summed = graph.op("Add", self._attention(state, name, rotary), state)
         state = self.norm(summed, f"{name}.{names.attention_norm}")
         summed = graph.op("Add", self._mlp(state, name), state)
         return self.norm(summed, f"{name}.{names.mlp_norm}")
 
     def norm(self, state: str, name: str) -> str:
-        """Layer norm."""
+        """Add a layer norm."""
         size, full = self.sizes.hidden_size, f"{self.prefix}{name}"
-        scale = self.site.weights.get(f"{full}.weight", (size,))
-        bias = self.site.weights.get(f"{full}.bias", (size,))
-        return layer_norm(self.site.graph, state, name, scale, bias, self.sizes.layer_norm_eps)
+        scale = self.context.weights.get(f"{full}.weight", (size,))
+        bias = self.context.weights.get(f"{full}.bias", (size,))
+        return layer_norm(self.context.graph, state, name, scale, bias, self.sizes.layer_norm_eps)
 
-    def _attention(self, state: str, name: str, turn: Turn) -> str:
-        size, heads = self.sizes.hidden_size, self.sizes.num_attention_heads
-        has_bias = self.sizes.projection_bias
-
-        if self.names.fused:
-            fused = f"{name}.{self.names.fused}"
-            query, key, value = self._linears(fused, 3, size, size, has_bias=has_bias)
-        else:
-            own = [f"{name}.{self.names.parts.format(part)}" for part in ("q", "k", "v")]
-            query, key, value = (
-                self._linears(one, 1, size, size, has_bias=has_bias)[0] for one in own
+    def _attention(self, state: str, name: str, rotary: RotaryEmbedding) -> str:
+        names, size, heads = self.names, self.sizes.hidden_size, self.sizes.num_attention_heads
+        has_bias = self.sizes.has_projection_bias
+        if names.qkv:
+            query, key, value = self._split_linear(
+                f"{name}.{names.qkv}", 3, size, size, has_bias=has_bias
             )
-        output = self._linears(f"{name}.{self.names.output}", 1, size, size, has_bias=has_bias)[0]
-        layers = Attention(query, key, value, output, heads, turn=turn)
-        return self_attention(
-            self.site.graph,
-            state,
-            layers,
-            arithmetic=self.site.arithmetic,
-            inputs=self.site.inputs,
-        )
+        else:
+            query, key, value = (
+                self._linear(
+                    f"{name}.{names.projection.format(part)}", size, size, has_bias=has_bias
+                )
+                for part in "qkv"
+            )
+        output = self._linear(f"{name}.{names.output}", size, size, has_bias=has_bias)
+        spec = AttentionSpec(query, key, value, output, heads, rotary=rotary)
+        return self_attention(self.context, state, spec)
 
     def _mlp(self, state: str, name: str) -> str:
-        inner, size = self.sizes.intermediate_size, self.sizes.hidden_size
-        down = self._linears(
-            f"{name}.{self.names.down}", 1, size, inner, has_bias=self.sizes.narrowing_bias
-        )[0]
-        first = self._widening(name, inner, size)
-        return feed_forward(self.site, state, first, down, self.sizes.hidden_act)
+        sizes = self.sizes
+        last = self._linear(
+            f"{name}.{self.names.mlp_down}",
+            sizes.hidden_size,
+            sizes.intermediate_size,
+            has_bias=sizes.has_mlp_down_bias,
+        )
+        return feed_forward(self.context, state, self._first_layers(name), last, sizes.hidden_act)
 
-    def _widening(self, name: str, inner: int, size: int) -> list[Linear]:
-        """The MLP's first layer, or both of them, the one that is activated first."""
-        has_bias = self.sizes.widening_bias
-        if self.names.fused_gate:
-            fused = f"{name}.{self.names.fused_gate}"
-            return self._linears(fused, 2, inner, size, has_bias=has_bias)[::-1]
-        own = [*([self.names.gate] if self.sizes.is_gated else []), self.names.up]
-        return [self._linears(f"{name}.{n}", 1, inner, size, has_bias=has_bias)[0] for n in own]
+    def _first_layers(self, name: str) -> list[Linear]:
+        """Read the MLP's first layer, or both of a gated one, the activated one first."""
+        names, inner, size = self.names, self.sizes.intermediate_size, self.sizes.hidden_size
+        has_bias = self.sizes.has_mlp_up_bias
+        if names.mlp_up_gate:
+            up, gate = self._split_linear(
+                f"{name}.{names.mlp_up_gate}", 2, inner, size, has_bias=has_bias
+            )
+            return [gate, up]
+        tensors = [names.mlp_gate, names.mlp_up] if self.sizes.is_gated else [names.mlp_up]
+        return [
+            self._linear(f"{name}.{tensor}", inner, size, has_bias=has_bias) for tensor in tensors
+        ]
 
-    def _linears(
-        self, name: str, count: int, rows: int, columns: int, *, has_bias: bool
+    def _linear(self, name: str, rows: int, columns: int, *, has_bias: bool) -> Linear:
+        return self._split_linear(name, 1, rows, columns, has_bias=has_bias)[0]
+
+    def _split_linear(
+        self, name: str, parts: int, rows: int, columns: int, *, has_bias: bool
     ) -> list[Linear]:
-        """A torch Linear whose rows hold several layers' one after the other."""
-        full = f"{self.prefix}{name}"
-        weight = self.site.weights.get(f"{full}.weight", (count * rows, columns))
-        bias = np.zeros(count * rows, np.float32)
-        if has_bias:
-            bias = self.site.weights.get(f"{full}.bias", (count * rows,))
-        return split_linear(name, weight, bias, count)
+        return self.context.split_linear(
+            name, parts, rows, columns, prefix=self.prefix, has_bias=has_bias
+        )

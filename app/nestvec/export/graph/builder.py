@@ -1,4 +1,9 @@
-"""A thin builder over `onnx.helper`: named nodes, typed values, weights beside the graph."""
+"""A thin builder over `onnx.helper`: named nodes, typed values, weights in a file beside the graph.
+
+The names of weights in exported graphs (`words`, `kinds`, `places`, `score_factor`, `tail`, …) are never looked up.
+They keep their first spelling: the same model then gives the same bytes in every release, and comparing two exports
+shows real changes only.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
@@ -11,16 +16,17 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from nestvec.export.graph.external_data import store_outside
-from nestvec.export.graph.fusion import fuse_for_device, taken_by
+from nestvec.export.graph.external_data import write_external_data
+from nestvec.export.graph.fusion import fuse_for_device, used_values
+from nestvec.export.graph.types import CONTRIB_DOMAIN
 
 # onnx 1.23 writes IR 14 by default, which onnxruntime 1.31 refuses; opset 20 is the first with Gelu.
 IR_VERSION: Final = 10
 OPSET: Final = 20
-MICROSOFT: Final = "com.microsoft"
 WEIGHTS_FILE: Final = "weights.bin"
-LEAST_HALVED: Final = 1024  # elements; scales and biases stay as they are
-HALF_MAX: Final = float(np.finfo(np.float16).max)
+# Elements; norm scales and biases, which are smaller, stay in float32.
+MIN_HALVED_ELEMENTS: Final = 1024
+MAX_FLOAT16: Final = float(np.finfo(np.float16).max)
 
 DTYPES: Final = {
     "int64": TensorProto.INT64,
@@ -33,7 +39,7 @@ DTYPES: Final = {
 
 
 class FloatType(StrEnum):
-    """What a graph's states and weights are in."""
+    """The dtype of a graph's states and weights."""
 
     FP32 = "float32"
     FP16 = "float16"
@@ -51,11 +57,11 @@ class GraphBuilder:
     """Collects nodes and weights; every value is named by the node that makes it.
 
     Args:
-        name: Of the graph.
-        halves_weights: Store large float32 weights as float16; they are widened when the graph is opened, so it
-            computes in float32 all the same.
-        floats: What states and weights are in.
-        is_for_device: For CUDA: other ops are good there, and products get no bias of their own.
+        name: The graph's name.
+        halves_weights: Store large float32 weights as float16. They are widened when the graph is opened, so it still
+            computes in float32.
+        float_type: The dtype of states and weights.
+        is_for_device: Build for CUDA, where other operators are fast and products get no bias of their own.
     """
 
     def __init__(
@@ -63,12 +69,12 @@ class GraphBuilder:
         name: str,
         *,
         halves_weights: bool = False,
-        floats: FloatType = FloatType.FP32,
+        float_type: FloatType = FloatType.FP32,
         is_for_device: bool = False,
     ) -> None:
         self._name = name
         self._halves_weights = halves_weights
-        self.floats = floats
+        self.float_type = float_type
         self.is_for_device = is_for_device
         self._nodes: list[onnx.NodeProto] = []
         self._casts: list[onnx.NodeProto] = []
@@ -80,48 +86,48 @@ class GraphBuilder:
         self.metadata: dict[str, str] = {}
 
     @property
-    def float_type(self) -> int:
-        """What states are in, as ONNX names it."""
-        return DTYPES[self.floats]
+    def onnx_float_type(self) -> int:
+        """ONNX's number (`TensorProto.DataType`) for the dtype of states."""
+        return DTYPES[self.float_type]
 
     def input(self, name: str, dtype: str, shape: tuple[str | int, ...]) -> str:
         """Declare a graph input; names in `shape` are symbolic axes."""
         self._inputs.append(helper.make_tensor_value_info(name, DTYPES[dtype], shape))
         return name
 
-    def shared_input(self, name: str, dtype: str, shape: tuple[str | int, ...]) -> str:
-        """Declare an input unless it is declared."""
+    def ensure_input(self, name: str, dtype: str, shape: tuple[str | int, ...]) -> str:
+        """Declare a graph input unless there is one of this name."""
         if any(value.name == name for value in self._inputs):
             return name
         return self.input(name, dtype, shape)
 
     def output(self, value: str, name: str, shape: tuple[str | int, ...]) -> None:
-        """Give a value of the graph's own floats out under a name, bfloat16 as float32, which numpy has."""
-        given = FloatType.FP32 if self.floats is FloatType.BF16 else self.floats
-        self.typed_output(value, name, shape, given if given is not self.floats else None)
+        """Declare a value in the graph's dtype as an output; bfloat16 becomes float32, since numpy has no bfloat16."""
+        is_bf16 = self.float_type is FloatType.BF16
+        self.output_as(value, name, shape, FloatType.FP32 if is_bf16 else None)
 
-    def typed_output(
+    def output_as(
         self, value: str, name: str, shape: tuple[str | int, ...], cast_to: FloatType | None
     ) -> None:
-        """Give a value out under a name.
+        """Declare a value as an output, cast to a dtype.
 
         Args:
-            value: In the graph's own floats, where it is cast to nothing else.
-            name: Of the output.
-            shape: Of the value.
-            cast_to: What to give it in; None for as it is.
+            value: The value; in the graph's dtype if `cast_to` is None.
+            name: The output's name.
+            shape: The value's shape.
+            cast_to: The output's dtype; None leaves the value as it is.
         """
-        kind = DTYPES[cast_to or self.floats]
-        made = (
+        dtype = DTYPES[cast_to or self.float_type]
+        node = (
             helper.make_node("Identity", [value], [name], name=f"output/{name}")
             if cast_to is None
-            else helper.make_node("Cast", [value], [name], name=f"output/{name}", to=kind)
+            else helper.make_node("Cast", [value], [name], name=f"output/{name}", to=dtype)
         )
-        self._nodes.append(made)
-        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+        self._nodes.append(node)
+        self._outputs.append(helper.make_tensor_value_info(name, dtype, shape))
 
     def split(self, value: str, parts: int) -> list[str]:
-        """A value in equal parts along its last axis."""
+        """Split a value into equal parts along its last axis."""
         self._count += 1
         names = [f"split_{self._count}_{part}" for part in range(parts)]
         self._nodes.append(
@@ -130,7 +136,7 @@ class GraphBuilder:
         return names
 
     def split_heads(self, value: str, count: int, width: int) -> str:
-        """(T, n·d) as (T, n, d)."""
+        """Reshape [T, n * d] to [T, n, d]."""
         shape = self.weight(f"heads_{count}_{width}", np.array([-1, count, width], np.int64))
         return self.op("Reshape", value, shape)
 
@@ -139,114 +145,138 @@ class GraphBuilder:
 
         Args:
             name: Its name.
-            array: Its values; float32 ones are kept in the graph's own floats.
-            is_exact: Keep them in float32.
+            array: Its values; float32 is converted to the graph's dtype.
+            is_exact: Keep float32 values in float32.
+
+        Returns:
+            The name.
         """
         if name in self._weights:
             return name
-        if array.dtype == np.float32 and self.floats is not FloatType.FP32 and not is_exact:
+        if array.dtype == np.float32 and self.float_type is not FloatType.FP32 and not is_exact:
             clipped = (
-                np.clip(array, -HALF_MAX, HALF_MAX) if self.floats is FloatType.FP16 else array
+                np.clip(array, -MAX_FLOAT16, MAX_FLOAT16)
+                if self.float_type is FloatType.FP16
+                else array
             )
-            array = clipped.astype(NUMPY_TYPES[self.floats])
-        if self._halves_weights and array.dtype == np.float32 and array.size >= LEAST_HALVED:
-            stored = f"{name}.half"
-            if stored not in self._weights:
-                half = np.clip(array, -HALF_MAX, HALF_MAX).astype(np.float16)
-                self._weights[stored] = numpy_helper.from_array(np.ascontiguousarray(half), stored)
-                widened = helper.make_node(
-                    "Cast", [stored], [name], name=name, to=TensorProto.FLOAT
-                )
-                self._casts.append(widened)
+            array = clipped.astype(NUMPY_TYPES[self.float_type])
+        if self._halves_weights and array.dtype == np.float32 and array.size >= MIN_HALVED_ELEMENTS:
+            self._add_halved_weight(name, array)
             return name
         self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
+    def _add_halved_weight(self, name: str, array: NDArray[Any]) -> None:
+        """Store a float32 weight as float16, and the Cast that widens it; both once."""
+        stored_name = f"{name}.half"
+        if stored_name in self._weights:
+            return
+        half = np.clip(array, -MAX_FLOAT16, MAX_FLOAT16).astype(np.float16)
+        self._weights[stored_name] = numpy_helper.from_array(
+            np.ascontiguousarray(half), stored_name
+        )
+        self._casts.append(
+            helper.make_node("Cast", [stored_name], [name], name=name, to=TensorProto.FLOAT)
+        )
+
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:  # noqa: ANN401 - ONNX attributes are of any type
-        """Add a node with one output; returns that value's name."""
+        """Add a node with one output.
+
+        Args:
+            kind: The operator, such as "MatMul".
+            inputs: Names of values; "" leaves an optional input out.
+            domain: The operator's domain; "" for the ONNX standard.
+            attributes: The node's attributes.
+
+        Returns:
+            The output's name.
+        """
         self._count += 1
-        self._uses_contrib = self._uses_contrib or domain == MICROSOFT
+        self._uses_contrib = self._uses_contrib or domain == CONTRIB_DOMAIN
         value = f"{kind.lower()}_{self._count}"
         self._nodes.append(
             helper.make_node(kind, list(inputs), [value], name=value, domain=domain, **attributes)
         )
         return value
 
-    def choose(
+    def if_else(
         self,
         condition: str,
         then: Callable[[], str],
         otherwise: Callable[[], str],
         shape: tuple[str | int, ...],
     ) -> str:
-        """Add an If with one output in the graph's floats; weights and outer values are shared by both branches.
+        """Add an If node with one output in the graph's dtype; both branches share weights and outer values.
 
         Args:
-            condition: A bool scalar; it should be a graph input or made on the CPU.
-            then: Adds the nodes for true; gives the value.
-            otherwise: The same for false.
-            shape: Of the value.
+            condition: A bool scalar; it should be a graph input or be computed on the CPU.
+            then: Adds the nodes for true and returns their value.
+            otherwise: Adds the nodes for false and returns their value.
+            shape: The value's shape.
+
+        Returns:
+            The output's name.
         """
         branches = []
         for build in (then, otherwise):
             outer, self._nodes = self._nodes, []
             value = build()
             inner, self._nodes = self._nodes, outer
-            output = helper.make_tensor_value_info(value, self.float_type, shape)
+            output = helper.make_tensor_value_info(value, self.onnx_float_type, shape)
             branches.append(helper.make_graph(inner, f"branch_of_{value}", [], [output]))
         return self.op("If", condition, then_branch=branches[0], else_branch=branches[1])
 
     def save(
         self, path: Path, weights_file: str = WEIGHTS_FILE, *, keeps_inputs: bool = False
     ) -> None:
-        """Check the graph and write it, large weights in a file beside it.
+        """Check the graph and write it, with its large weights in a file beside it.
 
         Args:
-            path: Where it goes.
-            weights_file: Name of the other file.
-            keeps_inputs: Keep inputs that nothing takes, as other programs feed them all the same.
+            path: Where the graph goes.
+            weights_file: Name of the file of weights.
+            keeps_inputs: Keep inputs that no node uses, for other programs that feed all of them.
 
         Raises:
             OSError: The disk is full or read-only.
         """
         outputs = [output.name for output in self._outputs]
-        self.save_parts({path: outputs}, weights_file, keeps_inputs=keeps_inputs)
+        self.save_graphs({path: outputs}, weights_file, keeps_inputs=keeps_inputs)
 
-    def save_parts(
+    def save_graphs(
         self,
-        parts: Mapping[Path, Sequence[str]],
+        outputs_by_path: Mapping[Path, Sequence[str]],
         weights_file: str = WEIGHTS_FILE,
         *,
         keeps_inputs: bool = False,
     ) -> None:
-        """Write graphs that give some of the outputs each; all have their large weights in one file.
+        """Write several graphs, each with some of the outputs; all have their large weights in one file.
 
         Args:
-            parts: Names of a graph's outputs, by where it goes; all in one folder.
-            weights_file: Name of the other file.
-            keeps_inputs: See `save`.
+            outputs_by_path: Names of each graph's outputs, by the graph's path; all paths are in one folder.
+            weights_file: Name of the file of weights.
+            keeps_inputs: Keep inputs that no node uses, for other programs that feed all of them.
 
         Raises:
             OSError: The disk is full or read-only.
         """
-        graphs = {path: self._nodes_for(outputs) for path, outputs in parts.items()}
-        taken = set[str]().union(*(taken_by(nodes) for nodes in graphs.values()))
-        folder = next(iter(parts)).parent
-        weights = {name: self._weights[name] for name in self._weights if name in taken}
-        stored = store_outside(weights, folder / weights_file)
+        graphs = {path: self._nodes_for(outputs) for path, outputs in outputs_by_path.items()}
+        used = set[str]().union(*(used_values(nodes) for nodes in graphs.values()))
+        folder = next(iter(outputs_by_path)).parent
+        weights = {name: self._weights[name] for name in self._weights if name in used}
+        stored = write_external_data(weights, folder / weights_file)
         for path, nodes in graphs.items():
-            self._write(path, nodes, parts[path], stored, keeps_inputs=keeps_inputs)
+            self._write(path, nodes, outputs_by_path[path], stored, keeps_inputs=keeps_inputs)
 
     def _nodes_for(self, outputs: Sequence[str]) -> list[onnx.NodeProto]:
-        """Nodes that outputs need, in order; for a device those that are best there."""
+        """The nodes that outputs depend on, in order; fused into larger ones for a device."""
         needed = set(outputs)
-        kept: list[onnx.NodeProto] = []
+        nodes: list[onnx.NodeProto] = []
         for node in reversed([*self._casts, *self._nodes]):
             if needed.intersection(node.output):
-                needed |= taken_by([node])
-                kept.append(node)
-        kept.reverse()
-        return fuse_for_device(kept, self._weights, outputs) if self.is_for_device else kept
+                needed |= used_values([node])
+                nodes.append(node)
+        nodes.reverse()
+        return fuse_for_device(nodes, self._weights, outputs) if self.is_for_device else nodes
 
     def _write(
         self,
@@ -257,22 +287,22 @@ class GraphBuilder:
         *,
         keeps_inputs: bool,
     ) -> None:
-        taken = taken_by(nodes)
+        used = used_values(nodes)
         graph = helper.make_graph(
             nodes,
             self._name,
-            [
-                value for value in self._inputs if keeps_inputs or value.name in taken
-            ],  # none need be fed for nothing
+            # Inputs that no node uses need not be fed, so they are left out.
+            [value for value in self._inputs if keeps_inputs or value.name in used],
             [value for value in self._outputs if value.name in outputs],
-            [weight for name, weight in weights.items() if name in taken],
+            [weight for name, weight in weights.items() if name in used],
         )
         opsets = [helper.make_opsetid("", OPSET)]
         if self._uses_contrib or self.is_for_device:
-            opsets.append(helper.make_opsetid(MICROSOFT, 1))
+            opsets.append(helper.make_opsetid(CONTRIB_DOMAIN, 1))
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         model.producer_name = "nestvec"
         helper.set_model_props(model, self.metadata)
         path.write_bytes(model.SerializeToString())
-        if not self.is_for_device:  # the checker does not know onnxruntime's own norms
+        # ONNX's checker does not know ONNX Runtime's own norms, which device graphs use in the standard domain.
+        if not self.is_for_device:
             onnx.checker.check_model(str(path))

@@ -1,4 +1,7 @@
-"""Large weights in a file beside graphs, which several graphs may share."""
+"""Writes large weights to a file beside the graphs that use them (ONNX's external data).
+
+Source: https://onnx.ai/onnx/repo-docs/ExternalData.html
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,41 +10,43 @@ from typing import Final
 import onnx
 from onnx.external_data_helper import set_external_data
 
-LEAST_BYTES: Final = 1024  # smaller ones stay in the graph
-PAGE_BYTES: Final = 4096  # onnxruntime maps the file; for small weights a cache line does
-LINE_BYTES: Final = 64
-LEAST_ON_PAGES: Final = 65_536
+# Smaller weights stay in the graph.
+MIN_EXTERNAL_BYTES: Final = 1024
+# ONNX Runtime maps the file into memory, so large weights start on a page; for small ones a cache line is enough.
+PAGE_BYTES: Final = 4096
+CACHE_LINE_BYTES: Final = 64
+MIN_PAGE_ALIGNED_BYTES: Final = 65_536
 
 
-def store_outside(
+def write_external_data(
     weights: Mapping[str, onnx.TensorProto], path: Path
 ) -> dict[str, onnx.TensorProto]:
-    """Write large weights to a file.
+    """Write large weights to a file, which several graphs may share.
 
     Args:
-        weights: By name, their values in `raw_data`.
-        path: The file; graphs that refer to it must lie beside it.
+        weights: Tensors by name, their values in `raw_data`.
+        path: The file; graphs that refer to it must lie in the same folder.
 
     Returns:
-        Weights that refer to the file, and small ones as they were.
+        The tensors by name: large ones refer to the file, small ones are unchanged.
 
     Raises:
         OSError: The disk is full or read-only.
     """
-    found = dict(weights)
+    tensors = dict(weights)
     with path.open("wb") as file:
         for name, tensor in weights.items():
             size = len(tensor.raw_data)
-            if size < LEAST_BYTES:
+            if size < MIN_EXTERNAL_BYTES:
                 continue
-            alignment = PAGE_BYTES if size >= LEAST_ON_PAGES else LINE_BYTES
+            alignment = PAGE_BYTES if size >= MIN_PAGE_ALIGNED_BYTES else CACHE_LINE_BYTES
             file.write(bytes(-file.tell() % alignment))
-            stored = onnx.TensorProto(
+            external = onnx.TensorProto(
                 name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=b" "
             )
-            set_external_data(stored, location=path.name, offset=file.tell(), length=size)
-            stored.ClearField("raw_data")
-            stored.data_location = onnx.TensorProto.EXTERNAL
+            set_external_data(external, location=path.name, offset=file.tell(), length=size)
+            external.ClearField("raw_data")
+            external.data_location = onnx.TensorProto.EXTERNAL
             file.write(tensor.raw_data)
-            found[name] = stored
-    return found
+            tensors[name] = external
+    return tensors

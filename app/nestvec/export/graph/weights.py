@@ -1,4 +1,4 @@
-"""Reads safetensors files, one or sharded, with checks on names and shapes."""
+"""Reads safetensors files, single or sharded, and checks names, shapes and values."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from nestvec.errors import FormatError
-from nestvec.system.json_text import load_json
+from nestvec.export.graph.types import Float32Array
+from nestvec.system.json_files import load_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+# Where `torch.nn.utils.parametrize` keeps the tensor that a weight is computed from.
 PARAMETRIZED = ".parametrizations.weight.original"
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """List a folder's safetensors files; empty where it has none.
+    """List a folder's safetensors files; empty if it has none.
 
     Raises:
         FormatError: The index is broken, or names a file outside the folder or a missing one.
@@ -31,7 +33,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise FormatError(f"{index}: not a safetensors index") from error
         for name in names:
-            if not _is_file_of(folder, name):
+            if not _is_file_in(folder, name):
                 shown = str(name)[:100]
                 raise FormatError(f"{index}: names '{shown}', which is not a file of this folder")
         return tuple(folder / name for name in names)
@@ -39,8 +41,8 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     return (single,) if single.is_file() else ()
 
 
-def _is_file_of(folder: Path, name: object) -> bool:
-    """Whether a name that others wrote is that of a file in a folder itself."""
+def _is_file_in(folder: Path, name: object) -> bool:
+    """Whether an untrusted name is that of a file that lies directly in a folder."""
     if not isinstance(name, str) or Path(name).name != name:
         return False
     try:
@@ -50,11 +52,11 @@ def _is_file_of(folder: Path, name: object) -> bool:
 
 
 class Weights:
-    """Tensors of a model by name, read when asked for.
+    """A model's tensors by name, each read when it is asked for.
 
     Args:
         folder: Holds `model.safetensors` or its shards.
-        files: Read these instead.
+        files: Read these files instead.
 
     Raises:
         FormatError: There are no such files, or they are corrupt.
@@ -63,21 +65,23 @@ class Weights:
     def __init__(self, folder: Path, files: tuple[Path, ...] = ()) -> None:
         self._folder = folder
         self._stack = ExitStack()
-        self._where: dict[str, Any] = {}
+        self._file_of: dict[str, Any] = {}
         files = files or weight_files(folder)
         if not files:
             raise FormatError(f"{folder}: no {SINGLE_FILE} (pickled weights are never read)")
-        for file in files:
+        for path in files:
             try:
-                opened = self._stack.enter_context(safe_open(str(file), framework="numpy"))
+                file = self._stack.enter_context(safe_open(str(path), framework="numpy"))
             except (SafetensorError, OSError) as error:
-                raise FormatError(f"{file}: corrupt or unreadable ({error})") from error
-            self._where.update(dict.fromkeys(opened.keys(), opened))
-        # Weights that torch derives from others (Jina's adapters) are taken as they are before that.
-        self._stored = {plain_name(name): name for name in self._where if PARAMETRIZED in name}
+                raise FormatError(f"{path}: corrupt or unreadable ({error})") from error
+            self._file_of.update(dict.fromkeys(file.keys(), file))
+        # Weights that torch computes from others (Jina's adapters) are read as they are before that computation.
+        self._stored_names = {
+            plain_name(name): name for name in self._file_of if PARAMETRIZED in name
+        }
 
     def __enter__(self) -> Self:
-        """Keep the files open."""
+        """Return the open tensors."""
         return self
 
     def __exit__(
@@ -90,78 +94,83 @@ class Weights:
         self._stack.close()
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is such a tensor."""
-        return name in self._where or name in self._stored
+        """Whether there is a tensor of this name."""
+        return name in self._file_of or name in self._stored_names
 
     def names(self) -> tuple[str, ...]:
-        """Of every tensor, as the files have them."""
-        return tuple(self._where)
+        """Names of all tensors, as the files spell them."""
+        return tuple(self._file_of)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of a tensor, as the file says.
+        """Shape of a tensor, read from the file's header.
 
         Raises:
-            FormatError: It is missing, or has no axis.
+            FormatError: The tensor is missing, or is a scalar.
         """
-        stored = self._name(name)
-        found = tuple(self._where[stored].get_slice(stored).get_shape())
-        if not found:
+        stored_name = self._stored_name(name)
+        shape = tuple(self._file_of[stored_name].get_slice(stored_name).get_shape())
+        if not shape:
             raise FormatError(f"{self._folder}: tensor '{name}' is a single number")
-        return found
+        return shape
 
     def raw(self, name: str) -> NDArray[Any]:
         """Read a tensor in its own dtype.
 
         Raises:
-            FormatError: It is missing or unreadable.
+            FormatError: The tensor is missing or unreadable.
         """
-        stored = self._name(name)
+        stored_name = self._stored_name(name)
         try:
-            found: NDArray[Any] = self._where[stored].get_tensor(stored)
+            tensor: NDArray[Any] = self._file_of[stored_name].get_tensor(stored_name)
         except (SafetensorError, TypeError, ValueError) as error:
             raise FormatError(f"{self._folder}: tensor '{name}' is unreadable ({error})") from error
-        return found
+        return tensor
 
-    def _name(self, name: str) -> str:
-        """Under which a tensor is stored.
+    def _stored_name(self, name: str) -> str:
+        """The name under which a file has a tensor.
 
         Raises:
-            FormatError: There is none.
+            FormatError: The tensor is missing.
         """
-        if name in self._where:
+        if name in self._file_of:
             return name
-        if name not in self._stored:
+        if name not in self._stored_names:
             raise FormatError(f"{self._folder}: tensor '{name}' is missing")
-        return self._stored[name]
+        return self._stored_names[name]
 
-    def get(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def get(self, name: str, shape: tuple[int, ...]) -> Float32Array:
         """Read a tensor as float32.
 
         Args:
-            name: As in the file.
-            shape: What the configuration promises.
+            name: The tensor's name in the file.
+            shape: The shape that the configuration promises.
 
         Raises:
-            FormatError: The tensor is missing, of another shape, or holds no finite floats.
+            FormatError: The tensor is missing, has another shape, or holds values that are not finite floats.
         """
         tensor = self.raw(name)
         if tensor.shape != shape:
             raise FormatError(
                 f"{self._folder}: tensor '{name}' has shape {tensor.shape}, the configuration says {shape}"
             )
-        found: NDArray[np.float32] = tensor.astype(np.float32)
-        if not np.isfinite(found).all():
+        values: Float32Array = tensor.astype(np.float32)
+        if not np.isfinite(values).all():
             raise FormatError(f"{self._folder}: tensor '{name}' holds NaN or infinity")
-        return found
+        return values
 
 
 def plain_name(name: str) -> str:
-    """Of a tensor that torch keeps under `PARAMETRIZED`, the name of what it derives."""
+    """The name of the weight that torch computes from a tensor kept under `PARAMETRIZED`."""
     return name.replace(PARAMETRIZED, ".weight")
 
 
 def common_prefix(weights: Weights, probe: str, prefixes: tuple[str, ...]) -> str:
     """The prefix under which a checkpoint keeps its tensors ("", "bert.", …).
+
+    Args:
+        weights: The checkpoint.
+        probe: A tensor that every checkpoint of the family has, without prefix.
+        prefixes: Prefixes to try, in order.
 
     Raises:
         FormatError: `probe` exists under none of them.

@@ -6,140 +6,151 @@ from enum import StrEnum
 
 import numpy as np
 
-from nestvec.export.graph.builder import MICROSOFT, GraphBuilder
+from nestvec.export.graph.builder import GraphBuilder
 from nestvec.export.graph.inputs import PackedInputs
-from nestvec.export.layers.arithmetic import Arithmetic, Linear
-from nestvec.export.layers.attention_layers import Attention, for_each_query, normed_heads
+from nestvec.export.graph.types import CONTRIB_DOMAIN
+from nestvec.export.layers.arithmetic import Linear
+from nestvec.export.layers.attention_spec import AttentionSpec, repeat_kv, split_and_norm_heads
+from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.layers.device_attention import device_attention
 
 
-class AttentionRoutes(StrEnum):
-    """Which ways a graph has through attention; they differ in rounding only."""
+class AttentionOps(StrEnum):
+    """Which operators compute attention in a CPU graph; results differ in rounding only."""
 
-    # The contrib attention, maskless for rows of one length; plain ops for short rows of several lengths.
+    # MultiHeadAttention (a contrib op), without a mask for rows of one length; plain ops for short rows of several
+    # lengths.
     BY_LENGTH = "by_length"
-    # Plain ops, maskless for rows of one length: both ways round alike, which keeps 8-bit steps from flipping.
-    ALIKE = "alike"
+    # Plain ops, without a mask for rows of one length: both branches round the same way, which keeps 8-bit steps from
+    # flipping.
+    SAME_ROUNDING = "same_rounding"
     # Plain ops of the ONNX standard and no branches, for other runtimes.
     PORTABLE = "portable"
 
 
-def self_attention(
-    graph: GraphBuilder,
-    state: str,
-    layers: Attention,
-    *,
-    arithmetic: Arithmetic,
-    inputs: PackedInputs,
-) -> str:
-    """Multi-head self-attention on packed states and its output projection; (T, H) to (T, H).
+def self_attention(context: BuildContext, state: str, spec: AttentionSpec) -> str:
+    """Add multi-head self-attention on packed states and its output projection; [T, H] to [T, H].
 
-    Three projections beat one fused one on CPU, since its Split copies. Rows of one length need no mask and no
-    gather, and reach the fast kernel that a mask would forbid; others go through a padded view, where the mask
-    keeps padding out of every sum. All ways share all weights.
+    Three projections are faster than one fused one on CPU, since splitting copies. Rows of one length need no mask and
+    no gather, and reach the fast (flash) kernel that a mask would rule out; others go through a padded view, where the
+    mask keeps padding out of every sum. All branches share all weights.
+
+    Raises:
+        FormatError: A device graph has no kernel for it in its dtype, or there is no calibration for an input.
     """
+    graph, inputs, arithmetic = context.graph, context.inputs, context.arithmetic
     if inputs.device is not None:
-        attended = device_attention(graph, state, layers, inputs)
-        return arithmetic.apply(graph, attended, [layers.output])[0]
-    value_layer, output_layer = layers.value, layers.output
-    if layers.has_plain_heads:
-        # Attention averages values, which is linear: what the output layer's input needs, the value layer can give.
+        attended = device_attention(graph, state, spec, inputs)
+        return arithmetic.apply(graph, attended, [spec.output])[0]
+    value_layer, output_layer = spec.value, spec.output
+    if spec.has_plain_heads:
+        # Attention averages values, which is linear: smoothing that the output layer's input needs can move into the
+        # value layer.
         value_layer, output_layer = arithmetic.balance(value_layer, output_layer)
-    size = layers.heads * layers.width
     is_portable = inputs.has_equal_lengths is None
-    # One pass less over the scores, where only products are scaled.
-    is_scaled = is_portable and layers.relate is None
-    query_layer = layers.query
-    if is_scaled and layers.has_plain_heads:
-        query_layer = _scaled(layers.query, layers.factor)
-    projected = arithmetic.apply(graph, state, [query_layer, layers.key, value_layer])
-    if not layers.has_plain_heads:
-        projected = _heads(graph, projected, layers)
-        if is_scaled:
-            factor = graph.weight("score_factor", np.array(layers.factor, np.float32))
-            projected[0] = graph.op("Mul", projected[0], factor)
-    ways = _Ways(graph, projected, size, layers, inputs)
-    shape = ("T", size)
-    if inputs.has_equal_lengths is None:
-        attended = ways.plain(is_equal=False, is_scaled=is_scaled)
-    elif inputs.has_short_rows is None or layers.has_bias:
-        attended = graph.choose(
-            inputs.has_equal_lengths,
-            lambda: ways.plain(is_equal=True),
-            lambda: ways.plain(is_equal=False),
-            shape,
-        )
-    else:
-        has_short_rows = inputs.has_short_rows
-        attended = graph.choose(
-            inputs.has_equal_lengths,
-            lambda: ways.contrib(is_equal=True),
-            lambda: graph.choose(
-                has_short_rows,
-                lambda: ways.plain(is_equal=False),
-                lambda: ways.contrib(is_equal=False),
-                shape,
-            ),
-            shape,
-        )
+    # Scaling queries saves a pass over the scores; it is possible where nothing is added to products before scaling.
+    scales_queries = is_portable and spec.position_scores is None
+    query_layer = spec.query
+    if scales_queries and spec.has_plain_heads:
+        query_layer = _scaled(spec.query, spec.score_scale)
+    projected = arithmetic.apply(graph, state, [query_layer, spec.key, value_layer])
+    if not spec.has_plain_heads:
+        projected = _heads(graph, projected, spec)
+        if scales_queries:
+            scale = graph.weight("score_factor", np.array(spec.score_scale, np.float32))
+            projected[0] = graph.op("Mul", projected[0], scale)
+    branches = _Branches(graph, projected, spec, inputs)
+    attended = branches.add(are_queries_scaled=scales_queries)
     return arithmetic.apply(graph, attended, [output_layer])[0]
 
 
 @dataclass(frozen=True, slots=True)
-class _Ways:
-    """Ways from projected queries, keys and values, each (T, H), to attended states (T, H)."""
+class _Branches:
+    """Ways to compute attended states [T, heads * d] from projected queries, keys and values, each [T, heads * d]."""
 
     graph: GraphBuilder
     projected: Sequence[str]
-    size: int
-    layers: Attention
+    spec: AttentionSpec
     inputs: PackedInputs
 
+    @property
+    def size(self) -> int:
+        """Width of all heads together."""
+        return self.spec.heads * self.spec.head_width
+
+    def add(self, *, are_queries_scaled: bool) -> str:
+        """Add the branches that the graph's inputs choose among."""
+        graph, inputs, shape = self.graph, self.inputs, ("T", self.size)
+        if inputs.has_equal_lengths is None:
+            return self.plain(is_equal=False, are_queries_scaled=are_queries_scaled)
+        if inputs.has_short_rows is None or self.spec.has_bias:
+            return graph.if_else(
+                inputs.has_equal_lengths,
+                lambda: self.plain(is_equal=True),
+                lambda: self.plain(is_equal=False),
+                shape,
+            )
+        has_short_rows = inputs.has_short_rows
+        return graph.if_else(
+            inputs.has_equal_lengths,
+            lambda: self.contrib(is_equal=True),
+            lambda: graph.if_else(
+                has_short_rows,
+                lambda: self.plain(is_equal=False),
+                lambda: self.contrib(is_equal=False),
+                shape,
+            ),
+            shape,
+        )
+
     def contrib(self, *, is_equal: bool) -> str:
-        """Onnxruntime's MultiHeadAttention; without a mask it takes its fast (flash) kernel."""
+        """Add ONNX Runtime's MultiHeadAttention; without a mask it takes its fast (flash) kernel."""
         rows = self._rows([self.size], is_equal=is_equal)
-        # The empty name leaves the bias out: it is in the projections.
-        masking = () if is_equal else ("", self.inputs.lengths)
+        # The empty name leaves the bias out: it is part of the projections.
+        key_lengths = () if is_equal else ("", self.inputs.lengths)
         attended = self.graph.op(
             "MultiHeadAttention",
             *rows,
-            *masking,
-            domain=MICROSOFT,
-            num_heads=self.layers.heads,
-            scale=self.layers.factor,
+            *key_lengths,
+            domain=CONTRIB_DOMAIN,
+            num_heads=self.spec.heads,
+            scale=self.spec.score_scale,
         )
         return self._packed(attended, is_equal=is_equal)
 
-    def plain(self, *, is_equal: bool, is_scaled: bool = False) -> str:
-        """Two products and a softmax; `is_scaled` says that the queries are scaled already."""
-        graph, layers = self.graph, self.layers
-        query, key, value = self._rows([layers.heads, layers.width], is_equal=is_equal)
+    def plain(self, *, is_equal: bool, are_queries_scaled: bool = False) -> str:
+        """Add two products and a softmax."""
+        graph, spec = self.graph, self.spec
+        query, key, value = self._rows([spec.heads, spec.head_width], is_equal=is_equal)
         query = graph.op("Transpose", query, perm=[0, 2, 1, 3])
         key = graph.op("Transpose", key, perm=[0, 2, 3, 1])
         value = graph.op("Transpose", value, perm=[0, 2, 1, 3])
-        if layers.relate is not None:
-            related = graph.op("Add", graph.op("MatMul", query, key), layers.relate(query, key))
-            factor = graph.weight("score_factor", np.array(layers.factor, np.float32))
-            scores = graph.op("Mul", related, factor)
-        elif is_scaled:
+        if spec.position_scores is not None:
+            product = graph.op("MatMul", query, key)
+            unscaled = graph.op("Add", product, spec.position_scores(query, key))
+            scale = graph.weight("score_factor", np.array(spec.score_scale, np.float32))
+            scores = graph.op("Mul", unscaled, scale)
+        elif are_queries_scaled:
             scores = graph.op("MatMul", query, key)
         else:
-            scores = graph.op("FusedMatMul", query, key, domain=MICROSOFT, alpha=layers.factor)
-        if layers.score_bias is not None:
-            scores = graph.op("Add", scores, layers.score_bias)
+            scores = graph.op(
+                "FusedMatMul", query, key, domain=CONTRIB_DOMAIN, alpha=spec.score_scale
+            )
+        if spec.score_bias is not None:
+            scores = graph.op("Add", scores, spec.score_bias)
         if not is_equal:
-            scores = graph.op("Add", scores, self.inputs.mask)
+            scores = graph.op("Add", scores, self.inputs.padding_mask)
         mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)
         return self._packed(graph.op("Transpose", mixed, perm=[0, 2, 1, 3]), is_equal=is_equal)
 
-    def _rows(self, tail: list[int], *, is_equal: bool) -> list[str]:
-        """The projections as (B, S, *tail); rows of one length are in that order already."""
+    def _rows(self, axes: list[int], *, is_equal: bool) -> list[str]:
+        """The projections as [B, S, *axes]; tokens of rows of one length are in that order already."""
         graph = self.graph
-        name = "rows_" + "_".join(map(str, tail))
+        name = "rows_" + "_".join(map(str, axes))
         shape = graph.op(
             "Concat",
             graph.op("Shape", self.inputs.gather),
-            graph.weight(name, np.array(tail, np.int64)),
+            graph.weight(name, np.array(axes, np.int64)),
             axis=0,
         )
         parts = self.projected
@@ -148,7 +159,7 @@ class _Ways:
         return [graph.op("Reshape", part, shape) for part in parts]
 
     def _packed(self, attended: str, *, is_equal: bool) -> str:
-        """(B, S, …) back to (T, H)."""
+        """Reshape [B, S, …] back to [T, heads * d]."""
         flat = self.graph.weight(f"flat_{self.size}", np.array([-1, self.size], np.int64))
         states = self.graph.op("Reshape", attended, flat)
         if is_equal:
@@ -156,15 +167,15 @@ class _Ways:
         return self.graph.op("Gather", states, self.inputs.scatter, axis=0)
 
 
-def _heads(graph: GraphBuilder, projected: list[str], layers: Attention) -> list[str]:
-    """What is attended with, each (T, heads, d)."""
-    query, key, value = normed_heads(graph, projected, layers)
-    if layers.turn is not None:
-        query, key = layers.turn.apply(graph, query), layers.turn.apply(graph, key)
-    return [query, for_each_query(graph, key, layers), for_each_query(graph, value, layers)]
+def _heads(graph: GraphBuilder, projected: list[str], spec: AttentionSpec) -> list[str]:
+    """Make queries, keys and values, each [T, heads, d], of projections: normed, rotated and repeated."""
+    query, key, value = split_and_norm_heads(graph, projected, spec)
+    if spec.rotary is not None:
+        query, key = spec.rotary.rotate(graph, query), spec.rotary.rotate(graph, key)
+    return [query, repeat_kv(graph, key, spec), repeat_kv(graph, value, spec)]
 
 
-def _scaled(query: Linear, factor: float) -> Linear:
-    """Queries multiplied by a factor in the weights."""
-    by = np.float32(factor)
+def _scaled(query: Linear, scale: float) -> Linear:
+    """Multiply queries by a scale in the layer's weights."""
+    by = np.float32(scale)
     return replace(query, weight=query.weight * by, bias=query.bias * by)

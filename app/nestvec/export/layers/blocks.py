@@ -1,18 +1,16 @@
-"""Parts that transformer families share, on packed states (T, H). Each takes and gives value names."""
+"""Parts that transformer families share, on packed states [T, H]. Each takes and returns names of values."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nestvec.errors import FormatError
-from nestvec.export.graph.builder import MICROSOFT, GraphBuilder
+from nestvec.export.graph.builder import GraphBuilder
+from nestvec.export.graph.types import CONTRIB_DOMAIN, Float32Array
 from nestvec.export.layers.arithmetic import Linear
-from nestvec.export.layers.build_context import Site
-
-Floats = NDArray[np.float32]
+from nestvec.export.layers.build_context import BuildContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,29 +18,37 @@ class Encoder:
     """An encoder in a graph.
 
     Attributes:
-        states: Values (T, H): the embeddings, then each layer's; the last is what pooling takes.
+        states: Values [T, H]: the embeddings, then each layer's states; pooling takes the last.
         hidden_size: H.
-        end: What stands behind the last layer, such as a norm, and behind an early exit too, (T, H) to (T, H); None
-            where nothing does. The last state has it, those before do not.
+        finalize: Adds what stands behind the last layer, and behind an early exit too, [T, H] to [T, H]: a final norm,
+            for NV-Embed also its latent attention. The last of `states` has it, earlier ones do not. None for nothing.
     """
 
     states: tuple[str, ...]
     hidden_size: int
-    end: Callable[[str], str] | None = None
+    finalize: Callable[[str], str] | None = None
+
+    @classmethod
+    def finalized(
+        cls, states: Sequence[str], hidden_size: int, finalize: Callable[[str], str]
+    ) -> Self:
+        """Make an encoder of layers' states, and add `finalize` behind the last."""
+        return cls((*states[:-1], finalize(states[-1])), hidden_size, finalize)
 
     @property
     def layers(self) -> int:
-        """How many there are."""
+        """Number of layers."""
         return len(self.states) - 1
 
-    def until(self, layer: int) -> "Encoder":
-        """The same, as if it had so many layers; `end` is added to the graph anew."""
+    def exit_at(self, layer: int) -> "Encoder":
+        """Return the encoder as if it ended with this layer; `finalize` is added to the graph anew."""
         states = self.states[: layer + 1]
-        if self.end is not None:
-            states = (*states[:-1], self.end(states[-1]))
-        return Encoder(states, self.hidden_size, self.end)
+        if self.finalize is not None:
+            return Encoder.finalized(states, self.hidden_size, self.finalize)
+        return Encoder(states, self.hidden_size)
 
 
+# Operator and attributes by a configuration's `hidden_act`, as in transformers' activations.py.
 ACTIVATIONS: Final = {
     "gelu": ("Gelu", {}),
     "gelu_new": ("Gelu", {"approximate": "tanh"}),
@@ -53,9 +59,17 @@ ACTIVATIONS: Final = {
 
 
 def layer_norm(
-    graph: GraphBuilder, value: str, name: str, scale: Floats, bias: Floats, epsilon: float
+    graph: GraphBuilder,
+    value: str,
+    name: str,
+    scale: Float32Array,
+    bias: Float32Array,
+    epsilon: float,
 ) -> str:
-    """Standard LayerNormalization over the last axis; kept apart from the residual Add on purpose."""
+    """Add a LayerNormalization over the last axis.
+
+    It is kept apart from the residual Add on purpose: on CPU, ONNX Runtime's fused SkipLayerNormalization is slower.
+    """
     scale_name = graph.weight(f"{name}.weight", scale)
     if graph.is_for_device and not bias.any():
         return graph.op("LayerNormalization", value, scale_name, axis=-1, epsilon=epsilon)
@@ -63,10 +77,12 @@ def layer_norm(
     return graph.op("LayerNormalization", value, scale_name, bias_name, axis=-1, epsilon=epsilon)
 
 
-def rms_norm(graph: GraphBuilder, value: str, name: str, scale: Floats, epsilon: float) -> str:
-    """RMS norm over the last axis (arXiv:1910.07467), in ops that every runtime has.
+def rms_norm(
+    graph: GraphBuilder, value: str, name: str, scale: Float32Array, epsilon: float
+) -> str:
+    """Add an RMS norm over the last axis (arXiv:1910.07467), in operators that every runtime has.
 
-    On a device by onnxruntime's own, whose statistics are float32 whatever the states are in.
+    On a device it is ONNX Runtime's own operator, which computes its statistics in float32 in every dtype.
     """
     if graph.is_for_device:
         weight = graph.weight(f"{name}.weight", scale)
@@ -85,49 +101,52 @@ def rms_norm(graph: GraphBuilder, value: str, name: str, scale: Floats, epsilon:
 
 
 def activation(graph: GraphBuilder, value: str, kind: str) -> str:
-    """A configuration's `hidden_act`.
+    """Add the activation that a configuration calls `hidden_act`.
 
     Raises:
-        FormatError: We have no such activation.
+        FormatError: The activation is not supported.
     """
     if kind not in ACTIVATIONS:
         raise FormatError(
             f"config.json: hidden_act '{kind}' is not supported; known: {', '.join(ACTIVATIONS)}"
         )
     if kind == "silu" and graph.is_for_device:
-        return graph.op(
-            "QuickGelu", value, domain=MICROSOFT, alpha=1.0
-        )  # one kernel: x · sigmoid(x)
+        # One kernel for x · sigmoid(x).
+        return graph.op("QuickGelu", value, domain=CONTRIB_DOMAIN, alpha=1.0)
     if kind == "silu":
         return graph.op("Mul", value, graph.op("Sigmoid", value))
     op, attributes = ACTIVATIONS[kind]
     return graph.op(op, value, **attributes)
 
 
-def feed_forward(site: Site, state: str, first: Sequence[Linear], last: Linear, kind: str) -> str:
-    """The MLP of a block, (T, H) to (T, H): plain, or gated by a second layer beside the one that is activated.
+def feed_forward(
+    context: BuildContext, state: str, first: Sequence[Linear], last: Linear, hidden_act: str
+) -> str:
+    """Add a block's MLP, [T, H] to [T, H]: plain, or gated (GLU, arXiv:2002.05202).
 
     Args:
-        site: Where it is added.
-        state: (T, H).
-        first: The layer that is activated, and the one that multiplies it, if any.
-        last: Back to H.
-        kind: A configuration's `hidden_act`.
+        context: The graph in the making.
+        state: [T, H].
+        first: The layer that is activated; in a gated MLP, then the one that multiplies it.
+        last: The layer back to H.
+        hidden_act: The configuration's activation.
 
     Raises:
-        FormatError: We have no such activation.
+        FormatError: The activation is not supported.
     """
-    wide = site.arithmetic.apply(site.graph, state, first)
-    active = activation(site.graph, wide[0], kind)
-    for gate in wide[1:]:
-        active = site.graph.op("Mul", active, gate)
-    return site.arithmetic.apply(site.graph, active, [last])[0]
+    projected = context.arithmetic.apply(context.graph, state, first)
+    value = activation(context.graph, projected[0], hidden_act)
+    for factor in projected[1:]:
+        value = context.graph.op("Mul", value, factor)
+    return context.arithmetic.apply(context.graph, value, [last])[0]
 
 
-def normed_rows(rows: Floats, scale: Floats, bias: Floats, epsilon: float) -> Floats:
-    """Layer norm of a table, at export; (n, H) float32, computed in float64."""
+def normed_rows(
+    rows: Float32Array, scale: Float32Array, bias: Float32Array, epsilon: float
+) -> Float32Array:
+    """Compute the layer norm of a table at export; [n, H] float32, computed in float64."""
     wide = rows.astype(np.float64)
     centred = wide - wide.mean(axis=1, keepdims=True)
     root = np.sqrt((centred**2).mean(axis=1, keepdims=True) + epsilon)
-    found: Floats = (centred / root * scale + bias).astype(np.float32)
-    return found
+    normed: Float32Array = (centred / root * scale + bias).astype(np.float32)
+    return normed

@@ -1,23 +1,23 @@
-"""Where a model is built, and from what: what every architecture's builder takes."""
+"""What every architecture's builder is given: the graph in the making and the checkpoint that it is made of."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nestvec.export.graph.builder import GraphBuilder
 from nestvec.export.graph.inputs import PackedInputs
+from nestvec.export.graph.types import Float32Array
 from nestvec.export.graph.weights import Weights
-from nestvec.export.layers.arithmetic import Arithmetic
+from nestvec.export.layers.arithmetic import Arithmetic, Linear, split_linear
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class BuildContext:
     """One graph in the making.
 
     Attributes:
-        graph: What nodes and weights are added to.
+        graph: Takes nodes and weights.
         weights: The checkpoint's tensors.
         inputs: The graph's inputs.
         arithmetic: How linear layers compute.
@@ -31,47 +31,105 @@ class Site:
     def stack(
         self, state: str, layers: Iterable[Callable[[str], str]], hidden_size: int
     ) -> list[str]:
-        """Layers one on the other: the states (T, H) before the first, then behind each.
+        """Add layers one after the other.
 
-        Where the graph is told how many to run, those beyond pass their input on: a branch that is not taken costs
-        nothing, and all exits share the weights (measured: a run of k of 6 layers takes k / 6 of the time).
+        In a graph that is told how many layers to run, those beyond pass their input on: a branch that is not taken
+        costs nothing, and all exits share the weights (measured: running k of 6 layers takes k / 6 of the time).
 
         Args:
-            state: What the first layer takes.
-            layers: Each adds one to the graph, (T, H) to (T, H).
+            state: The first layer's input, [T, H].
+            layers: Each adds one layer to the graph, [T, H] to [T, H].
             hidden_size: H.
+
+        Returns:
+            The states [T, H] before the first layer, then behind each.
         """
         states = [state]
         for number, add in enumerate(layers):
-            states.append(self._optional(add, states[-1], number, hidden_size))
+            states.append(self._skippable(add, states[-1], number, hidden_size))
         return states
 
-    def _optional(self, add: Callable[[str], str], state: str, number: int, size: int) -> str:
-        if self.inputs.layers is None or number == 0:
+    def _skippable(self, add: Callable[[str], str], state: str, number: int, size: int) -> str:
+        """Add a layer that runs only if more than `number` layers are asked for; the first one always runs."""
+        if self.inputs.layer_count is None or number == 0:
             return add(state)
         graph = self.graph
-        before = graph.weight(f"layers_{number}", np.array(number, np.int64))
-        is_wanted = graph.op("Greater", self.inputs.layers, before)
-        return graph.choose(
+        layers_before = graph.weight(f"layers_{number}", np.array(number, np.int64))
+        is_wanted = graph.op("Greater", self.inputs.layer_count, layers_before)
+        return graph.if_else(
             is_wanted, lambda: add(state), lambda: graph.op("Identity", state), ("T", size)
         )
 
-    def typed(self, words: NDArray[np.float32], kinds: NDArray[np.float32]) -> str:
-        """Vectors of ids, those of their token types added.
+    def embed(
+        self, word_embeddings: Float32Array, token_type_embeddings: Float32Array | None = None
+    ) -> str:
+        """Look up each token's word embedding, and add that of its token type.
 
         Args:
-            words: (V, H), float32.
-            kinds: (types, H), float32.
+            word_embeddings: [V, H], float32.
+            token_type_embeddings: [types, H], float32; None for a family without them.
 
         Returns:
-            A value (T, H).
+            A value [T, H].
         """
-        if self.inputs.types is None:
-            # One text an input: every token is of type 0, whose vector may as well be in the table.
-            words = words + kinds[0]
-        word = self.graph.op("Gather", self.graph.weight("words", words), self.inputs.ids, axis=0)
-        if self.inputs.types is None:
-            return word
-        table = self.graph.weight("kinds", kinds)
-        kind = self.graph.op("Gather", table, self.inputs.types, axis=0)
-        return self.graph.op("Add", word, kind)
+        graph, inputs = self.graph, self.inputs
+        if token_type_embeddings is not None and inputs.token_types is None:
+            # Single texts only: every token is of type 0, whose embedding may as well be part of the words'.
+            word_embeddings = word_embeddings + token_type_embeddings[0]
+        words = graph.op("Gather", graph.weight("words", word_embeddings), inputs.ids, axis=0)
+        if token_type_embeddings is None or inputs.token_types is None:
+            return words
+        table = graph.weight("kinds", token_type_embeddings)
+        return graph.op("Add", words, graph.op("Gather", table, inputs.token_types, axis=0))
+
+    def linear(
+        self, name: str, rows: int, columns: int, *, prefix: str = "", has_bias: bool = False
+    ) -> Linear:
+        """Read a torch Linear, whose weight is [out, in].
+
+        Args:
+            name: Its name below the prefix, which it has in the graph too.
+            rows: Number of outputs.
+            columns: Number of inputs.
+            prefix: What stands before its name in the checkpoint.
+            has_bias: Whether it has a bias; zeros if not.
+
+        Raises:
+            FormatError: A tensor is missing or of another shape.
+        """
+        weight, bias = self._linear_tensors(prefix + name, rows, columns, has_bias=has_bias)
+        return Linear(name, weight.T, bias)
+
+    def split_linear(
+        self,
+        name: str,
+        parts: int,
+        rows: int,
+        columns: int,
+        *,
+        prefix: str = "",
+        has_bias: bool = False,
+    ) -> list[Linear]:
+        """Read a torch Linear that holds the rows of several layers one after the other.
+
+        Args:
+            name: Its name below the prefix; the layers are called `name.0`, `name.1`, ….
+            parts: Number of layers.
+            rows: Number of outputs of each.
+            columns: Number of inputs.
+            prefix: What stands before its name in the checkpoint.
+            has_bias: Whether it has a bias; zeros if not.
+
+        Raises:
+            FormatError: A tensor is missing or of another shape.
+        """
+        weight, bias = self._linear_tensors(prefix + name, parts * rows, columns, has_bias=has_bias)
+        return split_linear(name, weight, bias, parts)
+
+    def _linear_tensors(
+        self, name: str, rows: int, columns: int, *, has_bias: bool
+    ) -> tuple[Float32Array, Float32Array]:
+        weight = self.weights.get(f"{name}.weight", (rows, columns))
+        if not has_bias:
+            return weight, np.zeros(rows, np.float32)
+        return weight, self.weights.get(f"{name}.bias", (rows,))

@@ -1,9 +1,11 @@
-"""Self-attention on CUDA: packed, by onnxruntime's own kernels.
+"""Self-attention on CUDA: packed, by ONNX Runtime's contrib ops.
 
 PackedMultiHeadAttention takes queries, keys and values of all inputs end to end and the cumulative lengths; with no
-bias on scores it is FlashAttention-2 (arXiv:2307.08691). It is not causal, has no window, turns no heads, and knows
-float16 and float32. PagedAttention can all that, in float16 and bfloat16; it writes keys and values to pages first,
-as servers of generating models need it. All layers of a graph write to the same pages, one after the other.
+bias on scores it is FlashAttention-2 (arXiv:2307.08691). It is not causal, has no window, rotates no heads, and knows
+float16 and float32. PagedAttention can do all of that, in float16 and bfloat16; it writes keys and values to pages
+first, as servers of generating models need it. All layers of a graph write to the same pages, one after the other.
+
+Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 """
 
 from typing import Final
@@ -11,212 +13,224 @@ from typing import Final
 import numpy as np
 
 from nestvec.errors import FormatError
-from nestvec.export.graph.builder import MICROSOFT, FloatType, GraphBuilder
-from nestvec.export.graph.inputs import DeviceInputs, DeviceRoute, PackedInputs
+from nestvec.export.graph.builder import FloatType, GraphBuilder
+from nestvec.export.graph.inputs import DeviceAttention, DeviceInputs, PackedInputs
+from nestvec.export.graph.types import CONTRIB_DOMAIN
 from nestvec.export.layers.arithmetic import Floating, Linear
-from nestvec.export.layers.attention_layers import Attention, for_each_query, normed_heads
-from nestvec.export.layers.rotary import Turn
+from nestvec.export.layers.attention_spec import AttentionSpec, repeat_kv, split_and_norm_heads
+from nestvec.export.layers.rotary_embedding import RotaryEmbedding
 
-# What the flash kernel asks of pages: so many tokens, by the width of a head that they are good for.
+# Tokens of a page that the flash kernel wants, by the greatest width of a head.
 PAGE_TOKENS: Final = ((64, 256), (128, 128), (256, 64))
-# In the graph's metadata: tokens, heads and width of a page; whether a kernel reads the values of `token_offset`;
-# whether scores of each input have a bias of its own, B·S² cells.
+# Keys of the graph's metadata: tokens, heads and width of a page; whether a kernel reads the values of
+# `token_offset`; whether scores of each input have a bias of their own, B * S * S cells.
 PAGES: Final = "nestvec.pages"
 READS_OFFSETS: Final = "nestvec.reads_offsets"
 IS_PADDED: Final = "nestvec.is_padded"
-FUSED_STEP: Final = 8  # heads of other widths reach no fused kernel
-WIDTH_STEP: Final = 16  # of a head, for PagedAttention
+# PackedMultiHeadAttention has no fused kernel for heads whose width is no multiple of this.
+FUSED_WIDTH_STEP: Final = 8
+# PagedAttention takes only heads whose width is a multiple of this.
+PAGED_WIDTH_STEP: Final = 16
 
 
 def device_attention(
-    graph: GraphBuilder, state: str, layers: Attention, inputs: PackedInputs
+    graph: GraphBuilder, state: str, spec: AttentionSpec, inputs: PackedInputs
 ) -> str:
-    """Packed states (T, H) to attended states (T, heads · d), before the output projection.
+    """Add attention from packed states [T, H] to attended states [T, heads * d], before the output projection.
 
     Raises:
-        FormatError: No kernel does it in the graph's floats.
+        FormatError: No kernel computes it in the graph's dtype.
     """
     device = inputs.device
     if device is None:
         raise ValueError("not a device graph")
-    if _is_paged(graph, layers, device.route):
-        return _paged(graph, state, layers, device)
-    if graph.floats is FloatType.BF16:
+    if _uses_pages(graph, spec, device.attention):
+        return _paged_attention(graph, state, spec, device)
+    if graph.float_type is FloatType.BF16:
         raise FormatError(
             "precision bf16: on a GPU this architecture's attention has no kernel for it; use fp16 or fp32"
         )
-    return _packed(graph, state, layers, inputs, device)
+    return _packed_attention(graph, state, spec, inputs, device)
 
 
-def page_tokens(width: int) -> int:
-    """Tokens of a page, for heads so wide."""
-    return next((tokens for most, tokens in PAGE_TOKENS if width <= most), 0)
+def page_tokens(head_width: int) -> int:
+    """Tokens of a page for heads of this width; 0 where no kernel takes such heads."""
+    return next((tokens for max_width, tokens in PAGE_TOKENS if head_width <= max_width), 0)
 
 
-def _is_paged(graph: GraphBuilder, layers: Attention, route: DeviceRoute) -> bool:
-    """Whether PagedAttention can and should do it."""
-    seen = layers.sight
-    can = (
-        graph.floats is not FloatType.FP32
-        and layers.bias is None
-        and layers.relate is None
-        and (seen.is_causal or not seen.window)  # its window is on one side
-        and layers.width % WIDTH_STEP == 0
-        and page_tokens(layers.width) > 0
+def _uses_pages(graph: GraphBuilder, spec: AttentionSpec, attention: DeviceAttention) -> bool:
+    """Whether PagedAttention can and should compute it."""
+    # PagedAttention's window is on one side only.
+    has_possible_window = spec.mask.is_causal or not spec.mask.window
+    is_possible = (
+        graph.float_type is not FloatType.FP32
+        and spec.bias is None
+        and spec.position_scores is None
+        and has_possible_window
+        and spec.head_width % PAGED_WIDTH_STEP == 0
+        and page_tokens(spec.head_width) > 0
     )
-    should = route is DeviceRoute.PAGED and (not layers.has_plain_heads or seen.is_causal)
-    return can and (should or graph.floats is FloatType.BF16)
+    saves_work = not spec.has_plain_heads or spec.mask.is_causal
+    is_wanted = attention is DeviceAttention.PAGED and saves_work
+    return is_possible and (is_wanted or graph.float_type is FloatType.BF16)
 
 
-def _paged(graph: GraphBuilder, state: str, layers: Attention, device: DeviceInputs) -> str:
-    tokens = page_tokens(layers.width)
-    graph.metadata[PAGES] = f"{tokens},{layers.shared},{layers.width}"
-    shape = ("pages", tokens, layers.shared, layers.width)
-    pages = [graph.shared_input(name, graph.floats, shape) for name in ("key_pages", "value_pages")]
-    merged = _merged(graph, state, [layers.query, layers.key, layers.value])
-    turns = ["", ""] if layers.turn is None else _tables(graph, layers.turn)
+def _paged_attention(
+    graph: GraphBuilder, state: str, spec: AttentionSpec, device: DeviceInputs
+) -> str:
+    tokens = page_tokens(spec.head_width)
+    graph.metadata[PAGES] = f"{tokens},{spec.kv_head_count},{spec.head_width}"
+    shape = ("pages", tokens, spec.kv_head_count, spec.head_width)
+    pages = [
+        graph.ensure_input(name, graph.float_type, shape) for name in ("key_pages", "value_pages")
+    ]
+    query_key_value = _merged_product(graph, state, [spec.query, spec.key, spec.value])
+    rotary_tables = ["", ""] if spec.rotary is None else _rotary_tables(graph, spec.rotary)
     norms = ["", ""]
     attributes: dict[str, float | int] = {}
-    if layers.norms is not None:
-        name = layers.norms.name
+    if spec.norms is not None:
+        name = spec.norms.name
         norms = [
-            graph.weight(f"{name}.q_norm.weight", layers.norms.query),
-            graph.weight(f"{name}.k_norm.weight", layers.norms.key),
+            graph.weight(f"{name}.q_norm.weight", spec.norms.query),
+            graph.weight(f"{name}.k_norm.weight", spec.norms.key),
         ]
-        attributes["qk_norm_epsilon"] = layers.norms.epsilon
-    if layers.sight.window:
-        attributes["local_window_size"] = layers.sight.window
+        attributes["qk_norm_epsilon"] = spec.norms.epsilon
+    if spec.mask.window:
+        attributes["local_window_size"] = spec.mask.window
     return graph.op(
         "PagedAttention",
-        *(merged, "", "", *pages),
+        *(query_key_value, "", "", *pages),
         *(device.cumulative_lengths, device.past_lengths, device.block_table),
-        *(*turns, "", "", *norms, "", ""),
+        *(*rotary_tables, "", "", *norms, "", ""),
         device.bounds,
-        domain=MICROSOFT,
-        num_heads=layers.heads,
-        kv_num_heads=layers.shared,
-        scale=layers.factor,
-        do_rotary=int(layers.turn is not None),
-        is_causal=int(layers.sight.is_causal),
+        domain=CONTRIB_DOMAIN,
+        num_heads=spec.heads,
+        kv_num_heads=spec.kv_head_count,
+        scale=spec.score_scale,
+        do_rotary=int(spec.rotary is not None),
+        is_causal=int(spec.mask.is_causal),
         **attributes,
     )
 
 
-def _packed(
+def _packed_attention(
     graph: GraphBuilder,
     state: str,
-    layers: Attention,
+    spec: AttentionSpec,
     inputs: PackedInputs,
     device: DeviceInputs,
 ) -> str:
-    bias = layers.score_bias
-    if layers.has_plain_heads and layers.relate is None:
-        # One product, and its bias by the kernel that takes queries, keys and values apart.
-        query, shift = _interleaved(graph, state, layers)
-        parts = [query, "", "", shift]
+    bias = spec.score_bias
+    if spec.has_plain_heads and spec.position_scores is None:
+        # One product; its bias is added by the kernel that takes queries, keys and values apart.
+        query, projection_bias = _interleaved_product(graph, state, spec)
+        parts = [query, "", "", projection_bias]
     else:
-        first = [layers.query, layers.key, layers.value]
-        projected = Floating().apply(graph, state, first)
-        if layers.relate is not None:
-            bias = _related(graph, projected, layers, inputs)
-        if not layers.has_plain_heads:
-            projected = _heads(graph, projected, layers, inputs)
+        projected = Floating().apply(graph, state, [spec.query, spec.key, spec.value])
+        if spec.position_scores is not None:
+            bias = _position_bias(graph, projected, spec, inputs)
+        if not spec.has_plain_heads:
+            projected = _heads(graph, projected, spec, inputs)
         parts = [*projected, ""]
-    if layers.width % FUSED_STEP:
+    if spec.head_width % FUSED_WIDTH_STEP:
         graph.metadata[READS_OFFSETS] = "1"
-    if layers.relate is not None:
+    if spec.position_scores is not None:
         graph.metadata[IS_PADDED] = "1"
-    attended = [*parts, device.token_offset, device.cumulative_lengths]
     return graph.op(
         "PackedMultiHeadAttention",
-        *attended,
+        *parts,
+        device.token_offset,
+        device.cumulative_lengths,
         *([] if bias is None else [bias]),
-        domain=MICROSOFT,
-        num_heads=layers.heads,
-        scale=layers.factor,
+        domain=CONTRIB_DOMAIN,
+        num_heads=spec.heads,
+        scale=spec.score_scale,
     )
 
 
-def _interleaved(graph: GraphBuilder, state: str, layers: Attention) -> tuple[str, str]:
-    """Queries, keys and values of each head side by side, (T, heads, 3, d), and their biases one after the other."""
-    parts = (layers.query, layers.key, layers.value)
-    heads, width, size = layers.heads, layers.width, len(layers.query.weight)
-    weights = np.stack([part.weight.reshape(size, heads, width) for part in parts], axis=2)
-    name = layers.query.name
+def _interleaved_product(graph: GraphBuilder, state: str, spec: AttentionSpec) -> tuple[str, str]:
+    """Add one product for queries, keys and values.
+
+    Returns:
+        The three of each head side by side, [T, heads, 3, d], and their biases one after the other ("" for none).
+    """
+    layers = (spec.query, spec.key, spec.value)
+    heads, width, size = spec.heads, spec.head_width, len(spec.query.weight)
+    weights = np.stack([layer.weight.reshape(size, heads, width) for layer in layers], axis=2)
+    name = spec.query.name
     product = graph.op(
         "MatMul", state, graph.weight(f"{name}.and_key_value", weights.reshape(size, -1))
     )
     shape = graph.weight(f"interleaved_{heads}_{width}", np.array([-1, heads, 3, width], np.int64))
-    biases = np.concatenate([part.bias for part in parts])
-    shift = graph.weight(f"{name}.and_key_value.bias", biases) if biases.any() else ""
-    return graph.op("Reshape", product, shape), shift
+    biases = np.concatenate([layer.bias for layer in layers])
+    bias = graph.weight(f"{name}.and_key_value.bias", biases) if biases.any() else ""
+    return graph.op("Reshape", product, shape), bias
 
 
-def _merged(graph: GraphBuilder, state: str, parts: list[Linear]) -> str:
-    """Layers side by side, as one product: (T, the sum of their widths)."""
-    whole = Linear(
-        f"{parts[0].name}.and_key_value",
-        np.concatenate([part.weight for part in parts], axis=1),
-        np.concatenate([part.bias for part in parts]),
+def _merged_product(graph: GraphBuilder, state: str, layers: list[Linear]) -> str:
+    """Add layers side by side as one product: [T, the sum of their widths]."""
+    merged = Linear(
+        f"{layers[0].name}.and_key_value",
+        np.concatenate([layer.weight for layer in layers], axis=1),
+        np.concatenate([layer.bias for layer in layers]),
     )
-    return Floating().apply(graph, state, [whole])[0]
+    return Floating().apply(graph, state, [merged])[0]
 
 
 def _heads(
-    graph: GraphBuilder, projected: list[str], layers: Attention, inputs: PackedInputs
+    graph: GraphBuilder, projected: list[str], spec: AttentionSpec, inputs: PackedInputs
 ) -> list[str]:
-    """Normed, turned and spread over the query heads, each (T, heads · d)."""
-    query, key, value = normed_heads(graph, projected, layers)
-    if layers.turn is not None:
-        query = _turned(graph, query, layers.heads, layers, inputs)
-        key = _turned(graph, key, layers.shared, layers, inputs)
-    wide = graph.weight("flat_heads", np.array([-1, layers.heads * layers.width], np.int64))
-    key, value = (for_each_query(graph, part, layers) for part in (key, value))
-    return [graph.op("Reshape", part, wide) for part in (query, key, value)]
+    """Make queries, keys and values, each [T, heads * d], of projections: normed, rotated and repeated."""
+    query, key, value = split_and_norm_heads(graph, projected, spec)
+    if spec.rotary is not None:
+        query = _rotated(graph, query, spec.heads, spec.rotary, inputs)
+        key = _rotated(graph, key, spec.kv_head_count, spec.rotary, inputs)
+    flat = graph.weight("flat_heads", np.array([-1, spec.heads * spec.head_width], np.int64))
+    key, value = (repeat_kv(graph, part, spec) for part in (key, value))
+    return [graph.op("Reshape", part, flat) for part in (query, key, value)]
 
 
-def _turned(
-    graph: GraphBuilder, heads: str, count: int, layers: Attention, inputs: PackedInputs
+def _rotated(
+    graph: GraphBuilder, heads: str, count: int, rotary: RotaryEmbedding, inputs: PackedInputs
 ) -> str:
-    """Heads (T, n, d), turned by one kernel."""
-    if layers.turn is None:
-        return heads
-    rows = graph.weight(f"one_row_{count}", np.array([1, -1, count * layers.width], np.int64))
+    """Rotate heads [T, n, d] by one kernel."""
+    width = 2 * len(rotary.frequencies.values)
+    one_row = graph.weight(f"one_row_{count}", np.array([1, -1, count * width], np.int64))
     leading = graph.weight("leading_axis", np.array([0], np.int64))
-    turned = graph.op(
+    rotated = graph.op(
         "RotaryEmbedding",
-        graph.op("Reshape", heads, rows),
+        graph.op("Reshape", heads, one_row),
         graph.op("Unsqueeze", inputs.positions, leading),
-        *_tables(graph, layers.turn),
-        domain=MICROSOFT,
+        *_rotary_tables(graph, rotary),
+        domain=CONTRIB_DOMAIN,
         num_heads=count,
         is_packed_batching=1,
     )
-    return graph.split_heads(turned, count, layers.width)
+    return graph.split_heads(rotated, count, width)
 
 
-def _tables(graph: GraphBuilder, turn: Turn) -> list[str]:
-    """Cosines and sines of every position, (longest, d / 2)."""
-    angles = np.outer(np.arange(turn.longest), turn.frequencies.values.astype(np.float64))
-    factor = turn.frequencies.factor
+def _rotary_tables(graph: GraphBuilder, rotary: RotaryEmbedding) -> list[str]:
+    """Add cosines and sines of all positions, each [max_positions, d / 2]."""
+    angles = np.outer(np.arange(rotary.max_positions), rotary.frequencies.values.astype(np.float64))
+    scale = rotary.frequencies.scale
     return [
-        graph.weight(f"{kind.__name__}{turn.name}", (kind(angles) * factor).astype(np.float32))
-        for kind in (np.cos, np.sin)
+        graph.weight(f"{name}{rotary.name}", (table * scale).astype(np.float32))
+        for name, table in (("cos", np.cos(angles)), ("sin", np.sin(angles)))
     ]
 
 
-def _related(
-    graph: GraphBuilder, projected: list[str], layers: Attention, inputs: PackedInputs
+def _position_bias(
+    graph: GraphBuilder, projected: list[str], spec: AttentionSpec, inputs: PackedInputs
 ) -> str:
-    """What queries and keys make of their positions, scaled: (B, heads, S, S)."""
-    if layers.relate is None:
-        raise ValueError("nothing to relate")
-    shape = graph.weight("padded_heads", np.array([0, 0, layers.heads, layers.width], np.int64))
+    """Add the scores that positions contribute, scaled: [B, heads, S, S]."""
+    if spec.position_scores is None:
+        raise ValueError("no scores depend on positions")
+    shape = graph.weight("padded_heads", np.array([0, 0, spec.heads, spec.head_width], np.int64))
     query, key = (
         graph.op("Reshape", graph.op("Gather", part, inputs.gather, axis=0), shape)
         for part in projected[:2]
     )
     query = graph.op("Transpose", query, perm=[0, 2, 1, 3])
     key = graph.op("Transpose", key, perm=[0, 2, 3, 1])
-    factor = graph.weight("score_factor", np.array(layers.factor, np.float32))
-    return graph.op("Mul", layers.relate(query, key), factor)
+    scale = graph.weight("score_factor", np.array(spec.score_scale, np.float32))
+    return graph.op("Mul", spec.position_scores(query, key), scale)

@@ -1,9 +1,9 @@
-"""Pooling at the end of a device graph, so that vectors leave it and not token states.
+"""Pooling at the end of a device graph, so that vectors leave the device and not token states.
 
-Sums are a product with a (B, T) matrix that is zero but for each input's own tokens, accumulated in float32 by
-cuBLAS. Its weights are powers of two, which half floats hold exactly and which keep sums below what they hold; the
-rest of a mean's 1 / n comes behind, in float32. See `backends/cuda/pooling_arrays.py`, which makes what is fed,
-and `engine/vectors/pooling.py`, the reference.
+Sums are a product with a [B, T] matrix that is zero except for each input's own tokens, accumulated in float32 by
+cuBLAS. Its weights are powers of two, which half floats hold exactly and which keep sums within their range; the rest
+of a mean's 1 / n follows in float32. `backends/cuda/layout/pooling_arrays.py` computes what is fed, and
+`engine/vectors/pooling.py` is the reference.
 """
 
 from typing import Final
@@ -14,51 +14,56 @@ from onnx import TensorProto
 from nestvec.export.graph.builder import GraphBuilder
 from nestvec.export.graph.inputs import PackedInputs
 
-SUMMED: Final = ("mean", "mean_sqrt_len", "weighted_mean")
-CHOSEN: Final = ("cls", "last_token")
-DEVICE_POOLINGS: Final = (*SUMMED, *CHOSEN, "max")
+SUMMING_POOLINGS: Final = ("mean", "mean_sqrt_len", "weighted_mean")
+SELECTING_POOLINGS: Final = ("cls", "last_token")
+DEVICE_POOLINGS: Final = (*SUMMING_POOLINGS, *SELECTING_POOLINGS, "max")
 
 
 def device_pooled(graph: GraphBuilder, state: str, pooling: str, inputs: PackedInputs) -> str:
-    """Token states (T, W) to vectors (B, W), float32.
+    """Add pooling of token states [T, W] to vectors [B, W], float32.
 
     Args:
-        graph: What it is added to.
-        state: In the graph's floats.
+        graph: Takes the nodes.
+        state: [T, W], in the graph's dtype.
         pooling: One of `DEVICE_POOLINGS`.
-        inputs: The graph's.
+        inputs: The graph's inputs.
 
     Raises:
-        ValueError: There is no such pooling here.
+        ValueError: `pooling` is something else.
     """
-    if pooling in CHOSEN:
-        index = graph.shared_input("pool_index", "int64", ("B",))
+    if pooling in SELECTING_POOLINGS:
+        index = graph.ensure_input("pool_index", "int64", ("B",))
         return _float32(graph, graph.op("Gather", state, index, axis=0))
     if pooling == "max":
-        # Tokens that do not count, and padding, point at one that does.
-        rows = graph.shared_input("pool_gather", "int64", ("B", "S"))
+        # Tokens that do not count, and padding, point at a token that does.
+        rows = graph.ensure_input("pool_gather", "int64", ("B", "S"))
         middle = graph.weight("middle_axis", np.array([1], np.int64))
-        spread = graph.op("Gather", state, rows, axis=0)
-        return _float32(graph, graph.op("ReduceMax", spread, middle, keepdims=0))
-    if pooling not in SUMMED:
+        padded = graph.op("Gather", state, rows, axis=0)
+        return _float32(graph, graph.op("ReduceMax", padded, middle, keepdims=0))
+    if pooling not in SUMMING_POOLINGS:
         raise ValueError(f"no pooling '{pooling}' on a device")
+    return _weighted_sum(graph, state)
+
+
+def _weighted_sum(graph: GraphBuilder, state: str) -> str:
+    """Add the weighted sum of each input's tokens, [B, W], float32."""
     column = graph.weight("column", np.array([1], np.int64))
-    rows = graph.shared_input("pool_rows", "int64", ("B",))
-    owners = graph.shared_input("pool_owners", "int64", ("T",))
-    weights = graph.shared_input("pool_weights", "float32", ("T",))
-    scales = graph.shared_input("pool_scales", "float32", ("B",))
-    is_own = graph.op("Equal", graph.op("Unsqueeze", rows, column), owners)
-    own = graph.op(
+    rows = graph.ensure_input("pool_rows", "int64", ("B",))
+    owners = graph.ensure_input("pool_owners", "int64", ("T",))
+    weights = graph.ensure_input("pool_weights", "float32", ("T",))
+    scales = graph.ensure_input("pool_scales", "float32", ("B",))
+    is_own_token = graph.op("Equal", graph.op("Unsqueeze", rows, column), owners)
+    matrix = graph.op(
         "Where",
-        is_own,
-        graph.op("Cast", weights, to=graph.float_type),
+        is_own_token,
+        graph.op("Cast", weights, to=graph.onnx_float_type),
         graph.weight("nothing", np.array(0, np.float32)),
     )
-    summed = _float32(graph, graph.op("MatMul", own, state))
-    return graph.op("Mul", summed, graph.op("Unsqueeze", scales, column))
+    sums = _float32(graph, graph.op("MatMul", matrix, state))
+    return graph.op("Mul", sums, graph.op("Unsqueeze", scales, column))
 
 
 def _float32(graph: GraphBuilder, value: str) -> str:
-    if graph.float_type == TensorProto.FLOAT:
+    if graph.onnx_float_type == TensorProto.FLOAT:
         return value
     return graph.op("Cast", value, to=TensorProto.FLOAT)

@@ -1,8 +1,9 @@
-"""What Alembic runs; the connection comes from `JobStore`."""
+"""The script that Alembic runs; the connection comes from `JobStore`."""
 
 from alembic import context
 
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, render_as_batch=True)  # SQLite alters tables by copying
+# SQLite alters tables by copying them.
+context.configure(connection=connection, render_as_batch=True)
 with context.begin_transaction():
     context.run_migrations()

@@ -1,78 +1,45 @@
-"""Calibration: the range of every linear layer's input on typical texts."""
+"""Calibration of int8 graphs: the range of every linear layer's input (its activations) on typical texts."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from nestvec.engine.backend import Backend
-from nestvec.engine.core.collate import collate
-from nestvec.engine.text.encoded import Fit
+from nestvec.engine.core.batching.collate import collate
+from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import Item, Layout, Truncation
 from nestvec.errors import BackendError, FormatError
-from nestvec.export.layers.arithmetic import Ranges
+from nestvec.export.layers.arithmetic import ChannelRanges
 
-BUNDLED: Final = "calibration.txt"
-LEAST_TEXTS: Final = 16
-MOST_TEXTS: Final = (
-    2000  # ranges hardly move beyond, and a corpus given by mistake would take hours
-)
 # Values that one batch of a calibration graph may give out: 64 MB.
-MOST_VALUES: Final = 16_000_000
-
-
-def calibration_texts(path: Path | None) -> list[str]:
-    """Texts, one a line, empty lines left out; the bundled ones where no file is given.
-
-    Raises:
-        FormatError: The file cannot be read, or has too few lines to say anything.
-    """
-    try:
-        text = (
-            path.read_text("utf-8") if path else (files(__package__) / BUNDLED).read_text("utf-8")
-        )
-    except (OSError, ValueError) as error:
-        raise FormatError(f"calibration_file {path}: cannot be read ({error})") from error
-    lines = [line for line in text.splitlines() if line.strip()][:MOST_TEXTS]
-    if len(lines) < LEAST_TEXTS:
-        raise FormatError(
-            f"calibration_file {path}: {len(lines)} texts, one a line; at least {LEAST_TEXTS} are needed"
-        )
-    return lines
-
-
-def calibration_sha256(path: Path | None) -> str:
-    """Hash of the texts, for fingerprints."""
-    return hashlib.sha256("\n".join(calibration_texts(path)).encode()).hexdigest()
+MAX_BATCH_VALUES: Final = 16_000_000
 
 
 def measure_ranges(
     backend: Backend, channels: Mapping[str, slice], tokenizer: Tokenizer, texts: Sequence[str]
-) -> dict[str, Ranges]:
-    """Run texts through a calibration graph.
+) -> dict[str, ChannelRanges]:
+    """Run texts through a calibration graph and measure the range of each channel.
 
     Args:
         backend: Opened on `export_calibration_graph`'s graph.
-        channels: What that function returned.
-        tokenizer: The model's.
-        texts: Typical ones.
+        channels: Columns of each layer's input, as that function returned them.
+        tokenizer: The model's tokenizer.
+        texts: Typical texts.
 
     Returns:
-        Ranges by the name of the first layer that takes the input.
+        ChannelRanges by the name of the first layer that takes an input.
 
     Raises:
         FormatError: The graph fails on them, or gives values that are not finite.
     """
-    width = backend.hidden_size
+    width = backend.info.hidden_size
     low, high = np.full(width, np.inf, np.float32), np.full(width, -np.inf, np.float32)
-    encoded = tokenizer.encode_texts(texts, Fit(Truncation.END))
-    items = sorted((Item(ids=e.ids) for e in encoded), key=lambda item: -item.tokens)
-    budget = max(items[0].tokens, MOST_VALUES // width)
-    for batch in in_batches(items, budget):
+    encoded = tokenizer.encode_texts(texts, TokenizeOptions(Truncation.END))
+    items = sorted((Item(ids=text.ids) for text in encoded), key=lambda item: -item.tokens)
+    max_tokens = max(items[0].tokens, MAX_BATCH_VALUES // width)
+    for batch in batches_within(items, max_tokens):
         try:
             hidden = backend.run(collate(batch, Layout.PACKED)).hidden
         except BackendError as error:
@@ -80,17 +47,17 @@ def measure_ranges(
         if hidden is None or not np.isfinite(hidden).all():
             raise FormatError("calibration gave values that are not finite")
         low, high = np.minimum(low, hidden.min(axis=0)), np.maximum(high, hidden.max(axis=0))
-    return {name: Ranges(low[part], high[part]) for name, part in channels.items()}
+    return {name: ChannelRanges(low[columns], high[columns]) for name, columns in channels.items()}
 
 
-def in_batches(items: Sequence[Item], budget: int) -> list[list[Item]]:
-    """Items in their order, cut into batches of at most `budget` tokens."""
+def batches_within(items: Sequence[Item], max_tokens: int) -> list[list[Item]]:
+    """Cut items, in their order, into batches of at most `max_tokens` tokens."""
     batches: list[list[Item]] = []
-    filled = budget
+    batch_tokens = max_tokens
     for item in items:
-        if filled + item.tokens > budget:
+        if batch_tokens + item.tokens > max_tokens:
             batches.append([])
-            filled = 0
+            batch_tokens = 0
         batches[-1].append(item)
-        filled += item.tokens
+        batch_tokens += item.tokens
     return batches

@@ -18,14 +18,14 @@ import numpy as np
 
 from nestvec.engine.types import FloatArray
 from nestvec.errors import ArtefactError
-from nestvec.model_store.sources.disk import (
+from nestvec.model_store.cache_files import (
+    atomic_cache_write,
     cache_writes,
-    made,
-    put_file,
+    ensure_dir,
     rename_into_place,
     sync_tree,
 )
-from nestvec.system.json_text import load_json
+from nestvec.system.json_files import load_json
 
 MANIFEST: Final = "manifest.json"
 PROBES: Final = "probes.npy"
@@ -38,8 +38,9 @@ class Artefact:
     """A finished folder of the cache.
 
     Attributes:
-        probes: Vectors of the probe texts, (P, H), float32.
-        created_s: Unix time.
+        folder: Holds the graph, its weights and the head.
+        probes: Vectors of the probe texts, [P, H], float32.
+        created_s: Unix time at which it was built.
     """
 
     folder: Path
@@ -48,7 +49,7 @@ class Artefact:
 
 
 def find_artefact(cache_dir: Path, space: str) -> Artefact | None:
-    """The artefact of a space, or None where there is none that is whole."""
+    """Find the artefact of a space; None where there is none that is whole."""
     folder = _folder(cache_dir, space)
     try:
         manifest = load_json((folder / MANIFEST).read_text("utf-8"))
@@ -63,13 +64,15 @@ def find_artefact(cache_dir: Path, space: str) -> Artefact | None:
         return None
 
 
-def make_artefact(cache_dir: Path, space: str, fill: Callable[[Path], FloatArray]) -> Artefact:
-    """Make the artefact of a space.
+def make_artefact(
+    cache_dir: Path, space: str, build_artefact: Callable[[Path], FloatArray]
+) -> Artefact:
+    """Build the artefact of a space under a temporary name, and rename it once it is whole.
 
     Args:
         cache_dir: The cache.
         space: Its fingerprint.
-        fill: Writes the graph into the folder given and returns the probes' vectors.
+        build_artefact: Writes the graph into the folder given and returns the vectors of the probe texts.
 
     Raises:
         ArtefactError: The cache cannot be written, or what was written cannot be read back.
@@ -77,10 +80,10 @@ def make_artefact(cache_dir: Path, space: str, fill: Callable[[Path], FloatArray
     target = _folder(cache_dir, space)
     with (
         cache_writes(cache_dir),
-        tempfile.TemporaryDirectory(dir=made(target.parent), prefix=".export-") as scratch,
+        tempfile.TemporaryDirectory(dir=ensure_dir(target.parent), prefix=".export-") as scratch,
     ):
-        folder = made(Path(scratch) / "artefact")
-        probes = fill(folder)
+        folder = ensure_dir(Path(scratch) / "artefact")
+        probes = build_artefact(folder)
         np.save(folder / PROBES, probes)
         sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir())}
         manifest = {
@@ -102,23 +105,24 @@ def make_artefact(cache_dir: Path, space: str, fill: Callable[[Path], FloatArray
     return artefact
 
 
-def note_refusal(cache_dir: Path, key: str, machine: str, reason: str) -> None:
-    """Remember that an artefact cannot be made for a machine, so that no start tries again."""
+def record_refusal(cache_dir: Path, key: str, machine: str, reason: str) -> None:
+    """Remember that an artefact cannot be built for a machine, so that no start tries again."""
     path = _refusal(cache_dir, key)
     with suppress(OSError, ArtefactError):  # a read-only cache: the next start tries again
         path.parent.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"machine": machine, "reason": reason})
-        put_file(path, lambda file: file.write(content.encode()))
+        with atomic_cache_write(path) as file:
+            file.write(content.encode())
 
 
-def refusal_of(cache_dir: Path, key: str, machine: str) -> str | None:
-    """Why an artefact was not made for this machine; None where it was, or nobody tried."""
+def find_refusal(cache_dir: Path, key: str, machine: str) -> str | None:
+    """Return why an artefact could not be built for this machine; None where it could, or nobody tried."""
+    path = _refusal(cache_dir, key)
     try:
-        said = load_json(_refusal(cache_dir, key).read_text("utf-8"))
-        if said["machine"] != machine:
+        refusal = load_json(path.read_text("utf-8"))
+        if refusal["machine"] != machine:
             return None
-        path = _refusal(cache_dir, key)
-        return f"{said['reason']} (found at an earlier start; remove {path} to try again)"
+        return f"{refusal['reason']} (found at an earlier start; remove {path} to try again)"
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -128,13 +132,16 @@ def _refusal(cache_dir: Path, key: str) -> Path:
 
 
 def _keep_additions(old: Path, new: Path) -> None:
-    """Carry over what was found later: tuning, calibration, maps, quality; if its manifest can be read."""
+    """Move what was added to an old artefact later (tuning, calibration, maps, quality) to the new one.
+
+    Nothing is moved where the old manifest cannot be read.
+    """
     try:
-        made_then = {MANIFEST, *load_json((old / MANIFEST).read_text("utf-8"))["files"]}
+        built_files = {MANIFEST, *load_json((old / MANIFEST).read_text("utf-8"))["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return
     for path in old.iterdir():
-        if path.name not in made_then and not (new / path.name).exists():
+        if path.name not in built_files and not (new / path.name).exists():
             path.rename(new / path.name)
 
 

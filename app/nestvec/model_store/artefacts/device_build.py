@@ -1,4 +1,4 @@
-"""Which graphs a model may have on a GPU, in the order in which they are tried. Pure."""
+"""Which graphs a model may have on a GPU, in the order in which they are tried; without side effects."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -6,11 +6,11 @@ from typing import Final
 from nestvec.engine.types import OutputKind
 from nestvec.errors import UnsuitedError
 from nestvec.export.architectures import STATIC_TYPE
-from nestvec.export.device_graph import DeviceRecipe
+from nestvec.export.device_graph import DeviceExportOptions
 from nestvec.export.graph.builder import FloatType
-from nestvec.export.graph.inputs import DeviceRoute
+from nestvec.export.graph.inputs import DeviceAttention
 from nestvec.model_store.artefacts.precision import BuildOptions, Precision
-from nestvec.model_store.folder.derive import Derived
+from nestvec.model_store.folder.model_folder import ModelFolder
 
 FLOATS: Final[Mapping[Precision, FloatType]] = {
     Precision.FP32: FloatType.FP32,
@@ -19,40 +19,40 @@ FLOATS: Final[Mapping[Precision, FloatType]] = {
 }
 
 
-def check_suits_device(derived: Derived, wanted: BuildOptions) -> None:
-    """Refuse what no packed graph does.
+def check_suits_device(folder: ModelFolder, build: BuildOptions) -> None:
+    """Refuse a model that no packed graph can run.
 
     Raises:
-        UnsuitedError: Says what it is.
+        UnsuitedError: Says what it is about the model, or its precision.
     """
-    if derived.architecture == STATIC_TYPE:
+    if folder.architecture == STATIC_TYPE:
         raise UnsuitedError("a static model has nothing for a GPU to do")
-    if derived.onnx_file is not None:
-        raise UnsuitedError(f"{derived.onnx_file} is served as it is, not packed")
-    if wanted.precision not in FLOATS:
-        raise UnsuitedError(f"precision {wanted.precision} is for CPUs; on a GPU use fp16 or bf16")
-    late = derived.head.late_interaction
+    if folder.onnx_file is not None:
+        raise UnsuitedError(f"{folder.onnx_file} is served as it is, not packed")
+    if build.precision not in FLOATS:
+        raise UnsuitedError(f"precision {build.precision} is for CPUs; on a GPU use fp16 or bf16")
+    late = folder.head.late_interaction
     if late is not None and late.query_tokens and not late.attends_expansion:
         raise UnsuitedError("queries have tokens that are not seen, which packed attention cannot")
 
 
-def device_recipes(derived: Derived, precision: Precision) -> list[DeviceRecipe]:
-    """Graphs to try; the second attention only where it makes another graph."""
-    head = derived.head
-    floats = FLOATS[precision]
-    routes = [DeviceRoute.PAGED, DeviceRoute.PACKED]
-    if floats is FloatType.FP32:
-        routes = [DeviceRoute.PACKED]
-    elif floats is FloatType.BF16:
-        routes = [DeviceRoute.PAGED]
+def device_export_options(folder: ModelFolder, precision: Precision) -> list[DeviceExportOptions]:
+    """Return how to export each graph to try; of several attentions only those that make another graph."""
+    head = folder.head
+    float_type = FLOATS[precision]
+    attentions = [DeviceAttention.PAGED, DeviceAttention.PACKED]
+    if float_type is FloatType.FP32:
+        attentions = [DeviceAttention.PACKED]
+    elif float_type is FloatType.BF16:
+        attentions = [DeviceAttention.PAGED]
     return [
-        DeviceRecipe(
-            floats=floats,
-            route=route,
+        DeviceExportOptions(
+            float_type=float_type,
+            attention=attention,
             pooling=head.pooling,
-            tail=head.tail(),
-            asks_types=head.asks_types,
+            head=head.graph_head(),
+            takes_token_types=head.takes_token_types,
             has_exits=OutputKind.DENSE in head.kinds,
         )
-        for route in routes
+        for attention in attentions
     ]

@@ -1,23 +1,23 @@
-"""Fingerprints: of files, and of the embedding space that they and the options make."""
+"""Fingerprints: of files, and of the embedding space that they and the build options make."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from nestvec.errors import ArtefactError
 from nestvec.export.architectures import GRAPH_VERSION
-from nestvec.model_store.artefacts.activation_calibration import calibration_sha256
+from nestvec.model_store.artefacts.calibration_texts import calibration_sha256
 from nestvec.model_store.artefacts.precision import CALIBRATED, BuildOptions
-from nestvec.model_store.folder.derive import Derived
+from nestvec.model_store.folder.model_folder import ModelFolder
 from nestvec.model_store.sources.hashes import file_sha256
-from nestvec.system.json_text import load_json
+from nestvec.system.durable_files import atomic_write
+from nestvec.system.json_files import load_json
 
-FINGERPRINT_CHARS = (
-    32  # 128 bits: collisions are out of reach, and it fits a header and a folder name
-)
+# 128 bits: collisions are out of reach, and it fits a header and a folder name.
+FINGERPRINT_CHARS: Final = 32
 
 
 class HashCache:
@@ -35,7 +35,11 @@ class HashCache:
             self._known = loaded if isinstance(loaded, dict) else {}
 
     def sha256(self, path: Path) -> str:
-        """Hash of a file's content, from memory where its stat is unchanged."""
+        """Return the SHA-256 of a file's content, from memory where its stat is unchanged.
+
+        Raises:
+            ArtefactError: The file cannot be read.
+        """
         try:
             stat = path.stat()
         except OSError as error:
@@ -46,49 +50,50 @@ class HashCache:
             # A read-only cache costs time at each start, nothing else.
             with suppress(OSError):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = self._path.with_suffix(".tmp")
-                temporary.write_text(json.dumps(self._known), "utf-8")
-                temporary.replace(self._path)
+                with atomic_write(self._path) as file:
+                    file.write(json.dumps(self._known).encode())
         return self._known[key]
 
 
 def space_fingerprint(
-    derived: Derived, hashes: HashCache, build: BuildOptions | None = None
+    folder: ModelFolder, hashes: HashCache, build: BuildOptions | None = None
 ) -> str:
-    """Name of the embedding space: two models share it only if their vectors may be compared.
+    """Name the embedding space: two models share it only if their vectors may be compared.
+
+    The literal keys and their order decide the hash, which is stored with artefacts and with users' vectors.
 
     Args:
-        derived: The folder, understood.
-        hashes: For the big files.
+        folder: The model's files and what they say.
+        hashes: Remembers the hashes of big files.
         build: Precision and storage; fp32 by default.
 
     Returns:
         32 hexadecimal digits.
     """
-    chosen = build or BuildOptions()
-    is_calibrated = chosen.precision in CALIBRATED
+    build = build or BuildOptions()
+    is_calibrated = build.precision in CALIBRATED
     content: Mapping[str, Any] = {
         "graph_version": GRAPH_VERSION,
-        "layout": derived.layout,
-        "weights": sorted(hashes.sha256(path) for path in derived.weights),
-        "tokenizer": hashes.sha256(derived.folder / "tokenizer.json"),
-        "config": dict(derived.config),
-        "max_tokens": derived.max_tokens,
-        "pooling": derived.pooling,
-        "pools_prompt": derived.pools_prompt,
-        "prompts": dict(derived.prompts),
-        "default_prompt": derived.default_prompt,
-        "precision": chosen.precision,
-        "halves_weights": chosen.halves_weights,
-        "calibration": calibration_sha256(chosen.calibration) if is_calibrated else None,
+        "layout": folder.layout,
+        "weights": sorted(hashes.sha256(path) for path in folder.weights),
+        "tokenizer": hashes.sha256(folder.tokenizer_path),
+        "config": dict(folder.config),
+        "max_tokens": folder.max_tokens,
+        "pooling": folder.head.pooling,
+        "pools_prompt": folder.pools_prompt,
+        "prompts": dict(folder.prompts),
+        "default_prompt": folder.default_prompt,
+        "precision": build.precision,
+        "halves_weights": build.halves_weights,
+        "calibration": calibration_sha256(build.calibration) if is_calibrated else None,
     }
-    if not derived.adds_special_tokens:
+    if not folder.adds_special_tokens:
         content = {**content, "adds_special_tokens": False}
-    if derived.echo is not None:
-        content = {**content, "echo": derived.echo}
-    if derived.drops_unknown:
+    if folder.echo is not None:
+        content = {**content, "echo": folder.echo}
+    if folder.drops_unknown:
         content = {**content, "drops_unknown": True}
-    if summary := derived.head.summary():
+    if summary := folder.head.summary():
         content = {**content, "head": summary}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_CHARS]

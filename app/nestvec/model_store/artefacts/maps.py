@@ -11,10 +11,10 @@ from zipfile import BadZipFile
 import numpy as np
 
 from nestvec.engine.vectors.maps import AffineMap, MapKind
-from nestvec.engine.vectors.quantization import Quantiser
+from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import FormatError
-from nestvec.model_store.sources.disk import cache_writes, made, put_file
-from nestvec.system.json_text import load_json
+from nestvec.model_store.cache_files import atomic_cache_write, cache_writes, ensure_dir
+from nestvec.system.json_files import load_json
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +26,10 @@ FITTED: Final = "fitted"  # where a map's 8-bit ranges come from
 
 
 def check_map_name(name: str) -> str:
-    """A name that may be a file's.
+    """Return a map's name, which is also its file's.
 
     Raises:
-        FormatError: It may not.
+        FormatError: It has other characters, or too many.
     """
     if not NAME.fullmatch(name):
         raise FormatError(f"map name '{name}': use a-z, 0-9, '.', '_' and '-', at most 64 of them")
@@ -37,45 +37,45 @@ def check_map_name(name: str) -> str:
 
 
 def read_maps(artefact: Path, space: str) -> dict[str, AffineMap]:
-    """Every map of a model, by name; one that cannot be read, or is another model's, is left out with a warning."""
-    found = {}
+    """Read every map of a model, by name; one that is unreadable or of another space is left out with a warning."""
+    maps = {}
     for path in sorted((artefact / FOLDER).glob(f"*{SUFFIX}")):
         try:
-            one = read_map(path)
+            affine_map = read_map(path)
         except FormatError as error:
             log.warning("a map is left out: %s", error.message)
             continue
-        if one.source != space:
+        if affine_map.source != space:
             log.warning("a map is left out: %s was fitted in another space", path)
             continue
-        found[one.name] = one
-    return found
+        maps[affine_map.name] = affine_map
+    return maps
 
 
 def read_map(path: Path) -> AffineMap:
-    """A map from its file.
+    """Read a map from its file.
 
     Raises:
-        FormatError: It is not one, or damaged.
+        FormatError: The file is no map, or damaged.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             weight, bias, vectors = (
                 np.asarray(stored[name], np.float32) for name in ("weight", "bias", "calibration")
             )
-            said = load_json(str(stored["meta"]))
-        found = AffineMap(
-            name=check_map_name(str(said["name"])),
-            kind=MapKind(said["kind"]),
+            meta = load_json(str(stored["meta"]))
+        affine_map = AffineMap(
+            name=check_map_name(str(meta["name"])),
+            kind=MapKind(meta["kind"]),
             weight=weight,
             bias=bias,
-            source=str(said["source"]),
-            target=str(said["target"]),
-            target_model=str(said["target_model"]),
-            layers=int(said["layers"]),
-            takes_unit=bool(said["takes_unit"]),
-            figures={str(name): float(value) for name, value in said["figures"].items()},
-            quantiser=Quantiser(vectors if len(vectors) else None, FITTED),
+            source=str(meta["source"]),
+            target=str(meta["target"]),
+            target_model=str(meta["target_model"]),
+            layers=int(meta["layers"]),
+            takes_unit=bool(meta["takes_unit"]),
+            figures={str(name): float(value) for name, value in meta["figures"].items()},
+            quantizer=Quantizer(vectors if len(vectors) else None, FITTED),
         )
     except (
         OSError,
@@ -95,42 +95,48 @@ def read_map(path: Path) -> AffineMap:
         or not all(np.isfinite(array).all() for array in (weight, bias, vectors))
     ):
         raise FormatError(f"{path}: not a map (its arrays do not fit each other)")
-    return found
+    return affine_map
 
 
-def keep_map(artefact: Path, one: AffineMap) -> Path:
-    """Put a map beside its model's artefact; an earlier one of its name is replaced.
+def store_map(artefact: Path, affine_map: AffineMap) -> Path:
+    """Write a map beside its model's artefact; an earlier one of its name is replaced.
+
+    Returns:
+        The file.
 
     Raises:
         ArtefactError: The cache cannot be written.
     """
     with cache_writes(artefact):
-        folder = made(artefact / FOLDER)
-    path = folder / f"{check_map_name(one.name)}{SUFFIX}"
-    write_map(path, one)
+        folder = ensure_dir(artefact / FOLDER)
+    path = folder / f"{check_map_name(affine_map.name)}{SUFFIX}"
+    write_map(path, affine_map)
     return path
 
 
-def write_map(path: Path, one: AffineMap) -> None:
-    """Write a map.
+def write_map(path: Path, affine_map: AffineMap) -> None:
+    """Write a map to a file.
 
     Raises:
         ArtefactError: It cannot be written.
     """
-    said: Mapping[str, Any] = {
-        "name": one.name,
-        "kind": one.kind.value,
-        "source": one.source,
-        "target": one.target,
-        "target_model": one.target_model,
-        "layers": one.layers,
-        "takes_unit": one.takes_unit,
-        "figures": dict(one.figures),
+    meta: Mapping[str, Any] = {
+        "name": affine_map.name,
+        "kind": affine_map.kind.value,
+        "source": affine_map.source,
+        "target": affine_map.target,
+        "target_model": affine_map.target_model,
+        "layers": affine_map.layers,
+        "takes_unit": affine_map.takes_unit,
+        "figures": dict(affine_map.figures),
     }
-    vectors = one.quantiser.vectors
-    kept = np.empty((0, one.width), np.float32) if vectors is None else vectors
-    meta = np.array(json.dumps(said))
-    put_file(
-        path,
-        lambda file: np.savez(file, weight=one.weight, bias=one.bias, calibration=kept, meta=meta),
-    )
+    vectors = affine_map.quantizer.vectors
+    calibration = np.empty((0, affine_map.width), np.float32) if vectors is None else vectors
+    with atomic_cache_write(path) as file:
+        np.savez(
+            file,
+            weight=affine_map.weight,
+            bias=affine_map.bias,
+            calibration=calibration,
+            meta=np.array(json.dumps(meta)),
+        )

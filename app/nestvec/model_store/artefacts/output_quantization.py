@@ -1,6 +1,6 @@
-"""Calibration vectors of a model, from which the ranges of int8 and uint8 vectors come; kept beside its artefact.
+"""Calibration vectors of a model, from which the ranges of int8 and uint8 outputs come; kept beside its artefact.
 
-Vectors are kept, not ranges: those depend on the dimensions asked for.
+Vectors are kept, not ranges: those depend on the dimensions that a request asks for.
 """
 
 from collections.abc import Sequence
@@ -12,50 +12,56 @@ import numpy as np
 
 from nestvec.engine.backend import Backend
 from nestvec.engine.core.batch_runner import raw_vectors
-from nestvec.engine.text.encoded import Fit
+from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import FloatArray, Item, Truncation
-from nestvec.engine.vectors.pooler import Outputs
+from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
-from nestvec.engine.vectors.quantization import Quantiser, Rounding
+from nestvec.engine.vectors.quantization import Quantizer, Rounding
 from nestvec.errors import BackendError, FormatError
-from nestvec.model_store.artefacts.activation_calibration import calibration_texts, in_batches
-from nestvec.model_store.sources.disk import put_file
+from nestvec.model_store.artefacts.activation_calibration import batches_within
+from nestvec.model_store.artefacts.calibration_texts import calibration_texts
+from nestvec.model_store.cache_files import atomic_cache_write
 
-FILE: Final = "quantisation.npz"
+QUANTIZER_FILE: Final = "quantisation.npz"
 BUNDLED_SOURCE: Final = "bundled"
 # Short texts reach further than long ones, whose vectors are averages: each text is also taken in windows of so many
 # words. Measured on all-MiniLM-L6-v2 with STS-B, SciFact and search queries: at most 0.003% of values are clipped.
 WINDOW_WORDS: Final = (2, 4, 8)
 # Values of calibration vectors: 1,300 of them at 384 dimensions, and no minutes at a first start of a large model.
-MOST_VALUES: Final = 600_000
+MAX_VALUES: Final = 600_000
 BATCH_TOKENS: Final = 512
 
 
-def bundled_texts(hidden_size: int) -> list[str]:
-    """The texts that every model is calibrated on at its first start: own-written ones, and windows of them."""
+def output_calibration_texts(hidden_size: int) -> list[str]:
+    """Return the texts that every model is calibrated on at its first start: the bundled ones, and windows of them.
+
+    Args:
+        hidden_size: Dimensions of the model's vectors: wide ones take fewer texts.
+    """
     texts = [text for text in calibration_texts(None) if not _is_repetitive(text)]
     parts = [part for text in texts for words in WINDOW_WORDS for part in _windows(text, words)]
-    every = list(dict.fromkeys([*texts, *parts]))
-    step = max(1, -(-len(every) * hidden_size // MOST_VALUES))
-    return every[::step]
+    distinct = list(dict.fromkeys([*texts, *parts]))
+    step = max(1, -(-len(distinct) * hidden_size // MAX_VALUES))
+    return distinct[::step]
 
 
 def calibration_vectors(
-    backend: Backend, tokenizer: Tokenizer, outputs: Outputs, texts: Sequence[str]
+    backend: Backend, tokenizer: Tokenizer, pooler: Pooler, texts: Sequence[str]
 ) -> FloatArray:
-    """Unit vectors of texts.
+    """Compute unit vectors of texts.
 
     Returns:
-        (C, H), float32, in the order of the texts' lengths.
+        [C, H], float32, in the order of the texts' lengths.
 
     Raises:
         FormatError: The graph cannot be run on them.
     """
-    encoded = tokenizer.encode_texts(texts, Fit(Truncation.END))
-    items = sorted((Item(ids=e.ids) for e in encoded), key=lambda item: item.tokens)
+    encoded = tokenizer.encode_texts(texts, TokenizeOptions(Truncation.END))
+    items = sorted((Item(ids=text.ids) for text in encoded), key=lambda item: item.tokens)
     try:
-        parts = [raw_vectors(backend, b, outputs) for b in in_batches(items, BATCH_TOKENS)]
+        batches = batches_within(items, BATCH_TOKENS)
+        parts = [raw_vectors(backend, batch, pooler) for batch in batches]
     except BackendError as error:
         raise FormatError(f"calibration failed: {error.__cause__ or error}") from error
     vectors = finish(np.concatenate(parts), dimensions=None, normalize=True)
@@ -64,31 +70,36 @@ def calibration_vectors(
     return vectors
 
 
-def read_quantiser(artefact: Path, rounding: Rounding = Rounding.DOWN) -> Quantiser | None:
-    """What a model was calibrated with; None where it was not, or the file is not whole."""
+def read_quantizer(artefact: Path, rounding: Rounding = Rounding.DOWN) -> Quantizer | None:
+    """Read the quantizer that a model was calibrated to; None where it was not, or the file is not whole."""
     try:
-        with (artefact / FILE).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with (
+            (artefact / QUANTIZER_FILE).open("rb") as file,
+            np.load(file, allow_pickle=False) as stored,
+        ):
             vectors = np.asarray(stored["vectors"], np.float32)
             source = str(stored["source"])
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile):
         return None
     if vectors.ndim != 2 or not len(vectors) or not np.isfinite(vectors).all():  # noqa: PLR2004 - a matrix
         return None
-    return Quantiser(vectors, source, rounding)
+    return Quantizer(vectors, source, rounding)
 
 
-def write_quantiser(artefact: Path, quantiser: Quantiser) -> None:
-    """Keep calibration vectors; earlier ones are replaced.
+def write_quantizer(artefact: Path, quantizer: Quantizer) -> None:
+    """Keep a quantizer's calibration vectors beside an artefact; earlier ones are replaced.
 
     Raises:
         ArtefactError: The cache cannot be written.
     """
-    vectors = np.asarray(quantiser.vectors, np.float32)
-    source = np.array(quantiser.source)
-    put_file(artefact / FILE, lambda file: np.savez(file, vectors=vectors, source=source))
+    vectors = np.asarray(quantizer.vectors, np.float32)
+    source = np.array(quantizer.source)
+    with atomic_cache_write(artefact / QUANTIZER_FILE) as file:
+        np.savez(file, vectors=vectors, source=source)
 
 
 def _windows(text: str, words: int) -> list[str]:
+    """Cut a text into windows of so many words; none where it has no more."""
     parts = text.split()
     if len(parts) <= words:
         return []
@@ -97,6 +108,6 @@ def _windows(text: str, words: int) -> list[str]:
 
 
 def _is_repetitive(text: str) -> bool:
-    """One word many times: for the ranges inside a graph, which no vector of a real text needs."""
+    """Whether a text is one word many times: for ranges inside a graph, which no vector of a real text needs."""
     words = text.split()
     return len(words) > 2 and len(set(words)) == 1  # noqa: PLR2004 - "a b", "ok thanks"

@@ -1,4 +1,4 @@
-"""Precisions: what each is allowed to cost in quality, and how an artefact in it is asked for."""
+"""Precisions: what each may cost in quality, and the options that an artefact is built with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from nestvec.errors import ProbeError, QualityError
 
 
 class Precision(StrEnum):
-    """A model's arithmetic; not to be mixed up with the dtype of the vectors given out."""
+    """Arithmetic of a model; not to be confused with the dtype of its output vectors."""
 
     FP32 = "fp32"
     FP16 = "fp16"  # on a GPU
@@ -27,34 +27,40 @@ CALIBRATED: Final = (Precision.INT8, Precision.INT8_ACCURATE)
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """Cosines to the fp32 vectors of the probe texts that an artefact must reach."""
+class CosineBounds:
+    """Cosines to the fp32 vectors of the probe texts that an artefact must reach.
+
+    Attributes:
+        mean: On average.
+        min: At worst.
+    """
 
     mean: float
-    least: float
+    min: float
 
 
 # Measured on the default model with VNNI: int8 0.994 and 0.963 (600 times the same word; 0.992 without it),
 # int8-accurate 0.997 and 0.992, bf16 0.9999. CPUs without VNNI saturate some sums of u8 x s8 products, which costs
 # 0.002 to 0.003 more. Probes are harder than usual texts: on those of STS-B int8 keeps 0.998.
-BOUNDS: Final[Mapping[Precision, Bounds]] = {
-    Precision.INT8: Bounds(mean=0.985, least=0.92),
-    Precision.INT8_ACCURATE: Bounds(mean=0.99, least=0.97),
-    Precision.BF16: Bounds(mean=0.999, least=0.998),
-    Precision.FP16: Bounds(mean=0.9999, least=0.9995),
-    Precision.FP32: Bounds(mean=0.9999, least=0.9995),  # with weights stored as fp16
+BOUNDS: Final[Mapping[Precision, CosineBounds]] = {
+    Precision.INT8: CosineBounds(mean=0.985, min=0.92),
+    Precision.INT8_ACCURATE: CosineBounds(mean=0.99, min=0.97),
+    Precision.BF16: CosineBounds(mean=0.999, min=0.998),
+    Precision.FP16: CosineBounds(mean=0.9999, min=0.9995),
+    Precision.FP32: CosineBounds(mean=0.9999, min=0.9995),  # with weights stored as fp16
 }
 
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """Which artefact of a model is wanted.
+    """What an artefact of a model is built for.
 
     Attributes:
+        precision: Arithmetic of the graph.
         calibration: File of texts, one a line, instead of the bundled ones; only for 8-bit precisions.
-        halves_weights: Store weights as float16; they are computed with as float32.
-        is_for_device: Made for a GPU.
-        machine: The one that it must run on, where that decides what can be made.
+        halves_weights: Whether weights are stored as float16 and widened to float32 where they are computed with.
+        is_for_device: Whether it is built for a GPU.
+        machine: The machine that it must run on, where that decides what can be built.
     """
 
     precision: Precision = Precision.FP32
@@ -64,7 +70,7 @@ class BuildOptions:
     machine: str = ""
 
     def key(self, space: str) -> str:
-        """What the artefact is kept under: the same vectors may come of graphs for different machines."""
+        """Return the name of the artefact's folder: graphs for different machines may share an embedding space."""
         return f"{space}-gpu" if self.is_for_device else space
 
     @property
@@ -73,54 +79,54 @@ class BuildOptions:
         return self.precision is Precision.FP32 and not self.halves_weights
 
 
-def check_quality(found: FloatArray, reference: FloatArray, precision: Precision) -> None:
-    """The gate: compare unit vectors with those of the fp32 graph.
+def check_quality(vectors: FloatArray, reference: FloatArray, precision: Precision) -> None:
+    """Compare unit vectors with those of the fp32 graph: the quality gate of an artefact.
 
     Args:
-        found: (P, D), float32.
-        reference: (P, D), float32.
-        precision: Chooses the bounds.
+        vectors: Vectors of the probe texts, [P, D], float32.
+        reference: Those by the fp32 graph, [P, D], float32.
+        precision: Decides the bounds.
 
     Raises:
         QualityError: They are further apart than the precision may be.
         ProbeError: Shapes differ.
     """
-    near = cosines(found, reference)
+    similarities = cosines(vectors, reference)
     bounds = BOUNDS[precision]
-    mean, least = float(near.mean()), float(near.min())
-    if not (mean >= bounds.mean and least >= bounds.least):  # also catches NaN
+    mean, lowest = float(similarities.mean()), float(similarities.min())
+    if not (mean >= bounds.mean and lowest >= bounds.min):  # also catches NaN
         raise QualityError(
             f"precision {precision} is too coarse for this model: cosine to fp32 on the probe texts is {mean:.4f} on "
-            f"average (at least {bounds.mean} is asked) and {least:.4f} at worst ({bounds.least}); "
+            f"average (at least {bounds.mean} is asked) and {lowest:.4f} at worst ({bounds.min}); "
             "try int8-accurate, calibration texts of your own (calibration_file), or fp32"
         )
 
 
-def cosines(found: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
-    """Cosine of each pair of unit vectors.
+def cosines(vectors: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
+    """Compute the cosine of each pair of unit vectors.
 
     Args:
-        found: (P, D), float32.
-        reference: (P, D), float32.
+        vectors: [P, D], float32.
+        reference: [P, D], float32.
 
     Returns:
-        (P,), float64.
+        Cosines, [P], float64.
 
     Raises:
         ProbeError: Shapes differ.
     """
-    check_shapes(found, reference)
-    near: NDArray[np.float64] = np.einsum(
-        "pd,pd->p", found.astype(np.float64), reference.astype(np.float64)
+    check_shapes(vectors, reference)
+    similarities: NDArray[np.float64] = np.einsum(
+        "pd,pd->p", vectors.astype(np.float64), reference.astype(np.float64)
     )
-    return near
+    return similarities
 
 
-def check_shapes(found: FloatArray, reference: FloatArray) -> None:
+def check_shapes(vectors: FloatArray, reference: FloatArray) -> None:
     """Refuse to compare vectors of another number or width.
 
     Raises:
         ProbeError: Shapes differ.
     """
-    if found.shape != reference.shape:
-        raise ProbeError(f"probe vectors have shape {found.shape}, stored ones {reference.shape}")
+    if vectors.shape != reference.shape:
+        raise ProbeError(f"probe vectors have shape {vectors.shape}, stored ones {reference.shape}")

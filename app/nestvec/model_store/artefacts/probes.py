@@ -1,4 +1,4 @@
-"""Golden probes: canonical texts whose vectors are stored at export and computed again at each start.
+"""Golden probes: fixed texts whose vectors are stored at export and computed again at each start.
 
 A wrong kernel, a damaged file or a mixed-up provider shows here, before the first caller is served.
 """
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from nestvec.engine.backend import Backend
 from nestvec.engine.core.batch_runner import raw_vectors
-from nestvec.engine.text.encoded import Fit
+from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import FloatArray, Item, Truncation
-from nestvec.engine.vectors.pooler import Outputs
+from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import BackendError, ProbeError
 from nestvec.model_store.artefacts.precision import BuildOptions, check_quality, check_shapes
-from nestvec.model_store.sources.card import Published
+from nestvec.model_store.sources.card import PublishedVector
 
 PROBE_TEXTS: Final = (
     "",
@@ -43,20 +43,20 @@ PUBLISHED_TOLERANCE: Final = 1e-4  # authors publish four to five digits
 
 
 def compute_vectors(
-    backend: Backend, tokenizer: Tokenizer, outputs: Outputs, texts: Sequence[str]
+    backend: Backend, tokenizer: Tokenizer, pooler: Pooler, texts: Sequence[str]
 ) -> FloatArray:
-    """Unit vectors of texts, run as one batch.
+    """Compute unit vectors of texts, run as one batch.
 
     Returns:
-        (B, H), float32.
+        Vectors, [B, H], float32.
 
     Raises:
         ProbeError: The graph cannot be run on them.
     """
-    encoded = tokenizer.encode_texts(texts, Fit(Truncation.END))
+    encoded = tokenizer.encode_texts(texts, TokenizeOptions(Truncation.END))
     try:
-        items = [Item(ids=e.ids) for e in encoded]
-        pooled = raw_vectors(backend, items, outputs, is_lone=len(items) == 1)
+        items = [Item(ids=text.ids) for text in encoded]
+        pooled = raw_vectors(backend, items, pooler, is_lone=len(items) == 1)
     except BackendError as error:
         raise ProbeError(
             f"the graph fails on the probe texts: {error.__cause__ or error}"
@@ -65,28 +65,28 @@ def compute_vectors(
 
 
 def check_probes(
-    found: FloatArray,
+    vectors: FloatArray,
     stored: NDArray[np.float32],
     provider: str,
     build: BuildOptions | None = None,
 ) -> None:
-    """Compare vectors with the stored ones.
+    """Compare vectors of the probe texts with the stored ones.
 
     Args:
-        found: (P, H), computed now.
-        stored: (P, H), by the fp32 graph at export.
-        provider: Chooses the tolerance.
-        build: What was exported: coarser precisions are held to their bounds instead.
+        vectors: Computed now, [P, H], float32.
+        stored: Computed by the fp32 graph at export, [P, H], float32.
+        provider: Decides the tolerance.
+        build: What was built: coarser precisions are held to their bounds instead.
 
     Raises:
         ProbeError: Shapes differ, a value is not finite, or the largest difference is over the tolerance.
         QualityError: A coarser precision is out of its bounds.
     """
     if build is not None and not build.is_exact:
-        check_quality(found, stored, build.precision)
+        check_quality(vectors, stored, build.precision)
         return
-    check_shapes(found, stored)
-    worst = float(np.abs(found - stored).max())
+    check_shapes(vectors, stored)
+    worst = float(np.abs(vectors - stored).max())
     limit = TOLERANCE[provider]
     if not worst <= limit:  # also catches NaN
         raise ProbeError(
@@ -97,19 +97,19 @@ def check_probes(
 
 
 def check_published(
-    backend: Backend, tokenizer: Tokenizer, outputs: Outputs, published: Sequence[Published]
+    backend: Backend, tokenizer: Tokenizer, pooler: Pooler, published: Sequence[PublishedVector]
 ) -> None:
-    """Compare with what the model's authors publish.
+    """Compare vectors with the leading values that the model's authors publish.
 
     Raises:
         ProbeError: A published value differs.
     """
     if not published:
         return
-    found = compute_vectors(backend, tokenizer, outputs, [p.text for p in published])
-    for vector, expected in zip(found, published, strict=True):
-        wanted = np.asarray(expected.first_values, np.float32)
-        worst = float(np.abs(vector[: len(wanted)] - wanted).max())
+    vectors = compute_vectors(backend, tokenizer, pooler, [p.text for p in published])
+    for vector, publication in zip(vectors, published, strict=True):
+        expected = np.asarray(publication.first_values, np.float32)
+        worst = float(np.abs(vector[: len(expected)] - expected).max())
         if not worst <= PUBLISHED_TOLERANCE:
             raise ProbeError(
                 f"vectors differ from those the model's authors publish by up to {worst:.2g}"

@@ -1,32 +1,36 @@
-"""What a quality report found, kept beside the artefact: servers show it to whoever chooses dimensions and dtype."""
+"""Figures of a quality report, kept beside the artefact: servers show them to whoever chooses dimensions and dtype."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from nestvec.model_store.sources.disk import put_file
-from nestvec.system.json_text import load_json
+from nestvec.model_store.cache_files import atomic_cache_write
+from nestvec.system.json_files import load_json
 
-FILE: Final = "quality.json"
+QUALITY_FILE: Final = "quality.json"
 
 
 def read_quality(artefact: Path) -> Mapping[str, Any] | None:
-    """The figures; None where nothing was measured, or the file is not whole."""
+    """Read the figures; None where nothing was measured, or the file is not whole."""
     try:
-        found = load_json((artefact / FILE).read_text("utf-8"))
+        figures = load_json((artefact / QUALITY_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return figures if isinstance(figures, dict) else None
 
 
-def keep_quality(artefact: Path, figures: Mapping[str, Any]) -> Path:
-    """Keep figures; earlier ones are replaced.
+def write_quality(artefact: Path, figures: Mapping[str, Any]) -> Path:
+    """Keep figures beside an artefact; earlier ones are replaced.
+
+    Returns:
+        The file.
 
     Raises:
         ArtefactError: The cache cannot be written.
     """
-    path = artefact / FILE
+    path = artefact / QUALITY_FILE
     content = json.dumps(figures, indent=1)
-    put_file(path, lambda file: file.write(content.encode()))
+    with atomic_cache_write(path) as file:
+        file.write(content.encode())
     return path

@@ -1,4 +1,4 @@
-"""sentence-transformers' module chain: which head a folder has."""
+"""sentence-transformers' module chain (modules.json), and the head that it makes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,14 @@ from nestvec.model_store.heads.base import FIRST_LAST, FirstLastHead, Head
 from nestvec.model_store.heads.classifier import ClassifierHead, is_classifier
 from nestvec.model_store.heads.dense import DenseHead, dense_files
 from nestvec.model_store.heads.late import (
-    is_authors_colbert,
     is_m3,
-    read_authors_colbert,
+    is_stanford_colbert,
     read_m3,
     read_pylate,
+    read_stanford_colbert,
 )
 from nestvec.model_store.heads.sparse import LOGARITHMS, SparseHead
-from nestvec.model_store.json_files import read_json
-from nestvec.system.json_text import load_json
+from nestvec.system.json_files import load_json, read_json
 
 TRANSFORMERS: Final = ("Transformer", "MLMTransformer")
 # The order in which a chain may have them.
@@ -32,19 +31,24 @@ ORDER: Final = (
     "MultiVectorMask",
 )
 SPLADE: Final = "splade"
-MOST_PATH_CHARS: Final = 100  # systems take 255 bytes of a name
+MAX_PATH_CHARS: Final = 100  # systems take 255 bytes of a name
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One link of the chain: the class's last name and its folder."""
+    """One module of the chain.
+
+    Attributes:
+        kind: Name of its class, without the package.
+        folder: Holds its settings and weights.
+    """
 
     kind: str
     folder: Path
 
 
 def read_modules(folder: Path) -> tuple[Module, ...]:
-    """The chain of a folder; none where it has none.
+    """Read the chain of a folder; empty where it has no modules.json.
 
     Raises:
         FormatError: It cannot be read, or a path leaves the folder.
@@ -53,29 +57,32 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
     if not path.is_file():
         return ()
     try:
-        listed = load_json(path.read_text("utf-8"))
-        named = [(str(m["type"]).rsplit(".", 1)[-1], str(m.get("path") or "")) for m in listed]
+        entries = load_json(path.read_text("utf-8"))
+        named = [
+            (str(entry["type"]).rsplit(".", 1)[-1], str(entry.get("path") or ""))
+            for entry in entries
+        ]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise FormatError(f"{path}: not a module list ({error})") from error
-    if any(len(where) > MOST_PATH_CHARS for _, where in named):
+    if any(len(name) > MAX_PATH_CHARS for _, name in named):
         raise FormatError(f"{path}: a module's path is too long to be one")
-    found = tuple(Module(kind, folder / where) for kind, where in named)
-    kinds = [module.kind for module in found]
-    if strange := [kind for kind in kinds if kind not in ORDER]:
-        raise FormatError(f"{path}: module '{strange[0]}' is not supported")
-    places = [ORDER.index(kind) for kind in kinds]
-    if places != sorted(places) or kinds[:1] not in ([], *([kind] for kind in TRANSFORMERS)):
+    modules = tuple(Module(kind, folder / name) for kind, name in named)
+    kinds = [module.kind for module in modules]
+    if unknown := [kind for kind in kinds if kind not in ORDER]:
+        raise FormatError(f"{path}: module '{unknown[0]}' is not supported")
+    ranks = [ORDER.index(kind) for kind in kinds]
+    if ranks != sorted(ranks) or kinds[:1] not in ([], *([kind] for kind in TRANSFORMERS)):
         raise FormatError(f"{path}: expected {', '.join(ORDER)} in this order")
-    for module in found:
+    for module in modules:
         try:
-            place = module.folder.resolve()
+            resolved = module.folder.resolve()
         except (OSError, ValueError) as error:
             raise FormatError(f"{path}: a module's path is none") from error
-        if module.kind in TRANSFORMERS and place != folder.resolve():
+        if module.kind in TRANSFORMERS and resolved != folder.resolve():
             raise FormatError(f"{path}: the Transformer module must lie in the folder itself")
-        if not place.is_relative_to(folder.resolve()):
+        if not resolved.is_relative_to(folder.resolve()):
             raise FormatError(f"{path}: a module's path leaves the folder")
-    return found
+    return modules
 
 
 def read_head(
@@ -86,21 +93,21 @@ def read_head(
     *,
     pooling: str | None,
 ) -> Head:
-    """What stands behind the encoder.
+    """Read the head that follows the encoder.
 
     Args:
-        folder: The model's.
+        folder: The model's folder.
         config: Its config.json.
-        hidden_size: Of its states.
-        modules: Its chain.
+        hidden_size: Columns of the encoder's states, H.
+        modules: Its module chain.
         pooling: Key of `pooling.POOLINGS`, or "splade"; None where neither folder nor card says.
 
     Raises:
         FormatError: A module that we would have to ignore, or settings that make no head: vectors would be wrong.
     """
     kinds = [module.kind for module in modules]
-    if is_authors_colbert(config):
-        return read_authors_colbert(folder, config, hidden_size)
+    if is_stanford_colbert(config):
+        return read_stanford_colbert(folder, config, hidden_size)
     if pooling == SPLADE or "SpladePooling" in kinds:
         return _read_splade(folder, config, hidden_size, modules)
     if not modules and pooling is None and is_classifier(config):
@@ -118,7 +125,7 @@ def _read_pooled(
     modules: Sequence[Module],
     pooling: str | None,
 ) -> Head:
-    """Of a model that gives a vector for each text."""
+    """Read the head of a model that gives a vector for each text."""
     kinds = [module.kind for module in modules]
     if kinds.count("Pooling") > 1 or "MultiVectorMask" in kinds:
         raise FormatError(
@@ -143,16 +150,15 @@ def _read_pooled(
 
 
 def _only_projection(path: Path, modules: Sequence[Module]) -> Path:
-    """Folder of the one dense layer that token states go through.
+    """Return the folder of the one dense layer that token states go through.
 
     Raises:
-        FormatError: There is something else beside it.
+        FormatError: There is another module beside it, or several dense layers.
     """
     layers = [module.folder for module in modules if module.kind == "Dense"]
-    strange = [
-        m.kind for m in modules[1:] if m.kind not in ("Dense", "Normalize", "MultiVectorMask")
-    ]
-    if len(layers) != 1 or strange:
+    allowed = ("Dense", "Normalize", "MultiVectorMask")
+    has_others = any(module.kind not in allowed for module in modules[1:])
+    if len(layers) != 1 or has_others:
         raise FormatError(f"{path}: expected one Dense module behind the Transformer")
     dense_files(layers[0])
     return layers[0]
@@ -161,13 +167,15 @@ def _only_projection(path: Path, modules: Sequence[Module]) -> Path:
 def _read_splade(
     folder: Path, config: Mapping[str, Any], hidden_size: int, modules: Sequence[Module]
 ) -> SparseHead:
-    said: Mapping[str, Any] = {}
+    """Read a SPLADE head, and the weights of its queries where the folder has them."""
+    settings: Mapping[str, Any] = {}
     for module in modules:
         if module.kind == "SpladePooling":
-            said = read_json(module.folder / "config.json")
+            settings = read_json(module.folder / "config.json")
         elif module.kind not in TRANSFORMERS:
             raise FormatError(f"{folder}/modules.json: module '{module.kind}' is not supported")
-    merge, activation = said.get("pooling_strategy", "max"), said.get("activation_function", "relu")
+    merge = settings.get("pooling_strategy", "max")
+    activation = settings.get("activation_function", "relu")
     if (
         merge not in ("max", "sum")
         or not isinstance(activation, str)

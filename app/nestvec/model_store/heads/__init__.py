@@ -1,1 +1,1 @@
-"""What stands behind an encoder, by a folder's own files: nothing, dense layers, a classifier, terms, token vectors."""
+"""Heads: what follows an encoder, by its folder's files: nothing, dense layers, a classifier, terms, token vectors."""

@@ -1,4 +1,4 @@
-"""What every head says of itself, and the plainest one."""
+"""The base of all heads, which is also the plainest one: it leaves the encoder's states as they are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from typing_extensions import override
 from nestvec.engine.backend import BackendFactory
 from nestvec.engine.text.late_interaction import LateInteraction
 from nestvec.engine.types import OutputKind
-from nestvec.engine.vectors.pooler import Outputs
-from nestvec.export.layers.heads import Tail, first_and_last
+from nestvec.engine.vectors.pooler import Pooler
+from nestvec.export.layers.graph_heads import GraphHead, first_last_average
 
 FIRST_LAST: Final = "first_last_mean"
 HEAD_FILE: Final = "head.onnx"
@@ -19,20 +19,20 @@ HEAD_FILE: Final = "head.onnx"
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A head that leaves states as they are: pooled, or token by token.
+    """A head that gives the encoder's states as they are: pooled, or token by token.
 
     Attributes:
-        folder: The model's.
+        folder: The model's folder.
         config: Its config.json.
-        hidden_size: Columns of the encoder's states.
+        hidden_size: Columns of the encoder's states, H.
         pooling: Key of `pooling.POOLINGS`.
-        kinds: What the model gives.
-        labels: Of a classifier.
-        activation: What makes probabilities of its scores.
-        late_interaction: How token vectors are made.
-        prompts: Names that its own code knows beside the folder's prompts.
-        asks_types: Whether the graph must know a pair's second text.
-        files: Weights beside the encoder's.
+        kinds: Outputs that the model can give.
+        labels: A classifier's labels, in the order of its scores.
+        activation: What makes probabilities of the scores: "sigmoid", "softmax" or "identity".
+        late_interaction: How token vectors that are compared one by one are made; None where they are plain states.
+        prompts: Prompts that the model's own code knows beside the folder's, by name.
+        takes_token_types: Whether the graph must be told which tokens belong to a pair's second text.
+        files: Weight files beside the encoder's.
     """
 
     folder: Path
@@ -44,21 +44,21 @@ class Head:
     activation: str = "identity"
     late_interaction: LateInteraction | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
-    asks_types: bool = False
+    takes_token_types: bool = False
     files: tuple[Path, ...] = ()
 
     @property
     def dimensions(self) -> int:
-        """Of the vectors given, or the number of labels."""
+        """Dimensions of the vectors given, or the number of labels."""
         return self.hidden_size
 
     @property
     def columns(self) -> int:
-        """Of what the graph gives for each token."""
+        """Number of columns that the graph gives for each token."""
         return self.hidden_size
 
-    def tail(self) -> Tail | None:
-        """The end of the graph; None for states as they are.
+    def graph_head(self) -> GraphHead | None:
+        """Return what the main graph computes behind the encoder; None for states as they are.
 
         Raises:
             FormatError: A tensor is missing or of another shape.
@@ -66,41 +66,41 @@ class Head:
         return None
 
     def write(self, artefact: Path) -> None:
-        """Write what stands behind the graph into an artefact's folder.
+        """Write the head's own graph and tables into an artefact's folder; nothing where it has none.
 
         Raises:
             FormatError: A tensor is missing or of another shape.
             OSError: The disk is full or read-only.
         """
 
-    def outputs(self, artefact: Path, open_backend: BackendFactory) -> Outputs:
-        """Open what was written.
+    def pooler(self, artefact: Path, open_backend: BackendFactory) -> Pooler:
+        """Open what `write` wrote, and return how outputs are made from the graph's states.
 
         Args:
-            artefact: Where.
+            artefact: The artefact's folder.
             open_backend: Opens graphs.
 
         Raises:
-            FormatError: It cannot be opened.
+            FormatError: A file cannot be opened.
         """
         del artefact, open_backend
-        return Outputs(self.pooling)
+        return Pooler(self.pooling)
 
     def summary(self) -> dict[str, Any]:
-        """What of it decides vectors, for the space's fingerprint; nothing for the plain head."""
+        """Return what of the head decides vectors, for the space's fingerprint; nothing for the plain head."""
         return {}
 
 
 @dataclass(frozen=True, slots=True)
 class FirstLastHead(Head):
-    """Pools the mean of the first layer's states and the last's."""
+    """A head that pools the mean of the first layer's states and the last's."""
 
     @override
-    def tail(self) -> Tail | None:
-        """See `Head`."""
-        return first_and_last
+    def graph_head(self) -> GraphHead | None:
+        """Return the mean of the first layer's states and the last's, [T, H]."""
+        return first_last_average
 
     @override
     def summary(self) -> dict[str, Any]:
-        """See `Head`."""
+        """Return which states are pooled."""
         return {"states": FIRST_LAST}

@@ -1,4 +1,4 @@
-"""Sequence classifiers and cross-encoders: labels' scores of a text or a pair.
+"""Sequence classifiers and cross-encoders: the scores of labels for a text or a pair.
 
 Source: the `…ForSequenceClassification` classes of transformers; activations as in sentence-transformers' CrossEncoder.
 """
@@ -12,47 +12,50 @@ from typing_extensions import override
 
 from nestvec.engine.backend import BackendFactory
 from nestvec.engine.types import OutputKind
-from nestvec.engine.vectors.pooler import Outputs, open_rows
+from nestvec.engine.vectors.pooler import Pooler, open_rows
 from nestvec.errors import FormatError
 from nestvec.export.architectures import ARCHITECTURES, architecture_of
 from nestvec.export.graph.weights import Weights
-from nestvec.export.layers.heads import export_rows, read_dense
+from nestvec.export.layers.graph_heads import export_rows, read_dense
 from nestvec.model_store.heads.base import HEAD_FILE, Head
-from nestvec.model_store.heads.inner import MODERNBERT_INNER, Inner
+from nestvec.model_store.heads.transform import MODERNBERT_TRANSFORM, HeadTransform
 
 SUFFIX: Final = "ForSequenceClassification"
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """How a family classifies.
+class ClassifierForm:
+    """Where a family's checkpoints keep a classifier, and how it pools.
 
     Attributes:
-        scores: Its last layer.
-        inner: Layer before it, below the encoder's own name or at the root; None for none.
-        pooling: What it takes of the states.
-        pooling_field: Of config.json, and what it is where that does not say; "late" pools scores of tokens.
+        scores: Name of the last layer, which gives the scores.
+        transform: The layer before it, below the encoder's own name or at the root; None for none.
+        pooling: How states are pooled, a key of `pooling.POOLINGS`.
+        pooling_field: Field of config.json that says the pooling, and its default; "late" pools the scores of tokens.
+            None where the family has one way.
         has_bias: Whether the last layer must have a bias.
     """
 
     scores: str
-    inner: Inner | None = None
+    transform: HeadTransform | None = None
     pooling: str = "cls"
     pooling_field: tuple[str, str] | None = None
     has_bias: bool = True
 
 
-_BERT: Final = Form("classifier", Inner("pooler.dense"))
-_ROBERTA: Final = Form("classifier.out_proj", Inner("classifier.dense"))
-_DECODER: Final = Form("score", pooling="last_token", has_bias=False)
-FORMS: Final[Mapping[str, Form]] = {
+_BERT: Final = ClassifierForm("classifier", HeadTransform("pooler.dense"))
+_ROBERTA: Final = ClassifierForm("classifier.out_proj", HeadTransform("classifier.dense"))
+_DECODER: Final = ClassifierForm("score", pooling="last_token", has_bias=False)
+FORMS: Final[Mapping[str, ClassifierForm]] = {
     "bert": _BERT,
     "camembert": _ROBERTA,
-    "deberta-v2": Form("classifier", Inner("pooler.dense", ("pooler_hidden_act", "gelu"))),
-    "distilbert": Form("classifier", Inner("pre_classifier", "relu")),
-    "electra": Form("classifier.out_proj", Inner("classifier.dense", "gelu")),
-    "eurobert": Form(
-        "classifier", Inner("dense", "gelu"), pooling_field=("classifier_pooling", "late")
+    "deberta-v2": ClassifierForm(
+        "classifier", HeadTransform("pooler.dense", ("pooler_hidden_act", "gelu"))
+    ),
+    "distilbert": ClassifierForm("classifier", HeadTransform("pre_classifier", "relu")),
+    "electra": ClassifierForm("classifier.out_proj", HeadTransform("classifier.dense", "gelu")),
+    "eurobert": ClassifierForm(
+        "classifier", HeadTransform("dense", "gelu"), pooling_field=("classifier_pooling", "late")
     ),
     "gemma3_text": _DECODER,
     "gte": _BERT,
@@ -60,7 +63,9 @@ FORMS: Final[Mapping[str, Form]] = {
     "jina_embeddings_v3": _ROBERTA,
     "llama": _DECODER,
     "mistral": _DECODER,
-    "modernbert": Form("classifier", MODERNBERT_INNER, pooling_field=("classifier_pooling", "cls")),
+    "modernbert": ClassifierForm(
+        "classifier", MODERNBERT_TRANSFORM, pooling_field=("classifier_pooling", "cls")
+    ),
     "mpnet": _ROBERTA,
     "nomic_bert": _BERT,
     "qwen2": _DECODER,
@@ -83,20 +88,20 @@ ACTIVATIONS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class ClassifierHead(Head):
-    """Labels' scores, before any activation.
+    """A head that gives the scores of labels, before any activation.
 
     Attributes:
-        pools_last: Whether each token is scored.
+        head_before_pooling: Whether each token is scored, and the scores are pooled.
     """
 
-    pools_last: bool = False
+    head_before_pooling: bool = False
 
     @classmethod
     def read(cls, folder: Path, config: Mapping[str, Any], hidden_size: int) -> Self:
-        """Take it out of a folder whose config.json names such a class.
+        """Read the head of a folder whose config.json names a `…ForSequenceClassification` class.
 
         Raises:
-            FormatError: We do not know the family's head, or the file asks for another.
+            FormatError: The family's classifier is unknown, or config.json has an unsupported setting.
         """
         family = architecture_of(config)
         if family not in FORMS:
@@ -110,26 +115,31 @@ class ClassifierHead(Head):
             kinds=(OutputKind.LABELS,),
             labels=labels,
             activation=read_activation(config, len(labels)),
-            asks_types=_types(config) > 1,
-            pools_last=_said_pooling(FORMS[family], config) == "late",
+            takes_token_types=_token_types(config) > 1,
+            head_before_pooling=_pooling_setting(FORMS[family], config) == "late",
         )
 
     @property
     @override
     def dimensions(self) -> int:
-        """See `Head`."""
+        """Number of labels."""
         return len(self.labels)
 
     @override
     def write(self, artefact: Path) -> None:
-        """See `Head`."""
+        """Write the layers behind the encoder as one graph, [B, H] to [B, labels].
+
+        Raises:
+            FormatError: A tensor is missing or of another shape.
+            OSError: The disk is full or read-only.
+        """
         family = architecture_of(self.config)
         form, size = FORMS[family], self.hidden_size
         prefix = getattr(ARCHITECTURES[family], "prefix", "")
         layers = []
         with Weights(self.folder) as weights:
-            if form.inner is not None:
-                layers.append(form.inner.read(weights, self.config, size, (prefix, "new.")))
+            if form.transform is not None:
+                layers.append(form.transform.read(weights, self.config, size, (prefix, "new.")))
             scores = read_dense(
                 weights, [form.scores], size, self.dimensions, needs_bias=form.has_bias
             )
@@ -137,36 +147,36 @@ class ClassifierHead(Head):
         export_rows(layers, artefact / HEAD_FILE)
 
     @override
-    def outputs(self, artefact: Path, open_backend: BackendFactory) -> Outputs:
-        """See `Head`."""
+    def pooler(self, artefact: Path, open_backend: BackendFactory) -> Pooler:
+        """Return a pooler that sends pooled states (or each token's) through the classifier."""
         head = open_rows(artefact / HEAD_FILE, open_backend)
-        return Outputs(self.pooling, head=head, pools_last=self.pools_last)
+        return Pooler(self.pooling, head=head, head_before_pooling=self.head_before_pooling)
 
     @override
     def summary(self) -> dict[str, Any]:
-        """See `Head`."""
-        return {"classifier": list(self.labels), "pools_last": self.pools_last}
+        """Return the labels and whether tokens are scored."""
+        return {"classifier": list(self.labels), "pools_last": self.head_before_pooling}
 
 
 def is_classifier(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json names such a class."""
-    named = config.get("architectures")
-    return isinstance(named, list) and any(str(one).endswith(SUFFIX) for one in named)
+    """Whether a config.json names a `…ForSequenceClassification` class."""
+    classes = config.get("architectures")
+    return isinstance(classes, list) and any(str(name).endswith(SUFFIX) for name in classes)
 
 
 def read_labels(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Of a config.json, in the order of the scores.
+    """Read the labels of a config.json, in the order of the scores.
 
     Raises:
         FormatError: They are not numbered from 0.
     """
-    named = config.get("id2label")
-    if isinstance(named, dict) and named:
+    id2label = config.get("id2label")
+    if isinstance(id2label, dict) and id2label:
         try:
-            numbered = {int(number): str(label) for number, label in named.items()}
+            numbered = {int(number): str(label) for number, label in id2label.items()}
         except ValueError:
             numbered = {}
-        if sorted(numbered) != list(range(len(named))):
+        if sorted(numbered) != list(range(len(id2label))):
             raise FormatError("config.json: 'id2label' must number labels from 0")
         return tuple(numbered[number] for number in range(len(numbered)))
     count = config.get("num_labels", 2)
@@ -176,40 +186,43 @@ def read_labels(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def read_activation(config: Mapping[str, Any], labels: int) -> str:
-    """What makes probabilities of scores: as the file says, else as sentence-transformers and TEI do unasked.
+    """Read what makes probabilities of scores; by default what sentence-transformers and TEI take.
+
+    Returns:
+        "sigmoid", "softmax" or "identity".
 
     Raises:
-        FormatError: It says something that we do not have.
+        FormatError: The file says another one.
     """
-    own = config.get("sentence_transformers")
-    said = own.get("activation_fn") if isinstance(own, dict) else None
-    said = said or config.get("sbert_ce_default_activation_function")
-    if said is not None:
-        name = str(said).rsplit(".", 1)[-1]
+    section = config.get("sentence_transformers")
+    class_name = section.get("activation_fn") if isinstance(section, dict) else None
+    class_name = class_name or config.get("sbert_ce_default_activation_function")
+    if class_name is not None:
+        name = str(class_name).rsplit(".", 1)[-1]
         if name not in ACTIVATIONS:
-            raise FormatError(f"config.json: activation '{said}' is not supported")
+            raise FormatError(f"config.json: activation '{class_name}' is not supported")
         return ACTIVATIONS[name]
     is_multi = config.get("problem_type") == "multi_label_classification"
     return "sigmoid" if labels == 1 or is_multi else "softmax"
 
 
-def _pooling(form: Form, config: Mapping[str, Any]) -> str:
-    said = _said_pooling(form, config)
-    return form.pooling if said is None else POOLINGS[said]
+def _pooling(form: ClassifierForm, config: Mapping[str, Any]) -> str:
+    setting = _pooling_setting(form, config)
+    return form.pooling if setting is None else POOLINGS[setting]
 
 
-def _said_pooling(form: Form, config: Mapping[str, Any]) -> str | None:
-    """As config.json says it; None where the family has one way."""
+def _pooling_setting(form: ClassifierForm, config: Mapping[str, Any]) -> str | None:
+    """Return the pooling that config.json says; None where the family has one way."""
     if form.pooling_field is None:
         return None
     name, default = form.pooling_field
-    said = config.get(name, default)
-    if not isinstance(said, str) or said not in POOLINGS:
-        raise FormatError(f"config.json: {name} '{said}' is not supported")
-    return said
+    setting = config.get(name, default)
+    if not isinstance(setting, str) or setting not in POOLINGS:
+        raise FormatError(f"config.json: {name} '{setting}' is not supported")
+    return setting
 
 
-def _types(config: Mapping[str, Any]) -> int:
-    """Rows of the token type table; the families that have none do not say a number."""
-    found = config.get("type_vocab_size")
-    return found if isinstance(found, int) and not isinstance(found, bool) else 0
+def _token_types(config: Mapping[str, Any]) -> int:
+    """Return the rows of the token type table; 0 for families that have none."""
+    rows = config.get("type_vocab_size")
+    return rows if isinstance(rows, int) and not isinstance(rows, bool) else 0

@@ -9,12 +9,12 @@ from typing import Any, Final
 from typing_extensions import override
 
 from nestvec.engine.backend import BackendFactory
-from nestvec.engine.vectors.pooler import Outputs, open_rows
+from nestvec.engine.vectors.pooler import Pooler, open_rows
 from nestvec.errors import FormatError
 from nestvec.export.graph.weights import Weights, weight_files
-from nestvec.export.layers.heads import Dense, check_activation, export_rows, read_dense
+from nestvec.export.layers.graph_heads import Dense, check_activation, export_rows, read_dense
 from nestvec.model_store.heads.base import HEAD_FILE, Head
-from nestvec.model_store.json_files import read_json
+from nestvec.system.json_files import read_json
 
 # By the last part of torch's class name.
 ACTIVATIONS: Final[Mapping[str, str]] = {
@@ -29,10 +29,10 @@ ACTIVATIONS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class DenseHead(Head):
-    """One or several dense layers behind the pooling.
+    """A head of one or several dense layers behind the pooling.
 
     Attributes:
-        modules: Their folders, in order.
+        modules: Folders of the Dense modules, in order.
     """
 
     modules: tuple[Path, ...] = ()
@@ -40,15 +40,20 @@ class DenseHead(Head):
     @property
     @override
     def dimensions(self) -> int:
-        """See `Head`."""
+        """Output size of the last layer."""
         return dense_sizes(self.modules[-1])[1]
 
     @override
     def write(self, artefact: Path) -> None:
-        """See `Head`."""
+        """Write the layers as one graph, [B, H] to [B, D].
+
+        Raises:
+            FormatError: A layer cannot be read, or its sizes do not fit its neighbour's.
+            OSError: The disk is full or read-only.
+        """
         layers = [read_module(folder) for folder in self.modules]
-        for one, other in itertools.pairwise(layers):
-            if one.weight.shape[1] != other.weight.shape[0]:
+        for layer, following in itertools.pairwise(layers):
+            if layer.weight.shape[1] != following.weight.shape[0]:
                 raise FormatError(f"{self.folder}: its Dense modules do not fit each other")
         if len(layers[0].weight) != self.hidden_size:
             raise FormatError(
@@ -57,33 +62,33 @@ class DenseHead(Head):
         export_rows(layers, artefact / HEAD_FILE)
 
     @override
-    def outputs(self, artefact: Path, open_backend: BackendFactory) -> Outputs:
-        """See `Head`."""
-        return Outputs(self.pooling, head=open_rows(artefact / HEAD_FILE, open_backend))
+    def pooler(self, artefact: Path, open_backend: BackendFactory) -> Pooler:
+        """Return a pooler that sends pooled vectors through the layers."""
+        return Pooler(self.pooling, head=open_rows(artefact / HEAD_FILE, open_backend))
 
     @override
     def summary(self) -> dict[str, Any]:
-        """See `Head`."""
+        """Return the settings of every layer."""
         return {"dense": [read_json(folder / "config.json") for folder in self.modules]}
 
 
 def dense_files(folder: Path) -> tuple[Path, ...]:
-    """Weights of a Dense module.
+    """Return the weight files of a Dense module.
 
     Raises:
         FormatError: It has none that can be read.
     """
-    found = weight_files(folder)
-    if not found:
+    files = weight_files(folder)
+    if not files:
         raise FormatError(f"{folder}: no model.safetensors (pickled weights are never read)")
-    return found
+    return files
 
 
 def dense_sizes(folder: Path) -> tuple[int, int]:
-    """Of a Dense module's input and output.
+    """Return the sizes of a Dense module's input and output.
 
     Raises:
-        FormatError: Its config.json does not say.
+        FormatError: Its config.json does not say them.
     """
     path = folder / "config.json"
     config = read_json(path)
@@ -94,19 +99,19 @@ def dense_sizes(folder: Path) -> tuple[int, int]:
 
 
 def read_module(folder: Path) -> Dense:
-    """A Dense module.
+    """Read a Dense module.
 
     Raises:
-        FormatError: It asks for what we do not have, or a tensor is missing or misshapen.
+        FormatError: It has an unknown activation or a residual, or a tensor is missing or of another shape.
     """
     path = folder / "config.json"
     config = read_json(path)
     if config.get("use_residual"):
         raise FormatError(f"{path}: 'use_residual' is not supported")
-    said = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    name = said.rsplit(".", 1)[-1]
+    class_name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    name = class_name.rsplit(".", 1)[-1]
     if name not in ACTIVATIONS:
-        raise FormatError(f"{path}: activation_function '{said}' is not supported")
+        raise FormatError(f"{path}: activation_function '{class_name}' is not supported")
     act = check_activation(ACTIVATIONS[name], str(path))
     width, out = dense_sizes(folder)
     with Weights(folder) as weights:

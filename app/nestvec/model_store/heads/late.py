@@ -15,30 +15,37 @@ from typing_extensions import override
 from nestvec.engine.backend import BackendFactory
 from nestvec.engine.text.late_interaction import LateInteraction
 from nestvec.engine.types import OutputKind
-from nestvec.engine.vectors.pooler import Outputs
+from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import FormatError
 from nestvec.export.graph.weights import Weights
-from nestvec.export.layers.heads import Dense, Tail, dense_tail, read_dense, side_by_side
+from nestvec.export.layers.graph_heads import (
+    Dense,
+    GraphHead,
+    concatenated_head,
+    dense_head,
+    read_dense,
+)
 from nestvec.model_store.heads.base import Head
 from nestvec.model_store.heads.dense import dense_sizes, read_module
 from nestvec.model_store.heads.vocabulary import Vocabulary
-from nestvec.model_store.json_files import read_json
+from nestvec.system.json_files import read_json
 
-AUTHORS_CLASS: Final = "HF_ColBERT"
-AUTHORS_FILE: Final = "artifact.metadata"
+STANFORD_CLASS: Final = "HF_ColBERT"
+STANFORD_FILE: Final = "artifact.metadata"
 ROLES: Final[Mapping[str, str]] = {"query": "", "document": ""}
 M3_SPARSE: Final = "sparse_linear.safetensors"
 M3_TOKENS: Final = "colbert_linear.safetensors"
 M3_SPECIAL: Final = ("<s>", "</s>", "<pad>", "<unk>", "[CLS]", "[SEP]", "[PAD]", "[UNK]")
+MIN_LENGTH: Final = 4  # of a query or document: special tokens and one of the text
 M3_PARTS: Final = ((M3_TOKENS, "colbert_linear"), (M3_SPARSE, "sparse_linear"))
 
 
 @dataclass(frozen=True, slots=True)
 class ColbertHead(Head):
-    """Token states projected to few dimensions.
+    """A head that projects each token's state to few dimensions.
 
     Attributes:
-        module: Folder of the projection; None where it is `linear` beside the encoder.
+        module: Folder of the projection's Dense module; None where it is `linear` in the encoder's checkpoint.
     """
 
     module: Path | None = None
@@ -46,76 +53,84 @@ class ColbertHead(Head):
     @property
     @override
     def dimensions(self) -> int:
-        """See `Head`."""
+        """Dimensions of a token vector."""
         return self.columns
 
     @property
     @override
     def columns(self) -> int:
-        """See `Head`."""
+        """Output size of the projection."""
         if self.module is not None:
             return dense_sizes(self.module)[1]
         with Weights(self.folder) as weights:
             return weights.shape("linear.weight")[0]
 
     @override
-    def tail(self) -> Tail | None:
-        """See `Head`."""
+    def graph_head(self) -> GraphHead | None:
+        """Return the projection, [T, D].
+
+        Raises:
+            FormatError: A tensor is missing or of another shape.
+        """
         if self.module is not None:
-            return dense_tail([read_module(self.module)])
+            return dense_head([read_module(self.module)])
         with Weights(self.folder) as weights:
             layer = read_dense(weights, ["linear"], self.hidden_size, None, needs_bias=False)
-        return dense_tail([layer])
+        return dense_head([layer])
 
     @override
     def summary(self) -> dict[str, Any]:
-        """See `Head`."""
+        """Return how token vectors are made; its repr is hashed, so `LateInteraction` keeps its name and fields."""
         return {"late_interaction": repr(self.late_interaction)}
 
 
 @dataclass(frozen=True, slots=True)
 class M3Head(Head):
-    """A vector, token vectors and term weights of one pass."""
+    """A head that gives a vector, token vectors and term weights of one pass."""
 
     @property
     @override
     def columns(self) -> int:
-        """See `Head`: the states, then what each layer makes of them."""
+        """Columns of the states, and of what each layer makes of them."""
         return self.hidden_size + sum(len(part.bias) for part in self._parts())
 
     @override
-    def tail(self) -> Tail | None:
-        """See `Head`."""
-        return side_by_side(self._parts())
+    def graph_head(self) -> GraphHead | None:
+        """Return the states and what each layer makes of them, side by side, [T, columns].
+
+        Raises:
+            FormatError: A tensor is missing or of another shape.
+        """
+        return concatenated_head(self._parts())
 
     @override
-    def outputs(self, artefact: Path, open_backend: BackendFactory) -> Outputs:
-        """See `Head`."""
+    def pooler(self, artefact: Path, open_backend: BackendFactory) -> Pooler:
+        """Return a pooler that knows which columns are states, token vectors and term weights."""
         end = self.columns - 1
-        return Outputs(
+        return Pooler(
             self.pooling,
-            states=self.hidden_size,
-            tokens=slice(self.hidden_size, end),
-            lexical=end,
-            special_ids=Vocabulary.read(self.folder).those_of(M3_SPECIAL),
+            pooled_columns=self.hidden_size,
+            token_columns=slice(self.hidden_size, end),
+            lexical_column=end,
+            special_ids=Vocabulary.read(self.folder).ids_of(M3_SPECIAL),
         )
 
     @override
     def summary(self) -> dict[str, Any]:
-        """See `Head`."""
+        """Return that it is BGE-M3's head."""
         return {"m3": True}
 
     def _parts(self) -> list[Dense]:
-        found = []
+        """Read the layers for token vectors and for term weights."""
+        layers = []
         for file, name in M3_PARTS:
             with Weights(self.folder, (self.folder / file,)) as weights:
                 # As `torch.save(layer.state_dict())` names them, or under the layer's own name.
-                layer = "" if "weight" in weights else f"{name}."
-                out = 1 if file == M3_SPARSE else weights.shape(f"{layer}weight")[0]
-                size = self.hidden_size
-                weight = weights.get(f"{layer}weight", (out, size)).T
-                found.append(Dense(weight, weights.get(f"{layer}bias", (out,))))
-        return found
+                prefix = "" if "weight" in weights else f"{name}."
+                out = 1 if file == M3_SPARSE else weights.shape(f"{prefix}weight")[0]
+                weight = weights.get(f"{prefix}weight", (out, self.hidden_size)).T
+                layers.append(Dense(weight, weights.get(f"{prefix}bias", (out,))))
+        return layers
 
 
 def is_m3(folder: Path) -> bool:
@@ -124,7 +139,7 @@ def is_m3(folder: Path) -> bool:
 
 
 def read_m3(folder: Path, config: Mapping[str, Any], hidden_size: int, pooling: str) -> M3Head:
-    """A folder with BGE-M3's layers."""
+    """Read the head of a folder with BGE-M3's layers."""
     return M3Head(
         folder,
         config,
@@ -137,30 +152,30 @@ def read_m3(folder: Path, config: Mapping[str, Any], hidden_size: int, pooling: 
     )
 
 
-def is_authors_colbert(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json names the class of ColBERT's authors."""
-    named = config.get("architectures")
-    return isinstance(named, list) and AUTHORS_CLASS in named
+def is_stanford_colbert(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json names the class of ColBERT's own code (stanford-futuredata/ColBERT)."""
+    classes = config.get("architectures")
+    return isinstance(classes, list) and STANFORD_CLASS in classes
 
 
-def read_authors_colbert(folder: Path, config: Mapping[str, Any], hidden_size: int) -> ColbertHead:
-    """A folder as ColBERT's own code stores it.
+def read_stanford_colbert(folder: Path, config: Mapping[str, Any], hidden_size: int) -> ColbertHead:
+    """Read the head of a folder as ColBERT's own code (stanford-futuredata/ColBERT) stores it.
 
     Raises:
         FormatError: Its settings cannot be read, or name tokens that the tokenizer lacks.
     """
-    path = folder / AUTHORS_FILE
-    said = read_json(path) if path.is_file() else {}
-    tokens = Vocabulary.read(folder)
-    skipped = string.punctuation if said.get("mask_punctuation", True) else ""
+    path = folder / STANFORD_FILE
+    settings = read_json(path) if path.is_file() else {}
+    vocabulary = Vocabulary.read(folder)
+    skipped = string.punctuation if settings.get("mask_punctuation", True) else ""
     late = LateInteraction(
-        query_marker=tokens.first_of(str(said.get("query_token_id", "[unused0]"))),
-        document_marker=tokens.first_of(str(said.get("doc_token_id", "[unused1]"))),
-        query_tokens=_count(path, said, "query_maxlen", 32),
-        document_tokens=_count(path, said, "doc_maxlen", 220),
-        mask_id=tokens.first_of("[MASK]", "<mask>"),
-        attends_expansion=bool(said.get("attend_to_mask_tokens", False)),
-        skip_ids=tokens.those_of(skipped),
+        query_marker=vocabulary.first_id_of(str(settings.get("query_token_id", "[unused0]"))),
+        document_marker=vocabulary.first_id_of(str(settings.get("doc_token_id", "[unused1]"))),
+        query_tokens=_length(path, settings, "query_maxlen", 32),
+        document_tokens=_length(path, settings, "doc_maxlen", 220),
+        mask_id=vocabulary.first_id_of("[MASK]", "<mask>"),
+        attends_expansion=bool(settings.get("attend_to_mask_tokens", False)),
+        skip_ids=vocabulary.ids_of(skipped),
     )
     return _colbert(folder, config, hidden_size, late, None)
 
@@ -168,26 +183,26 @@ def read_authors_colbert(folder: Path, config: Mapping[str, Any], hidden_size: i
 def read_pylate(
     folder: Path, config: Mapping[str, Any], hidden_size: int, module: Path
 ) -> ColbertHead:
-    """A folder as PyLate stores it.
+    """Read the head of a folder as PyLate stores it.
 
     Raises:
         FormatError: Its settings cannot be read, or name tokens that the tokenizer lacks.
     """
     path = folder / "config_sentence_transformers.json"
-    said = read_json(path) if path.is_file() else {}
-    expands = said.get("do_query_expansion", True) is not False
-    words = said.get("skiplist_words", list(string.punctuation))
+    settings = read_json(path) if path.is_file() else {}
+    expands = settings.get("do_query_expansion", True) is not False
+    words = settings.get("skiplist_words", list(string.punctuation))
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise FormatError(f"{path}: skiplist_words must be a list of texts")
-    tokens = Vocabulary.read(folder)
+    vocabulary = Vocabulary.read(folder)
     late = LateInteraction(
-        query_marker=_marker(tokens, path, said, "query_prefix", "[Q] "),
-        document_marker=_marker(tokens, path, said, "document_prefix", "[D] "),
-        query_tokens=_count(path, said, "query_length", 32) if expands else 0,
-        document_tokens=_count(path, said, "document_length", 180),
-        mask_id=tokens.first_of("[MASK]", "<mask>") if expands else 0,
-        attends_expansion=bool(said.get("attend_to_expansion_tokens", False)),
-        skip_ids=tokens.those_of(words),
+        query_marker=_marker(vocabulary, path, settings, "query_prefix", "[Q] "),
+        document_marker=_marker(vocabulary, path, settings, "document_prefix", "[D] "),
+        query_tokens=_length(path, settings, "query_length", 32) if expands else 0,
+        document_tokens=_length(path, settings, "document_length", 180),
+        mask_id=vocabulary.first_id_of("[MASK]", "<mask>") if expands else 0,
+        attends_expansion=bool(settings.get("attend_to_expansion_tokens", False)),
+        skip_ids=vocabulary.ids_of(words),
     )
     return _colbert(folder, config, hidden_size, late, module)
 
@@ -213,20 +228,21 @@ def _colbert(
 
 
 def _marker(
-    tokens: Vocabulary, path: Path, said: Mapping[str, Any], name: str, default: str
+    vocabulary: Vocabulary, path: Path, settings: Mapping[str, Any], name: str, default: str
 ) -> int | None:
-    """The token that marks a side; a null is none."""
-    given = said.get(name, default)
-    if given is None or given == "":
+    """Return the id of the token that marks queries or documents; None where there is none."""
+    marker = settings.get(name, default)
+    if marker is None or marker == "":
         return None
-    if not isinstance(given, str):
+    if not isinstance(marker, str):
         raise FormatError(f"{path}: {name} must be a text")
-    return tokens.first_of(given, given.strip())
+    return vocabulary.first_id_of(marker, marker.strip())
 
 
-def _count(path: Path, said: Mapping[str, Any], name: str, default: int) -> int:
-    found = said.get(name)
-    found = default if found is None else found
-    if not isinstance(found, int) or isinstance(found, bool) or found < 4:  # noqa: PLR2004 - special tokens and one
-        raise FormatError(f"{path}: {name} must be an integer of at least 4")
-    return found
+def _length(path: Path, settings: Mapping[str, Any], name: str, default: int) -> int:
+    """Return a length in tokens, which has room for the special tokens and one of the text."""
+    length = settings.get(name)
+    length = default if length is None else length
+    if not isinstance(length, int) or isinstance(length, bool) or length < MIN_LENGTH:
+        raise FormatError(f"{path}: {name} must be an integer of at least {MIN_LENGTH}")
+    return length

@@ -1,4 +1,4 @@
-"""Weights of terms: SPLADE over a masked language model's head, and queries by stored weights alone.
+"""Term weights: SPLADE over a masked language model's head, and queries by stored weights alone.
 
 Source: SPLADE (arXiv:2109.10086); inference-free queries as in arXiv:2411.04403 and sentence-transformers.
 """
@@ -13,16 +13,16 @@ from typing_extensions import override
 
 from nestvec.engine.backend import BackendFactory
 from nestvec.engine.types import FloatArray
-from nestvec.engine.vectors.pooler import Outputs, open_rows
+from nestvec.engine.vectors.pooler import Pooler, open_rows
 from nestvec.errors import FormatError
 from nestvec.export.architectures import ARCHITECTURES, architecture_of
 from nestvec.export.config.config_fields import positive
 from nestvec.export.graph.weights import Weights
-from nestvec.export.layers.heads import Dense, Tail, dense_tail, export_vocabulary
+from nestvec.export.layers.graph_heads import Dense, GraphHead, dense_head, export_vocabulary
 from nestvec.model_store.heads.base import HEAD_FILE, Head
-from nestvec.model_store.heads.inner import MODERNBERT_INNER, Inner
+from nestvec.model_store.heads.transform import MODERNBERT_TRANSFORM, HeadTransform
 from nestvec.model_store.heads.vocabulary import Vocabulary
-from nestvec.model_store.json_files import read_json
+from nestvec.system.json_files import read_json
 
 TERM_WEIGHTS: Final = "terms.npy"
 LOGARITHMS: Final[Mapping[object, int]] = {"relu": 1, "log1p_relu": 2}
@@ -30,29 +30,31 @@ LOGARITHMS: Final[Mapping[object, int]] = {"relu": 1, "log1p_relu": 2}
 
 @dataclass(frozen=True, slots=True)
 class MlmForm:
-    """Names of a masked language model's head.
+    """Where a family's checkpoints keep the head of a masked language model.
 
     Attributes:
-        inner: The layer before the vocabulary.
-        bias: Of the vocabulary.
-        decoder: Of the vocabulary's weights, where they are not the word table's.
-        words: The word table, below the encoder's own prefix.
+        transform: The layer before the vocabulary.
+        bias: Name of the vocabulary's bias.
+        decoder: Name of the vocabulary's weights, where they are not tied to the word embeddings.
+        word_embeddings: Name of the word embeddings, below the encoder's own prefix.
     """
 
-    inner: Inner
+    transform: HeadTransform
     bias: str
     decoder: str
-    words: str = "embeddings.word_embeddings.weight"
+    word_embeddings: str = "embeddings.word_embeddings.weight"
 
 
 _ACT: Final = ("hidden_act", "gelu")
 _BERT: Final = MlmForm(
-    Inner("cls.predictions.transform.dense", _ACT, norm="cls.predictions.transform.LayerNorm"),
+    HeadTransform(
+        "cls.predictions.transform.dense", _ACT, norm="cls.predictions.transform.LayerNorm"
+    ),
     "cls.predictions.bias",
     "cls.predictions.decoder.weight",
 )
 _ROBERTA: Final = MlmForm(
-    Inner("lm_head.dense", "gelu", norm="lm_head.layer_norm"),
+    HeadTransform("lm_head.dense", "gelu", norm="lm_head.layer_norm"),
     "lm_head.bias",
     "lm_head.decoder.weight",
 )
@@ -60,12 +62,12 @@ FORMS: Final[Mapping[str, MlmForm]] = {
     "bert": _BERT,
     "camembert": _ROBERTA,
     "distilbert": MlmForm(
-        Inner("vocab_transform", ("activation", "gelu"), norm="vocab_layer_norm"),
+        HeadTransform("vocab_transform", ("activation", "gelu"), norm="vocab_layer_norm"),
         "vocab_projector.bias",
         "vocab_projector.weight",
     ),
     "modernbert": MlmForm(
-        MODERNBERT_INNER, "decoder.bias", "decoder.weight", "embeddings.tok_embeddings.weight"
+        MODERNBERT_TRANSFORM, "decoder.bias", "decoder.weight", "embeddings.tok_embeddings.weight"
     ),
     "mpnet": _ROBERTA,
     "roberta": _ROBERTA,
@@ -75,12 +77,12 @@ FORMS: Final[Mapping[str, MlmForm]] = {
 
 @dataclass(frozen=True, slots=True)
 class SparseHead(Head):
-    """SPLADE.
+    """A SPLADE head, which weighs every term of the vocabulary.
 
     Attributes:
-        merge: Over tokens: "max" or "sum".
-        logarithms: How often log(1 + ·) is taken.
-        query_weights: File of each term's weight for queries, JSON by token; None where queries go through the model
+        merge: How the weights of a text's tokens become one: "max" or "sum".
+        logarithms: How often log(1 + ·) is taken of a weight.
+        query_weights: File of each term's weight in queries, JSON by token; None where queries go through the model
             as documents do.
     """
 
@@ -91,52 +93,67 @@ class SparseHead(Head):
     @property
     @override
     def dimensions(self) -> int:
-        """See `Head`: one for each term."""
+        """Number of terms of the vocabulary."""
         return positive(self.config, "vocab_size")
 
     @override
-    def tail(self) -> Tail | None:
-        """See `Head`: up to the vocabulary."""
+    def graph_head(self) -> GraphHead | None:
+        """Return the layer before the vocabulary, [T, H].
+
+        Raises:
+            FormatError: A tensor is missing or of another shape.
+        """
         with Weights(self.folder) as weights:
-            return dense_tail([self._form().inner.read(weights, self.config, self.hidden_size)])
+            return dense_head([self._form().transform.read(weights, self.config, self.hidden_size)])
 
     @override
     def write(self, artefact: Path) -> None:
-        """See `Head`."""
+        """Write the vocabulary as a graph, [n, H] to [1, terms], and the query weights where there are any.
+
+        Raises:
+            FormatError: A tensor is missing or of another shape, or the query weights cannot be read.
+            OSError: The disk is full or read-only.
+        """
         form, terms = self._form(), positive(self.config, "vocab_size")
         with Weights(self.folder) as weights:
-            words = form.decoder
-            if words not in weights:  # tied to the word table
+            name = form.decoder
+            if name not in weights:  # tied to the word embeddings
                 prefix = getattr(ARCHITECTURES[architecture_of(self.config)], "prefix", "")
-                words = next((n for n in (prefix + form.words, form.words) if n in weights), words)
-            table = weights.get(words, (terms, self.hidden_size)).T
+                tied = (prefix + form.word_embeddings, form.word_embeddings)
+                name = next((n for n in tied if n in weights), name)
+            table = weights.get(name, (terms, self.hidden_size)).T
             bias = weights.get(form.bias, (terms,))
         export_vocabulary(
             Dense(table, bias), artefact / HEAD_FILE, merge=self.merge, logarithms=self.logarithms
         )
         if self.query_weights is not None:
-            tokens = Vocabulary.read(self.folder)
-            np.save(artefact / TERM_WEIGHTS, _by_token(self.query_weights, tokens, terms))
+            vocabulary = Vocabulary.read(self.folder)
+            weights_by_id = _weights_by_id(self.query_weights, vocabulary, terms)
+            np.save(artefact / TERM_WEIGHTS, weights_by_id)
 
     @override
-    def outputs(self, artefact: Path, open_backend: BackendFactory) -> Outputs:
-        """See `Head`."""
-        found: FloatArray | None = None
+    def pooler(self, artefact: Path, open_backend: BackendFactory) -> Pooler:
+        """Return a pooler that sends states through the vocabulary, and knows the query weights.
+
+        Raises:
+            FormatError: A file cannot be opened.
+        """
+        term_weights: FloatArray | None = None
         if self.query_weights is not None:
             try:
-                found = np.load(artefact / TERM_WEIGHTS, allow_pickle=False)
+                term_weights = np.load(artefact / TERM_WEIGHTS, allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
                 raise FormatError(f"{artefact / TERM_WEIGHTS}: cannot be read") from error
-        return Outputs(
+        return Pooler(
             self.pooling,
-            vocabulary=open_rows(artefact / HEAD_FILE, open_backend),
+            vocabulary_head=open_rows(artefact / HEAD_FILE, open_backend),
             merge=self.merge,
-            term_weights=found,
+            term_weights=term_weights,
         )
 
     @override
     def summary(self) -> dict[str, Any]:
-        """See `Head`."""
+        """Return how weights are merged and how many logarithms are taken."""
         return {"sparse": [self.merge, self.logarithms]}
 
     def _form(self) -> MlmForm:
@@ -148,15 +165,15 @@ class SparseHead(Head):
         return FORMS[family]
 
 
-def _by_token(path: Path, tokens: Vocabulary, terms: int) -> FloatArray:
-    """Weights by a token's spelling, as arrays by id; tokens without one weigh nothing."""
-    found = np.zeros(terms, np.float32)
+def _weights_by_id(path: Path, vocabulary: Vocabulary, terms: int) -> FloatArray:
+    """Read a file of weights by a token's spelling into an array by id, [terms]; other tokens weigh nothing."""
+    weights = np.zeros(terms, np.float32)
     for token, weight in read_json(path).items():
         if not isinstance(weight, int | float) or isinstance(weight, bool):
             raise FormatError(f"{path}: weights must be numbers")
-        place = tokens.find(token)
-        if place is not None and place < terms:
-            found[place] = weight
-    if not np.isfinite(found).all():
+        token_id = vocabulary.id_of(token)
+        if token_id is not None and token_id < terms:
+            weights[token_id] = weight
+    if not np.isfinite(weights).all():
         raise FormatError(f"{path}: holds NaN or infinity")
-    return found
+    return weights

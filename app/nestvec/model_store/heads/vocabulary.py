@@ -12,14 +12,19 @@ from nestvec.errors import FormatError
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The tokens of a folder's tokenizer.json, which is read once."""
+    """The tokens of a folder's tokenizer.json, which is read once.
+
+    Attributes:
+        path: Path of the tokenizer.json.
+        library: It, opened.
+    """
 
     path: Path
     library: LibraryTokenizer
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Open a folder's.
+        """Read a folder's tokenizer.json.
 
         Raises:
             FormatError: It cannot be read.
@@ -30,24 +35,24 @@ class Vocabulary:
         except Exception as error:
             raise FormatError(f"{path}: not a readable tokenizer.json ({error})") from error
 
-    def find(self, token: str) -> int | None:
-        """A token's id; None where there is none."""
-        found: int | None = self.library.token_to_id(token)
-        return found
+    def id_of(self, token: str) -> int | None:
+        """Return a token's id; None where there is no such token."""
+        token_id: int | None = self.library.token_to_id(token)
+        return token_id
 
-    def first_of(self, *tokens: str) -> int:
-        """Id of the first of these that there is.
+    def first_id_of(self, *tokens: str) -> int:
+        """Return the id of the first of these tokens that the vocabulary has.
 
         Raises:
-            FormatError: There is none.
+            FormatError: It has none of them.
         """
         for token in tokens:
-            found = self.find(token)
-            if found is not None:
-                return found
+            token_id = self.id_of(token)
+            if token_id is not None:
+                return token_id
         raise FormatError(f"{self.path}: has no token '{tokens[0]}'")
 
-    def those_of(self, tokens: Iterable[str]) -> tuple[int, ...]:
-        """Ids of those of some tokens that there are, rising."""
-        found = map(self.find, tokens)
-        return tuple(sorted({one for one in found if one is not None}))
+    def ids_of(self, tokens: Iterable[str]) -> tuple[int, ...]:
+        """Return the ids of those of some tokens that the vocabulary has, in ascending order."""
+        ids = map(self.id_of, tokens)
+        return tuple(sorted({token_id for token_id in ids if token_id is not None}))

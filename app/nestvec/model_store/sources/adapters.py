@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 
 from nestvec.errors import FormatError
 from nestvec.export.graph.weights import PARAMETRIZED, Weights, plain_name
-from nestvec.model_store.json_files import read_json
+from nestvec.model_store.cache_files import cache_writes, ensure_dir, rename_into_place, sync_tree
 from nestvec.model_store.sources.checkpoints import (
     Tensors,
     read_tensors,
     weight_hashes,
     write_checkpoint,
 )
-from nestvec.model_store.sources.disk import cache_writes, made, rename_into_place, sync_tree
+from nestvec.system.json_files import read_json
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
-OWN_TASK: Final = "task:"
+TASK_PREFIX: Final = "task:"  # of a setting that names one of the model's own adapters
 PEFT_PREFIX: Final = "base_model.model."
-# Fields of an adapter's configuration and the values that change nothing.
-PLAIN: Final[Mapping[str, tuple[object, ...]]] = {
+# Fields of an adapter's configuration that merging does not know, and the values with which they change nothing.
+HARMLESS_VALUES: Final[Mapping[str, tuple[object, ...]]] = {
     "bias": (None, "none"),
     "use_dora": (None, False),
     "modules_to_save": (None, []),
@@ -48,8 +48,8 @@ class Adapter:
     """A LoRA adapter.
 
     Attributes:
-        scaling: What B A is multiplied by.
-        pairs: Module's name → A (r, in) and B (out, r), float32.
+        scaling: Factor of the product B A.
+        pairs: A [r, in] and B [out, r], float32, by the module's name.
     """
 
     scaling: float
@@ -57,14 +57,14 @@ class Adapter:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """A folder as PEFT writes it.
+    """Read an adapter from a folder as PEFT writes it.
 
     Raises:
-        FormatError: It is no LoRA, asks for what merging would lose, or its tensors do not fit each other.
+        FormatError: It is no LoRA, has a setting that merging would lose, or its tensors do not fit each other.
     """
     path = folder / ADAPTER_CONFIG
     config = read_json(path)
-    _check_plain(path, config)
+    _check_mergeable(path, config)
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
         raise FormatError(f"{path}: 'r' must be a positive integer")
@@ -78,16 +78,16 @@ def read_adapter(folder: Path) -> Adapter:
 def merge_task(folder: Path, task: str, out: Path) -> int:
     """Write a model with one of its own adapters merged in, which lie beside the weights that they change.
 
-    So are those of Jina's third embedding model (arXiv:2409.10173) in its authors' code: `lora_A` (tasks, r, in) and
-    `lora_B` (tasks, out, r) for layers; for tables (tasks, rows, r) and (tasks, r, columns).
+    Jina's third embedding model (arXiv:2409.10173) has such adapters: `lora_A` [tasks, r, in] and `lora_B`
+    [tasks, out, r] for layers; [tasks, rows, r] and [tasks, r, columns] for tables.
 
     Args:
-        folder: The model's.
+        folder: The model's folder.
         task: One of config.json's `lora_adaptations`.
-        out: A new folder.
+        out: The new folder.
 
     Returns:
-        How many layers were changed.
+        Number of layers that were changed.
 
     Raises:
         FormatError: It has no such adapter.
@@ -96,9 +96,9 @@ def merge_task(folder: Path, task: str, out: Path) -> int:
     config = read_json(folder / "config.json")
     tasks, rank = config.get("lora_adaptations"), config.get("lora_rank")
     if not isinstance(tasks, list) or task not in tasks:
-        named = ", ".join(map(str, tasks)) if isinstance(tasks, list) else "none"
+        known = ", ".join(map(str, tasks)) if isinstance(tasks, list) else "none"
         raise FormatError(
-            f"{folder}/config.json: no adapter '{task}' in lora_adaptations; there are: {named}"
+            f"{folder}/config.json: no adapter '{task}' in lora_adaptations; there are: {known}"
         )
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
         raise FormatError(f"{folder}/config.json: 'lora_rank' must be a positive integer")
@@ -111,82 +111,82 @@ def merge_task(folder: Path, task: str, out: Path) -> int:
         elif name.endswith(PARAMETRIZED):
             stem = name.removesuffix("original")
             tensors[plain_name(name)] = _with_task(
-                stored, stem, tensor, place=tasks.index(task), scaling=scaling
+                stored, stem, tensor, index=tasks.index(task), scaling=scaling
             )
-    said = {"made_by": f"own adapter '{task}' merged", "model": weight_hashes(folder)}
-    write_checkpoint(folder, tensors, out, said)
+    provenance = {"made_by": f"own adapter '{task}' merged", "model": weight_hashes(folder)}
+    write_checkpoint(folder, tensors, out, provenance)
     return sum(name.endswith(PARAMETRIZED) for name in stored)
 
 
 def _with_task(
-    stored: Tensors, stem: str, weight: NDArray[Any], *, place: int, scaling: float
+    stored: Tensors, stem: str, weight: NDArray[Any], *, index: int, scaling: float
 ) -> NDArray[Any]:
-    """A weight and its adapter's product, in the weight's dtype.
+    """Add an adapter's product to the weight that it changes; in the weight's dtype.
 
     Raises:
         FormatError: The adapter's matrices are missing or do not fit.
     """
     try:
-        one = stored[f"{stem}0.lora_A"][place].astype(np.float32)
-        other = stored[f"{stem}0.lora_B"][place].astype(np.float32)
+        a = stored[f"{stem}0.lora_A"][index].astype(np.float32)
+        b = stored[f"{stem}0.lora_B"][index].astype(np.float32)
     except (KeyError, IndexError):
         raise FormatError(f"tensor '{stem}0.lora_A' or its lora_B lacks this task") from None
-    product = other @ one if other.shape[-1] == one.shape[0] else one @ other
+    product = b @ a if b.shape[-1] == a.shape[0] else a @ b
     if product.shape != weight.shape:
         raise FormatError(f"tensor '{stem}0.lora_A' does not fit the weight that it changes")
     changed: NDArray[Any] = (weight.astype(np.float32) + scaling * product).astype(weight.dtype)
     return changed
 
 
-def merge_adapter(folder: Path, adapter: Path, out: Path) -> int:
+def merge_adapter(folder: Path, adapter_folder: Path, out: Path) -> int:
     """Write a model with an adapter merged into its weights: W + s B A.
 
     Args:
-        folder: The model's.
-        adapter: The adapter's.
-        out: A new folder.
+        folder: The model's folder.
+        adapter_folder: The adapter's folder.
+        out: The new folder.
 
     Returns:
-        How many layers were changed.
+        Number of layers that were changed.
 
     Raises:
-        FormatError: They do not fit.
+        FormatError: The adapter does not fit the model.
         ArtefactError: The folder exists or cannot be written.
     """
-    found = read_adapter(adapter)
+    adapter = read_adapter(adapter_folder)
     tensors = read_tensors(folder)
-    for module, (down, up) in found.pairs.items():
-        name = _owner(tensors, module, folder)
+    for module, (down, up) in adapter.pairs.items():
+        name = _tensor_of(tensors, module, folder)
         weight = tensors[name]
         if weight.shape != (up.shape[0], down.shape[1]):
             raise FormatError(
-                f"{adapter}: layer '{module}' is {up.shape[0]} x {down.shape[1]}, the model's {weight.shape}"
+                f"{adapter_folder}: layer '{module}' is {up.shape[0]} x {down.shape[1]}, the model's {weight.shape}"
             )
-        changed = weight.astype(np.float32) + found.scaling * (up @ down)
+        changed = weight.astype(np.float32) + adapter.scaling * (up @ down)
         tensors[name] = changed.astype(weight.dtype)
-    sources = {"model": weight_hashes(folder), "adapter": weight_hashes(adapter)}
+    sources = {"model": weight_hashes(folder), "adapter": weight_hashes(adapter_folder)}
     write_checkpoint(folder, tensors, out, {"made_by": "adapter merged", **sources})
-    return len(found.pairs)
+    return len(adapter.pairs)
 
 
-def _check_plain(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuse what merging would lose.
+def _check_mergeable(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse an adapter with a setting that merging would lose.
 
     Raises:
-        FormatError: Names the field.
+        FormatError: It has one; names the field.
     """
     if config.get("peft_type") != "LORA":
         raise FormatError(f"{path}: peft_type '{config.get('peft_type')}' is not supported")
-    for name, harmless in PLAIN.items():
+    for name, harmless in HARMLESS_VALUES.items():
         if config.get(name) not in harmless:
             raise FormatError(f"{path}: '{name}' is not supported")
 
 
 def _read_pairs(folder: Path, rank: int) -> dict[str, Pair]:
-    """Its matrices by module.
+    """Read an adapter's matrices, A and B, by the module's name.
 
     Raises:
-        FormatError: They are missing, of another rank, or something else is with them.
+        FormatError: They are missing or of another rank, or there are other tensors with them.
     """
     path = folder / ADAPTER_WEIGHTS
     if not path.is_file():
@@ -210,40 +210,44 @@ def _read_pairs(folder: Path, rank: int) -> dict[str, Pair]:
     return pairs
 
 
-def _owner(tensors: Tensors, module: str, folder: Path) -> str:
-    """The tensor that an adapter's module changes; its base may have had another prefix."""
+def _tensor_of(tensors: Tensors, module: str, folder: Path) -> str:
+    """Return the name of the tensor that an adapter's module changes; its base may have had another prefix.
+
+    Raises:
+        FormatError: None or several could be it.
+    """
     ending = f"{module}.weight"
-    found = [name for name in tensors if name == ending or name.endswith(f".{ending}")]
-    if not found:  # the adapter's base had a prefix that this checkpoint has not
-        found = [name for name in tensors if ending.endswith(f".{name}")]
-    if len(found) != 1:
+    names = [name for name in tensors if name == ending or name.endswith(f".{ending}")]
+    if not names:  # the adapter's base had a prefix that this checkpoint has not
+        names = [name for name in tensors if ending.endswith(f".{name}")]
+    if len(names) != 1:
         raise FormatError(
-            f"{folder}: {len(found)} layers are called '{module}', which the adapter changes"
+            f"{folder}: {len(names)} layers are called '{module}', which the adapter changes"
         )
-    return found[0]
+    return names[0]
 
 
 def merged_folder(folder: Path, adapter: Path, cache_dir: Path) -> Path:
-    """A model with an adapter merged in, made once and kept in the cache.
+    """Return a folder of the cache with a model that has an adapter merged in; made once.
 
     Args:
-        folder: The model's.
-        adapter: The adapter's; or `task:NAME` for one that the model brings along.
+        folder: The model's folder.
+        adapter: The adapter's folder; or `task:NAME` for one that the model brings along.
         cache_dir: The cache.
 
     Raises:
-        FormatError: They do not fit.
+        FormatError: The adapter does not fit the model.
         ArtefactError: The cache cannot be written.
     """
-    task = str(adapter).removeprefix(OWN_TASK) if str(adapter).startswith(OWN_TASK) else None
-    said = task or [read_json(adapter / ADAPTER_CONFIG), weight_hashes(adapter)]
-    content = json.dumps([str(folder.resolve()), weight_hashes(folder), said], sort_keys=True)
+    task = str(adapter).removeprefix(TASK_PREFIX) if str(adapter).startswith(TASK_PREFIX) else None
+    identity = task or [read_json(adapter / ADAPTER_CONFIG), weight_hashes(adapter)]
+    content = json.dumps([str(folder.resolve()), weight_hashes(folder), identity], sort_keys=True)
     target = cache_dir / "merged" / hashlib.sha256(content.encode()).hexdigest()[:32]
     if target.is_dir():
         return target
     with (
         cache_writes(cache_dir),
-        tempfile.TemporaryDirectory(dir=made(target.parent), prefix=".merge-") as scratch,
+        tempfile.TemporaryDirectory(dir=ensure_dir(target.parent), prefix=".merge-") as scratch,
     ):
         draft = Path(scratch) / "model"
         if task is not None:

@@ -1,4 +1,4 @@
-"""Model cards: `models/<name>.toml`, data about a model for the server."""
+"""Model cards: `models/<name>.toml`, what the server needs to know of a model beyond its own files."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -45,8 +45,8 @@ class CardSource:
         name: Distribution, Hub id or path.
         version: Exact version, or a Hub revision ("" is the default branch).
         path: Folder inside a wheel.
-        files: Where in that folder a file lies, by the name it should have; none: as they are.
         sha256: Expected hash by file name; a file that differs is refused.
+        files: Path of a file inside that folder, by the name it is to have; where empty, all files as they are.
     """
 
     kind: str
@@ -58,8 +58,8 @@ class CardSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """Leading values that the model's authors publish for a text."""
+class PublishedVector:
+    """Leading values of a text's vector that the model's authors publish."""
 
     text: str
     first_values: tuple[float, ...]
@@ -70,10 +70,16 @@ class Card:
     """One model card.
 
     Attributes:
-        trained_dimensions: Matryoshka sizes its authors trained, largest first; empty if only the full size.
-        trained_layers: Early exits its authors trained (2D Matryoshka); empty if none.
+        name: Name of the model.
+        source: Where its files are.
+        aliases: Further names that it is found and served by.
+        license: SPDX id; "" where unknown.
+        description: One line about it, for people.
+        trained_dimensions: Matryoshka sizes that its authors trained; empty if only the full size.
+        trained_layers: Early exits that its authors trained (2D Matryoshka); empty if none.
         overrides: What the model's own files leave out: pooling, normalize, max_tokens, prompts, adds_special_tokens,
             instruct (templates), echo (a text read twice).
+        published: Vectors that its authors publish; an export that gives others is refused.
         config: Stands for a config.json that the folder lacks.
         facts: What the model is: dimensions, max_tokens, pooling, parameters; files that say otherwise are refused.
         looked_up: Where each field was looked up, by its dotted name.
@@ -87,22 +93,22 @@ class Card:
     trained_dimensions: tuple[int, ...] = ()
     trained_layers: tuple[int, ...] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    published: tuple[Published, ...] = ()
+    published: tuple[PublishedVector, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     looked_up: Mapping[str, str] = field(default_factory=dict)
 
     def check_facts(self, *, dimensions: int, pooling: str) -> None:
-        """Compare with what the files say.
+        """Compare the card's facts with what the files say.
 
         Raises:
-            FormatError: They differ: another model than the card was written for.
+            FormatError: They differ: it is another model than the card was written for.
         """
-        for name, found in (("dimensions", dimensions), ("pooling", pooling)):
-            said = self.facts.get(name)
-            if said is not None and said != found:
+        for name, value in (("dimensions", dimensions), ("pooling", pooling)):
+            fact = self.facts.get(name)
+            if fact is not None and fact != value:
                 raise FormatError(
-                    f"card '{self.name}': facts.{name} is {said!r}, but the model's files say {found!r}"
+                    f"card '{self.name}': facts.{name} is {fact!r}, but the model's files say {value!r}"
                 )
 
 
@@ -110,7 +116,7 @@ def read_card(path: Path) -> Card:
     """Read a card.
 
     Raises:
-        FormatError: Not TOML, or a key is missing, unknown or of the wrong type; names the key.
+        FormatError: It is not TOML, or a key is missing, unknown or of the wrong type; names the key.
     """
     try:
         data = tomllib.loads(path.read_text("utf-8"))
@@ -135,7 +141,7 @@ def read_card(path: Path) -> Card:
             facts=dict(data.get("facts", {})),
             looked_up={k: _text(v) for k, v in data.get("looked_up", {}).items()},
             published=tuple(
-                Published(_text(p["text"]), tuple(float(v) for v in p["first_values"]))
+                PublishedVector(_text(p["text"]), tuple(float(v) for v in p["first_values"]))
                 for p in data.get("published", ())
             ),
         )
@@ -146,10 +152,10 @@ def read_card(path: Path) -> Card:
 
 
 def find_card(name: str, folders: tuple[Path, ...]) -> Card | None:
-    """The first card whose name, file name or alias is `name`, in any case; None if there is none.
+    """Find the first card whose name, file name or alias is `name`, in any case; None if there is none.
 
     Raises:
-        FormatError: A card on the way cannot be read.
+        FormatError: A card before it cannot be read.
     """
     wanted = name.casefold()
     for path in card_files(folders):
@@ -160,7 +166,7 @@ def find_card(name: str, folders: tuple[Path, ...]) -> Card | None:
 
 
 def card_files(folders: tuple[Path, ...]) -> list[Path]:
-    """Every card in these folders, earlier folders first."""
+    """Return the paths of all cards in these folders, earlier folders first."""
     return [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.toml"))]
 
 
@@ -170,10 +176,10 @@ def _text(value: object) -> str:
     return value
 
 
-def _layers(given: Sequence[object]) -> tuple[int, ...]:
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in given):
+def _layers(values: Sequence[object]) -> tuple[int, ...]:
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in values):
         raise ValueError("trained_layers must be numbers of layers")
-    return tuple(sorted({int(str(n)) for n in given}))
+    return tuple(sorted({int(str(n)) for n in values}))
 
 
 def _read_source(data: Mapping[str, Any]) -> CardSource:

@@ -1,4 +1,4 @@
-"""A model's tensors as a whole, and new folders made of them."""
+"""Checkpoints: a model's tensors as a whole, and new model folders written from them."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ Tensors = dict[str, NDArray[Any]]
 
 
 def read_tensors(folder: Path) -> Tensors:
-    """All of a model's, in their own dtypes.
+    """Read all tensors of a model, in their own dtypes.
 
     Raises:
         FormatError: It has none, or they are unreadable.
@@ -28,18 +28,20 @@ def read_tensors(folder: Path) -> Tensors:
 
 
 def weight_hashes(folder: Path) -> dict[str, str]:
-    """Of its safetensors files, for the record."""
+    """Compute the SHA-256 of each safetensors file of a folder, by its name."""
     return {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
 
 
-def write_checkpoint(base: Path, tensors: Tensors, out: Path, said: Mapping[str, Any]) -> None:
-    """Make a folder of tensors with another's other files; pickles and graphs stay behind, as they hold other weights.
+def write_checkpoint(
+    base: Path, tensors: Tensors, out: Path, provenance: Mapping[str, Any]
+) -> None:
+    """Write a model folder of new tensors and another's other files, without pickles and graphs: they hold old weights.
 
     Args:
-        base: Whose tokenizer and settings are taken.
-        tensors: All of them.
-        out: A new folder.
-        said: What it was made of, kept in `nestvec.json`.
+        base: The folder whose tokenizer and settings are copied.
+        tensors: All tensors of the new model.
+        out: The new folder.
+        provenance: What it was made of, kept in `nestvec.json`.
 
     Raises:
         ArtefactError: The folder exists or cannot be written.
@@ -62,7 +64,7 @@ def write_checkpoint(base: Path, tensors: Tensors, out: Path, said: Mapping[str,
             (out / relative.parent).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, out / relative)
         save_file(tensors, out / SINGLE_FILE, metadata={"format": "pt"})
-        (out / PROVENANCE).write_text(json.dumps(said, indent=1), "utf-8")
+        (out / PROVENANCE).write_text(json.dumps(provenance, indent=1), "utf-8")
     except OSError as error:
         shutil.rmtree(out, ignore_errors=True)
         raise ArtefactError(f"{out}: cannot be written ({error.strerror})") from error

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 from nestvec.errors import FormatError, SourceError
 from nestvec.export.graph.weights import INDEX_FILE, SINGLE_FILE
+from nestvec.model_store.cache_files import cache_writes, ensure_dir, rename_into_place, sync_tree
 from nestvec.model_store.sources.card import Card, CardSource, card_files, find_card, read_card
-from nestvec.model_store.sources.disk import cache_writes, made, rename_into_place, sync_tree
 from nestvec.model_store.sources.hashes import file_sha256
-from nestvec.system.json_text import load_json
+from nestvec.system.durable_files import atomic_write
+from nestvec.system.json_files import load_json
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PIP_TIMEOUT_S: Final = 1800
-MOST_NAMED: Final = 6  # cards that an error names
+MAX_SUGGESTIONS: Final = 6  # cards that an error names
+MIN_SIMILARITY: Final = 0.3  # of a suggested card's name, as difflib counts
 # What serving reads of a Hub repository, weights apart; never a pickle, never code.
 HUB_SMALL_FILES: Final = (
     "config.json",
@@ -51,11 +53,11 @@ class SourceOptions:
     """Where files may come from and go to.
 
     Attributes:
-        cache_dir: Fetched files are kept here.
+        cache_dir: Folder in which fetched files are kept.
         card_dirs: Folders with model cards, earlier first.
         revision: A Hub commit, tag or branch to pin; "" is what the card says or the default branch.
         is_offline: Whether the network must not be used.
-        adapter: Folder of a LoRA adapter to merge into what was fetched.
+        adapter: Folder of a LoRA adapter to merge into the model, or `task:NAME` of its own; None for none.
     """
 
     cache_dir: Path
@@ -66,39 +68,42 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedModel:
     """A model's files on this disk.
 
     Attributes:
-        name: What to call the model.
-        origin: Where it came from, for people.
-        card: Its card, if it has one.
+        folder: Holds the files.
+        name: Name of the model.
+        origin: Where they came from, for people.
+        card: Its card; one that says nothing where it has none.
     """
 
     folder: Path
     name: str
     origin: str
-    card: Card | None = None
+    card: Card
 
 
-def fetch(model: str, options: SourceOptions, *, refresh: bool = False) -> Fetched:
-    """Get a model's files.
+def fetch(model: str, options: SourceOptions, *, refresh: bool = False) -> FetchedModel:
+    """Get a model's files onto this disk.
 
     Args:
         model: A card's name or alias, the path of a card or of a folder, or a Hub id (`org/name`).
-        options: Cache, cards, offline.
-        refresh: Ask the source again even where the cache has an answer (`nestvec model pull`).
+        options: Cache, cards, revision, offline.
+        refresh: Whether to ask the source again even where the cache has an answer (`nestvec model pull`).
 
     Raises:
-        SourceError: It is none of these, cannot be reached, or differs from the hash its card states.
+        SourceError: The model is none of these, cannot be reached, or differs from the hash its card states.
         ArtefactError: The cache cannot be written.
-        FormatError: The card is broken.
+        FormatError: The card cannot be read.
     """
     path = Path(model).expanduser()
     if path.suffix == ".toml" and path.is_file():
         card: Card | None = read_card(path)
     elif path.is_dir():
-        return Fetched(path.resolve(), path.resolve().name, f"folder {path.resolve()}")
+        folder = path.resolve()
+        card = Card(folder.name, CardSource("folder", str(folder)))
+        return FetchedModel(folder, folder.name, f"folder {folder}", card)
     else:
         card = find_card(model, options.card_dirs)
     if card is not None:
@@ -106,16 +111,18 @@ def fetch(model: str, options: SourceOptions, *, refresh: bool = False) -> Fetch
     if model.count("/") == 1 and not path.is_absolute() and not model.startswith("."):
         source = CardSource("hub", model, options.revision)
         folder, revision = _fetch_hub(source, options, refresh=refresh)
-        return Fetched(folder, model, f"hub {model}@{revision}")
+        return FetchedModel(folder, model, f"hub {model}@{revision}", Card(model, source))
     cards = sorted(p.stem for p in card_files(options.card_dirs))
-    near = difflib.get_close_matches(model, cards, MOST_NAMED, 0.3) or cards[:MOST_NAMED]
-    named = f"; cards of such names: {', '.join(near)}" if near else ""
+    near = difflib.get_close_matches(model, cards, MAX_SUGGESTIONS, MIN_SIMILARITY)
+    near = near or cards[:MAX_SUGGESTIONS]
+    suggestion = f"; cards of such names: {', '.join(near)}" if near else ""
     raise SourceError(
-        f"model '{model}' is no card, no folder, and no Hub id of the form org/name{named}"
+        f"model '{model}' is no card, no folder, and no Hub id of the form org/name{suggestion}"
     )
 
 
-def _fetch_card(card: Card, options: SourceOptions, *, refresh: bool) -> Fetched:
+def _fetch_card(card: Card, options: SourceOptions, *, refresh: bool) -> FetchedModel:
+    """Get the files of a card's source, and check their hashes."""
     source = card.source
     if source.kind == "folder":
         folder = Path(source.name).expanduser().resolve()
@@ -133,27 +140,27 @@ def _fetch_card(card: Card, options: SourceOptions, *, refresh: bool) -> Fetched
         origin = f"hub {source.name}@{revision}"
     if source.kind != "pypi":
         verify_hashes(folder, source.sha256)
-    return Fetched(folder, card.name, origin, card)
+    return FetchedModel(folder, card.name, origin, card)
 
 
 def verify_hashes(folder: Path, expected: Mapping[str, str]) -> None:
-    """Compare files with the hashes a card states.
+    """Compare files with the hashes that a card states.
 
     Raises:
         SourceError: A file is missing or differs.
     """
-    for name, wanted in expected.items():
+    for name, sha256 in expected.items():
         path = folder / name
         if not path.is_file():
             raise SourceError(f"{path}: the file is missing, though the card names it")
-        if (found := file_sha256(path)) != wanted:
+        if (actual := file_sha256(path)) != sha256:
             raise SourceError(
-                f"{path}: sha256 is {found}, the card says {wanted}; the file is not used"
+                f"{path}: sha256 is {actual}, the card says {sha256}; the file is not used"
             )
 
 
 def _fetch_wheel(source: CardSource, options: SourceOptions, *, refresh: bool) -> Path:
-    """Unpack a folder of a wheel into the cache once its hashes are right; atomic."""
+    """Unpack a folder of a wheel into the cache, atomically, once its hashes are right."""
     target = options.cache_dir / "sources" / f"{source.name}-{source.version}"
     if target.is_dir():
         if refresh:
@@ -168,7 +175,7 @@ def _fetch_wheel(source: CardSource, options: SourceOptions, *, refresh: bool) -
     with (
         cache_writes(options.cache_dir),
         tempfile.TemporaryDirectory(
-            dir=made(options.cache_dir / "sources"), prefix=".pull-"
+            dir=ensure_dir(options.cache_dir / "sources"), prefix=".pull-"
         ) as scratch,
     ):
         wheel = _download_wheel(source, Path(scratch))
@@ -185,14 +192,14 @@ def _download_wheel(source: CardSource, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(scratch), f"{source.name}=={source.version}"]
     try:
-        done = subprocess.run(  # noqa: S603 - name and version come from a card, as separate arguments
+        process = subprocess.run(  # noqa: S603 - name and version come from a card, as separate arguments
             command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SourceError(f"pip could not be run to fetch {source.name}: {error}") from error
     wheels = list(scratch.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
+    if process.returncode != 0 or len(wheels) != 1:
+        lines = [line for line in process.stderr.splitlines() if line.strip()]
         reason = lines[-1] if lines else "it gave no reason"
         raise SourceError(f"pip could not fetch {source.name}=={source.version}: {reason}")
     return wheels[0]
@@ -204,17 +211,17 @@ def _unpack(wheel: Path, source: CardSource, target: Path) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive:
             members = [n for n in archive.namelist() if n.startswith(inside) and n[-1] != "/"]
-            places = {name[len(inside) :]: name for name in members}
-            wanted = source.files or {name: name for name in places}
-            for name, place in wanted.items():
+            member_by_path = {name[len(inside) :]: name for name in members}
+            files = source.files or {path: path for path in member_by_path}
+            for name, path in files.items():
                 relative = Path(name)
                 if relative.is_absolute() or ".." in relative.parts:
                     raise FormatError(f"{wheel.name}: a member's path leaves the folder")
-                if place not in places:
-                    raise SourceError(f"{wheel.name}: holds no {inside}{place}")
+                if path not in member_by_path:
+                    raise SourceError(f"{wheel.name}: holds no {inside}{path}")
                 out = target / relative
                 out.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(places[place]) as packed, out.open("wb") as file:
+                with archive.open(member_by_path[path]) as packed, out.open("wb") as file:
                     shutil.copyfileobj(packed, file)
     except zipfile.BadZipFile as error:
         raise SourceError(f"{wheel.name}: not a readable wheel") from error
@@ -223,10 +230,13 @@ def _unpack(wheel: Path, source: CardSource, target: Path) -> None:
 
 
 def _fetch_hub(source: CardSource, options: SourceOptions, *, refresh: bool) -> tuple[Path, str]:
-    """A Hub snapshot of just the files we read; (folder, commit).
+    """Get a Hub snapshot of just the files that we read.
 
     A finished pull is recorded, so that later starts need no network and a served model never changes by
     itself: `nestvec model pull` asks the Hub again.
+
+    Returns:
+        Folder and commit.
     """
     slug = f"{source.name.replace('/', '--')}@{source.version or 'default'}"
     record = options.cache_dir / "sources" / "hub" / f"{slug.replace('/', '_')}.json"
@@ -240,14 +250,14 @@ def _fetch_hub(source: CardSource, options: SourceOptions, *, refresh: bool) -> 
     log.info("fetching %s from the Hub, once", source.name)
     folder, commit = _download_hub(source, options.cache_dir / "hub")
     with cache_writes(options.cache_dir):
-        made(record.parent)
-        temporary = record.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"folder": str(folder), "commit": commit}), "utf-8")
-        temporary.replace(record)
+        ensure_dir(record.parent)
+        with atomic_write(record) as file:
+            file.write(json.dumps({"folder": str(folder), "commit": commit}).encode())
     return folder, commit
 
 
 def _read_record(record: Path) -> tuple[Path, str] | None:
+    """Read folder and commit of a finished pull; None where there was none, or its folder is gone."""
     try:
         known = load_json(record.read_text("utf-8"))
         folder, commit = Path(known["folder"]), str(known["commit"])
@@ -257,6 +267,7 @@ def _read_record(record: Path) -> tuple[Path, str] | None:
 
 
 def _download_hub(source: CardSource, cache_dir: Path) -> tuple[Path, str]:
+    """Download a snapshot into a cache of the Hub's library, and check it; folder and commit."""
     # Imported here: a warm start or a PyPI model never needs it.
     from huggingface_hub import HfApi, snapshot_download
 
@@ -279,26 +290,26 @@ def _download_hub(source: CardSource, cache_dir: Path) -> tuple[Path, str]:
 
 
 def _verify_pull(name: str, folder: Path, info: "ModelInfo") -> None:
-    """Compare what was pulled with the hashes that the Hub's listing says of its large files.
+    """Compare what was pulled with the hashes of large files in the Hub's listing.
 
     Raises:
         SourceError: A file differs: cut short, damaged on the way, or changed by whoever stands between.
     """
-    for listed in info.siblings or ():
-        path = folder / listed.rfilename
-        if listed.lfs is None or not path.is_file():
+    for entry in info.siblings or ():
+        path = folder / entry.rfilename
+        if entry.lfs is None or not path.is_file():
             continue
-        if (found := file_sha256(path)) != listed.lfs.sha256:
+        if (actual := file_sha256(path)) != entry.lfs.sha256:
             with contextlib.suppress(OSError):
                 path.resolve().unlink()  # the library would take it for good the next time
             raise SourceError(
-                f"{name}: {listed.rfilename} has sha256 {found}, the Hub says {listed.lfs.sha256}; it is not used"
+                f"{name}: {entry.rfilename} has sha256 {actual}, the Hub says {entry.lfs.sha256}; it is not used"
             )
 
 
 def _hub_files(name: str, info: "ModelInfo") -> list[str]:
     """Choose the files to download: safetensors if there are any, else the ONNX graph."""
-    present = [s.rfilename for s in info.siblings or ()]
+    present = [entry.rfilename for entry in info.siblings or ()]
     small = [f for f in present if f in HUB_SMALL_FILES or _is_module_file(f)]
     weights = [f for f in present if "/" not in f and f.endswith(".safetensors") and f not in small]
     if SINGLE_FILE in weights:
@@ -312,6 +323,6 @@ def _hub_files(name: str, info: "ModelInfo") -> list[str]:
 
 
 def _is_module_file(name: str) -> bool:
-    """Of sentence-transformers' modules: their settings, weights of dense layers, whole static models."""
+    """Whether a file belongs to a sentence-transformers module: settings, dense weights, or a whole static model."""
     folder, _, file = name.partition("/")
     return file in ("config.json", "tokenizer.json", SINGLE_FILE) and folder[:1].isdigit()

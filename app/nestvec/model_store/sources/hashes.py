@@ -7,10 +7,10 @@ from nestvec.errors import ArtefactError
 
 
 def file_sha256(path: Path) -> str:
-    """Hash a file's content.
+    """Compute the SHA-256 of a file's content, in hexadecimal.
 
     Raises:
-        ArtefactError: It cannot be read.
+        ArtefactError: The file cannot be read.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""A model between others: weighted averages of their tensors, or points on the arc between two.
+"""Merges models: weighted averages of their tensors, or points on the arc between two models.
 
 Source: model soups (arXiv:2203.05482); SLERP of each tensor, as merging tools do it.
 """
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.errors import FormatError
-from nestvec.model_store.json_files import read_json
 from nestvec.model_store.sources.checkpoints import (
     Tensors,
     read_tensors,
@@ -19,21 +18,22 @@ from nestvec.model_store.sources.checkpoints import (
     write_checkpoint,
 )
 from nestvec.model_store.sources.hashes import file_sha256
+from nestvec.system.json_files import read_json
 
 
 def merge_models(
     folders: Sequence[Path], weights: Sequence[float], out: Path, *, method: str = "average"
 ) -> int:
-    """Write a model between others of one architecture.
+    """Write a model that lies between others of one architecture.
 
     Args:
-        folders: At least two; files beside the weights are taken from the first.
-        weights: One each; they are scaled to sum to one.
-        out: A new folder.
+        folders: At least two models; files beside the weights are copied from the first.
+        weights: One for each model; they are scaled to a sum of 1.
+        out: The new folder.
         method: "average", or "slerp" of two models.
 
     Returns:
-        How many tensors were merged.
+        Number of tensors of the new model.
 
     Raises:
         FormatError: They do not fit, or weights make no sense.
@@ -61,24 +61,25 @@ def merge_models(
             merged[name] = first
             continue
         merged[name] = mix([part.astype(np.float32) for part in parts]).astype(first.dtype)
-    said = {
+    provenance = {
         "made_by": method,
         "weights": shares,
         "models": [weight_hashes(folder) for folder in folders],
     }
-    write_checkpoint(folders[0], merged, out, said)
+    write_checkpoint(folders[0], merged, out, provenance)
     return len(merged)
 
 
 def _shares(folders: Sequence[Path], weights: Sequence[float]) -> list[float]:
+    """Scale weights to a sum of 1."""
     if len(folders) < 2:  # noqa: PLR2004 - one is merged already
         raise FormatError("merging takes at least two models")
     if len(weights) != len(folders):
         raise FormatError(f"{len(folders)} models take as many weights, not {len(weights)}")
     total = math.fsum(weights)
-    if not all(math.isfinite(one) and one >= 0 for one in weights) or not total > 0:
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not total > 0:
         raise FormatError("weights must be numbers of at least 0, and not all 0")
-    return [one / total for one in weights]
+    return [weight / total for weight in weights]
 
 
 def _average(parts: Sequence[NDArray[np.float32]], shares: Sequence[float]) -> NDArray[np.float32]:
@@ -91,24 +92,24 @@ def _average(parts: Sequence[NDArray[np.float32]], shares: Sequence[float]) -> N
 def _slerp(
     first: NDArray[np.float32], second: NDArray[np.float32], share: float
 ) -> NDArray[np.float32]:
-    """Along the arc between two tensors' directions; straight where those are the same or opposite."""
-    one, other = first.astype(np.float64), second.astype(np.float64)
-    norms = np.linalg.norm(one), np.linalg.norm(other)
+    """Interpolate along the arc between two tensors' directions; straight where those are the same or opposite."""
+    start, end = first.astype(np.float64), second.astype(np.float64)
+    norms = np.linalg.norm(start), np.linalg.norm(end)
     if not min(norms) > 0:
         return _average([first, second], [1 - share, share])
-    cosine = float(np.clip((one * other).sum() / (norms[0] * norms[1]), -1, 1))
+    cosine = float(np.clip((start * end).sum() / (norms[0] * norms[1]), -1, 1))
     angle = math.acos(cosine)
     if math.sin(angle) < 1e-6:  # noqa: PLR2004 - the arc has no length, or no direction
         return _average([first, second], [1 - share, share])
-    mixed = math.sin((1 - share) * angle) * one + math.sin(share * angle) * other
+    mixed = math.sin((1 - share) * angle) * start + math.sin(share * angle) * end
     return (mixed / math.sin(angle)).astype(np.float32)
 
 
 def _check_alike(folders: Sequence[Path]) -> None:
-    """Refuse models of other sizes, or whose tokens differ.
+    """Refuse models of different sizes, or whose tokens differ.
 
     Raises:
-        FormatError: Names the field or the file.
+        FormatError: They differ; names the field or the file.
     """
     first = read_json(folders[0] / "config.json")
     for folder in folders[1:]:
@@ -119,6 +120,9 @@ def _check_alike(folders: Sequence[Path]) -> None:
                 raise FormatError(
                     f"{folder}/config.json: '{name}' is {config.get(name)!r}, the first model's {first.get(name)!r}"
                 )
-        names = [one / "tokenizer.json" for one in (folders[0], folder)]
-        if all(name.is_file() for name in names) and len({file_sha256(n) for n in names}) > 1:
-            raise FormatError(f"{names[1]}: another tokenizer than the first model's")
+        tokenizers = [path / "tokenizer.json" for path in (folders[0], folder)]
+        if (
+            all(path.is_file() for path in tokenizers)
+            and len(set(map(file_sha256, tokenizers))) > 1
+        ):
+            raise FormatError(f"{tokenizers[1]}: another tokenizer than the first model's")

@@ -18,7 +18,15 @@ CHUNK_BYTES: Final = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go."""
+    """Where requests go.
+
+    Attributes:
+        host: Host name or address.
+        port: TCP port.
+        path: Path of the URL.
+        is_tls: Whether the connection is encrypted.
+        headers: Headers that every request has.
+    """
 
     host: str
     port: int
@@ -28,10 +36,10 @@ class Target:
 
     @classmethod
     def parse(cls, url: str, headers: Mapping[str, str] | None = None) -> Self:
-        """From a URL.
+        """Return the target of a URL.
 
         Raises:
-            ValueError: It is not an http or https URL with a host.
+            ValueError: The text is no http or https URL with a host.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -42,11 +50,13 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Status and body.
+class Response:
+    """An HTTP response.
 
     Attributes:
-        retry_after: As the header says it; "" where there is none.
+        status: Status code.
+        body: The whole body.
+        retry_after: Value of the Retry-After header; empty where there is none.
     """
 
     status: int
@@ -55,7 +65,7 @@ class Answer:
 
 
 class _Collector:
-    """Gathers what httptools finds in an answer."""
+    """Collects what httptools parses of a response; the methods are its callbacks."""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
@@ -77,24 +87,28 @@ class _Collector:
 
 
 class Connection:
-    """One kept-alive connection; one request at a time."""
+    """A kept-alive HTTP/1.1 connection that takes one request at a time.
+
+    Args:
+        target: Where requests go.
+    """
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
-        own = "".join(f"{name}: {value}\r\n" for name, value in target.headers.items())
+        headers = "".join(f"{name}: {value}\r\n" for name, value in target.headers.items())
         self._head = (
             f"POST {target.path} HTTP/1.1\r\nhost: {target.host}:{target.port}\r\n"
-            f"content-type: application/json\r\n{own}content-length: "
+            f"content-type: application/json\r\n{headers}content-length: "
         ).encode()
 
-    async def post(self, body: bytes) -> Answer:
-        """Send a body, wait for the whole answer; a connection that the server closed is opened again.
+    async def post(self, body: bytes) -> Response:
+        """Send a body and return the whole response; a connection that the server closed is opened again.
 
         Raises:
-            OSError: The server cannot be reached or broke off.
-            ValueError: It does not answer in HTTP.
+            OSError: The server cannot be reached, or closed the connection.
+            ValueError: The server does not answer in HTTP.
         """
         if self._writer is None or self._writer.is_closing():
             context = ssl.create_default_context() if self._target.is_tls else None
@@ -120,10 +134,10 @@ class Connection:
         if collector.closes:
             await self.close()
         body = b"".join(collector.parts)
-        return Answer(parser.get_status_code(), body, collector.retry_after)
+        return Response(parser.get_status_code(), body, collector.retry_after)
 
     async def close(self) -> None:
-        """Close; a later request opens anew."""
+        """Close the connection; a later request opens a new one."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()

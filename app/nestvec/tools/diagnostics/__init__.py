@@ -1,1 +1,1 @@
-"""What this machine and this installation are, and what runs where: for `nestvec doctor` and for reports."""
+"""Looks at this machine and installation, and at where a graph really runs: for `nestvec doctor` and for reports."""

@@ -1,4 +1,4 @@
-"""Which attention kernels ran, as onnxruntime prints it when ORT_ENABLE_ATTENTION_KERNEL_DEBUG_INFO is 1. Pure."""
+"""Reads which attention kernels ran, as printed by onnxruntime with ORT_ENABLE_ATTENTION_KERNEL_DEBUG_INFO=1. Pure."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 DEBUG: Final = "ORT_ENABLE_ATTENTION_KERNEL_DEBUG_INFO"
-# Kernels that need no scores in memory; MATH is the one that writes them out, and waits for the host on the way.
+# Kernels that need no scores in memory. MATH is the one that writes them out, and waits for the host on the way.
 FUSED: Final = (
     "FLASH_ATTENTION",
     "EFFICIENT_ATTENTION",
@@ -20,8 +20,8 @@ _LINE: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """What one attention op took.
+class AttentionKernel:
+    """The kernel that an attention op took.
 
     Attributes:
         op: "PackedMultiHeadAttention", "PagedAttention", …
@@ -34,10 +34,10 @@ class Route:
     kernel: str
 
 
-def read_routes(lines: Iterable[str]) -> Counter[Route]:
-    """How often each was taken, of whatever a process printed."""
-    found: Counter[Route] = Counter()
+def read_attention_kernels(lines: Iterable[str]) -> Counter[AttentionKernel]:
+    """Count how often each kernel ran, by the lines that a process printed among others."""
+    counts: Counter[AttentionKernel] = Counter()
     for line in lines:
         if match := _LINE.search(line):
-            found[Route(match["op"], match["dtype"], match["kernel"])] += 1
-    return found
+            counts[AttentionKernel(match["op"], match["dtype"], match["kernel"])] += 1
+    return counts

@@ -1,4 +1,4 @@
-"""What `nestvec doctor` looks at: each check says how it is, and what to do where it is not well."""
+"""The checks of `nestvec doctor`: each says what it found, and what to do where something is wrong."""
 
 import ctypes
 import os
@@ -15,15 +15,16 @@ from typing import Final
 from nestvec import __version__
 from nestvec.errors import ProviderError
 from nestvec.system.cpus import cpu_model, usable_cpus
-from nestvec.system.cuda_driver import Driver, read_driver
+from nestvec.system.cuda_driver import Driver, Gpu, read_driver
 from nestvec.system.nvml import GpuState, Nvml
 
 GIB: Final = 2**30
-LEAST_FILES: Final = 4096
-LEAST_DISK_BYTES: Final = 2 * GIB
-# Native code of the onnxruntime-gpu wheel, 1.31.1; it has none that a driver could compile for others.
-KERNELS: Final = ("7.5", "8.0", "8.6", "8.9", "9.0", "12.0")
-LEAST_CUDA: Final = 13
+MIN_OPEN_FILES: Final = 4096
+MIN_DISK_BYTES: Final = 2 * GIB
+# Compute capabilities for which the onnxruntime-gpu wheel, 1.31.1, has native code; it has none that a driver could
+# compile for others.
+KERNEL_CAPABILITIES: Final = ("7.5", "8.0", "8.6", "8.9", "9.0", "12.0")
+MIN_CUDA: Final = 13
 RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu", "openvino")
 CUDA_LIBRARIES: Final = (
     "libcudart.so.13",
@@ -32,7 +33,7 @@ CUDA_LIBRARIES: Final = (
     "libcurand.so.10",
 )
 CUDNN: Final = "libcudnn.so.9"
-SHOWN: Final = ("tokenizers", "fastapi", "uvicorn", "numpy")
+LISTED_PACKAGES: Final = ("tokenizers", "fastapi", "uvicorn", "numpy")
 
 
 class Health(StrEnum):
@@ -45,10 +46,11 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding.
+    """One finding, as `nestvec doctor --json` prints it.
 
     Attributes:
         name: What was looked at.
+        health: How it is.
         says: What was found.
         advice: What to do; "" where all is well.
     """
@@ -59,8 +61,8 @@ class Check:
     advice: str = ""
 
 
-def installed(package: str) -> str | None:
-    """Its version; None where it is not."""
+def installed_version(package: str) -> str | None:
+    """Return a package's version; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -71,13 +73,13 @@ def load_cuda(load: Callable[[str], object] = ctypes.CDLL) -> str:
     """Load what onnxruntime's CUDA provider needs, from where pip put it or the system has it.
 
     Args:
-        load: Loads a library; may raise OSError.
+        load: Loads a library by name; may raise OSError.
 
     Returns:
-        Whether cuDNN, which it can do without, is there too.
+        A sentence that says whether cuDNN, which is optional, is there too.
 
     Raises:
-        ProviderError: Names what is missing.
+        ProviderError: A library is missing; the message names it.
     """
     from nestvec.backends.ort import find_libraries
 
@@ -93,120 +95,143 @@ def load_cuda(load: Callable[[str], object] = ctypes.CDLL) -> str:
     return f"all there; cuDNN {'absent (not needed)' if missing else 'there'}"
 
 
-def software(find: Callable[[str], str | None] = installed) -> Iterator[Check]:
-    """Versions, and runtimes that are in each other's way."""
+def check_software(find: Callable[[str], str | None] = installed_version) -> Iterator[Check]:
+    """Check versions, and whether runtimes are in each other's way.
+
+    Args:
+        find: Gives a package's version; None where it is not installed.
+    """
     python = platform.python_version()
     yield Check("nestvec", Health.OK, f"{__version__}, Python {python}, {platform.platform()}")
-    runtimes = {name: found for name in RUNTIMES if (found := find(name))}
-    shown = ", ".join(f"{name} {found}" for name, found in runtimes.items())
+    runtimes = {name: version for name in RUNTIMES if (version := find(name))}
+    versions = ", ".join(f"{name} {number}" for name, number in runtimes.items())
     if not {"onnxruntime", "onnxruntime-gpu"} & set(runtimes):
         advice = "install nestvec[cpu] or nestvec[gpu]"
         yield Check("runtime", Health.FAILED, "onnxruntime is not installed", advice)
     elif {"onnxruntime", "onnxruntime-gpu"} <= set(runtimes):
         advice = "they overwrite each other's files: uninstall both, then install nestvec[gpu]"
-        yield Check("runtime", Health.FAILED, shown, advice)
+        yield Check("runtime", Health.FAILED, versions, advice)
     else:
-        yield Check("runtime", Health.OK, shown)
-    yield Check("packages", Health.OK, ", ".join(f"{name} {find(name)}" for name in SHOWN))
+        yield Check("runtime", Health.OK, versions)
+    packages = ", ".join(f"{name} {find(name)}" for name in LISTED_PACKAGES)
+    yield Check("packages", Health.OK, packages)
 
 
-def machine() -> Iterator[Check]:
-    """Processor, memory, open files."""
+def check_machine() -> Iterator[Check]:
+    """Check the processor, the memory and the limit of open files."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     yield Check(
         "cpu", Health.OK, f"{cpu_model()}; {usable_cpus()} usable; {memory:.1f} GiB of memory"
     )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     says = f"{soft} open files allowed (at most {hard})"
-    if soft < LEAST_FILES:
+    if soft < MIN_OPEN_FILES:
         advice = f"raise it, such as by `ulimit -n {min(hard, 65536)}`: each connection takes one"
         yield Check("open files", Health.WARNING, says, advice)
     else:
         yield Check("open files", Health.OK, says)
 
 
-def folder(name: str, path: Path) -> Check:
-    """A folder that is written to: there or possible, writable, with room."""
-    there = next((one for one in (path, *path.parents) if one.exists()), Path("/"))
-    if not there.is_dir() or not os.access(there, os.W_OK):
+def check_folder(name: str, path: Path) -> Check:
+    """Check a folder that is written to: it exists or can be made, is writable, and has room.
+
+    Args:
+        name: Name of the setting.
+        path: The folder.
+    """
+    existing = next((part for part in (path, *path.parents) if part.exists()), Path("/"))
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
         says = f"{path} cannot be written by this user"
         return Check(name, Health.FAILED, says, f"change its owner, or set {name}")
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(existing).free
     says = f"{path}, {free / GIB:.1f} GiB free"
-    if free < LEAST_DISK_BYTES:
+    if free < MIN_DISK_BYTES:
         return Check(name, Health.WARNING, says, "models of a gigabyte and more will not fit")
     return Check(name, Health.OK, says)
 
 
-def gpu(
+def check_gpu(
     device_id: int,
     *,
     is_asked_for: bool,
     read: Callable[[], Driver] = read_driver,
     load: Callable[[], str] = load_cuda,
     nvml: Callable[[], Nvml] = Nvml,
-    find: Callable[[str], str | None] = installed,
+    find: Callable[[str], str | None] = installed_version,
 ) -> Iterator[Check]:
-    """Driver, card, libraries.
+    """Check the GPU's driver, the card and the libraries; stops at the first that makes the others pointless.
 
     Args:
-        device_id: Which card.
+        device_id: Number of the GPU, as CUDA counts them.
         is_asked_for: Whether its absence is an error.
         read: Asks the driver.
-        load: Loads CUDA's libraries, and says of cuDNN.
-        nvml: Begins the management library.
-        find: Gives a package's version.
+        load: Loads CUDA's libraries, and says whether cuDNN is there.
+        nvml: Begins to use the management library.
+        find: Gives a package's version; None where it is not installed.
     """
-    absent = Health.FAILED if is_asked_for else Health.OK
     try:
         driver = read()
     except ProviderError as error:
-        advice = (
-            "install NVIDIA's driver; in a container, start it with the GPU (compose profile gpu)"
-        )
-        yield Check("gpu driver", absent, error.message, advice if is_asked_for else "")
+        yield _missing_driver(error, is_asked_for=is_asked_for)
         return
-    is_old = int(driver.cuda.split(".")[0]) < LEAST_CUDA
-    yield Check(
-        "gpu driver",
-        Health.FAILED if is_old else Health.OK,
-        f"runs CUDA up to {driver.cuda}; {len(driver.gpus)} GPUs",
-        f"onnxruntime-gpu needs a driver for CUDA {LEAST_CUDA}: update it" if is_old else "",
-    )
+    yield _driver(driver)
     if find("onnxruntime-gpu") is None:
         says = "there is a GPU, but this onnxruntime is for CPUs"
         health = Health.FAILED if is_asked_for else Health.WARNING
         yield Check("gpu runtime", health, says, "install nestvec[gpu] instead of nestvec[cpu]")
         return
     if device_id >= len(driver.gpus):
-        yield Check("gpu", absent, f"there is no GPU {device_id}", "set device_id")
+        health = Health.FAILED if is_asked_for else Health.OK
+        yield Check("gpu", health, f"there is no GPU {device_id}", "set device_id")
         return
     card = driver.gpus[device_id]
-    has_kernels = card.capability in KERNELS
-    says = (
-        f"{device_id}: {card.name}, capability {card.capability}, {card.memory_bytes / GIB:.0f} GiB"
-    )
-    advice = f"the onnxruntime-gpu wheel has kernels for {', '.join(KERNELS)} only"
-    yield Check(
-        "gpu", Health.OK if has_kernels else Health.FAILED, says, "" if has_kernels else advice
-    )
+    yield _card(device_id, card)
     try:
         yield Check("cuda libraries", Health.OK, load())
     except ProviderError as error:
         yield Check("cuda libraries", Health.FAILED, error.message, "install nestvec[gpu] with pip")
+    yield _management(nvml, card)
+
+
+def _missing_driver(error: ProviderError, *, is_asked_for: bool) -> Check:
+    if not is_asked_for:
+        return Check("gpu driver", Health.OK, error.message)
+    advice = "install NVIDIA's driver; in a container, start it with the GPU (compose profile gpu)"
+    return Check("gpu driver", Health.FAILED, error.message, advice)
+
+
+def _driver(driver: Driver) -> Check:
+    says = f"runs CUDA up to {driver.cuda}; {len(driver.gpus)} GPUs"
+    if int(driver.cuda.split(".")[0]) < MIN_CUDA:
+        advice = f"onnxruntime-gpu needs a driver for CUDA {MIN_CUDA}: update it"
+        return Check("gpu driver", Health.FAILED, says, advice)
+    return Check("gpu driver", Health.OK, says)
+
+
+def _card(device_id: int, card: Gpu) -> Check:
+    memory = f"{card.memory_bytes / GIB:.0f} GiB"
+    says = f"{device_id}: {card.name}, capability {card.capability}, {memory}"
+    if card.capability not in KERNEL_CAPABILITIES:
+        advice = f"the onnxruntime-gpu wheel has kernels for {', '.join(KERNEL_CAPABILITIES)} only"
+        return Check("gpu", Health.FAILED, says, advice)
+    return Check("gpu", Health.OK, says)
+
+
+def _management(nvml: Callable[[], Nvml], card: Gpu) -> Check:
     try:
         library = nvml()
         state = library.state(card.uuid)
-        yield _state(state, library.driver)
-        library.close()
     except ProviderError as error:
         advice = "metrics of the GPU are off; serving works without them"
-        yield Check("gpu state", Health.WARNING, error.message, advice)
+        return Check("gpu state", Health.WARNING, error.message, advice)
+    check = _state(state, library.driver)
+    library.close()
+    return check
 
 
 def _state(state: GpuState, driver: str) -> Check:
-    used, whole = state.memory_used_bytes / GIB, state.memory_total_bytes / GIB
-    says = f"driver {driver}; {used:.1f} of {whole:.1f} GiB taken, busy {state.utilization:.0%}"
+    used, total = state.memory_used_bytes / GIB, state.memory_total_bytes / GIB
+    says = f"driver {driver}; {used:.1f} of {total:.1f} GiB taken, busy {state.utilization:.0%}"
     if state.temperature_c is not None:
         says += f", {state.temperature_c:.0f} °C"
     if state.uncorrected_errors:

@@ -1,6 +1,6 @@
-"""Runs a device graph at several sizes and tells where its nodes ran.
+"""Runs a device graph at several sizes, and prints where its nodes ran.
 
-It is a process of its own: the runtime must be told at its start to print which attention it takes.
+It runs in a process of its own, as the runtime must be told at its start to print which attention it takes.
 
 Usage: python -m nestvec.tools.diagnostics.device_run GRAPH MAX_TOKENS DEVICE_ID
 """
@@ -17,19 +17,27 @@ from typing import Final
 import numpy as np
 
 from nestvec.backends.cuda.backend import DeviceBackend
-from nestvec.backends.cuda.device_thread import DeviceLine
-from nestvec.backends.open import line_of
+from nestvec.backends.cuda.device_thread import DeviceThread
+from nestvec.backends.cuda.open import device_thread_for
 from nestvec.engine.backend import DeviceOptions
-from nestvec.engine.core.collate import collate
+from nestvec.engine.core.batching.collate import collate
 from nestvec.engine.types import Item, Layout
 from nestvec.errors import ProviderError
-from nestvec.tools.diagnostics.attention_kernels import DEBUG, FUSED, Route, read_routes
+from nestvec.tools.diagnostics.attention_kernels import (
+    DEBUG,
+    FUSED,
+    AttentionKernel,
+    read_attention_kernels,
+)
 
 MARK: Final = "PLACEMENT "
+# Lengths of the inputs of each batch that is run, in tokens.
 BATCHES: Final = ((8,), (16,) * 16, (100, 3, 40), (256,) * 4, (512, 16))
+MAX_BATCH_TOKENS: Final = 1024
+CAPTURED_TOKENS: Final = 256
 MEMORY_SHARE: Final = 0.5
-WAIT_S: Final = 300.0
-# Nodes that only reckon with shapes belong on the CPU.
+TIMEOUT_S: Final = 300.0
+# Nodes that only compute shapes belong on the CPU.
 SHAPE_OPS: Final = (
     "Shape",
     "Concat",
@@ -49,99 +57,112 @@ class DeviceRun:
     """Where a graph ran.
 
     Attributes:
-        placement: By provider, how often each op ran there.
-        routes: Attention kernels.
-        captured: Sizes whose launches could be captured.
+        placement: How often each op ran, by provider.
+        attention_kernels: How often each attention kernel ran.
+        captured: Number of sizes for which a CUDA graph was captured.
     """
 
     placement: Mapping[str, Mapping[str, int]]
-    routes: Counter[Route]
+    attention_kernels: Counter[AttentionKernel]
     captured: int
 
     @property
     def problems(self) -> list[str]:
-        """What should not be, in words; none if all is well."""
-        found = []
+        """What should be otherwise, in words; empty if all is well."""
+        problems = []
         for provider, ops in self.placement.items():
-            strangers = sorted(set(ops) - set(SHAPE_OPS))
-            if provider != CUDA and strangers:
-                found.append(f"on {provider}: {', '.join(strangers)}")
+            misplaced = sorted(set(ops) - set(SHAPE_OPS))
+            if provider != CUDA and misplaced:
+                problems.append(f"on {provider}: {', '.join(misplaced)}")
         copies = [op for ops in self.placement.values() for op in ops if op.startswith("Memcpy")]
         if copies:
-            found.append(f"copies between host and device: {', '.join(sorted(set(copies)))}")
-        unfused = sorted({f"{r.op} in {r.dtype}" for r in self.routes if r.kernel not in FUSED})
+            problems.append(f"copies between host and device: {', '.join(sorted(set(copies)))}")
+        kernels = self.attention_kernels
+        unfused = sorted({f"{k.op} in {k.dtype}" for k in kernels if k.kernel not in FUSED})
         if unfused:
-            found.append(f"attention without a fused kernel: {', '.join(unfused)}")
-        return found
+            problems.append(f"attention without a fused kernel: {', '.join(unfused)}")
+        return problems
 
 
-def run_apart(
+def run_in_subprocess(
     graph: Path, max_tokens: int, device_id: int, environment: Mapping[str, str]
 ) -> DeviceRun:
-    """Run a graph in a process of its own and read what it tells.
+    """Run a graph in a process of its own, and read what it prints.
+
+    Args:
+        graph: The device graph.
+        max_tokens: Most tokens of an input.
+        device_id: Number of the GPU, as CUDA counts them.
+        environment: Variables of the process.
 
     Raises:
-        ProviderError: It failed; says how it ended.
+        ProviderError: The run failed; the message says how it ended.
     """
     command = [sys.executable, "-m", __name__, str(graph), str(max_tokens), str(device_id)]
-    done = subprocess.run(  # noqa: S603 - our own module
+    completed = subprocess.run(  # noqa: S603 - our own module
         command,
         capture_output=True,
         text=True,
-        timeout=WAIT_S,
+        timeout=TIMEOUT_S,
         env={**environment, DEBUG: "1"},
         check=False,
     )
-    return read_run(done.stdout, done.stderr, done.returncode)
+    return read_run(completed.stdout, completed.stderr, completed.returncode)
 
 
 def read_run(output: str, errors: str, status: int) -> DeviceRun:
-    """What a run printed.
+    """Read what a run printed.
 
     Raises:
-        ProviderError: It failed.
+        ProviderError: The run failed.
     """
     lines = output.splitlines()
-    said = next((line[len(MARK) :] for line in lines if line.startswith(MARK)), None)
-    if status or said is None:
+    marked = next((line[len(MARK) :] for line in lines if line.startswith(MARK)), None)
+    if status or marked is None:
         last = (errors.strip().splitlines() or ["nothing was said"])[-1]
         raise ProviderError(f"the graph does not run on the GPU (exit status {status}): {last}")
-    found = json.loads(said)
-    return DeviceRun(found["placement"], read_routes(lines), found["captured"])
+    report = json.loads(marked)
+    return DeviceRun(report["placement"], read_attention_kernels(lines), report["captured"])
 
 
-def tell(graph: Path, max_tokens: int, line: DeviceLine) -> None:
-    """Run the batches and print where nodes ran."""
+def print_placement(graph: Path, max_tokens: int, thread: DeviceThread) -> None:
+    """Run the batches, and print where nodes ran and how many sizes can be captured."""
     from nestvec.backends.cuda.onnx_session import OnnxDeviceSession
 
-    opened: list[OnnxDeviceSession] = []
+    sessions: list[OnnxDeviceSession] = []
 
-    def watched(path: Path, *, memory_limit: int, captures: bool) -> OnnxDeviceSession:
+    def open_profiled(path: Path, *, memory_limit_bytes: int, captures: bool) -> OnnxDeviceSession:
         session = OnnxDeviceSession(
-            path, line.device, memory_limit=memory_limit, captures=captures, profiles=not captures
+            path,
+            thread.device,
+            memory_limit_bytes=memory_limit_bytes,
+            captures=captures,
+            profiles=not captures,
         )
-        opened.append(session)
+        sessions.append(session)
         return session
 
-    plain = DeviceBackend(graph, line, watched, DeviceOptions(max_tokens, 1024, captured_tokens=0))
+    def open_backend(captured_tokens: int) -> DeviceBackend:
+        options = DeviceOptions(max_tokens, MAX_BATCH_TOKENS, captured_tokens=captured_tokens)
+        return DeviceBackend(graph, thread, open_profiled, options)
+
+    plain = open_backend(0)
     for lengths in BATCHES:
         items = [Item(np.ones(min(n, max_tokens), np.int32)) for n in lengths]
         for pools in (True, False):
             plain.run(collate(items, Layout.PACKED, pools=pools))
-    placement = opened[0].placement()
+    placement = sessions[0].placement()
     plain.close()
-    capturing = DeviceBackend(
-        graph, line, watched, DeviceOptions(max_tokens, 1024, captured_tokens=256)
-    )
-    captured = len(capturing.captured)
+    capturing = open_backend(CAPTURED_TOKENS)
+    captured = len(capturing.captured_shapes)
     capturing.close()
     print(MARK + json.dumps({"placement": placement, "captured": captured}), flush=True)  # noqa: T201
 
 
 def main(graph: str, max_tokens: str, device_id: str) -> None:
-    """See the module."""
-    line = line_of(int(device_id), MEMORY_SHARE)
-    tell(Path(graph), int(max_tokens), line)
+    """Run a graph on a GPU, as the module's docstring says."""
+    thread = device_thread_for(int(device_id), MEMORY_SHARE)
+    print_placement(Path(graph), int(max_tokens), thread)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Is the model still good: scores, data sets, and a run over HTTP."""
+"""Measures how good a model's vectors are, in this process or over HTTP, and fits maps between spaces."""

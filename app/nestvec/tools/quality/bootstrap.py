@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Wide = NDArray[np.float64]
+from nestvec.engine.types import Float64Array
 
 RESAMPLES: Final = 1000
 SEED: Final = 11
@@ -20,10 +19,13 @@ LEVEL: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A score with its interval.
+    """A score with its interval; field names are keys of report.json.
 
     Attributes:
-        n: Texts or queries that it is the mean over.
+        score: The score of all texts.
+        low: Lower bound of the 95% interval.
+        high: Upper bound of the 95% interval.
+        n: Number of texts or queries that the score is the mean over.
     """
 
     score: float
@@ -33,32 +35,32 @@ class Estimate:
 
 
 class Resamples:
-    """Draws of n texts with replacement, the same for every score.
+    """Draws of N texts with replacement, the same for every score.
 
     Args:
-        n: Texts or queries.
+        n: Number of texts or queries.
     """
 
     def __init__(self, n: int) -> None:
         random = np.random.default_rng(SEED)
         self.n = n
-        self._weights: Wide = random.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n
+        self._weights: Float64Array = random.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n
 
-    def mean(self, values: Wide) -> Wide:
-        """The mean of each draw, (draws,)."""
+    def mean(self, values: Float64Array) -> Float64Array:
+        """Return the mean of values `[N]` in each draw, `[RESAMPLES]`."""
         return self._weights @ values
 
-    def correlation(self, ranks: Wide, gold: Wide) -> Wide:
-        """Pearson's correlation of ranks in each draw, (draws,)."""
+    def correlation(self, ranks: Float64Array, gold: Float64Array) -> Float64Array:
+        """Return Pearson's correlation of ranks `[N]` with gold ranks `[N]` in each draw, `[RESAMPLES]`."""
         w = self._weights
         mean_a, mean_b = w @ ranks, w @ gold
         covariance = w @ (ranks * gold) - mean_a * mean_b
         spread = (w @ ranks**2 - mean_a**2) * (w @ gold**2 - mean_b**2)
-        found: Wide = covariance / np.sqrt(np.maximum(spread, 1e-12))
-        return found
+        correlations: Float64Array = covariance / np.sqrt(np.maximum(spread, 1e-12))
+        return correlations
 
-    def estimate(self, score: float, draws: Wide) -> Estimate:
-        """A score with the middle 95% of its draws."""
+    def estimate(self, score: float, draws: Float64Array) -> Estimate:
+        """Return a score with the middle 95% of its draws."""
         low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
         # Rounding, and bias of the ranks, must not leave a score outside its own interval.
         return Estimate(score, min(low, score), max(high, score), self.n)

@@ -1,36 +1,39 @@
-"""Runs the tasks against a server over HTTP and writes the table: what a client of it gets."""
+"""Scores of a running server over HTTP: what a client of it gets."""
 
-import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from nestvec.corpus.embedders import TextOptions
+from nestvec.corpus.server_embedder import ServerEmbedder
 from nestvec.engine.types import FloatArray
-from nestvec.errors import SourceError
-from nestvec.tools.quality.neighbours import among, nearest, nearest_bits
-from nestvec.tools.quality.scores import ndcg, pair_cosines, spearman
+from nestvec.tools.quality.neighbours import nearest, nearest_bits, rescore
+from nestvec.tools.quality.scores import mean_ndcg, pair_cosines, spearman
 from nestvec.tools.quality.tasks import PairTask, RetrievalTask
+from nestvec.tools.quality.types import ProgressCallback
 
-REQUEST_TEXTS: Final = 128
+TEXTS_PER_REQUEST: Final = 128
 NDCG_DEPTH: Final = 10
-Progress = Callable[[int], object]
-
-
 # Candidates that a search by bits hands to the float vectors: ten times the depth.
 RESCORED: Final = 10 * NDCG_DEPTH
-# Cohere's dialect gives several dtypes of one run, and takes so many texts a request.
-TYPES: Final = ("float", "int8", "ubinary")
-TYPED_TEXTS: Final = 96
+# Cohere's dialect gives several dtypes of one run, and takes at most so many texts a request.
+DTYPES_OF_ONE_RUN: Final = ("float", "int8", "ubinary")
+COHERE_TEXTS_PER_REQUEST: Final = 96
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One measured figure."""
+class RemoteScore:
+    """One measured figure.
+
+    Attributes:
+        task: The data set and the measure.
+        dimensions: Of the vectors.
+        score: Between 0 and 1; a correlation may be negative.
+        dtype: What values of the vectors were stored as.
+    """
 
     task: str
     dimensions: int
@@ -38,127 +41,100 @@ class Row:
     dtype: str = "float"
 
 
-class RemoteEmbedder:
-    """Embeds through a running server; a context manager, which closes its connections.
+@dataclass(frozen=True, slots=True)
+class RemoteVectors:
+    """Vectors of many texts by a running server, in requests of bounded size; too-long texts are cut at the end.
 
-    Args:
-        url: Its base, without /v1.
-        key: An API key, "" for none.
-        model: The name to ask for, "" for the only one.
-        progress: Told how many texts were done.
+    Attributes:
+        server: The server.
+        on_progress: Told how many texts were done.
     """
 
-    def __init__(self, url: str, *, key: str, model: str, progress: Progress) -> None:
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(base_url=url, headers=headers, timeout=300)
-        self._model = model
-        self._progress = progress
+    server: ServerEmbedder
+    on_progress: ProgressCallback
 
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let go of the connections."""
-        self._client.close()
-
-    def embed(self, texts: Sequence[str], dimensions: int | None) -> FloatArray:
-        """Vectors of texts, (N, D), float32; longer texts are cut at the end.
+    async def floats(self, texts: Sequence[str], dimensions: int | None) -> FloatArray:
+        """Return vectors `[N, D]`, float32.
 
         Raises:
-            SourceError: The server cannot be reached, or refuses.
+            InputError: The server refuses a text or the dimensions.
+            SourceError: The server cannot be reached, or fails.
         """
-        rows: list[FloatArray] = []
-        for start in range(0, len(texts), REQUEST_TEXTS):
-            chunk = list(texts[start : start + REQUEST_TEXTS])
-            body: dict[str, object] = {
-                "input": chunk,
-                "encoding_format": "base64",
-                "truncate": "end",
+        options = TextOptions(dimensions=dimensions)
+        parts = []
+        for start in range(0, len(texts), TEXTS_PER_REQUEST):
+            chunk = texts[start : start + TEXTS_PER_REQUEST]
+            parts.append((await self.server.embed(chunk, options)).vectors)
+            self.on_progress(len(chunk))
+        return np.concatenate(parts)
+
+    async def each_dtype(
+        self, texts: Sequence[str], dimensions: int | None
+    ) -> dict[str, NDArray[Any]]:
+        """Return vectors in each of `DTYPES_OF_ONE_RUN`: `[N, D]` float32 and int8, `[N, D / 8]` uint8.
+
+        Raises:
+            InputError: The server refuses a text or the dimensions.
+            SourceError: The server cannot be reached, or fails.
+        """
+        rows: dict[str, list[Any]] = {name: [] for name in DTYPES_OF_ONE_RUN}
+        for start in range(0, len(texts), COHERE_TEXTS_PER_REQUEST):
+            chunk = list(texts[start : start + COHERE_TEXTS_PER_REQUEST])
+            body: dict[str, Any] = {
+                "texts": chunk,
+                "embedding_types": DTYPES_OF_ONE_RUN,
+                "model": self.server.model_name or None,
+                "output_dimension": dimensions,
             }
-            if self._model:
-                body["model"] = self._model
-            if dimensions is not None:
-                body["dimensions"] = dimensions
-            found = self._ask("/v1/embeddings", body)
-            rows += [
-                np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in found["data"]
-            ]
-            self._progress(len(chunk))
-        return np.stack(rows)
-
-    def embed_types(self, texts: Sequence[str], dimensions: int | None) -> dict[str, NDArray[Any]]:
-        """The same in each of `TYPES`, from one run of the model.
-
-        Raises:
-            SourceError: The server cannot be reached, or refuses.
-        """
-        rows: dict[str, list[Any]] = {name: [] for name in TYPES}
-        for start in range(0, len(texts), TYPED_TEXTS):
-            chunk = list(texts[start : start + TYPED_TEXTS])
-            body: dict[str, object] = {"texts": chunk, "embedding_types": TYPES}
-            if self._model:
-                body["model"] = self._model
-            if dimensions is not None:
-                body["output_dimension"] = dimensions
-            found = self._ask("/v2/embed", body)["embeddings"]
-            for name in TYPES:
-                rows[name] += found[name]
-            self._progress(len(chunk))
+            answer = await self.server.request("POST", "/v2/embed", body)
+            embeddings = answer.json()["embeddings"]
+            for name in DTYPES_OF_ONE_RUN:
+                rows[name] += embeddings[name]
+            self.on_progress(len(chunk))
         stored = {"float": np.float32, "int8": np.int8, "ubinary": np.uint8}
-        return {name: np.array(rows[name], stored[name]) for name in TYPES}
-
-    def _ask(self, path: str, body: Mapping[str, object]) -> Any:  # noqa: ANN401 - JSON is of any type
-        try:
-            answer = self._client.post(path, json=body)
-        except httpx.HTTPError as error:
-            raise SourceError(f"the server cannot be reached: {error}") from error
-        if answer.status_code != httpx.codes.OK:
-            raise SourceError(f"the server answered {answer.status_code}: {answer.text[:300]}")
-        return answer.json()
+        return {name: np.array(rows[name], stored[name]) for name in DTYPES_OF_ONE_RUN}
 
 
-def run_pairs(embedder: RemoteEmbedder, task: PairTask, sizes: Sequence[int]) -> list[Row]:
-    """Spearman of cosine with gold at each number of dimensions."""
+async def score_pairs(
+    vectors: RemoteVectors, task: PairTask, sizes: Sequence[int]
+) -> list[RemoteScore]:
+    """Return Spearman's correlation of cosines with the gold scores at each number of dimensions."""
     rows = []
     for size in sizes:
-        first, second = embedder.embed(task.first, size), embedder.embed(task.second, size)
+        first = await vectors.floats(task.first, size)
+        second = await vectors.floats(task.second, size)
         score = spearman(pair_cosines(first, second).tolist(), task.gold)
-        rows.append(Row("STS-B test Spearman", size, score))
+        rows.append(RemoteScore("STS-B test Spearman", size, score))
     return rows
 
 
-def run_retrieval(embedder: RemoteEmbedder, task: RetrievalTask, size: int | None) -> list[Row]:
-    """nDCG@10 of each dtype, as a store of such vectors would search them."""
-    documents = embedder.embed_types(task.documents, size)
-    queries = embedder.embed_types(task.queries, size)
-    near = documents["float"], queries["float"]
+async def score_retrieval(
+    vectors: RemoteVectors, task: RetrievalTask, size: int | None
+) -> list[RemoteScore]:
+    """Return nDCG@10 for each dtype, as a store of such vectors would search them."""
+    documents = await vectors.each_dtype(task.documents, size)
+    queries = await vectors.each_dtype(task.queries, size)
+    document_floats, query_floats = documents["float"], queries["float"]
     by_bits = nearest_bits(queries["ubinary"], documents["ubinary"], RESCORED)
     orders = {
-        "float": nearest(near[1], near[0], NDCG_DEPTH),
+        "float": nearest(query_floats, document_floats, NDCG_DEPTH),
         "int8": nearest(
             queries["int8"].astype(np.float32), documents["int8"].astype(np.float32), NDCG_DEPTH
         ),
         "binary": by_bits,
-        f"binary, {RESCORED} rescored by float": among(near[1], near[0], by_bits, NDCG_DEPTH),
+        f"binary, {RESCORED} rescored by float": rescore(
+            query_floats, document_floats, by_bits, NDCG_DEPTH
+        ),
     }
     rows = []
     for dtype, order in orders.items():
-        scores = [
-            ndcg([task.document_ids[i] for i in best], task.relevant[query], k=NDCG_DEPTH)
-            for query, best in zip(task.query_ids, order, strict=True)
-        ]
-        rows.append(Row("SciFact nDCG@10", near[0].shape[1], float(np.mean(scores)), dtype))
+        score = mean_ndcg(order, task, k=NDCG_DEPTH)
+        rows.append(RemoteScore("SciFact nDCG@10", document_floats.shape[1], score, dtype))
     return rows
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """A table of all figures."""
+def markdown(rows: Sequence[RemoteScore]) -> str:
+    """Write all figures as a table in Markdown."""
     lines = ["| task | dimensions | dtype | score |", "|---|---|---|---|"]
     lines += [f"| {row.task} | {row.dimensions} | {row.dtype} | {row.score:.4f} |" for row in rows]
     return "\n".join(lines)

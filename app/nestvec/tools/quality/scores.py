@@ -4,16 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nestvec.engine.types import Float64Array, FloatArray
 from nestvec.errors import FormatError
+from nestvec.tools.quality.tasks import RetrievalTask
+from nestvec.tools.quality.types import Ranking
 
-Floats = NDArray[np.float32]
 Id = TypeVar("Id", str, int)
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Rank correlation, ties averaged.
+    """Return Spearman's rank correlation, ties averaged.
 
     Raises:
         FormatError: scipy is not installed.
@@ -21,8 +22,8 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
 
 
-def ranks(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Places in rising order from 1, ties averaged; (N,).
+def ranks(values: Sequence[float] | Float64Array) -> Float64Array:
+    """Return the ranks of values in rising order from 1, `[N]`, ties averaged.
 
     Raises:
         FormatError: scipy is not installed.
@@ -31,23 +32,23 @@ def ranks(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
         from scipy import stats
     except ImportError as error:
         raise FormatError("quality needs scipy: pip install 'nestvec[quality]'") from error
-    found: NDArray[np.float64] = np.asarray(stats.rankdata(values), np.float64)
-    return found
+    averaged: Float64Array = np.asarray(stats.rankdata(values), np.float64)
+    return averaged
 
 
-def pair_cosines(first: Floats, second: Floats) -> NDArray[np.float32]:
-    """Cosine of each row of one with the same row of the other; both (N, D), unit rows; (N,)."""
-    cosines: NDArray[np.float32] = np.einsum("nd,nd->n", first, second)
+def pair_cosines(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Return the cosine of each row of `first` with the same row of `second`, `[N]`; both `[N, D]`, unit rows."""
+    cosines: FloatArray = np.einsum("nd,nd->n", first, second)
     return cosines
 
 
 def ndcg(ranked: Sequence[Id], relevant: Mapping[Id, float], *, k: int) -> float:
-    """Normalised discounted cumulative gain at k, linear gains as in trec_eval and BEIR.
+    """Return the normalized discounted cumulative gain at K, with linear gains as in trec_eval and BEIR.
 
     Args:
         ranked: Documents, best first.
-        relevant: Gain by document; missing ones have none.
-        k: Depth.
+        relevant: Gain by document; a missing one has none.
+        k: Depth at which the ranking is cut.
     """
     gains = [relevant.get(document, 0.0) for document in ranked[:k]]
     ideal = sorted(relevant.values(), reverse=True)[:k]
@@ -55,5 +56,21 @@ def ndcg(ranked: Sequence[Id], relevant: Mapping[Id, float], *, k: int) -> float
     return _discounted(gains) / best if best else 0.0
 
 
+def mean_ndcg(ranking: Ranking, task: RetrievalTask, *, k: int) -> float:
+    """Return the mean nDCG@K over a task's queries.
+
+    Args:
+        ranking: Document indices by query, `[Q, K]` or deeper, best first.
+        task: The judged search.
+        k: Depth at which rankings are cut.
+    """
+    scores = [
+        ndcg([task.document_ids[index] for index in indices], task.relevant[query], k=k)
+        for query, indices in zip(task.query_ids, ranking.tolist(), strict=True)
+    ]
+    return float(np.mean(scores))
+
+
 def _discounted(gains: Sequence[float]) -> float:
+    """Return the sum of gains, each divided by the binary logarithm of its rank + 1."""
     return sum(gain / float(np.log2(rank + 2)) for rank, gain in enumerate(gains))

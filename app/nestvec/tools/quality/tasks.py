@@ -1,4 +1,4 @@
-"""Data sets on this disk, read as they are published; none is bundled."""
+"""Data sets on this disk, read in the layout in which they are published; none is bundled."""
 
 import csv
 import gzip
@@ -11,7 +11,13 @@ from nestvec.errors import FormatError
 
 @dataclass(frozen=True, slots=True)
 class PairTask:
-    """Pairs of texts with gold scores."""
+    """Pairs of texts with gold scores of their similarity.
+
+    Attributes:
+        first: The first text of each pair.
+        second: The second text of each pair.
+        gold: The score of each pair.
+    """
 
     first: tuple[str, ...]
     second: tuple[str, ...]
@@ -20,7 +26,15 @@ class PairTask:
 
 @dataclass(frozen=True, slots=True)
 class RetrievalTask:
-    """Queries, documents, and which answer which: gains by query id, then document id."""
+    """Queries, documents, and which documents answer which queries.
+
+    Attributes:
+        query_ids: The id of each query.
+        queries: The text of each query.
+        document_ids: The id of each document.
+        documents: The text of each document.
+        relevant: Gains by query id, then by document id.
+    """
 
     query_ids: tuple[str, ...]
     queries: tuple[str, ...]
@@ -33,15 +47,15 @@ def read_pairs(path: Path) -> PairTask:
     """Read `score<TAB>text<TAB>text` lines.
 
     Raises:
-        FormatError: The file is missing or a line is not of this form; names it.
+        FormatError: The file is missing, or a line is not of this form; the error names it.
     """
     gold, first, second = [], [], []
     try:
         for line in path.read_text("utf-8").splitlines():
-            score, one, other = line.split("\t")
+            score, left, right = line.split("\t")
             gold.append(float(score))
-            second.append(other)
-            first.append(one)
+            second.append(right)
+            first.append(left)
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -51,20 +65,20 @@ def read_pairs(path: Path) -> PairTask:
     return PairTask(tuple(first), tuple(second), tuple(gold))
 
 
-def read_given_pairs(path: Path) -> RetrievalTask:
+def read_answer_pairs(path: Path) -> RetrievalTask:
     """Read `query<TAB>text that answers it` lines; every text is a document for all queries.
 
     Raises:
-        FormatError: The file is missing or a line is not of this form; names it.
+        FormatError: The file is missing, or a line is not of this form; the error names it.
     """
     relevant: dict[str, dict[str, float]] = {}
     documents: dict[str, str] = {}
     number = 0
     try:
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):  # noqa: B007 - told below
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):  # noqa: B007 - an error below names it
             query, text = line.split("\t")
-            own = documents.setdefault(text, str(len(documents)))
-            relevant.setdefault(query, {})[own] = 1.0
+            document_id = documents.setdefault(text, str(len(documents)))
+            relevant.setdefault(query, {})[document_id] = 1.0
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -83,7 +97,7 @@ def read_given_pairs(path: Path) -> RetrievalTask:
 
 
 def read_texts(path: Path) -> list[str]:
-    """Texts, one a line; empty lines and repetitions are left out.
+    """Read texts, one a line; empty lines and repetitions are left out.
 
     Raises:
         FormatError: The file cannot be read.
@@ -107,7 +121,7 @@ def read_retrieval(folder: Path) -> RetrievalTask:
             for row in csv.DictReader(file, delimiter="\t"):
                 relevant.setdefault(row["query-id"], {})[row["corpus-id"]] = float(row["score"])
         with (folder / "queries.jsonl").open(encoding="utf-8") as file:
-            queries = {q["_id"]: q["text"] for q in map(json.loads, file)}
+            queries = {row["_id"]: row["text"] for row in map(json.loads, file)}
         with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as packed:
             documents = [(d["_id"], f"{d['title']} {d['text']}") for d in map(json.loads, packed)]
         query_ids = tuple(sorted(relevant))

@@ -8,26 +8,28 @@ from typing import Any, Final
 from nestvec.tools.quality.vectors import ModelVectors
 
 ROUNDS: Final = 3
+# Key of the pass that gives every exit, beside the numbers of layers.
+ALL_EXITS: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Texts a second by the number of layers, of the same texts.
+    """Texts per second by the number of layers, of the same texts.
 
     Attributes:
-        by_layers: The deepest last.
-        all_exits: Of one pass that gives every exit.
+        by_layers: Texts per second by number of layers, the deepest last.
+        all_exits: Texts per second of one pass that gives every exit.
     """
 
     by_layers: dict[int, float]
     all_exits: float
 
     def relative(self, layers: int) -> float:
-        """Times the full model's."""
+        """Return the throughput of a number of layers as a multiple of the full model's."""
         return self.by_layers[layers] / self.by_layers[max(self.by_layers)]
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the figures of report.json."""
         return {
             "texts_per_s": {str(k): round(v, 1) for k, v in self.by_layers.items()},
             "relative": {str(k): round(self.relative(k), 3) for k in self.by_layers},
@@ -38,15 +40,14 @@ class Throughput:
 def measure_throughput(
     model: ModelVectors, layers: Sequence[int], texts: Sequence[str]
 ) -> Throughput:
-    """Run texts in each number of layers, in turns; the best of some rounds."""
-    ways: dict[int, tuple[int, ...]] = {one: (one,) if one else () for one in layers}
-    everything = -1
-    ways[everything] = tuple(layers) if len(layers) > 1 else ways[layers[0]]
-    best = dict.fromkeys(ways, 0.0)
+    """Run texts through each number of layers, in turns, and keep the best of `ROUNDS` rounds."""
+    exits_of: dict[int, tuple[int, ...]] = {count: (count,) if count else () for count in layers}
+    exits_of[ALL_EXITS] = tuple(layers) if len(layers) > 1 else exits_of[layers[0]]
+    best = dict.fromkeys(exits_of, 0.0)
     for _ in range(ROUNDS):
-        for name, exits in ways.items():
+        for name, exits in exits_of.items():
             started = time.monotonic()
             model.raw(texts, exits, is_counted=False)
             best[name] = max(best[name], len(texts) / (time.monotonic() - started))
-    whole = best.pop(everything)
-    return Throughput(best, whole)
+    all_exits = best.pop(ALL_EXITS)
+    return Throughput(best, all_exits)

@@ -1,8 +1,7 @@
-"""Raw vectors of many texts by the engine of this process, all exits of one pass."""
+"""Pooled vectors of many texts by the engine of this process, with all exits of one pass."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from types import TracebackType
+from collections.abc import Sequence
 from typing import Final, Self
 
 import numpy as np
@@ -13,58 +12,53 @@ from nestvec.engine.types import (
     EmbedCall,
     EmbedResult,
     FloatArray,
-    OutputKind,
     Priority,
     Truncation,
 )
+from nestvec.tools.quality.types import ProgressCallback
 
 CALL_TEXTS: Final = 256
-CALLS_AT_ONCE: Final = 4  # so that no worker waits for a call's last text
-Progress = Callable[[int], object]
+# Several, so that no worker waits for a call's last text.
+CALLS_AT_ONCE: Final = 4
 
 
 class ModelVectors:
-    """A model of this process; a context manager, which ends its engine.
+    """Embeds texts by a model of this process; a context manager that closes its engine.
 
     Args:
-        service: With one model.
-        progress: Told how many texts were done.
+        service: The service, with one model.
+        on_progress: Called with the number of texts that were done since the last call.
     """
 
-    def __init__(self, service: EmbeddingService, progress: Progress) -> None:
+    def __init__(self, service: EmbeddingService, on_progress: ProgressCallback) -> None:
         self._service = service
-        self._progress = progress
+        self._on_progress = on_progress
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the engine."""
+    def __exit__(self, *_: object) -> None:
+        """Close the event loop and the engine."""
         self._runner.close()
         self._service.close()
 
     @property
     def model(self) -> ServedModel:
-        """What is served."""
+        """The served model."""
         return self._service.models.resolve("")
 
     @property
     def width(self) -> int:
-        """Of full vectors."""
+        """Dimensions of full vectors."""
         core = self.model.core
-        return core.outputs.width(OutputKind.DENSE, core.traits.hidden_size) or 0
+        return core.pooler.vector_width(core.backend_info.hidden_size)
 
     @property
     def exits(self) -> tuple[int, ...]:
-        """Every number of layers that may be run, rising; none where there is no choice."""
-        return tuple(range(1, self.model.core.traits.layers + 1))
+        """Every number of layers that may be run, rising; empty where there is no choice."""
+        return tuple(range(1, self.model.core.backend_info.layers + 1))
 
     def raw(
         self,
@@ -74,34 +68,35 @@ class ModelVectors:
         role: str | None = None,
         is_counted: bool = True,
     ) -> FloatArray:
-        """Pooled vectors, not of unit length; texts that are too long lose their end.
+        """Return pooled vectors, not of unit length; texts that are too long lose their end.
 
         Args:
-            texts: Any.
-            exits: Numbers of layers; none for all of them.
+            texts: The N texts.
+            exits: Numbers of layers, E of them; empty runs all layers.
             role: "query" or "passage", for the model's own prompts.
-            is_counted: Whether they are part of the progress.
+            is_counted: Whether the texts count as progress.
 
         Returns:
-            (exits, N, H), float32; the first axis is 1 without exits.
+            `[E, N, H]`, float32; E is 1 without exits.
         """
         layers = () if tuple(exits) == self.exits[-1:] else tuple(exits)
-        progress = self._progress if is_counted else _ignore
-        return self._runner.run(self._raw(texts, layers, role, progress))
+        on_progress = self._on_progress if is_counted else _ignore
+        return self._runner.run(self._raw(texts, layers, role, on_progress))
 
     async def _raw(
         self,
         texts: Sequence[str],
         layers: tuple[int, ...],
         role: str | None,
-        progress: Progress,
+        on_progress: ProgressCallback,
     ) -> FloatArray:
+        """Embed texts in calls of `CALL_TEXTS`, a few of them at once."""
         slots = asyncio.Semaphore(CALLS_AT_ONCE)
 
-        async def one(start: int) -> EmbedResult:
-            own = texts[start : start + CALL_TEXTS]
+        async def embed(start: int) -> EmbedResult:
+            chunk = texts[start : start + CALL_TEXTS]
             call = EmbedCall(
-                own,
+                chunk,
                 layers=layers,
                 map_id="",
                 normalize=False,
@@ -112,13 +107,13 @@ class ModelVectors:
             )
             async with slots:
                 result = await self._service.embed(call)
-            progress(len(own))
+            on_progress(len(chunk))
             return result
 
-        results = await asyncio.gather(*(one(n) for n in range(0, len(texts), CALL_TEXTS)))
+        results = await asyncio.gather(*(embed(n) for n in range(0, len(texts), CALL_TEXTS)))
         flat = np.concatenate([result.vectors for result in results])
         return flat.reshape(len(texts), max(1, len(layers)), -1).transpose(1, 0, 2)
 
 
 def _ignore(texts: int) -> None:
-    """Tell nobody."""
+    """Do nothing with progress that is not counted."""

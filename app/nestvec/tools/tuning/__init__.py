@@ -1,1 +1,1 @@
-"""Finds how a model runs fastest on this machine."""
+"""Finds the settings with which a model runs fastest on this machine."""

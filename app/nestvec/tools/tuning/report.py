@@ -1,21 +1,22 @@
-"""What a tuning run found, for people."""
+"""What a tuning run found, and its table for people."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nestvec.model_store.artefacts.execution_settings import Tuned
-from nestvec.tools.tuning.search import Timing
+from nestvec.model_store.artefacts.execution_settings import ExecutionSettings
+from nestvec.tools.tuning.search import CandidateTiming
 
 
 @dataclass(frozen=True, slots=True)
 class PrecisionTiming:
-    """One precision at the settings found.
+    """Speed and quality of one precision at the settings found.
 
     Attributes:
-        tokens_per_s: At its best round; None where it cannot run.
-        cosine: Mean cosine to fp32 on the probe texts.
-        reason: Why it cannot run.
+        precision: Name of the precision.
+        tokens_per_s: Tokens a second in its best round; None where it cannot run.
+        cosine: Mean cosine to fp32 on the probe texts; None where it cannot run.
+        reason: Why it cannot run; "" where it can.
     """
 
     precision: str
@@ -26,18 +27,27 @@ class PrecisionTiming:
 
 @dataclass(frozen=True, slots=True)
 class TuningReport:
-    """All of it."""
+    """Everything that a tuning run found.
+
+    Attributes:
+        machine: Key of the machine that the settings are for.
+        precision: The precision that was tuned.
+        tuned: The settings found.
+        timings: Every candidate of every stage.
+        file: Where the settings were written.
+        precisions: The precisions that were compared at these settings.
+    """
 
     machine: str
     precision: str
-    tuned: Tuned
-    timings: Sequence[Timing]
+    tuned: ExecutionSettings
+    timings: Sequence[CandidateTiming]
     file: Path
     precisions: Sequence[PrecisionTiming] = field(default_factory=tuple)
 
 
 def tuning_table(report: TuningReport) -> str:
-    """Plain text: every candidate with its ratio to its stage's slowest, then what was kept."""
+    """Return plain text: every candidate with its ratio to its stage's slowest, then the settings that were kept."""
     lines = [report.machine, f"precision {report.precision}", ""]
     for stage in dict.fromkeys(timing.stage for timing in report.timings):
         timings = [timing for timing in report.timings if timing.stage == stage]
@@ -61,7 +71,7 @@ def tuning_table(report: TuningReport) -> str:
     return "\n".join(lines)
 
 
-def _value(stage: str, candidate: Tuned) -> str:
+def _value(stage: str, candidate: ExecutionSettings) -> str:
     if stage == "threads":
         return f"{candidate.worker_threads} x {candidate.intra_op_threads}"
     if stage == "budget":
@@ -72,12 +82,11 @@ def _value(stage: str, candidate: Tuned) -> str:
 def _precisions(precisions: Sequence[PrecisionTiming]) -> list[str]:
     base = next((p.tokens_per_s for p in precisions if p.tokens_per_s), None)
     lines = [f"{'precision':<16}{'tokens/s':>10}  ratio  cosine to fp32"]
-    for one in precisions:
-        if one.tokens_per_s is None or base is None:
-            lines.append(f"  {one.precision:<14}{'-':>10}  {one.reason}")
+    for timing in precisions:
+        name, tokens_per_s = f"{timing.precision:<14}", timing.tokens_per_s
+        if tokens_per_s is None or base is None:
+            lines.append(f"  {name}{'-':>10}  {timing.reason}")
         else:
-            ratio = one.tokens_per_s / base
-            lines.append(
-                f"  {one.precision:<14}{one.tokens_per_s:>10,.0f}  {ratio:5.2f}  {one.cosine:.5f}"
-            )
+            ratio = tokens_per_s / base
+            lines.append(f"  {name}{tokens_per_s:>10,.0f}  {ratio:5.2f}  {timing.cosine:.5f}")
     return lines

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nestvec.engine.backend import Backend
 from nestvec.engine.core.batch_runner import raw_vectors
 from nestvec.engine.types import Item
-from nestvec.engine.vectors.pooler import Outputs
+from nestvec.engine.vectors.pooler import Pooler
 
 Clock = Callable[[], float]
 LONG_TOKENS: Final = 256
@@ -19,14 +19,14 @@ LONG_TOKENS: Final = 256
 def typical_items(
     tokens: int, max_tokens: int, vocabulary_size: int, *, seed: int, longest: int = LONG_TOKENS
 ) -> list[Item]:
-    """Items of a retrieval server's mix: 60% short texts, 30% paragraphs, 10% of full length.
+    """Make items of a retrieval server's mix: 60 % short texts, 30 % paragraphs, 10 % of full length.
 
     Args:
-        tokens: How many in all, about.
-        max_tokens: The model's most for one input.
-        vocabulary_size: Ids are drawn below it; what they say does not matter for speed.
+        tokens: Number of tokens of all items together, about.
+        max_tokens: Most tokens that the model takes of one input.
+        vocabulary_size: Ids are drawn below it; which ones does not matter for speed.
         seed: Chooses lengths and ids.
-        longest: Tokens of the longest; long ones have as many as the default, or more.
+        longest: Most tokens of a long item; long ones have from `LONG_TOKENS` to this many.
     """
     random = np.random.default_rng(seed)
     items: list[Item] = []
@@ -40,21 +40,21 @@ def typical_items(
     return items
 
 
-def cut(items: Sequence[Item], backend: Backend, budget: float) -> list[list[Item]]:
-    """Batches within the budget, longest first, as from a deep queue."""
+def cut_batches(items: Sequence[Item], backend: Backend, budget: float) -> list[list[Item]]:
+    """Cut items into batches within a budget of token equivalents, longest first, as from a deep queue."""
     order = sorted(items, key=lambda item: -item.tokens)
     lengths = np.array([item.tokens for item in order], np.int64)
     batches: list[list[Item]] = []
     start = 0
     while start < len(order):
-        count = _most(lengths[start:], backend, budget)
+        count = _count_within(lengths[start:], backend, budget)
         batches.append(order[start : start + count])
         start += count
     return batches
 
 
-def _most(lengths: NDArray[np.int64], backend: Backend, budget: float) -> int:
-    """How many leading inputs fit into the budget, at least one: costs rise with each."""
+def _count_within(lengths: NDArray[np.int64], backend: Backend, budget: float) -> int:
+    """Return how many leading inputs fit into the budget, at least one; costs rise with each, so it is searched."""
     low, high = 1, 2
     while high <= len(lengths) and backend.cost(lengths[:high]) <= budget:
         low, high = high, 2 * high
@@ -68,16 +68,16 @@ def _most(lengths: NDArray[np.int64], backend: Backend, budget: float) -> int:
     return low
 
 
-def seconds_for(
+def time_batches(
     backend: Backend, batches: Sequence[Sequence[Item]], threads: int, clock: Clock
 ) -> float:
-    """Time that threads take to run all batches.
+    """Return the seconds that so many threads take to run all batches.
 
     Raises:
         BackendError: A batch failed.
     """
-    started = clock()
+    started_s = clock()
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(lambda batch: raw_vectors(backend, batch, Outputs("mean")), batches):
+        for _ in pool.map(lambda batch: raw_vectors(backend, batch, Pooler("mean")), batches):
             pass
-    return clock() - started
+    return clock() - started_s

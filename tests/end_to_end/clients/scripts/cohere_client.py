@@ -28,14 +28,14 @@ for name, call in {
         call()
     except cohere.core.ApiError as error:
         failures[name] = [type(error).__name__, error.status_code]
-found = every.embeddings
+embeddings = every.embeddings
 print(
     json.dumps(
         {
             "texts": texts,
             "default": plain.embeddings.float_,
             "types": {
-                name: getattr(found, "float_" if name == "float" else name) for name in types
+                name: getattr(embeddings, "float_" if name == "float" else name) for name in types
             },
             "v1": old.embeddings,
             "v1_count": len(many.embeddings),

@@ -26,7 +26,7 @@ tei = {
 
 
 def documents() -> list[Document]:
-    """Fresh ones: vectors are written into them."""
+    """Return new documents, since embedders write vectors into them."""
     return [Document(content=text) for text in texts]
 
 

@@ -8,24 +8,26 @@ import litellm
 url = sys.argv[1]
 texts = ["hello", "world"]
 name = "all-MiniLM-L6-v2"
-given = {"input": texts, "api_key": "test-key"}
+options = {"input": texts, "api_key": "test-key"}
 
 
 def rows(answer: litellm.EmbeddingResponse) -> list[list[float]]:
-    """Vectors of an answer."""
+    """Return the vectors of an answer."""
     return [item["embedding"] for item in answer.data]
 
 
-found = {
+vectors = {
     "hosted_vllm": rows(
-        litellm.embedding(model=f"hosted_vllm/{name}", api_base=f"{url}/v1", **given)
+        litellm.embedding(model=f"hosted_vllm/{name}", api_base=f"{url}/v1", **options)
     ),
-    "cohere": rows(litellm.embedding(model=f"cohere/{name}", api_base=f"{url}/v2/embed", **given)),
-    "voyage": rows(litellm.embedding(model=f"voyage/{name}", api_base=f"{url}/v1", **given)),
-    "jina_ai": rows(litellm.embedding(model=f"jina_ai/{name}", api_base=f"{url}/v1", **given)),
-    "infinity": rows(litellm.embedding(model=f"infinity/{name}", api_base=url, **given)),
+    "cohere": rows(
+        litellm.embedding(model=f"cohere/{name}", api_base=f"{url}/v2/embed", **options)
+    ),
+    "voyage": rows(litellm.embedding(model=f"voyage/{name}", api_base=f"{url}/v1", **options)),
+    "jina_ai": rows(litellm.embedding(model=f"jina_ai/{name}", api_base=f"{url}/v1", **options)),
+    "infinity": rows(litellm.embedding(model=f"infinity/{name}", api_base=url, **options)),
     "azure": rows(
-        litellm.embedding(model=f"azure/{name}", api_base=url, api_version="2024-10-21", **given)
+        litellm.embedding(model=f"azure/{name}", api_base=url, api_version="2024-10-21", **options)
     ),
 }
 ranked = litellm.rerank(
@@ -36,4 +38,4 @@ ranked = litellm.rerank(
     api_key="test-key",
     api_base=f"{url}/v2/rerank",
 )
-print(json.dumps({"texts": texts, **found, "ranked": [r["index"] for r in ranked.results]}))
+print(json.dumps({"texts": texts, **vectors, "ranked": [r["index"] for r in ranked.results]}))

@@ -44,7 +44,7 @@ while batch.status not in ("completed", "failed", "expired", "cancelled"):
     batch = client.batches.retrieve(batch.id)
 output = client.files.content(batch.output_file_id).text
 rows = [json.loads(line) for line in output.splitlines()]
-found = {row["custom_id"]: row["response"]["body"]["data"][0]["embedding"] for row in rows}
+vectors = {row["custom_id"]: row["response"]["body"]["data"][0]["embedding"] for row in rows}
 for n in range(3):
     client.files.create(file=(f"{n}.jsonl", b"{}"), purpose="batch")
 listed = [entry.id for entry in client.files.list(limit=2)]
@@ -68,8 +68,8 @@ print(
             "counts": batch.request_counts.model_dump(),
             "metadata": batch.metadata,
             "lines": len(rows),
-            "ids": len(found),
-            "sample": {name: found[name] for name in ("r0", "r4999", "r9999")},
+            "ids": len(vectors),
+            "sample": {name: vectors[name] for name in ("r0", "r4999", "r9999")},
             "listed": len(listed),
             "listed_once": len(set(listed)) == len(listed),
             "batches": [entry.id for entry in client.batches.list(limit=1)] == [bad.id, batch.id],

@@ -12,10 +12,10 @@ PARAGRAPH = " ".join(
 
 
 async def main() -> None:
-    """Send all at once, and count."""
+    """Send all requests at once, and print how many finished."""
     url, clients, texts = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
-    async def one(number: int) -> bool:
+    async def embed_once(number: int) -> bool:
         client = AsyncOpenAI(base_url=f"{url}/v1", api_key="x", max_retries=5)
         inputs = [f"{number} {n} {PARAGRAPH}" for n in range(texts)]
         try:
@@ -27,7 +27,7 @@ async def main() -> None:
         finally:
             await client.close()
 
-    done = await asyncio.gather(*(one(number) for number in range(clients)))
+    done = await asyncio.gather(*(embed_once(number) for number in range(clients)))
     print(json.dumps({"finished": sum(done), "failed": clients - sum(done)}))
 
 

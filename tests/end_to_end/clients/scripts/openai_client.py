@@ -14,7 +14,7 @@ cut = client.embeddings.create(model="text-embedding-3-small", input="hello", di
 
 
 def failure(**arguments: object) -> dict[str, object]:
-    """The error that a call gives."""
+    """Return the error that a call raises."""
     try:
         client.embeddings.create(**arguments)
     except openai.APIStatusError as error:

@@ -14,18 +14,18 @@ client = triton.InferenceServerClient(url.removeprefix("http://"))
 
 
 # A new dictionary a call: the client writes into it.
-def tensor(given: list[str], *, binary: bool = True) -> triton.InferInput:
-    """A text tensor."""
-    made = triton.InferInput("text", [len(given)], "BYTES")
-    made.set_data_from_numpy(np.array(given, dtype=object), binary_data=binary)
-    return made
+def tensor(inputs: list[str], *, binary: bool = True) -> triton.InferInput:
+    """Return the tensor of texts."""
+    text_tensor = triton.InferInput("text", [len(inputs)], "BYTES")
+    text_tensor.set_data_from_numpy(np.array(inputs, dtype=object), binary_data=binary)
+    return text_tensor
 
 
-def infer(given: list[str], *, binary: bool = True, **options: object) -> np.ndarray:
-    """Vectors."""
+def infer(inputs: list[str], *, binary: bool = True, **options: object) -> np.ndarray:
+    """Return the vectors of texts, as tritonclient decodes them."""
     outputs = None if binary else [triton.InferRequestedOutput("embeddings", binary_data=False)]
     answer = client.infer(
-        model, [tensor(given, binary=binary)], outputs=outputs, headers=dict(key), **options
+        model, [tensor(inputs, binary=binary)], outputs=outputs, headers=dict(key), **options
     )
     return answer.as_numpy("embeddings")
 

@@ -1,4 +1,7 @@
-"""The first tables. Never changed once released: the next version is a file of its own. There is no way back."""
+"""Makes the first tables.
+
+A released migration never changes: the next version of the tables is a file of its own. There is no way back.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +11,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make them."""
+    """Make the tables of files and batches."""
     op.create_table(
         "files",
         sa.Column("number", sa.Integer, primary_key=True),

@@ -1,0 +1,130 @@
+"""Runs a request's call in the engine: its key's limits, its deadline, its disconnect, what it used."""
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from typing import Final, cast
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from nestvec.api.http.auth import grant_of
+from nestvec.api.requests.api_request import ApiRequest
+from nestvec.api.requests.fields import Inputs
+from nestvec.api.requests.headers import deadline_s, priority
+from nestvec.api.state import ApiState
+from nestvec.engine.types import EmbedCall, EmbedResult, Priority
+from nestvec.errors import InputError, InternalError
+
+# About, in English.
+CHARS_PER_TOKEN: Final = 4
+
+
+async def embed(
+    api_request: ApiRequest, call: EmbedCall, *, is_list: bool = True, source: str = "input"
+) -> EmbedResult:
+    """Run a call for a request, with its key, scheduling class and deadline and the defaults of its dialect.
+
+    Args:
+        api_request: Whom the vectors are for.
+        call: What is to be run; token arrays must be in the model's own vocabulary.
+        is_list: Whether the inputs came as a list, so that an error names one of them.
+        source: The field that they came from, for errors.
+
+    Raises:
+        ClientDisconnect: The client went away.
+        RateLimitError: The key has no tokens left.
+        NestvecError: The engine's reason why there are no vectors.
+    """
+    request, state = api_request.request, api_request.state
+    limits = grant_of(request).limits
+    state.keys.check_tokens(api_request.key_id, limits)
+    latest_s = deadline_s(request, state)
+    full_call = dataclasses.replace(
+        call,
+        truncate=call.truncate or api_request.dialect.default_truncation,
+        key_id=api_request.key_id,
+        priority=Priority.BULK if limits.is_bulk_only else call.priority or priority(request),
+        deadline_s=latest_s if call.deadline_s is None else min(latest_s, call.deadline_s),
+        uses_cache="no-store" not in request.headers.get("cache-control", "").lower(),
+    )
+    try:
+        result = await embed_until_disconnect(request, state, full_call)
+    except ClientDisconnect:
+        # How much ran is not known, so it is estimated: leaving early is no way around a quota.
+        state.keys.charge(api_request.key_id, limits, sum(map(len, call.inputs)) // CHARS_PER_TOKEN)
+        raise
+    except (InputError, InternalError) as error:
+        if not is_list:
+            error.input_index = None
+        if isinstance(error, InputError) and error.param == "input":
+            error.param = source
+        raise
+    tokens = sum(result.input_tokens)
+    state.keys.charge(api_request.key_id, limits, tokens)
+    if api_request.key_id:
+        state.metrics.keys.tokens.labels(api_request.key_id).inc(tokens)
+    set_log_fields(
+        request,
+        dialect=api_request.dialect.name,
+        model=result.model,
+        key_id=api_request.key_id,
+        inputs=len(call.inputs),
+        tokens=tokens,
+        queue_wait_ms=round(result.timings.queue_wait_s * 1000, 1),
+    )
+    return result
+
+
+async def decode_tokens(state: ApiState, inputs: Inputs, *, vocabulary: str | None) -> Inputs:
+    """Turn token arrays into what the engine takes; texts stay as they are.
+
+    Args:
+        state: The application's shared state, which has the decoder.
+        inputs: Texts, token arrays, or both.
+        vocabulary: What the caller says the ids are in: "model" or "cl100k"; None: what the settings say.
+
+    Raises:
+        InputError: Token arrays are refused here, the cl100k table cannot be had, or an id is not in it.
+    """
+    indices = [index for index, item in enumerate(inputs) if not isinstance(item, str)]
+    if not indices:
+        return inputs
+    arrays = [cast("Sequence[int]", inputs[index]) for index in indices]
+    decoded = await state.tokens.resolve(arrays, vocabulary=vocabulary)
+    items: list[str | Sequence[int]] = list(inputs)
+    for index, item in zip(indices, decoded, strict=True):
+        items[index] = item
+    return items
+
+
+async def embed_until_disconnect(request: Request, state: ApiState, call: EmbedCall) -> EmbedResult:
+    """Run a call; if the client goes away first, its work leaves the queue.
+
+    Raises:
+        ClientDisconnect: The client went away.
+        NestvecError: The engine's reason why there are no vectors.
+    """
+    work = asyncio.ensure_future(state.service.embed(call))
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            work.cancel()
+            await asyncio.wait({work})
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        work.cancel()
+        gone.cancel()
+
+
+def set_log_fields(request: Request, **fields: str | int | float) -> None:
+    """Set what this request's line in the access log says beside route and status; never a caller's text."""
+    request.state.log_fields = fields
+
+
+async def _disconnected(request: Request) -> None:
+    """Return once the client has closed the connection; the body has been read by then."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

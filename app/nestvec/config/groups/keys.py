@@ -1,0 +1,42 @@
+"""Settings of API keys."""
+
+from pydantic import BaseModel, Field
+
+from nestvec.config.field_types import SecretList, UserPath
+from nestvec.errors import ConfigError
+
+
+class KeySettings(BaseModel):
+    """Which API keys are accepted."""
+
+    api_keys: SecretList = Field(
+        default_factory=list,
+        description="Keys that callers must send, comma-separated; none: open.",
+    )
+    api_keys_file: UserPath | None = Field(
+        None, description="File with one key a line (a mounted secret), added to api_keys."
+    )
+    keys_file: UserPath | None = Field(
+        None,
+        description="Keys with limits, as `nestvec keys` makes them; read again when it changes (default: keys.json in "
+        "data_dir, if it is there).",
+    )
+    allow_unauthenticated: bool = Field(
+        False, description="Allow a non-loopback host without any key."
+    )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All keys, from the list and the file.
+
+        Raises:
+            ConfigError: The file cannot be read.
+        """
+        keys = [key.get_secret_value() for key in self.api_keys]
+        if self.api_keys_file is not None:
+            try:
+                lines = self.api_keys_file.read_text("utf-8").splitlines()
+            except (OSError, ValueError) as error:
+                raise ConfigError([f"api_keys_file: cannot be read ({error})"]) from error
+            keys += [line.strip() for line in lines if line.strip() and line[0] != "#"]
+        return tuple(keys)

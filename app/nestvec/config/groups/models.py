@@ -1,0 +1,72 @@
+"""Settings of the models: which are served, under which names, and where they come from."""
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+from nestvec.config.field_types import TextList, UserPath
+from nestvec.config.model_settings import AdapterTable, AliasTable, ModelTable
+
+
+def _default_cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache")) / "nestvec"
+
+
+class ServedModelSettings(BaseModel):
+    """Which models are served, under which names, and where they come from."""
+
+    model: str = Field(
+        "all-MiniLM-L6-v2",
+        min_length=1,
+        description="Card name, folder, or Hub id (org/name) of the model to serve.",
+    )
+    models: ModelTable = Field(
+        default_factory=dict,
+        description="Further models: tables [models.NAME] in the TOML file, JSON, or sources, comma-separated; the "
+        "flag --model may be repeated instead.",
+    )
+    cache_dir: UserPath = Field(
+        default_factory=_default_cache_dir,
+        validate_default=True,
+        description="Where fetched models and exported graphs are kept (default ~/.cache/nestvec).",
+    )
+    served_model_name: str | None = Field(
+        None, min_length=1, description="Name to serve the model under instead of its own."
+    )
+    model_aliases: TextList = Field(
+        default_factory=list, description="Further names for the model, comma-separated."
+    )
+    aliases: AliasTable = Field(
+        default_factory=dict,
+        description="Further names that stand for a prompt or dimensions too, for clients that can send neither: a "
+        "table in the TOML file, or JSON.",
+    )
+    openai_aliases: bool = Field(
+        True, description="Answer to text-embedding-ada-002, -3-small and -3-large as well."
+    )
+    adapters: AdapterTable = Field(
+        default_factory=dict,
+        description="Folders of LoRA adapters by the task that asks for each: a table in the TOML file, or JSON.",
+    )
+    max_models_bytes: int = Field(
+        0,
+        ge=0,
+        description="What loaded models may take together (graphs and weights); idle ones are unloaded, least recently "
+        "used first, and loaded again when meant. 0: no bound.",
+    )
+    admin_api: bool = Field(
+        False, description="Routes to load and unload models (/admin/models); they need a key."
+    )
+    accept_any_model: bool = Field(False, description="Answer to any model name.")
+    model_revision: str = Field("", description="Hub commit, tag or branch to pin.")
+    models_dir: UserPath | None = Field(
+        None, description="Folder with your own model cards, looked into first."
+    )
+    offline: bool = Field(
+        False, description="Never use the network; the cache must have the model."
+    )
+    max_input_tokens: int | None = Field(
+        None, ge=3, description="Take fewer tokens an input than the model could."
+    )

@@ -1,0 +1,153 @@
+"""Items to the arrays a graph takes: packed (no padding) or padded. Pure.
+
+The packed layout keeps all linear work on (T, H). Only attention sees sequences: two index arrays lead from the packed
+order to a padded view (B, S) and back.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from nestvec.engine.types import DEFAULT_OPTIONS, Batch, Item, ItemOptions, Layout
+
+Make = Callable[[], NDArray[Any]]
+
+
+def collate(
+    items: Sequence[Item],
+    layout: Layout,
+    options: Sequence[ItemOptions] = (),
+    *,
+    is_lone: bool = False,
+    pools: bool = False,
+) -> Batch:
+    """Build the arrays of a batch.
+
+    Args:
+        items: At least one item, each with at least one token.
+        layout: What the backend declares.
+        options: Options of each item's call, all with the same exits; empty for the defaults.
+        is_lone: Whether nothing else runs or waits.
+        pools: Whether one vector of each item is all that is wanted.
+
+    Returns:
+        Packed arrays: `ids` (T,), `positions` (T,), `gather` (B, S) into 0 … T-1 (padding points at token 0),
+        `scatter` (T,) into 0 … B*S-1, `lengths` (B,) of what is seen, `has_equal_lengths` (), bool, `types` (T,), 1 for
+        tokens of a pair's second text; int32 as the contrib attention wants lengths, int64 for indices.
+        Padded arrays: `input_ids`, `attention_mask`, `token_type_ids`, each (B, S), int64.
+    """
+    options = options or (DEFAULT_OPTIONS,)
+    lengths = np.fromiter((item.tokens for item in items), np.int64, len(items))
+    cells = _Cells(items, lengths)
+    make = cells.padded() if layout is Layout.PADDED else cells.packed()
+    columns = [of_item.columns for of_item in options]
+    return Batch(
+        LazyArrays(make),
+        lengths,
+        layout,
+        is_lone,
+        options[0].exits,
+        skips=np.fromiter((item.skip_tokens for item in items), np.int64, len(items)),
+        is_pooled=pools,
+        columns=max(columns) if all(columns) else 0,
+        is_half=all(of_item.is_half for of_item in options),
+    )
+
+
+class LazyArrays(Mapping[str, NDArray[Any]]):
+    """Arrays that are made when they are first read: not every graph takes all of them; a static model takes ids only.
+
+    Args:
+        make: By name, how to make each array.
+    """
+
+    def __init__(self, make: Mapping[str, Make]) -> None:
+        self._make = make
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    @override
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return an array, made now if it was not read before."""
+        if name not in self._arrays:
+            self._arrays[name] = self._make[name]()
+        return self._arrays[name]
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of all arrays."""
+        return iter(self._make)
+
+    @override
+    def __len__(self) -> int:
+        """Return the number of arrays."""
+        return len(self._make)
+
+
+@dataclass
+class _Cells:
+    """The items of a batch, and the views that several arrays are made of."""
+
+    items: Sequence[Item]
+    lengths: NDArray[np.int64]
+
+    @cached_property
+    def columns(self) -> NDArray[np.int64]:
+        """0 … S-1, (S,)."""
+        return np.arange(int(self.lengths.max()), dtype=np.int64)
+
+    @cached_property
+    def is_token(self) -> NDArray[np.bool_]:
+        """Whether a cell of the padded view holds a token, (B, S)."""
+        return np.asarray(self.columns[None, :] < self.lengths[:, None])
+
+    @cached_property
+    def seen(self) -> NDArray[np.int64]:
+        """Number of tokens of each input that its other tokens see, (B,)."""
+        hidden = np.fromiter((item.expansion for item in self.items), np.int64, len(self.items))
+        return self.lengths - hidden
+
+    def packed(self) -> dict[str, Make]:
+        """Return how to make each packed array; `collate` describes them."""
+        return {
+            "ids": self._ids,
+            "positions": lambda: np.broadcast_to(self.columns, self.is_token.shape)[self.is_token],
+            "gather": self._gather,
+            "scatter": lambda: np.flatnonzero(self.is_token).astype(np.int64),
+            "lengths": lambda: self.seen.astype(np.int32),
+            "has_equal_lengths": lambda: np.asarray(bool((self.seen == len(self.columns)).all())),
+            "types": self._types,
+        }
+
+    def padded(self) -> dict[str, Make]:
+        """Return how to make each padded array; `collate` describes them."""
+        return {
+            "input_ids": lambda: self._spread(self._ids()),
+            "attention_mask": lambda: self.is_token.astype(np.int64),
+            "token_type_ids": lambda: self._spread(self._types()),
+        }
+
+    def _ids(self) -> NDArray[np.int64]:
+        return np.concatenate([item.ids for item in self.items]).astype(np.int64)
+
+    def _gather(self) -> NDArray[np.int64]:
+        starts = np.cumsum(self.lengths) - self.lengths
+        return np.where(self.is_token, starts[:, None] + self.columns[None, :], 0)
+
+    def _types(self) -> NDArray[np.int64]:
+        """Return 1 for tokens of a pair's second text, else 0; (T,)."""
+        if not any(item.second_start for item in self.items):
+            return np.zeros(int(self.lengths.sum()), np.int64)
+        starts = np.array([item.second_start or item.tokens for item in self.items])
+        is_second = self.columns[None, :] >= starts[:, None]
+        return is_second[self.is_token].astype(np.int64)
+
+    def _spread(self, flat: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Spread values of tokens, (T,), over the padded view, (B, S), with zeros at padding."""
+        spread = np.zeros(self.is_token.shape, np.int64)
+        spread[self.is_token] = flat
+        return spread

@@ -1,0 +1,183 @@
+"""The queue of one scheduling class, fair between keys in tokens: pure, no thread, no clock of its own.
+
+Each entry gets a virtual finish tag on arrival: the later of the queue's virtual time and its key's last tag, plus its
+tokens (times the share of the layers that they run through). Entries leave about in order of tags, so keys that compete
+get equal tokens, a key's own entries keep their order, and later arrivals of a key never push its entries back. A key
+that had nothing to ask for a moment may catch up on what it missed then, within bounds.
+
+Source: start-time fair queuing (Goyal, Vin, Cheng: SIGCOMM 1996), with equal weights.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from sortedcontainers import SortedDict, SortedList
+
+from nestvec.engine.types import Item, ItemOptions
+
+Ticket = tuple[float, float]  # virtual finish tag, sequence number
+# A caller that sends its next request only when the last one was answered leaves the queue for a moment each time; what
+# others got meanwhile it may have back, up to so many tokens. More would let a key save up for a flood.
+MAX_CREDIT_TOKENS: Final = 4096.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An item in the queue.
+
+    Attributes:
+        options: What it has in common with the other items of its call.
+        call_id: The call that it belongs to; calls are dropped whole.
+        position: Index of its result within the call.
+        arrived_s: Monotonic arrival time.
+    """
+
+    item: Item
+    options: ItemOptions
+    call_id: int
+    position: int
+    arrived_s: float
+
+
+class FairQueue:
+    """Entries in order of their virtual finish tags, indexed by exits and length too."""
+
+    def __init__(self) -> None:
+        self._entries: SortedDict[Ticket, Entry] = SortedDict()
+        # Entries with other exits cannot share a batch.
+        self._by_exits: dict[tuple[int, ...], SortedDict[int, SortedList[Ticket]]] = {}
+        self._earliest_deadline_s = math.inf  # no entry's deadline is before it
+        self._last_tags: dict[str, float] = {}
+        self._virtual_tokens = 0.0
+        self._next_number = 0
+        self._tokens_of: dict[str, int] = {}
+        self.tokens = 0
+
+    def __len__(self) -> int:
+        """Return the number of entries that wait."""
+        return len(self._entries)
+
+    def add(self, entry: Entry) -> Ticket:
+        """Queue an entry and return its ticket, by which it can be removed."""
+        tokens, options = entry.item.tokens, entry.options
+        key_id = options.key_id
+        last_tag = self._last_tags.get(key_id, self._virtual_tokens)
+        start = max(self._virtual_tokens - MAX_CREDIT_TOKENS, last_tag)
+        tag = start + tokens * options.layer_share
+        self._last_tags[key_id] = tag
+        ticket = (tag, self._next_number)
+        self._next_number += 1
+        self._entries[ticket] = entry
+        by_length = self._by_exits.get(options.exits)
+        if by_length is None:
+            self._by_exits[options.exits] = by_length = SortedDict()
+        same_length = by_length.get(tokens)
+        if same_length is None:  # made only then: making one costs more than adding to it
+            by_length[tokens] = same_length = SortedList()
+        same_length.add(ticket)
+        self.tokens += tokens
+        self._tokens_of[key_id] = self._tokens_of.get(key_id, 0) + tokens
+        if options.deadline_s is not None:
+            self._earliest_deadline_s = min(self._earliest_deadline_s, options.deadline_s)
+        return ticket
+
+    def tokens_of(self, key_id: str) -> int:
+        """Return a key's tokens in the queue."""
+        return self._tokens_of.get(key_id, 0)
+
+    def tokens_before(self, key_id: str, tokens: int) -> float:
+        """Return how many tokens leave until `tokens` more of a key have left, those included.
+
+        Every other key gets at most as many tokens as this one meanwhile.
+        """
+        of_key = self.tokens_of(key_id) + tokens
+        of_others = (min(of_key, held) for key, held in self._tokens_of.items() if key != key_id)
+        return float(of_key + sum(of_others))
+
+    def head(self) -> tuple[Ticket, Entry]:
+        """Return the next entry and its ticket; the queue must not be empty."""
+        head: tuple[Ticket, Entry] = self._entries.peekitem(0)
+        return head
+
+    def near_head(self, count: int, fair_tokens: float) -> Iterator[tuple[Ticket, Entry]]:
+        """Yield those of the next `count` entries that can join the head: nearest in length first, then earlier first.
+
+        The head itself comes first. The queue must not change meanwhile.
+
+        Args:
+            count: How many entries to look at.
+            fair_tokens: How many tokens of each key to look at, where several keys wait: entries beyond would go
+                before those of others whose turn it is.
+        """
+        tickets = self._entries.keys()
+        last: Ticket = tickets[min(count, len(tickets)) - 1]
+        if len(self._tokens_of) > 1:
+            last = min(last, (tickets[0][0] + fair_tokens, math.inf))
+        head = self.head()[1]
+        by_length, anchor = self._by_exits[head.options.exits], head.item.tokens
+        lengths = by_length.keys()
+        above = by_length.bisect_left(anchor)
+        below = above - 1
+        while below >= 0 or above < len(lengths):
+            is_above = above < len(lengths) and (
+                below < 0 or lengths[above] - anchor <= anchor - lengths[below]
+            )
+            length = lengths[above if is_above else below]
+            for ticket in by_length[length]:
+                if ticket > last:
+                    break
+                yield ticket, self._entries[ticket]
+            if is_above:
+                above += 1
+            else:
+                below -= 1
+
+    def expired(self, now_s: float) -> list[Ticket]:
+        """Return the tickets of entries whose deadline has passed."""
+        if now_s < self._earliest_deadline_s:
+            return []
+        late, earliest_s = [], math.inf
+        for ticket, entry in self._entries.items():
+            deadline_s = entry.options.deadline_s
+            if deadline_s is not None and deadline_s <= now_s:
+                late.append(ticket)
+            elif deadline_s is not None:
+                earliest_s = min(earliest_s, deadline_s)
+        self._earliest_deadline_s = earliest_s
+        return late
+
+    def take(self, ticket: Ticket) -> Entry:
+        """Remove an entry to run it; if it was the next one, virtual time moves on to where it started.
+
+        Entries that leave before their turn, being as long as the head, do not move it: whoever comes then would stand
+        behind all that was passed over.
+        """
+        if self._entries.keys()[0] == ticket:
+            entry = self._entries[ticket]
+            started_at = ticket[0] - entry.item.tokens * entry.options.layer_share
+            self._virtual_tokens = max(self._virtual_tokens, started_at)
+        return self.remove(ticket)
+
+    def remove(self, ticket: Ticket) -> Entry:
+        """Remove an entry that will not run."""
+        entry: Entry = self._entries.pop(ticket)
+        tokens, key_id = entry.item.tokens, entry.options.key_id
+        by_length = self._by_exits[entry.options.exits]
+        same_length = by_length[tokens]
+        same_length.remove(ticket)
+        if not same_length:
+            del by_length[tokens]
+        self.tokens -= tokens
+        remaining = self._tokens_of[key_id] - tokens
+        if remaining:
+            self._tokens_of[key_id] = remaining
+        else:
+            del self._tokens_of[key_id]
+        if not self._entries:
+            # An empty queue forgets: no key carries a debt into an idle time.
+            self._last_tags.clear()
+            self._virtual_tokens = 0.0
+            self._earliest_deadline_s = math.inf
+        return entry

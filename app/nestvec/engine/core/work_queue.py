@@ -1,0 +1,231 @@
+"""The core's shared state behind one lock: what waits, who waits for it, and how large batches may be.
+
+The pure parts decide (`dispatcher`, `admission`, `budget`, `cost_model`); this file adds the lock, the workers'
+wake-ups and the calls that are under way. Every call that was admitted ends exactly once: with its vectors, an error,
+or because nobody waits for it any more.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from nestvec.engine.core.batch_runner import BatchOutput
+from nestvec.engine.core.batching.admission import Admission
+from nestvec.engine.core.batching.budget import Budget
+from nestvec.engine.core.batching.cost_model import OnlineCostModel
+from nestvec.engine.core.batching.dispatcher import Assignment, Dispatcher
+from nestvec.engine.core.batching.fair_queue import Entry
+from nestvec.engine.core.pending_call import PendingCall
+from nestvec.engine.observer import Observer
+from nestvec.engine.types import Submission
+from nestvec.errors import NestvecError, NotReadyError, QueueFullError
+
+
+@dataclass(slots=True)
+class WorkQueue:
+    """Calls and items of one model; its methods may be called from any thread.
+
+    Attributes:
+        model: Name for the observer.
+        observer: Told when the queue changes and when items are dropped.
+        dispatcher: Where items wait, and which worker is busy.
+        admission: Who may join.
+        cost_model: How long batches take.
+        budget: How large batches may be.
+        max_batch_tokens: Size of the batches whose time decides, in token equivalents.
+        max_batch_s: Batches are cut so as not to take longer, once their cost is known.
+        clock: Monotonic seconds.
+    """
+
+    model: str
+    observer: Observer
+    dispatcher: Dispatcher
+    admission: Admission
+    cost_model: OnlineCostModel
+    budget: Budget
+    max_batch_tokens: int
+    max_batch_s: float
+    clock: Callable[[], float]
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _wake: threading.Condition = field(init=False)
+    _wake_priority: threading.Condition = field(init=False)
+    _calls: dict[int, PendingCall] = field(default_factory=dict)
+    _ids: "itertools.count[int]" = field(default_factory=itertools.count)
+    _is_closed: bool = False
+
+    def __post_init__(self) -> None:
+        """Make the conditions that workers wait for, over the one lock."""
+        self._wake = threading.Condition(self._lock)
+        self._wake_priority = threading.Condition(self._lock)
+
+    def check_queue_bound(self, tokens: int, key_id: str) -> None:
+        """Refuse what would pass the queue's bound now.
+
+        Raises:
+            QueueFullError: There is no room for so many tokens of the key.
+        """
+        with self._lock:
+            self.admission.check_queue_bound(self.dispatcher.waiting_tokens, tokens, key_id)
+
+    def add(self, submission: Submission, alone: Sequence[bool]) -> PendingCall:
+        """Admit a call, queue its items and wake workers; runs on the caller's event loop.
+
+        Args:
+            submission: The call.
+            alone: For each item whether it must run alone.
+
+        Raises:
+            QueueFullError: The call would pass the queue's bound, or the wait its deadline.
+            NotReadyError: The queue is closed.
+        """
+        now_s = self.clock()
+        items = len(submission.items)
+        call = PendingCall.begin(next(self._ids), items, now_s)
+        with self._lock:
+            self._admit(submission, now_s)
+            self._calls[call.call_id] = call
+            self.dispatcher.add(call.call_id, submission, now_s, alone)
+            self._report()
+            self._wake.notify(min(items, self.dispatcher.workers))
+            self._wake_priority.notify()
+        return call
+
+    def take(self, *, is_priority: bool) -> Assignment | None:
+        """Wait for work and take it; None once the queue is closed.
+
+        Args:
+            is_priority: Whether the priority worker asks.
+        """
+        wake = self._wake_priority if is_priority else self._wake
+        with self._lock:
+            while not self._is_closed and not self.dispatcher.has_work(is_priority=is_priority):
+                wake.wait()
+            if self._is_closed:
+                return None
+            assignment = self.dispatcher.take(self.clock(), is_priority=is_priority)
+            if self.dispatcher.is_priority_due:
+                self._wake_priority.notify()
+            self._report()
+        return assignment
+
+    def done(self, assignment: Assignment) -> None:
+        """Note that a worker is free again, and wake others where they may go on."""
+        with self._lock:
+            self.dispatcher.done(assignment)
+            if assignment.is_isolated or self.dispatcher.has_isolated:
+                self._wake.notify_all()
+                self._wake_priority.notify()
+
+    def isolate(self, entry: Entry) -> None:
+        """Queue an entry again, to run alone, if its call still waits for it."""
+        with self._lock:
+            if entry.call_id in self._calls:
+                self.dispatcher.isolate(entry)
+                self._wake.notify_all()
+
+    def put(
+        self, entries: Sequence[Entry], output: BatchOutput, started_s: float
+    ) -> list[PendingCall]:
+        """Put usable rows into their calls, and return the calls that are complete with them.
+
+        Args:
+            entries: What ran.
+            output: What each entry gave; degenerate rows are left out.
+            started_s: Monotonic time when the batch began.
+        """
+        is_degenerate = output.is_degenerate.tolist()
+        complete: list[PendingCall] = []
+        with self._lock:
+            for number, entry in enumerate(entries):
+                call = self._calls.get(entry.call_id)
+                if call is None or is_degenerate[number]:
+                    continue
+                wait_s = started_s - entry.arrived_s
+                if call.put(entry.position, output.rows[number], wait_s=wait_s):
+                    del self._calls[entry.call_id]
+                    complete.append(call)
+        return complete
+
+    def forget(self, call_id: int, reason: str) -> PendingCall | None:
+        """Take a call and its waiting items out, and return it; None if it had ended."""
+        with self._lock:
+            call = self._calls.pop(call_id, None)
+            if call is None:
+                return None
+            self.dispatcher.drop(call_id)
+            self._report()
+        self.observer.items_dropped(self.model, items=len(call.rows), reason=reason)
+        return call
+
+    def fail(self, call_id: int, error: NestvecError, reason: str = "failed") -> None:
+        """End a call with an error, if it has not ended yet; its other items leave the queue."""
+        call = self.forget(call_id, reason)
+        if call is not None:
+            call.resolve(error)
+
+    def fail_all(self, error: NestvecError) -> None:
+        """End every call with an error."""
+        for call_id in list(self._calls):
+            self.fail(call_id, error)
+
+    def load(self) -> tuple[int, float | None]:
+        """Return the tokens that wait, and the seconds that one takes one worker; None while still learning."""
+        with self._lock:
+            return self.dispatcher.waiting_tokens, self.admission.token_s()
+
+    def predicted_s(self, entries: Sequence[Entry]) -> float:
+        """Return how long a batch of these entries should take; 0 while still learning."""
+        tokens, area = _size(entries)
+        return self.cost_model.predict(tokens=tokens, area=area) or 0.0
+
+    def learn(self, entries: Sequence[Entry], took_s: float) -> float | None:
+        """Teach the cost model a batch that ran, and adapt the budget to what batches of its size would take.
+
+        Returns:
+            Relative error of the prediction for this batch; None where nothing was predicted.
+        """
+        tokens, area = _size(entries)
+        with self._lock:
+            error = self.cost_model.observe(tokens=tokens, area=area, took_s=took_s)
+            token_s = self.cost_model.seconds_per_token(self.max_batch_tokens)
+            if token_s:
+                self.budget.within_time = self.max_batch_s / token_s
+            self.budget.batch_ran()
+            self.dispatcher.scheduler.budget = self.budget.now
+        return error
+
+    def memory_was_short(self, cost: float) -> None:
+        """Give smaller batches for a while: one of this cost did not fit into memory."""
+        with self._lock:
+            self.budget.memory_was_short(cost)
+            self.dispatcher.scheduler.budget = self.budget.now
+
+    def close(self) -> None:
+        """Admit nothing more, and let workers end after their running batches."""
+        with self._lock:
+            self._is_closed = True
+            self._wake.notify_all()
+            self._wake_priority.notify_all()
+
+    def _admit(self, submission: Submission, now_s: float) -> None:
+        if self._is_closed:
+            raise NotReadyError("the server is shutting down")
+        try:
+            self.admission.check(submission, self.dispatcher.waiting_tokens, now_s)
+        except QueueFullError:
+            items = len(submission.items)
+            self.observer.items_dropped(self.model, items=items, reason="queue_full")
+            raise
+
+    def _report(self) -> None:
+        self.observer.queue_changed(
+            self.model, items=self.dispatcher.waiting_items, tokens=self.dispatcher.waiting_tokens
+        )
+
+
+def _size(entries: Sequence[Entry]) -> tuple[float, float]:
+    """Return tokens and attention area of a batch, times the share of the layers that it runs through."""
+    lengths = [entry.item.tokens for entry in entries]
+    layer_share = entries[0].options.layer_share
+    return sum(lengths) * layer_share, len(lengths) * max(lengths) ** 2 * layer_share

@@ -1,0 +1,71 @@
+"""ModelSpec: what serving needs to know of a model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nestvec.engine.instructions import Instruct
+from nestvec.engine.text.late_interaction import LateInteraction
+from nestvec.engine.types import OutputKind
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """All that serving needs to know of a model; read from its files and card, never guessed.
+
+    `nestvec export` writes it as spec.json, with these names in this order.
+
+    Attributes:
+        name: Name that the model is served under.
+        hidden_size: Native number of dimensions, H.
+        max_tokens: Maximum number of tokens of an input, special tokens included.
+        vocabulary_size: Number of rows of the embedding table.
+        pooling: Key of `pooling.POOLINGS`.
+        is_normalized: Whether the model's own last step scales to unit length.
+        prompts: Text put before an input, by the model's own prompt names.
+        default_prompt: Name of the prompt used where a call names none; None for no prompt.
+        pools_prompt: Whether a prompt's tokens count in pooling.
+        trained_dimensions: Dimensions the model was trained for (Matryoshka); always holds H.
+        space: Fingerprint of the embedding space.
+        created_s: Unix time at which the artefact was made.
+        source: Where the model's files came from, for people.
+        license: SPDX id, "" where unknown.
+        architecture: The encoder's `model_type`, as in its config.json.
+        precision: Precision of the graph, as in the settings.
+        kinds: Outputs that the model gives.
+        labels: Labels of a classifier, in the order of its scores; a re-ranker has one.
+        activation: What makes probabilities of scores: "sigmoid", "softmax" or "identity".
+        instruct: Templates for instructions; None where the model takes none.
+        echo: Words before a text's first reading and between its two, for models that read it twice.
+        late_interaction: How queries and documents are tokenized for token vectors that are compared one by one; None
+            where token vectors are plain states.
+        trained_layers: Early exits the model was trained for (2D Matryoshka, arXiv:2402.14776).
+    """
+
+    name: str
+    hidden_size: int
+    max_tokens: int
+    vocabulary_size: int
+    pooling: str
+    is_normalized: bool
+    prompts: Mapping[str, str]
+    default_prompt: str | None
+    pools_prompt: bool
+    trained_dimensions: tuple[int, ...]
+    space: str
+    created_s: int
+    source: str
+    license: str = ""
+    architecture: str = ""
+    precision: str = "fp32"
+    kinds: tuple[OutputKind, ...] = (OutputKind.DENSE, OutputKind.TOKENS)
+    labels: tuple[str, ...] = ()
+    activation: str = "identity"
+    instruct: Instruct | None = None
+    echo: tuple[str, str] | None = None
+    late_interaction: LateInteraction | None = None
+    trained_layers: tuple[int, ...] = ()
+
+    @property
+    def is_reranker(self) -> bool:
+        """Whether the model scores pairs with a single label."""
+        return len(self.labels) == 1

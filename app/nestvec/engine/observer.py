@@ -1,0 +1,78 @@
+"""What the engine tells whoever counts: metrics, logs, tests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from nestvec.engine.types import LongInput, Timings
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStats:
+    """What one micro-batch held and took.
+
+    Attributes:
+        items: Number of items, B.
+        tokens: Number of real tokens, T.
+        padded_tokens: B x S, what a padded batch would hold.
+        waits_s: Queue wait of each item.
+        engine_s: Time spent in collation, graph and pooling.
+        outcome: "ok" or "error".
+        prediction_error: |predicted - real| / real engine time; None where nothing was predicted.
+    """
+
+    items: int
+    tokens: int
+    padded_tokens: int
+    waits_s: tuple[float, ...]
+    engine_s: float
+    outcome: str
+    prediction_error: float | None = None
+
+
+class Observer(Protocol):
+    """Is told what happens in the engine; called from several threads."""
+
+    def batch_done(self, model: str, stats: BatchStats) -> None:
+        """Note that a micro-batch has run."""
+
+    def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
+        """Note how many items and tokens wait, after some joined or left the queue."""
+
+    def call_done(
+        self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
+    ) -> None:
+        """Note that a call was answered with all its vectors."""
+
+    def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
+        """Note that inputs of an answered call were longer than the model takes."""
+
+    def items_dropped(self, model: str, *, items: int, reason: str) -> None:
+        """Note that items left without a vector: "cancelled", "deadline", "queue_full" or "failed"."""
+
+    def memory_was_short(self, model: str) -> None:
+        """Note that a batch did not fit into memory."""
+
+
+class NullObserver:
+    """Counts nothing; for offline use and tests."""
+
+    def batch_done(self, model: str, stats: BatchStats) -> None:
+        """Do nothing."""
+
+    def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
+        """Do nothing."""
+
+    def call_done(
+        self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
+    ) -> None:
+        """Do nothing."""
+
+    def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
+        """Do nothing."""
+
+    def items_dropped(self, model: str, *, items: int, reason: str) -> None:
+        """Do nothing."""
+
+    def memory_was_short(self, model: str) -> None:
+        """Do nothing."""

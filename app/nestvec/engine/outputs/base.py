@@ -1,0 +1,126 @@
+"""OutputAdapter: all that depends on what kind of output a call asks for.
+
+A new output is a member of `OutputKind`, a file with a subclass beside this one, and a line in `adapters.ADAPTERS`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.text.encoded import Encoded, TokenizeOptions
+from nestvec.engine.text.tokenizer import Tokenizer
+from nestvec.engine.tokenization import encode_inputs
+from nestvec.engine.types import EmbedCall, FloatArray, Item, RawVectors
+from nestvec.engine.vectors.pooler import Pooler
+from nestvec.engine.vectors.postprocess import convert, degenerate_rows, finish
+from nestvec.engine.vectors.quantization import Quantizer
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The rows of a call as they are given out.
+
+    Attributes:
+        vectors: All rows, (R, D), float32.
+        rows: Number of rows of each item.
+        converted: The same rows in each dtype that the call asks for: (R, D), or (R, D / 8) for bits.
+    """
+
+    vectors: FloatArray
+    rows: tuple[int, ...]
+    converted: Mapping[OutputDtype, NDArray[Any]]
+
+
+class OutputAdapter(ABC):
+    """How one kind of output is made; stateless.
+
+    Attributes:
+        needed_model: The kind of model that gives this output, in words, for refusals.
+        is_text_vector: Whether the output is one vector for a whole text (or chunk), which can be taken at an early
+            exit, mapped to another space, and averaged over windows.
+        has_token_rows: Whether each token has a row: such calls need token states and are bounded by their tokens, and
+            like rows can be merged.
+        has_dimensions: Whether rows are vectors, which can be cut to fewer dimensions and converted. Others (scores,
+            weights) are given out as they are, and zeros among them are no failure.
+    """
+
+    needed_model: ClassVar[str]
+    is_text_vector: ClassVar[bool] = False
+    has_token_rows: ClassVar[bool] = False
+    has_dimensions: ClassVar[bool] = True
+
+    def model_words(self, spec: ModelSpec) -> str:
+        """Return what a model is that is known for this output, in words."""
+        del spec
+        return "dense"
+
+    def tokenize(
+        self, tokenizer: Tokenizer, spec: ModelSpec, call: EmbedCall, options: TokenizeOptions
+    ) -> list[Encoded]:
+        """Tokenize all inputs of a call.
+
+        Raises:
+            InputError: An input cannot be tokenized or is too long; names its index.
+        """
+        return encode_inputs(tokenizer, spec, call, options)
+
+    def look_up(
+        self, call: EmbedCall, encoded: Sequence[Encoded], pooler: Pooler
+    ) -> RawVectors | None:
+        """Return the call's rows where they need no run of the model; else None."""
+        del call, encoded, pooler
+        return None
+
+    @abstractmethod
+    def width(self, pooler: Pooler, hidden_size: int) -> int:
+        """Return the native number of dimensions of a row; 0 where rows are no vectors.
+
+        Args:
+            pooler: The model's pooler.
+            hidden_size: Number of columns that the backend gives.
+        """
+
+    @abstractmethod
+    def rows(self, states: FloatArray, item: Item, pooler: Pooler) -> FloatArray:
+        """Make an item's rows, (r, D), float32, of its token states.
+
+        Args:
+            states: The item's token states, (n, W), float32.
+            item: The item.
+            pooler: The model's pooler.
+        """
+
+    def are_degenerate(self, rows: FloatArray) -> NDArray[np.bool_]:
+        """Mark rows, (r, D), that must never leave: NaN, infinity, and vectors of zeros; (r,), bool."""
+        if self.has_dimensions:
+            return degenerate_rows(rows)
+        return np.asarray(~np.isfinite(rows).all(axis=1))
+
+    def finish(
+        self, raw: RawVectors, call: EmbedCall, quantizer: Quantizer, *, normalize: bool
+    ) -> Finished:
+        """Cut the vectors of a call to its dimensions, renormalize and convert them; give other rows out as they are.
+
+        Args:
+            raw: Rows as the core gives them, mapped where the call asks for it.
+            call: The call.
+            quantizer: Ranges for 8-bit vectors.
+            normalize: Whether rows are scaled to unit length.
+        """
+        if not self.has_dimensions:
+            return Finished(raw.vectors, raw.rows, {})
+        vectors = finish(raw.vectors, dimensions=call.dimensions, normalize=normalize)
+        return Finished(vectors, raw.rows, converted(vectors, call, quantizer))
+
+
+def converted(
+    vectors: FloatArray, call: EmbedCall, quantizer: Quantizer
+) -> dict[OutputDtype, NDArray[Any]]:
+    """Convert vectors, (R, D), to each dtype that a call asks for."""
+    return {dtype: convert(vectors, dtype, quantizer) for dtype in call.output_dtypes}

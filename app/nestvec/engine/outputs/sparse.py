@@ -1,0 +1,108 @@
+"""Weights of vocabulary terms: SPLADE (arXiv:2109.10086), and BGE-M3's lexical weights (arXiv:2402.03216)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.outputs.base import OutputAdapter
+from nestvec.engine.text.encoded import Encoded
+from nestvec.engine.tokenization import is_query_call
+from nestvec.engine.types import EmbedCall, FloatArray, Item, RawVectors
+from nestvec.engine.vectors.pooler import Pooler
+
+# States of so many tokens at a time become weights of all terms: 128 x 30,522 of them are 16 MB.
+VOCABULARY_STEP: Final = 128
+
+MERGES: Final[Mapping[str, Callable[..., FloatArray]]] = {"max": np.max, "sum": np.sum}
+
+
+class SparseOutput(OutputAdapter):
+    """Gives a row (id, weight) for each term of positive weight, ids rising.
+
+    Ids are below 2^24, which float32 holds exactly.
+    """
+
+    needed_model = "a sparse model (SPLADE)"
+    has_dimensions = False
+
+    @override
+    def model_words(self, spec: ModelSpec) -> str:
+        """Return the word for a model whose main output is sparse."""
+        return "sparse"
+
+    @override
+    def look_up(
+        self, call: EmbedCall, encoded: Sequence[Encoded], pooler: Pooler
+    ) -> RawVectors | None:
+        """Weigh queries by stored weights alone, for models that were trained so: no model runs."""
+        if pooler.term_weights is None or not is_query_call(call):
+            return None
+        rows = [stored_weights(value.ids, pooler.term_weights) for value in encoded]
+        return RawVectors(np.concatenate(rows), tuple(map(len, rows)), 0.0, 0.0)
+
+    @override
+    def width(self, pooler: Pooler, hidden_size: int) -> int:
+        """Return 0: a row is a term, not a vector."""
+        return 0
+
+    @override
+    def rows(self, states: FloatArray, item: Item, pooler: Pooler) -> FloatArray:
+        """Weigh the terms of an item, (k, 2)."""
+        if pooler.lexical_column is not None:
+            return lexical_weights(states, item.ids, pooler, pooler.lexical_column)
+        return vocabulary_weights(states, pooler)
+
+
+def vocabulary_weights(states: FloatArray, pooler: Pooler) -> FloatArray:
+    """Weigh all terms of the vocabulary by each token state, and merge the tokens' weights (SPLADE); (k, 2).
+
+    Args:
+        states: The item's token states, (n, W).
+        pooler: The model's pooler.
+
+    Raises:
+        ValueError: The model has no sparse output.
+    """
+    if pooler.vocabulary_head is None:
+        raise ValueError("this model has no sparse output")
+    merge = MERGES[pooler.merge]
+    starts = range(0, len(states), VOCABULARY_STEP)
+    parts = [pooler.vocabulary_head(states[start : start + VOCABULARY_STEP]) for start in starts]
+    weights = merge(np.concatenate(parts), axis=0)
+    terms = np.flatnonzero(weights > 0)
+    return np.stack([terms.astype(np.float32), weights[terms]], axis=1)
+
+
+def lexical_weights(
+    states: FloatArray, ids: NDArray[np.int32], pooler: Pooler, column: int
+) -> FloatArray:
+    """Take the greatest weight that the tokens of an id have (BGE-M3); (k, 2).
+
+    Args:
+        states: The item's token states, (n, W).
+        ids: Its token ids, (n,).
+        pooler: The model's pooler.
+        column: The column of the states that holds each token's weight.
+    """
+    terms, term_of_token = np.unique(ids, return_inverse=True)
+    weights = np.zeros(len(terms), np.float32)
+    np.maximum.at(weights, term_of_token, np.maximum(states[:, column], 0))
+    kept = (weights > 0) & ~np.isin(terms, pooler.special_ids)
+    return np.stack([terms[kept].astype(np.float32), weights[kept]], axis=1)
+
+
+def stored_weights(ids: NDArray[np.int32], term_weights: FloatArray) -> FloatArray:
+    """Weigh a query's terms by their stored weights, (k, 2).
+
+    Args:
+        ids: The query's token ids, (n,).
+        term_weights: The weight of every id, (V,).
+    """
+    terms = np.unique(ids)
+    weights = term_weights[terms]
+    kept = weights > 0
+    return np.stack([terms[kept].astype(np.float32), weights[kept]], axis=1)

@@ -1,0 +1,65 @@
+"""A vector for each token: plain states, or those that late interaction compares (ColBERT, arXiv:2004.12832)."""
+
+import numpy as np
+from typing_extensions import override
+
+from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.outputs.base import Finished, OutputAdapter, converted
+from nestvec.engine.text.encoded import Encoded, TokenizeOptions
+from nestvec.engine.text.tokenizer import Tokenizer
+from nestvec.engine.tokenization import encode_inputs, is_query_call
+from nestvec.engine.types import EmbedCall, FloatArray, Item, RawVectors
+from nestvec.engine.vectors.pooler import Pooler
+from nestvec.engine.vectors.postprocess import finish
+from nestvec.engine.vectors.quantization import Quantizer
+from nestvec.engine.vectors.token_vectors import pool_tokens
+
+
+class TokensOutput(OutputAdapter):
+    """Gives a row for each token that counts."""
+
+    needed_model = "a model that gives token vectors"
+    has_token_rows = True
+
+    @override
+    def model_words(self, spec: ModelSpec) -> str:
+        """Return the word for a model that gives nothing but token vectors."""
+        return "a late-interaction model"
+
+    @override
+    def tokenize(
+        self, tokenizer: Tokenizer, spec: ModelSpec, call: EmbedCall, options: TokenizeOptions
+    ) -> list[Encoded]:
+        """Tokenize queries or documents, as the call's role says; documents where it says nothing."""
+        late = spec.late_interaction
+        if late is None:
+            return encode_inputs(tokenizer, spec, call, options)
+        is_query = is_query_call(call)
+        limited = late.limit(options, is_query=is_query, model_max_tokens=tokenizer.max_tokens)
+        encoded = encode_inputs(tokenizer, spec, call, limited)
+        return [late.mark(value, is_query=is_query) for value in encoded]
+
+    @override
+    def width(self, pooler: Pooler, hidden_size: int) -> int:
+        """Return the number of columns of a state that are a token's vector."""
+        return len(range(*pooler.token_columns.indices(hidden_size)))
+
+    @override
+    def rows(self, states: FloatArray, item: Item, pooler: Pooler) -> FloatArray:
+        """Take the vectors of the tokens that count; (r, D)."""
+        vectors = states[:, pooler.token_columns]
+        return vectors if item.token_mask is None else vectors[item.token_mask]
+
+    @override
+    def finish(
+        self, raw: RawVectors, call: EmbedCall, quantizer: Quantizer, *, normalize: bool
+    ) -> Finished:
+        """Cut and renormalize the tokens' vectors, and merge like ones where the call asks for fewer."""
+        vectors = finish(raw.vectors, dimensions=call.dimensions, normalize=normalize)
+        rows = raw.rows
+        if call.pool_factor > 1:
+            stops = np.cumsum(rows)[:-1]
+            pooled = [pool_tokens(part, call.pool_factor) for part in np.split(vectors, stops)]
+            vectors = finish(np.concatenate(pooled), dimensions=None, normalize=normalize)
+            rows = tuple(map(len, pooled))
+        return Finished(vectors, rows, converted(vectors, call, quantizer))

@@ -1,0 +1,138 @@
+"""Metrics of the engine: inputs, micro-batches, the queue; implements the engine's `Observer`."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from nestvec.engine.observer import BatchStats
+from nestvec.engine.types import LongInput, Timings
+from nestvec.observability.metric_buckets import SECONDS
+
+TOKENS: Final = (1, 4, 16, 32, 64, 128, 256, 384, 512, 768, 1024, 2048, 4096, 16384, 65536)
+ITEMS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+ERROR_RATIO: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+RATIO: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+
+
+class EngineMetrics:
+    """The `Observer` that counts what the engine does, by model; safe to call from any thread.
+
+    Args:
+        registry: Where the metrics live.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, ["model", *labels], registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, ["model"], buckets=buckets, registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(
+                name, text, ["model"], registry=registry, multiprocess_mode="livemostrecent"
+            )
+
+        self._inputs = counter("nestvec_inputs_total", "Inputs answered with a vector.")
+        self._tokens = counter("nestvec_tokens_total", "Tokens of inputs answered with a vector.")
+        self._batch_outcomes = counter("nestvec_batches_total", "Micro-batches run.", "outcome")
+        self._truncated = counter("nestvec_truncated_inputs_total", "Inputs that were cut.")
+        self._dropped_tokens = counter(
+            "nestvec_truncated_tokens_total",
+            "Tokens cut off too-long inputs; the least, where the rest was not tokenised.",
+        )
+        self._windowed = counter(
+            "nestvec_windowed_inputs_total", "Too-long inputs that were read in windows."
+        )
+        self._dropped = counter(
+            "nestvec_dropped_inputs_total", "Inputs that left without a vector.", "reason"
+        )
+        self._shortages = counter(
+            "nestvec_memory_shortages_total", "Micro-batches that did not fit into memory."
+        )
+        self._queue_items = gauge("nestvec_queue_items", "Inputs waiting.")
+        self._queue_tokens = gauge("nestvec_queue_tokens", "Tokens waiting.")
+        self._queue_wait = histogram(
+            "nestvec_queue_wait_seconds", "Wait of each input for its batch.", SECONDS
+        )
+        self._tokenization = histogram(
+            "nestvec_tokenization_duration_seconds", "Tokenising one request.", SECONDS
+        )
+        self._engine = histogram(
+            "nestvec_engine_duration_seconds", "Running one micro-batch.", SECONDS
+        )
+        self._batch_tokens = histogram(
+            "nestvec_batch_tokens", "Tokens of a micro-batch.", tuple(map(float, TOKENS))
+        )
+        self._batch_items = histogram(
+            "nestvec_batch_inputs", "Inputs of a micro-batch.", tuple(map(float, ITEMS))
+        )
+        self._prediction_error = histogram(
+            "nestvec_batch_prediction_error_ratio",
+            "How far the predicted time of a micro-batch was off, relative to the real one.",
+            ERROR_RATIO,
+        )
+        self._packing = histogram(
+            "nestvec_batch_packing_ratio",
+            "Tokens over inputs x longest input: the part of a padded batch that is not padding.",
+            RATIO,
+        )
+
+    def start_series(self, model: str) -> None:
+        """Start all series of a model at zero, so that rates work from the first scrape."""
+        for counter in (
+            *(self._inputs, self._tokens),
+            *(self._truncated, self._dropped_tokens, self._windowed, self._shortages),
+        ):
+            counter.labels(model)
+        for histogram in (
+            *(self._queue_wait, self._tokenization, self._engine),
+            *(self._batch_tokens, self._batch_items, self._packing, self._prediction_error),
+        ):
+            histogram.labels(model)
+        for outcome in ("ok", "error"):
+            self._batch_outcomes.labels(model, outcome)
+        for reason in ("cancelled", "deadline", "queue_full", "failed"):
+            self._dropped.labels(model, reason)
+        self.queue_changed(model, items=0, tokens=0)
+
+    def batch_done(self, model: str, stats: BatchStats) -> None:
+        """Count a micro-batch that has run."""
+        self._batch_outcomes.labels(model, stats.outcome).inc()
+        self._engine.labels(model).observe(stats.engine_s)
+        self._batch_tokens.labels(model).observe(stats.tokens)
+        self._batch_items.labels(model).observe(stats.items)
+        self._packing.labels(model).observe(stats.tokens / stats.padded_tokens)
+        if stats.prediction_error is not None:
+            self._prediction_error.labels(model).observe(stats.prediction_error)
+        waits = self._queue_wait.labels(model)
+        for wait_s in stats.waits_s:
+            waits.observe(wait_s)
+
+    def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
+        """Note how much waits, as items have joined or left the queue."""
+        self._queue_items.labels(model).set(items)
+        self._queue_tokens.labels(model).set(tokens)
+
+    def call_done(
+        self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
+    ) -> None:
+        """Count a call that was answered with all its vectors."""
+        self._inputs.labels(model).inc(inputs)
+        self._tokens.labels(model).inc(tokens)
+        self._truncated.labels(model).inc(truncated)
+        self._tokenization.labels(model).observe(timings.tokenize_s)
+
+    def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
+        """Count inputs of an answered call that were longer than the model takes."""
+        self._dropped_tokens.labels(model).inc(sum(item.dropped_tokens for item in inputs))
+        self._windowed.labels(model).inc(sum(item.windows > 1 for item in inputs))
+
+    def items_dropped(self, model: str, *, items: int, reason: str) -> None:
+        """Count items that left the queue without a vector."""
+        self._dropped.labels(model, reason).inc(items)
+
+    def memory_was_short(self, model: str) -> None:
+        """Count a micro-batch that did not fit into memory."""
+        self._shortages.labels(model).inc()

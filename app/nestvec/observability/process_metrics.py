@@ -1,0 +1,59 @@
+"""Metrics of processes: their memory, their restarts, and whether the engine hangs."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from nestvec.observability.shared_metrics import summed_gauge
+
+STATM: Final = Path("/proc/self/statm")
+
+
+class ProcessMetrics:
+    """Says how the processes of a server are.
+
+    Args:
+        registry: Where the metrics live.
+        role: Role of this process among several.
+    """
+
+    def __init__(self, registry: CollectorRegistry, role: str) -> None:
+        self._role = role
+        self._memory = Gauge(
+            "nestvec_process_resident_memory_bytes",
+            "Resident memory, by the process's role.",
+            ["role"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.restarts = Counter(
+            "nestvec_process_restarts_total",
+            "Processes that ended unasked and were started again, by role.",
+            ["role"],
+            registry=registry,
+        )
+        self.suspects = summed_gauge(
+            registry, "nestvec_suspect_inputs", "Inputs that ran when the engine died."
+        )
+        self.quarantined = summed_gauge(
+            registry, "nestvec_quarantined_inputs", "Inputs that are not run for now."
+        )
+        self.overdue = summed_gauge(
+            registry,
+            "nestvec_engine_overdue_seconds",
+            "By how much the slowest running micro-batch is over its time; 0 in health.",
+        )
+
+    def sample(self) -> None:
+        """Take over how much memory this process has now."""
+        self._memory.labels(self._role).set(resident_bytes())
+
+
+def resident_bytes() -> int:
+    """Memory of this process; 0 where the system does not tell."""
+    try:
+        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0

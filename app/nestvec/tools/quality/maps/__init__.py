@@ -1,0 +1,1 @@
+"""Maps between spaces of vectors: how they are fitted and what they lose."""
