@@ -46,7 +46,7 @@ $(CLIENTS)/.stamp: requirements/clients.txt tests/end_to_end/clients/node/packag
 	@echo "installing client SDKs for the tests (locked, hashes checked)"
 	@$(BIN)/python -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/python $(PIP) --require-hashes -r requirements/clients.txt
-	@if command -v npm >/dev/null; then cd tests/clients/node && npm ci --silent --no-audit --no-fund; \
+	@if command -v npm >/dev/null; then cd tests/end_to_end/clients/node && npm ci --silent --no-audit --no-fund; \
 		else echo "no npm: the Node client tests will be skipped"; fi
 	@touch $@
 
@@ -72,7 +72,7 @@ fuzz-files: $(STAMPS)/dev ## Every parser of files that others make, on mutated 
 	@FUZZ_FILES_S=$(or $(FUZZ_FILES_S),160) $(BIN)/python -m pytest -q -s tests/end_to_end/fuzz/test_files.py $(ARGS)
 
 test-chaos: $(STAMPS)/dev $(STAMPS)/model clients ## Faults, overload and soak, half an hour or more; the figures go to .chaos/report.md
-	@CHAOS_KILLS=50 CHAOS_ENGINE_KILLS=100 CHAOS_ENGINE_MODEL=all-MiniLM-L6-v2 $(BIN)/python -m pytest -q -s tests/chaos $(ARGS)
+	@CHAOS_KILLS=50 CHAOS_ENGINE_KILLS=100 CHAOS_ENGINE_MODEL=all-MiniLM-L6-v2 $(BIN)/python -m pytest -q -s tests/end_to_end/chaos $(ARGS)
 
 .venv-gpu/.stamp: requirements/gpu.txt | $(BIN)/python
 	@echo "installing the server with onnxruntime-gpu and CUDA's libraries (some gigabytes)"
@@ -153,10 +153,10 @@ INFINITY_ONNX := optimum==2.1.0 optimum-onnx==0.1.0 onnx==1.23.2 onnxruntime==1.
 	@.venv-infinity/bin/python $(PIP) 'infinity-emb[server,torch,einops]==0.0.78' 'numpy<2' $(INFINITY_ONNX)
 	@touch $@
 
-golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 numpy; overwrites tests/golden)
+golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 numpy; overwrites tests/end_to_end/golden)
 	@$(BIN)/python -m tests.end_to_end.golden.make
 
-families: .venv-peers/.stamp ## Make the expected states of tiny models anew, by transformers (overwrites tests/families)
+families: .venv-peers/.stamp ## Make the expected states of tiny models anew, by transformers (overwrites tests/export/families)
 	@.venv-peers/bin/python tests/export/families/make.py $(ARGS)
 
 heads: .venv-peers/.stamp ## Make the expected outputs of heads anew, by transformers (overwrites tests/model_store/heads)
@@ -193,4 +193,4 @@ compose-check: $(STAMPS)/dev ## Check docker-compose.yml and the Dockerfile (nee
 	@$(BIN)/hadolint Dockerfile && echo "Dockerfile: ok"
 
 clean: ## Remove venvs and caches of the checkout (models stay in the cache folder)
-	rm -rf $(VENV) $(CLIENTS) .venv-peers .venv-infinity .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/clients/node/node_modules
+	rm -rf $(VENV) $(CLIENTS) .venv-peers .venv-infinity .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/end_to_end/clients/node/node_modules

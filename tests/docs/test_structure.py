@@ -168,3 +168,16 @@ def test_paths_that_people_are_sent_to_exist() -> None:
                 if not any((top / path).exists() for top in (PACKAGE, ROOT, PACKAGE / "engine")):
                     missing[f"{name}:{number}"] = path
     assert not missing
+
+
+def test_paths_of_the_makefile_exist() -> None:
+    """Folders and files of the checkout that a verb goes to are where it thinks they are."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    paths = re.findall(
+        r"(?<![\w./])((?:app|tests|benchmarks|docs|docker|models|requirements)/[\w./-]+)", makefile
+    )
+    made = ("node_modules",)  # by npm
+    missing = [p for p in paths if not (ROOT / p).exists() and not p.endswith(made)]
+    assert len(paths) > 20
+    # A name that a verb fills in ends at the variable: `requirements/$$extra.txt`.
+    assert not [p for p in missing if not p.endswith("/")]
