@@ -84,7 +84,8 @@ def test_once_the_server_says_that_it_is_ready_nobody_is_told_that_it_is_not(
     with running_server(tmp_path, model=tiny_folder, http_processes=3) as server:
         deadline = time.monotonic() + 6.0
         answered, killed = 0, False
-        while time.monotonic() < deadline:
+        # A busy machine answers fewer in that time, and must not fail for it.
+        while time.monotonic() < deadline or answered <= 40:
             with contextlib.suppress(httpx.TransportError):  # to the killed process
                 answer = httpx.post(
                     f"{server.url}/v1/embeddings", json={"input": "alpha"}, timeout=30
@@ -98,4 +99,3 @@ def test_once_the_server_says_that_it_is_ready_nobody_is_told_that_it_is_not(
                 os.kill(max(http_processes), signal.SIGKILL)
                 killed = True
         assert killed
-        assert answered > 40
