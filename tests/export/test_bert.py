@@ -164,8 +164,8 @@ def test_unsupported_configurations_are_refused(change: dict[str, Any], reason: 
 
 def test_unknown_activations_are_refused(tmp_path: Path) -> None:
     """The error lists the activations that are supported."""
-    with pytest.raises(FormatError, match=r"hidden_act 'mish' is not supported; known: gelu"):
-        export(tmp_path, bert_weights(CONFIG), {**CONFIG, "hidden_act": "mish"})
+    with pytest.raises(FormatError, match=r"hidden_act 'laplace' is not supported; known: gelu"):
+        export(tmp_path, bert_weights(CONFIG), {**CONFIG, "hidden_act": "laplace"})
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,39 @@
 """Writes the tables of docs/dialects.md from the tables that decide: `python -m nestvec.api.dialect_docs FILE`."""
 
+import json
 import re
 import sys
 from pathlib import Path
 from typing import Final
 
 from nestvec.api.dialect_table import DIALECTS, Dialect
+from nestvec.api.dialects import (
+    cohere,
+    jina,
+    ollama,
+    open_inference,
+    openai_body,
+    tei,
+    vllm,
+    voyage,
+)
 from nestvec.api.dispatch import ALIASES, DOCS, DialectMatch, matches_of_path
+from nestvec.api.requests.vector_fields import VECTOR_FIELDS
+from nestvec.api.routes import rerank
 
 MARK: Final = re.compile(r"(<!-- (?P<name>\w+): generated -->\n).*?(<!-- end -->)", re.DOTALL)
+
+# The fields that each dialect knows on any of its routes.
+FIELD_TABLES: Final = {
+    "OpenAI": openai_body.FIELDS | vllm.POOLING_FIELDS | vllm.CLASSIFY_FIELDS | vllm.SCORE_FIELDS,
+    "TEI": tei.EMBED_FIELDS | tei.TOKEN_FIELDS | tei.RERANK_FIELDS | tei.PREDICT_FIELDS,
+    "Cohere": cohere.FIELDS,
+    "Jina": jina.FIELDS,
+    "Voyage": voyage.FIELDS | voyage.CONTEXTUALIZED_FIELDS,
+    "Ollama": ollama.FIELDS,
+    "Open Inference": open_inference.PARAMETER_FIELDS,
+    "rerank": rerank.FIELDS,
+}
 
 
 def matches_table() -> str:
@@ -31,9 +56,19 @@ def defaults_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def foreign_table() -> str:
+    """Return the table, in Markdown, of the fields that are refused by dialects that do not have them."""
+    lines = ["| field | of | passes as |", "|---|---|---|"]
+    for name, neutral in sorted(VECTOR_FIELDS.items()):
+        owners = [title for title, tables in FIELD_TABLES.items() if name in tables]
+        values = ", ".join(f"`{json.dumps(value)}`" for value in neutral) or "null only"
+        lines.append(f"| `{name}` | {', '.join(owners) or 'other vendors'} | {values} |")
+    return "\n".join(lines) + "\n"
+
+
 def fill(page: str) -> str:
     """Return a page with its generated tables up to date."""
-    tables = {"matches": matches_table(), "defaults": defaults_table()}
+    tables = {"matches": matches_table(), "defaults": defaults_table(), "foreign": foreign_table()}
     return MARK.sub(lambda mark: mark[1] + tables[mark["name"]] + mark[3], page)
 
 

@@ -25,6 +25,8 @@ from nestvec.errors import (
 FieldNames = Mapping[str, str]
 Envelope = Callable[[NestvecError, int, str, FieldNames], Mapping[str, Any]]
 
+# Codes of errors that name fields as the caller wrote them, and as the dialect has them.
+NAMES_AS_WRITTEN: Final = ("foreign_field", "unknown_field")
 # TEI's words, capitalized as its router sends them.
 TEI_TYPES: Final[tuple[tuple[type[NestvecError], str], ...]] = (
     (EmptyInputError, "Empty"),
@@ -93,7 +95,7 @@ def ollama_error(
 def message_for_caller(error: NestvecError, request_id: str, names: FieldNames) -> str:
     """Return an error's message with fields by the names that the caller's dialect has for them."""
     message = error.message
-    for name, dialect_name in names.items():
+    for name, dialect_name in () if error.code in NAMES_AS_WRITTEN else names.items():
         message = message.replace(f"'{name}'", f"'{dialect_name}'")
     if isinstance(error, InternalError):
         message = f"{message} (request id {request_id})"
@@ -113,7 +115,7 @@ def _param(error: NestvecError, names: FieldNames) -> str | None:
     param = getattr(error, "param", None) or (None if index is None else "input")
     if param is None:
         return None
-    name = names.get(param, param)
+    name = param if error.code in NAMES_AS_WRITTEN else names.get(param, param)
     return name if index is None else f"{name}[{index}]"
 
 

@@ -21,7 +21,10 @@ REQUEST_HEADERS: Final = (
     *("x-stainless-read-timeout", "x-stainless-helper-method", "openai-organization"),
     *("openai-project", "openai-beta"),
 )
-EXPOSED_HEADERS: Final = ("x-request-id", "retry-after", "x-embed-space", "x-embed-truncated")
+EXPOSED_HEADERS: Final = (
+    *("x-request-id", "retry-after", "x-embed-space", "x-embed-truncated"),
+    *("x-embed-ignored-fields", "x-embed-unusual-token-ids"),
+)
 # `/docs` runs an inline script; nothing is fetched from elsewhere.
 PAGE_HEADERS: Final = {
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' "

@@ -57,9 +57,12 @@ def _slot(settings: Settings, name: str, of_model: Settings, open_model: OpenMod
     first = of_model.served_model_name or of_model.model
     openai = OPENAI_NAMES if of_model.openai_aliases else ()
     source = () if Path(of_model.model).expanduser().is_absolute() else (of_model.model,)
-    names = (first, *source, *of_model.model_aliases, *of_model.aliases, *openai)
+    given = (first, *of_model.model_aliases, *of_model.aliases, *openai)
     return ModelSlot(
-        names=tuple(dict.fromkeys(names)),
+        names=tuple(dict.fromkeys((first, *source, *given[1:]))),
+        given_names=given,
+        source=of_model.model,
+        is_renamed=of_model.served_model_name is not None,
         presets=alias_presets(of_model),
         open=partial(open_model, of_model, None),
         is_kept=not name or settings.models[name].keep,

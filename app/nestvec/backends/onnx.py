@@ -65,7 +65,10 @@ class OnnxBackend:
             raise ProviderError(NOT_STARTED)
         if requested != provider:
             log.warning("this onnxruntime has CUDA, but it did not start: serving on the CPU")
-        self._inputs = feedable(path, layout, [node.name for node in self._session.get_inputs()])
+        inputs = self._session.get_inputs()
+        self._inputs = feedable(path, layout, [node.name for node in inputs])
+        # Graphs that others made may take the ids as int32; collation makes int64.
+        self._narrow_inputs = {node.name for node in inputs if node.type == "tensor(int32)"}
         outputs = {node.name: node for node in self._session.get_outputs()}
         self._output = token_output(path, list(outputs))
         width = outputs[self._output].shape[-1]
@@ -93,6 +96,8 @@ class OnnxBackend:
             BackendError: onnxruntime failed.
         """
         feeds = {name: batch.arrays[name] for name in self._inputs if name in batch.arrays}
+        for name in self._narrow_inputs & feeds.keys():
+            feeds[name] = feeds[name].astype(np.int32, copy=False)
         if SHORT_ROWS in self._inputs:
             feeds[SHORT_ROWS] = np.asarray(batch.lengths.max() <= self._plain_attention_tokens)
         if layers := self.info.layers:

@@ -24,8 +24,13 @@ from nestvec.engine.observer import Observer
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import Finished
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
-from nestvec.engine.text.token_report import DescribedToken, decode_inputs, describe_tokens
-from nestvec.engine.tokenization import input_tokens, resolve_prompt
+from nestvec.engine.text.token_report import (
+    DescribedToken,
+    count_unusual,
+    decode_inputs,
+    describe_tokens,
+)
+from nestvec.engine.tokenization import check_token_limit, input_tokens, resolve_prompt
 from nestvec.engine.types import EmbedCall, EmbedResult, ItemOptions, RawVectors, Timings
 from nestvec.engine.validation import check_output
 from nestvec.engine.vector_plan import VectorPlan, resolve_plan
@@ -112,12 +117,15 @@ class EmbeddingService:
     async def _embed(self, call: EmbedCall, model: ServedModel, plan: VectorPlan) -> EmbedResult:
         spec = model.spec
         prompt_name, prompt = resolve_prompt(call, spec)
+        if call.refuses_wider_limit:
+            check_token_limit(call.max_tokens, model.tokenizer)
         options = TokenizeOptions(
             self.limits.truncation_of(call),
             call.max_tokens,
             call.adds_special_tokens,
             prompt,
             call.max_second_tokens,
+            self._seconds_left(call),
         )
         started_s = self._clock()
         _check_room(call, model)
@@ -171,6 +179,11 @@ class EmbeddingService:
         characters = len(options.prompt) + sum(len(value) for value in call.inputs)
         is_small = not call.splits and characters <= INLINE_CHARS
         return work() if is_small else await self._off_loop(work)
+
+    def _seconds_left(self, call: EmbedCall) -> Callable[[], float] | None:
+        """What tells how long it is to the call's deadline; None if it has none."""
+        deadline_s = call.deadline_s
+        return None if deadline_s is None else lambda: deadline_s - self._clock()
 
     async def _run(
         self, call: EmbedCall, encoded: Sequence[Encoded], model: ServedModel, plan: VectorPlan
@@ -275,6 +288,15 @@ class EmbeddingService:
                     skips_special_tokens=skips_special_tokens,
                 )
             )
+
+    async def count_unusual_ids(self, inputs: Sequence[Sequence[int]], model: str = "") -> int:
+        """Count the arrays of token ids that the model's tokenizer would not have made of their text.
+
+        Raises:
+            UnknownModelError: No model has the name.
+        """
+        async with self.pool.using(model) as served:
+            return await self._off_loop(partial(count_unusual, served.tokenizer, inputs))
 
     def close(self) -> None:
         """Stop the models' workers and the service's threads."""

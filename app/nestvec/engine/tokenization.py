@@ -71,10 +71,90 @@ def is_query_call(call: EmbedCall) -> bool:
     return call.prompt_role == "query" or call.prompt_name in ROLE_PROMPTS["query"]
 
 
+def check_token_limit(max_tokens: int | None, tokenizer: Tokenizer) -> None:
+    """Refuse a limit on tokens beyond the model's own, as vLLM does.
+
+    Raises:
+        InputError: The limit is more tokens than the model takes.
+    """
+    if max_tokens is not None and max_tokens > tokenizer.max_tokens:
+        raise InputError(
+            f"'max_tokens' ({max_tokens}) is greater than the model's maximum context length "
+            f"({tokenizer.max_tokens} tokens); select a smaller one, or -1 for all of it",
+            param="max_tokens",
+        )
+
+
 def encode_inputs(
     tokenizer: Tokenizer, spec: ModelSpec, call: EmbedCall, options: TokenizeOptions
 ) -> list[Encoded]:
     """Tokenize all inputs of a call, or all its documents: one `Encoded` for each.
+
+    Raises:
+        InputError: An input cannot be tokenized or is too long; names its index.
+    """
+    encoded = _encode_with_prompt(tokenizer, spec, call, options)
+    cuts = options.truncate in (Truncation.START, Truncation.END)
+    is_documents = bool(call.chunks or call.splits)
+    if not (call.examples and call.prompt is None and cuts) or is_documents:
+        return encoded
+    return [
+        _with_fewer_examples(value, tokenizer, spec, call, options, index)
+        if value.is_truncated
+        else value
+        for index, value in enumerate(encoded)
+    ]
+
+
+def _with_fewer_examples(
+    whole: Encoded,
+    tokenizer: Tokenizer,
+    spec: ModelSpec,
+    call: EmbedCall,
+    options: TokenizeOptions,
+    index: int,
+) -> Encoded:
+    """Return an input without its first worked examples: as few of them are left out as make room for all of the rest.
+
+    Args:
+        whole: The input with all examples, which was cut.
+        tokenizer: The model's tokenizer.
+        spec: The model, which has a template for examples.
+        call: The call.
+        options: How the call's inputs are tokenized, with all examples in the prompt.
+        index: Index of the input.
+    """
+
+    def without(first: int) -> Encoded:
+        fewer = dataclasses.replace(
+            call, inputs=[call.inputs[index]], examples=call.examples[first:]
+        )
+        prompt = _instruction(fewer, spec)
+        replaced = dataclasses.replace(options, prompt=prompt)
+        return _encode_with_prompt(tokenizer, spec, fewer, replaced)[0]
+
+    # Without the first `too_few` the input is too long; without any it is as short as can be.
+    too_few, enough = 0, len(call.examples)
+    best = without(enough)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        attempt = without(middle)
+        if attempt.is_truncated:
+            too_few = middle
+        else:
+            enough, best = middle, attempt
+    return dataclasses.replace(
+        best,
+        is_truncated=True,
+        dropped_tokens=len(whole.ids) + whole.dropped_tokens - len(best.ids),
+        drops_more=whole.drops_more,
+    )
+
+
+def _encode_with_prompt(
+    tokenizer: Tokenizer, spec: ModelSpec, call: EmbedCall, options: TokenizeOptions
+) -> list[Encoded]:
+    """Tokenize all inputs of a call, or all its documents, with one prompt before each.
 
     Raises:
         InputError: An input cannot be tokenized or is too long; names its index.

@@ -77,6 +77,8 @@ class EmbedCall:
         normalize: Scale to unit length; None does what the model does by default.
         truncate: What to do with long inputs; None is the server's default.
         max_tokens: Take fewer tokens of each input than the model could, special tokens included.
+        refuses_wider_limit: Whether a `max_tokens` beyond the model's own is refused, as vLLM does; else it is the
+            model's own.
         max_second_tokens: Take fewer tokens of each pair's second text.
         adds_special_tokens: Whether texts get the model's special tokens.
         prompt_name: Name of a prompt that the model defines.
@@ -106,6 +108,7 @@ class EmbedCall:
     normalize: bool | None = None
     truncate: Truncation | None = None
     max_tokens: int | None = None
+    refuses_wider_limit: bool = False
     max_second_tokens: int | None = None
     adds_special_tokens: bool = True
     prompt_name: str | None = None

@@ -45,6 +45,11 @@ class HttpMetrics:
             ["reason"],
             registry=registry,
         )
+        self.ignored_fields = Counter(
+            "nestvec_ignored_fields_total",
+            "Unknown request fields that were ignored.",
+            registry=registry,
+        )
         self.loop_lag = Histogram(
             "nestvec_event_loop_lag_seconds",
             "How late the event loop was when it was asked, ten times a second.",

@@ -182,5 +182,5 @@ def on_engine_event(frame: Frame, state: ApiState) -> None:
     if frame.kind != "model" or frame.head["state"] != SlotState.UNLOADED or not state.has_service:
         return
     for slot in state.service.models.all():
-        if frame.head["name"] in slot.names and slot.state is SlotState.READY and not slot.users:
+        if frame.head["name"] == slot.name and slot.state is SlotState.READY and not slot.users:
             slot.model, slot.state = None, SlotState.UNLOADED

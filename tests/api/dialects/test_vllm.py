@@ -47,6 +47,29 @@ async def test_no_room_for_a_token(api: Api, wrong: Any) -> None:
     assert answer.json()["error"]["param"] == "truncate_prompt_tokens"
 
 
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/pooling"])
+async def test_a_limit_beyond_the_window_is_refused(api: Api, path: str) -> None:
+    """A limit beyond the model's window is refused, as vLLM does; the window itself, and -1, are taken."""
+    for tokens, status in ((17, 400), (16, 200), (-1, 200)):
+        body = {"input": "alpha", "truncate_prompt_tokens": tokens}
+        answer = await api.client.post(path, json=body)
+        assert answer.status_code == status
+        if status != 200:
+            error = answer.json()["error"]
+            assert error["param"] == "truncate_prompt_tokens"
+            assert "'truncate_prompt_tokens' (17) is greater than the model's" in error["message"]
+            assert "16 tokens" in error["message"]
+
+
+async def test_other_vendors_limits_may_be_wider(api: Api) -> None:
+    """Cohere's and Ollama's limits beyond the window are the window, as there."""
+    cohere = await api.client.post("/v2/embed", json={"texts": ["alpha"], "max_tokens": 128_000})
+    ollama = await api.client.post(
+        "/api/embed", json={"input": "alpha", "options": {"num_ctx": 8192}}
+    )
+    assert (cohere.status_code, ollama.status_code) == (200, 200)
+
+
 async def test_without_its_field_long_inputs_are_refused(api: Api) -> None:
     """Without `truncate_prompt_tokens` long inputs are refused, as in vLLM and OpenAI."""
     assert (await api.embed({"input": LONG})).status_code == 400

@@ -70,8 +70,11 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     write_case(paths["ranks"], "reranker")
     write_case(paths["terms"], "splade/bert")
     modules = [
-        {"path": "", "type": "x.MLMTransformer"},
-        {"path": "1_SpladePooling", "type": "x.SpladePooling"},
+        {"path": "", "type": "sentence_transformers.sparse_encoder.models.MLMTransformer"},
+        {
+            "path": "1_SpladePooling",
+            "type": "sentence_transformers.sparse_encoder.models.SpladePooling",
+        },
     ]
     write_json(paths["terms"] / "modules.json", modules)
     write_json(paths["terms"] / "1_SpladePooling/config.json", {})
@@ -278,3 +281,21 @@ async def test_adapters_are_chosen_by_task(tmp_path: Path, folders: dict[str, Pa
         without = {"input": "a", "model": "second", "task": "text-matching"}
         answer = await client.post("/v1/embeddings", json=without)
         assert answer.status_code == 200  # it has no adapters: a task is a role there
+
+
+async def test_two_entries_of_one_folder(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """A folder in two precisions: each id is its own entry's, before and after both are loaded."""
+    entry = {"model": str(folders["first"]), "precision": "int8", "load": "first_use"}
+    settings = {"model": str(folders["first"]), "precision": "fp32", "models": {"fast": entry}}
+    async with serving(tmp_path, **settings) as client:
+        before = await until(client, first="ready")
+        assert list(before) == ["first", "fast"]
+        for name in ("first", "fast", "first"):
+            answer = await client.post("/v1/embeddings", json={"model": name, "input": "alpha"})
+            assert answer.status_code == 200, answer.text
+        models = await until(client, first="ready", fast="ready")
+        assert list(models) == ["first", "fast"]
+        assert models["first"]["precision"] == "fp32"
+        assert (await client.get("/v1/models/first")).json()["root"] == "first"
+        assert "first" not in models["fast"]["aliases"]
+        assert models["fast"]["precision"] == "int8"

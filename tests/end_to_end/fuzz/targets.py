@@ -20,6 +20,8 @@ from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import Truncation
 from nestvec.errors import InputError, NestvecError
+from nestvec.export.architectures import ARCHITECTURES, architecture_of
+from nestvec.export.config.quantization import read_quantization
 from nestvec.export.graph.weights import Weights
 from nestvec.jobs.lines import check_lines, read_lines, request_of
 from nestvec.jobs.types import JobLimits
@@ -28,9 +30,12 @@ from nestvec.model_store.artefacts.execution_settings import read_execution_sett
 from nestvec.model_store.artefacts.maps import read_maps
 from nestvec.model_store.artefacts.quality_results import read_quality
 from nestvec.model_store.folder.model_folder import read_model_folder
+from nestvec.model_store.folder.remote_code import with_code
 from nestvec.model_store.folder.static_folders import find_static
+from nestvec.model_store.folder.tokenizer_files import read_tokenizer_changes
 from nestvec.model_store.sources.adapters import read_adapter
 from nestvec.model_store.sources.card import read_card
+from nestvec.system.json_files import read_json
 
 from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
 from tests.support.tiny import CONFIG, write_tiny_bert
@@ -148,6 +153,44 @@ def _read_tokenizer(folder: Path) -> object:
     return encoded
 
 
+# What stands beside a tokenizer.
+
+BESIDE: dict[str, dict[str, Any]] = {
+    "tokenizer_config.json": {
+        "tokenizer_class": "LlamaTokenizer",
+        "add_eos_token": True,
+        "eos_token": "[SEP]",
+        "bos_token": {"content": "[CLS]", "lstrip": True},
+        "do_lower_case": False,
+        "added_tokens_decoder": {"40": {"content": "[unused0]", "special": False}},
+    },
+    "special_tokens_map.json": {"sep_token": {"content": "[SEP]"}, "mask_token": "[MASK]"},
+    "added_tokens.json": {"[unused1]": 41},
+    "sentence_bert_config.json": {"do_lower_case": True},
+}
+
+
+def _write_beside(folder: Path, pristine: Path, chooser: random.Random) -> None:
+    shutil.copyfile(pristine / "tokenizer.json", folder / "tokenizer.json")
+    if chooser.random() < 0.3:
+        _write_tokenizer(folder, pristine, chooser)
+    mutated = chooser.choice(list(BESIDE))
+    classes = ("BertTokenizer", "LlamaTokenizer", "MPNetTokenizer", None)
+    for name, fields in BESIDE.items():
+        if name == "tokenizer_config.json":
+            fields = {**fields, "tokenizer_class": chooser.choice(classes)}  # noqa: PLW2901
+            if chooser.random() < 0.5:
+                fields.pop("added_tokens_decoder")
+        content = json.dumps(fields).encode()
+        (folder / name).write_bytes(half_and_half(content, chooser) if name == mutated else content)
+
+
+def _read_beside(folder: Path) -> object:
+    changes = read_tokenizer_changes(folder, CONFIG, CONFIG["vocab_size"])
+    path = folder / "tokenizer.json"
+    return Tokenizer(path, max_tokens=24, vocabulary_size=CONFIG["vocab_size"], changes=changes)
+
+
 # What a model's folder says of itself.
 
 DERIVED = (
@@ -170,6 +213,41 @@ def _write_folder(folder: Path, pristine: Path, chooser: random.Random) -> None:
     name = chooser.choice(DERIVED)
     content = (pristine / name).read_bytes() if (pristine / name).exists() else b'{"prompts": {}}'
     (folder / name).write_bytes(half_and_half(content, chooser))
+
+
+# What config.json says of a family, of its authors' code and of quantised weights.
+
+FAMILIES = Path(__file__).parents[2] / "export/families"
+FAMILY_FIELDS = {
+    "auto_map": {"AutoModel": "modeling_qwen.Qwen2Model", "AutoConfig": "configuration.NewConfig"},
+    "quantization_config": {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "config_groups": {"group_0": {"weights": {"num_bits": 8, "strategy": "block"}}},
+    },
+    "is_causal": True,
+    "use_sliding_window": True,
+}
+
+
+def _families(folder: Path) -> list[dict[str, Any]]:
+    del folder
+    return [json.loads(path.read_text())["config"] for path in sorted(FAMILIES.glob("*.json"))]
+
+
+def _write_family(folder: Path, configs: list[dict[str, Any]], chooser: random.Random) -> None:
+    config = {**chooser.choice(configs), **FAMILY_FIELDS}
+    (folder / "config.json").write_bytes(as_json(mutated_json(config, chooser)))
+
+
+def _read_family(folder: Path) -> object:
+    config = read_json(folder / "config.json")
+    with suppress(NestvecError):
+        read_quantization(config)
+    family = architecture_of(config)
+    with suppress(NestvecError):
+        with_code(config, family, {})
+    return ARCHITECTURES[family].dimensions(config) if family in ARCHITECTURES else None
 
 
 # Lines of batches and of corpora.
@@ -274,9 +352,11 @@ TARGETS: dict[str, ParserTarget] = {
     "card": ParserTarget(_cards, _write_card, lambda folder: read_card(folder / "card.toml")),
     "safetensors": ParserTarget(_tiny, _write_weights, _read_weights),
     "tokenizer": ParserTarget(_tiny, _write_tokenizer, _read_tokenizer),
+    "beside tokenizer": ParserTarget(_tiny, _write_beside, _read_beside),
     "folder": ParserTarget(
         _tiny, _write_folder, lambda folder: (read_model_folder(folder, {}), find_static(folder))
     ),
+    "families": ParserTarget(_families, _write_family, _read_family),
     "batch lines": ParserTarget(_lines, _write_lines, _read_batch),
     "corpus": ParserTarget(_lines, _write_lines, _read_corpus),
     "keys": ParserTarget(_keys, _write_keys, lambda folder: KeyFile.read(folder / "keys.json")),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nestvec.engine.text.documents import encode_chunks
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.token_report import describe_tokens
-from nestvec.engine.text.tokenizer import MAX_CHARS_PER_TOKEN, Tokenizer
+from nestvec.engine.text.tokenizer import COUNTED_CHARS_PER_TOKEN, Tokenizer
 from nestvec.engine.types import Truncation
 from nestvec.errors import FormatError, InputError, InputTooLongError
 from tokenizers import AddedToken, Encoding, Regex, models, pre_tokenizers, trainers
@@ -202,14 +202,15 @@ def test_ten_megabytes_are_cut_or_refused_without_being_tokenized(tokenizer: Tok
         tokenizer.encode_texts([huge], TokenizeOptions(Truncation.ERROR))
 
 
-def test_an_enormous_single_word_is_refused_or_marked_as_cut(tokenizer: Tokenizer) -> None:
-    """An enormous word is one unknown token, but as nobody has read all of it, it is cut or refused."""
-    word = "a" * (MAX_CHARS_PER_TOKEN * 12 + 1)
-    (encoded,) = tokenizer.encode_texts([word], TokenizeOptions(Truncation.END))
-    assert encoded.is_truncated
-    with pytest.raises(InputTooLongError) as caught:
-        tokenizer.encode_texts([word], TokenizeOptions(Truncation.ERROR))
-    assert caught.value.got_tokens > caught.value.limit_tokens
+@pytest.mark.parametrize("truncate", list(Truncation))
+def test_an_enormous_single_word_is_one_unknown_token(
+    tokenizer: Tokenizer, truncate: Truncation
+) -> None:
+    """An enormous word is one token, which is neither too long nor cut: characters are no measure of tokens."""
+    word = "a" * (COUNTED_CHARS_PER_TOKEN * 12 + 1)
+    (encoded,) = tokenizer.encode_texts([word], TokenizeOptions(truncate))
+    assert encoded.ids.tolist() == [2, tokenizer.unknown_id, 3]
+    assert not encoded.is_truncated
 
 
 def test_the_prompt_comes_first_and_is_counted(tokenizer: Tokenizer) -> None:

@@ -36,6 +36,15 @@ def test_pool_equals_the_naive_loop(mode: str, lengths: list[int], seed: int) ->
         np.testing.assert_allclose(row, NAIVE[mode](hidden[start:stop]), rtol=1e-5, atol=1e-6)
 
 
+def test_several_modes_stand_side_by_side() -> None:
+    """Vectors are concatenated in the order named, also where a mode is named twice."""
+    hidden = np.arange(15, dtype=np.float32).reshape(5, 3)
+    pooled = pool("max+cls+max", hidden, np.array([0, 3, 5]), np.array([0, 0]))
+    for row, tokens in zip(pooled, (hidden[:3], hidden[3:]), strict=True):
+        expected = [NAIVE[mode](tokens) for mode in ("max", "cls", "max")]
+        np.testing.assert_array_equal(row, np.concatenate(expected))
+
+
 @pytest.mark.parametrize("mode", ["mean", "max", "mean_sqrt_len"])
 def test_skipped_tokens_do_not_count(mode: str) -> None:
     """A prompt's tokens leave no trace, and the caller's array is not changed."""

@@ -76,6 +76,18 @@ def spoil_table(folder: Path, **tensors: Any) -> None:
     save_file(tensors, folder / "model.safetensors")
 
 
+def test_prompts_beside_the_module_are_honoured(tmp_path: Path) -> None:
+    """They lie in the model's folder; names without texts, which the library writes into every one, are none."""
+    write_sentence_transformers(tmp_path)
+    path = tmp_path / "config_sentence_transformers.json"
+    write_json(path, {"prompts": {"query": "", "document": ""}, "default_prompt_name": None})
+    assert read_model_folder(tmp_path).prompts == {}
+    prompts = {"query": "the ", "document": ""}
+    write_json(path, {"prompts": prompts, "default_prompt_name": "query"})
+    folder = read_model_folder(tmp_path)
+    assert (folder.prompts, folder.default_prompt) == ({"query": "the "}, "query")
+
+
 def test_what_would_have_to_be_ignored_is_refused(tmp_path: Path) -> None:
     """A quantized vocabulary, another module, no table and a path outside are refused."""
     write_model2vec(tmp_path)
@@ -88,6 +100,9 @@ def test_what_would_have_to_be_ignored_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "modules.json", chain("StaticEmbedding", "Dense"))
     with pytest.raises(FormatError, match="'Dense' is not supported"):
         read_model_folder(tmp_path)
-    write_json(tmp_path / "modules.json", [{"path": "..", "type": "x.StaticEmbedding"}])
+    write_json(
+        tmp_path / "modules.json",
+        [{"path": "..", "type": "sentence_transformers.models.StaticEmbedding"}],
+    )
     with pytest.raises(FormatError, match="leaves the folder"):
         read_model_folder(tmp_path)

@@ -93,7 +93,8 @@ def test_other_layers_make_another_space(tmp_path: Path) -> None:
     [
         ({"in_features": "many"}, "in_features"),
         ({"activation_function": "my.Own"}, "activation_function"),
-        ({"use_residual": True}, "use_residual"),
+        ({"use_residual": True}, r"residual\.weight"),
+        ({"use_residual": "yes"}, "use_residual must be true or false"),
         ({"out_features": 7}, "shape"),
         ({"in_features": 9, "out_features": 20}, "shape"),
     ],

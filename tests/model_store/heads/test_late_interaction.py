@@ -94,6 +94,24 @@ async def test_token_vectors_are_transformers(tmp_path: Path, write: Any) -> Non
     assert [len(row["data"]) for row in pooled["data"]] == [len(vectors) for vectors in documents]
 
 
+async def test_several_projections(tmp_path: Path) -> None:
+    """Layers before the last one apply too: here one that changes nothing."""
+    case = write_pylate(tmp_path / "model")
+    (tmp_path / "model/1_Dense").rename(tmp_path / "model/2_Dense")
+    sizes = {"in_features": 32, "out_features": 32, "bias": False}
+    linear = {"activation_function": "torch.nn.modules.linear.Identity", **sizes}
+    write_json(tmp_path / "model/1_Dense/config.json", linear)
+    identity = {"linear.weight": np.eye(32, dtype=np.float32)}
+    save_file(identity, tmp_path / "model/1_Dense/model.safetensors")
+    modules = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
+    modules += [{"path": f"{n}_Dense", "type": "pylate.models.Dense.Dense"} for n in (1, 2)]
+    write_json(tmp_path / "model/modules.json", modules)
+    async with opened(tmp_path / "model") as server:
+        queries = await tokens(server, "query")
+    for vectors, wanted in zip(queries, case["queries"], strict=True):
+        np.testing.assert_allclose(vectors, wanted, atol=TOLERANCE)
+
+
 async def test_expansion_that_is_seen(tmp_path: Path) -> None:
     """Where a model was trained so, the query's own tokens change with its expansion."""
     write_colbert(tmp_path / "model")

@@ -79,6 +79,22 @@ def test_a_repository_is_fetched_exported_and_then_served_without_network(
     assert (tmp_path / "out/spec.json").is_file()
 
 
+def test_an_encoder_in_a_folder_of_its_own_is_fetched(
+    tmp_path: Path, folder: Path, hub: StandIn
+) -> None:
+    """The first versions of sentence-transformers wrote it there, with the settings of its lengths."""
+    inside = folder / "0_Transformer"
+    inside.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors", "sentence_bert_config.json"):
+        (folder / name).rename(inside / name)
+    (inside / "sentence_bert_config.json").rename(inside / "sentence_roberta_config.json")
+    modules = (folder / "modules.json").read_text()
+    (folder / "modules.json").write_text(modules.replace('"path": ""', '"path": "0_Transformer"'))
+    done = pull(tmp_path, hub, REPO)
+    assert done.returncode == 0, done.stderr
+    assert "0_Transformer/sentence_roberta_config.json" in "\n".join(hub.requests)
+
+
 def test_a_revision_is_pinned(tmp_path: Path, hub: StandIn) -> None:
     """A revision may be a tag; its commit is recorded."""
     done = pull(tmp_path, hub, REPO, "--model-revision", "v1")

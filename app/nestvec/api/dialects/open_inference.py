@@ -5,6 +5,7 @@ docs/wire-behaviour.md, "Open Inference Protocol v2". Names of models may hold s
 are read from their known endings.
 """
 
+import dataclasses
 import re
 import time
 from collections.abc import Mapping
@@ -53,6 +54,12 @@ INFER_PATH: Final = Path(
 TEXT_NAMES: Final = ("text", "TEXT", "INPUT", "input_text", "text_input", "input")
 # Tensors that are never taken for the texts.
 OPTION_NAMES: Final = ("input_type", "dimensions", "attention_mask", "input_ids")
+PARAMETER_FIELDS: Final = frozenset(
+    {
+        *("truncate", "prompt_name", "normalize", "dimensions", "embedding_type", "input_type"),
+        *("timeout", "binary_data_output"),
+    }
+)
 DATATYPES: Final = {
     OutputDtype.FLOAT32: "FP32",
     OutputDtype.FLOAT16: "FP16",
@@ -125,6 +132,8 @@ async def infer(request: Request, rest: Annotated[str, INFER_PATH]) -> Response:
         raise NotFoundError("POST to /v2/models/NAME/infer")
     header, raw = await _read(request, state)
     api_request = ApiRequest(request, state, state.dialect(OPEN_INFERENCE.name), key_id, header)
+    parameters = dataclasses.replace(api_request, body=dict(_parameters(header)))
+    parameters.check_fields(PARAMETER_FIELDS)
     tensors = read_tensors(header, raw)
     is_binary = _wants_binary(header)
     call, source = _call(header, tensors, name)

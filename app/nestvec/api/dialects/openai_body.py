@@ -105,6 +105,7 @@ def parse_call(body: Body, inputs: Inputs, encoding: Encoding) -> EmbedCall:
         normalize=normalize,
         truncate=truncate,
         max_tokens=max_tokens,
+        refuses_wider_limit=True,
         adds_special_tokens=boolean_field(body, "add_special_tokens") is not False,
         prompt=text_field(body, "prompt"),
         prompt_name=text_field(body, "prompt_name"),

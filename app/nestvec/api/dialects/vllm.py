@@ -32,6 +32,7 @@ from nestvec.api.schemas.vllm import CLASSIFY_DOC, POOLING_DOC, SCORE_DOC
 from nestvec.api.scoring.relevance import TextSide, relevance_scores
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.outputs.adapters import model_words
+from nestvec.engine.tokenization import check_token_limit
 from nestvec.engine.types import EmbedCall, OutputKind
 from nestvec.engine.vectors.postprocess import probabilities
 from nestvec.errors import InputError, UnsupportedError
@@ -134,6 +135,7 @@ async def classify(request: Request) -> Response:
         kind=OutputKind.LABELS,
         truncate=truncate,
         max_tokens=max_tokens,
+        refuses_wider_limit=True,
     )
     result = await embed(api_request, call, is_list=is_list)
     probs = probabilities(result.vectors, model.spec.activation)
@@ -182,6 +184,7 @@ async def score_route(request: Request) -> Response:
     api_request.check_fields(SCORE_FIELDS)
     model = await api_request.acquire_model(OutputKind.LABELS)
     truncate, max_tokens = parse_truncation(api_request.body)
+    check_token_limit(max_tokens, model.tokenizer)
     left, right = _pairs(api_request, max_tokens)
     truncation = truncate or api_request.state.service.limits.truncate
     scores = await relevance_scores(api_request, model, left, right, truncation)

@@ -20,11 +20,16 @@ class RawRoute(APIRoute):
 
     @override
     def get_route_handler(self) -> Handler:
-        """Return the endpoint itself, without FastAPI's dependency solving."""
+        """Return the endpoint itself, without FastAPI's dependency solving.
+
+        What reads the request may leave headers for the answer in `request.state.answer_headers`.
+        """
         endpoint = cast("Callable[..., Coroutine[Any, Any, Response]]", self.endpoint)
 
         async def handle(request: Request) -> Response:
-            return await endpoint(request, **request.path_params)
+            response = await endpoint(request, **request.path_params)
+            response.headers.update(getattr(request.state, "answer_headers", {}))
+            return response
 
         return handle
 

@@ -11,8 +11,8 @@ from nestvec.api.dialect_table import Dialect
 from nestvec.api.http.auth import authenticate
 from nestvec.api.http.body import read_json_object
 from nestvec.api.requests.fields import text_field
-from nestvec.api.requests.foreign_fields import check_fields
-from nestvec.api.requests.headers import deadline_s
+from nestvec.api.requests.foreign_fields import check_fields, header_value
+from nestvec.api.requests.headers import IGNORED_FIELDS_HEADER, add_answer_header, deadline_s
 from nestvec.api.state import ApiState, api_state
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.models.served_model import ServedModel
@@ -41,13 +41,17 @@ class ApiRequest:
     def check_fields(self, known: frozenset[str]) -> None:
         """Refuse fields of other dialects that would change vectors, and any unknown ones where the operator says so.
 
+        Other unknown fields are ignored, and named in a header of the answer.
+
         Args:
             known: The fields that the route reads or may safely ignore.
 
         Raises:
             InputError: A field is refused; the first one is named.
         """
-        check_fields(self.body, known, self.state, self.dialect)
+        ignored = check_fields(self.body, known, self.state, self.dialect)
+        if ignored:
+            add_answer_header(self.request, IGNORED_FIELDS_HEADER, header_value(ignored))
 
     def check_count(self, inputs: int) -> None:
         """Refuse more inputs than the dialect or the server takes in a request.

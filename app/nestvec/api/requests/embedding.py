@@ -11,7 +11,12 @@ from starlette.requests import ClientDisconnect
 from nestvec.api.http.auth import grant_of
 from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.fields import Inputs
-from nestvec.api.requests.headers import deadline_s, priority
+from nestvec.api.requests.headers import (
+    UNUSUAL_IDS_HEADER,
+    add_answer_header,
+    deadline_s,
+    priority,
+)
 from nestvec.api.state import ApiState
 from nestvec.engine.types import EmbedCall, EmbedResult, Priority
 from nestvec.errors import InputError, InternalError
@@ -60,6 +65,9 @@ async def embed(
         if isinstance(error, InputError) and error.param == "input":
             error.param = source
         raise
+    arrays = [value for value in call.inputs if isinstance(value, list)]
+    if arrays and (unusual := await state.service.count_unusual_ids(arrays, call.model)):
+        add_answer_header(request, UNUSUAL_IDS_HEADER, str(unusual))
     tokens = sum(result.input_tokens)
     state.keys.charge(api_request.key_id, limits, tokens)
     if api_request.key_id:

@@ -1,61 +1,123 @@
-"""Fields that a dialect does not know: ignored, unless ignoring one would give other vectors than the caller wants."""
+"""Fields that a dialect does not know: refused where ignoring one would give other vectors, else ignored and named."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from nestvec.api.dialect_table import Dialect
+from nestvec.api.requests.vector_fields import VECTOR_FIELDS, VENDORS_WORDS, changes_nothing
 from nestvec.api.state import ApiState
 from nestvec.errors import InputError
 
-# Fields of any dialect that change vectors, each with the values that change nothing. Clients send many more fields,
-# also ones that no API documents, so only these are refused where they are unknown.
-VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
-    "dimensions": (),
-    "output_dimension": (),
-    "output_dtype": ("float", "float32"),
-    "embedding_type": ("float",),
-    "embedding_types": (["float"],),
-    "embed_dtype": ("float32",),
-    "normalize": (True,),
-    "normalized": (True,),
-    "use_activation": (True,),
-    "add_special_tokens": (True,),
-    "truncate_prompt_tokens": (),
-    "late_chunking": (False,),
-    "return_multivector": (False,),
-    "prompt": (),
-    "prompt_name": (),
-    "instruction": (),
-    "examples": ([],),
-    "input_type": (),
-    "task": (),
-    "layers": (),
-    "map": (),
-}
+# In shorter names one edit makes another word.
+MIN_EDITED_CHARS: Final = 5
+MAX_NAME_CHARS: Final = 100
+# Fields beyond so many unknown ones are not compared with ours: it takes some 50 us each.
+MAX_SLIPS: Final = 32
+# Names that callers make up need not be remembered for ever.
+REMEMBERED_NAMES: Final = 1024
 
 
 def check_fields(
     body: Mapping[str, Any], known: frozenset[str], state: ApiState, dialect: Dialect
-) -> None:
-    """Refuse fields of other dialects that would change vectors, and any unknown ones where the operator says so.
+) -> tuple[str, ...]:
+    """Refuse unknown fields that would change vectors, slips of known ones, and all of them where the operator says so.
 
     Args:
         body: As parsed from JSON.
         known: The fields that the route reads or may safely ignore.
-        state: Whose options say whether unknown fields are refused.
+        state: Whose options say whether unknown fields are refused, and whose metrics count those that are ignored.
         dialect: Named in the message.
+
+    Returns:
+        The fields that are ignored, sorted; nulls are absent.
 
     Raises:
         InputError: A field is refused; the first one is named.
     """
-    if state.options.reject_unknown_fields and (unknown := sorted(set(body) - known)):
-        name = unknown[0][:100]
-        raise InputError(f"unknown field '{name}'", param=name, code="unknown_field")
-    for name in sorted(VECTOR_FIELDS.keys() & body.keys() - known):
-        if body[name] not in (None, *VECTOR_FIELDS[name]):
-            raise InputError(
-                f"`{name}` is a field of another dialect than this request's ({dialect.title}), "
-                "and ignoring it would give other vectors than you ask for",
-                param=name,
-                code="foreign_field",
-            )
+    if body.keys() <= known:
+        return ()
+    unknown = sorted(body.keys() - known)
+    if state.options.reject_unknown_fields:
+        raise _unknown(unknown[0], slip_of(unknown[0], known))
+    unknown = [name for name in unknown if body[name] is not None]
+    for name in unknown:
+        if name in VECTOR_FIELDS and not changes_nothing(name, body[name]):
+            raise _foreign(name, name, dialect)
+    ignored = [name for name in unknown if name not in VECTOR_FIELDS]
+    for name in ignored[:MAX_SLIPS]:
+        meant = slip_of(name, known)
+        if meant in known:
+            raise _unknown(name, meant)
+        if meant is not None and not changes_nothing(meant, body[name]):
+            raise _foreign(name, meant, dialect)
+    state.metrics.http.ignored_fields.inc(len(ignored))
+    return tuple(ignored)
+
+
+@lru_cache(REMEMBERED_NAMES)
+def slip_of(name: str, known: frozenset[str]) -> str | None:
+    """Return the field that a name is a slip of: its case, underscores or plural, or one edit; None for none.
+
+    Args:
+        name: The name of an unknown field.
+        known: The fields that the route knows; they are looked at before the fields of other dialects.
+    """
+    if name in VENDORS_WORDS or len(name) > MAX_NAME_CHARS:
+        return None
+    others = sorted(VECTOR_FIELDS.keys() - known)
+    for candidates in (sorted(known), others):
+        same = (field for field in candidates if _stem(field) == _stem(name))
+        edited = (field for field in candidates if _is_one_edit(_plain(field), _plain(name)))
+        if (field := next(same, None) or next(edited, None)) is not None:
+            return field
+    return None
+
+
+def header_value(names: Iterable[str]) -> str:
+    """Return names of ignored fields as a header may hold them: sixteen at most, of letters, digits and `_.-`."""
+    first = sorted(names)[:16]
+    return ",".join(
+        "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "?" for c in name[:40])
+        for name in first
+    )
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c not in "_-. ")
+
+
+def _stem(name: str) -> str:
+    return _plain(name).removesuffix("s")
+
+
+def _is_one_edit(first: str, second: str) -> bool:
+    """Whether a letter was left out, added or replaced, or two neighbours swapped."""
+    short, long = sorted((first, second), key=len)
+    if len(short) < MIN_EDITED_CHARS - 1 or len(long) < MIN_EDITED_CHARS:
+        return False
+    if len(long) - len(short) > 1 or short == long:
+        return False
+    at = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    if len(short) < len(long):
+        return short[at:] == long[at + 1 :]
+    is_swap = short[at : at + 2] == long[at : at + 2][::-1] and short[at + 2 :] == long[at + 2 :]
+    return short[at + 1 :] == long[at + 1 :] or is_swap
+
+
+def _unknown(name: str, meant: str | None) -> InputError:
+    shown = name[:MAX_NAME_CHARS]
+    hint = "" if meant is None else f"; did you mean '{meant}'?"
+    return InputError(f"unknown field '{shown}'{hint}", param=shown, code="unknown_field")
+
+
+def _foreign(name: str, meant: str, dialect: Dialect) -> InputError:
+    """Return the error for a field that is, or looks like, one that another dialect has."""
+    shown = name[:MAX_NAME_CHARS]
+    what = "is" if name == meant else f"looks like `{meant}`,"
+    return InputError(
+        f"`{shown}` {what} a field of another dialect than this request's ({dialect.title}), "
+        "and ignoring it would give other vectors than you ask for",
+        param=shown,
+        code="foreign_field",
+    )

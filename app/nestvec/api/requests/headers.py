@@ -10,6 +10,8 @@ from nestvec.engine.types import EmbedCall, EmbedResult, Priority
 from nestvec.errors import InputError
 
 VOCABULARY_HEADER: Final = "x-embed-token-vocab"
+IGNORED_FIELDS_HEADER: Final = "x-embed-ignored-fields"
+UNUSUAL_IDS_HEADER: Final = "x-embed-unusual-token-ids"
 # A client that waits N seconds should have our answer a little before it gives up and sends the work again.
 CLIENT_MARGIN_S: Final = 1.0
 
@@ -37,6 +39,11 @@ def priority(request: Request) -> Priority | None:
     """Return the scheduling class that the caller asks for; None, also for an unknown word: the call's size decides."""
     word = request.headers.get("x-embed-priority", "").lower()
     return Priority(word) if word in set(Priority) else None
+
+
+def add_answer_header(request: Request, name: str, value: str) -> None:
+    """Give the answer of a request one header more; `RawRoute` adds it."""
+    request.state.answer_headers = {**getattr(request.state, "answer_headers", {}), name: value}
 
 
 def result_headers(result: EmbedResult, call: EmbedCall) -> dict[str, str]:

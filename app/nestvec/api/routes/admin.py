@@ -13,7 +13,7 @@ from nestvec.api.http.raw_route import RawRoute, json_response
 from nestvec.api.requests.api_request import ApiRequest, bind_dialect, read_request
 from nestvec.api.requests.fields import text_field
 from nestvec.api.schemas.admin import LIST_DOC, LOAD_DOC, UNLOAD_DOC
-from nestvec.engine.models.model_registry import ModelSlot
+from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
 from nestvec.errors import InputError
 
 router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
@@ -24,7 +24,8 @@ async def list_models(request: Request) -> Response:
     """List every model, the memory it takes, and why it could not be loaded."""
     state = bind_dialect(request, OPENAI.name)
     authenticate(request, state.keys)
-    rows = [_described(slot) for slot in state.service.models.all()]
+    models = state.service.models
+    rows = [_described(models, slot) for slot in models.all()]
     return json_response({"models": rows})
 
 
@@ -34,7 +35,7 @@ async def load(request: Request) -> Response:
     api_request = await read_request(request, OPENAI)
     slot = _slot(api_request)
     await api_request.state.service.pool.load(slot)
-    return json_response(_described(slot))
+    return json_response(_described(api_request.state.service.models, slot))
 
 
 @router.post("/admin/models/unload", **UNLOAD_DOC)
@@ -43,7 +44,7 @@ async def unload(request: Request) -> Response:
     api_request = await read_request(request, OPENAI)
     slot = _slot(api_request)
     await api_request.state.service.pool.unload(slot)
-    return json_response(_described(slot))
+    return json_response(_described(api_request.state.service.models, slot))
 
 
 def _slot(api_request: ApiRequest) -> ModelSlot:
@@ -59,10 +60,10 @@ def _slot(api_request: ApiRequest) -> ModelSlot:
     return api_request.state.service.models.find(name)
 
 
-def _described(slot: ModelSlot) -> dict[str, Any]:
+def _described(models: ModelRegistry, slot: ModelSlot) -> dict[str, Any]:
     return {
         "model": slot.name,
-        "aliases": list(slot.aliases),
+        "aliases": models.aliases(slot),
         "state": slot.state,
         "graph_bytes": slot.graph_bytes,
         "requests": slot.users,

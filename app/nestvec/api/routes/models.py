@@ -10,7 +10,7 @@ from nestvec.api.http.raw_route import RawRoute, json_response
 from nestvec.api.requests.api_request import bind_dialect
 from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.openai import MODEL_DOC, MODELS_DOC
-from nestvec.engine.models.model_registry import ModelSlot
+from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
 from nestvec.engine.models.served_model import NO_PRESET, ServedModel
 from nestvec.engine.vector_plan import fitted_exits
 from nestvec.engine.vectors.maps import AffineMap
@@ -32,7 +32,8 @@ async def list_models(request: Request) -> Response:
     """List the models and the aliases that pin a prompt or dimensions; other aliases answer without being listed."""
     state = bind_dialect(request, OPENAI.name)
     authenticate(request, state.keys)
-    data = [_model_object(slot, name) for slot, name in state.service.models.listed()]
+    models = state.service.models
+    data = [_model_object(models, slot, name) for slot, name in models.listed()]
     for row in data:
         row.pop("quality", None)  # long, so only the description of a single model has it
     return json_response({"object": "list", "data": data})
@@ -44,10 +45,11 @@ async def retrieve_model(request: Request, model: Annotated[str, MODEL_PATH]) ->
     """Describe one model; names with slashes come raw or percent-encoded."""
     state = bind_dialect(request, OPENAI.name)
     authenticate(request, state.keys)
-    return json_response(_model_object(state.service.models.find(model), model))
+    models = state.service.models
+    return json_response(_model_object(models, models.find(model), model))
 
 
-def _model_object(slot: ModelSlot, name: str) -> dict[str, Any]:
+def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str, Any]:
     """Return OpenAI's four keys, then what a caller should know; much of it is null until the model has been loaded."""
     spec, preset, model = slot.spec, slot.preset(name), slot.model
     pinned = {"prompt_name": preset.prompt_name, "dimensions": preset.dimensions}
@@ -57,7 +59,7 @@ def _model_object(slot: ModelSlot, name: str) -> dict[str, Any]:
         "created": spec.created_s if spec is not None else 0,
         "owned_by": "nestvec",
         "root": slot.name,
-        "aliases": list(slot.aliases),
+        "aliases": models.aliases(slot),
         "pinned": None if preset is NO_PRESET else pinned,
         "state": slot.state,
     }

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.served_model import (
@@ -35,6 +35,15 @@ visible_models: ContextVar[frozenset[str] | None] = ContextVar(
 )
 
 
+class NameClaim(IntEnum):
+    """By what right a model has a name; where several models have it, the least number wins."""
+
+    CONFIGURED = 0  # its own name, as the settings say it
+    OWN = 1  # its own name, which its card says once it was loaded
+    GIVEN = 2  # an alias of the settings
+    SHARED = 3  # its source, and what its card calls it: every entry of the card has these
+
+
 @dataclass(slots=True, eq=False)
 class ModelSlot:
     """A model that is served, whether it is in memory or not.
@@ -42,6 +51,9 @@ class ModelSlot:
     Attributes:
         names: Names that the model answers to, its own first; more are known once it was loaded.
         presets: What some of the names stand for beside the model.
+        given_names: Those of the names that the settings give it, its own first; empty where it was given loaded.
+        source: What the settings say the model is: entries of one source share the names of its card.
+        is_renamed: Whether its own name is the settings', rather than its card's.
         open: Loads the model; blocks. None where it was given loaded.
         is_kept: Whether it is never unloaded to make room.
         loads_at_start: Whether it is loaded at the start, rather than by the first call.
@@ -62,6 +74,9 @@ class ModelSlot:
 
     names: tuple[str, ...]
     presets: Mapping[str, AliasPreset] = field(default_factory=dict)
+    given_names: tuple[str, ...] = ()
+    source: str = ""
+    is_renamed: bool = False
     open: OpenModel | None = None
     is_kept: bool = False
     loads_at_start: bool = False
@@ -84,10 +99,17 @@ class ModelSlot:
         """The model's own name."""
         return self.names[0]
 
-    @property
-    def aliases(self) -> tuple[str, ...]:
-        """The model's further names, those with a preset included."""
-        return self.names[1:]
+    def claim(self, folded: str) -> "NameClaim | None":
+        """Return by what right a name in lower case is this model's; None where it is not."""
+        if self.given_names and self.given_names[0].casefold() == folded:
+            return NameClaim.CONFIGURED
+        if self.name.casefold() == folded:
+            return NameClaim.OWN
+        if any(name.casefold() == folded for name in self.given_names):
+            return NameClaim.GIVEN
+        if any(name.casefold() == folded for name in self.names):
+            return NameClaim.SHARED
+        return None
 
     def set_model(self, model: ServedModel) -> None:
         """Take the model that was loaded, and its names."""
@@ -111,6 +133,8 @@ class ModelSlot:
         staying = [name for name in self.names if name not in before]
         self.retired_names = frozenset({*self.retired_names, *before} - {*after})
         self.names = tuple(dict.fromkeys((*staying, *after)))
+        given = [name for name in self.given_names if name not in before]
+        self.given_names = tuple(dict.fromkeys((*given, *after)))
         self.presets = self.changed_presets = presets
 
     def preset(self, name: str) -> AliasPreset:
@@ -171,6 +195,10 @@ class ModelRegistry:
         """Return each visible slot under its own name and under each name with a preset; other aliases only answer."""
         return [(slot, name) for slot in self.visible() for name in (slot.name, *slot.presets)]
 
+    def aliases(self, slot: ModelSlot) -> list[str]:
+        """Return the further names that find a slot, those with a preset included."""
+        return [name for name in slot.names[1:] if _owner(name, self._slots) is slot]
+
     def visible(self) -> list[ModelSlot]:
         """Return the slots that the running request may use."""
         allowed = visible_models.get()
@@ -179,7 +207,11 @@ class ModelRegistry:
         return [
             slot
             for slot in self._slots
-            if any(base_model(name).casefold() in allowed for name in slot.names)
+            if any(
+                base_model(name).casefold() in allowed
+                and (name == slot.name or _owner(name, self._slots) is slot)
+                for name in slot.names
+            )
         ]
 
     def find(self, name: str, kind: OutputKind | None = None) -> ModelSlot:
@@ -223,13 +255,13 @@ class ModelRegistry:
 
 def _match(name: str, slots: Sequence[ModelSlot]) -> ModelSlot | None:
     """The one slot of a name; the stricter rule first."""
-    exact = _only(slot for slot in slots if name in slot.names)
+    exact = _only(slot for slot in slots if name == slot.name)
     if exact is not None:
         return exact
+    owner = _owner(name, slots)
+    if owner is not None:
+        return owner
     folded = name.casefold()
-    loose = _only(slot for slot in slots if folded in {alias.casefold() for alias in slot.names})
-    if loose is not None:
-        return loose
     last_segment = folded.rsplit("/", 1)[-1]
     return _only(
         slot
@@ -237,6 +269,28 @@ def _match(name: str, slots: Sequence[ModelSlot]) -> ModelSlot | None:
         if (("/" in folded) != ("/" in slot.name))
         and last_segment == slot.name.casefold().rsplit("/", 1)[-1]
     )
+
+
+def _owner(name: str, slots: Sequence[ModelSlot]) -> ModelSlot | None:
+    """The one slot that a name, in any case, stands for; None for none or several.
+
+    A slot's own name is its alone, then aliases count, then what cards and sources call models. What entries of one
+    source share is known of all of them as soon as one was loaded, so that a name does not change its meaning when
+    another is; it means the entry that goes by its card's name, if there is one.
+    """
+    folded = name.casefold()
+    claims = [(claim, slot) for slot in slots if (claim := slot.claim(folded)) is not None]
+    if not claims:
+        return None
+    best = min(claim for claim, _ in claims)
+    if best is not NameClaim.SHARED:
+        return _only(slot for claim, slot in claims if claim is best)
+    owners = {slot: None for _, slot in claims}
+    sources = {slot.source.casefold() for slot in owners}
+    owners |= {slot: None for slot in slots if slot.source and slot.source.casefold() in sources}
+    if len(owners) > 1 and len(sources) == 1:
+        return _only(slot for slot in owners if not slot.is_renamed and slot.source)
+    return _only(owners)
 
 
 def _only(slots: Iterable[ModelSlot]) -> ModelSlot | None:

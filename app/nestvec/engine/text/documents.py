@@ -14,6 +14,7 @@ import numpy as np
 
 from nestvec.engine.splitting import Span, Splitter
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions, Windows
+from nestvec.engine.text.long_texts import check_chars
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.text.windows import window_bounds
 from nestvec.engine.types import Chunk, IdArray, Truncation
@@ -34,7 +35,7 @@ def encode_chunks(tokenizer: Tokenizer, chunks: Sequence[str], options: Tokenize
         InputTooLongError: The document is too long and nothing is to be cut; names the first chunk beyond the limit.
         InputError: A chunk has no token, or none is left of it after truncation; names the chunk.
     """
-    parts = tokenizer.encode_plain([options.prompt + chunks[0], *chunks[1:]])
+    parts = tokenizer.encode_plain([options.prompt + chunks[0], *chunks[1:]], options)
     empty = [index for index, part in enumerate(parts) if not len(part)]
     if len(parts) > 1 and empty:
         raise InputError("this chunk has no token", param="input", input_index=empty[0])
@@ -63,6 +64,7 @@ def encode_split(
         InputTooLongError: The document is too long and nothing is to be cut.
         InputError: A span lies outside the text or holds no token; names the document and the span.
     """
+    check_chars(text, document)
     prefix_ids, suffix_ids = tokenizer.special_token_frame(options)
     ids, starts = tokenizer.encode_with_starts(options.prompt + text)
     prompt_tokens = int(np.searchsorted(starts, len(options.prompt)))
@@ -104,9 +106,12 @@ def encode_windows(
         options: The limit, and what stands before and around.
     """
     prefix_ids, suffix_ids = tokenizer.special_token_frame(options)
-    prompt_tokens = len(tokenizer.encode_plain([options.prompt])[0]) if options.prompt else 0
+    prompt_tokens = (
+        len(tokenizer.encode_plain([options.prompt], options)[0]) if options.prompt else 0
+    )
     encoded = []
-    for index, ids in enumerate(tokenizer.encode_plain([options.prompt + text for text in texts])):
+    contents = tokenizer.encode_plain([options.prompt + text for text in texts], options)
+    for index, ids in enumerate(contents):
         if not len(ids):  # the tokenizer knows what stands for a text without tokens
             encoded += tokenizer.encode_texts([texts[index]], options)
             continue

@@ -1,5 +1,6 @@
 """Inputs as token ids, and the options they are tokenized with: what a tokenizer takes and gives."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +74,8 @@ class TokenizeOptions:
         adds_special_tokens: Whether texts get the model's special tokens.
         prompt: Text that is put before each input; "" for none.
         max_second_tokens: Limit of a pair's second text; None: as many as fit.
+        seconds_left: Tells how long it is to the call's deadline, after which no more of a long text is tokenized; None
+            for no deadline.
     """
 
     truncate: Truncation
@@ -80,6 +83,7 @@ class TokenizeOptions:
     adds_special_tokens: bool = True
     prompt: str = ""
     max_second_tokens: int | None = None
+    seconds_left: Callable[[], float] | None = None
 
     def check_length(
         self, tokens: int, max_length: int, index: int, *, is_lower_bound: bool

@@ -5,12 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
-from nestvec.errors import InputError
+from nestvec.engine.types import Truncation
+from nestvec.errors import BackendError, InputError
 from nestvec.system.unicode import replace_lone_surrogates
 
 WORD: Final = re.compile(r"\w+")
 FALLBACK_BYTE: Final = re.compile("<0x[0-9A-F]{2}>")
+
+# So many ids of a call are turned into text and back: some 0.2 s in a thread.
+MAX_CHECKED_IDS: Final = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,44 @@ def decode_inputs(
             error.input_index = index
             raise
     return texts
+
+
+def count_unusual(tokenizer: Tokenizer, inputs: Sequence[Sequence[int]]) -> int:
+    """Count the arrays of ids that the tokenizer would not have made of their text, of the first 32,768 ids."""
+    unusual = checked = 0
+    for ids in inputs:
+        checked += len(ids)
+        if checked > MAX_CHECKED_IDS:
+            break
+        unusual += is_unusual(tokenizer, ids)
+    return unusual
+
+
+def is_unusual(tokenizer: Tokenizer, ids: Sequence[int]) -> bool:
+    """Return whether a tokenizer would make other ids of the text of these, special tokens around it included.
+
+    Where the text is not known (there are unknown tokens, or nothing decodes), the special tokens are looked at alone.
+    Ids beyond the model's limit are not looked at: they are refused or cut, and the answer says so.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        ids: At least one id of the model's vocabulary.
+    """
+    if len(ids) > tokenizer.max_tokens:
+        return False
+    try:
+        text = None if tokenizer.unknown_id in ids else tokenizer.library.decode_plainly(ids)
+        if text is not None:
+            again: list[int] = tokenizer.library.encode(text).ids
+            return list(ids) != again
+    except BackendError:
+        return True
+    before, behind = (
+        part.tolist() for part in tokenizer.special_token_frame(TokenizeOptions(Truncation.ERROR))
+    )
+    starts, ends = list(ids[: len(before)]), list(ids[len(ids) - len(behind) :])
+    has_frame: bool = (starts, ends) == (before, behind)
+    return not has_frame
 
 
 def count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenCounts]:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
+from nestvec.engine.text.long_texts import Goal, LongTextEncoder, ReadText, cut_pair, goal_of
+from nestvec.engine.text.slicing import SafeCuts, find_safe_cuts
+from nestvec.engine.text.tokenizer_changes import NO_CHANGES, TokenizerChanges
 from nestvec.engine.text.tokenizer_library import (
     GuardedLibrary,
     check_vocabulary,
@@ -20,13 +23,16 @@ from nestvec.engine.text.tokenizer_library import (
     splits_at_spaces,
     unknown_id_of,
 )
-from nestvec.engine.text.truncation import cut_chars, leading_words, longest_first
+from nestvec.engine.text.truncation import leading_words, longest_first
 from nestvec.engine.types import IdArray, Pair, Truncation
 from nestvec.errors import BackendError, FormatError, InputError
 
-# No tokenizer in use makes one token of more characters than this on average, so a longer text is too long
-# for certain, or may be cut before tokenizing: 10 MB otherwise costs seconds (TEI has the same factor).
-MAX_CHARS_PER_TOKEN: Final = 250
+# A text of more characters a token than this is tokenized in slices, no further than need be: so long a text costs
+# seconds. Up to here the tokens beyond a limit are counted, too. (TEI refuses what is longer, but characters are no
+# measure of tokens: blanks have none.)
+COUNTED_CHARS_PER_TOKEN: Final = 250
+# Where a text can be cut safely, one of more characters than this is tokenized in slices anyway.
+UNSLICED_CHARS: Final = 150_000
 
 # Where the end of a long text is to be cut off, its leading part is tokenized alone: texts of several times the limit
 # are common in ingestion, and tokenizing all of one costs a tenth of its int8 forward pass. So many characters a token
@@ -51,6 +57,7 @@ class Tokenizer:
         vocabulary_size: Number of rows of the model's embedding table; ids must be below.
         adds_special_tokens: Whether texts get the file's special tokens; a static model would average them in.
         drops_unknown: Whether unknown tokens are left out of texts that have others.
+        changes: What the files beside the tokenizer.json make other.
 
     Raises:
         FormatError: The file is missing, cannot be read, or does not fit the model.
@@ -64,8 +71,9 @@ class Tokenizer:
         vocabulary_size: int,
         adds_special_tokens: bool = True,
         drops_unknown: bool = False,
+        changes: TokenizerChanges = NO_CHANGES,
     ) -> None:
-        library = open_library(path, adds_special_tokens=adds_special_tokens)
+        library = open_library(path, adds_special_tokens=adds_special_tokens, changes=changes)
         check_vocabulary(path, library, vocabulary_size, adds_special_tokens=adds_special_tokens)
         self.library = GuardedLibrary(library)
         self.max_tokens = max_tokens
@@ -75,8 +83,13 @@ class Tokenizer:
         self._splits_at_spaces = splits_at_spaces(library)
         try:
             mask = self.library.encode("a").special_tokens_mask
+            self._cuts = find_safe_cuts(
+                lambda text: self.library.encode(text, add_special_tokens=False).ids,
+                splits_at_spaces=self._splits_at_spaces,
+            )
         except BackendError as error:
             raise FormatError(f"{path}: the tokenizer fails on plain texts") from error
+        self._long_texts = LongTextEncoder(self.library, self._cuts, self._dropped_id)
         content = [position for position, is_special in enumerate(mask) if not is_special]
         self._prefix_tokens = content[0] if content else len(mask)
         self._suffix_tokens = len(mask) - 1 - content[-1] if content else 0
@@ -118,24 +131,21 @@ class Tokenizer:
             InputError: The limit leaves no room for a token, or an input has none.
         """
         max_length = self.max_length(options)
-        max_chars = MAX_CHARS_PER_TOKEN * max_length
-        prepared = [cut_chars(options.prompt + text, max_chars, options.truncate) for text in texts]
-        parts = prepared
-        cuts_end = options.truncate is Truncation.END
-        if cuts_end and self._splits_at_spaces and self._dropped_id is None:
-            encodings, parts = self._encode_leading(prepared, options, max_length)
-        else:
-            encodings = self._encode(prepared, options)
-        return [
-            self._cut_ids(
-                self._without_dropped(np.asarray(encoding.ids, np.int32)),
-                options,
-                max_length,
-                index,
-                is_lower_bound=len(options.prompt) + len(texts[index]) > len(parts[index]),
-            )
-            for index, encoding in enumerate(encodings)
-        ]
+        whole = [options.prompt + text for text in texts] if options.prompt else texts
+        unsliced_chars = self._unsliced_chars(max_length)
+        if max(map(len, whole), default=0) <= unsliced_chars:
+            return self._encode_short(whole, options, max_length)
+        encoded = []
+        for index, text in enumerate(whole):
+            try:
+                if len(text) <= unsliced_chars:
+                    encoded += self._encode_short([text], options, max_length)
+                else:
+                    encoded.append(self._encode_long(text, options, max_length))
+            except (InputError, BackendError) as error:
+                error.input_index = index
+                raise
+        return encoded
 
     def encode_ids(
         self, inputs: Sequence[Sequence[int]], options: TokenizeOptions
@@ -170,34 +180,55 @@ class Tokenizer:
             InputError: The limit leaves no room for a token of each.
         """
         max_length = self.max_length(options)
-        max_chars = MAX_CHARS_PER_TOKEN * max_length
-        texts = [cut_chars(text, max_chars, options.truncate) for text in (pair.first, pair.second)]
-        first, second = self.library.encode_batch(texts, add_special_tokens=False)
-        if options.max_second_tokens is not None and len(second) > options.max_second_tokens:
-            second.truncate(options.max_second_tokens)
         adds_special = options.adds_special_tokens
         special = self.library.num_special_tokens_to_add(is_pair=True) if adds_special else 0
         content_length = max_length - special
         if content_length < 2:  # noqa: PLR2004 - a token of each text
             raise InputError(f"{max_length} tokens leave no room for a pair", param="max_tokens")
-        is_cut = max(map(len, (pair.first, pair.second))) > max_chars
-        excess = len(first) + len(second) - content_length
-        options.check_length(max_length + excess, max_length, index, is_lower_bound=is_cut)
+        if max(len(pair.first), len(pair.second)) <= self._unsliced_chars(max_length):
+            texts = [pair.first, pair.second]
+            encodings = self.library.encode_batch(texts, add_special_tokens=False)
+            first, second = [
+                ReadText(each, len(each), len(text), is_whole=True)
+                for each, text in zip(encodings, texts, strict=True)
+            ]
+        else:
+            first, second = self._long_texts.encode_pair(pair, content_length, options, index)
+        if options.max_second_tokens is not None:
+            second = second.limited(options.max_second_tokens)
+        is_whole = first.is_whole and second.is_whole
+        excess = first.tokens + second.tokens - content_length
+        options.check_length(max_length + excess, max_length, index, is_lower_bound=not is_whole)
+        whole = self.library.post_process(first.encoding, second.encoding, adds_special)
+        kept = (first.tokens, second.tokens)
         if excess > 0:
-            direction = "left" if options.truncate is Truncation.START else "right"
-            kept = longest_first(len(first), len(second), content_length)
-            first.truncate(kept[0], direction=direction)
-            second.truncate(kept[1], direction=direction)
-        whole = self.library.post_process(first, second, adds_special)
+            kept = longest_first(*kept, content_length)
+        ids, type_ids = whole.ids, whole.type_ids
+        if sum(kept) < len(first.encoding) + len(second.encoding):
+            cuts_start = options.truncate is Truncation.START
+            ids, type_ids = cut_pair(whole, (first, second), kept, from_end=cuts_start)
         return Encoded(
-            np.asarray(whole.ids, np.int32),
-            is_truncated=excess > 0 or is_cut,
-            second_start=whole.type_ids.index(1) if 1 in whole.type_ids else 0,
+            np.asarray(ids, np.int32),
+            is_truncated=excess > 0,
+            second_start=type_ids.index(1) if 1 in type_ids else 0,
+            dropped_tokens=max(0, excess),
+            drops_more=not is_whole,
         )
 
-    def encode_plain(self, texts: Sequence[str]) -> list[IdArray]:
-        """Tokenize texts without special tokens; nothing is cut off."""
-        encodings = self.library.encode_batch_fast(texts, add_special_tokens=False)
+    def encode_plain(self, texts: Sequence[str], options: TokenizeOptions) -> list[IdArray]:
+        """Tokenize texts without special tokens; nothing is cut off.
+
+        Raises:
+            RequestTooLargeError: A text has more characters than are read.
+            DeadlineError: The deadline passed before long texts were tokenized.
+        """
+        if max(map(len, texts), default=0) <= UNSLICED_CHARS:
+            encodings = self.library.encode_batch_fast(texts, add_special_tokens=False)
+        else:
+            encodings = [
+                self._long_texts.encode(text, Goal(None), options, index).encoding
+                for index, text in enumerate(texts)
+            ]
         return [self._without_dropped(np.asarray(encoding.ids, np.int32)) for encoding in encodings]
 
     def encode_with_starts(self, text: str) -> tuple[IdArray, NDArray[np.int64]]:
@@ -206,7 +237,7 @@ class Tokenizer:
         Returns:
             The ids, (n,), and the index of the character at which each token starts, (n,), which never falls.
         """
-        encoding = self.library.encode(text, add_special_tokens=False)
+        (encoding,) = self.library.encode_batch([text], add_special_tokens=False)
         ids = np.asarray(encoding.ids, np.int32)
         # Parts of one character may be said to start one behind the other's end.
         starts = np.maximum.accumulate(np.array([start for start, _ in encoding.offsets], np.int64))
@@ -240,9 +271,19 @@ class Tokenizer:
         text: str = self.library.decode(ids, skip_special_tokens=skips_special_tokens)
         return text
 
-    def cut_chars(self, text: str, options: TokenizeOptions) -> str:
-        """Return as many characters of a text as could possibly become tokens within the limit."""
-        return cut_chars(text, MAX_CHARS_PER_TOKEN * self.max_length(options), options.truncate)
+    def enough_chars(self, text: str, options: TokenizeOptions, index: int) -> str:
+        """Return as much of a text as has more tokens than the limit; all of it, if it has no more.
+
+        Raises:
+            RequestTooLargeError: More of the text would have to be read than is.
+            DeadlineError: The deadline passed before that was told.
+        """
+        max_length = self.max_length(options)
+        if len(text) <= self._unsliced_chars(max_length):
+            return text
+        goal = goal_of(options, max_length, 0)
+        read = self._long_texts.encode(text, goal, options, index)
+        return text[-read.chars :] if goal.from_end else text[: read.chars]
 
     def special_token_frame(self, options: TokenizeOptions) -> tuple[IdArray, IdArray]:
         """Return the ids of the special tokens before a text, and of those behind it."""
@@ -255,9 +296,45 @@ class Tokenizer:
         """Count the leading tokens of an input that a prompt accounts for, leading special tokens included."""
         return len(self.library.encode(prompt).ids) - self._suffix_tokens
 
+    def _unsliced_chars(self, max_length: int) -> int:
+        """How many characters a text may have that is tokenized at once."""
+        counted = COUNTED_CHARS_PER_TOKEN * max_length
+        return counted if self._cuts is SafeCuts.NOWHERE else min(counted, UNSLICED_CHARS)
+
+    def _encode_long(self, text: str, options: TokenizeOptions, max_length: int) -> Encoded:
+        """Tokenize a text in slices, and cut it to the limit."""
+        special = self.special_tokens if options.adds_special_tokens else 0
+        goal = goal_of(options, max_length - special, COUNTED_CHARS_PER_TOKEN * max_length)
+        read = self._long_texts.encode(text, goal, options, 0)
+        content = np.asarray(read.encoding.ids, np.int32)[read.start : read.start + read.tokens]
+        prefix_ids, suffix_ids = self.special_token_frame(options)
+        ids = self._without_dropped(np.concatenate([prefix_ids, content, suffix_ids]))
+        return self._cut_ids(ids, options, max_length, 0, is_lower_bound=not read.is_whole)
+
+    def _encode_short(
+        self, texts: Sequence[str], options: TokenizeOptions, max_length: int
+    ) -> list[Encoded]:
+        """Tokenize texts, or as much of each as it takes, and cut them to the limit."""
+        parts = texts
+        cuts_end = options.truncate is Truncation.END
+        if cuts_end and self._splits_at_spaces and self._dropped_id is None:
+            encodings, parts = self._encode_leading(texts, options, max_length)
+        else:
+            encodings = self._encode(texts, options)
+        return [
+            self._cut_ids(
+                self._without_dropped(np.asarray(encoding.ids, np.int32)),
+                options,
+                max_length,
+                index,
+                is_lower_bound=len(texts[index]) > len(parts[index]),
+            )
+            for index, encoding in enumerate(encodings)
+        ]
+
     def _encode_leading(
         self, texts: Sequence[str], options: TokenizeOptions, max_length: int
-    ) -> tuple[list[Encoding], list[str]]:
+    ) -> tuple[list[Encoding], Sequence[str]]:
         """At least the first `max_length` tokens of each text, without many beyond; and the parts tokenized."""
         min_tokens = max_length + UNSETTLED_TOKENS
         parts = [leading_words(text, LEADING_CHARS_PER_TOKEN * min_tokens) for text in texts]
@@ -301,7 +378,7 @@ class Tokenizer:
             return Encoded(np.array([self.unknown_id], np.int32), is_truncated=False)
         options.check_length(len(ids), max_length, index, is_lower_bound=is_lower_bound)
         if excess <= 0:
-            return Encoded(ids, is_truncated=is_lower_bound)
+            return Encoded(ids, is_truncated=False)
         adds_special = options.adds_special_tokens
         start = self._prefix_tokens if adds_special else 0
         stop = len(ids) - (self._suffix_tokens if adds_special else 0)

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from tokenizers import Encoding, processors
+from tokenizers import Encoding, decoders, processors
 from tokenizers import Tokenizer as LibraryTokenizer
 
+from nestvec.engine.text.tokenizer_changes import NO_CHANGES, TokenizerChanges
 from nestvec.errors import BackendError, FormatError
 
 Result = TypeVar("Result")
@@ -65,13 +66,32 @@ class GuardedLibrary:
             lambda: self._library.decode(list(ids), skip_special_tokens=skip_special_tokens)
         )
 
+    def decode_plainly(self, ids: Sequence[int]) -> str | None:
+        """Turn ids into text that the tokenizer would make the same ids of; None where it has nothing that decodes.
+
+        Special tokens and ids of no token are left out, and nothing is prettified ("do not" stays two words).
+
+        Raises:
+            BackendError: The library failed.
+        """
+        decoder = self._library.decoder
+        if decoder is None:
+            return None
+        if isinstance(decoder, decoders.WordPiece):
+            decoder = decoders.WordPiece(decoder.prefix, cleanup=False)
+        added = self._library.get_added_tokens_decoder()
+        special = {number for number, token in added.items() if token.special}
+        tokens = [self._library.id_to_token(number) for number in ids if number not in special]
+        text: str = guarded(lambda: decoder.decode([t for t in tokens if t is not None]))
+        return text
+
     def post_process(
         self,
         first: Encoding,
-        second: Encoding,
+        second: Encoding | None,
         add_special_tokens: bool,  # noqa: FBT001 - the library's own
     ) -> Encoding:
-        """Join two encodings to one input.
+        """Put the special tokens around an encoding, or two joined to one input.
 
         Raises:
             BackendError: The library failed.
@@ -119,12 +139,15 @@ def guarded(work: Callable[[], Result]) -> Result:
         raise BackendError("The tokenizer failed on this input.") from error
 
 
-def open_library(path: Path, *, adds_special_tokens: bool) -> LibraryTokenizer:
+def open_library(
+    path: Path, *, adds_special_tokens: bool, changes: TokenizerChanges = NO_CHANGES
+) -> LibraryTokenizer:
     """Read a tokenizer.json, with the file's own padding and truncation switched off.
 
     Args:
         path: The file.
         adds_special_tokens: Whether the file's special tokens are kept.
+        changes: What the files beside it make other.
 
     Raises:
         FormatError: The file is missing or cannot be read.
@@ -136,6 +159,12 @@ def open_library(path: Path, *, adds_special_tokens: bool) -> LibraryTokenizer:
         raise FormatError(f"{path}: not a readable tokenizer.json ({reason})") from error
     library.no_padding()
     library.no_truncation()
+    try:
+        guarded(lambda: changes.apply(library))
+    except BackendError as error:
+        raise FormatError(
+            f"{path}: the files beside it ask for a tokenizer that cannot be built ({error.__cause__})"
+        ) from error
     if not adds_special_tokens:
         library.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
     return library

@@ -1,6 +1,6 @@
 """Where texts and pairs are cut before and after they are tokenized. Pure."""
 
-from nestvec.engine.types import Truncation
+from nestvec.engine.text.slicing import last_safe_cut
 
 
 def longest_first(first: int, second: int, max_tokens: int) -> tuple[int, int]:
@@ -23,15 +23,16 @@ def longest_first(first: int, second: int, max_tokens: int) -> tuple[int, int]:
 
 
 def leading_words(text: str, chars: int) -> str:
-    """The whole words in the first `chars` characters; the whole text if it is little longer or has no space there."""
+    """The whole words in the first `chars` characters; the whole text if it is little longer or cannot be cut there."""
     if len(text) < 1.5 * chars:
         return text
-    end = text.rfind(" ", 0, chars)
-    return text[:end] if end > 0 else text
+    end = last_safe_cut(text, chars)
+    return text if end is None else text[:end]
 
 
-def cut_chars(text: str, max_chars: int, truncate: Truncation) -> str:
-    """Keep the end of a text that truncation would keep; with truncation off one part suffices to prove the excess."""
-    if len(text) <= max_chars:
-        return text
-    return text[-max_chars:] if truncate is Truncation.START else text[:max_chars]
+def lengths_tell_order(first: int, second: int, max_tokens: int) -> bool:
+    """Whether `longest_first` gives the same for all greater numbers, so that texts need not be counted to their ends.
+
+    Where both are beyond `max_tokens` each has half of it; an odd token goes to the longer text.
+    """
+    return max_tokens % 2 == 0 or min(first, second) <= max_tokens

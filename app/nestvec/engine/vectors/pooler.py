@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nestvec.engine.backend import Backend, BackendFactory, BackendOptions
 from nestvec.engine.types import Batch, FloatArray, Layout
-from nestvec.engine.vectors.pooling import pool
+from nestvec.engine.vectors.pooling import pool, pooling_modes
 from nestvec.errors import BackendError
 
 
@@ -33,7 +33,7 @@ class Pooler:
     """How a model's outputs are made of its token states (T, W).
 
     Attributes:
-        pooling: Key of `pooling.POOLINGS`.
+        pooling: Key of `pooling.POOLINGS`, or several with `pooling.JOINT` between them.
         pooled_columns: Number of leading columns that are pooled; None for all. Others are outputs of their own.
         head: What pooled rows go through: dense layers behind the pooling, or a classifier's; None for nothing.
         head_before_pooling: Whether the head takes each token's state, and what it gives is pooled.
@@ -64,7 +64,8 @@ class Pooler:
         """
         if self.head is not None:
             return self.head.width
-        return hidden_size if self.pooled_columns is None else self.pooled_columns
+        columns = hidden_size if self.pooled_columns is None else self.pooled_columns
+        return len(pooling_modes(self.pooling)) * columns
 
     def pool(
         self, hidden: FloatArray, offsets: NDArray[np.int64], skip: NDArray[np.int64]

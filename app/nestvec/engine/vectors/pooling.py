@@ -86,6 +86,7 @@ def weighted_mean(hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatA
     return summed / norm
 
 
+JOINT: Final = "+"  # between the modes of a pooling whose vectors are concatenated
 POOLINGS: Final[Mapping[str, PoolFunction]] = {
     "mean": mean,
     "cls": cls,
@@ -96,17 +97,22 @@ POOLINGS: Final[Mapping[str, PoolFunction]] = {
 }
 
 
+def pooling_modes(pooling: str) -> list[str]:
+    """Return the modes of a pooling, keys of `POOLINGS`: several where `JOINT` stands between them."""
+    return pooling.split(JOINT)
+
+
 def pool(mode: str, hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
-    """Pool token states with the named mode.
+    """Pool token states with the named mode, or with several, whose vectors are concatenated.
 
     Args:
-        mode: A key of `POOLINGS`.
+        mode: A key of `POOLINGS`, or several with `JOINT` between them.
         hidden: Token states, (T, H), float32.
         offsets: Where each input starts, then T; (B + 1,), strictly increasing.
         skip: Leading tokens to leave out of each input, (B,); fewer than the input has.
 
     Returns:
-        One vector for each input, (B, H), float32.
+        One vector for each input, (B, H) or (B, modes * H), float32.
 
     Raises:
         ValueError: Offsets do not run from 0 to T, an input is empty, or all of it would be skipped.
@@ -116,4 +122,5 @@ def pool(mode: str, hidden: FloatArray, offsets: Offsets, skip: Offsets) -> Floa
         raise ValueError("offsets must run from 0 to T with at least one token an input")
     if (skip < 0).any() or (skip >= lengths).any():
         raise ValueError("an input must keep at least one token")
-    return POOLINGS[mode](hidden, offsets, skip)
+    vectors = [POOLINGS[part](hidden, offsets, skip) for part in pooling_modes(mode)]
+    return vectors[0] if len(vectors) == 1 else np.concatenate(vectors, axis=1)

@@ -1,9 +1,28 @@
 """Reads and checks fields of a model's config.json."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from nestvec.errors import FormatError
+
+# No size of a model is near it; a file that says more would take the memory of the machine before it is refused.
+MAX_SIZE: Final = 10**8
+# Beyond it a product of two of them, such as a stretched base of rotary positions, is no float32.
+MAX_NUMBER: Final = 1e18
+
+
+def boolean(config: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    """Read true or false; `default` where the field is missing or null.
+
+    Raises:
+        FormatError: The field is something else: a text such as "false" would count as true.
+    """
+    value = config.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise FormatError(f"config.json: '{name}' must be true or false")
+    return value
 
 
 def positive(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
@@ -22,6 +41,8 @@ def positive(config: Mapping[str, Any], name: str, default: int | None = None) -
         value = default
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise FormatError(f"config.json: '{name}' is missing or not a positive integer")
+    if value > MAX_SIZE:
+        raise FormatError(f"config.json: '{name}' is more than {MAX_SIZE}")
     return value
 
 
@@ -29,13 +50,15 @@ def positive_number(config: Mapping[str, Any], name: str, default: float) -> flo
     """Read a positive number; `default` where it is missing or null.
 
     Raises:
-        FormatError: The field is something else.
+        FormatError: The field is something else, or more than any model has.
     """
     value = config.get(name)
     if value is None:
         value = default
     if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
         raise FormatError(f"config.json: '{name}' must be a positive number")
+    if value > MAX_NUMBER:
+        raise FormatError(f"config.json: '{name}' is more than {MAX_NUMBER:g}")
     return float(value)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from typing_extensions import override
 
 from nestvec.errors import FormatError
-from nestvec.export.config.config_fields import positive, positive_number, sliding_layers
+from nestvec.export.config.config_fields import boolean, positive, positive_number, sliding_layers
 from nestvec.export.families.pre_norm import Decoder, DecoderConfig
 from nestvec.export.layers.rotary_frequencies import frequencies_by_layer_type
 
@@ -40,7 +40,7 @@ class Gemma(Decoder):
             if config.get(name):
                 raise FormatError(f"config.json: '{name}' is not supported")
         fields = {**DEFAULTS, **{k: v for k, v in config.items() if v is not None}}
-        is_causal = not fields.get("use_bidirectional_attention", False)
+        is_causal = not boolean(fields, "use_bidirectional_attention", default=False)
         llama_fields = {
             name: value
             for name, value in fields.items()

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from nestvec.errors import FormatError
-from nestvec.export.config.config_fields import positive, positive_number, sliding_layers
+from nestvec.export.config.config_fields import boolean, positive, positive_number, sliding_layers
 from nestvec.export.config.encoder_config import Dimensions
 from nestvec.export.graph.types import Float32Array
 from nestvec.export.graph.weights import common_prefix
@@ -73,7 +73,6 @@ class DecoderConfig:
         if heads % kv_heads:
             raise FormatError("config.json: 'num_key_value_heads' must divide the query heads")
         layers = positive(config, "num_hidden_layers")
-        configured_causal = config.get("is_causal")
         head_dim = positive(config, "head_dim", hidden_size // heads)
         if head_dim % 2:
             raise FormatError("config.json: 'head_dim' must be even")
@@ -92,7 +91,7 @@ class DecoderConfig:
             windows=_windows(config, layers),
             frequencies={False: frequencies, True: frequencies},
             score_scale=None,
-            is_causal=is_causal if configured_causal is None else bool(configured_causal),
+            is_causal=boolean(config, "is_causal", default=is_causal),
         )
 
 
@@ -245,7 +244,7 @@ def _windows(config: Mapping[str, Any], layers: int) -> tuple[int, ...]:
         FormatError: A field is of the wrong type, or asks for kinds of layers that are not supported.
     """
     window = config.get("sliding_window")
-    if window is None or config.get("use_sliding_window") is False:
+    if window is None or not boolean(config, "use_sliding_window", default=True):
         window = 0
     if not isinstance(window, int) or isinstance(window, bool) or window < 0:
         raise FormatError("config.json: 'sliding_window' must be an integer")

@@ -11,8 +11,17 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from nestvec.errors import FormatError
+from nestvec.export.config.quantization import Quantization, read_quantization
+from nestvec.export.graph.dequantization import (
+    FLOAT8,
+    SCALES,
+    ZERO_POINT,
+    dequantized,
+    is_quantized,
+    read_float8,
+)
 from nestvec.export.graph.types import Float32Array
-from nestvec.system.json_files import load_json
+from nestvec.system.json_files import load_json, read_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -23,22 +32,35 @@ PARAMETRIZED = ".parametrizations.weight.original"
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """List a folder's safetensors files; empty if it has none.
 
+    A single file is taken before an index, as transformers does: an index beside it is one that was left there.
+
     Raises:
         FormatError: The index is broken, or names a file outside the folder or a missing one.
     """
-    index = folder / INDEX_FILE
-    if index.is_file():
-        try:
-            names = sorted(set(load_json(index.read_text("utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise FormatError(f"{index}: not a safetensors index") from error
-        for name in names:
-            if not _is_file_in(folder, name):
-                shown = str(name)[:100]
-                raise FormatError(f"{index}: names '{shown}', which is not a file of this folder")
-        return tuple(folder / name for name in names)
-    single = folder / SINGLE_FILE
-    return (single,) if single.is_file() else ()
+    single, index = folder / SINGLE_FILE, folder / INDEX_FILE
+    if single.is_file():
+        return (single,)
+    if not index.is_file():
+        return ()
+    names = shard_names(index)
+    for name in names:
+        if not _is_file_in(folder, name):
+            shown = str(name)[:100]
+            raise FormatError(f"{index}: names '{shown}', which is not a file of this folder")
+    return tuple(folder / name for name in names)
+
+
+def shard_names(index: Path) -> tuple[str, ...]:
+    """Read the names of the files that an index lists; they are as untrusted as the file.
+
+    Raises:
+        FormatError: It is not an index.
+    """
+    try:
+        names = set(load_json(index.read_text("utf-8"))["weight_map"].values())
+        return tuple(sorted(names))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise FormatError(f"{index}: not a safetensors index") from error
 
 
 def _is_file_in(folder: Path, name: object) -> bool:
@@ -66,6 +88,7 @@ class Weights:
         self._folder = folder
         self._stack = ExitStack()
         self._file_of: dict[str, Any] = {}
+        self._path_of: dict[str, Path] = {}
         files = files or weight_files(folder)
         if not files:
             raise FormatError(f"{folder}: no {SINGLE_FILE} (pickled weights are never read)")
@@ -75,6 +98,7 @@ class Weights:
             except (SafetensorError, OSError) as error:
                 raise FormatError(f"{path}: corrupt or unreadable ({error})") from error
             self._file_of.update(dict.fromkeys(file.keys(), file))
+            self._path_of.update(dict.fromkeys(file.keys(), path))
         # Weights that torch computes from others (Jina's adapters) are read as they are before that computation.
         self._stored_names = {
             plain_name(name): name for name in self._file_of if PARAMETRIZED in name
@@ -121,6 +145,8 @@ class Weights:
         """
         stored_name = self._stored_name(name)
         try:
+            if self._file_of[stored_name].get_slice(stored_name).get_dtype() in FLOAT8:
+                return read_float8(self._path_of[stored_name], stored_name)
             tensor: NDArray[Any] = self._file_of[stored_name].get_tensor(stored_name)
         except (SafetensorError, TypeError, ValueError) as error:
             raise FormatError(f"{self._folder}: tensor '{name}' is unreadable ({error})") from error
@@ -139,24 +165,58 @@ class Weights:
         return self._stored_names[name]
 
     def get(self, name: str, shape: tuple[int, ...]) -> Float32Array:
-        """Read a tensor as float32.
+        """Read a tensor as float32; one that is stored in 8 bits is multiplied by its scale.
 
         Args:
             name: The tensor's name in the file.
             shape: The shape that the configuration promises.
 
         Raises:
-            FormatError: The tensor is missing, has another shape, or holds values that are not finite floats.
+            FormatError: The tensor is missing, has another shape, or holds values that are not finite floats; or it is
+                quantised and its scale does not fit.
         """
         tensor = self.raw(name)
         if tensor.shape != shape:
             raise FormatError(
                 f"{self._folder}: tensor '{name}' has shape {tensor.shape}, the configuration says {shape}"
             )
-        values: Float32Array = tensor.astype(np.float32)
+        values = self._floats(name, tensor)
         if not np.isfinite(values).all():
             raise FormatError(f"{self._folder}: tensor '{name}' holds NaN or infinity")
         return values
+
+    def _floats(self, name: str, tensor: NDArray[Any]) -> Float32Array:
+        """Return a tensor's values as float32, by its scale where it has one.
+
+        Raises:
+            FormatError: The scale is missing, though config.json says that weights are quantised, or does not fit.
+        """
+        quantization = self._quantization() if is_quantized(tensor) else None
+        scale_name = next((name + end for end in SCALES if name + end in self), None)
+        if scale_name is None and quantization is not None:
+            raise FormatError(
+                f"{self._folder}: tensor '{name}' is {tensor.dtype} and has no '{name}{SCALES[0]}', though config.json "
+                "has 'quantization_config'"
+            )
+        if scale_name is None or not is_quantized(tensor):
+            plain: Float32Array = tensor.astype(np.float32)
+            return plain
+        scale = self.raw(scale_name).astype(np.float32)
+        zero_name = name + ZERO_POINT
+        zero_point = self.raw(zero_name) if zero_name in self else None
+        block = quantization.block if quantization is not None else None
+        values = dequantized(tensor, scale, zero_point, block)
+        if values is None:
+            raise FormatError(
+                f"{self._folder}: tensor '{scale_name}' has shape {scale.shape}, which does not fit '{name}' of shape "
+                f"{tensor.shape} (blocks by config.json: {block})"
+            )
+        return values
+
+    def _quantization(self) -> Quantization | None:
+        """Read what the folder's config.json says of its weights; None where it says nothing."""
+        path = self._folder / "config.json"
+        return read_quantization(read_json(path)) if path.is_file() else None
 
 
 def plain_name(name: str) -> str:

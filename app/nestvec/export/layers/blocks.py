@@ -1,8 +1,8 @@
 """Parts that transformer families share, on packed states [T, H]. Each takes and returns names of values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -49,12 +49,33 @@ class Encoder:
 
 
 # Operator and attributes by a configuration's `hidden_act`, as in transformers' activations.py.
-ACTIVATIONS: Final = {
+ACTIVATIONS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "gelu": ("Gelu", {}),
     "gelu_new": ("Gelu", {"approximate": "tanh"}),
     "gelu_pytorch_tanh": ("Gelu", {"approximate": "tanh"}),
     "relu": ("Relu", {}),
     "silu": ("Sigmoid", {}),
+    "quick_gelu": ("Sigmoid", {}),
+    "gelu_10": ("Gelu", {}),
+    "leaky_relu": ("LeakyRelu", {"alpha": 0.01}),
+    "mish": ("Mish", {}),
+    "relu2": ("Relu", {}),
+    "relu6": ("Relu", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "tanh": ("Tanh", {}),
+    # Other names of the same functions; they differ in the order of their sums only.
+    "gelu_python": ("Gelu", {}),
+    "gelu_accurate": ("Gelu", {"approximate": "tanh"}),
+    "gelu_fast": ("Gelu", {"approximate": "tanh"}),
+    "gelu_python_tanh": ("Gelu", {"approximate": "tanh"}),
+    "swish": ("Sigmoid", {}),
+}
+# Activations x · sigmoid(factor · x), by their factors.
+SIGMOID_FACTORS: Final = {"silu": 1.0, "swish": 1.0, "quick_gelu": 1.702}
+# Least and most that the activation of the table may give; None for no bound.
+BOUNDS: Final[Mapping[str, tuple[float | None, float]]] = {
+    "gelu_10": (-10.0, 10.0),
+    "relu6": (None, 6.0),
 }
 
 
@@ -110,13 +131,30 @@ def activation(graph: GraphBuilder, value: str, kind: str) -> str:
         raise FormatError(
             f"config.json: hidden_act '{kind}' is not supported; known: {', '.join(ACTIVATIONS)}"
         )
-    if kind == "silu" and graph.is_for_device:
-        # One kernel for x · sigmoid(x).
-        return graph.op("QuickGelu", value, domain=CONTRIB_DOMAIN, alpha=1.0)
-    if kind == "silu":
-        return graph.op("Mul", value, graph.op("Sigmoid", value))
+    factor = SIGMOID_FACTORS.get(kind)
+    if factor is not None and graph.is_for_device:
+        # One kernel for x · sigmoid(factor · x).
+        return graph.op("QuickGelu", value, domain=CONTRIB_DOMAIN, alpha=factor)
+    if factor is not None:
+        scaled = value
+        if factor != 1:
+            scaled = graph.op("Mul", value, _number(graph, f"{kind}.factor", factor))
+        return graph.op("Mul", value, graph.op("Sigmoid", scaled))
     op, attributes = ACTIVATIONS[kind]
-    return graph.op(op, value, **attributes)
+    activated = graph.op(op, value, **attributes)
+    if kind == "relu2":
+        return graph.op("Mul", activated, activated)
+    if kind in BOUNDS:
+        least, most = BOUNDS[kind]
+        if least is not None:
+            activated = graph.op("Max", activated, _number(graph, f"{kind}.least", least))
+        activated = graph.op("Min", activated, _number(graph, f"{kind}.most", most))
+    return activated
+
+
+def _number(graph: GraphBuilder, name: str, value: float) -> str:
+    """Add a number to the weights, in the graph's dtype."""
+    return graph.weight(name, np.array(value, np.float32))
 
 
 def feed_forward(

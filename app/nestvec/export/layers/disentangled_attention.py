@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.errors import FormatError
+from nestvec.export.config.config_fields import boolean
 from nestvec.export.config.encoder_config import EncoderConfig
 from nestvec.export.graph.builder import GraphBuilder
 from nestvec.export.graph.types import Float32Array
@@ -48,7 +49,7 @@ class _DisentangledConfig:
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> "_DisentangledConfig":
-        if not config.get("relative_attention"):
+        if not boolean(config, "relative_attention", default=False):
             raise FormatError("config.json: 'relative_attention' must be true")
         terms = config.get("pos_att_type") or []
         terms = terms.split("|") if isinstance(terms, str) else terms
@@ -67,7 +68,7 @@ class _DisentangledConfig:
             buckets=buckets,
             max_distance=max_distance,
             terms=tuple(term for term in TERMS if term in terms),
-            shares_projections=bool(config.get("share_att_key", False)),
+            shares_projections=boolean(config, "share_att_key", default=False),
             norms_embeddings="layer_norm" in [part.strip() for part in norm.split("|")],
         )
 

@@ -22,6 +22,26 @@ HEAD_ACTIVATIONS: Final = {"tanh": "Tanh", "sigmoid": "Sigmoid"}
 
 
 @dataclass(frozen=True, slots=True)
+class UnitLength:
+    """Scales every row to unit length; rows shorter than `MIN_LENGTH` are divided by that, as torch does."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowNorm:
+    """A layer norm of its own.
+
+    Attributes:
+        scale: [width], float32.
+        bias: [width], float32.
+        epsilon: Added to the variance.
+    """
+
+    scale: Float32Array
+    bias: Float32Array
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
 class Dense:
     """A linear layer and what follows it.
 
@@ -30,12 +50,18 @@ class Dense:
         bias: [out], float32.
         activation: "tanh", "sigmoid", one of `blocks.ACTIVATIONS`, or "" for none.
         norm: Scale, bias and epsilon of a layer norm behind the activation; None for none.
+        residual: Whether the input is added to the output; or by what it is multiplied before, [in, out].
     """
 
     weight: Float32Array
     bias: Float32Array
     activation: str = ""
     norm: tuple[Float32Array, Float32Array, float] | None = None
+    residual: bool | Float32Array = False
+
+
+Layer = Dense | RowNorm | UnitLength
+MIN_LENGTH: Final = 1e-12
 
 
 def read_dense(
@@ -68,19 +94,43 @@ def read_dense(
     return Dense(weight, np.zeros(rows, np.float32), act)
 
 
-def add_dense(graph: GraphBuilder, value: str, layers: Sequence[Dense], name: str) -> str:
+def add_dense(graph: GraphBuilder, value: str, layers: Sequence[Layer], name: str) -> str:
     """Add layers one after the other in the graph's float dtype: [n, in] to [n, out]."""
     for number, layer in enumerate(layers):
         layer_name = f"{name}.{number}"
-        value = Floating().apply(graph, value, [Linear(layer_name, layer.weight, layer.bias)])[0]
-        if layer.activation in HEAD_ACTIVATIONS:
-            value = graph.op(HEAD_ACTIVATIONS[layer.activation], value)
-        elif layer.activation:
-            value = activation(graph, value, layer.activation)
-        if layer.norm is not None:
-            scale, bias, epsilon = layer.norm
-            value = layer_norm(graph, value, f"{layer_name}.norm", scale, bias, epsilon)
+        if isinstance(layer, UnitLength):
+            value = _unit_length(graph, value)
+        elif isinstance(layer, RowNorm):
+            value = layer_norm(graph, value, layer_name, layer.scale, layer.bias, layer.epsilon)
+        else:
+            value = _add_linear(graph, value, layer, layer_name)
     return value
+
+
+def _add_linear(graph: GraphBuilder, value: str, layer: Dense, name: str) -> str:
+    """Add a linear layer and what follows it: [n, in] to [n, out]."""
+    before = value
+    value = Floating().apply(graph, value, [Linear(name, layer.weight, layer.bias)])[0]
+    if layer.activation in HEAD_ACTIVATIONS:
+        value = graph.op(HEAD_ACTIVATIONS[layer.activation], value)
+    elif layer.activation:
+        value = activation(graph, value, layer.activation)
+    if layer.norm is not None:
+        scale, bias, epsilon = layer.norm
+        value = layer_norm(graph, value, f"{name}.norm", scale, bias, epsilon)
+    if isinstance(layer.residual, bool):
+        return graph.op("Add", value, before) if layer.residual else value
+    nothing = np.zeros(layer.residual.shape[1], np.float32)
+    projection = Linear(f"{name}.residual", layer.residual, nothing)
+    return graph.op("Add", value, Floating().apply(graph, before, [projection])[0])
+
+
+def _unit_length(graph: GraphBuilder, value: str) -> str:
+    """Scale rows to unit length, [n, width]."""
+    axis = graph.weight("last_axis", np.array([-1], np.int64))
+    least = graph.weight("min_length", np.array(MIN_LENGTH, np.float32))
+    squares = graph.op("ReduceSum", graph.op("Mul", value, value), axis, keepdims=1)
+    return graph.op("Div", value, graph.op("Max", graph.op("Sqrt", squares), least))
 
 
 def check_activation(name: str, where: str) -> str:
@@ -98,16 +148,23 @@ def check_activation(name: str, where: str) -> str:
     raise FormatError(f"{where}: activation '{name}' is not supported")
 
 
-def export_rows(layers: Sequence[Dense], path: Path) -> None:
-    """Write a graph of dense layers from `rows` [B, in] to `pooled` [B, out].
+def export_rows(layers: Sequence[Layer], path: Path, *, width: int | None = None) -> None:
+    """Write a graph of layers from `rows` [B, in] to `pooled` [B, out].
+
+    Args:
+        layers: At least one.
+        path: Where the graph goes.
+        width: Columns of the rows taken; None where the first layer is a dense one, which says it.
 
     Raises:
         OSError: The disk is full or read-only.
     """
     graph = GraphBuilder("head")
-    rows = graph.input("rows", "float32", ("B", len(layers[0].weight)))
+    dense = [layer for layer in layers if isinstance(layer, Dense)]
+    width = len(dense[0].weight) if width is None else width
+    rows = graph.input("rows", "float32", ("B", width))
     values = add_dense(graph, rows, layers, "head")
-    graph.output(values, "pooled", ("B", layers[-1].weight.shape[1]))
+    graph.output(values, "pooled", ("B", dense[-1].weight.shape[1] if dense else width))
     graph.save(path, f"{path.stem}.bin")
 
 

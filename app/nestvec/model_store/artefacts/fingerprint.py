@@ -93,6 +93,8 @@ def space_fingerprint(
         content = {**content, "echo": folder.echo}
     if folder.drops_unknown:
         content = {**content, "drops_unknown": True}
+    if changes := folder.tokenizer_changes.summary():
+        content = {**content, "tokenizer_changes": changes}
     if summary := folder.head.summary():
         content = {**content, "head": summary}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))

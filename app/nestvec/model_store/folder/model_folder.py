@@ -1,20 +1,28 @@
 """What a model folder's own files say: pooling, normalization, lengths, prompts. Read or refused, never guessed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from nestvec.engine.instructions import Instruct
 from nestvec.engine.text.tokenizer import Tokenizer
+from nestvec.engine.text.tokenizer_changes import NO_CHANGES, TokenizerChanges
 from nestvec.engine.types import Layout
 from nestvec.errors import FormatError
 from nestvec.export.architectures import ARCHITECTURES, architecture_of
 from nestvec.export.config.encoder_config import Dimensions
+from nestvec.export.config.quantization import read_quantization
+from nestvec.export.graph.own_graph import ONNX_PATHS, own_graph_files
 from nestvec.export.graph.weights import weight_files
-from nestvec.model_store.folder.modules import SPLADE, Module, read_head, read_modules
+from nestvec.model_store.folder.modules import Module, encoder_folder, read_head, read_modules
+from nestvec.model_store.folder.pooling_settings import read_pooling
+from nestvec.model_store.folder.remote_code import with_code
 from nestvec.model_store.folder.static_folders import find_static
-from nestvec.model_store.heads.base import FIRST_LAST, Head
+from nestvec.model_store.folder.tokenizer_files import read_tokenizer_changes
+from nestvec.model_store.folder.transformer_settings import read_transformer_settings
+from nestvec.model_store.heads.base import Head
+from nestvec.model_store.sources.file_names import SETTINGS_FILES
 from nestvec.system.json_files import read_json
 
 GRAPH_FILE: Final = "model.onnx"
@@ -24,27 +32,8 @@ OTHER_TOKENIZERS: Final = (
     *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
     *("vocab.txt", "vocab.json"),
 )
-ONNX_PATHS: Final = ("onnx/model.onnx", "model.onnx")
 # transformers writes 1e30 as `model_max_length` for "no limit".
 UNLIMITED_TOKENS: Final = 1e9
-
-# Both spellings of sentence-transformers' pooling config to our names.
-POOLING_NAMES: Final[Mapping[str, str]] = {
-    "cls": "cls",
-    "mean": "mean",
-    "max": "max",
-    "mean_sqrt_len_tokens": "mean_sqrt_len",
-    "weightedmean": "weighted_mean",
-    "lasttoken": "last_token",
-}
-POOLING_FLAGS: Final[Mapping[str, str]] = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
-    "pooling_mode_weightedmean_tokens": "weighted_mean",
-    "pooling_mode_lasttoken": "last_token",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +41,7 @@ class ModelFolder:
     """A model's folder on this disk and what its files (and its card) say of it.
 
     Attributes:
-        path: The folder, which holds its tokenizer.json.
+        path: The encoder's folder, which holds config.json and tokenizer.json.
         config: Its config.json.
         architecture: The family's name, as the exporter knows it.
         layout: PACKED where the exporter knows the architecture, PADDED where `onnx_file` is served as it is.
@@ -69,6 +58,7 @@ class ModelFolder:
         drops_unknown: Whether unknown tokens are left out (model2vec).
         instruct: Templates of instructions; None where the model takes none.
         echo: What stands before a text's first reading and between its two, for models that read it twice.
+        tokenizer_changes: What the files beside tokenizer.json make other than it says.
     """
 
     path: Path
@@ -88,6 +78,7 @@ class ModelFolder:
     drops_unknown: bool = False
     instruct: Instruct | None = None
     echo: tuple[str, str] | None = None
+    tokenizer_changes: TokenizerChanges = NO_CHANGES
 
     @property
     def tokenizer_path(self) -> Path:
@@ -113,6 +104,7 @@ class ModelFolder:
             vocabulary_size=self.vocabulary_size,
             adds_special_tokens=self.adds_special_tokens,
             drops_unknown=self.drops_unknown,
+            changes=self.tokenizer_changes,
         )
 
 
@@ -132,27 +124,24 @@ def read_model_folder(
         FormatError: A file is missing or corrupt, something is nowhere said, or a module is not supported;
             names the file and the field.
     """
-    overrides = dict(overrides or {})
-    static = find_static(folder)
-    if static is not None:
-        folder, config = static.folder, static.config
-        overrides = {**static.overrides, **overrides}
-    path = folder / "config.json"
-    config = dict(config) if config and (static or not path.is_file()) else read_json(path)
-    if not (folder / TOKENIZER_FILE).is_file():
-        raise FormatError(_without_tokenizer(folder))
+    root = folder
+    folder, config, overrides, modules, is_static = _find_encoder(root, overrides or {}, config)
     _text(config, "model_type", folder)
     architecture = architecture_of(config)
     onnx_file, layout, weights = _choose_graph(folder, architecture)
+    if onnx_file is None and not is_static:
+        config = _honoured(folder, config, architecture, overrides)
     sizes = _dimensions(folder, config, architecture, is_exported=onnx_file is None)
-    modules = () if static is not None else read_modules(folder)
-    pooling, pools_prompt = _pooling(folder, modules, overrides)
-    head = read_head(folder, config, sizes.hidden_size, modules, pooling=pooling)
+    pooling, pools_prompt = read_pooling(root, modules, overrides)
+    head = read_head(folder, config, sizes.hidden_size, modules, pooling=pooling, root=root)
     if onnx_file is not None and type(head) is not Head:
         raise FormatError(
             f"{folder}: what stands behind its encoder needs an architecture that the exporter knows, not {onnx_file}"
         )
-    prompts, default_prompt = _prompts(folder, overrides)
+    prompts, default_prompt = _prompts(root, overrides)
+    if is_static and folder != root:
+        # The library writes names without texts into every folder, which are no prompts.
+        prompts = {name: text for name, text in prompts.items() if text or name == default_prompt}
     return ModelFolder(
         path=folder,
         config=config,
@@ -173,7 +162,51 @@ def read_model_folder(
         drops_unknown=bool(overrides.get("drops_unknown", False)),
         instruct=Instruct(**overrides["instruct"]) if "instruct" in overrides else None,
         echo=(overrides["echo"][0], overrides["echo"][1]) if "echo" in overrides else None,
+        # The libraries of static models read tokenizer.json alone.
+        tokenizer_changes=NO_CHANGES
+        if is_static
+        else read_tokenizer_changes(folder, config, sizes.vocab_size, overrides),
     )
+
+
+def _find_encoder(
+    root: Path, overrides: Mapping[str, Any], config: Mapping[str, Any] | None
+) -> tuple[Path, Mapping[str, Any], Mapping[str, Any], tuple[Module, ...], bool]:
+    """Find the encoder in a model's folder.
+
+    Returns:
+        Its own folder, its config.json, the card's overrides with those of its kind, the module chain, and whether it
+        is a static model of another library.
+
+    Raises:
+        FormatError: A file is missing or corrupt, or a module is not supported.
+    """
+    static = find_static(root)
+    if static is None:
+        modules = read_modules(root, is_plain=overrides.get("code") == "plain")
+        folder = encoder_folder(root, modules)
+        path = folder / "config.json"
+        config = dict(config) if config and not path.is_file() else read_json(path)
+    else:
+        folder, config, modules = static.folder, static.config, ()
+        overrides = {**static.overrides, **overrides}
+    if not (folder / TOKENIZER_FILE).is_file():
+        raise FormatError(_without_tokenizer(folder))
+    return folder, config, overrides, modules, static is not None
+
+
+def _honoured(
+    folder: Path, config: Mapping[str, Any], architecture: str, overrides: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return config.json with what authors' code or the card says of attention; quantised weights must be readable.
+
+    A graph that is served as it is needs neither: it was made by that code, and holds its weights.
+    """
+    try:
+        read_quantization(config)
+        return with_code(config, architecture, overrides)
+    except FormatError as error:
+        raise FormatError(f"{folder}/{error.message}") from error
 
 
 def _without_tokenizer(folder: Path) -> str:
@@ -201,54 +234,17 @@ def _choose_graph(folder: Path, architecture: str) -> tuple[str | None, Layout, 
     if architecture in ARCHITECTURES and safetensors:
         return None, Layout.PACKED, safetensors
     for name in ONNX_PATHS:
-        graph = folder / name
-        if graph.is_file():
-            beside = [p for p in sorted(graph.parent.glob(f"{graph.name}*")) if p.is_file()]
-            return name, Layout.PADDED, tuple(beside)
+        if (folder / name).is_file():
+            return name, Layout.PADDED, own_graph_files(folder / name)
     if not safetensors:
         raise FormatError(
-            f"{folder}: no model.safetensors and no {ONNX_PATHS[0]} (pickled weights are never read)"
+            f"{folder}: no model.safetensors and no ONNX graph such as {ONNX_PATHS[0]} "
+            "(pickled weights are never read)"
         )
     raise FormatError(
         f"{folder}/config.json: model_type '{architecture}' is not one the exporter knows "
         f"({', '.join(ARCHITECTURES)}), and there is no {ONNX_PATHS[0]} to serve instead"
     )
-
-
-def _pooling(
-    folder: Path, modules: Sequence[Module], overrides: Mapping[str, Any]
-) -> tuple[str | None, bool]:
-    """Return the pooling mode, None where nothing says one, and whether prompts take part in it."""
-    if "pooling" in overrides:
-        return _known_pooling(overrides["pooling"], f"card override of {folder}"), True
-    module = next((module.folder for module in modules if module.kind == "Pooling"), None)
-    path = (module or folder / "1_Pooling") / "config.json"
-    if not path.is_file():
-        if module is not None:
-            raise FormatError(f"{path}: missing, so the pooling is unknown")
-        return None, True
-    config = read_json(path)
-    pools_prompt = config.get("include_prompt", True) is not False
-    if "pooling_mode" in config:
-        return _known_pooling(config["pooling_mode"], str(path)), pools_prompt
-    flags = [
-        key for key, value in config.items() if key.startswith("pooling_mode_") and value is True
-    ]
-    if len(flags) != 1:
-        raise FormatError(f"{path}: expected exactly one pooling_mode to be true, found {flags}")
-    if flags[0] not in POOLING_FLAGS:
-        raise FormatError(f"{path}: '{flags[0]}' is not supported")
-    return POOLING_FLAGS[flags[0]], pools_prompt
-
-
-def _known_pooling(name: object, where: str) -> str:
-    if name in (SPLADE, FIRST_LAST):
-        return str(name)
-    if name in POOLING_NAMES:
-        return POOLING_NAMES[str(name)]
-    if name in POOLING_NAMES.values():
-        return str(name)
-    raise FormatError(f"{where}: pooling_mode {name!r} is not one of {', '.join(POOLING_NAMES)}")
 
 
 def _dimensions(
@@ -277,11 +273,10 @@ def _max_tokens(folder: Path, sizes: Dimensions, overrides: Mapping[str, Any]) -
     limits: list[int] = []
     if "max_tokens" in overrides:
         limits.append(int(overrides["max_tokens"]))
-    sentence = folder / "sentence_bert_config.json"
-    if not limits and sentence.is_file():
-        length = read_json(sentence).get("max_seq_length")
-        if length is not None:
-            limits.append(_int(length, f"{sentence}: max_seq_length"))
+    settings = read_transformer_settings(folder)
+    length = settings.values.get("max_seq_length")
+    if not limits and length is not None:
+        limits.append(_int(length, f"{settings.path}: max_seq_length"))
     if not limits:
         tokenizer = folder / "tokenizer_config.json"
         if tokenizer.is_file():
@@ -292,7 +287,7 @@ def _max_tokens(folder: Path, sizes: Dimensions, overrides: Mapping[str, Any]) -
         limits.append(sizes.max_positions)
     if not limits:
         raise FormatError(
-            f"{folder}: max tokens unknown: neither sentence_bert_config.json (max_seq_length), "
+            f"{folder}: max tokens unknown: neither {SETTINGS_FILES[0]} (max_seq_length), "
             "tokenizer_config.json (model_max_length) nor config.json (max_position_embeddings) says"
         )
     return min(limits)
@@ -308,7 +303,7 @@ def _prompts(folder: Path, overrides: Mapping[str, Any]) -> tuple[dict[str, str]
     ):
         raise FormatError(f"{path}: prompts must map names to texts")
     default = config.get("default_prompt_name")
-    if default is not None and default not in prompts:
+    if default is not None and (not isinstance(default, str) or default not in prompts):
         raise FormatError(f"{path}: default_prompt_name '{default}' is not among its prompts")
     return prompts, default
 

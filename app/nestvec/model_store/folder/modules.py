@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from nestvec.engine.types import OutputKind
 from nestvec.errors import FormatError
+from nestvec.export.architectures import architecture_of
+from nestvec.model_store.folder.module_classes import is_library_class, module_kind, suits
 from nestvec.model_store.heads.base import FIRST_LAST, FirstLastHead, Head
 from nestvec.model_store.heads.classifier import ClassifierHead, is_classifier
-from nestvec.model_store.heads.dense import DenseHead, dense_files
+from nestvec.model_store.heads.dense import DenseHead, check_names, layer_files
 from nestvec.model_store.heads.late import (
     is_m3,
     is_stanford_colbert,
@@ -21,15 +23,11 @@ from nestvec.model_store.heads.sparse import LOGARITHMS, SparseHead
 from nestvec.system.json_files import load_json, read_json
 
 TRANSFORMERS: Final = ("Transformer", "MLMTransformer")
-# The order in which a chain may have them.
-ORDER: Final = (
-    *TRANSFORMERS,
-    "Pooling",
-    "SpladePooling",
-    "Dense",
-    "Normalize",
-    "MultiVectorMask",
-)
+POOLINGS: Final = ("Pooling", "SpladePooling")
+# What may stand behind, in any order; a chain's kind of model decides which.
+LAYERS: Final = ("Dense", "LayerNorm", "Normalize", "MultiVectorMask")
+ORDER: Final = "a Transformer, a pooling, and layers, in this order"
+NOTHING: Final = "Dropout"  # it does something in training only
 SPLADE: Final = "splade"
 MAX_PATH_CHARS: Final = 100  # systems take 255 bytes of a name
 
@@ -41,48 +39,84 @@ class Module:
     Attributes:
         kind: Name of its class, without the package.
         folder: Holds its settings and weights.
+        class_name: Name of its class, with the package; "" where a card answers for it.
     """
 
     kind: str
     folder: Path
+    class_name: str = ""
 
 
-def read_modules(folder: Path) -> tuple[Module, ...]:
-    """Read the chain of a folder; empty where it has no modules.json.
+def read_modules(folder: Path, *, is_plain: bool = False) -> tuple[Module, ...]:
+    """Read the chain of a folder, without modules that do nothing; empty where it has no modules.json.
+
+    Args:
+        folder: The model's folder.
+        is_plain: Whether a card says that classes of the model's own compute what those of the library do.
 
     Raises:
-        FormatError: It cannot be read, or a path leaves the folder.
+        FormatError: It cannot be read, a class is not known, or a path leaves the folder.
     """
     path = folder / "modules.json"
     if not path.is_file():
         return ()
     try:
         entries = load_json(path.read_text("utf-8"))
-        named = [
-            (str(entry["type"]).rsplit(".", 1)[-1], str(entry.get("path") or ""))
-            for entry in entries
-        ]
+        named = [(str(entry["type"]), str(entry.get("path") or "")) for entry in entries]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise FormatError(f"{path}: not a module list ({error})") from error
     if any(len(name) > MAX_PATH_CHARS for _, name in named):
         raise FormatError(f"{path}: a module's path is too long to be one")
-    modules = tuple(Module(kind, folder / name) for kind, name in named)
-    kinds = [module.kind for module in modules]
-    if unknown := [kind for kind in kinds if kind not in ORDER]:
-        raise FormatError(f"{path}: module '{unknown[0]}' is not supported")
-    ranks = [ORDER.index(kind) for kind in kinds]
-    if ranks != sorted(ranks) or kinds[:1] not in ([], *([kind] for kind in TRANSFORMERS)):
-        raise FormatError(f"{path}: expected {', '.join(ORDER)} in this order")
+    modules = []
+    for class_name, name in named:
+        kind = module_kind(class_name, is_plain=is_plain)
+        if kind not in (*TRANSFORMERS, *POOLINGS, *LAYERS, NOTHING):
+            raise FormatError(f"{path}: type: {_unknown(class_name)}")
+        if kind != NOTHING:
+            modules.append(Module(kind, folder / name, "" if is_plain else class_name))
+    _check_chain(path, modules)
+    return tuple(modules)
+
+
+def _unknown(class_name: str) -> str:
+    """Say that a module's class is not supported, and the way out."""
+    kind = class_name.rsplit(".", 1)[-1]
+    if is_library_class(class_name) or kind not in (*TRANSFORMERS, *POOLINGS, *LAYERS):
+        return f"module '{kind}' is not supported"
+    return (
+        f"'{class_name}' is code of the model's own, which is never run; if it computes what "
+        f'sentence-transformers\' {kind} does, a card with overrides.code = "plain" says so'
+    )
+
+
+def _check_chain(path: Path, modules: Sequence[Module]) -> None:
+    """Check the order of a chain, and that its paths lie in the folder.
+
+    Raises:
+        FormatError: They do not.
+    """
+    ranks = [
+        0 if module.kind in TRANSFORMERS else 1 if module.kind in POOLINGS else 2
+        for module in modules
+    ]
+    if ranks != sorted(ranks) or ranks[:1] not in ([], [0]) or ranks.count(0) > 1:
+        raise FormatError(f"{path}: expected {ORDER}")
     for module in modules:
         try:
-            resolved = module.folder.resolve()
+            is_inside = module.folder.resolve().is_relative_to(path.parent.resolve())
         except (OSError, ValueError) as error:
             raise FormatError(f"{path}: a module's path is none") from error
-        if module.kind in TRANSFORMERS and resolved != folder.resolve():
+        if not is_inside and module.kind in TRANSFORMERS:
             raise FormatError(f"{path}: the Transformer module must lie in the folder itself")
-        if not resolved.is_relative_to(folder.resolve()):
+        if not is_inside:
             raise FormatError(f"{path}: a module's path leaves the folder")
-    return modules
+
+
+def encoder_folder(folder: Path, modules: Sequence[Module]) -> Path:
+    """Return where the encoder lies: the folder itself, or `0_Transformer/` as the library's first versions had it."""
+    if not modules or modules[0].folder.resolve() == folder.resolve():
+        return folder
+    return modules[0].folder
 
 
 def read_head(
@@ -92,80 +126,100 @@ def read_head(
     modules: Sequence[Module],
     *,
     pooling: str | None,
+    root: Path | None = None,
 ) -> Head:
     """Read the head that follows the encoder.
 
     Args:
-        folder: The model's folder.
+        folder: The encoder's folder.
         config: Its config.json.
         hidden_size: Columns of the encoder's states, H.
-        modules: Its module chain.
-        pooling: Key of `pooling.POOLINGS`, or "splade"; None where neither folder nor card says.
+        modules: The model's module chain.
+        pooling: Key of `pooling.POOLINGS`, several with `pooling.JOINT` between them, or "splade"; None where neither
+            folder nor card says.
+        root: The model's folder, where that is not the encoder's.
 
     Raises:
         FormatError: A module that we would have to ignore, or settings that make no head: vectors would be wrong.
     """
     kinds = [module.kind for module in modules]
+    chain = (root or folder) / "modules.json"
+    if modules and not suits(modules[0].class_name, architecture_of(config)):
+        raise FormatError(f"{chain}: type: {_unknown(modules[0].class_name)}")
     if is_stanford_colbert(config):
         return read_stanford_colbert(folder, config, hidden_size)
     if pooling == SPLADE or "SpladePooling" in kinds:
-        return _read_splade(folder, config, hidden_size, modules)
-    if not modules and pooling is None and is_classifier(config):
-        return ClassifierHead.read(folder, config, hidden_size)
+        return _read_splade(folder, config, hidden_size, modules, chain)
+    # sentence-transformers 5.4 and newer write a chain of one Transformer for a cross-encoder, older ones no chain.
+    if pooling is None and set(kinds) <= set(TRANSFORMERS) and is_classifier(config):
+        settings = (root or folder) / "config_sentence_transformers.json"
+        values = read_json(settings) if modules and settings.is_file() else {}
+        return ClassifierHead.read(folder, config, hidden_size, values)
     if "Dense" in kinds and "Pooling" not in kinds:
-        module = _only_projection(folder / "modules.json", modules)
-        return read_pylate(folder, config, hidden_size, module)
-    return _read_pooled(folder, config, hidden_size, modules, pooling)
+        layers = _projection(chain, modules)
+        return read_pylate(folder, config, hidden_size, layers)
+    base = Head(folder, config, hidden_size, pooling or "")
+    return _read_pooled(base, modules, chain)
 
 
-def _read_pooled(
+def _read_pooled(base: Head, modules: Sequence[Module], chain: Path) -> Head:
+    """Read the head of a model that gives a vector for each text.
+
+    Args:
+        base: The plain head of this encoder; its pooling is "" where nothing says one.
+        modules: The module chain.
+        chain: The file that has it.
+    """
+    kinds = [module.kind for module in modules]
+    if kinds.count("Pooling") > 1 or "MultiVectorMask" in kinds:
+        raise FormatError(f"{chain}: expected one Pooling module, and vectors of texts")
+    if not base.pooling:
+        named = chain if modules else f"{base.folder}/1_Pooling/config.json"
+        raise FormatError(
+            f"{named}: missing Pooling, so the pooling is unknown; add it, or write a card with overrides.pooling"
+        )
+    layers = [module for module in modules if module.kind in LAYERS]
+    while layers and layers[-1].kind == "Normalize":
+        layers.pop()  # a request's answer is scaled at the end, or not, as it says
+    for module in modules:
+        if module.kind in LAYERS:
+            check_names(module.folder)
+    settings = base.folder, base.config, base.hidden_size
+    if not layers:
+        if base.pooling == FIRST_LAST:
+            return FirstLastHead(*settings, "mean")
+        return read_m3(*settings, base.pooling) if is_m3(base.folder) else base
+    if base.pooling == FIRST_LAST or is_m3(base.folder):
+        raise FormatError(
+            f"{chain}: {layers[0].kind} goes neither with {FIRST_LAST} nor with BGE-M3"
+        )
+    steps = tuple((module.kind, module.folder) for module in layers)
+    files = tuple(file for step in steps for file in layer_files(*step))
+    return DenseHead(*settings, base.pooling, files=files, steps=steps)
+
+
+def _projection(path: Path, modules: Sequence[Module]) -> tuple[Path, ...]:
+    """Return the folders of the dense layers that token states go through.
+
+    Raises:
+        FormatError: There is another module before or between them.
+    """
+    layers = [module.folder for module in modules if module.kind == "Dense"]
+    kinds = [module.kind for module in modules[1:]]
+    behind = kinds[len(layers) :]
+    if kinds[: len(layers)] != ["Dense"] * len(layers) or "LayerNorm" in behind:
+        raise FormatError(
+            f"{path}: expected Dense modules behind the Transformer, then Normalize or MultiVectorMask"
+        )
+    return tuple(layers)
+
+
+def _read_splade(
     folder: Path,
     config: Mapping[str, Any],
     hidden_size: int,
     modules: Sequence[Module],
-    pooling: str | None,
-) -> Head:
-    """Read the head of a model that gives a vector for each text."""
-    kinds = [module.kind for module in modules]
-    if kinds.count("Pooling") > 1 or "MultiVectorMask" in kinds:
-        raise FormatError(
-            f"{folder}/modules.json: expected one Pooling module, and vectors of texts"
-        )
-    if pooling == FIRST_LAST:
-        if "Dense" in kinds:
-            raise FormatError(f"{folder}/modules.json: Dense does not go with {FIRST_LAST}")
-        return FirstLastHead(folder, config, hidden_size, "mean")
-    if pooling is None:
-        raise FormatError(
-            f"{folder}/1_Pooling/config.json: missing, so the pooling is unknown; add it, or write a card with "
-            "overrides.pooling"
-        )
-    if is_m3(folder):
-        return read_m3(folder, config, hidden_size, pooling)
-    layers = tuple(module.folder for module in modules if module.kind == "Dense")
-    if layers:
-        files = tuple(file for layer in layers for file in dense_files(layer))
-        return DenseHead(folder, config, hidden_size, pooling, files=files, modules=layers)
-    return Head(folder, config, hidden_size, pooling)
-
-
-def _only_projection(path: Path, modules: Sequence[Module]) -> Path:
-    """Return the folder of the one dense layer that token states go through.
-
-    Raises:
-        FormatError: There is another module beside it, or several dense layers.
-    """
-    layers = [module.folder for module in modules if module.kind == "Dense"]
-    allowed = ("Dense", "Normalize", "MultiVectorMask")
-    has_others = any(module.kind not in allowed for module in modules[1:])
-    if len(layers) != 1 or has_others:
-        raise FormatError(f"{path}: expected one Dense module behind the Transformer")
-    dense_files(layers[0])
-    return layers[0]
-
-
-def _read_splade(
-    folder: Path, config: Mapping[str, Any], hidden_size: int, modules: Sequence[Module]
+    chain: Path,
 ) -> SparseHead:
     """Read a SPLADE head, and the weights of its queries where the folder has them."""
     settings: Mapping[str, Any] = {}
@@ -173,7 +227,7 @@ def _read_splade(
         if module.kind == "SpladePooling":
             settings = read_json(module.folder / "config.json")
         elif module.kind not in TRANSFORMERS:
-            raise FormatError(f"{folder}/modules.json: module '{module.kind}' is not supported")
+            raise FormatError(f"{chain}: module '{module.kind}' is not supported here")
     merge = settings.get("pooling_strategy", "max")
     activation = settings.get("activation_function", "relu")
     if (

@@ -9,6 +9,7 @@ from nestvec.errors import FormatError
 from nestvec.export.architectures import STATIC_TYPE
 from nestvec.export.families.static import TABLES
 from nestvec.export.graph.weights import Weights
+from nestvec.model_store.folder.module_classes import module_kind
 from nestvec.system.json_files import load_json, read_json
 
 MODEL2VEC: Final = "model2vec"
@@ -78,13 +79,13 @@ def _module(folder: Path) -> Path | None:
         return None
     try:
         entries = load_json(path.read_text("utf-8"))
-        kinds = [str(entry["type"]).rsplit(".", 1)[-1] for entry in entries]
+        kinds = [module_kind(str(entry["type"])) or str(entry["type"]) for entry in entries]
         module = folder / str(entries[0].get("path") or "")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError):
         return None  # `read_modules` says what is wrong with it
     if kinds[0] != MODULE:
         return None
-    if others := [kind for kind in kinds[1:] if kind != "Normalize"]:
+    if others := [kind for kind in kinds[1:] if kind not in ("Normalize", "Dropout")]:
         raise FormatError(f"{path}: module '{others[0]}' is not supported behind {MODULE}")
     if not module.resolve().is_relative_to(folder.resolve()):
         raise FormatError(f"{path}: a module's path leaves the folder")

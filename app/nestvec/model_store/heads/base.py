@@ -11,6 +11,7 @@ from nestvec.engine.backend import BackendFactory
 from nestvec.engine.text.late_interaction import LateInteraction
 from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.pooler import Pooler
+from nestvec.engine.vectors.pooling import pooling_modes
 from nestvec.export.layers.graph_heads import GraphHead, first_last_average
 
 FIRST_LAST: Final = "first_last_mean"
@@ -25,7 +26,7 @@ class Head:
         folder: The model's folder.
         config: Its config.json.
         hidden_size: Columns of the encoder's states, H.
-        pooling: Key of `pooling.POOLINGS`.
+        pooling: Key of `pooling.POOLINGS`, or several with `pooling.JOINT` between them.
         kinds: Outputs that the model can give.
         labels: A classifier's labels, in the order of its scores.
         activation: What makes probabilities of the scores: "sigmoid", "softmax" or "identity".
@@ -50,7 +51,12 @@ class Head:
     @property
     def dimensions(self) -> int:
         """Dimensions of the vectors given, or the number of labels."""
-        return self.hidden_size
+        return self.pooled_size
+
+    @property
+    def pooled_size(self) -> int:
+        """Dimensions of a vector as pooling gives it: H for each mode."""
+        return len(pooling_modes(self.pooling)) * self.hidden_size
 
     @property
     def columns(self) -> int:

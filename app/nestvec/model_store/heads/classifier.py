@@ -97,8 +97,20 @@ class ClassifierHead(Head):
     head_before_pooling: bool = False
 
     @classmethod
-    def read(cls, folder: Path, config: Mapping[str, Any], hidden_size: int) -> Self:
+    def read(
+        cls,
+        folder: Path,
+        config: Mapping[str, Any],
+        hidden_size: int,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Read the head of a folder whose config.json names a `…ForSequenceClassification` class.
+
+        Args:
+            folder: The model's folder.
+            config: Its config.json.
+            hidden_size: Columns of the encoder's states, H.
+            settings: Its config_sentence_transformers.json; None for none.
 
         Raises:
             FormatError: The family's classifier is unknown, or config.json has an unsupported setting.
@@ -114,7 +126,7 @@ class ClassifierHead(Head):
             pooling=_pooling(FORMS[family], config),
             kinds=(OutputKind.LABELS,),
             labels=labels,
-            activation=read_activation(config, len(labels)),
+            activation=read_activation(config, len(labels), settings),
             takes_token_types=_token_types(config) > 1,
             head_before_pooling=_pooling_setting(FORMS[family], config) == "late",
         )
@@ -185,17 +197,25 @@ def read_labels(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"LABEL_{number}" for number in range(count))
 
 
-def read_activation(config: Mapping[str, Any], labels: int) -> str:
+def read_activation(
+    config: Mapping[str, Any], labels: int, settings: Mapping[str, Any] | None = None
+) -> str:
     """Read what makes probabilities of scores; by default what sentence-transformers and TEI take.
+
+    Args:
+        config: The config.json of the model.
+        labels: How many it has.
+        settings: Its config_sentence_transformers.json, where versions 5.4 and newer write it; None for none.
 
     Returns:
         "sigmoid", "softmax" or "identity".
 
     Raises:
-        FormatError: The file says another one.
+        FormatError: A file says another one.
     """
     section = config.get("sentence_transformers")
-    class_name = section.get("activation_fn") if isinstance(section, dict) else None
+    class_name = (settings or {}).get("activation_fn")
+    class_name = class_name or (section.get("activation_fn") if isinstance(section, dict) else None)
     class_name = class_name or config.get("sbert_ce_default_activation_function")
     if class_name is not None:
         name = str(class_name).rsplit(".", 1)[-1]

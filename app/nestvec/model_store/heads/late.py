@@ -26,7 +26,7 @@ from nestvec.export.layers.graph_heads import (
     read_dense,
 )
 from nestvec.model_store.heads.base import Head
-from nestvec.model_store.heads.dense import dense_sizes, read_module
+from nestvec.model_store.heads.dense import dense_files, dense_sizes, read_projection
 from nestvec.model_store.heads.vocabulary import Vocabulary
 from nestvec.system.json_files import read_json
 
@@ -45,10 +45,11 @@ class ColbertHead(Head):
     """A head that projects each token's state to few dimensions.
 
     Attributes:
-        module: Folder of the projection's Dense module; None where it is `linear` in the encoder's checkpoint.
+        layers: Folders of the projection's Dense modules, in order; empty where it is `linear` in the encoder's
+            checkpoint.
     """
 
-    module: Path | None = None
+    layers: tuple[Path, ...] = ()
 
     @property
     @override
@@ -60,8 +61,8 @@ class ColbertHead(Head):
     @override
     def columns(self) -> int:
         """Output size of the projection."""
-        if self.module is not None:
-            return dense_sizes(self.module)[1]
+        if self.layers:
+            return dense_sizes(self.layers[-1])[1]
         with Weights(self.folder) as weights:
             return weights.shape("linear.weight")[0]
 
@@ -72,8 +73,8 @@ class ColbertHead(Head):
         Raises:
             FormatError: A tensor is missing or of another shape.
         """
-        if self.module is not None:
-            return dense_head([read_module(self.module)])
+        if self.layers:
+            return dense_head(read_projection(self.layers, self.hidden_size))
         with Weights(self.folder) as weights:
             layer = read_dense(weights, ["linear"], self.hidden_size, None, needs_bias=False)
         return dense_head([layer])
@@ -81,7 +82,11 @@ class ColbertHead(Head):
     @override
     def summary(self) -> dict[str, Any]:
         """Return how token vectors are made; its repr is hashed, so `LateInteraction` keeps its name and fields."""
-        return {"late_interaction": repr(self.late_interaction)}
+        settings = [read_json(folder / "config.json") for folder in self.layers]
+        # A single layer's settings were never hashed: its weights are.
+        return {"late_interaction": repr(self.late_interaction)} | (
+            {"dense": settings} if len(settings) > 1 else {}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +182,11 @@ def read_stanford_colbert(folder: Path, config: Mapping[str, Any], hidden_size: 
         attends_expansion=bool(settings.get("attend_to_mask_tokens", False)),
         skip_ids=vocabulary.ids_of(skipped),
     )
-    return _colbert(folder, config, hidden_size, late, None)
+    return _colbert(folder, config, hidden_size, late, ())
 
 
 def read_pylate(
-    folder: Path, config: Mapping[str, Any], hidden_size: int, module: Path
+    folder: Path, config: Mapping[str, Any], hidden_size: int, layers: tuple[Path, ...]
 ) -> ColbertHead:
     """Read the head of a folder as PyLate stores it.
 
@@ -204,7 +209,7 @@ def read_pylate(
         attends_expansion=bool(settings.get("attend_to_expansion_tokens", False)),
         skip_ids=vocabulary.ids_of(words),
     )
-    return _colbert(folder, config, hidden_size, late, module)
+    return _colbert(folder, config, hidden_size, late, layers)
 
 
 def _colbert(
@@ -212,7 +217,7 @@ def _colbert(
     config: Mapping[str, Any],
     hidden_size: int,
     late: LateInteraction,
-    module: Path | None,
+    layers: tuple[Path, ...],
 ) -> ColbertHead:
     return ColbertHead(
         folder,
@@ -222,8 +227,8 @@ def _colbert(
         kinds=(OutputKind.TOKENS,),
         late_interaction=late,
         prompts=ROLES,
-        files=(module / "model.safetensors",) if module is not None else (),
-        module=module,
+        files=tuple(file for layer in layers for file in dense_files(layer)),
+        layers=layers,
     )
 
 

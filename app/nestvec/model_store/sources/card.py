@@ -33,6 +33,9 @@ OVERRIDES: Final = {
     "adds_special_tokens": bool,
     "instruct": dict,
     "echo": list,
+    "code": str,
+    "is_causal": bool,
+    "tokenizer": str,
 }
 
 
@@ -78,7 +81,9 @@ class Card:
         trained_dimensions: Matryoshka sizes that its authors trained; empty if only the full size.
         trained_layers: Early exits that its authors trained (2D Matryoshka); empty if none.
         overrides: What the model's own files leave out: pooling, normalize, max_tokens, prompts, adds_special_tokens,
-            instruct (templates), echo (a text read twice).
+            instruct (templates), echo (a text read twice), code ("plain": the authors' own code computes what
+            transformers' class does), is_causal (how a decoder attends), tokenizer
+            ("plain": tokenizer.json alone, whatever stands beside it).
         published: Vectors that its authors publish; an export that gives others is refused.
         config: Stands for a config.json that the folder lacks.
         facts: What the model is: dimensions, max_tokens, pooling, parameters; files that say otherwise are refused.
@@ -204,6 +209,10 @@ def _check_overrides(overrides: Mapping[str, Any]) -> None:
             raise ValueError(f"overrides.{key} is unknown; known: {', '.join(OVERRIDES)}")
         if not isinstance(value, OVERRIDES[key]):
             raise TypeError(f"overrides.{key} must be a {OVERRIDES[key].__name__}")
+    if overrides.get("code", "plain") != "plain":
+        raise ValueError("overrides.code may only be 'plain', as the code is never run")
+    if overrides.get("tokenizer", "plain") != "plain":
+        raise ValueError("overrides.tokenizer may only be 'plain', for tokenizer.json alone")
     instruct = overrides.get("instruct", {})
     if instruct and not (
         set(instruct) <= {"template", "example"}

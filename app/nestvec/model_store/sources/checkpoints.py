@@ -9,9 +9,11 @@ from typing import Any, Final
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from nestvec.errors import ArtefactError
+from nestvec.errors import ArtefactError, FormatError
+from nestvec.export.config.quantization import WAY_OUT, read_quantization
 from nestvec.export.graph.weights import INDEX_FILE, SINGLE_FILE, Weights
 from nestvec.model_store.sources.hashes import file_sha256
+from nestvec.system.json_files import read_json
 
 PROVENANCE: Final = "nestvec.json"
 Tensors = dict[str, NDArray[Any]]
@@ -21,8 +23,13 @@ def read_tensors(folder: Path) -> Tensors:
     """Read all tensors of a model, in their own dtypes.
 
     Raises:
-        FormatError: It has none, or they are unreadable.
+        FormatError: It has none, they are unreadable, or they are quantised: sums of quantised numbers mean nothing.
     """
+    path = folder / "config.json"
+    if path.is_file() and read_quantization(read_json(path)) is not None:
+        raise FormatError(
+            f"{path}: 'quantization_config': quantised weights cannot be merged; {WAY_OUT}"
+        )
     with Weights(folder) as weights:
         return {name: weights.raw(name) for name in weights.names()}
 

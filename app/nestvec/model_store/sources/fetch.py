@@ -9,18 +9,21 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from nestvec.errors import FormatError, SourceError
-from nestvec.export.graph.weights import INDEX_FILE, SINGLE_FILE
+from nestvec.errors import FormatError, NestvecError, SourceError
+from nestvec.export.architectures import ARCHITECTURES, architecture_of
+from nestvec.export.graph.own_graph import ONNX_PATHS, OwnGraph
+from nestvec.export.graph.weights import INDEX_FILE, SINGLE_FILE, shard_names
 from nestvec.model_store.cache_files import cache_writes, ensure_dir, rename_into_place, sync_tree
 from nestvec.model_store.sources.card import Card, CardSource, card_files, find_card, read_card
+from nestvec.model_store.sources.file_names import SETTINGS_FILES, TOKENIZER_FILES
 from nestvec.model_store.sources.hashes import file_sha256
 from nestvec.system.durable_files import atomic_write
-from nestvec.system.json_files import load_json
+from nestvec.system.json_files import load_json, read_json
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -34,10 +37,9 @@ MIN_SIMILARITY: Final = 0.3  # of a suggested card's name, as difflib counts
 HUB_SMALL_FILES: Final = (
     "config.json",
     "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
+    *TOKENIZER_FILES,
     "modules.json",
-    "sentence_bert_config.json",
+    *SETTINGS_FILES,
     "config_sentence_transformers.json",
     INDEX_FILE,
     "artifact.metadata",  # ColBERT's own settings
@@ -45,7 +47,13 @@ HUB_SMALL_FILES: Final = (
     "sparse_linear.safetensors",  # BGE-M3's, where somebody converted them
     "colbert_linear.safetensors",
 )
-HUB_ONNX_FILES: Final = ("onnx/model.onnx", "onnx/model.onnx_data", "onnx/model.onnx.data")
+# What of them a module's own folder may hold: the first versions of sentence-transformers put the encoder into one.
+MODULE_FILES: Final = (
+    *("config.json", "tokenizer.json"),
+    *TOKENIZER_FILES,
+    *SETTINGS_FILES,
+    SINGLE_FILE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,22 +279,32 @@ def _download_hub(source: CardSource, cache_dir: Path) -> tuple[Path, str]:
     # Imported here: a warm start or a PyPI model never needs it.
     from huggingface_hub import HfApi, snapshot_download
 
+    def download(files: list[str]) -> Path:
+        return Path(
+            snapshot_download(
+                source.name, revision=info.sha, cache_dir=cache_dir, allow_patterns=files
+            )
+        )
+
     revision = source.version or None
     try:
         info = HfApi().model_info(source.name, revision=revision, files_metadata=True)
-        folder = snapshot_download(
-            source.name,
-            revision=info.sha,
-            cache_dir=cache_dir,
-            allow_patterns=_hub_files(source.name, info),
-        )
+        present = [entry.rfilename for entry in info.siblings or ()]
+        # The small files say which large ones are read; a graph says in which files its weights lie.
+        folder = download([f for f in present if f in HUB_SMALL_FILES or _is_module_file(f)])
+        weights = _hub_weights(source.name, folder, present)
+        download(weights)
+        if weights[0] in ONNX_PATHS and (external := _external_files(folder / weights[0])):
+            download([f for f in present if f in external])
+    except NestvecError:
+        raise
     except Exception as error:
         # No space, no network, no such file: the library lets each through as it comes, the errors of its
         # HTTP client too, which is another one in each of its major versions.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SourceError(f"the Hub did not give {source.name}: {reason}") from error
-    _verify_pull(source.name, Path(folder), info)
-    return Path(folder), str(info.sha)
+    _verify_pull(source.name, folder, info)
+    return folder, str(info.sha)
 
 
 def _verify_pull(name: str, folder: Path, info: "ModelInfo") -> None:
@@ -307,22 +325,55 @@ def _verify_pull(name: str, folder: Path, info: "ModelInfo") -> None:
             )
 
 
-def _hub_files(name: str, info: "ModelInfo") -> list[str]:
-    """Choose the files to download: safetensors if there are any, else the ONNX graph."""
-    present = [entry.rfilename for entry in info.siblings or ()]
-    small = [f for f in present if f in HUB_SMALL_FILES or _is_module_file(f)]
-    weights = [f for f in present if "/" not in f and f.endswith(".safetensors") and f not in small]
-    if SINGLE_FILE in weights:
-        weights = [SINGLE_FILE]
-    weights = weights or [f for f in present if f in HUB_ONNX_FILES]
-    if not weights:
+def _hub_weights(name: str, folder: Path, present: Sequence[str]) -> list[str]:
+    """Choose the large files to download: those that reading the folder will ask for.
+
+    Args:
+        name: The repository's.
+        folder: Holds the repository's small files.
+        present: Names of all its files.
+
+    Returns:
+        The safetensors, where the exporter knows the family or there is no graph; else the graph, and then the files
+        that are named after it.
+
+    Raises:
+        SourceError: There are neither.
+        FormatError: The index of the safetensors is broken, or config.json is.
+    """
+    safetensors = [SINGLE_FILE] if SINGLE_FILE in present else []
+    if not safetensors and INDEX_FILE in present:
+        # Names are untrusted, and patterns to the library: only those of files that are there count.
+        shards = set(shard_names(folder / INDEX_FILE))
+        safetensors = [f for f in present if f in shards and "/" not in f]
+    if not safetensors:
+        # A static model's table, or a transformer in a folder of its own, is the chain's first module.
+        safetensors = [f for f in present if f.startswith("0_") and f.endswith(f"/{SINGLE_FILE}")]
+    graph = next((path for path in ONNX_PATHS if path in present), None)
+    if safetensors and (graph is None or _is_exported(folder)):
+        return safetensors
+    if graph is None:
         raise SourceError(
             f"{name} has neither safetensors nor an ONNX graph; pickles are never read"
         )
-    return small + weights
+    return [graph, *(f for f in present if f.startswith(graph) and f != graph)]
+
+
+def _is_exported(folder: Path) -> bool:
+    """Whether the exporter reads a folder's safetensors: static models have other types, or no config.json."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return True
+    return architecture_of(read_json(path)) in (*ARCHITECTURES, "model2vec")
+
+
+def _external_files(graph: Path) -> set[str]:
+    """Names in the repository of the files that hold a graph's weights."""
+    prefix = f"{graph.parent.name}/" if graph.parent.name == "onnx" else ""
+    return {f"{prefix}{name}" for name in OwnGraph.read(graph).external}
 
 
 def _is_module_file(name: str) -> bool:
-    """Whether a file belongs to a sentence-transformers module: settings, dense weights, or a whole static model."""
+    """Whether a file belongs to a sentence-transformers module: settings, dense weights, or a whole encoder."""
     folder, _, file = name.partition("/")
-    return file in ("config.json", "tokenizer.json", SINGLE_FILE) and folder[:1].isdigit()
+    return folder[:1].isdigit() and file in MODULE_FILES

@@ -1,0 +1,109 @@
+"""How a model pools: sentence-transformers' `1_Pooling/config.json` in its old and its new form, or a card.
+
+Source: `Pooling.load_config` and `Pooling.__init__` of sentence-transformers 5.7 and 6.2.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from nestvec.engine.vectors.pooling import JOINT, pooling_modes
+from nestvec.errors import FormatError
+from nestvec.model_store.folder.modules import SPLADE, Module
+from nestvec.model_store.heads.base import FIRST_LAST
+from nestvec.system.json_files import read_json
+
+# Both spellings of sentence-transformers' pooling config to our names.
+POOLING_NAMES: Final[Mapping[str, str]] = {
+    "cls": "cls",
+    "mean": "mean",
+    "max": "max",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "weightedmean": "weighted_mean",
+    "lasttoken": "last_token",
+}
+# The old form; where several are true, vectors are concatenated in this order, whatever the file's.
+POOLING_FLAGS: Final[Mapping[str, str]] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weighted_mean",
+    "pooling_mode_lasttoken": "last_token",
+}
+FLAG_PREFIX: Final = "pooling_mode_"
+SIZES: Final = ("embedding_dimension", "word_embedding_dimension")
+WAY_OUT: Final = "a card's overrides.pooling stands for the file"
+
+
+def read_pooling(
+    folder: Path, modules: Sequence[Module], overrides: Mapping[str, Any]
+) -> tuple[str | None, bool]:
+    """Return the pooling, None where nothing says one, and whether prompts take part in it.
+
+    Args:
+        folder: The model's folder.
+        modules: Its module chain; where it has one, only that says where a pooling's settings are.
+        overrides: Of its card.
+
+    Raises:
+        FormatError: The settings cannot be read, or name what is not served.
+    """
+    if "pooling" in overrides:
+        return _named_by_card(overrides["pooling"], f"card override of {folder}"), True
+    module = next((module.folder for module in modules if module.kind == "Pooling"), None)
+    if module is None and modules:
+        return None, True
+    path = (module or folder / "1_Pooling") / "config.json"
+    if not path.is_file():
+        if module is not None:
+            raise FormatError(f"{path}: missing, so the pooling is unknown; {WAY_OUT}")
+        return None, True
+    config = read_json(path)
+    pools_prompt = config.get("include_prompt", True)
+    if not isinstance(pools_prompt, bool):
+        raise FormatError(f"{path}: include_prompt must be true or false")
+    if "pooling_mode" in config:
+        return _named(config["pooling_mode"], path), pools_prompt
+    return _flagged(config, path), pools_prompt
+
+
+def _named(value: object, path: Path) -> str:
+    """Return the pooling of the new form: a mode's name, or several in a list."""
+    if value == FIRST_LAST:  # written by hand: the library has no such mode
+        return FIRST_LAST
+    names: list[Any] = value if isinstance(value, list) else [value]
+    if not names:
+        raise FormatError(f"{path}: pooling_mode is an empty list; {WAY_OUT}")
+    for name in names:
+        if not isinstance(name, str) or name not in (*POOLING_NAMES, *POOLING_NAMES.values()):
+            raise FormatError(
+                f"{path}: pooling_mode {name!r} is not one of {', '.join(POOLING_NAMES)}; {WAY_OUT}"
+            )
+    return JOINT.join(POOLING_NAMES.get(name, name) for name in names)
+
+
+def _flagged(config: Mapping[str, Any], path: Path) -> str:
+    """Return the pooling of the old form; where no flag is true, the library takes the mean."""
+    flags = {key: value for key, value in config.items() if key.startswith(FLAG_PREFIX)}
+    for key, value in flags.items():
+        if value is not None and not isinstance(value, bool):
+            raise FormatError(f"{path}: {key} must be true or false; {WAY_OUT}")
+        if value and key not in POOLING_FLAGS:
+            raise FormatError(f"{path}: '{key}' is not supported; {WAY_OUT}")
+    if not flags and not any(size in config for size in SIZES):
+        raise FormatError(f"{path}: names no pooling_mode; {WAY_OUT}")
+    modes = [mode for key, mode in POOLING_FLAGS.items() if flags.get(key)]
+    return JOINT.join(modes or ["mean"])
+
+
+def _named_by_card(name: str, where: str) -> str:
+    """Return the pooling that a card says, which may be one that the library has not."""
+    if name in (SPLADE, FIRST_LAST):
+        return name
+    modes = [POOLING_NAMES.get(mode, mode) for mode in pooling_modes(name)]
+    if unknown := [mode for mode in modes if mode not in POOLING_NAMES.values()]:
+        raise FormatError(
+            f"{where}: pooling_mode {unknown[0]!r} is not one of {', '.join(POOLING_NAMES)}"
+        )
+    return JOINT.join(modes)

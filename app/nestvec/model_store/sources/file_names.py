@@ -1,0 +1,16 @@
+"""Names of a folder's files that both fetching and reading know."""
+
+from typing import Final
+
+# sentence-transformers' settings of its Transformer module, in the order in which the library looks for them.
+SETTINGS_FILES: Final = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+# What transformers reads beside tokenizer.json.
+TOKENIZER_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")

@@ -1,0 +1,75 @@
+"""sentence-transformers' own files are honoured as the library does, or refused with the file and the field."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nestvec.errors import FormatError
+from nestvec.model_store.folder.model_folder import read_model_folder
+from nestvec.model_store.folder.module_classes import module_kind, suits
+
+from tests.model_store.heads.serving import opened
+from tests.model_store.truth.make_modules import CASES, HERE, PAIRS, TEXTS, write_folder
+
+TOLERANCE = 1e-4
+EXPECTED = json.loads((HERE / "expected_modules.json").read_text())["expected"]
+
+
+def test_every_case_is_expected_or_refused() -> None:
+    """No folder is without an expectation."""
+    assert set(EXPECTED) == {name for name, case in CASES.items() if not case.refused}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+async def test_what_is_served_is_the_librarys(tmp_path: Path, name: str) -> None:
+    """Vectors, or scores of pairs, are equal."""
+    case = CASES[name]
+    folder = write_folder(tmp_path / "model", case)
+    async with opened(folder) as server:
+        if case.is_classifier:
+            asked = [{"query": query, "documents": [document]} for query, document in PAIRS]
+            answers = [await server.post("/v2/rerank", body) for body in asked]
+            got = [[answer["results"][0]["relevance_score"]] for answer in answers]
+        else:
+            got = await server.post("/embed", {"inputs": TEXTS, "truncate": True})
+    np.testing.assert_allclose(got, EXPECTED[name], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.refused])
+async def test_what_is_refused_is_named(tmp_path: Path, name: str) -> None:
+    """The error says the file and the field."""
+    case = CASES[name]
+    folder = write_folder(tmp_path / "model", case)
+    with pytest.raises(FormatError) as caught:
+        async with opened(folder):
+            pass
+    for part in case.refused:
+        assert part in str(caught.value)
+
+
+def test_a_card_says_that_code_is_plain(tmp_path: Path) -> None:
+    """Classes of the model's own are then taken for those of their names, but never the library's other ones."""
+    folder = write_folder(tmp_path / "model", CASES["another package's Transformer"])
+    assert read_model_folder(folder, {"code": "plain"}).head.pooling == "mean"
+    folder = write_folder(tmp_path / "router", CASES["a Router"])
+    with pytest.raises(FormatError, match="'Router' is not supported"):
+        read_model_folder(folder, {"code": "plain"})
+
+
+def test_a_card_says_several_poolings(tmp_path: Path) -> None:
+    """Their names stand as the library writes them, or as they are listed."""
+    folder = write_folder(tmp_path / "model", CASES["paths of packages"])
+    head = read_model_folder(folder, {"pooling": "lasttoken+mean"}).head
+    assert (head.pooling, head.dimensions) == ("last_token+mean", 64)
+    with pytest.raises(FormatError, match="'odd' is not one of"):
+        read_model_folder(folder, {"pooling": "mean+odd"})
+
+
+def test_known_code_is_known_for_its_architectures() -> None:
+    """Jina 3's own Transformer module is what the exporter computes, for Jina 3 only."""
+    assert module_kind("custom_st.Transformer") == "Transformer"
+    assert suits("custom_st.Transformer", "jina_embeddings_v3")
+    assert not suits("custom_st.Transformer", "bert")
+    assert module_kind("Transformer") is None
+    assert module_kind("my.sentence_transformers.models.Transformer") is None
