@@ -32,6 +32,7 @@ PAGES = [
     "docs/dialects.md",
     "docs/gpu.md",
     "docs/matryoshka.md",
+    "docs/model-folders.md",
     "docs/operations.md",
     "docs/security.md",
     "docs/decisions/api.md",

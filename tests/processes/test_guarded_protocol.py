@@ -138,7 +138,8 @@ async def test_a_body_that_comes_too_slowly(server: HttpServer) -> None:
     """A body below the rate is answered with 408; a quick large one passes."""
     reader, writer = await open_to(server)
     writer.write(HEAD.replace(str(len(BODY)).encode(), b"5000"))
-    for _ in range(5):
+    # All before the time is up: what comes to a closed connection resets it, and the answer is lost.
+    for _ in range(2):
         writer.write(b" ")
         await asyncio.sleep(0.05)
     assert b" 408 " in await answer_of(reader, writer)
