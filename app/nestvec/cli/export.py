@@ -14,16 +14,11 @@ from nestvec.config.settings import Settings
 from nestvec.engine.types import Layout
 from nestvec.errors import ArtefactError
 from nestvec.model_store.package import write_padded_graph
+from nestvec.model_store.sources.file_names import TOKENIZER_FILES
 from nestvec.observability.logs import configure_logs
 
 # Files that other programs look for beside a graph.
-TOKENIZER_FILES: Final = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "config.json",
-)
+COPIED_FILES: Final = ("tokenizer.json", *TOKENIZER_FILES, "config.json")
 
 
 @click.command("export")
@@ -53,7 +48,7 @@ def command(settings: Settings, *, folder: Path, padded: bool) -> None:
             for file in sorted(package.graph.parent.iterdir()):
                 if file.is_file():
                     shutil.copy2(file, folder / file.name)
-        for name in TOKENIZER_FILES:
+        for name in COPIED_FILES:
             if (package.folder.tokenizer_path.parent / name).is_file():
                 shutil.copy2(package.folder.tokenizer_path.parent / name, folder / name)
         layout = Layout.PADDED if padded else package.layout

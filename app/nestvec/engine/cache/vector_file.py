@@ -54,9 +54,8 @@ class VectorFile:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._connections: list[sqlite3.Connection] = []
-        self._generation = (
-            0  # raised when the file is started anew: every thread then opens it again
-        )
+        # Raised when the file is started anew: every thread then opens it again.
+        self._generation = 0
         self._is_off = False
         self._waiting: queue.Queue[Vectors | None] = queue.Queue(MAX_WAITING_CALLS)
         self._writer = threading.Thread(

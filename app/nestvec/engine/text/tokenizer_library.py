@@ -4,7 +4,7 @@ None of their messages may reach a caller or a log, as they may quote a text.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -74,16 +74,27 @@ class GuardedLibrary:
         Raises:
             BackendError: The library failed.
         """
-        decoder = self._library.decoder
+        decoder = self._plain_decoder
         if decoder is None:
             return None
-        if isinstance(decoder, decoders.WordPiece):
-            decoder = decoders.WordPiece(decoder.prefix, cleanup=False)
-        added = self._library.get_added_tokens_decoder()
-        special = {number for number, token in added.items() if token.special}
+        special = self._special_ids
         tokens = [self._library.id_to_token(number) for number in ids if number not in special]
         text: str = guarded(lambda: decoder.decode([t for t in tokens if t is not None]))
         return text
+
+    @cached_property
+    def _plain_decoder(self) -> decoders.Decoder | None:
+        """The decoder, without what prettifies; None where the tokenizer has none."""
+        decoder: decoders.Decoder | None = self._library.decoder
+        if isinstance(decoder, decoders.WordPiece):
+            return decoders.WordPiece(decoder.prefix, cleanup=False)
+        return decoder
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        """Ids of the special tokens among the added ones."""
+        added = self._library.get_added_tokens_decoder()
+        return frozenset(number for number, token in added.items() if token.special)
 
     def post_process(
         self,

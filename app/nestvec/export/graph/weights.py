@@ -1,6 +1,7 @@
 """Reads safetensors files, single or sharded, and checks names, shapes and values."""
 
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -191,15 +192,17 @@ class Weights:
         Raises:
             FormatError: The scale is missing, though config.json says that weights are quantised, or does not fit.
         """
-        quantization = self._quantization() if is_quantized(tensor) else None
+        plain: Float32Array = tensor.astype(np.float32)
+        if not is_quantized(tensor):
+            return plain
+        quantization = self._quantization
         scale_name = next((name + end for end in SCALES if name + end in self), None)
         if scale_name is None and quantization is not None:
             raise FormatError(
                 f"{self._folder}: tensor '{name}' is {tensor.dtype} and has no '{name}{SCALES[0]}', though config.json "
                 "has 'quantization_config'"
             )
-        if scale_name is None or not is_quantized(tensor):
-            plain: Float32Array = tensor.astype(np.float32)
+        if scale_name is None:
             return plain
         scale = self.raw(scale_name).astype(np.float32)
         zero_name = name + ZERO_POINT
@@ -213,8 +216,9 @@ class Weights:
             )
         return values
 
+    @cached_property
     def _quantization(self) -> Quantization | None:
-        """Read what the folder's config.json says of its weights; None where it says nothing."""
+        """What the folder's config.json says of its weights; None where it says nothing."""
         path = self._folder / "config.json"
         return read_quantization(read_json(path)) if path.is_file() else None
 

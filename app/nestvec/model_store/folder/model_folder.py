@@ -22,7 +22,7 @@ from nestvec.model_store.folder.static_folders import find_static
 from nestvec.model_store.folder.tokenizer_files import read_tokenizer_changes
 from nestvec.model_store.folder.transformer_settings import read_transformer_settings
 from nestvec.model_store.heads.base import Head
-from nestvec.model_store.sources.file_names import SETTINGS_FILES
+from nestvec.model_store.sources.file_names import SETTINGS_FILES, TOKENIZER_CONFIG_FILE
 from nestvec.system.json_files import read_json
 
 GRAPH_FILE: Final = "model.onnx"
@@ -278,7 +278,7 @@ def _max_tokens(folder: Path, sizes: Dimensions, overrides: Mapping[str, Any]) -
     if not limits and length is not None:
         limits.append(_int(length, f"{settings.path}: max_seq_length"))
     if not limits:
-        tokenizer = folder / "tokenizer_config.json"
+        tokenizer = folder / TOKENIZER_CONFIG_FILE
         if tokenizer.is_file():
             length = read_json(tokenizer).get("model_max_length")
             if isinstance(length, int | float) and 0 < length < UNLIMITED_TOKENS:

@@ -32,6 +32,8 @@ POOLING_FLAGS: Final[Mapping[str, str]] = {
     "pooling_mode_lasttoken": "last_token",
 }
 FLAG_PREFIX: Final = "pooling_mode_"
+# Poolings of ours that the library has not; each stands alone.
+OWN_POOLINGS: Final = (SPLADE, FIRST_LAST)
 SIZES: Final = ("embedding_dimension", "word_embedding_dimension")
 WAY_OUT: Final = "a card's overrides.pooling stands for the file"
 
@@ -50,7 +52,7 @@ def read_pooling(
         FormatError: The settings cannot be read, or name what is not served.
     """
     if "pooling" in overrides:
-        return _named_by_card(overrides["pooling"], f"card override of {folder}"), True
+        return _joined(pooling_modes(overrides["pooling"]), f"card override of {folder}"), True
     module = next((module.folder for module in modules if module.kind == "Pooling"), None)
     if module is None and modules:
         return None, True
@@ -64,23 +66,26 @@ def read_pooling(
     if not isinstance(pools_prompt, bool):
         raise FormatError(f"{path}: include_prompt must be true or false")
     if "pooling_mode" in config:
-        return _named(config["pooling_mode"], path), pools_prompt
+        modes = config["pooling_mode"]
+        modes = modes if isinstance(modes, list) else [modes]
+        return _joined(modes, str(path), way_out=f"; {WAY_OUT}"), pools_prompt
     return _flagged(config, path), pools_prompt
 
 
-def _named(value: object, path: Path) -> str:
-    """Return the pooling of the new form: a mode's name, or several in a list."""
-    if value == FIRST_LAST:  # written by hand: the library has no such mode
-        return FIRST_LAST
-    names: list[Any] = value if isinstance(value, list) else [value]
-    if not names:
-        raise FormatError(f"{path}: pooling_mode is an empty list; {WAY_OUT}")
-    for name in names:
-        if not isinstance(name, str) or name not in (*POOLING_NAMES, *POOLING_NAMES.values()):
+def _joined(modes: Sequence[object], where: str, way_out: str = "") -> str:
+    """Return the pooling of the new form's modes, by the library's names or ours; several are concatenated."""
+    if not modes:
+        raise FormatError(f"{where}: pooling_mode is an empty list{way_out}")
+    if len(modes) == 1 and modes[0] in OWN_POOLINGS:
+        return str(modes[0])
+    names = []
+    for mode in modes:
+        if not isinstance(mode, str) or mode not in (*POOLING_NAMES, *POOLING_NAMES.values()):
             raise FormatError(
-                f"{path}: pooling_mode {name!r} is not one of {', '.join(POOLING_NAMES)}; {WAY_OUT}"
+                f"{where}: pooling_mode {mode!r} is not one of {', '.join(POOLING_NAMES)}{way_out}"
             )
-    return JOINT.join(POOLING_NAMES.get(name, name) for name in names)
+        names.append(POOLING_NAMES.get(mode, mode))
+    return JOINT.join(names)
 
 
 def _flagged(config: Mapping[str, Any], path: Path) -> str:
@@ -95,15 +100,3 @@ def _flagged(config: Mapping[str, Any], path: Path) -> str:
         raise FormatError(f"{path}: names no pooling_mode; {WAY_OUT}")
     modes = [mode for key, mode in POOLING_FLAGS.items() if flags.get(key)]
     return JOINT.join(modes or ["mean"])
-
-
-def _named_by_card(name: str, where: str) -> str:
-    """Return the pooling that a card says, which may be one that the library has not."""
-    if name in (SPLADE, FIRST_LAST):
-        return name
-    modes = [POOLING_NAMES.get(mode, mode) for mode in pooling_modes(name)]
-    if unknown := [mode for mode in modes if mode not in POOLING_NAMES.values()]:
-        raise FormatError(
-            f"{where}: pooling_mode {unknown[0]!r} is not one of {', '.join(POOLING_NAMES)}"
-        )
-    return JOINT.join(modes)

@@ -31,9 +31,9 @@ from nestvec.model_store.folder.tokenizer_parts import (
 )
 from nestvec.model_store.folder.tokenizer_tokens import AddedTokens, read_added_tokens
 from nestvec.model_store.folder.transformer_settings import read_transformer_settings
+from nestvec.model_store.sources.file_names import TOKENIZER_CONFIG_FILE
 from nestvec.system.json_files import read_json
 
-CONFIG_FILE: Final = "tokenizer_config.json"
 # The override of a card by which tokenizer.json stands for itself.
 OVERRIDE: Final = "tokenizer"
 PLAIN_TOKENIZER: Final = "plain"
@@ -65,7 +65,7 @@ def read_tokenizer_changes(
     """
     if (overrides or {}).get(OVERRIDE) == PLAIN_TOKENIZER:
         return NO_CHANGES
-    path = folder / CONFIG_FILE
+    path = folder / TOKENIZER_CONFIG_FILE
     fields = read_json(path) if path.is_file() else {}
     parts = TokenizerParts.read(folder / "tokenizer.json")
     if parts is None:  # opening it says why
@@ -103,7 +103,7 @@ def _tokenizer_class(
     Raises:
         FormatError: It is one whose tokens tokenizer.json does not give.
     """
-    file = folder / CONFIG_FILE
+    file = folder / TOKENIZER_CONFIG_FILE
     name, code = fields.get("tokenizer_class"), _remote_name(fields)
     if name is None:
         name, code = config.get("tokenizer_class"), code or _remote_name(config)

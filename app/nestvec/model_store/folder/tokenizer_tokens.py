@@ -9,11 +9,13 @@ from nestvec.engine.text.tokenizer_changes import TOKEN_FLAGS
 from nestvec.errors import FormatError
 from nestvec.model_store.folder.tokenizer_classes import SPECIAL_TOKENS, TokenizerClass
 from nestvec.model_store.folder.tokenizer_parts import TokenizerParts
+from nestvec.model_store.sources.file_names import (
+    ADDED_TOKENS_FILE,
+    SPECIAL_TOKENS_FILE,
+    TOKENIZER_CONFIG_FILE,
+)
 from nestvec.system.json_files import read_json
 
-CONFIG_FILE: Final = "tokenizer_config.json"
-MAP_FILE: Final = "special_tokens_map.json"
-ADDED_FILE: Final = "added_tokens.json"
 DECODER: Final = "added_tokens_decoder"
 LISTS: Final = ("additional_special_tokens", "extra_special_tokens")
 # Flags that decide where a token is found; `special` only decides how it is shown.
@@ -60,7 +62,7 @@ def read_added_tokens(
     listed = {token["content"]: dict(token) for token in parts.added_tokens}
     named, others = _special_tokens(folder, fields, tokenizer_class)
     if DECODER in fields:
-        wanted = _decoder(folder / CONFIG_FILE, fields[DECODER])
+        wanted = _decoder(folder / TOKENIZER_CONFIG_FILE, fields[DECODER])
     else:
         wanted = _older_files(folder, named, others)
     known = {*listed, *(token["content"] for token in wanted)}
@@ -164,8 +166,8 @@ def _special_tokens(
     if tokenizer_class.mask_is_normalized is not None and (mask := named.get("mask_token")):
         mask |= {"lstrip": True, "normalized": tokenizer_class.mask_is_normalized}
     others: list[Token] = []
-    sources: list[tuple[Path, Mapping[str, Any]]] = [(folder / CONFIG_FILE, fields)]
-    path = folder / MAP_FILE
+    sources: list[tuple[Path, Mapping[str, Any]]] = [(folder / TOKENIZER_CONFIG_FILE, fields)]
+    path = folder / SPECIAL_TOKENS_FILE
     if DECODER not in fields and path.is_file():
         sources.append((path, read_json(path)))
     for file, values in sources:
@@ -187,7 +189,7 @@ def _older_files(
     folder: Path, named: Mapping[str, Token | None], others: list[Token]
 ) -> list[Token]:
     """The tokens of added_tokens.json, by their ids."""
-    path = folder / ADDED_FILE
+    path = folder / ADDED_TOKENS_FILE
     if not path.is_file():
         return []
     content = read_json(path)

@@ -32,11 +32,8 @@ ACTIVATIONS: Final[Mapping[str, str]] = {
     "SiLU": "silu",
     "Sigmoid": "sigmoid",
 }
-
-
-TORCH: Final = (
-    "torch."  # sentence-transformers takes an activation of another package for its default
-)
+# sentence-transformers takes an activation of another package for its default.
+TORCH: Final = "torch."
 FLAGS: Final[Mapping[str, bool]] = {"bias": True, "use_residual": False}
 NORM_EPSILON: Final = 1e-5  # torch's default, which the LayerNorm module takes
 WITH_WEIGHTS: Final = ("Dense", "LayerNorm")

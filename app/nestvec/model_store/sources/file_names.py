@@ -13,4 +13,7 @@ SETTINGS_FILES: Final = (
     "sentence_xlnet_config.json",
 )
 # What transformers reads beside tokenizer.json.
-TOKENIZER_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_CONFIG_FILE: Final = "tokenizer_config.json"
+SPECIAL_TOKENS_FILE: Final = "special_tokens_map.json"
+ADDED_TOKENS_FILE: Final = "added_tokens.json"
+TOKENIZER_FILES: Final = (TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE)
