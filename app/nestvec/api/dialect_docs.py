@@ -30,7 +30,7 @@ FIELD_TABLES: Final = {
     "Cohere": cohere.FIELDS,
     "Jina": jina.FIELDS,
     "Voyage": voyage.FIELDS | voyage.CONTEXTUALIZED_FIELDS,
-    "Ollama": ollama.FIELDS,
+    "Ollama": ollama.FIELDS | ollama.OPTION_FIELDS,
     "Open Inference": open_inference.PARAMETER_FIELDS,
     "rerank": rerank.FIELDS,
 }

@@ -208,9 +208,80 @@ async def test_parameters_of_the_open_inference_protocol(api: Api) -> None:
         answer = await api.client.post(path, json=body)
         assert answer.status_code == (200 if wrong is None else 400)
         if wrong is None:
-            assert answer.headers[HEADER] == "priority,sequence_id"
+            assert answer.headers[HEADER] == "parameters.priority,parameters.sequence_id"
         else:
             assert wrong in answer.json()["error"]
+
+
+TENSORS = [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["alpha"]}]
+INFER = "/v2/models/org/fake-model/infer"
+SIMILAR = {"source_sentence": "alpha", "sentences": ["beta"]}
+MISPLACED = (
+    ("/embed", {"inputs": "alpha", "parameters": {"normalize": False}}, "parameters.normalize"),
+    ("/embed", {"inputs": "alpha", "options": {"dimensions": 2}}, "options.dimensions"),
+    ("/v1/embeddings", {"input": "a", "extra_body": {"dimensions": 2}}, "extra_body.dimensions"),
+    ("/v1/embeddings", {"input": "a", "parameters": {"truncate": "x"}}, "parameters.truncate"),
+    ("/v2/embed", {"texts": ["a"], "options": {"output_dimension": 2}}, "output_dimension"),
+    ("/api/embed", {"input": "a", "options": {"dimensions": 2}}, "options.dimensions"),
+    ("/api/embed", {"input": "a", "options": {"truncate": False}}, "options.truncate"),
+    ("/api/embeddings", {"prompt": "a", "options": {"rope_frequency_base": 1e4}}, "rope_freq"),
+    ("/", {"inputs": SIMILAR, "parameters": {"dimensions": 2}}, "parameters.dimensions"),
+    ("/", {"inputs": {**SIMILAR, "prompt": "x"}}, "inputs.prompt"),
+    (INFER, {"inputs": TENSORS, "parameters": {"max_tokens": 3}}, "parameters.max_tokens"),
+)
+MISSED = (
+    ("/api/embed", {"input": "a", "options": {"num_ctxs": 4}}, "options.num_ctx"),
+    ("/api/embed", {"input": "a", "options": {"numCtx": 4}}, "options.num_ctx"),
+    ("/api/embed", {"input": "a", "num_ctx": 4}, "options.num_ctx"),
+    ("/", {"inputs": SIMILAR, "parameters": {"promptName": "q"}}, "parameters.prompt_name"),
+    (INFER, {"inputs": TENSORS, "parameters": {"dimension": 3}}, "parameters.dimensions"),
+    (INFER, {"inputs": TENSORS, "dimensions": 3}, "parameters.dimensions"),
+)
+
+
+@pytest.mark.parametrize(("path", "body", "named"), MISPLACED)
+async def test_options_that_are_not_read_inside_an_object(
+    api: Api, path: str, body: dict[str, Any], named: str
+) -> None:
+    """A field inside `options`, `parameters` and the like changes vectors as one beside them would."""
+    answer = await api.client.post(path, json=body)
+    assert answer.status_code in (400, 413, 422), answer.text
+    assert named in answer.text
+    assert "other vectors" in answer.text
+
+
+@pytest.mark.parametrize(("path", "body", "meant"), MISSED)
+async def test_near_misses_inside_an_object(
+    api: Api, path: str, body: dict[str, Any], meant: str
+) -> None:
+    """The message says where the field belongs."""
+    answer = await api.client.post(path, json=body)
+    assert answer.status_code in (400, 422), answer.text
+    assert f"did you mean '{meant}'?" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        ("/embed", {"inputs": "alpha", "parameters": {"normalize": True, "x": 1}}, "parameters.x"),
+        ("/v1/embeddings", {"input": "a", "metadata": {"task": "x", "images": [1]}}, "metadata"),
+        ("/v1/embeddings", {"input": "a", "options": {"wait_for_model": True}}, "options"),
+        ("/", {"inputs": SIMILAR, "parameters": {"truncate": True, "x": 1}}, "parameters.x"),
+        (
+            "/api/embed",
+            {"input": "a", "options": {"temperature": 0, "num_gpu": 1, "dimensions": None}},
+            None,
+        ),
+        ("/api/embed", {"input": "a", "options": {"num_threads": 4}}, "options.num_threads"),
+    ],
+)
+async def test_what_changes_nothing_inside_an_object_is_ignored(
+    api: Api, path: str, body: dict[str, Any], named: str | None
+) -> None:
+    """Ollama's own options are ignored as Ollama does; of unknown ones the header names the place."""
+    answer = await api.client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers.get(HEADER) == named
 
 
 async def test_a_strict_server_still_says_what_was_meant(make_api: MakeApi) -> None:
@@ -218,6 +289,11 @@ async def test_a_strict_server_still_says_what_was_meant(make_api: MakeApi) -> N
     api = make_api(reject_unknown_fields=True)
     assert "did you mean 'model'?" in (await api.embed({"input": "a", "modle": "x"})).text
     assert (await api.embed({"input": "a", "stream": False})).status_code == 400
+    body = {"input": "a", "options": {"temperature": 0}}
+    assert (await api.client.post("/api/embed", json=body)).status_code == 200
+    body["options"] = {"unheard_of": 0}
+    answer = await api.client.post("/api/embed", json=body)
+    assert "options.unheard_of" in answer.text
 
 
 async def test_thousands_of_fields_are_ignored_in_no_time(api: Api) -> None:

@@ -1,11 +1,13 @@
 """Builds tiny folders with files beside tokenizer.json, and has transformers say the ids of a few texts.
 
-Run with a Python that has transformers, once for each major version; each fills in the folders of its own:
+Run with a Python that has transformers (and sentencepiece for version 4), once for each major version; each fills in
+the folders of its own:
 
     python tests/model_store/truth/make_tokenizers.py
 """
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +106,7 @@ def llama_bpe(
     return tokenizer
 
 
-def unigram() -> Tokenizer:
+def unigram(*, normalizes: bool = False) -> Tokenizer:
     """XLM-RoBERTa's kind: Unigram behind Metaspace."""
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     pieces = ["▁", "▁alpha", "▁beta", "gamma", *LETTERS]
@@ -119,6 +121,8 @@ def unigram() -> Tokenizer:
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     tokenizer.add_special_tokens([*special])
+    if normalizes:
+        tokenizer.normalizer = normalizers.NFKC()
     return tokenizer
 
 
@@ -241,6 +245,18 @@ FOLDERS: Final[dict[str, tuple[Callable[[], Tokenizer], Json, Json]]] = {
     "llama bos by default": (lambda: llama_bpe(bos=False), LLAMA, _llama()),
     "llama without bos": (llama_bpe, LLAMA, _llama(add_bos_token=False)),
     "llama plain": (llama_bpe, LLAMA, _llama(add_bos_token=True, add_eos_token=False)),
+    "llama prefix space on": (llama_bpe, LLAMA, _llama(add_prefix_space=True)),
+    "llama prefix space off": (llama_bpe, LLAMA, _llama(add_prefix_space=False)),
+    "llama prefix space off, not legacy": (
+        llama_bpe,
+        LLAMA,
+        _llama(add_prefix_space=False, legacy=False),
+    ),
+    "llama prefix space on, by Metaspace": (
+        lambda: llama_bpe(metaspace=True),
+        LLAMA,
+        _llama(add_prefix_space=True, add_eos_token=True),
+    ),
     "llama class of the base, eos ignored": (
         llama_bpe,
         LLAMA,
@@ -260,6 +276,16 @@ FOLDERS: Final[dict[str, tuple[Callable[[], Tokenizer], Json, Json]]] = {
         unigram,
         {"model_type": "xlm-roberta"},
         _class("XLMRobertaTokenizer", added_tokens_decoder={"74": EXTRA}),
+    ),
+    "unigram of a BERT class": (
+        lambda: unigram(normalizes=True),
+        BERT,
+        _bert(
+            **{f"{name}_token": f"<{name}>" for name in ("unk", "pad", "mask")},
+            sep_token="</s>",
+            cls_token="<s>",
+            do_lower_case=True,
+        ),
     ),
     "unigram mask of the class": (
         unigram,
@@ -345,6 +371,9 @@ def main() -> None:
     """Write what this Python's transformers says of the folders of its version."""
     import transformers
 
+    sys.path.insert(0, str(EXPECTED.parents[3]))
+    from tests.model_store.truth.make_sentencepiece import sentencepiece_of
+
     major = int(transformers.__version__.partition(".")[0])
     expected = json.loads(EXPECTED.read_text("utf-8")) if EXPECTED.is_file() else {}
     versions = expected.setdefault("versions", {})
@@ -355,6 +384,9 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             write_folder(Path(folder), name)
+            if "prefix space" in name and name.startswith("llama"):
+                path = Path(folder, "tokenizer.model")
+                path.write_bytes(sentencepiece_of(FOLDERS[name][0]()))
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
             ids[name] = [tokenizer(text)["input_ids"] for text in TEXTS]
     kept = {name: ids[name] for name in FOLDERS if name in ids}

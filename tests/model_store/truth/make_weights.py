@@ -1,9 +1,10 @@
 """Folders whose config.json or weights say what changes vectors, and what transformers computes of them.
 
-`python tests/model_store/truth/make_weights.py` writes `expected_weights.json` anew (needs torch and transformers).
-Weights come from a seed, inputs are token ids, a vector is the mean of the last states. transformers runs no remote
-code here: bidirectional decoders are its own classes with a mask that hides nothing; quantised weights are read back
-in torch.
+`python tests/model_store/truth/make_weights.py` writes `expected_weights.json` anew (needs torch, transformers and
+compressed-tensors). Weights come from a seed, inputs are token ids, a vector is the mean of the last states.
+transformers runs no remote code here: bidirectional decoders are its own classes with a mask that hides nothing.
+Quantised weights are read back by compressed-tensors' own decompressor; those of DeepSeek's `fp8`, which it does not
+have, in torch.
 """
 
 import json
@@ -82,7 +83,8 @@ def quantizer(
     dtype: Any,
     scale_of: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     end: str = "_scale",
-    zero: int = 0,
+    *,
+    has_zeros: bool = False,
 ) -> Callable[[Tensors], Tensors]:
     """Return what stores the weights of linear layers in 8 bits, with scales of a shape."""
 
@@ -94,29 +96,34 @@ def quantizer(
                 continue
             scale = scale_of(values)
             wide = values / spread(scale, values.shape)
+            if has_zeros:
+                zeros = (np.arange(scale.size) % 23 - 11).reshape(scale.shape)
+                stored[name + "_zero_point"] = zeros.astype(np.int8)
+                wide += spread(zeros.astype(np.float32), values.shape)
             if dtype is np.int8:
-                wide = np.clip(np.round(wide + zero), -128, 127)
+                wide = np.clip(np.round(wide), -128, 127)
             stored[name] = wide.astype(dtype)
             stored[name + end] = scale
-            if zero:
-                stored[name + "_zero_point"] = np.full(scale.shape, zero, np.int8)
         return stored
 
     return store
 
 
 def spread(scale: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Repeat scales over the blocks of a weight; the last block of an axis may be cut."""
+    """Repeat scales over the groups or blocks of a weight; the last block of an axis may be cut."""
     if scale.size == 1:
         return np.full(shape, scale.reshape(()), np.float32)
     scale = scale.reshape(len(scale), -1)
+    is_blocks = scale.shape == tuple(-(-n // b) for n, b in zip(shape, BLOCK, strict=True))
+    block = BLOCK if is_blocks else (1, GROUP)
     for axis in (0, 1):
         if scale.shape[axis] not in (1, shape[axis]):
-            scale = np.take(scale, np.arange(shape[axis]) // BLOCK[axis], axis=axis)
+            scale = np.take(scale, np.arange(shape[axis]) // block[axis], axis=axis)
     return np.broadcast_to(scale, shape)
 
 
 BLOCK = (16, 20)
+GROUP = 8
 
 
 def per_tensor(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -127,6 +134,13 @@ def per_tensor(values: NDArray[np.float32]) -> NDArray[np.float32]:
 def per_row(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """A scale for each row."""
     scale: NDArray[np.float32] = np.abs(values).max(1, keepdims=True) / np.float32(100)
+    return scale
+
+
+def per_group(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A scale for each eight columns of a row."""
+    groups = values.reshape(len(values), -1, GROUP)
+    scale: NDArray[np.float32] = np.abs(groups).max(2) / np.float32(100)
     return scale
 
 
@@ -194,9 +208,25 @@ CASES: Final[Mapping[str, Case]] = {
     "int8 by row": decoder(
         store=quantizer(np.int8, per_row), quantization_config=compressed("channel")
     ),
+    "int8 by tensor, zero points": decoder(
+        store=quantizer(np.int8, per_tensor, has_zeros=True),
+        quantization_config=compressed("tensor", symmetric=False),
+    ),
     "int8 by row, zero points": decoder(
-        store=quantizer(np.int8, per_row, zero=7),
+        store=quantizer(np.int8, per_row, has_zeros=True),
         quantization_config=compressed("channel", symmetric=False),
+    ),
+    "int8 by group": decoder(
+        store=quantizer(np.int8, per_group),
+        quantization_config=compressed("group", group_size=GROUP),
+    ),
+    "int8 by group, zero points": decoder(
+        store=quantizer(np.int8, per_group, has_zeros=True),
+        quantization_config=compressed("group", group_size=GROUP, symmetric=False),
+    ),
+    "int8 by block, zero points": decoder(
+        store=quantizer(np.int8, per_block, has_zeros=True),
+        quantization_config=compressed("block", block_structure=[16, 20], symmetric=False),
     ),
     "int8 by block": decoder(
         store=quantizer(np.int8, per_block),
@@ -207,6 +237,18 @@ CASES: Final[Mapping[str, Case]] = {
     ),
     "fp8 by row": decoder(
         store=quantizer(FP8, per_row), quantization_config=compressed("channel", "float")
+    ),
+    "fp8 by group": decoder(
+        store=quantizer(FP8, per_group),
+        quantization_config=compressed("group", "float", group_size=GROUP),
+    ),
+    "fp8 by block": decoder(
+        store=quantizer(FP8, per_block),
+        quantization_config=compressed("block", "float", block_structure=[16, 20]),
+    ),
+    "fp8 by row, naive format": decoder(
+        store=quantizer(FP8, per_row),
+        quantization_config={**compressed("channel", "float"), "format": "naive-quantized"},
     ),
     "fp8 by block, as DeepSeek": decoder(
         store=quantizer(FP8, per_block, "_scale_inv"),
@@ -270,6 +312,7 @@ def write_case(folder: Path, case: Case) -> Path:
 
 def main() -> None:
     """Compute what is expected, and write it."""
+    import compressed_tensors
     import torch
     import transformers
 
@@ -296,25 +339,47 @@ def main() -> None:
     stored = {
         "transformers": transformers.__version__,
         "torch": torch.__version__,
+        "compressed-tensors": compressed_tensors.__version__,
         "vectors": cases,
     }
     EXPECTED.write_text(json.dumps(stored, indent=None).replace("]], ", "]],\n") + "\n")
 
 
 def _read_back(case: Case) -> dict[str, Any]:
-    """Read stored tensors back in torch: (number - zero point) · scale, block by block."""
+    """Read stored tensors back, quantised ones by compressed-tensors, and DeepSeek's in torch."""
     import torch
+    from compressed_tensors.compressors import NaiveQuantizationCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 
     stored = case.store(float_tensors(case.config))
+    groups = case.config.get("quantization_config", {}).get("config_groups")
+    scheme = groups and QuantizationScheme(
+        targets=["Linear"], weights=QuantizationArgs(**groups["group_0"]["weights"])
+    )
     state = {}
     for name, values in stored.items():
-        scale = stored.get(name + "_scale", stored.get(name + "_scale_inv"))
-        wide = values.astype(np.float32)
-        if scale is not None:
-            zero = stored.get(name + "_zero_point")
-            wide = (wide - (0 if zero is None else zero.flat[0])) * spread(scale, values.shape)
-        state[name] = torch.from_numpy(np.ascontiguousarray(wide))
+        if name + "_scale_inv" in stored:
+            scale = spread(stored[name + "_scale_inv"], values.shape)
+            state[name] = torch.from_numpy(values.astype(np.float32) * scale)
+        elif name + "_scale" in stored:
+            parts = {
+                "weight" + end: _as_torch(stored[name + end])
+                for end in ("", "_scale", "_zero_point")
+                if name + end in stored
+            }
+            state[name] = NaiveQuantizationCompressor.decompress(parts, scheme)["weight"]
+        elif not name.endswith(("_scale", "_zero_point", "_scale_inv")):
+            state[name] = torch.from_numpy(np.ascontiguousarray(values))
     return state
+
+
+def _as_torch(values: NDArray[Any]) -> Any:
+    """Hand an array over; numpy and torch share no float of 8 bits, so those go by their bytes."""
+    import torch
+
+    if values.dtype == FP8:
+        return torch.from_numpy(values.view(np.uint8)).view(torch.float8_e4m3fn)
+    return torch.from_numpy(np.ascontiguousarray(values))
 
 
 if __name__ == "__main__":

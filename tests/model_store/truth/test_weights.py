@@ -120,8 +120,30 @@ REFUSED: Mapping[str, tuple[Case, str]] = {
             Case(quantized(quant_method=method)),
             f"quantization_config.quant_method.*{method}",
         )
-        for method in ("gptq", "awq", "bitsandbytes", "quanto", "mxfp4")
+        for method in (
+            *("gptq", "awq", "bitsandbytes", "quanto", "mxfp4", "fbgemm_fp8", "torchao"),
+            *("hqq", "aqlm", "eetq", "higgs", "bitnet", "spqr", "vptq", "auto-round", "fp_quant"),
+        )
     },
+    **{
+        f"format {layout}": (
+            Case(quantized(quant_method="compressed-tensors", format=layout)),
+            f"quantization_config.format.*{layout}",
+        )
+        for layout in ("nvfp4-pack-quantized", "mxfp8-quantized", "marlin-24", "mixed-precision")
+    },
+    "a packed group": (
+        Case(
+            {
+                **LLAMA,
+                "quantization_config": {
+                    **compressed("channel"),
+                    "config_groups": {"group_1": {"format": "pack-quantized"}},
+                },
+            }
+        ),
+        r"config_groups\.group_1\.format.*pack-quantized",
+    ),
     "no method": (Case(quantized(bits=4)), r"quantization_config\.quant_method"),
     "not an object": (Case({**LLAMA, "quantization_config": 8}), "'quantization_config' must be"),
     "packed": (

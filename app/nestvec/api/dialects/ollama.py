@@ -7,6 +7,7 @@ docs/wire-behaviour.md, "Ollama".
 import datetime
 import hashlib
 import math
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -39,6 +40,18 @@ router = APIRouter(route_class=RawRoute, tags=[OLLAMA.name])
 FIELDS: Final = frozenset(
     {"model", "name", "input", "prompt", "truncate", "dimensions", "options", "keep_alive"}
 )
+# Inside `options`: what is read, and what is of no consequence for vectors (Ollama's docs/modelfile.md).
+OPTION_FIELDS: Final = frozenset({"num_ctx"})
+OTHER_OPTIONS: Final = frozenset(
+    {
+        *("num_keep", "num_predict", "num_batch", "num_gpu", "main_gpu", "num_thread", "seed"),
+        *("temperature", "top_k", "top_p", "min_p", "typical_p", "tfs_z", "stop"),
+        *("repeat_last_n", "repeat_penalty", "presence_penalty", "frequency_penalty"),
+        *("penalize_newline", "mirostat", "mirostat_tau", "mirostat_eta", "low_vram", "f16_kv"),
+        *("use_mmap", "use_mlock", "numa", "vocab_only", "logits_all", "embedding_only"),
+    }
+)
+INSIDE: Final = MappingProxyType({"options": OPTION_FIELDS | OTHER_OPTIONS})
 # The version of Ollama whose API is spoken here; some programs demand a minimum.
 API_VERSION: Final = "0.12.0"
 # Ollama's word for each precision of ours.
@@ -57,7 +70,7 @@ FOREVER: Final = "2318-01-01T00:00:00Z"
 async def embed_route(request: Request) -> Response:
     """Embed a text or several; an empty request only asks for the model to be loaded."""
     api_request = await read_request(request, OLLAMA)
-    api_request.check_fields(FIELDS)
+    api_request.check_fields(FIELDS, INSIDE)
     name, model = await _acquire_model(api_request)
     if api_request.body.get("input") in (None, "", []):
         return json_response({"model": name, "embeddings": []})
@@ -89,7 +102,7 @@ async def embed_route(request: Request) -> Response:
 async def embeddings_route(request: Request) -> Response:
     """Embed one text by Ollama's older route, without normalizing the vector."""
     api_request = await read_request(request, OLLAMA)
-    api_request.check_fields(FIELDS)
+    api_request.check_fields(FIELDS, INSIDE)
     name, _ = await _acquire_model(api_request)
     prompt = text_field(api_request.body, "prompt")
     if not prompt:

@@ -5,10 +5,10 @@ docs/wire-behaviour.md, "Open Inference Protocol v2". Names of models may hold s
 are read from their known endings.
 """
 
-import dataclasses
 import re
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 import orjson
@@ -60,6 +60,8 @@ PARAMETER_FIELDS: Final = frozenset(
         *("timeout", "binary_data_output"),
     }
 )
+HEADER_FIELDS: Final = frozenset({"id", "inputs", "outputs", "parameters"})
+INSIDE: Final = MappingProxyType({"parameters": PARAMETER_FIELDS})
 DATATYPES: Final = {
     OutputDtype.FLOAT32: "FP32",
     OutputDtype.FLOAT16: "FP16",
@@ -132,8 +134,7 @@ async def infer(request: Request, rest: Annotated[str, INFER_PATH]) -> Response:
         raise NotFoundError("POST to /v2/models/NAME/infer")
     header, raw = await _read(request, state)
     api_request = ApiRequest(request, state, state.dialect(OPEN_INFERENCE.name), key_id, header)
-    parameters = dataclasses.replace(api_request, body=dict(_parameters(header)))
-    parameters.check_fields(PARAMETER_FIELDS)
+    api_request.check_fields(HEADER_FIELDS, INSIDE)
     tensors = read_tensors(header, raw)
     is_binary = _wants_binary(header)
     call, source = _call(header, tensors, name)

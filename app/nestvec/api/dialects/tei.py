@@ -8,6 +8,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -51,6 +52,10 @@ TOKEN_FIELDS: Final = frozenset({"inputs", *SHARED_OPTIONS})
 RERANK_FIELDS: Final = frozenset({"query", "texts", "raw_scores", "return_text", *SHARED_OPTIONS})
 PREDICT_FIELDS: Final = frozenset({"inputs", "raw_scores", *SHARED_OPTIONS})
 SIMILARITY_FIELDS: Final = frozenset({"inputs", "parameters"})
+SENTENCE_FIELDS: Final = frozenset({"source_sentence", "sentences"})
+INSIDE_SIMILARITY: Final = MappingProxyType(
+    {"inputs": SENTENCE_FIELDS, "parameters": frozenset(SHARED_OPTIONS)}
+)
 # By the side that is cut off.
 DIRECTIONS: Final = {"left": Truncation.START, "right": Truncation.END}
 # How many tokens are described before other requests get their turn: some 5 ms.
@@ -273,7 +278,7 @@ async def _embed(api_request: ApiRequest) -> Response:
 
 
 async def _similarity(api_request: ApiRequest) -> Response:
-    api_request.check_fields(SIMILARITY_FIELDS)
+    api_request.check_fields(SIMILARITY_FIELDS, INSIDE_SIMILARITY)
     inputs = api_request.body.get("inputs")
     if not isinstance(inputs, dict):
         raise InputError("'inputs' must be an object", param="inputs", code="invalid_type")

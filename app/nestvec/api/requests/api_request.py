@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from nestvec.api.dialect_table import Dialect
 from nestvec.api.http.auth import authenticate
 from nestvec.api.http.body import read_json_object
 from nestvec.api.requests.fields import text_field
-from nestvec.api.requests.foreign_fields import check_fields, header_value
+from nestvec.api.requests.foreign_fields import NO_OBJECTS, check_fields, header_value
 from nestvec.api.requests.headers import IGNORED_FIELDS_HEADER, add_answer_header, deadline_s
 from nestvec.api.state import ApiState, api_state
 from nestvec.engine.models.model_registry import ModelSlot
@@ -38,18 +39,21 @@ class ApiRequest:
     key_id: str
     body: dict[str, Any]
 
-    def check_fields(self, known: frozenset[str]) -> None:
+    def check_fields(
+        self, known: frozenset[str], inside: Mapping[str, frozenset[str]] = NO_OBJECTS
+    ) -> None:
         """Refuse fields of other dialects that would change vectors, and any unknown ones where the operator says so.
 
         Other unknown fields are ignored, and named in a header of the answer.
 
         Args:
             known: The fields that the route reads or may safely ignore.
+            inside: The same of objects in the body, by their fields' names.
 
         Raises:
             InputError: A field is refused; the first one is named.
         """
-        ignored = check_fields(self.body, known, self.state, self.dialect)
+        ignored = check_fields(self.body, known, self.state, self.dialect, inside)
         if ignored:
             add_answer_header(self.request, IGNORED_FIELDS_HEADER, header_value(ignored))
 

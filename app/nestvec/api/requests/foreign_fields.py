@@ -2,10 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 
 from nestvec.api.dialect_table import Dialect
-from nestvec.api.requests.vector_fields import VECTOR_FIELDS, VENDORS_WORDS, changes_nothing
+from nestvec.api.requests.vector_fields import (
+    OPTION_OBJECTS,
+    VECTOR_FIELDS,
+    VENDORS_WORDS,
+    changes_nothing,
+)
 from nestvec.api.state import ApiState
 from nestvec.errors import InputError
 
@@ -16,10 +22,15 @@ MAX_NAME_CHARS: Final = 100
 MAX_SLIPS: Final = 32
 # Names that callers make up need not be remembered for ever.
 REMEMBERED_NAMES: Final = 1024
+NO_OBJECTS: Final[Mapping[str, frozenset[str]]] = MappingProxyType({})
 
 
 def check_fields(
-    body: Mapping[str, Any], known: frozenset[str], state: ApiState, dialect: Dialect
+    body: Mapping[str, Any],
+    known: frozenset[str],
+    state: ApiState,
+    dialect: Dialect,
+    inside: Mapping[str, frozenset[str]] = NO_OBJECTS,
 ) -> tuple[str, ...]:
     """Refuse unknown fields that would change vectors, slips of known ones, and all of them where the operator says so.
 
@@ -28,22 +39,27 @@ def check_fields(
         known: The fields that the route reads or may safely ignore.
         state: Whose options say whether unknown fields are refused, and whose metrics count those that are ignored.
         dialect: Named in the message.
+        inside: The same of objects in the body, by their fields' names; nothing is read of other objects of options.
 
     Returns:
-        The fields that are ignored, sorted; nulls are absent.
+        The fields that are ignored, sorted; nulls are absent, and those inside an object are `object.field`.
 
     Raises:
         InputError: A field is refused; the first one is named.
     """
+    nested = _check_objects(body, known, state, inside)
+    if nested:
+        state.metrics.http.ignored_fields.inc(len(nested))
     if body.keys() <= known:
-        return ()
+        return nested
     unknown = sorted(body.keys() - known)
     if state.options.reject_unknown_fields:
         raise _unknown(unknown[0], slip_of(unknown[0], known))
     unknown = [name for name in unknown if body[name] is not None]
     for name in unknown:
         if name in VECTOR_FIELDS and not changes_nothing(name, body[name]):
-            raise _foreign(name, name, dialect)
+            place = next((place for place, names in inside.items() if name in names), None)
+            raise _unknown(name, f"{place}.{name}") if place else _foreign(name, name, dialect)
     ignored = [name for name in unknown if name not in VECTOR_FIELDS]
     for name in ignored[:MAX_SLIPS]:
         meant = slip_of(name, known)
@@ -52,7 +68,55 @@ def check_fields(
         if meant is not None and not changes_nothing(meant, body[name]):
             raise _foreign(name, meant, dialect)
     state.metrics.http.ignored_fields.inc(len(ignored))
+    return (*ignored, *nested)
+
+
+def _check_objects(
+    body: Mapping[str, Any],
+    known: frozenset[str],
+    state: ApiState,
+    inside: Mapping[str, frozenset[str]],
+) -> tuple[str, ...]:
+    """Check the objects of a body that hold options, or fields that the route reads."""
+    ignored: list[str] = []
+    for name in (*OPTION_OBJECTS, *(name for name in inside if name not in OPTION_OBJECTS)):
+        if name in body and isinstance(body[name], dict):
+            ignored += _check_object(name, body[name], known, state, inside.get(name, frozenset()))
     return tuple(ignored)
+
+
+def _check_object(
+    place: str,
+    content: Mapping[str, Any],
+    outer: frozenset[str],
+    state: ApiState,
+    known: frozenset[str],
+) -> list[str]:
+    """Refuse what an object of options says of vectors and is not read there.
+
+    Returns:
+        The fields that are ignored; none where the object itself is unknown, as it is named then.
+
+    Raises:
+        InputError: A field is refused; the first one is named.
+    """
+    unknown = sorted(name for name in content if name not in known and content[name] is not None)
+    if unknown and place in outer and state.options.reject_unknown_fields:
+        raise _unknown(f"{place}.{unknown[0]}", None)
+    reads = frozenset(known & VECTOR_FIELDS.keys())
+    for number, name in enumerate(unknown):
+        meant = name if name in VECTOR_FIELDS else None
+        if meant is None and number < MAX_SLIPS:
+            meant = slip_of(name, reads)
+        if meant is None:
+            continue
+        if meant in reads:
+            raise _unknown(f"{place}.{name}", f"{place}.{meant}")
+        if not changes_nothing(meant, content[name]):
+            raise _misplaced(place, name, is_read_beside=meant in outer)
+    if place not in outer:
+        return []
+    return [f"{place}.{name}" for name in unknown if name not in VECTOR_FIELDS]
 
 
 @lru_cache(REMEMBERED_NAMES)
@@ -109,6 +173,17 @@ def _unknown(name: str, meant: str | None) -> InputError:
     shown = name[:MAX_NAME_CHARS]
     hint = "" if meant is None else f"; did you mean '{meant}'?"
     return InputError(f"unknown field '{shown}'{hint}", param=shown, code="unknown_field")
+
+
+def _misplaced(place: str, name: str, *, is_read_beside: bool) -> InputError:
+    """Return the error for a field that is not read inside an object."""
+    shown = f"{place}.{name}"[:MAX_NAME_CHARS]
+    hint = f"; give it beside `{place}`" if is_read_beside else ""
+    return InputError(
+        f"`{shown}` is not read, and ignoring it would give other vectors than you ask for{hint}",
+        param=shown,
+        code="foreign_field",
+    )
 
 
 def _foreign(name: str, meant: str, dialect: Dialect) -> InputError:

@@ -30,6 +30,7 @@ OWN_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "truncate_prompt_tokens": (),
     "max_tokens": (),
     "max_tokens_per_doc": (),
+    "num_ctx": (),
     "rank_fields": ([],),
     "raw_scores": (False,),
     "late_chunking": (False,),
@@ -66,6 +67,9 @@ VENDORS_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "max_tokens_per_text": (),
     "long_text_mode": ("truncate",),
     "embd_normalize": (2,),
+    # Ollama's options until its version 0.3
+    "rope_frequency_base": (),
+    "rope_frequency_scale": (),
     # images and the like, however they are called
     "image": ("", []),
     "image_url": ("", []),
@@ -77,6 +81,8 @@ VENDORS_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "expansions": ([],),
     "context": ("", []),
 }
+# Objects that hold options; what is free for callers to fill, such as `metadata`, is none.
+OPTION_OBJECTS: Final = ("options", "parameters", "extra_body")
 VECTOR_FIELDS: Final = {**OWN_VECTOR_FIELDS, **VENDORS_VECTOR_FIELDS}
 
 # Fields of our dialects that change neither vectors nor scores where they are ignored: what is embedded (a request
@@ -89,7 +95,8 @@ OWN_OTHER_FIELDS: Final = frozenset(
         *("top_n", "top_k", "return_documents", "return_text", "keep_alive"),
         # Options of Ollama's and of Hugging Face's; the latter's are no one's vectors, and clients send both empty.
         *("options", "parameters"),
-        *("timeout", "binary_data_output"),
+        *("timeout", "binary_data_output", "id", "outputs"),
+        *("source_sentence", "sentences"),
         # They say how `enable_auto_chunking` cuts, and mean nothing without it.
         *("chunk_size", "chunk_overlap"),
     }
@@ -127,8 +134,9 @@ VENDORS_OTHER_FIELDS: Final = frozenset(
         ),
         # Ollama
         *("raw", "format", "system", "template", "think", "suffix", "tools", "message"),
+        *("num_keep", "num_predict", "num_batch", "num_gpu", "main_gpu", "num_thread"),
         # Open Inference Protocol
-        *("id", "outputs", "output", "sequence_id", "sequence_start", "sequence_end", "headers"),
+        *("output", "sequence_id", "sequence_start", "sequence_end", "headers"),
         *("binary_data", "binary_data_size", "shared_memory_region", "shared_memory_byte_size"),
     }
 )

@@ -19,7 +19,8 @@ class EmbedRequest(BaseModel):
     truncate: bool | None = Field(None, description="Cut inputs that are too long; default true.")
     dimensions: int | None = Field(None, ge=0)
     options: dict[str, Any] | None = Field(
-        None, description="`num_ctx` caps the tokens of each input; others are ignored."
+        None,
+        description="`num_ctx` caps the tokens of each input; other options of Ollama are ignored.",
     )
     keep_alive: str | float | None = Field(None, description="Ignored.")
 

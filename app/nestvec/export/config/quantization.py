@@ -74,6 +74,11 @@ def _compressed_block(field: str, settings: Mapping[str, Any]) -> tuple[int, int
     groups = settings.get("config_groups") or {}
     if not isinstance(groups, dict) or not all(isinstance(g, dict) for g in groups.values()):
         raise FormatError(f"config.json: '{field}.config_groups' must be an object of objects")
+    for name, group in groups.items():
+        if group.get("format") not in (None, *FORMATS):
+            raise FormatError(
+                f"config.json: '{field}.config_groups.{name}.format' {group['format']!r} is not supported; {WAY_OUT}"
+            )
     blocks = {
         _group_block(f"{field}.config_groups.{name}.weights", group["weights"])
         for name, group in groups.items()
