@@ -201,3 +201,22 @@ def test_calibrate_sets_the_ranges(model: Path, tmp_path: Path) -> None:
     assert prepare_model(load_settings({"model": str(model)})).quantizer.id == first.id
     missing = invoke("calibrate", str(tmp_path / "none.txt"), "--model", str(model))
     assert missing.exit_code == 2
+
+
+def test_model_check_lists_fields_and_refuses(model: Path) -> None:
+    """`model check` says what becomes of each field, and its exit status whether one is refused."""
+    done = invoke("model", "check", str(model))
+    assert done.exit_code == 0, done.output
+    assert 'honoured        config.json: model_type = "bert"' in done.output
+    path = model / "config.json"
+    content = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**content, "use_cache": True, "odd": 1, "pruned_heads": {"0": [1]}})
+    )
+    done = invoke("model", "check", str(model))
+    assert done.exit_code == 1
+    assert 'refused         config.json: pruned_heads = {"0": [1]}' in done.output
+    assert "unknown         config.json: odd = 1" in done.output
+    assert "use_cache" not in done.output
+    assert "1 without effect, 1 refused, 1 unknown" in done.output
+    assert "use_cache" in invoke("model", "check", str(model), "--all").output

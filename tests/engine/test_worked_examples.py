@@ -12,7 +12,7 @@ from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import encode_inputs, resolve_prompt
 from nestvec.engine.types import EmbedCall, Truncation
-from nestvec.errors import InputTooLongError
+from nestvec.errors import InputError, InputTooLongError
 
 from tests.support.served import SPEC
 
@@ -98,3 +98,67 @@ def test_where_nothing_is_cut_it_is_refused(tokenizer: Tokenizer) -> None:
     """With truncation off a text that is too long with its examples is refused."""
     with pytest.raises(InputTooLongError):
         encode(tokenizer, ["alpha " * 9], Truncation.ERROR)
+
+
+@pytest.mark.parametrize(
+    ("words", "kept", "windows"), [(4, 3, 1), (7, 2, 1), (8, 2, 2), (20, 2, 4), (40, 2, 6)]
+)
+def test_windows_leave_half_of_each_to_the_text(
+    tokenizer: Tokenizer, words: int, kept: int, windows: int
+) -> None:
+    """Examples stand before every window, as many as take half of it; the text is read whole."""
+    text = " ".join(["alpha"] * words)
+    (encoded,) = encode(tokenizer, [text], Truncation.WINDOWS)
+    parts = [encoded] if encoded.windows is None else list(encoded.windows.parts)
+    prefix = "".join(f"{e.query} and {e.response} " for e in EXAMPLES[len(EXAMPLES) - kept :])
+    start = tokenizer.encode_texts([f"{prefix}the"], TokenizeOptions(Truncation.ERROR))[0].ids[:-1]
+    assert all(part.ids[: len(start)].tolist() == start.tolist() for part in parts)
+    assert encoded.dropped_tokens == 3 * (len(EXAMPLES) - kept)
+    assert encoded.is_truncated is (kept < len(EXAMPLES))
+    assert len(encoded.ids) == len(start) + words + 1
+    if windows == 1:
+        assert encoded.windows is None
+    else:
+        assert len(parts) > 1
+        assert all(2 * (len(part.ids) - len(start) - 1) >= WINDOW - 2 * SPECIAL for part in parts)
+
+
+def test_examples_that_fill_a_window_are_no_error(tokenizer: Tokenizer) -> None:
+    """Where they leave a window no room for the text, the first ones go, as elsewhere."""
+    (encoded,) = encode(tokenizer, ["alpha " * 40], Truncation.WINDOWS, examples=EXAMPLES * 9)
+    assert encoded.windows is not None
+    assert encoded.dropped_tokens == 3 * (9 * len(EXAMPLES) - 2)
+
+
+@pytest.mark.parametrize("truncate", CUTS)
+def test_documents_keep_their_chunks_before_examples(
+    tokenizer: Tokenizer, truncate: Truncation
+) -> None:
+    """Of a document that is chunked late nothing is cut off as long as an example can go instead."""
+    call = EmbedCall(
+        ["beta", "alpha " * 3, "alpha " * 4, "red"],
+        instruction="the",
+        examples=EXAMPLES,
+        chunks=(1, 2, 1),
+    )
+    options = TokenizeOptions(truncate, prompt=resolve_prompt(call, INSTRUCTED)[1])
+    first, second, third = encode_inputs(tokenizer, INSTRUCTED, call, options)
+    assert [part.dropped_tokens for part in (first, second, third)] == [0, 3, 0]
+    assert second.spans == ((0, 1 + 6 + 1 + 3), (1 + 6 + 1 + 3, 1 + 6 + 1 + 7 + 1))
+    split = EmbedCall(
+        ["alpha " * 7], instruction="the", examples=EXAMPLES, splits=(((0, 18), (18, 42)),)
+    )
+    (document,) = encode_inputs(tokenizer, INSTRUCTED, split, options)
+    assert document.ids.tolist() == second.ids.tolist()
+    assert document.dropped_tokens == 3
+
+
+def test_errors_name_the_chunk_of_the_call(tokenizer: Tokenizer) -> None:
+    """Documents are encoded one by one, but an index is the call's."""
+    call = EmbedCall(
+        ["beta", "alpha " * 30, "red"], instruction="the", examples=EXAMPLES, chunks=(1, 2)
+    )
+    options = TokenizeOptions(Truncation.END, prompt=resolve_prompt(call, INSTRUCTED)[1])
+    with pytest.raises(InputError, match="nothing is left of this chunk") as caught:
+        encode_inputs(tokenizer, INSTRUCTED, call, options)
+    assert caught.value.input_index == 2

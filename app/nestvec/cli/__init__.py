@@ -19,7 +19,7 @@ VERBS: Final[Mapping[str, str]] = {
     "embed": "Embed files: texts in, vectors out.",
     "batch": "Send files of requests to a running server, watch and fetch them.",
     "export": "Write a model's ONNX graph and everything beside it to a folder.",
-    "model": "Fetch, calibrate and merge models, and fit maps of their vectors.",
+    "model": "Fetch, check, calibrate and merge models; fit maps of vectors.",
     "bench": "Measure a running server, or the engine in process.",
     "doctor": "Check this machine, and where the model really runs.",
     "tune": "Find how a model runs fastest on this machine, and keep it.",

@@ -4,6 +4,7 @@ import click
 
 from nestvec.assembly.package import prepare_model
 from nestvec.cli.calibrate import command as calibrate
+from nestvec.cli.check import check
 from nestvec.cli.fit import apply, fit
 from nestvec.cli.flags import settings_flags
 from nestvec.cli.merge import export, merge
@@ -13,10 +14,11 @@ from nestvec.observability.logs import configure_logs
 
 @click.group("model")
 def command() -> None:
-    """Fetch, calibrate and merge models, and fit maps of their vectors."""
+    """Fetch, check, calibrate and merge models; fit maps of vectors."""
 
 
 command.add_command(calibrate)
+command.add_command(check)
 command.add_command(merge)
 command.add_command(export)
 command.add_command(fit)

@@ -54,7 +54,9 @@ def long_inputs(encoded: Sequence[Encoded]) -> tuple[LongInput, ...]:
     for index, each in enumerate(encoded):
         if each.windows is not None:
             windows = len(each.windows.parts)
-            long.append(LongInput(index, len(each.ids), 0, drops_more=False, windows=windows))
+            long.append(
+                LongInput(index, len(each.ids), each.dropped_tokens, each.drops_more, windows)
+            )
         elif each.is_truncated:
             long.append(LongInput(index, len(each.ids), each.dropped_tokens, each.drops_more, 1))
     return tuple(long)

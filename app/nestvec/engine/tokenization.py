@@ -1,7 +1,8 @@
 """Inputs of a call to token ids: which prompt stands before them; texts, ids and documents each in their own way."""
 
+import bisect
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, cast
 
 from nestvec.engine.model_spec import ModelSpec
@@ -93,11 +94,15 @@ def encode_inputs(
     Raises:
         InputError: An input cannot be tokenized or is too long; names its index.
     """
+    gives_way = call.examples and call.prompt is None and options.truncate is not Truncation.ERROR
+    if not gives_way:
+        return _encode_with_prompt(tokenizer, spec, call, options)
+    if call.chunks or call.splits or options.truncate is Truncation.WINDOWS:
+        return [
+            _beside_examples(tokenizer, spec, part, options, index)
+            for index, part in _parts_of(call)
+        ]
     encoded = _encode_with_prompt(tokenizer, spec, call, options)
-    cuts = options.truncate in (Truncation.START, Truncation.END)
-    is_documents = bool(call.chunks or call.splits)
-    if not (call.examples and call.prompt is None and cuts) or is_documents:
-        return encoded
     return [
         _with_fewer_examples(value, tokenizer, spec, call, options, index)
         if value.is_truncated
@@ -149,6 +154,64 @@ def _with_fewer_examples(
         dropped_tokens=len(whole.ids) + whole.dropped_tokens - len(best.ids),
         drops_more=whole.drops_more,
     )
+
+
+def _parts_of(call: EmbedCall) -> Iterator[tuple[int, EmbedCall]]:
+    """Iterate over a call's inputs or documents: the index of its first input, and it as a call of its own."""
+    if call.splits:
+        for index, (text, split) in enumerate(zip(call.inputs, call.splits, strict=True)):
+            yield index, dataclasses.replace(call, inputs=[text], splits=(split,))
+        return
+    start = 0
+    for count in call.chunks or (1,) * len(call.inputs):
+        inputs, chunks = call.inputs[start : start + count], (count,) if call.chunks else ()
+        yield start, dataclasses.replace(call, inputs=inputs, chunks=chunks)
+        start += count
+
+
+def _beside_examples(
+    tokenizer: Tokenizer, spec: ModelSpec, call: EmbedCall, options: TokenizeOptions, index: int
+) -> Encoded:
+    """Encode a document, or a text that may have windows, with as many of the last worked examples as leave it room.
+
+    Nothing of it is cut off where leaving out examples helps. In windows, before each of which the examples stand, they
+    may take half of one where the whole text does not fit beside them.
+
+    Raises:
+        InputError: As of the call; names the input's index in it.
+    """
+
+    def prompt(first: int) -> str:
+        return _instruction(dataclasses.replace(call, examples=call.examples[first:]), spec)
+
+    def encode(first: int) -> Encoded:
+        with_prompt = dataclasses.replace(options, prompt=prompt(first))
+        return _encode_with_prompt(tokenizer, spec, call, with_prompt)[0]
+
+    def leaves_room(first: int) -> bool:
+        prompt_tokens = tokenizer.count_prompt_tokens(prompt(first))
+        is_half = options.truncate is Truncation.WINDOWS and 2 * prompt_tokens <= max_length
+        return is_half or own_tokens + prompt_tokens <= max_length
+
+    every, max_length = len(call.examples), tokenizer.max_length(options)
+    try:
+        alone = encode(every)
+        total = len(alone.ids) + alone.dropped_tokens
+        least = tokenizer.count_prompt_tokens(prompt(every))
+        own_tokens = total - least
+        first = bisect.bisect_left(range(every), x=True, key=leaves_room)
+        best = alone if first == every else encode(first)
+        if best.is_truncated and not alone.is_truncated:
+            # A token more than counted, where the prompt and the text meet.
+            best, first = alone, every
+    except InputError as error:
+        if error.input_index is not None:
+            error.input_index += index
+        raise
+    if not first:
+        return best
+    lost = tokenizer.count_prompt_tokens(prompt(0)) - tokenizer.count_prompt_tokens(prompt(first))
+    return dataclasses.replace(best, is_truncated=True, dropped_tokens=best.dropped_tokens + lost)
 
 
 def _encode_with_prompt(

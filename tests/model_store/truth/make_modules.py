@@ -186,6 +186,23 @@ CASES: Final[Mapping[str, ModuleCase]] = {
     "pooling: the new form before the old": pooled(
         {"embedding_dimension": WIDTH, "pooling_mode": "max", "pooling_mode_cls_token": True}
     ),
+    **{
+        f"pooling: {mode} without the prompt": ModuleCase(
+            files={
+                "1_Pooling/config.json": {
+                    "embedding_dimension": WIDTH,
+                    "pooling_mode": mode,
+                    "include_prompt": False,
+                },
+                "config_sentence_transformers.json": {
+                    "prompts": {"query": "query : "},
+                    "default_prompt_name": "query",
+                },
+            },
+            refused=("1_Pooling/config.json", "include_prompt") if mode == "cls" else (),
+        )
+        for mode in ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+    },
     "pooling: unknown in a list": pooled({"pooling_mode": ["cls", "odd"]}, "pooling_mode", "'odd'"),
     "pooling: an object": pooled({"pooling_mode": {"cls": 1}}, "pooling_mode"),
     "pooling: null": pooled({"pooling_mode": None}, "pooling_mode"),

@@ -6,12 +6,14 @@ tokenizing tells what is left of it after truncation. What cannot be told is ref
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 from tokenizers import Encoding
 
 from nestvec.engine.text.encoded import TokenizeOptions
+from nestvec.engine.text.settling import nudges_of
 from nestvec.engine.text.slicing import SafeCuts, slices, slices_from_end
 from nestvec.engine.text.tokenizer_library import GuardedLibrary
 from nestvec.engine.text.truncation import lengths_tell_order
@@ -24,13 +26,12 @@ SLICE_CHARS: Final = 100_000
 MAX_CHARS: Final = 10_000_000
 # Where a text cannot be cut safely for longer than two slices, its first so many characters are tokenized, then so many
 # times more, …
-FIRST_CHARS: Final = 25_000
+FIRST_CHARS: Final = 8_000
 GROWTH: Final = 4
 # … until the tokens wanted are there and so many more, since a cut within a word changes tokens before it (WordPiece
-# has one unknown token for a word of over 100 characters), …
+# has one unknown token for a word of over 100 characters), and are the same wherever the part could end (`settling`).
 MARGIN_TOKENS: Final = 256
-# … and are the same if the part is shorter by so many characters: a change at the cut does not reach them.
-NUDGES: Final = (1, 37)
+NUDGES_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,11 @@ class LongTextEncoder:
         self._library = library
         self._cuts = cuts
         self._dropped_id = dropped_id
+
+    @cached_property
+    def _nudges(self) -> Sequence[int] | None:
+        """By how many characters a part is shortened; None where its tokens cannot be told from it."""
+        return nudges_of(self._library, MARGIN_TOKENS)
 
     def encode(self, text: str, goal: Goal, options: TokenizeOptions, index: int) -> ReadText:
         """Tokenize a text as far as is wanted.
@@ -156,11 +162,15 @@ class LongTextEncoder:
         """Tokenize a slice; one that is very long no further than is wanted."""
         size = FIRST_CHARS
         spent_s = 0.0
+        if wanted is not None and len(text) > 2 * SLICE_CHARS and self._nudges is None:
+            wanted = None
         while True:
             left_s = _seconds_left(options)
             if left_s is not None and left_s < spent_s * GROWTH:
                 raise DeadlineError("The deadline would pass before this input is tokenized.")
-            if wanted is None or len(text) <= 2 * max(size, SLICE_CHARS):
+            # Beyond this, showing that a part settles the tokens costs as much as tokenizing all of the text.
+            parts_chars = size * (1 + len(self._nudges or ()))
+            if wanted is None or len(text) <= max(2 * SLICE_CHARS, parts_chars):
                 (encoding,) = self._encode([text])
                 return ReadText(encoding, len(encoding), len(text), is_whole=True)
             (encoding,) = self._encode([_end_of(text, size, goal)])
@@ -183,11 +193,13 @@ class LongTextEncoder:
             tokens = len(encoding) - counted[-wanted] if goal.from_end else counted[wanted - 1] + 1
         kept = slice(len(encoding) - tokens, None) if goal.from_end else slice(tokens)
         ids = encoding.ids[kept]
-        for other in self._encode([_end_of(text, size - nudge, goal) for nudge in NUDGES]):
-            other_ids = other.ids
-            kept = slice(max(0, len(other_ids) - tokens), None) if goal.from_end else slice(tokens)
-            if other_ids[kept] != ids:
-                return None
+        nudges = self._nudges or ()
+        for start in range(0, len(nudges), NUDGES_AT_ONCE):
+            shorter = [size - nudge for nudge in nudges[start : start + NUDGES_AT_ONCE]]
+            for other in self._encode([_end_of(text, chars, goal) for chars in shorter]):
+                first = max(0, len(other.ids) - tokens) if goal.from_end else 0
+                if other.ids[first : first + tokens] != ids:
+                    return None
         return tokens
 
     def _counted(self, encoding: Encoding) -> Sequence[int]:

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from tokenizers import Encoding, decoders, processors
+from tokenizers import Encoding, decoders, models, processors
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from nestvec.engine.text.tokenizer_changes import NO_CHANGES, TokenizerChanges
@@ -95,6 +95,15 @@ class GuardedLibrary:
         """Ids of the special tokens among the added ones."""
         added = self._library.get_added_tokens_decoder()
         return frozenset(number for number, token in added.items() if token.special)
+
+    def max_word_chars(self) -> int | None:
+        """Most characters of a word that WordPiece reads, beyond which it is unknown; None for other models."""
+        model = self._library.model
+        return model.max_input_chars_per_word if isinstance(model, models.WordPiece) else None
+
+    def max_token_chars(self) -> int:
+        """Characters of the longest token: no token stands for more of a text, an unknown one apart."""
+        return max(map(len, self._library.get_vocab()), default=1)
 
     def post_process(
         self,

@@ -1,7 +1,9 @@
 """Reads and checks fields of a model's config.json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+
+from typing_extensions import override
 
 from nestvec.errors import FormatError
 
@@ -9,6 +11,34 @@ from nestvec.errors import FormatError
 MAX_SIZE: Final = 10**8
 # Beyond it a product of two of them, such as a stretched base of rotary positions, is no float32.
 MAX_NUMBER: Final = 1e18
+
+
+class Overlaid(Mapping[str, Any]):
+    """A config.json with other values for some fields, without a copy of it: what is asked for goes on to it.
+
+    Args:
+        own: The other values.
+        config: The file's content.
+    """
+
+    def __init__(self, own: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        self._own = own
+        self._config = config
+
+    @override
+    def __getitem__(self, name: str) -> Any:
+        """Return a field's value."""
+        return self._own[name] if name in self._own else self._config[name]
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of fields."""
+        return iter({**self._own, **self._config})
+
+    @override
+    def __len__(self) -> int:
+        """Count the fields."""
+        return len({**self._own, **self._config})
 
 
 def boolean(config: Mapping[str, Any], name: str, *, default: bool) -> bool:

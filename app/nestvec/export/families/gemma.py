@@ -7,7 +7,13 @@ from typing import Any, Final
 from typing_extensions import override
 
 from nestvec.errors import FormatError
-from nestvec.export.config.config_fields import boolean, positive, positive_number, sliding_layers
+from nestvec.export.config.config_fields import (
+    Overlaid,
+    boolean,
+    positive,
+    positive_number,
+    sliding_layers,
+)
 from nestvec.export.families.pre_norm import Decoder, DecoderConfig
 from nestvec.export.layers.rotary_frequencies import frequencies_by_layer_type
 
@@ -39,16 +45,16 @@ class Gemma(Decoder):
         for name in ("attn_logit_softcapping", "attention_bias"):
             if config.get(name):
                 raise FormatError(f"config.json: '{name}' is not supported")
-        fields = {**DEFAULTS, **{k: v for k, v in config.items() if v is not None}}
+        defaults = {name: value for name, value in DEFAULTS.items() if config.get(name) is None}
+        fields = Overlaid(defaults, config)
         is_causal = not boolean(fields, "use_bidirectional_attention", default=False)
-        llama_fields = {
-            name: value
-            for name, value in fields.items()
-            if name not in ("rope_parameters", "rope_scaling", "layer_types", "sliding_window")
+        act = fields.get("hidden_activation")
+        own = {
+            **dict.fromkeys(("rope_parameters", "rope_scaling", "layer_types", "sliding_window")),
+            "hidden_act": "gelu_pytorch_tanh" if act is None else str(act),
+            "is_causal": is_causal,
         }
-        llama_fields["hidden_act"] = str(fields.get("hidden_activation", "gelu_pytorch_tanh"))
-        llama_fields["is_causal"] = is_causal
-        sizes = DecoderConfig.read(llama_fields, is_causal=is_causal)
+        sizes = DecoderConfig.read(Overlaid(own, fields), is_causal=is_causal)
         # The last of every `pattern` layers has full attention.
         pattern = positive(fields, "sliding_window_pattern")
         pattern = positive(fields, "_sliding_window_pattern", pattern)

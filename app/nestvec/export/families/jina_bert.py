@@ -6,6 +6,7 @@ from typing import Any, Final
 from typing_extensions import override
 
 from nestvec.errors import FormatError
+from nestvec.export.config.config_fields import Overlaid
 from nestvec.export.config.encoder_config import EncoderConfig
 from nestvec.export.families.post_norm import PostNormEncoder
 from nestvec.export.layers.relative_positions import Alibi
@@ -31,7 +32,8 @@ class _JinaBert(PostNormEncoder):
             raise FormatError(
                 f"config.json: feed_forward_type '{gate}' is not supported; known: {', '.join(GATES)}"
             )
-        as_bert = {**config, "position_embedding_type": "absolute", "hidden_act": GATES[gate]}
+        own = {"position_embedding_type": "absolute", "hidden_act": GATES[gate]}
+        as_bert = Overlaid(own, config)
         return super().read(as_bert)
 
 

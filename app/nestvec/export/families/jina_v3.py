@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from nestvec.export.config.config_fields import positive, positive_number
+from nestvec.export.config.config_fields import Overlaid, positive, positive_number
 from nestvec.export.families.rotary_encoder import (
     TRANSFORMERS_NAMES,
     RotaryEncoder,
@@ -34,11 +34,9 @@ def read(config: Mapping[str, Any]) -> RotaryEncoderConfig:
     Raises:
         FormatError: A field is missing or of the wrong type.
     """
-    fields = dict(config)
-    if "rotary_emb_base" in config:
-        fields["rope_theta"] = config["rotary_emb_base"]
+    own = {"rope_theta": config["rotary_emb_base"]} if "rotary_emb_base" in config else {}
     return read_sizes(
-        fields,
+        Overlaid(own, config),
         default_theta=20_000.0,
         type_vocab_size=positive(config, "type_vocab_size", 1),
         layer_norm_eps=positive_number(config, "layer_norm_eps", 1e-5),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nestvec.errors import FormatError
-from nestvec.export.config.config_fields import check_fixed, positive
+from nestvec.export.config.config_fields import Overlaid, check_fixed, positive
 from nestvec.export.families.rotary_encoder import (
     TRANSFORMERS_NAMES,
     RotaryEncoder,
@@ -57,13 +57,14 @@ def read(config: Mapping[str, Any]) -> RotaryEncoderConfig:
     check_fixed(config, FIXED)
     if config.get("rotary_scaling_factor") is not None:
         raise FormatError("config.json: 'rotary_scaling_factor' is not supported")
-    fields = dict(config)
+    own: dict[str, Any] = {"hidden_act": "silu"}
     if "n_embd" in config:
-        fields |= {name: config.get(theirs) for name, theirs in AUTHORS_FIELDS.items()}
-    fields["hidden_act"] = "silu"
+        own |= {name: config.get(theirs) for name, theirs in AUTHORS_FIELDS.items()}
     try:
         return read_sizes(
-            fields, default_theta=1000.0, type_vocab_size=positive(config, "type_vocab_size", 2)
+            Overlaid(own, config),
+            default_theta=1000.0,
+            type_vocab_size=positive(config, "type_vocab_size", 2),
         )
     except FormatError as error:
         message = error.message

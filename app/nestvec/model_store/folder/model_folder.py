@@ -1,5 +1,6 @@
 """What a model folder's own files say: pooling, normalization, lengths, prompts. Read or refused, never guessed."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +16,23 @@ from nestvec.export.config.encoder_config import Dimensions
 from nestvec.export.config.quantization import read_quantization
 from nestvec.export.graph.own_graph import ONNX_PATHS, own_graph_files
 from nestvec.export.graph.weights import weight_files
+from nestvec.model_store.folder.attention_windows import with_windows
+from nestvec.model_store.folder.claims import Recording, check
+from nestvec.model_store.folder.field_claims import FolderFiles, field_claims
 from nestvec.model_store.folder.modules import Module, encoder_folder, read_head, read_modules
 from nestvec.model_store.folder.pooling_settings import read_pooling
 from nestvec.model_store.folder.remote_code import with_code
 from nestvec.model_store.folder.static_folders import find_static
 from nestvec.model_store.folder.tokenizer_files import read_tokenizer_changes
-from nestvec.model_store.folder.transformer_settings import read_transformer_settings
+from nestvec.model_store.folder.transformer_settings import (
+    TransformerSettings,
+    read_transformer_settings,
+)
 from nestvec.model_store.heads.base import Head
 from nestvec.model_store.sources.file_names import SETTINGS_FILES, TOKENIZER_CONFIG_FILE
 from nestvec.system.json_files import read_json
+
+log = logging.getLogger(__name__)
 
 GRAPH_FILE: Final = "model.onnx"
 TOKENIZER_FILE: Final = "tokenizer.json"
@@ -34,6 +43,7 @@ OTHER_TOKENIZERS: Final = (
 )
 # transformers writes 1e30 as `model_max_length` for "no limit".
 UNLIMITED_TOKENS: Final = 1e9
+MAX_NAMED: Final = 20  # of a folder's unknown fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,23 +135,28 @@ def read_model_folder(
             names the file and the field.
     """
     root = folder
-    folder, config, overrides, modules, is_static = _find_encoder(root, overrides or {}, config)
+    folder, config, overrides, modules, is_static = find_encoder(root, overrides or {}, config)
     _text(config, "model_type", folder)
     architecture = architecture_of(config)
-    onnx_file, layout, weights = _choose_graph(folder, architecture)
+    onnx_file, layout, weights = choose_graph(folder, architecture)
     if onnx_file is None and not is_static:
         config = _honoured(folder, config, architecture, overrides)
-    sizes = _dimensions(folder, config, architecture, is_exported=onnx_file is None)
+    asked = Recording(config)
+    sizes = _dimensions(folder, asked, architecture, is_exported=onnx_file is None)
+    settings = TransformerSettings(folder) if is_static else read_transformer_settings(folder)
+    if not is_static:
+        parts = architecture, modules, settings, overrides, onnx_file is not None
+        _check_claims(FolderFiles(root, folder, config, *parts), asked)
     pooling, pools_prompt = read_pooling(root, modules, overrides)
     head = read_head(folder, config, sizes.hidden_size, modules, pooling=pooling, root=root)
     if onnx_file is not None and type(head) is not Head:
         raise FormatError(
             f"{folder}: what stands behind its encoder needs an architecture that the exporter knows, not {onnx_file}"
         )
-    prompts, default_prompt = _prompts(root, overrides)
-    if is_static and folder != root:
-        # The library writes names without texts into every folder, which are no prompts.
-        prompts = {name: text for name, text in prompts.items() if text or name == default_prompt}
+    prompts, default_prompt = read_prompts(root, overrides, is_foreign=is_static and folder != root)
+    changes = NO_CHANGES  # the libraries of static models read tokenizer.json alone
+    if not is_static:
+        changes = read_tokenizer_changes(folder, config, sizes.vocab_size, overrides, settings)
     return ModelFolder(
         path=folder,
         config=config,
@@ -151,9 +166,8 @@ def read_model_folder(
         weights=(*weights, *head.files),
         head=head,
         vocabulary_size=sizes.vocab_size,
-        max_tokens=_max_tokens(folder, sizes, overrides),
-        # Clients of an embeddings API expect unit vectors, as OpenAI's are, so a chain without Normalize is served as
-        # unit vectors too, unless its card says otherwise; `normalize: false` gives raw ones.
+        max_tokens=_max_tokens(folder, sizes, overrides, settings),
+        # As OpenAI's are, whether the chain ends in Normalize or not; `normalize: false` gives raw ones.
         is_normalized=bool(overrides.get("normalize", True)),
         pools_prompt=pools_prompt,
         prompts={**head.prompts, **prompts},
@@ -162,14 +176,24 @@ def read_model_folder(
         drops_unknown=bool(overrides.get("drops_unknown", False)),
         instruct=Instruct(**overrides["instruct"]) if "instruct" in overrides else None,
         echo=(overrides["echo"][0], overrides["echo"][1]) if "echo" in overrides else None,
-        # The libraries of static models read tokenizer.json alone.
-        tokenizer_changes=NO_CHANGES
-        if is_static
-        else read_tokenizer_changes(folder, config, sizes.vocab_size, overrides),
+        tokenizer_changes=changes,
     )
 
 
-def _find_encoder(
+def _check_claims(files: FolderFiles, asked: Recording) -> None:
+    """Refuse what only a library reads, and name what nothing does in the log.
+
+    Raises:
+        FormatError: A field would change vectors, and is not served.
+    """
+    unknown = check(files.root, field_claims(files, frozenset(asked.read)))
+    if unknown:
+        log.info(
+            "%s: fields that nothing reads: %s", files.root.name, ", ".join(unknown[:MAX_NAMED])
+        )
+
+
+def find_encoder(
     root: Path, overrides: Mapping[str, Any], config: Mapping[str, Any] | None
 ) -> tuple[Path, Mapping[str, Any], Mapping[str, Any], tuple[Module, ...], bool]:
     """Find the encoder in a model's folder.
@@ -204,7 +228,7 @@ def _honoured(
     """
     try:
         read_quantization(config)
-        return with_code(config, architecture, overrides)
+        return with_windows(with_code(config, architecture, overrides), architecture)
     except FormatError as error:
         raise FormatError(f"{folder}/{error.message}") from error
 
@@ -221,7 +245,7 @@ def _without_tokenizer(folder: Path) -> str:
     )
 
 
-def _choose_graph(folder: Path, architecture: str) -> tuple[str | None, Layout, tuple[Path, ...]]:
+def choose_graph(folder: Path, architecture: str) -> tuple[str | None, Layout, tuple[Path, ...]]:
     """Choose our export where we can, else the folder's own graph.
 
     Returns:
@@ -264,7 +288,9 @@ def _dimensions(
     )
 
 
-def _max_tokens(folder: Path, sizes: Dimensions, overrides: Mapping[str, Any]) -> int:
+def _max_tokens(
+    folder: Path, sizes: Dimensions, overrides: Mapping[str, Any], settings: TransformerSettings
+) -> int:
     """Return the smallest limit that the files say: never beyond the position table.
 
     Raises:
@@ -273,14 +299,14 @@ def _max_tokens(folder: Path, sizes: Dimensions, overrides: Mapping[str, Any]) -
     limits: list[int] = []
     if "max_tokens" in overrides:
         limits.append(int(overrides["max_tokens"]))
-    settings = read_transformer_settings(folder)
     length = settings.values.get("max_seq_length")
     if not limits and length is not None:
         limits.append(_int(length, f"{settings.path}: max_seq_length"))
     if not limits:
         tokenizer = folder / TOKENIZER_CONFIG_FILE
         if tokenizer.is_file():
-            length = read_json(tokenizer).get("model_max_length")
+            fields = read_json(tokenizer)
+            length = fields.get("model_max_length", fields.get("max_len"))
             if isinstance(length, int | float) and 0 < length < UNLIMITED_TOKENS:
                 limits.append(int(length))
     if sizes.max_positions is not None:
@@ -293,8 +319,20 @@ def _max_tokens(folder: Path, sizes: Dimensions, overrides: Mapping[str, Any]) -
     return min(limits)
 
 
-def _prompts(folder: Path, overrides: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
-    """Return the folder's prompts by name, and the name of the default one."""
+def read_prompts(
+    folder: Path, overrides: Mapping[str, Any], *, is_foreign: bool = False
+) -> tuple[dict[str, str], str | None]:
+    """Return the folder's prompts by name, and the name of the default one.
+
+    Args:
+        folder: The model's folder.
+        overrides: Of its card.
+        is_foreign: Whether it is a StaticEmbedding's: the library writes names without texts into every folder, which
+            are no prompts.
+
+    Raises:
+        FormatError: They are not names and texts, or the default one is not among them.
+    """
     path = folder / "config_sentence_transformers.json"
     config = read_json(path) if path.is_file() else {}
     prompts = overrides.get("prompts", config.get("prompts") or {})
@@ -305,6 +343,8 @@ def _prompts(folder: Path, overrides: Mapping[str, Any]) -> tuple[dict[str, str]
     default = config.get("default_prompt_name")
     if default is not None and (not isinstance(default, str) or default not in prompts):
         raise FormatError(f"{path}: default_prompt_name '{default}' is not among its prompts")
+    if is_foreign:
+        prompts = {name: text for name, text in prompts.items() if text or name == default}
     return prompts, default
 
 

@@ -68,8 +68,15 @@ def read_pooling(
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
         modes = modes if isinstance(modes, list) else [modes]
-        return _joined(modes, str(path), way_out=f"; {WAY_OUT}"), pools_prompt
-    return _flagged(config, path), pools_prompt
+        pooling = _joined(modes, str(path), way_out=f"; {WAY_OUT}")
+    else:
+        pooling = _flagged(config, path)
+    if not pools_prompt and "cls" in pooling_modes(pooling):
+        raise FormatError(
+            f"{path}: include_prompt: false with the pooling cls takes the first token behind a prompt in some "
+            f"versions of the library, and the first of all in others; {WAY_OUT}"
+        )
+    return pooling, pools_prompt
 
 
 def _joined(modes: Sequence[object], where: str, way_out: str = "") -> str:

@@ -30,7 +30,10 @@ from nestvec.model_store.folder.tokenizer_parts import (
     template_ids,
 )
 from nestvec.model_store.folder.tokenizer_tokens import AddedTokens, read_added_tokens
-from nestvec.model_store.folder.transformer_settings import read_transformer_settings
+from nestvec.model_store.folder.transformer_settings import (
+    TransformerSettings,
+    read_transformer_settings,
+)
 from nestvec.model_store.sources.file_names import TOKENIZER_CONFIG_FILE
 from nestvec.system.json_files import read_json
 
@@ -48,6 +51,7 @@ def read_tokenizer_changes(
     config: Mapping[str, Any],
     vocabulary_size: int,
     overrides: Mapping[str, Any] | None = None,
+    settings: TransformerSettings | None = None,
 ) -> TokenizerChanges:
     """Read what the files beside a folder's tokenizer.json make other than it says.
 
@@ -56,6 +60,7 @@ def read_tokenizer_changes(
         config: The model's config.json: names a tokenizer's class, and the version that wrote the folder.
         vocabulary_size: Number of rows of the embedding table.
         overrides: From a model card: `tokenizer = "plain"` for tokenizer.json alone.
+        settings: sentence-transformers' of its Transformer module; None where they are still to be read.
 
     Returns:
         The changes; none where transformers' tokenizer gives the same ids as tokenizer.json.
@@ -77,7 +82,7 @@ def read_tokenizer_changes(
     building = _Building(path, fields, parts, tokenizer_class, is_new)
     added = read_added_tokens(folder, fields, tokenizer_class, parts, vocabulary_size)
     normalizer, splitter = building.splitting()
-    settings = read_transformer_settings(folder)
+    settings = settings or read_transformer_settings(folder)
     if settings.values.get("do_lower_case"):
         normalizer = lowercased(normalizer)
     return TokenizerChanges(

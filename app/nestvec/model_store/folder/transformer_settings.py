@@ -26,11 +26,16 @@ ARGUMENT_FIELDS: Final = (
     *("model_args", "model_kwargs", "config_args", "config_kwargs"),
     *("tokenizer_args", "processor_kwargs"),
 )
-# Fields that change vectors where they say anything.
+# Fields that change vectors where they say anything: `field_claims` refuses them.
 UNREAD_FIELDS: Final = (
     *("processing_kwargs", "query_length", "document_length", "query_expansion"),
     "tokenizer_name_or_path",
 )
+TRANSFORMER_WAY_OUT: Final = "a copy of the folder without this field is served as a plain encoder"
+# What a model's states are called, by its class and by the module; any other is not what is served.
+METHODS: Final = (None, "forward")
+METHOD_OUTPUTS: Final = (None, "last_hidden_state", "logits")
+MODULE_OUTPUTS: Final = (None, "token_embeddings", "scores")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +57,32 @@ def read_transformer_settings(encoder: Path) -> TransformerSettings:
     Raises:
         FormatError: The file cannot be read, or a field that changes vectors says what is not served.
     """
+    settings = find_transformer_settings(encoder)
+    if settings.values:
+        check_transformer_settings(settings)
+    return settings
+
+
+def find_transformer_settings(encoder: Path) -> TransformerSettings:
+    """Find the settings beside an encoder, whatever they say.
+
+    Raises:
+        FormatError: The file cannot be read.
+    """
     for name in SETTINGS_FILES:
         path = encoder / name
         values = read_json(path) if path.is_file() else {}
         if values:
-            settings = TransformerSettings(path, values)
-            _check(settings)
-            return settings
+            return TransformerSettings(path, values)
     return TransformerSettings(encoder / SETTINGS_FILES[0])
 
 
-def _check(settings: TransformerSettings) -> None:
-    """Refuse what would change vectors and is not honoured."""
+def check_transformer_settings(settings: TransformerSettings) -> None:
+    """Check what the settings say.
+
+    Raises:
+        FormatError: A field that changes vectors says what is not served.
+    """
     values = settings.values
     task = values.get("transformer_task", TASKS[0])
     if task not in TASKS:
@@ -73,9 +92,15 @@ def _check(settings: TransformerSettings) -> None:
         raise _refusal(
             settings, "modality_config", "texts would go through a chat template, which is not read"
         )
-    for name in UNREAD_FIELDS:
-        if values.get(name):
-            raise _refusal(settings, name, f"{values[name]!r} is not supported")
+    text = modalities["text"] if isinstance(modalities["text"], dict) else {"method": ...}
+    if text.get("method") not in METHODS or text.get("method_output_name") not in METHOD_OUTPUTS:
+        raise _refusal(settings, "modality_config", "texts would get another output of the model")
+    if values.get("module_output_name") not in MODULE_OUTPUTS:
+        raise _refusal(
+            settings,
+            "module_output_name",
+            "the module would give something else than tokens' states",
+        )
     for name in ARGUMENT_FIELDS:
         arguments = values.get(name) or {}
         if not isinstance(arguments, dict):
@@ -85,6 +110,4 @@ def _check(settings: TransformerSettings) -> None:
 
 
 def _refusal(settings: TransformerSettings, name: str, reason: str) -> FormatError:
-    return FormatError(
-        f"{settings.path}: {name}: {reason}; a copy of the folder without this field is served as a plain encoder"
-    )
+    return FormatError(f"{settings.path}: {name}: {reason}; {TRANSFORMER_WAY_OUT}")

@@ -67,6 +67,14 @@ class DenseHead(Head):
             FormatError: A layer cannot be read, or its sizes do not fit its neighbour's.
             OSError: The disk is full or read-only.
         """
+        export_rows(self.read_layers(), artefact / HEAD_FILE, width=self.pooled_size)
+
+    def read_layers(self) -> list[Layer]:
+        """Read all layers.
+
+        Raises:
+            FormatError: A layer cannot be read, or its sizes do not fit its neighbour's.
+        """
         width = self.pooled_size
         layers: list[Layer] = []
         for kind, folder in self.steps:
@@ -74,7 +82,7 @@ class DenseHead(Head):
             if isinstance(layer, Dense):
                 width = _width_behind(layer, width, folder)
             layers.append(layer)
-        export_rows(layers, artefact / HEAD_FILE, width=self.pooled_size)
+        return layers
 
     @override
     def pooler(self, artefact: Path, open_backend: BackendFactory) -> Pooler:

@@ -1,0 +1,107 @@
+"""Every field of a folder's files, with what becomes of it: by the tables that stand beside their readers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from nestvec.model_store.folder.claims import FieldTable, FolderClaim, Verdict
+from nestvec.model_store.folder.config_table import OWN_GRAPH_REASON, READ_ELSEWHERE, config_table
+from nestvec.model_store.folder.module_tables import MODEL_TABLE, MODULE_TABLES, TRANSFORMER_TABLE
+from nestvec.model_store.folder.modules import TRANSFORMERS, Module
+from nestvec.model_store.folder.tokenizer_table import SPECIAL_TOKENS_TABLE, TOKENIZER_TABLE
+from nestvec.model_store.folder.transformer_settings import TransformerSettings
+from nestvec.model_store.sources.file_names import SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE
+from nestvec.system.json_files import read_json
+
+CONFIG_FILE: Final = "config.json"
+MODEL_FILE: Final = "config_sentence_transformers.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFiles:
+    """The files of a model's folder, as far as loading has come.
+
+    Attributes:
+        root: The model's folder.
+        encoder: Its encoder's, the same or one in it.
+        config: The encoder's config.json.
+        architecture: The family's name, as the exporter knows it.
+        modules: The module chain.
+        settings: sentence-transformers' of the encoder.
+        overrides: From a model card.
+        has_own_graph: Whether a graph of the folder is served as it is.
+    """
+
+    root: Path
+    encoder: Path
+    config: Mapping[str, Any]
+    architecture: str
+    modules: Sequence[Module]
+    settings: TransformerSettings
+    overrides: Mapping[str, Any]
+    has_own_graph: bool = False
+
+
+def field_claims(files: FolderFiles, asked: frozenset[str]) -> tuple[FolderClaim, ...]:
+    """List every field of a folder's files that a library may read, with what becomes of it.
+
+    Args:
+        files: The files.
+        asked: The fields of config.json that the family's own reader has asked for.
+
+    Raises:
+        FormatError: A file is not JSON.
+    """
+    return (
+        *_config_claims(files, asked),
+        *_tokenizer_claims(files),
+        *TRANSFORMER_TABLE.claims(_name(files, files.settings.path), files.settings.values),
+        *_file_claims(files, files.root / MODEL_FILE, MODEL_TABLE),
+        *_module_claims(files),
+    )
+
+
+def _config_claims(files: FolderFiles, asked: frozenset[str]) -> Iterator[FolderClaim]:
+    table = config_table(files.architecture, files.config, asked)
+    name = _name(files, files.encoder / CONFIG_FILE)
+    for claim in table.claims(name, files.config):
+        if files.has_own_graph and claim.field not in asked | READ_ELSEWHERE:
+            yield replace(claim, verdict=Verdict.WITHOUT_EFFECT, reason=OWN_GRAPH_REASON)
+        else:
+            yield claim
+
+
+def _tokenizer_claims(files: FolderFiles) -> Iterator[FolderClaim]:
+    is_plain = files.overrides.get("tokenizer") == "plain"
+    tables = ((TOKENIZER_CONFIG_FILE, TOKENIZER_TABLE), (SPECIAL_TOKENS_FILE, SPECIAL_TOKENS_TABLE))
+    for name, table in tables:
+        for claim in _file_claims(files, files.encoder / name, table):
+            if is_plain:
+                reason = "the card takes tokenizer.json as it is"
+                yield replace(claim, verdict=Verdict.WITHOUT_EFFECT, reason=reason)
+            else:
+                yield claim
+
+
+def _module_claims(files: FolderFiles) -> Iterator[FolderClaim]:
+    folders = [(each.kind, each.folder) for each in files.modules if each.kind not in TRANSFORMERS]
+    if not files.modules:
+        folders = [("Pooling", files.root / "1_Pooling")]
+    for kind, folder in folders:
+        for claim in _file_claims(files, folder / CONFIG_FILE, MODULE_TABLES[kind]):
+            if kind == "Pooling" and "pooling" in files.overrides:
+                reason = "the card says the pooling"
+                yield replace(claim, verdict=Verdict.WITHOUT_EFFECT, reason=reason)
+            elif folder.resolve() != files.root.resolve():
+                yield claim
+
+
+def _file_claims(files: FolderFiles, path: Path, table: FieldTable) -> Iterator[FolderClaim]:
+    if path.is_file():
+        yield from table.claims(_name(files, path), read_json(path))
+
+
+def _name(files: FolderFiles, path: Path) -> str:
+    """A file's path in the model's folder."""
+    return path.relative_to(files.root).as_posix() if path.is_relative_to(files.root) else path.name

@@ -1,0 +1,86 @@
+"""The fields of sentence-transformers' own files.
+
+Source: the `config_keys`, `__init__` and `_parse_model_config` of the library's models and modules, versions 5.7 and
+6.2, and of PyLate 1.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from nestvec.model_store.folder.claims import FieldTable, Refused
+from nestvec.model_store.folder.pooling_settings import POOLING_FLAGS, SIZES
+from nestvec.model_store.folder.transformer_settings import (
+    ARGUMENT_FIELDS,
+    TRANSFORMER_WAY_OUT,
+    UNREAD_FIELDS,
+)
+from nestvec.model_store.heads.dense import FLAGS, NAME_FIELDS
+
+TRANSFORMER_TABLE: Final = FieldTable(
+    honoured=frozenset(
+        {
+            *("max_seq_length", "do_lower_case", "transformer_task", "modality_config"),
+            *("module_output_name", *ARGUMENT_FIELDS),
+        }
+    ),
+    without_effect={
+        "unpad_inputs": "how a model is computed, not what",
+        "model_type": "written by some versions; no version reads it",
+    },
+    refused={
+        name: Refused("it is not supported", (None, False, "", 0, {}, [])) for name in UNREAD_FIELDS
+    },
+    way_out=TRANSFORMER_WAY_OUT,
+)
+MODEL_TABLE: Final = FieldTable(
+    honoured=frozenset(
+        {
+            *("prompts", "default_prompt_name", "activation_fn"),
+            # PyLate's.
+            *("query_prefix", "document_prefix", "query_length", "document_length"),
+            *("do_query_expansion", "attend_to_expansion_tokens", "skiplist_words"),
+        }
+    ),
+    without_effect={
+        "__version__": "which versions wrote the folder",
+        "requirements": "which versions the library needs",
+        "model_type": "which of the library's classes wrote it: the module chain says it",
+        "similarity_fn_name": "how vectors are compared, by whoever compares them",
+        "keep_in_fp32_modules": "how a model is computed, not what",
+    },
+    refused={
+        "truncate_dim": Refused("vectors would be cut; a request's `dimensions` does it"),
+        "max_active_dims": Refused("only so many terms of a text would be kept"),
+    },
+)
+MODULE_TABLES: Final[Mapping[str, FieldTable]] = {
+    "Pooling": FieldTable(
+        honoured=frozenset({"pooling_mode", "include_prompt", *POOLING_FLAGS, *SIZES})
+    ),
+    "Dense": FieldTable(
+        honoured=frozenset(
+            {"in_features", "out_features", "activation_function", *FLAGS, *NAME_FIELDS}
+        )
+    ),
+    "Normalize": FieldTable(honoured=frozenset(NAME_FIELDS)),
+    "LayerNorm": FieldTable(
+        honoured=frozenset(NAME_FIELDS),
+        without_effect={"dimension": "the weights themselves say it"},
+    ),
+    "SpladePooling": FieldTable(
+        honoured=frozenset({"pooling_strategy", "activation_function"}),
+        without_effect={
+            "chunk_size": "how it is computed, not what",
+            **dict.fromkeys(SIZES, "the vocabulary says it"),
+        },
+    ),
+    "MultiVectorMask": FieldTable(
+        without_effect={
+            "skiplist_tasks": "says something of skiplist_words only, which are refused"
+        },
+        refused={
+            name: Refused("other tokens would be left out", ([],))
+            for name in ("skiplist_words", "keep_only_token_ids")
+        },
+    ),
+}
