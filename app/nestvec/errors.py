@@ -8,10 +8,12 @@
     │   ├── InputTooLongError          one input has more tokens than the model takes
     │   ├── RequestTooLargeError       too many inputs or tokens in one request
     │   ├── BodyTooLargeError          more bytes than the server reads
+    │   ├── BodyTimeoutError           the body takes longer to come in than a request may
     │   ├── UnknownModelError          no such model here
     │   ├── QuotaError                 the key's files take too much space
     │   └── NotFoundError              no such file or batch of this key
     ├── AccessError                    no key, or a wrong one
+    │   └── ForbiddenError             a good key without the right, or a caller from elsewhere
     ├── CapacityError                  the request is fine; the server cannot take it now
     │   ├── QueueFullError             the queue is full
     │   ├── NotReadyError              loading or draining
@@ -143,6 +145,12 @@ class BodyTooLargeError(InputError):
     code = "body_too_large"
 
 
+class BodyTimeoutError(InputError):
+    """The body takes longer to come in than a request may."""
+
+    code = "request_timeout"
+
+
 class UnknownModelError(InputError):
     """No model of this name is served here.
 
@@ -176,6 +184,12 @@ class AccessError(NestvecError):
     code = "invalid_api_key"
 
 
+class ForbiddenError(AccessError):
+    """Who calls is known or needs no key, and still may not do this."""
+
+    code = "admin_right_missing"
+
+
 class CapacityError(NestvecError):
     """The request is fine, but the server cannot take it now.
 
@@ -191,9 +205,29 @@ class CapacityError(NestvecError):
 
 
 class QueueFullError(CapacityError):
-    """The queue is full."""
+    """The queue is full, or the wait in it would be too long.
+
+    Attributes:
+        reason: "queue_full", "wait_too_long" or "deadline".
+        own_s: How much time of all workers the refused inputs take; 0 where that is not known.
+        waiting_s: How long what waits takes; 0 where that is not known.
+    """
 
     code = "rate_limit_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float = 1.0,
+        reason: str = "queue_full",
+        own_s: float = 0.0,
+        waiting_s: float = 0.0,
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.reason = reason
+        self.own_s = own_s
+        self.waiting_s = waiting_s
 
 
 class NotReadyError(CapacityError):

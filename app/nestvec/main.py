@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,9 +20,10 @@ from nestvec.api.batch import batches, files
 from nestvec.api.batch.batch_lines import BatchLines
 from nestvec.api.dialect_table import OPENAPI_TAGS
 from nestvec.api.error_handlers import install_error_handlers
-from nestvec.api.http.body import BodyMemoryBudget
+from nestvec.api.http.answer_memory import AnswerMemory
+from nestvec.api.http.body_memory import BodyMemoryBudget
 from nestvec.api.http.documentation import documented_api
-from nestvec.api.middleware import with_middleware
+from nestvec.api.middleware import OPERATIONS, with_middleware
 from nestvec.api.request_context import RequestContextMiddleware
 from nestvec.api.routes import admin, operations
 from nestvec.api.state import ApiOptions, ApiState, Phase
@@ -29,6 +31,7 @@ from nestvec.api.token_input import TokenDecoder
 from nestvec.assembly.registry import rename_models
 from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import reload_settings
+from nestvec.config.memory_bounds import memory_bounds
 from nestvec.config.settings import Settings
 from nestvec.engine.models.loader_thread import LoaderThread
 from nestvec.engine.models.model_registry import ModelSlot, SlotState
@@ -39,12 +42,13 @@ from nestvec.jobs.runner import SWEEP_INTERVAL_S, JobRunner
 from nestvec.jobs.store import JobStore
 from nestvec.jobs.types import JobLimits
 from nestvec.keys.buckets import Buckets
-from nestvec.keys.keyring import Keyring
+from nestvec.keys.keyring import ID_SECRET_BYTES, ID_SECRET_NAME, Keyring
 from nestvec.keys.usage import DEFAULT_NAME as USAGE_NAME
 from nestvec.keys.usage import UsageCounter
 from nestvec.observability.logs import get_logger
 from nestvec.observability.metrics import Metrics
 from nestvec.system.json_bodies import JsonLimits
+from nestvec.system.private_files import kept_secret, tighten
 
 log = get_logger(__name__)
 
@@ -79,6 +83,8 @@ class ProcessRole:
 
 
 ALONE: Final = ProcessRole()
+# Answers under way may take so many times what bodies may.
+ANSWERS_PER_BODIES: Final = 2
 
 
 def build_app(
@@ -123,9 +129,10 @@ def build_app(
         hosts=settings.trusted_hosts,
         origins=settings.cors_origins,
         operations_port=process_role.operations_port,
-        root_path=settings.root_path.rstrip("/"),
+        is_local_while=(lambda: state.keys.is_open) if settings.is_loopback else None,
     )
-    return RequestContextMiddleware(wrapped, state)
+    root_path = settings.root_path.strip("/")
+    return RequestContextMiddleware(wrapped, state, root_path=f"/{root_path}" if root_path else "")
 
 
 @asynccontextmanager
@@ -137,6 +144,8 @@ async def _lifespan(
     _: FastAPI,
 ) -> AsyncIterator[None]:
     """Start and stop what serves requests: usage, batches, the engine."""
+    await asyncio.to_thread(tighten, settings.data_dir)
+    await asyncio.to_thread(_take_over_usage, settings, state)
     state.keys.usage.start()
     await _open_jobs(settings, state, process_role)
     await process_role.begin(state)
@@ -153,7 +162,9 @@ async def _lifespan(
 def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
     """Build the state that all routes share."""
     metrics = Metrics(CollectorRegistry(), process_role.role)
-    body_memory = BodyMemoryBudget(settings.max_in_flight_bytes)
+    body_memory = BodyMemoryBudget(memory_bounds(settings).in_flight_bytes)
+    # Bodies are made of what callers send, answers of what is made of it.
+    answer_memory = AnswerMemory(ANSWERS_PER_BODIES * body_memory.max_bytes)
     metrics.http.watch_body_bytes(lambda: body_memory.held_bytes)
     return ApiState(
         options=ApiOptions(
@@ -169,13 +180,17 @@ def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
                 max_lines=settings.max_batch_requests,
                 max_inputs=settings.max_batch_requests,
                 max_line_bytes=settings.max_body_bytes,
+                json=JsonLimits(settings.max_json_depth),
             ),
             json=JsonLimits(settings.max_json_depth),
         ),
         keys=_keyring(settings, process_role),
-        tokens=TokenDecoder(settings.token_input, settings.cl100k_file),
+        tokens=TokenDecoder(
+            settings.token_input, settings.cl100k_file, is_offline=settings.offline
+        ),
         metrics=metrics,
         body_memory=body_memory,
+        answer_memory=answer_memory,
     )
 
 
@@ -189,17 +204,31 @@ def _route(app: FastAPI, settings: Settings) -> None:
     if settings.admin_api:
         app.include_router(admin.router)
     app.include_router(operations.router)
-    install_error_handlers(app)
+    install_error_handlers(app, hidden=OPERATIONS)
 
 
 def _keyring(settings: Settings, process_role: ProcessRole) -> Keyring:
     """Build the keyring: keys of the settings and of the file, with what they have used."""
+    runtime_folder = () if process_role.buckets is None else (process_role.buckets.parent,)
+    folders = (settings.data_dir, *runtime_folder)
     return Keyring(
         settings.secrets,
         settings.keys_path,
+        admin_keys=settings.admin_secrets,
+        id_secret=partial(kept_secret, folders, ID_SECRET_NAME, ID_SECRET_BYTES),
         buckets=Buckets(process_role.buckets),
         usage=UsageCounter(settings.data_dir / USAGE_NAME),
     )
+
+
+def _take_over_usage(settings: Settings, state: ApiState) -> None:
+    """Count what keys of the settings have used under their earlier ids to their present ones."""
+    if not settings.secrets:
+        return
+    try:
+        state.keys.usage.take_over(state.keys.earlier_ids(settings.secrets))
+    except (sqlite3.Error, OSError) as error:
+        log.warning("usage_not_taken_over", reason=type(error).__name__)
 
 
 def _reloaded(settings: Settings, state: ApiState) -> Settings:
@@ -208,7 +237,7 @@ def _reloaded(settings: Settings, state: ApiState) -> Settings:
         new_settings = reload_settings(settings)
         if state.has_service:
             rename_models(state.service.models, settings, new_settings)
-        state.keys.set_settings_keys(new_settings.secrets)
+        state.keys.set_settings_keys(new_settings.secrets, new_settings.admin_secrets)
     except ConfigError as error:
         log.error("reload_failed", problems=error.problems)  # noqa: TRY400 - the reason is whole
         return settings
@@ -224,6 +253,7 @@ async def _open_jobs(settings: Settings, state: ApiState, process_role: ProcessR
         store = await asyncio.to_thread(
             partial(JobStore, settings.data_dir, time.time, is_shared=process_role.shares_data)
         )
+        await asyncio.to_thread(store.take_over, state.keys.earlier_ids(settings.secrets))
     except StoreError as error:
         log.warning("jobs_off", reason=error.message)
         return
@@ -253,6 +283,7 @@ async def _load(
         log.exception("model_crashed")
         state.set_phase(Phase.FAILED)
         raise
+    state.metrics.front.watch(service.front)
     if service.read_through.cache is not None:
         state.metrics.cache.watch(service.read_through.cache)
     notify_engine = service.pool.on_change

@@ -1,5 +1,6 @@
 """`nestvec keys`: keys are made, listed, rotated and revoked; a key itself is on stdout and nowhere else."""
 
+import re
 import subprocess
 import threading
 from pathlib import Path
@@ -43,6 +44,12 @@ def test_the_life_of_a_key(tmp_path: Path) -> None:
     assert grant.key_id in listed
     assert "models=a, 2 requests/s, bulk only" in listed
     assert listed.splitlines()[1].split()[-2:] == ["3", "70"]
+    operator = run(tmp_path, "add", "olga", "--admin").stdout.strip()
+    assert Keyring(path=tmp_path / "keys.json").authenticate(operator).is_admin
+    assert not grant.is_admin
+    listed = run(tmp_path, "list").stdout
+    assert re.search(r"olga +good +admin ", listed)
+    run(tmp_path, "revoke", "olga")
     new = run(tmp_path, "rotate", "alice", "--overlap-h", "0").stdout.strip()
     assert new.split("_")[1] == grant.key_id
     revoked = run(tmp_path, "revoke", grant.key_id)

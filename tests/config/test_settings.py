@@ -6,6 +6,7 @@ import pytest
 from nestvec.config.loading import load_settings
 from nestvec.config.settings import DOCUMENTED_FIRST, Settings
 from nestvec.errors import ConfigError
+from nestvec.keys.records import KeyFile, KeyLimits
 
 
 def problems(error: pytest.ExceptionInfo[ConfigError]) -> str:
@@ -190,7 +191,8 @@ def test_further_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ('[aliases.a]\nmodel = "none"\n', "aliases.a.model"),
         ('model = "x"\n[models.X]\nmodel = "y"\n', "given to two models"),
         ('[models.a]\nmodel = "y"\naliases = ["b"]\n[models.b]\nmodel = "z"\n', "two models"),
-        ("admin_api = true\n", "admin_api: needs a key"),
+        ("admin_api = true\n", "admin_api: needs a key with the admin right"),
+        ('admin_api = true\napi_keys = ["k"]\n', "nestvec keys add NAME --admin"),
     ],
 )
 def test_models_that_make_no_sense(tmp_path: Path, text: str, named: str) -> None:
@@ -200,3 +202,85 @@ def test_models_that_make_no_sense(tmp_path: Path, text: str, named: str) -> Non
     with pytest.raises(ConfigError) as caught:
         load_settings({}, config=file)
     assert any(named in problem for problem in caught.value.problems), caught.value.problems
+
+
+def test_admin_keys_are_keys(tmp_path: Path) -> None:
+    """Keys with the admin right count as keys, of the settings and of the file."""
+    settings = load_settings({"admin_api": True, "admin_keys": "a,b", "api_keys": "c"})
+    assert (settings.secrets, settings.admin_secrets) == (("c", "a", "b"), ("a", "b"))
+    file = KeyFile.read(tmp_path / "keys.json")
+    file.add("someone", KeyLimits())
+    file.write()
+    flags = {"admin_api": True, "keys_file": str(file.path), "host": "0.0.0.0"}  # noqa: S104 - not bound
+    with pytest.raises(ConfigError) as error:
+        load_settings(flags)
+    assert len(error.value.problems) == 1
+    file.add("operator", KeyLimits(), is_admin=True)
+    file.write()
+    assert load_settings(flags).admin_api
+
+
+def test_empty_variables_mean_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is set to nothing, as compose's ${X:-} does, is none: the file's value or the default counts."""
+    file = tmp_path / "nestvec.toml"
+    file.write_text("max_batch_tokens = 2\n")
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"NESTVEC_{name.upper()}", "")
+    monkeypatch.setenv("NESTVEC_NO_SUCH_SETTING", "")
+    monkeypatch.setenv("NESTVEC_CONFIG", "")
+    assert load_settings().port == 8080
+    assert load_settings().served_model_name is None
+    assert load_settings(config=file).max_batch_tokens == 2
+
+
+@pytest.mark.parametrize("service", ["", "CPU_", "OPERATIONS_", "GPU_0_", "MY_LONG_NAME_"])
+@pytest.mark.parametrize("protocol", ["TCP", "UDP", "SCTP"])
+def test_what_kubernetes_injects_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, service: str, protocol: str
+) -> None:
+    """The variables of a Service, whatever it is called, change nothing and are no typos."""
+    url = f"{protocol.lower()}://10.0.0.1:8080"
+    for name, value in (
+        ("SERVICE_HOST", "10.0.0.1"),
+        ("SERVICE_PORT", "8080"),
+        ("SERVICE_PORT_HTTP", "8080"),
+        ("SERVICE_PORT_HTTP_METRICS", "9090"),
+        ("PORT", url),
+        (f"PORT_8080_{protocol}", url),
+        (f"PORT_8080_{protocol}_PROTO", protocol.lower()),
+        (f"PORT_8080_{protocol}_PORT", "8080"),
+        (f"PORT_8080_{protocol}_ADDR", "10.0.0.1"),
+    ):
+        monkeypatch.setenv(f"NESTVEC_{service}{name}", value)
+    settings = load_settings()
+    assert (settings.port, settings.operations_port, settings.host) == (8080, 0, "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("CPU_PORT", "8080"), ("PROT", "8080"), ("SERVICE_HOSTS", "x"), ("PORT_8080", "x")),
+        *(("SERVICES_PORT", "1"), ("OPERATION_PORT", "9090"), ("HOSTS", "tcp:/x")),
+    ],
+)
+def test_typos_are_still_told(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A variable that no Service has is a problem, however near its name comes."""
+    monkeypatch.setenv(f"NESTVEC_{name}", value)
+    with pytest.raises(ConfigError) as error:
+        load_settings()
+    assert f"NESTVEC_{name}: no such setting" in problems(error)
+
+
+def test_without_a_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where nothing says the home folder, that is a problem with a way out, and none once the folders are set."""
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "NESTVEC_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(ConfigError) as error:
+        load_settings()
+    assert "HOME is not set" in problems(error)
+    assert load_settings({"cache_dir": str(tmp_path), "data_dir": str(tmp_path)}).port == 8080

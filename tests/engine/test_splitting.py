@@ -146,3 +146,31 @@ def test_long_texts_are_cut_as_short_ones(sentence: str, monkeypatch: pytest.Mon
     pieces = sentences(text)
     monkeypatch.setattr(splitting, "PIECE_CHARS", 10**6)
     assert sentences(text) == pieces
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (SplitterKind.SENTENCES, "alpha beta. gamma. " * 2000),
+        (SplitterKind.MARKDOWN, "# alpha\n\nbeta\n\n" * 2000),
+        (SplitterKind.MARKDOWN, "alpha beta\n" * 4000),
+        (SplitterKind.MARKDOWN, "> alpha beta\n" * 4000),
+        (SplitterKind.MARKDOWN, "- alpha\n  beta\n" * 2000),
+        (SplitterKind.MARKDOWN, "alpha. " * 4000),
+        (SplitterKind.TOKENS, "alpha " * 100_000),
+    ],
+)
+def test_cutting_ends_where_its_check_says_so(kind: SplitterKind, text: str) -> None:
+    """Long documents are checked many times while they are cut, and what the check raises ends the work."""
+    starts = [match.start() for match in re.finditer(r"\w+", text)]
+    checks = 0
+
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+        if checks == 5:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        Splitter(kind, chunk_tokens=4).spans(text, starts, check)
+    assert checks == 5

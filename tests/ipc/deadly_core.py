@@ -43,7 +43,7 @@ def run(folder: Path, tokenizer: Path) -> None:
     journal = InFlightJournal(folder / "flight", SECRET)
     quarantine = Quarantine(journal, folder / "suspects.json", time.monotonic)
     StatusPage(folder / "flight").reset()
-    options = CoreOptions(2, 16, 64, 10_000, 60.0, Pooler("mean"))
+    options = CoreOptions(2, 16, 64, 10_000, 3600.0, 60.0, Pooler("mean"))
     core = EngineCore("fake", DeadlyBackend(), options, NullObserver(), crash_guard=quarantine)
     core.start()
     models = ModelRegistry()

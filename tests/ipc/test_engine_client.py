@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
+from nestvec.engine.types import ItemOptions, Priority
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import (
     BackendError,
@@ -18,7 +20,8 @@ from nestvec.errors import (
     QuarantinedError,
     QueueFullError,
 )
-from nestvec.ipc.engine_client import EngineClient, RemoteCore
+from nestvec.ipc.engine_client import EngineClient
+from nestvec.ipc.remote_core import REFUSED_S, RemoteCore
 from nestvec.ipc.status_page import StatusPage
 
 from tests.ipc.deadly_core import DEADLY_ID, run
@@ -131,7 +134,7 @@ async def test_calls_end_where_the_engine_stays_away(
     pair.process.join()
     while pair.client.is_up:
         await asyncio.sleep(0.01)
-    monkeypatch.setattr("nestvec.ipc.engine_client.MAX_ENGINE_WAIT_S", 0.2)
+    monkeypatch.setattr("nestvec.ipc.remote_core.MAX_ENGINE_WAIT_S", 0.2)
     with pytest.raises(NotReadyError) as caught:
         await core.submit(submission(item(1)))
     assert caught.value.retry_after_s >= 1
@@ -142,9 +145,44 @@ async def test_calls_end_where_the_engine_stays_away(
 async def test_a_full_queue_is_known_before_anything_is_sent(pair: Pair) -> None:
     """A call that the engine's queue has no room for is refused by what the engine noted last."""
     core = await remote(pair)
-    core.check_queue_bound(10**6, "")
-    pair.client.status_page.note_queue(900, 0.01, 1000)
-    core.check_queue_bound(100, "")
-    with pytest.raises(QueueFullError) as caught:
-        core.check_queue_bound(101, "")
+    with core.expecting(10**6, ItemOptions()):
+        pair.client.status_page.note_queue(900, 0.01, 1000)
+    with core.expecting(100, ItemOptions()):
+        pass
+    with pytest.raises(QueueFullError) as caught, core.expecting(101, ItemOptions()):
+        pass
     assert 1 <= caught.value.retry_after_s <= 120
+
+
+async def test_what_the_engine_has_just_refused_is_refused_here(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a refusal for its wait, calls of its class and key are refused unsent for a moment; others are not."""
+    core = await remote(pair)
+    now_s = [100.0]
+    object.__setattr__(core, "clock", lambda: now_s[0])
+
+    async def refuse(*_: object) -> NoReturn:
+        raise QueueFullError(
+            "long", retry_after_s=1.0, reason="wait_too_long", own_s=2.0, waiting_s=20.0
+        )
+
+    monkeypatch.setattr(EngineClient, "call", refuse)
+    with pytest.raises(QueueFullError):
+        await core.submit(submission(item(1), key_id="flood"))
+    waits_s = []
+    for _ in range(8):
+        with (
+            pytest.raises(QueueFullError) as caught,
+            core.expecting(1, ItemOptions(key_id="flood")),
+        ):
+            pass
+        waits_s.append(caught.value.retry_after_s)
+    assert waits_s[-1] > waits_s[0]  # told to come one after the other
+    with core.expecting(1, ItemOptions(key_id="other")):
+        pass
+    with core.expecting(1, ItemOptions(key_id="flood", priority=Priority.BULK)):
+        pass
+    now_s[0] += REFUSED_S
+    with core.expecting(1, ItemOptions(key_id="flood")):
+        pass

@@ -10,10 +10,11 @@ from nestvec.engine.backend import BackendInfo
 from nestvec.engine.types import Layout, RawVectors
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import NotReadyError
-from nestvec.ipc import engine_client
-from nestvec.ipc.engine_client import EngineClient, EngineLostError, RemoteCore
+from nestvec.ipc import remote_core
+from nestvec.ipc.engine_client import EngineClient, EngineLostError
 from nestvec.ipc.frames import Frame, submission_of, vectors_frame
 from nestvec.ipc.load_balancer import EngineClientPool
+from nestvec.ipc.remote_core import RemoteCore
 from nestvec.ipc.status_page import QueueLoad, StatusPage
 from typing_extensions import override
 
@@ -121,7 +122,7 @@ async def test_a_call_stays_with_a_core_that_dies_and_comes_back(
     clients: list[FakeClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The call's input may be what killed the engine: the next one there knows that, another does not."""
-    monkeypatch.setattr(engine_client, "RECONNECT_S", 0.001)
+    monkeypatch.setattr(remote_core, "RECONNECT_S", 0.001)
     _, core = remote(clients)
     clients[1].waiting = 1.0
     clients[0].gate.clear()
@@ -141,7 +142,7 @@ async def test_where_none_is_there_calls_wait_and_then_fail(
     clients: list[FakeClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no engine is there calls wait for one, and then fail as retriable."""
-    monkeypatch.setattr(engine_client, "MAX_ENGINE_WAIT_S", 0.02)
+    monkeypatch.setattr(remote_core, "MAX_ENGINE_WAIT_S", 0.02)
     engines, core = remote(clients)
     for client in clients:
         client.go()

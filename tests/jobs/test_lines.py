@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nestvec.jobs.lines import MAX_PROBLEMS, check_lines, read_lines, request_of
 from nestvec.jobs.types import JobLimits
+from nestvec.system.json_bodies import JsonLimits
 
 URL = "/v1/embeddings"
 
@@ -109,3 +110,26 @@ def test_lines_are_read_whole_or_not_at_all(
             assert request_of(found_line)[0] == json.loads(row)["custom_id"]
         elif len(row) > limit:
             assert found_line.content is None
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"[" + b"{}," * 150_000 + b"1]",
+        b"[" + b"1," * 450_000 + b"1]",
+        b"[" * 40 + b"]" * 40,
+        b"[" * 900 + b"]" * 900,
+    ],
+    ids=["objects", "values", "deep", "very deep"],
+)
+def test_lines_are_bounded_as_bodies_are(tmp_path: Path, junk: bytes) -> None:
+    """A line of more values or depth than a body may have is a problem of that line, found before it is parsed."""
+    bad = line("b").replace(b'"hi"', b'"hi", "junk": ' + junk)
+    assert codes(tmp_path, line("a") + b"\n" + bad) == [("invalid_json_line", 2)]
+
+
+def test_depth_of_lines_is_the_settings(tmp_path: Path) -> None:
+    """Lines may be as deep as the limits say."""
+    deep = line("b").replace(b'"hi"', b'"hi", "junk": ' + b"[" * 40 + b"]" * 40)
+    limits = JobLimits(json=JsonLimits(max_depth=50))
+    assert codes(tmp_path, deep, limits) == []

@@ -1,15 +1,18 @@
 """The keyring: who is let in, what is counted, and what changes while it runs."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
-from nestvec.errors import AccessError, RateLimitError
+from nestvec.errors import AccessError, ConfigError, RateLimitError
 from nestvec.keys.keyring import CHECK_INTERVAL_S, Keyring, settings_key_id
 from nestvec.keys.records import UNLIMITED, KeyFile, KeyLimits
 from nestvec.keys.usage import UsageCounter
 
 from tests.support.fakes import FakeClock
+
+SECRET = bytes(32)
 
 
 @pytest.fixture
@@ -21,7 +24,12 @@ def clock() -> FakeClock:
 def make(folder: Path, clock: FakeClock, *keys: str) -> Keyring:
     """A keyring over the file of keys in a folder."""
     return Keyring(
-        keys, folder / "keys.json", clock=clock, wall_clock=clock, usage=UsageCounter(None, clock)
+        keys,
+        folder / "keys.json",
+        id_secret=lambda: SECRET,
+        clock=clock,
+        wall_clock=clock,
+        usage=UsageCounter(None, clock),
     )
 
 
@@ -45,7 +53,7 @@ def test_keys_of_settings_and_of_the_file(tmp_path: Path, clock: FakeClock) -> N
     """Keys of the settings and keys of the file are accepted, nothing else is; their ids tell them apart."""
     key_id, key = add(tmp_path)
     keyring = make(tmp_path, clock, "plain", "plain")
-    assert keyring.authenticate("plain").key_id == settings_key_id("plain")
+    assert keyring.authenticate("plain").key_id == settings_key_id("plain", SECRET)
     assert keyring.authenticate(key).key_id == key_id
     for wrong in ("x", key + "x", key[:-1], f"nv_{key_id}_", f"nv_{'0' * 12}_abc", "plaín"):
         with pytest.raises(AccessError, match="Incorrect"):
@@ -53,6 +61,35 @@ def test_keys_of_settings_and_of_the_file(tmp_path: Path, clock: FakeClock) -> N
     with pytest.raises(AccessError) as caught:
         keyring.authenticate("")
     assert caught.value.code == "missing_api_key"
+
+
+def test_the_admin_right(tmp_path: Path, clock: FakeClock) -> None:
+    """Keys have the right where they were made with it, keep it over a rotation, and have it in no other way."""
+    file = KeyFile.read(tmp_path / "keys.json")
+    record, admin = file.add("operator", KeyLimits(), is_admin=True)
+    _, plain = file.add("someone", KeyLimits())
+    _, rotated = file.rotate(record.id, 60.0)
+    file.write()
+    keyring = make(tmp_path, clock, "a", "b")
+    keyring.set_settings_keys(["a", "b"], ["b"])
+    expected = {admin: True, rotated: True, plain: False, "a": False, "b": True}
+    assert {key: keyring.authenticate(key).is_admin for key in expected} == expected
+
+
+@pytest.mark.parametrize("value", [1, 0, "true", "", None, [], {}])
+def test_a_right_that_is_no_boolean(tmp_path: Path, value: object) -> None:
+    """A right of another type makes no operator: the file is refused; a file without the field gives no right."""
+    path = tmp_path / "keys.json"
+    add(tmp_path)
+    content = json.loads(path.read_bytes())
+    assert content["keys"][0].pop("is_admin") is False
+    path.write_text(json.dumps(content))
+    (record,) = KeyFile.read(path).records.values()
+    assert not record.is_admin
+    content["keys"][0]["is_admin"] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError):
+        KeyFile.read(path)
 
 
 def test_the_file_is_read_again_when_it_changes(tmp_path: Path, clock: FakeClock) -> None:

@@ -274,7 +274,7 @@ def test_several_models_in_an_engine_process(folder: Path, tmp_path: Path) -> No
     chosen = {
         **settings(folder, 2),
         "models": f"{tmp_path / 'second'}",
-        "api_keys": "k",
+        "admin_keys": "k",
         "admin_api": True,
     }
     auth = {"authorization": "Bearer k"}

@@ -139,6 +139,8 @@ class RecordingObserver:
     queue: tuple[int, int] = (0, 0)
     long: list[LongInput] = field(default_factory=list)
     memory_shortages: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    wait_errors: list[float] = field(default_factory=list)
     also: Observer | None = None
 
     def batch_done(self, model: str, stats: BatchStats) -> None:
@@ -147,11 +149,23 @@ class RecordingObserver:
         if self.also:
             self.also.batch_done(model, stats)
 
-    def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
+    def queue_changed(self, model: str, *, items: int, tokens: int, seconds: float) -> None:
         """Keep the newest state of the queue, and pass it on."""
         self.queue = (items, tokens)
         if self.also:
-            self.also.queue_changed(model, items=items, tokens=tokens)
+            self.also.queue_changed(model, items=items, tokens=tokens, seconds=seconds)
+
+    def call_refused(self, model: str, reason: str) -> None:
+        """Count it, and pass it on."""
+        self.refused[reason] += 1
+        if self.also:
+            self.also.call_refused(model, reason)
+
+    def wait_was_predicted(self, model: str, error: float) -> None:
+        """Keep it, and pass it on."""
+        self.wait_errors.append(error)
+        if self.also:
+            self.also.wait_was_predicted(model, error)
 
     def call_done(
         self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
@@ -197,6 +211,7 @@ def fake_core(
     workers: int = 1,
     budget: int = 32,
     max_queue_tokens: int = 10_000,
+    max_queue_wait_s: float = 3600.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> EngineCore:
     """Return a started core over a fake backend."""
@@ -205,6 +220,7 @@ def fake_core(
         max_batch_tokens=budget,
         lookahead_items=64,
         max_queue_tokens=max_queue_tokens,
+        max_queue_wait_s=max_queue_wait_s,
         max_batch_s=60.0,
         pooler=Pooler("mean"),
     )

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx
 
 READY_TIMEOUT_S = 120.0
+# Makes of a command line one that does more.
+CommandWrapper = Callable[[list[str]], list[str]]
 
 
 @dataclass
@@ -59,16 +61,26 @@ def command(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def running_server(folder: Path, **settings: object) -> Iterator[RunningServer]:
+def running_server(
+    folder: Path, through: CommandWrapper = list, /, **settings: object
+) -> Iterator[RunningServer]:
     """Start a server on a free port and wait until it is ready; it is ended with the block, whatever happens."""
-    with starting_server(folder, **settings) as server:
+    with starting_server(folder, through, **settings) as server:
         wait_until_ready(server)
         yield server
 
 
 @contextmanager
-def starting_server(folder: Path, **settings: object) -> Iterator[RunningServer]:
-    """Start a server on a free port, and go on as soon as it listens."""
+def starting_server(
+    folder: Path, through: CommandWrapper = list, /, **settings: object
+) -> Iterator[RunningServer]:
+    """Start a server on a free port, and go on as soon as it listens.
+
+    Args:
+        folder: Where its log and its data go.
+        through: Makes of its command line one that does more.
+        settings: Its settings, by name.
+    """
     log = folder / f"server-{time.monotonic_ns()}.log"
     all_settings = {
         "port": 0,
@@ -80,7 +92,7 @@ def starting_server(folder: Path, **settings: object) -> Iterator[RunningServer]
     }
     with log.open("w") as errors:
         process = subprocess.Popen(
-            command("serve"),
+            through(command("serve")),
             env=environment(**all_settings),
             stdout=subprocess.DEVNULL,
             stderr=errors,

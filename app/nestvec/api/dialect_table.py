@@ -21,6 +21,7 @@ from nestvec.engine.types import Truncation
 from nestvec.errors import (
     BackendError,
     BodyFormatError,
+    BodyTimeoutError,
     BodyTooLargeError,
     DegenerateVectorError,
     EmptyInputError,
@@ -66,6 +67,7 @@ def _tei_statuses(validation: int) -> Statuses:
     return (
         (BodyFormatError, 400),
         (EmptyInputError, 400),
+        (BodyTimeoutError, 408),
         (BodyTooLargeError, 413),
         (UnsupportedError, 424),
         (InputError, validation),

@@ -57,7 +57,7 @@ class DialectMatch:
         if not self.keys or any(key in body for key in self.keys):
             return True
         items = body.get("input") if self.has_objects else None
-        return isinstance(items, list) and any(isinstance(item, dict) for item in items)
+        return isinstance(items, list) and dict in set(map(type, items))
 
 
 @dataclass(frozen=True, slots=True)

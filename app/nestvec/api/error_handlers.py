@@ -5,17 +5,21 @@ from typing import Final
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from nestvec.api.dialect_table import DIALECTS, OPENAI, Dialect, dialect_of_path
+from nestvec.api.http.near_misses import RouteTable
 from nestvec.api.state import api_state
 from nestvec.errors import (
     AccessError,
+    BodyTimeoutError,
     BodyTooLargeError,
     CapacityError,
     DeadlineError,
+    ForbiddenError,
     InputError,
     InternalError,
     NestvecError,
@@ -34,9 +38,11 @@ log = get_logger(__name__)
 STATUSES: Final[tuple[tuple[type[NestvecError], int], ...]] = (
     (UnknownModelError, 404),
     (NotFoundError, 404),
+    (BodyTimeoutError, 408),
     (BodyTooLargeError, 413),
     (QuotaError, 413),
     (InputError, 400),
+    (ForbiddenError, 403),
     (AccessError, 401),
     (QueueFullError, 429),
     (RateLimitError, 429),
@@ -61,7 +67,7 @@ def status_of(error: NestvecError, dialect: Dialect = OPENAI) -> int:
 
 def unknown_url(scope: Scope) -> Response:
     """Return the answer to a request that no route is for, for middleware in front of the application."""
-    path = str(scope["path"])
+    path = get_route_path(scope)
     dialect = dialect_of_path(path)
     error = HttpError(f"Invalid URL ({scope['method']} {path[:200]})")
     request_id = str(scope.get("nestvec.request_id", ""))
@@ -87,6 +93,8 @@ def error_response(error: NestvecError, dialect: Dialect, request_id: str) -> Re
     is_permanent = isinstance(error, InternalError) and error.is_permanent
     if is_permanent or (isinstance(error, RateLimitError) and error.of == "quota"):
         headers["x-should-retry"] = "false"
+    if status == 408:  # noqa: PLR2004 - the status itself
+        headers["connection"] = "close"  # the rest of the body is not waited for (RFC 9110 15.5.9)
     if status == 401:  # noqa: PLR2004 - the status itself
         headers["www-authenticate"] = "Bearer"
     body = orjson.dumps(dialect.envelope(error, status, request_id, dialect.field_names))
@@ -99,8 +107,14 @@ class HttpError(NestvecError):
     code = "unknown_url"
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Make an application answer each error in the dialect of its request."""
+def install_error_handlers(app: FastAPI, hidden: tuple[str, ...] = ()) -> None:
+    """Make an application answer each error in the dialect of its request.
+
+    Args:
+        app: The application.
+        hidden: Beginnings of paths that no caller is pointed to.
+    """
+    table: RouteTable | None = None  # made when the application has all of its routes
 
     async def handle_known(request: Request, error: Exception) -> Response:
         if not isinstance(error, NestvecError):
@@ -115,7 +129,12 @@ def install_error_handlers(app: FastAPI) -> None:
     async def handle_http(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
-        http_error = HttpError(f"Invalid URL ({request.method} {request.url.path[:200]})")
+        nonlocal table
+        table = table or RouteTable(app.routes, hidden)
+        method, path = request.method, get_route_path(request.scope)
+        meant = table.meant_by(method, path)
+        hint = "" if meant is None else f". Did you mean {meant}?"
+        http_error = HttpError(f"Invalid URL ({method} {path[:200]}){hint}")
         dialect, status = _dialect(request), error.status_code
         content = dialect.envelope(http_error, status, _request_id(request), dialect.field_names)
         headers = dict(error.headers or {})
@@ -145,7 +164,7 @@ def _dialect(request: Request) -> Dialect:
     tags = getattr(request.scope.get("route"), "tags", None) or [""]
     if tags[0] in DIALECTS:
         return api_state(request).dialect(tags[0])
-    return dialect_of_path(request.url.path)
+    return dialect_of_path(get_route_path(request.scope))
 
 
 def _request_id(request: Request) -> str:

@@ -1,26 +1,20 @@
 """Middleware in front of the application: which hosts and ports serve what, and what browsers may do with answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from starlette._utils import get_route_path
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nestvec.api.error_handlers import unknown_url
+from nestvec.api.loopback import LoopbackMiddleware
 
 OPERATIONS: Final = ("/metrics", "/admin")
 # Served on every port, and under any host name: load balancers ask by the address of the instance.
-HEALTH_CHECKS: Final = ("/health", "/ping")
-REQUEST_HEADERS: Final = (
-    *("authorization", "content-type", "api-key", "x-api-key", "x-request-id", "traceparent"),
-    *("x-embed-priority", "x-request-timeout-ms", "x-embed-token-vocab", "cache-control"),
-    *(f"x-stainless-{name}" for name in ("lang", "package-version", "os", "arch", "runtime")),
-    *(f"x-stainless-{name}" for name in ("runtime-version", "async", "retry-count", "timeout")),
-    *("x-stainless-read-timeout", "x-stainless-helper-method", "openai-organization"),
-    *("openai-project", "openai-beta"),
-)
+HEALTH_CHECKS: Final = ("/health", "/ping", "/v2/health/")
 EXPOSED_HEADERS: Final = (
     *("x-request-id", "retry-after", "x-embed-space", "x-embed-truncated"),
     *("x-embed-ignored-fields", "x-embed-unusual-token-ids"),
@@ -48,12 +42,16 @@ class HostMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        is_health_check = scope["type"] == "http" and scope["path"].startswith(HEALTH_CHECKS)
+        is_health_check = scope["type"] == "http" and get_route_path(scope).startswith(
+            HEALTH_CHECKS
+        )
         await (self._app if is_health_check else self._guarded)(scope, receive, send)
 
 
 class OperationsPortMiddleware:
     """Serves operators' routes on a port of their own, and nothing else there except health checks.
+
+    What it looks at is the path that Starlette's router will look at, below the root path.
 
     Args:
         app: The application that it guards.
@@ -65,31 +63,29 @@ class OperationsPortMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer that its path is unknown."""
-        if scope["type"] != "http" or scope["path"].startswith(HEALTH_CHECKS):
+        path = get_route_path(scope) if scope["type"] == "http" else ""
+        if scope["type"] != "http" or path.startswith(HEALTH_CHECKS):
             await self._app(scope, receive, send)
             return
         is_operators_port = scope["server"][1] == self._port
-        if is_operators_port is scope["path"].startswith(OPERATIONS):
+        if is_operators_port is path.startswith(OPERATIONS):
             await self._app(scope, receive, send)
             return
         await unknown_url(scope)(scope, receive, send)
 
 
 class PageHeadersMiddleware:
-    """Adds headers to pages that tell browsers what a page may do, and sets the root path that links are relative to.
+    """Adds headers to pages that tell browsers what a page may do.
 
     Args:
         app: The application that it wraps.
-        root_path: The path under which a proxy serves the application; "" for none.
     """
 
-    def __init__(self, app: ASGIApp, root_path: str) -> None:
-        self._app, self._root_path = app, root_path
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and add headers to its answer if that is a page."""
-        if self._root_path:
-            scope["root_path"] = self._root_path
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -110,27 +106,39 @@ def with_middleware(
     hosts: Sequence[str] = (),
     origins: Sequence[str] = (),
     operations_port: int = 0,
-    root_path: str = "",
+    is_local_while: Callable[[], bool] | None = None,
 ) -> ASGIApp:
     """Wrap an application in the middleware that the settings ask for.
 
     Args:
         app: The application.
-        hosts: Host names that requests may be for; none: any.
+        hosts: Host names that requests may be for; none: any, or this machine's.
         origins: Origins whose pages may call; none: no page may.
         operations_port: The operators' port; 0: their routes are on the common one.
-        root_path: The path under which a proxy serves the application; "" for none.
+        is_local_while: Tells whether requests on a loopback address must be for this machine and from its pages;
+            None: they never must.
     """
-    wrapped: ASGIApp = PageHeadersMiddleware(app, root_path)
+    wrapped: ASGIApp = PageHeadersMiddleware(app)
     if origins:
         wrapped = CORSMiddleware(
             wrapped,
             allow_origins=list(origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=list(REQUEST_HEADERS),
+            # The origin is what protects: a closed list of headers only breaks the clients that add one.
+            allow_headers=["*"],
             expose_headers=list(EXPOSED_HEADERS),
             max_age=3600,
         )
     if operations_port:
         wrapped = OperationsPortMiddleware(wrapped, operations_port)
-    return HostMiddleware(wrapped, hosts) if hosts else wrapped
+    by_host = HostMiddleware(wrapped, hosts) if hosts else wrapped
+    if is_local_while is None:
+        return by_host
+    return LoopbackMiddleware(
+        wrapped,
+        otherwise=by_host,
+        hosts=hosts,
+        origins=origins,
+        is_open=is_local_while,
+        exempt=HEALTH_CHECKS,
+    )

@@ -9,8 +9,11 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nestvec.api.error_handlers import CLIENT_CLOSED
+from nestvec.api.http.answer_memory import ANSWER_BYTES
 from nestvec.api.http.auth import rate_limit_headers
-from nestvec.api.http.body import BODY_RESERVATION, BodyReservation
+from nestvec.api.http.body import BODY_RESERVATION, HEADERS_CAME_S
+from nestvec.api.http.body_memory import BodyReservation
+from nestvec.api.http.raw_route import IS_HEAD
 from nestvec.api.state import ApiState, Phase
 from nestvec.engine.models.model_registry import visible_models
 from nestvec.keys.keyring import KeyGrant
@@ -23,6 +26,8 @@ QUIET_ROUTES: Final = {"/health", "/health/live", "/health/ready", "/metrics"}
 UNMATCHED: Final = "unmatched"
 # Keeps browsers from taking an answer for another type than it says.
 NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
+DOUBLED_V1: Final = re.compile("(?:/v1)+(?=/v1/)")
+SLASHES: Final = re.compile("/{2,}")
 AZURE_PREFIX: Final = "/openai/"
 AZURE_DEPLOYMENTS: Final = "/openai/deployments/"
 
@@ -35,11 +40,14 @@ class RequestContextMiddleware:
     Args:
         app: The application that it wraps.
         state: The application's state, whose metrics count the requests.
+        root_path: The path under which a proxy serves the application, without a slash at its end; "" for none. Proxies
+            that take it off and proxies that leave it are served alike.
     """
 
-    def __init__(self, app: ASGIApp, state: ApiState) -> None:
+    def __init__(self, app: ASGIApp, state: ApiState, *, root_path: str = "") -> None:
         self.state = state
         self._app = app
+        self._root_path = root_path
         self._metrics = state.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +55,11 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["path"] = tolerant_path(scope["path"])
+        is_head = scope["method"] == "HEAD"
+        if is_head:
+            # Answered as GET is, without the body. A copy, as the web server frames its answer by its own scope.
+            scope = {**scope, "method": "GET", IS_HEAD: True}
+        self._set_path(scope)
         request_id = _request_id(scope)
         scope["nestvec.request_id"] = request_id
         structlog.contextvars.clear_contextvars()
@@ -55,7 +67,7 @@ class RequestContextMiddleware:
         # A pipelined request begins in the task of the one before it, and would see the models of that one's key.
         visible_models.set(None)
         reservation = scope[BODY_RESERVATION] = BodyReservation(self.state.body_memory)
-        started = time.monotonic()
+        started = scope[HEADERS_CAME_S] = time.monotonic()
         status = CLIENT_CLOSED  # stays so where the client leaves before an answer begins
 
         async def send_with_headers(message: Message) -> None:
@@ -73,6 +85,8 @@ class RequestContextMiddleware:
                     NO_SNIFFING,
                     *self._extra_headers(scope),
                 ]
+            elif is_head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         self._metrics.http.in_flight.inc()
@@ -84,8 +98,23 @@ class RequestContextMiddleware:
         finally:
             self._metrics.http.in_flight.dec()
             reservation.release()
+            if answer_bytes := scope.get(ANSWER_BYTES):
+                self.state.answer_memory.give(answer_bytes)
             self.state.release_models()
             self._count(scope, status, time.monotonic() - started)
+
+    def _set_path(self, scope: Scope) -> None:
+        """Set the path and the root path so that all that follow, the router too, see one and the same path."""
+        path, root_path = scope["path"], self._root_path
+        if not root_path:
+            scope["path"] = tolerant_path(path)
+            return
+        path = SLASHES.sub("/", path)
+        if path == root_path or path.startswith(f"{root_path}/"):
+            path = path[len(root_path) :] or "/"
+        scope["root_path"] = root_path
+        # With the root path before it, as ASGI has it: what is below is taken off once, and never twice.
+        scope["path"] = root_path + tolerant_path(path)
 
     def _extra_headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """Return headers of the key's rate limits and of the connection; counts the request for its key."""
@@ -115,13 +144,16 @@ class RequestContextMiddleware:
 
 
 def tolerant_path(path: str) -> str:
-    """Forgive a trailing slash, a doubled /v1 (the most common mistake in base URLs), and Azure's prefix."""
+    """Forgive trailing and doubled slashes, a doubled /v1 (a common mistake in base URLs), and Azure's prefix."""
+    if "//" in path:
+        path = SLASHES.sub("/", path)
     if len(path) > 1:
-        path = path.rstrip("/") or "/"
+        path = path.removesuffix("/")
     if path.startswith(AZURE_PREFIX) and not path.startswith(AZURE_DEPLOYMENTS):
         tail = path.removeprefix(AZURE_PREFIX)
         path = f"/{tail}" if tail.startswith("v1/") else f"/v1/{tail}"
-    return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
+    doubled = DOUBLED_V1.match(path)
+    return path if doubled is None else path[doubled.end() :]
 
 
 def outcome_of(status: int) -> str:

@@ -9,7 +9,8 @@ from typing import Final
 from fastapi import Request
 
 from nestvec.api.dialect_table import DIALECTS, TEI, TEI_1_8, Dialect
-from nestvec.api.http.body import BodyMemoryBudget
+from nestvec.api.http.answer_memory import AnswerMemory
+from nestvec.api.http.body_memory import BodyMemoryBudget
 from nestvec.api.token_input import TokenDecoder
 from nestvec.engine.service import EmbeddingService
 from nestvec.errors import NotReadyError, StoreError
@@ -67,6 +68,7 @@ class ApiState:
         tokens: Decodes token arrays.
         metrics: What /metrics shows.
         body_memory: Memory for the bodies of requests under way.
+        answer_memory: Memory for large answers under way.
         phase: Where the server is in its life.
         on_reload: Called by `reload` once keys have been read anew.
     """
@@ -76,6 +78,7 @@ class ApiState:
     tokens: TokenDecoder
     metrics: Metrics
     body_memory: BodyMemoryBudget
+    answer_memory: AnswerMemory
     phase: Phase = Phase.LOADING
     on_reload: Callable[[], None] = lambda: None
     _jobs: JobRunner | None = field(default=None)

@@ -5,6 +5,9 @@ Feeding such ids to another model gives nonsense without an error, so the vocabu
 """
 
 import asyncio
+import hashlib
+import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +20,7 @@ MODEL: Final = "model"
 # https://github.com/openai/tiktoken, tiktoken_ext/openai_public.py: ranks end at 100255; specials follow.
 FIRST_SPECIAL_ID: Final = 100_257
 CL100K_IDS: Final = 100_277
+TABLE_URL: Final = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
 TABLE_SHA256: Final = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 # tiktoken downloads its table without a time limit of its own.
 LOAD_TIMEOUT_S: Final = 10.0
@@ -32,11 +36,14 @@ class TokenDecoder:
         mode: What ids are taken for where a caller does not say: "auto" or "cl100k" (OpenAI's), "model" (the model's
             own), or "reject".
         file: The cl100k table, for hosts where tiktoken cannot download it.
+        is_offline: Whether the table may not be downloaded: without a file it is taken from tiktoken's cache, or not
+            at all.
     """
 
-    def __init__(self, mode: str, file: Path | None = None) -> None:
+    def __init__(self, mode: str, file: Path | None = None, *, is_offline: bool = False) -> None:
         self._mode = mode
         self._file = file
+        self._is_offline = is_offline
         self._decode: Decode | None = None
         self._failed_at_s = -RETRY_LOAD_S
         self._reason = ""
@@ -88,7 +95,9 @@ class TokenDecoder:
             return
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
-                self._decode = await asyncio.to_thread(_load_table, self._file)
+                self._decode = await asyncio.to_thread(
+                    _load_table, self._file, is_offline=self._is_offline
+                )
         except (ImportError, OSError, ValueError, TimeoutError) as error:
             # requests' errors, which tiktoken lets through, are OSErrors too.
             self._failed_at_s = now_s
@@ -101,22 +110,39 @@ HOW_TO_AVOID: Final = (
 )
 
 
-def _load_table(file: Path | None) -> Decode:
+def _load_table(file: Path | None, *, is_offline: bool) -> Decode:
     """Load the table from a file, or let tiktoken fetch it once into its cache.
 
     Raises:
         ImportError: tiktoken is not installed.
-        OSError: There is no network, or no such file.
+        OSError: There is no network, or it may not be used; or there is no such file.
         ValueError: The file is not the cl100k table.
     """
     import tiktoken
     from tiktoken.load import load_tiktoken_bpe
 
+    if file is None and is_offline:
+        file = _cached_table()
     if file is None:
         return tiktoken.get_encoding("cl100k_base").decode_bytes
     ranks = load_tiktoken_bpe(str(file), expected_hash=TABLE_SHA256)
     pieces: Mapping[int, bytes] = {rank: piece for piece, rank in ranks.items()}
     return lambda ids: b"".join(pieces[i] for i in ids)
+
+
+def _cached_table() -> Path:
+    """Return the path of the table in tiktoken's cache.
+
+    Raises:
+        FileNotFoundError: It is not there.
+    """
+    # As tiktoken.load.read_file_cached finds it, which would download what is missing.
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    cache = Path(folder) if folder else Path(tempfile.gettempdir()) / "data-gym-cache"
+    path = cache / hashlib.sha1(TABLE_URL.encode(), usedforsecurity=False).hexdigest()
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    return path
 
 
 def _decode_all(decode: Decode, inputs: Sequence[Sequence[int]]) -> list[str]:

@@ -10,12 +10,16 @@ from nestvec.assembly.execution import backend_options_for, execution_settings_f
 from nestvec.assembly.package import package_for
 from nestvec.backends.latency import LatencyBackend
 from nestvec.backends.open import open_backend
+from nestvec.config.memory_bounds import memory_bounds
 from nestvec.config.settings import Settings
 from nestvec.engine.backend import Backend
+from nestvec.engine.core.batching.shared_cores import SharedCores
 from nestvec.engine.core.engine_core import CoreOptions, EngineCore
 from nestvec.engine.core.ports import Core, CrashGuard, NullCrashGuard
 from nestvec.engine.models.served_model import AliasPreset, ServedModel, check_presets
 from nestvec.engine.observer import Observer
+from nestvec.engine.text.encoded import TokenizeOptions
+from nestvec.engine.types import Truncation
 from nestvec.engine.vectors.quantization import Rounding
 from nestvec.errors import ModelError
 from nestvec.model_store.artefacts.execution_settings import ExecutionSettings
@@ -56,6 +60,7 @@ def open_model(
     observer: Observer,
     task: str | None = None,
     crash_guard: CrashGuard | None = None,
+    cores: SharedCores | None = None,
 ) -> ServedModel:
     """Load one model, check it by its probes and warm it up; blocks for as long as that takes.
 
@@ -64,6 +69,7 @@ def open_model(
         observer: Told what happens to the model's calls and batches.
         task: The task whose adapter is merged in; None for none.
         crash_guard: Notes what runs, where that outlives the process.
+        cores: The models of this process, whose workers share cores.
 
     Raises:
         ModelError: The model cannot be served.
@@ -73,7 +79,7 @@ def open_model(
     tuned = execution_settings_for(settings, package)
     backend = open_for_serving(settings, package, tuned)
     try:
-        probe(package, backend)
+        token_s = probe(package, backend)
     except ModelError:
         backend.close()
         raise
@@ -81,16 +87,10 @@ def open_model(
     core = EngineCore(
         model=settings.served_model_name or package.spec.name,
         backend=backend,
-        options=CoreOptions(
-            workers=tuned.worker_threads,
-            max_batch_tokens=tuned.max_batch_tokens,
-            lookahead_items=settings.lookahead_items,
-            max_queue_tokens=settings.max_queue_tokens,
-            max_batch_s=settings.max_batch_ms / 1000,
-            pooler=package.pooler,
-        ),
+        options=_core_options(settings, package, tuned, token_s),
         observer=observer,
         crash_guard=crash_guard or NullCrashGuard(),
+        cores=cores or SharedCores(),
     )
     model = served_model(settings, package, core)
     core.start()
@@ -109,6 +109,22 @@ def open_model(
         took_s=round(time.monotonic() - started, 2),
     )
     return model
+
+
+def _core_options(
+    settings: Settings, package: Package, tuned: ExecutionSettings, token_s: float
+) -> CoreOptions:
+    """Return how a core runs, whose probes took so many seconds a token."""
+    return CoreOptions(
+        workers=tuned.worker_threads,
+        max_batch_tokens=tuned.max_batch_tokens,
+        lookahead_items=settings.lookahead_items,
+        max_queue_tokens=memory_bounds(settings).queue_tokens,
+        max_queue_wait_s=settings.max_queue_wait_s,
+        max_batch_s=settings.max_batch_ms / 1000,
+        pooler=package.pooler,
+        first_token_s=token_s,
+    )
 
 
 def alias_presets(settings: Settings) -> dict[str, AliasPreset]:
@@ -148,8 +164,11 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
     )
 
 
-def probe(package: Package, backend: Backend) -> None:
+def probe(package: Package, backend: Backend) -> float:
     """Run the probe texts together and each alone, and compare them with the stored vectors; this warms it up too.
+
+    Returns:
+        Seconds that a token of the probe texts took, run together.
 
     Raises:
         ProbeError: A vector differs.
@@ -157,7 +176,11 @@ def probe(package: Package, backend: Backend) -> None:
     # Probes were made with the model's own length, whatever the operator allows callers.
     tokenizer = package.open_tokenizer(package.native_max_tokens)
     pooler = package.probe_pooler
+    started_s = time.monotonic()
     together = compute_vectors(backend, tokenizer, pooler, PROBE_TEXTS)
+    took_s = time.monotonic() - started_s
     check_probes(together, package.probes, backend.info.provider, package.build)
     alone = [compute_vectors(backend, tokenizer, pooler, [text]) for text in PROBE_TEXTS]
     check_probes(np.concatenate(alone), package.probes, backend.info.provider, package.build)
+    encoded = tokenizer.encode_texts(PROBE_TEXTS, TokenizeOptions(Truncation.END))
+    return took_s / sum(len(text.ids) for text in encoded)

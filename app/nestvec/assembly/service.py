@@ -13,6 +13,7 @@ from nestvec.assembly.registry import build_registry
 from nestvec.config.settings import Settings
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.cache.vector_file import VectorFile
+from nestvec.engine.core.batching.shared_cores import SharedCores
 from nestvec.engine.core.ports import CrashGuard
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
@@ -22,7 +23,7 @@ from nestvec.engine.observer import Observer
 from nestvec.engine.service import EmbeddingService
 from nestvec.engine.types import Truncation
 from nestvec.errors import ModelError
-from nestvec.ipc.engine_client import EngineConnection, RemoteCore
+from nestvec.ipc.remote_core import EngineConnection, RemoteCore
 from nestvec.observability.logs import get_logger
 from nestvec.system.cpus import usable_cpus
 from nestvec.system.malloc import bound_arenas, give_back_freed_memory
@@ -63,8 +64,9 @@ def build_pool(
     """
     if settings.models:
         bound_arenas(usable_cpus() + 2)
+    cores = SharedCores()
     models = build_registry(
-        settings, lambda of_model, task: open_model(of_model, observer, task, crash_guard)
+        settings, lambda of_model, task: open_model(of_model, observer, task, crash_guard, cores)
     )
     pool = ModelPool(models, settings.max_models_bytes, on_change=note_change)
     load_first(pool, settings)
@@ -95,7 +97,7 @@ def build_http_service(
         loading = asyncio.run_coroutine_threadsafe(engines.load(name), loop)
         info, max_batch_tokens = loading.result()
         package = package_for(of_model, task)
-        core = RemoteCore(engines, name, package.pooler, info, max_batch_tokens)
+        core = RemoteCore(engines, name, package.pooler, info, max_batch_tokens, observer)
         return served_model(of_model, package, core)
 
     models = build_registry(settings, open_remote)
@@ -121,6 +123,7 @@ def _service(settings: Settings, observer: Observer, pool: ModelPool) -> Embeddi
         ),
         observer=observer,
         threads=settings.front_threads or usable_cpus(),
+        max_waiting_chars=settings.max_front_characters,
     )
 
 

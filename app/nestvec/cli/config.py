@@ -1,10 +1,12 @@
 """`nestvec config`: shows the settings, or writes their documentation."""
 
+from dataclasses import asdict
 from typing import Final
 
 import click
 
 from nestvec.cli.flags import default_text, settings_flags
+from nestvec.config.memory_bounds import SETTING_OF, memory_bounds
 from nestvec.config.settings import CONFIG_VARIABLE, PREFIX, Settings
 
 PAGE_HEAD: Final = f"""# Configuration
@@ -28,8 +30,12 @@ def command(settings: Settings, *, markdown: bool) -> None:
     if markdown:
         click.echo(settings_markdown(), nl=False)
         return
+    bounds = asdict(memory_bounds(settings))
+    effective = {setting: bounds[bound] for bound, setting in SETTING_OF.items()}
     for name in Settings.model_fields:
-        click.echo(f"{name} = {getattr(settings, name)}")
+        value = getattr(settings, name)
+        is_derived = name in effective and not value
+        click.echo(f"{name} = {value}" + (f"  # here: {effective[name]}" if is_derived else ""))
 
 
 def settings_markdown() -> str:

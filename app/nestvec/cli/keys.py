@@ -31,6 +31,7 @@ def command() -> None:
 @click.option("--tokens-per-min", type=click.IntRange(min=1), help="Most tokens a minute.")
 @click.option("--monthly-tokens", type=click.IntRange(min=1), help="Most tokens a calendar month.")
 @click.option("--bulk-only", is_flag=True, help="Its requests never pass those of other keys.")
+@click.option("--admin", "is_admin", is_flag=True, help="It may load and unload models (/admin).")
 @settings_flags("keys_file", "data_dir")
 def add(  # noqa: PLR0913, PLR0917 - a flag each
     settings: Settings,
@@ -40,12 +41,13 @@ def add(  # noqa: PLR0913, PLR0917 - a flag each
     tokens_per_min: int | None,
     monthly_tokens: int | None,
     bulk_only: bool,  # noqa: FBT001 - click passes flags by name
+    is_admin: bool,  # noqa: FBT001 - click passes flags by name
 ) -> None:
     """Make a key for NAME and print it: it is shown this once and kept nowhere."""
     limits = KeyLimits(models, requests_per_s, tokens_per_min, monthly_tokens, bulk_only)
     with edit_key_file(settings.keys_path) as file:
         is_first = not file.records
-        record, key = file.add(name, limits)
+        record, key = file.add(name, limits, is_admin=is_admin)
     click.echo(key)
     click.echo(f"key {record.id} for {name}, in {settings.keys_path}", err=True)
     if is_first:
@@ -110,7 +112,7 @@ def rotate(settings: Settings, key: str, overlap_h: float) -> None:
 
 
 def _limits(record: KeyRecord) -> str:
-    """The limits of a key, as a list for people."""
+    """The limits and rights of a key, as a list for people."""
     limits = record.limits
     descriptions = [
         f"models={','.join(limits.models)}" if limits.models else "",
@@ -118,5 +120,6 @@ def _limits(record: KeyRecord) -> str:
         f"{limits.tokens_per_min} tokens/min" if limits.tokens_per_min is not None else "",
         f"{limits.monthly_tokens} tokens/month" if limits.monthly_tokens is not None else "",
         "bulk only" if limits.is_bulk_only else "",
+        "admin" if record.is_admin else "",
     ]
     return ", ".join(filter(None, descriptions)) or "none"

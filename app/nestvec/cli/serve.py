@@ -1,11 +1,17 @@
 """`nestvec serve`: runs a server in one process, or in HTTP processes and engine processes."""
 
+from typing import Final
+
 import click
 
 from nestvec.cli.flags import settings_flags
-from nestvec.config.settings import Settings
-from nestvec.observability.logs import configure_logs
+from nestvec.config.settings import PREFIX, Settings
+from nestvec.observability.logs import configure_logs, get_logger
 from nestvec.system.malloc import forbid_core_dumps
+
+log = get_logger(__name__)
+
+SECRET_SETTINGS: Final = ("api_keys", "admin_keys")
 
 
 @click.command("serve")
@@ -16,6 +22,15 @@ def command(settings: Settings) -> None:
     The first start fetches and exports the model; later ones need no network.
     """
     configure_logs(level=settings.log_level, style=settings.log_format)
+    flags, _ = settings.origin
+    for name in SECRET_SETTINGS:
+        if name in flags:
+            log.warning(
+                "key_on_command_line",
+                flag=f"--{name.replace('_', '-')}",
+                hint="every user of this machine can read it in the list of processes; set the variable "
+                f"{PREFIX}{name.upper()}, api_keys_file or keys_file instead",
+            )
     forbid_core_dumps()
     if settings.http_processes:
         from nestvec.processes.supervisor import run_supervised

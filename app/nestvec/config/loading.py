@@ -12,12 +12,20 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from nestvec.config.groups.server import is_kubernetes_port
 from nestvec.config.settings import CONFIG_VARIABLE, PREFIX, Settings, config_file
 from nestvec.errors import ConfigError
 from nestvec.keys.records import KeyFile
 
-# What Kubernetes injects for a Service named "nestvec".
-KUBERNETES: Final = re.compile(r"NESTVEC_(SERVICE_.*|PORT_\d+_.*)$")
+# What Kubernetes injects for Services named "nestvec" and "nestvec-…": variables of these names, and NESTVEC_…PORT with
+# a URL (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
+KUBERNETES: Final = re.compile(
+    r"NESTVEC_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+HOMELESS: Final = (
+    "cache_dir, data_dir: this user has no home folder, where they lie by default (HOME is not set); set HOME, or both "
+    "of them"
+)
 
 
 def load_settings(
@@ -40,6 +48,10 @@ def load_settings(
     token = config_file.set(file)
     try:
         settings, invalid_values = _read(dict(flags or {}))
+    except (
+        RuntimeError
+    ) as error:  # pathlib's, where neither HOME nor the user's entry in /etc/passwd says it
+        raise ConfigError([*problems, HOMELESS]) from error
     except ValueError as error:  # the TOML file does not parse
         raise ConfigError([*problems, f"config: {file}: {error}"]) from error
     finally:
@@ -90,9 +102,12 @@ def _misspelt(env: Mapping[str, str]) -> list[str]:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
     problems = []
     for name in sorted(env):
-        if not name.upper().startswith(PREFIX) or name.upper() in known or KUBERNETES.match(name):
+        upper = name.upper()
+        if not upper.startswith(PREFIX) or upper in known or not env[name]:
             continue
-        close = difflib.get_close_matches(name.upper(), known, n=1)
+        if KUBERNETES.fullmatch(upper) or is_kubernetes_port(env[name]):
+            continue
+        close = difflib.get_close_matches(upper, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         problems.append(f"{name}: no such setting{hint}")
     return problems
@@ -119,13 +134,15 @@ def _describe(detail: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
 def _cross_check(settings: Settings) -> list[str]:
     """Problems that show only across several settings."""
     problems: list[str] = []
-    is_loopback = settings.host in ("localhost", "::1") or settings.host.startswith("127.")
     keys: tuple[object, ...] = ()
+    admin_keys: tuple[object, ...] = settings.admin_secrets
     try:
-        keys = (*settings.secrets, *KeyFile.read(settings.keys_path).records)
+        records = KeyFile.read(settings.keys_path).records
+        keys = (*settings.secrets, *records)
+        admin_keys += tuple(record.id for record in records.values() if record.is_admin)
     except ConfigError as error:
         problems += error.problems
-    if not is_loopback and not keys and not settings.allow_unauthenticated:
+    if not settings.is_loopback and not keys and not settings.allow_unauthenticated:
         problems.append(
             f"host: {settings.host} is reachable from outside and no API key is set; set api_keys, or "
             "allow_unauthenticated where something else guards the port"
@@ -136,10 +153,10 @@ def _cross_check(settings: Settings) -> list[str]:
         )
     if len(set(settings.device_ids)) < len(settings.device_ids):
         problems.append("device_ids: a GPU is named twice")
-    return problems + _check_models(settings, has_keys=bool(keys))
+    return problems + _check_models(settings, has_admin_keys=bool(admin_keys))
 
 
-def _check_models(settings: Settings, *, has_keys: bool) -> list[str]:
+def _check_models(settings: Settings, *, has_admin_keys: bool) -> list[str]:
     """Problems of the table of models and the names in it, and of the routes that manage models."""
     problems = []
     for name, alias in settings.aliases.items():
@@ -159,6 +176,9 @@ def _check_models(settings: Settings, *, has_keys: bool) -> list[str]:
             for name in names
             if owners.setdefault(name.casefold(), owner) != owner
         ]
-    if settings.admin_api and not has_keys:
-        problems.append("admin_api: needs a key; set api_keys or api_keys_file")
+    if settings.admin_api and not has_admin_keys:
+        problems.append(
+            "admin_api: needs a key with the admin right; make one with 'nestvec keys add NAME --admin', or set "
+            "admin_keys"
+        )
     return problems

@@ -83,7 +83,12 @@ class Settings(
     """What an operator can set."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+        env_prefix=PREFIX,
+        # Compose's `${X:-}` sets a variable to nothing where it means to set none.
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     # The values of flags and the file that the settings were read from; `reload_settings` reads them again.
@@ -152,6 +157,8 @@ class Settings(
             update={
                 "max_tokens_per_request": UNBOUNDED,
                 "max_queue_tokens": UNBOUNDED,
+                "max_front_characters": UNBOUNDED,
+                "max_queue_wait_s": float(UNBOUNDED),
                 "max_batch_ms": 60_000,
                 "vector_cache_bytes": 0,
                 "models": {},

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nestvec.engine.splitting import Check, go_on
 from nestvec.engine.text.encoded import Encoded
 from nestvec.engine.text.windows import join_states, window_weights
 from nestvec.engine.types import FloatArray, Item, ItemOptions, LongInput, RawVectors, Submission
@@ -27,24 +28,28 @@ def as_submission(encoded: Sequence[Encoded], options: ItemOptions) -> Submissio
     return Submission(options, tuple(items))
 
 
-def merge_windows(raw: RawVectors, encoded: Sequence[Encoded], pooler: Pooler) -> RawVectors:
+def merge_windows(
+    raw: RawVectors, encoded: Sequence[Encoded], pooler: Pooler, check: Check = go_on
+) -> RawVectors:
     """Turn rows of items into rows of inputs.
 
     Args:
         raw: What the core gave for the items of `as_submission`.
         encoded: The inputs that the items were made of.
         pooler: How chunks are pooled.
+        check: Called before each input; what it raises ends the work.
     """
     if all(each.windows is None for each in encoded):
         return raw
     stops = np.cumsum(raw.rows).tolist()
     rows = iter([raw.vectors[stop - n : stop] for n, stop in zip(raw.rows, stops, strict=True)])
-    parts = [
-        next(rows)
-        if each.windows is None
-        else _merged([next(rows) for _ in each.windows.parts], each, pooler)
-        for each in encoded
-    ]
+    parts = []
+    for each in encoded:
+        if each.windows is None:
+            parts.append(next(rows))
+            continue
+        check()
+        parts.append(_merged([next(rows) for _ in each.windows.parts], each, pooler))
     return RawVectors(np.concatenate(parts), tuple(map(len, parts)), raw.queue_wait_s, raw.engine_s)
 
 

@@ -5,14 +5,24 @@ from dataclasses import dataclass
 from typing import Final
 
 from nestvec.engine.outputs.adapters import ADAPTERS
+from nestvec.engine.text.token_budget import TokenBudget, too_many_tokens
+from nestvec.engine.tokenization import prompt_field
 from nestvec.engine.types import EmbedCall, Priority, Truncation
 from nestvec.errors import EmptyInputError, RequestTooLargeError
 
 # Texts to describe are bounded in characters: an answer holds some hundred bytes for each token.
 DESCRIBED_CHARS_PER_TOKEN: Final = 4
 
-# Inputs that are read in windows are bounded in characters too; no language has longer tokens on average.
+# Where all of a text is read (in windows), or put before each input (a prompt), characters are bounded too; no
+# language has longer tokens on average.
 WINDOWED_CHARS_PER_TOKEN: Final = 8
+# All inputs of a call, which may have many characters that are cut off: what the largest body by default holds.
+READ_CHARS_PER_TOKEN: Final = 64
+MIN_READ_CHARS: Final = 10_000_000
+# A call may have a window for each so many of the tokens that it may have.
+MIN_WINDOW_TOKENS: Final = 64
+# Token states of the documents that late chunking reads in windows, which are in memory until all of them are there.
+MAX_STATE_BYTES: Final = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,7 @@ class ServiceLimits:
 
         Raises:
             EmptyInputError: There is no input, or an empty one where those are refused.
-            RequestTooLargeError: There are too many inputs or characters.
+            RequestTooLargeError: There are too many inputs.
         """
         if not call.inputs:
             raise EmptyInputError("'input' must hold at least one input", param="input")
@@ -72,8 +82,6 @@ class ServiceLimits:
             for index, value in enumerate(call.inputs):
                 if not value:
                     raise EmptyInputError("an input is empty", param="input", input_index=index)
-        if call.splits or self.truncation_of(call) is Truncation.WINDOWS:
-            self._check_characters(call)
 
     def check_count(self, inputs: int) -> None:
         """Refuse more inputs than a call may have.
@@ -86,13 +94,72 @@ class ServiceLimits:
                 f"a request takes at most {self.max_inputs} inputs, got {inputs}", param="input"
             )
 
-    def _check_characters(self, call: EmbedCall) -> None:
-        """Where nothing is cut off, all of a text is tokenized: refuse now what would be refused after that."""
-        max_characters = WINDOWED_CHARS_PER_TOKEN * self.max_tokens
-        characters = sum(len(value) for value in call.inputs)
-        if characters > max_characters:
+    def check_characters(self, call: EmbedCall, prompt: str) -> int:
+        """Refuse a call of more characters than tokenizing would be worth, before it begins.
+
+        Args:
+            call: The call.
+            prompt: The text that its prompt, or its instruction and examples, come to.
+
+        Returns:
+            How many characters are tokenized, the prompt counted before each input.
+
+        Raises:
+            RequestTooLargeError: There are too many; names the field.
+        """
+        repeated = len(prompt) * (len(call.chunks) or len(call.inputs)) if prompt else 0
+        characters = repeated + sum(map(len, call.inputs))
+        if characters <= self.max_tokens:  # below all that follows
+            return characters
+        max_windowed = WINDOWED_CHARS_PER_TOKEN * self.max_tokens
+        if repeated > max_windowed:
             raise RequestTooLargeError(
-                f"{characters} characters are too many to read in windows, max {max_characters} per request",
+                f"the prompt stands before each input, and {repeated} characters of it are too many, max "
+                f"{max_windowed} per request; send fewer inputs, or a shorter prompt",
+                param=prompt_field(call),
+                code="max_tokens_per_request",
+            )
+        is_windowed = bool(call.splits) or self.truncation_of(call) is Truncation.WINDOWS
+        if is_windowed and characters > max_windowed:
+            raise RequestTooLargeError(
+                f"{characters} characters are too many to read in windows, max {max_windowed} per request",
+                param="input",
+                code="max_tokens_per_request",
+            )
+        max_read = max(MIN_READ_CHARS, READ_CHARS_PER_TOKEN * self.max_tokens)
+        if characters > max_read:
+            raise RequestTooLargeError(
+                f"{characters} characters are too many, max {max_read} per request; send fewer or shorter inputs",
+                param="input",
+                code="max_tokens_per_request",
+            )
+        return characters
+
+    def token_budget(self, call: EmbedCall) -> TokenBudget:
+        """Return what counts the tokens of a call's inputs while they are made."""
+        has_token_rows = ADAPTERS[call.kind].has_token_rows
+        return TokenBudget(
+            min(self.max_tokens, self.max_token_vectors) if has_token_rows else self.max_tokens,
+            max_windows=max(self.max_inputs, self.max_tokens // MIN_WINDOW_TOKENS),
+            max_chunks=self.max_token_vectors,
+            are_vectors=has_token_rows and self.max_token_vectors < self.max_tokens,
+        )
+
+    def check_states(self, tokens: int, state_bytes: int) -> None:
+        """Refuse documents whose token states would have to be in memory all at once, and are too many.
+
+        Args:
+            tokens: Tokens of the documents that are read in windows and pooled chunk by chunk.
+            state_bytes: Size of the state of one token.
+
+        Raises:
+            RequestTooLargeError: They are too many.
+        """
+        max_tokens = MAX_STATE_BYTES // state_bytes
+        if tokens > max_tokens:
+            raise RequestTooLargeError(
+                f"late chunking of long documents takes at most {max_tokens} of their tokens per request with this "
+                f"model, and these have {tokens} in windows; send fewer or shorter documents",
                 param="input",
                 code="max_tokens_per_request",
             )
@@ -104,27 +171,23 @@ class ServiceLimits:
             RequestTooLargeError: There are more than a call may have.
         """
         if ADAPTERS[call.kind].has_token_rows and tokens > self.max_token_vectors:
-            raise RequestTooLargeError(
-                f"Requested vectors of {tokens} tokens, max {self.max_token_vectors} per request",
-                param="input",
-                code="max_tokens_per_request",
-            )
+            raise too_many_tokens(str(tokens), self.max_token_vectors, are_vectors=True)
         if tokens > self.max_tokens:
-            raise RequestTooLargeError(
-                f"Requested {tokens} tokens, max {self.max_tokens} tokens per request",
-                param="input",
-                code="max_tokens_per_request",
-            )
+            raise too_many_tokens(str(tokens), self.max_tokens, are_vectors=False)
 
-    def check_described(self, texts: Sequence[str]) -> None:
-        """Refuse to describe texts far beyond the tokens of a call.
+    def check_described(self, texts: Sequence[str], prompt: str = "") -> int:
+        """Refuse to describe texts, each with a prompt before it, far beyond the tokens of a call.
+
+        Returns:
+            How many characters they have.
 
         Raises:
             RequestTooLargeError: There are too many characters.
         """
-        characters = sum(len(text) for text in texts)
+        characters = sum(len(text) + len(prompt) for text in texts)
         if characters > DESCRIBED_CHARS_PER_TOKEN * self.max_tokens:
             raise RequestTooLargeError(
                 f"{characters} characters are too many to describe; send fewer inputs",
                 param="input",
             )
+        return characters

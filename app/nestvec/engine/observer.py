@@ -36,8 +36,8 @@ class Observer(Protocol):
     def batch_done(self, model: str, stats: BatchStats) -> None:
         """Note that a micro-batch has run."""
 
-    def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
-        """Note how many items and tokens wait, after some joined or left the queue."""
+    def queue_changed(self, model: str, *, items: int, tokens: int, seconds: float) -> None:
+        """Note how many items and tokens wait, and the seconds that they take, after some joined or left the queue."""
 
     def call_done(
         self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
@@ -53,6 +53,12 @@ class Observer(Protocol):
     def memory_was_short(self, model: str) -> None:
         """Note that a batch did not fit into memory."""
 
+    def call_refused(self, model: str, reason: str) -> None:
+        """Note that a call was refused: "queue_full", "wait_too_long" or "deadline"."""
+
+    def wait_was_predicted(self, model: str, error: float) -> None:
+        """Note by how much the time that was foreseen for a call was wrong, relative to the real one."""
+
 
 class NullObserver:
     """Counts nothing; for offline use and tests."""
@@ -60,7 +66,13 @@ class NullObserver:
     def batch_done(self, model: str, stats: BatchStats) -> None:
         """Do nothing."""
 
-    def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
+    def queue_changed(self, model: str, *, items: int, tokens: int, seconds: float) -> None:
+        """Do nothing."""
+
+    def call_refused(self, model: str, reason: str) -> None:
+        """Do nothing."""
+
+    def wait_was_predicted(self, model: str, error: float) -> None:
         """Do nothing."""
 
     def call_done(

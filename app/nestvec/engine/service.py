@@ -8,13 +8,14 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, TypeVar
 
 from nestvec.engine.cache.read_through import ReadThroughCache
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.front.front_threads import FrontThreads
+from nestvec.engine.front.validation import check_output, room_for, windowed_states
 from nestvec.engine.items import as_submission, long_inputs, merge_windows
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
@@ -23,30 +24,34 @@ from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import Observer
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import Finished
+from nestvec.engine.splitting import Check
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.token_report import (
-    DescribedToken,
+    MAX_CHECKED_IDS,
+    DescribedText,
     count_unusual,
     decode_inputs,
     describe_tokens,
 )
+from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.tokenization import check_token_limit, input_tokens, resolve_prompt
 from nestvec.engine.types import EmbedCall, EmbedResult, ItemOptions, RawVectors, Timings
-from nestvec.engine.validation import check_output
 from nestvec.engine.vector_plan import VectorPlan, resolve_plan
 from nestvec.engine.vectors.pooler import Pooler
-from nestvec.errors import DeadlineError
+from nestvec.errors import DeadlineError, QueueFullError
 
 Result = TypeVar("Result")
 
 # Up to so many values are finished on the event loop: about 0.2 ms; more go to a thread.
 INLINE_VALUES: Final = 32 * 1024
-
+# Finishing so many values takes about as long as tokenizing a character.
+VALUES_PER_CHAR: Final = 64
+# Up to so many queries are weighed on the event loop, by a model of stored weights.
+INLINE_QUERIES: Final = 16
+# What waits for the front's threads is bounded, by default, by some ten seconds of two of them.
+MAX_WAITING_CHARS: Final = 20_000_000
 # Up to so many characters are tokenized on the event loop: at most 0.3 ms, and less than a thread's wake-up costs.
 INLINE_CHARS: Final = 1024
-
-# To guess whether a call has room: more than any language has on average, so that the guess is below the truth.
-ADMITTED_CHARS_PER_TOKEN: Final = 6
 
 CALIBRATED: Final = {OutputDtype.INT8, OutputDtype.UINT8}
 
@@ -61,6 +66,7 @@ class EmbeddingService:
         observer: Told what happened.
         cache: Raw vectors of texts that were run before; None keeps nothing.
         threads: Number of threads for tokenizing and post-processing.
+        max_waiting_chars: How much may wait for them, in characters.
         clock: Monotonic seconds.
     """
 
@@ -72,6 +78,7 @@ class EmbeddingService:
         limits: ServiceLimits,
         observer: Observer,
         threads: int,
+        max_waiting_chars: int = MAX_WAITING_CHARS,
         cache: VectorCache | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -79,10 +86,10 @@ class EmbeddingService:
         self.pool = pool or ModelPool(models)
         self.limits = limits
         self.threads = threads
+        self.front = FrontThreads(threads, max_waiting_chars, clock)
         self._observer = observer
         self._clock = clock
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="nestvec-service")
-        self.read_through = ReadThroughCache(cache, self._executor)
+        self.read_through = ReadThroughCache(cache, self.front)
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """Embed the inputs of one call.
@@ -119,23 +126,28 @@ class EmbeddingService:
         prompt_name, prompt = resolve_prompt(call, spec)
         if call.refuses_wider_limit:
             check_token_limit(call.max_tokens, model.tokenizer)
+        started_s = self._clock()
+        characters = self.limits.check_characters(call, prompt)
+        ticket = self._ticket(call.deadline_s)
         options = TokenizeOptions(
             self.limits.truncation_of(call),
             call.max_tokens,
             call.adds_special_tokens,
             prompt,
             call.max_second_tokens,
-            self._seconds_left(call),
+            ticket,
+            # What is so short is counted once it is all there.
+            None if characters <= INLINE_CHARS else self.limits.token_budget(call),
         )
-        started_s = self._clock()
-        _check_room(call, model)
-        encoded = await self._encode(call, model, options)
+        encoded = await self._encode(call, model, options, characters, started_s)
         tokens = tuple(count for value in encoded for count in input_tokens(value))
         self.limits.check_tokens(call, sum(tokens))
+        if call.chunks or call.splits:
+            self.limits.check_states(*windowed_states(encoded, model))
         tokenize_s = self._clock() - started_s
-        raw = await self._run(call, encoded, model, plan)
+        raw = await self._run(call, encoded, model, plan, ticket, started_s)
         finishing_s = self._clock()
-        finished = await self._finish(raw, call, model, plan)
+        finished = await self._finish(raw, call, model, plan, ticket)
         timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, self._clock() - finishing_s)
         long = long_inputs(encoded)
         self._observer.call_done(
@@ -168,29 +180,53 @@ class EmbeddingService:
         )
 
     async def _encode(
-        self, call: EmbedCall, model: ServedModel, options: TokenizeOptions
+        self,
+        call: EmbedCall,
+        model: ServedModel,
+        options: TokenizeOptions,
+        characters: int,
+        arrived_s: float,
     ) -> list[Encoded]:
         """Token ids of all inputs: a query's right here, a large call's in a thread.
 
         Raises:
             InputError: An input cannot be tokenized or is too long.
+            QueueFullError: Too much waits to be tokenized or run.
         """
         work = partial(ADAPTERS[call.kind].tokenize, model.tokenizer, model.spec, call, options)
-        characters = len(options.prompt) + sum(len(value) for value in call.inputs)
-        is_small = not call.splits and characters <= INLINE_CHARS
-        return work() if is_small else await self._off_loop(work)
+        if not call.splits and characters <= INLINE_CHARS:
+            # Nothing comes between this and the core's own look at the queue.
+            return work()
+        with room_for(call, model, self.limits, len(options.prompt), arrived_s):
+            try:
+                return await self.front.run(work, options.ticket, chars=characters)
+            except QueueFullError:
+                items = len(call.inputs)
+                self._observer.items_dropped(model.spec.name, items=items, reason="queue_full")
+                raise
 
-    def _seconds_left(self, call: EmbedCall) -> Callable[[], float] | None:
-        """What tells how long it is to the call's deadline; None if it has none."""
-        deadline_s = call.deadline_s
-        return None if deadline_s is None else lambda: deadline_s - self._clock()
+    def _ticket(self, deadline_s: float | None) -> WorkTicket:
+        """Return the ticket of a call that begins."""
+        return WorkTicket(None if deadline_s is None else lambda: deadline_s - self._clock())
 
     async def _run(
-        self, call: EmbedCall, encoded: Sequence[Encoded], model: ServedModel, plan: VectorPlan
+        self,
+        call: EmbedCall,
+        encoded: Sequence[Encoded],
+        model: ServedModel,
+        plan: VectorPlan,
+        ticket: WorkTicket,
+        arrived_s: float,
     ) -> RawVectors:
         """Raw vectors of all inputs: looked up, or from the cache, or by the model."""
         pooler = model.core.pooler
-        known = ADAPTERS[call.kind].look_up(call, encoded, pooler)
+        adapter = ADAPTERS[call.kind]
+        if pooler.term_weights is not None and len(encoded) > INLINE_QUERIES:
+            look_up = partial(adapter.look_up, call, encoded, pooler)
+            chars = sum(len(each.ids) for each in encoded)
+            known = await self.front.run(look_up, ticket, chars=chars)
+        else:
+            known = adapter.look_up(call, encoded, pooler)
         if known is not None:
             return known
         is_final = self._is_final(call, plan, pooler)
@@ -203,12 +239,14 @@ class EmbeddingService:
             plan.layer_share,
             columns=(call.dimensions or 0) if is_final else 0,
             is_half=is_final and set(call.output_dtypes) == {OutputDtype.FLOAT16},
+            arrived_s=arrived_s,
         )
         submission = as_submission(encoded, options)
         raw = await self.read_through.fetch(model, submission, uses_cache=call.uses_cache)
         if len(submission.items) == len(encoded):
             return raw
-        return await self._off_loop(partial(merge_windows, raw, encoded, pooler))
+        work = partial(merge_windows, raw, encoded, pooler, ticket.check)
+        return await self.front.run(work, ticket, chars=raw.vectors.size // VALUES_PER_CHAR)
 
     def _is_final(self, call: EmbedCall, plan: VectorPlan, pooler: Pooler) -> bool:
         """Whether vectors are of no other use than what the call asks for: not kept, mapped or put through a head."""
@@ -221,16 +259,39 @@ class EmbeddingService:
         )
 
     async def _finish(
-        self, raw: RawVectors, call: EmbedCall, model: ServedModel, plan: VectorPlan
+        self,
+        raw: RawVectors,
+        call: EmbedCall,
+        model: ServedModel,
+        plan: VectorPlan,
+        ticket: WorkTicket,
     ) -> Finished:
         """Map, cut, renormalize and convert: little right here, much in a thread."""
-        work = partial(_finished, raw, call, model, plan)
-        is_small = raw.vectors.size <= INLINE_VALUES and call.pool_factor == 1
-        return work() if is_small else await self._off_loop(work)
+        work = partial(_finished, raw, call, model, plan, ticket.check)
+        if raw.vectors.size <= INLINE_VALUES and call.pool_factor == 1:
+            return work()
+        chars = raw.vectors.size // VALUES_PER_CHAR * call.pool_factor
+        return await self.front.run(work, ticket, chars=min(chars, raw.vectors.size))
 
-    async def _off_loop(self, work: Callable[[], Result]) -> Result:
-        """Do in a thread what takes longer than other requests should wait."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+    async def _off_loop(
+        self,
+        work: Callable[[WorkTicket], Result],
+        deadline_s: float | None,
+        *,
+        chars: int,
+    ) -> Result:
+        """Do in a thread what no call of `embed` needs.
+
+        Raises:
+            DeadlineError: The deadline passed.
+            QueueFullError: Too much waits for the threads.
+        """
+        ticket = self._ticket(deadline_s)
+        try:
+            async with asyncio.timeout(ticket.seconds_left()):
+                return await self.front.run(partial(work, ticket), ticket, chars=chars)
+        except TimeoutError:
+            raise DeadlineError("The deadline passed before the answer was ready.") from None
 
     def check_count(self, inputs: int) -> None:
         """Refuse more inputs than a call may have; for callers that would rather know before parsing them.
@@ -247,47 +308,63 @@ class EmbeddingService:
         adds_special_tokens: bool,
         prompt_name: str | None,
         model: str = "",
-    ) -> list[list[DescribedToken]]:
+        deadline_s: float | None = None,
+    ) -> list[DescribedText]:
         """Describe the tokens of each text; none is cut off.
 
         Raises:
+            DeadlineError: The deadline passed.
+            QueueFullError: Too much waits to be tokenized.
             InputError: There is no such prompt, or the texts are far beyond the tokens of a request.
             UnknownModelError: No model has the name.
         """
         call = EmbedCall(texts, model=model, prompt_name=prompt_name)
-        self.limits.check_described(texts)
         async with self.pool.using(model) as served:
             prefix = resolve_prompt(call, served.spec)[1]
             tokenizer = served.tokenizer
+            chars = self.limits.check_described(texts, prefix)
 
-            def work() -> list[list[DescribedToken]]:
-                return [
-                    describe_tokens(
-                        tokenizer, prefix + text, adds_special_tokens=adds_special_tokens
+            def work(ticket: WorkTicket) -> list[DescribedText]:
+                described = []
+                for text in texts:
+                    ticket.check()
+                    described.append(
+                        describe_tokens(
+                            tokenizer, prefix + text, adds_special_tokens=adds_special_tokens
+                        )
                     )
-                    for text in texts
-                ]
+                return described
 
-            return await self._off_loop(work)
+            return await self._off_loop(work, deadline_s, chars=chars)
 
     async def decode(
-        self, inputs: Sequence[Sequence[int]], *, skips_special_tokens: bool, model: str = ""
+        self,
+        inputs: Sequence[Sequence[int]],
+        *,
+        skips_special_tokens: bool,
+        model: str = "",
+        deadline_s: float | None = None,
     ) -> list[str]:
         """Turn the token ids of each input back into text.
 
         Raises:
+            DeadlineError: The deadline passed.
+            QueueFullError: Too much waits for the threads.
             InputError: An id is outside the vocabulary; names the input.
             UnknownModelError: No model has the name.
         """
         async with self.pool.using(model) as served:
-            return await self._off_loop(
-                partial(
-                    decode_inputs,
-                    served.tokenizer,
+            tokenizer = served.tokenizer
+
+            def work(ticket: WorkTicket) -> list[str]:
+                return decode_inputs(
+                    tokenizer,
                     inputs,
                     skips_special_tokens=skips_special_tokens,
+                    check=ticket.check,
                 )
-            )
+
+            return await self._off_loop(work, deadline_s, chars=sum(map(len, inputs)))
 
     async def count_unusual_ids(self, inputs: Sequence[Sequence[int]], model: str = "") -> int:
         """Count the arrays of token ids that the model's tokenizer would not have made of their text.
@@ -296,30 +373,27 @@ class EmbeddingService:
             UnknownModelError: No model has the name.
         """
         async with self.pool.using(model) as served:
-            return await self._off_loop(partial(count_unusual, served.tokenizer, inputs))
+            tokenizer = served.tokenizer
+
+            def work(ticket: WorkTicket) -> int:
+                return count_unusual(tokenizer, inputs, ticket.check)
+
+            chars = min(sum(map(len, inputs)), MAX_CHECKED_IDS)
+            return await self._off_loop(work, None, chars=chars)
 
     def close(self) -> None:
         """Stop the models' workers and the service's threads."""
         self.pool.close()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self.front.close()
         if self.read_through.cache is not None:
             self.read_through.cache.close()
 
 
-def _check_room(call: EmbedCall, model: ServedModel) -> None:
-    """Refuse what would be refused behind the tokenizer, which under overload takes a good part of the time.
-
-    Raises:
-        QueueFullError: There is no room for about as many tokens.
-    """
-    max_tokens = model.spec.max_tokens
-    guesses = (len(value) // ADMITTED_CHARS_PER_TOKEN for value in call.inputs)
-    model.core.check_queue_bound(sum(min(max_tokens, tokens) for tokens in guesses), call.key_id)
-
-
-def _finished(raw: RawVectors, call: EmbedCall, model: ServedModel, plan: VectorPlan) -> Finished:
+def _finished(
+    raw: RawVectors, call: EmbedCall, model: ServedModel, plan: VectorPlan, check: Check
+) -> Finished:
     """The rows of a call as they are given out."""
     normalize = model.spec.is_normalized if call.normalize is None else call.normalize
     if plan.map is not None:
         raw = dataclasses.replace(raw, vectors=plan.map.apply(raw.vectors))
-    return ADAPTERS[call.kind].finish(raw, call, plan.quantizer, normalize=normalize)
+    return ADAPTERS[call.kind].finish(raw, call, plan.quantizer, normalize=normalize, check=check)

@@ -10,7 +10,7 @@ grammar (markdown-it-py), so that a `#` in a code block is none.
 import itertools
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -18,6 +18,8 @@ from typing import Final
 Span = tuple[int, int]
 # Counts the tokens that start in text[start:stop] of a document.
 TokenCounter = Callable[[int, int], int]
+# Called now and then while a long document is cut; raises where nobody waits for it any more.
+Check = Callable[[], None]
 
 DEFAULT_CHUNK_TOKENS: Final = 128
 # Text that sentences are looked for in at a time. A longer sentence is cut, and is longer than most models' windows
@@ -31,6 +33,12 @@ PLAIN: Final = {
     for code in range(sys.maxunicode + 1)
     if chr(code).isspace()
 }
+# Spans are looked at one by one; so many take some milliseconds.
+CHECKED_SPANS: Final = 4096
+
+
+def go_on() -> None:
+    """Never end the work: for texts that nobody waits for."""
 
 
 class SplitterKind(StrEnum):
@@ -64,12 +72,13 @@ class Splitter:
         """Number of tokens of a chunk that is cut by tokens."""
         return self.chunk_tokens or DEFAULT_CHUNK_TOKENS
 
-    def spans(self, text: str, starts: Sequence[int]) -> list[Span]:
+    def spans(self, text: str, starts: Sequence[int], check: Check = go_on) -> list[Span]:
         """Cut a document into chunks.
 
         Args:
             text: The document.
             starts: Where each of its tokens starts, in characters, rising.
+            check: Called now and then; what it raises ends the work.
 
         Returns:
             The chunks as (start, stop) in characters; each holds a token.
@@ -81,12 +90,14 @@ class Splitter:
         if self.kind is SplitterKind.TOKENS:
             spans = self._by_tokens(text, starts)
         elif self.kind is SplitterKind.SENTENCES:
-            spans = self._merged(sentences(text, self.language), count)
+            spans = self._merged(sentences(text, self.language, check), count, check)
         else:
             spans = [
-                part for section in sections(text) for part in self._within(text, section, count)
+                part
+                for section in sections(text, check)
+                for part in self._within(text, section, count, check)
             ]
-        return list(_without_empty(spans, count))
+        return list(_without_empty(checked(spans, check), count))
 
     def _by_tokens(self, text: str, starts: Sequence[int]) -> list[Span]:
         """Chunks of `size` tokens; each begins where its first token does, and ends where the next begins."""
@@ -96,18 +107,18 @@ class Splitter:
         edges = [0, *starts[1:], len(text)] if starts else [0, len(text)]
         return [(edges[n], edges[min(n + size, len(edges) - 1)]) for n in firsts]
 
-    def _within(self, text: str, section: Span, count: TokenCounter) -> list[Span]:
+    def _within(self, text: str, section: Span, count: TokenCounter, check: Check) -> list[Span]:
         """A section whole, or cut at its sentences."""
         start, stop = section
         if not self.chunk_tokens or count(start, stop) <= self.chunk_tokens:
             return [section]
-        parts = sentences(text[start:stop], self.language)
-        return self._merged([(start + first, start + last) for first, last in parts], count)
+        parts = sentences(text[start:stop], self.language, check)
+        return self._merged([(start + first, start + last) for first, last in parts], count, check)
 
-    def _merged(self, parts: Sequence[Span], count: TokenCounter) -> list[Span]:
+    def _merged(self, parts: Sequence[Span], count: TokenCounter, check: Check) -> list[Span]:
         """Neighbouring parts merged, as many as fit in a chunk."""
         chunks: list[Span] = []
-        for start, stop in parts:
+        for start, stop in checked(parts, check):
             if chunks and self.chunk_tokens and count(chunks[-1][0], stop) <= self.chunk_tokens:
                 chunks[-1] = (chunks[-1][0], stop)
             else:
@@ -115,7 +126,14 @@ class Splitter:
         return chunks
 
 
-def sentences(text: str, language: str = "en") -> list[Span]:
+def checked(spans: Sequence[Span], check: Check) -> Iterator[Span]:
+    """Yield spans, with a check before each few thousand of them."""
+    for first in range(0, len(spans), CHECKED_SPANS):
+        check()
+        yield from spans[first : first + CHECKED_SPANS]
+
+
+def sentences(text: str, language: str = "en", check: Check = go_on) -> list[Span]:
     """Cut a text into sentences, each with the white space behind it; together they are the text.
 
     The library is given a piece at a time, and the sentence it finds last in one stands at the head of the next: in
@@ -124,10 +142,12 @@ def sentences(text: str, language: str = "en") -> list[Span]:
     Args:
         text: The text.
         language: ISO code of its language.
+        check: Called before each piece; what it raises ends the work.
     """
     plain = _plain_spaces(text)
     edges = [0]
     while edges[-1] < len(text):
+        check()
         start = edges[-1]
         stop = min(start + PIECE_CHARS, len(text))
         ends = [start + end for end in _sentence_ends(plain[start:stop], language)]
@@ -154,9 +174,18 @@ def _sentence_ends(text: str, language: str) -> list[int]:
     return sorted(end for end in ends if 0 < end <= len(text))
 
 
-def sections(text: str) -> list[Span]:
-    """Cut a Markdown text into sections, each from a heading to the next; what stands before the first is one too."""
+def sections(text: str, check: Check = go_on) -> list[Span]:
+    """Cut a Markdown text into sections, each from a heading to the next; what stands before the first is one too.
+
+    Args:
+        text: The text.
+        check: Called at each line that may begin a block; what it raises ends the work.
+    """
     from markdown_it import MarkdownIt
+
+    def begins_no_block(*_: object) -> bool:
+        check()
+        return False
 
     line_starts = [0]
     for line in text.splitlines(keepends=True):
@@ -165,6 +194,13 @@ def sections(text: str) -> list[Span]:
     parser = MarkdownIt("commonmark")
     # What is inside paragraphs is of no interest.
     parser.core.ruler.enableOnly(["normalize", "block"])
+    # Rules are asked at each line, also within paragraphs, quotes and lists, so that one can end the parser's work.
+    parser.block.ruler.before(
+        "code",
+        "check",
+        begins_no_block,
+        {"alt": ["paragraph", "reference", "blockquote", "list"]},
+    )
     for token in parser.parse(_lines_as_parsed(text)):
         if token.type == "heading_open" and token.level == 0 and token.map is not None:
             edges.add(line_starts[token.map[0]])
@@ -185,7 +221,7 @@ def _lines_as_parsed(text: str) -> str:
     return "".join(line + "\n" for line in text.splitlines())
 
 
-def _without_empty(spans: Sequence[Span], count: TokenCounter) -> Iterator[Span]:
+def _without_empty(spans: Iterable[Span], count: TokenCounter) -> Iterator[Span]:
     """The spans that hold a token; one that holds none is merged into the span before it, else into the one behind."""
     pending: Span | None = None
     empty_start: int | None = None

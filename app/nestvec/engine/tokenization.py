@@ -9,6 +9,7 @@ from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.text.documents import encode_chunks, encode_split, encode_windows
 from nestvec.engine.text.echo import encode_echo
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
+from nestvec.engine.text.token_budget import TokenBudget
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import EmbedCall, Pair, Truncation
 from nestvec.errors import InputError
@@ -92,9 +93,16 @@ def encode_inputs(
     """Tokenize all inputs of a call, or all its documents: one `Encoded` for each.
 
     Raises:
-        InputError: An input cannot be tokenized or is too long; names its index.
+        InputError: An input cannot be tokenized or is too long, and names its index; or the prompt leaves no room.
     """
-    gives_way = call.examples and call.prompt is None and options.truncate is not Truncation.ERROR
+    gives_way = bool(call.examples) and call.prompt is None
+    gives_way = gives_way and options.truncate is not Truncation.ERROR
+    if options.prompt:
+        least = options
+        if gives_way:
+            without = _instruction(dataclasses.replace(call, examples=()), spec)
+            least = dataclasses.replace(options, prompt=without)
+        _check_prompt(tokenizer, call, least)
     if not gives_way:
         return _encode_with_prompt(tokenizer, spec, call, options)
     if call.chunks or call.splits or options.truncate is Truncation.WINDOWS:
@@ -109,6 +117,28 @@ def encode_inputs(
         else value
         for index, value in enumerate(encoded)
     ]
+
+
+def _check_prompt(tokenizer: Tokenizer, call: EmbedCall, options: TokenizeOptions) -> None:
+    """Refuse a prompt that leaves no room for a text, before it is put before all of them.
+
+    Raises:
+        InputError: It leaves none; names the field that it came from.
+    """
+    try:
+        tokenizer.check_prompt(options)
+    except InputError as error:
+        error.param = prompt_field(call)
+        raise
+
+
+def prompt_field(call: EmbedCall) -> str:
+    """Return the field of a call that its prompt came from."""
+    if call.prompt is not None:
+        return "prompt"
+    if call.examples:
+        return "examples"
+    return "instruction" if call.instruction is not None else "prompt_name"
 
 
 def _with_fewer_examples(
@@ -135,7 +165,9 @@ def _with_fewer_examples(
             call, inputs=[call.inputs[index]], examples=call.examples[first:]
         )
         prompt = _instruction(fewer, spec)
-        replaced = dataclasses.replace(options, prompt=prompt)
+        # Its tokens are counted already.
+        replaced = dataclasses.replace(options, prompt=prompt, budget=None)
+        options.check_going_on()
         return _encode_with_prompt(tokenizer, spec, fewer, replaced)[0]
 
     # Without the first `too_few` the input is too long; without any it is as short as can be.
@@ -184,8 +216,9 @@ def _beside_examples(
     def prompt(first: int) -> str:
         return _instruction(dataclasses.replace(call, examples=call.examples[first:]), spec)
 
-    def encode(first: int) -> Encoded:
-        with_prompt = dataclasses.replace(options, prompt=prompt(first))
+    def encode(first: int, budget: TokenBudget | None) -> Encoded:
+        options.check_going_on()
+        with_prompt = dataclasses.replace(options, prompt=prompt(first), budget=budget)
         return _encode_with_prompt(tokenizer, spec, call, with_prompt)[0]
 
     def leaves_room(first: int) -> bool:
@@ -195,12 +228,12 @@ def _beside_examples(
 
     every, max_length = len(call.examples), tokenizer.max_length(options)
     try:
-        alone = encode(every)
+        alone = encode(every, None)
         total = len(alone.ids) + alone.dropped_tokens
         least = tokenizer.count_prompt_tokens(prompt(every))
         own_tokens = total - least
         first = bisect.bisect_left(range(every), x=True, key=leaves_room)
-        best = alone if first == every else encode(first)
+        best = encode(first, options.budget)
         if best.is_truncated and not alone.is_truncated:
             # A token more than counted, where the prompt and the text meet.
             best, first = alone, every
@@ -233,13 +266,30 @@ def _encode_with_prompt(
         encode = encode_windows if is_windows else Tokenizer.encode_texts
         encoded = encode(tokenizer, cast("Sequence[str]", call.inputs), options)
     elif options.prompt or any(isinstance(value, str) for value in call.inputs):
-        return [
-            encode_input(tokenizer, spec, value, index, options)
-            for index, value in enumerate(call.inputs)
-        ]
+        return encode_mixed(tokenizer, spec, call.inputs, options)
     else:
         return tokenizer.encode_ids(cast("Sequence[Sequence[int]]", call.inputs), options)
     return _without_prompt(encoded, tokenizer, spec, options)
+
+
+def encode_mixed(
+    tokenizer: Tokenizer,
+    spec: ModelSpec,
+    inputs: Sequence[str | Sequence[int] | Pair],
+    options: TokenizeOptions,
+) -> list[Encoded]:
+    """Tokenize texts and token ids of one call, one after the other.
+
+    Raises:
+        InputError: An input cannot be tokenized or is too long; names its index.
+    """
+    encoded = []
+    single = dataclasses.replace(options, budget=None)
+    for index, value in enumerate(inputs):
+        options.check_going_on()
+        encoded.append(encode_input(tokenizer, spec, value, index, single))
+        options.note_tokens(len(encoded[-1].ids))
+    return encoded
 
 
 def encode_input(
@@ -297,7 +347,8 @@ def _without_prompt(
     """The inputs with the prompt left out of their pooling, where the model was trained so."""
     if not options.prompt or spec.pools_prompt:
         return encoded
-    prompt_tokens = tokenizer.count_prompt_tokens(options.prompt)
+    is_the_models = options.prompt in spec.prompts.values()
+    prompt_tokens = tokenizer.count_prompt_tokens(options.prompt, keeps=is_the_models)
     return [_skipping(value, prompt_tokens) for value in encoded]
 
 

@@ -174,6 +174,7 @@ class ItemOptions:
         layer_share: Share of the layers that run, 0 … 1.
         columns: How many leading values of each vector are wanted, if nothing else will be made of it; 0 for all.
         is_half: Whether the vectors will be given out in float16 only.
+        arrived_s: Monotonic time when the call came, from which its wait counts; None for when it joins the queue.
     """
 
     key_id: str = ""
@@ -184,6 +185,7 @@ class ItemOptions:
     layer_share: float = 1.0
     columns: int = 0
     is_half: bool = False
+    arrived_s: float | None = None
 
     def kind_of(self, item: Item) -> OutputKind:
         """Return what the core makes of an item's token states."""

@@ -1,4 +1,4 @@
-"""An HTTP process's end: a connection to an engine process that comes back, and each model's `Core` over it.
+"""An HTTP process's end: a connection to an engine process that comes back.
 
 When the engine process dies its calls are not lost: each is sent again to the next one, which runs alone whatever was
 running when the last one died. A call ends with its deadline, or with NotReadyError where the engine stays away.
@@ -7,27 +7,20 @@ running when the last one died. A call ends with its deadline, or with NotReadyE
 import asyncio
 import itertools
 import logging
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from nestvec.engine.backend import BackendInfo
-from nestvec.engine.core.batching.admission import jittered
-from nestvec.engine.core.ports import CoreHealth
-from nestvec.engine.types import RawVectors, Submission
-from nestvec.engine.vectors.pooler import Pooler
-from nestvec.errors import DeadlineError, NotReadyError, QueueFullError
+from nestvec.errors import NotReadyError
 from nestvec.ipc.frames import (
     BUFFER_BYTES,
     Frame,
     error_of,
     loaded_of,
     read_frame,
-    submit_frame,
-    vectors_of,
 )
 from nestvec.ipc.status_page import QueueLoad, StatusPage
 
@@ -206,107 +199,6 @@ class EngineClient:
                 answer.set_exception(EngineLostError())
         if was_up:
             self.on_change()
-
-
-class EngineConnection(Protocol):
-    """Leads to one engine process, or to those of several devices."""
-
-    def queue_load(self) -> QueueLoad:
-        """Return how full the queue is that a call would go to."""
-
-    def client_for(self, tokens: int) -> AbstractContextManager[EngineClient]:
-        """Give the client of the engine process that a call of so many tokens goes to."""
-
-    async def wait_until_up(self, within_s: float) -> None:
-        """Wait until an engine process is there.
-
-        Raises:
-            NotReadyError: None comes in time.
-        """
-
-    async def load(self, model: str) -> tuple[BackendInfo, int]:
-        """Have a model loaded.
-
-        Returns:
-            The backend's info and the budget of a micro-batch in token equivalents.
-
-        Raises:
-            NestvecError: The model cannot be loaded.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteCore:
-    """A model's `Core` that runs in engine processes.
-
-    Attributes:
-        engines: Leads to one engine process, or to those of several devices.
-        model: Name of the model's slot there.
-        pooler: What is made of token states; the same as there.
-        backend_info: What the backend there is and gives.
-        max_batch_tokens: Budget of a micro-batch there, in token equivalents.
-        clock: Monotonic seconds.
-    """
-
-    engines: EngineConnection
-    model: str
-    pooler: Pooler
-    backend_info: BackendInfo
-    max_batch_tokens: int
-    clock: Callable[[], float] = time.monotonic
-
-    def check_queue_bound(self, tokens: int, key_id: str) -> None:
-        """Refuse what the core would refuse, by what it last noted; it alone knows what each key has waiting.
-
-        Raises:
-            QueueFullError: There is no room.
-        """
-        del key_id
-        waiting, token_s, max_tokens = self.engines.queue_load()
-        if waiting and waiting + tokens > max_tokens > 0:
-            raise QueueFullError(
-                f"The queue holds {waiting:.0f} tokens of at most {max_tokens:.0f}. Retry later.",
-                retry_after_s=jittered(waiting * token_s / 2),
-            )
-
-    async def submit(self, submission: Submission) -> RawVectors:
-        """Run the items of a call there, and again in the next engine process where one dies meanwhile.
-
-        Raises:
-            CapacityError: The call cannot be served now.
-            InternalError: The runtime failed on an item.
-        """
-        deadline_s = submission.options.deadline_s
-        await self.engines.wait_until_up(self._wait_s(deadline_s))
-        with self.engines.client_for(submission.tokens) as client:
-            while True:
-                await client.wait_until_up(self._wait_s(deadline_s))
-                with suppress(EngineLostError):
-                    answer = await client.call(
-                        lambda call_id: submit_frame(call_id, self.model, submission)
-                    )
-                    return vectors_of(answer)
-                # The client's own task must have its turn to see the loss too.
-                await asyncio.sleep(RECONNECT_S)
-
-    def _wait_s(self, deadline_s: float | None) -> float:
-        """Return how long to wait for an engine process.
-
-        Raises:
-            DeadlineError: The deadline has passed.
-        """
-        left_s = MAX_ENGINE_WAIT_S if deadline_s is None else deadline_s - self.clock()
-        if left_s <= 0:
-            raise DeadlineError("The deadline passed while the engine was restarting.")
-        return min(left_s, MAX_ENGINE_WAIT_S)
-
-    def health(self, now_s: float, batch_timeout_s: float) -> CoreHealth:
-        """Return that all is well: the supervisor looks after the engine process."""
-        del now_s, batch_timeout_s
-        return CoreHealth()
-
-    def close(self) -> None:
-        """Do nothing: the engine process has a life of its own."""
 
 
 def _write(writer: asyncio.StreamWriter, frame: Frame) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from nestvec.errors import InputError
 from nestvec.jobs.types import JobLimits, Problem
-from nestvec.system.json_bodies import parse_json
+from nestvec.system.json_bodies import JsonLimits, parse_json
 
 MAX_PROBLEMS: Final = 100
 MAX_CUSTOM_ID_CHARS: Final = 64
@@ -59,7 +59,7 @@ class InputCheck:
             self.problems.append(Problem(code, message, param, line.number))
 
         try:
-            row = parse_line(line)
+            row = parse_line(line, self.limits.json)
         except InputError as error:
             report("invalid_json_line", error.message, None)
             return
@@ -148,15 +148,19 @@ def check_lines(path: Path, endpoint: str, limits: JobLimits) -> InputCheck:
     return check
 
 
-def parse_line(line: Line) -> Mapping[str, Any]:
+def parse_line(line: Line, limits: JsonLimits | None) -> Mapping[str, Any]:
     """Parse a line, which must be a JSON object.
 
+    Args:
+        line: The line.
+        limits: What its JSON may be like; None where that was checked.
+
     Raises:
-        InputError: The line is too long, or no JSON object.
+        InputError: The line is too long, no JSON object, nested too deeply, or of too many values.
     """
     if line.content is None:
         raise InputError("This line is longer than a line may be.")
-    parsed = parse_json(line.content.strip())
+    parsed = parse_json(line.content.strip(), limits)
     if not isinstance(parsed, dict):
         raise InputError("This line is no JSON object.")
     return parsed
@@ -171,5 +175,5 @@ def count_inputs(value: object) -> int:
 
 def request_of(line: Line) -> tuple[str, Mapping[str, Any]]:
     """The `custom_id` and the `body` of a line that was checked."""
-    row = parse_line(line)
+    row = parse_line(line, None)
     return row["custom_id"], row["body"]

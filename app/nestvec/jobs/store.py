@@ -15,6 +15,7 @@ from nestvec.jobs.database import open_database
 from nestvec.jobs.tables import batch_of, batches, columns_of, file_of, files
 from nestvec.jobs.types import ENDED, BatchJob, Status, StoredFile
 from nestvec.system.durable_files import sync
+from nestvec.system.private_files import make_private_folder, open_private
 
 DATABASE: Final = "jobs.db"
 UPLOAD_PREFIX: Final = "upload-"
@@ -34,8 +35,8 @@ def lock_folder(folder: Path) -> IO[bytes]:
         StoreError: Another process owns the folder, or it cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("ab")
+        make_private_folder(folder)
+        lock = open_private(folder / "lock")
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
     try:
@@ -119,6 +120,18 @@ class JobStore:
     def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
+
+    def take_over(self, ids: Mapping[str, str]) -> None:
+        """Give what keys have stored under earlier ids to their present ones.
+
+        Args:
+            ids: Present ids by earlier ones.
+        """
+        with self._engine.begin() as connection:
+            for table in (files, batches):
+                for earlier, present in ids.items():
+                    of_earlier = sa.update(table).where(table.c.owner == earlier)
+                    connection.execute(of_earlier.values(owner=present))
 
     # Files
 

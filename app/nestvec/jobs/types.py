@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+from nestvec.system.json_bodies import JsonLimits
+
 DAY_S: Final = 24 * 3600
 BATCH_FILE_DAYS: Final = 30
 
@@ -149,6 +151,7 @@ class JobLimits:
         max_lines: Number of requests of a batch.
         max_inputs: Number of inputs, summed over all requests of a batch.
         max_line_bytes: Size of one line.
+        json: What the JSON of a line may be like.
     """
 
     max_file_bytes: int = 512 * 2**20
@@ -157,6 +160,7 @@ class JobLimits:
     max_lines: int = 50_000
     max_inputs: int = 50_000
     max_line_bytes: int = 32 * 2**20
+    json: JsonLimits = field(default_factory=JsonLimits)
 
 
 @dataclass(frozen=True, slots=True)

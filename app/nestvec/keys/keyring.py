@@ -1,7 +1,9 @@
 """Who may call, and how much: the keys of settings and of the file, their rates, and what they have used."""
 
+import functools
 import hashlib
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ log = logging.getLogger(__name__)
 # How often it is checked whether the file has changed.
 CHECK_INTERVAL_S: Final = 2.0
 MINUTE_S: Final = 60.0
+# Size of the secret that ids of keys of the settings are made with, and its file's name in the data folder.
+ID_SECRET_BYTES: Final = 32
+ID_SECRET_NAME: Final = "key-id-secret"  # noqa: S105 - the name of its file
 # The longest Retry-After that clients heed.
 MONTH_RETRY_S: Final = 120.0
 
@@ -39,14 +44,17 @@ class KeyGrant:
         key_id: Id of the key; "" where no key is needed.
         limits: Limits of the key.
         requests: What is left of its rate of requests; None where that is not limited.
+        is_admin: Whether it may use the routes for operators.
     """
 
     key_id: str = ""
     limits: KeyLimits = UNLIMITED
     requests: BucketLevel | None = None
+    is_admin: bool = False
 
 
-ANONYMOUS: Final = KeyGrant()
+# Where no key is needed, whoever reaches the server is its operator.
+ANONYMOUS: Final = KeyGrant(is_admin=True)
 
 
 class Keyring:
@@ -55,17 +63,22 @@ class Keyring:
     Args:
         keys: Keys of the settings, which have no limits.
         path: The file of keys; read again whenever it has changed.
+        admin_keys: Those of `keys` that may use the routes for operators too.
+        id_secret: Gives the secret that ids of keys of the settings are made with: whoever sees an id cannot try
+            guesses of the key on it. Called once, where there is such a key.
         buckets: What is left of the rates of keys.
         usage: What keys have used.
         clock: Gives monotonic time in seconds.
         wall_clock: Gives Unix time in seconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is left out has a default
         self,
         keys: Sequence[str] = (),
         path: Path | None = None,
         *,
+        admin_keys: Sequence[str] = (),
+        id_secret: Callable[[], bytes] = lambda: secrets.token_bytes(ID_SECRET_BYTES),
         buckets: Buckets | None = None,
         usage: UsageCounter | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -75,12 +88,13 @@ class Keyring:
         self._buckets = buckets or Buckets()
         self.usage = usage or UsageCounter(None, wall_clock)
         self._clock, self._wall_clock = clock, wall_clock
+        self._id_secret = functools.cache(id_secret)
         self._settings_keys: list[KeyRecord] = []
         self._records: dict[str, KeyRecord] = {}
         self._has_file = False
         self._file_version: tuple[int, int] | None = None
         self._next_check_s = 0.0
-        self.set_settings_keys(keys)
+        self.set_settings_keys(keys, admin_keys)
         self.reload()
 
     @property
@@ -91,12 +105,33 @@ class Keyring:
         """
         return not self._settings_keys and not self._has_file
 
-    def set_settings_keys(self, keys: Sequence[str]) -> None:
-        """Replace the keys of the settings."""
+    def set_settings_keys(self, keys: Sequence[str], admin_keys: Sequence[str] = ()) -> None:
+        """Replace the keys of the settings.
+
+        Args:
+            keys: All of them.
+            admin_keys: Those of them that may use the routes for operators too.
+        """
         self._settings_keys = [
-            KeyRecord(settings_key_id(key), "", 0.0, (HashedSecret.of(key),))
+            KeyRecord(
+                settings_key_id(key, self._id_secret()),
+                "",
+                0.0,
+                (HashedSecret.of(key),),
+                is_admin=key in admin_keys,
+            )
             for key in dict.fromkeys(keys)
         ]
+
+    def earlier_ids(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return the ids that keys of the settings had until 0.1, plain digests, each with the id it has now.
+
+        What was stored under them is taken over once.
+        """
+        return {
+            settings_key_id(key, b""): settings_key_id(key, self._id_secret())
+            for key in dict.fromkeys(keys)
+        }
 
     def reload(self) -> None:
         """Read the file if it has changed; where it cannot be read the keys known so far stay good."""
@@ -141,11 +176,11 @@ class Keyring:
         rate = record.limits.requests_per_s
         if rate is None:
             self.usage.add(record.id, requests=1)
-            return KeyGrant(record.id, record.limits)
+            return KeyGrant(record.id, record.limits, is_admin=record.is_admin)
         level = self._buckets.take(f"r{record.id}", max(1.0, rate), rate, self._clock(), cost=1.0)
         if level.wait_s <= 0:
             self.usage.add(record.id, requests=1)
-        return KeyGrant(record.id, record.limits, level)
+        return KeyGrant(record.id, record.limits, level, record.is_admin)
 
     @staticmethod
     def check_requests(grant: KeyGrant) -> None:
@@ -235,9 +270,9 @@ class Keyring:
         return matches[0] if matches else None
 
 
-def settings_key_id(key: str) -> str:
-    """The id of a key of the settings in metrics, logs and stores: a digest of it."""
-    return hashlib.blake2b(key.encode(), digest_size=ID_BYTES).hexdigest()
+def settings_key_id(key: str, secret: bytes) -> str:
+    """The id of a key of the settings in metrics, logs and stores: a digest of it, keyed with a secret."""
+    return hashlib.blake2b(key.encode(), key=secret, digest_size=ID_BYTES).hexdigest()
 
 
 def _token_bucket(key_id: str) -> str:

@@ -19,6 +19,7 @@ import orjson
 
 from nestvec.errors import ConfigError
 from nestvec.system.durable_files import atomic_write
+from nestvec.system.private_files import open_private
 
 PREFIX: Final = "nv"
 ID_BYTES: Final = 6
@@ -95,6 +96,7 @@ class KeyRecord:
         secrets: Its secrets; more than one while a rotation lasts.
         limits: What it may do.
         revoked_s: Unix time at which it was revoked; None where it was not.
+        is_admin: Whether it may use the routes for operators, beside those that `limits` is about.
     """
 
     id: str
@@ -103,6 +105,7 @@ class KeyRecord:
     secrets: tuple[HashedSecret, ...]
     limits: KeyLimits = UNLIMITED
     revoked_s: float | None = None
+    is_admin: bool = False
 
     def matches(self, secret: str, now_s: float) -> bool:
         """Whether a secret is one of this key's, and the key was not revoked."""
@@ -152,7 +155,7 @@ class KeyFile:
         rows = [asdict(record) for record in self.records.values()]
         content = orjson.dumps({"version": VERSION, "keys": rows}, option=orjson.OPT_INDENT_2)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with atomic_write(self.path, mode=0o600) as file:
                 file.write(content)
         except OSError as error:
@@ -160,15 +163,21 @@ class KeyFile:
                 [f"keys_file: {self.path} cannot be written ({error.strerror})"]
             ) from error
 
-    def add(self, name: str, limits: KeyLimits) -> tuple[KeyRecord, str]:
+    def add(self, name: str, limits: KeyLimits, *, is_admin: bool = False) -> tuple[KeyRecord, str]:
         """Make a key.
+
+        Args:
+            name: Its name for people.
+            limits: What it may do.
+            is_admin: Whether it may use the routes for operators.
 
         Returns:
             Its record, and the key itself, which is told this once.
         """
         key_id = secrets.token_hex(ID_BYTES)
         secret = secrets.token_urlsafe(SECRET_BYTES)
-        record = KeyRecord(key_id, name, time.time(), (HashedSecret.of(secret),), limits)
+        hashed = (HashedSecret.of(secret),)
+        record = KeyRecord(key_id, name, time.time(), hashed, limits, is_admin=is_admin)
         self.records[key_id] = record
         return record, f"{PREFIX}_{key_id}_{secret}"
 
@@ -236,8 +245,8 @@ def edit_key_file(path: Path) -> Iterator[KeyFile]:
         ConfigError: The file cannot be read or written, or is no file of keys.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(f".{path.name}.lock").open("ab") as lock:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open_private(path.with_name(f".{path.name}.lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             file = KeyFile.read(path)
             yield file
@@ -263,6 +272,9 @@ def _record(row: dict[str, Any]) -> KeyRecord:
     """
     limits = dict(row.get("limits") or {})
     limits["models"] = tuple(limits.get("models") or ())
+    is_admin = row.get("is_admin", False)
+    if not isinstance(is_admin, bool):
+        raise TypeError("is_admin")
     return KeyRecord(
         id=str(row["id"]),
         name=str(row["name"]),
@@ -270,4 +282,5 @@ def _record(row: dict[str, Any]) -> KeyRecord:
         secrets=tuple(HashedSecret(**secret) for secret in row["secrets"]),
         limits=KeyLimits(**limits),
         revoked_s=row.get("revoked_s"),
+        is_admin=is_admin,
     )

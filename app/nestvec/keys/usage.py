@@ -80,6 +80,28 @@ class UsageCounter:
         """Return the current month in UTC, as 2026-11."""
         return time.strftime("%Y-%m", time.gmtime(self._clock()))
 
+    def take_over(self, ids: Mapping[str, str]) -> None:
+        """Count what keys have used under earlier ids to their present ones; nothing where there is no database yet.
+
+        Args:
+            ids: Present ids by earlier ones.
+
+        Raises:
+            sqlite3.Error: The database cannot be written.
+            OSError: The database cannot be opened.
+        """
+        if self._path is None or not self._path.exists():
+            return
+        connection = open_database(self._path, [SCHEMA], busy_timeout_s=BUSY_TIMEOUT_S)
+        with contextlib.closing(connection), connection:
+            # Taken before anything is read, so that two processes do not both count the same rows.
+            connection.execute("begin immediate")
+            for earlier, present in ids.items():
+                query = "select month, requests, tokens from usage where key_id = ?"
+                rows = connection.execute(query, (earlier,)).fetchall()
+                connection.executemany(ADD, [(present, *row) for row in rows])
+                connection.execute("delete from usage where key_id = ?", (earlier,))
+
     def flush(self) -> None:
         """Add new counts to the database and read the sums of this month.
 

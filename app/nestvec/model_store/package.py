@@ -13,7 +13,7 @@ from nestvec.engine.types import FloatArray, Layout, OutputKind
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import ArtefactError, FormatError, UnsuitedError
-from nestvec.export.architectures import export_padded_graph
+from nestvec.export.architectures import STATIC_TYPE, export_padded_graph
 from nestvec.export.layers.attention import AttentionOps
 from nestvec.model_store.artefacts.build import ATTENTION_OPS, ArtefactBuilder, pooler_of_probes
 from nestvec.model_store.artefacts.cache import (
@@ -148,8 +148,9 @@ def load_package(  # noqa: PLR0913 - what a caller may say, each with a default
         probes=artefact.probes,
         graph_bytes=_graph_bytes(folder.graph(artefact.folder)),
         quantizer=_load_quantizer(artefact.folder, builder),
-        pooler=folder.head.pooler(
-            artefact.folder, partial(_open_head, open_backend, head_provider)
+        pooler=dataclasses.replace(
+            folder.head.pooler(artefact.folder, partial(_open_head, open_backend, head_provider)),
+            gives_zeros=folder.architecture == STATIC_TYPE,
         ),
         aliases=fetched.card.aliases,
         is_new=is_new,

@@ -1,6 +1,6 @@
 """Metrics of the engine: inputs, micro-batches, the queue; implements the engine's `Observer`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -51,11 +51,6 @@ class EngineMetrics:
         self._shortages = counter(
             "nestvec_memory_shortages_total", "Micro-batches that did not fit into memory."
         )
-        self._queue_items = gauge("nestvec_queue_items", "Inputs waiting.")
-        self._queue_tokens = gauge("nestvec_queue_tokens", "Tokens waiting.")
-        self._queue_wait = histogram(
-            "nestvec_queue_wait_seconds", "Wait of each input for its batch.", SECONDS
-        )
         self._tokenization = histogram(
             "nestvec_tokenization_duration_seconds", "Tokenising one request.", SECONDS
         )
@@ -78,6 +73,31 @@ class EngineMetrics:
             "Tokens over inputs x longest input: the part of a padded batch that is not padding.",
             RATIO,
         )
+        self._make_queue_metrics(counter, gauge, histogram)
+
+    def _make_queue_metrics(
+        self,
+        counter: Callable[..., Counter],
+        gauge: Callable[..., Gauge],
+        histogram: Callable[..., Histogram],
+    ) -> None:
+        """Make the metrics of what waits and of what is refused."""
+        self._queue_items = gauge("nestvec_queue_items", "Inputs waiting.")
+        self._queue_tokens = gauge("nestvec_queue_tokens", "Tokens waiting.")
+        self._queue_seconds = gauge(
+            "nestvec_queue_predicted_seconds", "Predicted time that what waits will take."
+        )
+        self._refused = counter(
+            "nestvec_refused_requests_total", "Requests refused for the queue's sake.", "reason"
+        )
+        self._wait_error = histogram(
+            "nestvec_wait_prediction_error_ratio",
+            "How far the time foreseen for a request that had to wait was off, relative to the real one.",
+            ERROR_RATIO,
+        )
+        self._queue_wait = histogram(
+            "nestvec_queue_wait_seconds", "Wait of each input for its batch.", SECONDS
+        )
 
     def start_series(self, model: str) -> None:
         """Start all series of a model at zero, so that rates work from the first scrape."""
@@ -89,13 +109,16 @@ class EngineMetrics:
         for histogram in (
             *(self._queue_wait, self._tokenization, self._engine),
             *(self._batch_tokens, self._batch_items, self._packing, self._prediction_error),
+            self._wait_error,
         ):
             histogram.labels(model)
         for outcome in ("ok", "error"):
             self._batch_outcomes.labels(model, outcome)
         for reason in ("cancelled", "deadline", "queue_full", "failed"):
             self._dropped.labels(model, reason)
-        self.queue_changed(model, items=0, tokens=0)
+        for reason in ("queue_full", "wait_too_long", "deadline"):
+            self._refused.labels(model, reason)
+        self.queue_changed(model, items=0, tokens=0, seconds=0.0)
 
     def batch_done(self, model: str, stats: BatchStats) -> None:
         """Count a micro-batch that has run."""
@@ -110,8 +133,17 @@ class EngineMetrics:
         for wait_s in stats.waits_s:
             waits.observe(wait_s)
 
-    def queue_changed(self, model: str, *, items: int, tokens: int) -> None:
+    def call_refused(self, model: str, reason: str) -> None:
+        """Count a call that was refused."""
+        self._refused.labels(model, reason).inc()
+
+    def wait_was_predicted(self, model: str, error: float) -> None:
+        """Note by how much the time foreseen for a call was wrong."""
+        self._wait_error.labels(model).observe(error)
+
+    def queue_changed(self, model: str, *, items: int, tokens: int, seconds: float) -> None:
         """Note how much waits, as items have joined or left the queue."""
+        self._queue_seconds.labels(model).set(seconds)
         self._queue_items.labels(model).set(items)
         self._queue_tokens.labels(model).set(tokens)
 

@@ -6,6 +6,7 @@ from prometheus_client.exposition import choose_encoder
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.observability.cache_metrics import CacheMetrics
 from nestvec.observability.engine_metrics import EngineMetrics
+from nestvec.observability.front_metrics import FrontMetrics
 from nestvec.observability.gpu_metrics import GpuMetrics
 from nestvec.observability.http_metrics import HttpMetrics
 from nestvec.observability.key_metrics import KeyMetrics
@@ -26,6 +27,7 @@ class Metrics:
         http: Requests and connections.
         keys: Use of API keys.
         engine: The engine's `Observer`.
+        front: Threads that tokenize and finish.
         processes: Memory, restarts, health of the engine.
         cache: The vector cache.
         gpu: GPUs.
@@ -40,6 +42,7 @@ class Metrics:
         self.http = HttpMetrics(registry)
         self.keys = KeyMetrics(registry)
         self.engine = EngineMetrics(registry)
+        self.front = FrontMetrics(registry)
         self.processes = ProcessMetrics(registry, role)
         self.cache = CacheMetrics(registry)
         self.gpu = GpuMetrics(registry)
@@ -58,6 +61,7 @@ class Metrics:
         self.processes.sample()
         self.http.sample()
         self.cache.sample()
+        self.front.sample()
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics of all processes as text, and its content type.

@@ -16,22 +16,23 @@ from typing_extensions import override
 
 from nestvec.api.request_context import RequestContextMiddleware
 from nestvec.api.state import ApiState, Phase
+from nestvec.config.memory_bounds import memory_bounds
 from nestvec.config.settings import Settings
 from nestvec.errors import ConfigError
 from nestvec.observability.logs import get_logger
+from nestvec.processes.connections.guarded_protocol import bind_protocol, sweep_forever
+from nestvec.processes.connections.limits import ConnectionLimits, allowed_connections
 from nestvec.processes.event_loop_lag import measure_event_loop_lag
-from nestvec.processes.guarded_protocol import (
-    ConnectionLimits,
-    allowed_connections,
-    bind_protocol,
-    sweep_forever,
-)
+from nestvec.processes.memory_return import give_back_memory_forever
 
 log = get_logger(__name__)
 
 # Proxies keep connections for 60 s; ours must outlast theirs or requests meet a closing socket.
 KEEP_ALIVE_S: Final = 75
 BACKLOG: Final = 2048
+# How long a thread may keep Python's global lock while the event loop wants it; Python's own 5 ms add up to seconds
+# where several threads parse and tokenize.
+SWITCH_INTERVAL_S: Final = 0.0005
 
 
 class HttpServer(uvicorn.Server):
@@ -58,9 +59,11 @@ class HttpServer(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until stopped, and watch the event loop and the connections meanwhile."""
         self._loop = asyncio.get_running_loop()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._loop.add_signal_handler(signal.SIGHUP, self.state.reload)
         tasks = [
             asyncio.create_task(measure_event_loop_lag(self.state.metrics)),
+            asyncio.create_task(give_back_memory_forever()),
             asyncio.create_task(sweep_forever(lambda: self.server_state.connections)),
         ]
         try:
@@ -112,14 +115,15 @@ class HttpServer(uvicorn.Server):
 def make_server(app: RequestContextMiddleware, settings: Settings) -> HttpServer:
     """Make the server of an application, with the settings' bounds on connections."""
     limits = ConnectionLimits(
-        max_connections=allowed_connections(settings.max_connections),
+        max_connections=allowed_connections(memory_bounds(settings).connections),
         max_header_bytes=settings.max_header_bytes,
         header_timeout_s=settings.header_timeout_s,
+        body_timeout_s=settings.body_timeout_s,
         min_bytes_per_s=settings.min_bytes_per_s,
     )
     config = uvicorn.Config(
         app,
-        http=bind_protocol(limits, app.state.metrics.http),
+        http=bind_protocol(limits, app.state.metrics.http, app.state.body_memory),
         ws="none",
         log_config=None,
         access_log=False,

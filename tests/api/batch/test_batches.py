@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nestvec.api.batch.batch_lines import _group_alike
 
 from tests.api.applications import DAY_S, URL, Api, Clock, Jobs, MakeApi, line
 from tests.support.served import ServedOptions
@@ -255,3 +256,18 @@ async def test_bad_pages(jobs: Jobs, query: str) -> None:
     """Wrong limits are refused, and so is an unknown `after`, which would make a client page forever."""
     answer = await jobs.client.get(f"/v1/batches?{query}")
     assert answer.status_code == (404 if "after" in query else 400)
+
+
+def test_lines_are_grouped_whatever_is_in_them() -> None:
+    """Bodies that agree in all but their text are one group; one that is too deep to be compared stands alone."""
+    deep: list[object] = []
+    for _ in range(400):
+        deep = [deep]
+    bodies: list[dict[str, Any]] = [
+        {"input": "a", "dimensions": 4, "user": "x"},
+        {"dimensions": 4, "input": "b"},
+        {"input": "c", "junk": deep},
+        {"input": "d", "dimensions": 8},
+        {"input": ["e"], "dimensions": 4},
+    ]
+    assert sorted(_group_alike(bodies)) == [[0, 1], [2], [3], [4]]

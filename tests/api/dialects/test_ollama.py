@@ -136,3 +136,23 @@ async def test_keys_guard_the_lists(make_api: MakeApi) -> None:
         good = await api.client.get(path, headers={"authorization": "Bearer k"})
         assert good.status_code == 200
     assert (await api.client.get("/api/version")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "right"),
+    [("/api/embed", "prompt", "input"), ("/api/embeddings", "input", "prompt")],
+)
+async def test_the_field_of_the_other_route_is_an_error(
+    api: Api, path: str, wrong: str, right: str
+) -> None:
+    """A text in the field of the other route is told, where Ollama answers without a vector; both at once are fine."""
+    for text in ("very private", ["very private"]):
+        answer = await api.client.post(path, json={"model": "fake-model", wrong: text})
+        assert answer.status_code == 400
+        assert f"'{right}'" in answer.json()["error"]
+        assert f"'{wrong}'" in answer.json()["error"]
+        assert "private" not in answer.text
+    both = {"model": "fake-model", wrong: "ignored", right: "alpha"}
+    assert (await api.client.post(path, json=both)).status_code == 200
+    empty = {"model": "fake-model", wrong: ""}
+    assert (await api.client.post(path, json=empty)).status_code == 200

@@ -249,7 +249,7 @@ def test_framing_never_crashes(
         for number, size in enumerate(sizes)
     ]
     try:
-        tensors = read_tensors({"inputs": inputs}, tail)
+        tensors = read_tensors({"inputs": inputs}, tail, check_count=lambda count: None)
     except InputError:
         return
     assert sum(sizes) == len(tail)
@@ -259,7 +259,9 @@ def test_framing_never_crashes(
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=5))
 def test_texts_survive_the_framing(texts: list[str]) -> None:
     """Any texts, also empty ones, are read back from raw bytes as they were."""
-    tensors = read_tensors({"inputs": [binary(texts)]}, packed(texts))
+    tensors = read_tensors(
+        {"inputs": [binary(texts)]}, packed(texts), check_count=lambda count: None
+    )
     assert tensors["text"].texts == texts
 
 

@@ -275,7 +275,8 @@ async def test_models_are_listed_and_described(api: Api) -> None:
     """A listed model has OpenAI's four keys, its dimensions and its space."""
     listing = (await api.client.get("/v1/models")).json()
     assert listing["object"] == "list"
-    (model,) = listing["data"]
+    model, alias = listing["data"]
+    assert (alias["id"], alias["root"]) == ("text-embedding-3-small", SPEC.name)
     assert (model["id"], model["object"], model["created"], model["owned_by"]) == (
         *(SPEC.name, "model", SPEC.created_s),
         "nestvec",

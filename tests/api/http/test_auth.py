@@ -1,6 +1,7 @@
 """Keys with limits over HTTP: what they allow, what answers tell of their limits, what is counted."""
 
 import asyncio
+import hashlib
 import json
 import re
 import time
@@ -11,8 +12,14 @@ from typing import Any
 import httpx
 import pytest
 from nestvec.api.http.auth import format_duration
+from nestvec.config.settings import Settings
 from nestvec.engine.types import EmbedCall, EmbedResult, Priority
+from nestvec.jobs.store import JobStore
+from nestvec.jobs.types import Purpose, StoredFile
 from nestvec.keys.records import KeyFile, KeyLimits
+from nestvec.keys.usage import DEFAULT_NAME as USAGE_NAME
+from nestvec.keys.usage import UsageCounter
+from nestvec.main import build_app
 
 from tests.api.applications import Api, Jobs, MakeApi, line
 from tests.api.routes.test_several_models import serving
@@ -91,6 +98,83 @@ async def test_a_month_that_is_used_up_is_no_reason_to_retry(
     assert f'nestvec_key_tokens_total{{key_id="{number}"}}' in metrics
     assert key not in metrics
     assert key.split("_", 2)[2] not in metrics
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "tokens"),
+    [
+        ("/tokenize", {"inputs": ["alpha beta", "gamma"]}, 7),
+        ("/tokenize", {"inputs": "alpha", "add_special_tokens": False}, 1),
+        ("/decode", {"ids": [[5, 6, 7], [8]]}, 4),
+        ("/decode", {"ids": [5, 6]}, 2),
+    ],
+)
+async def test_tokens_that_are_only_looked_at_count_too(
+    make_api: MakeApi, keys_file: Path, path: str, body: dict[str, object], tokens: int
+) -> None:
+    """/tokenize and /decode use up a key's tokens, tell what is left in the same headers, and end with them."""
+    number, key = add(keys_file, monthly_tokens=tokens, tokens_per_min=10_000)
+    api = make_api(keys_file=keys_file)
+    headers = {"authorization": f"Bearer {key}"}
+    answer = await api.client.post(path, json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert api.app.state.keys.usage.tokens_this_month(number) == tokens
+    assert answer.headers["x-ratelimit-limit-tokens"] == "10000"
+    assert int(answer.headers["x-ratelimit-remaining-tokens"]) == pytest.approx(
+        10_000 - tokens, abs=1
+    )
+    metrics = (await api.client.get("/metrics")).text
+    assert f'nestvec_key_tokens_total{{key_id="{number}"}} {float(tokens)}' in metrics
+    refused = await api.client.post(path, json=body, headers=headers)
+    assert refused.status_code == 429
+    assert (await embed(api, key)).status_code == 429
+
+
+async def test_metrics_tell_no_digest_of_a_key(make_api: MakeApi, tmp_path: Path) -> None:
+    """An id in /metrics cannot be made from a guess of the key, and stays the same where the data folder does."""
+    ids: list[set[str]] = []
+    for folder in (tmp_path / "one", tmp_path / "one", tmp_path / "two"):
+        api = make_api(data_dir=folder, api_keys=["winter2026"])
+        await embed(api, "winter2026")
+        metrics = (await api.client.get("/metrics")).text
+        ids.append(set(re.findall(r'key_requests_total\{key_id="([^"]+)"', metrics)))
+        for size in (6, 8, 16, 32):
+            digest = hashlib.blake2b(b"winter2026", digest_size=size).hexdigest()
+            assert digest[:12] not in metrics
+    assert len(ids[0]) == 1
+    assert ids[0] == ids[1] != ids[2]
+
+
+async def test_what_was_stored_under_an_earlier_id_is_kept(
+    make_api: MakeApi, tmp_path: Path
+) -> None:
+    """Files, batches and usage of a key of the settings, stored under its plain digest, are its own after a start."""
+    earlier = hashlib.blake2b(b"k", digest_size=6).hexdigest()
+    usage = UsageCounter(tmp_path / USAGE_NAME)
+    usage.add(earlier, requests=2, tokens=30)
+    usage.flush()
+    store = JobStore(tmp_path, time.time)
+    content = tmp_path / "parts" / "x"
+    content.write_bytes(b"{}")
+    file = StoredFile("file-1", earlier, Purpose.BATCH, "in.jsonl", 2, 1)
+    store.add_file(file, content, 100)
+    store.close()
+    app = build_app(
+        Settings(data_dir=tmp_path, api_keys=["k", "other"], model=str(tmp_path / "no"))
+    )
+    for _ in range(2):  # the second time there is nothing left to take over
+        counter = UsageCounter(tmp_path / USAGE_NAME)
+        ids = app.state.keys.earlier_ids(["k", "other"])
+        assert earlier in ids
+        counter.take_over(ids)
+        counter.flush()
+        assert counter.tokens_this_month(ids[earlier]) == 30
+        assert counter.tokens_this_month(earlier) == 0
+        store = JobStore(tmp_path, time.time)
+        store.take_over(ids)
+        assert store.stored_bytes(ids[earlier]) == 2
+        assert store.stored_bytes(earlier) == 0
+        store.close()
 
 
 async def test_a_bulk_key_stays_bulk(make_api: MakeApi, keys_file: Path) -> None:
@@ -172,7 +256,9 @@ async def test_a_key_sees_its_models_and_no_others(tmp_path: Path, keys_file: Pa
             }:
                 break
             await asyncio.sleep(0.02)
-        assert {row["id"] for row in listed.json()["data"]} == {"first", "second"}
+        ids = [row["id"] for row in listed.json()["data"]]
+        assert ids[:2] == ["first", "second"]
+        assert all(name.startswith("text-embedding-3-") for name in ids[2:])
         listed = await client.get("/v1/models", headers=bound)
         assert [row["id"] for row in listed.json()["data"]] == ["second"]
         answer = await client.post("/v1/embeddings", json={"input": "alpha"}, headers=bound)

@@ -116,13 +116,18 @@ def expensive_requests() -> dict[str, tuple[str, bytes, int]]:
         "15 MB that break off": ("/v1/embeddings", b'{"input": "' + b"x" * 15 * MEGABYTE, 400),
         "15 MB of escapes": (
             "/v1/embeddings",
-            b'{"truncate": true, "input": "%s"}' % (b"\\u00e9" * (15 * MEGABYTE // 6)),
+            b'{"truncate": true, "input": "%s"}' % (b"\\u00e9\\u0020" * (15 * MEGABYTE // 12)),
             200,
         ),
         "a lone surrogate in 4 MB": (
             "/v1/embeddings",
-            b'{"truncate": true, "input": "\\ud800%s"}' % (b"x" * 4 * MEGABYTE),
+            b'{"truncate": true, "input": "\\ud800%s"}' % (b"xyz " * MEGABYTE),
             200,
+        ),
+        "4 MB without a space": (
+            "/v1/embeddings",
+            b'{"truncate": true, "input": "%s"}' % (b"x" * 4 * MEGABYTE),
+            400,
         ),
         "deep": ("/v1/embeddings", b"[" * 1_000_000, 400),
     }

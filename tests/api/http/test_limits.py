@@ -13,7 +13,7 @@ from nestvec.api.middleware import OPERATIONS
 from nestvec.config.settings import Settings
 from nestvec.errors import BodyFormatError
 from nestvec.main import ProcessRole, build_app
-from nestvec.system.json_bodies import MAX_COST, JsonLimits, check_cost, parse_json
+from nestvec.system.json_bodies import MAX_COST, JsonLimits, check_bounds, parse_json
 from starlette.types import ASGIApp, Message
 
 from tests.api.applications import MakeApi
@@ -52,9 +52,9 @@ def test_values_are_counted_outside_of_strings(items: list[object], spoil: bool)
     body = json.dumps([tricky, bulk]).encode()
     if spoil:
         with pytest.raises(BodyFormatError, match="values"):
-            check_cost(body)
+            check_bounds(body, JsonLimits())
     else:
-        check_cost(body)
+        check_bounds(body, JsonLimits())
 
 
 async def test_a_body_of_too_many_values_is_refused(make_api: MakeApi) -> None:
@@ -167,7 +167,7 @@ async def test_pages_may_not_be_framed_or_fetch(make_api: MakeApi) -> None:
 
 async def test_operators_have_a_port_of_their_own(tiny_folder: Path, tmp_path: Path) -> None:
     """The operators' port serves /metrics, /admin and health checks, and the common port everything else."""
-    settings = Settings(data_dir=tmp_path, api_keys=["k"], admin_api=True)
+    settings = Settings(data_dir=tmp_path, admin_keys=["k"], admin_api=True)
     app = build_app(settings, process_role=ProcessRole(operations_port=9000))
     served = serve_fake(tiny_folder / "tokenizer.json", also_tell=app.state.metrics.engine)
     app.state.become_ready(served.service)

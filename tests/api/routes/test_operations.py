@@ -217,21 +217,21 @@ async def test_request_ids_are_echoed_or_made(
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"),
+    ("method", "path", "status", "hint"),
     [
-        ("GET", "/v1/nothing", 404),
-        ("POST", "/v3/embed", 404),
-        ("GET", "/v1/embeddings", 405),
-        ("DELETE", "/v1/models", 405),
+        ("GET", "/v1/nothing", 404, ""),
+        ("POST", "/v3/embed", 404, ". Did you mean POST /v2/embed?"),
+        ("GET", "/v1/embeddings", 405, ". Did you mean POST /v1/embeddings?"),
+        ("DELETE", "/v1/models", 405, ". Did you mean GET /v1/models?"),
     ],
 )
 async def test_unknown_urls_have_openais_shape(
-    api: Api, method: str, path: str, status: int
+    api: Api, method: str, path: str, status: int, hint: str
 ) -> None:
-    """Unknown paths and methods have OpenAI's error; a wrong method says which ones are allowed."""
+    """Unknown paths and methods have OpenAI's error, which names what was meant, or which methods are allowed."""
     answer = await api.client.request(method, path)
     assert answer.status_code == status
-    assert answer.json()["error"]["message"] == f"Invalid URL ({method} {path})"
+    assert answer.json()["error"]["message"] == f"Invalid URL ({method} {path}){hint}"
     assert ("allow" in answer.headers) is (status == 405)
 
 

@@ -194,8 +194,8 @@ PARSERS = [
         ("/api/embed",),
         ollama_docs.EmbedRequest,
         ollama.FIELDS,
-        {"name": SPELLING, "prompt": SHARED},
-        frozenset({"prompt", "keep_alive"}),
+        {"name": SPELLING, "prompt": REFUSED},
+        frozenset({"keep_alive"}),
         extra=({"name": "all-MiniLM-L6-v2", "input": "a"},),
     ),
     Parser(
@@ -205,9 +205,10 @@ PARSERS = [
         {
             "name": SPELLING,
             "keep_alive": NO_EFFECT,
-            **dict.fromkeys(("input", "truncate", "dimensions"), SHARED),
+            "input": REFUSED,
+            **dict.fromkeys(("truncate", "dimensions"), SHARED),
         },
-        frozenset({"input", "truncate", "dimensions", "keep_alive"}),
+        frozenset({"truncate", "dimensions", "keep_alive"}),
         extra=({"prompt": "a"},),
     ),
     Parser(

@@ -14,16 +14,18 @@ from nestvec.tools.bench.load_generator import LoadRequest
 from nestvec.tools.bench.texts import workload_texts
 
 from tests.support.data_sets import data_set
-from tests.support.server import RunningServer, running_server
+from tests.support.server import CommandWrapper, RunningServer, running_server
 
 CORPUS = data_set("corpus")
 
 
 @contextmanager
-def default_server(folder: Path, **settings: object) -> Iterator[RunningServer]:
+def default_server(
+    folder: Path, through: CommandWrapper = list, /, **settings: object
+) -> Iterator[RunningServer]:
     """Serve the default model without a vector cache, so that every text is run."""
     chosen = {"vector_cache_bytes": 0, "truncate": "end", **settings}
-    with running_server(folder, **chosen) as server:
+    with running_server(folder, through, **chosen) as server:
         yield server
 
 

@@ -52,9 +52,7 @@ async def polite(client: httpx.AsyncClient, chooser: random.Random) -> int:
 async def rude(host: str, port: int, chooser: random.Random) -> int:
     """Send a request that breaks off somewhere: in its head, in its body, or before the answer."""
     body = json.dumps({"input": ["alpha beta gamma"] * 500}).encode()
-    head = (
-        f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
-    )
+    head = f"POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     whole = head + body
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(whole[: chooser.choice([3, len(head) - 2, len(head) + 50, len(whole)])])

@@ -234,7 +234,7 @@ async def test_callers_that_leave(
     with running_server(tmp_path, **settings, header_timeout_s=2) as server:
         url = httpx.URL(server.url)
         body = json.dumps({"input": ["alpha beta gamma"] * 200}).encode()
-        head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(body)}\r\n\r\n"
         whole = head.encode() + body
 
         async def leave(number: int) -> None:

@@ -3,13 +3,16 @@
 import asyncio
 import json
 import os
+import random
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 from nestvec.tools.bench.client import Target
-from nestvec.tools.bench.load_generator import LoadResult, closed_load, open_load
+from nestvec.tools.bench.load_generator import LoadRequest, LoadResult, closed_load, open_load
 
 from tests.end_to_end.chaos.conftest import Report
 from tests.end_to_end.chaos.measured import Size, default_server, unique_requests
@@ -23,6 +26,13 @@ TIMES = 10
 EACH = 32  # paragraphs a request
 CLIENTS = 200
 BURST_S = 30.0
+CONNECTIONS = 400
+SHORT_TEXTS = 16
+FLOOD_S = 60.0
+MAX_QUEUE_WAIT_S = 20.0  # the default
+# A request's own work, its reading and its answer, on the slowest machine that this runs on.
+ONE_REQUEST_S = 2.0
+WORDS = ("the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with")
 SCRIPT = Path(__file__).parents[1] / "clients/scripts/openai_burst.py"
 
 
@@ -79,6 +89,56 @@ async def test_ten_times_too_much(tmp_path: Path, report: Report) -> None:
     assert goodput >= 0.8 * best_rate
     assert flood.percentile_s(99) < 55
     assert growth < max(20 * 2**20, 0.05 * size.rss_bytes[-1])
+
+
+def short_requests(seed: int) -> Iterator[LoadRequest]:
+    """Make endless requests of sixteen texts of about sixty tokens."""
+    chooser = random.Random(seed)
+    while True:
+        texts = [" ".join(chooser.choices(WORDS, k=58)) for _ in range(SHORT_TEXTS)]
+        body = orjson.dumps({"input": texts, "encoding_format": "base64"})
+        yield LoadRequest(body, SHORT_TEXTS)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("http_processes", [0, 2])
+async def test_more_callers_than_there_is_time_for(
+    tmp_path: Path, report: Report, http_processes: int
+) -> None:
+    """Of 400 connections at once those are admitted that can be answered soon; all of them are, and none is late."""
+    with default_server(tmp_path, http_processes=http_processes) as server:
+        target = Target.parse(f"{server.url}/v1/embeddings")
+        await closed_load(target, short_requests(1), connections=4, duration_s=4)
+        before = await closed_load(target, short_requests(2), connections=4, duration_s=PEAK_S)
+        client_cpu_s = time.process_time()
+        flood = await closed_load(
+            target,
+            short_requests(3),
+            connections=CONNECTIONS,
+            duration_s=FLOOD_S,
+            heeds_retry_after=True,
+        )
+        client_cpu_s = time.process_time() - client_cpu_s
+        after = await closed_load(target, short_requests(4), connections=4, duration_s=PEAK_S)
+        assert server.terminate() == 0
+    # The mean of before and after: a machine that others use too is not as fast all the time.
+    best_rate = (before.tokens + after.tokens) / (before.duration_s + after.duration_s)
+    goodput = flood.tokens / flood.duration_s
+    accepted = flood.statuses[200] + flood.statuses[504]
+    waits = sorted(flood.retry_after_s.elements())
+    report(
+        f"{CONNECTIONS} connections of {SHORT_TEXTS} texts of 60 tokens for {FLOOD_S:.0f} s, "
+        f"http_processes={http_processes}",
+        f"goodput {goodput / best_rate:.2f} of the peak ({best_rate:.0f} tokens/s); answers "
+        f"{dict(sorted(flood.statuses.items()))}; accepted p50 {flood.percentile_s(50):.1f} s, p99 "
+        f"{flood.percentile_s(99):.1f} s; Retry-After {waits[0]} to {waits[-1]} s, median {waits[len(waits) // 2]} s; "
+        f"client {client_cpu_s:.1f} CPU-s",
+    )
+    assert set(flood.statuses) <= {200, 429, 504}
+    assert flood.statuses[504] <= 0.01 * accepted
+    assert goodput >= 0.9 * best_rate
+    assert flood.percentile_s(99) <= MAX_QUEUE_WAIT_S + ONE_REQUEST_S
+    assert waits[-1] <= 1.25 * MAX_QUEUE_WAIT_S + 1  # seconds are rounded up
 
 
 @pytest.mark.timeout(400)

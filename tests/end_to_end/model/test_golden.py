@@ -37,7 +37,7 @@ def service(default_package: Package) -> Iterator[EmbeddingService]:
     core = EngineCore(
         spec.name,
         backend,
-        CoreOptions(2, 512, 1024, 500_000, 60.0, Pooler(spec.pooling)),
+        CoreOptions(2, 512, 1024, 500_000, 3600.0, 60.0, Pooler(spec.pooling)),
         NullObserver(),
     )
     core.start()

@@ -30,7 +30,7 @@ MIN_MEAN_COSINE = 0.9965 if HAS_VNNI else 0.99
 
 def service(precision: str) -> EmbeddingService:
     """Return the default model in a precision; skip where this machine cannot run it."""
-    settings = load_settings({"offline": True, "precision": precision})
+    settings = load_settings({"offline": True, "precision": precision}).for_offline_tools()
     try:
         return build_local_service(settings, NullObserver())
     except ProviderError as error:

@@ -21,7 +21,12 @@ from tests.support.server import RunningServer, running_server
 pytestmark = [pytest.mark.model, pytest.mark.process]
 REQUESTS = 1000
 # Slow machines may take a minute for all of them; the test is of right answers, not of speed.
-SETTINGS = {"max_body_bytes": 12_000_000, "request_timeout_s": 600, "vector_cache_bytes": 0}
+SETTINGS = {
+    "max_body_bytes": 12_000_000,
+    "request_timeout_s": 600,
+    "max_queue_wait_s": 600,
+    "vector_cache_bytes": 0,
+}
 LIMITS = httpx.Limits(max_connections=REQUESTS)
 
 

@@ -108,7 +108,7 @@ def test_models_come_and_go_and_memory_returns(default_package: Package, tmp_pat
     settings: dict[str, object] = {
         "model": tiny,
         "models": json.dumps(models),
-        "api_keys": KEY,
+        "admin_keys": KEY,
         "admin_api": True,
         "vector_cache_bytes": 0,  # the callers ask for the same texts again and again
     }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nestvec.engine.core.batching.cost_model import MIN_SAMPLES
 from nestvec.engine.core.engine_core import LOST_S, EngineCore
-from nestvec.engine.types import Item, Priority, RawOutput
+from nestvec.engine.types import Item, ItemOptions, Priority, RawOutput
 from nestvec.errors import (
     BackendError,
     DeadlineError,
@@ -193,7 +193,12 @@ async def test_the_retry_time_follows_the_predicted_drain(backend: FakeBackend) 
     await asyncio.sleep(0)
     with pytest.raises(QueueFullError) as caught:
         await core.submit(submission(item(*range(1, 21))))
-    assert 14 <= caught.value.retry_after_s <= 26  # half of 40 tokens at one a second, jittered
+    assert (
+        7 <= caught.value.retry_after_s <= 13
+    )  # room for ten more tokens at one a second, jittered
+    with pytest.raises(QueueFullError) as second:
+        await core.submit(submission(item(*range(1, 21))))
+    assert 22 <= second.value.retry_after_s <= 38  # behind the first one's twenty tokens
     backend.gate.set()
     await asyncio.gather(running, queued)
     core.close()
@@ -369,3 +374,32 @@ async def test_a_batch_never_costs_more_than_memory_holds(observer: RecordingObs
     await core.submit(submission(*[item(*range(1, 5), index=n) for n in range(12)]))
     core.close()
     assert max(map(sum, backend.batches)) <= 10
+
+
+async def test_a_wait_that_would_be_too_long_is_refused_before_and_after_tokenizing(
+    backend: FakeBackend, observer: RecordingObserver
+) -> None:
+    """Calls on their way count as waiting, refusals are counted by reason, and room comes back with the block's end."""
+    clock = FakeClock()
+    core = fake_core(backend, observer, budget=1, max_queue_wait_s=30.0, clock=clock)
+    await teach(core, backend, clock, token_s=1.0)
+    options = ItemOptions()
+    with (
+        core.expecting(25, options),
+        pytest.raises(QueueFullError, match="longest wait is 30 s"),
+        core.expecting(20, options),
+    ):
+        pytest.fail("it would stand behind 25 seconds of work, which may take 35")
+    with core.expecting(20, options):
+        pass
+    backend.gate.clear()
+    running = asyncio.create_task(core.submit(submission(item(1))))
+    await asyncio.to_thread(backend.started.acquire)
+    queued = asyncio.create_task(core.submit(submission(item(*range(1, 41)))))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFullError, match="longest wait is 30 s"):
+        await core.submit(submission(item(1)))
+    assert observer.refused == {"wait_too_long": 2}
+    backend.gate.set()
+    await asyncio.gather(running, queued)
+    core.close()

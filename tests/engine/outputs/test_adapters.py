@@ -38,7 +38,10 @@ def test_rows_that_are_not_finite_are_degenerate(kind: OutputKind) -> None:
     """NaN and infinity never leave; rows of zeros do not either, unless a score or weight may be 0."""
     rows = np.array([[1, 2], [np.nan, 1], [np.inf, 1], [0, 0]], np.float32)
     may_be_zero = kind in (OutputKind.SPARSE, OutputKind.LABELS)
-    assert ADAPTERS[kind].are_degenerate(rows).tolist() == [False, True, True, not may_be_zero]
+    adapter = ADAPTERS[kind]
+    assert adapter.are_degenerate(rows).tolist() == [False, True, True, not may_be_zero]
+    of_static = adapter.are_degenerate(rows, allows_zeros=True).tolist()
+    assert of_static == [False, True, True, False]
 
 
 def test_a_text_without_terms_is_no_failure() -> None:

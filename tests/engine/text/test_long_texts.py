@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -17,6 +18,7 @@ from nestvec.engine.text.long_texts import Goal, LongTextEncoder
 from nestvec.engine.text.slicing import SafeCuts, slices, slices_from_end
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.text.truncation import longest_first
+from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.types import Pair, Truncation
 from nestvec.errors import DeadlineError, InputTooLongError, RequestTooLargeError
 from tokenizers import (
@@ -258,7 +260,7 @@ def test_pairs_are_cut_as_the_whole_would_be(
                 for ids, n in zip(contents, kept, strict=True)
             ]
         options = TokenizeOptions(truncate, max_second_tokens=limit)
-        encoded = cutting.encode_pair(Pair(first, second), options, 0)
+        encoded = cutting.pair_encoder(options).encode(Pair(first, second), 0)
         assert encoded.ids.tolist() == _framed(library, contents)
         lost = max(0, sum(lengths) - room)
         assert encoded.is_truncated == (lost > 0)
@@ -300,7 +302,7 @@ def test_the_deadline_ends_tokenizing(path: Path) -> None:
     for text in (f"{' ' * 150_000}a" * 20, "x" * 3_000_000):
         encoder = LongTextEncoder(cutting.library, SafeCuts.BETWEEN_WORDS, None)
         left_s = iter(range(3, -100, -1))
-        options = TokenizeOptions(Truncation.END, seconds_left=partial(next, left_s))
+        options = TokenizeOptions(Truncation.END, ticket=WorkTicket(partial(next, left_s)))
         with pytest.raises(DeadlineError):
             encoder.encode(text, Goal(10_000_000), options, 0)
 
@@ -355,3 +357,57 @@ def test_slices_are_the_text(text: str, cuts: SafeCuts, size: int) -> None:
             assert sum(part.is_open for part in parts) == is_more
             stops = accumulate((part.stop - part.start for part in parts), initial=parts[0].start)
             assert [part.start for part in parts] == list(stops)[:-1]
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(text=_texts(6_000))
+@pytest.mark.usefixtures("small")
+def test_slices_say_where_tokens_start(path: Path, library: Library, text: str) -> None:
+    """In slices, tokens start where they start in the whole text."""
+    ids, starts = _open(path).encode_with_starts(text, TokenizeOptions(Truncation.ERROR))
+    (whole,) = library.encode_batch([text], add_special_tokens=False)
+    assert ids.tolist() == whole.ids
+    expected = list(accumulate((start for start, _ in whole.offsets), max))
+    assert starts.tolist() == expected
+
+
+@pytest.mark.parametrize("truncate", Truncation)
+def test_work_ends_between_slices(path: Path, truncate: Truncation) -> None:
+    """Once nobody waits, no further slice of any text is tokenized."""
+    cutting = _open(path)
+    ticket = WorkTicket()
+    ticket.give_up()
+    options = TokenizeOptions(truncate, ticket=ticket)
+    for texts in (["one two"] * 60_000, ["x y " * 100_000]):
+        encode = encode_windows if truncate is Truncation.WINDOWS else Tokenizer.encode_texts
+        with pytest.raises(CancelledError):
+            encode(cutting, texts, options)
+    with pytest.raises(CancelledError):
+        cutting.encode_with_starts("one two", options)
+    with pytest.raises(CancelledError):
+        cutting.pair_encoder(options).encode(Pair("one", "two"), 0)
+
+
+def test_what_cannot_be_cut_is_read_so_far(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call of the library is given more characters than it can be waited for, where it cannot be stopped."""
+    monkeypatch.setattr(long_texts, "MAX_STRETCH_CHARS", 50_000)
+    cutting = _open(path)
+    seen: list[int] = []
+    encode = cutting.library.encode_batch_fast
+
+    def watched(texts: list[str], *, add_special_tokens: bool) -> list[Encoding]:
+        seen.extend(map(len, texts))
+        return encode(texts, add_special_tokens=add_special_tokens)
+
+    monkeypatch.setattr(cutting.library, "encode_batch_fast", watched)
+    for text in ("x" * 300_000, "\u3000" * 300_000):
+        for truncate in Truncation:
+            encode_all = (
+                encode_windows if truncate is Truncation.WINDOWS else Tokenizer.encode_texts
+            )
+            with contextlib.suppress(InputTooLongError, RequestTooLargeError):
+                encode_all(cutting, [text], TokenizeOptions(truncate))
+    assert seen
+    assert max(seen) <= 100_000

@@ -1,6 +1,7 @@
 """Windows over long inputs: every token is seen, each counts once."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 from hypothesis import given
@@ -64,3 +65,14 @@ def test_states_are_joined_from_their_windows(
         assert bounds[window][0] + within == position
     assert (whole[:prefix, 0] == 0).all()
     assert (whole[prefix + tokens :, 0] == len(bounds) - 1).all()
+
+
+def test_many_windows_take_memory_by_their_tokens() -> None:
+    """Windows of a few tokens over a long text: memory grows with the tokens, not with windows times tokens."""
+    bounds = window_bounds(10_000, 2)
+    tracemalloc.start()
+    owner = owning_windows(bounds)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(owner) == 10_000
+    assert peak_bytes < 100 * 10_000

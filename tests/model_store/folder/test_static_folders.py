@@ -71,6 +71,18 @@ async def test_vectors_are_averages(tmp_path: Path, *, keeps_unknown: bool) -> N
     assert np.isfinite(of_unknown).all()
 
 
+async def test_zeros_are_a_vector_of_a_static_model(tmp_path: Path) -> None:
+    """A text of rows of zeros has a vector of zeros, as in sentence-transformers; others of the request have theirs."""
+    write_sentence_transformers(tmp_path)
+    rows = table()
+    rows[vocabulary().index("[UNK]")] = 0
+    save_file({"embedding.weight": rows}, tmp_path / "0_StaticEmbedding" / "model.safetensors")
+    async with opened(tmp_path) as server:
+        vectors = np.array(await server.post("/embed", {"inputs": ["alpha", "\u732b", ""]}))
+    np.testing.assert_array_equal(vectors[1:], np.zeros((2, 12)))
+    assert np.linalg.norm(vectors[0]) == pytest.approx(1)
+
+
 def spoil_table(folder: Path, **tensors: Any) -> None:
     """Replace the folder's tensors."""
     save_file(tensors, folder / "model.safetensors")

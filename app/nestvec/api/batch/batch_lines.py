@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import json
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
@@ -17,7 +16,7 @@ from nestvec.api.dialects.openai_body import (
     parse_encoding,
     refuse_chat,
 )
-from nestvec.api.dialects.openai_response import ResponseExtras, embeddings_json, vectors_json
+from nestvec.api.dialects.openai_response import ResponseExtras, embeddings_parts, vectors_json
 from nestvec.api.error_handlers import status_of
 from nestvec.api.http.auth import restrict_models
 from nestvec.api.requests.embedding import decode_tokens
@@ -67,9 +66,8 @@ class BatchLines:
         """
         restrict_models(self.state.keys.limits_of(owner))
         results: list[LineResult | None] = [None] * len(bodies)
-        await asyncio.gather(
-            *(self._fill(results, bodies, indices, owner) for indices in _group_alike(bodies))
-        )
+        groups = await asyncio.to_thread(_group_alike, bodies)
+        await asyncio.gather(*(self._fill(results, bodies, indices, owner) for indices in groups))
         return cast("list[LineResult]", results)
 
     async def _fill(
@@ -193,7 +191,7 @@ async def _line_result(
     model = text_field(body, "model") or result.model
     tokens = sum(result.input_tokens[inputs])
     extras = ResponseExtras(result.chunks, _long_inputs_of(result.long_inputs, inputs))
-    return LineResult(200, embeddings_json(rows, model, tokens, extras), tokens)
+    return LineResult(200, b"".join(embeddings_parts(rows, model, tokens, extras)), tokens)
 
 
 def _long_inputs_of(long_inputs: Sequence[LongInput], inputs: slice) -> list[LongInput]:
@@ -208,16 +206,20 @@ def _long_inputs_of(long_inputs: Sequence[LongInput], inputs: slice) -> list[Lon
 
 def _group_alike(bodies: Sequence[Body]) -> list[list[int]]:
     """Group the indices of bodies that can be run as one call; other bodies stand alone."""
-    groups: dict[str, list[list[int]]] = {}
+    groups: dict[bytes, list[list[int]]] = {}
     alone: list[list[int]] = []
-    chars: dict[str, int] = {}
+    chars: dict[bytes, int] = {}
     for index, body in enumerate(bodies):
         text = body.get("input")
         if not isinstance(text, str) or body.get("late_chunking"):
             alone.append([index])
             continue
         shared = {name: value for name, value in body.items() if name not in PER_LINE}
-        key = json.dumps(shared, sort_keys=True)
+        try:
+            key = orjson.dumps(shared, option=orjson.OPT_SORT_KEYS)
+        except orjson.JSONEncodeError:  # nested more deeply than orjson writes
+            alone.append([index])
+            continue
         chars[key] = chars.get(key, 0) + len(text)
         if key not in groups or chars[key] > MAX_CALL_CHARS:
             groups.setdefault(key, []).append([])

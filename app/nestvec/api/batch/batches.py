@@ -50,7 +50,10 @@ async def create_batch(request: Request) -> Response:
     """Create a batch; what is wrong with its file shows later, in its status."""
     state, owner = authenticated_state(request)
     body = await read_json_object(
-        request, max_bytes=state.options.max_body_bytes, limits=state.options.json
+        request,
+        max_bytes=state.options.max_body_bytes,
+        timeout_s=state.options.request_timeout_s,
+        limits=state.options.json,
     )
 
     def create(store: JobStore) -> BatchJob:

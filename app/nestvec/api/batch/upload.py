@@ -1,98 +1,67 @@
 """Uploads of files: a multipart form whose file goes straight to the disk, and the fields beside it."""
 
-from dataclasses import dataclass
+import asyncio
 from pathlib import Path
 from typing import Final
 
 from fastapi import Request
-from streaming_form_data import StreamingFormDataParser
-from streaming_form_data.parser import ParseFailedException
-from streaming_form_data.targets import FileTarget, ValueTarget
-from streaming_form_data.validators import MaxSizeValidator, ValidationError
-from typing_extensions import override
 
 from nestvec.api.batch.stored_objects import lifetime_s
+from nestvec.api.batch.upload_form import (
+    ANCHOR,
+    FORM_MARGIN_BYTES,
+    PURPOSE,
+    SECONDS,
+    UploadForm,
+    too_large_file,
+)
+from nestvec.api.http.body import reservation_of
+from nestvec.api.http.content_codings import content_coding, inflated
 from nestvec.api.state import ApiState
-from nestvec.errors import BodyTooLargeError, InputError
+from nestvec.errors import InputError
 from nestvec.jobs.store import JobStore, new_id
 from nestvec.jobs.types import BATCH_FILE_DAYS, DAY_S, Purpose, StoredFile
 
 UPLOADABLE: Final = (Purpose.BATCH, Purpose.USER_DATA)
-MAX_FIELD_BYTES: Final = 1024
-# What a form has around its file.
-FORM_MARGIN_BYTES: Final = 64 * 1024
-
-
-class UploadTarget(FileTarget):  # type: ignore[misc] # the library has no types
-    """A part on its way to the disk, which knows whether it came to its end."""
-
-    is_whole = False
-
-    @override
-    def on_finish(self) -> None:
-        """Note that the part's end was seen."""
-        super().on_finish()
-        self.is_whole = True
-
-    def close(self) -> None:
-        """Close the file of a part that broke off."""
-        if self._fd is not None:
-            self._fd.close()
-
-
-@dataclass(slots=True)
-class UploadForm:
-    """The fields of an upload.
-
-    Attributes:
-        file: On the disk.
-        purpose: What the file is for, as the caller wrote it.
-        anchor: The point in time that `seconds` are counted from.
-        seconds: How long the file is kept.
-    """
-
-    file: UploadTarget
-    purpose: ValueTarget
-    anchor: ValueTarget
-    seconds: ValueTarget
+# What is collected for a thread to be worth it; counted as a body is.
+FEED_BYTES: Final = 256 * 1024
 
 
 async def receive_upload(request: Request, state: ApiState, draft: Path) -> UploadForm:
-    """Write the file of a form to the disk as it comes in.
+    """Write the file of a form to the disk as it comes in; the parsing and writing is done in a thread.
 
     Args:
-        request: Whose body is the form.
+        request: Whose body is the form, compressed or not.
         state: The application's shared state, whose options bound the file.
         draft: Where the file is written.
 
     Raises:
         BodyTooLargeError: The file is larger than a file may be.
+        BodyFormatError: The form is in an encoding that is not read here, or is broken.
         InputError: The body is not a form, or has no file.
+        QueueFullError: Other requests' bodies leave no memory for this one.
         OSError: The disk is full.
     """
     max_bytes = state.options.jobs.max_file_bytes
-    too_large = BodyTooLargeError(f"a file may have at most {max_bytes} bytes", param="file")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes + FORM_MARGIN_BYTES:
-        raise too_large
-    file = UploadTarget(str(draft), validator=MaxSizeValidator(max_bytes))
-    form = UploadForm(file, *(_field() for _ in range(3)))
+        raise too_large_file(max_bytes)
+    coding = content_coding(request.headers)
+    form = UploadForm(request.headers.get("content-type", ""), draft, max_bytes)
+    if (reservation := reservation_of(request)) is not None:
+        reservation.add(FEED_BYTES)
+    waiting = bytearray()
     try:
-        parser = StreamingFormDataParser(headers=dict(request.headers))
-        parser.register("file", form.file)
-        parser.register("purpose", form.purpose)
-        parser.register("expires_after[anchor]", form.anchor)
-        parser.register("expires_after[seconds]", form.seconds)
-        async for chunk in request.stream():
-            parser.data_received(chunk)
-    except ValidationError:
-        raise too_large from None
-    except (ParseFailedException, ValueError, KeyError) as error:
-        raise InputError("the body must be a multipart form with 'file' and 'purpose'") from error
+        async for piece in inflated(request.stream(), coding) if coding else request.stream():
+            waiting += piece
+            if len(waiting) >= FEED_BYTES:
+                await asyncio.to_thread(form.feed, bytes(waiting))
+                waiting.clear()
+        if waiting:
+            await asyncio.to_thread(form.feed, bytes(waiting))
+        form.finish()
     finally:
-        form.file.close()
-    if not form.file.is_whole:
-        raise InputError("the form has no whole part 'file'", param="file")
+        form.close()
     return form
 
 
@@ -109,21 +78,21 @@ def store_upload(store: JobStore, *, form: UploadForm, owner: str, state: ApiSta
         InputError: A field is wrong.
         QuotaError: The key's files would take too much space.
     """
-    purpose = _text(form.purpose)
+    purpose = form.text(PURPOSE)
     if purpose not in UPLOADABLE:
         raise InputError(
             f"'purpose' must be {' or '.join(repr(str(p)) for p in UPLOADABLE)}", param="purpose"
         )
-    path = form.file.multipart_filename or "upload"
+    path = form.filename or "upload"
     filename = path.replace("\\", "/").rsplit("/", 1)[-1][:255] or "upload"
     if purpose == Purpose.BATCH and not filename.endswith(".jsonl"):
         raise InputError("Invalid file format for Batch API. Must be .jsonl", param="file")
-    seconds = _text(form.seconds)
+    seconds = form.text(SECONDS)
     number = int(seconds) if seconds and seconds.isascii() and seconds.isdigit() else seconds
-    kept_s = lifetime_s(_text(form.anchor), number, "expires_after")
+    kept_s = lifetime_s(form.text(ANCHOR), number, "expires_after")
     if kept_s is None and purpose == Purpose.BATCH:
         kept_s = BATCH_FILE_DAYS * DAY_S
-    now, draft = store.now(), Path(form.file.filename)
+    now, draft = store.now(), form.draft
     file = StoredFile(
         id=new_id("file-"),
         owner=owner,
@@ -135,12 +104,3 @@ def store_upload(store: JobStore, *, form: UploadForm, owner: str, state: ApiSta
     )
     store.add_file(file, draft, state.options.jobs.max_stored_bytes)
     return file
-
-
-def _field() -> ValueTarget:
-    return ValueTarget(validator=MaxSizeValidator(MAX_FIELD_BYTES))
-
-
-def _text(target: ValueTarget) -> str | None:
-    """Return a field's text; None where the form has none."""
-    return target.value.decode("utf-8", "replace") if target.value else None

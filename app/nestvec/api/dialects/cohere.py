@@ -7,7 +7,6 @@ docs/wire-behaviour.md, "Cohere".
 import uuid
 from typing import Any, Final
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
 from nestvec.api.dialect_table import COHERE
@@ -19,12 +18,14 @@ from nestvec.api.requests.fields import (
     Body,
     integer_field,
     invalid_item,
+    option,
     role_field,
     texts_field,
     truncation_field,
     unsupported_image,
 )
 from nestvec.api.requests.headers import result_headers
+from nestvec.api.requests.json_parts import join_parts, listed, object_parts, texts_json
 from nestvec.api.requests.vector_json import rows_json
 from nestvec.api.schemas.cohere import EMBED_V1_DOC, EMBED_V2_DOC
 from nestvec.engine.types import EmbedCall, EmbedResult
@@ -38,6 +39,8 @@ FIELDS: Final = frozenset(
         *("output_dimension", "max_tokens", "truncate", "priority"),
     }
 )
+# So many are looked at: more than there are, since a type may be named twice.
+MAX_TYPES: Final = 64
 ONE_SOURCE: Final = "exactly one of 'texts', 'images' and 'inputs' must be given"
 
 
@@ -77,29 +80,30 @@ async def _embed(api_request: ApiRequest, types: list[str], *, version: str) -> 
         "api_version": {"version": version},
         "billed_units": {"input_tokens": sum(result.input_tokens)},
     }
-    by_type = b",".join(
-        b'"%s":%s' % (name.encode(), vectors)
-        for name, vectors in zip(returned_types, lists, strict=True)
-    )
-    content = (
-        b'{"id":"%s","embeddings":%s,"texts":%s,"meta":%s,"response_type":"embeddings_%s"}'
-    ) % (
-        str(uuid.uuid4()).encode(),
-        b"{%s}" % by_type if types else lists[0],
-        orjson.dumps(texts),
-        orjson.dumps(meta),
-        b"by_type" if types else b"floats",
-    )
+    embeddings: list[bytes] = []
+    for name, vectors in zip(types, lists, strict=False):
+        embeddings += (b',"%s":' % name.encode(), *vectors)
+    if types:
+        embeddings = [b"{", embeddings[0][1:], *embeddings[1:], b"}"]
+    fields = {
+        "id": str(uuid.uuid4()),
+        "embeddings": None,
+        "texts": None,
+        "meta": meta,
+        "response_type": "embeddings_by_type" if types else "embeddings_floats",
+    }
+    encoded = {"embeddings": embeddings or lists[0], "texts": listed(await texts_json(texts))}
+    content = await join_parts(object_parts(fields, encoded))
     return Response(content, headers=result_headers(result, call), media_type="application/json")
 
 
-async def _vectors_json(result: EmbedResult, types: list[str]) -> list[bytes]:
-    """Return all vectors as a JSON list for each type."""
+async def _vectors_json(result: EmbedResult, types: list[str]) -> list[list[bytes]]:
+    """Return the parts of a JSON list of all vectors for each type."""
     lists = []
     for word in types:
         dtype, as_base64 = EMBEDDING_TYPES[word]
         rows = await rows_json(result.converted[dtype], as_base64=as_base64)
-        lists.append(b"[%s]" % b",".join(rows))
+        lists.append(listed(rows))
     return lists
 
 
@@ -109,12 +113,11 @@ def _types(body: Body) -> list[str]:
     Raises:
         InputError: A type is unknown.
     """
-    value = body.get("embedding_types")
+    value = option(body, "embedding_types")
     if value is None:
         return []
-    if not isinstance(value, list) or not all(
-        isinstance(word, str) and word in EMBEDDING_TYPES for word in value
-    ):
+    is_short = isinstance(value, list) and len(value) <= MAX_TYPES
+    if not is_short or not all(isinstance(word, str) and word in EMBEDDING_TYPES for word in value):
         raise InputError(
             f"'embedding_types' must be a list of {', '.join(EMBEDDING_TYPES)}",
             param="embedding_types",
@@ -157,12 +160,11 @@ def _joined_text(item: Any, index: int) -> str:  # noqa: ANN401 - JSON is of any
     parts = item.get("content") if isinstance(item, dict) else None
     if not isinstance(parts, list) or not parts:
         raise invalid_item("inputs", index, "must be an object with a list 'content'")
-    texts = []
-    for part in parts:
-        if isinstance(part, dict) and part.get("type") == "image_url":
-            raise unsupported_image("inputs", index)
-        text = part.get("text") if isinstance(part, dict) else None
-        if not isinstance(text, str):
-            raise invalid_item("inputs", index, "must have parts of 'content' with a string 'text'")
-        texts.append(text)
+    # Whole lists at a time: there may be a hundred thousand parts.
+    objects = parts if set(map(type, parts)) == {dict} else [{}]
+    if "image_url" in [part.get("type") for part in objects]:
+        raise unsupported_image("inputs", index)
+    texts = [part.get("text") for part in objects]
+    if set(map(type, texts)) != {str}:
+        raise invalid_item("inputs", index, "must have parts of 'content' with a string 'text'")
     return "\n".join(texts)

@@ -4,9 +4,9 @@ Source: Jina's documentation of its embeddings API. What haystack's, chroma's an
 docs/wire-behaviour.md, "Jina".
 """
 
+import itertools
 from typing import Any, Final
 
-import orjson
 from fastapi import Response
 
 from nestvec.api.requests.api_request import ApiRequest
@@ -18,12 +18,14 @@ from nestvec.api.requests.fields import (
     boolean_field,
     integer_field,
     invalid_item,
+    option,
     text_field,
     texts_field,
     truncation_field,
     unsupported_image,
 )
 from nestvec.api.requests.headers import result_headers
+from nestvec.api.requests.json_parts import join_parts, object_parts
 from nestvec.api.requests.vector_json import rows_json
 from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind
 from nestvec.errors import InputError
@@ -38,6 +40,8 @@ TASKS: Final = (
     *("retrieval.query", "retrieval.passage", "nl2code.query", "nl2code.passage"),
     *("text-matching", "classification", "separation"),
 )
+# So many are looked at: more than there are, since a type may be named twice.
+MAX_TYPES: Final = 64
 # Clients spell the field in three ways; the first one that is there counts.
 TYPE_FIELDS: Final = ("embedding_type", "encoding_type", "encoding_format")
 
@@ -70,21 +74,26 @@ async def embeddings(api_request: ApiRequest) -> Response:
     result = await embed(api_request, call, is_list=is_list)
     values = await _values(result, types, is_multivector=is_multivector)
     name = b"embeddings" if is_multivector else b"embedding"
-    items = [
-        b'{"object":"embedding","index":%d,"%s":%s}' % (index, name, value)
-        for index, value in enumerate(values)
-    ]
+    parts: list[bytes] = []
+    for index, value in enumerate(values):
+        separator = b"," if index else b""
+        start = b'%s{"object":"embedding","index":%d,"%s":' % (separator, index, name)
+        parts += (start, *value, b"}")
     tokens = sum(result.input_tokens)
-    content = b'{"object":"list","model":%s,"data":[%s],"usage":%s}' % (
-        orjson.dumps(api_request.model_name() or result.model),
-        b",".join(items),
-        orjson.dumps({"total_tokens": tokens, "prompt_tokens": tokens}),
-    )
+    fields = {
+        "object": "list",
+        "model": api_request.model_name() or result.model,
+        "data": None,
+        "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
+    }
+    content = await join_parts(object_parts(fields, {"data": [b"[", *parts, b"]"]}))
     return Response(content, headers=result_headers(result, call), media_type="application/json")
 
 
-async def _values(result: EmbedResult, types: list[str], *, is_multivector: bool) -> list[bytes]:
-    """Return each input's vectors as JSON, or as an object by type where several types were asked for."""
+async def _values(
+    result: EmbedResult, types: list[str], *, is_multivector: bool
+) -> list[list[bytes]]:
+    """Return the parts of each input's vectors as JSON, or of an object by type where several types were asked for."""
     by_type = []
     for word in types:
         dtype, as_base64 = EMBEDDING_TYPES[word]
@@ -92,9 +101,11 @@ async def _values(result: EmbedResult, types: list[str], *, is_multivector: bool
         rows = result.by_input(vectors) if is_multivector else vectors
         by_type.append(await rows_json(rows, as_base64=as_base64))
     if len(types) == 1:
-        return by_type[0]
+        return [[row] for row in by_type[0]]
+    names = [b',"%s":' % word.encode() for word in types]
+    names[0] = b"{" + names[0][1:]
     return [
-        b"{%s}" % b",".join(b'"%s":%s' % (t.encode(), v) for t, v in zip(types, row, strict=True))
+        [*itertools.chain.from_iterable(zip(names, row, strict=True)), b"}"]
         for row in zip(*by_type, strict=True)
     ]
 
@@ -106,11 +117,11 @@ def _types(body: Body) -> list[str]:
         InputError: A type is unknown.
     """
     for name in TYPE_FIELDS:
-        value = body.get(name)
+        value = option(body, name)
         if value is None:
             continue
         words = value if isinstance(value, list) else [value]
-        if not words or not all(
+        if not 1 <= len(words) <= MAX_TYPES or not all(
             isinstance(word, str) and word in EMBEDDING_TYPES for word in words
         ):
             raise InputError(
@@ -144,7 +155,7 @@ def _texts(api_request: ApiRequest) -> tuple[list[str], bool]:
         InputError: `input` holds something else; names the item at fault.
     """
     items = api_request.body.get("input")
-    if not isinstance(items, list) or not any(isinstance(item, dict) for item in items):
+    if not isinstance(items, list) or dict not in set(map(type, items)):
         return texts_field(api_request.body, "input", check_count=api_request.check_count)
     api_request.check_count(len(items))
     return [_text(item, index) for index, item in enumerate(items)], True

@@ -10,7 +10,6 @@ import math
 from types import MappingProxyType
 from typing import Any, Final
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
 from nestvec.api.dialect_table import OLLAMA
@@ -22,11 +21,14 @@ from nestvec.api.requests.fields import (
     Body,
     as_integer,
     boolean_field,
+    content_field,
     integer_field,
+    option,
     text_field,
     texts_field,
 )
 from nestvec.api.requests.headers import result_headers
+from nestvec.api.requests.json_parts import join_parts, listed, object_parts
 from nestvec.api.requests.vector_json import array_json, rows_json
 from nestvec.api.schemas import ollama as docs
 from nestvec.api.state import ApiState
@@ -34,6 +36,7 @@ from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.types import EmbedCall, OutputKind, Truncation
 from nestvec.errors import InputError
+from nestvec.system.public_names import public_name
 
 router = APIRouter(route_class=RawRoute, tags=[OLLAMA.name])
 
@@ -71,6 +74,7 @@ async def embed_route(request: Request) -> Response:
     """Embed a text or several; an empty request only asks for the model to be loaded."""
     api_request = await read_request(request, OLLAMA)
     api_request.check_fields(FIELDS, INSIDE)
+    _refuse_other_routes_field(api_request.body, "input", "prompt", "/api/embeddings")
     name, model = await _acquire_model(api_request)
     if api_request.body.get("input") in (None, "", []):
         return json_response({"model": name, "embeddings": []})
@@ -85,16 +89,14 @@ async def embed_route(request: Request) -> Response:
     result = await embed(api_request, call, is_list=is_list)
     rows = await rows_json(result.vectors, as_base64=False)
     times = result.timings
-    content = (
-        b'{"model":%s,"embeddings":[%s],"total_duration":%d,"load_duration":%d,'
-        b'"prompt_eval_count":%d}'
-    ) % (
-        orjson.dumps(name or result.model),
-        b",".join(rows),
-        round(times.total_s * 1e9),
-        round(times.queue_wait_s * 1e9),
-        sum(result.input_tokens),
-    )
+    fields = {
+        "model": name or result.model,
+        "embeddings": None,
+        "total_duration": round(times.total_s * 1e9),
+        "load_duration": round(times.queue_wait_s * 1e9),
+        "prompt_eval_count": sum(result.input_tokens),
+    }
+    content = await join_parts(object_parts(fields, {"embeddings": listed(rows)}))
     return Response(content, headers=result_headers(result, call), media_type="application/json")
 
 
@@ -103,8 +105,9 @@ async def embeddings_route(request: Request) -> Response:
     """Embed one text by Ollama's older route, without normalizing the vector."""
     api_request = await read_request(request, OLLAMA)
     api_request.check_fields(FIELDS, INSIDE)
+    _refuse_other_routes_field(api_request.body, "prompt", "input", "/api/embed")
     name, _ = await _acquire_model(api_request)
-    prompt = text_field(api_request.body, "prompt")
+    prompt = content_field(api_request.body, "prompt")
     if not prompt:
         return json_response({"embedding": []})
     call = EmbedCall(
@@ -119,14 +122,13 @@ async def embeddings_route(request: Request) -> Response:
 
 
 @router.get("/api/tags", **docs.TAGS_DOC)
-@router.head("/api/tags", include_in_schema=False)
 async def tags(request: Request) -> Response:
     """List the models that are served, with a tag, as Ollama does."""
     state = _bind_dialect(request)
     return json_response(
         {
             "models": [
-                _model_row(slot.spec, slot.graph_bytes, name)
+                _model_row(slot.spec, slot.graph_bytes, public_name(name))
                 for slot, name in state.service.models.listed()
                 if slot.spec is not None
             ]
@@ -141,7 +143,7 @@ async def running(request: Request) -> Response:
     models = [(slot.model, name) for slot, name in state.service.models.listed()]
     rows = [
         {
-            **_model_row(model.spec, model.graph_bytes, name),
+            **_model_row(model.spec, model.graph_bytes, public_name(name)),
             "expires_at": FOREVER,
             "size_vram": 0 if model.core.backend_info.provider == "cpu" else model.graph_bytes,
             "context_length": model.spec.max_tokens,
@@ -186,7 +188,6 @@ async def pull(request: Request) -> Response:
 
 
 @router.get("/api/version", **docs.VERSION_DOC)
-@router.head("/api/version", include_in_schema=False)
 async def version(request: Request) -> Response:
     """Return the version of Ollama whose API is spoken here."""
     bind_dialect(request, OLLAMA.name)
@@ -204,6 +205,26 @@ async def _acquire_model(api_request: ApiRequest) -> tuple[str, ServedModel]:
     """Return the name as the caller wrote it, in either of its fields, and the model that it means, loaded."""
     name = text_field(api_request.body, "model") or text_field(api_request.body, "name") or ""
     return name, await acquire_model(api_request.request, api_request.state, name, OutputKind.DENSE)
+
+
+def _refuse_other_routes_field(body: Body, own: str, other: str, route: str) -> None:
+    """Refuse a body whose text is in the field of the other route: Ollama answers it without a vector.
+
+    Args:
+        body: As parsed from JSON.
+        own: The field of the route that was asked.
+        other: The field of the other route.
+        route: That other route.
+
+    Raises:
+        InputError: The text is in `other`.
+    """
+    if body.get(other) and not body.get(own):
+        raise InputError(
+            f"this route reads its text from '{own}'; '{other}' is the field of {route}",
+            param=own,
+            code="unknown_field",
+        )
 
 
 def _dimensions(body: Body, native: int) -> int | None:
@@ -224,12 +245,12 @@ def _max_tokens(body: Body) -> int | None:
     Raises:
         InputError: `options` is not an object, or `num_ctx` not an integer.
     """
-    options = body.get("options")
+    options = option(body, "options")
     if options is None:
         return None
     if not isinstance(options, dict):
         raise InputError("'options' must be an object", param="options", code="invalid_type")
-    value = options.get("num_ctx")
+    value = option(options, "num_ctx")
     max_tokens = as_integer(value)
     if value is not None and max_tokens is None:
         raise InputError("'options.num_ctx' must be an integer", param="options.num_ctx")

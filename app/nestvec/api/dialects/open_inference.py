@@ -5,12 +5,15 @@ docs/wire-behaviour.md, "Open Inference Protocol v2". Names of models may hold s
 are read from their known endings.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
+import numpy as np
 import orjson
 from fastapi import APIRouter, Path, Request, Response
 
@@ -32,18 +35,28 @@ from nestvec.api.requests.fields import (
     truncation_field,
 )
 from nestvec.api.requests.headers import result_headers
-from nestvec.api.requests.vector_json import array_json
+from nestvec.api.requests.json_parts import join_parts
+from nestvec.api.requests.vector_json import values_json
 from nestvec.api.schemas import open_inference as docs
 from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.state import ApiState, Phase
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.types import EmbedCall, EmbedResult
-from nestvec.errors import BodyFormatError, InputError, NotFoundError, NotReadyError
+from nestvec.errors import (
+    BodyFormatError,
+    InputError,
+    NotFoundError,
+    NotReadyError,
+    RequestTooLargeError,
+)
+from nestvec.system.public_names import public_name
 
 router = APIRouter(route_class=RawRoute, tags=[OPEN_INFERENCE.name])
 
 PLATFORM: Final = "nestvec_onnx"
+# Tensors of larger bodies are read in a thread.
+INLINE_BYTES: Final = 64 * 1024
 # The length in bytes of a body's JSON; raw tensors follow behind it.
 JSON_LENGTH_HEADER: Final = "inference-header-content-length"
 OUTPUT: Final = "embeddings"
@@ -102,7 +115,11 @@ async def repository_index(request: Request) -> Response:
     state = bind_dialect(request, OPEN_INFERENCE.name)
     authenticate(request, state.keys)
     rows = [
-        {"name": name, "version": "1", "state": "READY" if slot.model else "UNAVAILABLE"}
+        {
+            "name": public_name(name),
+            "version": "1",
+            "state": "READY" if slot.model else "UNAVAILABLE",
+        }
         for slot, name in state.service.models.listed()
     ]
     return Response(orjson.dumps(rows), media_type="application/json")
@@ -132,15 +149,14 @@ async def infer(request: Request, rest: Annotated[str, INFER_PATH]) -> Response:
     name, ending, _ = await _find_model(request, state, rest, ("/infer",))
     if ending != "/infer":
         raise NotFoundError("POST to /v2/models/NAME/infer")
-    header, raw = await _read(request, state)
+    header, raw, is_large = await _read(request, state)
     api_request = ApiRequest(request, state, state.dialect(OPEN_INFERENCE.name), key_id, header)
     api_request.check_fields(HEADER_FIELDS, INSIDE)
-    tensors = read_tensors(header, raw)
     is_binary = _wants_binary(header)
-    call, source = _call(header, tensors, name)
-    api_request.check_count(len(call.inputs))
+    read = partial(_read_call, api_request, raw, name)
+    call, source = await asyncio.to_thread(read) if is_large else read()
     result = await embed(api_request, call, source=source)
-    return _response(header, name, call, result, is_binary=is_binary)
+    return await _response(header, name, call, result, is_binary=is_binary)
 
 
 async def _find_model(
@@ -165,14 +181,18 @@ async def _find_model(
     return name, ending, await acquire_model(request, state, name)
 
 
-async def _read(request: Request, state: ApiState) -> tuple[dict[str, Any], bytes]:
-    """Read a body as its JSON and the raw tensors behind it.
+async def _read(request: Request, state: ApiState) -> tuple[dict[str, Any], bytes, bool]:
+    """Read a body as its JSON and the raw tensors behind it, and tell whether there is much in it.
 
     Raises:
         BodyFormatError: The length in the header does not fit the body, or the JSON is no object.
         BodyTooLargeError: The body has more bytes than the server reads.
+        BodyTimeoutError: The body takes longer to come in than a request may.
     """
-    body = await read_body(request, max_bytes=state.options.max_body_bytes)
+    options = state.options
+    body = await read_body(
+        request, max_bytes=options.max_body_bytes, timeout_s=options.request_timeout_s
+    )
     json_length = request.headers.get(JSON_LENGTH_HEADER)
     length = len(body)
     if json_length is not None:
@@ -182,7 +202,7 @@ async def _read(request: Request, state: ApiState) -> tuple[dict[str, Any], byte
     header = await parse_bounded(body[:length], state.options.json)
     if not isinstance(header, dict):
         raise BodyFormatError("the JSON of the body must be an object")
-    return header, body[length:]
+    return header, body[length:], len(body) > INLINE_BYTES
 
 
 def _wants_binary(header: Body) -> bool:
@@ -198,6 +218,8 @@ def _wants_binary(header: Body) -> bool:
         return wants_binary
     if not isinstance(outputs, list):
         raise InputError("'outputs' must be a list", param="outputs", code="invalid_type")
+    if len(outputs) > 1:
+        raise InputError(f"the only output is '{OUTPUT}'", param="outputs", input_index=1)
     for index, output in enumerate(outputs):
         if not isinstance(output, dict) or output.get("name") != OUTPUT:
             raise InputError(f"the only output is '{OUTPUT}'", param="outputs", input_index=index)
@@ -213,14 +235,24 @@ def _parameters(body: Body) -> Mapping[str, Any]:
     return parameters
 
 
-def _call(header: Body, tensors: Mapping[str, InputTensor], name: str) -> tuple[EmbedCall, str]:
+def _read_call(api_request: ApiRequest, raw: bytes, name: str) -> tuple[EmbedCall, str]:
     """Return the call that a request asks for, and the name of the tensor that its inputs came from.
+
+    Args:
+        api_request: The request, with the JSON of its body.
+        raw: The tensors behind that.
+        name: The model's.
 
     Raises:
         InputError: There is no tensor of texts or ids, or an option is wrong.
+        RequestTooLargeError: There are more texts, rows or token ids than a request may have.
+        BodyFormatError: Sizes do not fit the bytes.
     """
+    header = api_request.body
+    tensors = read_tensors(header, raw, check_count=api_request.check_count)
     options = _parameters(header)
-    source, inputs = _inputs(tensors)
+    source, inputs = _inputs(tensors, api_request.state.service.limits.max_tokens)
+    api_request.check_count(len(inputs))
     role = _scalar_text(tensors, "input_type") or text_field(options, "input_type")
     dimensions = _scalar_integer(tensors, "dimensions") or integer_field(options, "dimensions")
     call = EmbedCall(
@@ -237,21 +269,26 @@ def _call(header: Body, tensors: Mapping[str, InputTensor], name: str) -> tuple[
     return call, source
 
 
-def _inputs(tensors: Mapping[str, InputTensor]) -> tuple[str, list[Any]]:
+def _inputs(tensors: Mapping[str, InputTensor], max_tokens: int) -> tuple[str, list[Any]]:
     """Find the tensor to embed: texts by one of their names, or the only tensor of texts, otherwise token ids.
+
+    Args:
+        tensors: The request's.
+        max_tokens: How many token ids a request may have, padding apart.
 
     Returns:
         The tensor's name, and its inputs; padding is left out of ids.
 
     Raises:
         InputError: There is no such tensor, or its shape is wrong.
+        RequestTooLargeError: There are too many token ids.
     """
     named = next((name for name in TEXT_NAMES if name in tensors), None)
     if named is None:
         texts = [n for n, t in tensors.items() if t.datatype == "BYTES" and n not in OPTION_NAMES]
         named = texts[0] if len(texts) == 1 else None
     if named is not None:
-        return named, list(tensors[named].texts)
+        return named, tensors[named].texts
     if "input_ids" not in tensors:
         raise InputError("there is no tensor 'text' of datatype BYTES, nor 'input_ids'")
     ids = tensors["input_ids"]
@@ -261,17 +298,15 @@ def _inputs(tensors: Mapping[str, InputTensor]) -> tuple[str, list[Any]]:
             "'input_ids' must be of shape [n, length], and 'attention_mask' like it",
             param="input_ids",
         )
-    width = ids.shape[1]
-    values, mask_bits = ids.integers, mask.integers if mask else [1] * len(ids.values)
-    starts = range(0, len(values), width) if width else ()
-    rows = [
-        [
-            token_id
-            for token_id, bit in zip(values[i : i + width], mask_bits[i : i + width], strict=True)
-            if bit
-        ]
-        for i in starts
-    ]
+    values = ids.integers
+    is_kept = np.ones(values.shape, bool) if mask is None else mask.integers != 0
+    if (count := int(np.count_nonzero(is_kept))) > max_tokens:
+        raise RequestTooLargeError(
+            f"'input_ids' holds {count} token ids, max {max_tokens} per request; send fewer inputs",
+            param="input_ids",
+            code="max_tokens_per_request",
+        )
+    rows = [row[kept].tolist() for row, kept in zip(values, is_kept, strict=True)]
     return "input_ids", rows
 
 
@@ -281,7 +316,7 @@ def _scalar_text(tensors: Mapping[str, InputTensor], name: str) -> str | None:
 
 
 def _scalar_integer(tensors: Mapping[str, InputTensor], name: str) -> int | None:
-    integers = tensors[name].integers if name in tensors else []
+    integers: list[int] = tensors[name].integers.reshape(-1)[:1].tolist() if name in tensors else []
     return integers[0] if integers else None
 
 
@@ -291,7 +326,7 @@ def _deadline_s(options: Body) -> float | None:
     return time.monotonic() + timeout_us / 1e6 if timeout_us and timeout_us > 0 else None
 
 
-def _response(
+async def _response(
     header: Body, name: str, call: EmbedCall, result: EmbedResult, *, is_binary: bool
 ) -> Response:
     ((dtype, vectors),) = result.converted.items()
@@ -305,15 +340,15 @@ def _response(
         answer["id"] = header["id"]
     headers = result_headers(result, call)
     if not is_binary:
-        output["data"] = orjson.Fragment(array_json(vectors.reshape(-1)))
+        data = await join_parts(await values_json(vectors.reshape(-1)))
+        output["data"] = orjson.Fragment(data)
         content = orjson.dumps({**answer, "outputs": [output]})
         return Response(content, headers=headers, media_type="application/json")
     output["parameters"] = {"binary_data_size": vectors.nbytes}
     content = orjson.dumps({**answer, "outputs": [output]})
     headers[JSON_LENGTH_HEADER] = str(len(content))
-    return Response(
-        content + vectors.tobytes(), headers=headers, media_type="application/octet-stream"
-    )
+    body = await join_parts([content, vectors.tobytes()])
+    return Response(body, headers=headers, media_type="application/octet-stream")
 
 
 def _check_ready(state: ApiState) -> None:

@@ -18,7 +18,7 @@ from nestvec.api.dialects.openai_body import (
 from nestvec.api.dialects.openai_response import (
     ResponseExtras,
     bytes_response,
-    embeddings_json,
+    embeddings_parts,
     vectors_json,
 )
 from nestvec.api.http.raw_route import RawRoute
@@ -26,6 +26,7 @@ from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import decode_tokens, embed
 from nestvec.api.requests.fields import parse_inputs
 from nestvec.api.requests.headers import VOCABULARY_HEADER, result_headers
+from nestvec.api.requests.json_parts import join_parts
 from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.openai import DEPLOYMENT_DOC
 from nestvec.engine.types import OutputKind
@@ -79,5 +80,6 @@ async def _embeddings(api_request: ApiRequest, model: str) -> Response:
         return bytes_response(result, call, encoding, model or result.model)
     rows = await vectors_json(result, encoding)
     extras = ResponseExtras(result.chunks, result.long_inputs)
-    body = embeddings_json(rows, model or result.model, sum(result.input_tokens), extras)
+    parts = embeddings_parts(rows, model or result.model, sum(result.input_tokens), extras)
+    body = await join_parts(parts)
     return Response(body, headers=result_headers(result, call), media_type="application/json")

@@ -11,9 +11,11 @@ from nestvec.api.requests.fields import (
     Inputs,
     boolean_field,
     choice_field,
+    content_field,
     dtype_field,
     integer_field,
     invalid_item,
+    option,
     role_field,
     text_field,
     truncation_field,
@@ -34,6 +36,7 @@ FIELDS: Final = frozenset(
         *("embed_dtype", "endianness", "request_id", "priority", "padding", "messages"),
     }
 )
+MAX_EXAMPLES: Final = 256
 ENCODINGS: Final = ("float", "base64", "bytes", "bytes_only")
 # vLLM's words for dtypes. They decide what base64 and bytes hold; lists of numbers stay float32.
 VLLM_DTYPES: Final[Mapping[str, OutputDtype]] = {
@@ -107,7 +110,7 @@ def parse_call(body: Body, inputs: Inputs, encoding: Encoding) -> EmbedCall:
         max_tokens=max_tokens,
         refuses_wider_limit=True,
         adds_special_tokens=boolean_field(body, "add_special_tokens") is not False,
-        prompt=text_field(body, "prompt"),
+        prompt=content_field(body, "prompt"),
         prompt_name=text_field(body, "prompt_name"),
         prompt_role=role_field(body, OPENAI.role_fields),
         instruction=text_field(body, "instruction"),
@@ -127,11 +130,16 @@ def _examples(body: Body) -> tuple[Example, ...]:
     Raises:
         InputError: `examples` holds something else; names the item at fault.
     """
-    items = body.get("examples")
+    items = option(body, "examples")
     if items is None:
         return ()
     if not isinstance(items, list):
         raise InputError("'examples' must be a list", param="examples", code="invalid_type")
+    # Each stands before every input.
+    if len(items) > MAX_EXAMPLES:
+        raise InputError(
+            f"'examples' holds {len(items)} examples, max {MAX_EXAMPLES}", param="examples"
+        )
     examples = []
     for index, item in enumerate(items):
         texts = [item.get(n) for n in ("query", "response")] if isinstance(item, dict) else [None]

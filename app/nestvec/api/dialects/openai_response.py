@@ -46,30 +46,28 @@ async def vectors_json(
     return await rows_json(vectors, as_base64=encoding.is_base64)
 
 
-def embeddings_json(
+def embeddings_parts(
     rows: Sequence[bytes], model: str, tokens: int, extras: ResponseExtras = NO_EXTRAS
-) -> bytes:
-    """Build the JSON body of an answer.
+) -> list[bytes]:
+    """Build the JSON body of an answer, in parts.
 
     Args:
-        rows: Each vector as JSON.
+        rows: Each vector as JSON, at least one.
         model: The model's name in the answer.
         tokens: The number of tokens that were run, for `usage`.
         extras: What the answer tells beyond OpenAI's fields.
     """
     spans = [_chunk_json(chunk) for chunk in extras.chunks] or [b""] * len(rows)
-    items = [
-        b'{"object":"embedding","index":%d%s,"embedding":%s}' % (index, span, row)
-        for index, (span, row) in enumerate(zip(spans, rows, strict=True))
-    ]
+    parts: list[bytes] = []
+    start = b'{"object":"list","data":[{"object":"embedding","index":%d%s,"embedding":'
+    for index, (span, row) in enumerate(zip(spans, rows, strict=True)):
+        parts += (start % (index, span), row)
+        start = b'},{"object":"embedding","index":%d%s,"embedding":'
     usage: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}
     if extras.long_inputs:
         usage["long_inputs"] = [_long_input(long_input) for long_input in extras.long_inputs]
-    return b'{"object":"list","data":[%s],"model":%s,"usage":%s}' % (
-        b",".join(items),
-        orjson.dumps(model),
-        orjson.dumps(usage),
-    )
+    parts.append(b'}],"model":%s,"usage":%s}' % (orjson.dumps(model), orjson.dumps(usage)))
+    return parts
 
 
 def bytes_response(

@@ -20,22 +20,40 @@ from nestvec.api.dialects.tei_info import describe_server
 from nestvec.api.http.auth import authenticate
 from nestvec.api.http.raw_route import RawRoute, json_response
 from nestvec.api.requests.api_request import ApiRequest, acquire_model, bind_dialect, read_request
-from nestvec.api.requests.embedding import decode_tokens, embed
+from nestvec.api.requests.embedding import (
+    DECODED_ID_BYTES,
+    DESCRIBED_CHAR_BYTES,
+    charge_tokens,
+    check_tokens,
+    decode_tokens,
+    embed,
+    reserve_answer,
+    until_disconnect,
+)
 from nestvec.api.requests.fields import (
     Body,
     Inputs,
     boolean_field,
+    content_field,
     integer_field,
     parse_ids,
     parse_mixed_inputs,
     text_field,
     texts_field,
 )
-from nestvec.api.requests.headers import VOCABULARY_HEADER, result_headers
-from nestvec.api.requests.vector_json import rows_json
+from nestvec.api.requests.headers import VOCABULARY_HEADER, deadline_s, result_headers
+from nestvec.api.requests.json_parts import (
+    Turns,
+    join_parts,
+    listed,
+    lists_json,
+    texts_json,
+    with_field,
+)
+from nestvec.api.requests.vector_json import array_json, rows_json
 from nestvec.api.schemas import tei as docs
 from nestvec.api.scoring.classification import parse_pairs, ranked_labels, tei_probabilities
-from nestvec.api.scoring.relevance import TextSide, cross_encoder_scores
+from nestvec.api.scoring.relevance import TextSide, cross_encoder_scores, row_products
 from nestvec.api.token_input import MODEL
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.text.token_report import DescribedToken
@@ -58,8 +76,6 @@ INSIDE_SIMILARITY: Final = MappingProxyType(
 )
 # By the side that is cut off.
 DIRECTIONS: Final = {"left": Truncation.START, "right": Truncation.END}
-# How many tokens are described before other requests get their turn: some 5 ms.
-TOKENS_PER_SLICE: Final = 4096
 Handler = Callable[[ApiRequest], Awaitable[Response]]
 
 
@@ -82,7 +98,7 @@ async def embed_all(request: Request) -> Response:
     call = await _call(api_request, inputs, kind=OutputKind.TOKENS, normalize=is_late)
     result = await embed(api_request, call, is_list=is_list)
     rows = await rows_json(result.by_input(result.vectors), as_base64=False)
-    return _response(b"[%s]" % b",".join(rows), call, result)
+    return _response(await join_parts(listed(rows)), call, result)
 
 
 @router.post("/similarity", **docs.SIMILARITY_DOC)
@@ -97,7 +113,7 @@ async def rerank(api_request: ApiRequest) -> Response:
     model = await _acquire_model(api_request, OutputKind.LABELS)
     if not model.spec.is_reranker:
         raise _unsupported("model is not a re-ranker model", "a cross-encoder with one label")
-    query = text_field(api_request.body, "query")
+    query = content_field(api_request.body, "query")
     if query is None:
         raise InputError("you must provide 'query'", param="query")
     texts, _ = texts_field(
@@ -108,13 +124,12 @@ async def rerank(api_request: ApiRequest) -> Response:
     is_raw = boolean_field(api_request.body, "raw_scores") is True
     scores = (result.vectors if is_raw else tei_probabilities(result.vectors))[:, 0]
     returns_text = boolean_field(api_request.body, "return_text") is True
-    rows = [
-        {"index": index, "score": float(scores[index])}
-        | ({"text": texts[index]} if returns_text else {})
-        for index in np.argsort(-scores, kind="stable").tolist()
-    ]
+    order = np.argsort(-scores, kind="stable").tolist()
+    encoded = await texts_json([texts[index] for index in order]) if returns_text else ()
+    rows = [orjson.dumps({"index": index, "score": float(scores[index])}) for index in order]
+    parts = listed(with_field(rows, "text", encoded) if returns_text else rows)
     call = EmbedCall([query, *texts], kind=OutputKind.LABELS)
-    return _response(orjson.dumps(rows), call, result)
+    return _response(await join_parts(parts), call, result)
 
 
 @router.post("/predict", **docs.PREDICT_DOC)
@@ -129,13 +144,15 @@ async def predict(api_request: ApiRequest) -> Response:
     model = await _acquire_model(api_request, OutputKind.LABELS)
     if OutputKind.LABELS not in model.spec.kinds:
         raise _unsupported("model is not a classifier model", "a sequence classifier")
-    items, is_batch = parse_pairs(api_request.body.get("inputs"), "inputs")
-    api_request.check_count(len(items))
+    items, is_batch = parse_pairs(
+        api_request.body.get("inputs"), "inputs", check_count=api_request.check_count
+    )
     call = EmbedCall(items, kind=OutputKind.LABELS, truncate=_truncation(api_request))
     result = await embed(api_request, call, is_list=is_batch, source="inputs")
     is_raw = boolean_field(api_request.body, "raw_scores") is True
-    labels = ranked_labels(result.vectors, model.spec, is_raw=is_raw)
-    return _response(orjson.dumps(labels if is_batch else labels[0]), call, result)
+    labels = await ranked_labels(result.vectors, model.spec, is_raw=is_raw)
+    content = await join_parts(listed(labels)) if is_batch else labels[0]
+    return _response(content, call, result)
 
 
 @router.post("/embed_sparse", **docs.EMBED_SPARSE_DOC)
@@ -155,11 +172,13 @@ async def embed_sparse(api_request: ApiRequest) -> Response:
     )
     call = await _call(api_request, inputs, kind=OutputKind.SPARSE)
     result = await embed(api_request, call, is_list=is_list)
-    rows = [
-        [{"index": int(term), "value": weight} for term, weight in terms.tolist()]
-        for terms in result.by_input(result.vectors)
-    ]
-    return _response(orjson.dumps(rows), call, result)
+    rows = []
+    turns = Turns()
+    for terms in result.by_input(result.vectors):
+        row = [{"index": int(term), "value": weight} for term, weight in terms.tolist()]
+        rows.append(orjson.dumps(row))
+        await turns.spend(len(row))
+    return _response(await join_parts(listed(rows)), call, result)
 
 
 @router.post("/", **docs.ROOT_DOC)
@@ -179,13 +198,24 @@ async def vertex(request: Request) -> Response:
     if not isinstance(instances, list) or not all(isinstance(body, dict) for body in instances):
         raise InputError("'instances' must be a list of objects", param="instances")
     api_request.check_count(len(instances))
+    # Each body may be as large as a request, but all of them are one request.
+    api_request.check_count(sum(map(_inputs_of, instances)))
     predictions = []
     for body in instances:
         handler = await _handler_of_body(api_request, body)
         response = await handler(dataclasses.replace(api_request, body=body))
         predictions.append(bytes(response.body))
-    content = b'{"predictions":[%s]}' % b",".join(predictions)
-    return Response(content, media_type="application/json")
+        await asyncio.sleep(0)  # a handler need not have waited for anything
+    parts = [b'{"predictions":', *listed(predictions), b"}"]
+    return Response(await join_parts(parts), media_type="application/json")
+
+
+def _inputs_of(body: Body) -> int:
+    """Return how many inputs one of several bodies holds; those without any are refused by their handlers."""
+    inputs = body.get("inputs")
+    inputs = inputs.get("sentences") if isinstance(inputs, dict) else inputs
+    texts = body.get("texts")
+    return max(1, *(len(value) if isinstance(value, list) else 1 for value in (inputs, texts)))
 
 
 @router.post("/tokenize", **docs.TOKENIZE_DOC)
@@ -195,18 +225,18 @@ async def tokenize(request: Request) -> Response:
     texts, _ = texts_field(api_request.body, "inputs", check_count=api_request.check_count)
     adds_special = boolean_field(api_request.body, "add_special_tokens") is not False
     prompt_name = text_field(api_request.body, "prompt_name")
-    described = await api_request.state.service.describe(
-        texts, adds_special_tokens=adds_special, prompt_name=prompt_name
+    check_tokens(api_request)
+    await reserve_answer(api_request, DESCRIBED_CHAR_BYTES * sum(map(len, texts)))
+    describing = api_request.state.service.describe(
+        texts,
+        adds_special_tokens=adds_special,
+        prompt_name=prompt_name,
+        deadline_s=deadline_s(request, api_request.state),
     )
-    rows: list[bytes] = []
-    slice_tokens = 0
-    for tokens in described:
-        rows.append(orjson.dumps([_token(token) for token in tokens]))
-        slice_tokens += len(tokens)
-        if slice_tokens > TOKENS_PER_SLICE:
-            await asyncio.sleep(0)
-            slice_tokens = 0
-    return Response(b"[" + b",".join(rows) + b"]", media_type="application/json")
+    described = await until_disconnect(request, describing)
+    charge_tokens(api_request, sum(map(len, described)))
+    parts = await lists_json(described, _token)
+    return Response(await join_parts(listed(parts)), media_type="application/json")
 
 
 def _token(token: DescribedToken) -> dict[str, Any]:
@@ -224,16 +254,24 @@ async def decode(request: Request) -> Response:
     """Return the texts that token ids stand for."""
     api_request = await read_request(request, TEI)
     ids = api_request.body.get("ids")
-    is_flat = isinstance(ids, list) and not any(isinstance(item, list) for item in ids)
+    is_flat = isinstance(ids, list) and list not in set(map(type, ids))
     body = {"inputs": [ids] if is_flat else ids}
     skips = boolean_field(api_request.body, "skip_special_tokens") is not False
     try:
         inputs = parse_ids(body, "inputs", check_count=api_request.check_count)
-        texts = await api_request.state.service.decode(inputs, skips_special_tokens=skips)
+        check_tokens(api_request)
+        await reserve_answer(api_request, DECODED_ID_BYTES * sum(map(len, inputs)))
+        latest_s = deadline_s(request, api_request.state)
+        decoding = api_request.state.service.decode(
+            inputs, skips_special_tokens=skips, deadline_s=latest_s
+        )
+        texts = await until_disconnect(request, decoding)
     except InputError as error:
         error.param = "ids"
         raise
-    return Response(orjson.dumps(texts), media_type="application/json")
+    charge_tokens(api_request, sum(map(len, inputs)))
+    parts = listed(await texts_json(texts))
+    return Response(await join_parts(parts), media_type="application/json")
 
 
 @router.get("/info", **docs.INFO_DOC)
@@ -274,7 +312,7 @@ async def _embed(api_request: ApiRequest) -> Response:
     )
     result = await embed(api_request, call, is_list=is_list)
     rows = await rows_json(result.vectors, as_base64=False)
-    return _response(b"[%s]" % b",".join(rows), call, result)
+    return _response(await join_parts(listed(rows)), call, result)
 
 
 async def _similarity(api_request: ApiRequest) -> Response:
@@ -282,7 +320,7 @@ async def _similarity(api_request: ApiRequest) -> Response:
     inputs = api_request.body.get("inputs")
     if not isinstance(inputs, dict):
         raise InputError("'inputs' must be an object", param="inputs", code="invalid_type")
-    source = text_field(inputs, "source_sentence")
+    source = content_field(inputs, "source_sentence")
     if source is None:
         raise InputError("you must provide 'source_sentence'", param="source_sentence")
     sentences, _ = texts_field(
@@ -294,8 +332,8 @@ async def _similarity(api_request: ApiRequest) -> Response:
     options = dataclasses.replace(api_request, body=parameters)
     call = await _call(options, [source, *sentences], normalize=True)
     result = await embed(api_request, call)
-    scores = result.vectors[1:].astype("float64") @ result.vectors[0].astype("float64")
-    return _response(orjson.dumps(scores.tolist()), call, result)
+    scores = await row_products(result.vectors[:1], result.vectors[1:])
+    return _response(array_json(scores), call, result)
 
 
 async def _call(

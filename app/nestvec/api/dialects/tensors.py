@@ -3,17 +3,19 @@
 Source: the KServe v2 protocol and Triton's `extension_binary_data.md`.
 """
 
+import codecs
+import itertools
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nestvec.api.requests.fields import as_integer
+from nestvec.api.requests.fields import as_integer, as_integers
 from nestvec.errors import BodyFormatError, InputError
-from nestvec.system.unicode import replace_lone_surrogates
 
 # Stands before each element of a BYTES tensor.
 ELEMENT_LENGTH: Final = struct.Struct("<I")
@@ -29,6 +31,10 @@ INTEGERS: Final[Mapping[str, str]] = {
     "UINT64": "<u8",
 }
 MAX_AXES: Final = 4
+# Inputs that mean something number about ten: texts by one of their names, options, ids and their mask.
+MAX_TENSORS: Final = 16
+# How much of a text is decoded at a time.
+DECODED_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +45,13 @@ class InputTensor:
         name: The name that the request gives it.
         datatype: "BYTES", or one of `INTEGERS`.
         shape: The size of each axis.
-        values: The elements, row-major: texts for BYTES, otherwise integers.
+        values: The elements, row-major: texts for BYTES, otherwise integers, (n,).
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    values: Sequence[str] | Sequence[int]
+    values: list[str] | NDArray[Any]
 
     @property
     def texts(self) -> list[str]:
@@ -54,56 +60,70 @@ class InputTensor:
         Raises:
             InputError: The tensor holds integers.
         """
-        if self.datatype != "BYTES":
+        if not isinstance(self.values, list):
             raise InputError(f"input '{self.name}' must be of datatype BYTES", param=self.name)
-        return [str(value) for value in self.values]
+        return self.values
 
     @property
-    def integers(self) -> list[int]:
-        """The elements of a tensor of integers.
+    def integers(self) -> NDArray[Any]:
+        """The elements of a tensor of integers, in its shape.
 
         Raises:
             InputError: The tensor holds texts.
         """
-        if self.datatype == "BYTES":
+        if isinstance(self.values, list):
             raise InputError(f"input '{self.name}' must be of an integer type", param=self.name)
-        return [int(value) for value in self.values]
+        return self.values.reshape(self.shape)
 
 
-def read_tensors(header: Mapping[str, Any], raw: bytes) -> dict[str, InputTensor]:
+def read_tensors(
+    header: Mapping[str, Any], raw: bytes, *, check_count: Callable[[int], None]
+) -> dict[str, InputTensor]:
     """Read all inputs of a request.
 
     Args:
         header: The JSON of the request's body.
         raw: The bytes behind the JSON: tensors in the order of those inputs that say how many bytes they have.
+        check_count: Raises for more texts, or more rows of integers, than a request may have; called for each tensor
+            before any of its elements is read.
 
     Returns:
         The inputs by their names.
 
     Raises:
         InputError: An input is not what the protocol says; names it.
+        RequestTooLargeError: There are too many inputs.
         BodyFormatError: Sizes do not fit the bytes.
     """
     items = header.get("inputs")
     if not isinstance(items, list) or not items:
         raise InputError("'inputs' must be a list of at least one tensor", param="inputs")
+    if len(items) > MAX_TENSORS:
+        raise InputError(
+            f"'inputs' holds {len(items)} tensors, max {MAX_TENSORS}; texts go into one tensor",
+            param="inputs",
+        )
     tensors: dict[str, InputTensor] = {}
     start = 0
     for index, item in enumerate(items):
         name, datatype, shape = _description(item, index)
+        elements = math.prod(shape)
+        check_count(elements if datatype == "BYTES" or len(shape) == 1 else shape[0])
         size_bytes = _binary_size_bytes(item, name)
+        values: list[str] | NDArray[Any]
         if size_bytes is None:
-            values = _from_json(item.get("data"), name, datatype)
+            values = _from_json(item.get("data"), name, datatype, elements)
         else:
             if size_bytes > len(raw) - start:
                 raise BodyFormatError(f"input '{name}' is longer than what follows the JSON")
-            values = _from_bytes(raw[start : start + size_bytes], name, datatype)
+            part = memoryview(raw)[start : start + size_bytes]
+            if datatype == "BYTES":
+                values = _texts_from_bytes(part, name, elements)
+            else:
+                values = _integers_from_bytes(part, name, datatype)
             start += size_bytes
-        if math.prod(shape) != len(values):
-            raise InputError(
-                f"input '{name}' has {len(values)} elements, its shape says {math.prod(shape)}",
-                param=name,
-            )
+        if elements != len(values):
+            raise _wrong_count(name, str(len(values)), elements)
         tensors[name] = InputTensor(name, datatype, shape, values)
     if start != len(raw):
         raise BodyFormatError(f"{len(raw) - start} bytes behind the last tensor")
@@ -146,53 +166,81 @@ def _binary_size_bytes(item: Mapping[str, Any], name: str) -> int | None:
     return size_bytes
 
 
-def _from_json(data: Any, name: str, datatype: str) -> list[str] | list[int]:  # noqa: ANN401 - JSON is of any type
+def _from_json(
+    data: Any,  # noqa: ANN401 - JSON is of any type
+    name: str,
+    datatype: str,
+    elements: int,
+) -> list[str] | NDArray[Any]:
     """Return the elements of nested or flat lists, row-major.
 
     Raises:
-        InputError: `data` is no list, or an element of another type.
+        InputError: `data` is no list of as many elements as the shape says, or an element is of another type.
     """
     if not isinstance(data, list):
         raise InputError(f"input '{name}' needs 'data', a list", param=name)
     flat = data
     for _ in range(MAX_AXES - 1):
-        if not flat or not all(isinstance(item, list) for item in flat):
+        if set(map(type, flat)) != {list}:
             break
-        flat = [part for item in flat for part in item]
+        flat = list(itertools.chain.from_iterable(flat))
+    if len(flat) != elements:
+        raise _wrong_count(name, str(len(flat)), elements)
+    kinds = set(map(type, flat))
     if datatype == "BYTES":
-        texts = [item for item in flat if isinstance(item, str)]
-        if len(texts) != len(flat):
+        if kinds - {str}:
             raise InputError(f"data of input '{name}' must be strings", param=name)
-        return texts
-    numbers = [as_integer(item) for item in flat]
-    integers = [number for number in numbers if number is not None]
-    if len(integers) != len(flat):
+        return flat
+    numbers = as_integers(flat)
+    if numbers is None:
         raise InputError(f"data of input '{name}' must be integers", param=name)
-    return integers
+    return numbers
 
 
-def _from_bytes(raw: bytes, name: str, datatype: str) -> list[str] | list[int]:
-    """Return the elements of a tensor's raw bytes; text that is not UTF-8 gets replacement characters.
+def _integers_from_bytes(raw: memoryview, name: str, datatype: str) -> NDArray[Any]:
+    """Return the elements of a tensor's raw bytes, which are not copied.
 
     Raises:
         BodyFormatError: The bytes are no whole number of elements.
     """
-    if datatype != "BYTES":
-        dtype = np.dtype(INTEGERS[datatype])
-        if len(raw) % dtype.itemsize:
-            raise BodyFormatError(f"the bytes of input '{name}' are no whole elements")
-        numbers: list[int] = np.frombuffer(raw, dtype).tolist()
-        return numbers
-    texts = []
+    dtype = np.dtype(INTEGERS[datatype])
+    if len(raw) % dtype.itemsize:
+        raise BodyFormatError(f"the bytes of input '{name}' are no whole elements")
+    return np.frombuffer(raw, dtype)
+
+
+def _texts_from_bytes(raw: memoryview, name: str, elements: int) -> list[str]:
+    """Return the texts of a tensor's raw bytes; what is not UTF-8 gets replacement characters.
+
+    Raises:
+        InputError: There are more elements than the shape says; no more of them are read.
+        BodyFormatError: The bytes are no whole number of elements.
+    """
+    texts: list[str] = []
     offset = 0
     while offset < len(raw):
+        if len(texts) == elements:
+            raise _wrong_count(name, f"more than {elements}", elements)
         if offset + ELEMENT_LENGTH.size > len(raw):
             raise BodyFormatError(f"the bytes of input '{name}' end within a length")
         (length,) = ELEMENT_LENGTH.unpack_from(raw, offset)
         offset += ELEMENT_LENGTH.size
         if offset + length > len(raw):
             raise BodyFormatError(f"an element of input '{name}' is longer than the tensor")
-        text = raw[offset : offset + length].decode("utf-8", "replace")
-        texts.append(replace_lone_surrogates(text))
+        texts.append(_decoded(raw[offset : offset + length]))
         offset += length
     return texts
+
+
+def _decoded(raw: memoryview) -> str:
+    """Decode UTF-8 in slices: where much of it is invalid, each byte takes a tenth of a microsecond."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces = [
+        decoder.decode(bytes(raw[start : start + DECODED_BYTES]))
+        for start in range(0, len(raw), DECODED_BYTES)
+    ]
+    return "".join([*pieces, decoder.decode(b"", final=True)])
+
+
+def _wrong_count(name: str, count: str, elements: int) -> InputError:
+    return InputError(f"input '{name}' has {count} elements, its shape says {elements}", param=name)

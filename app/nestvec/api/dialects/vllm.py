@@ -7,8 +7,8 @@ Source: vLLM's pooling server; see docs/wire-behaviour.md, "vLLM and infinity". 
 import dataclasses
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import orjson
@@ -27,7 +27,8 @@ from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import decode_tokens, embed
 from nestvec.api.requests.fields import Body, choice_field, integer_field, parse_inputs, texts_field
 from nestvec.api.requests.headers import VOCABULARY_HEADER, result_headers
-from nestvec.api.requests.vector_json import in_byte_order, rows_json
+from nestvec.api.requests.json_parts import Turns, join_parts, listed, object_parts
+from nestvec.api.requests.vector_json import VALUES_PER_SLICE, in_byte_order, rows_json
 from nestvec.api.schemas.vllm import CLASSIFY_DOC, POOLING_DOC, SCORE_DOC
 from nestvec.api.scoring.relevance import TextSide, relevance_scores
 from nestvec.engine.model_spec import ModelSpec
@@ -108,14 +109,14 @@ async def pooling(request: Request) -> Response:
     vectors = in_byte_order(result.converted[encoding.dtype], is_big_endian=encoding.is_big_endian)
     by_input = result.by_input(vectors) if call.kind is OutputKind.TOKENS else vectors
     rows = await rows_json(by_input, as_base64=encoding.is_base64)
-    items = b",".join(
-        b'{"index":%d,"object":"pooling","data":%s}' % (index, row)
-        for index, row in enumerate(rows)
-    )
-    return _list_response(
+    parts: list[bytes] = []
+    for index, row in enumerate(rows):
+        separator = b"," if index else b""
+        parts += (b'%s{"index":%d,"object":"pooling","data":' % (separator, index), row, b"}")
+    return await _list_response(
         "pool",
         api_request.model_name() or result.model,
-        orjson.Fragment(b"[%s]" % items),
+        [b"[", *parts, b"]"],
         sum(result.input_tokens),
         result_headers(result, call),
     )
@@ -139,19 +140,17 @@ async def classify(request: Request) -> Response:
     )
     result = await embed(api_request, call, is_list=is_list)
     probs = probabilities(result.vectors, model.spec.activation)
-    data = [
-        {
-            "index": index,
-            "label": model.spec.labels[int(row.argmax())],
-            "probs": row.tolist(),
-            "num_classes": len(row),
-        }
-        for index, row in enumerate(probs)
-    ]
-    return _list_response(
+    turns = Turns(VALUES_PER_SLICE)
+    rows = []
+    for index, row in enumerate(probs):
+        label = model.spec.labels[int(row.argmax())]
+        item = {"index": index, "label": label, "probs": row.tolist(), "num_classes": len(row)}
+        rows.append(orjson.dumps(item))
+        await turns.spend(len(row))
+    return await _list_response(
         "classify",
         api_request.model_name() or result.model,
-        data,
+        listed(rows),
         sum(result.input_tokens),
         result_headers(result, call),
     )
@@ -193,13 +192,13 @@ async def score_route(request: Request) -> Response:
         for index, score in enumerate(scores.values.tolist())
     ]
     name = api_request.model_name() or model.spec.name
-    return _list_response("score", name, data, scores.tokens, scores.headers)
+    return await _list_response("score", name, [orjson.dumps(data)], scores.tokens, scores.headers)
 
 
-def _list_response(
+async def _list_response(
     prefix: str,
     model: str,
-    data: Any,  # noqa: ANN401 - whatever orjson takes
+    data: Sequence[bytes],
     tokens: int,
     headers: Mapping[str, str],
 ) -> Response:
@@ -208,7 +207,7 @@ def _list_response(
     Args:
         prefix: The beginning of the answer's id.
         model: The model's name in the answer.
-        data: A list of JSON values, or an `orjson.Fragment` of one.
+        data: A list, as parts of its JSON.
         tokens: The number of tokens that were run, for `usage`.
         headers: Headers that describe the vectors or scores.
     """
@@ -217,10 +216,11 @@ def _list_response(
         "object": "list",
         "created": int(time.time()),
         "model": model,
-        "data": data,
+        "data": None,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-    return Response(orjson.dumps(content), headers=headers, media_type="application/json")
+    body = await join_parts(object_parts(content, {"data": data}))
+    return Response(body, headers=headers, media_type="application/json")
 
 
 def _pairs(api_request: ApiRequest, max_tokens: int | None) -> tuple[TextSide, TextSide]:

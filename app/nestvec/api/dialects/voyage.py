@@ -4,9 +4,9 @@ Source: Voyage's API reference. What its Python client sends and decodes is in d
 """
 
 import dataclasses
+import itertools
 from typing import Any, Final
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
 from nestvec.api.dialect_table import VOYAGE
@@ -25,6 +25,7 @@ from nestvec.api.requests.fields import (
     truncation_field,
 )
 from nestvec.api.requests.headers import result_headers
+from nestvec.api.requests.json_parts import join_parts, object_parts
 from nestvec.api.requests.vector_json import rows_json
 from nestvec.api.schemas.voyage import CONTEXTUALIZED_DOC
 from nestvec.engine.dtypes import OutputDtype
@@ -55,7 +56,7 @@ async def embeddings(api_request: ApiRequest) -> Response:
     call = _call(api_request, texts)
     result = await embed(api_request, call, is_list=is_list)
     rows = await _rows(api_request.body, result)
-    return _response(api_request, call, result, _items_json(rows))
+    return await _response(api_request, call, result, _items_json(rows))
 
 
 @router.post("/v1/contextualizedembeddings", **CONTEXTUALIZED_DOC)
@@ -82,11 +83,14 @@ async def contextualized_embeddings(request: Request) -> Response:
         _locate_chunk(error, call.chunks)
         raise
     rows = await _rows(api_request.body, result)
-    lists = []
-    for index, count in enumerate(call.chunks):
-        chunk_rows, rows = rows[:count], rows[count:]
-        lists.append(b'{"object":"list","index":%d,"data":[%s]}' % (index, _items_json(chunk_rows)))
-    return _response(api_request, call, result, b",".join(lists))
+    parts: list[bytes] = []
+    starts = itertools.accumulate(call.chunks, initial=0)
+    for index, (start, count) in enumerate(zip(starts, call.chunks, strict=False)):
+        separator = b"," if index else b""
+        parts.append(b'%s{"object":"list","index":%d,"data":[' % (separator, index))
+        parts += _items_json(rows[start : start + count])
+        parts.append(b"]}")
+    return await _response(api_request, call, result, parts)
 
 
 def _call(api_request: ApiRequest, texts: list[str]) -> EmbedCall:
@@ -109,21 +113,29 @@ async def _rows(body: Body, result: EmbedResult) -> list[bytes]:
     return await rows_json(vectors, as_base64=as_base64)
 
 
-def _items_json(rows: list[bytes]) -> bytes:
-    return b",".join(
-        b'{"object":"embedding","embedding":%s,"index":%d}' % (row, index)
-        for index, row in enumerate(rows)
-    )
+def _items_json(rows: list[bytes]) -> list[bytes]:
+    """Return the parts of the items of a list, without its brackets."""
+    parts: list[bytes] = []
+    for index, row in enumerate(rows):
+        start = (
+            b',{"object":"embedding","embedding":'
+            if index
+            else b'{"object":"embedding","embedding":'
+        )
+        parts += (start, row, b',"index":%d}' % index)
+    return parts
 
 
-def _response(
-    api_request: ApiRequest, call: EmbedCall, result: EmbedResult, data: bytes
+async def _response(
+    api_request: ApiRequest, call: EmbedCall, result: EmbedResult, data: list[bytes]
 ) -> Response:
-    content = b'{"object":"list","data":[%s],"model":%s,"usage":{"total_tokens":%d}}' % (
-        data,
-        orjson.dumps(api_request.model_name() or result.model),
-        sum(result.input_tokens),
-    )
+    fields = {
+        "object": "list",
+        "data": None,
+        "model": api_request.model_name() or result.model,
+        "usage": {"total_tokens": sum(result.input_tokens)},
+    }
+    content = await join_parts(object_parts(fields, {"data": [b"[", *data, b"]"]}))
     return Response(content, headers=result_headers(result, call), media_type="application/json")
 
 
@@ -141,9 +153,10 @@ def _documents(api_request: ApiRequest) -> list[list[str]]:
     if not documents:
         raise EmptyInputError("'inputs' must not be an empty list", param="inputs")
     api_request.check_count(len(documents))
+    chunks = sum(len(document) for document in documents if isinstance(document, list))
+    api_request.state.service.check_count(chunks)
     for index, document in enumerate(documents):
         _check_document(document, index)
-    api_request.state.service.check_count(sum(len(document) for document in documents))
     return documents
 
 

@@ -8,6 +8,7 @@ from fastapi import Request
 from starlette.datastructures import Headers
 
 from nestvec.engine.models.model_registry import visible_models
+from nestvec.errors import ForbiddenError
 from nestvec.keys.buckets import BucketLevel
 from nestvec.keys.keyring import ANONYMOUS, KeyGrant, Keyring
 from nestvec.keys.records import KeyLimits
@@ -32,6 +33,25 @@ def authenticate(request: Request, keys: Keyring) -> str:
     keys.check_requests(grant)
     restrict_models(grant.limits)
     return grant.key_id
+
+
+def authenticate_admin(request: Request, keys: Keyring) -> str:
+    """Check a request's key as `authenticate` does, and that it may use the routes for operators.
+
+    Returns:
+        The key's id; "" where the server asks for none.
+
+    Raises:
+        AccessError: No key, or a wrong one.
+        ForbiddenError: The key is no operator's.
+        RateLimitError: The key has used up what it may ask for.
+    """
+    key_id = authenticate(request, keys)
+    if not grant_of(request).is_admin:
+        raise ForbiddenError(
+            "This API key has no admin right: an operator gives it with 'nestvec keys add --admin' or admin_keys."
+        )
+    return key_id
 
 
 def restrict_models(limits: KeyLimits) -> None:

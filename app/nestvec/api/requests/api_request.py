@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ from fastapi import Request
 
 from nestvec.api.dialect_table import Dialect
 from nestvec.api.http.auth import authenticate
-from nestvec.api.http.body import read_json_object
+from nestvec.api.http.body import BODY_RESERVATION, read_json_object
+from nestvec.api.http.body_memory import BodyReservation
 from nestvec.api.requests.fields import text_field
 from nestvec.api.requests.foreign_fields import NO_OBJECTS, check_fields, header_value
 from nestvec.api.requests.headers import IGNORED_FIELDS_HEADER, add_answer_header, deadline_s
@@ -19,6 +20,10 @@ from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.types import OutputKind
 from nestvec.errors import DeadlineError, RequestTooLargeError
+from nestvec.keys.keyring import Keyring
+
+# Checks a request's key, and returns its id.
+Authenticate = Callable[[Request, Keyring], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class ApiRequest:
 
         Raises:
             RequestTooLargeError: There are too many.
+            QueueFullError: Other requests leave no memory for so many.
         """
         max_inputs = self.dialect.max_inputs
         if max_inputs is not None and inputs > max_inputs:
@@ -73,6 +79,9 @@ class ApiRequest:
                 param="input",
             )
         self.state.service.check_count(inputs)
+        reservation: BodyReservation | None = self.request.scope.get(BODY_RESERVATION)
+        if reservation is not None:
+            reservation.count_inputs(inputs)
 
     def find_model(self, kind: OutputKind = OutputKind.DENSE) -> ModelSlot:
         """Return the slot that the body's `model` means, loaded or not.
@@ -143,24 +152,32 @@ async def acquire_model(
         raise DeadlineError("The deadline passed before the model was loaded.") from None
 
 
-async def read_request(request: Request, dialect: Dialect) -> ApiRequest:
+async def read_request(
+    request: Request, dialect: Dialect, *, authenticates: Authenticate = authenticate
+) -> ApiRequest:
     """Take in a request in a dialect: check its key, refuse it while the model is loading, then read its body.
 
+    Args:
+        request: The request.
+        dialect: The dialect that it is in.
+        authenticates: Checks its key.
+
     Raises:
-        AccessError: No key, or a wrong one.
+        AccessError: No key, or a wrong one, or one without the right that the route needs.
         RateLimitError: The key has used up what it may ask for.
         NotReadyError: The model is loading.
         BodyTooLargeError: The body has more bytes than the server reads.
+        BodyTimeoutError: The body takes longer to come in than a request may.
         BodyFormatError: The body is not a JSON object.
         QueueFullError: Other requests' bodies leave no memory for this one.
     """
     state = bind_dialect(request, dialect.name)
-    key_id, body = await authenticate_and_read_body(request, state)
+    key_id, body = await authenticate_and_read_body(request, state, authenticates=authenticates)
     return ApiRequest(request, state, state.dialect(dialect.name), key_id, body)
 
 
 async def authenticate_and_read_body(
-    request: Request, state: ApiState
+    request: Request, state: ApiState, *, authenticates: Authenticate = authenticate
 ) -> tuple[str, dict[str, Any]]:
     """Check a request's key, refuse it while the model is loading, then read its body.
 
@@ -172,12 +189,16 @@ async def authenticate_and_read_body(
         RateLimitError: The key has used up what it may ask for.
         NotReadyError: The model is loading.
         BodyTooLargeError: The body has more bytes than the server reads.
+        BodyTimeoutError: The body takes longer to come in than a request may.
         BodyFormatError: The body is not a JSON object.
         QueueFullError: Other requests' bodies leave no memory for this one.
     """
-    key_id = authenticate(request, state.keys)
+    key_id = authenticates(request, state.keys)
     _ = state.service  # raises while loading: nothing is read for a model that is not there yet
     body = await read_json_object(
-        request, max_bytes=state.options.max_body_bytes, limits=state.options.json
+        request,
+        max_bytes=state.options.max_body_bytes,
+        timeout_s=state.options.request_timeout_s,
+        limits=state.options.json,
     )
     return key_id, body

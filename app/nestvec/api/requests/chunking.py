@@ -5,10 +5,17 @@ documents: with `spans`, a list of [start, stop) in characters for each document
 the spans.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
-from nestvec.api.requests.fields import Body, as_integer, choice_field, integer_field, text_field
+from nestvec.api.requests.fields import (
+    Body,
+    as_integer,
+    choice_field,
+    integer_field,
+    option,
+    text_field,
+)
 from nestvec.engine.splitting import Span, Splitter, SplitterKind
 from nestvec.errors import InputError
 
@@ -25,7 +32,7 @@ def is_late(body: Body) -> bool:
     Raises:
         InputError: The field is neither a boolean nor an object.
     """
-    value = body.get(FIELD)
+    value = option(body, FIELD)
     if value is not None and not isinstance(value, bool | dict):
         raise InputError(
             f"'{FIELD}' must be true, false, or an object with 'spans' or 'splitter'",
@@ -48,9 +55,9 @@ def parse_splits(body: Body, documents: int) -> tuple[tuple[Span, ...] | Splitte
     value = body.get(FIELD)
     if not isinstance(value, dict):
         return ()
-    if unknown := sorted(set(value) - set(OPTIONS)):
+    if unknown := set(value) - set(OPTIONS):
         raise InputError(
-            f"'{FIELD}' has no '{unknown[0][:50]}'; known: {', '.join(OPTIONS)}", param=FIELD
+            f"'{FIELD}' has no '{min(unknown)[:50]}'; known: {', '.join(OPTIONS)}", param=FIELD
         )
     if ("spans" in value) == ("splitter" in value):
         raise InputError(f"'{FIELD}' needs either 'spans' or 'splitter'", param=FIELD)
@@ -113,9 +120,9 @@ def _document_spans(pairs: object, document: int) -> tuple[Span, ...]:
 
 
 def _span(pair: object, document: int, number: int) -> Span:
-    values = pair if isinstance(pair, Sequence) and not isinstance(pair, str) else ()
+    values = pair if isinstance(pair, list) and len(pair) == PAIR else (None, None)
     edges = [as_integer(value) for value in values]
-    if len(edges) != PAIR or edges[0] is None or edges[1] is None:
+    if edges[0] is None or edges[1] is None:
         raise InputError(
             f"span {number} of document {document} must be [start, stop]",
             param=FIELD,

@@ -2,12 +2,13 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
-from typing import Final, cast
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, TypeVar, cast
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from nestvec.api.http.answer_memory import ANSWER_BYTES, FREE_BYTES
 from nestvec.api.http.auth import grant_of
 from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.fields import Inputs
@@ -18,11 +19,22 @@ from nestvec.api.requests.headers import (
     priority,
 )
 from nestvec.api.state import ApiState
-from nestvec.engine.types import EmbedCall, EmbedResult, Priority
+from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind, Priority
 from nestvec.errors import InputError, InternalError
+
+Answer = TypeVar("Answer")
 
 # About, in English.
 CHARS_PER_TOKEN: Final = 4
+# What a value of a vector takes, raw and as JSON, whose parts are joined to a whole.
+VALUE_BYTES: Final = 24
+# What a character of a text whose tokens are described takes, and a token id that is decoded.
+DESCRIBED_CHAR_BYTES: Final = 64
+DECODED_ID_BYTES: Final = 64
+# Answers of so few vectors are not looked at: most are such.
+FEW_ROWS: Final = 16
+# Of a model that is not loaded yet.
+MANY_COLUMNS: Final = 1024
 
 
 async def embed(
@@ -53,6 +65,7 @@ async def embed(
         deadline_s=latest_s if call.deadline_s is None else min(latest_s, call.deadline_s),
         uses_cache="no-store" not in request.headers.get("cache-control", "").lower(),
     )
+    await _reserve_vectors(api_request, full_call)
     try:
         result = await embed_until_disconnect(request, state, full_call)
     except ClientDisconnect:
@@ -69,9 +82,7 @@ async def embed(
     if arrays and (unusual := await state.service.count_unusual_ids(arrays, call.model)):
         add_answer_header(request, UNUSUAL_IDS_HEADER, str(unusual))
     tokens = sum(result.input_tokens)
-    state.keys.charge(api_request.key_id, limits, tokens)
-    if api_request.key_id:
-        state.metrics.keys.tokens.labels(api_request.key_id).inc(tokens)
+    charge_tokens(api_request, tokens)
     set_log_fields(
         request,
         dialect=api_request.dialect.name,
@@ -82,6 +93,52 @@ async def embed(
         queue_wait_ms=round(result.timings.queue_wait_s * 1000, 1),
     )
     return result
+
+
+async def _reserve_vectors(api_request: ApiRequest, call: EmbedCall) -> None:
+    """Wait until there is memory for the vectors that a call asks for."""
+    service = api_request.state.service
+    rows = len(call.inputs)
+    if call.kind is OutputKind.TOKENS:
+        chars = sum(map(len, call.inputs))
+        rows = min(service.limits.max_token_vectors, 2 * rows + chars // CHARS_PER_TOKEN)
+    if rows <= FEW_ROWS:
+        return
+    model = service.models.find(call.model, call.kind).model
+    native = MANY_COLUMNS if model is None else model.core.backend_info.hidden_size
+    await reserve_answer(api_request, rows * (call.dimensions or native) * VALUE_BYTES)
+
+
+async def reserve_answer(api_request: ApiRequest, count: int) -> None:
+    """Wait until there is memory for an answer of so many bytes, its making included; small ones need not.
+
+    Raises:
+        ClientDisconnect: The client went away.
+        QueueFullError: There was no room in time.
+    """
+    if count <= FREE_BYTES:
+        return
+    request, memory = api_request.request, api_request.state.answer_memory
+    await until_disconnect(request, memory.take(count))
+    request.scope[ANSWER_BYTES] = request.scope.get(ANSWER_BYTES, 0) + count
+
+
+def check_tokens(api_request: ApiRequest) -> None:
+    """Refuse work on tokens whose key has used up its tokens, of the minute or the month.
+
+    Raises:
+        RateLimitError: They are used up.
+    """
+    limits = grant_of(api_request.request).limits
+    api_request.state.keys.check_tokens(api_request.key_id, limits)
+
+
+def charge_tokens(api_request: ApiRequest, tokens: int) -> None:
+    """Count the tokens that were worked on for a request to its key."""
+    state, key_id = api_request.state, api_request.key_id
+    state.keys.charge(key_id, grant_of(api_request.request).limits, tokens)
+    if key_id:
+        state.metrics.keys.tokens.labels(key_id).inc(tokens)
 
 
 async def decode_tokens(state: ApiState, inputs: Inputs, *, vocabulary: str | None) -> Inputs:
@@ -113,7 +170,17 @@ async def embed_until_disconnect(request: Request, state: ApiState, call: EmbedC
         ClientDisconnect: The client went away.
         NestvecError: The engine's reason why there are no vectors.
     """
-    work = asyncio.ensure_future(state.service.embed(call))
+    return await until_disconnect(request, state.service.embed(call))
+
+
+async def until_disconnect(request: Request, answering: Coroutine[Any, Any, Answer]) -> Answer:
+    """Wait for an answer; if the client goes away first, what makes it is cancelled.
+
+    Raises:
+        ClientDisconnect: The client went away.
+        Exception: What `answering` raises.
+    """
+    work = asyncio.ensure_future(answering)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)

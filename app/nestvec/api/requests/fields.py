@@ -1,7 +1,14 @@
-"""Reads fields of a parsed body: null is absent, integral floats are integers, booleans and strings are not."""
+"""Reads fields of a parsed body: null is absent, integral floats are integers, booleans and strings are not.
+
+An optional field that holds the empty string is absent too, in every dialect and whatever its type: forms and templates
+send it for what was left blank. Texts are no options: an empty one is a text.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nestvec.engine.dtypes import OFFERED, OutputDtype
 from nestvec.engine.types import Truncation
@@ -53,6 +60,12 @@ EMBEDDING_TYPES: Final[Mapping[str, tuple[OutputDtype, bool]]] = {
 }
 
 
+def option(body: Body, name: str) -> Any:  # noqa: ANN401 - JSON is of any type
+    """Return what an optional field holds; None where it is absent, null or the empty string."""
+    value = body.get(name)
+    return None if value == "" else value
+
+
 def as_integer(value: object) -> int | None:
     """Return an int, or a float without a fraction as one; None for anything else, booleans included."""
     if isinstance(value, bool):
@@ -64,13 +77,29 @@ def as_integer(value: object) -> int | None:
     return None
 
 
+def as_integers(values: Sequence[object]) -> NDArray[np.int64] | None:
+    """Return integers, and floats without a fraction, as an array; None for anything else, and beyond 64 bits."""
+    kinds = set(map(type, values))
+    try:
+        if kinds <= {int}:
+            return np.asarray(values, np.int64)
+        if not kinds <= {int, float}:
+            return None
+        wide = np.asarray(values, np.float64)
+    except OverflowError:
+        return None
+    with np.errstate(invalid="ignore"):
+        whole = wide.astype(np.int64)
+    return whole if (whole == wide).all() else None
+
+
 def integer_field(body: Body, name: str) -> int | None:
     """Read an optional integer.
 
     Raises:
         InputError: The field holds something else.
     """
-    value = body.get(name)
+    value = option(body, name)
     if value is None:
         return None
     number = as_integer(value)
@@ -80,12 +109,21 @@ def integer_field(body: Body, name: str) -> int | None:
 
 
 def text_field(body: Body, name: str) -> str | None:
-    """Read an optional string.
+    """Read an optional string, None for an empty one.
 
     Raises:
         InputError: The field holds something else.
     """
-    return _typed_field(body, name, str, "a string")
+    return _typed_field(option(body, name), name, str, "a string")
+
+
+def content_field(body: Body, name: str) -> str | None:
+    """Read a text that is itself worked on, such as a query or a prompt; an empty one is a text.
+
+    Raises:
+        InputError: The field holds something else.
+    """
+    return _typed_field(body.get(name), name, str, "a string")
 
 
 def boolean_field(body: Body, name: str) -> bool | None:
@@ -94,7 +132,7 @@ def boolean_field(body: Body, name: str) -> bool | None:
     Raises:
         InputError: The field holds something else.
     """
-    return _typed_field(body, name, bool, "true or false")
+    return _typed_field(option(body, name), name, bool, "true or false")
 
 
 def choice_field(body: Body, name: str, choices: Sequence[str]) -> str | None:
@@ -103,7 +141,7 @@ def choice_field(body: Body, name: str, choices: Sequence[str]) -> str | None:
     Raises:
         InputError: The field holds something else; the message lists the choices.
     """
-    value = body.get(name)
+    value: str | None = option(body, name)
     if value is not None and value not in choices:
         listed = " or ".join(f"'{choice}'" for choice in choices)
         raise InputError(f"'{name}' must be {listed}", param=name)
@@ -133,7 +171,7 @@ def truncation_field(body: Body, name: str = "truncate") -> Truncation | None:
     Raises:
         InputError: The field holds something else.
     """
-    value = body.get(name)
+    value = option(body, name)
     if value is None:
         return None
     word = value.lower() if isinstance(value, str) else value
@@ -277,8 +315,7 @@ def parse_ids(body: Body, name: str, *, check_count: Callable[[int], None]) -> l
     return [_parse_ids(item, index) for index, item in enumerate(value)]
 
 
-def _typed_field(body: Body, name: str, kind: type[Value], description: str) -> Value | None:
-    value = body.get(name)
+def _typed_field(value: Any, name: str, kind: type[Value], description: str) -> Value | None:  # noqa: ANN401 - JSON
     if value is not None and not isinstance(value, kind):
         raise InputError(f"'{name}' must be {description}", param=name, code="invalid_type")
     return value
@@ -296,12 +333,21 @@ def _parse_ids(value: object, index: int | None) -> list[int]:
     if set(map(type, value)) == {int} and min(value) >= 0:
         # The usual case, without a Python step for each of up to 300,000 ids.
         return value
-    ids = [as_integer(item) for item in value]
-    if any(number is None or number < 0 for number in ids):
+    if isinstance(value[0], str) and all(isinstance(item, str) for item in value):
+        raise InputError(
+            f"{where}'input' must be a text or token ids, and a list of texts was sent: lists of texts must not be "
+            'nested, so send ["a", "b"], not [["a", "b"]]',
+            param="input",
+            input_index=index,
+            code="invalid_type",
+        )
+    ids = as_integers(value)
+    if ids is None or (ids < 0).any():
         raise InputError(
             "token ids must be integers of 0 and more, and not be mixed with texts",
             param="input",
             input_index=index,
             code="invalid_type",
         )
-    return [number for number in ids if number is not None]
+    numbers: list[int] = ids.tolist()
+    return numbers

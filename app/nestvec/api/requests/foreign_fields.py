@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from nestvec.api.dialect_table import Dialect
+from nestvec.api.requests.fields import option
 from nestvec.api.requests.vector_fields import (
     OPTION_OBJECTS,
     VECTOR_FIELDS,
@@ -20,6 +21,8 @@ MIN_EDITED_CHARS: Final = 5
 MAX_NAME_CHARS: Final = 100
 # Fields beyond so many unknown ones are not compared with ours: it takes some 50 us each.
 MAX_SLIPS: Final = 32
+# No client sends so many by mistake, and each is looked at.
+MAX_UNKNOWN: Final = 32 * 1024
 # Names that callers make up need not be remembered for ever.
 REMEMBERED_NAMES: Final = 1024
 NO_OBJECTS: Final[Mapping[str, frozenset[str]]] = MappingProxyType({})
@@ -42,7 +45,8 @@ def check_fields(
         inside: The same of objects in the body, by their fields' names; nothing is read of other objects of options.
 
     Returns:
-        The fields that are ignored, sorted; nulls are absent, and those inside an object are `object.field`.
+        The fields that are ignored, sorted; nulls and empty strings are absent, and those inside an object are
+        `object.field`.
 
     Raises:
         InputError: A field is refused; the first one is named.
@@ -52,10 +56,16 @@ def check_fields(
         state.metrics.http.ignored_fields.inc(len(nested))
     if body.keys() <= known:
         return nested
-    unknown = sorted(body.keys() - known)
+    others = body.keys() - known
+    if len(others) > MAX_UNKNOWN:
+        raise InputError(
+            f"the body has {len(others)} fields that this route does not know, max {MAX_UNKNOWN}",
+            code="unknown_field",
+        )
+    unknown = sorted(others)
     if state.options.reject_unknown_fields:
         raise _unknown(unknown[0], slip_of(unknown[0], known))
-    unknown = [name for name in unknown if body[name] is not None]
+    unknown = [name for name in unknown if option(body, name) is not None]
     for name in unknown:
         if name in VECTOR_FIELDS and not changes_nothing(name, body[name]):
             place = next((place for place, names in inside.items() if name in names), None)

@@ -1,10 +1,10 @@
 """Headers of every dialect: how long a caller waits, how urgent the call is, what the answer says of its vectors."""
 
-import time
 from typing import Final
 
 from fastapi import Request
 
+from nestvec.api.http.body import started_s
 from nestvec.api.state import ApiState
 from nestvec.engine.types import EmbedCall, EmbedResult, Priority
 from nestvec.errors import InputError
@@ -17,7 +17,7 @@ CLIENT_MARGIN_S: Final = 1.0
 
 
 def deadline_s(request: Request, state: ApiState) -> float:
-    """Return the monotonic time, in seconds, at which an answer stops being of use.
+    """Return the monotonic time, in seconds, at which an answer stops being of use; counted from the request's headers.
 
     Raises:
         InputError: `x-request-timeout-ms` is not a positive number.
@@ -32,7 +32,7 @@ def deadline_s(request: Request, state: ApiState) -> float:
     hint_s = _positive(request.headers.get("x-stainless-read-timeout", ""))
     if hint_s is not None and hint_s > 2 * CLIENT_MARGIN_S:
         wait_s = min(wait_s, hint_s - CLIENT_MARGIN_S)
-    return time.monotonic() + wait_s
+    return started_s(request) + wait_s
 
 
 def priority(request: Request) -> Priority | None:

@@ -12,12 +12,16 @@ from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.openai import MODEL_DOC, MODELS_DOC
 from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
 from nestvec.engine.models.served_model import NO_PRESET, ServedModel
+from nestvec.engine.types import OutputKind
 from nestvec.engine.vector_plan import fitted_exits
 from nestvec.engine.vectors.maps import AffineMap
 from nestvec.engine.vectors.quantization import Quantizer
+from nestvec.system.public_names import public_name, public_names, without_paths
 
 router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
 
+# OpenAI's current names; the others of `openai_aliases` only answer.
+LISTED_ALIASES: Final = "text-embedding-3-"
 # Keys that are null until the model has been loaded.
 KNOWN_ONCE_LOADED: Final = (
     *("max_model_len", "dimensions", "outputs", "labels", "pooling", "normalized", "prompts"),
@@ -29,11 +33,16 @@ KNOWN_ONCE_LOADED: Final = (
 @router.get("/v1/models", **MODELS_DOC)
 @router.get("/models", include_in_schema=False)
 async def list_models(request: Request) -> Response:
-    """List the models and the aliases that pin a prompt or dimensions; other aliases answer without being listed."""
+    """List models and aliases that pin a prompt or dimensions, then OpenAI's names; other aliases only answer."""
     state = bind_dialect(request, OPENAI.name)
     authenticate(request, state.keys)
     models = state.service.models
-    data = [_model_object(models, slot, name) for slot, name in models.listed()]
+    names = {public_name(name): slot for slot, name in models.listed()}
+    # Behind the models' own names, as clients that choose by themselves take the first.
+    for slot in models.visible():
+        for name in _listed_aliases(models, slot):
+            names.setdefault(name, slot)
+    data = [_model_object(models, slot, name) for name, slot in names.items()]
     for row in data:
         row.pop("quality", None)  # long, so only the description of a single model has it
     return json_response({"object": "list", "data": data})
@@ -49,6 +58,16 @@ async def retrieve_model(request: Request, model: Annotated[str, MODEL_PATH]) ->
     return json_response(_model_object(models, models.find(model), model))
 
 
+def _listed_aliases(models: ModelRegistry, slot: ModelSlot) -> list[str]:
+    """Return the aliases of a model that are listed although they stand for nothing but the model.
+
+    Some clients, n8n among them, offer only ids that contain "embed".
+    """
+    if slot.spec is not None and not slot.gives(OutputKind.DENSE):
+        return []
+    return [name for name in models.aliases(slot) if name.startswith(LISTED_ALIASES)]
+
+
 def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str, Any]:
     """Return OpenAI's four keys, then what a caller should know; much of it is null until the model has been loaded."""
     spec, preset, model = slot.spec, slot.preset(name), slot.model
@@ -58,8 +77,8 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
         "object": "model",
         "created": spec.created_s if spec is not None else 0,
         "owned_by": "nestvec",
-        "root": slot.name,
-        "aliases": models.aliases(slot),
+        "root": public_name(slot.name),
+        "aliases": public_names(models.aliases(slot)),
         "pinned": None if preset is NO_PRESET else pinned,
         "state": slot.state,
     }
@@ -84,7 +103,7 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
         "precision": spec.precision,
         "provider": None if model is None else model.core.backend_info.provider,
         "license": spec.license,
-        "source": spec.source,
+        "source": without_paths(spec.source),
         "layers": None if model is None else layers(model),
         "maps": []
         if model is None

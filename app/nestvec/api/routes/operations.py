@@ -13,6 +13,7 @@ from nestvec.api.http.auth import authenticate
 from nestvec.api.state import RETRY_AFTER_LOADING_S, Phase, api_state
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.errors import NotReadyError
+from nestvec.system.public_names import public_name
 
 router = APIRouter(tags=["operations"])
 
@@ -73,19 +74,16 @@ async def metrics(request: Request) -> Response:
     return Response(content, media_type=content_type)
 
 
-def _model_item(slot: ModelSlot, *, shows_quality: bool) -> str:
-    """Return a list item with a model and, if wanted, what its quality report recommends.
-
-    Recommendations name files, so they are shown only where the server asks for no key.
-    """
-    quality = slot.model.quality if shows_quality and slot.model is not None else None
+def _model_item(slot: ModelSlot) -> str:
+    """Return a list item with a model and what its quality report recommends."""
+    quality = slot.model.quality if slot.model is not None else None
     rows = [] if quality is None else quality.get("recommendations", [])
     items = "".join(f"<li>{html.escape(str(row.get('text', '')))}</li>" for row in rows)
     recommendations = f"<ul>{items}</ul>" if items else ""
-    return f"<li><code>{html.escape(slot.name)}</code>{recommendations}</li>"
+    return f"<li><code>{html.escape(public_name(slot.name))}</code>{recommendations}</li>"
 
 
-@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/", include_in_schema=False)
 async def front_page(request: Request) -> Response:
     """A page for people; for Ollama's clients the line that they look for."""
     state = api_state(request)
@@ -94,9 +92,8 @@ async def front_page(request: Request) -> Response:
             raise NotReadyError("The server is not ready.")
         return PlainTextResponse("Ollama is running")
     models = ""
-    if state.phase is Phase.READY:
-        slots = state.service.models.all()
-        items = (_model_item(slot, shows_quality=state.keys.is_open) for slot in slots)
+    if state.phase is Phase.READY and state.keys.is_open:
+        items = map(_model_item, state.service.models.all())
         models = f"<ul>{''.join(items)}</ul>"
     page = PAGE.format(
         version=__version__ if state.keys.is_open else "",

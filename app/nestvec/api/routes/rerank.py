@@ -16,15 +16,25 @@ from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.fields import (
     Body,
     boolean_field,
+    content_field,
     integer_field,
     invalid_item,
-    text_field,
+    option,
     truncation_field,
+)
+from nestvec.api.requests.json_parts import (
+    join_parts,
+    listed,
+    object_parts,
+    texts_json,
+    with_field,
 )
 from nestvec.api.scoring.relevance import TextSide, relevance_scores
 from nestvec.engine.types import OutputKind, Truncation
 from nestvec.errors import EmptyInputError, InputError
 
+DEFAULT_FIELDS: Final = ["text"]
+MAX_RANK_FIELDS: Final = 64
 FIELDS: Final = frozenset(
     {
         *("model", "query", "documents", "top_n", "top_k", "truncation", "truncate"),
@@ -52,7 +62,7 @@ async def _rerank(api_request: ApiRequest, *, returns_documents: bool) -> Respon
     body = api_request.body
     api_request.check_fields(FIELDS)
     model = await api_request.acquire_model(OutputKind.LABELS)
-    query = text_field(body, "query")
+    query = content_field(body, "query")
     if query is None:
         raise InputError("you must provide 'query'", param="query")
     documents = _documents(api_request)
@@ -67,25 +77,29 @@ async def _rerank(api_request: ApiRequest, *, returns_documents: bool) -> Respon
     )
     scores = relevance.values
     order = np.argsort(-scores, kind="stable")[:top].tolist()
-    results: list[dict[str, Any]] = [
-        {"index": index, "relevance_score": float(scores[index])} for index in order
+    rows = [
+        orjson.dumps({"index": index, "relevance_score": float(scores[index])}) for index in order
     ]
     if returns_documents if with_documents is None else with_documents:
-        for row in results:
-            row["document"] = {"text": documents[row["index"]]}
+        texts = await texts_json([documents[index] for index in order])
+        rows = with_field(rows, "document", [b'{"text":%s}' % text for text in texts])
     content = {
         "id": str(uuid.uuid4()),
         "object": "list",
         "model": api_request.model_name() or model.spec.name,
-        "results": results,
-        "data": results,
+        "results": None,
+        "data": None,
         "usage": {"total_tokens": relevance.tokens, "prompt_tokens": relevance.tokens},
         "meta": {
             "api_version": {"version": "2"},
             "billed_units": {"search_units": 1, "input_tokens": relevance.tokens},
         },
     }
-    return Response(orjson.dumps(content), headers=relevance.headers, media_type="application/json")
+    results = listed(rows)
+    body_parts = object_parts(content, {"results": results, "data": results})
+    return Response(
+        await join_parts(body_parts), headers=relevance.headers, media_type="application/json"
+    )
 
 
 def _truncation(body: Body) -> Truncation:
@@ -144,12 +158,17 @@ def _rank_fields(body: Body) -> list[str]:
     Raises:
         InputError: The field holds no list of strings.
     """
-    names = body.get("rank_fields")
+    names = option(body, "rank_fields")
     if names is None:
-        return ["text"]
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        return DEFAULT_FIELDS
+    if not isinstance(names, list) or not names or set(map(type, names)) != {str}:
         raise InputError("'rank_fields' must be a list of strings", param="rank_fields")
-    return names
+    # Each field is read of each document.
+    if len(names) > MAX_RANK_FIELDS:
+        raise InputError(
+            f"'rank_fields' holds {len(names)} names, max {MAX_RANK_FIELDS}", param="rank_fields"
+        )
+    return list(dict.fromkeys(names))
 
 
 def _document(item: Any, index: int, fields: list[str]) -> str:  # noqa: ANN401 - JSON is of any type
@@ -158,6 +177,7 @@ def _document(item: Any, index: int, fields: list[str]) -> str:  # noqa: ANN401 
     parts = [item.get(name) for name in fields] if isinstance(item, dict) else [None]
     texts = [part for part in parts if isinstance(part, str)]
     if len(texts) != len(parts):
-        rule = f"must be a string, or an object with {', '.join(fields)}"
+        named = "'text'" if fields == DEFAULT_FIELDS else "the fields of 'rank_fields'"
+        rule = f"must be a string, or an object with {named}"
         raise invalid_item("documents", index, rule)
     return "\n".join(texts)

@@ -5,9 +5,11 @@ Source: adaptive retrieval with Matryoshka prefixes (arXiv:2205.13147, section 4
 
 import base64
 import binascii
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import orjson
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
@@ -16,11 +18,12 @@ from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import read_request
 from nestvec.api.requests.fields import (
     boolean_field,
+    content_field,
     integer_field,
     invalid_item,
-    text_field,
     texts_field,
 )
+from nestvec.api.requests.json_parts import compute, listed, texts_json, with_field
 from nestvec.api.schemas.similarity import RESCORE_DOC
 from nestvec.api.scoring.vector_comparison import (
     OPTIONS,
@@ -30,10 +33,12 @@ from nestvec.api.scoring.vector_comparison import (
     parse_comparison_options,
 )
 from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.types import FloatArray
 from nestvec.errors import InputError
 
 router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
 
+NUMBERS: Final = {int, float}
 FIELDS: Final = OPTIONS | {"query", "documents", "vectors", "top_n", "return_documents", "user"}
 
 
@@ -45,7 +50,7 @@ async def rescore(request: Request) -> Response:
     api_request.check_fields(FIELDS)
     api_request.find_model()
     options = parse_comparison_options(api_request)
-    query = text_field(body, "query")
+    query = content_field(body, "query")
     if query is None:
         raise InputError("you must provide 'query'", param="query")
     top = integer_field(body, "top_n")
@@ -63,30 +68,44 @@ async def rescore(request: Request) -> Response:
             await embed_side(api_request, options, documents, "documents", role="passage")
         )
     else:
-        api_request.check_count(len(body["vectors"]) if isinstance(body["vectors"], list) else 0)
+        if not isinstance(body["vectors"], list):
+            raise _no_list()
+        api_request.check_count(len(body["vectors"]))
     query_result = await embed_side(
         api_request, options, [query], "query", is_list=False, role="query"
     )
-    stored = (
-        results[0].converted[options.dtype]
-        if results
-        else parse_stored(body["vectors"], options.dtype, query_result.vectors.shape[1])
-    )
+    query_vector = query_result.vectors[0]
+    if results:
+        stored = results[0].converted[options.dtype]
+        work = partial(_scores, stored, options.dtype, query_vector)
+        scores = await compute(work, size=stored.size)
+    else:
+        work = partial(_stored_scores, body["vectors"], options.dtype, query_vector)
+        scores = await compute(work, size=len(body["vectors"]) * len(query_vector))
     results.append(query_result)
-    scores = as_unit_vectors(stored, options.dtype) @ query_result.vectors[0].astype(np.float64)
     order = np.argsort(-scores, kind="stable")[:top].tolist()
-    returns_documents = boolean_field(body, "return_documents") is True and bool(documents)
-    rows = [
-        {"index": index, "score": float(scores[index])}
-        | ({"document": documents[index]} if returns_documents else {})
-        for index in order
-    ]
-    answer = {
-        "object": "list",
-        "model": api_request.model_name() or query_result.model,
-        "results": rows,
-    }
-    return comparison_response(answer, results, query_result)
+    rows = [orjson.dumps({"index": index, "score": float(scores[index])}) for index in order]
+    if boolean_field(body, "return_documents") is True and documents:
+        encoded = await texts_json([documents[index] for index in order])
+        rows = with_field(rows, "document", encoded)
+    model = api_request.model_name() or query_result.model
+    answer = {"object": "list", "model": model, "results": None}
+    return await comparison_response(answer, {"results": listed(rows)}, results, query_result)
+
+
+def _scores(stored: NDArray[Any], dtype: OutputDtype, query: FloatArray) -> NDArray[np.float64]:
+    """Return the cosine of each stored vector with the query's."""
+    scores: NDArray[np.float64] = as_unit_vectors(stored, dtype) @ query.astype(np.float64)
+    return scores
+
+
+def _stored_scores(value: object, dtype: OutputDtype, query: FloatArray) -> NDArray[np.float64]:
+    """Read stored vectors, and return the cosine of each with the query's.
+
+    Raises:
+        InputError: A vector does not have the dtype and dimensions; names it.
+    """
+    return _scores(parse_stored(value, dtype, len(query)), dtype, query)
 
 
 def parse_stored(value: object, dtype: OutputDtype, dimensions: int) -> NDArray[Any]:
@@ -104,11 +123,13 @@ def parse_stored(value: object, dtype: OutputDtype, dimensions: int) -> NDArray[
         InputError: A vector does not have the dtype and dimensions; names it.
     """
     if not isinstance(value, list) or not value:
-        raise InputError(
-            "'vectors' must be a list of vectors", param="vectors", code="invalid_type"
-        )
+        raise _no_list()
     width = dimensions // dtype.values_per_item
     return np.stack([_stored_vector(item, index, dtype, width) for index, item in enumerate(value)])
+
+
+def _no_list() -> InputError:
+    return InputError("'vectors' must be a list of vectors", param="vectors", code="invalid_type")
 
 
 def _stored_vector(item: object, index: int, dtype: OutputDtype, width: int) -> NDArray[Any]:
@@ -118,7 +139,7 @@ def _stored_vector(item: object, index: int, dtype: OutputDtype, width: int) -> 
     try:
         if isinstance(item, str):
             vector = np.frombuffer(base64.b64decode(item, validate=True), dtype.storage_dtype)
-        elif isinstance(item, list) and not any(isinstance(v, bool | str | list) for v in item):
+        elif isinstance(item, list) and len(item) == width and set(map(type, item)) <= NUMBERS:
             numbers = np.asarray(item, np.float64)
             vector = numbers.astype(dtype.storage_dtype)
             # Codes that are not integers or out of range would become other codes: numpy casts them silently.

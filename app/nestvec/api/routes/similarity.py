@@ -1,6 +1,7 @@
 """`POST /v1/similarity`: cosines of pairs and matrices, explained by tokens on request."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -9,8 +10,17 @@ from fastapi import APIRouter, Request, Response
 from nestvec.api.dialect_table import OPENAI
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
-from nestvec.api.requests.embedding import embed
+from nestvec.api.requests.embedding import embed, until_disconnect
 from nestvec.api.requests.fields import Body, boolean_field, invalid_item, texts_field
+from nestvec.api.requests.headers import deadline_s
+from nestvec.api.requests.json_parts import (
+    compute,
+    join_parts,
+    listed,
+    lists_json,
+    object_parts,
+)
+from nestvec.api.requests.vector_json import values_json
 from nestvec.api.schemas.similarity import SIMILARITY_DOC
 from nestvec.api.scoring.vector_comparison import (
     OPTIONS,
@@ -22,16 +32,16 @@ from nestvec.api.scoring.vector_comparison import (
 )
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.models.served_model import ServedModel
-from nestvec.engine.types import EmbedCall, OutputKind, Truncation
+from nestvec.engine.text.token_report import DescribedToken
+from nestvec.engine.types import EmbedCall, EmbedResult, Float64Array, OutputKind, Truncation
 from nestvec.engine.vectors.attribution import WEIGHTS, contributions
 from nestvec.errors import InputError, RequestTooLargeError, UnsupportedError
 
 router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
 
 FIELDS: Final = OPTIONS | {"pairs", "left", "right", "explain", "user"}
-# Cells of a matrix, whose answer has about 5 MB.
+# Cells of a matrix, or of the tables of all pairs that are explained, whose answer has about 5 MB.
 MAX_CELLS: Final = 262_144
-# A pair's table has as many cells as the left text has tokens times those of the right.
 MAX_EXPLAINED_PAIRS: Final = 16
 PAIR: Final = 2
 
@@ -52,21 +62,31 @@ async def similarity(request: Request) -> Response:
         second = first
     else:
         second = await embed_side(api_request, options, right, "pairs" if is_pairs else "right")
-    lefts, rights = (
-        as_unit_vectors(r.converted[options.dtype], options.dtype) for r in (first, second)
-    )
-    values = np.einsum("nd,nd->n", lefts, rights) if is_pairs else lefts @ rights.T
+    work = partial(_cosines, first, second, options.dtype, is_pairs=is_pairs)
+    values = await compute(work, size=first.vectors.size + second.vectors.size)
     results = [first] if second is first else [first, second]
-    answer = {
+    answer: dict[str, Any] = {
         "object": "similarity",
         "model": api_request.model_name() or first.model,
-        "similarities": values.tolist(),
+        "similarities": None,
         "dimensions": first.vectors.shape[1],
         "output_dtype": options.dtype.value,
     }
+    encoded: dict[str, Sequence[bytes]] = {"similarities": await values_json(values)}
     if explains:
-        answer["explanations"] = await _explained(api_request, options, left, right)
-    return comparison_response(answer, results, first)
+        answer["explanations"] = None
+        encoded["explanations"] = listed(await _explained(api_request, options, left, right))
+    return await comparison_response(answer, encoded, results, first)
+
+
+def _cosines(
+    first: EmbedResult, second: EmbedResult, dtype: OutputDtype, *, is_pairs: bool
+) -> Float64Array:
+    """Return the cosine of each pair, (N,), or of each vector with each, (N, M)."""
+    lefts, rights = (as_unit_vectors(r.converted[dtype], dtype) for r in (first, second))
+    values: Float64Array
+    values = np.einsum("nd,nd->n", lefts, rights) if is_pairs else lefts @ rights.T
+    return values
 
 
 def _sides(api_request: ApiRequest) -> tuple[Sequence[str], Sequence[str], bool]:
@@ -128,8 +148,12 @@ def _check_explained(
 
 async def _explained(
     api_request: ApiRequest, options: ComparisonOptions, left: Sequence[str], right: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Return the tokens of each pair, and what each two tokens contribute to its similarity."""
+) -> list[bytes]:
+    """Return the tokens of each pair, and what each two tokens contribute to its similarity, as JSON.
+
+    Raises:
+        RequestTooLargeError: The pairs have too many tokens.
+    """
     model = await api_request.acquire_model(OutputKind.DENSE)
     _check_linear(model)
     texts = [*left, *right]
@@ -140,31 +164,68 @@ async def _explained(
         truncate=Truncation.ERROR,
         kind=OutputKind.TOKENS,
     )
-    result = await embed(api_request, call, source="pairs")
-    states = result.by_input(result.vectors)
-    described = await api_request.state.service.describe(
+    describing = api_request.state.service.describe(
         texts,
         adds_special_tokens=True,
-        prompt_name=result.prompt_used,
+        prompt_name=model.spec.default_prompt,
         model=api_request.model_name(),
+        deadline_s=deadline_s(api_request.request, api_request.state),
     )
-    tokens = [
-        [{"text": t.text, "special": t.is_special, "start": t.start, "stop": t.stop} for t in row]
-        for row in described
-    ]
+    described = await until_disconnect(api_request.request, describing)
+    _check_cells(list(map(len, described)))
+    result = await embed(api_request, call, source="pairs")
+    states = result.by_input(result.vectors)
+    tokens = await lists_json(described, _token)
     explanations = []
     for index in range(len(left)):
         other = len(left) + index
-        shares = contributions(states[index], states[other], model.spec.pooling, options.dimensions)
-        explanations.append(
-            {
-                "left_tokens": tokens[index],
-                "right_tokens": tokens[other],
-                "contributions": shares.tolist(),
-                "similarity": float(shares.sum()),
-            }
+        work = partial(
+            contributions, states[index], states[other], model.spec.pooling, options.dimensions
         )
+        shares = await compute(work, size=states[index].size + states[other].size)
+        parts = object_parts(
+            {
+                "left_tokens": None,
+                "right_tokens": None,
+                "contributions": None,
+                "similarity": float(shares.sum()),
+            },
+            {
+                "left_tokens": [tokens[index]],
+                "right_tokens": [tokens[other]],
+                "contributions": await values_json(shares),
+            },
+        )
+        explanations.append(await join_parts(parts))
     return explanations
+
+
+def _token(token: DescribedToken) -> dict[str, Any]:
+    return {
+        "text": token.text,
+        "special": token.is_special,
+        "start": token.start,
+        "stop": token.stop,
+    }
+
+
+def _check_cells(tokens: Sequence[int]) -> None:
+    """Refuse pairs whose tables would have too many cells.
+
+    Args:
+        tokens: How many tokens each text has: those on the left, then those on the right.
+
+    Raises:
+        RequestTooLargeError: They would.
+    """
+    pairs = len(tokens) // PAIR
+    cells = sum(a * b for a, b in zip(tokens[:pairs], tokens[pairs:], strict=True))
+    if cells > MAX_CELLS:
+        raise RequestTooLargeError(
+            f"'explain' gives a number for each two tokens of a pair: {cells} here, max {MAX_CELLS} per request; send "
+            "fewer pairs, or shorter texts",
+            param="explain",
+        )
 
 
 def _check_linear(model: ServedModel) -> None:

@@ -1,11 +1,14 @@
 """Labels of texts and pairs, by a classifier: TEI's `/predict` and vLLM's `/classify`."""
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from nestvec.api.requests.fields import invalid_item
+from nestvec.api.requests.json_parts import Turns
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.types import FloatArray, Pair
 from nestvec.engine.vectors.postprocess import probabilities
@@ -15,12 +18,15 @@ from nestvec.errors import EmptyInputError, InputError
 MAX_TEXTS_PER_ITEM: Final = 2
 
 
-def parse_pairs(value: object, param: str) -> tuple[list[str | Pair], bool]:
+def parse_pairs(
+    value: object, param: str, *, check_count: Callable[[int], None]
+) -> tuple[list[str | Pair], bool]:
     """Read texts and pairs in TEI's grammar: a text, `[text]`, a pair `[a, b]`, or a list of such lists.
 
     Args:
         value: As parsed from JSON.
         param: The field that it came from, for errors.
+        check_count: Raises for too many items; called first, so that a million of them cost nothing.
 
     Returns:
         The items, and whether they came as a list of items.
@@ -34,26 +40,27 @@ def parse_pairs(value: object, param: str) -> tuple[list[str | Pair], bool]:
         raise InputError(f"'{param}' must be a string or a list", param=param, code="invalid_type")
     if not value:
         raise EmptyInputError(f"`{param}` cannot be empty", param=param)
-    if all(isinstance(item, str) for item in value):
+    if set(map(type, value)) == {str}:
         if len(value) > MAX_TEXTS_PER_ITEM:
             raise InputError(
                 f"'{param}' must hold one text or a pair; a batch is a list of lists", param=param
             )
         return [_text_or_pair(value)], False
+    check_count(len(value))
     items = []
     for index, item in enumerate(value):
         is_text = isinstance(item, str)
-        is_texts = isinstance(item, list) and all(isinstance(text, str) for text in item)
-        if not is_text and not (is_texts and 1 <= len(item) <= MAX_TEXTS_PER_ITEM):
+        is_short = isinstance(item, list) and 1 <= len(item) <= MAX_TEXTS_PER_ITEM
+        if not is_text and not (is_short and all(isinstance(text, str) for text in item)):
             raise invalid_item(param, index, "must be a list of one text or two")
         items.append(item if is_text else _text_or_pair(item))
     return items, True
 
 
-def ranked_labels(
+async def ranked_labels(
     scores: FloatArray, spec: ModelSpec, *, is_raw: bool = False
-) -> list[list[dict[str, Any]]]:
-    """Return the labels of each item with their scores, the highest first.
+) -> list[bytes]:
+    """Return the labels of each item with their scores, the highest first, as JSON.
 
     Args:
         scores: `[B, L]` float32, before any activation.
@@ -61,10 +68,13 @@ def ranked_labels(
         is_raw: Whether the scores stay without an activation.
     """
     values = tei_probabilities(scores) if not is_raw else scores.astype(np.float64)
+    turns = Turns()
     labels = []
     for row in values:
         order = np.argsort(-row, kind="stable").tolist()
-        labels.append([{"score": float(row[n]), "label": spec.labels[n]} for n in order])
+        ranked = [{"score": float(row[n]), "label": spec.labels[n]} for n in order]
+        labels.append(orjson.dumps(ranked))
+        await turns.spend(len(ranked))
     return labels
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.embedding import embed
+from nestvec.api.requests.json_parts import compute
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.types import EmbedCall, EmbedResult, FloatArray, OutputKind, Pair, Truncation
 from nestvec.engine.vectors.postprocess import probabilities
@@ -133,12 +135,17 @@ async def _max_sims(
     queries = await _embed(api_request, model, left, truncate, OutputKind.TOKENS)
     documents = await _embed(api_request, model, right, truncate, OutputKind.TOKENS)
     lefts, rights = queries.by_input(queries.vectors), documents.by_input(documents.vectors)
-    if len(lefts) == 1:
-        values = max_sim(lefts[0], rights)
-    else:
-        values = [max_sim(a, [b])[0] for a, b in zip(lefts, rights, strict=True)]
+    cells = len(queries.vectors) * len(documents.vectors)
+    values = await compute(partial(_all_max_sims, lefts, rights), size=cells)
     tokens = sum(queries.input_tokens) + sum(documents.input_tokens)
     return RelevanceScores(np.array(values), tokens, MAX_SIM)
+
+
+def _all_max_sims(lefts: Sequence[FloatArray], rights: Sequence[FloatArray]) -> list[float]:
+    """Score pair by pair, or a single query against all documents."""
+    if len(lefts) == 1:
+        return max_sim(lefts[0], rights)
+    return [max_sim(a, [b])[0] for a, b in zip(lefts, rights, strict=True)]
 
 
 async def _cosines(
@@ -153,7 +160,8 @@ async def _cosines(
         first = await _embed(api_request, model, left, truncate)
         second = await _embed(api_request, model, right, truncate)
         tokens = sum(first.input_tokens) + sum(second.input_tokens)
-        return RelevanceScores(_products(first.vectors, second.vectors), tokens, COSINE)
+        values = await row_products(first.vectors, second.vectors)
+        return RelevanceScores(values, tokens, COSINE)
     both = TextSide([*left.texts, *right.texts], "", max_tokens=left.max_tokens)
     try:
         result = await _embed(api_request, model, both, truncate)
@@ -164,15 +172,20 @@ async def _cosines(
         _name_side(error, left, right)
         raise
     count = len(left.texts)
-    values = _products(result.vectors[:count], result.vectors[count:])
+    values = await row_products(result.vectors[:count], result.vectors[count:])
     return RelevanceScores(values, sum(result.input_tokens), COSINE)
 
 
-def _products(left: FloatArray, right: FloatArray) -> NDArray[np.float64]:
-    products: NDArray[np.float64] = np.sum(
-        left.astype(np.float64) * right.astype(np.float64), axis=1
-    )
-    return products
+async def row_products(left: FloatArray, right: FloatArray) -> NDArray[np.float64]:
+    """Multiply vectors (N, D), or a single one, with as many others, row by row; (N,)."""
+
+    def multiply() -> NDArray[np.float64]:
+        products: NDArray[np.float64] = np.sum(
+            left.astype(np.float64) * right.astype(np.float64), axis=1
+        )
+        return products
+
+    return await compute(multiply, size=right.size)
 
 
 async def _embed(

@@ -5,12 +5,11 @@ of the vectors of signs (1 - 2 x differing bits / dimensions).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import orjson
 from fastapi import Response
 from numpy.typing import NDArray
 
@@ -18,6 +17,7 @@ from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.embedding import embed
 from nestvec.api.requests.fields import dtype_field, integer_field, text_field, truncation_field
 from nestvec.api.requests.headers import result_headers
+from nestvec.api.requests.json_parts import join_parts, object_parts
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.types import EmbedCall, EmbedResult, Truncation
 
@@ -108,13 +108,17 @@ def as_unit_vectors(stored: NDArray[Any], dtype: OutputDtype) -> NDArray[np.floa
     return unit
 
 
-def comparison_response(
-    answer: dict[str, Any], results: Sequence[EmbedResult], first: EmbedResult
+async def comparison_response(
+    answer: dict[str, Any],
+    encoded: Mapping[str, Sequence[bytes]],
+    results: Sequence[EmbedResult],
+    first: EmbedResult,
 ) -> Response:
     """Return an answer with its usage, and with headers that describe the vectors.
 
     Args:
-        answer: The body without `usage`, which is added.
+        answer: The body's fields in their order, without `usage`, which is added.
+        encoded: Those that are large, as parts of their JSON.
         results: The results of all calls, whose tokens are summed.
         first: The result that the headers describe.
     """
@@ -124,4 +128,5 @@ def comparison_response(
     truncated = sum(sum(result.is_truncated) for result in results)
     if truncated:
         headers["x-embed-truncated"] = str(truncated)
-    return Response(orjson.dumps(answer), headers=headers, media_type="application/json")
+    content = await join_parts(object_parts(answer, encoded))
+    return Response(content, headers=headers, media_type="application/json")

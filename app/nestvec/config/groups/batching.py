@@ -39,6 +39,11 @@ class BatchingSettings(BaseModel):
     front_threads: int = Field(
         0, ge=0, le=1024, description="Threads that tokenise and encode; 0: one a CPU."
     )
+    max_front_characters: int = Field(
+        20_000_000,
+        ge=1,
+        description="Characters that may wait to be tokenised, in each HTTP process; beyond it requests get 429.",
+    )
     lookahead_items: int = Field(
         1024, ge=1, le=100_000, description="How many waiting inputs may be sorted by length."
     )
@@ -48,5 +53,15 @@ class BatchingSettings(BaseModel):
         description="Micro-batches are cut so as not to take longer, once their cost has been learned.",
     )
     max_queue_tokens: int = Field(
-        500_000, ge=1, description="Tokens that may wait; beyond it requests get 429."
+        0,
+        ge=0,
+        description="Tokens that may wait; beyond it requests get 429. 0: as memory allows, one for each 8 KiB, at "
+        "most 500,000, and at least a quarter more than `max_tokens_per_request`.",
+    )
+    max_queue_wait_s: float = Field(
+        20.0,
+        gt=0,
+        le=3600,
+        description="How long a request may wait for the work of others; one that would wait longer gets 429 at once, "
+        "with the time when there will be a place for it.",
     )

@@ -16,6 +16,11 @@ class KeySettings(BaseModel):
     api_keys_file: UserPath | None = Field(
         None, description="File with one key a line (a mounted secret), added to api_keys."
     )
+    admin_keys: SecretList = Field(
+        default_factory=list,
+        description="Keys that may use /admin too, comma-separated; those of `nestvec keys add --admin` may as well, "
+        "other keys may not.",
+    )
     keys_file: UserPath | None = Field(
         None,
         description="Keys with limits, as `nestvec keys` makes them; read again when it changes (default: keys.json in "
@@ -27,7 +32,7 @@ class KeySettings(BaseModel):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """All keys, from the list and the file.
+        """All keys, from the lists and the file.
 
         Raises:
             ConfigError: The file cannot be read.
@@ -39,4 +44,9 @@ class KeySettings(BaseModel):
             except (OSError, ValueError) as error:
                 raise ConfigError([f"api_keys_file: cannot be read ({error})"]) from error
             keys += [line.strip() for line in lines if line.strip() and line[0] != "#"]
-        return tuple(keys)
+        return (*keys, *self.admin_secrets)
+
+    @property
+    def admin_secrets(self) -> tuple[str, ...]:
+        """Those of the keys that may use the routes for operators."""
+        return tuple(key.get_secret_value() for key in self.admin_keys)

@@ -57,7 +57,8 @@ class ServedModelSettings(BaseModel):
         "used first, and loaded again when meant. 0: no bound.",
     )
     admin_api: bool = Field(
-        False, description="Routes to load and unload models (/admin/models); they need a key."
+        False,
+        description="Routes to load and unload models (/admin/models), for keys with the admin right.",
     )
     accept_any_model: bool = Field(False, description="Answer to any model name.")
     model_revision: str = Field("", description="Hub commit, tag or branch to pin.")

@@ -22,9 +22,10 @@ class RequestLimitSettings(BaseModel):
         16 * 1024 * 1024, ge=1024, description="Largest request body, after decompression."
     )
     max_in_flight_bytes: int = Field(
-        512 * 1024 * 1024,
-        ge=1024,
-        description="Most bytes of bodies of requests under way, decompressed, in each HTTP process; beyond it 429.",
+        0,
+        ge=0,
+        description="Most bytes of bodies of requests under way, decompressed, in each HTTP process; beyond it 429. 0: "
+        "as memory allows, a twentieth of it, at most 512 MiB.",
     )
     max_json_depth: int = Field(
         32, ge=4, le=500, description="Deepest nesting of a JSON body; deeper ones get 400."

@@ -1,15 +1,16 @@
 """Raw vectors of a call: from the cache where they are there, from the model where they are not."""
 
-import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 
 import numpy as np
 
 from nestvec.engine.cache.vector_cache import Key, VectorCache, key_of
+from nestvec.engine.front.front_threads import FrontThreads
 from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.types import FloatArray, Item, RawVectors, Submission
 
 
@@ -23,7 +24,7 @@ class ReadThroughCache:
     """
 
     cache: VectorCache | None
-    threads: Executor
+    threads: FrontThreads
 
     async def fetch(
         self, model: ServedModel, submission: Submission, *, uses_cache: bool
@@ -66,8 +67,8 @@ class ReadThroughCache:
         missing = [key for key, vector in zip(keys, in_memory, strict=True) if vector is None]
         if not missing:
             return in_memory
-        loop = asyncio.get_running_loop()
-        stored = await loop.run_in_executor(self.threads, cache.get_stored, missing)
+        work = partial(cache.get_stored, missing)
+        stored = await self.threads.run(work, WorkTicket(), chars=0)
         cache.counts.stored_hits += len(stored)
         return [
             stored.get(key) if vector is None else vector

@@ -29,7 +29,8 @@ class BatchOutput:
 
     Attributes:
         rows: Rows of each item, (r, D), float32, neither cut nor normalized; (k, 2), id and weight, of a sparse item.
-        is_degenerate: Whether an item's rows must never leave: NaN, infinity, or a vector of zeros; (B,), bool.
+        is_degenerate: Whether an item's rows must never leave: NaN, infinity, or zeros where a model gives none; (B,),
+            bool.
     """
 
     rows: Sequence[FloatArray]
@@ -110,7 +111,7 @@ def _output(
         adapters = [ADAPTERS[of.kind_of(item)] for item, of in zip(items, options, strict=True)]
         parts = _parts(raw.hidden, batch.offsets, items, adapters, pooler)
         is_degenerate = [
-            bool(adapter.are_degenerate(rows).any())
+            bool(adapter.are_degenerate(rows, allows_zeros=pooler.gives_zeros).any())
             for adapter, rows in zip(adapters, parts, strict=True)
         ]
         return BatchOutput(parts, np.array(is_degenerate))
@@ -123,7 +124,7 @@ def _output(
         )
     if len(pooled) != len(items):
         raise BackendError("the backend returned another number of vectors than it was asked for")
-    is_bad = ADAPTERS[options[0].kind].are_degenerate(pooled)
+    is_bad = ADAPTERS[options[0].kind].are_degenerate(pooled, allows_zeros=pooler.gives_zeros)
     cut = [
         row[:, : of.columns or None] for row, of in zip(pooled[:, None, :], options, strict=True)
     ]

@@ -5,13 +5,15 @@ the device idle. One more worker, the priority worker, runs interactive batches 
 holds some of them: on purpose one thread more than cores, so that a query need not wait behind a bulk batch.
 
 Read in this order: `work_queue` (admit, take, deliver, end), `worker` (take, run, deliver), `failures`,
-`batch_reporter`; then the pure parts: `dispatcher`, `scheduler`, `fair_queue`, `admission`, `budget`, `cost_model`,
-`collate`, `batch_runner`. Every future resolves, also on failure, cancellation and close.
+`batch_reporter`; then the pure parts: `dispatcher`, `scheduler`, `fair_queue`, `admission` (with `drain_rate`,
+`arrival_rates`, `forecast_error`, `shared_cores`, `retry_times`), `budget`, `cost_model`, `collate`, `batch_runner`.
+Every future resolves, also on failure, cancellation and close.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,13 +23,15 @@ from nestvec.engine.core.batching.admission import Admission
 from nestvec.engine.core.batching.budget import Budget
 from nestvec.engine.core.batching.cost_model import OnlineCostModel
 from nestvec.engine.core.batching.dispatcher import Dispatcher
-from nestvec.engine.core.batching.scheduler import Scheduler
+from nestvec.engine.core.batching.drain_rate import DrainRate
+from nestvec.engine.core.batching.scheduler import AGEING_S, Scheduler
+from nestvec.engine.core.batching.shared_cores import SharedCores
 from nestvec.engine.core.failures import FailurePolicy
 from nestvec.engine.core.ports import CoreHealth, CrashGuard, NullCrashGuard
 from nestvec.engine.core.work_queue import WorkQueue
 from nestvec.engine.core.worker import Worker
 from nestvec.engine.observer import Observer
-from nestvec.engine.types import RawVectors, Submission
+from nestvec.engine.types import ItemOptions, RawVectors, Submission
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import NotReadyError
 
@@ -45,16 +49,20 @@ class CoreOptions:
         max_batch_tokens: Budget of a micro-batch in the backend's cost units (token equivalents).
         lookahead_items: How far the scheduler may look to sort by length.
         max_queue_tokens: Tokens that may wait before calls are refused.
+        max_queue_wait_s: How long a call may wait for the work of others; calls that would wait longer are refused.
         max_batch_s: Batches are cut so as not to take longer, once their cost is known.
         pooler: What is made of token states.
+        first_token_s: Worker seconds that a token is thought to take before anything was measured; None: unknown.
     """
 
     workers: int
     max_batch_tokens: int
     lookahead_items: int
     max_queue_tokens: int
+    max_queue_wait_s: float
     max_batch_s: float
     pooler: Pooler
+    first_token_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -68,6 +76,7 @@ class EngineCore:
         observer: Told what happens.
         clock: Monotonic seconds.
         crash_guard: Told what runs, where that outlives the process.
+        cores: The models whose workers share cores with this one's.
         queue: What waits, and who waits for it.
         workers: Its threads, once it is started; the priority worker is the last one.
     """
@@ -78,6 +87,7 @@ class EngineCore:
     observer: Observer
     clock: Callable[[], float] = time.monotonic
     crash_guard: CrashGuard = field(default_factory=NullCrashGuard)
+    cores: SharedCores = field(default_factory=SharedCores)
     queue: WorkQueue = field(init=False)
     workers: list[Worker] = field(default_factory=list)
     _failures: FailurePolicy = field(init=False)
@@ -87,12 +97,21 @@ class EngineCore:
         options, backend = self.options, self.backend
         budget = Budget(min(float(options.max_batch_tokens), backend.info.max_cost))
         cost_model = OnlineCostModel()
-        scheduler = Scheduler(backend.cost, budget.now, options.lookahead_items)
+        ageing_s = min(AGEING_S, options.max_queue_wait_s / 2)
+        scheduler = Scheduler(backend.cost, budget.now, options.lookahead_items, ageing_s)
+        dispatcher = Dispatcher(scheduler, options.workers)
         self.queue = WorkQueue(
             self.model,
             self.observer,
-            Dispatcher(scheduler, options.workers),
-            Admission(scheduler, cost_model, options.workers, options.max_queue_tokens),
+            dispatcher,
+            Admission(
+                dispatcher,
+                cost_model,
+                options.max_queue_tokens,
+                options.max_queue_wait_s,
+                DrainRate(options.first_token_s),
+                self.cores,
+            ),
             cost_model,
             budget,
             options.max_batch_tokens,
@@ -126,13 +145,13 @@ class EngineCore:
         for worker in self.workers:
             worker.start()
 
-    def check_queue_bound(self, tokens: int, key_id: str) -> None:
-        """Refuse what `submit` would refuse because the queue is full.
+    def expecting(self, tokens: int, options: ItemOptions) -> AbstractContextManager[None]:
+        """Refuse what `submit` would refuse, and count the call's tokens as waiting while the block runs.
 
         Raises:
-            QueueFullError: There is no room for so many tokens of the key.
+            QueueFullError: There is no room for so many tokens of the key, or the wait would be too long.
         """
-        self.queue.check_queue_bound(tokens, key_id)
+        return self.queue.expecting(tokens, options)
 
     async def submit(self, submission: Submission) -> RawVectors:
         """Run the items of a call and wait for all their vectors.
@@ -140,7 +159,7 @@ class EngineCore:
         Cancelling the task drops what still waits in the queue.
 
         Raises:
-            QueueFullError: Admission would pass the queue's bound, or the wait the deadline.
+            QueueFullError: The call would pass the queue's bound, wait too long, or be late for its deadline.
             DeadlineError: The deadline passed while an item waited.
             BackendError: The runtime failed on an item; `input_index` names it.
             MemoryShortError: An item did not fit into memory, even alone.
@@ -172,7 +191,7 @@ class EngineCore:
         return CoreHealth(
             LOST_S if self._failures.is_lost else max([0.0, *overdue]),
             waiting_tokens,
-            (token_s or 0.0) / self.options.workers,
+            token_s or 0.0,
             self.options.max_queue_tokens,
         )
 

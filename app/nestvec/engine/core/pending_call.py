@@ -6,7 +6,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from nestvec.engine.types import FloatArray, Item, RawVectors
+from nestvec.engine.types import FloatArray, Item, Priority, RawVectors
 from nestvec.errors import BackendError, NestvecError
 
 NO_ROWS: Final = np.empty((0, 0), np.float32)
@@ -24,6 +24,8 @@ class PendingCall:
         missing: Number of items whose rows are missing.
         arrived_s: Monotonic time of its arrival.
         wait_s: The longest queue wait among its items so far.
+        priority: Its scheduling class.
+        predicted_s: How long it should take, as was foreseen when it was admitted; 0 where nothing was.
     """
 
     call_id: int
@@ -33,6 +35,8 @@ class PendingCall:
     missing: int
     arrived_s: float
     wait_s: float = 0.0
+    priority: Priority = Priority.INTERACTIVE
+    predicted_s: float = 0.0
 
     @classmethod
     def begin(cls, call_id: int, items: int, now_s: float) -> Self:

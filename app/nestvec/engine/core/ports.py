@@ -1,6 +1,7 @@
 """What the engine's service needs of a core, wherever that runs, and what a core tells of the batches it runs."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +17,7 @@ class CoreHealth:
     Attributes:
         overdue_s: By how much the slowest running batch is over the time that it may take; 0 in health.
         waiting_tokens: Number of tokens in the queue.
-        token_s: Seconds that each of them will take, all workers together; 0 while unknown.
+        token_s: Seconds that each of them takes, all workers together; 0 while unknown.
         max_queue_tokens: Number of tokens that may wait.
     """
 
@@ -41,15 +42,17 @@ class Core(Protocol):
     def max_batch_tokens(self) -> int:
         """Budget of a micro-batch in token equivalents."""
 
-    def check_queue_bound(self, tokens: int, key_id: str) -> None:
+    def expecting(self, tokens: int, options: ItemOptions) -> AbstractContextManager[None]:
         """Refuse now what `submit` would refuse; cheap, for use before any work is done on a call.
+
+        As long as the block runs, calls that come later stand behind this one, though it has not joined the queue yet.
 
         Args:
             tokens: A careful estimate of what the call needs.
-            key_id: The key whose call it is.
+            options: Its key, class and deadline, and when it came.
 
         Raises:
-            QueueFullError: There is no room.
+            QueueFullError: There is no room, or the wait would be too long.
         """
 
     def health(self, now_s: float, batch_timeout_s: float) -> CoreHealth:

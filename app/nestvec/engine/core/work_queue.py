@@ -7,7 +7,8 @@ or because nobody waits for it any more.
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from nestvec.engine.core.batch_runner import BatchOutput
@@ -18,7 +19,7 @@ from nestvec.engine.core.batching.dispatcher import Assignment, Dispatcher
 from nestvec.engine.core.batching.fair_queue import Entry
 from nestvec.engine.core.pending_call import PendingCall
 from nestvec.engine.observer import Observer
-from nestvec.engine.types import Submission
+from nestvec.engine.types import ItemOptions, Submission
 from nestvec.errors import NestvecError, NotReadyError, QueueFullError
 
 
@@ -59,14 +60,25 @@ class WorkQueue:
         self._wake = threading.Condition(self._lock)
         self._wake_priority = threading.Condition(self._lock)
 
-    def check_queue_bound(self, tokens: int, key_id: str) -> None:
-        """Refuse what would pass the queue's bound now.
+    @contextmanager
+    def expecting(self, tokens: int, options: ItemOptions) -> Iterator[None]:
+        """Refuse what `add` would refuse, and count the call's tokens as waiting while the block runs.
 
         Raises:
-            QueueFullError: There is no room for so many tokens of the key.
+            QueueFullError: The call would pass the queue's bound, or wait too long.
         """
         with self._lock:
-            self.admission.check_queue_bound(self.dispatcher.waiting_tokens, tokens, key_id)
+            try:
+                self.admission.check_early(tokens, options, self.clock())
+            except QueueFullError as error:
+                self.observer.call_refused(self.model, error.reason)
+                raise
+            self.admission.expect(tokens, options)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.admission.expect(-tokens, options)
 
     def add(self, submission: Submission, alone: Sequence[bool]) -> PendingCall:
         """Admit a call, queue its items and wake workers; runs on the caller's event loop.
@@ -76,14 +88,15 @@ class WorkQueue:
             alone: For each item whether it must run alone.
 
         Raises:
-            QueueFullError: The call would pass the queue's bound, or the wait its deadline.
+            QueueFullError: The call would pass the queue's bound, wait too long, or be late for its deadline.
             NotReadyError: The queue is closed.
         """
         now_s = self.clock()
         items = len(submission.items)
         call = PendingCall.begin(next(self._ids), items, now_s)
         with self._lock:
-            self._admit(submission, now_s)
+            call.predicted_s = self._admit(submission, now_s)
+            call.priority = submission.options.priority
             self._calls[call.call_id] = call
             self.dispatcher.add(call.call_id, submission, now_s, alone)
             self._report()
@@ -104,6 +117,7 @@ class WorkQueue:
             if self._is_closed:
                 return None
             assignment = self.dispatcher.take(self.clock(), is_priority=is_priority)
+            self.admission.share.busy = self.dispatcher.busy
             if self.dispatcher.is_priority_due:
                 self._wake_priority.notify()
             self._report()
@@ -113,6 +127,8 @@ class WorkQueue:
         """Note that a worker is free again, and wake others where they may go on."""
         with self._lock:
             self.dispatcher.done(assignment)
+            self._learn_turn(assignment)
+            self.admission.share.busy = self.dispatcher.busy
             if assignment.is_isolated or self.dispatcher.has_isolated:
                 self._wake.notify_all()
                 self._wake_priority.notify()
@@ -145,6 +161,7 @@ class WorkQueue:
                 if call.put(entry.position, output.rows[number], wait_s=wait_s):
                     del self._calls[entry.call_id]
                     complete.append(call)
+            self._learn_waits(complete)
         return complete
 
     def forget(self, call_id: int, reason: str) -> PendingCall | None:
@@ -170,7 +187,7 @@ class WorkQueue:
             self.fail(call_id, error)
 
     def load(self) -> tuple[int, float | None]:
-        """Return the tokens that wait, and the seconds that one takes one worker; None while still learning."""
+        """Return the tokens that wait, and the seconds that one takes, all workers together; None while unknown."""
         with self._lock:
             return self.dispatcher.waiting_tokens, self.admission.token_s()
 
@@ -205,22 +222,51 @@ class WorkQueue:
         """Admit nothing more, and let workers end after their running batches."""
         with self._lock:
             self._is_closed = True
+            self.admission.leave()
             self._wake.notify_all()
             self._wake_priority.notify_all()
 
-    def _admit(self, submission: Submission, now_s: float) -> None:
+    def _admit(self, submission: Submission, now_s: float) -> float:
+        """Return how long a call should take; 0 where nothing is foreseen."""
         if self._is_closed:
             raise NotReadyError("the server is shutting down")
         try:
-            self.admission.check(submission, self.dispatcher.waiting_tokens, now_s)
-        except QueueFullError:
+            return self.admission.admit(submission, now_s)
+        except QueueFullError as error:
             items = len(submission.items)
             self.observer.items_dropped(self.model, items=items, reason="queue_full")
+            self.observer.call_refused(self.model, error.reason)
             raise
 
+    def _learn_turn(self, assignment: Assignment) -> None:
+        """Learn how fast the queue drains from a worker's turn under full load."""
+        admission = self.admission
+        if not assignment.is_full_load or not assignment.batch.tokens:
+            return
+        now_s = self.clock()
+        beside = admission.cores.busy_of_others(admission.share) + self.dispatcher.is_priority_busy
+        crowding = 1.0 + beside / self.dispatcher.workers
+        turn_s = (now_s - assignment.taken_s) / crowding
+        admission.drain_rate.observe(assignment.batch.tokens, turn_s, now_s)
+
+    def _learn_waits(self, complete: Sequence[PendingCall]) -> None:
+        """Learn from calls that are done how good the forecasts for them were."""
+        foreseen = [call for call in complete if call.predicted_s]
+        now_s = self.clock() if foreseen else 0.0
+        for call in foreseen:
+            took_s = now_s - call.arrived_s
+            error = self.admission.learn(call.priority, call.predicted_s, took_s)
+            if error is not None:
+                self.observer.wait_was_predicted(self.model, error)
+
     def _report(self) -> None:
+        waiting_s = self.admission.waiting_s()
+        self.admission.share.waiting_s = waiting_s
         self.observer.queue_changed(
-            self.model, items=self.dispatcher.waiting_items, tokens=self.dispatcher.waiting_tokens
+            self.model,
+            items=self.dispatcher.waiting_items,
+            tokens=self.dispatcher.waiting_tokens,
+            seconds=waiting_s,
         )
 
 

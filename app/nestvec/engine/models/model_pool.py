@@ -16,6 +16,7 @@ from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot, SlotS
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.types import OutputKind
 from nestvec.errors import ModelMemoryError, ModelUnavailableError, NestvecError, UnsupportedError
+from nestvec.system.public_names import public_name
 
 IN_MEMORY = (SlotState.READY, SlotState.LOADING, SlotState.UNLOADING)
 RETRY_FAILED_S = 30.0  # a broken model is not read anew for every request
@@ -168,7 +169,7 @@ class ModelPool:
     @staticmethod
     def _unavailable(slot: ModelSlot) -> ModelUnavailableError:
         return ModelUnavailableError(
-            f"The model `{slot.name}` could not be loaded; the server's log says why.",
+            f"The model `{public_name(slot.name)}` could not be loaded; the server's log says why.",
             retry_after_s=RETRY_FAILED_S,
         )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.splitting import Check, go_on
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import encode_inputs
@@ -96,14 +97,26 @@ class OutputAdapter(ABC):
             pooler: The model's pooler.
         """
 
-    def are_degenerate(self, rows: FloatArray) -> NDArray[np.bool_]:
-        """Mark rows, (r, D), that must never leave: NaN, infinity, and vectors of zeros; (r,), bool."""
-        if self.has_dimensions:
-            return degenerate_rows(rows)
-        return np.asarray(~np.isfinite(rows).all(axis=1))
+    def are_degenerate(self, rows: FloatArray, *, allows_zeros: bool = False) -> NDArray[np.bool_]:
+        """Mark rows that must never leave: NaN, infinity, and vectors of zeros, unless the model may give those.
+
+        Args:
+            rows: (r, D).
+            allows_zeros: Whether vectors of zeros may leave; rows that are no vectors may hold zeros anyway.
+
+        Returns:
+            Whether each row is such, (r,), bool.
+        """
+        return degenerate_rows(rows, allows_zeros=allows_zeros or not self.has_dimensions)
 
     def finish(
-        self, raw: RawVectors, call: EmbedCall, quantizer: Quantizer, *, normalize: bool
+        self,
+        raw: RawVectors,
+        call: EmbedCall,
+        quantizer: Quantizer,
+        *,
+        normalize: bool,
+        check: Check = go_on,
     ) -> Finished:
         """Cut the vectors of a call to its dimensions, renormalize and convert them; give other rows out as they are.
 
@@ -112,15 +125,20 @@ class OutputAdapter(ABC):
             call: The call.
             quantizer: Ranges for 8-bit vectors.
             normalize: Whether rows are scaled to unit length.
+            check: Called between steps of long work; what it raises ends it.
         """
         if not self.has_dimensions:
             return Finished(raw.vectors, raw.rows, {})
         vectors = finish(raw.vectors, dimensions=call.dimensions, normalize=normalize)
-        return Finished(vectors, raw.rows, converted(vectors, call, quantizer))
+        return Finished(vectors, raw.rows, converted(vectors, call, quantizer, check))
 
 
 def converted(
-    vectors: FloatArray, call: EmbedCall, quantizer: Quantizer
+    vectors: FloatArray, call: EmbedCall, quantizer: Quantizer, check: Check = go_on
 ) -> dict[OutputDtype, NDArray[Any]]:
-    """Convert vectors, (R, D), to each dtype that a call asks for."""
-    return {dtype: convert(vectors, dtype, quantizer) for dtype in call.output_dtypes}
+    """Convert vectors, (R, D), to each dtype that a call asks for, with a check before each."""
+    by_dtype = {}
+    for dtype in call.output_dtypes:
+        check()
+        by_dtype[dtype] = convert(vectors, dtype, quantizer)
+    return by_dtype

@@ -30,9 +30,14 @@ class LabelsOutput(DenseOutput):
     ) -> list[Encoded]:
         """Tokenize texts and pairs; a prompt stands before neither."""
         plain = dataclasses.replace(options, prompt="")
-        return [
-            tokenizer.encode_pair(value, plain, index)
-            if isinstance(value, Pair)
-            else encode_input(tokenizer, spec, value, index, plain)
-            for index, value in enumerate(call.inputs)
-        ]
+        single = dataclasses.replace(plain, budget=None)
+        pairs = tokenizer.pair_encoder(plain)
+        encoded = []
+        for index, value in enumerate(call.inputs):
+            if isinstance(value, Pair):
+                encoded.append(pairs.encode(value, index))
+            else:
+                plain.check_going_on()
+                encoded.append(encode_input(tokenizer, spec, value, index, single))
+                plain.note_tokens(len(encoded[-1].ids))
+        return encoded

@@ -5,6 +5,7 @@ from typing_extensions import override
 
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.outputs.base import Finished, OutputAdapter, converted
+from nestvec.engine.splitting import Check, go_on
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import encode_inputs, is_query_call
@@ -52,14 +53,23 @@ class TokensOutput(OutputAdapter):
 
     @override
     def finish(
-        self, raw: RawVectors, call: EmbedCall, quantizer: Quantizer, *, normalize: bool
+        self,
+        raw: RawVectors,
+        call: EmbedCall,
+        quantizer: Quantizer,
+        *,
+        normalize: bool,
+        check: Check = go_on,
     ) -> Finished:
         """Cut and renormalize the tokens' vectors, and merge like ones where the call asks for fewer."""
         vectors = finish(raw.vectors, dimensions=call.dimensions, normalize=normalize)
         rows = raw.rows
         if call.pool_factor > 1:
             stops = np.cumsum(rows)[:-1]
-            pooled = [pool_tokens(part, call.pool_factor) for part in np.split(vectors, stops)]
+            pooled = []
+            for part in np.split(vectors, stops):
+                check()
+                pooled.append(pool_tokens(part, call.pool_factor))
             vectors = finish(np.concatenate(pooled), dimensions=None, normalize=normalize)
             rows = tuple(map(len, pooled))
-        return Finished(vectors, rows, converted(vectors, call, quantizer))
+        return Finished(vectors, rows, converted(vectors, call, quantizer, check))

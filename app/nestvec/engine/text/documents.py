@@ -7,6 +7,7 @@ Source: late chunking (arXiv:2409.04701).
 """
 
 import itertools
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,11 +15,12 @@ import numpy as np
 
 from nestvec.engine.splitting import Span, Splitter
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions, Windows
-from nestvec.engine.text.long_texts import check_chars
+from nestvec.engine.text.long_texts import SLICE_CHARS, check_chars
+from nestvec.engine.text.slicing import input_slices
 from nestvec.engine.text.tokenizer import Tokenizer
-from nestvec.engine.text.windows import window_bounds
+from nestvec.engine.text.windows import Bounds, window_bounds
 from nestvec.engine.types import Chunk, IdArray, Truncation
-from nestvec.errors import InputError, InputTooLongError
+from nestvec.errors import BackendError, InputError, InputTooLongError
 
 
 def encode_chunks(tokenizer: Tokenizer, chunks: Sequence[str], options: TokenizeOptions) -> Encoded:
@@ -66,15 +68,21 @@ def encode_split(
     """
     check_chars(text, document)
     prefix_ids, suffix_ids = tokenizer.special_token_frame(options)
-    ids, starts = tokenizer.encode_with_starts(options.prompt + text)
+    ids, starts = tokenizer.encode_with_starts(options.prompt + text, options, document)
     prompt_tokens = int(np.searchsorted(starts, len(options.prompt)))
     starts = starts[prompt_tokens:] - len(options.prompt)
-    spans = split.spans(text, starts.tolist()) if isinstance(split, Splitter) else split
+    spans: Sequence[Span] = (
+        split.spans(text, array("q", starts.tobytes()), options.ticket.check)
+        if isinstance(split, Splitter)
+        else split
+    )
     if not spans:
         raise InputError("this document has no token", param="input", input_index=document)
+    if options.budget is not None:
+        options.budget.add_chunks(len(spans))
     chunks, token_spans = [], []
-    for number, (start, stop) in enumerate(spans):
-        first, last = np.searchsorted(starts, [start, stop]).tolist()
+    places = np.searchsorted(starts, spans).tolist()
+    for number, ((start, stop), (first, last)) in enumerate(zip(spans, places, strict=True)):
         is_inside = 0 <= start < stop <= len(text)
         if not is_inside or first == last:
             reason = "holds no token" if is_inside else "lies outside the document"
@@ -106,18 +114,24 @@ def encode_windows(
         options: The limit, and what stands before and around.
     """
     prefix_ids, suffix_ids = tokenizer.special_token_frame(options)
-    prompt_tokens = (
-        len(tokenizer.encode_plain([options.prompt], options)[0]) if options.prompt else 0
-    )
-    encoded = []
-    contents = tokenizer.encode_plain([options.prompt + text for text in texts], options)
-    for index, ids in enumerate(contents):
-        if not len(ids):  # the tokenizer knows what stands for a text without tokens
-            encoded += tokenizer.encode_texts([texts[index]], options)
-            continue
-        before = np.concatenate([prefix_ids, ids[:prompt_tokens]])
-        frame = _Frame(before, suffix_ids, tokenizer.max_length(options))
-        encoded.append(frame.around(ids[prompt_tokens:], [], options))
+    prompt = options.prompt
+    prompt_tokens = len(tokenizer.encode_plain([prompt], options)[0]) if prompt else 0
+    encoded: list[Encoded] = []
+    for start, stop in input_slices(texts, len(prompt), SLICE_CHARS):
+        try:
+            contents = tokenizer.encode_plain(
+                [prompt + text for text in texts[start:stop]], options
+            )
+        except (InputError, BackendError) as error:
+            error.input_index = start + (error.input_index or 0)
+            raise
+        for index, ids in enumerate(contents, start):
+            if not len(ids):  # the tokenizer knows what stands for a text without tokens
+                encoded += tokenizer.encode_texts([texts[index]], options)
+                continue
+            before = np.concatenate([prefix_ids, ids[:prompt_tokens]])
+            frame = _Frame(before, suffix_ids, tokenizer.max_length(options))
+            encoded.append(frame.around(ids[prompt_tokens:], [], options))
     return encoded
 
 
@@ -157,13 +171,17 @@ class _Frame:
         if not len(self.prefix_ids) + len(content) + len(self.suffix_ids):
             raise InputError("this input has no token", param="input", input_index=0)
         if len(content) <= self.content_length:
+            options.note_tokens(len(self.prefix_ids) + len(content) + len(self.suffix_ids))
             return Encoded(
                 self._framed(content),
                 is_truncated=False,
                 spans=self._with_frame(spans, len(content)),
             )
         if options.truncate is Truncation.WINDOWS:
-            return self._windowed(content, spans)
+            bounds = window_bounds(len(content), self.content_length)
+            if options.budget is not None:
+                options.budget.add_windows(len(bounds), len(bounds) * self.max_length)
+            return self._windowed(content, spans, bounds)
         if options.truncate is Truncation.ERROR:
             beyond = (n for n, (_, stop) in enumerate(spans) if stop > self.content_length)
             raise InputTooLongError(
@@ -171,11 +189,11 @@ class _Frame:
                 limit_tokens=self.max_length,
                 input_index=next(beyond, 0),
             )
+        options.note_tokens(self.max_length)
         return self._truncated(content, spans, options.truncate)
 
-    def _windowed(self, content: IdArray, spans: Sequence[Span]) -> Encoded:
+    def _windowed(self, content: IdArray, spans: Sequence[Span], bounds: Bounds) -> Encoded:
         """An input that runs as overlapping windows."""
-        bounds = window_bounds(len(content), self.content_length)
         parts = tuple(
             Encoded(self._framed(content[start:stop]), is_truncated=False) for start, stop in bounds
         )

@@ -35,6 +35,7 @@ def _encode(
     is_cut = drops_more = len(kept) < len(text)
     most_tokens = 0
     while True:
+        options.check_going_on()
         first = f"{options.prompt}{echo[0]}{kept}{echo[1]}"
         ids, stops = tokenizer.encode_with_stops(
             first + kept, adds_special_tokens=options.adds_special_tokens
@@ -44,6 +45,7 @@ def _encode(
         options.check_length(len(ids), max_length, index, is_lower_bound=is_cut)
         if excess <= 0 or len(kept) <= 1:
             second = (n for n, stop in enumerate(stops) if stop is not None and stop > len(first))
+            options.note_tokens(min(len(ids), max_length))
             skip_tokens = min(next(second, len(ids) - 1), max_length - 1)
             return Encoded(
                 ids[:max_length],

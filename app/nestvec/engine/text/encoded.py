@@ -1,11 +1,12 @@
 """Inputs as token ids, and the options they are tokenized with: what a tokenizer takes and gives."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nestvec.engine.text.token_budget import TokenBudget
+from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.types import Chunk, IdArray, Truncation
 from nestvec.errors import InputTooLongError
 
@@ -74,8 +75,8 @@ class TokenizeOptions:
         adds_special_tokens: Whether texts get the model's special tokens.
         prompt: Text that is put before each input; "" for none.
         max_second_tokens: Limit of a pair's second text; None: as many as fit.
-        seconds_left: Tells how long it is to the call's deadline, after which no more of a long text is tokenized; None
-            for no deadline.
+        ticket: Says whether anybody still waits; checked between slices of the work.
+        budget: What all inputs of the call may come to together; None for no bound.
     """
 
     truncate: Truncation
@@ -83,7 +84,25 @@ class TokenizeOptions:
     adds_special_tokens: bool = True
     prompt: str = ""
     max_second_tokens: int | None = None
-    seconds_left: Callable[[], float] | None = None
+    ticket: WorkTicket = field(default_factory=WorkTicket, compare=False)
+    budget: TokenBudget | None = field(default=None, compare=False)
+
+    def check_going_on(self) -> None:
+        """Go on with the next slice of the work, or end.
+
+        Raises:
+            CancelledError: Nobody waits any more.
+            DeadlineError: The deadline has passed.
+            RequestTooLargeError: What was tokenized so far is more than the call may have.
+        """
+        self.ticket.check()
+        if self.budget is not None:
+            self.budget.check()
+
+    def note_tokens(self, tokens: int) -> None:
+        """Count the tokens of inputs that are done."""
+        if self.budget is not None:
+            self.budget.add_tokens(tokens)
 
     def check_length(
         self, tokens: int, max_length: int, index: int, *, is_lower_bound: bool

@@ -4,26 +4,30 @@ A text of few tokens may have millions of characters (blanks, or a word that no 
 tokenizing tells what is left of it after truncation. What cannot be told is refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.settling import nudges_of
-from nestvec.engine.text.slicing import SafeCuts, slices, slices_from_end
+from nestvec.engine.text.slicing import SafeCuts, Slice, slices, slices_from_end
 from nestvec.engine.text.tokenizer_library import GuardedLibrary
 from nestvec.engine.text.truncation import lengths_tell_order
-from nestvec.engine.types import Pair, Truncation
-from nestvec.errors import DeadlineError, RequestTooLargeError
+from nestvec.engine.types import IdArray, Pair, Truncation
+from nestvec.errors import DeadlineError, InputError, RequestTooLargeError
 
 # How much is tokenized between two looks at the clock: at most two tenths of a second.
 SLICE_CHARS: Final = 100_000
 # How much of one text is read: about ten seconds of work, and half as much again in the worst case.
 MAX_CHARS: Final = 10_000_000
+# How much is read where a text cannot be cut safely: nothing stops the library within a call of it, and work must end
+# within a second of its deadline.
+MAX_STRETCH_CHARS: Final = 600_000
 # Where a text cannot be cut safely for longer than two slices, its first so many characters are tokenized, then so many
 # times more, …
 FIRST_CHARS: Final = 8_000
@@ -97,10 +101,11 @@ class LongTextEncoder:
         Args:
             text: The text, the prompt before it.
             goal: How much of it is wanted.
-            options: Whose deadline counts.
+            options: Whose ticket and budget count.
             index: The input's index, for errors.
 
         Raises:
+            CancelledError: Nobody waits any more.
             DeadlineError: The deadline passed, or would pass before the text is tokenized.
             RequestTooLargeError: More of the text would have to be read than is.
         """
@@ -111,12 +116,17 @@ class LongTextEncoder:
         count = chars = 0
         is_whole = True
         for part in cut(text, self._cuts, SLICE_CHARS, MAX_CHARS):
+            options.check_going_on()
             wanted = None if goal.tokens is None else max(0, goal.tokens - count)
-            if wanted == 0 and (chars >= goal.count_chars or part.is_open):
+            is_open = part.is_open or part.chars > MAX_STRETCH_CHARS
+            if wanted == 0 and (chars >= goal.count_chars or is_open):
                 is_whole = False
                 break
-            read = self._encode_slice(text[part.start : part.stop], wanted, goal, options)
-            if part.is_open and read.is_whole:
+            if is_open and wanted is None:
+                raise too_many_chars(text, index)
+            readable = _end_of(text[part.start : part.stop], MAX_STRETCH_CHARS, goal)
+            read = self._encode_slice(readable, wanted, goal, options)
+            if is_open and read.is_whole:
                 raise too_many_chars(text, index)
             parts.append(read)
             count += len(self._counted(read.encoding))
@@ -130,6 +140,75 @@ class LongTextEncoder:
         tokens = sum(part.tokens for part in parts)
         start = len(encoding) - tokens if goal.from_end else 0
         return ReadText(encoding, tokens, chars, is_whole, start)
+
+    def whole_slices(self, text: str, options: TokenizeOptions, index: int) -> Iterator[Slice]:
+        """Yield the slices of a text of which all is tokenized.
+
+        Raises:
+            CancelledError: Nobody waits any more.
+            DeadlineError: The deadline passed.
+            RequestTooLargeError: The text has more characters than are read, or than are read without a cut.
+        """
+        for part in slices(text, self._cuts, SLICE_CHARS, MAX_CHARS):
+            options.check_going_on()
+            if part.is_open or part.chars > MAX_STRETCH_CHARS:
+                raise too_many_chars(text, index)
+            yield part
+
+    def whole(self, text: str, options: TokenizeOptions, index: int) -> IdArray:
+        """Tokenize all of a text, without special tokens; (n,), int32.
+
+        Raises:
+            CancelledError: Nobody waits any more.
+            DeadlineError: The deadline passed.
+            RequestTooLargeError: The text has more characters than are read, or than are read without a cut.
+        """
+        parts = [np.zeros(0, np.int32)]
+        for part in self.whole_slices(text, options, index):
+            (encoding,) = self._encode([text[part.start : part.stop]])
+            parts.append(np.asarray(encoding.ids, np.int32))
+        return np.concatenate(parts)
+
+    def whole_with_starts(
+        self, text: str, options: TokenizeOptions, index: int
+    ) -> tuple[IdArray, NDArray[np.int64]]:
+        """Tokenize all of a text, and tell where its tokens start.
+
+        Returns:
+            The ids, (n,), and the index of the character at which each token starts, (n,), which never falls.
+
+        Raises:
+            CancelledError: Nobody waits any more.
+            DeadlineError: The deadline passed.
+            RequestTooLargeError: The text has more characters than are read, or than are read without a cut.
+        """
+        ids, starts = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+        for part in self.whole_slices(text, options, index):
+            texts = [text[part.start : part.stop]]
+            (encoding,) = self._library.encode_batch(texts, add_special_tokens=False)
+            ids.append(np.asarray(encoding.ids, np.int32))
+            starts.append(np.array([start for start, _ in encoding.offsets], np.int64) + part.start)
+        # Parts of one character may be said to start one behind the other's end.
+        return np.concatenate(ids), np.maximum.accumulate(np.concatenate(starts))
+
+    def check_prompt(self, options: TokenizeOptions, max_length: int) -> None:
+        """Refuse a prompt that leaves no room for any text in `max_length` tokens.
+
+        Raises:
+            InputError: It leaves none, or is longer than is read.
+        """
+        wanted = max_length + MARGIN_TOKENS
+        try:
+            read = self.encode(options.prompt, Goal(wanted), options, 0)
+        except RequestTooLargeError as error:
+            raise InputError("the prompt is longer than is read", param="prompt") from error
+        if read.tokens >= wanted:
+            raise InputError(
+                f"the prompt leaves no room for a text: it has at least {read.tokens} tokens, and an input at most "
+                f"{max_length} with it",
+                param="prompt",
+                code="context_length_exceeded",
+            )
 
     def encode_pair(
         self, pair: Pair, max_tokens: int, options: TokenizeOptions, index: int
@@ -165,7 +244,8 @@ class LongTextEncoder:
         if wanted is not None and len(text) > 2 * SLICE_CHARS and self._nudges is None:
             wanted = None
         while True:
-            left_s = _seconds_left(options)
+            options.ticket.check()
+            left_s = options.ticket.seconds_left()
             if left_s is not None and left_s < spent_s * GROWTH:
                 raise DeadlineError("The deadline would pass before this input is tokenized.")
             # Beyond this, showing that a part settles the tokens costs as much as tokenizing all of the text.
@@ -178,7 +258,7 @@ class LongTextEncoder:
             if settled is not None:
                 return ReadText(encoding, settled, size, is_whole=False)
             if left_s is not None:
-                spent_s = left_s - (_seconds_left(options) or 0.0)
+                spent_s = left_s - (options.ticket.seconds_left() or 0.0)
             size *= GROWTH
 
     def _settled(
@@ -238,10 +318,6 @@ def cut_pair(
     return ids, type_ids
 
 
-def _seconds_left(options: TokenizeOptions) -> float | None:
-    return None if options.seconds_left is None else options.seconds_left()
-
-
 def _end_of(text: str, chars: int, goal: Goal) -> str:
     return text[-chars:] if goal.from_end else text[:chars]
 
@@ -249,7 +325,8 @@ def _end_of(text: str, chars: int, goal: Goal) -> str:
 def too_many_chars(text: str, index: int) -> RequestTooLargeError:
     """The error for a text of which more would have to be read than is."""
     return RequestTooLargeError(
-        f"this input has {len(text)} characters; at most {MAX_CHARS} are read, and they do not settle its tokens",
+        f"this input has {len(text)} characters, which do not settle its tokens: at most {MAX_CHARS} are read, and "
+        f"{MAX_STRETCH_CHARS} of them without a place to cut, such as a space between words; split it",
         param="input",
         input_index=index,
     )

@@ -53,6 +53,11 @@ class Slice:
     stop: int
     is_open: bool = False
 
+    @property
+    def chars(self) -> int:
+        """Number of its characters."""
+        return self.stop - self.start
+
 
 def find_safe_cuts(encode: Callable[[str], Sequence[int]], *, splits_at_spaces: bool) -> SafeCuts:
     """Find where a tokenizer's texts can be cut, by its own word on a few.
@@ -119,6 +124,27 @@ def slices_from_end(text: str, cuts: SafeCuts, size: int, max_chars: int) -> Ite
             return
         yield Slice(start, stop)
         stop = start
+
+
+def input_slices(texts: Sequence[str], prompt_chars: int, size: int) -> Iterator[tuple[int, int]]:
+    """Group texts that follow each other into slices of at most `size` characters; a longer text is alone in one.
+
+    Args:
+        texts: The texts.
+        prompt_chars: Number of characters that each of them gets before it.
+        size: Maximum number of characters of a slice, prompts included.
+
+    Yields:
+        Index of a slice's first text, and the index behind its last one.
+    """
+    start = chars = 0
+    for index, text in enumerate(texts):
+        chars += prompt_chars + len(text)
+        if chars > size and index > start:
+            yield start, index
+            start, chars = index, prompt_chars + len(text)
+    if start < len(texts):
+        yield start, len(texts)
 
 
 def last_safe_cut(text: str, chars: int, *, tries: int = 32) -> int | None:

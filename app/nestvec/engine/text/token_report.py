@@ -3,10 +3,16 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, overload
 
+import numpy as np
+from tokenizers import Encoding
+from typing_extensions import override
+
+from nestvec.engine.splitting import Check, go_on
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
+from nestvec.engine.text.tokenizer_library import token_spans
 from nestvec.engine.types import Truncation
 from nestvec.errors import BackendError, InputError
 from nestvec.system.unicode import replace_lone_surrogates
@@ -54,36 +60,85 @@ class TokenCounts:
     unknown: int
 
 
-def describe_tokens(
-    tokenizer: Tokenizer, text: str, *, adds_special_tokens: bool
-) -> list[DescribedToken]:
+class DescribedText(Sequence[DescribedToken]):
+    """The tokens of a text, each described when it is looked at: a text may have a million.
+
+    Args:
+        text: The text.
+        encoding: Its tokens.
+    """
+
+    def __init__(self, text: str, encoding: Encoding) -> None:
+        self._text = text
+        self._ids = np.asarray(encoding.ids, np.int64)
+        self._is_special = np.asarray(encoding.special_tokens_mask, bool)
+        self._spans = token_spans(encoding)
+        positions = np.flatnonzero(self._is_special).tolist()
+        spellings = encoding.tokens if positions else ()
+        self._spellings = {position: spellings[position] for position in positions}
+
+    @override
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> DescribedToken: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[DescribedToken]: ...
+    @override
+    def __getitem__(self, index: int | slice) -> DescribedToken | list[DescribedToken]:
+        """Describe a token, or several."""
+        if isinstance(index, slice):
+            return self._described(*index.indices(len(self)))
+        position = range(len(self))[index]
+        return self._described(position, position + 1, 1)[0]
+
+    def _described(self, start: int, stop: int, step: int) -> list[DescribedToken]:
+        """Describe a range of tokens; its numbers leave numpy together, which is most of the work one by one."""
+        text, spellings = self._text, self._spellings
+        chosen = slice(start, stop if stop >= 0 else None, step)
+        columns = (
+            range(start, stop, step),
+            self._ids[chosen].tolist(),
+            self._is_special[chosen].tolist(),
+            self._spans[chosen].tolist(),
+        )
+        return [
+            DescribedToken(number, spellings[position], is_special, None, None)
+            if is_special
+            else DescribedToken(number, text[first:last], is_special, first, last)
+            for position, number, is_special, (first, last) in zip(*columns, strict=True)
+        ]
+
+
+def describe_tokens(tokenizer: Tokenizer, text: str, *, adds_special_tokens: bool) -> DescribedText:
     """Describe every token of a text; nothing is truncated."""
     encoding = tokenizer.library.encode(text, add_special_tokens=adds_special_tokens)
-    tokens = zip(
-        encoding.ids,
-        encoding.tokens,
-        encoding.special_tokens_mask,
-        encoding.offsets,
-        strict=True,
-    )
-    return [
-        DescribedToken(number, token, is_special=True, start=None, stop=None)
-        if is_special
-        else DescribedToken(number, text[start:stop], is_special=False, start=start, stop=stop)
-        for number, token, is_special, (start, stop) in tokens
-    ]
+    return DescribedText(text, encoding)
 
 
 def decode_inputs(
-    tokenizer: Tokenizer, inputs: Sequence[Sequence[int]], *, skips_special_tokens: bool
+    tokenizer: Tokenizer,
+    inputs: Sequence[Sequence[int]],
+    *,
+    skips_special_tokens: bool,
+    check: Check = go_on,
 ) -> list[str]:
     """Decode the token ids of each input.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        inputs: The ids.
+        skips_special_tokens: Whether special tokens are left out.
+        check: Called before each input; what it raises ends the work.
 
     Raises:
         InputError: An id is outside the vocabulary; names the input.
     """
     texts = []
     for index, ids in enumerate(inputs):
+        check()
         try:
             texts.append(tokenizer.decode(ids, skips_special_tokens=skips_special_tokens))
         except InputError as error:
@@ -92,11 +147,20 @@ def decode_inputs(
     return texts
 
 
-def count_unusual(tokenizer: Tokenizer, inputs: Sequence[Sequence[int]]) -> int:
-    """Count the arrays of ids that the tokenizer would not have made of their text, of the first 32,768 ids."""
+def count_unusual(
+    tokenizer: Tokenizer, inputs: Sequence[Sequence[int]], check: Check = go_on
+) -> int:
+    """Count the arrays of ids that the tokenizer would not have made of their text, of the first 32,768 ids.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        inputs: The ids.
+        check: Called before each input; what it raises ends the work.
+    """
     unusual = checked = 0
     for ids in inputs:
         checked += len(ids)
+        check()
         if checked > MAX_CHECKED_IDS:
             break
         unusual += is_unusual(tokenizer, ids)
@@ -141,12 +205,14 @@ def count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenCounts
             for number, token in zip(encoding.ids, encoding.tokens, strict=True)
         ]
         # Some tokenizers hold the space before a word in its first token.
-        token_spans = {
+        spans = {
             (stop - len(text[start:stop].lstrip()), stop)
-            for (start, stop), unknown in zip(encoding.offsets, is_unknown, strict=True)
+            for (start, stop), unknown in zip(
+                token_spans(encoding).tolist(), is_unknown, strict=True
+            )
             if not unknown
         }
         words = [match.span() for match in WORD.finditer(text)]
-        whole_words = sum(word in token_spans for word in words)
+        whole_words = sum(word in spans for word in words)
         counts.append(TokenCounts(encoding.ids, len(words), whole_words, sum(is_unknown)))
     return counts

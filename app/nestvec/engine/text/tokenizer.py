@@ -13,18 +13,20 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
-from nestvec.engine.text.long_texts import Goal, LongTextEncoder, ReadText, cut_pair, goal_of
-from nestvec.engine.text.slicing import SafeCuts, find_safe_cuts
+from nestvec.engine.text.long_texts import SLICE_CHARS, LongTextEncoder, goal_of
+from nestvec.engine.text.pairs import PairEncoder
+from nestvec.engine.text.slicing import SafeCuts, find_safe_cuts, input_slices
 from nestvec.engine.text.tokenizer_changes import NO_CHANGES, TokenizerChanges
 from nestvec.engine.text.tokenizer_library import (
     GuardedLibrary,
     check_vocabulary,
     open_library,
     splits_at_spaces,
+    token_spans,
     unknown_id_of,
 )
-from nestvec.engine.text.truncation import leading_words, longest_first
-from nestvec.engine.types import IdArray, Pair, Truncation
+from nestvec.engine.text.truncation import leading_words
+from nestvec.engine.types import IdArray, Truncation
 from nestvec.errors import BackendError, FormatError, InputError
 
 # A text of more characters a token than this is tokenized in slices, no further than need be: so long a text costs
@@ -80,6 +82,7 @@ class Tokenizer:
         self.vocabulary_size = vocabulary_size
         self.unknown_id = unknown_id_of(library)
         self._dropped_id = self.unknown_id if drops_unknown else None
+        self._prompt_tokens: dict[str, int] = {}
         self._splits_at_spaces = splits_at_spaces(library)
         try:
             mask = self.library.encode("a").special_tokens_mask
@@ -131,20 +134,21 @@ class Tokenizer:
             InputError: The limit leaves no room for a token, or an input has none.
         """
         max_length = self.max_length(options)
-        whole = [options.prompt + text for text in texts] if options.prompt else texts
-        unsliced_chars = self._unsliced_chars(max_length)
-        if max(map(len, whole), default=0) <= unsliced_chars:
+        prompt = options.prompt
+        size = min(self._unsliced_chars(max_length), SLICE_CHARS)
+        if len(prompt) * len(texts) + sum(map(len, texts)) <= size:
+            whole = [prompt + text for text in texts] if prompt else texts
             return self._encode_short(whole, options, max_length)
-        encoded = []
-        for index, text in enumerate(whole):
+        encoded: list[Encoded] = []
+        for start, stop in input_slices(texts, len(prompt), size):
+            options.check_going_on()
+            whole = [prompt + text for text in texts[start:stop]]
             try:
-                if len(text) <= unsliced_chars:
-                    encoded += self._encode_short([text], options, max_length)
-                else:
-                    encoded.append(self._encode_long(text, options, max_length))
+                encoded += self._encode_slice(whole, options, max_length)
             except (InputError, BackendError) as error:
-                error.input_index = index
+                error.input_index = start + (error.input_index or 0)
                 raise
+            options.note_tokens(sum(len(each.ids) for each in encoded[start:]))
         return encoded
 
     def encode_ids(
@@ -159,6 +163,7 @@ class Tokenizer:
         max_length = self.max_length(options)
         encoded = []
         for index, ids in enumerate(inputs):
+            options.check_going_on()
             if not ids:
                 raise InputError(
                     "a token array needs at least one id", param="input", input_index=index
@@ -170,50 +175,18 @@ class Tokenizer:
                     input_index=index,
                 )
             encoded.append(self._cut_ids(np.asarray(ids, np.int32), options, max_length, index))
+            options.note_tokens(len(encoded[-1].ids))
         return encoded
 
-    def encode_pair(self, pair: Pair, options: TokenizeOptions, index: int) -> Encoded:
-        """Tokenize two texts as one input; where they are too long, the longer text loses its end first.
+    def pair_encoder(self, options: TokenizeOptions) -> PairEncoder:
+        """Return what tokenizes the pairs of one call.
 
         Raises:
-            InputTooLongError: They are too long and truncation is off; names the index.
-            InputError: The limit leaves no room for a token of each.
+            InputError: The limit leaves no room for a token.
         """
         max_length = self.max_length(options)
-        adds_special = options.adds_special_tokens
-        special = self.library.num_special_tokens_to_add(is_pair=True) if adds_special else 0
-        content_length = max_length - special
-        if content_length < 2:  # noqa: PLR2004 - a token of each text
-            raise InputError(f"{max_length} tokens leave no room for a pair", param="max_tokens")
-        if max(len(pair.first), len(pair.second)) <= self._unsliced_chars(max_length):
-            texts = [pair.first, pair.second]
-            encodings = self.library.encode_batch(texts, add_special_tokens=False)
-            first, second = [
-                ReadText(each, len(each), len(text), is_whole=True)
-                for each, text in zip(encodings, texts, strict=True)
-            ]
-        else:
-            first, second = self._long_texts.encode_pair(pair, content_length, options, index)
-        if options.max_second_tokens is not None:
-            second = second.limited(options.max_second_tokens)
-        is_whole = first.is_whole and second.is_whole
-        excess = first.tokens + second.tokens - content_length
-        options.check_length(max_length + excess, max_length, index, is_lower_bound=not is_whole)
-        whole = self.library.post_process(first.encoding, second.encoding, adds_special)
-        kept = (first.tokens, second.tokens)
-        if excess > 0:
-            kept = longest_first(*kept, content_length)
-        ids, type_ids = whole.ids, whole.type_ids
-        if sum(kept) < len(first.encoding) + len(second.encoding):
-            cuts_start = options.truncate is Truncation.START
-            ids, type_ids = cut_pair(whole, (first, second), kept, from_end=cuts_start)
-        return Encoded(
-            np.asarray(ids, np.int32),
-            is_truncated=excess > 0,
-            second_start=type_ids.index(1) if 1 in type_ids else 0,
-            dropped_tokens=max(0, excess),
-            drops_more=not is_whole,
-        )
+        unsliced_chars = self._unsliced_chars(max_length)
+        return PairEncoder(self.library, self._long_texts, max_length, unsliced_chars, options)
 
     def encode_plain(self, texts: Sequence[str], options: TokenizeOptions) -> list[IdArray]:
         """Tokenize texts without special tokens; nothing is cut off.
@@ -222,25 +195,23 @@ class Tokenizer:
             RequestTooLargeError: A text has more characters than are read.
             DeadlineError: The deadline passed before long texts were tokenized.
         """
-        if max(map(len, texts), default=0) <= UNSLICED_CHARS:
-            encodings = self.library.encode_batch_fast(texts, add_special_tokens=False)
-        else:
-            encodings = [
-                self._long_texts.encode(text, Goal(None), options, index).encoding
-                for index, text in enumerate(texts)
-            ]
-        return [self._without_dropped(np.asarray(encoding.ids, np.int32)) for encoding in encodings]
+        encoded: list[IdArray] = []
+        for start, stop in input_slices(texts, 0, min(SLICE_CHARS, UNSLICED_CHARS)):
+            options.check_going_on()
+            if len(texts[start]) > UNSLICED_CHARS:
+                encoded.append(self._long_texts.whole(texts[start], options, start))
+            else:
+                encodings = self.library.encode_batch_fast(
+                    texts[start:stop], add_special_tokens=False
+                )
+                encoded += [np.asarray(encoding.ids, np.int32) for encoding in encodings]
+        return [self._without_dropped(ids) for ids in encoded]
 
-    def encode_with_starts(self, text: str) -> tuple[IdArray, NDArray[np.int64]]:
-        """Tokenize a text without special tokens; nothing is cut off.
-
-        Returns:
-            The ids, (n,), and the index of the character at which each token starts, (n,), which never falls.
-        """
-        (encoding,) = self.library.encode_batch([text], add_special_tokens=False)
-        ids = np.asarray(encoding.ids, np.int32)
-        # Parts of one character may be said to start one behind the other's end.
-        starts = np.maximum.accumulate(np.array([start for start, _ in encoding.offsets], np.int64))
+    def encode_with_starts(
+        self, text: str, options: TokenizeOptions, index: int = 0
+    ) -> tuple[IdArray, NDArray[np.int64]]:
+        """Tokenize a text without special tokens, as `LongTextEncoder.whole_with_starts` does; nothing is cut off."""
+        ids, starts = self._long_texts.whole_with_starts(text, options, index)
         kept = np.ones(len(ids), bool) if self._dropped_id is None else ids != self._dropped_id
         return ids[kept], starts[kept]
 
@@ -253,8 +224,10 @@ class Tokenizer:
             The ids, (n,), and the index behind the last character of each token; None for special tokens.
         """
         encoding = self.library.encode(text, add_special_tokens=adds_special_tokens)
-        tokens = zip(encoding.special_tokens_mask, encoding.offsets, strict=True)
-        stops = [None if is_special else stop for is_special, (_, stop) in tokens]
+        tokens = zip(
+            encoding.special_tokens_mask, token_spans(encoding)[:, 1].tolist(), strict=True
+        )
+        stops = [None if is_special else stop for is_special, stop in tokens]
         return np.asarray(encoding.ids, np.int32), stops
 
     def decode(self, ids: Sequence[int], *, skips_special_tokens: bool = True) -> str:
@@ -292,14 +265,45 @@ class Tokenizer:
         prefix_tokens = self._prefix_tokens if adds_special else 0
         return ids[:prefix_tokens], ids[prefix_tokens:]
 
-    def count_prompt_tokens(self, prompt: str) -> int:
-        """Count the leading tokens of an input that a prompt accounts for, leading special tokens included."""
-        return len(self.library.encode(prompt).ids) - self._suffix_tokens
+    def count_prompt_tokens(self, prompt: str, *, keeps: bool = False) -> int:
+        """Count the leading tokens of an input that a prompt accounts for, leading special tokens included.
+
+        Args:
+            prompt: The prompt.
+            keeps: Whether the count is kept for calls to come: only for prompts that are the model's own.
+        """
+        known = self._prompt_tokens.get(prompt)
+        if known is not None:
+            return known
+        tokens = len(self.library.encode(prompt).ids) - self._suffix_tokens
+        if keeps:
+            self._prompt_tokens[prompt] = tokens
+        return tokens
+
+    def check_prompt(self, options: TokenizeOptions) -> None:
+        """Refuse a prompt that leaves no room for any text, before it is put before the first one.
+
+        What is a matter of a few tokens is left to the tokens of the whole.
+
+        Raises:
+            InputError: It leaves no room, or is longer than is read.
+        """
+        max_length = self.max_length(options)
+        if len(options.prompt) > max_length and options.truncate is not Truncation.START:
+            self._long_texts.check_prompt(options, max_length)
 
     def _unsliced_chars(self, max_length: int) -> int:
         """How many characters a text may have that is tokenized at once."""
         counted = COUNTED_CHARS_PER_TOKEN * max_length
         return counted if self._cuts is SafeCuts.NOWHERE else min(counted, UNSLICED_CHARS)
+
+    def _encode_slice(
+        self, texts: Sequence[str], options: TokenizeOptions, max_length: int
+    ) -> list[Encoded]:
+        """Tokenize the texts of a slice: several short ones, or one of any length."""
+        if len(texts) == 1 and len(texts[0]) > self._unsliced_chars(max_length):
+            return [self._encode_long(texts[0], options, max_length)]
+        return self._encode_short(texts, options, max_length)
 
     def _encode_long(self, text: str, options: TokenizeOptions, max_length: int) -> Encoded:
         """Tokenize a text in slices, and cut it to the limit."""

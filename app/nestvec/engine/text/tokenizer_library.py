@@ -3,11 +3,14 @@
 None of their messages may reach a caller or a log, as they may quote a text.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding, decoders, models, processors
 from tokenizers import Tokenizer as LibraryTokenizer
 
@@ -15,6 +18,12 @@ from nestvec.engine.text.tokenizer_changes import NO_CHANGES, TokenizerChanges
 from nestvec.errors import BackendError, FormatError
 
 Result = TypeVar("Result")
+
+# The library's `encode` and `decode` keep Python's global lock, so that nothing else of the process runs; their batch
+# forms give it back, for some microseconds. Up to so many characters, and ids, keeping it is the cheaper: a quarter of
+# a millisecond.
+SHORT_CHARS: Final = 512
+SHORT_IDS: Final = 512
 
 # A tokenizer that fails on one of these is refused when it is read, rather than when a caller meets it.
 PROBES: Final = ("", " ", "a", "Z9!", "é漢字", "🙂\u0301", "x" * 300, "[MASK] <s> ##a")
@@ -36,6 +45,8 @@ class GuardedLibrary:
         Raises:
             BackendError: The library failed.
         """
+        if len(text) > SHORT_CHARS:
+            return self.encode_batch([text], add_special_tokens=add_special_tokens)[0]
         return guarded(lambda: self._library.encode(text, add_special_tokens=add_special_tokens))
 
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[Encoding]:
@@ -62,6 +73,13 @@ class GuardedLibrary:
         Raises:
             BackendError: The library failed.
         """
+        if len(ids) > SHORT_IDS:
+            (text,) = guarded(
+                lambda: self._library.decode_batch(
+                    [list(ids)], skip_special_tokens=skip_special_tokens
+                )
+            )
+            return str(text)
         return guarded(
             lambda: self._library.decode(list(ids), skip_special_tokens=skip_special_tokens)
         )
@@ -142,6 +160,19 @@ class GuardedLibrary:
                     error.input_index = index
                     break
             raise
+
+
+def token_spans(encoding: Encoding) -> NDArray[np.int64]:
+    """Return where each token starts and stops in the text, in characters, (n, 2); (0, 0) for special tokens.
+
+    `Encoding.offsets` keeps Python's global lock as long as it takes: a tenth of a second for half a million tokens.
+    """
+    tokens = len(encoding)
+    if tokens <= SHORT_IDS:
+        return np.array(encoding.offsets, np.int64).reshape(-1, 2)
+    spans = (encoding.token_to_chars(index) or (0, 0) for index in range(tokens))
+    flat = itertools.chain.from_iterable(spans)
+    return np.fromiter(flat, np.int64, 2 * tokens).reshape(-1, 2)
 
 
 def guarded(work: Callable[[], Result]) -> Result:

@@ -38,15 +38,17 @@ def owning_windows(bounds: Bounds) -> NDArray[np.int64]:
         bounds: Bounds of windows that follow each other, the first from 0, the last to n.
     """
     tokens = bounds[-1][1]
-    positions = np.arange(tokens)
-    distance = np.full((len(bounds), tokens), -1, np.int64)
+    owner = np.zeros(tokens, np.int64)
+    best = np.full(tokens, -1, np.int64)
     for window, (start, stop) in enumerate(bounds):
-        to_start = positions[start:stop] - start if start else np.full(stop - start, tokens)
-        to_stop = (
-            stop - 1 - positions[start:stop] if stop < tokens else np.full(stop - start, tokens)
-        )
-        distance[window, start:stop] = np.minimum(to_start, to_stop)
-    owner: NDArray[np.int64] = distance.argmax(axis=0)
+        positions = np.arange(stop - start)
+        whole = np.full(stop - start, tokens)
+        to_start = positions if start else whole
+        to_stop = positions[::-1] if stop < tokens else whole
+        distance = np.minimum(to_start, to_stop)
+        is_further = distance > best[start:stop]
+        owner[start:stop][is_further] = window
+        np.maximum(best[start:stop], distance, out=best[start:stop])
     return owner
 
 

@@ -43,6 +43,8 @@ class Pooler:
         vocabulary_head: States (n, H) to weights of all terms (1, V): SPLADE (arXiv:2109.10086).
         merge: How weights of parts of a text become one, as the model's own pooling does: "max" or "sum".
         term_weights: Weight of every id, (V,), for queries that need no model; None where queries go through it.
+        gives_zeros: Whether a vector of zeros is an answer, as a static model's to a text of unknown tokens is, rather
+            than the sign of a broken graph.
     """
 
     pooling: str = "mean"
@@ -55,6 +57,7 @@ class Pooler:
     vocabulary_head: RowFunction | None = None
     merge: str = "max"
     term_weights: FloatArray | None = None
+    gives_zeros: bool = False
 
     def vector_width(self, hidden_size: int) -> int:
         """Return the number of dimensions of a pooled vector, behind the head.

@@ -101,15 +101,17 @@ def probabilities(scores: FloatArray, activation: str) -> NDArray[np.float64]:
     return logits
 
 
-def degenerate_rows(raw: FloatArray) -> NDArray[np.bool_]:
+def degenerate_rows(raw: FloatArray, *, allows_zeros: bool = False) -> NDArray[np.bool_]:
     """Mark rows that must never leave: those with NaN or infinity, and those of zeros only.
 
     Args:
         raw: (B, H), float32.
+        allows_zeros: Whether rows of zeros may leave.
 
     Returns:
         Whether each row is such, (B,), bool.
     """
-    is_finite = np.isfinite(raw).all(axis=1)
-    has_value = raw.any(axis=1)
-    return np.asarray(~(is_finite & has_value))
+    is_usable = np.isfinite(raw).all(axis=1)
+    if not allows_zeros:
+        is_usable &= raw.any(axis=1)
+    return np.asarray(~is_usable)

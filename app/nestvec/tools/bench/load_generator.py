@@ -84,9 +84,22 @@ def embedding_requests(
 
 
 async def closed_load(
-    target: Target, requests: Iterable[LoadRequest], *, connections: int, duration_s: float
+    target: Target,
+    requests: Iterable[LoadRequest],
+    *,
+    connections: int,
+    duration_s: float,
+    heeds_retry_after: bool = False,
 ) -> LoadResult:
-    """Keep a number of connections busy until the time is over or the requests run out."""
+    """Keep a number of connections busy until the time is over or the requests run out.
+
+    Args:
+        target: Where requests go.
+        requests: What is sent.
+        connections: Number of connections.
+        duration_s: After so long no request is begun.
+        heeds_retry_after: Whether a connection that was refused pauses for as long as it was told to, as SDKs do.
+    """
     result, source = LoadResult(), iter(requests)
     started = time.perf_counter()
     until = started + duration_s
@@ -95,7 +108,9 @@ async def closed_load(
         connection = Connection(target)
         try:
             while time.perf_counter() < until and (request := next(source, None)) is not None:
-                await _send(connection, request, result, due=time.perf_counter())
+                wait_s = await _send(connection, request, result, due=time.perf_counter())
+                if heeds_retry_after:
+                    await asyncio.sleep(max(0.0, min(wait_s, until - time.perf_counter())))
         finally:
             await connection.close()
 
@@ -152,8 +167,8 @@ def arrivals(rate_per_s: float, duration_s: float, seed: int) -> Iterator[float]
 
 async def _send(
     connection: Connection, request: LoadRequest, result: LoadResult, *, due: float
-) -> None:
-    """Send a request and count what comes of it."""
+) -> float:
+    """Send a request, count what comes of it, and return the seconds that the server asks to wait; 0 for none."""
     try:
         response = await connection.post(request.body)
     except (OSError, ValueError):
@@ -161,15 +176,17 @@ async def _send(
         await connection.close()
         # A server that is gone must not make the caller spin.
         await asyncio.sleep(0.01)
-        return
+        return 0.0
     result.statuses[response.status] += 1
-    if response.retry_after.isdigit():
-        result.retry_after_s[int(response.retry_after)] += 1
+    wait_s = int(response.retry_after) if response.retry_after.isdigit() else 0
+    if wait_s:
+        result.retry_after_s[wait_s] += 1
     if response.status != OK:
-        return
+        return float(wait_s)
     result.latencies_s.append(time.perf_counter() - due)
     result.texts += request.texts
     # The usage stands at an end of the body, so that no parser need walk through the vectors.
     tail_start = max(0, len(response.body) - TAIL_BYTES)
     usage = PROMPT_TOKENS.search(response.body, tail_start) or PROMPT_TOKENS.search(response.body)
     result.tokens += int(usage.group(1)) if usage else 0
+    return 0.0

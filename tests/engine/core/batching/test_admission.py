@@ -1,12 +1,13 @@
-"""Admission: bounds in tokens, room for other keys, and no work that would come too late."""
+"""Admission: bounds in tokens, room for other keys, no wait that is too long, and no work that would come too late."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from nestvec.engine.backend import CostModel
-from nestvec.engine.core.batching.admission import MAX_RETRY_AFTER_S, Admission
+from nestvec.engine.core.batching.admission import EARLY_SHARE, Admission
 from nestvec.engine.core.batching.cost_model import MIN_SAMPLES, OnlineCostModel
+from nestvec.engine.core.batching.dispatcher import Dispatcher
+from nestvec.engine.core.batching.drain_rate import DrainRate
 from nestvec.engine.core.batching.scheduler import Scheduler
+from nestvec.engine.core.batching.shared_cores import SharedCores
 from nestvec.engine.types import ItemOptions, Layout, Priority
 from nestvec.errors import QueueFullError
 
@@ -15,13 +16,23 @@ from tests.support.fakes import item, submission
 TOKEN_S = 0.001
 
 
-def make(*, max_tokens: int = 1000, learned: bool = True) -> Admission:
-    """Return the admission of two workers, at a millisecond per token."""
-    scheduler = Scheduler(CostModel(Layout.PACKED, 0.0), 100, 64)
-    model = OnlineCostModel()
+def make(
+    *,
+    max_tokens: int = 10**6,
+    learned: bool = True,
+    measured: bool = True,
+    max_wait_s: float = 10**6,
+    cores: SharedCores | None = None,
+) -> Admission:
+    """Return the admission of two workers, at a millisecond per token, as batches and full load have told."""
+    dispatcher = Dispatcher(Scheduler(CostModel(Layout.PACKED, 0.0), 100, 64), 2)
+    model, drain_rate = OnlineCostModel(), DrainRate()
     for tokens in range(10, 10 + MIN_SAMPLES * 10, 10) if learned else ():
         model.observe(tokens=tokens, area=0.0, took_s=tokens * TOKEN_S)
-    return Admission(scheduler, model, 2, max_tokens)
+    if learned and measured:
+        drain_rate.observe(2000, 2000 * TOKEN_S, 0.0)
+    cores = cores or SharedCores()
+    return Admission(dispatcher, model, max_tokens, max_wait_s, drain_rate, cores)
 
 
 def put(
@@ -29,76 +40,168 @@ def put(
 ) -> None:
     """Let so many tokens wait."""
     call = submission(item(*[1] * tokens), key_id=key, priority=priority)
-    admission.scheduler.add(len(key) + tokens, call, 0.0)
+    admission.dispatcher.add(len(key) + tokens, call, 0.0)
+
+
+def admit(admission: Admission, tokens: int, **options: object) -> float:
+    """Ask for a call of one item of so many tokens."""
+    return admission.admit(submission(item(*[1] * tokens), **options), 0.0)
 
 
 def test_an_empty_queue_takes_any_call() -> None:
-    """An empty queue refuses nothing, however large and however late it is."""
-    admission = make()
-    admission.check_queue_bound(0, 10**9, "")
-    admission.check_deadline(10**9, ItemOptions(priority=Priority.BULK), 0.001)
+    """An empty queue refuses nothing for its size or for the longest wait."""
+    admission = make(max_tokens=1, max_wait_s=0.001)
+    admit(admission, 5000, priority=Priority.BULK)
+    admission.check_early(10**9, ItemOptions(), 0.0)
 
 
 def test_the_bound_is_in_tokens() -> None:
     """The queue is bounded exactly to the token."""
     admission = make(max_tokens=100)
     put(admission, 60)
-    admission.check_queue_bound(60, 40, "")
-    with pytest.raises(QueueFullError, match="60 tokens of at most 100"):
-        admission.check_queue_bound(60, 41, "")
+    admit(admission, 40)
+    with pytest.raises(QueueFullError, match="60 tokens of at most 100") as caught:
+        admit(admission, 41)
+    assert caught.value.reason == "queue_full"
 
 
 def test_a_flooding_key_leaves_room() -> None:
     """One key gets four fifths, and another then still gets in; without keys one caller may fill the whole queue."""
     admission = make(max_tokens=1000)
     put(admission, 790, "flood")
-    admission.check_queue_bound(790, 10, "flood")
+    admit(admission, 10, key_id="flood")
     with pytest.raises(QueueFullError, match="kept for other keys"):
-        admission.check_queue_bound(790, 60, "flood")
-    admission.check_queue_bound(790, 200, "other")
+        admit(admission, 60, key_id="flood")
+    admit(admission, 200, key_id="other")
     without_keys = make(max_tokens=1000)
     put(without_keys, 790)
-    without_keys.check_queue_bound(790, 200, "")
+    admit(without_keys, 200)
 
 
 def test_what_would_be_late_is_refused_now() -> None:
     """A call is refused where what stands before it is predicted to take longer than its deadline allows."""
-    admission = make(max_tokens=10**6)
+    admission = make()
     put(admission, 2000)  # two workers: one second
-    admission.check_deadline(100, ItemOptions(), 1.5)
-    with pytest.raises(QueueFullError, match="deadline"):
-        admission.check_deadline(100, ItemOptions(), 0.5)
+    admit(admission, 100, deadline_s=1.5)
+    with pytest.raises(QueueFullError, match="deadline") as caught:
+        admit(admission, 100, deadline_s=0.5)
+    assert caught.value.reason == "deadline"
+
+
+def test_what_cannot_be_done_in_time_even_alone_is_refused_once_that_is_measured() -> None:
+    """A call that finds nothing waiting is refused for its own size only by a rate that was measured under load."""
+    admission = make(measured=False)
+    admit(admission, 4000, deadline_s=0.5)
+    admission.drain_rate.observe(1000, 1000 * TOKEN_S, 0.0)
+    admit(admission, 900, deadline_s=0.5)
+    with pytest.raises(QueueFullError, match="send fewer inputs"):
+        admit(admission, 4000, deadline_s=0.5)
+
+
+def test_nobody_waits_longer_than_the_longest_wait() -> None:
+    """What others have waiting counts, with a margin; what the call itself takes does not."""
+    admission = make(max_wait_s=1.0)
+    put(admission, 1400)
+    admit(admission, 5000)
+    put(admission, 601)
+    with pytest.raises(QueueFullError, match="longest wait is 1 s") as caught:
+        admit(admission, 1)
+    assert caught.value.reason == "wait_too_long"
+
+
+def test_the_wait_counts_from_when_the_call_came() -> None:
+    """What a call has waited for the front's threads is not waited again."""
+    admission = make(max_wait_s=1.0)
+    put(admission, 1000)
+    admit(admission, 10, arrived_s=-0.2)
+    with pytest.raises(QueueFullError):
+        admit(admission, 10, arrived_s=-0.6)
+
+
+def test_work_under_way_counts() -> None:
+    """Tokens in batches that run are waited for too."""
+    admission = make(max_wait_s=1.0)
+    put(admission, 1900)
+    admission.dispatcher.take(0.0)
+    put(admission, 100)
+    with pytest.raises(QueueFullError, match="longest wait"):
+        admit(admission, 10)
 
 
 def test_other_keys_and_bulk_do_not_count_against_a_query() -> None:
     """Other keys share with a query and bulk lets it pass, so only its own key's queue can make it late."""
-    admission = make(max_tokens=10**6)
+    admission = make(max_wait_s=0.2)
     put(admission, 9000, "flood")
     put(admission, 9001, "flood", Priority.BULK)
-    admission.check_deadline(100, ItemOptions(key_id="other"), 0.2)
+    admit(admission, 100, key_id="other")
     with pytest.raises(QueueFullError):
-        admission.check_deadline(100, ItemOptions(key_id="flood"), 0.2)
+        admit(admission, 100, key_id="flood")
+
+
+def test_bulk_is_foreseen_at_the_share_that_a_stream_of_queries_leaves() -> None:
+    """Queries that go on coming pass bulk though none waits now: bulk's wait is that of its share."""
+    admission = make(max_wait_s=2.0)
+    put(admission, 1000, priority=Priority.BULK)  # half a second alone
+    assert admission.forecast(10, ItemOptions(priority=Priority.BULK), 5.0).done_s < 0.6  # type: ignore[union-attr]
+    for tenth in range(100):  # three quarters of what two workers can do
+        admission._arrivals.add(Priority.INTERACTIVE, "", 150, tenth / 10)
+    forecast = admission.forecast(10, ItemOptions(priority=Priority.BULK), 10.0)
+    assert forecast is not None
+    assert 1.4 < forecast.done_s < 2.6
+
+
+def test_other_models_on_the_same_cores_count() -> None:
+    """A queue of another model takes as much of the cores as this one, for as long as it has work."""
+    cores = SharedCores()
+    admission, other = make(max_wait_s=1.0, cores=cores), make(cores=cores)
+    put(admission, 1200)
+    admit(admission, 10)
+    other.share.waiting_s = 30.0
+    with pytest.raises(QueueFullError):
+        admit(admission, 10)
+    other.share.waiting_s = 0.1
+    admit(admission, 10)
+    other.share.waiting_s = 30.0
+    other.leave()
+    admit(admission, 10)
+
+
+def test_forecasts_that_were_too_good_make_the_next_ones_careful() -> None:
+    """The margin follows how much longer calls took than was foreseen."""
+    admission = make(max_wait_s=1.0)
+    put(admission, 900)
+    admit(admission, 10)
+    for _ in range(64):
+        admission.learn(Priority.INTERACTIVE, 1.0, 2.5)
+    with pytest.raises(QueueFullError):
+        admit(admission, 10)
+    admit(admission, 10, priority=Priority.BULK)  # its forecasts are its own
+
+
+def test_calls_on_their_way_to_the_queue_are_counted() -> None:
+    """Of calls that come at once only those get to the tokenizer that there is time for."""
+    admission = make(max_wait_s=1.0)
+    options = ItemOptions()
+    admitted = 0
+    with pytest.raises(QueueFullError):  # noqa: PT012 - as many as get in
+        while True:
+            admission.check_early(100, options, 0.0)
+            admission.expect(100, options)
+            admitted += 1
+    assert 0.6 * EARLY_SHARE <= admitted * 100 * TOKEN_S / 2 <= EARLY_SHARE
+    for _ in range(admitted):
+        admission.expect(-100, options)
+    assert not admission.expected
 
 
 def test_nothing_is_foreseen_before_it_was_learned() -> None:
-    """While the cost model is still learning no call is refused for its deadline, which still holds in the queue."""
-    admission = make(max_tokens=10**6, learned=False)
-    put(admission, 10**5)
-    admission.check_deadline(100, ItemOptions(), 0.001)
-
-
-@given(st.floats(0, 1e9))
-def test_retry_after_is_jittered_within_what_clients_heed(waiting: float) -> None:
-    """Retry times are spread, and lie within 1 to 120 seconds."""
-    admission = make()
-    times_s = {admission.retry_after_s(waiting) for _ in range(200)}
-    assert all(1 <= time_s <= MAX_RETRY_AFTER_S for time_s in times_s)
-    # Near the longest time most of them are cut down to it.
-    assert len(times_s) > 1 or times_s == {MAX_RETRY_AFTER_S}
-
-
-def test_refusals_spread_over_seconds() -> None:
-    """Even where the queue drains in no time, clients come back in at least two different seconds."""
-    admission = make(learned=False)
-    times_s = {round(admission.retry_after_s(1)) for _ in range(200)}
+    """While nothing is known of the rate no call is refused for time, and refusals for size spread over seconds."""
+    admission = make(learned=False, max_wait_s=0.001, max_tokens=10**5)
+    put(admission, 99_990)
+    admit(admission, 10, deadline_s=0.001)
+    times_s = set()
+    for _ in range(50):
+        with pytest.raises(QueueFullError) as caught:
+            admit(admission, 11)
+        times_s.add(round(caught.value.retry_after_s))
     assert len(times_s) >= 2

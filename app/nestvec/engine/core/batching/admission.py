@@ -1,23 +1,46 @@
-"""Who may join the queue: pure. A refusal says when to come again.
+"""Who may join the queue: pure. What is admitted is answered in time; a refusal says when to come again.
 
-There are three rules: the queue is bounded in tokens; one key among several leaves room for others (a threshold that
-falls with the room that is left: Choudhury and Hahne, IEEE/ACM Trans. Networking 1998); and what could not be done by
-its deadline is refused now rather than after the wait.
+There are four rules: the queue is bounded in tokens; one key among several leaves room for others (a threshold that
+falls with the room that is left: Choudhury and Hahne, IEEE/ACM Trans. Networking 1998); nobody waits longer than the
+longest wait for others' work; and what could not be done by its deadline is refused now rather than after the wait.
+
+The wait is forecast from what the scheduler would run first, at the rate of the last seconds (`drain_rate`), with what
+is likely to come meanwhile and pass (`arrival_rates`), with the queues of other models on the same cores
+(`shared_cores`), and times a margin learned from the forecasts before (`forecast_error`).
 """
 
-import random
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
+from nestvec.engine.core.batching.arrival_rates import ArrivalRates
 from nestvec.engine.core.batching.cost_model import OnlineCostModel
-from nestvec.engine.core.batching.scheduler import Scheduler
-from nestvec.engine.types import ItemOptions, Submission
+from nestvec.engine.core.batching.dispatcher import Dispatcher
+from nestvec.engine.core.batching.drain_rate import DrainRate
+from nestvec.engine.core.batching.forecast_error import ForecastError
+from nestvec.engine.core.batching.retry_times import UNKNOWN_S, RetryTimes, jittered
+from nestvec.engine.core.batching.scheduler import OTHER, Passing
+from nestvec.engine.core.batching.shared_cores import CoresShare, SharedCores
+from nestvec.engine.types import ItemOptions, Priority, Submission
 from nestvec.errors import QueueFullError
 
-# openai-python does not retry at all after a longer `Retry-After`.
-MAX_RETRY_AFTER_S: Final = 120.0
 # A key may hold this many times the room that is left: alone four fifths of the queue, two of them four ninths each.
 KEY_SHARE: Final = 4.0
+# Before a rate was measured under load: batches that ran alone, or first of all, say no more.
+UNMEASURED_MARGIN: Final = 2.0
+# Before it is tokenized a call may wait a little less long than after it, so that what is tokenized is seldom refused.
+EARLY_SHARE: Final = 0.95
+
+
+class Forecast(NamedTuple):
+    """How long a call would take from now, as its class's margin does not yet make it longer.
+
+    Attributes:
+        done_s: Until all its items have run.
+        wait_s: The part of it that goes to the work of others.
+    """
+
+    done_s: float
+    wait_s: float
 
 
 @dataclass(slots=True)
@@ -25,95 +48,253 @@ class Admission:
     """Decides about calls before they are queued; the core asks it under its lock.
 
     Attributes:
-        scheduler: What waits.
-        cost_model: How long it will take.
-        workers: Number of workers that run it.
+        dispatcher: What waits and runs.
+        cost_model: How long batches take.
         max_queue_tokens: How many tokens may wait.
+        max_queue_wait_s: How long a call may wait for the work of others.
+        drain_rate: How fast the queue drains under full load.
+        cores: The models that share the cores.
+        share: This model's part of what they have to do.
+        expected: Tokens by class and key of calls on their way to the queue.
     """
 
-    scheduler: Scheduler
+    dispatcher: Dispatcher
     cost_model: OnlineCostModel
-    workers: int
     max_queue_tokens: int
+    max_queue_wait_s: float
+    drain_rate: DrainRate = field(default_factory=DrainRate)
+    cores: SharedCores = field(default_factory=SharedCores)
+    share: CoresShare = field(init=False)
+    expected: dict[tuple[Priority, str], int] = field(default_factory=dict)
+    _arrivals: ArrivalRates = field(default_factory=ArrivalRates)
+    _errors: dict[Priority, ForecastError] = field(
+        default_factory=lambda: {priority: ForecastError() for priority in Priority}
+    )
+    _retries: RetryTimes = field(default_factory=RetryTimes)
 
-    def check(self, submission: Submission, waiting_tokens: int, now_s: float) -> None:
-        """Refuse a call that would pass the queue's bound, or could not be done in time.
+    def __post_init__(self) -> None:
+        """Join the models that share the cores."""
+        self.share = self.cores.join()
+
+    def admit(self, submission: Submission, now_s: float) -> float:
+        """Admit a call, or refuse it where it would pass a bound or could not be done in time.
 
         Args:
             submission: The call.
-            waiting_tokens: Tokens of all keys that wait.
             now_s: Monotonic time.
+
+        Returns:
+            How long it should take to be done, for `learn`; 0 where nothing is known or nothing waits.
 
         Raises:
             QueueFullError: The call is refused; the error says when to retry.
         """
         tokens, options = submission.tokens, submission.options
-        self.check_queue_bound(waiting_tokens, tokens, options.key_id)
-        if options.deadline_s is not None:
-            self.check_deadline(tokens, options, options.deadline_s - now_s)
+        waiting_tokens = self.dispatcher.waiting_tokens
+        self._check_bound(tokens, options, waiting_tokens, now_s)
+        forecast = None
+        if waiting_tokens or not self._is_small(tokens):
+            forecast = self.forecast(tokens, options, now_s)
+        if forecast is not None:
+            self._check_time(forecast, tokens, options, now_s, self.max_queue_wait_s)
+        self._arrivals.add(options.priority, options.key_id, tokens, now_s)
+        return forecast.done_s if forecast is not None and waiting_tokens else 0.0
 
-    def check_queue_bound(self, waiting_tokens: int, tokens: int, key_id: str) -> None:
-        """Refuse what would pass the queue's bound; an empty queue takes any call.
+    def leave(self) -> None:
+        """Leave the models that share the cores."""
+        self.cores.leave(self.share)
+
+    def check_early(self, tokens: int, options: ItemOptions, now_s: float) -> None:
+        """Refuse a call that is not tokenized yet, if it would be refused afterwards.
 
         Args:
-            waiting_tokens: Tokens of all keys that wait.
-            tokens: Tokens of the call.
-            key_id: The key whose call it is; "" where no keys are required.
+            tokens: A low guess of its tokens.
+            options: Its key, class and deadline.
+            now_s: Monotonic time.
 
         Raises:
-            QueueFullError: The call would pass the bound, or its key's part of it.
+            QueueFullError: The call would be refused.
         """
+        waiting = self.dispatcher.waiting_tokens
+        if not waiting and not self.expected:
+            return
+        expected = sum(self.expected.values())
+        self._check_bound(tokens, options, waiting + expected, now_s, is_early=True)
+        before = self.expected.get((options.priority, options.key_id), 0)
+        forecast = self.forecast(tokens, options, now_s, before)
+        if forecast is not None:
+            self._check_time(forecast, tokens, options, now_s, EARLY_SHARE * self.max_queue_wait_s)
+
+    def expect(self, tokens: int, options: ItemOptions) -> None:
+        """Count tokens of a call that is on its way to the queue; negative ones once it is there."""
+        group = (options.priority, options.key_id)
+        expected = self.expected.get(group, 0) + tokens
+        if expected:
+            self.expected[group] = expected
+        else:
+            self.expected.pop(group, None)
+
+    def learn(self, priority: Priority, predicted_s: float, real_s: float) -> float | None:
+        """Learn from a call that is done.
+
+        Args:
+            priority: Its class.
+            predicted_s: What `admit` returned.
+            real_s: How long it took from then on.
+
+        Returns:
+            Relative error of the prediction; None where it was too short to tell.
+        """
+        return self._errors[priority].observe(predicted_s, real_s)
+
+    def forecast(
+        self, tokens: int, options: ItemOptions, now_s: float, before: int = 0
+    ) -> Forecast | None:
+        """Foresee how long a call would take.
+
+        Args:
+            tokens: Its tokens.
+            options: Its key and class.
+            now_s: Monotonic time.
+            before: Tokens of the same class and key that join the queue before it.
+
+        Returns:
+            The forecast; None while nothing is known of how fast the queue drains.
+        """
+        token_s = self.token_s()
+        if token_s is None:
+            return None
+        priority, key_id = options.priority, options.key_id
+        passing = Passing(
+            self._arrivals.of_others(priority, key_id, now_s) * token_s,
+            self._arrivals.of_class(OTHER[priority], now_s) * token_s,
+            token_s,
+        )
+        scheduler = self.dispatcher.scheduler
+        run_before = scheduler.tokens_before(priority, key_id, before + tokens, passing, now_s)
+        done_s = (run_before + self.dispatcher.running_tokens) * token_s
+        done_s += self.cores.seconds_of_others(self.share, done_s)
+        return Forecast(done_s, max(0.0, done_s - tokens * token_s))
+
+    def token_s(self) -> float | None:
+        """Return the seconds that a token takes while all workers are busy; None while nothing is known."""
+        token_s = self.drain_rate.token_s
+        if token_s is None:
+            token_s = self.cost_model.seconds_per_token(self.dispatcher.scheduler.budget)
+        return None if token_s is None else token_s / self.dispatcher.workers
+
+    def waiting_s(self) -> float:
+        """Return how long what waits will take, all workers together; 0 while nothing is known."""
+        return self.dispatcher.waiting_tokens * (self.token_s() or 0.0)
+
+    def _key_tokens(self, key_id: str, *, counts_expected: bool) -> int:
+        """Return a key's tokens that wait, and those on their way to the queue."""
+        tokens = self.dispatcher.scheduler.tokens_of(key_id)
+        if not counts_expected:
+            return tokens
+        return tokens + sum(n for (_, owner), n in self.expected.items() if owner == key_id)
+
+    def _check_bound(
+        self,
+        tokens: int,
+        options: ItemOptions,
+        waiting_tokens: int,
+        now_s: float,
+        *,
+        is_early: bool = False,
+    ) -> None:
+        """Refuse what would pass the queue's bound, or its key's part of it; an empty queue takes any call."""
         max_tokens = self.max_queue_tokens
         if not waiting_tokens:
             return
         if waiting_tokens + tokens > max_tokens:
-            raise QueueFullError(
+            raise self._refusal(
                 f"The queue holds {waiting_tokens} tokens of at most {max_tokens}; "
                 f"these inputs need {tokens} more. Retry later or send fewer inputs.",
-                retry_after_s=self.retry_after_s(waiting_tokens),
+                "queue_full",
+                tokens=tokens,
+                excess_tokens=waiting_tokens + tokens - max_tokens,
+                now_s=now_s,
             )
-        key_tokens = self.scheduler.tokens_of(key_id) if key_id else 0
-        if key_tokens and key_tokens + tokens > KEY_SHARE * (max_tokens - waiting_tokens):
-            raise QueueFullError(
+        key_id = options.key_id
+        key_tokens = self._key_tokens(key_id, counts_expected=is_early) if key_id else 0
+        room = max_tokens - waiting_tokens
+        if key_tokens and key_tokens + tokens > KEY_SHARE * room:
+            raise self._refusal(
                 f"Your key has {key_tokens} tokens in a queue of at most {max_tokens}, the rest of which is kept "
                 "for other keys. Retry later or send fewer inputs.",
-                retry_after_s=self.retry_after_s(key_tokens),
+                "queue_full",
+                tokens=tokens,
+                # Each of the key's tokens that runs makes room besides.
+                excess_tokens=(key_tokens + tokens - KEY_SHARE * room) / (1 + KEY_SHARE),
+                now_s=now_s,
             )
 
-    def check_deadline(self, tokens: int, options: ItemOptions, left_s: float) -> None:
-        """Refuse what would not be done in time, as far as that can be foreseen; an empty queue takes any call.
+    def _check_time(
+        self,
+        forecast: Forecast,
+        tokens: int,
+        options: ItemOptions,
+        now_s: float,
+        max_wait_s: float,
+    ) -> None:
+        """Refuse what would wait too long, or be done too late.
 
-        Args:
-            tokens: Tokens of the call.
-            options: Its key and class.
-            left_s: Seconds until its deadline.
-
-        Raises:
-            QueueFullError: The call would not be done by its deadline.
+        A call that finds nothing waiting is refused for its deadline only, and only by a measured rate.
         """
-        token_s = self.token_s()
-        if token_s is None or not self.scheduler.waiting_tokens:
-            return
-        tokens_before = self.scheduler.tokens_before(options.priority, options.key_id, tokens)
-        wait_s = tokens_before * token_s / self.workers
-        if wait_s > left_s:
-            raise QueueFullError(
-                f"These inputs would take about {wait_s:.1f} s from now, and the deadline is in "
-                f"{max(0.0, left_s):.1f} s. Retry later, allow more time, or send fewer inputs.",
-                retry_after_s=jittered(wait_s - left_s),
+        is_alone = not self.dispatcher.waiting_tokens and not self.expected
+        margin = 1.0 if is_alone else self._margin(options.priority)
+        waited_s = 0.0 if options.arrived_s is None else max(0.0, now_s - options.arrived_s)
+        wait_s, done_s = forecast.wait_s * margin, forecast.done_s * margin
+        if not is_alone and waited_s + wait_s > max_wait_s:
+            raise self._refusal(
+                f"These inputs would wait about {wait_s:.1f} s, and the longest wait is {self.max_queue_wait_s:g} s. "
+                "Retry later.",
+                "wait_too_long",
+                tokens=tokens,
+                excess_tokens=self._tokens_in(waited_s + wait_s - max_wait_s),
+                now_s=now_s,
             )
+        left_s = None if options.deadline_s is None else options.deadline_s - now_s
+        if left_s is None or done_s <= left_s or (is_alone and not self.drain_rate.is_measured):
+            return
+        raise self._refusal(
+            f"These inputs would take about {done_s:.1f} s from now, and the deadline is in "
+            f"{max(0.0, left_s):.1f} s. Retry later, allow more time, or send fewer inputs.",
+            "deadline",
+            tokens=tokens,
+            excess_tokens=self._tokens_in(done_s - left_s),
+            now_s=now_s,
+        )
 
-    def retry_after_s(self, waiting_tokens: float) -> float:
-        """Return the predicted time to drain half of what waits, jittered so that clients do not return as one."""
+    def _margin(self, priority: Priority) -> float:
+        """Return what the waits of a class are multiplied with."""
+        margin = self._errors[priority].margin
+        return margin if self.drain_rate.is_measured else max(margin, UNMEASURED_MARGIN)
+
+    def _is_small(self, tokens: int) -> bool:
+        """Return whether a call is no larger than a batch: nothing need be foreseen for it where nothing waits."""
+        return tokens <= self.dispatcher.scheduler.budget
+
+    def _tokens_in(self, seconds: float) -> float:
         token_s = self.token_s()
-        return jittered(2.0 if token_s is None else waiting_tokens * token_s / self.workers / 2)
+        return seconds / token_s if token_s else 0.0
 
-    def token_s(self) -> float | None:
-        """Return the seconds that a token takes one worker; None while still learning."""
-        return self.cost_model.seconds_per_token(self.scheduler.budget)
-
-
-def jittered(wait_s: float) -> float:
-    """Return up to a quarter more or less, and never so little that all clients come back within the same second."""
-    spread = wait_s * random.uniform(0.75, 1.25)  # noqa: S311 - spreads retries, no secret
-    return min(max(spread, random.uniform(1.0, 3.0)), MAX_RETRY_AFTER_S)  # noqa: S311 - likewise
+    def _refusal(
+        self, message: str, reason: str, *, tokens: int, excess_tokens: float, now_s: float
+    ) -> QueueFullError:
+        """Make the error of a refused call, which says when there will be a place for it."""
+        token_s = self.token_s()
+        if token_s is None:
+            return QueueFullError(message, retry_after_s=jittered(UNKNOWN_S), reason=reason)
+        own_s, waiting_s = tokens * token_s, self.waiting_s()
+        retry_after_s = self._retries.next_s(
+            excess_s=excess_tokens * token_s, own_s=own_s, waiting_s=waiting_s, now_s=now_s
+        )
+        return QueueFullError(
+            message,
+            retry_after_s=retry_after_s,
+            reason=reason,
+            own_s=own_s,
+            waiting_s=waiting_s,
+        )

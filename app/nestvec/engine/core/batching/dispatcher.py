@@ -22,12 +22,16 @@ class Assignment:
         is_lone: Whether nothing else runs or waits.
         is_isolated: Whether nothing else may run meanwhile.
         is_priority: Whether the priority worker has taken it.
+        taken_s: Monotonic time when it was taken.
+        is_full_load: Whether all workers were busy from then on, the priority worker not counted.
     """
 
     batch: MicroBatch
     is_lone: bool = False
     is_isolated: bool = False
     is_priority: bool = False
+    taken_s: float = 0.0
+    is_full_load: bool = False
 
 
 @dataclass(slots=True)
@@ -37,10 +41,12 @@ class Dispatcher:
     Attributes:
         scheduler: Where items wait.
         workers: Number of workers, the priority worker not counted.
+        running_tokens: Number of tokens in batches that run.
     """
 
     scheduler: Scheduler
     workers: int
+    running_tokens: int = 0
     _isolated: deque[Entry] = field(default_factory=deque)
     _busy: int = 0
     _busy_with_bulk: int = 0
@@ -57,6 +63,16 @@ class Dispatcher:
         """Number of tokens that wait."""
         waiting = self.scheduler.waiting_tokens
         return waiting + sum(e.item.tokens for e in self._isolated) if self._isolated else waiting
+
+    @property
+    def busy(self) -> int:
+        """Number of workers that run a batch, the priority worker counted."""
+        return self._busy + self._is_priority_busy
+
+    @property
+    def is_priority_busy(self) -> bool:
+        """Whether the priority worker runs a batch."""
+        return self._is_priority_busy
 
     @property
     def has_isolated(self) -> bool:
@@ -119,17 +135,21 @@ class Dispatcher:
         if is_priority:
             self._is_priority_busy = True
             batch = self.scheduler.next_batch(now_s, only=Priority.INTERACTIVE)
-            return Assignment(batch, is_priority=True)
+            self.running_tokens += batch.tokens
+            return Assignment(batch, is_priority=True, taken_s=now_s)
         if self._isolated:
             return self._take_isolated(now_s)
         batch = self.scheduler.next_batch(now_s, idle_workers=self.workers - self._busy)
         self._busy += 1
         self._busy_with_bulk += batch.priority is Priority.BULK
+        self.running_tokens += batch.tokens
         is_lone = self._busy == 1 and len(batch.entries) == 1 and not self.scheduler.waiting_items
-        return Assignment(batch, is_lone=is_lone)
+        is_full = self._busy >= self.workers
+        return Assignment(batch, is_lone=is_lone, taken_s=now_s, is_full_load=is_full)
 
     def done(self, assignment: Assignment) -> None:
         """Note that a worker has finished its batch."""
+        self.running_tokens -= assignment.batch.tokens
         if assignment.is_priority:
             self._is_priority_busy = False
             return
@@ -145,5 +165,8 @@ class Dispatcher:
         self._is_isolating = True
         deadline_s = entry.options.deadline_s
         is_late = deadline_s is not None and deadline_s <= now_s
-        batch = MicroBatch(expired=(entry,)) if is_late else MicroBatch(entries=(entry,))
-        return Assignment(batch, is_isolated=True)
+        batch = MicroBatch((entry,), tokens=entry.item.tokens)
+        if is_late:
+            batch = MicroBatch(expired=(entry,))
+        self.running_tokens += batch.tokens
+        return Assignment(batch, is_isolated=True, taken_s=now_s)

@@ -87,14 +87,25 @@ class FairQueue:
         """Return a key's tokens in the queue."""
         return self._tokens_of.get(key_id, 0)
 
-    def tokens_before(self, key_id: str, tokens: int) -> float:
+    def tokens_before(self, key_id: str, tokens: int) -> tuple[float, float]:
         """Return how many tokens leave until `tokens` more of a key have left, those included.
 
         Every other key gets at most as many tokens as this one meanwhile.
+
+        Args:
+            key_id: The key.
+            tokens: How many tokens more.
+
+        Returns:
+            The number if nothing else comes, and the number however much comes of the keys that wait, of one at least.
         """
-        of_key = self.tokens_of(key_id) + tokens
-        of_others = (min(of_key, held) for key, held in self._tokens_of.items() if key != key_id)
-        return float(of_key + sum(of_others))
+        held = self._tokens_of
+        of_key = held.get(key_id, 0) + tokens
+        others = len(held) - (key_id in held)
+        if not others:
+            return float(of_key), 2.0 * of_key
+        of_others = sum(min(of_key, of_other) for key, of_other in held.items() if key != key_id)
+        return float(of_key + of_others), float(of_key * (1 + others))
 
     def head(self) -> tuple[Ticket, Entry]:
         """Return the next entry and its ticket; the queue must not be empty."""

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +37,38 @@ MIN_SPLIT_TOKENS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Entries of one class that run together, and the entries that were found expired on the way."""
+    """Entries of one class that run together, and the entries that were found expired on the way.
+
+    Attributes:
+        entries: What runs.
+        expired: What was found expired.
+        priority: Class of the entries.
+        tokens: Number of the entries' tokens.
+    """
 
     entries: tuple[Entry, ...] = ()
     expired: tuple[Entry, ...] = ()
     priority: Priority = Priority.INTERACTIVE
+    tokens: int = 0
+
+
+class Passing(NamedTuple):
+    """What may come later and run first, as shares of all that the workers can do.
+
+    Attributes:
+        other_keys: What other keys of the same class send.
+        other_class: What comes in the other class.
+        token_s: Seconds that a token takes, all workers together, by which bulk's head ages; 0 where unknown.
+    """
+
+    other_keys: float = 0.0
+    other_class: float = 0.0
+    token_s: float = 0.0
+
+
+NOTHING_PASSES: Final = Passing()
+# However much comes, a forecast takes no more than this of the workers to be spoken for.
+MAX_PASSING: Final = 0.95
 
 
 @dataclass(slots=True)
@@ -52,11 +79,13 @@ class Scheduler:
         cost: Price of a batch from its lengths, as the backend declares it.
         budget: Highest cost of a batch; an item that costs more runs alone.
         lookahead_items: How many of the next items of a class may be reordered by length.
+        ageing_s: After so long bulk's head has waited long.
     """
 
     cost: CostFunction
     budget: float
     lookahead_items: int
+    ageing_s: float = AGEING_S
     _queues: dict[Priority, FairQueue] = field(
         default_factory=lambda: {priority: FairQueue() for priority in Priority}
     )
@@ -93,16 +122,53 @@ class Scheduler:
         ticket = self._queues[priority].add(entry)
         self._calls.setdefault(entry.call_id, set()).add((priority, ticket))
 
-    def tokens_before(self, priority: Priority, key_id: str, tokens: int) -> float:
+    def tokens_before(
+        self,
+        priority: Priority,
+        key_id: str,
+        tokens: int,
+        passing: Passing = NOTHING_PASSES,
+        now_s: float = 0.0,
+    ) -> float:
         """Return about how many tokens would run until `tokens` more of a key have run, those included.
 
-        Keys share a class fairly, and bulk has its share while both classes wait.
+        Keys share a class fairly, and bulk has its share while both classes wait. What comes later counts as far as it
+        may pass: other keys up to their fair share, the other class up to its own.
+
+        Args:
+            priority: The class.
+            key_id: The key.
+            tokens: How many tokens more.
+            passing: What comes later and may run first.
+            now_s: Monotonic time, which tells whether bulk has waited long.
         """
-        in_class = self._queues[priority].tokens_before(key_id, tokens)
-        in_other = self._queues[OTHER[priority]].tokens
-        if priority is Priority.INTERACTIVE:
-            return in_class + min(float(in_other), in_class * BULK_SHARE / (1 - BULK_SHARE))
-        return in_class + min(float(in_other), in_class * (1 - BULK_SHARE) / BULK_SHARE)
+        queue, in_other = self._queues[priority], self._queues[OTHER[priority]].tokens
+        in_class, at_most = queue.tokens_before(key_id, tokens)
+        of_keys, of_class, token_s = passing
+        if not in_other and not of_class:
+            return min(in_class / _left(of_keys), at_most)
+        at_most = min(at_most, in_class / _left(of_keys))
+        if priority is Priority.BULK:
+            at_least_its_share = at_most / BULK_SHARE
+        else:
+            at_least_its_share = self._beside_bulk(at_most, now_s, token_s)
+        return min(
+            (in_class + in_other) / _left(of_class + of_keys),
+            (at_most + in_other) / _left(of_class),
+            at_least_its_share,
+        )
+
+    def _beside_bulk(self, tokens: float, now_s: float, token_s: float) -> float:
+        """Return how many tokens run until so many interactive ones have run, if bulk always waits and ages."""
+        bulk = self._queues[Priority.BULK]
+        age_s = now_s - bulk.head()[1].arrived_s if bulk else 0.0
+        if not token_s:
+            return tokens / (1 - (AGED_BULK_SHARE if age_s >= self.ageing_s else BULK_SHARE))
+        young = max(0.0, self.ageing_s - age_s) / token_s
+        of_young = young * (1 - BULK_SHARE)
+        if tokens <= of_young:
+            return tokens / (1 - BULK_SHARE)
+        return young + (tokens - of_young) / (1 - AGED_BULK_SHARE)
 
     def drop(self, call_id: int) -> tuple[Entry, ...]:
         """Remove what still waits of a call and return it."""
@@ -140,7 +206,7 @@ class Scheduler:
         tickets, tokens = self._fitting(nearest, budget, is_busy=idle_workers == 1)
         self._settle(priority, tokens, now_s)
         return MicroBatch(
-            tuple(self._take(priority, ticket) for ticket in tickets), expired, priority
+            tuple(self._take(priority, ticket) for ticket in tickets), expired, priority, tokens
         )
 
     def _fitting(
@@ -187,10 +253,15 @@ class Scheduler:
         if not (interactive and bulk):
             self._bulk_owed_tokens = 0.0  # nothing was withheld
             return
-        is_aged = now_s - bulk.head()[1].arrived_s >= AGEING_S
+        is_aged = self._is_bulk_aged(now_s)
         self._bulk_owed_tokens += (AGED_BULK_SHARE if is_aged else BULK_SHARE) * tokens
         if priority is Priority.BULK:
             self._bulk_owed_tokens -= tokens
+
+    def _is_bulk_aged(self, now_s: float) -> bool:
+        """Return whether bulk's head has waited long."""
+        bulk = self._queues[Priority.BULK]
+        return bool(bulk) and now_s - bulk.head()[1].arrived_s >= self.ageing_s
 
     def _take_expired(self, priority: Priority, now_s: float) -> list[Entry]:
         """Remove the entries whose deadline has passed."""
@@ -204,3 +275,8 @@ class Scheduler:
         if not waiting:
             del self._calls[entry.call_id]
         return entry
+
+
+def _left(passing: float) -> float:
+    """Return the share of the workers that is left beside what comes later and runs first."""
+    return 1 - min(MAX_PASSING, passing)

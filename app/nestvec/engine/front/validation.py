@@ -1,16 +1,25 @@
-"""Refuses what a model cannot give, before anything is tokenized. Pure."""
+"""Refuses what a model cannot give, or has no room for, before anything is tokenized."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
+import numpy as np
+
 from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.outputs.adapters import ADAPTERS, model_words
-from nestvec.engine.types import EmbedCall, Truncation
+from nestvec.engine.text.encoded import Encoded
+from nestvec.engine.types import EmbedCall, ItemOptions, Truncation
 from nestvec.engine.vector_plan import VectorPlan
 from nestvec.errors import InputError, UnsupportedError
 
 # Poolings for which a chunk's vector says what the chunk says: others look at one token of the whole.
 LATE_POOLINGS: Final = ("mean", "max", "mean_sqrt_len")
+
+# To guess whether a call has room: more than any language has on average, so that the guess is below the truth.
+ADMITTED_CHARS_PER_TOKEN: Final = 6
 
 
 def check_output(call: EmbedCall, model: ServedModel, plan: VectorPlan) -> None:
@@ -90,3 +99,39 @@ def _check_text_vector_options(call: EmbedCall, plan: VectorPlan) -> None:
         raise InputError("only vectors of texts can be averaged over windows", param="truncate")
     if (call.chunks or call.splits) and len(plan.exits) > 1:
         raise InputError("late chunking takes one exit", param="layers")
+
+
+def room_for(
+    call: EmbedCall,
+    model: ServedModel,
+    limits: ServiceLimits,
+    prompt_chars: int,
+    arrived_s: float,
+) -> AbstractContextManager[None]:
+    """Refuse what would be refused behind the tokenizer, which under overload takes a good part of the time.
+
+    As long as the block runs, the core knows that the call is on its way.
+
+    Args:
+        call: The call.
+        model: Its model.
+        limits: They decide about its class.
+        prompt_chars: Number of characters before each input.
+        arrived_s: Monotonic time when it came.
+
+    Raises:
+        QueueFullError: There is no room for about as many tokens, or the wait would be too long.
+    """
+    max_tokens = model.spec.max_tokens
+    guesses = ((prompt_chars + len(value)) // ADMITTED_CHARS_PER_TOKEN for value in call.inputs)
+    priority = limits.priority_of(call, len(call.inputs))
+    options = ItemOptions(call.key_id, priority, call.deadline_s, arrived_s=arrived_s)
+    # A call that has more is refused once that is known, and waits for nobody until then.
+    tokens = min(limits.max_tokens, sum(min(max_tokens, guess) for guess in guesses))
+    return model.core.expecting(tokens, options)
+
+
+def windowed_states(encoded: Sequence[Encoded], model: ServedModel) -> tuple[int, int]:
+    """Return the tokens whose states are kept until all are there, and the size in bytes of the state of one."""
+    tokens = sum(each.windows.tokens for each in encoded if each.windows and each.spans)
+    return tokens, model.core.backend_info.hidden_size * np.dtype(np.float32).itemsize

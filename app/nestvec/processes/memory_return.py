@@ -1,0 +1,63 @@
+"""Returns to the kernel what large requests have left behind in malloc's heaps.
+
+Malloc keeps what is freed, for the batches that come next; what large bodies and answers have taken adds up, request by
+request and thread by thread, until a container is ended for its memory.
+"""
+
+import asyncio
+import resource
+from pathlib import Path
+from typing import Final
+
+from nestvec.system.malloc import give_back_freed_memory
+from nestvec.system.memory import usable_memory_bytes
+
+INTERVAL_S: Final = 1.0
+# Growth that is left alone: as much, or this part of the memory.
+MIN_GROWTH_BYTES: Final = 48 * 1024 * 1024
+GROWTH_SHARE: Final = 1 / 32
+STATM: Final = Path("/proc/self/statm")
+
+
+class MemoryReturn:
+    """Decides when memory is worth returning, which takes some milliseconds.
+
+    Args:
+        growth_bytes: How much the process may have grown since the last time.
+    """
+
+    def __init__(self, growth_bytes: float) -> None:
+        self._growth_bytes = growth_bytes
+        self._settled_bytes = 0
+
+    def is_due(self, rss_bytes: int) -> bool:
+        """Whether the process has grown by enough.
+
+        Args:
+            rss_bytes: Its resident memory now.
+        """
+        if not self._settled_bytes:
+            self._settled_bytes = rss_bytes
+        self._settled_bytes = min(self._settled_bytes, rss_bytes)
+        return rss_bytes - self._settled_bytes > self._growth_bytes
+
+    def returned(self, rss_bytes: int) -> None:
+        """Note how large the process is after what was free has been returned."""
+        self._settled_bytes = rss_bytes
+
+
+async def give_back_memory_forever() -> None:
+    """Return freed memory when there is much of it, for as long as the event loop runs; nothing outside of Linux."""
+    if not STATM.exists():
+        return
+    deciding = MemoryReturn(max(MIN_GROWTH_BYTES, GROWTH_SHARE * usable_memory_bytes()))
+    while True:
+        await asyncio.sleep(INTERVAL_S)
+        if deciding.is_due(_rss_bytes()):
+            # In a thread: the C library is called without Python's global lock.
+            await asyncio.to_thread(give_back_freed_memory)
+            deciding.returned(_rss_bytes())
+
+
+def _rss_bytes() -> int:
+    return int(STATM.read_text().split()[1]) * resource.getpagesize()
