@@ -173,13 +173,13 @@ lock: $(STAMPS)/dev ## Resolve all locks anew
 	@for extra in cpu gpu; do \
 		$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
 			-o requirements/$$extra.txt pyproject.toml requirements/build.in \
-			--extra $$extra --extra cl100k --extra parquet $(ARGS) || exit 1; done
+			--extra $$extra --extra cl100k --extra parquet --extra postgres --extra objects --extra redis $(ARGS) || exit 1; done
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
 		-o requirements/openvino.txt pyproject.toml requirements/build.in \
-		--extra cpu --extra openvino --extra cl100k --extra parquet -c requirements/cpu.txt $(ARGS)
+		--extra cpu --extra openvino --extra cl100k --extra parquet --extra postgres --extra objects --extra redis -c requirements/cpu.txt $(ARGS)
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
 		-o requirements/dev.txt pyproject.toml requirements/build.in requirements/dev.in \
-		--extra cpu --extra openvino --extra cl100k --extra parquet --extra quality -c requirements/cpu.txt $(ARGS)
+		--extra cpu --extra openvino --extra cl100k --extra parquet --extra postgres --extra objects --extra redis --extra quality -c requirements/cpu.txt $(ARGS)
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
 		-o requirements/clients.txt requirements/clients.in $(ARGS)
 

@@ -1,5 +1,6 @@
 """Fixtures that tests of several folders share."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,13 +20,17 @@ from tests.support.tiny import write_tiny_bert
 hypothesis.settings.register_profile("nestvec", deadline=None)
 hypothesis.settings.load_profile("nestvec")
 
+DATA_HOMES = itertools.count()
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Keep tests from the shell's NESTVEC_ variables, but the cache of the default model, and from the user's data."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "xdg"))
+    # Of a test's own: a data folder remembers that there are keys.
+    home = tmp_path_factory.getbasetemp() / f"xdg-{next(DATA_HOMES)}"
+    monkeypatch.setenv("XDG_DATA_HOME", str(home))
     for name in list(os.environ):
         if name.startswith("NESTVEC_") and name != "NESTVEC_CACHE_DIR":
             monkeypatch.delenv(name)

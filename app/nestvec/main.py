@@ -2,13 +2,11 @@
 
 import asyncio
 import contextlib
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -25,9 +23,10 @@ from nestvec.api.http.body_memory import BodyMemoryBudget
 from nestvec.api.http.documentation import documented_api
 from nestvec.api.middleware import OPERATIONS, with_middleware
 from nestvec.api.request_context import RequestContextMiddleware
-from nestvec.api.routes import admin, operations
+from nestvec.api.routes import admin, operations, usage
 from nestvec.api.state import ApiOptions, ApiState, Phase
 from nestvec.api.token_input import TokenDecoder
+from nestvec.assembly.keys import SharedKeyFiles, build_keyring
 from nestvec.assembly.registry import rename_models
 from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import reload_settings
@@ -38,19 +37,18 @@ from nestvec.engine.models.model_registry import ModelSlot, SlotState
 from nestvec.engine.observer import Observer
 from nestvec.engine.service import EmbeddingService
 from nestvec.errors import ConfigError, ModelUnavailableError, NestvecError, StoreError
-from nestvec.jobs.runner import SWEEP_INTERVAL_S, JobRunner
-from nestvec.jobs.store import JobStore
+from nestvec.jobs.runner import JobRunner
+from nestvec.jobs.store import JobStore, check_store_urls
 from nestvec.jobs.types import JobLimits
-from nestvec.keys.buckets import Buckets
-from nestvec.keys.keyring import ID_SECRET_BYTES, ID_SECRET_NAME, Keyring
-from nestvec.keys.usage import DEFAULT_NAME as USAGE_NAME
-from nestvec.keys.usage import UsageCounter
 from nestvec.observability.logs import get_logger
 from nestvec.observability.metrics import Metrics
 from nestvec.system.json_bodies import JsonLimits
-from nestvec.system.private_files import kept_secret, tighten
+from nestvec.system.private_files import tighten
 
 log = get_logger(__name__)
+
+# How often a database that could not be reached at the start is tried again.
+STORE_RETRY_S: Final = 5.0
 
 Load = Callable[[Settings, Observer], EmbeddingService]
 
@@ -69,7 +67,7 @@ class ProcessRole:
         shares_data: Whether other processes use the data folder too; the process that starts them holds its lock.
         begin: Called on the event loop before anything is loaded.
         load: Builds the engine, and blocks meanwhile.
-        buckets: A file in which all processes count against the rates of keys; None: each counts for itself.
+        shared_keys: What all processes share about keys; None: there is one process.
         operations_port: The port for operators' routes only; 0: they are on the common port.
     """
 
@@ -78,7 +76,7 @@ class ProcessRole:
     shares_data: bool = False
     begin: Callable[[ApiState], Awaitable[None]] = _begin_nothing
     load: Load = build_local_service
-    buckets: Path | None = None
+    shared_keys: SharedKeyFiles | None = None
     operations_port: int = 0
 
 
@@ -99,7 +97,12 @@ def build_app(
         settings: All settings of the server.
         process_role: Whether it runs alone or as one of several processes.
         on_ready: Called with the state once the engine is ready or has failed.
+
+    Raises:
+        ConfigError: The store's URLs are of no known kind, or their extras are not installed.
     """
+    if settings.files_api:
+        check_store_urls(settings.database_url.get_secret_value(), settings.files_url)
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library has not typed this one
     state = _state(settings, process_role)
     current = settings
@@ -145,11 +148,10 @@ async def _lifespan(
 ) -> AsyncIterator[None]:
     """Start and stop what serves requests: usage, batches, the engine."""
     await asyncio.to_thread(tighten, settings.data_dir)
-    await asyncio.to_thread(_take_over_usage, settings, state)
-    state.keys.usage.start()
-    await _open_jobs(settings, state, process_role)
-    await process_role.begin(state)
+    await asyncio.to_thread(state.keys.usage.start)
     others: list[asyncio.Task[None]] = []
+    await _open_jobs(settings, state, process_role, others)
+    await process_role.begin(state)
     loading = asyncio.create_task(_load(settings, state, process_role.load, others))
     if on_ready is not None:
         loading.add_done_callback(lambda _: on_ready(state))
@@ -176,6 +178,7 @@ def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
             jobs=JobLimits(
                 max_file_bytes=settings.max_file_bytes,
                 max_stored_bytes=settings.max_stored_bytes,
+                max_unfinished_batches=settings.max_unfinished_batches,
                 max_batch_bytes=settings.max_batch_bytes,
                 max_lines=settings.max_batch_requests,
                 max_inputs=settings.max_batch_requests,
@@ -184,7 +187,7 @@ def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
             ),
             json=JsonLimits(settings.max_json_depth),
         ),
-        keys=_keyring(settings, process_role),
+        keys=build_keyring(settings, metrics.keys, process_role.shared_keys),
         tokens=TokenDecoder(
             settings.token_input, settings.cl100k_file, is_offline=settings.offline
         ),
@@ -203,32 +206,9 @@ def _route(app: FastAPI, settings: Settings) -> None:
         app.include_router(batches.router)
     if settings.admin_api:
         app.include_router(admin.router)
+    app.include_router(usage.router)
     app.include_router(operations.router)
     install_error_handlers(app, hidden=OPERATIONS)
-
-
-def _keyring(settings: Settings, process_role: ProcessRole) -> Keyring:
-    """Build the keyring: keys of the settings and of the file, with what they have used."""
-    runtime_folder = () if process_role.buckets is None else (process_role.buckets.parent,)
-    folders = (settings.data_dir, *runtime_folder)
-    return Keyring(
-        settings.secrets,
-        settings.keys_path,
-        admin_keys=settings.admin_secrets,
-        id_secret=partial(kept_secret, folders, ID_SECRET_NAME, ID_SECRET_BYTES),
-        buckets=Buckets(process_role.buckets),
-        usage=UsageCounter(settings.data_dir / USAGE_NAME),
-    )
-
-
-def _take_over_usage(settings: Settings, state: ApiState) -> None:
-    """Count what keys of the settings have used under their earlier ids to their present ones."""
-    if not settings.secrets:
-        return
-    try:
-        state.keys.usage.take_over(state.keys.earlier_ids(settings.secrets))
-    except (sqlite3.Error, OSError) as error:
-        log.warning("usage_not_taken_over", reason=type(error).__name__)
 
 
 def _reloaded(settings: Settings, state: ApiState) -> Settings:
@@ -245,28 +225,64 @@ def _reloaded(settings: Settings, state: ApiState) -> Settings:
     return new_settings
 
 
-async def _open_jobs(settings: Settings, state: ApiState, process_role: ProcessRole) -> None:
-    """Open the data folder; a server without one still embeds, and logs why it does no more."""
+async def _open_jobs(
+    settings: Settings, state: ApiState, process_role: ProcessRole, others: list[asyncio.Task[None]]
+) -> None:
+    """Open the store; a server without one still embeds, and logs why it does no more.
+
+    One whose database is on another machine goes on trying to reach it.
+    """
     if not settings.files_api:
         return
-    try:
-        store = await asyncio.to_thread(
-            partial(JobStore, settings.data_dir, time.time, is_shared=process_role.shares_data)
+    database_url = settings.database_url.get_secret_value()
+    earlier_ids = state.keys.earlier_ids(settings.secrets)
+
+    def open_store() -> JobStore:
+        store = JobStore(
+            settings.data_dir,
+            time.time,
+            database_url=database_url,
+            files_url=settings.files_url,
+            is_shared=process_role.shares_data,
+            lease_s=settings.batch_lease_s,
         )
-        await asyncio.to_thread(store.take_over, state.keys.earlier_ids(settings.secrets))
+        store.take_over(earlier_ids)
+        return store
+
+    try:
+        store = await asyncio.to_thread(open_store)
     except StoreError as error:
         log.warning("jobs_off", reason=error.message)
+        if database_url:
+            others.append(asyncio.create_task(_open_jobs_later(open_store, state, process_role)))
         return
-    state.offer_jobs(
-        JobRunner(
-            store,
-            BatchLines(state),
-            state.options.jobs,
-            runs=process_role.runs_jobs,
-            # Other processes note batches in the store, and cannot wake this one.
-            poll_s=1.0 if process_role.shares_data else SWEEP_INTERVAL_S,
-        )
+    _offer_jobs(store, state, process_role)
+
+
+async def _open_jobs_later(
+    open_store: Callable[[], JobStore], state: ApiState, process_role: ProcessRole
+) -> None:
+    """Try to open the store until that works."""
+    while True:
+        await asyncio.sleep(STORE_RETRY_S)
+        with contextlib.suppress(StoreError):
+            _offer_jobs(await asyncio.to_thread(open_store), state, process_role)
+            log.info("jobs_on")
+            return
+
+
+def _offer_jobs(store: JobStore, state: ApiState, process_role: ProcessRole) -> None:
+    """Serve files and batches from now on, and run these where that is this process's part."""
+    jobs = JobRunner(
+        store,
+        BatchLines(state),
+        state.options.jobs,
+        runs=process_role.runs_jobs,
+        observer=state.metrics.jobs,
     )
+    state.offer_jobs(jobs)
+    if state.has_service:
+        jobs.start()
 
 
 async def _load(

@@ -54,6 +54,8 @@ class Clock:
 class Jobs:
     """Files and batches of an application, in a data folder of their own."""
 
+    model_wait_s = 60.0
+
     def __init__(self, api: Api, folder: Path, clock: Clock) -> None:
         self.api, self.folder, self.clock = api, folder, clock
         self.client = api.client
@@ -62,7 +64,13 @@ class Jobs:
         """Open the data folder and start the batches, as a server's start does."""
         state = self.api.app.state
         store = JobStore(self.folder, self.clock)
-        self.runner = JobRunner(store, BatchLines(state), state.options.jobs)
+        self.runner = JobRunner(
+            store,
+            BatchLines(state),
+            state.options.jobs,
+            observer=state.metrics.jobs,
+            model_wait_s=self.model_wait_s,
+        )
         state.offer_jobs(self.runner)
         self.runner.start()
 

@@ -26,6 +26,8 @@ async def make_api(tiny_folder: Path) -> AsyncIterator[MakeApi]:
         for slot in served.service.models.all():
             app.state.metrics.model_changed(slot)
         app.state.become_ready(served.service)
+        if "keys_file" in settings:
+            app.state.keys.usage.flush()  # as a server's start reads what was used before
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         client = httpx.AsyncClient(transport=transport, base_url="http://server")
         apis.append(Api(client, app, served))

@@ -77,6 +77,19 @@ def test_ready_requests_are_sent_as_they_are(server: RunningServer, tmp_path: Pa
     assert invoke(server, "cancel", batch_id).output.strip() == "completed"
 
 
+def test_batches_are_listed(server: RunningServer, tmp_path: Path) -> None:
+    """The key's batches are listed, newest first, as far as asked for."""
+    source = tmp_path / "in.txt"
+    source.write_text("alpha\nbeta\n")
+    ids = [invoke(server, "submit", str(source), "--watch").output.split()[0] for _ in range(2)]
+    listed = invoke(server, "list").output.splitlines()
+    assert [row.split()[0] for row in listed[:2]] == ids[::-1]
+    assert "completed" in listed[0]
+    assert "  2/2  0 refused  " in listed[0]
+    assert len(invoke(server, "list", "--limit", "1").output.splitlines()) == 1
+    assert invoke(server, "list", "--unfinished").output == ""
+
+
 def test_a_bad_file_says_which_line(server: RunningServer, tmp_path: Path) -> None:
     """A bad file fails its batch, and the line is named; the exit status is 1."""
     source = tmp_path / "in.jsonl"

@@ -3,12 +3,20 @@
 import re
 import subprocess
 import threading
+import time
 from pathlib import Path
 
+import click
 import pytest
+from nestvec.cli.doctor import _keys
+from nestvec.cli.keys import command as keys_command
+from nestvec.cli.serve import command as serve_command
+from nestvec.config.loading import load_settings
+from nestvec.errors import ConfigError
 from nestvec.keys.keyring import Keyring
 from nestvec.keys.records import KeyFile, KeyLimits, edit_key_file
-from nestvec.keys.usage import UsageCounter
+from nestvec.keys.usage_database import DATABASE_NAME, sqlite_engine
+from nestvec.keys.usage_table import KeyUsage, UsageTable
 
 from tests.support.server import command, environment
 
@@ -37,9 +45,10 @@ def test_the_life_of_a_key(tmp_path: Path) -> None:
     keyring = Keyring(path=tmp_path / "keys.json")
     grant = keyring.authenticate(key)
     assert grant.limits == KeyLimits(("a",), 2.0, is_bulk_only=True)
-    usage = UsageCounter(tmp_path / "usage.db")
-    usage.add(grant.key_id, requests=3, tokens=70)
-    usage.flush()
+    table = UsageTable(sqlite_engine(tmp_path / DATABASE_NAME))
+    table.make()
+    table.add([KeyUsage(grant.key_id, time.strftime("%Y-%m", time.gmtime()), 3, 70)])
+    table.close()
     listed = run(tmp_path, "list").stdout
     assert grant.key_id in listed
     assert "models=a, 2 requests/s, bulk only" in listed
@@ -75,3 +84,59 @@ def test_nothing_is_lost_where_two_add_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(KeyFile.read(tmp_path / "keys.json").records) == 80
+
+
+def test_a_server_that_has_had_keys_does_not_start_without_them(tmp_path: Path) -> None:
+    """`serve` refuses to start where the file is gone, damaged, or named and absent, and says how to go on."""
+    keys_command.main(["add", "alice", "--data-dir", str(tmp_path)], standalone_mode=False)
+
+    def serve(*flags: str) -> str:
+        open_to_all = ("--host", "0.0.0.0", "--allow-unauthenticated")  # noqa: S104 - it does not start
+        with pytest.raises(ConfigError) as caught:
+            serve_command.main(
+                ["--data-dir", str(tmp_path), *open_to_all, *flags], standalone_mode=False
+            )
+        return caught.value.message
+
+    path = tmp_path / "keys.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:50])
+    assert "it is damaged" in serve()
+    path.unlink()
+    assert str(tmp_path / "keys-required") in serve()
+    assert "nestvec keys add" in serve("--keys-file", str(tmp_path / "unmounted" / "keys.json"))
+    assert "keys-required" in run(tmp_path, "list").stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"{}", "version"), (None, "does not exist"), (b"[", "damaged")],
+)
+def test_the_doctor_looks_at_keys_and_usage(
+    tmp_path: Path, content: bytes | None, expected: str
+) -> None:
+    """The doctor says that keys are good, or why they cannot be read, and that usage is damaged."""
+    keys_command.main(["add", "alice", "--data-dir", str(tmp_path)], standalone_mode=False)
+    path = tmp_path / "keys.json"
+
+    def examine() -> dict[str, tuple[str, str]]:
+        settings = load_settings({"data_dir": str(tmp_path), "cache_dir": str(tmp_path)})
+        return {check.name: (check.health, check.says) for check in _keys(settings)}
+
+    assert examine() == {"keys": ("ok", f"1 good in {path}")}
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    (tmp_path / "jobs.db").write_bytes(b"junk" * 500)
+    found = examine()
+    assert found["keys"][0] == found["usage"][0] == "failed"
+    assert expected in found["keys"][1]
+    assert "jobs.db" in found["usage"][1]
+
+
+def test_names_that_would_not_be_read_are_refused(tmp_path: Path) -> None:
+    """A name with control characters is refused before it makes the file one that lets nobody in."""
+    for name in ("a\nb", "\x1b[31m", "x" * 201):
+        with pytest.raises(click.UsageError, match="printable"):
+            keys_command.main(["add", name, "--data-dir", str(tmp_path)], standalone_mode=False)
+    assert not (tmp_path / "keys.json").exists()

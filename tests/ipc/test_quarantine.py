@@ -1,5 +1,6 @@
 """What outlives a killed engine process: what ran, which items are suspects, which are quarantined."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,7 @@ def test_the_heartbeat_and_the_queue_are_read_by_others(tmp_path: Path) -> None:
     assert reader.heartbeat() == (12.5, True, 3.0)
     assert reader.queue_load() == (100, 0.5, 1000)
     writer.reset()
-    assert reader.heartbeat() == (0.0, False, 3.0)
+    assert reader.heartbeat() == (0.0, False, 0.0)
     assert reader.queue_load() == (0, 0, 0)
     assert len(journal.running()) == 1
 
@@ -157,3 +158,35 @@ def test_a_process_that_cannot_go_on_leaves_its_work_noted_until_it_is_ended(
     quarantine.await_end()
     _, after = start(tmp_path, clock)
     assert check(after, item(5), item(6)) == [True, False]
+
+
+def test_suspects_are_written_again_where_their_file_has_vanished(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """The folder may be cleaned while the engine runs: what it has learnt goes to the next one all the same."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    die_alone(folder, clock, 1)
+    _, second = start(folder, clock)
+    shutil.rmtree(folder)
+    second.keep()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    _, third = start(folder, clock)
+    assert third.counts == (1, 0)
+    shutil.rmtree(folder)
+    folder.write_text("")  # nothing can be written there any more
+    third.keep()
+    third.clear(item(6, 6, 6), PLAIN)
+    assert third.counts == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"deaths": {"x": 1}, "until_s": {}}', b"{}"]
+)
+def test_a_damaged_list_of_suspects_ends_no_engine(
+    tmp_path: Path, clock: FakeClock, content: bytes
+) -> None:
+    """It begins anew."""
+    (tmp_path / "suspects.json").write_bytes(content)
+    _, quarantine = start(tmp_path, clock)
+    assert quarantine.counts == (0, 0)

@@ -2,13 +2,23 @@
 
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nestvec.errors import InputError, NotFoundError, QuotaError, StoreError
 from nestvec.jobs.store import JobStore, new_id
-from nestvec.jobs.types import BatchJob, Problem, Purpose, Status, StoredFile
+from nestvec.jobs.types import (
+    BatchChunk,
+    BatchJob,
+    CheckedInput,
+    ChunkResult,
+    Problem,
+    Purpose,
+    Status,
+    StoredFile,
+)
 
 DAY_S = 86_400
 
@@ -39,7 +49,7 @@ def store(tmp_path: Path, clock: Clock) -> Any:
 
 def put(store: JobStore, owner: str = "me", **other: Any) -> StoredFile:
     """Store a file of five bytes."""
-    draft = store.parts_folder / "draft"
+    draft = store.drafts_folder / "draft"
     draft.write_bytes(b"12345")
     values: dict[str, Any] = {
         "id": new_id("file-"),
@@ -49,9 +59,22 @@ def put(store: JobStore, owner: str = "me", **other: Any) -> StoredFile:
         "size_bytes": 5,
         "created_s": store.now(),
     }
+    most = other.pop("max_stored_bytes", 1000)
     file = StoredFile(**{**values, **other})
-    store.add_file(file, draft, max_stored_bytes=1000)
+    store.add_file(file, draft, max_stored_bytes=most)
     return file
+
+
+def content(store: JobStore, file: StoredFile) -> Path:
+    """Where a file's content lies."""
+    path = store.objects.local_path(store.content_name(file.id))
+    assert path is not None
+    return path
+
+
+def contents(store: JobStore) -> list[str]:
+    """Names of all contents."""
+    return sorted(stored.name for stored in store.objects.list("files"))
 
 
 def begin(store: JobStore, file: StoredFile, **other: Any) -> BatchJob:
@@ -112,8 +135,8 @@ def test_a_quota_holds(store: JobStore) -> None:
     """All files of a key together stay within the quota."""
     put(store)
     with pytest.raises(QuotaError):
-        store.add_file(put(store), store.parts_folder / "draft", max_stored_bytes=12)
-    assert store.stored_bytes("me") == 10
+        put(store, max_stored_bytes=9)
+    assert store.stored_bytes("me") == 5
 
 
 def test_what_has_expired_is_gone(store: JobStore, clock: Clock) -> None:
@@ -124,19 +147,32 @@ def test_what_has_expired_is_gone(store: JobStore, clock: Clock) -> None:
     with pytest.raises(NotFoundError):
         store.file(unread.id, "me")
     store.sweep()
-    assert store.content_path(read.id).exists()
-    assert not store.content_path(unread.id).exists()
-    store.update_batch(batch.id, status=Status.FAILED)
+    assert content(store, read).exists()
+    assert not content(store, unread).exists()
+    store.fail_batch(batch.id, [])
     store.sweep()
-    assert not store.content_path(read.id).exists()
+    assert not content(store, read).exists()
 
 
 def test_contents_without_a_row_are_swept(store: JobStore) -> None:
-    """A content that a crash has left without a row is deleted."""
-    (store.files_folder / "file-orphan").write_bytes(b"x")
+    """What a crash has left without a row is deleted at the next start, but nothing that is just being stored."""
     file = put(store)
+    batch = begin(store, file)
+    for name in ("files/file-orphan", "parts/batch_gone/0-x-0.output", "parts/batch_gone.errors"):
+        path = store.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    old = store.folder / "parts" / f"{batch.id}.output"
+    old.write_bytes(b"x")
     store.sweep()
-    assert [path.name for path in store.files_folder.iterdir()] == [file.id]
+    assert len(contents(store)) == 2
+    store.close()
+    time.sleep(0.02)
+    again = JobStore(store.folder, store._clock)
+    again.sweep()
+    assert contents(again) == [f"files/{file.id}"]
+    assert list((store.folder / "parts").rglob("*")) == [old]
+    again.close()
 
 
 def test_a_file_being_read_cannot_be_deleted(store: JobStore) -> None:
@@ -145,31 +181,41 @@ def test_a_file_being_read_cannot_be_deleted(store: JobStore) -> None:
     batch = begin(store, file)
     with pytest.raises(InputError, match=batch.id):
         store.delete_file(file.id, "me")
-    store.update_batch(batch.id, status=Status.FAILED)
+    store.fail_batch(batch.id, [])
     store.delete_file(file.id, "me")
-    assert not store.content_path(file.id).exists()
+    assert not content(store, file).exists()
 
 
 def test_times_are_set_once(store: JobStore, clock: Clock) -> None:
     """The time at which a status was reached is set once and never cleared."""
     batch = begin(store, put(store), metadata={"k": "v"})
-    first = store.update_batch(batch.id, status=Status.IN_PROGRESS)
+    first_s = store.now()
+    assert store.cancel_batch(batch.id, "me").times == {"cancelling": first_s}
     clock.now_s += 5
-    again = store.update_batch(batch.id, status=Status.IN_PROGRESS)
-    assert again.times == first.times == {"in_progress": store.now() - 5}
+    assert store.cancel_batch(batch.id, "me").times == {"cancelling": first_s}
     problem = Problem("empty_file", "No lines.", None, 3)
-    failed = store.update_batch(batch.id, status=Status.FAILED, problems=[problem])
+    store.fail_batch(batch.id, [problem])
+    store.fail_batch(batch.id, [])
+    failed = store.batch(batch.id)
     assert (failed.problems, failed.metadata) == ((problem,), {"k": "v"})
+    assert failed.times == {"cancelling": first_s, "failed": first_s + 5}
 
 
 def test_a_cancelled_batch_stays_cancelled(store: JobStore) -> None:
     """A late change of the runner does not undo a cancellation, and a batch that has ended stays ended."""
     batch = begin(store, put(store))
+    claimed = store.claim_check("runner")
+    assert claimed is not None
     assert store.cancel_batch(batch.id, "me").status is Status.CANCELLING
-    late = store.update_batch(batch.id, only_if=Status.VALIDATING, status=Status.IN_PROGRESS)
-    assert late.status is Status.CANCELLING
-    store.update_batch(batch.id, status=Status.COMPLETED)
-    assert store.cancel_batch(batch.id, "me").status is Status.COMPLETED
+    found = CheckedInput(1, None, 0, [BatchChunk(batch.id, 0, 0, 1, 0, 5)])
+    store.begin_batch(batch.id, "runner", found, 1000)
+    assert store.batch(batch.id).status is Status.CANCELLING
+    chunk = store.chunks.claim("runner")
+    assert chunk is not None
+    store.chunks.finish(chunk, "runner", ChunkResult(refused="cancelled"))
+    assert store.end_batch(batch.id, [])
+    assert not store.end_batch(batch.id, [])
+    assert store.cancel_batch(batch.id, "me").status is Status.CANCELLED
 
 
 def test_one_process_owns_a_folder(store: JobStore) -> None:
@@ -186,7 +232,7 @@ def test_what_was_kept_is_there_again(store: JobStore) -> None:
     again = JobStore(store.folder, store._clock)
     try:
         assert again.file(file.id, "me") == file
-        assert again.unfinished() == [batch]
+        assert again.list_batches("me", after=None, limit=5) == ([batch], False)
     finally:
         again.close()
     with sqlite3.connect(store.folder / "jobs.db") as connection:
@@ -214,13 +260,15 @@ def test_a_broken_database_is_an_error(tmp_path: Path) -> None:
 
 
 def test_uploads_that_a_crash_cut_short_are_gone(store: JobStore) -> None:
-    """Cut uploads are deleted at the next start; parts of batches stay."""
+    """Cut uploads are deleted at the next start, those of earlier versions too; parts of batches stay."""
     store.upload_path().write_bytes(b"half")
-    part = store.part_path(begin(store, put(store)), "output")
+    (store.folder / "parts" / "upload-old").write_bytes(b"half")
+    part = store.folder / "parts" / f"{begin(store, put(store)).id}.output"
     part.write_bytes(b"some")
     store.close()
     again = JobStore(store.folder, store._clock)
-    assert list(again.parts_folder.iterdir()) == [part]
+    assert list((store.folder / "parts").iterdir()) == [part]
+    assert list(again.drafts_folder.iterdir()) == []
     again.close()
 
 
@@ -238,24 +286,71 @@ def test_nobody_else_may_read_it(tmp_path: Path) -> None:
     """Files hold texts of callers, so no other user may read them."""
     store = JobStore(tmp_path / "data", time.time)
     store.close()
-    for path in ("files", "parts", "jobs.db"):
+    for path in ("files", "parts", "drafts", "jobs.db"):
         assert (tmp_path / "data" / path).stat().st_mode & 0o077 == 0, path
 
 
 def test_several_processes_change_one_store(tmp_path: Path) -> None:
     """What one process stores the other sees, and none undoes the other's changes."""
     store, other = (JobStore(tmp_path / "data", time.time, is_shared=True) for _ in range(2))
-    assert store.unfinished() == []
-    content = tmp_path / "content"
-    content.write_bytes(b"x")
-    file = StoredFile("file-1", "", Purpose.BATCH, "in.jsonl", 1, 0, None)
-    store.add_file(file, content, 10)
-    assert other.file("file-1", "") == file
-    other.sweep()
-    assert other.content_path("file-1").exists()
+    file = put(store)
+    assert other.file(file.id, "me") == file
     # Neither process has stored a row of it yet: the other may be about to.
-    store.content_path("file-2").write_bytes(b"y")
+    (store.folder / "files" / "file-2").write_bytes(b"y")
     other.sweep()
-    assert store.content_path("file-2").exists()
+    assert contents(other) == sorted([f"files/{file.id}", "files/file-2"])
     store.close()
     other.close()
+
+
+def test_uploads_under_way_take_room(store: JobStore, clock: Clock) -> None:
+    """Room is kept for an upload before its first byte, by its size or as much as there is, and comes back."""
+    bounds = {"max_file_bytes": 60, "max_stored_bytes": 100}
+    assert store.reserve_upload("a", "me", 50, **bounds) == 50
+    with pytest.raises(QuotaError, match="max_stored_bytes") as caught:
+        store.reserve_upload("b", "me", 51, **bounds)
+    assert caught.value.param == "file"
+    assert store.reserve_upload("b", "me", None, **bounds) == 50
+    with pytest.raises(QuotaError):
+        store.reserve_upload("c", "me", None, **bounds)
+    assert store.reserve_upload("c", "you", None, **bounds) == 60
+    with pytest.raises(QuotaError):
+        put(store, max_stored_bytes=100)
+    assert contents(store) == []
+    store.end_upload("a")
+    put(store, max_stored_bytes=100)
+    # A process that dies does not give it back, time does.
+    clock.now_s += 3601
+    assert store.stored_bytes("me") == 5
+
+
+def test_batches_are_bounded(store: JobStore) -> None:
+    """A key has so many unfinished batches, and room for their answers is kept before any of them runs."""
+    file = put(store)
+    first = begin(store, file)
+    values = {"max_unfinished": 2, "max_stored_bytes": 1000}
+    store.add_batch(replace(first, id="batch_2"), **values)
+    with pytest.raises(QuotaError, match="max_unfinished_batches"):
+        store.add_batch(replace(first, id="batch_3"), **values)
+    store.add_batch(replace(first, id="batch_3", owner="you"), **values)
+    assert store.claim_check("runner") == first
+    chunk = BatchChunk(first.id, 0, 0, 1, 0, 5)
+    with pytest.raises(QuotaError, match="max_stored_bytes"):
+        store.begin_batch(first.id, "runner", CheckedInput(1, None, 996, [chunk]), 1000)
+    store.begin_batch(first.id, "runner", CheckedInput(1, None, 995, [chunk]), 1000)
+    assert store.stored_bytes("me") == 1000
+    store.fail_batch("batch_2", [])
+    with pytest.raises(QuotaError, match="max_stored_bytes"):
+        store.add_batch(replace(first, id="batch_4"), **values)
+    with pytest.raises(QuotaError):
+        put(store)
+    store.fail_batch(first.id, [])
+    assert store.stored_bytes("me") == 5
+
+
+def test_a_batch_of_a_deleted_file_is_refused(store: JobStore) -> None:
+    """A file that was deleted since it was looked up begins no batch."""
+    file = put(store)
+    store.delete_file(file.id, "me")
+    with pytest.raises(NotFoundError):
+        begin(store, file)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nestvec.keys.buckets import MAX_KEYS, Buckets
+from nestvec.keys.buckets import Buckets
+from nestvec.keys.shared_rows import MAX_ROWS
 
 
 def test_a_bucket_empties_and_fills() -> None:
@@ -55,7 +56,7 @@ def test_over_any_time_no_more_than_burst_and_rate(
 def test_more_keys_than_buckets() -> None:
     """Keys beyond the size of the table share the last bucket, and none fails."""
     buckets = Buckets()
-    for number in range(MAX_KEYS + 5):
+    for number in range(MAX_ROWS + 5):
         buckets.peek(str(number), 1, 1, 0.0)
     assert buckets.take("new", 1, 1, 0.0, cost=1).limit == 1
 

@@ -1,13 +1,16 @@
 """The file of keys: it holds no secret, is written whole or not at all, and is refused where it is no file of keys."""
 
 import json
+import os
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nestvec.errors import ConfigError
-from nestvec.keys.records import HashedSecret, KeyFile, KeyLimits, split_key
+from nestvec.keys.records import HashedSecret, KeyFile, KeyLimits, edit_key_file, split_key
 
 
 @pytest.fixture
@@ -104,3 +107,127 @@ def test_only_the_secret_itself_matches(secret: str, other: str) -> None:
     is_same = secret.encode("utf-8", "replace") == other.encode("utf-8", "replace")
     assert hashed.matches(other, 0.0) is is_same
     assert json.dumps(secret) not in json.dumps(hashed.digest)
+
+
+def changed(path: Path, **fields: object) -> None:
+    """Write a file with one key, some of whose fields, or of its limits, are others."""
+    content = json.loads(path.read_bytes())
+    (row,) = content["keys"]
+    for name, value in fields.items():
+        (row if name in row else row["limits"])[name] = value
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("requests_per_s", 0),
+        ("requests_per_s", -1),
+        ("requests_per_s", "5"),
+        ("requests_per_s", 1e308),
+        ("requests_per_s", float("nan")),
+        ("requests_per_s", True),
+        ("tokens_per_min", 0),
+        ("tokens_per_min", -5),
+        ("tokens_per_min", "1000"),
+        ("tokens_per_min", 1.5),
+        ("monthly_tokens", "1"),
+        ("monthly_tokens", -1),
+        ("monthly_tokens", 2**70),
+        ("models", "static"),
+        ("models", [1]),
+        ("models", [""]),
+        ("is_bulk_only", 1),
+        ("name", 5),
+        ("name", "a\nb"),
+        ("created_s", "now"),
+        ("created_s", -1),
+        ("revoked_s", "yes"),
+        ("revoked_s", False),
+        ("is_admin", "true"),
+        ("secrets", {}),
+        ("secrets", [{"salt": "zz", "digest": "00" * 32}]),
+        ("secrets", [{"salt": "00" * 16, "digest": "S3CRET"}]),
+        ("secrets", [{"salt": "00" * 16, "digest": "00" * 32, "until_s": "S3CRET"}]),
+    ],
+)
+def test_every_field_is_checked(file: KeyFile, field: str, value: object) -> None:
+    """A wrong value is refused with the key's id and the field, and is not quoted."""
+    record, _ = file.add("alice", KeyLimits())
+    file.write()
+    changed(file.path, **{field: value})
+    with pytest.raises(ConfigError) as caught:
+        KeyFile.read(file.path)
+    message = caught.value.message
+    if value == value:  # NaN is no JSON at all  # noqa: PLR0124
+        assert f"key {record.id}: " in message
+        assert field in message
+    assert "S3CRET" not in message
+
+
+def test_what_is_there_twice_or_unknown_is_refused(file: KeyFile) -> None:
+    """Doubled ids and fields, unknown fields, and a key in place of an id: none is taken, none is quoted."""
+    record, key = file.add("alice", KeyLimits())
+    file.write()
+    whole = file.path.read_text()
+    row = json.loads(whole)["keys"][0]
+    for content, expected in (
+        ({"version": 1, "keys": [row, row]}, f"key {record.id}: id: it is there twice"),
+        ({"version": 1, "keys": [row | {key: 1}]}, f"key {record.id}: the key has a field"),
+        ({"version": 1, "keys": [row | {"limits": {"monthly_token": 5}}]}, "limits has a field"),
+        ({"version": 1, "keys": [row | {"id": key}]}, "key number 1: id"),
+        ({"version": 1, "keys": [key]}, "key number 1"),
+        ({"version": 1, "keys": [], key: 1}, "the file has a field"),
+        ({"version": True, "keys": []}, "version"),
+        ({"version": 2, "keys": [7]}, "another version"),
+    ):
+        file.path.write_text(json.dumps(content))
+        with pytest.raises(ConfigError, match=expected) as caught:
+            KeyFile.read(file.path)
+        assert key not in caught.value.message
+    file.path.write_text(whole.replace('"name":', '"is_admin": true, "name":'))
+    with pytest.raises(ConfigError, match="twice"):
+        KeyFile.read(file.path)
+    file.path.write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="damaged"):
+        KeyFile.read(file.path)
+
+
+@pytest.mark.process
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
+def test_a_key_is_revoked_on_a_full_disk(tmp_path: Path) -> None:
+    """Where no byte is free, keys are revoked all the same, one after the other, and nothing else is lost."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        path = disk / "keys.json"
+        with edit_key_file(path) as file:
+            ids = [file.add(f"key {number}", KeyLimits())[0].id for number in range(5)]
+        with (disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            while filler.write(b"x" * 512):
+                pass
+        for revoked in range(5):
+            with edit_key_file(path) as file:
+                file.revoke(ids[revoked])
+            records = KeyFile.read(path).records
+            assert [key for key in ids if records[key].revoked_s] == ids[: revoked + 1]
+        assert sorted(entry.name for entry in disk.iterdir()) == [
+            ".keys.json.lock",
+            "filler",
+            "keys.json",
+        ]
+        whole = KeyFile.read(path)
+        for _ in range(30):
+            whole.add("one more", KeyLimits())
+        with pytest.raises(ConfigError, match="No space left"):
+            whole.write()
+        assert len(KeyFile.read(path).records) == 5
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

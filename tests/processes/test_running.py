@@ -101,11 +101,9 @@ def test_keys_with_limits_are_shared_and_reread(
             assert time.monotonic() < until
             time.sleep(0.1)
         assert server.terminate() == 0
-    from nestvec.keys.usage import read_usage
+    from nestvec.keys.usage_database import read_usage
 
-    (used,) = read_usage(tmp_path / "data" / "usage.db", time.strftime("%Y-%m", time.gmtime()))[
-        record.id
-    ][:1]
+    (used,) = read_usage(tmp_path / "data", time.strftime("%Y-%m", time.gmtime()))[record.id][:1]
     assert used == 1
 
 

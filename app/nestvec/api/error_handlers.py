@@ -28,6 +28,7 @@ from nestvec.errors import (
     QueueFullError,
     QuotaError,
     RateLimitError,
+    StoreError,
     UnknownModelError,
 )
 from nestvec.observability.logs import frames_of, get_logger
@@ -49,6 +50,7 @@ STATUSES: Final[tuple[tuple[type[NestvecError], int], ...]] = (
     (NotReadyError, 503),
     (DeadlineError, 504),
     (CapacityError, 503),
+    (StoreError, 503),
     (NestvecError, 500),
 )
 # Bounds of `retry-after`, which has whole seconds: OpenAI's clients ignore more than 120, and less than one second

@@ -6,11 +6,12 @@ import uuid
 from typing import Final
 
 import structlog
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nestvec.api.error_handlers import CLIENT_CLOSED
 from nestvec.api.http.answer_memory import ANSWER_BYTES
-from nestvec.api.http.auth import rate_limit_headers
+from nestvec.api.http.auth import SHARED_REQUESTS, api_key_of, rate_limit_headers
 from nestvec.api.http.body import BODY_RESERVATION, HEADERS_CAME_S
 from nestvec.api.http.body_memory import BodyReservation
 from nestvec.api.http.raw_route import IS_HEAD
@@ -91,6 +92,9 @@ class RequestContextMiddleware:
 
         self._metrics.http.in_flight.inc()
         try:
+            if self.state.keys.shares_rates and scope["path"] not in QUIET_ROUTES:
+                key = api_key_of(Headers(scope=scope))
+                scope[SHARED_REQUESTS] = await self.state.keys.take_shared_request(key)
             await self._app(scope, receive, send_with_headers)
         except Exception as error:  # noqa: BLE001 - Starlette passes it on after answering 500
             # Not raised again: the web server would log its message, which may quote a caller's text.

@@ -157,7 +157,7 @@ class ApiState:
             await self._jobs.close()
         if self._service is not None:
             await asyncio.to_thread(self._service.close)
-        await asyncio.to_thread(self.keys.usage.close)
+        await self.keys.close()
 
 
 def api_state(request: Request) -> ApiState:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,6 +104,27 @@ def submit(  # noqa: PLR0913 - one argument a flag, as click passes them
             _watch(server, batch["id"])
 
 
+@command.command("list")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="List so many."
+)
+@click.option("--unfinished", is_flag=True, help="List only those that have not ended.")
+@click.pass_context
+def list_batches(context: click.Context, *, limit: int, unfinished: bool) -> None:
+    """List the key's batches, newest first: id, status, requests done of all, refused ones, and when it was made."""
+    with _connect(context.obj) as server:
+        batches = _batches(server)
+        shown = (batch for batch in batches if not unfinished or batch["status"] not in ENDED)
+        for batch in islice(shown, limit):
+            counts = batch["request_counts"]
+            done = counts["completed"] + counts["failed"]
+            made = datetime.fromtimestamp(batch["created_at"], UTC)
+            click.echo(
+                f"{batch['id']}  {batch['status']:<11}  {done}/{counts['total']}  "
+                f"{counts['failed']} refused  {made:%Y-%m-%d %H:%M:%S} UTC"
+            )
+
+
 @command.command("watch")
 @click.argument("batch_id")
 @click.pass_context
@@ -152,6 +175,21 @@ def _connect(address: ServerAddress) -> Iterator[httpx.Client]:
             yield client
     except httpx.HTTPError as error:
         raise ServerError(f"{address.url} cannot be reached ({error})") from error
+
+
+def _batches(server: httpx.Client) -> Iterator[dict[str, Any]]:
+    """All batches of the key, page by page.
+
+    Raises:
+        ServerError: The server refused a request.
+    """
+    after: dict[str, str] = {}
+    while True:
+        page = _json(server.get("/v1/batches", params={"limit": "100", **after}))
+        yield from page["data"]
+        if not page["has_more"]:
+            return
+        after = {"after": page["last_id"]}
 
 
 def _holds_requests(path: Path) -> bool:

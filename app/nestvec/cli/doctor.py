@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Final
@@ -10,11 +11,14 @@ from typing import Final
 import click
 
 from nestvec.assembly.execution import backend_options_for, default_settings_for, provider_for
+from nestvec.assembly.keys import usage_of_month
 from nestvec.assembly.package import prepare_model
 from nestvec.backends.providers import resolve_provider
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
-from nestvec.errors import NestvecError
+from nestvec.errors import NestvecError, StoreError
+from nestvec.keys.key_file_watch import problems_at_start
+from nestvec.keys.records import KeyFile
 from nestvec.observability.logs import configure_logs
 from nestvec.tools.diagnostics.checks import (
     Check,
@@ -38,7 +42,16 @@ MARKS: Final = {Health.OK: "ok  ", Health.WARNING: "warn", Health.FAILED: "FAIL"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_flags(
-    *("model", "model_revision", "models_dir", "cache_dir", "data_dir", "offline", "log_level"),
+    *(
+        "model",
+        "model_revision",
+        "models_dir",
+        "cache_dir",
+        "data_dir",
+        "keys_file",
+        "offline",
+        "log_level",
+    ),
     *("precision", "provider", "device_id", "gpu_memory_utilization", "gpu_captured_tokens"),
 )
 def command(settings: Settings, *, runs: bool, as_json: bool) -> None:
@@ -66,6 +79,7 @@ def _checks(settings: Settings, *, runs: bool) -> Iterator[Check]:
     yield from check_machine()
     yield check_folder("cache_dir", settings.cache_dir)
     yield check_folder("data_dir", settings.data_dir)
+    yield from _keys(settings)
     yield from check_gpu(settings.device_id, is_asked_for=settings.provider == "cuda")
     try:
         provider = resolve_provider(settings.provider, settings.device_id)
@@ -76,6 +90,23 @@ def _checks(settings: Settings, *, runs: bool) -> Iterator[Check]:
             yield from _model(settings)
     except NestvecError as error:
         yield Check("provider" if not runs else "model", Health.FAILED, error.message)
+
+
+def _keys(settings: Settings) -> Iterator[Check]:
+    """Check that the keys can be read, and what they have used."""
+    is_named = settings.keys_file is not None
+    problems = problems_at_start(settings.keys_path, is_named=is_named, data_dir=settings.data_dir)
+    if problems:
+        yield Check("keys", Health.FAILED, "; ".join(problems))
+    else:
+        records = KeyFile.read(settings.keys_path).records.values()
+        good = sum(record.revoked_s is None for record in records)
+        says = f"{good} good in {settings.keys_path}" if records else "none in a file"
+        yield Check("keys", Health.OK, says)
+    try:
+        usage_of_month(settings, time.strftime("%Y-%m", time.gmtime()))
+    except StoreError as error:
+        yield Check("usage", Health.FAILED, error.message)
 
 
 def _model(settings: Settings) -> Iterator[Check]:

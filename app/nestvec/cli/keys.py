@@ -5,13 +5,14 @@ from typing import Final
 
 import click
 
+from nestvec.assembly.keys import usage_of_month
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
+from nestvec.keys.key_file_watch import MARKER_NAME, KeysMarker, problems_at_start
 from nestvec.keys.records import KeyFile, KeyLimits, KeyRecord, edit_key_file
-from nestvec.keys.usage import DEFAULT_NAME as USAGE_NAME
-from nestvec.keys.usage import read_usage
 
 HOUR_S: Final = 3600.0
+MAX_NAME_CHARS: Final = 200
 
 
 @click.group("keys")
@@ -44,10 +45,13 @@ def add(  # noqa: PLR0913, PLR0917 - a flag each
     is_admin: bool,  # noqa: FBT001 - click passes flags by name
 ) -> None:
     """Make a key for NAME and print it: it is shown this once and kept nowhere."""
+    if not name.isprintable() or len(name) > MAX_NAME_CHARS:
+        raise click.UsageError(f"NAME must be at most {MAX_NAME_CHARS} printable characters")
     limits = KeyLimits(models, requests_per_s, tokens_per_min, monthly_tokens, bulk_only)
     with edit_key_file(settings.keys_path) as file:
         is_first = not file.records
         record, key = file.add(name, limits, is_admin=is_admin)
+    KeysMarker((settings.data_dir,)).set()
     click.echo(key)
     click.echo(f"key {record.id} for {name}, in {settings.keys_path}", err=True)
     if is_first:
@@ -60,10 +64,14 @@ def list_keys(settings: Settings) -> None:
     """Show all keys, their limits, and what they have used this month."""
     records = KeyFile.read(settings.keys_path).records.values()
     if not records:
-        click.echo(f"no keys in {settings.keys_path}", err=True)
+        is_named = settings.keys_file is not None
+        problems = problems_at_start(
+            settings.keys_path, is_named=is_named, data_dir=settings.data_dir
+        )
+        click.echo("; ".join(problems) or f"no keys in {settings.keys_path}", err=True)
         return
     month = time.strftime("%Y-%m", time.gmtime())
-    used = read_usage(settings.data_dir / USAGE_NAME, month)
+    used = usage_of_month(settings, month)
     rows = [("ID", "NAME", "STATE", "LIMITS", f"REQUESTS {month}", f"TOKENS {month}")]
     for record in records:
         requests, tokens = used.get(record.id, (0, 0))
@@ -86,7 +94,8 @@ def revoke(settings: Settings, key: str) -> None:
     click.echo(f"key {record.id} ({record.name}) is revoked", err=True)
     if all(other.revoked_s is not None for other in file.records.values()):
         click.echo(
-            f"no key is good now: the server lets nobody in. To open it, remove {settings.keys_path}",
+            "no key is good now: the server lets nobody in. To open it, remove "
+            f"{settings.keys_path} and {settings.data_dir / MARKER_NAME}, and restart it",
             err=True,
         )
 

@@ -5,6 +5,7 @@ from typing import Final
 import click
 
 from nestvec.cli.flags import settings_flags
+from nestvec.config.loading import check_to_serve
 from nestvec.config.settings import PREFIX, Settings
 from nestvec.observability.logs import configure_logs, get_logger
 from nestvec.system.malloc import forbid_core_dumps
@@ -21,6 +22,7 @@ def command(settings: Settings) -> None:
 
     The first start fetches and exports the model; later ones need no network.
     """
+    check_to_serve(settings)
     configure_logs(level=settings.log_level, style=settings.log_format)
     flags, _ = settings.origin
     for name in SECRET_SETTINGS:

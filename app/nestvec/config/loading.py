@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from nestvec.config.groups.server import is_kubernetes_port
 from nestvec.config.settings import CONFIG_VARIABLE, PREFIX, Settings, config_file
 from nestvec.errors import ConfigError
+from nestvec.keys.key_file_watch import problems_at_start
 from nestvec.keys.records import KeyFile
 
 # What Kubernetes injects for Services named "nestvec" and "nestvec-…": variables of these names, and NESTVEC_…PORT with
@@ -63,6 +64,19 @@ def load_settings(
         raise ConfigError(problems)
     settings.remember_origin(dict(flags or {}), file)
     return settings
+
+
+def check_to_serve(settings: Settings) -> None:
+    """Check what only a server needs: that the keys which it asks for, or has asked for, are there.
+
+    Raises:
+        ConfigError: Their file is missing or damaged.
+    """
+    problems = problems_at_start(
+        settings.keys_path, is_named=settings.keys_file is not None, data_dir=settings.data_dir
+    )
+    if problems:
+        raise ConfigError(problems)
 
 
 def reload_settings(settings: Settings) -> Settings:
@@ -137,11 +151,16 @@ def _cross_check(settings: Settings) -> list[str]:
     keys: tuple[object, ...] = ()
     admin_keys: tuple[object, ...] = settings.admin_secrets
     try:
-        records = KeyFile.read(settings.keys_path).records
-        keys = (*settings.secrets, *records)
-        admin_keys += tuple(record.id for record in records.values() if record.is_admin)
+        keys = settings.secrets
     except ConfigError as error:
         problems += error.problems
+    try:
+        records = KeyFile.read(settings.keys_path).records
+        keys = (*keys, *records)
+        admin_keys += tuple(record.id for record in records.values() if record.is_admin)
+    except ConfigError:
+        # It has keys, though none can be read: nobody will be let in. `check_to_serve` says why.
+        keys = admin_keys = (settings.keys_path,)
     if not settings.is_loopback and not keys and not settings.allow_unauthenticated:
         problems.append(
             f"host: {settings.host} is reachable from outside and no API key is set; set api_keys, or "

@@ -15,7 +15,7 @@ from nestvec.engine.cache.read_through import ReadThroughCache
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.front.front_threads import FrontThreads
-from nestvec.engine.front.validation import check_output, room_for, windowed_states
+from nestvec.engine.front.validation import admit_tokens, check_output, room_for
 from nestvec.engine.items import as_submission, long_inputs, merge_windows
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
@@ -141,9 +141,7 @@ class EmbeddingService:
         )
         encoded = await self._encode(call, model, options, characters, started_s)
         tokens = tuple(count for value in encoded for count in input_tokens(value))
-        self.limits.check_tokens(call, sum(tokens))
-        if call.chunks or call.splits:
-            self.limits.check_states(*windowed_states(encoded, model))
+        await admit_tokens(call, encoded, model, self.limits, sum(tokens))
         tokenize_s = self._clock() - started_s
         raw = await self._run(call, encoded, model, plan, ticket, started_s)
         finishing_s = self._clock()

@@ -3,7 +3,7 @@
 Shapes: B inputs in a batch, T tokens packed end to end, S the longest input, H hidden size, D dimensions.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -100,6 +100,8 @@ class EmbedCall:
         map_id: A map of the model that vectors go through, by its name or fingerprint; "" for vectors of any layer as
             they are, which is for measurements.
         uses_cache: Whether vectors may be kept in the vector cache, and taken from it.
+        admit: Called with the number of tokens once they are counted and before they are queued; what it raises refuses
+            the call.
     """
 
     inputs: Sequence[str | Sequence[int] | Pair]
@@ -128,6 +130,7 @@ class EmbedCall:
     adapter: str | None = None
     map_id: str | None = None
     uses_cache: bool = True
+    admit: Callable[[int], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

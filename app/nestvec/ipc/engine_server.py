@@ -21,6 +21,7 @@ from nestvec.ipc.frames import (
     submission_of,
     vectors_frame,
 )
+from nestvec.system.private_files import make_private_folder
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,17 @@ class EngineServer:
     pool: ModelPool
     path: Path
     _server: asyncio.Server | None = None
+    _socket_id: tuple[int, int] = (0, 0)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _serving: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     async def start(self) -> None:
-        """Listen on the socket; the first model must be loaded."""
+        """Listen on the socket; the first model must be loaded.
+
+        Raises:
+            OSError: The socket cannot be made.
+        """
+        make_private_folder(self.path.parent)
         self.path.unlink(missing_ok=True)
         umask = os.umask(0o177)
         try:
@@ -53,6 +60,22 @@ class EngineServer:
             )
         finally:
             os.umask(umask)
+        status = self.path.stat()
+        self._socket_id = status.st_dev, status.st_ino
+
+    async def keep(self) -> None:
+        """Listen anew where the socket's name has vanished; open connections go on.
+
+        Raises:
+            OSError: The socket cannot be made.
+        """
+        with suppress(FileNotFoundError):
+            status = self.path.stat()
+            if (status.st_dev, status.st_ino) == self._socket_id:
+                return
+        if self._server is not None:
+            self._server.close()
+        await self.start()
 
     async def close(self) -> None:
         """Stop listening, and close all connections."""

@@ -17,6 +17,7 @@ from nestvec.engine.types import Item, ItemOptions, Submission
 from nestvec.errors import QuarantinedError
 from nestvec.ipc.in_flight_journal import Digest, InFlightJournal
 from nestvec.system.durable_files import atomic_write
+from nestvec.system.private_files import make_private_folder
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,11 @@ class Quarantine:
         if self._deaths.pop(self._journal.digest(item, options), None):
             self._write()
 
+    def keep(self) -> None:
+        """Write what is known once more where its file has vanished."""
+        if (self._deaths or self._until_s) and not self._path.exists():
+            self._write()
+
     def await_end(self) -> None:
         """Block until the supervisor ends this process, which it does soon.
 
@@ -103,17 +109,31 @@ class Quarantine:
     def _read(self) -> None:
         try:
             stored = json.loads(self._path.read_bytes())
+            deaths = {bytes.fromhex(name): int(count) for name, count in stored["deaths"].items()}
+            until_s = {
+                bytes.fromhex(name): float(end_s) for name, end_s in stored["until_s"].items()
+            }
         except FileNotFoundError:
             return
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            # An engine that did not start for it would be worse than one that learns again.
+            reason = type(error).__name__
+            log.error("the list of suspects cannot be read: %s; it begins anew", reason)  # noqa: TRY400
+            return
         now_s = self._clock()
-        self._deaths = {bytes.fromhex(name): count for name, count in stored["deaths"].items()}
-        until_s = {bytes.fromhex(name): end_s for name, end_s in stored["until_s"].items()}
+        self._deaths = deaths
         self._until_s = {digest: end_s for digest, end_s in until_s.items() if end_s > now_s}
 
     def _write(self) -> None:
+        # Copies: workers clear suspects meanwhile.
+        deaths, until_s = self._deaths.copy(), self._until_s.copy()
         stored = {
-            "deaths": {digest.hex(): count for digest, count in self._deaths.items()},
-            "until_s": {digest.hex(): end_s for digest, end_s in self._until_s.items()},
+            "deaths": {digest.hex(): count for digest, count in deaths.items()},
+            "until_s": {digest.hex(): end_s for digest, end_s in until_s.items()},
         }
-        with atomic_write(self._path, mode=0o600) as file:
-            file.write(json.dumps(stored).encode())
+        try:
+            make_private_folder(self._path.parent)
+            with atomic_write(self._path, mode=0o600) as file:
+                file.write(json.dumps(stored).encode())
+        except OSError as error:
+            log.warning("the list of suspects cannot be written: %s", error.strerror)

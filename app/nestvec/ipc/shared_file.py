@@ -1,7 +1,7 @@
 """The file in memory that outlives a killed engine process: a status page, then the journal of what its workers run.
 
 The engine process maps it and writes; the supervisor and the HTTP processes map it and read. A killed process leaves it
-as it was.
+as it was. An HTTP process has one too, of which it uses the status page for its heartbeat.
 """
 
 import mmap

@@ -1,4 +1,4 @@
-"""What an engine process says of itself: its heartbeat, and how full its queue is."""
+"""What a process says of itself: its heartbeat, and, if it is an engine process, how full its queue is."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ class Heartbeat(NamedTuple):
 
     Attributes:
         beat_s: Monotonic time of it; 0 where there was none.
-        is_ready: Whether the first model is loaded.
+        is_ready: Whether the first model is loaded; of an HTTP process, whether it can answer.
         overdue_s: By how much a batch is over the time that it may take.
     """
 
@@ -38,7 +38,7 @@ class QueueLoad(NamedTuple):
 
 
 class StatusPage:
-    """The page in the shared file; written by the engine process, read by the supervisor and the HTTP processes.
+    """The page in the shared file; written by its process, read by the supervisor, and an engine's by HTTP processes.
 
     Args:
         path: The shared file.
@@ -47,12 +47,12 @@ class StatusPage:
     def __init__(self, path: Path) -> None:
         self._page: NDArray[np.void] = np.frombuffer(map_file(path), STATUS, 1)
 
-    def beat(self, now_s: float, *, is_ready: bool, overdue_s: float) -> None:
-        """Note that the engine process is alive.
+    def beat(self, now_s: float, *, is_ready: bool, overdue_s: float = 0.0) -> None:
+        """Note that the process is alive.
 
         Args:
             now_s: Monotonic time.
-            is_ready: Whether its first model is loaded.
+            is_ready: Whether its first model is loaded; of an HTTP process, whether it can answer.
             overdue_s: By how much a batch is over the time that it may take.
         """
         page = self._page[0]
@@ -77,7 +77,7 @@ class StatusPage:
         )
 
     def reset(self) -> None:
-        """Say that a new engine process begins: no heartbeat yet, not ready, an empty queue."""
+        """Say that a new process begins: no heartbeat yet, not ready, an empty queue."""
         page = self._page[0]
-        page["beat_s"], page["is_ready"] = 0.0, False
+        page["beat_s"], page["is_ready"], page["overdue_s"] = 0.0, False, 0.0
         self.note_queue(0.0, 0.0, 0.0)

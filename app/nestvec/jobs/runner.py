@@ -1,71 +1,83 @@
-"""Runs batches: checks the input, keeps the engine busy with its lines, commits results in groups.
+"""Runs batches: claims their chunks and steps under leases, a few at a time, and keeps the leases alive.
 
-Each line is answered exactly once, even across a crash: results are appended to two part files and synced, then the
-sizes of these are committed with the number of lines that they answer. After a crash the parts are cut back to the
-committed sizes, and the batch goes on with the line after them.
+Each line is answered exactly once, however many servers share the store and whichever of them die: parts are immutable,
+stored before their chunk is noted as done, and noted only by the runner that still holds it (see `jobs/chunks.py`).
 """
 
 import asyncio
 import contextlib
-import os
+import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import orjson
+import sqlalchemy as sa
 
-from nestvec.errors import AccessError, NotReadyError
-from nestvec.jobs.lines import Line, check_lines, read_lines, request_of
-from nestvec.jobs.store import JobStore, new_id
+from nestvec.errors import StoreError
+from nestvec.jobs.batch_steps import BatchSteps, RunningStep
+from nestvec.jobs.chunk_runner import ChunkRunner, RunningChunk
+from nestvec.jobs.model_waits import MODEL_WAIT_S, ModelWaits
+from nestvec.jobs.store import JobStore
+from nestvec.jobs.store_access import StoreAccess
+from nestvec.jobs.tables import batches
 from nestvec.jobs.types import (
-    BATCH_FILE_DAYS,
-    DAY_S,
+    BatchChunk,
     BatchJob,
     JobLimits,
+    JobObserver,
     LineHandler,
-    LineResult,
-    Problem,
-    Purpose,
     Status,
     StoredFile,
 )
 from nestvec.observability.logs import frames_of, get_logger
-from nestvec.system.durable_files import open_truncated, sync
 
 log = get_logger(__name__)
 
-# Enough for length-sorted batches; some groups in flight keep the workers fed while one is committed.
-GROUP_LINES: Final = 1024
-# Of JSON: some 60,000 tokens, a small part of what may wait.
-GROUP_BYTES: Final = 256 * 1024
-GROUPS_IN_FLIGHT: Final = 3
+# Some in flight keep the workers fed while one is stored.
+CHUNKS_AT_ONCE: Final = 3
 # Several, so that a small batch need not wait for a large one.
-BATCHES_AT_ONCE: Final = 4
+STEPS_AT_ONCE: Final = 2
+# How often the store is searched for what other processes have put there, and for batches to stop.
+POLL_S: Final = 0.5
+# How often it is searched for batches to check or to put together while chunks run.
+STEPS_INTERVAL_S: Final = 0.25
+RENEWALS: Final = 3  # in the life of a lease
+COUNT_S: Final = 5.0
 SWEEP_INTERVAL_S: Final = 3600.0
-NEVER_RAN: Final = {
-    Status.CANCELLED: ("batch_cancelled", "The batch was cancelled before this request ran."),
-    Status.EXPIRED: ("batch_expired", "The batch's window closed before this request ran."),
-}
+# For so long chunks that may be what ends runners run by themselves, then for so long others do.
+SUSPECTS_S: Final = 1.0
 
 T = TypeVar("T")
-# The custom id and the body of a line.
-BatchRequest = tuple[str, Mapping[str, Any]]
+ChunkKey = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Claims:
+    """What a runner has claimed at once."""
+
+    check: BatchJob | None = None
+    finalizing: BatchJob | None = None
+    chunk: tuple[BatchChunk, BatchJob] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing to claim."""
+        return self.check is None and self.finalizing is None and self.chunk is None
 
 
 class JobRunner:
-    """Runs the batches of a store, a few at a time.
+    """Runs the batches of a store.
 
     Args:
-        store: Where the batches are; all its calls are made in one thread.
+        store: Where the batches are.
         handler: Answers lines.
         limits: Bounds on input files.
         runs: Whether batches are run in this process; else they are only noted, for the process that runs them.
-        poll_s: How often the store is searched for new batches without a call of `wake`.
+        observer: Told what was done.
+        model_wait_s: How long a model that cannot be loaded is tried again before its lines fail.
     """
 
     def __init__(
@@ -75,283 +87,256 @@ class JobRunner:
         limits: JobLimits,
         *,
         runs: bool = True,
-        poll_s: float = SWEEP_INTERVAL_S,
+        observer: JobObserver,
+        model_wait_s: float = MODEL_WAIT_S,
     ) -> None:
-        self._store = store
-        self._handler = handler
-        self._limits = limits
-        self._runs, self._poll_s = runs, poll_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="nestvec-jobs")
+        self._runs = runs
+        self._observer = observer
+        self._access = StoreAccess(store)
+        # New at each start: what an earlier process held is not mistaken for this one's.
+        self._holder = secrets.token_hex(8)
+        self._waits = ModelWaits(handler, self.wake, model_wait_s)
+        self._chunk_runner = ChunkRunner(
+            self._access, handler, self._waits, self._holder, self._observer, self._look_soon
+        )
+        self._steps_doer = BatchSteps(self._access, handler, limits, self._holder)
         self._wake = asyncio.Event()
-        self._group_slots = asyncio.Semaphore(GROUPS_IN_FLIGHT)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._main: asyncio.Task[None] | None = None
+        self._chunks: dict[ChunkKey, RunningChunk] = {}
+        self._checks: dict[str, RunningStep] = {}
+        self._finalizing: dict[str, RunningStep] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._has_suspects = self._is_unsure = False
+        self._next_look_s = 0.0
+        self._suspect_until_s = self._no_suspect_until_s = 0.0
 
     async def call(self, work: Callable[[JobStore], T]) -> T:
-        """Call a function with the store, in the store's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._store)
+        """Call a function with the store's rows, off the event loop."""
+        return await self._access.rows(work)
+
+    async def call_contents(self, work: Callable[[JobStore], T]) -> T:
+        """Call a function that reads or writes contents of the store, off the event loop."""
+        return await self._access.contents(work)
+
+    async def add_file(
+        self, file: StoredFile, content: Path, max_stored_bytes: int, upload_id: str
+    ) -> None:
+        """Take over a finished upload, as `JobStore.add_file` does.
+
+        Raises:
+            QuotaError: The owner's files would be too large.
+            StoreError: The store failed.
+        """
+        name = self._access.store.content_name(file.id)
+        await self._access.contents(lambda store: store.objects.put(name, content))
+        try:
+            await self._access.rows(
+                lambda store: store.note_file(file, max_stored_bytes, upload_id)
+            )
+        except BaseException:
+            with contextlib.suppress(StoreError):
+                await self._access.contents(lambda store: store.objects.delete([name]))
+            raise
 
     def start(self) -> None:
         """Go on with the batches that an earlier process left unfinished, then wait for new ones."""
         if self._runs:
-            self._main = asyncio.create_task(self._serve())
+            for work in (self._serve, self._watch, self._sweep):
+                self._begin(self._for_ever(work))
 
     def wake(self) -> None:
         """Search the store for batches to run now."""
+        self._next_look_s = 0.0
         self._wake.set()
 
+    def _look_soon(self) -> None:
+        """Look for steps of batches when the next chunk is claimed."""
+        self._next_look_s = 0.0
+
     async def close(self) -> None:
-        """Stop all batches; what is not committed runs again at the next start."""
-        tasks = [*self._tasks.values(), *([self._main] if self._main else [])]
-        for task in tasks:
+        """Stop all batches and give back what is held; what is not finished runs again."""
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.to_thread(self._thread.shutdown)
-        self._store.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._waits.close()
+        with contextlib.suppress(StoreError):
+            await self._access.rows(lambda store: store.release_all(self._holder))
+        await self._access.close()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _for_ever(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a loop of the runner, and go on with it after an error that nobody has thought of."""
+        while True:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - batches must go on
+                log.error("runner_failed", frames=frames_of(error))  # noqa: TRY400 - no message of unknown errors
+                await asyncio.sleep(POLL_S)
+
+    # Claiming
 
     async def _serve(self) -> None:
-        next_sweep_s = 0.0
+        if not self._access.store.has_other_servers:
+            # Nobody else runs batches here: whoever holds something is gone.
+            await self._insist_rows(lambda store: store.release_all(None))
         while True:
-            if time.monotonic() >= next_sweep_s:
-                await self.call(JobStore.sweep)
-                next_sweep_s = time.monotonic() + SWEEP_INTERVAL_S
             self._wake.clear()
-            for batch in await self.call(JobStore.unfinished):
-                if batch.id not in self._tasks and len(self._tasks) < BATCHES_AT_ONCE:
-                    task = asyncio.create_task(self._run_safely(batch))
-                    self._tasks[batch.id] = task
-                    task.add_done_callback(partial(self._on_end, batch.id))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s):
-                    await self._wake.wait()
+            claims = await self._insist_rows(self._claim)
+            self._start(claims)
+            if claims.is_empty:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_S):
+                        await self._wake.wait()
 
-    def _on_end(self, batch_id: str, _: "asyncio.Task[None]") -> None:
-        del self._tasks[batch_id]
-        self.wake()
+    def _claim(self, store: JobStore) -> Claims:
+        """Claim what there is room for; runs in a thread."""
+        if self._is_unsure:
+            # What was claimed without hearing so would be held until the lease runs out.
+            steps = [*self._checks, *self._finalizing]
+            store.release_all(self._holder, list(self._chunks), steps)
+        claims = Claims()
+        self._is_unsure = True
+        self._claim_into(store, claims)
+        self._is_unsure = False
+        return claims
 
-    async def _run_safely(self, batch: BatchJob) -> None:
-        """Run a batch; whatever goes wrong fails this batch alone."""
-        try:
-            await self._run(batch)
-        except NotReadyError:
-            # The server is shutting down; the next process goes on with the batch.
-            await asyncio.Event().wait()
-        except Exception as error:  # noqa: BLE001 - the next batch must run
-            # Its message stays out of the log: it may quote a line.
-            log.error("batch_failed", batch=batch.id, frames=frames_of(error))  # noqa: TRY400
-            await self._fail(batch, [_problem_of(error)])
+    def _claim_into(self, store: JobStore, claims: Claims) -> None:
+        if time.monotonic() >= self._next_look_s:
+            self._look_for_steps(store, claims)
+        suspects = self._takes_suspects(has_suspects=self._has_suspects)
+        if suspects is not None and len(self._chunks) < (1 if suspects else CHUNKS_AT_ONCE):
+            skipped = self._skipped(store.now())
+            chunk = store.chunks.claim(self._holder, skipped=skipped, suspects=suspects)
+            if chunk is None and suspects:
+                # Another server has it, or its model is being loaded.
+                self._has_suspects = False
+                chunk = store.chunks.claim(self._holder, skipped=skipped)
+            if chunk is not None:
+                claims.chunk = chunk, store.batch(chunk.batch_id)
+            elif claims.is_empty:
+                self._look_for_steps(store, claims)
 
-    async def _run(self, batch: BatchJob) -> None:
-        if not batch.total:
-            batch = await self._validate(batch)
-        if batch.status in (Status.IN_PROGRESS, Status.CANCELLING):
-            batch = await self._answer_all(batch)
-        if batch.status is Status.FINALIZING:
-            await self.call(partial(_finalize, batch=batch))
-            log.info("batch_ended", batch=batch.id, status=str(batch.outcome), requests=batch.total)
+    def _look_for_steps(self, store: JobStore, claims: Claims) -> None:
+        """Claim steps of batches; not with every chunk, since looking costs as much as claiming one."""
+        if len(self._finalizing) < STEPS_AT_ONCE:
+            claims.finalizing = store.claim_finalizing(self._holder)
+        if len(self._checks) < STEPS_AT_ONCE:
+            claims.check = store.claim_check(self._holder)
+        self._has_suspects = store.chunks.has_suspects()
+        self._next_look_s = 0.0 if claims.check else time.monotonic() + STEPS_INTERVAL_S
 
-    async def _validate(self, batch: BatchJob) -> BatchJob:
-        """Check the input file of a batch; the batch then is in progress, or failed."""
-        path = self._store.content_path(batch.input_file_id)
-        check = await asyncio.to_thread(check_lines, path, batch.endpoint, self._limits)
-        if check.problems:
-            return await self._fail(batch, check.problems)
+    def _takes_suspects(self, *, has_suspects: bool) -> bool | None:
+        """Whether the next chunk is one that may end the runner, which then runs alone; None: none may begin now."""
+        if not has_suspects:
+            return False
+        now_s = time.monotonic()
+        if now_s < self._no_suspect_until_s:
+            return False
+        if self._chunks:
+            return None
+        if not self._suspect_until_s:
+            self._suspect_until_s = now_s + SUSPECTS_S
+        elif now_s >= self._suspect_until_s:
+            self._suspect_until_s, self._no_suspect_until_s = 0.0, now_s + SUSPECTS_S
+            return False
+        return True
 
-        def begin(store: JobStore) -> BatchJob:
-            store.update_batch(batch.id, total=check.total, model=check.model)
-            # A batch that was cancelled meanwhile stays so.
-            status = Status.IN_PROGRESS
-            return store.update_batch(batch.id, only_if=Status.VALIDATING, status=status)
-
-        return await self.call(begin)
-
-    async def _fail(self, batch: BatchJob, problems: list[Problem]) -> BatchJob:
-        """End a batch as failed, without output."""
-        for kind in ("output", "errors"):
-            self._store.part_path(batch, kind).unlink(missing_ok=True)
-        return await self.call(
-            lambda store: store.update_batch(batch.id, status=Status.FAILED, problems=problems)
+    def _skipped(self, now: int) -> "sa.ColumnElement[bool] | None":
+        """Batches whose model is being loaded; those that are to end are claimed all the same."""
+        models = self._waits.waiting
+        if not models:
+            return None
+        return sa.and_(
+            sa.func.coalesce(batches.c.model, "").in_(models),
+            batches.c.status != Status.CANCELLING.value,
+            batches.c.expires_s > now,
         )
 
-    def _groups_left(self, batch: BatchJob) -> Iterator[list[BatchRequest]]:
-        """Requests whose answers are not committed yet, in groups."""
-        path = self._store.content_path(batch.input_file_id)
-        lines = read_lines(path, self._limits.max_line_bytes)
-        return _groups(islice(lines, batch.lines_done, None))
+    def _start(self, claims: Claims) -> None:
+        if claims.check is not None:
+            step = self._checks[claims.check.id] = RunningStep(claims.check)
+            self._begin(self._run_step(self._checks, step, self._steps_doer.check))
+        if claims.finalizing is not None:
+            step = self._finalizing[claims.finalizing.id] = RunningStep(claims.finalizing)
+            self._begin(self._run_step(self._finalizing, step, self._steps_doer.finalize))
+        if claims.chunk is not None:
+            chunk, batch = claims.chunk
+            self._observer.chunk_claimed()
+            running = self._chunks[chunk.batch_id, chunk.number] = RunningChunk(chunk, batch)
+            self._begin(self._run_chunk(running))
 
-    async def _answer_all(self, batch: BatchJob) -> BatchJob:
-        """Answer all lines that are not answered yet; gives the batch ready to be finalized."""
-        groups = self._groups_left(batch)
-        in_flight: deque[tuple[list[BatchRequest], asyncio.Task[list[LineResult]]]] = deque()
-        outcome = Status.COMPLETED
+    async def _run_chunk(self, running: RunningChunk) -> None:
         try:
-            while True:
-                outcome = await self._outcome(batch)
-                if outcome is not Status.COMPLETED:
-                    break
-                while len(in_flight) < GROUPS_IN_FLIGHT and (
-                    group := await asyncio.to_thread(next, groups, None)
-                ):
-                    in_flight.append((group, asyncio.create_task(self._answer(batch, group))))
-                if not in_flight:
-                    break
-                group, task = in_flight[0]
-                results = await task
-                in_flight.popleft()
-                batch = await self.call(
-                    partial(_commit_answers, batch=batch, group=group, results=results)
-                )
+            await self._chunk_runner.run(running)
         finally:
-            for _, task in in_flight:
-                task.cancel()
-            await asyncio.gather(*(task for _, task in in_flight), return_exceptions=True)
-        if outcome is not Status.COMPLETED:
-            batch = await self._refuse_remaining(batch, outcome)
-        return await self.call(
-            lambda store: store.update_batch(
-                batch.id,
-                status=Status.FINALIZING,
-                outcome=outcome,
-                output_file_id=new_id("file-") if batch.output_bytes else None,
-                error_file_id=new_id("file-") if batch.error_bytes else None,
+            del self._chunks[running.chunk.batch_id, running.chunk.number]
+            self._wake.set()
+
+    async def _run_step(
+        self,
+        running: dict[str, RunningStep],
+        step: RunningStep,
+        work: Callable[[RunningStep], Coroutine[Any, Any, None]],
+    ) -> None:
+        try:
+            await work(step)
+        finally:
+            del running[step.batch.id]
+            self.wake()
+
+    # Watching what runs
+
+    async def _watch(self) -> None:
+        """Renew leases, and stop what was cancelled, has expired, or went to another runner."""
+        next_renewal_s = next_count_s = 0.0
+        while True:
+            now_s = time.monotonic()
+            await self._stop_doomed()
+            if now_s >= next_renewal_s:
+                await self._renew()
+                next_renewal_s = now_s + self._access.store.lease_s / RENEWALS
+            if now_s >= next_count_s:
+                self._observer.counted(*await self._insist_rows(JobStore.counts))
+                next_count_s = now_s + COUNT_S
+            await asyncio.sleep(POLL_S)
+
+    async def _stop_doomed(self) -> None:
+        running: list[RunningChunk | RunningStep] = [*self._chunks.values(), *self._checks.values()]
+        if not running:
+            return
+        ids = {one.batch.id for one in running}
+        doomed = await self._insist_rows(lambda store: store.doomed(ids))
+        for one in running:
+            if one.batch.id in doomed:
+                one.stop(doomed[one.batch.id])
+
+    async def _renew(self) -> None:
+        chunks, steps = dict(self._chunks), {**self._checks, **self._finalizing}
+        if not chunks and not steps:
+            return
+        held = await self._insist_rows(
+            lambda store: (
+                store.chunks.renew(self._holder, chunks.keys()),
+                store.renew_steps(self._holder, steps.keys()),
             )
         )
+        for key, running in chunks.items():
+            if key not in held[0] and self._chunks.get(key) is running:
+                running.stop(None)
+        for batch_id, step in steps.items():
+            if batch_id not in held[1]:
+                step.stop(None)
 
-    async def _outcome(self, batch: BatchJob) -> Status:
-        """The final status that the batch would get now."""
-        current = await self.call(lambda store: store.batch(batch.id))
-        if current.status is Status.CANCELLING:
-            return Status.CANCELLED
-        return Status.EXPIRED if self._store.now() >= batch.expires_s else Status.COMPLETED
-
-    async def _answer(self, batch: BatchJob, group: list[BatchRequest]) -> list[LineResult]:
-        async with self._group_slots:
-            bodies = [body for _, body in group]
-            return list(await self._handler.answer(bodies, owner=batch.owner))
-
-    async def _refuse_remaining(self, batch: BatchJob, outcome: Status) -> BatchJob:
-        """Write for each line that never ran why it did not."""
-        code, message = NEVER_RAN[outcome]
-        error = orjson.dumps({"code": code, "message": message})
-        groups = self._groups_left(batch)
-        while group := await asyncio.to_thread(next, groups, None):
-            rows = b"".join(_row(custom_id, b"null", error) for custom_id, _ in group)
-            batch = await self.call(
-                partial(_commit, batch=batch, lines=len(group), output=b"", errors=rows, counts={})
+    async def _sweep(self) -> None:
+        while True:
+            gone, known = await self._insist_rows(JobStore.sweep_rows)
+            await self._access.insist(
+                self._access.contents, partial(JobStore.sweep_contents, gone=gone, known=known)
             )
-        return batch
+            await asyncio.sleep(SWEEP_INTERVAL_S)
 
-
-def _problem_of(error: Exception) -> Problem:
-    """Tell why a batch failed whose input is not to blame."""
-    # The key was revoked meanwhile.
-    if isinstance(error, AccessError):
-        return Problem(error.code, error.message)
-    if isinstance(error, OSError):
-        return Problem("store_error", f"The server's disk failed: {error.strerror}.")
-    return Problem("internal_error", "The server had an error while running this batch.")
-
-
-def _groups(lines: Iterator[Line]) -> Iterator[list[BatchRequest]]:
-    """Collect the requests of lines in groups of bounded number and bytes."""
-    group: list[BatchRequest] = []
-    size = 0
-    for line in lines:
-        group.append(request_of(line))
-        size += len(line.content or b"")
-        if len(group) >= GROUP_LINES or size >= GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def _commit_answers(
-    store: JobStore, *, batch: BatchJob, group: list[BatchRequest], results: list[LineResult]
-) -> BatchJob:
-    """Commit the answers to a group of requests."""
-    rows: dict[bool, list[bytes]] = {True: [], False: []}
-    for (custom_id, _), result in zip(group, results, strict=True):
-        response = b'{"status_code":%d,"request_id":"%s","body":%s}' % (
-            result.status,
-            new_id("req_").encode(),
-            result.body,
-        )
-        is_ok = result.status == 200  # noqa: PLR2004 - the status itself
-        rows[is_ok].append(_row(custom_id, response, b"null"))
-    counts = {
-        "completed": batch.completed + len(rows[True]),
-        "failed": batch.failed + len(rows[False]),
-        "input_tokens": batch.input_tokens + sum(result.tokens for result in results),
-    }
-    output, errors = b"".join(rows[True]), b"".join(rows[False])
-    return _commit(
-        store, batch=batch, lines=len(group), output=output, errors=errors, counts=counts
-    )
-
-
-def _commit(
-    store: JobStore,
-    *,
-    batch: BatchJob,
-    lines: int,
-    output: bytes,
-    errors: bytes,
-    counts: Mapping[str, Any],
-) -> BatchJob:
-    """Write the rows that answer so many lines to disk, then commit their sizes and the counts."""
-    return store.update_batch(
-        batch.id,
-        lines_done=batch.lines_done + lines,
-        output_bytes=_append(store.part_path(batch, "output"), batch.output_bytes, output),
-        error_bytes=_append(store.part_path(batch, "errors"), batch.error_bytes, errors),
-        **counts,
-    )
-
-
-def _row(custom_id: str, response: bytes, error: bytes) -> bytes:
-    return b'{"id":"%s","custom_id":%s,"response":%s,"error":%s}\n' % (
-        new_id("batch_req_").encode(),
-        orjson.dumps(custom_id),
-        response,
-        error,
-    )
-
-
-def _append(path: Path, committed: int, content: bytes) -> int:
-    """Write behind what is committed, dropping what a crash left there; gives the new size."""
-    if not content:
-        return committed
-    with open_truncated(path, committed) as file:
-        file.write(content)
-        return sync(file)
-
-
-def _finalize(store: JobStore, *, batch: BatchJob) -> BatchJob:
-    """Move the parts to where files lie, and end the batch; doing it again after a crash has the same result."""
-    outputs = []
-    now = store.now()
-    life_s = BATCH_FILE_DAYS * DAY_S if batch.output_expires_s is None else batch.output_expires_s
-    for file_id, kind, size in (
-        (batch.output_file_id, "output", batch.output_bytes),
-        (batch.error_file_id, "errors", batch.error_bytes),
-    ):
-        part = store.part_path(batch, kind)
-        if file_id is None:
-            part.unlink(missing_ok=True)
-            continue
-        if part.exists():
-            os.truncate(part, size)
-            part.replace(store.content_path(file_id))
-        outputs.append(
-            StoredFile(
-                id=file_id,
-                owner=batch.owner,
-                purpose=Purpose.BATCH_OUTPUT,
-                filename=f"{batch.id}_{kind}.jsonl",
-                size_bytes=size,
-                created_s=now,
-                expires_s=now + life_s,
-            )
-        )
-    return store.finish_batch(batch, outputs)
+    async def _insist_rows(self, work: Callable[[JobStore], T]) -> T:
+        return await self._access.insist(self._access.rows, work)

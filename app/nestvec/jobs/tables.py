@@ -12,6 +12,11 @@ from nestvec.jobs.types import BatchJob, Problem, Purpose, Status, StoredFile
 TableRow = Mapping[Any, Any] | sa.RowMapping
 JSON_COLUMNS: Final = ("metadata", "times", "problems")
 
+# States of chunks.
+WAITING: Final = "waiting"
+HELD: Final = "held"
+DONE: Final = "done"
+
 schema = sa.MetaData()
 files = sa.Table(
     "files",
@@ -53,6 +58,51 @@ batches = sa.Table(
     sa.Column("output_bytes", sa.BigInteger, nullable=False),
     sa.Column("error_bytes", sa.BigInteger, nullable=False),
     sa.Column("outcome", sa.String(16)),
+    # How many chunks the input was cut into; None until it has been.
+    sa.Column("chunks", sa.Integer),
+    # Which runner checks, cuts or finalizes the batch, and until when it may be taken for alive.
+    sa.Column("holder", sa.String(64)),
+    sa.Column("until_s", sa.Float(53)),
+    sa.Column("reserved_bytes", sa.BigInteger, nullable=False, server_default="0"),
+)
+# Uploads under way, by the room that is kept for them.
+uploads = sa.Table(
+    "uploads",
+    schema,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=False, index=True),
+    sa.Column("reserved_bytes", sa.BigInteger, nullable=False),
+    sa.Column("until_s", sa.BigInteger, nullable=False),
+)
+chunks = sa.Table(
+    "chunks",
+    schema,
+    sa.Column("batch_id", sa.String(64), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("first_request", sa.BigInteger, nullable=False),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("offset_bytes", sa.BigInteger, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.String(8), nullable=False),
+    sa.Column("holder", sa.String(64)),
+    sa.Column("until_s", sa.Float(53)),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("output_part", sa.Text),
+    sa.Column("output_bytes", sa.BigInteger, nullable=False),
+    sa.Column("error_part", sa.Text),
+    sa.Column("error_bytes", sa.BigInteger, nullable=False),
+    sa.Column("completed", sa.BigInteger, nullable=False),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+    sa.Column("input_tokens", sa.BigInteger, nullable=False),
+    # Why its lines never ran: "cancelled" or "expired".
+    sa.Column("refused", sa.String(16)),
+    sa.Index("ix_chunks_batch_id_state", "batch_id", "state"),
+)
+owners = sa.Table(
+    "owners",
+    schema,
+    sa.Column("owner", sa.String(64), primary_key=True),
+    sa.Column("served_tokens", sa.Float(53), nullable=False),
 )
 
 

@@ -4,20 +4,23 @@ A key reads `nv_<id>_<secret>`. The id is public (metrics, logs, usage); the sec
 salted BLAKE2b is as good as a slow hash would be: there is nothing to guess.
 """
 
+import errno
 import fcntl
 import hashlib
 import hmac
+import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from nestvec.errors import ConfigError
+from nestvec.keys.file_rows import VERSION, KeyFileError, KeyRow, LimitsRow, parse_rows
 from nestvec.system.durable_files import atomic_write
 from nestvec.system.private_files import open_private
 
@@ -25,7 +28,8 @@ PREFIX: Final = "nv"
 ID_BYTES: Final = 6
 SECRET_BYTES: Final = 32
 SALT_BYTES: Final = 16
-VERSION: Final = 1
+# What a write fails with where the disk, or the user's share of it, is full.
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,30 +138,36 @@ class KeyFile:
             ConfigError: The file cannot be read, or is no file of keys.
         """
         try:
-            content = orjson.loads(path.read_bytes())
-            if content["version"] != VERSION:
-                raise ConfigError([f"keys_file: {path} was written by another version of nestvec"])
-            records = [_record(row) for row in content["keys"]]
+            return cls(path, {row.id: _record(row) for row in parse_rows(path.read_bytes())})
         except FileNotFoundError:
             return cls(path)
         except OSError as error:
             raise ConfigError([f"keys_file: {path} cannot be read ({error.strerror})"]) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError([f"keys_file: {path} is no file of keys"]) from error
-        return cls(path, {record.id: record for record in records})
+        except KeyFileError as error:
+            raise ConfigError(
+                [f"keys_file: {path}: {problem}" for problem in error.problems]
+            ) from error
 
     def write(self) -> None:
         """Replace the file, whole or not at all.
+
+        On a full disk it is written over in place, where it fits into the room that it has: a key must be revocable
+        then, too.
 
         Raises:
             ConfigError: The file cannot be written.
         """
         rows = [asdict(record) for record in self.records.values()]
-        content = orjson.dumps({"version": VERSION, "keys": rows}, option=orjson.OPT_INDENT_2)
+        content = {"version": VERSION, "keys": rows}
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with atomic_write(self.path, mode=0o600) as file:
-                file.write(content)
+            try:
+                with atomic_write(self.path, mode=0o600) as file:
+                    file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                _write_over(self.path, orjson.dumps(content), error)
         except OSError as error:
             raise ConfigError(
                 [f"keys_file: {self.path} cannot be written ({error.strerror})"]
@@ -255,6 +265,26 @@ def edit_key_file(path: Path) -> Iterator[KeyFile]:
         raise ConfigError([f"keys_file: {path} cannot be written ({error.strerror})"]) from error
 
 
+def _write_over(path: Path, content: bytes, full: OSError) -> None:
+    """Write over a file in place, without taking any more of a disk that is full.
+
+    The content has no indentation, which makes room for some more than the file held; spaces fill the rest. A crash in
+    the middle leaves a damaged file, which lets nobody in.
+
+    Raises:
+        OSError: `full`, where the content does not fit, or another failure.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        if len(content) > size_bytes:
+            raise full
+        os.pwrite(descriptor, content.ljust(size_bytes), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def split_key(key: str) -> tuple[str, str]:
     """Split a key into its id and secret; ("", key) where it has another form than the keys of a file."""
     prefix, _, suffix = key.partition("_")
@@ -262,25 +292,15 @@ def split_key(key: str) -> tuple[str, str]:
     return (key_id, secret) if prefix == PREFIX and secret else ("", key)
 
 
-def _record(row: dict[str, Any]) -> KeyRecord:
-    """Read a key from a row of the file.
-
-    Raises:
-        KeyError: A field is missing.
-        TypeError: A field is of another type, or unknown.
-        ValueError: A field has no such value.
-    """
-    limits = dict(row.get("limits") or {})
-    limits["models"] = tuple(limits.get("models") or ())
-    is_admin = row.get("is_admin", False)
-    if not isinstance(is_admin, bool):
-        raise TypeError("is_admin")
+def _record(row: KeyRow) -> KeyRecord:
+    """Make the record of a key that was checked."""
+    limits = row.limits or LimitsRow()
     return KeyRecord(
-        id=str(row["id"]),
-        name=str(row["name"]),
-        created_s=float(row["created_s"]),
-        secrets=tuple(HashedSecret(**secret) for secret in row["secrets"]),
-        limits=KeyLimits(**limits),
-        revoked_s=row.get("revoked_s"),
-        is_admin=is_admin,
+        row.id,
+        row.name,
+        row.created_s,
+        tuple(HashedSecret(secret.salt, secret.digest, secret.until_s) for secret in row.secrets),
+        KeyLimits(**{**limits.model_dump(), "models": tuple(limits.models)}),
+        row.revoked_s,
+        row.is_admin,
     )

@@ -1,6 +1,26 @@
 """Metrics of API keys, by the key's public id."""
 
-from prometheus_client import CollectorRegistry, Counter
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class WatchedUsage(Protocol):
+    """What counts usage, as metrics see it."""
+
+    problem: str
+
+
+class WatchedKeys(Protocol):
+    """The keys of a server, as metrics see them."""
+
+    @property
+    def problem(self) -> str:
+        """Why the file of keys cannot be read; "" where it can."""
+
+    @property
+    def usage(self) -> WatchedUsage:
+        """What counts usage."""
 
 
 class KeyMetrics:
@@ -19,3 +39,39 @@ class KeyMetrics:
         self.rate_limited = counter(
             "nestvec_rate_limited_total", "Requests refused by a key's limits.", "reason"
         )
+        # Of several processes the worst one.
+        self.readable = Gauge(
+            "nestvec_keys_readable",
+            "0 while the file of keys cannot be read, and none of its keys is let in.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.readable.set(1)
+        self.usage_down = Gauge(
+            "nestvec_usage_store_down",
+            "1 while what keys use cannot be written.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.rates_down = Gauge(
+            "nestvec_rate_store_down",
+            "1 while the Redis of rates_url is away, and each server grants its part of keys' rates.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._keys: WatchedKeys | None = None
+
+    def watch(self, keys: WatchedKeys) -> None:
+        """Show from now on whether keys can be read and usage be written."""
+        self._keys = keys
+        self.sample()
+
+    def sample(self) -> None:
+        """Take over whether keys can be read and usage be written."""
+        if self._keys is not None:
+            self.readable.set(0 if self._keys.problem else 1)
+            self.usage_down.set(1 if self._keys.usage.problem else 0)
+
+    def note_rates(self, *, is_up: bool) -> None:
+        """Note whether the Redis of rates answers."""
+        self.rates_down.set(0 if is_up else 1)

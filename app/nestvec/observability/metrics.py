@@ -9,10 +9,11 @@ from nestvec.observability.engine_metrics import EngineMetrics
 from nestvec.observability.front_metrics import FrontMetrics
 from nestvec.observability.gpu_metrics import GpuMetrics
 from nestvec.observability.http_metrics import HttpMetrics
+from nestvec.observability.job_metrics import JobMetrics
 from nestvec.observability.key_metrics import KeyMetrics
 from nestvec.observability.process_metrics import ProcessMetrics
 from nestvec.observability.service_metrics import ServiceMetrics
-from nestvec.observability.shared_metrics import is_shared, registry_of_all
+from nestvec.observability.shared_metrics import is_shared, keep_files, registry_of_all
 
 
 class Metrics:
@@ -31,6 +32,7 @@ class Metrics:
         processes: Memory, restarts, health of the engine.
         cache: The vector cache.
         gpu: GPUs.
+        jobs: Files and batches.
     """
 
     def __init__(self, registry: CollectorRegistry, role: str = "server") -> None:
@@ -46,6 +48,7 @@ class Metrics:
         self.processes = ProcessMetrics(registry, role)
         self.cache = CacheMetrics(registry)
         self.gpu = GpuMetrics(registry)
+        self.jobs = JobMetrics(registry)
 
     def model_changed(self, slot: ModelSlot) -> None:
         """Note that a model was loaded or unloaded, or could not be loaded."""
@@ -54,14 +57,16 @@ class Metrics:
             self.engine.start_series(slot.model.spec.name)
 
     def sample(self) -> None:
-        """Take over what others count: memory, bodies, the cache.
+        """Take over what others count: memory, bodies, the cache; and write down again what was deleted under us.
 
         It is called at each scrape, and every second where several processes count together.
         """
+        keep_files()
         self.processes.sample()
         self.http.sample()
         self.cache.sample()
         self.front.sample()
+        self.keys.sample()
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics of all processes as text, and its content type.
@@ -71,4 +76,6 @@ class Metrics:
         """
         self.sample()
         encode, content_type = choose_encoder(accept)
-        return encode(registry_of_all() if self._is_shared else self.registry), content_type
+        return encode(
+            registry_of_all(self.registry) if self._is_shared else self.registry
+        ), content_type

@@ -28,9 +28,15 @@ class ProcessMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self.restarts = Counter(
+        self._restarts = Counter(
             "nestvec_process_restarts_total",
             "Processes that ended unasked and were started again, by role.",
+            ["role"],
+            registry=registry,
+        )
+        self._hangs = Counter(
+            "nestvec_process_hangs_total",
+            "Processes that hung, were killed and started again, by role.",
             ["role"],
             registry=registry,
         )
@@ -45,6 +51,18 @@ class ProcessMetrics:
             "nestvec_engine_overdue_seconds",
             "By how much the slowest running micro-batch is over its time; 0 in health.",
         )
+
+    def note_start(self, earlier: int, *, was_hung: bool) -> None:
+        """Count what became of the process before this one.
+
+        Args:
+            earlier: How many processes this one takes the place of; 0 where it is the first of its role.
+            was_hung: Whether the last one was killed because it hung.
+        """
+        if earlier:
+            self._restarts.labels(self._role).inc()
+        if was_hung:
+            self._hangs.labels(self._role).inc()
 
     def sample(self) -> None:
         """Take over how much memory this process has now."""

@@ -28,6 +28,7 @@ from nestvec.observability.logs import configure_logs, frames_of, get_logger
 from nestvec.observability.metrics import Metrics
 from nestvec.observability.process_metrics import ProcessMetrics
 from nestvec.observability.shared_metrics import share_metrics
+from nestvec.processes.child import Restarts
 from nestvec.processes.event_loop_lag import measure_event_loop_lag
 from nestvec.processes.gpu_monitor import start_gpu_monitor
 from nestvec.processes.runtime_dir import RuntimeDir
@@ -35,12 +36,14 @@ from nestvec.processes.runtime_dir import RuntimeDir
 log = get_logger(__name__)
 
 HEARTBEAT_INTERVAL_S: Final = 0.1
+# How often it is looked whether this process's files are still there.
+KEEP_INTERVAL_S: Final = 1.0
 # Exit status of a process that cannot serve its model.
 MODEL_FAILED: Final = 3
 
 
 def run_engine_process(
-    settings: Settings, runtime_dir: RuntimeDir, number: int, restarts: int
+    settings: Settings, runtime_dir: RuntimeDir, number: int, restarts: Restarts
 ) -> None:
     """Run an engine process until the supervisor ends it; the target of a `Process`.
 
@@ -48,7 +51,7 @@ def run_engine_process(
         settings: All settings; `device_id` is this engine's.
         runtime_dir: Shared with the other processes.
         number: Number of the engine among several.
-        restarts: How many processes this engine has had before; 0 for the first.
+        restarts: What became of the processes that this engine has had before.
     """
     # A terminal sends SIGINT to all processes; the supervisor decides when this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -58,12 +61,10 @@ def run_engine_process(
     share_metrics(runtime_dir.metrics, files.role)
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library has not typed this one
     metrics = Metrics(CollectorRegistry(), files.role)
-    if restarts:
-        metrics.processes.restarts.labels(files.role).inc()
+    metrics.processes.note_start(restarts.earlier, was_hung=restarts.was_hung)
     journal = InFlightJournal(files.status_page, runtime_dir.secret)
     quarantine = Quarantine(journal, files.quarantine, time.monotonic)
     status_page = StatusPage(files.status_page)
-    status_page.reset()
     heartbeat = HeartbeatThread(
         status_page, metrics.processes, quarantine, settings.batch_timeout_s
     )
@@ -77,11 +78,15 @@ def run_engine_process(
         log.error("model_crashed", frames=frames_of(error))  # noqa: TRY400
         sys.exit(MODEL_FAILED)
     start_gpu_monitor(settings, metrics.gpu)
-    asyncio.run(_serve(settings, pool, EngineServer(pool, files.socket), metrics))
+    asyncio.run(_serve(settings, pool, EngineServer(pool, files.socket), metrics, quarantine))
 
 
 async def _serve(
-    settings: Settings, pool: ModelPool, server: EngineServer, metrics: Metrics
+    settings: Settings,
+    pool: ModelPool,
+    server: EngineServer,
+    metrics: Metrics,
+    quarantine: Quarantine,
 ) -> None:
     """Serve until the supervisor says so, or has gone."""
     earlier_listener = pool.on_change
@@ -99,16 +104,27 @@ async def _serve(
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     if (parent := multiprocessing.parent_process()) is not None:
         loop.add_reader(parent.sentinel, stop.set)
-    lag_task = asyncio.create_task(measure_event_loop_lag(metrics))
+    tasks = [asyncio.create_task(measure_event_loop_lag(metrics))]
     await server.start()
+    tasks.append(asyncio.create_task(_keep_files(server, quarantine)))
     gc.collect()
     gc.freeze()
     metrics.service.ready.set(1)
     log.info("engine_ready", device=settings.device_id, pid=os.getpid())
     await stop.wait()
-    lag_task.cancel()
+    for task in tasks:
+        task.cancel()
     await server.close()
     await asyncio.to_thread(pool.close)
+
+
+async def _keep_files(server: EngineServer, quarantine: Quarantine) -> None:
+    """Make anew what has vanished of this process's files, for as long as the loop runs."""
+    while True:
+        await asyncio.sleep(KEEP_INTERVAL_S)
+        with contextlib.suppress(OSError):  # the supervisor says so
+            await server.keep()
+            await asyncio.to_thread(quarantine.keep)
 
 
 @dataclass(slots=True)

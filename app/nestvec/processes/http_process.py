@@ -5,10 +5,12 @@ import multiprocessing
 import signal
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from typing import Final
 
 from nestvec.api.state import ApiState, Phase
+from nestvec.assembly.keys import SharedKeyFiles
 from nestvec.assembly.service import build_http_service
 from nestvec.config.settings import Settings
 from nestvec.engine.models.model_registry import ModelSlot, SlotState
@@ -22,7 +24,8 @@ from nestvec.ipc.status_page import StatusPage
 from nestvec.main import ProcessRole, build_app
 from nestvec.observability.logs import configure_logs, get_logger
 from nestvec.observability.shared_metrics import share_metrics
-from nestvec.processes.runtime_dir import RuntimeDir
+from nestvec.processes.child import FIRST, Restarts
+from nestvec.processes.runtime_dir import RuntimeDir, http_role
 from nestvec.processes.web_server import (
     HttpServer,
     announce_when_ready,
@@ -34,11 +37,7 @@ log = get_logger(__name__)
 
 # How often it is looked whether the first HTTP process can answer.
 POLL_S: Final = 0.02
-
-
-def http_role(number: int) -> str:
-    """The role of an HTTP process, in metrics and logs."""
-    return f"front-{number}"
+HEARTBEAT_INTERVAL_S: Final = 0.1
 
 
 def run_http_process(
@@ -47,7 +46,7 @@ def run_http_process(
     number: int,
     url: str,
     listeners: list[socket.socket],
-    restarts: int = 0,
+    restarts: Restarts = FIRST,
 ) -> None:
     """Run an HTTP process until the supervisor ends it; the target of a `Process`.
 
@@ -60,37 +59,42 @@ def run_http_process(
         number: Number of the process among several; 0 runs the batch jobs too, and prints the banner.
         url: Where the server is reached.
         listeners: Sockets that all HTTP processes share.
-        restarts: How many processes of this number there were before; 0 for the first.
+        restarts: What became of the processes of this number that there were before.
     """
     # Ignored until the server is there to take it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     configure_logs(level=settings.log_level, style=settings.log_format)
     role = http_role(number)
     share_metrics(runtime_dir.metrics, role)
-    process = HttpProcess(runtime_dir, settings.engine_count)
+    status_page = StatusPage(runtime_dir.http_status_page(number))
+    process = HttpProcess(runtime_dir, status_page, settings.engine_count)
     process_role = ProcessRole(
         role=role,
         runs_jobs=number == 0,
         shares_data=True,
         begin=process.begin,
         load=process.load,
-        buckets=runtime_dir.buckets,
+        shared_keys=SharedKeyFiles(
+            runtime_dir.folder, runtime_dir.bucket_memory.path, runtime_dir.month_memory.path
+        ),
         operations_port=operations_port_of(listeners),
     )
     announce = announce_when_ready(url, process.stop, authenticated=bool(settings.secrets))
-    is_first = number == 0 and not restarts
+    is_first = number == 0 and not restarts.earlier
 
     def on_ready(state: ApiState) -> None:
         if state.phase is Phase.READY:
+            process.beat(is_ready=True)
             state.service.pool.unload_remotely = process.unload_remotely
             if is_first:
-                runtime_dir.is_serving.touch()
+                runtime_dir.note_serving()
             else:
                 process.listen_soon(listeners)
         if number == 0 or state.phase is Phase.FAILED:
             announce(state)
 
     app = build_app(settings, process_role=process_role, on_ready=on_ready)
+    app.state.metrics.processes.note_start(restarts.earlier, was_hung=restarts.was_hung)
     process.server = make_server(app, settings)
     process.server.run(sockets=listeners if is_first else [])
     if app.state.phase is Phase.FAILED:
@@ -103,6 +107,7 @@ class HttpProcess:
 
     Attributes:
         runtime_dir: Shared with the other processes.
+        status_page: Where it notes its heartbeat.
         engine_count: How many engine processes there are.
         server: The HTTP server; None until it is made.
         engines: Connections to the engine processes; None until the event loop runs.
@@ -110,15 +115,18 @@ class HttpProcess:
     """
 
     runtime_dir: RuntimeDir
+    status_page: StatusPage
     engine_count: int = 1
     server: HttpServer | None = None
     engines: EngineClientPool | None = None
     loop: asyncio.AbstractEventLoop | None = None
     _listen_task: "asyncio.Task[None] | None" = None
+    _heartbeat_task: "asyncio.Task[None] | None" = None
 
     async def begin(self, state: ApiState) -> None:
         """Connect to the engine processes; on the event loop, before anything is loaded."""
         self.loop = asyncio.get_running_loop()
+        self._heartbeat_task = asyncio.create_task(self._keep_beating(state))
         files = [self.runtime_dir.engine_files(number) for number in range(self.engine_count)]
         self.engines = engines = EngineClientPool(
             [EngineClient(file.socket, StatusPage(file.status_page)) for file in files]
@@ -130,6 +138,20 @@ class HttpProcess:
         engines.start()
         if (parent := multiprocessing.parent_process()) is not None:
             self.loop.add_reader(parent.sentinel, self._on_supervisor_death, parent.sentinel)
+
+    def beat(self, *, is_ready: bool) -> None:
+        """Note once that the event loop runs.
+
+        Args:
+            is_ready: Whether this process can answer: from then on it may not be silent for long.
+        """
+        self.status_page.beat(time.monotonic(), is_ready=is_ready)
+
+    async def _keep_beating(self, state: ApiState) -> None:
+        """Note ten times a second that the event loop runs: for the supervisor, which replaces a process that hangs."""
+        while True:
+            self.beat(is_ready=state.has_service)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     def load(self, settings: Settings, observer: Observer) -> EmbeddingService:
         """Build the service over the engine processes; called in a thread, after `begin`.
@@ -145,7 +167,7 @@ class HttpProcess:
         """Take connections once the first HTTP process can answer."""
 
         async def listen() -> None:
-            while not self.runtime_dir.is_serving.exists():  # noqa: ASYNC110 - another process makes it
+            while not self.runtime_dir.is_serving:  # noqa: ASYNC110 - another process makes it
                 await asyncio.sleep(POLL_S)
             if self.server is not None:
                 await self.server.listen(listeners)

@@ -9,6 +9,7 @@ from nestvec.config.settings import Settings
 from nestvec.main import ProcessRole, build_app
 from nestvec.observability.logs import get_logger
 from nestvec.processes.gpu_monitor import start_gpu_monitor
+from nestvec.processes.runtime_home import runtime_homes, sweep
 from nestvec.processes.watchdog import Watchdog
 from nestvec.processes.web_server import (
     announce_when_ready,
@@ -23,6 +24,8 @@ log = get_logger(__name__)
 
 def run_single(settings: Settings) -> None:
     """Serve until stopped; exits with 1 where no model can be served."""
+    # A killed server with processes of its own may have left them running, with the port.
+    sweep(runtime_homes(settings.data_dir))
     listeners = bind_all(settings)
     url = url_of(listeners[0], settings.host)
 

@@ -31,6 +31,15 @@ def sync(file: IO[bytes]) -> int:
     return file.tell()
 
 
+def sync_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def atomic_write(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """Open a file that replaces `path` once the block has ended: temporary name beside it, fsync, rename.

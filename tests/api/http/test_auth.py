@@ -17,8 +17,8 @@ from nestvec.engine.types import EmbedCall, EmbedResult, Priority
 from nestvec.jobs.store import JobStore
 from nestvec.jobs.types import Purpose, StoredFile
 from nestvec.keys.records import KeyFile, KeyLimits
-from nestvec.keys.usage import DEFAULT_NAME as USAGE_NAME
-from nestvec.keys.usage import UsageCounter
+from nestvec.keys.usage_database import DATABASE_NAME, sqlite_engine
+from nestvec.keys.usage_table import KeyUsage, UsageTable
 from nestvec.main import build_app
 
 from tests.api.applications import Api, Jobs, MakeApi, line
@@ -150,9 +150,10 @@ async def test_what_was_stored_under_an_earlier_id_is_kept(
 ) -> None:
     """Files, batches and usage of a key of the settings, stored under its plain digest, are its own after a start."""
     earlier = hashlib.blake2b(b"k", digest_size=6).hexdigest()
-    usage = UsageCounter(tmp_path / USAGE_NAME)
-    usage.add(earlier, requests=2, tokens=30)
-    usage.flush()
+    table = UsageTable(sqlite_engine(tmp_path / DATABASE_NAME))
+    table.make()
+    table.add([KeyUsage(earlier, "2026-11", 2, 30)])
+    table.close()
     store = JobStore(tmp_path, time.time)
     content = tmp_path / "parts" / "x"
     content.write_bytes(b"{}")
@@ -163,13 +164,10 @@ async def test_what_was_stored_under_an_earlier_id_is_kept(
         Settings(data_dir=tmp_path, api_keys=["k", "other"], model=str(tmp_path / "no"))
     )
     for _ in range(2):  # the second time there is nothing left to take over
-        counter = UsageCounter(tmp_path / USAGE_NAME)
         ids = app.state.keys.earlier_ids(["k", "other"])
         assert earlier in ids
-        counter.take_over(ids)
-        counter.flush()
-        assert counter.tokens_this_month(ids[earlier]) == 30
-        assert counter.tokens_this_month(earlier) == 0
+        app.state.keys.usage.flush()
+        assert app.state.keys.usage.read("2026-11") == [KeyUsage(ids[earlier], "2026-11", 2, 30)]
         store = JobStore(tmp_path, time.time)
         store.take_over(ids)
         assert store.stored_bytes(ids[earlier]) == 2
@@ -230,7 +228,7 @@ async def test_a_client_that_leaves_is_charged(make_api: MakeApi, keys_file: Pat
     }
     await api.app(scope, receive, send)
     api.served.backend.gate.set()
-    assert api.app.state.keys.usage.tokens_this_month(number) == 18
+    assert api.app.state.keys.usage.tokens_this_month(number) == 14
 
 
 async def test_a_key_sees_its_models_and_no_others(tmp_path: Path, keys_file: Path) -> None:

@@ -124,7 +124,16 @@ CASES: Final[dict[str, list[tuple[dict[str, Any], str]]]] = {
 # Fields that hold no text and repeat none.
 OTHERS: Final = {
     *("model", "dimensions", "normalize", "refuses_wider_limit", "adds_special_tokens", "key_id"),
-    *("output_dtypes", "priority", "deadline_s", "layers", "adapter", "map_id", "uses_cache"),
+    *(
+        "output_dtypes",
+        "priority",
+        "deadline_s",
+        "layers",
+        "adapter",
+        "map_id",
+        "uses_cache",
+        "admit",
+    ),
     # It only lets less of a text be used …
     "max_second_tokens",
     # … and merges what was bounded before.

@@ -19,26 +19,32 @@ from nestvec.api.dialects.openai_body import (
 from nestvec.api.dialects.openai_response import ResponseExtras, embeddings_parts, vectors_json
 from nestvec.api.error_handlers import status_of
 from nestvec.api.http.auth import restrict_models
-from nestvec.api.requests.embedding import decode_tokens
+from nestvec.api.requests.embedding import CallTokens, decode_tokens
 from nestvec.api.requests.fields import Body, parse_inputs, text_field
 from nestvec.api.requests.foreign_fields import check_fields
 from nestvec.api.state import ApiState, Phase
-from nestvec.engine.types import EmbedCall, EmbedResult, LongInput, Priority
+from nestvec.engine.models.model_registry import ModelSlot, SlotState, visible_models
+from nestvec.engine.types import EmbedCall, EmbedResult, LongInput, OutputKind, Priority
 from nestvec.errors import (
+    AccessError,
     InputError,
     InternalError,
-    MemoryShortError,
+    ModelUnavailableError,
     NestvecError,
     NotReadyError,
     QueueFullError,
-    RateLimitError,
 )
 from nestvec.jobs.types import LineResult
+from nestvec.keys.records import KeyLimits
+from nestvec.observability.logs import frames_of, get_logger
+
+log = get_logger(__name__)
 
 # Most lines hold one text; those of a group that agree in all other fields are run as one call.
 PER_LINE: Final = frozenset({"input", "user"})
 MAX_CALL_CHARS: Final = 200_000
 MAX_WAIT_S: Final = 5.0
+USUAL_DIMENSIONS: Final = 1024
 RUNNING: Final = (Phase.READY, Phase.RECOVERING)
 
 
@@ -62,13 +68,67 @@ class BatchLines:
             owner: Id of the key that the batch belongs to.
 
         Raises:
+            ModelUnavailableError: The lines' model cannot be loaded now.
             NotReadyError: The server is shutting down.
         """
-        restrict_models(self.state.keys.limits_of(owner))
+        try:
+            restrict_models(await self._limits_of(owner))
+        except AccessError as error:  # the key was revoked
+            return [self.refuse(error)] * len(bodies)
         results: list[LineResult | None] = [None] * len(bodies)
         groups = await asyncio.to_thread(_group_alike, bodies)
         await asyncio.gather(*(self._fill(results, bodies, indices, owner) for indices in groups))
         return cast("list[LineResult]", results)
+
+    async def _limits_of(self, owner: str) -> KeyLimits:
+        """Return what a key may do; while the keys cannot be read its lines wait.
+
+        Raises:
+            AccessError: The key was revoked.
+            NotReadyError: The server is shutting down.
+        """
+        while True:
+            try:
+                return self.state.keys.limits_of(owner)
+            except NotReadyError:
+                if self.state.phase not in RUNNING:
+                    raise
+            await asyncio.sleep(MAX_WAIT_S)
+
+    def refuse(self, error: NestvecError) -> LineResult:
+        """Return the result of a line that was not answered because of an error."""
+        status = status_of(error)
+        content = OPENAI.envelope(error, status, "", OPENAI.field_names)
+        return LineResult(status, orjson.dumps(content))
+
+    def is_loaded(self, model: str | None) -> bool:
+        """Whether lines for a model can be answered without loading it first; also where no such model is served."""
+        slot = self._slot(model)
+        return slot is None or (slot.model is not None and slot.state is SlotState.READY)
+
+    async def load(self, model: str | None) -> None:
+        """Load a model.
+
+        Raises:
+            NestvecError: It cannot be loaded now.
+        """
+        if (slot := self._slot(model)) is not None:
+            await self.state.service.pool.load(slot)
+
+    def dimensions(self, model: str | None) -> int:
+        """Return how many values a vector of a model has; a guess where it was never loaded."""
+        slot = self._slot(model)
+        return USUAL_DIMENSIONS if slot is None or slot.spec is None else slot.spec.hidden_size
+
+    def _slot(self, model: str | None) -> ModelSlot | None:
+        """Find a model as any key sees it; None where no model has the name."""
+        token = visible_models.set(None)
+        try:
+            return self.state.service.models.find(model or "", OutputKind.DENSE)
+        except NestvecError:
+            return None
+        finally:
+            visible_models.reset(token)
 
     async def _fill(
         self,
@@ -81,8 +141,10 @@ class BatchLines:
         if len(indices) > 1:
             try:
                 answers = await self._answer_group([bodies[index] for index in indices], owner)
-            except (InputError, RateLimitError, MemoryShortError):
-                pass  # one line is at fault, or the key has nothing left: each is tried alone
+            except NotReadyError:
+                raise
+            except NestvecError:
+                pass  # mostly one line is at fault: each is tried alone
             else:
                 for index, answer in zip(indices, answers, strict=True):
                     results[index] = answer
@@ -109,9 +171,10 @@ class BatchLines:
         ]
 
     async def _answer_alone(self, body: Body, owner: str) -> LineResult:
-        """Answer one body; whatever is wrong with it becomes its result.
+        """Answer one body; whatever goes wrong becomes its result.
 
         Raises:
+            ModelUnavailableError: Its model cannot be loaded now.
             NotReadyError: The server is shutting down.
         """
         is_list = True
@@ -130,9 +193,11 @@ class BatchLines:
         except NestvecError as error:
             if isinstance(error, InputError | InternalError) and not is_list:
                 error.input_index = None
-            status = status_of(error)
-            content = OPENAI.envelope(error, status, "", OPENAI.field_names)
-            return LineResult(status, orjson.dumps(content))
+            return self.refuse(error)
+        except Exception as error:  # noqa: BLE001 - the other lines must be answered
+            # Its message stays out of the log: it may quote the line.
+            log.error("line_failed", frames=frames_of(error))  # noqa: TRY400
+            return self.refuse(InternalError("The server had an error while processing this line."))
 
     async def _embed(self, call: EmbedCall, owner: str) -> EmbedResult:
         """Run a call in the bulk class, and wait while the queue is full.
@@ -140,16 +205,23 @@ class BatchLines:
         Raises:
             NestvecError: The engine's reason, or the key's month is used up.
         """
-        keys, limits = self.state.keys, self.state.keys.limits_of(owner)
-        keys.check_month(owner, limits)
-        bulk = dataclasses.replace(call, key_id=owner, priority=Priority.BULK)
-        result = await retry_until_accepted(
-            lambda: self.state.service.embed(bulk), lambda: self.state.phase in RUNNING
-        )
+        keys = self.state.keys
         # Only the month is charged: a batch has a day, and takes what the queue gives it.
-        monthly_limits = dataclasses.replace(limits, tokens_per_min=None)
-        keys.charge(owner, monthly_limits, sum(result.input_tokens))
-        return result
+        limits = dataclasses.replace(keys.limits_of(owner), tokens_per_min=None)
+        bulk = dataclasses.replace(call, key_id=owner, priority=Priority.BULK)
+
+        async def embed_once() -> EmbedResult:
+            tokens = CallTokens(keys, owner, limits).checked()
+            admit = tokens.admit if tokens.are_limited else None
+            try:
+                result = await self.state.service.embed(dataclasses.replace(bulk, admit=admit))
+            except BaseException:
+                tokens.give_back()
+                raise
+            tokens.settle(sum(result.input_tokens))
+            return result
+
+        return await retry_until_accepted(embed_once, lambda: self.state.phase in RUNNING)
 
 
 async def retry_until_accepted(
@@ -157,17 +229,22 @@ async def retry_until_accepted(
 ) -> EmbedResult:
     """Try until the queue has room and the engine is up: a batch has a day, so nobody waits for it.
 
+    A model that cannot be loaded is the caller's matter: others' lines must not wait for it.
+
     Args:
         work: What is tried.
         is_running: Whether the engine is up or will be again; else the server is shutting down.
 
     Raises:
+        ModelUnavailableError: The model cannot be loaded now.
         NotReadyError: The server is shutting down.
         NestvecError: Any other failure of the work.
     """
     while True:
         try:
             return await work()
+        except ModelUnavailableError:
+            raise
         except (QueueFullError, NotReadyError) as error:
             if isinstance(error, NotReadyError) and not is_running():
                 raise

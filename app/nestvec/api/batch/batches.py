@@ -56,9 +56,15 @@ async def create_batch(request: Request) -> Response:
         limits=state.options.json,
     )
 
+    limits = state.options.jobs
+
     def create(store: JobStore) -> BatchJob:
         batch = _parse(body, owner, store)
-        store.add_batch(batch)
+        store.add_batch(
+            batch,
+            max_unfinished=limits.max_unfinished_batches,
+            max_stored_bytes=limits.max_stored_bytes,
+        )
         return batch
 
     batch = await state.jobs.call(create)
@@ -93,9 +99,11 @@ async def retrieve_batch(request: Request, batch_id: str) -> Response:
 async def cancel_batch(request: Request, batch_id: str) -> Response:
     """Stop a batch; one that has ended stays as it is, since an error would be retried."""
     state, owner = authenticated_state(request)
-    return await object_response(
+    response = await object_response(
         state, lambda store: store.cancel_batch(batch_id, owner), batch_object
     )
+    state.jobs.wake()
+    return response
 
 
 def batch_object(batch: BatchJob) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from nestvec.api.http.body import reservation_of
 from nestvec.api.http.content_codings import content_coding, inflated
 from nestvec.api.state import ApiState
 from nestvec.errors import InputError
-from nestvec.jobs.store import JobStore, new_id
+from nestvec.jobs.store import new_id
 from nestvec.jobs.types import BATCH_FILE_DAYS, DAY_S, Purpose, StoredFile
 
 UPLOADABLE: Final = (Purpose.BATCH, Purpose.USER_DATA)
@@ -27,13 +27,16 @@ UPLOADABLE: Final = (Purpose.BATCH, Purpose.USER_DATA)
 FEED_BYTES: Final = 256 * 1024
 
 
-async def receive_upload(request: Request, state: ApiState, draft: Path) -> UploadForm:
+async def receive_upload(
+    request: Request, state: ApiState, draft: Path, max_bytes: int
+) -> UploadForm:
     """Write the file of a form to the disk as it comes in; the parsing and writing is done in a thread.
 
     Args:
         request: Whose body is the form, compressed or not.
         state: The application's shared state, whose options bound the file.
         draft: Where the file is written.
+        max_bytes: Size that the file may have.
 
     Raises:
         BodyTooLargeError: The file is larger than a file may be.
@@ -42,7 +45,6 @@ async def receive_upload(request: Request, state: ApiState, draft: Path) -> Uplo
         QueueFullError: Other requests' bodies leave no memory for this one.
         OSError: The disk is full.
     """
-    max_bytes = state.options.jobs.max_file_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes + FORM_MARGIN_BYTES:
         raise too_large_file(max_bytes)
@@ -65,18 +67,16 @@ async def receive_upload(request: Request, state: ApiState, draft: Path) -> Uplo
     return form
 
 
-def store_upload(store: JobStore, *, form: UploadForm, owner: str, state: ApiState) -> StoredFile:
-    """Check the fields of an upload, and move its file into the store.
+def uploaded_file(form: UploadForm, owner: str, now: int) -> StoredFile:
+    """Check the fields of an upload, and return what is to be noted of its file.
 
     Args:
-        store: Takes over the file.
         form: The upload.
         owner: Id of the key that the file belongs to.
-        state: The application's shared state, whose options bound what a key may store.
+        now: Unix time in seconds.
 
     Raises:
         InputError: A field is wrong.
-        QuotaError: The key's files would take too much space.
     """
     purpose = form.text(PURPOSE)
     if purpose not in UPLOADABLE:
@@ -92,8 +92,8 @@ def store_upload(store: JobStore, *, form: UploadForm, owner: str, state: ApiSta
     kept_s = lifetime_s(form.text(ANCHOR), number, "expires_after")
     if kept_s is None and purpose == Purpose.BATCH:
         kept_s = BATCH_FILE_DAYS * DAY_S
-    now, draft = store.now(), form.draft
-    file = StoredFile(
+    draft = form.draft
+    return StoredFile(
         id=new_id("file-"),
         owner=owner,
         purpose=Purpose(purpose),
@@ -102,5 +102,3 @@ def store_upload(store: JobStore, *, form: UploadForm, owner: str, state: ApiSta
         created_s=now,
         expires_s=None if kept_s is None else now + kept_s,
     )
-    store.add_file(file, draft, state.options.jobs.max_stored_bytes)
-    return file

@@ -23,7 +23,7 @@ from nestvec.api.requests.api_request import ApiRequest, acquire_model, bind_dia
 from nestvec.api.requests.embedding import (
     DECODED_ID_BYTES,
     DESCRIBED_CHAR_BYTES,
-    charge_tokens,
+    charged_tokens,
     check_tokens,
     decode_tokens,
     embed,
@@ -234,8 +234,8 @@ async def tokenize(request: Request) -> Response:
         deadline_s=deadline_s(request, api_request.state),
     )
     described = await until_disconnect(request, describing)
-    charge_tokens(api_request, sum(map(len, described)))
-    parts = await lists_json(described, _token)
+    async with charged_tokens(api_request, sum(map(len, described))):
+        parts = await lists_json(described, _token)
     return Response(await join_parts(listed(parts)), media_type="application/json")
 
 
@@ -262,14 +262,14 @@ async def decode(request: Request) -> Response:
         check_tokens(api_request)
         await reserve_answer(api_request, DECODED_ID_BYTES * sum(map(len, inputs)))
         latest_s = deadline_s(request, api_request.state)
-        decoding = api_request.state.service.decode(
-            inputs, skips_special_tokens=skips, deadline_s=latest_s
-        )
-        texts = await until_disconnect(request, decoding)
+        async with charged_tokens(api_request, sum(map(len, inputs))):
+            decoding = api_request.state.service.decode(
+                inputs, skips_special_tokens=skips, deadline_s=latest_s
+            )
+            texts = await until_disconnect(request, decoding)
     except InputError as error:
         error.param = "ids"
         raise
-    charge_tokens(api_request, sum(map(len, inputs)))
     parts = listed(await texts_json(texts))
     return Response(await join_parts(parts), media_type="application/json")
 

@@ -14,6 +14,8 @@ from nestvec.keys.keyring import ANONYMOUS, KeyGrant, Keyring
 from nestvec.keys.records import KeyLimits
 
 MINUTE_S: Final = 60
+# Where in the scope of a request stands what is left of its key's rate of requests, if servers share that.
+SHARED_REQUESTS: Final = "nestvec.shared_requests"
 
 
 def authenticate(request: Request, keys: Keyring) -> str:
@@ -27,8 +29,10 @@ def authenticate(request: Request, keys: Keyring) -> str:
     Raises:
         AccessError: No key, or a wrong one.
         RateLimitError: The key has used up what it may ask for.
+        NotReadyError: The keys cannot be read.
     """
-    grant = keys.authenticate(api_key_of(request.headers))
+    shared = request.scope.get(SHARED_REQUESTS)
+    grant = keys.authenticate(api_key_of(request.headers), shared)
     request.state.key_grant = grant
     keys.check_requests(grant)
     restrict_models(grant.limits)
@@ -83,7 +87,7 @@ def rate_limit_headers(grant: KeyGrant, keys: Keyring) -> Mapping[str, str]:
     levels: dict[str, tuple[BucketLevel, int]] = {}
     if grant.requests is not None:
         levels["requests"] = grant.requests, 1
-    if (tokens := keys.tokens_left(grant.key_id, grant.limits)) is not None:
+    if (tokens := keys.rates.tokens_left(grant.key_id, grant.limits)) is not None:
         levels["tokens"] = tokens, MINUTE_S
     if not levels:
         return {}

@@ -2,8 +2,9 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Coroutine, Sequence
-from typing import Any, Final, TypeVar, cast
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Self, TypeVar, cast
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -21,6 +22,9 @@ from nestvec.api.requests.headers import (
 from nestvec.api.state import ApiState
 from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind, Priority
 from nestvec.errors import InputError, InternalError
+from nestvec.keys.keyring import Keyring
+from nestvec.keys.rates import TokenAdmission
+from nestvec.keys.records import KeyLimits
 
 Answer = TypeVar("Answer")
 
@@ -35,6 +39,66 @@ DECODED_ID_BYTES: Final = 64
 FEW_ROWS: Final = 16
 # Of a model that is not loaded yet.
 MANY_COLUMNS: Final = 1024
+
+
+class CallTokens:
+    """What one call takes from its key's tokens: all of it once they are counted, and nothing if it then fails.
+
+    Args:
+        keys: Knows what is left.
+        key_id: Id of the key; "" where none is needed.
+        limits: Its limits.
+
+    Attributes:
+        are_limited: Whether the key has a rate or a quota of tokens.
+    """
+
+    __slots__ = ("_admission", "_key_id", "_limits", "_rates", "are_limited")
+
+    def __init__(self, keys: Keyring, key_id: str, limits: KeyLimits) -> None:
+        self._rates, self._key_id, self._limits = keys.rates, key_id, limits
+        self.are_limited = limits.tokens_per_min is not None or limits.monthly_tokens is not None
+        self._admission: TokenAdmission | None = None
+
+    def checked(self) -> Self:
+        """Refuse the call before anything is done for it, where nothing is left; returns itself.
+
+        Raises:
+            RateLimitError: Nothing is left.
+            NotReadyError: What the key has used is not known.
+        """
+        if self.are_limited:
+            self._rates.check(self._key_id, self._limits)
+        return self
+
+    async def admit(self, tokens: int) -> None:
+        """Take the call's tokens.
+
+        Raises:
+            RateLimitError: Nothing is left.
+            NotReadyError: What the key has used is not known.
+        """
+        self._admission = await self._rates.admit(self._key_id, self._limits, tokens)
+
+    def settle(self, tokens: int) -> None:
+        """Count what has run."""
+        if self._admission is not None:
+            self._rates.settle(self._admission)
+        else:
+            self._rates.charge(self._key_id, self._limits, tokens)
+
+    def give_back(self) -> None:
+        """Give back what was taken: nothing has run, or nothing came of it."""
+        if self._admission is not None:
+            self._rates.give_back(self._admission)
+
+    def charge_for_leaving(self, call: EmbedCall) -> None:
+        """Count what may have run for a caller that has left: an estimate, where it was not counted."""
+        if self._admission is not None:
+            self._rates.settle(self._admission)
+        else:
+            tokens = sum(map(len, call.inputs)) // CHARS_PER_TOKEN
+            self._rates.charge(self._key_id, self._limits, tokens)
 
 
 async def embed(
@@ -55,7 +119,7 @@ async def embed(
     """
     request, state = api_request.request, api_request.state
     limits = grant_of(request).limits
-    state.keys.check_tokens(api_request.key_id, limits)
+    tokens_of_key = CallTokens(state.keys, api_request.key_id, limits).checked()
     latest_s = deadline_s(request, state)
     full_call = dataclasses.replace(
         call,
@@ -64,25 +128,26 @@ async def embed(
         priority=Priority.BULK if limits.is_bulk_only else call.priority or priority(request),
         deadline_s=latest_s if call.deadline_s is None else min(latest_s, call.deadline_s),
         uses_cache="no-store" not in request.headers.get("cache-control", "").lower(),
+        admit=tokens_of_key.admit if tokens_of_key.are_limited else None,
     )
     await _reserve_vectors(api_request, full_call)
     try:
         result = await embed_until_disconnect(request, state, full_call)
     except ClientDisconnect:
-        # How much ran is not known, so it is estimated: leaving early is no way around a quota.
-        state.keys.charge(api_request.key_id, limits, sum(map(len, call.inputs)) // CHARS_PER_TOKEN)
+        # How much ran is not known, so it is charged: leaving early is no way around a quota.
+        tokens_of_key.charge_for_leaving(call)
         raise
-    except (InputError, InternalError) as error:
-        if not is_list:
-            error.input_index = None
-        if isinstance(error, InputError) and error.param == "input":
-            error.param = source
+    except BaseException as error:
+        tokens_of_key.give_back()
+        if isinstance(error, InputError | InternalError):
+            _name_field(error, source, is_list=is_list)
         raise
     arrays = [value for value in call.inputs if isinstance(value, list)]
     if arrays and (unusual := await state.service.count_unusual_ids(arrays, call.model)):
         add_answer_header(request, UNUSUAL_IDS_HEADER, str(unusual))
     tokens = sum(result.input_tokens)
-    charge_tokens(api_request, tokens)
+    tokens_of_key.settle(tokens)
+    _count_tokens(api_request, tokens)
     set_log_fields(
         request,
         dialect=api_request.dialect.name,
@@ -93,6 +158,14 @@ async def embed(
         queue_wait_ms=round(result.timings.queue_wait_s * 1000, 1),
     )
     return result
+
+
+def _name_field(error: InputError | InternalError, source: str, *, is_list: bool) -> None:
+    """Let an error name the field that the inputs came from, and no index where there is only one."""
+    if not is_list:
+        error.input_index = None
+    if isinstance(error, InputError) and error.param == "input":
+        error.param = source
 
 
 async def _reserve_vectors(api_request: ApiRequest, call: EmbedCall) -> None:
@@ -128,17 +201,37 @@ def check_tokens(api_request: ApiRequest) -> None:
 
     Raises:
         RateLimitError: They are used up.
+        NotReadyError: What the key has used is not known.
     """
     limits = grant_of(api_request.request).limits
-    api_request.state.keys.check_tokens(api_request.key_id, limits)
+    api_request.state.keys.rates.check(api_request.key_id, limits)
 
 
-def charge_tokens(api_request: ApiRequest, tokens: int) -> None:
-    """Count the tokens that were worked on for a request to its key."""
-    state, key_id = api_request.state, api_request.key_id
-    state.keys.charge(key_id, grant_of(api_request.request).limits, tokens)
-    if key_id:
-        state.metrics.keys.tokens.labels(key_id).inc(tokens)
+@asynccontextmanager
+async def charged_tokens(api_request: ApiRequest, tokens: int) -> AsyncIterator[None]:
+    """Take tokens from a request's key for a block that works on them; where it fails they are given back.
+
+    Raises:
+        RateLimitError: Others have used up the key's tokens meanwhile.
+        NotReadyError: What the key has used is not known.
+    """
+    rates = api_request.state.keys.rates
+    admission = await rates.admit(api_request.key_id, grant_of(api_request.request).limits, tokens)
+    try:
+        yield
+    except ClientDisconnect:
+        rates.settle(admission)
+        raise
+    except BaseException:
+        rates.give_back(admission)
+        raise
+    rates.settle(admission)
+    _count_tokens(api_request, tokens)
+
+
+def _count_tokens(api_request: ApiRequest, tokens: int) -> None:
+    if api_request.key_id:
+        api_request.state.metrics.keys.tokens.labels(api_request.key_id).inc(tokens)
 
 
 async def decode_tokens(state: ApiState, inputs: Inputs, *, vocabulary: str | None) -> Inputs:

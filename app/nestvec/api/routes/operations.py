@@ -1,7 +1,7 @@
 """Health, readiness, metrics and the front page."""
 
 import html
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -33,6 +33,7 @@ class Phases(BaseModel):
     """Where the server is in its life; the others are TEI's, while it is not ready."""
 
     status: Phase
+    reason: Literal["keys_unreadable"] | None = None
     error: str | None = None
     error_type: str | None = None
 
@@ -54,12 +55,19 @@ async def live() -> Response:
 @router.get("/health", **READY_DOC)
 @router.get("/ping", include_in_schema=False)
 async def ready(request: Request) -> Response:
-    """Answer 200 once probes and warm-up have passed, and until draining begins; else 503."""
+    """Answer 200 once probes and warm-up have passed, and until draining begins; else 503.
+
+    While the file of keys cannot be read and no other key is good, nobody is served: 503 too.
+    """
     state = api_state(request)
-    if state.phase is Phase.READY:
-        return Response(orjson.dumps({"status": state.phase}), media_type="application/json")
-    # The keys beside `status` are TEI's.
-    content = {"status": state.phase, "error": "unhealthy", "error_type": "Unhealthy"}
+    state.keys.refresh()
+    reason = {"reason": "keys_unreadable"} if state.keys.problem else {}
+    if state.phase is Phase.READY and not state.keys.lets_nobody_in:
+        content = {"status": state.phase, **reason}
+        return Response(orjson.dumps(content), media_type="application/json")
+    status = Phase.FAILED if state.phase is Phase.READY else state.phase
+    # `error` and `error_type` are TEI's.
+    content = {"status": status, **reason, "error": "unhealthy", "error_type": "Unhealthy"}
     headers = {"retry-after": str(round(RETRY_AFTER_LOADING_S))}
     return Response(orjson.dumps(content), 503, headers, media_type="application/json")
 

@@ -132,28 +132,30 @@ UPLOAD_DOC: Final = operation(
     "Upload a file",
     File,
     content={"multipart/form-data": {"schema": UPLOAD_FORM}},
-    errors=errors_of(ErrorBody, (400, 401, 413, 500)),
+    errors=errors_of(ErrorBody, (400, 401, 413, 500, 503)),
 )
 FILES_DOC: Final = operation(
-    "List files", FileList, errors=errors_of(ErrorBody, (400, 401, 404, 500))
+    "List files", FileList, errors=errors_of(ErrorBody, (400, 401, 404, 500, 503))
 )
-FILE_DOC: Final = operation("Describe a file", File, errors=errors_of(ErrorBody, (401, 404, 500)))
+FILE_DOC: Final = operation(
+    "Describe a file", File, errors=errors_of(ErrorBody, (401, 404, 500, 503))
+)
 DELETE_DOC: Final = operation(
-    "Delete a file", Deleted, errors=errors_of(ErrorBody, (400, 401, 404, 500))
+    "Delete a file", Deleted, errors=errors_of(ErrorBody, (400, 401, 404, 500, 503))
 )
 CONTENT_DOC: Final[dict[str, Any]] = {
-    **operation("A file's bytes", None, errors=errors_of(ErrorBody, (401, 404, 416, 500))),
+    **operation("A file's bytes", None, errors=errors_of(ErrorBody, (401, 404, 416, 500, 503))),
     "response_class": Response,
 }
 CREATE_BATCH_DOC: Final = operation(
     "Create a batch of embeddings requests",
     BatchObject,
     bodies={"openai": CreateBatch},
-    errors=errors_of(ErrorBody, (400, 401, 404, 413, 500)),
+    errors=errors_of(ErrorBody, (400, 401, 404, 413, 500, 503)),
 )
 BATCHES_DOC: Final = operation(
-    "List batches", BatchList, errors=errors_of(ErrorBody, (400, 401, 404, 500))
+    "List batches", BatchList, errors=errors_of(ErrorBody, (400, 401, 404, 500, 503))
 )
 BATCH_DOC: Final = operation(
-    "Describe or cancel a batch", BatchObject, errors=errors_of(ErrorBody, (401, 404, 500))
+    "Describe or cancel a batch", BatchObject, errors=errors_of(ErrorBody, (401, 404, 500, 503))
 )

@@ -1,6 +1,6 @@
 """Settings of API keys."""
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 
 from nestvec.config.field_types import SecretList, UserPath
 from nestvec.errors import ConfigError
@@ -24,10 +24,23 @@ class KeySettings(BaseModel):
     keys_file: UserPath | None = Field(
         None,
         description="Keys with limits, as `nestvec keys` makes them; read again when it changes (default: keys.json in "
-        "data_dir, if it is there).",
+        "data_dir, if it is there). While it cannot be read, none of its keys is let in.",
     )
     allow_unauthenticated: bool = Field(
-        False, description="Allow a non-loopback host without any key."
+        False,
+        description="Allow a non-loopback host without any key; no effect on a server that has keys, or has had a file "
+        "of them.",
+    )
+    rates_url: SecretStr | None = Field(
+        None,
+        description="Redis in which several servers share the rates of keys (redis://…, rediss://…, unix://…); needs "
+        "the extra `redis`.",
+    )
+    replicas: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="How many servers share the keys' limits: each grants its part of what they do not count together.",
     )
 
     @property
@@ -35,7 +48,7 @@ class KeySettings(BaseModel):
         """All keys, from the lists and the file.
 
         Raises:
-            ConfigError: The file cannot be read.
+            ConfigError: The file cannot be read, or holds no key.
         """
         keys = [key.get_secret_value() for key in self.api_keys]
         if self.api_keys_file is not None:
@@ -43,7 +56,10 @@ class KeySettings(BaseModel):
                 lines = self.api_keys_file.read_text("utf-8").splitlines()
             except (OSError, ValueError) as error:
                 raise ConfigError([f"api_keys_file: cannot be read ({error})"]) from error
-            keys += [line.strip() for line in lines if line.strip() and line[0] != "#"]
+            listed = [line.strip() for line in lines if line.strip() and line[0] != "#"]
+            if not listed:  # a secret that was not mounted must not open the server
+                raise ConfigError(["api_keys_file: it holds no key"])
+            keys += listed
         return (*keys, *self.admin_secrets)
 
     @property

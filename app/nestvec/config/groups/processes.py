@@ -18,3 +18,10 @@ class ProcessSettings(BaseModel):
         description="A micro-batch that takes longer than this, and ten times as long as predicted, hangs: readiness "
         "goes off, and the engine's process is ended and started again (by the orchestrator, if http_processes is 0).",
     )
+    http_hang_timeout_s: float = Field(
+        10.0,
+        ge=1,
+        le=600,
+        description="With http_processes: an HTTP process whose event loop stands still for so long is killed and "
+        "started again. Those that wait for it are cut off; the other processes serve on.",
+    )

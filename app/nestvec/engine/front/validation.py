@@ -135,3 +135,30 @@ def windowed_states(encoded: Sequence[Encoded], model: ServedModel) -> tuple[int
     """Return the tokens whose states are kept until all are there, and the size in bytes of the state of one."""
     tokens = sum(each.windows.tokens for each in encoded if each.windows and each.spans)
     return tokens, model.core.backend_info.hidden_size * np.dtype(np.float32).itemsize
+
+
+async def admit_tokens(
+    call: EmbedCall,
+    encoded: Sequence[Encoded],
+    model: ServedModel,
+    limits: ServiceLimits,
+    tokens: int,
+) -> None:
+    """Let a call's tokens pass, or refuse them, once they are counted and before they are queued.
+
+    Args:
+        call: The call.
+        encoded: Its inputs.
+        model: The model that is to run them.
+        limits: Bounds on any call.
+        tokens: How many tokens there are.
+
+    Raises:
+        RequestTooLargeError: There are more than a call may have.
+        NestvecError: Whom the call is for may not have so many.
+    """
+    limits.check_tokens(call, tokens)
+    if call.chunks or call.splits:
+        limits.check_states(*windowed_states(encoded, model))
+    if call.admit is not None:
+        await call.admit(tokens)
