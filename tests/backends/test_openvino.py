@@ -12,12 +12,14 @@ from nestvec.engine.backend import Backend, BackendOptions
 from nestvec.engine.core.batching.collate import collate
 from nestvec.engine.types import Layout
 from nestvec.errors import BackendError, FormatError, ProviderError
+from nestvec.export.layers.attention import AttentionOps
 from nestvec.model_store.artefacts.precision import BuildOptions, Precision
 from nestvec.model_store.package import Package, load_package
 from nestvec.model_store.sources.fetch import SourceOptions
 from nestvec.system.cpus import cpu_model
 
 from tests.backends.test_onnx import write_padded
+from tests.export.families.test_long_inputs import long_family, open_with, states_of
 from tests.support.fakes import item
 
 has_bf16 = pytest.mark.skipif(
@@ -62,6 +64,22 @@ def test_vectors_are_close_to_fp32(package: Package, tiny_package: Package) -> N
     assert backend.info.hidden_size == 32
     assert backend.cost(np.array([10, 10])) > 20
     backend.close()
+
+
+@has_bf16
+@pytest.mark.parametrize("name", ["llama", "modernbert", "mistral"])
+def test_long_inputs_are_close_to_fp32(tmp_path: Path, name: str) -> None:
+    """Positions beyond 256, which bfloat16 cannot tell apart, and windows in blocks, mixed with short inputs."""
+    family = long_family(name)
+    exact = family.open(tmp_path / "padded", padded=True)
+    graph = tmp_path / AttentionOps.PORTABLE / "model.onnx"
+    open_with(family, tmp_path, AttentionOps.PORTABLE).close()
+    backend = open_backend(graph, Layout.PACKED, BF16)
+    for lengths in ((40,), (600,), (300, 5, 193)):
+        vocabulary = family.config["vocab_size"]
+        expected = states_of(exact, vocabulary, lengths)
+        difference = np.abs(states_of(backend, vocabulary, lengths) - expected).max()
+        assert difference < 0.06 * np.abs(expected).max(), lengths
 
 
 @has_bf16

@@ -14,9 +14,9 @@ from nestvec.engine.types import Layout
 from nestvec.errors import FormatError
 from nestvec.export.architectures import (
     ExportOptions,
-    export_calibration_graph,
     export_graph,
     export_padded_graph,
+    export_reference_graphs,
 )
 from nestvec.export.layers.arithmetic import ChannelRanges, PerRowInt8, StaticInt8
 from nestvec.export.layers.attention import AttentionOps
@@ -57,16 +57,16 @@ def expected(texts: list[list[int]]) -> list[NDArray[np.float64]]:
 @pytest.fixture(scope="module")
 def ranges(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ChannelRanges]:
     """Calibrate on random texts other than those that are compared."""
-    path = tmp_path_factory.mktemp("calibration") / "model.onnx"
-    channels = export_calibration_graph(folder, CONFIG, path)
+    path = tmp_path_factory.mktemp("calibration") / "calibration.onnx"
+    reference = path.parent / "model.onnx"
+    channels = export_reference_graphs(folder, CONFIG, reference, path, ExportOptions())
     random = np.random.default_rng(6)
     batch = [item(*random.integers(0, CONFIG["vocab_size"], 20)) for _ in range(60)]
     backend = OnnxBackend(path, Layout.PACKED, BackendOptions())
-    hidden = backend.run(collate(batch, Layout.PACKED)).hidden
-    assert hidden is not None
+    measured = backend.run(collate(batch, Layout.PACKED)).hidden
+    assert measured is not None
     return {
-        name: ChannelRanges(hidden[:, part].min(0), hidden[:, part].max(0))
-        for name, part in channels.items()
+        name: ChannelRanges(measured[0, part], measured[1, part]) for name, part in channels.items()
     }
 
 

@@ -1,22 +1,30 @@
 """Names of the inputs and outputs that graphs may have, whatever runs them. Pure."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from nestvec.backends.attention_blocks import BLOCK_INPUTS, AttentionBlocks
+from nestvec.engine.backend import AttentionKind
 from nestvec.engine.types import Batch, FloatArray, Layout, RawOutput
 from nestvec.errors import FormatError
 
-TOKEN_OUTPUTS: Final = ("hidden", "last_hidden_state", "token_embeddings")
+# The last is of graphs to calibrate by: [3, C] instead of a row a token.
+TOKEN_OUTPUTS: Final = ("hidden", "last_hidden_state", "token_embeddings", "ranges")
 POOLED_OUTPUTS: Final = ("pooled", "sentence_embedding")
+EQUAL_LENGTHS: Final = "has_equal_lengths"
 # Chooses the attention. It depends on the machine, so the backend feeds it and not collation.
 SHORT_ROWS: Final = "has_short_rows"
 # How many layers to run. The graph says in its metadata how many there are, and may give the states of earlier layers.
 LAYERS: Final = "layers"
 LAYERS_PROPERTY: Final = "nestvec.layers"
 EXIT: Final = "exit_"
+# What the layers compute, which decides what batches cost, and the window that is laid out in blocks.
+KINDS_PROPERTY: Final = "nestvec.attention"
+WINDOW_PROPERTY: Final = "nestvec.window"
 # Inputs that can be fed; a graph that needs others is refused at start, not at the first request.
 KNOWN_INPUTS: Final = {
     Layout.PACKED: {
@@ -25,14 +33,29 @@ KNOWN_INPUTS: Final = {
         "gather",
         "scatter",
         "lengths",
-        "has_equal_lengths",
+        EQUAL_LENGTHS,
         "types",
         SHORT_ROWS,
         LAYERS,
+        *BLOCK_INPUTS,
     },
     Layout.PADDED: {"input_ids", "attention_mask", "token_type_ids"},
     Layout.ROWS: {"rows"},
 }
+
+
+def attention_kinds(metadata: Mapping[str, str]) -> tuple[AttentionKind, ...]:
+    """Return what a graph's layers compute, as its metadata says; empty where it does not."""
+    rows = json.loads(metadata.get(KINDS_PROPERTY, "[]"))
+    return tuple(AttentionKind(layers, window, is_causal) for layers, window, is_causal in rows)
+
+
+def attention_blocks(metadata: Mapping[str, str], inputs: Set[str]) -> AttentionBlocks | None:
+    """Return how a graph's windows are laid out in blocks; None where they are not."""
+    window = metadata.get(WINDOW_PROPERTY)
+    if window is None or not inputs >= BLOCK_INPUTS:
+        return None
+    return AttentionBlocks.parse(window, has_branches=EQUAL_LENGTHS in inputs)
 
 
 def feedable(path: Path, layout: Layout, names: Iterable[str]) -> set[str]:

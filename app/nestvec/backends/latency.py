@@ -19,10 +19,13 @@ class LatencyBackend:
     Attributes:
         narrow: Uses one thread for a run; takes every batch that is not alone.
         wide: Uses several threads for a run.
+        wide_min_tokens: Texts of fewer tokens run narrow even where they are alone, for a wide backend that is slow to
+            start on them.
     """
 
     narrow: Backend
     wide: Backend
+    wide_min_tokens: int = 0
 
     @property
     def info(self) -> BackendInfo:
@@ -39,7 +42,8 @@ class LatencyBackend:
         Raises:
             BackendError: The runtime failed.
         """
-        return (self.wide if batch.is_lone else self.narrow).run(batch)
+        runs_wide = batch.is_lone and batch.lengths.sum() >= self.wide_min_tokens
+        return (self.wide if runs_wide else self.narrow).run(batch)
 
     def close(self) -> None:
         """Free both sessions."""

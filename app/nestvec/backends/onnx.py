@@ -15,6 +15,8 @@ from nestvec.backends.graph_io import (
     LAYERS_PROPERTY,
     SHORT_ROWS,
     TOKEN_OUTPUTS,
+    attention_blocks,
+    attention_kinds,
     feedable,
     packed_states,
     token_output,
@@ -26,7 +28,7 @@ from nestvec.backends.ort import (
     backend_error,
     find_libraries,
 )
-from nestvec.engine.backend import BackendInfo, BackendOptions, CostModel
+from nestvec.engine.backend import LONG_TOKENS, BackendInfo, BackendOptions, CostModel
 from nestvec.engine.types import Batch, FloatArray, Layout, RawOutput
 from nestvec.errors import FormatError, ProviderError
 
@@ -40,6 +42,7 @@ CPU_DISABLED_FUSIONS: Final = (
     "BiasGeluFusion",
     "GeluFusion",
 )
+PACKED_WEIGHTS: Final = "weights.bin"
 
 
 class OnnxBackend:
@@ -75,6 +78,7 @@ class OnnxBackend:
         if not isinstance(width, int):
             raise FormatError(f"{path}: the last axis of output '{self._output}' has no fixed size")
         metadata = self._session.get_modelmeta().custom_metadata_map
+        kinds = attention_kinds(metadata)
         self.info = BackendInfo(
             layout,
             provider,
@@ -82,8 +86,10 @@ class OnnxBackend:
             gives_tokens=self._output in TOKEN_OUTPUTS,
             layers=int(metadata[LAYERS_PROPERTY]) if LAYERS in self._inputs else 0,
             gives_exits=f"{EXIT}1" in outputs,
+            max_mixed_tokens=LONG_TOKENS if kinds and provider == "cpu" else None,
         )
-        self._cost = CostModel.of_bert(layout, width)
+        self._blocks = attention_blocks(metadata, self._inputs)
+        self._cost = CostModel.of_graph(layout, width, kinds)
 
     def cost(self, lengths: NDArray[np.int64]) -> float:
         """Price a batch of these lengths, (B,), int64, in token equivalents, as `CostModel` does."""
@@ -100,6 +106,8 @@ class OnnxBackend:
             feeds[name] = feeds[name].astype(np.int32, copy=False)
         if SHORT_ROWS in self._inputs:
             feeds[SHORT_ROWS] = np.asarray(batch.lengths.max() <= self._plain_attention_tokens)
+        if self._blocks is not None:
+            feeds.update(self._blocks.arrays(batch.lengths, batch.arrays["lengths"]))
         if layers := self.info.layers:
             feeds[LAYERS] = np.asarray(batch.exits[-1] if batch.exits else layers, np.int64)
         names = [*(f"{EXIT}{layer}" for layer in batch.exits[:-1]), self._output]
@@ -115,8 +123,42 @@ class OnnxBackend:
         del self._session
 
 
+def packing_runtime() -> str:
+    """Return what of the runtime decides how weights are packed."""
+    return f"onnxruntime {ort.__version__}"
+
+
+def save_packed(graph: Path, packed: Path) -> None:
+    """Write a graph as the CPU's sessions run it, with its weights beside it: as they are, and packed.
+
+    Sessions that open it map both, so that packed weights are in memory once for all of them, and not on the heap.
+
+    Args:
+        graph: The graph to copy.
+        packed: The ONNX file to write; its folder gets a file of weights too.
+
+    Raises:
+        FormatError: onnxruntime cannot open the graph, or cannot write the copy.
+    """
+    session_options = _session_options("cpu", BackendOptions())
+    session_options.optimized_model_filepath = str(packed)
+    prefix = "session.optimized_model_external_initializers"
+    for name, value in {
+        f"{prefix}_file_name": PACKED_WEIGHTS,
+        f"{prefix}_min_size_in_bytes": "1024",
+        "session.save_external_prepacked_constant_initializers": "1",
+    }.items():
+        session_options.add_session_config_entry(name, value)
+    _open_session(graph, "cpu", session_options)
+
+
 def _open(path: Path, provider: str, options: BackendOptions) -> ort.InferenceSession:
     """Make the session; nodes that CUDA lacks run on the CPU."""
+    return _open_session(path, provider, _session_options(provider, options), options.device_id)
+
+
+def _session_options(provider: str, options: BackendOptions) -> ort.SessionOptions:
+    """Return how a session runs."""
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = options.intra_op_threads
     session_options.inter_op_num_threads = 1
@@ -132,13 +174,20 @@ def _open(path: Path, provider: str, options: BackendOptions) -> ort.InferenceSe
     session_options.add_session_config_entry("session.force_spinning_stop", "1")
     # Failures come as exceptions; the lines that onnxruntime writes to stderr would quote values.
     session_options.log_severity_level = 4
+    if not options.packs_weights:
+        session_options.add_session_config_entry("session.disable_prepacking", "1")
+    return session_options
+
+
+def _open_session(
+    path: Path, provider: str, session_options: ort.SessionOptions, device_id: int = 0
+) -> ort.InferenceSession:
+    """Open a graph on a provider."""
     providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
     disabled: list[str] = list(CPU_DISABLED_FUSIONS)
     if provider == "cuda":
         find_libraries()
-        providers.insert(
-            0, (PROVIDERS["cuda"], {"device_id": str(options.device_id), "use_tf32": "0"})
-        )
+        providers.insert(0, (PROVIDERS["cuda"], {"device_id": str(device_id), "use_tf32": "0"}))
         disabled = []
     try:
         return ort.InferenceSession(

@@ -9,18 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.backends.graph_io import (
+    KINDS_PROPERTY,
     KNOWN_INPUTS,
     POOLED_OUTPUTS,
     TOKEN_OUTPUTS,
+    WINDOW_PROPERTY,
+    attention_blocks,
+    attention_kinds,
     feedable,
     packed_states,
     token_output,
 )
-from nestvec.engine.backend import BackendInfo, BackendOptions, CostModel
+from nestvec.engine.backend import LONG_TOKENS, BackendInfo, BackendOptions, CostModel
 from nestvec.engine.types import Batch, Layout, RawOutput
 from nestvec.errors import BackendError, FormatError, ProviderError
 
 CAPABILITY: Final = "BF16"
+# Under which OpenVINO keeps the metadata of the file that it read.
+METADATA: Final = "framework"
 
 
 class OpenVinoBackend:
@@ -50,7 +56,10 @@ class OpenVinoBackend:
                 "precision bf16 needs a CPU with AVX512_BF16 or AMX, and this one has neither: "
                 "use precision int8 or fp32"
             )
-        self._compiled = _compile(core, path, options)
+        model = _read(core, path)
+        metadata = _metadata(model)
+        kinds = attention_kinds(metadata)
+        self._compiled = _compile(core, model, path, options)
         self._inputs = feedable(path, layout, [_name(port) for port in self._compiled.inputs])
         shapes = {_name(port): port.get_partial_shape() for port in self._compiled.outputs}
         self._output = token_output(path, list(shapes))
@@ -63,8 +72,10 @@ class OpenVinoBackend:
             "cpu",
             hidden_size=width.get_length(),
             gives_tokens=self._output in TOKEN_OUTPUTS,
+            max_mixed_tokens=LONG_TOKENS if kinds else None,
         )
-        self._cost = CostModel.of_bert(layout, self.info.hidden_size)
+        self._blocks = attention_blocks(metadata, self._inputs)
+        self._cost = CostModel.of_graph(layout, self.info.hidden_size, kinds)
         self._local = threading.local()
 
     def cost(self, lengths: NDArray[np.int64]) -> float:
@@ -78,6 +89,8 @@ class OpenVinoBackend:
             BackendError: OpenVINO failed.
         """
         feeds = {name: batch.arrays[name] for name in self._inputs if name in batch.arrays}
+        if self._blocks is not None:
+            feeds.update(self._blocks.arrays(batch.lengths, batch.arrays["lengths"]))
         try:
             output = self._request().infer(feeds, share_inputs=True)[self._output]
         except Exception as error:
@@ -103,7 +116,22 @@ def _name(port: Any) -> str:  # noqa: ANN401 - see above
     return next((name for name in known if name in names), min(names))
 
 
-def _compile(core: Any, path: Path, options: BackendOptions) -> Any:  # noqa: ANN401 - see above
+def _read(core: Any, path: Path) -> Any:  # noqa: ANN401 - see above
+    try:
+        return core.read_model(path)
+    except Exception as error:
+        raise FormatError(f"{path}: OpenVINO cannot read the graph ({error})") from error
+
+
+def _metadata(model: Any) -> dict[str, str]:  # noqa: ANN401 - see above
+    """Return the graph's own metadata that decides what it is fed and what batches cost."""
+    names = [
+        name for name in (WINDOW_PROPERTY, KINDS_PROPERTY) if model.has_rt_info([METADATA, name])
+    ]
+    return {name: model.get_rt_info([METADATA, name]).astype(str) for name in names}
+
+
+def _compile(core: Any, model: Any, path: Path, options: BackendOptions) -> Any:  # noqa: ANN401 - see above
     """Compile for as many runs at once as there are workers, each with its own threads."""
     properties = {
         "INFERENCE_PRECISION_HINT": "bf16",
@@ -113,6 +141,6 @@ def _compile(core: Any, path: Path, options: BackendOptions) -> Any:  # noqa: AN
         "ENABLE_CPU_PINNING": False,
     }
     try:
-        return core.compile_model(core.read_model(path), "CPU", properties)
+        return core.compile_model(model, "CPU", properties)
     except Exception as error:
         raise FormatError(f"{path}: OpenVINO cannot open the graph ({error})") from error

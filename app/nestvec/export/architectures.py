@@ -1,10 +1,12 @@
 """The families that the exporter knows, and the functions that write their graphs for CPU and other programs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, Protocol
+
+import numpy as np
 
 from nestvec.export.config.encoder_config import Dimensions
 from nestvec.export.families.bert import BERT, ELECTRA
@@ -22,7 +24,7 @@ from nestvec.export.families.nv_embed import NV_EMBED
 from nestvec.export.families.roberta import ROBERTA
 from nestvec.export.families.static import STATIC
 from nestvec.export.families.t5 import T5_ENCODER
-from nestvec.export.graph.builder import GraphBuilder
+from nestvec.export.graph.builder import WEIGHTS_FILE, GraphBuilder
 from nestvec.export.graph.inputs import PackedInputs, packed_inputs, padded_inputs, unpacked
 from nestvec.export.graph.weights import Weights
 from nestvec.export.layers.arithmetic import Arithmetic, Floating, RecordingFloating
@@ -77,6 +79,14 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "xlm-roberta": ROBERTA,
 }
 
+# Families that rotate queries and keys by position.
+ROTARY_TYPES: Final = frozenset(
+    {
+        *("eurobert", "gemma3_text", "gte", "jina_embeddings_v3", "llama", "mistral"),
+        *("modernbert", "nomic_bert", "nvembed", "qwen2", "qwen3"),
+    }
+)
+
 # A `model_type` on the Hub that says too little or something else, a field that tells what is meant, its value, and the
 # key of `ARCHITECTURES`; the first row that fits holds.
 _HUB_TYPES: Final = (
@@ -88,6 +98,8 @@ _HUB_TYPES: Final = (
 # Key of a graph's metadata for its number of layers, and the prefix of the outputs that give earlier layers' states.
 LAYERS: Final = "nestvec.layers"
 EXIT: Final = "exit_"
+# Output of a graph to calibrate by; see `export_reference_graphs`.
+RANGES: Final = "ranges"
 
 # Part of every fingerprint: raise it when an exported graph's vectors may change.
 GRAPH_VERSION: Final = 4
@@ -124,7 +136,11 @@ class ExportOptions:
 
 
 def export_graph(
-    folder: Path, config: Mapping[str, Any], path: Path, options: ExportOptions | None = None
+    folder: Path,
+    config: Mapping[str, Any],
+    path: Path,
+    options: ExportOptions | None = None,
+    on_tensor: Callable[[int], None] | None = None,
 ) -> None:
     """Write a model's packed graph: ids [T] to token states `hidden` [T, H].
 
@@ -133,13 +149,18 @@ def export_graph(
         config: Content of its config.json; `architecture_of` it must be a key of `ARCHITECTURES`.
         path: Where the graph goes; its weights go beside it.
         options: How it is made; None for float32 and ONNX Runtime.
+        on_tensor: Called with 1 for each tensor that was read; None for nobody to tell.
 
     Raises:
         FormatError: Configuration and weights do not fit each other.
         OSError: The disk is full or read-only.
     """
     options = options or ExportOptions()
-    graph = GraphBuilder(architecture_of(config), halves_weights=options.halves_weights)
+    graph = GraphBuilder(
+        architecture_of(config),
+        halves_weights=options.halves_weights,
+        weights_path=path.parent / WEIGHTS_FILE,
+    )
     inputs = packed_inputs(
         graph,
         takes_equal_lengths=options.attention is not AttentionOps.PORTABLE,
@@ -147,7 +168,7 @@ def export_graph(
         takes_token_types=options.takes_token_types,
         takes_layer_count=options.takes_layer_count,
     )
-    with Weights(folder) as weights:
+    with Weights(folder, on_tensor=on_tensor) as weights:
         context = BuildContext(graph, weights, inputs, options.arithmetic)
         encoder = ARCHITECTURES[architecture_of(config)].build(config, context)
         value, width = encoder.states[-1], encoder.hidden_size
@@ -186,15 +207,26 @@ def export_padded_graph(folder: Path, config: Mapping[str, Any], path: Path) -> 
     graph.save(path, keeps_inputs=True)
 
 
-def export_calibration_graph(
-    folder: Path, config: Mapping[str, Any], path: Path
+def export_reference_graphs(
+    folder: Path,
+    config: Mapping[str, Any],
+    path: Path,
+    calibration: Path,
+    options: ExportOptions,
+    on_tensor: Callable[[int], None] | None = None,
 ) -> dict[str, slice]:
-    """Write a graph whose output `hidden` [T, C] is the inputs of all linear layers, side by side.
+    """Write a float graph as `export_graph` does, and one to calibrate by, over the same file of weights.
+
+    The second gives `ranges` [3, C]: least, greatest and mean value of each channel of the inputs of all linear layers,
+    side by side. It reduces them itself: all of them are a megabyte a token in a model of 28 layers.
 
     Args:
         folder: Holds the safetensors.
         config: Content of its config.json; `architecture_of` it must be a key of `ARCHITECTURES`.
-        path: Where the graph goes; its weights go beside it.
+        path: Where the float graph goes; its weights go beside it.
+        calibration: Where the other goes, in the same folder.
+        options: The head, and whether it takes token types; the graphs are float32 and always run all layers.
+        on_tensor: Called with 1 for each tensor that was read; None for nobody to tell.
 
     Returns:
         The channels in C of each input, by the name of the first layer that takes it.
@@ -203,17 +235,41 @@ def export_calibration_graph(
         FormatError: Configuration and weights do not fit each other.
         OSError: The disk is full or read-only.
     """
-    graph, recording = GraphBuilder("calibration"), RecordingFloating()
-    inputs = packed_inputs(graph, takes_equal_lengths=True, takes_short_rows=False)
-    _build(graph, folder, config, inputs, recording)
-    values = [value for value, _ in recording.inputs.values()]
-    stops = list(accumulate(width for _, width in recording.inputs.values()))
-    graph.output(graph.op("Concat", *values, axis=-1), "hidden", ("T", stops[-1]))
-    graph.save(path)
+    weights_path = path.parent / WEIGHTS_FILE
+    graph = GraphBuilder(architecture_of(config), weights_path=weights_path)
+    recording = RecordingFloating()
+    inputs = packed_inputs(
+        graph,
+        takes_equal_lengths=True,
+        takes_short_rows=False,
+        takes_token_types=options.takes_token_types,
+    )
+    with Weights(folder, on_tensor=on_tensor) as weights:
+        context = BuildContext(graph, weights, inputs, recording)
+        encoder = ARCHITECTURES[architecture_of(config)].build(config, context)
+        recorded = dict(recording.inputs)
+        value, width = encoder.states[-1], encoder.hidden_size
+        if options.head is not None:
+            value, width = options.head(context, encoder)
+    graph.output(value, "hidden", ("T", width))
+    stops = list(accumulate(channels for _, channels in recorded.values()))
+    values = [layer_input for layer_input, _ in recorded.values()]
+    graph.output(_ranges(graph, values), RANGES, (3, stops[-1]))
+    graph.save_graphs({path: ["hidden"], calibration: [RANGES]})
     return {
-        name: slice(stop - width, stop)
-        for (name, (_, width)), stop in zip(recording.inputs.items(), stops, strict=True)
+        name: slice(stop - channels, stop)
+        for (name, (_, channels)), stop in zip(recorded.items(), stops, strict=True)
     }
+
+
+def _ranges(graph: GraphBuilder, values: Sequence[str]) -> str:
+    """Add least, greatest and mean value over the tokens of each channel, [3, C], of values [T, c]."""
+    tokens = graph.weight("tokens_axis", np.array([0], np.int64))
+    rows = [
+        graph.op("Concat", *(graph.op(kind, value, tokens, keepdims=1) for value in values), axis=1)
+        for kind in ("ReduceMin", "ReduceMax", "ReduceMean")
+    ]
+    return graph.op("Concat", *rows, axis=0)
 
 
 def _build(

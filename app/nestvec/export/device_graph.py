@@ -3,13 +3,13 @@
 CUDA graphs (captured launches) allow no branches, so each exit is a graph of its own here, over the same weights file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from nestvec.export.architectures import ARCHITECTURES, architecture_of
-from nestvec.export.graph.builder import FloatType, GraphBuilder
+from nestvec.export.graph.builder import WEIGHTS_FILE, FloatType, GraphBuilder
 from nestvec.export.graph.inputs import DeviceAttention, packed_inputs
 from nestvec.export.graph.weights import Weights
 from nestvec.export.layers.arithmetic import Floating
@@ -52,7 +52,11 @@ class DeviceExportOptions:
 
 
 def export_device_graph(
-    folder: Path, config: Mapping[str, Any], path: Path, options: DeviceExportOptions
+    folder: Path,
+    config: Mapping[str, Any],
+    path: Path,
+    options: DeviceExportOptions,
+    on_tensor: Callable[[int], None] | None = None,
 ) -> None:
     """Write a model's graph for CUDA: ids [T] to states `hidden` [T, W] and vectors `pooled` [B, W].
 
@@ -63,12 +67,18 @@ def export_device_graph(
         config: Content of its config.json; `architecture_of` it must be a key of `ARCHITECTURES`.
         path: Where the graph goes; its weights and the graphs of its exits go beside it.
         options: How it is made.
+        on_tensor: Called with 1 for each tensor that was read; None for nobody to tell.
 
     Raises:
         FormatError: Configuration and weights do not fit each other, or no kernel computes the attention in this dtype.
         OSError: The disk is full or read-only.
     """
-    graph = GraphBuilder(architecture_of(config), float_type=options.float_type, is_for_device=True)
+    graph = GraphBuilder(
+        architecture_of(config),
+        float_type=options.float_type,
+        is_for_device=True,
+        weights_path=path.parent / WEIGHTS_FILE,
+    )
     inputs = packed_inputs(
         graph,
         takes_equal_lengths=False,
@@ -76,7 +86,7 @@ def export_device_graph(
         takes_token_types=options.takes_token_types,
         device_attention=options.attention,
     )
-    with Weights(folder) as weights:
+    with Weights(folder, on_tensor=on_tensor) as weights:
         context = BuildContext(graph, weights, inputs, Floating())
         encoder = ARCHITECTURES[architecture_of(config)].build(config, context)
         outputs_by_path = {path: _add_outputs(context, encoder, options, "")}

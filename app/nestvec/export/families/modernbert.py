@@ -114,13 +114,19 @@ class ModernBert:
         word_embeddings = context.weights.get(prefix + WORD_EMBEDDINGS, shape)
         embedded = builder.norm(context.embed(word_embeddings), "embeddings.norm")
         masks = {
-            True: attention_mask(graph, inputs, is_causal=False, window=sizes.window),
+            True: attention_mask(
+                graph,
+                inputs,
+                is_causal=False,
+                window=sizes.window,
+                head_width=sizes.hidden_size // sizes.num_attention_heads,
+            ),
             False: FULL_ATTENTION,
         }
         rotary = {
             is_local: rotary_embedding(
                 graph,
-                inputs.positions,
+                inputs,
                 frequencies,
                 sizes.max_position_embeddings,
                 "_local" if is_local else "",

@@ -182,6 +182,7 @@ class _Block:
             output=self._linear(family.output, size, size),
             heads=sizes.num_attention_heads,
             bias=self.terms.bias,
+            bias_rows=self.terms.bias_rows,
             position_scores=self.terms.position_scores,
             scale=self.terms.scale,
         )

@@ -154,12 +154,18 @@ class Decoder:
         for window in sorted(set(sizes.windows)):
             rotary[window] = rotary_embedding(
                 graph,
-                inputs.positions,
+                inputs,
                 sizes.frequencies[window > 0],
                 sizes.max_position_embeddings,
                 "_window" if window else "",
             )
-            masks[window] = attention_mask(graph, inputs, is_causal=sizes.is_causal, window=window)
+            masks[window] = attention_mask(
+                graph,
+                inputs,
+                is_causal=sizes.is_causal,
+                window=window,
+                head_width=sizes.head_dim,
+            )
         layers = [
             partial(
                 builder.layer, name=f"layers.{number}", rotary=rotary[window], mask=masks[window]

@@ -140,7 +140,7 @@ class RotaryEncoder:
             )
         embedded = builder.norm(context.embed(words, token_types), builder.names.embedding_norm)
         rotary = rotary_embedding(
-            context.graph, context.inputs.positions, sizes.frequencies, sizes.max_positions
+            context.graph, context.inputs, sizes.frequencies, sizes.max_positions
         )
         layers = [
             partial(builder.layer, name=builder.names.layer.format(number), rotary=rotary)

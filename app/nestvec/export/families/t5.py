@@ -15,7 +15,12 @@ from nestvec.export.layers.attention import self_attention
 from nestvec.export.layers.attention_spec import AttentionSpec
 from nestvec.export.layers.blocks import Encoder, feed_forward, rms_norm
 from nestvec.export.layers.build_context import BuildContext
-from nestvec.export.layers.relative_positions import MAX_DISTANCE, bucket_bias, slice_bias
+from nestvec.export.layers.relative_positions import (
+    MAX_DISTANCE,
+    PositionTerms,
+    bucket_bias,
+    sliced_bias,
+)
 
 WORD_EMBEDDINGS: Final = ("shared.weight", "encoder.embed_tokens.weight")
 RELATIVE_BIAS: Final = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
@@ -111,9 +116,9 @@ class T5:
         embedded = context.embed(weights.get(name, (sizes.vocab_size, sizes.hidden_size)))
         table = weights.get(RELATIVE_BIAS, (sizes.relative_buckets, sizes.num_attention_heads))
         full_bias = graph.weight("relative_bias", bucket_bias(table, sizes.max_positions))
-        bias = slice_bias(graph, full_bias, context.inputs)
+        terms = sliced_bias(graph, full_bias, context.inputs)
         layers = [
-            partial(builder.layer, name=f"encoder.block.{number}.layer", bias=bias)
+            partial(builder.layer, name=f"encoder.block.{number}.layer", terms=terms)
             for number in range(sizes.num_hidden_layers)
         ]
         states = context.stack(embedded, layers, sizes.hidden_size)
@@ -131,11 +136,11 @@ class _Builder:
     context: BuildContext
     sizes: T5Config
 
-    def layer(self, state: str, name: str, bias: str) -> str:
+    def layer(self, state: str, name: str, terms: PositionTerms) -> str:
         """Add a layer, [T, H] to [T, H]."""
         graph = self.context.graph
         normed = self.norm(state, f"{name}.0.layer_norm")
-        state = graph.op("Add", state, self._attention(normed, f"{name}.0.SelfAttention", bias))
+        state = graph.op("Add", state, self._attention(normed, f"{name}.0.SelfAttention", terms))
         normed = self.norm(state, f"{name}.1.layer_norm")
         return graph.op("Add", state, self._mlp(normed, f"{name}.1.DenseReluDense"))
 
@@ -144,7 +149,7 @@ class _Builder:
         scale = self.context.weights.get(f"{name}.weight", (self.sizes.hidden_size,))
         return rms_norm(self.context.graph, state, name, scale, self.sizes.epsilon)
 
-    def _attention(self, state: str, name: str, bias: str) -> str:
+    def _attention(self, state: str, name: str, terms: PositionTerms) -> str:
         inner, size = self.sizes.inner_size, self.sizes.hidden_size
         spec = AttentionSpec(
             query=self.context.linear(f"{name}.q", inner, size),
@@ -152,7 +157,8 @@ class _Builder:
             value=self.context.linear(f"{name}.v", inner, size),
             output=self.context.linear(f"{name}.o", size, inner),
             heads=self.sizes.num_attention_heads,
-            bias=bias,
+            bias=terms.bias,
+            bias_rows=terms.bias_rows,
             scale=1.0,
         )
         return self_attention(self.context, state, spec)

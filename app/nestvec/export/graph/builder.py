@@ -14,9 +14,9 @@ import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from nestvec.export.graph.external_data import write_external_data
+from nestvec.export.graph.external_data import ExternalData
 from nestvec.export.graph.fusion import fuse_for_device, used_values
 from nestvec.export.graph.types import CONTRIB_DOMAIN
 
@@ -62,6 +62,8 @@ class GraphBuilder:
             computes in float32.
         float_type: The dtype of states and weights.
         is_for_device: Build for CUDA, where other operators are fast and products get no bias of their own.
+        weights_path: Where large weights go as they come, beside the graphs that will be saved; None keeps all of them
+            in memory until then.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class GraphBuilder:
         halves_weights: bool = False,
         float_type: FloatType = FloatType.FP32,
         is_for_device: bool = False,
+        weights_path: Path | None = None,
     ) -> None:
         self._name = name
         self._halves_weights = halves_weights
@@ -78,7 +81,9 @@ class GraphBuilder:
         self.is_for_device = is_for_device
         self._nodes: list[onnx.NodeProto] = []
         self._casts: list[onnx.NodeProto] = []
-        self._weights: dict[str, onnx.TensorProto] = {}
+        # By name; None for a value that `_external` has.
+        self._weights: dict[str, NDArray[Any] | None] = {}
+        self._external = None if weights_path is None else ExternalData(weights_path)
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._count = 0
@@ -163,8 +168,16 @@ class GraphBuilder:
         if self._halves_weights and array.dtype == np.float32 and array.size >= MIN_HALVED_ELEMENTS:
             self._add_halved_weight(name, array)
             return name
-        self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self._add_weight(name, array)
         return name
+
+    def _add_weight(self, name: str, array: NDArray[Any]) -> None:
+        """Keep a weight's values, or write them."""
+        self._weights[name] = None
+        if self._external is None:
+            self._weights[name] = np.ascontiguousarray(array)
+        else:
+            self._external.add(name, array)
 
     def _add_halved_weight(self, name: str, array: NDArray[Any]) -> None:
         """Store a float32 weight as float16, and the Cast that widens it; both once."""
@@ -172,9 +185,7 @@ class GraphBuilder:
         if stored_name in self._weights:
             return
         half = np.clip(array, -MAX_FLOAT16, MAX_FLOAT16).astype(np.float16)
-        self._weights[stored_name] = numpy_helper.from_array(
-            np.ascontiguousarray(half), stored_name
-        )
+        self._add_weight(stored_name, half)
         self._casts.append(
             helper.make_node("Cast", [stored_name], [name], name=name, to=TensorProto.FLOAT)
         )
@@ -191,13 +202,36 @@ class GraphBuilder:
         Returns:
             The output's name.
         """
+        return self.op_outputs(kind, 1, *inputs, domain=domain, **attributes)[0]
+
+    def op_outputs(
+        self,
+        kind: str,
+        outputs: int,
+        *inputs: str,
+        domain: str = "",
+        **attributes: Any,  # noqa: ANN401 - ONNX attributes are of any type
+    ) -> list[str]:
+        """Add a node with several outputs.
+
+        Args:
+            kind: The operator, such as "GroupQueryAttention".
+            outputs: How many of its outputs are named; some operators do less where fewer are.
+            inputs: Names of values; "" leaves an optional input out.
+            domain: The operator's domain; "" for the ONNX standard.
+            attributes: The node's attributes.
+
+        Returns:
+            The outputs' names.
+        """
         self._count += 1
         self._uses_contrib = self._uses_contrib or domain == CONTRIB_DOMAIN
         value = f"{kind.lower()}_{self._count}"
+        values = [value, *(f"{value}_{number}" for number in range(1, outputs))]
         self._nodes.append(
-            helper.make_node(kind, list(inputs), [value], name=value, domain=domain, **attributes)
+            helper.make_node(kind, list(inputs), values, name=value, domain=domain, **attributes)
         )
-        return value
+        return values
 
     def if_else(
         self,
@@ -225,6 +259,34 @@ class GraphBuilder:
             output = helper.make_tensor_value_info(value, self.onnx_float_type, shape)
             branches.append(helper.make_graph(inner, f"branch_of_{value}", [], [output]))
         return self.op("If", condition, then_branch=branches[0], else_branch=branches[1])
+
+    def loop(self, count: str, body: Callable[[str], str], shape: tuple[str | int, ...]) -> str:
+        """Add a Loop that gives one value in the graph's dtype a step; steps see outer values and weights.
+
+        Args:
+            count: Number of steps, an int64 scalar.
+            body: Adds the nodes of a step, given its number (an int64 scalar), and returns their value.
+            shape: The value's shape, the same in each step.
+
+        Returns:
+            Name of the steps' values one behind the other, [count, *shape].
+        """
+        self._count += 1
+        step, goes_on = f"step_{self._count}", f"goes_on_{self._count}"
+        outer, self._nodes = self._nodes, []
+        value = body(step)
+        stays = self.op("Identity", goes_on)
+        inner, self._nodes = self._nodes, outer
+        scalars = [
+            helper.make_tensor_value_info(step, TensorProto.INT64, ()),
+            helper.make_tensor_value_info(goes_on, TensorProto.BOOL, ()),
+        ]
+        outputs = [
+            helper.make_tensor_value_info(stays, TensorProto.BOOL, ()),
+            helper.make_tensor_value_info(value, self.onnx_float_type, shape),
+        ]
+        graph = helper.make_graph(inner, f"loop_of_{value}", scalars, outputs)
+        return self.op("Loop", count, "", body=graph)
 
     def save(
         self, path: Path, weights_file: str = WEIGHTS_FILE, *, keeps_inputs: bool = False
@@ -262,8 +324,11 @@ class GraphBuilder:
         graphs = {path: self._nodes_for(outputs) for path, outputs in outputs_by_path.items()}
         used = set[str]().union(*(used_values(nodes) for nodes in graphs.values()))
         folder = next(iter(outputs_by_path)).parent
-        weights = {name: self._weights[name] for name in self._weights if name in used}
-        stored = write_external_data(weights, folder / weights_file)
+        external = self._external or ExternalData(folder / weights_file)
+        for name, array in self._weights.items():
+            if array is not None and name in used:
+                external.add(name, array)
+        stored = external.finish(used)
         for path, nodes in graphs.items():
             self._write(path, nodes, outputs_by_path[path], stored, keeps_inputs=keeps_inputs)
 

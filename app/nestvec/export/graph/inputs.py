@@ -11,6 +11,12 @@ from nestvec.export.graph.builder import GraphBuilder
 
 # Added to scores of padding before softmax: exp of it is 0, and unlike -infinity it makes no NaN of an empty row.
 MASKED_SCORE: Final = -1e9
+# Longer inputs take attention in blocks. Measured (Zen 4, 12 heads of 64, windows of 129): blocks are as fast as the
+# whole matrix at 192 tokens, twice as fast at 310.
+LONG_TOKENS: Final = 192
+# Longer inputs whose attention has a bias of its own loop over their queries. Measured (Zen 4, biases of T5, MPNet and
+# ALiBi, 12 heads of 64): level from 300 to 512 tokens, 1.5 times as fast at 1,024 and 2,048.
+LOOPED_TOKENS: Final = 512
 
 
 class DeviceAttention(StrEnum):
@@ -60,6 +66,37 @@ class DeviceInputs:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockInputs:
+    """Names of the inputs that lay windowed attention out in blocks of queries, with the keys that each block sees.
+
+    `backends/attention_blocks.py` makes the values; N is the number of blocks of all inputs, Q the queries of a block,
+    K the keys that it is given.
+
+    Attributes:
+        queries: [N, Q], int64, indices into 0 … T-1.
+        keys: [N, K], int64, indices into 0 … T-1.
+        mask: [N, 1, Q, K], float32: 0 for keys that a query attends to, else `MASKED_SCORE`.
+        scatter: [T], int64, indices into 0 … N*Q-1.
+    """
+
+    queries: str
+    keys: str
+    mask: str
+    scatter: str
+
+    @classmethod
+    def declare(cls, graph: GraphBuilder) -> "BlockInputs":
+        """Declare the inputs, once however many layers ask for them."""
+        return cls(
+            queries=graph.ensure_input("block_queries", "int64", ("N", "Q")),
+            keys=graph.ensure_input("block_keys", "int64", ("N", "K")),
+            mask=graph.ensure_input("block_mask", "float32", ("N", 1, "Q", "K")),
+            # One value where no blocks are used, so its length is not always T.
+            scatter=graph.ensure_input("block_scatter", "int64", ("R",)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class PackedInputs:
     """Names of a packed graph's inputs and of values made of them; `engine/core/batching/collate.py` makes the values.
 
@@ -74,6 +111,12 @@ class PackedInputs:
         has_equal_lengths: Scalar bool; None for a graph without this input.
         has_short_rows: Scalar bool, whether S is short enough for plain attention; None for a graph without this input.
         padding_mask: [B, 1, 1, S], float32: 0 for tokens, `MASKED_SCORE` for padding.
+        takes_blocks: Whether windowed attention may be laid out in blocks, as `BlockInputs` says.
+        is_long: Scalar bool, whether inputs are longer than `LONG_TOKENS`, and of one length where `has_short_rows` is
+            None; None for a graph without `has_equal_lengths`.
+        is_looped: The same for `LOOPED_TOKENS`.
+        sees_all: Scalar bool, whether each token is one that others may see; None for a graph without
+            `has_equal_lengths`.
         token_types: [T], int64: 1 for tokens of a pair's second text; None for a graph that takes single texts.
         layer_count: Scalar int64, how many layers to run; None for a graph that always runs all.
         device: Further inputs of a device graph; None for CPU.
@@ -87,9 +130,18 @@ class PackedInputs:
     has_equal_lengths: str | None
     has_short_rows: str | None
     padding_mask: str
+    takes_blocks: bool = False
+    is_long: str | None = None
+    is_looped: str | None = None
+    sees_all: str | None = None
     token_types: str | None = None
     layer_count: str | None = None
     device: DeviceInputs | None = None
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether the graph is for other runtimes, which are fed packed arrays too."""
+        return self.takes_blocks and self.has_equal_lengths is None
 
 
 def packed_inputs(
@@ -104,17 +156,29 @@ def packed_inputs(
     """Declare the inputs of a packed graph."""
     gather = graph.input("gather", "int64", ("B", "S"))
     lengths = graph.input("lengths", "int32", ("B",))
+    has_equal_lengths = (
+        graph.input("has_equal_lengths", "bool", ()) if takes_equal_lengths else None
+    )
+    max_length = graph.op("Shape", gather, start=1, end=2)
+    ids = graph.input("ids", "int64", ("T",))
+    is_long = is_looped = None
+    if has_equal_lengths is not None:
+        required = None if takes_short_rows else has_equal_lengths
+        is_long = _is_longer(graph, max_length, LONG_TOKENS, required)
+        is_looped = _is_longer(graph, max_length, LOOPED_TOKENS, required)
     return PackedInputs(
-        ids=graph.input("ids", "int64", ("T",)),
+        ids=ids,
         positions=graph.input("positions", "int64", ("T",)),
         gather=gather,
         scatter=graph.input("scatter", "int64", ("T",)),
         lengths=lengths,
-        has_equal_lengths=(
-            graph.input("has_equal_lengths", "bool", ()) if takes_equal_lengths else None
-        ),
+        has_equal_lengths=has_equal_lengths,
         has_short_rows=graph.input("has_short_rows", "bool", ()) if takes_short_rows else None,
-        padding_mask=_padding_mask(graph, graph.op("Shape", gather, start=1, end=2), lengths),
+        padding_mask=_padding_mask(graph, max_length, lengths),
+        takes_blocks=device_attention is None,
+        is_long=is_long,
+        is_looped=is_looped,
+        sees_all=None if has_equal_lengths is None else _sees_all(graph, ids, lengths),
         token_types=graph.input("types", "int64", ("T",)) if takes_token_types else None,
         layer_count=graph.input("layers", "int64", ()) if takes_layer_count else None,
         device=None if device_attention is None else DeviceInputs.declare(graph, device_attention),
@@ -167,6 +231,21 @@ def unpacked(graph: GraphBuilder, states: str, inputs: PackedInputs, hidden_size
     indices = graph.op("Unsqueeze", inputs.scatter, last)
     filled = graph.op("ScatterND", empty, indices, states)
     return graph.op("Reshape", filled, graph.op("Concat", shape, width, axis=0))
+
+
+def _is_longer(
+    graph: GraphBuilder, max_length: str, tokens: int, has_equal_lengths: str | None
+) -> str:
+    """Tell whether inputs are longer: by the longest, or, where inputs of one length are asked for, by each."""
+    limit = graph.weight(f"longer_than_{tokens}", np.array(tokens, np.int64))
+    is_longer = graph.op("Greater", graph.op("Squeeze", max_length), limit)
+    return is_longer if has_equal_lengths is None else graph.op("And", is_longer, has_equal_lengths)
+
+
+def _sees_all(graph: GraphBuilder, ids: str, lengths: str) -> str:
+    """Tell whether no token is hidden from the others, as expansions of late interaction are."""
+    seen = graph.op("ReduceSum", graph.op("Cast", lengths, to=TensorProto.INT64), keepdims=0)
+    return graph.op("Equal", seen, graph.op("Squeeze", graph.op("Shape", ids)))
 
 
 def _padding_mask(graph: GraphBuilder, max_length: str, lengths: str) -> str:

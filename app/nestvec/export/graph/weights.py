@@ -1,5 +1,6 @@
 """Reads safetensors files, single or sharded, and checks names, shapes and values."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -80,13 +81,20 @@ class Weights:
     Args:
         folder: Holds `model.safetensors` or its shards.
         files: Read these files instead.
+        on_tensor: Called with 1 for each tensor that was read.
 
     Raises:
         FormatError: There are no such files, or they are corrupt.
     """
 
-    def __init__(self, folder: Path, files: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        files: tuple[Path, ...] = (),
+        on_tensor: Callable[[int], None] | None = None,
+    ) -> None:
         self._folder = folder
+        self._on_tensor = on_tensor
         self._stack = ExitStack()
         self._file_of: dict[str, Any] = {}
         self._path_of: dict[str, Path] = {}
@@ -151,6 +159,8 @@ class Weights:
             tensor: NDArray[Any] = self._file_of[stored_name].get_tensor(stored_name)
         except (SafetensorError, TypeError, ValueError) as error:
             raise FormatError(f"{self._folder}: tensor '{name}' is unreadable ({error})") from error
+        if self._on_tensor is not None:
+            self._on_tensor(1)
         return tensor
 
     def _stored_name(self, name: str) -> str:

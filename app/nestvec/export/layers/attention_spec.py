@@ -43,6 +43,8 @@ class AttentionSpec:
         heads: Number of query heads.
         kv_heads: Number of key heads and of value heads (grouped-query attention, arXiv:2305.13245); None for `heads`.
         bias: Added to scaled scores, [1, heads or 1, S, S]; None for none.
+        bias_rows: Adds the bias of `LOOP_QUERIES` queries from a position (an int64 scalar) on, [1, heads or 1, Q, S];
+            None where there is no bias.
         mask: Which tokens are attended to.
         rotary: Rotates queries and keys; None for a family without rotary embeddings.
         norms: Norms of queries and keys, before they are rotated; None for none.
@@ -58,6 +60,7 @@ class AttentionSpec:
     heads: int
     kv_heads: int | None = None
     bias: str | None = None
+    bias_rows: Callable[[str], str] | None = None
     mask: AttentionMask = FULL_ATTENTION
     rotary: RotaryEmbedding | None = None
     norms: HeadNorms | None = None

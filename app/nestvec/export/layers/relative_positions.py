@@ -17,7 +17,7 @@ from nestvec.export.graph.builder import GraphBuilder
 from nestvec.export.graph.inputs import PackedInputs
 from nestvec.export.graph.types import Float32Array
 from nestvec.export.layers.build_context import BuildContext
-from nestvec.export.layers.masks import key_distances
+from nestvec.export.layers.masks import LOOP_QUERIES, key_distances, row_distances, unless
 
 # Keys at this distance or further share the last bucket, as in T5 and MPNet.
 MAX_DISTANCE: Final = 128
@@ -28,13 +28,16 @@ class PositionTerms:
     """What one layer's attention adds to scores for positions.
 
     Attributes:
-        bias: Added to scaled scores, [1, heads, S, S]; None for nothing.
+        bias: Added to scaled scores, [1, heads, S, S]; None for nothing. For long inputs, of which `bias_rows` makes it
+            piece by piece, [1, 1, 1, 1].
+        bias_rows: Adds the bias of `LOOP_QUERIES` queries from a position (an int64 scalar) on, [1, heads, Q, S].
         position_scores: Makes of queries [B, heads, S, d] and keys [B, heads, d, S] what is added to their products
             before scaling, [B, heads, S, S]; None for nothing.
         scale: What scores are multiplied by; None for 1 / sqrt(d).
     """
 
     bias: str | None = None
+    bias_rows: Callable[[str], str] | None = None
     position_scores: Callable[[str, str], str] | None = None
     scale: float | None = None
 
@@ -80,8 +83,8 @@ class BucketBias:
         table = context.weights.get(f"{prefix}{self.tensor}.weight", shape)
         full_bias = bucket_bias(table, sizes.dimensions.max_positions or 0)
         name = context.graph.weight("relative_bias", full_bias)
-        bias = slice_bias(context.graph, name, context.inputs)
-        return lambda _: PositionTerms(bias)
+        terms = sliced_bias(context.graph, name, context.inputs)
+        return lambda _: terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +96,20 @@ class Alibi:
     ) -> Callable[[str], PositionTerms]:
         """Add one penalty that all layers share."""
         del config, prefix
-        graph = context.graph
-        slopes = alibi_slopes(sizes.num_attention_heads)[None, :, None, None]
-        distances = graph.op("Abs", key_distances(graph, context.inputs))
-        penalty = graph.op(
-            "Mul",
-            graph.op("Cast", distances, to=graph.onnx_float_type),
-            graph.weight("slopes", -slopes),
+        graph, inputs = context.graph, context.inputs
+        slopes = graph.weight(
+            "slopes", -alibi_slopes(sizes.num_attention_heads)[None, :, None, None]
         )
-        return lambda _: PositionTerms(penalty)
+
+        def penalty(distances: str) -> str:
+            size = graph.op("Cast", graph.op("Abs", distances), to=graph.onnx_float_type)
+            return graph.op("Mul", size, slopes)
+
+        terms = PositionTerms(
+            unless(graph, inputs.is_looped, lambda: penalty(key_distances(graph, inputs))),
+            lambda first: penalty(row_distances(graph, inputs, first)),
+        )
+        return lambda _: terms
 
 
 def alibi_slopes(heads: int) -> Float32Array:
@@ -148,17 +156,29 @@ def _buckets(distances: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return buckets
 
 
-def slice_bias(graph: GraphBuilder, bias: str, inputs: PackedInputs) -> str:
+def sliced_bias(graph: GraphBuilder, bias: str, inputs: PackedInputs) -> PositionTerms:
     """Take the part of a bias [1, heads, L, L] that S positions need, once for all layers."""
     if inputs.device is not None:
         # No shape is computed on the way: a captured CUDA graph cannot look one up.
         rows = graph.op("Gather", bias, inputs.device.row_positions, axis=2)
-        return graph.op("Gather", rows, inputs.device.row_positions, axis=3)
+        return PositionTerms(graph.op("Gather", rows, inputs.device.row_positions, axis=3))
+    column = graph.weight("first_axis", np.array([0], np.int64))
+
+    def part(first: str, stop: str) -> str:
+        return graph.op(
+            "Slice",
+            bias,
+            graph.op("Concat", first, column, axis=0),
+            graph.op("Concat", stop, max_length, axis=0),
+            graph.weight("bias_axes", np.array([2, 3], np.int64)),
+        )
+
+    def rows_from(first: str) -> str:
+        start = graph.op("Unsqueeze", first, column)
+        count = graph.weight("loop_queries", np.array([LOOP_QUERIES], np.int64))
+        return part(start, graph.op("Add", start, count))
+
     max_length = graph.op("Shape", inputs.gather, start=1, end=2)
-    return graph.op(
-        "Slice",
-        bias,
-        graph.weight("bias_starts", np.array([0, 0], np.int64)),
-        graph.op("Concat", max_length, max_length, axis=0),
-        graph.weight("bias_axes", np.array([2, 3], np.int64)),
+    return PositionTerms(
+        unless(graph, inputs.is_looped, lambda: part(column, max_length)), rows_from
     )

@@ -9,6 +9,7 @@ import numpy as np
 from onnx import TensorProto
 
 from nestvec.export.graph.builder import GraphBuilder
+from nestvec.export.graph.inputs import PackedInputs
 from nestvec.export.layers.rotary_frequencies import RotaryFrequencies
 
 
@@ -43,7 +44,7 @@ class RotaryEmbedding:
 
 def rotary_embedding(
     graph: GraphBuilder,
-    positions: str,
+    inputs: PackedInputs,
     frequencies: RotaryFrequencies,
     max_positions: int,
     name: str = "",
@@ -52,11 +53,22 @@ def rotary_embedding(
 
     Args:
         graph: Takes the nodes.
-        positions: A value [T], int64.
+        inputs: The graph's inputs.
         frequencies: Angles per position.
         max_positions: How many positions the model has.
         name: Distinguishes the angles from others in the same graph.
     """
+    if inputs.is_portable:
+        cosine, sine = _looked_up(graph, inputs.positions, frequencies, max_positions, name)
+    else:
+        cosine, sine = _computed(graph, inputs.positions, frequencies, name)
+    return RotaryEmbedding(cosine, sine, inputs.positions, frequencies, max_positions, name)
+
+
+def _computed(
+    graph: GraphBuilder, positions: str, frequencies: RotaryFrequencies, name: str
+) -> tuple[str, str]:
+    """Add cosines and sines of each token's angles, each [T, 1, d]."""
     weight = graph.weight(f"frequencies{name}", frequencies.values[None], is_exact=True)
     column = graph.weight("column", np.array([1], np.int64))
     rows = graph.op("Unsqueeze", graph.op("Cast", positions, to=TensorProto.FLOAT), column)
@@ -68,4 +80,26 @@ def rotary_embedding(
             f"frequencies{name}.factor", np.array(frequencies.scale, np.float32), is_exact=True
         )
         cosine, sine = graph.op("Mul", cosine, scale), graph.op("Mul", sine, scale)
-    return RotaryEmbedding(cosine, sine, positions, frequencies, max_positions, name)
+    return cosine, sine
+
+
+def _looked_up(
+    graph: GraphBuilder,
+    positions: str,
+    frequencies: RotaryFrequencies,
+    max_positions: int,
+    name: str,
+) -> tuple[str, str]:
+    """Add cosines and sines of each token's angles, each [T, 1, d], from tables.
+
+    A runtime that computes in bfloat16 would round positions to 8 bits: beyond 256 tokens angles would be of other
+    positions.
+    """
+    column = graph.weight("column", np.array([1], np.int64))
+    angles = np.outer(np.arange(max_positions), frequencies.values.astype(np.float64))
+    values = []
+    for kind, function in (("cosines", np.cos), ("sines", np.sin)):
+        table = (function(angles) * frequencies.scale).astype(np.float32)
+        half = graph.op("Gather", graph.weight(f"{kind}{name}", table), positions, axis=0)
+        values.append(graph.op("Unsqueeze", graph.op("Concat", half, half, axis=-1), column))
+    return values[0], values[1]

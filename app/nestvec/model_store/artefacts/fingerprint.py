@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from nestvec.errors import ArtefactError
-from nestvec.export.architectures import GRAPH_VERSION
+from nestvec.export.architectures import GRAPH_VERSION, ROTARY_TYPES
 from nestvec.model_store.artefacts.calibration_texts import calibration_sha256
-from nestvec.model_store.artefacts.precision import CALIBRATED, BuildOptions
+from nestvec.model_store.artefacts.precision import CALIBRATED, BuildOptions, Precision
 from nestvec.model_store.folder.model_folder import ModelFolder
 from nestvec.model_store.sources.hashes import file_sha256
 from nestvec.system.durable_files import atomic_write
@@ -87,6 +87,9 @@ def space_fingerprint(
         "halves_weights": build.halves_weights,
         "calibration": calibration_sha256(build.calibration) if is_calibrated else None,
     }
+    if build.precision is Precision.BF16 and folder.architecture in ROTARY_TYPES:
+        # Before, angles were computed in bfloat16, which has 8 bits: beyond 256 tokens they were of other positions.
+        content = {**content, "rotary": "tables"}
     if not folder.adds_special_tokens:
         content = {**content, "adds_special_tokens": False}
     if folder.echo is not None:
