@@ -186,3 +186,9 @@ async def test_what_the_engine_has_just_refused_is_refused_here(
     now_s[0] += REFUSED_S
     with core.expecting(1, ItemOptions(key_id="flood")):
         pass
+    with pytest.raises(QueueFullError):  # a long text waits for what a query passes
+        await core.submit(submission(item(*[1] * 8000), key_id="flood"))
+    with core.expecting(20, ItemOptions(key_id="flood")):
+        pass
+    with pytest.raises(QueueFullError), core.expecting(2000, ItemOptions(key_id="flood")):
+        pass

@@ -212,6 +212,7 @@ def fake_core(
     budget: int = 32,
     max_queue_tokens: int = 10_000,
     max_queue_wait_s: float = 3600.0,
+    first_token_s: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> EngineCore:
     """Return a started core over a fake backend."""
@@ -223,6 +224,7 @@ def fake_core(
         max_queue_wait_s=max_queue_wait_s,
         max_batch_s=60.0,
         pooler=Pooler("mean"),
+        first_token_s=first_token_s,
     )
     core = EngineCore("fake", backend, options, observer or RecordingObserver(), clock)
     core.start()

@@ -2,14 +2,62 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.engine.types import Batch, Layout, RawOutput
+
+# Texts of more tokens than this take the attention of long texts: windowed layers compute blocks of 128 queries instead
+# of whole squares, which gain nothing up to here; and rows of several lengths, which need a mask of B·S² cells and lose
+# the kernels that never hold a matrix of scores, do not share a batch any more.
+LONG_TOKENS: Final = 192
+BLOCK_QUERIES: Final = 128  # queries of one block of a windowed layer
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionKind:
+    """Layers of a graph that compute attention alike.
+
+    Attributes:
+        layers: How many there are.
+        window: A token attends to keys at most `window` - 1 away, and texts longer than that run in blocks; 0 where
+            all keys are computed.
+        is_causal: Whether a token attends to itself and to keys before it only.
+    """
+
+    layers: int
+    window: int = 0
+    is_causal: bool = False
+
+    @property
+    def square_share(self) -> float:
+        """Share of the S² cells of a text that are computed where it runs as a whole; causal kernels skip a half."""
+        return 0.5 if self.is_causal else 1.0
+
+    @property
+    def block_keys(self) -> int:
+        """Keys of a block of queries: those in the window of any of them."""
+        return BLOCK_QUERIES + (1 if self.is_causal else 2) * (self.window - 1)
+
+    def cells(self, lengths: NDArray[np.int64], long_tokens: int) -> float:
+        """Return the cells that one of the layers computes for a batch.
+
+        Args:
+            lengths: Number of tokens of each input, (B,), int64, at least one.
+            long_tokens: Texts of more tokens run in blocks, where there is a window that is narrower than they are.
+        """
+        longest = int(lengths.max())
+        whole_tokens = max(long_tokens, self.window)
+        if not self.window or longest <= whole_tokens:
+            return self.square_share * len(lengths) * longest * longest
+        blocks = -(-lengths // BLOCK_QUERIES) * (BLOCK_QUERIES * self.block_keys)
+        # Blocks may hold fewer cells than the square of a text that is just short enough to run as a whole, and need no
+        # padding for shorter neighbours; but prices must not fall where a text grows.
+        return float(np.maximum(blocks, self.square_share * whole_tokens**2).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,20 +66,42 @@ class CostModel:
 
     Attributes:
         layout: Packed graphs run linear work on T tokens, padded ones on B · S.
-        attention_per_pair: Cost of one cell of the [B, S, S] attention area relative to one token. Per layer a token
-            costs 24·H² FLOP in a BERT block and a cell 4·H, hence 1 / (6·H).
+        attention_per_pair: Cost of one cell of attention in every layer relative to one token. Per layer a token costs
+            24·H² FLOP in a BERT block and a cell 4·H, hence 1 / (6·H).
+        kinds: What the layers compute; empty: [B, S, S] cells in each.
+        long_tokens: Texts of more tokens take the attention of long texts.
     """
 
     layout: Layout
     attention_per_pair: float
+    kinds: tuple[AttentionKind, ...] = ()
+    long_tokens: int = LONG_TOKENS
+    _square_share: float = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Work out once what short texts cost: prices are asked for many times a batch."""
+        layers = sum(kind.layers for kind in self.kinds)
+        squares = sum(kind.layers * kind.square_share for kind in self.kinds)
+        object.__setattr__(self, "_square_share", squares / layers if layers else 1.0)
 
     @classmethod
     def of_bert(cls, layout: Layout, hidden_size: int) -> Self:
-        """Make the model of BERT's blocks: four products of H x H and two of H x 4·H a layer."""
-        return cls(layout, attention_per_pair=1 / (6 * hidden_size))
+        """Make the model of BERT's blocks: four products of H x H and two of H x 4·H a layer, and whole squares."""
+        return cls.of_graph(layout, hidden_size, ())
+
+    @classmethod
+    def of_graph(cls, layout: Layout, hidden_size: int, kinds: tuple[AttentionKind, ...]) -> Self:
+        """Make the model of a graph that says what its layers compute.
+
+        Args:
+            layout: Which arrays the graph takes.
+            hidden_size: H.
+            kinds: What its layers compute; empty where it does not say.
+        """
+        return cls(layout, 1 / (6 * hidden_size), kinds)
 
     def __call__(self, lengths: NDArray[np.int64]) -> float:
-        """Price a batch.
+        """Price a batch; monotone in each length and in B.
 
         Args:
             lengths: Number of tokens of each input, (B,), int64.
@@ -41,7 +111,19 @@ class CostModel:
         longest = int(lengths.max())
         padded = len(lengths) * longest
         linear = int(lengths.sum()) if self.layout is Layout.PACKED else padded
-        return linear + self.attention_per_pair * padded * longest
+        if longest <= self.long_tokens:
+            return linear + self.attention_per_pair * self._square_share * padded * longest
+        return linear + self.attention_per_pair * self.area(lengths)
+
+    def area(self, lengths: NDArray[np.int64]) -> float:
+        """Return the cells of attention that a layer computes for a batch, as the mean over all layers.
+
+        Args:
+            lengths: Number of tokens of each input, (B,), int64, at least one.
+        """
+        kinds = self.kinds or (AttentionKind(1),)
+        cells = sum(kind.layers * kind.cells(lengths, self.long_tokens) for kind in kinds)
+        return cells / sum(kind.layers for kind in kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +141,8 @@ class BackendInfo:
             to the engine.
         max_cost: Highest price of a batch, as `Backend.cost` counts, that fits into memory; infinite where it is not
             known.
+        max_mixed_tokens: Up to this length inputs of several lengths may share a batch; a longer one shares it with
+            inputs of exactly its own length only. None where any may share.
     """
 
     layout: Layout
@@ -69,6 +153,7 @@ class BackendInfo:
     gives_exits: bool = False
     pooling: str = ""
     max_cost: float = math.inf
+    max_mixed_tokens: int | None = None
 
 
 class Backend(Protocol):
@@ -124,6 +209,8 @@ class BackendOptions:
             kernel beyond, where a graph has both.
         memory_share: Part of a GPU's memory that all models of this process may take together.
         device: How to run a graph in fixed memory on a GPU; None runs it as onnxruntime runs any graph.
+        packs_weights: Whether weights are packed as kernels take them, into memory of this session's own; otherwise
+            each run reads them as they lie in the file, which costs short texts most.
     """
 
     provider: str = "auto"
@@ -135,6 +222,7 @@ class BackendOptions:
     plain_attention_tokens: int = 128
     memory_share: float = 0.9
     device: DeviceOptions | None = None
+    packs_weights: bool = True
 
 
 BackendFactory = Callable[[Path, Layout, BackendOptions], Backend]

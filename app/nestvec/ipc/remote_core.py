@@ -27,6 +27,8 @@ from nestvec.ipc.status_page import QueueLoad
 # what waits in the engine, so that its queue stays nearly as long as it may be.
 REFUSED_S: Final = 0.25
 REFUSED_SHARE: Final = 0.05
+# A call that is so many times smaller may pass what was refused; estimates of untokenized texts are lower by less.
+SMALLER_TIMES: Final = 8
 MAX_REFUSALS: Final = 1024  # classes and keys
 
 
@@ -58,9 +60,10 @@ class EngineConnection(Protocol):
 
 
 class _Refusal(NamedTuple):
-    """A call that the engine has refused, and until when calls like it need not be tried."""
+    """A call that the engine has refused, its tokens, and until when calls like it need not be tried."""
 
     until_s: float
+    tokens: int
     error: QueueFullError
 
 
@@ -97,7 +100,7 @@ class RemoteCore:
         """
         try:
             self._check_bound(tokens)
-            self._check_refusals(options)
+            self._check_refusals(tokens, options)
         except QueueFullError as error:
             self.observer.call_refused(self.model, error.reason)
             raise
@@ -122,7 +125,7 @@ class RemoteCore:
                 ),
             )
 
-    def _check_refusals(self, options: ItemOptions) -> None:
+    def _check_refusals(self, tokens: int, options: ItemOptions) -> None:
         """Refuse what is as what was refused a moment ago: the queue is hardly shorter by now.
 
         Raises:
@@ -132,7 +135,7 @@ class RemoteCore:
             return
         group, now_s = (options.priority, options.key_id), self.clock()
         refusal = self._refusals.get(group)
-        if refusal is None:
+        if refusal is None or tokens < refusal.tokens / SMALLER_TIMES:
             return
         if refusal.until_s <= now_s:
             del self._refusals[group]
@@ -146,15 +149,16 @@ class RemoteCore:
             reason=error.reason,
         )
 
-    def _note_refusal(self, options: ItemOptions, error: QueueFullError) -> None:
-        """Remember a call that would have waited too long, whatever its size and its deadline."""
+    def _note_refusal(self, submission: Submission, error: QueueFullError) -> None:
+        """Remember a call that would have waited too long, whatever its deadline."""
         if error.reason != "wait_too_long" or not error.waiting_s:
             return
         now_s = self.clock()
         if len(self._refusals) >= MAX_REFUSALS:
             self._refusals.clear()
         until_s = now_s + min(REFUSED_S, REFUSED_SHARE * error.waiting_s)
-        self._refusals[options.priority, options.key_id] = _Refusal(until_s, error)
+        group = submission.options.priority, submission.options.key_id
+        self._refusals[group] = _Refusal(until_s, submission.tokens, error)
 
     async def submit(self, submission: Submission) -> RawVectors:
         """Run the items of a call there, and again in the next engine process where one dies meanwhile.
@@ -178,7 +182,7 @@ class RemoteCore:
         try:
             return await client.call(lambda call_id: submit_frame(call_id, self.model, submission))
         except QueueFullError as error:
-            self._note_refusal(submission.options, error)
+            self._note_refusal(submission, error)
             raise
 
     def _wait_s(self, deadline_s: float | None) -> float:

@@ -2,16 +2,18 @@
 
 import heapq
 import random
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import pytest
+from nestvec.engine.backend import AttentionKind, CostModel
 from nestvec.engine.core.batch_runner import BatchOutput
 from nestvec.engine.core.batching.dispatcher import Assignment
 from nestvec.engine.core.engine_core import CoreOptions, EngineCore
-from nestvec.engine.types import Item, ItemOptions, Priority, Submission
+from nestvec.engine.types import Item, ItemOptions, Layout, Priority, Submission
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import QueueFullError
 
@@ -25,6 +27,21 @@ TIMEOUT_S: Final = 20.0
 ITEM_TOKENS: Final = 40
 
 
+TOKENS_ONLY: Final = CostModel(Layout.PACKED, 0.0)
+
+
+class PricedBackend(FakeBackend):
+    """A fake backend whose batches cost what they are said to.
+
+    Args:
+        cost: What a batch of some lengths costs.
+    """
+
+    def __init__(self, cost: CostModel) -> None:
+        super().__init__()
+        self._cost = cost
+
+
 @dataclass
 class Traffic:
     """One kind of caller.
@@ -35,6 +52,7 @@ class Traffic:
         key_id: Its key.
         priority: Its class.
         from_s: When it begins.
+        tokens: Fewest and most tokens of an item.
     """
 
     rate: float
@@ -42,6 +60,7 @@ class Traffic:
     key_id: str = ""
     priority: Priority = Priority.INTERACTIVE
     from_s: float = 0.0
+    tokens: tuple[int, int] = (ITEM_TOKENS // 2, ITEM_TOKENS * 3 // 2)
 
     def arrivals(self, chooser: random.Random, until_s: float) -> Iterator[float]:
         """Times of calls, as a Poisson process."""
@@ -57,16 +76,20 @@ class Outcome:
 
     Attributes:
         took_s: Of each answered call, by class.
+        took_by_key_s: Of each answered call, by key.
         late: Number of admitted calls that ran into their deadline.
         refused: Number of calls refused.
+        refused_keys: Number of calls refused, by key.
         retry_after_s: What they were told.
         busy_s: Worker seconds that batches took, the priority worker's not counted.
         tokens: Tokens answered.
     """
 
     took_s: dict[Priority, list[float]] = field(default_factory=lambda: {p: [] for p in Priority})
+    took_by_key_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     late: int = 0
     refused: int = 0
+    refused_keys: Counter[str] = field(default_factory=Counter)
     retry_after_s: list[float] = field(default_factory=list)
     busy_s: float = 0.0
     tokens: int = 0
@@ -87,9 +110,21 @@ class Simulation:
     Args:
         seed: Of arrivals and of how long batches take.
         first_slowness: How many times as long everything takes as the first estimate says.
+        cost: What the backend says that batches cost.
+        attention_slowness: How many times as long attention takes as the backend's costs say.
+        timeout_s: After so long a caller gives up.
     """
 
-    def __init__(self, seed: int, first_slowness: float = 1.0) -> None:
+    def __init__(
+        self,
+        seed: int,
+        first_slowness: float = 1.0,
+        *,
+        cost: CostModel = TOKENS_ONLY,
+        attention_slowness: float = 1.0,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self.cost, self.attention_slowness, self.timeout_s = cost, attention_slowness, timeout_s
         self.chooser = random.Random(seed)
         self.slowness = first_slowness
         self.clock = FakeClock(0.0)
@@ -99,16 +134,16 @@ class Simulation:
             lookahead_items=64,
             max_queue_tokens=500_000,
             max_queue_wait_s=MAX_WAIT_S,
-            max_batch_s=60.0,
+            max_batch_s=0.25,
             pooler=Pooler("mean"),
             first_token_s=TOKEN_S,
         )
         self.observer = RecordingObserver()
-        self.core = EngineCore("m", FakeBackend(), options, self.observer, self.clock)
+        self.core = EngineCore("m", PricedBackend(cost), options, self.observer, self.clock)
         self.outcome = Outcome()
         self.events: list[tuple[float, int, object]] = []
         self.number = 0
-        self.calls: dict[int, tuple[float, Priority, int]] = {}
+        self.calls: dict[int, tuple[float, Traffic, int]] = {}
         self.is_free = [True] * WORKERS
         self.is_priority_free = True
 
@@ -133,18 +168,17 @@ class Simulation:
 
     def _arrive(self, kind: Traffic) -> None:
         now_s = self.clock.now_s
-        lengths = [
-            self.chooser.randint(ITEM_TOKENS // 2, ITEM_TOKENS * 3 // 2) for _ in range(kind.items)
-        ]
+        lengths = [self.chooser.randint(*kind.tokens) for _ in range(kind.items)]
         items = tuple(Item(np.ones(n, np.int32), index) for index, n in enumerate(lengths))
-        options = ItemOptions(kind.key_id, kind.priority, now_s + TIMEOUT_S)
+        options = ItemOptions(kind.key_id, kind.priority, now_s + self.timeout_s)
         try:
             call = self.core.queue.add(Submission(options, items), [False] * len(items))
         except QueueFullError as error:
             self.outcome.refused += 1
+            self.outcome.refused_keys[kind.key_id] += 1
             self.outcome.retry_after_s.append(error.retry_after_s)
         else:
-            self.calls[call.call_id] = now_s, kind.priority, sum(lengths)
+            self.calls[call.call_id] = now_s, kind, sum(lengths)
 
     def _begin(self) -> None:
         """Let free workers take batches."""
@@ -167,11 +201,13 @@ class Simulation:
         entries = assignment.batch.entries
         took_s = 0.0
         if entries:
-            tokens = sum(entry.item.tokens for entry in entries)
+            lengths = np.array([entry.item.tokens for entry in entries])
+            tokens = int(lengths.sum())
+            work = tokens + self.attention_slowness * (self.cost(lengths) - tokens)
             noise = self.chooser.uniform(0.5, 1.5)
             # The priority worker takes its part of the same cores.
             crowding = max(1.0, self.core.queue.dispatcher.busy / WORKERS)
-            took_s = (FIXED_S + tokens * TOKEN_S) * noise * self.slowness * crowding
+            took_s = (FIXED_S + work * TOKEN_S) * noise * self.slowness * crowding
             self.outcome.busy_s += 0.0 if is_priority else took_s
         self.at(self.clock.now_s + took_s, (worker, assignment, self.clock.now_s))
 
@@ -182,11 +218,13 @@ class Simulation:
             rows = [np.ones((1, 8), np.float32)] * len(entries)
             output = BatchOutput(rows, np.zeros(len(entries), np.bool_))
             for call in self.core.queue.put(entries, output, began_s):
-                arrived_s, priority, tokens = self.calls.pop(call.call_id)
-                if self.clock.now_s - arrived_s > TIMEOUT_S:  # its caller has got a 504 meanwhile
+                arrived_s, kind, tokens = self.calls.pop(call.call_id)
+                took_s = self.clock.now_s - arrived_s
+                if took_s > self.timeout_s:  # its caller has got a 504 meanwhile
                     self.outcome.late += 1
                     continue
-                self.outcome.took_s[priority].append(self.clock.now_s - arrived_s)
+                self.outcome.took_s[kind.priority].append(took_s)
+                self.outcome.took_by_key_s[kind.key_id].append(took_s)
                 self.outcome.tokens += tokens
         self.core.queue.done(assignment)
         if worker < 0:
@@ -245,3 +283,53 @@ async def test_what_is_admitted_is_answered_in_time(load: str, slowness: float) 
             longest_s = (1.1 if priority is Priority.BULK else 1.0) * MAX_WAIT_S
             assert outcome.p99_s(priority) <= longest_s + own_s + slowness * ONE_BATCH_S, priority
     assert max(outcome.retry_after_s) <= 1.25 * 5 * MAX_WAIT_S
+
+
+WINDOWED: Final = CostModel.of_graph(
+    Layout.PACKED, 768, (AttentionKind(8), AttentionKind(14, window=65))
+)
+LONG: Final = (6000, 8192)  # tokens; 9 to 15 s alone, at the prices above
+QUERIES: Final = Traffic(3.0, 1, "query", tokens=(8, 40))
+# A query takes 0.03 s alone, its batch at most a quarter of a second, and one batch may run before it; with three
+# threads on two cores each takes half as long again.
+QUERY_P99_S: Final = 4 * (FIXED_S + 40 * TOKEN_S)
+LONG_LOADS: Final = {
+    "bulk": [Traffic(0.1, 4, "long", Priority.BULK, 5.0, LONG)],
+    "bulk from the first moment": [Traffic(0.1, 4, "long", Priority.BULK, tokens=LONG)],
+    "interactive": [Traffic(0.1, 1, "long", from_s=5.0, tokens=LONG)],
+    "several of a call": [Traffic(0.05, 4, "long", tokens=LONG)],
+    "both, and paragraphs": [
+        Traffic(0.03, 1, "long", tokens=LONG),
+        Traffic(0.03, 4, "bulk", Priority.BULK, tokens=LONG),
+        Traffic(0.5, 8, "bulk", Priority.BULK, tokens=(100, 180)),
+    ],
+}
+
+
+@pytest.mark.parametrize("slowness", [1.0, 2.0])
+@pytest.mark.parametrize("load", LONG_LOADS)
+async def test_queries_beside_long_texts_are_admitted_and_hardly_wait(
+    load: str, slowness: float
+) -> None:
+    """Long texts hold all workers for seconds, and no query is refused; the queries' 99th percentile stays small."""
+    simulation = Simulation(1, cost=WINDOWED, attention_slowness=slowness, timeout_s=600.0)
+    outcome = simulation.run([QUERIES, *LONG_LOADS[load]], 200.0)
+    assert outcome.took_by_key_s["long"]
+    assert min(outcome.took_by_key_s["long"]) > 5
+    assert not outcome.refused_keys["query"]
+    assert np.percentile(outcome.took_by_key_s["query"], 99) <= QUERY_P99_S
+    assert not outcome.late
+
+
+@pytest.mark.parametrize("slowness", [1.0, 2.0])
+async def test_forecasts_hold_where_long_texts_come_among_a_flood(slowness: float) -> None:
+    """Three times too many short calls, with long texts among them: nobody waits for much longer than was foreseen."""
+    simulation = Simulation(1, cost=WINDOWED, attention_slowness=slowness)
+    flood = Traffic(3 * PER_S / QUERY_TOKENS, 4, "flood")
+    outcome = simulation.run([flood, Traffic(0.1, 1, "long", tokens=LONG)], 60.0)
+    assert outcome.refused > outcome.admitted
+    assert outcome.late <= 0.01 * outcome.admitted
+    # A long text that gets its turn takes a worker for as long as it runs.
+    longest_s = MAX_WAIT_S + QUERY_TOKENS / PER_S + ONE_BATCH_S
+    assert np.percentile(outcome.took_by_key_s["flood"], 99) <= 1.2 * longest_s
+    assert outcome.busy_s >= 0.9 * WORKERS * simulation.clock.now_s

@@ -15,7 +15,7 @@ from nestvec.tools.tuning.workload import cut_batches, typical_items
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from tests.support.fakes import FakeBackend
+from tests.support.fakes import FAKE_INFO, FakeBackend
 
 START = ExecutionSettings(256, 2, 1, 128, 1)
 
@@ -187,3 +187,14 @@ def test_batches_are_as_large_as_the_budget_allows(lengths: list[int], budget: f
         assert len(batch) == 1 or backend.cost(lengths_of_batch) <= budget
         if after:
             assert backend.cost(np.append(lengths_of_batch, after[0].tokens)) > budget
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=80), st.floats(1, 100))
+def test_long_inputs_are_timed_as_the_server_runs_them(lengths: list[int], budget: float) -> None:
+    """Inputs that may not be mixed come in batches of their own length, as the scheduler gives them."""
+    backend = FakeBackend(replace(FAKE_INFO, max_mixed_tokens=6))
+    batches = cut_batches([Item(np.ones(n, np.int32)) for n in lengths], backend, budget)
+    cut = [[item.tokens for item in batch] for batch in batches]
+    assert sorted(n for batch in cut for n in batch) == sorted(lengths)
+    for batch in cut:
+        assert max(batch) <= 6 or len(set(batch)) == 1

@@ -1,8 +1,8 @@
 """The core: `await submit(submission)` gives raw pooled vectors. Puts queue, workers and failure policy together.
 
 Workers pull: each takes the next micro-batch from the queue the moment it is free, so a busy event loop never leaves
-the device idle. One more worker, the priority worker, runs interactive batches while the others are all busy and bulk
-holds some of them: on purpose one thread more than cores, so that a query need not wait behind a bulk batch.
+the device idle. One more worker, the priority worker, runs interactive items that are not long, while the others are
+all busy and bulk or long texts hold some of them: on purpose one thread more than cores, so that queries need not wait.
 
 Read in this order: `work_queue` (admit, take, deliver, end), `worker` (take, run, deliver), `failures`,
 `batch_reporter`; then the pure parts: `dispatcher`, `scheduler`, `fair_queue`, `admission` (with `drain_rate`,
@@ -11,17 +11,20 @@ Every future resolves, also on failure, cancellation and close.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+
 from nestvec.engine.backend import Backend, BackendInfo
 from nestvec.engine.core.batch_reporter import BatchReporter
 from nestvec.engine.core.batching.admission import Admission
 from nestvec.engine.core.batching.budget import Budget
-from nestvec.engine.core.batching.cost_model import OnlineCostModel
+from nestvec.engine.core.batching.cost_model import TYPICAL_TOKENS, OnlineCostModel
 from nestvec.engine.core.batching.dispatcher import Dispatcher
 from nestvec.engine.core.batching.drain_rate import DrainRate
 from nestvec.engine.core.batching.scheduler import AGEING_S, Scheduler
@@ -96,9 +99,16 @@ class EngineCore:
         """Make the queue; no thread starts before `start`."""
         options, backend = self.options, self.backend
         budget = Budget(min(float(options.max_batch_tokens), backend.info.max_cost))
-        cost_model = OnlineCostModel()
-        ageing_s = min(AGEING_S, options.max_queue_wait_s / 2)
-        scheduler = Scheduler(backend.cost, budget.now, options.lookahead_items, ageing_s)
+        typical_cost = backend.cost(np.array([TYPICAL_TOKENS], np.int64))
+        cost_model = OnlineCostModel(typical_cost / TYPICAL_TOKENS - 1)
+        mixed_tokens = backend.info.max_mixed_tokens
+        scheduler = Scheduler(
+            backend.cost,
+            budget.now,
+            options.lookahead_items,
+            ageing_s=min(AGEING_S, options.max_queue_wait_s / 2),
+            max_mixed_tokens=math.inf if mixed_tokens is None else mixed_tokens,
+        )
         dispatcher = Dispatcher(scheduler, options.workers)
         self.queue = WorkQueue(
             self.model,
@@ -117,6 +127,7 @@ class EngineCore:
             options.max_batch_tokens,
             options.max_batch_s,
             self.clock,
+            options.first_token_s or 0.0,
         )
         self._failures = FailurePolicy(
             self.model, backend, self.queue, self.observer, self.crash_guard

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from nestvec.engine.core.batch_runner import BatchOutput
 from nestvec.engine.core.batching.admission import Admission
 from nestvec.engine.core.batching.budget import Budget
@@ -37,6 +39,7 @@ class WorkQueue:
         max_batch_tokens: Size of the batches whose time decides, in token equivalents.
         max_batch_s: Batches are cut so as not to take longer, once their cost is known.
         clock: Monotonic seconds.
+        first_cost_s: Worker seconds that a token equivalent is thought to take before anything ran; 0: unknown.
     """
 
     model: str
@@ -48,6 +51,7 @@ class WorkQueue:
     max_batch_tokens: int
     max_batch_s: float
     clock: Callable[[], float]
+    first_cost_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _wake: threading.Condition = field(init=False)
     _wake_priority: threading.Condition = field(init=False)
@@ -56,7 +60,10 @@ class WorkQueue:
     _is_closed: bool = False
 
     def __post_init__(self) -> None:
-        """Make the conditions that workers wait for, over the one lock."""
+        """Make the conditions that workers wait for, over the one lock; say what is short before any batch ran."""
+        if self.first_cost_s:
+            self.budget.first_within_time = self.max_batch_s / self.first_cost_s
+        self.dispatcher.scheduler.max_short_cost = self.budget.max_short_cost
         self._wake = threading.Condition(self._lock)
         self._wake_priority = threading.Condition(self._lock)
 
@@ -101,7 +108,8 @@ class WorkQueue:
             self.dispatcher.add(call.call_id, submission, now_s, alone)
             self._report()
             self._wake.notify(min(items, self.dispatcher.workers))
-            self._wake_priority.notify()
+            if self.dispatcher.is_priority_due:
+                self._wake_priority.notify()
         return call
 
     def take(self, *, is_priority: bool) -> Assignment | None:
@@ -189,12 +197,19 @@ class WorkQueue:
     def load(self) -> tuple[int, float | None]:
         """Return the tokens that wait, and the seconds that one takes, all workers together; None while unknown."""
         with self._lock:
-            return self.dispatcher.waiting_tokens, self.admission.token_s()
+            tokens, cost_s = self.dispatcher.waiting_tokens, self.admission.cost_s()
+            if not tokens or cost_s is None:
+                return tokens, cost_s
+            return tokens, self.dispatcher.waiting_cost / tokens * cost_s
 
     def predicted_s(self, entries: Sequence[Entry]) -> float:
-        """Return how long a batch of these entries should take; 0 while still learning."""
-        tokens, area = _size(entries)
-        return self.cost_model.predict(tokens=tokens, area=area) or 0.0
+        """Return how long a batch of these entries takes at most, as far as can be foreseen; 0 while nothing is known.
+
+        What was learned from short texts says little of long ones, so the first estimate counts as well.
+        """
+        tokens, area = self._size(entries)
+        learned_s = self.cost_model.predict(tokens=tokens, area=area) or 0.0
+        return max(learned_s, (tokens + area) * self.first_cost_s)
 
     def learn(self, entries: Sequence[Entry], took_s: float) -> float | None:
         """Teach the cost model a batch that ran, and adapt the budget to what batches of its size would take.
@@ -202,12 +217,13 @@ class WorkQueue:
         Returns:
             Relative error of the prediction for this batch; None where nothing was predicted.
         """
-        tokens, area = _size(entries)
+        tokens, area = self._size(entries)
         with self._lock:
             error = self.cost_model.observe(tokens=tokens, area=area, took_s=took_s)
-            token_s = self.cost_model.seconds_per_token(self.max_batch_tokens)
-            if token_s:
-                self.budget.within_time = self.max_batch_s / token_s
+            cost_s = self.cost_model.seconds_per_cost(self.max_batch_tokens)
+            if cost_s and self.budget.within_time != (within := self.max_batch_s / cost_s):
+                self.budget.within_time = within
+                self.dispatcher.scheduler.max_short_cost = self.budget.max_short_cost
             self.budget.batch_ran()
             self.dispatcher.scheduler.budget = self.budget.now
         return error
@@ -241,13 +257,13 @@ class WorkQueue:
     def _learn_turn(self, assignment: Assignment) -> None:
         """Learn how fast the queue drains from a worker's turn under full load."""
         admission = self.admission
-        if not assignment.is_full_load or not assignment.batch.tokens:
+        if not assignment.is_full_load or not assignment.batch.entries:
             return
         now_s = self.clock()
         beside = admission.cores.busy_of_others(admission.share) + self.dispatcher.is_priority_busy
         crowding = 1.0 + beside / self.dispatcher.workers
         turn_s = (now_s - assignment.taken_s) / crowding
-        admission.drain_rate.observe(assignment.batch.tokens, turn_s, now_s)
+        admission.drain_rate.observe(assignment.batch.cost, turn_s, now_s)
 
     def _learn_waits(self, complete: Sequence[PendingCall]) -> None:
         """Learn from calls that are done how good the forecasts for them were."""
@@ -269,9 +285,16 @@ class WorkQueue:
             seconds=waiting_s,
         )
 
+    def _size(self, entries: Sequence[Entry]) -> tuple[float, float]:
+        """Return tokens and attention area of a batch, times the share of the layers that it runs through.
 
-def _size(entries: Sequence[Entry]) -> tuple[float, float]:
-    """Return tokens and attention area of a batch, times the share of the layers that it runs through."""
-    lengths = [entry.item.tokens for entry in entries]
-    layer_share = entries[0].options.layer_share
-    return sum(lengths) * layer_share, len(lengths) * max(lengths) ** 2 * layer_share
+        The area is what the backend prices a batch at beyond its tokens.
+        """
+        scheduler, layer_share = self.dispatcher.scheduler, entries[0].options.layer_share
+        if len(entries) == 1:
+            tokens = entries[0].item.tokens
+            return tokens * layer_share, (scheduler.cost_alone(tokens) - tokens) * layer_share
+        lengths = [entry.item.tokens for entry in entries]
+        tokens = sum(lengths)
+        area = scheduler.cost(np.array(lengths, np.int64)) - tokens
+        return tokens * layer_share, area * layer_share

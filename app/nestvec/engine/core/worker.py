@@ -32,7 +32,7 @@ class Worker:
         reporter: Told of every batch.
         slot: Where it notes what it runs.
         clock: Monotonic seconds.
-        is_priority: Whether it runs interactive batches only, while bulk holds the other workers.
+        is_priority: Whether it runs interactive items only that are not long, while bulk or long ones hold the others.
         running: Monotonic start and entries of the batch that it runs; None while it waits.
     """
 

@@ -41,13 +41,20 @@ def typical_items(
 
 
 def cut_batches(items: Sequence[Item], backend: Backend, budget: float) -> list[list[Item]]:
-    """Cut items into batches within a budget of token equivalents, longest first, as from a deep queue."""
+    """Cut items into batches within a budget of token equivalents, longest first, as from a deep queue.
+
+    Inputs that are too long to share a batch with others share one with those of their own length only, as there.
+    """
+    max_mixed_tokens = backend.info.max_mixed_tokens
     order = sorted(items, key=lambda item: -item.tokens)
     lengths = np.array([item.tokens for item in order], np.int64)
     batches: list[list[Item]] = []
     start = 0
     while start < len(order):
-        count = _count_within(lengths[start:], backend, budget)
+        left = lengths[start:]
+        if max_mixed_tokens is not None and left[0] > max_mixed_tokens:
+            left = left[left == left[0]]
+        count = _count_within(left, backend, budget)
         batches.append(order[start : start + count])
         start += count
     return batches

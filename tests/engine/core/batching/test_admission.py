@@ -1,8 +1,10 @@
 """Admission: bounds in tokens, room for other keys, no wait that is too long, and no work that would come too late."""
 
+import math
+
 import pytest
 from nestvec.engine.backend import CostModel
-from nestvec.engine.core.batching.admission import EARLY_SHARE, Admission
+from nestvec.engine.core.batching.admission import EARLY_SHARE, Admission, Work
 from nestvec.engine.core.batching.cost_model import MIN_SAMPLES, OnlineCostModel
 from nestvec.engine.core.batching.dispatcher import Dispatcher
 from nestvec.engine.core.batching.drain_rate import DrainRate
@@ -23,9 +25,11 @@ def make(
     measured: bool = True,
     max_wait_s: float = 10**6,
     cores: SharedCores | None = None,
+    max_short_cost: float = math.inf,
 ) -> Admission:
     """Return the admission of two workers, at a millisecond per token, as batches and full load have told."""
-    dispatcher = Dispatcher(Scheduler(CostModel(Layout.PACKED, 0.0), 100, 64), 2)
+    scheduler = Scheduler(CostModel(Layout.PACKED, 0.0), 100, 64, max_short_cost=max_short_cost)
+    dispatcher = Dispatcher(scheduler, 2)
     model, drain_rate = OnlineCostModel(), DrainRate()
     for tokens in range(10, 10 + MIN_SAMPLES * 10, 10) if learned else ():
         model.observe(tokens=tokens, area=0.0, took_s=tokens * TOKEN_S)
@@ -142,10 +146,10 @@ def test_bulk_is_foreseen_at_the_share_that_a_stream_of_queries_leaves() -> None
     """Queries that go on coming pass bulk though none waits now: bulk's wait is that of its share."""
     admission = make(max_wait_s=2.0)
     put(admission, 1000, priority=Priority.BULK)  # half a second alone
-    assert admission.forecast(10, ItemOptions(priority=Priority.BULK), 5.0).done_s < 0.6  # type: ignore[union-attr]
+    assert admission.forecast(Work(10), ItemOptions(priority=Priority.BULK), 5.0).done_s < 0.6  # type: ignore[union-attr]
     for tenth in range(100):  # three quarters of what two workers can do
         admission._arrivals.add(Priority.INTERACTIVE, "", 150, tenth / 10)
-    forecast = admission.forecast(10, ItemOptions(priority=Priority.BULK), 10.0)
+    forecast = admission.forecast(Work(10), ItemOptions(priority=Priority.BULK), 10.0)
     assert forecast is not None
     assert 1.4 < forecast.done_s < 2.6
 
@@ -205,3 +209,85 @@ def test_nothing_is_foreseen_before_it_was_learned() -> None:
             admit(admission, 11)
         times_s.add(round(caught.value.retry_after_s))
     assert len(times_s) >= 2
+
+
+def hold(admission: Admission, workers: int, tokens: int, priority: Priority) -> None:
+    """Let so many workers run a long text each."""
+    for _ in range(workers):
+        put(admission, tokens, priority=priority)
+        assert admission.dispatcher.take(0.0).is_long
+
+
+@pytest.mark.parametrize("priority", list(Priority))
+@pytest.mark.parametrize("waiting", [0, 3])
+def test_queries_are_admitted_beside_long_texts(priority: Priority, waiting: int) -> None:
+    """Texts of half a minute that hold both workers, and more of them that wait, keep no query out: it passes them."""
+    admission = make(max_wait_s=20.0, max_short_cost=250.0)
+    hold(admission, 2, 30_000, priority)
+    for _ in range(waiting):
+        put(admission, 30_000, priority=priority)
+    admit(admission, 20)
+    for _ in range(20):  # queries that wait too: the priority worker has a third of the cores
+        put(admission, 100)
+    forecast = admission.forecast(Work(20, 20), ItemOptions(), 0.0)
+    assert forecast is not None
+    assert 2.9 < forecast.done_s < 3.9
+
+
+def test_what_waits_behind_long_texts_is_told_the_truth() -> None:
+    """Bulk and long queries wait for what is left of the long texts that run, and less as time goes by."""
+    admission = make(max_wait_s=20.0, max_short_cost=250.0)
+    hold(admission, 2, 30_000, Priority.BULK)
+    put(admission, 1000, priority=Priority.BULK)
+    for options in (ItemOptions(priority=Priority.BULK), ItemOptions()):
+        left_s = []
+        for now_s in (0.0, 25.0, 60.0):
+            forecast = admission.forecast(Work(5000, 5000), options, now_s)
+            assert forecast is not None
+            left_s.append(forecast.wait_s)
+        assert left_s[0] == pytest.approx(left_s[2] + 30.0)
+        assert left_s[1] == pytest.approx(left_s[2] + 5.0)
+    with pytest.raises(QueueFullError, match="would wait") as caught:
+        admit(admission, 5000, priority=Priority.BULK)
+    assert 0.75 * 10 < caught.value.retry_after_s < 1.25 * 31  # not before there is room
+
+
+def test_a_free_worker_serves_while_another_is_held() -> None:
+    """One long text halves two workers; what needs less than its time does not wait for it."""
+    admission = make(max_wait_s=20.0, max_short_cost=250.0)
+    hold(admission, 1, 60_000, Priority.BULK)
+    put(admission, 4000, priority=Priority.BULK)
+    forecast = admission.forecast(Work(100, 100), ItemOptions(priority=Priority.BULK), 0.0)
+    assert forecast is not None
+    assert forecast.done_s == pytest.approx(4.1)
+
+
+def test_long_texts_that_wait_first_will_hold_workers_too() -> None:
+    """A worker that is free takes the oldest next: short ones behind a long one have the priority worker only."""
+    admission = make(max_wait_s=20.0, max_short_cost=250.0)
+    hold(admission, 1, 60_000, Priority.INTERACTIVE)
+    put(admission, 60_001)
+    for _ in range(20):
+        put(admission, 100)
+    forecast = admission.forecast(Work(10, 10), ItemOptions(), 0.0)
+    assert forecast is not None
+    assert forecast.done_s == pytest.approx(3.015)
+
+
+def test_a_long_text_is_not_refused_for_its_own_time() -> None:
+    """A text that takes longer than the longest wait runs on an idle server, and beside another on a free worker."""
+    admission = make(max_wait_s=20.0, max_short_cost=250.0)
+    admit(admission, 100_000)
+    hold(admission, 1, 100_000, Priority.INTERACTIVE)
+    admit(admission, 100_000)
+
+
+def test_forecasts_count_what_tokens_cost() -> None:
+    """A token of a long text counts for more than one of a short text."""
+    admission = make(max_wait_s=1.0)
+    admission.dispatcher.scheduler = Scheduler(CostModel(Layout.PACKED, 0.001), 100, 64)
+    put(admission, 1000)  # two thousand token equivalents: a second
+    forecast = admission.forecast(Work(10), ItemOptions(), 0.0)
+    assert forecast is not None
+    assert forecast.done_s == pytest.approx(1.005)
+    assert admission.waiting_s() == pytest.approx(1.0)

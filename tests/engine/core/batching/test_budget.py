@@ -34,3 +34,14 @@ def test_it_stays_within_bounds(
             budget.memory_was_short(cost)
             assert budget.now <= max(MIN_BATCH_TOKENS, cost / 2)
         assert min(max_cost, MIN_BATCH_TOKENS) <= budget.now <= max_cost
+
+
+def test_what_is_short_is_known_before_any_batch_ran() -> None:
+    """An item is short by what was learned, else by the first estimate, else by the budget; never below the minimum."""
+    budget = Budget(256, first_within_time=1000.0)
+    assert (budget.max_short_cost, budget.now) == (1000.0, 256)
+    budget.within_time = 300.0
+    assert budget.max_short_cost == 300.0
+    budget.within_time = 3.0
+    assert budget.max_short_cost == MIN_BATCH_TOKENS
+    assert Budget(512).max_short_cost == 512

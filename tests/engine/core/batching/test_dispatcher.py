@@ -1,5 +1,7 @@
 """The dispatcher: what must run alone does, everything else goes on, nothing is lost."""
 
+import math
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestvec.engine.backend import CostModel
@@ -12,9 +14,15 @@ from tests.support.fakes import item, submission
 WORKERS = 2
 
 
-def make() -> Dispatcher:
+def make(max_short_cost: float = math.inf) -> Dispatcher:
     """Return a dispatcher with an empty queue."""
-    return Dispatcher(Scheduler(CostModel(Layout.PACKED, 0.0), 8, 64), WORKERS)
+    scheduler = Scheduler(CostModel(Layout.PACKED, 0.0), 8, 64, max_short_cost=max_short_cost)
+    return Dispatcher(scheduler, WORKERS)
+
+
+def lengths_of(assignment: Assignment) -> list[int]:
+    """Return the numbers of tokens of a batch's items."""
+    return [entry.item.tokens for entry in assignment.batch.entries]
 
 
 def test_a_suspect_waits_until_all_are_idle_and_holds_the_others_off() -> None:
@@ -71,16 +79,75 @@ def test_a_dropped_call_leaves_both_queues() -> None:
     assert [entry.call_id for entry in dispatcher.take(0.0).batch.entries] == [2]
 
 
+def test_queries_pass_long_ones_that_hold_every_worker() -> None:
+    """The priority worker takes short items from behind the long ones that wait, then others, and never a long one."""
+    dispatcher = make(max_short_cost=4)
+    for call in range(4):
+        dispatcher.add(call, submission(item(*[1] * 30)), 0.0)
+    assert not dispatcher.has_work(is_priority=True)
+    running = [dispatcher.take(0.0) for _ in range(WORKERS)]
+    assert [lengths_of(assignment) for assignment in running] == [[30], [30]]
+    assert not dispatcher.has_work(is_priority=True)  # only long ones wait
+    dispatcher.add(4, submission(item(*[1] * 8), item(*[1] * 17), item(1, 2, 3), item(1, 2)), 0.0)
+    assert dispatcher.has_work(is_priority=True)
+    assert lengths_of(dispatcher.take(0.0, is_priority=True)) == [3, 2]
+    assert dispatcher.has_work(is_priority=True)
+    assert lengths_of(dispatcher.take(0.0, is_priority=True)) == [8]
+    assert not dispatcher.has_work(is_priority=True)  # seventeen are over four times four
+    dispatcher.done(running[0])
+    assert lengths_of(dispatcher.take(0.0)) == [30]  # the oldest, as always
+
+
+def test_the_priority_worker_leaves_long_queries_to_the_others_beside_bulk() -> None:
+    """Beside bulk batches too it takes no long items: one would hold it for as long as any other worker."""
+    dispatcher = make(max_short_cost=4)
+    dispatcher.add(1, submission(*[item(*[1] * 8)] * 4, priority=Priority.BULK), 0.0)
+    running = [dispatcher.take(0.0) for _ in range(WORKERS)]
+    dispatcher.add(2, submission(item(*[1] * 20)), 0.0)
+    assert not dispatcher.has_work(is_priority=True)
+    dispatcher.add(3, submission(item(1)), 0.0)
+    assert lengths_of(dispatcher.take(0.0, is_priority=True)) == [1]
+    dispatcher.done(running[0])
+    assert lengths_of(dispatcher.take(0.0)) == [20]
+
+
+def test_queries_of_ordinary_length_keep_the_priority_worker_out() -> None:
+    """Items that take a few times as long as a short one are no reason for one thread more than cores."""
+    dispatcher = make(max_short_cost=4)
+    dispatcher.add(1, submission(item(*[1] * 16), item(*[1] * 16), item(1)), 0.0)
+    running = [dispatcher.take(0.0), dispatcher.take(0.0)]
+    assert [lengths_of(assignment) for assignment in running] == [[16], [16]]
+    assert not dispatcher.has_work(is_priority=True)
+    assert not dispatcher.long
+
+
+def test_what_runs_is_counted_and_forgotten() -> None:
+    """Costs of running batches are counted, those of long ones apart, and are zero once all are done."""
+    dispatcher = make(max_short_cost=2)
+    dispatcher.add(1, submission(item(*[1] * 30), item(*[1] * 8)), 0.0)
+    dispatcher.add(2, submission(item(1)), 0.0, [True])
+    alone = dispatcher.take(0.0)
+    assert (dispatcher.running_cost, dispatcher.waiting_cost) == (1, 38)
+    dispatcher.done(alone)
+    first, second = dispatcher.take(0.0), dispatcher.take(0.0)
+    assert (first.is_long, second.is_long) == (True, False)
+    assert ([first], 8) == (dispatcher.long, dispatcher.running_cost)
+    dispatcher.done(second)
+    dispatcher.done(first)
+    assert (dispatcher.long, dispatcher.running_cost, dispatcher.waiting_cost) == ([], 0, 0)
+
+
 @given(
     st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(1, 10)), min_size=1, max_size=30),
+    st.sampled_from([math.inf, 2.0]),
     st.randoms(use_true_random=False),
 )
 @settings(deadline=None)
 def test_everything_runs_once_and_suspects_alone(
-    items: list[tuple[bool, bool, int]], random: object
+    items: list[tuple[bool, bool, int]], max_short_cost: float, random: object
 ) -> None:
-    """In whatever order workers come and go, every item runs once and suspects run alone."""
-    dispatcher = make()
+    """In whatever order workers come and go, every item runs once, suspects alone, long ones by no priority worker."""
+    dispatcher = make(max_short_cost)
     for call, (is_alone, is_bulk, length) in enumerate(items):
         priority = Priority.BULK if is_bulk else Priority.INTERACTIVE
         dispatcher.add(call, submission(item(*[1] * length), priority=priority), 0.0, [is_alone])
@@ -96,6 +163,10 @@ def test_everything_runs_once_and_suspects_alone(
         else:
             assignment = running.pop(random.randrange(len(running)))  # type: ignore[attr-defined] # hypothesis's Random
             seen += [entry.call_id for entry in assignment.batch.entries]
+            assert (
+                not assignment.is_priority
+                or max(lengths_of(assignment), default=0) <= 4 * max_short_cost
+            )
             dispatcher.done(assignment)
         if any(assignment.is_isolated for assignment in running):
             assert len(running) == 1

@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nestvec.engine.core.batching.fair_queue import MAX_CREDIT_TOKENS, Entry, FairQueue, Ticket
@@ -147,3 +148,70 @@ def test_where_several_keys_wait_nobody_looks_far() -> None:
         add(queue, "b", 10)
     keys = [entry.options.key_id for _, entry in queue.near_head(90, 100)]
     assert keys.count("a") == keys.count("b") == 11
+
+
+@given(
+    arrivals=ARRIVALS,
+    count=st.integers(1, 50),
+    max_tokens=st.integers(0, 12),
+    max_mixed_tokens=st.integers(0, 12),
+)
+def test_long_entries_are_passed_over_and_join_their_own_length_only(
+    arrivals: list[tuple[str, int, int | None]], count: int, max_tokens: int, max_mixed_tokens: int
+) -> None:
+    """The head is the next entry that is short enough; above the length for mixing only its equals join it."""
+    queue = filled(arrivals)
+    in_order = []
+    copy = filled(arrivals)
+    while copy:
+        ticket, entry = copy.head()
+        in_order.append((ticket, entry.item.tokens))
+        copy.remove(ticket)
+    places = [place for place, (_, tokens) in enumerate(in_order) if tokens <= max_tokens]
+    limits = {"max_tokens": max_tokens, "max_mixed_tokens": max_mixed_tokens}
+    near = [(ticket, e.item.tokens) for ticket, e in queue.near_head(count, math.inf, **limits)]
+    if not places:
+        assert near == []
+        assert queue.head_within(max_tokens) is None
+        assert queue.shortest_tokens() > max_tokens
+        return
+    anchor = in_order[places[0]][1]
+    assert near[0] == in_order[places[0]]
+    expected = [
+        (ticket, tokens)
+        for ticket, tokens in in_order[: places[0] + count]
+        if (tokens == anchor if anchor > max_mixed_tokens else tokens <= max_mixed_tokens)
+        and tokens <= max_tokens
+    ]
+    assert sorted(near) == sorted(expected)
+    distances = [abs(tokens - anchor) for _, tokens in near]
+    assert distances == sorted(distances)
+
+
+@given(arrivals=ARRIVALS, limit=st.integers(0, 12))
+def test_costs_add_up_by_key_with_and_without_long_entries(
+    arrivals: list[tuple[str, int, int | None]], limit: int
+) -> None:
+    """What waits is counted at its price, of all entries and of short ones, and is nothing in the end."""
+    queue = FairQueue(lambda tokens: tokens + tokens**2 / 4)
+    for number, (key, tokens, _) in enumerate(arrivals):
+        entry = Entry(Item(np.ones(tokens, np.int32)), ItemOptions(key_id=key), number, 0, 0.0)
+        queue.add(entry, limit + limit**2 / 4)
+    left = [(key, tokens) for key, tokens, _ in arrivals]
+    while queue:
+        prices = [(key, n + n**2 / 4, n > limit) for key, n in left]
+        assert queue.cost == pytest.approx(sum(price for _, price, _ in prices))
+        assert queue.waiting_long == sum(is_long for _, _, is_long in prices)
+        for key in "ab":
+            for passes_long in (False, True):
+                held = dict.fromkeys("abc", 0.0)
+                for owner, price, is_long in prices:
+                    held[owner] += 0.0 if passes_long and is_long else price
+                own = held.pop(key) + 5.0
+                before, _ = queue.cost_before(key, 5.0, passes_long=passes_long)
+                assert before == pytest.approx(
+                    own + sum(min(own, other) for other in held.values())
+                )
+        entry = queue.take(queue.head()[0])
+        left.remove((entry.options.key_id, entry.item.tokens))
+    assert queue.cost == 0.0

@@ -1,8 +1,10 @@
 """Promises of the scheduler, as properties over random arrivals."""
 
+import math
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestvec.engine.backend import CostModel
@@ -294,3 +296,91 @@ def test_a_flood_leaves_another_key_its_half(seed: int, pair_cost: float) -> Non
                     del left[entry.call_id]
     assert served["quiet"] >= 0.45 * sum(served.values())
     assert served["flood"] >= 0.45 * sum(served.values())
+
+
+MIXED = 10  # items of up to so many tokens may share a batch with any others
+busy_calls = st.lists(
+    st.tuples(
+        st.lists(st.sampled_from([1, 2, 9, 10, 11, 12, 30]), min_size=1, max_size=8),
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(list(Priority)),
+        st.sampled_from([(), (1,)]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+askers = st.lists(
+    st.tuples(
+        st.sampled_from([None, *Priority]), st.integers(1, 3), st.sampled_from([9.0, math.inf])
+    ),
+    max_size=30,
+)
+
+
+@given(arrivals=busy_calls, asks=askers, budget=st.sampled_from([5, BUDGET, 100]))
+@settings(max_examples=60)
+def test_long_items_share_a_batch_with_their_own_length_only(
+    arrivals: list[tuple[list[int], str, Priority, tuple[int, ...]]],
+    asks: list[tuple[Priority | None, int, float]],
+    budget: int,
+) -> None:
+    """Whoever asks, a batch holds short items or items of one length, within the budget, and each item leaves once."""
+    scheduler = Scheduler(tokens_cost, budget, 64, max_mixed_tokens=MIXED)
+    for call_id, (lengths, key_id, priority, exits) in enumerate(arrivals):
+        scheduler.add(call_id, call_of(lengths, key_id=key_id, priority=priority, exits=exits), 0.0)
+    left = []
+    asked = iter(asks)
+    while scheduler.waiting_items:
+        only, idle_workers, max_tokens = next(asked, (None, 1, math.inf))
+        shortest = min(scheduler.shortest_tokens(p) for p in ([only] if only else Priority))
+        batch = scheduler.next_batch(
+            0.0, only=only, max_tokens=max_tokens, idle_workers=idle_workers
+        )
+        lengths = [entry.item.tokens for entry in batch.entries]
+        # Where a class is not asked for, it is chosen first, and the choice may hold long items only.
+        has_short = shortest < math.inf and shortest <= max_tokens
+        assert lengths or not has_short or (only is None and max_tokens < math.inf)
+        assert max(lengths, default=0) <= max_tokens
+        assert max(lengths, default=0) <= MIXED or len(set(lengths)) == 1
+        assert len(lengths) <= 1 or tokens_cost(np.array(lengths)) <= budget
+        assert batch.cost == pytest.approx(sum(tokens_cost(np.array([n])) for n in lengths))
+        left += [(e.call_id, e.position) for e in batch.entries]
+    assert sorted(left) == [(c, p) for c, (ls, *_) in enumerate(arrivals) for p in range(len(ls))]
+    assert scheduler.waiting_cost == 0
+
+
+@given(arrivals=calls, lookahead=st.integers(1, 20))
+def test_the_oldest_item_leaves_next_also_where_long_ones_keep_apart(
+    arrivals: list[list[int]], lookahead: int
+) -> None:
+    """Nothing starves, neither long items among short ones nor short ones among long ones."""
+    scheduler = Scheduler(tokens_cost, BUDGET, lookahead, max_mixed_tokens=MIXED)
+    waiting = fill(scheduler, arrivals)
+    for batch in drain(scheduler):
+        assert waiting[0] in batch
+        waiting = [pair for pair in waiting if pair not in batch]
+
+
+def test_long_items_of_one_length_share_a_batch_with_several_keys() -> None:
+    """Equals of the head come before shorter ones, whatever key they are of, as far as fairness lets them."""
+    scheduler = Scheduler(lambda lengths: float(lengths.sum()), 100, 64, max_mixed_tokens=MIXED)
+    scheduler.add(1, call_of([40, 39, 5], key_id="a"), 0.0)
+    scheduler.add(2, call_of([40, 40, 5], key_id="b"), 0.0)
+    batches = []
+    while scheduler.waiting_items:
+        batches.append([entry.item.tokens for entry in scheduler.next_batch(0.0).entries])
+    assert batches[0] == [40, 40]
+    assert sorted(batches[1:]) == [[5, 5], [39], [40]]
+
+
+def test_the_most_tokens_of_a_short_item_follow_its_cost() -> None:
+    """Short and long are told by the price of an item alone, whatever that grows with."""
+    scheduler = make()
+    assert scheduler.passing_tokens == (math.inf, math.inf)
+    for cost in (0.2, 1.2, 20.0, 500.0):
+        scheduler.max_short_cost = cost
+        limits = cost, scheduler.long_cost
+        for limit, most in zip(limits, scheduler.passing_tokens, strict=True):
+            tokens = int(most)
+            assert not tokens or scheduler.cost_alone(tokens) <= limit
+            assert scheduler.cost_alone(tokens + 1) > limit

@@ -4,9 +4,11 @@ There are four rules: the queue is bounded in tokens; one key among several leav
 falls with the room that is left: Choudhury and Hahne, IEEE/ACM Trans. Networking 1998); nobody waits longer than the
 longest wait for others' work; and what could not be done by its deadline is refused now rather than after the wait.
 
-The wait is forecast from what the scheduler would run first, at the rate of the last seconds (`drain_rate`), with what
-is likely to come meanwhile and pass (`arrival_rates`), with the queues of other models on the same cores
-(`shared_cores`), and times a margin learned from the forecasts before (`forecast_error`).
+The wait is forecast from what the scheduler would run first, in token equivalents, at the rate of the last seconds
+(`drain_rate`), with what is likely to come meanwhile and pass (`arrival_rates`), with the queues of other models on the
+same cores (`shared_cores`), and times a margin learned from the forecasts before (`forecast_error`). A long text holds
+its worker: others wait for it only where no other worker drains the queue before it ends, and interactive ones that are
+not long never, as the priority worker takes them.
 """
 
 from dataclasses import dataclass, field
@@ -29,6 +31,18 @@ KEY_SHARE: Final = 4.0
 UNMEASURED_MARGIN: Final = 2.0
 # Before it is tokenized a call may wait a little less long than after it, so that what is tokenized is seldom refused.
 EARLY_SHARE: Final = 0.95
+
+
+class Work(NamedTuple):
+    """What a call asks for.
+
+    Attributes:
+        cost: What its items cost, each alone, in token equivalents.
+        largest: What the dearest of them costs; 0 where nothing is known of its items.
+    """
+
+    cost: float
+    largest: float = 0.0
 
 
 class Forecast(NamedTuple):
@@ -92,12 +106,13 @@ class Admission:
         tokens, options = submission.tokens, submission.options
         waiting_tokens = self.dispatcher.waiting_tokens
         self._check_bound(tokens, options, waiting_tokens, now_s)
+        work = self._work_of(submission)
         forecast = None
         if waiting_tokens or not self._is_small(tokens):
-            forecast = self.forecast(tokens, options, now_s)
+            forecast = self.forecast(work, options, now_s)
         if forecast is not None:
-            self._check_time(forecast, tokens, options, now_s, self.max_queue_wait_s)
-        self._arrivals.add(options.priority, options.key_id, tokens, now_s)
+            self._check_time(forecast, work, options, now_s, self.max_queue_wait_s)
+        self._arrivals.add(options.priority, options.key_id, work.cost, now_s)
         return forecast.done_s if forecast is not None and waiting_tokens else 0.0
 
     def leave(self) -> None:
@@ -121,9 +136,10 @@ class Admission:
         expected = sum(self.expected.values())
         self._check_bound(tokens, options, waiting + expected, now_s, is_early=True)
         before = self.expected.get((options.priority, options.key_id), 0)
-        forecast = self.forecast(tokens, options, now_s, before)
+        work = Work(tokens)
+        forecast = self.forecast(work, options, now_s, before)
         if forecast is not None:
-            self._check_time(forecast, tokens, options, now_s, EARLY_SHARE * self.max_queue_wait_s)
+            self._check_time(forecast, work, options, now_s, EARLY_SHARE * self.max_queue_wait_s)
 
     def expect(self, tokens: int, options: ItemOptions) -> None:
         """Count tokens of a call that is on its way to the queue; negative ones once it is there."""
@@ -148,44 +164,75 @@ class Admission:
         return self._errors[priority].observe(predicted_s, real_s)
 
     def forecast(
-        self, tokens: int, options: ItemOptions, now_s: float, before: int = 0
+        self, work: Work, options: ItemOptions, now_s: float, before: float = 0.0
     ) -> Forecast | None:
         """Foresee how long a call would take.
 
         Args:
-            tokens: Its tokens.
+            work: What it asks for.
             options: Its key and class.
             now_s: Monotonic time.
-            before: Tokens of the same class and key that join the queue before it.
+            before: Cost of what joins the queue before it, of the same class and key.
 
         Returns:
             The forecast; None while nothing is known of how fast the queue drains.
         """
-        token_s = self.token_s()
-        if token_s is None:
+        cost_s = self.cost_s()
+        if cost_s is None:
             return None
         priority, key_id = options.priority, options.key_id
         passing = Passing(
-            self._arrivals.of_others(priority, key_id, now_s) * token_s,
-            self._arrivals.of_class(OTHER[priority], now_s) * token_s,
-            token_s,
+            self._arrivals.of_others(priority, key_id, now_s) * cost_s,
+            self._arrivals.of_class(OTHER[priority], now_s) * cost_s,
+            cost_s,
         )
-        scheduler = self.dispatcher.scheduler
-        run_before = scheduler.tokens_before(priority, key_id, before + tokens, passing, now_s)
-        done_s = (run_before + self.dispatcher.running_tokens) * token_s
+        dispatcher, workers = self.dispatcher, self.dispatcher.workers
+        scheduler, left_of_long = dispatcher.scheduler, self._left_of_long(now_s)
+        is_long = work.largest > scheduler.long_cost
+        passes_long = priority is Priority.INTERACTIVE and not is_long
+        order = priority, key_id, before + work.cost, passing, now_s
+        done_s = (scheduler.cost_before(*order) + dispatcher.running_cost + left_of_long) * cost_s
+        # Long items hold their workers: unless it takes until they have run too, the others do the rest. The priority
+        # worker, which takes no long ones, is one thread more on the same cores.
+        threads, held = workers + passes_long, len(dispatcher.long)
+        if passes_long:
+            held = min(workers, held + scheduler.waiting_long(priority))
+        if 0 < held < threads:
+            run_before = scheduler.cost_before(*order, passes_long=passes_long)
+            beside_s = (run_before + dispatcher.running_cost) * cost_s * threads / (threads - held)
+            done_s = min(done_s, beside_s)
         done_s += self.cores.seconds_of_others(self.share, done_s)
-        return Forecast(done_s, max(0.0, done_s - tokens * token_s))
+        wait_s = max(0.0, done_s - work.cost * cost_s)
+        if is_long and dispatcher.waiting_tokens:  # else a long item may run on all cores
+            done_s = max(done_s, wait_s + work.largest * cost_s * workers)
+        return Forecast(done_s, wait_s)
 
-    def token_s(self) -> float | None:
-        """Return the seconds that a token takes while all workers are busy; None while nothing is known."""
-        token_s = self.drain_rate.token_s
-        if token_s is None:
-            token_s = self.cost_model.seconds_per_token(self.dispatcher.scheduler.budget)
-        return None if token_s is None else token_s / self.dispatcher.workers
+    def cost_s(self) -> float | None:
+        """Return the seconds of a token equivalent while all workers are busy; None while nothing is known."""
+        cost_s = self.drain_rate.cost_s
+        if cost_s is None:
+            cost_s = self.cost_model.seconds_per_cost(self.dispatcher.scheduler.budget)
+        return None if cost_s is None else cost_s / self.dispatcher.workers
 
     def waiting_s(self) -> float:
         """Return how long what waits will take, all workers together; 0 while nothing is known."""
-        return self.dispatcher.waiting_tokens * (self.token_s() or 0.0)
+        return self.dispatcher.waiting_cost * (self.cost_s() or 0.0)
+
+    def _left_of_long(self, now_s: float) -> float:
+        """Return the cost of what is left of the long batches that run."""
+        worker_s = (self.cost_s() or 0.0) * self.dispatcher.workers
+        return sum(
+            max(0.0, running.batch.cost - (now_s - running.taken_s) / worker_s)
+            for running in self.dispatcher.long
+            if worker_s
+        )
+
+    def _work_of(self, submission: Submission) -> Work:
+        """Return what a call asks for."""
+        cost_alone = self.dispatcher.scheduler.cost_alone
+        share = submission.options.layer_share
+        costs = [cost_alone(item.tokens) * share for item in submission.items]
+        return Work(sum(costs), max(costs, default=0.0))
 
     def _key_tokens(self, key_id: str, *, counts_expected: bool) -> int:
         """Return a key's tokens that wait, and those on their way to the queue."""
@@ -212,8 +259,8 @@ class Admission:
                 f"The queue holds {waiting_tokens} tokens of at most {max_tokens}; "
                 f"these inputs need {tokens} more. Retry later or send fewer inputs.",
                 "queue_full",
-                tokens=tokens,
-                excess_tokens=waiting_tokens + tokens - max_tokens,
+                cost=tokens,
+                excess_s=self._seconds_of(waiting_tokens + tokens - max_tokens),
                 now_s=now_s,
             )
         key_id = options.key_id
@@ -224,16 +271,18 @@ class Admission:
                 f"Your key has {key_tokens} tokens in a queue of at most {max_tokens}, the rest of which is kept "
                 "for other keys. Retry later or send fewer inputs.",
                 "queue_full",
-                tokens=tokens,
+                cost=tokens,
                 # Each of the key's tokens that runs makes room besides.
-                excess_tokens=(key_tokens + tokens - KEY_SHARE * room) / (1 + KEY_SHARE),
+                excess_s=self._seconds_of(
+                    (key_tokens + tokens - KEY_SHARE * room) / (1 + KEY_SHARE)
+                ),
                 now_s=now_s,
             )
 
     def _check_time(
         self,
         forecast: Forecast,
-        tokens: int,
+        work: Work,
         options: ItemOptions,
         now_s: float,
         max_wait_s: float,
@@ -251,8 +300,8 @@ class Admission:
                 f"These inputs would wait about {wait_s:.1f} s, and the longest wait is {self.max_queue_wait_s:g} s. "
                 "Retry later.",
                 "wait_too_long",
-                tokens=tokens,
-                excess_tokens=self._tokens_in(waited_s + wait_s - max_wait_s),
+                cost=work.cost,
+                excess_s=waited_s + wait_s - max_wait_s,
                 now_s=now_s,
             )
         left_s = None if options.deadline_s is None else options.deadline_s - now_s
@@ -262,8 +311,8 @@ class Admission:
             f"These inputs would take about {done_s:.1f} s from now, and the deadline is in "
             f"{max(0.0, left_s):.1f} s. Retry later, allow more time, or send fewer inputs.",
             "deadline",
-            tokens=tokens,
-            excess_tokens=self._tokens_in(done_s - left_s),
+            cost=work.cost,
+            excess_s=done_s - left_s,
             now_s=now_s,
         )
 
@@ -276,20 +325,21 @@ class Admission:
         """Return whether a call is no larger than a batch: nothing need be foreseen for it where nothing waits."""
         return tokens <= self.dispatcher.scheduler.budget
 
-    def _tokens_in(self, seconds: float) -> float:
-        token_s = self.token_s()
-        return seconds / token_s if token_s else 0.0
+    def _seconds_of(self, tokens: float) -> float:
+        """Return how long it takes until so many of the tokens have run that wait; 0 while nothing is known."""
+        return tokens * self.waiting_s() / max(1, self.dispatcher.waiting_tokens)
 
     def _refusal(
-        self, message: str, reason: str, *, tokens: int, excess_tokens: float, now_s: float
+        self, message: str, reason: str, *, cost: float, excess_s: float, now_s: float
     ) -> QueueFullError:
         """Make the error of a refused call, which says when there will be a place for it."""
-        token_s = self.token_s()
-        if token_s is None:
+        cost_s = self.cost_s()
+        if cost_s is None:
             return QueueFullError(message, retry_after_s=jittered(UNKNOWN_S), reason=reason)
-        own_s, waiting_s = tokens * token_s, self.waiting_s()
+        own_s = cost * cost_s
+        waiting_s = self.waiting_s() + self._left_of_long(now_s) * cost_s
         retry_after_s = self._retries.next_s(
-            excess_s=excess_tokens * token_s, own_s=own_s, waiting_s=waiting_s, now_s=now_s
+            excess_s=excess_s, own_s=own_s, waiting_s=waiting_s, now_s=now_s
         )
         return QueueFullError(
             message,

@@ -13,39 +13,39 @@ Group = tuple[Priority, str | None]  # a class, and a key in it; None for the wh
 
 
 class _Sum(NamedTuple):
-    """Decaying sum of tokens: how many, as of when, and since when some have come."""
+    """Decaying sum of what calls cost, in token equivalents: how much, as of when, and since when some has come."""
 
-    tokens: float
+    cost: float
     at_s: float
     begun_s: float
 
 
 @dataclass(slots=True)
 class ArrivalRates:
-    """Tokens a second that were admitted of late, as decaying sums."""
+    """What was admitted of late a second, in token equivalents, as decaying sums."""
 
     _sums: dict[Group, "_Sum"] = field(default_factory=dict)
 
-    def add(self, priority: Priority, key_id: str, tokens: int, now_s: float) -> None:
-        """Note that so many tokens have joined the queue."""
+    def add(self, priority: Priority, key_id: str, cost: float, now_s: float) -> None:
+        """Note that work of this cost has joined the queue."""
         for group in ((priority, None), (priority, key_id)):
             before = self._sums.get(group)
             kept = self._decayed(group, now_s)
             begun_s = before.begun_s if before is not None and kept >= 1 else now_s
-            self._sums[group] = _Sum(kept + tokens, now_s, begun_s)
+            self._sums[group] = _Sum(kept + cost, now_s, begun_s)
         if len(self._sums) > MAX_KEYS:
             self._forget(now_s)
 
     def of_class(self, priority: Priority, now_s: float) -> float:
-        """Return the tokens a second of a class."""
+        """Return the cost a second of a class."""
         return self._rate((priority, None), now_s)
 
     def of_others(self, priority: Priority, key_id: str, now_s: float) -> float:
-        """Return the tokens a second of a class that other keys sent."""
+        """Return the cost a second of what other keys sent in a class."""
         return max(0.0, self.of_class(priority, now_s) - self._rate((priority, key_id), now_s))
 
     def _rate(self, group: Group, now_s: float) -> float:
-        """Return the tokens a second of a group, as far back as it goes, up to the window."""
+        """Return the cost a second of a group, as far back as it goes, up to the window."""
         found = self._sums.get(group)
         if found is None:
             return 0.0
@@ -56,7 +56,7 @@ class ArrivalRates:
         found = self._sums.get(group)
         if found is None:
             return 0.0
-        return found.tokens * math.exp(min(0.0, found.at_s - now_s) / WINDOW_S)
+        return found.cost * math.exp(min(0.0, found.at_s - now_s) / WINDOW_S)
 
     def _forget(self, now_s: float) -> None:
         kept = sorted(self._sums, key=lambda group: -self._decayed(group, now_s))[: MAX_KEYS // 2]

@@ -1,8 +1,9 @@
 """How long a batch takes on this machine, learned while serving: pure, no clock of its own.
 
-The model is t = a + b·T + c·A, with T tokens and A the attention area B·S² that a batch really computes. It is fitted
-by exponentially weighted least squares with coefficients that are never negative, so that a prediction grows with the
-batch whatever the noise.
+The model is t = a + b·T + c·A, with T tokens and A the area of attention that a batch really computes: what the backend
+prices it at beyond its tokens. It is fitted by exponentially weighted least squares of the error relative to the
+batch's price, so that one long text does not outweigh a thousand short ones, with coefficients that are never negative,
+so that a prediction grows with the batch whatever the noise.
 """
 
 from dataclasses import dataclass, field
@@ -19,8 +20,10 @@ SOLVE_EVERY: Final = 8
 # Keeps the normal equations solvable while all batches look alike; small against real sums.
 RIDGE: Final = 1e-6
 TOKEN_SCALE: Final = 512.0  # brings the features near one, for numerical stability
-AREA_SCALE: Final = 512.0 * 128.0
-TYPICAL_LENGTH: Final = 128.0
+AREA_SCALE: Final = 32.0
+# What a batch costs however small it is, about, in token equivalents: so that the smallest do not count for the most.
+FIXED_COST: Final = 32.0
+TYPICAL_TOKENS: Final = 128  # of a text, where nothing is known of those that wait
 
 
 @dataclass(slots=True)
@@ -28,34 +31,37 @@ class OnlineCostModel:
     """Predicts how long batches take, from those that ran.
 
     Attributes:
+        typical_area: Area of a token in texts of typical length, in token equivalents.
         samples: Number of batches seen.
     """
 
+    typical_area: float = 0.0
     samples: int = 0
     _moments: Float64Array = field(default_factory=lambda: np.zeros((3, 3)))
     _targets: Float64Array = field(default_factory=lambda: np.zeros(3))
     _coefficients: Float64Array = field(default_factory=lambda: np.zeros(3))
-    _per_token: dict[float, float | None] = field(default_factory=dict)
+    _per_cost: dict[float, float | None] = field(default_factory=dict)
 
     def observe(self, *, tokens: float, area: float, took_s: float) -> float | None:
         """Learn from a batch.
 
         Args:
             tokens: T, times the share of the layers that ran.
-            area: B·S², times the share of the layers that ran.
+            area: A, in token equivalents, times the share of the layers that ran.
             took_s: Seconds that the batch took.
 
         Returns:
             Relative error of the prediction made before, |predicted - took| / took; None while still learning.
         """
         predicted = self.predict(tokens=tokens, area=area)
-        features = _features(tokens, area)
+        scale = TOKEN_SCALE / (FIXED_COST + tokens + area)
+        features = _features(tokens, area, scale)
         self._moments = FORGETTING * self._moments + np.outer(features, features)
-        self._targets = FORGETTING * self._targets + features * took_s
+        self._targets = FORGETTING * self._targets + features * (took_s * scale)
         self.samples += 1
         if self.samples <= MIN_SAMPLES or self.samples % SOLVE_EVERY == 0:
             self._coefficients = _solve_nonnegative(self._moments, self._targets)
-            self._per_token.clear()
+            self._per_cost.clear()
         if predicted is None or took_s <= 0:
             return None
         return abs(predicted - took_s) / took_s
@@ -66,17 +72,17 @@ class OnlineCostModel:
             return None
         return float(self._coefficients @ _features(tokens, area))
 
-    def seconds_per_token(self, batch_tokens: float) -> float | None:
-        """Return the seconds per token in batches of so many tokens, of typical length; None while still learning."""
-        if batch_tokens not in self._per_token:  # read for every call, learned every few batches
-            length = min(TYPICAL_LENGTH, batch_tokens)
-            took_s = self.predict(tokens=batch_tokens, area=batch_tokens * length)
-            self._per_token[batch_tokens] = None if not took_s else took_s / batch_tokens
-        return self._per_token[batch_tokens]
+    def seconds_per_cost(self, batch_cost: float) -> float | None:
+        """Return the seconds that a token equivalent takes in batches of this cost; None while still learning."""
+        if batch_cost not in self._per_cost:  # read for every call, learned every few batches
+            tokens = batch_cost / (1 + self.typical_area)
+            took_s = self.predict(tokens=tokens, area=batch_cost - tokens)
+            self._per_cost[batch_cost] = None if not took_s else took_s / batch_cost
+        return self._per_cost[batch_cost]
 
 
-def _features(tokens: float, area: float) -> Float64Array:
-    return np.array([1.0, tokens / TOKEN_SCALE, area / AREA_SCALE])
+def _features(tokens: float, area: float, scale: float = 1.0) -> Float64Array:
+    return np.array([scale, tokens * (scale / TOKEN_SCALE), area * (scale / AREA_SCALE)])
 
 
 def _solve_nonnegative(moments: Float64Array, targets: Float64Array) -> Float64Array:

@@ -2,6 +2,10 @@
 
 Beside the scheduler's queue there is a short one of items that must run alone: suspects of a crash, and items for which
 memory was short. One of them runs while nothing else does, and they go first, so that the others wait shortly.
+
+The priority worker takes interactive items while all workers are busy and some run what queries should not wait for: a
+bulk batch, or a text so long that it holds its worker for many times as long as a batch may. It passes over the long
+items that wait, so that it is soon free for the next query, and takes short ones before those that are neither.
 """
 
 from collections import deque
@@ -13,7 +17,7 @@ from nestvec.engine.core.batching.scheduler import MicroBatch, Scheduler
 from nestvec.engine.types import Priority, Submission
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Assignment:
     """A micro-batch that a worker has taken.
 
@@ -24,6 +28,7 @@ class Assignment:
         is_priority: Whether the priority worker has taken it.
         taken_s: Monotonic time when it was taken.
         is_full_load: Whether all workers were busy from then on, the priority worker not counted.
+        is_long: Whether it holds its worker for many times as long as a batch may take.
     """
 
     batch: MicroBatch
@@ -32,6 +37,7 @@ class Assignment:
     is_priority: bool = False
     taken_s: float = 0.0
     is_full_load: bool = False
+    is_long: bool = False
 
 
 @dataclass(slots=True)
@@ -41,12 +47,14 @@ class Dispatcher:
     Attributes:
         scheduler: Where items wait.
         workers: Number of workers, the priority worker not counted.
-        running_tokens: Number of tokens in batches that run.
+        running_cost: What the batches cost that run, long ones not counted.
+        long: The long batches that run.
     """
 
     scheduler: Scheduler
     workers: int
-    running_tokens: int = 0
+    running_cost: float = 0.0
+    long: list[Assignment] = field(default_factory=list)
     _isolated: deque[Entry] = field(default_factory=deque)
     _busy: int = 0
     _busy_with_bulk: int = 0
@@ -63,6 +71,12 @@ class Dispatcher:
         """Number of tokens that wait."""
         waiting = self.scheduler.waiting_tokens
         return waiting + sum(e.item.tokens for e in self._isolated) if self._isolated else waiting
+
+    @property
+    def waiting_cost(self) -> float:
+        """What the items cost that wait, each alone, in token equivalents."""
+        waiting = self.scheduler.waiting_cost
+        return waiting + sum(map(self._cost_of, self._isolated)) if self._isolated else waiting
 
     @property
     def busy(self) -> int:
@@ -122,38 +136,51 @@ class Dispatcher:
 
     @property
     def is_priority_due(self) -> bool:
-        """Whether interactive items wait while bulk batches stand in their way."""
+        """Whether interactive items that are not long wait while bulk batches or long ones stand in their way."""
         return (
             self._busy >= self.workers
-            and self._busy_with_bulk > 0
+            and (self._busy_with_bulk > 0 or bool(self.long))
             and not self._isolated
-            and self.scheduler.waiting_of(Priority.INTERACTIVE) > 0
+            and self.scheduler.shortest_tokens(Priority.INTERACTIVE)
+            <= self.scheduler.passing_tokens[1]
         )
 
     def take(self, now_s: float, *, is_priority: bool = False) -> Assignment:
         """Give a worker its next batch; `has_work` must have said that there is one."""
         if is_priority:
             self._is_priority_busy = True
-            batch = self.scheduler.next_batch(now_s, only=Priority.INTERACTIVE)
-            self.running_tokens += batch.tokens
-            return Assignment(batch, is_priority=True, taken_s=now_s)
+            short_tokens, tokens = self.scheduler.passing_tokens
+            has_short = self.scheduler.shortest_tokens(Priority.INTERACTIVE) <= short_tokens
+            batch = self.scheduler.next_batch(
+                now_s,
+                only=Priority.INTERACTIVE,
+                max_tokens=short_tokens if has_short else tokens,
+            )
+            return self._begun(Assignment(batch, is_priority=True, taken_s=now_s))
         if self._isolated:
             return self._take_isolated(now_s)
         batch = self.scheduler.next_batch(now_s, idle_workers=self.workers - self._busy)
         self._busy += 1
         self._busy_with_bulk += batch.priority is Priority.BULK
-        self.running_tokens += batch.tokens
         is_lone = self._busy == 1 and len(batch.entries) == 1 and not self.scheduler.waiting_items
         is_full = self._busy >= self.workers
-        return Assignment(batch, is_lone=is_lone, taken_s=now_s, is_full_load=is_full)
+        is_long = batch.cost > self.scheduler.long_cost
+        return self._begun(
+            Assignment(batch, is_lone, taken_s=now_s, is_full_load=is_full, is_long=is_long)
+        )
 
     def done(self, assignment: Assignment) -> None:
         """Note that a worker has finished its batch."""
-        self.running_tokens -= assignment.batch.tokens
+        if assignment.is_long:
+            self.long.remove(assignment)
+        else:
+            self.running_cost -= assignment.batch.cost
         if assignment.is_priority:
             self._is_priority_busy = False
             return
         self._busy -= 1
+        if not self.busy:
+            self.running_cost = 0.0  # sums of floats drift
         if assignment.is_isolated:
             self._is_isolating = False
         else:
@@ -165,8 +192,19 @@ class Dispatcher:
         self._is_isolating = True
         deadline_s = entry.options.deadline_s
         is_late = deadline_s is not None and deadline_s <= now_s
-        batch = MicroBatch((entry,), tokens=entry.item.tokens)
+        batch = MicroBatch((entry,), tokens=entry.item.tokens, cost=self._cost_of(entry))
         if is_late:
             batch = MicroBatch(expired=(entry,))
-        self.running_tokens += batch.tokens
-        return Assignment(batch, is_isolated=True, taken_s=now_s)
+        return self._begun(Assignment(batch, is_isolated=True, taken_s=now_s))
+
+    def _begun(self, assignment: Assignment) -> Assignment:
+        """Count a batch as running."""
+        if assignment.is_long:
+            self.long.append(assignment)
+        else:
+            self.running_cost += assignment.batch.cost
+        return assignment
+
+    def _cost_of(self, entry: Entry) -> float:
+        """Return what an item costs alone."""
+        return self.scheduler.cost_alone(entry.item.tokens) * entry.options.layer_share

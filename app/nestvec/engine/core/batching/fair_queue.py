@@ -9,7 +9,7 @@ Source: start-time fair queuing (Goyal, Vin, Cheng: SIGCOMM 1996), with equal we
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,9 +42,14 @@ class Entry:
 
 
 class FairQueue:
-    """Entries in order of their virtual finish tags, indexed by exits and length too."""
+    """Entries in order of their virtual finish tags, indexed by exits and length too.
 
-    def __init__(self) -> None:
+    Args:
+        cost_of: Price of an item alone, by its tokens, in token equivalents.
+    """
+
+    def __init__(self, cost_of: Callable[[int], float] = float) -> None:
+        self._price = cost_of
         self._entries: SortedDict[Ticket, Entry] = SortedDict()
         # Entries with other exits cannot share a batch.
         self._by_exits: dict[tuple[int, ...], SortedDict[int, SortedList[Ticket]]] = {}
@@ -53,14 +58,25 @@ class FairQueue:
         self._virtual_tokens = 0.0
         self._next_number = 0
         self._tokens_of: dict[str, int] = {}
+        self._costs_of: dict[str, float] = {}
+        self._long: dict[
+            Ticket, float
+        ] = {}  # what long entries cost, as they were told from others when they came
+        self._long_costs_of: dict[str, float] = {}
         self.tokens = 0
+        self.cost = 0.0
 
     def __len__(self) -> int:
         """Return the number of entries that wait."""
         return len(self._entries)
 
-    def add(self, entry: Entry) -> Ticket:
-        """Queue an entry and return its ticket, by which it can be removed."""
+    def add(self, entry: Entry, long_cost: float = math.inf) -> Ticket:
+        """Queue an entry and return its ticket, by which it can be removed.
+
+        Args:
+            entry: The entry.
+            long_cost: Entries that cost more than this alone are long: others may pass them.
+        """
         tokens, options = entry.item.tokens, entry.options
         key_id = options.key_id
         last_tag = self._last_tags.get(key_id, self._virtual_tokens)
@@ -77,42 +93,90 @@ class FairQueue:
         if same_length is None:  # made only then: making one costs more than adding to it
             by_length[tokens] = same_length = SortedList()
         same_length.add(ticket)
+        price = self._price(tokens)
+        cost = price * options.layer_share
+        if price > long_cost:
+            self._long[ticket] = cost
+            self._long_costs_of[key_id] = self._long_costs_of.get(key_id, 0.0) + cost
         self.tokens += tokens
+        self.cost += cost
         self._tokens_of[key_id] = self._tokens_of.get(key_id, 0) + tokens
+        self._costs_of[key_id] = self._costs_of.get(key_id, 0.0) + cost
         if options.deadline_s is not None:
             self._earliest_deadline_s = min(self._earliest_deadline_s, options.deadline_s)
         return ticket
+
+    @property
+    def waiting_long(self) -> int:
+        """Number of long entries that wait."""
+        return len(self._long)
 
     def tokens_of(self, key_id: str) -> int:
         """Return a key's tokens in the queue."""
         return self._tokens_of.get(key_id, 0)
 
-    def tokens_before(self, key_id: str, tokens: int) -> tuple[float, float]:
-        """Return how many tokens leave until `tokens` more of a key have left, those included.
+    def cost_before(
+        self, key_id: str, cost: float, *, passes_long: bool = False
+    ) -> tuple[float, float]:
+        """Return the cost of what leaves until work of a key of this cost has left too, that included.
 
-        Every other key gets at most as many tokens as this one meanwhile.
+        Every other key gets about as much as this one meanwhile, at most.
 
         Args:
             key_id: The key.
-            tokens: How many tokens more.
+            cost: What comes to the key, in token equivalents.
+            passes_long: Whether it passes the long entries that wait.
 
         Returns:
-            The number if nothing else comes, and the number however much comes of the keys that wait, of one at least.
+            The cost if nothing else comes, and the cost however much comes of the keys that wait, of one at least.
         """
-        held = self._tokens_of
-        of_key = held.get(key_id, 0) + tokens
+        held = self._costs_of
+        if passes_long and self._long:
+            long = self._long_costs_of
+            held = {key: of_other - long.get(key, 0.0) for key, of_other in held.items()}
+        of_key = held.get(key_id, 0.0) + cost
         others = len(held) - (key_id in held)
         if not others:
-            return float(of_key), 2.0 * of_key
+            return of_key, 2.0 * of_key
         of_others = sum(min(of_key, of_other) for key, of_other in held.items() if key != key_id)
-        return float(of_key + of_others), float(of_key * (1 + others))
+        return of_key + of_others, of_key * (1 + others)
 
     def head(self) -> tuple[Ticket, Entry]:
         """Return the next entry and its ticket; the queue must not be empty."""
         head: tuple[Ticket, Entry] = self._entries.peekitem(0)
         return head
 
-    def near_head(self, count: int, fair_tokens: float) -> Iterator[tuple[Ticket, Entry]]:
+    def shortest_tokens(self) -> float:
+        """Return the number of tokens of the shortest entry; infinite where none waits."""
+        return min(
+            (lengths.keys()[0] for lengths in self._by_exits.values() if lengths), default=math.inf
+        )
+
+    def head_within(self, max_tokens: float) -> tuple[Ticket, Entry] | None:
+        """Return the next entry of at most so many tokens and its ticket; None if there is none."""
+        if not self._entries:
+            return None
+        head = self.head()
+        if head[1].item.tokens <= max_tokens:
+            return head
+        ticket: Ticket | None = min(
+            (
+                by_length[length][0]
+                for by_length in self._by_exits.values()
+                for length in by_length.irange(maximum=max_tokens)
+            ),
+            default=None,
+        )
+        return None if ticket is None else (ticket, self._entries[ticket])
+
+    def near_head(
+        self,
+        count: int,
+        fair_tokens: float,
+        *,
+        max_tokens: float = math.inf,
+        max_mixed_tokens: float = math.inf,
+    ) -> Iterator[tuple[Ticket, Entry]]:
         """Yield those of the next `count` entries that can join the head: nearest in length first, then earlier first.
 
         The head itself comes first. The queue must not change meanwhile.
@@ -121,18 +185,30 @@ class FairQueue:
             count: How many entries to look at.
             fair_tokens: How many tokens of each key to look at, where several keys wait: entries beyond would go
                 before those of others whose turn it is.
+            max_tokens: Longer entries are passed over; the head is the next of those that are left.
+            max_mixed_tokens: Longer entries are joined by those of exactly their own length only.
         """
-        tickets = self._entries.keys()
-        last: Ticket = tickets[min(count, len(tickets)) - 1]
+        tickets, place = self._entries.keys(), 0
+        first, head = self.head()
+        if head.item.tokens > max_tokens:
+            found = self.head_within(max_tokens)
+            if found is None:
+                return
+            first, head = found
+            place = self._entries.bisect_left(first)
+        last: Ticket = tickets[min(place + count, len(tickets)) - 1]
         if len(self._tokens_of) > 1:
-            last = min(last, (tickets[0][0] + fair_tokens, math.inf))
-        head = self.head()[1]
+            last = min(last, (first[0] + fair_tokens, math.inf))
         by_length, anchor = self._by_exits[head.options.exits], head.item.tokens
         lengths = by_length.keys()
         above = by_length.bisect_left(anchor)
-        below = above - 1
-        while below >= 0 or above < len(lengths):
-            is_above = above < len(lengths) and (
+        below, end = above - 1, len(lengths)
+        if anchor > max_mixed_tokens:
+            below, end = -1, above + 1
+        elif lengths[-1] > (longest := min(max_tokens, max_mixed_tokens)):
+            end = by_length.bisect_right(longest)
+        while below >= 0 or above < end:
+            is_above = above < end and (
                 below < 0 or lengths[above] - anchor <= anchor - lengths[below]
             )
             length = lengths[above if is_above else below]
@@ -180,13 +256,21 @@ class FairQueue:
         same_length.remove(ticket)
         if not same_length:
             del by_length[tokens]
+        cost = self._price(tokens) * entry.options.layer_share
+        if self._long and ticket in self._long:
+            self._long_costs_of[key_id] -= self._long.pop(ticket)
+            if not self._long:
+                self._long_costs_of.clear()
         self.tokens -= tokens
+        self.cost -= cost
         remaining = self._tokens_of[key_id] - tokens
         if remaining:
             self._tokens_of[key_id] = remaining
+            self._costs_of[key_id] -= cost
         else:
-            del self._tokens_of[key_id]
+            del self._tokens_of[key_id], self._costs_of[key_id]
         if not self._entries:
+            self.cost = 0.0
             # An empty queue forgets: no key carries a debt into an idle time.
             self._last_tags.clear()
             self._virtual_tokens = 0.0

@@ -4,9 +4,11 @@ There are two classes: interactive goes first, bulk is guaranteed a share of the
 one once its head has waited long. Within a class keys share fairly (`fair_queue`). The head of the chosen class always
 leaves with the next batch, so nothing starves; it is joined by the items of its class nearest to it in length, inside a
 look-ahead window, until the batch's cost reaches the budget. Similar lengths keep the padded view around attention
-small. The queue never waits for company: if work waits, a batch is given.
+small, and long items share a batch with items of their own length only, where the backend wants that. The queue never
+waits for company: if work waits, a batch is given.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +35,9 @@ OTHER: Final = {Priority.INTERACTIVE: Priority.BULK, Priority.BULK: Priority.INT
 # Measured on 2 cores (Zen 4): a batch of 24 tokens costs a fifth more per token than one of 500, so splitting
 # below this gains little even where cores are idle.
 MIN_SPLIT_TOKENS: Final = 32
+LONGEST_TOKENS: Final = 2**20  # no model takes an input of more tokens
+# An item is long where it costs so many times what a short one may: less is the grain of any interactive load.
+LONG_TIMES: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +49,14 @@ class MicroBatch:
         expired: What was found expired.
         priority: Class of the entries.
         tokens: Number of the entries' tokens.
+        cost: What the entries cost, each alone, in token equivalents.
     """
 
     entries: tuple[Entry, ...] = ()
     expired: tuple[Entry, ...] = ()
     priority: Priority = Priority.INTERACTIVE
     tokens: int = 0
+    cost: float = 0.0
 
 
 class Passing(NamedTuple):
@@ -58,12 +65,12 @@ class Passing(NamedTuple):
     Attributes:
         other_keys: What other keys of the same class send.
         other_class: What comes in the other class.
-        token_s: Seconds that a token takes, all workers together, by which bulk's head ages; 0 where unknown.
+        cost_s: Seconds that a token equivalent takes, all workers together, by which bulk's head ages; 0 where unknown.
     """
 
     other_keys: float = 0.0
     other_class: float = 0.0
-    token_s: float = 0.0
+    cost_s: float = 0.0
 
 
 NOTHING_PASSES: Final = Passing()
@@ -80,27 +87,75 @@ class Scheduler:
         budget: Highest cost of a batch; an item that costs more runs alone.
         lookahead_items: How many of the next items of a class may be reordered by length.
         ageing_s: After so long bulk's head has waited long.
+        max_mixed_tokens: Longer items share a batch with items of exactly their own length only.
+        max_short_cost: Items that cost no more than this alone, in token equivalents, are short; long are those that
+            cost several times as much.
     """
 
     cost: CostFunction
     budget: float
     lookahead_items: int
     ageing_s: float = AGEING_S
-    _queues: dict[Priority, FairQueue] = field(
-        default_factory=lambda: {priority: FairQueue() for priority in Priority}
-    )
+    max_mixed_tokens: float = math.inf
+    max_short_cost: float = math.inf
+    _queues: dict[Priority, FairQueue] = field(init=False)
+    _interactive: FairQueue = field(init=False)  # what waits is asked for many times a batch
+    _bulk: FairQueue = field(init=False)
     _calls: dict[int, set[tuple[Priority, Ticket]]] = field(default_factory=dict)
     _bulk_owed_tokens: float = 0.0
+    _costs_alone: dict[int, float] = field(default_factory=dict)  # by number of tokens
+    _limits: tuple[float, float, float] = (math.inf, math.inf, math.inf)
+
+    def __post_init__(self) -> None:
+        """Make a queue for each class."""
+        self._interactive, self._bulk = FairQueue(self.cost_alone), FairQueue(self.cost_alone)
+        self._queues = {Priority.INTERACTIVE: self._interactive, Priority.BULK: self._bulk}
 
     @property
     def waiting_items(self) -> int:
         """Number of items in the queue."""
-        return sum(len(queue) for queue in self._queues.values())
+        return len(self._interactive) + len(self._bulk)
 
     @property
     def waiting_tokens(self) -> int:
         """Number of tokens in the queue."""
-        return sum(queue.tokens for queue in self._queues.values())
+        return self._interactive.tokens + self._bulk.tokens
+
+    @property
+    def waiting_cost(self) -> float:
+        """What the items in the queue cost, each alone, in token equivalents."""
+        return self._interactive.cost + self._bulk.cost
+
+    def cost_alone(self, tokens: int) -> float:
+        """Return the price of an item of so many tokens, alone, in token equivalents."""
+        cost = self._costs_alone.get(tokens)
+        if cost is None:
+            cost = self._costs_alone[tokens] = self.cost(np.array([tokens], np.int64))
+        return cost
+
+    @property
+    def long_cost(self) -> float:
+        """Items and batches that cost more than this, in token equivalents, are long."""
+        return LONG_TIMES * self.max_short_cost
+
+    @property
+    def passing_tokens(self) -> tuple[float, float]:
+        """Most tokens of a short item, and most tokens of an item that is not long."""
+        cost, short_tokens, tokens = self._limits
+        if cost != self.max_short_cost:
+            lengths = range(1, LONGEST_TOKENS)
+            short_tokens = bisect_right(lengths, self.max_short_cost, key=self.cost_alone)
+            tokens = bisect_right(lengths, self.long_cost, key=self.cost_alone)
+            self._limits = self.max_short_cost, short_tokens, tokens
+        return short_tokens, tokens
+
+    def shortest_tokens(self, priority: Priority) -> float:
+        """Return the number of tokens of a class's shortest item in the queue; infinite where none waits."""
+        return self._queues[priority].shortest_tokens()
+
+    def waiting_long(self, priority: Priority) -> int:
+        """Return the number of a class's long items in the queue."""
+        return self._queues[priority].waiting_long
 
     def tokens_of(self, key_id: str) -> int:
         """Return a key's tokens in the queue."""
@@ -119,18 +174,20 @@ class Scheduler:
     def add_entry(self, entry: Entry) -> None:
         """Queue one item of a call."""
         priority = entry.options.priority
-        ticket = self._queues[priority].add(entry)
+        ticket = self._queues[priority].add(entry, self.long_cost)
         self._calls.setdefault(entry.call_id, set()).add((priority, ticket))
 
-    def tokens_before(
+    def cost_before(
         self,
         priority: Priority,
         key_id: str,
-        tokens: int,
+        cost: float,
         passing: Passing = NOTHING_PASSES,
         now_s: float = 0.0,
+        *,
+        passes_long: bool = False,
     ) -> float:
-        """Return about how many tokens would run until `tokens` more of a key have run, those included.
+        """Return about the cost of what would run until work of a key of this cost has run too, that included.
 
         Keys share a class fairly, and bulk has its share while both classes wait. What comes later counts as far as it
         may pass: other keys up to their fair share, the other class up to its own.
@@ -138,37 +195,38 @@ class Scheduler:
         Args:
             priority: The class.
             key_id: The key.
-            tokens: How many tokens more.
+            cost: What comes to the key, in token equivalents.
             passing: What comes later and may run first.
             now_s: Monotonic time, which tells whether bulk has waited long.
+            passes_long: Whether it passes the long items of its class that wait.
         """
-        queue, in_other = self._queues[priority], self._queues[OTHER[priority]].tokens
-        in_class, at_most = queue.tokens_before(key_id, tokens)
-        of_keys, of_class, token_s = passing
+        queue, in_other = self._queues[priority], self._queues[OTHER[priority]].cost
+        in_class, at_most = queue.cost_before(key_id, cost, passes_long=passes_long)
+        of_keys, of_class, cost_s = passing
         if not in_other and not of_class:
             return min(in_class / _left(of_keys), at_most)
         at_most = min(at_most, in_class / _left(of_keys))
         if priority is Priority.BULK:
             at_least_its_share = at_most / BULK_SHARE
         else:
-            at_least_its_share = self._beside_bulk(at_most, now_s, token_s)
+            at_least_its_share = self._beside_bulk(at_most, now_s, cost_s)
         return min(
             (in_class + in_other) / _left(of_class + of_keys),
             (at_most + in_other) / _left(of_class),
             at_least_its_share,
         )
 
-    def _beside_bulk(self, tokens: float, now_s: float, token_s: float) -> float:
-        """Return how many tokens run until so many interactive ones have run, if bulk always waits and ages."""
-        bulk = self._queues[Priority.BULK]
+    def _beside_bulk(self, cost: float, now_s: float, cost_s: float) -> float:
+        """Return the cost of what runs until so much of interactive has run, if bulk always waits and ages."""
+        bulk = self._bulk
         age_s = now_s - bulk.head()[1].arrived_s if bulk else 0.0
-        if not token_s:
-            return tokens / (1 - (AGED_BULK_SHARE if age_s >= self.ageing_s else BULK_SHARE))
-        young = max(0.0, self.ageing_s - age_s) / token_s
+        if not cost_s:
+            return cost / (1 - (AGED_BULK_SHARE if age_s >= self.ageing_s else BULK_SHARE))
+        young = max(0.0, self.ageing_s - age_s) / cost_s
         of_young = young * (1 - BULK_SHARE)
-        if tokens <= of_young:
-            return tokens / (1 - BULK_SHARE)
-        return young + (tokens - of_young) / (1 - AGED_BULK_SHARE)
+        if cost <= of_young:
+            return cost / (1 - BULK_SHARE)
+        return young + (cost - of_young) / (1 - AGED_BULK_SHARE)
 
     def drop(self, call_id: int) -> tuple[Entry, ...]:
         """Remove what still waits of a call and return it."""
@@ -178,18 +236,24 @@ class Scheduler:
         )
 
     def next_batch(
-        self, now_s: float, *, only: Priority | None = None, idle_workers: int = 1
+        self,
+        now_s: float,
+        *,
+        only: Priority | None = None,
+        max_tokens: float = math.inf,
+        idle_workers: int = 1,
     ) -> MicroBatch:
         """Take the next micro-batch out of the queue.
 
         Args:
             now_s: Monotonic time; entries whose deadline has passed are set aside as expired.
             only: Serve this class and no other.
+            max_tokens: Pass over longer items.
             idle_workers: Workers without a batch, the asking one included: they share what waits, so that
                 a lone request of several inputs uses every core.
 
         Returns:
-            At least one entry if any unexpired one waits (of the class, where one is given).
+            At least one entry if any unexpired one waits (of the class and within the length, where they are given).
         """
         expired = tuple(
             entry
@@ -202,12 +266,17 @@ class Scheduler:
             return MicroBatch((), expired, priority)
         fair_part = max(MIN_SPLIT_TOKENS, queue.tokens / idle_workers)
         budget = self.budget if idle_workers == 1 else min(self.budget, fair_part)
-        nearest = queue.near_head(self.lookahead_items, FAIR_BATCHES * self.budget)
+        nearest = queue.near_head(
+            self.lookahead_items,
+            FAIR_BATCHES * self.budget,
+            max_tokens=max_tokens,
+            max_mixed_tokens=self.max_mixed_tokens,
+        )
         tickets, tokens = self._fitting(nearest, budget, is_busy=idle_workers == 1)
         self._settle(priority, tokens, now_s)
-        return MicroBatch(
-            tuple(self._take(priority, ticket) for ticket in tickets), expired, priority, tokens
-        )
+        waiting_cost = queue.cost
+        entries = tuple(self._take(priority, ticket) for ticket in tickets)
+        return MicroBatch(entries, expired, priority, tokens, waiting_cost - queue.cost)
 
     def _fitting(
         self, candidates: Iterator[tuple[Ticket, Entry]], budget: float, *, is_busy: bool
@@ -228,6 +297,8 @@ class Scheduler:
             if self.cost(lengths) > budget:
                 break
             step = len(drawn_lengths)
+        if not tickets:
+            return [], 0
         more = bisect_right(
             range(2, len(tickets) + 1), budget, key=lambda count: self.cost(lengths[:count])
         )
@@ -241,7 +312,7 @@ class Scheduler:
 
     def _choose(self) -> Priority:
         """Choose interactive first, unless bulk is owed a batch."""
-        interactive, bulk = (self._queues[p] for p in (Priority.INTERACTIVE, Priority.BULK))
+        interactive, bulk = self._interactive, self._bulk
         if interactive and bulk:
             is_due = self._bulk_owed_tokens >= min(self.budget, bulk.tokens)
             return Priority.BULK if is_due else Priority.INTERACTIVE
@@ -249,7 +320,7 @@ class Scheduler:
 
     def _settle(self, priority: Priority, tokens: int, now_s: float) -> None:
         """Book a batch: while both classes wait bulk earns its share of every token; its batches spend it."""
-        interactive, bulk = (self._queues[p] for p in (Priority.INTERACTIVE, Priority.BULK))
+        interactive, bulk = self._interactive, self._bulk
         if not (interactive and bulk):
             self._bulk_owed_tokens = 0.0  # nothing was withheld
             return
@@ -260,7 +331,7 @@ class Scheduler:
 
     def _is_bulk_aged(self, now_s: float) -> bool:
         """Return whether bulk's head has waited long."""
-        bulk = self._queues[Priority.BULK]
+        bulk = self._bulk
         return bool(bulk) and now_s - bulk.head()[1].arrived_s >= self.ageing_s
 
     def _take_expired(self, priority: Priority, now_s: float) -> list[Entry]:
