@@ -43,6 +43,14 @@ def test_only_batches_marked_as_lone_run_wide(both: LatencyBackend) -> None:
     assert seen(both) == (2, 1)
 
 
+def test_short_texts_stay_narrow_where_the_wide_backend_is_slow_to_start() -> None:
+    """A wide session that reads unpacked weights pays for long texts only."""
+    both = LatencyBackend(FakeBackend(), FakeBackend(), wide_min_tokens=3)
+    for tokens in (2, 3, 4):
+        raw_vectors(both, [item(*range(1, tokens + 1))], Pooler("mean"), is_lone=True)
+    assert seen(both) == (1, 2)
+
+
 async def until_free(core: EngineCore) -> None:
     """Wait until no worker is busy: a worker answers a moment before it is free."""
     while core.queue.dispatcher._busy:

@@ -1,13 +1,15 @@
 """The ONNX Runtime backend: choice of the provider, graphs that it takes and refuses, and the promises of the fake."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from nestvec.backends.onnx import OnnxBackend
+from nestvec.backends.graph_io import KINDS_PROPERTY
+from nestvec.backends.onnx import OnnxBackend, save_packed
 from nestvec.backends.ort import choose_provider
-from nestvec.engine.backend import BackendOptions
+from nestvec.engine.backend import LONG_TOKENS, BackendOptions
 from nestvec.engine.core.batching.collate import collate
 from nestvec.engine.types import Item, Layout
 from nestvec.errors import BackendError, FormatError, ProviderError
@@ -53,6 +55,30 @@ def backend(tiny_package: Package) -> OnnxBackend:
     return OnnxBackend(tiny_package.graph, tiny_package.layout, BackendOptions())
 
 
+def test_a_saved_packed_graph_gives_the_same_bits(tiny_package: Package, tmp_path: Path) -> None:
+    """With its layers to choose from, and without packing too, though that computes in another order."""
+    graph, layout = tiny_package.graph, tiny_package.layout
+    batch = collate([item(5, 6, 7), item(8)], layout)
+    (tmp_path / "packed").mkdir()
+    save_packed(graph, tmp_path / "packed" / "model.onnx")
+    backends = [
+        OnnxBackend(graph, layout, BackendOptions()),
+        OnnxBackend(tmp_path / "packed" / "model.onnx", layout, BackendOptions(intra_op_threads=2)),
+        OnnxBackend(graph, layout, BackendOptions(packs_weights=False)),
+    ]
+    assert len({backend.info for backend in backends}) == 1
+    expected, packed, unpacked = [backend.run(batch).hidden for backend in backends]
+    assert expected is not None
+    assert packed is not None
+    assert unpacked is not None
+    np.testing.assert_array_equal(packed, expected)
+    np.testing.assert_allclose(unpacked, expected, atol=1e-5)
+    assert sorted(path.name for path in (tmp_path / "packed").iterdir()) == [
+        "model.onnx",
+        "weights.bin",
+    ]
+
+
 def test_packed_hidden_states_do_not_depend_on_neighbours(backend: OnnxBackend) -> None:
     """As with the fake backend, an item's states are its own, whatever else the batch holds."""
     random = np.random.default_rng(3)
@@ -76,6 +102,24 @@ def test_runtime_failures_keep_their_text_to_themselves(backend: OnnxBackend) ->
 def test_cost_counts_tokens_and_attention(backend: OnnxBackend) -> None:
     """A packed batch costs its tokens plus a little for attention."""
     assert 100 < backend.cost(np.array([50, 50])) < 150
+
+
+def test_a_graph_says_what_its_attention_costs(tiny_package: Package, tmp_path: Path) -> None:
+    """Windows make long texts cheaper, and layers that are known keep them apart; of other graphs nothing is known."""
+    folder = tmp_path / "graph"
+    shutil.copytree(tiny_package.graph.parent, folder)
+    graph = folder / tiny_package.graph.name
+    costs, mixed = [], []
+    for kinds in ("[[2, 0, false]]", "[[1, 0, false], [1, 65, false]]", None):
+        model = onnx.load(graph, load_external_data=False)
+        properties = {p.key: p.value for p in model.metadata_props if p.key != KINDS_PROPERTY}
+        helper.set_model_props(model, properties | ({KINDS_PROPERTY: kinds} if kinds else {}))
+        onnx.save_model(model, graph)
+        backend = OnnxBackend(graph, Layout.PACKED, BackendOptions())
+        costs.append(backend.cost(np.array([4096])))
+        mixed.append(backend.info.max_mixed_tokens)
+    assert costs[0] == costs[2] > 1.5 * costs[1]
+    assert mixed == [LONG_TOKENS, LONG_TOKENS, None]
 
 
 def write_padded(

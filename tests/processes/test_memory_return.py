@@ -1,6 +1,10 @@
 """Memory goes back to the kernel when a process has grown by enough, and not again and again."""
 
-from nestvec.processes.memory_return import MemoryReturn
+import mmap
+from pathlib import Path
+
+import pytest
+from nestvec.processes.memory_return import STATM, MemoryReturn, anonymous_bytes
 
 
 def test_growth_is_returned_once() -> None:
@@ -23,3 +27,18 @@ def test_a_process_that_shrinks() -> None:
     memory.is_due(1000)
     memory.is_due(500)
     assert memory.is_due(601)
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="this system has no /proc")
+def test_mapped_files_are_not_counted(tmp_path: Path) -> None:
+    """Regression: weights that were read in, page by page, looked like memory to give back."""
+    size = 32 << 20
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(size))
+    before = anonymous_bytes()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert sum(mapped[:: mmap.PAGESIZE]) == 0
+        assert anonymous_bytes() - before < size // 4
+    held = bytearray(b"1") * size
+    assert anonymous_bytes() - before > size // 2
+    del held

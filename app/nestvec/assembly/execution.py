@@ -100,6 +100,21 @@ def default_settings_for(package: Package, provider: str) -> ExecutionSettings:
         l2_cache_bytes(),
         package.graph_bytes,
         has_layers=package.spec.architecture != STATIC_TYPE,
+        maps_weights=maps_weights(package),
+    )
+
+
+def maps_weights(package: Package) -> bool:
+    """Whether ONNX Runtime maps a package's weights as they lie in the artefact, on the CPU.
+
+    Weights in half floats are read into memory as floats, and other people's graphs may hold theirs in themselves.
+    """
+    return (
+        package.folder.onnx_file is None
+        and package.spec.architecture != STATIC_TYPE
+        and package.build.precision is not Precision.BF16
+        and not package.build.halves_weights
+        and not package.build.is_for_device
     )
 
 

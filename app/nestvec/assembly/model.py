@@ -4,12 +4,11 @@ import dataclasses
 import time
 from typing import Final
 
-import numpy as np
-
-from nestvec.assembly.execution import backend_options_for, execution_settings_for
+from nestvec.assembly.execution import execution_settings_for
 from nestvec.assembly.package import package_for
+from nestvec.assembly.preparation import ShownPreparation
+from nestvec.assembly.serving_backend import open_checked
 from nestvec.backends.latency import LatencyBackend
-from nestvec.backends.open import open_backend
 from nestvec.config.memory_bounds import memory_bounds
 from nestvec.config.settings import Settings
 from nestvec.engine.backend import Backend
@@ -18,13 +17,10 @@ from nestvec.engine.core.engine_core import CoreOptions, EngineCore
 from nestvec.engine.core.ports import Core, CrashGuard, NullCrashGuard
 from nestvec.engine.models.served_model import AliasPreset, ServedModel, check_presets
 from nestvec.engine.observer import Observer
-from nestvec.engine.text.encoded import TokenizeOptions
-from nestvec.engine.types import Truncation
 from nestvec.engine.vectors.quantization import Rounding
-from nestvec.errors import ModelError
 from nestvec.model_store.artefacts.execution_settings import ExecutionSettings
 from nestvec.model_store.artefacts.maps import read_maps
-from nestvec.model_store.artefacts.probes import PROBE_TEXTS, check_probes, compute_vectors
+from nestvec.model_store.artefacts.probes import PROBE_TEXTS, check_probes, run_texts
 from nestvec.model_store.artefacts.quality_results import read_quality
 from nestvec.model_store.package import Package
 from nestvec.observability.logs import get_logger
@@ -37,22 +33,6 @@ OPENAI_NAMES: Final = (
     "text-embedding-3-small",
     "text-embedding-3-large",
 )
-
-
-def open_for_serving(settings: Settings, package: Package, tuned: ExecutionSettings) -> Backend:
-    """Open a package's backend as it will run: with a second, wide session for lone texts where settings want one.
-
-    Raises:
-        ModelError: The graph cannot be opened.
-    """
-    options = backend_options_for(settings, package, tuned)
-    backend = open_backend(package.graph, package.layout, options)
-    if backend.info.provider != "cpu" or tuned.lone_threads <= tuned.intra_op_threads:
-        return backend
-    wide = dataclasses.replace(
-        options, intra_op_threads=tuned.lone_threads, parallel_runs=1, spins=True
-    )
-    return LatencyBackend(backend, open_backend(package.graph, package.layout, wide))
 
 
 def open_model(
@@ -77,12 +57,14 @@ def open_model(
     started = time.monotonic()
     package = package_for(settings, task, runs_here=True)
     tuned = execution_settings_for(settings, package)
-    backend = open_for_serving(settings, package, tuned)
-    try:
-        token_s = probe(package, backend)
-    except ModelError:
-        backend.close()
-        raise
+    shown = ShownPreparation(settings.served_model_name or package.spec.name)
+    backend, token_s = open_checked(
+        settings,
+        package,
+        tuned,
+        check=lambda backend: probe(package, backend, tuned.worker_threads),
+        shown=shown,
+    )
     keep_freed_memory()
     core = EngineCore(
         model=settings.served_model_name or package.spec.name,
@@ -164,23 +146,41 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
     )
 
 
-def probe(package: Package, backend: Backend) -> float:
+def probe(package: Package, backend: Backend, threads: int = 1) -> float:
     """Run the probe texts together and each alone, and compare them with the stored vectors; this warms it up too.
 
+    Those together run as under load: in batches by length, each on one thread. Those alone run as on an idle server, on
+    the wide session where there is one; on the narrow one a text that had a batch of its own is not run twice.
+
+    Args:
+        package: The model.
+        backend: What will serve it.
+        threads: How many batches run at once on a CPU.
+
     Returns:
-        Seconds that a token of the probe texts took, run together.
+        Seconds that a token took in a batch of short texts.
 
     Raises:
         ProbeError: A vector differs.
+        QualityError: A coarser precision is out of its bounds.
     """
     # Probes were made with the model's own length, whatever the operator allows callers.
     tokenizer = package.open_tokenizer(package.native_max_tokens)
-    pooler = package.probe_pooler
-    started_s = time.monotonic()
-    together = compute_vectors(backend, tokenizer, pooler, PROBE_TEXTS)
-    took_s = time.monotonic() - started_s
-    check_probes(together, package.probes, backend.info.provider, package.build)
-    alone = [compute_vectors(backend, tokenizer, pooler, [text]) for text in PROBE_TEXTS]
-    check_probes(np.concatenate(alone), package.probes, backend.info.provider, package.build)
-    encoded = tokenizer.encode_texts(PROBE_TEXTS, TokenizeOptions(Truncation.END))
-    return took_s / sum(len(text.ids) for text in encoded)
+    pooler, provider = package.probe_pooler, backend.info.provider
+    threads = threads if provider == "cpu" else 1
+    together = run_texts(backend, tokenizer, pooler, PROBE_TEXTS, threads=threads)
+    check_probes(together.vectors, package.probes, provider, package.build)
+    has_wide = isinstance(backend, LatencyBackend)
+    rest = [n for n, was_alone in enumerate(together.alone) if has_wide or not was_alone]
+    if rest:
+        vectors = together.vectors.copy()
+        vectors[rest] = run_texts(
+            backend,
+            tokenizer,
+            pooler,
+            [PROBE_TEXTS[number] for number in rest],
+            alone=True,
+            threads=1 if has_wide else threads,
+        ).vectors
+        check_probes(vectors, package.probes, provider, package.build)
+    return together.token_s

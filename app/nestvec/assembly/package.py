@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from nestvec.assembly.execution import build_options
+from nestvec.assembly.preparation import ShownPreparation
 from nestvec.backends.open import open_backend
 from nestvec.backends.providers import resolve_provider
 from nestvec.config.settings import Settings
@@ -59,6 +60,7 @@ def prepare_model(
         max_tokens=settings.max_input_tokens,
         refresh=refresh,
         head_provider=provider if runs_here else "cpu",
+        listener=ShownPreparation(settings.served_model_name or settings.model),
     )
     for build in preferred:
         try:

@@ -19,6 +19,7 @@ from nestvec.config.settings import Settings
 from nestvec.errors import NestvecError, StoreError
 from nestvec.keys.key_file_watch import problems_at_start
 from nestvec.keys.records import KeyFile
+from nestvec.model_store.preparation import SilentListener
 from nestvec.observability.logs import configure_logs
 from nestvec.tools.diagnostics.checks import (
     Check,
@@ -115,18 +116,18 @@ def _model(settings: Settings) -> Iterator[Check]:
     Raises:
         NestvecError: It cannot be served.
     """
-    from nestvec.assembly.model import open_for_serving, probe
+    from nestvec.assembly.model import probe
+    from nestvec.assembly.serving_backend import open_checked
 
     package = prepare_model(settings, runs_here=True)
     provider = provider_for(settings, package)
     defaults = default_settings_for(package, provider)
-    backend = open_for_serving(settings, package, defaults)
-    try:
-        probe(package, backend)
-        says = f"{package.spec.name} in {package.spec.precision} on {backend.info.provider}: vectors are right"
-        yield Check("model", Health.OK, says)
-    finally:
-        backend.close()
+    backend, _ = open_checked(
+        settings, package, defaults, lambda backend: probe(package, backend), SilentListener()
+    )
+    says = f"{package.spec.name} in {package.spec.precision} on {backend.info.provider}: vectors are right"
+    backend.close()
+    yield Check("model", Health.OK, says)
     if backend_options_for(settings, package, defaults).device is None:
         return
     run = run_in_subprocess(

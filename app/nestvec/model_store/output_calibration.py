@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nestvec.engine.backend import BackendFactory
 from nestvec.engine.vectors.quantization import Quantizer
+from nestvec.model_store.artefacts.backend_cache import cached_backends
 from nestvec.model_store.artefacts.build import ArtefactBuilder
 from nestvec.model_store.artefacts.calibration_texts import calibration_texts
 from nestvec.model_store.artefacts.output_quantization import (
@@ -44,12 +45,13 @@ def calibrate_outputs(
         FormatError: The file cannot be read, or the graph cannot be run on its texts.
         ArtefactError: The cache cannot be written.
     """
-    builder = ArtefactBuilder(package.folder, (), package.build, open_backend)
     if texts is None:
         lines, source = output_calibration_texts(package.folder.head.dimensions), BUNDLED_SOURCE
     else:
         lines, source = calibration_texts(texts), "texts"
-    vectors = builder.vectors(package.artefact, lines)
+    with cached_backends(open_backend) as backends:
+        builder = ArtefactBuilder(package.folder, (), package.build, backends)
+        vectors = builder.vectors(package.artefact, lines)
     clipped_before = package.quantizer.clipped_share(vectors)
     quantizer = Quantizer(vectors, source)
     write_quantizer(package.artefact, quantizer)

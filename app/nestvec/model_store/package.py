@@ -15,6 +15,7 @@ from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import ArtefactError, FormatError, UnsuitedError
 from nestvec.export.architectures import STATIC_TYPE, export_padded_graph
 from nestvec.export.layers.attention import AttentionOps
+from nestvec.model_store.artefacts.backend_cache import cached_backends
 from nestvec.model_store.artefacts.build import ATTENTION_OPS, ArtefactBuilder, pooler_of_probes
 from nestvec.model_store.artefacts.cache import (
     Artefact,
@@ -32,6 +33,7 @@ from nestvec.model_store.artefacts.output_quantization import (
 )
 from nestvec.model_store.artefacts.precision import BuildOptions
 from nestvec.model_store.folder.model_folder import GRAPH_FILE, ModelFolder, read_model_folder
+from nestvec.model_store.preparation import PreparationListener, SilentListener
 from nestvec.model_store.sources.adapters import merged_folder
 from nestvec.model_store.sources.fetch import FetchedModel, SourceOptions, fetch
 
@@ -113,6 +115,7 @@ def load_package(  # noqa: PLR0913 - what a caller may say, each with a default
     max_tokens: int | None = None,
     refresh: bool = False,
     head_provider: str = "cpu",
+    listener: PreparationListener | None = None,
 ) -> Package:
     """Fetch a model and build its artefact unless the cache has it.
 
@@ -124,6 +127,7 @@ def load_package(  # noqa: PLR0913 - what a caller may say, each with a default
         max_tokens: Serve at most this many tokens an input; None for as many as the model takes.
         refresh: Ask the source again.
         head_provider: Provider that runs the head's own graph.
+        listener: Told which step is at; None for nobody to tell.
 
     Raises:
         UnsuitedError: The model cannot be had in this precision, on this machine.
@@ -133,8 +137,12 @@ def load_package(  # noqa: PLR0913 - what a caller may say, each with a default
     fetched = _fetch(model, options, refresh=refresh)
     folder = _read_folder(fetched)
     space = space_fingerprint(folder, HashCache(options.cache_dir / "hashes.json"), build)
-    builder = ArtefactBuilder(folder, fetched.card.published, build, open_backend)
-    artefact, is_new = _find_or_build(fetched.name, builder, options.cache_dir, space)
+    with cached_backends(open_backend) as backends:
+        builder = ArtefactBuilder(
+            folder, fetched.card.published, build, backends, listener or SilentListener()
+        )
+        artefact, is_new = _find_or_build(fetched.name, builder, options.cache_dir, space)
+        quantizer = _load_quantizer(artefact.folder, builder)
     if max_tokens is not None and max_tokens > folder.max_tokens:
         raise FormatError(
             f"max_input_tokens is {max_tokens}, but {fetched.name} takes at most {folder.max_tokens}"
@@ -147,7 +155,7 @@ def load_package(  # noqa: PLR0913 - what a caller may say, each with a default
         build=build,
         probes=artefact.probes,
         graph_bytes=_graph_bytes(folder.graph(artefact.folder)),
-        quantizer=_load_quantizer(artefact.folder, builder),
+        quantizer=quantizer,
         pooler=dataclasses.replace(
             folder.head.pooler(artefact.folder, partial(_open_head, open_backend, head_provider)),
             gives_zeros=folder.architecture == STATIC_TYPE,

@@ -30,20 +30,21 @@ class MemoryReturn:
         self._growth_bytes = growth_bytes
         self._settled_bytes = 0
 
-    def is_due(self, rss_bytes: int) -> bool:
+    def is_due(self, anonymous_bytes: int) -> bool:
         """Whether the process has grown by enough.
 
         Args:
-            rss_bytes: Its resident memory now.
+            anonymous_bytes: Its resident memory now, without what is mapped from files: weights, which are read in as
+                they are used, are not malloc's to give back.
         """
         if not self._settled_bytes:
-            self._settled_bytes = rss_bytes
-        self._settled_bytes = min(self._settled_bytes, rss_bytes)
-        return rss_bytes - self._settled_bytes > self._growth_bytes
+            self._settled_bytes = anonymous_bytes
+        self._settled_bytes = min(self._settled_bytes, anonymous_bytes)
+        return anonymous_bytes - self._settled_bytes > self._growth_bytes
 
-    def returned(self, rss_bytes: int) -> None:
+    def returned(self, anonymous_bytes: int) -> None:
         """Note how large the process is after what was free has been returned."""
-        self._settled_bytes = rss_bytes
+        self._settled_bytes = anonymous_bytes
 
 
 async def give_back_memory_forever() -> None:
@@ -53,11 +54,13 @@ async def give_back_memory_forever() -> None:
     deciding = MemoryReturn(max(MIN_GROWTH_BYTES, GROWTH_SHARE * usable_memory_bytes()))
     while True:
         await asyncio.sleep(INTERVAL_S)
-        if deciding.is_due(_rss_bytes()):
+        if deciding.is_due(anonymous_bytes()):
             # In a thread: the C library is called without Python's global lock.
             await asyncio.to_thread(give_back_freed_memory)
-            deciding.returned(_rss_bytes())
+            deciding.returned(anonymous_bytes())
 
 
-def _rss_bytes() -> int:
-    return int(STATM.read_text().split()[1]) * resource.getpagesize()
+def anonymous_bytes() -> int:
+    """Return the resident memory of this process, without what is mapped from files or shared."""
+    _, resident, shared, *_ = STATM.read_text().split()
+    return (int(resident) - int(shared)) * resource.getpagesize()

@@ -18,21 +18,20 @@ from typing_extensions import override
 
 from tests.support.fakes import FakeBackend
 
-WIDTH = 8
-
 
 class EchoBackend(FakeBackend):
-    """States are the token's id times 1, -1, 2, …: ranges can be told from the texts."""
+    """Values are the token's id times 1, -1, 2, …: ranges can be told from the texts."""
 
     nan = False
 
     @override
     def run(self, batch: Batch) -> RawOutput:
-        """Return states [T, 8]."""
+        """Return least, greatest and mean value of each channel, [3, 8]."""
         self.batches.append(batch.lengths.tolist())
         signs = np.array([1, -1, 2, -2, 3, -3, 4, -4], np.float32)
-        hidden: FloatArray = batch.arrays["ids"][:, None].astype(np.float32) * signs
-        return RawOutput(hidden=hidden * np.float32(np.nan if self.nan else 1))
+        values: FloatArray = batch.arrays["ids"][:, None].astype(np.float32) * signs
+        mean = values.mean(axis=0) * np.float32(np.nan if self.nan else 1)
+        return RawOutput(hidden=np.stack([values.min(axis=0), values.max(axis=0), mean]))
 
 
 @pytest.fixture
@@ -72,15 +71,15 @@ def test_too_few_texts_or_none(tmp_path: Path, content: str | None) -> None:
 
 
 def test_ranges_cover_all_texts(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each channel's range spans all texts, however they are cut into batches."""
+    """Each channel's range spans all texts, however they are cut into batches and whichever thread runs them."""
     texts = ["alpha beta gamma", "the", "red green blue one two three", "query", "z"]
     encoded = tokenizer.encode_texts(texts, TokenizeOptions(Truncation.END))
     ids = np.concatenate([e.ids for e in encoded])
     low, high = ids.min(), ids.max()
     batches = []
-    for max_values in (WIDTH, WIDTH * 10, WIDTH * 1000):
+    for max_tokens in (1, 10, 1000):
         monkeypatch.setattr(
-            "nestvec.model_store.artefacts.activation_calibration.MAX_BATCH_VALUES", max_values
+            "nestvec.model_store.artefacts.activation_calibration.BATCH_TOKENS", max_tokens
         )
         backend = EchoBackend()
         channels = {"first": slice(0, 2), "second": slice(2, 8)}
@@ -96,7 +95,7 @@ def test_ranges_cover_all_texts(tokenizer: Tokenizer, monkeypatch: pytest.Monkey
 
 
 def test_values_that_are_not_finite_stop_calibration(tokenizer: Tokenizer) -> None:
-    """A range with NaN would quantize everything to nothing."""
+    """A range with NaN would quantize everything to nothing; least and greatest need not show it, the mean does."""
     backend = EchoBackend()
     backend.nan = True
     with pytest.raises(FormatError, match="not finite"):

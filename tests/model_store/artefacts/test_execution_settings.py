@@ -82,6 +82,12 @@ def test_default_settings(l2_bytes: int | None, budget: int) -> None:
     )
 
 
-def test_a_large_graph_is_not_opened_twice_unasked() -> None:
-    """A second session holds a second copy of the packed weights; tuning and settings may still ask for it."""
+def test_a_large_graph_is_not_held_twice_unasked() -> None:
+    """Where a second session would hold a second copy of the weights; tuning and settings may still ask for it."""
     assert default_execution_settings(4, None, 257 << 20).lone_threads == 1
+    assert default_execution_settings(4, None, 257 << 20, maps_weights=True).lone_threads == 4
+
+
+def test_a_lone_text_has_a_few_threads_of_many_cpus() -> None:
+    """More were not measured."""
+    assert default_execution_settings(64, None, 90 << 20, maps_weights=True).lone_threads == 4

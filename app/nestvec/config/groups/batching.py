@@ -26,8 +26,9 @@ class BatchingSettings(BaseModel):
         0,
         ge=0,
         le=1024,
-        description="Threads for a text that is alone on an idle server (a second session with weights of its own); "
-        "1: none apart; 0: as tuned, else up to 4, and 1 for models over 256 MB.",
+        description="Threads for a text that is alone on an idle server, by a second session; 1: none apart; 0: as "
+        "tuned, else up to 4, and 1 where the second session would hold a copy of more than 256 MB of weights (bf16, "
+        "weight_storage fp16, a folder's own ONNX file).",
     )
     plain_attention_tokens: int | None = Field(
         None,

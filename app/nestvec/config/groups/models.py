@@ -32,6 +32,12 @@ class ServedModelSettings(BaseModel):
         validate_default=True,
         description="Where fetched models and exported graphs are kept (default ~/.cache/nestvec).",
     )
+    packed_weights_cache: bool = Field(
+        True,
+        description="Keep the weights of models over 256 MB beside the exported graph as this CPU's kernels take them: "
+        "they are mapped, which opens the model in about a second and takes memory once for all sessions. Needs twice "
+        "the model's size on disk; without room the model is served as with false.",
+    )
     served_model_name: str | None = Field(
         None, min_length=1, description="Name to serve the model under instead of its own."
     )

@@ -4,13 +4,14 @@ import dataclasses
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from nestvec.engine.backend import Backend, BackendFactory, BackendOptions, DeviceOptions
+from nestvec.engine.backend import Backend, BackendOptions, DeviceOptions
 from nestvec.engine.core.batch_runner import raw_vectors
 from nestvec.engine.types import FloatArray, IdArray, Item, Layout, OutputKind
 from nestvec.engine.vectors.pooler import Pooler
@@ -27,10 +28,11 @@ from nestvec.errors import (
 from nestvec.export.architectures import (
     STATIC_TYPE,
     ExportOptions,
-    export_calibration_graph,
     export_graph,
+    export_reference_graphs,
 )
 from nestvec.export.device_graph import export_device_graph
+from nestvec.export.graph.weights import Weights
 from nestvec.export.layers.arithmetic import (
     Arithmetic,
     ChannelRanges,
@@ -40,6 +42,7 @@ from nestvec.export.layers.arithmetic import (
 )
 from nestvec.export.layers.attention import AttentionOps
 from nestvec.model_store.artefacts.activation_calibration import measure_ranges
+from nestvec.model_store.artefacts.backend_cache import BackendCache
 from nestvec.model_store.artefacts.calibration_texts import calibration_texts
 from nestvec.model_store.artefacts.device_build import check_suits_device, device_export_options
 from nestvec.model_store.artefacts.output_quantization import calibration_vectors
@@ -50,20 +53,29 @@ from nestvec.model_store.artefacts.precision import (
     check_quality,
 )
 from nestvec.model_store.artefacts.probes import (
+    FAR_TEXT,
+    MAX_TOKENS,
     PROBE_TEXTS,
     check_probes,
     check_published,
-    compute_vectors,
+    run_texts,
 )
 from nestvec.model_store.folder.model_folder import GRAPH_FILE, ModelFolder
 from nestvec.model_store.heads.base import HEAD_FILE
+from nestvec.model_store.preparation import (
+    Advance,
+    PreparationListener,
+    SilentListener,
+    Step,
+)
 from nestvec.model_store.sources.card import PublishedVector
+from nestvec.system.cpus import usable_cpus
 
 log = logging.getLogger(__name__)
 
+CALIBRATION_GRAPH: Final = "calibration.onnx"
 FAR_TOKENS: Final = 1152  # beyond the windows of the families that have short ones
 MIN_DEVICE_TOKENS: Final = 1024  # of a batch: probes are about as many
-REFERENCE: Final = BackendOptions(provider="cpu")
 ATTENTION_OPS: Final[Mapping[Precision, AttentionOps]] = {
     Precision.FP32: AttentionOps.BY_LENGTH,
     Precision.INT8: AttentionOps.SAME_ROUNDING,
@@ -78,6 +90,19 @@ def pooler_of_probes(kinds: Sequence[OutputKind], pooler: Pooler) -> Pooler:
 
 
 @dataclass(frozen=True, slots=True)
+class _ProbeVectors:
+    """What a graph gave for the probe texts.
+
+    Attributes:
+        probes: Vectors of the probe texts, [P, D], float32.
+        far: The vector of `FAR_TEXT`, [1, D]; none, [0, D], where it is not compared.
+    """
+
+    probes: FloatArray
+    far: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
 class ArtefactBuilder:
     """Builds one artefact of a model.
 
@@ -85,13 +110,15 @@ class ArtefactBuilder:
         folder: The model's files and what they say.
         published: Values that its authors publish.
         build: Precision and storage of the artefact.
-        open_backend: Opens graphs: for probes, calibration and the quality gate.
+        backends: Opens graphs: for probes, calibration and the quality gate. Whoever made it closes it.
+        listener: Told which step the build is at.
     """
 
     folder: ModelFolder
     published: tuple[PublishedVector, ...]
     build: BuildOptions
-    open_backend: BackendFactory
+    backends: BackendCache
+    listener: PreparationListener = field(default_factory=SilentListener)
 
     def build_artefact(self, artefact: Path) -> FloatArray:
         """Write graph and head into an artefact's folder; no graph where the model's own is served.
@@ -109,14 +136,16 @@ class ArtefactBuilder:
             return self._build_for_device(artefact)
         self._check_precision()
         graph = self.folder.graph(artefact)
-        if self.folder.onnx_file is None:
-            probes = self._export(graph, artefact)
-        else:
-            probes = self._probe(graph, artefact, REFERENCE, self.published)
+        is_own = self.folder.onnx_file is not None
+        reference = (self._reference if is_own else self._export)(graph, artefact)
         if not self.build.is_exact:
             vectors = self._probe(graph, artefact, self._options())
-            check_quality(vectors, probes, self.build.precision)
-        return probes
+            check_quality(
+                np.concatenate([vectors.probes, vectors.far]),
+                np.concatenate([reference.probes, reference.far]),
+                self.build.precision,
+            )
+        return reference.probes
 
     def vectors(self, artefact: Path, texts: Sequence[str]) -> FloatArray:
         """Return unit vectors of texts by an artefact's graph, [C, H], float32, in the order of their lengths.
@@ -124,12 +153,14 @@ class ArtefactBuilder:
         Raises:
             FormatError: The graph cannot be run on them.
         """
-        backend = self._open(self.folder.graph(artefact), self._options())
-        try:
-            pooler = self.folder.head.pooler(artefact, self.open_backend)
-            return calibration_vectors(backend, self.folder.open_tokenizer(), pooler, texts)
-        finally:
-            backend.close()
+        options = self._options()
+        backend = self._open(self.folder.graph(artefact), options)
+        pooler = self.folder.head.pooler(artefact, self.backends.open_backend)
+        tokenizer = self.folder.open_tokenizer()
+        with self.listener.step(Step.CALIBRATE_VECTORS, len(texts), "text") as advance:
+            return calibration_vectors(
+                backend, tokenizer, pooler, texts, threads=options.parallel_runs, advance=advance
+            )
 
     def _check_precision(self) -> None:
         """Refuse a precision that the model cannot have on a CPU.
@@ -149,27 +180,73 @@ class ArtefactBuilder:
                 f"knows, not {self.folder.onnx_file} as it is"
             )
 
-    def _export(self, graph: Path, artefact: Path) -> FloatArray:
+    def _export(self, graph: Path, artefact: Path) -> _ProbeVectors:
         """Export the graph in the precision asked for, and the head.
 
         Returns:
-            Vectors of the probe texts by the fp32 graph, which is thrown away where another is served.
+            Vectors by the fp32 graph, which is thrown away where another is served.
         """
+        precision = self.build.precision
+        if self.build.is_exact:
+            return self._export_reference(graph, artefact)
+        arithmetic: Arithmetic = Floating()
         with tempfile.TemporaryDirectory(dir=artefact) as scratch:
-            reference = graph if self.build.is_exact else Path(scratch) / GRAPH_FILE
-            probes = self._export_reference(reference, artefact)
-        if not self.build.is_exact:
+            path = Path(scratch) / GRAPH_FILE
+            if precision in CALIBRATED:
+                reference, ranges = self._export_calibrated(path, artefact)
+                kind = StaticInt8 if precision is Precision.INT8 else PerRowInt8
+                arithmetic = kind(ranges)
+            else:
+                reference = self._export_reference(path, artefact)
+            self.backends.close()
+        options = ExportOptions(arithmetic, ATTENTION_OPS[precision], self.build.halves_weights)
+        with self._exporting() as on_tensor:
             export_graph(
-                self.folder.path, self.folder.config, graph, self._export_options(artefact)
+                self.folder.path, self.folder.config, graph, self._with_head(options), on_tensor
             )
-        return probes
+        return reference
 
-    def _export_reference(self, reference: Path, artefact: Path) -> FloatArray:
-        """Export the fp32 graph and the head, and return the probes' vectors, [P, D], float32."""
+    def _export_reference(self, path: Path, artefact: Path) -> _ProbeVectors:
+        """Export the fp32 graph and the head, and return the vectors that others are held to."""
         options = self._with_head(ExportOptions())
-        export_graph(self.folder.path, self.folder.config, reference, options)
+        with self._exporting() as on_tensor:
+            export_graph(self.folder.path, self.folder.config, path, options, on_tensor)
         self.folder.head.write(artefact)
-        return self._probe(reference, artefact, REFERENCE, self.published)
+        return self._reference(path, artefact)
+
+    def _export_calibrated(
+        self, path: Path, artefact: Path
+    ) -> tuple[_ProbeVectors, dict[str, ChannelRanges]]:
+        """Export the fp32 graph and the head, and run the calibration texts over the same weights.
+
+        Returns:
+            The vectors that others are held to, and the ranges by layer.
+        """
+        calibration = path.parent / CALIBRATION_GRAPH
+        options = self._with_head(ExportOptions())
+        with self._exporting() as on_tensor:
+            channels = export_reference_graphs(
+                self.folder.path, self.folder.config, path, calibration, options, on_tensor
+            )
+        self.folder.head.write(artefact)
+        reference = self._reference(path, artefact)
+        texts = calibration_texts(self.build.calibration)
+        tokenizer = self.folder.open_tokenizer()
+        threads = usable_cpus()
+        cpu = BackendOptions(provider="cpu", parallel_runs=threads)
+        backend = self.backends.open(calibration, Layout.PACKED, cpu)
+        with self.listener.step(Step.CALIBRATE_ACTIVATIONS, len(texts), "text") as advance:
+            ranges = measure_ranges(
+                backend, channels, tokenizer, texts, threads=threads, advance=advance
+            )
+        return reference, ranges
+
+    def _exporting(self) -> AbstractContextManager[Advance]:
+        """Enter the step of an export, with no graph open: both together would take the weights' memory twice."""
+        self.backends.close()
+        with Weights(self.folder.path) as weights:
+            tensors = len(weights.names())
+        return self.listener.step(Step.EXPORT, tensors, "tensor")
 
     def _build_for_device(self, artefact: Path) -> FloatArray:
         """Export the first graph for a GPU whose vectors are right there.
@@ -181,12 +258,15 @@ class ArtefactBuilder:
         precision = self.build.precision
         with tempfile.TemporaryDirectory(dir=artefact) as scratch:
             reference = Path(scratch) / GRAPH_FILE
-            probes = self._export_reference(reference, artefact)
+            probes = self._export_reference(reference, artefact).probes
             graph = self.folder.graph(artefact)
             reasons = []
             for options in device_export_options(self.folder, precision):
                 try:
-                    export_device_graph(self.folder.path, self.folder.config, graph, options)
+                    with self._exporting() as on_tensor:
+                        export_device_graph(
+                            self.folder.path, self.folder.config, graph, options, on_tensor
+                        )
                     self._check_on_device(graph, artefact, probes, reference)
                 except (ProviderError, ModelMemoryError, BackendLostError):
                     raise  # the machine's fault, not the graph's
@@ -211,13 +291,13 @@ class ArtefactBuilder:
             BackendError: A run failed.
         """
         options = self._options()
-        check_probes(self._probe(graph, artefact, options), probes, "cuda", self.build)
+        check_probes(self._probe(graph, artefact, options).probes, probes, "cuda", self.build)
         length = min(self.folder.max_tokens, FAR_TOKENS)
         random = np.random.default_rng(0)
         ids = random.integers(0, self.folder.vocabulary_size, length).astype(np.int32)
         vectors, expected = (
             self._vectors_of_ids(path, artefact, path_options, ids)
-            for path, path_options in ((graph, options), (reference, REFERENCE))
+            for path, path_options in ((graph, options), (reference, self._cpu_options()))
         )
         check_probes(vectors, expected, "cuda", self.build)
 
@@ -226,10 +306,7 @@ class ArtefactBuilder:
     ) -> FloatArray:
         """Return the unit vector of one input of token ids, [1, D], float32."""
         backend = self._open(graph, options)
-        try:
-            vectors = raw_vectors(backend, [Item(ids)], self._probe_pooler(artefact))
-        finally:
-            backend.close()
+        vectors = raw_vectors(backend, [Item(ids)], self._probe_pooler(artefact))
         return finish(vectors, dimensions=None, normalize=True)
 
     def _options(self) -> BackendOptions:
@@ -241,19 +318,17 @@ class ArtefactBuilder:
             )
             return BackendOptions(provider="cuda", device=device)
         is_bf16 = self.build.precision is Precision.BF16
-        return BackendOptions(provider="cpu", computes_bf16=is_bf16)
+        return dataclasses.replace(self._cpu_options(), computes_bf16=is_bf16)
 
-    def _export_options(self, artefact: Path) -> ExportOptions:
-        """Return the options of the precision asked for, calibrated where it needs that."""
-        precision = self.build.precision
-        arithmetic: Arithmetic = Floating()
-        if precision in CALIBRATED:
-            log.info("calibrating for %s", precision)
-            kind = StaticInt8 if precision is Precision.INT8 else PerRowInt8
-            arithmetic = kind(self._activation_ranges(artefact))
-        return self._with_head(
-            ExportOptions(arithmetic, ATTENTION_OPS[precision], self.build.halves_weights)
-        )
+    def _cpu_options(self) -> BackendOptions:
+        """Return how to run probes and calibration on all cores of the CPU.
+
+        A batch a core is best, unless one text is as long as all others together: then all cores share each batch.
+        """
+        cpus = usable_cpus()
+        if self._compares_far:
+            return BackendOptions(provider="cpu", intra_op_threads=cpus, spins=True)
+        return BackendOptions(provider="cpu", parallel_runs=cpus)
 
     def _with_head(self, options: ExportOptions) -> ExportOptions:
         """Add to a options what the model's head needs of the graph."""
@@ -268,17 +343,9 @@ class ArtefactBuilder:
             takes_layer_count=has_exits,
         )
 
-    def _activation_ranges(self, artefact: Path) -> dict[str, ChannelRanges]:
-        """Run the calibration texts through a calibration graph; ranges by layer."""
-        texts = calibration_texts(self.build.calibration)
-        with tempfile.TemporaryDirectory(dir=artefact) as scratch:
-            path = Path(scratch) / GRAPH_FILE
-            channels = export_calibration_graph(self.folder.path, self.folder.config, path)
-            backend = self.open_backend(path, Layout.PACKED, REFERENCE)
-            try:
-                return measure_ranges(backend, channels, self.folder.open_tokenizer(), texts)
-            finally:
-                backend.close()
+    def _reference(self, graph: Path, artefact: Path) -> _ProbeVectors:
+        """Return what the fp32 graph gives on the CPU, once it is known to give the published values."""
+        return self._probe(graph, artefact, self._cpu_options(), self.published)
 
     def _probe(
         self,
@@ -286,20 +353,36 @@ class ArtefactBuilder:
         artefact: Path,
         options: BackendOptions,
         published: tuple[PublishedVector, ...] = (),
-    ) -> FloatArray:
-        """Return vectors of the probe texts, [P, D], once the graph is known to give the published values."""
+    ) -> _ProbeVectors:
+        """Return a graph's vectors of the probe texts, and of the far one where the build is held to it."""
         backend = self._open(graph, options)
-        try:
-            tokenizer = self.folder.open_tokenizer()
-            pooler = self._probe_pooler(artefact)
-            check_published(backend, tokenizer, pooler, published)
-            return compute_vectors(backend, tokenizer, pooler, PROBE_TEXTS)
-        finally:
-            backend.close()
+        tokenizer = self.folder.open_tokenizer()
+        pooler = self._probe_pooler(artefact)
+        check_published(backend, tokenizer, pooler, published)
+        texts = [*PROBE_TEXTS, FAR_TEXT] if self._compares_far else PROBE_TEXTS
+        with self.listener.step(Step.COMPUTE_PROBES, len(texts), "text") as advance:
+            vectors = run_texts(
+                backend,
+                tokenizer,
+                pooler,
+                texts,
+                threads=options.parallel_runs,
+                advance=advance,
+            ).vectors
+        return _ProbeVectors(vectors[: len(PROBE_TEXTS)], vectors[len(PROBE_TEXTS) :])
+
+    @property
+    def _compares_far(self) -> bool:
+        """Whether a text longer than the probes is compared: where arithmetic differs, and the window allows."""
+        return (
+            not self.build.is_exact
+            and not self.build.is_for_device
+            and self.folder.max_tokens >= MAX_TOKENS
+        )
 
     def _probe_pooler(self, artefact: Path) -> Pooler:
         head = self.folder.head
-        return pooler_of_probes(head.kinds, head.pooler(artefact, self.open_backend))
+        return pooler_of_probes(head.kinds, head.pooler(artefact, self.backends.open_backend))
 
     def _open(self, graph: Path, options: BackendOptions) -> Backend:
         """Open a graph and check that it is as wide as the folder says.
@@ -307,10 +390,10 @@ class ArtefactBuilder:
         Raises:
             FormatError: It is not.
         """
-        backend = self.open_backend(graph, self.folder.layout, options)
+        backend = self.backends.open(graph, self.folder.layout, options)
         columns = self.folder.head.columns
         if backend.info.hidden_size != columns:
-            backend.close()
+            self.backends.close()
             raise FormatError(
                 f"{graph}: gives {backend.info.hidden_size} values, config.json says {columns}"
             )

@@ -29,8 +29,9 @@ from nestvec.system.json_files import load_json
 
 MANIFEST: Final = "manifest.json"
 PROBES: Final = "probes.npy"
+PACKED_PREFIX: Final = "packed-"  # of folders beside the graph: copies of it for a machine
 # Raise it when graphs change without changing vectors: artefacts of before are made anew, in the same space.
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +135,15 @@ def _refusal(cache_dir: Path, key: str) -> Path:
 def _keep_additions(old: Path, new: Path) -> None:
     """Move what was added to an old artefact later (tuning, calibration, maps, quality) to the new one.
 
-    Nothing is moved where the old manifest cannot be read.
+    Copies of the old graph are not moved, and nothing is where the old manifest cannot be read.
     """
     try:
         built_files = {MANIFEST, *load_json((old / MANIFEST).read_text("utf-8"))["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return
     for path in old.iterdir():
-        if path.name not in built_files and not (new / path.name).exists():
+        is_copy = path.name.startswith(PACKED_PREFIX)
+        if path.name not in built_files and not is_copy and not (new / path.name).exists():
             path.rename(new / path.name)
 
 

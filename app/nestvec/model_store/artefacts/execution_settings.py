@@ -31,8 +31,10 @@ class ExecutionSettings:
     lone_threads: int
 
 
-MAX_LONE_THREADS: Final = 4  # a short text has too little work for more
-MAX_LONE_BYTES: Final = 256 * 2**20  # of a graph that is opened twice unasked
+# A short text has too little work for more. A long one may gain from more, but more were not measured: what a run waits
+# for grows with its threads, and they spin meanwhile.
+MAX_LONE_THREADS: Final = 4
+MAX_LONE_BYTES: Final = 256 * 2**20  # of a graph whose weights are packed twice into memory unasked
 # Activations of a micro-batch should stay in the L2 cache. Measured on all-MiniLM-L6-v2: with 1 MB a core (Zen 4,
 # Zen 5) 256 tokens are as good as 512 in fp32 and better in int8; 512 KB asks for no less.
 LARGE_L2_BYTES: Final = 2 * 1024 * 1024
@@ -41,7 +43,12 @@ STATIC_BATCH_TOKENS: Final = 16_384
 
 
 def default_execution_settings(
-    cpus: int, l2_cache_bytes: int | None, graph_bytes: int, *, has_layers: bool = True
+    cpus: int,
+    l2_cache_bytes: int | None,
+    graph_bytes: int,
+    *,
+    has_layers: bool = True,
+    maps_weights: bool = False,
 ) -> ExecutionSettings:
     """Return the settings for a CPU where nothing was tuned.
 
@@ -50,16 +57,18 @@ def default_execution_settings(
         l2_cache_bytes: L2 cache of one core; None where unknown.
         graph_bytes: Size of the graph with its weights.
         has_layers: Whether tokens cost anything to speak of; a static model's do not.
+        maps_weights: Whether a second session maps the same weights, so that it takes hardly any memory.
     """
     if not has_layers:
         return ExecutionSettings(STATIC_BATCH_TOKENS, cpus, 1, 0, 1)
+    has_lone = maps_weights or graph_bytes <= MAX_LONE_BYTES
     has_large_l2 = l2_cache_bytes is not None and l2_cache_bytes >= LARGE_L2_BYTES
     return ExecutionSettings(
         max_batch_tokens=512 if has_large_l2 else 256,
         worker_threads=cpus,
         intra_op_threads=1,
         plain_attention_tokens=128,
-        lone_threads=min(cpus, MAX_LONE_THREADS) if graph_bytes <= MAX_LONE_BYTES else 1,
+        lone_threads=min(cpus, MAX_LONE_THREADS) if has_lone else 1,
     )
 
 

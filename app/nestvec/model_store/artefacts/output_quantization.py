@@ -19,9 +19,10 @@ from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.engine.vectors.quantization import Quantizer, Rounding
 from nestvec.errors import BackendError, FormatError
-from nestvec.model_store.artefacts.activation_calibration import batches_within
+from nestvec.model_store.artefacts.batch_runs import batches_by_length, run_batches
 from nestvec.model_store.artefacts.calibration_texts import calibration_texts
 from nestvec.model_store.cache_files import atomic_cache_write
+from nestvec.model_store.preparation import Advance, count_nothing
 
 QUANTIZER_FILE: Final = "quantisation.npz"
 BUNDLED_SOURCE: Final = "bundled"
@@ -47,9 +48,23 @@ def output_calibration_texts(hidden_size: int) -> list[str]:
 
 
 def calibration_vectors(
-    backend: Backend, tokenizer: Tokenizer, pooler: Pooler, texts: Sequence[str]
+    backend: Backend,
+    tokenizer: Tokenizer,
+    pooler: Pooler,
+    texts: Sequence[str],
+    *,
+    threads: int = 1,
+    advance: Advance = count_nothing,
 ) -> FloatArray:
     """Compute unit vectors of texts.
+
+    Args:
+        backend: Runs them.
+        tokenizer: The model's.
+        pooler: Makes a vector of token states.
+        texts: At least one.
+        threads: How many batches run at once.
+        advance: Told how many texts are done.
 
     Returns:
         [C, H], float32, in the order of the texts' lengths.
@@ -58,10 +73,12 @@ def calibration_vectors(
         FormatError: The graph cannot be run on them.
     """
     encoded = tokenizer.encode_texts(texts, TokenizeOptions(Truncation.END))
-    items = sorted((Item(ids=text.ids) for text in encoded), key=lambda item: item.tokens)
+    items = [Item(ids=text.ids) for text in encoded]
+    batches = batches_by_length(items, BATCH_TOKENS, backend.info.max_mixed_tokens)
     try:
-        batches = batches_within(items, BATCH_TOKENS)
-        parts = [raw_vectors(backend, batch, pooler) for batch in batches]
+        parts = run_batches(
+            batches, lambda batch: raw_vectors(backend, batch, pooler), threads, advance
+        )
     except BackendError as error:
         raise FormatError(f"calibration failed: {error.__cause__ or error}") from error
     vectors = finish(np.concatenate(parts), dimensions=None, normalize=True)

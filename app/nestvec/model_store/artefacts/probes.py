@@ -3,7 +3,9 @@
 A wrong kernel, a damaged file or a mixed-up provider shows here, before the first caller is served.
 """
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -17,7 +19,9 @@ from nestvec.engine.types import FloatArray, Item, Truncation
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import BackendError, ProbeError
+from nestvec.model_store.artefacts.batch_runs import batches_by_length, run_batches
 from nestvec.model_store.artefacts.precision import BuildOptions, check_quality, check_shapes
+from nestvec.model_store.preparation import Advance, count_nothing
 from nestvec.model_store.sources.card import PublishedVector
 
 PROBE_TEXTS: Final = (
@@ -35,6 +39,16 @@ PROBE_TEXTS: Final = (
     "of several lengths share a batch, as they do in service.",
     "long " * 600,
 )
+# Probes are cut to so many tokens, or to the model's own: a tokenizer that has bytes only makes thousands of some.
+MAX_TOKENS: Final = 2048
+# Compared once, where an artefact in a coarser precision is made.
+FAR_TEXT: Final = " ".join(
+    f"Line {number} of a long text is unlike the {number - 1} before it, and says so in {number % 7} words or more."
+    for number in range(1, 200)
+)
+# Rows of several lengths share a batch up to here, as in service; a longer text, padded to which they would cost its
+# square each (12 probes of 781 tokens in one batch: 13.6 s and 793 MB, by length 2.0 s), has one of its own.
+BATCH_TOKENS: Final = 256
 
 # The stored vectors come from the fp32 CPU graph. Another CPU's kernels differ by about 1e-6; CUDA sums in another
 # order (TF32 is off).
@@ -42,26 +56,86 @@ TOLERANCE: Final = {"cpu": 1e-4, "cuda": 1e-3}
 PUBLISHED_TOLERANCE: Final = 1e-4  # authors publish four to five digits
 
 
+@dataclass(frozen=True, slots=True)
+class TextRun:
+    """What running some texts gave.
+
+    Attributes:
+        vectors: Unit vectors, [B, H], float32, in the order of the texts.
+        alone: Whether each text had a batch of its own.
+        token_s: Seconds that a token took in the batch of most texts, which is like those of service.
+    """
+
+    vectors: FloatArray
+    alone: tuple[bool, ...]
+    token_s: float
+
+
 def compute_vectors(
     backend: Backend, tokenizer: Tokenizer, pooler: Pooler, texts: Sequence[str]
 ) -> FloatArray:
-    """Compute unit vectors of texts, run as one batch.
-
-    Returns:
-        Vectors, [B, H], float32.
+    """Compute unit vectors of texts, [B, H], float32, in batches as `run_texts` makes them; one text is a lone one.
 
     Raises:
         ProbeError: The graph cannot be run on them.
     """
-    encoded = tokenizer.encode_texts(texts, TokenizeOptions(Truncation.END))
+    return run_texts(backend, tokenizer, pooler, texts, alone=len(texts) == 1).vectors
+
+
+def run_texts(  # noqa: PLR0913 - what runs, what of it is made, and how
+    backend: Backend,
+    tokenizer: Tokenizer,
+    pooler: Pooler,
+    texts: Sequence[str],
+    *,
+    alone: bool = False,
+    threads: int = 1,
+    advance: Advance = count_nothing,
+) -> TextRun:
+    """Run texts in batches by length, so that long ones share none with short ones.
+
+    Args:
+        backend: Runs them.
+        tokenizer: The model's.
+        pooler: Makes a vector of token states.
+        texts: At least one.
+        alone: Run each as a text that is alone on an idle server.
+        threads: How many batches run at once.
+        advance: Told how many texts are done.
+
+    Raises:
+        ProbeError: The graph cannot be run on them.
+    """
+    options = TokenizeOptions(Truncation.END, max_tokens=MAX_TOKENS)
+    encoded = tokenizer.encode_texts(texts, options)
+    items = [Item(text.ids, index) for index, text in enumerate(encoded)]
+    batches = (
+        [[item] for item in items]
+        if alone
+        else batches_by_length(items, BATCH_TOKENS, backend.info.max_mixed_tokens)
+    )
+
+    def run(batch: Sequence[Item]) -> tuple[FloatArray, float]:
+        """Return a batch's rows, and the seconds that it took."""
+        started_s = time.monotonic()
+        rows = raw_vectors(backend, batch, pooler, is_lone=alone)
+        return rows, time.monotonic() - started_s
+
     try:
-        items = [Item(ids=text.ids) for text in encoded]
-        pooled = raw_vectors(backend, items, pooler, is_lone=len(items) == 1)
+        results = run_batches(batches, run, threads, advance)
     except BackendError as error:
         raise ProbeError(
             f"the graph fails on the probe texts: {error.__cause__ or error}"
         ) from error
-    return finish(pooled, dimensions=None, normalize=True)
+    order = [item.index for batch in batches for item in batch]
+    raw = np.concatenate([rows for rows, _ in results])
+    fullest = max(range(len(batches)), key=lambda number: len(batches[number]))
+    has_own_batch = {item.index: len(batch) == 1 for batch in batches for item in batch}
+    return TextRun(
+        vectors=finish(raw[np.argsort(order)], dimensions=None, normalize=True),
+        alone=tuple(has_own_batch[index] for index in range(len(items))),
+        token_s=results[fullest][1] / sum(item.tokens for item in batches[fullest]),
+    )
 
 
 def check_probes(

@@ -1,0 +1,146 @@
+"""Opens the backend that serves a package: with a wide session for lone texts, and packed weights from a file."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from nestvec.assembly.execution import backend_options_for, maps_weights, provider_for
+from nestvec.backends.latency import LatencyBackend
+from nestvec.backends.open import open_backend
+from nestvec.config.settings import Settings
+from nestvec.engine.backend import Backend
+from nestvec.errors import ModelError, NestvecError
+from nestvec.model_store.artefacts.execution_settings import MAX_LONE_BYTES, ExecutionSettings
+from nestvec.model_store.artefacts.packed_weights import (
+    PackingKey,
+    discard_packed_graph,
+    find_packed_graph,
+    write_packed_graph,
+)
+from nestvec.model_store.package import Package
+from nestvec.model_store.preparation import PreparationListener, Step
+from nestvec.observability.logs import get_logger
+from nestvec.system.cpus import cpu_model
+from nestvec.system.malloc import give_back_freed_memory
+
+log = get_logger(__name__)
+
+# Below, a run that reads its weights unpacked is slower on two threads than a packed one on one: 40 tokens 40%.
+UNPACKED_MIN_TOKENS: Final = 256
+
+
+def open_checked(
+    settings: Settings,
+    package: Package,
+    tuned: ExecutionSettings,
+    check: Callable[[Backend], float],
+    shown: PreparationListener,
+) -> tuple[Backend, float]:
+    """Open a package's backend as it will run, and check it; packed weights that are wrong are not used.
+
+    Args:
+        settings: Settings of the model.
+        package: The model.
+        tuned: How it is run.
+        check: Runs the probes; returns the seconds that a token took.
+        shown: Told which step it is at.
+
+    Returns:
+        The backend, and what `check` returned.
+
+    Raises:
+        ModelError: The graph cannot be opened, or its vectors are wrong.
+    """
+    packed = packed_graph_for(settings, package, shown)
+
+    def open_and_check(graph: Path | None) -> tuple[Backend, float]:
+        with shown.step(Step.OPEN):
+            backend = open_for_serving(settings, package, tuned, graph)
+        # Opening packs weights to look them up, even where they are mapped.
+        give_back_freed_memory()
+        try:
+            with shown.step(Step.CHECK_PROBES):
+                return backend, check(backend)
+        except NestvecError:
+            backend.close()
+            raise
+
+    if packed is not None:
+        try:
+            return open_and_check(packed)
+        except NestvecError as error:
+            discard_packed_graph(packed)
+            log.error("packed_weights_discarded", folder=str(packed.parent), reason=error.message)  # noqa: TRY400 - the reason is whole
+    return open_and_check(None)
+
+
+def open_for_serving(
+    settings: Settings, package: Package, tuned: ExecutionSettings, packed: Path | None
+) -> Backend:
+    """Open a package's backend: with a second, wide session for lone texts where settings want one.
+
+    Args:
+        settings: Settings of the model.
+        package: The model.
+        tuned: How it is run.
+        packed: A copy of its graph with packed weights, which both sessions map; None for the graph itself.
+
+    Raises:
+        ModelError: The graph cannot be opened.
+    """
+    options = backend_options_for(settings, package, tuned)
+    graph = packed or package.graph
+    backend = open_backend(graph, package.layout, options)
+    if backend.info.provider != "cpu" or tuned.lone_threads <= tuned.intra_op_threads:
+        return backend
+    wide = dataclasses.replace(
+        options, intra_op_threads=tuned.lone_threads, parallel_runs=1, spins=True
+    )
+    min_tokens = 0
+    is_large = package.graph_bytes > MAX_LONE_BYTES
+    if packed is None and is_large and maps_weights(package) and not settings.lone_threads:
+        # A large model's weights are not packed into memory once more unasked.
+        wide, min_tokens = dataclasses.replace(wide, packs_weights=False), UNPACKED_MIN_TOKENS
+    try:
+        return LatencyBackend(backend, open_backend(graph, package.layout, wide), min_tokens)
+    except ModelError:
+        backend.close()
+        raise
+
+
+def packed_graph_for(
+    settings: Settings, package: Package, shown: PreparationListener
+) -> Path | None:
+    """Return the copy of a package's graph with packed weights, which is written where it is missing.
+
+    Returns:
+        The ONNX file; None where the model has none: it is small, runs otherwise, or there is no room for it.
+    """
+    if (
+        not settings.packed_weights_cache
+        or not maps_weights(package)
+        or package.graph_bytes <= MAX_LONE_BYTES
+        or provider_for(settings, package) != "cpu"
+    ):
+        return None
+    # Imported here: `--help` has no use for a runtime.
+    from nestvec.backends.onnx import packing_runtime, save_packed
+
+    key = PackingKey(cpu_model(), packing_runtime())
+    packed = find_packed_graph(package.artefact, key)
+    if packed is not None:
+        return packed
+    # What preparing the model has freed is as much as its weights, and packing takes as much again.
+    give_back_freed_memory()
+    try:
+        with shown.step(Step.PACK_WEIGHTS):
+            return write_packed_graph(
+                package.artefact,
+                key,
+                package.graph_bytes,
+                lambda path: save_packed(package.graph, path),
+            )
+    except ModelError as error:
+        log.warning("packed_weights_not_kept", reason=error.message)
+        return None
