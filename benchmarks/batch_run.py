@@ -7,7 +7,6 @@ the batch with queries, then the same texts by `nestvec embed`.
 import asyncio
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from datetime import date
@@ -21,12 +20,11 @@ from nestvec.tools.bench.load_generator import LoadResult
 from nestvec.tools.bench.texts import unique_texts
 
 from benchmarks.arguments import parser_for
-from benchmarks.http_run import nestvec
 from benchmarks.latency_run import QUERY_RATE_PER_S, QUERY_TOKENS, add, short_queries, together
+from benchmarks.processes import NESTVEC, nestvec
 from benchmarks.run import result_file
 
 LINES: Final = 20_000
-NESTVEC: Final = Path(sys.executable).parent / "nestvec"
 
 
 def submit(url: str, texts: list[str]) -> str:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +11,8 @@ from typing import Any, Final
 HERE: Final = Path(__file__).parent
 PEERS_PYTHON: Final = HERE.parent / ".venv-peers/bin/python"
 Setting = dict[str, int]
+# Far beyond what any answer takes: a worker that hangs must not keep the others from being measured.
+ANSWER_TIMEOUT_S: Final = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +98,52 @@ class Worker:
     query_s: list[float] = field(default_factory=list)
     rss_mb: float = 0.0
 
-    def ask(self, texts: list[str], setting: Setting, *, each: bool = False) -> dict[str, Any]:
-        """Time the engine on texts, all at once or one by one."""
+    def ask(
+        self,
+        texts: list[str],
+        setting: Setting,
+        *,
+        each: bool = False,
+        with_vectors: bool = False,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> dict[str, Any]:
+        """Time the engine on texts, all at once or one by one.
+
+        Args:
+            texts: The texts.
+            setting: The engine's setting.
+            each: Whether to embed them one by one.
+            with_vectors: Whether the answer has all vectors, as `vectors`.
+            timeout_s: After so long the worker is killed.
+
+        Raises:
+            SystemExit: The process ended.
+        """
         assert self.process.stdin is not None
-        request = {"texts": texts, "setting": setting, "each": each}
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        answer = self.read()
+        request = {"texts": texts, "setting": setting, "each": each, "vectors": with_vectors}
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            # It has ended, and what is read next says so.
+            pass
+        answer = self.read(timeout_s)
         self.rss_mb = max(self.rss_mb, answer["rss_mb"])
         return answer
 
-    def read(self) -> dict[str, Any]:
-        """Read one line of its answers.
+    def read(self, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
+        """Read one line of its answers; after so many seconds the worker is killed.
 
         Raises:
             SystemExit: The process ended.
         """
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        timer = threading.Timer(timeout_s, self.process.kill)
+        timer.start()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            timer.cancel()
         if not line:
             raise SystemExit(
                 f"{self.engine.name} ended with status {self.process.wait()}; its words are above"
@@ -121,10 +152,14 @@ class Worker:
         return answer
 
     def stop(self) -> None:
-        """Close its input, upon which it ends, and wait for that."""
+        """Close its input, upon which it ends, and wait for that; by force if it does not end in 30 s."""
         assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(30)
+        try:
+            self.process.stdin.close()
+            self.process.wait(30)
+        except (BrokenPipeError, subprocess.TimeoutExpired):
+            self.process.kill()
+            self.process.wait()
 
 
 def start(engine: Engine, folder: Path, exported: Path) -> Worker:
@@ -144,5 +179,10 @@ def start(engine: Engine, folder: Path, exported: Path) -> Worker:
         text=True,
     )
     worker = Worker(engine, process)
-    worker.versions = worker.read()["ready"]
+    try:
+        worker.versions = worker.read()["ready"]
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     return worker

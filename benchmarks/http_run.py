@@ -26,11 +26,10 @@ from nestvec.tools.bench.texts import unique_texts, workload_texts
 
 from benchmarks.arguments import parser_for
 from benchmarks.engines import HERE, PEERS_PYTHON, Engine, start
-from benchmarks.processes import Server
+from benchmarks.processes import Server, nestvec
 from benchmarks.run import lengths_of, result_file
 
 INFINITY: Final = HERE.parent / ".venv-infinity/bin/infinity_emb"
-NESTVEC: Final = Path(sys.executable).parent / "nestvec"
 # Single queries in each round.
 QUERIES: Final = 30
 
@@ -105,15 +104,6 @@ def infinity(engine: str, folder: Path, logs: Path) -> Server:
     quiet["HF_HUB_CACHE"] = str(logs)
     log = logs / f"infinity-{engine}.log"
     return Server(f"infinity, {engine}", command, env=quiet, log=log, folder=folder)
-
-
-def nestvec(name: str, precision: str, logs: Path) -> Server:
-    """Return our server in a precision."""
-    command = [str(NESTVEC), "serve", "--offline", "--port", "{port}", "--precision", precision]
-    command += ["--truncate", "end", "--accept-any-model", "--data-dir", str(logs / f"{name} data")]
-    # The model is measured, not the cache.
-    command += ["--vector-cache-bytes", "0"]
-    return Server(name, command, health="/health/ready", log=logs / f"{name}.log")
 
 
 def requests_of(texts: list[str], per_request: int) -> Iterator[LoadRequest]:

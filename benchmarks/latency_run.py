@@ -16,7 +16,8 @@ from nestvec.tools.bench.load_generator import LoadResult, closed_load, open_loa
 from nestvec.tools.bench.texts import workload_texts
 
 from benchmarks.arguments import parser_for
-from benchmarks.http_run import nestvec, requests_of
+from benchmarks.http_run import requests_of
+from benchmarks.processes import nestvec
 from benchmarks.run import lengths_of, result_file
 
 QUERY_RATE_PER_S: Final = 2.0

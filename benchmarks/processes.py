@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final
 import httpx
 
 READY_TIMEOUT_S: Final = 180
+NESTVEC: Final = Path(sys.executable).parent / "nestvec"
 # Indices of fields of /proc/<pid>/stat after the process's name.
 STAT_PPID, STAT_UTIME, STAT_STIME = 1, 11, 12
 
@@ -37,6 +39,7 @@ class Server:
         port: Port that it listens on.
         log: File for its output.
         folder: Its working folder; None for this process's own.
+        ready_timeout_s: How long its start may take.
         process: The process, once it is started.
     """
 
@@ -47,6 +50,7 @@ class Server:
     port: int = field(default_factory=free_port)
     log: Path = Path(os.devnull)
     folder: Path | None = None
+    ready_timeout_s: float = READY_TIMEOUT_S
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -69,7 +73,7 @@ class Server:
                 env={**os.environ, **self.env},
                 cwd=self.folder,
             )
-        until = time.monotonic() + READY_TIMEOUT_S
+        until = time.monotonic() + self.ready_timeout_s
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 raise SystemExit(
@@ -79,7 +83,9 @@ class Server:
                 if httpx.get(self.url + self.health, timeout=2).is_success:
                     return
             time.sleep(0.1)
-        raise SystemExit(f"{self.name} is not ready after {READY_TIMEOUT_S} s: see {self.log}")
+        raise SystemExit(
+            f"{self.name} is not ready after {self.ready_timeout_s:g} s: see {self.log}"
+        )
 
     def stop(self) -> None:
         """End the server, by force if it does not end in 30 s."""
@@ -100,12 +106,12 @@ class Server:
 
     def peak_rss_mb(self) -> float:
         """Return the peak memory so far in MB, the sum over the process and its children."""
-        total = 0
+        return sum(map(peak_rss_mb, self._family()))
+
+    def reset_peak_rss(self) -> None:
+        """Have the peak memory counted anew from here."""
         for pid in self._family():
-            status = Path(f"/proc/{pid}/status").read_text()
-            line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-            total += int(line.split()[1])
-        return total / 1024
+            reset_peak_rss(pid)
 
     def _family(self) -> list[int]:
         assert self.process is not None
@@ -121,6 +127,27 @@ class Server:
         for pid in family:
             family += [child for child, parent in parents.items() if parent == pid]
         return family
+
+
+def nestvec(name: str, precision: str, logs: Path, *flags: str) -> Server:
+    """Return our server in a precision, with further flags of `nestvec serve`."""
+    command = [str(NESTVEC), "serve", "--offline", "--port", "{port}", "--precision", precision]
+    command += ["--truncate", "end", "--accept-any-model", "--data-dir", str(logs / f"{name} data")]
+    # The model is measured, not the cache.
+    command += ["--vector-cache-bytes", "0", *flags]
+    return Server(name, command, health="/health/ready", log=logs / f"{name}.log")
+
+
+def reset_peak_rss(pid: int) -> None:
+    """Have the peak memory of a process counted anew from here; proc(5), clear_refs."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_rss_mb(pid: int) -> float:
+    """Return the peak memory of a process so far, in MB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def _stat(pid: int) -> list[str]:

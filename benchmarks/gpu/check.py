@@ -30,8 +30,8 @@ from nestvec.tools.diagnostics.device_run import run_in_subprocess
 from nestvec.tools.tuning.workload import typical_items
 
 from benchmarks.gpu import parts
-from benchmarks.gpu.models import ALL, VOCABULARY, Sizes, write_model
 from benchmarks.gpu.outside import http_tokens_per_s, peer_tokens_per_s, sts_correlation
+from benchmarks.models import ALL, VOCABULARY, Sizes, write_model
 
 PARTS: Final = ("nodes", "parity", "speed", "padded", "latency", "memory", "peer", "http", "sts")
 BUDGETS: Final = (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
@@ -76,9 +76,9 @@ class Check:
             f"{sizes.hidden} wide, {sizes.layers} layers, {sizes.weights_per_token / 1e6:,.0f} M weights a token, "
             f"up to {sizes.max_tokens} tokens; random weights.\n"
         )
-        pooling = "last_token" if sizes.kv_heads else "mean"
+        pooling = "last_token" if sizes.pooling == "lasttoken" else "mean"
         exports = [DeviceExportOptions(pooling=pooling)]
-        if sizes.kv_heads or sizes.has_rotary:
+        if sizes.family != "bert":
             exports.append(DeviceExportOptions(attention=DeviceAttention.PACKED, pooling=pooling))
             exports.append(DeviceExportOptions(FloatType.BF16, pooling=pooling))
         for number, options in enumerate(exports):
@@ -95,7 +95,7 @@ class Check:
         self, sizes: Sizes, folder: Path, config: dict[str, Any], path: Path, label: str
     ) -> Iterator[str]:
         budget = max(self.budgets)
-        pooler = Pooler("last_token" if sizes.kv_heads else "mean")
+        pooler = Pooler("last_token" if sizes.pooling == "lasttoken" else "mean")
         items = typical_items(
             self.tokens, sizes.max_tokens, VOCABULARY, seed=1, longest=parts.LONGEST_TOKENS
         )

@@ -20,7 +20,7 @@ from nestvec.tools.quality.tasks import read_pairs
 from nestvec.tools.tuning.workload import typical_items
 
 from benchmarks.gpu import parts
-from benchmarks.gpu.models import VOCABULARY, Sizes, text_of
+from benchmarks.models import VOCABULARY, Sizes, text_of
 from benchmarks.processes import Server
 
 

@@ -17,7 +17,7 @@ from nestvec.errors import BackendMemoryError
 from nestvec.tools.tuning.workload import Clock, cut_batches, time_batches
 from numpy.typing import NDArray
 
-from benchmarks.gpu.models import Sizes
+from benchmarks.models import Sizes
 
 ROUNDS: Final = 3
 MAX_ITEMS: Final = 4096

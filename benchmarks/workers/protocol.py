@@ -2,7 +2,7 @@
 
 A worker loads its engine, says {"ready": versions}, then answers each request {"texts": […], "setting": {…}} with
 {"seconds": s, "cpu_s": s, "rss_mb": peak, "check": [leading values of the first vector]}. With "each": true it embeds
-the texts one by one and adds {"each_s": [s, …]}.
+the texts one by one and adds {"each_s": [s, …]}, with "vectors": true it adds them all, as lists of numbers.
 """
 
 import json
@@ -41,4 +41,6 @@ def serve(versions: dict[str, str], encode: Encode) -> None:
             "check": [float(value) for value in vectors[0][:8]],
             "each_s": each_s,
         }
+        if request.get("vectors"):
+            answer["vectors"] = [[float(value) for value in vector] for vector in vectors]
         print(json.dumps(answer), file=answers, flush=True)

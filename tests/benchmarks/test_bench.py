@@ -103,7 +103,15 @@ class Canned(Worker):
         self.query_s = [0.001, 0.002, 0.009]
 
     @override
-    def ask(self, texts: list[str], setting: Setting, *, each: bool = False) -> dict[str, Any]:
+    def ask(
+        self,
+        texts: list[str],
+        setting: Setting,
+        *,
+        each: bool = False,
+        with_vectors: bool = False,
+        timeout_s: float = 0.0,
+    ) -> dict[str, Any]:
         """Return the values that it was made with."""
         return {"check": self.values}
 

@@ -12,12 +12,14 @@ from typing_extensions import override
 
 from benchmarks.gpu import parts
 from benchmarks.gpu.check import Check, report
-from benchmarks.gpu.models import BASE, MINILM, QWEN, TINY, VOCABULARY, Sizes, text_of, write_model
+from benchmarks.models import BASE, MINILM, QWEN, TINY, VOCABULARY, Sizes, text_of, write_model
 from tests.backends.cuda.host_device import open_anywhere
 from tests.support.fakes import FakeBackend, item
 
-DECODER = replace(TINY, name="tiny-decoder", kv_heads=1, head_width=16)
-ROTARY = replace(TINY, name="tiny-rotary", has_rotary=True)
+DECODER = replace(
+    TINY, name="tiny-decoder", kv_heads=1, head_width=16, family="qwen3", pooling="lasttoken"
+)
+ROTARY = replace(TINY, name="tiny-rotary", family="nomic_bert")
 
 
 @pytest.mark.parametrize("sizes", [TINY, DECODER, ROTARY], ids=lambda sizes: sizes.name)

@@ -1,10 +1,12 @@
 """Models of the usual sizes with random weights: they run as fast as trained ones, and need no download."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,9 @@ VOCABULARY: Final = 30_522
 SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Standard deviation of BERT's initial weights.
 SCALE: Final = 0.02
+# Files of a tokenizer that are taken over as they are; the others say how long a text may be.
+TOKENIZER_FILES: Final = ("vocab.txt", "special_tokens_map.json")
+Family = Literal["bert", "nomic_bert", "modernbert", "qwen3"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,8 @@ class Sizes:
         max_tokens: Most tokens of an input.
         kv_heads: Number of a decoder's key and value heads; 0 for encoders.
         head_width: Width of a decoder's head; 0 for encoders.
-        has_rotary: Whether an encoder has rotary embeddings (as NomicBERT) instead of a table of positions.
+        family: Its `model_type`, as transformers calls it.
+        pooling: How token states become a vector, as sentence-transformers calls it.
     """
 
     name: str
@@ -41,7 +47,8 @@ class Sizes:
     max_tokens: int = 512
     kv_heads: int = 0
     head_width: int = 0
-    has_rotary: bool = False
+    family: Family = "bert"
+    pooling: Literal["mean", "cls", "lasttoken"] = "mean"
 
     @property
     def weights_per_token(self) -> int:
@@ -51,11 +58,13 @@ class Sizes:
             return self.layers * (
                 self.hidden * (2 * wide + 2 * narrow) + 3 * self.hidden * self.inner
             )
-        mlp = (3 if self.has_rotary else 2) * self.hidden * self.inner
+        mlp = (2 if self.family == "bert" else 3) * self.hidden * self.inner
         return self.layers * (4 * self.hidden**2 + mlp)
 
     def operations(self, lengths: NDArray[np.int64]) -> float:
         """Return the floating-point operations of a batch: those of the layers' products, and of attention's two.
+
+        Attention is counted as if every token saw all others, which is too much for windows and causal layers.
 
         Args:
             lengths: Number of tokens of each input, (B,), int64.
@@ -68,27 +77,47 @@ class Sizes:
 MINILM: Final = Sizes("minilm-l6", 384, 6, 12, 1536)
 BASE: Final = Sizes("bge-base", 768, 12, 12, 3072)
 LARGE: Final = Sizes("bge-large", 1024, 24, 16, 4096)
-NOMIC: Final = Sizes("nomic", 768, 12, 12, 3072, 2048, has_rotary=True)
-QWEN: Final = Sizes("qwen3-0.6b", 1024, 28, 16, 3072, 2048, 8, 128)
+NOMIC: Final = Sizes("nomic", 768, 12, 12, 3072, 2048, family="nomic_bert")
+QWEN: Final = Sizes("qwen3-0.6b", 1024, 28, 16, 3072, 2048, 8, 128, "qwen3", "lasttoken")
+MODERNBERT: Final = Sizes(
+    "modernbert-base", 768, 22, 12, 1152, 8192, family="modernbert", pooling="cls"
+)
+# Those that gpu-check measures.
 ALL: Final = (MINILM, BASE, LARGE, NOMIC, QWEN)
 TINY: Final = Sizes("tiny", 32, 2, 2, 64, 64)
 
 
-def write_model(sizes: Sizes, folder: Path, seed: int = 0) -> Path:
-    """Write a sentence-transformers folder of a model of these sizes, unless it exists; returns the folder."""
+def write_model(sizes: Sizes, folder: Path, seed: int = 0, tokenizer: Path | None = None) -> Path:
+    """Write a sentence-transformers folder of a model of these sizes, unless it exists; returns the folder.
+
+    Args:
+        sizes: Sizes of the model.
+        folder: Where it goes; it appears whole or not at all.
+        seed: Seed of the weights.
+        tokenizer: Folder of a WordPiece model with a vocabulary of `VOCABULARY` whose tokenizer it gets; without one
+            it has words w5 … as single tokens.
+    """
     if (folder / "modules.json").is_file():
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
+    unfinished.mkdir(parents=True)
     random = np.random.default_rng(seed)
 
     def tensor(*shape: int) -> NDArray[np.float32]:
-        return (SCALE * random.standard_normal(shape, np.float32)).astype(np.float32)
+        weights = random.standard_normal(shape, np.float32)
+        weights *= np.float32(SCALE)
+        return weights
 
-    make = _decoder if sizes.kv_heads else _rotary if sizes.has_rotary else _bert
-    config, tensors = make(sizes, tensor)
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config))
-    _write_tokenizer(folder, sizes)
+    config, tensors = MAKERS[sizes.family](sizes, tensor)
+    save_file(tensors, unfinished / "model.safetensors")
+    _write_json(unfinished / "config.json", config)
+    if tokenizer:
+        _copy_tokenizer(tokenizer, unfinished, sizes)
+    else:
+        _write_tokenizer(unfinished, sizes)
+    _write_modules(unfinished, sizes)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
     return folder
 
 
@@ -110,6 +139,11 @@ def _bert(sizes: Sizes, tensor: MakeTensor) -> Model:
         "type_vocab_size": 2,
         "layer_norm_eps": 1e-12,
         "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "initializer_range": SCALE,
+        "pad_token_id": 0,
+        "position_embedding_type": "absolute",
     }
     size, inner = sizes.hidden, sizes.inner
     tensors = {
@@ -162,6 +196,48 @@ def _rotary(sizes: Sizes, tensor: MakeTensor) -> Model:
     return config, tensors
 
 
+def _modernbert(sizes: Sizes, tensor: MakeTensor) -> Model:
+    config = {
+        "model_type": "modernbert",
+        "architectures": ["ModernBertModel"],
+        "vocab_size": VOCABULARY,
+        "hidden_size": sizes.hidden,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "intermediate_size": sizes.inner,
+        "max_position_embeddings": sizes.max_tokens,
+        "norm_eps": 1e-5,
+        "hidden_activation": "gelu",
+        "local_attention": 128,
+        "global_attn_every_n_layers": 3,
+        "global_rope_theta": 160_000.0,
+        "local_rope_theta": 10_000.0,
+        "pad_token_id": 0,
+        "bos_token_id": 101,
+        "eos_token_id": 102,
+        "cls_token_id": 101,
+        "sep_token_id": 102,
+    }
+    size, inner = sizes.hidden, sizes.inner
+    ones = np.ones(size, np.float32)
+    tensors = {
+        "embeddings.tok_embeddings.weight": tensor(VOCABULARY, size),
+        "embeddings.norm.weight": ones,
+        "final_norm.weight": ones,
+    }
+    for number in range(sizes.layers):
+        layer = f"layers.{number}"
+        # The embeddings' norm is the first layer's.
+        if number:
+            tensors[f"{layer}.attn_norm.weight"] = ones
+        tensors[f"{layer}.attn.Wqkv.weight"] = tensor(3 * size, size)
+        tensors[f"{layer}.attn.Wo.weight"] = tensor(size, size)
+        tensors[f"{layer}.mlp_norm.weight"] = ones
+        tensors[f"{layer}.mlp.Wi.weight"] = tensor(2 * inner, size)
+        tensors[f"{layer}.mlp.Wo.weight"] = tensor(size, inner)
+    return config, tensors
+
+
 def _decoder(sizes: Sizes, tensor: MakeTensor) -> Model:
     config = {
         "model_type": "qwen3",
@@ -204,6 +280,14 @@ def _decoder(sizes: Sizes, tensor: MakeTensor) -> Model:
     return config, tensors
 
 
+MAKERS: Final[Mapping[Family, Callable[[Sizes, MakeTensor], Model]]] = {
+    "bert": _bert,
+    "nomic_bert": _rotary,
+    "modernbert": _modernbert,
+    "qwen3": _decoder,
+}
+
+
 def _norm(name: str, size: int) -> dict[str, NDArray[np.float32]]:
     return {f"{name}.weight": np.ones(size, np.float32), f"{name}.bias": np.zeros(size, np.float32)}
 
@@ -214,8 +298,24 @@ def _linear(
     return {f"{name}.weight": tensor(rows, columns), f"{name}.bias": tensor(rows)}
 
 
+def _write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content), "utf-8")
+
+
+def _copy_tokenizer(source: Path, folder: Path, sizes: Sizes) -> None:
+    """Copy a tokenizer, with the model's own length in place of its own."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    tokenizer = json.loads((source / "tokenizer.json").read_text("utf-8"))
+    _write_json(folder / "tokenizer.json", {**tokenizer, "truncation": None, "padding": None})
+    config = json.loads((source / "tokenizer_config.json").read_text("utf-8"))
+    _write_json(folder / "tokenizer_config.json", {**config, "model_max_length": sizes.max_tokens})
+
+
 def _write_tokenizer(folder: Path, sizes: Sizes) -> None:
-    """Write a tokenizer of words w5 … as single tokens, so that lengths are known, and sentence-transformers' files."""
+    """Write a tokenizer of words w5 … as single tokens, so that lengths are known."""
     words = {
         **{name: n for n, name in enumerate(SPECIAL)},
         **{f"w{n}": n for n in range(len(SPECIAL), VOCABULARY)},
@@ -227,34 +327,39 @@ def _write_tokenizer(folder: Path, sizes: Sizes) -> None:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
-    files: dict[str, Any] = {
-        "tokenizer_config.json": {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": sizes.max_tokens,
-            "pad_token": "[PAD]",
-            "cls_token": "[CLS]",
-            "sep_token": "[SEP]",
-            "unk_token": "[UNK]",
-        },
-        "sentence_bert_config.json": {"max_seq_length": sizes.max_tokens, "do_lower_case": False},
-        "1_Pooling/config.json": {
-            "word_embedding_dimension": sizes.hidden,
-            "pooling_mode_mean_tokens": not sizes.kv_heads,
-            "pooling_mode_lasttoken": bool(sizes.kv_heads),
-        },
-        "modules.json": [
-            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-            {
-                "idx": 1,
-                "name": "1",
-                "path": "1_Pooling",
-                "type": "sentence_transformers.models.Pooling",
-            },
-        ],
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": sizes.max_tokens,
+        "pad_token": "[PAD]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "unk_token": "[UNK]",
     }
-    for name, content in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(json.dumps(content))
+    _write_json(folder / "tokenizer_config.json", config)
+
+
+def _write_modules(folder: Path, sizes: Sizes) -> None:
+    """Write sentence-transformers' files: the encoder, pooling, unit vectors."""
+    _write_json(
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": sizes.max_tokens, "do_lower_case": False},
+    )
+    modes = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}
+    pooling = {f"pooling_mode_{name}": sizes.pooling == mode for mode, name in modes.items()}
+    _write_json(
+        folder / "1_Pooling/config.json", {"word_embedding_dimension": sizes.hidden, **pooling}
+    )
+    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    modules = [
+        {
+            "idx": number,
+            "name": str(number),
+            "path": path,
+            "type": f"sentence_transformers.models.{name}",
+        }
+        for number, (name, path) in enumerate(paths.items())
+    ]
+    _write_json(folder / "modules.json", modules)
 
 
 def text_of(length: int, random: np.random.Generator) -> str:

@@ -1,0 +1,1 @@
+"""Long texts: our server beside sentence-transformers, llama.cpp and a candle engine, on models of real sizes."""
