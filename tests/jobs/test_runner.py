@@ -29,6 +29,7 @@ from nestvec.jobs.types import BatchJob, JobLimits, LineResult, Purpose, Status,
 from nestvec.observability.job_metrics import JobMetrics
 from prometheus_client import CollectorRegistry
 
+from tests.support.job_store import add_file
 from tests.support.services import Service, postgres_server, s3_server
 
 DAY_S = 86_400
@@ -169,7 +170,7 @@ async def create(
         file = StoredFile(
             new_id("file-"), owner, Purpose.BATCH, "in.jsonl", len(content), now, now + DAY_S
         )
-        store.add_file(file, draft, 10**12)
+        add_file(store, file, draft, 10**12)
         batch = BatchJob(
             id=new_id("batch_"),
             owner=owner,

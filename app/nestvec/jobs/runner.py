@@ -120,7 +120,13 @@ class JobRunner:
     async def add_file(
         self, file: StoredFile, content: Path, max_stored_bytes: int, upload_id: str
     ) -> None:
-        """Take over a finished upload, as `JobStore.add_file` does.
+        """Take over a finished upload; this may take as long as an object store needs for it.
+
+        Args:
+            file: What is noted of it.
+            content: Path of its content, which is moved to where contents lie.
+            max_stored_bytes: Size that all files of the owner may have together.
+            upload_id: The upload that it comes from, whose room it takes.
 
         Raises:
             QuotaError: The owner's files would be too large.

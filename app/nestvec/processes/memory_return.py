@@ -5,18 +5,15 @@ request and thread by thread, until a container is ended for its memory.
 """
 
 import asyncio
-import resource
-from pathlib import Path
 from typing import Final
 
 from nestvec.system.malloc import give_back_freed_memory
-from nestvec.system.memory import usable_memory_bytes
+from nestvec.system.memory import resident_bytes, usable_memory_bytes
 
 INTERVAL_S: Final = 1.0
 # Growth that is left alone: as much, or this part of the memory.
 MIN_GROWTH_BYTES: Final = 48 * 1024 * 1024
 GROWTH_SHARE: Final = 1 / 32
-STATM: Final = Path("/proc/self/statm")
 
 
 class MemoryReturn:
@@ -48,16 +45,12 @@ class MemoryReturn:
 
 async def give_back_memory_forever() -> None:
     """Return freed memory when there is much of it, for as long as the event loop runs; nothing outside of Linux."""
-    if not STATM.exists():
+    if not resident_bytes():
         return
     deciding = MemoryReturn(max(MIN_GROWTH_BYTES, GROWTH_SHARE * usable_memory_bytes()))
     while True:
         await asyncio.sleep(INTERVAL_S)
-        if deciding.is_due(_rss_bytes()):
+        if deciding.is_due(resident_bytes()):
             # In a thread: the C library is called without Python's global lock.
             await asyncio.to_thread(give_back_freed_memory)
-            deciding.returned(_rss_bytes())
-
-
-def _rss_bytes() -> int:
-    return int(STATM.read_text().split()[1]) * resource.getpagesize()
+            deciding.returned(resident_bytes())
