@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nestvec.config.settings import Settings
 from nestvec.main import ProcessRole, build_app
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp
 
 from tests.api.applications import MakeApi
+from tests.support.asgi import ask
 from tests.support.served import serve_fake
 
 OPERATIONS_PORT, COMMON_PORT = 9000, 8080
@@ -62,33 +62,6 @@ def gated(
     app.state.become_ready(served.service)
     yield app
     served.service.close()
-
-
-async def ask(app: ASGIApp, path: str, port: int, method: str = "GET") -> tuple[int, str]:
-    """Return the status of a request that comes in on a port, and the path of the route that was matched."""
-    statuses: list[int] = []
-
-    async def receive() -> dict[str, object]:
-        return {"type": "http.request", "body": b"{}", "more_body": False}
-
-    async def send(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            statuses.append(int(str(message["status"])))
-
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": unquote(path),
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": [(b"authorization", b"Bearer k")],
-        "http_version": "1.1",
-        "scheme": "http",
-        "server": ("127.0.0.1", port),
-        "client": ("127.0.0.1", 1),
-    }
-    await app(scope, receive, send)
-    return statuses[0], getattr(scope.get("route"), "path", "")
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -15,7 +15,7 @@ from nestvec.config.loading import load_settings
 from nestvec.errors import ConfigError
 from nestvec.keys.keyring import Keyring
 from nestvec.keys.records import KeyFile, KeyLimits, edit_key_file
-from nestvec.keys.usage_database import DATABASE_NAME, sqlite_engine
+from nestvec.keys.usage_database import DATABASE_NAME, usage_engine
 from nestvec.keys.usage_table import KeyUsage, UsageTable
 
 from tests.support.server import command, environment
@@ -45,7 +45,7 @@ def test_the_life_of_a_key(tmp_path: Path) -> None:
     keyring = Keyring(path=tmp_path / "keys.json")
     grant = keyring.authenticate(key)
     assert grant.limits == KeyLimits(("a",), 2.0, is_bulk_only=True)
-    table = UsageTable(sqlite_engine(tmp_path / DATABASE_NAME))
+    table = UsageTable(usage_engine(tmp_path / DATABASE_NAME))
     table.make()
     table.add([KeyUsage(grant.key_id, time.strftime("%Y-%m", time.gmtime()), 3, 70)])
     table.close()

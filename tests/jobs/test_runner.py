@@ -22,13 +22,14 @@ from nestvec.errors import (
 )
 from nestvec.jobs.chunk_runner import LAST_ATTEMPTS
 from nestvec.jobs.database import begin_writing, open_database
-from nestvec.jobs.runner import JobRunner
+from nestvec.jobs.runner import CHUNKS_AT_ONCE, JobRunner
 from nestvec.jobs.store import JobStore, new_id
 from nestvec.jobs.tables import chunks, schema
 from nestvec.jobs.types import BatchJob, JobLimits, LineResult, Purpose, Status, StoredFile
 from nestvec.observability.job_metrics import JobMetrics
 from prometheus_client import CollectorRegistry
 
+from tests.support.job_store import add_file
 from tests.support.services import Service, postgres_server, s3_server
 
 DAY_S = 86_400
@@ -45,6 +46,7 @@ class Handler:
     answered: Counter[str] = field(default_factory=Counter)
     sizes: list[int] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    passes_gate: str = ""
 
     def __post_init__(self) -> None:
         """Let everything pass."""
@@ -54,9 +56,9 @@ class Handler:
         self, bodies: Sequence[Mapping[str, Any]], *, owner: str
     ) -> Sequence[LineResult]:
         """Answer bodies."""
-        del owner
         self.sizes.append(len(bodies))
-        await self.gate.wait()
+        if owner != self.passes_gate:
+            await self.gate.wait()
         await asyncio.sleep(self.delay_s)
         if any(body["input"] == self.crashes_on for body in bodies):
             raise RuntimeError("as a bug would")
@@ -169,7 +171,7 @@ async def create(
         file = StoredFile(
             new_id("file-"), owner, Purpose.BATCH, "in.jsonl", len(content), now, now + DAY_S
         )
-        store.add_file(file, draft, 10**12)
+        add_file(store, file, draft, 10**12)
         batch = BatchJob(
             id=new_id("batch_"),
             owner=owner,
@@ -423,6 +425,32 @@ async def test_keys_take_turns(place: Place) -> None:
         assert (await ended(runner, small_id)).completed == 1
         others = [await runner.call(partial(JobStore.batch, batch_id=one)) for one in large]
         assert sum(batch.completed for batch in others) <= 8 * 1024
+
+
+async def test_a_newcomer_waits_for_nothing_in_flight(place: Place) -> None:
+    """While the chunks of one key take for ever, a line of another key is answered; a second such key waits."""
+    handler = Handler(passes_gate="few")
+    handler.gate.clear()
+    async with place.runner(handler) as runner:
+        large = [
+            await create(runner, b"".join(map(line, range(3000))), owner="many") for _ in range(3)
+        ]
+        async with asyncio.timeout(10):
+            while len(handler.sizes) < CHUNKS_AT_ONCE:
+                await asyncio.sleep(0.01)
+        for _ in range(2):
+            small_id = await create(runner, line(0), owner="few")
+            assert (await ended(runner, small_id)).completed == 1
+        other_id = await create(runner, line(0), owner="held too")
+        async with asyncio.timeout(10):
+            while len(handler.sizes) < CHUNKS_AT_ONCE + 3:
+                await asyncio.sleep(0.01)
+        waiting_id = await create(runner, line(0), owner="few")
+        await asyncio.sleep(0.6)
+        assert len(handler.sizes) == CHUNKS_AT_ONCE + 3, "there is one place for newcomers"
+        handler.gate.set()
+        for batch_id in (*large, other_id, waiting_id):
+            assert (await ended(runner, batch_id)).status is Status.COMPLETED
 
 
 async def test_runners_share_the_work(shared_place: Place) -> None:

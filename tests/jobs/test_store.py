@@ -20,6 +20,8 @@ from nestvec.jobs.types import (
     StoredFile,
 )
 
+from tests.support.job_store import add_file, delete_file, sweep
+
 DAY_S = 86_400
 
 
@@ -61,7 +63,7 @@ def put(store: JobStore, owner: str = "me", **other: Any) -> StoredFile:
     }
     most = other.pop("max_stored_bytes", 1000)
     file = StoredFile(**{**values, **other})
-    store.add_file(file, draft, max_stored_bytes=most)
+    add_file(store, file, draft, max_stored_bytes=most)
     return file
 
 
@@ -100,7 +102,7 @@ def test_nobody_sees_anothers(store: JobStore) -> None:
     batch = begin(store, file)
     for look in (
         lambda: store.file(file.id, "you"),
-        lambda: store.delete_file(file.id, "you"),
+        lambda: delete_file(store, file.id, "you"),
         lambda: store.batch(batch.id, "you"),
         lambda: store.cancel_batch(batch.id, "you"),
         lambda: store.list_batches("you", after=batch.id, limit=5),
@@ -146,11 +148,11 @@ def test_what_has_expired_is_gone(store: JobStore, clock: Clock) -> None:
     clock.now_s += 11
     with pytest.raises(NotFoundError):
         store.file(unread.id, "me")
-    store.sweep()
+    sweep(store)
     assert content(store, read).exists()
     assert not content(store, unread).exists()
     store.fail_batch(batch.id, [])
-    store.sweep()
+    sweep(store)
     assert not content(store, read).exists()
 
 
@@ -164,12 +166,12 @@ def test_contents_without_a_row_are_swept(store: JobStore) -> None:
         path.write_bytes(b"x")
     old = store.folder / "parts" / f"{batch.id}.output"
     old.write_bytes(b"x")
-    store.sweep()
+    sweep(store)
     assert len(contents(store)) == 2
     store.close()
     time.sleep(0.02)
     again = JobStore(store.folder, store._clock)
-    again.sweep()
+    sweep(again)
     assert contents(again) == [f"files/{file.id}"]
     assert list((store.folder / "parts").rglob("*")) == [old]
     again.close()
@@ -180,9 +182,9 @@ def test_a_file_being_read_cannot_be_deleted(store: JobStore) -> None:
     file = put(store)
     batch = begin(store, file)
     with pytest.raises(InputError, match=batch.id):
-        store.delete_file(file.id, "me")
+        delete_file(store, file.id, "me")
     store.fail_batch(batch.id, [])
-    store.delete_file(file.id, "me")
+    delete_file(store, file.id, "me")
     assert not content(store, file).exists()
 
 
@@ -297,7 +299,7 @@ def test_several_processes_change_one_store(tmp_path: Path) -> None:
     assert other.file(file.id, "me") == file
     # Neither process has stored a row of it yet: the other may be about to.
     (store.folder / "files" / "file-2").write_bytes(b"y")
-    other.sweep()
+    sweep(other)
     assert contents(other) == sorted([f"files/{file.id}", "files/file-2"])
     store.close()
     other.close()
@@ -351,6 +353,6 @@ def test_batches_are_bounded(store: JobStore) -> None:
 def test_a_batch_of_a_deleted_file_is_refused(store: JobStore) -> None:
     """A file that was deleted since it was looked up begins no batch."""
     file = put(store)
-    store.delete_file(file.id, "me")
+    delete_file(store, file.id, "me")
     with pytest.raises(NotFoundError):
         begin(store, file)

@@ -15,8 +15,8 @@ from nestvec.keys.usage_database import (
     DATABASE_NAME,
     EARLIER_NAME,
     read_usage,
-    sqlite_engine,
     take_over_earlier,
+    usage_engine,
 )
 from nestvec.keys.usage_table import KeyUsage, UsageTable
 
@@ -37,7 +37,7 @@ class Clock:
 
 def open_table(folder: Path) -> UsageTable:
     """Open the table in a data folder, as a server does."""
-    table = UsageTable(sqlite_engine(folder / DATABASE_NAME))
+    table = UsageTable(usage_engine(folder / DATABASE_NAME))
     table.make()
     take_over_earlier(folder, table)
     return table
@@ -209,7 +209,7 @@ def test_two_processes_take_over_an_earlier_file_once(
     """A process that finds the file gone, as another one has just taken it over, makes no new one in its place."""
     month = counter(tmp_path, Clock()).current_month()
     earlier = write_earlier(tmp_path, ("k", month, 3, 40))
-    first, second = (UsageTable(sqlite_engine(tmp_path / DATABASE_NAME)) for _ in range(2))
+    first, second = (UsageTable(usage_engine(tmp_path / DATABASE_NAME)) for _ in range(2))
     first.make()
     connect = sqlite3.connect
 

@@ -4,7 +4,8 @@ import mmap
 from pathlib import Path
 
 import pytest
-from nestvec.processes.memory_return import STATM, MemoryReturn, anonymous_bytes
+from nestvec.processes.memory_return import MemoryReturn
+from nestvec.system.memory import STATM, anonymous_bytes
 
 
 def test_growth_is_returned_once() -> None:

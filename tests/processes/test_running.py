@@ -13,6 +13,7 @@ import pytest
 from nestvec.keys.records import KeyFile, KeyLimits
 
 from tests.processes.proxy import Balancer
+from tests.support.process_tree import http_processes
 from tests.support.server import RunningServer, running_server, starting_server, wait_until_ready
 from tests.support.tiny import write_tiny_bert
 
@@ -74,6 +75,30 @@ def test_sighup_reads_keys_and_aliases_anew(folder: Path, tmp_path: Path, proces
         server.process.send_signal(signal.SIGHUP)
         logged(server, "reload_failed", max(1, processes))
         assert ask(server, "new", "second") == 200
+        assert server.terminate() == 0
+
+
+def test_a_process_that_is_replaced_has_what_was_reloaded(folder: Path, tmp_path: Path) -> None:
+    """A key that was taken away by a reload is not good again in the process that takes a dead one's place."""
+    keys = tmp_path / "keys"
+    keys.write_text("first\n")
+    with running_server(tmp_path, **settings(folder, 1), api_keys_file=keys) as server:
+        # At once: a process that is still starting does it when it can.
+        keys.write_text("second\n")
+        server.process.send_signal(signal.SIGHUP)
+        logged(server, "reloaded")
+        (process,) = http_processes(server)
+        os.kill(process, signal.SIGKILL)
+        logged(server, "reloaded", 2)
+        statuses = [
+            httpx.post(
+                f"{server.url}/v1/embeddings",
+                json={"input": "alpha"},
+                headers={"authorization": f"Bearer {key}"},
+            ).status_code
+            for key in ("first", "second")
+        ]
+        assert statuses == [401, 200]
         assert server.terminate() == 0
 
 

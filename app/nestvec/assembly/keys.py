@@ -19,8 +19,8 @@ from nestvec.keys.usage import UsageCounter
 from nestvec.keys.usage_database import (
     DATABASE_NAME,
     read_usage,
-    sqlite_engine,
     take_over_earlier,
+    usage_engine,
 )
 from nestvec.keys.usage_table import UsageTable
 from nestvec.observability.key_metrics import KeyMetrics
@@ -94,7 +94,7 @@ def usage_of_month(settings: Settings, month: str) -> dict[str, tuple[int, int]]
     """
     if not settings.database_url.get_secret_value():
         return read_usage(settings.data_dir, month)
-    table = UsageTable(_usage_engine(settings))
+    table = UsageTable(_engine(settings))
     try:
         table.make()
         return {row.key_id: (row.requests, row.tokens) for row in table.read(month)}
@@ -102,10 +102,10 @@ def usage_of_month(settings: Settings, month: str) -> dict[str, tuple[int, int]]
         table.close()
 
 
-def _usage_engine(settings: Settings) -> sa.Engine:
+def _engine(settings: Settings) -> sa.Engine:
     """Return an engine for the table of usage, in the database of files and batches."""
     url = settings.database_url.get_secret_value()
-    return make_engine(url) if url else sqlite_engine(settings.data_dir / DATABASE_NAME)
+    return make_engine(url) if url else usage_engine(settings.data_dir / DATABASE_NAME)
 
 
 def _open_table(settings: Settings, keyring: Keyring) -> UsageTable:
@@ -114,7 +114,7 @@ def _open_table(settings: Settings, keyring: Keyring) -> UsageTable:
     Raises:
         StoreError: It cannot be opened, or is damaged.
     """
-    table = UsageTable(_usage_engine(settings))
+    table = UsageTable(_engine(settings))
     try:
         table.make()
         take_over_earlier(settings.data_dir, table)

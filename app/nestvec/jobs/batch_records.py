@@ -184,8 +184,8 @@ class BatchRecords(Records):
 
     # Steps: what is done to a batch as a whole, by one runner at a time.
 
-    def claim_check(self, holder: str) -> BatchJob | None:
-        """Claim a batch whose input is to be checked and cut; owners with least of it done come first.
+    def claim_check(self, holder: str, passed_over: Collection[str] = ()) -> BatchJob | None:
+        """Claim a batch whose input is to be checked and cut; owners with least of it done come first, some not at all.
 
         Raises:
             StoreError: The database failed.
@@ -201,25 +201,29 @@ class BatchRecords(Records):
             .scalar_subquery()
         )
         unchecked = sa.and_(batches.c.chunks.is_(None), batches.c.status.in_(UNCHECKED))
-        return self._claim_step(holder, unchecked, ready)
+        return self._claim_step(holder, unchecked, passed_over, ready)
 
-    def claim_finalizing(self, holder: str) -> BatchJob | None:
-        """Claim a batch whose answers are to be put together.
+    def claim_finalizing(self, holder: str, passed_over: Collection[str] = ()) -> BatchJob | None:
+        """Claim a batch whose answers are to be put together; those of some owners are left for later.
 
         Raises:
             StoreError: The database failed.
         """
-        return self._claim_step(holder, batches.c.status == Status.FINALIZING.value)
+        return self._claim_step(holder, batches.c.status == Status.FINALIZING.value, passed_over)
 
     def _claim_step(
-        self, holder: str, what: sa.ColumnElement[bool], *order: sa.ColumnElement[Any]
+        self,
+        holder: str,
+        what: sa.ColumnElement[bool],
+        passed_over: Collection[str],
+        *order: sa.ColumnElement[Any],
     ) -> BatchJob | None:
         with begin_writing(self._engine) as connection:
             now_s = self.chunks.now_s(connection)
             is_free = sa.or_(batches.c.until_s.is_(None), batches.c.until_s < now_s)
             query = (
                 sa.select(batches)
-                .where(what, is_free)
+                .where(what, is_free, batches.c.owner.not_in(passed_over))
                 .order_by(*order, batches.c.number)
                 .limit(1)
                 .with_for_update(of=batches, skip_locked=True)

@@ -17,10 +17,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as insert_postgres
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
-from nestvec.jobs.database import begin_reading, begin_writing, is_shared
+from nestvec.jobs.database import begin_reading, begin_writing
 from nestvec.jobs.endings import end_if_done
 from nestvec.jobs.tables import DONE, HELD, WAITING, batches, chunks, owners
 from nestvec.jobs.types import BatchChunk, ChunkResult, Status
+from nestvec.system.sql_engines import is_shared
 
 RUNNING: Final = (Status.IN_PROGRESS.value, Status.CANCELLING.value)
 # A chunk that lost its runner so often may be what ends them, and from then on runs with nothing beside it.

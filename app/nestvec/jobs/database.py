@@ -7,22 +7,20 @@ writes, and what was committed survives a crash.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
 from nestvec.errors import ConfigError, StoreError
+from nestvec.system.sql_engines import BUSY_TIMEOUT_MS, POSTGRES, is_shared, sqlite_engine
 
 # The newest of the migrations.
 NEWEST_REVISION: Final = "0003"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-# How long a transaction waits for another; they take milliseconds.
-BUSY_TIMEOUT_MS: Final = 10_000
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT_MS: Final = 60_000
 # Replicas that start together migrate one after the other. The number is this project's own.
 MIGRATION_LOCK: Final = 5_317_204_118
-POSTGRES: Final = "postgresql"
 SCHEMES: Final = ("sqlite", POSTGRES)
 
 
@@ -47,11 +45,6 @@ def open_database(url: str) -> sa.Engine:
         engine.dispose()
         raise StoreError(f"{place}: cannot be opened ({type(error.orig).__name__})") from error
     return engine
-
-
-def is_shared(engine: sa.Engine) -> bool:
-    """Whether servers on several machines can use the database."""
-    return engine.dialect.name == POSTGRES
 
 
 @contextmanager
@@ -106,15 +99,7 @@ def make_engine(url: str) -> sa.Engine:
         )
     if name == POSTGRES:
         return _postgres_engine(url)
-    engine = sa.create_engine(
-        url,
-        poolclass=sa.pool.StaticPool,
-        # It is used by one thread at a time, but not always by the same.
-        connect_args={"check_same_thread": False},
-    )
-    sa.event.listen(engine, "connect", _make_durable)
-    sa.event.listen(engine, "begin", _begin_immediate)
-    return engine
+    return sqlite_engine(url, synchronous="FULL")
 
 
 def _postgres_engine(url: str) -> sa.Engine:
@@ -130,25 +115,6 @@ def _postgres_engine(url: str) -> sa.Engine:
         raise ConfigError(
             ["database_url: PostgreSQL needs psycopg: pip install 'nestvec[postgres]'"]
         ) from error
-
-
-def _make_durable(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's
-    """Set a new connection to SQLite up so that what is committed survives a power cut."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-    cursor.close()
-    # The driver begins no transaction by itself: `_begin_immediate` does.
-    connection.isolation_level = None
-
-
-def _begin_immediate(connection: sa.Connection) -> None:
-    """Begin a transaction by taking the write lock.
-
-    What the transaction has read is then still so when it writes, whoever else writes too.
-    """
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _migrate(engine: sa.Engine, place: str) -> None:

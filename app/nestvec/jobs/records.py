@@ -6,9 +6,10 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from nestvec.errors import NotFoundError
-from nestvec.jobs.database import begin_reading, is_shared
+from nestvec.jobs.database import begin_reading
 from nestvec.jobs.tables import batches, files, uploads
 from nestvec.jobs.types import ENDED
+from nestvec.system.sql_engines import is_shared
 
 # Keys of the locks by which PostgreSQL's transactions of one owner wait for one another; the number is this project's.
 OWNER_LOCKS: Final = 531_720_411

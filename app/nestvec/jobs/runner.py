@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,8 @@ log = get_logger(__name__)
 CHUNKS_AT_ONCE: Final = 3
 # Several, so that a small batch need not wait for a large one.
 STEPS_AT_ONCE: Final = 2
+# So many more, of each kind, for keys that have nothing in flight: they need not wait until one of the others is done.
+FOR_NEWCOMERS: Final = 1
 # How often the store is searched for what other processes have put there, and for batches to stop.
 POLL_S: Final = 0.5
 # How often it is searched for batches to check or to put together while chunks run.
@@ -120,7 +122,13 @@ class JobRunner:
     async def add_file(
         self, file: StoredFile, content: Path, max_stored_bytes: int, upload_id: str
     ) -> None:
-        """Take over a finished upload, as `JobStore.add_file` does.
+        """Take over a finished upload; this may take as long as an object store needs for it.
+
+        Args:
+            file: What is noted of it.
+            content: Path of its content, which is moved to where contents lie.
+            max_stored_bytes: Size that all files of the owner may have together.
+            upload_id: The upload that it comes from, whose room it takes.
 
         Raises:
             QuotaError: The owner's files would be too large.
@@ -204,11 +212,14 @@ class JobRunner:
         return claims
 
     def _claim_into(self, store: JobStore, claims: Claims) -> None:
-        if time.monotonic() >= self._next_look_s:
+        is_look_due = time.monotonic() >= self._next_look_s
+        if is_look_due:
             self._look_for_steps(store, claims)
         suspects = self._takes_suspects(has_suspects=self._has_suspects)
-        if suspects is not None and len(self._chunks) < (1 if suspects else CHUNKS_AT_ONCE):
-            skipped = self._skipped(store.now())
+        passed_over = _passed_over(self._chunks, 1 if suspects else CHUNKS_AT_ONCE)
+        # Newcomers are searched for when steps are, not with every chunk.
+        if suspects is not None and passed_over is not None and (is_look_due or not passed_over):
+            skipped = self._skipped(store.now(), passed_over)
             chunk = store.chunks.claim(self._holder, skipped=skipped, suspects=suspects)
             if chunk is None and suspects:
                 # Another server has it, or its model is being loaded.
@@ -221,10 +232,10 @@ class JobRunner:
 
     def _look_for_steps(self, store: JobStore, claims: Claims) -> None:
         """Claim steps of batches; not with every chunk, since looking costs as much as claiming one."""
-        if len(self._finalizing) < STEPS_AT_ONCE:
-            claims.finalizing = store.claim_finalizing(self._holder)
-        if len(self._checks) < STEPS_AT_ONCE:
-            claims.check = store.claim_check(self._holder)
+        if (passed_over := _passed_over(self._finalizing, STEPS_AT_ONCE)) is not None:
+            claims.finalizing = store.claim_finalizing(self._holder, passed_over)
+        if (passed_over := _passed_over(self._checks, STEPS_AT_ONCE)) is not None:
+            claims.check = store.claim_check(self._holder, passed_over)
         self._has_suspects = store.chunks.has_suspects()
         self._next_look_s = 0.0 if claims.check else time.monotonic() + STEPS_INTERVAL_S
 
@@ -244,16 +255,17 @@ class JobRunner:
             return False
         return True
 
-    def _skipped(self, now: int) -> "sa.ColumnElement[bool] | None":
-        """Batches whose model is being loaded; those that are to end are claimed all the same."""
+    def _skipped(self, now: int, passed_over: Collection[str]) -> "sa.ColumnElement[bool] | None":
+        """Batches of some owners, and those whose model is being loaded, unless they are to end."""
         models = self._waits.waiting
-        if not models:
+        if not models and not passed_over:
             return None
-        return sa.and_(
+        is_waiting = sa.and_(
             sa.func.coalesce(batches.c.model, "").in_(models),
             batches.c.status != Status.CANCELLING.value,
             batches.c.expires_s > now,
         )
+        return sa.or_(is_waiting, batches.c.owner.in_(passed_over))
 
     def _start(self, claims: Claims) -> None:
         if claims.check is not None:
@@ -340,3 +352,14 @@ class JobRunner:
 
     async def _insist_rows(self, work: Callable[[JobStore], T]) -> T:
         return await self._access.insist(self._access.rows, work)
+
+
+def _passed_over(
+    running: Mapping[Any, RunningChunk | RunningStep], at_once: int
+) -> Collection[str] | None:
+    """Owners who may begin no more, where there is room for newcomers only; None where there is no room at all."""
+    if len(running) < at_once:
+        return ()
+    if len(running) < at_once + FOR_NEWCOMERS:
+        return {one.batch.owner for one in running.values()}
+    return None

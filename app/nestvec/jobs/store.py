@@ -12,12 +12,12 @@ import sqlalchemy as sa
 
 from nestvec.errors import ConfigError, StoreError
 from nestvec.jobs.batch_records import LEASE_S, BatchRecords
-from nestvec.jobs.database import begin_writing, is_shared, make_engine, open_database
+from nestvec.jobs.database import begin_writing, make_engine, open_database
 from nestvec.jobs.file_records import ABANDONED_S, FileRecords
 from nestvec.jobs.objects import open_objects
 from nestvec.jobs.tables import batches, files, uploads
-from nestvec.jobs.types import StoredFile
 from nestvec.system.private_files import make_private_folder, open_private
+from nestvec.system.sql_engines import is_shared
 
 DATABASE: Final = "jobs.db"
 FILES: Final = "files"
@@ -134,43 +134,6 @@ class JobStore(FileRecords, BatchRecords):
         """A new path for an upload that is being received."""
         return self.drafts_folder / new_id(UPLOAD_PREFIX)
 
-    def add_file(
-        self, file: StoredFile, content: Path, max_stored_bytes: int, upload_id: str = ""
-    ) -> None:
-        """Take over a finished upload; this may take as long as an object store needs for it.
-
-        Args:
-            file: What is noted of it.
-            content: Path of its content, which is moved to where contents lie.
-            max_stored_bytes: Size that all files of the owner may have together.
-            upload_id: The upload that it comes from, whose room it takes.
-
-        Raises:
-            QuotaError: The owner's files would be too large.
-            StoreError: The disk is full or read-only, or the database or the object store failed.
-        """
-        name = self.content_name(file.id)
-        self.objects.put(name, content)
-        try:
-            self.note_file(file, max_stored_bytes, upload_id)
-        except BaseException:
-            with suppress(StoreError):
-                self.objects.delete([name])
-            raise
-
-    def delete_file(self, file_id: str, owner: str) -> None:
-        """Delete a file.
-
-        Raises:
-            NotFoundError: The key has no file of that id.
-            InputError: A batch still reads the file.
-            StoreError: The database or the object store failed.
-        """
-        self.forget_file(file_id, owner)
-        # What stays for now is swept later.
-        with suppress(StoreError):
-            self.delete_content(file_id)
-
     def delete_content(self, file_id: str) -> None:
         """Delete the content of a file.
 
@@ -178,14 +141,6 @@ class JobStore(FileRecords, BatchRecords):
             StoreError: The disk or the object store failed.
         """
         self.objects.delete([self.content_name(file_id)])
-
-    def sweep(self) -> None:
-        """Delete files that have expired, unless a batch still reads them, and what a crash left without a row.
-
-        Raises:
-            StoreError: The database or the object store failed.
-        """
-        self.sweep_contents(*self.sweep_rows())
 
     def sweep_rows(self) -> tuple[set[str], set[str]]:
         """Delete the rows of files that have expired.

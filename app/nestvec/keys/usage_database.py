@@ -5,12 +5,13 @@ import logging
 import secrets
 import sqlite3
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
 from nestvec.errors import StoreError
 from nestvec.keys.usage_table import KeyUsage, UsageTable
+from nestvec.system.sql_engines import BUSY_TIMEOUT_MS, sqlite_engine
 from nestvec.system.sqlite import open_read_only
 
 log = logging.getLogger(__name__)
@@ -18,11 +19,12 @@ log = logging.getLogger(__name__)
 EARLIER_NAME: Final = "usage.db"  # in the data folder
 TAKEN_OVER_SUFFIX: Final = ".taken-over"
 DATABASE_NAME: Final = "jobs.db"  # in the data folder: files and batches have it too
-BUSY_TIMEOUT_MS: Final = 10_000
 
 
-def sqlite_engine(path: Path) -> sa.Engine:
+def usage_engine(path: Path) -> sa.Engine:
     """Make what connects to a database in a file, private and made where it is absent, for one thread at a time.
+
+    A commit may be lost by a power cut: it is a second's counting.
 
     Raises:
         StoreError: The file or its folder cannot be made.
@@ -32,14 +34,7 @@ def sqlite_engine(path: Path) -> sa.Engine:
         path.touch(mode=0o600)
     except OSError as error:
         raise StoreError(f"{path}: usage cannot be stored ({error.strerror})") from error
-    engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(path)),
-        poolclass=sa.pool.StaticPool,
-        connect_args={"check_same_thread": False},
-    )
-    sa.event.listen(engine, "connect", _set_up)
-    sa.event.listen(engine, "begin", _begin_immediate)
-    return engine
+    return sqlite_engine(sa.URL.create("sqlite", database=str(path)), synchronous="NORMAL")
 
 
 def take_over_earlier(folder: Path, table: UsageTable) -> None:
@@ -123,17 +118,3 @@ def _read_earlier(path: Path) -> tuple[str, list[KeyUsage]]:
         ).fetchone()
         query = "select key_id, month, requests, tokens from usage"
         return store_id, [KeyUsage(*row) for row in connection.execute(query)] if has_table else []
-
-
-def _set_up(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's
-    """Set a new connection up; a commit may be lost by a power cut, as it is a second's counting."""
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
-    connection.isolation_level = None
-
-
-def _begin_immediate(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

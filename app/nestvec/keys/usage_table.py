@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from nestvec.errors import StoreError
 from nestvec.keys.usage_schema import usage, usage_schema
+from nestvec.system.sql_engines import is_shared
 
 # Begins the ids of rows that say which older store was taken over; keys' ids have no colon.
 TAKEN_OVER = "taken-over:"
@@ -52,7 +53,7 @@ class UsageTable:
     @property
     def is_shared(self) -> bool:
         """Whether servers on several machines use the same table."""
-        return self._engine.dialect.name == "postgresql"
+        return is_shared(self._engine)
 
     def make(self) -> None:
         """Make the table where it is not there yet.

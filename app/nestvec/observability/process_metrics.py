@@ -1,14 +1,9 @@
 """Metrics of processes: their memory, their restarts, and whether the engine hangs."""
 
-import os
-from pathlib import Path
-from typing import Final
-
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from nestvec.observability.shared_metrics import summed_gauge
-
-STATM: Final = Path("/proc/self/statm")
+from nestvec.system.memory import resident_bytes
 
 
 class ProcessMetrics:
@@ -67,11 +62,3 @@ class ProcessMetrics:
     def sample(self) -> None:
         """Take over how much memory this process has now."""
         self._memory.labels(self._role).set(resident_bytes())
-
-
-def resident_bytes() -> int:
-    """Memory of this process; 0 where the system does not tell."""
-    try:
-        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return 0

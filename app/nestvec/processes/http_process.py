@@ -61,8 +61,6 @@ def run_http_process(
         listeners: Sockets that all HTTP processes share.
         restarts: What became of the processes of this number that there were before.
     """
-    # Ignored until the server is there to take it.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     configure_logs(level=settings.log_level, style=settings.log_format)
     role = http_role(number)
     share_metrics(runtime_dir.metrics, role)
@@ -85,6 +83,8 @@ def run_http_process(
     def on_ready(state: ApiState) -> None:
         if state.phase is Phase.READY:
             process.beat(is_ready=True)
+            # Held back since the start: what was asked for meanwhile is done now, when it can be.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             state.service.pool.unload_remotely = process.unload_remotely
             if is_first:
                 runtime_dir.note_serving()

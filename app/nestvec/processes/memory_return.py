@@ -5,18 +5,15 @@ request and thread by thread, until a container is ended for its memory.
 """
 
 import asyncio
-import resource
-from pathlib import Path
 from typing import Final
 
 from nestvec.system.malloc import give_back_freed_memory
-from nestvec.system.memory import usable_memory_bytes
+from nestvec.system.memory import anonymous_bytes, usable_memory_bytes
 
 INTERVAL_S: Final = 1.0
 # Growth that is left alone: as much, or this part of the memory.
 MIN_GROWTH_BYTES: Final = 48 * 1024 * 1024
 GROWTH_SHARE: Final = 1 / 32
-STATM: Final = Path("/proc/self/statm")
 
 
 class MemoryReturn:
@@ -49,7 +46,7 @@ class MemoryReturn:
 
 async def give_back_memory_forever() -> None:
     """Return freed memory when there is much of it, for as long as the event loop runs; nothing outside of Linux."""
-    if not STATM.exists():
+    if not resident_bytes():
         return
     deciding = MemoryReturn(max(MIN_GROWTH_BYTES, GROWTH_SHARE * usable_memory_bytes()))
     while True:
@@ -58,9 +55,3 @@ async def give_back_memory_forever() -> None:
             # In a thread: the C library is called without Python's global lock.
             await asyncio.to_thread(give_back_freed_memory)
             deciding.returned(anonymous_bytes())
-
-
-def anonymous_bytes() -> int:
-    """Return the resident memory of this process, without what is mapped from files or shared."""
-    _, resident, shared, *_ = STATM.read_text().split()
-    return (int(resident) - int(shared)) * resource.getpagesize()

@@ -97,6 +97,7 @@ class Supervisor:
     _engines: list[Child] = field(init=False)
     _http: list[Child] = field(init=False)
     _stop_signals: list[int] = field(default_factory=list)
+    _was_reloaded: bool = False
     _folder_checked_s: float = 0.0
     _is_folder_lost: bool = False
 
@@ -186,6 +187,7 @@ class Supervisor:
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         """Pass SIGHUP on to the HTTP processes; stop at any other signal, and at once where it is the second."""
         if number == signal.SIGHUP:
+            self._was_reloaded = True
             for child in self._http:
                 child.signal(signal.SIGHUP)
             return
@@ -234,7 +236,15 @@ class Supervisor:
         self._keep_folder(now_s, is_urgent=True)
         if self._is_folder_lost:
             return False
-        child.start(now_s)
+        # A new process is not there yet to take SIGHUP, which would end it: it inherits that the signal is held back.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            child.start(now_s)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        if self._was_reloaded and child in self._http:
+            # It begins with the settings of the server's start.
+            child.signal(signal.SIGHUP)
         self._note_processes()
         return True
 

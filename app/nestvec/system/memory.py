@@ -1,5 +1,6 @@
 """How much memory this process may use, and what a server of so much memory should take in at most."""
 
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -8,6 +9,7 @@ from typing import Final
 CGROUPS: Final = Path("/sys/fs/cgroup")
 OWN_CGROUPS: Final = Path("/proc/self/cgroup")
 MEMINFO: Final = Path("/proc/meminfo")
+STATM: Final = Path("/proc/self/statm")
 # Where nothing says how much memory there is.
 ASSUMED_BYTES: Final = 4 * 2**30
 
@@ -77,6 +79,26 @@ def usable_memory_bytes(
     if (machine_bytes := _machine_bytes(meminfo)) is not None:
         limits.append(machine_bytes)
     return min(limits, default=ASSUMED_BYTES)
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process has now; 0 where the system does not tell."""
+    return _resident_pages()[0] * resource.getpagesize()
+
+
+def anonymous_bytes() -> int:
+    """Return how much memory this process has now, without what is mapped from files; 0 where it is not told."""
+    resident, shared = _resident_pages()
+    return (resident - shared) * resource.getpagesize()
+
+
+def _resident_pages() -> tuple[int, int]:
+    """Return the process's resident pages, and those of them that are of files or shared."""
+    try:
+        _, resident, shared, *_ = STATM.read_text().split()
+        return int(resident), int(shared)
+    except (OSError, ValueError):
+        return 0, 0
 
 
 def _limits_v2(cgroups: Path, own_cgroups: Path) -> Iterator[int]:

@@ -17,12 +17,13 @@ from nestvec.engine.types import EmbedCall, EmbedResult, Priority
 from nestvec.jobs.store import JobStore
 from nestvec.jobs.types import Purpose, StoredFile
 from nestvec.keys.records import KeyFile, KeyLimits
-from nestvec.keys.usage_database import DATABASE_NAME, sqlite_engine
+from nestvec.keys.usage_database import DATABASE_NAME, usage_engine
 from nestvec.keys.usage_table import KeyUsage, UsageTable
 from nestvec.main import build_app
 
 from tests.api.applications import Api, Jobs, MakeApi, line
 from tests.api.routes.test_several_models import serving
+from tests.support.job_store import add_file
 from tests.support.tiny import write_tiny_bert
 
 Embed = Callable[[EmbedCall], Awaitable[EmbedResult]]
@@ -150,7 +151,7 @@ async def test_what_was_stored_under_an_earlier_id_is_kept(
 ) -> None:
     """Files, batches and usage of a key of the settings, stored under its plain digest, are its own after a start."""
     earlier = hashlib.blake2b(b"k", digest_size=6).hexdigest()
-    table = UsageTable(sqlite_engine(tmp_path / DATABASE_NAME))
+    table = UsageTable(usage_engine(tmp_path / DATABASE_NAME))
     table.make()
     table.add([KeyUsage(earlier, "2026-11", 2, 30)])
     table.close()
@@ -158,7 +159,7 @@ async def test_what_was_stored_under_an_earlier_id_is_kept(
     content = tmp_path / "parts" / "x"
     content.write_bytes(b"{}")
     file = StoredFile("file-1", earlier, Purpose.BATCH, "in.jsonl", 2, 1)
-    store.add_file(file, content, 100)
+    add_file(store, file, content, 100)
     store.close()
     app = build_app(
         Settings(data_dir=tmp_path, api_keys=["k", "other"], model=str(tmp_path / "no"))

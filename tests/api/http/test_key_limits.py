@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from nestvec.errors import QueueFullError
 from nestvec.keys.records import KeyFile, KeyLimits
 
 from tests.api.applications import Api, MakeApi
@@ -87,6 +88,25 @@ async def test_what_fails_costs_nothing(
         answer = await api.client.post("/decode", json=body, headers=bearer(key))
         assert answer.status_code in (400, 422), answer.text
     assert api.app.state.keys.usage.tokens_this_month(number) < 20
+
+
+async def test_what_has_run_is_counted(
+    make_api: MakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request whose vectors are there has used its tokens, even where it is refused for what is said of its ids."""
+    number, key = add(tmp_path / "keys.json", monthly_tokens=1000)
+    api = make_api(keys_file=tmp_path / "keys.json", data_dir=tmp_path)
+
+    async def full(*_: object) -> int:
+        raise QueueFullError("full", retry_after_s=1.0)
+
+    monkeypatch.setattr(api.served.service, "count_unusual_ids", full)
+    headers = {**bearer(key), "x-embed-token-vocab": "model"}
+    answer = await api.embed({"input": [[2, 7, 3]]}, **headers)
+    assert answer.status_code == 429, answer.text
+    usage = api.app.state.keys.usage
+    (used,) = usage.read(usage.current_month(), number)
+    assert used.tokens == 3
 
 
 @pytest.mark.parametrize(

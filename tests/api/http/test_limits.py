@@ -14,9 +14,9 @@ from nestvec.config.settings import Settings
 from nestvec.errors import BodyFormatError
 from nestvec.main import ProcessRole, build_app
 from nestvec.system.json_bodies import MAX_COST, JsonLimits, check_bounds, parse_json
-from starlette.types import ASGIApp, Message
 
 from tests.api.applications import MakeApi
+from tests.support.asgi import ask
 from tests.support.served import serve_fake
 
 JSON = st.recursive(
@@ -182,38 +182,11 @@ async def test_operators_have_a_port_of_their_own(tiny_folder: Path, tmp_path: P
             (9000, "/health", 200),
             (8080, "/health", 200),
         ):
-            answered = await _get(app, path, port)
+            answered, _ = await ask(app, path, port)
             assert answered == status, (port, path)
         assert set(OPERATIONS) == {"/metrics", "/admin"}
     finally:
         served.service.close()
-
-
-async def _get(app: ASGIApp, path: str, port: int) -> int:
-    """Return the status of a request that comes in on a port."""
-    statuses: list[int] = []
-
-    async def receive() -> dict[str, object]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            statuses.append(int(str(message["status"])))
-
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": [(b"authorization", b"Bearer k")],
-        "http_version": "1.1",
-        "scheme": "http",
-        "server": ("127.0.0.1", port),
-        "client": ("127.0.0.1", 1),
-    }
-    await app(scope, receive, send)
-    return statuses[0]
 
 
 async def test_under_a_path_of_a_proxy(make_api: MakeApi) -> None:

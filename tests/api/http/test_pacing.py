@@ -35,6 +35,7 @@ async def test_who_gives_up_costs_no_turn() -> None:
     waiting[0].cancel()
     waiting[1].cancel()
     await waiting[2]
+    assert [task.cancelled() for task in waiting] == [True, True, False]
 
 
 def test_another_loop() -> None:
@@ -46,8 +47,15 @@ def test_another_loop() -> None:
         await asyncio.sleep(0)
         waiting.cancel()
 
+    slices = list[str]()
+
+    async def go_on() -> None:
+        await asyncio.wait_for(pacer.next(), 5)
+        slices.append("slice")
+
     asyncio.run(leave())
-    asyncio.run(asyncio.wait_for(pacer.next(), 5))
+    asyncio.run(go_on())
+    assert slices == ["slice"]
 
 
 async def test_a_thread_that_rests() -> None:

@@ -23,12 +23,11 @@ from nestvec.api.routes import rerank, rescore, similarity
 from nestvec.engine import limits
 from nestvec.engine.instructions import Instruct
 from nestvec.engine.limits import ServiceLimits
-from nestvec.engine.text.tokenizer_library import GuardedLibrary
 from nestvec.engine.types import OutputKind
-from tokenizers import Encoding
 
 from tests.api.applications import Jobs, MakeApi, line
 from tests.support.served import SPEC, ServedOptions
+from tests.support.tokenizer_calls import tokenized_chars
 
 # What all inputs of a call may have, and what a prompt before each of them may come to, in characters.
 MAX_READ_CHARS: Final = 32_000
@@ -274,21 +273,7 @@ def _small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def tokenized(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many characters the tokenizer's library was given, call by call."""
-    seen: list[int] = []
-
-    def watch(name: str) -> None:
-        method = getattr(GuardedLibrary, name)
-
-        def watched(self: GuardedLibrary, texts: Any, **options: Any) -> list[Encoding]:
-            seen.append(len(texts) if isinstance(texts, str) else sum(map(len, texts)))
-            encodings: list[Encoding] = method(self, texts, **options)
-            return encodings
-
-        monkeypatch.setattr(GuardedLibrary, name, watched)
-
-    for name in ("encode", "encode_batch", "encode_batch_fast"):
-        watch(name)
-    return seen
+    return tokenized_chars(monkeypatch)
 
 
 @pytest.mark.parametrize("name", ALL)

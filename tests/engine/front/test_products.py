@@ -10,12 +10,11 @@ from nestvec.engine import limits
 from nestvec.engine.instructions import Example, Instruct
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.splitting import Splitter, SplitterKind
-from nestvec.engine.text.tokenizer_library import GuardedLibrary
 from nestvec.engine.types import EmbedCall, OutputKind, Pair, Truncation
 from nestvec.errors import InputError, RequestTooLargeError
-from tokenizers import Encoding
 
 from tests.support.served import SPEC, Served, ServedOptions, serve_fake
+from tests.support.tokenizer_calls import tokenized_chars
 
 # 64 windows of 64 tokens may be made, and 16,000 characters put before inputs.
 MAX_TOKENS: Final = 2_000
@@ -155,21 +154,7 @@ def served(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve
 @pytest.fixture
 def tokenized(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many characters the tokenizer's library was given, call by call."""
-    seen: list[int] = []
-
-    def watch(name: str) -> None:
-        method = getattr(GuardedLibrary, name)
-
-        def watched(self: GuardedLibrary, texts: Any, **options: Any) -> list[Encoding]:
-            seen.append(len(texts) if isinstance(texts, str) else sum(map(len, texts)))
-            encodings: list[Encoding] = method(self, texts, **options)
-            return encodings
-
-        monkeypatch.setattr(GuardedLibrary, name, watched)
-
-    for name in ("encode", "encode_batch", "encode_batch_fast"):
-        watch(name)
-    return seen
+    return tokenized_chars(monkeypatch)
 
 
 def test_every_field_of_a_call_has_a_case() -> None:

@@ -325,9 +325,8 @@ def test_what_cannot_be_told_is_refused(path: Path, monkeypatch: pytest.MonkeyPa
         assert caught.value.input_index == 1
 
 
-def test_no_more_is_tokenized_than_a_cut_needs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a million characters a slice or two are tokenized, from whichever end is kept."""
-    cutting = _open(path)
+def _watched(cutting: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that fills with the length of each text that the library is given."""
     seen: list[int] = []
     encode = cutting.library.encode_batch_fast
 
@@ -336,6 +335,13 @@ def test_no_more_is_tokenized_than_a_cut_needs(path: Path, monkeypatch: pytest.M
         return encode(texts, add_special_tokens=add_special_tokens)
 
     monkeypatch.setattr(cutting.library, "encode_batch_fast", watched)
+    return seen
+
+
+def test_no_more_is_tokenized_than_a_cut_needs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a million characters a slice or two are tokenized, from whichever end is kept."""
+    cutting = _open(path)
+    seen = _watched(cutting, monkeypatch)
     for text in ("alpha beta " * 90_000, "漢字かな" * 250_000):
         for truncate in (Truncation.END, Truncation.START, Truncation.ERROR):
             seen.clear()
@@ -394,14 +400,7 @@ def test_what_cannot_be_cut_is_read_so_far(path: Path, monkeypatch: pytest.Monke
     """No call of the library is given more characters than it can be waited for, where it cannot be stopped."""
     monkeypatch.setattr(long_texts, "MAX_STRETCH_CHARS", 50_000)
     cutting = _open(path)
-    seen: list[int] = []
-    encode = cutting.library.encode_batch_fast
-
-    def watched(texts: list[str], *, add_special_tokens: bool) -> list[Encoding]:
-        seen.extend(map(len, texts))
-        return encode(texts, add_special_tokens=add_special_tokens)
-
-    monkeypatch.setattr(cutting.library, "encode_batch_fast", watched)
+    seen = _watched(cutting, monkeypatch)
     for text in ("x" * 300_000, "\u3000" * 300_000):
         for truncate in Truncation:
             encode_all = (

@@ -142,12 +142,13 @@ async def embed(
         if isinstance(error, InputError | InternalError):
             _name_field(error, source, is_list=is_list)
         raise
-    arrays = [value for value in call.inputs if isinstance(value, list)]
-    if arrays and (unusual := await state.service.count_unusual_ids(arrays, call.model)):
-        add_answer_header(request, UNUSUAL_IDS_HEADER, str(unusual))
+    # Before anything that may be refused: what has run is counted.
     tokens = sum(result.input_tokens)
     tokens_of_key.settle(tokens)
     _count_tokens(api_request, tokens)
+    arrays = [value for value in call.inputs if isinstance(value, list)]
+    if arrays and (unusual := await state.service.count_unusual_ids(arrays, call.model)):
+        add_answer_header(request, UNUSUAL_IDS_HEADER, str(unusual))
     set_log_fields(
         request,
         dialect=api_request.dialect.name,
@@ -192,8 +193,13 @@ async def reserve_answer(api_request: ApiRequest, count: int) -> None:
     if count <= FREE_BYTES:
         return
     request, memory = api_request.request, api_request.state.answer_memory
-    await until_disconnect(request, memory.take(count))
-    request.scope[ANSWER_BYTES] = request.scope.get(ANSWER_BYTES, 0) + count
+
+    async def take() -> None:
+        await memory.take(count)
+        # In the same step, so that it is given back however the request ends.
+        request.scope[ANSWER_BYTES] = request.scope.get(ANSWER_BYTES, 0) + count
+
+    await until_disconnect(request, take())
 
 
 def check_tokens(api_request: ApiRequest) -> None:

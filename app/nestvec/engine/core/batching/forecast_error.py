@@ -9,9 +9,8 @@ from typing import Final
 
 GAIN: Final = 1 / 16  # calls; those admitted together tell the same
 DEVIATIONS: Final = 4.0  # as for TCP
-FIRST_DEVIATION: Final = (
-    0.1  # before anything was learned a wait may be 1.4 times as long as predicted
-)
+# Before anything was learned a wait may be 1.4 times as long as predicted.
+FIRST_DEVIATION: Final = 0.1
 MIN_PREDICTED_S: Final = 0.25  # shorter waits are mostly the grain of batches
 MAX_RATIO: Final = 4.0
 
