@@ -27,26 +27,26 @@ class MemoryReturn:
         self._growth_bytes = growth_bytes
         self._settled_bytes = 0
 
-    def is_due(self, anonymous_bytes: int) -> bool:
+    def is_due(self, size_bytes: int) -> bool:
         """Whether the process has grown by enough.
 
         Args:
-            anonymous_bytes: Its resident memory now, without what is mapped from files: weights, which are read in as
+            size_bytes: Its resident memory now, without what is mapped from files: weights, which are read in as
                 they are used, are not malloc's to give back.
         """
         if not self._settled_bytes:
-            self._settled_bytes = anonymous_bytes
-        self._settled_bytes = min(self._settled_bytes, anonymous_bytes)
-        return anonymous_bytes - self._settled_bytes > self._growth_bytes
+            self._settled_bytes = size_bytes
+        self._settled_bytes = min(self._settled_bytes, size_bytes)
+        return size_bytes - self._settled_bytes > self._growth_bytes
 
-    def returned(self, anonymous_bytes: int) -> None:
+    def returned(self, size_bytes: int) -> None:
         """Note how large the process is after what was free has been returned."""
-        self._settled_bytes = anonymous_bytes
+        self._settled_bytes = size_bytes
 
 
 async def give_back_memory_forever() -> None:
     """Return freed memory when there is much of it, for as long as the event loop runs; nothing outside of Linux."""
-    if not resident_bytes():
+    if not anonymous_bytes():
         return
     deciding = MemoryReturn(max(MIN_GROWTH_BYTES, GROWTH_SHARE * usable_memory_bytes()))
     while True:
