@@ -33,6 +33,8 @@ BACKLOG: Final = 2048
 # How long a thread may keep Python's global lock while the event loop wants it; Python's own 5 ms add up to seconds
 # where several threads parse and tokenize.
 SWITCH_INTERVAL_S: Final = 0.0005
+# Where this machine reaches a server that listens on all of its addresses, which are none to connect to.
+LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - not bound here
 
 
 class HttpServer(uvicorn.Server):
@@ -205,7 +207,8 @@ def operations_port_of(listeners: list[socket.socket]) -> int:
 
 
 def url_of(listener: socket.socket, host: str) -> str:
-    """The URL under which a listener is reached."""
+    """The URL under which a listener is reached, from this machine where it listens on all addresses."""
+    host = LOOPBACK_OF.get(host, host)
     url_host = f"[{host}]" if ":" in host else host
     return f"http://{url_host}:{listener.getsockname()[1]}"
 
