@@ -66,7 +66,7 @@ HEALTHCHECK --interval=5s --timeout=5s --start-period=10m --retries=3 \
 ENTRYPOINT ["nestvec"]
 CMD ["serve"]
 
-# A model that is baked in (--build-arg NESTVEC_BAKED_MODEL=all-MiniLM-L6-v2) is for hosts without a network: a new
+# A model that is baked in (--build-arg BAKED_MODEL=all-MiniLM-L6-v2) is for hosts without a network: a new
 # volume at /models begins with it. What is written to a VOLUME after its line is lost, so the line comes last.
 FROM runtime AS gpu
 ENV NVIDIA_VISIBLE_DEVICES=all \
@@ -74,13 +74,13 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     NESTVEC_PROVIDER=cuda
 COPY --from=packages-gpu /opt/nestvec /opt/nestvec
 COPY --from=project-gpu /project /opt/nestvec
-ARG NESTVEC_BAKED_MODEL=""
-RUN [ -z "${NESTVEC_BAKED_MODEL}" ] || NESTVEC_HOST=127.0.0.1 NESTVEC_PROVIDER=cpu nestvec model pull "${NESTVEC_BAKED_MODEL}"
+ARG BAKED_MODEL=""
+RUN [ -z "${BAKED_MODEL}" ] || NESTVEC_HOST=127.0.0.1 NESTVEC_PROVIDER=cpu nestvec model pull "${BAKED_MODEL}"
 VOLUME ["/models", "/data"]
 
 FROM runtime AS cpu
 COPY --from=packages-cpu /opt/nestvec /opt/nestvec
 COPY --from=project-cpu /project /opt/nestvec
-ARG NESTVEC_BAKED_MODEL=""
-RUN [ -z "${NESTVEC_BAKED_MODEL}" ] || NESTVEC_HOST=127.0.0.1 nestvec model pull "${NESTVEC_BAKED_MODEL}"
+ARG BAKED_MODEL=""
+RUN [ -z "${BAKED_MODEL}" ] || NESTVEC_HOST=127.0.0.1 nestvec model pull "${BAKED_MODEL}"
 VOLUME ["/models", "/data"]

@@ -4,8 +4,8 @@ from typing import Final
 
 # The extras that no server lock holds; each has a lock of its own in requirements/.
 LOCKED_APART: Final = ("parquet", "quality")
-# The extra that has a server lock of its own.
-SERVER_LOCK: Final = "openvino"
+# The extras that have a server lock of their own.
+SERVER_LOCKS: Final = ("cpu", "gpu", "openvino")
 
 
 def how_to_install(extra: str) -> str:
@@ -15,6 +15,6 @@ def how_to_install(extra: str) -> str:
         extra: Its name in pyproject.toml.
     """
     variable = f" EXTRAS={extra}" if extra in LOCKED_APART else ""
-    if extra == SERVER_LOCK:
+    if extra in SERVER_LOCKS:
         variable = f" EXTRA={extra}"
     return f"`make setup{variable}` in a checkout, `pip install 'nestvec[{extra}]'` elsewhere"
