@@ -36,12 +36,12 @@ $(STAMPS)/server-$(EXTRA): requirements/$(EXTRA).txt pyproject.toml | $(BIN)/pyt
 	@$(BIN)/python $(PIP) --no-deps --no-build-isolation --editable .
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/extra-%: requirements/extra-%.txt $(STAMPS)/server-$(EXTRA)
+$(STAMPS)/extra-%: requirements/extras/%.txt $(STAMPS)/server-$(EXTRA)
 	@echo "installing the extra $* (locked, hashes checked)"
 	@$(BIN)/python $(PIP) --require-hashes -r $<
 	@touch $@
 
-requirements/extra-%.txt:
+requirements/extras/%.txt:
 	@echo "EXTRAS: '$*' is none of parquet, quality; every other extra is installed with the server (EXTRA=openvino with bf16)"; exit 1
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/server-$(EXTRA)
@@ -191,7 +191,7 @@ lock: $(STAMPS)/dev ## Resolve all locks anew
 	@$(UV_LOCK) -o requirements/dev.txt pyproject.toml requirements/build.in requirements/dev.in \
 		--extra cpu --extra openvino $(SERVER_EXTRAS) --extra parquet --extra quality -c requirements/cpu.txt $(ARGS)
 	@for extra in parquet quality; do \
-		$(UV_LOCK) -o requirements/extra-$$extra.txt requirements/extra-$$extra.in -c requirements/dev.txt $(ARGS) || exit 1; done
+		$(UV_LOCK) -o requirements/extras/$$extra.txt requirements/extras/$$extra.in -c requirements/dev.txt $(ARGS) || exit 1; done
 	@$(UV_LOCK) -o requirements/clients.txt requirements/clients.in $(ARGS)
 
 clients: $(CLIENTS)/.stamp ## Install the client SDKs that the tests drive
@@ -201,7 +201,7 @@ image: ## Build the container image (TARGET=cpu or gpu) with Docker or podman (E
 	$(ENGINE) build $(if $(filter podman,$(notdir $(ENGINE))),--format docker) --target $(or $(TARGET),cpu) -t nestvec:$(or $(TARGET),cpu) $(ARGS) .
 
 image-check: $(STAMPS)/model ## Build the image and run the whole of compose for real, without a registry; as root, ten minutes (docs/containers.md)
-	@$(BIN)/python docker/check.py $(ARGS)
+	@$(BIN)/python docker/check/run.py $(ARGS)
 
 compose-check: $(STAMPS)/dev ## Check docker-compose.yml and the Dockerfile (needs docker-compose)
 	@for profile in cpu gpu; do docker-compose --profile $$profile config --quiet && echo "compose $$profile: ok" || exit 1; done

@@ -2,8 +2,8 @@
 set -eu
 server=$1
 shift
-for lock in "$server" $(printf 'extra-%s ' "$@" | tr ',' ' '); do
-  [ "$lock" = extra- ] || /opt/nestvec/bin/pip install --require-hashes -r "requirements/$lock.txt"
+for lock in "$server" $(printf 'extras/%s ' "$@" | tr ',' ' '); do
+  [ "$lock" = extras/ ] || /opt/nestvec/bin/pip install --require-hashes -r "requirements/$lock.txt"
 done
 # The packages' own tests, and headers and libraries to compile against: 40 MB.
 find /opt/nestvec -depth -type d \( -name tests -o -name test -o -path '*/numpy/_core/include' \) -exec rm -r {} +

@@ -1,4 +1,4 @@
-"""What the Dockerfile, the compose file and the health check promise as files; docker/check.py runs them."""
+"""What the Dockerfile, the compose file and the health check promise as files; docker/check runs them."""
 
 import http.server
 import os

@@ -50,7 +50,7 @@ PAGES = [
     "models/README.md",
 ]
 SERVER_LOCKS = ("cpu", "gpu", "openvino")
-EXTRA_LOCKS = tuple(f"extra-{extra}" for extra in LOCKED_APART)
+EXTRA_LOCKS = tuple(f"extras/{extra}" for extra in LOCKED_APART)
 PINNED = re.compile(r"[a-z0-9].*==")
 PINNED_VERSION = r"^([a-z0-9][\w.-]*)(?:\[[^]]*\])?==([^ ;]+)(?: ; ([^\\\n]*))?"
 
@@ -200,10 +200,10 @@ def test_the_lock_of_an_extra_is_that_extra_and_fits_the_others(extra: str) -> N
     """It holds what pyproject.toml asks for, and every package that others lock too in a version of theirs."""
     asked = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"][extra]
     listed = [
-        line for line in text(f"requirements/extra-{extra}.in").splitlines() if line[0] != "#"
+        line for line in text(f"requirements/extras/{extra}.in").splitlines() if line[0] != "#"
     ]
     assert listed == asked
-    pinned = versions_in(f"extra-{extra}")
+    pinned = versions_in(f"extras/{extra}")
     assert {re.split("[>=]", name)[0] for name in asked} <= {name for name, _, _ in pinned}
     for lock in (*SERVER_LOCKS, "dev"):
         others = versions_in(lock)
@@ -226,8 +226,8 @@ def test_setup_adds_extras_from_their_locks() -> None:
     command = made("setup", f"EXTRAS={','.join(LOCKED_APART)}").stdout
     without = made("setup").stdout
     for extra in LOCKED_APART:
-        assert f"--require-hashes -r requirements/extra-{extra}.txt" in command
-        assert f"extra-{extra}.txt" not in without
+        assert f"--require-hashes -r requirements/extras/{extra}.txt" in command
+        assert f"extras/{extra}.txt" not in without
     assert f"none of {', '.join(LOCKED_APART)};" in made("setup", "EXTRAS=nonsense").stdout
 
 

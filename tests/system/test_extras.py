@@ -27,7 +27,7 @@ def test_the_commands_install_the_extra(extra: str) -> None:
     )
     assert command is not None
     assert command[3] == f"pip install 'nestvec[{extra}]'"
-    lock = {"EXTRAS": f"extra-{command[2]}", "EXTRA": command[2], None: "cpu"}[command[1]]
+    lock = {"EXTRAS": f"extras/{command[2]}", "EXTRA": command[2], None: "cpu"}[command[1]]
     locked = (ROOT / f"requirements/{lock}.txt").read_text()
     for requirement in EXTRAS[extra]:
         name = re.split(r"[\[>]", requirement)[0]

@@ -115,8 +115,10 @@ class HttpServer(uvicorn.Server):
         it. So connections that wait to be accepted are accepted first, and all have a moment to send their request.
         """
         waiting = [connection for listener in self._listeners for connection in _accepted(listener)]
-        for closable in (*self.servers, *self._listeners):
-            closable.close()
+        for server in self.servers:
+            server.close()
+        for listener in self._listeners:
+            listener.close()
         loop = asyncio.get_running_loop()
         for connection in waiting:
             with contextlib.suppress(OSError):  # its caller has left

@@ -1,4 +1,4 @@
-"""Base images for docker/check.py on machines without a registry: Debian by debootstrap, a CPython, a Prometheus.
+"""Base images for docker/check on machines without a registry: Debian by debootstrap, a CPython, a Prometheus.
 
 They stand in for the images that the Dockerfile and docker-compose.yml name, and are passed to both by PYTHON_IMAGE and
 PROMETHEUS_IMAGE. Nothing is fetched but Debian packages, from the mirror that apt uses here.

@@ -1,4 +1,4 @@
-"""A container engine for docker/check.py: podman with a store, networks and a socket of its own, or Docker."""
+"""A container engine for docker/check: podman with a store, networks and a socket of its own, or Docker."""
 
 import contextlib
 import json
@@ -80,9 +80,10 @@ class Engine:
     Args:
         name: "podman" or "docker".
         folder: Where podman's store, networks and socket are; nothing of it remains.
+        compose: The program; by default docker-compose, or where there is none Docker's own.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, compose: str = "") -> None:
         self.name, self._folder = name, folder
         self._service: subprocess.Popen[bytes] | None = None
         self.env = dict(os.environ)
@@ -99,9 +100,8 @@ class Engine:
                 "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"),
                 "DOCKER_HOST": f"unix://{folder}/podman.sock",
             }
-        self._compose = (
-            ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
-        )
+        found = compose or shutil.which("docker-compose")
+        self._compose = [found] if found else ["docker", "compose"]
 
     @property
     def is_podman(self) -> bool:
@@ -161,10 +161,8 @@ class Engine:
         # Without its own format podman drops HEALTHCHECK.
         form = ["--format", "docker"] if self.is_podman else []
         began = time.monotonic()
-        self(
-            *("build", "--network", "host", *form, *arguments, "-t", tag, context),
-            timeout_s=BUILD_TIMEOUT_S,
-        )
+        options = ["--network", "host", *form, *arguments, "-t", tag]
+        self("build", *options, context, timeout_s=BUILD_TIMEOUT_S)
         return time.monotonic() - began
 
     def load_root(self, archive: Path, tag: str, *changes: str) -> None:
@@ -189,6 +187,11 @@ class Engine:
             sizes = {m.name.split("/")[-1].removesuffix(".tar"): m.size for m in file if m.isreg()}
         archive.unlink()
         return {digest: sizes[digest] for digest in digests}
+
+    @property
+    def compose_version(self) -> str:
+        """What the program says of itself."""
+        return call(*self._compose, "version", env=self.env).splitlines()[0]
 
     def compose(
         self, folder: Path, variables: Mapping[str, str], *arguments: str, timeout_s: float = 600
