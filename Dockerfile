@@ -14,25 +14,14 @@ WORKDIR /src
 RUN python -m venv /opt/nestvec
 
 FROM venv AS packages-cpu
-# Extras that a server needs not: parquet, quality, or both with a space between them.
+# Extras that a server does not need: parquet, quality, or parquet,quality.
 ARG EXTRAS=""
-COPY requirements requirements
+COPY requirements/cpu.txt requirements/
+COPY requirements/extras requirements/extras
 COPY docker/install_locked.sh docker/
 RUN sh docker/install_locked.sh cpu ${EXTRAS}
 
 FROM packages-cpu AS project-cpu
-COPY pyproject.toml README.md LICENSE ./
-COPY models models
-COPY app app
-RUN /opt/nestvec/bin/pip install --no-deps --no-build-isolation --prefix=/project .
-
-FROM venv AS packages-gpu
-ARG EXTRAS=""
-COPY requirements requirements
-COPY docker/install_locked.sh docker/
-RUN sh docker/install_locked.sh gpu ${EXTRAS}
-
-FROM packages-gpu AS project-gpu
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY app app
@@ -68,6 +57,27 @@ CMD ["serve"]
 
 # A model that is baked in (--build-arg BAKED_MODEL=all-MiniLM-L6-v2) is for hosts without a network: a new
 # volume at /models begins with it. What is written to a VOLUME after its line is lost, so the line comes last.
+FROM runtime AS cpu
+COPY --from=packages-cpu /opt/nestvec /opt/nestvec
+COPY --from=project-cpu /project /opt/nestvec
+ARG BAKED_MODEL=""
+RUN [ -z "${BAKED_MODEL}" ] || NESTVEC_HOST=127.0.0.1 nestvec model pull "${BAKED_MODEL}"
+VOLUME ["/models", "/data"]
+
+# Behind all of the image for CPUs: builders of before BuildKit make every stage that stands before their target.
+FROM venv AS packages-gpu
+ARG EXTRAS=""
+COPY requirements/gpu.txt requirements/
+COPY requirements/extras requirements/extras
+COPY docker/install_locked.sh docker/
+RUN sh docker/install_locked.sh gpu ${EXTRAS}
+
+FROM packages-gpu AS project-gpu
+COPY pyproject.toml README.md LICENSE ./
+COPY models models
+COPY app app
+RUN /opt/nestvec/bin/pip install --no-deps --no-build-isolation --prefix=/project .
+
 FROM runtime AS gpu
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
@@ -78,9 +88,5 @@ ARG BAKED_MODEL=""
 RUN [ -z "${BAKED_MODEL}" ] || NESTVEC_HOST=127.0.0.1 NESTVEC_PROVIDER=cpu nestvec model pull "${BAKED_MODEL}"
 VOLUME ["/models", "/data"]
 
-FROM runtime AS cpu
-COPY --from=packages-cpu /opt/nestvec /opt/nestvec
-COPY --from=project-cpu /project /opt/nestvec
-ARG BAKED_MODEL=""
-RUN [ -z "${BAKED_MODEL}" ] || NESTVEC_HOST=127.0.0.1 nestvec model pull "${BAKED_MODEL}"
-VOLUME ["/models", "/data"]
+# Without --target.
+FROM cpu AS default
