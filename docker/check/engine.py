@@ -157,7 +157,7 @@ class Engine:
         return call(self.name, *arguments, env=self.env, timeout_s=timeout_s)
 
     def build(self, context: Path, tag: str, *arguments: str) -> float:
-        """Build an image without any cache of others; returns the seconds that it took."""
+        """Build an image; returns the seconds that it took."""
         # Without its own format podman drops HEALTHCHECK.
         form = ["--format", "docker"] if self.is_podman else []
         began = time.monotonic()
@@ -176,22 +176,28 @@ class Engine:
 
     def layers(self, tag: str) -> dict[str, int]:
         """Return the bytes of each layer of an image by its digest, uncompressed."""
-        digests = [
-            str(d).removeprefix("sha256:")
-            for d in self.inspect(tag, kind="image")["RootFS"]["Layers"]
-        ]
+        digests = self.inspect(tag, kind="image")["RootFS"]["Layers"]
         archive = self._folder / "image.tar"
         self("save", "-o", archive, tag, timeout_s=600)
-        # Both engines save a file for each layer, named after its digest.
         with tarfile.open(archive) as file:
-            sizes = {m.name.split("/")[-1].removesuffix(".tar"): m.size for m in file if m.isreg()}
+            members = {member.name: member for member in file}
+            manifest = file.extractfile(members["manifest.json"])
+            names = (
+                json.load(manifest)[0]["Layers"] if manifest else []
+            )  # in the order of the digests
+            # Docker 20.10 saves a layer that occurs twice as a link to the first.
+            layers = [file.extractfile(members[name]) for name in names]
+            sizes = [layer.seek(0, os.SEEK_END) if layer else 0 for layer in layers]
         archive.unlink()
-        return {digest: sizes[digest] for digest in digests}
+        return dict(zip(digests, sizes, strict=True))
 
     @property
-    def compose_version(self) -> str:
-        """What the program says of itself."""
-        return call(*self._compose, "version", env=self.env).splitlines()[0]
+    def version(self) -> str:
+        """What the engine and Compose say of themselves."""
+        server = "{{.Server.Version}}"
+        engine = self("--version") if self.is_podman else f"Docker {self('version', '-f', server)}"
+        compose = call(*self._compose, "version", env=self.env).splitlines()[0]
+        return f"{engine.strip()}, {compose}"
 
     def compose(
         self, folder: Path, variables: Mapping[str, str], *arguments: str, timeout_s: float = 600

@@ -153,9 +153,8 @@ def main() -> int:
         run(check, arguments.stand_ins or folder / "stand-ins")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        version = f"{call(arguments.engine, '--version').strip()}, {engine.compose_version}"
         target = arguments.report or ROOT / f"benchmarks/results/image-check-{arguments.engine}.md"
-        target.write_text(report.markdown(version))
+        target.write_text(report.markdown(engine.version))
         print(f"{target}: {report.failures} promises broken")
     return 1 if report.failures else 0
 

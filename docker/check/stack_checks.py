@@ -113,7 +113,7 @@ def check_restarts(check: Check) -> None:
     """The server is back in time after a restart, and after its process was killed."""
     engine, report, server = check.engine, check.report, check.server
     began = time.monotonic()
-    engine("restart", "--time", "40", server)
+    engine("restart", "-t", "40", server)
     wait_ready(check.url)
     report.within(
         "restart with a warm volume, the drain included", time.monotonic() - began, WARM_START_S
@@ -144,7 +144,7 @@ def check_stop_under_load(check: Check) -> None:
         thread.start()
     wait_until(lambda: len(statuses) >= 2 * LOAD_CONNECTIONS, 60, "load")
     began, before = time.monotonic(), len(statuses)
-    engine("stop", "--time", "40", server)
+    engine("stop", "-t", "40", server)
     seconds = time.monotonic() - began
     end.set()
     for thread in threads:
@@ -208,7 +208,7 @@ def check_keys(check: Check) -> None:
     with_key = embed(check.url, key)[0]
     report.note("with keys: without one, with one", f"401, {with_key}", ok=with_key == 200)
     check.in_container(server, "import os; os.unlink('/data/keys.json')")
-    engine("restart", "--time", "40", server)
+    engine("restart", "-t", "40", server)
     time.sleep(8)
     with contextlib.suppress(OSError, CommandError):
         status = embed(check.url)[0]
