@@ -149,13 +149,14 @@ def main() -> int:
     engine = Engine(arguments.engine, folder, arguments.compose)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        version = engine.version
         check = Check(engine, folder, report, is_gpu_skipped=arguments.no_gpu_image)
         run(check, arguments.stand_ins or folder / "stand-ins")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        target = arguments.report or ROOT / f"benchmarks/results/image-check-{arguments.engine}.md"
-        target.write_text(report.markdown(engine.version))
-        print(f"{target}: {report.failures} promises broken")
+    target = arguments.report or ROOT / f"benchmarks/results/image-check-{arguments.engine}.md"
+    target.write_text(report.markdown(version))
+    print(f"{target}: {report.failures} promises broken")
     return 1 if report.failures else 0
 
 
