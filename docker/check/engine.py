@@ -86,7 +86,8 @@ class Engine:
     def __init__(self, name: str, folder: Path, compose: str = "") -> None:
         self.name, self._folder = name, folder
         self._service: subprocess.Popen[bytes] | None = None
-        self.env = dict(os.environ)
+        # Without what somebody has set for a server of their own.
+        self.env = {name: v for name, v in os.environ.items() if not name.startswith("NESTVEC_")}
         if self.is_podman:
             for file, text in (
                 ("storage.conf", STORAGE_CONF),
