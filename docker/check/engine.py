@@ -150,8 +150,12 @@ class Engine:
                 self._service.wait(10)
             self._service.kill()
             self._service = None
-        with contextlib.suppress(CommandError):  # the store is a mount of its own
-            call("umount", self._folder / "store/overlay")
+        # The store is a mount of its own, and a build that was interrupted leaves others in it.
+        lines = Path("/proc/self/mounts").read_text().splitlines()
+        mounts = [line.split()[1] for line in lines]
+        for mount in reversed([path for path in mounts if path.startswith(f"{self._folder}/")]):
+            with contextlib.suppress(CommandError):
+                call("umount", mount)
 
     def __call__(self, *arguments: str | Path, timeout_s: float = CALL_TIMEOUT_S) -> str:
         """Run a command of the engine, and return what it printed."""
