@@ -100,6 +100,7 @@ class Engine:
                 "CONTAINERS_CONF": str(folder / "containers.conf"),
                 "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"),
                 "DOCKER_HOST": f"unix://{folder}/podman.sock",
+                "TMPDIR": str(folder),  # else builds use /var/tmp
             }
         found = compose or shutil.which("docker-compose")
         self._compose = [found] if found else ["docker", "compose"]
