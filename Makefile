@@ -14,8 +14,12 @@ export DATA
 PIP := -m pip install --quiet --disable-pip-version-check --no-input
 # Which lock the server runs on: cpu, openvino (cpu with bf16), or gpu on a CUDA host (make serve EXTRA=gpu).
 EXTRA ?= cpu
+# Which extras to add to it, of those that it lacks: parquet, quality, or both (make setup EXTRAS=parquet,quality).
+EXTRAS ?=
+comma := ,
+EXTRA_STAMPS = $(patsubst %,$(STAMPS)/extra-%,$(subst $(comma), ,$(EXTRAS)))
 
-.PHONY: help setup serve test test-quick test-load test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs lock clients image compose-check clean
+.PHONY: help setup serve test test-quick test-load test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs lock clients image image-check compose-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -31,6 +35,14 @@ $(STAMPS)/server-$(EXTRA): requirements/$(EXTRA).txt pyproject.toml | $(BIN)/pyt
 	@$(BIN)/python $(PIP) --require-hashes -r requirements/$(EXTRA).txt
 	@$(BIN)/python $(PIP) --no-deps --no-build-isolation --editable .
 	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/extra-%: requirements/extras/%.txt $(STAMPS)/server-$(EXTRA)
+	@echo "installing the extra $* (locked, hashes checked)"
+	@$(BIN)/python $(PIP) --require-hashes -r $<
+	@touch $@
+
+requirements/extras/%.txt:
+	@echo "EXTRAS: '$*' is none of parquet, quality; every other extra is installed with the server (EXTRA=openvino with bf16)"; exit 1
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/server-$(EXTRA)
 	@echo "installing the test tools (locked, hashes checked)"
@@ -50,7 +62,7 @@ $(CLIENTS)/.stamp: requirements/clients.txt tests/end_to_end/clients/node/packag
 		else echo "no npm: the Node client tests will be skipped"; fi
 	@touch $@
 
-setup: $(STAMPS)/model ## Make .venv with the nestvec command and fetch the default model
+setup: $(STAMPS)/model $(EXTRA_STAMPS) ## Make .venv with the nestvec command and fetch the default model (EXTRAS=parquet,quality adds these)
 
 serve: $(STAMPS)/server-$(EXTRA) ## Set up what is missing and serve on 127.0.0.1:8080 (NESTVEC_PORT)
 	@exec $(BIN)/nestvec serve
@@ -187,24 +199,27 @@ docs: $(STAMPS)/dev ## Write the generated pages of docs/
 	@$(BIN)/nestvec config --markdown > docs/configuration.md
 	@$(BIN)/python -m nestvec.api.dialect_docs docs/dialects.md
 
+UV_LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras
+SERVER_EXTRAS := --extra cl100k --extra postgres --extra objects --extra redis
 lock: $(STAMPS)/dev ## Resolve all locks anew
 	@for extra in cpu gpu; do \
-		$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
-			-o requirements/$$extra.txt pyproject.toml requirements/build.in \
-			--extra $$extra --extra cl100k --extra parquet --extra postgres --extra objects --extra redis $(ARGS) || exit 1; done
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
-		-o requirements/openvino.txt pyproject.toml requirements/build.in \
-		--extra cpu --extra openvino --extra cl100k --extra parquet --extra postgres --extra objects --extra redis -c requirements/cpu.txt $(ARGS)
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
-		-o requirements/dev.txt pyproject.toml requirements/build.in requirements/dev.in \
-		--extra cpu --extra openvino --extra cl100k --extra parquet --extra postgres --extra objects --extra redis --extra quality -c requirements/cpu.txt $(ARGS)
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
-		-o requirements/clients.txt requirements/clients.in $(ARGS)
+		$(UV_LOCK) -o requirements/$$extra.txt pyproject.toml requirements/build.in --extra $$extra $(SERVER_EXTRAS) $(ARGS) || exit 1; done
+	@$(UV_LOCK) -o requirements/openvino.txt pyproject.toml requirements/build.in \
+		--extra cpu --extra openvino $(SERVER_EXTRAS) -c requirements/cpu.txt $(ARGS)
+	@$(UV_LOCK) -o requirements/dev.txt pyproject.toml requirements/build.in requirements/dev.in \
+		--extra cpu --extra openvino $(SERVER_EXTRAS) --extra parquet --extra quality -c requirements/cpu.txt $(ARGS)
+	@for extra in parquet quality; do \
+		$(UV_LOCK) -o requirements/extras/$$extra.txt requirements/extras/$$extra.in -c requirements/dev.txt $(ARGS) || exit 1; done
+	@$(UV_LOCK) -o requirements/clients.txt requirements/clients.in $(ARGS)
 
 clients: $(CLIENTS)/.stamp ## Install the client SDKs that the tests drive
 
-image: ## Build the container image (TARGET=cpu or gpu); needs a Docker engine
-	docker build --target $(or $(TARGET),cpu) -t nestvec:$(or $(TARGET),cpu) .
+ENGINE ?= $(shell command -v docker >/dev/null && docker info >/dev/null 2>&1 && echo docker || echo podman)
+image: ## Build the container image (TARGET=cpu or gpu) with Docker or podman (ENGINE=podman ARGS='--build-arg NAME=value')
+	$(ENGINE) build $(if $(filter podman,$(notdir $(ENGINE))),--format docker) --target $(or $(TARGET),cpu) -t nestvec:$(or $(TARGET),cpu) $(ARGS) .
+
+image-check: $(STAMPS)/model ## Build the image and run the whole of compose for real, without a registry; as root, ten minutes (docs/containers.md)
+	@$(BIN)/python docker/check/run.py $(ARGS)
 
 compose-check: $(STAMPS)/dev ## Check docker-compose.yml and the Dockerfile (needs docker-compose)
 	@for profile in cpu gpu; do docker-compose --profile $$profile config --quiet && echo "compose $$profile: ok" || exit 1; done

@@ -152,6 +152,22 @@ def test_pull_prepares_a_folder(model: Path) -> None:
     assert invoke("model", "pull", str(model), "--folder").stdout.strip() == str(model)
 
 
+@pytest.mark.parametrize(("flags", "asks_again"), [((), True), (("--if-missing",), False)])
+def test_pull_asks_the_source_again_unless_told_not_to(
+    flags: tuple[str, ...], *, asks_again: bool, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--if-missing` takes what the cache has, as a server does, so that it needs no network the second time."""
+    asked: list[bool] = []
+
+    def prepare(settings: Settings, *, refresh: bool) -> object:
+        asked.append(refresh)
+        return prepare_model(settings, refresh=refresh)
+
+    monkeypatch.setattr("nestvec.cli.model.prepare_model", prepare)
+    assert invoke("model", "pull", str(model), *flags).exit_code == 0
+    assert asked == [asks_again]
+
+
 def test_errors_are_printed_without_a_trace(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

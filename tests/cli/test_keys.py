@@ -11,7 +11,7 @@ import pytest
 from nestvec.cli.doctor import _keys
 from nestvec.cli.keys import command as keys_command
 from nestvec.cli.serve import command as serve_command
-from nestvec.config.loading import load_settings
+from nestvec.config.loading import check_to_serve, load_settings
 from nestvec.errors import ConfigError
 from nestvec.keys.keyring import Keyring
 from nestvec.keys.records import KeyFile, KeyLimits, edit_key_file
@@ -106,6 +106,29 @@ def test_a_server_that_has_had_keys_does_not_start_without_them(tmp_path: Path) 
     assert str(tmp_path / "keys-required") in serve()
     assert "nestvec keys add" in serve("--keys-file", str(tmp_path / "unmounted" / "keys.json"))
     assert "keys-required" in run(tmp_path, "list").stderr
+
+
+def test_a_forgotten_variable_does_not_open_a_server_that_others_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that had keys by its settings, and is reachable, does not start when they are missing; others do."""
+
+    def check(host: str, keys: str = "") -> None:
+        monkeypatch.setenv("NESTVEC_API_KEYS", keys)
+        flags = {"data_dir": str(tmp_path), "host": host, "allow_unauthenticated": True}
+        check_to_serve(load_settings(flags))
+
+    wide = "0.0.0.0"  # noqa: S104 - not bound
+    check("127.0.0.1", "one")
+    check(wide)  # keys on the loopback address, as in somebody's trials, bind nobody
+    check(wide, "one")
+    with pytest.raises(ConfigError, match="has had keys and now has none") as caught:
+        check(wide)
+    assert str(tmp_path / "api-keys-required") in caught.value.message
+    check("127.0.0.1")
+    check(wide, "another")
+    keys_command.main(["add", "alice", "--data-dir", str(tmp_path)], standalone_mode=False)
+    check(wide)  # its file asks for keys
 
 
 @pytest.mark.parametrize(

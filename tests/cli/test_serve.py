@@ -10,10 +10,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
 import pytest
+from nestvec.processes.web_server import url_of
 
 from tests.support.server import (
     RunningServer,
@@ -85,6 +87,61 @@ def test_sigterm_drains_what_is_in_flight(folder: Path, tmp_path: Path) -> None:
         assert server.process.wait(30) == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{server.url}/health/live")
+
+
+@pytest.mark.parametrize("http_processes", [0, 2])
+def test_a_stop_under_load_cuts_nobody_off(
+    folder: Path, tmp_path: Path, http_processes: int
+) -> None:
+    """Whoever could connect before the port closed is answered, even where the request came after that."""
+    ended: list[int | str] = []
+
+    def ask_until_refused(address: tuple[str, int]) -> None:
+        while True:
+            connection = HTTPConnection(*address, timeout=30)
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                return
+            try:
+                connection.request("POST", "/v1/embeddings", '{"input": ["alpha", "beta"]}')
+                answer = connection.getresponse()
+                answer.read()
+                ended.append(answer.status)
+            except OSError as error:
+                ended.append(type(error).__name__)
+            finally:
+                connection.close()
+
+    more = {"drain_grace_s": 0.2, "http_processes": http_processes}
+    with running_server(tmp_path, **settings(folder), **more) as server:
+        url = httpx.URL(server.url)
+        address = (url.host, url.port or 0)
+        threads = [threading.Thread(target=ask_until_refused, args=(address,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+        assert server.process.wait(30) == 0
+    assert len(ended) > 8
+    assert set(ended) == {200}
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:"),  # noqa: S104 - not bound
+        ("::", "http://[::1]:"),
+        ("192.0.2.1", "http://192.0.2.1:"),
+        ("127.0.0.1", "http://127.0.0.1:"),
+    ],
+)
+def test_the_banner_names_an_address_to_connect_to(host: str, url: str) -> None:
+    """Where the server listens on all addresses, as in a container, the banner names the loopback one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert url_of(listener, host) == f"{url}{listener.getsockname()[1]}"
 
 
 def test_sigint_stops_without_the_grace(folder: Path, tmp_path: Path) -> None:

@@ -14,21 +14,22 @@ from typing import Any
 import nestvec
 import numpy as np
 import pytest
-import yaml
 from nestvec import errors
 from nestvec.api.dialect_docs import fill
 from nestvec.backends.ort import PROVIDERS
-from nestvec.config.settings import PREFIX, Settings
+from nestvec.config.settings import Settings
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.vectors.postprocess import convert
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.observability.metrics import Metrics
+from nestvec.system.extras import LOCKED_APART
 from prometheus_client import CollectorRegistry
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [
     "docs/api.md",
+    "docs/containers.md",
     "docs/dialects.md",
     "docs/gpu.md",
     "docs/matryoshka.md",
@@ -48,6 +49,10 @@ PAGES = [
     "CHANGELOG.md",
     "models/README.md",
 ]
+SERVER_LOCKS = ("cpu", "gpu", "openvino")
+EXTRA_LOCKS = tuple(f"extras/{extra}" for extra in LOCKED_APART)
+PINNED = re.compile(r"[a-z0-9].*==")
+PINNED_VERSION = r"^([a-z0-9][\w.-]*)(?:\[[^]]*\])?==([^ ;]+)(?: ; ([^\\\n]*))?"
 
 
 def text(name: str) -> str:
@@ -159,17 +164,81 @@ def test_versions_agree() -> None:
     assert "## [Unreleased]" in text("CHANGELOG.md") or nestvec.__version__ in text("CHANGELOG.md")
 
 
-@pytest.mark.parametrize("lock", ["cpu", "gpu", "openvino", "dev", "clients"])
+def lines_of_lock(lock: str) -> list[str]:
+    """Return the lines of a lock that pin a package."""
+    return [line for line in text(f"requirements/{lock}.txt").splitlines() if PINNED.match(line)]
+
+
+def versions_in(lock: str) -> set[tuple[str, str, str]]:
+    """Return what a lock pins: package, version, and on which Pythons or systems."""
+    found = re.findall(PINNED_VERSION, text(f"requirements/{lock}.txt"), re.MULTILINE)
+    return {(name, version, marker.strip()) for name, version, marker in found}
+
+
+@pytest.mark.parametrize("lock", [*SERVER_LOCKS, *EXTRA_LOCKS, "dev", "clients"])
 def test_locks_have_hashes_and_no_hosts(lock: str) -> None:
     """Every locked requirement is pinned and hashed, names no host, and is neither torch nor transformers."""
     lines = text(f"requirements/{lock}.txt").splitlines()
-    pinned = [line for line in lines if re.match(r"[a-z0-9].*==", line)]
-    assert len(pinned) > 40
+    pinned = lines_of_lock(lock)
+    assert len(pinned) > (0 if lock in EXTRA_LOCKS else 40)
     assert all(line.rstrip().endswith("\\") for line in pinned)
     assert not [
         line for line in lines if "://" in line or line.startswith(("-i", "--index", "--extra"))
     ]
     assert not [line for line in pinned if re.match(r"(torch|transformers)==", line)]
+
+
+@pytest.mark.parametrize("lock", SERVER_LOCKS)
+def test_server_locks_have_no_package_of_the_extras_apart(lock: str) -> None:
+    """A server serves neither Parquet nor reports: what only these need, 170 MB and more, is in no server lock."""
+    names = {name for name, _, _ in versions_in(lock)}
+    assert not names & {"pyarrow", "scipy", "matplotlib", "pillow"}
+
+
+@pytest.mark.parametrize("extra", LOCKED_APART)
+def test_the_lock_of_an_extra_is_that_extra_and_fits_the_others(extra: str) -> None:
+    """It holds what pyproject.toml asks for, and every package that others lock too in a version of theirs."""
+    asked = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"][extra]
+    listed = [
+        line for line in text(f"requirements/extras/{extra}.in").splitlines() if line[0] != "#"
+    ]
+    assert listed == asked
+    pinned = versions_in(f"extras/{extra}")
+    assert {re.split("[>=]", name)[0] for name in asked} <= {name for name, _, _ in pinned}
+    for lock in (*SERVER_LOCKS, "dev"):
+        others = versions_in(lock)
+        names = {name for name, _, _ in others}
+        assert {entry[:2] for entry in pinned if entry[0] in names} <= {e[:2] for e in others}
+    assert {entry[:2] for entry in pinned} <= {entry[:2] for entry in versions_in("dev")}
+
+
+def made(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What `make` would run."""
+    tool = shutil.which("make")
+    if tool is None:
+        pytest.skip("make absent")
+    # As if nothing were installed yet, whatever there is here.
+    line = [tool, "--dry-run", "PYTHON=python3", "STAMPS=no-such-folder", *arguments]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_setup_adds_extras_from_their_locks() -> None:
+    """`make setup EXTRAS=…` installs each extra with hashes, and does not know others."""
+    command = made("setup", f"EXTRAS={','.join(LOCKED_APART)}").stdout
+    without = made("setup").stdout
+    for extra in LOCKED_APART:
+        assert f"--require-hashes -r requirements/extras/{extra}.txt" in command
+        assert f"extras/{extra}.txt" not in without
+    assert f"none of {', '.join(LOCKED_APART)};" in made("setup", "EXTRAS=nonsense").stdout
+
+
+def test_the_readme_says_which_examples_need_an_extra() -> None:
+    """An example that needs a package of an extra has the command that installs it in the same block."""
+    needs = {"parquet": r"\.(parquet|arrow)\b", "quality": r"nestvec quality\b"}
+    for block in re.findall(r"```sh\n(.*?)```", text("README.md"), re.DOTALL):
+        for extra, pattern in needs.items():
+            if re.search(pattern, block):
+                assert f"make setup EXTRAS={extra}" in block
 
 
 def test_the_node_lock_names_no_host() -> None:
@@ -209,57 +278,6 @@ def test_importing_has_no_effects() -> None:
         check=True,
         cwd=ROOT,
     )
-
-
-def test_compose_has_server_and_prometheus_for_both_profiles() -> None:
-    """Both profiles are read-only, without capabilities and on loopback, and set settings that exist."""
-    compose = yaml.safe_load(text("docker-compose.yml"))
-    services = compose["services"]
-    profiles = {name: service["profiles"] for name, service in services.items()}
-    assert profiles == {
-        "nestvec-cpu": ["cpu"],
-        "nestvec-gpu": ["gpu"],
-        "prometheus": ["cpu", "gpu"],
-    }
-    for service in services.values():
-        assert service["read_only"]
-        assert service["cap_drop"] == ["ALL"]
-        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    assert set(services["nestvec-cpu"]["environment"]) <= known
-    scrape = yaml.safe_load(text("deploy/prometheus/prometheus.yml"))["scrape_configs"][0]
-    assert scrape["static_configs"][0]["targets"] == ["nestvec:8080"]
-
-
-def test_docker_compose_accepts_the_file() -> None:
-    """docker-compose accepts the file."""
-    tool = shutil.which("docker-compose")
-    if tool is None:
-        pytest.skip("docker-compose absent")
-    for profile in ("cpu", "gpu"):
-        line = [tool, "--profile", profile, "config", "--quiet"]
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-
-
-def test_hadolint_accepts_the_dockerfile() -> None:
-    """Hadolint accepts the Dockerfile without a remark."""
-    tool = ROOT / ".venv/bin/hadolint"
-    if not tool.is_file():
-        pytest.skip("hadolint absent: its wheel is for Linux on x86-64")
-    done = subprocess.run(
-        [tool, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, "")
-
-
-def test_the_dockerfile_sets_settings_that_exist() -> None:
-    """The Dockerfile sets settings that exist, and runs as an unprivileged user."""
-    dockerfile = text("Dockerfile")
-    known = {name.upper() for name in Settings.model_fields}
-    assert set(re.findall(r"NESTVEC_(\w+)=", dockerfile)) <= known
-    assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE) == ["10001"]
-    assert re.findall(r"^FROM .* AS (cpu|gpu)$", dockerfile, re.MULTILINE) == ["gpu", "cpu"]
 
 
 def test_the_funnel_of_the_documents_finds_the_nearest() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from nestvec.errors import InputError
+from nestvec.system.extras import how_to_install
 
 CL100K: Final = "cl100k"
 MODEL: Final = "model"
@@ -83,7 +84,7 @@ class TokenDecoder:
         if self._decode is None:
             raise InputError(
                 f"token arrays need the cl100k table, which could not be loaded ({self._reason}); "
-                f"{HOW_TO_AVOID}. Operators: install nestvec[cl100k], or set cl100k_file",
+                f"{HOW_TO_AVOID}. Operators: {how_to_install('cl100k')}, or set cl100k_file",
                 param="input",
             )
         return self._decode

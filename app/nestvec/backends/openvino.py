@@ -23,6 +23,7 @@ from nestvec.backends.graph_io import (
 from nestvec.engine.backend import LONG_TOKENS, BackendInfo, BackendOptions, CostModel
 from nestvec.engine.types import Batch, Layout, RawOutput
 from nestvec.errors import BackendError, FormatError, ProviderError
+from nestvec.system.extras import how_to_install
 
 CAPABILITY: Final = "BF16"
 # Under which OpenVINO keeps the metadata of the file that it read.
@@ -48,7 +49,7 @@ class OpenVinoBackend:
             import openvino
         except ImportError as error:
             raise ProviderError(
-                "precision bf16 needs OpenVINO: install nestvec[openvino]"
+                f"precision bf16 needs OpenVINO: {how_to_install('openvino')}"
             ) from error
         core = openvino.Core()
         if CAPABILITY not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

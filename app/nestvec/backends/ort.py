@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from nestvec.errors import BackendError, BackendLostError, BackendMemoryError, ProviderError
 from nestvec.system.cuda_driver import LOST_DEVICE_ERRORS
+from nestvec.system.extras import how_to_install
 
 PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Words by which allocators of onnxruntime, CUDA, cuBLAS ("alloc_failed") and C++ report that memory is short;
@@ -82,7 +83,8 @@ def choose_provider(requested: str, available: Sequence[str]) -> str:
     if PROVIDERS[requested] not in available:
         raise ProviderError(
             f"provider '{requested}' was asked for, but this onnxruntime has only "
-            f"{', '.join(available)}; install nestvec[gpu] on a CUDA host, or use provider=auto"
+            f"{', '.join(available)}; on a CUDA host install the extra gpu ({how_to_install('gpu')}), "
+            "or use provider=auto"
         )
     return requested
 

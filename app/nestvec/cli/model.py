@@ -28,11 +28,16 @@ command.add_command(apply)
 @command.command("pull")
 @click.argument("name", required=False)
 @click.option("--folder", is_flag=True, help="Print nothing but the folder of the model's files.")
+@click.option(
+    "--if-missing",
+    is_flag=True,
+    help="Ask no source for what the cache has, as `nestvec serve` does.",
+)
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
     *("precision", "calibration_file", "weight_storage", "provider", "device_id"),
 )
-def pull(settings: Settings, *, name: str | None, folder: bool) -> None:
+def pull(settings: Settings, *, name: str | None, folder: bool, if_missing: bool) -> None:
     """Fetch and export a model, so that `nestvec serve` needs no network.
 
     NAME is a card, a folder or a Hub id; the configured model if left out. Copy the cache folder to move it to
@@ -41,7 +46,7 @@ def pull(settings: Settings, *, name: str | None, folder: bool) -> None:
     configure_logs(level=settings.log_level, style="auto")
     if name:
         settings = settings.model_copy(update={"model": name})
-    package = prepare_model(settings, refresh=True)
+    package = prepare_model(settings, refresh=not if_missing)
     if folder:
         click.echo(str(package.folder.tokenizer_path.parent))
         return

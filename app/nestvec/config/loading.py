@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from nestvec.config.groups.server import is_kubernetes_port
 from nestvec.config.settings import CONFIG_VARIABLE, PREFIX, Settings, config_file
 from nestvec.errors import ConfigError
-from nestvec.keys.key_file_watch import problems_at_start
+from nestvec.keys.key_file_watch import problems_at_start, settings_problems
 from nestvec.keys.records import KeyFile
 
 # What Kubernetes injects for Services named "nestvec" and "nestvec-…": variables of these names, and NESTVEC_…PORT with
@@ -70,11 +70,13 @@ def check_to_serve(settings: Settings) -> None:
     """Check what only a server needs: that the keys which it asks for, or has asked for, are there.
 
     Raises:
-        ConfigError: Their file is missing or damaged.
+        ConfigError: Their file is missing or damaged, or a server that others reach has had keys and has none.
     """
-    problems = problems_at_start(
-        settings.keys_path, is_named=settings.keys_file is not None, data_dir=settings.data_dir
-    )
+    path, data_dir = settings.keys_path, settings.data_dir
+    problems = problems_at_start(path, is_named=settings.keys_file is not None, data_dir=data_dir)
+    if not settings.is_loopback:
+        has_keys = bool(settings.secrets)
+        problems += settings_problems(has_keys=has_keys, has_file=path.exists(), data_dir=data_dir)
     if problems:
         raise ConfigError(problems)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nestvec.errors import FormatError
+from nestvec.system.extras import how_to_install
 from nestvec.system.json_files import load_json
 from nestvec.system.unicode import replace_lone_surrogates
 
@@ -167,9 +168,7 @@ def import_parquet() -> Any:  # noqa: ANN401 - pyarrow has no types
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise FormatError(
-            "Parquet and Arrow need pyarrow: pip install 'nestvec[parquet]'"
-        ) from error
+        raise FormatError(f"Parquet and Arrow need pyarrow: {how_to_install('parquet')}") from error
     return pyarrow.parquet
 
 

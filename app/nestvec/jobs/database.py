@@ -12,6 +12,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from nestvec.errors import ConfigError, StoreError
+from nestvec.system.extras import how_to_install
 from nestvec.system.sql_engines import BUSY_TIMEOUT_MS, POSTGRES, is_shared, sqlite_engine
 
 # The newest of the migrations.
@@ -113,7 +114,7 @@ def _postgres_engine(url: str) -> sa.Engine:
         )
     except ModuleNotFoundError as error:
         raise ConfigError(
-            ["database_url: PostgreSQL needs psycopg: pip install 'nestvec[postgres]'"]
+            [f"database_url: PostgreSQL needs psycopg: {how_to_install('postgres')}"]
         ) from error
 
 

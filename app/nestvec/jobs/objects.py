@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 from nestvec.errors import ConfigError, StoreError
 from nestvec.system.durable_files import sync, sync_folder
+from nestvec.system.extras import how_to_install
 
 if TYPE_CHECKING:
     import obstore
@@ -183,7 +184,7 @@ class RemoteObjects:
             from obstore.store import from_url
         except ImportError as error:
             raise ConfigError(
-                ["files_url: object stores need obstore: pip install 'nestvec[objects]'"]
+                [f"files_url: object stores need obstore: {how_to_install('objects')}"]
             ) from error
         self._obstore: Any = obstore
         self._errors: type[Exception] = BaseError

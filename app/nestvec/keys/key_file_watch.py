@@ -22,6 +22,12 @@ MARKER_TEXT: Final = (
     "This server has had API keys: while their file cannot be read, it lets nobody in.\n"
     "To let callers in without keys again, remove the file of keys and this file, and restart the server.\n"
 )
+# The same for keys that the settings gave to a server that others could reach.
+SETTINGS_MARKER_NAME: Final = "api-keys-required"
+SETTINGS_MARKER_TEXT: Final = (
+    "This server has had API keys in its settings: where it finds none, it does not start.\n"
+    "To let callers in without keys again, remove this file and restart the server.\n"
+)
 
 
 class KeysMarker:
@@ -29,10 +35,15 @@ class KeysMarker:
 
     Args:
         folders: The data folder; of several processes also the folder that they share while they run.
+        name: Name of the file that says so.
+        text: What it holds, for people.
     """
 
-    def __init__(self, folders: Sequence[Path] = ()) -> None:
-        self._paths = [folder / MARKER_NAME for folder in folders]
+    def __init__(
+        self, folders: Sequence[Path] = (), *, name: str = MARKER_NAME, text: str = MARKER_TEXT
+    ) -> None:
+        self._paths = [folder / name for folder in folders]
+        self._text = text
 
     @property
     def is_set(self) -> bool:
@@ -52,7 +63,7 @@ class KeysMarker:
             try:
                 make_private_folder(path.parent)
                 path.touch(mode=0o600)  # which needs no room: the disk may be full
-                path.write_text(MARKER_TEXT)
+                path.write_text(self._text)
             except OSError as error:
                 if not os.path.lexists(path):
                     log.warning("%s cannot be written (%s)", path, error.strerror)
@@ -149,4 +160,25 @@ def problems_at_start(path: Path, *, is_named: bool, data_dir: Path) -> tuple[st
         return error.problems
     except OSError as error:
         return (f"keys_file: {path} cannot be read ({error.strerror})",)
+    return ()
+
+
+def settings_problems(*, has_keys: bool, has_file: bool, data_dir: Path) -> tuple[str, ...]:
+    """Remember that a server has keys of its settings, or tell why it must not start without any.
+
+    A variable that was not set this time must not open a server that others reach.
+
+    Args:
+        has_keys: Whether the settings give keys.
+        has_file: Whether there is a file of keys.
+        data_dir: Where it is remembered.
+    """
+    marker = KeysMarker((data_dir,), name=SETTINGS_MARKER_NAME, text=SETTINGS_MARKER_TEXT)
+    if has_keys:
+        marker.set()
+    elif marker.is_set and not has_file:
+        return (
+            f"api_keys: this server has had keys and now has none: set them, or make one with 'nestvec keys add'; to "
+            f"serve without keys again remove {marker.path}",
+        )
     return ()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nestvec.errors import ConfigError
 from nestvec.keys.buckets import BucketLevel
+from nestvec.system.extras import how_to_install
 
 if TYPE_CHECKING:
     from redis.commands.core import AsyncScript
@@ -68,7 +69,7 @@ class RedisRates:
             from redis.backoff import NoBackoff
         except ModuleNotFoundError as error:
             raise ConfigError(
-                ["rates_url: Redis needs its client: pip install 'nestvec[redis]'"]
+                [f"rates_url: Redis needs its client: {how_to_install('redis')}"]
             ) from error
         try:
             pool = redis.BlockingConnectionPool.from_url(

@@ -3,10 +3,16 @@
 import logging
 import sys
 import traceback
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
 from structlog.typing import Processor
+
+# These log at info what we log ourselves, with URLs that may hold names, or what is of no use to an operator.
+QUIET_LIBRARIES: Final = (
+    *("httpx", "httpcore", "uvicorn.access", "uvicorn.error", "huggingface_hub"),
+    "alembic",
+)
 
 
 def configure_logs(*, level: str, style: Literal["auto", "json", "console"]) -> None:
@@ -50,8 +56,7 @@ def configure_logs(*, level: str, style: Literal["auto", "json", "console"]) -> 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # These log at info what we log ourselves, with URLs that may hold names.
-    for library in ("httpx", "httpcore", "uvicorn.access", "uvicorn.error", "huggingface_hub"):
+    for library in QUIET_LIBRARIES:
         logging.getLogger(library).setLevel(max(logging.WARNING, root.level))
 
 

@@ -287,6 +287,9 @@ class Supervisor:
         """End the HTTP processes first, so that what is in flight is answered; then the engine processes."""
         number = self._stop_signals[0] if self._stop_signals else signal.SIGTERM
         drain_s = self.settings.drain_grace_s + self.settings.drain_timeout_s
+        # The port is closed when the last HTTP process closes it: nothing more waits there then, to be cut off here.
+        for listener in self.listeners:
+            listener.close()
         self._stop(self._http, number, drain_s + END_TIMEOUT_S)
         self._stop(self._engines, signal.SIGTERM, END_TIMEOUT_S)
 

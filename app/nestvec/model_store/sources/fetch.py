@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -201,7 +202,13 @@ def _download_wheel(source: CardSource, scratch: Path) -> Path:
     command += ["--only-binary=:all:", "--dest", str(scratch), f"{source.name}=={source.version}"]
     try:
         process = subprocess.run(  # noqa: S603 - name and version come from a card, as separate arguments
-            command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PIP_TIMEOUT_S,
+            check=False,
+            # pip keeps what it downloads in the folder for temporary files: a container's may be smaller than a model.
+            env={**os.environ, "TMPDIR": str(scratch)},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SourceError(f"pip could not be run to fetch {source.name}: {error}") from error

@@ -7,6 +7,7 @@ import numpy as np
 
 from nestvec.engine.types import Float64Array, FloatArray
 from nestvec.errors import FormatError
+from nestvec.system.extras import how_to_install
 from nestvec.tools.quality.tasks import RetrievalTask
 from nestvec.tools.quality.types import Ranking
 
@@ -31,7 +32,7 @@ def ranks(values: Sequence[float] | Float64Array) -> Float64Array:
     try:
         from scipy import stats
     except ImportError as error:
-        raise FormatError("quality needs scipy: pip install 'nestvec[quality]'") from error
+        raise FormatError(f"quality needs scipy: {how_to_install('quality')}") from error
     averaged: Float64Array = np.asarray(stats.rankdata(values), np.float64)
     return averaged
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from nestvec.errors import FormatError
+from nestvec.system.extras import how_to_install
 from nestvec.tools.quality.funnels import Funnel
 from nestvec.tools.quality.measure import VariantScore
 from nestvec.tools.quality.report.report import Report
@@ -161,7 +162,7 @@ def _axes(title: str, x: str, y: str) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise FormatError("the report needs matplotlib: pip install 'nestvec[quality]'") from error
+        raise FormatError(f"the report needs matplotlib: {how_to_install('quality')}") from error
     drawing = Figure(figsize=SIZE_INCHES, layout="constrained")
     axes = drawing.add_subplot()
     axes.set_title(title, fontsize=11, loc="left")

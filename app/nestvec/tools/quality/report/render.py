@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from nestvec import __version__
 from nestvec.errors import FormatError
+from nestvec.system.extras import how_to_install
 from nestvec.tools.quality.measure import VariantScore
 from nestvec.tools.quality.report import plots
 from nestvec.tools.quality.report.report import Report
@@ -64,7 +65,7 @@ def _render(template: str, report: Report, *, has_plots: bool) -> str:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
     except ImportError as error:
-        raise FormatError("the report needs jinja2: pip install 'nestvec[quality]'") from error
+        raise FormatError(f"the report needs jinja2: {how_to_install('quality')}") from error
     environment = Environment(
         loader=PackageLoader(__package__, ""),
         autoescape=select_autoescape(("html.j2",)),
