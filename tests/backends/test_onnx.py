@@ -45,7 +45,7 @@ def test_a_missing_provider_is_an_error(requested: str) -> None:
 
 def test_cuda_on_a_host_without_it_stops_the_start(tiny_package: Package) -> None:
     """The onnxruntime of this machine was built without CUDA."""
-    with pytest.raises(ProviderError, match="install nestvec"):
+    with pytest.raises(ProviderError, match="make setup EXTRA=gpu"):
         OnnxBackend(tiny_package.graph, Layout.PACKED, BackendOptions(provider="cuda"))
 
 
