@@ -126,16 +126,23 @@ MakeTensor = Callable[..., NDArray[np.float32]]
 Model = tuple[Mapping[str, Any], dict[str, NDArray[np.float32]]]
 
 
-def _bert(sizes: Sizes, tensor: MakeTensor) -> Model:
-    config = {
-        "model_type": "bert",
-        "architectures": ["BertModel"],
+def _shape(sizes: Sizes) -> dict[str, Any]:
+    """The fields of a configuration that all families have under the same names."""
+    return {
         "vocab_size": VOCABULARY,
         "hidden_size": sizes.hidden,
         "num_hidden_layers": sizes.layers,
         "num_attention_heads": sizes.heads,
         "intermediate_size": sizes.inner,
         "max_position_embeddings": sizes.max_tokens,
+    }
+
+
+def _bert(sizes: Sizes, tensor: MakeTensor) -> Model:
+    config = {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        **_shape(sizes),
         "type_vocab_size": 2,
         "layer_norm_eps": 1e-12,
         "hidden_act": "gelu",
@@ -167,12 +174,7 @@ def _bert(sizes: Sizes, tensor: MakeTensor) -> Model:
 def _rotary(sizes: Sizes, tensor: MakeTensor) -> Model:
     config = {
         "model_type": "nomic_bert",
-        "vocab_size": VOCABULARY,
-        "hidden_size": sizes.hidden,
-        "num_hidden_layers": sizes.layers,
-        "num_attention_heads": sizes.heads,
-        "intermediate_size": sizes.inner,
-        "max_position_embeddings": sizes.max_tokens,
+        **_shape(sizes),
         "type_vocab_size": 2,
         "layer_norm_eps": 1e-12,
         "hidden_act": "silu",
@@ -200,12 +202,7 @@ def _modernbert(sizes: Sizes, tensor: MakeTensor) -> Model:
     config = {
         "model_type": "modernbert",
         "architectures": ["ModernBertModel"],
-        "vocab_size": VOCABULARY,
-        "hidden_size": sizes.hidden,
-        "num_hidden_layers": sizes.layers,
-        "num_attention_heads": sizes.heads,
-        "intermediate_size": sizes.inner,
-        "max_position_embeddings": sizes.max_tokens,
+        **_shape(sizes),
         "norm_eps": 1e-5,
         "hidden_activation": "gelu",
         "local_attention": 128,
@@ -242,14 +239,9 @@ def _decoder(sizes: Sizes, tensor: MakeTensor) -> Model:
     config = {
         "model_type": "qwen3",
         "architectures": ["Qwen3Model"],
-        "vocab_size": VOCABULARY,
-        "hidden_size": sizes.hidden,
-        "num_hidden_layers": sizes.layers,
-        "num_attention_heads": sizes.heads,
+        **_shape(sizes),
         "num_key_value_heads": sizes.kv_heads,
         "head_dim": sizes.head_width,
-        "intermediate_size": sizes.inner,
-        "max_position_embeddings": sizes.max_tokens,
         "rms_norm_eps": 1e-6,
         "hidden_act": "silu",
         "rope_theta": 1_000_000.0,

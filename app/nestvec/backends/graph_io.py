@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nestvec.backends.attention_blocks import BLOCK_INPUTS, AttentionBlocks
 from nestvec.engine.backend import AttentionKind
@@ -68,6 +69,22 @@ def feedable(path: Path, layout: Layout, names: Iterable[str]) -> set[str]:
     if unknown := inputs - KNOWN_INPUTS[layout]:
         raise FormatError(f"{path}: inputs nothing can feed: {', '.join(sorted(unknown))}")
     return inputs
+
+
+def feeds_of(
+    batch: Batch, inputs: Set[str], blocks: AttentionBlocks | None
+) -> dict[str, NDArray[Any]]:
+    """Return what a graph is fed of a batch, by its inputs' names.
+
+    Args:
+        batch: The batch.
+        inputs: Names of the graph's inputs.
+        blocks: How its windows are laid out in blocks; None where they are not.
+    """
+    feeds = {name: batch.arrays[name] for name in inputs if name in batch.arrays}
+    if blocks is not None:
+        feeds.update(blocks.arrays(batch.lengths, batch.arrays["lengths"]))
+    return feeds
 
 
 def token_output(path: Path | str, names: Iterable[str]) -> str:

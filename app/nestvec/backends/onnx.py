@@ -18,6 +18,7 @@ from nestvec.backends.graph_io import (
     attention_blocks,
     attention_kinds,
     feedable,
+    feeds_of,
     packed_states,
     token_output,
 )
@@ -101,13 +102,11 @@ class OnnxBackend:
         Raises:
             BackendError: onnxruntime failed.
         """
-        feeds = {name: batch.arrays[name] for name in self._inputs if name in batch.arrays}
+        feeds = feeds_of(batch, self._inputs, self._blocks)
         for name in self._narrow_inputs & feeds.keys():
             feeds[name] = feeds[name].astype(np.int32, copy=False)
         if SHORT_ROWS in self._inputs:
             feeds[SHORT_ROWS] = np.asarray(batch.lengths.max() <= self._plain_attention_tokens)
-        if self._blocks is not None:
-            feeds.update(self._blocks.arrays(batch.lengths, batch.arrays["lengths"]))
         if layers := self.info.layers:
             feeds[LAYERS] = np.asarray(batch.exits[-1] if batch.exits else layers, np.int64)
         names = [*(f"{EXIT}{layer}" for layer in batch.exits[:-1]), self._output]

@@ -17,6 +17,7 @@ from nestvec.backends.graph_io import (
     attention_blocks,
     attention_kinds,
     feedable,
+    feeds_of,
     packed_states,
     token_output,
 )
@@ -89,9 +90,7 @@ class OpenVinoBackend:
         Raises:
             BackendError: OpenVINO failed.
         """
-        feeds = {name: batch.arrays[name] for name in self._inputs if name in batch.arrays}
-        if self._blocks is not None:
-            feeds.update(self._blocks.arrays(batch.lengths, batch.arrays["lengths"]))
+        feeds = feeds_of(batch, self._inputs, self._blocks)
         try:
             output = self._request().infer(feeds, share_inputs=True)[self._output]
         except Exception as error:

@@ -10,13 +10,12 @@ from functools import partial
 from typing import Final
 
 import numpy as np
-from onnx import TensorProto
 
 from nestvec.export.graph.builder import GraphBuilder
-from nestvec.export.graph.inputs import LONG_TOKENS, BlockInputs, PackedInputs
+from nestvec.export.graph.inputs import BlockInputs, PackedInputs
 from nestvec.export.graph.types import CONTRIB_DOMAIN
 from nestvec.export.layers.attention_spec import AttentionSpec, repeat_kv
-from nestvec.export.layers.masks import LOOP_QUERIES, fits_grouped, mask_rows
+from nestvec.export.layers.masks import LOOP_QUERIES, mask_rows
 
 # Key of the graph's metadata for what its layers compute, a JSON list of [layers, window, is_causal], 0 where no window
 # saves work.
@@ -75,9 +74,8 @@ class Branches:
     def note_kind(self) -> None:
         """Count the layer in the graph's metadata by what it computes, which prices of batches depend on."""
         mask = self.spec.mask
-        has_kernel = self.is_grouped and self.inputs.has_equal_lengths is not None
         window = mask.window if mask.blocks is not None else 0
-        kind = [window, mask.is_causal and (has_kernel or window > 0)]
+        kind = [window, self.is_grouped or (mask.is_causal and window > 0)]
         kinds = json.loads(self.graph.metadata.get(KINDS, "[]"))
         known = next((row for row in kinds if row[1:] == kind), None)
         if known is None:
@@ -91,7 +89,7 @@ class Branches:
         """Whether GroupQueryAttention computes it, where no token is hidden from the others."""
         spec = self.spec
         has_terms = spec.bias is not None or spec.position_scores is not None
-        return spec.mask.is_causal and not has_terms and fits_grouped(spec.head_width)
+        return spec.mask.grouped is not None and not has_terms
 
     def _either(
         self, condition: str | None, then: Callable[[], str], otherwise: Callable[[], str]
@@ -99,6 +97,12 @@ class Branches:
         if condition is None:
             return otherwise()
         return self.graph.if_else(condition, then, otherwise, ("T", self.size))
+
+    def _by_equality(self, way: Callable[..., str]) -> str:
+        """Add a way for rows of one length, and for others."""
+        return self._either(
+            self.inputs.has_equal_lengths, partial(way, is_equal=True), partial(way, is_equal=False)
+        )
 
     def _unbiased(self) -> str:
         """Full attention: rows of one length need no mask, and with ONNX Runtime's own kernel no matrix of scores."""
@@ -119,73 +123,42 @@ class Branches:
 
     def _plain_either(self) -> str:
         """Scores as a whole, for short inputs and mixed ones."""
-        return self._either(
-            self.inputs.has_equal_lengths,
-            lambda: self.plain(is_equal=True),
-            lambda: self.plain(is_equal=False),
-        )
+        return self._by_equality(self.plain)
 
     def _windowed(self, blocks: BlockInputs) -> str:
         """Long inputs in blocks, but for those that are no longer than the window."""
-        if self.spec.mask.window <= LONG_TOKENS:
-            return self.blocks(blocks)
-        if self.is_grouped:
-            return self._either(
-                self._is_within_window(),
-                lambda: self.grouped(is_equal=True),
-                lambda: self.blocks(blocks),
-            )
-        return self._either(
-            self._is_within_window(),
-            lambda: self._either(
-                self.inputs.has_equal_lengths,
-                lambda: self.contrib(is_equal=True),
-                lambda: self.contrib(is_equal=False),
-            ),
-            lambda: self.blocks(blocks),
+        whole = (
+            partial(self.grouped, is_equal=True)
+            if self.is_grouped
+            else partial(self._by_equality, self.contrib)
         )
+        return self._either(self.spec.mask.is_open, whole, lambda: self.blocks(blocks))
 
     def _grouped(self, blocks: BlockInputs | None) -> str:
         """Causal attention without a mask of its own; windows in blocks where they are narrow and inputs long."""
-
-        def rows() -> str:
-            return self._either(
-                self.inputs.has_equal_lengths,
-                lambda: self.grouped(is_equal=True),
-                lambda: self.grouped(is_equal=False),
-            )
-
+        rows = partial(self._by_equality, self.grouped)
         if blocks is None:
             return rows()
-        uses_blocks = self.inputs.is_long
-        if self.spec.mask.window > LONG_TOKENS:
-            uses_blocks = self.graph.op("Not", self._is_within_window())
-        return self._either(uses_blocks, lambda: self.blocks(blocks), rows)
-
-    def _is_within_window(self) -> str:
-        """Tell whether the longest input is no longer than the window, so that all see all."""
-        graph, window = self.graph, self.spec.mask.window
-        longest = graph.op("Squeeze", graph.op("Shape", self.inputs.gather, start=1, end=2))
-        limit = graph.weight(f"window_of_{window}", np.array(window, np.int64))
-        return graph.op("LessOrEqual", longest, limit)
+        is_open = self.spec.mask.is_open
+        if is_open is not None:
+            return self._either(is_open, rows, lambda: self.blocks(blocks))
+        return self._either(self.inputs.is_long, lambda: self.blocks(blocks), rows)
 
     def grouped(self, *, is_equal: bool) -> str:
         """Add ONNX Runtime's GroupQueryAttention, which is causal: padding behind an input is never seen."""
         graph, spec = self.graph, self.spec
+        lengths = spec.mask.grouped
+        if lengths is None:
+            raise ValueError("not a mask that it computes")
         size = spec.kv_head_count * spec.head_width
         query = self._rows(self.projected[0], [self.size], is_equal=is_equal)
         key, value = (self._rows(part, [size], is_equal=is_equal) for part in self.projected[1:])
-        longest = graph.op("Shape", self.inputs.gather, start=1, end=2)
-        total = graph.op("Cast", longest, to=TensorProto.INT32)
-        one = graph.weight("one_int32", np.array([1], np.int32))
-        batch = graph.op("Shape", self.inputs.gather, start=0, end=1)
-        last = graph.op("Expand", graph.op("Sub", total, one), batch)
         window = {"local_window_size": spec.mask.window} if spec.mask.window else {}
         # Its outputs of keys and values must be named: without them it computes all scores.
         attended, *_ = graph.op_outputs(
             "GroupQueryAttention",
             3,
-            *(query, key, value, "", "", last, graph.op("Squeeze", total)),
+            *(query, key, value, "", "", lengths.last, lengths.total),
             domain=CONTRIB_DOMAIN,
             num_heads=spec.heads,
             kv_num_heads=spec.kv_head_count,
@@ -221,11 +194,7 @@ class Branches:
 
     def looped(self) -> str:
         """Add plain attention of a few queries after the other, so that their scores and biases stay in the cache."""
-        return self._either(
-            self.inputs.has_equal_lengths,
-            lambda: self._looped(is_equal=True),
-            lambda: self._looped(is_equal=False),
-        )
+        return self._by_equality(self._looped)
 
     def _looped(self, *, is_equal: bool) -> str:
         graph, spec = self.graph, self.spec

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from onnx import TensorProto
 
 from nestvec.export.graph.builder import GraphBuilder
-from nestvec.export.graph.inputs import MASKED_SCORE, BlockInputs, PackedInputs
+from nestvec.export.graph.inputs import LONG_TOKENS, MASKED_SCORE, BlockInputs, PackedInputs
 
 # Queries of a step where attention is a loop over them: their scores stay in the L2 cache up to some thousand keys.
 LOOP_QUERIES: Final = 64
@@ -20,6 +21,19 @@ GROUPED_WIDTH_STEP: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
+class GroupedLengths:
+    """What GroupQueryAttention takes of the rows' lengths, which all layers share.
+
+    Attributes:
+        last: Position of each row's last token, [B], int32: padding behind a row is never seen by its tokens.
+        total: S, a scalar, int32.
+    """
+
+    last: str
+    total: str
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionMask:
     """Which tokens a layer's tokens attend to.
 
@@ -29,12 +43,17 @@ class AttentionMask:
         bias: What is added to scores for it, [1, 1, S, S]; None where all attend to all. Where another way of computing
             attention is taken, [1, 1, 1, 1].
         blocks: Lay the window out in blocks; None where it is not.
+        is_open: Scalar bool, whether the longest input is no longer than the window, which then hides nothing; None
+            where nothing asks.
+        grouped: Given where GroupQueryAttention can compute it.
     """
 
     is_causal: bool = False
     window: int = 0
     bias: str | None = None
     blocks: BlockInputs | None = None
+    is_open: str | None = None
+    grouped: GroupedLengths | None = None
 
 
 FULL_ATTENTION: Final = AttentionMask()
@@ -47,17 +66,25 @@ def attention_mask(
     if not is_causal and not window:
         return FULL_ATTENTION
     blocks = _blocks(graph, inputs, is_causal=is_causal, window=window)
-    has_kernel = is_causal and fits_grouped(head_width)
-    if has_kernel and inputs.has_short_rows is not None:
+    is_for_runtime = inputs.has_equal_lengths is not None
+    grouped = None
+    if is_causal and is_for_runtime and head_width % GROUPED_WIDTH_STEP == 0:
+        grouped = _grouped_lengths(graph, inputs)
+    if grouped is not None and inputs.has_short_rows is not None:
         has_other_way = inputs.sees_all
+    elif grouped is not None or blocks is not None:
+        has_other_way = inputs.is_long
     else:
-        has_other_way = inputs.is_looped if blocks is None and not has_kernel else inputs.is_long
+        has_other_way = inputs.is_looped
     bias = unless(
         graph,
         has_other_way,
         lambda: _mask_bias(graph, key_distances(graph, inputs), is_causal=is_causal, window=window),
     )
-    return AttentionMask(is_causal, window, bias, blocks)
+    is_open = None
+    if blocks is not None and is_for_runtime and window > LONG_TOKENS:
+        is_open = _is_open(graph, inputs, window)
+    return AttentionMask(is_causal, window, bias, blocks, is_open, grouped)
 
 
 def _blocks(
@@ -72,9 +99,21 @@ def _blocks(
     return BlockInputs.declare(graph)
 
 
-def fits_grouped(head_width: int) -> bool:
-    """Whether GroupQueryAttention takes heads of this width."""
-    return head_width % GROUPED_WIDTH_STEP == 0
+def _grouped_lengths(graph: GraphBuilder, inputs: PackedInputs) -> GroupedLengths:
+    """Add the lengths that GroupQueryAttention takes, once for all layers."""
+    longest = graph.op("Shape", inputs.gather, start=1, end=2)
+    total = graph.op("Cast", longest, to=TensorProto.INT32)
+    one = graph.weight("one_int32", np.array([1], np.int32))
+    rows = graph.op("Shape", inputs.gather, start=0, end=1)
+    last = graph.op("Expand", graph.op("Sub", total, one), rows)
+    return GroupedLengths(last, graph.op("Squeeze", total))
+
+
+def _is_open(graph: GraphBuilder, inputs: PackedInputs, window: int) -> str:
+    """Tell whether the longest input is no longer than the window."""
+    longest = graph.op("Squeeze", graph.op("Shape", inputs.gather, start=1, end=2))
+    limit = graph.weight(f"window_of_{window}", np.array(window, np.int64))
+    return graph.op("LessOrEqual", longest, limit)
 
 
 def unless(graph: GraphBuilder, condition: str | None, build: Callable[[], str]) -> str:
