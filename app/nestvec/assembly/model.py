@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from nestvec.assembly.execution import execution_settings_for
@@ -20,7 +21,13 @@ from nestvec.engine.observer import Observer
 from nestvec.engine.vectors.quantization import Rounding
 from nestvec.model_store.artefacts.execution_settings import ExecutionSettings
 from nestvec.model_store.artefacts.maps import read_maps
-from nestvec.model_store.artefacts.probes import PROBE_TEXTS, check_probes, run_texts
+from nestvec.model_store.artefacts.precision import check_shapes
+from nestvec.model_store.artefacts.probes import (
+    PROBE_TEXTS,
+    TextRun,
+    check_probes,
+    run_texts,
+)
 from nestvec.model_store.artefacts.quality_results import read_quality
 from nestvec.model_store.package import Package
 from nestvec.observability.logs import get_logger
@@ -149,8 +156,12 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
 def probe(package: Package, backend: Backend, threads: int = 1) -> float:
     """Run the probe texts together and each alone, and compare them with the stored vectors; this warms it up too.
 
-    Those together run as under load: in batches by length, each on one thread. Those alone run as on an idle server, on
-    the wide session where there is one; on the narrow one a text that had a batch of its own is not run twice.
+    Those together run as under load: in batches by length, each on one thread. Those alone run as on an idle server; a
+    text that had a batch of its own is not run twice, unless there is a wide session for it. That one runs the same
+    graph from the same file, and each text costs it a read of all weights: it runs the long text and some short ones.
+
+    The long text takes seconds on one thread. Where the artefact was made just now, its stored vector was made so, by
+    the same graph: it is left to the wide session then.
 
     Args:
         package: The model.
@@ -168,19 +179,30 @@ def probe(package: Package, backend: Backend, threads: int = 1) -> float:
     tokenizer = package.open_tokenizer(package.native_max_tokens)
     pooler, provider = package.probe_pooler, backend.info.provider
     threads = threads if provider == "cpu" else 1
-    together = run_texts(backend, tokenizer, pooler, PROBE_TEXTS, threads=threads)
-    check_probes(together.vectors, package.probes, provider, package.build)
     has_wide = isinstance(backend, LatencyBackend)
-    rest = [n for n, was_alone in enumerate(together.alone) if has_wide or not was_alone]
-    if rest:
-        vectors = together.vectors.copy()
-        vectors[rest] = run_texts(
-            backend,
-            tokenizer,
-            pooler,
-            [PROBE_TEXTS[number] for number in rest],
-            alone=True,
-            threads=1 if has_wide else threads,
-        ).vectors
+    vectors = package.probes[: len(PROBE_TEXTS)].copy()
+    check_shapes(vectors, package.probes)
+
+    def run(numbers: list[int], threads: int, *, alone: bool) -> TextRun:
+        """Run some of the texts, and compare them."""
+        texts = [PROBE_TEXTS[number] for number in numbers]
+        results = run_texts(backend, tokenizer, pooler, texts, alone=alone, threads=threads)
+        check_shapes(results.vectors, vectors[numbers])
+        vectors[numbers] = results.vectors
         check_probes(vectors, package.probes, provider, package.build)
+        return results
+
+    all_numbers = list(range(len(PROBE_TEXTS)))
+    shared = all_numbers[:-1] if has_wide and package.is_new else all_numbers
+    together = run(shared, threads, alone=False)
+    if has_wide:
+        run(_sample(together.tokens[: len(PROBE_TEXTS) - 1]), 1, alone=True)
+    elif rest := [n for n, was_alone in enumerate(together.alone) if not was_alone]:
+        run(rest, threads, alone=True)
     return together.token_s
+
+
+def _sample(tokens: Sequence[int]) -> list[int]:
+    """Return the probes for a wide session: of the short ones' lengths the least, a middling and the most; the long."""
+    order = sorted(range(len(tokens)), key=lambda number: tokens[number])
+    return [*sorted({order[0], order[len(order) // 2], order[-1]}), len(tokens)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -9,12 +10,12 @@ from nestvec.assembly.execution import backend_options_for, maps_weights, provid
 from nestvec.backends.latency import LatencyBackend
 from nestvec.backends.open import open_backend
 from nestvec.config.settings import Settings
-from nestvec.engine.backend import Backend
+from nestvec.engine.backend import Backend, BackendOptions
 from nestvec.errors import ModelError, NestvecError
 from nestvec.model_store.artefacts.execution_settings import MAX_LONE_BYTES, ExecutionSettings
 from nestvec.model_store.artefacts.packed_weights import (
+    PackedGraph,
     PackingKey,
-    discard_packed_graph,
     find_packed_graph,
     write_packed_graph,
 )
@@ -52,7 +53,6 @@ def open_checked(
     Raises:
         ModelError: The graph cannot be opened, or its vectors are wrong.
     """
-    packed = packed_graph_for(settings, package, shown)
 
     def open_and_check(graph: Path | None) -> tuple[Backend, float]:
         with shown.step(Step.OPEN):
@@ -66,13 +66,20 @@ def open_checked(
             backend.close()
             raise
 
-    if packed is not None:
-        try:
-            return open_and_check(packed)
-        except NestvecError as error:
-            discard_packed_graph(packed)
-            log.error("packed_weights_discarded", folder=str(packed.parent), reason=error.message)  # noqa: TRY400 - the reason is whole
-    return open_and_check(None)
+    packed = packed_graph_for(settings, package, shown)
+    if packed is None:
+        return open_and_check(None)
+    try:
+        opened = open_and_check(packed.graph)
+    except NestvecError as error:
+        packed.discard()
+        log.error("packed_weights_discarded", folder=str(packed.graph.parent), reason=error.message)  # noqa: TRY400 - the reason is whole
+        return open_and_check(None)
+    try:
+        packed.keep()
+    except ModelError as error:
+        log.warning("packed_weights_not_kept", reason=error.message)
+    return opened
 
 
 def open_for_serving(
@@ -91,9 +98,8 @@ def open_for_serving(
     """
     options = backend_options_for(settings, package, tuned)
     graph = packed or package.graph
-    backend = open_backend(graph, package.layout, options)
-    if backend.info.provider != "cpu" or tuned.lone_threads <= tuned.intra_op_threads:
-        return backend
+    if options.provider != "cpu" or tuned.lone_threads <= tuned.intra_op_threads:
+        return open_backend(graph, package.layout, options)
     wide = dataclasses.replace(
         options, intra_op_threads=tuned.lone_threads, parallel_runs=1, spins=True
     )
@@ -102,20 +108,38 @@ def open_for_serving(
     if packed is None and is_large and maps_weights(package) and not settings.lone_threads:
         # A large model's weights are not packed into memory once more unasked.
         wide, min_tokens = dataclasses.replace(wide, packs_weights=False), UNPACKED_MIN_TOKENS
+    return LatencyBackend(*_open_both(package, graph, (options, wide)), min_tokens)
+
+
+def _open_both(
+    package: Package, graph: Path, options: tuple[BackendOptions, BackendOptions]
+) -> tuple[Backend, Backend]:
+    """Open a graph twice, at the same time: each takes a core for a second and more.
+
+    Raises:
+        ModelError: It cannot be opened.
+    """
+    with ThreadPoolExecutor(len(options), "open") as threads:
+        first, second = (
+            threads.submit(open_backend, graph, package.layout, each) for each in options
+        )
     try:
-        return LatencyBackend(backend, open_backend(graph, package.layout, wide), min_tokens)
+        return first.result(), second.result()
     except ModelError:
-        backend.close()
+        for opened in (first, second):
+            if opened.exception() is None:
+                opened.result().close()
         raise
 
 
 def packed_graph_for(
     settings: Settings, package: Package, shown: PreparationListener
-) -> Path | None:
+) -> PackedGraph | None:
     """Return the copy of a package's graph with packed weights, which is written where it is missing.
 
     Returns:
-        The ONNX file; None where the model has none: it is small, runs otherwise, or there is no room for it.
+        The copy, to be kept or discarded; None where the model has none: it is small, runs otherwise, or there is no
+        room for it.
     """
     if (
         not settings.packed_weights_cache

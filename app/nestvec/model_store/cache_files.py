@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -48,6 +49,19 @@ def sync_tree(folder: Path) -> None:
     for path in [p for p in folder.rglob("*") if p.is_file()]:
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def flush_behind(folder: Path) -> Future[None]:
+    """Flush a folder's files to the disk in a thread, while the caller goes on: `sync_tree` then has little left.
+
+    Returns:
+        Done once they are flushed; an OSError where one could not be.
+    """
+    executor = ThreadPoolExecutor(1, "flush")
+    try:
+        return executor.submit(sync_tree, folder)
+    finally:
+        executor.shutdown(wait=False)
 
 
 def rename_into_place(finished: Path, target: Path) -> None:

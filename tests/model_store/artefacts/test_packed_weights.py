@@ -44,6 +44,17 @@ def pack(path: Path) -> None:
     (path.parent / WEIGHTS).write_bytes(b"packed weights")
 
 
+def found(artefact: Path, key: PackingKey) -> Path | None:
+    """Return the file of the copy that is found."""
+    copy = find_packed_graph(artefact, key)
+    return copy.graph if copy else None
+
+
+def write(artefact: Path, key: PackingKey) -> Path:
+    """Write a copy and keep it."""
+    return write_packed_graph(artefact, key, 26, pack).keep()
+
+
 def copies(artefact: Path) -> list[Path]:
     """Return the folders beside the artefact's files, finished or not."""
     return sorted(path for path in artefact.iterdir() if path.is_dir())
@@ -57,9 +68,9 @@ def age(path: Path, seconds: float) -> None:
 
 def test_a_copy_is_written_and_found(artefact: Path) -> None:
     """It holds what was written, and nothing temporary is left."""
-    assert find_packed_graph(artefact, KEY) is None
-    graph = write_packed_graph(artefact, KEY, 26, pack)
-    assert graph == find_packed_graph(artefact, KEY)
+    assert found(artefact, KEY) is None
+    graph = write(artefact, KEY)
+    assert graph == found(artefact, KEY)
     assert graph.name == GRAPH_FILE
     assert (graph.parent / WEIGHTS).read_bytes() == b"packed weights"
     assert copies(artefact) == [graph.parent]
@@ -67,33 +78,33 @@ def test_a_copy_is_written_and_found(artefact: Path) -> None:
 
 def test_a_copy_is_for_one_machine_and_runtime(artefact: Path) -> None:
     """Another of either finds none; a newer runtime's takes its place, another machine's stands beside it."""
-    first = write_packed_graph(artefact, KEY, 26, pack)
-    assert find_packed_graph(artefact, NEWER) is None
-    assert find_packed_graph(artefact, ELSEWHERE) is None
-    second = write_packed_graph(artefact, NEWER, 26, pack)
+    first = write(artefact, KEY)
+    assert found(artefact, NEWER) is None
+    assert found(artefact, ELSEWHERE) is None
+    second = write(artefact, NEWER)
     assert copies(artefact) == [second.parent]
     assert first != second
-    other = write_packed_graph(artefact, ELSEWHERE, 26, pack)
+    other = write(artefact, ELSEWHERE)
     assert copies(artefact) == sorted([second.parent, other.parent])
-    assert find_packed_graph(artefact, NEWER) == second
+    assert found(artefact, NEWER) == second
 
 
 def test_a_copy_that_no_machine_opens_is_removed(artefact: Path) -> None:
     """Finding it counts as use."""
-    graph = write_packed_graph(artefact, ELSEWHERE, 26, pack)
+    graph = write(artefact, ELSEWHERE)
     age(graph.parent / MANIFEST, 2 * UNUSED_MAX_AGE_S)
-    assert find_packed_graph(artefact, ELSEWHERE) is not None
-    write_packed_graph(artefact, KEY, 26, pack)
-    assert find_packed_graph(artefact, ELSEWHERE) is not None
+    assert found(artefact, ELSEWHERE) is not None
+    write(artefact, KEY)
+    assert found(artefact, ELSEWHERE) is not None
     age(graph.parent / MANIFEST, 2 * UNUSED_MAX_AGE_S)
-    write_packed_graph(artefact, NEWER, 26, pack)
-    assert find_packed_graph(artefact, ELSEWHERE) is None
+    write(artefact, NEWER)
+    assert found(artefact, ELSEWHERE) is None
 
 
 @pytest.mark.parametrize("damage", ["truncated", "removed", "manifest", "key", "graph"])
 def test_a_damaged_copy_is_written_anew(artefact: Path, damage: str) -> None:
     """It is never given to a runtime."""
-    graph = write_packed_graph(artefact, KEY, 26, pack)
+    graph = write(artefact, KEY)
     manifest = graph.parent / MANIFEST
     if damage == "truncated":
         (graph.parent / WEIGHTS).write_bytes(b"packed wei")
@@ -108,9 +119,9 @@ def test_a_damaged_copy_is_written_anew(artefact: Path, damage: str) -> None:
         else:
             content["files"].pop(GRAPH_FILE)
         manifest.write_text(json.dumps(content))
-    assert find_packed_graph(artefact, KEY) is None
-    write_packed_graph(artefact, KEY, 26, pack)
-    assert find_packed_graph(artefact, KEY) == graph
+    assert found(artefact, KEY) is None
+    write(artefact, KEY)
+    assert found(artefact, KEY) == graph
     assert (graph.parent / WEIGHTS).read_bytes() == b"packed weights"
     assert copies(artefact) == [graph.parent]
 
@@ -130,7 +141,7 @@ def test_a_disk_without_room_is_an_error(artefact: Path, monkeypatch: pytest.Mon
     with pytest.raises(ArtefactError, match="are free"):
         write_packed_graph(artefact, KEY, 1001, pack)
     assert copies(artefact) == []
-    assert write_packed_graph(artefact, KEY, 1000, pack).is_file()
+    assert write_packed_graph(artefact, KEY, 1000, pack).keep().is_file()
 
 
 @pytest.mark.parametrize("error", [OSError(30, "Read-only file system"), FormatError("no")])
@@ -153,9 +164,43 @@ def test_what_a_killed_process_left_is_removed(artefact: Path) -> None:
         draft.mkdir()
         (draft / WEIGHTS).write_bytes(b"half")
     age(killed, 2 * DRAFT_MAX_AGE_S)
-    write_packed_graph(artefact, KEY, 26, pack)
+    write(artefact, KEY)
     assert not killed.exists()
     assert running.exists()
+
+
+def test_a_copy_can_be_opened_before_it_is_kept(artefact: Path) -> None:
+    """Nobody else finds it until it is known to be right, and one that is wrong leaves nothing."""
+    draft = write_packed_graph(artefact, KEY, 26, pack)
+    assert draft.graph.read_bytes() == b"packed graph"
+    assert found(artefact, KEY) is None
+    draft.discard()
+    assert copies(artefact) == []
+    draft = write_packed_graph(artefact, KEY, 26, pack)
+    with draft.graph.open("rb") as opened:
+        kept = draft.keep()
+        assert opened.read() == b"packed graph"
+    assert found(artefact, KEY) == kept
+    copy = find_packed_graph(artefact, KEY)
+    assert copy is not None
+    assert copy.keep() == kept
+    copy.discard()
+    assert copies(artefact) == []
+
+
+def test_a_disk_that_fails_in_the_end_is_an_error(
+    artefact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages that never reached it are not taken for a copy, and nothing of it stays."""
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    draft = write_packed_graph(artefact, KEY, 26, pack)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ArtefactError, match="No space left"):
+        draft.keep()
+    assert copies(artefact) == []
 
 
 def test_several_that_start_at_once_share_one_copy(artefact: Path) -> None:
@@ -170,15 +215,15 @@ def test_several_that_start_at_once_share_one_copy(artefact: Path) -> None:
         written = [
             threads.submit(write_packed_graph, artefact, KEY, 26, pack_together) for _ in range(3)
         ]
-        graphs = {each.result() for each in written}
-    assert graphs == {find_packed_graph(artefact, KEY)}
+        graphs = {each.result().keep() for each in written}
+    assert graphs == {found(artefact, KEY)}
     assert copies(artefact) == [next(iter(graphs)).parent]
 
 
 def test_an_artefact_that_is_built_anew_has_no_copy(tmp_path: Path, artefact: Path) -> None:
     """Its graph may be another one; the old one's copy is not kept either."""
-    write_packed_graph(artefact, KEY, 26, pack)
+    write(artefact, KEY)
     (artefact / GRAPH_FILE).write_bytes(b"damaged")
     assert make_artefact(tmp_path, "space", build_artefact).folder == artefact
-    assert find_packed_graph(artefact, KEY) is None
+    assert found(artefact, KEY) is None
     assert copies(artefact) == []

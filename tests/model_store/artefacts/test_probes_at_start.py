@@ -27,7 +27,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     base = tmp_path_factory.mktemp("long")
     folder = write_tiny_bert(base / "model", config={"max_position_embeddings": LONG})
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": LONG})
-    return load_package(str(folder), options(base), OnnxBackend)
+    return dataclasses.replace(load_package(str(folder), options(base), OnnxBackend), is_new=False)
 
 
 @dataclass
@@ -90,15 +90,29 @@ def test_a_long_probe_never_shares_a_batch(package: Package, threads: int) -> No
     assert all(len(lengths) == 1 for lengths in alone)
 
 
-def test_both_sessions_run_every_probe(package: Package) -> None:
-    """The narrow one as under load, the wide one each text alone."""
+def test_the_wide_session_runs_a_probe_of_every_way(package: Package) -> None:
+    """The narrow one runs all as under load, the wide one the shortest, middling ones and the long one, each alone."""
     narrow, wide = session(package), session(package)
     probe(package, LatencyBackend(narrow, wide), 2)
     assert [LONG] in [lengths for lengths, _ in narrow.batches]
     assert sum(len(lengths) for lengths, _ in narrow.batches) == len(PROBE_TEXTS)
     assert all(is_lone and len(lengths) == 1 for lengths, is_lone in wide.batches)
     assert [LONG] in [lengths for lengths, _ in wide.batches]
-    assert len(wide.batches) == len(PROBE_TEXTS)
+    lengths = sorted(length for lengths, _ in narrow.batches for length in lengths)
+    alone = sorted(length for lengths, _ in wide.batches for length in lengths)
+    assert alone == [lengths[0], lengths[(len(lengths) - 1) // 2], lengths[-2], LONG]
+
+
+def test_the_long_probe_of_a_new_artefact_runs_once(package: Package) -> None:
+    """Its stored vector was made a minute ago as the narrow session would; without a wide one it runs all the same."""
+    new = dataclasses.replace(package, is_new=True)
+    narrow, wide, only = session(package), session(package), session(package)
+    probe(new, LatencyBackend(narrow, wide), 2)
+    assert [LONG] not in [lengths for lengths, _ in narrow.batches]
+    assert sum(len(lengths) for lengths, _ in narrow.batches) == len(PROBE_TEXTS) - 1
+    assert ([LONG], True) in wide.batches
+    probe(new, only, 2)
+    assert [LONG] in [lengths for lengths, _ in only.batches]
 
 
 @pytest.mark.parametrize("spoils_from", [1, BATCH_TOKENS])

@@ -3,8 +3,8 @@
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -56,10 +56,12 @@ from nestvec.model_store.artefacts.probes import (
     FAR_TEXT,
     MAX_TOKENS,
     PROBE_TEXTS,
+    ProbeVectors,
     check_probes,
     check_published,
     run_texts,
 )
+from nestvec.model_store.cache_files import flush_behind
 from nestvec.model_store.folder.model_folder import GRAPH_FILE, ModelFolder
 from nestvec.model_store.heads.base import HEAD_FILE
 from nestvec.model_store.preparation import (
@@ -87,19 +89,6 @@ ATTENTION_OPS: Final[Mapping[Precision, AttentionOps]] = {
 def pooler_of_probes(kinds: Sequence[OutputKind], pooler: Pooler) -> Pooler:
     """Return the pooler that probes are compared by: the model's, or the mean where it gives no dense vectors."""
     return pooler if OutputKind.DENSE in kinds else Pooler("mean")
-
-
-@dataclass(frozen=True, slots=True)
-class _ProbeVectors:
-    """What a graph gave for the probe texts.
-
-    Attributes:
-        probes: Vectors of the probe texts, [P, D], float32.
-        far: The vector of `FAR_TEXT`, [1, D]; none, [0, D], where it is not compared.
-    """
-
-    probes: FloatArray
-    far: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +169,7 @@ class ArtefactBuilder:
                 f"knows, not {self.folder.onnx_file} as it is"
             )
 
-    def _export(self, graph: Path, artefact: Path) -> _ProbeVectors:
+    def _export(self, graph: Path, artefact: Path) -> ProbeVectors:
         """Export the graph in the precision asked for, and the head.
 
         Returns:
@@ -200,23 +189,23 @@ class ArtefactBuilder:
                 reference = self._export_reference(path, artefact)
             self.backends.close()
         options = ExportOptions(arithmetic, ATTENTION_OPS[precision], self.build.halves_weights)
-        with self._exporting() as on_tensor:
+        with self._exporting(graph) as on_tensor:
             export_graph(
                 self.folder.path, self.folder.config, graph, self._with_head(options), on_tensor
             )
         return reference
 
-    def _export_reference(self, path: Path, artefact: Path) -> _ProbeVectors:
+    def _export_reference(self, path: Path, artefact: Path) -> ProbeVectors:
         """Export the fp32 graph and the head, and return the vectors that others are held to."""
         options = self._with_head(ExportOptions())
-        with self._exporting() as on_tensor:
+        with self._exporting(path if path.parent == artefact else None) as on_tensor:
             export_graph(self.folder.path, self.folder.config, path, options, on_tensor)
         self.folder.head.write(artefact)
         return self._reference(path, artefact)
 
     def _export_calibrated(
         self, path: Path, artefact: Path
-    ) -> tuple[_ProbeVectors, dict[str, ChannelRanges]]:
+    ) -> tuple[ProbeVectors, dict[str, ChannelRanges]]:
         """Export the fp32 graph and the head, and run the calibration texts over the same weights.
 
         Returns:
@@ -241,12 +230,19 @@ class ArtefactBuilder:
             )
         return reference, ranges
 
-    def _exporting(self) -> AbstractContextManager[Advance]:
-        """Enter the step of an export, with no graph open: both together would take the weights' memory twice."""
+    @contextmanager
+    def _exporting(self, kept: Path | None = None) -> Iterator[Advance]:
+        """Enter the step of an export, with no graph open: both together would take the weights' memory twice.
+
+        The graph that is kept goes to the disk from then on, while its probes are computed.
+        """
         self.backends.close()
         with Weights(self.folder.path) as weights:
             tensors = len(weights.names())
-        return self.listener.step(Step.EXPORT, tensors, "tensor")
+        with self.listener.step(Step.EXPORT, tensors, "tensor") as advance:
+            yield advance
+        if kept is not None:
+            flush_behind(kept.parent)
 
     def _build_for_device(self, artefact: Path) -> FloatArray:
         """Export the first graph for a GPU whose vectors are right there.
@@ -263,7 +259,7 @@ class ArtefactBuilder:
             reasons = []
             for options in device_export_options(self.folder, precision):
                 try:
-                    with self._exporting() as on_tensor:
+                    with self._exporting(graph) as on_tensor:
                         export_device_graph(
                             self.folder.path, self.folder.config, graph, options, on_tensor
                         )
@@ -343,7 +339,7 @@ class ArtefactBuilder:
             takes_layer_count=has_exits,
         )
 
-    def _reference(self, graph: Path, artefact: Path) -> _ProbeVectors:
+    def _reference(self, graph: Path, artefact: Path) -> ProbeVectors:
         """Return what the fp32 graph gives on the CPU, once it is known to give the published values."""
         return self._probe(graph, artefact, self._cpu_options(), self.published)
 
@@ -353,7 +349,7 @@ class ArtefactBuilder:
         artefact: Path,
         options: BackendOptions,
         published: tuple[PublishedVector, ...] = (),
-    ) -> _ProbeVectors:
+    ) -> ProbeVectors:
         """Return a graph's vectors of the probe texts, and of the far one where the build is held to it."""
         backend = self._open(graph, options)
         tokenizer = self.folder.open_tokenizer()
@@ -369,7 +365,7 @@ class ArtefactBuilder:
                 threads=options.parallel_runs,
                 advance=advance,
             ).vectors
-        return _ProbeVectors(vectors[: len(PROBE_TEXTS)], vectors[len(PROBE_TEXTS) :])
+        return ProbeVectors(vectors[: len(PROBE_TEXTS)], vectors[len(PROBE_TEXTS) :])
 
     @property
     def _compares_far(self) -> bool:

@@ -12,14 +12,21 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from nestvec.errors import ArtefactError
 from nestvec.model_store.artefacts.cache import MANIFEST, PACKED_PREFIX
-from nestvec.model_store.cache_files import cache_writes, ensure_dir, rename_into_place, sync_tree
+from nestvec.model_store.cache_files import (
+    cache_writes,
+    ensure_dir,
+    flush_behind,
+    rename_into_place,
+    sync_tree,
+)
 from nestvec.model_store.folder.model_folder import GRAPH_FILE
 from nestvec.system.json_files import load_json
 
@@ -45,12 +52,68 @@ class PackingKey:
     runtime: str
 
 
-def find_packed_graph(artefact: Path, key: PackingKey) -> Path | None:
-    """Find the packed copy of an artefact's graph; None where there is none that is whole.
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A copy under a temporary name, whose pages are on their way to the disk."""
 
-    Returns:
-        The ONNX file to open.
+    artefact: Path
+    key: PackingKey
+    scratch: tempfile.TemporaryDirectory[str]
+    flushed: Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedGraph:
+    """A packed copy of an artefact's graph that can be opened: one in the cache, or one that was just written.
+
+    Attributes:
+        graph: The ONNX file to open. Who has opened it may go on after `keep` or `discard`.
     """
+
+    graph: Path
+    _draft: _Draft | None = None
+
+    def keep(self) -> Path:
+        """Put a copy that was just written in place, whole and flushed, and remove what it replaces.
+
+        Returns:
+            The ONNX file in the cache; another process's, where that was first.
+
+        Raises:
+            ArtefactError: The cache cannot be written; the copy is gone then.
+        """
+        if self._draft is None:
+            return self.graph
+        artefact, key = self._draft.artefact, self._draft.key
+        target = _folder(artefact, key)
+        with cache_writes(artefact), self._draft.scratch:
+            self._draft.flushed.result()
+            folder = self.graph.parent
+            files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+            manifest = {"key": asdict(key), "files": files}
+            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
+            sync_tree(folder)
+            if target.is_dir() and find_packed_graph(artefact, key) is None:
+                shutil.rmtree(target)
+            rename_into_place(folder, target)
+        kept = find_packed_graph(artefact, key)
+        if kept is None:
+            raise ArtefactError(f"{target}: written but not readable")
+        _remove_replaced(artefact, key)
+        return kept.graph
+
+    def discard(self) -> None:
+        """Remove a copy that turned out to be wrong, as far as the cache can be written."""
+        if self._draft is None:
+            shutil.rmtree(self.graph.parent, ignore_errors=True)
+            return
+        with suppress(OSError):
+            self._draft.flushed.result()
+        self._draft.scratch.cleanup()
+
+
+def find_packed_graph(artefact: Path, key: PackingKey) -> PackedGraph | None:
+    """Find the packed copy of an artefact's graph; None where there is none that is whole."""
     try:
         folder = _folder(artefact, key)
         manifest = load_json((folder / MANIFEST).read_text("utf-8"))
@@ -63,13 +126,16 @@ def find_packed_graph(artefact: Path, key: PackingKey) -> Path | None:
         return None
     with suppress(OSError):  # when it was last used; a read-only cache does not note it
         os.utime(folder / MANIFEST)
-    return folder / GRAPH_FILE
+    return PackedGraph(folder / GRAPH_FILE)
 
 
 def write_packed_graph(
     artefact: Path, key: PackingKey, graph_bytes: int, write: Callable[[Path], None]
-) -> Path:
-    """Write the packed copy of an artefact's graph, and remove what it replaces.
+) -> PackedGraph:
+    """Write the packed copy of an artefact's graph under a temporary name, and begin to flush it to the disk.
+
+    Gigabytes take as long to reach a disk as to be packed, so they do while the copy is opened and checked; `keep`
+    gives one that is right its name.
 
     Args:
         artefact: The artefact's folder.
@@ -77,36 +143,18 @@ def write_packed_graph(
         graph_bytes: Size of the graph with its weights.
         write: Writes the packed graph to a path, with its weights beside it.
 
-    Returns:
-        The ONNX file to open; another process's, where that was first.
-
     Raises:
         ArtefactError: The disk has no room, or the cache cannot be written.
     """
-    with cache_writes(artefact):
-        target = _folder(artefact, key)
+    with cache_writes(artefact), ExitStack() as undo:
         _remove_drafts(artefact)
         _check_room(artefact, graph_bytes)
-        with tempfile.TemporaryDirectory(dir=artefact, prefix=DRAFT_PREFIX) as scratch:
-            folder = ensure_dir(Path(scratch) / "packed")
-            write(folder / GRAPH_FILE)
-            files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-            manifest = {"key": asdict(key), "files": files}
-            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
-            sync_tree(folder)
-            if target.is_dir() and find_packed_graph(artefact, key) is None:
-                shutil.rmtree(target)
-            rename_into_place(folder, target)
-    graph = find_packed_graph(artefact, key)
-    if graph is None:
-        raise ArtefactError(f"{target}: written but not readable")
-    _remove_replaced(artefact, key)
-    return graph
-
-
-def discard_packed_graph(graph: Path) -> None:
-    """Remove a packed copy that turned out to be wrong, as far as the cache can be written."""
-    shutil.rmtree(graph.parent, ignore_errors=True)
+        scratch = tempfile.TemporaryDirectory(dir=artefact, prefix=DRAFT_PREFIX)
+        undo.enter_context(scratch)
+        graph = ensure_dir(Path(scratch.name) / "packed") / GRAPH_FILE
+        write(graph)
+        undo.pop_all()
+    return PackedGraph(graph, _Draft(artefact, key, scratch, flush_behind(graph.parent)))
 
 
 def _folder(artefact: Path, key: PackingKey) -> Path:

@@ -37,7 +37,7 @@ PROBE_TEXTS: Final = (
     "def add(a: int, b: int) -> int:\n    return a + b  # 0x1F == 31",
     "One input of middling length that says nothing of note but fills a few dozen tokens so that rows "
     "of several lengths share a batch, as they do in service.",
-    "long " * 600,
+    "long " * 600,  # the last, and the only one that is longer than `BATCH_TOKENS`
 )
 # Probes are cut to so many tokens, or to the model's own: a tokenizer that has bytes only makes thousands of some.
 MAX_TOKENS: Final = 2048
@@ -57,17 +57,32 @@ PUBLISHED_TOLERANCE: Final = 1e-4  # authors publish four to five digits
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeVectors:
+    """What a graph gave for the probe texts.
+
+    Attributes:
+        probes: Vectors of the probe texts, [P, D], float32.
+        far: The vector of `FAR_TEXT`, [1, D]; none, [0, D], where it is not compared.
+    """
+
+    probes: FloatArray
+    far: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
 class TextRun:
     """What running some texts gave.
 
     Attributes:
         vectors: Unit vectors, [B, H], float32, in the order of the texts.
         alone: Whether each text had a batch of its own.
+        tokens: Tokens of each text.
         token_s: Seconds that a token took in the batch of most texts, which is like those of service.
     """
 
     vectors: FloatArray
     alone: tuple[bool, ...]
+    tokens: tuple[int, ...]
     token_s: float
 
 
@@ -134,6 +149,7 @@ def run_texts(  # noqa: PLR0913 - what runs, what of it is made, and how
     return TextRun(
         vectors=finish(raw[np.argsort(order)], dimensions=None, normalize=True),
         alone=tuple(has_own_batch[index] for index in range(len(items))),
+        tokens=tuple(item.tokens for item in items),
         token_s=results[fullest][1] / sum(item.tokens for item in batches[fullest]),
     )
 
