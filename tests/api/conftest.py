@@ -16,7 +16,7 @@ from tests.support.served import ServedOptions, serve_fake
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_application_for_ever() -> Iterator[None]:
-    """Let a module's applications go: FastAPI caches what it knows of callables, which hold the application they are of.
+    """Let a module's applications go: FastAPI caches what it knows of callables, which hold their application.
 
     With some 1,500 of them, 4 GB, every garbage collection takes seconds.
     """
