@@ -163,11 +163,15 @@ async def _lifespan(
 
 def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
     """Build the state that all routes share."""
-    metrics = Metrics(CollectorRegistry(), process_role.role)
-    body_memory = BodyMemoryBudget(memory_bounds(settings).in_flight_bytes)
+    metrics = Metrics(
+        CollectorRegistry(), process_role.role, runs_models=not process_role.shares_data
+    )
+    bounds = memory_bounds(settings)
+    body_memory = BodyMemoryBudget(bounds.in_flight_bytes)
     # Bodies are made of what callers send, answers of what is made of it.
     answer_memory = AnswerMemory(ANSWERS_PER_BODIES * body_memory.max_bytes)
-    metrics.http.watch_body_bytes(lambda: body_memory.held_bytes)
+    metrics.http.watch_body_bytes(lambda: body_memory.held_bytes, body_memory.max_bytes)
+    metrics.http.connections_limit.set(bounds.connections)
     return ApiState(
         options=ApiOptions(
             max_body_bytes=settings.max_body_bytes,

@@ -6,6 +6,7 @@ import pytest
 from nestvec.api.dispatch import DOCS, EMBEDDINGS, RERANK, matches_of_path
 
 from tests.api.applications import Api
+from tests.support.served import SPEC
 
 TEXTS = ["hello", "world"]
 
@@ -69,7 +70,8 @@ async def test_the_answer_is_in_the_dialect_that_was_chosen(api: Api) -> None:
     metrics = (await api.client.get("/metrics")).text
     for dialect in ("openai", "voyage", "jina"):
         line = (
-            f'nestvec_requests_total{{dialect="{dialect}",route="/v1/embeddings",status="200"}} 1.0'
+            f'nestvec_requests_total{{dialect="{dialect}",model="{SPEC.name}",'
+            'route="/v1/embeddings",status="200"} 1.0'
         )
         assert line in metrics
 

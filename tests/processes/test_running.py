@@ -223,7 +223,10 @@ def test_several_processes_count_together(folder: Path, tmp_path: Path) -> None:
         time.sleep(0.5)  # a request is counted a moment after its answer
         texts = {httpx.get(f"{server.url}/metrics").text for _ in range(6)}
         for text in texts:
-            assert 'nestvec_requests_total{dialect="tei",route="/embed",status="200"} 20.0' in text
+            assert (
+                'nestvec_requests_total{dialect="tei",model="model",route="/embed",status="200"} 20.0'
+                in text
+            )
             assert 'nestvec_inputs_total{model="model"} 20.0' in text
             assert 'nestvec_batches_total{model="model",outcome="ok"}' in text
             assert 'nestvec_process_resident_memory_bytes{role="core"}' in text

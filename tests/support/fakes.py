@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from nestvec.engine.backend import Backend, BackendInfo, CostModel
 from nestvec.engine.core.engine_core import CoreOptions, EngineCore
-from nestvec.engine.observer import BatchStats, Observer
+from nestvec.engine.observer import BatchStats, Observer, VectorsGiven
 from nestvec.engine.types import (
     Batch,
     FloatArray,
@@ -174,6 +174,11 @@ class RecordingObserver:
         self.calls.append((inputs, tokens, truncated))
         if self.also:
             self.also.call_done(model, timings, inputs=inputs, tokens=tokens, truncated=truncated)
+
+    def vectors_given(self, model: str, given: VectorsGiven) -> None:
+        """Pass it on."""
+        if self.also:
+            self.also.vectors_given(model, given)
 
     def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
         """Keep what was told, and pass it on."""

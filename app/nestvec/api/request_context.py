@@ -15,9 +15,11 @@ from nestvec.api.http.auth import SHARED_REQUESTS, api_key_of, rate_limit_header
 from nestvec.api.http.body import BODY_RESERVATION, HEADERS_CAME_S
 from nestvec.api.http.body_memory import BodyReservation
 from nestvec.api.http.raw_route import IS_HEAD
+from nestvec.api.http.stage_times import STAGE_TIMES, StageTimes
 from nestvec.api.state import ApiState, Phase
 from nestvec.engine.models.model_registry import visible_models
 from nestvec.keys.keyring import KeyGrant
+from nestvec.observability.http_metrics import Answer
 from nestvec.observability.logs import frames_of, get_logger
 
 log = get_logger(__name__)
@@ -69,12 +71,14 @@ class RequestContextMiddleware:
         visible_models.set(None)
         reservation = scope[BODY_RESERVATION] = BodyReservation(self.state.body_memory)
         started = scope[HEADERS_CAME_S] = time.monotonic()
+        stages = scope[STAGE_TIMES] = StageTimes(started)
         status = CLIENT_CLOSED  # stays so where the client leaves before an answer begins
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                stages.encoded()
                 took_ms = round((time.monotonic() - started) * 1000)
                 encoded_id = request_id.encode("latin-1")
                 # Appended raw: nothing inside sets these, and each look-up of a name costs time.
@@ -86,6 +90,8 @@ class RequestContextMiddleware:
                     NO_SNIFFING,
                     *self._extra_headers(scope),
                 ]
+                if timing := stages.header():
+                    message["headers"].append((b"server-timing", timing))
             elif is_head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)
@@ -105,7 +111,8 @@ class RequestContextMiddleware:
             if answer_bytes := scope.get(ANSWER_BYTES):
                 self.state.answer_memory.give(answer_bytes)
             self.state.release_models()
-            self._count(scope, status, time.monotonic() - started)
+            stages.written()
+            self._count(scope, status, time.monotonic() - started, stages)
 
     def _set_path(self, scope: Scope) -> None:
         """Set the path and the root path so that all that follow, the router too, see one and the same path."""
@@ -133,14 +140,17 @@ class RequestContextMiddleware:
             headers.append((b"connection", b"close"))  # so that no request meets the closing port
         return headers
 
-    def _count(self, scope: Scope, status: int, took_s: float) -> None:
+    def _count(self, scope: Scope, status: int, took_s: float, stages: StageTimes) -> None:
         matched = scope.get("route")
         route = getattr(matched, "path", UNMATCHED)
         bound = scope.get("state", {}).get("dialect")
         tags = getattr(matched, "tags", None) or [UNMATCHED]
         dialect = bound.name if bound is not None else tags[0]
-        self._metrics.http.requests.labels(route, dialect, str(status)).inc()
-        self._metrics.http.request_duration.labels(route, outcome_of(status)).observe(took_s)
+        self._metrics.http.request_done(
+            Answer(route, dialect, stages.model, status, outcome_of(status)),
+            took_s,
+            stages.seconds(),
+        )
         write = log.debug if route in QUIET_ROUTES else log.info
         fields = scope.get("state", {}).get("log_fields", {})
         duration_ms = round(took_s * 1000, 1)

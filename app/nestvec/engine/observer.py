@@ -30,6 +30,27 @@ class BatchStats:
     prediction_error: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class VectorsGiven:
+    """What kind of dense vectors a call was answered with; every value is from a closed set.
+
+    Attributes:
+        rows: How many.
+        dimensions: How many values each has; 0 for a number that the model was not trained for.
+        dtypes: What they were given in.
+        has_all_layers: Whether they come from the last layer.
+        is_mapped: Whether they went through a map.
+        prompt: Name of the model's prompt that stood before the texts; "" for none, "literal" for the caller's own.
+    """
+
+    rows: int
+    dimensions: int
+    dtypes: tuple[str, ...]
+    has_all_layers: bool
+    is_mapped: bool
+    prompt: str
+
+
 class Observer(Protocol):
     """Is told what happens in the engine; called from several threads."""
 
@@ -43,6 +64,9 @@ class Observer(Protocol):
         self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
     ) -> None:
         """Note that a call was answered with all its vectors."""
+
+    def vectors_given(self, model: str, given: VectorsGiven) -> None:
+        """Note what kind of vectors a call was answered with."""
 
     def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
         """Note that inputs of an answered call were longer than the model takes."""
@@ -78,6 +102,9 @@ class NullObserver:
     def call_done(
         self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
     ) -> None:
+        """Do nothing."""
+
+    def vectors_given(self, model: str, given: VectorsGiven) -> None:
         """Do nothing."""
 
     def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:

@@ -36,7 +36,7 @@ from nestvec.engine.text.token_report import (
 from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.tokenization import check_token_limit, input_tokens, resolve_prompt
 from nestvec.engine.types import EmbedCall, EmbedResult, ItemOptions, RawVectors, Timings
-from nestvec.engine.vector_plan import VectorPlan, resolve_plan
+from nestvec.engine.vector_plan import VectorPlan, note_vectors, resolve_plan
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import DeadlineError, QueueFullError
 
@@ -157,6 +157,7 @@ class EmbeddingService:
         )
         if long:
             self._observer.inputs_were_long(spec.name, long)
+        note_vectors(self._observer, call, spec, plan, len(finished.vectors), prompt_name)
         is_documents = bool(call.chunks or call.splits)
         return EmbedResult(
             vectors=finished.vectors,

@@ -7,8 +7,10 @@ and look like any others.
 
 from dataclasses import dataclass
 
+from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.served_model import ServedModel
-from nestvec.engine.types import EmbedCall
+from nestvec.engine.observer import Observer, VectorsGiven
+from nestvec.engine.types import EmbedCall, OutputKind
 from nestvec.engine.vectors.maps import AffineMap, MapKind, exit_space
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import InputError
@@ -127,3 +129,37 @@ def _offer(model: ServedModel) -> str:
     if known:
         return f"it has exits after {', '.join(map(str, known))}"
     return "fit its exits with `nestvec model fit --exits`, or allow untrained ones in the settings"
+
+
+def note_vectors(
+    observer: Observer,
+    call: EmbedCall,
+    spec: ModelSpec,
+    plan: VectorPlan,
+    rows: int,
+    prompt_name: str | None,
+) -> None:
+    """Tell an observer what kind of dense vectors a call is answered with; of other outputs it is told nothing.
+
+    Args:
+        observer: Is told.
+        call: What was asked for.
+        spec: What the model is.
+        plan: Where the vectors come from.
+        rows: How many there are.
+        prompt_name: Name of the prompt that stood before the texts, "" for a literal one, None for none.
+    """
+    if call.kind is not OutputKind.DENSE:
+        return
+    dimensions = call.dimensions or spec.hidden_size
+    observer.vectors_given(
+        spec.name,
+        VectorsGiven(
+            rows=rows,
+            dimensions=dimensions if dimensions in spec.trained_dimensions else 0,
+            dtypes=tuple(map(str, call.output_dtypes)) or ("float32",),
+            has_all_layers=not plan.exits,
+            is_mapped=plan.map is not None,
+            prompt="literal" if prompt_name == "" else prompt_name or "",
+        ),
+    )

@@ -31,6 +31,9 @@ class CacheMetrics:
         self._bytes = summed_gauge(
             registry, "nestvec_vector_cache_bytes", "What kept vectors take."
         )
+        self._limit = summed_gauge(
+            registry, "nestvec_vector_cache_limit_bytes", "What kept vectors may take."
+        )
         self._entries = summed_gauge(registry, "nestvec_vector_cache_entries", "Kept vectors.")
         self._cache: VectorCache | None = None
         self._last_values: dict[str, int] = {}
@@ -38,6 +41,7 @@ class CacheMetrics:
     def watch(self, cache: VectorCache) -> None:
         """Sample a cache from now on."""
         self._cache = cache
+        self._limit.set(cache.max_bytes)
 
     def sample(self) -> None:
         """Take over what the cache has counted; nothing where there is none."""

@@ -5,7 +5,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from nestvec.engine.observer import BatchStats
+from nestvec.engine.observer import BatchStats, VectorsGiven
 from nestvec.engine.types import LongInput, Timings
 from nestvec.observability.metric_buckets import SECONDS
 
@@ -35,12 +35,12 @@ class EngineMetrics:
             )
 
         self._inputs = counter("nestvec_inputs_total", "Inputs answered with a vector.")
-        self._tokens = counter("nestvec_tokens_total", "Tokens of inputs answered with a vector.")
+        self._tokens = counter("nestvec_tokens_total", "Tokens of those inputs.")
         self._batch_outcomes = counter("nestvec_batches_total", "Micro-batches run.", "outcome")
         self._truncated = counter("nestvec_truncated_inputs_total", "Inputs that were cut.")
         self._dropped_tokens = counter(
             "nestvec_truncated_tokens_total",
-            "Tokens cut off too-long inputs; the least, where the rest was not tokenised.",
+            "Tokens cut off; the least, where not all were counted.",
         )
         self._windowed = counter(
             "nestvec_windowed_inputs_total", "Too-long inputs that were read in windows."
@@ -73,7 +73,20 @@ class EngineMetrics:
             "Tokens over inputs x longest input: the part of a padded batch that is not padding.",
             RATIO,
         )
+        self._make_vector_metrics(counter)
         self._make_queue_metrics(counter, gauge, histogram)
+
+    def _make_vector_metrics(self, counter: Callable[..., Counter]) -> None:
+        """Make the metrics of what is asked of vectors."""
+        self._vectors = counter(
+            *("nestvec_vectors_total", "Dense vectors given, by what was asked for."),
+            *("dimensions", "dtype", "layers", "map"),
+        )
+        self._prompted = counter(
+            "nestvec_prompted_vectors_total",
+            "Dense vectors behind a prompt, by its name.",
+            "prompt",
+        )
 
     def _make_queue_metrics(
         self,
@@ -155,6 +168,16 @@ class EngineMetrics:
         self._tokens.labels(model).inc(tokens)
         self._truncated.labels(model).inc(truncated)
         self._tokenization.labels(model).observe(timings.tokenize_s)
+
+    def vectors_given(self, model: str, given: VectorsGiven) -> None:
+        """Count vectors by what was asked for."""
+        dimensions = str(given.dimensions) if given.dimensions else "other"
+        layers = "all" if given.has_all_layers else "some"
+        for dtype in given.dtypes:
+            labels = (model, dimensions, dtype, layers, "yes" if given.is_mapped else "no")
+            self._vectors.labels(*labels).inc(given.rows)
+        if given.prompt:
+            self._prompted.labels(model, given.prompt).inc(given.rows)
 
     def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
         """Count inputs of an answered call that were longer than the model takes."""

@@ -26,6 +26,9 @@ class FrontMetrics:
         self._chars = summed_gauge(
             registry, "nestvec_front_waiting_characters", "Characters that wait to be tokenised."
         )
+        self._chars_limit = summed_gauge(
+            registry, "nestvec_front_limit_characters", "Characters that may wait to be tokenised."
+        )
         self._refused = Counter(
             "nestvec_front_refused_calls_total",
             "Calls refused as too much waited to be tokenised.",
@@ -37,6 +40,7 @@ class FrontMetrics:
     def watch(self, front: FrontThreads) -> None:
         """Sample these threads from now on."""
         self._front = front
+        self._chars_limit.set(front.max_waiting_chars)
 
     def sample(self) -> None:
         """Take over what the threads count; nothing where there are none."""

@@ -1,7 +1,7 @@
 """Metrics of HTTP: requests, connections, bodies, and the event loop that serves them."""
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -9,6 +9,24 @@ from nestvec.observability.metric_buckets import SECONDS
 from nestvec.observability.shared_metrics import summed_gauge
 
 LAG_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+
+
+class Answer(NamedTuple):
+    """What a request was, and how it was answered.
+
+    Attributes:
+        route: Path of its route, with parameters by name.
+        dialect: The dialect that it was in.
+        model: The served model that it meant; "" for none, or an unknown one.
+        status: HTTP's status.
+        outcome: "ok", "rejected", "error" or "cancelled".
+    """
+
+    route: str
+    dialect: str
+    model: str
+    status: int
+    outcome: str
 
 
 class HttpMetrics:
@@ -21,14 +39,21 @@ class HttpMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "nestvec_requests_total",
-            "HTTP requests answered, by route, dialect and status.",
-            ["route", "dialect", "status"],
+            "HTTP requests answered, by route, dialect, model and status.",
+            ["route", "dialect", "model", "status"],
             registry=registry,
         )
         self.request_duration = Histogram(
             "nestvec_request_duration_seconds",
-            "From the first byte to the end of the answer, by route and outcome.",
-            ["route", "outcome"],
+            "From the first byte to the end of the answer, by route, model and outcome.",
+            ["route", "model", "outcome"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._stage_duration = Histogram(
+            "nestvec_request_stage_duration_seconds",
+            "What each stage of a request for vectors took.",
+            ["model", "stage"],
             buckets=SECONDS,
             registry=registry,
         )
@@ -36,6 +61,12 @@ class HttpMetrics:
             registry, "nestvec_in_flight_requests", "HTTP requests being answered."
         )
         self.connections = summed_gauge(registry, "nestvec_connections", "Open HTTP connections.")
+        self.connections_limit = summed_gauge(
+            registry, "nestvec_connections_limit", "Connections that may be open."
+        )
+        self._body_bytes_limit = summed_gauge(
+            registry, "nestvec_in_flight_body_limit_bytes", "Bytes of bodies that may be held."
+        )
         self._body_bytes = summed_gauge(
             registry, "nestvec_in_flight_body_bytes", "Bodies of requests being answered."
         )
@@ -58,13 +89,29 @@ class HttpMetrics:
         )
         self._read_body_bytes: Callable[[], int] = int
 
-    def watch_body_bytes(self, read: Callable[[], int]) -> None:
+    def request_done(self, answer: Answer, took_s: float, stages_s: Mapping[str, float]) -> None:
+        """Count a request whose answer is out.
+
+        Args:
+            answer: What it was.
+            took_s: Seconds from its first byte to the end of the answer.
+            stages_s: Seconds of each stage of it that is known.
+        """
+        route, dialect, model, status, outcome = answer
+        self.requests.labels(route, dialect, model, str(status)).inc()
+        self.request_duration.labels(route, model, outcome).observe(took_s)
+        for stage, stage_s in stages_s.items():
+            self._stage_duration.labels(model, stage).observe(stage_s)
+
+    def watch_body_bytes(self, read: Callable[[], int], max_bytes: int) -> None:
         """Sample how many bytes of bodies are held from now on.
 
         Args:
             read: Gives that number.
+            max_bytes: How many there may be.
         """
         self._read_body_bytes = read
+        self._body_bytes_limit.set(max_bytes)
 
     def sample(self) -> None:
         """Take over how many bytes of bodies are held now."""

@@ -22,6 +22,7 @@ class Metrics:
     Args:
         registry: Where the metrics live.
         role: Role of this process among several.
+        runs_models: Whether models are loaded in this process, rather than asked of an engine process.
 
     Attributes:
         service: What is served.
@@ -35,12 +36,14 @@ class Metrics:
         jobs: Files and batches.
     """
 
-    def __init__(self, registry: CollectorRegistry, role: str = "server") -> None:
+    def __init__(
+        self, registry: CollectorRegistry, role: str = "server", *, runs_models: bool = True
+    ) -> None:
         self.registry = registry
         self._is_shared = is_shared()
         if not self._is_shared:
             ProcessCollector(registry=registry)
-        self.service = ServiceMetrics(registry)
+        self.service = ServiceMetrics(registry, runs_models=runs_models)
         self.http = HttpMetrics(registry)
         self.keys = KeyMetrics(registry)
         self.engine = EngineMetrics(registry)

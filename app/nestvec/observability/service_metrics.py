@@ -1,9 +1,18 @@
 """Metrics of what is served: the version, the models, and readiness."""
 
-from prometheus_client import CollectorRegistry, Gauge
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from nestvec import __version__
-from nestvec.engine.models.model_registry import ModelSlot
+from nestvec.engine.core.engine_core import EngineCore
+from nestvec.engine.models.model_registry import ModelSlot, SlotState
+
+# From a small model in the page cache to the first start of a large one, which is exported and calibrated.
+LOAD_SECONDS: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
+RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu")
 
 
 class ServiceMetrics:
@@ -11,17 +20,20 @@ class ServiceMetrics:
 
     Args:
         registry: Where the metrics live.
+        runs_models: Whether models are loaded in this process, rather than asked of an engine process.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, *, runs_models: bool = True) -> None:
         build = Gauge(
             "nestvec_build_info",
-            "1, with the version.",
-            ["version"],
+            "1, with the versions of the server, of Python and of the runtime.",
+            ["version", "python", "onnxruntime"],
             registry=registry,
             multiprocess_mode="livemax",
         )
-        build.labels(__version__).set(1)
+        build.labels(__version__, platform.python_version(), _runtime_version()).set(1)
+        self._runs_models = runs_models
+        self._make_load_metrics(registry)
         self._model_info = Gauge(
             "nestvec_model_info",
             "1 for each served model, with what it is.",
@@ -43,9 +55,34 @@ class ServiceMetrics:
             multiprocess_mode="livemin",
         )
 
+    def _make_load_metrics(self, registry: CollectorRegistry) -> None:
+        """Make the metrics of loading models, and of what a loaded one can take."""
+        self._loads = Counter(
+            "nestvec_model_loads_total",
+            "Models that were loaded, could not be, or were unloaded.",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self._load_duration = Histogram(
+            "nestvec_model_load_duration_seconds",
+            "Loading a model, its preparation at a first start included.",
+            ["model"],
+            buckets=LOAD_SECONDS,
+            registry=registry,
+        )
+        self._workers, self._queue_limit = (
+            Gauge(name, text, ["model"], registry=registry, multiprocess_mode="livesum")
+            for name, text in (
+                ("nestvec_workers", "Threads that run micro-batches."),
+                ("nestvec_queue_limit_tokens", "Tokens that may wait before calls are refused."),
+            )
+        )
+
     def model_changed(self, slot: ModelSlot) -> None:
         """Note that a model was loaded or unloaded, or could not be loaded."""
         self._loaded.labels(slot.name).set(1 if slot.model is not None else 0)
+        if self._runs_models:
+            self._count_change(slot)
         if slot.model is None:
             return
         spec = slot.model.spec
@@ -58,3 +95,29 @@ class ServiceMetrics:
             slot.model.core.backend_info.provider,
             str(spec.hidden_size),
         ).set(1)
+
+    def _count_change(self, slot: ModelSlot) -> None:
+        """Count a load, a failure or an unloading, and show what a loaded model can take."""
+        core = slot.model.core if slot.model is not None else None
+        options = core.options if isinstance(core, EngineCore) else None
+        self._workers.labels(slot.name).set(options.workers if options else 0)
+        self._queue_limit.labels(slot.name).set(options.max_queue_tokens if options else 0)
+        for outcome in ("ok", "error", "unloaded"):
+            self._loads.labels(slot.name, outcome)
+        if slot.state is SlotState.READY:
+            self._loads.labels(slot.name, "ok").inc()
+            self._load_duration.labels(slot.name).observe(slot.load_s)
+        elif slot.state is SlotState.FAILED:
+            self._loads.labels(slot.name, "error").inc()
+        elif slot.spec is not None:  # it was loaded before
+            self._loads.labels(slot.name, "unloaded").inc()
+
+
+def _runtime_version() -> str:
+    """Return the version of ONNX Runtime that is installed, "" for none; not every process imports it."""
+    for name in RUNTIMES:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return ""

@@ -150,14 +150,68 @@ async def test_metrics_add_up(api: Api) -> None:
     metrics = await scrape(api)
     model = {"model": SPEC.name}
     embeddings = {"route": "/v1/embeddings", "dialect": "openai"}
-    assert metrics[sample("nestvec_requests_total", status="200", **embeddings)] == 2
-    assert metrics[sample("nestvec_requests_total", status="400", **embeddings)] == 1
-    assert metrics[sample("nestvec_requests_total", status="404", **embeddings)] == 1
-    unmatched = {"route": "unmatched", "dialect": "unmatched", "status": "404"}
+    assert metrics[sample("nestvec_requests_total", status="200", **embeddings, **model)] == 2
+    assert metrics[sample("nestvec_requests_total", status="400", model="", **embeddings)] == 1
+    # No label says what a caller wrote.
+    assert metrics[sample("nestvec_requests_total", status="404", model="", **embeddings)] == 1
+    unmatched = {"route": "unmatched", "dialect": "unmatched", "model": "", "status": "404"}
     assert metrics[sample("nestvec_requests_total", **unmatched)] == 1
     assert metrics[sample("nestvec_inputs_total", **model)] == 3
     assert metrics[sample("nestvec_tokens_total", **model)] == 3 + 4 + 16
     assert metrics[sample("nestvec_truncated_inputs_total", **model)] == 1
+
+
+async def test_stages_come_to_no_more_than_the_whole(api: Api) -> None:
+    """Each stage of a request for vectors is measured once, and named to the caller; others have no stages."""
+    answer = await api.embed({"input": ["alpha", "beta gamma"]})
+    timing = answer.headers["server-timing"]
+    stages = dict(part.split(";dur=") for part in timing.split(", "))
+    assert list(stages) == ["parse", "tokenize", "queue", "run", "postprocess", "encode"]
+    assert all(float(took_ms) >= 0 for took_ms in stages.values())
+    for path in ("/v1/models", "/health"):
+        assert "server-timing" not in (await api.client.get(path)).headers
+    assert "server-timing" not in (await api.embed({"input": []})).headers
+    metrics = await scrape(api)
+    name = "nestvec_request_stage_duration_seconds"
+    total_s = 0.0
+    for stage in (*stages, "write"):
+        labels = {"model": SPEC.name, "stage": stage}
+        assert metrics[sample(f"{name}_count", **labels)] == 1
+        total_s += metrics[sample(f"{name}_sum", **labels)]
+    whole = {"route": "/v1/embeddings", "model": SPEC.name, "outcome": "ok"}
+    assert total_s <= metrics[sample("nestvec_request_duration_seconds_sum", **whole)]
+
+
+async def test_what_is_asked_of_vectors_is_counted(api: Api) -> None:
+    """Dimensions by those that the model was trained for, dtypes each, prompts by their names."""
+    await api.embed({"input": ["alpha", "beta"]})
+    await api.embed({"input": "alpha", "dimensions": 4, "output_dtype": "int8"})
+    await api.embed({"input": "alpha", "dimensions": 3})
+    await api.embed({"input": "alpha", "prompt": "my own: "})
+    metrics = await scrape(api)
+    whole = {"model": SPEC.name, "layers": "all", "map": "no"}
+    for dimensions, dtype, count in (
+        ("8", "float32", 3),
+        ("4", "int8", 1),
+        ("other", "float32", 1),
+    ):
+        key = sample("nestvec_vectors_total", dimensions=dimensions, dtype=dtype, **whole)
+        assert metrics[key] == count
+    literal = sample("nestvec_prompted_vectors_total", model=SPEC.name, prompt="literal")
+    assert metrics[literal] == 1
+
+
+async def test_each_use_has_its_limit_beside_it(api: Api) -> None:
+    """So that how full a server is can be written as one over the other."""
+    metrics = await scrape(api)
+    model = {"model": SPEC.name}
+    for name, labels in (
+        ("nestvec_workers", model),
+        ("nestvec_queue_limit_tokens", model),
+        ("nestvec_connections_limit", {}),
+        ("nestvec_in_flight_body_limit_bytes", {}),
+    ):
+        assert metrics[sample(name, **labels)] > 0, name
 
 
 async def scrape(api: Api) -> dict[str, float]:
@@ -275,7 +329,13 @@ async def test_a_crash_is_a_plain_500(
     metrics = await scrape(api)
     assert (
         metrics[
-            sample("nestvec_requests_total", route="/v1/embeddings", dialect="openai", status="500")
+            sample(
+                "nestvec_requests_total",
+                route="/v1/embeddings",
+                dialect="openai",
+                model="",
+                status="500",
+            )
         ]
         == 1
     )
@@ -353,7 +413,11 @@ async def test_a_client_that_goes_away_frees_the_queue(api: Api) -> None:
     assert (await blocker).status_code == 200
     metrics = await scrape(api)
     cancelled = sample(
-        "nestvec_requests_total", route="/v1/embeddings", dialect="openai", status="499"
+        "nestvec_requests_total",
+        route="/v1/embeddings",
+        dialect="openai",
+        model=SPEC.name,
+        status="499",
     )
     assert metrics[cancelled] == 1
 

@@ -10,6 +10,7 @@ from fastapi import Request
 from nestvec.api.http.body_memory import BodyReservation
 from nestvec.api.http.content_codings import content_coding, inflated
 from nestvec.api.http.pacing import PacedThread
+from nestvec.api.http.stage_times import stage_times
 from nestvec.errors import BodyFormatError, BodyTimeoutError, BodyTooLargeError
 from nestvec.system.json_bodies import JsonLimits, is_quickly_parsed, parse_json
 
@@ -41,6 +42,7 @@ async def read_json_object(
     """
     body = await _collect(request, max_bytes=max_bytes, timeout_s=timeout_s)
     data = await parse_bounded(body, limits)
+    stage_times(request.scope).parsed()
     if not isinstance(data, dict):
         raise BodyFormatError("the body must be a JSON object")
     return data

@@ -12,6 +12,7 @@ from nestvec.api.dialect_table import Dialect
 from nestvec.api.http.auth import authenticate
 from nestvec.api.http.body import BODY_RESERVATION, read_json_object
 from nestvec.api.http.body_memory import BodyReservation
+from nestvec.api.http.stage_times import stage_times
 from nestvec.api.requests.fields import text_field
 from nestvec.api.requests.foreign_fields import NO_OBJECTS, check_fields, header_value
 from nestvec.api.requests.headers import IGNORED_FIELDS_HEADER, add_answer_header, deadline_s
@@ -95,7 +96,9 @@ class ApiRequest:
             UnknownModelError: No model has the name.
             InputError: `model` is not a string.
         """
-        return self.state.service.models.find(self.model_name(), kind)
+        slot = self.state.service.models.find(self.model_name(), kind)
+        stage_times(self.request.scope).model = slot.name
+        return slot
 
     async def acquire_model(self, kind: OutputKind | None = None) -> ServedModel:
         """Return the model that the body's `model` means, loaded, and hold it until the request has been answered.
@@ -145,6 +148,7 @@ async def acquire_model(
     """
     pool = state.service.pool
     slot = pool.models.find(name, kind)
+    stage_times(request.scope).model = slot.name
     try:
         async with asyncio.timeout(deadline_s(request, state) - time.monotonic()):
             return await pool.hold_for_request(slot)

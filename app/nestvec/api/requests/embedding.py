@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from nestvec.api.http.answer_memory import ANSWER_BYTES, FREE_BYTES
 from nestvec.api.http.auth import grant_of
+from nestvec.api.http.stage_times import StageTimes, stage_times
 from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.fields import Inputs
 from nestvec.api.requests.headers import (
@@ -130,7 +131,7 @@ async def embed(
         uses_cache="no-store" not in request.headers.get("cache-control", "").lower(),
         admit=tokens_of_key.admit if tokens_of_key.are_limited else None,
     )
-    await _reserve_vectors(api_request, full_call)
+    stages = await _begin_stages(api_request, full_call)
     try:
         result = await embed_until_disconnect(request, state, full_call)
     except ClientDisconnect:
@@ -142,6 +143,7 @@ async def embed(
         if isinstance(error, InputError | InternalError):
             _name_field(error, source, is_list=is_list)
         raise
+    stages.answered(result.model, result.timings)
     # Before anything that may be refused: what has run is counted.
     tokens = sum(result.input_tokens)
     tokens_of_key.settle(tokens)
@@ -167,6 +169,14 @@ def _name_field(error: InputError | InternalError, source: str, *, is_list: bool
         error.input_index = None
     if isinstance(error, InputError) and error.param == "input":
         error.param = source
+
+
+async def _begin_stages(api_request: ApiRequest, call: EmbedCall) -> StageTimes:
+    """Note the model that a call means, wait until there is memory for its vectors; returns the request's stages."""
+    stages = stage_times(api_request.request.scope)
+    stages.model = api_request.state.service.models.find(call.model, call.kind).name
+    await _reserve_vectors(api_request, call)
+    return stages
 
 
 async def _reserve_vectors(api_request: ApiRequest, call: EmbedCall) -> None:

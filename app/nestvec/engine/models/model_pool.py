@@ -150,8 +150,10 @@ class ModelPool:
         """
         if slot.open is None:
             return
+        started_s = self.clock()
         try:
             slot.set_model(slot.open())
+            slot.load_s = self.clock() - started_s
         except NestvecError as error:
             self._fail(slot, error)
             raise
@@ -182,9 +184,11 @@ class ModelPool:
 
     async def _load(self, slot: ModelSlot) -> None:
         assert slot.open is not None  # noqa: S101 - a slot without one is ready from the first
+        started_s = self.clock()
         try:
             await self._make_room(slot)
             slot.set_model(await self._opened(slot, slot.open))
+            slot.load_s = self.clock() - started_s
             await self._make_room(slot)
         except NestvecError as error:
             self._fail(slot, error)

@@ -68,6 +68,7 @@ class ModelSlot:
         changed_presets: What names stand for since they were changed; None where they never were.
         users: Number of calls that hold it.
         last_used_s: Monotonic time at which a call last acquired or released it.
+        load_s: Seconds that loading it took last; 0 before it was loaded first.
         failed_s: Monotonic time at which it could not be loaded.
         waiters: Woken at its next change.
     """
@@ -91,6 +92,7 @@ class ModelSlot:
     changed_presets: Mapping[str, AliasPreset] | None = None
     users: int = 0
     last_used_s: float = 0.0
+    load_s: float = 0.0
     failed_s: float = 0.0
     waiters: list["asyncio.Future[None]"] = field(default_factory=list)
 
