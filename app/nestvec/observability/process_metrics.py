@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from nestvec.observability.shared_metrics import summed_gauge
-from nestvec.system.memory import resident_bytes
+from nestvec.system.memory import resident_bytes, usable_memory_bytes
 
 
 class ProcessMetrics:
@@ -23,6 +23,13 @@ class ProcessMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        limit = Gauge(
+            "nestvec_memory_limit_bytes",
+            "Memory that the server's processes may take together.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        limit.set(usable_memory_bytes())
         self._restarts = Counter(
             "nestvec_process_restarts_total",
             "Processes that ended unasked and were started again, by role.",

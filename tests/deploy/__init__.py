@@ -1,0 +1,1 @@
+"""What `deploy/` holds: rules and dashboards over the server's metrics."""
