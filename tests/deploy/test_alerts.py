@@ -12,7 +12,9 @@ import yaml
 
 ROOT: Final = Path(__file__).parents[2]
 RULES: Final = ROOT / "deploy/prometheus/rules.yml"
-HOURS: Final = 8 * 60  # samples of a minute
+# Samples, one a minute: enough for windows of an hour, and for those of six.
+MINUTES: Final = 100
+HOURS: Final = 8 * 60
 INSTANCE: Final = 'job="nestvec",instance="server:8080"'
 MODEL: Final = f'{INSTANCE},model="m"'
 REQUESTS: Final = f'nestvec_requests_total{{{MODEL},route="/v1/embeddings",dialect="openai",status='
@@ -25,78 +27,78 @@ ANSWERS: Final = (
 
 # By alert: series as promtool writes them, each with its values a minute apart.
 TROUBLES: Final[dict[str, dict[str, str]]] = {
-    "NestvecDown": {f"up{{{INSTANCE}}}": f"0x{HOURS}"},
-    "NestvecNotReady": {f"nestvec_ready{{{INSTANCE}}}": f"0x{HOURS}"},
+    "NestvecDown": {f"up{{{INSTANCE}}}": f"0x{MINUTES}"},
+    "NestvecNotReady": {f"nestvec_ready{{{INSTANCE}}}": f"0x{MINUTES}"},
     "NestvecErrorBudgetBurnsFast": {
-        f'{REQUESTS}"200"}}': f"0+97x{HOURS}",
-        f'{REQUESTS}"500"}}': f"0+3x{HOURS}",
+        f'{REQUESTS}"200"}}': f"0+97x{MINUTES}",
+        f'{REQUESTS}"500"}}': f"0+3x{MINUTES}",
     },
     "NestvecErrorBudgetBurnsSlow": {
         f'{REQUESTS}"200"}}': f"0+990x{HOURS}",
         f'{REQUESTS}"500"}}': f"0+10x{HOURS}",
     },
     "NestvecLatencyBudgetBurnsFast": {
-        f'{DURATION}"0.5"}}': f"0+80x{HOURS}",
-        ANSWERS: f"0+100x{HOURS}",
+        f'{DURATION}"0.5"}}': f"0+80x{MINUTES}",
+        ANSWERS: f"0+100x{MINUTES}",
     },
     "NestvecLatencyBudgetBurnsSlow": {
         f'{DURATION}"0.5"}}': f"0+90x{HOURS}",
         ANSWERS: f"0+100x{HOURS}",
     },
     "NestvecRefuses": {
-        f'{REQUESTS}"200"}}': f"0+90x{HOURS}",
-        f'{REQUESTS}"429"}}': f"0+10x{HOURS}",
+        f'{REQUESTS}"200"}}': f"0+90x{MINUTES}",
+        f'{REQUESTS}"429"}}': f"0+10x{MINUTES}",
     },
     "NestvecQueueWaits": {
-        f'nestvec_queue_wait_seconds_bucket{{{MODEL},le="4.0"}}': f"0+50x{HOURS}",
-        f'nestvec_queue_wait_seconds_bucket{{{MODEL},le="8.0"}}': f"0+100x{HOURS}",
-        f'nestvec_queue_wait_seconds_bucket{{{MODEL},le="+Inf"}}': f"0+100x{HOURS}",
+        f'nestvec_queue_wait_seconds_bucket{{{MODEL},le="4.0"}}': f"0+50x{MINUTES}",
+        f'nestvec_queue_wait_seconds_bucket{{{MODEL},le="8.0"}}': f"0+100x{MINUTES}",
+        f'nestvec_queue_wait_seconds_bucket{{{MODEL},le="+Inf"}}': f"0+100x{MINUTES}",
     },
     "NestvecQueueNearlyFull": {
-        f"nestvec_queue_tokens{{{MODEL}}}": f"90x{HOURS}",
-        f"nestvec_queue_limit_tokens{{{MODEL}}}": f"100x{HOURS}",
+        f"nestvec_queue_tokens{{{MODEL}}}": f"90x{MINUTES}",
+        f"nestvec_queue_limit_tokens{{{MODEL}}}": f"100x{MINUTES}",
     },
-    "NestvecEngineOverdue": {f"nestvec_engine_overdue_seconds{{{INSTANCE}}}": f"30x{HOURS}"},
+    "NestvecEngineOverdue": {f"nestvec_engine_overdue_seconds{{{INSTANCE}}}": f"30x{MINUTES}"},
     "NestvecProcessRestarted": {
-        f'nestvec_process_restarts_total{{{INSTANCE},role="core"}}': f"0x{HOURS - 5} 1x5"
+        f'nestvec_process_restarts_total{{{INSTANCE},role="core"}}': f"0x{MINUTES - 5} 1x5"
     },
-    "NestvecInputsQuarantined": {f"nestvec_quarantined_inputs{{{INSTANCE}}}": f"2x{HOURS}"},
+    "NestvecInputsQuarantined": {f"nestvec_quarantined_inputs{{{INSTANCE}}}": f"2x{MINUTES}"},
     "NestvecModelNotLoaded": {
-        f'nestvec_model_loads_total{{{MODEL},outcome="error"}}': f"0x{HOURS - 5} 1x5"
+        f'nestvec_model_loads_total{{{MODEL},outcome="error"}}': f"0x{MINUTES - 5} 1x5"
     },
-    "NestvecMemoryShort": {f"nestvec_memory_shortages_total{{{MODEL}}}": f"0x{HOURS - 5} 3x5"},
+    "NestvecMemoryShort": {f"nestvec_memory_shortages_total{{{MODEL}}}": f"0x{MINUTES - 5} 3x5"},
     "NestvecTruncates": {
-        f"nestvec_truncated_inputs_total{{{MODEL}}}": f"0+10x{HOURS}",
-        f"nestvec_inputs_total{{{MODEL}}}": f"0+100x{HOURS}",
+        f"nestvec_truncated_inputs_total{{{MODEL}}}": f"0+10x{MINUTES}",
+        f"nestvec_inputs_total{{{MODEL}}}": f"0+100x{MINUTES}",
     },
     "NestvecPredictionsOff": {
-        f'nestvec_batch_prediction_error_ratio_bucket{{{MODEL},le="0.5"}}': f"0+10x{HOURS}",
-        f'nestvec_batch_prediction_error_ratio_bucket{{{MODEL},le="1.0"}}': f"0+100x{HOURS}",
-        f'nestvec_batch_prediction_error_ratio_bucket{{{MODEL},le="+Inf"}}': f"0+100x{HOURS}",
+        f'nestvec_batch_prediction_error_ratio_bucket{{{MODEL},le="0.5"}}': f"0+10x{MINUTES}",
+        f'nestvec_batch_prediction_error_ratio_bucket{{{MODEL},le="1.0"}}': f"0+100x{MINUTES}",
+        f'nestvec_batch_prediction_error_ratio_bucket{{{MODEL},le="+Inf"}}': f"0+100x{MINUTES}",
     },
     "NestvecEventLoopLags": {
-        f'nestvec_event_loop_lag_seconds_bucket{{{INSTANCE},le="0.1"}}': f"0+500x{HOURS}",
-        f'nestvec_event_loop_lag_seconds_bucket{{{INSTANCE},le="0.5"}}': f"0+600x{HOURS}",
-        f'nestvec_event_loop_lag_seconds_bucket{{{INSTANCE},le="+Inf"}}': f"0+600x{HOURS}",
+        f'nestvec_event_loop_lag_seconds_bucket{{{INSTANCE},le="0.1"}}': f"0+500x{MINUTES}",
+        f'nestvec_event_loop_lag_seconds_bucket{{{INSTANCE},le="0.5"}}': f"0+600x{MINUTES}",
+        f'nestvec_event_loop_lag_seconds_bucket{{{INSTANCE},le="+Inf"}}': f"0+600x{MINUTES}",
     },
     "NestvecMemoryNearLimit": {
-        f'nestvec_process_resident_memory_bytes{{{INSTANCE},role="core"}}': f"60x{HOURS}",
-        f'nestvec_process_resident_memory_bytes{{{INSTANCE},role="front-0"}}': f"35x{HOURS}",
-        f"nestvec_memory_limit_bytes{{{INSTANCE}}}": f"100x{HOURS}",
+        f'nestvec_process_resident_memory_bytes{{{INSTANCE},role="core"}}': f"60x{MINUTES}",
+        f'nestvec_process_resident_memory_bytes{{{INSTANCE},role="front-0"}}': f"35x{MINUTES}",
+        f"nestvec_memory_limit_bytes{{{INSTANCE}}}": f"100x{MINUTES}",
     },
     "NestvecBatchesStand": {
-        f'nestvec_batch_jobs{{{INSTANCE},status="in_progress"}}': f"1x{HOURS}",
-        f'nestvec_batch_job_lines_total{{{INSTANCE},outcome="completed"}}': f"7x{HOURS}",
+        f'nestvec_batch_jobs{{{INSTANCE},status="in_progress"}}': f"1x{MINUTES}",
+        f'nestvec_batch_job_lines_total{{{INSTANCE},outcome="completed"}}': f"7x{MINUTES}",
     },
-    "NestvecKeysUnreadable": {f"nestvec_keys_readable{{{INSTANCE}}}": f"0x{HOURS}"},
+    "NestvecKeysUnreadable": {f"nestvec_keys_readable{{{INSTANCE}}}": f"0x{MINUTES}"},
     "NestvecStoreDown": {
-        f"nestvec_usage_store_down{{{INSTANCE}}}": f"1x{HOURS}",
-        f"nestvec_rate_store_down{{{INSTANCE}}}": f"0x{HOURS}",
+        f"nestvec_usage_store_down{{{INSTANCE}}}": f"1x{MINUTES}",
+        f"nestvec_rate_store_down{{{INSTANCE}}}": f"0x{MINUTES}",
     },
-    "NestvecGpuDown": {f'nestvec_gpu_up{{{INSTANCE},device="0"}}': f"0x{HOURS}"},
+    "NestvecGpuDown": {f'nestvec_gpu_up{{{INSTANCE},device="0"}}': f"0x{MINUTES}"},
     "NestvecGpuMemoryNearlyFull": {
-        f'nestvec_gpu_memory_used_bytes{{{INSTANCE},device="0"}}': f"97x{HOURS}",
-        f'nestvec_gpu_memory_total_bytes{{{INSTANCE},device="0"}}': f"100x{HOURS}",
+        f'nestvec_gpu_memory_used_bytes{{{INSTANCE},device="0"}}': f"97x{MINUTES}",
+        f'nestvec_gpu_memory_total_bytes{{{INSTANCE},device="0"}}': f"100x{MINUTES}",
     },
 }
 
@@ -167,20 +169,26 @@ def test_alerts_fire_on_their_trouble_only(tmp_path: Path) -> None:
     """Each in a server that has nothing else; in a healthy one, which has an old restart and some refusals, none."""
     firing = 'count(ALERTS{alertstate="firing",alertname="%s"})'
 
-    def group(series: dict[str, str], expression: str, count: int) -> dict[str, Any]:
+    def group(series: dict[str, str], expression: str, count: int, minutes: int) -> dict[str, Any]:
         samples = [{"labels": "{}", "value": count}] if count else []
         return {
             "interval": "1m",
             "input_series": [{"series": name, "values": values} for name, values in series.items()],
             "promql_expr_test": [
-                {"expr": expression, "eval_time": f"{HOURS}m", "exp_samples": samples}
+                {"expr": expression, "eval_time": f"{minutes}m", "exp_samples": samples}
             ],
         }
 
-    tests = [group(series, firing % name, 1) for name, series in TROUBLES.items()]
-    tests.append(group(HEALTH, 'count(ALERTS{alertstate="firing"})', 0))
+    tests = [
+        group(series, firing % name, 1, HOURS if name.endswith("Slow") else MINUTES)
+        for name, series in TROUBLES.items()
+    ]
+    tests.append(group(HEALTH, 'count(ALERTS{alertstate="firing"})', 0, HOURS))
     file = tmp_path / "tests.yml"
-    file.write_text(json.dumps({"rule_files": [str(RULES)], "tests": tests}), "utf-8")
+    file.write_text(
+        json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "2m", "tests": tests}),
+        "utf-8",
+    )
     for arguments in (["check", "rules", str(RULES)], ["test", "rules", str(file)]):
         done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
