@@ -113,12 +113,12 @@ audit: $(STAMPS)/dev ## Known vulnerabilities of what the locks pin; needs the n
 		$(BIN)/pip-audit --require-hashes --disable-pip --progress-spinner off -r requirements/$$extra.txt || exit 1; done
 
 lint: $(STAMPS)/dev ## Check style
-	@$(BIN)/ruff check app tests benchmarks docker
-	@$(BIN)/ruff format --check app tests benchmarks docker
+	@$(BIN)/ruff check app tests benchmarks docker deploy
+	@$(BIN)/ruff format --check app tests benchmarks docker deploy
 
 fmt: $(STAMPS)/dev ## Format the code and mend what can be mended
-	@$(BIN)/ruff check --fix app tests benchmarks docker
-	@$(BIN)/ruff format app tests benchmarks docker
+	@$(BIN)/ruff check --fix app tests benchmarks docker deploy
+	@$(BIN)/ruff format app tests benchmarks docker deploy
 
 types: $(STAMPS)/dev ## Check types
 	@$(BIN)/mypy
@@ -194,6 +194,9 @@ heads: .venv-peers/.stamp ## Make the expected outputs of heads anew, by transfo
 
 families-table: $(STAMPS)/dev ## Measure the table of docs/architectures.md
 	@$(BIN)/python -m tests.export.families.table docs/architectures.md
+
+dashboards: $(STAMPS)/dev ## Write Grafana's dashboards from deploy/grafana/build.py
+	@$(BIN)/python deploy/grafana/build.py
 
 docs: $(STAMPS)/dev ## Write the generated pages of docs/
 	@$(BIN)/nestvec config --markdown > docs/configuration.md
