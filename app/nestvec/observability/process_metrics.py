@@ -42,6 +42,8 @@ class ProcessMetrics:
             ["role"],
             registry=registry,
         )
+        for counter in (self._restarts, self._hangs):
+            counter.labels(role)  # at zero, so that the first one is seen as a rise
         self.suspects = summed_gauge(
             registry, "nestvec_suspect_inputs", "Inputs that ran when the engine died."
         )
