@@ -190,7 +190,7 @@ def _read_pairs(folder: Path, rank: int) -> dict[str, Pair]:
     """
     path = folder / ADAPTER_WEIGHTS
     if not path.is_file():
-        raise FormatError(f"{folder}: no {ADAPTER_WEIGHTS} (pickled weights are never read)")
+        raise FormatError(f"{folder}: no {ADAPTER_WEIGHTS} (pickled adapters are not read)")
     pairs = {}
     with Weights(folder, (path,)) as tensors:
         for name in tensors.names():
