@@ -234,6 +234,7 @@ def _describe(
         echo=folder.echo,
         late_interaction=head.late_interaction,
         trained_layers=card.trained_layers,
+        query_lookup=head.query_lookup,
     )
 
 

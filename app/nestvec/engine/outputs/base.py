@@ -72,10 +72,10 @@ class OutputAdapter(ABC):
         return encode_inputs(tokenizer, spec, call, options)
 
     def look_up(
-        self, call: EmbedCall, encoded: Sequence[Encoded], pooler: Pooler
+        self, call: EmbedCall, encoded: Sequence[Encoded], spec: ModelSpec, pooler: Pooler
     ) -> RawVectors | None:
         """Return the call's rows where they need no run of the model; else None."""
-        del call, encoded, pooler
+        del call, encoded, spec, pooler
         return None
 
     @abstractmethod

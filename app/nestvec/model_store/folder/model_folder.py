@@ -19,9 +19,16 @@ from nestvec.export.graph.weights import weight_files
 from nestvec.model_store.folder.attention_windows import with_windows
 from nestvec.model_store.folder.claims import Recording, check
 from nestvec.model_store.folder.field_claims import FolderFiles, field_claims
-from nestvec.model_store.folder.modules import Module, encoder_folder, read_head, read_modules
+from nestvec.model_store.folder.modules import (
+    QUERY_WEIGHTS,
+    Module,
+    encoder_folder,
+    read_head,
+    read_modules,
+)
 from nestvec.model_store.folder.pooling_settings import read_pooling
 from nestvec.model_store.folder.remote_code import with_code
+from nestvec.model_store.folder.router import check_query_tokenizer
 from nestvec.model_store.folder.static_folders import find_static
 from nestvec.model_store.folder.tokenizer_files import read_tokenizer_changes
 from nestvec.model_store.folder.transformer_settings import (
@@ -157,6 +164,9 @@ def read_model_folder(
     changes = NO_CHANGES  # the libraries of static models read tokenizer.json alone
     if not is_static:
         changes = read_tokenizer_changes(folder, config, sizes.vocab_size, overrides, settings)
+        for module in modules:
+            if module.kind == QUERY_WEIGHTS:
+                check_query_tokenizer(module.folder, folder, changes, config, overrides)
     return ModelFolder(
         path=folder,
         config=config,

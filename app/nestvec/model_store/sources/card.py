@@ -29,6 +29,7 @@ OVERRIDES: Final = {
     "pooling": str,
     "normalize": bool,
     "max_tokens": int,
+    "pools_prompt": bool,
     "prompts": dict,
     "adds_special_tokens": bool,
     "instruct": dict,
@@ -80,10 +81,10 @@ class Card:
         description: One line about it, for people.
         trained_dimensions: Matryoshka sizes that its authors trained; empty if only the full size.
         trained_layers: Early exits that its authors trained (2D Matryoshka); empty if none.
-        overrides: What the model's own files leave out: pooling, normalize, max_tokens, prompts, adds_special_tokens,
-            instruct (templates), echo (a text read twice), code ("plain": the authors' own code computes what
-            transformers' class does), is_causal (how a decoder attends), tokenizer
-            ("plain": tokenizer.json alone, whatever stands beside it).
+        overrides: What the model's own files leave out: pooling, pools_prompt (whether a prompt's tokens take part in
+            it), normalize, max_tokens, prompts, adds_special_tokens, instruct (templates), echo (a text read twice),
+            code ("plain": the authors' own code computes what transformers' class does), is_causal (how a decoder
+            attends), tokenizer ("plain": tokenizer.json alone, whatever stands beside it).
         published: Vectors that its authors publish; an export that gives others is refused.
         config: Stands for a config.json that the folder lacks.
         facts: What the model is: dimensions, max_tokens, pooling, parameters; files that say otherwise are refused.
