@@ -14,8 +14,8 @@ from nestvec.model_store.heads.base import FIRST_LAST, FirstLastHead, Head
 from nestvec.model_store.heads.classifier import ClassifierHead, is_classifier
 from nestvec.model_store.heads.dense import DenseHead, check_names, layer_files
 from nestvec.model_store.heads.late import (
-    is_m3,
     is_stanford_colbert,
+    m3_files,
     read_m3,
     read_pylate,
     read_stanford_colbert,
@@ -192,6 +192,7 @@ def read_head(  # noqa: PLR0913 - what files and card say, each read elsewhere
     *,
     pooling: str | None,
     root: Path | None = None,
+    reads_pickles: bool = True,
 ) -> Head:
     """Read the head that follows the encoder.
 
@@ -203,6 +204,7 @@ def read_head(  # noqa: PLR0913 - what files and card say, each read elsewhere
         pooling: Key of `pooling.POOLINGS`, several with `pooling.JOINT` between them, or "splade"; None where neither
             folder nor card says.
         root: The model's folder, where that is not the encoder's.
+        reads_pickles: Whether layers in torch's own format are read.
 
     Raises:
         FormatError: A module that we would have to ignore, or settings that make no head: vectors would be wrong.
@@ -226,16 +228,19 @@ def read_head(  # noqa: PLR0913 - what files and card say, each read elsewhere
         layers = _projection(chain, modules)
         return read_pylate(folder, config, hidden_size, layers)
     base = Head(folder, config, hidden_size, pooling or "")
-    return _read_pooled(base, modules, chain)
+    return _read_pooled(base, modules, chain, m3_files(folder, reads_pickles=reads_pickles))
 
 
-def _read_pooled(base: Head, modules: Sequence[Module], chain: Path) -> Head:
+def _read_pooled(
+    base: Head, modules: Sequence[Module], chain: Path, m3_layers: tuple[Path, ...]
+) -> Head:
     """Read the head of a model that gives a vector for each text.
 
     Args:
         base: The plain head of this encoder; its pooling is "" where nothing says one.
         modules: The module chain.
         chain: The file that has it.
+        m3_layers: The files of BGE-M3's further layers; none where the folder has not both.
     """
     kinds = [module.kind for module in modules]
     if kinds.count("Pooling") > 1 or "MultiVectorMask" in kinds:
@@ -255,8 +260,8 @@ def _read_pooled(base: Head, modules: Sequence[Module], chain: Path) -> Head:
     if not layers:
         if base.pooling == FIRST_LAST:
             return FirstLastHead(*settings, "mean")
-        return read_m3(*settings, base.pooling) if is_m3(base.folder) else base
-    if base.pooling == FIRST_LAST or is_m3(base.folder):
+        return read_m3(*settings, base.pooling, m3_layers) if m3_layers else base
+    if base.pooling == FIRST_LAST or m3_layers:
         raise FormatError(
             f"{chain}: {layers[0].kind} goes neither with {FIRST_LAST} nor with BGE-M3"
         )
