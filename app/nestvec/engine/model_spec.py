@@ -52,6 +52,9 @@ class ModelSpec:
         late_interaction: How queries and documents are tokenized for token vectors that are compared one by one; None
             where token vectors are plain states.
         trained_layers: Early exits the model was trained for (2D Matryoshka, arXiv:2402.14776).
+        languages: BCP-47 tags of the languages it was made for; empty where unknown, or only their number is known.
+        language_count: Number of those languages; 0 where unknown.
+        parameters: Number of its weights, as its card states it; 0 where unknown.
         query_lookup: How queries are weighed by stored weights; None where they go through the model as documents do.
     """
 
@@ -78,6 +81,9 @@ class ModelSpec:
     echo: tuple[str, str] | None = None
     late_interaction: LateInteraction | None = None
     trained_layers: tuple[int, ...] = ()
+    languages: tuple[str, ...] = ()
+    language_count: int = 0
+    parameters: int = 0
     query_lookup: QueryLookup | None = None
 
     @property

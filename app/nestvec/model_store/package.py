@@ -236,6 +236,9 @@ def _describe(
         echo=folder.echo,
         late_interaction=head.late_interaction,
         trained_layers=card.trained_layers,
+        languages=card.languages,
+        language_count=card.language_count,
+        parameters=card.parameters,
         query_lookup=head.query_lookup,
     )
 

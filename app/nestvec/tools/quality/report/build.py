@@ -137,6 +137,9 @@ def _describe(model: ModelVectors, layers: int) -> dict[str, Any]:
         "precision": spec.precision,
         "source": spec.source,
         "license": spec.license,
+        "languages": list(spec.languages),
+        "language_count": spec.language_count or None,
+        "parameters": spec.parameters or None,
     }
 
 
