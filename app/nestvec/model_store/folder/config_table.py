@@ -159,7 +159,8 @@ OWN_REFUSED: Final[Mapping[str, Mapping[str, Refused]]] = {
 OWN_WITHOUT_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
     "gemma2": {"hidden_act": "hidden_activation stands for it"},
     "llama_bidirec": {
-        "pooling": "says it of classifiers only; 1_Pooling/config.json or a card says it of others"
+        "pooling": "says it of classifiers only; 1_Pooling/config.json or a card says it of others",
+        "temperature": "scores of classifiers are divided by it; others have none",
     },
 }
 _T5: Final = {
