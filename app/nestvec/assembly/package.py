@@ -32,6 +32,7 @@ def source_options(settings: Settings) -> SourceOptions:
         card_dirs=(*own_cards, PACKAGE_CARDS, CHECKOUT_CARDS),
         revision=settings.model_revision,
         is_offline=settings.offline,
+        reads_pickles=settings.read_pickles,
     )
 
 

@@ -25,7 +25,10 @@ def check(settings: Settings, *, model: str, shows_all: bool) -> None:
     """
     configure_logs(level=settings.log_level, style="auto")
     fetched = fetch(model, source_options(settings))
-    claims = folder_claims(fetched.folder, fetched.card.overrides, fetched.card.config)
+    card = fetched.card
+    claims = folder_claims(
+        fetched.folder, card.overrides, card.config, reads_pickles=settings.read_pickles
+    )
     for claim in claims:
         if shows_all or claim.verdict is not Verdict.WITHOUT_EFFECT:
             click.echo(_row(claim))

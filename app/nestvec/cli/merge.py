@@ -9,7 +9,7 @@ from nestvec.assembly.package import source_options
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
 from nestvec.errors import ConfigError
-from nestvec.model_store.sources.adapters import merge_adapter
+from nestvec.model_store.sources.adapters import TASK_PREFIX, merge_adapter, merge_task
 from nestvec.model_store.sources.fetch import fetch
 from nestvec.model_store.sources.merging import merge_models
 from nestvec.observability.logs import configure_logs
@@ -49,19 +49,25 @@ def merge(
 @click.option(
     "--adapter",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of a LoRA adapter, as PEFT writes it.",
+    metavar="DIR",
+    help="Folder of a LoRA adapter, as PEFT writes it; or task:NAME of one that the model brings along.",
 )
 @settings_flags("model", *SOURCE_SETTINGS)
-def export(settings: Settings, *, out: Path, adapter: Path) -> None:
+def export(settings: Settings, *, out: Path, adapter: str) -> None:
     """Write the model to OUT with an adapter merged into its weights.
 
     The folder can be served like any other: `nestvec serve --model OUT`. Its vectors are a space of their own.
     """
     configure_logs(level=settings.log_level, style="auto")
     folder = fetch(settings.model, source_options(settings)).folder
-    count = merge_adapter(folder, adapter, out)
-    click.echo(f"{count} layers of {settings.model} changed by {adapter.name}, written to {out}")
+    if adapter.startswith(TASK_PREFIX):
+        count = merge_task(folder, adapter.removeprefix(TASK_PREFIX), out)
+    elif Path(adapter).is_dir():
+        count = merge_adapter(folder, Path(adapter), out)
+    else:
+        raise click.BadParameter(f"'{adapter}' is no folder", param_hint="--adapter")
+    name = Path(adapter).name
+    click.echo(f"{count} layers of {settings.model} changed by {name}, written to {out}")
 
 
 def _numbers(text: str) -> list[float]:

@@ -34,7 +34,7 @@ command.add_command(apply)
     help="Ask no source for what the cache has, as `nestvec serve` does.",
 )
 @settings_flags(
-    *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
+    *("model", "model_revision", "models_dir", "cache_dir", "offline", "read_pickles", "log_level"),
     *("precision", "calibration_file", "weight_storage", "provider", "device_id"),
 )
 def pull(settings: Settings, *, name: str | None, folder: bool, if_missing: bool) -> None:

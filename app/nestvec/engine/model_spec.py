@@ -9,6 +9,19 @@ from nestvec.engine.types import OutputKind
 
 
 @dataclass(frozen=True, slots=True)
+class QueryLookup:
+    """How queries are weighed by stored weights alone, so that no model runs for them (arXiv:2411.04403).
+
+    Attributes:
+        adds_special_tokens: Whether the special tokens around a query are weighed too.
+        is_default: Whether texts are queries where a call says nothing of their role.
+    """
+
+    adds_special_tokens: bool = True
+    is_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """All that serving needs to know of a model; read from its files and card, never guessed.
 
@@ -39,6 +52,10 @@ class ModelSpec:
         late_interaction: How queries and documents are tokenized for token vectors that are compared one by one; None
             where token vectors are plain states.
         trained_layers: Early exits the model was trained for (2D Matryoshka, arXiv:2402.14776).
+        languages: BCP-47 tags of the languages it was made for; empty where unknown, or only their number is known.
+        language_count: Number of those languages; 0 where unknown.
+        parameters: Number of its weights, as its card states it; 0 where unknown.
+        query_lookup: How queries are weighed by stored weights; None where they go through the model as documents do.
     """
 
     name: str
@@ -64,6 +81,10 @@ class ModelSpec:
     echo: tuple[str, str] | None = None
     late_interaction: LateInteraction | None = None
     trained_layers: tuple[int, ...] = ()
+    languages: tuple[str, ...] = ()
+    language_count: int = 0
+    parameters: int = 0
+    query_lookup: QueryLookup | None = None
 
     @property
     def is_reranker(self) -> bool:

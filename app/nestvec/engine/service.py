@@ -221,11 +221,11 @@ class EmbeddingService:
         pooler = model.core.pooler
         adapter = ADAPTERS[call.kind]
         if pooler.term_weights is not None and len(encoded) > INLINE_QUERIES:
-            look_up = partial(adapter.look_up, call, encoded, pooler)
+            look_up = partial(adapter.look_up, call, encoded, model.spec, pooler)
             chars = sum(len(each.ids) for each in encoded)
             known = await self.front.run(look_up, ticket, chars=chars)
         else:
-            known = adapter.look_up(call, encoded, pooler)
+            known = adapter.look_up(call, encoded, model.spec, pooler)
         if known is not None:
             return known
         is_final = self._is_final(call, plan, pooler)

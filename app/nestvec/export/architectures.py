@@ -9,11 +9,21 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from nestvec.export.config.encoder_config import Dimensions
-from nestvec.export.families.bert import BERT, ELECTRA
+from nestvec.export.families.albert import ALBERT
+from nestvec.export.families.bert import BERT, ELECTRA, ERNIE
 from nestvec.export.families.deberta import DEBERTA
-from nestvec.export.families.decoders import EUROBERT, LLAMA, QWEN2, QWEN3
+from nestvec.export.families.decoders import (
+    EUROBERT,
+    LLAMA,
+    LLAMA_BIDIRECTIONAL,
+    OLMO2,
+    PHI3,
+    PPLX_QWEN3,
+    QWEN2,
+    QWEN3,
+)
 from nestvec.export.families.distilbert import DISTILBERT
-from nestvec.export.families.gemma import GEMMA3
+from nestvec.export.families.gemma import GEMMA, GEMMA2, GEMMA3
 from nestvec.export.families.gte import GTE
 from nestvec.export.families.jina_bert import JINA_BERT
 from nestvec.export.families.jina_v3 import JINA_V3
@@ -21,9 +31,10 @@ from nestvec.export.families.modernbert import MODERNBERT
 from nestvec.export.families.mpnet import MPNET
 from nestvec.export.families.nomic import NOMIC
 from nestvec.export.families.nv_embed import NV_EMBED
+from nestvec.export.families.pre_layer_norm import BLOOM, M2M_100
 from nestvec.export.families.roberta import ROBERTA
 from nestvec.export.families.static import STATIC
-from nestvec.export.families.t5 import T5_ENCODER
+from nestvec.export.families.t5 import MT5_ENCODER, T5_ENCODER
 from nestvec.export.graph.builder import WEIGHTS_FILE, GraphBuilder
 from nestvec.export.graph.inputs import PackedInputs, packed_inputs, padded_inputs, unpacked
 from nestvec.export.graph.weights import Weights
@@ -55,22 +66,33 @@ class Architecture(Protocol):
 STATIC_TYPE: Final = "static"
 # Families by the `model_type` of config.json.
 ARCHITECTURES: Final[Mapping[str, Architecture]] = {
+    "albert": ALBERT,
     "bert": BERT,
+    "bidirectional_pplx_qwen3": PPLX_QWEN3,
+    "bloom": BLOOM,
     "camembert": ROBERTA,
     "deberta-v2": DEBERTA,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
+    "ernie": ERNIE,
     "eurobert": EUROBERT,
+    "gemma": GEMMA,
+    "gemma2": GEMMA2,
     "gemma3_text": GEMMA3,
     "gte": GTE,
     "jina_bert": JINA_BERT,
     "jina_embeddings_v3": JINA_V3,
     "llama": LLAMA,
+    "llama_bidirec": LLAMA_BIDIRECTIONAL,
+    "m2m_100": M2M_100,
     "mistral": LLAMA,
     "modernbert": MODERNBERT,
     "mpnet": MPNET,
+    "mt5": MT5_ENCODER,
     "nomic_bert": NOMIC,
     "nvembed": NV_EMBED,
+    "olmo2": OLMO2,
+    "phi3": PHI3,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "roberta": ROBERTA,
@@ -82,8 +104,9 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
 # Families that rotate queries and keys by position.
 ROTARY_TYPES: Final = frozenset(
     {
-        *("eurobert", "gemma3_text", "gte", "jina_embeddings_v3", "llama", "mistral"),
-        *("modernbert", "nomic_bert", "nvembed", "qwen2", "qwen3"),
+        *("bidirectional_pplx_qwen3", "eurobert", "gemma", "gemma2", "gemma3_text", "gte"),
+        *("jina_embeddings_v3", "llama", "llama_bidirec", "mistral", "modernbert", "nomic_bert"),
+        *("nvembed", "olmo2", "phi3", "qwen2", "qwen3"),
     }
 )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nestvec.engine.backend import BackendFactory
 from nestvec.engine.vectors.quantization import Quantizer
+from nestvec.errors import FormatError
 from nestvec.model_store.artefacts.backend_cache import cached_backends
 from nestvec.model_store.artefacts.build import ArtefactBuilder
 from nestvec.model_store.artefacts.calibration_texts import calibration_texts
@@ -42,9 +43,11 @@ def calibrate_outputs(
         open_backend: Opens its graph.
 
     Raises:
-        FormatError: The file cannot be read, or the graph cannot be run on its texts.
+        FormatError: The file cannot be read, the graph cannot be run on its texts, or the model has codes of its own.
         ArtefactError: The cache cannot be written.
     """
+    if package.quantizer.takes_raw:
+        raise FormatError("this model has 8-bit codes of its own: there are no ranges to calibrate")
     if texts is None:
         lines, source = output_calibration_texts(package.folder.head.dimensions), BUNDLED_SOURCE
     else:

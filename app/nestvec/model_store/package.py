@@ -135,7 +135,7 @@ def load_package(  # noqa: PLR0913 - what a caller may say, each with a default
     """
     build = build or BuildOptions()
     fetched = _fetch(model, options, refresh=refresh)
-    folder = _read_folder(fetched)
+    folder = _read_folder(fetched, reads_pickles=options.reads_pickles)
     space = space_fingerprint(folder, HashCache(options.cache_dir / "hashes.json"), build)
     with cached_backends(open_backend) as backends:
         builder = ArtefactBuilder(
@@ -174,10 +174,12 @@ def _fetch(model: str, options: SourceOptions, *, refresh: bool) -> FetchedModel
     return dataclasses.replace(fetched, folder=merged)
 
 
-def _read_folder(fetched: FetchedModel) -> ModelFolder:
+def _read_folder(fetched: FetchedModel, *, reads_pickles: bool) -> ModelFolder:
     """Read what the files say, with what the card adds, and check what the card states as facts."""
     card = fetched.card
-    folder = read_model_folder(fetched.folder, card.overrides, card.config)
+    folder = read_model_folder(
+        fetched.folder, card.overrides, card.config, reads_pickles=reads_pickles
+    )
     card.check_facts(dimensions=folder.head.dimensions, pooling=folder.head.pooling)
     return folder
 
@@ -234,6 +236,10 @@ def _describe(
         echo=folder.echo,
         late_interaction=head.late_interaction,
         trained_layers=card.trained_layers,
+        languages=card.languages,
+        language_count=card.language_count,
+        parameters=card.parameters,
+        query_lookup=head.query_lookup,
     )
 
 

@@ -32,3 +32,22 @@ async def test_only_names_that_are_answered_to_are_listed(make_api: MakeApi) -> 
     for options in (ServedOptions(aliases=()), ServedOptions(spec=ranks)):
         rows = (await make_api(options).client.get("/v1/models")).json()["data"]
         assert [row["id"] for row in rows] == [SPEC.name]
+
+
+async def test_what_a_card_says_of_a_model_is_shown(make_api: MakeApi) -> None:
+    """Licence, languages and size, which a folder's own files do not say: null where nothing is known."""
+    told = dataclasses.replace(SPEC, languages=("en", "de"), language_count=2, parameters=22713216)
+    counted = dataclasses.replace(SPEC, language_count=100)
+    seen = []
+    for spec in (told, counted, SPEC):
+        api = make_api(ServedOptions(spec=spec))
+        row = (await api.client.get(f"/v1/models/{SPEC.name}")).json()
+        seen.append([row[key] for key in ("license", "languages", "language_count", "parameters")])
+        shown = (await api.client.post("/api/show", json={"model": SPEC.name})).json()
+        count = shown["model_info"]["general.parameter_count"]
+        assert (count == 22713216) is (spec is told)
+    assert seen == [
+        ["MIT", ["en", "de"], 2, 22713216],
+        ["MIT", [], 100, None],
+        ["MIT", [], None, None],
+    ]

@@ -123,6 +123,7 @@ class _Body:
         bias: str = "",
         is_causal: bool = False,
         window: int = -1,
+        cap: float = 0.0,
     ) -> str:
         """Attend with heads (T, n, d) each, float32; gives (T, n·d)."""
         owner, position = self.owners(cumulative, total)
@@ -142,6 +143,9 @@ class _Body:
             self.op("Transpose", key, perm=[1, 2, 0]),
         )
         scores = self.op("Mul", self.op("MatMul", q, k), self.constant(scale, np.float32))
+        if cap:
+            limit = self.constant(cap, np.float32)
+            scores = self.op("Mul", self.op("Tanh", self.op("Div", scores, limit)), limit)
         if bias:
             scores = self.op("Add", scores, self.spread(bias, owner, position))
         masked = self.op(
@@ -234,6 +238,7 @@ class _Body:
             scale=self.attributes["scale"],
             is_causal=bool(self.attributes.get("is_causal", 1)),
             window=self.attributes.get("local_window_size", -1),
+            cap=self.attributes.get("softcap", 0.0),
         )
         self.give(attended, merged)
 

@@ -30,17 +30,23 @@ MAX_TOKENS = 40
 MODULE = "tests.backends.cuda.rehearsal"
 # Heads as wide as kernels require; the tiny models' own heads are for tests of arithmetic.
 HEADS: dict[str, dict[str, object]] = {
+    "bidirectional_pplx_qwen3": {"head_dim": 128},
     "eurobert": {"head_dim": 16},
+    "gemma": {"head_dim": 64},
+    "gemma2": {"head_dim": 64},
     "gemma3_text": {"head_dim": 64},
     "gemma3_text~causal": {"head_dim": 64},
     "llama": {"head_dim": 64},
+    "llama_bidirec": {"head_dim": 64},
+    "m2m_100": {"encoder_attention_heads": 2},
     "mistral": {"head_dim": 64},
     "qwen2": {"head_dim": 64},
+    "nomic_bert~experts": {"n_head": 2},
     "qwen3": {"head_dim": 128},
     **FEWER_HEADS,
     **{
         name: {"num_attention_heads": 2}
-        for name in ("bert", "camembert", "electra", "roberta", "xlm-roberta")
+        for name in ("albert", "bert", "camembert", "electra", "ernie", "roberta", "xlm-roberta")
     },
     "distilbert": {"n_heads": 2},
 }

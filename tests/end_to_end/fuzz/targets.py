@@ -3,10 +3,12 @@
 A parser may refuse a file by an error of ours (`NestvecError`), which names what is wrong; anything else is a finding.
 """
 
+import io
 import json
 import random
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,8 +41,10 @@ from nestvec.system.json_files import read_json
 
 from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
 from tests.support.tiny import CONFIG, write_tiny_bert
+from tests.support.torch_files import torch_bytes
 
 TEXTS = ["", "alpha beta", "é漢字 🙂\u0301", "[MASK] ##a", "a" * 500]
+TESTS = Path(__file__).parents[2]
 LIMITS = JobLimits(max_line_bytes=4096)
 
 
@@ -132,6 +136,30 @@ def _read_weights(folder: Path) -> object:
                 weights.shape(name)
                 weights.get(name, weights.shape(name))
         return weights.names()
+
+
+def _torch_files(folder: Path) -> list[bytes]:
+    """A checkpoint that torch wrote, and small ones, in which a mutation hits the pickle more often."""
+    state = (TESTS / "export/torch_files/state.bin").read_bytes()
+    small = torch_bytes({"w": np.ones((2, 2), np.float32), "v": np.ones(3, np.float16)})
+    return [state, small, small]
+
+
+def _write_torch_file(folder: Path, files: list[bytes], chooser: random.Random) -> None:
+    content = chooser.choice(files)
+    if chooser.random() < 0.5:
+        content = mutated_bytes(content, chooser)
+    else:
+        # The pickle alone is changed, in an archive that is whole.
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            held = {name: packed.read(name) for name in packed.namelist()}
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as packed:
+            for name, part in held.items():
+                is_pickle = name.endswith("data.pkl")
+                packed.writestr(name, mutated_bytes(part, chooser) if is_pickle else part)
+        content = file.getvalue()
+    (folder / "pytorch_model.bin").write_bytes(content)
 
 
 # Tokenizers.
@@ -351,6 +379,7 @@ def _nothing(_: Path) -> None:
 TARGETS: dict[str, ParserTarget] = {
     "card": ParserTarget(_cards, _write_card, lambda folder: read_card(folder / "card.toml")),
     "safetensors": ParserTarget(_tiny, _write_weights, _read_weights),
+    "torch checkpoint": ParserTarget(_torch_files, _write_torch_file, _read_weights),
     "tokenizer": ParserTarget(_tiny, _write_tokenizer, _read_tokenizer),
     "beside tokenizer": ParserTarget(_tiny, _write_beside, _read_beside),
     "folder": ParserTarget(

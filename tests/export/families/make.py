@@ -18,7 +18,13 @@ sys.path.insert(0, str(HERE.parents[2]))
 
 from tests.export.families import (  # noqa: E402 - the path comes first
     jina_bert_reference,
+    nomic_moe_reference,
     nv_embed_reference,
+)
+from tests.export.families.more_configs import (  # noqa: E402 - the path comes first
+    BIDIRECTIONAL,
+    MORE_FAMILIES,
+    NOMIC_MOE,
 )
 from tests.export.families.weights import random_ids, random_weights  # noqa: E402 - the path comes first
 
@@ -167,6 +173,7 @@ NV_EMBED: dict[str, Any] = {
 }
 NUMPY_REFERENCES: dict[str, dict[str, Any]] = {
     "nvembed": NV_EMBED,
+    "nomic_bert~experts": NOMIC_MOE,
     "jina_bert": JINA_BERT,
     "jina_bert~six-heads": {**JINA_BERT, "hidden_size": 36, "num_attention_heads": 6},
 }
@@ -226,20 +233,28 @@ FAMILIES |= {
         },
     },
 }
+FAMILIES |= MORE_FAMILIES
 # Families whose positions count from `pad_token_id` + 1.
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
-# T5's second name of `shared.weight`.
-TIED = "encoder.embed_tokens.weight"
+# Second names of `shared.weight`, and decoders.
+TIED = ("encoder.embed_tokens.weight", "decoder.")
+ENCODERS = {"t5": transformers.T5EncoderModel, "mt5": transformers.MT5EncoderModel}
+REFERENCES = {
+    "nvembed": nv_embed_reference,
+    "nomic_bert": nomic_moe_reference,
+    "jina_bert": jina_bert_reference,
+}
 # Parts of names of buffers and heads that no encoder needs.
 LEFT_OUT = ("position_ids", "token_type_ids", "pooler.", "inv_freq", "embed_scale")
 
 
 def make_by_numpy(family: str, config: dict[str, Any]) -> None:
     """Write the files of a family that transformers does not have."""
-    reference = nv_embed_reference if family == "nvembed" else jina_bert_reference
+    reference = REFERENCES[family.partition("~")[0]]
     shapes = reference.shapes(config)
     tensors = random_weights(shapes, SEED)
-    max_tokens = config.get("text_config", config)["max_position_embeddings"]
+    sizes = config.get("text_config", config)
+    max_tokens = sizes.get("n_positions") or sizes["max_position_embeddings"]
     lengths = [1, 2, 17, max_tokens]
     states = [
         reference.last_states(config, tensors, ids)
@@ -251,28 +266,37 @@ def make_by_numpy(family: str, config: dict[str, Any]) -> None:
 def make(family: str, config: dict[str, Any]) -> None:
     """Write the files of a family that transformers has."""
     model_type = family.partition("~")[0]
-    hf_config = transformers.AutoConfig.for_model(model_type, **config, attn_implementation="eager")
-    auto = transformers.T5EncoderModel if model_type == "t5" else transformers.AutoModel
-    model = (auto(hf_config) if model_type == "t5" else auto.from_config(hf_config)).eval()
+    hf_config = transformers.AutoConfig.for_model(
+        BIDIRECTIONAL.get(model_type, model_type), **config, attn_implementation="eager"
+    )
+    encoder = ENCODERS.get(model_type, transformers.AutoModel.from_config)
+    model = encoder(hf_config).eval()
     shapes = {
         name: list(tensor.shape)
         for name, tensor in model.state_dict().items()
-        if not any(part in name for part in LEFT_OUT) and name != TIED
+        if not any(part in name for part in LEFT_OUT) and not name.startswith(TIED)
     }
     tensors = random_weights(shapes, SEED)
     state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
     missing = model.load_state_dict(state, strict=False).missing_keys
-    assert all(any(part in name for part in LEFT_OUT) or name == TIED for name in missing), missing
+    assert all(
+        any(part in name for part in LEFT_OUT) or name.startswith(TIED) for name in missing
+    ), missing
     model.tie_weights()
     model = model.double()
-    max_tokens = config.get("max_position_embeddings") or config["n_positions"]
+    positions = ("max_position_embeddings", "n_positions", "seq_length")
+    max_tokens = next(config[name] for name in positions if name in config)
     if model_type in AFTER_PADDING:
         max_tokens -= config["pad_token_id"] + 1
     lengths = [1, 2, 17, max_tokens]
     states = []
     for ids in random_ids(lengths, config["vocab_size"], SEED):
         with torch.no_grad():
-            states.append(model(torch.tensor([ids])).last_hidden_state[0].numpy())
+            mask = {}
+            if model_type in BIDIRECTIONAL:
+                mask = {"attention_mask": torch.zeros(1, 1, len(ids), len(ids))}
+            run = model.get_encoder() if model_type == "m2m_100" else model
+            states.append(run(torch.tensor([ids]), **mask).last_hidden_state[0].numpy())
     content = {
         "config": {"model_type": model_type, **config},
         "seed": SEED,

@@ -25,7 +25,14 @@ from nestvec.model_store.artefacts.precision import BuildOptions, Precision
 from nestvec.model_store.artefacts.probes import PROBE_TEXTS, check_probes, compute_vectors
 from nestvec.model_store.package import load_package
 
-from tests.export.families.harness import all_families, largest_error, load, states
+from tests.export.families.harness import (
+    SAME_GRAPHS,
+    all_families,
+    distinct_families,
+    largest_error,
+    load,
+    states,
+)
 from tests.export.families.table import table
 from tests.model_store.test_package import options
 from tests.support.fakes import item
@@ -41,6 +48,7 @@ def architecture(name: str) -> Architecture:
 
 
 each = pytest.mark.parametrize("name", all_families())
+each_distinct = pytest.mark.parametrize("name", distinct_families())
 
 
 def test_every_architecture_has_its_files() -> None:
@@ -55,7 +63,7 @@ def test_packed_states_match_transformers(tmp_path: Path, name: str) -> None:
     assert largest_error(family, family.open(tmp_path)) < TOLERANCE
 
 
-@each
+@each_distinct
 def test_all_attention_ops_match_transformers(tmp_path: Path, name: str) -> None:
     """States match by the ops of 8-bit graphs, those for other runtimes, and the contrib op that long rows take."""
     family = load(name)
@@ -156,8 +164,15 @@ def test_the_page_is_up_to_date() -> None:
     assert listed == {line.split("|")[1].strip(" `") for line in table().splitlines()[2:]}
 
 
-@each
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8, Precision.INT8_ACCURATE])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        (name, precision)
+        for name in all_families()
+        for precision in (Precision.FP32, Precision.INT8, Precision.INT8_ACCURATE)
+        if precision is Precision.FP32 or name not in SAME_GRAPHS
+    ],
+)
 def test_a_whole_folder_is_loaded(tmp_path: Path, name: str, precision: Precision) -> None:
     """A folder is read, exported, calibrated and probed, as at a server's first start."""
     family = load(name)
@@ -182,7 +197,7 @@ def test_a_whole_folder_is_loaded(tmp_path: Path, name: str, precision: Precisio
     check_probes(np.concatenate(alone), package.probes, "cpu", build)
 
 
-LAYER_FIELDS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+LAYER_FIELDS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "encoder_layers")
 
 
 def shortened(config: dict[str, Any], layers: int) -> dict[str, Any]:

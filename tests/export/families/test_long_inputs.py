@@ -46,6 +46,8 @@ def long_family(name: str, **fields: Any) -> Family:
     tensors = dict(family.tensors)
     if "max_position_embeddings" in config:
         config["max_position_embeddings"] = MAX_TOKENS + 2
+    if "seq_length" in config:
+        config["seq_length"] = MAX_TOKENS
     if "n_positions" in config:
         config["n_positions"] = MAX_TOKENS
     for key, tensor in tensors.items():
@@ -100,6 +102,12 @@ def test_exporter_and_engine_mean_the_same_lengths() -> None:
     assert graph_inputs.LONG_TOKENS == engine_backend.LONG_TOKENS
     assert graph_inputs.MASKED_SCORE == attention_blocks.MASKED_SCORE
     assert LONG_TOKENS > BLOCK_QUERIES
+
+
+@pytest.mark.parametrize("name", ["bloom", "gemma2"])
+def test_caps_and_causal_penalties_of_long_inputs(tmp_path: Path, name: str) -> None:
+    """Capped scores have no kernel in blocks, and a causal penalty comes piece by piece."""
+    check(long_family(name), tmp_path, [(LONG_TOKENS + 1,), (3, 200, 200)])
 
 
 @pytest.mark.parametrize("name", FAMILIES)

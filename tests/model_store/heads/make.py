@@ -28,7 +28,7 @@ FAMILIES = HERE.parents[1] / "export/families"
 CLASSIFIERS = [
     *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "mpnet"),
     *("deberta-v2", "gte", "nomic_bert", "jina_embeddings_v3", "modernbert", "eurobert"),
-    *("llama", "mistral", "qwen2", "qwen3", "gemma3_text"),
+    *("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "albert"),
 ]
 MASKED = ["bert", "roberta", "distilbert", "mpnet", "modernbert"]
 LEFT_OUT = ("position_ids", "token_type_ids", "inv_freq", "embed_scale")
@@ -88,6 +88,30 @@ def classifier(family: str, **more: Any) -> dict[str, Any]:
         kinds = {"token_type_ids": torch.tensor([encoded.type_ids])} if has_types else {}
         with torch.no_grad():
             rows.append(model(torch.tensor([encoded.ids]), **kinds).logits[0].tolist())
+    return {"config": config, "tensors": shapes, "scores": rows}
+
+
+def nemo_reranker() -> dict[str, Any]:
+    """Compute scores as NeMo's bidirectional Llama does: of the mean of all states, divided by a temperature."""
+    config = config_of(
+        "llama_bidirec",
+        architectures=["LlamaBidirectionalForSequenceClassification"],
+        pooling="avg",
+        temperature=0.5,
+        num_labels=2,
+    )
+    model, shapes = built(
+        transformers.AutoModelForSequenceClassification, {**config, "model_type": "llama"}
+    )
+    rows = []
+    for inputs in [*PAIRS, *TEXTS]:
+        pair = inputs if isinstance(inputs, tuple) else (inputs,)
+        ids = TOKENIZER.encode(*pair).ids
+        nothing_hidden = torch.zeros(1, 1, len(ids), len(ids), dtype=torch.float64)
+        with torch.no_grad():
+            states = model.model(torch.tensor([ids]), attention_mask=nothing_hidden)
+            scores = model.score(states.last_hidden_state[0].mean(0)) / config["temperature"]
+        rows.append(scores.tolist())
     return {"config": config, "tensors": shapes, "scores": rows}
 
 
@@ -176,6 +200,7 @@ def main() -> None:
     cases["classifier/modernbert~mean"] = classifier(
         "modernbert", num_labels=2, classifier_pooling="mean"
     )
+    cases["classifier/llama_bidirec"] = nemo_reranker()
     cases["reranker"] = classifier("bert", num_labels=1)
     cases |= {f"splade/{family}": splade(family) for family in MASKED}
     cases["colbert"] = colbert()

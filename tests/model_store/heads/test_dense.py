@@ -110,12 +110,16 @@ async def test_what_does_not_fit_is_named(tmp_path: Path, change: Any, named: st
             pass
 
 
-async def test_pickled_layers_are_refused(tmp_path: Path) -> None:
-    """Pickled weights are never read, and the error says so."""
+async def test_layers_without_weights_are_refused(tmp_path: Path) -> None:
+    """The error names the files that would do; one of the wrong kind by a known name is damaged."""
     folder = write_tiny_bert(tmp_path / "model")
     add_layers(folder, (32, 20, TANH))
-    (folder / "2_Dense/model.safetensors").rename(folder / "2_Dense/pytorch_model.bin")
-    with pytest.raises(FormatError, match="pickled"):
+    weights = folder / "2_Dense/model.safetensors"
+    weights.rename(folder / "2_Dense/pytorch_model.bin")
+    with pytest.raises(FormatError, match="not an archive as torch writes it"):
+        read_model_folder(folder).head.write(tmp_path)
+    (folder / "2_Dense/pytorch_model.bin").unlink()
+    with pytest.raises(FormatError, match=r"no model\.safetensors and no pytorch_model\.bin"):
         read_model_folder(folder)
 
 

@@ -144,9 +144,9 @@ def write_m3(folder: Path) -> dict[str, Any]:
     """Write a folder shaped as BGE-M3's, with its layers in safetensors."""
     case = write_case(folder, "bge-m3")
     layers = random_weights(case["extra"], STORED["seed"])
-    for file, short in ((M3_SPARSE, "s"), (M3_TOKENS, "c")):
+    for name, short in ((M3_SPARSE, "s"), (M3_TOKENS, "c")):
         parts = {"weight": layers[f"{short}.weight"], "bias": layers[f"{short}.bias"]}
-        save_file(parts, folder / file)
+        save_file(parts, folder / f"{name}.safetensors")
     write_json(folder / "1_Pooling/config.json", {"pooling_mode": "cls"})
     return case
 

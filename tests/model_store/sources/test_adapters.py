@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from tests.export.families.harness import load
 from tests.model_store.heads.serving import opened
 from tests.support.tiny import CONFIG as SIZES
-from tests.support.tiny import bert_weights, write_json, write_tiny_bert
+from tests.support.tiny import bert_weights, write_json, write_tiny_bert, write_tokenizer
 
 MODULES = ("encoder.layer.0.attention.self.query", "encoder.layer.1.intermediate.dense")
 CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "target_modules": ["x"]}
@@ -220,3 +220,65 @@ async def test_without_a_task_the_plain_weights_are_served(tmp_path: Path) -> No
         async with opened(folder) as server:
             vectors.append(await server.post("/embed", {"inputs": "the red one"}))
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "eurobert"])
+def test_adapters_in_folders_of_their_own(tmp_path: Path, family: str) -> None:
+    """Jina's fifth model with an adapter is a plain decoder that pools the last token; without one it is refused."""
+    base = tmp_path / "base"
+    model = load(family)
+    model.write(base)
+    write_tokenizer(base / "tokenizer.json")
+    config = {
+        **model.config,
+        "model_type": "jina_embeddings_v5",
+        "task_names": ["retrieval", "clustering"],
+        "auto_map": {"AutoModel": "modeling_jina_embeddings_v5.JinaEmbeddingsV5Model"},
+    }
+    write_json(base / "config.json", config)
+    write_json(base / "modules.json", [{"path": "", "type": "custom_st.Transformer"}])
+    prompts = {"prompts": {"query": "Query: "}, "default_prompt_name": "query"}
+    write_json(base / "config_sentence_transformers.json", prompts)
+    module = "layers.1.mlp.up_proj"
+    for task, scale in (("retrieval", 1.0), ("clustering", 3.0)):
+        down, up = np.ones((4, 32), np.float32), scale * np.ones((48, 4), np.float32)
+        name = f"base_model.model.{module}.lora_"
+        write_json(base / "adapters" / task / "adapter_config.json", CONFIG)
+        save_file(
+            {f"{name}A.weight": down, f"{name}B.weight": up},
+            base / "adapters" / task / "adapter_model.safetensors",
+        )
+    with pytest.raises(FormatError):
+        read_model_folder(base)
+    for task, change in (("retrieval", 8.0), ("clustering", 24.0)):
+        out = merged_folder(base, Path(f"task:{task}"), tmp_path / "cache")
+        merged = load_file(out / "model.safetensors")
+        changed = {n for n in merged if not np.array_equal(merged[n], model.tensors[n])}
+        assert changed == {f"{module}.weight"}
+        np.testing.assert_allclose(
+            merged[f"{module}.weight"], model.tensors[f"{module}.weight"] + change, atol=1e-5
+        )
+        folder = read_model_folder(out)
+        assert (folder.architecture, folder.head.pooling) == (family, "last_token")
+        assert folder.default_prompt == "query"
+        assert not (out / "adapters").exists()
+    with pytest.raises(FormatError, match="no adapter 'passage' in task_names"):
+        merged_folder(base, Path("task:passage"), tmp_path / "cache")
+    write_json(base / "config.json", {**config, "task_names": ["../adapters/retrieval"]})
+    with pytest.raises(FormatError, match="no adapter"):
+        merged_folder(base, Path("task:../adapters/retrieval"), tmp_path / "cache")
+
+
+def test_a_models_own_adapter_is_exported_by_its_name(tmp_path: Path) -> None:
+    """What is neither a folder nor a task of the model is an error."""
+    write_with_tasks(tmp_path / "model")
+    flags = ["--model", str(tmp_path / "model"), "--cache-dir", str(tmp_path / "cache")]
+    out = tmp_path / "out"
+    done = CliRunner().invoke(export, [str(out), "--adapter", "task:query", *flags])
+    assert done.exit_code == 0, done.output
+    again = merged_folder(tmp_path / "model", Path("task:query"), tmp_path / "cache")
+    files = [folder / "model.safetensors" for folder in (out, again)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    missing = CliRunner().invoke(export, [str(tmp_path / "b"), "--adapter", "nowhere", *flags])
+    assert missing.exit_code != 0
+    assert "no folder" in missing.output

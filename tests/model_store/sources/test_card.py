@@ -12,9 +12,13 @@ from nestvec.model_store.package import load_package
 from nestvec.model_store.sources.card import card_files, find_card, read_card
 from nestvec.model_store.sources.fetch import SourceOptions
 
+# As SPDX spells them (spdx.org/licenses), where it lists them.
+LICENSES = {"Apache-2.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "MIT"}
 GOOD = """
 name = "m"
 aliases = ["org/m"]
+license = "MIT"
+languages = ["en", "zh-Hant", "pt-BR", "es-419"]
 trained_dimensions = [256, 64]
 [source]
 kind = "hub"
@@ -49,21 +53,23 @@ def every_card() -> list[Path]:
 
 
 def test_there_is_a_card_for_what_people_serve() -> None:
-    """There are at least forty models, and no name comes twice."""
+    """There are more than a hundred models, and no name comes twice."""
     cards = [read_card(path) for path in every_card()]
-    assert len(cards) >= 40
+    assert len(cards) >= 120
     names = [name.casefold() for card in cards for name in {card.name, *card.aliases}]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("path", every_card(), ids=lambda path: path.stem)
 def test_every_card_is_whole_and_says_where_from(path: Path) -> None:
-    """Name, source, licence, pooling, prompts, sizes and length each say where they were looked up."""
+    """Name, source, licence, languages, pooling, prompts and sizes each say where they were looked up."""
     card = read_card(path)
     assert path.stem in {card.name, *card.aliases}
-    assert card.license
+    assert card.license in LICENSES or card.license.startswith("LicenseRef-")
+    assert card.language_count >= max(1, len(card.languages))
+    assert card.parameters >= 100_000
     assert card.description
-    fields = {"source", "license", *(f"facts.{name}" for name in card.facts)}
+    fields = {"source", "license", "languages", *(f"facts.{name}" for name in card.facts)}
     fields |= {f"overrides.{name}" for name in card.overrides}
     fields |= {n for n in ("trained_dimensions", "config", "published") if getattr(card, n)}
     assert set(card.looked_up) == fields
@@ -102,7 +108,16 @@ def test_a_card_is_read(tmp_path: Path) -> None:
     assert (card.name, card.aliases, card.trained_dimensions) == ("m", ("org/m",), (256, 64))
     assert (card.source.kind, card.source.version) == ("hub", "abc")
     assert card.overrides == {"pooling": "cls"}
+    assert (card.license, card.language_count, card.parameters) == ("MIT", 4, 0)
+    assert card.languages == ("en", "zh-Hant", "pt-BR", "es-419")
     assert card.published[0].first_values == (1.0, 0.5)
+
+
+def test_a_card_may_say_how_many_languages(tmp_path: Path) -> None:
+    """Authors often publish a number alone."""
+    languages = 'languages = ["en", "zh-Hant", "pt-BR", "es-419"]'
+    card = read_card(write(tmp_path, GOOD.replace(languages, "language_count = 100")))
+    assert (card.languages, card.language_count) == ((), 100)
 
 
 @pytest.mark.parametrize("name", ["m", "M", "ORG/m", "card"])
@@ -137,6 +152,11 @@ def test_earlier_folders_win(tmp_path: Path) -> None:
         ('kind = "hub"', 'kind = "pypi"', "needs an exact version and sha256"),
         ("first_values = [1, 0.5]", 'first_values = ["x"]', "could not convert"),
         ("[256, 64]", "[256", "not a readable TOML"),
+        ('["en", ', '["English", ', "must be a list of BCP-47 tags"),
+        ('["en", ', '["zh-Hant", ', "names one twice"),
+        ('["en", "zh-Hant", "pt-BR", "es-419"]', '"multilingual"', "must be a list of BCP-47 tags"),
+        ('license = "MIT"', "language_count = 4", "is for cards without languages"),
+        ('["en", "zh-Hant", "pt-BR", "es-419"]', "[]\nlanguage_count = 0", "must be a number"),
     ],
 )
 def test_bad_cards_are_refused(tmp_path: Path, before: str, after: str, reason: str) -> None:

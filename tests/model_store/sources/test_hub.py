@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 
 from tests.model_store.sources.hub import COMMITS, StandIn, hub_server
 from tests.support.tiny import write_tiny_bert
+from tests.support.torch_files import save_torch
 
 pytestmark = pytest.mark.process
 REPO = "org/tiny-model"
@@ -117,14 +119,17 @@ def test_what_is_not_there_is_a_clear_error(
     assert "Traceback" not in done.stderr
 
 
-def test_a_repository_without_safe_weights_is_refused(
+def test_a_repository_of_pickles_alone_is_fetched_and_exported(
     tmp_path: Path, hub: StandIn, folder: Path
 ) -> None:
-    """Pickles are never read."""
-    (folder / "model.safetensors").unlink()
+    """Weights as torch saves them are fetched where there are no others; still no code."""
+    weights = folder / "model.safetensors"
+    save_torch(load_file(weights), folder / "pytorch_model.bin")
+    weights.unlink()
     done = pull(tmp_path, hub, REPO)
-    assert done.returncode == 1
-    assert "neither safetensors nor an ONNX graph" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "pytorch_model.bin" in "\n".join(hub.requests)
+    assert "modeling" not in "\n".join(hub.requests)
 
 
 def test_a_hub_that_cannot_be_reached_is_a_clear_error(tmp_path: Path) -> None:

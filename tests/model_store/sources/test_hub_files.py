@@ -4,13 +4,19 @@ from pathlib import Path
 
 import pytest
 from nestvec.errors import FormatError, SourceError
-from nestvec.model_store.sources.fetch import _external_files, _hub_weights
+from nestvec.model_store.sources.hub_files import external_files, large_files, small_files
 
 from tests.model_store.folder.test_own_graph import write_graph
 from tests.support.tiny import CONFIG, write_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+BGE_M3 = [
+    *("1_Pooling/config.json", "README.md", "colbert_linear.pt", "config.json"),
+    *("config_sentence_transformers.json", "modules.json", "onnx/model.onnx"),
+    *("onnx/model.onnx_data", "pytorch_model.bin", "sentence_bert_config.json"),
+    *("sentencepiece.bpe.model", "sparse_linear.pt", "tokenizer.json", "tokenizer_config.json"),
+]
 GRAPH = ["onnx/model.onnx", "onnx/model.onnx_data", "onnx/model.onnx_data_1"]
 
 
@@ -30,6 +36,8 @@ def folder(tmp_path: Path) -> Path:
         ("bert", [INDEX, *SHARDS, "model.fp16.safetensors"], SHARDS),
         ("bert", [SINGLE, *GRAPH], [SINGLE]),
         ("bert", [*GRAPH, "onnx/model_int8.onnx"], GRAPH),
+        ("bert", ["pytorch_model.bin"], ["pytorch_model.bin"]),
+        ("bert", ["pytorch_model.bin", *GRAPH], GRAPH),
         ("model2vec", [SINGLE, *GRAPH], [SINGLE]),
         ("unknown", [SINGLE, *GRAPH], GRAPH),
         ("unknown", [SINGLE], [SINGLE]),
@@ -42,21 +50,23 @@ def test_what_is_read_is_pulled(
 ) -> None:
     """A single file before an index; our export before a graph; a graph with the files named after it."""
     write_json(folder / "config.json", {**CONFIG, "model_type": model_type})
-    assert _hub_weights("org/x", folder, present) == expected
+    assert large_files("org/x", folder, present, reads_pickles=True) == expected
 
 
-@pytest.mark.parametrize("present", [["pytorch_model.bin"], ["model.fp16.safetensors"], []])
+@pytest.mark.parametrize("present", [["model.fp16.safetensors"], []])
 def test_a_repository_without_what_is_read_is_refused(folder: Path, present: list[str]) -> None:
     """Files by other names would be pulled for nothing."""
-    with pytest.raises(SourceError, match="neither safetensors nor an ONNX graph"):
-        _hub_weights("org/x", folder, present)
+    with pytest.raises(
+        SourceError, match=r"neither safetensors, pytorch_model\.bin nor an ONNX graph"
+    ):
+        large_files("org/x", folder, present, reads_pickles=True)
 
 
 def test_a_broken_index_is_refused(folder: Path) -> None:
     """It would say nothing of the shards."""
     (folder / INDEX).write_text("[]")
-    with pytest.raises(FormatError, match="not a safetensors index"):
-        _hub_weights("org/x", folder, [INDEX, *SHARDS])
+    with pytest.raises(FormatError, match="not an index of weights"):
+        large_files("org/x", folder, [INDEX, *SHARDS], reads_pickles=True)
 
 
 @pytest.mark.parametrize(
@@ -67,4 +77,55 @@ def test_weights_of_a_graph_are_pulled_by_any_name(
 ) -> None:
     """The graph says in which files they lie."""
     write_graph(tmp_path / graph, external="weights.bin")
-    assert _external_files(tmp_path / graph) == {expected}
+    assert external_files(tmp_path / graph) == {expected}
+
+
+def test_bge_m3_comes_with_its_layers(tmp_path: Path) -> None:
+    """Its weights and both layers come as published; the graph, which gives less, is left there."""
+    write_json(tmp_path / "config.json", {**CONFIG, "model_type": "xlm-roberta"})
+    small = small_files(BGE_M3, reads_pickles=True)
+    assert {"colbert_linear.pt", "sparse_linear.pt", "modules.json"} <= set(small)
+    assert not {"README.md", "pytorch_model.bin", "sentencepiece.bpe.model"} & set(small)
+    assert large_files("m3", tmp_path, BGE_M3, reads_pickles=True) == ["pytorch_model.bin"]
+
+
+def test_without_the_setting_no_pickle_is_fetched(tmp_path: Path) -> None:
+    """Then the graph is taken, and without one the error names the setting."""
+    write_json(tmp_path / "config.json", {**CONFIG, "model_type": "xlm-roberta"})
+    assert not [f for f in small_files(BGE_M3, reads_pickles=False) if f.endswith((".pt", ".bin"))]
+    graph = ["onnx/model.onnx", "onnx/model.onnx_data"]
+    assert large_files("m3", tmp_path, BGE_M3, reads_pickles=False) == graph
+    with pytest.raises(SourceError, match="read_pickles is off"):
+        large_files("x", tmp_path, ["config.json", "pytorch_model.bin"], reads_pickles=False)
+
+
+def test_safetensors_go_before_pickles(tmp_path: Path) -> None:
+    """Of each pair that a repository has, only the safe file is fetched."""
+    write_json(tmp_path / "config.json", {**CONFIG, "model_type": "t5"})
+    present = [
+        *("model.safetensors", "pytorch_model.bin", "2_Dense/config.json"),
+        *("2_Dense/model.safetensors", "2_Dense/pytorch_model.bin"),
+        *("3_Dense/config.json", "3_Dense/pytorch_model.bin"),
+    ]
+    small = small_files(present, reads_pickles=True)
+    assert "2_Dense/pytorch_model.bin" not in small
+    assert {"2_Dense/model.safetensors", "3_Dense/pytorch_model.bin"} <= set(small)
+    assert large_files("x", tmp_path, present, reads_pickles=True) == ["model.safetensors"]
+
+
+def test_shards_are_those_of_the_index(tmp_path: Path) -> None:
+    """Names in an index are untrusted: only files that are there, at the top, are fetched."""
+    write_json(tmp_path / "config.json", {**CONFIG, "model_type": "bert"})
+    names = ["pytorch_model-00001-of-00002.bin", "../../x.bin", "a/b.bin", "*"]
+    weight_map = {str(number): name for number, name in enumerate(names)}
+    write_json(tmp_path / "pytorch_model.bin.index.json", {"weight_map": weight_map})
+    present = ["config.json", "pytorch_model.bin.index.json", names[0], "a/b.bin"]
+    assert "pytorch_model.bin.index.json" in small_files(present, reads_pickles=True)
+    assert large_files("x", tmp_path, present, reads_pickles=True) == [names[0]]
+
+
+def test_pickles_of_an_unknown_family_are_not_fetched(tmp_path: Path) -> None:
+    """The error says that the family is the reason."""
+    write_json(tmp_path / "config.json", {**CONFIG, "model_type": "unknown"})
+    with pytest.raises(SourceError, match="no family that the exporter knows"):
+        large_files("x", tmp_path, ["config.json", "pytorch_model.bin"], reads_pickles=True)

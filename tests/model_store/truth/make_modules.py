@@ -283,8 +283,42 @@ CASES: Final[Mapping[str, ModuleCase]] = {
         ("1_Pooling", "own.modules.Pooling"),
         refused=("modules.json", "own.modules.Pooling"),
     ),
-    "a Router": chained(
-        ("", f"{BASE}.router.Router"), refused=("modules.json", "type", "'Router' is not supported")
+    "a Router": chained(("", f"{BASE}.router.Router"), refused=("router_config.json", "missing")),
+    "a Router of one route": ModuleCase(
+        [("", f"{BASE}.router.Router"), ("2_Normalize", "Normalize")],
+        {
+            "router_config.json": {
+                "types": {"": f"{OLD}.Transformer", "1_Pooling": f"{OLD}.Pooling"},
+                "structure": {"text": ["", "1_Pooling"]},
+                "parameters": {"route_mappings": {"(None, 'text')": "text"}},
+            }
+        },
+    ),
+    "a Router of two encoders": ModuleCase(
+        [("", f"{BASE}.router.Router"), ("2_Normalize", "Normalize")],
+        {
+            "router_config.json": {
+                "types": {
+                    "query_0_StaticEmbedding": f"{OLD}.StaticEmbedding",
+                    "": f"{OLD}.Transformer",
+                    "1_Pooling": f"{OLD}.Pooling",
+                },
+                "structure": {
+                    "query": ["query_0_StaticEmbedding"],
+                    "document": ["", "1_Pooling"],
+                },
+                "parameters": {},
+            }
+        },
+        refused=("modules.json", "Router", "chain of their own", "two models"),
+    ),
+    "a Router behind": chained(
+        *PLAIN,
+        ("2_Asym", "Asym"),
+        refused=("modules.json", "type", "'Asym' is not supported"),
+    ),
+    "convolutions": chained(
+        PLAIN[0], ("1_CNN", "CNN"), PLAIN[1], refused=("modules.json", "'CNN' is not supported")
     ),
     "a LogitScore": chained(
         PLAIN[0],

@@ -52,8 +52,8 @@ def test_a_card_says_that_code_is_plain(tmp_path: Path) -> None:
     """Classes of the model's own are then taken for those of their names, but never the library's other ones."""
     folder = write_folder(tmp_path / "model", CASES["another package's Transformer"])
     assert read_model_folder(folder, {"code": "plain"}).head.pooling == "mean"
-    folder = write_folder(tmp_path / "router", CASES["a Router"])
-    with pytest.raises(FormatError, match="'Router' is not supported"):
+    folder = write_folder(tmp_path / "convolutions", CASES["convolutions"])
+    with pytest.raises(FormatError, match="'CNN' is not supported"):
         read_model_folder(folder, {"code": "plain"})
 
 
@@ -64,6 +64,26 @@ def test_a_card_says_several_poolings(tmp_path: Path) -> None:
     assert (head.pooling, head.dimensions) == ("last_token+mean", 64)
     with pytest.raises(FormatError, match="'odd' is not one of"):
         read_model_folder(folder, {"pooling": "mean+odd"})
+
+
+async def test_a_card_says_that_prompts_are_not_pooled(tmp_path: Path) -> None:
+    """What the library's `include_prompt` says in a file, `pools_prompt` says in a card: the same vectors."""
+    name = "pooling: mean without the prompt"
+    folder = write_folder(tmp_path / "model", CASES[name])
+    settings = folder / "1_Pooling/config.json"
+    settings.write_text(settings.read_text().replace("include_prompt", "odd"))
+    card = tmp_path / "card.toml"
+    source = f'[source]\nkind = "folder"\nname = "{folder}"\n'
+    card.write_text(f'name = "tiny"\n{source}[overrides]\npools_prompt = false\n')
+    async with opened(card) as server:
+        got = await server.post("/embed", {"inputs": TEXTS, "truncate": True})
+    np.testing.assert_allclose(got, EXPECTED[name], atol=TOLERANCE)
+    settings.unlink()
+    assert (
+        read_model_folder(folder, {"pooling": "mean", "pools_prompt": False}).pools_prompt is False
+    )
+    with pytest.raises(FormatError, match="pools_prompt: false with the pooling cls"):
+        read_model_folder(folder, {"pooling": "cls", "pools_prompt": False})
 
 
 def test_known_code_is_known_for_its_architectures() -> None:

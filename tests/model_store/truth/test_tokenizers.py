@@ -16,8 +16,8 @@ from nestvec.errors import FormatError
 from nestvec.model_store.artefacts.fingerprint import HashCache, space_fingerprint
 from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.folder.tokenizer_files import read_tokenizer_changes
-from nestvec.model_store.sources.fetch import HUB_SMALL_FILES, MODULE_FILES
 from nestvec.model_store.sources.file_names import TOKENIZER_FILES
+from nestvec.model_store.sources.hub_files import MODULE_FILES, SMALL_FILES
 
 from tests.model_store.truth.make_tokenizers import (
     EXPECTED,
@@ -177,5 +177,5 @@ def test_spaces_change_only_where_the_tokenizer_does(tmp_path: Path) -> None:
 def test_the_hub_pull_brings_what_is_read() -> None:
     """Every file that a tokenizer is built of is pulled, from a repository's root and from a module's folder."""
     read = {"tokenizer.json", "added_tokens.json", "sentence_xlnet_config.json", *TOKENIZER_FILES}
-    assert read <= set(HUB_SMALL_FILES)
+    assert read <= set(SMALL_FILES)
     assert read <= set(MODULE_FILES)

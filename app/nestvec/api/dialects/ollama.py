@@ -282,8 +282,8 @@ def _quantization_level(spec: ModelSpec) -> str:
 
 
 def _parameter_count(spec: ModelSpec, graph_bytes: int) -> int:
-    """Estimate from its bytes how many weights a graph holds."""
-    return graph_bytes // BYTES_PER_WEIGHT[_quantization_level(spec)]
+    """Return how many weights a model has: as its card says, else estimated from its graph's bytes."""
+    return spec.parameters or graph_bytes // BYTES_PER_WEIGHT[_quantization_level(spec)]
 
 
 def _short_count(count: int) -> str:

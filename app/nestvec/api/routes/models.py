@@ -26,7 +26,7 @@ LISTED_ALIASES: Final = "text-embedding-3-"
 KNOWN_ONCE_LOADED: Final = (
     *("max_model_len", "dimensions", "outputs", "labels", "pooling", "normalized", "prompts"),
     *("space", "quantization", "architecture", "precision", "provider", "license", "source"),
-    *("layers", "maps", "quality"),
+    *("languages", "language_count", "parameters", "layers", "maps", "quality"),
 )
 
 
@@ -103,6 +103,9 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
         "precision": spec.precision,
         "provider": None if model is None else model.core.backend_info.provider,
         "license": spec.license,
+        "languages": list(spec.languages),
+        "language_count": spec.language_count or None,
+        "parameters": spec.parameters or None,
         "source": without_paths(spec.source),
         "layers": None if model is None else layers(model),
         "maps": []

@@ -197,6 +197,11 @@ class Model(BaseModel):
     precision: str | None
     provider: str | None
     license: str | None
+    languages: list[str] | None = Field(
+        description="BCP-47 tags of what the model was made for; empty where its card names none."
+    )
+    language_count: int | None
+    parameters: int | None
     source: str | None
 
 

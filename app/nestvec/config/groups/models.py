@@ -74,6 +74,11 @@ class ServedModelSettings(BaseModel):
     offline: bool = Field(
         False, description="Never use the network; the cache must have the model."
     )
+    read_pickles: bool = Field(
+        True,
+        description="Read weights that a model has only as torch saves them (pytorch_model.bin). No code in such a "
+        "file runs, whatever it holds; false fetches and opens none.",
+    )
     max_input_tokens: int | None = Field(
         None, ge=3, description="Take fewer tokens an input than the model could."
     )

@@ -72,10 +72,10 @@ class OutputAdapter(ABC):
         return encode_inputs(tokenizer, spec, call, options)
 
     def look_up(
-        self, call: EmbedCall, encoded: Sequence[Encoded], pooler: Pooler
+        self, call: EmbedCall, encoded: Sequence[Encoded], spec: ModelSpec, pooler: Pooler
     ) -> RawVectors | None:
         """Return the call's rows where they need no run of the model; else None."""
-        del call, encoded, pooler
+        del call, encoded, spec, pooler
         return None
 
     @abstractmethod
@@ -130,7 +130,12 @@ class OutputAdapter(ABC):
         if not self.has_dimensions:
             return Finished(raw.vectors, raw.rows, {})
         vectors = finish(raw.vectors, dimensions=call.dimensions, normalize=normalize)
-        return Finished(vectors, raw.rows, converted(vectors, call, quantizer, check))
+        by_dtype = converted(vectors, call, quantizer.for_unit_vectors(), check)
+        if quantizer.takes_raw:
+            unscaled = finish(raw.vectors, dimensions=call.dimensions, normalize=False)
+            codes = {dtype for dtype in by_dtype if dtype in (OutputDtype.INT8, OutputDtype.UINT8)}
+            by_dtype |= {dtype: convert(unscaled, dtype, quantizer) for dtype in codes}
+        return Finished(vectors, raw.rows, by_dtype)
 
 
 def converted(

@@ -1,16 +1,18 @@
 """Weights of vocabulary terms: SPLADE (arXiv:2109.10086), and BGE-M3's lexical weights (arXiv:2402.03216)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.model_spec import ModelSpec, QueryLookup
 from nestvec.engine.outputs.base import OutputAdapter
-from nestvec.engine.text.encoded import Encoded
-from nestvec.engine.tokenization import is_query_call
+from nestvec.engine.text.encoded import Encoded, TokenizeOptions
+from nestvec.engine.text.tokenizer import Tokenizer
+from nestvec.engine.tokenization import encode_inputs, is_query_call
 from nestvec.engine.types import EmbedCall, FloatArray, Item, RawVectors
 from nestvec.engine.vectors.pooler import Pooler
 
@@ -35,11 +37,22 @@ class SparseOutput(OutputAdapter):
         return "sparse"
 
     @override
+    def tokenize(
+        self, tokenizer: Tokenizer, spec: ModelSpec, call: EmbedCall, options: TokenizeOptions
+    ) -> list[Encoded]:
+        """Tokenize all inputs of a call; queries whose words alone are weighed without special tokens around them."""
+        lookup = spec.query_lookup
+        if lookup is not None and not lookup.adds_special_tokens and is_looked_up(call, lookup):
+            options = replace(options, adds_special_tokens=False, allows_nothing=True)
+        return encode_inputs(tokenizer, spec, call, options)
+
+    @override
     def look_up(
-        self, call: EmbedCall, encoded: Sequence[Encoded], pooler: Pooler
+        self, call: EmbedCall, encoded: Sequence[Encoded], spec: ModelSpec, pooler: Pooler
     ) -> RawVectors | None:
         """Weigh queries by stored weights alone, for models that were trained so: no model runs."""
-        if pooler.term_weights is None or not is_query_call(call):
+        lookup = spec.query_lookup
+        if lookup is None or pooler.term_weights is None or not is_looked_up(call, lookup):
             return None
         rows = [stored_weights(value.ids, pooler.term_weights) for value in encoded]
         return RawVectors(np.concatenate(rows), tuple(map(len, rows)), 0.0, 0.0)
@@ -55,6 +68,12 @@ class SparseOutput(OutputAdapter):
         if pooler.lexical_column is not None:
             return lexical_weights(states, item.ids, pooler, pooler.lexical_column)
         return vocabulary_weights(states, pooler)
+
+
+def is_looked_up(call: EmbedCall, lookup: QueryLookup) -> bool:
+    """Whether a call's texts are queries for a model that weighs those by stored weights."""
+    has_role = call.prompt_role is not None or call.prompt_name is not None
+    return is_query_call(call) or (lookup.is_default and not has_role)
 
 
 def vocabulary_weights(states: FloatArray, pooler: Pooler) -> FloatArray:
@@ -104,5 +123,5 @@ def stored_weights(ids: NDArray[np.int32], term_weights: FloatArray) -> FloatArr
     """
     terms = np.unique(ids)
     weights = term_weights[terms]
-    kept = weights > 0
+    kept = weights != 0  # trained ones may be below it
     return np.stack([terms[kept].astype(np.float32), weights[kept]], axis=1)

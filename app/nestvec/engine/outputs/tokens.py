@@ -72,4 +72,5 @@ class TokensOutput(OutputAdapter):
                 pooled.append(pool_tokens(part, call.pool_factor))
             vectors = finish(np.concatenate(pooled), dimensions=None, normalize=normalize)
             rows = tuple(map(len, pooled))
-        return Finished(vectors, rows, converted(vectors, call, quantizer, check))
+        codes = converted(vectors, call, quantizer.for_unit_vectors(), check)
+        return Finished(vectors, rows, codes)

@@ -77,6 +77,7 @@ class TokenizeOptions:
         max_second_tokens: Limit of a pair's second text; None: as many as fit.
         ticket: Says whether anybody still waits; checked between slices of the work.
         budget: What all inputs of the call may come to together; None for no bound.
+        allows_nothing: Whether an input may come to no token at all; else it is an unknown token.
     """
 
     truncate: Truncation
@@ -86,6 +87,7 @@ class TokenizeOptions:
     max_second_tokens: int | None = None
     ticket: WorkTicket = field(default_factory=WorkTicket, compare=False)
     budget: TokenBudget | None = field(default=None, compare=False)
+    allows_nothing: bool = False
 
     def check_going_on(self) -> None:
         """Go on with the next slice of the work, or end.

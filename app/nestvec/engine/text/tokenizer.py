@@ -376,7 +376,7 @@ class Tokenizer:
     ) -> Encoded:
         """Cut ids to `max_length`, keeping the special tokens at both ends."""
         excess = len(ids) - max_length
-        if not len(ids):
+        if not len(ids) and not options.allows_nothing:
             if self.unknown_id is None:
                 raise InputError("this input has no token", param="input", input_index=index)
             return Encoded(np.array([self.unknown_id], np.int32), is_truncated=False)

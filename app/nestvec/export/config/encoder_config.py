@@ -31,6 +31,7 @@ class EncoderConfig:
         type_vocab_size: Rows of the token type embeddings; 0 for a family without them.
         first_position: Row of the position embeddings that the first token takes.
         relative_buckets: Number of buckets of a relative position bias; 0 for a family without one.
+        task_types: Rows of a table of tasks, of which the first is every token's; 0 for a family without one.
     """
 
     vocab_size: int
@@ -43,6 +44,7 @@ class EncoderConfig:
     type_vocab_size: int
     first_position: int
     relative_buckets: int
+    task_types: int
     layer_norm_eps: float
     hidden_act: str
 

@@ -1,4 +1,7 @@
-"""Gemma 3 (arXiv:2503.19786) and EmbeddingGemma (arXiv:2509.20354), a Gemma 3 with bidirectional attention."""
+"""Gemma (arXiv:2403.08295), Gemma 2 (arXiv:2408.00118), Gemma 3 (arXiv:2503.19786) and EmbeddingGemma.
+
+EmbeddingGemma (arXiv:2509.20354) is a Gemma 3 with bidirectional attention.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +13,7 @@ from nestvec.errors import FormatError
 from nestvec.export.config.config_fields import (
     Overlaid,
     boolean,
+    check_fixed,
     positive,
     positive_number,
     sliding_layers,
@@ -24,6 +28,88 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "sliding_window": 4096,
     "sliding_window_pattern": 6,
 }
+# The same of Gemma and Gemma 2, by configuration_gemma.py and configuration_gemma2.py.
+FIRST_DEFAULTS: Final[Mapping[str, Any]] = {
+    "head_dim": 256,
+    "hidden_act": "gelu_pytorch_tanh",
+    "rms_norm_eps": 1e-6,
+}
+SECOND_DEFAULTS: Final[Mapping[str, Any]] = {
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 4096,
+}
+# What a file without the field means; null means no cap.
+SCORE_CAP: Final = 50.0
+# Fields that both know, and the value of each that is supported: `is_causal` says it here.
+FIXED: Final[Mapping[str, object]] = {
+    "attention_bias": False,
+    "use_bidirectional_attention": False,
+}
+
+
+def _with_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a config.json with values for fields that it leaves out or has as null."""
+    return Overlaid(
+        {name: value for name, value in defaults.items() if config.get(name) is None}, config
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstGemma(Decoder):
+    """Gemma's differences from Llama."""
+
+    adds_one_to_norm_scales: bool = True
+    scales_word_embeddings: bool = True
+
+    @override
+    def read(self, config: Mapping[str, Any]) -> DecoderConfig:
+        """Take the fields out of a config.json; the activation is `hidden_act`, as transformers 4.57 and 5.24 read it.
+
+        Raises:
+            FormatError: A field is missing, of the wrong type, or has a value that is not supported.
+        """
+        fields = _with_defaults(config, FIRST_DEFAULTS)
+        check_fixed(fields, {**FIXED, "hidden_activation": fields["hidden_act"]})
+        own = dict.fromkeys(("layer_types", "sliding_window"))
+        return DecoderConfig.read(Overlaid(own, fields), is_causal=self.is_causal)
+
+
+@dataclass(frozen=True, slots=True)
+class _SecondGemma(Decoder):
+    """Gemma 2's differences from Llama: norms on both sides, capped scores, and a window in every second layer."""
+
+    has_post_norms: bool = True
+    adds_one_to_norm_scales: bool = True
+    scales_word_embeddings: bool = True
+
+    @override
+    def read(self, config: Mapping[str, Any]) -> DecoderConfig:
+        """Take the fields out of a config.json; layers with windows alternate with others unless it says otherwise.
+
+        Raises:
+            FormatError: A field is missing, of the wrong type, or has a value that is not supported.
+        """
+        check_fixed(config, FIXED)
+        fields = _with_defaults(config, SECOND_DEFAULTS)
+        own = {
+            **dict.fromkeys(("layer_types", "sliding_window")),
+            "hidden_act": str(fields["hidden_activation"]),
+        }
+        sizes = DecoderConfig.read(Overlaid(own, fields), is_causal=self.is_causal)
+        window = positive(fields, "sliding_window")
+        is_sliding = sliding_layers(
+            fields, [number % 2 == 0 for number in range(sizes.num_hidden_layers)]
+        )
+        has_cap = fields.get("attn_logit_softcapping", SCORE_CAP) is not None
+        cap = positive_number(fields, "attn_logit_softcapping", SCORE_CAP) if has_cap else None
+        return replace(
+            sizes,
+            windows=tuple(window if slides else 0 for slides in is_sliding),
+            score_scale=positive_number(fields, "query_pre_attn_scalar", 256.0) ** -0.5,
+            score_cap=cap,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +131,7 @@ class Gemma(Decoder):
         for name in ("attn_logit_softcapping", "attention_bias"):
             if config.get(name):
                 raise FormatError(f"config.json: '{name}' is not supported")
-        defaults = {name: value for name, value in DEFAULTS.items() if config.get(name) is None}
-        fields = Overlaid(defaults, config)
+        fields = _with_defaults(config, DEFAULTS)
         is_causal = not boolean(fields, "use_bidirectional_attention", default=False)
         act = fields.get("hidden_activation")
         own = {
@@ -79,4 +164,6 @@ class Gemma(Decoder):
         )
 
 
+GEMMA: Final = _FirstGemma()
+GEMMA2: Final = _SecondGemma()
 GEMMA3: Final = Gemma()

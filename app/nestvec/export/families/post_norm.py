@@ -21,6 +21,7 @@ from nestvec.export.layers.relative_positions import PositionTerms, RelativePosi
 WORD_EMBEDDINGS: Final = "embeddings.word_embeddings.weight"
 TYPE_EMBEDDINGS: Final = "embeddings.token_type_embeddings.weight"
 POSITION_EMBEDDINGS: Final = "embeddings.position_embeddings.weight"
+TASK_EMBEDDINGS: Final = "embeddings.task_type_embeddings.weight"
 # Prefixes of checkpoints with a head, tried after a family's own.
 PREFIXES: Final = ("model.", "encoder.")
 
@@ -32,6 +33,7 @@ class PostNormEncoder:
     Attributes:
         prefix: Under which checkpoints with a head keep the encoder, such as "bert.".
         layer: Name of a block, with its number in braces.
+        projection: Name of the layer between word embeddings that are narrower than H and the first block.
         query: Name of the query layer.
         key: Name of the key layer.
         value: Name of the value layer.
@@ -44,12 +46,14 @@ class PostNormEncoder:
         fields: For fields of `EncoderConfig`, the family's name in config.json or a fixed value.
         positions_after_padding: Whether positions count from `pad_token_id` + 1 (fairseq's habit).
         projects_embeddings: Whether word embeddings may be narrower than H.
+        always_projects: Whether there is a layer behind them even where they are not.
         has_position_embeddings: Whether there is a table of positions.
         relative_positions: What attention adds for the distance between tokens; None for nothing.
     """
 
     prefix: str
     layer: str = "encoder.layer.{}"
+    projection: str = "embeddings_project"
     query: str = "attention.self.query"
     key: str = "attention.self.key"
     value: str = "attention.self.value"
@@ -62,6 +66,7 @@ class PostNormEncoder:
     fields: Mapping[str, Any] = field(default_factory=dict)
     positions_after_padding: bool = False
     projects_embeddings: bool = False
+    always_projects: bool = False
     has_position_embeddings: bool = True
     relative_positions: RelativePositions | None = None
 
@@ -71,8 +76,10 @@ class PostNormEncoder:
         Raises:
             FormatError: A field is missing, of the wrong type, or has a value that is not supported.
         """
-        fields = {"first_position": 0, "relative_buckets": 0, "embedding_size": "hidden_size"}
-        fields |= self.fields
+        fields: dict[str, Any] = dict.fromkeys(
+            ("first_position", "relative_buckets", "task_types"), 0
+        )
+        fields |= {"embedding_size": "hidden_size", **self.fields}
         if self.positions_after_padding:
             padding = config.get("pad_token_id")
             padding = 1 if padding is None else padding
@@ -107,10 +114,19 @@ class PostNormEncoder:
             if self.relative_positions is not None
             else lambda _: PositionTerms()
         )
-        names = [self.layer.format(number) for number in range(sizes.num_hidden_layers)]
+        names = self.block_names(config, sizes.num_hidden_layers)
         blocks = [_Block(builder, name, terms_of(name)) for name in names]
         states = context.stack(embedded, [block.add for block in blocks], sizes.hidden_size)
         return Encoder(tuple(states), sizes.hidden_size)
+
+    def block_names(self, config: Mapping[str, Any], count: int) -> list[str]:
+        """Names of the blocks' tensors, in the order in which the blocks run; blocks of one name share their weights.
+
+        Raises:
+            FormatError: A field is of the wrong type, or has a value that is not supported.
+        """
+        del config
+        return [self.layer.format(number) for number in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +146,8 @@ class _Builder:
         words = self._table(WORD_EMBEDDINGS, sizes.vocab_size)
         if sizes.type_vocab_size:
             token_types = self._table(TYPE_EMBEDDINGS, sizes.type_vocab_size)
+        if sizes.task_types:
+            words = words + self._table(TASK_EMBEDDINGS, sizes.task_types)[0]
         embedded = context.embed(words, token_types)
         if self.family.has_position_embeddings:
             positions = self._table(POSITION_EMBEDDINGS, sizes.max_position_embeddings)
@@ -137,10 +155,10 @@ class _Builder:
             rows = graph.op("Gather", table, context.inputs.positions, axis=0)
             embedded = graph.op("Add", embedded, rows)
         state = self.norm(embedded, "embeddings.LayerNorm", width, name="embeddings.norm")
-        if width == sizes.hidden_size:
+        if width == sizes.hidden_size and not self.family.always_projects:
             return state
         # In floats whatever the precision: a thousandth of the model's work.
-        projection = self.linear("embeddings_project", sizes.hidden_size, width)
+        projection = self.linear(self.family.projection, sizes.hidden_size, width)
         return Floating().apply(graph, state, [projection])[0]
 
     def _table(self, name: str, rows: int) -> Float32Array:

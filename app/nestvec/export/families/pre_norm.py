@@ -39,6 +39,7 @@ class DecoderConfig:
         frequencies: Of layers with a window (True) and of the others (False).
         score_scale: What scores are multiplied by; None for 1 / sqrt(head_dim).
         is_causal: Whether a token attends to itself and those before it only.
+        score_cap: Scaled scores s become cap · tanh(s / cap); None for no cap.
     """
 
     vocab_size: int
@@ -55,6 +56,7 @@ class DecoderConfig:
     frequencies: Mapping[bool, RotaryFrequencies]
     score_scale: float | None
     is_causal: bool
+    score_cap: float | None = None
 
     @classmethod
     def read(cls, config: Mapping[str, Any], *, is_causal: bool) -> Self:
@@ -102,7 +104,10 @@ class Decoder:
     Attributes:
         has_projection_bias: Whether queries, keys and values have a bias.
         has_head_norms: Whether each head of queries and keys is normed (QK norm).
+        norms_span_heads: Whether that is one norm over all heads together.
+        has_pre_norms: Whether what attention and MLP take is normed.
         has_post_norms: Whether what attention and MLP give is normed too, before it is added.
+        merges_projections: Whether queries, keys and values are one tensor, and the MLP's two first layers another.
         adds_one_to_norm_scales: Whether norms scale by 1 + weight.
         scales_word_embeddings: Whether word embeddings are multiplied by sqrt(H).
         is_causal: Whether a token attends to itself and those before it only, where config.json does not say.
@@ -111,7 +116,10 @@ class Decoder:
 
     has_projection_bias: bool = False
     has_head_norms: bool = False
+    norms_span_heads: bool = False
+    has_pre_norms: bool = True
     has_post_norms: bool = False
+    merges_projections: bool = False
     adds_one_to_norm_scales: bool = False
     scales_word_embeddings: bool = False
     is_causal: bool = True
@@ -187,15 +195,15 @@ class _Builder:
 
     def layer(self, state: str, name: str, rotary: RotaryEmbedding, mask: AttentionMask) -> str:
         """Add a layer, [T, H] to [T, H]."""
-        graph = self.context.graph
-        normed = self.norm(state, f"{name}.input_layernorm")
+        graph, is_normed = self.context.graph, self.family.has_pre_norms
+        normed = self.norm(state, f"{name}.input_layernorm") if is_normed else state
         attended = self._attention(normed, f"{name}.self_attn", rotary, mask)
         if not self.family.has_post_norms:
             state = graph.op("Add", state, attended)
             normed = self.norm(state, f"{name}.post_attention_layernorm")
             return graph.op("Add", state, self._mlp(normed, f"{name}.mlp"))
         state = graph.op("Add", state, self.norm(attended, f"{name}.post_attention_layernorm"))
-        normed = self.norm(state, f"{name}.pre_feedforward_layernorm")
+        normed = self.norm(state, f"{name}.pre_feedforward_layernorm") if is_normed else state
         projected = self._mlp(normed, f"{name}.mlp")
         return graph.op("Add", state, self.norm(projected, f"{name}.post_feedforward_layernorm"))
 
@@ -211,31 +219,52 @@ class _Builder:
     def _attention(
         self, state: str, name: str, rotary: RotaryEmbedding, mask: AttentionMask
     ) -> str:
-        sizes, size = self.sizes, self.sizes.hidden_size
+        sizes = self.sizes
         query_width = sizes.num_attention_heads * sizes.head_dim
         kv_width = sizes.num_key_value_heads * sizes.head_dim
-        has_bias = self.family.has_projection_bias
+        query, key, value = self._projections(name, query_width, kv_width)
         spec = AttentionSpec(
-            query=self._linear(f"{name}.q_proj", query_width, size, has_bias=has_bias),
-            key=self._linear(f"{name}.k_proj", kv_width, size, has_bias=has_bias),
-            value=self._linear(f"{name}.v_proj", kv_width, size, has_bias=has_bias),
-            output=self._linear(f"{name}.o_proj", size, query_width),
+            query=query,
+            key=key,
+            value=value,
+            output=self._linear(f"{name}.o_proj", sizes.hidden_size, query_width),
             heads=sizes.num_attention_heads,
             kv_heads=sizes.num_key_value_heads,
             mask=mask,
             rotary=rotary,
             norms=self._head_norms(name) if self.family.has_head_norms else None,
             scale=sizes.score_scale,
+            score_cap=sizes.score_cap,
         )
         return self_attention(self.context, state, spec)
 
+    def _projections(self, name: str, query_width: int, kv_width: int) -> list[Linear]:
+        """Read the layers of queries, keys and values."""
+        size, widths = self.sizes.hidden_size, (query_width, kv_width, kv_width)
+        if self.family.merges_projections:
+            return self.context.parts_of_linear(f"{name}.qkv_proj", widths, size, self.prefix)
+        has_bias = self.family.has_projection_bias
+        return [
+            self._linear(f"{name}.{part}_proj", width, size, has_bias=has_bias)
+            for part, width in zip("qkv", widths, strict=True)
+        ]
+
     def _head_norms(self, name: str) -> HeadNorms:
-        query, key = (self._norm_scale(f"{name}.{part}_norm", self.sizes.head_dim) for part in "qk")
-        return HeadNorms(name, query, key, self.sizes.rms_norm_eps)
+        sizes, spans_heads = self.sizes, self.family.norms_span_heads
+        counts = (sizes.num_attention_heads, sizes.num_key_value_heads)
+        query, key = (
+            self._norm_scale(f"{name}.{part}_norm", sizes.head_dim * (count if spans_heads else 1))
+            for part, count in zip("qk", counts, strict=True)
+        )
+        return HeadNorms(name, query, key, sizes.rms_norm_eps, spans_heads=spans_heads)
 
     def _mlp(self, state: str, name: str) -> str:
         inner, size = self.sizes.intermediate_size, self.sizes.hidden_size
-        first = [self._linear(f"{name}.{part}_proj", inner, size) for part in ("gate", "up")]
+        if self.family.merges_projections:
+            widths = (inner, inner)
+            first = self.context.parts_of_linear(f"{name}.gate_up_proj", widths, size, self.prefix)
+        else:
+            first = [self._linear(f"{name}.{part}_proj", inner, size) for part in ("gate", "up")]
         last = self._linear(f"{name}.down_proj", size, inner)
         return feed_forward(self.context, state, first, last, self.sizes.hidden_act)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
+
 from nestvec.errors import FormatError
 from nestvec.export.config.config_fields import positive, positive_number
 from nestvec.export.config.encoder_config import Dimensions
@@ -18,6 +20,7 @@ from nestvec.export.layers.attention import self_attention
 from nestvec.export.layers.attention_spec import AttentionSpec
 from nestvec.export.layers.blocks import Encoder, feed_forward, layer_norm
 from nestvec.export.layers.build_context import BuildContext
+from nestvec.export.layers.mixture_of_experts import Mixture
 from nestvec.export.layers.rotary_embedding import RotaryEmbedding, rotary_embedding
 from nestvec.export.layers.rotary_frequencies import RotaryFrequencies, read_frequencies
 
@@ -25,6 +28,21 @@ WORD_EMBEDDINGS: Final = "embeddings.word_embeddings.weight"
 TYPE_EMBEDDINGS: Final = "embeddings.token_type_embeddings.weight"
 # Prefixes of checkpoints with a head, tried after a family's own.
 PREFIXES: Final = ("bert.", "model.", "roberta.", "new.")
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertsConfig:
+    """Experts in place of MLPs.
+
+    Attributes:
+        count: Number of experts.
+        chosen: How many of them each token goes through.
+        every: Of so many layers the second has experts.
+    """
+
+    count: int
+    chosen: int
+    every: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +55,7 @@ class RotaryEncoderConfig:
         has_projection_bias: Whether attention's layers have biases.
         has_mlp_up_bias: Whether the MLP's first layer or layers have biases.
         has_mlp_down_bias: Whether the MLP's last layer has a bias.
+        experts: How the experts of some layers are; None where all layers have MLPs.
     """
 
     vocab_size: int
@@ -53,6 +72,7 @@ class RotaryEncoderConfig:
     has_projection_bias: bool = False
     has_mlp_up_bias: bool = False
     has_mlp_down_bias: bool = False
+    experts: ExpertsConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +163,7 @@ class RotaryEncoder:
             context.graph, context.inputs, sizes.frequencies, sizes.max_positions
         )
         layers = [
-            partial(builder.layer, name=builder.names.layer.format(number), rotary=rotary)
+            partial(builder.layer, number=number, rotary=rotary)
             for number in range(sizes.num_hidden_layers)
         ]
         states = context.stack(embedded, layers, sizes.hidden_size)
@@ -154,7 +174,8 @@ class RotaryEncoder:
 
         def count(names: TensorNames) -> int:
             layer = f"{prefix}{names.layer.format(0)}."
-            tensors = (names.output, names.mlp_down, names.attention_norm, names.mlp_norm)
+            tensors = [names.output, names.mlp_down, names.attention_norm, names.mlp_norm]
+            tensors.append(names.mlp_up or names.mlp_up_gate)
             return sum(f"{layer}{name}.weight" in weights for name in tensors)
 
         return max(self.names, key=count)
@@ -213,12 +234,18 @@ class _Builder:
     sizes: RotaryEncoderConfig
     names: TensorNames
 
-    def layer(self, state: str, name: str, rotary: RotaryEmbedding) -> str:
+    def layer(self, state: str, number: int, rotary: RotaryEmbedding) -> str:
         """Add a layer, [T, H] to [T, H]."""
         graph, names = self.context.graph, self.names
+        name = names.layer.format(number)
         summed = graph.op("Add", self._attention(state, name, rotary), state)
         state = self.norm(summed, f"{name}.{names.attention_norm}")
-        summed = graph.op("Add", self._mlp(state, name), state)
+        experts = self.sizes.experts
+        if experts is not None and number % experts.every == 1:
+            projected = self._mixture(name, experts).add(self.context, state)
+        else:
+            projected = self._mlp(state, name)
+        summed = graph.op("Add", projected, state)
         return self.norm(summed, f"{name}.{names.mlp_norm}")
 
     def norm(self, state: str, name: str) -> str:
@@ -255,6 +282,27 @@ class _Builder:
             has_bias=sizes.has_mlp_down_bias,
         )
         return feed_forward(self.context, state, self._first_layers(name), last, sizes.hidden_act)
+
+    def _mixture(self, name: str, experts: ExpertsConfig) -> Mixture:
+        """Read a layer's experts by the names of NomicBERT's authors: each tensor holds those of all, one by one."""
+        sizes, weights, name = self.sizes, self.context.weights, f"{name}.mlp"
+        inner, size = sizes.intermediate_size, sizes.hidden_size
+        up, down = (
+            weights.get(f"{self.prefix}{name}.experts.mlp.{part}", (experts.count * inner, size))
+            for part in ("w1", "w2")
+        )
+        nothing = {width: np.zeros(width, np.float32) for width in (inner, size)}
+        pairs = zip(np.split(up, experts.count), np.split(down, experts.count), strict=True)
+        layers = [
+            (
+                Linear(f"{name}.{number}.up", first.T, nothing[inner]),
+                Linear(f"{name}.{number}.down", last, nothing[size]),
+            )
+            for number, (first, last) in enumerate(pairs)
+        ]
+        router = weights.get(f"{self.prefix}{name}.router.layer.weight", (experts.count, size))
+        bias = weights.get(f"{self.prefix}{name}.experts.bias", (size,))
+        return Mixture(name, router.T, layers, bias, experts.chosen, sizes.hidden_act)
 
     def _first_layers(self, name: str) -> list[Linear]:
         """Read the MLP's first layer, or both of a gated one, the activated one first."""

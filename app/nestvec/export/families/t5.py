@@ -1,5 +1,7 @@
 """T5's encoder (arXiv:1910.10683), as in GTR and sentence-T5: norm before each part, a bias for buckets of distances.
 
+mT5 (arXiv:2010.11934) is the same with a gated MLP.
+
 Tensor names as in transformers' modeling_t5.py.
 """
 
@@ -54,8 +56,12 @@ class T5Config:
     is_gated: bool
 
     @classmethod
-    def read(cls, config: Mapping[str, Any]) -> Self:
+    def read(cls, config: Mapping[str, Any], feed_forward: str) -> Self:
         """Take the fields out of a config.json.
+
+        Args:
+            config: The file's content.
+            feed_forward: The kind of MLP of a file that does not say.
 
         Raises:
             FormatError: A field is missing, of the wrong type, or has a value that is not supported.
@@ -65,7 +71,7 @@ class T5Config:
                 f"config.json: 'relative_attention_max_distance' must be {MAX_DISTANCE}"
             )
         heads = positive(config, "num_heads")
-        feed_forward_proj = str(config.get("feed_forward_proj", "relu"))
+        feed_forward_proj = str(config.get("feed_forward_proj", feed_forward))
         buckets = positive(config, "relative_attention_num_buckets", 32)
         if buckets < MIN_BUCKETS:
             raise FormatError("config.json: 'relative_attention_num_buckets' must be at least 4")
@@ -90,9 +96,11 @@ class T5:
 
     Attributes:
         prefix: Checkpoints with a decoder have the encoder under the same names.
+        feed_forward: The kind of MLP where config.json does not say.
     """
 
     prefix: str = ""
+    feed_forward: str = "relu"
 
     def dimensions(self, config: Mapping[str, Any]) -> Dimensions:
         """Read the sizes that serving needs.
@@ -100,7 +108,7 @@ class T5:
         Raises:
             FormatError: A field is missing, of the wrong type, or has a value that is not supported.
         """
-        sizes = T5Config.read(config)
+        sizes = T5Config.read(config, self.feed_forward)
         return Dimensions(sizes.hidden_size, sizes.vocab_size, sizes.max_positions)
 
     def build(self, config: Mapping[str, Any], context: BuildContext) -> Encoder:
@@ -109,7 +117,7 @@ class T5:
         Raises:
             FormatError: Configuration and weights do not fit each other.
         """
-        sizes = T5Config.read(config)
+        sizes = T5Config.read(config, self.feed_forward)
         graph, weights = context.graph, context.weights
         builder = _Builder(context, sizes)
         name = next((name for name in WORD_EMBEDDINGS if name in weights), WORD_EMBEDDINGS[0])
@@ -127,6 +135,7 @@ class T5:
 
 
 T5_ENCODER: Final = T5()
+MT5_ENCODER: Final = T5(feed_forward="gated-gelu")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,54 +1,65 @@
-"""Reads safetensors files, single or sharded, and checks names, shapes and values."""
+"""Reads a checkpoint's files, single or sharded, and checks names, shapes and values."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy, which safetensors looks up by name
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from nestvec.errors import FormatError
 from nestvec.export.config.quantization import Quantization, read_quantization
-from nestvec.export.graph.dequantization import (
-    FLOAT8,
-    SCALES,
-    ZERO_POINT,
-    dequantized,
-    is_quantized,
-    read_float8,
-)
+from nestvec.export.graph.dequantization import SCALES, ZERO_POINT, dequantized, is_quantized
+from nestvec.export.graph.tensor_files import TensorFile, open_tensors
 from nestvec.export.graph.types import Float32Array
 from nestvec.system.json_files import load_json, read_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+# The same in torch's own format, read where there are no safetensors.
+PICKLE_FILE = "pytorch_model.bin"
+PICKLE_INDEX_FILE = "pytorch_model.bin.index.json"
 # Where `torch.nn.utils.parametrize` keeps the tensor that a weight is computed from.
 PARAMETRIZED = ".parametrizations.weight.original"
 
 
-def weight_files(folder: Path) -> tuple[Path, ...]:
-    """List a folder's safetensors files; empty if it has none.
+def weight_files(folder: Path, *, reads_pickles: bool = True) -> tuple[Path, ...]:
+    """List a folder's files of weights; empty if it has none.
 
-    A single file is taken before an index, as transformers does: an index beside it is one that was left there.
+    Safetensors are taken before torch's own files, and a single file before an index, as transformers does: an index
+    beside it is one that was left there.
+
+    Args:
+        folder: The model's folder, or a module's.
+        reads_pickles: Whether torch's own files count.
 
     Raises:
-        FormatError: The index is broken, or names a file outside the folder or a missing one.
+        FormatError: An index is broken, or names a file outside the folder, a missing one or one of another kind.
     """
-    single, index = folder / SINGLE_FILE, folder / INDEX_FILE
-    if single.is_file():
-        return (single,)
-    if not index.is_file():
+    files = _files(folder, SINGLE_FILE, INDEX_FILE)
+    if files or not reads_pickles:
+        return files
+    return _files(folder, PICKLE_FILE, PICKLE_INDEX_FILE)
+
+
+def _files(folder: Path, single: str, index: str) -> tuple[Path, ...]:
+    """List the files of one kind: the single one, else those of the index."""
+    if (folder / single).is_file():
+        return (folder / single,)
+    path = folder / index
+    if not path.is_file():
         return ()
-    names = shard_names(index)
+    names = shard_names(path)
     for name in names:
         if not _is_file_in(folder, name):
             shown = str(name)[:100]
-            raise FormatError(f"{index}: names '{shown}', which is not a file of this folder")
+            raise FormatError(f"{path}: names '{shown}', which is not a file of this folder")
+        if Path(name).suffix != Path(single).suffix:
+            raise FormatError(
+                f"{path}: names '{name[:100]}', which is no {Path(single).suffix} file"
+            )
     return tuple(folder / name for name in names)
 
 
@@ -62,7 +73,7 @@ def shard_names(index: Path) -> tuple[str, ...]:
         names = set(load_json(index.read_text("utf-8"))["weight_map"].values())
         return tuple(sorted(names))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise FormatError(f"{index}: not a safetensors index") from error
+        raise FormatError(f"{index}: not an index of weights") from error
 
 
 def _is_file_in(folder: Path, name: object) -> bool:
@@ -79,7 +90,7 @@ class Weights:
     """A model's tensors by name, each read when it is asked for.
 
     Args:
-        folder: Holds `model.safetensors` or its shards.
+        folder: Holds `model.safetensors` or its shards, or else `pytorch_model.bin` or its.
         files: Read these files instead.
         on_tensor: Called with 1 for each tensor that was read.
 
@@ -95,19 +106,19 @@ class Weights:
     ) -> None:
         self._folder = folder
         self._on_tensor = on_tensor
-        self._stack = ExitStack()
-        self._file_of: dict[str, Any] = {}
-        self._path_of: dict[str, Path] = {}
+        self._files: list[TensorFile] = []
+        self._file_of: dict[str, TensorFile] = {}
         files = files or weight_files(folder)
         if not files:
-            raise FormatError(f"{folder}: no {SINGLE_FILE} (pickled weights are never read)")
-        for path in files:
-            try:
-                file = self._stack.enter_context(safe_open(str(path), framework="numpy"))
-            except (SafetensorError, OSError) as error:
-                raise FormatError(f"{path}: corrupt or unreadable ({error})") from error
-            self._file_of.update(dict.fromkeys(file.keys(), file))
-            self._path_of.update(dict.fromkeys(file.keys(), path))
+            raise FormatError(f"{folder}: no {SINGLE_FILE} and no {PICKLE_FILE}")
+        try:
+            for path in files:
+                file = open_tensors(path)
+                self._files.append(file)
+                self._file_of.update(dict.fromkeys(file.names(), file))
+        except FormatError:
+            self._close()
+            raise
         # Weights that torch computes from others (Jina's adapters) are read as they are before that computation.
         self._stored_names = {
             plain_name(name): name for name in self._file_of if PARAMETRIZED in name
@@ -124,7 +135,11 @@ class Weights:
         trace: TracebackType | None,
     ) -> None:
         """Close the files."""
-        self._stack.close()
+        self._close()
+
+    def _close(self) -> None:
+        for file in self._files:
+            file.close()
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a tensor of this name."""
@@ -141,7 +156,7 @@ class Weights:
             FormatError: The tensor is missing, or is a scalar.
         """
         stored_name = self._stored_name(name)
-        shape = tuple(self._file_of[stored_name].get_slice(stored_name).get_shape())
+        shape = self._file_of[stored_name].shape(stored_name)
         if not shape:
             raise FormatError(f"{self._folder}: tensor '{name}' is a single number")
         return shape
@@ -153,15 +168,29 @@ class Weights:
             FormatError: The tensor is missing or unreadable.
         """
         stored_name = self._stored_name(name)
-        try:
-            if self._file_of[stored_name].get_slice(stored_name).get_dtype() in FLOAT8:
-                return read_float8(self._path_of[stored_name], stored_name)
-            tensor: NDArray[Any] = self._file_of[stored_name].get_tensor(stored_name)
-        except (SafetensorError, TypeError, ValueError) as error:
-            raise FormatError(f"{self._folder}: tensor '{name}' is unreadable ({error})") from error
+        tensor = self._file_of[stored_name].read(stored_name)
         if self._on_tensor is not None:
             self._on_tensor(1)
         return tensor
+
+    def row(self, name: str, row: int) -> Float32Array:
+        """Read one row of a matrix as float32, and no other.
+
+        Raises:
+            FormatError: The tensor is missing, is no matrix, has no such row or is quantised; or the row holds values
+                that are not finite.
+        """
+        stored_name = self._stored_name(name)
+        shape = self.shape(name)
+        if len(shape) != 2 or not 0 <= row < shape[0]:  # noqa: PLR2004 - rows and columns
+            raise FormatError(f"{self._folder}: tensor '{name}' of shape {shape} has no row {row}")
+        stored = self._file_of[stored_name].read_row(stored_name, row)
+        values: Float32Array = stored.astype(np.float32)
+        if is_quantized(stored):
+            raise FormatError(f"{self._folder}: tensor '{name}' is quantised, and is read by rows")
+        if not np.isfinite(values).all():
+            raise FormatError(f"{self._folder}: tensor '{name}' holds NaN or infinity")
+        return values
 
     def _stored_name(self, name: str) -> str:
         """The name under which a file has a tensor.
@@ -202,7 +231,8 @@ class Weights:
         Raises:
             FormatError: The scale is missing, though config.json says that weights are quantised, or does not fit.
         """
-        plain: Float32Array = tensor.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which is refused
+            plain: Float32Array = tensor.astype(np.float32)
         if not is_quantized(tensor):
             return plain
         quantization = self._quantization

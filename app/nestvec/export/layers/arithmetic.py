@@ -154,7 +154,10 @@ class RecordingFloating(Floating):
     @override
     def apply(self, graph: GraphBuilder, value: str, layers: Sequence[Linear]) -> list[str]:
         """Record the input, and add the layers in floats."""
-        self.inputs[layers[0].name] = (value, len(layers[0].weight))
+        name, recorded = layers[0].name, value
+        if name in self.inputs:  # layers that share their weights have one range
+            recorded = graph.op("Concat", self.inputs[name][0], value, axis=0)
+        self.inputs[name] = (recorded, len(layers[0].weight))
         return super().apply(graph, value, layers)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from nestvec.export.graph.builder import GraphBuilder
 from nestvec.export.graph.inputs import BlockInputs, PackedInputs
 from nestvec.export.graph.types import CONTRIB_DOMAIN
-from nestvec.export.layers.attention_spec import AttentionSpec, repeat_kv
+from nestvec.export.layers.attention_spec import AttentionSpec, capped, repeat_kv
 from nestvec.export.layers.masks import LOOP_QUERIES, mask_rows
 
 # Key of the graph's metadata for what its layers compute, a JSON list of [layers, window, is_causal], 0 where no window
@@ -107,6 +107,8 @@ class Branches:
     def _unbiased(self) -> str:
         """Full attention: rows of one length need no mask, and with ONNX Runtime's own kernel no matrix of scores."""
         inputs = self.inputs
+        if self.spec.score_cap is not None:
+            return self._plain_either()
         if inputs.has_short_rows is None:
             return self._either(
                 inputs.is_long, lambda: self.contrib(is_equal=True), self._plain_either
@@ -130,7 +132,9 @@ class Branches:
         whole = (
             partial(self.grouped, is_equal=True)
             if self.is_grouped
-            else partial(self._by_equality, self.contrib)
+            else partial(
+                self._by_equality, self.contrib if self.spec.score_cap is None else self.plain
+            )
         )
         return self._either(self.spec.mask.is_open, whole, lambda: self.blocks(blocks))
 
@@ -154,6 +158,7 @@ class Branches:
         query = self._rows(self.projected[0], [self.size], is_equal=is_equal)
         key, value = (self._rows(part, [size], is_equal=is_equal) for part in self.projected[1:])
         window = {"local_window_size": spec.mask.window} if spec.mask.window else {}
+        cap = {} if spec.score_cap is None else {"softcap": spec.score_cap}
         # Its outputs of keys and values must be named: without them it computes all scores.
         attended, *_ = graph.op_outputs(
             "GroupQueryAttention",
@@ -164,6 +169,7 @@ class Branches:
             kv_num_heads=spec.kv_head_count,
             scale=spec.score_scale,
             **window,
+            **cap,
         )
         return self._packed(attended, is_equal=is_equal)
 
@@ -175,7 +181,7 @@ class Branches:
         key, value = (
             graph.op("Gather", self._flat(part), blocks.keys, axis=0) for part in keys_values
         )
-        if self.inputs.has_equal_lengths is not None:
+        if self.inputs.has_equal_lengths is not None and spec.score_cap is None:
             attended = graph.op(
                 "MultiHeadAttention",
                 *(query, key, value, "", "", blocks.mask),
@@ -221,7 +227,7 @@ class Branches:
             scores = graph.op(
                 "FusedMatMul", part, key, domain=CONTRIB_DOMAIN, alpha=spec.score_scale
             )
-            scores = graph.op("Add", scores, self._bias_rows(first))
+            scores = graph.op("Add", capped(graph, scores, spec), self._bias_rows(first))
             if not is_equal:
                 scores = graph.op("Add", scores, self.inputs.padding_mask)
             mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)
@@ -311,6 +317,7 @@ class Branches:
             scores = graph.op(
                 "FusedMatMul", query, key, domain=CONTRIB_DOMAIN, alpha=spec.score_scale
             )
+        scores = capped(graph, scores, spec)
         for bias in biases:
             scores = graph.op("Add", scores, bias)
         mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)

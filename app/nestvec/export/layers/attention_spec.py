@@ -16,19 +16,28 @@ from nestvec.export.layers.rotary_embedding import RotaryEmbedding
 
 @dataclass(frozen=True, slots=True)
 class HeadNorms:
-    """RMS norms over each head of queries and keys (QK norm, as in Qwen3 and Gemma 3).
+    """RMS norms of queries and keys (QK norm): over each head, as in Qwen3 and Gemma 3, or over all, as in OLMo 2.
 
     Attributes:
         name: The attention layer's name.
-        query: Scale of the queries' norm, [d].
-        key: Scale of the keys' norm, [d].
+        query: Scale of the queries' norm, [d], or [heads * d] where it is over all heads.
+        key: Scale of the keys' norm, [d] or [kv_heads * d].
         epsilon: Added to the mean square.
+        spans_heads: Whether one norm is over all heads together.
     """
 
     name: str
     query: Float32Array
     key: Float32Array
     epsilon: float
+    spans_heads: bool = False
+
+    def apply(self, graph: GraphBuilder, query: str, key: str) -> list[str]:
+        """Add the norms of queries and keys, over their last axes."""
+        return [
+            rms_norm(graph, query, f"{self.name}.q_norm", self.query, self.epsilon),
+            rms_norm(graph, key, f"{self.name}.k_norm", self.key, self.epsilon),
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,7 @@ class AttentionSpec:
         rotary: Rotates queries and keys; None for a family without rotary embeddings.
         norms: Norms of queries and keys, before they are rotated; None for none.
         scale: What scores are multiplied by; None for 1 / sqrt(d).
+        score_cap: Scaled scores s become cap · tanh(s / cap) before anything is added to them; None for no cap.
         position_scores: Makes of queries [B, heads, S, d] and keys [B, heads, d, S] what is added to their products
             before scaling, [B, heads, S, S]; None for nothing.
     """
@@ -65,6 +75,7 @@ class AttentionSpec:
     rotary: RotaryEmbedding | None = None
     norms: HeadNorms | None = None
     scale: float | None = None
+    score_cap: float | None = None
     position_scores: Callable[[str, str], str] | None = None
 
     @property
@@ -103,15 +114,23 @@ def split_and_norm_heads(
 ) -> list[str]:
     """Split projected queries, keys and values [T, n * d] into heads [T, n, d], and norm them if they have norms."""
     counts = (spec.heads, spec.kv_head_count, spec.kv_head_count)
+    if spec.norms is not None and spec.norms.spans_heads:
+        projected = [*spec.norms.apply(graph, *projected[:2]), projected[2]]
     query, key, value = (
         graph.split_heads(part, count, spec.head_width)
         for part, count in zip(projected, counts, strict=True)
     )
-    if spec.norms is not None:
-        norms = spec.norms
-        query = rms_norm(graph, query, f"{norms.name}.q_norm", norms.query, norms.epsilon)
-        key = rms_norm(graph, key, f"{norms.name}.k_norm", norms.key, norms.epsilon)
+    if spec.norms is not None and not spec.norms.spans_heads:
+        query, key = spec.norms.apply(graph, query, key)
     return [query, key, value]
+
+
+def capped(graph: GraphBuilder, scores: str, spec: AttentionSpec) -> str:
+    """Add the cap of scaled scores (arXiv:2408.00118, section 2), if there is one."""
+    if spec.score_cap is None:
+        return scores
+    cap = graph.weight("score_cap", np.array(spec.score_cap, np.float32))
+    return graph.op("Mul", graph.op("Tanh", graph.op("Div", scores, cap)), cap)
 
 
 def repeat_kv(graph: GraphBuilder, heads: str, spec: AttentionSpec) -> str:

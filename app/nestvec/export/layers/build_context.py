@@ -1,6 +1,6 @@
 """What every architecture's builder is given: the graph in the making and the checkpoint that it is made of."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,6 +125,21 @@ class BuildContext:
         """
         weight, bias = self._linear_tensors(prefix + name, parts * rows, columns, has_bias=has_bias)
         return split_linear(name, weight, bias, parts)
+
+    def parts_of_linear(
+        self, name: str, widths: Sequence[int], columns: int, prefix: str = ""
+    ) -> list[Linear]:
+        """Read a torch Linear without a bias that holds the rows of layers of several widths, as `split_linear` does.
+
+        Raises:
+            FormatError: The tensor is missing or of another shape.
+        """
+        weight = self.weights.get(f"{prefix}{name}.weight", (sum(widths), columns))
+        stops = np.cumsum(widths)[:-1]
+        return [
+            Linear(f"{name}.{number}", rows.T, np.zeros(len(rows), np.float32))
+            for number, rows in enumerate(np.split(weight, stops))
+        ]
 
     def _linear_tensors(
         self, name: str, rows: int, columns: int, *, has_bias: bool

@@ -17,7 +17,12 @@ from nestvec.export.graph.builder import FloatType, GraphBuilder
 from nestvec.export.graph.inputs import DeviceAttention, DeviceInputs, PackedInputs
 from nestvec.export.graph.types import CONTRIB_DOMAIN
 from nestvec.export.layers.arithmetic import Floating, Linear
-from nestvec.export.layers.attention_spec import AttentionSpec, repeat_kv, split_and_norm_heads
+from nestvec.export.layers.attention_spec import (
+    AttentionSpec,
+    capped,
+    repeat_kv,
+    split_and_norm_heads,
+)
 from nestvec.export.layers.rotary_embedding import RotaryEmbedding
 
 # Tokens of a page that the flash kernel wants, by the greatest width of a head.
@@ -84,11 +89,17 @@ def _paged_attention(
     pages = [
         graph.ensure_input(name, graph.float_type, shape) for name in ("key_pages", "value_pages")
     ]
-    query_key_value = _merged_product(graph, state, [spec.query, spec.key, spec.value])
+    layers = [spec.query, spec.key, spec.value]
+    if spec.norms is not None and spec.norms.spans_heads:
+        query, key, value = Floating().apply(graph, state, layers)
+        normed = spec.norms.apply(graph, query, key)
+        query_key_value = graph.op("Concat", *normed, value, axis=-1)
+    else:
+        query_key_value = _merged_product(graph, state, layers)
     rotary_tables = ["", ""] if spec.rotary is None else _rotary_tables(graph, spec.rotary)
     norms = ["", ""]
     attributes: dict[str, float | int] = {}
-    if spec.norms is not None:
+    if spec.norms is not None and not spec.norms.spans_heads:
         name = spec.norms.name
         norms = [
             graph.weight(f"{name}.q_norm.weight", spec.norms.query),
@@ -97,6 +108,8 @@ def _paged_attention(
         attributes["qk_norm_epsilon"] = spec.norms.epsilon
     if spec.mask.window:
         attributes["local_window_size"] = spec.mask.window
+    if spec.score_cap is not None:
+        attributes["softcap"] = spec.score_cap
     return graph.op(
         "PagedAttention",
         *(query_key_value, "", "", *pages),
@@ -121,7 +134,7 @@ def _packed_attention(
     device: DeviceInputs,
 ) -> str:
     bias = spec.score_bias
-    if spec.has_plain_heads and spec.position_scores is None:
+    if spec.has_plain_heads and spec.position_scores is None and spec.score_cap is None:
         # One product; its bias is added by the kernel that takes queries, keys and values apart.
         query, projection_bias = _interleaved_product(graph, state, spec)
         parts = [query, "", "", projection_bias]
@@ -131,10 +144,13 @@ def _packed_attention(
             bias = _position_bias(graph, projected, spec, inputs)
         if not spec.has_plain_heads:
             projected = _heads(graph, projected, spec, inputs)
+        if spec.score_cap is not None:
+            change = _cap_bias(graph, projected, spec, inputs)
+            bias = change if bias is None else graph.op("Add", change, bias)
         parts = [*projected, ""]
     if spec.head_width % FUSED_WIDTH_STEP:
         graph.metadata[READS_OFFSETS] = "1"
-    if spec.position_scores is not None:
+    if spec.position_scores is not None or spec.score_cap is not None:
         graph.metadata[IS_PADDED] = "1"
     return graph.op(
         "PackedMultiHeadAttention",
@@ -188,6 +204,21 @@ def _heads(
     flat = graph.weight("flat_heads", np.array([-1, spec.heads * spec.head_width], np.int64))
     key, value = (repeat_kv(graph, part, spec) for part in (key, value))
     return [graph.op("Reshape", part, flat) for part in (query, key, value)]
+
+
+def _cap_bias(
+    graph: GraphBuilder, heads: list[str], spec: AttentionSpec, inputs: PackedInputs
+) -> str:
+    """Add what makes capped scores of scaled ones when it is added to them: [B, heads, S, S]."""
+    shape = graph.weight("padded_heads", np.array([0, 0, spec.heads, spec.head_width], np.int64))
+    query, key = (
+        graph.op("Reshape", graph.op("Gather", part, inputs.gather, axis=0), shape)
+        for part in heads[:2]
+    )
+    scale = graph.weight("score_factor", np.array(spec.score_scale, np.float32))
+    query = graph.op("Mul", graph.op("Transpose", query, perm=[0, 2, 1, 3]), scale)
+    scores = graph.op("MatMul", query, graph.op("Transpose", key, perm=[0, 2, 3, 1]))
+    return graph.op("Sub", capped(graph, scores, spec), scores)
 
 
 def _rotated(

@@ -79,7 +79,7 @@ def attention_mask(
     bias = unless(
         graph,
         has_other_way,
-        lambda: _mask_bias(graph, key_distances(graph, inputs), is_causal=is_causal, window=window),
+        lambda: mask_bias(graph, key_distances(graph, inputs), is_causal=is_causal, window=window),
     )
     is_open = None
     if blocks is not None and is_for_runtime and window > LONG_TOKENS:
@@ -134,10 +134,10 @@ def unless(graph: GraphBuilder, condition: str | None, build: Callable[[], str])
 def mask_rows(graph: GraphBuilder, inputs: PackedInputs, mask: AttentionMask, first: str) -> str:
     """Add a mask's bias for `LOOP_QUERIES` queries from position `first` (an int64 scalar) on: [1, 1, Q, S]."""
     distances = row_distances(graph, inputs, first)
-    return _mask_bias(graph, distances, is_causal=mask.is_causal, window=mask.window)
+    return mask_bias(graph, distances, is_causal=mask.is_causal, window=mask.window)
 
 
-def _mask_bias(graph: GraphBuilder, distances: str, *, is_causal: bool, window: int) -> str:
+def mask_bias(graph: GraphBuilder, distances: str, *, is_causal: bool, window: int) -> str:
     """Add what a mask adds to scores.
 
     Args:

@@ -1,7 +1,7 @@
 """What attention adds to scores for the distance between tokens: a bias, or scores computed from positions.
 
 Source: T5 (arXiv:1910.10683), section 2.1, for buckets, which MPNet (arXiv:2004.09297) took over, the same for every
-layer; ALiBi (arXiv:2108.12409), in both directions as in Jina's second models (arXiv:2310.19923).
+layer; ALiBi (arXiv:2108.12409), causal as in BLOOM, in both directions as in Jina's second models (arXiv:2310.19923).
 """
 
 import math
@@ -17,7 +17,13 @@ from nestvec.export.graph.builder import GraphBuilder
 from nestvec.export.graph.inputs import PackedInputs
 from nestvec.export.graph.types import Float32Array
 from nestvec.export.layers.build_context import BuildContext
-from nestvec.export.layers.masks import LOOP_QUERIES, key_distances, row_distances, unless
+from nestvec.export.layers.masks import (
+    LOOP_QUERIES,
+    key_distances,
+    mask_bias,
+    row_distances,
+    unless,
+)
 
 # Keys at this distance or further share the last bucket, as in T5 and MPNet.
 MAX_DISTANCE: Final = 128
@@ -96,20 +102,27 @@ class Alibi:
     ) -> Callable[[str], PositionTerms]:
         """Add one penalty that all layers share."""
         del config, prefix
-        graph, inputs = context.graph, context.inputs
-        slopes = graph.weight(
-            "slopes", -alibi_slopes(sizes.num_attention_heads)[None, :, None, None]
-        )
-
-        def penalty(distances: str) -> str:
-            size = graph.op("Cast", graph.op("Abs", distances), to=graph.onnx_float_type)
-            return graph.op("Mul", size, slopes)
-
-        terms = PositionTerms(
-            unless(graph, inputs.is_looped, lambda: penalty(key_distances(graph, inputs))),
-            lambda first: penalty(row_distances(graph, inputs, first)),
-        )
+        terms = alibi_terms(context.graph, context.inputs, sizes.num_attention_heads)
         return lambda _: terms
+
+
+def alibi_terms(
+    graph: GraphBuilder, inputs: PackedInputs, heads: int, *, is_causal: bool = False
+) -> PositionTerms:
+    """Add ALiBi's penalty, which hides the tokens behind a token too where attention is causal."""
+    slopes = graph.weight("slopes", -alibi_slopes(heads)[None, :, None, None])
+
+    def penalty(distances: str) -> str:
+        size = graph.op("Cast", graph.op("Abs", distances), to=graph.onnx_float_type)
+        value = graph.op("Mul", size, slopes)
+        if not is_causal:
+            return value
+        return graph.op("Add", value, mask_bias(graph, distances, is_causal=True, window=0))
+
+    return PositionTerms(
+        unless(graph, inputs.is_looped, lambda: penalty(key_distances(graph, inputs))),
+        lambda first: penalty(row_distances(graph, inputs, first)),
+    )
 
 
 def alibi_slopes(heads: int) -> Float32Array:

@@ -10,9 +10,9 @@ WINDOW: Final = "sliding_window"
 USES_WINDOW: Final = "use_sliding_window"
 FULL_LAYERS: Final = "max_window_layers"
 # Families whose class has no windows, whatever config.json says.
-WITHOUT_WINDOWS: Final = ("llama", "eurobert")
+WITHOUT_WINDOWS: Final = ("llama", "llama_bidirec", "eurobert", "olmo2")
 # Families in which windows are off unless the file says so, and begin behind the first layers.
-BY_LAYER: Final = ("qwen2", "qwen3")
+BY_LAYER: Final = ("qwen2", "qwen3", "bidirectional_pplx_qwen3")
 MISTRAL: Final = "mistral"
 MISTRAL_WINDOW: Final = 4096
 DEFAULT_FULL_LAYERS: Final = 28

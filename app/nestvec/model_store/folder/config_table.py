@@ -29,6 +29,7 @@ READ_BY_FAMILY: Final[Mapping[str, frozenset[str]]] = {
             *("max_relative_positions", "position_buckets", "max_position_embeddings"),
         }
     ),
+    "ernie": frozenset({"task_type_vocab_size"}),
     "jina_bert": frozenset({"position_embedding_type"}),
     "jina_embeddings_v3": frozenset({"position_embedding_type"}),
     "nvembed": frozenset({"latent_attention_config", "text_config"}),
@@ -55,6 +56,8 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
             ),
             *("sparse_pred_ignore_index", "repad_logits_with_grad", "dense_seq_output"),
             *("layer_norm_training", "finetuning_task", "lora_main_params_trainable"),
+            *("classifier_dropout_prob", "hidden_dropout", "activation_dropout", "init_std"),
+            *("encoder_layerdrop", "decoder_layerdrop"),
         ),
         _TRAINING,
     ),
@@ -69,7 +72,7 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
             *("reorder_and_upcast_attn", "experts_implementation_internal", "compile"),
             *("_experts_implementation_internal", "post_init_done", "return_dict"),
             *("output_attentions", "output_hidden_states", "output_scores", "output_past"),
-            *("pad_vocab_size_multiple", "moe_impl", "keep_in_fp32_modules"),
+            *("pad_vocab_size_multiple", "moe_impl", "keep_in_fp32_modules", "slow_but_exact"),
         ),
         _HOW,
     ),
@@ -88,6 +91,7 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
             *("scale_decoder_outputs", "summary_activation", "summary_first_dropout"),
             *("summary_proj_to_labels", "summary_type", "summary_use_proj", "generator_size"),
             *("generator_hidden_size", "cache_implementation", "use_mems_eval"),
+            *("decoder_layers", "decoder_ffn_dim", "decoder_attention_heads"),
             # BERT's pooler, and that of other families: no pooling of ours takes it.
             *("directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_type"),
             *("pooler_num_fc_layers", "pooler_size_per_head", "pooler_hidden_size"),
@@ -108,6 +112,7 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
         _WEIGHTS,
     ),
     "parallel_block_tied_norm": "says something of parallel blocks only",
+    "original_max_position_embeddings": "says something of stretched positions only",
     "max_trained_positions": "says something of stretched positions only, which are refused",
     "logn_attention_clip1": "says something of logn_attention_scale only, which is refused",
     **dict.fromkeys(
@@ -141,7 +146,29 @@ REFUSED: Final[Mapping[str, Refused]] = {
     "truncate_dim": Refused("vectors would be cut; a request's `dimensions` does it", (None,)),
 }
 # Decoders that have biases only where transformers' configuration says so.
-WITH_BIAS_FIELDS: Final = ("llama", "mistral", "qwen3", "eurobert")
+WITH_BIAS_FIELDS: Final = (
+    *("llama", "llama_bidirec", "mistral", "qwen3", "bidirectional_pplx_qwen3", "eurobert"),
+    *("olmo2", "gemma", "gemma2"),
+)
+# What one family's class has beside those of the others.
+OWN_REFUSED: Final[Mapping[str, Mapping[str, Refused]]] = {
+    "bidirectional_pplx_qwen3": {
+        "use_bidirectional_attention": Refused("attention is bidirectional", (True,))
+    },
+}
+OWN_WITHOUT_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
+    "gemma2": {"hidden_act": "hidden_activation stands for it"},
+    "llama_bidirec": {
+        "pooling": "says it of classifiers only; 1_Pooling/config.json or a card says it of others",
+        "temperature": "scores of classifiers are divided by it; others have none",
+    },
+}
+_T5: Final = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "num_heads",
+    "num_hidden_layers": "num_layers",
+    "head_dim": "d_kv",
+}
 # Other names that a configuration class has for its fields, which must agree.
 ALIASES: Final[Mapping[str, Mapping[str, str]]] = {
     "distilbert": {
@@ -149,15 +176,17 @@ ALIASES: Final[Mapping[str, Mapping[str, str]]] = {
         "num_attention_heads": "n_heads",
         "num_hidden_layers": "n_layers",
     },
-    "t5": {
+    "m2m_100": {
         "hidden_size": "d_model",
-        "num_attention_heads": "num_heads",
-        "num_hidden_layers": "num_layers",
-        "head_dim": "d_kv",
+        "num_attention_heads": "encoder_attention_heads",
+        "num_hidden_layers": "encoder_layers",
     },
+    "bloom": {"num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
+    "mt5": _T5,
+    "t5": _T5,
 }
 ACTIVATIONS: Final[Mapping[str, tuple[str, ...]]] = {"nomic_bert": ("silu", "swish", "swiglu")}
-DECODERS: Final = (*WITH_BIAS_FIELDS, "qwen2", "gemma3_text")
+DECODERS: Final = (*WITH_BIAS_FIELDS, "qwen2", "gemma3_text", "phi3", "bloom")
 
 
 def config_table(architecture: str, config: Mapping[str, Any], asked: frozenset[str]) -> FieldTable:
@@ -179,14 +208,20 @@ def config_table(architecture: str, config: Mapping[str, Any], asked: frozenset[
         del refused["is_decoder"]
         without_effect["is_decoder"] = "this family has one kind of attention"
     for alias, name in ALIASES.get(architecture, {}).items():
+        if architecture == "bloom" and name not in config:
+            continue  # either name does
         refused[alias] = Refused(f"differs from '{name}', which is read", (config.get(name),))
     if architecture in ACTIVATIONS:
         known = ACTIVATIONS[architecture]
         refused["hidden_act"] = Refused(f"only {known[0]} is supported", known)
     if architecture == "nomic_bert":
+        for name in ("num_experts", "moe_every_n_layers"):  # its reader takes them
+            del refused[name]
         refused["head_dim"] = Refused(
             "must be hidden_size / num_attention_heads", _head_dim(config)
         )
+    refused |= OWN_REFUSED.get(architecture, {})
+    without_effect |= OWN_WITHOUT_EFFECT.get(architecture, {})
     table = FieldTable(READ_ELSEWHERE, without_effect, refused)
     return table.with_honoured({*asked, *READ_BY_FAMILY.get(architecture, ())})
 

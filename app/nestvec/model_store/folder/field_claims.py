@@ -7,11 +7,20 @@ from typing import Any, Final
 
 from nestvec.model_store.folder.claims import FieldTable, FolderClaim, Verdict
 from nestvec.model_store.folder.config_table import OWN_GRAPH_REASON, READ_ELSEWHERE, config_table
-from nestvec.model_store.folder.module_tables import MODEL_TABLE, MODULE_TABLES, TRANSFORMER_TABLE
+from nestvec.model_store.folder.module_tables import (
+    MODEL_TABLE,
+    MODULE_TABLES,
+    ROUTER_TABLE,
+    TRANSFORMER_TABLE,
+)
 from nestvec.model_store.folder.modules import TRANSFORMERS, Module
 from nestvec.model_store.folder.tokenizer_table import SPECIAL_TOKENS_TABLE, TOKENIZER_TABLE
 from nestvec.model_store.folder.transformer_settings import TransformerSettings
-from nestvec.model_store.sources.file_names import SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE
+from nestvec.model_store.sources.file_names import (
+    ROUTER_FILE,
+    SPECIAL_TOKENS_FILE,
+    TOKENIZER_CONFIG_FILE,
+)
 from nestvec.system.json_files import read_json
 
 CONFIG_FILE: Final = "config.json"
@@ -58,6 +67,7 @@ def field_claims(files: FolderFiles, asked: frozenset[str]) -> tuple[FolderClaim
         *_tokenizer_claims(files),
         *TRANSFORMER_TABLE.claims(_name(files, files.settings.path), files.settings.values),
         *_file_claims(files, files.root / MODEL_FILE, MODEL_TABLE),
+        *_file_claims(files, files.root / ROUTER_FILE, ROUTER_TABLE),
         *_module_claims(files),
     )
 

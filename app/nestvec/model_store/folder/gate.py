@@ -16,7 +16,6 @@ from nestvec.export.config.quantization import read_quantization
 from nestvec.model_store.folder.claims import FolderClaim, Recording, Verdict
 from nestvec.model_store.folder.field_claims import FolderFiles, field_claims
 from nestvec.model_store.folder.model_folder import (
-    choose_graph,
     find_encoder,
     read_model_folder,
     read_prompts,
@@ -30,6 +29,7 @@ from nestvec.model_store.folder.transformer_settings import (
     check_transformer_settings,
     find_transformer_settings,
 )
+from nestvec.model_store.graph_choice import choose_graph
 from nestvec.model_store.heads.dense import DenseHead
 
 T = TypeVar("T")
@@ -39,6 +39,8 @@ def folder_claims(
     folder: Path,
     overrides: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
+    *,
+    reads_pickles: bool = True,
 ) -> tuple[FolderClaim, ...]:
     """List every field of a model's folder, with what becomes of it.
 
@@ -46,6 +48,7 @@ def folder_claims(
         folder: As `read_model_folder` takes it.
         overrides: From a model card.
         config: From a model card: stands for a config.json that the folder lacks.
+        reads_pickles: As `read_model_folder` takes it.
 
     Returns:
         The claims, files in the order in which they are read. What a reader refuses is among them with the message that
@@ -59,7 +62,10 @@ def folder_claims(
     settings = TransformerSettings(encoder)
     claims: tuple[FolderClaim, ...] = ()
     if not is_static:
-        own_graph = _tried(messages, lambda: choose_graph(encoder, architecture_of(content)))
+        own_graph = _tried(
+            messages,
+            lambda: choose_graph(encoder, architecture_of(content), reads_pickles=reads_pickles),
+        )
         settings = _tried(messages, lambda: find_transformer_settings(encoder)) or settings
         files = FolderFiles(
             root=folder,
@@ -76,7 +82,7 @@ def folder_claims(
         for reader in _readers(files, modules):
             _tried(messages, reader)
     if not messages and not any(claim.verdict is Verdict.REFUSED for claim in claims):
-        _tried(messages, lambda: _read_whole(folder, overrides, config))
+        _tried(messages, lambda: _read_whole(folder, overrides, config, reads_pickles))
     return _with_refusals(folder, claims, messages)
 
 
@@ -106,10 +112,13 @@ def _readers(files: FolderFiles, modules: tuple[Module, ...]) -> Iterator[Callab
 
 
 def _read_whole(
-    folder: Path, overrides: Mapping[str, Any], config: Mapping[str, Any] | None
+    folder: Path,
+    overrides: Mapping[str, Any],
+    config: Mapping[str, Any] | None,
+    reads_pickles: bool,  # noqa: FBT001 - the setting itself
 ) -> None:
     """Read the folder as loading does, and the layers behind its pooling, which are read when an artefact is built."""
-    head = read_model_folder(folder, overrides, config).head
+    head = read_model_folder(folder, overrides, config, reads_pickles=reads_pickles).head
     if isinstance(head, DenseHead):
         head.read_layers()
 

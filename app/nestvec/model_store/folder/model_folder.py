@@ -14,21 +14,29 @@ from nestvec.errors import FormatError
 from nestvec.export.architectures import ARCHITECTURES, architecture_of
 from nestvec.export.config.encoder_config import Dimensions
 from nestvec.export.config.quantization import read_quantization
-from nestvec.export.graph.own_graph import ONNX_PATHS, own_graph_files
-from nestvec.export.graph.weights import weight_files
 from nestvec.model_store.folder.attention_windows import with_windows
 from nestvec.model_store.folder.claims import Recording, check
 from nestvec.model_store.folder.field_claims import FolderFiles, field_claims
-from nestvec.model_store.folder.modules import Module, encoder_folder, read_head, read_modules
+from nestvec.model_store.folder.modules import (
+    QUERY_WEIGHTS,
+    Module,
+    encoder_folder,
+    read_head,
+    read_modules,
+)
 from nestvec.model_store.folder.pooling_settings import read_pooling
 from nestvec.model_store.folder.remote_code import with_code
+from nestvec.model_store.folder.router import check_query_tokenizer
 from nestvec.model_store.folder.static_folders import find_static
 from nestvec.model_store.folder.tokenizer_files import read_tokenizer_changes
 from nestvec.model_store.folder.transformer_settings import (
     TransformerSettings,
     read_transformer_settings,
 )
+from nestvec.model_store.graph_choice import choose_graph, refuse_pickles
 from nestvec.model_store.heads.base import Head
+from nestvec.model_store.heads.classifier import is_classifier
+from nestvec.model_store.heads.late import m3_files
 from nestvec.model_store.sources.file_names import SETTINGS_FILES, TOKENIZER_CONFIG_FILE
 from nestvec.system.json_files import read_json
 
@@ -122,13 +130,16 @@ def read_model_folder(
     folder: Path,
     overrides: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
+    *,
+    reads_pickles: bool = True,
 ) -> ModelFolder:
     """Read a folder in Hugging Face / sentence-transformers layout.
 
     Args:
-        folder: Holds config.json, tokenizer.json and safetensors or an ONNX graph.
+        folder: Holds config.json, tokenizer.json and safetensors, a torch checkpoint or an ONNX graph.
         overrides: From a model card: pooling, normalize, max_tokens, prompts, adds_special_tokens.
         config: From a model card: stands for a config.json that the folder lacks.
+        reads_pickles: Whether weights in torch's own format are read.
 
     Raises:
         FormatError: A file is missing or corrupt, something is nowhere said, or a module is not supported;
@@ -138,7 +149,12 @@ def read_model_folder(
     folder, config, overrides, modules, is_static = find_encoder(root, overrides or {}, config)
     _text(config, "model_type", folder)
     architecture = architecture_of(config)
-    onnx_file, layout, weights = choose_graph(folder, architecture)
+    needs_states = bool(m3_files(folder, reads_pickles=reads_pickles)) or is_classifier(config)
+    onnx_file, layout, weights = choose_graph(
+        folder, architecture, reads_pickles=reads_pickles, needs_states=needs_states
+    )
+    if not reads_pickles:
+        refuse_pickles(modules)
     if onnx_file is None and not is_static:
         config = _honoured(folder, config, architecture, overrides)
     asked = Recording(config)
@@ -148,7 +164,15 @@ def read_model_folder(
         parts = architecture, modules, settings, overrides, onnx_file is not None
         _check_claims(FolderFiles(root, folder, config, *parts), asked)
     pooling, pools_prompt = read_pooling(root, modules, overrides)
-    head = read_head(folder, config, sizes.hidden_size, modules, pooling=pooling, root=root)
+    head = read_head(
+        folder,
+        config,
+        sizes.hidden_size,
+        modules,
+        pooling=pooling,
+        root=root,
+        reads_pickles=reads_pickles,
+    )
     if onnx_file is not None and type(head) is not Head:
         raise FormatError(
             f"{folder}: what stands behind its encoder needs an architecture that the exporter knows, not {onnx_file}"
@@ -157,6 +181,9 @@ def read_model_folder(
     changes = NO_CHANGES  # the libraries of static models read tokenizer.json alone
     if not is_static:
         changes = read_tokenizer_changes(folder, config, sizes.vocab_size, overrides, settings)
+        for module in modules:
+            if module.kind == QUERY_WEIGHTS:
+                check_query_tokenizer(module.folder, folder, changes, config, overrides)
     return ModelFolder(
         path=folder,
         config=config,
@@ -242,32 +269,6 @@ def _without_tokenizer(folder: Path) -> str:
     return (
         f"{message}, and {other_forms[0]} is not read; in a venv with transformers (and sentencepiece) write it by "
         f'`AutoTokenizer.from_pretrained("{folder}").save_pretrained("{folder}")`'
-    )
-
-
-def choose_graph(folder: Path, architecture: str) -> tuple[str | None, Layout, tuple[Path, ...]]:
-    """Choose our export where we can, else the folder's own graph.
-
-    Returns:
-        The folder's own graph (None for our export), its layout, and the files whose content decides the vectors.
-
-    Raises:
-        FormatError: There is neither; says what would do.
-    """
-    safetensors = weight_files(folder)
-    if architecture in ARCHITECTURES and safetensors:
-        return None, Layout.PACKED, safetensors
-    for name in ONNX_PATHS:
-        if (folder / name).is_file():
-            return name, Layout.PADDED, own_graph_files(folder / name)
-    if not safetensors:
-        raise FormatError(
-            f"{folder}: no model.safetensors and no ONNX graph such as {ONNX_PATHS[0]} "
-            "(pickled weights are never read)"
-        )
-    raise FormatError(
-        f"{folder}/config.json: model_type '{architecture}' is not one the exporter knows "
-        f"({', '.join(ARCHITECTURES)}), and there is no {ONNX_PATHS[0]} to serve instead"
     )
 
 

@@ -20,6 +20,8 @@ DEFINED: Final[Mapping[str, tuple[str, ...]]] = {
     "MLMTransformer": ("sparse_encoder.modules.mlm_transformer",),
     "SpladePooling": ("sparse_encoder.modules.splade_pooling",),
     "MultiVectorMask": ("multi_vector_encoder.modules.multi_vector_mask",),
+    "Router": ("base.modules.router",),
+    "SparseStaticEmbedding": ("sparse_encoder.modules.sparse_static_embedding",),
 }
 # Packages that offer the classes under shorter paths, those of older versions first.
 OFFERED: Final = (
@@ -37,6 +39,7 @@ KIND_BY_CLASS: Final[Mapping[str, str]] = {
         for kind, paths in DEFINED.items()
         for path in (*paths, *OFFERED, *(f"{package}.{kind}" for package in OFFERED))
     },
+    f"{PACKAGE}.models.Asym": "Router",
     "pylate.models.Dense": "Dense",
     "pylate.models.Dense.Dense": "Dense",
 }

@@ -53,6 +53,7 @@ MODEL_TABLE: Final = FieldTable(
         "max_active_dims": Refused("only so many terms of a text would be kept"),
     },
 )
+ROUTER_TABLE: Final = FieldTable(honoured=frozenset({"types", "structure", "parameters"}))
 MODULE_TABLES: Final[Mapping[str, FieldTable]] = {
     "Pooling": FieldTable(
         honoured=frozenset({"pooling_mode", "include_prompt", *POOLING_FLAGS, *SIZES})
@@ -73,6 +74,10 @@ MODULE_TABLES: Final[Mapping[str, FieldTable]] = {
             "chunk_size": "how it is computed, not what",
             **dict.fromkeys(SIZES, "the vocabulary says it"),
         },
+    ),
+    "SparseStaticEmbedding": FieldTable(
+        without_effect={"frozen": "says something of training only"},
+        refused={"path": Refused("weights would be read from elsewhere")},
     ),
     "MultiVectorMask": FieldTable(
         without_effect={

@@ -1,7 +1,7 @@
 """sentence-transformers' module chain (modules.json), and the head that it makes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,12 +9,13 @@ from nestvec.engine.types import OutputKind
 from nestvec.errors import FormatError
 from nestvec.export.architectures import architecture_of
 from nestvec.model_store.folder.module_classes import is_library_class, module_kind, suits
+from nestvec.model_store.folder.router import read_routes
 from nestvec.model_store.heads.base import FIRST_LAST, FirstLastHead, Head
 from nestvec.model_store.heads.classifier import ClassifierHead, is_classifier
 from nestvec.model_store.heads.dense import DenseHead, check_names, layer_files
 from nestvec.model_store.heads.late import (
-    is_m3,
     is_stanford_colbert,
+    m3_files,
     read_m3,
     read_pylate,
     read_stanford_colbert,
@@ -27,6 +28,9 @@ POOLINGS: Final = ("Pooling", "SpladePooling")
 # What may stand behind, in any order; a chain's kind of model decides which.
 LAYERS: Final = ("Dense", "LayerNorm", "Normalize", "MultiVectorMask")
 ORDER: Final = "a Transformer, a pooling, and layers, in this order"
+ROUTER: Final = "Router"
+# Weighs queries by stored weights, where a Router sends them there; then it stands behind the chain of documents.
+QUERY_WEIGHTS: Final = "SparseStaticEmbedding"
 NOTHING: Final = "Dropout"  # it does something in training only
 SPLADE: Final = "splade"
 MAX_PATH_CHARS: Final = 100  # systems take 255 bytes of a name
@@ -40,11 +44,13 @@ class Module:
         kind: Name of its class, without the package.
         folder: Holds its settings and weights.
         class_name: Name of its class, with the package; "" where a card answers for it.
+        is_default: Whether it is for texts that are said to be neither queries nor documents, though it is for queries.
     """
 
     kind: str
     folder: Path
     class_name: str = ""
+    is_default: bool = False
 
 
 def read_modules(folder: Path, *, is_plain: bool = False) -> tuple[Module, ...]:
@@ -65,22 +71,81 @@ def read_modules(folder: Path, *, is_plain: bool = False) -> tuple[Module, ...]:
         named = [(str(entry["type"]), str(entry.get("path") or "")) for entry in entries]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise FormatError(f"{path}: not a module list ({error})") from error
+    _check_lengths(path, named)
+    queries: list[Module] = []
+    if named and module_kind(named[0][0], is_plain=is_plain) == ROUTER:
+        named, queries = _routed(path, *named, is_plain=is_plain)
+    modules = _as_modules(path, named, is_plain=is_plain)
+    _check_chain(path, [*modules, *queries])
+    return (*modules, *queries)
+
+
+def _check_lengths(path: Path, named: Sequence[tuple[str, str]]) -> None:
     if any(len(name) > MAX_PATH_CHARS for _, name in named):
         raise FormatError(f"{path}: a module's path is too long to be one")
+
+
+def _as_modules(
+    path: Path, named: Sequence[tuple[str, str]], *, is_plain: bool, more: Sequence[str] = ()
+) -> list[Module]:
+    """Make modules of classes and paths, but for those that do nothing.
+
+    Args:
+        path: The file that names them.
+        named: Class and path of each, the path relative to the file's folder.
+        is_plain: As `read_modules` takes it.
+        more: Further kinds that are known here.
+
+    Raises:
+        FormatError: A class is not known.
+    """
     modules = []
     for class_name, name in named:
         kind = module_kind(class_name, is_plain=is_plain)
-        if kind not in (*TRANSFORMERS, *POOLINGS, *LAYERS, NOTHING):
+        if kind not in (*TRANSFORMERS, *POOLINGS, *LAYERS, *more, NOTHING):
             raise FormatError(f"{path}: type: {_unknown(class_name)}")
         if kind != NOTHING:
-            modules.append(Module(kind, folder / name, "" if is_plain else class_name))
-    _check_chain(path, modules)
-    return tuple(modules)
+            modules.append(Module(kind, path.parent / name, "" if is_plain else class_name))
+    return modules
+
+
+def _routed(
+    path: Path, router: tuple[str, str], *behind: tuple[str, str], is_plain: bool
+) -> tuple[list[tuple[str, str]], list[Module]]:
+    """Return the chain of documents, in a chain that begins with a Router, and what queries go through instead.
+
+    Args:
+        path: The modules.json.
+        router: Class and path of the Router.
+        behind: Of the modules that follow it.
+        is_plain: As `read_modules` takes it.
+
+    Raises:
+        FormatError: Queries have an encoder of their own: two models would have to run behind one name.
+    """
+    routes = read_routes(path.parent / router[1])
+    prefix = f"{router[1].rstrip('/')}/" if router[1] else ""
+    documents = [*((kind, prefix + name) for kind, name in routes.document), *behind]
+    _check_lengths(path, documents)
+    if routes.is_shared:
+        return documents, []
+    named = [(kind, prefix + name) for kind, name in routes.query]
+    _check_lengths(path, named)
+    queries = _as_modules(path, named, is_plain=is_plain, more=[QUERY_WEIGHTS, "StaticEmbedding"])
+    if [module.kind for module in queries] != [QUERY_WEIGHTS]:
+        kinds = ", ".join(module.kind for module in queries)
+        raise FormatError(
+            f"{path}: Router: queries have a chain of their own ({kinds}); only {QUERY_WEIGHTS} is served beside "
+            "documents: serve copies of the two chains as two models"
+        )
+    return documents, [replace(queries[0], is_default=routes.is_query_default)]
 
 
 def _unknown(class_name: str) -> str:
     """Say that a module's class is not supported, and the way out."""
     kind = class_name.rsplit(".", 1)[-1]
+    if kind in (ROUTER, "Asym", QUERY_WEIGHTS):
+        return f"module '{kind}' is not supported here, only a {ROUTER} that begins a chain and what it holds"
     if is_library_class(class_name) or kind not in (*TRANSFORMERS, *POOLINGS, *LAYERS):
         return f"module '{kind}' is not supported"
     return (
@@ -119,7 +184,7 @@ def encoder_folder(folder: Path, modules: Sequence[Module]) -> Path:
     return modules[0].folder
 
 
-def read_head(
+def read_head(  # noqa: PLR0913 - what files and card say, each read elsewhere
     folder: Path,
     config: Mapping[str, Any],
     hidden_size: int,
@@ -127,6 +192,7 @@ def read_head(
     *,
     pooling: str | None,
     root: Path | None = None,
+    reads_pickles: bool = True,
 ) -> Head:
     """Read the head that follows the encoder.
 
@@ -138,6 +204,7 @@ def read_head(
         pooling: Key of `pooling.POOLINGS`, several with `pooling.JOINT` between them, or "splade"; None where neither
             folder nor card says.
         root: The model's folder, where that is not the encoder's.
+        reads_pickles: Whether layers in torch's own format are read.
 
     Raises:
         FormatError: A module that we would have to ignore, or settings that make no head: vectors would be wrong.
@@ -148,6 +215,8 @@ def read_head(
         raise FormatError(f"{chain}: type: {_unknown(modules[0].class_name)}")
     if is_stanford_colbert(config):
         return read_stanford_colbert(folder, config, hidden_size)
+    if QUERY_WEIGHTS in kinds and "SpladePooling" not in kinds:
+        raise FormatError(f"{chain}: {QUERY_WEIGHTS} for queries needs SpladePooling for documents")
     if pooling == SPLADE or "SpladePooling" in kinds:
         return _read_splade(folder, config, hidden_size, modules, chain)
     # sentence-transformers 5.4 and newer write a chain of one Transformer for a cross-encoder, older ones no chain.
@@ -159,16 +228,19 @@ def read_head(
         layers = _projection(chain, modules)
         return read_pylate(folder, config, hidden_size, layers)
     base = Head(folder, config, hidden_size, pooling or "")
-    return _read_pooled(base, modules, chain)
+    return _read_pooled(base, modules, chain, m3_files(folder, reads_pickles=reads_pickles))
 
 
-def _read_pooled(base: Head, modules: Sequence[Module], chain: Path) -> Head:
+def _read_pooled(
+    base: Head, modules: Sequence[Module], chain: Path, m3_layers: tuple[Path, ...]
+) -> Head:
     """Read the head of a model that gives a vector for each text.
 
     Args:
         base: The plain head of this encoder; its pooling is "" where nothing says one.
         modules: The module chain.
         chain: The file that has it.
+        m3_layers: The files of BGE-M3's further layers; none where the folder has not both.
     """
     kinds = [module.kind for module in modules]
     if kinds.count("Pooling") > 1 or "MultiVectorMask" in kinds:
@@ -188,8 +260,8 @@ def _read_pooled(base: Head, modules: Sequence[Module], chain: Path) -> Head:
     if not layers:
         if base.pooling == FIRST_LAST:
             return FirstLastHead(*settings, "mean")
-        return read_m3(*settings, base.pooling) if is_m3(base.folder) else base
-    if base.pooling == FIRST_LAST or is_m3(base.folder):
+        return read_m3(*settings, base.pooling, m3_layers) if m3_layers else base
+    if base.pooling == FIRST_LAST or m3_layers:
         raise FormatError(
             f"{chain}: {layers[0].kind} goes neither with {FIRST_LAST} nor with BGE-M3"
         )
@@ -223,9 +295,12 @@ def _read_splade(
 ) -> SparseHead:
     """Read a SPLADE head, and the weights of its queries where the folder has them."""
     settings: Mapping[str, Any] = {}
+    queries: Module | None = None
     for module in modules:
         if module.kind == "SpladePooling":
             settings = read_json(module.folder / "config.json")
+        elif module.kind == QUERY_WEIGHTS:
+            queries = module
         elif module.kind not in TRANSFORMERS:
             raise FormatError(f"{chain}: module '{module.kind}' is not supported here")
     merge = settings.get("pooling_strategy", "max")
@@ -238,17 +313,16 @@ def _read_splade(
         raise FormatError(
             f"{folder}: SpladePooling takes 'max' or 'sum' and {', '.join(map(str, LOGARITHMS))}"
         )
-    weights = folder / "idf.json"
-    has_weights = weights.is_file()
-    return SparseHead(
+    head = SparseHead(
         folder,
         config,
         hidden_size,
         "mean",
         kinds=(OutputKind.SPARSE,),
-        prompts={"query": "", "document": ""} if has_weights else {},
         merge=merge,
         logarithms=LOGARITHMS[activation],
-        query_weights=weights if has_weights else None,
-        files=(weights,) if has_weights else (),
     )
+    if queries is not None:
+        return head.with_query_table(queries.folder, is_default=queries.is_default)
+    weights = folder / "idf.json"
+    return head.with_query_file(weights) if weights.is_file() else head

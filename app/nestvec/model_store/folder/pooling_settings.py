@@ -35,6 +35,7 @@ FLAG_PREFIX: Final = "pooling_mode_"
 # Poolings of ours that the library has not; each stands alone.
 OWN_POOLINGS: Final = (SPLADE, FIRST_LAST)
 SIZES: Final = ("embedding_dimension", "word_embedding_dimension")
+POOLS_PROMPT: Final = "pools_prompt"  # a card's word for `include_prompt`
 WAY_OUT: Final = "a card's overrides.pooling stands for the file"
 
 
@@ -51,32 +52,46 @@ def read_pooling(
     Raises:
         FormatError: The settings cannot be read, or name what is not served.
     """
+    pools_prompt = bool(overrides.get(POOLS_PROMPT, True))
     if "pooling" in overrides:
-        return _joined(pooling_modes(overrides["pooling"]), f"card override of {folder}"), True
+        pooling = _joined(pooling_modes(overrides["pooling"]), f"card override of {folder}")
+        where = f"card override of {folder}: {POOLS_PROMPT}"
+        _check_first_token(where, pooling, pools_prompt=pools_prompt)
+        return pooling, pools_prompt
     module = next((module.folder for module in modules if module.kind == "Pooling"), None)
     if module is None and modules:
-        return None, True
+        return None, pools_prompt
     path = (module or folder / "1_Pooling") / "config.json"
     if not path.is_file():
         if module is not None:
             raise FormatError(f"{path}: missing, so the pooling is unknown; {WAY_OUT}")
-        return None, True
+        return None, pools_prompt
     config = read_json(path)
-    pools_prompt = config.get("include_prompt", True)
-    if not isinstance(pools_prompt, bool):
+    stated = config.get("include_prompt", True)
+    if not isinstance(stated, bool):
         raise FormatError(f"{path}: include_prompt must be true or false")
+    pools_prompt = bool(overrides.get(POOLS_PROMPT, stated))
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
         modes = modes if isinstance(modes, list) else [modes]
         pooling = _joined(modes, str(path), way_out=f"; {WAY_OUT}")
     else:
         pooling = _flagged(config, path)
+    _check_first_token(f"{path}: include_prompt", pooling, pools_prompt=pools_prompt)
+    return pooling, pools_prompt
+
+
+def _check_first_token(where: str, pooling: str, *, pools_prompt: bool) -> None:
+    """Refuse what versions of the library disagree about.
+
+    Raises:
+        FormatError: A prompt is left out of a pooling that takes the first token.
+    """
     if not pools_prompt and "cls" in pooling_modes(pooling):
         raise FormatError(
-            f"{path}: include_prompt: false with the pooling cls takes the first token behind a prompt in some "
+            f"{where}: false with the pooling cls takes the first token behind a prompt in some "
             f"versions of the library, and the first of all in others; {WAY_OUT}"
         )
-    return pooling, pools_prompt
 
 
 def _joined(modes: Sequence[object], where: str, way_out: str = "") -> str:

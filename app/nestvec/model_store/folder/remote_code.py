@@ -48,6 +48,10 @@ KNOWN_CODE: Final[Mapping[str, KnownCode]] = {
     "Gte": KnownCode(("gte",)),
     # nvidia/NV-Embed-v1 and -v2 (arXiv:2405.17428): a bidirectional Mistral and latent attention.
     "NVEmbed": KnownCode(("nvembed",)),
+    # nvidia/llama-embed-nemotron-8b, llama-nemotron-embed and -rerank: NeMo's Llama in which all tokens see all.
+    "LlamaBidirectional": KnownCode(("llama_bidirec",)),
+    # perplexity-ai/pplx-embed-v1: a Qwen3 in which all tokens see all.
+    "PPLXQwen3": KnownCode(("bidirectional_pplx_qwen3",)),
     # EuroBERT (arXiv:2503.05500): a bidirectional Llama.
     "EuroBert": KnownCode(("eurobert",)),
     # Alibaba-NLP/gte-Qwen2-*, and models made from them (NovaSearch/stella_en_1.5B_v5, inf-retriever): a Qwen2 whose

@@ -8,7 +8,7 @@ from typing import Any, Final
 from nestvec.errors import FormatError
 from nestvec.export.architectures import STATIC_TYPE
 from nestvec.export.families.static import TABLES
-from nestvec.export.graph.weights import Weights
+from nestvec.export.graph.weights import SINGLE_FILE, Weights, weight_files
 from nestvec.model_store.folder.module_classes import module_kind
 from nestvec.system.json_files import load_json, read_json
 
@@ -45,7 +45,10 @@ def find_static(folder: Path) -> StaticFolder | None:
     if module is None and not is_model2vec:
         return None
     path = module or folder
-    with Weights(path) as weights:
+    files = weight_files(path, reads_pickles=False)
+    if not files:
+        raise FormatError(f"{path}: no {SINGLE_FILE}, which a static model needs")
+    with Weights(path, files) as weights:
         tables = [name for name in TABLES if name in weights]
         if not tables:
             raise FormatError(f"{path}: no tensor {' or '.join(TABLES)}")

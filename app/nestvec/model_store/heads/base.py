@@ -8,6 +8,7 @@ from typing import Any, Final
 from typing_extensions import override
 
 from nestvec.engine.backend import BackendFactory
+from nestvec.engine.model_spec import QueryLookup
 from nestvec.engine.text.late_interaction import LateInteraction
 from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.pooler import Pooler
@@ -16,6 +17,8 @@ from nestvec.export.layers.graph_heads import GraphHead, first_last_average
 
 FIRST_LAST: Final = "first_last_mean"
 HEAD_FILE: Final = "head.onnx"
+# Prompts of models whose queries and documents differ by more than a text before them.
+ROLES: Final[Mapping[str, str]] = {"query": "", "document": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Head:
         labels: A classifier's labels, in the order of its scores.
         activation: What makes probabilities of the scores: "sigmoid", "softmax" or "identity".
         late_interaction: How token vectors that are compared one by one are made; None where they are plain states.
+        query_lookup: How queries are weighed by stored weights alone; None where they go through the model.
         prompts: Prompts that the model's own code knows beside the folder's, by name.
         takes_token_types: Whether the graph must be told which tokens belong to a pair's second text.
         files: Weight files beside the encoder's.
@@ -44,6 +48,7 @@ class Head:
     labels: tuple[str, ...] = ()
     activation: str = "identity"
     late_interaction: LateInteraction | None = None
+    query_lookup: QueryLookup | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
     takes_token_types: bool = False
     files: tuple[Path, ...] = ()

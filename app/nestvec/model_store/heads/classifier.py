@@ -4,10 +4,11 @@ Source: the `…ForSequenceClassification` classes of transformers; activations 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+import numpy as np
 from typing_extensions import override
 
 from nestvec.engine.backend import BackendFactory
@@ -15,12 +16,21 @@ from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.pooler import Pooler, open_rows
 from nestvec.errors import FormatError
 from nestvec.export.architectures import ARCHITECTURES, architecture_of
+from nestvec.export.config.config_fields import positive_number
 from nestvec.export.graph.weights import Weights
 from nestvec.export.layers.graph_heads import export_rows, read_dense
 from nestvec.model_store.heads.base import HEAD_FILE, Head
 from nestvec.model_store.heads.transform import MODERNBERT_TRANSFORM, HeadTransform
 
 SUFFIX: Final = "ForSequenceClassification"
+POOLINGS: Final[Mapping[object, str]] = {
+    "cls": "cls",
+    "bos": "cls",
+    "mean": "mean",
+    "late": "mean",
+}
+# Names of NeMo's bidirectional Llama.
+NEMO_POOLINGS: Final[Mapping[object, str]] = {"avg": "mean", "cls": "cls", "last": "last_token"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,51 +43,62 @@ class ClassifierForm:
         pooling: How states are pooled, a key of `pooling.POOLINGS`.
         pooling_field: Field of config.json that says the pooling, and its default; "late" pools the scores of tokens.
             None where the family has one way.
+        poolings: Keys of `pooling.POOLINGS` by what that field may say.
         has_bias: Whether the last layer must have a bias.
+        temperature_field: Field of config.json with what scores are divided by; "" for nothing.
     """
 
     scores: str
     transform: HeadTransform | None = None
     pooling: str = "cls"
     pooling_field: tuple[str, str] | None = None
+    poolings: Mapping[object, str] = field(default_factory=lambda: POOLINGS)
     has_bias: bool = True
+    temperature_field: str = ""
 
 
 _BERT: Final = ClassifierForm("classifier", HeadTransform("pooler.dense"))
 _ROBERTA: Final = ClassifierForm("classifier.out_proj", HeadTransform("classifier.dense"))
 _DECODER: Final = ClassifierForm("score", pooling="last_token", has_bias=False)
 FORMS: Final[Mapping[str, ClassifierForm]] = {
+    "albert": ClassifierForm("classifier", HeadTransform("pooler")),
     "bert": _BERT,
+    "bloom": _DECODER,
     "camembert": _ROBERTA,
     "deberta-v2": ClassifierForm(
         "classifier", HeadTransform("pooler.dense", ("pooler_hidden_act", "gelu"))
     ),
     "distilbert": ClassifierForm("classifier", HeadTransform("pre_classifier", "relu")),
     "electra": ClassifierForm("classifier.out_proj", HeadTransform("classifier.dense", "gelu")),
+    "ernie": _BERT,
     "eurobert": ClassifierForm(
         "classifier", HeadTransform("dense", "gelu"), pooling_field=("classifier_pooling", "late")
     ),
+    "gemma": _DECODER,
+    "gemma2": _DECODER,
     "gemma3_text": _DECODER,
     "gte": _BERT,
     "jina_bert": _BERT,
     "jina_embeddings_v3": _ROBERTA,
     "llama": _DECODER,
+    "llama_bidirec": ClassifierForm(
+        "score",
+        pooling_field=("pooling", "avg"),
+        poolings=NEMO_POOLINGS,
+        has_bias=False,
+        temperature_field="temperature",
+    ),
     "mistral": _DECODER,
     "modernbert": ClassifierForm(
         "classifier", MODERNBERT_TRANSFORM, pooling_field=("classifier_pooling", "cls")
     ),
     "mpnet": _ROBERTA,
     "nomic_bert": _BERT,
+    "phi3": _DECODER,
     "qwen2": _DECODER,
     "qwen3": _DECODER,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
-}
-POOLINGS: Final[Mapping[object, str]] = {
-    "cls": "cls",
-    "bos": "cls",
-    "mean": "mean",
-    "late": "mean",
 }
 ACTIVATIONS: Final[Mapping[str, str]] = {
     "Identity": "identity",
@@ -119,6 +140,7 @@ class ClassifierHead(Head):
         if family not in FORMS:
             raise FormatError(f"{folder}/config.json: no classifier is known for '{family}'")
         labels = read_labels(config)
+        _temperature(FORMS[family], config)
         return cls(
             folder=folder,
             config=config,
@@ -155,6 +177,10 @@ class ClassifierHead(Head):
             scores = read_dense(
                 weights, [form.scores], size, self.dimensions, needs_bias=form.has_bias
             )
+            temperature = _temperature(form, self.config)
+            if temperature != 1:
+                weight, bias = scores.weight / temperature, scores.bias / temperature
+                scores = replace(scores, weight=weight, bias=bias)
             layers.append(scores)
         export_rows(layers, artefact / HEAD_FILE)
 
@@ -228,7 +254,7 @@ def read_activation(
 
 def _pooling(form: ClassifierForm, config: Mapping[str, Any]) -> str:
     setting = _pooling_setting(form, config)
-    return form.pooling if setting is None else POOLINGS[setting]
+    return form.pooling if setting is None else form.poolings[setting]
 
 
 def _pooling_setting(form: ClassifierForm, config: Mapping[str, Any]) -> str | None:
@@ -237,9 +263,16 @@ def _pooling_setting(form: ClassifierForm, config: Mapping[str, Any]) -> str | N
         return None
     name, default = form.pooling_field
     setting = config.get(name, default)
-    if not isinstance(setting, str) or setting not in POOLINGS:
+    if not isinstance(setting, str) or setting not in form.poolings:
         raise FormatError(f"config.json: {name} '{setting}' is not supported")
     return setting
+
+
+def _temperature(form: ClassifierForm, config: Mapping[str, Any]) -> np.float32:
+    """Return what scores are divided by."""
+    if not form.temperature_field:
+        return np.float32(1)
+    return np.float32(positive_number(config, form.temperature_field, 1.0))
 
 
 def _token_types(config: Mapping[str, Any]) -> int:

@@ -172,7 +172,7 @@ def dense_files(folder: Path) -> tuple[Path, ...]:
     """
     files = weight_files(folder)
     if not files:
-        raise FormatError(f"{folder}: no model.safetensors (pickled weights are never read)")
+        raise FormatError(f"{folder}: no model.safetensors and no pytorch_model.bin")
     return files
 
 

@@ -25,19 +25,20 @@ from nestvec.export.layers.graph_heads import (
     dense_head,
     read_dense,
 )
-from nestvec.model_store.heads.base import Head
+from nestvec.model_store.heads.base import ROLES, Head
 from nestvec.model_store.heads.dense import dense_files, dense_sizes, read_projection
 from nestvec.model_store.heads.vocabulary import Vocabulary
+from nestvec.model_store.sources.file_names import M3_LAYERS
 from nestvec.system.json_files import read_json
 
 STANFORD_CLASS: Final = "HF_ColBERT"
 STANFORD_FILE: Final = "artifact.metadata"
-ROLES: Final[Mapping[str, str]] = {"query": "", "document": ""}
-M3_SPARSE: Final = "sparse_linear.safetensors"
-M3_TOKENS: Final = "colbert_linear.safetensors"
 M3_SPECIAL: Final = ("<s>", "</s>", "<pad>", "<unk>", "[CLS]", "[SEP]", "[PAD]", "[UNK]")
 MIN_LENGTH: Final = 4  # of a query or document: special tokens and one of the text
-M3_PARTS: Final = ((M3_TOKENS, "colbert_linear"), (M3_SPARSE, "sparse_linear"))
+M3_SPARSE, M3_TOKENS = M3_LAYERS
+# Behind the states, in this order.
+M3_PARTS: Final = (M3_TOKENS, M3_SPARSE)
+M3_SUFFIXES: Final = (".safetensors", ".pt")  # the second is how the authors publish them
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,23 +129,40 @@ class M3Head(Head):
     def _parts(self) -> list[Dense]:
         """Read the layers for token vectors and for term weights."""
         layers = []
-        for file, name in M3_PARTS:
-            with Weights(self.folder, (self.folder / file,)) as weights:
+        for path, name in zip(self.files, M3_PARTS, strict=True):
+            with Weights(self.folder, (path,)) as weights:
                 # As `torch.save(layer.state_dict())` names them, or under the layer's own name.
                 prefix = "" if "weight" in weights else f"{name}."
-                out = 1 if file == M3_SPARSE else weights.shape(f"{prefix}weight")[0]
+                out = 1 if name == M3_SPARSE else weights.shape(f"{prefix}weight")[0]
                 weight = weights.get(f"{prefix}weight", (out, self.hidden_size)).T
                 layers.append(Dense(weight, weights.get(f"{prefix}bias", (out,))))
         return layers
 
 
-def is_m3(folder: Path) -> bool:
-    """Whether a folder has BGE-M3's two further layers, in a form that can be read."""
-    return all((folder / file).is_file() for file, _ in M3_PARTS)
+def m3_files(folder: Path, *, reads_pickles: bool = True) -> tuple[Path, ...]:
+    """Return the files of BGE-M3's two further layers; none where a folder has not both.
+
+    Args:
+        folder: The model's folder.
+        reads_pickles: Whether torch's own files count, as the authors publish them.
+    """
+    suffixes = M3_SUFFIXES if reads_pickles else M3_SUFFIXES[:1]
+    found = [
+        next((path for end in suffixes if (path := folder / f"{name}{end}").is_file()), None)
+        for name in M3_PARTS
+    ]
+    files = tuple(path for path in found if path is not None)
+    return files if len(files) == len(M3_PARTS) else ()
 
 
-def read_m3(folder: Path, config: Mapping[str, Any], hidden_size: int, pooling: str) -> M3Head:
-    """Read the head of a folder with BGE-M3's layers."""
+def read_m3(
+    folder: Path,
+    config: Mapping[str, Any],
+    hidden_size: int,
+    pooling: str,
+    files: tuple[Path, ...],
+) -> M3Head:
+    """Read the head of a folder with BGE-M3's layers, in these files."""
     return M3Head(
         folder,
         config,
@@ -153,7 +171,7 @@ def read_m3(folder: Path, config: Mapping[str, Any], hidden_size: int, pooling: 
         kinds=(OutputKind.DENSE, OutputKind.SPARSE, OutputKind.TOKENS),
         late_interaction=LateInteraction(skips_first=True),
         prompts=ROLES,
-        files=tuple(folder / file for file, _ in M3_PARTS),
+        files=files,
     )
 
 

@@ -4,22 +4,23 @@ Source: SPLADE (arXiv:2109.10086); inference-free queries as in arXiv:2411.04403
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from typing_extensions import override
 
 from nestvec.engine.backend import BackendFactory
+from nestvec.engine.model_spec import QueryLookup
 from nestvec.engine.types import FloatArray
 from nestvec.engine.vectors.pooler import Pooler, open_rows
 from nestvec.errors import FormatError
 from nestvec.export.architectures import ARCHITECTURES, architecture_of
 from nestvec.export.config.config_fields import positive
-from nestvec.export.graph.weights import Weights
+from nestvec.export.graph.weights import Weights, weight_files
 from nestvec.export.layers.graph_heads import Dense, GraphHead, dense_head, export_vocabulary
-from nestvec.model_store.heads.base import HEAD_FILE, Head
+from nestvec.model_store.heads.base import HEAD_FILE, ROLES, Head
 from nestvec.model_store.heads.transform import MODERNBERT_TRANSFORM, HeadTransform
 from nestvec.model_store.heads.vocabulary import Vocabulary
 from nestvec.system.json_files import read_json
@@ -82,13 +83,40 @@ class SparseHead(Head):
     Attributes:
         merge: How the weights of a text's tokens become one: "max" or "sum".
         logarithms: How often log(1 + ·) is taken of a weight.
-        query_weights: File of each term's weight in queries, JSON by token; None where queries go through the model
-            as documents do.
+        query_weights: Each term's weight in queries: a JSON file by token, or a folder of safetensors by id; None where
+            queries go through the model as documents do.
     """
 
     merge: str = "max"
     logarithms: int = 1
     query_weights: Path | None = None
+
+    def with_query_file(self, path: Path) -> Self:
+        """Return the head with a file of queries' weights by token, as OpenSearch publishes it: `idf.json`."""
+        return replace(
+            self, query_weights=path, query_lookup=QueryLookup(), prompts=ROLES, files=(path,)
+        )
+
+    def with_query_table(self, folder: Path, *, is_default: bool) -> Self:
+        """Return the head with the weights of a SparseStaticEmbedding module for queries.
+
+        Args:
+            folder: The module's folder.
+            is_default: Whether texts are queries where a call says nothing of their role.
+
+        Raises:
+            FormatError: It has no weights that can be read.
+        """
+        files = weight_files(folder)
+        if not files:
+            raise FormatError(f"{folder}: no model.safetensors with the weights of queries")
+        return replace(
+            self,
+            query_weights=folder,
+            query_lookup=QueryLookup(adds_special_tokens=False, is_default=is_default),
+            prompts=ROLES,
+            files=files,
+        )
 
     @property
     @override
@@ -127,8 +155,11 @@ class SparseHead(Head):
             Dense(table, bias), artefact / HEAD_FILE, merge=self.merge, logarithms=self.logarithms
         )
         if self.query_weights is not None:
-            vocabulary = Vocabulary.read(self.folder)
-            weights_by_id = _weights_by_id(self.query_weights, vocabulary, terms)
+            if self.query_weights.is_dir():
+                weights_by_id = _table(self.query_weights, terms)
+            else:
+                vocabulary = Vocabulary.read(self.folder)
+                weights_by_id = _weights_by_id(self.query_weights, vocabulary, terms)
             np.save(artefact / TERM_WEIGHTS, weights_by_id)
 
     @override
@@ -153,8 +184,10 @@ class SparseHead(Head):
 
     @override
     def summary(self) -> dict[str, Any]:
-        """Return how weights are merged and how many logarithms are taken."""
-        return {"sparse": [self.merge, self.logarithms]}
+        """Return how weights are merged and how many logarithms are taken, and how a Router's queries are weighed."""
+        lookup = self.query_lookup
+        own = {} if lookup in (None, QueryLookup()) else {"queries": repr(lookup)}
+        return {"sparse": [self.merge, self.logarithms], **own}
 
     def _form(self) -> MlmForm:
         family = architecture_of(self.config)
@@ -163,6 +196,19 @@ class SparseHead(Head):
                 f"{self.folder}/config.json: no masked language model's head is known for '{family}'"
             )
         return FORMS[family]
+
+
+def _table(folder: Path, terms: int) -> FloatArray:
+    """Read a SparseStaticEmbedding's weights by id, [terms]; ids beyond its vocabulary weigh nothing."""
+    with Weights(folder) as weights:
+        rows = weights.shape("weight")[0]
+        if rows > terms:
+            raise FormatError(f"{folder}: weight: {rows} terms do not fit the {terms} of documents")
+        table = np.zeros(terms, np.float32)
+        table[:rows] = weights.get("weight", (rows,))
+    if not np.isfinite(table).all():
+        raise FormatError(f"{folder}: weight: holds NaN or infinity")
+    return table
 
 
 def _weights_by_id(path: Path, vocabulary: Vocabulary, terms: int) -> FloatArray:

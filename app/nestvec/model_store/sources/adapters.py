@@ -6,6 +6,7 @@ Source: LoRA (arXiv:2106.09685) in PEFT's file format, with its rank-stabilised 
 import hashlib
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nestvec.errors import FormatError
+from nestvec.errors import ArtefactError, FormatError
 from nestvec.export.graph.weights import PARAMETRIZED, Weights, plain_name
 from nestvec.model_store.cache_files import cache_writes, ensure_dir, rename_into_place, sync_tree
 from nestvec.model_store.sources.checkpoints import (
@@ -29,6 +30,10 @@ from nestvec.system.json_files import read_json
 ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 TASK_PREFIX: Final = "task:"  # of a setting that names one of the model's own adapters
+# Jina's fifth model has adapters as PEFT writes them, in folders by task, around a Qwen3 or an EuroBERT.
+JINA_V5: Final = "jina_embeddings_v5"
+OWN_ADAPTERS: Final = "adapters"
+QWEN3_TENSOR: Final = "self_attn.q_norm.weight"  # which EuroBERT has not
 PEFT_PREFIX: Final = "base_model.model."
 # Fields of an adapter's configuration that merging does not know, and the values with which they change nothing.
 HARMLESS_VALUES: Final[Mapping[str, tuple[object, ...]]] = {
@@ -79,11 +84,12 @@ def merge_task(folder: Path, task: str, out: Path) -> int:
     """Write a model with one of its own adapters merged in, which lie beside the weights that they change.
 
     Jina's third embedding model (arXiv:2409.10173) has such adapters: `lora_A` [tasks, r, in] and `lora_B`
-    [tasks, out, r] for layers; [tasks, rows, r] and [tasks, r, columns] for tables.
+    [tasks, out, r] for layers; [tasks, rows, r] and [tasks, r, columns] for tables. Those of its fifth are files of
+    their own.
 
     Args:
         folder: The model's folder.
-        task: One of config.json's `lora_adaptations`.
+        task: One of config.json's `lora_adaptations`, or `task_names`.
         out: The new folder.
 
     Returns:
@@ -93,6 +99,9 @@ def merge_task(folder: Path, task: str, out: Path) -> int:
         FormatError: It has no such adapter.
         ArtefactError: The folder exists or cannot be written.
     """
+    adapter = _own_adapter(folder, task)
+    if adapter is not None:
+        return _merge_own_adapter(folder, adapter, out)
     config = read_json(folder / "config.json")
     tasks, rank = config.get("lora_adaptations"), config.get("lora_rank")
     if not isinstance(tasks, list) or task not in tasks:
@@ -116,6 +125,47 @@ def merge_task(folder: Path, task: str, out: Path) -> int:
     provenance = {"made_by": f"own adapter '{task}' merged", "model": weight_hashes(folder)}
     write_checkpoint(folder, tensors, out, provenance)
     return sum(name.endswith(PARAMETRIZED) for name in stored)
+
+
+def _own_adapter(folder: Path, task: str) -> Path | None:
+    """Return the folder of one of a model's own adapters; None where they lie in the checkpoint.
+
+    Raises:
+        FormatError: It has none of this name.
+    """
+    config = read_json(folder / "config.json")
+    if config.get("model_type") != JINA_V5:
+        return None
+    tasks = config.get("task_names")
+    known = [name for name in tasks if isinstance(name, str)] if isinstance(tasks, list) else []
+    if task not in known or Path(task).name != task:
+        raise FormatError(
+            f"{folder}/config.json: no adapter '{task}' in task_names; there are: {', '.join(known) or 'none'}"
+        )
+    return folder / OWN_ADAPTERS / task
+
+
+def _merge_own_adapter(folder: Path, adapter: Path, out: Path) -> int:
+    """Write Jina's fifth model with one of its adapters merged in, as it publishes such models itself: a plain decoder.
+
+    What its own code does is said by files then: the vector is the last token's.
+    """
+    count = merge_adapter(folder, adapter, out)
+    with Weights(out) as weights:
+        is_qwen3 = any(name.endswith(QWEN3_TENSOR) for name in weights.names())
+    config = dict(read_json(out / "config.json"))
+    for name in ("auto_map", "architectures", "task_names"):
+        config.pop(name, None)
+    config["model_type"] = "qwen3" if is_qwen3 else "eurobert"
+    try:
+        (out / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
+        (out / "modules.json").unlink(missing_ok=True)
+        shutil.rmtree(out / OWN_ADAPTERS, ignore_errors=True)
+        (out / "1_Pooling").mkdir(exist_ok=True)
+        (out / "1_Pooling/config.json").write_text('{"pooling_mode": "lasttoken"}', "utf-8")
+    except OSError as error:
+        raise ArtefactError(f"{out}: cannot be written ({error.strerror})") from error
+    return count
 
 
 def _with_task(
@@ -190,7 +240,7 @@ def _read_pairs(folder: Path, rank: int) -> dict[str, Pair]:
     """
     path = folder / ADAPTER_WEIGHTS
     if not path.is_file():
-        raise FormatError(f"{folder}: no {ADAPTER_WEIGHTS} (pickled weights are never read)")
+        raise FormatError(f"{folder}: no {ADAPTER_WEIGHTS} (pickled adapters are not read)")
     pairs = {}
     with Weights(folder, (path,)) as tensors:
         for name in tensors.names():
@@ -240,7 +290,10 @@ def merged_folder(folder: Path, adapter: Path, cache_dir: Path) -> Path:
         ArtefactError: The cache cannot be written.
     """
     task = str(adapter).removeprefix(TASK_PREFIX) if str(adapter).startswith(TASK_PREFIX) else None
-    identity = task or [read_json(adapter / ADAPTER_CONFIG), weight_hashes(adapter)]
+    files = adapter if task is None else _own_adapter(folder, task)
+    identity: list[Any] | str = task or ""
+    if files is not None:
+        identity = [read_json(files / ADAPTER_CONFIG), weight_hashes(files)]
     content = json.dumps([str(folder.resolve()), weight_hashes(folder), identity], sort_keys=True)
     target = cache_dir / "merged" / hashlib.sha256(content.encode()).hexdigest()[:32]
     if target.is_dir():

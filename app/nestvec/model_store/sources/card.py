@@ -1,5 +1,6 @@
 """Model cards: `models/<name>.toml`, what the server needs to know of a model beyond its own files."""
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ KNOWN_KEYS: Final = {
     "aliases",
     "license",
     "description",
+    "languages",
+    "language_count",
     "source",
     "trained_dimensions",
     "trained_layers",
@@ -25,10 +28,13 @@ KNOWN_KEYS: Final = {
 }
 FACTS: Final = {"dimensions": int, "max_tokens": int, "pooling": str, "parameters": int}
 ECHO_PARTS: Final = 2
+# Language, script, region (RFC 5646, section 2.1), as far as models' languages go.
+LANGUAGE_TAG: Final = re.compile("[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?")
 OVERRIDES: Final = {
     "pooling": str,
     "normalize": bool,
     "max_tokens": int,
+    "pools_prompt": bool,
     "prompts": dict,
     "adds_special_tokens": bool,
     "instruct": dict,
@@ -76,14 +82,16 @@ class Card:
         name: Name of the model.
         source: Where its files are.
         aliases: Further names that it is found and served by.
-        license: SPDX id; "" where unknown.
+        license: SPDX id, or `LicenseRef-` and a word for a licence that SPDX does not list; "" where unknown.
+        languages: BCP-47 tags of the languages that it was made for; empty where unknown, or only their number is known.
+        language_count: Number of those languages; 0 where unknown.
         description: One line about it, for people.
         trained_dimensions: Matryoshka sizes that its authors trained; empty if only the full size.
         trained_layers: Early exits that its authors trained (2D Matryoshka); empty if none.
-        overrides: What the model's own files leave out: pooling, normalize, max_tokens, prompts, adds_special_tokens,
-            instruct (templates), echo (a text read twice), code ("plain": the authors' own code computes what
-            transformers' class does), is_causal (how a decoder attends), tokenizer
-            ("plain": tokenizer.json alone, whatever stands beside it).
+        overrides: What the model's own files leave out: pooling, pools_prompt (whether a prompt's tokens take part in
+            it), normalize, max_tokens, prompts, adds_special_tokens, instruct (templates), echo (a text read twice),
+            code ("plain": the authors' own code computes what transformers' class does), is_causal (how a decoder
+            attends), tokenizer ("plain": tokenizer.json alone, whatever stands beside it).
         published: Vectors that its authors publish; an export that gives others is refused.
         config: Stands for a config.json that the folder lacks.
         facts: What the model is: dimensions, max_tokens, pooling, parameters; files that say otherwise are refused.
@@ -94,6 +102,8 @@ class Card:
     source: CardSource
     aliases: tuple[str, ...] = ()
     license: str = ""
+    languages: tuple[str, ...] = ()
+    language_count: int = 0
     description: str = ""
     trained_dimensions: tuple[int, ...] = ()
     trained_layers: tuple[int, ...] = ()
@@ -102,6 +112,11 @@ class Card:
     config: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     looked_up: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, as the authors or a registry state it; 0 where unknown."""
+        return int(self.facts.get("parameters", 0))
 
     def check_facts(self, *, dimensions: int, pooling: str) -> None:
         """Compare the card's facts with what the files say.
@@ -133,11 +148,14 @@ def read_card(path: Path) -> Card:
         source = _read_source(data["source"])
         _check_overrides(data.get("overrides", {}))
         _check_facts(data.get("facts", {}))
+        languages = _languages(data.get("languages", []))
         return Card(
             name=_text(data["name"]),
             source=source,
             aliases=tuple(_text(a) for a in data.get("aliases", ())),
             license=_text(data.get("license", "")),
+            languages=languages,
+            language_count=_language_count(data.get("language_count"), languages),
             description=_text(data.get("description", "")),
             trained_dimensions=tuple(int(d) for d in data.get("trained_dimensions", ())),
             trained_layers=_layers(data.get("trained_layers", ())),
@@ -179,6 +197,26 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {type(value).__name__}")
     return value
+
+
+def _languages(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(
+        isinstance(tag, str) and LANGUAGE_TAG.fullmatch(tag) for tag in values
+    ):
+        raise ValueError("languages must be a list of BCP-47 tags, such as 'en' or 'zh-Hant'")
+    if len(set(values)) != len(values):
+        raise ValueError("languages names one twice")
+    return tuple(values)
+
+
+def _language_count(count: object, languages: tuple[str, ...]) -> int:
+    if count is None:
+        return len(languages)
+    if languages:
+        raise ValueError("language_count is for cards without languages, whose number it is")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ValueError("language_count must be a number of languages")
+    return count
 
 
 def _layers(values: Sequence[object]) -> tuple[int, ...]:

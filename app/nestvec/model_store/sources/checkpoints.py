@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from nestvec.errors import ArtefactError, FormatError
 from nestvec.export.config.quantization import WAY_OUT, read_quantization
-from nestvec.export.graph.weights import INDEX_FILE, SINGLE_FILE, Weights
+from nestvec.export.graph.weights import INDEX_FILE, SINGLE_FILE, Weights, weight_files
 from nestvec.model_store.sources.hashes import file_sha256
 from nestvec.system.json_files import read_json
 
@@ -30,7 +30,10 @@ def read_tensors(folder: Path) -> Tensors:
         raise FormatError(
             f"{path}: 'quantization_config': quantised weights cannot be merged; {WAY_OUT}"
         )
-    with Weights(folder) as weights:
+    files = weight_files(folder, reads_pickles=False)
+    if not files:
+        raise FormatError(f"{folder}: no {SINGLE_FILE} (pickled weights are not merged)")
+    with Weights(folder, files) as weights:
         return {name: weights.raw(name) for name in weights.names()}
 
 

@@ -10,21 +10,19 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nestvec.errors import FormatError, NestvecError, SourceError
-from nestvec.export.architectures import ARCHITECTURES, architecture_of
-from nestvec.export.graph.own_graph import ONNX_PATHS, OwnGraph
-from nestvec.export.graph.weights import INDEX_FILE, SINGLE_FILE, shard_names
+from nestvec.export.graph.own_graph import ONNX_PATHS
 from nestvec.model_store.cache_files import cache_writes, ensure_dir, rename_into_place, sync_tree
 from nestvec.model_store.sources.card import Card, CardSource, card_files, find_card, read_card
-from nestvec.model_store.sources.file_names import SETTINGS_FILES, TOKENIZER_FILES
 from nestvec.model_store.sources.hashes import file_sha256
+from nestvec.model_store.sources.hub_files import external_files, large_files, small_files
 from nestvec.system.durable_files import atomic_write
-from nestvec.system.json_files import load_json, read_json
+from nestvec.system.json_files import load_json
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -34,27 +32,6 @@ log = logging.getLogger(__name__)
 PIP_TIMEOUT_S: Final = 1800
 MAX_SUGGESTIONS: Final = 6  # cards that an error names
 MIN_SIMILARITY: Final = 0.3  # of a suggested card's name, as difflib counts
-# What serving reads of a Hub repository, weights apart; never a pickle, never code.
-HUB_SMALL_FILES: Final = (
-    "config.json",
-    "tokenizer.json",
-    *TOKENIZER_FILES,
-    "modules.json",
-    *SETTINGS_FILES,
-    "config_sentence_transformers.json",
-    INDEX_FILE,
-    "artifact.metadata",  # ColBERT's own settings
-    "idf.json",  # weights of terms for queries
-    "sparse_linear.safetensors",  # BGE-M3's, where somebody converted them
-    "colbert_linear.safetensors",
-)
-# What of them a module's own folder may hold: the first versions of sentence-transformers put the encoder into one.
-MODULE_FILES: Final = (
-    *("config.json", "tokenizer.json"),
-    *TOKENIZER_FILES,
-    *SETTINGS_FILES,
-    SINGLE_FILE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +44,7 @@ class SourceOptions:
         revision: A Hub commit, tag or branch to pin; "" is what the card says or the default branch.
         is_offline: Whether the network must not be used.
         adapter: Folder of a LoRA adapter to merge into the model, or `task:NAME` of its own; None for none.
+        reads_pickles: Whether weights in torch's own format are fetched and read, where there are no safetensors.
     """
 
     cache_dir: Path
@@ -74,6 +52,7 @@ class SourceOptions:
     revision: str = ""
     is_offline: bool = False
     adapter: Path | None = None
+    reads_pickles: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +242,9 @@ def _fetch_hub(source: CardSource, options: SourceOptions, *, refresh: bool) -> 
             f"`nestvec model pull {source.name}` where there is a network and bring the cache folder"
         )
     log.info("fetching %s from the Hub, once", source.name)
-    folder, commit = _download_hub(source, options.cache_dir / "hub")
+    folder, commit = _download_hub(
+        source, options.cache_dir / "hub", reads_pickles=options.reads_pickles
+    )
     with cache_writes(options.cache_dir):
         ensure_dir(record.parent)
         with atomic_write(record) as file:
@@ -281,7 +262,7 @@ def _read_record(record: Path) -> tuple[Path, str] | None:
     return (folder, commit) if folder.is_dir() else None
 
 
-def _download_hub(source: CardSource, cache_dir: Path) -> tuple[Path, str]:
+def _download_hub(source: CardSource, cache_dir: Path, *, reads_pickles: bool) -> tuple[Path, str]:
     """Download a snapshot into a cache of the Hub's library, and check it; folder and commit."""
     # Imported here: a warm start or a PyPI model never needs it.
     from huggingface_hub import HfApi, snapshot_download
@@ -298,10 +279,10 @@ def _download_hub(source: CardSource, cache_dir: Path) -> tuple[Path, str]:
         info = HfApi().model_info(source.name, revision=revision, files_metadata=True)
         present = [entry.rfilename for entry in info.siblings or ()]
         # The small files say which large ones are read; a graph says in which files its weights lie.
-        folder = download([f for f in present if f in HUB_SMALL_FILES or _is_module_file(f)])
-        weights = _hub_weights(source.name, folder, present)
+        folder = download(small_files(present, reads_pickles=reads_pickles))
+        weights = large_files(source.name, folder, present, reads_pickles=reads_pickles)
         download(weights)
-        if weights[0] in ONNX_PATHS and (external := _external_files(folder / weights[0])):
+        if weights[0] in ONNX_PATHS and (external := external_files(folder / weights[0])):
             download([f for f in present if f in external])
     except NestvecError:
         raise
@@ -330,57 +311,3 @@ def _verify_pull(name: str, folder: Path, info: "ModelInfo") -> None:
             raise SourceError(
                 f"{name}: {entry.rfilename} has sha256 {actual}, the Hub says {entry.lfs.sha256}; it is not used"
             )
-
-
-def _hub_weights(name: str, folder: Path, present: Sequence[str]) -> list[str]:
-    """Choose the large files to download: those that reading the folder will ask for.
-
-    Args:
-        name: The repository's.
-        folder: Holds the repository's small files.
-        present: Names of all its files.
-
-    Returns:
-        The safetensors, where the exporter knows the family or there is no graph; else the graph, and then the files
-        that are named after it.
-
-    Raises:
-        SourceError: There are neither.
-        FormatError: The index of the safetensors is broken, or config.json is.
-    """
-    safetensors = [SINGLE_FILE] if SINGLE_FILE in present else []
-    if not safetensors and INDEX_FILE in present:
-        # Names are untrusted, and patterns to the library: only those of files that are there count.
-        shards = set(shard_names(folder / INDEX_FILE))
-        safetensors = [f for f in present if f in shards and "/" not in f]
-    if not safetensors:
-        # A static model's table, or a transformer in a folder of its own, is the chain's first module.
-        safetensors = [f for f in present if f.startswith("0_") and f.endswith(f"/{SINGLE_FILE}")]
-    graph = next((path for path in ONNX_PATHS if path in present), None)
-    if safetensors and (graph is None or _is_exported(folder)):
-        return safetensors
-    if graph is None:
-        raise SourceError(
-            f"{name} has neither safetensors nor an ONNX graph; pickles are never read"
-        )
-    return [graph, *(f for f in present if f.startswith(graph) and f != graph)]
-
-
-def _is_exported(folder: Path) -> bool:
-    """Whether the exporter reads a folder's safetensors: static models have other types, or no config.json."""
-    path = folder / "config.json"
-    if not path.is_file():
-        return True
-    return architecture_of(read_json(path)) in (*ARCHITECTURES, "model2vec")
-
-
-def _external_files(graph: Path) -> set[str]:
-    """Names in the repository of the files that hold a graph's weights."""
-    prefix = f"{graph.parent.name}/" if graph.parent.name == "onnx" else ""
-    return {f"{prefix}{name}" for name in OwnGraph.read(graph).external}
-
-
-def _is_module_file(name: str) -> bool:
-    """Whether a file belongs to a sentence-transformers module: settings, dense weights, or a whole encoder."""
-    folder, _, file = name.partition("/")
-    return folder[:1].isdigit() and file in MODULE_FILES

@@ -12,6 +12,10 @@ SETTINGS_FILES: Final = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
+# Settings of sentence-transformers' Router.
+ROUTER_FILE: Final = "router_config.json"
+# BGE-M3's layers for term weights and for token vectors, in files of their own.
+M3_LAYERS: Final = ("sparse_linear", "colbert_linear")
 # What transformers reads beside tokenizer.json.
 TOKENIZER_CONFIG_FILE: Final = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE: Final = "special_tokens_map.json"

@@ -95,7 +95,7 @@ def vector_sources(model: ModelVectors, plan: ReportPlan) -> list[VectorSource]:
     deepest = exits[-1] if exits else 0
     fitted = {exit_map.layers: exit_map for exit_map in served.maps.values() if exit_map.layers}
     trained = served.spec.trained_layers
-    sources = [VectorSource(deepest, None, "full", served.quantizer, model.width)]
+    sources = [VectorSource(deepest, None, "full", served.quantizer.for_unit_vectors(), model.width)]
     early = plan.layers or sorted({*trained, *fitted}, reverse=True)
     for layers in sorted(set(early) - {deepest}, reverse=True):
         if layers not in exits:
@@ -137,6 +137,9 @@ def _describe(model: ModelVectors, layers: int) -> dict[str, Any]:
         "precision": spec.precision,
         "source": spec.source,
         "license": spec.license,
+        "languages": list(spec.languages),
+        "language_count": spec.language_count or None,
+        "parameters": spec.parameters or None,
     }
 
 

@@ -1,0 +1,1 @@
+"""Files that torch itself wrote, and what they hold."""

@@ -1,0 +1,202 @@
+"""Folders of sentence-transformers' sparse and multi-vector encoders, and what the library makes of them.
+
+The folders need numpy only. The expectations, `expected_encoders.json`, are made anew by a venv that has torch and
+sentence-transformers 6: `python tests/model_store/truth/make_encoders.py`.
+"""
+
+import importlib
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from safetensors.numpy import save_file
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[2]))
+
+from tests.export.families.weights import random_weights  # noqa: E402 - the path comes first
+from tests.support.tiny import CONFIG, write_json, write_tokenizer  # noqa: E402
+
+SEED: Final = 37
+WIDTH: Final = CONFIG["hidden_size"]
+TERMS: Final = CONFIG["vocab_size"]
+TEXTS: Final = ["", "alpha", "the red and the blue : gamma", "[SEP] one two the two of a delta"]
+MODELS: Final = "sentence_transformers.models"
+SPARSE: Final = "sentence_transformers.sparse_encoder.models"
+TOKENIZER: Final = {"tokenizer_class": "BertTokenizer", "model_max_length": 40}
+MLM: Final = "sentence_transformers.sparse_encoder.models.MLMTransformer"
+WEIGHTS: Final = "query_0_SparseStaticEmbedding"
+
+
+@dataclass(frozen=True)
+class EncoderCase:
+    """A folder, and how it is refused; or sentence-transformers says what it gives.
+
+    Attributes:
+        files: Content by name of JSON files, which stand for the plain ones; None for none.
+        tensors: Tensors' shapes by folder.
+        encoder: Folder of the encoder's files, relative to the model's.
+        query: Folder of the tokenizer of queries; "" where they have none of their own.
+        refused: Parts of the error's message: the file, and the field; empty where the folder is served.
+    """
+
+    files: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    encoder: str = ""
+    query: str = WEIGHTS
+    refused: tuple[str, ...] = ()
+
+
+def routed(
+    encoder: str = "",
+    *refused: str,
+    parameters: Mapping[str, Any] | None = None,
+    terms: int = TERMS,
+    **files: Any,
+) -> EncoderCase:
+    """Make a case of an inference-free sparse model: a Router of stored weights and of a masked language model.
+
+    Args:
+        encoder: Folder of the encoder.
+        refused: Parts of the error's message.
+        parameters: The Router's.
+        terms: Terms that have a weight in queries.
+        files: Further files, with `__` for a slash and `_json` for the ending.
+    """
+    pooling = "document_1_SpladePooling"
+    named = {name.replace("__", "/").replace("_json", ".json"): files[name] for name in files}
+    return EncoderCase(
+        {
+            "modules.json": [{"idx": 0, "name": "0", "path": "", "type": f"{MODELS}.Router"}],
+            "config_sentence_transformers.json": {
+                "model_type": "SparseEncoder",
+                "prompts": {"query": "", "document": ""},
+            },
+            "router_config.json": {
+                "types": {
+                    WEIGHTS: f"{SPARSE}.SparseStaticEmbedding",
+                    encoder: MLM,
+                    pooling: f"{SPARSE}.SpladePooling",
+                },
+                "structure": {"query": [WEIGHTS], "document": [encoder, pooling]},
+                "parameters": {"default_route": "document"} if parameters is None else parameters,
+            },
+            f"{WEIGHTS}/config.json": {"frozen": False},
+            f"{pooling}/config.json": {
+                "pooling_strategy": "max",
+                "activation_function": "log1p_relu",
+                "word_embedding_dimension": None,
+            },
+            **named,
+        },
+        {WEIGHTS: {"weight": (terms,)}},
+        encoder,
+        refused=refused,
+    )
+
+
+CASES: Final[Mapping[str, EncoderCase]] = {
+    "sparse: queries by weights": routed(),
+    "sparse: an encoder in a folder": routed("document_0_MLMTransformer"),
+    "sparse: queries by default": routed(parameters={"default_route": "query"}),
+    "sparse: the first route by default": routed(
+        parameters={"default_route": None, "allow_empty_key": True}
+    ),
+    "sparse: mapped routes": routed(
+        parameters={
+            "default_route": "query",
+            "route_mappings": {"('query', 'text')": "query", "(None, None)": "document"},
+        }
+    ),
+    "sparse: weights for fewer terms": routed("", "weight", "do not fit", terms=TERMS + 1),
+    "sparse: another tokenizer for queries": routed(
+        "",
+        f"{WEIGHTS}/tokenizer.json",
+        "another tokenizer",
+        **{f"{WEIGHTS}__tokenizer_config_json": {**TOKENIZER, "do_lower_case": False}},
+    ),
+    "sparse: weights from elsewhere": routed(
+        "", f"{WEIGHTS}/config.json", "path", **{f"{WEIGHTS}__config_json": {"path": "idf.json"}}
+    ),
+    "sparse: no settings": routed("", "router_config.json", "missing", router_config_json=None),
+    "sparse: a route that is not there": routed(
+        "", "router_config.json", "default_route", parameters={"default_route": "odd"}
+    ),
+}
+
+
+def write_folder(folder: Path, case: EncoderCase) -> Path:
+    """Write a case's folder: a tiny BERT as a masked language model, with the case's own files."""
+    encoder = folder / case.encoder
+    config = {**CONFIG, "architectures": ["BertForMaskedLM"]}
+    for place in {encoder, folder / case.query} if case.query else {encoder}:
+        place.mkdir(parents=True, exist_ok=True)
+        write_tokenizer(place / "tokenizer.json")
+        write_json(place / "tokenizer_config.json", TOKENIZER)
+    write_json(encoder / "config.json", config)
+    stored = json.loads((HERE.parent / "heads/expected.json").read_text())
+    shapes = stored["cases"]["splade/bert"]["tensors"]
+    save_file(random_weights(_shapes(shapes), SEED), encoder / "model.safetensors")
+    for name, content in case.files.items():
+        if content is not None:
+            write_json(folder / name, content)
+    random = np.random.default_rng(SEED)
+    for name, tensors in case.tensors.items():
+        drawn = {
+            tensor: random.standard_normal(shape).astype(np.float32)
+            for tensor, shape in tensors.items()
+        }
+        save_file(drawn, folder / name / "model.safetensors")
+    return folder
+
+
+def _shapes(shapes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return tensors' shapes."""
+    return {name: tuple(shape) for name, shape in shapes.items()}
+
+
+def _terms(row: Any) -> list[list[float]]:
+    """Return a vector's terms that weigh anything, (id, weight), ids rising."""
+    return [[term, _rounded(row[term])] for term in np.flatnonzero(row).tolist()]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def main() -> None:
+    """Ask the library, and write the file."""
+    import torch
+    import transformers
+
+    library = importlib.import_module("sentence_transformers")
+
+    expected: dict[str, Any] = {}
+    for name, case in CASES.items():
+        if case.refused:
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = str(write_folder(Path(scratch), case))
+            model = library.SparseEncoder(folder, device="cpu")
+            ways = {
+                "query": model.encode_query,
+                "document": model.encode_document,
+                "none": model.encode,
+            }
+            expected[name] = {
+                role: [_terms(row) for row in encode(TEXTS, convert_to_sparse_tensor=False).numpy()]
+                for role, encode in ways.items()
+            }
+    versions = {module.__name__: module.__version__ for module in (library, transformers, torch)}
+    content = {"versions": versions, "expected": expected}
+    (HERE / "expected_encoders.json").write_text(json.dumps(content) + "\n")
+    print(f"{len(expected)} of {len(CASES)} cases")
+
+
+if __name__ == "__main__":
+    main()
