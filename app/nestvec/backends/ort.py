@@ -1,16 +1,16 @@
 """ONNX Runtime itself: which providers it has, how CUDA's libraries are found, and what its errors mean."""
 
-import contextlib
 import os
 import re
-import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 import onnxruntime as ort
 
 from nestvec.errors import BackendError, BackendLostError, BackendMemoryError, ProviderError
 from nestvec.system.cuda_driver import LOST_DEVICE_ERRORS
+from nestvec.system.cuda_libraries import CUDA_LIBRARIES, CudaLibraries, load_libraries
 from nestvec.system.extras import how_to_install
 
 PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -98,18 +98,18 @@ def available_provider(requested: str) -> str:
     return choose_provider(requested, ort.get_available_providers())
 
 
-def find_libraries() -> None:
-    """Load CUDA and cuDNN from where pip put them; without this a bare host reports missing libraries.
+@cache
+def find_libraries() -> CudaLibraries:
+    """Load CUDA's libraries from wherever they are, once a process, and return what was found.
 
-    Must be called before the first session, as onnxruntime reads the variable set here only once.
+    Without this onnxruntime finds those only that the loader knows. Must be called before the first session, as
+    onnxruntime reads the variable set here only once.
     """
     # Long sums that cuBLAS splits are put together in float32, not in half floats.
     os.environ.setdefault(GEMM_OPTIONS, NO_HALF_REDUCTION)
-    # It prints what it does not find.
-    with contextlib.redirect_stdout(sys.stderr):
-        ort.preload_dlls(directory="")
     # Failures come as exceptions; the library's own lines to stderr would quote values.
     ort.set_default_logger_severity(4)
+    return load_libraries()
 
 
 def check_cuda_starts(device_id: int) -> None:
@@ -118,13 +118,15 @@ def check_cuda_starts(device_id: int) -> None:
     Raises:
         ProviderError: CUDA did not start.
     """
-    find_libraries()
+    libraries = find_libraries()
+    absent = [name for name in CUDA_LIBRARIES if name not in libraries.found]
+    without = f" ({', '.join(absent)} not found)" if absent else ""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     providers = [(PROVIDERS["cuda"], {"device_id": str(device_id)}), PROVIDERS["cpu"]]
     try:
         session = ort.InferenceSession(IDENTITY, options, providers=providers)
     except Exception as error:
-        raise ProviderError(f"{NOT_STARTED}: {error}") from error
+        raise ProviderError(f"{NOT_STARTED}{without}: {error}") from error
     if session.get_providers()[0] != PROVIDERS["cuda"]:
-        raise ProviderError(NOT_STARTED)
+        raise ProviderError(f"{NOT_STARTED}{without}")
