@@ -7,6 +7,7 @@ from functools import cache
 from typing import Final
 
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernelError
 
 from nestvec.errors import BackendError, BackendLostError, BackendMemoryError, ProviderError
 from nestvec.system.cuda_driver import LOST_DEVICE_ERRORS
@@ -24,11 +25,15 @@ MEMORY_WORDS: Final = (
     "cudaerrormemory",
     "alloc_failed",
 )
+# How it names the library without which it has no kernel for a node: maxima and convolutions, among others.
+CUDNN_WORD: Final = "cudnn"
 # How onnxruntime words an error that CUDA returned.
 CUDA_STATUS: Final = re.compile(r"CUDA failure (\d+)")
 # onnxruntime's variable for cuBLAS, and its value that forbids reductions in half floats.
 GEMM_OPTIONS: Final = "ORT_CUDA_GEMM_OPTIONS"
 NO_HALF_REDUCTION: Final = "2"
+# For sessions whose graphs need no cuDNN: they make no handle, which takes memory of the card and time.
+WITHOUT_CUDNN: Final = {"enable_cudnn": "0"}
 NOT_STARTED: Final = (
     "CUDA did not start: check the driver and the CUDA libraries (`nestvec doctor`), "
     "or set provider to cpu"
@@ -54,6 +59,10 @@ def backend_error(error: Exception) -> BackendError:
     """
     if is_memory_error(error):
         return BackendMemoryError("onnxruntime had no memory for this batch")
+    if isinstance(error, NoKernelError) and CUDNN_WORD in str(error).lower():
+        return BackendError(
+            "a node of this graph needs cuDNN, which is not there: pip install 'nestvec[cudnn]'"
+        )
     match = CUDA_STATUS.search(str(error))
     if match is not None and (status := int(match[1])) in LOST_DEVICE_ERRORS:
         reason = LOST_DEVICE_ERRORS[status]
@@ -123,7 +132,8 @@ def check_cuda_starts(device_id: int) -> None:
     without = f" ({', '.join(absent)} not found)" if absent else ""
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    providers = [(PROVIDERS["cuda"], {"device_id": str(device_id)}), PROVIDERS["cpu"]]
+    chosen = {"device_id": str(device_id), **WITHOUT_CUDNN}
+    providers = [(PROVIDERS["cuda"], chosen), PROVIDERS["cpu"]]
     try:
         session = ort.InferenceSession(IDENTITY, options, providers=providers)
     except Exception as error:

@@ -13,7 +13,13 @@ import onnxruntime as ort
 
 from nestvec.backends.cuda.buffers import Device
 from nestvec.backends.cuda.session import BFLOAT16, BoundTensor, Tensor
-from nestvec.backends.ort import NOT_STARTED, PROVIDERS, backend_error, find_libraries
+from nestvec.backends.ort import (
+    NOT_STARTED,
+    PROVIDERS,
+    WITHOUT_CUDNN,
+    backend_error,
+    find_libraries,
+)
 from nestvec.errors import BackendMemoryError, FormatError, ProviderError
 
 # Flash and CUTLASS attention and no others: any positive value drops the minimum lengths below which neither is taken,
@@ -143,7 +149,11 @@ class OnnxDeviceSession:
         options = {
             "device_id": str(self._device.number),
             "user_compute_stream": str(self._device.stream),
-            **({} if self._optimizes else {"sdpa_kernel": ATTENTION_KERNELS}),
+            **(
+                {}
+                if self._optimizes
+                else {"sdpa_kernel": ATTENTION_KERNELS, **WITHOUT_CUDNN}
+            ),
             # Who asks for an fp32 graph wants exact results.
             "use_tf32": "0",
             "arena_extend_strategy": "kSameAsRequested",
