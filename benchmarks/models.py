@@ -172,7 +172,7 @@ def _post_norm_layer(
 ) -> dict[str, NDArray[np.float32]]:
     """Make a layer of BERT's kind, whose norms stand behind the sums."""
     layer, size, inner = f"encoder.layer.{number}", sizes.hidden, sizes.inner
-    tensors = {}
+    tensors: dict[str, NDArray[np.float32]] = {}
     for part in projections:
         tensors |= _linear(f"{layer}.attention.self.{part}", size, size, tensor)
     tensors |= _linear(f"{layer}.attention.output.dense", size, size, tensor)

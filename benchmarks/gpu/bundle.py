@@ -58,7 +58,7 @@ def pins_of(lock: str, environment: Mapping[str, str]) -> dict[str, str]:
         lock: Text of the lock.
         environment: Values of markers, such as "python_version".
     """
-    pins = {}
+    pins: dict[str, str] = {}
     for found in PINNED.finditer(lock):
         if found["marker"] is None or Marker(found["marker"]).evaluate(dict(environment)):
             requirement = f"{found['name']}=={found['version']}"
@@ -108,7 +108,7 @@ def needed_by(
 
 def requirements_in(site: Path) -> dict[str, list[str]]:
     """Return the requirements of every package in a folder of packages, by canonical name."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for file in site.glob("*.dist-info/METADATA"):
         metadata = Parser().parsestr(file.read_text("utf-8"), headersonly=True)
         found[canonicalize_name(metadata["Name"])] = metadata.get_all("Requires-Dist") or []
@@ -190,7 +190,8 @@ def cut(site: Path, out: Path, piece_mib: int, level: int) -> list[Path]:
         old.unlink()
     tar = ["tar", "-C", str(site), "-cf", "-", "."]
     xz = ["xz", "-T0", f"-{level}"]
-    pieces, sums = [], []
+    pieces: list[Path] = []
+    sums: list[str] = []
     with (
         subprocess.Popen(tar, stdout=subprocess.PIPE) as packing,
         subprocess.Popen(xz, stdin=packing.stdout, stdout=subprocess.PIPE) as squeezing,
@@ -218,7 +219,7 @@ def main() -> None:
     parser.add_argument("--level", type=int, default=6, help="how hard to compress, 0 to 9")
     arguments = parser.parse_args()
     pins = pins_of(LOCK.read_text(), environment_of(arguments.python))
-    left_out = {canonicalize_name(name) for name in arguments.host_has.split(",") if name}
+    left_out: set[str] = {canonicalize_name(name) for name in arguments.host_has.split(",") if name}
     if not arguments.with_cuda:
         left_out |= {name for name in pins if CUDA.match(name)}
     arguments.out.mkdir(parents=True, exist_ok=True)

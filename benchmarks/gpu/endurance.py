@@ -24,7 +24,7 @@ LONG_KINDS: Final = 2
 WORKERS: Final = 3
 # Of the card's memory, when the check is about memory.
 FULL_SHARE: Final = 0.95
-FILLER_BYTES: Final = 2**29
+FILLER_BYTES: Final = (2**29, 2**25)
 SAMPLE_S: Final = 0.02
 
 
@@ -44,9 +44,10 @@ def filled(room_bytes: int, device: Device | None = None) -> Iterator[float]:
     try:
         # Another process may hold some: what the driver will not give any more is taken too.
         with suppress(BackendError):
-            while free - room_bytes > (1 - FULL_SHARE) * total + FILLER_BYTES:
-                blocks.append(card.allocate(FILLER_BYTES))
-                free, _ = card.memory()
+            for block_bytes in FILLER_BYTES:
+                while free - room_bytes > (1 - FULL_SHARE) * total + block_bytes:
+                    blocks.append(card.allocate(block_bytes))
+                    free, _ = card.memory()
         yield room_bytes / total
     finally:
         for block in blocks:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from nestvec.backends.cuda.buffers import Device
 from nestvec.engine.core.batch_runner import raw_vectors
+from nestvec.engine.types import Item
 from nestvec.tools.diagnostics.device_run import run_in_subprocess
 from nestvec.tools.tuning.workload import cut_batches
 
@@ -201,13 +202,14 @@ def leak(bench: Bench) -> None:
                 for n, length in enumerate(LEAK_LENGTHS)
                 for item in parts.items_of_length(8, length, VOCABULARY, n)
             ]
-            subject.measure(
-                "leak",
-                lambda: {
-                    "growth_bytes": endurance.growth_bytes(subject.backend, items, bench.batches),
-                    "batches": bench.batches,
-                },
-            )
+            subject.measure("leak", partial(_growth_of, subject, items))
+
+
+def _growth_of(subject: Subject, items: list[Item]) -> dict[str, Any]:
+    backend, batches = subject.backend, subject.bench.batches
+    batch = cut_batches(items, backend, min(subject.bench.usual_budget, backend.info.max_cost))[0]
+    grown = endurance.growth_bytes(backend, batch, batches)
+    return {"growth_bytes": grown, "batches": batches, "inputs": len(batch)}
 
 
 def sts(bench: Bench) -> None:

@@ -97,7 +97,7 @@ def system_folders(
         for folder in sorted(Path("/").glob(root.lstrip("/")), key=_version, reverse=True)
     ]
     conda = [path for path in (environment.get("CONDA_PREFIX"), prefix) if path]
-    for folder in dict.fromkeys(map(Path, [*named, *found, *conda])):
+    for folder in dict.fromkeys([*map(Path, named), *found, *map(Path, conda)]):
         for pattern in LIBRARY_FOLDERS:
             yield from sorted(folder.glob(pattern))
 
