@@ -51,6 +51,8 @@ class AttentionSpec:
         scale: What scores are multiplied by; None for 1 / sqrt(d).
         position_scores: Makes of queries [B, heads, S, d] and keys [B, heads, d, S] what is added to their products
             before scaling, [B, heads, S, S]; None for nothing.
+        packed_scores: In graphs for a device instead: makes of packed queries and keys, [T, heads * d] each, what is
+            added to scaled scores, [B, heads, S, S].
     """
 
     query: Linear
@@ -66,6 +68,7 @@ class AttentionSpec:
     norms: HeadNorms | None = None
     scale: float | None = None
     position_scores: Callable[[str, str], str] | None = None
+    packed_scores: Callable[[str, str], str] | None = None
 
     @property
     def head_width(self) -> int:
