@@ -4,18 +4,27 @@ import os
 import re
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernelError
 
-from nestvec.errors import BackendError, BackendLostError, BackendMemoryError, ProviderError
+from nestvec.errors import (
+    BackendError,
+    BackendLostError,
+    BackendMemoryError,
+    FormatError,
+    ModelMemoryError,
+    NestvecError,
+    ProviderError,
+)
 from nestvec.system.cuda_driver import LOST_DEVICE_ERRORS
 from nestvec.system.cuda_libraries import CUDA_LIBRARIES, CudaLibraries, load_libraries
 from nestvec.system.extras import how_to_install
 
 PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# Words by which allocators of onnxruntime, CUDA, cuBLAS ("alloc_failed") and C++ report that memory is short;
+# Words by which allocators of onnxruntime, CUDA, cuBLAS and C++ report that memory is short;
 # onnxruntime has no class of error for it.
 MEMORY_WORDS: Final = (
     "bad_alloc",
@@ -24,6 +33,9 @@ MEMORY_WORDS: Final = (
     "bfcarena",
     "cudaerrormemory",
     "alloc_failed",
+    # cuBLAS says so where a new handle gets no memory.
+    "cublas_status_not_initialized",
+    "cublas failure 1:",
 )
 # How it names the library without which it has no kernel for a node: maxima and convolutions, among others.
 CUDNN_WORD: Final = "cudnn"
@@ -63,11 +75,29 @@ def backend_error(error: Exception) -> BackendError:
         return BackendError(
             "a node of this graph needs cuDNN, which is not there: pip install 'nestvec[cudnn]'"
         )
+    return _lost_error(error) or BackendError("onnxruntime failed on this batch")
+
+
+def opening_error(path: Path, error: Exception) -> NestvecError:
+    """Return the engine's error for a graph that cannot be opened: short memory and a lost GPU are not its fault.
+
+    Args:
+        path: The graph's file.
+        error: What onnxruntime raised.
+    """
+    if is_memory_error(error):
+        return ModelMemoryError(
+            f"{path}: there is no memory left to open the graph: unload models, or see what else uses it"
+        )
+    return _lost_error(error) or FormatError(f"{path}: onnxruntime cannot open the graph ({error})")
+
+
+def _lost_error(error: Exception) -> BackendLostError | None:
+    """Return the error of a lost GPU; None where something else failed."""
     match = CUDA_STATUS.search(str(error))
-    if match is not None and (status := int(match[1])) in LOST_DEVICE_ERRORS:
-        reason = LOST_DEVICE_ERRORS[status]
-        return BackendLostError(f"the GPU is lost: {reason} (CUDA error {status})")
-    return BackendError("onnxruntime failed on this batch")
+    if match is None or (status := int(match[1])) not in LOST_DEVICE_ERRORS:
+        return None
+    return BackendLostError(f"the GPU is lost: {LOST_DEVICE_ERRORS[status]} (CUDA error {status})")
 
 
 def choose_provider(requested: str, available: Sequence[str]) -> str:

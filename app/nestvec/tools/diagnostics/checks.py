@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from nestvec import __version__
+from nestvec.backends.providers import KERNEL_CAPABILITIES, has_kernels
 from nestvec.errors import ProviderError
 from nestvec.system.cpus import cpu_model, usable_cpus
 from nestvec.system.cuda_driver import LIBRARY, Driver, Gpu, read_driver
@@ -22,9 +23,6 @@ from nestvec.system.nvml import GpuState, Nvml
 GIB: Final = 2**30
 MIN_OPEN_FILES: Final = 4096
 MIN_DISK_BYTES: Final = 2 * GIB
-# Compute capabilities for which the onnxruntime-gpu wheel, 1.31.1, has native code; it has none that a driver could
-# compile for others.
-KERNEL_CAPABILITIES: Final = ("7.5", "8.0", "8.6", "8.9", "9.0", "12.0")
 MIN_CUDA: Final = 13
 RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu", "openvino")
 LISTED_PACKAGES: Final = ("tokenizers", "fastapi", "uvicorn", "numpy")
@@ -242,7 +240,7 @@ def _driver(driver: Driver) -> Check:
 def _card(device_id: int, card: Gpu) -> Check:
     memory = f"{card.memory_bytes / GIB:.0f} GiB"
     says = f"{device_id}: {card.name}, capability {card.capability}, {memory}"
-    if card.capability not in KERNEL_CAPABILITIES:
+    if not has_kernels(card.capability):
         advice = f"the onnxruntime-gpu wheel has kernels for {', '.join(KERNEL_CAPABILITIES)} only"
         return Check("gpu", Health.FAILED, says, advice)
     return Check("gpu", Health.OK, says)
@@ -262,7 +260,9 @@ def _management(nvml: Callable[[], Nvml], card: Gpu) -> Check:
 
 def _state(state: GpuState, driver: str) -> Check:
     used, total = state.memory_used_bytes / GIB, state.memory_total_bytes / GIB
-    says = f"driver {driver}; {used:.1f} of {total:.1f} GiB taken, busy {state.utilization:.0%}"
+    says = f"driver {driver}; {used:.1f} of {total:.1f} GiB taken"
+    if state.utilization is not None:
+        says += f", busy {state.utilization:.0%}"
     if state.temperature_c is not None:
         says += f", {state.temperature_c:.0f} °C"
     if state.uncorrected_errors:
