@@ -121,7 +121,13 @@ def roots() -> list[str]:
     return [*project["dependencies"], *project["optional-dependencies"]["gpu"]]
 
 
-def fill(site: Path, pins: Mapping[str, str], python: str, left_out: Iterable[str]) -> list[str]:
+def fill(
+    site: Path,
+    pins: Mapping[str, str],
+    python: str,
+    left_out: Iterable[str],
+    asked: Iterable[str],
+) -> list[str]:
     """Install what is needed of a lock into a folder, level by level; returns the names.
 
     Args:
@@ -129,6 +135,7 @@ def fill(site: Path, pins: Mapping[str, str], python: str, left_out: Iterable[st
         pins: What the lock pins, by canonical name.
         python: Version of the host's Python.
         left_out: Canonical names of what the host has.
+        asked: Requirements to begin with.
 
     Raises:
         SystemExit: Something that is needed is not in the lock.
@@ -136,19 +143,19 @@ def fill(site: Path, pins: Mapping[str, str], python: str, left_out: Iterable[st
     environment = environment_of(python)
     absent = set(left_out)
     done: dict[str, set[str]] = {}
-    wanted = needed_by(roots(), environment)
+    wanted = needed_by(asked, environment)
     while wanted:
         missing = sorted(set(wanted) - set(pins) - absent)
         if missing:
             raise SystemExit(f"the lock has no {', '.join(missing)}: make lock")
         new = [name for name in wanted if name not in done and name not in absent]
         _install(site, [pins[name] for name in new], python)
-        asked = requirements_in(site)
+        found = requirements_in(site)
         again: dict[str, set[str]] = {}
         for name, extras in wanted.items():
             known = done.setdefault(name, set())
-            if name in asked and (name in new or extras - known):
-                for needed, more in needed_by(asked[name], environment, ("", *extras)).items():
+            if name in found and (name in new or extras - known):
+                for needed, more in needed_by(found[name], environment, ("", *extras)).items():
                     again.setdefault(needed, set()).update(more)
             known |= extras
         wanted = {n: more for n, more in again.items() if n not in done or more - done[n]}
@@ -165,6 +172,8 @@ def _install(site: Path, pins: list[str], python: str) -> None:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         command += ["--no-deps", "--no-compile", "--require-hashes", "--only-binary=:all:"]
         command += ["--implementation", "cp", "--python-version", python, "--upgrade"]
+        # pip holds what it installs against the Python that it runs on, not against the one that is named.
+        command += ["--ignore-requires-python"]
         for platform in PLATFORMS:
             command += ["--platform", platform]
         subprocess.run([*command, "--target", str(site), "-r", file.name], check=True)
@@ -225,7 +234,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         site = Path(scratch) / "site"
-        names = fill(site, pins, arguments.python, left_out)
+        names = fill(site, pins, arguments.python, left_out, roots())
         strip(site)
         pieces = cut(site, arguments.out, arguments.piece_mib, arguments.level)
     (arguments.out / "PYTHON").write_text(f"{arguments.python}\n")

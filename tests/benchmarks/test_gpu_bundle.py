@@ -98,13 +98,12 @@ def test_levels_are_installed_until_nothing_is_missing(
             (folder / "METADATA").write_text("\n".join(lines) + "\n\ntext\n")
 
     monkeypatch.setattr("benchmarks.gpu.bundle._install", install)
-    monkeypatch.setattr("benchmarks.gpu.bundle.roots", lambda: ["a", "host"])
     pins = {name: f"{name}==1" for name in "abcd"}
-    assert fill(tmp_path, pins, "3.12", ["host"]) == ["a", "b", "c", "d"]
+    assert fill(tmp_path, pins, "3.12", ["host"], ["a", "host"]) == ["a", "b", "c", "d"]
     assert installed == ["a", "b", "c", "d"]
     assert requirements_in(tmp_path)["c"] == ["d; extra == 'x'"]
     with pytest.raises(SystemExit, match="the lock has no host"):
-        fill(tmp_path, pins, "3.12", [])
+        fill(tmp_path, pins, "3.12", [], ["a", "host"])
 
 
 STUB = """#!/bin/sh
