@@ -1,7 +1,8 @@
 """Measures everything that needs a GPU: parity, speed, memory, HTTP; within minutes, the most telling things first.
 
 Each step runs in a process of its own, which may hang or lose the card without taking the others with it. What it finds
-is in OUT/results.jsonl at once; OUT/report.md is made of that. A second run with the same OUT measures what is missing.
+is in OUT/results.jsonl at once; OUT/report.md is made of that. A second run with the same OUT measures what is missing,
+and what failed, once more.
 Compare cards and peers by ratios within one run only.
 
 Usage: python -m benchmarks.gpu.check --out OUT [--steps first,encoders] [--models minilm-l6,bge-base] [--deadline 540]
@@ -195,6 +196,7 @@ def main() -> None:
     if arguments.work is None:
         arguments.work = scratch = Path(tempfile.mkdtemp(prefix="nestvec-gpu-"))
     deadline = time.time() + arguments.deadline
+    Journal(arguments.out / "results.jsonl").forget_failures()
     try:
         with preparing(arguments):
             run_steps(arguments, deadline)

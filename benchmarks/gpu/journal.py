@@ -61,7 +61,7 @@ class Journal:
                 self._done[about] = line
 
     def measure(self, about: Measurement, work: Callable[[], Figures]) -> Figures | None:
-        """Measure something, once in all runs, and write down what came of it; None where it failed.
+        """Measure something, once, and write down what came of it; None where it failed.
 
         Raises:
             BackendLostError: The device is gone: nothing more can be measured in this process.
@@ -102,6 +102,14 @@ class Journal:
         """Write down as failed what was begun and did not end."""
         for about in [about for about in self._began if about not in self._done]:
             self.end(about, {"error": reason})
+
+    def forget_failures(self) -> None:
+        """Have what failed in earlier runs measured again."""
+        self._began.clear()
+        self._done = {about: f for about, f in self._done.items() if "error" not in f}
+        self.path.write_text("")
+        for about, figures in self._done.items():
+            self._write(about, figures)
 
     def figures(self) -> Iterator[tuple[Measurement, Figures]]:
         """Yield everything that ended, in the order in which it did; failures have an "error"."""

@@ -149,6 +149,22 @@ def test_what_is_in_the_journal_is_not_measured_again(tmp_path: Path) -> None:
     assert figures["min_cosine"] == 1.0
 
 
+def test_a_second_run_measures_again_what_failed(tmp_path: Path) -> None:
+    """And leaves alone what was measured."""
+    journal = Journal(tmp_path / "results.jsonl")
+    journal.measure(ABOUT, lambda: {"min_cosine": 1.0})
+    other = replace(ABOUT, what="speed")
+    journal.measure(other, lambda: {"tokens_per_s": 1 / 0})
+    Journal(journal.path).forget_failures()
+    again = Journal(journal.path)
+    kept = again.measure(ABOUT, dict)
+    assert kept is not None
+    assert kept["min_cosine"] == 1.0
+    figures = again.measure(other, lambda: {"tokens_per_s": 2.0})
+    assert figures == {"tokens_per_s": 2.0}
+    assert [about.what for about, _ in Journal(journal.path).figures()] == ["parity", "speed"]
+
+
 def test_a_lost_card_ends_the_process_and_a_deadline_the_step(tmp_path: Path) -> None:
     """After the first nothing can be measured by this process, after the second nothing by any."""
 
