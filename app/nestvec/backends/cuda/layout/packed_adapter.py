@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,10 @@ from nestvec.errors import FormatError
 HIDDEN = "hidden"
 POOLED = "pooled"
 HALF = "pooled_half"
+# Inputs with a value for each token, for each input, and for each cell of the padded view.
+OF_TOKENS: Final = frozenset({"ids", "positions", "types", "pool_owners", "pool_weights"})
+OF_INPUTS: Final = frozenset({"past_lengths", "pool_index", "pool_rows", "pool_scales"})
+OF_CELLS: Final = frozenset({"token_offset", "gather", "pool_gather"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +106,18 @@ class PackedAdapter:
         """Return an input's sizes: by tokens (T,), by inputs (B,), by cells (B, S), or by pages."""
         if name in PAGES:
             return (max(1, pages), *self.page)
-        inputs, row = (shape.inputs,), (shape.row_length,)
-        known = {
+        if name in OF_TOKENS:
+            return (shape.tokens,)
+        if name in OF_INPUTS:
+            return (shape.inputs,)
+        if name in OF_CELLS:
+            return shape.inputs, shape.row_length
+        return {
             "cumulative_lengths": (shape.inputs + 1,),
-            "token_offset": inputs + row,
-            "gather": inputs + row,
-            "pool_gather": inputs + row,
-            "row_places": row,
+            "row_places": (shape.row_length,),
             "block_table": (shape.inputs, max(1, -(-shape.longest // max(1, self.page[0])))),
             BOUNDS: (2,),
-        }
-        of_inputs = ("past_lengths", "pool_index", "pool_rows", "pool_scales")
-        return known.get(name, inputs if name in of_inputs else (shape.tokens,))
+        }[name]
 
     def output_shape(self, name: str, shape: Shape) -> tuple[int, ...]:
         """Return an output's sizes: (T, width) for token states, (B, width) for vectors."""
