@@ -18,7 +18,7 @@ from benchmarks.gpu.bench import CAPTURED_TOKENS, Bench, Subject, opened
 from benchmarks.gpu.journal import Measurement
 from benchmarks.gpu.kernels import kernel_table
 from benchmarks.gpu.workshop import Graph, graphs_of, pooler_of
-from benchmarks.models import ALL, DEBERTA, VOCABULARY, Sizes
+from benchmarks.models import DEBERTA, VOCABULARY, Sizes
 
 GIB: Final = 2**30
 # Sizes of batches, in tokens, around those up to which launches may be captured.
@@ -260,5 +260,3 @@ STEPS: Final[Mapping[str, Step]] = {
     "sts": Step(sts, 90),
     "nodes": Step(nodes, 120),
 }
-# Those that `Workshop.prepare` makes, while the first ones are measured.
-MODELS: Final = (*ALL, DEBERTA)

@@ -1,16 +1,19 @@
 """Models, graphs and reference vectors on disk: each is made once, by whichever process wants it first."""
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from nestvec import export
 from nestvec.engine.backend import BackendFactory, BackendOptions
 from nestvec.engine.types import Item, Layout
 from nestvec.engine.vectors.pooler import Pooler
@@ -21,6 +24,7 @@ from nestvec.export.graph.inputs import DeviceAttention
 from nestvec.tools.tuning.workload import typical_items
 from numpy.typing import NDArray
 
+from benchmarks import models
 from benchmarks.gpu import parts
 from benchmarks.models import VOCABULARY, Sizes, write_model
 
@@ -59,6 +63,17 @@ def pooler_of(sizes: Sizes) -> Pooler:
     return Pooler("last_token" if sizes.pooling == "lasttoken" else "mean")
 
 
+def sources_hash(*paths: Path) -> str:
+    """Return a name for the text of files and of all Python files in folders: what they made is made anew with it."""
+    files = [file for path in paths for file in (sorted(path.rglob("*.py")) or [path])]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+@cache
+def _graphs_hash() -> str:
+    return sources_hash(Path(models.__file__), Path(export.__file__).parent)
+
+
 @dataclass(frozen=True, slots=True)
 class Workshop:
     """Makes what is measured.
@@ -75,7 +90,7 @@ class Workshop:
 
     def folder(self, sizes: Sizes) -> Path:
         """Return the model's folder."""
-        target = self.work / sizes.name
+        target = self.work / f"{sizes.name}-{sources_hash(Path(models.__file__))}"
         return self._made(target, lambda folder: write_model(sizes, folder / "model")) / "model"
 
     def graph(self, sizes: Sizes, graph: Graph) -> Path:
@@ -93,7 +108,7 @@ class Workshop:
         def export(target: Path) -> None:
             export_device_graph(folder, config, target / "model.onnx", options)
 
-        target = self.work / f"{sizes.name}-{graph.float_type}-{graph.attention}"
+        target = self.work / f"{sizes.name}-{graph.float_type}-{graph.attention}-{_graphs_hash()}"
         return self._made(target, export) / "model.onnx"
 
     def parity_items(self, sizes: Sizes) -> list[Item]:
@@ -120,16 +135,17 @@ class Workshop:
                 cpu.close()
             np.save(target / "vectors.npy", vectors)
 
-        target = self.work / f"{sizes.name}-cpu-{self.texts}"
+        target = self.work / f"{sizes.name}-cpu-{self.texts}-{_graphs_hash()}"
         vectors: NDArray[np.float32] = np.load(self._made(target, compute) / "vectors.npy")
         return vectors
 
-    def prepare(self, models: Sequence[Sizes]) -> None:
-        """Make everything that models need, in order, as another process measures."""
-        for sizes in models:
+    def prepare(self, wanted: Sequence[Sizes], without_reference: Sequence[Sizes]) -> None:
+        """Make everything that models need, in order, while another process measures."""
+        for sizes in (*wanted, *without_reference):
             for graph in graphs_of(sizes):
                 self.graph(sizes, graph)
-            self.reference(sizes)
+            if sizes in wanted:
+                self.reference(sizes)
 
     def _made(self, target: Path, make: Callable[[Path], object]) -> Path:
         """Return a folder, made now unless it exists; it appears whole or not at all."""

@@ -23,7 +23,7 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.journal import DeadlineError, Journal, Measurement
 from benchmarks.gpu.report import PROMISES, report
 from benchmarks.gpu.steps import STEPS
-from benchmarks.gpu.workshop import Graph, Workshop
+from benchmarks.gpu.workshop import Graph, Workshop, sources_hash
 from benchmarks.models import BASE, LARGE, MINILM, QWEN, TINY, Sizes, text_of, write_model
 from tests.backends.cuda.host_device import HostDevice, open_anywhere
 from tests.support.fakes import FakeBackend, item
@@ -93,6 +93,21 @@ def test_one_reference_serves_all_graphs_of_a_model(
     monkeypatch.setattr(parts, "unit_vectors", None)
     again = Workshop(bench.workshop.work, open_anywhere, texts=12).reference(ROTARY)
     assert np.array_equal(first, again)
+
+
+def test_what_other_code_exported_is_not_measured(tmp_path: Path) -> None:
+    """The folder is kept between runs, and what is mended there is measured there."""
+    file = tmp_path / "export" / "layers.py"
+    file.parent.mkdir()
+    file.write_text("bias = True")
+    before = sources_hash(file.parent, file)
+    assert before == sources_hash(file.parent, file)
+    file.write_text("bias = False")
+    assert before != sources_hash(file.parent, file)
+    bench = bench_of(tmp_path, TINY)
+    made = bench.workshop.graph(TINY, Graph()).parent.name
+    assert made.startswith("tiny-float16-packed-")
+    assert len(made) == len("tiny-float16-packed-") + 12
 
 
 def test_memory_is_measured_on_a_full_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
