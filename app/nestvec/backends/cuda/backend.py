@@ -115,7 +115,9 @@ class DeviceBackend:
             raise BackendMemoryError("this batch does not fit into the GPU's memory")
         graph = None if captured is None else self._graphs[captured]
         output = self._adapter.output_slice(batch, shape, layer)
-        run = _Run(batch, shape, self._adapter.feeds(batch, shape), output, layer, graph)
+        # Before taking a turn: another model may be loading, for which an exit's graph waits.
+        session = self._sessions.get(layer) or self._open_exit(layer)
+        run = _Run(batch, shape, self._adapter.feeds(batch, shape), output, session, graph)
         with self._turns:
             staging = self._staging.pop()
             try:
@@ -207,8 +209,7 @@ class DeviceBackend:
 
     def _run(self, run: "_Run", staging: StagingBuffers) -> RawOutput:
         """Make the arrays in the worker's thread; the device's thread begins copies and launches and waits for none."""
-        device, output = self._thread.device, run.output
-        session = self._sessions.get(run.layer) or self._open_exit(run.layer)
+        device, output, session = self._thread.device, run.output, run.session
         staged = staging.fill(session, self._adapter, run.shape, run.feeds)
         tensor = session.outputs[output.name]
         value_bytes, columns = SIZES[tensor.dtype], tensor.shape[-1] or self._adapter.hidden_size
@@ -280,7 +281,7 @@ class _Run:
         shape: Sizes of the run.
         feeds: What the graph is fed.
         output: What is copied to the host.
-        layer: Number of the exit; 0 for the whole graph.
+        session: The graph, or that of the exit.
         graph: The CUDA graph to launch; None for a plain run.
     """
 
@@ -288,7 +289,7 @@ class _Run:
     shape: Shape
     feeds: Feeds
     output: OutputSlice
-    layer: int
+    session: DeviceSession
     graph: CudaGraph | None
 
     @property
