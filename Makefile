@@ -94,11 +94,12 @@ test-chaos: $(STAMPS)/dev $(STAMPS)/model clients ## Faults, overload and soak, 
 	@.venv-gpu/bin/python $(PIP) nvidia-cuda-crt pytest hypothesis
 	@touch $@
 
-gpu-check: .venv-gpu/.stamp ## On a GPU host: parity, speed, memory, HTTP, in one run; writes benchmarks/results/<gpu>.md (MODELS=… PARTS=…)
-	@.venv-gpu/bin/python -m benchmarks.gpu.check $(if $(MODELS),--models $(MODELS)) $(if $(PARTS),--parts $(PARTS)) $(ARGS)
+gpu-check: .venv-gpu/.stamp ## On a GPU host: parity, speed, memory, HTTP, in one run; nine minutes; writes benchmarks/results/<gpu>.md and build/gpu-check/ (MODELS=… STEPS=…)
+	@.venv-gpu/bin/python -m benchmarks.gpu.check $(if $(MODELS),--models $(MODELS)) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
 
-gpu-rehearsal: .venv-gpu/.stamp ## Without a GPU: the real CUDA provider on a device that is none; placement, kernels, captures
+gpu-rehearsal: .venv-gpu/.stamp ## Without a GPU: the real CUDA provider on a device that is none: placement, kernels, captures; then a host without a network (ARGS=families)
 	@.venv-gpu/bin/python -m tests.backends.cuda.rehearsal $(ARGS)
+	@.venv-gpu/bin/python -m tests.benchmarks.host_rehearsal
 
 sbom: $(STAMPS)/dev ## What is shipped: a CycloneDX SBOM of each lock, and the licences of what is installed (into dist/)
 	@mkdir -p dist

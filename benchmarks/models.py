@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -19,7 +19,9 @@ SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SCALE: Final = 0.02
 # Files of a tokenizer that are taken over as they are; the others say how long a text may be.
 TOKENIZER_FILES: Final = ("vocab.txt", "special_tokens_map.json")
-Family = Literal["bert", "nomic_bert", "modernbert", "qwen3"]
+# Kinds of distance to either side that DeBERTa's attention tells apart.
+DISTANCES: Final = 256
+Family = Literal["bert", "deberta-v2", "nomic_bert", "modernbert", "qwen3"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Sizes:
             return self.layers * (
                 self.hidden * (2 * wide + 2 * narrow) + 3 * self.hidden * self.inner
             )
-        mlp = (2 if self.family == "bert" else 3) * self.hidden * self.inner
+        mlp = (2 if self.family in ("bert", "deberta-v2") else 3) * self.hidden * self.inner
         return self.layers * (4 * self.hidden**2 + mlp)
 
     def operations(self, lengths: NDArray[np.int64]) -> float:
@@ -82,7 +84,8 @@ QWEN: Final = Sizes("qwen3-0.6b", 1024, 28, 16, 3072, 2048, 8, 128, "qwen3", "la
 MODERNBERT: Final = Sizes(
     "modernbert-base", 768, 22, 12, 1152, 8192, family="modernbert", pooling="cls"
 )
-# Those that gpu-check measures.
+DEBERTA: Final = Sizes("deberta-base", 768, 12, 12, 3072, family="deberta-v2")
+# Those that gpu-check measures the speed of.
 ALL: Final = (MINILM, BASE, LARGE, NOMIC, QWEN)
 TINY: Final = Sizes("tiny", 32, 2, 2, 64, 64)
 
@@ -152,7 +155,7 @@ def _bert(sizes: Sizes, tensor: MakeTensor) -> Model:
         "pad_token_id": 0,
         "position_embedding_type": "absolute",
     }
-    size, inner = sizes.hidden, sizes.inner
+    size = sizes.hidden
     tensors = {
         "embeddings.word_embeddings.weight": tensor(VOCABULARY, size),
         "embeddings.position_embeddings.weight": tensor(sizes.max_tokens, size),
@@ -160,14 +163,50 @@ def _bert(sizes: Sizes, tensor: MakeTensor) -> Model:
         **_norm("embeddings.LayerNorm", size),
     }
     for number in range(sizes.layers):
-        layer = f"encoder.layer.{number}"
-        for part in ("query", "key", "value"):
-            tensors |= _linear(f"{layer}.attention.self.{part}", size, size, tensor)
-        tensors |= _linear(f"{layer}.attention.output.dense", size, size, tensor)
-        tensors |= _norm(f"{layer}.attention.output.LayerNorm", size)
-        tensors |= _linear(f"{layer}.intermediate.dense", inner, size, tensor)
-        tensors |= _linear(f"{layer}.output.dense", size, inner, tensor)
-        tensors |= _norm(f"{layer}.output.LayerNorm", size)
+        tensors |= _post_norm_layer(number, ("query", "key", "value"), sizes, tensor)
+    return config, tensors
+
+
+def _post_norm_layer(
+    number: int, projections: Sequence[str], sizes: Sizes, tensor: MakeTensor
+) -> dict[str, NDArray[np.float32]]:
+    """Make a layer of BERT's kind, whose norms stand behind the sums."""
+    layer, size, inner = f"encoder.layer.{number}", sizes.hidden, sizes.inner
+    tensors: dict[str, NDArray[np.float32]] = {}
+    for part in projections:
+        tensors |= _linear(f"{layer}.attention.self.{part}", size, size, tensor)
+    tensors |= _linear(f"{layer}.attention.output.dense", size, size, tensor)
+    tensors |= _norm(f"{layer}.attention.output.LayerNorm", size)
+    tensors |= _linear(f"{layer}.intermediate.dense", inner, size, tensor)
+    tensors |= _linear(f"{layer}.output.dense", size, inner, tensor)
+    return tensors | _norm(f"{layer}.output.LayerNorm", size)
+
+
+def _deberta(sizes: Sizes, tensor: MakeTensor) -> Model:
+    """DeBERTa v3: no positions in the embeddings, but relative ones in every layer (arXiv:2111.09543)."""
+    config = {
+        "model_type": "deberta-v2",
+        **_shape(sizes),
+        "type_vocab_size": 0,
+        "layer_norm_eps": 1e-7,
+        "hidden_act": "gelu",
+        "pad_token_id": 0,
+        "position_biased_input": False,
+        "relative_attention": True,
+        "position_buckets": DISTANCES,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+    }
+    tensors = {
+        "embeddings.word_embeddings.weight": tensor(VOCABULARY, sizes.hidden),
+        **_norm("embeddings.LayerNorm", sizes.hidden),
+        "encoder.rel_embeddings.weight": tensor(2 * DISTANCES, sizes.hidden),
+        **_norm("encoder.LayerNorm", sizes.hidden),
+    }
+    parts = ("query_proj", "key_proj", "value_proj")
+    for number in range(sizes.layers):
+        tensors |= _post_norm_layer(number, parts, sizes, tensor)
     return config, tensors
 
 
@@ -274,6 +313,7 @@ def _decoder(sizes: Sizes, tensor: MakeTensor) -> Model:
 
 MAKERS: Final[Mapping[Family, Callable[[Sizes, MakeTensor], Model]]] = {
     "bert": _bert,
+    "deberta-v2": _deberta,
     "nomic_bert": _rotary,
     "modernbert": _modernbert,
     "qwen3": _decoder,

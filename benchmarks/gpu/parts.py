@@ -1,9 +1,7 @@
-"""Measures one model in process: parity, speed by budget, packed against padded, latency, memory."""
+"""Measures one graph in process: parity, speed by budget, packed against padded, latency."""
 
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,17 +11,15 @@ from nestvec.engine.core.batch_runner import raw_vectors
 from nestvec.engine.types import Item
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
-from nestvec.errors import BackendMemoryError
 from nestvec.tools.tuning.workload import Clock, cut_batches, time_batches
 from numpy.typing import NDArray
 
 from benchmarks.models import Sizes
 
 ROUNDS: Final = 3
-MAX_ITEMS: Final = 4096
-# Of four kinds of adversarial batches, so many have inputs that are all as long as the longest.
-LONG_KINDS: Final = 2
 WORKERS: Final = 3
+# Inputs of a padded batch; the best counts.
+PADDED_BATCHES: Final = (16, 64, 256)
 # Tokens of the longest inputs of a retrieval server.
 LONGEST_TOKENS: Final = 512
 
@@ -56,19 +52,25 @@ class Parity:
     texts: int
 
 
-def parity(backend: Backend, reference: Backend, pooler: Pooler, items: Sequence[Item]) -> Parity:
-    """Compare the vectors of varied items, run together and alone."""
+def unit_vectors(
+    backend: Backend, pooler: Pooler, batches: Sequence[Sequence[Item]]
+) -> NDArray[np.float32]:
+    """Return the vectors of batches as they leave the server, of length 1, (n, D), float32."""
+    raw = np.concatenate([raw_vectors(backend, batch, pooler) for batch in batches])
+    return finish(raw, dimensions=None, normalize=True)
 
-    def unit_vectors(of: Backend, batches: Sequence[Sequence[Item]]) -> NDArray[np.float32]:
-        raw = np.concatenate([raw_vectors(of, batch, pooler) for batch in batches])
-        return finish(raw, dimensions=None, normalize=True)
 
+def parity(
+    backend: Backend, expected: NDArray[np.float32], pooler: Pooler, items: Sequence[Item]
+) -> Parity:
+    """Compare the vectors of varied items, run together and alone, with those expected, (n, D), float32."""
     together = [items[start : start + 50] for start in range(0, len(items), 50)]
-    vectors = unit_vectors(backend, together)
-    alone = unit_vectors(backend, [[item] for item in items[:100]])
-    expected = unit_vectors(reference, [[item] for item in items])
+    vectors = unit_vectors(backend, pooler, together)
+    alone = unit_vectors(backend, pooler, [[item] for item in items])
     cosines = (vectors.astype(np.float64) * expected).sum(axis=1)
-    difference = float(np.abs(alone - vectors[: len(alone)]).max())
+    # A vector that is no number is nothing like the one expected.
+    cosines = np.nan_to_num(cosines, nan=-1.0)
+    difference = float(np.nan_to_num(np.abs(alone - vectors), nan=2.0).max())
     return Parity(float(cosines.min()), float(cosines.mean()), difference, len(items))
 
 
@@ -125,13 +127,12 @@ def padded_tokens_per_s(
     """Measure tokens a second, padding not counted, of padded batches of the best of several sizes."""
     best = 0.0
     real = float(lengths_of(items).sum())
-    for count in (8, 16, 32, 64, 128, 256):
+    for count in PADDED_BATCHES:
         batches = as_padded(items, count, is_sorted=is_sorted)
         if max(len(b) * b[0].tokens for b in batches) > max(4 * budget, 512):
             continue
         time_batches(backend, batches[:WORKERS], WORKERS, clock)
-        took_s = min(time_batches(backend, batches, WORKERS, clock) for _ in range(ROUNDS))
-        best = max(best, real / took_s)
+        best = max(best, real / time_batches(backend, batches, WORKERS, clock))
     return best
 
 
@@ -147,56 +148,13 @@ def latency_s(
     return float(np.median(took_s)), float(np.percentile(took_s, 99))
 
 
-@dataclass(slots=True)
-class Endurance:
-    """What became of batches of adversarial lengths.
-
-    Attributes:
-        batches: Number of batches that ran.
-        shortages: Number of batches that did not fit and were split.
-        failures: Number of batches that failed otherwise; must be 0.
-    """
-
-    batches: int = 0
-    shortages: int = 0
-    failures: int = 0
-
-
-def endure(
-    backend: Backend, max_tokens: int, vocabulary: int, budget: float, seconds: float
-) -> Endurance:
-    """Run batches of every shape up to a budget in several threads, for so many seconds: none may end the process."""
-    result, lock = Endurance(), threading.Lock()
-    until = time.monotonic() + seconds
-
-    def run(items: list[Item]) -> None:
-        try:
-            raw_vectors(backend, items, Pooler(backend.info.pooling or "mean"))
-            with lock:
-                result.batches += 1
-        except BackendMemoryError:
-            with lock:
-                result.shortages += 1
-            if len(items) > 1:
-                run(items[: len(items) // 2])
-                run(items[len(items) // 2 :])
-        except Exception:  # noqa: BLE001 - counted, and shown
-            with lock:
-                result.failures += 1
-
-    def work(seed: int) -> None:
-        random = np.random.default_rng(seed)
-        while time.monotonic() < until:
-            kind = random.integers(4)
-            longest = max_tokens if kind == 0 else int(random.integers(1, max_tokens + 1))
-            items: list[Item] = []
-            cost = 0.0
-            while cost < budget and len(items) < MAX_ITEMS:
-                length = longest if kind < LONG_KINDS else int(random.integers(1, longest + 1))
-                items.append(Item(random.integers(5, vocabulary, length).astype(np.int32)))
-                cost += max(length, 8)
-            run(items)
-
-    with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(work, range(WORKERS)))
-    return result
+def batch_s(backend: Backend, items: Sequence[Item], runs: int, clock: Clock) -> float:
+    """Return the least seconds of so many runs of one batch, waited for one after the other."""
+    pooler = Pooler(backend.info.pooling or "mean")
+    raw_vectors(backend, items, pooler)
+    least = float("inf")
+    for _ in range(runs):
+        started = clock()
+        raw_vectors(backend, items, pooler)
+        least = min(least, clock() - started)
+    return least

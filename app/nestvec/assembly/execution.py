@@ -9,6 +9,7 @@ from nestvec.config.settings import Settings
 from nestvec.engine.backend import BackendOptions, DeviceOptions
 from nestvec.engine.types import Layout
 from nestvec.export.architectures import GRAPH_VERSION, STATIC_TYPE
+from nestvec.model_store.artefacts.cache import DEVICE_FORMAT
 from nestvec.model_store.artefacts.execution_settings import (
     ExecutionSettings,
     default_execution_settings,
@@ -40,9 +41,15 @@ def build_options(settings: Settings, provider: str) -> list[BuildOptions]:
     if provider == "cpu":
         return [on_cpu]
     precisions = GPU_PRECISIONS if requested == "auto" else (Precision(requested),)
-    machine = machine_key(gpus()[settings.device_id].name)
+    gpu = gpus()[settings.device_id]
     on_gpu = [
-        BuildOptions(precision, is_for_device=True, machine=machine) for precision in precisions
+        BuildOptions(
+            precision,
+            is_for_device=True,
+            machine=machine_key(gpu.name),
+            capability=gpu.capability,
+        )
+        for precision in precisions
     ]
     # A model that has no packed graph runs as on the CPU: padded, or with a mask.
     return [*on_gpu, on_cpu] if on_cpu.precision is Precision.FP32 else on_gpu
@@ -59,7 +66,8 @@ def machine_key(gpu: str = "") -> str:
         with contextlib.suppress(PackageNotFoundError):
             versions.append(f"{name} {version(name)}")
     cpus = usable_cpus()
-    return f"{gpu or cpu_model()}; {cpus} CPUs; graph {GRAPH_VERSION}; {', '.join(versions)}"
+    graph = f"{GRAPH_VERSION}.{DEVICE_FORMAT}" if gpu else str(GRAPH_VERSION)
+    return f"{gpu or cpu_model()}; {cpus} CPUs; graph {graph}; {', '.join(versions)}"
 
 
 def execution_settings_for(settings: Settings, package: Package) -> ExecutionSettings:

@@ -11,7 +11,7 @@ from nestvec.backends.latency import LatencyBackend
 from nestvec.backends.open import open_backend
 from nestvec.config.settings import Settings
 from nestvec.engine.backend import Backend, BackendOptions
-from nestvec.errors import ModelError, NestvecError
+from nestvec.errors import BackendMemoryError, ModelError, ModelMemoryError, NestvecError
 from nestvec.model_store.artefacts.execution_settings import MAX_LONE_BYTES, ExecutionSettings
 from nestvec.model_store.artefacts.packed_weights import (
     PackedGraph,
@@ -62,6 +62,11 @@ def open_checked(
         try:
             with shown.step(Step.CHECK_PROBES):
                 return backend, check(backend)
+        except BackendMemoryError as error:
+            backend.close()
+            raise ModelMemoryError(
+                "no memory to run the probes: unload models, or see what else uses the GPU"
+            ) from error
         except NestvecError:
             backend.close()
             raise

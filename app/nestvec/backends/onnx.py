@@ -28,6 +28,7 @@ from nestvec.backends.ort import (
     available_provider,
     backend_error,
     find_libraries,
+    opening_error,
 )
 from nestvec.engine.backend import LONG_TOKENS, BackendInfo, BackendOptions, CostModel
 from nestvec.engine.types import Batch, FloatArray, Layout, RawOutput
@@ -56,6 +57,7 @@ class OnnxBackend:
 
     Raises:
         FormatError: The graph cannot be read, or its inputs and outputs are not what the layout says.
+        ModelMemoryError: There is no memory for it.
         ProviderError: The requested provider is missing or did not start.
     """
 
@@ -193,4 +195,4 @@ def _open_session(
             str(path), session_options, providers=providers, disabled_optimizers=disabled
         )
     except Exception as error:
-        raise FormatError(f"{path}: onnxruntime cannot open the graph ({error})") from error
+        raise opening_error(path, error) from error

@@ -194,10 +194,10 @@ class ItemOptions:
         """Return what the core makes of an item's token states."""
         return OutputKind.STATES if item.gives_states else self.kind
 
-    def pools_whole(self, item: Item) -> bool:
-        """Return whether an item gives one row, pooled from all its tokens."""
-        is_one_row = self.kind is OutputKind.DENSE or self.kind is OutputKind.LABELS
-        return is_one_row and not item.spans and not item.gives_states
+    @property
+    def gives_one_row(self) -> bool:
+        """Whether an item gives one row, unless it has spans or gives its token states."""
+        return self.kind is OutputKind.DENSE or self.kind is OutputKind.LABELS
 
 
 DEFAULT_OPTIONS: Final = ItemOptions()

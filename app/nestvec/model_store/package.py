@@ -12,12 +12,20 @@ from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import FloatArray, Layout, OutputKind
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.quantization import Quantizer
-from nestvec.errors import ArtefactError, FormatError, UnsuitedError
+from nestvec.errors import (
+    ArtefactError,
+    BackendMemoryError,
+    FormatError,
+    ModelMemoryError,
+    UnsuitedError,
+)
 from nestvec.export.architectures import STATIC_TYPE, export_padded_graph
 from nestvec.export.layers.attention import AttentionOps
 from nestvec.model_store.artefacts.backend_cache import cached_backends
 from nestvec.model_store.artefacts.build import ATTENTION_OPS, ArtefactBuilder, pooler_of_probes
 from nestvec.model_store.artefacts.cache import (
+    DEVICE_FORMAT,
+    FORMAT,
     Artefact,
     find_artefact,
     find_refusal,
@@ -190,21 +198,27 @@ def _find_or_build(
     """Return the artefact and whether it was built just now.
 
     Raises:
+        ModelMemoryError: There is no memory to try it just now.
         UnsuitedError: It cannot be built for this machine, now or at an earlier start.
     """
     build = builder.build
     key = build.key(space)
-    artefact = find_artefact(cache_dir, key)
+    format_number = DEVICE_FORMAT if build.is_for_device else FORMAT
+    artefact = find_artefact(cache_dir, key, format_number)
     if artefact is not None:
         return artefact, False
     if reason := find_refusal(cache_dir, key, build.machine):
         raise UnsuitedError(reason)
     log.info("exporting %s in %s, once", name, build.precision)
     try:
-        return make_artefact(cache_dir, key, builder.build_artefact), True
+        return make_artefact(cache_dir, key, builder.build_artefact, format_number), True
     except UnsuitedError as error:
         record_refusal(cache_dir, key, build.machine, error.message)
         raise
+    except BackendMemoryError as error:
+        raise ModelMemoryError(
+            "no memory to try the graph: unload models, or see what else uses the GPU"
+        ) from error
 
 
 def _describe(

@@ -32,6 +32,7 @@ from nestvec.processes.child import Restarts
 from nestvec.processes.event_loop_lag import measure_event_loop_lag
 from nestvec.processes.gpu_monitor import start_gpu_monitor
 from nestvec.processes.runtime_dir import RuntimeDir
+from nestvec.system.cuda_driver import show_one_gpu
 
 log = get_logger(__name__)
 
@@ -57,6 +58,10 @@ def run_engine_process(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     configure_logs(level=settings.log_level, style=settings.log_format)
+    here = settings
+    # Libraries that select no GPU use the first, which is another engine's.
+    if settings.device_id and show_one_gpu(os.environ, settings.device_id):
+        here = settings.model_copy(update={"device_id": 0})
     files = runtime_dir.engine_files(number)
     share_metrics(runtime_dir.metrics, files.role)
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library has not typed this one
@@ -70,14 +75,16 @@ def run_engine_process(
     )
     heartbeat.start()
     try:
-        heartbeat.pool = pool = build_pool(settings, metrics.engine, quarantine)
+        heartbeat.pool = pool = build_pool(here, metrics.engine, quarantine)
     except NestvecError as error:
-        log.error("model_failed", code=error.code, reason=error.message)  # noqa: TRY400 - the reason is whole
+        log.error(  # noqa: TRY400 - the reason is whole
+            "model_failed", code=error.code, reason=error.message, device=settings.device_id
+        )
         sys.exit(MODEL_FAILED)
     except Exception as error:  # noqa: BLE001 - its message may quote a file's content
         log.error("model_crashed", frames=frames_of(error))  # noqa: TRY400
         sys.exit(MODEL_FAILED)
-    start_gpu_monitor(settings, metrics.gpu)
+    start_gpu_monitor(here, metrics.gpu, settings.device_id)
     asyncio.run(_serve(settings, pool, EngineServer(pool, files.socket), metrics, quarantine))
 
 

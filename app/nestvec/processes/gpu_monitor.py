@@ -26,8 +26,14 @@ class GpuObserver(Protocol):
         """The GPU does not answer."""
 
 
-def start_gpu_monitor(settings: Settings, observer: GpuObserver) -> None:
-    """Watch the GPU of this process for as long as the process lives; nothing where it has none."""
+def start_gpu_monitor(settings: Settings, observer: GpuObserver, number: int | None = None) -> None:
+    """Watch the GPU of this process for as long as the process lives; nothing where it has none.
+
+    Args:
+        settings: Settings whose `device_id` is the GPU's number in this process.
+        observer: Told how it is.
+        number: The number by which the observer knows the GPU; that of this process by default.
+    """
     if resolve_provider(settings.provider, settings.device_id) != "cuda":
         return
     gpu = gpus()[settings.device_id]
@@ -36,7 +42,8 @@ def start_gpu_monitor(settings: Settings, observer: GpuObserver) -> None:
     except ProviderError as error:
         log.warning("gpu_metrics_off", reason=error.message)
         return
-    GpuMonitor(gpu.number, lambda: library.state(gpu.uuid), observer).start()
+    known_as = gpu.number if number is None else number
+    GpuMonitor(known_as, lambda: library.state(gpu.uuid), observer).start()
 
 
 @dataclass(slots=True)

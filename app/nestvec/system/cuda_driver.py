@@ -1,7 +1,7 @@
 """What NVIDIA's driver says of this machine's GPUs, without any runtime; see NVIDIA's CUDA Driver API."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,6 +34,9 @@ LOST_DEVICE_ERRORS: Final[dict[int, str]] = {
     721: "contained memory error",
     999: "unknown error",
 }
+
+
+VISIBLE_DEVICES: Final = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,26 @@ def read_driver(load: Callable[[str], Any] = ctypes.CDLL) -> Driver:
     _check(library.cuDeviceGetCount(ctypes.byref(count)), "cuDeviceGetCount")
     version = f"{number.value // 1000}.{number.value % 1000 // 10}"
     return Driver(version, tuple(_gpu(library, index) for index in range(count.value)))
+
+
+def show_one_gpu(environment: MutableMapping[str, str], number: int) -> bool:
+    """Let CUDA show this process one GPU only, as number 0: whatever a library does on the first GPU is done there.
+
+    Must come before anything asks the driver, which reads the variable once.
+
+    Args:
+        environment: Variables of the process.
+        number: The GPU's number as CUDA counts them now.
+
+    Returns:
+        Whether it does; not where the variable names no such GPU.
+    """
+    visible = environment.get(VISIBLE_DEVICES)
+    names = None if visible is None else visible.split(",")
+    if names is not None and number >= len(names):
+        return False
+    environment[VISIBLE_DEVICES] = str(number) if names is None else names[number].strip()
+    return True
 
 
 def _gpu(library: Any, number: int) -> Gpu:  # noqa: ANN401 - a library has no type

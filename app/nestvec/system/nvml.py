@@ -24,7 +24,7 @@ class GpuState:
         uncorrected_errors: Number of uncorrected memory errors since the driver started.
     """
 
-    utilization: float
+    utilization: float | None
     memory_used_bytes: int
     memory_total_bytes: int
     temperature_c: float | None = None
@@ -62,19 +62,19 @@ class Nvml:
         """Return the state of a GPU now.
 
         Args:
-            uuid: The GPU's UUID as the driver gives it, "GPU-…".
+            uuid: The GPU's UUID as the driver gives it, "GPU-…", also where it is a part of a card (MIG).
 
         Raises:
             ProviderError: The GPU does not answer: it is lost, or does not exist.
         """
         library = self._library
         try:
-            handle = library.nvmlDeviceGetHandleByUUID(uuid)
+            handle = self._handle(uuid)
             memory = library.nvmlDeviceGetMemoryInfo(handle)
-            busy = library.nvmlDeviceGetUtilizationRates(handle).gpu / PERCENT
         except library.NVMLError as error:
             raise ProviderError(f"the GPU does not answer: {error}") from error
-        # Not all cards tell everything, and virtual ones tell little.
+        # Not all cards tell everything, and virtual ones and parts of cards tell little.
+        busy = self._optional(lambda: library.nvmlDeviceGetUtilizationRates(handle).gpu)
         temperature = self._optional(
             library.nvmlDeviceGetTemperature, handle, library.NVML_TEMPERATURE_GPU
         )
@@ -86,7 +86,7 @@ class Nvml:
             library.NVML_VOLATILE_ECC,
         )
         return GpuState(
-            utilization=busy,
+            utilization=None if busy is None else busy / PERCENT,
             memory_used_bytes=int(memory.used),
             memory_total_bytes=int(memory.total),
             temperature_c=temperature,
@@ -98,6 +98,16 @@ class Nvml:
         """End the use of the library."""
         with contextlib.suppress(self._library.NVMLError):
             self._library.nvmlShutdown()
+
+    def _handle(self, uuid: str) -> Any:  # noqa: ANN401 - the library's own
+        """Return a GPU's handle; the driver does not say of a UUID whether it is a card's or a part's."""
+        try:
+            return self._library.nvmlDeviceGetHandleByUUID(uuid)
+        except self._library.NVMLError:
+            part = uuid.replace("GPU-", "MIG-", 1)
+            with contextlib.suppress(self._library.NVMLError):
+                return self._library.nvmlDeviceGetHandleByUUID(part)
+            raise
 
     def _optional(self, ask: Any, *arguments: Any) -> float | None:  # noqa: ANN401
         with contextlib.suppress(self._library.NVMLError):

@@ -58,6 +58,9 @@ class HostDevice:
         self._record_thread()
         return np.zeros(size, np.uint8)
 
+    def free_dropped(self) -> None:
+        """Free nothing: numpy does."""
+
     def allocate(self, size: int) -> int:
         """Allocate memory full of a pattern, so that reading what was never written shows."""
         self._record_thread()

@@ -1,18 +1,15 @@
 """The real CUDA provider on a fake device (`fake_cuda.c`), to see what it decides on the host without a GPU.
 
-For each family and precision it checks that every node that computes is placed on CUDA, that nothing is copied on the
-way, that attention takes a fused kernel, and that launches can be captured. Values mean nothing there; the emulation's
-tests compare those. Needs onnxruntime-gpu and a C compiler: `make gpu-rehearsal`.
+For each family and precision it checks that every node that computes is placed on CUDA, that a run is one copy in and
+one out, that attention takes a fused kernel, and that launches can be captured, with no copy among them. Then come the
+scenes of `rehearsal_scenes.py`: short memory, several cards, loading beside serving. Values mean nothing there; the
+emulation's tests compare those. Needs onnxruntime-gpu and a C compiler: `make gpu-rehearsal`.
 
-Usage: python -m tests.backends.cuda.rehearsal [FAMILY ...]
+Usage: python -m tests.backends.cuda.rehearsal [FAMILY or SCENE ...]
 """
 
-import os
-import subprocess
 import sys
-import sysconfig
 import tempfile
-from functools import partial
 from pathlib import Path
 
 from nestvec.errors import FormatError, ProviderError
@@ -22,12 +19,14 @@ from nestvec.export.graph.inputs import DeviceAttention
 from nestvec.tools.diagnostics.attention_kernels import DEBUG
 from nestvec.tools.diagnostics.device_run import DeviceRun, read_run
 
+from tests.backends.cuda.fake_device import FakeCuda, build_library, run_on_fake
+from tests.backends.cuda.rehearsal_scenes import SCENES, copy_problems, play, play_here
 from tests.backends.cuda.test_graphs import FEWER_HEADS, wide
 from tests.export.families.harness import Family, all_families, load
 
-HERE = Path(__file__).parent
 MAX_TOKENS = 40
 MODULE = "tests.backends.cuda.rehearsal"
+COPIES = "COPIES "
 # Heads as wide as kernels require; the tiny models' own heads are for tests of arithmetic.
 HEADS: dict[str, dict[str, object]] = {
     "bidirectional_pplx_qwen3": {"head_dim": 128},
@@ -52,6 +51,7 @@ HEADS: dict[str, dict[str, object]] = {
 }
 # Heads of 6 values: no fused kernel takes them, and without one nothing is captured.
 ODD_HEADS = ("jina_bert~six-heads", "t5", "t5~gated")
+EXPECTED_OF_ODD = ("fused", "captured", "plain run")
 EXPORTS = (
     DeviceExportOptions(FloatType.FP16, DeviceAttention.PAGED),
     DeviceExportOptions(FloatType.FP16, DeviceAttention.PACKED),
@@ -60,97 +60,87 @@ EXPORTS = (
 )
 
 
-def build_library(folder: Path) -> Path:
-    """Compile the fake library into a folder; CUDA's headers come with its runtime's package."""
-    headers = Path(sysconfig.get_paths()["purelib"]) / "nvidia" / "cu13" / "include"
-    library = folder / "libcuda.so.1"
-    source = str(HERE / "fake_cuda.c")
-    subprocess.run(
-        ["cc", "-w", "-O1", "-shared", "-fPIC", f"-I{headers}", "-o", str(library), source],
-        check=True,
-    )
-    return library
+def rehearse(
+    family: Family, options: DeviceExportOptions, library: Path
+) -> tuple[DeviceRun, list[str]]:
+    """Export a family's graph and run it on the fake device, in a process of its own.
 
-
-def rehearse(family: Family, options: DeviceExportOptions, library: Path) -> DeviceRun:
-    """Export a family's graph and run it on the fake device, in a process of its own."""
+    Returns:
+        Where it ran, and what is wrong with its copies.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         family.write(folder)
         graph = folder / "model.onnx"
         export_device_graph(folder, family.config, graph, options)
-        environment = {
-            **os.environ,
-            DEBUG: "1",
-            "LD_PRELOAD": str(library),
-            "LD_LIBRARY_PATH": str(library.parent),
-            "FAKE_CUDA": str(library),
-        }
-        completed = subprocess.run(
-            [sys.executable, "-m", MODULE, "--run", str(graph)],
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
-            timeout=300,
+        completed = run_on_fake(
+            library, [MODULE, "--run", str(graph)], **{DEBUG: "1", "FAKE_CUDA_LAUNCH_US": "20"}
         )
-        return read_run(completed.stdout, completed.stderr, completed.returncode)
+        run = read_run(completed.stdout, completed.stderr, completed.returncode)
+        lines = completed.stdout.splitlines()
+        copies = next(line[len(COPIES) :] for line in lines if line.startswith(COPIES))
+        return run, [copies] if copies else []
 
 
 def run_here(graph: str) -> None:
-    """Run a graph in this process, into which the fake was preloaded."""
-    import onnxruntime
-    from nestvec.backends import ort
-    from nestvec.backends.cuda import onnx_session, runtime
+    """Run a graph in this process, into which the fake was preloaded, and print what it copied."""
+    cuda = FakeCuda()
     from nestvec.tools.diagnostics import device_run
 
-    setattr(runtime, "RUNTIME_NAMES", (os.environ["FAKE_CUDA"],))  # noqa: B010 - the constant is final
-    # There is no fake of cuDNN; the provider starts without it too.
-    without_cudnn = partial(onnxruntime.preload_dlls, cudnn=False, directory="")
-    for module in (ort, onnx_session):
-        setattr(module, "find_libraries", without_cudnn)  # noqa: B010 - a module has no such attribute for mypy
     device_run.main(graph, str(MAX_TOKENS), "0")
+    problems = copy_problems(Path(graph), cuda)
+    print(COPIES + "; ".join(problems), flush=True)
+
+
+def rehearse_families(names: list[str], library: Path) -> int:
+    """Rehearse families in all precisions and print a table; returns how many graphs have problems."""
+    failures = 0
+    for name in names:
+        family = wide(name, **HEADS[name]) if name in HEADS else load(name)
+        for options in EXPORTS:
+            label = f"{name:<28}{options.float_type:<10}{options.attention:<8}"
+            try:
+                run, copies = rehearse(family, options, library)
+            except FormatError as error:
+                print(f"{label}-  {error.message}")
+                continue
+            except ProviderError as error:
+                print(f"{label}FAILED  {error.message}")
+                failures += 1
+                continue
+            kernels = sorted({f"{k.op}: {k.kernel}" for k in run.attention_kernels})
+            nodes = sum(run.placement.get("CUDAExecutionProvider", {}).values())
+            problems = run.problems + copies
+            if not run.captured:
+                problems.append("nothing was captured")
+            if name in ODD_HEADS:
+                problems = [p for p in problems if not any(word in p for word in EXPECTED_OF_ODD)]
+            failures += bool(problems)
+            verdict = "; ".join(problems) or "ok"
+            print(
+                f"{label}{nodes:>5} nodes, {run.captured} sizes  {', '.join(kernels)}  {verdict}",
+                flush=True,
+            )
+    return failures
 
 
 def main(names: list[str]) -> int:
-    """Rehearse the families, all by default, and print a table; returns the exit status."""
-    failures = 0
+    """Rehearse families and scenes, all by default; returns the exit status."""
+    families = [name for name in names if name not in SCENES]
+    scenes = [name for name in names if name in SCENES]
+    if not names:
+        families, scenes = all_families(), list(SCENES)
     with tempfile.TemporaryDirectory() as folder:
         library = build_library(Path(folder))
-        for name in names or all_families():
-            family = wide(name, **HEADS[name]) if name in HEADS else load(name)
-            for options in EXPORTS:
-                label = f"{name:<28}{options.float_type:<10}{options.attention:<8}"
-                try:
-                    run = rehearse(family, options, library)
-                except FormatError as error:
-                    print(f"{label}-  {error.message}")
-                    continue
-                except ProviderError as error:
-                    print(f"{label}FAILED  {error.message}")
-                    failures += 1
-                    continue
-                kernels = sorted({f"{k.op}: {k.kernel}" for k in run.attention_kernels})
-                nodes = sum(run.placement.get("CUDAExecutionProvider", {}).values())
-                problems = run.problems + ([] if run.captured else ["nothing was captured"])
-                if name in ODD_HEADS:
-                    expected = ("fused", "captured")
-                    problems = [
-                        problem
-                        for problem in problems
-                        if not any(word in problem for word in expected)
-                    ]
-                failures += bool(problems)
-                verdict = "; ".join(problems) or "ok"
-                print(
-                    f"{label}{nodes:>5} nodes, {run.captured} sizes  {', '.join(kernels)}  {verdict}",
-                    flush=True,
-                )
+        failures = sum(play(scene, library) for scene in scenes)
+        failures += rehearse_families(families, library)
     return int(failures > 0)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--run"]:
         run_here(sys.argv[2])
+    elif sys.argv[1:2] == ["--scene"]:
+        play_here(sys.argv[2])
     else:
         sys.exit(main(sys.argv[1:]))

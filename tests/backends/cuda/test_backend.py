@@ -1,5 +1,6 @@
 """The device backend on the host's memory: what it copies, in which thread, and how it shares memory."""
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from nestvec.backends.cuda.backend import DeviceBackend
 from nestvec.backends.cuda.device_thread import MemoryReservations
 from nestvec.backends.cuda.layout.shapes import Shape
+from nestvec.backends.cuda.session import DeviceSession
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.engine.backend import BackendOptions, DeviceOptions
 from nestvec.engine.core.batch_runner import raw_vectors, run_items
@@ -23,6 +25,7 @@ from nestvec.export.device_graph import DeviceExportOptions, export_device_graph
 from nestvec.export.graph.builder import FloatType
 from typing_extensions import override
 
+from tests.backends.cuda.emulation import emulate
 from tests.backends.cuda.host_device import HostDevice, host_thread, open_emulated, opener
 from tests.export.families.harness import load
 from tests.support.fakes import item
@@ -206,6 +209,30 @@ def test_an_exit_for_which_there_is_no_memory_is_short_memory(tmp_path: Path) ->
     with pytest.raises(BackendMemoryError):
         backend.run(collate(ITEMS, Layout.PACKED, all_with(exits=(1,))))
     backend.close()
+
+
+def test_batches_go_on_while_another_model_is_opened(graph: Path) -> None:
+    """Opening a large model takes minutes; only measuring and captures are jobs of the device's thread."""
+    thread = host_thread()
+    serving = open_emulated(graph, OPTIONS, thread)
+    reached, gate = threading.Event(), threading.Event()
+    path = emulate(graph)
+
+    def open_slowly(path: Path, *, memory_limit_bytes: int, captures: bool) -> DeviceSession:
+        reached.set()
+        assert gate.wait(30)
+        return opener(thread)(path, memory_limit_bytes=memory_limit_bytes, captures=captures)
+
+    with ThreadPoolExecutor(2) as pool:
+        opening = pool.submit(DeviceBackend, path, thread, open_slowly, OPTIONS)
+        assert reached.wait(30)
+        try:
+            pool.submit(raw_vectors, serving, ITEMS, Pooler("mean")).result(20)
+        finally:
+            gate.set()
+        opening.result(30).close()
+    serving.close()
+    shutil.rmtree(path.parent)
 
 
 def test_reservations_share_memory_and_release_it() -> None:

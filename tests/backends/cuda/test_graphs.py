@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from nestvec.backends.cuda.backend import DeviceBackend
 from nestvec.backends.onnx import OnnxBackend
@@ -166,6 +167,42 @@ def test_in_bfloat16_paged_attention_serves_models_without_rotary_embeddings_too
     assert b"PackedMultiHeadAttention" not in graph
     assert cosines(hidden(backend, family.inputs), expected).min() > 0.995
     backend.close()
+
+
+def device_nodes(name: str, folder: Path) -> list[onnx.NodeProto]:
+    """Return the nodes of a family's graph for a device, in float16."""
+    family = load(name)
+    family.write(folder)
+    graph = folder / "model.onnx"
+    export_device_graph(folder, family.config, graph, DeviceExportOptions())
+    return list(onnx.load(str(graph), load_external_data=False).graph.node)
+
+
+def test_projections_are_read_apart_and_without_biases_that_change_nothing(tmp_path: Path) -> None:
+    """Softmax does not see a bias of keys, and one of values comes out of attention as it is."""
+    nodes = device_nodes("bert", tmp_path)
+    layers = load("bert").config["num_hidden_layers"]
+    attentions = [node for node in nodes if node.op_type == "PackedMultiHeadAttention"]
+    assert len(attentions) == layers
+    assert all(all(node.input[:3]) and not node.input[3] for node in attentions)
+    read = {name for node in nodes for name in node.input}
+    for projection, count in (("query", layers), ("key", 0), ("value", 0)):
+        biases = [name for name in read if name.endswith(f"self.{projection}.bias")]
+        assert len(biases) == count
+
+
+@pytest.mark.parametrize("name", ["deberta-v2", "deberta-v2~own-projections"])
+def test_positions_are_products_of_equal_batches(name: str, tmp_path: Path) -> None:
+    """Others are copied arrays of pointers in CUDA's provider, in every run, and leave memory behind."""
+    nodes = device_nodes(name, tmp_path)
+    of_positions = [node for node in nodes if any(".position_" in value for value in node.input)]
+    assert of_positions
+    assert {node.op_type for node in of_positions} == {"MatMul"}
+    model = onnx.load(str(tmp_path / "model.onnx"), load_external_data=False)
+    sizes = {weight.name: list(weight.dims) for weight in model.graph.initializer}
+    heads = load(name).config["num_attention_heads"]
+    assert all(sizes[node.input[1]][0] == heads for node in of_positions)
+    assert all(len(sizes[node.input[1]]) == 3 for node in of_positions)
 
 
 def test_attention_that_no_kernel_does_in_bfloat16_is_refused(tmp_path: Path) -> None:

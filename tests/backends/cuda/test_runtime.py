@@ -3,17 +3,31 @@
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from nestvec.backends.cuda.buffers import DeviceBuffer, HostBuffer
 from nestvec.backends.cuda.runtime import CudaDevice, load_runtime
-from nestvec.backends.ort import backend_error
-from nestvec.errors import BackendError, BackendLostError, BackendMemoryError, ProviderError
+from nestvec.backends.ort import backend_error, opening_error
+from nestvec.errors import (
+    BackendError,
+    BackendLostError,
+    BackendMemoryError,
+    FormatError,
+    ModelMemoryError,
+    ProviderError,
+)
 from nestvec.processes.gpu_monitor import GpuMonitor
-from nestvec.system.cuda_driver import LOST_DEVICE_ERRORS, read_driver
+from nestvec.system.cuda_driver import (
+    LOST_DEVICE_ERRORS,
+    VISIBLE_DEVICES,
+    read_driver,
+    show_one_gpu,
+)
 from nestvec.system.nvml import GpuState, Nvml
+from typing_extensions import override
 
 
 @dataclass
@@ -87,8 +101,26 @@ def test_no_driver_and_one_that_does_not_start_are_told_apart() -> None:
         load_runtime(missing)
 
 
+@pytest.mark.parametrize(
+    ("visible", "number", "shown"),
+    [
+        (None, 2, "2"),
+        ("4,5,6", 1, "5"),
+        ("GPU-a, MIG-b", 1, "MIG-b"),
+        ("4", 1, "4"),
+        ("", 1, ""),
+    ],
+)
+def test_an_engine_sees_its_own_card_only(visible: str | None, number: int, shown: str) -> None:
+    """It is one of those that the whole server may use, numbers or names; a card that is not there changes nothing."""
+    environment = {} if visible is None else {VISIBLE_DEVICES: visible}
+    done = show_one_gpu(environment, number)
+    assert environment[VISIBLE_DEVICES] == shown
+    assert done is (shown != visible)
+
+
 def test_memory_is_allocated_copied_and_freed() -> None:
-    """Buffers grow as needed, and page-locked memory is freed with the last array over it."""
+    """Buffers grow as needed, and page-locked memory is freed after the last array over it, when that is safe."""
     library = FakeLibrary()
     device = CudaDevice(0, library)
     buffer = DeviceBuffer(device)
@@ -103,8 +135,17 @@ def test_memory_is_allocated_copied_and_freed() -> None:
     assert ctypes.string_at(buffer.address, 32) == np.arange(4, dtype=np.int64).tobytes()
     assert device.memory() == (30, 80)
     device.wait(device.record())
-    assert library.calls[-3:] == ["cudaEventRecord", "cudaEventSynchronize", "cudaEventDestroy"]
+    waited = ["cudaEventRecord", "cudaSetDevice", "cudaEventSynchronize", "cudaEventDestroy"]
+    assert library.calls[-4:] == waited, (
+        "a thread without a device would make a context on the first"
+    )
+    device.free_dropped()
+    assert library.calls[-4:] == waited, "an array still refers to it"
     del host, view
+    assert library.calls[-4:] == waited, (
+        "another thread may be in a capture, which the call would break"
+    )
+    device.free_dropped()
     assert library.calls[-1] == "cudaFreeHost"
     buffer.release()
     device.close()
@@ -128,8 +169,16 @@ def test_errors_of_onnxruntime_are_understood() -> None:
     assert type(lost) is BackendLostError
     assert "secret" not in lost.message
     assert type(backend_error(RuntimeError(text.format(2)))) is BackendError
-    for words in ("Failed to allocate memory", "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"):
+    for words in (
+        "Failed to allocate memory",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
+        "CUBLAS failure 1: CUBLAS_STATUS_NOT_INITIALIZED",
+    ):
         assert type(backend_error(RuntimeError(words))) is BackendMemoryError
+        assert type(opening_error(Path("g"), RuntimeError(words))) is ModelMemoryError
+    assert type(opening_error(Path("g"), RuntimeError(text.format(700)))) is BackendLostError
+    for words in ("CUBLAS failure 13", "no such op"):
+        assert type(opening_error(Path("g"), RuntimeError(words))) is FormatError
     assert all(status > 0 for status in LOST_DEVICE_ERRORS)
 
 
@@ -187,6 +236,27 @@ class FakePynvml:
     def nvmlDeviceGetTotalEccErrors(self, *_: object) -> int:  # noqa: N802
         """Return that there were no errors."""
         return 0
+
+
+def test_a_part_of_a_card_is_asked_for_by_its_own_name() -> None:
+    """The driver gives the UUID of a MIG device without saying so; NVML knows it as MIG-…, and not how busy it is."""
+
+    class Parted(FakePynvml):
+        @override
+        def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+            """Know the part only."""
+            if uuid != "MIG-1":
+                raise self.NVMLError("not found")
+            return uuid
+
+        @override
+        def nvmlDeviceGetUtilizationRates(self, _: str) -> Any:
+            """Fail, as it does for parts of cards."""
+            raise self.NVMLError("not supported")
+
+    assert Nvml(Parted()).state("GPU-1") == GpuState(None, 5, 9, 60.0, None, 0)
+    with pytest.raises(ProviderError, match="not found"):
+        Nvml(Parted()).state("GPU-2")
 
 
 def test_a_card_tells_how_it_is_and_that_it_fell_silent() -> None:

@@ -16,13 +16,16 @@ from nestvec.engine.types import EmbedCall, Layout
 from nestvec.errors import (
     BackendError,
     BackendLostError,
+    BackendMemoryError,
     FormatError,
     ModelMemoryError,
     NestvecError,
     ProviderError,
     UnsuitedError,
 )
+from nestvec.model_store.artefacts.device_build import device_export_options
 from nestvec.model_store.artefacts.precision import BuildOptions, Precision
+from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.package import Package, load_package
 from nestvec.model_store.sources.fetch import SourceOptions
 from nestvec.system.cuda_driver import Gpu
@@ -62,6 +65,23 @@ def test_a_graph_for_a_gpu_lies_beside_the_cpus_and_is_found_again(tmp_path: Pat
     assert exact.artefact != cpu.artefact
     assert not tiny_artefact(tmp_path).is_new
     np.testing.assert_array_equal(package.probes, cpu.probes)
+
+
+def test_cards_without_flash_attention_try_packed_attention_first(tmp_path: Path) -> None:
+    """On a T4 paged attention copies what it has put into pages once more, as long as the longest input."""
+    folder = read_model_folder(write_tiny_bert(tmp_path / "model"))
+    for capability, first in (
+        ("7.5", "packed"),
+        ("8.0", "paged"),
+        ("12.0", "paged"),
+        ("", "paged"),
+    ):
+        tried = [
+            str(each.attention)
+            for each in device_export_options(folder, Precision.FP16, capability)
+        ]
+        assert tried[0] == first
+        assert sorted(tried) == ["packed", "paged"]
 
 
 def test_where_an_attention_is_wrong_another_is_taken(tmp_path: Path) -> None:
@@ -106,12 +126,18 @@ def test_a_precision_that_no_graph_is_right_in_is_not_tried_again(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "fault", [ProviderError("no CUDA"), ModelMemoryError("no room"), BackendLostError("gone")]
+    ("fault", "raised"),
+    [
+        (ProviderError("no CUDA"), ProviderError),
+        (ModelMemoryError("no room"), ModelMemoryError),
+        (BackendMemoryError("no room"), ModelMemoryError),
+        (BackendLostError("gone"), BackendLostError),
+    ],
 )
 def test_a_fault_of_the_machine_is_not_held_against_the_model(
-    tmp_path: Path, fault: NestvecError
+    tmp_path: Path, fault: NestvecError, raised: type[NestvecError]
 ) -> None:
-    """Libraries that are missing today may be there tomorrow: nothing is remembered."""
+    """Libraries or memory that are missing today may be there tomorrow: nothing is remembered."""
     folder = write_tiny_bert(tmp_path / "model")
 
     def open_backend(path: Path, layout: Layout, backend_options: BackendOptions) -> Backend:
@@ -119,7 +145,7 @@ def test_a_fault_of_the_machine_is_not_held_against_the_model(
             raise fault
         return open_anywhere(path, layout, backend_options)
 
-    with pytest.raises(type(fault)):
+    with pytest.raises(raised):
         load_package(str(folder), options(tmp_path), open_backend, build=FP16)
     assert tiny_artefact(tmp_path).is_new
 

@@ -11,8 +11,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nestvec.backends.cuda.binding import DeviceBindings, StagingBuffers, begin_copy_in
-from nestvec.backends.cuda.cuda_graphs import CudaGraph, capture_graphs, run_dummy
+from nestvec.backends.cuda.binding import (
+    DeviceBindings,
+    StagingBuffers,
+    begin_copy_in,
+    bound_bytes,
+)
+from nestvec.backends.cuda.cuda_graphs import CudaGraph, GraphCapturer, run_dummy
 from nestvec.backends.cuda.device_thread import DeviceThread
 from nestvec.backends.cuda.layout.arrays import Feeds
 from nestvec.backends.cuda.layout.graph_adapter import GraphAdapter, OutputSlice
@@ -110,7 +115,9 @@ class DeviceBackend:
             raise BackendMemoryError("this batch does not fit into the GPU's memory")
         graph = None if captured is None else self._graphs[captured]
         output = self._adapter.output_slice(batch, shape, layer)
-        run = _Run(batch, shape, self._adapter.feeds(batch, shape), output, layer, graph)
+        # Before taking a turn: another model may be loading, for which an exit's graph waits.
+        session = self._sessions.get(layer) or self._open_exit(layer)
+        run = _Run(batch, shape, self._adapter.feeds(batch, shape), output, session, graph)
         with self._turns:
             staging = self._staging.pop()
             try:
@@ -129,24 +136,33 @@ class DeviceBackend:
         How much memory a graph needs shows only when it runs.
         """
         options, reservations = self._options, self._thread.reservations
-        workspace = min(WORKSPACE_BYTES, reservations.free_bytes // WORKSPACE_DIVISOR)
-        needed = self._weight_bytes + workspace
-        reserved = reservations.reserve(self._owner, needed, reservations.free_bytes)
-        try:
-            self._thread.run(lambda: self._set_up(reserved - workspace, layout))
-        except Exception:
-            self.close()
-            raise
-        max_tokens = max(options.max_batch_tokens, options.max_tokens, MIN_RESERVED_TOKENS)
-        batch_bytes = self._estimate.bytes_for(max_tokens)
-        limit_bytes = min(self._estimate.limit_bytes, batch_bytes)
-        self._estimate = replace(self._estimate, limit_bytes=limit_bytes)
-        reservations.release(self._owner)
-        reservations.reserve(self._owner, 0, min(reserved, needed + batch_bytes))
+        with self._thread.opening:
+            workspace = min(WORKSPACE_BYTES, reservations.free_bytes // WORKSPACE_DIVISOR)
+            needed = self._weight_bytes + workspace
+            reserved = reservations.reserve(self._owner, needed, reservations.free_bytes)
+            try:
+                captured_bytes = self._set_up(reserved - workspace, layout)
+            except Exception:
+                self.close()
+                raise
+            max_tokens = max(options.max_batch_tokens, options.max_tokens, MIN_RESERVED_TOKENS)
+            batch_bytes = self._estimate.bytes_for(max_tokens)
+            limit_bytes = min(self._estimate.limit_bytes - captured_bytes, batch_bytes)
+            self._estimate = replace(self._estimate, limit_bytes=limit_bytes)
+            wanted = min(reserved, needed + captured_bytes + batch_bytes)
+            reservations.release(self._owner)
+            reservations.reserve(self._owner, 0, wanted)
 
-    def _set_up(self, limit_bytes: int, layout: Layout) -> None:
-        """Open the graph, measure what a batch takes, and capture CUDA graphs; in the device's thread."""
+    def _set_up(self, limit_bytes: int, layout: Layout) -> int:
+        """Open the graph in this thread, measure what a batch takes, and capture CUDA graphs.
+
+        The device's thread runs other models' batches meanwhile, and one batch of these runs between two of those.
+
+        Returns:
+            Bytes of the inputs and outputs of CUDA graphs.
+        """
         options = self._options
+        self._thread.device.select()
         session = self._sessions[0] = self._open(limit_bytes)
         kind = PackedAdapter if layout is Layout.PACKED else PaddedAdapter
         adapter: GraphAdapter = kind.of(
@@ -156,27 +172,31 @@ class DeviceBackend:
         self._bindings = DeviceBindings(self._thread, adapter)
         longest = min(options.max_tokens, options.max_batch_tokens)
 
-        def free_bytes_after(inputs: int) -> int:
+        free_bytes: list[int] = []
+
+        def taken_bytes(inputs: int) -> int:
+            free_bytes.append(self._thread.device.memory()[0])
             shape = Shape(inputs * longest, inputs, longest)
             run_dummy(session, self._thread, adapter, shape)
-            return self._thread.device.memory()[0]
+            # What a run that failed took is still in the arena; what inputs and outputs lay in has been freed.
+            arena_bytes = free_bytes[0] - self._thread.device.memory()[0]
+            return arena_bytes + bound_bytes(session, adapter, shape)
 
+        # One job: nobody else's batch runs between the two looks at the memory.
         self._estimate = estimate_memory(
-            free_bytes_after,
-            self._thread.device.memory()[0],
+            lambda inputs: self._thread.run(lambda: taken_bytes(inputs)),
             max(limit_bytes - self._weight_bytes, 0),
             longest,
             options.max_batch_tokens,
             is_padded=adapter.is_padded,
             has_pooling_matrix=bool(adapter.pooling),
+            page_bytes=adapter.page_bytes,
         )
-        self._graphs = capture_graphs(
-            session,
-            self._thread,
-            adapter,
-            max_tokens=min(options.captured_tokens, options.max_batch_tokens),
-            longest=options.max_tokens,
-        )
+        max_captured_tokens = min(options.captured_tokens, options.max_batch_tokens)
+        shapes = adapter.capture_shapes(max_captured_tokens, options.max_tokens)
+        capturer = GraphCapturer(session, self._thread, adapter)
+        self._graphs = capturer.capture(shapes, self._estimate.spare_bytes)
+        return max((bound_bytes(session, adapter, shape) for shape in self._graphs), default=0)
 
     def _open(self, limit_bytes: int) -> DeviceSession:
         """Open the whole graph, able to capture if the options ask for it and all its nodes run on the device."""
@@ -189,10 +209,7 @@ class DeviceBackend:
 
     def _run(self, run: "_Run", staging: StagingBuffers) -> RawOutput:
         """Make the arrays in the worker's thread; the device's thread begins copies and launches and waits for none."""
-        device, output = self._thread.device, run.output
-        session = self._sessions[0]
-        if run.layer:
-            session = self._thread.run(lambda: self._exit_session(run.layer))
+        device, output, session = self._thread.device, run.output, run.session
         staged = staging.fill(session, self._adapter, run.shape, run.feeds)
         tensor = session.outputs[output.name]
         value_bytes, columns = SIZES[tensor.dtype], tensor.shape[-1] or self._adapter.hidden_size
@@ -223,17 +240,21 @@ class DeviceBackend:
         )
         return self._adapter.raw_output(run.batch, run.shape, values)
 
-    def _exit_session(self, layer: int) -> DeviceSession:
-        """Return the session of an exit's graph, opened when it is first asked for; in the device's thread."""
-        if layer not in self._sessions:
+    def _open_exit(self, layer: int) -> DeviceSession:
+        """Open an exit's graph, as it is asked for the first time, beside the batches of others."""
+        with self._thread.opening:
+            if layer in self._sessions:
+                return self._sessions[layer]
             path = self._path.with_name(EXIT_GRAPH.format(layer))
             share = self._weight_bytes * layer // max(self.info.layers, 1)
+            self._thread.device.select()
             try:
                 self._thread.reservations.reserve(self._owner, share, share)
+                session = self._open_session(path, memory_limit_bytes=0, captures=False)
             except ModelMemoryError as error:
                 raise BackendMemoryError("an early exit's graph does not fit as well") from error
-            self._sessions[layer] = self._open_session(path, memory_limit_bytes=0, captures=False)
-        return self._sessions[layer]
+            self._sessions[layer] = session
+            return session
 
     def _close(self) -> None:
         for session in self._sessions.values():
@@ -260,7 +281,7 @@ class _Run:
         shape: Sizes of the run.
         feeds: What the graph is fed.
         output: What is copied to the host.
-        layer: Number of the exit; 0 for the whole graph.
+        session: The graph, or that of the exit.
         graph: The CUDA graph to launch; None for a plain run.
     """
 
@@ -268,7 +289,7 @@ class _Run:
     shape: Shape
     feeds: Feeds
     output: OutputSlice
-    layer: int
+    session: DeviceSession
     graph: CudaGraph | None
 
     @property

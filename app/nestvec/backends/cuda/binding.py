@@ -40,6 +40,21 @@ class BlockLayout:
         return cls(offsets, size)
 
 
+def bound_bytes(session: DeviceSession, adapter: GraphAdapter, shape: Shape) -> int:
+    """Return how much device memory the inputs and outputs of a graph take in a run of a shape."""
+    layout = BlockLayout.of(session, adapter, shape)
+    sizes = [layout.size]
+    for name, tensor in session.inputs.items():
+        if name not in layout.offsets and name != BOUNDS:
+            dimensions = adapter.input_shape(name, shape, adapter.max_pages(shape))
+            sizes.append(prod(dimensions) * SIZES[tensor.dtype])
+    sizes += [
+        prod(adapter.output_shape(name, shape)) * SIZES[session.outputs[name].dtype]
+        for name in adapter.outputs
+    ]
+    return sum(rounded_up(size) for size in sizes)
+
+
 @dataclass(slots=True)
 class DeviceBindings:
     """Device memory for the inputs and outputs of runs that follow one another on the stream.

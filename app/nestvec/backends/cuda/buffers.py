@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 ByteArray = NDArray[np.uint8]
 ALIGNMENT_BYTES: Final = 256
 # A buffer that was too small is made larger than asked for.
-GROWTH: Final = 1.5
+GROWTH: Final = 1.25
 
 
 class Device(Protocol):
@@ -37,6 +37,9 @@ class Device(Protocol):
 
     def pinned(self, size: int) -> ByteArray:
         """Allocate so many bytes of page-locked host memory, which the device copies from and to by itself."""
+
+    def free_dropped(self) -> None:
+        """Free page-locked memory to which no array refers any more; not while a run is captured."""
 
     def allocate(self, size: int) -> int:
         """Allocate so many bytes of the device's memory, and return their address."""

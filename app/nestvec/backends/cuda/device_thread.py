@@ -2,7 +2,7 @@
 
 CUDA graphs belong to the thread that captured them, and while one is captured no other thread may call CUDA: so all
 work for a device goes through one thread of the process. That thread only begins work; whoever wants results waits for
-an event.
+an event. Graphs are opened beside it, by whoever loads a model: that may take minutes, in which others are served.
 """
 
 from collections.abc import Callable, Iterator
@@ -71,10 +71,15 @@ class DeviceThread:
     Args:
         device: The device's memory and stream.
         reservations: Who has reserved what of its memory.
+
+    Attributes:
+        opening: Held while a graph is opened, measured and captured: opening calls CUDA outside of the device's thread,
+            which would break the capture of another graph, and each takes all memory that is left until it is open.
     """
 
     def __init__(self, device: Device, reservations: MemoryReservations) -> None:
         self.device, self.reservations = device, reservations
+        self.opening = Lock()
         self._thread = ThreadPoolExecutor(
             1, thread_name_prefix="nestvec-device", initializer=self._begin
         )
@@ -93,7 +98,7 @@ class DeviceThread:
         """
         if get_ident() == self._ident:
             return work()
-        return self._thread.submit(work).result()
+        return self._thread.submit(self._do, work).result()
 
     def pinned(self, size: int) -> ByteArray:
         """Allocate page-locked memory in the device's thread: in any other it would break a capture.
@@ -139,6 +144,11 @@ class DeviceThread:
         """End the thread and free the device's stream; used by tests only."""
         self._thread.shutdown()
         self.device.close()
+
+    def _do(self, work: Callable[[], Result]) -> Result:
+        """Do a job, after freeing what finalizers dropped since the last one."""
+        self.device.free_dropped()
+        return work()
 
     def _begin(self) -> None:
         """Select the device, before the thread's first work."""

@@ -13,8 +13,15 @@ import onnxruntime as ort
 
 from nestvec.backends.cuda.buffers import Device
 from nestvec.backends.cuda.session import BFLOAT16, BoundTensor, Tensor
-from nestvec.backends.ort import NOT_STARTED, PROVIDERS, backend_error, find_libraries
-from nestvec.errors import BackendMemoryError, FormatError, ProviderError
+from nestvec.backends.ort import (
+    NOT_STARTED,
+    PROVIDERS,
+    WITHOUT_CUDNN,
+    backend_error,
+    find_libraries,
+    opening_error,
+)
+from nestvec.errors import BackendMemoryError, ProviderError
 
 # Flash and CUTLASS attention and no others: any positive value drops the minimum lengths below which neither is taken,
 # and the preference for cuDNN, whose graphs are compiled anew for each shape.
@@ -25,6 +32,9 @@ ONNX_BFLOAT16: Final = 16
 TENSOR_TYPE: Final = re.compile(r"tensor\((\w+)\)")
 NUMPY_NAMES: Final = {"float": "float32"}
 SHRINK: Final = "memory.enable_memory_arena_shrinkage"
+# Some kernels of graphs that others made (products of batches with strides of no pattern) copy from page-locked memory
+# that onnxruntime frees in runs only that wait for the device: every so many do.
+RUNS_UNTIL_SYNC: Final = 50
 
 
 class OnnxDeviceSession:
@@ -36,10 +46,13 @@ class OnnxDeviceSession:
         memory_limit_bytes: What its arena may take; 0 for no bound.
         captures: Whether runs are to be captured as CUDA graphs.
         profiles: Whether to record where nodes run, for `placement`.
-        optimizes: Whether onnxruntime is to rewrite the graph, as is good for graphs that others made.
+        is_foreign: Whether others made the graph: onnxruntime rewrites it, which is good for such graphs, and it is not
+            captured, as any op may do what a capture forbids.
 
     Raises:
+        BackendLostError: The device is gone.
         FormatError: The graph cannot be opened, or cannot be captured.
+        ModelMemoryError: There is no memory for it.
         ProviderError: The device did not start.
     """
 
@@ -51,16 +64,16 @@ class OnnxDeviceSession:
         memory_limit_bytes: int,
         captures: bool,
         profiles: bool = False,
-        optimizes: bool = False,
+        is_foreign: bool = False,
     ) -> None:
-        self._optimizes = optimizes
-        self._device, self.captures = device, captures
+        self._is_foreign = is_foreign
+        self._device, self.captures = device, captures and not is_foreign
         self._profile_dir = tempfile.mkdtemp(prefix="nestvec-profile-") if profiles else None
         is_cuda = device.kind == "cuda"
         options = ort.SessionOptions()
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = (
-            levels.ORT_ENABLE_ALL if optimizes else levels.ORT_ENABLE_BASIC
+            levels.ORT_ENABLE_ALL if is_foreign else levels.ORT_ENABLE_BASIC
         )
         options.intra_op_num_threads = 1
         options.enable_mem_pattern = False
@@ -77,10 +90,10 @@ class OnnxDeviceSession:
                 str(path),
                 options,
                 providers=providers,
-                disabled_optimizers=[] if optimizes else list(DEVICE_DISABLED_FUSIONS),
+                disabled_optimizers=[] if is_foreign else list(DEVICE_DISABLED_FUSIONS),
             )
         except Exception as error:
-            raise FormatError(f"{path}: onnxruntime cannot open the graph ({error})") from error
+            raise opening_error(path, error) from error
         if is_cuda and self._session.get_providers()[0] != PROVIDERS["cuda"]:
             raise ProviderError(NOT_STARTED)
         self.inputs = {node.name: _tensor(node) for node in self._session.get_inputs()}
@@ -89,6 +102,7 @@ class OnnxDeviceSession:
         self._bindings: dict[int, ort.IOBinding] = {}
         self._options: dict[int | None, ort.RunOptions] = {None: self._run_options(-1)}
         self._shrinks = False
+        self._runs = 0
 
     def run(
         self,
@@ -110,6 +124,9 @@ class OnnxDeviceSession:
                 self._options[graph_number] = self._run_options(graph_number)
             self._bind(binding, inputs, outputs)
         run_options = self._options[graph_number]
+        self._runs += 1
+        if self._is_foreign and self._runs % RUNS_UNTIL_SYNC == 0:
+            run_options = self._run_options(-1, waits=True)
         if self._shrinks and graph_number is None:
             run_options, self._shrinks = self._run_options(-1, shrinks=True), False
         try:
@@ -143,7 +160,7 @@ class OnnxDeviceSession:
         options = {
             "device_id": str(self._device.number),
             "user_compute_stream": str(self._device.stream),
-            **({} if self._optimizes else {"sdpa_kernel": ATTENTION_KERNELS}),
+            **({} if self._is_foreign else {"sdpa_kernel": ATTENTION_KERNELS, **WITHOUT_CUDNN}),
             # Who asks for an fp32 graph wants exact results.
             "use_tf32": "0",
             "arena_extend_strategy": "kSameAsRequested",
@@ -153,12 +170,15 @@ class OnnxDeviceSession:
             options["gpu_mem_limit"] = str(memory_limit_bytes)
         return options
 
-    def _run_options(self, graph_number: int, *, shrinks: bool = False) -> ort.RunOptions:
+    def _run_options(
+        self, graph_number: int, *, shrinks: bool = False, waits: bool = False
+    ) -> ort.RunOptions:
         options = ort.RunOptions()
         if self._device.kind != "cuda":
             return options
         # Whoever wants results waits for an event, not for the whole device.
-        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        if not waits:
+            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         if self.captures:
             options.add_run_config_entry("gpu_graph_id", str(graph_number))
         if shrinks:

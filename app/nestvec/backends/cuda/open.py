@@ -12,7 +12,7 @@ from nestvec.backends.cuda.serial import SerialBackend
 from nestvec.backends.cuda.session import DeviceSession
 from nestvec.engine.backend import Backend, BackendOptions
 from nestvec.engine.types import Layout
-from nestvec.errors import BackendError, BackendLostError, FormatError
+from nestvec.errors import BackendError, BackendLostError, BackendMemoryError, FormatError
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,13 @@ def open_on_gpu(path: Path, layout: Layout, options: BackendOptions) -> Backend:
     from nestvec.backends.onnx import OnnxBackend
 
     thread = device_thread_for(options.device_id, options.memory_share)
+
+    def open_serial() -> Backend:
+        with thread.opening:
+            return SerialBackend(OnnxBackend(path, layout, options), thread)
+
     if options.device is None:
-        return SerialBackend(OnnxBackend(path, layout, options), thread)
+        return open_serial()
 
     def open_session(path: Path, *, memory_limit_bytes: int, captures: bool) -> DeviceSession:
         return OnnxDeviceSession(
@@ -64,14 +69,15 @@ def open_on_gpu(path: Path, layout: Layout, options: BackendOptions) -> Backend:
             thread.device,
             memory_limit_bytes=memory_limit_bytes,
             captures=captures,
-            optimizes=layout is Layout.PADDED,
+            is_foreign=layout is Layout.PADDED,
         )
 
     try:
         return DeviceBackend(path, thread, open_session, options.device, layout)
     except (FormatError, BackendError) as error:
-        if layout is Layout.PACKED or isinstance(error, BackendLostError):
+        is_machines_fault = isinstance(error, (BackendLostError, BackendMemoryError))
+        if layout is Layout.PACKED or is_machines_fault:
             raise
         # A graph that others made may do what fixed memory does not allow.
         log.warning("%s is run by itself: %s", path.name, error.message)
-        return SerialBackend(OnnxBackend(path, layout, options), thread)
+        return open_serial()

@@ -7,8 +7,8 @@ that it loads anyway. ctypes releases the interpreter's lock in every call.
 import contextlib
 import ctypes
 import weakref
+from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -60,6 +60,8 @@ class CudaDevice:
     def __init__(self, number: int = 0, library: Any = None) -> None:  # noqa: ANN401
         self.number = number
         self._library = load_runtime() if library is None else library
+        # Addresses of page-locked memory that is not used any more; finalizers run in any thread at any time.
+        self._dropped: deque[int] = deque()
         stream = ctypes.c_void_p()
         try:
             self.select()
@@ -75,14 +77,19 @@ class CudaDevice:
         self._call("cudaSetDevice", ctypes.c_int(self.number))
 
     def pinned(self, size: int) -> ByteArray:
-        """Allocate page-locked host memory, uint8, which is freed with the last array over it."""
+        """Allocate page-locked host memory, uint8, which `free_dropped` frees once no array refers to it."""
         address = ctypes.c_void_p()
         self.select()
         self._call("cudaHostAlloc", ctypes.byref(address), ctypes.c_size_t(size), ctypes.c_uint(0))
         block = (ctypes.c_uint8 * size).from_address(address.value or 0)
-        weakref.finalize(block, partial(self._library.cudaFreeHost, ctypes.c_void_p(address.value)))
+        weakref.finalize(block, self._dropped.append, address.value or 0)
         array: ByteArray = np.frombuffer(block, np.uint8)  # type: ignore[call-overload]  # a buffer, which typeshed does not know
         return array
+
+    def free_dropped(self) -> None:
+        """Free page-locked memory to which no array refers any more."""
+        while self._dropped:
+            self._library.cudaFreeHost(ctypes.c_void_p(self._dropped.popleft()))
 
     def allocate(self, size: int) -> int:
         """Allocate device memory and return its address."""
@@ -132,7 +139,9 @@ class CudaDevice:
         return event
 
     def wait(self, event: ctypes.c_void_p) -> None:
-        """Sleep until an event has happened, then free it."""
+        """Sleep until an event has happened, then free it; in any thread."""
+        # A thread that has chosen no device is on the first one: the call would make a context there, half a GiB.
+        self.select()
         try:
             self._call("cudaEventSynchronize", event)
         finally:

@@ -29,6 +29,6 @@ class GpuSettings(BaseModel):
         4096,
         ge=0,
         le=65_536,
-        description="On a GPU, batches up to this many tokens are filled up to one of a few sizes whose launches were "
-        "captured at the start (CUDA graphs); 0: none.",
+        description="On a GPU, batches up to this many tokens may be filled up to one of a few sizes whose launches "
+        "were captured at the start (CUDA graphs), as far as that was faster there; 0: none.",
     )

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.engine.backend import Backend
-from nestvec.engine.core.batching.collate import collate
+from nestvec.engine.core.batching.collate import collate, distinct_options
 from nestvec.engine.core.pending_call import NO_ROWS
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import OutputAdapter
@@ -86,7 +86,9 @@ def raw_vectors(
 
 def _are_whole(items: Sequence[Item], options: Sequence[ItemOptions]) -> bool:
     """Return whether every item gives one row, pooled from all its tokens."""
-    return all(of.pools_whole(item) for item, of in zip(items, options, strict=True))
+    if any(item.spans or item.gives_states for item in items):
+        return False
+    return all(of.gives_one_row for of in distinct_options(options))
 
 
 def _run(backend: Backend, batch: Batch) -> list[RawOutput]:
@@ -125,10 +127,10 @@ def _output(
     if len(pooled) != len(items):
         raise BackendError("the backend returned another number of vectors than it was asked for")
     is_bad = ADAPTERS[options[0].kind].are_degenerate(pooled, allows_zeros=pooler.gives_zeros)
-    cut = [
-        row[:, : of.columns or None] for row, of in zip(pooled[:, None, :], options, strict=True)
-    ]
-    return BatchOutput(cut, np.asarray(is_bad))
+    rows = list(pooled[:, None, :])
+    if any(of.columns for of in distinct_options(options)):
+        rows = [row[:, : of.columns or None] for row, of in zip(rows, options, strict=True)]
+    return BatchOutput(rows, np.asarray(is_bad))
 
 
 def _parts(

@@ -202,6 +202,7 @@ class _Block:
             bias=self.terms.bias,
             bias_rows=self.terms.bias_rows,
             position_scores=self.terms.position_scores,
+            packed_scores=self.terms.packed_scores,
             scale=self.terms.scale,
         )
         attended = self_attention(context, state, spec)

@@ -10,7 +10,7 @@ from nestvec.export.layers.arithmetic import Linear
 from nestvec.export.layers.attention_branches import Branches
 from nestvec.export.layers.attention_spec import AttentionSpec, split_and_norm_heads
 from nestvec.export.layers.build_context import BuildContext
-from nestvec.export.layers.device_attention import device_attention
+from nestvec.export.layers.device_attention import device_attention, with_biases_folded
 
 
 class AttentionOps(StrEnum):
@@ -38,6 +38,7 @@ def self_attention(context: BuildContext, state: str, spec: AttentionSpec) -> st
     """
     graph, inputs, arithmetic = context.graph, context.inputs, context.arithmetic
     if inputs.device is not None:
+        spec = with_biases_folded(spec)
         attended = device_attention(graph, state, spec, inputs)
         return arithmetic.apply(graph, attended, [spec.output])[0]
     value_layer, output_layer = spec.value, spec.output

@@ -61,6 +61,8 @@ class AttentionSpec:
         score_cap: Scaled scores s become cap · tanh(s / cap) before anything is added to them; None for no cap.
         position_scores: Makes of queries [B, heads, S, d] and keys [B, heads, d, S] what is added to their products
             before scaling, [B, heads, S, S]; None for nothing.
+        packed_scores: In graphs for a device instead: makes of packed queries and keys, [T, heads * d] each, what is
+            added to scaled scores, [B, heads, S, S].
     """
 
     query: Linear
@@ -77,6 +79,7 @@ class AttentionSpec:
     scale: float | None = None
     score_cap: float | None = None
     position_scores: Callable[[str, str], str] | None = None
+    packed_scores: Callable[[str, str], str] | None = None
 
     @property
     def head_width(self) -> int:

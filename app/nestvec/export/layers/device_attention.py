@@ -8,6 +8,7 @@ first, as servers of generating models need it. All layers of a graph write to t
 Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 """
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -58,6 +59,24 @@ def device_attention(
     return _packed_attention(graph, state, spec, inputs, device)
 
 
+def with_biases_folded(spec: AttentionSpec) -> AttentionSpec:
+    """Return attention that gives the same without the biases that it does not need.
+
+    The shares that a token gives to all keys add up to one, so a bias of values comes out as it is and can be added by
+    the output projection. A bias of keys adds the same to all scores of a query, which softmax does not see; not where
+    keys are rotated or normed, or meet more than queries.
+    """
+    value, output = spec.value, spec.output
+    repeats = spec.heads // spec.kv_head_count
+    by_head = np.repeat(value.bias.reshape(spec.kv_head_count, -1), repeats, axis=0)
+    output = replace(output, bias=output.bias + by_head.reshape(-1) @ output.weight)
+    value = replace(value, bias=np.zeros_like(value.bias))
+    key = spec.key
+    if spec.has_plain_heads and spec.packed_scores is None:
+        key = replace(key, bias=np.zeros_like(key.bias))
+    return replace(spec, key=key, value=value, output=output)
+
+
 def page_tokens(head_width: int) -> int:
     """Tokens of a page for heads of this width; 0 where no kernel takes such heads."""
     return next((tokens for max_width, tokens in PAGE_TOKENS if head_width <= max_width), 0)
@@ -70,7 +89,7 @@ def _uses_pages(graph: GraphBuilder, spec: AttentionSpec, attention: DeviceAtten
     is_possible = (
         graph.float_type is not FloatType.FP32
         and spec.bias is None
-        and spec.position_scores is None
+        and spec.packed_scores is None
         and has_possible_window
         and spec.head_width % PAGED_WIDTH_STEP == 0
         and page_tokens(spec.head_width) > 0
@@ -134,27 +153,24 @@ def _packed_attention(
     device: DeviceInputs,
 ) -> str:
     bias = spec.score_bias
-    if spec.has_plain_heads and spec.position_scores is None and spec.score_cap is None:
-        # One product; its bias is added by the kernel that takes queries, keys and values apart.
-        query, projection_bias = _interleaved_product(graph, state, spec)
-        parts = [query, "", "", projection_bias]
-    else:
-        projected = Floating().apply(graph, state, [spec.query, spec.key, spec.value])
-        if spec.position_scores is not None:
-            bias = _position_bias(graph, projected, spec, inputs)
-        if not spec.has_plain_heads:
-            projected = _heads(graph, projected, spec, inputs)
-        if spec.score_cap is not None:
-            change = _cap_bias(graph, projected, spec, inputs)
-            bias = change if bias is None else graph.op("Add", change, bias)
-        parts = [*projected, ""]
+    # Apart and without a bias of its own the kernel reads the projections where they are; given as one product, or with
+    # a bias, they would be written out once more.
+    projected = Floating().apply(graph, state, [spec.query, spec.key, spec.value])
+    if spec.packed_scores is not None:
+        bias = spec.packed_scores(*projected[:2])
+    if not spec.has_plain_heads:
+        projected = _heads(graph, projected, spec, inputs)
+    if spec.score_cap is not None:
+        change = _cap_bias(graph, projected, spec, inputs)
+        bias = change if bias is None else graph.op("Add", change, bias)
     if spec.head_width % FUSED_WIDTH_STEP:
         graph.metadata[READS_OFFSETS] = "1"
-    if spec.position_scores is not None or spec.score_cap is not None:
+    if spec.packed_scores is not None or spec.score_cap is not None:
         graph.metadata[IS_PADDED] = "1"
     return graph.op(
         "PackedMultiHeadAttention",
-        *parts,
+        *projected,
+        "",
         device.token_offset,
         device.cumulative_lengths,
         *([] if bias is None else [bias]),
@@ -162,25 +178,6 @@ def _packed_attention(
         num_heads=spec.heads,
         scale=spec.score_scale,
     )
-
-
-def _interleaved_product(graph: GraphBuilder, state: str, spec: AttentionSpec) -> tuple[str, str]:
-    """Add one product for queries, keys and values.
-
-    Returns:
-        The three of each head side by side, [T, heads, 3, d], and their biases one after the other ("" for none).
-    """
-    layers = (spec.query, spec.key, spec.value)
-    heads, width, size = spec.heads, spec.head_width, len(spec.query.weight)
-    weights = np.stack([layer.weight.reshape(size, heads, width) for layer in layers], axis=2)
-    name = spec.query.name
-    product = graph.op(
-        "MatMul", state, graph.weight(f"{name}.and_key_value", weights.reshape(size, -1))
-    )
-    shape = graph.weight(f"interleaved_{heads}_{width}", np.array([-1, heads, 3, width], np.int64))
-    biases = np.concatenate([layer.bias for layer in layers])
-    bias = graph.weight(f"{name}.and_key_value.bias", biases) if biases.any() else ""
-    return graph.op("Reshape", product, shape), bias
 
 
 def _merged_product(graph: GraphBuilder, state: str, layers: list[Linear]) -> str:
@@ -248,20 +245,3 @@ def _rotary_tables(graph: GraphBuilder, rotary: RotaryEmbedding) -> list[str]:
         graph.weight(f"{name}{rotary.name}", (table * scale).astype(np.float32))
         for name, table in (("cos", np.cos(angles)), ("sin", np.sin(angles)))
     ]
-
-
-def _position_bias(
-    graph: GraphBuilder, projected: list[str], spec: AttentionSpec, inputs: PackedInputs
-) -> str:
-    """Add the scores that positions contribute, scaled: [B, heads, S, S]."""
-    if spec.position_scores is None:
-        raise ValueError("no scores depend on positions")
-    shape = graph.weight("padded_heads", np.array([0, 0, spec.heads, spec.head_width], np.int64))
-    query, key = (
-        graph.op("Reshape", graph.op("Gather", part, inputs.gather, axis=0), shape)
-        for part in projected[:2]
-    )
-    query = graph.op("Transpose", query, perm=[0, 2, 1, 3])
-    key = graph.op("Transpose", key, perm=[0, 2, 3, 1])
-    scale = graph.weight("score_factor", np.array(spec.score_scale, np.float32))
-    return graph.op("Mul", spec.position_scores(query, key), scale)

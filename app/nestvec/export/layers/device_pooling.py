@@ -39,7 +39,10 @@ def device_pooled(graph: GraphBuilder, state: str, pooling: str, inputs: PackedI
         rows = graph.ensure_input("pool_gather", "int64", ("B", "S"))
         middle = graph.weight("middle_axis", np.array([1], np.int64))
         padded = graph.op("Gather", state, rows, axis=0)
-        return _float32(graph, graph.op("ReduceMax", padded, middle, keepdims=0))
+        # CUDA's ReduceMax needs cuDNN, TopK does not.
+        first = graph.weight("first_one", np.array([1], np.int64))
+        greatest, _ = graph.op_outputs("TopK", 2, padded, first, axis=1)
+        return _float32(graph, graph.op("Squeeze", greatest, middle))
     if pooling not in SUMMING_POOLINGS:
         raise ValueError(f"no pooling '{pooling}' on a device")
     return _weighted_sum(graph, state)

@@ -25,6 +25,8 @@ from nestvec.export.layers.relative_positions import PositionTerms
 RELATIVE_EMBEDDINGS: Final = "encoder.rel_embeddings.weight"
 # Content to position, position to content.
 TERMS: Final = ("c2p", "p2c")
+# Names of the projected relative embeddings that each term multiplies.
+TABLES: Final = {"c2p": "position_keys", "p2c": "position_queries"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +105,28 @@ class DisentangledAttention:
         width = sizes.hidden_size // sizes.num_attention_heads
         scale = 1 / math.sqrt(width * (1 + len(fields.terms)))
 
+        def projected(layer: str) -> dict[str, Float32Array]:
+            shared = {"c2p": self.key, "p2c": self.query}
+            own = {"c2p": self.position_key, "p2c": self.position_query}
+            names = shared if fields.shares_projections else own
+            return {
+                term: _projected(context, embeddings, f"{prefix}{layer}.{names[term]}", sizes)
+                for term in fields.terms
+            }
+
+        if context.inputs.device is not None:
+            cells = _packed_cells(context, rows, 2 * fields.span)
+            return lambda layer: _device_terms(context.graph, layer, projected(layer), cells, scale)
+
         def terms_of(layer: str) -> PositionTerms:
-            tables: dict[str, str] = {}
-            if "c2p" in fields.terms:
-                name = self.key if fields.shares_projections else self.position_key
-                keys = _projected(context, embeddings, f"{prefix}{layer}.{name}", sizes)
-                tables["c2p"] = context.graph.weight(
-                    f"{layer}.position_keys", keys.transpose(0, 2, 1)[None]
+            # Tables by term: "c2p" [1, heads, d, 2 * span], "p2c" [1, heads, 2 * span, d].
+            tables = {
+                term: context.graph.weight(
+                    f"{layer}.{TABLES[term]}",
+                    (table.transpose(0, 2, 1) if term == "c2p" else table)[None],
                 )
-            if "p2c" in fields.terms:
-                name = self.query if fields.shares_projections else self.position_query
-                queries = _projected(context, embeddings, f"{prefix}{layer}.{name}", sizes)
-                tables["p2c"] = context.graph.weight(f"{layer}.position_queries", queries[None])
+                for term, table in projected(layer).items()
+            }
             return PositionTerms(
                 position_scores=lambda query, key: _position_scores(
                     context.graph, query, key, tables, rows
@@ -155,6 +167,86 @@ def _position_scores(
         by_row = graph.op("MatMul", tables["p2c"], key)  # [B, heads, 2 * span, S]
         scores.append(graph.op("GatherElements", by_row, indices, axis=2))
     return scores[0] if len(scores) == 1 else graph.op("Add", *scores)
+
+
+def _device_terms(
+    graph: GraphBuilder,
+    layer: str,
+    projected: Mapping[str, Float32Array],
+    cells: Mapping[str, str],
+    scale: float,
+) -> PositionTerms:
+    """Make the terms of a layer in a graph for a device.
+
+    Args:
+        graph: Takes the nodes.
+        layer: Name of the layer.
+        projected: Projected relative embeddings by term, [heads, 2 * span, d].
+        cells: By term, where each pair's score lies among those of all tokens and rows, [B, S, S], int64.
+        scale: What scores are multiplied by.
+    """
+    tables = {
+        term: graph.weight(f"{layer}.{TABLES[term]}", (table * scale).transpose(0, 2, 1))
+        for term, table in projected.items()
+    }
+    heads, _, width = next(iter(projected.values())).shape
+
+    def scores(query: str, key: str) -> str:
+        states = {"c2p": query, "p2c": key}
+        by_head = {term: graph.split_heads(states[term], heads, width) for term in tables}
+        return _packed_scores(graph, by_head, tables, cells)
+
+    return PositionTerms(packed_scores=scores, scale=scale)
+
+
+def _packed_scores(
+    graph: GraphBuilder,
+    states: Mapping[str, str],
+    tables: Mapping[str, str],
+    cells: Mapping[str, str],
+) -> str:
+    """Add the scores that positions contribute on a device, where products need no padding.
+
+    They are products of equal batches, one a head: other batches CUDA's provider multiplies by arrays of pointers, that
+    it copies to the device anew in each run, and that no CUDA graph may hold.
+
+    Args:
+        graph: Takes the nodes.
+        states: Queries or keys by the term that multiplies them, [T, heads, d].
+        tables: Projected relative embeddings by term, scaled as scores are, [heads, d, 2 * span].
+        cells: By term, where each pair's score lies among those of all tokens and rows, [B, S, S], int64.
+
+    Returns:
+        A value [B, heads, S, S].
+    """
+    scores = []
+    for term, table in tables.items():
+        by_head = graph.op("Transpose", states[term], perm=[1, 0, 2])
+        by_row = graph.op("MatMul", by_head, table)  # [heads, T, 2 * span]
+        flat = graph.weight("flat_rows", np.array([0, -1], np.int64))
+        scores.append(
+            graph.op("Gather", graph.op("Reshape", by_row, flat), cells[term], axis=1)
+        )  # [heads, B, S, S]
+    summed = scores[0] if len(scores) == 1 else graph.op("Add", *scores)
+    return graph.op("Transpose", summed, perm=[1, 0, 2, 3])
+
+
+def _packed_cells(context: BuildContext, rows: str, row_count: int) -> dict[str, str]:
+    """Add where the score of each query and key lies in a matrix [T, row_count] by term, [B, S, S], int64."""
+    graph = context.graph
+    first = graph.op(
+        "Mul", context.inputs.gather, graph.weight("row_count", np.array(row_count, np.int64))
+    )
+    # A content query's score lies in its own row, a content key's in that of the key.
+    axes = {"c2p": 2, "p2c": 1}
+    return {
+        term: graph.op(
+            "Add",
+            graph.op("Unsqueeze", first, graph.weight(f"axis_{axis}", np.array([axis], np.int64))),
+            rows,
+        )
+        for term, axis in axes.items()
+    }
 
 
 def _projected(

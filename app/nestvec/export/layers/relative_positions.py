@@ -39,12 +39,15 @@ class PositionTerms:
         bias_rows: Adds the bias of `LOOP_QUERIES` queries from a position (an int64 scalar) on, [1, heads, Q, S].
         position_scores: Makes of queries [B, heads, S, d] and keys [B, heads, d, S] what is added to their products
             before scaling, [B, heads, S, S]; None for nothing.
+        packed_scores: In graphs for a device instead: makes of packed queries and keys, [T, heads * d] each, what is
+            added to scaled scores, [B, heads, S, S].
         scale: What scores are multiplied by; None for 1 / sqrt(d).
     """
 
     bias: str | None = None
     bias_rows: Callable[[str], str] | None = None
     position_scores: Callable[[str, str], str] | None = None
+    packed_scores: Callable[[str, str], str] | None = None
     scale: float | None = None
 
 

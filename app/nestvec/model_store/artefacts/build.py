@@ -19,6 +19,7 @@ from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import (
     BackendError,
     BackendLostError,
+    BackendMemoryError,
     FormatError,
     ModelError,
     ModelMemoryError,
@@ -257,14 +258,14 @@ class ArtefactBuilder:
             probes = self._export_reference(reference, artefact).probes
             graph = self.folder.graph(artefact)
             reasons = []
-            for options in device_export_options(self.folder, precision):
+            for options in device_export_options(self.folder, precision, self.build.capability):
                 try:
                     with self._exporting(graph) as on_tensor:
                         export_device_graph(
                             self.folder.path, self.folder.config, graph, options, on_tensor
                         )
                     self._check_on_device(graph, artefact, probes, reference)
-                except (ProviderError, ModelMemoryError, BackendLostError):
+                except (ProviderError, ModelMemoryError, BackendLostError, BackendMemoryError):
                     raise  # the machine's fault, not the graph's
                 except (ModelError, BackendError) as error:
                     reasons.append(f"{options.attention} attention: {error.message}")
@@ -308,10 +309,8 @@ class ArtefactBuilder:
     def _options(self) -> BackendOptions:
         """Return how to open the artefact's own graph."""
         if self.build.is_for_device:
-            max_tokens = self.folder.max_tokens
-            device = DeviceOptions(
-                max_tokens, max(max_tokens, MIN_DEVICE_TOKENS), captured_tokens=0
-            )
+            tokens = self.folder.max_tokens
+            device = DeviceOptions(tokens, max(tokens, MIN_DEVICE_TOKENS), captured_tokens=0)
             return BackendOptions(provider="cuda", device=device)
         is_bf16 = self.build.precision is Precision.BF16
         return dataclasses.replace(self._cpu_options(), computes_bf16=is_bf16)

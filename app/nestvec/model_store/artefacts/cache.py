@@ -32,6 +32,8 @@ PROBES: Final = "probes.npy"
 PACKED_PREFIX: Final = "packed-"  # of folders beside the graph: copies of it for a machine
 # Raise it when graphs change without changing vectors: artefacts of before are made anew, in the same space.
 FORMAT: Final = 3
+# The same for graphs for GPUs, whose artefacts have folders of their own.
+DEVICE_FORMAT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,12 @@ class Artefact:
     created_s: int
 
 
-def find_artefact(cache_dir: Path, space: str) -> Artefact | None:
-    """Find the artefact of a space; None where there is none that is whole."""
+def find_artefact(cache_dir: Path, space: str, format_number: int = FORMAT) -> Artefact | None:
+    """Find the artefact of a space; None where there is none that is whole and of this format."""
     folder = _folder(cache_dir, space)
     try:
         manifest = load_json((folder / MANIFEST).read_text("utf-8"))
-        if manifest.get("format", 1) != FORMAT:
+        if manifest.get("format", 1) != format_number:
             return None
         files = dict(manifest["files"])
         if any((folder / name).stat().st_size != size for name, size in files.items()):
@@ -66,7 +68,10 @@ def find_artefact(cache_dir: Path, space: str) -> Artefact | None:
 
 
 def make_artefact(
-    cache_dir: Path, space: str, build_artefact: Callable[[Path], FloatArray]
+    cache_dir: Path,
+    space: str,
+    build_artefact: Callable[[Path], FloatArray],
+    format_number: int = FORMAT,
 ) -> Artefact:
     """Build the artefact of a space under a temporary name, and rename it once it is whole.
 
@@ -74,6 +79,7 @@ def make_artefact(
         cache_dir: The cache.
         space: Its fingerprint.
         build_artefact: Writes the graph into the folder given and returns the vectors of the probe texts.
+        format_number: The format that it is written in.
 
     Raises:
         ArtefactError: The cache cannot be written, or what was written cannot be read back.
@@ -88,19 +94,19 @@ def make_artefact(
         np.save(folder / PROBES, probes)
         sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir())}
         manifest = {
-            "format": FORMAT,
+            "format": format_number,
             "space": space,
             "created_s": int(time.time()),
             "files": sizes,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
         sync_tree(folder)
-        if target.is_dir() and find_artefact(cache_dir, space) is None:
+        if target.is_dir() and find_artefact(cache_dir, space, format_number) is None:
             # Damaged, or of an older format: it would be in the way of the rename. What users put beside it stays.
             _keep_additions(target, folder)
             shutil.rmtree(target)
         rename_into_place(folder, target)
-    artefact = find_artefact(cache_dir, space)
+    artefact = find_artefact(cache_dir, space, format_number)
     if artefact is None:
         raise ArtefactError(f"{target}: written but not readable")
     return artefact

@@ -18,6 +18,10 @@ FLOATS: Final[Mapping[Precision, FloatType]] = {
     Precision.BF16: FloatType.BF16,
 }
 
+# Cards below have no flash attention: there PagedAttention copies all pages into rows as long as the longest input,
+# with key heads repeated for each query head, which PackedMultiHeadAttention does not.
+FLASH_CAPABILITY: Final = 8.0
+
 
 def check_suits_device(folder: ModelFolder, build: BuildOptions) -> None:
     """Refuse a model that no packed graph can run.
@@ -36,11 +40,21 @@ def check_suits_device(folder: ModelFolder, build: BuildOptions) -> None:
         raise UnsuitedError("queries have tokens that are not seen, which packed attention cannot")
 
 
-def device_export_options(folder: ModelFolder, precision: Precision) -> list[DeviceExportOptions]:
-    """Return how to export each graph to try; of several attentions only those that make another graph."""
+def device_export_options(
+    folder: ModelFolder, precision: Precision, capability: str = ""
+) -> list[DeviceExportOptions]:
+    """Return how to export each graph to try; of several attentions only those that make another graph.
+
+    Args:
+        folder: The model's files and what they say.
+        precision: A key of `FLOATS`.
+        capability: Compute capability of the GPU, such as "8.9"; "" where it is not known.
+    """
     head = folder.head
     float_type = FLOATS[precision]
     attentions = [DeviceAttention.PAGED, DeviceAttention.PACKED]
+    if capability and float(capability) < FLASH_CAPABILITY:
+        attentions.reverse()
     if float_type is FloatType.FP32:
         attentions = [DeviceAttention.PACKED]
     elif float_type is FloatType.BF16:

@@ -61,6 +61,7 @@ class BuildOptions:
         halves_weights: Whether weights are stored as float16 and widened to float32 where they are computed with.
         is_for_device: Whether it is built for a GPU.
         machine: The machine that it must run on, where that decides what can be built.
+        capability: Compute capability of the GPU, such as "8.9"; "" where it is not known.
     """
 
     precision: Precision = Precision.FP32
@@ -68,6 +69,7 @@ class BuildOptions:
     halves_weights: bool = False
     is_for_device: bool = False
     machine: str = ""
+    capability: str = ""
 
     def key(self, space: str) -> str:
         """Return the name of the artefact's folder: graphs for different machines may share an embedding space."""

@@ -1,38 +1,30 @@
 """The checks of `nestvec doctor`: each says what it found, and what to do where something is wrong."""
 
-import ctypes
 import os
 import platform
 import resource
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Final
 
 from nestvec import __version__
+from nestvec.backends.providers import KERNEL_CAPABILITIES, has_kernels
 from nestvec.errors import ProviderError
 from nestvec.system.cpus import cpu_model, usable_cpus
-from nestvec.system.cuda_driver import Driver, Gpu, read_driver
+from nestvec.system.cuda_driver import LIBRARY, Driver, Gpu, read_driver
+from nestvec.system.cuda_libraries import CUDNN, DRIVER_FOLDERS, CudaLibraries
 from nestvec.system.nvml import GpuState, Nvml
 
 GIB: Final = 2**30
 MIN_OPEN_FILES: Final = 4096
 MIN_DISK_BYTES: Final = 2 * GIB
-# Compute capabilities for which the onnxruntime-gpu wheel, 1.31.1, has native code; it has none that a driver could
-# compile for others.
-KERNEL_CAPABILITIES: Final = ("7.5", "8.0", "8.6", "8.9", "9.0", "12.0")
 MIN_CUDA: Final = 13
 RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu", "openvino")
-CUDA_LIBRARIES: Final = (
-    "libcudart.so.13",
-    "libcublasLt.so.13",
-    "libcublas.so.13",
-    "libcurand.so.10",
-)
-CUDNN: Final = "libcudnn.so.9"
 LISTED_PACKAGES: Final = ("tokenizers", "fastapi", "uvicorn", "numpy")
 
 
@@ -69,37 +61,32 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def load_cuda(load: Callable[[str], object] = ctypes.CDLL) -> str:
-    """Load what onnxruntime's CUDA provider needs, from where pip put it or the system has it.
-
-    Args:
-        load: Loads a library by name; may raise OSError.
-
-    Returns:
-        A sentence that says whether cuDNN, which is optional, is there too.
-
-    Raises:
-        ProviderError: A library is missing; the message names it.
-    """
+def load_cuda() -> CudaLibraries:
+    """Load what onnxruntime's CUDA provider needs, from wherever it is, and return what was found."""
     from nestvec.backends.ort import find_libraries
 
-    find_libraries()
-    missing = []
-    for name in (*CUDA_LIBRARIES, CUDNN):
-        try:
-            load(name)
-        except OSError:
-            missing.append(name)
-    if set(missing) - {CUDNN}:
-        raise ProviderError(f"cannot be loaded: {', '.join(missing)}")
-    return f"all there; cuDNN {'absent (not needed)' if missing else 'there'}"
+    return find_libraries()
 
 
-def check_software(find: Callable[[str], str | None] = installed_version) -> Iterator[Check]:
+def package_folder(package: str) -> Path | None:
+    """Return the folder into which a package was installed; None where it is not installed."""
+    try:
+        return Path(str(distribution(package).locate_file("")))
+    except PackageNotFoundError:
+        return None
+
+
+def check_software(
+    find: Callable[[str], str | None] = installed_version,
+    folder_of: Callable[[str], Path | None] = package_folder,
+    path: Sequence[str] | None = None,
+) -> Iterator[Check]:
     """Check versions, and whether runtimes are in each other's way.
 
     Args:
         find: Gives a package's version; None where it is not installed.
+        folder_of: Gives the folder into which a package was installed; None where it is not installed.
+        path: Folders in which Python looks for packages, in order; `sys.path` by default.
     """
     python = platform.python_version()
     yield Check("nestvec", Health.OK, f"{__version__}, Python {python}, {platform.platform()}")
@@ -109,12 +96,25 @@ def check_software(find: Callable[[str], str | None] = installed_version) -> Ite
         advice = "install nestvec[cpu] or nestvec[gpu]"
         yield Check("runtime", Health.FAILED, "onnxruntime is not installed", advice)
     elif {"onnxruntime", "onnxruntime-gpu"} <= set(runtimes):
-        advice = "they overwrite each other's files: uninstall both, then install nestvec[gpu]"
-        yield Check("runtime", Health.FAILED, versions, advice)
+        cpu, gpu = (folder_of(name) for name in ("onnxruntime", "onnxruntime-gpu"))
+        yield _both_runtimes(versions, cpu, gpu, sys.path if path is None else path)
     else:
         yield Check("runtime", Health.OK, versions)
     packages = ", ".join(f"{name} {find(name)}" for name in LISTED_PACKAGES)
     yield Check("packages", Health.OK, packages)
+
+
+def _both_runtimes(versions: str, cpu: Path | None, gpu: Path | None, path: Sequence[str]) -> Check:
+    """Say which of two packages with files of the same names is used."""
+    if cpu == gpu:
+        advice = "they overwrite each other's files: uninstall both, then install nestvec[gpu]"
+        return Check("runtime", Health.FAILED, versions, advice)
+    order = [Path(folder) for folder in path]
+    if gpu in order and (cpu not in order or order.index(gpu) < order.index(cpu)):
+        return Check("runtime", Health.OK, f"{versions}; the latter comes first, in {gpu}")
+    advice = f"put {gpu} before {cpu} in PYTHONPATH, or uninstall onnxruntime"
+    says = f"{versions}; the former comes first, so that there is no CUDA"
+    return Check("runtime", Health.WARNING, says, advice)
 
 
 def check_machine() -> Iterator[Check]:
@@ -155,7 +155,7 @@ def check_gpu(
     *,
     is_asked_for: bool,
     read: Callable[[], Driver] = read_driver,
-    load: Callable[[], str] = load_cuda,
+    load: Callable[[], CudaLibraries] = load_cuda,
     nvml: Callable[[], Nvml] = Nvml,
     find: Callable[[str], str | None] = installed_version,
 ) -> Iterator[Check]:
@@ -165,7 +165,7 @@ def check_gpu(
         device_id: Number of the GPU, as CUDA counts them.
         is_asked_for: Whether its absence is an error.
         read: Asks the driver.
-        load: Loads CUDA's libraries, and says whether cuDNN is there.
+        load: Loads CUDA's libraries.
         nvml: Begins to use the management library.
         find: Gives a package's version; None where it is not installed.
     """
@@ -186,17 +186,46 @@ def check_gpu(
         return
     card = driver.gpus[device_id]
     yield _card(device_id, card)
-    try:
-        yield Check("cuda libraries", Health.OK, load())
-    except ProviderError as error:
-        yield Check("cuda libraries", Health.FAILED, error.message, "install nestvec[gpu] with pip")
+    yield check_libraries(load())
     yield _management(nvml, card)
 
 
+def check_libraries(libraries: CudaLibraries) -> Check:
+    """Say where CUDA's libraries were found, or which are missing and what helps."""
+    places = "; ".join(f"{', '.join(names)}: {place}" for place, names in libraries.places.items())
+    missing = [name for name in libraries.missing if name != CUDNN]
+    broken = {name: why for name, why in libraries.broken.items() if name != CUDNN}
+    if not missing and not broken:
+        if CUDNN not in libraries.found:
+            places += f"; {CUDNN} absent (only graphs that others exported may need it)"
+        return Check("cuda libraries", Health.OK, places)
+    says = [f"{name} cannot be loaded: {why}" for name, why in broken.items()]
+    advice = "what they need is missing or of another version: install nestvec[gpu] anew"
+    if missing:
+        says.append(f"not found: {', '.join(missing)}")
+        advice = (
+            "install nestvec[gpu] with pip, or CUDA 13; where they are installed, put their folder "
+            "into LD_LIBRARY_PATH"
+        )
+    if libraries.other_versions:
+        says.append(f"of another version: {', '.join(libraries.other_versions)}")
+    if places:
+        says.append(f"found: {places}")
+    return Check("cuda libraries", Health.FAILED, "; ".join(says), advice)
+
+
 def _missing_driver(error: ProviderError, *, is_asked_for: bool) -> Check:
+    found = [folder for folder in DRIVER_FOLDERS if (folder / LIBRARY).exists()]
+    if found:
+        says = f"{error.message}, but it is in {found[0]}"
+        health = Health.FAILED if is_asked_for else Health.WARNING
+        return Check("gpu driver", health, says, f"put {found[0]} into LD_LIBRARY_PATH")
     if not is_asked_for:
         return Check("gpu driver", Health.OK, error.message)
-    advice = "install NVIDIA's driver; in a container, start it with the GPU (compose profile gpu)"
+    advice = (
+        "install NVIDIA's driver; in a container, start it with the GPU (compose profile gpu, `--gpus all`), whose "
+        "driver capabilities must hold `compute`: `utility` alone gives nvidia-smi without CUDA"
+    )
     return Check("gpu driver", Health.FAILED, error.message, advice)
 
 
@@ -211,7 +240,7 @@ def _driver(driver: Driver) -> Check:
 def _card(device_id: int, card: Gpu) -> Check:
     memory = f"{card.memory_bytes / GIB:.0f} GiB"
     says = f"{device_id}: {card.name}, capability {card.capability}, {memory}"
-    if card.capability not in KERNEL_CAPABILITIES:
+    if not has_kernels(card.capability):
         advice = f"the onnxruntime-gpu wheel has kernels for {', '.join(KERNEL_CAPABILITIES)} only"
         return Check("gpu", Health.FAILED, says, advice)
     return Check("gpu", Health.OK, says)
@@ -231,7 +260,9 @@ def _management(nvml: Callable[[], Nvml], card: Gpu) -> Check:
 
 def _state(state: GpuState, driver: str) -> Check:
     used, total = state.memory_used_bytes / GIB, state.memory_total_bytes / GIB
-    says = f"driver {driver}; {used:.1f} of {total:.1f} GiB taken, busy {state.utilization:.0%}"
+    says = f"driver {driver}; {used:.1f} of {total:.1f} GiB taken"
+    if state.utilization is not None:
+        says += f", busy {state.utilization:.0%}"
     if state.temperature_c is not None:
         says += f", {state.temperature_c:.0f} °C"
     if state.uncorrected_errors:

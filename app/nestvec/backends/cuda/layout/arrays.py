@@ -74,7 +74,7 @@ def packed_feeds(batch: Batch, shape: Shape, pooling: str, page_tokens: int) -> 
     make: dict[str, Callable[[], Array]] = {
         "ids": lambda: _padded(batch.arrays["ids"], shape.tokens),
         "types": lambda: _padded(batch.arrays["types"], shape.tokens),
-        "positions": lambda: np.arange(shape.tokens, dtype=np.int64) - np.repeat(starts, lengths),
+        "positions": lambda: _positions(starts, lengths, shape.tokens),
         "gather": lambda: _gather(starts, lengths, columns),
         "cumulative_lengths": lambda: np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
         "token_offset": lambda: _token_offset(lengths, columns),
@@ -90,7 +90,16 @@ def packed_feeds(batch: Batch, shape: Shape, pooling: str, page_tokens: int) -> 
 
 def _padded(values: Array, tokens: int) -> Array:
     """Return the values of all tokens with zeros behind, (T,)."""
+    if len(values) == tokens:
+        return values
     return np.concatenate([values, np.zeros(tokens - len(values), values.dtype)])
+
+
+def _positions(starts: Lengths, lengths: Lengths, tokens: int) -> Array:
+    """Return the position of each token in its input, (T,), int64."""
+    positions = np.arange(tokens, dtype=np.int64)
+    positions -= np.repeat(starts, lengths)
+    return positions
 
 
 def _gather(starts: Lengths, lengths: Lengths, columns: Lengths) -> Array:

@@ -50,6 +50,10 @@ class GraphAdapter(Protocol):
         """Whether memory grows with B times the longest input."""
 
     @property
+    def page_bytes(self) -> int:
+        """Bytes of a page of keys and of one of values; 0 where the graph has no pages."""
+
+    @property
     def gives_tokens(self) -> bool:
         """Whether the graph gives token states."""
 

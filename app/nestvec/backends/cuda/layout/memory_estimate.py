@@ -22,14 +22,19 @@ class MemoryEstimate:
     Attributes:
         limit_bytes: What a batch may take.
         token_bytes: Most bytes that a token takes.
+        spare_bytes: What of the limit the batch that was measured does not take.
         is_padded: Whether every input takes what the longest of them does.
         has_pooling_matrix: Whether vectors are pooled by a matrix of inputs and tokens.
+        page_bytes: Bytes of a page of keys and of values, of which each input may fill one in part only; 0 for a graph
+            without pages.
     """
 
     limit_bytes: int
     token_bytes: float
+    spare_bytes: int = 0
     is_padded: bool = False
     has_pooling_matrix: bool = False
+    page_bytes: int = 0
 
     @property
     def max_tokens(self) -> float:
@@ -48,29 +53,30 @@ class MemoryEstimate:
     def bytes_of(self, tokens: int, inputs: int) -> int:
         """Return what a batch of so many tokens and inputs takes."""
         cells = CELL_BYTES * tokens * inputs if self.has_pooling_matrix else 0
-        return int(tokens * self.token_bytes) + cells
+        # What pages tokens fill is in the bytes of a token, which were measured with the longest inputs.
+        return int(tokens * self.token_bytes + inputs * self.page_bytes * SPARE) + cells
 
 
-def estimate_memory(  # noqa: PLR0913 - what was seen, and what will be asked for
-    free_bytes_after: Callable[[int], int],
-    free_bytes: int,
+def estimate_memory(  # noqa: PLR0913 - what will be asked for, and what inputs take
+    taken_bytes: Callable[[int], int],
     limit_bytes: int,
     longest: int,
     max_batch_tokens: int,
     *,
     is_padded: bool = False,
     has_pooling_matrix: bool = False,
+    page_bytes: int = 0,
 ) -> MemoryEstimate:
-    """Run a batch of the longest inputs and see what it takes: an upper bound for batches of shorter ones.
+    """Run a batch of the longest inputs and see what its tokens take; what each input takes beside them is added.
 
     Args:
-        free_bytes_after: Runs so many of the longest inputs, and returns the device's free bytes then.
-        free_bytes: The device's free bytes before.
+        taken_bytes: Runs so many of the longest inputs, and returns by how much the device's free bytes shrank.
         limit_bytes: What batches may take.
         longest: Number of tokens of the longest input.
         max_batch_tokens: Most tokens of a batch that will be asked for.
         is_padded: Whether every input takes what the longest of them does.
         has_pooling_matrix: Whether vectors are pooled by a matrix of inputs and tokens.
+        page_bytes: Bytes of a page of keys and of values; 0 for a graph without pages.
 
     Raises:
         ModelMemoryError: Not even one such input fits.
@@ -79,7 +85,7 @@ def estimate_memory(  # noqa: PLR0913 - what was seen, and what will be asked fo
     inputs, taken = max(1, max_batch_tokens // longest), None
     while taken is None:
         try:
-            taken = free_bytes - free_bytes_after(inputs)
+            taken = taken_bytes(inputs)
         except BackendMemoryError as error:
             if inputs == 1:
                 raise ModelMemoryError(
@@ -89,6 +95,13 @@ def estimate_memory(  # noqa: PLR0913 - what was seen, and what will be asked fo
             inputs //= 2
     token_bytes = max(taken / (inputs * longest), MIN_TOKEN_BYTES) * SPARE
     # What has run fits, whatever the limit was thought to be.
-    estimate = MemoryEstimate(limit_bytes, token_bytes, is_padded, has_pooling_matrix)
+    estimate = MemoryEstimate(
+        limit_bytes,
+        token_bytes,
+        is_padded=is_padded,
+        has_pooling_matrix=has_pooling_matrix,
+        page_bytes=page_bytes,
+    )
     known = estimate.bytes_of(inputs * longest, inputs)
-    return replace(estimate, limit_bytes=max(limit_bytes, known))
+    spare = max(limit_bytes - known, 0)
+    return replace(estimate, limit_bytes=max(limit_bytes, known), spare_bytes=spare)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,17 @@ from nestvec.backends.cuda.layout.arrays import BOUNDS, DEVICE_INPUTS, PAGES, Fe
 from nestvec.backends.cuda.layout.cost import DeviceCost
 from nestvec.backends.cuda.layout.graph_adapter import OutputSlice
 from nestvec.backends.cuda.layout.shapes import Shape, bucket_for, buckets, exact_shape
-from nestvec.backends.cuda.session import Tensor
+from nestvec.backends.cuda.session import SIZES, Tensor
 from nestvec.engine.types import Batch, FloatArray, Layout, RawOutput
 from nestvec.errors import FormatError
 
 HIDDEN = "hidden"
 POOLED = "pooled"
 HALF = "pooled_half"
+# Inputs with a value for each token, for each input, and for each cell of the padded view.
+OF_TOKENS: Final = frozenset({"ids", "positions", "types", "pool_owners", "pool_weights"})
+OF_INPUTS: Final = frozenset({"past_lengths", "pool_index", "pool_rows", "pool_scales"})
+OF_CELLS: Final = frozenset({"token_offset", "gather", "pool_gather"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ class PackedAdapter:
         reads_offsets: Whether a kernel reads the values of `token_offset`; such a kernel also waits for the host.
         is_padded: Whether memory grows with B times the longest input.
         widths: Number of columns of each output.
+        page_bytes: Bytes of a page of keys and of one of values; 0 where the graph has no pages.
         gives_tokens: Always True.
     """
 
@@ -42,12 +47,13 @@ class PackedAdapter:
     reads_offsets: bool
     is_padded: bool
     widths: Mapping[str, int]
+    page_bytes: int = 0
     gives_tokens: bool = True
 
     @classmethod
     def of(
         cls,
-        inputs: Iterable[str],
+        inputs: Mapping[str, Tensor],
         outputs: Mapping[str, Tensor],
         metadata: Mapping[str, str],
         max_tokens: int,
@@ -64,6 +70,9 @@ class PackedAdapter:
         if width is None:
             raise FormatError(f"not a graph for a device: no output '{HIDDEN}' of a fixed width")
         tokens, heads, size = (int(n) for n in metadata.get("nestvec.pages", "0,0,0").split(","))
+        page_bytes = sum(
+            tokens * heads * size * SIZES[inputs[name].dtype] for name in PAGES if name in inputs
+        )
         return cls(
             hidden_size=width,
             pooling=metadata.get("nestvec.pooling", "") if POOLED in outputs else "",
@@ -72,6 +81,7 @@ class PackedAdapter:
             reads_offsets=metadata.get("nestvec.reads_offsets") == "1",
             is_padded=metadata.get("nestvec.is_padded") == "1",
             widths={name: output.shape[-1] or width for name, output in outputs.items()},
+            page_bytes=page_bytes,
         )
 
     @property
@@ -96,18 +106,18 @@ class PackedAdapter:
         """Return an input's sizes: by tokens (T,), by inputs (B,), by cells (B, S), or by pages."""
         if name in PAGES:
             return (max(1, pages), *self.page)
-        inputs, row = (shape.inputs,), (shape.row_length,)
-        known = {
+        if name in OF_TOKENS:
+            return (shape.tokens,)
+        if name in OF_INPUTS:
+            return (shape.inputs,)
+        if name in OF_CELLS:
+            return shape.inputs, shape.row_length
+        return {
             "cumulative_lengths": (shape.inputs + 1,),
-            "token_offset": inputs + row,
-            "gather": inputs + row,
-            "pool_gather": inputs + row,
-            "row_places": row,
+            "row_places": (shape.row_length,),
             "block_table": (shape.inputs, max(1, -(-shape.longest // max(1, self.page[0])))),
             BOUNDS: (2,),
-        }
-        of_inputs = ("past_lengths", "pool_index", "pool_rows", "pool_scales")
-        return known.get(name, inputs if name in of_inputs else (shape.tokens,))
+        }[name]
 
     def output_shape(self, name: str, shape: Shape) -> tuple[int, ...]:
         """Return an output's sizes: (T, width) for token states, (B, width) for vectors."""
@@ -115,7 +125,7 @@ class PackedAdapter:
         return rows, self.widths.get(name, self.hidden_size)
 
     def capture_shapes(self, max_tokens: int, longest: int) -> list[Shape]:
-        """Return shapes of powers of two tokens."""
+        """Return shapes of powers of two tokens, then of smaller steps."""
         return buckets(max_tokens, longest)
 
     def captured_shape(self, lengths: NDArray[np.int64], shapes: Iterable[Shape]) -> Shape | None:

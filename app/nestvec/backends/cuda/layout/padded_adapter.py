@@ -9,12 +9,7 @@ from numpy.typing import NDArray
 
 from nestvec.backends.cuda.layout.arrays import Array, Feeds
 from nestvec.backends.cuda.layout.graph_adapter import OutputSlice
-from nestvec.backends.cuda.layout.shapes import (
-    Shape,
-    padded_bucket_for,
-    padded_buckets,
-    padded_shape,
-)
+from nestvec.backends.cuda.layout.shapes import Shape, padded_shape
 from nestvec.backends.cuda.session import Tensor
 from nestvec.backends.graph_io import KNOWN_INPUTS, POOLED_OUTPUTS, token_output
 from nestvec.engine.backend import CostModel
@@ -34,7 +29,8 @@ class PaddedAdapter:
         pooling: Always "", as how such a graph pools is not known.
         layers: Always 0, as such a graph has no exits.
         is_padded: Always True.
-        waits_for_host: Always False, as far as is known.
+        waits_for_host: Always True, as far as is known: such graphs are never captured.
+        page_bytes: Always 0, as such a graph has no pages.
     """
 
     output: str
@@ -43,12 +39,13 @@ class PaddedAdapter:
     pooling: str = ""
     layers: int = 0
     is_padded: bool = True
-    waits_for_host: bool = False
+    waits_for_host: bool = True
+    page_bytes: int = 0
 
     @classmethod
     def of(
         cls,
-        inputs: Iterable[str],
+        inputs: Mapping[str, Tensor],
         outputs: Mapping[str, Tensor],
         metadata: Mapping[str, str],
         max_tokens: int,
@@ -98,12 +95,14 @@ class PaddedAdapter:
         return (*inputs, self.hidden_size)
 
     def capture_shapes(self, max_tokens: int, longest: int) -> list[Shape]:
-        """Return a grid of padded shapes of at most so many cells."""
-        return padded_buckets(max_tokens, longest)
+        """Return none."""
+        del max_tokens, longest
+        return []
 
     def captured_shape(self, lengths: NDArray[np.int64], shapes: Iterable[Shape]) -> Shape | None:
-        """Return the smallest captured shape that a batch fits into without being mostly padding; None if none."""
-        return padded_bucket_for(lengths, shapes, self.max_tokens)
+        """Return None."""
+        del lengths, shapes
+        return None
 
     def uncaptured_shape(self, lengths: NDArray[np.int64]) -> Shape:
         """Return the batch's shape rounded up, so that kernels see few shapes."""

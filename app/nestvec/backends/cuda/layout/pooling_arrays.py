@@ -61,14 +61,16 @@ def pooling_arrays(
 
 def _weights(pooling: str, lengths: Lengths, skip: Lengths) -> NDArray[np.float32]:
     """Return the weight of every token, (T,), float32, exact in half floats where positions are below 2,048."""
+    powers = np.exp2(-_exponents(pooling, lengths, skip)).astype(np.float32)
+    weights: NDArray[np.float32] = np.repeat(powers, lengths)
+    if pooling != "weighted_mean" and not skip.any():
+        return weights
     owners = np.repeat(np.arange(len(lengths)), lengths)
     starts = np.cumsum(lengths) - lengths
-    position = np.arange(int(lengths.sum())) - starts[owners]
-    numerators = position + 1.0 if pooling == "weighted_mean" else np.ones(len(owners))
-    powers = np.exp2(-_exponents(pooling, lengths, skip))[owners]
-    weights: NDArray[np.float32] = np.where(
-        position < skip[owners], 0.0, numerators * powers
-    ).astype(np.float32)
+    position = np.arange(len(owners)) - starts[owners]
+    if pooling == "weighted_mean":
+        weights *= position + np.float32(1)
+    weights[position < skip[owners]] = 0
     return weights
 
 

@@ -16,8 +16,9 @@ ROW_STEP: Final = 16
 MIN_BUCKET_TOKENS: Final = 16
 # A bucket has room for inputs of this many tokens on average.
 TOKENS_PER_INPUT: Final = 8
-# A padded batch runs by itself rather than in a bucket of more than this many times its cells.
-MAX_PADDED_GROWTH: Final = 4
+# Sizes double up to here. Larger batches may keep a device busy, where padding costs what it adds.
+MAX_DOUBLED_TOKENS: Final = 256
+STEP: Final = 1.25
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,7 +51,7 @@ def exact_shape(lengths: NDArray[np.int64]) -> Shape:
 
 
 def buckets(max_tokens: int, longest: int) -> list[Shape]:
-    """Return the sizes to capture, powers of two, rising.
+    """Return the sizes to capture, rising: they double at first, then grow by a quarter.
 
     Args:
         max_tokens: T of the largest; 0 for none.
@@ -60,7 +61,10 @@ def buckets(max_tokens: int, longest: int) -> list[Shape]:
     tokens = MIN_BUCKET_TOKENS
     while tokens <= max_tokens:
         shapes.append(Shape(tokens, max(2, tokens // TOKENS_PER_INPUT), min(tokens, longest)))
-        tokens *= 2
+        if tokens < MAX_DOUBLED_TOKENS:
+            tokens *= 2
+        else:
+            tokens = -(-int(tokens * STEP) // ROW_STEP) * ROW_STEP
     return shapes
 
 
@@ -119,43 +123,3 @@ def padded_shape(lengths: NDArray[np.int64], max_tokens: int) -> Shape:
     longest = min(-(-int(lengths.max()) // ROW_STEP) * ROW_STEP, max_tokens)
     inputs = 1 << (len(lengths) - 1).bit_length()
     return Shape(inputs * longest, inputs, longest)
-
-
-def padded_buckets(max_cells: int, longest: int) -> list[Shape]:
-    """Return the sizes of padded batches to capture, rising: row lengths double, numbers of rows grow fourfold.
-
-    Args:
-        max_cells: B · S of the largest; 0 for none.
-        longest: Most tokens of an input.
-    """
-    shapes = []
-    row_length = MIN_BUCKET_TOKENS
-    row_lengths = {longest}
-    while row_length < longest:
-        row_lengths.add(row_length)
-        row_length *= 2
-    for length in sorted(row_lengths):
-        inputs = 1
-        while inputs * length <= max_cells:
-            shapes.append(Shape(inputs * length, inputs, length))
-            inputs *= 4
-    return sorted(shapes)
-
-
-def padded_bucket_for(
-    lengths: NDArray[np.int64], shapes: Iterable[Shape], max_tokens: int
-) -> Shape | None:
-    """Return the smallest size that a padded batch fits into; None where there is none, or it would be mostly padding.
-
-    Args:
-        lengths: Number of tokens of each input, (B,), int64.
-        shapes: Sizes to choose from.
-        max_tokens: Most tokens of an input.
-    """
-    inputs, longest = len(lengths), int(lengths.max())
-    fitting = (shape for shape in shapes if shape.inputs >= inputs and shape.longest >= longest)
-    smallest = min(fitting, default=None)
-    exact = padded_shape(lengths, max_tokens)
-    if smallest is None or smallest.tokens > MAX_PADDED_GROWTH * exact.tokens:
-        return None
-    return smallest

@@ -42,10 +42,11 @@ def collate(
         Padded arrays: `input_ids`, `attention_mask`, `token_type_ids`, each (B, S), int64.
     """
     options = options or (DEFAULT_OPTIONS,)
-    lengths = np.fromiter((item.tokens for item in items), np.int64, len(items))
+    lengths = np.fromiter((len(item.ids) for item in items), np.int64, len(items))
     cells = _Cells(items, lengths)
     make = cells.padded() if layout is Layout.PADDED else cells.packed()
-    columns = [of_item.columns for of_item in options]
+    distinct = distinct_options(options)
+    columns = [of_items.columns for of_items in distinct]
     return Batch(
         LazyArrays(make),
         lengths,
@@ -55,8 +56,13 @@ def collate(
         skips=np.fromiter((item.skip_tokens for item in items), np.int64, len(items)),
         is_pooled=pools,
         columns=max(columns) if all(columns) else 0,
-        is_half=all(of_item.is_half for of_item in options),
+        is_half=all(of_items.is_half for of_items in distinct),
     )
+
+
+def distinct_options(options: Sequence[ItemOptions]) -> list[ItemOptions]:
+    """Return options without repetitions: those of a call are one object, however many items it has."""
+    return list(dict(zip(map(id, options), options, strict=True)).values())
 
 
 class LazyArrays(Mapping[str, NDArray[Any]]):
@@ -132,7 +138,7 @@ class _Cells:
         }
 
     def _ids(self) -> NDArray[np.int64]:
-        return np.concatenate([item.ids for item in self.items]).astype(np.int64)
+        return np.concatenate([item.ids for item in self.items], dtype=np.int64)
 
     def _gather(self) -> NDArray[np.int64]:
         starts = np.cumsum(self.lengths) - self.lengths
