@@ -14,7 +14,7 @@ from tqdm import tqdm
 from nestvec.assembly.service import build_local_service
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
-from nestvec.corpus.embedders import Embedder, EngineEmbedder, TextOptions
+from nestvec.corpus.embedders import EngineEmbedder, TextOptions, VectorSource
 from nestvec.corpus.readers import STREAMABLE, Columns
 from nestvec.corpus.run import CorpusJob, CorpusSummary, count_records, embed_corpus
 from nestvec.corpus.server_embedder import ServerEmbedder
@@ -167,7 +167,9 @@ def _embed_with_bar(
 
 
 @asynccontextmanager
-async def _open_embedder(settings: Settings, url: str | None, key: str) -> AsyncIterator[Embedder]:
+async def _open_embedder(
+    settings: Settings, url: str | None, key: str
+) -> AsyncIterator[VectorSource]:
     """Open the engine in this process, or a running server where there is a URL."""
     if url is not None:
         server = ServerEmbedder(url, key=key, model="")

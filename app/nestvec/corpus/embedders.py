@@ -60,7 +60,7 @@ class Embedded:
     truncated: int
 
 
-class Embedder(Protocol):
+class VectorSource(Protocol):
     """A source of vectors for texts."""
 
     async def model(self, options: TextOptions) -> ModelDescription:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from nestvec.corpus.draft import Draft, Progress
-from nestvec.corpus.embedders import Embedded, Embedder, ModelDescription, TextOptions
+from nestvec.corpus.embedders import Embedded, ModelDescription, TextOptions, VectorSource
 from nestvec.corpus.readers import Columns, Record
 from nestvec.corpus.sources import TextSource, read_sources
 from nestvec.corpus.writers import Writer, WriterOptions, check_ending, open_writer, write_lines
@@ -83,7 +83,7 @@ def count_records(job: CorpusJob) -> int | None:
 
 
 async def embed_corpus(
-    embedder: Embedder, job: CorpusJob, on_progress: ProgressListener
+    embedder: VectorSource, job: CorpusJob, on_progress: ProgressListener
 ) -> CorpusSummary:
     """Embed all texts of a job.
 
@@ -126,7 +126,7 @@ async def embed_corpus(
 
 async def _fill_draft(
     draft: Draft,
-    embedder: Embedder,
+    embedder: VectorSource,
     job: CorpusJob,
     model: ModelDescription,
     on_progress: ProgressListener,
@@ -219,7 +219,7 @@ class _StdoutSink:
 
 
 async def _embed_chunks(
-    embedder: Embedder,
+    embedder: VectorSource,
     job: CorpusJob,
     sink: _DraftSink | _StdoutSink,
     on_progress: ProgressListener,
@@ -255,7 +255,7 @@ async def _embed_chunks(
         await asyncio.gather(*(task for _, task in in_flight), return_exceptions=True)
 
 
-async def _embed_chunk(embedder: Embedder, job: CorpusJob, chunk: list[Record]) -> Embedded:
+async def _embed_chunk(embedder: VectorSource, job: CorpusJob, chunk: list[Record]) -> Embedded:
     """Embed a chunk.
 
     Raises:
