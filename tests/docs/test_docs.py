@@ -32,6 +32,7 @@ PAGES = [
     "docs/containers.md",
     "docs/dialects.md",
     "docs/gpu.md",
+    "docs/library.md",
     "docs/matryoshka.md",
     "docs/model-folders.md",
     "docs/operations.md",

@@ -155,6 +155,7 @@ class Settings(
         """
         return self.model_copy(
             update={
+                "max_inputs_per_request": UNBOUNDED,
                 "max_tokens_per_request": UNBOUNDED,
                 "max_queue_tokens": UNBOUNDED,
                 "max_front_characters": UNBOUNDED,

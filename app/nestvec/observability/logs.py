@@ -60,6 +60,27 @@ def configure_logs(*, level: str, style: Literal["auto", "json", "console"]) -> 
         logging.getLogger(library).setLevel(max(logging.WARNING, root.level))
 
 
+def configure_library_logs() -> None:
+    """Send our own events to the standard library's loggers, as text, where nobody has set up structlog.
+
+    A process that is not ours decides itself what it shows: nothing below a warning, unless it sets logging up.
+    """
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["event"]),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        # Whoever sets structlog up later is heard.
+        cache_logger_on_first_use=False,
+    )
+
+
 def frames_of(error: BaseException) -> str:
     """Say where an error came from, without its message: that of an unknown error may quote a caller's text."""
     kinds = [type(error).__name__]
