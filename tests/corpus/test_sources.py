@@ -41,7 +41,7 @@ def test_a_name_with_glob_characters_is_a_name(folder: Path) -> None:
     ("pattern", "reason"),
     [
         ("none*.txt", "no such file"),
-        ("folder.txt", r"is a folder; name its files, as in '.*/\*.jsonl'"),
+        ("folder.txt", r"holds no file of a known ending: .txt"),
         ("doc.doc", "unknown ending; known: .txt"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`nestvec embed IN OUT`: turns files of texts into a file of vectors."""
+"""`nestvec embed IN… OUT`: turns texts and documents into a file of vectors, or puts them into a vector store."""
 
 import asyncio
 import time
@@ -12,115 +12,73 @@ import click
 from tqdm import tqdm
 
 from nestvec.assembly.service import build_local_service
+from nestvec.cli.embed_flags import corpus_flags, corpus_job
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
-from nestvec.corpus.embedders import EngineEmbedder, TextOptions, VectorSource
-from nestvec.corpus.readers import STREAMABLE, Columns
-from nestvec.corpus.run import CorpusJob, CorpusSummary, count_records, embed_corpus
+from nestvec.corpus.embedders import CorpusEmbedder, EngineEmbedder
+from nestvec.corpus.job import CorpusJob, CorpusSummary
+from nestvec.corpus.run import embed_corpus, scan_job
+from nestvec.corpus.scan import CorpusScan
 from nestvec.corpus.server_embedder import ServerEmbedder
-from nestvec.corpus.sources import STDIO, find_sources
-from nestvec.engine.dtypes import OFFERED, OutputDtype
+from nestvec.corpus.sources import left_out
 from nestvec.engine.observer import NullObserver
-from nestvec.engine.types import Truncation
 from nestvec.observability.logs import configure_logs
 
 
 @click.command("embed")
 @click.argument("sources", nargs=-1, required=True)
 @click.argument("target")
-@click.option(
-    "--stdin-format",
-    type=click.Choice([kind.removeprefix(".") for kind in STREAMABLE]),
-    default="txt",
-    show_default=True,
-    help="What standard input holds.",
-)
-@click.option("--text-column", default="text", show_default=True, help="Column with the text.")
-@click.option(
-    "--id-column", help="Column with the id; default: 'id' if there is one, else numbers."
-)
-@click.option("--dimensions", type=click.IntRange(min=1), help="Keep so many values a vector.")
-@click.option(
-    "--truncate",
-    type=click.Choice([t.value for t in Truncation]),
-    default=Truncation.END.value,
-    show_default=True,
-    help="What to do with texts longer than the model takes.",
-)
-@click.option("--prompt-name", help="One of the model's own prompts.")
-@click.option("--layers", type=click.IntRange(min=1), help="Stop after so many layers.")
-@click.option("--map", "map_name", help="Send vectors through a map of the model's.")
-@click.option(
-    "--output-dtype",
-    type=click.Choice([dtype.value for dtype in OFFERED]),
-    default=OutputDtype.FLOAT32.value,
-    show_default=True,
-    help="What values are stored as; int8 and uint8 by calibrated ranges, binary and ubinary keep signs, eight a byte.",
-)
+@corpus_flags
 @click.option("--url", help="Let a running server embed them; its model is what it serves.")
 @click.option(
     "--key-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File with that server's API key.",
 )
-@click.option("--with-text", is_flag=True, help="Keep the texts beside the vectors.")
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "provider", "device_id"),
     *("precision", "calibration_file", "weight_storage"),
     *("max_batch_tokens", "worker_threads", "front_threads", "log_level"),
 )
-def command(  # noqa: PLR0913 - one argument a flag, as click passes them
+def command(
     settings: Settings,
     *,
     sources: tuple[str, ...],
     target: str,
-    stdin_format: str,
-    text_column: str,
-    id_column: str | None,
-    dimensions: int | None,
-    truncate: str,
-    prompt_name: str | None,
-    layers: int | None,
-    map_name: str | None,
-    output_dtype: str,
     url: str | None,
     key_file: Path | None,
-    with_text: bool,
+    **flags: Any,  # noqa: ANN401 - those of `corpus_flags`
 ) -> None:
-    """Embed SOURCES (.txt, .jsonl, .csv, .parquet, .arrow, quoted globs, or - for stdin) into TARGET.
+    """Embed SOURCES into TARGET.
 
-    TARGET (.parquet, .arrow, .npy, .jsonl, or - for JSONL to stdout) appears once it is whole. Interrupted, even
-    killed, the same command goes on where it stopped. Parquet and Arrow carry the model and its space fingerprint as
-    metadata, the others have it in a .meta.json beside them.
+    SOURCES are files (.txt .jsonl .csv .parquet .arrow, each also as .gz but the last two; .md .rst .html .docx .pdf),
+    folders of them, quoted globs, or - for standard input. A line of a .txt file is a text, and so is the whole of a
+    document; --per and --chunk cut otherwise.
+
+    TARGET is a file (.parquet .arrow .npy .jsonl, .bulk.jsonl for Elasticsearch's _bulk), which appears once it is
+    whole; - for JSONL to standard output; or the address of a vector store (docs/stores.md). Interrupted, even killed,
+    the same command goes on where it stopped. Parquet and Arrow carry the model and its space fingerprint as metadata,
+    the others have it in a .meta.json beside them.
     """
     configure_logs(level=settings.log_level, style="auto")
-    job = CorpusJob(
-        sources=find_sources(sources, stdin_format),
-        target=None if target == STDIO else Path(target),
-        columns=Columns(text_column, id_column),
-        options=TextOptions(
-            dimensions=dimensions,
-            output_dtype=OutputDtype(output_dtype),
-            truncate=Truncation(truncate),
-            prompt_name=prompt_name,
-            layers=layers,
-            map_name=map_name,
-        ),
-        with_text=with_text,
-    )
-    total = count_records(job)
+    job = corpus_job(sources, target, flags)
+    found = scan_job(job)
+    if endings := left_out(sources):
+        kinds = ", ".join(
+            f"{number} {ending or 'without ending'}" for ending, number in endings.most_common(5)
+        )
+        click.echo(f"left out, as nothing reads them: {kinds}", err=True)
     key = key_file.read_text("utf-8").strip() if key_file else ""
+    progress = _Progress(tqdm(total=found.records, unit="text", smoothing=0.05))
     try:
-        summary, took_s = _embed_with_bar(job, total, settings, url, key)
+        with progress.bar:
+            summary = asyncio.run(_embed(job, found, settings, url, key, progress))
     except KeyboardInterrupt:
-        if job.can_resume:
-            click.echo("interrupted; the same command goes on from here", err=True)
+        click.echo(_what_is_kept(job, progress, found), err=True)
         raise click.Abort from None
-    resumed = f" ({summary.resumed} by an earlier run)" if summary.resumed else ""
     click.echo(
-        f"{target}: {summary.texts} vectors{resumed} from {summary.tokens} tokens in {took_s:.1f} s, "
-        f"{summary.truncated} texts truncated",
-        err=job.target is None,
+        _report(target, job, summary, time.monotonic() - progress.started_s),
+        err=target == "-",
     )
 
 
@@ -132,11 +90,13 @@ class _Progress:
         bar: Shows it.
         started_s: Since when the rate is measured, monotonic time.
         tokens: Tokens since then.
+        kept: Number of texts that an interruption does not lose.
     """
 
     bar: "tqdm[Any]"
     started_s: float = field(default_factory=time.monotonic)
     tokens: int = 0
+    kept: int = 0
 
     def advance(self, texts: int, tokens: int) -> None:
         """Count texts that are done; without tokens they were done by an earlier run, and are no part of the rate."""
@@ -146,37 +106,66 @@ class _Progress:
             self.bar.set_postfix_str(f"{rate:,.0f} tok/s", refresh=False)
             self.bar.update(texts)
         else:
-            self.bar.initial = self.bar.n = texts
+            self.bar.initial += texts
+            self.bar.n += texts
+            self.bar.refresh()
+
+    def commit(self, texts: int) -> None:
+        """Note how many texts are safe."""
+        self.kept = texts
 
 
-def _embed_with_bar(
-    job: CorpusJob, total: int | None, settings: Settings, url: str | None, key: str
-) -> tuple[CorpusSummary, float]:
-    """Embed a corpus; gives the summary, and how many seconds that took without the loading of the model."""
-    with tqdm(total=total, unit="text", smoothing=0.05) as bar:
-        progress = _Progress(bar)
+async def _embed(
+    job: CorpusJob,
+    found: CorpusScan,
+    settings: Settings,
+    url: str | None,
+    key: str,
+    progress: _Progress,
+) -> CorpusSummary:
+    """Embed a corpus, by the engine or by a server."""
+    async with _open_source(settings, url, key) as source:
+        # Loading the model is no part of the rate.
+        progress.started_s = time.monotonic()
+        return await embed_corpus(
+            source, job, progress.advance, on_commit=progress.commit, found=found
+        )
 
-        async def work() -> CorpusSummary:
-            async with _open_embedder(settings, url, key) as embedder:
-                # Loading the model is no part of the rate.
-                progress.started_s = time.monotonic()
-                return await embed_corpus(embedder, job, progress.advance)
 
-        summary = asyncio.run(work())
-    return summary, time.monotonic() - progress.started_s
+def _what_is_kept(job: CorpusJob, progress: _Progress, found: CorpusScan) -> str:
+    """Say what an interruption left."""
+    if not job.can_resume or not progress.kept:
+        return "interrupted: nothing is kept"
+    of_all = "" if found.records is None else f" of {found.records}"
+    return (
+        f"interrupted: {progress.kept}{of_all} texts are kept; the same command goes on from here"
+    )
+
+
+def _report(target: str, job: CorpusJob, summary: CorpusSummary, took_s: float) -> str:
+    """Say what a run did."""
+    made = f"{summary.rows} vectors"
+    if summary.resumed:
+        made += f" ({summary.resumed} texts by an earlier run)"
+    parts = [f"{made} from {summary.tokens} tokens in {took_s:.1f} s"]
+    if job.chunking is not None:
+        parts.append(f"{summary.texts} documents")
+    if job.is_incremental:
+        parts.append(f"{summary.unchanged} texts unchanged")
+    if summary.doubled:
+        parts.append(f"{summary.doubled} texts came before")
+    parts.append(f"{summary.truncated} texts truncated")
+    return f"{target}: {', '.join(parts)}"
 
 
 @asynccontextmanager
-async def _open_embedder(
+async def _open_source(
     settings: Settings, url: str | None, key: str
-) -> AsyncIterator[VectorSource]:
+) -> AsyncIterator[CorpusEmbedder]:
     """Open the engine in this process, or a running server where there is a URL."""
     if url is not None:
-        server = ServerEmbedder(url, key=key, model="")
-        try:
+        async with ServerEmbedder(url, key=key, model="") as server:
             yield server
-        finally:
-            await server.close()
     else:
         service = build_local_service(settings.for_offline_tools(), NullObserver())
         try:

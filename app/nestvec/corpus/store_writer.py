@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-# `[N, W]` of the output's dtype; a list of N arrays `[T, D]` for one vector a token, of N pairs (ids, weights) for
-# weights of terms.
-Vectors = NDArray[Any]
+# `[N, W]` of the output's dtype; a list of N arrays where a text has several: `[T, D]` for a vector each token,
+# `[terms, 2]` for weights of terms, as (id, weight).
+Vectors = NDArray[Any] | list[NDArray[Any]]
 RowId = str | int
 
 
@@ -127,6 +127,40 @@ class StoreWriter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Hit:
+    """A row that a search found.
+
+    Attributes:
+        score: Cosine similarity, or the dot product where the store computes that; of bits, the share that agrees.
+        id: The row's id.
+        document: Name of the document that its text is of.
+        text: The text, "" where texts are not kept.
+    """
+
+    score: float
+    id: RowId
+    document: str
+    text: str
+
+
+class StoreReader(Protocol):
+    """A store that is open for questions; it is called from one thread at a time."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What was noted of the vectors: `StoreLayout.metadata`."""
+
+    def search(self, vector: NDArray[Any], limit: int) -> list[Hit]:
+        """Return the rows nearest to a vector `[W]` of the store's dtype, the best first."""
+
+    def stored(self) -> Iterator[StoredRow]:
+        """Yield every row, in any order."""
+
+    def close(self) -> None:
+        """Close the store."""
+
+
+@dataclass(frozen=True, slots=True)
 class StoreKind:
     """A kind of store.
 
@@ -136,10 +170,12 @@ class StoreKind:
         open: Opens the store at an address, or makes it. Raises `FormatError` where it holds vectors of another
             space, size or dtype, or rows that nestvec did not write, and `ArtefactError` where it cannot be reached or
             written.
+        read: Opens a store that is there for questions; raises as `open` does, and `FormatError` where there is none.
         id_kind: The ids that it takes where the user names none.
     """
 
     name: str
     check: Callable[[str], None]
     open: Callable[[str, StoreLayout], StoreWriter]
+    read: Callable[[str], StoreReader]
     id_kind: IdKind = IdKind.NAME
