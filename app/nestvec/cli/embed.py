@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from nestvec.assembly.service import build_local_service
 from nestvec.cli.embed_flags import corpus_flags, corpus_job
 from nestvec.cli.flags import settings_flags
+from nestvec.cli.server_flags import ServerAddress, check_one_model, server_flags
 from nestvec.config.settings import Settings
 from nestvec.corpus.embedders import CorpusEmbedder, EngineEmbedder
 from nestvec.corpus.job import CorpusJob, CorpusSummary
@@ -29,12 +29,7 @@ from nestvec.observability.logs import configure_logs
 @click.argument("sources", nargs=-1, required=True)
 @click.argument("target")
 @corpus_flags
-@click.option("--url", help="Let a running server embed them; its model is what it serves.")
-@click.option(
-    "--key-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with that server's API key.",
-)
+@server_flags(help_of_url="Let a running server embed them.")
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "provider", "device_id"),
     *("precision", "calibration_file", "weight_storage"),
@@ -45,8 +40,7 @@ def command(
     *,
     sources: tuple[str, ...],
     target: str,
-    url: str | None,
-    key_file: Path | None,
+    server: ServerAddress,
     **flags: Any,  # noqa: ANN401 - those of `corpus_flags`
 ) -> None:
     """Embed SOURCES into TARGET.
@@ -61,6 +55,7 @@ def command(
     the others have it in a .meta.json beside them.
     """
     configure_logs(level=settings.log_level, style="auto")
+    check_one_model(server, settings)
     job = corpus_job(sources, target, flags)
     found = scan_job(job)
     if endings := left_out(sources):
@@ -68,11 +63,10 @@ def command(
             f"{number} {ending or 'without ending'}" for ending, number in endings.most_common(5)
         )
         click.echo(f"left out, as nothing reads them: {kinds}", err=True)
-    key = key_file.read_text("utf-8").strip() if key_file else ""
     progress = _Progress(tqdm(total=found.records, unit="text", smoothing=0.05))
     try:
         with progress.bar:
-            summary = asyncio.run(_embed(job, found, settings, url, key, progress))
+            summary = asyncio.run(_embed(job, found, settings, server, progress))
     except KeyboardInterrupt:
         click.echo(_what_is_kept(job, progress, found), err=True)
         raise click.Abort from None
@@ -119,12 +113,11 @@ async def _embed(
     job: CorpusJob,
     found: CorpusScan,
     settings: Settings,
-    url: str | None,
-    key: str,
+    server: ServerAddress,
     progress: _Progress,
 ) -> CorpusSummary:
     """Embed a corpus, by the engine or by a server."""
-    async with _open_source(settings, url, key) as source:
+    async with _open_source(settings, server) as source:
         # Loading the model is no part of the rate.
         progress.started_s = time.monotonic()
         return await embed_corpus(
@@ -159,12 +152,10 @@ def _report(target: str, job: CorpusJob, summary: CorpusSummary, took_s: float) 
 
 
 @asynccontextmanager
-async def _open_source(
-    settings: Settings, url: str | None, key: str
-) -> AsyncIterator[CorpusEmbedder]:
+async def _open_source(settings: Settings, address: ServerAddress) -> AsyncIterator[CorpusEmbedder]:
     """Open the engine in this process, or a running server where there is a URL."""
-    if url is not None:
-        async with ServerEmbedder(url, key=key, model="") as server:
+    if address.url:
+        async with ServerEmbedder(address.url, key=address.key, model=address.model) as server:
             yield server
     else:
         service = build_local_service(settings.for_offline_tools(), NullObserver())

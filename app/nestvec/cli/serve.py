@@ -5,6 +5,7 @@ from typing import Final
 import click
 
 from nestvec.cli.flags import settings_flags
+from nestvec.cli.settings_help import SettingsCommand
 from nestvec.config.loading import check_to_serve
 from nestvec.config.settings import PREFIX, Settings
 from nestvec.observability.logs import configure_logs, get_logger
@@ -15,7 +16,7 @@ log = get_logger(__name__)
 SECRET_SETTINGS: Final = ("api_keys", "admin_keys")
 
 
-@click.command("serve")
+@click.command("serve", cls=SettingsCommand)
 @settings_flags()
 def command(settings: Settings) -> None:
     """Serve a model over HTTP.

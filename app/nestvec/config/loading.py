@@ -13,7 +13,14 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from nestvec.config.groups.server import is_kubernetes_port
-from nestvec.config.settings import CONFIG_VARIABLE, PREFIX, Settings, config_file
+from nestvec.config.settings import (
+    CONFIG_VARIABLE,
+    KEY_FILE_VARIABLE,
+    PREFIX,
+    URL_VARIABLE,
+    Settings,
+    config_file,
+)
 from nestvec.errors import ConfigError
 from nestvec.keys.key_file_watch import problems_at_start, settings_problems
 from nestvec.keys.records import KeyFile
@@ -124,7 +131,11 @@ def _read(flags: dict[str, Any], spell: Callable[[str], str]) -> tuple[Settings 
 
 def _misspelt(env: Mapping[str, str]) -> list[str]:
     """Problems of variables that begin with `NESTVEC_` and are no settings."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {
+        CONFIG_VARIABLE,
+        URL_VARIABLE,
+        KEY_FILE_VARIABLE,
+    }
     problems = []
     for name in sorted(env):
         upper = name.upper()

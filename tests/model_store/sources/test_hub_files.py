@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from nestvec.errors import FormatError, SourceError
-from nestvec.model_store.sources.fetch import _external_files, _hub_weights
+from nestvec.model_store.sources.hub import _external_files, _hub_weights
 
 from tests.model_store.folder.test_own_graph import write_graph
 from tests.support.tiny import CONFIG, write_json

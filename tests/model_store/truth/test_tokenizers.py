@@ -16,8 +16,8 @@ from nestvec.errors import FormatError
 from nestvec.model_store.artefacts.fingerprint import HashCache, space_fingerprint
 from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.folder.tokenizer_files import read_tokenizer_changes
-from nestvec.model_store.sources.fetch import HUB_SMALL_FILES, MODULE_FILES
 from nestvec.model_store.sources.file_names import TOKENIZER_FILES
+from nestvec.model_store.sources.hub import HUB_SMALL_FILES, MODULE_FILES
 
 from tests.model_store.truth.make_tokenizers import (
     EXPECTED,
