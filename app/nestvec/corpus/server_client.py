@@ -108,6 +108,8 @@ class ServerClient:
         if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
             self._count_timeout(patience, error)
             return
+        if isinstance(error, httpx.UnsupportedProtocol):
+            raise SourceError(f"{self.base}: is no URL of a server; it begins http://") from error
         patience.tries -= 1
         if not self._was_reached or patience.tries == 0:
             raise SourceError(

@@ -147,28 +147,32 @@ class ServerEmbedder:
             self.pacer.done(texts, embedded.tokens, took_s)
             return embedded
         self.pacer.too_much(texts)
-        return await self._embed_halves(texts, options, spans)
+        return await self._embed_parts(texts, options, spans)
 
-    async def _embed_halves(
+    async def _embed_parts(
         self,
         texts: Sequence[str],
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None,
     ) -> Embedded:
-        """Embed each half of the texts by itself; an error still names the right text."""
-        middle = len(texts) // 2
-        before, after = (spans, spans) if spans is None else (spans[:middle], spans[middle:])
-        first = await self.embed(texts[:middle], options, before)
-        try:
-            second = await self.embed(texts[middle:], options, after)
-        except InputError as error:
-            if error.input_index is not None:
-                error.input_index += middle
-            raise
+        """Embed texts part by part, each of the size that the pace has become; an error still names the right text."""
+        parts: list[Embedded] = []
+        start = 0
+        while start < len(texts):
+            most = min(self.pacer.take(texts, start), len(texts) // 2)
+            stop = start + max(1, most)
+            of_part = None if spans is None else spans[start:stop]
+            try:
+                parts.append(await self.embed(texts[start:stop], options, of_part))
+            except InputError as error:
+                if error.input_index is not None:
+                    error.input_index += start
+                raise
+            start = stop
         return Embedded(
-            np.concatenate([first.vectors, second.vectors]),
-            first.tokens + second.tokens,
-            first.truncated + second.truncated,
+            np.concatenate([part.vectors for part in parts]),
+            sum(part.tokens for part in parts),
+            sum(part.truncated for part in parts),
         )
 
     async def token_starts(self, texts: Sequence[str]) -> list[list[int]]:
@@ -197,6 +201,7 @@ class ServerEmbedder:
             "model": self.model_name or None,
             "dimensions": options.dimensions,
             "prompt_name": options.prompt_name,
+            "input_type": options.prompt_role,
             "layers": options.layers,
             "map": options.map_name,
         }
