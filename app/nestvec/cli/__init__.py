@@ -16,7 +16,8 @@ from nestvec.errors import ConfigError, NestvecError
 
 VERBS: Final[Mapping[str, str]] = {
     "serve": "Serve a model over HTTP.",
-    "embed": "Embed files: texts in, vectors out.",
+    "embed": "Embed files and folders into files of vectors or a vector store.",
+    "search": "Search a vector store that embed filled.",
     "batch": "Send files of requests to a running server, watch and fetch them.",
     "model": "List, fetch, check, merge and remove models; fit maps.",
     "cache": "Show and tidy the folder of fetched models and exported graphs.",
@@ -31,6 +32,11 @@ VERBS: Final[Mapping[str, str]] = {
     "config": "Show settings and where they come from; write a file of them.",
 }
 
+# Verbs whose module lies in a folder.
+MODULES: Final[Mapping[str, str]] = {
+    "embed": "corpus.embed",
+    "search": "corpus.search",
+}
 # What other programs call them.
 SYNONYMS: Final[Mapping[str, str]] = {
     "pull": "model pull",
@@ -45,7 +51,7 @@ SYNONYMS: Final[Mapping[str, str]] = {
 
 
 class LazyGroup(click.Group):
-    """A group whose verbs are imported from the module of their name when they run."""
+    """A group whose verbs are imported from the module of their name, or of `MODULES`, when they run."""
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -57,7 +63,9 @@ class LazyGroup(click.Group):
         """Import a verb; None where there is none of that name."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"nestvec.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(
+            f"nestvec.cli.{MODULES.get(cmd_name, cmd_name)}"
+        ).command
         return command
 
     @override

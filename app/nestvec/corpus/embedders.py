@@ -66,6 +66,7 @@ class TextOptions:
     output_dtype: OutputDtype = OutputDtype.FLOAT32
     truncate: Truncation = Truncation.END
     prompt_name: str | None = None
+    prompt_role: str | None = None
     layers: int | None = None
     map_name: str | None = None
     form: OutputForm = OutputForm.DENSE
@@ -172,6 +173,7 @@ class EngineEmbedder:
             dimensions=options.dimensions,
             truncate=options.truncate if spans is None else None,
             prompt_name=options.prompt_name,
+            prompt_role=options.prompt_role,
             output_dtypes=(options.output_dtype,),
             priority=Priority.BULK,
             layers=_layers(options),

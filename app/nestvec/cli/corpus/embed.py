@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from nestvec.assembly.service import build_local_service
-from nestvec.cli.embed_flags import corpus_flags, corpus_job
+from nestvec.cli.corpus.embed_flags import corpus_flags, corpus_job
 from nestvec.cli.flags import settings_flags
 from nestvec.cli.server_flags import ServerAddress, check_one_model, server_flags
 from nestvec.config.settings import Settings
@@ -117,7 +117,7 @@ async def _embed(
     progress: _Progress,
 ) -> CorpusSummary:
     """Embed a corpus, by the engine or by a server."""
-    async with _open_source(settings, server) as source:
+    async with open_source(settings, server) as source:
         # Loading the model is no part of the rate.
         progress.started_s = time.monotonic()
         return await embed_corpus(
@@ -152,7 +152,7 @@ def _report(target: str, job: CorpusJob, summary: CorpusSummary, took_s: float) 
 
 
 @asynccontextmanager
-async def _open_source(settings: Settings, address: ServerAddress) -> AsyncIterator[CorpusEmbedder]:
+async def open_source(settings: Settings, address: ServerAddress) -> AsyncIterator[CorpusEmbedder]:
     """Open the engine in this process, or a running server where there is a URL."""
     if address.url:
         async with ServerEmbedder(address.url, key=address.key, model=address.model) as server:
