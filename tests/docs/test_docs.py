@@ -31,6 +31,7 @@ PAGES = [
     "docs/api.md",
     "docs/containers.md",
     "docs/dialects.md",
+    "docs/embed.md",
     "docs/gpu.md",
     "docs/library.md",
     "docs/matryoshka.md",
@@ -38,6 +39,7 @@ PAGES = [
     "docs/operations.md",
     "docs/security.md",
     "docs/decisions/api.md",
+    "docs/decisions/corpus.md",
     "docs/decisions/engine.md",
     "docs/decisions/gpu.md",
     "docs/decisions/graphs.md",
@@ -79,10 +81,11 @@ def test_the_readme_names_the_clients_that_were_tested() -> None:
     lock = text("requirements/clients.txt")
     locked = dict(re.findall(r"^([\w-]+)(?:\[[^]]*\])?==([^ ;]+)", lock, re.MULTILINE))
     node = json.loads(text("tests/end_to_end/clients/node/package-lock.json"))
-    versions = {*locked.values(), node["packages"]["node_modules/openai"]["version"]}
+    names = [f"node_modules/{name}" for name in node["packages"][""]["dependencies"]]
+    versions = {*locked.values(), *(node["packages"][name]["version"] for name in names)}
     table = text("README.md").split("## Clients")[1].split("## What it does")[0]
     rows = re.findall(r"^\| .+ \| ([\d.]+) \| .+ \| passes \|$", table, re.MULTILINE)
-    assert len(rows) >= 17
+    assert len(rows) >= 25
     assert set(rows) <= versions
     for client in ("cohere", "voyageai", "ollama", "litellm", "haystack-ai", "langchain-openai"):
         assert locked[client] in rows
