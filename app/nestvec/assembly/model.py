@@ -20,7 +20,7 @@ from nestvec.engine.observer import Observer
 from nestvec.engine.vectors.quantization import Rounding
 from nestvec.model_store.artefacts.execution_settings import ExecutionSettings
 from nestvec.model_store.artefacts.maps import read_maps
-from nestvec.model_store.artefacts.probes import PROBE_TEXTS, check_probes, run_texts
+from nestvec.model_store.artefacts.probes import PROBE_TEXTS, check_probes, run_texts, stated_bound
 from nestvec.model_store.artefacts.quality_results import read_quality
 from nestvec.model_store.package import Package
 from nestvec.observability.logs import get_logger
@@ -143,6 +143,7 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
         graph_bytes=package.graph_bytes,
         maps=read_maps(package.artefact, spec.space),
         quality=read_quality(package.artefact),
+        bound=stated_bound(package.build, core.backend_info.provider),
     )
 
 

@@ -18,6 +18,7 @@ VERBS: Final[Mapping[str, str]] = {
     "serve": "Serve a model over HTTP.",
     "embed": "Embed files and folders into files of vectors or a vector store.",
     "search": "Search a vector store that embed filled.",
+    "verify": "Check a run's manifest: its signature, its inputs, what it made.",
     "batch": "Send files of requests to a running server, watch and fetch them.",
     "model": "List, fetch, check, merge and remove models; fit maps.",
     "cache": "Show and tidy the folder of fetched models and exported graphs.",
@@ -36,6 +37,7 @@ VERBS: Final[Mapping[str, str]] = {
 MODULES: Final[Mapping[str, str]] = {
     "embed": "corpus.embed",
     "search": "corpus.search",
+    "verify": "corpus.verify",
 }
 # What other programs call them.
 SYNONYMS: Final[Mapping[str, str]] = {

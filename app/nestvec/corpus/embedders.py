@@ -1,8 +1,8 @@
 """Vectors of a corpus by the engine of this process, and what every source of vectors gives."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -48,6 +48,8 @@ class ModelDescription:
         hidden_size: Dimensions before truncation.
         max_tokens: Most tokens of an input.
         quantization: Id of the ranges in which int8 and uint8 vectors are given.
+        bound: How far its vectors may be from those of another machine or run, where that is stated: `max_difference`
+            of a value, or `mean_cosine` and `min_cosine`.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ModelDescription:
     hidden_size: int
     max_tokens: int
     quantization: str
+    bound: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,13 @@ class EngineEmbedder:
             width = ADAPTERS[kind].width(served.core.pooler, spec.hidden_size)
         self.pacer.tokens_per_text = spec.max_tokens
         return ModelDescription(
-            spec.name, plan.space, spec.source, width, spec.max_tokens, plan.quantizer.id
+            spec.name,
+            plan.space,
+            spec.source,
+            width,
+            spec.max_tokens,
+            plan.quantizer.id,
+            served.bound,
         )
 
     async def embed(

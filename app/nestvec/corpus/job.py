@@ -1,6 +1,6 @@
 """What `nestvec embed` is asked to do, and what came of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,6 +65,7 @@ class CorpusSummary:
         resumed: Number of records that an interrupted run had embedded.
         unchanged: Number of records that the output held already.
         doubled: Number of records whose text came before, where ids are made of texts.
+        metadata: What was noted of the vectors: `StoreLayout.metadata`.
     """
 
     texts: int = 0
@@ -74,6 +75,7 @@ class CorpusSummary:
     resumed: int = 0
     unchanged: int = 0
     doubled: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 # Called with the number of records and of tokens that were done since the last call.

@@ -88,7 +88,8 @@ async def embed_corpus(
 
     async def fill(sink: Sink) -> CorpusSummary:
         try:
-            return await Pipeline(source, job, maker, sink, on_progress, on_commit).run()
+            summary = await Pipeline(source, job, maker, sink, on_progress, on_commit).run()
+            return replace(summary, metadata=layout.metadata)
         finally:
             sink.close()
 
@@ -176,6 +177,7 @@ def _layout(job: CorpusJob, model: ModelDescription, found: CorpusScan) -> Store
         metadata["nestvec.output"] = options.form.value
     if dtype in (OutputDtype.INT8, OutputDtype.UINT8):
         metadata["nestvec.quantization"] = model.quantization
+    metadata |= {f"nestvec.{name}": f"{value:g}" for name, value in model.bound.items()}
     if options.layers is not None:
         metadata["nestvec.layers"] = str(options.layers)
     if options.map_name is not None:

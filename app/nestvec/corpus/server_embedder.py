@@ -102,6 +102,7 @@ class ServerEmbedder:
                     hidden_size=int(entry["dimensions"]["native"]),
                     max_tokens=int(entry["max_model_len"]),
                     quantization=str(entry["quantization"]["id"]),
+                    bound=dict(entry.get("reproducibility") or {}),
                 )
         raise SourceError(
             f"{self._server.base} does not serve '{self.model_name}'; it has: {', '.join(sorted(names)) or 'none'}"

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from nestvec.corpus.store_writer import IdKind
-from nestvec.corpus.stores.postgres import vector_text, without_password
+from nestvec.corpus.stores.common import public_address
+from nestvec.corpus.stores.postgres import vector_text
 from nestvec.corpus.stores.registry import find_store
 from nestvec.errors import ArtefactError, FormatError
 
@@ -137,9 +138,17 @@ def test_addresses(address: str) -> None:
         kind.check(secret)
     with pytest.raises(FormatError, match="neither 'pgvector'"):
         kind.check(secret + "?table=docs&vectors=list")
-    with pytest.raises(ArtefactError, match=r"//me@127\.0\.0\.1:1/db: ") as caught:
+    with pytest.raises(ArtefactError, match=r"//me@127\.0\.0\.1:1/db\?table=docs: ") as caught:
         kind.open(secret + "?table=docs", layout_of(address))
     assert "pass" not in str(caught.value).replace("password", "")
+
+
+def test_an_address_that_others_see() -> None:
+    """No password, wherever libpq takes one from."""
+    address = "postgresql://me:p%40ss@h/db?password=secret&table=t&vectors=array"
+    assert public_address(address) == "postgresql://me@h/db?table=t&vectors=array"
+    assert public_address("qdrant://h:6333/docs") == "qdrant://h:6333/docs"
+    assert public_address("a folder/x?y.faiss") == "a folder/x?y.faiss"
 
 
 def test_vectors_as_text() -> None:
@@ -147,4 +156,3 @@ def test_vectors_as_text() -> None:
     vector = np.array([0.1, -1.0, 1e-9], "float32")
     assert vector_text(vector, "vector(3)") == "[0.1,-1.0,1e-9]"
     assert vector_text(vector, "real[]") == "{0.1,-1.0,1e-9}"
-    assert without_password("postgresql://a@h/db?table=t") == "postgresql://a@h/db"

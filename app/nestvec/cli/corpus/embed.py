@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,10 +18,12 @@ from nestvec.cli.server_flags import ServerAddress, check_one_model, server_flag
 from nestvec.config.settings import Settings
 from nestvec.corpus.embedders import CorpusEmbedder, EngineEmbedder
 from nestvec.corpus.job import CorpusJob, CorpusSummary
+from nestvec.corpus.manifest import describe_run, read_sign_key, write_manifest
 from nestvec.corpus.run import embed_corpus, scan_job
 from nestvec.corpus.scan import CorpusScan
 from nestvec.corpus.server_embedder import ServerEmbedder
 from nestvec.corpus.sources import left_out
+from nestvec.corpus.stores.registry import find_store
 from nestvec.engine.observer import NullObserver
 from nestvec.observability.logs import configure_logs
 
@@ -29,6 +32,19 @@ from nestvec.observability.logs import configure_logs
 @click.argument("sources", nargs=-1, required=True)
 @click.argument("target")
 @corpus_flags
+@click.option(
+    "--manifest",
+    "manifest_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write what gave which vectors: model, space, settings, hashes of inputs and output; see nestvec verify.",
+)
+@click.option(
+    "--sign-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Sign the manifest with this Ed25519 key (PEM, without a password).",
+)
 @server_flags(help_of_url="Let a running server embed them.")
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "provider", "device_id"),
@@ -41,6 +57,8 @@ def command(
     sources: tuple[str, ...],
     target: str,
     server: ServerAddress,
+    manifest_path: Path | None,
+    sign_key: Path | None,
     **flags: Any,  # noqa: ANN401 - those of `corpus_flags`
 ) -> None:
     """Embed SOURCES into TARGET.
@@ -56,6 +74,10 @@ def command(
     """
     configure_logs(level=settings.log_level, style="auto")
     check_one_model(server, settings)
+    if sign_key is not None and manifest_path is None:
+        raise click.UsageError("--sign-key signs a manifest: name its file by --manifest")
+    # Before any work, as it may be no key.
+    key = None if sign_key is None else read_sign_key(sign_key)
     job = corpus_job(sources, target, flags)
     found = scan_job(job)
     if endings := left_out(sources):
@@ -74,6 +96,20 @@ def command(
         _report(target, job, summary, time.monotonic() - progress.started_s),
         err=target == "-",
     )
+    if manifest_path is not None:
+        write_manifest(manifest_path, _describe(target, job, summary), key)
+
+
+def _describe(target: str, job: CorpusJob, summary: CorpusSummary) -> dict[str, Any]:
+    """Return a run's manifest; a store is asked what it holds."""
+    kind = find_store(job.store) if job.store else None
+    if kind is None:
+        return describe_run(target, job, summary, None)
+    reader = kind.read(job.store)
+    try:
+        return describe_run(target, job, summary, reader.stored())
+    finally:
+        reader.close()
 
 
 @dataclass(slots=True)

@@ -35,6 +35,8 @@ COMPARED: Final = (
 BIT_DTYPES: Final = ("binary", "ubinary")
 # Most characters of a library's message that are passed on.
 MESSAGE_CHARACTERS: Final = 300
+# Of the parameters of an address, those that are no library's.
+OWN_PARAMETERS: Final = ("table=", "vectors=")
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -83,6 +85,16 @@ def parse_place(address: str, *, default_port: int | None = None) -> Place:
     secure = scheme.endswith("+https")
     port = "" if has_port else ":443" if secure else f":{default_port}"
     return Place(name, None, f"http{'s' if secure else ''}://{where}{port}")
+
+
+def public_address(address: str) -> str:
+    """Return an address as others may see it: without a password, and with no other parameters than those of ours."""
+    base, _, query = address.partition("?")
+    if "://" not in address:
+        return address
+    ours = [part for part in query.split("&") if part.startswith(OWN_PARAMETERS)]
+    base = re.sub(r"//([^/@:]*):[^/]*@", r"//\1@", base)
+    return base + ("?" + "&".join(ours) if ours else "")
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -5,7 +5,6 @@ index is made (docs/stores.md). A password comes from the URL, PGPASSWORD or ~/.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +23,7 @@ from nestvec.corpus.stores.common import (
     check_same,
     distinct,
     payload,
+    public_address,
     require,
 )
 from nestvec.errors import FormatError
@@ -209,7 +209,7 @@ def open_for_reading(address: str) -> PostgresTable:
     if "vector" in _columns(connection, table):
         return PostgresTable(connection, table, None)
     connection.close()
-    raise FormatError(f"{without_password(address)}: no such table of vectors")
+    raise FormatError(f"{public_address(address)}: no such table of vectors")
 
 
 def vector_text(vector: NDArray[Any], column_type: str) -> str:
@@ -217,11 +217,6 @@ def vector_text(vector: NDArray[Any], column_type: str) -> str:
     values = np.ascontiguousarray(vector, "float32")
     text = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY).decode()
     return "{" + text[1:-1] + "}" if column_type == ARRAY else text
-
-
-def without_password(address: str) -> str:
-    """Return an address without the password that it may hold, and without its parameters."""
-    return re.sub(r"//([^/@:]*):[^/]*@", r"//\1@", address.partition("?")[0])
 
 
 def _connect(target: _Target) -> "psycopg.Connection[Any]":
@@ -242,12 +237,12 @@ def _parse(address: str) -> _Target:
     names = tuple(ours.get("table", "").split("."))
     if not all(NAME.fullmatch(name) for name in names) or len(names) > 2:  # noqa: PLR2004 - schema and table
         raise FormatError(
-            f"{without_password(address)}: name a table, as in postgresql://user@host/database?table=documents"
+            f"{public_address(address)}: name a table, as in postgresql://user@host/database?table=documents"
         )
     kind = ours.get("vectors", "pgvector")
     if kind not in ("pgvector", "array"):
         raise FormatError(
-            f"{without_password(address)}: vectors={kind} is neither 'pgvector' (the default) nor 'array'"
+            f"{public_address(address)}: vectors={kind} is neither 'pgvector' (the default) nor 'array'"
         )
     rest = urlencode([(key, value) for key, value in given if key not in ours])
     url = urlunsplit(("postgresql", parts.netloc, parts.path, rest, ""))
@@ -268,7 +263,7 @@ def _make_table(
         found = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
         if connection.execute(found).fetchone() is None:
             raise FormatError(
-                f"{without_password(address)}: this server has no pgvector; install it there, or add '&vectors=array' "
+                f"{public_address(address)}: this server has no pgvector; install it there, or add '&vectors=array' "
                 "for plain arrays"
             )
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")

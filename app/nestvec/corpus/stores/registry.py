@@ -14,7 +14,7 @@ from nestvec.corpus.stores import (
     qdrant,
     usearch_index,
 )
-from nestvec.corpus.stores.common import check_layout, require
+from nestvec.corpus.stores.common import check_layout, public_address, require
 from nestvec.corpus.stores.guard import guarded
 from nestvec.corpus.stores.index_file import IndexFile, IndexOpener, library_failures
 from nestvec.errors import FormatError
@@ -68,7 +68,7 @@ _POSTGRES: Final = guarded(
     postgres.open_for_writing,
     postgres.open_for_reading,
     _postgres_errors,
-    shown=postgres.without_password,
+    shown=public_address,
 )
 # By scheme, as in qdrant://host:6333/collection.
 SCHEMES: Final[Mapping[str, StoreKind]] = {
