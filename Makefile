@@ -14,12 +14,12 @@ export DATA
 PIP := -m pip install --quiet --disable-pip-version-check --no-input
 # Which lock the server runs on: cpu, openvino (cpu with bf16), or gpu on a CUDA host (make serve EXTRA=gpu).
 EXTRA ?= cpu
-# Which extras to add to it, of those that it lacks: parquet, quality, or both (make setup EXTRAS=parquet,quality).
+# Which extras to add to it, of those that it lacks: parquet, quality, documents … (make setup EXTRAS=parquet,quality).
 EXTRAS ?=
 comma := ,
 EXTRA_STAMPS = $(patsubst %,$(STAMPS)/extra-%,$(subst $(comma), ,$(EXTRAS)))
 
-.PHONY: help setup serve test test-quick test-load test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs lock clients image image-check compose-check clean
+.PHONY: help setup serve test test-quick test-load test-stores test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs lock clients image image-check compose-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -42,7 +42,7 @@ $(STAMPS)/extra-%: requirements/extras/%.txt $(STAMPS)/server-$(EXTRA)
 	@touch $@
 
 requirements/extras/%.txt:
-	@echo "EXTRAS: '$*' is none of parquet, quality; every other extra is installed with the server (EXTRA=openvino with bf16)"; exit 1
+	@echo "EXTRAS: '$*' is none of parquet, quality, sign, documents, lancedb, qdrant, chroma, faiss, usearch, hnswlib; every other extra is installed with the server (EXTRA=openvino with bf16)"; exit 1
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/server-$(EXTRA)
 	@echo "installing the test tools (locked, hashes checked)"
@@ -62,7 +62,7 @@ $(CLIENTS)/.stamp: requirements/clients.txt tests/end_to_end/clients/node/packag
 		else echo "no npm: the Node client tests will be skipped"; fi
 	@touch $@
 
-setup: $(STAMPS)/model $(EXTRA_STAMPS) ## Make .venv with the nestvec command and fetch the default model (EXTRAS=parquet,quality adds these)
+setup: $(STAMPS)/model $(EXTRA_STAMPS) ## Make .venv with the nestvec command and fetch the default model (EXTRAS=parquet,quality adds these, EXTRAS=lancedb a store)
 
 serve: $(STAMPS)/server-$(EXTRA) ## Set up what is missing and serve on 127.0.0.1:8080 (NESTVEC_PORT)
 	@exec $(BIN)/nestvec serve
@@ -75,6 +75,16 @@ test-quick: $(STAMPS)/dev ## Tests that need no model, network or other process
 
 test-load: $(STAMPS)/dev $(STAMPS)/model ## Longer load tests against a real server
 	@$(BIN)/python -m pytest -q -m load $(ARGS)
+
+.venv-stores/.stamp: requirements/stores.txt pyproject.toml | $(BIN)/python
+	@echo "installing vector stores for their tests (locked, hashes checked; 1.3 GB)"
+	@$(BIN)/python -m venv .venv-stores
+	@.venv-stores/bin/python $(PIP) --require-hashes -r requirements/stores.txt
+	@.venv-stores/bin/python $(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test-stores: .venv-stores/.stamp ## Vector stores by their real libraries, and a new user's hour on a terminal; ten minutes
+	@.venv-stores/bin/python -m pytest -q -s tests/corpus/stores tests/end_to_end/stores $(ARGS)
 
 fuzz: $(STAMPS)/dev ## schemathesis (at least 10,000 cases) and 20,000 hostile requests over the whole API (FUZZ_S=seconds FUZZ_SEED=number)
 	@FUZZ_S=$(or $(FUZZ_S),300) FUZZ_CASES=10000 FUZZ_HOSTILE=$(or $(FUZZ_HOSTILE),20000) \
@@ -205,15 +215,20 @@ docs: $(STAMPS)/dev ## Write the generated pages of docs/
 
 UV_LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras
 SERVER_EXTRAS := --extra cl100k --extra postgres --extra objects --extra redis
+STORE_EXTRAS := lancedb qdrant chroma faiss usearch hnswlib
 lock: $(STAMPS)/dev ## Resolve all locks anew
 	@for extra in cpu gpu; do \
 		$(UV_LOCK) -o requirements/$$extra.txt pyproject.toml requirements/build.in --extra $$extra $(SERVER_EXTRAS) $(ARGS) || exit 1; done
 	@$(UV_LOCK) -o requirements/openvino.txt pyproject.toml requirements/build.in \
 		--extra cpu --extra openvino $(SERVER_EXTRAS) -c requirements/cpu.txt $(ARGS)
 	@$(UV_LOCK) -o requirements/dev.txt pyproject.toml requirements/build.in requirements/dev.in \
-		--extra cpu --extra openvino $(SERVER_EXTRAS) --extra parquet --extra quality -c requirements/cpu.txt $(ARGS)
-	@for extra in parquet quality; do \
+		--extra cpu --extra openvino $(SERVER_EXTRAS) --extra parquet --extra quality --extra sign --extra documents -c requirements/cpu.txt $(ARGS)
+	@$(UV_LOCK) -o requirements/stores.txt pyproject.toml requirements/build.in requirements/stores.in \
+		--extra cpu $(SERVER_EXTRAS) --extra parquet --extra sign $(STORE_EXTRAS:%=--extra %) -c requirements/dev.txt $(ARGS)
+	@for extra in parquet quality sign documents; do \
 		$(UV_LOCK) -o requirements/extras/$$extra.txt requirements/extras/$$extra.in -c requirements/dev.txt $(ARGS) || exit 1; done
+	@for extra in $(STORE_EXTRAS); do \
+		$(UV_LOCK) -o requirements/extras/$$extra.txt requirements/extras/$$extra.in -c requirements/stores.txt $(ARGS) || exit 1; done
 	@$(UV_LOCK) -o requirements/clients.txt requirements/clients.in $(ARGS)
 
 clients: $(CLIENTS)/.stamp ## Install the client SDKs that the tests drive
@@ -230,4 +245,4 @@ compose-check: $(STAMPS)/dev ## Check docker-compose.yml and the Dockerfile (nee
 	@$(BIN)/hadolint Dockerfile && echo "Dockerfile: ok"
 
 clean: ## Remove venvs and caches of the checkout (models stay in the cache folder)
-	rm -rf $(VENV) $(CLIENTS) .venv-peers .venv-infinity .bench-long .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/end_to_end/clients/node/node_modules
+	rm -rf $(VENV) $(CLIENTS) .venv-stores .venv-peers .venv-infinity .bench-long .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/end_to_end/clients/node/node_modules

@@ -45,6 +45,10 @@ the HTTP processes by the name of its class, which `ipc/frames.py` looks up in t
 """
 
 from collections.abc import Sequence
+from typing import Final
+
+# So many models are named to a caller whose model does not exist; /v1/models has all of them.
+MAX_NAMED_MODELS: Final = 10
 
 
 class NestvecError(Exception):
@@ -160,9 +164,22 @@ class UnknownModelError(InputError):
 
     code = "model_not_found"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, known: Sequence[str] = ()) -> None:
+        """Say that there is no such model.
+
+        Args:
+            name: The name as the caller wrote it.
+            known: Names of the models that the caller may use, as callers are to see them.
+        """
         self.name = name[:200]
         message = f"The model `{self.name}` does not exist or you do not have access to it."
+        if known:
+            more = (
+                ""
+                if len(known) <= MAX_NAMED_MODELS
+                else f" and {len(known) - MAX_NAMED_MODELS} more"
+            )
+            message += f" Here: {', '.join(known[:MAX_NAMED_MODELS])}{more}."
         super().__init__(message if name else "you must provide a model parameter", param="model")
 
 

@@ -100,9 +100,9 @@ def check_confinement(check: Check) -> None:
     report.note("log rotation", f"{files} × {size}", ok=size in ("20m", "20MB"))
     log = check.engine("logs", server)
     report.note(
-        "the banner's address",
+        "the address in the log",
         "127.0.0.1",
-        ok="curl http://127.0.0.1:8080" in log and "0.0.0.0" not in log,
+        ok='"url": "http://127.0.0.1:8080"' in log and "0.0.0.0" not in log,
     )
     report.note(
         "alembic's own lines in the log", log.count('"alembic'), bound="0", ok='"alembic' not in log

@@ -1,6 +1,7 @@
 """The other verbs, in this process: help, embed, export, config, model pull and more."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,32 @@ def test_serve_has_a_flag_for_each_setting() -> None:
         assert f"--{name.replace('_', '-')}" in text
 
 
+def test_the_usual_settings_come_first_and_the_others_by_topic() -> None:
+    """`serve --help` describes what is usually set and names the rest; `--help-all` describes everything by topic."""
+    short, whole = invoke("serve", "--help").output, invoke("serve", "--help-all").output
+    assert short.index("--model NAME") < short.index("--max-json-depth")
+    assert "Deepest nesting" not in short
+    assert len(short.splitlines()) < len(whole.splitlines()) / 2
+    title = "How large a request may be, in inputs, tokens, vectors and bytes:"
+    assert whole.index(title) < whole.index("--max-json-depth N")
+    for flag in (
+        "--gpu-memory-utilization SHARE",
+        "--models A,B|JSON",
+        "--max-batch-ms MILLISECONDS",
+    ):
+        assert flag in whole
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("srve", "serve"), ("pull", "model pull"), ("modle", "model")]
+)
+def test_a_misspelt_verb_is_told_the_right_one(typed: str, meant: str) -> None:
+    """An unknown verb is answered with the one that was meant."""
+    done = invoke(typed)
+    assert done.exit_code == 2
+    assert f"Did you mean '{meant}'?" in done.output
+
+
 def test_the_settings_page_is_up_to_date() -> None:
     """The page of all settings is what `make docs` writes."""
     assert (ROOT / "docs/configuration.md").read_text() == settings_markdown()
@@ -64,6 +91,66 @@ def test_config_masks_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     done = invoke("config", "--port", "1234")
     assert "port = 1234" in done.output
     assert "very-secret" not in done.output
+
+
+def test_config_says_where_each_value_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value's source stands behind it; --toml is a file of what is not the default, and reads back."""
+    file = tmp_path / "nestvec.toml"
+    file.write_text('max_batch_ms = 5\n[aliases.q]\nprompt_name = "query"\n')
+    monkeypatch.setenv("NESTVEC_TRUNCATE", "end")
+    monkeypatch.setenv("NESTVEC_API_KEYS", "very-secret")
+    flags = ("--config", str(file), "--port", "1234", "--models", "a,b")
+    shown = invoke("config", *flags).output
+    for line in (
+        "port = 1234  # --port",
+        'truncate = "end"  # NESTVEC_TRUNCATE',
+        f"max_batch_ms = 5  # {file}",
+        'host = "127.0.0.1"  # default',
+        "# served_model_name =  # default",
+    ):
+        assert line in shown.splitlines()
+    toml = invoke("config", "--toml", *flags).output
+    assert "very-secret" not in toml
+    assert "host" not in toml
+    file.write_text(toml)
+    monkeypatch.delenv("NESTVEC_TRUNCATE")
+    before, after = load_settings({"port": 1234}, config=file), load_settings(config=file)
+    assert after.model_dump() == before.model_dump()
+    assert (after.truncate, after.max_batch_ms, list(after.models)) == ("end", 5, ["a", "b"])
+    assert after.aliases["q"].prompt_name == "query"
+
+
+def test_config_init_writes_every_setting(tmp_path: Path) -> None:
+    """The file changes nothing as it is; with its lines in force it says the defaults; it replaces no other file."""
+    file = tmp_path / "nestvec.toml"
+    assert invoke("config", "init", str(file)).exit_code == 0
+    defaults = load_settings().model_dump()
+    assert load_settings(config=file).model_dump() == defaults
+    text = file.read_text()
+    assert set(re.findall(r"^#(\w+) =", text, re.MULTILINE)) == set(Settings.model_fields)
+    file.write_text(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
+    assert load_settings(config=file).model_dump() == defaults
+    assert invoke("config", "init", str(file)).exit_code == 2
+
+
+def test_verbs_that_talk_to_a_server_share_their_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the server is and the file of its key come from two variables, which are no settings."""
+    (tmp_path / "key").write_text("a-key\n")
+    monkeypatch.setenv("NESTVEC_URL", "http://127.0.0.1:9/v1/")
+    monkeypatch.setenv("NESTVEC_KEY_FILE", str(tmp_path / "key"))
+    for verb in ("batch", "bench", "embed", "quality"):
+        assert "[env: NESTVEC_URL]" in " ".join(invoke(verb, "--help").output.split())
+    done = invoke("batch", "list")
+    assert str(done.exception).startswith("http://127.0.0.1:9 cannot be reached")
+    assert "no request was answered" in invoke("bench", "--duration-s", "0.2").output
+    assert load_settings().port == 8080
+    done = invoke("embed", str(tmp_path / "key"), str(tmp_path / "out.npy"), "--model", "static")
+    assert done.exit_code == 2
+    assert "--server-model" in done.output
 
 
 def test_embed_writes_vectors(model: Path, tmp_path: Path) -> None:
@@ -163,7 +250,7 @@ def test_pull_asks_the_source_again_unless_told_not_to(
         asked.append(refresh)
         return prepare_model(settings, refresh=refresh)
 
-    monkeypatch.setattr("nestvec.cli.model.prepare_model", prepare)
+    monkeypatch.setattr("nestvec.cli.model.group.prepare_model", prepare)
     assert invoke("model", "pull", str(model), *flags).exit_code == 0
     assert asked == [asks_again]
 
@@ -176,7 +263,7 @@ def test_errors_are_printed_without_a_trace(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1
-    assert capsys.readouterr().err.startswith("nestvec: model 'no-such-model' is no card")
+    assert capsys.readouterr().err.startswith("nestvec: there is no model 'no-such-model'")
     monkeypatch.setattr("sys.argv", ["nestvec", "config", "--port", "x", "--device-id", "-1"])
     with pytest.raises(SystemExit) as ended:
         main()

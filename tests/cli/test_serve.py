@@ -227,7 +227,7 @@ def test_an_address_that_is_none_is_a_clear_error(folder: Path) -> None:
         ("tokenizer.json", "tokenizer.json is missing"),
         ("1_Pooling/config.json", "the pooling is unknown"),
         ("corrupt weights", "corrupt or unreadable"),
-        ("whole folder", "is no card"),
+        ("whole folder", "no such folder"),
     ],
 )
 def test_a_model_that_cannot_be_served_ends_the_start(

@@ -21,7 +21,7 @@ def test_the_same_job_goes_on(tmp_path: Path) -> None:
     """It resumes with what was committed."""
     begun(tmp_path / "out.jsonl").close(keeps=True)
     draft = Draft(tmp_path / "out.jsonl", JOB)
-    assert draft.progress == Progress(10, 20, 0, {"lines": 10})
+    assert draft.progress == Progress(10, 0, 20, 0, {"lines": 10})
     assert draft.path.read_bytes() == b"0123456789"
     draft.discard()
 

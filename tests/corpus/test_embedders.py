@@ -38,7 +38,7 @@ def make_pair(tiny_folder: Path, request: pytest.FixtureRequest) -> MakePair:
         request.addfinalizer(served.service.close)
         app.state.become_ready(served.service)
         remote = ServerEmbedder("http://server/v1/", key="", model="")
-        remote._client = httpx.AsyncClient(
+        remote._server.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://server"
         )
         return remote, EngineEmbedder(served.service)
@@ -104,19 +104,19 @@ async def test_a_busy_server_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
         httpx.Response(503),
         httpx.Response(200, json={"data": []}),
     ]
-    remote = ServerEmbedder("http://server", key="k", model="")
+    remote = ServerEmbedder("http://server", key="k", model="", clock=lambda: sum(waits))
     seen: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         seen.append(request)
         return answers.pop(0) if answers else httpx.Response(500, text="what the caller wrote")
 
-    remote._client = httpx.AsyncClient(
+    remote._server.http = httpx.AsyncClient(
         transport=httpx.MockTransport(answer), base_url="http://server"
     )
     with pytest.raises(SourceError, match="does not serve"):
         await remote.model(TextOptions())
-    assert waits == [7, 0.5]
+    assert waits == [7, 0.25]
     with pytest.raises(SourceError, match="answered 500") as caught:
         await remote.embed(["alpha"], TextOptions())
     assert "caller" not in caught.value.message

@@ -13,7 +13,7 @@ import pytest
 from tests.support.tiny import write_tiny_bert
 
 pytestmark = pytest.mark.process
-LINES = 30_000
+LINES = 60_000
 NESTVEC = str(Path(sys.executable).parent / "nestvec")
 
 
@@ -52,7 +52,7 @@ def test_a_killed_run_loses_and_doubles_nothing(model: Path, tmp_path: Path) -> 
     done = subprocess.run(
         command(model, str(source), str(target)), capture_output=True, text=True, check=True
     )
-    assert f"{LINES} vectors ({committed} by an earlier run)" in done.stdout
+    assert f"{LINES} vectors ({committed} texts by an earlier run)" in done.stdout
     rows = [json.loads(line) for line in target.read_text().splitlines()]
     assert [row["id"] for row in rows] == [str(n) for n in range(LINES)]
     # Texts come again every 97 lines, so their vectors must too, whichever run made them.
@@ -65,7 +65,7 @@ def test_ctrl_c_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
     """Ctrl-C ends a run without a traceback, and says that the same command resumes it."""
     # Enough that a busy machine sends the signal before the end.
     source, target = tmp_path / "in.txt", tmp_path / "out.npy"
-    source.write_text("\n".join(f"alpha {n}" for n in range(20 * LINES)))
+    source.write_text("\n".join(f"alpha {n}" for n in range(10 * LINES)))
     # A shell's background job ignores Ctrl-C, and so would every process that it starts.
     process = subprocess.Popen(
         command(model, str(source), str(target)),

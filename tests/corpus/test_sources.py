@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from nestvec.corpus.readers import Columns
-from nestvec.corpus.sources import STDIN, TextSource, find_sources, read_sources
+from nestvec.corpus.sources import STDIN, TextSource, find_sources, left_out, read_sources
 from nestvec.errors import FormatError
 
 
@@ -41,7 +41,7 @@ def test_a_name_with_glob_characters_is_a_name(folder: Path) -> None:
     ("pattern", "reason"),
     [
         ("none*.txt", "no such file"),
-        ("folder.txt", r"is a folder; name its files, as in '.*/\*.jsonl'"),
+        ("folder.txt", r"holds no file of a known ending: .txt"),
         ("doc.doc", "unknown ending; known: .txt"),
     ],
 )
@@ -78,3 +78,43 @@ def test_a_changed_file_is_another_one(folder: Path) -> None:
     before = source.identity()
     os.utime(source.path, ns=(1, 1))
     assert source.identity() != before
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Files of one name in several folders give distinct ids, by their paths below the common root."""
+    for folder in ("x", "y"):
+        (tmp_path / "a" / folder).mkdir(parents=True)
+        (tmp_path / "a" / folder / "r.txt").write_text("one\ntwo")
+    expected = ["x/r.txt:0", "x/r.txt:1", "y/r.txt:0", "y/r.txt:1"]
+    both = [str(tmp_path / "a" / folder / "r.txt") for folder in ("x", "y")]
+    for patterns in ([str(tmp_path / "a/**/*.txt")], both):
+        records = read_sources(find_sources(patterns), Columns())
+        assert [record.id for record in records] == expected
+    (of_one,) = find_sources([str(tmp_path / "a/x*/*.txt")])
+    assert of_one.name == "x/r.txt"  # the same, whatever else a glob finds
+
+
+def test_a_folder_is_its_readable_files(folder: Path) -> None:
+    """A folder's files come sorted and named by it, hidden and unknown ones left out, and are counted."""
+    for name in (".hidden.txt", "deep/.git.txt", "picture.png", "x.md", "lines.jsonl.gz"):
+        (folder / name).write_bytes(b"")
+    sources = find_sources([str(folder)])
+    root = folder.name
+    assert [(source.name, source.kind) for source in sources] == [
+        (f"{root}/a.txt", ".txt"),
+        (f"{root}/b.txt", ".txt"),
+        (f"{root}/deep/c.txt", ".txt"),
+        (f"{root}/lines.jsonl.gz", ".jsonl"),
+        (f"{root}/x.md", ".md"),
+    ]
+    assert left_out([str(folder)]) == {".png": 1}
+    assert find_sources([str(folder), str(folder / "a.txt")]) == sources  # each file once
+
+
+def test_names_do_not_depend_on_what_else_is_read(folder: Path) -> None:
+    """A folder's records are called the same, alone and beside a sibling."""
+    other = folder.parent / "other"
+    other.mkdir()
+    (other / "a.txt").write_text("x")
+    alone = {source.name for source in find_sources([str(folder)])}
+    assert alone <= {source.name for source in find_sources([str(folder), str(other)])}

@@ -3,11 +3,12 @@
 import dataclasses
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from nestvec.engine.limits import ServiceLimits
-from nestvec.engine.types import EmbedCall, FloatArray, OutputKind
+from nestvec.engine.types import EmbedCall, FloatArray, Layout, OutputKind
 from nestvec.engine.vectors.maps import AffineMap, MapKind, exit_space
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import InputError
@@ -109,6 +110,30 @@ async def test_exits_that_one_run_cannot_give_run_one_by_one(
     expected = [pooled_exit(served, "alpha", layer) for layer in (1, 3)]
     np.testing.assert_allclose(result.vectors, expected, atol=1e-6)
     assert served.backend.exits == [(1,), (3,)]
+
+
+@pytest.mark.parametrize(
+    ("info", "spec", "reason"),
+    [
+        ({"layout": Layout.PADDED}, {}, "a graph of its own"),
+        ({}, {"precision": "bf16"}, "bf16"),
+        ({}, {"architecture": "static"}, "a static model has none"),
+        ({}, {"kinds": (OutputKind.DENSE,)}, "it has one only"),
+    ],
+)
+async def test_a_model_without_exits_says_the_reason_that_holds(
+    tiny_folder: Path, info: dict[str, Any], spec: dict[str, Any], reason: str
+) -> None:
+    """Of several reasons that there may be, only the model's own is told."""
+    options = ServedOptions(spec=replace(SPEC, **spec))
+    served = serve_fake(tiny_folder / "tokenizer.json", options)
+    served.backend.info = replace(served.backend.info, layers=0, **info)
+    with pytest.raises(InputError) as caught:
+        await served.service.embed(EmbedCall(["alpha"], layers=(1,)))
+    served.service.close()
+    others = {"a graph of its own", "bf16", "a static model has none", "it has one only"} - {reason}
+    assert reason in caught.value.message
+    assert not [other for other in others if other in caught.value.message]
 
 
 @pytest.mark.parametrize(

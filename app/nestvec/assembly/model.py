@@ -27,6 +27,7 @@ from nestvec.model_store.artefacts.probes import (
     TextRun,
     check_probes,
     run_texts,
+    stated_bound,
 )
 from nestvec.model_store.artefacts.quality_results import read_quality
 from nestvec.model_store.package import Package
@@ -150,6 +151,7 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
         graph_bytes=package.graph_bytes,
         maps=read_maps(package.artefact, spec.space),
         quality=read_quality(package.artefact),
+        bound=stated_bound(package.build, core.backend_info.provider),
     )
 
 

@@ -12,9 +12,9 @@ from nestvec.backends.providers import resolve_provider
 from nestvec.config.settings import Settings
 from nestvec.engine.backend import Backend, BackendOptions
 from nestvec.engine.types import Layout
-from nestvec.errors import UnsuitedError
+from nestvec.errors import ModelError, UnsuitedError
 from nestvec.model_store.package import Package, load_package
-from nestvec.model_store.sources.fetch import SourceOptions
+from nestvec.model_store.sources.fetch import SourceOptions, check_source
 from nestvec.observability.logs import get_logger
 
 log = get_logger(__name__)
@@ -34,6 +34,27 @@ def source_options(settings: Settings) -> SourceOptions:
         is_offline=settings.offline,
         reads_pickles=settings.read_pickles,
     )
+
+
+def check_sources(settings: Settings) -> None:
+    """Refuse settings none of whose models can be had, before anything is fetched or listens.
+
+    One of several that cannot leaves the others serving, and is logged when it is loaded.
+
+    Raises:
+        SourceError: No model's name stands for one, or none is there where the network must not be used.
+        FormatError: A card cannot be read.
+    """
+    failure: ModelError | None = None
+    for of_model in settings.per_model().values():
+        try:
+            check_source(of_model.model, source_options(of_model))
+        except ModelError as error:
+            failure = failure or error
+        else:
+            return
+    if failure is not None:
+        raise failure
 
 
 def prepare_model(

@@ -13,6 +13,7 @@ from nestvec.observability.logs import get_logger
 log = get_logger(__name__)
 
 EVENTS: Final[Mapping[Step, str]] = {
+    Step.FETCH: "model_fetched",
     Step.EXPORT: "graph_exported",
     Step.COMPUTE_PROBES: "probes_computed",
     Step.CALIBRATE_ACTIVATIONS: "activations_calibrated",
@@ -53,8 +54,16 @@ def _bar(step: Step, total: int, unit: str) -> Iterator[Advance]:
     from tqdm import tqdm
 
     shape = "{desc}: {n_fmt}/{total_fmt} {unit}s [{elapsed}]" if total else "{desc} [{elapsed}]"
+    if unit == "B":
+        shape = "{desc}: {n_fmt}B, {rate_fmt} [{elapsed}]"
     with tqdm(
-        total=total or None, unit=unit, desc=step, leave=False, bar_format=shape, file=sys.stderr
+        total=total or None,
+        unit=unit,
+        unit_scale=unit == "B",
+        desc=step,
+        leave=False,
+        bar_format=shape,
+        file=sys.stderr,
     ) as bar:
 
         def advance(count: int) -> None:

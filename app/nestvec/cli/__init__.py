@@ -16,23 +16,44 @@ from nestvec.errors import ConfigError, NestvecError
 
 VERBS: Final[Mapping[str, str]] = {
     "serve": "Serve a model over HTTP.",
-    "embed": "Embed files: texts in, vectors out.",
+    "embed": "Embed files and folders into files of vectors or a vector store.",
+    "search": "Search a vector store that embed filled.",
+    "verify": "Check a run's manifest: its signature, its inputs, what it made.",
     "batch": "Send files of requests to a running server, watch and fetch them.",
+    "model": "List, fetch, check, merge and remove models; fit maps.",
+    "cache": "Show and tidy the folder of fetched models and exported graphs.",
     "export": "Write a model's ONNX graph and everything beside it to a folder.",
-    "model": "Fetch, check, calibrate and merge models; fit maps of vectors.",
     "bench": "Measure a running server, or the engine in process.",
     "doctor": "Check this machine, and where the model really runs.",
     "tune": "Find how a model runs fastest on this machine, and keep it.",
     "calibrate": "Set the ranges of int8 and uint8 vectors by texts of your own.",
-    "quality": "Measure a running server on STS-B and SciFact.",
+    "quality": "Measure what dimensions, dtypes and early exits cost.",
     "tokens": "Report how a model's tokenizer suits texts of your own.",
     "keys": "Make, list, rotate and revoke API keys with limits.",
-    "config": "Show settings, or write their documentation.",
+    "config": "Show settings and where they come from; write a file of them.",
+}
+
+# Verbs whose module lies in a folder.
+MODULES: Final[Mapping[str, str]] = {
+    "embed": "corpus.embed",
+    "search": "corpus.search",
+    "verify": "corpus.verify",
+}
+# What other programs call them.
+SYNONYMS: Final[Mapping[str, str]] = {
+    "pull": "model pull",
+    "list": "model list",
+    "ls": "model list",
+    "show": "model show",
+    "rm": "model rm",
+    "run": "serve",
+    "start": "serve",
+    "version": "--version",
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose verbs are imported from the module of their name when they run."""
+    """A group whose verbs are imported from the module of their name, or of `MODULES`, when they run."""
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -44,8 +65,29 @@ class LazyGroup(click.Group):
         """Import a verb; None where there is none of that name."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"nestvec.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(
+            f"nestvec.cli.{MODULES.get(cmd_name, cmd_name)}"
+        ).command
         return command
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb of a command line.
+
+        Raises:
+            click.UsageError: There is no such verb; it names the one that was meant.
+        """
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand:
+            word = args[0]
+            if word in SYNONYMS:
+                meant = f"No such command '{word}'. Did you mean '{SYNONYMS[word]}'?"
+                raise click.UsageError(meant, ctx) from None
+            # The library knows no verbs that are not imported.
+            raise click.exceptions.NoSuchCommand(word, possibilities=VERBS, ctx=ctx) from None
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -57,7 +99,8 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Settings come from flags, from NESTVEC_* variables and from a TOML file (--config), in this order.",
+    epilog="Settings come from flags, from NESTVEC_* variables and from a TOML file (--config), in this order. "
+    "`nestvec serve --help` shows those that matter.",
 )
 @click.version_option(__version__, prog_name="nestvec")
 def group() -> None:

@@ -1,12 +1,10 @@
 """`nestvec batch`: sends files of requests to a running server, watches them, and fetches the answers."""
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -16,6 +14,7 @@ import click
 import httpx
 from tqdm import tqdm
 
+from nestvec.cli.server_flags import DEFAULT_URL, ServerAddress, server_flags
 from nestvec.corpus.readers import Columns, Record
 from nestvec.corpus.sources import find_sources, read_sources
 from nestvec.errors import NestvecError
@@ -23,20 +22,6 @@ from nestvec.jobs.types import ENDED
 
 POLL_INTERVAL_S: Final = 1.0
 TIMEOUT_S: Final = 60.0
-KEY_VARIABLE: Final = "OPENAI_API_KEY"
-
-
-@dataclass(frozen=True, slots=True)
-class ServerAddress:
-    """Where requests go, and with which key.
-
-    Attributes:
-        url: Base URL of the server.
-        key: Its API key; "" for none.
-    """
-
-    url: str
-    key: str
 
 
 class ServerError(NestvecError):
@@ -46,22 +31,11 @@ class ServerError(NestvecError):
 
 
 @click.group("batch")
-@click.option(
-    "--url",
-    default="http://127.0.0.1:8080",
-    show_default=True,
-    help="The server.",
-)
-@click.option(
-    "--key-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"File with the server's API key; else {KEY_VARIABLE}.",
-)
+@server_flags(help_of_url="The server.", default_url=DEFAULT_URL, takes_model=False)
 @click.pass_context
-def command(context: click.Context, *, url: str, key_file: Path | None) -> None:
+def command(context: click.Context, *, server: ServerAddress) -> None:
     """Send files of requests to a running server, watch them, and fetch what they gave."""
-    key = key_file.read_text("utf-8").strip() if key_file else os.environ.get(KEY_VARIABLE, "")
-    context.obj = ServerAddress(url.rstrip("/").removesuffix("/v1"), key)
+    context.obj = server
 
 
 @command.command("submit")

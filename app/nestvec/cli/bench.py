@@ -1,7 +1,6 @@
 """`nestvec bench`: measures a running server under load, or the engine in this process."""
 
 import asyncio
-from pathlib import Path
 
 import click
 import numpy as np
@@ -10,6 +9,7 @@ from nestvec.assembly.package import prepare_model
 from nestvec.assembly.service import build_local_service
 from nestvec.backends.open import open_backend
 from nestvec.cli.flags import settings_flags
+from nestvec.cli.server_flags import ServerAddress, server_flags
 from nestvec.config.settings import Settings
 from nestvec.engine.observer import NullObserver
 from nestvec.observability.logs import configure_logs
@@ -27,7 +27,7 @@ from nestvec.tools.bench.texts import WORKLOADS, workload_texts
 
 
 @click.command("bench")
-@click.argument("url", required=False)
+@click.argument("target_url", metavar="[URL]", required=False)
 @click.option("--engine", is_flag=True, help="Measure the engine in this process instead.")
 @click.option("--load", type=click.Choice(WORKLOADS), default="mixed", show_default=True)
 @click.option("--texts-per-request", type=click.IntRange(1), default=1, show_default=True)
@@ -39,12 +39,7 @@ from nestvec.tools.bench.texts import WORKLOADS, workload_texts
     help="Send so many requests a second whatever happens (open loop), instead of keeping connections busy.",
 )
 @click.option("--duration-s", type=click.FloatRange(min=0.1), default=10.0, show_default=True)
-@click.option("--model-name", default="", help="Model to ask the server for.")
-@click.option(
-    "--key-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the server's API key.",
-)
+@server_flags(help_of_url="The server, where URL is left out.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Of --engine.")
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "provider", "device_id"),
@@ -54,15 +49,14 @@ from nestvec.tools.bench.texts import WORKLOADS, workload_texts
 def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     settings: Settings,
     *,
-    url: str | None,
+    server: ServerAddress,
+    target_url: str | None,
     engine: bool,
     load: str,
     texts_per_request: int,
     connections: int,
     rate_per_s: float | None,
     duration_s: float,
-    model_name: str,
-    key_file: Path | None,
     rounds: int,
 ) -> None:
     """Load on the server at URL (http://host:port), or --engine.
@@ -73,17 +67,20 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     configure_logs(
         level="warning" if settings.log_level == "info" else settings.log_level, style="auto"
     )
+    url = target_url or ("" if engine else server.url)
     if engine == bool(url):
         raise click.UsageError("give either a URL or --engine")
-    if url is None:
+    if not url:
         click.echo(_engine_table(settings, rounds))
         return
-    headers = {"authorization": f"Bearer {key_file.read_text().strip()}"} if key_file else {}
+    headers = {"authorization": f"Bearer {server.key}"} if server.key else {}
     try:
-        target = Target.parse(url.rstrip("/") + "/v1/embeddings", headers)
+        target = Target.parse(url.rstrip("/").removesuffix("/v1") + "/v1/embeddings", headers)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    requests = embedding_requests(workload_texts(load, None, seed=0), texts_per_request, model_name)
+    requests = embedding_requests(
+        workload_texts(load, None, seed=0), texts_per_request, server.model
+    )
     if rate_per_s is None:
         work = closed_load(target, requests, connections=connections, duration_s=duration_s)
     else:

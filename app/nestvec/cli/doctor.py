@@ -12,7 +12,7 @@ import click
 
 from nestvec.assembly.execution import backend_options_for, default_settings_for, provider_for
 from nestvec.assembly.keys import usage_of_month
-from nestvec.assembly.package import prepare_model
+from nestvec.assembly.package import prepare_model, source_options
 from nestvec.backends.providers import resolve_provider
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
@@ -30,6 +30,14 @@ from nestvec.tools.diagnostics.checks import (
     check_software,
 )
 from nestvec.tools.diagnostics.device_run import run_in_subprocess
+from nestvec.tools.diagnostics.surroundings import (
+    check_container,
+    check_data_lock,
+    check_extras,
+    check_model,
+    check_network,
+    check_port,
+)
 
 MARKS: Final = {Health.OK: "ok  ", Health.WARNING: "warn", Health.FAILED: "FAIL"}
 
@@ -50,13 +58,16 @@ MARKS: Final = {Health.OK: "ok  ", Health.WARNING: "warn", Health.FAILED: "FAIL"
         "cache_dir",
         "data_dir",
         "keys_file",
+        "host",
+        "port",
+        "allow_unauthenticated",
         "offline",
         "log_level",
     ),
     *("precision", "provider", "device_id", "gpu_memory_utilization", "gpu_captured_tokens"),
 )
 def command(settings: Settings, *, runs: bool, as_json: bool) -> None:
-    """Check drivers, libraries, folders and limits; exits with 1 where something would not work.
+    """Check drivers, libraries, folders, port, memory, network and limits; exits with 1 where something would not work.
 
     With --run the model is opened as `nestvec serve` would, checked against its stored vectors, and on a GPU every
     node's provider and each attention's kernel are told.
@@ -80,6 +91,12 @@ def _checks(settings: Settings, *, runs: bool) -> Iterator[Check]:
     yield from check_machine()
     yield check_folder("cache_dir", settings.cache_dir)
     yield check_folder("data_dir", settings.data_dir)
+    yield check_port(settings.host, settings.port)
+    yield check_data_lock(settings.data_dir)
+    yield check_container()
+    yield from check_model(settings.model, source_options(settings))
+    yield check_network(is_offline=settings.offline, environment=os.environ)
+    yield check_extras()
     yield from _keys(settings)
     yield from check_gpu(settings.device_id, is_asked_for=settings.provider == "cuda")
     try:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from nestvec.assembly.package import prepare_model
 from nestvec.assembly.service import build_local_service
 from nestvec.cli.flags import settings_flags
+from nestvec.cli.server_flags import ServerAddress, check_one_model, server_flags
 from nestvec.config.settings import Settings
 from nestvec.corpus.server_embedder import ServerEmbedder
 from nestvec.engine.observer import NullObserver
@@ -23,9 +24,15 @@ from nestvec.tools.quality.remote import (
     score_retrieval,
 )
 from nestvec.tools.quality.report.build import ReportPlan, make_report
-from nestvec.tools.quality.report.render import write_report
+from nestvec.tools.quality.report.render import PACKAGES, check_packages, write_report
 from nestvec.tools.quality.report.report import Tasks
-from nestvec.tools.quality.tasks import read_answer_pairs, read_pairs, read_retrieval, read_texts
+from nestvec.tools.quality.tasks import (
+    RetrievalTask,
+    read_answer_pairs,
+    read_pairs,
+    read_retrieval,
+    read_texts,
+)
 from nestvec.tools.quality.variants import DTYPES
 from nestvec.tools.quality.vectors import ModelVectors
 
@@ -41,8 +48,9 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--retrieval",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder in BEIR's layout.",
+    help="Folder in BEIR's or MTEB's layout.",
 )
+@click.option("--split", default="test", show_default=True, help="Whose judgements of --retrieval.")
 @click.option("--pairs", type=FILE, help="Your own: query, tab, the text that answers it.")
 @click.option("--texts", type=FILE, help="Your own, one a line, judged by nobody.")
 @click.option(
@@ -60,14 +68,8 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="Folder for report.html, report.json and report.md.",
 )
-@click.option(
-    "--url", help="Measure a running server over HTTP instead: the figures its clients get."
-)
-@click.option(
-    "--api-key",
-    envvar="NESTVEC_CLIENT_KEY",
-    default="",
-    help="That server's key, if it asks for one.",
+@server_flags(
+    help_of_url="Measure a running server over HTTP instead: the figures that its clients get."
 )
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
@@ -79,6 +81,7 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     name: str | None,
     sts: Path | None,
     retrieval: Path | None,
+    split: str,
     pairs: Path | None,
     texts: Path | None,
     dimensions: str | None,
@@ -86,8 +89,7 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     layers: str | None,
     maps: str | None,
     out: Path,
-    url: str | None,
-    api_key: str,
+    server: ServerAddress,
 ) -> None:
     """Measure what smaller vectors and early exits of a model cost, and recommend.
 
@@ -99,15 +101,18 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     if not any((sts, retrieval, pairs, texts)):
         raise ConfigError(["name --sts, --retrieval, --pairs or --texts: something to measure on"])
     sizes = _numbers("dimensions", dimensions)
-    if url is not None:
-        _measure_server(url, api_key, name or "", sts, retrieval, sizes)
+    check_packages(("scipy",) if server.url else PACKAGES)
+    searches = {} if retrieval is None else {retrieval.name: read_retrieval(retrieval, split)}
+    check_one_model(server, settings)
+    if server.url:
+        _measure_server(server, name or server.model, sts, searches, sizes)
         return
     dtype_names = tuple(dtypes.split(","))
     if unknown := set(dtype_names) - set(DTYPES):
         raise ConfigError([f"--dtypes: '{unknown.pop()}' is none of {', '.join(DTYPES)}"])
     if name:
         settings = settings.model_copy(update={"model": name})
-    tasks = _tasks(sts, retrieval, pairs, texts)
+    tasks = _tasks(sts, searches, pairs, texts)
     plan = ReportPlan(
         _numbers("layers", layers),
         sizes,
@@ -129,11 +134,15 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
 
 
 def _tasks(
-    sts: Path | None, retrieval: Path | None, pairs: Path | None, texts: Path | None
+    sts: Path | None,
+    searches: dict[str, RetrievalTask],
+    pairs: Path | None,
+    texts: Path | None,
 ) -> Tasks:
     """Read what the report is measured on, each under the name that the report shows."""
-    searches = {path.name: read_retrieval(path) for path in (retrieval,) if path is not None}
-    searches |= {path.stem: read_answer_pairs(path) for path in (pairs,) if path is not None}
+    searches = searches | {
+        path.stem: read_answer_pairs(path) for path in (pairs,) if path is not None
+    }
     return Tasks(
         pairs={} if sts is None else {_title(sts): read_pairs(sts)},
         searches=searches,
@@ -159,7 +168,11 @@ def _numbers(flag: str, text: str | None) -> list[int]:
 
 
 def _measure_server(
-    url: str, key: str, model: str, sts: Path | None, retrieval: Path | None, sizes: list[int]
+    address: ServerAddress,
+    model: str,
+    sts: Path | None,
+    searches: dict[str, RetrievalTask],
+    sizes: list[int],
 ) -> None:
     """Print the figures that the clients of a running server get.
 
@@ -170,15 +183,14 @@ def _measure_server(
 
     async def measure() -> list[RemoteScore]:
         scores: list[RemoteScore] = []
-        async with ServerEmbedder(url, key=key, model=model) as server:
+        async with ServerEmbedder(address.url, key=address.key, model=model) as server:
             with tqdm(unit="text") as bar:
                 vectors = RemoteVectors(server, bar.update)
                 if sts is not None:
                     pairs = read_pairs(sts)
                     bar.total = 2 * len(pairs.gold) * len(dimensions)
                     scores += await score_pairs(vectors, pairs, dimensions)
-                if retrieval is not None:
-                    task = read_retrieval(retrieval)
+                for task in searches.values():
                     bar.total = (bar.total or 0) + len(task.documents) + len(task.queries)
                     scores += await score_retrieval(vectors, task, None)
         return scores

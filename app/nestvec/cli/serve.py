@@ -5,6 +5,7 @@ from typing import Final
 import click
 
 from nestvec.cli.flags import settings_flags
+from nestvec.cli.settings_help import SettingsCommand
 from nestvec.config.loading import check_to_serve
 from nestvec.config.settings import PREFIX, Settings
 from nestvec.observability.logs import configure_logs, get_logger
@@ -15,7 +16,7 @@ log = get_logger(__name__)
 SECRET_SETTINGS: Final = ("api_keys", "admin_keys")
 
 
-@click.command("serve")
+@click.command("serve", cls=SettingsCommand)
 @settings_flags()
 def command(settings: Settings) -> None:
     """Serve a model over HTTP.
@@ -33,6 +34,9 @@ def command(settings: Settings) -> None:
                 hint="every user of this machine can read it in the list of processes; set the variable "
                 f"{PREFIX}{name.upper()}, api_keys_file or keys_file instead",
             )
+    from nestvec.assembly.package import check_sources
+
+    check_sources(settings)
     forbid_core_dumps()
     if settings.http_processes:
         from nestvec.processes.supervisor import run_supervised

@@ -6,14 +6,21 @@ Each problem names its setting as it was spelt where it was set; misspelt `NESTV
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from nestvec.config.groups.server import is_kubernetes_port
-from nestvec.config.settings import CONFIG_VARIABLE, PREFIX, Settings, config_file
+from nestvec.config.settings import (
+    CONFIG_VARIABLE,
+    KEY_FILE_VARIABLE,
+    PREFIX,
+    URL_VARIABLE,
+    Settings,
+    config_file,
+)
 from nestvec.errors import ConfigError
 from nestvec.keys.key_file_watch import problems_at_start, settings_problems
 from nestvec.keys.records import KeyFile
@@ -29,14 +36,23 @@ HOMELESS: Final = (
 )
 
 
+def as_flag(name: str) -> str:
+    """Spell a setting as a flag of the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
 def load_settings(
-    flags: Mapping[str, Any] | None = None, *, config: Path | None = None
+    flags: Mapping[str, Any] | None = None,
+    *,
+    config: Path | None = None,
+    spell: Callable[[str], str] = as_flag,
 ) -> Settings:
     """Read settings from flags, environment and file.
 
     Args:
         flags: Values by setting name, from the command line.
         config: TOML file; `NESTVEC_CONFIG` by default.
+        spell: How whoever gave `flags` calls a setting, for the problems.
 
     Raises:
         ConfigError: Some settings are wrong; it lists every problem.
@@ -48,7 +64,7 @@ def load_settings(
         raise ConfigError([*problems, f"config: {file} does not exist"])
     token = config_file.set(file)
     try:
-        settings, invalid_values = _read(dict(flags or {}))
+        settings, invalid_values = _read(dict(flags or {}), spell)
     except (
         RuntimeError
     ) as error:  # pathlib's, where neither HOME nor the user's entry in /etc/passwd says it
@@ -91,7 +107,7 @@ def reload_settings(settings: Settings) -> Settings:
     return load_settings(flags, config=file)
 
 
-def _read(flags: dict[str, Any]) -> tuple[Settings | None, list[str]]:
+def _read(flags: dict[str, Any], spell: Callable[[str], str]) -> tuple[Settings | None, list[str]]:
     """Read settings, with bad values replaced by defaults so that checks across settings still run.
 
     Returns:
@@ -101,7 +117,7 @@ def _read(flags: dict[str, Any]) -> tuple[Settings | None, list[str]]:
         return Settings(**flags), []
     except ValidationError as error:
         details = error.errors()
-    problems = [_describe(dict(detail), flags) for detail in details]
+    problems = [_describe(dict(detail), flags, spell) for detail in details]
     bad_names = {str(detail["loc"][0]) for detail in details} & set(Settings.model_fields)
     defaults = {
         name: Settings.model_fields[name].get_default(call_default_factory=True)
@@ -115,7 +131,11 @@ def _read(flags: dict[str, Any]) -> tuple[Settings | None, list[str]]:
 
 def _misspelt(env: Mapping[str, str]) -> list[str]:
     """Problems of variables that begin with `NESTVEC_` and are no settings."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {
+        CONFIG_VARIABLE,
+        URL_VARIABLE,
+        KEY_FILE_VARIABLE,
+    }
     problems = []
     for name in sorted(env):
         upper = name.upper()
@@ -129,12 +149,14 @@ def _misspelt(env: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def _describe(detail: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
+def _describe(
+    detail: Mapping[str, Any], flags: Mapping[str, Any], spell: Callable[[str], str]
+) -> str:
     """Describe a problem by the name of where the value was set: the flag, the variable or the file's key."""
     name, *inner_keys = map(str, detail["loc"])
     suffix = "".join(f".{key}" for key in inner_keys)
     if name in flags:
-        spelled = f"--{name.replace('_', '-')}{suffix}"
+        spelled = f"{spell(name)}{suffix}"
     elif any(key.upper() == PREFIX + name.upper() for key in os.environ):
         spelled = f"{PREFIX}{name.upper()}{suffix}"
     else:

@@ -34,6 +34,9 @@ from nestvec.config.groups.vectors import VectorSettings
 PREFIX: Final = "NESTVEC_"
 # Read outside of `Settings`: which file to load.
 CONFIG_VARIABLE: Final = "NESTVEC_CONFIG"
+# Read by the verbs that talk to a running server, and no settings of a server: where it is, and the file of its key.
+URL_VARIABLE: Final = "NESTVEC_URL"
+KEY_FILE_VARIABLE: Final = "NESTVEC_KEY_FILE"
 # Set while settings are loaded, and then alone: pydantic-settings builds its sources from the class.
 config_file: ContextVar[Path | None] = ContextVar("config_file", default=None)
 # What most operators set; the documentation and `--help` begin with these, and go on topic by topic.
@@ -155,6 +158,7 @@ class Settings(
         """
         return self.model_copy(
             update={
+                "max_inputs_per_request": UNBOUNDED,
                 "max_tokens_per_request": UNBOUNDED,
                 "max_queue_tokens": UNBOUNDED,
                 "max_front_characters": UNBOUNDED,

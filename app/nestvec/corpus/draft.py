@@ -18,6 +18,8 @@ from nestvec.system.durable_files import atomic_write
 from nestvec.system.json_files import load_json
 
 PROGRESS: Final = "progress.json"
+# The files that are being moved beside the target, in their order.
+PUBLISHED: Final = "published.json"
 LOCK: Final = "lock"
 
 
@@ -27,12 +29,14 @@ class Progress:
 
     Attributes:
         records: Number of records, from the first.
+        rows: Number of rows that were written of them.
         tokens: Number of their tokens.
         truncated: Number of records that were cut to the model's length.
         offsets: Size of each of the writer's files in bytes, by the writer's name for it.
     """
 
     records: int = 0
+    rows: int = 0
     tokens: int = 0
     truncated: int = 0
     offsets: dict[str, int] = field(default_factory=dict)
@@ -62,6 +66,7 @@ class Draft:
             self._lock.close()
             raise ArtefactError(f"{target}: another process is writing it") from None
         self.progress = Progress()
+        self._publish_rest()
         if (progress := self._read()) is None:
             self.reset()
         else:
@@ -79,10 +84,26 @@ class Draft:
         self.progress = progress
 
     def publish(self, files: Sequence[Path]) -> None:
-        """Move finished files of the draft beside the target, in this order, and remove the draft."""
-        for file in files:
-            file.replace(self._target.parent / file.name)
+        """Move finished files of the draft beside the target, in this order, and remove the draft.
+
+        An interruption leaves a note of them, by which the next run moves the rest: files that belong together are
+        never of two runs.
+        """
+        with atomic_write(self.folder / PUBLISHED) as note:
+            note.write(json.dumps([file.name for file in files]).encode())
+        self._publish_rest()
         self.discard()
+
+    def _publish_rest(self) -> None:
+        """Move what a note says is finished, and drop the rest of the draft."""
+        try:
+            names = load_json((self.folder / PUBLISHED).read_text("utf-8"))
+        except (OSError, ValueError):
+            return
+        for name in names:
+            if (file := self.folder / name).exists():
+                file.replace(self._target.parent / name)
+        self.reset()
 
     def reset(self) -> None:
         """Drop everything that an earlier run left."""

@@ -1,15 +1,40 @@
 """Vectors of a corpus by the engine of this process, and what every source of vectors gives."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Protocol
 
-from numpy.typing import NDArray
-
+from nestvec.corpus.pacing import CallPacer, PaceLimits
+from nestvec.corpus.store_writer import Vectors
 from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.service import EmbeddingService
-from nestvec.engine.types import EmbedCall, Priority, Truncation
+from nestvec.engine.splitting import Span
+from nestvec.engine.text.encoded import TokenizeOptions
+from nestvec.engine.types import EmbedCall, OutputKind, Priority, Truncation
 from nestvec.engine.vector_plan import resolve_plan
+
+# Calls that end in a second and a half keep the workers fed, batches sorted by length, and progress moving.
+PACE: Final = PaceLimits(
+    target_s=1.5, in_flight=4, first_tokens=1024, max_tokens=1_000_000, max_texts=2048
+)
+
+
+class OutputForm(StrEnum):
+    """What is made of a text."""
+
+    DENSE = "dense"  # one vector
+    SPARSE = "sparse"  # weights of terms
+    MULTI_VECTOR = "multi-vector"  # a vector for each token
+
+
+KINDS: Final = {
+    OutputForm.DENSE: OutputKind.DENSE,
+    OutputForm.SPARSE: OutputKind.SPARSE,
+    OutputForm.MULTI_VECTOR: OutputKind.TOKENS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +48,8 @@ class ModelDescription:
         hidden_size: Dimensions before truncation.
         max_tokens: Most tokens of an input.
         quantization: Id of the ranges in which int8 and uint8 vectors are given.
+        bound: How far its vectors may be from those of another machine or run, where that is stated: `max_difference`
+            of a value, or `mean_cosine` and `min_cosine`.
     """
 
     name: str
@@ -31,6 +58,7 @@ class ModelDescription:
     hidden_size: int
     max_tokens: int
     quantization: str
+    bound: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +69,10 @@ class TextOptions:
     output_dtype: OutputDtype = OutputDtype.FLOAT32
     truncate: Truncation = Truncation.END
     prompt_name: str | None = None
+    prompt_role: str | None = None
     layers: int | None = None
     map_name: str | None = None
+    form: OutputForm = OutputForm.DENSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +80,56 @@ class Embedded:
     """Vectors of some texts.
 
     Attributes:
-        vectors: `[N, D]` of the dtype asked for; `[N, D / 8]` for bits.
+        vectors: `[N, D]` of the dtype asked for; `[N, D / 8]` for bits; for multi-vector outputs N arrays `[T, D]`,
+            for sparse ones N arrays `[terms, 2]` of (id, weight).
         tokens: The model's tokens of all texts, after truncation.
         truncated: How many of the texts were truncated.
     """
 
-    vectors: NDArray[Any]
+    vectors: Vectors
     tokens: int
     truncated: int
 
 
-class Embedder(Protocol):
-    """A source of vectors for texts."""
+class CorpusEmbedder(Protocol):
+    """A source of vectors for texts.
+
+    Attributes:
+        pacer: Sizes the calls.
+    """
+
+    pacer: CallPacer
 
     async def model(self, options: TextOptions) -> ModelDescription:
         """Describe the model and the space of its vectors.
 
         Raises:
-            InputError: It has no such layers or map.
+            InputError: It has no such layers or map, or does not give the form asked for.
         """
 
-    async def embed(self, texts: Sequence[str], options: TextOptions) -> Embedded:
+    async def embed(
+        self,
+        texts: Sequence[str],
+        options: TextOptions,
+        spans: Sequence[Sequence[Span]] | None = None,
+    ) -> Embedded:
         """Embed texts, in order.
+
+        Args:
+            texts: The texts, or documents.
+            options: What is asked for all alike.
+            spans: Late chunking: the chunks of each document, in characters; each gets a vector, pooled from token
+                states that saw its whole document.
 
         Raises:
             InputError: A text or an option is refused; the error names the text's index.
+        """
+
+    async def token_starts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return where the tokens of each text start, in characters, without special tokens.
+
+        Raises:
+            InputError: A text is refused; the error names its index.
         """
 
 
@@ -87,34 +142,74 @@ class EngineEmbedder:
 
     def __init__(self, service: EmbeddingService) -> None:
         self._service = service
+        self.pacer = CallPacer(PACE)
 
     async def model(self, options: TextOptions) -> ModelDescription:
-        """Describe the model that is loaded."""
-        served = self._service.models.resolve("")
+        """Describe the model that is loaded.
+
+        Raises:
+            InputError: It has no such layers or map, or does not give the form asked for.
+        """
+        kind = KINDS[options.form]
+        served = self._service.models.resolve("", kind)
         spec = served.spec
-        call = EmbedCall((), layers=_layers(options), map_id=options.map_name)
+        call = EmbedCall((), layers=_layers(options), map_id=options.map_name, kind=kind)
         allows = self._service.limits.allows_untrained_layers
         plan = resolve_plan(call, served, allows_untrained=allows)
         width = spec.hidden_size if plan.map is None else plan.map.width
+        if options.form is not OutputForm.DENSE:
+            width = ADAPTERS[kind].width(served.core.pooler, spec.hidden_size)
+        self.pacer.tokens_per_text = spec.max_tokens
         return ModelDescription(
-            spec.name, plan.space, spec.source, width, spec.max_tokens, plan.quantizer.id
+            spec.name,
+            plan.space,
+            spec.source,
+            width,
+            spec.max_tokens,
+            plan.quantizer.id,
+            served.bound,
         )
 
-    async def embed(self, texts: Sequence[str], options: TextOptions) -> Embedded:
+    async def embed(
+        self,
+        texts: Sequence[str],
+        options: TextOptions,
+        spans: Sequence[Sequence[Span]] | None = None,
+    ) -> Embedded:
         """Embed texts as a bulk call."""
         call = EmbedCall(
             inputs=list(texts),
             dimensions=options.dimensions,
-            truncate=options.truncate,
+            truncate=options.truncate if spans is None else None,
             prompt_name=options.prompt_name,
+            prompt_role=options.prompt_role,
             output_dtypes=(options.output_dtype,),
             priority=Priority.BULK,
             layers=_layers(options),
             map_id=options.map_name,
+            kind=KINDS[options.form],
+            splits=() if spans is None else tuple(map(tuple, spans)),
         )
+        started_s = self.pacer.clock()
         result = await self._service.embed(call)
-        vectors = result.converted[options.output_dtype]
-        return Embedded(vectors, sum(result.input_tokens), sum(result.is_truncated))
+        tokens = sum(result.input_tokens)
+        self.pacer.done(texts, tokens, self.pacer.clock() - started_s)
+        rows = result.converted.get(options.output_dtype, result.vectors)
+        vectors = rows if options.form is OutputForm.DENSE else result.by_input(rows)
+        return Embedded(vectors, tokens, sum(result.is_truncated))
+
+    async def token_starts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return where the tokens of each text start, by the model's tokenizer."""
+        tokenizer = self._service.models.resolve("").tokenizer
+        options = TokenizeOptions(Truncation.END)
+
+        def work() -> list[list[int]]:
+            return [
+                tokenizer.encode_with_starts(text, options, index)[1].tolist()
+                for index, text in enumerate(texts)
+            ]
+
+        return await asyncio.to_thread(work)
 
 
 def _layers(options: TextOptions) -> tuple[int, ...]:

@@ -1,34 +1,66 @@
-"""Reads texts from TXT, JSONL, CSV, Parquet and Arrow files, a record at a time."""
+"""Reads texts from TXT, JSONL, CSV, Parquet and Arrow files and from documents, a record at a time."""
 
 import csv
+import gzip
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
+from nestvec.corpus.extraction import EXTRACTORS
 from nestvec.errors import FormatError
 from nestvec.system.extras import how_to_install
 from nestvec.system.json_files import load_json
 from nestvec.system.unicode import replace_lone_surrogates
 
 PARQUET_ROWS: Final = 1024
+GZIP: Final = ".gz"
+ALL_COLUMNS: Final = "all"
+# What outputs call their own columns.
+RESERVED_COLUMNS: Final = frozenset(
+    (
+        *("id", "document", "start", "end", "text", "embedding", "indices", "values"),
+        *("chunk", "chunks", "content_hash"),
+    )
+)
+# Between two paragraphs: a blank line, or several.
+BLANK_LINES: Final = re.compile(r"(?:[^\S\n]*\n){2,}")
+
+
+class TextUnit(StrEnum):
+    """What is one text of a file without records."""
+
+    LINE = "line"
+    PARAGRAPH = "paragraph"
+    FILE = "file"
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns to read.
+    """What to read of each record.
 
     Attributes:
         text: Name of the column that holds the text.
         id: Name of the column that holds the record's id; None takes "id" where it exists, else the record's number
             from 0.
+        needs_id: Whether a record must have an id of its own.
         number_prefix: Text before such a number, so that the records of several files are told apart.
+        keep: Names of columns to keep; `ALL_COLUMNS` alone for all but those of text and id.
+        per: What is one text of a file without records; None: a line of a .txt file, the whole of a document.
+        file_name: The id of a file that is one text.
     """
 
     text: str = "text"
     id: str | None = None
+    needs_id: bool = False
     number_prefix: str = ""
+    keep: tuple[str, ...] = ()
+    per: TextUnit | None = None
+    file_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +71,13 @@ class Record:
         id: The record's id, by `Columns`.
         text: The text, in valid Unicode.
         where: File and line, or row, from 1; for messages.
+        columns: The columns that are kept, as they were read.
     """
 
     id: str
     text: str
     where: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_records(path: Path, columns: Columns, kind: str) -> Iterator[Record]:
@@ -61,21 +95,64 @@ def read_records(path: Path, columns: Columns, kind: str) -> Iterator[Record]:
         yield from READERS[kind](path, columns)
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not valid UTF-8 (byte {error.start})") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise FormatError(f"{path}: not a whole gzip file ({error})") from error
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
+def _open_text(path: Path, newline: str) -> IO[str]:
+    """Open a file as UTF-8, unpacked if it is packed by gzip."""
+    if path.suffix.lower() == GZIP:
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
+    return path.open(encoding="utf-8-sig", newline=newline)
+
+
 def _read_txt(path: Path, columns: Columns) -> Iterator[Record]:
-    """Yield a text for each line."""
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
+    """Yield a text for each line, unless paragraphs or the whole are asked for."""
+    with _open_text(path, "\n") as file:
+        if columns.per in (TextUnit.PARAGRAPH, TextUnit.FILE):
+            yield from _records_of_text(file.read(), path, columns)
+            return
         for number, line in enumerate(file):
             name = f"{columns.number_prefix}{number}"
-            yield Record(name, line.rstrip("\r\n"), f"{path}:{number + 1}")
+            yield Record(name, replace_lone_surrogates(line.rstrip("\r\n")), f"{path}:{number + 1}")
+
+
+def _read_document(path: Path, columns: Columns) -> Iterator[Record]:
+    """Yield the whole of a document, unless lines or paragraphs are asked for."""
+    kind = path.with_suffix("").suffix if path.suffix.lower() == GZIP else path.suffix
+    extractor = EXTRACTORS.get(kind.lower())
+    if extractor is None:
+        with _open_text(path, "\n") as file:
+            text = file.read()
+    else:
+        content = path.read_bytes()
+        try:
+            text = extractor.text(gzip.decompress(content) if kind != path.suffix else content)
+        except ValueError as error:
+            raise FormatError(f"{path}: {error}") from error
+    yield from _records_of_text(replace_lone_surrogates(text), path, columns)
+
+
+def _records_of_text(text: str, path: Path, columns: Columns) -> Iterator[Record]:
+    """Yield the lines, the paragraphs or the whole of a text; what is blank is left out."""
+    if columns.per is TextUnit.LINE:
+        parts = text.splitlines()
+    elif columns.per is TextUnit.PARAGRAPH:
+        parts = BLANK_LINES.split(text.replace("\r\n", "\n"))
+    else:
+        if text.strip():
+            yield Record(columns.file_name or path.name, text, str(path))
+        return
+    for number, part in enumerate(part for part in parts if part.strip()):
+        where = f"{path}: {columns.per} {number + 1}"
+        yield Record(f"{columns.number_prefix}{number}", part.strip("\n"), where)
 
 
 def _read_jsonl(path: Path, columns: Columns) -> Iterator[Record]:
     """Yield a record for each line, which is an object or a bare string; blank lines are passed over."""
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
+    with _open_text(path, "\n") as file:
         number = 0
         for line_number, line in enumerate(file, start=1):
             if not line.strip():
@@ -94,7 +171,7 @@ def _read_jsonl(path: Path, columns: Columns) -> Iterator[Record]:
 def _read_csv(path: Path, columns: Columns) -> Iterator[Record]:
     """Yield a record for each row below the header line."""
     csv.field_size_limit(sys.maxsize)
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with _open_text(path, "") as file:
         reader = csv.DictReader(file)
         try:
             for number, row in enumerate(reader):
@@ -112,8 +189,7 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Record]:
         file = parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
         raise FormatError(f"{path}: not a Parquet file ({error})") from error
-    present = set(file.schema_arrow.names)
-    names = [name for name in (columns.text, columns.id or "id") if name in present]
+    names = _wanted(file.schema_arrow.names, columns)
     number = 0
     for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=names):
         for row in batch.to_pylist():
@@ -134,11 +210,18 @@ def _read_arrow(path: Path, columns: Columns) -> Iterator[Record]:
         number = 0
         for index in range(file.num_record_batches):
             batch = file.get_batch(index)
-            present = batch.schema.names
-            names = [name for name in (columns.text, columns.id or "id") if name in present]
+            names = _wanted(batch.schema.names, columns)
             for row in batch.select(names).to_pylist():
                 yield _record(row, columns, f"{path}:{number + 1}", number)
                 number += 1
+
+
+def _wanted(present: Sequence[str], columns: Columns) -> list[str]:
+    """Return which of a table's columns to read."""
+    if columns.keep == (ALL_COLUMNS,):
+        return list(present)
+    wanted = dict.fromkeys((columns.text, columns.id or "id", *columns.keep))
+    return [name for name in wanted if name in present]
 
 
 def _record(row: Mapping[str, Any], columns: Columns, where: str, number: int) -> Record:
@@ -152,11 +235,35 @@ def _record(row: Mapping[str, Any], columns: Columns, where: str, number: int) -
     text = row[columns.text]
     if not isinstance(text, str):
         raise FormatError(f"{where}: column '{columns.text}' holds no text")
-    if columns.id is not None and columns.id not in row:
-        raise FormatError(f"{where}: no column '{columns.id}'")
-    identity = row.get(columns.id or "id")
+    id_column = columns.id or "id"
+    if (columns.id is not None or columns.needs_id) and id_column not in row:
+        raise FormatError(f"{where}: no column '{id_column}'")
+    identity = row.get(id_column)
+    if identity is None and columns.needs_id:
+        raise FormatError(f"{where}: column '{id_column}' is empty")
     name = f"{columns.number_prefix}{number}" if identity is None else str(identity)
-    return Record(replace_lone_surrogates(name), replace_lone_surrogates(text), where)
+    return Record(
+        replace_lone_surrogates(name),
+        replace_lone_surrogates(text),
+        where,
+        columns=_kept(row, columns, where),
+    )
+
+
+def _kept(row: Mapping[str, Any], columns: Columns, where: str) -> dict[str, Any]:
+    """Return the columns of a row that are kept.
+
+    Raises:
+        FormatError: One is missing.
+    """
+    if not columns.keep:
+        return {}
+    if columns.keep == (ALL_COLUMNS,):
+        left_out = RESERVED_COLUMNS | {columns.text, columns.id}
+        return {str(name): value for name, value in row.items() if name not in left_out}
+    if missing := [name for name in columns.keep if name not in row]:
+        raise FormatError(f"{where}: no column '{missing[0]}' to keep")
+    return {name: row[name] for name in columns.keep}
 
 
 def import_parquet() -> Any:  # noqa: ANN401 - pyarrow has no types
@@ -179,6 +286,13 @@ READERS: Final[Mapping[str, Callable[[Path, Columns], Iterator[Record]]]] = {
     ".parquet": _read_parquet,
     ".arrow": _read_arrow,
     ".feather": _read_arrow,
+    ".md": _read_document,
+    ".markdown": _read_document,
+    ".rst": _read_document,
+    **dict.fromkeys(EXTRACTORS, _read_document),
 }
+TABLES: Final = (".parquet", ".arrow", ".feather")
+# Files without records, each of which is one text unless lines or paragraphs are asked for.
+DOCUMENTS: Final = (".md", ".markdown", ".rst", *EXTRACTORS)
 # Formats that can be read from a pipe; the others are read from their end.
 STREAMABLE: Final = (".txt", ".jsonl", ".csv")

@@ -1,24 +1,27 @@
 """A running server as a source of vectors: one client for `nestvec embed --url` and `nestvec quality --url`."""
 
-import asyncio
 import base64
-import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
 import numpy as np
 
-from nestvec.corpus.embedders import Embedded, ModelDescription, TextOptions
-from nestvec.errors import InputError, SourceError
+from nestvec.corpus.embedders import Embedded, ModelDescription, OutputForm, TextOptions
+from nestvec.corpus.pacing import CallPacer, PaceLimits
+from nestvec.corpus.server_client import MAX_REFUSALS, TOO_LARGE_CODES, ServerClient
+from nestvec.engine.splitting import Span
+from nestvec.errors import CapacityError, InputError, SourceError
 
-TIMEOUT_S: Final = 300.0
-MAX_TRIES: Final = 8
-MAX_WAIT_S: Final = 30.0
-RETRIED_STATUSES: Final = (429, 502, 503, 504)
-TOO_LARGE_CODES: Final = ("max_tokens_per_request", "request_too_large", "body_too_large")
-INPUT_INDEX: Final = re.compile(r"input\[(\d+)\]")
+# Requests of some five seconds leave room under the 30 s of proxies and the 55 s of this server, whatever else it does.
+PACE: Final = PaceLimits(
+    target_s=5.0, in_flight=3, first_tokens=512, max_tokens=131_072, max_texts=1024
+)
+# A request of several texts that was refused so often is halved: it may be more than the key's bucket holds.
+REFUSALS_OF_MANY: Final = 4
 
 
 class ServerEmbedder:
@@ -28,13 +31,15 @@ class ServerEmbedder:
         url: The server's base, with or without /v1.
         key: An API key, "" for none.
         model: The name to ask for, "" for the server's only model.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, url: str, *, key: str, model: str) -> None:
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        base = url.rstrip("/").removesuffix("/v1")
-        self._client = httpx.AsyncClient(base_url=base, headers=headers, timeout=TIMEOUT_S)
+    def __init__(
+        self, url: str, *, key: str, model: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._server = ServerClient(url, key, clock)
         self.model_name = model
+        self.pacer = CallPacer(PACE, clock)
 
     async def __aenter__(self) -> Self:
         """Return itself."""
@@ -51,66 +56,145 @@ class ServerEmbedder:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._server.close()
 
     async def model(self, options: TextOptions) -> ModelDescription:
         """Describe the model as the server does.
 
         Raises:
-            SourceError: The server cannot be reached, or has no such model.
-            InputError: The model has no such layers or map.
+            SourceError: The server cannot be reached, has no such model, or is no Nestvec.
+            InputError: The model has no such layers or map, or the form of output is not to be had over HTTP.
         """
-        listed = (await self.request("GET", "/v1/models")).json()["data"]
-        entries: list[dict[str, Any]] = [
-            entry
-            for entry in listed
-            if self.model_name in ("", entry["id"], entry["root"], *entry["aliases"])
-        ]
-        if not entries:
-            raise SourceError(f"the server does not serve '{self.model_name}'")
-        entry = entries[0]
-        hidden_size, max_tokens = int(entry["dimensions"]["native"]), int(entry["max_model_len"])
-        quantization = str(entry["quantization"]["id"])
-        space = str(entry["space"])
+        if options.form is not OutputForm.DENSE:
+            raise InputError(f"{options.form} vectors are made in this process; leave --url out")
+        answer = await self.request("GET", "/v1/models")
+        try:
+            description = self._description(answer.json()["data"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SourceError(f"{self._server.base}: does not describe its models") from error
         if options.layers is not None or options.map_name is not None:
             # The space behind layers and maps is told with vectors only.
             body = {"input": "a", "output_dtype": "int8", **self._option_fields(options)}
             del body["dimensions"]
             answer = await self.request("POST", "/v1/embeddings", body)
-            space = answer.headers["x-embed-space"]
-            quantization = answer.headers["x-embed-quantization"]
-            hidden_size = len(answer.json()["data"][0]["embedding"])
-        return ModelDescription(
-            entry["root"], space, entry["source"], hidden_size, max_tokens, quantization
+            description = replace(
+                description,
+                space=answer.headers["x-embed-space"],
+                quantization=answer.headers["x-embed-quantization"],
+                hidden_size=len(answer.json()["data"][0]["embedding"]),
+            )
+        self.pacer.tokens_per_text = description.max_tokens
+        return description
+
+    def _description(self, listed: Sequence[dict[str, Any]]) -> ModelDescription:
+        """Describe the model that is asked for, of those that the server lists.
+
+        Raises:
+            SourceError: It is not among them.
+        """
+        names = {name for entry in listed for name in (entry["id"], entry["root"])}
+        for entry in listed:
+            if self.model_name in ("", entry["id"], entry["root"], *entry["aliases"]):
+                return ModelDescription(
+                    name=entry["root"],
+                    space=str(entry["space"]),
+                    source=entry["source"],
+                    hidden_size=int(entry["dimensions"]["native"]),
+                    max_tokens=int(entry["max_model_len"]),
+                    quantization=str(entry["quantization"]["id"]),
+                    bound=dict(entry.get("reproducibility") or {}),
+                )
+        raise SourceError(
+            f"{self._server.base} does not serve '{self.model_name}'; it has: {', '.join(sorted(names)) or 'none'}"
         )
 
-    async def embed(self, texts: Sequence[str], options: TextOptions) -> Embedded:
+    async def embed(
+        self,
+        texts: Sequence[str],
+        options: TextOptions,
+        spans: Sequence[Sequence[Span]] | None = None,
+    ) -> Embedded:
         """Embed texts in as many requests as the server's limits ask for.
 
         Raises:
             InputError: The server refuses a text or an option; the error names the text's index.
+            CapacityError: One text alone takes the server too long, or the key's limits refuse it.
             SourceError: The server cannot be reached, or fails.
         """
         body: dict[str, Any] = {
             "input": list(texts),
             "encoding_format": "base64",
-            "truncate": options.truncate.value,
             "output_dtype": options.output_dtype.value,
+            **self._option_fields(options),
         }
-        body |= self._option_fields(options)
+        if spans is None:
+            body["truncate"] = options.truncate.value
+        else:
+            body["late_chunking"] = {"spans": [list(map(list, pairs)) for pairs in spans]}
+        is_one = len(texts) == 1
+        refusals = MAX_REFUSALS if is_one else REFUSALS_OF_MANY
         try:
-            answer = await self.request("POST", "/v1/embeddings", body)
+            answer, took_s = await self._server.send(
+                "POST", "/v1/embeddings", body, timeouts=3 if is_one else 1, refusals=refusals
+            )
+        except InputError as error:
+            if error.code not in TOO_LARGE_CODES or is_one:
+                raise
+        except CapacityError:
+            if is_one:
+                raise
+        else:
+            embedded = _embedded(answer, options)
+            self.pacer.done(texts, embedded.tokens, took_s)
+            return embedded
+        self.pacer.too_much(texts)
+        return await self._embed_parts(texts, options, spans)
+
+    async def _embed_parts(
+        self,
+        texts: Sequence[str],
+        options: TextOptions,
+        spans: Sequence[Sequence[Span]] | None,
+    ) -> Embedded:
+        """Embed texts part by part, each of the size that the pace has become; an error still names the right text."""
+        parts: list[Embedded] = []
+        start = 0
+        while start < len(texts):
+            most = min(self.pacer.take(texts, start), len(texts) // 2)
+            stop = start + max(1, most)
+            of_part = None if spans is None else spans[start:stop]
+            try:
+                parts.append(await self.embed(texts[start:stop], options, of_part))
+            except InputError as error:
+                if error.input_index is not None:
+                    error.input_index += start
+                raise
+            start = stop
+        return Embedded(
+            np.concatenate([part.vectors for part in parts]),
+            sum(part.tokens for part in parts),
+            sum(part.truncated for part in parts),
+        )
+
+    async def token_starts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return where the tokens of each text start, in characters, without special tokens.
+
+        Raises:
+            InputError: The server refuses a text; the error names its index.
+            SourceError: The server cannot be reached, fails, or does not tell.
+        """
+        body = {"inputs": list(texts), "add_special_tokens": False}
+        try:
+            rows = (await self.request("POST", "/tokenize", body)).json()
+            return [[token["start"] for token in tokens] for tokens in rows]
         except InputError as error:
             if error.code not in TOO_LARGE_CODES or len(texts) == 1:
                 raise
-            return await self._embed_halves(texts, options)
-        content = answer.json()
-        dtype = options.output_dtype.storage_dtype
-        rows = [
-            np.frombuffer(base64.b64decode(entry["embedding"]), dtype) for entry in content["data"]
-        ]
-        truncated = int(answer.headers.get("x-embed-truncated", 0))
-        return Embedded(np.stack(rows), int(content["usage"]["total_tokens"]), truncated)
+            middle = len(texts) // 2
+            first = await self.token_starts(texts[:middle])
+            return first + await self.token_starts(texts[middle:])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SourceError(f"{self._server.base}: does not tell where tokens start") from error
 
     def _option_fields(self, options: TextOptions) -> dict[str, Any]:
         """Return the body's fields for the options; a null counts as absent."""
@@ -118,25 +202,10 @@ class ServerEmbedder:
             "model": self.model_name or None,
             "dimensions": options.dimensions,
             "prompt_name": options.prompt_name,
+            "input_type": options.prompt_role,
             "layers": options.layers,
             "map": options.map_name,
         }
-
-    async def _embed_halves(self, texts: Sequence[str], options: TextOptions) -> Embedded:
-        """Embed each half of the texts by itself; an error still names the right text."""
-        middle = len(texts) // 2
-        first = await self.embed(texts[:middle], options)
-        try:
-            second = await self.embed(texts[middle:], options)
-        except InputError as error:
-            if error.input_index is not None:
-                error.input_index += middle
-            raise
-        return Embedded(
-            np.concatenate([first.vectors, second.vectors]),
-            first.tokens + second.tokens,
-            first.truncated + second.truncated,
-        )
 
     async def request(
         self, method: str, path: str, body: dict[str, Any] | None = None
@@ -150,36 +219,16 @@ class ServerEmbedder:
 
         Raises:
             InputError: The server refuses the request.
+            CapacityError: It takes too long, or the key's limits refuse it.
             SourceError: The server cannot be reached, or fails.
         """
-        headers = {"x-embed-priority": "bulk"}
-        tries = 0
-        while True:
-            tries += 1
-            wait_s = 2.0**tries / 8
-            try:
-                answer = await self._client.request(method, path, json=body, headers=headers)
-            except httpx.HTTPError as error:
-                if tries == MAX_TRIES:
-                    raise SourceError(f"the server cannot be reached ({error!r})") from error
-            else:
-                if answer.is_success:
-                    return answer
-                if answer.status_code not in RETRIED_STATUSES or tries == MAX_TRIES:
-                    raise _refusal(answer)
-                hint_s = answer.headers.get("retry-after", "")
-                wait_s = float(hint_s) if hint_s.isdigit() else wait_s
-            await asyncio.sleep(min(wait_s, MAX_WAIT_S))
+        return (await self._server.send(method, path, body))[0]
 
 
-def _refusal(answer: httpx.Response) -> InputError | SourceError:
-    """Turn a server's error into one of ours, without quoting what a proxy or another program wrote."""
-    try:
-        fault = answer.json()["error"]
-        message, param, code = fault["message"], fault.get("param") or "", fault.get("code")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return SourceError(f"the server answered {answer.status_code}")
-    if answer.status_code not in (400, 413, 422):
-        return SourceError(f"the server answered {answer.status_code}: {message}")
-    index = INPUT_INDEX.fullmatch(param)
-    return InputError(message, param=param, input_index=int(index[1]) if index else None, code=code)
+def _embedded(answer: httpx.Response, options: TextOptions) -> Embedded:
+    """Read the vectors of an answer."""
+    content = answer.json()
+    dtype = options.output_dtype.storage_dtype
+    rows = [np.frombuffer(base64.b64decode(entry["embedding"]), dtype) for entry in content["data"]]
+    truncated = int(answer.headers.get("x-embed-truncated", 0))
+    return Embedded(np.stack(rows), int(content["usage"]["total_tokens"]), truncated)

@@ -1,12 +1,24 @@
-"""Finds the texts of a corpus: files, globs and standard input, read one after the other."""
+"""Finds the texts of a corpus: files, folders, globs and standard input, read one after the other."""
 
 import glob
+import itertools
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from nestvec.corpus.readers import READERS, Columns, Record, read_records
+from nestvec.corpus.extraction import check_extractor
+from nestvec.corpus.readers import (
+    GZIP,
+    READERS,
+    TABLES,
+    Columns,
+    Record,
+    import_parquet,
+    read_records,
+)
 from nestvec.errors import FormatError
 
 STDIO: Final = "-"
@@ -20,10 +32,13 @@ class TextSource:
     Attributes:
         path: Where it lies; `STDIN` for standard input.
         kind: The format, a key of `readers.READERS`.
+        name: Its path below the root that all sources have in common, by which its records are named; "" for a lone
+            file, whose records need no name before their numbers.
     """
 
     path: Path
     kind: str
+    name: str = ""
 
     @property
     def is_stdin(self) -> bool:
@@ -33,47 +48,129 @@ class TextSource:
     def identity(self) -> list[Any]:
         """Return what changes when the file does: its path, its size in bytes and its time of change in ns."""
         stat = self.path.stat()
-        return [str(self.path.resolve()), stat.st_size, stat.st_mtime_ns]
+        return [str(self.path.resolve()), self.name, stat.st_size, stat.st_mtime_ns]
 
 
-def find_sources(patterns: Sequence[str], stdin_format: str = "txt") -> tuple[TextSource, ...]:
-    """Return the files that paths and globs name, in their order, each once.
+def find_sources(
+    patterns: Sequence[str], stdin_format: str = "txt", *, names_all: bool = False
+) -> tuple[TextSource, ...]:
+    """Return the files that paths, folders and globs name, in their order, each once.
+
+    A file's name in ids is its path below the root: what comes before the wildcards of a glob, the folder that holds a
+    folder or a file; of several patterns, the folder that all these have in common. So it stays the same as files come
+    and go.
 
     Args:
-        patterns: Paths, globs (`**` crosses folders; their files come sorted), or "-" for standard input.
+        patterns: Paths, folders (their files come sorted, hidden ones and those of unknown endings left out), globs
+            (`**` crosses folders; their files come sorted), or "-" for standard input.
         stdin_format: The format of standard input: a key of `readers.READERS` without its dot.
+        names_all: Whether a lone file is named too, as in an output that several runs write.
 
     Raises:
-        FormatError: A pattern matches nothing, a path is a folder, or its ending is unknown.
+        FormatError: A pattern matches nothing that can be read, an ending is unknown, or a package is missing that
+            reads it.
     """
-    sources: dict[Path, TextSource] = {}
+    kinds: dict[Path, str] = {}
+    seen: set[Path] = set()
+    roots: list[Path] = []
+    is_lone_file = len(patterns) == 1 and Path(patterns[0]).is_file()
     for pattern in patterns:
         if pattern == STDIO:
-            sources[STDIN] = TextSource(STDIN, f".{stdin_format}")
+            kinds[STDIN] = f".{stdin_format}"
             continue
-        # A file whose name happens to hold glob characters is taken as it is.
-        is_literal = Path(pattern).exists()
-        matches = [] if is_literal else glob.glob(pattern, recursive=True)  # noqa: PTH207 - absolute patterns too
-        files = [Path(pattern)] if is_literal else sorted(map(Path, matches))
-        files = [path for path in files if is_literal or path.is_file()]
-        if not files:
-            raise FormatError(f"{pattern}: no such file")
+        files, root = _matches(pattern)
+        roots.append(root)
         for path in files:
-            if path.is_dir():
-                raise FormatError(f"{path}: is a folder; name its files, as in '{path}/*.jsonl'")
-            sources.setdefault(path, TextSource(path, _kind(path)))
-    return tuple(sources.values())
+            if (absolute := _absolute(path)) not in seen:
+                seen.add(absolute)
+                kinds[path] = _kind(path)
+    for kind in dict.fromkeys(kinds.values()):
+        check_extractor(kind)
+        if kind in TABLES:
+            import_parquet()
+    if is_lone_file and not names_all:
+        return tuple(TextSource(path, kind) for path, kind in kinds.items())
+    root = Path(os.path.commonpath(roots)) if roots else Path()
+    return tuple(
+        TextSource(path, kind, STDIN.name if path == STDIN else _name(path, root))
+        if len(kinds) > 1 or path != STDIN
+        else TextSource(path, kind)
+        for path, kind in kinds.items()
+    )
 
 
 def read_sources(sources: Sequence[TextSource], columns: Columns) -> Iterator[Record]:
-    """Yield all records of all sources; of several sources, records without an id are numbered within each.
+    """Yield all records of all sources; records without an id are numbered within each.
 
     Raises:
         FormatError: A column is missing, or a record cannot be read; the error names the line.
     """
     for source in sources:
-        prefix = f"{source.path.name}:" if len(sources) > 1 else ""
-        yield from read_records(source.path, replace(columns, number_prefix=prefix), source.kind)
+        named = replace(
+            columns,
+            number_prefix=f"{source.name}:" if source.name else "",
+            file_name=source.name or source.path.name,
+        )
+        yield from read_records(source.path, named, source.kind)
+
+
+def left_out(folders: Sequence[str]) -> Counter[str]:
+    """Count the files of folders that nothing here reads, by their endings."""
+    endings: Counter[str] = Counter()
+    for folder in folders:
+        if Path(folder).is_dir():
+            paths = _walk(Path(folder))
+            endings.update(path.suffix.lower() for path in paths if not _is_readable(path))
+    return endings
+
+
+def _matches(pattern: str) -> tuple[list[Path], Path]:
+    """Return the files that a pattern names, and the folder below which they are named.
+
+    Raises:
+        FormatError: There is none.
+    """
+    path = Path(pattern)
+    if path.is_dir():
+        return _files_below(path), _absolute(path).parent
+    if path.exists():  # what happens to hold glob characters is taken as it is
+        return [path], _absolute(path).parent
+    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - absolute patterns too
+    files = [match for match in map(Path, sorted(matches)) if match.is_file()]
+    if not files:
+        raise FormatError(f"{pattern}: no such file")
+    return files, _glob_root(pattern)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Return the files of a folder that can be read, sorted.
+
+    Raises:
+        FormatError: There is none.
+    """
+    files = sorted(path for path in _walk(folder) if _is_readable(path))
+    if not files:
+        raise FormatError(f"{folder}: holds no file of a known ending: {', '.join(READERS)}")
+    return files
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and of those in it, hidden ones left out."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent) / name for name in names if not name.startswith("."))
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether something here reads files of a path's ending."""
+    return _ending(path) in READERS
+
+
+def _ending(path: Path) -> str:
+    """Return a path's ending, that before `.gz` for packed texts."""
+    ending = path.suffix.lower()
+    inner = path.with_suffix("").suffix.lower()
+    return inner if ending == GZIP and inner not in TABLES else ending
 
 
 def _kind(path: Path) -> str:
@@ -82,7 +179,27 @@ def _kind(path: Path) -> str:
     Raises:
         FormatError: The ending is unknown.
     """
-    kind = path.suffix.lower()
+    kind = _ending(path)
     if kind not in READERS:
-        raise FormatError(f"{path}: unknown ending; known: {', '.join(READERS)}")
+        known = ", ".join(READERS)
+        raise FormatError(
+            f"{path}: unknown ending; known: {known}, those of texts also with {GZIP}"
+        )
     return kind
+
+
+def _absolute(path: Path) -> Path:
+    """Return a path from the root on, symbolic links left as they are."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
+
+
+def _glob_root(pattern: str) -> Path:
+    """Return the folder before a pattern's first wildcard."""
+    parts = Path(pattern).parts
+    fixed = [*itertools.takewhile(lambda part: not glob.has_magic(part), parts)]
+    return _absolute(Path(*fixed))
+
+
+def _name(path: Path, root: Path) -> str:
+    """Return a file's path below the root, with forward slashes."""
+    return _absolute(path).relative_to(root).as_posix()

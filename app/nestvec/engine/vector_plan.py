@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import Observer, VectorsGiven
-from nestvec.engine.types import EmbedCall, OutputKind
+from nestvec.engine.types import EmbedCall, Layout, OutputKind
 from nestvec.engine.vectors.maps import AffineMap, MapKind, exit_space
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import InputError
@@ -54,6 +54,10 @@ def resolve_plan(call: EmbedCall, model: ServedModel, *, allows_untrained: bool)
     wants_raw = call.map_id == ""
     vector_map = None if wants_raw else _named_map(call.map_id, model)
     layers = model.core.backend_info.layers
+    if call.layers and not layers:
+        raise InputError(
+            f"this model always runs all its layers: {why_no_exits(model)}", param="layers"
+        )
     _check_layers(call, layers)
     exits = call.layers
     if vector_map is not None and vector_map.layers:
@@ -77,6 +81,20 @@ def resolve_plan(call: EmbedCall, model: ServedModel, *, allows_untrained: bool)
             )
     layer_share = exits[-1] / layers if exits else 1.0
     return VectorPlan(exits, layer_share, vector_map, *_space(exits, vector_map, model))
+
+
+def why_no_exits(model: ServedModel) -> str:
+    """Say why a model has no early exits: the one reason that holds."""
+    spec = model.spec
+    if OutputKind.DENSE not in spec.kinds:
+        return "only vectors of whole texts have exits"
+    if model.core.backend_info.layout is Layout.PADDED:
+        return "it is served from a graph of its own, which others made without exits"
+    if spec.precision == "bf16":
+        return "it runs in bf16, whose graphs have no exits; with precision fp32 or int8 they have"
+    if spec.architecture == "static":
+        return "a static model has none"
+    return "it has one only"
 
 
 def fitted_exits(model: ServedModel) -> dict[int, AffineMap]:
@@ -110,13 +128,11 @@ def _named_map(name: str | None, model: ServedModel) -> AffineMap | None:
 
 
 def _check_layers(call: EmbedCall, layers: int) -> None:
-    if not call.layers:
-        return
-    if not layers:
-        raise InputError(
-            "this model always runs all its layers (a graph of its own, bf16, or one layer only)",
-            param="layers",
-        )
+    """Refuse layers that the model does not have, or in another order.
+
+    Raises:
+        InputError: Names the field.
+    """
     if any(not 1 <= layer <= layers for layer in call.layers):
         raise InputError(f"'layers' must be 1 to {layers} for this model", param="layers")
     if list(call.layers) != sorted(set(call.layers)):

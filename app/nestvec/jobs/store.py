@@ -23,6 +23,7 @@ DATABASE: Final = "jobs.db"
 FILES: Final = "files"
 PARTS: Final = "parts"
 DRAFTS: Final = "drafts"
+LOCK: Final = "lock"  # held for as long as a server uses the folder
 UPLOAD_PREFIX: Final = "upload-"
 
 
@@ -39,7 +40,7 @@ def lock_folder(folder: Path) -> IO[bytes]:
     """
     try:
         make_private_folder(folder)
-        lock = open_private(folder / "lock")
+        lock = open_private(folder / LOCK)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
     try:

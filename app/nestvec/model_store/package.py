@@ -33,6 +33,7 @@ from nestvec.model_store.artefacts.cache import (
     record_refusal,
 )
 from nestvec.model_store.artefacts.fingerprint import HashCache, space_fingerprint
+from nestvec.model_store.artefacts.made_of import note_use
 from nestvec.model_store.artefacts.output_quantization import (
     BUNDLED_SOURCE,
     output_calibration_texts,
@@ -142,15 +143,17 @@ def load_package(  # noqa: PLR0913 - what a caller may say, each with a default
         ModelError: Anything wrong with source, files, export or cache.
     """
     build = build or BuildOptions()
-    fetched = _fetch(model, options, refresh=refresh)
+    listener = listener or SilentListener()
+    fetched = _fetch(model, options, listener, refresh=refresh)
     folder = _read_folder(fetched, reads_pickles=options.reads_pickles)
     space = space_fingerprint(folder, HashCache(options.cache_dir / "hashes.json"), build)
     with cached_backends(open_backend) as backends:
-        builder = ArtefactBuilder(
-            folder, fetched.card.published, build, backends, listener or SilentListener()
-        )
+        builder = ArtefactBuilder(folder, fetched.card.published, build, backends, listener)
         artefact, is_new = _find_or_build(fetched.name, builder, options.cache_dir, space)
         quantizer = _load_quantizer(artefact.folder, builder)
+    note_use(
+        artefact.folder, model=fetched.name, files=fetched.folder, precision=str(build.precision)
+    )
     if max_tokens is not None and max_tokens > folder.max_tokens:
         raise FormatError(
             f"max_input_tokens is {max_tokens}, but {fetched.name} takes at most {folder.max_tokens}"
@@ -173,9 +176,11 @@ def load_package(  # noqa: PLR0913 - what a caller may say, each with a default
     )
 
 
-def _fetch(model: str, options: SourceOptions, *, refresh: bool) -> FetchedModel:
+def _fetch(
+    model: str, options: SourceOptions, listener: PreparationListener, *, refresh: bool
+) -> FetchedModel:
     """Fetch a model's files, with the adapter of the options merged in."""
-    fetched = fetch(model, options, refresh=refresh)
+    fetched = fetch(model, options, refresh=refresh, listener=listener)
     if options.adapter is None:
         return fetched
     merged = merged_folder(fetched.folder, options.adapter, options.cache_dir)

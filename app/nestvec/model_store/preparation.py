@@ -11,6 +11,7 @@ Advance = Callable[[int], None]
 class Step(StrEnum):
     """A step of preparing a model, as a terminal shows it."""
 
+    FETCH = "fetching"
     EXPORT = "exporting"
     COMPUTE_PROBES = "computing probes"
     CALIBRATE_ACTIVATIONS = "calibrating activations"
@@ -29,7 +30,7 @@ class PreparationListener(Protocol):
         Args:
             step: Which one.
             total: How many units there are to do; 0 where that is not known.
-            unit: What is counted: "tensor", "text".
+            unit: What is counted: "tensor", "text", "B" for bytes.
 
         Returns:
             A context whose value is called with the number of units done since the last call, by one thread.

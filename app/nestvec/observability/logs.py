@@ -1,12 +1,15 @@
 """Structured logs: JSON lines, or readable ones on a terminal; with the request's id, but never with a text or key."""
 
 import logging
+import os
 import sys
 import traceback
-from typing import Final, Literal
+from datetime import datetime
+from typing import Final, Literal, TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
+from typing_extensions import override
 
 # These log at info what we log ourselves, with URLs that may hold names, or what is of no use to an operator.
 QUIET_LIBRARIES: Final = (
@@ -29,11 +32,7 @@ def configure_logs(*, level: str, style: Literal["auto", "json", "console"]) -> 
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
     is_readable = style == "console" or (style == "auto" and sys.stderr.isatty())
-    renderer: Processor = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        if is_readable
-        else structlog.processors.JSONRenderer()
-    )
+    renderer = _console_renderer() if is_readable else structlog.processors.JSONRenderer()
     # Locals of a traceback may hold texts: only the plain one, without them, is ever rendered.
     plain: list[Processor] = [] if is_readable else [structlog.processors.format_exc_info]
     structlog.configure(
@@ -42,12 +41,13 @@ def configure_logs(*, level: str, style: Literal["auto", "json", "console"]) -> 
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = BarHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *([_short] if is_readable else []),
                 *plain,
                 renderer,
             ],
@@ -58,6 +58,65 @@ def configure_logs(*, level: str, style: Literal["auto", "json", "console"]) -> 
     root.setLevel(level.upper())
     for library in QUIET_LIBRARIES:
         logging.getLogger(library).setLevel(max(logging.WARNING, root.level))
+
+
+class BarHandler(logging.StreamHandler[TextIO]):
+    """Writes to a stream, above the progress bars that are shown there."""
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; bars are taken away meanwhile."""
+        # A process without bars has not imported the library.
+        bars = sys.modules.get("tqdm")
+        if bars is None:
+            super().emit(record)
+            return
+        with bars.tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
+
+
+def _console_renderer() -> Processor:
+    """Make what renders events for people: the time, the level, the event, what belongs to it, in one line.
+
+    Colours only where they are shown, and not against https://no-color.org.
+    """
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"),
+        timestamp_key="time",
+        event_key="event",
+        sort_keys=False,
+        pad_event_to=0,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+
+
+def _short(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Leave out of an event what people do not need: the logger's name, and of the time all but the local clock's."""
+    event.pop("logger", None)
+    if isinstance(stamp := event.get("time"), str):
+        event["time"] = datetime.fromisoformat(stamp).astimezone().strftime("%H:%M:%S")
+    return event
+
+
+def configure_library_logs() -> None:
+    """Send our own events to the standard library's loggers, as text, where nobody has set up structlog.
+
+    A process that is not ours decides itself what it shows: nothing below a warning, unless it sets logging up.
+    """
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["event"]),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        # Whoever sets structlog up later is heard.
+        cache_logger_on_first_use=False,
+    )
 
 
 def frames_of(error: BaseException) -> str:

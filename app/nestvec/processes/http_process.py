@@ -56,7 +56,7 @@ def run_http_process(
     Args:
         settings: All settings.
         runtime_dir: Shared with the other processes.
-        number: Number of the process among several; 0 runs the batch jobs too, and prints the banner.
+        number: Number of the process among several; 0 runs the batch jobs too, and says that the server is ready.
         url: Where the server is reached.
         listeners: Sockets that all HTTP processes share.
         restarts: What became of the processes of this number that there were before.

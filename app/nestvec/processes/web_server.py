@@ -174,7 +174,9 @@ def make_server(app: RequestContextMiddleware, settings: Settings) -> HttpServer
 def announce_when_ready(
     url: str, stop: Callable[[], None], *, authenticated: bool
 ) -> Callable[[ApiState], None]:
-    """Make a callback that prints the banner once the engine is ready, or stops the server where it has failed.
+    """Make a callback that says once the engine is ready, or stops the server where it has failed.
+
+    A person at a terminal gets the banner; elsewhere an event is logged, as what reads logs wants nothing else.
 
     Args:
         url: Where the server is reached.
@@ -189,9 +191,10 @@ def announce_when_ready(
             # What exists now lives as long as the process: the collector need not walk it again.
             gc.collect()
             gc.freeze()
-            click.echo(banner(url, authenticated=authenticated))
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
+            if sys.stdout.isatty():
+                click.echo(banner(url, authenticated=authenticated))
+            else:
+                log.info("ready", url=url, authenticated=authenticated)
 
     return on_ready
 

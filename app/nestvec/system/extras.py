@@ -3,7 +3,10 @@
 from typing import Final
 
 # The extras that no server lock holds; each has a lock of its own in requirements/.
-LOCKED_APART: Final = ("parquet", "quality")
+LOCKED_APART: Final = (
+    *("parquet", "quality", "sign", "documents"),
+    *("lancedb", "qdrant", "chroma", "faiss", "usearch", "hnswlib"),
+)
 # The extras that have a server lock of their own.
 SERVER_LOCKS: Final = ("cpu", "gpu", "openvino")
 

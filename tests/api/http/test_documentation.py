@@ -1,15 +1,19 @@
 """The documentation: a complete OpenAPI document, and a page that needs no other host."""
 
+import asyncio
 import dataclasses
 import json
 import re
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
+from nestvec.api.http import documentation
 
 from tests.api.applications import Api, MakeApi
+from tests.api.http.test_auth import OPEN_TO_ALL
 from tests.support.served import SPEC, ServedOptions
 from tests.support.server import running_server
 from tests.support.tiny import write_tiny_bert
@@ -39,6 +43,37 @@ async def test_the_openapi_document_describes_the_routes(api: Api) -> None:
         document["paths"]
     )
     assert "/embeddings" not in document["paths"]  # an alias
+
+
+async def test_the_document_says_where_a_key_goes(make_api: MakeApi) -> None:
+    """Each header that carries a key is a scheme, optional as servers may have none; what is open to all needs none."""
+    document = (await make_api(api_keys=["k"]).client.get("/openapi.json")).json()
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["bearer"]["scheme"] == "bearer"
+    assert {scheme.get("name") for scheme in schemes.values()} == {None, "api-key", "x-api-key"}
+    assert document["security"] == [{}, *({name: []} for name in schemes)]
+    is_open = {
+        path
+        for path, operations in document["paths"].items()
+        if any(operation.get("security") == [] for operation in operations.values())
+    }
+    assert is_open == OPEN_TO_ALL & set(document["paths"])
+
+
+async def test_the_document_is_made_in_a_thread(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making it takes a while, which holds nobody up, and is done once for all who ask at the same time."""
+    made_in: list[str] = []
+    make = documentation._with_security
+
+    def note(document: dict[str, object]) -> dict[str, object]:
+        made_in.append(threading.current_thread().name)
+        return make(document)
+
+    monkeypatch.setattr(documentation, "_with_security", note)
+    answers = await asyncio.gather(*(api.client.get("/openapi.json") for _ in range(4)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(made_in) == 1
+    assert made_in[0] != threading.main_thread().name
 
 
 async def test_every_example_is_answered(make_api: MakeApi) -> None:

@@ -117,11 +117,16 @@ def test_the_readmes_example(server: RunningServer, tmp_path: Path) -> None:
     assert done.stdout.split() == ["128", "6"]
 
 
+def run_node(name: str, package: str, server: RunningServer) -> dict[str, Any]:
+    """Run a script by Node, with the packages of its folder."""
+    if shutil.which("node") is None or not (HERE / "node/node_modules" / package).is_dir():
+        pytest.skip(f"Node or its package {package} absent, run `make clients` with npm on PATH")
+    return run(["node", str(HERE / "node" / name)], server)
+
+
 def test_openai_node(server: RunningServer) -> None:
     """OpenAI's Node client, which decodes base64 and would give garbage for a float list, gets the vectors."""
-    if shutil.which("node") is None or not (HERE / "node/node_modules/openai").is_dir():
-        pytest.skip("Node or its openai package absent, run `make clients` with npm on PATH")
-    printed = run(["node", str(HERE / "node/openai_client.mjs")], server)
+    printed = run_node("openai_client.mjs", "openai", server)
     vectors = expected(server, printed["texts"])
     np.testing.assert_allclose(printed["default"], vectors, atol=1e-6)
     np.testing.assert_allclose(printed["float"], vectors, atol=1e-6)
@@ -133,6 +138,27 @@ def test_openai_node(server: RunningServer) -> None:
         "code": "model_not_found",
         "type": "invalid_request_error",
     }
+
+
+def test_clients_of_node(server: RunningServer) -> None:
+    """Eight npm clients, each in its own dialect, get the vectors of plain HTTP, cut and quantized ones too."""
+    printed = run_node("sdk_clients.mjs", "@llamaindex/openai", server)
+    clients, texts = printed["clients"], printed["texts"]
+    assert len(clients) == 8
+    assert {name: got["failed"] for name, got in clients.items() if "failed" in got} == {}
+    for got in clients.values():
+        check(got["vectors"], server, texts)
+        if "cut" in got:
+            check([got["cut"]], server, texts[:1], dimensions=64)
+    assert sum("cut" in got for got in clients.values()) == 7
+    for dtype in ("int8", "ubinary"):
+        expected_codes = codes(server, texts, dtype, 64)
+        np.testing.assert_array_equal(clients["cohere-ai"][dtype], expected_codes)
+    assert [clients[name]["ranked"] for name in ("cohere-ai", "voyageai")] == [[1], [1]]
+    assert clients["ollama"]["models"] == ["all-MiniLM-L6-v2:latest"]
+    rain, cat = clients["@huggingface/inference"]["similarities"]
+    assert cat > rain
+    assert clients["@ai-sdk/openai-compatible"]["tokens"] == 12
 
 
 def test_langchain_with_its_default_settings(server: RunningServer) -> None:

@@ -39,6 +39,7 @@ from nestvec.model_store.sources.adapters import read_adapter
 from nestvec.model_store.sources.card import read_card
 from nestvec.system.json_files import read_json
 
+from tests.end_to_end.fuzz.documents import read_document, write_documents
 from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
 from tests.support.tiny import CONFIG, write_tiny_bert
 from tests.support.torch_files import torch_bytes
@@ -388,6 +389,7 @@ TARGETS: dict[str, ParserTarget] = {
     "families": ParserTarget(_families, _write_family, _read_family),
     "batch lines": ParserTarget(_lines, _write_lines, _read_batch),
     "corpus": ParserTarget(_lines, _write_lines, _read_corpus),
+    "documents": ParserTarget(_nothing, write_documents, read_document),
     "keys": ParserTarget(_keys, _write_keys, lambda folder: KeyFile.read(folder / "keys.json")),
     "adapter": ParserTarget(_nothing, _write_adapter, read_adapter),
     "stored": ParserTarget(_nothing, _write_stored, _read_stored),

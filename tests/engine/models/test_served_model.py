@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from nestvec.engine.models.model_registry import ModelRegistry
+from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot, visible_models
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.errors import UnknownModelError
 
@@ -48,6 +48,26 @@ def test_an_unknown_name_is_refused(served: ServedModel, name: str) -> None:
     """An unknown name is refused; another organization's model of the same last segment is another model."""
     with pytest.raises(UnknownModelError, match=f"The model `{name}` does not exist"):
         registry(served).resolve(name)
+
+
+def test_an_unknown_name_is_told_what_the_key_may_see(served: ServedModel) -> None:
+    """The refusal names the models served, but none that the caller's key may not use."""
+    models = registry(served)
+    hidden = ModelSlot(names=("secret-model",))
+    models.add(hidden)
+    with pytest.raises(UnknownModelError, match=r"access to it\. Here: org/fake-model, secret-model\."):
+        models.find("other")
+    token = visible_models.set(frozenset({"org/fake-model"}))
+    try:
+        with pytest.raises(UnknownModelError, match=r"Here: org/fake-model\.$"):
+            models.find("secret-model")
+    finally:
+        visible_models.reset(token)
+    many = ModelRegistry()
+    for number in range(12):
+        many.add(ModelSlot(names=(f"/srv/models/m{number}",)))
+    with pytest.raises(UnknownModelError, match=r"Here: m0, .*, m9 and 2 more\.$"):
+        many.find("other")
 
 
 def test_any_name_where_the_operator_says_so(served: ServedModel) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from nestvec.cli.merge import export
+from nestvec.cli.model.merge import export
 from nestvec.errors import ArtefactError, FormatError
 from nestvec.model_store.artefacts.fingerprint import HashCache, space_fingerprint
 from nestvec.model_store.folder.model_folder import read_model_folder

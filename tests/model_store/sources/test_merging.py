@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nestvec.cli.merge import merge
+from nestvec.cli.model.merge import merge
 from nestvec.errors import FormatError
 from nestvec.model_store.sources.merging import _slerp, merge_models
 from safetensors.numpy import load_file, save_file

@@ -225,12 +225,20 @@ def test_the_command_prints_all_and_fails_where_something_would_not_work(tmp_pat
         )
         return completed.returncode, json.loads(completed.stdout)
 
-    status, found = doctor()
+    status, found = doctor("--port", "0")
     assert status == 0
-    assert {"nestvec", "runtime", "cpu", "cache_dir", "gpu driver", "provider"} <= {
-        check["name"] for check in found
-    }
-    status, found = doctor("--provider", "cuda")
+    assert {
+        "nestvec",
+        "runtime",
+        "cpu",
+        "cache_dir",
+        "gpu driver",
+        "provider",
+        "port",
+        "memory",
+        "extras",
+    } <= {check["name"] for check in found}
+    status, found = doctor("--provider", "cuda", "--offline")
     if not any(check["name"] == "gpu" for check in found):
         assert status == 1
         assert found[-1]["health"] == "failed"

@@ -3,12 +3,16 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from nestvec.errors import FormatError
 from nestvec.tools.quality.neighbours import nearest, nearest_bits, rescore
 from nestvec.tools.quality.remote import RemoteScore, markdown
+from nestvec.tools.quality.report import render
 from nestvec.tools.quality.scores import ndcg, pair_cosines, spearman
 from nestvec.tools.quality.tasks import read_pairs, read_retrieval
 
@@ -71,6 +75,41 @@ def test_sets_are_read_as_published(tmp_path: Path) -> None:
     assert (task.queries, task.documents, task.relevant) == (("q1",), ("T x",), {"q1": {"d1": 1.0}})
 
 
+@pytest.mark.parametrize("layout", ["beir", "beir packed", "mteb", "mteb of data"])
+def test_published_layouts_are_read(tmp_path: Path, layout: str) -> None:
+    """BEIR's folders and MTEB's, with any of their splits, give the same task."""
+    queries = [{"_id": q, "text": f"text of {q}"} for q in ("q1", "q2")]
+    documents = [{"_id": "d1", "title": "T", "text": "x"}, {"_id": "d2", "title": "", "text": "y"}]
+    judged = [{"query-id": "q1", "corpus-id": "d2", "score": 2}]
+    if layout.startswith("beir"):
+        (tmp_path / "qrels").mkdir()
+        lines = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, r.values())) for r in judged)]
+        (tmp_path / "qrels/dev.tsv").write_text("\n".join(lines) + "\n")
+        for name, rows in (("queries", queries), ("corpus", documents)):
+            content = "\n".join(map(json.dumps, rows))
+            if layout == "beir packed":
+                (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress(content.encode()))
+            else:
+                (tmp_path / f"{name}.jsonl").write_text(content)
+    else:
+        qrels = "default" if layout == "mteb" else "data"
+        parts: dict[str, list[Any]] = {
+            "queries/queries": queries,
+            "corpus/corpus": documents,
+            f"{qrels}/dev": judged,
+        }
+        for name, table in parts.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            path = tmp_path / f"{name}-00000-of-00001.parquet"
+            pq.write_table(pa.Table.from_pylist(table), path)
+    task = read_retrieval(tmp_path, "dev")
+    assert (task.query_ids, task.queries) == (("q1",), ("text of q1",))
+    assert dict(zip(task.document_ids, task.documents, strict=True)) == {"d1": "T x", "d2": "y"}
+    assert task.relevant == {"q1": {"d2": 2.0}}
+    with pytest.raises(FormatError, match="no judgements of the split 'test'"):
+        read_retrieval(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["1\ta\n", "x\ta\tb\n", "1\ta\tb\tc\n"])
 def test_broken_pairs_name_the_line(tmp_path: Path, content: str) -> None:
     """A broken line of pairs is an error that names it, here the second."""
@@ -82,8 +121,15 @@ def test_broken_pairs_name_the_line(tmp_path: Path, content: str) -> None:
 
 
 def test_a_broken_retrieval_set_is_an_error(tmp_path: Path) -> None:
-    """A broken retrieval set is an error that names the folder."""
-    with pytest.raises(FormatError, match="not a readable retrieval set"):
+    """A broken retrieval set is an error that names the folder, and the layouts that are read."""
+    with pytest.raises(FormatError, match=r"no judgements of the split 'test', as qrels/test\.tsv"):
+        read_retrieval(tmp_path)
+    (tmp_path / "qrels_test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    with pytest.raises(FormatError, match=r"neither corpus\.jsonl \(BEIR\)"):
+        read_retrieval(tmp_path)
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "x"}')
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "d1"}')
+    with pytest.raises(FormatError, match=r"not a readable retrieval set \(no 'text'\)"):
         read_retrieval(tmp_path)
 
 
@@ -93,3 +139,11 @@ def test_the_table() -> None:
         markdown([RemoteScore("t", 384, 0.82034)]).splitlines()[-1]
         == "| t | 384 | float | 0.8203 |"
     )
+
+
+def test_a_missing_package_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What measuring or reporting needs is looked for first, with the commands that bring it."""
+    render.check_packages()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(FormatError, match=r"quality needs scipy: `make setup EXTRAS=quality`"):
+        render.check_packages()

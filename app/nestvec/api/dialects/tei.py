@@ -53,7 +53,7 @@ from nestvec.api.requests.json_parts import (
 from nestvec.api.requests.vector_json import array_json, rows_json
 from nestvec.api.schemas import tei as docs
 from nestvec.api.scoring.classification import parse_pairs, ranked_labels, tei_probabilities
-from nestvec.api.scoring.relevance import TextSide, cross_encoder_scores, row_products
+from nestvec.api.scoring.relevance import cross_encoder_scores, row_products
 from nestvec.api.token_input import MODEL
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.text.token_report import DescribedToken
@@ -119,8 +119,7 @@ async def rerank(api_request: ApiRequest) -> Response:
     texts, _ = texts_field(
         api_request.body, "texts", check_count=api_request.check_count, accepts_single=False
     )
-    left, right = TextSide([query], "query"), TextSide(texts, "texts")
-    result = await cross_encoder_scores(api_request, model, left, right, _truncation(api_request))
+    result = await cross_encoder_scores(api_request, model, query, texts, _truncation(api_request))
     is_raw = boolean_field(api_request.body, "raw_scores") is True
     scores = (result.vectors if is_raw else tei_probabilities(result.vectors))[:, 0]
     returns_text = boolean_field(api_request.body, "return_text") is True

@@ -30,9 +30,10 @@ from nestvec.api.requests.headers import VOCABULARY_HEADER, result_headers
 from nestvec.api.requests.json_parts import Turns, join_parts, listed, object_parts
 from nestvec.api.requests.vector_json import VALUES_PER_SLICE, in_byte_order, rows_json
 from nestvec.api.schemas.vllm import CLASSIFY_DOC, POOLING_DOC, SCORE_DOC
-from nestvec.api.scoring.relevance import TextSide, relevance_scores
+from nestvec.api.scoring.relevance import relevance_scorer, score_headers
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.outputs.adapters import model_words
+from nestvec.engine.outputs.relevance import TextSide
 from nestvec.engine.tokenization import check_token_limit
 from nestvec.engine.types import EmbedCall, OutputKind
 from nestvec.engine.vectors.postprocess import probabilities
@@ -186,13 +187,15 @@ async def score_route(request: Request) -> Response:
     check_token_limit(max_tokens, model.tokenizer)
     left, right = _pairs(api_request, max_tokens)
     truncation = truncate or api_request.state.service.limits.truncate
-    scores = await relevance_scores(api_request, model, left, right, truncation)
+    scores = await relevance_scorer(api_request, model).scores(left, right, truncation)
     data = [
         {"index": index, "object": "score", "score": score}
         for index, score in enumerate(scores.values.tolist())
     ]
     name = api_request.model_name() or model.spec.name
-    return await _list_response("score", name, [orjson.dumps(data)], scores.tokens, scores.headers)
+    return await _list_response(
+        "score", name, [orjson.dumps(data)], scores.tokens, score_headers(scores)
+    )
 
 
 async def _list_response(

@@ -25,8 +25,9 @@ LISTED_ALIASES: Final = "text-embedding-3-"
 # Keys that are null until the model has been loaded.
 KNOWN_ONCE_LOADED: Final = (
     *("max_model_len", "dimensions", "outputs", "labels", "pooling", "normalized", "prompts"),
-    *("space", "quantization", "architecture", "precision", "provider", "license", "source"),
-    *("languages", "language_count", "parameters", "layers", "maps", "quality"),
+    *("space", "quantization", "architecture", "precision", "provider", "reproducibility"),
+    *("license", "source", "languages", "language_count", "parameters"),
+    *("layers", "maps", "quality"),
 )
 
 
@@ -102,6 +103,7 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
         "architecture": spec.architecture,
         "precision": spec.precision,
         "provider": None if model is None else model.core.backend_info.provider,
+        "reproducibility": None if model is None else (dict(model.bound) or None),
         "license": spec.license,
         "languages": list(spec.languages),
         "language_count": spec.language_count or None,

@@ -29,7 +29,8 @@ from nestvec.api.requests.json_parts import (
     texts_json,
     with_field,
 )
-from nestvec.api.scoring.relevance import TextSide, relevance_scores
+from nestvec.api.scoring.relevance import relevance_scorer, score_headers
+from nestvec.engine.outputs.relevance import TextSide
 from nestvec.engine.types import OutputKind, Truncation
 from nestvec.errors import EmptyInputError, InputError
 
@@ -68,9 +69,7 @@ async def _rerank(api_request: ApiRequest, *, returns_documents: bool) -> Respon
     documents = _documents(api_request)
     top = _top(body)
     with_documents = boolean_field(body, "return_documents")
-    relevance = await relevance_scores(
-        api_request,
-        model,
+    relevance = await relevance_scorer(api_request, model).scores(
         TextSide([query], "query", "query", is_list=False),
         TextSide(documents, "documents", "passage", max_tokens=_max_tokens(body)),
         _truncation(body),
@@ -98,7 +97,9 @@ async def _rerank(api_request: ApiRequest, *, returns_documents: bool) -> Respon
     results = listed(rows)
     body_parts = object_parts(content, {"results": results, "data": results})
     return Response(
-        await join_parts(body_parts), headers=relevance.headers, media_type="application/json"
+        await join_parts(body_parts),
+        headers=score_headers(relevance),
+        media_type="application/json",
     )
 
 

@@ -196,6 +196,10 @@ class Model(BaseModel):
     architecture: str | None
     precision: str | None
     provider: str | None
+    reproducibility: dict[str, float] | None = Field(
+        description="What probe texts are held to at each start, against the stored float32 vectors: max_difference of "
+        "a value; mean_cosine and min_cosine for coarser precisions."
+    )
     license: str | None
     languages: list[str] | None = Field(
         description="BCP-47 tags of what the model was made for; empty where its card names none."

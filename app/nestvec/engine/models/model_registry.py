@@ -16,6 +16,7 @@ from nestvec.engine.models.served_model import (
 )
 from nestvec.engine.types import OutputKind
 from nestvec.errors import InputError, NestvecError, UnknownModelError
+from nestvec.system.public_names import public_name
 
 
 class SlotState(StrEnum):
@@ -233,7 +234,7 @@ class ModelRegistry:
             return slot
         if self.accepts_any:
             return self._default(kind)
-        raise UnknownModelError(name)
+        raise UnknownModelError(name, [public_name(slot.name) for slot in self.visible()])
 
     def resolve(self, name: str, kind: OutputKind | None = None) -> ServedModel:
         """Find a model as `find` does, and return it loaded.

@@ -55,6 +55,8 @@ class ServedModel:
         graph_bytes: Size of the graph and its weights; 0 where unknown.
         maps: Maps of the model's vectors, by name.
         quality: What was measured of the model, as the report left it; None where nothing was.
+        bound: What its vectors are held to at each start: `max_difference` of a value, or `mean_cosine` and
+            `min_cosine`, on the probe texts.
         coalescer: Stands before the core: identical texts in flight run once.
     """
 
@@ -67,6 +69,7 @@ class ServedModel:
     graph_bytes: int = 0
     maps: Mapping[str, AffineMap] = field(default_factory=dict)
     quality: Mapping[str, Any] | None = None
+    bound: Mapping[str, float] = field(default_factory=dict)
     coalescer: Coalescer = field(init=False)
 
     def __post_init__(self) -> None:

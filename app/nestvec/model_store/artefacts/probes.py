@@ -20,7 +20,12 @@ from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import BackendError, ProbeError
 from nestvec.model_store.artefacts.batch_runs import batches_by_length, run_batches
-from nestvec.model_store.artefacts.precision import BuildOptions, check_quality, check_shapes
+from nestvec.model_store.artefacts.precision import (
+    BOUNDS,
+    BuildOptions,
+    check_quality,
+    check_shapes,
+)
 from nestvec.model_store.preparation import Advance, count_nothing
 from nestvec.model_store.sources.card import PublishedVector
 
@@ -184,6 +189,22 @@ def check_probes(
             f"(at most {limit:g} is right): a damaged artefact or a faulty runtime; "
             "remove the artefact from the cache to export again"
         )
+
+
+def stated_bound(build: BuildOptions, provider: str) -> dict[str, float]:
+    """Return what each start holds the vectors of the probe texts to, by `check_probes`.
+
+    Args:
+        build: What was built.
+        provider: Where it runs.
+
+    Returns:
+        `max_difference` of a value from the stored ones; `mean_cosine` and `min_cosine` for coarser precisions.
+    """
+    if build.is_exact:
+        return {"max_difference": TOLERANCE[provider]}
+    bounds = BOUNDS[build.precision]
+    return {"mean_cosine": bounds.mean, "min_cosine": bounds.min}
 
 
 def check_published(

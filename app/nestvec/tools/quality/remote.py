@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from nestvec.corpus.embedders import TextOptions
 from nestvec.corpus.server_embedder import ServerEmbedder
 from nestvec.engine.types import FloatArray
+from nestvec.errors import CapacityError
 from nestvec.tools.quality.neighbours import nearest, nearest_bits, rescore
 from nestvec.tools.quality.scores import mean_ndcg, pair_cosines, spearman
 from nestvec.tools.quality.tasks import PairTask, RetrievalTask
 from nestvec.tools.quality.types import ProgressCallback
 
-TEXTS_PER_REQUEST: Final = 128
 NDCG_DEPTH: Final = 10
 # Candidates that a search by bits hands to the float vectors: ten times the depth.
 RESCORED: Final = 10 * NDCG_DEPTH
@@ -62,10 +62,12 @@ class RemoteVectors:
         """
         options = TextOptions(dimensions=dimensions)
         parts = []
-        for start in range(0, len(texts), TEXTS_PER_REQUEST):
-            chunk = texts[start : start + TEXTS_PER_REQUEST]
-            parts.append((await self.server.embed(chunk, options)).vectors)
+        start = 0
+        while start < len(texts):
+            chunk = texts[start : start + self.server.pacer.take(texts, start)]
+            parts.append(np.asarray((await self.server.embed(chunk, options)).vectors))
             self.on_progress(len(chunk))
+            start += len(chunk)
         return np.concatenate(parts)
 
     async def each_dtype(
@@ -78,19 +80,31 @@ class RemoteVectors:
             SourceError: The server cannot be reached, or fails.
         """
         rows: dict[str, list[Any]] = {name: [] for name in DTYPES_OF_ONE_RUN}
-        for start in range(0, len(texts), COHERE_TEXTS_PER_REQUEST):
-            chunk = list(texts[start : start + COHERE_TEXTS_PER_REQUEST])
+        start, pacer = 0, self.server.pacer
+        while start < len(texts):
+            count = min(COHERE_TEXTS_PER_REQUEST, pacer.take(texts, start))
+            chunk = list(texts[start : start + count])
             body: dict[str, Any] = {
                 "texts": chunk,
                 "embedding_types": DTYPES_OF_ONE_RUN,
                 "model": self.server.model_name or None,
                 "output_dimension": dimensions,
             }
-            answer = await self.server.request("POST", "/v2/embed", body)
-            embeddings = answer.json()["embeddings"]
+            started_s = pacer.clock()
+            try:
+                answer = (await self.server.request("POST", "/v2/embed", body)).json()
+            except CapacityError:
+                if len(chunk) == 1:
+                    raise
+                pacer.too_much(chunk)
+                continue
+            tokens = int(answer["meta"]["billed_units"]["input_tokens"])
+            pacer.done(chunk, tokens, pacer.clock() - started_s)
+            embeddings = answer["embeddings"]
             for name in DTYPES_OF_ONE_RUN:
                 rows[name] += embeddings[name]
             self.on_progress(len(chunk))
+            start += count
         stored = {"float": np.float32, "int8": np.int8, "ubinary": np.uint8}
         return {name: np.array(rows[name], stored[name]) for name in DTYPES_OF_ONE_RUN}
 

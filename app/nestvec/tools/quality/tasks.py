@@ -1,12 +1,29 @@
-"""Data sets on this disk, read in the layout in which they are published; none is bundled."""
+"""Data sets on this disk, read in the layout in which they are published; none is bundled.
+
+| retrieval | documents | queries | judgements |
+|---|---|---|---|
+| BEIR | `corpus.jsonl` | `queries.jsonl` | `qrels/<split>.tsv` |
+| MTEB | `corpus/corpus-*.parquet` | `queries/queries-*.parquet` | `<split>-*.parquet` in `qrels`, `default` or `data` |
+
+JSON lines may be packed by gzip, and stand where the other layout has Parquet; judgements may be `.tsv`, `.jsonl` or
+`.parquet`, also as `qrels_<split>.tsv`.
+"""
 
 import csv
 import gzip
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from nestvec.errors import FormatError
+from nestvec.system.extras import how_to_install
+
+QRELS_FOLDERS: Final = ("qrels", "default", "data", ".")
+ID_NAMES: Final = ("_id", "id")
+QUERY_NAMES: Final = ("query-id", "query_id", "qid")
+DOCUMENT_NAMES: Final = ("corpus-id", "corpus_id", "docid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,28 +126,113 @@ def read_texts(path: Path) -> list[str]:
     return list(dict.fromkeys(line for line in lines if line.strip()))
 
 
-def read_retrieval(folder: Path) -> RetrievalTask:
-    """Read a BEIR-like folder: corpus.jsonl.gz, queries.jsonl, qrels_test.tsv.
+def read_retrieval(folder: Path, split: str = "test") -> RetrievalTask:
+    """Read a folder in BEIR's or MTEB's layout.
+
+    Args:
+        folder: The folder.
+        split: Whose judgements: "test", "dev", "train" or whatever the set has.
 
     Raises:
         FormatError: A file is missing or broken.
     """
+    qrels = _qrels_files(folder, split)
+    texts = {kind: _text_files(folder, kind) for kind in ("corpus", "queries")}
     try:
         relevant: dict[str, dict[str, float]] = {}
-        with (folder / "qrels_test.tsv").open(encoding="utf-8") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                relevant.setdefault(row["query-id"], {})[row["corpus-id"]] = float(row["score"])
-        with (folder / "queries.jsonl").open(encoding="utf-8") as file:
-            queries = {row["_id"]: row["text"] for row in map(json.loads, file)}
-        with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as packed:
-            documents = [(d["_id"], f"{d['title']} {d['text']}") for d in map(json.loads, packed)]
-        query_ids = tuple(sorted(relevant))
-        return RetrievalTask(
-            query_ids=query_ids,
-            queries=tuple(queries[q] for q in query_ids),
-            document_ids=tuple(d for d, _ in documents),
-            documents=tuple(text for _, text in documents),
-            relevant=relevant,
+        for row in _rows(qrels):
+            query, document = _first(row, QUERY_NAMES), _first(row, DOCUMENT_NAMES)
+            relevant.setdefault(query, {})[document] = float(row["score"])
+        queries = {_first(row, ID_NAMES): row["text"] for row in _rows(texts["queries"])}
+        documents = {
+            _first(row, ID_NAMES): f"{row.get('title') or ''} {row['text']}".lstrip()
+            for row in _rows(texts["corpus"])
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise FormatError(f"{folder}: not a readable retrieval set ({reason})") from error
+    query_ids = tuple(sorted(set(relevant) & set(queries)))
+    if not query_ids or not documents:
+        raise FormatError(
+            f"{folder}: no query of the split '{split}' is judged, or no document is there"
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise FormatError(f"{folder}: not a readable retrieval set ({error})") from error
+    return RetrievalTask(
+        query_ids=query_ids,
+        queries=tuple(queries[query] for query in query_ids),
+        document_ids=tuple(documents),
+        documents=tuple(documents.values()),
+        relevant={query: relevant[query] for query in query_ids},
+    )
+
+
+def _text_files(folder: Path, kind: str) -> list[Path]:
+    """Return the files of the documents or the queries.
+
+    Raises:
+        FormatError: There is none.
+    """
+    for pattern in (f"{kind}.jsonl", f"{kind}.jsonl.gz", f"{kind}/*.parquet", f"{kind}*.parquet"):
+        if files := sorted(folder.glob(pattern)):
+            return files
+    raise FormatError(
+        f"{folder}: holds neither {kind}.jsonl (BEIR) nor {kind}/{kind}-*.parquet (MTEB)"
+    )
+
+
+def _qrels_files(folder: Path, split: str) -> list[Path]:
+    """Return the files of a split's judgements.
+
+    Raises:
+        FormatError: There is none; the error names the splits that there are.
+    """
+    for place in QRELS_FOLDERS:
+        for stem in (split, f"{split}-*", f"qrels_{split}"):
+            for ending in ("tsv", "jsonl", "parquet"):
+                if files := sorted((folder / place).glob(f"{stem}.{ending}")):
+                    return files
+    found = sorted({path.stem.partition("-")[0] for path in (folder / "qrels").glob("*.*")})
+    there = f"; it has: {', '.join(found)}" if found else ""
+    raise FormatError(
+        f"{folder}: no judgements of the split '{split}', as qrels/{split}.tsv (BEIR) or "
+        f"default/{split}-*.parquet (MTEB){there}"
+    )
+
+
+def _rows(paths: Sequence[Path]) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of files: JSON lines, packed or not, tab-separated, or Parquet."""
+    for path in paths:
+        if path.suffix == ".parquet":
+            yield from _parquet_rows(path)
+        elif path.suffix == ".tsv":
+            with path.open(encoding="utf-8", newline="") as file:
+                yield from csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        else:
+            opened = gzip.open if path.suffix == ".gz" else open
+            with opened(path, "rt", encoding="utf-8") as lines:
+                yield from (json.loads(line) for line in lines if line.strip())
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a Parquet file.
+
+    Raises:
+        FormatError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise FormatError(f"{path}: Parquet needs pyarrow: {how_to_install('parquet')}") from error
+    for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+        yield from batch.to_pylist()
+
+
+def _first(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the value of the first of these columns that a row has.
+
+    Raises:
+        KeyError: It has none.
+    """
+    for name in names:
+        if row.get(name) is not None:
+            return str(row[name])
+    raise KeyError(names[0])

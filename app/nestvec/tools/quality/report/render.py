@@ -1,7 +1,9 @@
 """Writes a report as an HTML page, as Markdown and as JSON."""
 
+import importlib.util
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +17,19 @@ from nestvec.tools.quality.variants import Variant
 
 PAGE: Final = "report.html.j2"
 MARKDOWN: Final = "report.md.j2"
+# What measuring and reporting import, late; the extra `quality`.
+PACKAGES: Final = ("scipy", "matplotlib", "jinja2")
+
+
+def check_packages(packages: Sequence[str] = PACKAGES) -> None:
+    """Refuse to begin what cannot be measured or reported.
+
+    Raises:
+        FormatError: A package is not installed; the error says how to get it.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise FormatError(f"quality needs {package}: {how_to_install('quality')}")
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:

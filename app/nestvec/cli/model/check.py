@@ -6,7 +6,7 @@ import click
 
 from nestvec.assembly.package import source_options
 from nestvec.cli.flags import settings_flags
-from nestvec.cli.merge import SOURCE_SETTINGS
+from nestvec.cli.model.merge import SOURCE_SETTINGS
 from nestvec.config.settings import Settings
 from nestvec.model_store.folder.claims import FolderClaim, Verdict
 from nestvec.model_store.folder.gate import folder_claims

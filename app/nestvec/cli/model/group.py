@@ -1,28 +1,33 @@
-"""`nestvec model`: fetches models ahead of time, and makes others from them."""
+"""The verbs of `nestvec model`; `pull` fetches a model ahead of time."""
 
 import click
 
 from nestvec.assembly.package import prepare_model
 from nestvec.cli.calibrate import command as calibrate
-from nestvec.cli.check import check
-from nestvec.cli.fit import apply, fit
 from nestvec.cli.flags import settings_flags
-from nestvec.cli.merge import export, merge
+from nestvec.cli.model.check import check
+from nestvec.cli.model.fit import apply, fit
+from nestvec.cli.model.listing import list_models, remove, show, usage
+from nestvec.cli.model.merge import export, merge
 from nestvec.config.settings import Settings
 from nestvec.observability.logs import configure_logs
 
 
 @click.group("model")
 def command() -> None:
-    """Fetch, check, calibrate and merge models; fit maps of vectors."""
+    """List, fetch, check, calibrate, merge and remove models; fit maps of vectors."""
 
 
+command.add_command(list_models)
+command.add_command(show)
 command.add_command(calibrate)
 command.add_command(check)
 command.add_command(merge)
 command.add_command(export)
 command.add_command(fit)
 command.add_command(apply)
+command.add_command(remove)
+command.add_command(usage)
 
 
 @command.command("pull")

@@ -14,8 +14,10 @@ from nestvec.assembly.package import prepare_model
 from nestvec.assembly.service import build_local_service
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
+from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import NullObserver
 from nestvec.engine.types import FloatArray
+from nestvec.engine.vector_plan import why_no_exits
 from nestvec.engine.vectors.maps import AffineMap, MapKind
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import ConfigError, FormatError
@@ -197,7 +199,7 @@ def _open_model(settings: Settings, bar: "tqdm[Any]") -> ModelVectors:
 def _fit(source: ModelVectors, texts: Sequence[str], request: _FitRequest) -> list[AffineMap]:
     """Fit the maps that were requested."""
     if request.exits is not None:
-        return fit_exits(source, texts, _layers(request.exits, source.exits))
+        return fit_exits(source, texts, _layers(request.exits, source.exits, source.model))
     if request.turn is not None:
         return [fit_space_map(source, texts, MapKind(request.turn))]
     if request.from_vectors is not None:
@@ -208,7 +210,7 @@ def _fit(source: ModelVectors, texts: Sequence[str], request: _FitRequest) -> li
         return [fit_translation(source, target, texts, task)]
 
 
-def _layers(text: str, exits: Sequence[int]) -> list[int]:
+def _layers(text: str, exits: Sequence[int], model: ServedModel) -> list[int]:
     """The layers that `--exits` names.
 
     Raises:
@@ -216,9 +218,7 @@ def _layers(text: str, exits: Sequence[int]) -> list[int]:
         ConfigError: The text is no list of its exits.
     """
     if len(exits) <= 1:
-        raise FormatError(
-            "this model has no early exits (a graph of its own, bf16, or one layer only)"
-        )
+        raise FormatError(f"this model has no early exits: {why_no_exits(model)}")
     try:
         layers = [*exits[:-1]] if text == ALL else sorted({int(part) for part in text.split(",")})
     except ValueError as error:

@@ -1,0 +1,1 @@
+"""The engine as a Python library: no server, no process of its own, and no event loop of the caller's."""

@@ -1,0 +1,231 @@
+"""What a caller of the library says, as calls of the engine; and long lists of texts as several of them."""
+
+import asyncio
+import operator
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, SupportsIndex, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.service import EmbeddingService
+from nestvec.engine.types import EmbedCall, EmbedResult, Truncation
+from nestvec.engine.vector_plan import resolve_plan
+from nestvec.errors import InputError, InternalError
+
+# So many texts are a call of the engine, and so many calls are under way: it never waits for the next one, and what is
+# made of the texts before they run stays small.
+SLICE_TEXTS: Final = 1024
+CALLS_IN_FLIGHT: Final = 2
+ROLES: Final[Mapping[str, str]] = {
+    "query": "query",
+    "document": "passage",
+    "passage": "passage",
+}
+
+Advance = Callable[[int], None]
+Dtype = Literal[
+    "float32",
+    "float16",
+    "bfloat16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "int8",
+    "uint8",
+    "binary",
+    "ubinary",
+]
+
+
+class EmbedOptions(TypedDict, total=False):
+    """What may be asked for all texts of a call.
+
+    Attributes:
+        model: Which of several models, by any of its names; the first by default.
+        dimensions: Cut vectors to this many leading values (Matryoshka), then scale them to unit length again.
+        dtype: "float32" (the default), "float16", "int8", "uint8", "binary", "ubinary", or one of ml_dtypes'
+            "bfloat16", "float8_e4m3fn" and "float8_e5m2".
+        role: "query" or "document": put the model's own prompt for it before each text, where it has one.
+        prompt_name: Put the model's prompt of this name before each text.
+        prompt: Put this before each text.
+        instruction: What is wanted of the texts, for models that take instructions in a template of their own.
+        truncate: What is done with a text that is too long: "error" (the default), "end", "start" or "windows".
+        normalize: Whether vectors have unit length; by default as the model's authors do it.
+        layers: Stop early, after so many layers.
+        map: The name of one of the model's maps, which vectors go through.
+    """
+
+    model: str
+    dimensions: SupportsIndex | None
+    dtype: Dtype
+    role: Literal["query", "document"] | None
+    prompt_name: str | None
+    prompt: str | None
+    instruction: str | None
+    truncate: Literal["error", "end", "start", "windows"] | None
+    normalize: bool | None
+    layers: SupportsIndex | None
+    map: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TextsCall:
+    """Texts and what is asked for them.
+
+    Attributes:
+        texts: The texts.
+        options: What is asked for all of them; its inputs are empty.
+        dtype: The vectors' dtype.
+    """
+
+    texts: Sequence[str]
+    options: EmbedCall
+    dtype: OutputDtype
+
+    async def embed(self, service: EmbeddingService, advance: Advance) -> NDArray[Any]:
+        """Embed all texts; `[N, D]`, or `[N, D / 8]` for bits.
+
+        Args:
+            service: The engine.
+            advance: Called with the number of texts done since the last call, on the event loop.
+
+        Raises:
+            InputError: A text or an option is refused; a note names the text.
+        """
+        if not self.texts:
+            return await self._nothing(service)
+        parts: list[NDArray[Any]] = [np.zeros(0)] * -(-len(self.texts) // SLICE_TEXTS)
+        starts = iter(range(0, len(self.texts), SLICE_TEXTS))
+
+        async def work() -> None:
+            for start in starts:
+                part = await self._embed_slice(service, start)
+                parts[start // SLICE_TEXTS] = part
+                advance(len(part))
+
+        await together([work() for _ in range(min(len(parts), CALLS_IN_FLIGHT))])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    async def _embed_slice(self, service: EmbeddingService, start: int) -> NDArray[Any]:
+        call = replace(self.options, inputs=self.texts[start : start + SLICE_TEXTS])
+        result = await run_call(service, call, "texts", start)
+        return result.converted[self.dtype]
+
+    async def _nothing(self, service: EmbeddingService) -> NDArray[Any]:
+        """No vectors, of the width and dtype that vectors would have."""
+        async with service.pool.using(self.options.model) as served:
+            allows = service.limits.allows_untrained_layers
+            plan = resolve_plan(self.options, served, allows_untrained=allows)
+            width = served.spec.hidden_size if plan.map is None else plan.map.width
+        width = self.options.dimensions or width
+        return np.zeros((0, width // self.dtype.values_per_item), self.dtype.storage_dtype)
+
+
+def texts_call(texts: Iterable[str], options: EmbedOptions) -> TextsCall:
+    """Read what a caller of the library asks for.
+
+    Raises:
+        InputError: A text is no string, or an option is unknown or has no such value; names it.
+    """
+    unknown = set(options) - set(EmbedOptions.__annotations__)
+    if unknown:
+        known = ", ".join(sorted(EmbedOptions.__annotations__))
+        name = min(unknown)
+        raise InputError(f"there is no option '{name}'; there are: {known}", param=name)
+    given: Mapping[str, Any] = {key: value for key, value in options.items() if value is not None}
+    dtype = _member(OutputDtype, "dtype", given.get("dtype", OutputDtype.FLOAT32))
+    dimensions, layers = (
+        None if (value := given.get(name)) is None else operator.index(value)
+        for name in ("dimensions", "layers")
+    )
+    role = given.get("role")
+    if role is not None and role not in ROLES:
+        raise InputError("'role' must be 'query' or 'document'", param="role")
+    call = EmbedCall(
+        inputs=(),
+        model=given.get("model", ""),
+        dimensions=dimensions,
+        normalize=given.get("normalize"),
+        truncate=truncation(given.get("truncate")),
+        prompt_name=given.get("prompt_name"),
+        prompt_role=None if role is None else ROLES[role],
+        prompt=given.get("prompt"),
+        instruction=given.get("instruction"),
+        output_dtypes=(dtype,),
+        layers=() if layers is None else (layers,),
+        map_id=given.get("map"),
+    )
+    return TextsCall(checked_texts(texts, "texts"), call, dtype)
+
+
+def truncation(value: str | None) -> Truncation | None:
+    """Read what is done with long texts.
+
+    Raises:
+        InputError: There is no such way.
+    """
+    return None if value is None else _member(Truncation, "truncate", value)
+
+
+def checked_texts(texts: Iterable[str], name: str) -> Sequence[str]:
+    """Return texts as a sequence.
+
+    Raises:
+        InputError: It is one text, or holds something that is none; names the index.
+    """
+    if isinstance(texts, str | bytes):
+        raise InputError(f"'{name}' must be a list of texts", param=name)
+    listed = texts if isinstance(texts, list | tuple) else list(texts)
+    for index, text in enumerate(listed):
+        if not isinstance(text, str):
+            kind = type(text).__name__
+            raise InputError(
+                f"{name}[{index}] must be a text, not {kind}", param=name, input_index=index
+            )
+    return listed
+
+
+async def run_call(
+    service: EmbeddingService, call: EmbedCall, name: str, first: int = 0
+) -> EmbedResult:
+    """Run a call, whose errors name the caller's argument and the text's index in it.
+
+    Args:
+        service: The engine.
+        call: What is run.
+        name: The argument that the texts came in.
+        first: Index in it of the call's first text.
+    """
+    try:
+        return await service.embed(call)
+    except (InputError, InternalError) as error:
+        if error.input_index is not None:
+            error.input_index += first
+            error.add_note(f"The text is {name}[{error.input_index}].")
+        raise
+
+
+async def together(works: Sequence[Awaitable[None]]) -> None:
+    """Wait for all works; when one fails, or the caller leaves, the others are cancelled."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _member(kind: Any, name: str, value: str) -> Any:  # noqa: ANN401 - of any enumeration
+    """Read a member of an enumeration by its value.
+
+    Raises:
+        InputError: There is none.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(f"'{member.value}'" for member in kind)
+        raise InputError(f"'{name}' must be one of {known}", param=name) from None

@@ -1,0 +1,1 @@
+"""Verbs over whole corpora: embed them, and search what was embedded."""

@@ -1,0 +1,204 @@
+"""What `nestvec embed` may be told about texts and output, as flags and as a job."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from nestvec.corpus.embedders import OutputForm, TextOptions
+from nestvec.corpus.job import CorpusJob
+from nestvec.corpus.readers import STREAMABLE, Columns, TextUnit
+from nestvec.corpus.rows import Chunking
+from nestvec.corpus.sources import STDIO, find_sources
+from nestvec.corpus.store_writer import IdKind
+from nestvec.corpus.stores.registry import find_store
+from nestvec.engine.dtypes import OFFERED, OutputDtype
+from nestvec.engine.splitting import SplitterKind
+from nestvec.engine.types import Truncation
+
+READING: Final = (
+    click.option(
+        "--stdin-format",
+        type=click.Choice([kind.removeprefix(".") for kind in STREAMABLE]),
+        default="txt",
+        show_default=True,
+        help="What standard input holds.",
+    ),
+    click.option("--text-column", default="text", show_default=True, help="Column with the text."),
+    click.option(
+        "--id-column", help="Column with the id; default: 'id' if there is one, else numbers."
+    ),
+    click.option(
+        "--per",
+        type=click.Choice([unit.value for unit in TextUnit]),
+        help="What is one text of a file without records; default: a line of .txt, the whole of a document or with "
+        "--chunk.",
+    ),
+    click.option(
+        "--keep-columns",
+        metavar="A,B",
+        help="Columns to keep beside the vectors; 'all' for all of them.",
+    ),
+    click.option("--with-text", is_flag=True, help="Keep the texts beside the vectors."),
+    click.option(
+        "--id",
+        "id_kind",
+        type=click.Choice([kind.value for kind in IdKind]),
+        help="What ids are made of: the record's name (its id, or path and number), a column that must be there, a "
+        "UUID or 63 bits of the name, the text's SHA-256, so that equal texts are one.  [default: name, or what the "
+        "store takes]",
+    ),
+)
+CHUNKING: Final = (
+    click.option(
+        "--chunk",
+        type=click.Choice([kind.value for kind in SplitterKind]),
+        help="Cut each document; rows tell document, start and end in characters.",
+    ),
+    click.option(
+        "--chunk-tokens",
+        type=click.IntRange(min=4),
+        help="Most tokens of a chunk.  [default: 256, or what the model takes]",
+    ),
+    click.option(
+        "--chunk-overlap",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Tokens that a chunk shares with the one before.",
+    ),
+    click.option(
+        "--chunk-language", default="en", show_default=True, help="Of sentences, an ISO code."
+    ),
+    click.option(
+        "--late",
+        is_flag=True,
+        help="Late chunking: each chunk's vector is pooled from states that saw its whole document.",
+    ),
+)
+VECTORS: Final = (
+    click.option("--dimensions", type=click.IntRange(min=1), help="Keep so many values a vector."),
+    click.option(
+        "--truncate",
+        type=click.Choice([t.value for t in Truncation]),
+        default=Truncation.END.value,
+        show_default=True,
+        help="What to do with texts longer than the model takes.",
+    ),
+    click.option("--prompt-name", help="One of the model's own prompts."),
+    click.option("--layers", type=click.IntRange(min=1), help="Stop after so many layers."),
+    click.option("--map", "map_name", help="Send vectors through a map of the model's."),
+    click.option(
+        "--output-dtype",
+        type=click.Choice([dtype.value for dtype in OFFERED]),
+        default=OutputDtype.FLOAT32.value,
+        show_default=True,
+        help="What values are stored as; int8 and uint8 by calibrated ranges, binary and ubinary keep signs, eight a "
+        "byte.",
+    ),
+    click.option(
+        "--output",
+        type=click.Choice([form.value for form in OutputForm]),
+        default=OutputForm.DENSE.value,
+        show_default=True,
+        help="One vector a text, weights of terms, or a vector each token; as the model gives.",
+    ),
+)
+ADDING: Final = (
+    click.option(
+        "--append",
+        is_flag=True,
+        help="Add to TARGET: only texts that are new or have changed are embedded, what else it holds stays. From the "
+        "first run on; stores need no such flag.",
+    ),
+    click.option(
+        "--prune",
+        is_flag=True,
+        help="Let rows go whose documents are no longer among SOURCES; with --append or a store.",
+    ),
+)
+
+
+def corpus_flags(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the flags about texts and output to a command, in the order of its help."""
+    for option in reversed((*READING, *CHUNKING, *VECTORS, *ADDING)):
+        function = option(function)
+    return function
+
+
+def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) -> CorpusJob:
+    """Return the job that flags describe.
+
+    Args:
+        sources: Paths, folders, globs, or "-".
+        target: A path, "-", or a store's address.
+        flags: What the flags of `corpus_flags` hold.
+
+    Raises:
+        click.UsageError: Flags contradict each other.
+        FormatError: A source is not there or cannot be read.
+    """
+    store = find_store(target)
+    if "://" in target and store is None:
+        raise click.UsageError(f"{target}: no such kind of store; docs/stores.md has them")
+    if flags["prune"] and not (flags["append"] or store):
+        raise click.UsageError("--prune goes with --append, or with a vector store as TARGET")
+    if flags["append"] and target == STDIO:
+        raise click.UsageError("standard output cannot be added to; leave --append out")
+    if flags["chunk"] is None and (
+        flags["late"] or flags["chunk_tokens"] or flags["chunk_overlap"]
+    ):
+        raise click.UsageError("say how documents are cut: --chunk sentences, tokens or markdown")
+    id_kind = IdKind(flags["id_kind"]) if flags["id_kind"] else None
+    if id_kind is None:
+        id_kind = IdKind.NAME if store is None else store.id_kind
+    per = TextUnit(flags["per"]) if flags["per"] else None
+    if per is None and flags["chunk"]:
+        per = TextUnit.FILE
+    keep = flags["keep_columns"] or ""
+    is_shared = store is not None or flags["append"]
+    return CorpusJob(
+        sources=find_sources(sources, flags["stdin_format"], names_all=is_shared),
+        target=None if target == STDIO or store is not None else Path(target),
+        store=target if store is not None else "",
+        columns=Columns(
+            flags["text_column"],
+            flags["id_column"],
+            needs_id=id_kind is IdKind.COLUMN,
+            keep=tuple(name.strip() for name in keep.split(",") if name.strip()),
+            per=per,
+        ),
+        options=_options(flags),
+        with_text=flags["with_text"],
+        id_kind=id_kind,
+        chunking=_chunking(flags),
+        appends=flags["append"],
+        prunes=flags["prune"],
+    )
+
+
+def _options(flags: Mapping[str, Any]) -> TextOptions:
+    """Return what is asked for all texts alike."""
+    return TextOptions(
+        dimensions=flags["dimensions"],
+        output_dtype=OutputDtype(flags["output_dtype"]),
+        truncate=Truncation(flags["truncate"]),
+        prompt_name=flags["prompt_name"],
+        layers=flags["layers"],
+        map_name=flags["map_name"],
+        form=OutputForm(flags["output"]),
+    )
+
+
+def _chunking(flags: Mapping[str, Any]) -> Chunking | None:
+    """Return how documents are cut, None where they are not."""
+    if flags["chunk"] is None:
+        return None
+    return Chunking(
+        SplitterKind(flags["chunk"]),
+        flags["chunk_tokens"],
+        flags["chunk_overlap"],
+        flags["chunk_language"],
+        flags["late"],
+    )

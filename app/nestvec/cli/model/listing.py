@@ -1,0 +1,271 @@
+"""`nestvec model list`, `show`, `rm` and `du`: which models there are, and what of them is on this disk."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+
+from nestvec.assembly.package import source_options
+from nestvec.cli.flags import settings_flags
+from nestvec.cli.tables import bytes_text, count_text, echo_table
+from nestvec.config.settings import Settings
+from nestvec.errors import SourceError
+from nestvec.model_store.inventory import (
+    CacheEntry,
+    CacheKind,
+    entries_of,
+    list_cache,
+    remove_entry,
+)
+from nestvec.model_store.sources.card import Card, CardSource, card_files, read_card
+from nestvec.model_store.sources.suggestions import unknown_model
+
+CARD_SETTINGS: Final = ("models_dir", "cache_dir")
+UNKNOWN: Final = "-"
+AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model that has a card, or that the cache has.
+
+    Attributes:
+        name: What to call it on the command line.
+        card: Its card; one that says no more than where it is, where it has none.
+        entries: What the cache has of it.
+    """
+
+    name: str
+    card: Card
+    entries: tuple[CacheEntry, ...]
+
+    @property
+    def cached_bytes(self) -> int:
+        """What it takes on this disk; 0 where it is not there."""
+        return sum(entry.size_bytes for entry in self.entries)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of its languages, where its card says them."""
+        return tuple(getattr(self.card, "languages", None) or ())
+
+    @property
+    def parameters(self) -> int:
+        """Number of its parameters; 0 where its card does not say it."""
+        return int(getattr(self.card, "parameters", 0) or self.card.facts.get("parameters", 0))
+
+    @property
+    def dimensions(self) -> int:
+        """Its full number of dimensions; 0 where its card does not say it."""
+        trained = self.card.trained_dimensions
+        return int(self.card.facts.get("dimensions", max(trained, default=0)))
+
+    @property
+    def trained_dimensions(self) -> tuple[int, ...]:
+        """The smaller sizes that its authors trained, the largest first."""
+        return tuple(
+            sorted((d for d in self.card.trained_dimensions if d != self.dimensions), reverse=True)
+        )
+
+    @property
+    def is_called(self) -> frozenset[str]:
+        """All of its names, in lower case."""
+        names = (self.name, self.card.name, *self.card.aliases, self.card.source.name)
+        return frozenset(name.casefold() for name in names)
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints of it."""
+        return {
+            "name": self.name,
+            "model": self.card.name,
+            "aliases": list(self.card.aliases),
+            "source": f"{self.card.source.kind} {self.card.source.name}",
+            "revision": self.card.source.version or None,
+            "license": self.card.license or None,
+            "languages": list(self.languages),
+            "parameters": self.parameters or None,
+            "dimensions": self.dimensions or None,
+            "trained_dimensions": list(self.trained_dimensions),
+            "trained_layers": list(self.card.trained_layers),
+            "max_tokens": self.card.facts.get("max_tokens"),
+            "cached_bytes": self.cached_bytes,
+        }
+
+
+def known_models(settings: Settings) -> list[KnownModel]:
+    """Return all models that have a card, and those without one that the cache has."""
+    entries = list_cache(settings.cache_dir)
+    models: list[KnownModel] = []
+    seen: set[str] = set()
+    for path in card_files(source_options(settings).card_dirs):
+        if path.stem not in seen:  # of cards of one name the first counts
+            seen.add(path.stem)
+            card = read_card(path)
+            models.append(KnownModel(path.stem, card, tuple(entries_of(card, entries))))
+    owned = {id(entry) for model in models for entry in model.entries}
+    models += _without_cards([entry for entry in entries if id(entry) not in owned])
+    return sorted(models, key=lambda model: model.name.casefold())
+
+
+def find_known(settings: Settings, name: str) -> KnownModel:
+    """Find a model by any of its names.
+
+    Raises:
+        SourceError: It has no card and is not in the cache; suggests names.
+    """
+    for model in known_models(settings):
+        if name.casefold() in model.is_called:
+            return model
+    raise SourceError(unknown_model(name, source_options(settings).card_dirs))
+
+
+@click.command("list")
+@click.option("--cached", is_flag=True, help="Only those on this disk.")
+@click.option("--trained-dims", is_flag=True, help="Only those trained for several sizes.")
+@click.option("--lang", help="Only those whose card names this language, by its code.")
+@AS_JSON
+@settings_flags(*CARD_SETTINGS)
+def list_models(
+    settings: Settings, *, cached: bool, trained_dims: bool, lang: str | None, as_json: bool
+) -> None:
+    """List models that have a card, and those of the cache.
+
+    DIMENSIONS has in brackets what the authors trained beside the full size. Any folder or Hub id can be served too. A
+    dash: the card does not say it.
+    """
+    models = [
+        model
+        for model in known_models(settings)
+        if (not cached or model.entries)
+        and (not trained_dims or model.trained_dimensions)
+        and (lang is None or lang.casefold() in map(str.casefold, model.languages))
+    ]
+    if as_json:
+        click.echo(json.dumps([model.as_json() for model in models], indent=1))
+        return
+    rows = [("NAME", "DIMENSIONS", "TOKENS", "PARAMETERS", "LICENCE", "LANGUAGES", "CACHED")]
+    echo_table([*rows, *map(_row, models)], right=(2, 3, 6))
+
+
+@click.command("show")
+@click.argument("name")
+@AS_JSON
+@settings_flags(*CARD_SETTINGS)
+def show(settings: Settings, *, name: str, as_json: bool) -> None:
+    """Show what is known of model NAME, and what of it is on this disk."""
+    model = find_known(settings, name)
+    if as_json:
+        click.echo(json.dumps(model.as_json(), indent=1))
+        return
+    card = model.card
+    described = [("description", card.description)] if card.description else []
+    facts = model.as_json()
+    shown = [
+        ("name", card.name),
+        *described,
+        ("names", ", ".join(dict.fromkeys((model.name, *card.aliases)))),
+        ("source", " ".join(filter(None, (facts["source"], facts["revision"])))),
+        ("licence", card.license or UNKNOWN),
+        ("languages", ", ".join(model.languages) or UNKNOWN),
+        ("parameters", count_text(model.parameters) if model.parameters else UNKNOWN),
+        ("dimensions", _dimensions(model)),
+        ("tokens", str(facts["max_tokens"] or UNKNOWN)),
+        ("pooling", str(card.facts.get("pooling", UNKNOWN))),
+        ("prompts", ", ".join(card.overrides.get("prompts", {})) or "as its files say"),
+        *[("exits", ", ".join(map(str, card.trained_layers)))] * bool(card.trained_layers),
+        ("cached", bytes_text(model.cached_bytes) if model.entries else "no"),
+    ]
+    for label, value in shown:
+        click.echo(f"{label:<12} {value}")
+    for entry in model.entries:
+        click.echo(f"{'':<12} {_described(entry)}  {entry.paths[0]}")
+
+
+@click.command("rm")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--exports-only", is_flag=True, help="Keep the files that were fetched.")
+@settings_flags(*CARD_SETTINGS)
+def remove(settings: Settings, *, names: Sequence[str], exports_only: bool) -> None:
+    """Remove models from this disk: fetched files and exported graphs. Folders of yours are never touched.
+
+    A server that runs one goes on; its next start fetches and exports it again.
+    """
+    for model in [find_known(settings, name) for name in names]:
+        entries = [
+            entry
+            for entry in model.entries
+            if entry.kind is not CacheKind.FILES or not exports_only
+        ]
+        for entry in entries:
+            remove_entry(entry, settings.cache_dir)
+        size = bytes_text(sum(entry.size_bytes for entry in entries))
+        click.echo(f"{model.name}: {size} freed" if entries else f"{model.name}: not on this disk")
+
+
+@click.command("du")
+@settings_flags("models_dir", "cache_dir")
+def usage(settings: Settings) -> None:
+    """Show what each model takes on this disk, the largest first."""
+    models = sorted(
+        (model for model in known_models(settings) if model.entries),
+        key=lambda model: -model.cached_bytes,
+    )
+    rows = [("NAME", "FILES", "EXPORTS", "TOTAL")]
+    for model in models:
+        files = sum(e.size_bytes for e in model.entries if e.kind is CacheKind.FILES)
+        exports = model.cached_bytes - files
+        sizes = (bytes_text(files), bytes_text(exports), bytes_text(model.cached_bytes))
+        rows.append((model.name, *sizes))
+    total = sum(entry.size_bytes for entry in list_cache(settings.cache_dir))
+    if rest := total - sum(model.cached_bytes for model in models):
+        rows.append(("(of no known model: `nestvec cache list`)", "", "", bytes_text(rest)))
+    echo_table([*rows, ("total", "", "", bytes_text(total))], right=(1, 2, 3))
+
+
+def _without_cards(entries: Sequence[CacheEntry]) -> Iterator[KnownModel]:
+    """The models of entries that no card owns; files and exports of one name are one model."""
+    # An export of before there were notes has no model's name, until the model is used again.
+    named = [
+        e for e in entries if e.kind is CacheKind.FILES or (e.kind is CacheKind.EXPORT and e.detail)
+    ]
+    for name in dict.fromkeys(e.name for e in named):
+        own = tuple(e for e in named if e.name == name)
+        kind = "hub" if any(e.detail.startswith("hub ") for e in own) else "folder"
+        yield KnownModel(name, Card(name, CardSource(kind, name)), own)
+
+
+def _row(model: KnownModel) -> tuple[str, ...]:
+    return (
+        model.name,
+        _dimensions(model),
+        str(model.card.facts.get("max_tokens", UNKNOWN)),
+        count_text(model.parameters) if model.parameters else UNKNOWN,
+        model.card.license or UNKNOWN,
+        _languages(model.languages),
+        bytes_text(model.cached_bytes) if model.entries else UNKNOWN,
+    )
+
+
+def _dimensions(model: KnownModel) -> str:
+    if not model.dimensions:
+        return UNKNOWN
+    trained = " ".join(map(str, model.trained_dimensions))
+    return f"{model.dimensions} ({trained})" if trained else str(model.dimensions)
+
+
+def _languages(languages: Sequence[str]) -> str:
+    """Codes, of many only how many: a row has to fit a terminal."""
+    few = 3
+    if len(languages) > few:
+        return f"{len(languages)} languages"
+    return ", ".join(languages) or UNKNOWN
+
+
+def _described(entry: CacheEntry) -> str:
+    days = int(entry.unused_days(time.time()))
+    used = "used today" if days == 0 else f"used {days} days ago"
+    kind = f"{entry.kind} {entry.detail}" if entry.kind is CacheKind.EXPORT else str(entry.kind)
+    return f"{bytes_text(entry.size_bytes):>8}  {kind:<20}  {used}"

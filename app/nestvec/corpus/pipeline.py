@@ -1,0 +1,300 @@
+"""Records to vectors: reads ahead, keeps calls in flight, writes in order, and commits by time."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from nestvec.corpus.draft import Progress
+from nestvec.corpus.embedders import CorpusEmbedder
+from nestvec.corpus.job import CommitListener, CorpusJob, CorpusSummary, ProgressListener
+from nestvec.corpus.readers import Record
+from nestvec.corpus.rows import Chunking, RowMaker
+from nestvec.corpus.scan import NUMBERED, unique
+from nestvec.corpus.sinks import Sink
+from nestvec.corpus.sources import read_sources
+from nestvec.corpus.store_writer import IdKind, Row, Vectors
+from nestvec.engine.splitting import Span
+from nestvec.errors import FormatError, InputError
+
+# What a kill -9 may lose; syncing to disk takes some milliseconds.
+COMMIT_S: Final = 1.0
+# Records of a batch that needs no vectors, as the output holds them already.
+MAX_BATCH_RECORDS: Final = 4096
+
+
+@dataclass(slots=True)
+class RecordBatch:
+    """Records that are embedded together.
+
+    Attributes:
+        records: Those to embed, with their content hashes.
+        count: Number of all records, those that need no vectors included.
+        unchanged: How many the output held already.
+        doubled: How many had a text that came before.
+    """
+
+    records: list[tuple[Record, str]] = field(default_factory=list)
+    count: int = 0
+    unchanged: int = 0
+    doubled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRows:
+    """What became of a batch.
+
+    Attributes:
+        rows: Its rows, those of a record together.
+        vectors: Their vectors.
+        tokens: Number of their tokens.
+        truncated: Number of texts that were truncated.
+    """
+
+    rows: list[Row]
+    vectors: Vectors
+    tokens: int
+    truncated: int
+
+
+class Pipeline:
+    """Embeds the records of one job into one sink.
+
+    Args:
+        source: What gives the vectors.
+        job: What to embed.
+        maker: Makes rows of records.
+        sink: Where rows go.
+        on_progress: Called with records and tokens done since the last call; first with the records of an earlier run.
+        on_commit: Called with the number of records that an interruption does not lose.
+    """
+
+    def __init__(
+        self,
+        source: CorpusEmbedder,
+        job: CorpusJob,
+        maker: RowMaker,
+        sink: Sink,
+        on_progress: ProgressListener,
+        on_commit: CommitListener,
+    ) -> None:
+        self._source = source
+        self._job = job
+        self._maker = maker
+        self._sink = sink
+        self._on_progress = on_progress
+        self._on_commit = on_commit
+        self._progress = sink.start
+        self._committed_s = source.pacer.clock()
+        self._seen: set[str] = set()
+        self._unchanged = self._doubled = 0
+
+    async def run(self) -> CorpusSummary:
+        """Embed all records, complete the output, and return what was done."""
+        resumed = self._progress.records
+        if resumed:
+            self._on_progress(resumed, 0)
+        await self._embed_all()
+        gone = self._sink.known.without(self._seen) if self._job.prunes else []
+        await asyncio.to_thread(self._sink.finish, gone)
+        progress = self._progress
+        return CorpusSummary(
+            texts=progress.records,
+            rows=progress.rows,
+            tokens=progress.tokens,
+            truncated=progress.truncated,
+            resumed=resumed,
+            unchanged=self._unchanged,
+            doubled=self._doubled,
+        )
+
+    async def _embed_all(self) -> None:
+        """Embed with some calls in flight, and write them in order; what was written is committed, whatever happens."""
+        batches = self._batches()
+        in_flight: deque[tuple[RecordBatch, asyncio.Task[BatchRows]]] = deque()
+        is_dirty = False
+        try:
+            while True:
+                while len(in_flight) < self._source.pacer.in_flight:
+                    batch = await asyncio.to_thread(next, batches, None)
+                    if batch is None:
+                        break
+                    in_flight.append((batch, asyncio.create_task(self._embed_batch(batch))))
+                if not in_flight:
+                    return
+                batch, task = in_flight[0]
+                result = await task
+                in_flight.popleft()
+                await _whole(asyncio.create_task(asyncio.to_thread(self._write, batch, result)))
+                is_dirty = True
+                if self._source.pacer.clock() - self._committed_s >= COMMIT_S:
+                    await _whole(asyncio.create_task(asyncio.to_thread(self._commit)))
+                    is_dirty = False
+                self._on_progress(batch.count, result.tokens)
+        finally:
+            for _, task in in_flight:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in in_flight), return_exceptions=True)
+            if is_dirty:
+                self._commit()
+
+    def _write(self, batch: RecordBatch, result: BatchRows) -> None:
+        """Write a batch's rows, and count it as done."""
+        if result.rows:
+            self._sink.write(result.rows, result.vectors)
+        for record, content_hash in batch.records:
+            self._replace(self._maker.document(record), content_hash)
+        progress = self._progress
+        self._unchanged += batch.unchanged
+        self._doubled += batch.doubled
+        self._progress = Progress(
+            records=progress.records + batch.count,
+            rows=progress.rows + len(result.rows),
+            tokens=progress.tokens + result.tokens,
+            truncated=progress.truncated + result.truncated,
+        )
+
+    def _commit(self) -> None:
+        """Make durable what was written."""
+        self._sink.commit(self._progress)
+        self._committed_s = self._source.pacer.clock()
+        self._on_commit(self._progress.records)
+
+    def _replace(self, document: str, content_hash: str) -> None:
+        """Have rows go that a document's new rows stand for."""
+        if self._sink.known.is_stale(document, content_hash):
+            self._sink.replace(document, content_hash)
+
+    def _batches(self) -> Iterator[RecordBatch]:
+        """Yield all records that an earlier run had not committed, in batches of the size that the pace asks for."""
+        batch, tokens = RecordBatch(), 0.0
+        pacer = self._source.pacer
+        cuts = self._job.chunking is not None
+        skipped = self._progress.records
+        for number, record in enumerate(self._records()):
+            document, content_hash = self._maker.document(record), self._maker.content_hash(record)
+            is_double = self._is_double(document)
+            is_known = self._sink.known.is_whole(document, content_hash)
+            if number < skipped:  # written by an interrupted run
+                if not is_known:
+                    self._replace(document, content_hash)
+                continue
+            batch.count += 1
+            if is_double:
+                batch.doubled += 1
+            elif is_known:
+                batch.unchanged += 1
+                self._replace(document, content_hash)
+            else:
+                batch.records.append((record, content_hash))
+                tokens += pacer.estimate(record.text, is_whole=cuts)
+            is_full = len(batch.records) >= pacer.max_texts or batch.count >= MAX_BATCH_RECORDS
+            if is_full or tokens >= pacer.size_tokens:
+                yield batch
+                batch, tokens = RecordBatch(), 0.0
+        if batch.count:
+            yield batch
+
+    def _records(self) -> Iterator[Record]:
+        """Yield all records."""
+        for source in self._job.sources:
+            records = read_sources((source,), self._job.columns)
+            checks = source.is_stdin and source.kind not in NUMBERED
+            if checks and self._job.id_kind is not IdKind.SHA256:
+                records = unique(records, self._job.id_kind)
+            yield from records
+
+    def _is_double(self, document: str) -> bool:
+        """Whether a document came before, where ids are made of texts; notes it where that matters."""
+        hashes_texts = self._job.id_kind is IdKind.SHA256 and self._job.chunking is None
+        is_double = hashes_texts and document in self._seen
+        if hashes_texts or self._job.prunes:
+            self._seen.add(document)
+        return is_double
+
+    async def _embed_batch(self, batch: RecordBatch) -> BatchRows:
+        """Embed a batch.
+
+        Raises:
+            FormatError: A text is refused; the error names its line.
+            InputError: An option is refused.
+        """
+        records = [record for record, _ in batch.records]
+        if not records:
+            return BatchRows([], np.zeros((0, 0), np.float32), 0, 0)
+        texts = [record.text for record in records]
+        chunking = self._job.chunking
+        try:
+            spans = [[(0, len(text))] for text in texts]
+            if chunking is not None:
+                spans = await self._spans(chunking, texts)
+            rows = [
+                row
+                for (record, content_hash), pairs in zip(batch.records, spans, strict=True)
+                for row in self._maker.rows(record, pairs, content_hash)
+            ]
+            owners = [index for index, pairs in enumerate(spans) for _ in pairs]
+            if chunking is not None and chunking.is_late:
+                result = await self._source.embed(texts, self._job.options, spans)
+                return BatchRows(rows, result.vectors, result.tokens, result.truncated)
+            return await self._embed_rows(rows, owners)
+        except InputError as error:
+            if error.input_index is None:
+                raise
+            where = records[error.input_index].where
+            raise FormatError(f"{where}: {error.message}") from error
+
+    async def _spans(self, chunking: Chunking, texts: Sequence[str]) -> list[list[Span]]:
+        """Return where each document is cut."""
+        starts = await self._source.token_starts(texts)
+
+        def work() -> list[list[Span]]:
+            return [chunking.spans(text, part) for text, part in zip(texts, starts, strict=True)]
+
+        return await asyncio.to_thread(work)
+
+    async def _embed_rows(self, rows: Sequence[Row], owners: Sequence[int]) -> BatchRows:
+        """Embed rows in calls of the size that the pace asks for; one, unless a document has many chunks.
+
+        Raises:
+            InputError: A text is refused; the error names its record's index.
+        """
+        texts = [row.text for row in rows]
+        parts = []
+        start = 0
+        while start < len(texts):
+            stop = start + self._source.pacer.take(texts, start)
+            try:
+                parts.append(await self._source.embed(texts[start:stop], self._job.options))
+            except InputError as error:
+                if error.input_index is not None:
+                    error.input_index = owners[start + error.input_index]
+                raise
+            start = stop
+        return BatchRows(
+            list(rows),
+            _joined([part.vectors for part in parts]),
+            sum(part.tokens for part in parts),
+            sum(part.truncated for part in parts),
+        )
+
+
+def _joined(parts: Sequence[Vectors]) -> Vectors:
+    """The vectors of several calls as those of one."""
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], list):
+        return [vector for part in parts for vector in part]
+    return np.concatenate(parts)
+
+
+async def _whole(task: "asyncio.Task[None]") -> None:
+    """Wait for what a thread does, also where the wait is cancelled: it would go on, beside what follows."""
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -1,0 +1,1 @@
+"""Writers to vector stores, one file a store, each an optional dependency."""

@@ -1,0 +1,1 @@
+"""Vector stores, each by its real library."""

@@ -1,0 +1,1 @@
+"""Vector stores over the whole command line; run by `make test-stores`."""

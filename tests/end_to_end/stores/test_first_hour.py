@@ -1,0 +1,261 @@
+"""A new user's first hour on a terminal: index a folder, search, change files, index again, kill -9 and go on."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+from nestvec.corpus.stores.registry import find_store
+
+from tests.corpus.stores.cases import INSTALL
+from tests.support.services import free_port
+
+pexpect: Any = pytest.importorskip("pexpect", reason=f"a terminal is needed; {INSTALL}")
+
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.process,
+    pytest.mark.filterwarnings("ignore"),  # the libraries' own
+    pytest.mark.timeout(600),
+]
+FILES: Final = 300
+# Longer pages of this repository would take most of the time.
+MOST_BYTES: Final = 8000
+DOCS: Final = Path(__file__).parents[3] / "docs"
+NESTVEC: Final = (sys.executable, "-W", "ignore", "-m", "nestvec")
+OPTIONS: Final = ("--chunk", "markdown", "--with-text")
+WORDS: Final = (DOCS / "performance.md").read_text("utf-8").split()
+RUN_S: Final = 300
+# What a run prints at its end.
+REPORT: Final = re.compile(r"(\d+) vectors.* (\d+) documents, (\d+) texts unchanged")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store under test.
+
+    Attributes:
+        module: The package that it needs.
+        address: Its address, in the user's folder.
+        committed: Returns how many rows another process has committed there.
+        with_server: Whether a server embeds the texts.
+    """
+
+    module: str
+    address: str
+    committed: Callable[[Path], int]
+    with_server: bool
+
+
+def rows_in_lancedb(folder: Path) -> int:
+    """Return how many rows other processes see."""
+    import lancedb  # type: ignore[import-not-found] # in a venv of these tests only
+
+    try:
+        return int(lancedb.connect(folder / "index").open_table("docs").count_rows())
+    except (ValueError, FileNotFoundError):
+        return 0
+
+
+def rows_in_qdrant(folder: Path) -> int:
+    """Return how many points are in the file, which the library locks."""
+    file = folder / "points/collection/docs/storage.sqlite"
+    try:
+        database = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+        try:
+            return int(database.execute("select count(*) from points").fetchone()[0])
+        finally:
+            database.close()
+    except sqlite3.Error:
+        return 0
+
+
+STORES: Final = {
+    "lancedb": Store("lancedb", "lancedb://index/docs", rows_in_lancedb, with_server=False),
+    "qdrant": Store("qdrant_client", "qdrant://./points/docs", rows_in_qdrant, with_server=True),
+}
+
+
+class Terminal:
+    """A user's terminal, in a folder.
+
+    Args:
+        folder: Where commands run.
+        environment: What they run with.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._environment = {**environment, "TERM": "xterm", "COLUMNS": "120"}
+
+    def start(self, *arguments: str) -> Any:
+        """Start a nestvec command."""
+        command, *rest = (*NESTVEC, *arguments)
+        return pexpect.spawn(
+            command,
+            rest,
+            cwd=self._folder,
+            env=self._environment,
+            dimensions=(30, 120),
+            encoding="utf-8",
+            timeout=RUN_S,
+        )
+
+    def run(self, *arguments: str) -> str:
+        """Run a nestvec command to its end; returns what the user sees."""
+        child = self.start(*arguments)
+        child.expect(pexpect.EOF)
+        child.close()
+        shown: str = child.before
+        assert child.exitstatus == 0, shown
+        assert "Traceback" not in shown
+        return shown
+
+
+def write_documents(folder: Path) -> None:
+    """Write 300 Markdown files: this repository's, and others made from their words by a seed."""
+    folder.mkdir()
+    own = [page for page in sorted(DOCS.rglob("*.md")) if page.stat().st_size < MOST_BYTES]
+    assert own
+    for page in own:
+        shutil.copy(page, folder / f"{page.parent.name}-{page.name}")
+    draw = random.Random(28)
+    for number in range(FILES - len(own)):
+        sections = [
+            f"## Part {part}\n\n{' '.join(draw.choices(WORDS, k=20))}\n" for part in range(2)
+        ]
+        text = f"# Page {number}\n\n" + "\n".join(sections)
+        (folder / f"page-{number:03d}.md").write_text(text)
+
+
+@pytest.fixture(params=list(STORES.values()), ids=list(STORES))
+def store(request: pytest.FixtureRequest) -> Store:
+    """Each store whose package is there."""
+    found: Store = request.param
+    pytest.importorskip(found.module, reason=f"{found.module} is not installed; {INSTALL}")
+    return found
+
+
+def test_a_new_users_first_hour(store: Store, tmp_path: Path) -> None:
+    """Ids stay distinct, nothing is lost, nothing comes twice, and only what has changed is embedded."""
+    write_documents(tmp_path / "docs")
+    terminal = Terminal(tmp_path, {**os.environ})
+    server, flags = None, ("--model", "all-MiniLM-L6-v2")
+    if store.with_server:
+        url = f"http://127.0.0.1:{free_port()}"
+        server = terminal.start("serve", *flags, "--port", url.rpartition(":")[2])
+        server.expect("model_ready|ready", timeout=120)
+        wait_until_ready(url)
+        flags = ("--url", url)
+    embed = ("embed", "docs", store.address, *OPTIONS, *flags)
+    try:
+        # kill -9 in the middle, once something was committed.
+        child = terminal.start(*embed)
+        until = time.monotonic() + RUN_S
+        while store.committed(tmp_path) == 0:
+            assert child.isalive(), child.read()
+            assert time.monotonic() < until
+            drain(child)
+        os.kill(child.pid, signal.SIGKILL)
+        child.expect(pexpect.EOF)
+        child.wait()
+        child.close()
+        committed = store.committed(tmp_path)
+        _, documents, unchanged = report(terminal.run(*embed))
+        assert documents == FILES
+        assert 0 < unchanged < FILES
+        assert committed > 0
+        check_content(store, terminal, tmp_path, flags)
+        # Nothing has changed, so nothing is embedded.
+        vectors, _, unchanged = report(terminal.run(*embed))
+        assert (vectors, unchanged) == (0, FILES)
+        # Three files change: one is shorter, one longer, one has another text.
+        change_three(tmp_path / "docs")
+        vectors, _, unchanged = report(terminal.run(*embed))
+        assert unchanged == FILES - 3
+        assert 0 < vectors < 30
+        check_content(store, terminal, tmp_path, flags)
+        shown = terminal.run("search", store.address, "zebra crossings of Vienna", *flags)
+        head, first, *_ = shown.splitlines()
+        assert head.split() == ["score", "id", "document", "text"]
+        assert "page-007.md" in first
+        assert "Vienna" in first
+    finally:
+        if server is not None:
+            server.kill(signal.SIGKILL)
+            server.expect(pexpect.EOF)
+            server.wait()
+            server.close()
+
+
+def change_three(folder: Path) -> None:
+    """Change three files."""
+    pages = [folder / f"page-{number:03d}.md" for number in (3, 5, 7)]
+    pages[0].write_text("# Page 3\n\nShort.\n")
+    pages[1].write_text(pages[1].read_text() + "\n## More\n\n" + " ".join(WORDS[:80]) + "\n")
+    pages[2].write_text("# Page 7\n\nAll about the zebra crossings of Vienna.\n")
+
+
+def check_content(store: Store, terminal: Terminal, folder: Path, flags: tuple[str, ...]) -> None:
+    """Compare a store with what a run into a new file gives: the same chunks, once each, and equal neighbours."""
+    terminal.run("embed", "docs", "truth.jsonl", *OPTIONS, *flags)
+    lines = [json.loads(line) for line in (folder / "truth.jsonl").read_text().splitlines()]
+    (folder / "truth.jsonl").unlink()
+    wanted = {(row["document"], row["text"]) for row in lines}
+    kind = find_store(store.address)
+    assert kind is not None
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        reader = kind.read(store.address)
+        vectors = np.array([row["embedding"] for row in lines], "float32")
+        everything = reader.search(vectors[0], 10 * len(lines))
+        assert len({str(hit.id) for hit in everything}) == len(everything) == len(lines)
+        assert {(hit.document, hit.text) for hit in everything} == wanted
+        for query in vectors[:: len(vectors) // 20]:
+            scores = np.sort(vectors @ query)[::-1][:10]
+            found = [hit.score for hit in reader.search(query, 10)]
+            assert found == pytest.approx(scores.tolist(), abs=1e-4)
+        reader.close()
+    finally:
+        os.chdir(before)
+
+
+def report(shown: str) -> tuple[int, int, int]:
+    """Return the vectors made, the documents and the unchanged texts that a run told at its end."""
+    found = REPORT.search(shown)
+    assert found is not None, shown
+    vectors, documents, unchanged = map(int, found.groups())
+    return vectors, documents, unchanged
+
+
+def drain(child: Any) -> None:
+    """Take what a command shows, so that it is not held up, for a twentieth of a second."""
+    try:
+        child.read_nonblocking(65536, timeout=0.05)
+    except (pexpect.TIMEOUT, pexpect.EOF):
+        time.sleep(0.05)
+
+
+def wait_until_ready(url: str) -> None:
+    """Wait until a server takes requests."""
+    command = [
+        sys.executable,
+        "-c",
+        f"import httpx; httpx.get('{url}/health/ready').raise_for_status()",
+    ]
+    until = time.monotonic() + 120
+    while subprocess.run(command, capture_output=True, check=False).returncode:
+        assert time.monotonic() < until, "the server is not ready"

@@ -1,0 +1,148 @@
+"""What a person sees at a terminal, and what collects logs gets instead."""
+
+import io
+import json
+import logging
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import structlog
+from nestvec.observability.logs import BarHandler, configure_logs, get_logger
+from tqdm import tqdm
+
+from tests.support.server import command, environment, running_server
+from tests.support.tiny import write_tiny_bert
+
+TIMEOUT_S = 120.0
+
+
+def at_a_terminal(*arguments: str, until: str, **settings: object) -> str:
+    """Run the command at a terminal until it shows some words or ends, then interrupt it; return what it showed."""
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        command(*arguments),
+        env={**environment(**settings), "NO_COLOR": "1", "TERM": "xterm"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    shown, deadline_s = b"", time.monotonic() + TIMEOUT_S
+    try:
+        while time.monotonic() < deadline_s:
+            if not select.select([controller], [], [], 0.1)[0]:
+                continue
+            try:
+                part = os.read(controller, 65_536)
+            except OSError:  # Linux's way to say that the other side is closed
+                break
+            shown += part
+            if until.encode() in shown and process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                until = "\0"
+        process.wait(TIMEOUT_S)
+    finally:
+        process.kill()
+        os.close(controller)
+    return shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.process
+def test_a_first_start_at_a_terminal(tmp_path: Path) -> None:
+    """The first start shows the time first, one line an event, no library's own lines, then the banner; no colours."""
+    model = write_tiny_bert(tmp_path / "model")
+    settings = {"model": model, "cache_dir": tmp_path / "cache", "data_dir": tmp_path / "data"}
+    shown = at_a_terminal("serve", until="metrics:", port=0, offline=True, **settings)
+    assert "\x1b[3" not in shown
+    assert "Nestvec is ready: http://127.0.0.1:" in shown
+    events = [line for line in shown.splitlines() if "model_ready" in line or "listening" in line]
+    assert len(events) == 2
+    assert all(re.match(r"(.*\r)?\d\d:\d\d:\d\d \[info", line) for line in events)
+    assert "dimensions=32" in shown
+    assert "alembic" not in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.process
+def test_a_wrong_name_ends_before_anything_listens(tmp_path: Path) -> None:
+    """One plain line, also where logs are JSON, and nothing was bound or made."""
+    for model, says in (
+        ("all-MiniLM-L7-v2", "did you mean all-MiniLM-L6-v2"),
+        (str(tmp_path / "none"), "no such folder: "),
+    ):
+        settings = {"model": model, "data_dir": tmp_path / "data", "log_format": "json"}
+        done = subprocess.run(
+            command("serve"),
+            env=environment(port=0, offline=True, **settings),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("nestvec: ")
+        assert says in done.stderr
+        assert done.stdout == ""
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.process
+def test_elsewhere_an_event_says_that_it_is_ready(tmp_path: Path) -> None:
+    """Without a terminal every line is JSON, and one says that the server is ready, and where."""
+    model = write_tiny_bert(tmp_path / "model")
+    with running_server(tmp_path, model=model, cache_dir=tmp_path / "cache") as server:
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while '"ready"' not in server.logs() and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        events = [json.loads(line) for line in server.logs().splitlines()]
+        ready = [event for event in events if event["event"] == "ready"]
+        assert [(event["url"], event["authenticated"]) for event in ready] == [(server.url, False)]
+
+
+def test_log_lines_stand_above_a_bar() -> None:
+    """A log line takes a bar away and brings it back behind itself, instead of writing into it."""
+    stream = io.StringIO()
+    logger = logging.Logger("test")  # noqa: LOG001 - of this test only
+    handler = BarHandler(stream)
+    logger.addHandler(handler)
+    with tqdm(total=10, file=stream, mininterval=0, ascii=True) as bar:
+        bar.update(3)
+        logger.warning("an event")
+    before, after = stream.getvalue().split("an event\n", 1)
+    assert before.endswith("\r")
+    assert "3/10" in after
+
+
+@pytest.mark.parametrize(("no_color", "has_colors"), [("", True), ("1", False)])
+def test_colours_only_where_they_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, no_color: str, *, has_colors: bool
+) -> None:
+    """At a terminal events have colours, unless NO_COLOR says otherwise."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr("sys.stderr", terminal)
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        configure_logs(level="info", style="auto")
+        get_logger("nestvec.test").info("an_event", answer=42)
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        structlog.reset_defaults()
+    assert ("\x1b[" in terminal.getvalue()) is has_colors
+    assert terminal.getvalue().count("\n") == 1
