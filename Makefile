@@ -19,7 +19,7 @@ EXTRAS ?=
 comma := ,
 EXTRA_STAMPS = $(patsubst %,$(STAMPS)/extra-%,$(subst $(comma), ,$(EXTRAS)))
 
-.PHONY: help setup serve test test-quick test-load test-stores test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs lock clients image image-check compose-check clean
+.PHONY: help setup serve test test-quick test-load test-stores test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs dashboards lock clients image image-check compose-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'

@@ -13,8 +13,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.deploy.test_alerts import RULES, rules
-from tests.deploy.test_dashboards import expressions
+from tests.docs.test_alerts import RULES, rules
+from tests.docs.test_dashboards import expressions
 from tests.support.server import RunningServer, running_server
 from tests.support.services import free_port
 

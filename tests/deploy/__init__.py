@@ -1,1 +1,0 @@
-"""What `deploy/` holds: rules and dashboards over the server's metrics."""
