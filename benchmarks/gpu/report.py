@@ -151,6 +151,17 @@ PROMISES: Final = (
 )
 
 
+def promises(journal: Journal) -> Iterator[str]:
+    """Yield a table of what was promised, with each figure, or that there is none."""
+    yield "\n| promise | figure | kept |\n|---|---|---|"
+    for promise in PROMISES:
+        verdict = promise.verdict(journal)
+        figure, kept = (
+            (UNMEASURED, "") if verdict is None else (verdict[0], "yes" if verdict[1] else "**no**")
+        )
+        yield f"| {promise.says} | {figure} | {kept} |"
+
+
 def report(journal: Journal, title: Sequence[str]) -> Iterator[str]:
     """Yield the report's lines.
 
@@ -160,13 +171,7 @@ def report(journal: Journal, title: Sequence[str]) -> Iterator[str]:
     """
     yield f"# {title[0]}\n"
     yield from title[1:]
-    yield "\n| promise | figure | kept |\n|---|---|---|"
-    for promise in PROMISES:
-        verdict = promise.verdict(journal)
-        figure, kept = (
-            (UNMEASURED, "") if verdict is None else (verdict[0], "yes" if verdict[1] else "**no**")
-        )
-        yield f"| {promise.says} | {figure} | {kept} |"
+    yield from promises(journal)
     yield "\n## Everything that was measured\n"
     yield "| step | model | graph | what | figures |\n|---|---|---|---|---|"
     tables = []

@@ -227,6 +227,7 @@ def test_a_process_that_dies_or_hangs_takes_only_its_measurement_with_it(
         return [sys.executable, "-c", code, str(arguments.out)]
 
     monkeypatch.setattr(check, "_command", command)
+    monkeypatch.setattr(check, "gpus", lambda: [SimpleNamespace(name="NVIDIA H200")])
     monkeypatch.setattr(check, "LEAST_S", 0.0)
 
     class Begun(subprocess.Popen[bytes]):
@@ -241,8 +242,9 @@ def test_a_process_that_dies_or_hangs_takes_only_its_measurement_with_it(
 
     hurried = {**STEPS, "encoders": replace(STEPS["encoders"], budget_s=0.1)}
     monkeypatch.setattr(check, "STEPS", hurried)
-    monkeypatch.setattr(check.subprocess, "Popen", Begun)
-    arguments = Namespace(out=tmp_path, steps="first,encoders,routes")
+    monkeypatch.setattr(subprocess, "Popen", Begun)
+    kept = tmp_path / "kept.md"
+    arguments = Namespace(out=tmp_path, steps="first,encoders,routes", keep=kept)
     check.run_steps(arguments, time.time() + 60)
     found = {
         (about.step, about.what): figures.get("error", "")
@@ -255,6 +257,8 @@ def test_a_process_that_dies_or_hangs_takes_only_its_measurement_with_it(
         ("encoders", "a"): "its time was up",
         ("routes", "a"): "",
     }
+    assert kept.read_text().startswith("# NVIDIA H200")
+    assert "its time was up" in kept.read_text()
 
 
 def test_the_report_says_of_every_promise_what_became_of_it(tmp_path: Path) -> None:
