@@ -211,6 +211,7 @@ lock: $(STAMPS)/dev ## Resolve all locks anew
 		--extra cpu --extra openvino $(SERVER_EXTRAS) --extra parquet --extra quality -c requirements/cpu.txt $(ARGS)
 	@for extra in parquet quality; do \
 		$(UV_LOCK) -o requirements/extras/$$extra.txt requirements/extras/$$extra.in -c requirements/dev.txt $(ARGS) || exit 1; done
+	@$(UV_LOCK) -o requirements/extras/cudnn.txt requirements/extras/cudnn.in -c requirements/gpu.txt $(ARGS)
 	@$(UV_LOCK) -o requirements/clients.txt requirements/clients.in $(ARGS)
 
 clients: $(CLIENTS)/.stamp ## Install the client SDKs that the tests drive
