@@ -271,6 +271,12 @@ def test_the_report_says_of_every_promise_what_became_of_it(tmp_path: Path) -> N
         about = Measurement("encoders", sizes.name, graph, "speed 16384")
         journal.measure(about, partial(dict, tokens_per_s=1e6, share=share))
         journal.measure(replace(about, what="parity"), partial(dict, min_cosine=cosine))
+    for label, speed in (("float16, paged", 2e6), ("float16, packed", 3e6)):
+        about = Measurement("routes", "nomic", label, "speed 16384")
+        journal.measure(about, partial(dict, tokens_per_s=speed, share=0.0))
+    for what, took_s in (("captured", 1e-4), ("plain", 3e-4)):
+        about = Measurement("captures", MINILM.name, graph, what)
+        journal.measure(about, partial(dict, batch_s={"16": took_s}))
     table = {"batch_s": 0.01, "kernels": [["flash|fwd", 0.4, 12]]}
     journal.measure(Measurement("kernels", BASE.name, graph, "kernels"), lambda: table)
     lines = "\n".join(report(journal, ["H200"]))
@@ -278,6 +284,8 @@ def test_the_report_says_of_every_promise_what_became_of_it(tmp_path: Path) -> N
     assert "at least 50 % of the dense peak | 30.0% | **no** |" in lines
     assert "at least 0.950000 in 2 graphs, the least in bge-large" in lines
     assert "| `flash/fwd` | 40.0% | 12 |" in lines
+    assert "nomic: 2,000,000 (float16, paged), 3,000,000 (float16, packed) tokens/s |  |" in lines
+    assert "16: 3.00 |  |" in lines
 
 
 def test_kernels_are_summed_by_what_they_compute(monkeypatch: pytest.MonkeyPatch) -> None:
