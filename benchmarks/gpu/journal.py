@@ -92,8 +92,8 @@ class Journal:
         figures = {key: round(v, 9) if isinstance(v, float) else v for key, v in figures.items()}
         self._done[about] = figures
         self._write(about, figures)
-        # Tables are for the report.
-        shown = {key: value for key, value in figures.items() if not isinstance(value, list)}
+        # Its table is for the report.
+        shown = {key: value for key, value in figures.items() if key != "kernels"}
         label = " ".join(filter(None, (about.step, about.model, about.graph, about.what)))
         print(label, shown, flush=True)
 
