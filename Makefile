@@ -229,6 +229,7 @@ lock: $(STAMPS)/dev ## Resolve all locks anew
 		$(UV_LOCK) -o requirements/extras/$$extra.txt requirements/extras/$$extra.in -c requirements/dev.txt $(ARGS) || exit 1; done
 	@for extra in $(STORE_EXTRAS); do \
 		$(UV_LOCK) -o requirements/extras/$$extra.txt requirements/extras/$$extra.in -c requirements/stores.txt $(ARGS) || exit 1; done
+	@$(UV_LOCK) -o requirements/extras/cudnn.txt requirements/extras/cudnn.in -c requirements/gpu.txt $(ARGS)
 	@$(UV_LOCK) -o requirements/clients.txt requirements/clients.in $(ARGS)
 
 clients: $(CLIENTS)/.stamp ## Install the client SDKs that the tests drive

@@ -225,7 +225,8 @@ def main() -> None:
     parser.add_argument("--host-has", default="", help="packages that the host has, with commas")
     parser.add_argument("--with-cuda", action="store_true", help="take CUDA's libraries too")
     parser.add_argument("--piece-mib", type=int, default=56)
-    parser.add_argument("--level", type=int, default=6, help="how hard to compress, 0 to 9")
+    # Nearly all of it is compressed already: 9 minutes at level 6 save 14 MiB of 209.
+    parser.add_argument("--level", type=int, default=1, help="how hard to compress, 0 to 9")
     arguments = parser.parse_args()
     pins = pins_of(LOCK.read_text(), environment_of(arguments.python))
     left_out: set[str] = {canonicalize_name(name) for name in arguments.host_has.split(",") if name}

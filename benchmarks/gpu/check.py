@@ -29,7 +29,7 @@ from nestvec.errors import BackendLostError
 
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.journal import DeadlineError, Journal, Measurement
-from benchmarks.gpu.report import report
+from benchmarks.gpu.report import promises, report
 from benchmarks.gpu.steps import STEPS
 from benchmarks.gpu.workshop import Workshop
 from benchmarks.models import ALL, DEBERTA, Sizes
@@ -69,6 +69,8 @@ def run_steps(arguments: argparse.Namespace, deadline: float) -> None:
                 print(f"{name}: no time left", flush=True)
                 return
             status = _step_process(arguments, name, deadline, min(left_s, STEPS[name].budget_s))
+            # Whoever ends this process finds the report of what there is.
+            write_report(arguments)
             if status in (0, NO_TIME):
                 break
             reason = "its time was up" if status is None else f"the process ended with {status}"
@@ -202,12 +204,14 @@ def main() -> None:
             run_steps(arguments, deadline)
     finally:
         write_report(arguments)
+        journal = Journal(arguments.out / "results.jsonl")
+        print("\n".join([*promises(journal), f"\nall of it: {arguments.out}"]), flush=True)
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_report(arguments: argparse.Namespace) -> None:
-    """Write and print the report of what is in the journal."""
+    """Write the report of what is in the journal."""
     card = gpus()[0].name
     title = [
         f"{card}, {datetime.now(UTC):%Y-%m-%d}",
@@ -221,7 +225,6 @@ def write_report(arguments: argparse.Namespace) -> None:
     name = "-".join(card.lower().split())
     for file in (arguments.out / "report.md", arguments.keep or RESULTS / f"{name}.md"):
         file.write_text(text)
-    print(f"\n{text}\nin {arguments.out}", flush=True)
 
 
 if __name__ == "__main__":

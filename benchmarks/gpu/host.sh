@@ -28,6 +28,8 @@ fi
 # Before the interpreter's own packages, whatever kind of environment that is: a venv over a venv would not see the latter's.
 export PYTHONPATH="$site:$root/app:$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export NESTVEC_CACHE_DIR="$work/cache" NESTVEC_DATA_DIR="$work/data" NESTVEC_OFFLINE=true
+# Peers look for newer files of a local model too, for as long as their timeouts last.
+export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 cd "$root"
 # What the doctor finds wrong is printed, and the check says what comes of it.
 "$python" -m nestvec doctor --provider cuda 2>&1 | tee "$out/doctor.txt" || true

@@ -92,11 +92,10 @@ class Journal:
         figures = {key: round(v, 9) if isinstance(v, float) else v for key, v in figures.items()}
         self._done[about] = figures
         self._write(about, figures)
-        print(
-            " ".join(filter(None, (about.step, about.model, about.graph, about.what))),
-            figures,
-            flush=True,
-        )
+        # Its table is for the report.
+        shown = {key: value for key, value in figures.items() if key != "kernels"}
+        label = " ".join(filter(None, (about.step, about.model, about.graph, about.what)))
+        print(label, shown, flush=True)
 
     def give_up_unfinished(self, reason: str) -> None:
         """Write down as failed what was begun and did not end."""

@@ -227,6 +227,7 @@ def test_a_process_that_dies_or_hangs_takes_only_its_measurement_with_it(
         return [sys.executable, "-c", code, str(arguments.out)]
 
     monkeypatch.setattr(check, "_command", command)
+    monkeypatch.setattr(check, "gpus", lambda: [SimpleNamespace(name="NVIDIA H200")])
     monkeypatch.setattr(check, "LEAST_S", 0.0)
 
     class Begun(subprocess.Popen[bytes]):
@@ -241,8 +242,9 @@ def test_a_process_that_dies_or_hangs_takes_only_its_measurement_with_it(
 
     hurried = {**STEPS, "encoders": replace(STEPS["encoders"], budget_s=0.1)}
     monkeypatch.setattr(check, "STEPS", hurried)
-    monkeypatch.setattr(check.subprocess, "Popen", Begun)
-    arguments = Namespace(out=tmp_path, steps="first,encoders,routes")
+    monkeypatch.setattr(subprocess, "Popen", Begun)
+    kept = tmp_path / "kept.md"
+    arguments = Namespace(out=tmp_path, steps="first,encoders,routes", keep=kept)
     check.run_steps(arguments, time.time() + 60)
     found = {
         (about.step, about.what): figures.get("error", "")
@@ -255,6 +257,8 @@ def test_a_process_that_dies_or_hangs_takes_only_its_measurement_with_it(
         ("encoders", "a"): "its time was up",
         ("routes", "a"): "",
     }
+    assert kept.read_text().startswith("# NVIDIA H200")
+    assert "its time was up" in kept.read_text()
 
 
 def test_the_report_says_of_every_promise_what_became_of_it(tmp_path: Path) -> None:
@@ -267,6 +271,12 @@ def test_the_report_says_of_every_promise_what_became_of_it(tmp_path: Path) -> N
         about = Measurement("encoders", sizes.name, graph, "speed 16384")
         journal.measure(about, partial(dict, tokens_per_s=1e6, share=share))
         journal.measure(replace(about, what="parity"), partial(dict, min_cosine=cosine))
+    for label, speed in (("float16, paged", 2e6), ("float16, packed", 3e6)):
+        about = Measurement("routes", "nomic", label, "speed 16384")
+        journal.measure(about, partial(dict, tokens_per_s=speed, share=0.0))
+    for what, took_s in (("captured", 1e-4), ("plain", 3e-4)):
+        about = Measurement("captures", MINILM.name, graph, what)
+        journal.measure(about, partial(dict, batch_s={"16": took_s}))
     table = {"batch_s": 0.01, "kernels": [["flash|fwd", 0.4, 12]]}
     journal.measure(Measurement("kernels", BASE.name, graph, "kernels"), lambda: table)
     lines = "\n".join(report(journal, ["H200"]))
@@ -274,6 +284,8 @@ def test_the_report_says_of_every_promise_what_became_of_it(tmp_path: Path) -> N
     assert "at least 50 % of the dense peak | 30.0% | **no** |" in lines
     assert "at least 0.950000 in 2 graphs, the least in bge-large" in lines
     assert "| `flash/fwd` | 40.0% | 12 |" in lines
+    assert "nomic: 2,000,000 (float16, paged), 3,000,000 (float16, packed) tokens/s |  |" in lines
+    assert "16: 3.00 |  |" in lines
 
 
 def test_kernels_are_summed_by_what_they_compute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,6 +217,19 @@ def test_the_lock_of_an_extra_is_that_extra_and_fits_the_others(extra: str) -> N
     assert {entry[:2] for entry in pinned} <= tested
 
 
+def test_the_lock_of_cudnn_fits_that_of_the_gpu_extra() -> None:
+    """It is for GPU hosts only, so no other lock has it; `make setup EXTRA=gpu EXTRAS=cudnn` and the image take it."""
+    asked = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]["cudnn"]
+    listed = text("requirements/extras/cudnn.in").splitlines()
+    assert [line for line in listed if line[0] != "#"] == asked
+    pinned = versions_in("extras/cudnn")
+    own = {entry for entry in pinned if entry[0].startswith("nvidia-cudnn")}
+    assert own
+    assert {entry[:2] for entry in pinned - own} <= {entry[:2] for entry in versions_in("gpu")}
+    command = made("setup", "EXTRA=gpu", "EXTRAS=cudnn").stdout
+    assert "--require-hashes -r requirements/extras/cudnn.txt" in command
+
+
 def made(*arguments: str) -> subprocess.CompletedProcess[str]:
     """What `make` would run."""
     tool = shutil.which("make")
