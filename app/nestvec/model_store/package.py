@@ -240,6 +240,7 @@ def _describe(
         language_count=card.language_count,
         parameters=card.parameters,
         query_lookup=head.query_lookup,
+        pair=folder.pair,
     )
 
 

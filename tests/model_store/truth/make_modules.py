@@ -320,10 +320,10 @@ CASES: Final[Mapping[str, ModuleCase]] = {
     "convolutions": chained(
         PLAIN[0], ("1_CNN", "CNN"), PLAIN[1], refused=("modules.json", "'CNN' is not supported")
     ),
-    "a LogitScore": chained(
+    "a LogitScore without tokens": chained(
         PLAIN[0],
         ("1_LogitScore", "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"),
-        refused=("modules.json", "type", "'LogitScore' is not supported"),
+        refused=("1_LogitScore/config.json", "missing"),
     ),
     "pooling of layers": chained(
         PLAIN[0],

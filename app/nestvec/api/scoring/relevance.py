@@ -20,6 +20,7 @@ from nestvec.errors import InputError, InternalError, UnsupportedError
 COSINE: Final = "cosine"
 CROSS_ENCODER: Final = "cross-encoder"
 MAX_SIM: Final = "max-sim"
+QUERY_PARAM: Final = "query"  # what the engine calls the first text of a pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class TextSide:
         role: What they are for ("query", "passage"), if that is known.
         is_list: Whether they came as a list, so that an error names one of them.
         max_tokens: How many tokens of each are taken, if fewer than the model takes.
+        instruction: What is wanted of the other side's texts, for queries of models that take it; None for none.
     """
 
     texts: Sequence[str]
@@ -39,6 +41,7 @@ class TextSide:
     role: str | None = None
     is_list: bool = True
     max_tokens: int | None = None
+    instruction: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +123,14 @@ async def cross_encoder_scores(
         truncate=truncate,
         max_tokens=left.max_tokens if has_one_limit else None,
         max_second_tokens=None if has_one_limit else right.max_tokens,
+        instruction=left.instruction,
     )
-    return await embed(api_request, call, is_list=right.is_list, source=right.source)
+    try:
+        return await embed(api_request, call, is_list=right.is_list, source=right.source)
+    except InputError as error:
+        if error.param == QUERY_PARAM:
+            error.param = left.source
+        raise
 
 
 async def _max_sims(
@@ -156,7 +165,7 @@ async def _cosines(
     truncate: Truncation,
 ) -> RelevanceScores:
     """Score by cosine, in one call where no prompt tells the sides apart."""
-    if model.spec.prompts or left.max_tokens != right.max_tokens:
+    if model.spec.prompts or left.max_tokens != right.max_tokens or left.instruction is not None:
         first = await _embed(api_request, model, left, truncate)
         second = await _embed(api_request, model, right, truncate)
         tokens = sum(first.input_tokens) + sum(second.input_tokens)
@@ -202,6 +211,7 @@ async def _embed(
         normalize=True,
         truncate=truncate,
         prompt_role=side.role,
+        instruction=side.instruction,
         max_tokens=side.max_tokens,
     )
     return await embed(api_request, call, is_list=side.is_list, source=side.source)

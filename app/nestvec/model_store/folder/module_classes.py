@@ -20,6 +20,7 @@ DEFINED: Final[Mapping[str, tuple[str, ...]]] = {
     "MLMTransformer": ("sparse_encoder.modules.mlm_transformer",),
     "SpladePooling": ("sparse_encoder.modules.splade_pooling",),
     "MultiVectorMask": ("multi_vector_encoder.modules.multi_vector_mask",),
+    "LogitScore": ("cross_encoder.modules.logit_score",),
     "Router": ("base.modules.router",),
     "SparseStaticEmbedding": ("sparse_encoder.modules.sparse_static_embedding",),
 }

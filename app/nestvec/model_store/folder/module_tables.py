@@ -75,6 +75,9 @@ MODULE_TABLES: Final[Mapping[str, FieldTable]] = {
             **dict.fromkeys(SIZES, "the vocabulary says it"),
         },
     ),
+    "LogitScore": FieldTable(
+        honoured=frozenset({"true_token_id", "false_token_id", "module_input_name"})
+    ),
     "SparseStaticEmbedding": FieldTable(
         without_effect={"frozen": "says something of training only"},
         refused={"path": Refused("weights would be read from elsewhere")},

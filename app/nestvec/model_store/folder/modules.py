@@ -20,6 +20,7 @@ from nestvec.model_store.heads.late import (
     read_pylate,
     read_stanford_colbert,
 )
+from nestvec.model_store.heads.logit_score import CAUSAL_LOGITS, LogitScoreHead
 from nestvec.model_store.heads.sparse import LOGARITHMS, SparseHead
 from nestvec.system.json_files import load_json, read_json
 
@@ -31,6 +32,7 @@ ORDER: Final = "a Transformer, a pooling, and layers, in this order"
 ROUTER: Final = "Router"
 # Weighs queries by stored weights, where a Router sends them there; then it stands behind the chain of documents.
 QUERY_WEIGHTS: Final = "SparseStaticEmbedding"
+LOGIT_SCORE: Final = "LogitScore"  # a re-ranker's, behind a causal model
 NOTHING: Final = "Dropout"  # it does something in training only
 SPLADE: Final = "splade"
 MAX_PATH_CHARS: Final = 100  # systems take 255 bytes of a name
@@ -102,7 +104,7 @@ def _as_modules(
     modules = []
     for class_name, name in named:
         kind = module_kind(class_name, is_plain=is_plain)
-        if kind not in (*TRANSFORMERS, *POOLINGS, *LAYERS, *more, NOTHING):
+        if kind not in (*TRANSFORMERS, *POOLINGS, *LAYERS, LOGIT_SCORE, *more, NOTHING):
             raise FormatError(f"{path}: type: {_unknown(class_name)}")
         if kind != NOTHING:
             modules.append(Module(kind, path.parent / name, "" if is_plain else class_name))
@@ -219,16 +221,40 @@ def read_head(  # noqa: PLR0913 - what files and card say, each read elsewhere
         raise FormatError(f"{chain}: {QUERY_WEIGHTS} for queries needs SpladePooling for documents")
     if pooling == SPLADE or "SpladePooling" in kinds:
         return _read_splade(folder, config, hidden_size, modules, chain)
+    if LOGIT_SCORE in kinds:
+        return _read_logit_score(folder, config, hidden_size, modules, chain)
     # sentence-transformers 5.4 and newer write a chain of one Transformer for a cross-encoder, older ones no chain.
     if pooling is None and set(kinds) <= set(TRANSFORMERS) and is_classifier(config):
-        settings = (root or folder) / "config_sentence_transformers.json"
-        values = read_json(settings) if modules and settings.is_file() else {}
+        values = read_settings(root or folder) if modules else {}
         return ClassifierHead.read(folder, config, hidden_size, values)
     if "Dense" in kinds and "Pooling" not in kinds:
         layers = _projection(chain, modules)
         return read_pylate(folder, config, hidden_size, layers)
     base = Head(folder, config, hidden_size, pooling or "")
     return _read_pooled(base, modules, chain, m3_files(folder, reads_pickles=reads_pickles))
+
+
+def _read_logit_score(
+    folder: Path,
+    config: Mapping[str, Any],
+    hidden_size: int,
+    modules: Sequence[Module],
+    chain: Path,
+) -> LogitScoreHead:
+    """Read the head of a causal model that answers yes or no."""
+    if [module.kind for module in modules] != ["Transformer", LOGIT_SCORE]:
+        raise FormatError(f"{chain}: expected a Transformer, then {LOGIT_SCORE} alone")
+    path = modules[1].folder / "config.json"
+    tokens = read_json(path)
+    if tokens.get("module_input_name", CAUSAL_LOGITS) != CAUSAL_LOGITS:
+        raise FormatError(f"{path}: module_input_name: only '{CAUSAL_LOGITS}' is supported")
+    return LogitScoreHead.read(folder, config, hidden_size, tokens, read_settings(chain.parent))
+
+
+def read_settings(root: Path) -> Mapping[str, Any]:
+    """Read a model's config_sentence_transformers.json; nothing where it has none."""
+    path = root / "config_sentence_transformers.json"
+    return read_json(path) if path.is_file() else {}
 
 
 def _read_pooled(
