@@ -259,6 +259,8 @@ def _load_quantizer(artefact: Path, builder: ArtefactBuilder) -> Quantizer:
     head = builder.folder.head
     if OutputKind.DENSE not in head.kinds:
         return Quantizer()
+    if head.own_code_step is not None:
+        return Quantizer(source="model", step=head.own_code_step)
     quantizer = read_quantizer(artefact)
     if quantizer is None:
         log.info("calibrating 8-bit vectors, once")

@@ -27,6 +27,11 @@ class UnitLength:
 
 
 @dataclass(frozen=True, slots=True)
+class Tangent:
+    """Takes the hyperbolic tangent of every value."""
+
+
+@dataclass(frozen=True, slots=True)
 class RowNorm:
     """A layer norm of its own.
 
@@ -60,7 +65,7 @@ class Dense:
     residual: bool | Float32Array = False
 
 
-Layer = Dense | RowNorm | UnitLength
+Layer = Dense | RowNorm | Tangent | UnitLength
 MIN_LENGTH: Final = 1e-12
 
 
@@ -100,6 +105,8 @@ def add_dense(graph: GraphBuilder, value: str, layers: Sequence[Layer], name: st
         layer_name = f"{name}.{number}"
         if isinstance(layer, UnitLength):
             value = _unit_length(graph, value)
+        elif isinstance(layer, Tangent):
+            value = graph.op("Tanh", value)
         elif isinstance(layer, RowNorm):
             value = layer_norm(graph, value, layer_name, layer.scale, layer.bias, layer.epsilon)
         else:

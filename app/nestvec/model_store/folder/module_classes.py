@@ -47,6 +47,8 @@ KIND_BY_CLASS: Final[Mapping[str, str]] = {
 # Code in a model's own repository that does what the module of this kind does, for these architectures.
 KNOWN_CODE: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "custom_st.Transformer": ("Transformer", ("jina_embeddings_v3",)),
+    # perplexity-ai/pplx-embed-v1.
+    "st_quantize.FlexibleQuantizer": ("TanhQuantizer", ("bidirectional_pplx_qwen3",)),
 }
 
 

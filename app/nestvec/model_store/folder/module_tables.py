@@ -64,6 +64,7 @@ MODULE_TABLES: Final[Mapping[str, FieldTable]] = {
         )
     ),
     "Normalize": FieldTable(honoured=frozenset(NAME_FIELDS)),
+    "TanhQuantizer": FieldTable(),  # it has no file: its path is the model's folder
     "LayerNorm": FieldTable(
         honoured=frozenset(NAME_FIELDS),
         without_effect={"dimension": "the weights themselves say it"},

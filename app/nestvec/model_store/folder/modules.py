@@ -12,7 +12,7 @@ from nestvec.model_store.folder.module_classes import is_library_class, module_k
 from nestvec.model_store.folder.router import read_routes
 from nestvec.model_store.heads.base import FIRST_LAST, FirstLastHead, Head
 from nestvec.model_store.heads.classifier import ClassifierHead, is_classifier
-from nestvec.model_store.heads.dense import DenseHead, check_names, layer_files
+from nestvec.model_store.heads.dense import TANH_QUANTIZER, DenseHead, check_names, layer_files
 from nestvec.model_store.heads.late import (
     is_stanford_colbert,
     m3_files,
@@ -27,7 +27,7 @@ from nestvec.system.json_files import load_json, read_json
 TRANSFORMERS: Final = ("Transformer", "MLMTransformer")
 POOLINGS: Final = ("Pooling", "SpladePooling")
 # What may stand behind, in any order; a chain's kind of model decides which.
-LAYERS: Final = ("Dense", "LayerNorm", "Normalize", "MultiVectorMask")
+LAYERS: Final = ("Dense", "LayerNorm", "Normalize", "MultiVectorMask", TANH_QUANTIZER)
 ORDER: Final = "a Transformer, a pooling, and layers, in this order"
 ROUTER: Final = "Router"
 # Weighs queries by stored weights, where a Router sends them there; then it stands behind the chain of documents.
@@ -213,8 +213,9 @@ def read_head(  # noqa: PLR0913 - what files and card say, each read elsewhere
     """
     kinds = [module.kind for module in modules]
     chain = (root or folder) / "modules.json"
-    if modules and not suits(modules[0].class_name, architecture_of(config)):
-        raise FormatError(f"{chain}: type: {_unknown(modules[0].class_name)}")
+    for module in modules:
+        if not suits(module.class_name, architecture_of(config)):
+            raise FormatError(f"{chain}: type: {_unknown(module.class_name)}")
     if is_stanford_colbert(config):
         return read_stanford_colbert(folder, config, hidden_size)
     if QUERY_WEIGHTS in kinds and "SpladePooling" not in kinds:

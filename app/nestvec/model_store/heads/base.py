@@ -59,6 +59,11 @@ class Head:
         return self.pooled_size
 
     @property
+    def own_code_step(self) -> float | None:
+        """Distance of two codes of the model's own 8-bit vectors; None where ranges are calibrated."""
+        return None
+
+    @property
     def pooled_size(self) -> int:
         """Dimensions of a vector as pooling gives it: H for each mode."""
         return len(pooling_modes(self.pooling)) * self.hidden_size
