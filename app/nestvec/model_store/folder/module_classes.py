@@ -17,6 +17,8 @@ DEFINED: Final[Mapping[str, tuple[str, ...]]] = {
     "Dropout": ("sentence_transformer.modules.dropout",),
     "LayerNorm": ("sentence_transformer.modules.layer_norm",),
     "StaticEmbedding": ("sentence_transformer.modules.static_embedding",),
+    "WeightedLayerPooling": ("sentence_transformer.modules.weighted_layer_pooling",),
+    "SparseAutoEncoder": ("sparse_encoder.modules.sparse_auto_encoder",),
     "MLMTransformer": ("sparse_encoder.modules.mlm_transformer",),
     "SpladePooling": ("sparse_encoder.modules.splade_pooling",),
     "MultiVectorMask": ("multi_vector_encoder.modules.multi_vector_mask",),

@@ -79,6 +79,19 @@ MODULE_TABLES: Final[Mapping[str, FieldTable]] = {
     "LogitScore": FieldTable(
         honoured=frozenset({"true_token_id", "false_token_id", "module_input_name"})
     ),
+    "WeightedLayerPooling": FieldTable(
+        honoured=frozenset({"layer_start"}),
+        without_effect=dict.fromkeys(
+            ("num_hidden_layers", *SIZES), "the weights and the encoder say it"
+        ),
+    ),
+    "SparseAutoEncoder": FieldTable(
+        honoured=frozenset({"hidden_dim", "k", "normalize"}),
+        without_effect={
+            "input_dim": "the weights themselves say it",
+            **dict.fromkeys(("k_aux", "dead_threshold"), "says something of training only"),
+        },
+    ),
     "SparseStaticEmbedding": FieldTable(
         without_effect={"frozen": "says something of training only"},
         refused={"path": Refused("weights would be read from elsewhere")},

@@ -60,6 +60,11 @@ class DenseHead(Head):
     @override
     def dimensions(self) -> int:
         """Output size of the last dense layer, or of the pooling where there is none."""
+        return self.layers_size
+
+    @property
+    def layers_size(self) -> int:
+        """Width of what the layers give."""
         dense = self._dense()
         return dense_sizes(dense[-1])[1] if dense else self.pooled_size
 
@@ -104,7 +109,8 @@ class DenseHead(Head):
         """Return the settings of every dense layer, and the kinds of all where there are others."""
         settings = [read_json(folder / "config.json") for folder in self._dense()]
         kinds = [kind for kind, _ in self.steps]
-        return {"dense": settings} | ({} if set(kinds) == {"Dense"} else {"layers": kinds})
+        own = {"dense": settings} | ({} if set(kinds) == {"Dense"} else {"layers": kinds})
+        return {**Head.summary(self), **own}
 
     def _dense(self) -> list[Path]:
         """Return the folders of the dense layers."""

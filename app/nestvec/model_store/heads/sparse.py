@@ -26,6 +26,8 @@ from nestvec.model_store.heads.vocabulary import Vocabulary
 from nestvec.system.json_files import read_json
 
 TERM_WEIGHTS: Final = "terms.npy"
+# Prefixes of the authors' own code, by those of transformers.
+HUB_PREFIXES: Final = {"gte.": "new."}
 LOGARITHMS: Final[Mapping[object, int]] = {"relu": 1, "log1p_relu": 2}
 
 
@@ -66,6 +68,11 @@ FORMS: Final[Mapping[str, MlmForm]] = {
         HeadTransform("vocab_transform", ("activation", "gelu"), norm="vocab_layer_norm"),
         "vocab_projector.bias",
         "vocab_projector.weight",
+    ),
+    "gte": MlmForm(
+        HeadTransform("lm_head.dense", _ACT, norm="lm_head.norm", other_norm="lm_head.layer_norm"),
+        "lm_head.decoder.bias",
+        "lm_head.decoder.weight",
     ),
     "modernbert": MlmForm(
         MODERNBERT_TRANSFORM, "decoder.bias", "decoder.weight", "embeddings.tok_embeddings.weight"
@@ -152,7 +159,10 @@ class SparseHead(Head):
             name = form.decoder
             if name not in weights:  # tied to the word embeddings
                 prefix = getattr(ARCHITECTURES[architecture_of(self.config)], "prefix", "")
-                tied = (prefix + form.word_embeddings, form.word_embeddings)
+                tied = [
+                    each + form.word_embeddings
+                    for each in (prefix, "", HUB_PREFIXES.get(prefix, ""))
+                ]
                 name = next((n for n in tied if n in weights), name)
             table = weights.get(name, (terms, self.hidden_size)).T
             bias = weights.get(form.bias, (terms,)) if form.bias else np.zeros(terms, np.float32)
