@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from nestvec.engine.instructions import Instruct
 from nestvec.engine.text.late_interaction import LateInteraction
+from nestvec.engine.text.pair_template import PairTemplate
 from nestvec.engine.types import OutputKind
 
 
@@ -56,6 +57,7 @@ class ModelSpec:
         language_count: Number of those languages; 0 where unknown.
         parameters: Number of its weights, as its card states it; 0 where unknown.
         query_lookup: How queries are weighed by stored weights; None where they go through the model as documents do.
+        pair: The template in which a re-ranker reads a query and a document; None where it reads them as two texts.
     """
 
     name: str
@@ -85,6 +87,7 @@ class ModelSpec:
     language_count: int = 0
     parameters: int = 0
     query_lookup: QueryLookup | None = None
+    pair: PairTemplate | None = None
 
     @property
     def is_reranker(self) -> bool:

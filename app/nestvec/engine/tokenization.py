@@ -11,7 +11,7 @@ from nestvec.engine.text.echo import encode_echo
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.token_budget import TokenBudget
 from nestvec.engine.text.tokenizer import Tokenizer
-from nestvec.engine.types import EmbedCall, Pair, Truncation
+from nestvec.engine.types import EmbedCall, OutputKind, Pair, Truncation
 from nestvec.errors import InputError
 
 # Names under which models publish the prompt for a role, in the order tried: sentence-transformers' own ("query",
@@ -34,6 +34,8 @@ def resolve_prompt(call: EmbedCall, spec: ModelSpec) -> tuple[str | None, str]:
     Raises:
         InputError: The model has no prompt of that name.
     """
+    if call.kind is OutputKind.LABELS and (spec.pair is not None or call.instruction is not None):
+        return None, _pair_frame(call, spec)
     if call.prompt is not None:
         return "", call.prompt
     if call.instruction is not None or call.examples:
@@ -50,6 +52,20 @@ def resolve_prompt(call: EmbedCall, spec: ModelSpec) -> tuple[str | None, str]:
         candidates = ROLE_PROMPTS.get(call.prompt_role, (call.prompt_role,))
         name = next((candidate for candidate in candidates if candidate in spec.prompts), None)
     return name, spec.prompts[name] if name is not None else ""
+
+
+def _pair_frame(call: EmbedCall, spec: ModelSpec) -> str:
+    """What the model's template of pairs adds to each of them, so that it is counted.
+
+    Raises:
+        InputError: The call has an instruction, and the template no place for one.
+    """
+    if call.instruction is not None and (spec.pair is None or not spec.pair.takes_instruction):
+        raise InputError(
+            "this re-ranker reads pairs without an instruction; put it into 'query'",
+            param="instruction",
+        )
+    return "".join(spec.pair.around("", call.instruction)) if spec.pair is not None else ""
 
 
 def _instruction(call: EmbedCall, spec: ModelSpec) -> str:

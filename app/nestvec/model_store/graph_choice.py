@@ -12,7 +12,10 @@ from nestvec.export.graph.tensor_files import is_pickle
 from nestvec.export.graph.weights import weight_files
 from nestvec.model_store.folder.modules import TRANSFORMERS, Module
 
-PICKLES_OFF: Final = "its weights are a torch checkpoint (a pickle) only, and read_pickles is off: set it, or bring model.safetensors"
+PICKLES_OFF: Final = (
+    "its weights are a torch checkpoint (a pickle) only, and read_pickles is off: "
+    "set it, or bring model.safetensors"
+)
 
 
 def choose_graph(

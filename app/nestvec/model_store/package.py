@@ -259,6 +259,7 @@ def _describe(
         language_count=card.language_count,
         parameters=card.parameters,
         query_lookup=head.query_lookup,
+        pair=folder.pair,
     )
 
 
@@ -277,6 +278,8 @@ def _load_quantizer(artefact: Path, builder: ArtefactBuilder) -> Quantizer:
     head = builder.folder.head
     if OutputKind.DENSE not in head.kinds:
         return Quantizer()
+    if head.own_code_step is not None:
+        return Quantizer(source="model", step=head.own_code_step)
     quantizer = read_quantizer(artefact)
     if quantizer is None:
         log.info("calibrating 8-bit vectors, once")

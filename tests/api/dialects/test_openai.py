@@ -55,6 +55,26 @@ async def test_base64_is_the_float_answer_to_the_bit(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "dtype", "stored"),
+    [("base64_int8", "int8", np.int8), ("base64_binary", "ubinary", np.uint8)],
+)
+async def test_perplexitys_words_for_base64(
+    api: Api, word: str, dtype: str, stored: type[np.generic]
+) -> None:
+    """They say both the form and the dtype; another dtype beside them is refused."""
+    body = {"input": ["alpha", "beta"], "dimensions": 8}
+    numbers = vectors(await api.embed({**body, "output_dtype": dtype}))
+    packed = vectors(await api.embed({**body, "encoding_format": word}))
+    for row, text in zip(numbers, packed, strict=True):
+        decoded = np.frombuffer(base64.b64decode(str(text), validate=True), stored)
+        np.testing.assert_array_equal(decoded, row)
+    answer = await api.client.post(
+        "/v1/embeddings", json={**body, "encoding_format": word, "output_dtype": "float16"}
+    )
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "output_dtype")
+
+
+@pytest.mark.parametrize(
     "path", ["/v1/embeddings", "/embeddings", "/v1/embeddings/", "/v1/v1/embeddings"]
 )
 async def test_paths(api: Api, path: str) -> None:

@@ -35,12 +35,18 @@ from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.folder.remote_code import with_code
 from nestvec.model_store.folder.static_folders import find_static
 from nestvec.model_store.folder.tokenizer_files import read_tokenizer_changes
+from nestvec.model_store.heads.chat_templates import (
+    folder_chat_template,
+    has_pair_roles,
+    read_pair_template,
+)
 from nestvec.model_store.sources.adapters import read_adapter
 from nestvec.model_store.sources.card import read_card
 from nestvec.system.json_files import read_json
 
 from tests.end_to_end.fuzz.documents import read_document, write_documents
 from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
+from tests.model_store.heads.yes_no import CHAT_TEMPLATES
 from tests.support.tiny import CONFIG, write_tiny_bert
 from tests.support.torch_files import torch_bytes
 
@@ -161,6 +167,18 @@ def _write_torch_file(folder: Path, files: list[bytes], chooser: random.Random) 
                 packed.writestr(name, mutated_bytes(part, chooser) if is_pickle else part)
         content = file.getvalue()
     (folder / "pytorch_model.bin").write_bytes(content)
+
+
+def _write_chat_template(folder: Path, _: None, chooser: random.Random) -> None:
+    template = chooser.choice(list(CHAT_TEMPLATES.values())).encode()
+    (folder / "chat_template.jinja").write_bytes(mutated_bytes(template, chooser))
+
+
+def _read_chat_template(folder: Path) -> object:
+    template = folder_chat_template(folder)
+    assert template is not None
+    has_pair_roles(template)
+    return read_pair_template(template, "folder").around("a", None)
 
 
 # Tokenizers.
@@ -381,6 +399,7 @@ TARGETS: dict[str, ParserTarget] = {
     "card": ParserTarget(_cards, _write_card, lambda folder: read_card(folder / "card.toml")),
     "safetensors": ParserTarget(_tiny, _write_weights, _read_weights),
     "torch checkpoint": ParserTarget(_torch_files, _write_torch_file, _read_weights),
+    "chat template": ParserTarget(_nothing, _write_chat_template, _read_chat_template),
     "tokenizer": ParserTarget(_tiny, _write_tokenizer, _read_tokenizer),
     "beside tokenizer": ParserTarget(_tiny, _write_beside, _read_beside),
     "folder": ParserTarget(

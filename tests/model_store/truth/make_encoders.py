@@ -43,6 +43,7 @@ class EncoderCase:
         encoder: Folder of the encoder's files, relative to the model's.
         query: Folder of the tokenizer of queries; "" where they have none of their own.
         refused: Parts of the error's message: the file, and the field; empty where the folder is served.
+        model: Its family: "bert", or "gte".
     """
 
     files: Mapping[str, Any] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class EncoderCase:
     encoder: str = ""
     query: str = WEIGHTS
     refused: tuple[str, ...] = ()
+    model: str = "bert"
 
 
 def routed(
@@ -57,6 +59,7 @@ def routed(
     *refused: str,
     parameters: Mapping[str, Any] | None = None,
     terms: int = TERMS,
+    model: str = "bert",
     **files: Any,
 ) -> EncoderCase:
     """Make a case of an inference-free sparse model: a Router of stored weights and of a masked language model.
@@ -66,6 +69,7 @@ def routed(
         refused: Parts of the error's message.
         parameters: The Router's.
         terms: Terms that have a weight in queries.
+        model: The encoder's family.
         files: Further files, with `__` for a slash and `_json` for the ending.
     """
     pooling = "document_1_SpladePooling"
@@ -97,10 +101,62 @@ def routed(
         {WEIGHTS: {"weight": (terms,)}},
         encoder,
         refused=refused,
+        model=model,
+    )
+
+
+def coded(refused: tuple[str, ...] = (), width: int = WIDTH, **settings: Any) -> EncoderCase:
+    """Make a case of a SparseAutoEncoder behind a pooling and a Dense of 24 values."""
+    kinds = [
+        ("", f"{MODELS}.Transformer"),
+        ("1_Pooling", f"{MODELS}.Pooling"),
+        ("2_Dense", f"{MODELS}.Dense"),
+        ("3_Normalize", f"{MODELS}.Normalize"),
+        ("4_SparseAutoEncoder", f"{SPARSE}.SparseAutoEncoder"),
+    ]
+    return EncoderCase(
+        {
+            "modules.json": [
+                {"idx": number, "name": str(number), "path": path, "type": kind}
+                for number, (path, kind) in enumerate(kinds)
+            ],
+            "config_sentence_transformers.json": {
+                "model_type": "SparseEncoder",
+                "prompts": {"query": "", "document": ""},
+            },
+            "1_Pooling/config.json": {"embedding_dimension": WIDTH, "pooling_mode": "mean"},
+            "2_Dense/config.json": {
+                "in_features": WIDTH,
+                "out_features": 24,
+                "activation_function": "torch.nn.modules.activation.Tanh",
+            },
+            "4_SparseAutoEncoder/config.json": {
+                "input_dim": 24,
+                "hidden_dim": 100,
+                "k_aux": 16,
+                "dead_threshold": 30,
+                **settings,
+            },
+        },
+        {
+            "2_Dense": {"linear.weight": (24, width), "linear.bias": (24,)},
+            "4_SparseAutoEncoder": {
+                "pre_bias": (24,),
+                "latent_bias": (100,),
+                "decoder.linear.weight": (100, 24),
+                "stats_last_nonzero": (100,),
+            },
+        },
+        query="",
+        refused=refused,
     )
 
 
 CASES: Final[Mapping[str, EncoderCase]] = {
+    "sparse: codes of vectors": coded(k=8, normalize=False),
+    "sparse: codes of standardized vectors": coded(k=60, normalize=True),
+    "sparse: codes without a number": coded(("4_SparseAutoEncoder/config.json", "k must"), k=0),
+    "sparse: the third version's queries": routed(model="gte"),
     "sparse: queries by weights": routed(),
     "sparse: an encoder in a folder": routed("document_0_MLMTransformer"),
     "sparse: queries by default": routed(parameters={"default_route": "query"}),
@@ -133,15 +189,13 @@ CASES: Final[Mapping[str, EncoderCase]] = {
 def write_folder(folder: Path, case: EncoderCase) -> Path:
     """Write a case's folder: a tiny BERT as a masked language model, with the case's own files."""
     encoder = folder / case.encoder
-    config = {**CONFIG, "architectures": ["BertForMaskedLM"]}
+    config, weights = masked_model(case.model)
     for place in {encoder, folder / case.query} if case.query else {encoder}:
         place.mkdir(parents=True, exist_ok=True)
         write_tokenizer(place / "tokenizer.json")
         write_json(place / "tokenizer_config.json", TOKENIZER)
     write_json(encoder / "config.json", config)
-    stored = json.loads((HERE.parent / "heads/expected.json").read_text())
-    shapes = stored["cases"]["splade/bert"]["tensors"]
-    save_file(random_weights(_shapes(shapes), SEED), encoder / "model.safetensors")
+    save_file(weights, encoder / "model.safetensors")
     for name, content in case.files.items():
         if content is not None:
             write_json(folder / name, content)
@@ -155,9 +209,29 @@ def write_folder(folder: Path, case: EncoderCase) -> Path:
     return folder
 
 
-def _shapes(shapes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return tensors' shapes."""
-    return {name: tuple(shape) for name, shape in shapes.items()}
+def masked_model(family: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return config.json and tensors of a masked language model whose vocabulary is tied to its word embeddings."""
+    stored = json.loads((HERE.parents[1] / f"export/families/{family}.json").read_text())
+    # BERT keeps its bias beside the decoder, and its transform under a name of its own.
+    head = {
+        "bert": {
+            "cls.predictions.transform.dense.weight": (WIDTH, WIDTH),
+            "cls.predictions.transform.dense.bias": (WIDTH,),
+            "cls.predictions.transform.LayerNorm.weight": (WIDTH,),
+            "cls.predictions.transform.LayerNorm.bias": (WIDTH,),
+            "cls.predictions.bias": (TERMS,),
+        },
+        "gte": {
+            "lm_head.dense.weight": (WIDTH, WIDTH),
+            "lm_head.dense.bias": (WIDTH,),
+            "lm_head.layer_norm.weight": (WIDTH,),
+            "lm_head.layer_norm.bias": (WIDTH,),
+            "lm_head.decoder.bias": (TERMS,),
+        },
+    }[family]
+    shapes = {f"{family}.{name}": tuple(shape) for name, shape in stored["tensors"].items()}
+    config = {**stored["config"], "architectures": [f"{family.title()}ForMaskedLM"]}
+    return config, random_weights({**shapes, **head}, SEED)
 
 
 def _terms(row: Any) -> list[list[float]]:

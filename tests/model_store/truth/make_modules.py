@@ -123,6 +123,36 @@ def chained(*chain: tuple[str, str], refused: tuple[str, ...] = ()) -> ModuleCas
     return ModuleCase(chain, refused=refused)
 
 
+def weighed(
+    settings: Mapping[str, Any],
+    layers: int,
+    *behind: tuple[str, str],
+    has_states: bool = True,
+    refused: tuple[str, ...] = (),
+) -> ModuleCase:
+    """Make a case of a WeightedLayerPooling.
+
+    Args:
+        settings: Its own, beside its sizes.
+        layers: Layers that it has weights for.
+        behind: Modules behind the pooling; a Dense gives 8 values.
+        has_states: Whether config.json asks for the states of all layers.
+        refused: Parts of the error's message.
+    """
+    sizes = {"embedding_dimension": WIDTH, "num_hidden_layers": 2}
+    tensors = {path: {"linear.weight": (8, WIDTH), "linear.bias": (8,)} for path, _ in behind}
+    return ModuleCase(
+        (PLAIN[0], ("1_Weights", "WeightedLayerPooling"), PLAIN[1], *behind),
+        {
+            "1_Weights/config.json": {**sizes, **settings},
+            **{f"{path}/config.json": dense(WIDTH, 8) for path, _ in behind},
+        },
+        {"1_Weights": {"layer_weights": (layers,)}, **tensors},
+        config={"output_hidden_states": has_states},
+        refused=refused,
+    )
+
+
 CLASSIFIER: Final = {"architectures": ["BertForSequenceClassification"], "num_labels": 1}
 LEGACY: Final = (("0_Transformer", "Transformer"), ("1_Pooling", "Pooling"))
 SETTINGS: Final = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -320,16 +350,19 @@ CASES: Final[Mapping[str, ModuleCase]] = {
     "convolutions": chained(
         PLAIN[0], ("1_CNN", "CNN"), PLAIN[1], refused=("modules.json", "'CNN' is not supported")
     ),
-    "a LogitScore": chained(
+    "a LogitScore without tokens": chained(
         PLAIN[0],
         ("1_LogitScore", "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"),
-        refused=("modules.json", "type", "'LogitScore' is not supported"),
+        refused=("1_LogitScore/config.json", "missing"),
     ),
-    "pooling of layers": chained(
-        PLAIN[0],
-        ("1_W", "WeightedLayerPooling"),
-        PLAIN[1],
-        refused=("modules.json", "'WeightedLayerPooling' is not supported"),
+    "layers weighed": weighed({"layer_start": 1}, 2),
+    "layers weighed, the embeddings too": weighed({"layer_start": 0}, 3, ("2_Dense", "Dense")),
+    "layers weighed of one": weighed({"layer_start": 1}, 2, has_states=False),
+    "layers weighed that are not there": weighed(
+        {"layer_start": 0}, 4, refused=("layer_weights", "4 weights do not fit")
+    ),
+    "layers weighed behind": ModuleCase(
+        (*PLAIN, ("2_Weights", "WeightedLayerPooling")), refused=("modules.json", "expected")
     ),
     "a Transformer alone": chained(PLAIN[0], refused=("modules.json", "Pooling")),
     "a classifier of version 5.4": ModuleCase(

@@ -38,6 +38,11 @@ FIELDS: Final = frozenset(
 )
 MAX_EXAMPLES: Final = 256
 ENCODINGS: Final = ("float", "base64", "bytes", "bytes_only")
+# Perplexity's words for base64 of a dtype (docs.perplexity.ai/api-reference/embeddings-post).
+BASE64_DTYPES: Final[Mapping[str, OutputDtype]] = {
+    "base64_int8": OutputDtype.INT8,
+    "base64_binary": OutputDtype.UBINARY,
+}
 # vLLM's words for dtypes. They decide what base64 and bytes hold; lists of numbers stay float32.
 VLLM_DTYPES: Final[Mapping[str, OutputDtype]] = {
     "float32": OutputDtype.FLOAT32,
@@ -76,8 +81,13 @@ def parse_encoding(body: Body) -> Encoding:
     Raises:
         InputError: The encoding, dtype or byte order is unknown.
     """
-    form = choice_field(body, "encoding_format", ENCODINGS) or "float"
+    form = choice_field(body, "encoding_format", (*ENCODINGS, *BASE64_DTYPES)) or "float"
     output_dtype = dtype_field(body, "output_dtype")
+    if form in BASE64_DTYPES:
+        dtype = BASE64_DTYPES[form]
+        if output_dtype not in (None, dtype):
+            raise InputError(f"'{form}' is not '{output_dtype}'", param="output_dtype")
+        form, output_dtype = "base64", dtype
     vllm_dtype = choice_field(body, "embed_dtype", tuple(VLLM_DTYPES)) or "float32"
     byte_order = choice_field(body, "endianness", ("native", "little", "big"))
     dtype = output_dtype or (OutputDtype.FLOAT32 if form == "float" else VLLM_DTYPES[vllm_dtype])

@@ -56,6 +56,7 @@ from nestvec.api.scoring.classification import parse_pairs, ranked_labels, tei_p
 from nestvec.api.scoring.relevance import cross_encoder_scores, row_products
 from nestvec.api.token_input import MODEL
 from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.outputs.relevance import TextSide
 from nestvec.engine.text.token_report import DescribedToken
 from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind, Pair, Truncation
 from nestvec.errors import InputError, UnsupportedError
@@ -63,11 +64,11 @@ from nestvec.errors import InputError, UnsupportedError
 router = APIRouter(route_class=RawRoute, tags=[TEI.name])
 
 SHARED_OPTIONS: Final = {"truncate", "truncation_direction", "prompt_name"}
-EMBED_FIELDS: Final = frozenset(
-    {"inputs", "normalize", "dimensions", "parameters", *SHARED_OPTIONS}
-)
 TOKEN_FIELDS: Final = frozenset({"inputs", *SHARED_OPTIONS})
-RERANK_FIELDS: Final = frozenset({"query", "texts", "raw_scores", "return_text", *SHARED_OPTIONS})
+EMBED_FIELDS: Final = TOKEN_FIELDS | {"normalize", "dimensions", "parameters"}
+RERANK_FIELDS: Final = frozenset(
+    {"query", "texts", "raw_scores", "return_text", "instruction", *SHARED_OPTIONS}
+)
 PREDICT_FIELDS: Final = frozenset({"inputs", "raw_scores", *SHARED_OPTIONS})
 SIMILARITY_FIELDS: Final = frozenset({"inputs", "parameters"})
 SENTENCE_FIELDS: Final = frozenset({"source_sentence", "sentences"})
@@ -119,7 +120,9 @@ async def rerank(api_request: ApiRequest) -> Response:
     texts, _ = texts_field(
         api_request.body, "texts", check_count=api_request.check_count, accepts_single=False
     )
-    result = await cross_encoder_scores(api_request, model, query, texts, _truncation(api_request))
+    left = TextSide([query], "query", instruction=text_field(api_request.body, "instruction"))
+    sides = left, TextSide(texts, "texts")
+    result = await cross_encoder_scores(api_request, model, *sides, _truncation(api_request))
     is_raw = boolean_field(api_request.body, "raw_scores") is True
     scores = (result.vectors if is_raw else tei_probabilities(result.vectors))[:, 0]
     returns_text = boolean_field(api_request.body, "return_text") is True

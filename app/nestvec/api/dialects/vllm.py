@@ -25,7 +25,14 @@ from nestvec.api.dialects.openai_body import (
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import decode_tokens, embed
-from nestvec.api.requests.fields import Body, choice_field, integer_field, parse_inputs, texts_field
+from nestvec.api.requests.fields import (
+    Body,
+    choice_field,
+    integer_field,
+    parse_inputs,
+    text_field,
+    texts_field,
+)
 from nestvec.api.requests.headers import VOCABULARY_HEADER, result_headers
 from nestvec.api.requests.json_parts import Turns, join_parts, listed, object_parts
 from nestvec.api.requests.vector_json import VALUES_PER_SLICE, in_byte_order, rows_json
@@ -67,7 +74,7 @@ SCORE_FIELDS: Final = frozenset(
     {
         *(name for pair in PAIRS for name in pair[:2]),
         *("model", "truncate", "truncate_prompt_tokens", "truncation_side"),
-        *("priority", "request_id", "user"),
+        *("priority", "request_id", "user", "instruction"),
     }
 )
 
@@ -239,8 +246,16 @@ def _pairs(api_request: ApiRequest, max_tokens: int | None) -> tuple[TextSide, T
     if len(left) not in (1, len(right)):
         raise InputError(f"'{first}' must hold one text, or as many as '{second}'", param=first)
     check(len(left) + len(right))
+    instruction = text_field(api_request.body, "instruction")
     return (
-        TextSide(left, first, left_role, is_list=left_is_list, max_tokens=max_tokens),
+        TextSide(
+            left,
+            first,
+            left_role,
+            is_list=left_is_list,
+            max_tokens=max_tokens,
+            instruction=instruction,
+        ),
         TextSide(right, second, right_role, is_list=right_is_list, max_tokens=max_tokens),
     )
 

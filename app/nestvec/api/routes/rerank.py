@@ -20,6 +20,7 @@ from nestvec.api.requests.fields import (
     integer_field,
     invalid_item,
     option,
+    text_field,
     truncation_field,
 )
 from nestvec.api.requests.json_parts import (
@@ -40,6 +41,7 @@ FIELDS: Final = frozenset(
     {
         *("model", "query", "documents", "top_n", "top_k", "truncation", "truncate"),
         *("return_documents", "max_tokens_per_doc", "rank_fields", "priority", "user"),
+        "instruction",
     }
 )
 
@@ -69,8 +71,9 @@ async def _rerank(api_request: ApiRequest, *, returns_documents: bool) -> Respon
     documents = _documents(api_request)
     top = _top(body)
     with_documents = boolean_field(body, "return_documents")
+    instruction = text_field(body, "instruction")
     relevance = await relevance_scorer(api_request, model).scores(
-        TextSide([query], "query", "query", is_list=False),
+        TextSide([query], "query", "query", is_list=False, instruction=instruction),
         TextSide(documents, "documents", "passage", max_tokens=_max_tokens(body)),
         _truncation(body),
     )

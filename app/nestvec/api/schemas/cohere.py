@@ -67,6 +67,10 @@ class RerankRequest(BaseModel):
     top_n: int | None = Field(None, ge=0)
     return_documents: bool | None = None
     max_tokens_per_doc: int | None = Field(None, ge=1)
+    instruction: str | None = Field(
+        None,
+        description="What is wanted of the documents, for models whose template has a place for it.",
+    )
 
 
 class VoyageRerankRequest(BaseModel):
@@ -92,6 +96,10 @@ class VoyageRerankRequest(BaseModel):
     model: str | None = None
     top_k: int | None = Field(None, ge=0)
     return_documents: bool | None = None
+    instruction: str | None = Field(
+        None,
+        description="What is wanted of the documents, for models whose template has a place for it.",
+    )
 
 
 class RerankResponse(BaseModel):

@@ -55,10 +55,12 @@ class EmbeddingsRequest(BaseModel):
         ge=1,
         description="Keep so many leading values, and scale them to unit length; default: all.",
     )
-    encoding_format: Literal["float", "base64", "bytes", "bytes_only"] | None = Field(
+    encoding_format: (
+        Literal["float", "base64", "bytes", "bytes_only", "base64_int8", "base64_binary"] | None
+    ) = Field(
         None,
         description="Numbers (default); base64 of little-endian values, float32 unless `output_dtype` says otherwise; "
-        "or vLLM's raw bytes.",
+        "vLLM's raw bytes; or Perplexity's base64 of int8 values or bits.",
     )
     user: str | None = Field(None, description="Ignored.")
     normalize: bool | None = Field(None, description="Scale to unit length; default true.")

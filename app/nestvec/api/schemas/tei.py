@@ -61,6 +61,7 @@ class RerankRequest(BaseModel):
     texts: list[str]
     raw_scores: bool | None = None
     return_text: bool | None = None
+    instruction: str | None = None
     truncate: bool | None = None
     truncation_direction: Literal["left", "right", "Left", "Right"] | None = None
 

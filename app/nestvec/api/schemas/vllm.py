@@ -46,6 +46,7 @@ class ScoreRequest(BaseModel):
     documents: str | list[str]
     model: str | None = None
     truncate_prompt_tokens: int | None = Field(None, ge=-1)
+    instruction: str | None = None
 
 
 class ClassifyRequest(BaseModel):

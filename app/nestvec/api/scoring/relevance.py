@@ -1,6 +1,6 @@
 """How relevant texts are to a query, for a request: the engine's scorer over the request's own calls."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,16 +36,16 @@ def score_headers(scores: RelevanceScores) -> Mapping[str, str]:
 async def cross_encoder_scores(
     api_request: ApiRequest,
     model: ServedModel,
-    query: str,
-    texts: Sequence[str],
+    left: TextSide,
+    right: TextSide,
     truncate: Truncation,
 ) -> EmbedResult:
-    """Return a cross-encoder's scores of texts for a query before any activation, as vectors `[N, 1]`.
+    """Return a cross-encoder's scores before any activation, as vectors `[N, 1]`.
 
     Raises:
-        InputError: A text cannot be run; names its index.
+        InputError: A pair cannot be run; names the index on the right.
+        UnsupportedError: The model has several labels.
     """
-    left, right = TextSide([query], "query"), TextSide(texts, "texts")
     return await relevance_scorer(api_request, model).cross_encoder_scores(left, right, truncate)
 
 

@@ -1,12 +1,15 @@
 """A score for each label of a text, or of a pair of texts: classifiers and re-rankers (cross-encoders)."""
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 from typing_extensions import override
 
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.outputs.dense import DenseOutput
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
+from nestvec.engine.text.pair_template import TemplatedPairEncoder
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import encode_input
 from nestvec.engine.types import EmbedCall, Pair
@@ -30,14 +33,55 @@ class LabelsOutput(DenseOutput):
     ) -> list[Encoded]:
         """Tokenize texts and pairs; a prompt stands before neither."""
         plain = dataclasses.replace(options, prompt="")
-        single = dataclasses.replace(plain, budget=None)
+        if spec.pair is not None:
+            template = TemplatedPairEncoder(tokenizer, spec.pair, call.instruction, plain)
+            return _encode_templated(template, spec, call)
         pairs = tokenizer.pair_encoder(plain)
         encoded = []
         for index, value in enumerate(call.inputs):
             if isinstance(value, Pair):
                 encoded.append(pairs.encode(value, index))
             else:
-                plain.check_going_on()
-                encoded.append(encode_input(tokenizer, spec, value, index, single))
-                plain.note_tokens(len(encoded[-1].ids))
+                encoded.append(_encode_single(tokenizer, spec, value, index, plain))
         return encoded
+
+
+def _encode_templated(
+    template: TemplatedPairEncoder, spec: ModelSpec, call: EmbedCall
+) -> list[Encoded]:
+    """Tokenize pairs in a model's template, those of one query together; single texts as they are.
+
+    Raises:
+        InputError: An input cannot be tokenized or is too long; names its index.
+    """
+    encoded: list[Encoded] = []
+    for first, run in itertools.groupby(call.inputs, _first_text):
+        values = list(run)
+        start = len(encoded)
+        if first is not None:
+            pairs = [value for value in values if isinstance(value, Pair)]
+            encoded += template.encode(pairs, start)
+            continue
+        for index, value in enumerate(values, start):
+            options = template.options
+            encoded.append(_encode_single(template.tokenizer, spec, value, index, options))
+    return encoded
+
+
+def _first_text(value: object) -> str | None:
+    """The first text of a pair; None for what is no pair."""
+    return value.first if isinstance(value, Pair) else None
+
+
+def _encode_single(
+    tokenizer: Tokenizer,
+    spec: ModelSpec,
+    value: str | Sequence[int] | Pair,
+    index: int,
+    options: TokenizeOptions,
+) -> Encoded:
+    """Tokenize what is no pair."""
+    options.check_going_on()
+    encoded = encode_input(tokenizer, spec, value, index, dataclasses.replace(options, budget=None))
+    options.note_tokens(len(encoded.ids))
+    return encoded

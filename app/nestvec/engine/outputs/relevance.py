@@ -17,6 +17,7 @@ from nestvec.errors import InputError, InternalError, UnsupportedError
 COSINE: Final = "cosine"
 CROSS_ENCODER: Final = "cross-encoder"
 MAX_SIM: Final = "max-sim"
+QUERY_PARAM: Final = "query"  # what the engine calls the first text of a pair
 
 Result = TypeVar("Result")
 
@@ -31,6 +32,7 @@ class TextSide:
         role: What they are for ("query", "passage"), if that is known.
         is_list: Whether they came as a list, so that an error names one of them.
         max_tokens: How many tokens of each are taken, if fewer than the model takes.
+        instruction: What is wanted of the other side's texts, for queries of models that take it; None for none.
     """
 
     texts: Sequence[str]
@@ -38,6 +40,7 @@ class TextSide:
     role: str | None = None
     is_list: bool = True
     max_tokens: int | None = None
+    instruction: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,14 @@ class RelevanceScorer:
             truncate=truncate,
             max_tokens=left.max_tokens if has_one_limit else None,
             max_second_tokens=None if has_one_limit else right.max_tokens,
+            instruction=left.instruction,
         )
-        return await self.embed(call, right)
+        try:
+            return await self.embed(call, right)
+        except InputError as error:
+            if error.param == QUERY_PARAM:
+                error.param = left.source
+            raise
 
     async def _max_sims(
         self, left: TextSide, right: TextSide, truncate: Truncation
@@ -140,7 +149,8 @@ class RelevanceScorer:
         self, left: TextSide, right: TextSide, truncate: Truncation
     ) -> RelevanceScores:
         """Score by cosine, in one call where no prompt tells the sides apart."""
-        if self.spec.prompts or left.max_tokens != right.max_tokens:
+        has_one_limit = left.max_tokens == right.max_tokens
+        if self.spec.prompts or not has_one_limit or left.instruction is not None:
             first = await self._embed(left, truncate)
             second = await self._embed(right, truncate)
             tokens = sum(first.input_tokens) + sum(second.input_tokens)
@@ -169,6 +179,7 @@ class RelevanceScorer:
             normalize=True,
             truncate=truncate,
             prompt_role=side.role,
+            instruction=side.instruction,
             max_tokens=side.max_tokens,
         )
         return await self.embed(call, side)

@@ -14,7 +14,8 @@ from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import encode_inputs, is_query_call
 from nestvec.engine.types import EmbedCall, FloatArray, Item, RawVectors
-from nestvec.engine.vectors.pooler import Pooler
+from nestvec.engine.vectors.pooler import Pooler, RowFunction
+from nestvec.engine.vectors.pooling import pool
 
 # States of so many tokens at a time become weights of all terms: 128 x 30,522 of them are 16 MB.
 VOCABULARY_STEP: Final = 128
@@ -67,6 +68,8 @@ class SparseOutput(OutputAdapter):
         """Weigh the terms of an item, (k, 2)."""
         if pooler.lexical_column is not None:
             return lexical_weights(states, item.ids, pooler, pooler.lexical_column)
+        if pooler.latent_head is not None:
+            return latent_weights(states, item.skip_tokens, pooler, pooler.latent_head)
         return vocabulary_weights(states, pooler)
 
 
@@ -94,6 +97,25 @@ def vocabulary_weights(states: FloatArray, pooler: Pooler) -> FloatArray:
     weights = merge(np.concatenate(parts), axis=0)
     terms = np.flatnonzero(weights > 0)
     return np.stack([terms.astype(np.float32), weights[terms]], axis=1)
+
+
+def latent_weights(
+    states: FloatArray, skip_tokens: int, pooler: Pooler, head: RowFunction
+) -> FloatArray:
+    """Take the greatest latents of a text's pooled states, those above zero (arXiv:2503.01776); (k, 2).
+
+    Args:
+        states: The item's token states, (n, W).
+        skip_tokens: Number of leading tokens that are not pooled.
+        pooler: The model's pooler.
+        head: Pooled rows to latents.
+    """
+    offsets, skip = np.array([0, len(states)]), np.array([skip_tokens])
+    latents = head(pool(pooler.pooling, states, offsets, skip))[0]
+    count = min(pooler.active_latents, len(latents))
+    greatest = np.sort(np.argpartition(latents, len(latents) - count)[len(latents) - count :])
+    kept = greatest[latents[greatest] > 0]
+    return np.stack([kept.astype(np.float32), latents[kept]], axis=1)
 
 
 def lexical_weights(

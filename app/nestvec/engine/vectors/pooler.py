@@ -41,6 +41,8 @@ class Pooler:
         lexical_column: Column of each token's own weight (BGE-M3, arXiv:2402.03216); None where there is none.
         special_ids: Ids that have no lexical weight, whatever the column says.
         vocabulary_head: States (n, H) to weights of all terms (1, V): SPLADE (arXiv:2109.10086).
+        latent_head: Pooled rows (n, H) to latents (n, L), of which the greatest are a text's terms (arXiv:2503.01776).
+        active_latents: How many of them.
         merge: How weights of parts of a text become one, as the model's own pooling does: "max" or "sum".
         term_weights: Weight of every id, (V,), for queries that need no model; None where queries go through it.
         gives_zeros: Whether a vector of zeros is an answer, as a static model's to a text of unknown tokens is, rather
@@ -55,6 +57,8 @@ class Pooler:
     lexical_column: int | None = None
     special_ids: tuple[int, ...] = ()
     vocabulary_head: RowFunction | None = None
+    latent_head: RowFunction | None = None
+    active_latents: int = 0
     merge: str = "max"
     term_weights: FloatArray | None = None
     gives_zeros: bool = False

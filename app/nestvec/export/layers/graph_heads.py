@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from onnx import TensorProto
 
 from nestvec.errors import FormatError
 from nestvec.export.graph.builder import GraphBuilder
@@ -27,6 +28,11 @@ class UnitLength:
 
 
 @dataclass(frozen=True, slots=True)
+class Tangent:
+    """Takes the hyperbolic tangent of every value."""
+
+
+@dataclass(frozen=True, slots=True)
 class RowNorm:
     """A layer norm of its own.
 
@@ -38,6 +44,17 @@ class RowNorm:
 
     scale: Float32Array
     bias: Float32Array
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standardized:
+    """Takes every row's mean away and divides by its standard deviation, that of a sample, plus epsilon.
+
+    Attributes:
+        epsilon: Added to the deviation.
+    """
+
     epsilon: float
 
 
@@ -60,7 +77,7 @@ class Dense:
     residual: bool | Float32Array = False
 
 
-Layer = Dense | RowNorm | UnitLength
+Layer = Dense | RowNorm | Standardized | Tangent | UnitLength
 MIN_LENGTH: Final = 1e-12
 
 
@@ -100,6 +117,10 @@ def add_dense(graph: GraphBuilder, value: str, layers: Sequence[Layer], name: st
         layer_name = f"{name}.{number}"
         if isinstance(layer, UnitLength):
             value = _unit_length(graph, value)
+        elif isinstance(layer, Tangent):
+            value = graph.op("Tanh", value)
+        elif isinstance(layer, Standardized):
+            value = _standardized(graph, value, layer.epsilon)
         elif isinstance(layer, RowNorm):
             value = layer_norm(graph, value, layer_name, layer.scale, layer.bias, layer.epsilon)
         else:
@@ -131,6 +152,22 @@ def _unit_length(graph: GraphBuilder, value: str) -> str:
     least = graph.weight("min_length", np.array(MIN_LENGTH, np.float32))
     squares = graph.op("ReduceSum", graph.op("Mul", value, value), axis, keepdims=1)
     return graph.op("Div", value, graph.op("Max", graph.op("Sqrt", squares), least))
+
+
+def _standardized(graph: GraphBuilder, value: str, epsilon: float) -> str:
+    """Standardize rows, [n, width]."""
+    axis = graph.weight("last_axis", np.array([-1], np.int64))
+    centred = graph.op("Sub", value, graph.op("ReduceMean", value, axis, keepdims=1))
+    squares = graph.op("Mul", centred, centred)
+    width = graph.op("Shape", value, start=1)
+    others = graph.op("Sub", width, graph.weight("one_count", np.array([1], np.int64)))
+    variance = graph.op(
+        "Div",
+        graph.op("ReduceSum", squares, axis, keepdims=1),
+        graph.op("Cast", others, to=TensorProto.FLOAT),
+    )
+    least = graph.weight("deviation_epsilon", np.array(epsilon, np.float32))
+    return graph.op("Div", centred, graph.op("Add", graph.op("Sqrt", variance), least))
 
 
 def check_activation(name: str, where: str) -> str:
@@ -219,6 +256,33 @@ def concatenated_head(parts: Sequence[Dense]) -> GraphHead:
         ]
         width = encoder.hidden_size + sum(part.weight.shape[1] for part in parts)
         return graph.op("Concat", state, *outputs, axis=-1), width
+
+    return head
+
+
+def weighted_states(weights: Float32Array, first: int) -> GraphHead:
+    """Make a head that gives the weighted mean of layers' states (sentence-transformers' WeightedLayerPooling).
+
+    Args:
+        weights: Of each layer from the first on, [layers], float32.
+        first: Index of the first layer's states; the word embeddings' are 0.
+    """
+
+    def head(context: BuildContext, encoder: Encoder) -> tuple[str, int]:
+        graph, states = context.graph, encoder.states[first:]
+        if len(states) != len(weights) or not float(weights.sum()):
+            raise FormatError(
+                f"layer_weights: {len(weights)} weights do not fit the {len(encoder.states)} states from {first} on"
+            )
+        shares = weights / weights.sum()
+        parts = [
+            graph.op("Mul", state, graph.weight(f"layer_share_{number}", np.array(share)))
+            for number, (state, share) in enumerate(zip(states, shares, strict=True))
+        ]
+        value = parts[0]
+        for part in parts[1:]:
+            value = graph.op("Add", value, part)
+        return value, encoder.hidden_size
 
     return head
 

@@ -328,9 +328,7 @@ class ArtefactBuilder:
     def _with_head(self, options: ExportOptions) -> ExportOptions:
         """Add to a options what the model's head needs of the graph."""
         head = self.folder.head
-        has_exits = (
-            OutputKind.DENSE in head.kinds and options.attention is not AttentionOps.PORTABLE
-        )
+        has_exits = head.has_exits and options.attention is not AttentionOps.PORTABLE
         return dataclasses.replace(
             options,
             head=head.graph_head(),

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Final
 
-from nestvec.engine.types import OutputKind
 from nestvec.errors import UnsuitedError
 from nestvec.export.architectures import STATIC_TYPE
 from nestvec.export.device_graph import DeviceExportOptions
@@ -66,7 +65,7 @@ def device_export_options(
             pooling=head.pooling,
             head=head.graph_head(),
             takes_token_types=head.takes_token_types,
-            has_exits=OutputKind.DENSE in head.kinds,
+            has_exits=head.has_exits,
         )
         for attention in attentions
     ]

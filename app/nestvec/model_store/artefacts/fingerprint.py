@@ -1,5 +1,6 @@
 """Fingerprints: of files, and of the embedding space that they and the build options make."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -98,6 +99,8 @@ def space_fingerprint(
         content = {**content, "drops_unknown": True}
     if changes := folder.tokenizer_changes.summary():
         content = {**content, "tokenizer_changes": changes}
+    if folder.pair is not None:
+        content = {**content, "pair": dataclasses.astuple(folder.pair)}
     if summary := folder.head.summary():
         content = {**content, "head": summary}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -13,7 +13,12 @@ from nestvec.model_store.folder.module_tables import (
     ROUTER_TABLE,
     TRANSFORMER_TABLE,
 )
-from nestvec.model_store.folder.modules import TRANSFORMERS, Module
+from nestvec.model_store.folder.modules import (
+    HIDDEN_STATES,
+    LAYER_POOLING,
+    TRANSFORMERS,
+    Module,
+)
 from nestvec.model_store.folder.tokenizer_table import SPECIAL_TOKENS_TABLE, TOKENIZER_TABLE
 from nestvec.model_store.folder.transformer_settings import TransformerSettings
 from nestvec.model_store.sources.file_names import (
@@ -73,6 +78,8 @@ def field_claims(files: FolderFiles, asked: frozenset[str]) -> tuple[FolderClaim
 
 
 def _config_claims(files: FolderFiles, asked: frozenset[str]) -> Iterator[FolderClaim]:
+    if LAYER_POOLING in (module.kind for module in files.modules):
+        asked |= {HIDDEN_STATES}
     table = config_table(files.architecture, files.config, asked)
     name = _name(files, files.encoder / CONFIG_FILE)
     for claim in table.claims(name, files.config):

@@ -31,6 +31,7 @@ from nestvec.model_store.folder.transformer_settings import (
 )
 from nestvec.model_store.graph_choice import choose_graph
 from nestvec.model_store.heads.dense import DenseHead
+from nestvec.model_store.rerankers import scores_in_pairs
 
 T = TypeVar("T")
 
@@ -103,7 +104,8 @@ def _readers(files: FolderFiles, modules: tuple[Module, ...]) -> Iterator[Callab
     if not files.has_own_graph:
         yield lambda: read_quantization(files.config)
         yield lambda: with_code(files.config, files.architecture, files.overrides)
-    yield lambda: check_transformer_settings(files.settings)
+    scores_pairs = scores_in_pairs(files.config, modules, files.overrides)
+    yield lambda: check_transformer_settings(files.settings, scores_pairs=scores_pairs)
     yield lambda: read_pooling(files.root, modules, files.overrides)
     yield lambda: read_prompts(files.root, files.overrides)
     yield lambda: read_tokenizer_changes(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nestvec.engine.instructions import Instruct
+from nestvec.engine.text.pair_template import PairTemplate
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.text.tokenizer_changes import NO_CHANGES, TokenizerChanges
 from nestvec.engine.types import Layout
@@ -35,8 +36,13 @@ from nestvec.model_store.folder.transformer_settings import (
 )
 from nestvec.model_store.graph_choice import choose_graph, refuse_pickles
 from nestvec.model_store.heads.base import Head
-from nestvec.model_store.heads.classifier import is_classifier
 from nestvec.model_store.heads.late import m3_files
+from nestvec.model_store.rerankers import (
+    card_head,
+    pair_template,
+    scores_in_pairs,
+    with_activation,
+)
 from nestvec.model_store.sources.file_names import SETTINGS_FILES, TOKENIZER_CONFIG_FILE
 from nestvec.system.json_files import read_json
 
@@ -77,6 +83,7 @@ class ModelFolder:
         instruct: Templates of instructions; None where the model takes none.
         echo: What stands before a text's first reading and between its two, for models that read it twice.
         tokenizer_changes: What the files beside tokenizer.json make other than it says.
+        pair: The template of a re-ranker's pairs; None where they are read as two texts.
     """
 
     path: Path
@@ -97,6 +104,7 @@ class ModelFolder:
     instruct: Instruct | None = None
     echo: tuple[str, str] | None = None
     tokenizer_changes: TokenizerChanges = NO_CHANGES
+    pair: PairTemplate | None = None
 
     @property
     def tokenizer_path(self) -> Path:
@@ -149,7 +157,8 @@ def read_model_folder(
     folder, config, overrides, modules, is_static = find_encoder(root, overrides or {}, config)
     _text(config, "model_type", folder)
     architecture = architecture_of(config)
-    needs_states = bool(m3_files(folder, reads_pickles=reads_pickles)) or is_classifier(config)
+    scores_pairs = scores_in_pairs(config, modules, overrides)
+    needs_states = scores_pairs or bool(m3_files(folder, reads_pickles=reads_pickles))
     onnx_file, layout, weights = choose_graph(
         folder, architecture, reads_pickles=reads_pickles, needs_states=needs_states
     )
@@ -159,12 +168,14 @@ def read_model_folder(
         config = _honoured(folder, config, architecture, overrides)
     asked = Recording(config)
     sizes = _dimensions(folder, asked, architecture, is_exported=onnx_file is None)
-    settings = TransformerSettings(folder) if is_static else read_transformer_settings(folder)
+    settings = TransformerSettings(folder)
+    if not is_static:
+        settings = read_transformer_settings(folder, scores_pairs=scores_pairs)
     if not is_static:
         parts = architecture, modules, settings, overrides, onnx_file is not None
         _check_claims(FolderFiles(root, folder, config, *parts), asked)
     pooling, pools_prompt = read_pooling(root, modules, overrides)
-    head = read_head(
+    head = card_head(folder, root, config, sizes.hidden_size, overrides) or read_head(
         folder,
         config,
         sizes.hidden_size,
@@ -173,6 +184,7 @@ def read_model_folder(
         root=root,
         reads_pickles=reads_pickles,
     )
+    head = with_activation(head, overrides)
     if onnx_file is not None and type(head) is not Head:
         raise FormatError(
             f"{folder}: what stands behind its encoder needs an architecture that the exporter knows, not {onnx_file}"
@@ -184,6 +196,7 @@ def read_model_folder(
         for module in modules:
             if module.kind == QUERY_WEIGHTS:
                 check_query_tokenizer(module.folder, folder, changes, config, overrides)
+    instruction = prompts[default_prompt] if default_prompt is not None else ""
     return ModelFolder(
         path=folder,
         config=config,
@@ -204,6 +217,7 @@ def read_model_folder(
         instruct=Instruct(**overrides["instruct"]) if "instruct" in overrides else None,
         echo=(overrides["echo"][0], overrides["echo"][1]) if "echo" in overrides else None,
         tokenizer_changes=changes,
+        pair=pair_template(folder, head, settings, overrides, instruction),
     )
 
 

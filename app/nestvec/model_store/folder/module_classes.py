@@ -17,9 +17,12 @@ DEFINED: Final[Mapping[str, tuple[str, ...]]] = {
     "Dropout": ("sentence_transformer.modules.dropout",),
     "LayerNorm": ("sentence_transformer.modules.layer_norm",),
     "StaticEmbedding": ("sentence_transformer.modules.static_embedding",),
+    "WeightedLayerPooling": ("sentence_transformer.modules.weighted_layer_pooling",),
+    "SparseAutoEncoder": ("sparse_encoder.modules.sparse_auto_encoder",),
     "MLMTransformer": ("sparse_encoder.modules.mlm_transformer",),
     "SpladePooling": ("sparse_encoder.modules.splade_pooling",),
     "MultiVectorMask": ("multi_vector_encoder.modules.multi_vector_mask",),
+    "LogitScore": ("cross_encoder.modules.logit_score",),
     "Router": ("base.modules.router",),
     "SparseStaticEmbedding": ("sparse_encoder.modules.sparse_static_embedding",),
 }
@@ -46,6 +49,8 @@ KIND_BY_CLASS: Final[Mapping[str, str]] = {
 # Code in a model's own repository that does what the module of this kind does, for these architectures.
 KNOWN_CODE: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "custom_st.Transformer": ("Transformer", ("jina_embeddings_v3",)),
+    # perplexity-ai/pplx-embed-v1.
+    "st_quantize.FlexibleQuantizer": ("TanhQuantizer", ("bidirectional_pplx_qwen3",)),
 }
 
 

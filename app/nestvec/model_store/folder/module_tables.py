@@ -64,6 +64,7 @@ MODULE_TABLES: Final[Mapping[str, FieldTable]] = {
         )
     ),
     "Normalize": FieldTable(honoured=frozenset(NAME_FIELDS)),
+    "TanhQuantizer": FieldTable(),  # it has no file: its path is the model's folder
     "LayerNorm": FieldTable(
         honoured=frozenset(NAME_FIELDS),
         without_effect={"dimension": "the weights themselves say it"},
@@ -73,6 +74,22 @@ MODULE_TABLES: Final[Mapping[str, FieldTable]] = {
         without_effect={
             "chunk_size": "how it is computed, not what",
             **dict.fromkeys(SIZES, "the vocabulary says it"),
+        },
+    ),
+    "LogitScore": FieldTable(
+        honoured=frozenset({"true_token_id", "false_token_id", "module_input_name"})
+    ),
+    "WeightedLayerPooling": FieldTable(
+        honoured=frozenset({"layer_start"}),
+        without_effect=dict.fromkeys(
+            ("num_hidden_layers", *SIZES), "the weights and the encoder say it"
+        ),
+    ),
+    "SparseAutoEncoder": FieldTable(
+        honoured=frozenset({"hidden_dim", "k", "normalize"}),
+        without_effect={
+            "input_dim": "the weights themselves say it",
+            **dict.fromkeys(("k_aux", "dead_threshold"), "says something of training only"),
         },
     ),
     "SparseStaticEmbedding": FieldTable(

@@ -10,9 +10,16 @@ from nestvec.errors import FormatError
 from nestvec.export.architectures import architecture_of
 from nestvec.model_store.folder.module_classes import is_library_class, module_kind, suits
 from nestvec.model_store.folder.router import read_routes
+from nestvec.model_store.heads.autoencoder import read_autoencoder
 from nestvec.model_store.heads.base import FIRST_LAST, FirstLastHead, Head
 from nestvec.model_store.heads.classifier import ClassifierHead, is_classifier
-from nestvec.model_store.heads.dense import DenseHead, check_names, layer_files
+from nestvec.model_store.heads.dense import (
+    TANH_QUANTIZER,
+    DenseHead,
+    check_names,
+    dense_files,
+    layer_files,
+)
 from nestvec.model_store.heads.late import (
     is_stanford_colbert,
     m3_files,
@@ -20,17 +27,27 @@ from nestvec.model_store.heads.late import (
     read_pylate,
     read_stanford_colbert,
 )
+from nestvec.model_store.heads.logit_score import CAUSAL_LOGITS, LogitScoreHead
 from nestvec.model_store.heads.sparse import LOGARITHMS, SparseHead
 from nestvec.system.json_files import load_json, read_json
 
 TRANSFORMERS: Final = ("Transformer", "MLMTransformer")
 POOLINGS: Final = ("Pooling", "SpladePooling")
 # What may stand behind, in any order; a chain's kind of model decides which.
-LAYERS: Final = ("Dense", "LayerNorm", "Normalize", "MultiVectorMask")
+LAYERS: Final = ("Dense", "LayerNorm", "Normalize", "MultiVectorMask", TANH_QUANTIZER)
 ORDER: Final = "a Transformer, a pooling, and layers, in this order"
 ROUTER: Final = "Router"
 # Weighs queries by stored weights, where a Router sends them there; then it stands behind the chain of documents.
 QUERY_WEIGHTS: Final = "SparseStaticEmbedding"
+LOGIT_SCORE: Final = "LogitScore"  # a re-ranker's, behind a causal model
+# Between the Transformer and its pooling, where config.json asks for the states of all layers; else it does nothing.
+LAYER_POOLING: Final = "WeightedLayerPooling"
+HIDDEN_STATES: Final = "output_hidden_states"
+AUTOENCODER: Final = "SparseAutoEncoder"  # at the end
+KNOWN: Final = (*TRANSFORMERS, LAYER_POOLING, *POOLINGS, *LAYERS, AUTOENCODER)
+# Where kinds stand in a chain, others behind them; of some places a chain has one module.
+PLACES: Final = (TRANSFORMERS, (LAYER_POOLING,), POOLINGS, LAYERS, (AUTOENCODER, QUERY_WEIGHTS))
+SINGLE_RANKS: Final = (0, 1, 4)
 NOTHING: Final = "Dropout"  # it does something in training only
 SPLADE: Final = "splade"
 MAX_PATH_CHARS: Final = 100  # systems take 255 bytes of a name
@@ -102,7 +119,7 @@ def _as_modules(
     modules = []
     for class_name, name in named:
         kind = module_kind(class_name, is_plain=is_plain)
-        if kind not in (*TRANSFORMERS, *POOLINGS, *LAYERS, *more, NOTHING):
+        if kind not in (*KNOWN, LOGIT_SCORE, *more, NOTHING):
             raise FormatError(f"{path}: type: {_unknown(class_name)}")
         if kind != NOTHING:
             modules.append(Module(kind, path.parent / name, "" if is_plain else class_name))
@@ -146,7 +163,7 @@ def _unknown(class_name: str) -> str:
     kind = class_name.rsplit(".", 1)[-1]
     if kind in (ROUTER, "Asym", QUERY_WEIGHTS):
         return f"module '{kind}' is not supported here, only a {ROUTER} that begins a chain and what it holds"
-    if is_library_class(class_name) or kind not in (*TRANSFORMERS, *POOLINGS, *LAYERS):
+    if is_library_class(class_name) or kind not in KNOWN:
         return f"module '{kind}' is not supported"
     return (
         f"'{class_name}' is code of the model's own, which is never run; if it computes what "
@@ -160,11 +177,9 @@ def _check_chain(path: Path, modules: Sequence[Module]) -> None:
     Raises:
         FormatError: They do not.
     """
-    ranks = [
-        0 if module.kind in TRANSFORMERS else 1 if module.kind in POOLINGS else 2
-        for module in modules
-    ]
-    if ranks != sorted(ranks) or ranks[:1] not in ([], [0]) or ranks.count(0) > 1:
+    ranks = [_rank(module.kind) for module in modules]
+    singles = [rank for rank in ranks if rank in SINGLE_RANKS]
+    if ranks != sorted(ranks) or ranks[:1] not in ([], [0]) or len(singles) > len(set(singles)):
         raise FormatError(f"{path}: expected {ORDER}")
     for module in modules:
         try:
@@ -175,6 +190,11 @@ def _check_chain(path: Path, modules: Sequence[Module]) -> None:
             raise FormatError(f"{path}: the Transformer module must lie in the folder itself")
         if not is_inside:
             raise FormatError(f"{path}: a module's path leaves the folder")
+
+
+def _rank(kind: str) -> int:
+    """Where a module stands in a chain: kinds of a rank may stand in any order."""
+    return next((rank for rank, kinds in enumerate(PLACES) if kind in kinds), len(PLACES))
 
 
 def encoder_folder(folder: Path, modules: Sequence[Module]) -> Path:
@@ -211,24 +231,58 @@ def read_head(  # noqa: PLR0913 - what files and card say, each read elsewhere
     """
     kinds = [module.kind for module in modules]
     chain = (root or folder) / "modules.json"
-    if modules and not suits(modules[0].class_name, architecture_of(config)):
-        raise FormatError(f"{chain}: type: {_unknown(modules[0].class_name)}")
+    for module in modules:
+        if not suits(module.class_name, architecture_of(config)):
+            raise FormatError(f"{chain}: type: {_unknown(module.class_name)}")
     if is_stanford_colbert(config):
         return read_stanford_colbert(folder, config, hidden_size)
     if QUERY_WEIGHTS in kinds and "SpladePooling" not in kinds:
         raise FormatError(f"{chain}: {QUERY_WEIGHTS} for queries needs SpladePooling for documents")
     if pooling == SPLADE or "SpladePooling" in kinds:
         return _read_splade(folder, config, hidden_size, modules, chain)
+    if LOGIT_SCORE in kinds:
+        return _read_logit_score(folder, config, hidden_size, modules, chain)
     # sentence-transformers 5.4 and newer write a chain of one Transformer for a cross-encoder, older ones no chain.
     if pooling is None and set(kinds) <= set(TRANSFORMERS) and is_classifier(config):
-        settings = (root or folder) / "config_sentence_transformers.json"
-        values = read_json(settings) if modules and settings.is_file() else {}
+        values = read_settings(root or folder) if modules else {}
         return ClassifierHead.read(folder, config, hidden_size, values)
     if "Dense" in kinds and "Pooling" not in kinds:
         layers = _projection(chain, modules)
         return read_pylate(folder, config, hidden_size, layers)
-    base = Head(folder, config, hidden_size, pooling or "")
+    weights = _layer_weights(config, modules)
+    files = () if weights is None else dense_files(weights)
+    base = Head(folder, config, hidden_size, pooling or "", layer_weights=weights, files=files)
     return _read_pooled(base, modules, chain, m3_files(folder, reads_pickles=reads_pickles))
+
+
+def _read_logit_score(
+    folder: Path,
+    config: Mapping[str, Any],
+    hidden_size: int,
+    modules: Sequence[Module],
+    chain: Path,
+) -> LogitScoreHead:
+    """Read the head of a causal model that answers yes or no."""
+    if [module.kind for module in modules] != ["Transformer", LOGIT_SCORE]:
+        raise FormatError(f"{chain}: expected a Transformer, then {LOGIT_SCORE} alone")
+    path = modules[1].folder / "config.json"
+    tokens = read_json(path)
+    if tokens.get("module_input_name", CAUSAL_LOGITS) != CAUSAL_LOGITS:
+        raise FormatError(f"{path}: module_input_name: only '{CAUSAL_LOGITS}' is supported")
+    return LogitScoreHead.read(folder, config, hidden_size, tokens, read_settings(chain.parent))
+
+
+def read_settings(root: Path) -> Mapping[str, Any]:
+    """Read a model's config_sentence_transformers.json; nothing where it has none."""
+    path = root / "config_sentence_transformers.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _layer_weights(config: Mapping[str, Any], modules: Sequence[Module]) -> Path | None:
+    """Return the folder of a WeightedLayerPooling; None where it does nothing, as config.json asks for one layer."""
+    if config.get(HIDDEN_STATES) is not True:
+        return None
+    return next((module.folder for module in modules if module.kind == LAYER_POOLING), None)
 
 
 def _read_pooled(
@@ -251,23 +305,29 @@ def _read_pooled(
             f"{named}: missing Pooling, so the pooling is unknown; add it, or write a card with overrides.pooling"
         )
     layers = [module for module in modules if module.kind in LAYERS]
-    while layers and layers[-1].kind == "Normalize":
+    while layers and layers[-1].kind == "Normalize" and AUTOENCODER not in kinds:
         layers.pop()  # a request's answer is scaled at the end, or not, as it says
     for module in modules:
         if module.kind in LAYERS:
             check_names(module.folder)
     settings = base.folder, base.config, base.hidden_size
-    if not layers:
-        if base.pooling == FIRST_LAST:
-            return FirstLastHead(*settings, "mean")
-        return read_m3(*settings, base.pooling, m3_layers) if m3_layers else base
-    if base.pooling == FIRST_LAST or m3_layers:
+    further = [*layers, *(each for each in modules if each.kind in (LAYER_POOLING, AUTOENCODER))]
+    if further and (base.pooling == FIRST_LAST or m3_layers):
         raise FormatError(
-            f"{chain}: {layers[0].kind} goes neither with {FIRST_LAST} nor with BGE-M3"
+            f"{chain}: {further[0].kind} goes neither with {FIRST_LAST} nor with BGE-M3"
         )
+    if base.pooling == FIRST_LAST:
+        return FirstLastHead(*settings, "mean")
+    if m3_layers:
+        return read_m3(*settings, base.pooling, m3_layers)
     steps = tuple((module.kind, module.folder) for module in layers)
-    files = tuple(file for step in steps for file in layer_files(*step))
-    return DenseHead(*settings, base.pooling, files=files, steps=steps)
+    files = (*base.files, *(file for step in steps for file in layer_files(*step)))
+    dense = DenseHead(
+        *settings, base.pooling, layer_weights=base.layer_weights, files=files, steps=steps
+    )
+    if AUTOENCODER in kinds:
+        return read_autoencoder(dense, modules[-1].folder)
+    return dense if layers else base
 
 
 def _projection(path: Path, modules: Sequence[Module]) -> tuple[Path, ...]:

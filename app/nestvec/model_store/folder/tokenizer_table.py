@@ -29,7 +29,7 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         (
             *("clean_up_tokenization_spaces", "spaces_between_special_tokens", "errors"),
-            *("chat_template", "chat_control_tokens", "use_default_system_prompt"),
+            *("chat_control_tokens", "use_default_system_prompt"),
             *("grounded_generation_template", "tool_use_template", "response_schema"),
             *("response_template", "sanitize_control_tokens", "save_jinja_files"),
             "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
@@ -37,6 +37,7 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
         ),
         _SHOWN,
     ),
+    "chat_template": "re-rankers read their pairs in it, and nothing else does",
     **dict.fromkeys(
         (
             *("name_or_path", "_name_or_path", "_commit_hash", "commit_message", "backend"),

@@ -14,6 +14,10 @@ from nestvec.system.json_files import read_json
 
 # Tasks of which the states (or a classifier's scores) are those that are served.
 TASKS: Final = ("feature-extraction", "sequence-classification", "fill-mask")
+# What a re-ranker may be that reads pairs in a template of its own, and what its states are called then.
+PAIR_TASK: Final = "text-generation"
+PAIR_OUTPUT: Final = "causal_logits"
+MESSAGE_FORMATS: Final = (None, "auto", "flat", "structured")
 # Arguments of loading that say where and how a model is computed, not what.
 HARMLESS_ARGUMENTS: Final = frozenset(
     {
@@ -51,15 +55,19 @@ class TransformerSettings:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_transformer_settings(encoder: Path) -> TransformerSettings:
+def read_transformer_settings(encoder: Path, *, scores_pairs: bool = False) -> TransformerSettings:
     """Read the settings beside an encoder, as the library does: of its seven names, the first that is not empty.
+
+    Args:
+        encoder: The encoder's folder.
+        scores_pairs: As `check_transformer_settings` takes it.
 
     Raises:
         FormatError: The file cannot be read, or a field that changes vectors says what is not served.
     """
     settings = find_transformer_settings(encoder)
     if settings.values:
-        check_transformer_settings(settings)
+        check_transformer_settings(settings, scores_pairs=scores_pairs)
     return settings
 
 
@@ -77,17 +85,25 @@ def find_transformer_settings(encoder: Path) -> TransformerSettings:
     return TransformerSettings(encoder / SETTINGS_FILES[0])
 
 
-def check_transformer_settings(settings: TransformerSettings) -> None:
+def check_transformer_settings(
+    settings: TransformerSettings, *, scores_pairs: bool = False
+) -> None:
     """Check what the settings say.
+
+    Args:
+        settings: The settings.
+        scores_pairs: Whether they are a re-ranker's, whose pairs may go through a chat template.
 
     Raises:
         FormatError: A field that changes vectors says what is not served.
     """
     values = settings.values
     task = values.get("transformer_task", TASKS[0])
-    if task not in TASKS:
+    if task not in TASKS and not (scores_pairs and task == PAIR_TASK):
         raise _refusal(settings, "transformer_task", f"{task!r} is none of {', '.join(TASKS)}")
     modalities = values.get("modality_config", {"text": {}})
+    if scores_pairs and speaks_in_messages(settings):
+        modalities = {key: value for key, value in modalities.items() if key != "message"}
     if not isinstance(modalities, dict) or "text" not in modalities or "message" in modalities:
         raise _refusal(
             settings, "modality_config", "texts would go through a chat template, which is not read"
@@ -95,7 +111,8 @@ def check_transformer_settings(settings: TransformerSettings) -> None:
     text = modalities["text"] if isinstance(modalities["text"], dict) else {"method": ...}
     if text.get("method") not in METHODS or text.get("method_output_name") not in METHOD_OUTPUTS:
         raise _refusal(settings, "modality_config", "texts would get another output of the model")
-    if values.get("module_output_name") not in MODULE_OUTPUTS:
+    outputs = (*MODULE_OUTPUTS, PAIR_OUTPUT) if scores_pairs else MODULE_OUTPUTS
+    if values.get("module_output_name") not in outputs:
         raise _refusal(
             settings,
             "module_output_name",
@@ -107,6 +124,16 @@ def check_transformer_settings(settings: TransformerSettings) -> None:
             raise _refusal(settings, name, "must be an object")
         if unread := sorted(set(arguments) - HARMLESS_ARGUMENTS):
             raise _refusal(settings, name, f"'{unread[0]}' is not supported")
+
+
+def speaks_in_messages(settings: TransformerSettings) -> bool:
+    """Whether pairs go through a chat template, as messages of texts, and not as two texts."""
+    modalities = settings.values.get("modality_config")
+    message = modalities.get("message") if isinstance(modalities, dict) else None
+    if not isinstance(message, dict) or message.get("format") not in MESSAGE_FORMATS:
+        return False
+    method, output = message.get("method"), message.get("method_output_name")
+    return method in METHODS and output in METHOD_OUTPUTS
 
 
 def _refusal(settings: TransformerSettings, name: str, reason: str) -> FormatError:

@@ -13,8 +13,12 @@ from nestvec.engine.text.late_interaction import LateInteraction
 from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.pooling import pooling_modes
-from nestvec.export.layers.graph_heads import GraphHead, first_last_average
+from nestvec.errors import FormatError
+from nestvec.export.graph.weights import Weights
+from nestvec.export.layers.graph_heads import GraphHead, first_last_average, weighted_states
+from nestvec.system.json_files import read_json
 
+FIRST_LAYER: Final = 4  # of WeightedLayerPooling, unless it says another
 FIRST_LAST: Final = "first_last_mean"
 HEAD_FILE: Final = "head.onnx"
 # Prompts of models whose queries and documents differ by more than a text before them.
@@ -36,6 +40,8 @@ class Head:
         late_interaction: How token vectors that are compared one by one are made; None where they are plain states.
         query_lookup: How queries are weighed by stored weights alone; None where they go through the model.
         prompts: Prompts that the model's own code knows beside the folder's, by name.
+        layer_weights: Folder of a WeightedLayerPooling, whose weighted mean of layers' states is pooled; None for the
+            last layer's.
         takes_token_types: Whether the graph must be told which tokens belong to a pair's second text.
         files: Weight files beside the encoder's.
     """
@@ -50,6 +56,7 @@ class Head:
     late_interaction: LateInteraction | None = None
     query_lookup: QueryLookup | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
+    layer_weights: Path | None = None
     takes_token_types: bool = False
     files: tuple[Path, ...] = ()
 
@@ -59,9 +66,19 @@ class Head:
         return self.pooled_size
 
     @property
+    def own_code_step(self) -> float | None:
+        """Distance of two codes of the model's own 8-bit vectors; None where ranges are calibrated."""
+        return None
+
+    @property
     def pooled_size(self) -> int:
         """Dimensions of a vector as pooling gives it: H for each mode."""
         return len(pooling_modes(self.pooling)) * self.hidden_size
+
+    @property
+    def has_exits(self) -> bool:
+        """Whether a run may stop at an early layer: not where later ones are part of every vector."""
+        return OutputKind.DENSE in self.kinds and self.layer_weights is None
 
     @property
     def columns(self) -> int:
@@ -74,7 +91,7 @@ class Head:
         Raises:
             FormatError: A tensor is missing or of another shape.
         """
-        return None
+        return None if self.layer_weights is None else _layer_mean(self.layer_weights)
 
     def write(self, artefact: Path) -> None:
         """Write the head's own graph and tables into an artefact's folder; nothing where it has none.
@@ -99,7 +116,23 @@ class Head:
 
     def summary(self) -> dict[str, Any]:
         """Return what of the head decides vectors, for the space's fingerprint; nothing for the plain head."""
-        return {}
+        if self.layer_weights is None:
+            return {}
+        return {"layer_weights": read_json(self.layer_weights / "config.json")}
+
+
+def _layer_mean(folder: Path) -> GraphHead:
+    """Return the weighted mean of layers' states, as a WeightedLayerPooling module has it.
+
+    Raises:
+        FormatError: Its settings or weights cannot be read.
+    """
+    path = folder / "config.json"
+    first = read_json(path).get("layer_start", FIRST_LAYER)
+    if not isinstance(first, int) or isinstance(first, bool) or first < 0:
+        raise FormatError(f"{path}: layer_start must be a number of layers")
+    with Weights(folder) as weights:
+        return weighted_states(weights.get("layer_weights", weights.shape("layer_weights")), first)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Layers behind the pooling: sentence-transformers' `Dense`, `LayerNorm` and `Normalize` modules."""
+"""Layers behind the pooling: sentence-transformers' `Dense`, `LayerNorm` and `Normalize`, Perplexity's quantizer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from nestvec.export.layers.graph_heads import (
     Dense,
     Layer,
     RowNorm,
+    Tangent,
     UnitLength,
     check_activation,
     export_rows,
@@ -37,6 +38,9 @@ TORCH: Final = "torch."
 FLAGS: Final[Mapping[str, bool]] = {"bias": True, "use_residual": False}
 NORM_EPSILON: Final = 1e-5  # torch's default, which the LayerNorm module takes
 WITH_WEIGHTS: Final = ("Dense", "LayerNorm")
+# Perplexity's `FlexibleQuantizer`: a tangent, whose values are given out in 127 steps to either side.
+TANH_QUANTIZER: Final = "TanhQuantizer"
+TANH_STEP: Final = 1 / 127
 # What a module reads and writes, unless its config.json says another name.
 NAMED_VECTOR: Final = "sentence_embedding"
 NAME_FIELDS: Final = ("module_input_name", "module_output_name")
@@ -47,7 +51,7 @@ class DenseHead(Head):
     """A head of layers behind the pooling.
 
     Attributes:
-        steps: Kind and folder of each module, in order: "Dense", "LayerNorm" or "Normalize".
+        steps: Kind and folder of each module, in order: "Dense", "LayerNorm", "Normalize" or "TanhQuantizer".
     """
 
     steps: tuple[tuple[str, Path], ...] = ()
@@ -56,8 +60,19 @@ class DenseHead(Head):
     @override
     def dimensions(self) -> int:
         """Output size of the last dense layer, or of the pooling where there is none."""
+        return self.layers_size
+
+    @property
+    def layers_size(self) -> int:
+        """Width of what the layers give."""
         dense = self._dense()
         return dense_sizes(dense[-1])[1] if dense else self.pooled_size
+
+    @property
+    @override
+    def own_code_step(self) -> float | None:
+        """That of a quantizer at the end."""
+        return TANH_STEP if self.steps and self.steps[-1][0] == TANH_QUANTIZER else None
 
     @override
     def write(self, artefact: Path) -> None:
@@ -94,7 +109,8 @@ class DenseHead(Head):
         """Return the settings of every dense layer, and the kinds of all where there are others."""
         settings = [read_json(folder / "config.json") for folder in self._dense()]
         kinds = [kind for kind, _ in self.steps]
-        return {"dense": settings} | ({} if set(kinds) == {"Dense"} else {"layers": kinds})
+        own = {"dense": settings} | ({} if set(kinds) == {"Dense"} else {"layers": kinds})
+        return {**Head.summary(self), **own}
 
     def _dense(self) -> list[Path]:
         """Return the folders of the dense layers."""
@@ -157,6 +173,8 @@ def _read_layer(kind: str, folder: Path, width: int) -> Layer:
     """Read a module of any kind, which takes rows of a width."""
     if kind == "Normalize":
         return UnitLength()
+    if kind == TANH_QUANTIZER:
+        return Tangent()
     if kind == "Dense":
         return read_module(folder)
     with Weights(folder) as weights:

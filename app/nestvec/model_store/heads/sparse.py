@@ -26,6 +26,8 @@ from nestvec.model_store.heads.vocabulary import Vocabulary
 from nestvec.system.json_files import read_json
 
 TERM_WEIGHTS: Final = "terms.npy"
+# Prefixes of the authors' own code, by those of transformers.
+HUB_PREFIXES: Final = {"gte.": "new."}
 LOGARITHMS: Final[Mapping[object, int]] = {"relu": 1, "log1p_relu": 2}
 
 
@@ -34,13 +36,13 @@ class MlmForm:
     """Where a family's checkpoints keep the head of a masked language model.
 
     Attributes:
-        transform: The layer before the vocabulary.
-        bias: Name of the vocabulary's bias.
+        transform: The layer before the vocabulary; None for none, as in causal models.
+        bias: Name of the vocabulary's bias; "" for none.
         decoder: Name of the vocabulary's weights, where they are not tied to the word embeddings.
         word_embeddings: Name of the word embeddings, below the encoder's own prefix.
     """
 
-    transform: HeadTransform
+    transform: HeadTransform | None
     bias: str
     decoder: str
     word_embeddings: str = "embeddings.word_embeddings.weight"
@@ -67,10 +69,17 @@ FORMS: Final[Mapping[str, MlmForm]] = {
         "vocab_projector.bias",
         "vocab_projector.weight",
     ),
+    "gte": MlmForm(
+        HeadTransform("lm_head.dense", _ACT, norm="lm_head.norm", other_norm="lm_head.layer_norm"),
+        "lm_head.decoder.bias",
+        "lm_head.decoder.weight",
+    ),
     "modernbert": MlmForm(
         MODERNBERT_TRANSFORM, "decoder.bias", "decoder.weight", "embeddings.tok_embeddings.weight"
     ),
     "mpnet": _ROBERTA,
+    # SPLADE over a causal model (arXiv:2603.22008), whose tokens attend to all if config.json or a card says so.
+    "qwen3": MlmForm(None, "", "lm_head.weight", "embed_tokens.weight"),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
 }
@@ -126,13 +135,16 @@ class SparseHead(Head):
 
     @override
     def graph_head(self) -> GraphHead | None:
-        """Return the layer before the vocabulary, [T, H].
+        """Return the layer before the vocabulary, [T, H]; None where there is none.
 
         Raises:
             FormatError: A tensor is missing or of another shape.
         """
+        transform = self._form().transform
+        if transform is None:
+            return None
         with Weights(self.folder) as weights:
-            return dense_head([self._form().transform.read(weights, self.config, self.hidden_size)])
+            return dense_head([transform.read(weights, self.config, self.hidden_size)])
 
     @override
     def write(self, artefact: Path) -> None:
@@ -147,10 +159,13 @@ class SparseHead(Head):
             name = form.decoder
             if name not in weights:  # tied to the word embeddings
                 prefix = getattr(ARCHITECTURES[architecture_of(self.config)], "prefix", "")
-                tied = (prefix + form.word_embeddings, form.word_embeddings)
+                tied = [
+                    each + form.word_embeddings
+                    for each in (prefix, "", HUB_PREFIXES.get(prefix, ""))
+                ]
                 name = next((n for n in tied if n in weights), name)
             table = weights.get(name, (terms, self.hidden_size)).T
-            bias = weights.get(form.bias, (terms,))
+            bias = weights.get(form.bias, (terms,)) if form.bias else np.zeros(terms, np.float32)
         export_vocabulary(
             Dense(table, bias), artefact / HEAD_FILE, merge=self.merge, logarithms=self.logarithms
         )

@@ -22,6 +22,7 @@ class HeadTransform:
         dense: Name of the linear layer.
         act: Activation behind it; or the field of config.json that names it, and that field's default.
         norm: Name of the layer norm behind that; "" for none.
+        other_norm: The name that other checkpoints have for it.
         epsilon: Field of config.json with the norm's epsilon, and its default.
         bias_field: Field of config.json that says whether there are biases; "" where there must be.
     """
@@ -29,6 +30,7 @@ class HeadTransform:
     dense: str
     act: str | tuple[str, str] = "tanh"
     norm: str = ""
+    other_norm: str = ""
     epsilon: tuple[str, float] = ("layer_norm_eps", 1e-12)
     bias_field: str = ""
 
@@ -55,8 +57,10 @@ class HeadTransform:
         layer = read_dense(weights, names, size, size, act=act, needs_bias=has_bias)
         if not self.norm:
             return layer
-        scale = weights.get(f"{self.norm}.weight", (size,))
-        bias_name = f"{self.norm}.bias"
+        has_other = bool(self.other_norm) and f"{self.norm}.weight" not in weights
+        norm = self.other_norm if has_other else self.norm
+        scale = weights.get(f"{norm}.weight", (size,))
+        bias_name = f"{norm}.bias"
         is_bare = bool(self.bias_field) and bias_name not in weights
         bias = np.zeros(size, np.float32) if is_bare else weights.get(bias_name, (size,))
         return replace(layer, norm=(scale, bias, positive_number(config, *self.epsilon)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from nestvec.engine.text.pair_template import PairTemplate
 from nestvec.errors import FormatError
 
 SOURCE_KINDS: Final = ("pypi", "hub", "folder")
@@ -42,7 +43,11 @@ OVERRIDES: Final = {
     "code": str,
     "is_causal": bool,
     "tokenizer": str,
+    "pair": dict,
+    "logit_score": dict,
+    "activation": str,
 }
+ACTIVATIONS: Final = ("sigmoid", "softmax", "identity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class Card:
         source: Where its files are.
         aliases: Further names that it is found and served by.
         license: SPDX id, or `LicenseRef-` and a word for a licence that SPDX does not list; "" where unknown.
-        languages: BCP-47 tags of the languages that it was made for; empty where unknown, or only their number is known.
+        languages: BCP-47 tags of the languages that it was made for; empty where nobody says more than their number.
         language_count: Number of those languages; 0 where unknown.
         description: One line about it, for people.
         trained_dimensions: Matryoshka sizes that its authors trained; empty if only the full size.
@@ -91,7 +96,8 @@ class Card:
         overrides: What the model's own files leave out: pooling, pools_prompt (whether a prompt's tokens take part in
             it), normalize, max_tokens, prompts, adds_special_tokens, instruct (templates), echo (a text read twice),
             code ("plain": the authors' own code computes what transformers' class does), is_causal (how a decoder
-            attends), tokenizer ("plain": tokenizer.json alone, whatever stands beside it).
+            attends), tokenizer ("plain": tokenizer.json alone, whatever stands beside it); of re-rankers pair (the
+            template of a query and a document), logit_score (the tokens whose logits are compared), activation.
         published: Vectors that its authors publish; an export that gives others is refused.
         config: Stands for a config.json that the folder lacks.
         facts: What the model is: dimensions, max_tokens, pooling, parameters; files that say otherwise are refused.
@@ -260,11 +266,30 @@ def _check_overrides(overrides: Mapping[str, Any]) -> None:
         raise ValueError(
             "overrides.instruct needs a template with {instruction}, and may have an example"
         )
+    _check_reranker(overrides)
     echo = overrides.get("echo", ["", ""])
     if len(echo) != ECHO_PARTS or not all(isinstance(text, str) for text in echo):
         raise ValueError(
             "overrides.echo must be two texts: before the first reading, between the two"
         )
+
+
+def _check_reranker(overrides: Mapping[str, Any]) -> None:
+    """Check what a card says of a re-ranker.
+
+    Raises:
+        ValueError: A value makes no sense; names the key.
+    """
+    if "pair" in overrides:
+        try:
+            PairTemplate.from_table(overrides["pair"])
+        except ValueError as error:
+            raise ValueError(f"overrides.pair {error}") from error
+    tokens = overrides.get("logit_score", {"true_token": 0})
+    if "true_token" not in tokens or not set(tokens) <= {"true_token", "false_token"}:
+        raise ValueError("overrides.logit_score takes a true_token, and may have a false_token")
+    if overrides.get("activation", ACTIVATIONS[0]) not in ACTIVATIONS:
+        raise ValueError(f"overrides.activation must be one of {', '.join(ACTIVATIONS)}")
 
 
 def _check_facts(facts: Mapping[str, Any]) -> None:

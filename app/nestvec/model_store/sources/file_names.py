@@ -18,6 +18,7 @@ ROUTER_FILE: Final = "router_config.json"
 M3_LAYERS: Final = ("sparse_linear", "colbert_linear")
 # What transformers reads beside tokenizer.json.
 TOKENIZER_CONFIG_FILE: Final = "tokenizer_config.json"
+CHAT_TEMPLATE_FILE: Final = "chat_template.jinja"
 SPECIAL_TOKENS_FILE: Final = "special_tokens_map.json"
 ADDED_TOKENS_FILE: Final = "added_tokens.json"
 TOKENIZER_FILES: Final = (TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE)

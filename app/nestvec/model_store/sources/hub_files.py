@@ -16,6 +16,7 @@ from nestvec.export.graph.weights import (
     shard_names,
 )
 from nestvec.model_store.sources.file_names import (
+    CHAT_TEMPLATE_FILE,
     M3_LAYERS,
     ROUTER_FILE,
     SETTINGS_FILES,
@@ -28,6 +29,7 @@ SMALL_FILES: Final = (
     "config.json",
     "tokenizer.json",
     *TOKENIZER_FILES,
+    CHAT_TEMPLATE_FILE,
     "modules.json",
     ROUTER_FILE,
     *SETTINGS_FILES,

@@ -1,0 +1,90 @@
+"""What makes a model a re-ranker that reads pairs in a template: its folder's word, or its card's."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from nestvec.engine.text.pair_template import PairTemplate
+from nestvec.errors import FormatError
+from nestvec.model_store.folder.modules import LOGIT_SCORE, Module, read_settings
+from nestvec.model_store.folder.transformer_settings import TransformerSettings, speaks_in_messages
+from nestvec.model_store.heads.base import Head
+from nestvec.model_store.heads.chat_templates import find_pair_template
+from nestvec.model_store.heads.classifier import is_classifier
+from nestvec.model_store.heads.logit_score import LogitScoreHead
+
+LOGIT_SCORE_KEY: Final = "logit_score"  # of a card's overrides
+
+
+def scores_in_pairs(
+    config: Mapping[str, Any], modules: Sequence[Module], overrides: Mapping[str, Any]
+) -> bool:
+    """Whether a folder is that of a classifier, or of a causal model that is one."""
+    is_causal = any(module.kind == LOGIT_SCORE for module in modules)
+    return is_causal or LOGIT_SCORE_KEY in overrides or is_classifier(config)
+
+
+def card_head(
+    folder: Path,
+    root: Path,
+    config: Mapping[str, Any],
+    hidden_size: int,
+    overrides: Mapping[str, Any],
+) -> Head | None:
+    """Return the head of a model whose card says which tokens are compared; None for all others.
+
+    Args:
+        folder: The encoder's folder.
+        root: The model's folder.
+        config: Its config.json.
+        hidden_size: Columns of the states, H.
+        overrides: Of its card.
+
+    Raises:
+        FormatError: The family is no decoder, or a token is none of the vocabulary.
+    """
+    if LOGIT_SCORE_KEY not in overrides:
+        return None
+    tokens = overrides[LOGIT_SCORE_KEY]
+    return LogitScoreHead.read(folder, config, hidden_size, tokens, read_settings(root))
+
+
+def with_activation(head: Head, overrides: Mapping[str, Any]) -> Head:
+    """Return a head with the activation that a card says."""
+    if "activation" not in overrides:
+        return head
+    return dataclasses.replace(head, activation=overrides["activation"])
+
+
+def pair_template(
+    folder: Path,
+    head: Head,
+    settings: TransformerSettings,
+    overrides: Mapping[str, Any],
+    instruction: str,
+) -> PairTemplate | None:
+    """Find the template of a re-ranker's pairs; None for all other models.
+
+    Args:
+        folder: The encoder's folder.
+        head: Its head.
+        settings: Of the Transformer module.
+        overrides: Of its card.
+        instruction: The folder's default prompt, which is the instruction of such models; "" for none.
+
+    Raises:
+        FormatError: It is not known, or the model has labels to which none belongs.
+    """
+    speaks = speaks_in_messages(settings)
+    if len(head.labels) != 1:
+        if "pair" in overrides or (head.labels and speaks):
+            raise FormatError(f"{folder}: pairs in a template are for re-rankers, with one label")
+        return None
+    return find_pair_template(
+        folder,
+        overrides,
+        speaks_in_messages=speaks if "modality_config" in settings.values else None,
+        instruction=instruction,
+        needs_template=isinstance(head, LogitScoreHead),
+    )
