@@ -38,6 +38,7 @@ PAGES = [
     "docs/model-folders.md",
     "docs/operations.md",
     "docs/security.md",
+    "docs/stores.md",
     "docs/decisions/api.md",
     "docs/decisions/corpus.md",
     "docs/decisions/engine.md",
