@@ -32,6 +32,7 @@ PAGES = [
     "docs/containers.md",
     "docs/dialects.md",
     "docs/embed.md",
+    "docs/evaluate.md",
     "docs/gpu.md",
     "docs/library.md",
     "docs/matryoshka.md",
