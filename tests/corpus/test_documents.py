@@ -248,7 +248,7 @@ async def test_columns_are_kept_with_their_types(
     served: Served, tmp_path: Path, ending: str
 ) -> None:
     """Columns of the input stand beside the vectors, as what they were; what differs from row to row becomes JSON."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": "a",
             "text": "alpha",
