@@ -80,6 +80,20 @@ def test_a_misspelt_verb_is_told_the_right_one(typed: str, meant: str) -> None:
     assert f"Did you mean '{meant}'?" in done.output
 
 
+def test_shells_complete_verbs_and_flags() -> None:
+    """Completion, as the README sets it up, knows verbs that are not imported yet, and their flags."""
+
+    def completed(words: str) -> set[str]:
+        asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        environment = {"_NESTVEC_COMPLETE": "bash_complete", **asked}
+        output = CliRunner().invoke(group, [], prog_name="nestvec", env=environment).output
+        return {line.partition(",")[2] for line in output.split()}
+
+    assert completed("nestvec mo") == {"model"}
+    assert completed("nestvec model pul") == {"pull"}
+    assert {"--truncate", "--trusted-hosts"} <= completed("nestvec serve --tru")
+
+
 def test_the_settings_page_is_up_to_date() -> None:
     """The page of all settings is what `make docs` writes."""
     assert (ROOT / "docs/configuration.md").read_text() == settings_markdown()

@@ -4,7 +4,6 @@ import gzip
 from pathlib import Path
 
 import pytest
-from nestvec.corpus import extraction
 from nestvec.corpus.readers import Columns, TextUnit, read_records
 from nestvec.corpus.sources import find_sources, read_sources
 from nestvec.errors import FormatError
@@ -66,7 +65,7 @@ def test_a_missing_reader_is_told_before_any_work(
 ) -> None:
     """Without the package that reads a document, it is refused as soon as it is found."""
     (tmp_path / "text.pdf").write_bytes(b"")
-    monkeypatch.setattr(extraction.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(FormatError, match=r"need pypdfium2: `make setup EXTRAS=documents`"):
         find_sources([str(tmp_path)])
 

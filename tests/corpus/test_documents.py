@@ -125,7 +125,7 @@ async def test_a_folder_becomes_chunks(
 @pytest.mark.parametrize("overlap", [0, 5])
 def test_chunks_are_no_longer_than_asked_for(kind: SplitterKind, overlap: int) -> None:
     """No chunk has more tokens than asked for, a sentence without an end is cut, and each shares what it should."""
-    text = "one two three four. " * 9 + "word " * 50 + "\n# head\n" + "tail. " * 3
+    text = "\n one two three four.  " * 9 + "word " * 50 + "\n\n # head\n" + "tail. " * 3
     starts = [
         n for n in range(len(text)) if not text[n].isspace() and (n == 0 or text[n - 1].isspace())
     ]
@@ -136,6 +136,8 @@ def test_chunks_are_no_longer_than_asked_for(kind: SplitterKind, overlap: int) -
         return [place for place in starts if start <= place < stop]
 
     assert all(0 < len(tokens(*span)) <= 12 for span in spans)
+    if not overlap:  # not even white space is lost
+        assert [0, *(stop for _, stop in spans)] == [*(start for start, _ in spans), len(text)]
     assert {place for span in spans for place in tokens(*span)} == set(starts)
     for before, after in itertools.pairwise(spans):
         shared = set(tokens(*before)) & set(tokens(*after))
@@ -246,7 +248,7 @@ async def test_columns_are_kept_with_their_types(
     served: Served, tmp_path: Path, ending: str
 ) -> None:
     """Columns of the input stand beside the vectors, as what they were; what differs from row to row becomes JSON."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": "a",
             "text": "alpha",

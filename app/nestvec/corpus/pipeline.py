@@ -175,7 +175,8 @@ class Pipeline:
         cuts = self._job.chunking is not None
         skipped = self._progress.records
         for number, record in enumerate(self._records()):
-            document, content_hash = self._maker.document(record), self._maker.content_hash(record)
+            document = self._maker.document(record)
+            content_hash = self._maker.content_hash(record) if self._job.is_incremental else ""
             is_double = self._is_double(document)
             is_known = self._sink.known.is_whole(document, content_hash)
             if number < skipped:  # written by an interrupted run

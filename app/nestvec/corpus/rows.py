@@ -83,7 +83,9 @@ class Chunking:
     def _with_overlap(self, span: Span, starts: Sequence[int]) -> Span:
         """The span, begun so many tokens earlier."""
         first = bisect_left(starts, span[0])
-        return (starts[max(0, first - self.overlap_tokens)], span[1]) if first else span
+        if not (first and self.overlap_tokens):
+            return span
+        return starts[max(0, first - self.overlap_tokens)], span[1]
 
 
 def _parts(span: Span, starts: Sequence[int], size: int) -> list[Span]:

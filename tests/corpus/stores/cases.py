@@ -50,6 +50,12 @@ CASES: Final = (
 )
 
 
+def skip_module_without_stores() -> None:
+    """Skip a whole module, once, where no store's package is installed, as in the venv of `make test`."""
+    if not any(importlib.util.find_spec(case.module) for case in CASES):
+        pytest.skip(f"no vector store's package is installed; {INSTALL}", allow_module_level=True)
+
+
 def installed(case: Case) -> Case:
     """Return a case, or skip the test where its package is not there."""
     if importlib.util.find_spec(case.module) is None:

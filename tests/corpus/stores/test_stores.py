@@ -1,6 +1,5 @@
 """What every store promises: rows by id, old chunks gone, no mixture, nothing lost by a kill, true neighbours."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -15,7 +14,6 @@ from nestvec.errors import ArtefactError, FormatError
 
 from tests.corpus.stores.cases import (
     CASES,
-    INSTALL,
     Case,
     documents_in,
     installed,
@@ -23,11 +21,11 @@ from tests.corpus.stores.cases import (
     open_reader,
     open_writer,
     row_of,
+    skip_module_without_stores,
     unit_vectors,
 )
 
-if not any(importlib.util.find_spec(case.module) for case in CASES):
-    pytest.skip(f"no vector store's package is installed; {INSTALL}", allow_module_level=True)
+skip_module_without_stores()
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -24,8 +24,8 @@ def write_documents(folder: Path, _: None, chooser: random.Random) -> None:
     for name, content in SAMPLES.items():
         (folder / name).write_bytes(mutated_bytes(content, chooser))
     # A zip whose checksums are wrong is refused at once: what is in it is mutated, or the zip.
-    content = mutated_bytes(WORD.encode(), chooser).decode("utf-8", "replace")
-    word = docx(content) if chooser.random() < 0.7 else mutated_bytes(docx(WORD), chooser)
+    body = mutated_bytes(WORD.encode(), chooser).decode("utf-8", "replace")
+    word = docx(body) if chooser.random() < 0.7 else mutated_bytes(docx(WORD), chooser)
     (folder / "text.docx").write_bytes(word)
 
 

@@ -55,7 +55,9 @@ def test_an_unknown_name_is_told_what_the_key_may_see(served: ServedModel) -> No
     models = registry(served)
     hidden = ModelSlot(names=("secret-model",))
     models.add(hidden)
-    with pytest.raises(UnknownModelError, match=r"access to it\. Here: org/fake-model, secret-model\."):
+    with pytest.raises(
+        UnknownModelError, match=r"access to it\. Here: org/fake-model, secret-model\."
+    ):
         models.find("other")
     token = visible_models.set(frozenset({"org/fake-model"}))
     try:
