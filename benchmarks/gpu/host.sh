@@ -30,6 +30,8 @@ export PYTHONPATH="$site:$root/app:$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUF
 export NESTVEC_CACHE_DIR="$work/cache" NESTVEC_DATA_DIR="$work/data" NESTVEC_OFFLINE=true
 # Peers look for newer files of a local model too, for as long as their timeouts last.
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
+# The server that is measured is on this host, whatever proxy leads elsewhere.
+export no_proxy="127.0.0.1,localhost${no_proxy:+,$no_proxy}"
 cd "$root"
 # What the doctor finds wrong is printed, and the check says what comes of it.
 "$python" -m nestvec doctor --provider cuda 2>&1 | tee "$out/doctor.txt" || true
