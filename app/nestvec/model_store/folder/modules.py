@@ -27,7 +27,12 @@ from nestvec.model_store.heads.late import (
     read_pylate,
     read_stanford_colbert,
 )
-from nestvec.model_store.heads.logit_score import CAUSAL_LOGITS, LogitScoreHead
+from nestvec.model_store.heads.logit_score import (
+    CAUSAL_LOGITS,
+    LOGIT_SCORE,
+    LogitScoreHead,
+    read_settings,
+)
 from nestvec.model_store.heads.sparse import LOGARITHMS, SparseHead
 from nestvec.system.json_files import load_json, read_json
 
@@ -39,7 +44,6 @@ ORDER: Final = "a Transformer, a pooling, and layers, in this order"
 ROUTER: Final = "Router"
 # Weighs queries by stored weights, where a Router sends them there; then it stands behind the chain of documents.
 QUERY_WEIGHTS: Final = "SparseStaticEmbedding"
-LOGIT_SCORE: Final = "LogitScore"  # a re-ranker's, behind a causal model
 # Between the Transformer and its pooling, where config.json asks for the states of all layers; else it does nothing.
 LAYER_POOLING: Final = "WeightedLayerPooling"
 HIDDEN_STATES: Final = "output_hidden_states"
@@ -270,12 +274,6 @@ def _read_logit_score(
     if tokens.get("module_input_name", CAUSAL_LOGITS) != CAUSAL_LOGITS:
         raise FormatError(f"{path}: module_input_name: only '{CAUSAL_LOGITS}' is supported")
     return LogitScoreHead.read(folder, config, hidden_size, tokens, read_settings(chain.parent))
-
-
-def read_settings(root: Path) -> Mapping[str, Any]:
-    """Read a model's config_sentence_transformers.json; nothing where it has none."""
-    path = root / "config_sentence_transformers.json"
-    return read_json(path) if path.is_file() else {}
 
 
 def _layer_weights(config: Mapping[str, Any], modules: Sequence[Module]) -> Path | None:
