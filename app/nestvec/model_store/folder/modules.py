@@ -11,7 +11,7 @@ from nestvec.export.architectures import architecture_of
 from nestvec.model_store.folder.module_classes import is_library_class, module_kind, suits
 from nestvec.model_store.folder.router import read_routes
 from nestvec.model_store.heads.autoencoder import read_autoencoder
-from nestvec.model_store.heads.base import FIRST_LAST, FirstLastHead, Head
+from nestvec.model_store.heads.base import FIRST_LAST, FirstLastHead, Head, check_layer_weights
 from nestvec.model_store.heads.classifier import ClassifierHead, is_classifier
 from nestvec.model_store.heads.dense import (
     TANH_QUANTIZER,
@@ -280,7 +280,11 @@ def _layer_weights(config: Mapping[str, Any], modules: Sequence[Module]) -> Path
     """Return the folder of a WeightedLayerPooling; None where it does nothing, as config.json asks for one layer."""
     if config.get(HIDDEN_STATES) is not True:
         return None
-    return next((module.folder for module in modules if module.kind == LAYER_POOLING), None)
+    folder = next((module.folder for module in modules if module.kind == LAYER_POOLING), None)
+    layers = config.get("num_hidden_layers")
+    if folder is not None and isinstance(layers, int):
+        check_layer_weights(folder, layers)
+    return folder
 
 
 def _read_pooled(
