@@ -37,6 +37,7 @@ NOT_FIELDS = frozenset(
         *("attend_to_mask_tokens", "mask_punctuation", "query_token_id", "doc_token_id", "weight"),
         *("residual.weight", "max_position_embeddings", "num_hidden_layers"),
         *("layer_weights", "pre_bias", "latent_bias"),
+        "activation",
         *("pair", "template", "name", "format", "activation"),
     }
 )
