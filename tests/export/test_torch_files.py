@@ -16,6 +16,7 @@ from nestvec.export.graph.tensor_files import TorchCheckpoint, open_tensors
 from nestvec.export.graph.torch_pickle import read_state
 from nestvec.export.graph.weights import Weights, weight_files
 from safetensors.numpy import save_file
+from typing_extensions import override
 
 from tests.export.torch_files.values import base_values, expected
 from tests.support.torch_files import (
@@ -44,6 +45,7 @@ class Touch:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @override
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         """Have the folder made."""
         return (os.mkdir, (str(self.path),))
@@ -204,8 +206,8 @@ def test_archives_that_lie_are_refused(tmp_path: Path) -> None:
         "no values": archive(state, {}),
         "has 20 bytes of values, not 24": archive(state, {"0": VALUES[:-4]}),
         "has 28 bytes of values, not 24": archive(state, {"0": VALUES + bytes(4)}),
-        "TorchScript": archive(state, {"0": VALUES}, **{"constants.pkl": b""}),
-        "the other way": archive(state, {"0": VALUES}, byteorder=b"big"),
+        "TorchScript": archive(state, {"0": VALUES}, more={"constants.pkl": b""}),
+        "the other way": archive(state, {"0": VALUES}, more={"byteorder": b"big"}),
         "max 16777216": archive(long_pickle, {}),
         "points beyond its end": bytes(beyond),
         "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",

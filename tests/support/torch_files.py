@@ -72,7 +72,7 @@ def archive(
     arrays: Mapping[str, bytes],
     *,
     compression: int = zipfile.ZIP_STORED,
-    **more: bytes,
+    more: Mapping[str, bytes] | None = None,
 ) -> bytes:
     """The archive that holds a pickle and the bytes of arrays by their keys."""
     file = io.BytesIO()
@@ -80,7 +80,7 @@ def archive(
         packed.writestr("archive/data.pkl", pickle)
         for key, content in arrays.items():
             packed.writestr(f"archive/data/{key}", content)
-        for name, content in more.items():
+        for name, content in (more or {}).items():
             packed.writestr(f"archive/{name}", content)
     return file.getvalue()
 
@@ -94,7 +94,7 @@ def torch_bytes(tensors: Mapping[str, NDArray[Any]]) -> bytes:
         storage = storage_op(str(key), str(values.dtype), values.size)
         parts[name] = tensor_op(storage, values.shape, steps)
         arrays[str(key)] = values.tobytes()
-    return archive(state_pickle(parts), arrays, version=b"3\n", byteorder=b"little")
+    return archive(state_pickle(parts), arrays, more={"version": b"3\n", "byteorder": b"little"})
 
 
 def save_torch(tensors: Mapping[str, NDArray[Any]], path: Path) -> None:

@@ -33,6 +33,7 @@ from nestvec.model_store.artefacts.maps import read_maps
 from nestvec.model_store.artefacts.quality_results import read_quality
 from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.folder.remote_code import with_code
+from nestvec.model_store.folder.router import read_routes
 from nestvec.model_store.folder.static_folders import find_static
 from nestvec.model_store.folder.tokenizer_files import read_tokenizer_changes
 from nestvec.model_store.heads.chat_templates import (
@@ -262,6 +263,23 @@ def _write_folder(folder: Path, pristine: Path, chooser: random.Random) -> None:
     (folder / name).write_bytes(half_and_half(content, chooser))
 
 
+# The routes of a Router.
+
+ROUTER = {
+    "types": {"q": "sentence_transformers.models.StaticEmbedding", "": "MLMTransformer", "1": "x"},
+    "structure": {"query": ["q"], "document": ["", "1"]},
+    "parameters": {
+        "default_route": "document",
+        "allow_empty_key": True,
+        "route_mappings": {"('query', 'text')": "query", "(None, None)": "document"},
+    },
+}
+
+
+def _write_router(folder: Path, _: None, chooser: random.Random) -> None:
+    (folder / "router_config.json").write_bytes(half_and_half(json.dumps(ROUTER).encode(), chooser))
+
+
 # What config.json says of a family, of its authors' code and of quantised weights.
 
 FAMILIES = Path(__file__).parents[2] / "export/families"
@@ -405,6 +423,7 @@ TARGETS: dict[str, ParserTarget] = {
     "folder": ParserTarget(
         _tiny, _write_folder, lambda folder: (read_model_folder(folder, {}), find_static(folder))
     ),
+    "router": ParserTarget(_nothing, _write_router, read_routes),
     "families": ParserTarget(_families, _write_family, _read_family),
     "batch lines": ParserTarget(_lines, _write_lines, _read_batch),
     "corpus": ParserTarget(_lines, _write_lines, _read_corpus),

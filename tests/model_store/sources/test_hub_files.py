@@ -129,3 +129,19 @@ def test_pickles_of_an_unknown_family_are_not_fetched(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {**CONFIG, "model_type": "unknown"})
     with pytest.raises(SourceError, match="no family that the exporter knows"):
         large_files("x", tmp_path, ["config.json", "pytorch_model.bin"], reads_pickles=True)
+
+
+def test_the_modules_of_a_routers_routes_are_fetched(tmp_path: Path) -> None:
+    """They lie in folders that are named after a route, a number and a class; the encoder may be one of them."""
+    own = [
+        *("modules.json", "router_config.json", "query_0_SparseStaticEmbedding/config.json"),
+        *("query_0_SparseStaticEmbedding/tokenizer.json", "document_1_SpladePooling/config.json"),
+        *(
+            "query_0_SparseStaticEmbedding/model.safetensors",
+            "document_0_MLMTransformer/config.json",
+        ),
+    ]
+    encoder = "document_0_MLMTransformer/model.safetensors"
+    present = [*own, encoder, "openvino/config.json", "checkpoint-500/config.json", "README.md"]
+    assert set(own) <= set(small_files(present, reads_pickles=True)) <= {*own, encoder}
+    assert encoder in large_files("x", tmp_path, present, reads_pickles=True)

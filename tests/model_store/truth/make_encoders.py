@@ -60,7 +60,7 @@ def routed(
     parameters: Mapping[str, Any] | None = None,
     terms: int = TERMS,
     model: str = "bert",
-    **files: Any,
+    files: Mapping[str, Any] | None = None,
 ) -> EncoderCase:
     """Make a case of an inference-free sparse model: a Router of stored weights and of a masked language model.
 
@@ -70,10 +70,9 @@ def routed(
         parameters: The Router's.
         terms: Terms that have a weight in queries.
         model: The encoder's family.
-        files: Further files, with `__` for a slash and `_json` for the ending.
+        files: Content by name of further files.
     """
     pooling = "document_1_SpladePooling"
-    named = {name.replace("__", "/").replace("_json", ".json"): files[name] for name in files}
     return EncoderCase(
         {
             "modules.json": [{"idx": 0, "name": "0", "path": "", "type": f"{MODELS}.Router"}],
@@ -96,7 +95,7 @@ def routed(
                 "activation_function": "log1p_relu",
                 "word_embedding_dimension": None,
             },
-            **named,
+            **(files or {}),
         },
         {WEIGHTS: {"weight": (terms,)}},
         encoder,
@@ -174,12 +173,22 @@ CASES: Final[Mapping[str, EncoderCase]] = {
         "",
         f"{WEIGHTS}/tokenizer.json",
         "another tokenizer",
-        **{f"{WEIGHTS}__tokenizer_config_json": {**TOKENIZER, "do_lower_case": False}},
+        files={f"{WEIGHTS}/tokenizer_config.json": {**TOKENIZER, "do_lower_case": False}},
     ),
     "sparse: weights from elsewhere": routed(
-        "", f"{WEIGHTS}/config.json", "path", **{f"{WEIGHTS}__config_json": {"path": "idf.json"}}
+        "", f"{WEIGHTS}/config.json", "path", files={f"{WEIGHTS}/config.json": {"path": "idf.json"}}
     ),
-    "sparse: no settings": routed("", "router_config.json", "missing", router_config_json=None),
+    "sparse: no settings": routed(
+        "", "router_config.json", "missing", files={"router_config.json": None}
+    ),
+    "sparse: a table of no classes": routed(
+        "", "router_config.json", "types", files={"router_config.json": {"types": ["x"]}}
+    ),
+    "sparse: a route of no modules": routed(
+        "",
+        *("router_config.json", "structure", "'query'"),
+        files={"router_config.json": {"types": {"": MLM}, "structure": {"query": ["odd"]}}},
+    ),
     "sparse: a route that is not there": routed(
         "", "router_config.json", "default_route", parameters={"default_route": "odd"}
     ),

@@ -359,7 +359,9 @@ CASES: Final[Mapping[str, ModuleCase]] = {
     "layers weighed, the embeddings too": weighed({"layer_start": 0}, 3, ("2_Dense", "Dense")),
     "layers weighed of one": weighed({"layer_start": 1}, 2, has_states=False),
     "layers weighed that are not there": weighed(
-        {"layer_start": 0}, 4, refused=("layer_weights", "4 weights do not fit")
+        {"layer_start": 0},
+        4,
+        refused=("1_Weights/config.json", "layer_start", "4 weights do not fit"),
     ),
     "layers weighed behind": ModuleCase(
         (*PLAIN, ("2_Weights", "WeightedLayerPooling")), refused=("modules.json", "expected")

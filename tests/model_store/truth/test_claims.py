@@ -36,7 +36,9 @@ NOT_FIELDS = frozenset(
         *("AutoTokenizer", "text", "message", "method", "method_output_name", "qint8"),
         *("attend_to_mask_tokens", "mask_punctuation", "query_token_id", "doc_token_id", "weight"),
         *("residual.weight", "max_position_embeddings", "num_hidden_layers"),
-        *("pair", "template", "name", "format"),
+        *("layer_weights", "pre_bias", "latent_bias"),
+        "activation",
+        *("pair", "template", "name", "format", "activation"),
     }
 )
 

@@ -92,8 +92,8 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file = safe_open(str(path), framework="numpy")
-            self._file.__enter__()
+            opened: Any = safe_open(str(path), framework="numpy")  # its stubs name no types
+            self._file = opened.__enter__()
         except (SafetensorError, OSError) as error:
             raise FormatError(f"{path}: corrupt or unreadable ({error})") from error
 
@@ -126,10 +126,10 @@ class SafetensorsFile:
             FormatError: It cannot be read.
         """
         try:
-            values: NDArray[Any] = self._file.get_slice(name)[row : row + 1]
+            values: NDArray[Any] = self._file.get_slice(name)[row : row + 1][0]
         except (SafetensorError, TypeError, ValueError) as error:
             raise FormatError(f"{self._path}: tensor '{name}' is unreadable ({error})") from error
-        return values[0]
+        return values
 
     def close(self) -> None:
         """Close the file."""

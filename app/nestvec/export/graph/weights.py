@@ -231,7 +231,8 @@ class Weights:
         Raises:
             FormatError: The scale is missing, though config.json says that weights are quantised, or does not fit.
         """
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which is refused
+        # What float32 cannot hold becomes infinity, which is refused.
+        with np.errstate(over="ignore"):
             plain: Float32Array = tensor.astype(np.float32)
         if not is_quantized(tensor):
             return plain

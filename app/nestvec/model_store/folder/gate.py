@@ -29,9 +29,9 @@ from nestvec.model_store.folder.transformer_settings import (
     check_transformer_settings,
     find_transformer_settings,
 )
-from nestvec.model_store.graph_choice import choose_graph
 from nestvec.model_store.heads.dense import DenseHead
-from nestvec.model_store.rerankers import scores_in_pairs
+from nestvec.model_store.heads.rerankers import scores_in_pairs
+from nestvec.model_store.sources.graph_choice import choose_graph
 
 T = TypeVar("T")
 
@@ -104,7 +104,8 @@ def _readers(files: FolderFiles, modules: tuple[Module, ...]) -> Iterator[Callab
     if not files.has_own_graph:
         yield lambda: read_quantization(files.config)
         yield lambda: with_code(files.config, files.architecture, files.overrides)
-    scores_pairs = scores_in_pairs(files.config, modules, files.overrides)
+    kinds = [module.kind for module in modules]
+    scores_pairs = scores_in_pairs(files.config, kinds, files.overrides)
     yield lambda: check_transformer_settings(files.settings, scores_pairs=scores_pairs)
     yield lambda: read_pooling(files.root, modules, files.overrides)
     yield lambda: read_prompts(files.root, files.overrides)

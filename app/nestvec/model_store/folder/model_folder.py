@@ -20,6 +20,7 @@ from nestvec.model_store.folder.claims import Recording, check
 from nestvec.model_store.folder.field_claims import FolderFiles, field_claims
 from nestvec.model_store.folder.modules import (
     QUERY_WEIGHTS,
+    TRANSFORMERS,
     Module,
     encoder_folder,
     read_head,
@@ -29,34 +30,28 @@ from nestvec.model_store.folder.pooling_settings import read_pooling
 from nestvec.model_store.folder.remote_code import with_code
 from nestvec.model_store.folder.router import check_query_tokenizer
 from nestvec.model_store.folder.static_folders import find_static
-from nestvec.model_store.folder.tokenizer_files import read_tokenizer_changes
+from nestvec.model_store.folder.tokenizer_files import read_tokenizer_changes, without_tokenizer
 from nestvec.model_store.folder.transformer_settings import (
     TransformerSettings,
+    read_max_tokens,
     read_transformer_settings,
+    speaks_in_messages,
 )
-from nestvec.model_store.graph_choice import choose_graph, refuse_pickles
 from nestvec.model_store.heads.base import Head
 from nestvec.model_store.heads.late import m3_files
-from nestvec.model_store.rerankers import (
+from nestvec.model_store.heads.rerankers import (
     card_head,
     pair_template,
     scores_in_pairs,
     with_activation,
 )
-from nestvec.model_store.sources.file_names import SETTINGS_FILES, TOKENIZER_CONFIG_FILE
+from nestvec.model_store.sources.graph_choice import choose_graph, refuse_pickles
 from nestvec.system.json_files import read_json
 
 log = logging.getLogger(__name__)
 
 GRAPH_FILE: Final = "model.onnx"
 TOKENIZER_FILE: Final = "tokenizer.json"
-# Other forms of a tokenizer, which transformers converts.
-OTHER_TOKENIZERS: Final = (
-    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
-    *("vocab.txt", "vocab.json"),
-)
-# transformers writes 1e30 as `model_max_length` for "no limit".
-UNLIMITED_TOKENS: Final = 1e9
 MAX_NAMED: Final = 20  # of a folder's unknown fields
 
 
@@ -153,60 +148,23 @@ def read_model_folder(
         FormatError: A file is missing or corrupt, something is nowhere said, or a module is not supported;
             names the file and the field.
     """
-    root = folder
-    folder, config, overrides, modules, is_static = find_encoder(root, overrides or {}, config)
-    _text(config, "model_type", folder)
-    architecture = architecture_of(config)
-    scores_pairs = scores_in_pairs(config, modules, overrides)
-    needs_states = scores_pairs or bool(m3_files(folder, reads_pickles=reads_pickles))
-    onnx_file, layout, weights = choose_graph(
-        folder, architecture, reads_pickles=reads_pickles, needs_states=needs_states
-    )
-    if not reads_pickles:
-        refuse_pickles(modules)
-    if onnx_file is None and not is_static:
-        config = _honoured(folder, config, architecture, overrides)
-    asked = Recording(config)
-    sizes = _dimensions(folder, asked, architecture, is_exported=onnx_file is None)
-    settings = TransformerSettings(folder)
-    if not is_static:
-        settings = read_transformer_settings(folder, scores_pairs=scores_pairs)
-    if not is_static:
-        parts = architecture, modules, settings, overrides, onnx_file is not None
-        _check_claims(FolderFiles(root, folder, config, *parts), asked)
-    pooling, pools_prompt = read_pooling(root, modules, overrides)
-    head = card_head(folder, root, config, sizes.hidden_size, overrides) or read_head(
-        folder,
-        config,
-        sizes.hidden_size,
-        modules,
-        pooling=pooling,
-        root=root,
-        reads_pickles=reads_pickles,
-    )
-    head = with_activation(head, overrides)
-    if onnx_file is not None and type(head) is not Head:
-        raise FormatError(
-            f"{folder}: what stands behind its encoder needs an architecture that the exporter knows, not {onnx_file}"
-        )
-    prompts, default_prompt = read_prompts(root, overrides, is_foreign=is_static and folder != root)
-    changes = NO_CHANGES  # the libraries of static models read tokenizer.json alone
-    if not is_static:
-        changes = read_tokenizer_changes(folder, config, sizes.vocab_size, overrides, settings)
-        for module in modules:
-            if module.kind == QUERY_WEIGHTS:
-                check_query_tokenizer(module.folder, folder, changes, config, overrides)
-    instruction = prompts[default_prompt] if default_prompt is not None else ""
+    encoder = _read_encoder(folder, overrides or {}, config, reads_pickles=reads_pickles)
+    files, overrides = encoder.files, encoder.files.overrides
+    pooling, pools_prompt = read_pooling(files.root, files.modules, overrides)
+    head = _read_head(encoder, pooling, reads_pickles=reads_pickles)
+    is_foreign = encoder.is_static and files.encoder != files.root
+    prompts, default_prompt = read_prompts(files.root, overrides, is_foreign=is_foreign)
+    positions = encoder.sizes.max_positions
     return ModelFolder(
-        path=folder,
-        config=config,
-        architecture=architecture,
-        layout=layout,
-        onnx_file=onnx_file,
-        weights=(*weights, *head.files),
+        path=files.encoder,
+        config=files.config,
+        architecture=files.architecture,
+        layout=encoder.layout,
+        onnx_file=encoder.onnx_file,
+        weights=(*encoder.weights, *head.files),
         head=head,
-        vocabulary_size=sizes.vocab_size,
-        max_tokens=_max_tokens(folder, sizes, overrides, settings),
+        vocabulary_size=encoder.sizes.vocab_size,
+        max_tokens=read_max_tokens(files.encoder, positions, overrides, files.settings),
         # As OpenAI's are, whether the chain ends in Normalize or not; `normalize: false` gives raw ones.
         is_normalized=bool(overrides.get("normalize", True)),
         pools_prompt=pools_prompt,
@@ -216,9 +174,93 @@ def read_model_folder(
         drops_unknown=bool(overrides.get("drops_unknown", False)),
         instruct=Instruct(**overrides["instruct"]) if "instruct" in overrides else None,
         echo=(overrides["echo"][0], overrides["echo"][1]) if "echo" in overrides else None,
-        tokenizer_changes=changes,
-        pair=pair_template(folder, head, settings, overrides, instruction),
+        tokenizer_changes=_read_changes(encoder),
+        pair=pair_template(
+            files.encoder,
+            head,
+            overrides,
+            speaks_in_messages=speaks_in_messages(files.settings),
+            instruction=prompts[default_prompt] if default_prompt is not None else "",
+        ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoder:
+    """A folder's encoder, without what stands behind it."""
+
+    files: FolderFiles
+    sizes: Dimensions
+    onnx_file: str | None
+    layout: Layout
+    weights: tuple[Path, ...]
+    is_static: bool
+
+
+def _read_encoder(
+    root: Path,
+    overrides: Mapping[str, Any],
+    config: Mapping[str, Any] | None,
+    *,
+    reads_pickles: bool,
+) -> _Encoder:
+    """Find a folder's encoder, choose its graph, and check what its files say."""
+    folder, config, overrides, modules, is_static = find_encoder(root, overrides, config)
+    _text(config, "model_type", folder)
+    architecture = architecture_of(config)
+    scores_pairs = scores_in_pairs(config, [module.kind for module in modules], overrides)
+    needs_states = scores_pairs or bool(m3_files(folder, reads_pickles=reads_pickles))
+    onnx_file, layout, weights = choose_graph(
+        folder, architecture, reads_pickles=reads_pickles, needs_states=needs_states
+    )
+    if not reads_pickles:
+        refuse_pickles([each.folder for each in modules if each.kind not in TRANSFORMERS])
+    if onnx_file is None and not is_static:
+        config = _honoured(folder, config, architecture, overrides)
+    asked = Recording(config)
+    sizes = _dimensions(folder, asked, architecture, is_exported=onnx_file is None)
+    settings = TransformerSettings(folder)
+    if not is_static:
+        settings = read_transformer_settings(folder, scores_pairs=scores_pairs)
+    parts = architecture, modules, settings, overrides, onnx_file is not None
+    files = FolderFiles(root, folder, config, *parts)
+    if not is_static:
+        _check_claims(files, asked)
+    return _Encoder(files, sizes, onnx_file, layout, weights, is_static)
+
+
+def _read_head(encoder: _Encoder, pooling: str | None, *, reads_pickles: bool) -> Head:
+    """Read what stands behind an encoder."""
+    files, size = encoder.files, encoder.sizes.hidden_size
+    head = card_head(files.encoder, files.root, files.config, size, files.overrides) or read_head(
+        files.encoder,
+        files.config,
+        size,
+        files.modules,
+        pooling=pooling,
+        root=files.root,
+        reads_pickles=reads_pickles,
+    )
+    if encoder.onnx_file is not None and type(head) is not Head:
+        raise FormatError(
+            f"{files.encoder}: what stands behind its encoder needs an architecture that the exporter knows, not "
+            f"{encoder.onnx_file}"
+        )
+    return with_activation(head, files.overrides)
+
+
+def _read_changes(encoder: _Encoder) -> TokenizerChanges:
+    """Read what the files beside tokenizer.json make other; the libraries of static models read it alone."""
+    if encoder.is_static:
+        return NO_CHANGES
+    files = encoder.files
+    shared = files.config, files.overrides
+    rows = encoder.sizes.vocab_size
+    changes = read_tokenizer_changes(files.encoder, shared[0], rows, shared[1], files.settings)
+    for module in files.modules:
+        if module.kind == QUERY_WEIGHTS:
+            check_query_tokenizer(module.folder, files.encoder, changes, *shared)
+    return changes
 
 
 def _check_claims(files: FolderFiles, asked: Recording) -> None:
@@ -256,7 +298,7 @@ def find_encoder(
         folder, config, modules = static.folder, static.config, ()
         overrides = {**static.overrides, **overrides}
     if not (folder / TOKENIZER_FILE).is_file():
-        raise FormatError(_without_tokenizer(folder))
+        raise FormatError(without_tokenizer(folder))
     return folder, config, overrides, modules, static is not None
 
 
@@ -274,18 +316,6 @@ def _honoured(
         raise FormatError(f"{folder}/{error.message}") from error
 
 
-def _without_tokenizer(folder: Path) -> str:
-    """Say what is wrong with a folder without tokenizer.json, and the way out where another form is there."""
-    other_forms = [name for name in OTHER_TOKENIZERS if (folder / name).is_file()]
-    message = f"{folder}: tokenizer.json is missing"
-    if not other_forms:
-        return message
-    return (
-        f"{message}, and {other_forms[0]} is not read; in a venv with transformers (and sentencepiece) write it by "
-        f'`AutoTokenizer.from_pretrained("{folder}").save_pretrained("{folder}")`'
-    )
-
-
 def _dimensions(
     folder: Path, config: Mapping[str, Any], architecture: str, *, is_exported: bool
 ) -> Dimensions:
@@ -301,37 +331,6 @@ def _dimensions(
     return Dimensions(
         _positive(config, "hidden_size", folder), _positive(config, "vocab_size", folder), positions
     )
-
-
-def _max_tokens(
-    folder: Path, sizes: Dimensions, overrides: Mapping[str, Any], settings: TransformerSettings
-) -> int:
-    """Return the smallest limit that the files say: never beyond the position table.
-
-    Raises:
-        FormatError: None of the files says one.
-    """
-    limits: list[int] = []
-    if "max_tokens" in overrides:
-        limits.append(int(overrides["max_tokens"]))
-    length = settings.values.get("max_seq_length")
-    if not limits and length is not None:
-        limits.append(_int(length, f"{settings.path}: max_seq_length"))
-    if not limits:
-        tokenizer = folder / TOKENIZER_CONFIG_FILE
-        if tokenizer.is_file():
-            fields = read_json(tokenizer)
-            length = fields.get("model_max_length", fields.get("max_len"))
-            if isinstance(length, int | float) and 0 < length < UNLIMITED_TOKENS:
-                limits.append(int(length))
-    if sizes.max_positions is not None:
-        limits.append(sizes.max_positions)
-    if not limits:
-        raise FormatError(
-            f"{folder}: max tokens unknown: neither {SETTINGS_FILES[0]} (max_seq_length), "
-            "tokenizer_config.json (model_max_length) nor config.json (max_position_embeddings) says"
-        )
-    return min(limits)
 
 
 def read_prompts(

@@ -11,7 +11,7 @@ from nestvec.export.architectures import architecture_of
 from nestvec.model_store.folder.module_classes import is_library_class, module_kind, suits
 from nestvec.model_store.folder.router import read_routes
 from nestvec.model_store.heads.autoencoder import read_autoencoder
-from nestvec.model_store.heads.base import FIRST_LAST, FirstLastHead, Head
+from nestvec.model_store.heads.base import FIRST_LAST, FirstLastHead, Head, check_layer_weights
 from nestvec.model_store.heads.classifier import ClassifierHead, is_classifier
 from nestvec.model_store.heads.dense import (
     TANH_QUANTIZER,
@@ -27,7 +27,12 @@ from nestvec.model_store.heads.late import (
     read_pylate,
     read_stanford_colbert,
 )
-from nestvec.model_store.heads.logit_score import CAUSAL_LOGITS, LogitScoreHead
+from nestvec.model_store.heads.logit_score import (
+    CAUSAL_LOGITS,
+    LOGIT_SCORE,
+    LogitScoreHead,
+    read_settings,
+)
 from nestvec.model_store.heads.sparse import LOGARITHMS, SparseHead
 from nestvec.system.json_files import load_json, read_json
 
@@ -39,7 +44,6 @@ ORDER: Final = "a Transformer, a pooling, and layers, in this order"
 ROUTER: Final = "Router"
 # Weighs queries by stored weights, where a Router sends them there; then it stands behind the chain of documents.
 QUERY_WEIGHTS: Final = "SparseStaticEmbedding"
-LOGIT_SCORE: Final = "LogitScore"  # a re-ranker's, behind a causal model
 # Between the Transformer and its pooling, where config.json asks for the states of all layers; else it does nothing.
 LAYER_POOLING: Final = "WeightedLayerPooling"
 HIDDEN_STATES: Final = "output_hidden_states"
@@ -272,17 +276,15 @@ def _read_logit_score(
     return LogitScoreHead.read(folder, config, hidden_size, tokens, read_settings(chain.parent))
 
 
-def read_settings(root: Path) -> Mapping[str, Any]:
-    """Read a model's config_sentence_transformers.json; nothing where it has none."""
-    path = root / "config_sentence_transformers.json"
-    return read_json(path) if path.is_file() else {}
-
-
 def _layer_weights(config: Mapping[str, Any], modules: Sequence[Module]) -> Path | None:
     """Return the folder of a WeightedLayerPooling; None where it does nothing, as config.json asks for one layer."""
     if config.get(HIDDEN_STATES) is not True:
         return None
-    return next((module.folder for module in modules if module.kind == LAYER_POOLING), None)
+    folder = next((module.folder for module in modules if module.kind == LAYER_POOLING), None)
+    layers = config.get("num_hidden_layers")
+    if folder is not None and isinstance(layers, int):
+        check_layer_weights(folder, layers)
+    return folder
 
 
 def _read_pooled(

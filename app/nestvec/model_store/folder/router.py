@@ -56,17 +56,13 @@ def read_routes(folder: Path) -> Routes:
     path, config = _settings(folder)
     types, structure = config.get("types"), config.get("structure")
     parameters = config.get("parameters") or {}
-    if not (_maps_texts(types) and isinstance(structure, dict) and structure):
-        raise FormatError(f"{path}: types and structure must be objects, and name modules")
+    if not isinstance(types, dict) or not _are_texts(types):
+        raise FormatError(f"{path}: types: must map modules to classes")
+    if not isinstance(structure, dict) or not structure:
+        raise FormatError(f"{path}: structure: must map routes to modules")
     if not isinstance(parameters, dict):
         raise FormatError(f"{path}: parameters: must be an object")
-    chains: dict[str, tuple[tuple[str, str], ...]] = {}
-    for route, names in structure.items():
-        if not isinstance(names, list) or not names or not set(map(str, names)) <= set(types):
-            raise FormatError(f"{path}: structure: '{route}' must list modules that types names")
-        chains[route] = tuple((str(types[name]), str(name)) for name in names)
-    if sum(map(len, chains.values())) > MAX_MODULES:
-        raise FormatError(f"{path}: structure: more than {MAX_MODULES} modules")
+    chains = _chains(path, types, structure)
     mappings = _mappings(path, parameters.get("route_mappings") or {})
     routes = {task: _route(task, chains, mappings) for task in (*TASKS, None)}
     for task in TASKS:
@@ -75,10 +71,28 @@ def read_routes(folder: Path) -> Routes:
     default = routes[None] or parameters.get("default_route")
     if default is None and parameters.get("allow_empty_key", True) is not False:
         default = next(iter(chains))
-    if default is not None and default not in chains:
+    if default is not None and (not isinstance(default, str) or default not in chains):
         raise FormatError(f"{path}: default_route: {default!r} is none of {', '.join(chains)}")
     query, document = (chains[str(routes[task])] for task in TASKS)
     return Routes(query, document, default is not None and chains[default] == query != document)
+
+
+def _chains(
+    path: Path, types: Mapping[str, str], structure: Mapping[str, object]
+) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Return class and path of each module of each route.
+
+    Raises:
+        FormatError: A route lists what is no module, or there are too many.
+    """
+    chains: dict[str, tuple[tuple[str, str], ...]] = {}
+    for route, names in structure.items():
+        if not isinstance(names, list) or not names or not set(map(str, names)) <= set(types):
+            raise FormatError(f"{path}: structure: '{route}' must list modules that types names")
+        chains[route] = tuple((types[str(name)], str(name)) for name in names)
+    if sum(map(len, chains.values())) > MAX_MODULES:
+        raise FormatError(f"{path}: structure: more than {MAX_MODULES} modules")
+    return chains
 
 
 def check_query_tokenizer(
@@ -140,13 +154,13 @@ def _settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
     return old, config
 
 
-def _maps_texts(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+def _are_texts(values: Mapping[object, object]) -> bool:
+    return all(isinstance(text, str) for text in values.values())
 
 
 def _mappings(path: Path, mappings: object) -> Mapping[tuple[str, ...], str]:
     """Return routes by task and modality; keys are written as Python writes a pair of them: `('query', 'text')`."""
-    if not isinstance(mappings, dict) or not all(isinstance(r, str) for r in mappings.values()):
+    if not isinstance(mappings, dict) or not _are_texts(mappings):
         raise FormatError(f"{path}: route_mappings: must map pairs to routes")
     return {tuple(re.findall(r"[\w-]+", key)): route for key, route in mappings.items()}
 

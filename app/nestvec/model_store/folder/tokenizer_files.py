@@ -44,6 +44,23 @@ NEW_MAJOR_VERSION: Final = 5  # of transformers
 BERT_SPLITTER: Final = {"type": "BertPreTokenizer"}
 NO_NORMALIZER: Final[Mapping[str, Any]] = {"type": "Sequence", "normalizers": []}
 NO_SPLITTER: Final[Mapping[str, Any]] = {"type": "Sequence", "pretokenizers": []}
+# Other forms of a tokenizer, which transformers converts.
+OTHER_TOKENIZERS: Final = (
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
+    *("vocab.txt", "vocab.json"),
+)
+
+
+def without_tokenizer(folder: Path) -> str:
+    """Say what is wrong with a folder without tokenizer.json, and the way out where another form is there."""
+    other_forms = [name for name in OTHER_TOKENIZERS if (folder / name).is_file()]
+    message = f"{folder}: tokenizer.json is missing"
+    if not other_forms:
+        return message
+    return (
+        f"{message}, and {other_forms[0]} is not read; in a venv with transformers (and sentencepiece) write it by "
+        f'`AutoTokenizer.from_pretrained("{folder}").save_pretrained("{folder}")`'
+    )
 
 
 def read_tokenizer_changes(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nestvec.errors import FormatError
-from nestvec.model_store.sources.file_names import SETTINGS_FILES
+from nestvec.model_store.sources.file_names import SETTINGS_FILES, TOKENIZER_CONFIG_FILE
 from nestvec.system.json_files import read_json
 
 # Tasks of which the states (or a classifier's scores) are those that are served.
@@ -18,6 +18,8 @@ TASKS: Final = ("feature-extraction", "sequence-classification", "fill-mask")
 PAIR_TASK: Final = "text-generation"
 PAIR_OUTPUT: Final = "causal_logits"
 MESSAGE_FORMATS: Final = (None, "auto", "flat", "structured")
+# transformers writes 1e30 as `model_max_length` for "no limit".
+UNLIMITED_TOKENS: Final = 1e9
 # Arguments of loading that say where and how a model is computed, not what.
 HARMLESS_ARGUMENTS: Final = frozenset(
     {
@@ -126,9 +128,53 @@ def check_transformer_settings(
             raise _refusal(settings, name, f"'{unread[0]}' is not supported")
 
 
-def speaks_in_messages(settings: TransformerSettings) -> bool:
-    """Whether pairs go through a chat template, as messages of texts, and not as two texts."""
+def read_max_tokens(
+    folder: Path,
+    max_positions: int | None,
+    overrides: Mapping[str, Any],
+    settings: TransformerSettings,
+) -> int:
+    """Return the smallest limit that the files say: never beyond the position table.
+
+    Args:
+        folder: The encoder's folder.
+        max_positions: Rows of its position table; None where it has none.
+        overrides: Of its card.
+        settings: Of the Transformer module.
+
+    Raises:
+        FormatError: None of the files says one.
+    """
+    limits: list[int] = []
+    if "max_tokens" in overrides:
+        limits.append(int(overrides["max_tokens"]))
+    length = settings.values.get("max_seq_length")
+    if not limits and length is not None:
+        if not isinstance(length, int) or isinstance(length, bool) or length <= 0:
+            raise FormatError(f"{settings.path}: max_seq_length is missing or of the wrong type")
+        limits.append(length)
+    if not limits:
+        tokenizer = folder / TOKENIZER_CONFIG_FILE
+        if tokenizer.is_file():
+            fields = read_json(tokenizer)
+            length = fields.get("model_max_length", fields.get("max_len"))
+            if isinstance(length, int | float) and 0 < length < UNLIMITED_TOKENS:
+                limits.append(int(length))
+    if max_positions is not None:
+        limits.append(max_positions)
+    if not limits:
+        raise FormatError(
+            f"{folder}: max tokens unknown: neither {SETTINGS_FILES[0]} (max_seq_length), "
+            "tokenizer_config.json (model_max_length) nor config.json (max_position_embeddings) says"
+        )
+    return min(limits)
+
+
+def speaks_in_messages(settings: TransformerSettings) -> bool | None:
+    """Whether pairs go through a chat template, as messages of texts; None where the settings do not say."""
     modalities = settings.values.get("modality_config")
+    if modalities is None:
+        return None
     message = modalities.get("message") if isinstance(modalities, dict) else None
     if not isinstance(message, dict) or message.get("format") not in MESSAGE_FORMATS:
         return False

@@ -10,7 +10,7 @@ from typing_extensions import override
 from nestvec.engine.backend import BackendFactory
 from nestvec.engine.model_spec import QueryLookup
 from nestvec.engine.text.late_interaction import LateInteraction
-from nestvec.engine.types import OutputKind
+from nestvec.engine.types import FloatArray, OutputKind
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.pooling import pooling_modes
 from nestvec.errors import FormatError
@@ -91,7 +91,9 @@ class Head:
         Raises:
             FormatError: A tensor is missing or of another shape.
         """
-        return None if self.layer_weights is None else _layer_mean(self.layer_weights)
+        if self.layer_weights is None:
+            return None
+        return weighted_states(*read_layer_weights(self.layer_weights))
 
     def write(self, artefact: Path) -> None:
         """Write the head's own graph and tables into an artefact's folder; nothing where it has none.
@@ -121,8 +123,8 @@ class Head:
         return {"layer_weights": read_json(self.layer_weights / "config.json")}
 
 
-def _layer_mean(folder: Path) -> GraphHead:
-    """Return the weighted mean of layers' states, as a WeightedLayerPooling module has it.
+def read_layer_weights(folder: Path) -> tuple[FloatArray, int]:
+    """Read a WeightedLayerPooling module: the layers' weights, [layers], and the index of the first one's states.
 
     Raises:
         FormatError: Its settings or weights cannot be read.
@@ -132,7 +134,24 @@ def _layer_mean(folder: Path) -> GraphHead:
     if not isinstance(first, int) or isinstance(first, bool) or first < 0:
         raise FormatError(f"{path}: layer_start must be a number of layers")
     with Weights(folder) as weights:
-        return weighted_states(weights.get("layer_weights", weights.shape("layer_weights")), first)
+        return weights.get("layer_weights", weights.shape("layer_weights")), first
+
+
+def check_layer_weights(folder: Path, layers: int) -> None:
+    """Check that a WeightedLayerPooling fits an encoder.
+
+    Args:
+        folder: The module's folder.
+        layers: Number of the encoder's layers, before which the word embeddings' states count too.
+
+    Raises:
+        FormatError: It has weights for more or fewer layers, or cannot be read.
+    """
+    weights, first = read_layer_weights(folder)
+    if weights.shape != (layers + 1 - first,):
+        raise FormatError(
+            f"{folder}/config.json: layer_start: {weights.size} weights do not fit {layers} layers from {first} on"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,22 +7,25 @@ from typing import Any, Final
 
 from nestvec.engine.text.pair_template import PairTemplate
 from nestvec.errors import FormatError
-from nestvec.model_store.folder.modules import LOGIT_SCORE, Module, read_settings
-from nestvec.model_store.folder.transformer_settings import TransformerSettings, speaks_in_messages
 from nestvec.model_store.heads.base import Head
 from nestvec.model_store.heads.chat_templates import find_pair_template
 from nestvec.model_store.heads.classifier import is_classifier
-from nestvec.model_store.heads.logit_score import LogitScoreHead
+from nestvec.model_store.heads.logit_score import LOGIT_SCORE, LogitScoreHead, read_settings
 
 LOGIT_SCORE_KEY: Final = "logit_score"  # of a card's overrides
 
 
 def scores_in_pairs(
-    config: Mapping[str, Any], modules: Sequence[Module], overrides: Mapping[str, Any]
+    config: Mapping[str, Any], kinds: Sequence[str], overrides: Mapping[str, Any]
 ) -> bool:
-    """Whether a folder is that of a classifier, or of a causal model that is one."""
-    is_causal = any(module.kind == LOGIT_SCORE for module in modules)
-    return is_causal or LOGIT_SCORE_KEY in overrides or is_classifier(config)
+    """Whether a folder is that of a classifier, or of a causal model that is one.
+
+    Args:
+        config: Its config.json.
+        kinds: Of its modules.
+        overrides: Of its card.
+    """
+    return LOGIT_SCORE in kinds or LOGIT_SCORE_KEY in overrides or is_classifier(config)
 
 
 def card_head(
@@ -60,8 +63,9 @@ def with_activation(head: Head, overrides: Mapping[str, Any]) -> Head:
 def pair_template(
     folder: Path,
     head: Head,
-    settings: TransformerSettings,
     overrides: Mapping[str, Any],
+    *,
+    speaks_in_messages: bool | None,
     instruction: str,
 ) -> PairTemplate | None:
     """Find the template of a re-ranker's pairs; None for all other models.
@@ -69,22 +73,21 @@ def pair_template(
     Args:
         folder: The encoder's folder.
         head: Its head.
-        settings: Of the Transformer module.
         overrides: Of its card.
+        speaks_in_messages: Whether the folder says that pairs go through its chat template; None where it says nothing.
         instruction: The folder's default prompt, which is the instruction of such models; "" for none.
 
     Raises:
         FormatError: It is not known, or the model has labels to which none belongs.
     """
-    speaks = speaks_in_messages(settings)
     if len(head.labels) != 1:
-        if "pair" in overrides or (head.labels and speaks):
+        if "pair" in overrides or (head.labels and speaks_in_messages):
             raise FormatError(f"{folder}: pairs in a template are for re-rankers, with one label")
         return None
     return find_pair_template(
         folder,
         overrides,
-        speaks_in_messages=speaks if "modality_config" in settings.values else None,
+        speaks_in_messages=speaks_in_messages,
         instruction=instruction,
         needs_template=isinstance(head, LogitScoreHead),
     )

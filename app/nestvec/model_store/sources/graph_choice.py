@@ -10,7 +10,6 @@ from nestvec.export.architectures import ARCHITECTURES
 from nestvec.export.graph.own_graph import ONNX_PATHS, own_graph_files
 from nestvec.export.graph.tensor_files import is_pickle
 from nestvec.export.graph.weights import weight_files
-from nestvec.model_store.folder.modules import TRANSFORMERS, Module
 
 PICKLES_OFF: Final = (
     "its weights are a torch checkpoint (a pickle) only, and read_pickles is off: "
@@ -57,12 +56,15 @@ def choose_graph(
     )
 
 
-def refuse_pickles(modules: Sequence[Module]) -> None:
-    """Refuse modules whose weights are in torch's own format.
+def refuse_pickles(folders: Sequence[Path]) -> None:
+    """Refuse modules behind an encoder whose weights are in torch's own format.
+
+    Args:
+        folders: The modules'.
 
     Raises:
         FormatError: One's are; names its folder.
     """
-    for module in modules:
-        if module.kind not in TRANSFORMERS and any(map(is_pickle, weight_files(module.folder))):
-            raise FormatError(f"{module.folder}: {PICKLES_OFF}")
+    for folder in folders:
+        if any(map(is_pickle, weight_files(folder))):
+            raise FormatError(f"{folder}: {PICKLES_OFF}")
