@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from nestvec.errors import FormatError, SourceError
-from nestvec.model_store.sources.hub import _external_files, _hub_weights
+from nestvec.model_store.sources.hub import _external_files, _hint, _hub_weights
 
 from tests.model_store.folder.test_own_graph import write_graph
 from tests.support.tiny import CONFIG, write_json
@@ -68,3 +69,36 @@ def test_weights_of_a_graph_are_pulled_by_any_name(
     """The graph says in which files they lie."""
     write_graph(tmp_path / graph, external="weights.bin")
     assert _external_files(tmp_path / graph) == {expected}
+
+
+class TransportError(Exception):
+    """What the HTTP client of the Hub's library raises where nothing answers; each of its versions has its own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (TransportError("refused"), "HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy"),
+        (ConnectionError("refused"), "nestvec model pull org/model"),
+        (OSError(28, "No space left on device"), ""),
+    ],
+    ids=["transport", "connection", "disk"],
+)
+def test_a_failed_download_says_what_may_help(error: Exception, says: str) -> None:
+    """Where nothing answers, mirror, proxy and the way without a network are named; elsewhere they would mislead."""
+    hint = _hint(error, "org/model")
+    assert says in hint
+    assert bool(hint) == bool(says)
+
+
+def test_a_gated_or_private_repository_asks_for_a_token() -> None:
+    """A gated repository names the terms and the token; one that is not found may be private."""
+    for kind, says in (
+        (GatedRepoError, "accept its terms"),
+        (RepositoryNotFoundError, "check the"),
+    ):
+        error = kind.__new__(kind)
+        Exception.__init__(error, "403")
+        hint = _hint(error, "org/model")
+        assert says in hint
+        assert "HF_TOKEN" in hint
