@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from nestvec import __version__
 from nestvec.corpus.job import CorpusJob, CorpusSummary
@@ -155,14 +155,13 @@ def read_sign_key(path: Path) -> "Ed25519PrivateKey":
     """
     serialization = require("cryptography.hazmat.primitives.serialization", "sign")
     kinds = require("cryptography.hazmat.primitives.asymmetric.ed25519", "sign")
-    key: Ed25519PrivateKey
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, OSError) as error:
         raise FormatError(f"{path}: no private key in PEM without a password") from error
     if not isinstance(key, kinds.Ed25519PrivateKey):
         raise FormatError(f"{path}: no Ed25519 key; openssl genpkey -algorithm ed25519 makes one")
-    return key
+    return cast("Ed25519PrivateKey", key)
 
 
 def read_public_key(path: Path) -> bytes:

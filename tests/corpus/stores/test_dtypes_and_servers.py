@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -89,6 +90,19 @@ def test_other_dtypes_are_kept_and_searched(name: str, dtype: str, tmp_path: Pat
     reader.close()
 
 
+def wait_for_port(port: int) -> None:
+    """Wait until somebody listens."""
+    until = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        else:
+            return
+
+
 @pytest.mark.process
 def test_a_chroma_server_takes_rows_as_its_folder_does(tmp_path: Path) -> None:
     """Rows are upserted and removed over HTTP; a server that is not there is named at once."""
@@ -106,14 +120,8 @@ def test_a_chroma_server_takes_rows_as_its_folder_does(tmp_path: Path) -> None:
         env={**os.environ, "ANONYMIZED_TELEMETRY": "False"},
     )
     try:
-        until = time.monotonic() + 60
-        while True:
-            try:
-                store = open_writer(address, layout)
-                break
-            except ArtefactError:
-                assert time.monotonic() < until
-                time.sleep(0.2)
+        wait_for_port(port)
+        store = open_writer(address, layout)
         store.write([row_of(layout, n) for n in range(40)], unit_vectors(40))
         store.commit()
         store.remove({row_of(layout, 0).document: ""})
