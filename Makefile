@@ -90,7 +90,7 @@ fuzz: $(STAMPS)/dev ## schemathesis (at least 10,000 cases) and 20,000 hostile r
 	@FUZZ_S=$(or $(FUZZ_S),300) FUZZ_CASES=10000 FUZZ_HOSTILE=$(or $(FUZZ_HOSTILE),20000) \
 		$(BIN)/python -m pytest -q -s tests/end_to_end/fuzz/test_document.py tests/end_to_end/fuzz/test_hostile.py $(ARGS)
 
-fuzz-files: $(STAMPS)/dev ## Every parser of files that others make, on mutated ones: 24 minutes in all (FUZZ_FILES_S=seconds a parser)
+fuzz-files: $(STAMPS)/dev ## Every parser of files that others make, on mutated ones: 35 minutes in all (FUZZ_FILES_S=seconds a parser)
 	@FUZZ_FILES_S=$(or $(FUZZ_FILES_S),160) $(BIN)/python -m pytest -q -s tests/end_to_end/fuzz/test_files.py $(ARGS)
 
 test-chaos: $(STAMPS)/dev $(STAMPS)/model clients ## Faults, overload and soak, half an hour or more; the figures go to .chaos/report.md

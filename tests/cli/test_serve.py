@@ -58,6 +58,10 @@ def test_it_serves_and_exits_with_0(server: RunningServer) -> None:
     assert len(answer.json()["data"][0]["embedding"]) == 4
     assert "server" not in answer.headers
     assert server.terminate() == 0
+    # Where nobody looks there is no banner: an event says where the server is.
+    events = [json.loads(log_line) for log_line in server.logs().splitlines()]
+    ready = [event for event in events if event["event"] == "ready"]
+    assert [(event["url"], event["authenticated"]) for event in ready] == [(server.url, False)]
 
 
 def test_sigterm_drains_what_is_in_flight(folder: Path, tmp_path: Path) -> None:

@@ -76,6 +76,23 @@ async def test_a_server_gives_what_the_engine_gives(
         await remote.close()
 
 
+async def test_a_server_cuts_documents_as_the_engine_does(make_pair: MakePair) -> None:
+    """Where tokens start, and vectors of chunks that saw their document, are the same of both."""
+    remote, _ = make_pair(ServiceLimits(max_inputs=20))
+    _, local = make_pair()
+    try:
+        starts = await remote.token_starts(TEXTS)
+        assert starts == await local.token_starts(TEXTS)
+        assert starts[3] == [0, 6, 11, 16, 21]
+        spans = [[(0, 6), (3, len(text))] for text in TEXTS]
+        found = await remote.embed(TEXTS, TextOptions(), spans)
+        expected = await local.embed(TEXTS, TextOptions(), spans)
+        np.testing.assert_allclose(found.vectors, expected.vectors, atol=1e-6)
+        assert len(found.vectors) == 2 * len(TEXTS)
+    finally:
+        await remote.close()
+
+
 async def test_a_servers_limits_are_kept(make_pair: MakePair) -> None:
     """Requests are halved until the server takes them; an error still names the right text."""
     remote, local = make_pair(ServiceLimits(max_inputs=7))

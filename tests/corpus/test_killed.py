@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -149,6 +150,9 @@ def test_ctrl_c_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "the same command goes on from here" in stderr
+    kept = re.search(rf"interrupted: (\d+) of {10 * LINES} texts are kept", stderr)
+    assert kept is not None
+    assert int(kept[1]) == json.loads(progress.read_text())["records"]
     assert "Traceback" not in stderr
 
 

@@ -101,7 +101,7 @@ def test_changed_inputs_and_outputs_are_told(workplace: Path) -> None:
     moved.mkdir()
     for name in ("out.npy", "out.ids.txt", "out.meta.json"):
         (workplace / name).rename(moved / name)
-    assert "out.npy: cannot be read" in refusal("--skip-sources")
+    assert "'out.npy': no such file" in refusal("--skip-sources")
     assert run("verify", "run.json", "--skip-sources", "--target", "moved/out.npy").exit_code == 0
     matrix = bytearray((moved / "out.npy").read_bytes())
     matrix[-1] ^= 1

@@ -7,6 +7,7 @@ import click
 
 from nestvec.assembly.keys import usage_of_month
 from nestvec.cli.flags import settings_flags
+from nestvec.cli.tables import echo_table
 from nestvec.config.settings import Settings
 from nestvec.keys.key_file_watch import MARKER_NAME, KeysMarker, problems_at_start
 from nestvec.keys.records import KeyFile, KeyLimits, KeyRecord, edit_key_file
@@ -77,11 +78,7 @@ def list_keys(settings: Settings) -> None:
         requests, tokens = used.get(record.id, (0, 0))
         state = "revoked" if record.revoked_s is not None else "good"
         rows.append((record.id, record.name, state, _limits(record), str(requests), str(tokens)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        click.echo(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+    echo_table(rows)
 
 
 @command.command("revoke")

@@ -189,10 +189,10 @@ def _measure_server(
                 if sts is not None:
                     pairs = read_pairs(sts)
                     bar.total = 2 * len(pairs.gold) * len(dimensions)
-                    scores += await score_pairs(vectors, pairs, dimensions)
-                for task in searches.values():
+                    scores += await score_pairs(vectors, pairs, dimensions, _title(sts))
+                for title, task in searches.items():
                     bar.total = (bar.total or 0) + len(task.documents) + len(task.queries)
-                    scores += await score_retrieval(vectors, task, None)
+                    scores += await score_retrieval(vectors, task, None, title)
         return scores
 
     scores = asyncio.run(measure())

@@ -7,12 +7,11 @@ A signature is Ed25519's (RFC 8032) over the manifest as canonical JSON: keys so
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from nestvec import __version__
 from nestvec.corpus.job import CorpusJob, CorpusSummary
@@ -155,14 +154,13 @@ def read_sign_key(path: Path) -> "Ed25519PrivateKey":
     """
     serialization = require("cryptography.hazmat.primitives.serialization", "sign")
     kinds = require("cryptography.hazmat.primitives.asymmetric.ed25519", "sign")
-    key: Ed25519PrivateKey
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, OSError) as error:
         raise FormatError(f"{path}: no private key in PEM without a password") from error
     if not isinstance(key, kinds.Ed25519PrivateKey):
         raise FormatError(f"{path}: no Ed25519 key; openssl genpkey -algorithm ed25519 makes one")
-    return key
+    return cast("Ed25519PrivateKey", key)
 
 
 def read_public_key(path: Path) -> bytes:
@@ -227,12 +225,15 @@ def changed_files(described: Sequence[Mapping[str, Any]], folder: Path) -> list[
     for entry in described:
         if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
             raise FormatError("the manifest names a file without a path")
-        path = Path(os.path.join(folder, entry["path"]))  # noqa: PTH118 - an absolute path stays
+        path = folder / entry["path"]
         try:
-            now = describe_file(path)
-        except OSError as error:
-            lines.append(f"{entry['path']}: cannot be read ({error.strerror})")
-            continue
-        if now["sha256"] != entry.get("sha256"):
-            lines.append(f"{entry['path']}: has changed")
+            # A device would never end.
+            if not path.is_file():
+                lines.append(f"{entry['path']!r}: no such file")
+            elif path.stat().st_size != entry.get("bytes") or (
+                describe_file(path)["sha256"] != entry.get("sha256")
+            ):
+                lines.append(f"{entry['path']}: has changed")
+        except (OSError, ValueError) as error:  # the name may be none that a file can have
+            lines.append(f"{entry['path']!r}: cannot be read ({error})")
     return lines

@@ -213,6 +213,8 @@ def _refusal(answer: httpx.Response, base: str) -> InputError | SourceError:
     status = answer.status_code
     try:
         fault = answer.json()["error"]
+        if isinstance(fault, str):  # TEI's form, of the routes that are TEI's
+            fault = {"message": fault}
         message, param, code = fault["message"], fault.get("param") or "", fault.get("code")
     except (ValueError, KeyError, TypeError, AttributeError):
         if status == TOO_LARGE:

@@ -188,11 +188,17 @@ class ServerEmbedder:
             rows = (await self.request("POST", "/tokenize", body)).json()
             return [[token["start"] for token in tokens] for tokens in rows]
         except InputError as error:
-            if error.code not in TOO_LARGE_CODES or len(texts) == 1:
+            if len(texts) == 1:
+                error.input_index = 0
                 raise
+            # TEI's route does not say which text is too much, or whether all together are.
             middle = len(texts) // 2
             first = await self.token_starts(texts[:middle])
-            return first + await self.token_starts(texts[middle:])
+            try:
+                return first + await self.token_starts(texts[middle:])
+            except InputError as error_behind:
+                error_behind.input_index = middle + (error_behind.input_index or 0)
+                raise
         except (ValueError, KeyError, TypeError) as error:
             raise SourceError(f"{self._server.base}: does not tell where tokens start") from error
 

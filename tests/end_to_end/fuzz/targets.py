@@ -3,6 +3,7 @@
 A parser may refuse a file by an error of ours (`NestvecError`), which names what is wrong; anything else is a finding.
 """
 
+import contextlib
 import io
 import json
 import random
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from nestvec.assembly.package import CHECKOUT_CARDS
+from nestvec.cli.corpus.verify import command as verify
 from nestvec.corpus.readers import READERS, Columns, read_records
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
@@ -413,6 +415,32 @@ def _nothing(_: Path) -> None:
     return None
 
 
+MANIFEST = {
+    "format": "nestvec-run/1",
+    "target": "out.npy",
+    "vectors": {"space": "a"},
+    "sources": [{"path": "run.json", "bytes": 1, "sha256": "00"}],
+    "files": [{"path": "../out.npy", "bytes": 1, "sha256": "00"}],
+    "content": {"rows": 1, "sha256_sum": "00"},
+    "signature": {"algorithm": "ed25519", "public_key": "A" * 43 + "=", "value": "A" * 86 + "=="},
+}
+
+
+def _write_manifest(folder: Path, _: None, chooser: random.Random) -> None:
+    # A wrong signature is refused before anything else is looked at.
+    dropped = [key for key in MANIFEST if chooser.random() < (0.5 if key == "signature" else 0.1)]
+    said = {key: value for key, value in MANIFEST.items() if key not in dropped}
+    (folder / "run.json").write_bytes(half_and_half(as_json(said), chooser))
+
+
+def _read_manifest(folder: Path) -> None:
+    assert verify.callback is not None
+    with contextlib.redirect_stdout(io.StringIO()):
+        verify.callback(
+            manifest=folder / "run.json", public_key=None, target=None, skip_sources=False
+        )
+
+
 TARGETS: dict[str, ParserTarget] = {
     "card": ParserTarget(_cards, _write_card, lambda folder: read_card(folder / "card.toml")),
     "safetensors": ParserTarget(_tiny, _write_weights, _read_weights),
@@ -430,6 +458,7 @@ TARGETS: dict[str, ParserTarget] = {
     "documents": ParserTarget(_nothing, write_documents, read_document),
     "keys": ParserTarget(_keys, _write_keys, lambda folder: KeyFile.read(folder / "keys.json")),
     "adapter": ParserTarget(_nothing, _write_adapter, read_adapter),
+    "manifest": ParserTarget(_nothing, _write_manifest, _read_manifest),
     "stored": ParserTarget(_nothing, _write_stored, _read_stored),
 }
 

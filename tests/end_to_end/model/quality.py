@@ -19,8 +19,8 @@ from tests.support.server import command, running_server
 
 # What this model reaches in other implementations, and how far ours may differ.
 OVER_HTTP = {
-    ("STS-B test Spearman", "384", "float"): (0.820, 0.001),
-    ("SciFact nDCG@10", "384", "float"): (0.645, 0.003),
+    ("stsb/test Spearman", "384", "float"): (0.820, 0.001),
+    ("scifact nDCG@10", "384", "float"): (0.645, 0.003),
 }
 CURVE = {384: 0.820, 256: 0.819, 128: 0.807, 64: 0.792, 32: 0.767}
 # By layers, at least.

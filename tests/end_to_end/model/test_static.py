@@ -73,7 +73,7 @@ async def pair_scores(url: str) -> list[RemoteScore]:
     """Return a server's figures on STS-B, at the sizes that have a published one."""
     async with ServerEmbedder(url, key="", model="") as server:
         return await score_pairs(
-            RemoteVectors(server, lambda _: None), read_pairs(STSB), list(EXPECTED)
+            RemoteVectors(server, lambda _: None), read_pairs(STSB), list(EXPECTED), "sts"
         )
 
 

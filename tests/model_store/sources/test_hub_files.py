@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from nestvec.errors import FormatError, SourceError
+from nestvec.model_store.sources.hub import _hint
 from nestvec.model_store.sources.hub_files import external_files, large_files, small_files
 
 from tests.model_store.folder.test_own_graph import write_graph
@@ -145,3 +147,36 @@ def test_the_modules_of_a_routers_routes_are_fetched(tmp_path: Path) -> None:
     present = [*own, encoder, "openvino/config.json", "checkpoint-500/config.json", "README.md"]
     assert set(own) <= set(small_files(present, reads_pickles=True)) <= {*own, encoder}
     assert encoder in large_files("x", tmp_path, present, reads_pickles=True)
+
+
+class TransportError(Exception):
+    """What the HTTP client of the Hub's library raises where nothing answers; each of its versions has its own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (TransportError("refused"), "HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy"),
+        (ConnectionError("refused"), "nestvec model pull org/model"),
+        (OSError(28, "No space left on device"), ""),
+    ],
+    ids=["transport", "connection", "disk"],
+)
+def test_a_failed_download_says_what_may_help(error: Exception, says: str) -> None:
+    """Where nothing answers, mirror, proxy and the way without a network are named; elsewhere they would mislead."""
+    hint = _hint(error, "org/model")
+    assert says in hint
+    assert bool(hint) == bool(says)
+
+
+def test_a_gated_or_private_repository_asks_for_a_token() -> None:
+    """A gated repository names the terms and the token; one that is not found may be private."""
+    for kind, says in (
+        (GatedRepoError, "accept its terms"),
+        (RepositoryNotFoundError, "check the"),
+    ):
+        error = kind.__new__(kind)
+        Exception.__init__(error, "403")
+        hint = _hint(error, "org/model")
+        assert says in hint
+        assert "HF_TOKEN" in hint

@@ -52,7 +52,9 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     STORE is what `nestvec embed` was given as its target: an address such as lancedb://folder/table, or a .faiss,
     .usearch or .hnsw file. The query is embedded by the model that the store names, with its prompt for queries.
     """
-    configure_logs(level=settings.log_level, style="auto")
+    # An answer of ten lines wants none about the model's loading before it.
+    level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
+    configure_logs(level=level, style="auto")
     check_one_model(server, settings)
     kind = find_store(store)
     if kind is None:

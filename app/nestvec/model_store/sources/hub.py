@@ -33,6 +33,7 @@ UNREACHABLE: Final = frozenset(
     )
 )
 
+
 def fetch_hub(
     source: CardSource,
     cache_dir: Path,

@@ -110,7 +110,7 @@ class RemoteVectors:
 
 
 async def score_pairs(
-    vectors: RemoteVectors, task: PairTask, sizes: Sequence[int]
+    vectors: RemoteVectors, task: PairTask, sizes: Sequence[int], name: str
 ) -> list[RemoteScore]:
     """Return Spearman's correlation of cosines with the gold scores at each number of dimensions."""
     rows = []
@@ -118,12 +118,12 @@ async def score_pairs(
         first = await vectors.floats(task.first, size)
         second = await vectors.floats(task.second, size)
         score = spearman(pair_cosines(first, second).tolist(), task.gold)
-        rows.append(RemoteScore("STS-B test Spearman", size, score))
+        rows.append(RemoteScore(f"{name} Spearman", size, score))
     return rows
 
 
 async def score_retrieval(
-    vectors: RemoteVectors, task: RetrievalTask, size: int | None
+    vectors: RemoteVectors, task: RetrievalTask, size: int | None, name: str
 ) -> list[RemoteScore]:
     """Return nDCG@10 for each dtype, as a store of such vectors would search them."""
     documents = await vectors.each_dtype(task.documents, size)
@@ -143,7 +143,7 @@ async def score_retrieval(
     rows = []
     for dtype, order in orders.items():
         score = mean_ndcg(order, task, k=NDCG_DEPTH)
-        rows.append(RemoteScore("SciFact nDCG@10", document_floats.shape[1], score, dtype))
+        rows.append(RemoteScore(f"{name} nDCG@10", document_floats.shape[1], score, dtype))
     return rows
 
 

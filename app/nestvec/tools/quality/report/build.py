@@ -95,7 +95,9 @@ def vector_sources(model: ModelVectors, plan: ReportPlan) -> list[VectorSource]:
     deepest = exits[-1] if exits else 0
     fitted = {exit_map.layers: exit_map for exit_map in served.maps.values() if exit_map.layers}
     trained = served.spec.trained_layers
-    sources = [VectorSource(deepest, None, "full", served.quantizer.for_unit_vectors(), model.width)]
+    sources = [
+        VectorSource(deepest, None, "full", served.quantizer.for_unit_vectors(), model.width)
+    ]
     early = plan.layers or sorted({*trained, *fitted}, reverse=True)
     for layers in sorted(set(early) - {deepest}, reverse=True):
         if layers not in exits:
