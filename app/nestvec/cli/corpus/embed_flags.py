@@ -86,7 +86,10 @@ VECTORS: Final = (
         show_default=True,
         help="What to do with texts longer than the model takes.",
     ),
-    click.option("--prompt-name", help="One of the model's own prompts."),
+    click.option(
+        "--prompt-name",
+        help="One of the model's own prompts; default: none, or for a vector store that for passages, if it has one.",
+    ),
     click.option("--layers", type=click.IntRange(min=1), help="Stop after so many layers."),
     click.option("--map", "map_name", help="Send vectors through a map of the model's."),
     click.option(
@@ -169,7 +172,7 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
             keep=tuple(name.strip() for name in keep.split(",") if name.strip()),
             per=per,
         ),
-        options=_options(flags),
+        options=_options(flags, is_store=store is not None),
         with_text=flags["with_text"],
         id_kind=id_kind,
         chunking=_chunking(flags),
@@ -178,13 +181,15 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
     )
 
 
-def _options(flags: Mapping[str, Any]) -> TextOptions:
-    """Return what is asked for all texts alike."""
+def _options(flags: Mapping[str, Any], *, is_store: bool) -> TextOptions:
+    """Return what is asked for all texts alike: what goes into a store is searched by queries, so it is passages."""
+    prompt_name = flags["prompt_name"]
     return TextOptions(
         dimensions=flags["dimensions"],
         output_dtype=OutputDtype(flags["output_dtype"]),
         truncate=Truncation(flags["truncate"]),
-        prompt_name=flags["prompt_name"],
+        prompt_name=prompt_name,
+        prompt_role="passage" if is_store and not prompt_name else None,
         layers=flags["layers"],
         map_name=flags["map_name"],
         form=OutputForm(flags["output"]),
