@@ -20,6 +20,8 @@ MAX_INSTRUCTIONS: Final = 2_000_000
 MAX_NAME_CHARS: Final = 512  # of a tensor
 MAX_TUPLE: Final = 16  # no shape has more dimensions, no function more arguments
 PROTOCOL: Final = 2
+# What reading a damaged pickle raises; the last for an odd escape in a name, where warnings are errors.
+DAMAGED: Final = (ValueError, IndexError, KeyError, TypeError, OverflowError, DeprecationWarning)
 MAX_SHOWN_CHARS: Final = 80  # of the file, in an error
 
 MAPPING: Final = "collections OrderedDict"
@@ -113,7 +115,7 @@ def read_state(content: bytes) -> dict[str, StoredTensor]:
             if number >= MAX_INSTRUCTIONS:
                 raise FormatError(f"data.pkl has more than {MAX_INSTRUCTIONS} instructions")
             machine.step(opcode.name, argument)
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except DAMAGED as error:
         raise FormatError(f"data.pkl is damaged ({_shown(str(error))})") from error
     return _tensors(machine.result())
 
