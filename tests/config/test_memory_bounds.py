@@ -21,6 +21,6 @@ def test_the_effective_bounds_are_shown() -> None:
     """`nestvec config` shows what a bound of 0 means on this machine, and nothing beside one that is set."""
     shown = CliRunner().invoke(command, ["--max-connections", "9"]).output.splitlines()
     bounds = memory_bounds(Settings())
-    assert f"max_in_flight_bytes = 0  # here: {bounds.in_flight_bytes}" in shown
-    assert f"max_queue_tokens = 0  # here: {bounds.queue_tokens}" in shown
-    assert "max_connections = 9" in shown
+    assert f"max_in_flight_bytes = 0  # default; here: {bounds.in_flight_bytes}" in shown
+    assert f"max_queue_tokens = 0  # default; here: {bounds.queue_tokens}" in shown
+    assert "max_connections = 9  # --max-connections" in shown

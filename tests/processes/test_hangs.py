@@ -66,7 +66,7 @@ def test_a_run_time_folder_that_vanishes_is_made_anew(server: RunningServer) -> 
     assert folder.stat().st_mode & 0o777 == 0o700
     for _ in range(5):
         assert embed(server) == httpx.codes.OK
-    row = 'nestvec_requests_total{dialect="tei",model="model",route="/embed",status="200"}'
+    row = 'nestvec_requests_total{dialect="tei",model="tiny-bert",route="/embed",status="200"}'
     until(lambda: metrics(server).get(row, 0) >= 5)
     counted = metrics(server)[row]
     shutil.rmtree(folder.parent)

@@ -23,14 +23,15 @@ EXTRAS: Final[dict[str, list[str]]] = tomllib.loads((ROOT / "pyproject.toml").re
 def test_the_commands_install_the_extra(extra: str) -> None:
     """What `make setup` is told to install holds every package of the extra."""
     command = re.match(
-        r"`make setup(?: (EXTRAS?)=(\w+))?` in a checkout, `(.*)` ", how_to_install(extra)
+        r"`make setup(?: EXTRA=gpu(?= ))?(?: (EXTRAS?)=(\w+))?` in a checkout, `(.*)` ",
+        how_to_install(extra),
     )
     assert command is not None
     assert command[3] == f"pip install 'nestvec[{extra}]'"
     lock = {"EXTRAS": f"extras/{command[2]}", "EXTRA": command[2], None: "cpu"}[command[1]]
     locked = (ROOT / f"requirements/{lock}.txt").read_text()
     for requirement in EXTRAS[extra]:
-        name = re.split(r"[\[>]", requirement)[0]
+        name = re.split(r"[\[>~]", requirement)[0]
         assert re.search(rf"^{re.escape(name)}(\[[^]]*\])?==", locked, re.MULTILINE), name
 
 

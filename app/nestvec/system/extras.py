@@ -7,6 +7,8 @@ LOCKED_APART: Final = (
     *("parquet", "quality", "sign", "documents"),
     *("lancedb", "qdrant", "chroma", "faiss", "usearch", "hnswlib"),
 )
+# Locked apart too, and of use beside the extra for GPUs only.
+OF_GPUS: Final = ("cudnn",)
 # The extras that have a server lock of their own.
 SERVER_LOCKS: Final = ("cpu", "gpu", "openvino")
 
@@ -18,6 +20,8 @@ def how_to_install(extra: str) -> str:
         extra: Its name in pyproject.toml.
     """
     variable = f" EXTRAS={extra}" if extra in LOCKED_APART else ""
+    if extra in OF_GPUS:
+        variable = f" EXTRA=gpu EXTRAS={extra}"
     if extra in SERVER_LOCKS:
         variable = f" EXTRA={extra}"
     return f"`make setup{variable}` in a checkout, `pip install 'nestvec[{extra}]'` elsewhere"

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from nestvec.api.http.body import owner_of
 from nestvec.api.http.body_memory import (
@@ -89,6 +89,8 @@ def test_answers_that_nobody_reads_keep_large_bodies_out() -> None:
     assert budget == BodyMemoryBudget(64 * MIB)
 
 
+# Small requests, then a body that takes what they leave, then what is behind the first bytes of the small ones.
+@example([(number, 70_000) for number in range(6)] + [(0, 10_000)] * 60 + [(1, 70_000)] * 4)
 @given(
     st.lists(
         st.tuples(st.integers(0, 5), st.sampled_from([0, 10, 5000, 70_000, 400_000])), max_size=60

@@ -158,9 +158,12 @@ ROUTES: Final[dict[str, tuple[str, frozenset[str], dict[str, Body]]]] = {
         "/score",
         vllm.SCORE_FIELDS,
         {
-            name: {other: ["a"], name: [LONG], **END}
-            for pair in vllm.PAIRS
-            for name, other in (pair[:2], pair[1::-1])
+            **{
+                name: {other: ["a"], name: [LONG], **END}
+                for pair in vllm.PAIRS
+                for name, other in (pair[:2], pair[1::-1])
+            },
+            "instruction": {"queries": MANY, "documents": MANY, "instruction": WORDY},
         },
     ),
     "rerank": (
@@ -174,6 +177,7 @@ ROUTES: Final[dict[str, tuple[str, frozenset[str], dict[str, Body]]]] = {
                 "documents": [{"x": LONG[:20_000], "y": LONG[:20_000]}],
                 "rank_fields": ["x", "y"],
             },
+            "instruction": {"query": "a", "documents": MANY, "instruction": LONG},
         },
     ),
     "similarities": (
@@ -219,6 +223,7 @@ RANKED: Final[dict[str, tuple[str, frozenset[str], dict[str, Body]]]] = {
         {
             "query": {"query": LONG[:600], "texts": MANY},
             "texts": {"query": "a", "texts": [LONG]},
+            "instruction": {"query": "a", "texts": MANY, "instruction": WORDY},
         },
     ),
     "tei predict": ("/predict", tei.PREDICT_FIELDS, {"inputs": {"inputs": [["a", LONG]]}}),
@@ -229,6 +234,7 @@ RANKED: Final[dict[str, tuple[str, frozenset[str], dict[str, Body]]]] = {
         {
             "query": {"query": LONG[:600], "documents": MANY},
             "documents": {"query": "a", "documents": [LONG]},
+            "instruction": {"query": "a", "documents": MANY, "instruction": WORDY},
         },
     ),
 }

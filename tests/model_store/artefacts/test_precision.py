@@ -91,7 +91,8 @@ def test_a_precision_has_an_artefact_and_a_space_of_its_own(
     assert np.abs(probe_vectors - package.probes).max() > 1e-6  # it is not fp32 under another name
     assert not load_package(str(tiny_folder), options(tmp_path), OnnxBackend, build=build).is_new
     kinds = {re.sub(r"[0-9a-f]{16,}", "", path.name) for path in package.artefact.iterdir()}
-    assert kinds == {"model.onnx", "weights.bin", "manifest.json", "probes.npy", "quantisation.npz"}
+    built = {"model.onnx", "weights.bin", "manifest.json", "probes.npy", "quantisation.npz"}
+    assert kinds == {*built, "made-of.json"}
 
 
 def test_a_precision_that_is_too_coarse_is_never_cached(

@@ -66,10 +66,9 @@ router = APIRouter(route_class=RawRoute, tags=[TEI.name])
 SHARED_OPTIONS: Final = {"truncate", "truncation_direction", "prompt_name"}
 TOKEN_FIELDS: Final = frozenset({"inputs", *SHARED_OPTIONS})
 EMBED_FIELDS: Final = TOKEN_FIELDS | {"normalize", "dimensions", "parameters"}
-RERANK_FIELDS: Final = frozenset(
-    {"query", "texts", "raw_scores", "return_text", "instruction", *SHARED_OPTIONS}
-)
 PREDICT_FIELDS: Final = frozenset({"inputs", "raw_scores", *SHARED_OPTIONS})
+PAIR_FIELDS: Final = {"query", "texts", "return_text", "instruction"}
+RERANK_FIELDS: Final = PREDICT_FIELDS - {"inputs"} | PAIR_FIELDS
 SIMILARITY_FIELDS: Final = frozenset({"inputs", "parameters"})
 SENTENCE_FIELDS: Final = frozenset({"source_sentence", "sentences"})
 INSIDE_SIMILARITY: Final = MappingProxyType(

@@ -130,7 +130,8 @@ class BodyMemoryBudget:
             if count > self.max_bytes - self.held_bytes:
                 raise _full(is_owners=False)
             return
-        left = self._rest_room() - self._held.rest
+        # First bytes of many small requests may have taken more than what is kept for them.
+        left = min(self._rest_room() - self._held.rest, self.max_bytes - self.held_bytes)
         others = of_owner.rest - request.rest
         if count > left or (others and of_owner.rest + count > OWNER_SHARE * left):
             raise _full(is_owners=count <= left)
