@@ -179,6 +179,8 @@ def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
             reject_unknown_fields=settings.reject_unknown_fields,
             protect_operations=settings.protect_operations,
             emulates_tei_1_8=settings.tei_compat == "1.8",
+            access_log_sample_ratio=settings.access_log_sample_ratio,
+            slow_request_s=settings.slow_request_ms / 1000,
             jobs=JobLimits(
                 max_file_bytes=settings.max_file_bytes,
                 max_stored_bytes=settings.max_stored_bytes,

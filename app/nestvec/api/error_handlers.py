@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from nestvec.api.dialect_table import DIALECTS, OPENAI, Dialect, dialect_of_path
+from nestvec.api.http.access_log import ANSWERED_ERROR
 from nestvec.api.http.near_misses import RouteTable
 from nestvec.api.state import api_state
 from nestvec.errors import (
@@ -126,6 +127,7 @@ def install_error_handlers(app: FastAPI, hidden: tuple[str, ...] = ()) -> None:
         if isinstance(error, RateLimitError):
             state = api_state(request)
             state.metrics.keys.rate_limited.labels(error.key_id, error.of).inc()
+        request.scope[ANSWERED_ERROR] = error
         return error_response(error, _dialect(request), _request_id(request))
 
     async def handle_http(request: Request, error: Exception) -> Response:
@@ -136,7 +138,9 @@ def install_error_handlers(app: FastAPI, hidden: tuple[str, ...] = ()) -> None:
         method, path = request.method, get_route_path(request.scope)
         meant = table.meant_by(method, path)
         hint = "" if meant is None else f". Did you mean {meant}?"
-        http_error = HttpError(f"Invalid URL ({method} {path[:200]}){hint}")
+        http_error = request.scope[ANSWERED_ERROR] = HttpError(
+            f"Invalid URL ({method} {path[:200]}){hint}"
+        )
         dialect, status = _dialect(request), error.status_code
         content = dialect.envelope(http_error, status, _request_id(request), dialect.field_names)
         headers = dict(error.headers or {})
@@ -150,6 +154,7 @@ def install_error_handlers(app: FastAPI, hidden: tuple[str, ...] = ()) -> None:
     async def handle_unknown(request: Request, error: Exception) -> Response:
         log.error("request_crashed", frames=frames_of(error))
         fault = InternalError("The server had an error while processing your request.")
+        request.scope[ANSWERED_ERROR] = fault
         return error_response(fault, _dialect(request), _request_id(request))
 
     app.add_exception_handler(NestvecError, handle_known)

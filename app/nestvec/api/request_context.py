@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nestvec.api.error_handlers import CLIENT_CLOSED
+from nestvec.api.http.access_log import QUIET_ROUTES, AccessLog
 from nestvec.api.http.answer_memory import ANSWER_BYTES
 from nestvec.api.http.auth import SHARED_REQUESTS, api_key_of, rate_limit_headers
 from nestvec.api.http.body import BODY_RESERVATION, HEADERS_CAME_S
@@ -25,7 +26,6 @@ from nestvec.observability.logs import frames_of, get_logger
 log = get_logger(__name__)
 
 SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-QUIET_ROUTES: Final = {"/health", "/health/live", "/health/ready", "/metrics"}
 UNMATCHED: Final = "unmatched"
 # Keeps browsers from taking an answer for another type than it says.
 NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
@@ -52,6 +52,9 @@ class RequestContextMiddleware:
         self._app = app
         self._root_path = root_path
         self._metrics = state.metrics
+        self._access_log = AccessLog(
+            state.options.access_log_sample_ratio, state.options.slow_request_s
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; events that are not of HTTP pass through."""
@@ -146,15 +149,9 @@ class RequestContextMiddleware:
         bound = scope.get("state", {}).get("dialect")
         tags = getattr(matched, "tags", None) or [UNMATCHED]
         dialect = bound.name if bound is not None else tags[0]
-        self._metrics.http.request_done(
-            Answer(route, dialect, stages.model, status, outcome_of(status)),
-            took_s,
-            stages.seconds(),
-        )
-        write = log.debug if route in QUIET_ROUTES else log.info
-        fields = scope.get("state", {}).get("log_fields", {})
-        duration_ms = round(took_s * 1000, 1)
-        write("request", route=route, status=status, duration_ms=duration_ms, **fields)
+        answer = Answer(route, dialect, stages.model, status, outcome_of(status))
+        self._metrics.http.request_done(answer, took_s, stages.seconds())
+        self._access_log.write(answer, took_s, stages, scope)
 
 
 def tolerant_path(path: str) -> str:

@@ -153,12 +153,8 @@ async def embed(
         add_answer_header(request, UNUSUAL_IDS_HEADER, str(unusual))
     set_log_fields(
         request,
-        dialect=api_request.dialect.name,
-        model=result.model,
-        key_id=api_request.key_id,
         inputs=len(call.inputs),
         tokens=tokens,
-        queue_wait_ms=round(result.timings.queue_wait_s * 1000, 1),
     )
     return result
 
