@@ -52,7 +52,7 @@ def test_commands_of_one_model_take_one() -> None:
 @corpus_flags
 def what_is_asked(source: str, target: str, **flags: Any) -> None:
     """Show the prompt that texts get."""
-    options = corpus_job([source], target, flags).options
+    options = corpus_job((source,), target, flags).options
     click.echo(f"{options.prompt_name} {options.prompt_role}")
 
 

@@ -61,7 +61,8 @@ async def test_no_word_of_a_caller_gets_in(make_api: MakeApi) -> None:
 async def test_of_quick_and_good_answers_a_share_is_logged(make_api: MakeApi) -> None:
     """All others get their line: refused ones, and slow ones."""
     api = make_api(access_log_sample_ratio=0.25)
-    good, bad = {"input": "alpha"}, {"input": []}
+    good: dict[str, Any] = {"input": "alpha"}
+    bad: dict[str, Any] = {"input": []}
     found = await lines(api, *[good, bad] * 8)
     assert [line["status"] for line in found].count(200) == 2
     assert [line["status"] for line in found].count(400) == 8
