@@ -269,8 +269,8 @@ class EmbeddingService:
         work = partial(_finished, raw, call, model, plan, ticket.check)
         if raw.vectors.size <= INLINE_VALUES and plan.pool_factor == 1:
             return work()
-        chars = int(raw.vectors.size // VALUES_PER_CHAR * plan.pool_factor)
-        return await self.front.run(work, ticket, chars=min(chars, raw.vectors.size))
+        chars = raw.vectors.size // VALUES_PER_CHAR * plan.pool_factor
+        return await self.front.run(work, ticket, chars=int(min(chars, raw.vectors.size)))
 
     async def _off_loop(
         self,

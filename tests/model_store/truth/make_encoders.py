@@ -258,6 +258,12 @@ CASES: Final[Mapping[str, EncoderCase]] = {
     "tokens: an odd expansion": tokens(
         SETTINGS, "query_expansion", expansion={**FIXED, "strategy": "odd"}
     ),
+    "tokens: an expansion of no object": tokens(
+        SETTINGS, "query_expansion", files={SETTINGS: {"query_expansion": ["fixed"]}}
+    ),
+    "tokens: a strategy of no text": tokens(
+        SETTINGS, "query_expansion", expansion={**FIXED, "strategy": ["fixed"]}
+    ),
     "tokens: an expansion with an unknown token": tokens(
         *(SETTINGS, "query_expansion", "'[odd]'"), expansion={**FIXED, "token": "[odd]"}
     ),

@@ -31,7 +31,7 @@ TASKS: Final = {"query", "document"}
 LENGTH_FIELDS: Final = frozenset({"query_length", "document_length", "query_expansion"})
 EXPANSION_KEYS: Final = {"strategy", "attend", "token", "length"}
 # By the library's name of a strategy: whether queries that are longer than the expansion are cut.
-CUTS_QUERIES: Final[Mapping[object, bool]] = {"fixed": True, "min": False}
+CUTS_QUERIES: Final[Mapping[str, bool]] = {"fixed": True, "min": False}
 
 
 class ModuleSettings(NamedTuple):
@@ -109,7 +109,8 @@ def _projection(path: Path, modules: Sequence[tuple[str, Path]]) -> tuple[Path, 
 def _role_lengths(folder: Path, settings: ModuleSettings, mask: ModuleSettings) -> RoleLengths:
     """Read how queries and documents are tokenized, in a folder of sentence-transformers' own."""
     path, values = settings.path, settings.values
-    whole = values.get("max_seq_length") or 0
+    whole = values.get("max_seq_length")
+    whole = whole if isinstance(whole, int) else 0  # what else it may be is refused with the window
     query, document = (
         checked_length(path, values, name, 0) if values.get(name) is not None else whole
         for name in ("query_length", "document_length")
@@ -131,15 +132,16 @@ def _role_lengths(folder: Path, settings: ModuleSettings, mask: ModuleSettings) 
     if (
         not isinstance(expansion, dict)
         or set(expansion) - EXPANSION_KEYS
-        or expansion.get("strategy") not in CUTS_QUERIES
+        or str(expansion.get("strategy")) not in CUTS_QUERIES
+        or not isinstance(expansion.get("token", ""), str | None)
         or not isinstance(expansion.get("attend", False), bool)
     ):
         raise FormatError(
             f"{path}: query_expansion must be an object of {', '.join(sorted(EXPANSION_KEYS))}, its strategy one of "
-            f"{', '.join(map(str, CUTS_QUERIES))}"
+            f"{', '.join(CUTS_QUERIES)}"
         )
     width = checked_length(path, expansion, "length", 0)
-    is_cut = CUTS_QUERIES[expansion["strategy"]]
+    is_cut = CUTS_QUERIES[str(expansion["strategy"])]
     return replace(
         late,
         query_tokens=width,
@@ -163,7 +165,7 @@ def _expansion_id(folder: Path, path: Path, vocabulary: Vocabulary, token: objec
             [each[name] for each in said if each.get(name)] for name in ("mask_token", "eos_token")
         ]
         named = [*marks[0], "[MASK]", "<mask>", *marks[1]]
-    spelled = [str(each["content"] if isinstance(each, dict) else each) for each in named]
+    spelled = [str(each.get("content") if isinstance(each, dict) else each) for each in named]
     for each in spelled:
         if (token_id := vocabulary.id_of(each)) is not None:
             return token_id
