@@ -13,6 +13,7 @@ from nestvec.api.dialects import (
     ollama,
     open_inference,
     openai_body,
+    perplexity,
     tei,
     vllm,
     voyage,
@@ -20,6 +21,7 @@ from nestvec.api.dialects import (
 from nestvec.api.dispatch import ALIASES, DOCS, DialectMatch, matches_of_path
 from nestvec.api.requests.vector_fields import VECTOR_FIELDS
 from nestvec.api.routes import rerank
+from nestvec.engine.types import Truncation
 
 MARK: Final = re.compile(r"(<!-- (?P<name>\w+): generated -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -30,6 +32,7 @@ FIELD_TABLES: Final = {
     "Cohere": cohere.FIELDS,
     "Jina": jina.FIELDS,
     "Voyage": voyage.FIELDS | voyage.CONTEXTUALIZED_FIELDS,
+    "Perplexity": perplexity.CONTEXTUALIZED_FIELDS,
     "Ollama": ollama.FIELDS | ollama.OPTION_FIELDS,
     "Open Inference": open_inference.PARAMETER_FIELDS,
     "rerank": rerank.FIELDS,
@@ -80,10 +83,8 @@ def _condition(match: DialectMatch) -> str:
 
 
 def _defaults(dialect: Dialect) -> tuple[str, ...]:
-    truncation = (
-        f"cut at the {dialect.default_truncation}"
-        if dialect.default_truncation
-        else "the server's `truncate`"
+    truncation = {None: "the server's `truncate`", Truncation.ERROR: "refused"}.get(
+        dialect.default_truncation, f"cut at the {dialect.default_truncation}"
     )
     max_inputs = "the server's" if dialect.max_inputs is None else f"{dialect.max_inputs}"
     roles = ", ".join(f"`{name}`" for name in dialect.role_fields) or "nothing"

@@ -121,6 +121,14 @@ VOYAGE: Final = Dialect(
     base64_keeps_dtype=True,
     field_names={"dimensions": "output_dimension", "truncate": "truncation"},
 )
+PERPLEXITY: Final = Dialect(
+    "perplexity",
+    "Perplexity",
+    default_truncation=Truncation.ERROR,
+    max_inputs=512,
+    base64_keeps_dtype=True,
+    field_names={"output_dtype": "encoding_format"},
+)
 OLLAMA: Final = Dialect(
     "ollama",
     "Ollama",
@@ -143,7 +151,8 @@ TEI_1_8: Final = dataclasses.replace(
 )
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
-    dialect.name: dialect for dialect in (OPENAI, TEI, COHERE, JINA, VOYAGE, OLLAMA, OPEN_INFERENCE)
+    dialect.name: dialect
+    for dialect in (OPENAI, TEI, COHERE, JINA, VOYAGE, PERPLEXITY, OLLAMA, OPEN_INFERENCE)
 }
 # Sections of `/docs`, in order.
 OPENAPI_TAGS: Final = [

@@ -15,11 +15,22 @@ from nestvec.api.dialect_table import (
     OLLAMA,
     OPEN_INFERENCE,
     OPENAI,
+    PERPLEXITY,
     TEI,
     VOYAGE,
     Dialect,
 )
-from nestvec.api.dialects import cohere, jina, ollama, open_inference, openai, tei, vllm, voyage
+from nestvec.api.dialects import (
+    cohere,
+    jina,
+    ollama,
+    open_inference,
+    openai,
+    perplexity,
+    tei,
+    vllm,
+    voyage,
+)
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, authenticate_and_read_body, bind_dialect
 from nestvec.api.requests.fields import Body
@@ -28,11 +39,18 @@ from nestvec.api.schemas.cohere import RerankRequest, RerankResponse, VoyageRera
 from nestvec.api.schemas.documented import ErrorBody, TeiError, errors_of, operation
 from nestvec.api.schemas.jina import JinaRequest, JinaResponse
 from nestvec.api.schemas.openai import EmbeddingsRequest, EmbeddingsResponse
+from nestvec.api.schemas.perplexity import PerplexityDocumentsRequest
 from nestvec.api.schemas.tei import RerankRequest as TeiRerankRequest
-from nestvec.api.schemas.voyage import VoyageRequest, VoyageResponse
+from nestvec.api.schemas.voyage import (
+    ContextualizedRequest,
+    ContextualizedResponse,
+    VoyageRequest,
+    VoyageResponse,
+)
 
 Handler = Callable[[ApiRequest], Awaitable[Response]]
 EMBEDDINGS: Final = "/v1/embeddings"
+CONTEXTUALIZED: Final = "/v1/contextualizedembeddings"
 RERANK: Final = "/rerank"
 RERANK_V1: Final = "/v1/rerank"
 RERANK_V2: Final = "/v2/rerank"
@@ -84,10 +102,16 @@ DIALECT_ROUTES: Final = (
         },
     ),
     DialectRoutes(
+        PERPLEXITY,
+        matches={
+            CONTEXTUALIZED: DialectMatch(perplexity.contextualized_embeddings, keys=("input",)),
+        },
+    ),
+    DialectRoutes(
         VOYAGE,
-        routers=(voyage.router,),
         matches={
             EMBEDDINGS: DialectMatch(voyage.embeddings, keys=("truncation", "output_dimension")),
+            CONTEXTUALIZED: DialectMatch(voyage.contextualized_embeddings),
             RERANK: DialectMatch(rerank.rerank_voyage, keys=("top_k", "truncation")),
             RERANK_V1: DialectMatch(rerank.rerank_voyage, keys=("top_k", "truncation")),
         },
@@ -133,6 +157,11 @@ DOCS: Final[Mapping[str, dict[str, Any]]] = {
         EmbeddingsResponse | VoyageResponse | JinaResponse,
         bodies={"openai": EmbeddingsRequest, "voyage": VoyageRequest, "jina": JinaRequest},
         gives_bytes=True,
+    ),
+    CONTEXTUALIZED: operation(
+        "Embed chunks in the context of their document",
+        ContextualizedResponse,
+        bodies={"voyage": ContextualizedRequest, "perplexity": PerplexityDocumentsRequest},
     ),
     RERANK: operation(
         "Rerank documents",

@@ -7,6 +7,7 @@ from nestvec.engine.instructions import Instruct
 from nestvec.engine.text.late_interaction import LateInteraction
 from nestvec.engine.text.pair_template import PairTemplate
 from nestvec.engine.types import OutputKind
+from nestvec.engine.vectors.token_vectors import TokenPooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class ModelSpec:
         parameters: Number of its weights, as its card states it; 0 where unknown.
         query_lookup: How queries are weighed by stored weights; None where they go through the model as documents do.
         pair: The template in which a re-ranker reads a query and a document; None where it reads them as two texts.
+        token_pooling: How the model itself merges like token vectors; None where it does not.
     """
 
     name: str
@@ -88,6 +90,7 @@ class ModelSpec:
     parameters: int = 0
     query_lookup: QueryLookup | None = None
     pair: PairTemplate | None = None
+    token_pooling: TokenPooling | None = None
 
     @property
     def is_reranker(self) -> bool:

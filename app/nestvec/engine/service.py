@@ -267,10 +267,10 @@ class EmbeddingService:
     ) -> Finished:
         """Map, cut, renormalize and convert: little right here, much in a thread."""
         work = partial(_finished, raw, call, model, plan, ticket.check)
-        if raw.vectors.size <= INLINE_VALUES and call.pool_factor == 1:
+        if raw.vectors.size <= INLINE_VALUES and plan.pool_factor == 1:
             return work()
-        chars = raw.vectors.size // VALUES_PER_CHAR * call.pool_factor
-        return await self.front.run(work, ticket, chars=min(chars, raw.vectors.size))
+        chars = raw.vectors.size // VALUES_PER_CHAR * plan.pool_factor
+        return await self.front.run(work, ticket, chars=int(min(chars, raw.vectors.size)))
 
     async def _off_loop(
         self,
@@ -395,4 +395,5 @@ def _finished(
     normalize = model.spec.is_normalized if call.normalize is None else call.normalize
     if plan.map is not None:
         raw = dataclasses.replace(raw, vectors=plan.map.apply(raw.vectors))
-    return ADAPTERS[call.kind].finish(raw, call, plan.quantizer, normalize=normalize, check=check)
+    finish = partial(ADAPTERS[call.kind].finish, normalize=normalize, check=check)
+    return finish(raw, call, plan.quantizer, token_pooling=plan.token_pooling)

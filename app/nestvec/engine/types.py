@@ -90,7 +90,7 @@ class EmbedCall:
         chunks: Late chunking: inputs are consecutive chunks of documents, and these are the numbers of chunks of each
             document; each chunk's vector is pooled from token states that saw the whole document (arXiv:2409.04701).
         splits: Late chunking: inputs are documents, and this is how each is cut: spans in characters, or a splitter.
-        pool_factor: Merge similar token vectors, down to one in so many; 1 merges none.
+        pool_factor: Merge similar token vectors, down to one in so many; 1 merges none; None: as the model itself does.
         key_id: API key whose call it is; keys share the queue fairly.
         priority: Scheduling class; None lets the number of inputs decide.
         deadline_s: Monotonic time after which the answer is of no use.
@@ -121,7 +121,7 @@ class EmbedCall:
     output_dtypes: tuple[OutputDtype, ...] = ()
     chunks: tuple[int, ...] = ()
     splits: tuple[tuple[Span, ...] | Splitter, ...] = ()
-    pool_factor: int = 1
+    pool_factor: int | None = None
     key_id: str = ""
     priority: Priority | None = None
     deadline_s: float | None = None

@@ -5,14 +5,16 @@ arXiv:2402.14776) or a map was fitted; anything else is refused, for vectors of 
 and look like any others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import Observer, VectorsGiven
+from nestvec.engine.tokenization import is_query_call
 from nestvec.engine.types import EmbedCall, Layout, OutputKind
 from nestvec.engine.vectors.maps import AffineMap, MapKind, exit_space
 from nestvec.engine.vectors.quantization import Quantizer
+from nestvec.engine.vectors.token_vectors import TokenPooling
 from nestvec.errors import InputError
 
 
@@ -26,6 +28,7 @@ class VectorPlan:
         map: The map that vectors go through; None for none.
         space: Fingerprint of the vectors' space.
         quantizer: Ranges for 8-bit vectors of that space.
+        token_pooling: How like vectors of tokens are merged; None where they are not.
     """
 
     exits: tuple[int, ...]
@@ -33,6 +36,12 @@ class VectorPlan:
     map: AffineMap | None
     space: str
     quantizer: Quantizer
+    token_pooling: TokenPooling | None = None
+
+    @property
+    def pool_factor(self) -> float:
+        """How many vectors of tokens become one."""
+        return 1 if self.token_pooling is None else self.token_pooling.factor
 
     @property
     def layers(self) -> int:
@@ -80,7 +89,9 @@ def resolve_plan(call: EmbedCall, model: ServedModel, *, allows_untrained: bool)
                 param="layers",
             )
     layer_share = exits[-1] / layers if exits else 1.0
-    return VectorPlan(exits, layer_share, vector_map, *_space(exits, vector_map, model))
+    space, quantizer = _space(exits, vector_map, model)
+    pooling = _token_pooling(call, model.spec)
+    return VectorPlan(exits, layer_share, vector_map, space, quantizer, pooling)
 
 
 def why_no_exits(model: ServedModel) -> str:
@@ -179,3 +190,15 @@ def note_vectors(
             prompt="literal" if prompt_name == "" else prompt_name or "",
         ),
     )
+
+
+def _token_pooling(call: EmbedCall, spec: ModelSpec) -> TokenPooling | None:
+    """Return how a call's token vectors are merged: as it says, else as the model does; None for not."""
+    own = spec.token_pooling
+    if call.kind is not OutputKind.TOKENS:
+        return None
+    if call.pool_factor is not None:
+        return replace(own or TokenPooling(), factor=call.pool_factor)
+    if own is None:
+        return None
+    return own if (own.pools_queries if is_query_call(call) else own.pools_documents) else None

@@ -254,6 +254,7 @@ def _describe(
         instruct=folder.instruct,
         echo=folder.echo,
         late_interaction=head.late_interaction,
+        token_pooling=head.token_pooling,
         trained_layers=card.trained_layers,
         languages=card.languages,
         language_count=card.language_count,

@@ -67,6 +67,12 @@ ROUTES = [
         param="inputs[1][0]",
     ),
     Route(
+        "/v1/contextualizedembeddings",
+        "perplexity",
+        lambda t: {"input": [[text] for text in t]},
+        param="input[1][0]",
+    ),
+    Route(
         "/v2/embed",
         "cohere",
         lambda t: {"texts": t},
@@ -115,7 +121,7 @@ def check_shape(answer: httpx.Response, dialect: str) -> str:
     """Check that an error has exactly the keys of its dialect; return its message."""
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
-    if dialect in ("openai", "voyage", "jina", "cohere"):
+    if dialect in ("openai", "voyage", "perplexity", "jina", "cohere"):
         assert list(body) == ["error", "detail", "message"]
         assert list(body["error"]) == ["message", "type", "param", "code"]
         assert body["error"]["message"] == body["detail"] == body["message"]

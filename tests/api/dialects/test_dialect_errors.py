@@ -128,6 +128,7 @@ async def test_another_dialects_field_is_not_ignored(api: Api, route: Route) -> 
     stranger = {
         "openai": "embedding_types",
         "voyage": "dimensions",
+        "perplexity": "output_dimension",
         "jina": "prompt_name",
         "cohere": "dimensions",
         "tei": "output_dtype",

@@ -12,6 +12,7 @@ from nestvec.api.dialects import (
     ollama,
     open_inference,
     openai_body,
+    perplexity,
     tei,
     vllm,
     voyage,
@@ -30,7 +31,7 @@ from nestvec.api.routes import rerank, rescore, similarity
 from tests.api.applications import Api, MakeApi
 
 MODULES = (
-    *(cohere, jina, ollama, open_inference, openai_body, tei, vllm, voyage),
+    *(cohere, jina, ollama, open_inference, openai_body, perplexity, tei, vllm, voyage),
     *(rerank, rescore, similarity),
 )
 HEADER = "x-embed-ignored-fields"

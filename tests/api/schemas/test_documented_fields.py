@@ -17,6 +17,7 @@ from nestvec.api.dialects import (
     ollama,
     open_inference,
     openai_body,
+    perplexity,
     tei,
     vllm,
     voyage,
@@ -28,6 +29,7 @@ from nestvec.api.schemas import jina as jina_docs
 from nestvec.api.schemas import ollama as ollama_docs
 from nestvec.api.schemas import open_inference as open_inference_docs
 from nestvec.api.schemas import openai as openai_docs
+from nestvec.api.schemas import perplexity as perplexity_docs
 from nestvec.api.schemas import similarity as similarity_docs
 from nestvec.api.schemas import tei as tei_docs
 from nestvec.api.schemas import vllm as vllm_docs
@@ -140,6 +142,11 @@ PARSERS = [
         frozenset({"chunk_size", "chunk_overlap"}),
         # By the code shared with `/v1/embeddings`; its value is not used.
         also_read=frozenset({"truncation"}),
+    ),
+    Parser(
+        ("/v1/contextualizedembeddings",),
+        perplexity_docs.PerplexityDocumentsRequest,
+        perplexity.CONTEXTUALIZED_FIELDS,
     ),
     Parser(
         ("/v2/embed", "/v1/embed"),

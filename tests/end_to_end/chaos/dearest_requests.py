@@ -148,6 +148,9 @@ def embeddings() -> Iterator[DearRequest]:
     yield DearRequest(
         "/v1/contextualizedembeddings", "chunks", of(inputs=chunks), statuses=(200, 400)
     )
+    yield DearRequest(
+        "/v1/contextualizedembeddings", "Perplexity's", of(input=chunks), statuses=(200, 400)
+    )
     yield DearRequest("/v2/embed", "texts", of(texts=words[:96], embedding_types=types))
     parts = {"content": [{"type": "text", "text": "a"}] * 40_000}
     yield DearRequest("/v2/embed", "parts", of(inputs=[parts], truncate="END"))

@@ -4,16 +4,19 @@ huggingface_hub reads HF_ENDPOINT when it is imported, so the real library is dr
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
+from tests.export.families.harness import load
 from tests.model_store.sources.hub import COMMITS, StandIn, hub_server
-from tests.support.tiny import write_tiny_bert
+from tests.support.tiny import write_json, write_tiny_bert, write_tokenizer
 from tests.support.torch_files import save_torch
 
 pytestmark = pytest.mark.process
@@ -130,6 +133,33 @@ def test_a_repository_of_pickles_alone_is_fetched_and_exported(
     assert done.returncode == 0, done.stderr
     assert "pytorch_model.bin" in "\n".join(hub.requests)
     assert "modeling" not in "\n".join(hub.requests)
+
+
+def test_an_adapter_of_the_repository_is_exported(
+    tmp_path: Path, hub: StandIn, folder: Path
+) -> None:
+    """Of Jina's fifth models: `task:NAME` works from a Hub id, and still no code is fetched."""
+    shutil.rmtree(folder)
+    model = load("qwen3")
+    model.write(folder)
+    write_tokenizer(folder / "tokenizer.json")
+    config = {**model.config, "model_type": "jina_embeddings_v5", "task_names": ["retrieval"]}
+    write_json(folder / "config.json", config)
+    (folder / "custom_st.py").write_text("raise SystemExit('remote code ran')")
+    module, adapter = "layers.1.mlp.up_proj", folder / "adapters/retrieval"
+    write_json(adapter / "adapter_config.json", {"peft_type": "LORA", "r": 4, "lora_alpha": 8})
+    matrices = {"A": np.ones((4, 32), np.float32), "B": np.ones((48, 4), np.float32)}
+    save_file(
+        {f"base_model.model.{module}.lora_{n}.weight": m for n, m in matrices.items()},
+        adapter / "adapter_model.safetensors",
+    )
+    (adapter / "modeling.py").write_text("raise SystemExit('remote code ran')")
+    flags = ["--model", REPO, "--adapter", "task:retrieval"]
+    done = pull(tmp_path, hub, str(tmp_path / "out"), *flags, command="export")
+    assert done.returncode == 0, done.stderr
+    merged = load_file(tmp_path / "out/model.safetensors")[f"{module}.weight"]
+    np.testing.assert_allclose(merged, model.tensors[f"{module}.weight"] + 8, atol=1e-5)
+    assert ".py" not in "\n".join(hub.requests)
 
 
 def test_a_hub_that_cannot_be_reached_is_a_clear_error(tmp_path: Path) -> None:

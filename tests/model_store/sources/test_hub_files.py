@@ -19,6 +19,7 @@ BGE_M3 = [
     *("onnx/model.onnx_data", "pytorch_model.bin", "sentence_bert_config.json"),
     *("sentencepiece.bpe.model", "sparse_linear.pt", "tokenizer.json", "tokenizer_config.json"),
 ]
+ADAPTER = "adapters/a/adapter_model.safetensors"
 GRAPH = ["onnx/model.onnx", "onnx/model.onnx_data", "onnx/model.onnx_data_1"]
 
 
@@ -147,6 +148,31 @@ def test_the_modules_of_a_routers_routes_are_fetched(tmp_path: Path) -> None:
     present = [*own, encoder, "openvino/config.json", "checkpoint-500/config.json", "README.md"]
     assert set(own) <= set(small_files(present, reads_pickles=True)) <= {*own, encoder}
     assert encoder in large_files("x", tmp_path, present, reads_pickles=True)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "expected"),
+    [
+        ("jina_embeddings_v5", [SINGLE, "adapters/a/adapter_config.json", ADAPTER]),
+        ("bert", [SINGLE]),
+    ],
+)
+def test_a_models_own_adapters_are_fetched(
+    tmp_path: Path, model_type: str, expected: list[str]
+) -> None:
+    """Settings and safetensors of each, before a graph; neither code nor pickles nor names that are patterns."""
+    write_json(tmp_path / "config.json", {**CONFIG, "model_type": model_type})
+    present = [
+        *("README.md", "adapters/a/README.md", "adapters/a/adapter_config.json", ADAPTER),
+        *(
+            "adapters/a/adapter_model.bin",
+            "adapters/a/modeling.py",
+            "adapters/*/adapter_config.json",
+        ),
+        *("adapters/a/b/adapter_config.json", "adapter_config.json", "config.json", SINGLE),
+        *(["onnx/model.onnx"] if model_type != "bert" else []),
+    ]
+    assert large_files("x", tmp_path, present, reads_pickles=True) == expected
 
 
 class TransportError(Exception):

@@ -25,6 +25,7 @@ from tests.support.tiny import CONFIG, write_json, write_tokenizer  # noqa: E402
 SEED: Final = 37
 WIDTH: Final = CONFIG["hidden_size"]
 TERMS: Final = CONFIG["vocab_size"]
+TOKEN_WIDTH: Final = 6
 TEXTS: Final = ["", "alpha", "the red and the blue : gamma", "[SEP] one two the two of a delta"]
 MODELS: Final = "sentence_transformers.models"
 SPARSE: Final = "sentence_transformers.sparse_encoder.models"
@@ -151,7 +152,142 @@ def coded(refused: tuple[str, ...] = (), width: int = WIDTH, **settings: Any) ->
     )
 
 
+def tokens(
+    *refused: str,
+    expansion: Mapping[str, Any] | None = None,
+    mask: Mapping[str, Any] | None = None,
+    merging: Mapping[str, Any] | None = None,
+    left_out: str | None = None,
+    files: Mapping[str, Any] | None = None,
+    **lengths: int,
+) -> EncoderCase:
+    """Make a case of token vectors that are compared one by one, as version 6 stores it.
+
+    Args:
+        refused: Parts of the error's message.
+        expansion: How queries are filled up; None for not at all.
+        mask: Settings of the MultiVectorMask.
+        merging: Settings of a HierarchicalTokenPooling; None for none.
+        left_out: Folder of a module that the chain lacks; None for none.
+        files: Content by name of further files.
+        lengths: Of queries, documents and any text.
+    """
+    names = {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
+    own = "sentence_transformers.multi_vector_encoder.modules"
+    base = "sentence_transformers.base.modules"
+    chain = {
+        "": f"{base}.transformer.Transformer",
+        "1_Dense": f"{base}.dense.Dense",
+        "2_MultiVectorMask": f"{own}.multi_vector_mask.MultiVectorMask",
+        "3_Normalize": f"{base}.normalize.Normalize",
+    }
+    if merging is not None:
+        chain["4_HierarchicalTokenPooling"] = f"{own}.token_pooling.HierarchicalTokenPooling"
+    listed = [(path, kind) for path, kind in chain.items() if path != left_out]
+    return EncoderCase(
+        {
+            "modules.json": [
+                {"idx": number, "name": str(number), "path": path, "type": kind}
+                for number, (path, kind) in enumerate(listed)
+            ],
+            "config_sentence_transformers.json": {
+                "model_type": "MultiVectorEncoder",
+                "prompts": {"query": "query : ", "document": "passage : "},
+                "default_prompt_name": None,
+                "similarity_fn_name": "maxsim",
+            },
+            "sentence_bert_config.json": {
+                "transformer_task": "feature-extraction",
+                "query_expansion": expansion,
+                **lengths,
+            },
+            "1_Dense/config.json": {
+                "in_features": WIDTH,
+                "out_features": TOKEN_WIDTH,
+                "bias": False,
+                "activation_function": "torch.nn.modules.linear.Identity",
+                **names,
+            },
+            "2_MultiVectorMask/config.json": mask or {},
+            "3_Normalize/config.json": names,
+            "4_HierarchicalTokenPooling/config.json": merging,
+            **(files or {}),
+        },
+        {"1_Dense": {"linear.weight": (TOKEN_WIDTH, WIDTH)}},
+        query="",
+        refused=refused,
+    )
+
+
+MERGING: Final = "4_HierarchicalTokenPooling/config.json"
+SETTINGS: Final = "sentence_bert_config.json"
+FIXED: Final = {"strategy": "fixed", "length": 12, "attend": False, "token": None}
 CASES: Final[Mapping[str, EncoderCase]] = {
+    "tokens: lengths by role": tokens(
+        mask={"skiplist_words": [":", "the"], "skiplist_tasks": ["document"]},
+        query_length=6,
+        document_length=11,
+        max_seq_length=8,
+    ),
+    "tokens: merged documents": tokens(
+        expansion=FIXED,
+        mask={"skiplist_words": [":"], "keep_only_token_ids": None},
+        merging={
+            "pool_factor": 2.0,
+            "num_protected_tokens": 1,
+            "normalize_embeddings": True,
+            "tasks": ["document"],
+        },
+        document_length=20,
+    ),
+    "tokens: merged means as they are": tokens(
+        expansion={"strategy": "min", "length": 9, "attend": True, "token": "[unused50]"},
+        mask={"skiplist_words": ["the"], "skiplist_tasks": ["query", "document"]},
+        merging={"pool_factor": 1.5, "num_protected_tokens": 0, "tasks": ["query", "document"]},
+        query_length=11,
+    ),
+    "tokens: only some ids": tokens(
+        *("2_MultiVectorMask/config.json", "keep_only_token_ids"), mask={"keep_only_token_ids": [7]}
+    ),
+    "tokens: words of no list": tokens(
+        *("2_MultiVectorMask/config.json", "skiplist_words"), mask={"skiplist_words": "the"}
+    ),
+    "tokens: lengths without a mask": tokens(
+        SETTINGS, "document_length", left_out="2_MultiVectorMask", document_length=20
+    ),
+    "tokens: an odd expansion": tokens(
+        SETTINGS, "query_expansion", expansion={**FIXED, "strategy": "odd"}
+    ),
+    "tokens: an expansion of no object": tokens(
+        SETTINGS, "query_expansion", files={SETTINGS: {"query_expansion": ["fixed"]}}
+    ),
+    "tokens: a strategy of no text": tokens(
+        SETTINGS, "query_expansion", expansion={**FIXED, "strategy": ["fixed"]}
+    ),
+    "tokens: an expansion with an unknown token": tokens(
+        *(SETTINGS, "query_expansion", "'[odd]'"), expansion={**FIXED, "token": "[odd]"}
+    ),
+    "tokens: an expansion on the left": tokens(
+        *(SETTINGS, "query_expansion", "left"),
+        expansion=FIXED,
+        files={"tokenizer_config.json": {**TOKENIZER, "padding_side": "left"}},
+    ),
+    "tokens: PyLate's settings too": tokens(
+        *(SETTINGS, "query_expansion", "PyLate"),
+        expansion=FIXED,
+        files={"config_sentence_transformers.json": {"query_prefix": "[unused50]"}},
+    ),
+    "tokens: merged before Normalize": tokens(
+        "modules.json", "expected Normalize", merging={}, left_out="3_Normalize"
+    ),
+    "tokens: an odd factor": tokens(MERGING, "pool_factor", merging={"pool_factor": 0.5}),
+    "tokens: an odd number of kept tokens": tokens(
+        MERGING, "num_protected_tokens", merging={"num_protected_tokens": -1}
+    ),
+    "tokens: an odd scale": tokens(
+        MERGING, "normalize_embeddings", merging={"normalize_embeddings": "l2"}
+    ),
+    "tokens: merged for another task": tokens(MERGING, "tasks", merging={"tasks": ["odd"]}),
     "sparse: codes of vectors": coded(k=8, normalize=False),
     "sparse: codes of standardized vectors": coded(k=60, normalize=True),
     "sparse: codes without a number": coded(("4_SparseAutoEncoder/config.json", "k must"), k=0),
@@ -265,6 +401,17 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as scratch:
             folder = str(write_folder(Path(scratch), case))
+            if name.startswith("tokens"):
+                model = library.MultiVectorEncoder(folder, device="cpu")
+                ways = {"query": model.encode_query, "document": model.encode_document}
+                expected[name] = {
+                    role: [
+                        [[_rounded(value) for value in row] for row in rows.tolist()]
+                        for rows in encode(TEXTS, convert_to_numpy=False)
+                    ]
+                    for role, encode in ways.items()
+                }
+                continue
             model = library.SparseEncoder(folder, device="cpu")
             ways = {
                 "query": model.encode_query,

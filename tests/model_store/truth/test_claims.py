@@ -39,6 +39,8 @@ NOT_FIELDS = frozenset(
         *("layer_weights", "pre_bias", "latent_bias"),
         "activation",
         *("pair", "template", "name", "format", "activation"),
+        # Parts of query_expansion.
+        *("strategy", "attend", "token", "length"),
     }
 )
 

@@ -9,6 +9,7 @@ import pytest
 from nestvec.errors import FormatError
 from nestvec.model_store.folder.claims import Verdict
 from nestvec.model_store.folder.gate import folder_claims
+from nestvec.model_store.folder.model_folder import read_model_folder
 from safetensors.numpy import load_file, save_file
 
 from tests.model_store.heads.serving import opened
@@ -50,6 +51,52 @@ async def test_terms_are_the_librarys(tmp_path: Path, name: str) -> None:
                 np.testing.assert_allclose(
                     as_vector(terms), as_vector(expected), rtol=TOLERANCE, atol=TOLERANCE
                 )
+
+
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name.startswith("tokens")])
+async def test_token_vectors_are_the_librarys(tmp_path: Path, name: str) -> None:
+    """Queries and documents by lengths of their own, filled up, left out and merged as the modules say."""
+    folder = write_folder(tmp_path / "model", CASES[name])
+    verdicts = {claim.verdict for claim in folder_claims(folder)}
+    assert verdicts == {Verdict.HONOURED, Verdict.WITHOUT_EFFECT}
+    async with opened(folder) as server:
+        for role, wanted in EXPECTED[name].items():
+            body = {"inputs": TEXTS, "truncate": True, **ROLES[role]}
+            for got, expected in zip(await server.post("/embed_all", body), wanted, strict=True):
+                assert len(got) == len(expected)
+                # Merged vectors have no order of their own: each is the nearest to one of the others.
+                gaps = np.abs(np.array(got)[:, None] - np.array(expected)[None]).max(axis=2)
+                assert gaps.min(axis=0).max() <= TOLERANCE
+                assert gaps.min(axis=1).max() <= TOLERANCE
+                if "merged" not in name:
+                    np.testing.assert_allclose(got, expected, atol=TOLERANCE)
+
+
+async def test_a_request_may_merge_more_or_none(tmp_path: Path) -> None:
+    """`pool_factor` stands for the model's own factor; documents are merged where nothing is said of a text."""
+    folder = write_folder(tmp_path / "model", CASES["tokens: merged documents"])
+    async with opened(folder) as server:
+        asked = [
+            {"input": TEXTS[2], **more} for more in ({}, {"pool_factor": 1}, {"pool_factor": 4})
+        ]
+        answers = [await server.post("/pooling", body) for body in asked]
+    counts = [len(answer["data"][0]["data"]) for answer in answers]
+    assert counts[1] > counts[0] > counts[2]
+
+
+def test_merging_is_part_of_the_space(tmp_path: Path) -> None:
+    """Models that merge otherwise have other spaces."""
+    heads = []
+    for name, case in CASES.items():
+        if name.startswith("tokens") and not case.refused:
+            heads.append(read_model_folder(write_folder(tmp_path / name, case)).head)
+    assert len({str(head.summary()) for head in heads}) == len(heads)
+    merging = [head.summary().get("token_pooling") for head in heads]
+    assert merging == [
+        None,
+        "TokenPooling(factor=2.0, kept=1, scales=True, pools_queries=False, pools_documents=True)",
+        "TokenPooling(factor=1.5, kept=0, scales=False, pools_queries=True, pools_documents=True)",
+    ]
 
 
 async def test_names_of_the_authors_own_code_are_read(tmp_path: Path) -> None:

@@ -164,8 +164,8 @@ async def classify(request: Request) -> Response:
     )
 
 
-def _pool_factor(body: Body) -> int:
-    """Read how many token vectors are merged into one; 1 by default.
+def _pool_factor(body: Body) -> int | None:
+    """Read how many token vectors are merged into one; None: as the model itself does.
 
     Raises:
         InputError: `pool_factor` is no positive integer.
@@ -173,7 +173,7 @@ def _pool_factor(body: Body) -> int:
     factor = integer_field(body, "pool_factor")
     if factor is not None and factor < 1:
         raise InputError("'pool_factor' must be at least 1", param="pool_factor")
-    return factor or 1
+    return factor
 
 
 def default_task(spec: ModelSpec) -> str:

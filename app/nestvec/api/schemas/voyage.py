@@ -1,10 +1,8 @@
 """The Voyage dialect in the OpenAPI document."""
 
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from nestvec.api.schemas.documented import operation
 
 DtypeWord = Literal["float", "float16", "int8", "uint8", "binary", "ubinary"]
 
@@ -62,7 +60,7 @@ class VoyageResponse(BaseModel):
 
 
 class ContextualizedRequest(BaseModel):
-    """Documents, each a list of its chunks in order."""
+    """Documents in Voyage's form, each a list of its chunks in order."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -91,10 +89,3 @@ class ContextualizedResponse(BaseModel):
     data: list[dict[str, Any]]
     model: str
     usage: dict[str, int]
-
-
-CONTEXTUALIZED_DOC: Final = operation(
-    "Embed chunks in the context of their document",
-    ContextualizedResponse,
-    bodies={"voyage": ContextualizedRequest},
-)

@@ -46,7 +46,7 @@ def _check_kind(call: EmbedCall, model: ServedModel) -> None:
         raise UnsupportedError(
             "this needs token states, and this model's graph gives pooled vectors only"
         )
-    if call.pool_factor > 1 and not adapter.has_token_rows:
+    if (call.pool_factor or 1) > 1 and not adapter.has_token_rows:
         raise InputError("only token vectors can be merged", param="pool_factor")
     if is_late and spec.pooling not in LATE_POOLINGS:
         raise InputError(

@@ -21,6 +21,7 @@ from nestvec.engine.types import EmbedCall, FloatArray, Item, RawVectors
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import convert, degenerate_rows, finish
 from nestvec.engine.vectors.quantization import Quantizer
+from nestvec.engine.vectors.token_vectors import TokenPooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ class OutputAdapter(ABC):
         quantizer: Quantizer,
         *,
         normalize: bool,
+        token_pooling: TokenPooling | None = None,
         check: Check = go_on,
     ) -> Finished:
         """Cut the vectors of a call to its dimensions, renormalize and convert them; give other rows out as they are.
@@ -125,8 +127,10 @@ class OutputAdapter(ABC):
             call: The call.
             quantizer: Ranges for 8-bit vectors.
             normalize: Whether rows are scaled to unit length.
+            token_pooling: How rows of tokens are merged; None where they are not.
             check: Called between steps of long work; what it raises ends it.
         """
+        del token_pooling
         if not self.has_dimensions:
             return Finished(raw.vectors, raw.rows, {})
         vectors = finish(raw.vectors, dimensions=call.dimensions, normalize=normalize)

@@ -13,7 +13,7 @@ from nestvec.engine.types import EmbedCall, FloatArray, Item, RawVectors
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.engine.vectors.quantization import Quantizer
-from nestvec.engine.vectors.token_vectors import pool_tokens
+from nestvec.engine.vectors.token_vectors import TokenPooling, pool_tokens
 
 
 class TokensOutput(OutputAdapter):
@@ -59,18 +59,23 @@ class TokensOutput(OutputAdapter):
         quantizer: Quantizer,
         *,
         normalize: bool,
+        token_pooling: TokenPooling | None = None,
         check: Check = go_on,
     ) -> Finished:
-        """Cut and renormalize the tokens' vectors, and merge like ones where the call asks for fewer."""
-        vectors = finish(raw.vectors, dimensions=call.dimensions, normalize=normalize)
+        """Cut and renormalize the tokens' vectors, and merge like ones where the model or the call says so."""
+        is_own = token_pooling is not None and token_pooling.scales is not None
+        # A model's own pooling compares vectors of unit length, and says itself which length they leave with.
+        is_unit = normalize or is_own
+        vectors = finish(raw.vectors, dimensions=call.dimensions, normalize=is_unit)
         rows = raw.rows
-        if call.pool_factor > 1:
+        if token_pooling is not None and token_pooling.factor > 1:
             stops = np.cumsum(rows)[:-1]
             pooled = []
             for part in np.split(vectors, stops):
                 check()
-                pooled.append(pool_tokens(part, call.pool_factor))
-            vectors = finish(np.concatenate(pooled), dimensions=None, normalize=normalize)
+                pooled.append(pool_tokens(part, token_pooling.factor, token_pooling.kept))
+            is_scaled = bool(token_pooling.scales) if is_own else normalize
+            vectors = finish(np.concatenate(pooled), dimensions=None, normalize=is_scaled)
             rows = tuple(map(len, pooled))
         codes = converted(vectors, call, quantizer.for_unit_vectors(), check)
         return Finished(vectors, rows, codes)

@@ -7,6 +7,7 @@ documents; token pooling as in arXiv:2409.14683.
 from dataclasses import dataclass, replace
 
 import numpy as np
+from typing_extensions import override
 
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 
@@ -38,6 +39,14 @@ class LateInteraction:
     skip_ids: tuple[int, ...] = ()
     skips_first: bool = False
 
+    def longest(self, *, is_query: bool) -> int:
+        """Return the maximum length of a query or document; 0: as many tokens as the model takes."""
+        return self.query_tokens if is_query else self.document_tokens
+
+    def skipped(self, *, is_query: bool) -> tuple[int, ...]:
+        """Return the ids whose vectors are left out of queries or documents."""
+        return () if is_query else self.skip_ids
+
     def limit(
         self, options: TokenizeOptions, *, is_query: bool, model_max_tokens: int
     ) -> TokenizeOptions:
@@ -48,9 +57,7 @@ class LateInteraction:
             is_query: Whether the texts are queries rather than documents.
             model_max_tokens: Number of tokens that the model takes.
         """
-        trained_tokens = (self.query_tokens if is_query else self.document_tokens) or (
-            model_max_tokens
-        )
+        trained_tokens = self.longest(is_query=is_query) or model_max_tokens
         marker = self.query_marker if is_query else self.document_marker
         max_tokens = min(trained_tokens, options.max_tokens or model_max_tokens)
         return replace(options, max_tokens=max_tokens - (marker is not None))
@@ -65,8 +72,8 @@ class LateInteraction:
         if expansion:
             ids = np.concatenate([ids, np.full(expansion, self.mask_id, ids.dtype)])
         mask = np.ones(len(ids), bool)
-        if not is_query:
-            mask &= ~np.isin(ids, self.skip_ids)
+        if skipped := self.skipped(is_query=is_query):
+            mask &= ~np.isin(ids, skipped)
         mask[0] &= not (self.skips_first and len(ids) > 1)
         if not mask.any():  # nothing but punctuation
             mask[0] = True
@@ -76,3 +83,30 @@ class LateInteraction:
             expansion=0 if self.attends_expansion else expansion,
             token_mask=mask,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RoleLengths(LateInteraction):
+    """The same where queries may be longer than what they are filled up to, and may leave tokens out too.
+
+    Its name and its fields go into fingerprints as its base's do.
+
+    Source: `Transformer` and `MultiVectorMask` of sentence-transformers 6.
+
+    Attributes:
+        longest_query: Maximum length of a query, at least `query_tokens`; 0: as many tokens as the model takes.
+        query_skip_ids: Ids whose vectors are left out of queries.
+    """
+
+    longest_query: int = 0
+    query_skip_ids: tuple[int, ...] = ()
+
+    @override
+    def longest(self, *, is_query: bool) -> int:
+        """Return the maximum length of a query or document; 0: as many tokens as the model takes."""
+        return self.longest_query if is_query else self.document_tokens
+
+    @override
+    def skipped(self, *, is_query: bool) -> tuple[int, ...]:
+        """Return the ids whose vectors are left out of queries or documents."""
+        return self.query_skip_ids if is_query else self.skip_ids

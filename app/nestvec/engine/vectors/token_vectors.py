@@ -1,6 +1,7 @@
 """Vectors of tokens: late interaction's score, and fewer vectors for the same text."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -11,6 +12,30 @@ from nestvec.engine.types import Float64Array, FloatArray
 MAX_CLUSTERED: Final = 4096
 # Cosines of a query's tokens with a document's that are in memory at once: 8 MB.
 MAX_COSINES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPooling:
+    """How like token vectors of a text are merged.
+
+    The class's name and its fields, in this order, go into the space fingerprint of models that have one, through
+    `repr`: they must not change.
+
+    Source: `HierarchicalTokenPooling` of sentence-transformers 6.
+
+    Attributes:
+        factor: How many become one, at least 1; 1 merges none.
+        kept: How many vectors at the start of a text stay as they are.
+        scales: Whether vectors are scaled to unit length behind it, whatever the call says; None: as it says.
+        pools_queries: Whether queries are merged unasked.
+        pools_documents: Whether documents are merged unasked.
+    """
+
+    factor: float = 1
+    kept: int = 1
+    scales: bool | None = None
+    pools_queries: bool = False
+    pools_documents: bool = False
 
 
 def max_sim(query: FloatArray, documents: Sequence[FloatArray]) -> list[float]:
@@ -36,8 +61,8 @@ def _max_sim(query: Float64Array, document: Float64Array) -> float:
     return float(np.concatenate(greatest).sum())
 
 
-def pool_tokens(vectors: FloatArray, factor: int) -> FloatArray:
-    """Merge like token vectors into their mean, down to one in `factor`; the first vector is kept.
+def pool_tokens(vectors: FloatArray, factor: float, kept: int = 1) -> FloatArray:
+    """Merge like token vectors into their mean, down to one in `factor`; the first ones are kept.
 
     Source: token pooling (arXiv:2409.14683); Ward's clustering of cosine distances, two clusters at a time (Lance and
     Williams, 1967).
@@ -45,15 +70,16 @@ def pool_tokens(vectors: FloatArray, factor: int) -> FloatArray:
     Args:
         vectors: The tokens' vectors, (n, D), unit length.
         factor: How many become one, at least 1; 1 changes nothing.
+        kept: How many vectors at the start stay as they are, k.
 
     Returns:
-        The vectors, (m, D), m = 1 + max((n - 1) // factor, 1), not of unit length; a long text's parts have one each at
+        The vectors, (m, D), m = k + max((n - k) // factor, 1), not of unit length; a long text's parts have one each at
         least.
     """
-    if factor <= 1 or len(vectors) <= 2:  # noqa: PLR2004 - the first, and one to keep
+    others = vectors[kept:]
+    count = max(int(len(others) // factor), 1)
+    if count >= len(others):
         return vectors
-    others = vectors[1:]
-    count = max(len(others) // factor, 1)
     parts = np.array_split(others, -(-len(others) // MAX_CLUSTERED))
     # Where each part ends, in clusters: they share the count by their lengths.
     stops = np.cumsum([len(part) for part in parts]) * count // len(others)
@@ -62,7 +88,7 @@ def pool_tokens(vectors: FloatArray, factor: int) -> FloatArray:
         for part, clusters in zip(parts, np.diff(stops, prepend=0).tolist(), strict=True)
         for members in _ward_clusters(part, max(1, clusters))
     ]
-    return np.concatenate([vectors[:1], np.asarray(means, np.float32)])
+    return np.concatenate([vectors[:kept], np.asarray(means, np.float32)])
 
 
 def _ward_clusters(vectors: FloatArray, count: int) -> list[list[int]]:

@@ -10,6 +10,7 @@ from nestvec.model_store.folder.config_table import OWN_GRAPH_REASON, READ_ELSEW
 from nestvec.model_store.folder.module_tables import (
     MODEL_TABLE,
     MODULE_TABLES,
+    MULTI_VECTOR_TABLE,
     ROUTER_TABLE,
     TRANSFORMER_TABLE,
 )
@@ -21,6 +22,7 @@ from nestvec.model_store.folder.modules import (
 )
 from nestvec.model_store.folder.tokenizer_table import SPECIAL_TOKENS_TABLE, TOKENIZER_TABLE
 from nestvec.model_store.folder.transformer_settings import TransformerSettings
+from nestvec.model_store.heads.multi_vector import MASK
 from nestvec.model_store.sources.file_names import (
     ROUTER_FILE,
     SPECIAL_TOKENS_FILE,
@@ -67,10 +69,12 @@ def field_claims(files: FolderFiles, asked: frozenset[str]) -> tuple[FolderClaim
     Raises:
         FormatError: A file is not JSON.
     """
+    is_masked = any(module.kind == MASK for module in files.modules)
+    transformer = MULTI_VECTOR_TABLE if is_masked else TRANSFORMER_TABLE
     return (
         *_config_claims(files, asked),
         *_tokenizer_claims(files),
-        *TRANSFORMER_TABLE.claims(_name(files, files.settings.path), files.settings.values),
+        *transformer.claims(_name(files, files.settings.path), files.settings.values),
         *_file_claims(files, files.root / MODEL_FILE, MODEL_TABLE),
         *_file_claims(files, files.root / ROUTER_FILE, ROUTER_TABLE),
         *_module_claims(files),

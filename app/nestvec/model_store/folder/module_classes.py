@@ -22,6 +22,7 @@ DEFINED: Final[Mapping[str, tuple[str, ...]]] = {
     "MLMTransformer": ("sparse_encoder.modules.mlm_transformer",),
     "SpladePooling": ("sparse_encoder.modules.splade_pooling",),
     "MultiVectorMask": ("multi_vector_encoder.modules.multi_vector_mask",),
+    "HierarchicalTokenPooling": ("multi_vector_encoder.modules.token_pooling",),
     "LogitScore": ("cross_encoder.modules.logit_score",),
     "Router": ("base.modules.router",),
     "SparseStaticEmbedding": ("sparse_encoder.modules.sparse_static_embedding",),

@@ -5,6 +5,7 @@ Source: the `config_keys`, `__init__` and `_parse_model_config` of the library's
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from nestvec.model_store.folder.claims import FieldTable, Refused
@@ -15,6 +16,8 @@ from nestvec.model_store.folder.transformer_settings import (
     UNREAD_FIELDS,
 )
 from nestvec.model_store.heads.dense import FLAGS, NAME_FIELDS
+from nestvec.model_store.heads.late import PYLATE_FIELDS
+from nestvec.model_store.heads.multi_vector import LENGTH_FIELDS
 
 TRANSFORMER_TABLE: Final = FieldTable(
     honoured=frozenset(
@@ -32,13 +35,22 @@ TRANSFORMER_TABLE: Final = FieldTable(
     },
     way_out=TRANSFORMER_WAY_OUT,
 )
+# Where token vectors are compared one by one, `MultiVectorMask` says which.
+MULTI_VECTOR_TABLE: Final = replace(
+    TRANSFORMER_TABLE,
+    honoured=TRANSFORMER_TABLE.honoured | LENGTH_FIELDS,
+    refused={
+        name: refused
+        for name, refused in TRANSFORMER_TABLE.refused.items()
+        if name not in LENGTH_FIELDS
+    },
+)
 MODEL_TABLE: Final = FieldTable(
     honoured=frozenset(
         {
             *("prompts", "default_prompt_name", "activation_fn"),
             # PyLate's.
-            *("query_prefix", "document_prefix", "query_length", "document_length"),
-            *("do_query_expansion", "attend_to_expansion_tokens", "skiplist_words"),
+            *PYLATE_FIELDS,
         }
     ),
     without_effect={
@@ -97,12 +109,10 @@ MODULE_TABLES: Final[Mapping[str, FieldTable]] = {
         refused={"path": Refused("weights would be read from elsewhere")},
     ),
     "MultiVectorMask": FieldTable(
-        without_effect={
-            "skiplist_tasks": "says something of skiplist_words only, which are refused"
-        },
-        refused={
-            name: Refused("other tokens would be left out", ([],))
-            for name in ("skiplist_words", "keep_only_token_ids")
-        },
+        honoured=frozenset({"skiplist_words", "skiplist_tasks"}),
+        refused={"keep_only_token_ids": Refused("other tokens would be left out", ([],))},
+    ),
+    "HierarchicalTokenPooling": FieldTable(
+        honoured=frozenset({"pool_factor", "num_protected_tokens", "normalize_embeddings", "tasks"})
     ),
 }

@@ -10,6 +10,7 @@ from nestvec.errors import FormatError
 from nestvec.export.architectures import architecture_of
 from nestvec.model_store.folder.module_classes import is_library_class, module_kind, suits
 from nestvec.model_store.folder.router import read_routes
+from nestvec.model_store.folder.transformer_settings import find_transformer_settings
 from nestvec.model_store.heads.autoencoder import read_autoencoder
 from nestvec.model_store.heads.base import FIRST_LAST, FirstLastHead, Head, check_layer_weights
 from nestvec.model_store.heads.classifier import ClassifierHead, is_classifier
@@ -24,7 +25,6 @@ from nestvec.model_store.heads.late import (
     is_stanford_colbert,
     m3_files,
     read_m3,
-    read_pylate,
     read_stanford_colbert,
 )
 from nestvec.model_store.heads.logit_score import (
@@ -33,13 +33,14 @@ from nestvec.model_store.heads.logit_score import (
     LogitScoreHead,
     read_settings,
 )
+from nestvec.model_store.heads.multi_vector import MASK, VECTOR_MERGING, read_token_vectors
 from nestvec.model_store.heads.sparse import LOGARITHMS, SparseHead
 from nestvec.system.json_files import load_json, read_json
 
 TRANSFORMERS: Final = ("Transformer", "MLMTransformer")
 POOLINGS: Final = ("Pooling", "SpladePooling")
 # What may stand behind, in any order; a chain's kind of model decides which.
-LAYERS: Final = ("Dense", "LayerNorm", "Normalize", "MultiVectorMask", TANH_QUANTIZER)
+LAYERS: Final = ("Dense", "LayerNorm", "Normalize", MASK, TANH_QUANTIZER)
 ORDER: Final = "a Transformer, a pooling, and layers, in this order"
 ROUTER: Final = "Router"
 # Weighs queries by stored weights, where a Router sends them there; then it stands behind the chain of documents.
@@ -48,9 +49,18 @@ QUERY_WEIGHTS: Final = "SparseStaticEmbedding"
 LAYER_POOLING: Final = "WeightedLayerPooling"
 HIDDEN_STATES: Final = "output_hidden_states"
 AUTOENCODER: Final = "SparseAutoEncoder"  # at the end
-KNOWN: Final = (*TRANSFORMERS, LAYER_POOLING, *POOLINGS, *LAYERS, AUTOENCODER)
+KNOWN: Final = (
+    *(*TRANSFORMERS, LAYER_POOLING, *POOLINGS, *LAYERS),
+    *(AUTOENCODER, VECTOR_MERGING),
+)
 # Where kinds stand in a chain, others behind them; of some places a chain has one module.
-PLACES: Final = (TRANSFORMERS, (LAYER_POOLING,), POOLINGS, LAYERS, (AUTOENCODER, QUERY_WEIGHTS))
+PLACES: Final = (
+    TRANSFORMERS,
+    (LAYER_POOLING,),
+    POOLINGS,
+    LAYERS,
+    (AUTOENCODER, QUERY_WEIGHTS, VECTOR_MERGING),
+)
 SINGLE_RANKS: Final = (0, 1, 4)
 NOTHING: Final = "Dropout"  # it does something in training only
 SPLADE: Final = "splade"
@@ -238,7 +248,7 @@ def read_head(  # noqa: PLR0913 - what files and card say, each read elsewhere
     for module in modules:
         if not suits(module.class_name, architecture_of(config)):
             raise FormatError(f"{chain}: type: {_unknown(module.class_name)}")
-    if is_stanford_colbert(config):
+    if is_stanford_colbert(config) and VECTOR_MERGING not in kinds:
         return read_stanford_colbert(folder, config, hidden_size)
     if QUERY_WEIGHTS in kinds and "SpladePooling" not in kinds:
         raise FormatError(f"{chain}: {QUERY_WEIGHTS} for queries needs SpladePooling for documents")
@@ -251,8 +261,10 @@ def read_head(  # noqa: PLR0913 - what files and card say, each read elsewhere
         values = read_settings(root or folder) if modules else {}
         return ClassifierHead.read(folder, config, hidden_size, values)
     if "Dense" in kinds and "Pooling" not in kinds:
-        layers = _projection(chain, modules)
-        return read_pylate(folder, config, hidden_size, layers)
+        steps = [(module.kind, module.folder) for module in modules]
+        found = find_transformer_settings(folder)
+        transformer = found.path, found.values
+        return read_token_vectors(folder, config, hidden_size, chain, steps, transformer)
     weights = _layer_weights(config, modules)
     files = () if weights is None else dense_files(weights)
     base = Head(folder, config, hidden_size, pooling or "", layer_weights=weights, files=files)
@@ -299,7 +311,7 @@ def _read_pooled(
         m3_layers: The files of BGE-M3's further layers; none where the folder has not both.
     """
     kinds = [module.kind for module in modules]
-    if kinds.count("Pooling") > 1 or "MultiVectorMask" in kinds:
+    if kinds.count("Pooling") > 1 or {MASK, VECTOR_MERGING} & set(kinds):
         raise FormatError(f"{chain}: expected one Pooling module, and vectors of texts")
     if not base.pooling:
         named = chain if modules else f"{base.folder}/1_Pooling/config.json"
@@ -330,22 +342,6 @@ def _read_pooled(
     if AUTOENCODER in kinds:
         return read_autoencoder(dense, modules[-1].folder)
     return dense if layers else base
-
-
-def _projection(path: Path, modules: Sequence[Module]) -> tuple[Path, ...]:
-    """Return the folders of the dense layers that token states go through.
-
-    Raises:
-        FormatError: There is another module before or between them.
-    """
-    layers = [module.folder for module in modules if module.kind == "Dense"]
-    kinds = [module.kind for module in modules[1:]]
-    behind = kinds[len(layers) :]
-    if kinds[: len(layers)] != ["Dense"] * len(layers) or "LayerNorm" in behind:
-        raise FormatError(
-            f"{path}: expected Dense modules behind the Transformer, then Normalize or MultiVectorMask"
-        )
-    return tuple(layers)
 
 
 def _read_splade(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nestvec.errors import FormatError
+from nestvec.model_store.heads.multi_vector import LENGTH_FIELDS
 from nestvec.model_store.sources.file_names import SETTINGS_FILES, TOKENIZER_CONFIG_FILE
 from nestvec.system.json_files import read_json
 
@@ -33,10 +34,7 @@ ARGUMENT_FIELDS: Final = (
     *("tokenizer_args", "processor_kwargs"),
 )
 # Fields that change vectors where they say anything: `field_claims` refuses them.
-UNREAD_FIELDS: Final = (
-    *("processing_kwargs", "query_length", "document_length", "query_expansion"),
-    "tokenizer_name_or_path",
-)
+UNREAD_FIELDS: Final = ("processing_kwargs", *sorted(LENGTH_FIELDS), "tokenizer_name_or_path")
 TRANSFORMER_WAY_OUT: Final = "a copy of the folder without this field is served as a plain encoder"
 # What a model's states are called, by its class and by the module; any other is not what is served.
 METHODS: Final = (None, "forward")
@@ -152,7 +150,9 @@ def read_max_tokens(
     if not limits and length is not None:
         if not isinstance(length, int) or isinstance(length, bool) or length <= 0:
             raise FormatError(f"{settings.path}: max_seq_length is missing or of the wrong type")
-        limits.append(length)
+        # Where queries or documents have a length of their own, the library takes that instead.
+        lengths = (settings.values.get(name) for name in ("query_length", "document_length"))
+        limits.append(max(length, *(each for each in lengths if isinstance(each, int)), 0))
     if not limits:
         tokenizer = folder / TOKENIZER_CONFIG_FILE
         if tokenizer.is_file():

@@ -13,6 +13,7 @@ from nestvec.engine.text.late_interaction import LateInteraction
 from nestvec.engine.types import FloatArray, OutputKind
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.pooling import pooling_modes
+from nestvec.engine.vectors.token_vectors import TokenPooling
 from nestvec.errors import FormatError
 from nestvec.export.graph.weights import Weights
 from nestvec.export.layers.graph_heads import GraphHead, first_last_average, weighted_states
@@ -38,6 +39,7 @@ class Head:
         labels: A classifier's labels, in the order of its scores.
         activation: What makes probabilities of the scores: "sigmoid", "softmax" or "identity".
         late_interaction: How token vectors that are compared one by one are made; None where they are plain states.
+        token_pooling: How the model itself merges like token vectors; None where it does not.
         query_lookup: How queries are weighed by stored weights alone; None where they go through the model.
         prompts: Prompts that the model's own code knows beside the folder's, by name.
         layer_weights: Folder of a WeightedLayerPooling, whose weighted mean of layers' states is pooled; None for the
@@ -54,6 +56,7 @@ class Head:
     labels: tuple[str, ...] = ()
     activation: str = "identity"
     late_interaction: LateInteraction | None = None
+    token_pooling: TokenPooling | None = None
     query_lookup: QueryLookup | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
     layer_weights: Path | None = None

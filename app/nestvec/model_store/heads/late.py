@@ -34,6 +34,13 @@ from nestvec.system.json_files import read_json
 STANFORD_CLASS: Final = "HF_ColBERT"
 STANFORD_FILE: Final = "artifact.metadata"
 M3_SPECIAL: Final = ("<s>", "</s>", "<pad>", "<unk>", "[CLS]", "[SEP]", "[PAD]", "[UNK]")
+# Fields of config_sentence_transformers.json by which PyLate's folders are known.
+PYLATE_FIELDS: Final = frozenset(
+    {
+        *("query_prefix", "document_prefix", "query_length", "document_length"),
+        *("do_query_expansion", "attend_to_expansion_tokens", "skiplist_words"),
+    }
+)
 MIN_LENGTH: Final = 4  # of a query or document: special tokens and one of the text
 M3_SPARSE, M3_TOKENS = M3_LAYERS
 # Behind the states, in this order.
@@ -85,8 +92,10 @@ class ColbertHead(Head):
         """Return how token vectors are made; its repr is hashed, so `LateInteraction` keeps its name and fields."""
         settings = [read_json(folder / "config.json") for folder in self.layers]
         # A single layer's settings were never hashed: its weights are.
-        return {"late_interaction": repr(self.late_interaction)} | (
-            {"dense": settings} if len(settings) > 1 else {}
+        return (
+            {"late_interaction": repr(self.late_interaction)}
+            | ({"dense": settings} if len(settings) > 1 else {})
+            | ({"token_pooling": repr(self.token_pooling)} if self.token_pooling else {})
         )
 
 
@@ -194,13 +203,13 @@ def read_stanford_colbert(folder: Path, config: Mapping[str, Any], hidden_size: 
     late = LateInteraction(
         query_marker=vocabulary.first_id_of(str(settings.get("query_token_id", "[unused0]"))),
         document_marker=vocabulary.first_id_of(str(settings.get("doc_token_id", "[unused1]"))),
-        query_tokens=_length(path, settings, "query_maxlen", 32),
-        document_tokens=_length(path, settings, "doc_maxlen", 220),
+        query_tokens=checked_length(path, settings, "query_maxlen", 32),
+        document_tokens=checked_length(path, settings, "doc_maxlen", 220),
         mask_id=vocabulary.first_id_of("[MASK]", "<mask>"),
         attends_expansion=bool(settings.get("attend_to_mask_tokens", False)),
         skip_ids=vocabulary.ids_of(skipped),
     )
-    return _colbert(folder, config, hidden_size, late, ())
+    return colbert_head(folder, config, hidden_size, late, ())
 
 
 def read_pylate(
@@ -221,22 +230,23 @@ def read_pylate(
     late = LateInteraction(
         query_marker=_marker(vocabulary, path, settings, "query_prefix", "[Q] "),
         document_marker=_marker(vocabulary, path, settings, "document_prefix", "[D] "),
-        query_tokens=_length(path, settings, "query_length", 32) if expands else 0,
-        document_tokens=_length(path, settings, "document_length", 180),
+        query_tokens=checked_length(path, settings, "query_length", 32) if expands else 0,
+        document_tokens=checked_length(path, settings, "document_length", 180),
         mask_id=vocabulary.first_id_of("[MASK]", "<mask>") if expands else 0,
         attends_expansion=bool(settings.get("attend_to_expansion_tokens", False)),
         skip_ids=vocabulary.ids_of(words),
     )
-    return _colbert(folder, config, hidden_size, late, layers)
+    return colbert_head(folder, config, hidden_size, late, layers)
 
 
-def _colbert(
+def colbert_head(
     folder: Path,
     config: Mapping[str, Any],
     hidden_size: int,
     late: LateInteraction,
     layers: tuple[Path, ...],
 ) -> ColbertHead:
+    """Make the head of a late-interaction model, whose projection's Dense modules lie in these folders."""
     return ColbertHead(
         folder,
         config,
@@ -262,7 +272,7 @@ def _marker(
     return vocabulary.first_id_of(marker, marker.strip())
 
 
-def _length(path: Path, settings: Mapping[str, Any], name: str, default: int) -> int:
+def checked_length(path: Path, settings: Mapping[str, Any], name: str, default: int) -> int:
     """Return a length in tokens, which has room for the special tokens and one of the text."""
     length = settings.get(name)
     length = default if length is None else length

@@ -15,6 +15,12 @@ from nestvec.export.graph.weights import (
     SINGLE_FILE,
     shard_names,
 )
+from nestvec.model_store.sources.adapters import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    JINA_V5,
+    OWN_ADAPTERS,
+)
 from nestvec.model_store.sources.file_names import (
     CHAT_TEMPLATE_FILE,
     M3_LAYERS,
@@ -47,6 +53,10 @@ MODULE_FILES: Final = (
     *TOKENIZER_FILES,
     *SETTINGS_FILES,
     SINGLE_FILE,
+)
+# Of a model's own adapters, in a folder by task.
+ADAPTER_FILE: Final = re.compile(
+    rf"{OWN_ADAPTERS}/[\w.-]+/({re.escape(ADAPTER_CONFIG)}|{re.escape(ADAPTER_WEIGHTS)})"
 )
 
 
@@ -89,13 +99,15 @@ def large_files(
     Returns:
         The safetensors, where the exporter knows the family or there is no graph; else torch's own files, where it does
         and there is no graph, or none that gives what the model can; else the graph, and then the files that are named
-        after it.
+        after it. Of a model that has vectors by its own adapters only, the safetensors and these.
 
     Raises:
         SourceError: There are none that are read.
         FormatError: The index of the weights is broken, or config.json is.
     """
     safetensors = _weights(folder, present, SINGLE_FILE, INDEX_FILE)
+    if safetensors and (adapters := _own_adapters(folder, present)):
+        return [*safetensors, *adapters]
     graph = next((path for path in ONNX_PATHS if path in present), None)
     if safetensors and (graph is None or _is_exported(folder)):
         return safetensors
@@ -130,6 +142,14 @@ def _weights(folder: Path, present: Sequence[str], single: str, index: str) -> l
             return files
     # A static model's table, or a transformer in a folder of its own, is the first module of the chain or a route.
     return [f for f in present if FIRST_MODULE.match(f) and f.endswith(f"/{single}")]
+
+
+def _own_adapters(folder: Path, present: Sequence[str]) -> list[str]:
+    """List the files of a repository's own adapters, which `task:NAME` merges; none where they lie in the weights."""
+    path = folder / "config.json"
+    if not path.is_file() or read_json(path).get("model_type") != JINA_V5:
+        return []
+    return [f for f in present if ADAPTER_FILE.fullmatch(f)]
 
 
 def _has_m3_layers(present: Sequence[str]) -> bool:
