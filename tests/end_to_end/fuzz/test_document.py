@@ -22,7 +22,7 @@ CHECKS = (
     "response_schema_conformance",
 )
 SECONDS = int(os.environ.get("FUZZ_S", "30"))
-MIN_CASES = int(os.environ.get("FUZZ_CASES", "1000"))
+MIN_CASES = int(os.environ.get("FUZZ_CASES", "300"))
 
 
 @pytest.mark.process
