@@ -7,15 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from nestvec import __version__
 from nestvec.api import dispatch
-from nestvec.api.batch import batches, files
-from nestvec.api.batch.batch_lines import BatchLines
 from nestvec.api.dialect_table import OPENAPI_TAGS
 from nestvec.api.error_handlers import install_error_handlers
 from nestvec.api.http.answer_memory import AnswerMemory
@@ -37,13 +35,15 @@ from nestvec.engine.models.model_registry import ModelSlot, SlotState
 from nestvec.engine.observer import Observer
 from nestvec.engine.service import EmbeddingService
 from nestvec.errors import ConfigError, ModelUnavailableError, NestvecError, StoreError
-from nestvec.jobs.runner import JobRunner
-from nestvec.jobs.store import JobStore, check_store_urls
 from nestvec.jobs.types import JobLimits
 from nestvec.observability.logs import get_logger
 from nestvec.observability.metrics import Metrics
 from nestvec.system.json_bodies import JsonLimits
 from nestvec.system.private_files import tighten
+
+# Files and batches are imported where they are switched on: they bring SQLAlchemy.
+if TYPE_CHECKING:
+    from nestvec.jobs.store import JobStore
 
 log = get_logger(__name__)
 
@@ -102,6 +102,8 @@ def build_app(
         ConfigError: The store's URLs are of no known kind, or their extras are not installed.
     """
     if settings.files_api:
+        from nestvec.jobs.store import check_store_urls
+
         check_store_urls(settings.database_url.get_secret_value(), settings.files_url)
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library has not typed this one
     state = _state(settings, process_role)
@@ -208,6 +210,8 @@ def _route(app: FastAPI, settings: Settings) -> None:
     for router in dispatch.all_routers():
         app.include_router(router)
     if settings.files_api:
+        from nestvec.api.batch import batches, files
+
         app.include_router(files.router)
         app.include_router(batches.router)
     if settings.admin_api:
@@ -240,6 +244,8 @@ async def _open_jobs(
     """
     if not settings.files_api:
         return
+    from nestvec.jobs.store import JobStore
+
     database_url = settings.database_url.get_secret_value()
     earlier_ids = state.keys.earlier_ids(settings.secrets)
 
@@ -266,7 +272,7 @@ async def _open_jobs(
 
 
 async def _open_jobs_later(
-    open_store: Callable[[], JobStore], state: ApiState, process_role: ProcessRole
+    open_store: "Callable[[], JobStore]", state: ApiState, process_role: ProcessRole
 ) -> None:
     """Try to open the store until that works."""
     while True:
@@ -277,8 +283,11 @@ async def _open_jobs_later(
             return
 
 
-def _offer_jobs(store: JobStore, state: ApiState, process_role: ProcessRole) -> None:
+def _offer_jobs(store: "JobStore", state: ApiState, process_role: ProcessRole) -> None:
     """Serve files and batches from now on, and run these where that is this process's part."""
+    from nestvec.api.batch.batch_lines import BatchLines
+    from nestvec.jobs.runner import JobRunner
+
     jobs = JobRunner(
         store,
         BatchLines(state),

@@ -13,10 +13,11 @@ from nestvec.cli.keys import command as keys_command
 from nestvec.cli.serve import command as serve_command
 from nestvec.config.loading import check_to_serve, load_settings
 from nestvec.errors import ConfigError
+from nestvec.keys.key_usage import KeyUsage
 from nestvec.keys.keyring import Keyring
 from nestvec.keys.records import KeyFile, KeyLimits, edit_key_file
 from nestvec.keys.usage_database import DATABASE_NAME, usage_engine
-from nestvec.keys.usage_table import KeyUsage, UsageTable
+from nestvec.keys.usage_table import UsageTable
 
 from tests.support.server import command, environment
 

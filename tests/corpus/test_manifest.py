@@ -1,5 +1,7 @@
 """A run's manifest: what it says, whose signature it bears, and what `nestvec verify` finds."""
 
+import base64
+import contextlib
 import json
 import subprocess
 from collections.abc import Sequence
@@ -8,7 +10,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -16,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from nestvec.cli import group
-from nestvec.corpus.manifest import canonical, digest_rows
+from nestvec.corpus.manifest import canonical, digest_rows, has_small_order, read_public_key
 from nestvec.corpus.store_writer import StoredRow
 from nestvec.errors import FormatError
 
@@ -88,6 +94,49 @@ def test_a_signed_run_is_verified(workplace: Path) -> None:
         json.dumps({key: value for key, value in said.items() if key != "signature"})
     )
     assert refusal("--public-key", "key.pub") == "the manifest is not signed"
+
+
+# The y of the points of small order as RFC 8032 writes them: the multiples by the group's order of any points.
+SMALL_ORDER = (
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+)
+# Beyond the prime: 0 and 1 once more.
+NOT_CANONICAL = ("ed" + "ff" * 30 + "7f", "ee" + "ff" * 30 + "7f")
+# R is the neutral element and S is 0: what anybody can write.
+FORGED = bytes([1]) + bytes(63)
+
+
+@pytest.mark.parametrize("key", [*SMALL_ORDER, *NOT_CANONICAL])
+def test_a_key_that_anybody_can_sign_by_vouches_for_nothing(tmp_path: Path, key: str) -> None:
+    """A key of small order is refused, beside a forged signature that holds by it and as a file."""
+    raw = bytearray.fromhex(key)
+    file = tmp_path / "run.json"
+    for sign_of_x in (0, 0x80):
+        raw[31] ^= sign_of_x
+        assert has_small_order(bytes(raw))
+        for attempt in range(200):  # one in eight holds
+            forged = {"format": "nestvec-run/1", "attempt": attempt}
+            with contextlib.suppress(InvalidSignature, ValueError):
+                Ed25519PublicKey.from_public_bytes(bytes(raw)).verify(FORGED, canonical(forged))
+                break
+        else:
+            continue  # the library takes no such encoding
+        signature = {
+            "algorithm": "ed25519",
+            "public_key": base64.b64encode(raw).decode(),
+            "value": base64.b64encode(FORGED).decode(),
+        }
+        file.write_text(json.dumps({**forged, "signature": signature}))
+        assert "small order" in str(run("verify", str(file)).exception)
+        public = Ed25519PublicKey.from_public_bytes(bytes(raw))
+        pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (tmp_path / "small.pub").write_bytes(pem)
+        with pytest.raises(FormatError, match="small order"):
+            read_public_key(tmp_path / "small.pub")
 
 
 def test_changed_inputs_and_outputs_are_told(workplace: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from nestvec.errors import NotReadyError, StoreError
+from nestvec.keys.key_usage import KeyUsage
 from nestvec.keys.months import MonthlyTokens
 from nestvec.keys.usage import UsageCounter
 from nestvec.keys.usage_database import (
@@ -18,7 +19,7 @@ from nestvec.keys.usage_database import (
     take_over_earlier,
     usage_engine,
 )
-from nestvec.keys.usage_table import KeyUsage, UsageTable
+from nestvec.keys.usage_table import UsageTable
 
 from tests.support.services import postgres_server
 

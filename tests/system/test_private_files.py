@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from nestvec.jobs.store import lock_folder
+from nestvec.jobs.folder_lock import lock_folder
 from nestvec.keys.records import KeyFile, KeyLimits, edit_key_file
 from nestvec.system.private_files import kept_secret, make_private_folder, open_private, tighten
 

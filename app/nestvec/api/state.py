@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastapi import Request
 
@@ -14,11 +14,14 @@ from nestvec.api.http.body_memory import BodyMemoryBudget
 from nestvec.api.token_input import TokenDecoder
 from nestvec.engine.service import EmbeddingService
 from nestvec.errors import NotReadyError, StoreError
-from nestvec.jobs.runner import JobRunner
 from nestvec.jobs.types import JobLimits
 from nestvec.keys.keyring import Keyring
 from nestvec.observability.metrics import Metrics
 from nestvec.system.json_bodies import JsonLimits
+
+# It brings SQLAlchemy, which a server without files and batches does not need.
+if TYPE_CHECKING:
+    from nestvec.jobs.runner import JobRunner
 
 # A restart or a first download takes longer than a second; clients with two tries should see the end of it.
 RETRY_AFTER_LOADING_S: Final = 5.0
@@ -85,7 +88,7 @@ class ApiState:
     answer_memory: AnswerMemory
     phase: Phase = Phase.LOADING
     on_reload: Callable[[], None] = lambda: None
-    _jobs: JobRunner | None = field(default=None)
+    _jobs: "JobRunner | None" = field(default=None)
     _service: EmbeddingService | None = field(default=None)
 
     @property
@@ -109,7 +112,7 @@ class ApiState:
         return TEI_1_8 if name == TEI.name and self.options.emulates_tei_1_8 else DIALECTS[name]
 
     @property
-    def jobs(self) -> JobRunner:
+    def jobs(self) -> "JobRunner":
         """The runner of batches, which has the store of files too.
 
         Raises:
@@ -121,7 +124,7 @@ class ApiState:
             )
         return self._jobs
 
-    def offer_jobs(self, jobs: JobRunner) -> None:
+    def offer_jobs(self, jobs: "JobRunner") -> None:
         """Serve files and batches from now on: the data folder is open."""
         self._jobs = jobs
 

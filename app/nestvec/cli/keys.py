@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from nestvec.assembly.keys import usage_of_month
+from nestvec.assembly.usage import usage_of_month
 from nestvec.cli.flags import settings_flags
 from nestvec.cli.tables import echo_table
 from nestvec.config.settings import Settings

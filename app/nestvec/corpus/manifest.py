@@ -30,6 +30,11 @@ ALGORITHM: Final = "ed25519"
 SIDE_FILES: Final = (".ids.txt", ".rows.jsonl", ".meta.json")
 READ_BYTES: Final = 1 << 20
 DIGEST_BYTES: Final = 32
+# The y of the eight points of small order of edwards25519 (RFC 8032): of order 1, 2, 4 and 8. Whoever signs by one of
+# them needs no private key.
+FIELD_PRIME: Final = 2**255 - 19
+ORDER_8_Y: Final = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+SMALL_ORDER_Y: Final = frozenset({1, FIELD_PRIME - 1, 0, ORDER_8_Y, FIELD_PRIME - ORDER_8_Y})
 
 
 def describe_run(
@@ -167,7 +172,7 @@ def read_public_key(path: Path) -> bytes:
     """Read a public key, PEM as `openssl pkey -pubout` writes it; returns its 32 bytes.
 
     Raises:
-        FormatError: It is none, or the package for it is missing.
+        FormatError: It is none, one of small order, or the package for it is missing.
     """
     serialization = require("cryptography.hazmat.primitives.serialization", "sign")
     kinds = require("cryptography.hazmat.primitives.asymmetric.ed25519", "sign")
@@ -178,7 +183,19 @@ def read_public_key(path: Path) -> bytes:
     if not isinstance(key, kinds.Ed25519PublicKey):
         raise FormatError(f"{path}: no Ed25519 key")
     raw: bytes = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    if has_small_order(raw):
+        raise FormatError(f"{path}: a key of small order, under which anybody can sign")
     return raw
+
+
+def has_small_order(public_key: bytes) -> bool:
+    """Whether an Ed25519 key of 32 bytes is a point of small order, in whatever encoding.
+
+    Such a key, as one of zeros, holds for signatures that anybody can make.
+    """
+    # The highest bit is the sign of x; a y beyond the prime is taken modulo it by those that verify.
+    y = int.from_bytes(public_key, "little") & ((1 << 255) - 1)
+    return y % FIELD_PRIME in SMALL_ORDER_Y
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -200,7 +217,8 @@ def check_signature(manifest: Mapping[str, Any], signature: Mapping[str, Any]) -
     """Check a signature by the public key that stands beside it; returns that key.
 
     Raises:
-        FormatError: It is of another kind, it is not this manifest's, or the package for it is missing.
+        FormatError: It is of another kind, it is not this manifest's, anybody can sign by its key, or the package for
+            it is missing.
     """
     kinds = require("cryptography.hazmat.primitives.asymmetric.ed25519", "sign")
     errors = require("cryptography.exceptions", "sign")
@@ -212,6 +230,8 @@ def check_signature(manifest: Mapping[str, Any], signature: Mapping[str, Any]) -
         kinds.Ed25519PublicKey.from_public_bytes(public).verify(value, canonical(manifest))
     except (ValueError, errors.InvalidSignature) as error:
         raise FormatError("the signature is not that of this manifest") from error
+    if has_small_order(public):
+        raise FormatError("the signature is by a key of small order, under which anybody can sign")
     return public
 
 

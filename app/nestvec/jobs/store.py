@@ -1,12 +1,11 @@
 """Keeps files and batches: their rows in a database, their contents beside it or in an object store."""
 
-import fcntl
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -14,41 +13,21 @@ from nestvec.errors import ConfigError, StoreError
 from nestvec.jobs.batch_records import LEASE_S, BatchRecords
 from nestvec.jobs.database import begin_writing, make_engine, open_database
 from nestvec.jobs.file_records import ABANDONED_S, FileRecords
+from nestvec.jobs.folder_lock import lock_folder
 from nestvec.jobs.objects import open_objects
 from nestvec.jobs.tables import batches, files, uploads
-from nestvec.system.private_files import make_private_folder, open_private
 from nestvec.system.sql_engines import is_shared
 
 DATABASE: Final = "jobs.db"
 FILES: Final = "files"
 PARTS: Final = "parts"
 DRAFTS: Final = "drafts"
-LOCK: Final = "lock"  # held for as long as a server uses the folder
 UPLOAD_PREFIX: Final = "upload-"
 
 
 def new_id(prefix: str) -> str:
     """Make an id that nobody can guess."""
     return f"{prefix}{secrets.token_hex(16)}"
-
-
-def lock_folder(folder: Path) -> IO[bytes]:
-    """Lock a data folder, which is made where it is absent, until the file that is returned is closed.
-
-    Raises:
-        StoreError: Another process owns the folder, or it cannot be written.
-    """
-    try:
-        make_private_folder(folder)
-        lock = open_private(folder / LOCK)
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise StoreError(f"{folder}: another process uses this data folder") from None
-    return lock
 
 
 def check_store_urls(database_url: str, files_url: str) -> None:

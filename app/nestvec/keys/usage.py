@@ -10,11 +10,15 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nestvec.errors import NotReadyError, StoreError
+from nestvec.keys.key_usage import KeyUsage
 from nestvec.keys.months import MonthlyTokens, month_number
-from nestvec.keys.usage_table import KeyUsage, UsageTable
+
+# It brings SQLAlchemy, which a server without keys does not need.
+if TYPE_CHECKING:
+    from nestvec.keys.usage_table import UsageTable
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +26,7 @@ FLUSH_INTERVAL_S: Final = 1.0
 CLOSE_S: Final = 10.0
 
 # Opens the table: taking over what there was before, and making it where it is absent.
-OpenTable = Callable[[], UsageTable]
+OpenTable = Callable[[], "UsageTable"]
 
 
 class UsageCounter:
@@ -200,7 +204,7 @@ class UsageCounter:
             log.error("usage is not written: %s", error.message)
         self.problem = error.message
 
-    def _opened(self) -> UsageTable:
+    def _opened(self) -> "UsageTable":
         """Return the table, opened at its first use.
 
         Raises:

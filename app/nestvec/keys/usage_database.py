@@ -10,7 +10,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from nestvec.errors import StoreError
-from nestvec.keys.usage_table import KeyUsage, UsageTable
+from nestvec.keys.key_usage import KeyUsage
+from nestvec.keys.usage_table import UsageTable
 from nestvec.system.sql_engines import BUSY_TIMEOUT_MS, sqlite_engine
 from nestvec.system.sqlite import open_read_only
 

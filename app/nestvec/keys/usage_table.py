@@ -2,34 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from nestvec.errors import StoreError
+from nestvec.keys.key_usage import KeyUsage
 from nestvec.keys.usage_schema import usage, usage_schema
 from nestvec.system.sql_engines import is_shared
 
 # Begins the ids of rows that say which older store was taken over; keys' ids have no colon.
 TAKEN_OVER = "taken-over:"
-
-
-@dataclass(frozen=True, slots=True)
-class KeyUsage:
-    """What a key has used in a month.
-
-    Attributes:
-        key_id: Id of the key.
-        month: The month in UTC, as 2026-11.
-        requests: How many requests were let in.
-        tokens: How many tokens were run.
-    """
-
-    key_id: str
-    month: str
-    requests: int
-    tokens: int
 
 
 class UsageTable:

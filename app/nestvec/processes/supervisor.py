@@ -22,7 +22,7 @@ from typing import Final
 from nestvec.config.settings import Settings
 from nestvec.errors import StoreError
 from nestvec.ipc.status_page import StatusPage
-from nestvec.jobs.store import lock_folder
+from nestvec.jobs.folder_lock import lock_folder
 from nestvec.observability.logs import get_logger
 from nestvec.observability.shared_metrics import PROCESS_BYTES, forget_gauges
 from nestvec.processes.child import Child, HangDetector, Restarts

@@ -1,4 +1,8 @@
-"""A new user's first hour on a terminal: index a folder, search, change files, index again, kill -9 and go on."""
+"""A new user's first hour on a terminal: index a folder, search, change files, index again, kill -9 and go on.
+
+With FIRST_HOUR_CLONE=1 it begins where a user does: git clone of what this checkout has committed, `make serve` there
+with a home and caches of its own, `make setup EXTRAS=…` for the store. That needs a package index, and some minutes.
+"""
 
 import json
 import os
@@ -10,11 +14,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import numpy as np
 import pytest
 from nestvec.corpus.stores.registry import find_store
@@ -33,7 +39,12 @@ pytestmark = [
 FILES: Final = 300
 # Longer pages of this repository would take most of the time.
 MOST_BYTES: Final = 3000
-DOCS: Final = Path(__file__).parents[3] / "docs"
+CHECKOUT: Final = Path(__file__).parents[3]
+DOCS: Final = CHECKOUT / "docs"
+CLONES: Final = os.environ.get("FIRST_HOUR_CLONE") == "1"
+# Of a user's environment: what a shell has anyway, and how pip reaches an index.
+KEPT: Final = re.compile(r"PATH|LANG|LC_\w+|TZ|TMPDIR|PIP_\w+|SSL_\w+|\w+_proxy", re.IGNORECASE)
+INSTALL_S: Final = 1200
 NESTVEC: Final = (sys.executable, "-W", "ignore", "-m", "nestvec")
 OPTIONS: Final = ("--chunk", "markdown", "--with-text")
 WORDS: Final = [
@@ -103,21 +114,71 @@ STORES: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A nestvec that a user has.
+
+    Attributes:
+        nestvec: Its command.
+        environment: What it runs with.
+        folder: The clone that `make serve` runs in; None where the server is started by its command.
+    """
+
+    nestvec: tuple[str, ...] = NESTVEC
+    environment: Mapping[str, str] = field(default_factory=lambda: {**os.environ})
+    folder: Path | None = None
+
+    @contextmanager
+    def serving(self, port: int, flags: Sequence[str], log: Path) -> Iterator[str]:
+        """Run a server until the end of the block; gives its URL once it takes requests."""
+        environment = {**self.environment, "NESTVEC_PORT": str(port)}
+        command = ["make", "serve"] if self.folder else [*self.nestvec, "serve", *flags]
+        # A terminal of its own, which nobody reads: so a file.
+        with log.open("wb") as file:
+            server = subprocess.Popen(
+                command,
+                env=environment,
+                cwd=self.folder,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,  # make does not pass SIGKILL on
+            )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until_ready(url, server, log, INSTALL_S if self.folder else 120)
+            yield url
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def cloned(folder: Path) -> Installation:
+    """Clone what this checkout has committed, for a user who has nothing yet."""
+    clone, home = folder / "nestvec", folder / "home"
+    home.mkdir()
+    subprocess.run(["git", "clone", "--quiet", str(CHECKOUT), str(clone)], check=True)
+    kept = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
+    environment = {**kept, "HOME": str(home)}
+    nestvec = (str(clone / ".venv/bin/nestvec"),)
+    return Installation(nestvec, environment, clone)
+
+
 class Terminal:
     """A user's terminal, in a folder.
 
     Args:
         folder: Where commands run.
-        environment: What they run with.
+        installation: Whose commands run.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, installation: Installation) -> None:
         self._folder = folder
-        self._environment = {**environment, "TERM": "xterm", "COLUMNS": "120"}
+        self._nestvec = installation.nestvec
+        self._environment = {**installation.environment, "TERM": "xterm", "COLUMNS": "120"}
 
     def start(self, *arguments: str) -> Any:
         """Start a nestvec command."""
-        command, *rest = (*NESTVEC, *arguments)
+        command, *rest = (*self._nestvec, *arguments)
         return pexpect.spawn(
             command,
             rest,
@@ -166,21 +227,22 @@ def store(request: pytest.FixtureRequest) -> Store:
 def test_a_new_users_first_hour(store: Store, tmp_path: Path) -> None:
     """Ids stay distinct, nothing is lost, nothing comes twice, and only what has changed is embedded."""
     write_documents(tmp_path / "docs")
-    terminal = Terminal(tmp_path, {**os.environ})
+    installation = cloned(tmp_path) if CLONES else Installation()
+    terminal = Terminal(tmp_path, installation)
     flags: tuple[str, ...] = ("--model", "all-MiniLM-L6-v2", "--worker-threads", "1")
-    server = None
-    if store.with_server:
-        port = str(free_port())
-        url = f"http://127.0.0.1:{port}"
-        # A terminal of its own, which nobody reads: so a file.
-        with (tmp_path / "server.log").open("wb") as log:
-            server = subprocess.Popen(
-                [*NESTVEC, "serve", *flags, "--port", port], stdout=log, stderr=log
+    with ExitStack() as stack:
+        if store.with_server or CLONES:
+            serving = installation.serving(free_port(), flags, tmp_path / "server.log")
+            url = stack.enter_context(serving)
+            if store.with_server:
+                flags = ("--url", url)
+        if CLONES:
+            extra = store.address.partition(":")[0]
+            setup = ["make", "setup", f"EXTRAS={extra}"]
+            subprocess.run(
+                setup, cwd=installation.folder, env={**installation.environment}, check=True
             )
-        wait_until_ready(url)
-        flags = ("--url", url)
-    embed = ("embed", "docs", store.address, *OPTIONS, *flags)
-    try:
+        embed = ("embed", "docs", store.address, *OPTIONS, *flags)
         # kill -9 in the middle, once something was committed.
         child = terminal.start(*embed)
         until = time.monotonic() + RUN_S
@@ -215,10 +277,6 @@ def test_a_new_users_first_hour(store: Store, tmp_path: Path) -> None:
         assert len(table) == 11
         assert "page-007.md" in first
         assert "Vienna" in first
-    finally:
-        if server is not None:
-            server.kill()
-            server.wait()
 
 
 def change_three(folder: Path) -> None:
@@ -269,13 +327,15 @@ def drain(child: Any) -> None:
         time.sleep(0.05)
 
 
-def wait_until_ready(url: str) -> None:
+def wait_until_ready(
+    url: str, server: subprocess.Popen[bytes], log: Path, timeout_s: float
+) -> None:
     """Wait until a server takes requests."""
-    command = [
-        sys.executable,
-        "-c",
-        f"import httpx; httpx.get('{url}/health/ready').raise_for_status()",
-    ]
-    until = time.monotonic() + 120
-    while subprocess.run(command, capture_output=True, check=False).returncode:
-        assert time.monotonic() < until, "the server is not ready"
+    until = time.monotonic() + timeout_s
+    while True:
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"{url}/health/ready").status_code == 200:
+                return
+        assert server.poll() is None, log.read_text()
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.2)

@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from nestvec.jobs.store import lock_folder
+from nestvec.jobs.folder_lock import lock_folder
 from nestvec.model_store.sources.fetch import SourceOptions
 from nestvec.tools.diagnostics.checks import Health
 from nestvec.tools.diagnostics.surroundings import (

@@ -12,8 +12,8 @@ from nestvec.api.http.raw_route import RawRoute, json_response
 from nestvec.api.requests.api_request import bind_dialect
 from nestvec.api.schemas.usage import USAGE_DOC
 from nestvec.errors import ForbiddenError, InputError
+from nestvec.keys.key_usage import KeyUsage
 from nestvec.keys.keyring import Keyring
-from nestvec.keys.usage_table import KeyUsage
 
 router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from nestvec.jobs.store import LOCK
+from nestvec.jobs.folder_lock import LOCK
 from nestvec.model_store.inventory import CacheKind, entries_of, list_cache
 from nestvec.model_store.sources.card import Card, CardSource, find_card
 from nestvec.model_store.sources.fetch import SourceOptions
