@@ -232,7 +232,7 @@ def check_failed_model(check: Check) -> None:
     state, log = check.engine.inspect(model), check.engine("logs", model)
     tries = state["RestartCount"]
     check.report.note("and is tried again", f"{tries} times", bound="0", ok=tries == 0)
-    check.report.note("its log says why", last_line(log), ok="'no-such-model' is no card" in log)
+    check.report.note("its log says why", last_line(log), ok="no model 'no-such-model'" in log)
     try:
         running = check.engine.inspect(check.server)["State"]["Running"]
     except IndexError:  # there is none
