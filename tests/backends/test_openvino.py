@@ -1,5 +1,6 @@
 """The OpenVINO backend: close to fp32 where the CPU has bfloat16, a clear refusal elsewhere."""
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -133,3 +134,30 @@ def test_a_cpu_without_bfloat16_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("openvino.Core", Core)
     with pytest.raises(ProviderError, match="AVX512_BF16"):
         OpenVinoBackend(tmp_path / "model.onnx", Layout.PACKED, BF16)
+
+
+# In a process of its own, as it may hang for ever, and hold Python's lock meanwhile.
+FIRST_USE = """
+import sys, threading
+from pathlib import Path
+from nestvec.backends.openvino import OpenVinoBackend
+from nestvec.engine.backend import BackendOptions
+from nestvec.engine.types import Layout
+sys.setswitchinterval(1e-6)
+OpenVinoBackend(Path(sys.argv[1]), Layout(sys.argv[2]), BackendOptions())
+import openvino
+start = threading.Barrier(4)
+def ask():
+    start.wait()
+    openvino.Type.i64.to_dtype()
+threads = [threading.Thread(target=ask) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+@has_bf16
+def test_threads_that_run_first_do_not_wait_for_one_another(package: Package) -> None:
+    """Regression: the library's table of dtypes, which each run asks for, held two threads that made it for ever."""
+    command = [sys.executable, "-c", FIRST_USE, str(package.graph), str(package.layout)]
+    subprocess.run(command, check=True, timeout=30)

@@ -29,6 +29,9 @@ from nestvec.system.extras import how_to_install
 CAPABILITY: Final = "BF16"
 # Under which OpenVINO keeps the metadata of the file that it read.
 METADATA: Final = "framework"
+# openvino makes its table of dtypes when it is asked for one first, and imports from Python meanwhile: two threads that
+# both ask first wait for one another for ever. So it is asked once, by one thread, before any runs.
+FIRST_USE: Final = threading.Lock()
 
 
 class OpenVinoBackend:
@@ -52,6 +55,8 @@ class OpenVinoBackend:
             raise ProviderError(
                 f"precision bf16 needs OpenVINO: {how_to_install('openvino')}"
             ) from error
+        with FIRST_USE:
+            openvino.Type.i64.to_dtype()
         core = openvino.Core()
         if CAPABILITY not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ProviderError(
