@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from nestvec.api.state import Phase
 from structlog.testing import capture_logs
 
 from tests.api.applications import Api, MakeApi
@@ -78,4 +79,7 @@ async def test_probes_and_scrapes_are_quiet(make_api: MakeApi, path: str) -> Non
     api = make_api(ServedOptions())
     with capture_logs() as logs:
         await api.client.get(path)
-    assert [line["log_level"] for line in logs if line["event"] == "request"] == ["debug"]
+        api.app.state.set_phase(Phase.FAILED)
+        await api.client.get("/health/ready")
+    levels = [line["log_level"] for line in logs if line["event"] == "request"]
+    assert levels == ["debug", "debug"]

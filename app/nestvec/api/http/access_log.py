@@ -77,7 +77,7 @@ class AccessLog:
         is_good = error is None and answer.status < BAD_STATUS
         if is_good and took_s < self.slow_s and not self._is_drawn():
             return
-        write = log.debug if is_good and answer.route in QUIET_ROUTES else log.info
+        write = log.debug if answer.route in QUIET_ROUTES else log.info
         state = scope.get("state", {})
         grant = state.get("key_grant")
         write(
