@@ -23,6 +23,11 @@ hypothesis.settings.load_profile("nestvec")
 DATA_HOMES = itertools.count()
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name bytes by their parameter: what packed them may have written the time, and workers must agree on names."""
+    return argname if isinstance(val, bytes) and len(val) > 8 else None
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory

@@ -16,6 +16,7 @@ from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.types import Truncation
 from nestvec.jobs.runner import JobRunner
 from nestvec.jobs.store import JobStore
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.fakes import fake_vector
 from tests.support.served import Served
@@ -120,3 +121,15 @@ def line(custom_id: str, inputs: Any = "alpha", **body: Any) -> bytes:
     """Return a line of a batch's input file."""
     row = {"custom_id": custom_id, "method": "POST", "url": URL, "body": {"input": inputs, **body}}
     return json.dumps(row).encode() + b"\n"
+
+
+async def scrape(api: Api) -> dict[str, float]:
+    """Return all samples of /metrics by name and labels."""
+    text = (await api.client.get("/metrics")).text
+    families = text_string_to_metric_families(text)
+    return {sample(s.name, **s.labels): s.value for family in families for s in family.samples}
+
+
+def sample(name: str, **labels: str) -> str:
+    """Return the key of a sample: its name and labels."""
+    return name + repr(sorted(labels.items()))

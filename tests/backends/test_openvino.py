@@ -160,4 +160,4 @@ threads = [threading.Thread(target=ask) for _ in range(4)]
 def test_threads_that_run_first_do_not_wait_for_one_another(package: Package) -> None:
     """Regression: the library's table of dtypes, which each run asks for, held two threads that made it for ever."""
     command = [sys.executable, "-c", FIRST_USE, str(package.graph), str(package.layout)]
-    subprocess.run(command, check=True, timeout=30)
+    assert subprocess.run(command, check=False, timeout=30).returncode == 0

@@ -1,9 +1,10 @@
-"""Real services of a test's own: PostgreSQL, Redis and an S3 store, on free ports of loopback, ended with the test.
+"""Real services of a test's own: PostgreSQL, Redis, Prometheus, an S3 store; on free ports, ended with the test.
 
-They come from the system's packages (Debian: `postgresql`, `redis-server`) and from moto; a test whose service is not
-there is skipped, with the reason.
+They come from the system's packages (Debian: `postgresql`, `redis-server`, `prometheus`) and from moto; a test whose
+service is not there is skipped, with the reason.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -12,11 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -147,6 +148,30 @@ def redis_server(folder: Path) -> Iterator[Service]:
         str(folder),
     ]
     service = Service(command, folder, port, f"redis://127.0.0.1:{port}/0")
+    service.start()
+    try:
+        yield service
+    finally:
+        service.stop(signal.SIGTERM)
+
+
+@contextmanager
+def prometheus_server(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Service]:
+    """A Prometheus of the test's own.
+
+    Args:
+        folder: Where its data go; rule files that the configuration names lie there.
+        configuration: What it scrapes and evaluates.
+    """
+    program, tool = shutil.which("prometheus"), shutil.which("promtool")
+    if program is None or tool is None:
+        pytest.skip("Prometheus is not installed (Debian: apt-get install prometheus)")
+    file, port = folder / "prometheus.yml", free_port()
+    file.write_text(json.dumps(configuration), "utf-8")
+    url = f"http://127.0.0.1:{port}"
+    command = [program, f"--config.file={file}", f"--storage.tsdb.path={folder / 'prometheus'}"]
+    command += [f"--web.listen-address=127.0.0.1:{port}"]
+    service = Service(command, folder, port, url, ready=[tool, "check", "ready", f"--url={url}"])
     service.start()
     try:
         yield service

@@ -1,7 +1,5 @@
 """How a model runs on this machine: as the settings say, else as it was tuned here, else by defaults."""
 
-import contextlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from nestvec.backends.providers import gpus, resolve_provider
@@ -19,10 +17,10 @@ from nestvec.model_store.artefacts.execution_settings import (
 from nestvec.model_store.artefacts.precision import BuildOptions, Precision
 from nestvec.model_store.package import Package
 from nestvec.system.cpus import cpu_model, l2_cache_bytes, usable_cpus
+from nestvec.system.packages import RUNTIMES, installed_version
 
 # fp16 unless its range is too small for the model; fp32 is exact and many times slower.
 GPU_PRECISIONS: Final = (Precision.FP16, Precision.BF16, Precision.FP32)
-RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu", "openvino")
 
 
 def build_options(settings: Settings, provider: str) -> list[BuildOptions]:
@@ -61,10 +59,7 @@ def machine_key(gpu: str = "") -> str:
     Args:
         gpu: Name of the GPU; "" where the model runs on the CPU.
     """
-    versions = []
-    for name in RUNTIMES:
-        with contextlib.suppress(PackageNotFoundError):
-            versions.append(f"{name} {version(name)}")
+    versions = [f"{name} {found}" for name in RUNTIMES if (found := installed_version(name))]
     cpus = usable_cpus()
     graph = f"{GRAPH_VERSION}.{DEVICE_FORMAT}" if gpu else str(GRAPH_VERSION)
     return f"{gpu or cpu_model()}; {cpus} CPUs; graph {graph}; {', '.join(versions)}"

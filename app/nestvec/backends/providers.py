@@ -2,11 +2,11 @@
 
 import logging
 from functools import cache, lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from nestvec.errors import ProviderError
 from nestvec.system.cuda_driver import Gpu, read_driver
+from nestvec.system.packages import installed_version
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,4 @@ def _has_gpu_build() -> bool:
 
     Its package's name tells: HTTP processes ask too, and should not load the library for that.
     """
-    try:
-        version("onnxruntime-gpu")
-    except PackageNotFoundError:
-        return False
-    return True
+    return installed_version("onnxruntime-gpu") is not None

@@ -4,7 +4,6 @@ After each chunk the output is synced to disk and then its size is noted. Whatev
 output to the size noted last and resumes with the record after it: none is lost, none comes twice.
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -15,6 +14,7 @@ from typing import IO, Any, Final
 
 from nestvec.errors import ArtefactError
 from nestvec.system.durable_files import atomic_write
+from nestvec.system.file_locks import try_lock
 from nestvec.system.json_files import load_json
 
 PROGRESS: Final = "progress.json"
@@ -60,11 +60,9 @@ class Draft:
         self.folder = target.parent / f".{target.name}.embed"
         self.folder.mkdir(exist_ok=True)
         self._lock: IO[bytes] = (self.folder / LOCK).open("ab")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(self._lock):
             self._lock.close()
-            raise ArtefactError(f"{target}: another process is writing it") from None
+            raise ArtefactError(f"{target}: another process is writing it")
         self.progress = Progress()
         self._publish_rest()
         if (progress := self._read()) is None:

@@ -293,15 +293,23 @@ def encode_mixed(
     spec: ModelSpec,
     inputs: Sequence[str | Sequence[int] | Pair],
     options: TokenizeOptions,
+    first_index: int = 0,
 ) -> list[Encoded]:
     """Tokenize texts and token ids of one call, one after the other.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        spec: What the model is.
+        inputs: The texts and token ids.
+        options: What to do beyond the limit.
+        first_index: Index of the first of them in the call, for errors.
 
     Raises:
         InputError: An input cannot be tokenized or is too long; names its index.
     """
     encoded = []
     single = dataclasses.replace(options, budget=None)
-    for index, value in enumerate(inputs):
+    for index, value in enumerate(inputs, first_index):
         options.check_going_on()
         encoded.append(encode_input(tokenizer, spec, value, index, single))
         options.note_tokens(len(encoded[-1].ids))

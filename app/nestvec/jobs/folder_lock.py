@@ -1,10 +1,10 @@
 """The lock of a data folder: one server a folder."""
 
-import fcntl
 from pathlib import Path
 from typing import IO, Final
 
 from nestvec.errors import StoreError
+from nestvec.system.file_locks import try_lock
 from nestvec.system.private_files import make_private_folder, open_private
 
 LOCK: Final = "lock"  # held for as long as a server uses the folder
@@ -21,9 +21,7 @@ def lock_folder(folder: Path) -> IO[bytes]:
         lock = open_private(folder / LOCK)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(lock):
         lock.close()
-        raise StoreError(f"{folder}: another process uses this data folder") from None
+        raise StoreError(f"{folder}: another process uses this data folder")
     return lock

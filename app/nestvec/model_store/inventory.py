@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -188,14 +188,7 @@ def _drafts(cache_dir: Path) -> Iterator[CacheEntry]:
 def _used_with(entry: CacheEntry, used_by_files: list[tuple[Path, CacheEntry]]) -> CacheEntry:
     """Return an entry of files as used when the newest of its exports was; each start reads both."""
     used = [export.used_s for files, export in used_by_files if entry.holds(files)]
-    return CacheEntry(
-        entry.kind,
-        entry.name,
-        entry.detail,
-        entry.paths,
-        entry.size_bytes,
-        max([entry.used_s, *used]),
-    )
+    return replace(entry, used_s=max([entry.used_s, *used]))
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -1,7 +1,6 @@
 """Metrics of what is served: the version, the models, and readiness."""
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -9,10 +8,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from nestvec import __version__
 from nestvec.engine.core.engine_core import EngineCore
 from nestvec.engine.models.model_registry import ModelSlot, SlotState
+from nestvec.system.packages import installed_version
 
 # From a small model in the page cache to the first start of a large one, which is exported and calibrated.
 LOAD_SECONDS: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
-RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu")
 
 
 class ServiceMetrics:
@@ -115,9 +114,4 @@ class ServiceMetrics:
 
 def _runtime_version() -> str:
     """Return the version of ONNX Runtime that is installed, "" for none; not every process imports it."""
-    for name in RUNTIMES:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return ""
+    return installed_version("onnxruntime") or installed_version("onnxruntime-gpu") or ""

@@ -4,7 +4,6 @@ A server's folder is locked (flock) for as long as its supervisor lives, however
 locked is of a dead server: its processes are ended, and it is deleted.
 """
 
-import fcntl
 import json
 import os
 import secrets
@@ -21,6 +20,7 @@ from typing import Final, Self
 from nestvec.errors import ConfigError
 from nestvec.observability.logs import get_logger
 from nestvec.system.durable_files import atomic_write
+from nestvec.system.file_locks import try_lock
 from nestvec.system.private_files import make_private_folder
 from nestvec.system.processes import ProcessId, end_processes
 
@@ -206,9 +206,8 @@ def _lock(folder: Path) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_same = _is_same(folder, descriptor)
-    except (BlockingIOError, FileNotFoundError):
+        is_same = try_lock(descriptor) and _is_same(folder, descriptor)
+    except FileNotFoundError:
         is_same = False
     except OSError:
         os.close(descriptor)

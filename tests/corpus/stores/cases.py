@@ -50,6 +50,14 @@ CASES: Final = (
 )
 
 
+WARNINGS_OF_LIBRARIES: Final = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    # Libraries that leave the closing of their files to the end of the process.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
 def skip_module_without_stores() -> None:
     """Skip a whole module, once, where no store's package is installed, as in the venv of `make test`."""
     if not any(importlib.util.find_spec(case.module) for case in CASES):

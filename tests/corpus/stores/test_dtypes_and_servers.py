@@ -18,6 +18,7 @@ from nestvec.errors import ArtefactError, FormatError
 
 from tests.corpus.stores.cases import (
     CASES,
+    WARNINGS_OF_LIBRARIES,
     documents_in,
     installed,
     layout_of,
@@ -32,11 +33,7 @@ from tests.support.tiny import write_tiny_bert
 
 skip_module_without_stores()
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = WARNINGS_OF_LIBRARIES
 BY_NAME = {case.name: case for case in CASES}
 
 

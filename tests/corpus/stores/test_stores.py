@@ -14,6 +14,7 @@ from nestvec.errors import ArtefactError, FormatError
 
 from tests.corpus.stores.cases import (
     CASES,
+    WARNINGS_OF_LIBRARIES,
     Case,
     documents_in,
     installed,
@@ -27,12 +28,7 @@ from tests.corpus.stores.cases import (
 
 skip_module_without_stores()
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    # Libraries that leave the closing of their files to the end of the process.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = WARNINGS_OF_LIBRARIES
 WRITE_AND_WAIT = """
 import sys, time
 from tests.corpus.stores.cases import layout_of, open_writer, row_of, unit_vectors

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +10,12 @@ from typing import Any, Final
 
 import httpx
 import pytest
-import yaml
 
 from tests.docs.test_alerts import RULES, rules
 from tests.docs.test_dashboards import expressions
 from tests.support.server import RunningServer, running_server
-from tests.support.services import free_port
+from tests.support.services import prometheus_server
 
-PROMETHEUS: Final = shutil.which("prometheus")
 KEY: Final = "sk-observed-0123456789"
 MODELS: Final = '{"second": {"model": "static"}}'
 LOAD_S: Final = 20
@@ -40,37 +37,15 @@ ONLY_IN_TROUBLE: Final = (
 @contextmanager
 def prometheus_of(folder: Path, server: RunningServer) -> Iterator[str]:
     """Start a Prometheus that scrapes a server each second and evaluates our rules; gives its address."""
-    assert PROMETHEUS is not None
-    port = free_port()
-    content = yaml.safe_load(RULES.read_text("utf-8"))
-    (folder / "rules.yml").write_text(json.dumps(content), "utf-8")
+    shutil.copy(RULES, folder)
     target = server.url.removeprefix("http://")
     configuration = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": ["rules.yml"],
+        "rule_files": [RULES.name],
         "scrape_configs": [{"job_name": "nestvec", "static_configs": [{"targets": [target]}]}],
     }
-    (folder / "prometheus.yml").write_text(json.dumps(configuration), "utf-8")
-    url = f"http://127.0.0.1:{port}"
-    arguments = [
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'prometheus'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    with (folder / "prometheus.log").open("w") as log:
-        process = subprocess.Popen([PROMETHEUS, *arguments], stdout=log, stderr=log)
-    try:
-        for _ in range(200):
-            try:
-                if httpx.get(f"{url}/-/ready").status_code == httpx.codes.OK:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
+    with prometheus_server(folder, configuration) as prometheus:
+        yield prometheus.url
 
 
 def ask(prometheus: str, expression: str) -> list[dict[str, Any]]:
@@ -125,7 +100,6 @@ def send_mixed_load(server: RunningServer, seconds: float) -> dict[str, int]:
 @pytest.mark.load
 @pytest.mark.model
 @pytest.mark.process
-@pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus: Debian's package")
 @pytest.mark.parametrize("http_processes", [0, 2])
 def test_every_panel_has_something_to_show(tmp_path: Path, http_processes: int) -> None:
     """In one process and in several; what is empty is what only trouble or a GPU shows. Counts are the load's own.

@@ -5,12 +5,13 @@ transformers has no such model.
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Float64Array = NDArray[np.float64]
+from tests.export.families.reference_layers import Float64Array, gelu, layer_norm, linear, softmax
 
 
 def shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
@@ -43,15 +44,8 @@ def last_states(
     wide = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
     epsilon, heads = config["layer_norm_eps"], config["num_attention_heads"]
 
-    def norm(value: Float64Array, name: str) -> Float64Array:
-        centred = value - value.mean(-1, keepdims=True)
-        root = np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
-        normed: Float64Array = centred / root * wide[f"{name}.weight"] + wide[f"{name}.bias"]
-        return normed
-
-    def linear(value: Float64Array, name: str) -> Float64Array:
-        return value @ wide[f"{name}.weight"].T + wide[f"{name}.bias"]
-
+    norm = partial(layer_norm, tensors=wide, epsilon=epsilon)
+    project = partial(linear, tensors=wide)
     words = wide["embeddings.word_embeddings.weight"][ids]
     state = norm(words + wide["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
     positions = np.arange(len(ids))
@@ -60,22 +54,19 @@ def last_states(
     for number in range(config["num_hidden_layers"]):
         layer = f"encoder.layer.{number}"
         query, key, value = (
-            linear(state, f"{layer}.attention.self.{part}").reshape(len(ids), heads, width)
+            project(state, f"{layer}.attention.self.{part}").reshape(len(ids), heads, width)
             for part in ("query", "key", "value")
         )
         mixed = np.empty_like(query)
         for head in range(heads):
             slope = _slopes(heads)[head]
             scores = query[:, head] @ key[:, head].T / math.sqrt(width) - slope * distances
-            weights = np.exp(scores - scores.max(-1, keepdims=True))
-            mixed[:, head] = weights / weights.sum(-1, keepdims=True) @ value[:, head]
-        attended = linear(mixed.reshape(len(ids), -1), f"{layer}.attention.output.dense")
+            mixed[:, head] = softmax(scores) @ value[:, head]
+        attended = project(mixed.reshape(len(ids), -1), f"{layer}.attention.output.dense")
         state = norm(attended + state, f"{layer}.attention.output.LayerNorm")
         both = state @ wide[f"{layer}.mlp.gated_layers.weight"].T
         inner = both.shape[1] // 2
-        erf = np.vectorize(math.erf)
-        gate = both[:, :inner] * 0.5 * (1 + erf(both[:, :inner] / math.sqrt(2)))
-        narrow = linear(gate * both[:, inner:], f"{layer}.mlp.wo")
+        narrow = project(gelu(both[:, :inner]) * both[:, inner:], f"{layer}.mlp.wo")
         state = norm(narrow + state, f"{layer}.mlp.layernorm")
     return state
 

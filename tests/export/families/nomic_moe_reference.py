@@ -5,12 +5,13 @@ transformers' own NomicBERT has no experts.
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Float64Array = NDArray[np.float64]
+from tests.export.families.reference_layers import Float64Array, gelu, layer_norm, linear, softmax
 
 
 def shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
@@ -48,26 +49,19 @@ def last_states(
     wide = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
     epsilon = config["layer_norm_epsilon"]
 
-    def norm(value: Float64Array, name: str) -> Float64Array:
-        centred = value - value.mean(-1, keepdims=True)
-        root = np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
-        normed: Float64Array = centred / root * wide[f"{name}.weight"] + wide[f"{name}.bias"]
-        return normed
-
-    def linear(value: Float64Array, name: str) -> Float64Array:
-        return value @ wide[f"{name}.weight"].T + wide[f"{name}.bias"]
-
+    norm = partial(layer_norm, tensors=wide, epsilon=epsilon)
+    project = partial(linear, tensors=wide)
     words = wide["embeddings.word_embeddings.weight"][ids]
     state = norm(words + wide["embeddings.token_type_embeddings.weight"][0], "emb_ln")
     for number in range(config["n_layer"]):
         layer = f"encoder.layers.{number}"
-        qkv = linear(state, f"{layer}.attn.Wqkv")
+        qkv = project(state, f"{layer}.attn.Wqkv")
         mixed = _attention(qkv, config["n_head"], config["rotary_emb_base"])
-        state = norm(linear(mixed, f"{layer}.attn.out_proj") + state, f"{layer}.norm1")
+        state = norm(project(mixed, f"{layer}.attn.out_proj") + state, f"{layer}.norm1")
         if number % config["moe_every_n_layers"] == 1:
             projected = _experts(config, wide, state, f"{layer}.mlp")
         else:
-            projected = linear(_gelu(linear(state, f"{layer}.mlp.fc1")), f"{layer}.mlp.fc2")
+            projected = project(gelu(project(state, f"{layer}.mlp.fc1")), f"{layer}.mlp.fc2")
         state = norm(projected + state, f"{layer}.norm2")
     return state
 
@@ -89,8 +83,7 @@ def _attention(qkv: Float64Array, heads: int, base: float) -> Float64Array:
     mixed = np.empty_like(value)
     for head in range(heads):
         scores = query[:, head] @ key[:, head].T / math.sqrt(width)
-        weights = np.exp(scores - scores.max(-1, keepdims=True))
-        mixed[:, head] = weights / weights.sum(-1, keepdims=True) @ value[:, head]
+        mixed[:, head] = softmax(scores) @ value[:, head]
     return mixed.reshape(count, size)
 
 
@@ -101,17 +94,10 @@ def _experts(
     count, inner = config["num_experts"], config["n_inner"]
     up = wide[f"{name}.experts.mlp.w1"].reshape(count, inner, -1)
     down = wide[f"{name}.experts.mlp.w2"].reshape(count, inner, -1)
-    logits = state @ wide[f"{name}.router.layer.weight"].T
-    likely = np.exp(logits - logits.max(-1, keepdims=True))
-    likely /= likely.sum(-1, keepdims=True)
+    likely = softmax(state @ wide[f"{name}.router.layer.weight"].T)
     result = np.zeros_like(state)
     for row, token in enumerate(state):
         for expert in np.argsort(-likely[row])[: config["moe_top_k"]]:
-            result[row] += likely[row, expert] * (_gelu(up[expert] @ token) @ down[expert])
+            result[row] += likely[row, expert] * (gelu(up[expert] @ token) @ down[expert])
     summed: Float64Array = result + wide[f"{name}.experts.bias"]
     return summed
-
-
-def _gelu(value: Float64Array) -> Float64Array:
-    result: Float64Array = value * 0.5 * (1 + np.vectorize(math.erf)(value / math.sqrt(2)))
-    return result

@@ -5,12 +5,14 @@ transformers has no such model.
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Float64Array = NDArray[np.float64]
+from tests.export.families.reference_layers import Float64Array, gelu, layer_norm, softmax
+
 LATENT = "latent_attention_model."
 
 
@@ -61,12 +63,7 @@ def last_states(
     heads, width = latent["num_cross_heads"], latent["cross_dim_head"]
     block = f"{LATENT}cross_attend_blocks."
 
-    def norm(value: Float64Array, name: str) -> Float64Array:
-        centred = value - value.mean(-1, keepdims=True)
-        root = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-        normed: Float64Array = centred / root * wide[f"{name}.weight"] + wide[f"{name}.bias"]
-        return normed
-
+    norm = partial(layer_norm, tensors=wide, epsilon=1e-5)
     query = norm(state, f"{block}0.norm") @ wide[f"{block}0.fn.to_q.weight"].T
     context = norm(wide[f"{LATENT}latents"], f"{block}0.norm_context")
     both = context @ wide[f"{block}0.fn.to_kv.weight"].T
@@ -75,14 +72,15 @@ def last_states(
     for head in range(heads):
         part = slice(head * width, (head + 1) * width)
         mixed[:, part] = (
-            _softmax(query[:, part] @ keys[:, part].T / math.sqrt(width)) @ values[:, part]
+            softmax(query[:, part] @ keys[:, part].T / math.sqrt(width)) @ values[:, part]
         )
     state = mixed @ wide[f"{block}0.fn.to_out.weight"].T + state
     inner = norm(state, f"{block}1.norm") @ wide[f"{block}1.fn.net.0.weight"].T
     inner = inner + wide[f"{block}1.fn.net.0.bias"]
     value, gate = np.split(inner, 2, axis=1)
-    gated = value * gate * 0.5 * (1 + np.vectorize(math.erf)(gate / math.sqrt(2)))
-    narrow = gated @ wide[f"{block}1.fn.net.2.weight"].T + wide[f"{block}1.fn.net.2.bias"]
+    narrow = (value * gelu(gate)) @ wide[f"{block}1.fn.net.2.weight"].T + wide[
+        f"{block}1.fn.net.2.bias"
+    ]
     states: Float64Array = narrow + state
     return states
 
@@ -126,7 +124,7 @@ def _decoder(
         mixed = np.empty_like(query)
         for head in range(heads):
             source = head // (heads // kv_heads)
-            shares = _softmax(query[:, head] @ key[:, source].T / math.sqrt(width))
+            shares = softmax(query[:, head] @ key[:, source].T / math.sqrt(width))
             mixed[:, head] = shares @ value[:, source]
         state = state + mixed.reshape(len(ids), -1) @ tensors["self_attn.o_proj.weight"].T
         normed = norm(state, f"{layer}.post_attention_layernorm")
@@ -134,9 +132,3 @@ def _decoder(
         up = normed @ tensors["mlp.up_proj.weight"].T
         state = state + (gate / (1 + np.exp(-gate)) * up) @ tensors["mlp.down_proj.weight"].T
     return norm(state, "norm")
-
-
-def _softmax(scores: Float64Array) -> Float64Array:
-    raised = np.exp(scores - scores.max(-1, keepdims=True))
-    shares: Float64Array = raised / raised.sum(-1, keepdims=True)
-    return shares

@@ -1,17 +1,19 @@
 """Model folders of the cases, served by a real engine without a socket."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from nestvec.assembly.service import build_local_service
 from nestvec.config.settings import Settings
 from nestvec.engine.observer import NullObserver
 from nestvec.engine.service import EmbeddingService
+from nestvec.errors import FormatError
 from nestvec.main import build_app
 from safetensors.numpy import save_file
 
@@ -60,3 +62,12 @@ async def opened(folder: Path, **settings: Any) -> AsyncIterator[Opened]:
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
         yield Opened(client, service)
     service.close()
+
+
+async def check_refusal(folder: Path, words: Sequence[str]) -> None:
+    """Check that a folder is refused, and that the error has all of these words: the file, and the field."""
+    with pytest.raises(FormatError) as caught:
+        async with opened(folder):
+            pass
+    for part in words:
+        assert part in str(caught.value)

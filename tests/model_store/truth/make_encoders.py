@@ -4,10 +4,8 @@ The folders need numpy only. The expectations, `expected_encoders.json`, are mad
 sentence-transformers 6: `python tests/model_store/truth/make_encoders.py`.
 """
 
-import importlib
 import json
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -388,45 +386,31 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def main() -> None:
-    """Ask the library, and write the file."""
-    import torch
-    import transformers
-
-    library = importlib.import_module("sentence_transformers")
-
-    expected: dict[str, Any] = {}
-    for name, case in CASES.items():
-        if case.refused:
-            continue
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = str(write_folder(Path(scratch), case))
-            if name.startswith("tokens"):
-                model = library.MultiVectorEncoder(folder, device="cpu")
-                ways = {"query": model.encode_query, "document": model.encode_document}
-                expected[name] = {
-                    role: [
-                        [[_rounded(value) for value in row] for row in rows.tolist()]
-                        for rows in encode(TEXTS, convert_to_numpy=False)
-                    ]
-                    for role, encode in ways.items()
-                }
-                continue
-            model = library.SparseEncoder(folder, device="cpu")
-            ways = {
-                "query": model.encode_query,
-                "document": model.encode_document,
-                "none": model.encode,
-            }
-            expected[name] = {
-                role: [_terms(row) for row in encode(TEXTS, convert_to_sparse_tensor=False).numpy()]
-                for role, encode in ways.items()
-            }
-    versions = {module.__name__: module.__version__ for module in (library, transformers, torch)}
-    content = {"versions": versions, "expected": expected}
-    (HERE / "expected_encoders.json").write_text(json.dumps(content) + "\n")
-    print(f"{len(expected)} of {len(CASES)} cases")
+def ask(library: Any, name: str, _case: EncoderCase, folder: str) -> Any:
+    """Return what the library makes of a folder: by role each text's terms, or its tokens' vectors."""
+    if name.startswith("tokens"):
+        model = library.MultiVectorEncoder(folder, device="cpu")
+        encoders = {"query": model.encode_query, "document": model.encode_document}
+        return {
+            role: [
+                [[_rounded(value) for value in row] for row in rows.tolist()]
+                for rows in encode(TEXTS, convert_to_numpy=False)
+            ]
+            for role, encode in encoders.items()
+        }
+    model = library.SparseEncoder(folder, device="cpu")
+    encoders = {
+        "query": model.encode_query,
+        "document": model.encode_document,
+        "none": model.encode,
+    }
+    return {
+        role: [_terms(row) for row in encode(TEXTS, convert_to_sparse_tensor=False).numpy()]
+        for role, encode in encoders.items()
+    }
 
 
 if __name__ == "__main__":
-    main()
+    from tests.model_store.truth.library import write_expected
+
+    write_expected(HERE / "expected_encoders.json", CASES, write_folder, ask)

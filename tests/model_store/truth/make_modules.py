@@ -4,10 +4,7 @@ The folders need numpy only. The expectations are made anew by a venv that has t
 `python tests/model_store/truth/make_modules.py`.
 """
 
-import importlib
-import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -440,30 +437,17 @@ def _tensors(random: np.random.Generator, shapes: Mapping[str, tuple[int, ...]])
     }
 
 
-def main() -> None:
-    """Ask the library, and write the file."""
-    import torch
-    import transformers
-
-    library = importlib.import_module("sentence_transformers")
-
-    expected: dict[str, Any] = {}
-    for name, case in CASES.items():
-        if case.refused:
-            continue
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = str(write_folder(Path(scratch), case))
-            if case.is_classifier:
-                rows = library.CrossEncoder(folder, device="cpu").predict(PAIRS)[:, None]
-            else:
-                model = library.SentenceTransformer(folder, device="cpu")
-                rows = model.encode(TEXTS, normalize_embeddings=True)
-        expected[name] = [[float(f"{value:.6g}") for value in row] for row in rows.tolist()]
-    versions = {module.__name__: module.__version__ for module in (library, transformers, torch)}
-    content = {"versions": versions, "expected": expected}
-    (HERE / "expected_modules.json").write_text(json.dumps(content) + "\n")
-    print(f"{len(expected)} of {len(CASES)} cases")
+def ask(library: Any, _name: str, case: ModuleCase, folder: str) -> Any:
+    """Return what the library makes of a folder: vectors of the texts, or scores of the pairs."""
+    if case.is_classifier:
+        rows = library.CrossEncoder(folder, device="cpu").predict(PAIRS)[:, None]
+    else:
+        model = library.SentenceTransformer(folder, device="cpu")
+        rows = model.encode(TEXTS, normalize_embeddings=True)
+    return [[float(f"{value:.6g}") for value in row] for row in rows.tolist()]
 
 
 if __name__ == "__main__":
-    main()
+    from tests.model_store.truth.library import write_expected
+
+    write_expected(HERE / "expected_modules.json", CASES, write_folder, ask)

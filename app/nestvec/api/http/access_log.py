@@ -1,9 +1,8 @@
 """One line a request in the log: what it was, how it was answered, where its time went; never a caller's text."""
 
 import re
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.types import Scope
@@ -52,7 +51,7 @@ INDEX: Final = re.compile(r"\[(\d+)\]")
 
 @dataclass(slots=True)
 class AccessLog:
-    """Writes requests' lines.
+    """Writes requests' lines; on the event loop, where requests end.
 
     Attributes:
         sample_ratio: Share of the quick answers without an error that get a line, 0 … 1; all others get one.
@@ -62,7 +61,6 @@ class AccessLog:
     sample_ratio: float = 1.0
     slow_s: float = 1.0
     _due: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def write(self, answer: Answer, took_s: float, stages: StageTimes, scope: Scope) -> None:
         """Write a request's line, if it gets one.
@@ -97,12 +95,11 @@ class AccessLog:
         """Draw evenly: of ratio 0.1 each tenth."""
         if self.sample_ratio >= 1:
             return True
-        with self._lock:
-            self._due += self.sample_ratio
-            if self._due < 1:
-                return False
-            self._due -= 1
-            return True
+        self._due += self.sample_ratio
+        if self._due < 1:
+            return False
+        self._due -= 1
+        return True
 
 
 def _error_fields(error: NestvecError | None) -> Mapping[str, str | int]:

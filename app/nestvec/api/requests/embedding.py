@@ -21,6 +21,7 @@ from nestvec.api.requests.headers import (
     priority,
 )
 from nestvec.api.state import ApiState
+from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind, Priority
 from nestvec.errors import InputError, InternalError
 from nestvec.keys.keyring import Keyring
@@ -169,23 +170,23 @@ def _name_field(error: InputError | InternalError, source: str, *, is_list: bool
 
 async def _begin_stages(api_request: ApiRequest, call: EmbedCall) -> StageTimes:
     """Note the model that a call means, wait until there is memory for its vectors; returns the request's stages."""
+    slot = api_request.state.service.models.find(call.model, call.kind)
     stages = stage_times(api_request.request.scope)
-    stages.model = api_request.state.service.models.find(call.model, call.kind).name
-    await _reserve_vectors(api_request, call)
+    stages.model = slot.name
+    await _reserve_vectors(api_request, call, slot)
     return stages
 
 
-async def _reserve_vectors(api_request: ApiRequest, call: EmbedCall) -> None:
-    """Wait until there is memory for the vectors that a call asks for."""
-    service = api_request.state.service
+async def _reserve_vectors(api_request: ApiRequest, call: EmbedCall, slot: ModelSlot) -> None:
+    """Wait until there is memory for the vectors that a call asks of a model."""
     rows = len(call.inputs)
     if call.kind is OutputKind.TOKENS:
         chars = sum(map(len, call.inputs))
-        rows = min(service.limits.max_token_vectors, 2 * rows + chars // CHARS_PER_TOKEN)
+        most = api_request.state.service.limits.max_token_vectors
+        rows = min(most, 2 * rows + chars // CHARS_PER_TOKEN)
     if rows <= FEW_ROWS:
         return
-    model = service.models.find(call.model, call.kind).model
-    native = MANY_COLUMNS if model is None else model.core.backend_info.hidden_size
+    native = MANY_COLUMNS if slot.model is None else slot.model.core.backend_info.hidden_size
     await reserve_answer(api_request, rows * (call.dimensions or native) * VALUE_BYTES)
 
 

@@ -48,16 +48,6 @@ class KnownModel:
         return sum(entry.size_bytes for entry in self.entries)
 
     @property
-    def languages(self) -> tuple[str, ...]:
-        """Codes of its languages, where its card says them."""
-        return tuple(getattr(self.card, "languages", None) or ())
-
-    @property
-    def parameters(self) -> int:
-        """Number of its parameters; 0 where its card does not say it."""
-        return int(getattr(self.card, "parameters", 0) or self.card.facts.get("parameters", 0))
-
-    @property
     def dimensions(self) -> int:
         """Its full number of dimensions; 0 where its card does not say it."""
         trained = self.card.trained_dimensions
@@ -85,8 +75,8 @@ class KnownModel:
             "source": f"{self.card.source.kind} {self.card.source.name}",
             "revision": self.card.source.version or None,
             "license": self.card.license or None,
-            "languages": list(self.languages),
-            "parameters": self.parameters or None,
+            "languages": list(self.card.languages),
+            "parameters": self.card.parameters or None,
             "dimensions": self.dimensions or None,
             "trained_dimensions": list(self.trained_dimensions),
             "trained_layers": list(self.card.trained_layers),
@@ -141,7 +131,7 @@ def list_models(
         for model in known_models(settings)
         if (not cached or model.entries)
         and (not trained_dims or model.trained_dimensions)
-        and (lang is None or lang.casefold() in map(str.casefold, model.languages))
+        and (lang is None or lang.casefold() in map(str.casefold, model.card.languages))
     ]
     if as_json:
         click.echo(json.dumps([model.as_json() for model in models], indent=1))
@@ -169,8 +159,8 @@ def show(settings: Settings, *, name: str, as_json: bool) -> None:
         ("names", ", ".join(dict.fromkeys((model.name, *card.aliases)))),
         ("source", " ".join(filter(None, (facts["source"], facts["revision"])))),
         ("licence", card.license or UNKNOWN),
-        ("languages", ", ".join(model.languages) or UNKNOWN),
-        ("parameters", count_text(model.parameters) if model.parameters else UNKNOWN),
+        ("languages", ", ".join(model.card.languages) or UNKNOWN),
+        ("parameters", count_text(model.card.parameters) if model.card.parameters else UNKNOWN),
         ("dimensions", _dimensions(model)),
         ("tokens", str(facts["max_tokens"] or UNKNOWN)),
         ("pooling", str(card.facts.get("pooling", UNKNOWN))),
@@ -242,9 +232,9 @@ def _row(model: KnownModel) -> tuple[str, ...]:
         model.name,
         _dimensions(model),
         str(model.card.facts.get("max_tokens", UNKNOWN)),
-        count_text(model.parameters) if model.parameters else UNKNOWN,
+        count_text(model.card.parameters) if model.card.parameters else UNKNOWN,
         model.card.license or UNKNOWN,
-        _languages(model.languages),
+        _languages(model.card.languages),
         bytes_text(model.cached_bytes) if model.entries else UNKNOWN,
     )
 

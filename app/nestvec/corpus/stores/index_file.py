@@ -5,7 +5,6 @@ lie there too, so that a commit costs what was written since the last and not th
 the index, which is replaced atomically. Killed in between, the next run puts the same vectors in again.
 """
 
-import fcntl
 import json
 import os
 import sqlite3
@@ -20,6 +19,7 @@ from nestvec.corpus.store_writer import Hit, IdKind, Row, StoredRow, StoreLayout
 from nestvec.corpus.stores.common import check_same
 from nestvec.errors import ArtefactError, FormatError
 from nestvec.system.durable_files import sync_folder
+from nestvec.system.file_locks import try_lock
 from nestvec.system.sqlite import open_database
 
 SCHEMA: Final = (
@@ -262,9 +262,7 @@ def _lock(path: Path) -> IO[bytes]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(file):
         file.close()
-        raise ArtefactError(f"{path}: another process is writing it") from None
+        raise ArtefactError(f"{path}: another process is writing it")
     return file

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
 
 from typing_extensions import override
 
@@ -11,7 +10,7 @@ from nestvec.engine.outputs.dense import DenseOutput
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.pair_template import TemplatedPairEncoder
 from nestvec.engine.text.tokenizer import Tokenizer
-from nestvec.engine.tokenization import encode_input
+from nestvec.engine.tokenization import encode_mixed
 from nestvec.engine.types import EmbedCall, Pair
 
 
@@ -42,7 +41,7 @@ class LabelsOutput(DenseOutput):
             if isinstance(value, Pair):
                 encoded.append(pairs.encode(value, index))
             else:
-                encoded.append(_encode_single(tokenizer, spec, value, index, plain))
+                encoded += encode_mixed(tokenizer, spec, [value], plain, index)
         return encoded
 
 
@@ -62,26 +61,10 @@ def _encode_templated(
             pairs = [value for value in values if isinstance(value, Pair)]
             encoded += template.encode(pairs, start)
             continue
-        for index, value in enumerate(values, start):
-            options = template.options
-            encoded.append(_encode_single(template.tokenizer, spec, value, index, options))
+        encoded += encode_mixed(template.tokenizer, spec, values, template.options, start)
     return encoded
 
 
 def _first_text(value: object) -> str | None:
     """The first text of a pair; None for what is no pair."""
     return value.first if isinstance(value, Pair) else None
-
-
-def _encode_single(
-    tokenizer: Tokenizer,
-    spec: ModelSpec,
-    value: str | Sequence[int] | Pair,
-    index: int,
-    options: TokenizeOptions,
-) -> Encoded:
-    """Tokenize what is no pair."""
-    options.check_going_on()
-    encoded = encode_input(tokenizer, spec, value, index, dataclasses.replace(options, budget=None))
-    options.note_tokens(len(encoded.ids))
-    return encoded

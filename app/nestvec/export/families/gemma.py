@@ -56,12 +56,22 @@ def _with_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Ma
     )
 
 
+def _windows(fields: Mapping[str, Any], slides_unsaid: list[bool], window: int) -> tuple[int, ...]:
+    """Return each layer's window, 0 for none: those that slide are listed, or known where nothing says it."""
+    return tuple(window if slides else 0 for slides in sliding_layers(fields, slides_unsaid))
+
+
 @dataclass(frozen=True, slots=True)
-class _FirstGemma(Decoder):
-    """Gemma's differences from Llama."""
+class _AnyGemma(Decoder):
+    """What all of them differ in from Llama."""
 
     adds_one_to_norm_scales: bool = True
     scales_word_embeddings: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstGemma(_AnyGemma):
+    """Gemma's own differences."""
 
     @override
     def read(self, config: Mapping[str, Any]) -> DecoderConfig:
@@ -77,12 +87,10 @@ class _FirstGemma(Decoder):
 
 
 @dataclass(frozen=True, slots=True)
-class _SecondGemma(Decoder):
-    """Gemma 2's differences from Llama: norms on both sides, capped scores, and a window in every second layer."""
+class _SecondGemma(_AnyGemma):
+    """Gemma 2's own differences: norms on both sides, capped scores, and a window in every second layer."""
 
     has_post_norms: bool = True
-    adds_one_to_norm_scales: bool = True
-    scales_word_embeddings: bool = True
 
     @override
     def read(self, config: Mapping[str, Any]) -> DecoderConfig:
@@ -98,28 +106,23 @@ class _SecondGemma(Decoder):
             "hidden_act": str(fields["hidden_activation"]),
         }
         sizes = DecoderConfig.read(Overlaid(own, fields), is_causal=self.is_causal)
-        window = positive(fields, "sliding_window")
-        is_sliding = sliding_layers(
-            fields, [number % 2 == 0 for number in range(sizes.num_hidden_layers)]
-        )
+        slides = [number % 2 == 0 for number in range(sizes.num_hidden_layers)]
         has_cap = fields.get("attn_logit_softcapping", SCORE_CAP) is not None
         cap = positive_number(fields, "attn_logit_softcapping", SCORE_CAP) if has_cap else None
         return replace(
             sizes,
-            windows=tuple(window if slides else 0 for slides in is_sliding),
+            windows=_windows(fields, slides, positive(fields, "sliding_window")),
             score_scale=positive_number(fields, "query_pre_attn_scalar", 256.0) ** -0.5,
             score_cap=cap,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Gemma(Decoder):
-    """Gemma 3's differences from Llama."""
+class Gemma(_AnyGemma):
+    """Gemma 3's own differences."""
 
     has_head_norms: bool = True
     has_post_norms: bool = True
-    adds_one_to_norm_scales: bool = True
-    scales_word_embeddings: bool = True
 
     @override
     def read(self, config: Mapping[str, Any]) -> DecoderConfig:
@@ -147,13 +150,11 @@ class Gemma(Decoder):
         if not is_causal:
             # Half of the window lies to each side.
             window = window // 2 + 1
-        is_sliding = sliding_layers(
-            fields, [(number + 1) % pattern > 0 for number in range(sizes.num_hidden_layers)]
-        )
+        slides = [(number + 1) % pattern > 0 for number in range(sizes.num_hidden_layers)]
         query_scalar = positive_number(fields, "query_pre_attn_scalar", 256.0)
         return replace(
             sizes,
-            windows=tuple(window if slides else 0 for slides in is_sliding),
+            windows=_windows(fields, slides, window),
             frequencies=frequencies_by_layer_type(
                 fields,
                 sizes.head_dim,

@@ -24,6 +24,7 @@ from nestvec.model_store.folder.tokenizer_table import SPECIAL_TOKENS_TABLE, TOK
 from nestvec.model_store.folder.transformer_settings import TransformerSettings
 from nestvec.model_store.heads.multi_vector import MASK
 from nestvec.model_store.sources.file_names import (
+    MODEL_FILE,
     ROUTER_FILE,
     SPECIAL_TOKENS_FILE,
     TOKENIZER_CONFIG_FILE,
@@ -31,7 +32,6 @@ from nestvec.model_store.sources.file_names import (
 from nestvec.system.json_files import read_json
 
 CONFIG_FILE: Final = "config.json"
-MODEL_FILE: Final = "config_sentence_transformers.json"
 
 
 @dataclass(frozen=True, slots=True)

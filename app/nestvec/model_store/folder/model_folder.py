@@ -37,7 +37,7 @@ from nestvec.model_store.folder.transformer_settings import (
     read_transformer_settings,
     speaks_in_messages,
 )
-from nestvec.model_store.heads.base import Head
+from nestvec.model_store.heads.base import Head, read_model_settings
 from nestvec.model_store.heads.late import m3_files
 from nestvec.model_store.heads.rerankers import (
     card_head,
@@ -45,6 +45,7 @@ from nestvec.model_store.heads.rerankers import (
     scores_in_pairs,
     with_activation,
 )
+from nestvec.model_store.sources.file_names import MODEL_FILE
 from nestvec.model_store.sources.graph_choice import choose_graph, refuse_pickles
 from nestvec.system.json_files import read_json
 
@@ -347,8 +348,7 @@ def read_prompts(
     Raises:
         FormatError: They are not names and texts, or the default one is not among them.
     """
-    path = folder / "config_sentence_transformers.json"
-    config = read_json(path) if path.is_file() else {}
+    path, config = folder / MODEL_FILE, read_model_settings(folder)
     prompts = overrides.get("prompts", config.get("prompts") or {})
     if not isinstance(prompts, dict) or not all(
         isinstance(name, str) and isinstance(text, str) for name, text in prompts.items()

@@ -12,7 +12,13 @@ from nestvec.model_store.folder.module_classes import is_library_class, module_k
 from nestvec.model_store.folder.router import read_routes
 from nestvec.model_store.folder.transformer_settings import find_transformer_settings
 from nestvec.model_store.heads.autoencoder import read_autoencoder
-from nestvec.model_store.heads.base import FIRST_LAST, FirstLastHead, Head, check_layer_weights
+from nestvec.model_store.heads.base import (
+    FIRST_LAST,
+    FirstLastHead,
+    Head,
+    check_layer_weights,
+    read_model_settings,
+)
 from nestvec.model_store.heads.classifier import ClassifierHead, is_classifier
 from nestvec.model_store.heads.dense import (
     TANH_QUANTIZER,
@@ -31,7 +37,6 @@ from nestvec.model_store.heads.logit_score import (
     CAUSAL_LOGITS,
     LOGIT_SCORE,
     LogitScoreHead,
-    read_settings,
 )
 from nestvec.model_store.heads.multi_vector import MASK, VECTOR_MERGING, read_token_vectors
 from nestvec.model_store.heads.sparse import LOGARITHMS, SparseHead
@@ -258,7 +263,7 @@ def read_head(  # noqa: PLR0913 - what files and card say, each read elsewhere
         return _read_logit_score(folder, config, hidden_size, modules, chain)
     # sentence-transformers 5.4 and newer write a chain of one Transformer for a cross-encoder, older ones no chain.
     if pooling is None and set(kinds) <= set(TRANSFORMERS) and is_classifier(config):
-        values = read_settings(root or folder) if modules else {}
+        values = read_model_settings(root or folder) if modules else {}
         return ClassifierHead.read(folder, config, hidden_size, values)
     if "Dense" in kinds and "Pooling" not in kinds:
         steps = [(module.kind, module.folder) for module in modules]
@@ -285,7 +290,9 @@ def _read_logit_score(
     tokens = read_json(path)
     if tokens.get("module_input_name", CAUSAL_LOGITS) != CAUSAL_LOGITS:
         raise FormatError(f"{path}: module_input_name: only '{CAUSAL_LOGITS}' is supported")
-    return LogitScoreHead.read(folder, config, hidden_size, tokens, read_settings(chain.parent))
+    return LogitScoreHead.read(
+        folder, config, hidden_size, tokens, read_model_settings(chain.parent)
+    )
 
 
 def _layer_weights(config: Mapping[str, Any], modules: Sequence[Module]) -> Path | None:

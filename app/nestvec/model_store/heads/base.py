@@ -17,6 +17,7 @@ from nestvec.engine.vectors.token_vectors import TokenPooling
 from nestvec.errors import FormatError
 from nestvec.export.graph.weights import Weights
 from nestvec.export.layers.graph_heads import GraphHead, first_last_average, weighted_states
+from nestvec.model_store.sources.file_names import MODEL_FILE
 from nestvec.system.json_files import read_json
 
 FIRST_LAYER: Final = 4  # of WeightedLayerPooling, unless it says another
@@ -170,3 +171,13 @@ class FirstLastHead(Head):
     def summary(self) -> dict[str, Any]:
         """Return which states are pooled."""
         return {"states": FIRST_LAST}
+
+
+def read_model_settings(root: Path) -> Mapping[str, Any]:
+    """Read what sentence-transformers says of a whole model; nothing where its folder has no such file.
+
+    Raises:
+        FormatError: The file cannot be read.
+    """
+    path = root / MODEL_FILE
+    return read_json(path) if path.is_file() else {}

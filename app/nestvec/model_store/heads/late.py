@@ -25,10 +25,10 @@ from nestvec.export.layers.graph_heads import (
     dense_head,
     read_dense,
 )
-from nestvec.model_store.heads.base import ROLES, Head
+from nestvec.model_store.heads.base import ROLES, Head, read_model_settings
 from nestvec.model_store.heads.dense import dense_files, dense_sizes, read_projection
 from nestvec.model_store.heads.vocabulary import Vocabulary
-from nestvec.model_store.sources.file_names import M3_LAYERS
+from nestvec.model_store.sources.file_names import M3_LAYERS, MODEL_FILE
 from nestvec.system.json_files import read_json
 
 STANFORD_CLASS: Final = "HF_ColBERT"
@@ -220,8 +220,7 @@ def read_pylate(
     Raises:
         FormatError: Its settings cannot be read, or name tokens that the tokenizer lacks.
     """
-    path = folder / "config_sentence_transformers.json"
-    settings = read_json(path) if path.is_file() else {}
+    path, settings = folder / MODEL_FILE, read_model_settings(folder)
     expands = settings.get("do_query_expansion", True) is not False
     words = settings.get("skiplist_words", list(string.punctuation))
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):

@@ -25,7 +25,6 @@ from nestvec.export.layers.graph_heads import Dense, export_rows
 from nestvec.model_store.heads.base import HEAD_FILE, Head
 from nestvec.model_store.heads.classifier import FORMS, read_activation
 from nestvec.model_store.heads.vocabulary import Vocabulary
-from nestvec.system.json_files import read_json
 
 LOGIT_SCORE: Final = "LogitScore"  # the module's name
 POOLING: Final = "last_token"
@@ -145,12 +144,6 @@ class LogitScoreHead(Head):
         raise FormatError(
             f"{self.folder}: no tensor '{HEAD}.weight' and no '{EMBEDDINGS[0]}.weight'"
         )
-
-
-def read_settings(root: Path) -> Mapping[str, Any]:
-    """Read a model's config_sentence_transformers.json; nothing where it has none."""
-    path = root / "config_sentence_transformers.json"
-    return read_json(path) if path.is_file() else {}
 
 
 def _bias(weights: Weights, name: str, row: int) -> np.float32:

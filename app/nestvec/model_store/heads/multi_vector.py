@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from nestvec.engine.text.late_interaction import RoleLengths
 from nestvec.engine.vectors.token_vectors import TokenPooling
 from nestvec.errors import FormatError
+from nestvec.model_store.heads.base import read_model_settings
 from nestvec.model_store.heads.late import (
     PYLATE_FIELDS,
     ColbertHead,
@@ -20,7 +21,11 @@ from nestvec.model_store.heads.late import (
     read_pylate,
 )
 from nestvec.model_store.heads.vocabulary import Vocabulary
-from nestvec.model_store.sources.file_names import SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE
+from nestvec.model_store.sources.file_names import (
+    MODEL_FILE,
+    SPECIAL_TOKENS_FILE,
+    TOKENIZER_CONFIG_FILE,
+)
 from nestvec.system.json_files import read_json
 
 MASK: Final = "MultiVectorMask"
@@ -64,8 +69,7 @@ def read_token_vectors(
     """
     layers = _projection(chain, modules)
     by_kind = dict(modules)
-    path = chain.parent / "config_sentence_transformers.json"
-    model = read_json(path) if path.is_file() else {}
+    model = read_model_settings(chain.parent)
     settings = ModuleSettings(*transformer)
     mask = _settings(by_kind.get(MASK))
     if (MASK in by_kind or model.get("model_type") == OWN_TYPE) and not PYLATE_FIELDS & set(model):
@@ -75,7 +79,7 @@ def read_token_vectors(
         said = {name for name in LENGTH_FIELDS if settings.values.get(name)}
         if said or mask.values.get("skiplist_words"):
             place, name = (settings, min(said)) if said else (mask, "skiplist_words")
-            raise FormatError(f"{place.path}: {name}: {path.name} says PyLate's settings already")
+            raise FormatError(f"{place.path}: {name}: {MODEL_FILE} says PyLate's settings already")
         head = read_pylate(folder, config, hidden_size, layers)
     if VECTOR_MERGING not in by_kind:
         return head

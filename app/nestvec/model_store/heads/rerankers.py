@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from nestvec.engine.text.pair_template import PairTemplate
 from nestvec.errors import FormatError
-from nestvec.model_store.heads.base import Head
+from nestvec.model_store.heads.base import Head, read_model_settings
 from nestvec.model_store.heads.chat_templates import find_pair_template
 from nestvec.model_store.heads.classifier import is_classifier
-from nestvec.model_store.heads.logit_score import LOGIT_SCORE, LogitScoreHead, read_settings
+from nestvec.model_store.heads.logit_score import LOGIT_SCORE, LogitScoreHead
 
 LOGIT_SCORE_KEY: Final = "logit_score"  # of a card's overrides
 
@@ -50,7 +50,7 @@ def card_head(
     if LOGIT_SCORE_KEY not in overrides:
         return None
     tokens = overrides[LOGIT_SCORE_KEY]
-    return LogitScoreHead.read(folder, config, hidden_size, tokens, read_settings(root))
+    return LogitScoreHead.read(folder, config, hidden_size, tokens, read_model_settings(root))
 
 
 def with_activation(head: Head, overrides: Mapping[str, Any]) -> Head:

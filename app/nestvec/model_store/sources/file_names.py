@@ -12,6 +12,8 @@ SETTINGS_FILES: Final = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
+# What sentence-transformers says of a whole model: prompts, the function that compares; PyLate, of its tokens.
+MODEL_FILE: Final = "config_sentence_transformers.json"
 # Settings of sentence-transformers' Router.
 ROUTER_FILE: Final = "router_config.json"
 # BGE-M3's layers for term weights and for token vectors, in files of their own.

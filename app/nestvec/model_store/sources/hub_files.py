@@ -24,6 +24,7 @@ from nestvec.model_store.sources.adapters import (
 from nestvec.model_store.sources.file_names import (
     CHAT_TEMPLATE_FILE,
     M3_LAYERS,
+    MODEL_FILE,
     ROUTER_FILE,
     SETTINGS_FILES,
     TOKENIZER_FILES,
@@ -39,7 +40,7 @@ SMALL_FILES: Final = (
     "modules.json",
     ROUTER_FILE,
     *SETTINGS_FILES,
-    "config_sentence_transformers.json",
+    MODEL_FILE,
     INDEX_FILE,
     "artifact.metadata",  # ColBERT's own settings
     "idf.json",  # weights of terms for queries

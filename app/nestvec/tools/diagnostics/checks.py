@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
@@ -19,12 +19,12 @@ from nestvec.system.cpus import cpu_model, usable_cpus
 from nestvec.system.cuda_driver import LIBRARY, Driver, Gpu, read_driver
 from nestvec.system.cuda_libraries import CUDNN, DRIVER_FOLDERS, CudaLibraries
 from nestvec.system.nvml import GpuState, Nvml
+from nestvec.system.packages import RUNTIMES, installed_version
 
 GIB: Final = 2**30
 MIN_OPEN_FILES: Final = 4096
 MIN_DISK_BYTES: Final = 2 * GIB
 MIN_CUDA: Final = 13
-RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu", "openvino")
 LISTED_PACKAGES: Final = ("tokenizers", "fastapi", "uvicorn", "numpy")
 
 
@@ -51,14 +51,6 @@ class Check:
     health: Health
     says: str
     advice: str = ""
-
-
-def installed_version(package: str) -> str | None:
-    """Return a package's version; None where it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def load_cuda() -> CudaLibraries:

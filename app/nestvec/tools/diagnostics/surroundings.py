@@ -1,6 +1,5 @@
 """What a start meets: the port, the data folder, a container's limits, memory, the cache, the network, extras."""
 
-import fcntl
 import os
 import re
 import socket
@@ -16,8 +15,10 @@ from nestvec.model_store.sources.card import Card, CardSource, find_card
 from nestvec.model_store.sources.fetch import SourceOptions
 from nestvec.system.cpus import usable_cpus
 from nestvec.system.extras import how_to_install
+from nestvec.system.file_locks import try_lock
 from nestvec.system.memory import resident_bytes, usable_memory_bytes
-from nestvec.tools.diagnostics.checks import Check, Health, installed_version
+from nestvec.system.packages import installed_version
+from nestvec.tools.diagnostics.checks import Check, Health
 
 MB: Final = 10**6
 CONNECT_TIMEOUT_S: Final = 3.0
@@ -53,14 +54,14 @@ def check_data_lock(data_dir: Path) -> Check:
     """Check whether another server has the data folder."""
     try:
         with (data_dir / LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_free = try_lock(lock)
     except FileNotFoundError:
         return Check("data folder", Health.OK, "nobody has used the data folder yet")
-    except BlockingIOError:
-        advice = "stop it, or give this one a folder of its own (--data-dir): without it files and batches are off"
-        return Check("data folder", Health.WARNING, f"another server uses {data_dir}", advice)
     except OSError as error:
         return Check("data folder", Health.WARNING, f"{data_dir}: {error.strerror or error}")
+    if not is_free:
+        advice = "stop it, or give this one a folder of its own (--data-dir): without it files and batches are off"
+        return Check("data folder", Health.WARNING, f"another server uses {data_dir}", advice)
     return Check("data folder", Health.OK, f"no other server uses {data_dir}")
 
 
