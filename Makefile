@@ -19,7 +19,7 @@ EXTRAS ?=
 comma := ,
 EXTRA_STAMPS = $(patsubst %,$(STAMPS)/extra-%,$(subst $(comma), ,$(EXTRAS)))
 
-.PHONY: help setup serve test test-quick test-load test-stores test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs dashboards lock clients image image-check compose-check clean
+.PHONY: help setup serve test test-quick test-load test-ui test-stores test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs dashboards console lock clients image image-check compose-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -68,13 +68,24 @@ serve: $(STAMPS)/server-$(EXTRA) ## Set up what is missing and serve on 127.0.0.
 	@exec $(BIN)/nestvec serve
 
 test: $(STAMPS)/dev $(STAMPS)/model clients ## All tests, the real model, clients and processes too
-	@$(BIN)/python -m pytest -q -m "not load" -n logical --maxprocesses 4 --dist worksteal --durations=10 $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not load and not ui" -n logical --maxprocesses 4 --dist worksteal --durations=10 $(ARGS)
 
 test-quick: $(STAMPS)/dev ## Tests that need no model, network or other process
 	@$(BIN)/python -m pytest -q -m "not load and not model and not process and not clients" $(ARGS)
 
 test-load: $(STAMPS)/dev $(STAMPS)/model ## Longer load tests against a real server
 	@$(BIN)/python -m pytest -q -m load $(ARGS)
+
+app/web/node_modules/.stamp: app/web/package-lock.json
+	@command -v npm >/dev/null || { echo "the console's sources need Node 20 or newer; what they make is in the repository"; exit 1; }
+	@cd app/web && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+console: app/web/node_modules/.stamp ## Build the console's page anew from app/web (needs Node)
+	@cd app/web && npm run --silent check && npm run --silent build
+
+test-ui: $(STAMPS)/dev app/web/node_modules/.stamp ## Every view of the console in a real browser (needs Chromium and Node); four minutes
+	@$(BIN)/python -m pytest -q tests/end_to_end/console $(ARGS)
 
 .venv-stores/.stamp: requirements/stores.txt pyproject.toml | $(BIN)/python
 	@echo "installing vector stores for their tests (locked, hashes checked; 1.3 GB)"

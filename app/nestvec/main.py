@@ -21,7 +21,7 @@ from nestvec.api.http.body_memory import BodyMemoryBudget
 from nestvec.api.http.documentation import documented_api
 from nestvec.api.middleware import OPERATIONS, with_middleware
 from nestvec.api.request_context import RequestContextMiddleware
-from nestvec.api.routes import admin, operations, usage
+from nestvec.api.routes import admin, console, operations, usage
 from nestvec.api.state import ApiOptions, ApiState, Phase
 from nestvec.api.token_input import TokenDecoder
 from nestvec.assembly.keys import SharedKeyFiles, build_keyring
@@ -181,6 +181,7 @@ def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
             reject_unknown_fields=settings.reject_unknown_fields,
             protect_operations=settings.protect_operations,
             emulates_tei_1_8=settings.tei_compat == "1.8",
+            has_console=settings.console,
             access_log_sample_ratio=settings.access_log_sample_ratio,
             slow_request_s=settings.slow_request_ms / 1000,
             jobs=JobLimits(
@@ -216,6 +217,8 @@ def _route(app: FastAPI, settings: Settings) -> None:
         app.include_router(batches.router)
     if settings.admin_api:
         app.include_router(admin.router)
+    if settings.console:
+        app.include_router(console.router)
     app.include_router(usage.router)
     app.include_router(operations.router)
     install_error_handlers(app, hidden=OPERATIONS)

@@ -10,6 +10,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nestvec.api.error_handlers import unknown_url
+from nestvec.api.http.front_page import FRONT_PAGE_STYLE, source_of
 from nestvec.api.loopback import LoopbackMiddleware
 
 OPERATIONS: Final = ("/metrics", "/admin")
@@ -19,13 +20,23 @@ EXPOSED_HEADERS: Final = (
     *("x-request-id", "retry-after", "x-embed-space", "x-embed-truncated"),
     *("x-embed-ignored-fields", "x-embed-unusual-token-ids"),
 )
-# `/docs` runs an inline script; nothing is fetched from elsewhere.
+# What a page may do: load what lies beside it and call this server, and nothing else.
+STRICT_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' {styles}; img-src 'self' data:; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+# Swagger's page runs an inline script and sets styles in its markup; it too fetches nothing from elsewhere.
+SWAGGER_POLICY: Final = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+SWAGGER_PATH: Final = "/docs"
 PAGE_HEADERS: Final = {
-    "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' "
-    "'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "content-security-policy": STRICT_POLICY.format(styles=source_of(FRONT_PAGE_STYLE)),
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
 }
+SWAGGER_HEADERS: Final = {**PAGE_HEADERS, "content-security-policy": SWAGGER_POLICY}
 
 
 class HostMiddleware:
@@ -86,6 +97,8 @@ class PageHeadersMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and add headers to its answer if that is a page."""
+        is_swagger = scope["type"] == "http" and get_route_path(scope).startswith(SWAGGER_PATH)
+        page_headers = SWAGGER_HEADERS if is_swagger else PAGE_HEADERS
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -94,7 +107,7 @@ class PageHeadersMiddleware:
                     name == b"content-type" and value.startswith(b"text/html")
                     for name, value in headers
                 ):
-                    MutableHeaders(scope=message).update(PAGE_HEADERS)
+                    MutableHeaders(scope=message).update(page_headers)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

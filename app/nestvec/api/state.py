@@ -48,6 +48,7 @@ class ApiOptions:
         reject_unknown_fields: Whether request fields that the dialect does not know are refused.
         protect_operations: Whether /metrics asks for a key too.
         emulates_tei_1_8: Whether TEI's routes refuse as TEI did through 1.8: with 413, and long inputs by default.
+        has_console: Whether the console is served.
         access_log_sample_ratio: Share of the quick answers without an error that get a line in the log.
         slow_request_s: Answers that took so many seconds get one always.
         jobs: Bounds on files and batches.
@@ -59,6 +60,7 @@ class ApiOptions:
     reject_unknown_fields: bool = False
     protect_operations: bool = False
     emulates_tei_1_8: bool = False
+    has_console: bool = False
     access_log_sample_ratio: float = 1.0
     slow_request_s: float = 1.0
     jobs: JobLimits = field(default_factory=JobLimits)

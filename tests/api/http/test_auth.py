@@ -304,6 +304,7 @@ async def test_a_batch_is_its_keys_too(make_api: MakeApi, tmp_path: Path, keys_f
 
 OPEN_TO_ALL = {
     *("/", "/health", "/health/live", "/health/ready", "/ping", "/metrics"),
+    *("/console", "/console/{name}"),
     *("/docs", "/docs/oauth2-redirect", "/openapi.json", "/static-offline-docs"),
     *("/v2", "/v2/health/live", "/v2/health/ready", "/api/version"),
 }

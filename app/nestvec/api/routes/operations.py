@@ -1,6 +1,5 @@
 """Health, readiness, metrics and the front page."""
 
-import html
 from typing import Any, Final, Literal
 
 import orjson
@@ -10,23 +9,11 @@ from pydantic import BaseModel
 
 from nestvec import __version__
 from nestvec.api.http.auth import authenticate
+from nestvec.api.http.front_page import render_front_page
 from nestvec.api.state import RETRY_AFTER_LOADING_S, Phase, api_state
-from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.errors import NotReadyError
-from nestvec.system.public_names import public_name
 
 router = APIRouter(tags=["operations"])
-
-PAGE: Final = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Nestvec</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem}}
-code,pre{{background:#8881;border-radius:4px;padding:.1rem .3rem}}pre{{padding:.8rem;overflow:auto}}</style></head>
-<body><h1>Nestvec {version}</h1><p>{status}</p>{models}
-<pre>curl {base}v1/embeddings -H 'content-type: application/json' -d '{{"input": "hello"}}'</pre>
-<p><a href="docs">API documentation</a> · <a href="v1/models">models</a> · <a href="metrics">metrics</a> ·
-<a href="health/ready">readiness</a></p></body></html>
-"""
 
 
 class Phases(BaseModel):
@@ -82,31 +69,21 @@ async def metrics(request: Request) -> Response:
     return Response(content, media_type=content_type)
 
 
-def _model_item(slot: ModelSlot) -> str:
-    """Return a list item with a model and what its quality report recommends."""
-    quality = slot.model.quality if slot.model is not None else None
-    rows = [] if quality is None else quality.get("recommendations", [])
-    items = "".join(f"<li>{html.escape(str(row.get('text', '')))}</li>" for row in rows)
-    recommendations = f"<ul>{items}</ul>" if items else ""
-    return f"<li><code>{html.escape(public_name(slot.name))}</code>{recommendations}</li>"
-
-
 @router.get("/", include_in_schema=False)
 async def front_page(request: Request) -> Response:
     """A page for people; for Ollama's clients the line that they look for."""
     state = api_state(request)
+    is_ready = state.phase is Phase.READY
     if "text/html" not in request.headers.get("accept", ""):
-        if state.phase is not Phase.READY:
+        if not is_ready:
             raise NotReadyError("The server is not ready.")
         return PlainTextResponse("Ollama is running")
-    models = ""
-    if state.phase is Phase.READY and state.keys.is_open:
-        items = map(_model_item, state.service.models.all())
-        models = f"<ul>{''.join(items)}</ul>"
-    page = PAGE.format(
-        version=__version__ if state.keys.is_open else "",
-        status=f"Status: {state.phase}",
-        models=models,
-        base=html.escape(str(request.base_url)),
+    is_open = state.keys.is_open
+    page = render_front_page(
+        version=__version__ if is_open else "",
+        status=str(state.phase),
+        slots=state.service.models.all() if is_ready and is_open else (),
+        base_url=str(request.base_url),
+        has_console=state.options.has_console,
     )
-    return HTMLResponse(page, 200 if state.phase is Phase.READY else 503)
+    return HTMLResponse(page, 200 if is_ready else 503)

@@ -58,6 +58,9 @@ class ServerSettings(BaseModel):
     protect_operations: bool = Field(
         False, description="Ask for a key on /metrics too, and switch /docs off."
     )
+    console: bool = Field(
+        True, description="Serve the console, a page over the public API, at /console."
+    )
     drain_grace_s: float = Field(
         1.0,
         ge=0,
