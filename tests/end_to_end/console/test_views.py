@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -30,7 +31,7 @@ pytestmark = [pytest.mark.process, pytest.mark.ui]
 AXE = Path("app/web/node_modules/axe-core/axe.min.js")
 VIEWS = ("try", "search", "choose", "map", "live", "models", "batches", "keys")
 SERIOUS = ("serious", "critical")
-FIGURES = [
+FIGURES: list[dict[str, Any]] = [
     {"dimensions": 32, "dtype": "float", "layers": 0, "map": "", "bytes": 128, "score": 0.8},
     {"dimensions": 32, "dtype": "int8", "layers": 0, "map": "", "bytes": 32, "score": 0.79},
     {"dimensions": 8, "dtype": "float", "layers": 0, "map": "", "bytes": 32, "score": 0.5},
