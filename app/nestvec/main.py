@@ -21,10 +21,11 @@ from nestvec.api.http.body_memory import BodyMemoryBudget
 from nestvec.api.http.documentation import documented_api
 from nestvec.api.middleware import OPERATIONS, with_middleware
 from nestvec.api.request_context import RequestContextMiddleware
-from nestvec.api.routes import admin, console, operations, usage
+from nestvec.api.routes import admin, cards, console, operations, usage
 from nestvec.api.state import ApiOptions, ApiState, Phase
 from nestvec.api.token_input import TokenDecoder
 from nestvec.assembly.keys import SharedKeyFiles, build_keyring
+from nestvec.assembly.package import source_options
 from nestvec.assembly.registry import rename_models
 from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import reload_settings
@@ -182,6 +183,7 @@ def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
             protect_operations=settings.protect_operations,
             emulates_tei_1_8=settings.tei_compat == "1.8",
             has_console=settings.console,
+            card_dirs=source_options(settings).card_dirs,
             access_log_sample_ratio=settings.access_log_sample_ratio,
             slow_request_s=settings.slow_request_ms / 1000,
             jobs=JobLimits(
@@ -219,6 +221,7 @@ def _route(app: FastAPI, settings: Settings) -> None:
         app.include_router(admin.router)
     if settings.console:
         app.include_router(console.router)
+    app.include_router(cards.router)
     app.include_router(usage.router)
     app.include_router(operations.router)
     install_error_handlers(app, hidden=OPERATIONS)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastapi import Request
@@ -49,6 +50,7 @@ class ApiOptions:
         protect_operations: Whether /metrics asks for a key too.
         emulates_tei_1_8: Whether TEI's routes refuse as TEI did through 1.8: with 413, and long inputs by default.
         has_console: Whether the console is served.
+        card_dirs: Folders with model cards, earlier first.
         access_log_sample_ratio: Share of the quick answers without an error that get a line in the log.
         slow_request_s: Answers that took so many seconds get one always.
         jobs: Bounds on files and batches.
@@ -61,6 +63,7 @@ class ApiOptions:
     protect_operations: bool = False
     emulates_tei_1_8: bool = False
     has_console: bool = False
+    card_dirs: tuple[Path, ...] = ()
     access_log_sample_ratio: float = 1.0
     slow_request_s: float = 1.0
     jobs: JobLimits = field(default_factory=JobLimits)

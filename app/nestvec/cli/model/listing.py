@@ -20,7 +20,7 @@ from nestvec.model_store.inventory import (
     list_cache,
     remove_entry,
 )
-from nestvec.model_store.sources.card import Card, CardSource, card_files, read_card
+from nestvec.model_store.sources.card import Card, CardSource, read_cards
 from nestvec.model_store.sources.suggestions import unknown_model
 
 CARD_SETTINGS: Final = ("models_dir", "cache_dir")
@@ -48,19 +48,6 @@ class KnownModel:
         return sum(entry.size_bytes for entry in self.entries)
 
     @property
-    def dimensions(self) -> int:
-        """Its full number of dimensions; 0 where its card does not say it."""
-        trained = self.card.trained_dimensions
-        return int(self.card.facts.get("dimensions", max(trained, default=0)))
-
-    @property
-    def trained_dimensions(self) -> tuple[int, ...]:
-        """The smaller sizes that its authors trained, the largest first."""
-        return tuple(
-            sorted((d for d in self.card.trained_dimensions if d != self.dimensions), reverse=True)
-        )
-
-    @property
     def is_called(self) -> frozenset[str]:
         """All of its names, in lower case."""
         names = (self.name, self.card.name, *self.card.aliases, self.card.source.name)
@@ -77,8 +64,8 @@ class KnownModel:
             "license": self.card.license or None,
             "languages": list(self.card.languages),
             "parameters": self.card.parameters or None,
-            "dimensions": self.dimensions or None,
-            "trained_dimensions": list(self.trained_dimensions),
+            "dimensions": self.card.dimensions or None,
+            "trained_dimensions": list(self.card.smaller_dimensions),
             "trained_layers": list(self.card.trained_layers),
             "max_tokens": self.card.facts.get("max_tokens"),
             "cached_bytes": self.cached_bytes,
@@ -88,13 +75,10 @@ class KnownModel:
 def known_models(settings: Settings) -> list[KnownModel]:
     """Return all models that have a card, and those without one that the cache has."""
     entries = list_cache(settings.cache_dir)
-    models: list[KnownModel] = []
-    seen: set[str] = set()
-    for path in card_files(source_options(settings).card_dirs):
-        if path.stem not in seen:  # of cards of one name the first counts
-            seen.add(path.stem)
-            card = read_card(path)
-            models.append(KnownModel(path.stem, card, tuple(entries_of(card, entries))))
+    cards = read_cards(source_options(settings).card_dirs)
+    models = [
+        KnownModel(name, card, tuple(entries_of(card, entries))) for name, card in cards.items()
+    ]
     owned = {id(entry) for model in models for entry in model.entries}
     models += _without_cards([entry for entry in entries if id(entry) not in owned])
     return sorted(models, key=lambda model: model.name.casefold())
@@ -130,7 +114,7 @@ def list_models(
         model
         for model in known_models(settings)
         if (not cached or model.entries)
-        and (not trained_dims or model.trained_dimensions)
+        and (not trained_dims or model.card.smaller_dimensions)
         and (lang is None or lang.casefold() in map(str.casefold, model.card.languages))
     ]
     if as_json:
@@ -240,10 +224,10 @@ def _row(model: KnownModel) -> tuple[str, ...]:
 
 
 def _dimensions(model: KnownModel) -> str:
-    if not model.dimensions:
+    if not model.card.dimensions:
         return UNKNOWN
-    trained = " ".join(map(str, model.trained_dimensions))
-    return f"{model.dimensions} ({trained})" if trained else str(model.dimensions)
+    trained = " ".join(map(str, model.card.smaller_dimensions))
+    return f"{model.card.dimensions} ({trained})" if trained else str(model.card.dimensions)
 
 
 def _languages(languages: Sequence[str]) -> str:

@@ -124,6 +124,17 @@ class Card:
         """Number of weights, as the authors or a registry state it; 0 where unknown."""
         return int(self.facts.get("parameters", 0))
 
+    @property
+    def dimensions(self) -> int:
+        """Full number of dimensions; 0 where the card does not say it."""
+        return int(self.facts.get("dimensions", max(self.trained_dimensions, default=0)))
+
+    @property
+    def smaller_dimensions(self) -> tuple[int, ...]:
+        """The smaller sizes that its authors trained, the largest first."""
+        sizes = (size for size in self.trained_dimensions if size != self.dimensions)
+        return tuple(sorted(sizes, reverse=True))
+
     def check_facts(self, *, dimensions: int, pooling: str) -> None:
         """Compare the card's facts with what the files say.
 
@@ -197,6 +208,19 @@ def find_card(name: str, folders: tuple[Path, ...]) -> Card | None:
 def card_files(folders: tuple[Path, ...]) -> list[Path]:
     """Return the paths of all cards in these folders, earlier folders first."""
     return [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.toml"))]
+
+
+def read_cards(folders: tuple[Path, ...]) -> dict[str, Card]:
+    """Read all cards in these folders, by the names of their files; of one name the earlier folder's counts.
+
+    Raises:
+        FormatError: One of them is no card; names the file and the key.
+    """
+    cards: dict[str, Card] = {}
+    for path in card_files(folders):
+        if path.stem not in cards:
+            cards[path.stem] = read_card(path)
+    return cards
 
 
 def _text(value: object) -> str:

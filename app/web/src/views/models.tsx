@@ -3,7 +3,7 @@ import { effect, signal } from "@preact/signals";
 import { ApiError, apiKey, getJson, inWords, loadModels, ownModels, postJson, type Model } from "../lib/api";
 import { bytes, short } from "../lib/format";
 import { linkTo, place } from "../lib/url";
-import { Card, Copy, Empty, Problem } from "../parts/basics";
+import { Card, Copy, Empty, Field, Problem } from "../parts/basics";
 
 interface Row {
   model: string;
@@ -14,6 +14,23 @@ interface Row {
   error: string | null;
 }
 
+interface CardRow {
+  id: string;
+  description: string | null;
+  license: string | null;
+  languages: string[];
+  language_count: number | null;
+  parameters: number | null;
+  dimensions: number | null;
+  trained_dimensions: number[];
+  max_tokens: number | null;
+}
+
+// So many cards are shown at once; typing finds the others.
+const SHOWN = 12;
+
+const cards = signal<CardRow[]>([]);
+const wanted = signal("");
 const rows = signal<Row[]>([]);
 const isAdmin = signal(false);
 const problem = signal("");
@@ -21,6 +38,10 @@ const moving = signal("");
 
 async function refresh(): Promise<void> {
   await loadModels();
+  getJson<{ data: CardRow[] }>("v1/cards").then(
+    (answer) => (cards.value = answer.data),
+    () => (cards.value = []),
+  );
   // These routes ask for a key always.
   if (!apiKey.value) return;
   try {
@@ -61,6 +82,7 @@ export function ModelsView() {
       {own.map((model) => (
         <ModelCard key={model.id} model={model} row={rows.value.find((row) => row.model === model.root) ?? null} />
       ))}
+      {cards.value.length > 0 && <Cards />}
     </>
   );
 }
@@ -118,6 +140,57 @@ function ModelCard(props: { model: Model; row: Row | null }) {
             {moving.value === model.root ? "Working…" : model.state === "ready" ? "Unload" : "Load"}
           </button>
         )}
+      </div>
+    </Card>
+  );
+}
+
+function Cards() {
+  const words = wanted.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const found = cards.value.filter((card) => {
+    const text = [card.id, card.description, card.license, ...card.languages].join(" ").toLowerCase();
+    return words.every((word) => text.includes(word));
+  });
+  return (
+    <Card title="What else could be served" wide note="Models that have a card. An operator starts one of them by its name: nestvec serve --model NAME.">
+      <Field label="Search names, languages, licences">
+        <input type="search" value={wanted.value} onInput={(event) => (wanted.value = event.currentTarget.value)} />
+      </Field>
+      <p class="note" role="status">
+        {found.length} of {cards.value.length}
+        {found.length > SHOWN && `, the first ${SHOWN} of them here`}
+      </p>
+      <div class="scroll" role="region" aria-label="Model cards" tabIndex={0}>
+        <table class="list">
+          <thead>
+            <tr>
+              <th scope="col">Name</th>
+              <th scope="col">Dimensions</th>
+              <th scope="col">Tokens</th>
+              <th scope="col">Parameters</th>
+              <th scope="col">Languages</th>
+              <th scope="col">Licence</th>
+            </tr>
+          </thead>
+          <tbody>
+            {found.slice(0, SHOWN).map((card) => (
+              <tr key={card.id}>
+                <td>
+                  <code>{card.id}</code>
+                  {card.description && <p class="note">{card.description}</p>}
+                </td>
+                <td>
+                  {card.dimensions ?? "–"}
+                  {card.trained_dimensions.length > 0 && <span class="note"> also {card.trained_dimensions.join(", ")}</span>}
+                </td>
+                <td>{card.max_tokens ?? "–"}</td>
+                <td>{card.parameters ? short(card.parameters) : "–"}</td>
+                <td>{card.languages.length && card.languages.length <= 6 ? card.languages.join(", ") : (card.language_count ?? "–")}</td>
+                <td>{card.license ?? "–"}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
       </div>
     </Card>
   );
