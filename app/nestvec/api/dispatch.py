@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from nestvec.api.dialect_table import (
     COHERE,
+    GEMINI,
     JINA,
     OLLAMA,
     OPEN_INFERENCE,
@@ -22,6 +23,7 @@ from nestvec.api.dialect_table import (
 )
 from nestvec.api.dialects import (
     cohere,
+    gemini,
     jina,
     ollama,
     open_inference,
@@ -137,6 +139,7 @@ DIALECT_ROUTES: Final = (
     ),
     DialectRoutes(OLLAMA, routers=(ollama.router,)),
     DialectRoutes(OPEN_INFERENCE, routers=(open_inference.router,)),
+    DialectRoutes(GEMINI, routers=(gemini.router,)),
     DialectRoutes(
         OPENAI,
         routers=(openai.router, models.router, similarity.router, rescore.router, vllm.router),
