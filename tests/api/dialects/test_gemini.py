@@ -144,5 +144,11 @@ async def test_models_are_listed_as_resources(api: Api) -> None:
     assert rows[0]["supportedGenerationMethods"] == ["embedContent"]
     one = await api.client.get("/v1beta/models/org/fake-model")
     assert one.json() == rows[0]
+    google = {"x-goog-api-client": "google-genai-sdk/3.6.1"}
+    for prefix in ("/v1/models", "/v1/models/org/fake-model"):
+        beta = prefix.replace("/v1/", "/v1beta/")
+        by_name = await api.client.get(prefix, headers=google)
+        assert by_name.json() == (await api.client.get(beta)).json()
+        assert "models/" not in (await api.client.get(prefix)).text
     unknown = await api.client.get("/v1beta/nothing")
     assert unknown.json()["error"]["status"] == "NOT_FOUND"

@@ -60,6 +60,8 @@ TASK_ROLES: Final[Mapping[str, str | None]] = {
 }
 # How EmbeddingGemma's own prompt for documents says that there is no title.
 NO_TITLE: Final = "title: none"
+# Every client of Google's names itself in it.
+CLIENT_HEADER: Final = "x-goog-api-client"
 RESOURCE: Final = "models/"
 
 
@@ -125,6 +127,11 @@ async def get_model(request: Request, model: Annotated[str, MODEL_PATH]) -> Resp
     state = bind_dialect(request, GEMINI.name)
     authenticate(request, state.keys)
     return json_response(_described(state.service.models.find(model), model))
+
+
+def is_from_google(request: Request) -> bool:
+    """Return whether one of Google's own clients asks: on `/v1/models` nothing else tells it from OpenAI's."""
+    return CLIENT_HEADER in request.headers
 
 
 def _described(slot: ModelSlot, name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Request, Response
 
 from nestvec.api.dialect_table import OPENAI
+from nestvec.api.dialects import gemini
 from nestvec.api.http.auth import authenticate
 from nestvec.api.http.raw_route import RawRoute, json_response
 from nestvec.api.requests.api_request import bind_dialect
@@ -35,6 +36,8 @@ KNOWN_ONCE_LOADED: Final = (
 @router.get("/models", include_in_schema=False)
 async def list_models(request: Request) -> Response:
     """List models and aliases that pin a prompt or dimensions, then OpenAI's names; other aliases only answer."""
+    if gemini.is_from_google(request):
+        return await gemini.list_models(request)
     state = bind_dialect(request, OPENAI.name)
     authenticate(request, state.keys)
     models = state.service.models
@@ -53,6 +56,8 @@ async def list_models(request: Request) -> Response:
 @router.get("/models/{model:path}", include_in_schema=False)
 async def retrieve_model(request: Request, model: Annotated[str, MODEL_PATH]) -> Response:
     """Describe one model; names with slashes come raw or percent-encoded."""
+    if gemini.is_from_google(request):
+        return await gemini.get_model(request, model)
     state = bind_dialect(request, OPENAI.name)
     authenticate(request, state.keys)
     models = state.service.models
