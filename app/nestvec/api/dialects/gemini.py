@@ -1,6 +1,6 @@
-"""The Gemini dialect: `embedContent` and `batchEmbedContents`, and the models that Google's clients list.
+"""The Gemini dialect: `embedContent` and `batchEmbedContents`.
 
-Source: Google's API reference, "Embeddings" and "Models", and what `google-genai` sends and reads
+Source: Google's API reference, "Embeddings", and what `google-genai` sends and reads
 (docs/wire-behaviour.md, "Gemini").
 """
 
@@ -11,9 +11,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Request, Response
 
 from nestvec.api.dialect_table import GEMINI
-from nestvec.api.http.auth import authenticate
-from nestvec.api.http.raw_route import RawRoute, json_response
-from nestvec.api.requests.api_request import ApiRequest, bind_dialect, read_request
+from nestvec.api.http.raw_route import RawRoute
+from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import embed
 from nestvec.api.requests.fields import (
     Body,
@@ -27,13 +26,11 @@ from nestvec.api.requests.headers import add_answer_header, result_headers
 from nestvec.api.requests.json_parts import join_parts, object_parts
 from nestvec.api.requests.vector_json import rows_json
 from nestvec.api.schemas.documented import MODEL_PATH
-from nestvec.api.schemas.gemini import EMBED_DOC, MODEL_DOC, MODELS_DOC
-from nestvec.engine.models.model_registry import ModelSlot
+from nestvec.api.schemas.gemini import EMBED_DOC
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.tokenization import resolve_prompt
 from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind
 from nestvec.errors import EmptyInputError, InputError, InternalError, UnsupportedError
-from nestvec.system.public_names import public_name
 
 router = APIRouter(route_class=RawRoute, tags=[GEMINI.name])
 
@@ -60,8 +57,6 @@ TASK_ROLES: Final[Mapping[str, str | None]] = {
 }
 # How EmbeddingGemma's own prompt for documents says that there is no title.
 NO_TITLE: Final = "title: none"
-# Every client of Google's names itself in it.
-CLIENT_HEADER: Final = "x-goog-api-client"
 RESOURCE: Final = "models/"
 
 
@@ -106,44 +101,6 @@ async def embed_contents(request: Request, target: Annotated[str, MODEL_PATH]) -
     is_batch = method == "batchEmbedContents"
     contents = _batch(api_request, name) if is_batch else [_single(api_request)]
     return await _answer(api_request, contents, is_batch=is_batch)
-
-
-@router.get("/v1beta/models", **MODELS_DOC)
-async def list_models(request: Request) -> Response:
-    """List the models that embed, each a resource that `embedContent` takes."""
-    state = bind_dialect(request, GEMINI.name)
-    authenticate(request, state.keys)
-    rows = [
-        _described(slot, name)
-        for slot, name in state.service.models.listed()
-        if slot.spec is None or slot.gives(OutputKind.DENSE)
-    ]
-    return json_response({"models": rows})
-
-
-@router.get("/v1beta/models/{model:path}", **MODEL_DOC)
-async def get_model(request: Request, model: Annotated[str, MODEL_PATH]) -> Response:
-    """Describe one model."""
-    state = bind_dialect(request, GEMINI.name)
-    authenticate(request, state.keys)
-    return json_response(_described(state.service.models.find(model), model))
-
-
-def is_from_google(request: Request) -> bool:
-    """Return whether one of Google's own clients asks: on `/v1/models` nothing else tells it from OpenAI's."""
-    return CLIENT_HEADER in request.headers
-
-
-def _described(slot: ModelSlot, name: str) -> dict[str, Any]:
-    spec = slot.spec
-    return {
-        "name": RESOURCE + public_name(name),
-        "displayName": public_name(name),
-        "version": "" if spec is None else spec.space,
-        "inputTokenLimit": 0 if spec is None else spec.max_tokens,
-        "outputTokenLimit": 1,
-        "supportedGenerationMethods": ["embedContent"],
-    }
 
 
 def _check_model(named: object, name: str) -> None:
