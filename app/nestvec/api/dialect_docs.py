@@ -9,6 +9,7 @@ from typing import Final
 from nestvec.api.dialect_table import DIALECTS, Dialect
 from nestvec.api.dialects import (
     cohere,
+    gemini,
     jina,
     ollama,
     open_inference,
@@ -35,6 +36,7 @@ FIELD_TABLES: Final = {
     "Perplexity": perplexity.CONTEXTUALIZED_FIELDS,
     "Ollama": ollama.FIELDS | ollama.OPTION_FIELDS,
     "Open Inference": open_inference.PARAMETER_FIELDS,
+    "Gemini": gemini.FIELDS,
     "rerank": rerank.FIELDS,
 }
 
@@ -94,6 +96,7 @@ def _defaults(dialect: Dialect) -> tuple[str, ...]:
         "tei_error": '`{"error", "error_type"}`',
         "ollama_error": '`{"error"}`',
         "string_error": '`{"error"}`',
+        "gemini_error": '`{"error": {"code", "message", "status", "details"}}`',
     }
     return (
         dialect.title,

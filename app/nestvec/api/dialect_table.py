@@ -12,6 +12,7 @@ from typing import Final
 from nestvec.api.error_bodies import (
     Envelope,
     FieldNames,
+    gemini_error,
     ollama_error,
     string_error,
     superset_error,
@@ -145,6 +146,19 @@ OPEN_INFERENCE: Final = Dialect(
     base64_keeps_dtype=True,
     field_names={"input": "text", "output_dtype": "embedding_type"},
 )
+GEMINI: Final = Dialect(
+    "gemini",
+    "Gemini",
+    envelope=gemini_error,
+    default_truncation=Truncation.END,
+    max_inputs=100,
+    role_fields=("taskType",),
+    field_names={
+        "input": "content",
+        "dimensions": "outputDimensionality",
+        "truncate": "autoTruncate",
+    },
+)
 # Through version 1.8, validation failed with 413, and nothing was cut by default.
 TEI_1_8: Final = dataclasses.replace(
     TEI, default_truncation=Truncation.ERROR, statuses=_tei_statuses(413)
@@ -152,7 +166,7 @@ TEI_1_8: Final = dataclasses.replace(
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
     dialect.name: dialect
-    for dialect in (OPENAI, TEI, COHERE, JINA, VOYAGE, PERPLEXITY, OLLAMA, OPEN_INFERENCE)
+    for dialect in (OPENAI, TEI, COHERE, JINA, VOYAGE, PERPLEXITY, OLLAMA, OPEN_INFERENCE, GEMINI)
 }
 # Sections of `/docs`, in order.
 OPENAPI_TAGS: Final = [
@@ -164,6 +178,7 @@ OPENAPI_TAGS: Final = [
 # Which dialect's errors answer paths that no route serves.
 DIALECT_OF_PREFIX: Final[tuple[tuple[str, Dialect], ...]] = (
     ("/api/", OLLAMA),
+    ("/v1beta/", GEMINI),
     ("/v2/models", OPEN_INFERENCE),
     ("/v2/health", OPEN_INFERENCE),
 )

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from nestvec.api.dialect_table import (
     COHERE,
+    GEMINI,
     JINA,
     OLLAMA,
     OPEN_INFERENCE,
@@ -22,6 +23,7 @@ from nestvec.api.dialect_table import (
 )
 from nestvec.api.dialects import (
     cohere,
+    gemini,
     jina,
     ollama,
     open_inference,
@@ -34,7 +36,7 @@ from nestvec.api.dialects import (
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, authenticate_and_read_body, bind_dialect
 from nestvec.api.requests.fields import Body
-from nestvec.api.routes import models, rerank, rescore, similarity
+from nestvec.api.routes import gemini_models, models, rerank, rescore, similarity
 from nestvec.api.schemas.cohere import RerankRequest, RerankResponse, VoyageRerankRequest
 from nestvec.api.schemas.documented import ErrorBody, TeiError, errors_of, operation
 from nestvec.api.schemas.jina import JinaRequest, JinaResponse
@@ -137,6 +139,7 @@ DIALECT_ROUTES: Final = (
     ),
     DialectRoutes(OLLAMA, routers=(ollama.router,)),
     DialectRoutes(OPEN_INFERENCE, routers=(open_inference.router,)),
+    DialectRoutes(GEMINI, routers=(gemini.router, gemini_models.router)),
     DialectRoutes(
         OPENAI,
         routers=(openai.router, models.router, similarity.router, rescore.router, vllm.router),

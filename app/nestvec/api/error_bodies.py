@@ -1,4 +1,4 @@
-"""Bodies of errors: the vendors have six forms that exclude each other, and three of ours satisfy all their clients.
+"""Bodies of errors: the vendors have seven forms that exclude each other, and four of ours satisfy all their clients.
 
 What each client does with another form is in docs/wire-behaviour.md, "Errors".
 """
@@ -36,6 +36,18 @@ TEI_TYPES: Final[tuple[tuple[type[NestvecError], str], ...]] = (
     (InputError, "Validation"),
     (AccessError, "Validation"),
 )
+
+GOOGLE_TYPES: Final = "type.googleapis.com/google.rpc."
+GOOGLE_STATUSES: Final[Mapping[int, str]] = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 
 
 def superset_error(
@@ -90,6 +102,26 @@ def ollama_error(
     if isinstance(error, InputTooLongError):
         body["error"] = f"the input length exceeds the context length: {body['error']}"
     return body
+
+
+def gemini_error(
+    error: NestvecError, status: int, request_id: str, names: FieldNames
+) -> dict[str, Any]:
+    """Return the body of Google's APIs: a google.rpc.Status, with the field at fault and our code as its details.
+
+    Source: google/rpc/status.proto and error_details.proto; the words of `status` are those of google/rpc/code.proto.
+    """
+    message = message_for_caller(error, request_id, names)
+    details: list[dict[str, Any]] = []
+    if (param := _param(error, names)) is not None:
+        violation = {"field": param, "description": message}
+        details.append({"@type": f"{GOOGLE_TYPES}BadRequest", "fieldViolations": [violation]})
+    if error.code:
+        details.append(
+            {"@type": f"{GOOGLE_TYPES}ErrorInfo", "reason": error.code.upper(), "domain": "nestvec"}
+        )
+    word = GOOGLE_STATUSES.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")  # noqa: PLR2004
+    return {"error": {"code": status, "message": message, "status": word, "details": details}}
 
 
 def message_for_caller(error: NestvecError, request_id: str, names: FieldNames) -> str:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nestvec.api.error_handlers import CLIENT_CLOSED
 from nestvec.api.http.access_log import QUIET_ROUTES, AccessLog
 from nestvec.api.http.answer_memory import ANSWER_BYTES
-from nestvec.api.http.auth import SHARED_REQUESTS, api_key_of, rate_limit_headers
+from nestvec.api.http.auth import SHARED_REQUESTS, api_key_of, rate_limit_headers, take_query_key
 from nestvec.api.http.body import BODY_RESERVATION, HEADERS_CAME_S
 from nestvec.api.http.body_memory import BodyReservation
 from nestvec.api.http.raw_route import IS_HEAD
@@ -66,6 +66,7 @@ class RequestContextMiddleware:
             # Answered as GET is, without the body. A copy, as the web server frames its answer by its own scope.
             scope = {**scope, "method": "GET", IS_HEAD: True}
         self._set_path(scope)
+        take_query_key(scope)
         request_id = _request_id(scope)
         scope["nestvec.request_id"] = request_id
         structlog.contextvars.clear_contextvars()

@@ -42,6 +42,11 @@ def tensor(texts: Texts) -> dict[str, Any]:
     return {"inputs": [{"name": "text", "shape": [len(data)], "datatype": "BYTES", "data": data}]}
 
 
+def contents(texts: Texts) -> dict[str, Any]:
+    """Return a body of Gemini's batches."""
+    return {"requests": [{"content": {"parts": [{"text": text}]}} for text in texts]}
+
+
 INFER = "/v2/models/org/fake-model/infer"
 ROUTES = [
     Route("/v1/embeddings", "openai", lambda t: {"input": t}),
@@ -100,6 +105,15 @@ ROUTES = [
         param="text[1]",
         model="",
     ),
+    Route(
+        "/v1beta/models/org/fake-model:batchEmbedContents",
+        "gemini",
+        contents,
+        {"autoTruncate": False},
+        "",
+        param="requests[1]",
+        model="",
+    ),
 ]
 
 
@@ -126,6 +140,11 @@ def check_shape(answer: httpx.Response, dialect: str) -> str:
         assert list(body["error"]) == ["message", "type", "param", "code"]
         assert body["error"]["message"] == body["detail"] == body["message"]
         return str(body["message"])
+    if dialect == "gemini":
+        assert list(body) == ["error"]
+        assert list(body["error"]) == ["code", "message", "status", "details"]
+        assert body["error"]["code"] == answer.status_code
+        return str(body["error"]["message"])
     assert list(body) == (["error", "error_type"] if dialect == "tei" else ["error"])
     assert isinstance(body["error"], str)
     return str(body["error"])

@@ -106,7 +106,11 @@ async def test_an_input_that_is_too_long(api: Api, route: Route) -> None:
     message = check_shape(answer, route.dialect)
     assert "16" in message
     assert "42" in message
-    if route.dialect not in ("tei", "ollama", "open-inference"):
+    if route.dialect == "gemini":
+        violation, info = answer.json()["error"]["details"]
+        assert violation["fieldViolations"][0]["field"] == route.param
+        assert info["reason"] == "CONTEXT_LENGTH_EXCEEDED"
+    elif route.dialect not in ("tei", "ollama", "open-inference"):
         assert answer.json()["error"]["param"] == route.param
         assert answer.json()["error"]["code"] == "context_length_exceeded"
     elif route.param:
@@ -133,6 +137,7 @@ async def test_another_dialects_field_is_not_ignored(api: Api, route: Route) -> 
         "cohere": "dimensions",
         "tei": "output_dtype",
         "ollama": "output_dimension",
+        "gemini": "dimensions",
     }[route.dialect]
     answer = await send(api, route, {**route.body(["alpha"]), stranger: 4})
     assert answer.status_code == status_in(route.dialect, 422)
@@ -145,14 +150,17 @@ async def test_another_dialects_field_is_not_ignored(api: Api, route: Route) -> 
 @each_route
 async def test_an_unknown_model(api: Api, route: Route) -> None:
     """An unknown model is 404, but in TEI, whose clients send any name."""
-    if not route.model and route.dialect != "open-inference":
+    path = {
+        "open-inference": "/v2/models/other/infer",
+        "gemini": "/v1beta/models/other:batchEmbedContents",
+    }.get(route.dialect)
+    if not route.model and path is None:
         answer = await send(api, route, {**route.body(["alpha"]), "model": "other"})
         assert answer.status_code == 200
         return
-    path = "/v2/models/other/infer"
     answer = (
         await api.client.post(path, json=route.body(["alpha"]))
-        if route.dialect == "open-inference"
+        if path is not None
         else await send(api, route, {**route.body(["alpha"]), "model": "other"})
     )
     assert answer.status_code == 404

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nestvec.api.dialects import (
     cohere,
+    gemini,
     jina,
     ollama,
     open_inference,
@@ -31,7 +32,7 @@ from nestvec.api.routes import rerank, rescore, similarity
 from tests.api.applications import Api, MakeApi
 
 MODULES = (
-    *(cohere, jina, ollama, open_inference, openai_body, perplexity, tei, vllm, voyage),
+    *(cohere, gemini, jina, ollama, open_inference, openai_body, perplexity, tei, vllm, voyage),
     *(rerank, rescore, similarity),
 )
 HEADER = "x-embed-ignored-fields"
@@ -138,7 +139,7 @@ async def test_a_near_miss_is_refused_with_what_was_meant(api: Api, slip: str, m
     assert (await api.embed({"input": "alpha", slip: None})).status_code == 200
 
 
-@pytest.mark.parametrize("slip", ["outputDimensionality", "max_token", "truncationDirection"])
+@pytest.mark.parametrize("slip", ["outputDimensionaliti", "max_token", "truncationDirection"])
 async def test_a_near_miss_of_another_dialects_field(api: Api, slip: str) -> None:
     """What looks like another dialect's field is refused as that field is."""
     error = (await api.embed({"input": "alpha", slip: 3})).json()["error"]

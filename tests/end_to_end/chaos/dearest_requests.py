@@ -124,6 +124,14 @@ def embeddings() -> Iterator[DearRequest]:
         "/v1/embeddings", "Jina's types", of(input=objects, embedding_type=types), is_quick=True
     )
     yield DearRequest("/v1/embeddings", "Voyage's", of(input=many[:1000], truncation=True))
+    contents = [{"content": {"parts": [{"text": WORDS}] * 9}, "title": WORDS}] * 100
+    for prefix in ("/v1beta", "/v1"):
+        yield DearRequest(
+            f"{prefix}/models/{{target:path}}",
+            "Gemini's batch",
+            of(requests=contents),
+            f"{prefix}/models/{MODEL}:batchEmbedContents",
+        )
     fields = lambda: json.dumps({"input": "a", **{f"f{n:06}": n for n in range(30_000)}}).encode()  # noqa: E731 - as `of`
     yield DearRequest("/v1/embeddings", "unknown fields", fields, is_quick=True)
     spans = {"spans": [[n, n + 6] for n in range(0, 6 * INPUTS, 6)]}

@@ -229,6 +229,20 @@ def test_cohere(server: RunningServer) -> None:
     }
 
 
+def test_gemini(server: RunningServer) -> None:
+    """google-genai embeds in batches, titles documents, lists models, and raises its exceptions with Google's words."""
+    printed = run_python("gemini_client.py", server)
+    check(printed["default"], server, ["hello", "world"])
+    check(printed["small"], server, ["A title\nhello", "A title\nworld"], dimensions=64)
+    assert "models/all-MiniLM-L6-v2" in printed["models"]
+    assert printed["one"] == "models/all-MiniLM-L6-v2"
+    assert printed["failures"] == {
+        "model": ["ClientError", 404, "NOT_FOUND"],
+        "task": ["ClientError", 400, "INVALID_ARGUMENT"],
+        "key": ["ClientError", 401, "UNAUTHENTICATED"],
+    }
+
+
 def test_voyage(server: RunningServer) -> None:
     """Voyageai's client decodes every dtype from base64, and gets chunks, rerank and its typed exceptions."""
     printed = run_python("voyage_client.py", server)

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Request
 from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from nestvec.engine.models.model_registry import visible_models
 from nestvec.errors import ForbiddenError
@@ -14,6 +16,10 @@ from nestvec.keys.keyring import ANONYMOUS, KeyGrant, Keyring
 from nestvec.keys.records import KeyLimits
 
 MINUTE_S: Final = 60
+# Beside `authorization`: Azure's, Anthropic's and many others', Google's.
+KEY_HEADERS: Final = ("api-key", "x-api-key", "x-goog-api-key")
+GOOGLE_PREFIX: Final = "/v1beta/"
+GOOGLE_METHODS: Final = (":embedContent", ":batchEmbedContents")
 # Where in the scope of a request stands what is left of its key's rate of requests, if servers share that.
 SHARED_REQUESTS: Final = "nestvec.shared_requests"
 
@@ -70,11 +76,27 @@ def grant_of(request: Request) -> KeyGrant:
     return grant if isinstance(grant, KeyGrant) else ANONYMOUS
 
 
+def take_query_key(scope: Scope) -> None:
+    """Move the key that Google's older clients send as `?key=` into a header, so that nothing sees it in the URL.
+
+    Only on the paths of Gemini's API; a key that is in a header already wins.
+    """
+    query, path = scope["query_string"], scope["path"]
+    if b"key=" not in query or not (GOOGLE_PREFIX in path or path.endswith(GOOGLE_METHODS)):
+        return
+    fields = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    scope["query_string"] = urlencode([field for field in fields if field[0] != "key"]).encode()
+    keys = [value for name, value in fields if name == "key"]
+    # What is in a header wins: the first of a name counts.
+    scope["headers"] = [*scope["headers"], *((b"x-goog-api-key", key.encode()) for key in keys)]
+
+
 def api_key_of(headers: Headers) -> str:
     """Return the key that a request carries, "" for none; "Bearer" is matched in upper or lower case."""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     key = credentials.strip() if scheme.lower() == "bearer" else ""
-    key = key or headers.get("api-key", "") or headers.get("x-api-key", "")
+    for name in KEY_HEADERS:
+        key = key or headers.get(name, "")
     # Header values arrive decoded as Latin-1; this gives back what was sent.
     return key.encode("latin-1", "replace").decode("utf-8", "replace")
 

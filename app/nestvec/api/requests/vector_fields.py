@@ -46,6 +46,9 @@ OWN_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "layers": (),
     "map": (),
     "images": ([],),
+    "autoTruncate": (True,),
+    "outputDimensionality": (),
+    "taskType": ("TASK_TYPE_UNSPECIFIED",),
 }
 # The same of vendors' words that no dialect here reads.
 VENDORS_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
@@ -97,6 +100,7 @@ OWN_OTHER_FIELDS: Final = frozenset(
         *("options", "parameters"),
         *("timeout", "binary_data_output", "id", "outputs"),
         *("source_sentence", "sentences"),
+        *("content", "requests", "title"),
         # They say how `enable_auto_chunking` cuts, and mean nothing without it.
         *("chunk_size", "chunk_overlap"),
     }
@@ -129,8 +133,6 @@ VENDORS_OTHER_FIELDS: Final = frozenset(
             "document",
             "output_type",
             "type",
-            "content",
-            "title",
         ),
         # Ollama
         *("raw", "format", "system", "template", "think", "suffix", "tools", "message"),

@@ -8,6 +8,7 @@ from nestvec.api.dialect_table import OPENAI
 from nestvec.api.http.auth import authenticate
 from nestvec.api.http.raw_route import RawRoute, json_response
 from nestvec.api.requests.api_request import bind_dialect
+from nestvec.api.routes import gemini_models
 from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.openai import MODEL_DOC, MODELS_DOC
 from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
@@ -35,6 +36,8 @@ KNOWN_ONCE_LOADED: Final = (
 @router.get("/models", include_in_schema=False)
 async def list_models(request: Request) -> Response:
     """List models and aliases that pin a prompt or dimensions, then OpenAI's names; other aliases only answer."""
+    if gemini_models.is_from_google(request):
+        return await gemini_models.list_models(request)
     state = bind_dialect(request, OPENAI.name)
     authenticate(request, state.keys)
     models = state.service.models
@@ -53,6 +56,8 @@ async def list_models(request: Request) -> Response:
 @router.get("/models/{model:path}", include_in_schema=False)
 async def retrieve_model(request: Request, model: Annotated[str, MODEL_PATH]) -> Response:
     """Describe one model; names with slashes come raw or percent-encoded."""
+    if gemini_models.is_from_google(request):
+        return await gemini_models.get_model(request, model)
     state = bind_dialect(request, OPENAI.name)
     authenticate(request, state.keys)
     models = state.service.models
