@@ -6,8 +6,10 @@ from typing import Final, NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from nestvec.observability.metric_buckets import SECONDS
+from nestvec.observability.series import Series
 from nestvec.observability.shared_metrics import summed_gauge
 
+OPERATIONS: Final = "operations"
 LAG_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
@@ -16,7 +18,7 @@ class Answer(NamedTuple):
 
     Attributes:
         route: Path of its route, with parameters by name.
-        dialect: The dialect that it was in.
+        dialect: The dialect that it was in; `OPERATIONS` for what operators and their tools ask for.
         model: The served model that it meant; "" for none, or an unknown one.
         status: HTTP's status.
         outcome: "ok", "rejected", "error" or "cancelled".
@@ -37,29 +39,48 @@ class HttpMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter(
-            "nestvec_requests_total",
-            "HTTP requests answered, by route, dialect, model and status.",
-            ["route", "dialect", "model", "status"],
-            registry=registry,
+        self._requests = Series(
+            Counter(
+                "nestvec_requests_total",
+                "HTTP requests answered, by route, dialect, model and status.",
+                ["route", "dialect", "model", "status"],
+                registry=registry,
+            )
         )
-        self.request_duration = Histogram(
-            "nestvec_request_duration_seconds",
-            "From the first byte to the end of the answer, by route, model and outcome.",
-            ["route", "model", "outcome"],
-            buckets=SECONDS,
-            registry=registry,
+        self._operations = Series(
+            Counter(
+                "nestvec_operations_requests_total",
+                "Health checks, scrapes and pages of the server's own, by route and status.",
+                ["route", "status"],
+                registry=registry,
+            )
         )
-        self._stage_duration = Histogram(
-            "nestvec_request_stage_duration_seconds",
-            "What each stage of a request for vectors took.",
-            ["model", "stage"],
-            buckets=SECONDS,
-            registry=registry,
+        self._request_duration = Series(
+            Histogram(
+                "nestvec_request_duration_seconds",
+                "From the first byte to the end of the answer, by route, model and outcome.",
+                ["route", "model", "outcome"],
+                buckets=SECONDS,
+                registry=registry,
+            )
+        )
+        self._stage_duration = Series(
+            Histogram(
+                "nestvec_request_stage_duration_seconds",
+                "What each stage of a request for vectors took.",
+                ["model", "stage"],
+                buckets=SECONDS,
+                registry=registry,
+            )
         )
         self.in_flight = summed_gauge(
             registry, "nestvec_in_flight_requests", "HTTP requests being answered."
         )
+        self._make_connection_metrics(registry)
+        self._read_body_bytes: Callable[[], int] = int
+
+    def _make_connection_metrics(self, registry: CollectorRegistry) -> None:
+        """Make the metrics of connections, of what comes over them, and of the loop that serves them."""
         self.connections = summed_gauge(registry, "nestvec_connections", "Open HTTP connections.")
         self.connections_limit = summed_gauge(
             registry, "nestvec_connections_limit", "Connections that may be open."
@@ -87,10 +108,9 @@ class HttpMetrics:
             buckets=LAG_SECONDS,
             registry=registry,
         )
-        self._read_body_bytes: Callable[[], int] = int
 
     def request_done(self, answer: Answer, took_s: float, stages_s: Mapping[str, float]) -> None:
-        """Count a request whose answer is out.
+        """Count a request whose answer is out; what operators ask for is no traffic of users.
 
         Args:
             answer: What it was.
@@ -98,10 +118,13 @@ class HttpMetrics:
             stages_s: Seconds of each stage of it that is known.
         """
         route, dialect, model, status, outcome = answer
-        self.requests.labels(route, dialect, model, str(status)).inc()
-        self.request_duration.labels(route, model, outcome).observe(took_s)
+        if dialect == OPERATIONS:
+            self._operations[route, str(status)].inc()
+            return
+        self._requests[route, dialect, model, str(status)].inc()
+        self._request_duration[route, model, outcome].observe(took_s)
         for stage, stage_s in stages_s.items():
-            self._stage_duration.labels(model, stage).observe(stage_s)
+            self._stage_duration[model, stage].observe(stage_s)
 
     def watch_body_bytes(self, read: Callable[[], int], max_bytes: int) -> None:
         """Sample how many bytes of bodies are held from now on.

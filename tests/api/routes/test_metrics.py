@@ -1,7 +1,11 @@
 """What /metrics counts: requests, stages, vectors, limits; by labels from closed sets."""
 
+import asyncio
 import re
 
+from nestvec.observability.key_metrics import MAX_KEYS, KeyMetrics
+from nestvec.observability.metrics import Metrics
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api.applications import Api, sample, scrape
@@ -100,3 +104,65 @@ async def test_metric_names_follow_the_rules(api: Api) -> None:
             assert family.name.endswith(("_seconds", "_tokens", "_inputs", "_ratio"))
     assert 'nestvec_queue_wait_seconds_bucket{le="0.0005"' in text
     assert 'nestvec_queue_wait_seconds_bucket{le="30.0"' in text
+
+
+async def test_what_operators_ask_for_is_no_traffic(api: Api) -> None:
+    """Health checks, scrapes and pages are counted by themselves, whichever dialect has a name for them."""
+    asked = ("/health", "/health/live", "/ping", "/v2/health/ready", "/metrics", "/docs", "/")
+    for path in (*asked, "/v1/models", "/nowhere"):
+        await api.client.get(path)
+    metrics = await scrape(api)
+    for path in asked:
+        key = sample("nestvec_operations_requests_total", route=path, status="200")
+        assert metrics[key] == 1, path
+    for name in ("nestvec_requests_total", "nestvec_request_duration_seconds_count"):
+        counted = {key: value for key, value in metrics.items() if key.startswith(name)}
+        assert sum(counted.values()) == 2, counted
+        assert all("/v1/models" in key or "unmatched" in key for key in counted)
+
+
+async def test_requests_have_sizes(api: Api) -> None:
+    """How many inputs and tokens a request brings, as it was answered."""
+    await api.embed({"input": ["alpha", "beta gamma"]})
+    await api.embed({"input": "alpha"})
+    metrics = await scrape(api)
+    model = {"model": SPEC.name}
+    for name, whole in (("nestvec_request_inputs", 3), ("nestvec_request_tokens", 3 + 4 + 3)):
+        assert metrics[sample(f"{name}_count", **model)] == 2
+        assert metrics[sample(f"{name}_sum", **model)] == whole
+
+
+async def test_queues_are_looked_at_when_they_are_asked_for(api: Api) -> None:
+    """Ages grow while nothing happens; a model that is unloaded has no queue and can do nothing."""
+    metrics: Metrics = api.app.state.metrics
+    slot = api.served.service.models.all()[0]
+    model = slot.model
+    metrics.queues.watch(api.served.service.models.loaded)
+    for priority in ("interactive", "bulk"):
+        key = sample("nestvec_queue_oldest_seconds", model=SPEC.name, priority=priority)
+        assert (await scrape(api))[key] == 0
+    api.served.backend.gate.clear()
+    calls = [asyncio.create_task(api.embed({"input": text})) for text in ("alpha", "beta")]
+    await asyncio.to_thread(api.served.backend.started.acquire)
+    key = sample("nestvec_queue_oldest_seconds", model=SPEC.name, priority="interactive")
+    async with asyncio.timeout(10):
+        while not (await scrape(api))[key]:
+            await asyncio.sleep(0.01)
+    api.served.backend.gate.set()
+    await asyncio.gather(*calls)
+    capacity = sample("nestvec_capacity_tokens_per_second", model=SPEC.name)
+    async with asyncio.timeout(10):
+        while not (await scrape(api)).get(capacity):
+            await asyncio.sleep(0.01)
+    slot.model = None
+    assert (await scrape(api))[capacity] == 0
+    slot.model = model
+
+
+def test_keys_beyond_a_thousand_share_a_series() -> None:
+    """However many keys an operator makes, those that came first keep their own."""
+    keys = KeyMetrics(CollectorRegistry())
+    labels = [keys.label_of(f"key-{number}") for number in range(MAX_KEYS + 2)]
+    assert labels[:MAX_KEYS] == [f"key-{number}" for number in range(MAX_KEYS)]
+    assert labels[MAX_KEYS:] == ["other", "other"]
+    assert keys.label_of("key-0") == "key-0"
