@@ -32,6 +32,17 @@ OVERVIEW: Final = (
                 "429: too much waits; 499: the caller left; 5xx: the server's fault.",
             ),
             Chart(
+                "Errors by code",
+                "reqps",
+                [
+                    Query(
+                        rate("nestvec_request_errors_total", "model, code", SERVER),
+                        "{{code}} {{model}}",
+                    )
+                ],
+                "Without a model: refused before it was known which one was meant.",
+            ),
+            Chart(
                 "Time of an answer",
                 "s",
                 quantiles("nestvec_request_duration_seconds", "model", CALLS + ',outcome="ok"'),

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nestvec.api.dialect_table import Dialect
 from nestvec.api.error_handlers import CLIENT_CLOSED
-from nestvec.api.http.access_log import QUIET_ROUTES, AccessLog
+from nestvec.api.http.access_log import ANSWERED_ERROR, QUIET_ROUTES, AccessLog
 from nestvec.api.http.answer_memory import ANSWER_BYTES
 from nestvec.api.http.auth import SHARED_REQUESTS, api_key_of, rate_limit_headers
 from nestvec.api.http.body import BODY_RESERVATION, HEADERS_CAME_S
@@ -23,6 +23,7 @@ from nestvec.api.middleware import HEALTH_CHECKS
 from nestvec.api.middleware import OPERATIONS as OPERATORS_ROUTES
 from nestvec.api.state import ApiState, Phase
 from nestvec.engine.models.model_registry import visible_models
+from nestvec.errors import NestvecError
 from nestvec.keys.keyring import KeyGrant
 from nestvec.observability.http_metrics import OPERATIONS, Answer
 from nestvec.observability.logs import frames_of, get_logger
@@ -152,9 +153,9 @@ class RequestContextMiddleware:
     def _count(self, scope: Scope, status: int, took_s: float, stages: StageTimes) -> None:
         matched = scope.get("route")
         route = getattr(matched, "path", UNMATCHED)
-        answer = Answer(
-            route, _dialect_of(scope, matched, route), stages.model, status, outcome_of(status)
-        )
+        error: NestvecError | None = scope.get(ANSWERED_ERROR)
+        dialect, code = _dialect_of(scope, matched, route), error.code if error is not None else ""
+        answer = Answer(route, dialect, stages.model, status, outcome_of(status), code)
         self._metrics.http.request_done(answer, took_s, stages.seconds())
         self._access_log.write(answer, took_s, stages, scope)
 

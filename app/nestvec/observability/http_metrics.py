@@ -22,6 +22,7 @@ class Answer(NamedTuple):
         model: The served model that it meant; "" for none, or an unknown one.
         status: HTTP's status.
         outcome: "ok", "rejected", "error" or "cancelled".
+        code: The code of the error that it was answered with; "" for none.
     """
 
     route: str
@@ -29,6 +30,7 @@ class Answer(NamedTuple):
     model: str
     status: int
     outcome: str
+    code: str = ""
 
 
 class HttpMetrics:
@@ -44,6 +46,14 @@ class HttpMetrics:
                 "nestvec_requests_total",
                 "HTTP requests answered, by route, dialect, model and status.",
                 ["route", "dialect", "model", "status"],
+                registry=registry,
+            )
+        )
+        self._errors = Series(
+            Counter(
+                "nestvec_request_errors_total",
+                "Requests answered with an error, by its code.",
+                ["model", "code"],
                 registry=registry,
             )
         )
@@ -117,12 +127,14 @@ class HttpMetrics:
             took_s: Seconds from its first byte to the end of the answer.
             stages_s: Seconds of each stage of it that is known.
         """
-        route, dialect, model, status, outcome = answer
+        route, dialect, model, status, outcome, code = answer
         if dialect == OPERATIONS:
             self._operations[route, str(status)].inc()
             return
         self._requests[route, dialect, model, str(status)].inc()
         self._request_duration[route, model, outcome].observe(took_s)
+        if code:
+            self._errors[model, code].inc()
         for stage, stage_s in stages_s.items():
             self._stage_duration[model, stage].observe(stage_s)
 

@@ -26,6 +26,8 @@ async def test_metrics_add_up(api: Api) -> None:
     assert metrics[sample("nestvec_requests_total", status="400", model="", **embeddings)] == 1
     # No label says what a caller wrote.
     assert metrics[sample("nestvec_requests_total", status="404", model="", **embeddings)] == 1
+    for code, count in (("invalid_value", 1), ("model_not_found", 1), ("unknown_url", 1)):
+        assert metrics[sample("nestvec_request_errors_total", model="", code=code)] == count
     unmatched = {"route": "unmatched", "dialect": "unmatched", "model": "", "status": "404"}
     assert metrics[sample("nestvec_requests_total", **unmatched)] == 1
     assert metrics[sample("nestvec_inputs_total", **model)] == 3
@@ -142,14 +144,15 @@ async def test_queues_are_looked_at_when_they_are_asked_for(api: Api) -> None:
         key = sample("nestvec_queue_oldest_seconds", model=SPEC.name, priority=priority)
         assert (await scrape(api))[key] == 0
     api.served.backend.gate.clear()
-    calls = [asyncio.create_task(api.embed({"input": text})) for text in ("alpha", "beta")]
+    runs = asyncio.create_task(api.embed({"input": "alpha"}))
     await asyncio.to_thread(api.served.backend.started.acquire)
+    waits = asyncio.create_task(api.embed({"input": "beta"}))
     key = sample("nestvec_queue_oldest_seconds", model=SPEC.name, priority="interactive")
     async with asyncio.timeout(10):
         while not (await scrape(api))[key]:
             await asyncio.sleep(0.01)
     api.served.backend.gate.set()
-    await asyncio.gather(*calls)
+    await asyncio.gather(runs, waits)
     capacity = sample("nestvec_capacity_tokens_per_second", model=SPEC.name)
     async with asyncio.timeout(10):
         while not (await scrape(api)).get(capacity):
