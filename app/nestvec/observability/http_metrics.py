@@ -10,6 +10,11 @@ from nestvec.observability.series import Series
 from nestvec.observability.shared_metrics import summed_gauge
 
 OPERATIONS: Final = "operations"
+# Why connections are closed on their callers.
+CLOSED_FOR: Final = (
+    *("too_many", "silent", "headers", "trailers", "malformed"),
+    *("slow_headers", "slow_body", "slow_reader"),
+)
 LAG_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
@@ -107,6 +112,10 @@ class HttpMetrics:
             ["reason"],
             registry=registry,
         )
+        for reason in CLOSED_FOR:
+            self.refused_connections.labels(
+                reason
+            )  # at zero, so that the first one is seen as a rise
         self.ignored_fields = Counter(
             "nestvec_ignored_fields_total",
             "Unknown request fields that were ignored.",

@@ -5,6 +5,7 @@ import re
 
 from nestvec.observability.key_metrics import MAX_KEYS, KeyMetrics
 from nestvec.observability.metrics import Metrics
+from nestvec.processes.connections.refusals import Refusal
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -169,3 +170,11 @@ def test_keys_beyond_a_thousand_share_a_series() -> None:
     assert labels[:MAX_KEYS] == [f"key-{number}" for number in range(MAX_KEYS)]
     assert labels[MAX_KEYS:] == ["other", "other"]
     assert keys.label_of("key-0") == "key-0"
+
+
+async def test_closed_connections_are_counted_from_zero_on(api: Api) -> None:
+    """A rate sees no rise to the first value of a series that was not there before."""
+    metrics = await scrape(api)
+    reasons = {refusal.value.reason for refusal in Refusal} | {"silent", "slow_reader"}
+    for reason in reasons:
+        assert metrics[sample("nestvec_refused_connections_total", reason=reason)] == 0
