@@ -271,6 +271,7 @@ async def _open_jobs(
         store = await asyncio.to_thread(open_store)
     except StoreError as error:
         log.warning("jobs_off", reason=error.message)
+        state.metrics.jobs.store_answers(is_up=False)
         if database_url:
             others.append(asyncio.create_task(_open_jobs_later(open_store, state, process_role)))
         return
@@ -285,6 +286,7 @@ async def _open_jobs_later(
         await asyncio.sleep(STORE_RETRY_S)
         with contextlib.suppress(StoreError):
             _offer_jobs(await asyncio.to_thread(open_store), state, process_role)
+            state.metrics.jobs.store_answers(is_up=True)
             log.info("jobs_on")
             return
 
@@ -321,6 +323,7 @@ async def _load(
         state.set_phase(Phase.FAILED)
         raise
     state.metrics.front.watch(service.front)
+    state.metrics.queues.watch(service.models.loaded)
     if service.read_through.cache is not None:
         state.metrics.cache.watch(service.read_through.cache)
     notify_engine = service.pool.on_change

@@ -32,6 +32,17 @@ OVERVIEW: Final = (
                 "429: too much waits; 499: the caller left; 5xx: the server's fault.",
             ),
             Chart(
+                "Errors by code",
+                "reqps",
+                [
+                    Query(
+                        rate("nestvec_request_errors_total", "model, code", SERVER),
+                        "{{code}} {{model}}",
+                    )
+                ],
+                "Without a model: refused before it was known which one was meant.",
+            ),
+            Chart(
                 "Time of an answer",
                 "s",
                 quantiles("nestvec_request_duration_seconds", "model", CALLS + ',outcome="ok"'),
@@ -42,6 +53,23 @@ OVERVIEW: Final = (
                 "Requests by dialect",
                 "reqps",
                 [Query(rate(REQUESTS, "dialect", CALLS), "{{dialect}}")],
+            ),
+            Chart(
+                "Health checks, scrapes, pages",
+                "reqps",
+                [
+                    Query(
+                        rate("nestvec_operations_requests_total", "route, status", SERVER),
+                        "{{route}} {{status}}",
+                    )
+                ],
+                "What operators and their tools ask for; no other panel counts it.",
+            ),
+            Chart(
+                "Unknown fields that were ignored",
+                "cps",
+                [Query(rate("nestvec_ignored_fields_total", "instance", SERVER), "{{instance}}")],
+                "Clients mean something that this server does not do; their answers name the fields.",
             ),
         ),
     ),
@@ -60,6 +88,20 @@ OVERVIEW: Final = (
                     )
                 ],
                 "At 100% more callers only wait longer. The worker for queries may add to it for moments.",
+            ),
+            Chart(
+                "Tokens run, of those that could be",
+                "percentunit",
+                [
+                    Query(
+                        share(
+                            rate("nestvec_batch_tokens_sum"),
+                            gauge("nestvec_capacity_tokens_per_second"),
+                        ),
+                        "{{model}}",
+                    )
+                ],
+                "Of what the workers did when all were busy last. Small batches fall short of it.",
             ),
             Chart(
                 "Queue",
@@ -111,7 +153,22 @@ SERVING: Final = (
             Chart(
                 "Time that what waits will take",
                 "s",
-                [Query(gauge("nestvec_queue_predicted_seconds"), "{{model}}")],
+                [Query(gauge("nestvec_queue_seconds"), "{{model}}")],
+            ),
+            Chart(
+                "Wait of the oldest",
+                "s",
+                [
+                    Query(
+                        f"max by (model, priority) (nestvec_queue_oldest_seconds{{{MODEL}}})",
+                        "{{model}} {{priority}}",
+                    )
+                ],
+            ),
+            Chart(
+                "Tokens that the workers can do",
+                "cps",
+                [Query(gauge("nestvec_capacity_tokens_per_second"), "{{model}}")],
             ),
             Chart(
                 "Refused",
@@ -136,6 +193,13 @@ SERVING: Final = (
                 "percentunit",
                 quantiles("nestvec_wait_prediction_error_ratio"),
             ),
+        ),
+    ),
+    Section(
+        "Sizes of requests",
+        (
+            Chart("Inputs of a request", "short", quantiles("nestvec_request_inputs")),
+            Chart("Tokens of a request", "short", quantiles("nestvec_request_tokens")),
         ),
     ),
     Section(
@@ -212,24 +276,19 @@ SERVING: Final = (
                 [
                     Query(
                         share(
-                            rate("nestvec_vector_cache_hits_total", "instance", SERVER),
-                            rate("nestvec_vector_cache_hits_total", "instance", SERVER)
+                            rate("nestvec_vector_cache_hits_total"),
+                            rate("nestvec_vector_cache_hits_total")
                             + " + "
-                            + rate("nestvec_vector_cache_misses_total", "instance", SERVER),
+                            + rate("nestvec_vector_cache_misses_total"),
                         ),
-                        "{{instance}}",
+                        "{{model}}",
                     )
                 ],
             ),
             Chart(
                 "Tokens that were not run",
                 "cps",
-                [
-                    Query(
-                        rate("nestvec_vector_cache_saved_tokens_total", "instance", SERVER),
-                        "{{instance}}",
-                    )
-                ],
+                [Query(rate("nestvec_vector_cache_saved_tokens_total"), "{{model}}")],
             ),
             Chart(
                 "Memory",
@@ -305,6 +364,31 @@ WORK: Final = (
                 ],
             ),
             Chart(
+                "Ended",
+                "short",
+                [
+                    Query(
+                        f"sum by (status) (increase(nestvec_batch_jobs_ended_total{{{SERVER}}}[$__rate_interval]))",
+                        "{{status}}",
+                    )
+                ],
+            ),
+            Chart(
+                "Stores that do not answer",
+                "short",
+                [
+                    Query(
+                        f"max by (instance) ({metric}{{{SERVER}}})",
+                        f"{{{{instance}}}} {name}",
+                    )
+                    for metric, name in (
+                        ("nestvec_batch_store_down", "batches"),
+                        ("nestvec_usage_store_down", "use of keys"),
+                        ("nestvec_rate_store_down", "rates of keys"),
+                    )
+                ],
+            ),
+            Chart(
                 "Stored files",
                 "bytes",
                 [Query(f"max(nestvec_stored_files_bytes{{{SERVER}}})", "stored")],
@@ -328,6 +412,17 @@ WORK: Final = (
                         "{{model}} {{outcome}}",
                     )
                 ],
+            ),
+            Chart(
+                "Checks of vectors at loads",
+                "short",
+                [
+                    Query(
+                        f"sum by (model, outcome) (increase(nestvec_model_probes_total{{{MODEL}}}[$__rate_interval]))",
+                        "{{model}} {{outcome}}",
+                    )
+                ],
+                "A failed one: the graph gives other vectors here than where it was made.",
             ),
             Chart(
                 "What is served",
@@ -415,6 +510,33 @@ MACHINE: Final = (
                         "{{instance}} seconds overdue",
                     ),
                 ],
+            ),
+        ),
+    ),
+    Section(
+        "Energy",
+        (
+            Chart(
+                "Power of the processors",
+                "watt",
+                [
+                    Query(
+                        rate("nestvec_energy_joules_total", "instance, zone", SERVER),
+                        "{{instance}} {{zone}}",
+                    )
+                ],
+                "Of the whole machine, where the system tells it (RAPL). Zones lie within one another.",
+            ),
+            Chart(
+                "Power of the GPUs",
+                "watt",
+                [
+                    Query(
+                        rate("nestvec_gpu_energy_joules_total", "instance, device", SERVER),
+                        "{{instance}} {{device}}",
+                    )
+                ],
+                "A mean over the interval, by the cards' own counters of energy.",
             ),
         ),
     ),

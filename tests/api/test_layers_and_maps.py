@@ -111,9 +111,9 @@ async def test_no_store_keeps_a_text_out_of_the_cache(make_api: MakeApi) -> None
         assert (await api.embed({"input": "alpha"}, **headers)).status_code == 200
     text = (await api.client.get("/metrics")).text
     expected = {
-        'nestvec_vector_cache_hits_total{tier="memory"}': 1.0,
-        "nestvec_vector_cache_misses_total": 1.0,
-        "nestvec_vector_cache_saved_tokens_total": 3.0,
+        'nestvec_vector_cache_hits_total{model="org/fake-model",tier="memory"}': 1.0,
+        'nestvec_vector_cache_misses_total{model="org/fake-model"}': 1.0,
+        'nestvec_vector_cache_saved_tokens_total{model="org/fake-model"}': 3.0,
         "nestvec_vector_cache_entries": 1.0,
     }
     for name, value in expected.items():

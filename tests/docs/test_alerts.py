@@ -58,6 +58,9 @@ TROUBLES: Final[dict[str, dict[str, str]]] = {
         f"nestvec_queue_tokens{{{MODEL}}}": f"90x{MINUTES}",
         f"nestvec_queue_limit_tokens{{{MODEL}}}": f"100x{MINUTES}",
     },
+    "NestvecQueueStands": {
+        f'nestvec_queue_oldest_seconds{{{MODEL},priority="bulk"}}': f"0+60x{MINUTES}"
+    },
     "NestvecEngineOverdue": {f"nestvec_engine_overdue_seconds{{{INSTANCE}}}": f"30x{MINUTES}"},
     "NestvecProcessRestarted": {
         f'nestvec_process_restarts_total{{{INSTANCE},role="core"}}': f"0x{MINUTES - 5} 1x5"
@@ -65,6 +68,9 @@ TROUBLES: Final[dict[str, dict[str, str]]] = {
     "NestvecInputsQuarantined": {f"nestvec_quarantined_inputs{{{INSTANCE}}}": f"2x{MINUTES}"},
     "NestvecModelNotLoaded": {
         f'nestvec_model_loads_total{{{MODEL},outcome="error"}}': f"0x{MINUTES - 5} 1x5"
+    },
+    "NestvecProbesFail": {
+        f'nestvec_model_probes_total{{{MODEL},outcome="failed"}}': f"0x{MINUTES - 5} 1x5"
     },
     "NestvecMemoryShort": {f"nestvec_memory_shortages_total{{{MODEL}}}": f"0x{MINUTES - 5} 3x5"},
     "NestvecTruncates": {
@@ -90,10 +96,14 @@ TROUBLES: Final[dict[str, dict[str, str]]] = {
         f'nestvec_batch_jobs{{{INSTANCE},status="in_progress"}}': f"1x{MINUTES}",
         f'nestvec_batch_job_lines_total{{{INSTANCE},outcome="completed"}}': f"7x{MINUTES}",
     },
+    "NestvecBatchesFail": {
+        f'nestvec_batch_jobs_ended_total{{{INSTANCE},status="expired"}}': f"0x{MINUTES - 5} 1x5"
+    },
     "NestvecKeysUnreadable": {f"nestvec_keys_readable{{{INSTANCE}}}": f"0x{MINUTES}"},
     "NestvecStoreDown": {
-        f"nestvec_usage_store_down{{{INSTANCE}}}": f"1x{MINUTES}",
+        f"nestvec_usage_store_down{{{INSTANCE}}}": f"0x{MINUTES}",
         f"nestvec_rate_store_down{{{INSTANCE}}}": f"0x{MINUTES}",
+        f"nestvec_batch_store_down{{{INSTANCE}}}": f"1x{MINUTES}",
     },
     "NestvecGpuDown": {f'nestvec_gpu_up{{{INSTANCE},device="0"}}': f"0x{MINUTES}"},
     "NestvecGpuMemoryNearlyFull": {
@@ -119,9 +129,14 @@ HEALTH: Final[dict[str, str]] = {
     f'nestvec_queue_tokens{{{INSTANCE},model="unloaded"}}': f"0x{HOURS}",
     f'nestvec_queue_limit_tokens{{{INSTANCE},model="unloaded"}}': f"0x{HOURS}",
     f"nestvec_engine_overdue_seconds{{{INSTANCE}}}": f"0x{HOURS}",
+    f'nestvec_queue_oldest_seconds{{{MODEL},priority="interactive"}}': f"0x60 19x{HOURS - 60}",
     # A process that was replaced hours ago, and a model that could not be loaded then.
     f'nestvec_process_restarts_total{{{INSTANCE},role="core"}}': f"0x60 1x{HOURS - 60}",
     f'nestvec_model_loads_total{{{MODEL},outcome="error"}}': f"0x60 1x{HOURS - 60}",
+    f'nestvec_model_probes_total{{{MODEL},outcome="failed"}}': f"0x60 1x{HOURS - 60}",
+    f'nestvec_model_probes_total{{{MODEL},outcome="passed"}}': f"0+1x{HOURS}",
+    f'nestvec_batch_jobs_ended_total{{{INSTANCE},status="failed"}}': f"0x60 1x{HOURS - 60}",
+    f'nestvec_batch_jobs_ended_total{{{INSTANCE},status="completed"}}': f"0+1x{HOURS}",
     f"nestvec_quarantined_inputs{{{INSTANCE}}}": f"0x{HOURS}",
     f"nestvec_memory_shortages_total{{{MODEL}}}": f"3x{HOURS}",
     f"nestvec_truncated_inputs_total{{{MODEL}}}": f"0+3x{HOURS}",

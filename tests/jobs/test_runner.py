@@ -97,6 +97,11 @@ class Place:
     urls: dict[str, Any]
     clock: Any = time.time
     limits: JobLimits = field(default_factory=JobLimits)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def has_ended(self, status: str) -> float | None:
+        """Return how many batches the last runner has counted as ended with a status."""
+        return self.registry.get_sample_value("nestvec_batch_jobs_ended_total", {"status": status})
 
     def store(self, name: str = "a", lease_s: float = 30.0) -> JobStore:
         """Open the store as one server does."""
@@ -108,7 +113,8 @@ class Place:
     ) -> AsyncIterator[JobRunner]:
         """Run a runner for as long as the block."""
         store = self.store(name, options.pop("lease_s", 30.0))
-        metrics = JobMetrics(CollectorRegistry())
+        self.registry = CollectorRegistry()
+        metrics = JobMetrics(self.registry)
         runner = JobRunner(store, handler, self.limits, observer=metrics, **options)
         runner.start()
         try:
@@ -369,9 +375,12 @@ async def test_a_full_disk_is_waited_out(place: Place, monkeypatch: pytest.Monke
                     await asyncio.sleep(0.01)
             paused = await runner.call(lambda store: store.batch(batch_id))
             assert paused.status is Status.IN_PROGRESS
+            assert place.registry.get_sample_value("nestvec_batch_store_down") == 1
         batch = await ended(runner, batch_id)
     assert (batch.status, batch.completed) == (Status.COMPLETED, 10)
     assert set(handler.answered.values()) == {1}
+    assert place.registry.get_sample_value("nestvec_batch_store_down") == 0
+    assert (place.has_ended("completed"), place.has_ended("failed")) == (1, 0)
 
 
 async def _create_by_hand(runner: JobRunner, store: JobStore, content: bytes) -> str:
@@ -402,6 +411,7 @@ async def test_a_lost_input_fails_what_is_left(place: Place) -> None:
         batch = await ended(runner, batch_id)
         answers, _ = await outcome(runner, batch)
     assert batch.status is Status.FAILED
+    assert (place.has_ended("completed"), place.has_ended("failed")) == (0, 1)
     assert [problem.code for problem in batch.problems] == ["store_error"]
     assert len(answers) == batch.completed
     assert batch.completed in (0, 1024, 2048, 3072)

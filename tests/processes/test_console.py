@@ -1,6 +1,7 @@
 """What a person sees at a terminal, and what collects logs gets instead."""
 
 import io
+import json
 import logging
 import os
 import pty
@@ -130,3 +131,43 @@ def test_colours_only_where_they_are_wanted(
         structlog.reset_defaults()
     assert ("\x1b[" in terminal.getvalue()) is has_colors
     assert terminal.getvalue().count("\n") == 1
+
+
+def test_json_lines_are_written_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours and libraries' alike: an object a line, with level, logger and time; what is below the level is left out."""
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        configure_logs(level="info", style="json")
+        log = get_logger("nestvec.test")
+        log.debug("unseen")
+        log.info("an_event", answer=42, text="\x1b\u00fc\n")
+        logging.getLogger("library").warning("a %s", "warning")
+        try:
+            int("no")
+        except ValueError:
+            log.exception("crashed")
+        with tqdm(total=10, file=stream, mininterval=0, ascii=True):
+            log.warning("above_a_bar")
+        shown = stream.getvalue()
+        stream.close()
+        log.error("nobody_reads_it")  # and nobody fails for it
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        structlog.reset_defaults()
+    lines = [line[line.index("{") :] for line in shown.splitlines() if "{" in line]
+    events = [json.loads(line) for line in lines]
+    assert [(event["event"], event["level"], event["logger"]) for event in events] == [
+        ("an_event", "info", "nestvec.test"),
+        ("a warning", "warning", "library"),
+        ("crashed", "error", "nestvec.test"),
+        ("above_a_bar", "warning", "nestvec.test"),
+    ]
+    assert all(event["time"].endswith("Z") for event in events)
+    assert (events[0]["answer"], events[0]["text"]) == (42, "\x1b\u00fc\n")
+    assert "ValueError: " in events[2]["exception"]
+    assert shown.isascii()
+    assert "\x1b" not in lines[0]

@@ -198,6 +198,11 @@ class RecordingObserver:
         if self.also:
             self.also.memory_was_short(model)
 
+    def probes_checked(self, model: str, *, passed: bool) -> None:
+        """Pass it on."""
+        if self.also:
+            self.also.probes_checked(model, passed=passed)
+
 
 def item(*ids: int, index: int = 0) -> Item:
     """Return an item of these token ids."""

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +50,8 @@ class Service:
         port: Where it listens, on 127.0.0.1.
         url: Its URL, as the settings of a server take it.
         environment: Variables that its clients need besides.
-        ready: A command that ends with 0 once it answers; by default it is enough that it takes connections.
+        ready: A command that ends with 0 once it answers, or what asks it; by default it is enough that it takes
+            connections.
     """
 
     command: Sequence[str]
@@ -58,7 +59,7 @@ class Service:
     port: int
     url: str
     environment: dict[str, str] = field(default_factory=dict)
-    ready: Sequence[str] = ("true",)
+    ready: Sequence[str] | Callable[[], bool] = ("true",)
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -77,10 +78,13 @@ class Service:
             if self._answers():
                 return
             time.sleep(0.05)
+        self.stop(signal.SIGKILL)
         raise AssertionError(f"the service did not start:\n{log.read_text()}")
 
     def _answers(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            if callable(self.ready):
+                return self.ready()
             return subprocess.run(self.ready, capture_output=True, check=False).returncode == 0
         return False
 
@@ -163,15 +167,21 @@ def prometheus_server(folder: Path, configuration: Mapping[str, Any]) -> Iterato
         folder: Where its data go; rule files that the configuration names lie there.
         configuration: What it scrapes and evaluates.
     """
-    program, tool = shutil.which("prometheus"), shutil.which("promtool")
-    if program is None or tool is None:
+    program = shutil.which("prometheus")
+    if program is None:
         pytest.skip("Prometheus is not installed (Debian: apt-get install prometheus)")
     file, port = folder / "prometheus.yml", free_port()
     file.write_text(json.dumps(configuration), "utf-8")
     url = f"http://127.0.0.1:{port}"
     command = [program, f"--config.file={file}", f"--storage.tsdb.path={folder / 'prometheus'}"]
     command += [f"--web.listen-address=127.0.0.1:{port}"]
-    service = Service(command, folder, port, url, ready=[tool, "check", "ready", f"--url={url}"])
+
+    def is_ready() -> bool:
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{url}/-/ready").is_success
+        return False
+
+    service = Service(command, folder, port, url, ready=is_ready)
     service.start()
     try:
         yield service

@@ -126,7 +126,8 @@ def install_error_handlers(app: FastAPI, hidden: tuple[str, ...] = ()) -> None:
             log.error("request_failed", code=error.code, frames=frames_of(error))
         if isinstance(error, RateLimitError):
             state = api_state(request)
-            state.metrics.keys.rate_limited.labels(error.key_id, error.of).inc()
+            keys = state.metrics.keys
+            keys.rate_limited.labels(keys.label_of(error.key_id), error.of).inc()
         request.scope[ANSWERED_ERROR] = error
         return error_response(error, _dialect(request), _request_id(request))
 

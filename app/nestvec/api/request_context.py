@@ -3,30 +3,36 @@
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nestvec.api.dialect_table import Dialect
 from nestvec.api.error_handlers import CLIENT_CLOSED
-from nestvec.api.http.access_log import QUIET_ROUTES, AccessLog
+from nestvec.api.http.access_log import ANSWERED_ERROR, QUIET_ROUTES, AccessLog
 from nestvec.api.http.answer_memory import ANSWER_BYTES
 from nestvec.api.http.auth import SHARED_REQUESTS, api_key_of, rate_limit_headers, take_query_key
 from nestvec.api.http.body import BODY_RESERVATION, HEADERS_CAME_S
 from nestvec.api.http.body_memory import BodyReservation
 from nestvec.api.http.raw_route import IS_HEAD
 from nestvec.api.http.stage_times import STAGE_TIMES, StageTimes
+from nestvec.api.middleware import HEALTH_CHECKS
+from nestvec.api.middleware import OPERATIONS as OPERATORS_ROUTES
 from nestvec.api.state import ApiState, Phase
 from nestvec.engine.models.model_registry import visible_models
+from nestvec.errors import NestvecError
 from nestvec.keys.keyring import KeyGrant
-from nestvec.observability.http_metrics import Answer
+from nestvec.observability.http_metrics import OPERATIONS, Answer
 from nestvec.observability.logs import frames_of, get_logger
 
 log = get_logger(__name__)
 
 SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 UNMATCHED: Final = "unmatched"
+OPERATORS_PATHS: Final = (*OPERATORS_ROUTES, *HEALTH_CHECKS)
 # Keeps browsers from taking an answer for another type than it says.
 NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 DOUBLED_V1: Final = re.compile("(?:/v1)+(?=/v1/)")
@@ -139,7 +145,8 @@ class RequestContextMiddleware:
         if isinstance(grant, KeyGrant) and grant.key_id:
             rates = rate_limit_headers(grant, state.keys)
             headers += [(name.encode(), value.encode()) for name, value in rates.items()]
-            self._metrics.keys.requests.labels(grant.key_id).inc()
+            keys = self._metrics.keys
+            keys.requests.labels(keys.label_of(grant.key_id)).inc()
         if state.phase is Phase.DRAINING:
             headers.append((b"connection", b"close"))  # so that no request meets the closing port
         return headers
@@ -147,10 +154,9 @@ class RequestContextMiddleware:
     def _count(self, scope: Scope, status: int, took_s: float, stages: StageTimes) -> None:
         matched = scope.get("route")
         route = getattr(matched, "path", UNMATCHED)
-        bound = scope.get("state", {}).get("dialect")
-        tags = getattr(matched, "tags", None) or [UNMATCHED]
-        dialect = bound.name if bound is not None else tags[0]
-        answer = Answer(route, dialect, stages.model, status, outcome_of(status))
+        error: NestvecError | None = scope.get(ANSWERED_ERROR)
+        dialect, code = _dialect_of(scope, matched, route), error.code if error is not None else ""
+        answer = Answer(route, dialect, stages.model, status, outcome_of(status), code)
         self._metrics.http.request_done(answer, took_s, stages.seconds())
         self._access_log.write(answer, took_s, stages, scope)
 
@@ -166,6 +172,17 @@ def tolerant_path(path: str) -> str:
         path = f"/{tail}" if tail.startswith("v1/") else f"/v1/{tail}"
     doubled = DOUBLED_V1.match(path)
     return path if doubled is None else path[doubled.end() :]
+
+
+def _dialect_of(scope: Scope, matched: object, route: str) -> str:
+    """Return the dialect that a request was in; pages and files that no dialect has are operators' too."""
+    if matched is None:
+        return UNMATCHED
+    if route.startswith(OPERATORS_PATHS):
+        return OPERATIONS
+    bound: Dialect | None = scope.get("state", {}).get("dialect")
+    tags: Sequence[str] = getattr(matched, "tags", None) or [OPERATIONS]
+    return tags[0] if bound is None else bound.name
 
 
 def outcome_of(status: int) -> str:

@@ -19,6 +19,7 @@ from nestvec.engine.core.ports import Core, CrashGuard, NullCrashGuard
 from nestvec.engine.models.served_model import AliasPreset, ServedModel, check_presets
 from nestvec.engine.observer import Observer
 from nestvec.engine.vectors.quantization import Rounding
+from nestvec.errors import ProbeError
 from nestvec.model_store.artefacts.execution_settings import ExecutionSettings
 from nestvec.model_store.artefacts.maps import read_maps
 from nestvec.model_store.artefacts.precision import check_shapes
@@ -65,17 +66,18 @@ def open_model(
     started = time.monotonic()
     package = package_for(settings, task, runs_here=True)
     tuned = execution_settings_for(settings, package)
-    shown = ShownPreparation(settings.served_model_name or package.spec.name)
+    name = settings.served_model_name or package.spec.name
+    shown = ShownPreparation(name)
     backend, token_s = open_checked(
         settings,
         package,
         tuned,
-        check=lambda backend: probe(package, backend, tuned.worker_threads),
+        check=lambda backend: _probe_observed(package, backend, tuned, observer, name),
         shown=shown,
     )
     keep_freed_memory()
     core = EngineCore(
-        model=settings.served_model_name or package.spec.name,
+        model=name,
         backend=backend,
         options=_core_options(settings, package, tuned, token_s),
         observer=observer,
@@ -99,6 +101,19 @@ def open_model(
         took_s=round(time.monotonic() - started, 2),
     )
     return model
+
+
+def _probe_observed(
+    package: Package, backend: Backend, tuned: ExecutionSettings, observer: Observer, name: str
+) -> float:
+    """Run the probes as `probe` does, and tell the observer how they came out."""
+    try:
+        token_s = probe(package, backend, tuned.worker_threads)
+    except ProbeError:
+        observer.probes_checked(name, passed=False)
+        raise
+    observer.probes_checked(name, passed=True)
+    return token_s
 
 
 def _core_options(

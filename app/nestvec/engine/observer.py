@@ -77,6 +77,9 @@ class Observer(Protocol):
     def memory_was_short(self, model: str) -> None:
         """Note that a batch did not fit into memory."""
 
+    def probes_checked(self, model: str, *, passed: bool) -> None:
+        """Note that the vectors of the probe texts were compared with the stored ones, at the start of a model."""
+
     def call_refused(self, model: str, reason: str) -> None:
         """Note that a call was refused: "queue_full", "wait_too_long" or "deadline"."""
 
@@ -114,4 +117,7 @@ class NullObserver:
         """Do nothing."""
 
     def memory_was_short(self, model: str) -> None:
+        """Do nothing."""
+
+    def probes_checked(self, model: str, *, passed: bool) -> None:
         """Do nothing."""

@@ -148,11 +148,10 @@ class BatchRecords(Records):
             sa.or_(batches.c.status == Status.CANCELLING.value, batches.c.expires_s <= self.now()),
         )
         with begin_reading(self._engine) as connection:
-            rows = connection.execute(query).all()
-        return {
-            row.id: Status.CANCELLED if row.status == Status.CANCELLING else Status.EXPIRED
-            for row in rows
-        }
+            return {
+                row.id: Status.CANCELLED if row.status == Status.CANCELLING else Status.EXPIRED
+                for row in connection.execute(query)
+            }
 
     def unended_ids(self) -> set[str]:
         """Return the ids of all batches that have not ended.
@@ -160,9 +159,9 @@ class BatchRecords(Records):
         Raises:
             StoreError: The database failed.
         """
+        query = sa.select(batches.c.id).where(batches.c.status.not_in(ENDED))
         with begin_reading(self._engine) as connection:
-            query = sa.select(batches.c.id).where(batches.c.status.not_in(ENDED))
-            return set(connection.execute(query).scalars())
+            return set(connection.scalars(query))
 
     def counts(self) -> tuple[dict[str, int], int, int]:
         """Count what the store holds: for `JobObserver.counted`.
@@ -306,8 +305,8 @@ class BatchRecords(Records):
             self._update(connection, batch, changes)
             end_if_done(connection, batch_id, self.now())
 
-    def fail_batch(self, batch_id: str, problems: Sequence[Problem]) -> None:
-        """Fail a batch; what is finished of it is put together and delivered all the same.
+    def fail_batch(self, batch_id: str, problems: Sequence[Problem]) -> bool:
+        """Fail a batch; what is finished of it is put together and delivered all the same; tells whether it has ended.
 
         Raises:
             StoreError: The database failed.
@@ -315,16 +314,17 @@ class BatchRecords(Records):
         with begin_writing(self._engine) as connection:
             batch = _find(connection, batch_id, None, locks=True)
             if batch.status.value not in UNCHECKED:
-                return
+                return False
             self.chunks.delete_unfinished(connection, batch_id)
             self._update(connection, batch, {"problems": problems})
             if batch.lines_done:
                 end_if_done(connection, batch_id, self.now(), Status.FAILED)
             else:
                 self._end(connection, batch, Status.FAILED)
+        return not batch.lines_done
 
-    def end_unchecked(self, batch_id: str, holder: str, status: Status) -> None:
-        """End a batch that was cancelled or expired before its input was checked; without effect on a lost lease.
+    def end_unchecked(self, batch_id: str, holder: str, status: Status) -> bool:
+        """End a batch that was cancelled or expired before its input was checked; returns False on a lost lease.
 
         Raises:
             StoreError: The database failed.
@@ -333,19 +333,23 @@ class BatchRecords(Records):
             batch = self._held(connection, batch_id, holder)
             if batch is not None and batch.status.value in UNCHECKED:
                 self._end(connection, batch, status)
+                return True
+        return False
 
-    def lose_batch(self, batch_id: str, problems: Sequence[Problem]) -> None:
-        """Fail a batch whose answers are lost; without effect where another runner has ended it.
+    def lose_batch(self, batch_id: str, problems: Sequence[Problem]) -> bool:
+        """Fail a batch whose answers are lost; returns False where another runner has ended it.
 
         Raises:
             StoreError: The database failed.
         """
         with begin_writing(self._engine) as connection:
             batch = _find(connection, batch_id, None, locks=True)
-            if batch.status is Status.FINALIZING:
-                lost = {"problems": problems, "output_file_id": None, "error_file_id": None}
-                self._update(connection, batch, lost)
-                self._end(connection, batch, Status.FAILED)
+            if batch.status is not Status.FINALIZING:
+                return False
+            lost = {"problems": problems, "output_file_id": None, "error_file_id": None}
+            self._update(connection, batch, lost)
+            self._end(connection, batch, Status.FAILED)
+        return True
 
     def end_batch(self, batch_id: str, outputs: Iterable[StoredFile]) -> bool:
         """End a batch and note its output files in one transaction; return False where another runner has done so.

@@ -22,6 +22,7 @@ from nestvec.jobs.types import (
     CheckedInput,
     ChunkResult,
     JobLimits,
+    JobObserver,
     LineHandler,
     Problem,
     Purpose,
@@ -66,12 +67,14 @@ class BatchSteps:
         handler: Answers lines.
         limits: Bounds on input files.
         holder: Id of this runner.
+        observer: Told of batches that have ended.
     """
 
     access: StoreAccess
     handler: LineHandler
     limits: JobLimits
     holder: str
+    observer: JobObserver
 
     async def check(self, step: RunningStep) -> None:
         """Check and cut the input of a batch; the batch then is in progress, or has ended."""
@@ -104,9 +107,11 @@ class BatchSteps:
             found = CheckedInput(check.total, check.model, check.answer_bytes, chunks)
         if step.is_stopped and not is_checked:
             if verdict := step.verdict:
-                await access.insist(
+                has_ended = await access.insist(
                     access.rows, lambda store: store.end_unchecked(batch.id, holder, verdict)
                 )
+                if has_ended:
+                    self.observer.batch_ended(verdict)
         elif problems:
             await self._fail(batch, problems)
         elif found is not None:
@@ -131,9 +136,11 @@ class BatchSteps:
             )
 
     async def _fail(self, batch: BatchJob, problems: Sequence[Problem]) -> None:
-        await self.access.insist(
+        has_ended = await self.access.insist(
             self.access.rows, lambda store: store.fail_batch(batch.id, problems)
         )
+        if has_ended:
+            self.observer.batch_ended(Status.FAILED)
 
     async def finalize(self, step: RunningStep) -> None:
         """Put the answers of a batch together, and end it; doing it again after a crash has the same result."""
@@ -144,13 +151,14 @@ class BatchSteps:
                 access.contents, partial(_put_together, batch=batch, results=results)
             )
         except MissingObjectError:
-            if not step.is_stopped:
-                await access.insist(
-                    access.rows, lambda store: store.lose_batch(batch.id, [LOST_PART])
-                )
+            if not step.is_stopped and await access.insist(
+                access.rows, lambda store: store.lose_batch(batch.id, [LOST_PART])
+            ):
+                self.observer.batch_ended(Status.FAILED)
             return
         if await access.insist(access.rows, lambda store: store.end_batch(batch.id, outputs)):
             log.info("batch_ended", batch=batch.id, status=str(batch.outcome), requests=batch.total)
+            self.observer.batch_ended(str(batch.outcome))
         await access.insist(access.contents, partial(_delete_parts_of, batch=batch))
 
 

@@ -94,14 +94,14 @@ class JobRunner:
     ) -> None:
         self._runs = runs
         self._observer = observer
-        self._access = StoreAccess(store)
+        self._access = StoreAccess(store, observer)
         # New at each start: what an earlier process held is not mistaken for this one's.
         self._holder = secrets.token_hex(8)
         self._waits = ModelWaits(handler, self.wake, model_wait_s)
         self._chunk_runner = ChunkRunner(
             self._access, handler, self._waits, self._holder, self._observer, self._look_soon
         )
-        self._steps_doer = BatchSteps(self._access, handler, limits, self._holder)
+        self._steps_doer = BatchSteps(self._access, handler, limits, self._holder, observer)
         self._wake = asyncio.Event()
         self._chunks: dict[ChunkKey, RunningChunk] = {}
         self._checks: dict[str, RunningStep] = {}

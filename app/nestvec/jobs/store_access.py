@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from nestvec.errors import StoreError
 from nestvec.jobs.objects import MissingObjectError
 from nestvec.jobs.store import JobStore
+from nestvec.jobs.types import JobObserver
 from nestvec.observability.logs import get_logger
 
 log = get_logger(__name__)
@@ -29,10 +30,12 @@ class StoreAccess:
 
     Args:
         store: The store.
+        observer: Told whether the store answers.
     """
 
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, store: JobStore, observer: JobObserver) -> None:
         self.store = store
+        self._observer = observer
         threads = SHARED_DATABASE_THREADS if store.has_other_servers else 1
         self._rows = ThreadPoolExecutor(threads, thread_name_prefix="nestvec-jobs")
         # The disk or an object store may take their time, and rows must not wait for them.
@@ -65,6 +68,7 @@ class StoreAccess:
                 raise
             except (StoreError, OSError) as error:
                 is_away = True
+                self._observer.store_answers(is_up=False)
                 if time.monotonic() - self._logged_s >= LOG_INTERVAL_S:
                     self._logged_s = time.monotonic()
                     reason = error.message if isinstance(error, StoreError) else error.strerror
@@ -73,6 +77,7 @@ class StoreAccess:
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             else:
                 if is_away:
+                    self._observer.store_answers(is_up=True)
                     log.info("batches_resumed")
                 return result
 

@@ -283,6 +283,12 @@ class JobObserver(Protocol):
     def lines_done(self, completed: int, failed: int) -> None:
         """Note that so many requests were answered, and so many refused."""
 
+    def batch_ended(self, status: str) -> None:
+        """Note that a batch has ended: "completed", "failed", "expired" or "cancelled"."""
+
+    def store_answers(self, *, is_up: bool) -> None:
+        """Note whether the store does what is asked of it."""
+
     def counted(self, batches: Mapping[str, int], oldest_s: int, stored_bytes: int) -> None:
         """Note what the store holds just now.
 

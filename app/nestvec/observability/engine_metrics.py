@@ -1,16 +1,19 @@
 """Metrics of the engine: inputs, micro-batches, the queue; implements the engine's `Observer`."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from nestvec.engine.observer import BatchStats, VectorsGiven
 from nestvec.engine.types import LongInput, Timings
 from nestvec.observability.metric_buckets import SECONDS
+from nestvec.observability.series import Series
 
 TOKENS: Final = (1, 4, 16, 32, 64, 128, 256, 384, 512, 768, 1024, 2048, 4096, 16384, 65536)
 ITEMS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+# How several engine processes' queues of one model are one.
+GaugeMode = Literal["livesum", "livemax"]
 ERROR_RATIO: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 RATIO: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
@@ -23,16 +26,14 @@ class EngineMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, ["model", *labels], registry=registry)
+        def counter(name: str, text: str, *labels: str) -> Series[Counter]:
+            return Series(Counter(name, text, ["model", *labels], registry=registry))
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(name, text, ["model"], buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Series[Histogram]:
+            return Series(Histogram(name, text, ["model"], buckets=buckets, registry=registry))
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(
-                name, text, ["model"], registry=registry, multiprocess_mode="livemostrecent"
-            )
+        def gauge(name: str, text: str, of_all: GaugeMode) -> Series[Gauge]:
+            return Series(Gauge(name, text, ["model"], registry=registry, multiprocess_mode=of_all))
 
         self._inputs = counter("nestvec_inputs_total", "Inputs answered with a vector.")
         self._tokens = counter("nestvec_tokens_total", "Tokens of those inputs.")
@@ -73,10 +74,29 @@ class EngineMetrics:
             "Tokens over inputs x longest input: the part of a padded batch that is not padding.",
             RATIO,
         )
+        self._make_call_metrics(counter, histogram)
         self._make_vector_metrics(counter)
         self._make_queue_metrics(counter, gauge, histogram)
 
-    def _make_vector_metrics(self, counter: Callable[..., Counter]) -> None:
+    def _make_call_metrics(
+        self,
+        counter: Callable[..., Series[Counter]],
+        histogram: Callable[..., Series[Histogram]],
+    ) -> None:
+        """Make the metrics of calls' sizes, and of what is checked before there are any."""
+        self._call_inputs = histogram(
+            "nestvec_request_inputs", "Inputs of a call.", tuple(map(float, ITEMS))
+        )
+        self._call_tokens = histogram(
+            "nestvec_request_tokens", "Tokens of a call.", tuple(map(float, TOKENS))
+        )
+        self._probes = counter(
+            "nestvec_model_probes_total",
+            "Checks of a model's vectors against stored ones, as it was loaded.",
+            "outcome",
+        )
+
+    def _make_vector_metrics(self, counter: Callable[..., Series[Counter]]) -> None:
         """Make the metrics of what is asked of vectors."""
         self._vectors = counter(
             *("nestvec_vectors_total", "Dense vectors given, by what was asked for."),
@@ -90,15 +110,15 @@ class EngineMetrics:
 
     def _make_queue_metrics(
         self,
-        counter: Callable[..., Counter],
-        gauge: Callable[..., Gauge],
-        histogram: Callable[..., Histogram],
+        counter: Callable[..., Series[Counter]],
+        gauge: Callable[..., Series[Gauge]],
+        histogram: Callable[..., Series[Histogram]],
     ) -> None:
         """Make the metrics of what waits and of what is refused."""
-        self._queue_items = gauge("nestvec_queue_items", "Inputs waiting.")
-        self._queue_tokens = gauge("nestvec_queue_tokens", "Tokens waiting.")
+        self._queue_items = gauge("nestvec_queue_items", "Inputs waiting.", "livesum")
+        self._queue_tokens = gauge("nestvec_queue_tokens", "Tokens waiting.", "livesum")
         self._queue_seconds = gauge(
-            "nestvec_queue_predicted_seconds", "Predicted time that what waits will take."
+            "nestvec_queue_seconds", "Predicted time that what waits will take.", "livemax"
         )
         self._refused = counter(
             "nestvec_refused_requests_total", "Requests refused for the queue's sake.", "reason"
@@ -118,56 +138,59 @@ class EngineMetrics:
             *(self._inputs, self._tokens),
             *(self._truncated, self._dropped_tokens, self._windowed, self._shortages),
         ):
-            counter.labels(model)
+            counter.begin(model)
         for histogram in (
             *(self._queue_wait, self._tokenization, self._engine),
             *(self._batch_tokens, self._batch_items, self._packing, self._prediction_error),
-            self._wait_error,
+            *(self._wait_error, self._call_inputs, self._call_tokens),
         ):
-            histogram.labels(model)
+            histogram.begin(model)
         for outcome in ("ok", "error"):
-            self._batch_outcomes.labels(model, outcome)
+            self._batch_outcomes.begin(model, outcome)
         for reason in ("cancelled", "deadline", "queue_full", "failed"):
-            self._dropped.labels(model, reason)
+            self._dropped.begin(model, reason)
         for reason in ("queue_full", "wait_too_long", "deadline"):
-            self._refused.labels(model, reason)
+            self._refused.begin(model, reason)
         self.queue_changed(model, items=0, tokens=0, seconds=0.0)
 
     def batch_done(self, model: str, stats: BatchStats) -> None:
         """Count a micro-batch that has run."""
-        self._batch_outcomes.labels(model, stats.outcome).inc()
-        self._engine.labels(model).observe(stats.engine_s)
-        self._batch_tokens.labels(model).observe(stats.tokens)
-        self._batch_items.labels(model).observe(stats.items)
-        self._packing.labels(model).observe(stats.tokens / stats.padded_tokens)
+        self._batch_outcomes[model, stats.outcome].inc()
+        self._engine[model].observe(stats.engine_s)
+        self._batch_tokens[model].observe(stats.tokens)
+        self._batch_items[model].observe(stats.items)
+        self._packing[model].observe(stats.tokens / stats.padded_tokens)
         if stats.prediction_error is not None:
-            self._prediction_error.labels(model).observe(stats.prediction_error)
-        waits = self._queue_wait.labels(model)
+            self._prediction_error[model].observe(stats.prediction_error)
+        waits = self._queue_wait[model]
         for wait_s in stats.waits_s:
             waits.observe(wait_s)
 
     def call_refused(self, model: str, reason: str) -> None:
         """Count a call that was refused."""
-        self._refused.labels(model, reason).inc()
+        self._refused[model, reason].inc()
 
     def wait_was_predicted(self, model: str, error: float) -> None:
         """Note by how much the time foreseen for a call was wrong."""
-        self._wait_error.labels(model).observe(error)
+        self._wait_error[model].observe(error)
 
     def queue_changed(self, model: str, *, items: int, tokens: int, seconds: float) -> None:
         """Note how much waits, as items have joined or left the queue."""
-        self._queue_seconds.labels(model).set(seconds)
-        self._queue_items.labels(model).set(items)
-        self._queue_tokens.labels(model).set(tokens)
+        self._queue_seconds[model].set(seconds)
+        self._queue_items[model].set(items)
+        self._queue_tokens[model].set(tokens)
 
     def call_done(
         self, model: str, timings: Timings, *, inputs: int, tokens: int, truncated: int
     ) -> None:
         """Count a call that was answered with all its vectors."""
-        self._inputs.labels(model).inc(inputs)
-        self._tokens.labels(model).inc(tokens)
-        self._truncated.labels(model).inc(truncated)
-        self._tokenization.labels(model).observe(timings.tokenize_s)
+        self._inputs[model].inc(inputs)
+        self._tokens[model].inc(tokens)
+        if truncated:
+            self._truncated[model].inc(truncated)
+        self._call_inputs[model].observe(inputs)
+        self._call_tokens[model].observe(tokens)
+        self._tokenization[model].observe(timings.tokenize_s)
 
     def vectors_given(self, model: str, given: VectorsGiven) -> None:
         """Count vectors by what was asked for."""
@@ -175,19 +198,24 @@ class EngineMetrics:
         layers = "all" if given.has_all_layers else "some"
         for dtype in given.dtypes:
             labels = (model, dimensions, dtype, layers, "yes" if given.is_mapped else "no")
-            self._vectors.labels(*labels).inc(given.rows)
+            self._vectors[labels].inc(given.rows)
         if given.prompt:
-            self._prompted.labels(model, given.prompt).inc(given.rows)
+            self._prompted[model, given.prompt].inc(given.rows)
 
     def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
         """Count inputs of an answered call that were longer than the model takes."""
-        self._dropped_tokens.labels(model).inc(sum(item.dropped_tokens for item in inputs))
-        self._windowed.labels(model).inc(sum(item.windows > 1 for item in inputs))
+        self._dropped_tokens[model].inc(sum(item.dropped_tokens for item in inputs))
+        self._windowed[model].inc(sum(item.windows > 1 for item in inputs))
 
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
         """Count items that left the queue without a vector."""
-        self._dropped.labels(model, reason).inc(items)
+        self._dropped[model, reason].inc(items)
 
     def memory_was_short(self, model: str) -> None:
         """Count a micro-batch that did not fit into memory."""
-        self._shortages.labels(model).inc()
+        self._shortages[model].inc()
+
+    def probes_checked(self, model: str, *, passed: bool) -> None:
+        """Count a check of a model's probes."""
+        for outcome in ("passed", "failed"):
+            self._probes[model, outcome].inc(outcome == ("passed" if passed else "failed"))

@@ -1,6 +1,6 @@
 """Metrics of GPUs, as their management library (NVML) tells them."""
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from nestvec.system.nvml import GpuState
 
@@ -35,6 +35,14 @@ class GpuMetrics:
             ),
         }
 
+        self._energy = Counter(
+            "nestvec_gpu_energy_joules_total",
+            "Energy that the GPU has taken since it is watched.",
+            ["device"],
+            registry=registry,
+        )
+        self._last_energy_j: dict[int, float] = {}
+
     def gpu_answered(self, number: int, state: GpuState) -> None:
         """Note the state of a GPU; a value that it does not tell has no series."""
         self._up.labels(str(number)).set(1)
@@ -42,6 +50,11 @@ class GpuMetrics:
             value = getattr(state, name)
             if value is not None:
                 gauge.labels(str(number)).set(value)
+        if state.energy_j is not None:
+            # It begins again with the driver.
+            grown_j = state.energy_j - self._last_energy_j.get(number, state.energy_j)
+            self._energy.labels(str(number)).inc(max(0.0, grown_j))
+            self._last_energy_j[number] = state.energy_j
 
     def gpu_silent(self, number: int) -> None:
         """Note that a GPU does not answer."""

@@ -6,8 +6,15 @@ from typing import Final, NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from nestvec.observability.metric_buckets import SECONDS
+from nestvec.observability.series import Series
 from nestvec.observability.shared_metrics import summed_gauge
 
+OPERATIONS: Final = "operations"
+# Why connections are closed on their callers.
+CLOSED_FOR: Final = (
+    *("too_many", "silent", "headers", "trailers", "malformed"),
+    *("slow_headers", "slow_body", "slow_reader"),
+)
 LAG_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
@@ -16,10 +23,11 @@ class Answer(NamedTuple):
 
     Attributes:
         route: Path of its route, with parameters by name.
-        dialect: The dialect that it was in.
+        dialect: The dialect that it was in; `OPERATIONS` for what operators and their tools ask for.
         model: The served model that it meant; "" for none, or an unknown one.
         status: HTTP's status.
         outcome: "ok", "rejected", "error" or "cancelled".
+        code: The code of the error that it was answered with; "" for none.
     """
 
     route: str
@@ -27,6 +35,7 @@ class Answer(NamedTuple):
     model: str
     status: int
     outcome: str
+    code: str = ""
 
 
 class HttpMetrics:
@@ -37,29 +46,56 @@ class HttpMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter(
-            "nestvec_requests_total",
-            "HTTP requests answered, by route, dialect, model and status.",
-            ["route", "dialect", "model", "status"],
-            registry=registry,
+        self._requests = Series(
+            Counter(
+                "nestvec_requests_total",
+                "HTTP requests answered, by route, dialect, model and status.",
+                ["route", "dialect", "model", "status"],
+                registry=registry,
+            )
         )
-        self.request_duration = Histogram(
-            "nestvec_request_duration_seconds",
-            "From the first byte to the end of the answer, by route, model and outcome.",
-            ["route", "model", "outcome"],
-            buckets=SECONDS,
-            registry=registry,
+        self._errors = Series(
+            Counter(
+                "nestvec_request_errors_total",
+                "Requests answered with an error, by its code.",
+                ["model", "code"],
+                registry=registry,
+            )
         )
-        self._stage_duration = Histogram(
-            "nestvec_request_stage_duration_seconds",
-            "What each stage of a request for vectors took.",
-            ["model", "stage"],
-            buckets=SECONDS,
-            registry=registry,
+        self._operations = Series(
+            Counter(
+                "nestvec_operations_requests_total",
+                "Health checks, scrapes and pages of the server's own, by route and status.",
+                ["route", "status"],
+                registry=registry,
+            )
+        )
+        self._request_duration = Series(
+            Histogram(
+                "nestvec_request_duration_seconds",
+                "From the first byte to the end of the answer, by route, model and outcome.",
+                ["route", "model", "outcome"],
+                buckets=SECONDS,
+                registry=registry,
+            )
+        )
+        self._stage_duration = Series(
+            Histogram(
+                "nestvec_request_stage_duration_seconds",
+                "What each stage of a request for vectors took.",
+                ["model", "stage"],
+                buckets=SECONDS,
+                registry=registry,
+            )
         )
         self.in_flight = summed_gauge(
             registry, "nestvec_in_flight_requests", "HTTP requests being answered."
         )
+        self._make_connection_metrics(registry)
+        self._read_body_bytes: Callable[[], int] = int
+
+    def _make_connection_metrics(self, registry: CollectorRegistry) -> None:
+        """Make the metrics of connections, of what comes over them, and of the loop that serves them."""
         self.connections = summed_gauge(registry, "nestvec_connections", "Open HTTP connections.")
         self.connections_limit = summed_gauge(
             registry, "nestvec_connections_limit", "Connections that may be open."
@@ -76,6 +112,10 @@ class HttpMetrics:
             ["reason"],
             registry=registry,
         )
+        for reason in CLOSED_FOR:
+            self.refused_connections.labels(
+                reason
+            )  # at zero, so that the first one is seen as a rise
         self.ignored_fields = Counter(
             "nestvec_ignored_fields_total",
             "Unknown request fields that were ignored.",
@@ -87,21 +127,25 @@ class HttpMetrics:
             buckets=LAG_SECONDS,
             registry=registry,
         )
-        self._read_body_bytes: Callable[[], int] = int
 
     def request_done(self, answer: Answer, took_s: float, stages_s: Mapping[str, float]) -> None:
-        """Count a request whose answer is out.
+        """Count a request whose answer is out; what operators ask for is no traffic of users.
 
         Args:
             answer: What it was.
             took_s: Seconds from its first byte to the end of the answer.
             stages_s: Seconds of each stage of it that is known.
         """
-        route, dialect, model, status, outcome = answer
-        self.requests.labels(route, dialect, model, str(status)).inc()
-        self.request_duration.labels(route, model, outcome).observe(took_s)
+        route, dialect, model, status, outcome, code = answer
+        if dialect == OPERATIONS:
+            self._operations[route, str(status)].inc()
+            return
+        self._requests[route, dialect, model, str(status)].inc()
+        self._request_duration[route, model, outcome].observe(took_s)
+        if code:
+            self._errors[model, code].inc()
         for stage, stage_s in stages_s.items():
-            self._stage_duration.labels(model, stage).observe(stage_s)
+            self._stage_duration[model, stage].observe(stage_s)
 
     def watch_body_bytes(self, read: Callable[[], int], max_bytes: int) -> None:
         """Sample how many bytes of bodies are held from now on.

@@ -29,6 +29,18 @@ class JobMetrics:
             "Chunks of batches that another server finished, as this one was silent for too long.",
             registry=registry,
         )
+        self._ended = Counter(
+            "nestvec_batch_jobs_ended_total",
+            "Batches that have ended, by how.",
+            ["status"],
+            registry=registry,
+        )
+        self._store_down = Gauge(
+            "nestvec_batch_store_down",
+            "1 while files and batches cannot be read or written.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self._batches = Gauge(
             "nestvec_batch_jobs",
             "Batches that have not ended.",
@@ -46,6 +58,8 @@ class JobMetrics:
         )
         for outcome in ("completed", "failed"):
             self._lines.labels(outcome)
+        for status in ("completed", "failed", "expired", "cancelled"):
+            self._ended.labels(status)
 
     def chunk_claimed(self) -> None:
         """Count a chunk that was begun."""
@@ -59,6 +73,14 @@ class JobMetrics:
         """Count answered and refused requests."""
         self._lines.labels("completed").inc(completed)
         self._lines.labels("failed").inc(failed)
+
+    def batch_ended(self, status: str) -> None:
+        """Count a batch that has ended."""
+        self._ended.labels(status).inc()
+
+    def store_answers(self, *, is_up: bool) -> None:
+        """Note whether the store does what is asked of it."""
+        self._store_down.set(0 if is_up else 1)
 
     def counted(self, batches: Mapping[str, int], oldest_s: int, stored_bytes: int) -> None:
         """Show what the store holds.

@@ -1,8 +1,11 @@
 """Metrics of API keys, by the key's public id."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
+
+# Keys with series of their own, in each process: there may be as many keys as an operator makes.
+MAX_KEYS: Final = 1000
 
 
 class WatchedUsage(Protocol):
@@ -60,6 +63,16 @@ class KeyMetrics:
             multiprocess_mode="livemax",
         )
         self._keys: WatchedKeys | None = None
+        self._ids: set[str] = set()
+
+    def label_of(self, key_id: str) -> str:
+        """Return what a key is called in labels: its id, or "other" beyond the first thousand that were used."""
+        if key_id in self._ids:
+            return key_id
+        if len(self._ids) >= MAX_KEYS:
+            return "other"
+        self._ids.add(key_id)
+        return key_id
 
     def watch(self, keys: WatchedKeys) -> None:
         """Show from now on whether keys can be read and usage be written."""

@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 import traceback
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TextIO
 
@@ -35,13 +37,22 @@ def configure_logs(*, level: str, style: Literal["auto", "json", "console"]) -> 
     renderer = _console_renderer() if is_readable else structlog.processors.JSONRenderer()
     # Locals of a traceback may hold texts: only the plain one, without them, is ever rendered.
     plain: list[Processor] = [] if is_readable else [structlog.processors.format_exc_info]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
     handler = BarHandler(sys.stderr)
+    if is_readable:
+        structlog.configure(
+            processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            wrapper_class=structlog.stdlib.BoundLogger,
+            cache_logger_on_first_use=True,
+        )
+    else:
+        # A request has a line: through the standard library's records it takes three times as long.
+        structlog.configure(
+            processors=[*shared, *plain, renderer],
+            logger_factory=lambda name: LineLogger(name, handler),
+            wrapper_class=structlog.make_filtering_bound_logger(level),
+            cache_logger_on_first_use=True,
+        )
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -73,6 +84,33 @@ class BarHandler(logging.StreamHandler[TextIO]):
             return
         with bars.tqdm.external_write_mode(file=self.stream):
             super().emit(record)
+
+    def write_line(self, line: str) -> None:
+        """Write a line that is rendered already, as a record's; a stream that takes none is no reason to fail."""
+        bars = sys.modules.get("tqdm")
+        above = nullcontext() if bars is None else bars.tqdm.external_write_mode(file=self.stream)
+        with self.lock or nullcontext(), suppress(OSError, ValueError), above:
+            self.stream.write(f"{line}\n")
+            self.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class LineLogger:
+    """What structlog hands rendered lines to, under the names that it calls.
+
+    Attributes:
+        name: The logger's name.
+        handler: Writes its lines.
+    """
+
+    name: str
+    handler: BarHandler
+
+    def info(self, line: str) -> None:
+        """Write a line."""
+        self.handler.write_line(line)
+
+    debug = warning = error = critical = info
 
 
 def _console_renderer() -> Processor:

@@ -5,6 +5,7 @@ from prometheus_client.exposition import choose_encoder
 
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.observability.cache_metrics import CacheMetrics
+from nestvec.observability.energy_metrics import EnergyMetrics
 from nestvec.observability.engine_metrics import EngineMetrics
 from nestvec.observability.front_metrics import FrontMetrics
 from nestvec.observability.gpu_metrics import GpuMetrics
@@ -12,6 +13,7 @@ from nestvec.observability.http_metrics import HttpMetrics
 from nestvec.observability.job_metrics import JobMetrics
 from nestvec.observability.key_metrics import KeyMetrics
 from nestvec.observability.process_metrics import ProcessMetrics
+from nestvec.observability.queue_metrics import QueueMetrics
 from nestvec.observability.service_metrics import ServiceMetrics
 from nestvec.observability.shared_metrics import is_shared, keep_files, registry_of_all
 
@@ -29,10 +31,12 @@ class Metrics:
         http: Requests and connections.
         keys: Use of API keys.
         engine: The engine's `Observer`.
+        queues: What changes in queues with time alone.
         front: Threads that tokenize and finish.
         processes: Memory, restarts, health of the engine.
         cache: The vector cache.
         gpu: GPUs.
+        energy: What the processors take.
         jobs: Files and batches.
     """
 
@@ -47,10 +51,12 @@ class Metrics:
         self.http = HttpMetrics(registry)
         self.keys = KeyMetrics(registry)
         self.engine = EngineMetrics(registry)
+        self.queues = QueueMetrics(registry)
         self.front = FrontMetrics(registry)
         self.processes = ProcessMetrics(registry, role)
         self.cache = CacheMetrics(registry)
         self.gpu = GpuMetrics(registry)
+        self.energy = EnergyMetrics(registry)
         self.jobs = JobMetrics(registry)
 
     def model_changed(self, slot: ModelSlot) -> None:
@@ -70,6 +76,8 @@ class Metrics:
         self.cache.sample()
         self.front.sample()
         self.keys.sample()
+        self.queues.sample()
+        self.energy.sample()
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics of all processes as text, and its content type.

@@ -24,6 +24,7 @@ from nestvec.ipc.engine_server import EngineServer
 from nestvec.ipc.in_flight_journal import InFlightJournal
 from nestvec.ipc.quarantine import Quarantine
 from nestvec.ipc.status_page import StatusPage
+from nestvec.observability.energy_metrics import energy_zones
 from nestvec.observability.logs import configure_logs, frames_of, get_logger
 from nestvec.observability.metrics import Metrics
 from nestvec.observability.process_metrics import ProcessMetrics
@@ -85,6 +86,8 @@ def run_engine_process(
         log.error("model_crashed", frames=frames_of(error))  # noqa: TRY400
         sys.exit(MODEL_FAILED)
     start_gpu_monitor(here, metrics.gpu, settings.device_id)
+    if number == 0:  # once for the machine, however many processes there are
+        metrics.energy.watch(energy_zones())
     asyncio.run(_serve(settings, pool, EngineServer(pool, files.socket), metrics, quarantine))
 
 
@@ -106,6 +109,7 @@ async def _serve(
     pool.on_change = on_change
     for slot in pool.models.all():
         metrics.model_changed(slot)
+    metrics.queues.watch(pool.models.loaded)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)

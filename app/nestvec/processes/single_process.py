@@ -7,6 +7,7 @@ import time
 from nestvec.api.state import ApiState, Phase
 from nestvec.config.settings import Settings
 from nestvec.main import ProcessRole, build_app
+from nestvec.observability.energy_metrics import energy_zones
 from nestvec.observability.logs import get_logger
 from nestvec.processes.gpu_monitor import start_gpu_monitor
 from nestvec.processes.runtime_home import runtime_homes, sweep
@@ -39,6 +40,7 @@ def run_single(settings: Settings) -> None:
         if state.phase is Phase.READY:
             start_watchdog(state, settings.batch_timeout_s)
             start_gpu_monitor(settings, state.metrics.gpu)
+            state.metrics.energy.watch(energy_zones())
 
     process_role = ProcessRole(operations_port=operations_port_of(listeners))
     app = build_app(settings, process_role=process_role, on_ready=on_ready)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from nestvec.errors import ProviderError
 
 MILLIWATTS: Final = 1000.0
+MILLIJOULES: Final = 1000.0
 PERCENT: Final = 100.0
 
 
@@ -22,6 +23,7 @@ class GpuState:
         temperature_c: Temperature of the chip, in degrees Celsius.
         power_w: Power that it draws, in watts.
         uncorrected_errors: Number of uncorrected memory errors since the driver started.
+        energy_j: Energy that it has taken since the driver started, in joules.
     """
 
     utilization: float | None
@@ -30,6 +32,7 @@ class GpuState:
     temperature_c: float | None = None
     power_w: float | None = None
     uncorrected_errors: int | None = None
+    energy_j: float | None = None
 
 
 class Nvml:
@@ -79,6 +82,7 @@ class Nvml:
             library.nvmlDeviceGetTemperature, handle, library.NVML_TEMPERATURE_GPU
         )
         power = self._optional(library.nvmlDeviceGetPowerUsage, handle)
+        energy = self._optional(library.nvmlDeviceGetTotalEnergyConsumption, handle)
         errors = self._optional(
             library.nvmlDeviceGetTotalEccErrors,
             handle,
@@ -92,6 +96,7 @@ class Nvml:
             temperature_c=temperature,
             power_w=None if power is None else power / MILLIWATTS,
             uncorrected_errors=None if errors is None else int(errors),
+            energy_j=None if energy is None else energy / MILLIJOULES,
         )
 
     def close(self) -> None:

@@ -1,7 +1,12 @@
 """What /metrics counts: requests, stages, vectors, limits; by labels from closed sets."""
 
+import asyncio
 import re
 
+from nestvec.observability.key_metrics import MAX_KEYS, KeyMetrics
+from nestvec.observability.metrics import Metrics
+from nestvec.processes.connections.refusals import Refusal
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api.applications import Api, sample, scrape
@@ -22,6 +27,8 @@ async def test_metrics_add_up(api: Api) -> None:
     assert metrics[sample("nestvec_requests_total", status="400", model="", **embeddings)] == 1
     # No label says what a caller wrote.
     assert metrics[sample("nestvec_requests_total", status="404", model="", **embeddings)] == 1
+    for code, count in (("invalid_value", 1), ("model_not_found", 1), ("unknown_url", 1)):
+        assert metrics[sample("nestvec_request_errors_total", model="", code=code)] == count
     unmatched = {"route": "unmatched", "dialect": "unmatched", "model": "", "status": "404"}
     assert metrics[sample("nestvec_requests_total", **unmatched)] == 1
     assert metrics[sample("nestvec_inputs_total", **model)] == 3
@@ -100,3 +107,74 @@ async def test_metric_names_follow_the_rules(api: Api) -> None:
             assert family.name.endswith(("_seconds", "_tokens", "_inputs", "_ratio"))
     assert 'nestvec_queue_wait_seconds_bucket{le="0.0005"' in text
     assert 'nestvec_queue_wait_seconds_bucket{le="30.0"' in text
+
+
+async def test_what_operators_ask_for_is_no_traffic(api: Api) -> None:
+    """Health checks, scrapes and pages are counted by themselves, whichever dialect has a name for them."""
+    asked = ("/health", "/health/live", "/ping", "/v2/health/ready", "/metrics", "/docs", "/")
+    for path in (*asked, "/v1/models", "/nowhere"):
+        await api.client.get(path)
+    metrics = await scrape(api)
+    for path in asked:
+        key = sample("nestvec_operations_requests_total", route=path, status="200")
+        assert metrics[key] == 1, path
+    for name in ("nestvec_requests_total", "nestvec_request_duration_seconds_count"):
+        counted = {key: value for key, value in metrics.items() if key.startswith(name)}
+        assert sum(counted.values()) == 2, counted
+        assert all("/v1/models" in key or "unmatched" in key for key in counted)
+
+
+async def test_requests_have_sizes(api: Api) -> None:
+    """How many inputs and tokens a request brings, as it was answered."""
+    await api.embed({"input": ["alpha", "beta gamma"]})
+    await api.embed({"input": "alpha"})
+    metrics = await scrape(api)
+    model = {"model": SPEC.name}
+    for name, whole in (("nestvec_request_inputs", 3), ("nestvec_request_tokens", 3 + 4 + 3)):
+        assert metrics[sample(f"{name}_count", **model)] == 2
+        assert metrics[sample(f"{name}_sum", **model)] == whole
+
+
+async def test_queues_are_looked_at_when_they_are_asked_for(api: Api) -> None:
+    """Ages grow while nothing happens; a model that is unloaded has no queue and can do nothing."""
+    metrics: Metrics = api.app.state.metrics
+    slot = api.served.service.models.all()[0]
+    model = slot.model
+    metrics.queues.watch(api.served.service.models.loaded)
+    for priority in ("interactive", "bulk"):
+        key = sample("nestvec_queue_oldest_seconds", model=SPEC.name, priority=priority)
+        assert (await scrape(api))[key] == 0
+    api.served.backend.gate.clear()
+    runs = asyncio.create_task(api.embed({"input": "alpha"}))
+    await asyncio.to_thread(api.served.backend.started.acquire)
+    waits = asyncio.create_task(api.embed({"input": "beta"}))
+    key = sample("nestvec_queue_oldest_seconds", model=SPEC.name, priority="interactive")
+    async with asyncio.timeout(10):
+        while not (await scrape(api))[key]:
+            await asyncio.sleep(0.01)
+    api.served.backend.gate.set()
+    await asyncio.gather(runs, waits)
+    capacity = sample("nestvec_capacity_tokens_per_second", model=SPEC.name)
+    async with asyncio.timeout(10):
+        while not (await scrape(api)).get(capacity):
+            await asyncio.sleep(0.01)
+    slot.model = None
+    assert (await scrape(api))[capacity] == 0
+    slot.model = model
+
+
+def test_keys_beyond_a_thousand_share_a_series() -> None:
+    """However many keys an operator makes, those that came first keep their own."""
+    keys = KeyMetrics(CollectorRegistry())
+    labels = [keys.label_of(f"key-{number}") for number in range(MAX_KEYS + 2)]
+    assert labels[:MAX_KEYS] == [f"key-{number}" for number in range(MAX_KEYS)]
+    assert labels[MAX_KEYS:] == ["other", "other"]
+    assert keys.label_of("key-0") == "key-0"
+
+
+async def test_closed_connections_are_counted_from_zero_on(api: Api) -> None:
+    """A rate sees no rise to the first value of a series that was not there before."""
+    metrics = await scrape(api)
+    reasons = {refusal.value.reason for refusal in Refusal} | {"silent", "slow_reader"}
+    for reason in reasons:
+        assert metrics[sample("nestvec_refused_connections_total", reason=reason)] == 0

@@ -229,6 +229,10 @@ class FakePynvml:
         """Return the temperature in degrees Celsius."""
         return 60
 
+    def nvmlDeviceGetTotalEnergyConsumption(self, _: str) -> int:  # noqa: N802
+        """Return the millijoules since the driver started."""
+        return 7_500
+
     def nvmlDeviceGetPowerUsage(self, _: str) -> int:  # noqa: N802
         """Fail, as a card does that does not tell its power."""
         raise self.NVMLError("not supported")
@@ -254,7 +258,7 @@ def test_a_part_of_a_card_is_asked_for_by_its_own_name() -> None:
             """Fail, as it does for parts of cards."""
             raise self.NVMLError("not supported")
 
-    assert Nvml(Parted()).state("GPU-1") == GpuState(None, 5, 9, 60.0, None, 0)
+    assert Nvml(Parted()).state("GPU-1") == GpuState(None, 5, 9, 60.0, None, 0, 7.5)
     with pytest.raises(ProviderError, match="not found"):
         Nvml(Parted()).state("GPU-2")
 
@@ -263,7 +267,7 @@ def test_a_card_tells_how_it_is_and_that_it_fell_silent() -> None:
     """The metrics hear of both each time, the log only when it changes."""
     library = FakePynvml()
     nvml = Nvml(library)
-    assert nvml.state("GPU-0") == GpuState(0.5, 5, 9, 60.0, None, 0)
+    assert nvml.state("GPU-0") == GpuState(0.5, 5, 9, 60.0, None, 0, 7.5)
 
     class SeenStates:
         def __init__(self) -> None:

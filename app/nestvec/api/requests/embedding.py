@@ -244,7 +244,8 @@ async def charged_tokens(api_request: ApiRequest, tokens: int) -> AsyncIterator[
 
 def _count_tokens(api_request: ApiRequest, tokens: int) -> None:
     if api_request.key_id:
-        api_request.state.metrics.keys.tokens.labels(api_request.key_id).inc(tokens)
+        keys = api_request.state.metrics.keys
+        keys.tokens.labels(keys.label_of(api_request.key_id)).inc(tokens)
 
 
 async def decode_tokens(state: ApiState, inputs: Inputs, *, vocabulary: str | None) -> Inputs:

@@ -7,7 +7,7 @@ from itertools import compress
 
 import numpy as np
 
-from nestvec.engine.cache.vector_cache import Key, VectorCache, key_of
+from nestvec.engine.cache.vector_cache import CacheCounts, Key, VectorCache, key_of
 from nestvec.engine.front.front_threads import FrontThreads
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.text.work_ticket import WorkTicket
@@ -46,20 +46,23 @@ class ReadThroughCache:
         keys = [key for item in items if (key := key_of(space, item, options)) is not None]
         if len(keys) != len(items):  # spans, tokens, terms, labels: each call has items of one kind
             return await model.core.submit(submission)
-        cached = await self._lookup(cache, keys)
+        counts = cache.counts_of(model.spec.name)
+        cached = await self._lookup(cache, keys, counts)
         is_missing = [vector is None for vector in cached]
-        self._count(cache, items, is_missing)
+        self._count(counts, items, is_missing)
         if not any(is_missing):
             return RawVectors(_stacked(cached), (1,) * len(items), 0.0, 0.0)
         missing_keys = list(compress(keys, is_missing))
         missing = submission.with_items(compress(items, is_missing))
-        raw = await model.coalescer.submit(missing, missing_keys, cache.counts)
+        raw = await model.coalescer.submit(missing, missing_keys, counts)
         cache.put(dict(zip(missing_keys, raw.vectors, strict=True)))
         computed = iter(cache.rounded(raw.vectors))
         vectors = [next(computed) if vector is None else vector for vector in cached]
         return RawVectors(_stacked(vectors), (1,) * len(items), raw.queue_wait_s, raw.engine_s)
 
-    async def _lookup(self, cache: VectorCache, keys: Sequence[Key]) -> list[FloatArray | None]:
+    async def _lookup(
+        self, cache: VectorCache, keys: Sequence[Key], counts: CacheCounts
+    ) -> list[FloatArray | None]:
         """Return vectors from memory, then from the store; None for those in neither."""
         in_memory = cache.get(keys)
         if cache.store is None:
@@ -69,16 +72,15 @@ class ReadThroughCache:
             return in_memory
         work = partial(cache.get_stored, missing)
         stored = await self.threads.run(work, WorkTicket(), chars=0)
-        cache.counts.stored_hits += len(stored)
+        counts.stored_hits += len(stored)
         return [
             stored.get(key) if vector is None else vector
             for key, vector in zip(keys, in_memory, strict=True)
         ]
 
     @staticmethod
-    def _count(cache: VectorCache, items: Sequence[Item], is_missing: Sequence[bool]) -> None:
+    def _count(counts: CacheCounts, items: Sequence[Item], is_missing: Sequence[bool]) -> None:
         misses = sum(is_missing)
-        counts = cache.counts
         counts.hits += len(items) - misses
         counts.misses += misses
         counts.saved_tokens += sum(

@@ -50,7 +50,7 @@ class VectorStore(Protocol):
 
 @dataclass(slots=True)
 class CacheCounts:
-    """What happened since the start.
+    """What happened to the inputs of a model since the start.
 
     Attributes:
         hits: Number of vectors found, in memory or in the store.
@@ -76,18 +76,25 @@ class VectorCache:
         dtype: "float32", or "float16" for twice as many; every vector is rounded to it, whether it was cached or not,
             so that an answer does not depend on what was cached.
         store: Keeps vectors beyond the process.
-        counts: What happened since the start.
+        counts: What happened since the start, by the model's name.
     """
 
     max_bytes: int
     dtype: str = "float32"
     store: VectorStore | None = None
-    counts: CacheCounts = field(default_factory=CacheCounts)
+    counts: dict[str, CacheCounts] = field(default_factory=dict)
     _memory: "Moka[Key, bytes]" = field(init=False)
 
     def __post_init__(self) -> None:
         """Make the cache in memory."""
         self._memory = Moka(self.max_bytes, weigher=lambda _, vector: len(vector) + ENTRY_BYTES)
+
+    def counts_of(self, model: str) -> CacheCounts:
+        """Return what is counted of a model."""
+        counts = self.counts.get(model)
+        if counts is None:
+            counts = self.counts[model] = CacheCounts()
+        return counts
 
     def get(self, keys: Sequence[Key | None]) -> list[FloatArray | None]:
         """Return the vectors that are in memory, (H,) each, float32; None for others."""

@@ -21,7 +21,7 @@ from nestvec.engine.core.batching.dispatcher import Assignment, Dispatcher
 from nestvec.engine.core.batching.fair_queue import Entry
 from nestvec.engine.core.pending_call import PendingCall
 from nestvec.engine.observer import Observer
-from nestvec.engine.types import ItemOptions, Submission
+from nestvec.engine.types import ItemOptions, Priority, Submission
 from nestvec.errors import NestvecError, NotReadyError, QueueFullError
 
 
@@ -202,6 +202,22 @@ class WorkQueue:
                 return tokens, cost_s
             return tokens, self.dispatcher.waiting_cost / tokens * cost_s
 
+    def ages_s(self) -> dict[Priority, float]:
+        """Return for each class how long its oldest item has waited; 0 where none waits."""
+        now_s = self.clock()
+        with self._lock:
+            oldest = {priority: self.dispatcher.oldest_s(priority) for priority in Priority}
+        return {
+            priority: 0.0 if came_s is None else max(0.0, now_s - came_s)
+            for priority, came_s in oldest.items()
+        }
+
+    def tokens_per_second(self) -> float | None:
+        """Return how many tokens all workers together run in a second under full load; None while nothing is known."""
+        with self._lock:
+            tokens = self.admission.drain_rate.tokens_per_second
+        return None if tokens is None else tokens * self.dispatcher.workers
+
     def predicted_s(self, entries: Sequence[Entry]) -> float:
         """Return how long a batch of these entries takes at most, as far as can be foreseen; 0 while nothing is known.
 
@@ -263,7 +279,8 @@ class WorkQueue:
         beside = admission.cores.busy_of_others(admission.share) + self.dispatcher.is_priority_busy
         crowding = 1.0 + beside / self.dispatcher.workers
         turn_s = (now_s - assignment.taken_s) / crowding
-        admission.drain_rate.observe(assignment.batch.cost, turn_s, now_s)
+        batch = assignment.batch
+        admission.drain_rate.observe(batch.cost, turn_s, now_s, tokens=batch.tokens)
 
     def _learn_waits(self, complete: Sequence[PendingCall]) -> None:
         """Learn from calls that are done how good the forecasts for them were."""

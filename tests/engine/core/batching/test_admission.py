@@ -34,7 +34,7 @@ def make(
     for tokens in range(10, 10 + MIN_SAMPLES * 10, 10) if learned else ():
         model.observe(tokens=tokens, area=0.0, took_s=tokens * TOKEN_S)
     if learned and measured:
-        drain_rate.observe(2000, 2000 * TOKEN_S, 0.0)
+        drain_rate.observe(2000, 2000 * TOKEN_S, 0.0, tokens=2000)
     cores = cores or SharedCores()
     return Admission(dispatcher, model, max_tokens, max_wait_s, drain_rate, cores)
 
@@ -96,7 +96,7 @@ def test_what_cannot_be_done_in_time_even_alone_is_refused_once_that_is_measured
     """A call that finds nothing waiting is refused for its own size only by a rate that was measured under load."""
     admission = make(measured=False)
     admit(admission, 4000, deadline_s=0.5)
-    admission.drain_rate.observe(1000, 1000 * TOKEN_S, 0.0)
+    admission.drain_rate.observe(1000, 1000 * TOKEN_S, 0.0, tokens=1000)
     admit(admission, 900, deadline_s=0.5)
     with pytest.raises(QueueFullError, match="send fewer inputs"):
         admit(admission, 4000, deadline_s=0.5)

@@ -215,3 +215,21 @@ def test_costs_add_up_by_key_with_and_without_long_entries(
         entry = queue.take(queue.head()[0])
         left.remove((entry.options.key_id, entry.item.tokens))
     assert queue.cost == 0.0
+
+
+@given(ARRIVALS, st.integers(0, 50))
+def test_the_oldest_is_whoever_came_first_of_those_that_wait(
+    arrivals: list[tuple[str, int, int | None]], seed: int
+) -> None:
+    """Whatever order entries leave in."""
+    queue, chooser = FairQueue(), np.random.default_rng(seed)
+    waiting: dict[Ticket, float] = {}
+    for number, (key, tokens, _) in enumerate(arrivals):
+        entry = Entry(Item(np.ones(tokens, np.int32)), ItemOptions(key_id=key), 0, 0, float(number))
+        waiting[queue.add(entry)] = float(number)
+    while waiting:
+        assert queue.oldest_s == min(waiting.values())
+        ticket = list(waiting)[chooser.integers(len(waiting))]
+        queue.remove(ticket)
+        del waiting[ticket]
+    assert queue.oldest_s is None

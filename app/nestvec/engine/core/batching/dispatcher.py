@@ -78,6 +78,13 @@ class Dispatcher:
         waiting = self.scheduler.waiting_cost
         return waiting + sum(map(self._cost_of, self._isolated)) if self._isolated else waiting
 
+    def oldest_s(self, priority: Priority) -> float | None:
+        """Return when the item of a class came that has waited longest; None where none waits."""
+        waiting = [e.arrived_s for e in self._isolated if e.options.priority is priority]
+        if (queued_s := self.scheduler.oldest_s(priority)) is not None:
+            waiting.append(queued_s)
+        return min(waiting, default=None)
+
     @property
     def busy(self) -> int:
         """Number of workers that run a batch, the priority worker counted."""

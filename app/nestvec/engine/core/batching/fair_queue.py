@@ -107,6 +107,15 @@ class FairQueue:
         return ticket
 
     @property
+    def oldest_s(self) -> float | None:
+        """When the entry came that has waited longest, monotonic; None where none waits.
+
+        Entries join in the order of their arrival, and a sorted dictionary is a dictionary, which keeps that order.
+        """
+        ticket = next(dict.__iter__(self._entries), None)
+        return None if ticket is None else self._entries[ticket].arrived_s
+
+    @property
     def waiting_long(self) -> int:
         """Number of long entries that wait."""
         return len(self._long)

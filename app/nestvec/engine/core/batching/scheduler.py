@@ -153,6 +153,10 @@ class Scheduler:
         """Return the number of tokens of a class's shortest item in the queue; infinite where none waits."""
         return self._queues[priority].shortest_tokens()
 
+    def oldest_s(self, priority: Priority) -> float | None:
+        """Return when the item of a class came that has waited longest; None where none waits."""
+        return self._queues[priority].oldest_s
+
     def waiting_long(self, priority: Priority) -> int:
         """Return the number of a class's long items in the queue."""
         return self._queues[priority].waiting_long
