@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nestvec.api.error_handlers import CLIENT_CLOSED
-from nestvec.api.http.access_log import QUIET_ROUTES, AccessLog
+from nestvec.api.http.access_log import ANSWERED_ERROR, QUIET_ROUTES, AccessLog
 from nestvec.api.http.answer_memory import ANSWER_BYTES
 from nestvec.api.http.auth import SHARED_REQUESTS, api_key_of, rate_limit_headers
 from nestvec.api.http.body import BODY_RESERVATION, HEADERS_CAME_S
@@ -22,6 +22,8 @@ from nestvec.engine.models.model_registry import visible_models
 from nestvec.keys.keyring import KeyGrant
 from nestvec.observability.http_metrics import Answer
 from nestvec.observability.logs import frames_of, get_logger
+from nestvec.observability.tracing.request_trace import begin_request
+from nestvec.observability.tracing.trace_context import TraceContext
 
 log = get_logger(__name__)
 
@@ -68,13 +70,11 @@ class RequestContextMiddleware:
         self._set_path(scope)
         request_id = _request_id(scope)
         scope["nestvec.request_id"] = request_id
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
         # A pipelined request begins in the task of the one before it, and would see the models of that one's key.
         visible_models.set(None)
         reservation = scope[BODY_RESERVATION] = BodyReservation(self.state.body_memory)
         started = scope[HEADERS_CAME_S] = time.monotonic()
-        stages = scope[STAGE_TIMES] = StageTimes(started)
+        stages = scope[STAGE_TIMES] = self._begin(scope, request_id, started)
         status = CLIENT_CLOSED  # stays so where the client leaves before an answer begins
 
         async def send_with_headers(message: Message) -> None:
@@ -117,6 +117,24 @@ class RequestContextMiddleware:
             stages.written()
             self._count(scope, status, time.monotonic() - started, stages)
 
+    def _begin(self, scope: Scope, request_id: str, started_s: float) -> StageTimes:
+        """Bind what all log lines of a request say; return its stages, with its trace where that is recorded."""
+        parent, recorder = TraceContext.of_headers(scope["headers"]), self.state.recorder
+        trace = None
+        if recorder is not None and scope["path"] not in QUIET_ROUTES:
+            trace = begin_request(recorder, parent, scope["method"], started_s)
+        stages = StageTimes(started_s, trace)
+        place = parent if trace is None else trace.place
+        structlog.contextvars.clear_contextvars()
+        if place is None:
+            structlog.contextvars.bind_contextvars(request_id=request_id)
+            return stages
+        structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=place.trace_id)
+        # Of a trace that somebody keeps: we do, or, where no traces are recorded here, the caller says so.
+        if trace is not None or (recorder is None and place.is_sampled):
+            stages.kept_trace_id = place.trace_id
+        return stages
+
     def _set_path(self, scope: Scope) -> None:
         """Set the path and the root path so that all that follow, the router too, see one and the same path."""
         path, root_path = scope["path"], self._root_path
@@ -150,8 +168,13 @@ class RequestContextMiddleware:
         tags = getattr(matched, "tags", None) or [UNMATCHED]
         dialect = bound.name if bound is not None else tags[0]
         answer = Answer(route, dialect, stages.model, status, outcome_of(status))
-        self._metrics.http.request_done(answer, took_s, stages.seconds())
+        self._metrics.http.request_done(answer, took_s, stages.seconds(), stages.kept_trace_id)
         self._access_log.write(answer, took_s, stages, scope)
+        if stages.trace is not None:
+            error = scope.get(ANSWERED_ERROR)
+            method = "HEAD" if scope.get(IS_HEAD) else scope["method"]
+            code = "" if error is None else error.code
+            stages.trace.answered(answer, method, scope["scheme"], code)
 
 
 def tolerant_path(path: str) -> str:

@@ -89,19 +89,23 @@ class HttpMetrics:
         )
         self._read_body_bytes: Callable[[], int] = int
 
-    def request_done(self, answer: Answer, took_s: float, stages_s: Mapping[str, float]) -> None:
+    def request_done(
+        self, answer: Answer, took_s: float, stages_s: Mapping[str, float], trace_id: str = ""
+    ) -> None:
         """Count a request whose answer is out.
 
         Args:
             answer: What it was.
             took_s: Seconds from its first byte to the end of the answer.
             stages_s: Seconds of each stage of it that is known.
+            trace_id: Id of its trace, an exemplar of its durations in OpenMetrics' form; "" for none.
         """
+        exemplar = {"trace_id": trace_id} if trace_id else None
         route, dialect, model, status, outcome = answer
         self.requests.labels(route, dialect, model, str(status)).inc()
-        self.request_duration.labels(route, model, outcome).observe(took_s)
+        self.request_duration.labels(route, model, outcome).observe(took_s, exemplar)
         for stage, stage_s in stages_s.items():
-            self._stage_duration.labels(model, stage).observe(stage_s)
+            self._stage_duration.labels(model, stage).observe(stage_s, exemplar)
 
     def watch_body_bytes(self, read: Callable[[], int], max_bytes: int) -> None:
         """Sample how many bytes of bodies are held from now on.
