@@ -40,6 +40,7 @@ class FakeExporter(SpanExporter):
 
     result: SpanExportResult = GOOD
     error: Exception | None = None
+    told: Exception | int | None = None
 
     def __init__(self) -> None:
         self.gate, self.begun, self.closed = (threading.Event() for _ in range(3))
@@ -51,6 +52,10 @@ class FakeExporter(SpanExporter):
         """Do as told, once the gate is open."""
         self.begun.set()
         self.gate.wait(30)
+        if self.told is not None:
+            logger = logging.getLogger(EXPORTER_LOGGER)
+            logger.warning("secret %s, again in %.2f s", self.told, 1.0)
+            logger.error("no more time for %s", "secret")
         if self.error is not None:
             raise self.error
         self.exported += len(spans) if self.result is GOOD else 0
@@ -72,24 +77,26 @@ def _other_logs_stay() -> Iterator[None]:
     exporting.filters[:], queueing.level = kept
 
 
-def test_a_lost_collector_is_told_of_once() -> None:
-    """Then every ten minutes, and when it is back, with what was lost; the SDK's own lines are kept back."""
+def test_a_lost_collector_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Then every ten minutes however it comes and goes, and when it is back, with what was lost; the SDK's own lines are kept back."""
     clock, inner = FakeClock(), FakeExporter()
     exporter = PatientExporter(inner, clock)
-    inner.result = BAD
+    inner.result, inner.told = BAD, ConnectionError("secret")
     with capture_logs() as logs:
         for _ in range(50):
-            logging.getLogger(EXPORTER_LOGGER).error("secret %s", ConnectionError("secret"))
             assert exporter.export([SPAN] * 3) is BAD
         clock.now_s += TOLD_EVERY_S
+        inner.told = 503
         exporter.export([SPAN])
         inner.result = GOOD
         assert exporter.export([SPAN]) is GOOD
-        exporter.export([SPAN])
+        for inner.result in (GOOD, BAD, GOOD, BAD, GOOD):
+            exporter.export([SPAN])
     told = [(line["event"], line.get("reason"), line["lost_spans"]) for line in logs]
+    assert not caplog.records
     assert told == [
         ("traces_not_exported", "ConnectionError", 3),
-        ("traces_not_exported", "ConnectionError", 151),
+        ("traces_not_exported", "HTTP 503", 151),
         ("traces_exported_again", None, 151),
     ]
     assert "secret" not in str(logs)

@@ -22,6 +22,7 @@ log = get_logger(__name__)
 CLOSE_S: Final = 2.0
 # A collector that stays away is told of so often.
 TOLD_EVERY_S: Final = 600.0
+NO_REASON: Final = "busy, or too slow"
 # What they say goes into one line of ours. The second says for each span that the queue is full.
 EXPORTER_LOGGER: Final = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 QUEUE_LOGGER: Final = "opentelemetry.sdk._shared_internal"
@@ -100,7 +101,7 @@ class PatientExporter(SpanExporter):
         self._exporter, self._clock = exporter, clock
         self._reasons = ReasonFilter()
         self._lost, self._told_s = 0, float("-inf")
-        self._is_closed = False
+        self._is_told = self._is_closed = False
         logging.getLogger(EXPORTER_LOGGER).filters[:] = [self._reasons]
         logging.getLogger(QUEUE_LOGGER).setLevel(logging.CRITICAL)
 
@@ -109,19 +110,20 @@ class PatientExporter(SpanExporter):
         """Export spans; those that cannot be are lost."""
         if self._is_closed:
             return SpanExportResult.FAILURE
+        self._reasons.reason = NO_REASON
         try:
             result = self._exporter.export(spans)
         except Exception as error:  # noqa: BLE001 - the SDK would log its message with a traceback
             self._reasons.reason = type(error).__name__
             result = SpanExportResult.FAILURE
         if result is SpanExportResult.SUCCESS:
-            if self._lost:
+            if self._is_told:
                 log.info("traces_exported_again", lost_spans=self._lost)
-            self._lost, self._told_s = 0, float("-inf")
+                self._lost, self._is_told = 0, False
             return result
         self._lost += len(spans)
         if self._clock() - self._told_s >= TOLD_EVERY_S and not self._is_closed:
-            self._told_s = self._clock()
+            self._told_s, self._is_told = self._clock(), True
             log.warning(
                 "traces_not_exported",
                 reason=self._reasons.reason,
@@ -139,15 +141,20 @@ class PatientExporter(SpanExporter):
 
 
 class ReasonFilter(logging.Filter):
-    """Lets nothing of a logger through, and remembers why an export failed: a status, or an error's type."""
+    """Lets nothing of a logger through, and remembers why an export failed: a status, or an error's type.
 
-    reason = ""
+    Attributes:
+        reason: Why the last one did; of one that was tried again until its time was up, why it was.
+    """
+
+    reason = NO_REASON
 
     @override
     def filter(self, record: logging.LogRecord) -> bool:
-        """Remember a record's reason."""
-        values = record.args if isinstance(record.args, tuple) else ()
-        errors = [type(value).__name__ for value in values if isinstance(value, Exception)]
-        statuses = [f"HTTP {value}" for value in values if isinstance(value, int)]
-        self.reason = next(iter([*statuses, *errors]), "timeout" if not values[1:] else self.reason)
+        """Remember a record's reason, where it has one."""
+        for value in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(value, Exception):
+                self.reason = type(value).__name__
+            elif isinstance(value, int):
+                self.reason = f"HTTP {value}"
         return False
