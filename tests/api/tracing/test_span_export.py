@@ -78,7 +78,7 @@ def _other_logs_stay() -> Iterator[None]:
 
 
 def test_a_lost_collector_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Then every ten minutes however it comes and goes, and when it is back, with what was lost; the SDK's own lines are kept back."""
+    """Then every ten minutes, however it comes and goes, and when it is back; the SDK's own lines are kept back."""
     clock, inner = FakeClock(), FakeExporter()
     exporter = PatientExporter(inner, clock)
     inner.result, inner.told = BAD, ConnectionError("secret")
