@@ -54,6 +54,26 @@ def test_state_comes_along() -> None:
     assert context_of(("tracestate", "a=1")) is None
 
 
+@pytest.mark.parametrize(
+    ("state", "kept"),
+    [
+        ("a=1, b=2 ,,c=x y", "a=1,b=2,c=x y"),
+        ("tenant@system=1,a-_*/9=~!", "tenant@system=1,a-_*/9=~!"),
+        *((malformed, "") for malformed in ("my secret", "a=1,my secret", "A=1", "a=b=c", "=1")),
+        *((malformed, "") for malformed in ("a=", "a=\x01", "a=é", "a=1\n", "a@B=1", "9=1")),
+        # Not twice the same, no more than 32.
+        ("a=1,a=2", ""),
+        (",".join(f"k{number}=1" for number in range(32)),) * 2,
+        (",".join(f"k{number}=1" for number in range(33)), ""),
+    ],
+)
+def test_malformed_state_is_left_out(state: str, kept: str) -> None:
+    """All of it, and the trace goes on: others would log what they cannot read of it."""
+    context = context_of(("traceparent", PARENT), ("tracestate", state))
+    assert context is not None
+    assert (context.trace_id, context.state) == (TRACE, kept)
+
+
 def test_two_parents_are_none() -> None:
     """Which of them is meant cannot be known."""
     assert context_of(("traceparent", PARENT), ("traceparent", PARENT)) is None

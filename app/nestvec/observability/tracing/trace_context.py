@@ -14,6 +14,11 @@ TRACEPARENT: Final = re.compile(
 SAMPLED: Final = 1
 # What others must take; a longer one is left out, and the trace goes on without it.
 MAX_STATE_BYTES: Final = 512
+MAX_STATE_MEMBERS: Final = 32
+STATE_MEMBER: Final = re.compile(
+    r"([a-z][_0-9a-z\-*/]{0,255}|[a-z0-9][_0-9a-z\-*/]{0,240}@[a-z][_0-9a-z\-*/]{0,13})"
+    r"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
 
 
 class TraceContext(NamedTuple):
@@ -59,18 +64,28 @@ class TraceContext(NamedTuple):
         match = TRACEPARENT.fullmatch(parent.strip(b" \t"))
         if match is None or (match[1] == b"00" and match[5] is not None):
             return None
-        is_kept = len(state) <= MAX_STATE_BYTES and state.isascii()
-        return cls(
-            match[2].decode(),
-            match[3].decode(),
-            bool(int(match[4], 16) & SAMPLED),
-            state.decode() if is_kept else "",
-        )
+        is_sampled = bool(int(match[4], 16) & SAMPLED)
+        return cls(match[2].decode(), match[3].decode(), is_sampled, _well_formed(state))
 
     @property
     def traceparent(self) -> str:
         """The place as a `traceparent`."""
         return f"00-{self.trace_id}-{self.span_id}-{SAMPLED if self.is_sampled else 0:02x}"
+
+
+def _well_formed(state: bytes) -> str:
+    """Return a `tracestate` without spaces around its members; "" for one that is malformed, as a whole.
+
+    OpenTelemetry's own reader logs what it cannot read, which may be any word of a caller's.
+    """
+    if not state or len(state) > MAX_STATE_BYTES:
+        return ""
+    members = [member.strip(" \t") for member in state.decode("latin-1").split(",")]
+    members = [member for member in members if member]
+    matches = [STATE_MEMBER.fullmatch(member) for member in members]
+    keys = {match[1] for match in matches if match is not None}
+    is_well_formed = len(keys) == len(members) <= MAX_STATE_MEMBERS
+    return ",".join(members) if is_well_formed else ""
 
 
 def inherited_headers(environment: Mapping[str, str]) -> dict[str, str]:
