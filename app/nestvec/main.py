@@ -39,6 +39,8 @@ from nestvec.errors import ConfigError, ModelUnavailableError, NestvecError, Sto
 from nestvec.jobs.types import JobLimits
 from nestvec.observability.logs import get_logger
 from nestvec.observability.metrics import Metrics
+from nestvec.observability.tracing.batch_spans import BatchSpans
+from nestvec.observability.tracing.environment import start_recorder
 from nestvec.system.json_bodies import JsonLimits
 from nestvec.system.private_files import tighten
 
@@ -82,6 +84,7 @@ class ProcessRole:
 
 
 ALONE: Final = ProcessRole()
+FASTAPI_TELEMETRY: Final = ("tracing", "metrics", "logs", "operation_spans", "auto_configure")
 # Answers under way may take so many times what bodies may.
 ANSWERS_PER_BODIES: Final = 2
 
@@ -100,7 +103,8 @@ def build_app(
         on_ready: Called with the state once the engine is ready or has failed.
 
     Raises:
-        ConfigError: The store's URLs are of no known kind, or their extras are not installed.
+        ConfigError: The store's URLs are of no known kind, or their extras are not installed, or that for traces, which
+            OpenTelemetry's variables ask for.
     """
     if settings.files_api:
         from nestvec.jobs.store import check_store_urls
@@ -122,6 +126,8 @@ def build_app(
         "openapi_tags": OPENAPI_TAGS,
         "lifespan": partial(_lifespan, settings, state, process_role, on_ready),
         "redirect_slashes": False,
+        # Its own would export query strings and the messages of exceptions, which may quote callers.
+        "telemetry": dict.fromkeys(FASTAPI_TELEMETRY, False),
     }
     app = (
         FastAPI(openapi_url=None, **options)
@@ -173,6 +179,9 @@ def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
     body_memory = BodyMemoryBudget(bounds.in_flight_bytes)
     # Bodies are made of what callers send, answers of what is made of it.
     answer_memory = AnswerMemory(ANSWERS_PER_BODIES * body_memory.max_bytes)
+    recorder = start_recorder(process_role.role)
+    if recorder is not None:
+        metrics.engine.record_batch = BatchSpans(recorder).record
     metrics.http.watch_body_bytes(lambda: body_memory.held_bytes, body_memory.max_bytes)
     metrics.http.connections_limit.set(bounds.connections)
     return ApiState(
@@ -205,6 +214,7 @@ def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
         metrics=metrics,
         body_memory=body_memory,
         answer_memory=answer_memory,
+        recorder=recorder,
     )
 
 

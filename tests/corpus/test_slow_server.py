@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from nestvec.corpus.embedders import TextOptions
 from nestvec.corpus.job import CorpusJob, CorpusSummary
 from nestvec.corpus.run import embed_corpus
+from nestvec.corpus.server_client import ServerClient
 from nestvec.corpus.server_embedder import ServerEmbedder
 from nestvec.corpus.sources import find_sources
 from nestvec.errors import SourceError
@@ -149,3 +151,13 @@ async def test_what_is_no_url_is_said() -> None:
     with pytest.raises(SourceError, match="is no URL"):
         await remote.model(TextOptions())
     await remote.close()
+
+
+def test_requests_belong_to_the_trace_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What starts `embed` in a step of its own trace finds the server's spans under it."""
+    parent = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    monkeypatch.setenv("TRACEPARENT", parent)
+    headers = ServerClient("http://server", "a-key", time.monotonic).http.headers
+    assert headers["traceparent"] == parent
+    monkeypatch.setenv("TRACEPARENT", "nonsense")
+    assert "traceparent" not in ServerClient("http://server", "", time.monotonic).http.headers

@@ -1,4 +1,7 @@
-"""No text, token, vector or key leaves a server except in answers: its logs, metrics, errors and files are searched."""
+"""No text, token, vector or key leaves a server except in answers: logs, metrics, spans, errors and files are searched.
+
+The spans that a collector is sent show how a request is traced through the processes, too.
+"""
 
 import json
 import re
@@ -11,6 +14,8 @@ import pytest
 from nestvec.keys.records import KeyFile, KeyLimits
 
 from tests.end_to_end.fuzz.requests import operations_of
+from tests.processes.one_trace import assert_logged, assert_one_trace, send_traced
+from tests.support.collector import HAS_SDK, running_collector
 from tests.support.server import RunningServer, running_server
 from tests.support.tiny import write_tiny_bert
 
@@ -115,8 +120,8 @@ def send_all(
 
 
 @pytest.mark.parametrize("processes", [0, 1])
-def test_nothing_leaks(tmp_path: Path, processes: int) -> None:
-    """Nothing leaks at the most talkative log level, through any route and any error."""
+def test_nothing_leaks(tmp_path: Path, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing leaks at the most talkative log level, with every request's spans, through any route and any error."""
     model = write_tiny_bert(tmp_path / "model")
     file = KeyFile.read(tmp_path / "keys.json")
     _, good = file.add("good", KeyLimits())
@@ -131,11 +136,23 @@ def test_nothing_leaks(tmp_path: Path, processes: int) -> None:
         "http_processes": processes,
     }
     keys = {"good": good, "wrong": good[:-4] + "zzzz"}
-    with running_server(tmp_path, **settings) as server:
-        answers, vectors = send_all(server, keys)
-        auth = {"authorization": f"Bearer {good}"}
-        metrics = httpx.get(f"{server.url}/metrics", headers=auth).text
-        assert server.terminate() == 0
+    with running_collector() as collector:
+        if HAS_SDK:
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+            # So that none is lost, however slow the machine is.
+            monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1000000")
+            monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "500")
+        with running_server(tmp_path, **settings) as server:
+            send_traced(server, good, CANARY)
+            answers, vectors = send_all(server, keys)
+            auth = {"authorization": f"Bearer {good}"}
+            metrics = httpx.get(f"{server.url}/metrics", headers=auth).text
+            assert server.terminate() == 0
+    spans = b"".join(collector.bodies).decode("utf-8", "replace")
+    assert_logged(server)
+    if HAS_SDK:
+        roles = ("front-0", "core") if processes else ("server", "server")
+        assert_one_trace(collector.spans(), *roles)
     statuses = {answer.status_code for answer in answers}
     assert {200, 400, 401, 404, 422} <= statuses
     assert not {status for status in statuses if status >= 500}
@@ -147,7 +164,7 @@ def test_nothing_leaks(tmp_path: Path, processes: int) -> None:
         ", ".join(map(str, IDS)),
         "97,89,83,79",
     ]
-    for source, text in (("log", server.logs()), ("metrics", metrics)):
+    for source, text in (("log", server.logs()), ("metrics", metrics), ("spans", spans)):
         leaked = [secret for secret in (*secrets, *vectors) if secret in text]
         assert not leaked, (source, leaked[:3])
     for answer in answers:

@@ -51,6 +51,7 @@ OF_FEATURES: Final = (
     *("sqlalchemy", "alembic", "mako", "redis", "obstore", "psycopg"),
     *("huggingface_hub", "httpx", "tqdm", "pyarrow", "tiktoken", "sentencex", "markdown_it"),
     *("openvino", "pypdfium2", "matplotlib", "scipy", "cryptography", "jinja2"),
+    *("opentelemetry.sdk", "opentelemetry.exporter"),
 )
 
 

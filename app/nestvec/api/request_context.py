@@ -27,6 +27,8 @@ from nestvec.errors import NestvecError
 from nestvec.keys.keyring import KeyGrant
 from nestvec.observability.http_metrics import OPERATIONS, Answer
 from nestvec.observability.logs import frames_of, get_logger
+from nestvec.observability.tracing.request_trace import begin_request
+from nestvec.observability.tracing.trace_context import TraceContext
 
 log = get_logger(__name__)
 
@@ -75,13 +77,11 @@ class RequestContextMiddleware:
         take_query_key(scope)
         request_id = _request_id(scope)
         scope["nestvec.request_id"] = request_id
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
         # A pipelined request begins in the task of the one before it, and would see the models of that one's key.
         visible_models.set(None)
         reservation = scope[BODY_RESERVATION] = BodyReservation(self.state.body_memory)
         started = scope[HEADERS_CAME_S] = time.monotonic()
-        stages = scope[STAGE_TIMES] = StageTimes(started)
+        stages = scope[STAGE_TIMES] = self._begin(scope, request_id, started)
         status = CLIENT_CLOSED  # stays so where the client leaves before an answer begins
 
         async def send_with_headers(message: Message) -> None:
@@ -124,6 +124,24 @@ class RequestContextMiddleware:
             stages.written()
             self._count(scope, status, time.monotonic() - started, stages)
 
+    def _begin(self, scope: Scope, request_id: str, started_s: float) -> StageTimes:
+        """Bind what all log lines of a request say; return its stages, with its trace where that is recorded."""
+        parent, recorder = TraceContext.of_headers(scope["headers"]), self.state.recorder
+        trace = None
+        if recorder is not None and scope["path"] not in QUIET_ROUTES:
+            trace = begin_request(recorder, parent, scope["method"], started_s)
+        stages = StageTimes(started_s, trace)
+        place = parent if trace is None else trace.place
+        structlog.contextvars.clear_contextvars()
+        if place is None:
+            structlog.contextvars.bind_contextvars(request_id=request_id)
+            return stages
+        structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=place.trace_id)
+        # Of a trace that somebody keeps: we do, or, where no traces are recorded here, the caller says so.
+        if trace is not None or (recorder is None and place.is_sampled):
+            stages.kept_trace_id = place.trace_id
+        return stages
+
     def _set_path(self, scope: Scope) -> None:
         """Set the path and the root path so that all that follow, the router too, see one and the same path."""
         path, root_path = scope["path"], self._root_path
@@ -157,8 +175,13 @@ class RequestContextMiddleware:
         error: NestvecError | None = scope.get(ANSWERED_ERROR)
         dialect, code = _dialect_of(scope, matched, route), error.code if error is not None else ""
         answer = Answer(route, dialect, stages.model, status, outcome_of(status), code)
-        self._metrics.http.request_done(answer, took_s, stages.seconds())
+        self._metrics.http.request_done(answer, took_s, stages.seconds(), stages.kept_trace_id)
         self._access_log.write(answer, took_s, stages, scope)
+        if stages.trace is not None:
+            error = scope.get(ANSWERED_ERROR)
+            method = "HEAD" if scope.get(IS_HEAD) else scope["method"]
+            code = "" if error is None else error.code
+            stages.trace.answered(answer, method, scope["scheme"], code)
 
 
 def tolerant_path(path: str) -> str:

@@ -20,9 +20,10 @@ from nestvec.keys.keyring import Keyring
 from nestvec.observability.metrics import Metrics
 from nestvec.system.json_bodies import JsonLimits
 
-# It brings SQLAlchemy, which a server without files and batches does not need.
+# They bring SQLAlchemy, which a server without files and batches does not need, and an extra.
 if TYPE_CHECKING:
     from nestvec.jobs.runner import JobRunner
+    from nestvec.observability.tracing.span_recorder import SpanRecorder
 
 # A restart or a first download takes longer than a second; clients with two tries should see the end of it.
 RETRY_AFTER_LOADING_S: Final = 5.0
@@ -83,6 +84,7 @@ class ApiState:
         answer_memory: Memory for large answers under way.
         phase: Where the server is in its life.
         on_reload: Called by `reload` once keys have been read anew.
+        recorder: Records spans; None where none are asked for.
     """
 
     options: ApiOptions
@@ -93,6 +95,7 @@ class ApiState:
     answer_memory: AnswerMemory
     phase: Phase = Phase.LOADING
     on_reload: Callable[[], None] = lambda: None
+    recorder: "SpanRecorder | None" = None
     _jobs: "JobRunner | None" = field(default=None)
     _service: EmbeddingService | None = field(default=None)
 
@@ -170,6 +173,8 @@ class ApiState:
         if self._service is not None:
             await asyncio.to_thread(self._service.close)
         await self.keys.close()
+        if self.recorder is not None:
+            await asyncio.to_thread(self.recorder.close)
 
 
 def api_state(request: Request) -> ApiState:

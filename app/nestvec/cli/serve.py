@@ -9,6 +9,7 @@ from nestvec.cli.settings_help import SettingsCommand
 from nestvec.config.loading import check_to_serve
 from nestvec.config.settings import PREFIX, Settings
 from nestvec.observability.logs import configure_logs, get_logger
+from nestvec.observability.tracing.environment import asks_for_traces
 from nestvec.system.malloc import forbid_core_dumps
 
 log = get_logger(__name__)
@@ -37,6 +38,7 @@ def command(settings: Settings) -> None:
     from nestvec.assembly.package import check_sources
 
     check_sources(settings)
+    asks_for_traces()  # before any process is started: it says what is wrong with what is asked for
     forbid_core_dumps()
     if settings.http_processes:
         from nestvec.processes.supervisor import run_supervised

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Final
 import httpx
 
 from nestvec.errors import DeadlineError, InputError, RateLimitError, SourceError
+from nestvec.observability.tracing.trace_context import inherited_headers
 
 # A server answers 504 long before that; what takes longer is taken for lost.
 TIMEOUT_S: Final = 120.0
@@ -32,6 +34,8 @@ INPUT_INDEX: Final = re.compile(r"input\[(\d+)\]")
 class ServerClient:
     """Sends requests to one server, as bulk work that makes way for others.
 
+    They belong to the trace of `TRACEPARENT`, where what has started this process has set it.
+
     Args:
         url: The server's base, with or without /v1.
         key: An API key, "" for none.
@@ -40,6 +44,7 @@ class ServerClient:
 
     def __init__(self, url: str, key: str, clock: Callable[[], float]) -> None:
         headers = {"authorization": f"Bearer {key}"} if key else {}
+        headers |= inherited_headers(os.environ)
         self.base = url.rstrip("/").removesuffix("/v1")
         try:
             self.http = httpx.AsyncClient(base_url=self.base, headers=headers, timeout=TIMEOUT_S)

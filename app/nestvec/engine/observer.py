@@ -1,10 +1,15 @@
-"""What the engine tells whoever counts: metrics, logs, tests."""
+"""What the engine tells whoever counts: metrics, traces, logs, tests."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from nestvec.engine.types import LongInput, Timings
+
+# By what the observer knows the call that the running task makes, where it records what becomes of it. The engine hands
+# it on with the call's items, and back with the batches that they are in; it means nothing here.
+current_trace: Final[ContextVar[str]] = ContextVar("current_trace", default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,8 @@ class BatchStats:
         engine_s: Time spent in collation, graph and pooling.
         outcome: "ok" or "error".
         prediction_error: |predicted - real| / real engine time; None where nothing was predicted.
+        traces: Of each call in it that the observer records, by its `ItemOptions.trace`, the longest queue wait of its
+            items.
     """
 
     items: int
@@ -28,6 +35,7 @@ class BatchStats:
     engine_s: float
     outcome: str
     prediction_error: float | None = None
+    traces: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

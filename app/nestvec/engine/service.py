@@ -1,7 +1,6 @@
 """EmbeddingService: what the HTTP layer, the command line and batch jobs call.
 
-It is the engine's half before the core: resolve model and prompt, tokenize off the event loop, hand items to the core,
-cut and renormalize.
+It is the engine's half before the core: resolves model and prompt, tokenizes, hands items to the core, finishes.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.model_registry import ModelRegistry
 from nestvec.engine.models.served_model import ServedModel
-from nestvec.engine.observer import Observer
+from nestvec.engine.observer import Observer, current_trace
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import Finished
 from nestvec.engine.splitting import Check
@@ -146,7 +145,8 @@ class EmbeddingService:
         raw = await self._run(call, encoded, model, plan, ticket, started_s)
         finishing_s = self._clock()
         finished = await self._finish(raw, call, model, plan, ticket)
-        timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, self._clock() - finishing_s)
+        postprocess_s = self._clock() - finishing_s
+        timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, postprocess_s, started_s)
         long = long_inputs(encoded)
         self._observer.call_done(
             spec.name,
@@ -239,6 +239,7 @@ class EmbeddingService:
             columns=(call.dimensions or 0) if is_final else 0,
             is_half=is_final and set(call.output_dtypes) == {OutputDtype.FLOAT16},
             arrived_s=arrived_s,
+            trace=current_trace.get(),
         )
         submission = as_submission(encoded, options)
         raw = await self.read_through.fetch(model, submission, uses_cache=call.uses_cache)

@@ -178,6 +178,7 @@ class ItemOptions:
         columns: How many leading values of each vector are wanted, if nothing else will be made of it; 0 for all.
         is_half: Whether the vectors will be given out in float16 only.
         arrived_s: Monotonic time when the call came, from which its wait counts; None for when it joins the queue.
+        trace: By what the observer knows the call where it records what becomes of it; "" where it does not.
     """
 
     key_id: str = ""
@@ -189,6 +190,7 @@ class ItemOptions:
     columns: int = 0
     is_half: bool = False
     arrived_s: float | None = None
+    trace: str = ""
 
     def kind_of(self, item: Item) -> OutputKind:
         """Return what the core makes of an item's token states."""
@@ -310,12 +312,17 @@ class LongInput:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of a call went, in seconds."""
+    """Where the time of a call went, in seconds; the times of the core are those of `RawVectors`.
+
+    Attributes:
+        started_s: Monotonic time when tokenizing began.
+    """
 
     tokenize_s: float = 0.0
     queue_wait_s: float = 0.0
     engine_s: float = 0.0
     postprocess_s: float = 0.0
+    started_s: float = 0.0
 
     @property
     def total_s(self) -> float:

@@ -23,9 +23,14 @@ class EngineMetrics:
 
     Args:
         registry: Where the metrics live.
+
+    Attributes:
+        record_batch: Told of each micro-batch with calls whose spans are recorded; None where no spans are.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.record_batch: Callable[[str, BatchStats], None] | None = None
+
         def counter(name: str, text: str, *labels: str) -> Series[Counter]:
             return Series(Counter(name, text, ["model", *labels], registry=registry))
 
@@ -165,6 +170,8 @@ class EngineMetrics:
         waits = self._queue_wait[model]
         for wait_s in stats.waits_s:
             waits.observe(wait_s)
+        if stats.traces and self.record_batch is not None:
+            self.record_batch(model, stats)
 
     def call_refused(self, model: str, reason: str) -> None:
         """Count a call that was refused."""

@@ -128,24 +128,28 @@ class HttpMetrics:
             registry=registry,
         )
 
-    def request_done(self, answer: Answer, took_s: float, stages_s: Mapping[str, float]) -> None:
+    def request_done(
+        self, answer: Answer, took_s: float, stages_s: Mapping[str, float], trace_id: str = ""
+    ) -> None:
         """Count a request whose answer is out; what operators ask for is no traffic of users.
 
         Args:
             answer: What it was.
             took_s: Seconds from its first byte to the end of the answer.
             stages_s: Seconds of each stage of it that is known.
+            trace_id: Id of its trace, an exemplar of its durations in OpenMetrics' form; "" for none.
         """
         route, dialect, model, status, outcome, code = answer
         if dialect == OPERATIONS:
             self._operations[route, str(status)].inc()
             return
+        exemplar = {"trace_id": trace_id} if trace_id else None
         self._requests[route, dialect, model, str(status)].inc()
-        self._request_duration[route, model, outcome].observe(took_s)
+        self._request_duration[route, model, outcome].observe(took_s, exemplar)
         if code:
             self._errors[model, code].inc()
         for stage, stage_s in stages_s.items():
-            self._stage_duration[model, stage].observe(stage_s)
+            self._stage_duration[model, stage].observe(stage_s, exemplar)
 
     def watch_body_bytes(self, read: Callable[[], int], max_bytes: int) -> None:
         """Sample how many bytes of bodies are held from now on.

@@ -29,6 +29,8 @@ from nestvec.observability.logs import configure_logs, frames_of, get_logger
 from nestvec.observability.metrics import Metrics
 from nestvec.observability.process_metrics import ProcessMetrics
 from nestvec.observability.shared_metrics import share_metrics
+from nestvec.observability.tracing.batch_spans import BatchSpans
+from nestvec.observability.tracing.environment import start_recorder
 from nestvec.processes.child import Restarts
 from nestvec.processes.event_loop_lag import measure_event_loop_lag
 from nestvec.processes.gpu_monitor import start_gpu_monitor
@@ -68,6 +70,9 @@ def run_engine_process(
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library has not typed this one
     metrics = Metrics(CollectorRegistry(), files.role)
     metrics.processes.note_start(restarts.earlier, was_hung=restarts.was_hung)
+    recorder = start_recorder(files.role)
+    if recorder is not None:
+        metrics.engine.record_batch = BatchSpans(recorder, serves_others=True).record
     journal = InFlightJournal(files.status_page, runtime_dir.secret)
     quarantine = Quarantine(journal, files.quarantine, time.monotonic)
     status_page = StatusPage(files.status_page)
@@ -89,6 +94,8 @@ def run_engine_process(
     if number == 0:  # once for the machine, however many processes there are
         metrics.energy.watch(energy_zones())
     asyncio.run(_serve(settings, pool, EngineServer(pool, files.socket), metrics, quarantine))
+    if recorder is not None:
+        recorder.close()
 
 
 async def _serve(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import structlog
 from nestvec.api.state import Phase
 from structlog.testing import capture_logs
 
@@ -32,6 +33,27 @@ async def test_a_line_says_what_was_asked_and_where_the_time_went(make_api: Make
     stages = ["parse", "tokenize", "queue", "run", "postprocess", "encode", "write"]
     assert list(line["stages_ms"]) == stages
     assert sum(line["stages_ms"].values()) <= line["duration_ms"] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("parent", "trace_id"),
+    [
+        (
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+            "4bf92f3577b34da6a3ce929d0e0e4736",
+        ),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", None),
+        ("my secret", None),
+        ("", None),
+    ],
+)
+async def test_a_line_has_the_callers_trace(api: Api, parent: str, trace_id: str | None) -> None:
+    """Without any tracing here; what is malformed is no trace, and no word of it gets in."""
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+        await api.embed({"input": "alpha"}, traceparent=parent)
+    (line,) = [line for line in logs if line["event"] == "request"]
+    assert line.get("trace_id") == trace_id
+    assert "secret" not in str(logs)
 
 
 async def test_a_refusal_says_why(make_api: MakeApi) -> None:

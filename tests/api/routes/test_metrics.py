@@ -96,6 +96,26 @@ async def test_metrics_in_openmetrics_on_request(api: Api) -> None:
     assert answer.text.endswith("# EOF\n")
 
 
+async def test_durations_have_the_last_recorded_trace_as_exemplar(api: Api) -> None:
+    """In OpenMetrics only, and only a trace that somebody keeps: its caller says so, where none are recorded here."""
+    openmetrics = {"accept": "application/openmetrics-text"}
+    unkept, kept = "ab" * 16, "cd" * 16
+    await api.embed({"input": "alpha"})
+    await api.embed({"input": "alpha"}, traceparent=f"00-{unkept}-{'ef' * 8}-00")
+    await api.embed({"input": "alpha"}, traceparent="00-nonsense-01")
+    assert "trace_id" not in (await api.client.get("/metrics", headers=openmetrics)).text
+    await api.embed({"input": "alpha"}, traceparent=f"00-{kept}-{'ef' * 8}-01")
+    text = (await api.client.get("/metrics", headers=openmetrics)).text
+    exemplar = f'# {{trace_id="{kept}"}}'
+    names = {line.split("{")[0] for line in text.splitlines() if exemplar in line}
+    assert names == {
+        "nestvec_request_duration_seconds_bucket",
+        "nestvec_request_stage_duration_seconds_bucket",
+    }
+    assert unkept not in text
+    assert "trace_id" not in (await api.client.get("/metrics")).text
+
+
 async def test_metric_names_follow_the_rules(api: Api) -> None:
     """Names have a prefix and base units, every metric has a help text, and buckets begin at 0.5 ms."""
     text = (await api.client.get("/metrics")).text

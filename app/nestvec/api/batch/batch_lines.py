@@ -3,7 +3,10 @@
 import asyncio
 import dataclasses
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final, cast
 
 import orjson
@@ -37,6 +40,7 @@ from nestvec.errors import (
 from nestvec.jobs.types import LineResult
 from nestvec.keys.records import KeyLimits
 from nestvec.observability.logs import frames_of, get_logger
+from nestvec.observability.tracing.request_trace import RequestTrace, begin_request
 
 log = get_logger(__name__)
 
@@ -46,6 +50,9 @@ MAX_CALL_CHARS: Final = 200_000
 MAX_WAIT_S: Final = 5.0
 USUAL_DIMENSIONS: Final = 1024
 RUNNING: Final = (Phase.READY, Phase.RECOVERING)
+CHUNK: Final = "batch chunk"
+# Records the spans of the chunk whose lines are being answered; None where none are recorded.
+chunk_trace: Final[ContextVar[RequestTrace | None]] = ContextVar("chunk_trace", default=None)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,8 +84,24 @@ class BatchLines:
             return [self.refuse(error)] * len(bodies)
         results: list[LineResult | None] = [None] * len(bodies)
         groups = await asyncio.to_thread(_group_alike, bodies)
-        await asyncio.gather(*(self._fill(results, bodies, indices, owner) for indices in groups))
+        with self._traced(len(bodies)):
+            fills = [self._fill(results, bodies, indices, owner) for indices in groups]
+            await asyncio.gather(*fills)
         return cast("list[LineResult]", results)
+
+    @contextmanager
+    def _traced(self, lines: int) -> Iterator[None]:
+        """Record the calls of a chunk's lines, which the block makes, where spans are recorded."""
+        recorder, trace = self.state.recorder, None
+        if recorder is not None:
+            trace = begin_request(recorder, None, CHUNK, time.monotonic())
+        token = chunk_trace.set(trace)
+        try:
+            yield
+        finally:
+            chunk_trace.reset(token)
+            if trace is not None:
+                trace.finish(CHUNK, {"nestvec.lines": lines})
 
     async def _limits_of(self, owner: str) -> KeyLimits:
         """Return what a key may do; while the keys cannot be read its lines wait.
@@ -214,7 +237,7 @@ class BatchLines:
             tokens = CallTokens(keys, owner, limits).checked()
             admit = tokens.admit if tokens.are_limited else None
             try:
-                result = await self.state.service.embed(dataclasses.replace(bulk, admit=admit))
+                result = await self._run(dataclasses.replace(bulk, admit=admit))
             except BaseException:
                 tokens.give_back()
                 raise
@@ -222,6 +245,21 @@ class BatchLines:
             return result
 
         return await retry_until_accepted(embed_once, lambda: self.state.phase in RUNNING)
+
+    async def _run(self, call: EmbedCall) -> EmbedResult:
+        """Run a call, and record it where its chunk's spans are.
+
+        Raises:
+            NestvecError: The engine's reason why there are no vectors.
+        """
+        trace = chunk_trace.get()
+        if trace is None:
+            return await self.state.service.embed(call)
+        slot = self._slot(call.model)
+        with trace.call(call, "" if slot is None else slot.name) as recorded:
+            result = await self.state.service.embed(call)
+            recorded.answered(result)
+            return result
 
 
 async def retry_until_accepted(

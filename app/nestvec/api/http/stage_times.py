@@ -7,10 +7,15 @@ from typing import Final
 from starlette.types import Scope
 
 from nestvec.engine.types import Timings
+from nestvec.observability.tracing.request_trace import RequestTrace
 
 # Key in a request's ASGI scope.
 STAGE_TIMES: Final = "nestvec.stage_times"
 STAGES: Final = ("parse", "tokenize", "queue", "run", "postprocess", "encode", "write")
+# Reading the request and writing the answer get spans where callers' connections made them slow: a span costs more
+# than they mostly take, and they are the beginning and the end of the request's own.
+CONNECTION_STAGES: Final = frozenset({"parse", "write"})
+SLOW_CONNECTION_S: Final = 0.001
 
 
 class StageTimes:
@@ -21,12 +26,16 @@ class StageTimes:
 
     Attributes:
         model: The served model that the request means; "" where it means none, or none that is known.
+        trace: Records the spans of the request; None where none are recorded.
+        kept_trace_id: Id of its trace, where somebody records that; else "".
     """
 
-    __slots__ = ("_seconds", "_since_s", "model")
+    __slots__ = ("_seconds", "_since_s", "kept_trace_id", "model", "trace")
 
-    def __init__(self, started_s: float) -> None:
+    def __init__(self, started_s: float, trace: RequestTrace | None = None) -> None:
         self.model = ""
+        self.trace = trace
+        self.kept_trace_id = ""
         self._seconds: dict[str, float] = {}
         self._since_s = started_s
 
@@ -73,7 +82,11 @@ class StageTimes:
 
     def _end(self, stage: str) -> None:
         now_s = time.monotonic()
-        self._seconds[stage] = now_s - self._since_s
+        self._seconds[stage] = took_s = now_s - self._since_s
+        if self.trace is not None and (
+            took_s >= SLOW_CONNECTION_S or stage not in CONNECTION_STAGES
+        ):
+            self.trace.stage(stage, self._since_s, now_s)
         self._since_s = now_s
 
 

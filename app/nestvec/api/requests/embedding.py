@@ -13,7 +13,7 @@ from nestvec.api.http.answer_memory import ANSWER_BYTES, FREE_BYTES
 from nestvec.api.http.auth import grant_of
 from nestvec.api.http.stage_times import StageTimes, stage_times
 from nestvec.api.requests.api_request import ApiRequest
-from nestvec.api.requests.fields import Inputs
+from nestvec.api.requests.fields import Body, Inputs
 from nestvec.api.requests.headers import (
     UNUSUAL_IDS_HEADER,
     add_answer_header,
@@ -32,6 +32,14 @@ Answer = TypeVar("Answer")
 
 # About, in English.
 CHARS_PER_TOKEN: Final = 4
+# The fields of all dialects for it, and their words: others are callers' own.
+FORM_FIELDS: Final = ("encoding_format", "embedding_type", "embedding_types")
+FORMS: Final = frozenset(
+    {
+        *("float", "base64", "bytes", "bytes_only", "int8", "uint8", "binary", "ubinary"),
+        *("base64_int8", "base64_binary"),
+    }
+)
 # What a value of a vector takes, raw and as JSON, whose parts are joined to a whole.
 VALUE_BYTES: Final = 24
 # What a character of a text whose tokens are described takes, and a token id that is decoded.
@@ -134,7 +142,7 @@ async def embed(
     )
     stages = await _begin_stages(api_request, full_call)
     try:
-        result = await embed_until_disconnect(request, state, full_call)
+        result = await _traced(api_request, full_call, stages)
     except ClientDisconnect:
         # How much ran is not known, so it is charged: leaving early is no way around a quota.
         tokens_of_key.charge_for_leaving(call)
@@ -158,6 +166,32 @@ async def embed(
         tokens=tokens,
     )
     return result
+
+
+async def _traced(api_request: ApiRequest, call: EmbedCall, stages: StageTimes) -> EmbedResult:
+    """Run a call, and record it where its request's spans are.
+
+    Raises:
+        ClientDisconnect: The client went away.
+        NestvecError: The engine's reason why there are no vectors.
+    """
+    request, state = api_request.request, api_request.state
+    if stages.trace is None:
+        return await embed_until_disconnect(request, state, call)
+    with stages.trace.call(call, stages.model, forms_asked_for(api_request.body)) as recorded:
+        result = await embed_until_disconnect(request, state, call)
+        recorded.answered(result)
+        return result
+
+
+def forms_asked_for(body: Body) -> list[str]:
+    """Return the forms of vectors that a body asks for, whichever its dialect; words that are none are left out."""
+    forms: list[str] = []
+    for name in FORM_FIELDS:
+        value = body.get(name)
+        words = value if isinstance(value, list) else [value]
+        forms += [word for word in words[: len(FORMS)] if isinstance(word, str) and word in FORMS]
+    return forms
 
 
 def _name_field(error: InputError | InternalError, source: str, *, is_list: bool) -> None:

@@ -43,5 +43,16 @@ class BatchReporter:
             engine_s=took_s,
             outcome="error" if failed else "ok",
             prediction_error=prediction_error,
+            traces=_traced(entries, started_s),
         )
         self.observer.batch_done(self.model, stats)
+
+
+def _traced(entries: Sequence[Entry], started_s: float) -> dict[str, float]:
+    """Return the longest wait of the items of each call that is recorded."""
+    waits_s: dict[str, float] = {}
+    for entry in entries:
+        if trace := entry.options.trace:
+            wait_s = max(0.0, started_s - entry.arrived_s)
+            waits_s[trace] = max(wait_s, waits_s.get(trace, 0.0))
+    return waits_s

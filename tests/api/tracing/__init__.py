@@ -1,0 +1,1 @@
+"""Traces: context, what the variables ask for, spans, export."""
