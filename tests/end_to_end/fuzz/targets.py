@@ -49,6 +49,7 @@ from nestvec.system.json_files import read_json
 
 from tests.end_to_end.fuzz.documents import read_document, write_documents
 from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
+from tests.end_to_end.fuzz.word_tables import pristine_tables, read_table, write_table
 from tests.model_store.heads.yes_no import CHAT_TEMPLATES
 from tests.support.tiny import CONFIG, write_tiny_bert
 from tests.support.torch_files import torch_bytes
@@ -459,6 +460,7 @@ TARGETS: dict[str, ParserTarget] = {
     "keys": ParserTarget(_keys, _write_keys, lambda folder: KeyFile.read(folder / "keys.json")),
     "adapter": ParserTarget(_nothing, _write_adapter, read_adapter),
     "manifest": ParserTarget(_nothing, _write_manifest, _read_manifest),
+    "word tables": ParserTarget(pristine_tables, write_table, read_table),
     "stored": ParserTarget(_nothing, _write_stored, _read_stored),
 }
 
