@@ -43,6 +43,7 @@ from nestvec.model_store.heads.chat_templates import (
     has_pair_roles,
     read_pair_template,
 )
+from nestvec.model_store.pruning.tokens import TokenizerModel
 from nestvec.model_store.sources.adapters import read_adapter
 from nestvec.model_store.sources.card import read_card
 from nestvec.system.json_files import read_json
@@ -201,7 +202,9 @@ def _read_tokenizer(folder: Path) -> object:
     for text in TEXTS:
         with suppress(InputError):
             encoded.append(tokenizer.encode_texts([text], TokenizeOptions(Truncation.END)))
-    return encoded
+    model = TokenizerModel.read(read_json(folder / "tokenizer.json"))
+    kept = sorted(model.ids[token] for token in model.needed(["alpha"], frozenset()))
+    return encoded, model.pruned({old: new for new, old in enumerate(kept)})
 
 
 # What stands beside a tokenizer.

@@ -16,14 +16,20 @@ from nestvec.model_store.folder.model_folder import ModelFolder, read_model_fold
 def raw_vectors_of(path: Path, texts: Sequence[str]) -> FloatArray:
     """Return the vectors of texts, not normalized, (n, D)."""
     folder = read_model_folder(path)
-    return vectors_of_ids(folder, path, [ids_of(folder, text) for text in texts])
+    return vectors_of_ids(folder, path, all_ids(folder, texts))
 
 
 def ids_of(folder: ModelFolder, text: str, truncate: Truncation = Truncation.ERROR) -> list[int]:
     """Return a text's ids."""
-    (encoded,) = folder.open_tokenizer().encode_texts([text], TokenizeOptions(truncate))
-    ids: list[int] = encoded.ids.tolist()
-    return ids
+    return all_ids(folder, [text], truncate)[0]
+
+
+def all_ids(
+    folder: ModelFolder, texts: Sequence[str], truncate: Truncation = Truncation.ERROR
+) -> list[list[int]]:
+    """Return the ids of texts."""
+    encoded = folder.open_tokenizer().encode_texts(texts, TokenizeOptions(truncate))
+    return [each.ids.tolist() for each in encoded]
 
 
 def vectors_of_ids(folder: ModelFolder, path: Path, ids: Sequence[Sequence[int]]) -> FloatArray:

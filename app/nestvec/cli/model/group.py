@@ -10,6 +10,7 @@ from nestvec.cli.model.fit import apply, fit
 from nestvec.cli.model.importing import import_words
 from nestvec.cli.model.listing import list_models, remove, show, usage
 from nestvec.cli.model.merge import export, merge
+from nestvec.cli.model.prune import prune
 from nestvec.config.settings import Settings
 from nestvec.observability.logs import configure_logs
 
@@ -27,6 +28,7 @@ command.add_command(merge)
 command.add_command(export)
 command.add_command(fit)
 command.add_command(import_words)
+command.add_command(prune)
 command.add_command(apply)
 command.add_command(remove)
 command.add_command(usage)
