@@ -232,6 +232,15 @@ def test_words_weigh_as_a_corpus_or_a_file_says(tmp_path: Path) -> None:
     check("file", by_file, {"the": 0.25, "cat": 2.0, "new": 1.0})
 
 
+def test_a_table_may_be_rounded_to_8_bits(fasttext: Path) -> None:
+    """A quarter of the memory, near vectors; weights are multiplied behind it."""
+    words = list(EXPECTED["vectors"])
+    expected = np.array(list(EXPECTED["vectors"].values()))
+    given = raw_vectors_of(fasttext, words, rounds_table=True)
+    error = np.abs(given - expected).max()
+    assert 1e-5 < error < np.abs(expected).max() / 127
+
+
 def test_a_classifiers_labels_have_no_rows(tmp_path: Path) -> None:
     """Of version 11, classifiers have no n-grams, whatever their arguments say."""
     table = vectors(3)

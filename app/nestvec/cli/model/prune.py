@@ -96,9 +96,15 @@ def prune(  # noqa: PLR0913 - a parameter for each option
     use_languages(folder, found, languages)
     check_corpus(found, languages)
     tokens = choose_tokens(folder, found.used, frozenset(found.scripts))
-    provenance = {"made_by": "prune", "model": fetched.name, "languages": list(languages)}
-    provenance |= {"corpus": [Path(path).name for path in corpus], "texts": found.texts}
-    provenance |= {"tokens": len(tokens.old_ids), "tokens_before": tokens.rows}
+    provenance: dict[str, object] = {
+        "made_by": "prune",
+        "model": fetched.name,
+        "languages": list(languages),
+        "corpus": [Path(path).name for path in corpus],
+        "texts": found.texts,
+        "tokens": len(tokens.old_ids),
+        "tokens_before": tokens.rows,
+    }
     write_pruned(fetched.folder, folder, tokens, out, provenance)
     card = _card(name or out.name, fetched, folder, tokens, out)
     path = settings.models_dir / f"{card.name}.toml" if settings.models_dir else out / "card.toml"

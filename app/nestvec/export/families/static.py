@@ -68,7 +68,7 @@ class Static:
         if config.get(HAS_MAPPING):
             mapping = graph.weight("mapping", _mapping(context, tokens, rows))
             table_rows = graph.op("Gather", mapping, ids, axis=0)
-        state = graph.op("Gather", graph.weight("table", table), table_rows, axis=0)
+        state = context.look_up("table", table, table_rows)
         if config.get(HAS_WEIGHTS):
             values = context.weights.get(WEIGHTS, (tokens,))[:, None]
             weights = graph.op("Gather", graph.weight("token_weights", values), ids, axis=0)

@@ -179,10 +179,8 @@ def _is_known(subwords: object, rows: int) -> bool:
     if subwords == {"kind": CHARACTERS, "rows": rows}:
         return True
     names = ("min_chars", "max_chars", "buckets", "first_row")
-    numbers = [subwords.get(name) for name in names]
-    if subwords.get("kind") != NGRAMS or len(subwords) != len(names) + 2:
-        return False
-    if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+    numbers = [value for name in names if type(value := subwords.get(name)) is int]
+    if subwords.get("kind") != NGRAMS or not len(numbers) == len(names) == len(subwords) - 2:
         return False
     ngrams = NGrams(*numbers)
     return (
