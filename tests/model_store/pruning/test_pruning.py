@@ -144,6 +144,17 @@ def test_texts_of_kept_tokens_are_tokenized_as_before(tmp_path: Path, kind: str)
     assert library.token_to_id("newest") == len(tokens.old_ids) - 1
 
 
+def test_unknown_characters_keep_their_score(tmp_path: Path) -> None:
+    """Unigram scores them by the least score of all pieces: without that piece this text would be cut otherwise."""
+    pieces = [("<unk>", 0.0), ("a", -9.0), ("b", -9.0), ("cx", -9.0), ("abc", -1.0), ("zz", -30.0)]
+    (tmp_path / "model").mkdir()
+    root = write_static(tmp_path / "model", Tokenizer(models.Unigram(pieces, unk_id=0)))
+    _, tokens = prune(root, tmp_path / "out", ["abc", "abcx"])
+    old, new = read_model_folder(root), read_model_folder(tmp_path / "out")
+    assert ids_of(old, "abcx") == [1, 2, 3]
+    assert [tokens.old_ids[number] for number in ids_of(new, "abcx")] == [1, 2, 3]
+
+
 def test_a_transformer_keeps_its_vectors_and_its_files(tmp_path: Path) -> None:
     """Ids stand in config.json, tokenizer_config.json and the template; heads of a language model are cut too."""
     root = write_tiny_bert(tmp_path / "model")
