@@ -1,16 +1,15 @@
 """`nestvec model prune`: counts what a corpus needs, prunes, and measures on texts that were held out what is lost."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.assembly.library.embedder import Embedder
-from nestvec.config.settings import Settings
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import OutputKind, Truncation
@@ -133,7 +132,7 @@ def measure_loss(
     tokens: PrunedTokens,
     found: CorpusTokens,
     models: tuple[str, str],
-    settings: Settings,
+    shared: Mapping[str, Any],
 ) -> PruningLoss:
     """Compare both models on texts that were held out.
 
@@ -143,7 +142,7 @@ def measure_loss(
         tokens: Which tokens it has.
         found: The corpus.
         models: What each is loaded by: a folder or the path of a card.
-        settings: Where caches and cards lie.
+        shared: Settings of both: where caches and cards lie.
     """
     is_kept = np.zeros(tokens.rows, bool)
     is_kept[tokens.old_ids] = True
@@ -155,7 +154,7 @@ def measure_loss(
     loss = PruningLoss(len(found.held_out), lost, len(kept), same)
     if not texts or OutputKind.DENSE not in source.head.kinds:
         return loss
-    first, second = (_vectors(model, texts, settings) for model in models)
+    first, second = (_vectors(model, texts, shared) for model in models)
     cosines = np.einsum("td,td->t", first.astype(np.float64), second.astype(np.float64))
     measured = cosines[: len(held_out)]
     return replace(
@@ -204,11 +203,8 @@ def _ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[NDArray[np.int6
         yield encoded.ids.astype(np.int64)
 
 
-def _vectors(model: str, texts: Sequence[str], settings: Settings) -> NDArray[np.float32]:
+def _vectors(model: str, texts: Sequence[str], shared: Mapping[str, Any]) -> NDArray[np.float32]:
     """Embed texts by a model in float32."""
-    shared = settings.model_dump(
-        include={"cache_dir", "models_dir", "offline", "read_pickles", "log_level"}
-    )
     with Embedder(model, **shared, precision="fp32", provider="cpu") as embedder:
         vectors: NDArray[np.float32] = embedder.embed(texts, truncate="end")
         return vectors

@@ -112,6 +112,9 @@ async def test_an_imported_table_is_served_by_its_name(
         body = {"input": [f"{seen} {unseen}"], "model": "ft", "normalize": False}
         answer = await server.post("/v1/embeddings", body)
         prompted = await server.post("/v1/embeddings", {**body, "prompt": f"{unseen} "})
+        explained = {"model": "ft", "pairs": [[seen, unseen]], "explain": True}
+        refused = await server.client.post("/v1/similarity", json=explained)
+    assert "'explain' needs a model" in refused.json()["error"]["message"]
     given = np.array([answer["data"][0]["embedding"], prompted["data"][0]["embedding"]])
     expected = [mean_of([seen, unseen]), mean_of([unseen, seen, unseen])]
     np.testing.assert_allclose(given, expected, rtol=0, atol=1e-6)

@@ -37,6 +37,8 @@ from nestvec.tools.pruning import (
 )
 
 MAX_HELD_OUT = 0.5
+# Settings by which both models are loaded, to be compared.
+SHARED = {"cache_dir", "models_dir", "offline", "read_pickles", "log_level"}
 
 
 @click.command("prune")
@@ -112,7 +114,8 @@ def prune(  # noqa: PLR0913 - a parameter for each option
     pruned = _read(out, card, settings)
     _tell(folder, pruned, tokens, found)
     models = (source, str(path))
-    _tell_loss(measure_loss(folder, pruned, tokens, found, models, settings))
+    shared = settings.model_dump(include=SHARED)
+    _tell_loss(measure_loss(folder, pruned, tokens, found, models, shared))
     click.echo(
         f"written to {out}; nestvec serve --model {card.name if settings.models_dir else path}"
     )
