@@ -35,6 +35,7 @@ def build_options(settings: Settings, provider: str) -> list[BuildOptions]:
         precision=Precision.FP32 if requested == "auto" else Precision(requested),
         calibration=settings.calibration_file,
         halves_weights=settings.weight_storage == "fp16",
+        rounds_table=settings.weight_storage == "int8-table",
     )
     if provider == "cpu":
         return [on_cpu]

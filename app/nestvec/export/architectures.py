@@ -145,6 +145,7 @@ class ExportOptions:
         arithmetic: How linear layers compute.
         attention: Which operators compute attention.
         halves_weights: Store weights as float16; the graph still computes in float32.
+        rounds_table: Store rows of the table of tokens as 8-bit integers, each with a scale.
         head: What follows the encoder; None for token states as they are.
         takes_token_types: Whether the graph is told which tokens are of a pair's second text.
         takes_layer_count: Whether the graph is told how many layers to run; all exits then share its weights.
@@ -153,6 +154,7 @@ class ExportOptions:
     arithmetic: Arithmetic = field(default_factory=Floating)
     attention: AttentionOps = AttentionOps.BY_LENGTH
     halves_weights: bool = False
+    rounds_table: bool = False
     head: GraphHead | None = None
     takes_token_types: bool = False
     takes_layer_count: bool = False
@@ -192,7 +194,7 @@ def export_graph(
         takes_layer_count=options.takes_layer_count,
     )
     with Weights(folder, on_tensor=on_tensor) as weights:
-        context = BuildContext(graph, weights, inputs, options.arithmetic)
+        context = BuildContext(graph, weights, inputs, options.arithmetic, options.rounds_table)
         encoder = ARCHITECTURES[architecture_of(config)].build(config, context)
         value, width = encoder.states[-1], encoder.hidden_size
         if options.head is not None:

@@ -43,12 +43,14 @@ from nestvec.model_store.heads.chat_templates import (
     has_pair_roles,
     read_pair_template,
 )
+from nestvec.model_store.pruning.tokens import TokenizerModel
 from nestvec.model_store.sources.adapters import read_adapter
 from nestvec.model_store.sources.card import read_card
 from nestvec.system.json_files import read_json
 
 from tests.end_to_end.fuzz.documents import read_document, write_documents
 from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
+from tests.end_to_end.fuzz.word_tables import pristine_tables, read_table, write_table
 from tests.model_store.heads.yes_no import CHAT_TEMPLATES
 from tests.support.tiny import CONFIG, write_tiny_bert
 from tests.support.torch_files import torch_bytes
@@ -200,7 +202,9 @@ def _read_tokenizer(folder: Path) -> object:
     for text in TEXTS:
         with suppress(InputError):
             encoded.append(tokenizer.encode_texts([text], TokenizeOptions(Truncation.END)))
-    return encoded
+    model = TokenizerModel.read(read_json(folder / "tokenizer.json"))
+    kept = sorted(model.ids[token] for token in model.needed(["alpha"], frozenset()))
+    return encoded, model.pruned({old: new for new, old in enumerate(kept)})
 
 
 # What stands beside a tokenizer.
@@ -459,6 +463,7 @@ TARGETS: dict[str, ParserTarget] = {
     "keys": ParserTarget(_keys, _write_keys, lambda folder: KeyFile.read(folder / "keys.json")),
     "adapter": ParserTarget(_nothing, _write_adapter, read_adapter),
     "manifest": ParserTarget(_nothing, _write_manifest, _read_manifest),
+    "word tables": ParserTarget(pristine_tables, write_table, read_table),
     "stored": ParserTarget(_nothing, _write_stored, _read_stored),
 }
 

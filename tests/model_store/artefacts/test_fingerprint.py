@@ -53,8 +53,9 @@ def test_every_build_has_a_space_of_its_own(tmp_path: Path) -> None:
         BuildOptions(precision, halves_weights=h) for precision in Precision for h in (False, True)
     ]
     builds.append(BuildOptions(Precision.INT8, calibration=texts))
+    builds.append(BuildOptions(Precision.INT8, rounds_table=True))
     spaces = [space_fingerprint(folder, hashes, build) for build in builds]
-    assert len(set(spaces)) == len(spaces) == 11
+    assert len(set(spaces)) == len(spaces) == 12
     unused = BuildOptions(Precision.FP32, calibration=texts)
     assert space_fingerprint(folder, hashes, unused) == space_fingerprint(folder, hashes)
 

@@ -11,6 +11,7 @@ from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import FloatArray, Layout
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import FormatError, ProbeError, QualityError
+from nestvec.export.layers.arithmetic import rounded_rows
 from nestvec.model_store.artefacts.activation_calibration import measure_ranges
 from nestvec.model_store.artefacts.precision import BOUNDS, BuildOptions, Precision, check_quality
 from nestvec.model_store.artefacts.probes import PROBE_TEXTS, check_probes, compute_vectors
@@ -75,8 +76,17 @@ def vectors(package: Package, backend: Backend) -> FloatArray:
         BuildOptions(Precision.INT8_ACCURATE),
         BuildOptions(halves_weights=True),
         BuildOptions(Precision.INT8, halves_weights=True),
+        BuildOptions(rounds_table=True),
+        BuildOptions(Precision.INT8, rounds_table=True),
     ],
-    ids=["int8", "int8-accurate", "fp16 weights", "int8 and fp16 weights"],
+    ids=[
+        "int8",
+        "int8-accurate",
+        "fp16 weights",
+        "int8 and fp16 weights",
+        "int8 table",
+        "int8 both",
+    ],
 )
 def test_a_precision_has_an_artefact_and_a_space_of_its_own(
     tmp_path: Path, tiny_folder: Path, tiny_package: Package, build: BuildOptions
@@ -113,7 +123,31 @@ def test_a_precision_that_is_too_coarse_is_never_cached(
     assert list((tmp_path / "artefacts").iterdir()) == []
 
 
-@pytest.mark.parametrize("build", [BuildOptions(Precision.INT8), BuildOptions(halves_weights=True)])
+def test_a_rounded_table_is_smaller_and_near(tmp_path: Path, tiny_folder: Path) -> None:
+    """A row of 8-bit integers has a scale of its own: each value is off by half a step of its row at most."""
+    table = np.random.default_rng(3).standard_normal((300, 64)).astype(np.float32)
+    table *= np.logspace(-3, 3, 300, dtype=np.float32)[:, None]
+    table[7] = 0
+    steps, rounded = rounded_rows(table)
+    assert steps.shape == (300, 1)
+    assert rounded.dtype == np.int8
+    assert (np.abs(steps * rounded - table) <= 0.501 * steps).all()
+    assert not (steps * rounded)[7].any()
+    sizes = []
+    for build in (BuildOptions(Precision.INT8), BuildOptions(Precision.INT8, rounds_table=True)):
+        package = load_package(str(tiny_folder), options(tmp_path), OnnxBackend, build=build)
+        sizes.append(package.graph.with_name("weights.bin").stat().st_size)
+    assert sizes[0] - sizes[1] >= 2 * 128 * 32
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        BuildOptions(Precision.INT8),
+        BuildOptions(halves_weights=True),
+        BuildOptions(rounds_table=True),
+    ],
+)
 def test_foreign_graphs_stay_as_they_are(
     tmp_path: Path, tiny_folder: Path, build: BuildOptions
 ) -> None:

@@ -1,5 +1,6 @@
 """Static models as model2vec and sentence-transformers write them, against numpy."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,14 @@ import numpy as np
 import pytest
 from nestvec.errors import FormatError
 from nestvec.model_store.folder.model_folder import read_model_folder
+from nestvec.model_store.folder.static_folders import find_static
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from tests.model_store.folder.model2vec_folders import EXPECTED, VARIANTS, write_variant
+from tests.model_store.folder.model2vec_folders import TEXTS as VARIANT_TEXTS
 from tests.model_store.heads.serving import opened
+from tests.model_store.word_tables.running import raw_vectors_of
 from tests.support.tiny import vocabulary, write_json, write_tokenizer
 
 TEXTS = ["alpha beta", "the red \u732b one", "a"]
@@ -88,6 +93,41 @@ def spoil_table(folder: Path, **tensors: Any) -> None:
     save_file(tensors, folder / "model.safetensors")
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_quantised_vocabulary_and_weights_are_honoured(tmp_path: Path, name: str) -> None:
+    """Vectors are those of model2vec's own library; each row may stand for several tokens."""
+    write_variant(tmp_path, name)
+    expected = np.array(json.loads(EXPECTED.read_text())[name])
+    given = raw_vectors_of(tmp_path, VARIANT_TEXTS)
+    np.testing.assert_allclose(given, expected, rtol=2e-3 if name == "float16" else 1e-5, atol=1e-4)
+
+
+def test_a_mapping_to_rows_that_there_are_not_is_refused(tmp_path: Path) -> None:
+    """At export, when the table is read."""
+    write_model2vec(tmp_path)
+    for mapping in (np.full(128, 128), np.full(128, -1), np.zeros(128, np.float32)):
+        spoil_table(tmp_path, embeddings=table(), mapping=mapping)
+        with pytest.raises(FormatError, match="'mapping'"):
+            raw_vectors_of(tmp_path, ["alpha"])
+
+
+def test_a_table_without_them_keeps_its_space(tmp_path: Path) -> None:
+    """The config of a plain folder is part of its fingerprint."""
+    write_model2vec(tmp_path)
+    static = find_static(tmp_path)
+    assert static is not None
+    assert static.config == {"model_type": "static", "vocab_size": 128, "hidden_size": 12}
+
+
+def test_tensors_that_sentence_transformers_does_not_read_are_refused(tmp_path: Path) -> None:
+    """They stand in folders of model2vec's only."""
+    write_sentence_transformers(tmp_path)
+    inside = tmp_path / "0_StaticEmbedding"
+    spoil_table(inside, **{"embedding.weight": table(), "weights": np.ones(128, np.float32)})
+    with pytest.raises(FormatError, match=r"'weights'.*model2vec"):
+        read_model_folder(tmp_path)
+
+
 def test_prompts_beside_the_module_are_honoured(tmp_path: Path) -> None:
     """They lie in the model's folder; names without texts, which the library writes into every one, are none."""
     write_sentence_transformers(tmp_path)
@@ -101,11 +141,16 @@ def test_prompts_beside_the_module_are_honoured(tmp_path: Path) -> None:
 
 
 def test_what_would_have_to_be_ignored_is_refused(tmp_path: Path) -> None:
-    """A quantized vocabulary, another module, no table and a path outside are refused."""
+    """Tensors that do not fit, another module, no table and a path outside are refused."""
     write_model2vec(tmp_path)
-    spoil_table(tmp_path, embeddings=table(), mapping=np.arange(128))
-    with pytest.raises(FormatError, match="mapping"):
-        read_model_folder(tmp_path)
+    for tensors, words in (
+        ({"mapping": np.zeros((2, 2))}, "'mapping'.*one value for each token"),
+        ({"weights": np.ones(3, np.float32)}, "3 values for 128 tokens"),
+        ({"mapping": np.zeros(128, int), "weights": np.ones(3)}, "one value for each token"),
+    ):
+        spoil_table(tmp_path, embeddings=table(), **tensors)
+        with pytest.raises(FormatError, match=words):
+            read_model_folder(tmp_path)
     spoil_table(tmp_path, other=table())
     with pytest.raises(FormatError, match="no tensor embedding"):
         read_model_folder(tmp_path)

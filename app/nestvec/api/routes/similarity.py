@@ -236,7 +236,10 @@ def _check_linear(model: ServedModel) -> None:
     """
     spec, pooler = model.spec, model.core.pooler
     is_plain_pooling = (
-        pooler.head is None and pooler.lexical_column is None and spec.late_interaction is None
+        pooler.head is None
+        and pooler.lexical_column is None
+        and pooler.part_column is None
+        and spec.late_interaction is None
     )
     if (
         not is_plain_pooling

@@ -7,8 +7,10 @@ from nestvec.cli.calibrate import command as calibrate
 from nestvec.cli.flags import settings_flags
 from nestvec.cli.model.check import check
 from nestvec.cli.model.fit import apply, fit
+from nestvec.cli.model.importing import import_words
 from nestvec.cli.model.listing import list_models, remove, show, usage
 from nestvec.cli.model.merge import export, merge
+from nestvec.cli.model.prune import prune
 from nestvec.config.settings import Settings
 from nestvec.observability.logs import configure_logs
 
@@ -25,6 +27,8 @@ command.add_command(check)
 command.add_command(merge)
 command.add_command(export)
 command.add_command(fit)
+command.add_command(import_words)
+command.add_command(prune)
 command.add_command(apply)
 command.add_command(remove)
 command.add_command(usage)

@@ -26,7 +26,9 @@ class PrecisionSettings(BaseModel):
         description="How int8 and uint8 vectors are rounded: down, in ranges with a margin, or as "
         "sentence-transformers casts them.",
     )
-    weight_storage: Literal["fp32", "fp16"] = Field(
+    weight_storage: Literal["fp32", "fp16", "int8-table"] = Field(
         "fp32",
-        description="How exported weights are stored: fp16 halves them on disk; they are computed with as fp32.",
+        description="How exported weights are stored: fp16 halves them on disk, and they are "
+        "computed with as fp32; int8-table keeps the rows of the table of tokens in 8 bits, on disk and in memory, on "
+        "CPUs.",
     )

@@ -16,9 +16,9 @@ from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.long_texts import SLICE_CHARS, LongTextEncoder, goal_of
 from nestvec.engine.text.pairs import PairEncoder
 from nestvec.engine.text.slicing import SafeCuts, find_safe_cuts, input_slices
+from nestvec.engine.text.subwords.library import guarded_library
 from nestvec.engine.text.tokenizer_changes import NO_CHANGES, TokenizerChanges
 from nestvec.engine.text.tokenizer_library import (
-    GuardedLibrary,
     check_vocabulary,
     open_library,
     splits_at_spaces,
@@ -77,7 +77,7 @@ class Tokenizer:
     ) -> None:
         library = open_library(path, adds_special_tokens=adds_special_tokens, changes=changes)
         check_vocabulary(path, library, vocabulary_size, adds_special_tokens=adds_special_tokens)
-        self.library = GuardedLibrary(library)
+        self.library = guarded_library(library, changes)
         self.max_tokens = max_tokens
         self.vocabulary_size = vocabulary_size
         self.unknown_id = unknown_id_of(library)

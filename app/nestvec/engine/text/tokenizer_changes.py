@@ -23,6 +23,8 @@ class TokenizerChanges:
         added_tokens: Tokens that are found in a text before anything else, with `content` and `TOKEN_FLAGS`; one that
             the vocabulary has keeps its id, any other gets the next one.
         splits_special_tokens: Whether special tokens that a text spells are tokenized as any other text.
+        subwords: What stands for words that the vocabulary lacks, as `SubwordSettings` are written; None for the
+            unknown token.
     """
 
     normalizer: Mapping[str, Any] | None = None
@@ -30,6 +32,7 @@ class TokenizerChanges:
     post_processor: Mapping[str, Any] | None = None
     added_tokens: tuple[Mapping[str, Any], ...] = ()
     splits_special_tokens: bool = False
+    subwords: Mapping[str, Any] | None = None
 
     def summary(self) -> dict[str, Any]:
         """Return what is changed, for fingerprints: empty where nothing is."""
@@ -39,6 +42,7 @@ class TokenizerChanges:
             "post_processor": self.post_processor,
             "added_tokens": list(self.added_tokens),
             "splits_special_tokens": self.splits_special_tokens,
+            "subwords": self.subwords,
         }
         return {name: value for name, value in fields.items() if value}
 

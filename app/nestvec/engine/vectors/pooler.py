@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nestvec.engine.backend import Backend, BackendFactory, BackendOptions
 from nestvec.engine.types import Batch, FloatArray, Layout
-from nestvec.engine.vectors.pooling import pool, pooling_modes
+from nestvec.engine.vectors.pooling import mean_of_parts, pool, pooling_modes
 from nestvec.errors import BackendError
 
 
@@ -35,6 +35,8 @@ class Pooler:
     Attributes:
         pooling: Key of `pooling.POOLINGS`, or several with `pooling.JOINT` between them.
         pooled_columns: Number of leading columns that are pooled; None for all. Others are outputs of their own.
+        part_column: Column that is 1 for a token that goes on with the word of the token before it: words are averaged
+            before they are pooled. None where every token counts for itself.
         head: What pooled rows go through: dense layers behind the pooling, or a classifier's; None for nothing.
         head_before_pooling: Whether the head takes each token's state, and what it gives is pooled.
         token_columns: Columns that are a token's vector; all by default.
@@ -51,6 +53,7 @@ class Pooler:
 
     pooling: str = "mean"
     pooled_columns: int | None = None
+    part_column: int | None = None
     head: RowFunction | None = None
     head_before_pooling: bool = False
     token_columns: slice = field(default_factory=lambda: slice(None))
@@ -85,6 +88,9 @@ class Pooler:
             skip: Number of leading tokens of each input that are left out, (B,).
         """
         states = hidden[:, : self.pooled_columns]
+        if self.part_column is not None:
+            goes_on = hidden[:, self.part_column] > 0
+            states, offsets, skip = mean_of_parts(states, goes_on, offsets, skip)
         if self.head_before_pooling:
             return pool(self.pooling, self.apply_head(states), offsets, skip)
         return self.apply_head(pool(self.pooling, states, offsets, skip))

@@ -102,6 +102,33 @@ def pooling_modes(pooling: str) -> list[str]:
     return pooling.split(JOINT)
 
 
+def mean_of_parts(
+    hidden: FloatArray, goes_on: NDArray[np.bool_], offsets: Offsets, skip: Offsets
+) -> tuple[FloatArray, Offsets, Offsets]:
+    """Average the tokens of each word: an input's words then count alike, however many parts they have.
+
+    Args:
+        hidden: Token states, (T, H), float32.
+        goes_on: Which tokens go on with the word of the token before them, (T,); an input's first one never does.
+        offsets: Where each input starts, then T; (B + 1,).
+        skip: Leading tokens to leave out of each input, (B,); a word of which some are is left out.
+
+    Returns:
+        States of words, (W, H); offsets and skip, counted in words. An input keeps one word at least.
+    """
+    if not goes_on.any():
+        return hidden, offsets, skip
+    is_start = ~goes_on
+    is_start[offsets[:-1]] = True
+    starts = np.flatnonzero(is_start)
+    parts = np.diff(np.append(starts, len(hidden)))[:, None].astype(np.float32)
+    sums: FloatArray = np.add.reduceat(hidden, starts, axis=0)
+    words = sums / parts
+    bounds = np.searchsorted(starts, offsets)
+    skipped = np.searchsorted(starts, offsets[:-1] + skip) - bounds[:-1]
+    return words, bounds, np.minimum(skipped, np.diff(bounds) - 1)
+
+
 def pool(mode: str, hidden: FloatArray, offsets: Offsets, skip: Offsets) -> FloatArray:
     """Pool token states with the named mode, or with several, whose vectors are concatenated.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from nestvec.errors import FormatError
@@ -61,6 +62,20 @@ def split_linear(name: str, weight: Float32Array, bias: Float32Array, count: int
         Linear(f"{name}.{number}", rows.T, part_bias)
         for number, (rows, part_bias) in enumerate(parts)
     ]
+
+
+def rounded_rows(table: Float32Array) -> tuple[Float32Array, NDArray[np.int8]]:
+    """Round a table's rows to 8 bits, each by a scale of its own.
+
+    Args:
+        table: [V, H], float32.
+
+    Returns:
+        Scales, [V, 1], float32; and integers of -127 to 127, [V, H], which the scale makes the row of.
+    """
+    steps = np.maximum(np.abs(table).max(axis=1, keepdims=True), MIN_MAGNITUDE) / S8_MAX
+    rounded = np.clip(np.rint(table / steps), -S8_MAX, S8_MAX).astype(np.int8)
+    return steps.astype(np.float32), rounded
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from nestvec.export.graph.builder import GraphBuilder
 from nestvec.export.graph.inputs import PackedInputs
 from nestvec.export.graph.types import Float32Array
 from nestvec.export.graph.weights import Weights
-from nestvec.export.layers.arithmetic import Arithmetic, Linear, split_linear
+from nestvec.export.layers.arithmetic import Arithmetic, Linear, rounded_rows, split_linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,14 @@ class BuildContext:
         weights: The checkpoint's tensors.
         inputs: The graph's inputs.
         arithmetic: How linear layers compute.
+        rounds_table: Whether rows of the table of tokens are stored as 8-bit integers, each with a scale.
     """
 
     graph: GraphBuilder
     weights: Weights
     inputs: PackedInputs
     arithmetic: Arithmetic
+    rounds_table: bool = False
 
     def stack(
         self, state: str, layers: Iterable[Callable[[str], str]], hidden_size: int
@@ -76,11 +78,30 @@ class BuildContext:
         if token_type_embeddings is not None and inputs.token_types is None:
             # Single texts only: every token is of type 0, whose embedding may as well be part of the words'.
             word_embeddings = word_embeddings + token_type_embeddings[0]
-        words = graph.op("Gather", graph.weight("words", word_embeddings), inputs.ids, axis=0)
+        words = self.look_up("words", word_embeddings, inputs.ids)
         if token_type_embeddings is None or inputs.token_types is None:
             return words
         table = graph.weight("kinds", token_type_embeddings)
         return graph.op("Add", words, graph.op("Gather", table, inputs.token_types, axis=0))
+
+    def look_up(self, name: str, table: Float32Array, rows: str) -> str:
+        """Look rows of a table up, which is stored as `rounds_table` says.
+
+        Args:
+            name: Names the table in the graph.
+            table: [V, H], float32.
+            rows: Row numbers, [T], int64.
+
+        Returns:
+            A value [T, H], in the graph's dtype.
+        """
+        graph = self.graph
+        if not self.rounds_table:
+            return graph.op("Gather", graph.weight(name, table), rows, axis=0)
+        steps, rounded = rounded_rows(table)
+        codes = graph.op("Gather", graph.weight(f"{name}_s8", rounded), rows, axis=0)
+        scale = graph.op("Gather", graph.weight(f"{name}_scale", steps), rows, axis=0)
+        return graph.op("Mul", graph.op("Cast", codes, to=graph.onnx_float_type), scale)
 
     def linear(
         self, name: str, rows: int, columns: int, *, prefix: str = "", has_bias: bool = False

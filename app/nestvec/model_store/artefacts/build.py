@@ -163,7 +163,8 @@ class ArtefactBuilder:
             raise FormatError("precision fp16 is for GPUs; on CPU use fp32, bf16 or int8")
         if self.folder.architecture == STATIC_TYPE and precision is not Precision.FP32:
             raise FormatError(f"precision {precision}: a static model has no products")
-        needs_export = precision in CALIBRATED or self.build.halves_weights
+        is_stored_otherwise = self.build.halves_weights or self.build.rounds_table
+        needs_export = precision in CALIBRATED or is_stored_otherwise
         if self.folder.onnx_file is not None and needs_export:
             raise FormatError(
                 f"precision {precision} and weight_storage need an architecture that the exporter "
@@ -189,7 +190,12 @@ class ArtefactBuilder:
             else:
                 reference = self._export_reference(path, artefact)
             self.backends.close()
-        options = ExportOptions(arithmetic, ATTENTION_OPS[precision], self.build.halves_weights)
+        options = ExportOptions(
+            arithmetic,
+            ATTENTION_OPS[precision],
+            self.build.halves_weights,
+            self.build.rounds_table,
+        )
         with self._exporting(graph) as on_tensor:
             export_graph(
                 self.folder.path, self.folder.config, graph, self._with_head(options), on_tensor

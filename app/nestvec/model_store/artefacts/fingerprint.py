@@ -91,6 +91,8 @@ def space_fingerprint(
     if build.precision is Precision.BF16 and folder.architecture in ROTARY_TYPES:
         # Before, angles were computed in bfloat16, which has 8 bits: beyond 256 tokens they were of other positions.
         content = {**content, "rotary": "tables"}
+    if build.rounds_table:
+        content = {**content, "table": "int8"}
     if not folder.adds_special_tokens:
         content = {**content, "adds_special_tokens": False}
     if folder.echo is not None:

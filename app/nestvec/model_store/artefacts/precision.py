@@ -59,6 +59,7 @@ class BuildOptions:
         precision: Arithmetic of the graph.
         calibration: File of texts, one a line, instead of the bundled ones; only for 8-bit precisions.
         halves_weights: Whether weights are stored as float16 and widened to float32 where they are computed with.
+        rounds_table: Whether rows of the table of tokens are stored as 8-bit integers, each with a scale.
         is_for_device: Whether it is built for a GPU.
         machine: The machine that it must run on, where that decides what can be built.
         capability: Compute capability of the GPU, such as "8.9"; "" where it is not known.
@@ -67,6 +68,7 @@ class BuildOptions:
     precision: Precision = Precision.FP32
     calibration: Path | None = None
     halves_weights: bool = False
+    rounds_table: bool = False
     is_for_device: bool = False
     machine: str = ""
     capability: str = ""
@@ -78,7 +80,7 @@ class BuildOptions:
     @property
     def is_exact(self) -> bool:
         """Whether vectors must equal the reference's up to rounding."""
-        return self.precision is Precision.FP32 and not self.halves_weights
+        return self.precision is Precision.FP32 and not (self.halves_weights or self.rounds_table)
 
 
 def check_quality(vectors: FloatArray, reference: FloatArray, precision: Precision) -> None:

@@ -15,6 +15,7 @@ from nestvec.errors import FormatError
 from nestvec.export.architectures import ARCHITECTURES, architecture_of
 from nestvec.export.config.encoder_config import Dimensions
 from nestvec.export.config.quantization import read_quantization
+from nestvec.export.families.static import SUBWORDS
 from nestvec.model_store.folder.attention_windows import with_windows
 from nestvec.model_store.folder.claims import Recording, check
 from nestvec.model_store.folder.field_claims import FolderFiles, field_claims
@@ -29,7 +30,7 @@ from nestvec.model_store.folder.modules import (
 from nestvec.model_store.folder.pooling_settings import read_pooling
 from nestvec.model_store.folder.remote_code import with_code
 from nestvec.model_store.folder.router import check_query_tokenizer
-from nestvec.model_store.folder.static_folders import find_static
+from nestvec.model_store.folder.static_folders import find_static, read_subwords
 from nestvec.model_store.folder.tokenizer_files import read_tokenizer_changes, without_tokenizer
 from nestvec.model_store.folder.transformer_settings import (
     TransformerSettings,
@@ -45,6 +46,7 @@ from nestvec.model_store.heads.rerankers import (
     scores_in_pairs,
     with_activation,
 )
+from nestvec.model_store.heads.words import WordHead
 from nestvec.model_store.sources.file_names import MODEL_FILE
 from nestvec.model_store.sources.graph_choice import choose_graph, refuse_pickles
 from nestvec.system.json_files import read_json
@@ -233,6 +235,9 @@ def _read_encoder(
 def _read_head(encoder: _Encoder, pooling: str | None, *, reads_pickles: bool) -> Head:
     """Read what stands behind an encoder."""
     files, size = encoder.files, encoder.sizes.hidden_size
+    subwords = read_subwords(files.config) if encoder.is_static else None
+    if subwords is not None:
+        return WordHead(files.encoder, files.config, size, pooling or "mean", subwords=subwords)
     head = card_head(files.encoder, files.root, files.config, size, files.overrides) or read_head(
         files.encoder,
         files.config,
@@ -253,7 +258,7 @@ def _read_head(encoder: _Encoder, pooling: str | None, *, reads_pickles: bool) -
 def _read_changes(encoder: _Encoder) -> TokenizerChanges:
     """Read what the files beside tokenizer.json make other; the libraries of static models read it alone."""
     if encoder.is_static:
-        return NO_CHANGES
+        return TokenizerChanges(subwords=encoder.files.config.get(SUBWORDS))
     files = encoder.files
     shared = files.config, files.overrides
     rows = encoder.sizes.vocab_size

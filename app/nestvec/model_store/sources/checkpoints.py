@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,13 +57,7 @@ def write_checkpoint(
     Raises:
         ArtefactError: The folder exists or cannot be written.
     """
-    try:
-        out.mkdir(parents=True)
-    except FileExistsError:
-        raise ArtefactError(f"{out}: exists already") from None
-    except OSError as error:
-        raise ArtefactError(f"{out}: cannot be made ({error.strerror})") from error
-    try:
+    with new_folder(out):
         for path in sorted(base.rglob("*.json")):
             relative = path.relative_to(base)
             if relative.name == INDEX_FILE or relative.parts[0].startswith("."):
@@ -75,6 +70,25 @@ def write_checkpoint(
             shutil.copyfile(path, out / relative)
         save_file(tensors, out / SINGLE_FILE, metadata={"format": "pt"})
         (out / PROVENANCE).write_text(json.dumps(provenance, indent=1), "utf-8")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[None]:
+    """Make a folder that is gone again where what writes into it fails.
+
+    Raises:
+        ArtefactError: It exists, or cannot be written.
+    """
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError:
+        raise ArtefactError(f"{out}: exists already") from None
     except OSError as error:
+        raise ArtefactError(f"{out}: cannot be made ({error.strerror})") from error
+    try:
+        yield
+    except BaseException as error:
         shutil.rmtree(out, ignore_errors=True)
-        raise ArtefactError(f"{out}: cannot be written ({error.strerror})") from error
+        if isinstance(error, OSError):
+            raise ArtefactError(f"{out}: cannot be written ({error.strerror})") from error
+        raise

@@ -1,0 +1,1 @@
+"""Words that a vocabulary lacks, by the rows of their parts."""
