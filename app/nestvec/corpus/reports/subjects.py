@@ -1,0 +1,216 @@
+"""Models under report: those of this process, and those of a running server."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol, Self, TypeVar
+
+import numpy as np
+
+from nestvec.corpus.embedders import TextOptions
+from nestvec.corpus.reports.frame import CountedTokens, Subject
+from nestvec.corpus.reports.statistics.blocks import blocks
+from nestvec.corpus.reports.statistics.types import ProgressCallback
+from nestvec.corpus.server_embedder import ServerEmbedder
+from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.service import EmbeddingService
+from nestvec.engine.types import EmbedCall, EmbedResult, FloatArray, Priority, Truncation
+from nestvec.engine.vectors.postprocess import finish
+
+T = TypeVar("T")
+
+CALL_TEXTS: Final = 256
+# Several, so that no worker waits for a call's last text.
+CALLS_AT_ONCE: Final = 4
+
+
+class LoopRunner(Protocol):
+    """Runs a coroutine of the service's event loop from a thread that may block."""
+
+    def __call__(self, work: Coroutine[Any, Any, T], /) -> T:
+        """Run it, and return what it gives."""
+
+
+Call = Callable[[EmbedCall], Awaitable[EmbedResult]]
+
+
+def service_subject(
+    model: ServedModel,
+    name: str,
+    call: Call,
+    run: LoopRunner,
+    on_progress: ProgressCallback = lambda _: None,
+) -> Subject:
+    """Return a model of this process, or of its engine process, as a subject.
+
+    Args:
+        model: The served model.
+        name: What calls name it by.
+        call: Runs a call, in the event loop.
+        run: Runs coroutines in that loop, from the report's thread.
+        on_progress: Told how many texts were embedded.
+    """
+
+    async def one(texts: Sequence[str], role: str | None, *, uses_cache: bool) -> EmbedResult:
+        return await call(
+            EmbedCall(
+                list(texts),
+                model=name,
+                normalize=True,
+                truncate=Truncation.END,
+                prompt_role=role,
+                priority=Priority.BULK,
+                uses_cache=uses_cache,
+            )
+        )
+
+    async def vectors(texts: Sequence[str], role: str | None) -> FloatArray:
+        slots = asyncio.Semaphore(CALLS_AT_ONCE)
+
+        async def part(chunk: Sequence[str]) -> FloatArray:
+            async with slots:
+                result = await one(chunk, role, uses_cache=False)
+            on_progress(len(chunk))
+            return np.asarray(result.vectors, np.float32)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part(chunk)) for chunk in blocks(texts, CALL_TEXTS)]
+        return np.concatenate([task.result() for task in tasks])
+
+    def embed(texts: Sequence[str], role: str | None = None) -> FloatArray:
+        found: FloatArray = run(vectors(texts, role))
+        return found
+
+    def time_run(texts: Sequence[str]) -> CountedTokens:
+        started = time.monotonic()
+        result: EmbedResult = run(one(texts, None, uses_cache=False))
+        return CountedTokens(sum(result.input_tokens), time.monotonic() - started)
+
+    return Subject(
+        name=model.spec.name,
+        space=model.spec.space,
+        embed=embed,
+        time_run=time_run,
+        tokenizer=model.tokenizer,
+        token_table=model.token_table,
+    )
+
+
+class LocalSubjects:
+    """Models that this process runs; a context manager that closes their engine.
+
+    Args:
+        service: The service over them.
+        on_progress: Told how many texts were embedded.
+    """
+
+    def __init__(self, service: EmbeddingService, on_progress: ProgressCallback) -> None:
+        self._service = service
+        self._on_progress = on_progress
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the event loop and the engine."""
+        self._runner.close()
+        self._service.close()
+
+    def names(self) -> list[str]:
+        """Names of all models, the first one first."""
+        return [slot.name for slot in self._service.models.all() if not slot.is_adapter]
+
+    def subject(self, name: str) -> Subject:
+        """Return a model, loaded.
+
+        Raises:
+            ModelError: It cannot be loaded.
+        """
+        slot = self._service.models.find(name)
+        self._runner.run(self._service.pool.load(slot))
+        return service_subject(
+            self._service.models.resolve(name),
+            name,
+            self._service.embed,
+            self._runner.run,
+            self._on_progress,
+        )
+
+
+class ServerSubjects:
+    """Models of a running server; a context manager that closes its connections.
+
+    Args:
+        url: The server's base.
+        key: An API key, "" for none.
+        on_progress: Told how many texts were embedded.
+    """
+
+    def __init__(self, url: str, key: str, on_progress: ProgressCallback) -> None:
+        self._url, self._key, self._on_progress = url, key, on_progress
+        self._runner = asyncio.Runner()
+        self._servers: list[ServerEmbedder] = []
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections and the event loop."""
+        for server in self._servers:
+            self._runner.run(server.close())
+        self._runner.close()
+
+    def names(self) -> list[str]:
+        """Names of all models that give vectors, the server's own first.
+
+        Raises:
+            SourceError: The server cannot be reached.
+        """
+        server = self._open("")
+        answer = self._runner.run(server.request("GET", "/v1/models"))
+        roots = [
+            row["root"]
+            for row in answer.json()["data"]
+            if "dense" in (row.get("outputs") or ["dense"])
+        ]
+        return list(dict.fromkeys(roots))
+
+    def subject(self, name: str) -> Subject:
+        """Return a model of the server.
+
+        Raises:
+            SourceError: The server cannot be reached, or has no such model.
+        """
+        server = self._open(name)
+        described = self._runner.run(server.model(TextOptions()))
+
+        async def vectors(texts: Sequence[str], role: str | None) -> tuple[FloatArray, int]:
+            parts, start, tokens = [], 0, 0
+            options = TextOptions(prompt_role=role)
+            while start < len(texts):
+                chunk = texts[start : start + server.pacer.take(texts, start)]
+                embedded = await server.embed(chunk, options)
+                rows = np.asarray(embedded.vectors, np.float32)
+                parts.append(finish(rows, dimensions=rows.shape[1], normalize=True))
+                tokens += embedded.tokens
+                self._on_progress(len(chunk))
+                start += len(chunk)
+            return np.concatenate(parts), tokens
+
+        def time_run(texts: Sequence[str]) -> CountedTokens:
+            started = time.monotonic()
+            _, tokens = self._runner.run(vectors(texts, None))
+            return CountedTokens(tokens, time.monotonic() - started)
+
+        def embed(texts: Sequence[str], role: str | None = None) -> FloatArray:
+            return self._runner.run(vectors(texts, role))[0]
+
+        return Subject(described.name, described.space, embed, time_run=time_run, runs_here=False)
+
+    def _open(self, name: str) -> ServerEmbedder:
+        server = ServerEmbedder(self._url, key=self._key, model=name)
+        self._servers.append(server)
+        return server
