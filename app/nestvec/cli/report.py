@@ -21,7 +21,8 @@ from nestvec.corpus.reports.frame import Need, Report, ReportData, Subject, Task
 from nestvec.corpus.reports.kept_vectors import KeptVectors
 from nestvec.corpus.reports.reading import ReportFiles
 from nestvec.corpus.reports.running import ReportResult, check_data, make_report, side_by_side
-from nestvec.corpus.reports.subjects import LocalSubjects, ServerSubjects
+from nestvec.corpus.reports.server_subjects import ServerSubjects
+from nestvec.corpus.reports.subjects import LocalSubjects
 from nestvec.corpus.reports.table import REPORTS
 from nestvec.engine.observer import NullObserver
 from nestvec.errors import ArtefactError, ConfigError

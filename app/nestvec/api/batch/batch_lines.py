@@ -200,28 +200,38 @@ class BatchLines:
             return self.refuse(InternalError("The server had an error while processing this line."))
 
     async def _embed(self, call: EmbedCall, owner: str) -> EmbedResult:
-        """Run a call in the bulk class, and wait while the queue is full.
+        """Run a call for the key that a batch belongs to, as `run_bulk_call` does."""
+        return await run_bulk_call(self.state, call, owner)
 
-        Raises:
-            NestvecError: The engine's reason, or the key's month is used up.
-        """
-        keys = self.state.keys
-        # Only the month is charged: a batch has a day, and takes what the queue gives it.
-        limits = dataclasses.replace(keys.limits_of(owner), tokens_per_min=None)
-        bulk = dataclasses.replace(call, key_id=owner, priority=Priority.BULK)
 
-        async def embed_once() -> EmbedResult:
-            tokens = CallTokens(keys, owner, limits).checked()
-            admit = tokens.admit if tokens.are_limited else None
-            try:
-                result = await self.state.service.embed(dataclasses.replace(bulk, admit=admit))
-            except BaseException:
-                tokens.give_back()
-                raise
-            tokens.settle(sum(result.input_tokens))
-            return result
+async def run_bulk_call(state: ApiState, call: EmbedCall, owner: str) -> EmbedResult:
+    """Run a call of a batch or a report in the bulk class, and wait while the queue is full.
 
-        return await retry_until_accepted(embed_once, lambda: self.state.phase in RUNNING)
+    Args:
+        state: The application's shared state.
+        call: What is to be run.
+        owner: Id of the key that it is for, and is counted to.
+
+    Raises:
+        NestvecError: The engine's reason, or the key's month is used up, or it was revoked.
+    """
+    keys = state.keys
+    # Only the month is charged: a batch has a day, and takes what the queue gives it.
+    limits = dataclasses.replace(keys.limits_of(owner), tokens_per_min=None)
+    bulk = dataclasses.replace(call, key_id=owner, priority=Priority.BULK)
+
+    async def embed_once() -> EmbedResult:
+        tokens = CallTokens(keys, owner, limits).checked()
+        admit = tokens.admit if tokens.are_limited else None
+        try:
+            result = await state.service.embed(dataclasses.replace(bulk, admit=admit))
+        except BaseException:
+            tokens.give_back()
+            raise
+        tokens.settle(sum(result.input_tokens))
+        return result
+
+    return await retry_until_accepted(embed_once, lambda: state.phase in RUNNING)
 
 
 async def retry_until_accepted(

@@ -78,8 +78,8 @@ def advise(figures: Figures) -> list[str]:
         )
     if figures.value(OUTLIERS):
         lines.append(
-            f"{figures.value(OUTLIERS):.0f} texts are like no other: look at those of the table for other languages, "
-            "markup or broken extraction"
+            f"{figures.value(OUTLIERS):.0f} of the texts have no others like them: look at those of "
+            "the table for other languages, markup or broken extraction"
         )
     return lines
 
