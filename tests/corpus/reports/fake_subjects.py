@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from nestvec.corpus.reports.frame import CountedTokens, Subject
@@ -10,6 +11,7 @@ from nestvec.engine.types import FloatArray
 WIDTH = 48
 
 
+@lru_cache(maxsize=100_000)
 def direction(name: str, width: int = WIDTH) -> FloatArray:
     """Return a direction that belongs to a word, the same in every run."""
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")

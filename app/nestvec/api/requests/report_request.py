@@ -11,6 +11,7 @@ from nestvec.corpus.reports.frame import Need, Report, ReportData
 from nestvec.corpus.reports.running import check_data
 from nestvec.corpus.reports.table import find_report
 from nestvec.errors import InputError, RequestTooLargeError
+from nestvec.system.unicode import replace_lone_surrogates
 
 # It brings SQLAlchemy, which a server without files and batches does not need.
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def parse_lines(content: bytes) -> ReportData:
 def _line_text(value: object, number: int, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise _wrong_line(number, f"has no '{name}', or an empty one")
-    return value
+    return replace_lone_surrogates(value)
 
 
 def _line_pair(value: object, number: int) -> Sequence[tuple[str, str]]:

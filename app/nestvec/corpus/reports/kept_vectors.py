@@ -38,7 +38,7 @@ class KeptVectors:
         """
 
         def kept(texts: Sequence[str], role: str | None = None) -> FloatArray:
-            parts = []
+            whole: FloatArray | None = None
             for start in range(0, len(texts), CHUNK_TEXTS):
                 chunk = texts[start : start + CHUNK_TEXTS]
                 path = self._folder / f"{_hash(identity, role, chunk)}.npy"
@@ -48,8 +48,11 @@ class KeptVectors:
                     self._write(path, vectors)
                 else:
                     on_found(len(chunk))
-                parts.append(vectors)
-            return np.concatenate(parts) if parts else embed(texts, role)
+                if whole is None:
+                    # Filled as chunks come: parts that are joined at the end would take twice the memory.
+                    whole = np.empty((len(texts), vectors.shape[1]), np.float32)
+                whole[start : start + len(chunk)] = vectors
+            return embed(texts, role) if whole is None else whole
 
         return kept
 

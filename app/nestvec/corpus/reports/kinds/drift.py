@@ -81,7 +81,7 @@ def energy_test(
     for start in range(0, PERMUTATIONS, PERMUTATION_BLOCK):
         check()
         count = min(PERMUTATION_BLOCK, PERMUTATIONS - start)
-        shuffled = np.stack([random.permutation(member[0]) for _ in range(count)])
+        shuffled = random.permuted(np.repeat(member, count, axis=0), axis=1)
         extreme += int((_energies(shuffled, distances, n, m) >= observed - 1e-9).sum())
     return observed, (1 + extreme) / (1 + PERMUTATIONS)
 

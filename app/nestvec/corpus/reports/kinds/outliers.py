@@ -100,7 +100,7 @@ def near_copies(vectors: FloatArray, is_copy: NDArray[np.bool_], task: Task) -> 
     """Return the first earlier text that each text is nearly like, `[N]`; -1 for none, and for exact copies."""
     partners = np.full(len(vectors), -1)
     rows = np.flatnonzero(~is_copy)
-    kept = vectors[rows]
+    kept = vectors[rows] if len(rows) < len(vectors) else vectors
     step = max(1, BLOCK_CELLS // max(1, len(kept)))
     for start in range(0, len(kept), step):
         task.check()

@@ -114,7 +114,7 @@ def _text_figures(texts: Sequence[str], tokenizer: Tokenizer, task: Task) -> lis
         task.check()
         encoded = _encode(tokenizer, block)
         lengths += map(len, encoded)
-        spelled = [tokenizer.library.decode_plainly(ids) or "" for ids in encoded]
+        spelled = [_spelled(tokenizer, ids) for ids in encoded]
         again = _encode(tokenizer, spelled)
         is_exact += [first == second for first, second in zip(encoded, again, strict=True)]
     return [
@@ -126,6 +126,12 @@ def _text_figures(texts: Sequence[str], tokenizer: Tokenizer, task: Task) -> lis
             better="higher",
         ),
     ]
+
+
+def _spelled(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """Return the text of ids, as plain as the tokenizer can write it."""
+    plain = tokenizer.library.decode_plainly(ids)
+    return tokenizer.decode(ids) if plain is None and ids else plain or ""
 
 
 def _parity(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Figure:

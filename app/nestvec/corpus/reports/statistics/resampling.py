@@ -7,6 +7,7 @@ arrangement among the draws, (1 + k) / (1 + m), so that p is never 0 (Phipson an
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from nestvec.corpus.reports.statistics.bootstrap import Resamples
 from nestvec.corpus.reports.statistics.scores import ranks
 from nestvec.engine.types import Float64Array
 
-MOST_RESAMPLED: Final = 4096
+MOST_RESAMPLED: Final = 1000
 NORMAL_QUANTILE: Final = 1.959964
 SIGN_FLIPS: Final = 1999
 SEED: Final = 17
@@ -34,6 +35,12 @@ def mean_figure(
     )
 
 
+@lru_cache(maxsize=8)
+def _resamples(n: int) -> Resamples:
+    """Return the draws for n values, which most figures of a report share."""
+    return Resamples(n)
+
+
 def count_figure(name: str, count: int, n: int, *, unit: str = "", better: str = "") -> Figure:
     """Return a count of n things, which has no interval."""
     return Figure(name, float(count), n, unit=unit, better=better)
@@ -43,7 +50,7 @@ def mean_interval(values: Float64Array) -> tuple[float, float]:
     """Return the 95% interval of the mean of values `[N]`."""
     mean = float(values.mean())
     if len(values) <= MOST_RESAMPLED:
-        resamples = Resamples(len(values))
+        resamples = _resamples(len(values))
         estimate = resamples.estimate(mean, resamples.mean(values))
         return estimate.low, estimate.high
     half = NORMAL_QUANTILE * float(values.std(ddof=1)) / math.sqrt(len(values))
