@@ -49,6 +49,11 @@ def test_a_report_is_printed_written_and_kept(home: Path) -> None:
     )
     kept = read_reports(prepare_model(settings).artefact)
     assert kept["robustness"]["figures"] == content["figures"]
+    flags = ["--cache-dir", str(home / "cache"), "--offline"]
+    page = CliRunner().invoke(group, ["model", "show", str(home / "one"), "--markdown", *flags])
+    assert page.exit_code == 0, page.output
+    assert page.stdout.startswith("# one\n")
+    assert "## robustness: one" in page.stdout
 
 
 def test_two_models_side_by_side_and_against_one_another(home: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from nestvec.api.reports import report_jobs
-from nestvec.api.reports.report_files import STALE_S, ReportFiles
+from nestvec.api.reports.report_files import STALE_S, ReportFolder
 from nestvec.api.requests import report_request
 from nestvec.api.requests.report_request import parse_lines
 from nestvec.errors import InputError, NotFoundError
@@ -215,7 +215,7 @@ def test_lines_of_a_file() -> None:
 def test_files_of_reports(tmp_path: Path) -> None:
     """A report whose process is gone has failed; old ones are forgotten; ids are no paths."""
     now = [1_000_000_000.0]
-    files = ReportFiles(tmp_path / "reports", lambda: now[0])
+    files = ReportFolder(tmp_path / "reports", lambda: now[0])
     record = files.new("key", "drift", "model")
     path = tmp_path / "reports" / f"{record.id}.json"
     now[0] = path.stat().st_mtime + STALE_S - 1

@@ -77,7 +77,7 @@ class ReportRecord:
     result: Mapping[str, Any] | None = None
 
 
-class ReportFiles:
+class ReportFolder:
     """The folder of reports; its methods block.
 
     Args:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from nestvec.api.reports.report_files import ReportFiles, ReportRecord, ReportStatus
+from nestvec.api.reports.report_files import ReportFolder, ReportRecord, ReportStatus
 from nestvec.corpus.reports.frame import Report, ReportData, Task
 from nestvec.corpus.reports.running import make_report
 from nestvec.corpus.reports.subjects import service_subject
@@ -99,14 +99,14 @@ class ReportJobs:
         files: Where they are noted.
     """
 
-    files: ReportFiles
+    files: ReportFolder
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _owners: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_folder(cls, folder: Path) -> "ReportJobs":
         """Return reports that are noted in a folder."""
-        return cls(ReportFiles(folder))
+        return cls(ReportFolder(folder))
 
     def check_room(self, owner: str) -> None:
         """Refuse a report before it is read further, where too many wait.
@@ -226,7 +226,8 @@ class ReportJobs:
             await service.pool.load(slot)
             model = service.models.resolve(name, OutputKind.DENSE)
             subjects.append(service_subject(model, slot.name, call, in_loop))
-        task = Task(order.data, subjects[0], *subjects[1:], seed=order.seed, check=run.check)
+        other = subjects[1] if len(subjects) > 1 else None
+        task = Task(order.data, subjects[0], other, order.seed, run.check)
         made = await asyncio.to_thread(make_report, order.report, task)
         return made.as_json()
 

@@ -48,51 +48,12 @@ def service_subject(
         on_progress: Told how many texts were embedded.
     """
 
-    async def one(texts: Sequence[str], role: str | None, *, uses_cache: bool) -> EmbedResult:
-        return await call(
-            EmbedCall(
-                list(texts),
-                model=name,
-                normalize=True,
-                truncate=Truncation.END,
-                prompt_role=role,
-                priority=Priority.BULK,
-                uses_cache=uses_cache,
-            )
-        )
-
-    async def vectors(texts: Sequence[str], role: str | None) -> FloatArray:
-        slots = asyncio.Semaphore(CALLS_AT_ONCE)
-
-        async def part(start: int) -> FloatArray:
-            chunk = texts[start : start + CALL_TEXTS]
-            try:
-                async with slots:
-                    result = await one(chunk, role, uses_cache=False)
-            except InputError as error:
-                if error.input_index is not None:
-                    error.input_index += start
-                raise
-            on_progress(len(chunk))
-            return np.asarray(result.vectors, np.float32)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(part(start)) for start in range(0, len(texts), CALL_TEXTS)
-                ]
-        except BaseExceptionGroup as failed:
-            # The others were only cancelled.
-            raise failed.exceptions[0] from None
-        return np.concatenate([task.result() for task in tasks])
-
     def embed(texts: Sequence[str], role: str | None = None) -> FloatArray:
-        found: FloatArray = run(vectors(texts, role))
-        return found
+        return run(_vectors(call, name, texts, role, on_progress))
 
     def time_run(texts: Sequence[str]) -> CountedTokens:
         started = time.monotonic()
-        result: EmbedResult = run(one(texts, None, uses_cache=False))
+        result = run(_one(call, name, texts, None))
         return CountedTokens(sum(result.input_tokens), time.monotonic() - started)
 
     return Subject(
@@ -103,6 +64,52 @@ def service_subject(
         tokenizer=model.tokenizer,
         token_table=model.token_table,
     )
+
+
+async def _one(call: Call, name: str, texts: Sequence[str], role: str | None) -> EmbedResult:
+    """Embed texts in one call, as bulk, past the cache."""
+    return await call(
+        EmbedCall(
+            list(texts),
+            model=name,
+            normalize=True,
+            truncate=Truncation.END,
+            prompt_role=role,
+            priority=Priority.BULK,
+            uses_cache=False,
+        )
+    )
+
+
+async def _vectors(
+    call: Call, name: str, texts: Sequence[str], role: str | None, on_progress: ProgressCallback
+) -> FloatArray:
+    """Embed texts in calls of `CALL_TEXTS`, a few of them at once.
+
+    Raises:
+        InputError: A text is refused; the error names its index.
+    """
+    slots = asyncio.Semaphore(CALLS_AT_ONCE)
+
+    async def part(start: int) -> FloatArray:
+        chunk = texts[start : start + CALL_TEXTS]
+        try:
+            async with slots:
+                result = await _one(call, name, chunk, role)
+        except InputError as error:
+            if error.input_index is not None:
+                error.input_index += start
+            raise
+        on_progress(len(chunk))
+        return np.asarray(result.vectors, np.float32)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part(start)) for start in range(0, len(texts), CALL_TEXTS)]
+    except BaseExceptionGroup as failed:
+        # The others were only cancelled.
+        raise failed.exceptions[0] from None
+    return np.concatenate([task.result() for task in tasks])
 
 
 class LocalSubjects:
