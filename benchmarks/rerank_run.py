@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import httpx
 import numpy as np
-from nestvec.tools.quality.scores import ndcg
+from nestvec.corpus.reports.statistics.scores import ndcg
 from nestvec.tools.quality.tasks import read_retrieval
 
 DEPTH: Final = 10

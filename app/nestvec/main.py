@@ -20,8 +20,9 @@ from nestvec.api.http.answer_memory import AnswerMemory
 from nestvec.api.http.body_memory import BodyMemoryBudget
 from nestvec.api.http.documentation import documented_api
 from nestvec.api.middleware import OPERATIONS, with_middleware
+from nestvec.api.reports.report_jobs import ReportJobs
 from nestvec.api.request_context import RequestContextMiddleware
-from nestvec.api.routes import admin, cards, console, operations, usage
+from nestvec.api.routes import admin, cards, console, operations, reports, usage
 from nestvec.api.state import ApiOptions, ApiState, Phase
 from nestvec.api.token_input import TokenDecoder
 from nestvec.assembly.keys import SharedKeyFiles, build_keyring
@@ -215,6 +216,7 @@ def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
         body_memory=body_memory,
         answer_memory=answer_memory,
         recorder=recorder,
+        reports=ReportJobs.of_folder(settings.data_dir / "reports"),
     )
 
 
@@ -232,6 +234,7 @@ def _route(app: FastAPI, settings: Settings) -> None:
     if settings.console:
         app.include_router(console.router)
     app.include_router(cards.router)
+    app.include_router(reports.router)
     app.include_router(usage.router)
     app.include_router(operations.router)
     install_error_handlers(app, hidden=OPERATIONS)

@@ -13,11 +13,11 @@ from typing import Any, Final
 import numpy as np
 from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import load_settings
+from nestvec.corpus.reports.statistics.scores import pair_cosines, spearman
 from nestvec.engine.observer import NullObserver
 from nestvec.engine.types import EmbedCall, FloatArray, Truncation
 from nestvec.tools.bench.client import Target
 from nestvec.tools.bench.load_generator import LoadRequest, closed_load
-from nestvec.tools.quality.scores import pair_cosines, spearman
 from nestvec.tools.quality.tasks import read_pairs
 from nestvec.tools.tuning.workload import typical_items
 

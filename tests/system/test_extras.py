@@ -11,7 +11,7 @@ import pytest
 from nestvec.corpus.readers import import_parquet
 from nestvec.errors import NestvecError
 from nestvec.system.extras import how_to_install
-from nestvec.tools.quality.scores import ranks
+from nestvec.tools.quality.report.plots import draw_axes
 
 ROOT: Final = Path(__file__).parents[2]
 EXTRAS: Final[dict[str, list[str]]] = tomllib.loads((ROOT / "pyproject.toml").read_text())[
@@ -37,7 +37,10 @@ def test_the_commands_install_the_extra(extra: str) -> None:
 
 @pytest.mark.parametrize(
     ("package", "extra", "call"),
-    [("pyarrow", "parquet", import_parquet), ("scipy", "quality", lambda: ranks([1.0, 2.0]))],
+    [
+        ("pyarrow", "parquet", import_parquet),
+        ("matplotlib", "quality", lambda: draw_axes("", "", "")),
+    ],
 )
 def test_a_missing_package_is_told_with_its_commands(
     package: str, extra: str, call: Any, monkeypatch: pytest.MonkeyPatch

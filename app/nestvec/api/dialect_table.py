@@ -173,6 +173,7 @@ OPENAPI_TAGS: Final = [
     *({"name": dialect.name, "description": dialect.title} for dialect in DIALECTS.values()),
     {"name": "files", "description": "OpenAI's files"},
     {"name": "batches", "description": "OpenAI's batches"},
+    {"name": "reports", "description": "Reports on texts of your own"},
     {"name": "operations", "description": "Health, metrics"},
 ]
 # Which dialect's errors answer paths that no route serves.

@@ -12,6 +12,7 @@ from fastapi import Request
 from nestvec.api.dialect_table import DIALECTS, TEI, TEI_1_8, Dialect
 from nestvec.api.http.answer_memory import AnswerMemory
 from nestvec.api.http.body_memory import BodyMemoryBudget
+from nestvec.api.reports.report_jobs import ReportJobs
 from nestvec.api.token_input import TokenDecoder
 from nestvec.engine.service import EmbeddingService
 from nestvec.errors import NotReadyError, StoreError
@@ -83,6 +84,7 @@ class ApiState:
         body_memory: Memory for the bodies of requests under way.
         answer_memory: Memory for large answers under way.
         phase: Where the server is in its life.
+        reports: Makes callers' reports.
         on_reload: Called by `reload` once keys have been read anew.
         recorder: Records spans; None where none are asked for.
     """
@@ -93,6 +95,7 @@ class ApiState:
     metrics: Metrics
     body_memory: BodyMemoryBudget
     answer_memory: AnswerMemory
+    reports: ReportJobs
     phase: Phase = Phase.LOADING
     on_reload: Callable[[], None] = lambda: None
     recorder: "SpanRecorder | None" = None
@@ -167,7 +170,8 @@ class ApiState:
         self.metrics.service.ready.set(1 if phase is Phase.READY else 0)
 
     async def close(self) -> None:
-        """Stop the batches, then the engine, if they ever started."""
+        """Stop reports and batches, then the engine, if they ever started."""
+        await self.reports.close()
         if self._jobs is not None:
             await self._jobs.close()
         if self._service is not None:

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from nestvec.assembly.execution import execution_settings_for
@@ -20,7 +21,9 @@ from nestvec.engine.models.served_model import AliasPreset, ServedModel, check_p
 from nestvec.engine.observer import Observer
 from nestvec.engine.vectors.quantization import Rounding
 from nestvec.errors import ProbeError
+from nestvec.export.graph.token_table import read_token_table
 from nestvec.model_store.artefacts.execution_settings import ExecutionSettings
+from nestvec.model_store.artefacts.kept_reports import read_reports
 from nestvec.model_store.artefacts.maps import read_maps
 from nestvec.model_store.artefacts.precision import check_shapes
 from nestvec.model_store.artefacts.probes import (
@@ -166,6 +169,13 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
         graph_bytes=package.graph_bytes,
         maps=read_maps(package.artefact, spec.space),
         quality=read_quality(package.artefact),
+        reports=read_reports(package.artefact),
+        token_table=partial(
+            read_token_table,
+            package.folder.path,
+            package.folder.weights,
+            package.folder.vocabulary_size,
+        ),
         bound=stated_bound(package.build, core.backend_info.provider),
     )
 

@@ -28,6 +28,7 @@ VERBS: Final[Mapping[str, str]] = {
     "tune": "Find how a model runs fastest on this machine, and keep it.",
     "calibrate": "Set the ranges of int8 and uint8 vectors by texts of your own.",
     "quality": "Measure what dimensions, dtypes and early exits cost.",
+    "report": "Measure whether a model's vectors can be trusted.",
     "tokens": "Report how a model's tokenizer suits texts of your own.",
     "keys": "Make, list, rotate and revoke API keys with limits.",
     "config": "Show settings and where they come from; write a file of them.",

@@ -101,7 +101,7 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     if not any((sts, retrieval, pairs, texts)):
         raise ConfigError(["name --sts, --retrieval, --pairs or --texts: something to measure on"])
     sizes = _numbers("dimensions", dimensions)
-    check_packages(("scipy",) if server.url else PACKAGES)
+    check_packages(() if server.url else PACKAGES)
     searches = {} if retrieval is None else {retrieval.name: read_retrieval(retrieval, split)}
     check_one_model(server, settings)
     if server.url:

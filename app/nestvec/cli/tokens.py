@@ -1,24 +1,29 @@
 """`nestvec tokens FILE…`: reports how well the model's tokenizer suits the user's own texts."""
 
-import itertools
 import json
-from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from nestvec.assembly.package import prepare_model
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
-from nestvec.corpus.readers import Columns
-from nestvec.corpus.sources import find_sources, read_sources
-from nestvec.errors import FormatError
+from nestvec.corpus.reports.frame import Subject, Task
+from nestvec.corpus.reports.kinds.tokens import GROUPS, measure_texts_alone
+from nestvec.corpus.reports.reading import ReportFiles
 from nestvec.observability.logs import configure_logs
-from nestvec.tools.tokenizer_report import advice, as_rows, measure_texts
 
-COLUMN_HEADS: Final = (
-    *("texts", "tokens", "unknown", "bytes/token", "tokens/word", "whole words", "evenness"),
-    *("median", "99%", "cut"),
+COLUMNS: Final = (
+    ("texts", "texts", ""),
+    ("tokens", "tokens", ""),
+    ("unknown", "unknown_rate", ".2%"),
+    ("bytes/token", "bytes_per_token", ".2f"),
+    ("tokens/word", "tokens_per_word", ".2f"),
+    ("whole words", "whole_word_rate", ".1%"),
+    ("evenness", "renyi_efficiency", ".2f"),
+    ("median", "tokens_p50", ""),
+    ("99%", "tokens_p99", ""),
+    ("cut", "cut_rate", ".1%"),
 )
 
 
@@ -49,45 +54,38 @@ def command(
     """Report on the model's tokenizer over FILES (TXT, JSONL, CSV, Parquet, Arrow; - is standard input).
 
     Unknown tokens, bytes a token, pieces a word, and how many texts would be cut; by script or language, with advice.
+    `nestvec report tokens` looks at the vocabulary too, and needs the whole model.
     """
     configure_logs(level=settings.log_level, style="auto")
     package = prepare_model(settings)
     tokenizer = package.open_tokenizer(package.spec.max_tokens)
-    columns = Columns(text=text_column, id=language_column)
-
-    def texts() -> Iterator[tuple[str, str]]:
-        for record in read_sources(find_sources(files), columns):
-            yield (record.id if language_column is not None else ""), record.text
-
-    groups = measure_texts(itertools.islice(texts(), max_texts), tokenizer)
-    if not groups:
-        raise FormatError("no text in these files")
-    rows, hints = as_rows(groups, tokenizer), advice(groups, tokenizer)
+    data = ReportFiles(
+        files,
+        text_column=text_column,
+        label_column=language_column,
+        max_items=max_texts,
+        keeps_empty=True,
+    ).read()
+    subject = Subject.of_tokenizer(package.spec.name, package.spec.space, tokenizer)
+    figures = measure_texts_alone(Task(data, subject))
+    table = next(table for table in figures.tables if table.title == GROUPS)
+    rows: list[dict[str, Any]] = [dict(zip(table.heads, row, strict=True)) for row in table.rows]
     if is_json:
-        click.echo(
-            json.dumps({"model": package.spec.name, "groups": rows, "advice": hints}, indent=1)
-        )
+        content = {"model": package.spec.name, "groups": rows, "advice": list(figures.notes)}
+        click.echo(json.dumps(content, indent=1))
         return
     click.echo(
         f"{package.spec.name}: {tokenizer.vocabulary_size} tokens, {tokenizer.max_tokens} a text\n"
     )
     width = max(len(row["language"]) for row in rows)
-    click.echo(" " * width + "".join(f"{head:>12}" for head in COLUMN_HEADS))
+    click.echo(" " * width + "".join(f"{head:>12}" for head, _, _ in COLUMNS))
     for row in rows:
-        cells = (
-            f"{row['texts']}",
-            f"{row['tokens']}",
-            f"{row['unknown_rate']:.2%}",
-            f"{row['bytes_per_token']:.2f}",
-            f"{row['tokens_per_word']:.2f}",
-            f"{row['whole_word_rate']:.1%}",
-            f"{row['renyi_efficiency']:.2f}",
-            f"{row['tokens_p50']}",
-            f"{row['tokens_p99']}",
-            f"{row['cut_rate']:.1%}",
-        )
+        cells = (f"{row[name]:{form}}" for _, name, form in COLUMNS)
         click.echo(row["language"].ljust(width) + "".join(f"{cell:>12}" for cell in cells))
     click.echo(
         "\n"
-        + ("\n".join(f"- {hint}" for hint in hints) or "Nothing to advise: it suits these texts.")
+        + (
+            "\n".join(f"- {hint}" for hint in figures.notes)
+            or "Nothing to advise: it suits these texts."
+        )
     )

@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from nestvec.corpus.draft import Progress
 from nestvec.corpus.embedders import CorpusEmbedder
+from nestvec.corpus.files.draft import Progress
 from nestvec.corpus.job import CommitListener, CorpusJob, CorpusSummary, ProgressListener
 from nestvec.corpus.readers import Record
 from nestvec.corpus.rows import Chunking, RowMaker

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from nestvec.corpus.draft import Draft
 from nestvec.corpus.embedders import CorpusEmbedder, ModelDescription, OutputForm
+from nestvec.corpus.files.draft import Draft
 from nestvec.corpus.files.formats import check_ending
 from nestvec.corpus.files.writer import FileLayout
 from nestvec.corpus.job import (

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from nestvec.corpus.draft import Draft, Progress
+from nestvec.corpus.files.draft import Draft, Progress
 from nestvec.corpus.files.formats import open_base, open_writer
 from nestvec.corpus.files.json_lines import write_lines
 from nestvec.corpus.files.writer import FileLayout, Kept, Writer

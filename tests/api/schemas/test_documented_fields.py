@@ -22,7 +22,7 @@ from nestvec.api.dialects import (
     vllm,
     voyage,
 )
-from nestvec.api.requests import api_request
+from nestvec.api.requests import api_request, report_request
 from nestvec.api.routes import rerank, rescore, similarity
 from nestvec.api.schemas import cohere as cohere_docs
 from nestvec.api.schemas import jina as jina_docs
@@ -30,6 +30,7 @@ from nestvec.api.schemas import ollama as ollama_docs
 from nestvec.api.schemas import open_inference as open_inference_docs
 from nestvec.api.schemas import openai as openai_docs
 from nestvec.api.schemas import perplexity as perplexity_docs
+from nestvec.api.schemas import reports as report_docs
 from nestvec.api.schemas import similarity as similarity_docs
 from nestvec.api.schemas import tei as tei_docs
 from nestvec.api.schemas import vllm as vllm_docs
@@ -101,6 +102,7 @@ PARSERS = [
         frozenset({"padding", "priority", "request_id", "user"}),
         extra=({"messages": []},),
     ),
+    Parser(("/v1/reports",), report_docs.CreateReport, report_request.FIELDS),
     # Reads a copy of the body, which the trace does not see.
     Parser(("/pooling",), vllm_docs.PoolingRequest, vllm.POOLING_FIELDS, VLLM, is_traced=False),
     Parser(

@@ -234,6 +234,19 @@ def others() -> Iterator[DearRequest]:
         yield DearRequest(cancel, "no batch", of(), f"{route}/batch-1/cancel", statuses=(404,))
 
 
+def reports() -> Iterator[DearRequest]:
+    """Yield reports, which are made behind the answer; too many wait for some of them."""
+    statuses = (200, 400, 429)
+    texts = [f"{WORDS} {n}" for n in range(2_000)]
+    yield DearRequest("/v1/reports", "texts", of(report="outliers", texts=texts), statuses=statuses)
+    pairs = [["alpha", "beta"]] * 20_000
+    yield DearRequest("/v1/reports", "pairs", of(report="bitext", pairs=pairs), statuses=statuses)
+    many = of(report="drift", texts=["a"] * 400_000, reference=["a"] * 400_000)
+    yield DearRequest("/v1/reports", "far too many", many, statuses=(400, 429), is_quick=True)
+    route = "/v1/reports/{report_id}/cancel"
+    yield DearRequest(route, "no report", of(), "/v1/reports/report_1/cancel", statuses=(404,))
+
+
 def dearest_requests() -> list[DearRequest]:
     """Return the dearest requests of every route that is posted to."""
-    return [*tensors(), *embeddings(), *comparisons(), *others()]
+    return [*tensors(), *embeddings(), *comparisons(), *others(), *reports()]

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nestvec.api.requests.report_request import parse_lines
 from nestvec.assembly.package import CHECKOUT_CARDS
 from nestvec.cli.corpus.verify import command as verify
 from nestvec.corpus.readers import READERS, Columns, read_records
+from nestvec.corpus.reports.model_card import card_page
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import Truncation
@@ -31,6 +33,7 @@ from nestvec.jobs.lines import check_lines, read_lines, request_of
 from nestvec.jobs.types import JobLimits
 from nestvec.keys.records import KeyFile, KeyLimits
 from nestvec.model_store.artefacts.execution_settings import read_execution_settings
+from nestvec.model_store.artefacts.kept_reports import read_reports
 from nestvec.model_store.artefacts.maps import read_maps
 from nestvec.model_store.artefacts.quality_results import read_quality
 from nestvec.model_store.folder.model_folder import read_model_folder
@@ -359,6 +362,20 @@ def _read_batch(folder: Path) -> object:
     return [request_of(line) for line in read_lines(path, LIMITS.max_line_bytes)]
 
 
+def _report_lines(folder: Path) -> list[dict[str, Any]]:
+    del folder
+    return [
+        {"text": "alpha", "label": "x"},
+        {"reference": "beta"},
+        {"pair": ["alpha", "beta"]},
+        {"text": "\ud800 gamma"},
+    ]
+
+
+def _read_report(folder: Path) -> object:
+    return parse_lines((folder / "lines.jsonl").read_bytes())
+
+
 def _read_corpus(folder: Path) -> object:
     columns = Columns(text="text", id=None)
     records: list[object] = []
@@ -391,9 +408,35 @@ ADAPTER = {
     "bias": "none",
     "fan_in_fan_out": False,
 }
+CARD = {"id": "m", "dimensions": {"native": 8, "trained": []}}
 STORED = {
     "tuning.json": {"machine": "x", "max_batch_tokens": 256, "worker_threads": 2},
     "quality.json": {"recommendations": [{"text": "x"}]},
+    "report-drift.json": {
+        "report": "drift",
+        "title": "t",
+        "model": "m",
+        "space": "s",
+        "seed": 7,
+        "texts_of": None,
+        "nestvec": "1",
+        "made_s": 1,
+        "method": "m",
+        "notes": ["a"],
+        "advice": [],
+        "figures": [
+            {
+                "name": "a",
+                "value": 0.5,
+                "n": 9,
+                "low": 0.4,
+                "high": 0.6,
+                "p": None,
+                "unit": "share",
+                "better": "",
+            }
+        ],
+    },
 }
 
 
@@ -412,7 +455,8 @@ def _write_stored(folder: Path, _: None, chooser: random.Random) -> None:
 
 
 def _read_stored(folder: Path) -> object:
-    return read_execution_settings(folder, "x"), read_quality(folder), read_maps(folder, "0" * 32)
+    measured = read_quality(folder), card_page({**CARD, "reports": read_reports(folder)})
+    return read_execution_settings(folder, "x"), measured, read_maps(folder, "0" * 32)
 
 
 def _nothing(_: Path) -> None:
@@ -458,6 +502,7 @@ TARGETS: dict[str, ParserTarget] = {
     "router": ParserTarget(_nothing, _write_router, read_routes),
     "families": ParserTarget(_families, _write_family, _read_family),
     "batch lines": ParserTarget(_lines, _write_lines, _read_batch),
+    "report lines": ParserTarget(_report_lines, _write_lines, _read_report),
     "corpus": ParserTarget(_lines, _write_lines, _read_corpus),
     "documents": ParserTarget(_nothing, write_documents, read_document),
     "keys": ParserTarget(_keys, _write_keys, lambda folder: KeyFile.read(folder / "keys.json")),

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import load_settings
+from nestvec.corpus.reports.statistics.scores import pair_cosines, spearman
 from nestvec.engine.observer import NullObserver
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.model_store.package import Package
-from nestvec.tools.quality.scores import pair_cosines, spearman
 from nestvec.tools.quality.tasks import read_pairs
 from nestvec.tools.quality.vectors import ModelVectors
 from numpy.typing import NDArray

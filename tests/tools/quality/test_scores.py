@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nestvec.corpus.reports.statistics.neighbours import nearest, nearest_bits, rescore
+from nestvec.corpus.reports.statistics.scores import ndcg, pair_cosines, spearman
 from nestvec.errors import FormatError
-from nestvec.tools.quality.neighbours import nearest, nearest_bits, rescore
 from nestvec.tools.quality.remote import RemoteScore, markdown
 from nestvec.tools.quality.report import render
-from nestvec.tools.quality.scores import ndcg, pair_cosines, spearman
 from nestvec.tools.quality.tasks import read_pairs, read_retrieval
 
 
@@ -145,5 +145,5 @@ def test_a_missing_package_is_said_before_any_work(monkeypatch: pytest.MonkeyPat
     """What measuring or reporting needs is looked for first, with the commands that bring it."""
     render.check_packages()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(FormatError, match=r"quality needs scipy: `make setup EXTRAS=quality`"):
+    with pytest.raises(FormatError, match=r"quality needs matplotlib: `make setup EXTRAS=quality`"):
         render.check_packages()

@@ -126,7 +126,7 @@ class BatchLines:
 
     def is_loaded(self, model: str | None) -> bool:
         """Whether lines for a model can be answered without loading it first; also where no such model is served."""
-        slot = self._slot(model)
+        slot = _find_slot(self.state, model)
         return slot is None or (slot.model is not None and slot.state is SlotState.READY)
 
     async def load(self, model: str | None) -> None:
@@ -135,23 +135,13 @@ class BatchLines:
         Raises:
             NestvecError: It cannot be loaded now.
         """
-        if (slot := self._slot(model)) is not None:
+        if (slot := _find_slot(self.state, model)) is not None:
             await self.state.service.pool.load(slot)
 
     def dimensions(self, model: str | None) -> int:
         """Return how many values a vector of a model has; a guess where it was never loaded."""
-        slot = self._slot(model)
+        slot = _find_slot(self.state, model)
         return USUAL_DIMENSIONS if slot is None or slot.spec is None else slot.spec.hidden_size
-
-    def _slot(self, model: str | None) -> ModelSlot | None:
-        """Find a model as any key sees it; None where no model has the name."""
-        token = visible_models.set(None)
-        try:
-            return self.state.service.models.find(model or "", OutputKind.DENSE)
-        except NestvecError:
-            return None
-        finally:
-            visible_models.reset(token)
 
     async def _fill(
         self,
@@ -223,43 +213,65 @@ class BatchLines:
             return self.refuse(InternalError("The server had an error while processing this line."))
 
     async def _embed(self, call: EmbedCall, owner: str) -> EmbedResult:
-        """Run a call in the bulk class, and wait while the queue is full.
+        """Run a call for the key that a batch belongs to, as `run_bulk_call` does."""
+        return await run_bulk_call(self.state, call, owner)
 
-        Raises:
-            NestvecError: The engine's reason, or the key's month is used up.
-        """
-        keys = self.state.keys
-        # Only the month is charged: a batch has a day, and takes what the queue gives it.
-        limits = dataclasses.replace(keys.limits_of(owner), tokens_per_min=None)
-        bulk = dataclasses.replace(call, key_id=owner, priority=Priority.BULK)
 
-        async def embed_once() -> EmbedResult:
-            tokens = CallTokens(keys, owner, limits).checked()
-            admit = tokens.admit if tokens.are_limited else None
-            try:
-                result = await self._run(dataclasses.replace(bulk, admit=admit))
-            except BaseException:
-                tokens.give_back()
-                raise
-            tokens.settle(sum(result.input_tokens))
-            return result
+def _find_slot(state: ApiState, model: str | None) -> ModelSlot | None:
+    """Find a model as any key sees it; None where no model has the name."""
+    token = visible_models.set(None)
+    try:
+        return state.service.models.find(model or "", OutputKind.DENSE)
+    except NestvecError:
+        return None
+    finally:
+        visible_models.reset(token)
 
-        return await retry_until_accepted(embed_once, lambda: self.state.phase in RUNNING)
 
-    async def _run(self, call: EmbedCall) -> EmbedResult:
-        """Run a call, and record it where its chunk's spans are.
+async def run_bulk_call(state: ApiState, call: EmbedCall, owner: str) -> EmbedResult:
+    """Run a call of a batch or a report in the bulk class, and wait while the queue is full.
 
-        Raises:
-            NestvecError: The engine's reason why there are no vectors.
-        """
-        trace = chunk_trace.get()
-        if trace is None:
-            return await self.state.service.embed(call)
-        slot = self._slot(call.model)
-        with trace.call(call, "" if slot is None else slot.name) as recorded:
-            result = await self.state.service.embed(call)
-            recorded.answered(result)
-            return result
+    Args:
+        state: The application's shared state.
+        call: What is to be run.
+        owner: Id of the key that it is for, and is counted to.
+
+    Raises:
+        NestvecError: The engine's reason, or the key's month is used up, or it was revoked.
+    """
+    keys = state.keys
+    # Only the month is charged: a batch has a day, and takes what the queue gives it.
+    limits = dataclasses.replace(keys.limits_of(owner), tokens_per_min=None)
+    bulk = dataclasses.replace(call, key_id=owner, priority=Priority.BULK)
+
+    async def embed_once() -> EmbedResult:
+        tokens = CallTokens(keys, owner, limits).checked()
+        admit = tokens.admit if tokens.are_limited else None
+        try:
+            result = await _run_recorded(state, dataclasses.replace(bulk, admit=admit))
+        except BaseException:
+            tokens.give_back()
+            raise
+        tokens.settle(sum(result.input_tokens))
+        return result
+
+    return await retry_until_accepted(embed_once, lambda: state.phase in RUNNING)
+
+
+async def _run_recorded(state: ApiState, call: EmbedCall) -> EmbedResult:
+    """Run a call, and record it where its chunk's spans are.
+
+    Raises:
+        NestvecError: The engine's reason why there are no vectors.
+    """
+    trace = chunk_trace.get()
+    if trace is None:
+        return await state.service.embed(call)
+    slot = _find_slot(state, call.model)
+    with trace.call(call, "" if slot is None else slot.name) as recorded:
+        result = await state.service.embed(call)
+        recorded.answered(result)
+        return result
 
 
 async def retry_until_accepted(

@@ -10,25 +10,28 @@ from nestvec.api.http.raw_route import RawRoute, json_response
 from nestvec.api.requests.api_request import bind_dialect
 from nestvec.api.routes import gemini_models
 from nestvec.api.schemas.documented import MODEL_PATH
-from nestvec.api.schemas.openai import MODEL_DOC, MODELS_DOC
+from nestvec.api.schemas.openai import MODEL_CARD_DOC, MODEL_DOC, MODEL_QUALITY_DOC, MODELS_DOC
+from nestvec.corpus.reports.model_card import card_markdown, card_page
 from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
 from nestvec.engine.models.served_model import NO_PRESET, ServedModel
 from nestvec.engine.types import OutputKind
 from nestvec.engine.vector_plan import fitted_exits
 from nestvec.engine.vectors.maps import AffineMap
 from nestvec.engine.vectors.quantization import Quantizer
+from nestvec.errors import InputError
 from nestvec.system.public_names import public_name, public_names, without_paths
 
 router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
 
 # OpenAI's current names; the others of `openai_aliases` only answer.
 LISTED_ALIASES: Final = "text-embedding-3-"
+CARD_FORMATS: Final = {"html": "text/html", "markdown": "text/markdown"}
 # Keys that are null until the model has been loaded.
 KNOWN_ONCE_LOADED: Final = (
     *("max_model_len", "dimensions", "outputs", "labels", "pooling", "normalized", "prompts"),
     *("space", "quantization", "architecture", "precision", "provider", "reproducibility"),
     *("license", "source", "languages", "language_count", "parameters"),
-    *("layers", "maps", "quality"),
+    *("layers", "maps", "quality", "reports"),
 )
 
 
@@ -48,8 +51,35 @@ async def list_models(request: Request) -> Response:
             names.setdefault(name, slot)
     data = [_model_object(models, slot, name) for name, slot in names.items()]
     for row in data:
-        row.pop("quality", None)  # long, so only the description of a single model has it
+        for long in ("quality", "reports"):  # only the description of a single model has these
+            row.pop(long, None)
     return json_response({"object": "list", "data": data})
+
+
+@router.get("/v1/models/{model:path}/quality", **MODEL_QUALITY_DOC)
+async def model_quality(request: Request, model: Annotated[str, MODEL_PATH]) -> Response:
+    """Tell what was measured of a model: what smaller vectors cost, and every report that is kept beside it."""
+    row = _described(request, model)
+    return json_response(
+        {
+            "object": "model.quality",
+            "model": row["id"],
+            "space": row.get("space"),
+            "quality": row.get("quality"),
+            "reports": row.get("reports") or {},
+        }
+    )
+
+
+@router.get("/v1/models/{model:path}/card", **MODEL_CARD_DOC)
+async def model_card(request: Request, model: Annotated[str, MODEL_PATH]) -> Response:
+    """Write a page about a model: what it is, its languages, what was measured here; `format=markdown` for that."""
+    row = _described(request, model)
+    form = request.query_params.get("format", "html")
+    if form not in CARD_FORMATS:
+        raise InputError(f"'format' must be one of: {', '.join(CARD_FORMATS)}", param="format")
+    written = card_page(row) if form == "html" else card_markdown(row)
+    return Response(written, media_type=CARD_FORMATS[form])
 
 
 @router.get("/v1/models/{model:path}", **MODEL_DOC)
@@ -58,10 +88,15 @@ async def retrieve_model(request: Request, model: Annotated[str, MODEL_PATH]) ->
     """Describe one model; names with slashes come raw or percent-encoded."""
     if gemini_models.is_from_google(request):
         return await gemini_models.get_model(request, model)
+    return json_response(_described(request, model))
+
+
+def _described(request: Request, model: str) -> dict[str, Any]:
+    """Check a request's key, and describe the model that its path names."""
     state = bind_dialect(request, OPENAI.name)
     authenticate(request, state.keys)
     models = state.service.models
-    return json_response(_model_object(models, models.find(model), model))
+    return _model_object(models, models.find(model), model)
 
 
 def _listed_aliases(models: ModelRegistry, slot: ModelSlot) -> list[str]:
@@ -119,6 +154,7 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
         if model is None
         else [map_object(affine_map) for affine_map in model.maps.values()],
         "quality": None if model is None else model.quality,
+        "reports": None if model is None else dict(model.reports),
     }
 
 

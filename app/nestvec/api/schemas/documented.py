@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from fastapi import Path
+from fastapi import Path, Response
 from pydantic import BaseModel
 
 Errors = Mapping[int, type[BaseModel]]
@@ -116,3 +116,25 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 
     schema: dict[str, Any] = inlined(root)
     return schema
+
+
+def page_operation(summary: str, formats: Sequence[str], *, errors: Errors) -> dict[str, Any]:
+    """Return the arguments of the decorator of a route that gives a page, in the format that its query asks for."""
+    described = operation(summary, None, errors=errors)
+    media = {"json": "application/json", "html": "text/html", "markdown": "text/markdown"}
+    content = {media[name]: {"schema": {"type": "string"}} for name in formats}
+    described["responses"][200] = {"description": "The page.", "content": content}
+    described["response_class"] = Response
+    described["openapi_extra"] = {"parameters": [format_parameter(formats)]}
+    return described
+
+
+def format_parameter(formats: Sequence[str]) -> dict[str, Any]:
+    """Return the query's `format` as OpenAPI has it; the first one is the default."""
+    return {
+        "name": "format",
+        "in": "query",
+        "required": False,
+        "description": f"The form of the answer; {formats[0]} by default.",
+        "schema": {"type": "string", "enum": list(formats)},
+    }

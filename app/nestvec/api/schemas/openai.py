@@ -1,10 +1,10 @@
 """The OpenAI dialect in the OpenAPI document."""
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nestvec.api.schemas.documented import ErrorBody, errors_of, operation
+from nestvec.api.schemas.documented import ErrorBody, errors_of, operation, page_operation
 
 DtypeWord = Literal["float", "float32", "float16", "int8", "uint8", "binary", "ubinary"]
 
@@ -209,6 +209,23 @@ class Model(BaseModel):
     language_count: int | None
     parameters: int | None
     source: str | None
+    reports: dict[str, dict[str, Any]] | None = Field(
+        default=None, description="Reports about the model, by name; in the description of one."
+    )
+
+
+class ModelQuality(BaseModel):
+    """What was measured of a model."""
+
+    object: Literal["model.quality"]
+    model: str
+    space: str | None
+    quality: dict[str, Any] | None = Field(
+        description="What `nestvec quality` found: sizes, dtypes, layers; null where it never ran."
+    )
+    reports: dict[str, dict[str, Any]] = Field(
+        description="What `nestvec report` found, by the report's name."
+    )
 
 
 class ModelList(BaseModel):
@@ -227,4 +244,10 @@ DEPLOYMENT_DOC: Final = operation(
 MODELS_DOC: Final = operation("List models", ModelList, errors=errors_of(ErrorBody, (401, 503)))
 MODEL_DOC: Final = operation(
     "Describe a model", Model, errors=errors_of(ErrorBody, (401, 404, 503))
+)
+MODEL_QUALITY_DOC: Final = operation(
+    "What was measured of a model", ModelQuality, errors=errors_of(ErrorBody, (401, 404, 503))
+)
+MODEL_CARD_DOC: Final = page_operation(
+    "A page about a model", ("html", "markdown"), errors=errors_of(ErrorBody, (400, 401, 404, 503))
 )

@@ -10,6 +10,7 @@ import click
 
 from nestvec.assembly.package import source_options
 from nestvec.cli.flags import settings_flags
+from nestvec.cli.model.page import model_page
 from nestvec.cli.tables import bytes_text, count_text, echo_table
 from nestvec.config.settings import Settings
 from nestvec.errors import SourceError
@@ -127,9 +128,15 @@ def list_models(
 @click.command("show")
 @click.argument("name")
 @AS_JSON
-@settings_flags(*CARD_SETTINGS)
-def show(settings: Settings, *, name: str, as_json: bool) -> None:
+@click.option(
+    "--markdown", is_flag=True, help="Write a page: what it is, and what was measured of it here."
+)
+@settings_flags(*CARD_SETTINGS, "offline")
+def show(settings: Settings, *, name: str, as_json: bool, markdown: bool) -> None:
     """Show what is known of model NAME, and what of it is on this disk."""
+    if markdown:
+        click.echo(model_page(settings, name), nl=False)
+        return
     model = find_known(settings, name)
     if as_json:
         click.echo(json.dumps(model.as_json(), indent=1))

@@ -1,6 +1,6 @@
 """A model that is served: what it is, and the parts that do its work."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ from nestvec.engine.core.coalescing import Coalescer
 from nestvec.engine.core.ports import Core
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.text.tokenizer import Tokenizer
-from nestvec.engine.types import EmbedCall
+from nestvec.engine.types import EmbedCall, FloatArray
 from nestvec.engine.vectors.maps import AffineMap
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import ConfigError
@@ -55,6 +55,8 @@ class ServedModel:
         graph_bytes: Size of the graph and its weights; 0 where unknown.
         maps: Maps of the model's vectors, by name.
         quality: What was measured of the model, as the report left it; None where nothing was.
+        reports: What other reports found, by name, as they left it.
+        token_table: Reads its table of token vectors, `[V, H]`; None where there is none to read.
         bound: What its vectors are held to at each start: `max_difference` of a value, or `mean_cosine` and
             `min_cosine`, on the probe texts.
         coalescer: Stands before the core: identical texts in flight run once.
@@ -69,6 +71,8 @@ class ServedModel:
     graph_bytes: int = 0
     maps: Mapping[str, AffineMap] = field(default_factory=dict)
     quality: Mapping[str, Any] | None = None
+    reports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    token_table: Callable[[], FloatArray | None] | None = None
     bound: Mapping[str, float] = field(default_factory=dict)
     coalescer: Coalescer = field(init=False)
 

@@ -119,6 +119,10 @@ class GuardedLibrary:
         model = self._library.model
         return model.max_input_chars_per_word if isinstance(model, models.WordPiece) else None
 
+    def token_names(self, count: int) -> list[str]:
+        """Return the tokens of ids 0 to `count` - 1 as the vocabulary spells them; "" for an id of no token."""
+        return [self._library.id_to_token(number) or "" for number in range(count)]
+
     def max_token_chars(self) -> int:
         """Characters of the longest token: no token stands for more of a text, an unknown one apart."""
         return max(map(len, self._library.get_vocab()), default=1)

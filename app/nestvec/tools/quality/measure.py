@@ -6,15 +6,15 @@ from typing import Final
 
 import numpy as np
 
+from nestvec.corpus.reports.statistics.bootstrap import Estimate, Resamples
+from nestvec.corpus.reports.statistics.geometry import Geometry
+from nestvec.corpus.reports.statistics.neighbours import nearest, nearest_bits, overlap
+from nestvec.corpus.reports.statistics.scores import ndcg, ranks
+from nestvec.corpus.reports.statistics.types import Ranking
 from nestvec.engine.types import Float64Array
-from nestvec.tools.quality.bootstrap import Estimate, Resamples
 from nestvec.tools.quality.funnels import Funnel
-from nestvec.tools.quality.geometry import Geometry
-from nestvec.tools.quality.neighbours import nearest, nearest_bits, overlap
-from nestvec.tools.quality.scores import ndcg, ranks
 from nestvec.tools.quality.searches import DEPTH, EmbeddedSearch, PooledVectors, without_self
 from nestvec.tools.quality.tasks import PairTask
-from nestvec.tools.quality.types import Ranking
 from nestvec.tools.quality.variants import (
     Variant,
     VectorSource,

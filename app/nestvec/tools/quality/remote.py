@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.corpus.embedders import TextOptions
+from nestvec.corpus.reports.statistics.neighbours import nearest, nearest_bits, rescore
+from nestvec.corpus.reports.statistics.scores import pair_cosines, spearman
+from nestvec.corpus.reports.statistics.types import ProgressCallback
 from nestvec.corpus.server_embedder import ServerEmbedder
 from nestvec.engine.types import FloatArray
 from nestvec.errors import CapacityError
-from nestvec.tools.quality.neighbours import nearest, nearest_bits, rescore
-from nestvec.tools.quality.scores import mean_ndcg, pair_cosines, spearman
+from nestvec.tools.quality.searches import mean_ndcg
 from nestvec.tools.quality.tasks import PairTask, RetrievalTask
-from nestvec.tools.quality.types import ProgressCallback
 
 NDCG_DEPTH: Final = 10
 # Candidates that a search by bits hands to the float vectors: ten times the depth.

@@ -7,9 +7,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from nestvec.corpus.reports.statistics.scores import ndcg
+from nestvec.corpus.reports.statistics.types import Ranking
 from nestvec.engine.types import FloatArray
 from nestvec.tools.quality.tasks import RetrievalTask
-from nestvec.tools.quality.types import Ranking
 from nestvec.tools.quality.variants import VectorSource
 
 # Number of results of a search.
@@ -61,3 +62,18 @@ def without_self(ranking: Ranking, search: EmbeddedSearch, k: int) -> Ranking:
     is_other[is_other.all(axis=1), -1] = False
     others: Ranking = ranking[is_other].reshape(len(ranking), -1)[:, :k]
     return others
+
+
+def mean_ndcg(ranking: Ranking, task: RetrievalTask, *, k: int) -> float:
+    """Return the mean nDCG@K over a task's queries.
+
+    Args:
+        ranking: Document indices by query, `[Q, K]` or deeper, best first.
+        task: The judged search.
+        k: Depth at which rankings are cut.
+    """
+    scores = [
+        ndcg([task.document_ids[index] for index in indices], task.relevant[query], k=k)
+        for query, indices in zip(task.query_ids, ranking.tolist(), strict=True)
+    ]
+    return float(np.mean(scores))

@@ -6,6 +6,7 @@ from typing import Final, Self
 
 import numpy as np
 
+from nestvec.corpus.reports.statistics.types import ProgressCallback
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.service import EmbeddingService
 from nestvec.engine.types import (
@@ -15,7 +16,6 @@ from nestvec.engine.types import (
     Priority,
     Truncation,
 )
-from nestvec.tools.quality.types import ProgressCallback
 
 CALL_TEXTS: Final = 256
 # Several, so that no worker waits for a call's last text.

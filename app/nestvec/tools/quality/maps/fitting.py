@@ -12,13 +12,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from nestvec.corpus.reports.statistics.neighbours import nearest, overlap
+from nestvec.corpus.reports.statistics.types import Ranking
 from nestvec.engine.types import Float64Array, FloatArray
 from nestvec.engine.vectors.maps import AffineMap, MapKind
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import FormatError
-from nestvec.tools.quality.neighbours import nearest, overlap
-from nestvec.tools.quality.types import Ranking
 
 # Weight `[in, out]` and bias `[out]`.
 Affine = tuple[Float64Array, Float64Array]

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Final
 
+from nestvec.corpus.reports.statistics.neighbours import nearest
 from nestvec.engine.types import FloatArray
 from nestvec.engine.vectors.maps import AffineMap
 from nestvec.engine.vectors.postprocess import finish
-from nestvec.tools.quality.neighbours import nearest
-from nestvec.tools.quality.scores import mean_ndcg
+from nestvec.tools.quality.searches import mean_ndcg
 from nestvec.tools.quality.tasks import RetrievalTask
 from nestvec.tools.quality.vectors import ModelVectors
 

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from nestvec.corpus.reports.statistics.geometry import measure_geometry
 from nestvec.engine.types import FloatArray
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import FormatError
 from nestvec.tools.quality.funnels import measure_funnels
-from nestvec.tools.quality.geometry import measure_geometry
 from nestvec.tools.quality.measure import Grid, Measurements, measure_pairs, measure_search
 from nestvec.tools.quality.report.recommend import recommend
-from nestvec.tools.quality.report.report import Report, Tasks
+from nestvec.tools.quality.report.report import QualityReport, Tasks
 from nestvec.tools.quality.searches import EmbeddedSearch, judged_search
 from nestvec.tools.quality.throughput import measure_throughput
 from nestvec.tools.quality.variants import VectorSource, unit_prefix
@@ -45,7 +45,7 @@ class ReportPlan:
     maps: Sequence[str] | None = None
 
 
-def make_report(model: ModelVectors, tasks: Tasks, plan: ReportPlan) -> Report:
+def make_report(model: ModelVectors, tasks: Tasks, plan: ReportPlan) -> QualityReport:
     """Embed every text once, with all exits in that pass, and measure.
 
     Raises:
@@ -82,7 +82,9 @@ def make_report(model: ModelVectors, tasks: Tasks, plan: ReportPlan) -> Report:
         measurements.geometries[search.name] = measure_geometry(documents)
     recommendations = recommend(measurements.figures)
     described = _describe(model, layers[-1])
-    return Report(described, measurements, throughput, recommendations, tasks.size, embedded_s)
+    return QualityReport(
+        described, measurements, throughput, recommendations, tasks.size, embedded_s
+    )
 
 
 def vector_sources(model: ModelVectors, plan: ReportPlan) -> list[VectorSource]:

@@ -8,7 +8,7 @@ from nestvec.errors import FormatError
 from nestvec.system.extras import how_to_install
 from nestvec.tools.quality.funnels import Funnel
 from nestvec.tools.quality.measure import VariantScore
-from nestvec.tools.quality.report.report import Report
+from nestvec.tools.quality.report.report import QualityReport
 
 COLOURS: Final = {"float": "#1f6feb", "int8": "#2da44e", "binary": "#bc4c00"}
 SIZE_INCHES: Final = (7.2, 4.2)
@@ -21,14 +21,16 @@ METRIC_WORDS: Final = {
 }
 
 
-def quality_by_bytes(report: Report, task: str) -> str:
+def quality_by_bytes(report: QualityReport, task: str) -> str:
     """Return a plot of quality against bytes per vector.
 
     The full model has a line for each dtype, all other sources are points, and the Pareto front is dotted.
     """
     metric = report.main[task]
     figures = _figures(report, task, metric)
-    drawing, axes = _axes(f"{task}: quality against bytes", "bytes a vector", METRIC_WORDS[metric])
+    drawing, axes = draw_axes(
+        f"{task}: quality against bytes", "bytes a vector", METRIC_WORDS[metric]
+    )
     axes.set_xscale("log", base=2)
     for dtype, colour in COLOURS.items():
         of_dtype = [figure for figure in figures if figure.variant.dtype == dtype]
@@ -59,14 +61,14 @@ def quality_by_bytes(report: Report, task: str) -> str:
     return _svg(drawing)
 
 
-def quality_by_compute(report: Report, task: str) -> str:
+def quality_by_compute(report: QualityReport, task: str) -> str:
     """Return a plot of the quality of full-size float vectors against the time of a pass."""
     metric = report.main[task]
     figures = [
         figure for figure in _figures(report, task, metric) if figure.variant.dtype == "float"
     ]
     widest = max(figure.variant.dimensions for figure in figures)
-    drawing, axes = _axes(
+    drawing, axes = draw_axes(
         f"{task}: quality against compute",
         "time of a pass, relative to all layers",
         METRIC_WORDS[metric],
@@ -103,10 +105,10 @@ def quality_by_compute(report: Report, task: str) -> str:
     return _svg(drawing)
 
 
-def funnels(report: Report, task: str) -> str:
+def funnels(report: QualityReport, task: str) -> str:
     """Return a plot of the recall of two-stage searches against oversampling."""
     of_task = [funnel for funnel in report.measurements.funnels if funnel.task == task]
-    drawing, axes = _axes(
+    drawing, axes = draw_axes(
         f"{task}: two-stage search", "candidates for each result", "recall@10 against full float"
     )
     for first in dict.fromkeys(funnel.first for funnel in of_task):
@@ -137,7 +139,7 @@ def pareto(figures: Sequence[VariantScore]) -> list[VariantScore]:
     return front
 
 
-def _figures(report: Report, task: str, metric: str) -> list[VariantScore]:
+def _figures(report: QualityReport, task: str, metric: str) -> list[VariantScore]:
     """Return the scores of a task by one metric."""
     return [
         figure
@@ -153,7 +155,7 @@ def _points(figures: Sequence[VariantScore]) -> tuple[list[int], list[float]]:
     ]
 
 
-def _axes(title: str, x: str, y: str) -> tuple[Any, Any]:
+def draw_axes(title: str, x: str, y: str) -> tuple[Any, Any]:
     """Return an empty drawing and its axes.
 
     Raises:

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from nestvec import __version__
+from nestvec.corpus.reports.render import STYLE
 from nestvec.errors import FormatError
 from nestvec.system.extras import how_to_install
 from nestvec.tools.quality.measure import VariantScore
 from nestvec.tools.quality.report import plots
-from nestvec.tools.quality.report.report import Report
+from nestvec.tools.quality.report.report import QualityReport
 from nestvec.tools.quality.variants import Variant
 
 PAGE: Final = "report.html.j2"
 MARKDOWN: Final = "report.md.j2"
 # What measuring and reporting import, late; the extra `quality`.
-PACKAGES: Final = ("scipy", "matplotlib", "jinja2")
+PACKAGES: Final = ("matplotlib", "jinja2")
 
 
 def check_packages(packages: Sequence[str] = PACKAGES) -> None:
@@ -32,7 +33,7 @@ def check_packages(packages: Sequence[str] = PACKAGES) -> None:
             raise FormatError(f"quality needs {package}: {how_to_install('quality')}")
 
 
-def write_report(report: Report, folder: Path) -> list[Path]:
+def write_report(report: QualityReport, folder: Path) -> list[Path]:
     """Write report.html, report.json and report.md, and return their paths.
 
     Raises:
@@ -53,7 +54,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     return paths
 
 
-def page(report: Report) -> str:
+def page(report: QualityReport) -> str:
     """Return the report as one HTML file: plots inside, no script, nothing loaded from elsewhere.
 
     Raises:
@@ -62,7 +63,7 @@ def page(report: Report) -> str:
     return _render(PAGE, report, has_plots=True)
 
 
-def markdown(report: Report) -> str:
+def markdown(report: QualityReport) -> str:
     """Return the report as Markdown tables, for a repository or a ticket.
 
     Raises:
@@ -71,7 +72,7 @@ def markdown(report: Report) -> str:
     return _render(MARKDOWN, report, has_plots=False)
 
 
-def _render(template: str, report: Report, *, has_plots: bool) -> str:
+def _render(template: str, report: QualityReport, *, has_plots: bool) -> str:
     """Fill a template.
 
     Raises:
@@ -92,13 +93,14 @@ def _render(template: str, report: Report, *, has_plots: bool) -> str:
         report=report,
         tasks=[_task(report, task, has_plots=has_plots) for task in report.main],
         version=__version__,
+        style=STYLE,
         words=plots.METRIC_WORDS,
         when=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(report.made_s)),
     )
     return rendered
 
 
-def _task(report: Report, task: str, *, has_plots: bool) -> dict[str, Any]:
+def _task(report: QualityReport, task: str, *, has_plots: bool) -> dict[str, Any]:
     """Return what the templates show of a task."""
     metric = report.main[task]
     figures = [
@@ -126,7 +128,7 @@ def _task(report: Report, task: str, *, has_plots: bool) -> dict[str, Any]:
     }
 
 
-def _rows(report: Report, task: str) -> list[dict[str, Any]]:
+def _rows(report: QualityReport, task: str) -> list[dict[str, Any]]:
     """Return a row for each variant, with all metrics side by side."""
     rows: dict[Variant, dict[str, Any]] = {}
     for figure in report.measurements.figures:
@@ -136,7 +138,7 @@ def _rows(report: Report, task: str) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _row(figure: VariantScore, report: Report) -> dict[str, Any]:
+def _row(figure: VariantScore, report: QualityReport) -> dict[str, Any]:
     """Return a score as the templates show it."""
     variant, source = figure.variant, figure.variant.source
     source_label = (

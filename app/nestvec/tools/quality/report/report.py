@@ -57,7 +57,7 @@ class Recommendation:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class QualityReport:
     """What was measured of a model, and what that recommends.
 
     Attributes:

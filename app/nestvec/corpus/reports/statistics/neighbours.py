@@ -5,8 +5,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from nestvec.corpus.reports.statistics.types import Ranking
 from nestvec.engine.types import Float64Array, FloatArray
-from nestvec.tools.quality.types import Ranking
 
 # Similarities that are computed at a time: 16 MB of float32.
 BLOCK_CELLS: Final = 4_000_000

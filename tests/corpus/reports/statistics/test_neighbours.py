@@ -3,7 +3,13 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from nestvec.tools.quality.neighbours import nearest, nearest_bits, overlap, rescore, top_k
+from nestvec.corpus.reports.statistics.neighbours import (
+    nearest,
+    nearest_bits,
+    overlap,
+    rescore,
+    top_k,
+)
 
 sizes = st.tuples(st.integers(1, 6), st.integers(1, 30), st.integers(1, 30), st.integers(0, 99))
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from nestvec.tools.quality.bootstrap import Resamples
-from nestvec.tools.quality.scores import ranks
+from nestvec.corpus.reports.statistics.bootstrap import Resamples
+from nestvec.corpus.reports.statistics.scores import ranks
 from scipy import stats
 
 

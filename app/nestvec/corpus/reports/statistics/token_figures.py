@@ -156,7 +156,7 @@ def advice(groups: dict[str, TokenFigures], tokenizer: Tokenizer) -> list[str]:
 
 
 def as_rows(groups: dict[str, TokenFigures], tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """Return a row for each group, for tables and JSON; a last row of all texts where there are several groups."""
+    """Return a row for each group; a last row of all texts where there are several groups."""
     rows = dict(groups)
     if len(groups) > 1:
         rows["all"] = _total(groups.values())

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from nestvec.corpus.reports.statistics.geometry import measure_geometry
 from nestvec.engine.types import FloatArray
 from nestvec.engine.vectors.postprocess import finish
-from nestvec.tools.quality.geometry import measure_geometry
 
 
 def vectors(spreads: list[float], *, offset: float = 0.0, count: int = 3000) -> FloatArray:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from nestvec.corpus.draft import Draft, Progress
+from nestvec.corpus.files.draft import Draft, Progress
 from nestvec.errors import ArtefactError
 
 JOB = {"of": "this"}

@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from nestvec.cli.tokens import command
+from nestvec.corpus.reports.statistics.token_figures import (
+    TokenFigures,
+    advice,
+    as_rows,
+    measure_texts,
+    script_of,
+)
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.errors import FormatError
-from nestvec.tools.tokenizer_report import TokenFigures, advice, as_rows, measure_texts, script_of
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
+from nestvec.corpus.reports.statistics.neighbours import nearest
 from nestvec.engine.types import Float64Array, FloatArray
-from nestvec.tools.quality.neighbours import nearest
 
 MAX_VECTORS: Final = 2000
 NEIGHBOURS: Final = 10

@@ -6,34 +6,20 @@ from typing import TypeVar
 import numpy as np
 
 from nestvec.engine.types import Float64Array, FloatArray
-from nestvec.errors import FormatError
-from nestvec.system.extras import how_to_install
-from nestvec.tools.quality.tasks import RetrievalTask
-from nestvec.tools.quality.types import Ranking
 
 Id = TypeVar("Id", str, int)
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return Spearman's rank correlation, ties averaged.
-
-    Raises:
-        FormatError: scipy is not installed.
-    """
+    """Return Spearman's rank correlation, ties averaged."""
     return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
 
 
 def ranks(values: Sequence[float] | Float64Array) -> Float64Array:
-    """Return the ranks of values in rising order from 1, `[N]`, ties averaged.
-
-    Raises:
-        FormatError: scipy is not installed.
-    """
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise FormatError(f"quality needs scipy: {how_to_install('quality')}") from error
-    averaged: Float64Array = np.asarray(stats.rankdata(values), np.float64)
+    """Return the ranks of values in rising order from 1, `[N]`, ties averaged."""
+    _, group, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    averaged: Float64Array = (last - (counts - 1) / 2)[group]
     return averaged
 
 
@@ -55,21 +41,6 @@ def ndcg(ranked: Sequence[Id], relevant: Mapping[Id, float], *, k: int) -> float
     ideal = sorted(relevant.values(), reverse=True)[:k]
     best = _discounted(ideal)
     return _discounted(gains) / best if best else 0.0
-
-
-def mean_ndcg(ranking: Ranking, task: RetrievalTask, *, k: int) -> float:
-    """Return the mean nDCG@K over a task's queries.
-
-    Args:
-        ranking: Document indices by query, `[Q, K]` or deeper, best first.
-        task: The judged search.
-        k: Depth at which rankings are cut.
-    """
-    scores = [
-        ndcg([task.document_ids[index] for index in indices], task.relevant[query], k=k)
-        for query, indices in zip(task.query_ids, ranking.tolist(), strict=True)
-    ]
-    return float(np.mean(scores))
 
 
 def _discounted(gains: Sequence[float]) -> float:

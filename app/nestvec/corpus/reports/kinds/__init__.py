@@ -1,0 +1,1 @@
+"""The reports, one file each: what it measures, and what it advises."""

@@ -1,0 +1,66 @@
+"""Which languages a model puts beside one another: whether a sentence finds its translation."""
+
+from typing import Final
+
+import numpy as np
+
+from nestvec.corpus.reports.frame import Figure, Figures, Need, Report, Task
+from nestvec.corpus.reports.probes import read_probes
+from nestvec.corpus.reports.statistics.resampling import mean_figure
+from nestvec.corpus.reports.statistics.retrieval import found_first
+from nestvec.engine.types import FloatArray
+
+BASE: Final = "en"
+GOOD: Final = 0.9
+POOR: Final = 0.5
+ALL: Final = "translations found first"
+
+
+def measure(task: Task) -> Figures:
+    """Look for the translation of each sentence among all, in both directions."""
+    embed = task.subject.embed
+    if task.data.pairs:
+        firsts, seconds = zip(*task.data.pairs, strict=True)
+        return Figures([_figure(ALL, embed(list(firsts)), embed(list(seconds)))])
+    probes: dict[str, list[str]] = read_probes("bitext")
+    vectors = {language: embed(sentences) for language, sentences in probes.items()}
+    others = [language for language in probes if language != BASE]
+    figures = [
+        _figure(f"{ALL}, {BASE} and {language}", vectors[BASE], vectors[language])
+        for language in others
+    ]
+    return Figures(figures, notes=["Both directions of 16 plain sentences of the project's own."])
+
+
+def advise(figures: Figures) -> list[str]:
+    """Name the languages that the model brings together, and those that it does not."""
+    lines = []
+    good = [_language(figure) for figure in figures.figures if figure.value >= GOOD]
+    poor = [_language(figure) for figure in figures.figures if figure.value < POOR]
+    if good:
+        lines.append(f"searches across languages work here: {', '.join(good)}")
+    if poor:
+        lines.append(
+            f"the model does not bring these together: {', '.join(poor)}; take a multilingual model, or translate first"
+        )
+    return lines
+
+
+def _figure(name: str, first: FloatArray, second: FloatArray) -> Figure:
+    hits = (found_first(first, second) + found_first(second, first)) / 2
+    return mean_figure(name, np.asarray(hits), unit="share", better="higher")
+
+
+def _language(figure: Figure) -> str:
+    return figure.name.rpartition(", ")[2] if ", " in figure.name else "these pairs"
+
+
+REPORT: Final = Report(
+    name="bitext",
+    title="Which languages the model puts beside one another.",
+    measure=measure,
+    advise=advise,
+    takes=(Need.PAIRS,),
+    source="bitext retrieval as in MINERS (arXiv:2406.07424)",
+    min_items={Need.PAIRS: 8},
+)

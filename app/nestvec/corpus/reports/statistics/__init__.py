@@ -1,0 +1,1 @@
+"""Scores, intervals, tests and neighbours: pure numpy over arrays."""
