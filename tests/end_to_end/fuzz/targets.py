@@ -393,6 +393,21 @@ STORED = {
 }
 
 
+LABELLED_MAP = {
+    "name": "topics",
+    "kind": "concepts",
+    "source": "0" * 32,
+    "target": "",
+    "target_model": "",
+    "layers": 0,
+    "takes_unit": True,
+    "figures": {"labels": 2.0},
+    "labels": ["law", "art"],
+    "template": "a text about {}",
+    "label_calibration": {"temperature": 0.05, "count": 4},
+}
+
+
 def _write_adapter(folder: Path, _: None, chooser: random.Random) -> None:
     content = as_json(mutated_json(ADAPTER, chooser))
     (folder / "adapter_config.json").write_bytes(content)
@@ -405,6 +420,25 @@ def _write_stored(folder: Path, _: None, chooser: random.Random) -> None:
     maps.mkdir(exist_ok=True)
     (maps / "one.npz").write_bytes(mutated_bytes(b"PK\x03\x04" + bytes(200), chooser))
     np.save(maps / "two.npy", np.zeros(3))
+    _write_labelled_map(maps / "three.npz", chooser)
+
+
+def _write_labelled_map(path: Path, chooser: random.Random) -> None:
+    """Write a map of two labels whose description, or one of whose arrays, is not what it was."""
+    meta = LABELLED_MAP if chooser.random() < 0.2 else mutated_json(LABELLED_MAP, chooser)
+    arrays: dict[str, Any] = {
+        "weight": np.eye(3, 2, dtype=np.float32),
+        "bias": np.zeros(2, np.float32),
+        "calibration": np.zeros((0, 2), np.float32),
+        "label_scores": np.linspace(0, 1, 4),
+        "label_sigmoids": np.ones((2, 2)),
+        "label_thresholds": np.ones(2),
+    }
+    if chooser.random() < 0.5:
+        values = [np.zeros((2, 2)), np.array("x"), np.array([]), np.array([np.nan, 1, 2, 3])]
+        arrays[chooser.choice(sorted(arrays))] = chooser.choice(values)
+    with path.open("wb") as file:
+        np.savez(file, **arrays, meta=np.array(as_json(meta).decode("utf-8", "replace")))
 
 
 def _read_stored(folder: Path) -> object:
