@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from nestvec.model_store.heads.chat_templates import (
 from nestvec.model_store.sources.adapters import read_adapter
 from nestvec.model_store.sources.card import read_card
 from nestvec.system.json_files import read_json
+from nestvec.tools.quality.labelled_texts import read_concepts, read_labelled, read_text_pairs
 
 from tests.end_to_end.fuzz.documents import read_document, write_documents
 from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
@@ -393,6 +395,7 @@ STORED = {
 }
 
 
+LABEL_LINES = "law\na judge\tspoke\r\nart\tein Bild é\n\nlaw\tart\n".encode()
 LABELLED_MAP = {
     "name": "topics",
     "kind": "concepts",
@@ -421,6 +424,7 @@ def _write_stored(folder: Path, _: None, chooser: random.Random) -> None:
     (maps / "one.npz").write_bytes(mutated_bytes(b"PK\x03\x04" + bytes(200), chooser))
     np.save(maps / "two.npy", np.zeros(3))
     _write_labelled_map(maps / "three.npz", chooser)
+    (folder / "labels.tsv").write_bytes(mutated_bytes(LABEL_LINES, chooser))
 
 
 def _write_labelled_map(path: Path, chooser: random.Random) -> None:
@@ -442,6 +446,10 @@ def _write_labelled_map(path: Path, chooser: random.Random) -> None:
 
 
 def _read_stored(folder: Path) -> object:
+    # What maps are fitted from.
+    for read in (read_concepts, read_text_pairs, partial(read_labelled, labels=["law", "art"])):
+        with suppress(NestvecError):
+            read(folder / "labels.tsv")
     return read_execution_settings(folder, "x"), read_quality(folder), read_maps(folder, "0" * 32)
 
 

@@ -43,10 +43,15 @@ def check_map_name(name: str) -> str:
     return name
 
 
+def list_maps(artefact: Path) -> list[Path]:
+    """Return the files of a model's maps, by name."""
+    return sorted((artefact / FOLDER).glob(f"*{SUFFIX}"))
+
+
 def read_maps(artefact: Path, space: str) -> dict[str, AffineMap]:
     """Read every map of a model, by name; one that is unreadable or of another space is left out with a warning."""
     maps = {}
-    for path in sorted((artefact / FOLDER).glob(f"*{SUFFIX}")):
+    for path in list_maps(artefact):
         try:
             affine_map = read_map(path)
         except FormatError as error:
