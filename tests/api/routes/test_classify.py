@@ -5,7 +5,11 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
 import pytest
+from nestvec.api.batch.batch_lines import BatchLines
+from nestvec.api.requests.api_request import ApiRequest
+from nestvec.api.requests.embedding import VALUE_BYTES
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.types import Float64Array, OutputKind
@@ -13,6 +17,7 @@ from nestvec.engine.vectors.label_calibration import PLAIN_TEMPERATURE
 
 from tests.api.applications import Api, MakeApi, unit_vector
 from tests.engine.test_vector_plan import random_map
+from tests.support.fakes import HIDDEN
 from tests.support.labelled_maps import LABELS, concept_map, label_calibration
 from tests.support.served import SPEC, ServedOptions
 
@@ -262,5 +267,26 @@ async def test_vectors_of_labels(make_api: MakeApi) -> None:
         assert "labels" not in (await api.embed({"input": "alpha", **body})).json()
     coded = await api.embed({"input": "alpha", "map": "topics", "encoding_format": "base64"})
     assert coded.json()["labels"] == list(LABELS)
+    lines = [{"input": "alpha", "map": "topics"}, {"input": "alpha"}]
+    results = await BatchLines(api.app.state).answer(lines, owner="")
+    told = [orjson.loads(result.body).get("labels") for result in results]
+    assert told == [list(LABELS), None]
     ranked = await api.client.post("/v1/similarity", json={"left": TEXTS, "map": "topics"})
     assert ranked.status_code == 200
+
+
+async def test_memory_is_waited_for_as_wide_as_a_map_is(
+    make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers through a map of many labels count with all their values, not with the model's own width."""
+    reserved: list[int] = []
+
+    async def reserve(_: ApiRequest, count: int) -> None:
+        reserved.append(count)
+
+    monkeypatch.setattr("nestvec.api.requests.embedding.reserve_answer", reserve)
+    wide = concept_map(labels=tuple(f"label {n}" for n in range(500)))
+    api = make_api(ServedOptions(maps=(wide,)))
+    for body in ({}, {"map": "topics"}):
+        assert (await api.embed({"input": ["alpha"] * 20, **body})).status_code == 200
+    assert reserved == [20 * HIDDEN * VALUE_BYTES, 20 * 500 * VALUE_BYTES]
