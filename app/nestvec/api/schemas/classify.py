@@ -19,7 +19,7 @@ class LabelsRequest(BaseModel):
                     "labels": ["sports", "politics", "finance"],
                     "template": "a text about {}",
                 },
-                {"model": "all-MiniLM-L6-v2", "input": ["hello"], "map": "topics", "alpha": 0.1},
+                {"model": "all-MiniLM-L6-v2", "input": [{"text": "hello"}], "labels": ["a", "b"]},
             ]
         }
     )
