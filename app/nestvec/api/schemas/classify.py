@@ -60,7 +60,7 @@ class Classification(BaseModel):
     predictions: list[LabelScore]
     labels: list[str] | None = Field(None, description="Those that apply, with `multi_label`.")
     prediction_set: list[str] | None = Field(
-        None, description="With `alpha`; empty where the text is like none of them."
+        None, description="With `alpha`; empty where no label is likely enough."
     )
 
 
