@@ -150,7 +150,7 @@ imports: $(STAMPS)/dev ## Check the architecture's import contracts
 
 check: lint types imports test ## What CI runs, in CI's order
 
-quality: $(STAMPS)/dev $(STAMPS)/model ## STS-B and SciFact: over HTTP, the report with fitted exits, the cache (DATA=folder with stsb/, scifact/, corpus/)
+quality: $(STAMPS)/dev $(STAMPS)/model ## STS-B and SciFact: over HTTP, the report with fitted exits, the cache; labels (DATA=folder with stsb/, scifact/, corpus/, titles/)
 	@$(BIN)/python -m tests.end_to_end.model.quality $(DATA)
 
 BENCH = $(BIN)/python -m benchmarks.$(1) --model "$$($(BIN)/nestvec model pull --folder)" --data $(DATA)/corpus

@@ -9,7 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 from nestvec.cli import group
 from nestvec.cli.tables import bytes_text, count_text
+from nestvec.model_store.artefacts.maps import store_map
 
+from tests.engine.test_vector_plan import random_map
+from tests.support.labelled_maps import concept_map, label_calibration
 from tests.support.tiny import write_tiny_bert
 
 CARD = """
@@ -74,6 +77,21 @@ def test_show_knows_every_name(cache: Path) -> None:
     assert str(cache) in invoke("model", "show", "one").output
     done = CliRunner().invoke(group, ["model", "show", "bge-m4"])
     assert "did you mean bge-m3" in str(done.exception)
+
+
+def test_show_tells_maps(cache: Path) -> None:
+    """Each map beside an export is described, with its labels; a damaged one is named."""
+    (artefact,) = (cache / "artefacts").iterdir()
+    assert "map " not in invoke("model", "show", "one").output
+    store_map(artefact, concept_map(calibration=label_calibration()))
+    path = store_map(artefact, random_map("turned"))
+    path.with_name("torn.npz").write_bytes(path.read_bytes()[:99])
+    shown = invoke("model", "show", "one").output.splitlines()
+    assert [line for line in shown if line.startswith("map ")] == [
+        "map          topics: concepts, 8 to 3 values, calibrated: sports, politics, Kunst é",
+        "map          torn: damaged, and left out by servers",
+        "map          turned: svd, 8 to 8 values",
+    ]
 
 
 def test_rm_removes_a_model_and_nothing_else(cache: Path, tmp_path: Path) -> None:

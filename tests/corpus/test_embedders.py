@@ -17,6 +17,7 @@ from nestvec.errors import InputError, SourceError
 from nestvec.main import build_app
 
 from tests.engine.test_vector_plan import random_map
+from tests.support.labelled_maps import concept_map
 from tests.support.served import SPEC, Served, ServedOptions, serve_fake
 
 MakePair = Callable[..., tuple[ServerEmbedder, EngineEmbedder]]
@@ -32,7 +33,7 @@ def make_pair(tiny_folder: Path, request: pytest.FixtureRequest) -> MakePair:
             spec=dataclasses.replace(SPEC, trained_layers=(2,)),
             limits=limits or ServiceLimits(),
             max_queue_tokens=10**9,
-            maps=(random_map("short", width=4),),
+            maps=(random_map("short", width=4), concept_map()),
         )
         served: Served = serve_fake(tiny_folder / "tokenizer.json", options)
         request.addfinalizer(served.service.close)
@@ -59,6 +60,7 @@ TEXTS = [f"alpha {'beta ' * (n % 9)}{n}" for n in range(50)]
         TextOptions(truncate=Truncation.WINDOWS),
         TextOptions(layers=2),
         TextOptions(map_name="short", dimensions=3),
+        TextOptions(map_name="topics"),
     ],
 )
 async def test_a_server_gives_what_the_engine_gives(

@@ -23,12 +23,14 @@ from nestvec.corpus.files.writer import Writer
 from nestvec.corpus.job import CorpusJob, CorpusSummary
 from nestvec.corpus.readers import Columns
 from nestvec.corpus.run import embed_corpus, scan_job
+from nestvec.corpus.search import query_options
 from nestvec.corpus.sources import find_sources
 from nestvec.corpus.store_writer import Row
 from nestvec.engine.dtypes import OFFERED, OutputDtype
 from nestvec.engine.types import EmbedCall, FloatArray, Truncation
 from nestvec.errors import ArtefactError, FormatError, InputError
 
+from tests.support.labelled_maps import LABELS, concept_map
 from tests.support.served import SPEC, Served, ServedOptions, serve_fake
 
 COUNT = 2500
@@ -338,6 +340,27 @@ async def test_values_may_be_stored_smaller(
         assert np.load(target).dtype == np.dtype(stored)
 
 
+async def test_labels_are_told_with_the_vectors(tiny_folder: Path, tmp_path: Path) -> None:
+    """The metadata of an output names what each value stands for; a number of dimensions is refused."""
+    options = ServedOptions(max_queue_tokens=10**9, maps=(concept_map(),))
+    fake = serve_fake(tiny_folder / "tokenizer.json", options)
+    (tmp_path / "in.txt").write_text("alpha\nbeta")
+    job = CorpusJob(
+        find_sources((str(tmp_path / "in.txt"),)),
+        tmp_path / "out.parquet",
+        options=TextOptions(map_name="topics"),
+    )
+    try:
+        await run(fake, job)
+        metadata = pq.read_schema(tmp_path / "out.parquet").metadata
+        assert json.loads(metadata[b"nestvec.labels"]) == list(LABELS)
+        whole = dataclasses.replace(job, options=TextOptions(map_name="topics", dimensions=2))
+        with pytest.raises(InputError, match="none come first"):
+            await run(fake, whole)
+    finally:
+        fake.service.close()
+
+
 async def test_bits_need_whole_bytes(served: Served, source: Path, tmp_path: Path) -> None:
     """A number of dimensions that does not fill whole bytes is refused before any work."""
     job = CorpusJob(
@@ -347,3 +370,11 @@ async def test_bits_need_whole_bytes(served: Served, source: Path, tmp_path: Pat
     )
     with pytest.raises(InputError, match="no multiple of 8"):
         await run(served, job)
+
+
+def test_a_search_asks_for_vectors_of_labels_whole() -> None:
+    """A query of a store whose values have labels names no dimensions, which such a map refuses."""
+    metadata = {"nestvec.space": "a", "nestvec.dimensions": "3", "nestvec.map": "topics"}
+    assert query_options(metadata, None).dimensions == 3
+    labelled = query_options({**metadata, "nestvec.labels": '["a", "b", "c"]'}, None)
+    assert (labelled.dimensions, labelled.map_name) == (None, "topics")

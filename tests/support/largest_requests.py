@@ -173,6 +173,13 @@ def largest_requests(model: str, dimensions: int) -> dict[str, LargestRequest]:
             lambda: json.dumps({"pairs": [[words, words]] * 16, "explain": True}).encode(),
             6 * BODY,
         ),
+        "texts by labels": LargestRequest(
+            "/v1/classify",
+            lambda: json.dumps(
+                {"input": ["a"] * 256, "labels": [f"{n} " + "x" * 30 for n in range(1024)]}
+            ).encode(),
+            6 * BODY,
+        ),
         "rescore": LargestRequest("/v1/rescore", lambda: stored(dimensions), 4 * BODY),
         "rerank": LargestRequest(
             "/v1/rerank",

@@ -36,7 +36,7 @@ from nestvec.api.dialects import (
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, authenticate_and_read_body, bind_dialect
 from nestvec.api.requests.fields import Body
-from nestvec.api.routes import gemini_models, models, rerank, rescore, similarity
+from nestvec.api.routes import classify, gemini_models, models, rerank, rescore, similarity
 from nestvec.api.schemas.cohere import RerankRequest, RerankResponse, VoyageRerankRequest
 from nestvec.api.schemas.documented import ErrorBody, TeiError, errors_of, operation
 from nestvec.api.schemas.jina import JinaRequest, JinaResponse
@@ -120,6 +120,7 @@ DIALECT_ROUTES: Final = (
     ),
     DialectRoutes(
         JINA,
+        routers=(classify.router,),
         matches={
             EMBEDDINGS: DialectMatch(
                 jina.embeddings,

@@ -50,6 +50,7 @@ class ModelDescription:
         quantization: Id of the ranges in which int8 and uint8 vectors are given.
         bound: How far its vectors may be from those of another machine or run, where that is stated: `max_difference`
             of a value, or `mean_cosine` and `min_cosine`.
+        labels: What each value stands for, where the map gives one for each label.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ModelDescription:
     max_tokens: int
     quantization: str
     bound: Mapping[str, float] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ class EngineEmbedder:
             spec.max_tokens,
             plan.quantizer.id,
             served.bound,
+            plan.map.labels if plan.map is not None else (),
         )
 
     async def embed(

@@ -1,6 +1,7 @@
 """Embeds files of texts into a file or a vector store, and goes on with an interrupted run."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
@@ -182,6 +183,13 @@ def _layout(job: CorpusJob, model: ModelDescription, found: CorpusScan) -> Store
         metadata["nestvec.layers"] = str(options.layers)
     if options.map_name is not None:
         metadata["nestvec.map"] = options.map_name
+    if model.labels:
+        if options.dimensions is not None:
+            raise InputError(
+                "a map of labels gives a value for each, of which none come first; leave --dimensions out",
+                param="dimensions",
+            )
+        metadata["nestvec.labels"] = json.dumps(model.labels, ensure_ascii=False)
     return StoreLayout(
         metadata=metadata,
         width=dimensions // dtype.values_per_item,

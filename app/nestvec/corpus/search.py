@@ -61,8 +61,10 @@ def query_options(metadata: Mapping[str, str], prompt_name: str | None) -> TextO
     if (output := metadata.get("nestvec.output", "dense")) != "dense":
         raise FormatError(f"{output} outputs are not searched here")
     try:
+        # Vectors with labels are whole.
+        is_cut = "nestvec.labels" not in metadata
         return TextOptions(
-            dimensions=int(metadata["nestvec.dimensions"]),
+            dimensions=int(metadata["nestvec.dimensions"]) if is_cut else None,
             output_dtype=OutputDtype(metadata.get("nestvec.output_dtype", "float32")),
             prompt_name=prompt_name,
             prompt_role=None if prompt_name else "query",

@@ -82,6 +82,7 @@ class ServerEmbedder:
                 space=answer.headers["x-embed-space"],
                 quantization=answer.headers["x-embed-quantization"],
                 hidden_size=len(answer.json()["data"][0]["embedding"]),
+                labels=tuple(answer.json().get("labels", ())),
             )
         self.pacer.tokens_per_text = description.max_tokens
         return description

@@ -175,6 +175,21 @@ class ServiceLimits:
         if tokens > self.max_tokens:
             raise too_many_tokens(str(tokens), self.max_tokens, are_vectors=False)
 
+    def check_template(self, template: str, labels: int) -> None:
+        """Refuse a template that labels would be put into to make more text than a call may come to.
+
+        Raises:
+            RequestTooLargeError: They would.
+        """
+        characters, max_filled = len(template) * labels, WINDOWED_CHARS_PER_TOKEN * self.max_tokens
+        if characters > max_filled:
+            raise RequestTooLargeError(
+                f"each of {labels} labels is put into the template, and {characters} characters of it are too many, "
+                f"max {max_filled} per request; send fewer labels, or a shorter template",
+                param="template",
+                code="max_tokens_per_request",
+            )
+
     def check_described(self, texts: Sequence[str], prompt: str = "") -> int:
         """Refuse to describe texts, each with a prompt before it, far beyond the tokens of a call.
 

@@ -174,6 +174,7 @@ class EmbeddingService:
             rows=(1,) * len(finished.vectors) if is_documents else finished.rows,
             layers=plan.layers,
             map_name=plan.map.name if plan.map is not None else "",
+            labels=plan.map.labels if plan.map is not None else (),
             long_inputs=long,
             chunks=tuple(chunk for value in encoded for chunk in value.chunks),
         )

@@ -350,6 +350,7 @@ class EmbedResult:
         provider: Where the model runs: "cpu" or "cuda".
         layers: Number of layers that were run; 0 for all.
         map_name: The map that the vectors went through, "" for none.
+        labels: What each value of the vectors stands for, where the map gives one for each label.
         long_inputs: What became of inputs that were too long; inputs that were not are missing.
         chunks: Where each chunk lies, of documents that were cut here.
     """
@@ -367,6 +368,7 @@ class EmbedResult:
     provider: str = "cpu"
     layers: int = 0
     map_name: str = ""
+    labels: tuple[str, ...] = ()
     long_inputs: tuple[LongInput, ...] = ()
     chunks: tuple[Chunk, ...] = ()
 

@@ -61,7 +61,7 @@ def resolve_plan(call: EmbedCall, model: ServedModel, *, allows_untrained: bool)
         InputError: The model has no such exit or map; names the field, and says what there is.
     """
     wants_raw = call.map_id == ""
-    vector_map = None if wants_raw else _named_map(call.map_id, model)
+    vector_map = None if wants_raw else find_map(call.map_id, model)
     layers = model.core.backend_info.layers
     if call.layers and not layers:
         raise InputError(
@@ -128,7 +128,12 @@ def _space(
     return model.spec.space, model.quantizer
 
 
-def _named_map(name: str | None, model: ServedModel) -> AffineMap | None:
+def find_map(name: str | None, model: ServedModel) -> AffineMap | None:
+    """Return the map of a model that a name or a fingerprint means; None for no name.
+
+    Raises:
+        InputError: The model has no such map; says which it has.
+    """
     if name is None:
         return None
     for vector_map in model.maps.values():

@@ -65,6 +65,12 @@ ROUTES = [
     ),
     Route("/v1/embeddings", "jina", lambda t: {"input": t, "embedding_type": "float"}),
     Route(
+        "/v1/classify",
+        "jina",
+        lambda t: {"input": t, "labels": ["one", "two"]},
+        dimensions="",
+    ),
+    Route(
         "/v1/contextualizedembeddings",
         "voyage",
         lambda t: {"inputs": [[text] for text in t]},

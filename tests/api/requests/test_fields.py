@@ -19,6 +19,7 @@ TEXTS: dict[str, dict[str, Any]] = {
     "/pooling": {"input": ["alpha"]},
     "/v1/similarity": {"left": ["alpha"], "right": ["beta"]},
     "/v1/rescore": {"query": "alpha", "documents": ["beta", "gamma"]},
+    "/v1/classify": {"input": ["alpha"], "labels": ["beta", "gamma"]},
 }
 OPTIONS = (
     *("model", "user", "dimensions", "encoding_format", "normalize", "truncate", "prompt_name"),
@@ -27,6 +28,7 @@ OPTIONS = (
     *("embed_dtype", "endianness", "truncation_direction", "output_dimension", "embedding_types"),
     *("max_tokens", "options", "top_n", "return_documents", "pool_factor", "truncation"),
     *("embedding_type", "normalized", "encoding", "explain"),
+    *("template", "multi_label", "alpha"),
 )
 
 

@@ -20,7 +20,7 @@ from nestvec.api.dialects import (
     voyage,
 )
 from nestvec.api.requests import chunking
-from nestvec.api.routes import rerank, rescore, similarity
+from nestvec.api.routes import classify, rerank, rescore, similarity
 from nestvec.engine import limits
 from nestvec.engine.instructions import Instruct
 from nestvec.engine.limits import ServiceLimits
@@ -36,6 +36,7 @@ MAX_TOKENS: Final = 500
 TOKENIZED_CHARS: Final = 4_000
 LONG: Final = "one two three " * 3000
 MANY: Final = ["a"] * 100
+MANY_LABELS: Final = [f"a{n}" for n in range(100)]
 WORDY: Final = "one two " * 10
 TEXTS: Final = dataclasses.replace(
     SPEC,
@@ -195,6 +196,15 @@ ROUTES: Final[dict[str, tuple[str, frozenset[str], dict[str, Body]]]] = {
             "right": {"left": ["a"], "right": [LONG], **END},
         },
     ),
+    "labels": (
+        "/v1/classify",
+        classify.FIELDS,
+        {
+            "input": {"input": [LONG], "labels": ["a", "b"], **END},
+            "labels": {"input": ["a"], "labels": ["b", LONG], **END},
+            "template": {"input": ["a"], "labels": MANY_LABELS, "template": "{} " + WORDY},
+        },
+    ),
     "rescore": (
         "/v1/rescore",
         rescore.FIELDS,
@@ -264,6 +274,7 @@ NO_TEXT: Final = frozenset(
         *("name", "options", "keep_alive", "truncation_direction", "parameters", "raw_scores"),
         *("return_text", "top_n", "top_k", "return_documents", "max_tokens_per_doc", "explain"),
         *("vectors", "timeout", "binary_data_output", "add_special_tokens"),
+        *("multi_label", "alpha"),
     }
 )
 # Ollama's two routes share their fields, and each reads one of two; a cross-encoder has no prompts.

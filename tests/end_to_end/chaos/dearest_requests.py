@@ -185,6 +185,9 @@ def comparisons() -> Iterator[DearRequest]:
     pair = ["word " * 120] * 2
     explained = of(pairs=[pair] * 16, explain=True)
     yield DearRequest("/v1/similarity", "explanations", explained, is_quick=True)
+    many_labels = [f"label {n} " + "x" * 48 for n in range(1024)]
+    labelled = of(input=[f"t{n}" for n in range(256)], labels=many_labels, template="about {}")
+    yield DearRequest("/v1/classify", "texts by labels", labelled, is_quick=True)
     value = ("0.5," * DIMENSIONS)[:-1].encode()
     vectors = repeated(b'{"query":"a","vectors":[', b"[%s]" % value, 1530, b"]}")
     yield DearRequest("/v1/rescore", "lists", vectors, is_quick=True)

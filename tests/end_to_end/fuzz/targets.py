@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from nestvec.model_store.pruning.tokens import TokenizerModel
 from nestvec.model_store.sources.adapters import read_adapter
 from nestvec.model_store.sources.card import read_card
 from nestvec.system.json_files import read_json
+from nestvec.tools.quality.labelled_texts import read_concepts, read_labelled, read_text_pairs
 
 from tests.end_to_end.fuzz.documents import read_document, write_documents
 from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
@@ -440,6 +442,22 @@ STORED = {
 }
 
 
+LABEL_LINES = "law\na judge\tspoke\r\nart\tein Bild é\n\nlaw\tart\n".encode()
+LABELLED_MAP = {
+    "name": "topics",
+    "kind": "concepts",
+    "source": "0" * 32,
+    "target": "",
+    "target_model": "",
+    "layers": 0,
+    "takes_unit": True,
+    "figures": {"labels": 2.0},
+    "labels": ["law", "art"],
+    "template": "a text about {}",
+    "label_calibration": {"temperature": 0.05, "count": 4},
+}
+
+
 def _write_adapter(folder: Path, _: None, chooser: random.Random) -> None:
     content = as_json(mutated_json(ADAPTER, chooser))
     (folder / "adapter_config.json").write_bytes(content)
@@ -452,9 +470,33 @@ def _write_stored(folder: Path, _: None, chooser: random.Random) -> None:
     maps.mkdir(exist_ok=True)
     (maps / "one.npz").write_bytes(mutated_bytes(b"PK\x03\x04" + bytes(200), chooser))
     np.save(maps / "two.npy", np.zeros(3))
+    _write_labelled_map(maps / "three.npz", chooser)
+    (folder / "labels.tsv").write_bytes(mutated_bytes(LABEL_LINES, chooser))
+
+
+def _write_labelled_map(path: Path, chooser: random.Random) -> None:
+    """Write a map of two labels whose description, or one of whose arrays, is not what it was."""
+    meta = LABELLED_MAP if chooser.random() < 0.2 else mutated_json(LABELLED_MAP, chooser)
+    arrays: dict[str, Any] = {
+        "weight": np.eye(3, 2, dtype=np.float32),
+        "bias": np.zeros(2, np.float32),
+        "calibration": np.zeros((0, 2), np.float32),
+        "label_scores": np.linspace(0, 1, 4),
+        "label_sigmoids": np.ones((2, 2)),
+        "label_thresholds": np.ones(2),
+    }
+    if chooser.random() < 0.5:
+        values = [np.zeros((2, 2)), np.array("x"), np.array([]), np.array([np.nan, 1, 2, 3])]
+        arrays[chooser.choice(sorted(arrays))] = chooser.choice(values)
+    with path.open("wb") as file:
+        np.savez(file, **arrays, meta=np.array(as_json(meta).decode("utf-8", "replace")))
 
 
 def _read_stored(folder: Path) -> object:
+    # What maps are fitted from.
+    for read in (read_concepts, read_text_pairs, partial(read_labelled, labels=["law", "art"])):
+        with suppress(NestvecError):
+            read(folder / "labels.tsv")
     measured = read_quality(folder), card_page({**CARD, "reports": read_reports(folder)})
     return read_execution_settings(folder, "x"), measured, read_maps(folder, "0" * 32)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from tests.end_to_end.model.quality_of_labels import labels
 from tests.support.server import command, running_server
 
 # What this model reaches in other implementations, and how far ours may differ.
@@ -44,6 +45,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         problems = [*over_http(data, folder), *in_process(data, folder), *cached(data, folder)]
+        problems += labels(data, folder)
     print("\n".join(problems) or "as expected")
     return bool(problems)
 

@@ -22,10 +22,12 @@ class ResponseExtras:
     Attributes:
         chunks: The span of each vector's chunk, for documents that the server cut.
         long_inputs: What became of inputs that were too long.
+        labels: What each value stands for, where the map gives one for each label.
     """
 
     chunks: Sequence[Chunk] = ()
     long_inputs: Sequence[LongInput] = ()
+    labels: Sequence[str] = ()
 
 
 NO_EXTRAS: Final = ResponseExtras()
@@ -66,7 +68,9 @@ def embeddings_parts(
     usage: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}
     if extras.long_inputs:
         usage["long_inputs"] = [_long_input(long_input) for long_input in extras.long_inputs]
-    parts.append(b'}],"model":%s,"usage":%s}' % (orjson.dumps(model), orjson.dumps(usage)))
+    labels = b',"labels":%s' % orjson.dumps(extras.labels) if extras.labels else b""
+    end = b'}],"model":%s,"usage":%s%s}'
+    parts.append(end % (orjson.dumps(model), orjson.dumps(usage), labels))
     return parts
 
 

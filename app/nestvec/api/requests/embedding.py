@@ -221,6 +221,8 @@ async def _reserve_vectors(api_request: ApiRequest, call: EmbedCall, slot: Model
     if rows <= FEW_ROWS:
         return
     native = MANY_COLUMNS if slot.model is None else slot.model.core.backend_info.hidden_size
+    if slot.model is not None and (vector_map := slot.model.maps.get(call.map_id or "")):
+        native = max(native, vector_map.width)
     await reserve_answer(api_request, rows * (call.dimensions or native) * VALUE_BYTES)
 
 

@@ -101,6 +101,8 @@ OWN_OTHER_FIELDS: Final = frozenset(
         *("timeout", "binary_data_output", "id", "outputs"),
         *("source_sentence", "sentences"),
         *("content", "requests", "title"),
+        # Labels to choose from, and how: where nothing is chosen, there is nothing to change.
+        *("labels", "template", "multi_label", "alpha"),
         # They say how `enable_auto_chunking` cuts, and mean nothing without it.
         *("chunk_size", "chunk_overlap"),
     }
@@ -124,7 +126,7 @@ VENDORS_OTHER_FIELDS: Final = frozenset(
         *("continue_final_message", "mm_processor_kwargs", "additional_data", "media_io_kwargs"),
         *("chat_template_kwargs", "kv_transfer_params", "return_token_ids"),
         # TEI, Hugging Face, sentence-transformers
-        *("ids", "labels", "batch_size", "provider", "use_cache", "wait_for_model"),
+        *("ids", "batch_size", "provider", "use_cache", "wait_for_model"),
         *("show_progress_bar", "convert_to_numpy", "convert_to_tensor"),
         # Cohere, Jina, Voyage
         *(
@@ -135,7 +137,7 @@ VENDORS_OTHER_FIELDS: Final = frozenset(
             "type",
         ),
         # Ollama
-        *("raw", "format", "system", "template", "think", "suffix", "tools", "message"),
+        *("raw", "format", "system", "think", "suffix", "tools", "message"),
         *("num_keep", "num_predict", "num_batch", "num_gpu", "main_gpu", "num_thread"),
         # Open Inference Protocol
         *("output", "sequence_id", "sequence_start", "sequence_end", "headers"),

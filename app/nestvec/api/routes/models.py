@@ -173,7 +173,7 @@ def layers(model: ServedModel) -> dict[str, Any] | None:
 
 def map_object(affine_map: AffineMap) -> dict[str, Any]:
     """Return what a map does, and what was measured when it was fitted."""
-    return {
+    described = {
         "name": affine_map.name,
         "kind": affine_map.kind,
         "space": affine_map.space,
@@ -182,6 +182,14 @@ def map_object(affine_map: AffineMap) -> dict[str, Any]:
         "target": affine_map.target_model or None,
         "target_space": affine_map.target or None,
         "figures": dict(affine_map.figures),
+    }
+    if not affine_map.labels:
+        return described
+    return {
+        **described,
+        "labels": list(affine_map.labels),
+        "template": affine_map.template,
+        "calibrated": affine_map.label_calibration is not None,
     }
 
 

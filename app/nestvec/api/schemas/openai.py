@@ -149,6 +149,9 @@ class EmbeddingsResponse(BaseModel):
     data: list[Embedding]
     model: str
     usage: Usage
+    labels: list[str] | None = Field(
+        None, description="What each value stands for, where `map` gives one for each label."
+    )
 
 
 class Dimensions(BaseModel):

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nestvec.assembly.package import prepare_model
 from nestvec.assembly.service import build_local_service
 from nestvec.cli.flags import settings_flags
+from nestvec.cli.model.label_flags import LabelFit, LabelFlags, label_flags
 from nestvec.config.settings import Settings
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import NullObserver
@@ -40,6 +41,11 @@ from nestvec.tools.quality.vectors import ModelVectors
 
 ALL = "all"
 TURNS = (MapKind.SVD, MapKind.PCA, MapKind.WHITEN, MapKind.CENTRE)
+# Kinds that are refused where they lose too much of a search, and what may be done about it.
+JUDGED = {
+    MapKind.TRANSLATE: "Embed the texts anew, fit on more of them",
+    MapKind.REMOVE: "Remove fewer directions (--rank), give other pairs",
+}
 FLAGS = (
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "log_level"),
     *("precision", "calibration_file", "weight_storage", "provider", "device_id"),
@@ -52,9 +58,8 @@ FLAGS = (
     "--texts",
     "files",
     multiple=True,
-    required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Texts to fit on, one a line; may be repeated.",
+    help="Texts to fit on, one a line; may be repeated. With --remove: whose neighbours are compared.",
 )
 @click.option(
     "--exits",
@@ -74,18 +79,19 @@ FLAGS = (
     type=click.Choice([kind.value for kind in TURNS]),
     help="Turn the space so that prefixes hold more (svd, pca), whiten it, or take its mean off.",
 )
+@label_flags
 @click.option("--map-name", help="Name of the map; default: exit-K, to-MODEL, or the kind.")
 @click.option(
     "--retrieval",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder in BEIR's layout: a translation is judged by its search, too.",
+    help="Folder in BEIR's layout: a translation or a removal is judged by its search, too.",
 )
 @click.option(
     "--max-loss",
     type=click.FloatRange(0, 1),
     default=0.1,
     show_default=True,
-    help="Refuse a translation that loses more of a search than this.",
+    help="Refuse a translation or a removal that loses more of a search than this.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write the map there instead.")
 @settings_flags(*FLAGS)
@@ -98,19 +104,27 @@ def fit(  # noqa: PLR0913 - one argument a flag, as click passes them
     to: str | None,
     from_vectors: Path | None,
     turn: str | None,
+    label_flags: LabelFlags,
     map_name: str | None,
     retrieval: Path | None,
     max_loss: float,
     out: Path | None,
 ) -> None:
-    """Fit affine maps of a model's vectors by texts of your own, and measure them on a fifth held out.
+    """Fit affine maps of a model's vectors by texts of your own, and measure them on texts held out.
 
     NAME is a card, a folder or a Hub id; the configured model if left out. Maps are kept beside the model's artefact;
     servers have them at their next start, and requests ask for them by `map`, for exits by `layers`.
     """
     configure_logs(level=settings.log_level, style="auto")
-    if sum(option is not None for option in (exits, to, from_vectors, turn)) != 1:
-        raise ConfigError(["choose one of --exits, --to, --from-vectors and --turn"])
+    kinds = (exits, to, from_vectors, turn, label_flags.concepts, label_flags.remove)
+    if sum(option is not None for option in kinds) != 1:
+        raise ConfigError(
+            ["choose one of --exits, --to, --from-vectors, --turn, --concepts and --remove"]
+        )
+    label_flags.check(has_texts=bool(files))
+    fits_labels = label_flags.reader()
+    if fits_labels is None and not files:
+        raise ConfigError(["--texts FILE is needed: the texts to fit on"])
     if from_vectors is not None and out is None:
         raise ConfigError(["--from-vectors needs --out FILE: the map is of no model served here"])
     model_settings = settings.model_copy(update={"model": name}) if name else settings
@@ -119,7 +133,7 @@ def fit(  # noqa: PLR0913 - one argument a flag, as click passes them
         target = None
         if to is not None:
             target = partial(_open_model, settings.model_copy(update={"model": to}), bar)
-        request = _FitRequest(exits, turn, from_vectors, target, retrieval)
+        request = _FitRequest(exits, turn, from_vectors, target, fits_labels, retrieval)
         with _open_model(model_settings, bar) as source:
             maps = _fit(source, texts, request)
     for affine_map in maps:
@@ -173,20 +187,22 @@ def _find_map(settings: Settings, name: str) -> AffineMap:
 
 @dataclass(frozen=True, slots=True)
 class _FitRequest:
-    """What to fit; one of the first four is given.
+    """What to fit; one of the first five is given.
 
     Attributes:
         exits: Early exits, as `--exits` has them.
         turn: Kind of a map within the space.
         from_vectors: File of stored vectors to translate from.
         target: Opens the model to translate to.
-        retrieval: Folder of a search by which a translation is judged.
+        fits_labels: Fits a map of labels, or one that takes directions out.
+        retrieval: Folder of a search by which a translation or a removal is judged.
     """
 
     exits: str | None
     turn: str | None
     from_vectors: Path | None
     target: Callable[[], ModelVectors] | None
+    fits_labels: LabelFit | None
     retrieval: Path | None
 
 
@@ -205,7 +221,9 @@ def _fit(source: ModelVectors, texts: Sequence[str], request: _FitRequest) -> li
     if request.from_vectors is not None:
         return [fit_stored(_read_vectors(request.from_vectors), source, texts)]
     task = None if request.retrieval is None else read_retrieval(request.retrieval)
-    assert request.target is not None  # noqa: S101 - one of the four was given
+    if request.fits_labels is not None:
+        return [request.fits_labels(source, texts, task)]
+    assert request.target is not None  # noqa: S101 - one of the five was given
     with request.target() as target:
         return [fit_translation(source, target, texts, task)]
 
@@ -279,17 +297,17 @@ def _show(affine_map: AffineMap) -> None:
 
 
 def _refuse_lossy(maps: Sequence[AffineMap], max_loss: float) -> None:
-    """Refuse a translation that loses too much.
+    """Refuse a translation or a removal that loses too much of a search.
 
     It replaces what the model's own vectors would find, so its loss is no matter of taste.
 
     Raises:
-        FormatError: A translation loses more than it may.
+        FormatError: A map loses more than it may.
     """
     for affine_map in maps:
         loss = affine_map.figures.get("loss", 0.0)
-        if affine_map.kind is MapKind.TRANSLATE and loss > max_loss:
+        if affine_map.kind in JUDGED and loss > max_loss:
             raise FormatError(
                 f"map '{affine_map.name}' loses {loss:.0%} of what a search finds, more than {max_loss:.0%}: "
-                "it is not kept. Embed the texts anew, fit on more of them, or accept it with --max-loss"
+                f"it is not kept. {JUDGED[affine_map.kind]}, or accept it with --max-loss"
             )

@@ -13,7 +13,8 @@ from nestvec.cli.flags import settings_flags
 from nestvec.cli.model.page import model_page
 from nestvec.cli.tables import bytes_text, count_text, echo_table
 from nestvec.config.settings import Settings
-from nestvec.errors import SourceError
+from nestvec.errors import FormatError, SourceError
+from nestvec.model_store.artefacts.maps import list_maps, read_map
 from nestvec.model_store.inventory import (
     CacheEntry,
     CacheKind,
@@ -163,6 +164,8 @@ def show(settings: Settings, *, name: str, as_json: bool, markdown: bool) -> Non
         click.echo(f"{label:<12} {value}")
     for entry in model.entries:
         click.echo(f"{'':<12} {_described(entry)}  {entry.paths[0]}")
+    for line in (line for entry in model.entries for line in _maps(entry)):
+        click.echo(f"{'map':<12} {line}")
 
 
 @click.command("rm")
@@ -250,3 +253,17 @@ def _described(entry: CacheEntry) -> str:
     used = "used today" if days == 0 else f"used {days} days ago"
     kind = f"{entry.kind} {entry.detail}" if entry.kind is CacheKind.EXPORT else str(entry.kind)
     return f"{bytes_text(entry.size_bytes):>8}  {kind:<20}  {used}"
+
+
+def _maps(entry: CacheEntry) -> Iterator[str]:
+    """Describe the maps beside an export: what they are, of how many values, and their labels."""
+    for path in list_maps(entry.paths[0]) if entry.kind is CacheKind.EXPORT else ():
+        try:
+            affine_map = read_map(path)
+        except FormatError:
+            yield f"{path.stem}: damaged, and left out by servers"
+            continue
+        shape = f"{len(affine_map.weight)} to {affine_map.width} values"
+        learned = "" if affine_map.label_calibration is None else ", calibrated"
+        labels = f": {', '.join(affine_map.labels)}" if affine_map.labels else ""
+        yield f"{affine_map.name}: {affine_map.kind}, {shape}{learned}{labels}"

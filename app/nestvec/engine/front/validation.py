@@ -65,6 +65,12 @@ def _check_dimensions(call: EmbedCall, model: ServedModel, plan: VectorPlan) -> 
         native = plan.map.width
     if call.dimensions is not None and not adapter.has_dimensions:
         raise InputError("this output has no dimensions to choose from", param="dimensions")
+    if call.dimensions is not None and plan.map is not None and plan.map.labels:
+        raise InputError(
+            f"map '{plan.map.name}' gives a value for each of its {native} labels, of which none come first; leave "
+            "'dimensions' out",
+            param="dimensions",
+        )
     if call.dimensions is not None and not 1 <= call.dimensions <= native:
         raise InputError(
             f"Invalid value for 'dimensions' = {call.dimensions}. Must be 1 to {native}; "

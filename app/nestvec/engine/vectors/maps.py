@@ -1,4 +1,4 @@
-"""Affine maps from one space of vectors to another: the one type for fitted exits, translation, rotation, whitening.
+"""Affine maps from one space of vectors to another: the one type for fitted exits, translation, rotation, labels.
 
 A map is pure data: y = x W + b. What it came from and what it costs is kept beside it, for people and for the gate.
 """
@@ -11,6 +11,7 @@ from hashlib import sha256
 import numpy as np
 
 from nestvec.engine.types import FloatArray
+from nestvec.engine.vectors.label_calibration import LabelCalibration
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.engine.vectors.quantization import Quantizer
 
@@ -27,6 +28,8 @@ class MapKind(StrEnum):
     PCA = "pca"  # the same, centred first
     WHITEN = "whiten"  # centred, turned, and each direction scaled to the same spread
     CENTRE = "centre"  # the mean taken off
+    CONCEPTS = "concepts"  # a value for each label: the cosine with the label's anchor
+    REMOVE = "remove"  # directions projected out
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,9 @@ class AffineMap:
         takes_unit: Whether vectors are scaled to unit length before.
         figures: What was measured when it was fitted, by name.
         quantizer: Ranges for 8-bit vectors of the space it makes.
+        labels: What each of its values stands for; empty but for CONCEPTS.
+        template: What labels were put into, where `{}` stands, to be read by the model; for people.
+        label_calibration: How its values become probabilities; None where no texts of known labels taught it.
         space: Fingerprint of that space.
     """
 
@@ -59,6 +65,9 @@ class AffineMap:
     takes_unit: bool = False
     figures: Mapping[str, float] = field(default_factory=dict)
     quantizer: Quantizer = field(default_factory=Quantizer)
+    labels: tuple[str, ...] = ()
+    template: str = ""
+    label_calibration: LabelCalibration | None = None
     space: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +76,9 @@ class AffineMap:
         content = b"".join(
             np.ascontiguousarray(part, "<f4").tobytes() for part in (self.weight, self.bias)
         )
-        space = sha256(header + content).hexdigest()[:SPACE_CHARS]
+        # A label is a line; maps without labels keep the fingerprints that they had.
+        names = "".join(f"\n{label}" for label in self.labels).encode()
+        space = sha256(header + content + names).hexdigest()[:SPACE_CHARS]
         object.__setattr__(self, "space", space)
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.engine.dtypes import OutputDtype
-from nestvec.engine.types import FloatArray
+from nestvec.engine.types import Float64Array, FloatArray
 from nestvec.engine.vectors.quantization import Quantizer, offset_by_128
 
 # Ollama and torch's F.normalize guard with the same constant; it keeps a zero prefix finite.
@@ -82,11 +82,11 @@ def convert(vectors: FloatArray, dtype: OutputDtype, quantizer: Quantizer) -> ND
     return packed if dtype is OutputDtype.UBINARY else offset_by_128(packed)
 
 
-def probabilities(scores: FloatArray, activation: str) -> NDArray[np.float64]:
+def probabilities(scores: FloatArray | Float64Array, activation: str) -> NDArray[np.float64]:
     """Put labels' scores through an activation.
 
     Args:
-        scores: (B, L), float32.
+        scores: (B, L), float32 or float64.
         activation: "sigmoid", "softmax" or "identity".
 
     Returns:

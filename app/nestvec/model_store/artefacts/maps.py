@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from nestvec.engine.vectors.label_calibration import MAX_SCORES, LabelCalibration
 from nestvec.engine.vectors.maps import AffineMap, MapKind
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import FormatError
@@ -23,6 +24,12 @@ SUFFIX: Final = ".npz"
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 MATRIX: Final = 2
 FITTED: Final = "fitted"  # where a map's 8-bit ranges come from
+# By attribute of `LabelCalibration`.
+LABEL_ARRAYS: Final = {
+    "scores": "label_scores",
+    "sigmoids": "label_sigmoids",
+    "thresholds": "label_thresholds",
+}
 
 
 def check_map_name(name: str) -> str:
@@ -36,10 +43,15 @@ def check_map_name(name: str) -> str:
     return name
 
 
+def list_maps(artefact: Path) -> list[Path]:
+    """Return the files of a model's maps, by name."""
+    return sorted((artefact / FOLDER).glob(f"*{SUFFIX}"))
+
+
 def read_maps(artefact: Path, space: str) -> dict[str, AffineMap]:
     """Read every map of a model, by name; one that is unreadable or of another space is left out with a warning."""
     maps = {}
-    for path in sorted((artefact / FOLDER).glob(f"*{SUFFIX}")):
+    for path in list_maps(artefact):
         try:
             affine_map = read_map(path)
         except FormatError as error:
@@ -64,6 +76,7 @@ def read_map(path: Path) -> AffineMap:
                 np.asarray(stored[name], np.float32) for name in ("weight", "bias", "calibration")
             )
             meta = load_json(str(stored["meta"]))
+            label_calibration = _read_label_calibration(stored, meta)
         affine_map = AffineMap(
             name=check_map_name(str(meta["name"])),
             kind=MapKind(meta["kind"]),
@@ -76,12 +89,16 @@ def read_map(path: Path) -> AffineMap:
             takes_unit=bool(meta["takes_unit"]),
             figures={str(name): float(value) for name, value in meta["figures"].items()},
             quantizer=Quantizer(vectors if len(vectors) else None, FITTED),
+            labels=tuple(map(str, meta.get("labels", ()))),
+            template=str(meta.get("template", "")),
+            label_calibration=label_calibration,
         )
     except (
         OSError,
         ValueError,
         KeyError,
         EOFError,
+        OverflowError,
         TypeError,
         AttributeError,
         BadZipFile,
@@ -95,7 +112,54 @@ def read_map(path: Path) -> AffineMap:
         or not all(np.isfinite(array).all() for array in (weight, bias, vectors))
     ):
         raise FormatError(f"{path}: not a map (its arrays do not fit each other)")
+    if not _are_labels_whole(affine_map):
+        raise FormatError(f"{path}: not a map (its labels do not fit its arrays)")
     return affine_map
+
+
+def _read_label_calibration(
+    stored: Mapping[str, Any], meta: Mapping[str, Any]
+) -> LabelCalibration | None:
+    """Read what a map's file says of its labels' probabilities; None where it says nothing."""
+    described = meta.get("label_calibration")
+    if described is None:
+        return None
+    scores, sigmoids, thresholds = (
+        np.asarray(stored[name], np.float64) for name in LABEL_ARRAYS.values()
+    )
+    temperature = described["temperature"]
+    return LabelCalibration(
+        temperature=None if temperature is None else float(temperature),
+        scores=scores,
+        count=int(described["count"]),
+        sigmoids=sigmoids,
+        thresholds=thresholds,
+    )
+
+
+def _are_labels_whole(affine_map: AffineMap) -> bool:
+    """Whether a map of concepts has a label for each value, and what it learned of them fits; others have neither."""
+    labels, learned = affine_map.labels, affine_map.label_calibration
+    if affine_map.kind is not MapKind.CONCEPTS:
+        return not labels and learned is None
+    if len(labels) != affine_map.width or len(set(labels)) != len(labels) or "" in labels:
+        return False
+    if any("\n" in label for label in labels):
+        return False
+    if learned is None:
+        return True
+    arrays = (learned.scores, learned.sigmoids, learned.thresholds)
+    has_scores = learned.temperature is not None
+    return (
+        all(np.isfinite(array).all() for array in arrays)
+        and (not has_scores or 0 < float(learned.temperature or 0) < np.inf)
+        and learned.scores.ndim == 1
+        and len(learned.scores) == (min(learned.count, MAX_SCORES) if has_scores else 0)
+        and learned.count >= int(has_scores)
+        and bool((np.diff(learned.scores) >= 0).all())
+        and learned.sigmoids.shape == (len(labels), 2)
+        and learned.thresholds.shape == (len(labels),)
+    )
 
 
 def store_map(artefact: Path, affine_map: AffineMap) -> Path:
@@ -120,7 +184,7 @@ def write_map(path: Path, affine_map: AffineMap) -> None:
     Raises:
         ArtefactError: It cannot be written.
     """
-    meta: Mapping[str, Any] = {
+    meta: dict[str, Any] = {
         "name": affine_map.name,
         "kind": affine_map.kind.value,
         "source": affine_map.source,
@@ -130,6 +194,12 @@ def write_map(path: Path, affine_map: AffineMap) -> None:
         "takes_unit": affine_map.takes_unit,
         "figures": dict(affine_map.figures),
     }
+    learned, label_arrays = affine_map.label_calibration, {}
+    if affine_map.labels:
+        meta |= {"labels": affine_map.labels, "template": affine_map.template}
+    if learned is not None:
+        meta["label_calibration"] = {"temperature": learned.temperature, "count": learned.count}
+        label_arrays = {name: getattr(learned, field) for field, name in LABEL_ARRAYS.items()}
     vectors = affine_map.quantizer.vectors
     calibration = np.empty((0, affine_map.width), np.float32) if vectors is None else vectors
     with atomic_cache_write(path) as file:
@@ -139,4 +209,5 @@ def write_map(path: Path, affine_map: AffineMap) -> None:
             bias=affine_map.bias,
             calibration=calibration,
             meta=np.array(json.dumps(meta)),
+            **label_arrays,
         )

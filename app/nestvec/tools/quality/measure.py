@@ -78,9 +78,9 @@ class Grid:
     def variants(self) -> Iterable[Variant]:
         """Yield every variant, the full one first."""
         for source in self.sources:
-            for size in self.dimensions:
+            for size in source.sizes(self.dimensions):
                 for dtype in self.dtypes:
-                    if size <= source.width and (dtype != "binary" or size % 8 == 0):
+                    if dtype != "binary" or size % 8 == 0:
                         yield Variant(source, size, dtype)
 
 

@@ -1,5 +1,6 @@
 """Forms in which a model's vectors can be stored: layers or maps, dimensions and dtypes. One raw pass makes all."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,6 +47,12 @@ class VectorSource:
     def map_name(self) -> str:
         """Name of the map; empty for none."""
         return self.map.name if self.map is not None else ""
+
+    def sizes(self, dimensions: Sequence[int]) -> Sequence[int]:
+        """Return the numbers of dimensions that its vectors are cut to: all of them where each stands for a label."""
+        if self.map is not None and self.map.labels:
+            return [self.width]
+        return [size for size in dimensions if size <= self.width]
 
     def vectors(self, raw: FloatArray) -> FloatArray:
         """Return full vectors `[N, width]`, not of unit length, of pooled ones `[N, H]`."""
