@@ -5,7 +5,6 @@ cut and renormalize.
 """
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,7 +23,6 @@ from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import Observer
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import Finished
-from nestvec.engine.splitting import Check
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.token_report import (
     MAX_CHECKED_IDS,
@@ -36,7 +34,7 @@ from nestvec.engine.text.token_report import (
 from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.tokenization import check_token_limit, input_tokens, resolve_prompt
 from nestvec.engine.types import EmbedCall, EmbedResult, ItemOptions, RawVectors, Timings
-from nestvec.engine.vector_plan import VectorPlan, note_vectors, resolve_plan
+from nestvec.engine.vector_plan import VectorPlan, finish_vectors, note_vectors, resolve_plan
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import DeadlineError, QueueFullError
 
@@ -254,6 +252,7 @@ class EmbeddingService:
             ADAPTERS[call.kind].is_text_vector
             and not is_kept
             and plan.map is None
+            and not call.groups
             and pooler.head is None
         )
 
@@ -266,7 +265,7 @@ class EmbeddingService:
         ticket: WorkTicket,
     ) -> Finished:
         """Map, cut, renormalize and convert: little right here, much in a thread."""
-        work = partial(_finished, raw, call, model, plan, ticket.check)
+        work = partial(finish_vectors, raw, call, model, plan, ticket.check)
         if raw.vectors.size <= INLINE_VALUES and plan.pool_factor == 1:
             return work()
         chars = raw.vectors.size // VALUES_PER_CHAR * plan.pool_factor
@@ -386,14 +385,3 @@ class EmbeddingService:
         self.front.close()
         if self.read_through.cache is not None:
             self.read_through.cache.close()
-
-
-def _finished(
-    raw: RawVectors, call: EmbedCall, model: ServedModel, plan: VectorPlan, check: Check
-) -> Finished:
-    """The rows of a call as they are given out."""
-    normalize = model.spec.is_normalized if call.normalize is None else call.normalize
-    if plan.map is not None:
-        raw = dataclasses.replace(raw, vectors=plan.map.apply(raw.vectors))
-    finish = partial(ADAPTERS[call.kind].finish, normalize=normalize, check=check)
-    return finish(raw, call, plan.quantizer, token_pooling=plan.token_pooling)

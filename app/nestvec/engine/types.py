@@ -90,6 +90,9 @@ class EmbedCall:
         chunks: Late chunking: inputs are consecutive chunks of documents, and these are the numbers of chunks of each
             document; each chunk's vector is pooled from token states that saw the whole document (arXiv:2409.04701).
         splits: Late chunking: inputs are documents, and this is how each is cut: spans in characters, or a splitter.
+        groups: Numbers of consecutive inputs that make one vector together, before any map or cut; empty: each has one.
+        weights: The weight of each input in its group; empty: all weigh the same.
+        context: A text before each input, which is read and not pooled; as many as there are inputs, or none.
         pool_factor: Merge similar token vectors, down to one in so many; 1 merges none; None: as the model itself does.
         key_id: API key whose call it is; keys share the queue fairly.
         priority: Scheduling class; None lets the number of inputs decide.
@@ -121,6 +124,9 @@ class EmbedCall:
     output_dtypes: tuple[OutputDtype, ...] = ()
     chunks: tuple[int, ...] = ()
     splits: tuple[tuple[Span, ...] | Splitter, ...] = ()
+    groups: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
+    context: tuple[str, ...] = ()
     pool_factor: int | None = None
     key_id: str = ""
     priority: Priority | None = None

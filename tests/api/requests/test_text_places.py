@@ -58,6 +58,7 @@ OPENAI: Final[dict[str, Body]] = {
     "instruction": {"input": MANY, "instruction": WORDY},
     "examples": {"input": MANY, "examples": [EXAMPLE] * 3},
     "late_chunking": {"input": [LONG], "late_chunking": {"splitter": "sentences"}},
+    "context": {"input": MANY, "context": WORDY * 5},
     "messages": {"messages": [{"role": "user", "content": LONG}]},
 }
 # Of each route: its path, the fields it knows, and for each that text comes in by, or that adds text to others, a body
@@ -257,6 +258,7 @@ NO_TEXT: Final = frozenset(
             "map",
             "layers",
         ),
+        *("groups", "weights"),
         *("output_dtype", "truncate_prompt_tokens", "truncation_side", "add_special_tokens"),
         *("use_activation", "embed_dtype", "endianness", "request_id", "priority", "padding"),
         *("language", "normalized", "embedding_type", "encoding_type", "images", "max_tokens"),

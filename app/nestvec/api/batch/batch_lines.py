@@ -42,6 +42,8 @@ log = get_logger(__name__)
 
 # Most lines hold one text; those of a group that agree in all other fields are run as one call.
 PER_LINE: Final = frozenset({"input", "user"})
+# What counts a line's own inputs cannot be said of several lines' together.
+OF_INPUTS: Final = ("late_chunking", "groups", "weights")
 MAX_CALL_CHARS: Final = 200_000
 MAX_WAIT_S: Final = 5.0
 USUAL_DIMENSIONS: Final = 1024
@@ -288,7 +290,8 @@ def _group_alike(bodies: Sequence[Body]) -> list[list[int]]:
     chars: dict[bytes, int] = {}
     for index, body in enumerate(bodies):
         text = body.get("input")
-        if not isinstance(text, str) or body.get("late_chunking"):
+        counts = isinstance(body.get("context"), list) or any(body.get(name) for name in OF_INPUTS)
+        if not isinstance(text, str) or counts:
             alone.append([index])
             continue
         shared = {name: value for name, value in body.items() if name not in PER_LINE}

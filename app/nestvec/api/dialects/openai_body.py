@@ -6,6 +6,7 @@ from typing import Final
 
 from nestvec.api.dialect_table import OPENAI
 from nestvec.api.requests.chunking import is_late, parse_splits
+from nestvec.api.requests.composition import parse_context, parse_groups
 from nestvec.api.requests.fields import (
     Body,
     Inputs,
@@ -31,7 +32,7 @@ FIELDS: Final = frozenset(
         *("input", "model", "dimensions", "encoding_format", "user"),
         *("normalize", "truncate", "prompt", "prompt_name", "input_type", "task"),
         *("instruction", "examples"),
-        *("output_dtype", "layers", "map", "late_chunking"),
+        *("output_dtype", "layers", "map", "late_chunking", "groups", "weights", "context"),
         *("truncate_prompt_tokens", "truncation_side", "add_special_tokens", "use_activation"),
         *("embed_dtype", "endianness", "request_id", "priority", "padding", "messages"),
     }
@@ -111,6 +112,7 @@ def parse_call(body: Body, inputs: Inputs, encoding: Encoding) -> EmbedCall:
     if normalize is None:
         normalize = boolean_field(body, "use_activation")
     layers = integer_field(body, "layers")
+    groups, weights = parse_groups(body)
     return EmbedCall(
         inputs=inputs,
         model=text_field(body, "model") or "",
@@ -128,6 +130,9 @@ def parse_call(body: Body, inputs: Inputs, encoding: Encoding) -> EmbedCall:
         output_dtypes=(encoding.dtype,),
         chunks=(len(inputs),) if is_late(body) else (),
         splits=parse_splits(body, len(inputs)),
+        groups=groups,
+        weights=weights,
+        context=parse_context(body, len(inputs)),
         adapter=text_field(body, "task"),
         layers=() if layers is None else (layers,),
         map_id=text_field(body, "map") or None,

@@ -99,7 +99,8 @@ class CallTokens:
         if self._admission is not None:
             self._rates.settle(self._admission)
         else:
-            tokens = sum(map(len, call.inputs)) // CHARS_PER_TOKEN
+            chars = sum(map(len, call.inputs)) + sum(map(len, call.context))
+            tokens = chars // CHARS_PER_TOKEN
             self._rates.charge(self._key_id, self._limits, tokens)
 
 

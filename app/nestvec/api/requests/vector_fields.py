@@ -35,6 +35,9 @@ OWN_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "raw_scores": (False,),
     "late_chunking": (False,),
     "enable_auto_chunking": (False,),
+    "groups": ([],),
+    "weights": ([], {}),
+    "context": ("", []),
     "return_multivector": (False,),
     "pool_factor": (1,),
     "prompt": (),
@@ -76,10 +79,8 @@ VENDORS_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "audio": ("", []),
     "video": ("", []),
     "videos": ([],),
-    # of papers: weights of tokens, expansions of queries, texts around a text
-    "weights": ([], {}),
+    # of papers: expansions of queries
     "expansions": ([],),
-    "context": ("", []),
 }
 # Objects that hold options; what is free for callers to fill, such as `metadata`, is none.
 OPTION_OBJECTS: Final = ("options", "parameters", "extra_body")

@@ -90,6 +90,19 @@ class EmbeddingsRequest(BaseModel):
         description="True: inputs are consecutive chunks of one document and see each other. An object: inputs are "
         "documents, and this is how they are cut.",
     )
+    groups: list[int] | None = Field(
+        None,
+        description="How many consecutive inputs make one vector together: the weighted sum of their unit vectors, at "
+        "unit length. They add up to the number of inputs.",
+    )
+    weights: list[float] | None = Field(
+        None,
+        description="The weight of each input in its group; default 1. Negative ones lead away from a text.",
+    )
+    context: str | list[str] | None = Field(
+        None,
+        description="A text before each input, or one before all of them, which is read and left out of the pooling.",
+    )
     layers: int | None = Field(
         None, ge=1, description="Run so many layers only, where the model has such an early exit."
     )

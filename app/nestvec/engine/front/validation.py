@@ -10,13 +10,17 @@ from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.outputs.adapters import ADAPTERS, model_words
+from nestvec.engine.outputs.context import CONTEXT, check_context
 from nestvec.engine.text.encoded import Encoded
 from nestvec.engine.types import EmbedCall, ItemOptions, Truncation
 from nestvec.engine.vector_plan import VectorPlan
+from nestvec.engine.vectors.groups import GROUPS, Groups
 from nestvec.errors import InputError, UnsupportedError
 
 # Poolings for which a chunk's vector says what the chunk says: others look at one token of the whole.
 LATE_POOLINGS: Final = ("mean", "max", "mean_sqrt_len")
+
+CODES: Final = {OutputDtype.INT8, OutputDtype.UINT8}
 
 # To guess whether a call has room: more than any language has on average, so that the guess is below the truth.
 ADMITTED_CHARS_PER_TOKEN: Final = 6
@@ -32,6 +36,10 @@ def check_output(call: EmbedCall, model: ServedModel, plan: VectorPlan) -> None:
     _check_kind(call, model)
     _check_dimensions(call, model, plan)
     _check_text_vector_options(call, plan)
+    if call.groups or call.weights:
+        _check_groups(call, plan)
+    if call.context:
+        check_context(call, model.spec)
 
 
 def _check_kind(call: EmbedCall, model: ServedModel) -> None:
@@ -90,6 +98,11 @@ def _check_dtype(dtype: OutputDtype, *, dimensions: int, is_unit: bool) -> None:
 def _check_text_vector_options(call: EmbedCall, plan: VectorPlan) -> None:
     """Refuse options that go with vectors of whole texts only."""
     is_text_vector = ADAPTERS[call.kind].is_text_vector
+    if not is_text_vector and (call.groups or call.context):
+        raise InputError(
+            "this goes with one vector for each text: not with token vectors, terms' weights or labels",
+            param=CONTEXT if call.context else GROUPS,
+        )
     if not is_text_vector and (plan.exits or plan.map is not None):
         raise InputError(
             "only vectors of texts can be taken early or mapped",
@@ -99,6 +112,26 @@ def _check_text_vector_options(call: EmbedCall, plan: VectorPlan) -> None:
         raise InputError("only vectors of texts can be averaged over windows", param="truncate")
     if (call.chunks or call.splits) and len(plan.exits) > 1:
         raise InputError("late chunking takes one exit", param="layers")
+
+
+def _check_groups(call: EmbedCall, plan: VectorPlan) -> None:
+    """Refuse groups of what has no vector for each input, or that do not fit the call.
+
+    Raises:
+        InputError: Names the field.
+    """
+    Groups(call.groups, call.weights).check(len(call.inputs))
+    reason = None
+    if call.splits:
+        reason = (
+            "the server cuts these documents into chunks; group chunks that you cut yourself (true)"
+        )
+    elif len(plan.exits) > 1:
+        reason = "groups take one exit"
+    elif plan.quantizer.takes_raw and CODES & set(call.output_dtypes):
+        reason = "this model's own 8-bit codes are of single texts; take groups as floats or bits"
+    if reason is not None:
+        raise InputError(reason, param=GROUPS)
 
 
 def room_for(

@@ -1,0 +1,83 @@
+"""Reads how the inputs of a request make vectors together, and what stands before them: our own extensions."""
+
+from typing import Final
+
+from nestvec.api.requests.fields import Body, as_integer, invalid_item, option
+from nestvec.engine.outputs.context import CONTEXT
+from nestvec.engine.vectors.groups import GROUPS, WEIGHTS
+from nestvec.errors import InputError
+
+# What says nothing, as a field that is left blank does.
+NOTHING: Final[tuple[object, ...]] = (None, [], {})
+
+
+def parse_groups(body: Body) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Read `groups` and `weights`; whether they fit the inputs is checked later.
+
+    Returns:
+        The size of each group and the weight of each input; empty where there are none.
+
+    Raises:
+        InputError: A field holds something else, or there are weights and no groups; names the item at fault.
+    """
+    sizes, weights = option(body, GROUPS), option(body, WEIGHTS)
+    if sizes in NOTHING:
+        if weights in NOTHING:
+            return (), ()
+        raise InputError(
+            f"'{WEIGHTS}' goes with '{GROUPS}': send how many inputs make a vector together",
+            param=WEIGHTS,
+        )
+    return _sizes(sizes), () if weights in NOTHING else _weights(weights)
+
+
+def parse_context(body: Body, inputs: int) -> tuple[str, ...]:
+    """Read `context`: a text for each input, or one for all; an empty one is none.
+
+    Args:
+        body: As parsed from JSON.
+        inputs: How many inputs there are.
+
+    Raises:
+        InputError: The field holds something else; names the item at fault.
+    """
+    value = option(body, CONTEXT)
+    if value in NOTHING:
+        return ()
+    if isinstance(value, str):
+        return (value,) * inputs
+    if not isinstance(value, list):
+        raise InputError(
+            f"'{CONTEXT}' must be a string or a list of strings", param=CONTEXT, code="invalid_type"
+        )
+    wrong = next((index for index, text in enumerate(value) if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise invalid_item(CONTEXT, wrong, "must be a string")
+    return tuple(value) if any(value) else ()
+
+
+def _sizes(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise InputError(
+            f"'{GROUPS}' must be a list of integers", param=GROUPS, code="invalid_type"
+        )
+    sizes = []
+    for index, item in enumerate(value):
+        size = as_integer(item)
+        if size is None:
+            raise invalid_item(GROUPS, index, "must be an integer")
+        sizes.append(size)
+    return tuple(sizes)
+
+
+def _weights(value: object) -> tuple[float, ...]:
+    if not isinstance(value, list):
+        raise InputError(
+            f"'{WEIGHTS}' must be a list of numbers", param=WEIGHTS, code="invalid_type"
+        )
+    weights = []
+    for index, item in enumerate(value):
+        if isinstance(item, bool) or not isinstance(item, int | float):
+            raise invalid_item(WEIGHTS, index, "must be a number")
+        weights.append(float(item))
+    return tuple(weights)
