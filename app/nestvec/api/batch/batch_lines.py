@@ -165,12 +165,22 @@ class BatchLines:
         """
         check_fields(bodies[0], FIELDS, self.state, OPENAI)
         texts = [body["input"] for body in bodies]
-        encoding = parse_encoding(bodies[0])
+        encoding = self._encoding(bodies[0])
         result = await self._embed(parse_call(bodies[0], texts, encoding), owner)
         return [
             await _line_result(body, encoding, result, slice(row, row + 1))
             for row, body in enumerate(bodies)
         ]
+
+    def _encoding(self, body: Body) -> Encoding:
+        """Read how a body wants its vectors written, by its model's name where it does not say.
+
+        Raises:
+            UnknownModelError: No model has the name.
+            InputError: The encoding, dtype or byte order is unknown.
+        """
+        name = text_field(body, "model") or ""
+        return parse_encoding(body, self.state.service.models.find(name).preset(name).output_dtype)
 
     async def _answer_alone(self, body: Body, owner: str) -> LineResult:
         """Answer one body; whatever goes wrong becomes its result.
@@ -184,10 +194,9 @@ class BatchLines:
             check_fields(body, FIELDS, self.state, OPENAI)
             refuse_chat(body)
             service = self.state.service
-            service.models.find(text_field(body, "model") or "")
+            encoding = self._encoding(body)
             inputs, is_list = parse_inputs(body.get("input"), check_count=service.check_count)
             decoded = await decode_tokens(self.state, inputs, vocabulary=None)
-            encoding = parse_encoding(body)
             result = await self._embed(parse_call(body, decoded, encoding), owner)
             return await _line_result(body, encoding, result, slice(None))
         except NotReadyError:

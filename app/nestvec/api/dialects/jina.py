@@ -22,6 +22,7 @@ from nestvec.api.requests.fields import (
     text_field,
     texts_field,
     truncation_field,
+    type_word,
     unsupported_image,
 )
 from nestvec.api.requests.headers import result_headers
@@ -51,7 +52,7 @@ async def embeddings(api_request: ApiRequest) -> Response:
     body = api_request.body
     api_request.check_fields(FIELDS)
     api_request.find_model()
-    types = _types(body)
+    types = _types(body) or [type_word(api_request.pinned_dtype())]
     texts, is_list = _texts(api_request)
     is_late = boolean_field(body, "late_chunking") is True
     is_multivector = boolean_field(body, "return_multivector") is True
@@ -111,7 +112,7 @@ async def _values(
 
 
 def _types(body: Body) -> list[str]:
-    """Read the types that are wanted, each once; float by default.
+    """Read the types that are wanted, each once; none where the caller names none.
 
     Raises:
         InputError: A type is unknown.
@@ -128,7 +129,7 @@ def _types(body: Body) -> list[str]:
                 f"'{name}' must be one or several of {', '.join(EMBEDDING_TYPES)}", param=name
             )
         return list(dict.fromkeys(words))
-    return ["float"]
+    return []
 
 
 def _task(body: Body) -> str | None:

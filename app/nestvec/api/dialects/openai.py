@@ -56,8 +56,8 @@ async def deployment_embeddings(
 
 async def _embeddings(api_request: ApiRequest, model: str) -> Response:
     api_request.check_fields(FIELDS)
-    api_request.state.service.models.find(model, OutputKind.DENSE)
-    encoding = parse_encoding(api_request.body)
+    slot = api_request.state.service.models.find(model, OutputKind.DENSE)
+    encoding = parse_encoding(api_request.body, slot.preset(model).output_dtype)
     refuse_chat(api_request.body)
     inputs, is_list = parse_inputs(
         api_request.body.get("input"), check_count=api_request.check_count

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import orjson
 from fastapi import Response
 
@@ -42,6 +43,8 @@ async def vectors_json(
         inputs: The inputs whose vectors are wanted.
     """
     vectors = result.converted[encoding.dtype][inputs]
+    if encoding.is_pinned and encoding.is_base64:
+        vectors = vectors.astype(np.float32)
     vectors = in_byte_order(vectors, is_big_endian=encoding.is_big_endian)
     return await rows_json(vectors, as_base64=encoding.is_base64)
 

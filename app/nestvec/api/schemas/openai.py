@@ -173,10 +173,13 @@ class Dimensions(BaseModel):
 
 
 class Pinned(BaseModel):
-    """The prompt and dimensions that a further name of a model stands for."""
+    """What a further name of a model stands for: prompt and dimensions, and the rest where it is set."""
 
     prompt_name: str | None
     dimensions: int | None
+    layers: int | None = None
+    map: str | None = None
+    output_dtype: DtypeWord | None = None
 
 
 class Quantization(BaseModel):

@@ -1,6 +1,6 @@
 """Refuses what a model cannot give, or has no room for, before anything is tokenized."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -8,14 +8,14 @@ import numpy as np
 
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.limits import ServiceLimits
-from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.models.served_model import AliasPreset, ServedModel
 from nestvec.engine.outputs.adapters import ADAPTERS, model_words
 from nestvec.engine.outputs.context import CONTEXT, check_context
 from nestvec.engine.text.encoded import Encoded
 from nestvec.engine.types import EmbedCall, ItemOptions, Truncation
-from nestvec.engine.vector_plan import VectorPlan
+from nestvec.engine.vector_plan import VectorPlan, resolve_plan
 from nestvec.engine.vectors.groups import GROUPS, Groups
-from nestvec.errors import InputError, UnsupportedError
+from nestvec.errors import ConfigError, InputError, UnsupportedError
 
 # Poolings for which a chunk's vector says what the chunk says: others look at one token of the whole.
 LATE_POOLINGS: Final = ("mean", "max", "mean_sqrt_len")
@@ -40,6 +40,34 @@ def check_output(call: EmbedCall, model: ServedModel, plan: VectorPlan) -> None:
         _check_groups(call, plan)
     if call.context:
         check_context(call, model.spec)
+
+
+def check_profiles(
+    presets: Mapping[str, AliasPreset], model: ServedModel, *, allows_untrained: bool
+) -> None:
+    """Refuse aliases that stand for a way to vectors, or a dtype, that the model does not have.
+
+    Args:
+        presets: What each alias stands for.
+        model: The model, loaded.
+        allows_untrained: Whether early layers are served that nothing makes useful.
+
+    Raises:
+        ConfigError: Names each of them.
+    """
+    problems = []
+    for name, preset in presets.items():
+        if preset.layers is None and preset.map_id is None and preset.output_dtype is None:
+            continue
+        dtypes = () if preset.output_dtype is None else (preset.output_dtype,)
+        call = preset.fill(EmbedCall([""], output_dtypes=dtypes))
+        try:
+            plan = resolve_plan(call, model, allows_untrained=allows_untrained)
+            check_output(call, model, plan)
+        except (InputError, UnsupportedError) as error:
+            problems.append(f"aliases.{name}.{error.param or 'model'}: {error.message}")
+    if problems:
+        raise ConfigError(problems)
 
 
 def _check_kind(call: EmbedCall, model: ServedModel) -> None:
