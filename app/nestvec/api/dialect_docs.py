@@ -20,7 +20,8 @@ from nestvec.api.dialects import (
 )
 from nestvec.api.dispatch import ALIASES, DOCS, DialectMatch, matches_of_path
 from nestvec.api.requests.vector_fields import VECTOR_FIELDS
-from nestvec.api.routes import rerank
+from nestvec.api.routes import rerank, similarity
+from nestvec.api.scoring import vector_comparison
 from nestvec.engine.types import Truncation
 
 MARK: Final = re.compile(r"(<!-- (?P<name>\w+): generated -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -36,6 +37,7 @@ FIELD_TABLES: Final = {
     "Ollama": ollama.FIELDS | ollama.OPTION_FIELDS,
     "Open Inference": open_inference.PARAMETER_FIELDS,
     "rerank": rerank.FIELDS,
+    "similarity": similarity.FIELDS - vector_comparison.OPTIONS,
 }
 
 

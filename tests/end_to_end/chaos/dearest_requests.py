@@ -177,6 +177,8 @@ def comparisons() -> Iterator[DearRequest]:
     pair = ["word " * 120] * 2
     explained = of(pairs=[pair] * 16, explain=True)
     yield DearRequest("/v1/similarity", "explanations", explained, is_quick=True)
+    tokens = {"left": ["word " * 120] * 64, "right": ["word " * 121] * 64, "metric": "bertscore"}
+    yield DearRequest("/v1/similarity", "BERTScores", of(**tokens))
     value = ("0.5," * DIMENSIONS)[:-1].encode()
     vectors = repeated(b'{"query":"a","vectors":[', b"[%s]" % value, 1530, b"]}")
     yield DearRequest("/v1/rescore", "lists", vectors, is_quick=True)

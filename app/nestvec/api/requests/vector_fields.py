@@ -38,6 +38,7 @@ OWN_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "groups": ([],),
     "weights": ([], {}),
     "context": ("", []),
+    "metric": ("cosine",),
     "return_multivector": (False,),
     "pool_factor": (1,),
     "prompt": (),
