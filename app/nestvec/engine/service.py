@@ -157,7 +157,7 @@ class EmbeddingService:
             self._observer.inputs_were_long(spec.name, long)
         note_vectors(self._observer, call, spec, plan, len(finished.vectors), prompt_name)
         is_documents = bool(call.chunks or call.splits)
-        return EmbedResult(
+        result = EmbedResult(
             vectors=finished.vectors,
             input_tokens=tokens,
             # Of a document's chunks only the last can have lost tokens, or the first: they are counted as one.
@@ -175,6 +175,7 @@ class EmbeddingService:
             long_inputs=long,
             chunks=tuple(chunk for value in encoded for chunk in value.chunks),
         )
+        return finished.spread(result)
 
     async def _encode(
         self,

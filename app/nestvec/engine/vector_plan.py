@@ -13,6 +13,7 @@ from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import Observer, VectorsGiven
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import Finished
+from nestvec.engine.outputs.joint import kinds_of
 from nestvec.engine.splitting import Check
 from nestvec.engine.tokenization import is_query_call
 from nestvec.engine.types import EmbedCall, Layout, OutputKind, RawVectors
@@ -225,7 +226,7 @@ def note_vectors(
 def _token_pooling(call: EmbedCall, spec: ModelSpec) -> TokenPooling | None:
     """Return how a call's token vectors are merged: as it says, else as the model does; None for not."""
     own = spec.token_pooling
-    if call.kind is not OutputKind.TOKENS:
+    if OutputKind.TOKENS not in kinds_of(call.kind):
         return None
     if call.pool_factor is not None:
         return replace(own or TokenPooling(), factor=call.pool_factor)

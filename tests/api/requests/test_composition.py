@@ -179,14 +179,29 @@ async def test_a_context_is_part_of_the_caches_key(make_api: MakeApi) -> None:
         ({"context": "a", "late_chunking": True}, "context", "late chunking"),
         ({"context": "a", "input": [[5, 6]]}, "context", "token ids"),
         ({"context": "a", "truncate": "windows"}, "truncate", "windows"),
+        ({"output_types": "dense"}, "output_types", "list of some of dense, sparse, tokens"),
+        ({"output_types": ["labels"]}, "output_types", "list of some of"),
+        ({"output_types": [["dense"]]}, "output_types", "list of some of"),
+        ({"output_types": ["dense"] * 9}, "output_types", "list of some of"),
+        ({"output_types": ["sparse"]}, None, "sparse model"),
+        ({"output_types": ["dense", "sparse"]}, None, "sparse model"),
+        ({"output_types": ["dense", "tokens"], "late_chunking": True}, "late_chunking", "one kind"),
+        ({"output_types": ["dense", "tokens"], "groups": [5]}, "groups", "one vector"),
+        ({"output_types": ["dense", "tokens"], "context": "a"}, "context", "one vector"),
+        ({"output_types": ["dense", "tokens"], "layers": 1}, "layers", "vectors of texts"),
+        ({"output_types": ["tokens"], "encoding_format": "bytes"}, "encoding_format", "float"),
         ({"group": [5]}, "group", "did you mean 'groups'"),
     ],
 )
 async def test_what_cannot_be_is_refused(
-    make_api: MakeApi, fields: dict[str, Any], param: str, word: str
+    make_api: MakeApi, fields: dict[str, Any], param: str | None, word: str
 ) -> None:
     """A 400 names the field, and what to send instead."""
-    answer = await make_api(token_input="model").embed({"input": TEXTS, **fields})
+    spec = dataclasses.replace(
+        SPEC, kinds=(OutputKind.DENSE, OutputKind.TOKENS), trained_layers=(1,)
+    )
+    api = make_api(ServedOptions(spec=spec), token_input="model")
+    answer = await api.embed({"input": TEXTS, **fields})
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert error["param"] == param
@@ -241,7 +256,13 @@ async def test_only_vectors_of_texts_have_them(make_api: MakeApi, fields: dict[s
 )
 async def test_dialects_without_them_refuse_them(api: Api, path: str, body: dict[str, Any]) -> None:
     """Ignoring one would give other vectors than were asked for."""
-    for fields in ({"groups": [1]}, {"weights": [1]}, {"context": "red"}):
+    fields: dict[str, Any]
+    for fields in (
+        {"groups": [1]},
+        {"weights": [1]},
+        {"context": "red"},
+        {"output_types": ["dense", "tokens"]},
+    ):
         answer = await api.client.post(path, json={**body, **fields})
         assert answer.status_code in (400, 422), answer.text
         assert next(iter(fields)) in answer.text
@@ -256,6 +277,8 @@ async def test_lines_of_a_batch_have_them(jobs: Jobs) -> None:
         "context": {"input": "alpha", "context": "red"},
         "same context": {"input": "beta", "context": "red"},
         "list": {"input": "alpha", "context": ["red"]},
+        "outputs": {"input": "alpha", "output_types": ["tokens", "dense"]},
+        "more outputs": {"input": "beta", "output_types": ["tokens", "dense"]},
         "wrong": {"input": "beta", "groups": [2]},
     }
     content = b"".join(line(name, body["input"], **body) for name, body in bodies.items())

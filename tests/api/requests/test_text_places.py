@@ -258,7 +258,7 @@ NO_TEXT: Final = frozenset(
             "map",
             "layers",
         ),
-        *("groups", "weights", "metric"),
+        *("groups", "weights", "metric", "output_types"),
         *("output_dtype", "truncate_prompt_tokens", "truncation_side", "add_special_tokens"),
         *("use_activation", "embed_dtype", "endianness", "request_id", "priority", "padding"),
         *("language", "normalized", "embedding_type", "encoding_type", "images", "max_tokens"),

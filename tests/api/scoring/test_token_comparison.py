@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 
 def _unit(rows: Array) -> Array:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def _own_states(api: Api, text: str, width: int | None = None) -> Array:

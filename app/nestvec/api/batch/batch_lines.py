@@ -16,7 +16,7 @@ from nestvec.api.dialects.openai_body import (
     parse_encoding,
     refuse_chat,
 )
-from nestvec.api.dialects.openai_response import ResponseExtras, embeddings_parts, vectors_json
+from nestvec.api.dialects.openai_response import ResponseExtras, embeddings_parts, outputs_json
 from nestvec.api.error_handlers import status_of
 from nestvec.api.http.auth import restrict_models
 from nestvec.api.requests.embedding import CallTokens, decode_tokens
@@ -166,9 +166,10 @@ class BatchLines:
         check_fields(bodies[0], FIELDS, self.state, OPENAI)
         texts = [body["input"] for body in bodies]
         encoding = self._encoding(bodies[0])
-        result = await self._embed(parse_call(bodies[0], texts, encoding), owner)
+        call = parse_call(bodies[0], texts, encoding)
+        result = await self._embed(call, owner)
         return [
-            await _line_result(body, encoding, result, slice(row, row + 1))
+            await _line_result(body, call, encoding, result, slice(row, row + 1))
             for row, body in enumerate(bodies)
         ]
 
@@ -197,8 +198,9 @@ class BatchLines:
             encoding = self._encoding(body)
             inputs, is_list = parse_inputs(body.get("input"), check_count=service.check_count)
             decoded = await decode_tokens(self.state, inputs, vocabulary=None)
-            result = await self._embed(parse_call(body, decoded, encoding), owner)
-            return await _line_result(body, encoding, result, slice(None))
+            call = parse_call(body, decoded, encoding)
+            result = await self._embed(call, owner)
+            return await _line_result(body, call, encoding, result, slice(None))
         except NotReadyError:
             raise
         except NestvecError as error:
@@ -264,7 +266,7 @@ async def retry_until_accepted(
 
 
 async def _line_result(
-    body: Body, encoding: Encoding, result: EmbedResult, inputs: slice
+    body: Body, call: EmbedCall, encoding: Encoding, result: EmbedResult, inputs: slice
 ) -> LineResult:
     """Answer a line with the vectors of some inputs of a call.
 
@@ -275,11 +277,12 @@ async def _line_result(
         raise InputError(
             "'encoding_format' must be 'float' or 'base64' in a batch", param="encoding_format"
         )
-    rows = await vectors_json(result, encoding, inputs)
+    rows = await outputs_json(result, call, encoding, inputs)
     model = text_field(body, "model") or result.model
     tokens = sum(result.input_tokens[inputs])
     extras = ResponseExtras(result.chunks, _long_inputs_of(result.long_inputs, inputs))
-    return LineResult(200, b"".join(embeddings_parts(rows, model, tokens, extras)), tokens)
+    parts = embeddings_parts(rows, model, tokens, extras, kind=call.kind)
+    return LineResult(200, b"".join(parts), tokens)
 
 
 def _long_inputs_of(long_inputs: Sequence[LongInput], inputs: slice) -> list[LongInput]:

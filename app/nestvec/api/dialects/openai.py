@@ -19,7 +19,8 @@ from nestvec.api.dialects.openai_response import (
     ResponseExtras,
     bytes_response,
     embeddings_parts,
-    vectors_json,
+    outputs_json,
+    refuse_bytes,
 )
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
@@ -75,11 +76,13 @@ async def _embeddings(api_request: ApiRequest, model: str) -> Response:
             error.input_index = None
         raise
     call = parse_call(api_request.body, decoded, encoding)
+    refuse_bytes(call, encoding)
     result = await embed(api_request, call, is_list=is_list)
     if encoding.form.startswith("bytes"):
         return bytes_response(result, call, encoding, model or result.model)
-    rows = await vectors_json(result, encoding)
+    rows = await outputs_json(result, call, encoding)
     extras = ResponseExtras(result.chunks, result.long_inputs)
-    parts = embeddings_parts(rows, model or result.model, sum(result.input_tokens), extras)
+    tokens = sum(result.input_tokens)
+    parts = embeddings_parts(rows, model or result.model, tokens, extras, kind=call.kind)
     body = await join_parts(parts)
     return Response(body, headers=result_headers(result, call), media_type="application/json")

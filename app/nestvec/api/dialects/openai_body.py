@@ -6,7 +6,7 @@ from typing import Final
 
 from nestvec.api.dialect_table import OPENAI
 from nestvec.api.requests.chunking import is_late, parse_splits
-from nestvec.api.requests.composition import parse_context, parse_groups
+from nestvec.api.requests.composition import parse_context, parse_groups, parse_outputs
 from nestvec.api.requests.fields import (
     Body,
     Inputs,
@@ -33,6 +33,7 @@ FIELDS: Final = frozenset(
         *("normalize", "truncate", "prompt", "prompt_name", "input_type", "task"),
         *("instruction", "examples"),
         *("output_dtype", "layers", "map", "late_chunking", "groups", "weights", "context"),
+        "output_types",
         *("truncate_prompt_tokens", "truncation_side", "add_special_tokens", "use_activation"),
         *("embed_dtype", "endianness", "request_id", "priority", "padding", "messages"),
     }
@@ -139,6 +140,7 @@ def parse_call(body: Body, inputs: Inputs, encoding: Encoding) -> EmbedCall:
         output_dtypes=(encoding.dtype,),
         chunks=(len(inputs),) if is_late(body) else (),
         splits=parse_splits(body, len(inputs)),
+        kind=parse_outputs(body),
         groups=groups,
         weights=weights,
         context=parse_context(body, len(inputs)),

@@ -63,7 +63,8 @@ PAIRS: Final = (
     ("queries", "items", "query", "passage"),
     ("data_1", "data_2", None, None),
 )
-POOLING_FIELDS: Final = FIELDS | {"pool_factor"}
+# What a call gives is `task` here.
+POOLING_FIELDS: Final = FIELDS - {"output_types"} | {"pool_factor"}
 CLASSIFY_FIELDS: Final = frozenset(
     {
         *("model", "input", "truncate", "truncate_prompt_tokens", "truncation_side"),

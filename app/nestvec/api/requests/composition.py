@@ -1,12 +1,15 @@
-"""Reads how the inputs of a request make vectors together, and what stands before them: our own extensions."""
+"""Reads our own extensions of what inputs are and give: groups and weights, context, several kinds of output."""
 
 from typing import Final
 
 from nestvec.api.requests.fields import Body, as_integer, invalid_item, option
 from nestvec.engine.outputs.context import CONTEXT
+from nestvec.engine.outputs.joint import JOINT, TAGS
+from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.groups import GROUPS, WEIGHTS
 from nestvec.errors import InputError
 
+OUTPUT_TYPES: Final = "output_types"
 # What says nothing, as a field that is left blank does.
 NOTHING: Final[tuple[object, ...]] = (None, [], {})
 
@@ -54,6 +57,24 @@ def parse_context(body: Body, inputs: int) -> tuple[str, ...]:
     if wrong is not None:
         raise invalid_item(CONTEXT, wrong, "must be a string")
     return tuple(value) if any(value) else ()
+
+
+def parse_outputs(body: Body) -> OutputKind:
+    """Read `output_types`, the kinds of output that one run is to give; dense vectors by default.
+
+    Raises:
+        InputError: The field holds something else than a list of some of the kinds.
+    """
+    value = option(body, OUTPUT_TYPES)
+    if value in NOTHING:
+        return OutputKind.DENSE
+    known = tuple(TAGS)
+    words = value if isinstance(value, list) and len(value) <= len(known) else [None]
+    if not all(isinstance(word, str) and word in known for word in words):
+        raise InputError(
+            f"'{OUTPUT_TYPES}' must be a list of some of {', '.join(known)}", param=OUTPUT_TYPES
+        )
+    return OutputKind(JOINT.join(kind for kind in known if kind in words))
 
 
 def _sizes(value: object) -> tuple[int, ...]:

@@ -39,6 +39,7 @@ OWN_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "weights": ([], {}),
     "context": ("", []),
     "metric": ("cosine",),
+    "output_types": (["dense"], []),
     "return_multivector": (False,),
     "pool_factor": (1,),
     "prompt": (),

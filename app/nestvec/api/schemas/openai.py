@@ -90,6 +90,11 @@ class EmbeddingsRequest(BaseModel):
         description="True: inputs are consecutive chunks of one document and see each other. An object: inputs are "
         "documents, and this is how they are cut.",
     )
+    output_types: list[Literal["dense", "sparse", "tokens"]] | None = Field(
+        None,
+        description="Kinds of output, all of one run, of those that the model has (`outputs` in `/v1/models`): a "
+        "vector (default), weights of terms, vectors of tokens.",
+    )
     groups: list[int] | None = Field(
         None,
         description="How many consecutive inputs make one vector together: the weighted sum of their unit vectors, at "
@@ -125,12 +130,23 @@ class EmbeddingsRequest(BaseModel):
     )
 
 
+class SparseEmbedding(BaseModel):
+    """A text's terms: their ids in the model's vocabulary, rising, and their weights."""
+
+    indices: list[int]
+    values: list[float]
+
+
 class Embedding(BaseModel):
-    """One vector; that of a document's chunk has the chunk's span too."""
+    """One vector; that of a document's chunk has the chunk's span too. `output_types` may ask for other kinds."""
 
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | list[int] | str
+    embedding: list[float] | list[int] | str | None = None
+    sparse_embedding: SparseEmbedding | None = None
+    embeddings: list[list[float]] | list[list[int]] | str | None = Field(
+        None, description="Vectors of tokens."
+    )
     document: int | None = None
     start: int | None = None
     end: int | None = None

@@ -11,6 +11,7 @@ from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.served_model import AliasPreset, ServedModel
 from nestvec.engine.outputs.adapters import ADAPTERS, model_words
 from nestvec.engine.outputs.context import CONTEXT, check_context
+from nestvec.engine.outputs.joint import kinds_of
 from nestvec.engine.text.encoded import Encoded
 from nestvec.engine.types import EmbedCall, ItemOptions, Truncation
 from nestvec.engine.vector_plan import VectorPlan, resolve_plan
@@ -72,12 +73,16 @@ def check_profiles(
 
 def _check_kind(call: EmbedCall, model: ServedModel) -> None:
     spec, adapter = model.spec, ADAPTERS[call.kind]
-    if call.kind not in spec.kinds:
-        raise UnsupportedError(
-            f"this needs {adapter.needed_model}, and {spec.name} is {model_words(spec)}"
-        )
+    for kind in kinds_of(call.kind):
+        if kind not in spec.kinds:
+            raise UnsupportedError(
+                f"this needs {ADAPTERS[kind].needed_model}, and {spec.name} is {model_words(spec)}"
+            )
     is_late = bool(call.chunks or call.splits)
-    needs_states = adapter.has_token_rows or is_late
+    is_joint = call.kind not in spec.kinds
+    if is_joint and is_late:
+        raise InputError("late chunking gives one kind of output", param="late_chunking")
+    needs_states = adapter.has_token_rows or is_late or is_joint
     if needs_states and not model.core.backend_info.gives_tokens:
         raise UnsupportedError(
             "this needs token states, and this model's graph gives pooled vectors only"
