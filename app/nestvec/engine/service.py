@@ -306,6 +306,7 @@ class EmbeddingService:
         *,
         adds_special_tokens: bool,
         prompt_name: str | None,
+        prompt: str | None = None,
         model: str = "",
         deadline_s: float | None = None,
     ) -> list[DescribedText]:
@@ -317,7 +318,7 @@ class EmbeddingService:
             InputError: There is no such prompt, or the texts are far beyond the tokens of a request.
             UnknownModelError: No model has the name.
         """
-        call = EmbedCall(texts, model=model, prompt_name=prompt_name)
+        call = EmbedCall(texts, model=model, prompt_name=prompt_name, prompt=prompt)
         async with self.pool.using(model) as served:
             prefix = resolve_prompt(call, served.spec)[1]
             tokenizer = served.tokenizer

@@ -142,7 +142,7 @@ ROUTES: Final[dict[str, tuple[str, frozenset[str], dict[str, Body]]]] = {
     ),
     "tei tokens": (
         "/embed_all",
-        tei.TOKEN_FIELDS,
+        tei.EMBED_FIELDS,
         {"inputs": {"inputs": [LONG]}, "prompt_name": {"inputs": MANY, "prompt_name": "long"}},
     ),
     "tei tokenize": (
@@ -258,7 +258,7 @@ NO_TEXT: Final = frozenset(
             "map",
             "layers",
         ),
-        *("groups", "weights", "metric", "output_types"),
+        *("groups", "weights", "metric", "output_types", "return_offsets"),
         *("output_dtype", "truncate_prompt_tokens", "truncation_side", "add_special_tokens"),
         *("use_activation", "embed_dtype", "endianness", "request_id", "priority", "padding"),
         *("language", "normalized", "embedding_type", "encoding_type", "images", "max_tokens"),

@@ -22,8 +22,10 @@ from nestvec.api.http.auth import restrict_models
 from nestvec.api.requests.embedding import CallTokens, decode_tokens
 from nestvec.api.requests.fields import Body, parse_inputs, text_field
 from nestvec.api.requests.foreign_fields import check_fields
+from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
 from nestvec.api.state import ApiState, Phase
 from nestvec.engine.models.model_registry import ModelSlot, SlotState, visible_models
+from nestvec.engine.service import EmbeddingService
 from nestvec.engine.types import EmbedCall, EmbedResult, LongInput, OutputKind, Priority
 from nestvec.errors import (
     AccessError,
@@ -43,7 +45,7 @@ log = get_logger(__name__)
 # Most lines hold one text; those of a group that agree in all other fields are run as one call.
 PER_LINE: Final = frozenset({"input", "user"})
 # What counts a line's own inputs cannot be said of several lines' together.
-OF_INPUTS: Final = ("late_chunking", "groups", "weights")
+OF_INPUTS: Final = ("late_chunking", "groups", "weights", "return_offsets")
 MAX_CALL_CHARS: Final = 200_000
 MAX_WAIT_S: Final = 5.0
 USUAL_DIMENSIONS: Final = 1024
@@ -169,7 +171,9 @@ class BatchLines:
         call = parse_call(bodies[0], texts, encoding)
         result = await self._embed(call, owner)
         return [
-            await _line_result(body, call, encoding, result, slice(row, row + 1))
+            await _line_result(
+                self.state.service, body, call, encoding, result, slice(row, row + 1)
+            )
             for row, body in enumerate(bodies)
         ]
 
@@ -199,8 +203,9 @@ class BatchLines:
             inputs, is_list = parse_inputs(body.get("input"), check_count=service.check_count)
             decoded = await decode_tokens(self.state, inputs, vocabulary=None)
             call = parse_call(body, decoded, encoding)
+            wants_offsets(body, call)  # refused before it runs
             result = await self._embed(call, owner)
-            return await _line_result(body, call, encoding, result, slice(None))
+            return await _line_result(self.state.service, body, call, encoding, result, slice(None))
         except NotReadyError:
             raise
         except NestvecError as error:
@@ -266,7 +271,12 @@ async def retry_until_accepted(
 
 
 async def _line_result(
-    body: Body, call: EmbedCall, encoding: Encoding, result: EmbedResult, inputs: slice
+    service: EmbeddingService,
+    body: Body,
+    call: EmbedCall,
+    encoding: Encoding,
+    result: EmbedResult,
+    inputs: slice,
 ) -> LineResult:
     """Answer a line with the vectors of some inputs of a call.
 
@@ -278,6 +288,8 @@ async def _line_result(
             "'encoding_format' must be 'float' or 'base64' in a batch", param="encoding_format"
         )
     rows = await outputs_json(result, call, encoding, inputs)
+    if wants_offsets(body, call):
+        rows = await with_offsets(service, call, result, rows)
     model = text_field(body, "model") or result.model
     tokens = sum(result.input_tokens[inputs])
     extras = ResponseExtras(result.chunks, _long_inputs_of(result.long_inputs, inputs))

@@ -4,6 +4,7 @@ Source: Jina's documentation of its embeddings API. What haystack's, chroma's an
 docs/wire-behaviour.md, "Jina".
 """
 
+import dataclasses
 import itertools
 from typing import Any, Final
 
@@ -25,8 +26,9 @@ from nestvec.api.requests.fields import (
     type_word,
     unsupported_image,
 )
-from nestvec.api.requests.headers import result_headers
+from nestvec.api.requests.headers import deadline_s, result_headers
 from nestvec.api.requests.json_parts import join_parts, object_parts
+from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
 from nestvec.api.requests.vector_json import rows_json
 from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind
 from nestvec.errors import InputError
@@ -35,6 +37,7 @@ FIELDS: Final = frozenset(
     {
         *("model", "input", "task", "dimensions", "late_chunking", "truncate", "normalized"),
         *("embedding_type", "encoding_type", "encoding_format", "return_multivector", "user"),
+        "return_offsets",
     }
 )
 TASKS: Final = (
@@ -72,8 +75,17 @@ async def embeddings(api_request: ApiRequest) -> Response:
         chunks=(len(texts),) if is_late else (),
         kind=OutputKind.TOKENS if is_multivector else OutputKind.DENSE,
     )
+    call = dataclasses.replace(
+        call, truncate=call.truncate or api_request.dialect.default_truncation
+    )
+    has_offsets = wants_offsets(body, call)
     result = await embed(api_request, call, is_list=is_list)
     values = await _values(result, types, is_multivector=is_multivector)
+    if has_offsets:
+        state = api_request.state
+        latest_s = deadline_s(api_request.request, state)
+        rows = await with_offsets(state.service, call, result, values, latest_s=latest_s)
+        values = [[row] for row in rows]
     name = b"embeddings" if is_multivector else b"embedding"
     parts: list[bytes] = []
     for index, value in enumerate(values):

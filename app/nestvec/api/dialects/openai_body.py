@@ -33,7 +33,7 @@ FIELDS: Final = frozenset(
         *("normalize", "truncate", "prompt", "prompt_name", "input_type", "task"),
         *("instruction", "examples"),
         *("output_dtype", "layers", "map", "late_chunking", "groups", "weights", "context"),
-        "output_types",
+        *("output_types", "return_offsets"),
         *("truncate_prompt_tokens", "truncation_side", "add_special_tokens", "use_activation"),
         *("embed_dtype", "endianness", "request_id", "priority", "padding", "messages"),
     }

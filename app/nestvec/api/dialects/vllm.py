@@ -64,7 +64,7 @@ PAIRS: Final = (
     ("data_1", "data_2", None, None),
 )
 # What a call gives is `task` here.
-POOLING_FIELDS: Final = FIELDS - {"output_types"} | {"pool_factor"}
+POOLING_FIELDS: Final = FIELDS - {"output_types", "return_offsets"} | {"pool_factor"}
 CLASSIFY_FIELDS: Final = frozenset(
     {
         *("model", "input", "truncate", "truncate_prompt_tokens", "truncation_side"),

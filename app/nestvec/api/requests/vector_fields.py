@@ -94,7 +94,16 @@ OWN_OTHER_FIELDS: Final = frozenset(
     {
         *("input", "inputs", "texts", "messages", "query", "documents", "vectors", "name"),
         *("text_1", "text_2", "data_1", "data_2", "queries", "items", "pairs", "left", "right"),
-        *("model", "user", "encoding_format", "request_id", "priority", "padding", "explain"),
+        *(
+            "return_offsets",
+            "model",
+            "user",
+            "encoding_format",
+            "request_id",
+            "priority",
+            "padding",
+            "explain",
+        ),
         *("top_n", "top_k", "return_documents", "return_text", "keep_alive"),
         # Options of Ollama's and of Hugging Face's; the latter's are no one's vectors, and clients send both empty.
         *("options", "parameters"),

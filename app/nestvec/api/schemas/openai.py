@@ -95,6 +95,9 @@ class EmbeddingsRequest(BaseModel):
         description="Kinds of output, all of one run, of those that the model has (`outputs` in `/v1/models`): a "
         "vector (default), weights of terms, vectors of tokens.",
     )
+    return_offsets: bool | None = Field(
+        None, description="Beside vectors of tokens, where each token lies in its text."
+    )
     groups: list[int] | None = Field(
         None,
         description="How many consecutive inputs make one vector together: the weighted sum of their unit vectors, at "
@@ -146,6 +149,10 @@ class Embedding(BaseModel):
     sparse_embedding: SparseEmbedding | None = None
     embeddings: list[list[float]] | list[list[int]] | str | None = Field(
         None, description="Vectors of tokens."
+    )
+    offsets: list[tuple[int, int] | None] | None = Field(
+        None,
+        description="Of each token's vector, [start, end) in Unicode characters of the text; null where it has none.",
     )
     document: int | None = None
     start: int | None = None
