@@ -99,7 +99,17 @@ PARSERS = [
         openai_body.FIELDS,
         VLLM,
         frozenset({"padding", "priority", "request_id", "user"}),
-        extra=({"messages": []},),
+        extra=(
+            {"messages": []},
+            {
+                "input": ["a"],
+                "groups": [1],
+                "weights": [1],
+                "context": "a",
+                "return_offsets": False,
+            },
+            {"input": ["a"], "output_types": ["dense"]},
+        ),
     ),
     # Reads a copy of the body, which the trace does not see.
     Parser(("/pooling",), vllm_docs.PoolingRequest, vllm.POOLING_FIELDS, VLLM, is_traced=False),
@@ -131,7 +141,7 @@ PARSERS = [
         jina.FIELDS,
         {"encoding_type": SPELLING, "encoding_format": SPELLING, "user": NO_EFFECT},
         frozenset({"user"}),
-        extra=({"input": [{"text": "a"}]},),
+        extra=({"input": [{"text": "a"}]}, {"input": [{"text": "a"}], "return_offsets": False}),
     ),
     Parser(("/v1/embeddings",), voyage_docs.VoyageRequest, voyage.FIELDS),
     Parser(
@@ -185,7 +195,13 @@ PARSERS = [
         {"parameters": "sent empty by huggingface_hub, and without effect"},
         frozenset({"parameters"}),
     ),
-    Parser(("/embed_all",), tei_docs.TokensRequest, tei.TOKEN_FIELDS),
+    Parser(
+        ("/embed_all",),
+        tei_docs.EmbedRequest,
+        tei.EMBED_FIELDS,
+        {"parameters": "sent empty by huggingface_hub, and without effect"},
+        frozenset({"parameters"}),
+    ),
     Parser(("/embed_sparse",), tei_docs.TokensRequest, tei.TOKEN_FIELDS, is_traced=False),
     Parser(
         ("/predict",),

@@ -6,7 +6,7 @@ from typing import Final
 
 from nestvec.api.dialect_table import OPENAI
 from nestvec.api.requests.chunking import is_late, parse_splits
-from nestvec.api.requests.composition import parse_context, parse_groups, parse_outputs
+from nestvec.api.requests.composition import parse_composition
 from nestvec.api.requests.fields import (
     Body,
     Inputs,
@@ -122,7 +122,6 @@ def parse_call(body: Body, inputs: Inputs, encoding: Encoding) -> EmbedCall:
     if normalize is None:
         normalize = boolean_field(body, "use_activation")
     layers = integer_field(body, "layers")
-    groups, weights = parse_groups(body)
     return EmbedCall(
         inputs=inputs,
         model=text_field(body, "model") or "",
@@ -140,10 +139,7 @@ def parse_call(body: Body, inputs: Inputs, encoding: Encoding) -> EmbedCall:
         output_dtypes=(encoding.dtype,),
         chunks=(len(inputs),) if is_late(body) else (),
         splits=parse_splits(body, len(inputs)),
-        kind=parse_outputs(body),
-        groups=groups,
-        weights=weights,
-        context=parse_context(body, len(inputs)),
+        **parse_composition(body, len(inputs)),
         adapter=text_field(body, "task"),
         layers=() if layers is None else (layers,),
         map_id=text_field(body, "map") or None,

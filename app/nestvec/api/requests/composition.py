@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from typing_extensions import TypedDict
+
 from nestvec.api.requests.fields import Body, as_integer, invalid_item, option
 from nestvec.engine.outputs.context import CONTEXT
 from nestvec.engine.outputs.joint import JOINT, TAGS
@@ -10,8 +12,39 @@ from nestvec.engine.vectors.groups import GROUPS, WEIGHTS
 from nestvec.errors import InputError
 
 OUTPUT_TYPES: Final = "output_types"
+FIELDS: Final = frozenset({OUTPUT_TYPES, GROUPS, WEIGHTS, CONTEXT})
 # What says nothing, as a field that is left blank does.
 NOTHING: Final[tuple[object, ...]] = (None, [], {})
+
+
+class Composition(TypedDict, total=False):
+    """Options of a call that say how its inputs make vectors; those that a body does not name are missing."""
+
+    kind: OutputKind
+    groups: tuple[int, ...]
+    weights: tuple[float, ...]
+    context: tuple[str, ...]
+
+
+def parse_composition(body: Body, inputs: int) -> Composition:
+    """Read all of our extensions of what inputs are and give, of which most bodies have none.
+
+    Args:
+        body: As parsed from JSON.
+        inputs: How many inputs there are.
+
+    Raises:
+        InputError: A field holds something else than it may; names the item at fault.
+    """
+    if FIELDS.isdisjoint(body):
+        return {}
+    groups, weights = parse_groups(body)
+    return {
+        "kind": parse_outputs(body),
+        "groups": groups,
+        "weights": weights,
+        "context": parse_context(body, inputs),
+    }
 
 
 def parse_groups(body: Body) -> tuple[tuple[int, ...], tuple[float, ...]]:

@@ -24,7 +24,7 @@ def wants_offsets(body: Body, call: EmbedCall) -> bool:
     Raises:
         InputError: It does, and for no vectors of tokens, or its inputs are token ids.
     """
-    if boolean_field(body, FIELD) is not True:
+    if FIELD not in body or boolean_field(body, FIELD) is not True:
         return False
     reason = None
     if OutputKind.TOKENS not in kinds_of(call.kind):

@@ -28,23 +28,8 @@ class LateChunking(BaseModel):
     language: str | None = Field(None, description="ISO code, for sentences; default en.")
 
 
-class EmbeddingsRequest(BaseModel):
-    """Body of `POST /v1/embeddings`: OpenAI's fields, then our extensions. Unknown fields are ignored."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"model": "all-MiniLM-L6-v2", "input": ["hello", "world"]},
-                {"model": "all-MiniLM-L6-v2", "input": "hello", "dimensions": 128},
-                {
-                    "model": "all-MiniLM-L6-v2",
-                    "input": ["hello"],
-                    "output_dtype": "int8",
-                    "encoding_format": "base64",
-                },
-            ]
-        }
-    )
+class EmbeddingsBody(BaseModel):
+    """What `/v1/embeddings` and `/pooling` share."""
 
     input: str | list[str] | list[int] | list[list[int]] = Field(
         description="A text, texts, or token ids (one input) or arrays of token ids (several)."
@@ -90,14 +75,6 @@ class EmbeddingsRequest(BaseModel):
         description="True: inputs are consecutive chunks of one document and see each other. An object: inputs are "
         "documents, and this is how they are cut.",
     )
-    output_types: list[Literal["dense", "sparse", "tokens"]] | None = Field(
-        None,
-        description="Kinds of output, all of one run, of those that the model has (`outputs` in `/v1/models`): a "
-        "vector (default), weights of terms, vectors of tokens.",
-    )
-    return_offsets: bool | None = Field(
-        None, description="Beside vectors of tokens, where each token lies in its text."
-    )
     groups: list[int] | None = Field(
         None,
         description="How many consecutive inputs make one vector together: the weighted sum of their unit vectors, at "
@@ -130,6 +107,34 @@ class EmbeddingsRequest(BaseModel):
     )
     endianness: Literal["native", "little", "big"] | None = Field(
         None, description="vLLM: byte order of base64 and bytes."
+    )
+
+
+class EmbeddingsRequest(EmbeddingsBody):
+    """Body of `POST /v1/embeddings`: OpenAI's fields, then our extensions. Unknown fields are ignored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"model": "all-MiniLM-L6-v2", "input": ["hello", "world"]},
+                {"model": "all-MiniLM-L6-v2", "input": "hello", "dimensions": 128},
+                {
+                    "model": "all-MiniLM-L6-v2",
+                    "input": ["hello"],
+                    "output_dtype": "int8",
+                    "encoding_format": "base64",
+                },
+            ]
+        }
+    )
+
+    output_types: list[Literal["dense", "sparse", "tokens"]] | None = Field(
+        None,
+        description="Kinds of output, all of one run, of those that the model has (`outputs` in `/v1/models`): a "
+        "vector (default), weights of terms, vectors of tokens.",
+    )
+    return_offsets: bool | None = Field(
+        None, description="Beside vectors of tokens, where each token lies in its text."
     )
 
 
