@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 INLINE_VALUES: Final = 32 * 1024
 # Finishing so many values takes about as long as tokenizing a character.
 VALUES_PER_CHAR: Final = 64
-# Up to so many queries are weighed on the event loop, by a model of stored weights.
+# Up to so many queries are weighed on the event loop, by a model of stored weights, or tokenized behind contexts.
 INLINE_QUERIES: Final = 16
 # What waits for the front's threads is bounded, by default, by some ten seconds of two of them.
 MAX_WAITING_CHARS: Final = 20_000_000
@@ -192,7 +192,8 @@ class EmbeddingService:
             QueueFullError: Too much waits to be tokenized or run.
         """
         work = partial(ADAPTERS[call.kind].tokenize, model.tokenizer, model.spec, call, options)
-        if not call.splits and characters <= INLINE_CHARS:
+        is_short = characters <= INLINE_CHARS and len(call.context) <= INLINE_QUERIES
+        if is_short and not call.splits:
             # Nothing comes between this and the core's own look at the queue.
             return work()
         with room_for(call, model, self.limits, len(options.prompt), arrived_s):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nestvec.api.dialects.openai_body import Encoding
 from nestvec.api.requests.headers import result_headers
-from nestvec.api.requests.json_parts import Turns
+from nestvec.api.requests.json_parts import COPIED_BYTES, Turns
 from nestvec.api.requests.vector_json import array_json, in_byte_order, rows_json
 from nestvec.engine.outputs.joint import kinds_of
 from nestvec.engine.types import Chunk, EmbedCall, EmbedResult, LongInput, OutputKind
@@ -68,11 +68,12 @@ async def outputs_json(
     """
     if call.kind is OutputKind.DENSE:
         return await vectors_json(result, encoding, inputs)
-    members = []
+    by_name: dict[bytes, list[bytes]] = {}
     for kind in kinds_of(call.kind):
         of_kind = result.by_kind.get(kind, result)
         if kind is OutputKind.SPARSE:
-            members.append(await _terms_json(of_kind.by_input(of_kind.vectors)[inputs]))
+            terms = of_kind.by_input(of_kind.vectors)[inputs]
+            by_name[b"sparse_embedding"] = await _terms_json(terms)
             continue
         vectors = of_kind.converted[encoding.dtype]
         if encoding.is_pinned and encoding.is_base64:
@@ -81,9 +82,13 @@ async def outputs_json(
         is_tokens = kind is OutputKind.TOKENS
         parts = of_kind.by_input(vectors)[inputs] if is_tokens else vectors[inputs]
         name = b"embeddings" if is_tokens else b"embedding"
-        written = await rows_json(parts, as_base64=encoding.is_base64)
-        members.append([b'"%s":%s' % (name, row) for row in written])
-    return [b",".join(row) for row in zip(*members, strict=True)]
+        by_name[name] = await rows_json(parts, as_base64=encoding.is_base64)
+    rows, turns = [], Turns(COPIED_BYTES)
+    for values in zip(*by_name.values(), strict=True):
+        members = (b'"%s":%s' % pair for pair in zip(by_name, values, strict=True))
+        rows.append(b",".join(members))
+        await turns.spend(len(rows[-1]))
+    return rows
 
 
 def refuse_bytes(call: EmbedCall, encoding: Encoding) -> None:
@@ -172,7 +177,7 @@ async def _terms_json(texts: Sequence[NDArray[Any]]) -> list[bytes]:
     for terms in texts:
         ids, weights = terms[:, 0].astype(np.int64), np.ascontiguousarray(terms[:, 1])
         written = (array_json(ids), array_json(weights))
-        rows.append(b'"sparse_embedding":{"indices":%s,"values":%s}' % written)
+        rows.append(b'{"indices":%s,"values":%s}' % written)
         await turns.spend(len(terms))
     return rows
 

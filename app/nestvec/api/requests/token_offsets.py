@@ -6,7 +6,7 @@ from typing import Final, cast
 import orjson
 
 from nestvec.api.requests.fields import Body, boolean_field
-from nestvec.api.requests.json_parts import Turns
+from nestvec.api.requests.json_parts import COPIED_BYTES, Turns
 from nestvec.engine.outputs.joint import kinds_of
 from nestvec.engine.outputs.tokens import token_places
 from nestvec.engine.service import EmbeddingService
@@ -16,6 +16,8 @@ from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind
 from nestvec.errors import InputError, UnsupportedError
 
 FIELD: Final = "return_offsets"
+# To tell a text's tokens takes as long as to write so many objects.
+OBJECTS_PER_TEXT: Final = 256
 
 
 def wants_offsets(body: Body, call: EmbedCall) -> bool:
@@ -74,19 +76,20 @@ async def with_offsets(
             model=slot.name,
             deadline_s=latest_s,
         )
-        places = [
-            token_places(text, model.tokenizer, model.spec, filled, options) for text in described
-        ]
+        places, turns = [], Turns()
+        for text in described:
+            places.append(token_places(text, model.tokenizer, model.spec, filled, options))
+            await turns.spend(OBJECTS_PER_TEXT + len(text))
     counts = result.by_kind.get(OutputKind.TOKENS, result).rows
     if tuple(map(len, places)) != counts:
         raise UnsupportedError(
             "this model repeats, leaves out or merges tokens, so that its vectors have no places in a text",
             param=FIELD,
         )
-    turns, written = Turns(), []
+    written, turns = [], Turns(COPIED_BYTES)
     for row, of_text in zip(rows, places, strict=True):
         pairs = [None if start < 0 else (start, stop) for start, stop in of_text.tolist()]
         whole = row if isinstance(row, bytes) else b"".join(row)
         written.append(b'%s,"offsets":%s' % (whole, orjson.dumps(pairs)))
-        await turns.spend(len(pairs))
+        await turns.spend(len(written[-1]))
     return written
