@@ -9,10 +9,13 @@ import orjson
 import pytest
 from nestvec.api.batch.batch_lines import BatchLines
 from nestvec.engine.cache.vector_cache import VectorCache
-from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.front.validation import check_profiles
+from nestvec.engine.models.served_model import AliasPreset, ServedModel
 from nestvec.engine.vectors.maps import exit_space
+from nestvec.errors import ConfigError
 
-from tests.api.applications import MakeApi
+from tests.api.applications import Api, MakeApi
 from tests.engine.test_vector_plan import random_map
 from tests.support.served import SPEC, ServedOptions
 
@@ -147,3 +150,116 @@ async def test_batch_lines_take_layers_and_maps(make_api: MakeApi) -> None:
             np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
     assert answers[5]["usage"]["long_inputs"][0]["index"] == 0
     assert "long_inputs" not in answers[6]["usage"]
+
+
+PROFILES = {
+    "mini": AliasPreset("query", 3, layers=2),
+    "short-bits": AliasPreset(output_dtype=OutputDtype.UBINARY),
+    "short-codes": AliasPreset(map_id="short", output_dtype=OutputDtype.INT8),
+    "halves": AliasPreset(layers=1, output_dtype=OutputDtype.FLOAT16),
+}
+
+
+def _profiled(make_api: MakeApi) -> Api:
+    return make_api(dataclasses.replace(OPTIONS, presets=PROFILES))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mini", {"prompt_name": "query", "dimensions": 3, "layers": 2}),
+        ("short-bits", {"output_dtype": "ubinary"}),
+        ("short-codes", {"map": "short", "output_dtype": "int8"}),
+        ("halves", {"layers": 1, "output_dtype": "float16"}),
+    ],
+)
+async def test_a_name_stands_for_a_profile(
+    make_api: MakeApi, name: str, said: dict[str, Any]
+) -> None:
+    """Layers, map, dimensions and dtype of an alias are those of a request that says them itself."""
+    api = _profiled(make_api)
+    by_name = await api.embed({"input": ["alpha", "beta"], "model": name})
+    by_fields = await api.embed({"input": ["alpha", "beta"], **said})
+    assert by_name.json()["data"] == by_fields.json()["data"]
+    for header in ("x-embed-space", "x-embed-layers", "x-embed-map", "x-embed-quantization"):
+        assert by_name.headers.get(header) == by_fields.headers.get(header)
+    row = (await api.client.get(f"/v1/models/{name}")).json()
+    assert row["pinned"] == {"prompt_name": None, "dimensions": None, **said}
+    assert row["space"] == by_name.headers["x-embed-space"]
+
+
+async def test_what_a_request_says_wins_over_its_models_profile(make_api: MakeApi) -> None:
+    """A request's own layers or map stand for the whole way, its own dtype for the alias's."""
+    api = _profiled(make_api)
+    for name, said, plain in (
+        ("mini", {"layers": 1}, {"layers": 1, "prompt_name": "query", "dimensions": 3}),
+        ("mini", {"map": "short"}, {"map": "short", "prompt_name": "query", "dimensions": 3}),
+        ("short-codes", {"layers": 1}, {"layers": 1, "output_dtype": "int8"}),
+        ("short-bits", {"output_dtype": "float"}, {}),
+    ):
+        by_name = await api.embed({"input": "alpha", "model": name, **said})
+        by_fields = await api.embed({"input": "alpha", **plain})
+        assert by_name.json()["data"] == by_fields.json()["data"]
+
+
+async def test_a_profiles_dtype_goes_through_every_dialect_with_a_word_for_it(
+    make_api: MakeApi,
+) -> None:
+    """Names of types follow it; base64 that nobody named a dtype for holds float32, as clients take it to."""
+    api = _profiled(make_api)
+    plain = (await api.embed({"input": "alpha", "output_dtype": "ubinary"})).json()
+    bits = plain["data"][0]["embedding"]
+
+    async def answer(path: str, **body: Any) -> Any:
+        response = await api.client.post(path, json={"model": "short-bits", **body})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    coded = (await answer("/v1/embeddings", input="alpha", encoding_format="base64"))["data"][0]
+    held = np.frombuffer(base64.b64decode(coded["embedding"]), "<f4")
+    assert held.tolist() == bits
+    voyage = await answer("/v1/embeddings", input=["alpha"], truncation=True)
+    assert voyage["data"][0]["embedding"] == bits
+    voyage = await answer(
+        "/v1/embeddings", input=["alpha"], truncation=True, encoding_format="base64"
+    )
+    held = np.frombuffer(base64.b64decode(voyage["data"][0]["embedding"]), "<f4")
+    assert held.tolist() == bits
+    jina = await answer("/v1/embeddings", input=[{"text": "alpha"}])
+    assert jina["data"][0]["embedding"] == bits
+    cohere = {"texts": ["alpha"], "input_type": "classification"}
+    assert (await answer("/v2/embed", **cohere))["embeddings"] == {"ubinary": [bits]}
+    assert (await answer("/v1/embed", **cohere))["embeddings"] == [bits]
+    pooled = await answer("/pooling", input="alpha", encoding_format="base64")
+    assert np.frombuffer(base64.b64decode(pooled["data"][0]["data"]), "<f4").tolist() == bits
+    compared = await answer("/v1/similarity", pairs=[["alpha", "beta"]])
+    assert compared["output_dtype"] == "ubinary"
+    # What has no word for dtypes gives floats.
+    floats = (await api.embed({"input": "alpha"})).json()["data"][0]["embedding"]
+    assert (await answer("/embed", inputs="alpha"))[0] == floats
+    lines = BatchLines(api.app.state)
+    result = (await lines.answer([{"input": "alpha", "model": "short-bits"}], owner=""))[0]
+    assert orjson.loads(result.body)["data"][0]["embedding"] == bits
+
+
+def test_profiles_of_what_a_model_lacks_are_refused(make_api: MakeApi) -> None:
+    """The start is refused, naming each alias and the field at fault."""
+    api = make_api(OPTIONS)
+    model = api.served.service.models.resolve("")
+    bad = {
+        "a": AliasPreset(layers=4),
+        "b": AliasPreset(map_id="none such"),
+        "c": AliasPreset(dimensions=5, map_id="short"),
+        "d": AliasPreset(dimensions=3, output_dtype=OutputDtype.BINARY),
+        "e": AliasPreset(layers=1, map_id="short"),
+    }
+    check_profiles(PROFILES, model, allows_untrained=False)
+    with pytest.raises(ConfigError) as caught:
+        check_profiles(bad, model, allows_untrained=False)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "aliases.a.layers",
+        "aliases.b.map",
+        "aliases.c.dimensions",
+        "aliases.d.dimensions",
+        "aliases.e.layers",
+    ]

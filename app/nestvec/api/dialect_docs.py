@@ -21,7 +21,8 @@ from nestvec.api.dialects import (
 )
 from nestvec.api.dispatch import ALIASES, DOCS, DialectMatch, matches_of_path
 from nestvec.api.requests.vector_fields import VECTOR_FIELDS
-from nestvec.api.routes import rerank
+from nestvec.api.routes import rerank, similarity
+from nestvec.api.scoring import vector_comparison
 from nestvec.engine.types import Truncation
 
 MARK: Final = re.compile(r"(<!-- (?P<name>\w+): generated -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -38,6 +39,7 @@ FIELD_TABLES: Final = {
     "Open Inference": open_inference.PARAMETER_FIELDS,
     "Gemini": gemini.FIELDS,
     "rerank": rerank.FIELDS,
+    "similarity": similarity.FIELDS - vector_comparison.OPTIONS,
 }
 
 

@@ -17,6 +17,8 @@ from nestvec.engine.backend import Backend
 from nestvec.engine.core.batching.shared_cores import SharedCores
 from nestvec.engine.core.engine_core import CoreOptions, EngineCore
 from nestvec.engine.core.ports import Core, CrashGuard, NullCrashGuard
+from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.front.validation import check_profiles
 from nestvec.engine.models.served_model import AliasPreset, ServedModel, check_presets
 from nestvec.engine.observer import Observer
 from nestvec.engine.vectors.quantization import Rounding
@@ -137,7 +139,16 @@ def _core_options(
 
 def alias_presets(settings: Settings) -> dict[str, AliasPreset]:
     """Return what each alias in the settings stands for, by its name."""
-    return {name: AliasPreset(p.prompt_name, p.dimensions) for name, p in settings.aliases.items()}
+    return {
+        name: AliasPreset(
+            alias.prompt_name,
+            alias.dimensions,
+            alias.layers,
+            alias.map,
+            None if alias.output_dtype is None else OutputDtype(alias.output_dtype),
+        )
+        for name, alias in settings.aliases.items()
+    }
 
 
 def served_model(settings: Settings, package: Package, core: Core) -> ServedModel:
@@ -157,7 +168,7 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
     check_presets(presets, spec)
     original_name = (package.spec.name,) if settings.served_model_name else ()
     openai_names = OPENAI_NAMES if settings.openai_aliases else ()
-    return ServedModel(
+    model = ServedModel(
         spec=spec,
         tokenizer=package.open_tokenizer(spec.max_tokens),
         core=core,
@@ -178,6 +189,8 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
         ),
         bound=stated_bound(package.build, core.backend_info.provider),
     )
+    check_profiles(presets, model, allows_untrained=settings.allow_untrained_layers)
+    return model
 
 
 def probe(package: Package, backend: Backend, threads: int = 1) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nestvec.assembly.model import OPENAI_NAMES, alias_presets
 from nestvec.config.settings import Settings
+from nestvec.engine.front.validation import check_profiles
 from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
 from nestvec.engine.models.served_model import ServedModel, check_presets
 
@@ -45,6 +46,8 @@ def rename_models(models: ModelRegistry, before: Settings, after: Settings) -> N
         presets = alias_presets(new)
         if slot.spec is not None:
             check_presets(presets, slot.spec)
+        if slot.model is not None:
+            check_profiles(presets, slot.model, allows_untrained=new.allow_untrained_layers)
         changes.append(
             (slot, [*old.model_aliases, *old.aliases], [*new.model_aliases, *new.aliases], presets)
         )

@@ -18,6 +18,11 @@ class AliasSettings(BaseModel):
     model: str | None = Field(None, description="Which model; the first by default.")
     prompt_name: str | None = Field(None, description="One of the model's prompts.")
     dimensions: int | None = Field(None, ge=1, description="Dimensions where none are asked for.")
+    layers: int | None = Field(None, ge=1, description="Layers that run, where none are asked for.")
+    map: str | None = Field(None, description="The map of vectors, where none is asked for.")
+    output_dtype: Literal["float16", "int8", "uint8", "binary", "ubinary"] | None = Field(
+        None, description="The dtype where a request names none and its dialect has a word for it."
+    )
 
 
 class ModelSettings(BaseModel):

@@ -50,14 +50,15 @@ class ServiceLimits:
     def truncation_of(self, call: EmbedCall) -> Truncation:
         """Return what happens to a call's long inputs: what it asks for, else the default of its kind of output.
 
-        Windows are for vectors of whole texts; where they are the default, other outputs refuse long inputs.
+        Windows are for vectors of whole texts; where they are the default, other outputs, and texts with a context,
+        refuse long inputs.
         """
         if call.truncate is not None:
             return call.truncate
         if call.splits:
             return Truncation.WINDOWS
         is_windows = self.truncate is Truncation.WINDOWS
-        if is_windows and not ADAPTERS[call.kind].is_text_vector:
+        if is_windows and (call.context or not ADAPTERS[call.kind].is_text_vector):
             return Truncation.ERROR
         return self.truncate
 
@@ -108,7 +109,7 @@ class ServiceLimits:
             RequestTooLargeError: There are too many; names the field.
         """
         repeated = len(prompt) * (len(call.chunks) or len(call.inputs)) if prompt else 0
-        characters = repeated + sum(map(len, call.inputs))
+        characters = repeated + sum(map(len, call.inputs)) + sum(map(len, call.context))
         if characters <= self.max_tokens:  # below all that follows
             return characters
         max_windowed = WINDOWED_CHARS_PER_TOKEN * self.max_tokens
@@ -117,6 +118,13 @@ class ServiceLimits:
                 f"the prompt stands before each input, and {repeated} characters of it are too many, max "
                 f"{max_windowed} per request; send fewer inputs, or a shorter prompt",
                 param=prompt_field(call),
+                code="max_tokens_per_request",
+            )
+        if call.context and characters > max_windowed:
+            raise RequestTooLargeError(
+                f"a context stands before each input, and {characters} characters of both are too many, max "
+                f"{max_windowed} per request; send fewer inputs, or shorter contexts",
+                param="context",
                 code="max_tokens_per_request",
             )
         is_windowed = bool(call.splits) or self.truncation_of(call) is Truncation.WINDOWS

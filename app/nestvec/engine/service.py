@@ -4,7 +4,6 @@ It is the engine's half before the core: resolves model and prompt, tokenizes, h
 """
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,7 +22,6 @@ from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import Observer, current_trace
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import Finished
-from nestvec.engine.splitting import Check
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.token_report import (
     MAX_CHECKED_IDS,
@@ -35,7 +33,7 @@ from nestvec.engine.text.token_report import (
 from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.tokenization import check_token_limit, input_tokens, resolve_prompt
 from nestvec.engine.types import EmbedCall, EmbedResult, ItemOptions, RawVectors, Timings
-from nestvec.engine.vector_plan import VectorPlan, note_vectors, resolve_plan
+from nestvec.engine.vector_plan import VectorPlan, finish_vectors, note_vectors, resolve_plan
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import DeadlineError, QueueFullError
 
@@ -45,7 +43,7 @@ Result = TypeVar("Result")
 INLINE_VALUES: Final = 32 * 1024
 # Finishing so many values takes about as long as tokenizing a character.
 VALUES_PER_CHAR: Final = 64
-# Up to so many queries are weighed on the event loop, by a model of stored weights.
+# Up to so many queries are weighed on the event loop, by a model of stored weights, or tokenized behind contexts.
 INLINE_QUERIES: Final = 16
 # What waits for the front's threads is bounded, by default, by some ten seconds of two of them.
 MAX_WAITING_CHARS: Final = 20_000_000
@@ -159,7 +157,7 @@ class EmbeddingService:
             self._observer.inputs_were_long(spec.name, long)
         note_vectors(self._observer, call, spec, plan, len(finished.vectors), prompt_name)
         is_documents = bool(call.chunks or call.splits)
-        return EmbedResult(
+        result = EmbedResult(
             vectors=finished.vectors,
             input_tokens=tokens,
             # Of a document's chunks only the last can have lost tokens, or the first: they are counted as one.
@@ -178,6 +176,7 @@ class EmbeddingService:
             long_inputs=long,
             chunks=tuple(chunk for value in encoded for chunk in value.chunks),
         )
+        return finished.spread(result)
 
     async def _encode(
         self,
@@ -194,7 +193,8 @@ class EmbeddingService:
             QueueFullError: Too much waits to be tokenized or run.
         """
         work = partial(ADAPTERS[call.kind].tokenize, model.tokenizer, model.spec, call, options)
-        if not call.splits and characters <= INLINE_CHARS:
+        is_short = characters <= INLINE_CHARS and len(call.context) <= INLINE_QUERIES
+        if is_short and not call.splits:
             # Nothing comes between this and the core's own look at the queue.
             return work()
         with room_for(call, model, self.limits, len(options.prompt), arrived_s):
@@ -256,6 +256,7 @@ class EmbeddingService:
             ADAPTERS[call.kind].is_text_vector
             and not is_kept
             and plan.map is None
+            and not call.groups
             and pooler.head is None
         )
 
@@ -268,7 +269,7 @@ class EmbeddingService:
         ticket: WorkTicket,
     ) -> Finished:
         """Map, cut, renormalize and convert: little right here, much in a thread."""
-        work = partial(_finished, raw, call, model, plan, ticket.check)
+        work = partial(finish_vectors, raw, call, model, plan, ticket.check)
         if raw.vectors.size <= INLINE_VALUES and plan.pool_factor == 1:
             return work()
         chars = raw.vectors.size // VALUES_PER_CHAR * plan.pool_factor
@@ -308,6 +309,7 @@ class EmbeddingService:
         *,
         adds_special_tokens: bool,
         prompt_name: str | None,
+        prompt: str | None = None,
         model: str = "",
         deadline_s: float | None = None,
     ) -> list[DescribedText]:
@@ -319,7 +321,7 @@ class EmbeddingService:
             InputError: There is no such prompt, or the texts are far beyond the tokens of a request.
             UnknownModelError: No model has the name.
         """
-        call = EmbedCall(texts, model=model, prompt_name=prompt_name)
+        call = EmbedCall(texts, model=model, prompt_name=prompt_name, prompt=prompt)
         async with self.pool.using(model) as served:
             prefix = resolve_prompt(call, served.spec)[1]
             tokenizer = served.tokenizer
@@ -388,14 +390,3 @@ class EmbeddingService:
         self.front.close()
         if self.read_through.cache is not None:
             self.read_through.cache.close()
-
-
-def _finished(
-    raw: RawVectors, call: EmbedCall, model: ServedModel, plan: VectorPlan, check: Check
-) -> Finished:
-    """The rows of a call as they are given out."""
-    normalize = model.spec.is_normalized if call.normalize is None else call.normalize
-    if plan.map is not None:
-        raw = dataclasses.replace(raw, vectors=plan.map.apply(raw.vectors))
-    finish = partial(ADAPTERS[call.kind].finish, normalize=normalize, check=check)
-    return finish(raw, call, plan.quantizer, token_pooling=plan.token_pooling)

@@ -44,6 +44,11 @@ class OutputKind(StrEnum):
     STATES = "states"  # every column of each token's state; for the engine's own use
     SPARSE = "sparse"  # weights of terms
     LABELS = "labels"  # a score for each label, of a text or of a pair
+    # Several of one run; the values are those of the single kinds, joined.
+    DENSE_SPARSE = "dense+sparse"
+    DENSE_TOKENS = "dense+tokens"
+    SPARSE_TOKENS = "sparse+tokens"
+    DENSE_SPARSE_TOKENS = "dense+sparse+tokens"
 
 
 class Layout(StrEnum):
@@ -77,8 +82,7 @@ class EmbedCall:
         normalize: Scale to unit length; None does what the model does by default.
         truncate: What to do with long inputs; None is the server's default.
         max_tokens: Take fewer tokens of each input than the model could, special tokens included.
-        refuses_wider_limit: Whether a `max_tokens` beyond the model's own is refused, as vLLM does; else it is the
-            model's own.
+        refuses_wider_limit: Whether a `max_tokens` beyond the model's own is refused, as vLLM does, instead of ignored.
         max_second_tokens: Take fewer tokens of each pair's second text.
         adds_special_tokens: Whether texts get the model's special tokens.
         prompt_name: Name of a prompt that the model defines.
@@ -90,6 +94,9 @@ class EmbedCall:
         chunks: Late chunking: inputs are consecutive chunks of documents, and these are the numbers of chunks of each
             document; each chunk's vector is pooled from token states that saw the whole document (arXiv:2409.04701).
         splits: Late chunking: inputs are documents, and this is how each is cut: spans in characters, or a splitter.
+        groups: Numbers of consecutive inputs that make one vector together, before any map or cut; empty: each has one.
+        weights: The weight of each input in its group; empty: all weigh the same.
+        context: A text before each input, which is read and not pooled; as many as there are inputs, or none.
         pool_factor: Merge similar token vectors, down to one in so many; 1 merges none; None: as the model itself does.
         key_id: API key whose call it is; keys share the queue fairly.
         priority: Scheduling class; None lets the number of inputs decide.
@@ -97,11 +104,9 @@ class EmbedCall:
         kind: The output that is asked for.
         layers: Early exits: run only so many layers. Several give a vector each, in this order; empty: all layers.
         adapter: The task whose adapter is asked for, where the model has adapters.
-        map_id: A map of the model that vectors go through, by its name or fingerprint; "" for vectors of any layer as
-            they are, which is for measurements.
+        map_id: A map of the model's, by name or fingerprint; "" for vectors of any layer as they are, to measure them.
         uses_cache: Whether vectors may be kept in the vector cache, and taken from it.
-        admit: Called with the number of tokens once they are counted and before they are queued; what it raises refuses
-            the call.
+        admit: Called with the number of tokens before they are queued; what it raises refuses the call.
     """
 
     inputs: Sequence[str | Sequence[int] | Pair]
@@ -121,6 +126,9 @@ class EmbedCall:
     output_dtypes: tuple[OutputDtype, ...] = ()
     chunks: tuple[int, ...] = ()
     splits: tuple[tuple[Span, ...] | Splitter, ...] = ()
+    groups: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
+    context: tuple[str, ...] = ()
     pool_factor: int | None = None
     key_id: str = ""
     priority: Priority | None = None
@@ -353,6 +361,7 @@ class EmbedResult:
         labels: What each value of the vectors stands for, where the map gives one for each label.
         long_inputs: What became of inputs that were too long; inputs that were not are missing.
         chunks: Where each chunk lies, of documents that were cut here.
+        by_kind: The same for each kind of output, where several were asked for; `vectors` are of the first then.
     """
 
     vectors: FloatArray
@@ -371,6 +380,7 @@ class EmbedResult:
     labels: tuple[str, ...] = ()
     long_inputs: tuple[LongInput, ...] = ()
     chunks: tuple[Chunk, ...] = ()
+    by_kind: Mapping[OutputKind, "EmbedResult"] = field(default_factory=dict)
 
     def by_input(self, vectors: NDArray[Any]) -> list[NDArray[Any]]:
         """Cut the rows of all inputs into one array per input.

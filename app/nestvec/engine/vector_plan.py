@@ -6,12 +6,18 @@ and look like any others.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import Observer, VectorsGiven
+from nestvec.engine.outputs.adapters import ADAPTERS
+from nestvec.engine.outputs.base import Finished
+from nestvec.engine.outputs.joint import kinds_of
+from nestvec.engine.splitting import Check
 from nestvec.engine.tokenization import is_query_call
-from nestvec.engine.types import EmbedCall, Layout, OutputKind
+from nestvec.engine.types import EmbedCall, Layout, OutputKind, RawVectors
+from nestvec.engine.vectors.groups import Groups
 from nestvec.engine.vectors.maps import AffineMap, MapKind, exit_space
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.engine.vectors.token_vectors import TokenPooling
@@ -92,6 +98,31 @@ def resolve_plan(call: EmbedCall, model: ServedModel, *, allows_untrained: bool)
     space, quantizer = _space(exits, vector_map, model)
     pooling = _token_pooling(call, model.spec)
     return VectorPlan(exits, layer_share, vector_map, space, quantizer, pooling)
+
+
+def finish_vectors(
+    raw: RawVectors, call: EmbedCall, model: ServedModel, plan: VectorPlan, check: Check
+) -> Finished:
+    """Make the rows that a call is answered with: combine, map, cut, scale and convert what the core gave.
+
+    Args:
+        raw: Rows of the call's inputs, as pooled.
+        call: The call.
+        model: Its model.
+        plan: Where its vectors come from.
+        check: Called between steps of long work; what it raises ends it.
+
+    Raises:
+        InputError: The vectors of a group cancel each other out.
+    """
+    normalize = model.spec.is_normalized if call.normalize is None else call.normalize
+    if call.groups:
+        combined = Groups(call.groups, call.weights).combine(raw.vectors)
+        raw = replace(raw, vectors=combined, rows=(1,) * len(combined))
+    if plan.map is not None:
+        raw = replace(raw, vectors=plan.map.apply(raw.vectors))
+    finish = partial(ADAPTERS[call.kind].finish, normalize=normalize, check=check)
+    return finish(raw, call, plan.quantizer, token_pooling=plan.token_pooling)
 
 
 def why_no_exits(model: ServedModel) -> str:
@@ -200,7 +231,7 @@ def note_vectors(
 def _token_pooling(call: EmbedCall, spec: ModelSpec) -> TokenPooling | None:
     """Return how a call's token vectors are merged: as it says, else as the model does; None for not."""
     own = spec.token_pooling
-    if call.kind is not OutputKind.TOKENS:
+    if OutputKind.TOKENS not in kinds_of(call.kind):
         return None
     if call.pool_factor is not None:
         return replace(own or TokenPooling(), factor=call.pool_factor)

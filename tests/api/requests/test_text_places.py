@@ -59,6 +59,7 @@ OPENAI: Final[dict[str, Body]] = {
     "instruction": {"input": MANY, "instruction": WORDY},
     "examples": {"input": MANY, "examples": [EXAMPLE] * 3},
     "late_chunking": {"input": [LONG], "late_chunking": {"splitter": "sentences"}},
+    "context": {"input": MANY, "context": WORDY * 5},
     "messages": {"messages": [{"role": "user", "content": LONG}]},
 }
 # Of each route: its path, the fields it knows, and for each that text comes in by, or that adds text to others, a body
@@ -142,7 +143,7 @@ ROUTES: Final[dict[str, tuple[str, frozenset[str], dict[str, Body]]]] = {
     ),
     "tei tokens": (
         "/embed_all",
-        tei.TOKEN_FIELDS,
+        tei.EMBED_FIELDS,
         {"inputs": {"inputs": [LONG]}, "prompt_name": {"inputs": MANY, "prompt_name": "long"}},
     ),
     "tei tokenize": (
@@ -267,6 +268,7 @@ NO_TEXT: Final = frozenset(
             "map",
             "layers",
         ),
+        *("groups", "weights", "metric", "output_types", "return_offsets"),
         *("output_dtype", "truncate_prompt_tokens", "truncation_side", "add_special_tokens"),
         *("use_activation", "embed_dtype", "endianness", "request_id", "priority", "padding"),
         *("language", "normalized", "embedding_type", "encoding_type", "images", "max_tokens"),

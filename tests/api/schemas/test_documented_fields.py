@@ -101,7 +101,17 @@ PARSERS = [
         openai_body.FIELDS,
         VLLM,
         frozenset({"padding", "priority", "request_id", "user"}),
-        extra=({"messages": []},),
+        extra=(
+            {"messages": []},
+            {
+                "input": ["a"],
+                "groups": [1],
+                "weights": [1],
+                "context": "a",
+                "return_offsets": False,
+            },
+            {"input": ["a"], "output_types": ["dense"]},
+        ),
     ),
     Parser(("/v1/reports",), report_docs.CreateReport, report_request.FIELDS),
     # Reads a copy of the body, which the trace does not see.
@@ -134,7 +144,7 @@ PARSERS = [
         jina.FIELDS,
         {"encoding_type": SPELLING, "encoding_format": SPELLING, "user": NO_EFFECT},
         frozenset({"user"}),
-        extra=({"input": [{"text": "a"}]},),
+        extra=({"input": [{"text": "a"}]}, {"input": [{"text": "a"}], "return_offsets": False}),
     ),
     Parser(("/v1/embeddings",), voyage_docs.VoyageRequest, voyage.FIELDS),
     Parser(
@@ -188,7 +198,13 @@ PARSERS = [
         {"parameters": "sent empty by huggingface_hub, and without effect"},
         frozenset({"parameters"}),
     ),
-    Parser(("/embed_all",), tei_docs.TokensRequest, tei.TOKEN_FIELDS),
+    Parser(
+        ("/embed_all",),
+        tei_docs.EmbedRequest,
+        tei.EMBED_FIELDS,
+        {"parameters": "sent empty by huggingface_hub, and without effect"},
+        frozenset({"parameters"}),
+    ),
     Parser(("/embed_sparse",), tei_docs.TokensRequest, tei.TOKEN_FIELDS, is_traced=False),
     Parser(
         ("/predict",),

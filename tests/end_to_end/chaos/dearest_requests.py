@@ -117,6 +117,10 @@ def embeddings() -> Iterator[DearRequest]:
     lists = repeated(b'{"truncate":true,"input":[', b"[" + b"7.0," * 189 + b"7]", 1570, b"]}")
     yield DearRequest("/v1/embeddings", "lists of floats", lists, headers=own, is_quick=True)
     yield DearRequest("/v1/embeddings", "texts", of(input=words, truncate=True))
+    ones = [1] * len(many)
+    yield DearRequest("/v1/embeddings", "groups", of(input=many, groups=ones, weights=ones))
+    tokens = of(input=["word " * 7] * 2000, output_types=["dense", "tokens"], return_offsets=True)
+    yield DearRequest("/v1/embeddings", "vectors of tokens, offsets", tokens)
     yield DearRequest("/v1/embeddings", "one text", of(input="a b " * 3_000_000, truncate=True))
     objects = [{"text": "alpha"}] * INPUTS
     types = ["float", "base64", "int8", "uint8", "binary", "ubinary"]
@@ -188,6 +192,8 @@ def comparisons() -> Iterator[DearRequest]:
     many_labels = [f"label {n} " + "x" * 48 for n in range(1024)]
     labelled = of(input=[f"t{n}" for n in range(256)], labels=many_labels, template="about {}")
     yield DearRequest("/v1/classify", "texts by labels", labelled, is_quick=True)
+    sides = {"left": ["word " * 120] * 47, "right": ["word " * 120] * 47}
+    yield DearRequest("/v1/similarity", "BERTScores", of(**sides, metric="bertscore"))
     value = ("0.5," * DIMENSIONS)[:-1].encode()
     vectors = repeated(b'{"query":"a","vectors":[', b"[%s]" % value, 1530, b"]}")
     yield DearRequest("/v1/rescore", "lists", vectors, is_quick=True)

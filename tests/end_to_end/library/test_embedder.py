@@ -83,6 +83,26 @@ def test_more_texts_than_a_slice_keep_their_order(embedder: Embedder) -> None:
     )
 
 
+def test_groups_and_contexts_go_through_all_slices(embedder: Embedder) -> None:
+    """No call of the engine parts a group, and each text keeps its own weight and context."""
+    words = ("alpha", "beta", "gamma", "delta", "red", "green")
+    texts = [words[n % 6] for n in range(SLICE_TEXTS + 8)]
+    groups = [3] * (len(texts) // 3)
+    weights = [1 + n % 4 for n in range(len(texts))]
+    context = [words[n % 5] for n in range(len(texts))]
+    vectors = embedder.embed(texts, groups=groups, weights=weights, context=context)
+    assert vectors.shape == (len(groups), 32)
+    for number in (0, SLICE_TEXTS // 3, len(groups) - 1):
+        part = slice(3 * number, 3 * number + 3)
+        alone = [
+            embedder.embed(t, context=c) for t, c in zip(texts[part], context[part], strict=True)
+        ]
+        total = np.array(weights[part]) @ np.array(alone)
+        np.testing.assert_allclose(vectors[number], total / np.linalg.norm(total), atol=1e-5)
+    plain, one = embedder.embed("alpha beta"), embedder.embed("alpha beta", context="red")
+    assert np.abs(plain - one).max() > 1e-3
+
+
 def test_errors_name_the_text(embedder: Embedder) -> None:
     """An error names the text by its index in the list that was given, also beyond the first slice."""
     too_long = "alpha " * 100
@@ -103,6 +123,10 @@ def test_errors_name_the_text(embedder: Embedder) -> None:
         ({"dimension": 4}, "dimension"),
         ({"dimensions": 33}, "dimensions"),
         ({"prompt_name": "none"}, "prompt_name"),
+        ({"groups": [2]}, "groups"),
+        ({"groups": [1], "weights": [float("nan")]}, "weights"),
+        ({"weights": [1]}, "groups"),
+        ({"context": ["a", "b"]}, "context"),
     ],
 )
 def test_bad_options_are_named(embedder: Embedder, options: Any, named: str) -> None:

@@ -118,6 +118,19 @@ CASES: Final[dict[str, list[tuple[dict[str, Any], str]]]] = {
             "input",
         ),
     ],
+    "context": [
+        ({"context": (WORDS * 400,) * INPUTS}, "context"),
+        ({"context": (" " * 100_000,) * INPUTS, "truncate": Truncation.END}, "context"),
+        ({"inputs": ["a"] * 4, "context": (WORDS * 40,) * 4}, "input"),
+        (
+            {
+                "inputs": ["a"] * INPUTS,
+                "context": ("one two three four one",) * INPUTS,
+                "truncate": Truncation.END,
+            },
+            "input",
+        ),
+    ],
     "kind": [({"inputs": ["one two"] * INPUTS, "kind": OutputKind.TOKENS}, "input")],
 }
 # Fields that hold no text and repeat none.
@@ -135,6 +148,8 @@ OTHERS: Final = {
     ),
     # It only lets less of a text be used …
     "max_second_tokens",
+    # They make fewer vectors of what was bounded before.
+    *("groups", "weights"),
     # … and merges what was bounded before.
     "pool_factor",
 }

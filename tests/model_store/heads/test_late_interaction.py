@@ -1,5 +1,7 @@
 """Token vectors that are compared one by one: ColBERT and BGE-M3 over HTTP, against transformers and numpy."""
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nestvec.engine.backend import Backend
+from nestvec.engine.core import batch_runner, worker
+from nestvec.engine.core.batch_runner import BatchOutput
+from nestvec.engine.types import Item
 from nestvec.engine.vectors.token_vectors import max_sim, pool_tokens
 from nestvec.errors import FormatError
 from nestvec.model_store.folder.model_folder import read_model_folder
@@ -20,6 +26,7 @@ from tests.model_store.heads.texts import TEXTS
 from tests.support.tiny import vocabulary, write_json
 
 TOLERANCE = 1e-4
+URL = "/v1/embeddings"
 
 
 def write_colbert(folder: Path) -> dict[str, Any]:
@@ -167,6 +174,61 @@ async def test_three_outputs_of_one_model(tmp_path: Path) -> None:
     for vectors, wanted in zip(token_vectors, case["tokens"], strict=True):
         np.testing.assert_allclose(vectors, wanted, atol=TOLERANCE)
     assert listed["outputs"] == ["dense", "sparse", "tokens"]
+
+
+async def test_several_outputs_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`output_types` gives, of one run, what a call for each kind gives: each text goes through the graph once."""
+    write_m3(tmp_path / "model")
+    lengths: list[list[int]] = []
+    run_items = batch_runner.run_items
+
+    def counted(backend: Backend, items: Sequence[Item], *rest: Any, **options: Any) -> BatchOutput:
+        lengths.append([item.tokens for item in items])
+        return run_items(backend, items, *rest, **options)
+
+    monkeypatch.setattr(worker, "run_items", counted)
+    kinds = ("dense", "sparse", "tokens")
+    names = {"dense": "embedding", "sparse": "sparse_embedding", "tokens": "embeddings"}
+    async with opened(tmp_path / "model") as server:
+        alone = {}
+        for kind in kinds:
+            answer = await server.post(URL, {"input": TEXTS, "output_types": [kind]})
+            alone[kind] = [row[names[kind]] for row in answer["data"]]
+        dense = await server.post("/embed", {"inputs": TEXTS})
+        sparse = await server.post("/embed_sparse", {"inputs": TEXTS})
+        token_vectors = await tokens(server, "document")
+        for count in (2, 3):
+            for asked in itertools.permutations(kinds, count):
+                lengths.clear()
+                body = {"input": TEXTS, "output_types": asked}
+                answer = await server.post(URL, body)
+                assert sum(map(sum, lengths)) == answer["usage"]["prompt_tokens"]
+                assert sum(map(len, lengths)) == len(TEXTS)
+                for number, row in enumerate(answer["data"]):
+                    assert row.keys() == {"object", "index", *(names[kind] for kind in asked)}
+                    for kind in asked:
+                        check_output(row[names[kind]], alone[kind][number])
+        short = {"input": TEXTS, "output_types": kinds, "dimensions": 4, "output_dtype": "float16"}
+        cut = (await server.post(URL, short))["data"]
+    check_output(alone["dense"], dense)
+    for terms, rows in zip(alone["sparse"], sparse, strict=True):
+        assert terms["indices"] == [row["index"] for row in rows]
+        assert terms["values"] == pytest.approx([row["value"] for row in rows], abs=1e-6)
+    for number, wanted in enumerate(token_vectors):
+        check_output(alone["tokens"][number], wanted)
+        rows = np.array(wanted)[:, :4]
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        np.testing.assert_allclose(cut[number]["embeddings"], rows, atol=1e-3)
+        assert len(cut[number]["embedding"]) == 4
+        assert cut[number]["sparse_embedding"]["indices"] == alone["sparse"][number]["indices"]
+
+
+def check_output(given: Any, wanted: Any) -> None:
+    """Compare a vector, vectors, or terms."""
+    if isinstance(given, dict):
+        assert given["indices"] == wanted["indices"]
+        given, wanted = given["values"], wanted["values"]
+    np.testing.assert_allclose(given, wanted, atol=1e-6)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -19,14 +19,16 @@ from nestvec.api.dialects.openai_body import (
     parse_encoding,
     refuse_chat,
 )
-from nestvec.api.dialects.openai_response import ResponseExtras, embeddings_parts, vectors_json
+from nestvec.api.dialects.openai_response import ResponseExtras, embeddings_parts, outputs_json
 from nestvec.api.error_handlers import status_of
 from nestvec.api.http.auth import restrict_models
 from nestvec.api.requests.embedding import CallTokens, decode_tokens
 from nestvec.api.requests.fields import Body, parse_inputs, text_field
 from nestvec.api.requests.foreign_fields import check_fields
+from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
 from nestvec.api.state import ApiState, Phase
 from nestvec.engine.models.model_registry import ModelSlot, SlotState, visible_models
+from nestvec.engine.service import EmbeddingService
 from nestvec.engine.types import EmbedCall, EmbedResult, LongInput, OutputKind, Priority
 from nestvec.errors import (
     AccessError,
@@ -46,6 +48,8 @@ log = get_logger(__name__)
 
 # Most lines hold one text; those of a group that agree in all other fields are run as one call.
 PER_LINE: Final = frozenset({"input", "user"})
+# What counts a line's own inputs cannot be said of several lines' together.
+OF_INPUTS: Final = ("late_chunking", "groups", "weights", "return_offsets")
 MAX_CALL_CHARS: Final = 200_000
 MAX_WAIT_S: Final = 5.0
 USUAL_DIMENSIONS: Final = 1024
@@ -176,12 +180,25 @@ class BatchLines:
         """
         check_fields(bodies[0], FIELDS, self.state, OPENAI)
         texts = [body["input"] for body in bodies]
-        encoding = parse_encoding(bodies[0])
-        result = await self._embed(parse_call(bodies[0], texts, encoding), owner)
+        encoding = self._encoding(bodies[0])
+        call = parse_call(bodies[0], texts, encoding)
+        result = await self._embed(call, owner)
         return [
-            await _line_result(body, encoding, result, slice(row, row + 1))
+            await _line_result(
+                self.state.service, body, call, encoding, result, slice(row, row + 1)
+            )
             for row, body in enumerate(bodies)
         ]
+
+    def _encoding(self, body: Body) -> Encoding:
+        """Read how a body wants its vectors written, by its model's name where it does not say.
+
+        Raises:
+            UnknownModelError: No model has the name.
+            InputError: The encoding, dtype or byte order is unknown.
+        """
+        name = text_field(body, "model") or ""
+        return parse_encoding(body, self.state.service.models.find(name).preset(name).output_dtype)
 
     async def _answer_alone(self, body: Body, owner: str) -> LineResult:
         """Answer one body; whatever goes wrong becomes its result.
@@ -195,12 +212,13 @@ class BatchLines:
             check_fields(body, FIELDS, self.state, OPENAI)
             refuse_chat(body)
             service = self.state.service
-            service.models.find(text_field(body, "model") or "")
+            encoding = self._encoding(body)
             inputs, is_list = parse_inputs(body.get("input"), check_count=service.check_count)
             decoded = await decode_tokens(self.state, inputs, vocabulary=None)
-            encoding = parse_encoding(body)
-            result = await self._embed(parse_call(body, decoded, encoding), owner)
-            return await _line_result(body, encoding, result, slice(None))
+            call = parse_call(body, decoded, encoding)
+            wants_offsets(body, call)  # refused before it runs
+            result = await self._embed(call, owner)
+            return await _line_result(self.state.service, body, call, encoding, result, slice(None))
         except NotReadyError:
             raise
         except NestvecError as error:
@@ -303,7 +321,12 @@ async def retry_until_accepted(
 
 
 async def _line_result(
-    body: Body, encoding: Encoding, result: EmbedResult, inputs: slice
+    service: EmbeddingService,
+    body: Body,
+    call: EmbedCall,
+    encoding: Encoding,
+    result: EmbedResult,
+    inputs: slice,
 ) -> LineResult:
     """Answer a line with the vectors of some inputs of a call.
 
@@ -314,12 +337,15 @@ async def _line_result(
         raise InputError(
             "'encoding_format' must be 'float' or 'base64' in a batch", param="encoding_format"
         )
-    rows = await vectors_json(result, encoding, inputs)
+    rows = await outputs_json(result, call, encoding, inputs)
+    if wants_offsets(body, call):
+        rows = await with_offsets(service, call, result, rows)
     model = text_field(body, "model") or result.model
     tokens = sum(result.input_tokens[inputs])
     long_inputs = _long_inputs_of(result.long_inputs, inputs)
     extras = ResponseExtras(result.chunks, long_inputs, result.labels)
-    return LineResult(200, b"".join(embeddings_parts(rows, model, tokens, extras)), tokens)
+    parts = embeddings_parts(rows, model, tokens, extras, kind=call.kind)
+    return LineResult(200, b"".join(parts), tokens)
 
 
 def _long_inputs_of(long_inputs: Sequence[LongInput], inputs: slice) -> list[LongInput]:
@@ -339,7 +365,8 @@ def _group_alike(bodies: Sequence[Body]) -> list[list[int]]:
     chars: dict[bytes, int] = {}
     for index, body in enumerate(bodies):
         text = body.get("input")
-        if not isinstance(text, str) or body.get("late_chunking"):
+        counts = isinstance(body.get("context"), list) or any(body.get(name) for name in OF_INPUTS)
+        if not isinstance(text, str) or counts:
             alone.append([index])
             continue
         shared = {name: value for name, value in body.items() if name not in PER_LINE}

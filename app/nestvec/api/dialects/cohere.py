@@ -22,6 +22,7 @@ from nestvec.api.requests.fields import (
     role_field,
     texts_field,
     truncation_field,
+    type_word,
     unsupported_image,
 )
 from nestvec.api.requests.headers import result_headers
@@ -48,23 +49,26 @@ ONE_SOURCE: Final = "exactly one of 'texts', 'images' and 'inputs' must be given
 async def embed_v2(request: Request) -> Response:
     """Embed texts in one or several types at once."""
     api_request = await read_request(request, COHERE)
-    return await _embed(api_request, _types(api_request.body) or ["float"], version="2")
+    return await _embed(api_request, version="2")
 
 
 @router.post("/v1/embed", **EMBED_V1_DOC)
 async def embed_v1(request: Request) -> Response:
     """Embed texts; without `embedding_types` the vectors come as a bare list."""
     api_request = await read_request(request, COHERE)
-    return await _embed(api_request, _types(api_request.body), version="1")
+    return await _embed(api_request, version="1")
 
 
-async def _embed(api_request: ApiRequest, types: list[str], *, version: str) -> Response:
+async def _embed(api_request: ApiRequest, *, version: str) -> Response:
     """Answer a call of either version; without types the vectors come as version 1's bare list."""
     body = api_request.body
+    types = _types(body)
     api_request.check_fields(FIELDS)
     api_request.find_model()
     texts, source = _texts(api_request)
-    returned_types = types or ["float"]
+    returned_types = types or [type_word(api_request.pinned_dtype())]
+    if version == "2":
+        types = returned_types
     call = EmbedCall(
         inputs=texts,
         model=api_request.model_name(),

@@ -4,6 +4,7 @@ Source: Jina's documentation of its embeddings API. What haystack's, chroma's an
 docs/wire-behaviour.md, "Jina".
 """
 
+import dataclasses
 import itertools
 from typing import Any, Final
 
@@ -22,10 +23,12 @@ from nestvec.api.requests.fields import (
     text_field,
     texts_field,
     truncation_field,
+    type_word,
     unsupported_image,
 )
-from nestvec.api.requests.headers import result_headers
+from nestvec.api.requests.headers import deadline_s, result_headers
 from nestvec.api.requests.json_parts import join_parts, object_parts
+from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
 from nestvec.api.requests.vector_json import rows_json
 from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind
 from nestvec.errors import InputError
@@ -34,6 +37,7 @@ FIELDS: Final = frozenset(
     {
         *("model", "input", "task", "dimensions", "late_chunking", "truncate", "normalized"),
         *("embedding_type", "encoding_type", "encoding_format", "return_multivector", "user"),
+        "return_offsets",
     }
 )
 TASKS: Final = (
@@ -51,7 +55,7 @@ async def embeddings(api_request: ApiRequest) -> Response:
     body = api_request.body
     api_request.check_fields(FIELDS)
     api_request.find_model()
-    types = _types(body)
+    types = _types(body) or [type_word(api_request.pinned_dtype())]
     texts, is_list = _texts(api_request)
     is_late = boolean_field(body, "late_chunking") is True
     is_multivector = boolean_field(body, "return_multivector") is True
@@ -71,8 +75,17 @@ async def embeddings(api_request: ApiRequest) -> Response:
         chunks=(len(texts),) if is_late else (),
         kind=OutputKind.TOKENS if is_multivector else OutputKind.DENSE,
     )
+    call = dataclasses.replace(
+        call, truncate=call.truncate or api_request.dialect.default_truncation
+    )
+    has_offsets = wants_offsets(body, call)
     result = await embed(api_request, call, is_list=is_list)
     values = await _values(result, types, is_multivector=is_multivector)
+    if has_offsets:
+        state = api_request.state
+        latest_s = deadline_s(api_request.request, state)
+        rows = await with_offsets(state.service, call, result, values, latest_s=latest_s)
+        values = [[row] for row in rows]
     name = b"embeddings" if is_multivector else b"embedding"
     parts: list[bytes] = []
     for index, value in enumerate(values):
@@ -111,7 +124,7 @@ async def _values(
 
 
 def _types(body: Body) -> list[str]:
-    """Read the types that are wanted, each once; float by default.
+    """Read the types that are wanted, each once; none where the caller names none.
 
     Raises:
         InputError: A type is unknown.
@@ -128,7 +141,7 @@ def _types(body: Body) -> list[str]:
                 f"'{name}' must be one or several of {', '.join(EMBEDDING_TYPES)}", param=name
             )
         return list(dict.fromkeys(words))
-    return ["float"]
+    return []
 
 
 def _task(body: Body) -> str | None:

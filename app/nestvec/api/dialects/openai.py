@@ -19,14 +19,16 @@ from nestvec.api.dialects.openai_response import (
     ResponseExtras,
     bytes_response,
     embeddings_parts,
-    vectors_json,
+    outputs_json,
+    refuse_bytes,
 )
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import decode_tokens, embed
 from nestvec.api.requests.fields import parse_inputs
-from nestvec.api.requests.headers import VOCABULARY_HEADER, result_headers
+from nestvec.api.requests.headers import VOCABULARY_HEADER, deadline_s, result_headers
 from nestvec.api.requests.json_parts import join_parts
+from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
 from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.openai import DEPLOYMENT_DOC
 from nestvec.engine.types import OutputKind
@@ -56,8 +58,8 @@ async def deployment_embeddings(
 
 async def _embeddings(api_request: ApiRequest, model: str) -> Response:
     api_request.check_fields(FIELDS)
-    api_request.state.service.models.find(model, OutputKind.DENSE)
-    encoding = parse_encoding(api_request.body)
+    slot = api_request.state.service.models.find(model, OutputKind.DENSE)
+    encoding = parse_encoding(api_request.body, slot.preset(model).output_dtype)
     refuse_chat(api_request.body)
     inputs, is_list = parse_inputs(
         api_request.body.get("input"), check_count=api_request.check_count
@@ -75,11 +77,18 @@ async def _embeddings(api_request: ApiRequest, model: str) -> Response:
             error.input_index = None
         raise
     call = parse_call(api_request.body, decoded, encoding)
+    refuse_bytes(call, encoding)
+    has_offsets = wants_offsets(api_request.body, call)
     result = await embed(api_request, call, is_list=is_list)
     if encoding.form.startswith("bytes"):
         return bytes_response(result, call, encoding, model or result.model)
-    rows = await vectors_json(result, encoding)
+    rows = await outputs_json(result, call, encoding)
+    if has_offsets:
+        state = api_request.state
+        latest_s = deadline_s(api_request.request, state)
+        rows = await with_offsets(state.service, call, result, rows, latest_s=latest_s)
     extras = ResponseExtras(result.chunks, result.long_inputs, result.labels)
-    parts = embeddings_parts(rows, model or result.model, sum(result.input_tokens), extras)
+    tokens = sum(result.input_tokens)
+    parts = embeddings_parts(rows, model or result.model, tokens, extras, kind=call.kind)
     body = await join_parts(parts)
     return Response(body, headers=result_headers(result, call), media_type="application/json")

@@ -6,6 +6,7 @@ from typing import Final
 
 from nestvec.api.dialect_table import OPENAI
 from nestvec.api.requests.chunking import is_late, parse_splits
+from nestvec.api.requests.composition import parse_composition
 from nestvec.api.requests.fields import (
     Body,
     Inputs,
@@ -31,7 +32,8 @@ FIELDS: Final = frozenset(
         *("input", "model", "dimensions", "encoding_format", "user"),
         *("normalize", "truncate", "prompt", "prompt_name", "input_type", "task"),
         *("instruction", "examples"),
-        *("output_dtype", "layers", "map", "late_chunking"),
+        *("output_dtype", "layers", "map", "late_chunking", "groups", "weights", "context"),
+        *("output_types", "return_offsets"),
         *("truncate_prompt_tokens", "truncation_side", "add_special_tokens", "use_activation"),
         *("embed_dtype", "endianness", "request_id", "priority", "padding", "messages"),
     }
@@ -62,12 +64,15 @@ class Encoding:
         dtype: The dtype of the values.
         is_big_endian: Whether base64 and bytes hold big-endian values.
         vllm_dtype: The word for the dtype in vLLM's own answers.
+        is_pinned: Whether the model's name says the dtype, and the request none. Base64 holds the values as
+            float32 then: OpenAI's clients ask for it unasked, and take it for that.
     """
 
     form: str = "float"
     dtype: OutputDtype = OutputDtype.FLOAT32
     is_big_endian: bool = False
     vllm_dtype: str = "float32"
+    is_pinned: bool = False
 
     @property
     def is_base64(self) -> bool:
@@ -75,8 +80,12 @@ class Encoding:
         return self.form == "base64"
 
 
-def parse_encoding(body: Body) -> Encoding:
+def parse_encoding(body: Body, pinned: OutputDtype | None = None) -> Encoding:
     """Read how a body wants its vectors written.
+
+    Args:
+        body: As parsed from JSON.
+        pinned: The dtype that the model's name stands for, used where the body names none.
 
     Raises:
         InputError: The encoding, dtype or byte order is unknown.
@@ -89,6 +98,8 @@ def parse_encoding(body: Body) -> Encoding:
             raise InputError(f"'{form}' is not '{output_dtype}'", param="output_dtype")
         form, output_dtype = "base64", dtype
     vllm_dtype = choice_field(body, "embed_dtype", tuple(VLLM_DTYPES)) or "float32"
+    if pinned is not None and output_dtype is None and option(body, "embed_dtype") is None:
+        return Encoding(form, pinned, vllm_dtype=pinned, is_pinned=True)
     byte_order = choice_field(body, "endianness", ("native", "little", "big"))
     dtype = output_dtype or (OutputDtype.FLOAT32 if form == "float" else VLLM_DTYPES[vllm_dtype])
     is_big_endian = byte_order == "big" and form != "float"
@@ -128,6 +139,7 @@ def parse_call(body: Body, inputs: Inputs, encoding: Encoding) -> EmbedCall:
         output_dtypes=(encoding.dtype,),
         chunks=(len(inputs),) if is_late(body) else (),
         splits=parse_splits(body, len(inputs)),
+        **parse_composition(body, len(inputs)),
         adapter=text_field(body, "task"),
         layers=() if layers is None else (layers,),
         map_id=text_field(body, "map") or None,

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import orjson
 from fastapi import Response
+from numpy.typing import NDArray
 
 from nestvec.api.dialects.openai_body import Encoding
 from nestvec.api.requests.headers import result_headers
-from nestvec.api.requests.vector_json import in_byte_order, rows_json
-from nestvec.engine.types import Chunk, EmbedCall, EmbedResult, LongInput
+from nestvec.api.requests.json_parts import COPIED_BYTES, Turns
+from nestvec.api.requests.vector_json import array_json, in_byte_order, rows_json
+from nestvec.engine.outputs.joint import kinds_of
+from nestvec.engine.types import Chunk, EmbedCall, EmbedResult, LongInput, OutputKind
+from nestvec.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +49,87 @@ async def vectors_json(
         inputs: The inputs whose vectors are wanted.
     """
     vectors = result.converted[encoding.dtype][inputs]
+    if encoding.is_pinned and encoding.is_base64:
+        vectors = vectors.astype(np.float32)
     vectors = in_byte_order(vectors, is_big_endian=encoding.is_big_endian)
     return await rows_json(vectors, as_base64=encoding.is_base64)
 
 
+async def outputs_json(
+    result: EmbedResult, call: EmbedCall, encoding: Encoding, inputs: slice = slice(None)
+) -> list[bytes]:
+    """Encode what each input gives: its vector, or the members of its row in `data`, where other kinds are asked for.
+
+    A text's vectors of tokens are `embeddings`, as in Jina's API; its terms are lists of ids and of weights.
+
+    Args:
+        result: Holds vectors of the encoding's dtype.
+        call: What was asked for.
+        encoding: How a vector is written, as "float" or "base64".
+        inputs: The inputs whose outputs are wanted.
+    """
+    if call.kind is OutputKind.DENSE:
+        return await vectors_json(result, encoding, inputs)
+    by_name: dict[bytes, list[bytes]] = {}
+    for kind in kinds_of(call.kind):
+        of_kind = result.by_kind.get(kind, result)
+        if kind is OutputKind.SPARSE:
+            terms = of_kind.by_input(of_kind.vectors)[inputs]
+            by_name[b"sparse_embedding"] = await _terms_json(terms)
+            continue
+        vectors = of_kind.converted[encoding.dtype]
+        if encoding.is_pinned and encoding.is_base64:
+            vectors = vectors.astype(np.float32)
+        vectors = in_byte_order(vectors, is_big_endian=encoding.is_big_endian)
+        is_tokens = kind is OutputKind.TOKENS
+        parts = of_kind.by_input(vectors)[inputs] if is_tokens else vectors[inputs]
+        name = b"embeddings" if is_tokens else b"embedding"
+        by_name[name] = await rows_json(parts, as_base64=encoding.is_base64)
+    rows, turns = [], Turns(COPIED_BYTES)
+    for values in zip(*by_name.values(), strict=True):
+        members = (b'"%s":%s' % pair for pair in zip(by_name, values, strict=True))
+        rows.append(b",".join(members))
+        await turns.spend(len(rows[-1]))
+    return rows
+
+
+def refuse_bytes(call: EmbedCall, encoding: Encoding) -> None:
+    """Refuse vLLM's raw bytes for anything but a vector for each input.
+
+    Raises:
+        InputError: The encoding is raw bytes.
+    """
+    if call.kind is not OutputKind.DENSE and encoding.form.startswith("bytes"):
+        raise InputError(
+            f"'{encoding.form}' holds one vector for each input; use 'float' or 'base64' with 'output_types'",
+            param="encoding_format",
+        )
+
+
 def embeddings_parts(
-    rows: Sequence[bytes], model: str, tokens: int, extras: ResponseExtras = NO_EXTRAS
+    rows: Sequence[bytes],
+    model: str,
+    tokens: int,
+    extras: ResponseExtras = NO_EXTRAS,
+    *,
+    kind: OutputKind = OutputKind.DENSE,
 ) -> list[bytes]:
     """Build the JSON body of an answer, in parts.
 
     Args:
-        rows: Each vector as JSON, at least one.
+        rows: What `outputs_json` gives for each input, at least one.
         model: The model's name in the answer.
         tokens: The number of tokens that were run, for `usage`.
         extras: What the answer tells beyond OpenAI's fields.
+        kind: What was asked for.
     """
+    name = b'"embedding":' if kind is OutputKind.DENSE else b""
     spans = [_chunk_json(chunk) for chunk in extras.chunks] or [b""] * len(rows)
     parts: list[bytes] = []
-    start = b'{"object":"list","data":[{"object":"embedding","index":%d%s,"embedding":'
+    start = b'{"object":"list","data":[{"object":"embedding","index":%d%s,' + name
     for index, (span, row) in enumerate(zip(spans, rows, strict=True)):
         parts += (start % (index, span), row)
-        start = b'},{"object":"embedding","index":%d%s,"embedding":'
+        start = b'},{"object":"embedding","index":%d%s,' + name
     usage: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}
     if extras.long_inputs:
         usage["long_inputs"] = [_long_input(long_input) for long_input in extras.long_inputs]
@@ -108,6 +173,17 @@ def bytes_response(
         # Headers are ASCII; a model's name need not be.
         headers["metadata"] = orjson.dumps(metadata).decode().encode("ascii", "replace").decode()
     return Response(vectors.tobytes(), headers=headers, media_type="application/octet-stream")
+
+
+async def _terms_json(texts: Sequence[NDArray[Any]]) -> list[bytes]:
+    """Write each text's terms, (k, 2), as lists of their ids, rising, and of their weights."""
+    rows, turns = [], Turns()
+    for terms in texts:
+        ids, weights = terms[:, 0].astype(np.int64), np.ascontiguousarray(terms[:, 1])
+        written = (array_json(ids), array_json(weights))
+        rows.append(b'{"indices":%s,"values":%s}' % written)
+        await turns.spend(len(terms))
+    return rows
 
 
 def _chunk_json(chunk: Chunk) -> bytes:

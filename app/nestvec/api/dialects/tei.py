@@ -89,7 +89,7 @@ async def embed_route(request: Request) -> Response:
 async def embed_all(request: Request) -> Response:
     """Embed every token of inputs. Vectors are raw, but those of late-interaction models have unit length."""
     api_request = await read_request(request, TEI)
-    api_request.check_fields(TOKEN_FIELDS)
+    api_request.check_fields(EMBED_FIELDS)
     inputs, is_list = parse_mixed_inputs(
         api_request.body, "inputs", check_count=api_request.check_count
     )
@@ -305,12 +305,7 @@ async def _embed(api_request: ApiRequest) -> Response:
     inputs, is_list = parse_mixed_inputs(
         api_request.body, "inputs", check_count=api_request.check_count
     )
-    call = await _call(
-        api_request,
-        inputs,
-        dimensions=integer_field(api_request.body, "dimensions"),
-        normalize=boolean_field(api_request.body, "normalize"),
-    )
+    call = await _call(api_request, inputs)
     result = await embed(api_request, call, is_list=is_list)
     rows = await rows_json(result.vectors, as_base64=False)
     return _response(await join_parts(listed(rows)), call, result)
@@ -343,14 +338,14 @@ async def _call(
     *,
     kind: OutputKind = OutputKind.DENSE,
     normalize: bool | None = None,
-    dimensions: int | None = None,
 ) -> EmbedCall:
     """Build the call that a body asks for; token ids are the model's own, unless a header says otherwise."""
+    given = boolean_field(api_request.body, "normalize")
     vocabulary = api_request.request.headers.get(VOCABULARY_HEADER, MODEL)
     return EmbedCall(
         inputs=await decode_tokens(api_request.state, inputs, vocabulary=vocabulary),
-        dimensions=dimensions,
-        normalize=normalize,
+        dimensions=integer_field(api_request.body, "dimensions"),
+        normalize=normalize if given is None else given,
         truncate=_truncation(api_request),
         prompt_name=text_field(api_request.body, "prompt_name"),
         kind=kind,

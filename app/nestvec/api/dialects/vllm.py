@@ -63,7 +63,8 @@ PAIRS: Final = (
     ("queries", "items", "query", "passage"),
     ("data_1", "data_2", None, None),
 )
-POOLING_FIELDS: Final = FIELDS | {"pool_factor"}
+# What a call gives is `task` here.
+POOLING_FIELDS: Final = FIELDS - {"output_types", "return_offsets"} | {"pool_factor"}
 CLASSIFY_FIELDS: Final = frozenset(
     {
         *("model", "input", "truncate", "truncate_prompt_tokens", "truncation_side"),
@@ -91,7 +92,7 @@ async def pooling(request: Request) -> Response:
             f"task '{task}' is not available: {model.spec.name} is {model_words(model.spec)}",
             param="task",
         )
-    encoding = parse_encoding(api_request.body)
+    encoding = parse_encoding(api_request.body, api_request.pinned_dtype())
     if encoding.form.startswith("bytes"):
         raise InputError(
             "'encoding_format' must be 'float' or 'base64' here", param="encoding_format"
@@ -114,7 +115,10 @@ async def pooling(request: Request) -> Response:
     if call.kind is OutputKind.LABELS:
         values = probabilities(result.vectors, model.spec.activation).astype(np.float32)
         result = dataclasses.replace(result, converted={encoding.dtype: values})
-    vectors = in_byte_order(result.converted[encoding.dtype], is_big_endian=encoding.is_big_endian)
+    vectors = result.converted[encoding.dtype]
+    if encoding.is_pinned and encoding.is_base64:
+        vectors = vectors.astype(np.float32)
+    vectors = in_byte_order(vectors, is_big_endian=encoding.is_big_endian)
     by_input = result.by_input(vectors) if call.kind is OutputKind.TOKENS else vectors
     rows = await rows_json(by_input, as_base64=encoding.is_base64)
     parts: list[bytes] = []

@@ -5,6 +5,7 @@ Source: Voyage's API reference. What its Python client sends and decodes is in d
 
 from typing import Final
 
+import numpy as np
 from fastapi import Response
 
 from nestvec.api.requests.api_request import ApiRequest
@@ -80,14 +81,18 @@ def _call(api_request: ApiRequest, texts: list[str]) -> EmbedCall:
         dimensions=integer_field(body, "output_dimension"),
         truncate=truncation_field(body, "truncation"),
         prompt_role=None if input_type is None else PROMPT_ROLES[input_type],
-        output_dtypes=(dtype_field(body, "output_dtype") or OutputDtype.FLOAT32,),
+        output_dtypes=(
+            dtype_field(body, "output_dtype") or api_request.pinned_dtype() or OutputDtype.FLOAT32,
+        ),
     )
 
 
 async def _rows(body: Body, result: EmbedResult) -> list[bytes]:
-    """Return each vector as JSON; base64 holds the dtype that was asked for."""
+    """Return each vector as JSON; base64 holds the dtype that was asked for, else float32."""
     as_base64 = choice_field(body, "encoding_format", ("base64", "float")) == "base64"
     (vectors,) = result.converted.values()
+    if as_base64 and dtype_field(body, "output_dtype") is None:
+        vectors = vectors.astype(np.float32, copy=False)
     return await rows_json(vectors, as_base64=as_base64)
 
 

@@ -17,6 +17,7 @@ from nestvec.api.requests.fields import text_field
 from nestvec.api.requests.foreign_fields import NO_OBJECTS, check_fields, header_value
 from nestvec.api.requests.headers import IGNORED_FIELDS_HEADER, add_answer_header, deadline_s
 from nestvec.api.state import ApiState, api_state
+from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.types import OutputKind
@@ -113,6 +114,16 @@ class ApiRequest:
             InputError: `model` is not a string.
         """
         return await acquire_model(self.request, self.state, self.model_name(), kind)
+
+    def pinned_dtype(self, kind: OutputKind = OutputKind.DENSE) -> OutputDtype | None:
+        """Return the dtype that the body's `model` stands for, for requests that name none; None for most names.
+
+        Raises:
+            UnknownModelError: No model has the name.
+            InputError: `model` is not a string.
+        """
+        name = self.model_name()
+        return self.state.service.models.find(name, kind).preset(name).output_dtype
 
     def model_name(self) -> str:
         """Return the model's name as the caller wrote it, "" for none.

@@ -22,7 +22,8 @@ from nestvec.api.requests.headers import (
 )
 from nestvec.api.state import ApiState
 from nestvec.engine.models.model_registry import ModelSlot
-from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind, Priority
+from nestvec.engine.outputs.adapters import ADAPTERS
+from nestvec.engine.types import EmbedCall, EmbedResult, Priority
 from nestvec.errors import InputError, InternalError
 from nestvec.keys.keyring import Keyring
 from nestvec.keys.rates import TokenAdmission
@@ -107,7 +108,8 @@ class CallTokens:
         if self._admission is not None:
             self._rates.settle(self._admission)
         else:
-            tokens = sum(map(len, call.inputs)) // CHARS_PER_TOKEN
+            chars = sum(map(len, call.inputs)) + sum(map(len, call.context))
+            tokens = chars // CHARS_PER_TOKEN
             self._rates.charge(self._key_id, self._limits, tokens)
 
 
@@ -214,7 +216,7 @@ async def _begin_stages(api_request: ApiRequest, call: EmbedCall) -> StageTimes:
 async def _reserve_vectors(api_request: ApiRequest, call: EmbedCall, slot: ModelSlot) -> None:
     """Wait until there is memory for the vectors that a call asks of a model."""
     rows = len(call.inputs)
-    if call.kind is OutputKind.TOKENS:
+    if ADAPTERS[call.kind].has_token_rows:
         chars = sum(map(len, call.inputs))
         most = api_request.state.service.limits.max_token_vectors
         rows = min(most, 2 * rows + chars // CHARS_PER_TOKEN)

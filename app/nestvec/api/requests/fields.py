@@ -60,6 +60,11 @@ EMBEDDING_TYPES: Final[Mapping[str, tuple[OutputDtype, bool]]] = {
 }
 
 
+def type_word(dtype: OutputDtype | None) -> str:
+    """Return Cohere's and Jina's word for a dtype; "float" for None."""
+    return "float" if dtype in (None, OutputDtype.FLOAT32) else dtype.value
+
+
 def option(body: Body, name: str) -> Any:  # noqa: ANN401 - JSON is of any type
     """Return what an optional field holds; None where it is absent, null or the empty string."""
     value = body.get(name)

@@ -35,6 +35,11 @@ OWN_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "raw_scores": (False,),
     "late_chunking": (False,),
     "enable_auto_chunking": (False,),
+    "groups": ([],),
+    "weights": ([], {}),
+    "context": ("", []),
+    "metric": ("cosine",),
+    "output_types": (["dense"], []),
     "return_multivector": (False,),
     "pool_factor": (1,),
     "prompt": (),
@@ -79,10 +84,8 @@ VENDORS_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "audio": ("", []),
     "video": ("", []),
     "videos": ([],),
-    # of papers: weights of tokens, expansions of queries, texts around a text
-    "weights": ([], {}),
+    # of papers: expansions of queries
     "expansions": ([],),
-    "context": ("", []),
 }
 # Objects that hold options; what is free for callers to fill, such as `metadata`, is none.
 OPTION_OBJECTS: Final = ("options", "parameters", "extra_body")
@@ -94,7 +97,16 @@ OWN_OTHER_FIELDS: Final = frozenset(
     {
         *("input", "inputs", "texts", "messages", "query", "documents", "vectors", "name"),
         *("text_1", "text_2", "data_1", "data_2", "queries", "items", "pairs", "left", "right"),
-        *("model", "user", "encoding_format", "request_id", "priority", "padding", "explain"),
+        *(
+            "return_offsets",
+            "model",
+            "user",
+            "encoding_format",
+            "request_id",
+            "priority",
+            "padding",
+            "explain",
+        ),
         *("top_n", "top_k", "return_documents", "return_text", "keep_alive"),
         # Options of Ollama's and of Hugging Face's; the latter's are no one's vectors, and clients send both empty.
         *("options", "parameters"),

@@ -13,9 +13,9 @@ from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.openai import MODEL_CARD_DOC, MODEL_DOC, MODEL_QUALITY_DOC, MODELS_DOC
 from nestvec.corpus.reports.model_card import card_markdown, card_page
 from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
-from nestvec.engine.models.served_model import NO_PRESET, ServedModel
-from nestvec.engine.types import OutputKind
-from nestvec.engine.vector_plan import fitted_exits
+from nestvec.engine.models.served_model import NO_PRESET, AliasPreset, ServedModel
+from nestvec.engine.types import EmbedCall, OutputKind
+from nestvec.engine.vector_plan import fitted_exits, resolve_plan
 from nestvec.engine.vectors.maps import AffineMap
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import InputError
@@ -112,7 +112,12 @@ def _listed_aliases(models: ModelRegistry, slot: ModelSlot) -> list[str]:
 def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str, Any]:
     """Return OpenAI's four keys, then what a caller should know; much of it is null until the model has been loaded."""
     spec, preset, model = slot.spec, slot.preset(name), slot.model
-    pinned = {"prompt_name": preset.prompt_name, "dimensions": preset.dimensions}
+    profile = {"layers": preset.layers, "map": preset.map_id, "output_dtype": preset.output_dtype}
+    pinned = {
+        "prompt_name": preset.prompt_name,
+        "dimensions": preset.dimensions,
+        **{key: value for key, value in profile.items() if value is not None},
+    }
     row = {
         "id": name,
         "object": "model",
@@ -138,7 +143,7 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
         "pooling": spec.pooling,
         "normalized": spec.is_normalized,
         "prompts": sorted(spec.prompts),
-        "space": spec.space,
+        "space": _space_of(preset, slot),
         "quantization": None if model is None else quantization(model.quantizer),
         "architecture": spec.architecture,
         "precision": spec.precision,
@@ -156,6 +161,16 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
         "quality": None if model is None else model.quality,
         "reports": None if model is None else dict(model.reports),
     }
+
+
+def _space_of(preset: AliasPreset, slot: ModelSlot) -> str | None:
+    """Return the space of a name's vectors; None while the way to them is unknown, as the model is not in memory."""
+    if preset.layers is None and preset.map_id is None:
+        return None if slot.spec is None else slot.spec.space
+    if slot.model is None:
+        return None
+    # What may be asked for was checked when the name was given.
+    return resolve_plan(preset.fill(EmbedCall(())), slot.model, allows_untrained=True).space
 
 
 def layers(model: ServedModel) -> dict[str, Any] | None:

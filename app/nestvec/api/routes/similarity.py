@@ -1,4 +1,4 @@
-"""`POST /v1/similarity`: cosines of pairs and matrices, explained by tokens on request."""
+"""`POST /v1/similarity`: cosines of pairs and matrices, explained by tokens on request; or scores of their tokens."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +11,7 @@ from nestvec.api.dialect_table import OPENAI
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import embed, until_disconnect
-from nestvec.api.requests.fields import Body, boolean_field, invalid_item, texts_field
+from nestvec.api.requests.fields import Body, boolean_field, choice_field, invalid_item, texts_field
 from nestvec.api.requests.headers import deadline_s
 from nestvec.api.requests.json_parts import (
     compute,
@@ -22,6 +22,7 @@ from nestvec.api.requests.json_parts import (
 )
 from nestvec.api.requests.vector_json import values_json
 from nestvec.api.schemas.similarity import SIMILARITY_DOC
+from nestvec.api.scoring.token_comparison import COSINE, METRICS, token_similarity
 from nestvec.api.scoring.vector_comparison import (
     OPTIONS,
     ComparisonOptions,
@@ -39,7 +40,7 @@ from nestvec.errors import InputError, RequestTooLargeError, UnsupportedError
 
 router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])
 
-FIELDS: Final = OPTIONS | {"pairs", "left", "right", "explain", "user"}
+FIELDS: Final = OPTIONS | {"pairs", "left", "right", "explain", "metric", "user"}
 # Cells of a matrix, or of the tables of all pairs that are explained, whose answer has about 5 MB.
 MAX_CELLS: Final = 262_144
 MAX_EXPLAINED_PAIRS: Final = 16
@@ -55,6 +56,11 @@ async def similarity(request: Request) -> Response:
     options = parse_comparison_options(api_request)
     left, right, is_pairs = _sides(api_request)
     explains = boolean_field(api_request.body, "explain") is True
+    metric = choice_field(api_request.body, "metric", METRICS) or COSINE
+    if metric != COSINE:
+        if explains:
+            raise InputError("'explain' splits cosines", param="explain")
+        return await token_similarity(api_request, options, metric, left, right, is_pairs=is_pairs)
     if explains:
         _check_explained(api_request, options, len(left), is_pairs=is_pairs)
     first = await embed_side(api_request, options, left, "pairs" if is_pairs else "left")

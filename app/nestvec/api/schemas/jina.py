@@ -32,6 +32,9 @@ class JinaRequest(BaseModel):
     truncate: bool | None = Field(None, description="Cut inputs that are too long; default false.")
     normalized: bool | None = None
     return_multivector: bool | None = Field(None, description="Return one vector for each token.")
+    return_offsets: bool | None = Field(
+        None, description="Beside `return_multivector`: where each token lies in its text."
+    )
 
 
 class JinaResponse(BaseModel):

@@ -28,23 +28,8 @@ class LateChunking(BaseModel):
     language: str | None = Field(None, description="ISO code, for sentences; default en.")
 
 
-class EmbeddingsRequest(BaseModel):
-    """Body of `POST /v1/embeddings`: OpenAI's fields, then our extensions. Unknown fields are ignored."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"model": "all-MiniLM-L6-v2", "input": ["hello", "world"]},
-                {"model": "all-MiniLM-L6-v2", "input": "hello", "dimensions": 128},
-                {
-                    "model": "all-MiniLM-L6-v2",
-                    "input": ["hello"],
-                    "output_dtype": "int8",
-                    "encoding_format": "base64",
-                },
-            ]
-        }
-    )
+class EmbeddingsBody(BaseModel):
+    """What `/v1/embeddings` and `/pooling` share."""
 
     input: str | list[str] | list[int] | list[list[int]] = Field(
         description="A text, texts, or token ids (one input) or arrays of token ids (several)."
@@ -90,6 +75,19 @@ class EmbeddingsRequest(BaseModel):
         description="True: inputs are consecutive chunks of one document and see each other. An object: inputs are "
         "documents, and this is how they are cut.",
     )
+    groups: list[int] | None = Field(
+        None,
+        description="How many consecutive inputs make one vector together: the weighted sum of their unit vectors, at "
+        "unit length. They add up to the number of inputs.",
+    )
+    weights: list[float] | None = Field(
+        None,
+        description="The weight of each input in its group; default 1. Negative ones lead away from a text.",
+    )
+    context: str | list[str] | None = Field(
+        None,
+        description="A text before each input, or one before all of them, which is read and left out of the pooling.",
+    )
     layers: int | None = Field(
         None, ge=1, description="Run so many layers only, where the model has such an early exit."
     )
@@ -112,12 +110,55 @@ class EmbeddingsRequest(BaseModel):
     )
 
 
+class EmbeddingsRequest(EmbeddingsBody):
+    """Body of `POST /v1/embeddings`: OpenAI's fields, then our extensions. Unknown fields are ignored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"model": "all-MiniLM-L6-v2", "input": ["hello", "world"]},
+                {"model": "all-MiniLM-L6-v2", "input": "hello", "dimensions": 128},
+                {
+                    "model": "all-MiniLM-L6-v2",
+                    "input": ["hello"],
+                    "output_dtype": "int8",
+                    "encoding_format": "base64",
+                },
+            ]
+        }
+    )
+
+    output_types: list[Literal["dense", "sparse", "tokens"]] | None = Field(
+        None,
+        description="Kinds of output, all of one run, of those that the model has (`outputs` in `/v1/models`): a "
+        "vector (default), weights of terms, vectors of tokens.",
+    )
+    return_offsets: bool | None = Field(
+        None, description="Beside vectors of tokens, where each token lies in its text."
+    )
+
+
+class SparseEmbedding(BaseModel):
+    """A text's terms: their ids in the model's vocabulary, rising, and their weights."""
+
+    indices: list[int]
+    values: list[float]
+
+
 class Embedding(BaseModel):
-    """One vector; that of a document's chunk has the chunk's span too."""
+    """One vector; that of a document's chunk has the chunk's span too. `output_types` may ask for other kinds."""
 
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | list[int] | str
+    embedding: list[float] | list[int] | str | None = None
+    sparse_embedding: SparseEmbedding | None = None
+    embeddings: list[list[float]] | list[list[int]] | str | None = Field(
+        None, description="Vectors of tokens."
+    )
+    offsets: list[tuple[int, int] | None] | None = Field(
+        None,
+        description="Of each token's vector, [start, end) in Unicode characters of the text; null where it has none.",
+    )
     document: int | None = None
     start: int | None = None
     end: int | None = None
@@ -163,10 +204,13 @@ class Dimensions(BaseModel):
 
 
 class Pinned(BaseModel):
-    """The prompt and dimensions that a further name of a model stands for."""
+    """What a further name of a model stands for: prompt and dimensions, and the rest where it is set."""
 
     prompt_name: str | None
     dimensions: int | None
+    layers: int | None = None
+    map: str | None = None
+    output_dtype: DtypeWord | None = None
 
 
 class Quantization(BaseModel):

@@ -34,6 +34,11 @@ class SimilarityRequest(Compared):
     pairs: list[tuple[str, str]] | None = None
     left: str | list[str] | None = None
     right: str | list[str] | None = Field(None, description="Default: `left`.")
+    metric: Literal["cosine", "bertscore", "maxsim"] | None = Field(
+        None,
+        description="Cosines of vectors (default); or of token vectors, each token with its nearest: BERTScore, "
+        "whose candidates are on the left, or late interaction's sum over the left text's tokens.",
+    )
     explain: bool | None = Field(
         None, description="Split each pair's cosine over its tokens; at most 16 pairs."
     )
@@ -58,7 +63,7 @@ class Explanation(BaseModel):
 
 
 class SimilarityResponse(BaseModel):
-    """A cosine for each pair, or a row of cosines for each text on the left."""
+    """A value for each pair, or a row of values for each text on the left; BERTScore's F1 where that is the metric."""
 
     object: Literal["similarity"]
     model: str
@@ -66,6 +71,9 @@ class SimilarityResponse(BaseModel):
     dimensions: int
     output_dtype: str
     usage: Usage
+    metric: Literal["bertscore", "maxsim"] | None = Field(None, description="Absent for cosines.")
+    precision: list[float] | list[list[float]] | None = Field(None, description="BERTScore's.")
+    recall: list[float] | list[list[float]] | None = Field(None, description="BERTScore's.")
     explanations: list[Explanation] | None = None
 
 

@@ -135,7 +135,7 @@ def _tei(
 
 
 EMBED_DOC: Final = _tei("Embed", list[list[float]], tei=EmbedRequest)
-EMBED_ALL_DOC: Final = _tei("Embed every token", list[list[list[float]]], tei=TokensRequest)
+EMBED_ALL_DOC: Final = _tei("Embed every token", list[list[list[float]]], tei=EmbedRequest)
 EMBED_SPARSE_DOC: Final = _tei("Embed sparsely", list[list[dict[str, Any]]], tei=TokensRequest)
 SIMILARITY_DOC: Final = _tei("Compare sentences", list[float], tei=SimilarityRequest)
 PREDICT_DOC: Final = _tei("Classify", list[Any], tei=PredictRequest)

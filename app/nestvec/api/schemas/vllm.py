@@ -5,10 +5,10 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from nestvec.api.schemas.documented import operation
-from nestvec.api.schemas.openai import EmbeddingsRequest
+from nestvec.api.schemas.openai import EmbeddingsBody
 
 
-class PoolingRequest(EmbeddingsRequest):
+class PoolingRequest(EmbeddingsBody):
     """Body of `/pooling`: that of `/v1/embeddings`, and the task."""
 
     model_config = ConfigDict(

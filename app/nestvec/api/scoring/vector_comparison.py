@@ -53,7 +53,9 @@ def parse_comparison_options(api_request: ApiRequest) -> ComparisonOptions:
     layers = integer_field(api_request.body, "layers")
     return ComparisonOptions(
         integer_field(api_request.body, "dimensions"),
-        dtype_field(api_request.body, "output_dtype") or OutputDtype.FLOAT32,
+        dtype_field(api_request.body, "output_dtype")
+        or api_request.pinned_dtype()
+        or OutputDtype.FLOAT32,
         () if layers is None else (layers,),
         text_field(api_request.body, "map") or None,
         truncation_field(api_request.body),

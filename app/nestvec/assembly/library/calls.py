@@ -1,6 +1,7 @@
 """What a caller of the library says, as calls of the engine; and long lists of texts as several of them."""
 
 import asyncio
+import itertools
 import operator
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.service import EmbeddingService
 from nestvec.engine.types import EmbedCall, EmbedResult, Truncation
 from nestvec.engine.vector_plan import resolve_plan
+from nestvec.engine.vectors.groups import Groups
 from nestvec.errors import InputError, InternalError
 
 # So many texts are a call of the engine, and so many calls are under way: it never waits for the next one, and what is
@@ -55,6 +57,9 @@ class EmbedOptions(TypedDict, total=False):
         normalize: Whether vectors have unit length; by default as the model's authors do it.
         layers: Stop early, after so many layers.
         map: The name of one of the model's maps, which vectors go through.
+        context: A text before each text, or one before all, which is read and left out of the pooling.
+        groups: How many consecutive texts make one vector together, each time; they add up to the number of texts.
+        weights: The weight of each text in its group; 1 by default.
     """
 
     model: str
@@ -68,6 +73,9 @@ class EmbedOptions(TypedDict, total=False):
     normalize: bool | None
     layers: SupportsIndex | None
     map: str | None
+    context: str | Sequence[str] | None
+    groups: Sequence[SupportsIndex] | None
+    weights: Sequence[float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +104,45 @@ class TextsCall:
         """
         if not self.texts:
             return await self._nothing(service)
-        parts: list[NDArray[Any]] = [np.zeros(0)] * -(-len(self.texts) // SLICE_TEXTS)
-        starts = iter(range(0, len(self.texts), SLICE_TEXTS))
+        calls = self._calls()
+        parts: list[NDArray[Any]] = [np.zeros(0)] * len(calls)
+        numbered = iter(enumerate(calls))
 
         async def work() -> None:
-            for start in starts:
-                part = await self._embed_slice(service, start)
-                parts[start // SLICE_TEXTS] = part
-                advance(len(part))
+            for number, (start, call) in numbered:
+                result = await run_call(service, call, "texts", start)
+                parts[number] = result.converted[self.dtype]
+                advance(len(call.inputs))
 
         await together([work() for _ in range(min(len(parts), CALLS_IN_FLIGHT))])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    async def _embed_slice(self, service: EmbeddingService, start: int) -> NDArray[Any]:
-        call = replace(self.options, inputs=self.texts[start : start + SLICE_TEXTS])
-        result = await run_call(service, call, "texts", start)
-        return result.converted[self.dtype]
+    def _calls(self) -> list[tuple[int, EmbedCall]]:
+        """The calls that the texts make, each with the index of its first text; none parts a group."""
+        options, calls = self.options, []
+        bounds = self._bounds()
+        for (start, first), (stop, last) in itertools.pairwise(bounds):
+            call = replace(
+                options,
+                inputs=self.texts[start:stop],
+                context=options.context[start:stop],
+                groups=options.groups[first:last],
+                weights=options.weights[start:stop],
+            )
+            calls.append((start, call))
+        return calls
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        """Where calls begin and the last one ends: in texts, and in groups."""
+        count, groups = len(self.texts), self.options.groups
+        if not groups:
+            return [*((start, 0) for start in range(0, count, SLICE_TEXTS)), (count, 0)]
+        bounds, stop = [(0, 0)], 0
+        for number, size in enumerate(groups, 1):
+            stop += size
+            if stop - bounds[-1][0] >= SLICE_TEXTS or number == len(groups):
+                bounds.append((stop, number))
+        return bounds
 
     async def _nothing(self, service: EmbeddingService) -> NDArray[Any]:
         """No vectors, of the width and dtype that vectors would have."""
@@ -143,6 +174,11 @@ def texts_call(texts: Iterable[str], options: EmbedOptions) -> TextsCall:
     role = given.get("role")
     if role is not None and role not in ROLES:
         raise InputError("'role' must be 'query' or 'document'", param="role")
+    listed = checked_texts(texts, "texts")
+    groups = tuple(operator.index(size) for size in given.get("groups", ()))
+    weights = tuple(float(weight) for weight in given.get("weights", ()))
+    if groups or weights:
+        Groups(groups, weights).check(len(listed))
     call = EmbedCall(
         inputs=(),
         model=given.get("model", ""),
@@ -156,8 +192,28 @@ def texts_call(texts: Iterable[str], options: EmbedOptions) -> TextsCall:
         output_dtypes=(dtype,),
         layers=() if layers is None else (layers,),
         map_id=given.get("map"),
+        groups=groups,
+        weights=weights,
+        context=_context(given.get("context", ()), len(listed)),
     )
-    return TextsCall(checked_texts(texts, "texts"), call, dtype)
+    return TextsCall(listed, call, dtype)
+
+
+def _context(context: str | Sequence[str], texts: int) -> tuple[str, ...]:
+    """Read the context of each text.
+
+    Raises:
+        InputError: There are others than one for all or one for each.
+    """
+    if isinstance(context, str):
+        return (context,) * texts
+    listed = tuple(checked_texts(context, "context"))
+    if listed and len(listed) != texts:
+        raise InputError(
+            f"'context' must hold a text for each of the {texts} texts, and holds {len(listed)}",
+            param="context",
+        )
+    return listed
 
 
 def truncation(value: str | None) -> Truncation | None:

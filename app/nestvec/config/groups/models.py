@@ -46,8 +46,8 @@ class ServedModelSettings(BaseModel):
     )
     aliases: AliasTable = Field(
         default_factory=dict,
-        description="Further names that stand for a prompt or dimensions too, for clients that can send neither: a "
-        "table in the TOML file, or JSON.",
+        description="Further names that stand for a prompt, dimensions, layers, a map or a dtype too, for clients that "
+        "can send none of them: a table in the TOML file, or JSON.",
     )
     openai_aliases: bool = Field(
         True, description="Answer to text-embedding-ada-002, -3-small and -3-large as well."

@@ -1,6 +1,6 @@
 """Refuses what a model cannot give, or has no room for, before anything is tokenized."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -8,15 +8,20 @@ import numpy as np
 
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.limits import ServiceLimits
-from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.models.served_model import AliasPreset, ServedModel
 from nestvec.engine.outputs.adapters import ADAPTERS, model_words
+from nestvec.engine.outputs.context import CONTEXT, check_context
+from nestvec.engine.outputs.joint import kinds_of
 from nestvec.engine.text.encoded import Encoded
 from nestvec.engine.types import EmbedCall, ItemOptions, Truncation
-from nestvec.engine.vector_plan import VectorPlan
-from nestvec.errors import InputError, UnsupportedError
+from nestvec.engine.vector_plan import VectorPlan, resolve_plan
+from nestvec.engine.vectors.groups import GROUPS, Groups
+from nestvec.errors import ConfigError, InputError, UnsupportedError
 
 # Poolings for which a chunk's vector says what the chunk says: others look at one token of the whole.
 LATE_POOLINGS: Final = ("mean", "max", "mean_sqrt_len")
+
+CODES: Final = {OutputDtype.INT8, OutputDtype.UINT8}
 
 # To guess whether a call has room: more than any language has on average, so that the guess is below the truth.
 ADMITTED_CHARS_PER_TOKEN: Final = 6
@@ -32,16 +37,52 @@ def check_output(call: EmbedCall, model: ServedModel, plan: VectorPlan) -> None:
     _check_kind(call, model)
     _check_dimensions(call, model, plan)
     _check_text_vector_options(call, plan)
+    if call.groups or call.weights:
+        _check_groups(call, plan)
+    if call.context:
+        check_context(call, model.spec)
+
+
+def check_profiles(
+    presets: Mapping[str, AliasPreset], model: ServedModel, *, allows_untrained: bool
+) -> None:
+    """Refuse aliases that stand for a way to vectors, or a dtype, that the model does not have.
+
+    Args:
+        presets: What each alias stands for.
+        model: The model, loaded.
+        allows_untrained: Whether early layers are served that nothing makes useful.
+
+    Raises:
+        ConfigError: Names each of them.
+    """
+    problems = []
+    for name, preset in presets.items():
+        if preset.layers is None and preset.map_id is None and preset.output_dtype is None:
+            continue
+        dtypes = () if preset.output_dtype is None else (preset.output_dtype,)
+        call = preset.fill(EmbedCall([""], output_dtypes=dtypes))
+        try:
+            plan = resolve_plan(call, model, allows_untrained=allows_untrained)
+            check_output(call, model, plan)
+        except (InputError, UnsupportedError) as error:
+            problems.append(f"aliases.{name}.{error.param or 'model'}: {error.message}")
+    if problems:
+        raise ConfigError(problems)
 
 
 def _check_kind(call: EmbedCall, model: ServedModel) -> None:
     spec, adapter = model.spec, ADAPTERS[call.kind]
-    if call.kind not in spec.kinds:
-        raise UnsupportedError(
-            f"this needs {adapter.needed_model}, and {spec.name} is {model_words(spec)}"
-        )
+    for kind in kinds_of(call.kind):
+        if kind not in spec.kinds:
+            raise UnsupportedError(
+                f"this needs {ADAPTERS[kind].needed_model}, and {spec.name} is {model_words(spec)}"
+            )
     is_late = bool(call.chunks or call.splits)
-    needs_states = adapter.has_token_rows or is_late
+    is_joint = call.kind not in spec.kinds
+    if is_joint and is_late:
+        raise InputError("late chunking gives one kind of output", param="late_chunking")
+    needs_states = adapter.has_token_rows or is_late or is_joint
     if needs_states and not model.core.backend_info.gives_tokens:
         raise UnsupportedError(
             "this needs token states, and this model's graph gives pooled vectors only"
@@ -96,6 +137,11 @@ def _check_dtype(dtype: OutputDtype, *, dimensions: int, is_unit: bool) -> None:
 def _check_text_vector_options(call: EmbedCall, plan: VectorPlan) -> None:
     """Refuse options that go with vectors of whole texts only."""
     is_text_vector = ADAPTERS[call.kind].is_text_vector
+    if not is_text_vector and (call.groups or call.context):
+        raise InputError(
+            "this goes with one vector for each text: not with token vectors, terms' weights or labels",
+            param=CONTEXT if call.context else GROUPS,
+        )
     if not is_text_vector and (plan.exits or plan.map is not None):
         raise InputError(
             "only vectors of texts can be taken early or mapped",
@@ -105,6 +151,26 @@ def _check_text_vector_options(call: EmbedCall, plan: VectorPlan) -> None:
         raise InputError("only vectors of texts can be averaged over windows", param="truncate")
     if (call.chunks or call.splits) and len(plan.exits) > 1:
         raise InputError("late chunking takes one exit", param="layers")
+
+
+def _check_groups(call: EmbedCall, plan: VectorPlan) -> None:
+    """Refuse groups of what has no vector for each input, or that do not fit the call.
+
+    Raises:
+        InputError: Names the field.
+    """
+    Groups(call.groups, call.weights).check(len(call.inputs))
+    reason = None
+    if call.splits:
+        reason = (
+            "the server cuts these documents into chunks; group chunks that you cut yourself (true)"
+        )
+    elif len(plan.exits) > 1:
+        reason = "groups take one exit"
+    elif plan.quantizer.takes_raw and CODES & set(call.output_dtypes):
+        reason = "this model's own 8-bit codes are of single texts; take groups as floats or bits"
+    if reason is not None:
+        raise InputError(reason, param=GROUPS)
 
 
 def room_for(

@@ -14,6 +14,7 @@ from nestvec.engine.models.served_model import (
     base_model,
     base_name,
 )
+from nestvec.engine.outputs.joint import kinds_of
 from nestvec.engine.types import OutputKind
 from nestvec.errors import InputError, NestvecError, UnknownModelError
 from nestvec.system.public_names import public_name
@@ -142,6 +143,8 @@ class ModelSlot:
 
     def preset(self, name: str) -> AliasPreset:
         """Return what a name stands for beside the model; `NO_PRESET` for most."""
+        if not self.presets:
+            return NO_PRESET
         folded = base_name(name).casefold()
         matches = (preset for alias, preset in self.presets.items() if alias.casefold() == folded)
         return next(matches, NO_PRESET)
@@ -163,7 +166,9 @@ class ModelSlot:
 
     def gives(self, kind: OutputKind | None) -> bool:
         """Return whether the model is known to give an output."""
-        return kind is None or (self.spec is not None and kind in self.spec.kinds)
+        if kind is None:
+            return True
+        return self.spec is not None and all(part in self.spec.kinds for part in kinds_of(kind))
 
 
 @dataclass(slots=True)

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from nestvec.engine.core.coalescing import Coalescer
 from nestvec.engine.core.ports import Core
+from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.text.tokenizer import Tokenizer
-from nestvec.engine.types import EmbedCall, FloatArray
+from nestvec.engine.types import EmbedCall, FloatArray, OutputKind
 from nestvec.engine.vectors.maps import AffineMap
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import ConfigError
@@ -21,20 +22,29 @@ class AliasPreset:
     Attributes:
         prompt_name: One of the model's prompts, used where a call names none.
         dimensions: Number of dimensions, used where a call asks for none.
+        layers: Number of layers that run, used where a call asks for vectors and says neither layers nor map.
+        map_id: The map that vectors go through, used as `layers` is.
+        output_dtype: The vectors' dtype, for dialects to use where a request names none.
     """
 
     prompt_name: str | None = None
     dimensions: int | None = None
+    layers: int | None = None
+    map_id: str | None = None
+    output_dtype: OutputDtype | None = None
 
     def fill(self, call: EmbedCall) -> EmbedCall:
         """Return the call with what the alias stands for, where it does not say otherwise."""
         if self is NO_PRESET:
             return call
         has_prompt = call.prompt is not None or call.prompt_name is not None or call.prompt_role
+        has_way = bool(call.layers) or call.map_id is not None or call.kind is not OutputKind.DENSE
         return replace(
             call,
             prompt_name=call.prompt_name if has_prompt else self.prompt_name,
             dimensions=self.dimensions if call.dimensions is None else call.dimensions,
+            layers=call.layers if has_way or self.layers is None else (self.layers,),
+            map_id=call.map_id if has_way else self.map_id,
         )
 
 

@@ -5,7 +5,7 @@ A new output is a member of `OutputKind`, a file with a subclass beside this one
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +17,14 @@ from nestvec.engine.splitting import Check, go_on
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import encode_inputs
-from nestvec.engine.types import EmbedCall, FloatArray, Item, RawVectors
+from nestvec.engine.types import (
+    EmbedCall,
+    EmbedResult,
+    FloatArray,
+    Item,
+    OutputKind,
+    RawVectors,
+)
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import convert, degenerate_rows, finish
 from nestvec.engine.vectors.quantization import Quantizer
@@ -32,11 +39,23 @@ class Finished:
         vectors: All rows, (R, D), float32.
         rows: Number of rows of each item.
         converted: The same rows in each dtype that the call asks for: (R, D), or (R, D / 8) for bits.
+        by_kind: The rows of each kind of output, where the call asks for several; the others are of the first then.
     """
 
     vectors: FloatArray
     rows: tuple[int, ...]
     converted: Mapping[OutputDtype, NDArray[Any]]
+    by_kind: "Mapping[OutputKind, Finished]" = field(default_factory=dict)
+
+    def spread(self, result: EmbedResult) -> EmbedResult:
+        """Return a result of these rows with one for each kind of output, where there are several."""
+        if not self.by_kind:
+            return result
+        by_kind = {
+            kind: replace(result, vectors=part.vectors, rows=part.rows, converted=part.converted)
+            for kind, part in self.by_kind.items()
+        }
+        return replace(result, by_kind=by_kind)
 
 
 class OutputAdapter(ABC):

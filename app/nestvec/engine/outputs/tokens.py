@@ -1,19 +1,69 @@
 """A vector for each token: plain states, or those that late interaction compares (ColBERT, arXiv:2004.12832)."""
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.outputs.base import Finished, OutputAdapter, converted
 from nestvec.engine.splitting import Check, go_on
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
+from nestvec.engine.text.token_report import DescribedText
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import encode_inputs, is_query_call
-from nestvec.engine.types import EmbedCall, FloatArray, Item, RawVectors
+from nestvec.engine.types import EmbedCall, FloatArray, Item, RawVectors, Truncation
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.engine.vectors.token_vectors import TokenPooling, pool_tokens
+
+
+def token_places(
+    described: DescribedText,
+    tokenizer: Tokenizer,
+    spec: ModelSpec,
+    call: EmbedCall,
+    options: TokenizeOptions,
+) -> NDArray[np.int64]:
+    """Tell where the tokens lie whose vectors a text is answered with.
+
+    Args:
+        described: All tokens of the text, the prompt before it.
+        tokenizer: The model's tokenizer.
+        spec: What the model is.
+        call: The call, which says whether its texts are queries.
+        options: How the text was cut, and its prompt.
+
+    Returns:
+        Where each starts and stops in the text, in characters, (r, 2); -1 for special tokens and those of the prompt.
+    """
+    late, is_query = spec.late_interaction, is_query_call(call)
+    limited = options
+    if late is not None:
+        limited = late.limit(options, is_query=is_query, model_max_tokens=tokenizer.max_tokens)
+    before, behind = map(len, tokenizer.special_token_frame(options))
+    excess = max(0, len(described) - tokenizer.max_length(limited))
+    content = np.arange(before, len(described) - behind)
+    content = (
+        content[excess:]
+        if options.truncate is Truncation.START
+        else content[: len(content) - excess]
+    )
+    kept = np.concatenate(
+        [np.arange(before), content, np.arange(len(described))[len(described) - behind :]]
+    )
+    places = described.places[kept] - len(options.prompt)
+    places = np.where(places[:, 1:] <= 0, -1, np.maximum(places, 0))
+    if late is None:
+        return places
+    encoded = late.mark(
+        Encoded(described.ids[kept].astype(np.int32), is_truncated=False), is_query=is_query
+    )
+    added = np.full((len(encoded.ids) - len(places), 2), -1)
+    marker = late.query_marker if is_query else late.document_marker
+    markers = 0 if marker is None else 1
+    places = np.concatenate([places[:1], added[:markers], places[1:], added[markers:]])
+    return places if encoded.token_mask is None else places[encoded.token_mask]
 
 
 class TokensOutput(OutputAdapter):

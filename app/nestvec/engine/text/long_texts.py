@@ -172,24 +172,32 @@ class LongTextEncoder:
     def whole_with_starts(
         self, text: str, options: TokenizeOptions, index: int
     ) -> tuple[IdArray, NDArray[np.int64]]:
-        """Tokenize all of a text, and tell where its tokens start.
+        """Tokenize all of a text as `whole_with_spans` does; gives the ids and where their tokens start, (n,)."""
+        ids, spans = self.whole_with_spans(text, options, index)
+        return ids, spans[:, 0]
+
+    def whole_with_spans(
+        self, text: str, options: TokenizeOptions, index: int
+    ) -> tuple[IdArray, NDArray[np.int64]]:
+        """Tokenize all of a text, and tell where its tokens lie.
 
         Returns:
-            The ids, (n,), and the index of the character at which each token starts, (n,), which never falls.
+            The ids, (n,), and where each token starts and stops in the text, in characters, (n, 2), neither of which
+            ever falls.
 
         Raises:
             CancelledError: Nobody waits any more.
             DeadlineError: The deadline passed.
             RequestTooLargeError: The text has more characters than are read, or than are read without a cut.
         """
-        ids, starts = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+        ids, spans = [np.zeros(0, np.int32)], [np.zeros((0, 2), np.int64)]
         for part in self.whole_slices(text, options, index):
             texts = [text[part.start : part.stop]]
             (encoding,) = self._library.encode_batch(texts, add_special_tokens=False)
             ids.append(np.asarray(encoding.ids, np.int32))
-            starts.append(np.array([start for start, _ in encoding.offsets], np.int64) + part.start)
+            spans.append(np.array(encoding.offsets, np.int64).reshape(-1, 2) + part.start)
         # Parts of one character may be said to start one behind the other's end.
-        return np.concatenate(ids), np.maximum.accumulate(np.concatenate(starts))
+        return np.concatenate(ids), np.maximum.accumulate(np.concatenate(spans))
 
     def check_prompt(self, options: TokenizeOptions, max_length: int) -> None:
         """Refuse a prompt that leaves no room for any text in `max_length` tokens.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, overload
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding
 from typing_extensions import override
 
@@ -76,6 +77,16 @@ class DescribedText(Sequence[DescribedToken]):
         positions = np.flatnonzero(self._is_special).tolist()
         spellings = encoding.tokens if positions else ()
         self._spellings = {position: spellings[position] for position in positions}
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """The tokens' ids, (n,)."""
+        return self._ids
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Where each token starts and stops in the text, in characters, (n, 2); -1 for special tokens."""
+        return np.where(self._is_special[:, None], -1, self._spans)
 
     @override
     def __len__(self) -> int:

@@ -52,6 +52,7 @@ class Tokenizer:
         max_tokens: Maximum number of tokens of an input, special tokens included.
         vocabulary_size: Number of rows of the model's embedding table.
         unknown_id: Id that stands for a text without any token; None if there is none.
+        long_texts: Tokenizes texts in slices, whole or as far as is wanted.
 
     Args:
         path: The folder's `tokenizer.json`.
@@ -92,7 +93,7 @@ class Tokenizer:
             )
         except BackendError as error:
             raise FormatError(f"{path}: the tokenizer fails on plain texts") from error
-        self._long_texts = LongTextEncoder(self.library, self._cuts, self._dropped_id)
+        self.long_texts = LongTextEncoder(self.library, self._cuts, self._dropped_id)
         content = [position for position, is_special in enumerate(mask) if not is_special]
         self._prefix_tokens = content[0] if content else len(mask)
         self._suffix_tokens = len(mask) - 1 - content[-1] if content else 0
@@ -186,7 +187,7 @@ class Tokenizer:
         """
         max_length = self.max_length(options)
         unsliced_chars = self._unsliced_chars(max_length)
-        return PairEncoder(self.library, self._long_texts, max_length, unsliced_chars, options)
+        return PairEncoder(self.library, self.long_texts, max_length, unsliced_chars, options)
 
     def encode_plain(self, texts: Sequence[str], options: TokenizeOptions) -> list[IdArray]:
         """Tokenize texts without special tokens; nothing is cut off.
@@ -199,7 +200,7 @@ class Tokenizer:
         for start, stop in input_slices(texts, 0, min(SLICE_CHARS, UNSLICED_CHARS)):
             options.check_going_on()
             if len(texts[start]) > UNSLICED_CHARS:
-                encoded.append(self._long_texts.whole(texts[start], options, start))
+                encoded.append(self.long_texts.whole(texts[start], options, start))
             else:
                 encodings = self.library.encode_batch_fast(
                     texts[start:stop], add_special_tokens=False
@@ -211,7 +212,7 @@ class Tokenizer:
         self, text: str, options: TokenizeOptions, index: int = 0
     ) -> tuple[IdArray, NDArray[np.int64]]:
         """Tokenize a text without special tokens, as `LongTextEncoder.whole_with_starts` does; nothing is cut off."""
-        ids, starts = self._long_texts.whole_with_starts(text, options, index)
+        ids, starts = self.long_texts.whole_with_starts(text, options, index)
         kept = np.ones(len(ids), bool) if self._dropped_id is None else ids != self._dropped_id
         return ids[kept], starts[kept]
 
@@ -255,7 +256,7 @@ class Tokenizer:
         if len(text) <= self._unsliced_chars(max_length):
             return text
         goal = goal_of(options, max_length, 0)
-        read = self._long_texts.encode(text, goal, options, index)
+        read = self.long_texts.encode(text, goal, options, index)
         return text[-read.chars :] if goal.from_end else text[: read.chars]
 
     def special_token_frame(self, options: TokenizeOptions) -> tuple[IdArray, IdArray]:
@@ -290,7 +291,7 @@ class Tokenizer:
         """
         max_length = self.max_length(options)
         if len(options.prompt) > max_length and options.truncate is not Truncation.START:
-            self._long_texts.check_prompt(options, max_length)
+            self.long_texts.check_prompt(options, max_length)
 
     def _unsliced_chars(self, max_length: int) -> int:
         """How many characters a text may have that is tokenized at once."""
@@ -309,7 +310,7 @@ class Tokenizer:
         """Tokenize a text in slices, and cut it to the limit."""
         special = self.special_tokens if options.adds_special_tokens else 0
         goal = goal_of(options, max_length - special, COUNTED_CHARS_PER_TOKEN * max_length)
-        read = self._long_texts.encode(text, goal, options, 0)
+        read = self.long_texts.encode(text, goal, options, 0)
         content = np.asarray(read.encoding.ids, np.int32)[read.start : read.start + read.tokens]
         prefix_ids, suffix_ids = self.special_token_frame(options)
         ids = self._without_dropped(np.concatenate([prefix_ids, content, suffix_ids]))

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from nestvec.engine.splitting import Check, go_on
 from nestvec.engine.types import Float64Array, FloatArray
 
 # Tokens whose distances are in memory at once, 128 MB of them; a longer text is merged in parts of equal length.
@@ -59,6 +61,47 @@ def _max_sim(query: Float64Array, document: Float64Array) -> float:
         for start in range(0, len(query), step)
     ]
     return float(np.concatenate(greatest).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class NearestTokens:
+    """How near the tokens of a text are to those of others, each to its nearest.
+
+    Attributes:
+        left: The text's tokens' greatest cosines with those of each other text, summed, (M,), float64.
+        right: Each other text's tokens' greatest cosines with the text's, summed, (M,), float64.
+    """
+
+    left: Float64Array
+    right: Float64Array
+
+
+def nearest_tokens(
+    left: FloatArray, rights: FloatArray, counts: NDArray[np.int64], check: Check = go_on
+) -> NearestTokens:
+    """Match the tokens of a text greedily with those of others, both ways.
+
+    Args:
+        left: Vectors of the text's tokens, (n, D), unit length.
+        rights: Vectors of the others' tokens, one text behind the other, (T, D), unit length.
+        counts: How many tokens each of the others has, (M,); a text without any is near to none: its sums are 0.
+        check: Called between steps; what it raises ends the work.
+    """
+    sums = NearestTokens(np.zeros(len(counts)), np.zeros(len(counts)))
+    has_tokens = counts > 0
+    if not len(left) or not has_tokens.any():
+        return sums
+    starts = (np.cumsum(counts) - counts)[has_tokens]
+    nearest = np.full(len(rights), -np.inf)
+    step = max(1, MAX_COSINES // len(rights))
+    for start in range(0, len(left), step):
+        check()
+        cosines = left[start : start + step] @ rights.T
+        of_texts = np.maximum.reduceat(cosines, starts, axis=1)
+        sums.left[has_tokens] += of_texts.sum(axis=0, dtype=np.float64)
+        np.maximum(nearest, cosines.max(axis=0), out=nearest)
+    sums.right[has_tokens] = np.add.reduceat(nearest, starts)
+    return sums
 
 
 def pool_tokens(vectors: FloatArray, factor: float, kept: int = 1) -> FloatArray:
