@@ -18,6 +18,7 @@ from nestvec.engine.core.engine_core import CoreOptions, EngineCore
 from nestvec.engine.core.ports import Core, CrashGuard, NullCrashGuard
 from nestvec.engine.models.served_model import AliasPreset, ServedModel, check_presets
 from nestvec.engine.observer import Observer
+from nestvec.engine.text.preparation.text_form import TextForm
 from nestvec.engine.vectors.quantization import Rounding
 from nestvec.model_store.artefacts.execution_settings import ExecutionSettings
 from nestvec.model_store.artefacts.maps import read_maps
@@ -119,7 +120,10 @@ def _core_options(
 
 def alias_presets(settings: Settings) -> dict[str, AliasPreset]:
     """Return what each alias in the settings stands for, by its name."""
-    return {name: AliasPreset(p.prompt_name, p.dimensions) for name, p in settings.aliases.items()}
+    return {
+        name: AliasPreset(p.prompt_name, p.dimensions, None if p.text is None else p.text.form())
+        for name, p in settings.aliases.items()
+    }
 
 
 def served_model(settings: Settings, package: Package, core: Core) -> ServedModel:
@@ -134,14 +138,19 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
         ModelError: The tokenizer cannot be read.
         ConfigError: An alias stands for something that the model does not have.
     """
-    spec = dataclasses.replace(package.spec, name=settings.served_model_name or package.spec.name)
+    form = settings.text.form()
+    spec = dataclasses.replace(
+        package.spec,
+        name=settings.served_model_name or package.spec.name,
+        space=form.space_of(package.spec.space),
+    )
     presets = alias_presets(settings)
     check_presets(presets, spec)
     original_name = (package.spec.name,) if settings.served_model_name else ()
     openai_names = OPENAI_NAMES if settings.openai_aliases else ()
-    return ServedModel(
+    model = ServedModel(
         spec=spec,
-        tokenizer=package.open_tokenizer(spec.max_tokens),
+        tokenizer=package.open_tokenizer(spec.max_tokens, form),
         core=core,
         aliases=(*original_name, *package.aliases, *settings.model_aliases, *openai_names),
         presets=presets,
@@ -152,6 +161,20 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
         maps=read_maps(package.artefact, spec.space),
         quality=read_quality(package.artefact),
         bound=stated_bound(package.build, core.backend_info.provider),
+    )
+    forms = {preset.text for preset in presets.values() if preset.text is not None}
+    variants = {other: _in_form(model, other, package) for other in forms}
+    return dataclasses.replace(model, variants=variants)
+
+
+def _in_form(model: ServedModel, form: TextForm, package: Package) -> ServedModel:
+    """Return a model as it takes texts in another form: the same core, another tokenizer and another space."""
+    space = form.space_of(package.spec.space)
+    return dataclasses.replace(
+        model,
+        spec=dataclasses.replace(model.spec, space=space),
+        tokenizer=package.open_tokenizer(model.spec.max_tokens, form),
+        maps=read_maps(package.artefact, space),
     )
 
 

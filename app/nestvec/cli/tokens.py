@@ -52,7 +52,7 @@ def command(
     """
     configure_logs(level=settings.log_level, style="auto")
     package = prepare_model(settings)
-    tokenizer = package.open_tokenizer(package.spec.max_tokens)
+    tokenizer = package.open_tokenizer(package.spec.max_tokens, settings.text.form())
     columns = Columns(text=text_column, id=language_column)
 
     def texts() -> Iterator[tuple[str, str]]:

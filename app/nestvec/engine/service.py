@@ -109,7 +109,8 @@ class EmbeddingService:
             async with asyncio.timeout(remaining_s):
                 model = await self.pool.acquire(slot)
                 try:
-                    call = slot.preset(call.model).fill(call)
+                    preset = slot.preset(call.model)
+                    call, model = preset.fill(call), preset.variant(model)
                     plan = resolve_plan(
                         call, model, allows_untrained=self.limits.allows_untrained_layers
                     )

@@ -22,6 +22,7 @@ from nestvec.api.http.auth import restrict_models
 from nestvec.api.requests.embedding import CallTokens, decode_tokens
 from nestvec.api.requests.fields import Body, parse_inputs, text_field
 from nestvec.api.requests.foreign_fields import check_fields
+from nestvec.api.requests.records import write_records
 from nestvec.api.state import ApiState, Phase
 from nestvec.engine.models.model_registry import ModelSlot, SlotState, visible_models
 from nestvec.engine.types import EmbedCall, EmbedResult, LongInput, OutputKind, Priority
@@ -182,8 +183,10 @@ class BatchLines:
             check_fields(body, FIELDS, self.state, OPENAI)
             refuse_chat(body)
             service = self.state.service
-            service.models.find(text_field(body, "model") or "")
-            inputs, is_list = parse_inputs(body.get("input"), check_count=service.check_count)
+            name = text_field(body, "model") or ""
+            slot, check_count = service.models.find(name), service.check_count
+            value = await write_records(body.get("input"), slot, name, check_count=check_count)
+            inputs, is_list = parse_inputs(value, check_count=check_count)
             decoded = await decode_tokens(self.state, inputs, vocabulary=None)
             encoding = parse_encoding(body)
             result = await self._embed(parse_call(body, decoded, encoding), owner)

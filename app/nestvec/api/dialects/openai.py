@@ -27,6 +27,7 @@ from nestvec.api.requests.embedding import decode_tokens, embed
 from nestvec.api.requests.fields import parse_inputs
 from nestvec.api.requests.headers import VOCABULARY_HEADER, result_headers
 from nestvec.api.requests.json_parts import join_parts
+from nestvec.api.requests.records import write_records
 from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.openai import DEPLOYMENT_DOC
 from nestvec.engine.types import OutputKind
@@ -56,12 +57,12 @@ async def deployment_embeddings(
 
 async def _embeddings(api_request: ApiRequest, model: str) -> Response:
     api_request.check_fields(FIELDS)
-    api_request.state.service.models.find(model, OutputKind.DENSE)
+    slot = api_request.state.service.models.find(model, OutputKind.DENSE)
     encoding = parse_encoding(api_request.body)
     refuse_chat(api_request.body)
-    inputs, is_list = parse_inputs(
-        api_request.body.get("input"), check_count=api_request.check_count
-    )
+    check_count = api_request.check_count
+    value = await write_records(api_request.body.get("input"), slot, model, check_count=check_count)
+    inputs, is_list = parse_inputs(value, check_count=check_count)
     if encoding.form == "bytes" and len(inputs) > MAX_INPUTS_IN_HEADER:
         raise InputError(
             f"'bytes' describes at most {MAX_INPUTS_IN_HEADER} inputs in its header; use 'bytes_only'",

@@ -12,6 +12,7 @@ from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.openai import MODEL_DOC, MODELS_DOC
 from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
 from nestvec.engine.models.served_model import NO_PRESET, ServedModel
+from nestvec.engine.text.preparation.text_form import PLAIN_TEXTS
 from nestvec.engine.types import OutputKind
 from nestvec.engine.vector_plan import fitted_exits
 from nestvec.engine.vectors.maps import AffineMap
@@ -71,7 +72,10 @@ def _listed_aliases(models: ModelRegistry, slot: ModelSlot) -> list[str]:
 
 def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str, Any]:
     """Return OpenAI's four keys, then what a caller should know; much of it is null until the model has been loaded."""
-    spec, preset, model = slot.spec, slot.preset(name), slot.model
+    preset = slot.preset(name)
+    model = None if slot.model is None else preset.variant(slot.model)
+    spec = slot.spec if model is None else model.spec
+    text = slot.text_form(name)
     pinned = {"prompt_name": preset.prompt_name, "dimensions": preset.dimensions}
     row = {
         "id": name,
@@ -83,6 +87,12 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
         "pinned": None if preset is NO_PRESET else pinned,
         "state": slot.state,
     }
+    if text != PLAIN_TEXTS:
+        row["text"] = {
+            "unicode": text.unicode,
+            "strip": text.strip,
+            "template": None if text.template is None else text.template.source,
+        }
     if spec is None:
         return {**row, **dict.fromkeys(KNOWN_ONCE_LOADED)}
     return {

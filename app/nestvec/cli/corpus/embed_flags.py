@@ -15,7 +15,23 @@ from nestvec.corpus.store_writer import IdKind
 from nestvec.corpus.stores.registry import find_store
 from nestvec.engine.dtypes import OFFERED, OutputDtype
 from nestvec.engine.splitting import SplitterKind
+from nestvec.engine.text.preparation.record_template import RecordTemplate
 from nestvec.engine.types import Truncation
+
+
+def checked_template(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is no template.
+
+    Raises:
+        click.BadParameter: It is none.
+    """
+    try:
+        if value:
+            RecordTemplate(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
 
 READING: Final = (
     click.option(
@@ -26,6 +42,12 @@ READING: Final = (
         help="What standard input holds.",
     ),
     click.option("--text-column", default="text", show_default=True, help="Column with the text."),
+    click.option(
+        "--template",
+        metavar="TEXT",
+        callback=checked_template,
+        help="Write several columns as the text, such as '{title}. {abstract}'; default: the model's own template.",
+    ),
     click.option(
         "--id-column", help="Column with the id; default: 'id' if there is one, else numbers."
     ),
@@ -171,6 +193,7 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
             needs_id=id_kind is IdKind.COLUMN,
             keep=tuple(name.strip() for name in keep.split(",") if name.strip()),
             per=per,
+            template=flags["template"] or "",
         ),
         options=_options(flags, is_store=store is not None),
         with_text=flags["with_text"],

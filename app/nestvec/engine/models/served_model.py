@@ -7,6 +7,7 @@ from typing import Any, Final
 from nestvec.engine.core.coalescing import Coalescer
 from nestvec.engine.core.ports import Core
 from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.text.preparation.text_form import TextForm
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import EmbedCall
 from nestvec.engine.vectors.maps import AffineMap
@@ -21,10 +22,16 @@ class AliasPreset:
     Attributes:
         prompt_name: One of the model's prompts, used where a call names none.
         dimensions: Number of dimensions, used where a call asks for none.
+        text: The form of its texts; None for the model's own.
     """
 
     prompt_name: str | None = None
     dimensions: int | None = None
+    text: TextForm | None = None
+
+    def variant(self, model: "ServedModel") -> "ServedModel":
+        """Return the model as it takes texts under the alias."""
+        return model if self.text is None else model.variants[self.text]
 
     def fill(self, call: EmbedCall) -> EmbedCall:
         """Return the call with what the alias stands for, where it does not say otherwise."""
@@ -55,6 +62,7 @@ class ServedModel:
         graph_bytes: Size of the graph and its weights; 0 where unknown.
         maps: Maps of the model's vectors, by name.
         quality: What was measured of the model, as the report left it; None where nothing was.
+        variants: The model again, as it takes texts in other forms, each with a space of its own.
         bound: What its vectors are held to at each start: `max_difference` of a value, or `mean_cosine` and
             `min_cosine`, on the probe texts.
         coalescer: Stands before the core: identical texts in flight run once.
@@ -70,6 +78,7 @@ class ServedModel:
     maps: Mapping[str, AffineMap] = field(default_factory=dict)
     quality: Mapping[str, Any] | None = None
     bound: Mapping[str, float] = field(default_factory=dict)
+    variants: Mapping[TextForm, "ServedModel"] = field(default_factory=dict)
     coalescer: Coalescer = field(init=False)
 
     def __post_init__(self) -> None:
