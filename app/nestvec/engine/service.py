@@ -1,7 +1,6 @@
 """EmbeddingService: what the HTTP layer, the command line and batch jobs call.
 
-It is the engine's half before the core: resolve model and prompt, tokenize off the event loop, hand items to the core,
-cut and renormalize.
+It is the engine's half before the core: resolves model and prompt, tokenizes, hands items to the core, finishes.
 """
 
 import asyncio
@@ -14,6 +13,7 @@ from typing import Final, TypeVar
 from nestvec.engine.cache.read_through import ReadThroughCache
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.front.chunking import embed_semantically, needs_sentences
 from nestvec.engine.front.front_threads import FrontThreads
 from nestvec.engine.front.validation import admit_tokens, check_output, room_for
 from nestvec.engine.items import as_submission, long_inputs, merge_windows
@@ -103,6 +103,8 @@ class EmbeddingService:
                 loaded.
             InternalError: The runtime failed on an input.
         """
+        if call.splits and needs_sentences(call):
+            return await embed_semantically(self, call)
         slot = self.models.find(call.model, call.kind).adapted(call.adapter)
         remaining_s = None if call.deadline_s is None else call.deadline_s - self._clock()
         try:
@@ -111,9 +113,8 @@ class EmbeddingService:
                 try:
                     preset = slot.preset(call.model)
                     call, model = preset.fill(call), preset.variant(model)
-                    plan = resolve_plan(
-                        call, model, allows_untrained=self.limits.allows_untrained_layers
-                    )
+                    allows = self.limits.allows_untrained_layers
+                    plan = resolve_plan(call, model, allows_untrained=allows)
                     self.limits.check_inputs(call)
                     check_output(call, model, plan)
                     return await self._embed(call, model, plan)
@@ -159,7 +160,6 @@ class EmbeddingService:
         if long:
             self._observer.inputs_were_long(spec.name, long)
         note_vectors(self._observer, call, spec, plan, len(finished.vectors), prompt_name)
-        is_documents = bool(call.chunks or call.splits)
         return EmbedResult(
             vectors=finished.vectors,
             input_tokens=tokens,
@@ -172,7 +172,7 @@ class EmbeddingService:
             converted=finished.converted,
             provider=model.core.backend_info.provider,
             quantization=plan.quantizer.id if CALIBRATED & set(finished.converted) else "",
-            rows=(1,) * len(finished.vectors) if is_documents else finished.rows,
+            rows=(1,) * len(finished.vectors) if call.chunks or call.splits else finished.rows,
             layers=plan.layers,
             map_name=plan.map.name if plan.map is not None else "",
             long_inputs=long,

@@ -26,13 +26,13 @@ from nestvec.api.requests.vector_fields import (
     VENDORS_VECTOR_FIELDS,
     VENDORS_WORDS,
 )
-from nestvec.api.routes import rerank, rescore, similarity
+from nestvec.api.routes import chunk, rerank, rescore, similarity
 
 from tests.api.applications import Api, MakeApi
 
 MODULES = (
     *(cohere, jina, ollama, open_inference, openai_body, perplexity, tei, vllm, voyage),
-    *(rerank, rescore, similarity),
+    *(chunk, rerank, rescore, similarity),
 )
 HEADER = "x-embed-ignored-fields"
 

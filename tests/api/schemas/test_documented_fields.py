@@ -23,7 +23,8 @@ from nestvec.api.dialects import (
     voyage,
 )
 from nestvec.api.requests import api_request
-from nestvec.api.routes import rerank, rescore, similarity
+from nestvec.api.routes import chunk, rerank, rescore, similarity
+from nestvec.api.schemas import chunk as chunk_docs
 from nestvec.api.schemas import cohere as cohere_docs
 from nestvec.api.schemas import jina as jina_docs
 from nestvec.api.schemas import ollama as ollama_docs
@@ -229,6 +230,13 @@ PARSERS = [
         ("/v1/similarity",),
         similarity_docs.SimilarityRequest,
         similarity.FIELDS,
+        {"user": NO_EFFECT},
+        frozenset({"user"}),
+    ),
+    Parser(
+        ("/v1/chunk",),
+        chunk_docs.ChunkRequest,
+        chunk.FIELDS,
         {"user": NO_EFFECT},
         frozenset({"user"}),
     ),

@@ -55,12 +55,13 @@ class CallTokens:
         are_limited: Whether the key has a rate or a quota of tokens.
     """
 
-    __slots__ = ("_admission", "_key_id", "_limits", "_rates", "are_limited")
+    __slots__ = ("_admissions", "_key_id", "_limits", "_rates", "are_limited")
 
     def __init__(self, keys: Keyring, key_id: str, limits: KeyLimits) -> None:
         self._rates, self._key_id, self._limits = keys.rates, key_id, limits
         self.are_limited = limits.tokens_per_min is not None or limits.monthly_tokens is not None
-        self._admission: TokenAdmission | None = None
+        # Several where a call embeds something else first.
+        self._admissions: list[TokenAdmission] = []
 
     def checked(self) -> Self:
         """Refuse the call before anything is done for it, where nothing is left; returns itself.
@@ -80,27 +81,29 @@ class CallTokens:
             RateLimitError: Nothing is left.
             NotReadyError: What the key has used is not known.
         """
-        self._admission = await self._rates.admit(self._key_id, self._limits, tokens)
+        self._admissions.append(await self._rates.admit(self._key_id, self._limits, tokens))
 
     def settle(self, tokens: int) -> None:
         """Count what has run."""
-        if self._admission is not None:
-            self._rates.settle(self._admission)
-        else:
+        if not self._settle_admitted():
             self._rates.charge(self._key_id, self._limits, tokens)
 
     def give_back(self) -> None:
         """Give back what was taken: nothing has run, or nothing came of it."""
-        if self._admission is not None:
-            self._rates.give_back(self._admission)
+        for admission in self._admissions:
+            self._rates.give_back(admission)
 
     def charge_for_leaving(self, call: EmbedCall) -> None:
         """Count what may have run for a caller that has left: an estimate, where it was not counted."""
-        if self._admission is not None:
-            self._rates.settle(self._admission)
-        else:
+        if not self._settle_admitted():
             tokens = sum(map(len, call.inputs)) // CHARS_PER_TOKEN
             self._rates.charge(self._key_id, self._limits, tokens)
+
+    def _settle_admitted(self) -> bool:
+        """Count what was taken; returns whether anything was."""
+        for admission in self._admissions:
+            self._rates.settle(admission)
+        return bool(self._admissions)
 
 
 async def embed(
@@ -120,18 +123,7 @@ async def embed(
         NestvecError: The engine's reason why there are no vectors.
     """
     request, state = api_request.request, api_request.state
-    limits = grant_of(request).limits
-    tokens_of_key = CallTokens(state.keys, api_request.key_id, limits).checked()
-    latest_s = deadline_s(request, state)
-    full_call = dataclasses.replace(
-        call,
-        truncate=call.truncate or api_request.dialect.default_truncation,
-        key_id=api_request.key_id,
-        priority=Priority.BULK if limits.is_bulk_only else call.priority or priority(request),
-        deadline_s=latest_s if call.deadline_s is None else min(latest_s, call.deadline_s),
-        uses_cache="no-store" not in request.headers.get("cache-control", "").lower(),
-        admit=tokens_of_key.admit if tokens_of_key.are_limited else None,
-    )
+    full_call, tokens_of_key = call_of_request(api_request, call)
     stages = await _begin_stages(api_request, full_call)
     try:
         result = await embed_until_disconnect(request, state, full_call)
@@ -148,7 +140,7 @@ async def embed(
     # Before anything that may be refused: what has run is counted.
     tokens = sum(result.input_tokens)
     tokens_of_key.settle(tokens)
-    _count_tokens(api_request, tokens)
+    count_tokens(api_request, tokens)
     arrays = [value for value in call.inputs if isinstance(value, list)]
     if arrays and (unusual := await state.service.count_unusual_ids(arrays, call.model)):
         add_answer_header(request, UNUSUAL_IDS_HEADER, str(unusual))
@@ -158,6 +150,29 @@ async def embed(
         tokens=tokens,
     )
     return result
+
+
+def call_of_request(api_request: ApiRequest, call: EmbedCall) -> tuple[EmbedCall, CallTokens]:
+    """Return a call as it runs for a request, and what it takes from the request's key.
+
+    Raises:
+        RateLimitError: The key has no tokens left.
+        NotReadyError: What the key has used is not known.
+    """
+    request, state = api_request.request, api_request.state
+    limits = grant_of(request).limits
+    tokens_of_key = CallTokens(state.keys, api_request.key_id, limits).checked()
+    latest_s = deadline_s(request, state)
+    full_call = dataclasses.replace(
+        call,
+        truncate=call.truncate or api_request.dialect.default_truncation,
+        key_id=api_request.key_id,
+        priority=Priority.BULK if limits.is_bulk_only else call.priority or priority(request),
+        deadline_s=latest_s if call.deadline_s is None else min(latest_s, call.deadline_s),
+        uses_cache="no-store" not in request.headers.get("cache-control", "").lower(),
+        admit=tokens_of_key.admit if tokens_of_key.are_limited else None,
+    )
+    return full_call, tokens_of_key
 
 
 def _name_field(error: InputError | InternalError, source: str, *, is_list: bool) -> None:
@@ -239,10 +254,11 @@ async def charged_tokens(api_request: ApiRequest, tokens: int) -> AsyncIterator[
         rates.give_back(admission)
         raise
     rates.settle(admission)
-    _count_tokens(api_request, tokens)
+    count_tokens(api_request, tokens)
 
 
-def _count_tokens(api_request: ApiRequest, tokens: int) -> None:
+def count_tokens(api_request: ApiRequest, tokens: int) -> None:
+    """Count tokens of a request's key in the metrics."""
     if api_request.key_id:
         api_request.state.metrics.keys.tokens.labels(api_request.key_id).inc(tokens)
 

@@ -76,7 +76,8 @@ CHUNKING: Final = (
     click.option(
         "--chunk",
         type=click.Choice([kind.value for kind in SplitterKind]),
-        help="Cut each document; rows tell document, start and end in characters.",
+        help="Cut each document; rows tell document, start and end in characters. For semantic its sentences "
+        "are embedded first, to find where it turns to another matter.",
     ),
     click.option(
         "--chunk-tokens",
@@ -174,7 +175,7 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
     if flags["chunk"] is None and (
         flags["late"] or flags["chunk_tokens"] or flags["chunk_overlap"]
     ):
-        raise click.UsageError("say how documents are cut: --chunk sentences, tokens or markdown")
+        raise click.UsageError("say how documents are cut: by --chunk")
     id_kind = IdKind(flags["id_kind"]) if flags["id_kind"] else None
     if id_kind is None:
         id_kind = IdKind.NAME if store is None else store.id_kind

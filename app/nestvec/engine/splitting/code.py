@@ -2,7 +2,7 @@
 
 No language's grammar is asked: a block begins where a line stands behind a blank one, or stands out further than the
 one before, unless it closes or goes on with what is above it (`}`, `else`, `end`). So the comments and decorators of a
-definition stay with it. That holds for languages that people indent, whether by rule (Python) or by habit (C, Rust, SQL).
+definition stay with it. That holds for languages that are indented, by rule (Python) or by habit (C, Rust, SQL).
 """
 
 import re

@@ -4,6 +4,7 @@ Source: the depth of a valley, and the mean plus half a standard deviation of de
 (Hearst, Computational Linguistics 23(1), 1997), over vectors of sentences instead of counts of words.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Final
 
@@ -114,7 +115,7 @@ def _shortened(
 ) -> list[int]:
     """The edges, and as many more as make each part short enough, but for single sentences that are longer."""
     done = [0]
-    waiting = list(zip(edges[:-1], edges[1:], strict=True))[::-1]
+    waiting = list(itertools.pairwise(edges))[::-1]
     least = max_tokens * MIN_SHARE
     while waiting:
         check()

@@ -1,1 +1,1 @@
-"""Tests of engine/text."""
+"""Tests of engine/text/preparation."""
