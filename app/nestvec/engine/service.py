@@ -16,7 +16,7 @@ from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.front.chunking import embed_semantically, needs_sentences
 from nestvec.engine.front.front_threads import FrontThreads
 from nestvec.engine.front.validation import admit_tokens, check_output, room_for
-from nestvec.engine.items import as_submission, long_inputs, merge_windows
+from nestvec.engine.items import as_submission, long_inputs, merge_windows, unknown_tokens
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.model_registry import ModelRegistry
@@ -150,15 +150,14 @@ class EmbeddingService:
         finished = await self._finish(raw, call, model, plan, ticket)
         timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, self._clock() - finishing_s)
         long = long_inputs(encoded)
+        cut = sum(value.windows == 1 for value in long)
         self._observer.call_done(
-            spec.name,
-            timings,
-            inputs=len(call.inputs),
-            tokens=sum(tokens),
-            truncated=sum(value.windows == 1 for value in long),
+            spec.name, timings, inputs=len(call.inputs), tokens=sum(tokens), truncated=cut
         )
         if long:
             self._observer.inputs_were_long(spec.name, long)
+        if unknown := unknown_tokens(encoded, model.tokenizer.told_unknown_id):
+            self._observer.tokens_were_unknown(spec.name, sum(unknown))
         note_vectors(self._observer, call, spec, plan, len(finished.vectors), prompt_name)
         return EmbedResult(
             vectors=finished.vectors,
@@ -176,6 +175,7 @@ class EmbeddingService:
             layers=plan.layers,
             map_name=plan.map.name if plan.map is not None else "",
             long_inputs=long,
+            unknown_tokens=unknown,
             chunks=tuple(chunk for value in encoded for chunk in value.chunks),
         )
 

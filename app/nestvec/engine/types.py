@@ -345,6 +345,8 @@ class EmbedResult:
         map_name: The map that the vectors went through, "" for none.
         long_inputs: What became of inputs that were too long; inputs that were not are missing.
         chunks: Where each chunk lies, of documents that were cut here.
+        unknown_tokens: Per input, how many tokens stand for what the vocabulary lacks, or were left out for it; empty
+            where there is none in any.
     """
 
     vectors: FloatArray
@@ -362,6 +364,7 @@ class EmbedResult:
     map_name: str = ""
     long_inputs: tuple[LongInput, ...] = ()
     chunks: tuple[Chunk, ...] = ()
+    unknown_tokens: tuple[int, ...] = ()
 
     def by_input(self, vectors: NDArray[Any]) -> list[NDArray[Any]]:
         """Cut the rows of all inputs into one array per input.

@@ -83,11 +83,14 @@ async def embeddings(api_request: ApiRequest) -> Response:
         start = b'%s{"object":"embedding","index":%d,"%s":' % (separator, index, name)
         parts += (start, *value, b"}")
     tokens = sum(result.input_tokens)
+    usage = {"total_tokens": tokens, "prompt_tokens": tokens}
+    if result.unknown_tokens:
+        usage["unknown_tokens"] = sum(result.unknown_tokens)
     fields = {
         "object": "list",
         "model": api_request.model_name() or result.model,
         "data": None,
-        "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
+        "usage": usage,
     }
     content = await join_parts(object_parts(fields, {"data": [b"[", *parts, b"]"]}))
     return Response(content, headers=result_headers(result, call), media_type="application/json")

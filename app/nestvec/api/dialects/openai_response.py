@@ -22,10 +22,12 @@ class ResponseExtras:
     Attributes:
         chunks: The span of each vector's chunk, for documents that the server cut.
         long_inputs: What became of inputs that were too long.
+        unknown_tokens: How many tokens stand for what the vocabulary lacks.
     """
 
     chunks: Sequence[Chunk] = ()
     long_inputs: Sequence[LongInput] = ()
+    unknown_tokens: int = 0
 
 
 NO_EXTRAS: Final = ResponseExtras()
@@ -66,6 +68,8 @@ def embeddings_parts(
     usage: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}
     if extras.long_inputs:
         usage["long_inputs"] = [_long_input(long_input) for long_input in extras.long_inputs]
+    if extras.unknown_tokens:
+        usage["unknown_tokens"] = extras.unknown_tokens
     parts.append(b'}],"model":%s,"usage":%s}' % (orjson.dumps(model), orjson.dumps(usage)))
     return parts
 

@@ -15,6 +15,7 @@ from nestvec.api.http.stage_times import StageTimes, stage_times
 from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.fields import Inputs
 from nestvec.api.requests.headers import (
+    SCRIPT_HEADER,
     UNUSUAL_IDS_HEADER,
     add_answer_header,
     deadline_s,
@@ -22,6 +23,7 @@ from nestvec.api.requests.headers import (
 )
 from nestvec.api.state import ApiState
 from nestvec.engine.models.model_registry import ModelSlot
+from nestvec.engine.text.preparation.scripts import foreign_scripts
 from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind, Priority
 from nestvec.errors import InputError, InternalError
 from nestvec.keys.keyring import Keyring
@@ -141,6 +143,7 @@ async def embed(
     tokens = sum(result.input_tokens)
     tokens_of_key.settle(tokens)
     count_tokens(api_request, tokens)
+    _tell_scripts(api_request, call)
     arrays = [value for value in call.inputs if isinstance(value, list)]
     if arrays and (unusual := await state.service.count_unusual_ids(arrays, call.model)):
         add_answer_header(request, UNUSUAL_IDS_HEADER, str(unusual))
@@ -173,6 +176,16 @@ def call_of_request(api_request: ApiRequest, call: EmbedCall) -> tuple[EmbedCall
         admit=tokens_of_key.admit if tokens_of_key.are_limited else None,
     )
     return full_call, tokens_of_key
+
+
+def _tell_scripts(api_request: ApiRequest, call: EmbedCall) -> None:
+    """Give the answer a header where texts are in scripts that the model's card does not know."""
+    texts = [value for value in call.inputs if isinstance(value, str) and not value.isascii()]
+    if not texts:
+        return
+    spec = api_request.state.service.models.find(call.model, call.kind).spec
+    if spec is not None and (scripts := foreign_scripts(texts, spec.languages)):
+        add_answer_header(api_request.request, SCRIPT_HEADER, ",".join(scripts))
 
 
 def _name_field(error: InputError | InternalError, source: str, *, is_list: bool) -> None:
