@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 from nestvec.assembly.model import alias_presets
+from nestvec.assembly.registry import build_registry, rename_models
 from nestvec.config.loading import load_settings
+from nestvec.config.settings import Settings
+from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.text.preparation.text_form import (
     PLAIN_TEXTS,
     Stripped,
@@ -72,3 +75,19 @@ def test_mistakes(table: str, message: str, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConfigError, match=message) as raised:
         load_settings()
     assert "NESTVEC_TEXT." in str(raised.value)
+
+
+def test_a_form_that_no_alias_had_takes_a_restart() -> None:
+    """Aliases are read anew while a server runs; one with a form that no tokenizer was opened in is refused."""
+    before = Settings(aliases={"a": {"text": {"unicode": "nfc"}}})
+    models = build_registry(before, _never_opened)
+    same = Settings(aliases={"b": {"text": {"unicode": "nfc"}}, "c": {"dimensions": 8}})
+    rename_models(models, before, same)
+    assert models.find("b").text_form("b") == TextForm(UnicodeForm.NFC)
+    assert models.find("c").text_form("c") == PLAIN_TEXTS
+    with pytest.raises(ConfigError, match=r"aliases\.d\.text: .*restart"):
+        rename_models(models, before, Settings(aliases={"d": {"text": {"unicode": "nfkc"}}}))
+
+
+def _never_opened(settings: Settings, task: str | None) -> ServedModel:
+    raise NotImplementedError

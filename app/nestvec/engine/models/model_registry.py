@@ -145,6 +145,8 @@ class ModelSlot:
 
     def preset(self, name: str) -> AliasPreset:
         """Return what a name stands for beside the model; `NO_PRESET` for most."""
+        if not self.presets:
+            return NO_PRESET
         folded = base_name(name).casefold()
         matches = (preset for alias, preset in self.presets.items() if alias.casefold() == folded)
         return next(matches, NO_PRESET)
