@@ -261,6 +261,17 @@ SERVING: Final = (
                 [Query(rate("nestvec_truncated_tokens_total"), "{{model}}")],
             ),
             Chart(
+                "Unknown tokens",
+                "percentunit",
+                [
+                    Query(
+                        share(rate("nestvec_unknown_tokens_total"), rate("nestvec_tokens_total")),
+                        "{{model}}",
+                    )
+                ],
+                "What the vocabulary lacks is not in the vectors: another language, script, or emoji.",
+            ),
+            Chart(
                 "Inputs read in windows",
                 "cps",
                 [Query(rate("nestvec_windowed_inputs_total"), "{{model}}")],

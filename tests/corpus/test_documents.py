@@ -18,6 +18,7 @@ from nestvec.corpus.rows import Chunking
 from nestvec.corpus.run import embed_corpus, scan_job
 from nestvec.corpus.sources import find_sources
 from nestvec.corpus.store_writer import IdKind
+from nestvec.engine.front.chunking import chunk_documents
 from nestvec.engine.splitting import SplitterKind
 from nestvec.engine.types import EmbedCall
 from nestvec.errors import FormatError, InputError
@@ -130,7 +131,10 @@ def test_chunks_are_no_longer_than_asked_for(kind: SplitterKind, overlap: int) -
         n for n in range(len(text)) if not text[n].isspace() and (n == 0 or text[n - 1].isspace())
     ]
     chunking = Chunking(kind, 12, overlap)
-    spans = chunking.spans(text, starts)
+    splitter = chunking.splitter
+    if splitter.needs_sentences:
+        splitter = replace(splitter, edges=(starts[7], starts[40], starts[60]))
+    spans = chunking.spans(text, starts, splitter)
 
     def tokens(start: int, stop: int) -> list[int]:
         return [place for place in starts if start <= place < stop]
@@ -142,6 +146,25 @@ def test_chunks_are_no_longer_than_asked_for(kind: SplitterKind, overlap: int) -
     for before, after in itertools.pairwise(spans):
         shared = set(tokens(*before)) & set(tokens(*after))
         assert len(shared) == (min(overlap, len(tokens(0, before[1]))) if overlap else 0)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_documents_are_cut_where_they_turn(
+    served: Served, folder: Path, tmp_path: Path, *, is_late: bool
+) -> None:
+    """By `semantic` the sentences are embedded first and counted; chunks lie where the engine's own route says."""
+    target = tmp_path / "out.jsonl"
+    chunking = Chunking(SplitterKind.SEMANTIC, 16, is_late=is_late)
+    summary = await run(served, replace(markdown_job(folder, target), chunking=chunking))
+    rows = [row for row in rows_of(target) if row["document"].endswith("part1/n3.md")]
+    text = (folder / "part1/n3.md").read_text()
+    call = EmbedCall([text], splits=(chunking.splitter,))
+    found = await chunk_documents(served.service, call)
+    assert [(row["start"], row["end"]) for row in rows] == [
+        (chunk.start, chunk.stop) for chunk in found.chunks
+    ]
+    ran = sum(map(sum, served.backend.batches)) - sum(found.sentence_tokens)
+    assert summary.tokens == ran
 
 
 async def test_late_chunks_see_their_document(served: Served, folder: Path, tmp_path: Path) -> None:

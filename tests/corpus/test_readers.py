@@ -62,6 +62,29 @@ def test_arrow(tmp_path: Path, ending: str) -> None:
     assert texts(path) == [(str(n), f"t{n}") for n in range(30)]
 
 
+def test_a_template_writes_columns_as_texts(tmp_path: Path) -> None:
+    """Several columns become the text, in JSONL, CSV and Parquet; a bare string, and a row of `text` alone, stay."""
+    columns = Columns(template="{title} ({year}). {abstract}")
+    rows = [{"title": "A", "year": 1, "abstract": "b", "id": "x"}, {"abstract": "c", "id": "y"}]
+    lines = tmp_path / "in.jsonl"
+    lines.write_text("\n".join(json.dumps(row) for row in [*rows, "plain", {"text": "own"}]))
+    assert texts(lines, columns) == [
+        ("x", "A (1). b"),
+        ("y", "c"),
+        ("2", "plain"),
+        ("3", "own"),
+    ]
+    table = tmp_path / "in.csv"
+    table.write_text("title,year,abstract\nA,1,b\n,,c\n")
+    assert texts(table, columns) == [("0", "A (1). b"), ("1", "c")]
+    file = tmp_path / "in.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    assert texts(file, columns) == [("x", "A (1). b"), ("y", "c")]
+    table.write_text("name\nA\n")
+    with pytest.raises(FormatError, match=r"in\.csv:2: .* title, year, abstract"):
+        texts(table, columns)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [

@@ -42,6 +42,7 @@ PAGES = [
     "docs/operations.md",
     "docs/security.md",
     "docs/stores.md",
+    "docs/texts.md",
     "docs/decisions/api.md",
     "docs/decisions/corpus.md",
     "docs/decisions/engine.md",

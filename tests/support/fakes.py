@@ -139,6 +139,7 @@ class RecordingObserver:
     queue: tuple[int, int] = (0, 0)
     long: list[LongInput] = field(default_factory=list)
     memory_shortages: int = 0
+    unknown_tokens: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     wait_errors: list[float] = field(default_factory=list)
     also: Observer | None = None
@@ -185,6 +186,12 @@ class RecordingObserver:
         self.long += inputs
         if self.also:
             self.also.inputs_were_long(model, inputs)
+
+    def tokens_were_unknown(self, model: str, tokens: int) -> None:
+        """Count it, and pass it on."""
+        self.unknown_tokens += tokens
+        if self.also:
+            self.also.tokens_were_unknown(model, tokens)
 
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
         """Count it, and pass it on."""

@@ -1,7 +1,9 @@
 """A served model over a fake backend and the tiny tokenizer, for tests of service and HTTP."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.limits import ServiceLimits
@@ -10,7 +12,9 @@ from nestvec.engine.models.model_registry import ModelRegistry
 from nestvec.engine.models.served_model import AliasPreset, ServedModel
 from nestvec.engine.observer import Observer
 from nestvec.engine.service import EmbeddingService
+from nestvec.engine.text.preparation.text_form import PLAIN_TEXTS, TextForm
 from nestvec.engine.text.tokenizer import Tokenizer
+from nestvec.engine.text.tokenizer_changes import TokenizerChanges
 from nestvec.engine.vectors.maps import AffineMap
 
 from tests.support.fakes import HIDDEN, FakeBackend, RecordingObserver, fake_core
@@ -35,6 +39,10 @@ SPEC = ModelSpec(
 )
 
 
+def _parts(parts: tuple[ModelSpec, Tokenizer]) -> dict[str, Any]:
+    return {"spec": parts[0], "tokenizer": parts[1]}
+
+
 @dataclass
 class Served:
     """A service and the parts a test looks into."""
@@ -57,6 +65,7 @@ class ServedOptions:
     presets: dict[str, AliasPreset] = field(default_factory=dict)
     maps: tuple[AffineMap, ...] = ()
     cache: VectorCache | None = None
+    text: TextForm = PLAIN_TEXTS
 
 
 def serve_fake(
@@ -72,13 +81,25 @@ def serve_fake(
     options = options or ServedOptions()
     backend, observer = FakeBackend(), RecordingObserver(also=also_tell)
     core = fake_core(backend, observer, max_queue_tokens=options.max_queue_tokens)
-    spec = options.spec
-    tokenizer = Tokenizer(
-        tokenizer_path, max_tokens=spec.max_tokens, vocabulary_size=spec.vocabulary_size
-    )
+    own = options.spec
+
+    def in_form(form: TextForm) -> tuple[ModelSpec, Tokenizer]:
+        spec = dataclasses.replace(own, space=form.space_of(own.space))
+        size = spec.vocabulary_size
+        return spec, Tokenizer(
+            tokenizer_path,
+            max_tokens=spec.max_tokens,
+            vocabulary_size=size,
+            changes=TokenizerChanges(form=form),
+        )
+
+    spec, tokenizer = in_form(options.text)
     models = ModelRegistry(accepts_any=options.accepts_any)
     maps = {vector_map.name: vector_map for vector_map in options.maps}
-    models.add(ServedModel(spec, tokenizer, core, options.aliases, options.presets, maps=maps))
+    model = ServedModel(spec, tokenizer, core, options.aliases, options.presets, maps=maps)
+    forms = {preset.text for preset in options.presets.values() if preset.text is not None}
+    others = {form: dataclasses.replace(model, **_parts(in_form(form))) for form in forms}
+    models.add(dataclasses.replace(model, variants=others)).text = options.text
     service = EmbeddingService(
         models, limits=options.limits, observer=observer, threads=2, cache=options.cache
     )

@@ -36,7 +36,7 @@ from nestvec.api.dialects import (
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, authenticate_and_read_body, bind_dialect
 from nestvec.api.requests.fields import Body
-from nestvec.api.routes import classify, gemini_models, models, rerank, rescore, similarity
+from nestvec.api.routes import chunk, classify, gemini_models, models, rerank, rescore, similarity
 from nestvec.api.schemas.cohere import RerankRequest, RerankResponse, VoyageRerankRequest
 from nestvec.api.schemas.documented import ErrorBody, TeiError, errors_of, operation
 from nestvec.api.schemas.jina import JinaRequest, JinaResponse
@@ -143,7 +143,14 @@ DIALECT_ROUTES: Final = (
     DialectRoutes(GEMINI, routers=(gemini.router, gemini_models.router)),
     DialectRoutes(
         OPENAI,
-        routers=(openai.router, models.router, similarity.router, rescore.router, vllm.router),
+        routers=(
+            openai.router,
+            models.router,
+            similarity.router,
+            rescore.router,
+            chunk.router,
+            vllm.router,
+        ),
         matches={
             EMBEDDINGS: DialectMatch(openai.embeddings),
         },

@@ -21,6 +21,7 @@ from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.front.validation import check_profiles
 from nestvec.engine.models.served_model import AliasPreset, ServedModel, check_presets
 from nestvec.engine.observer import Observer
+from nestvec.engine.text.preparation.text_form import TextForm
 from nestvec.engine.vectors.quantization import Rounding
 from nestvec.errors import ProbeError
 from nestvec.export.graph.token_table import read_token_table
@@ -146,6 +147,7 @@ def alias_presets(settings: Settings) -> dict[str, AliasPreset]:
             alias.layers,
             alias.map,
             None if alias.output_dtype is None else OutputDtype(alias.output_dtype),
+            None if alias.text is None else alias.text.form(),
         )
         for name, alias in settings.aliases.items()
     }
@@ -163,14 +165,19 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
         ModelError: The tokenizer cannot be read.
         ConfigError: An alias stands for something that the model does not have.
     """
-    spec = dataclasses.replace(package.spec, name=settings.served_model_name or package.spec.name)
+    form = settings.text.form()
+    spec = dataclasses.replace(
+        package.spec,
+        name=settings.served_model_name or package.spec.name,
+        space=form.space_of(package.spec.space),
+    )
     presets = alias_presets(settings)
     check_presets(presets, spec)
     original_name = (package.spec.name,) if settings.served_model_name else ()
     openai_names = OPENAI_NAMES if settings.openai_aliases else ()
     model = ServedModel(
         spec=spec,
-        tokenizer=package.open_tokenizer(spec.max_tokens),
+        tokenizer=package.open_tokenizer(spec.max_tokens, form),
         core=core,
         aliases=(*original_name, *package.aliases, *settings.model_aliases, *openai_names),
         presets=presets,
@@ -189,8 +196,22 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
         ),
         bound=stated_bound(package.build, core.backend_info.provider),
     )
+    forms = {preset.text for preset in presets.values() if preset.text is not None}
+    variants = {other: _in_form(model, other, package) for other in forms}
+    model = dataclasses.replace(model, variants=variants)
     check_profiles(presets, model, allows_untrained=settings.allow_untrained_layers)
     return model
+
+
+def _in_form(model: ServedModel, form: TextForm, package: Package) -> ServedModel:
+    """Return a model as it takes texts in another form: the same core, another tokenizer and another space."""
+    space = form.space_of(package.spec.space)
+    return dataclasses.replace(
+        model,
+        spec=dataclasses.replace(model.spec, space=space),
+        tokenizer=package.open_tokenizer(model.spec.max_tokens, form),
+        maps=read_maps(package.artefact, space),
+    )
 
 
 def probe(package: Package, backend: Backend, threads: int = 1) -> float:

@@ -1,6 +1,6 @@
 """Settings to the models that a server knows: a slot for each, under all of its names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +8,8 @@ from nestvec.assembly.model import OPENAI_NAMES, alias_presets
 from nestvec.config.settings import Settings
 from nestvec.engine.front.validation import check_profiles
 from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
-from nestvec.engine.models.served_model import ServedModel, check_presets
+from nestvec.engine.models.served_model import AliasPreset, ServedModel, check_presets
+from nestvec.errors import ConfigError
 
 # Opens a model by its settings, and the task of the adapter that is merged in; None for none.
 OpenModel = Callable[[Settings, str | None], ServedModel]
@@ -44,6 +45,7 @@ def rename_models(models: ModelRegistry, before: Settings, after: Settings) -> N
     for slot, (name, old) in zip(slots, before.per_model().items(), strict=True):
         new = new_settings.get(name, old)
         presets = alias_presets(new)
+        _check_forms(presets, alias_presets(old))
         if slot.spec is not None:
             check_presets(presets, slot.spec)
         if slot.model is not None:
@@ -53,6 +55,22 @@ def rename_models(models: ModelRegistry, before: Settings, after: Settings) -> N
         )
     for slot, removed, added, presets in changes:
         slot.rename(removed, added, presets)
+
+
+def _check_forms(presets: Mapping[str, AliasPreset], before: Mapping[str, AliasPreset]) -> None:
+    """Refuse aliases with a form of texts that no tokenizer was opened in.
+
+    Raises:
+        ConfigError: There are such; names each.
+    """
+    known = {preset.text for preset in before.values()} | {None}
+    problems = [
+        f"aliases.{name}.text: a form that no alias had at the start takes a restart"
+        for name, preset in presets.items()
+        if preset.text not in known
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _slot(settings: Settings, name: str, of_model: Settings, open_model: OpenModel) -> ModelSlot:
@@ -67,6 +85,7 @@ def _slot(settings: Settings, name: str, of_model: Settings, open_model: OpenMod
         source=of_model.model,
         is_renamed=of_model.served_model_name is not None,
         presets=alias_presets(of_model),
+        text=of_model.text.form(),
         open=partial(open_model, of_model, None),
         is_kept=not name or settings.models[name].keep,
         loads_at_start=not name or settings.models[name].load == "start",
@@ -86,4 +105,9 @@ def _adapter_slot(
             "openai_aliases": False,
         }
     )
-    return ModelSlot(names=(name,), open=partial(open_model, settings, task), is_adapter=True)
+    return ModelSlot(
+        names=(name,),
+        open=partial(open_model, settings, task),
+        is_adapter=True,
+        text=settings.text.form(),
+    )

@@ -58,7 +58,7 @@ def command(
     """
     configure_logs(level=settings.log_level, style="auto")
     package = prepare_model(settings)
-    tokenizer = package.open_tokenizer(package.spec.max_tokens)
+    tokenizer = package.open_tokenizer(package.spec.max_tokens, settings.text.form())
     data = ReportFiles(
         files,
         text_column=text_column,

@@ -1,5 +1,6 @@
 """Types of settings that are more than a number or a text."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,20 @@ def _split(value: object) -> object:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
+
+
+def parse_table(value: object) -> object:
+    """Read a table, which the environment and flags give as JSON.
+
+    Raises:
+        ValueError: The text is not JSON.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else {}
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from None
 
 
 IdList = Annotated[list[Annotated[int, Field(ge=0)]], NoDecode, BeforeValidator(_split)]

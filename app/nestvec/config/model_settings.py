@@ -1,11 +1,13 @@
 """Settings of one model among several, and of aliases that stand for more than a model: tables of the TOML file."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
+
+from nestvec.config.field_types import parse_table
+from nestvec.config.text_settings import TextSettings
 
 PrecisionName = Literal["auto", "fp32", "fp16", "int8", "int8-accurate", "bf16"]
 
@@ -23,6 +25,7 @@ class AliasSettings(BaseModel):
     output_dtype: Literal["float16", "int8", "uint8", "binary", "ubinary"] | None = Field(
         None, description="The dtype where a request names none and its dialect has a word for it."
     )
+    text: TextSettings | None = Field(None, description="As `text`; the model's by default.")
 
 
 class ModelSettings(BaseModel):
@@ -39,25 +42,12 @@ class ModelSettings(BaseModel):
     adapters: dict[str, Path] = Field(
         default_factory=dict, description="Folders of LoRA adapters by the task that asks for each."
     )
+    text: TextSettings | None = Field(None, description="As `text`; the first model's by default.")
     revision: str = Field("", description="Hub commit, tag or branch to pin.")
     precision: PrecisionName | None = None
     max_input_tokens: int | None = Field(None, ge=3)
     max_batch_tokens: int | None = Field(None, ge=0, le=1_000_000)
     worker_threads: int | None = Field(None, ge=0, le=1024)
-
-
-def parse_table(value: object) -> object:
-    """Read a table, which the environment and flags give as JSON.
-
-    Raises:
-        ValueError: The text is not JSON.
-    """
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value) if value.strip() else {}
-    except ValueError as error:
-        raise ValueError(f"not JSON ({error})") from None
 
 
 def parse_models(value: object) -> object:

@@ -132,6 +132,7 @@ class Settings(
                 "max_input_tokens": model.max_input_tokens,
                 "max_batch_tokens": model.max_batch_tokens,
                 "worker_threads": model.worker_threads,
+                "text": model.text,
             }
             settings[name] = self._with_aliases_of(name).model_copy(
                 update={

@@ -3,12 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nestvec.corpus.embedders import CorpusEmbedder
+from nestvec.corpus.embedders import CorpusEmbedder, TextOptions
 from nestvec.corpus.files.draft import Progress
 from nestvec.corpus.job import CommitListener, CorpusJob, CorpusSummary, ProgressListener
 from nestvec.corpus.readers import Record
@@ -17,7 +18,7 @@ from nestvec.corpus.scan import NUMBERED, unique
 from nestvec.corpus.sinks import Sink
 from nestvec.corpus.sources import read_sources
 from nestvec.corpus.store_writer import IdKind, Row, Vectors
-from nestvec.engine.splitting import Span
+from nestvec.engine.splitting import Span, Splitter
 from nestvec.errors import FormatError, InputError
 
 # What a kill -9 may lose; syncing to disk takes some milliseconds.
@@ -229,9 +230,9 @@ class Pipeline:
         texts = [record.text for record in records]
         chunking = self._job.chunking
         try:
-            spans = [[(0, len(text))] for text in texts]
+            spans, extra_tokens = [[(0, len(text))] for text in texts], 0
             if chunking is not None:
-                spans = await self._spans(chunking, texts)
+                spans, extra_tokens = await cut_documents(self._source, chunking, texts)
             rows = [
                 row
                 for (record, content_hash), pairs in zip(batch.records, spans, strict=True)
@@ -240,22 +241,15 @@ class Pipeline:
             owners = [index for index, pairs in enumerate(spans) for _ in pairs]
             if chunking is not None and chunking.is_late:
                 result = await self._source.embed(texts, self._job.options, spans)
-                return BatchRows(rows, result.vectors, result.tokens, result.truncated)
-            return await self._embed_rows(rows, owners)
+                tokens = result.tokens + extra_tokens
+                return BatchRows(rows, result.vectors, tokens, result.truncated)
+            made = await self._embed_rows(rows, owners)
+            return replace(made, tokens=made.tokens + extra_tokens)
         except InputError as error:
             if error.input_index is None:
                 raise
             where = records[error.input_index].where
             raise FormatError(f"{where}: {error.message}") from error
-
-    async def _spans(self, chunking: Chunking, texts: Sequence[str]) -> list[list[Span]]:
-        """Return where each document is cut."""
-        starts = await self._source.token_starts(texts)
-
-        def work() -> list[list[Span]]:
-            return [chunking.spans(text, part) for text, part in zip(texts, starts, strict=True)]
-
-        return await asyncio.to_thread(work)
 
     async def _embed_rows(self, rows: Sequence[Row], owners: Sequence[int]) -> BatchRows:
         """Embed rows in calls of the size that the pace asks for; one, unless a document has many chunks.
@@ -281,6 +275,73 @@ class Pipeline:
             sum(part.tokens for part in parts),
             sum(part.truncated for part in parts),
         )
+
+
+async def cut_documents(
+    source: CorpusEmbedder, chunking: Chunking, texts: Sequence[str]
+) -> tuple[list[list[Span]], int]:
+    """Cut documents.
+
+    Args:
+        source: Embeds them.
+        chunking: How they are cut.
+        texts: The documents.
+
+    Returns:
+        The chunks of each, in characters, and how many tokens were run to find them.
+
+    Raises:
+        InputError: A document is refused; names its index.
+    """
+    starts = await source.token_starts(texts)
+    splitter = chunking.splitter
+    if not splitter.needs_sentences:
+
+        def cut() -> list[list[Span]]:
+            return [chunking.spans(text, part) for text, part in zip(texts, starts, strict=True)]
+
+        return await asyncio.to_thread(cut), 0
+
+    def read() -> list[list[Span]]:
+        pairs = zip(texts, starts, strict=True)
+        return [splitter.sentences(text, part) if part else [] for text, part in pairs]
+
+    sentences = await asyncio.to_thread(read)
+    pieces = [
+        text[start:stop]
+        for text, spans in zip(texts, sentences, strict=True)
+        for start, stop in spans
+    ]
+    vectors, tokens = await _embed_sentences(source, pieces)
+
+    def cut_semantically() -> list[list[Span]]:
+        found: list[list[Span]] = []
+        first = 0
+        for text, part, spans in zip(texts, starts, sentences, strict=True):
+            rows = vectors[first : first + len(spans)]
+            first += len(spans)
+            own: Splitter = splitter.with_edges(spans, rows, part)
+            found.append(chunking.spans(text, part, own))
+        return found
+
+    return await asyncio.to_thread(cut_semantically), tokens
+
+
+async def _embed_sentences(
+    source: CorpusEmbedder, pieces: Sequence[str]
+) -> tuple[NDArray[np.float32], int]:
+    """Vectors of sentences, (n, D), of unit length, in calls of the size that the pace asks for; and their tokens."""
+    rows: list[NDArray[np.float32]] = []
+    start = tokens = 0
+    while start < len(pieces):
+        stop = start + source.pacer.take(pieces, start)
+        part = await source.embed(pieces[start:stop], TextOptions())
+        rows.append(np.asarray(part.vectors, np.float32))
+        tokens += part.tokens
+        start = stop
+    joined = np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
+    norms = np.linalg.norm(joined, axis=1, keepdims=True)
+    return joined / np.maximum(norms, 1e-12), tokens
 
 
 def _joined(parts: Sequence[Vectors]) -> Vectors:

@@ -8,11 +8,13 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Final
 
 from nestvec.corpus.extraction import EXTRACTORS
-from nestvec.errors import FormatError
+from nestvec.engine.text.preparation.record_template import RecordTemplate
+from nestvec.errors import FormatError, InputError
 from nestvec.system.extras import how_to_install
 from nestvec.system.json_files import load_json
 from nestvec.system.unicode import replace_lone_surrogates
@@ -45,6 +47,7 @@ class Columns:
 
     Attributes:
         text: Name of the column that holds the text.
+        template: How several columns are written as the text, in place of `text`; "" where one holds it.
         id: Name of the column that holds the record's id; None takes "id" where it exists, else the record's number
             from 0.
         needs_id: Whether a record must have an id of its own.
@@ -61,6 +64,7 @@ class Columns:
     keep: tuple[str, ...] = ()
     per: TextUnit | None = None
     file_name: str = ""
+    template: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +224,8 @@ def _wanted(present: Sequence[str], columns: Columns) -> list[str]:
     """Return which of a table's columns to read."""
     if columns.keep == (ALL_COLUMNS,):
         return list(present)
-    wanted = dict.fromkeys((columns.text, columns.id or "id", *columns.keep))
+    of_text = _template(columns.template).fields if columns.template else ()
+    wanted = dict.fromkeys((columns.text, *of_text, columns.id or "id", *columns.keep))
     return [name for name in wanted if name in present]
 
 
@@ -228,13 +233,9 @@ def _record(row: Mapping[str, Any], columns: Columns, where: str, number: int) -
     """Return a row as a record.
 
     Raises:
-        FormatError: A column is missing, or the text column holds no text.
+        FormatError: A column is missing, or there is no text in it.
     """
-    if columns.text not in row:
-        raise FormatError(f"{where}: no column '{columns.text}'; choose one with --text-column")
-    text = row[columns.text]
-    if not isinstance(text, str):
-        raise FormatError(f"{where}: column '{columns.text}' holds no text")
+    text = _text(row, columns, where)
     id_column = columns.id or "id"
     if (columns.id is not None or columns.needs_id) and id_column not in row:
         raise FormatError(f"{where}: no column '{id_column}'")
@@ -248,6 +249,34 @@ def _record(row: Mapping[str, Any], columns: Columns, where: str, number: int) -
         where,
         columns=_kept(row, columns, where),
     )
+
+
+def _text(row: Mapping[str, Any], columns: Columns, where: str) -> str:
+    """Return a row's text: what a column holds, or the template makes of several.
+
+    Raises:
+        FormatError: The column is missing or holds no text, or the row has nothing for the template.
+    """
+    template = _template(columns.template) if columns.template else None
+    if template is not None and not (
+        columns.text in row and row.keys().isdisjoint(template.fields)
+    ):
+        try:
+            return template.text(row)
+        except InputError as error:
+            raise FormatError(f"{where}: {error.message}") from error
+    if columns.text not in row:
+        raise FormatError(f"{where}: no column '{columns.text}'; choose one with --text-column")
+    text = row[columns.text]
+    if not isinstance(text, str):
+        raise FormatError(f"{where}: column '{columns.text}' holds no text")
+    return text
+
+
+@lru_cache(maxsize=8)
+def _template(source: str) -> RecordTemplate:
+    """Return a template, which is read once for all rows."""
+    return RecordTemplate(source)
 
 
 def _kept(row: Mapping[str, Any], columns: Columns, where: str) -> dict[str, Any]:

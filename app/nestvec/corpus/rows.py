@@ -63,18 +63,26 @@ class Chunking:
             )
         return Chunking(self.kind, tokens, self.overlap_tokens, self.language, self.is_late)
 
-    def spans(self, text: str, starts: Sequence[int]) -> list[Span]:
+    @property
+    def splitter(self) -> Splitter:
+        """What cuts documents, but for chunks that share tokens and sentences that are too long."""
+        assert self.tokens is not None  # noqa: S101 - for mypy: `for_model` has set it
+        return Splitter(self.kind, self.tokens - self.overlap_tokens, 0, self.language)
+
+    def spans(
+        self, text: str, starts: Sequence[int], splitter: Splitter | None = None
+    ) -> list[Span]:
         """Cut a document into chunks; the whole is one where it holds no token.
 
         Args:
             text: The document.
             starts: Where each of its tokens starts, in characters, rising.
+            splitter: What cuts this very document, where its sentences were looked at first.
         """
-        assert self.tokens is not None  # noqa: S101 - for mypy: `for_model` has set it
         if not starts:
             return [(0, len(text))]
-        size = self.tokens - self.overlap_tokens
-        splitter = Splitter(self.kind, size, 0, self.language)
+        splitter = splitter or self.splitter
+        size = splitter.chunk_tokens
         spans = [
             part for span in splitter.spans(text, starts) for part in _parts(span, starts, size)
         ]

@@ -208,6 +208,7 @@ def _identity(job: CorpusJob, model: ModelDescription, layout: StoreLayout) -> d
         if job.can_resume
         else uuid.uuid4().hex,
         "columns": repr(job.columns),
+        **({"template": job.columns.template} if job.columns.template else {}),
         "options": [asdict(job.options), job.with_text, job.id_kind.value, job.prunes],
         "chunking": repr(job.chunking),
         "kept": dict(layout.columns),

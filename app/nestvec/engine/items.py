@@ -4,6 +4,7 @@ An input that is read in windows becomes several items, whose rows are merged ag
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from nestvec.engine.text.windows import join_states, window_weights
 from nestvec.engine.types import FloatArray, Item, ItemOptions, LongInput, RawVectors, Submission
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.spans import pooled_spans
+
+# Up to so many ids are looked through by Python sooner than by numpy.
+FEW_TOKENS: Final = 128
 
 
 def as_submission(encoded: Sequence[Encoded], options: ItemOptions) -> Submission:
@@ -65,6 +69,37 @@ def long_inputs(encoded: Sequence[Encoded]) -> tuple[LongInput, ...]:
         elif each.is_truncated:
             long.append(LongInput(index, len(each.ids), each.dropped_tokens, each.drops_more, 1))
     return tuple(long)
+
+
+def unknown_tokens(encoded: Sequence[Encoded], unknown_id: int | None) -> tuple[int, ...]:
+    """Return how many tokens of each input stand for what the vocabulary lacks, or were left out for it.
+
+    Args:
+        encoded: The inputs.
+        unknown_id: The unknown token's id; None where the vocabulary has none.
+
+    Returns:
+        A number for each input; nothing at all where no input has one.
+    """
+    if len(encoded) == 1:
+        (each,) = encoded
+        count = each.unseen_unknown
+        if unknown_id is None:
+            pass
+        elif len(each.ids) <= FEW_TOKENS:
+            count += each.ids.tolist().count(unknown_id)
+        else:
+            count += int(np.count_nonzero(each.ids == unknown_id))
+        return (count,) if count else ()
+    unseen = [each.unseen_unknown for each in encoded]
+    if unknown_id is None or not encoded:
+        return tuple(unseen) if any(unseen) else ()
+    is_unknown = np.concatenate([each.ids for each in encoded]) == unknown_id
+    if not is_unknown.any() and not any(unseen):
+        return ()
+    starts = np.cumsum([0, *(len(each.ids) for each in encoded[:-1])])
+    counts = np.add.reduceat(is_unknown, starts, dtype=np.int64) + unseen
+    return tuple(counts.tolist()) if counts.any() else ()
 
 
 def _merged(rows: Sequence[FloatArray], encoded: Encoded, pooler: Pooler) -> FloatArray:

@@ -79,6 +79,9 @@ class Observer(Protocol):
     def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
         """Note that inputs of an answered call were longer than the model takes."""
 
+    def tokens_were_unknown(self, model: str, tokens: int) -> None:
+        """Note that an answered call had tokens that stand for what the vocabulary lacks."""
+
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
         """Note that items left without a vector: "cancelled", "deadline", "queue_full" or "failed"."""
 
@@ -119,6 +122,9 @@ class NullObserver:
         """Do nothing."""
 
     def inputs_were_long(self, model: str, inputs: Sequence[LongInput]) -> None:
+        """Do nothing."""
+
+    def tokens_were_unknown(self, model: str, tokens: int) -> None:
         """Do nothing."""
 
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:

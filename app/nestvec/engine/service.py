@@ -12,9 +12,10 @@ from typing import Final, TypeVar
 from nestvec.engine.cache.read_through import ReadThroughCache
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.front.chunking import embed_semantically, needs_sentences
 from nestvec.engine.front.front_threads import FrontThreads
 from nestvec.engine.front.validation import admit_tokens, check_output, room_for
-from nestvec.engine.items import as_submission, long_inputs, merge_windows
+from nestvec.engine.items import as_submission, long_inputs, merge_windows, unknown_tokens
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.model_registry import ModelRegistry
@@ -100,16 +101,18 @@ class EmbeddingService:
                 loaded.
             InternalError: The runtime failed on an input.
         """
+        if call.splits and needs_sentences(call):
+            return await embed_semantically(self, call)
         slot = self.models.find(call.model, call.kind).adapted(call.adapter)
         remaining_s = None if call.deadline_s is None else call.deadline_s - self._clock()
         try:
             async with asyncio.timeout(remaining_s):
                 model = await self.pool.acquire(slot)
                 try:
-                    call = slot.preset(call.model).fill(call)
-                    plan = resolve_plan(
-                        call, model, allows_untrained=self.limits.allows_untrained_layers
-                    )
+                    preset = slot.preset(call.model)
+                    call, model = preset.fill(call), preset.variant(model)
+                    allows = self.limits.allows_untrained_layers
+                    plan = resolve_plan(call, model, allows_untrained=allows)
                     self.limits.check_inputs(call)
                     check_output(call, model, plan)
                     return await self._embed(call, model, plan)
@@ -146,17 +149,15 @@ class EmbeddingService:
         postprocess_s = self._clock() - finishing_s
         timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, postprocess_s, started_s)
         long = long_inputs(encoded)
+        cut = sum(value.windows == 1 for value in long)
         self._observer.call_done(
-            spec.name,
-            timings,
-            inputs=len(call.inputs),
-            tokens=sum(tokens),
-            truncated=sum(value.windows == 1 for value in long),
+            spec.name, timings, inputs=len(call.inputs), tokens=sum(tokens), truncated=cut
         )
         if long:
             self._observer.inputs_were_long(spec.name, long)
+        if unknown := unknown_tokens(encoded, model.tokenizer.told_unknown_id):
+            self._observer.tokens_were_unknown(spec.name, sum(unknown))
         note_vectors(self._observer, call, spec, plan, len(finished.vectors), prompt_name)
-        is_documents = bool(call.chunks or call.splits)
         result = EmbedResult(
             vectors=finished.vectors,
             input_tokens=tokens,
@@ -169,11 +170,12 @@ class EmbeddingService:
             converted=finished.converted,
             provider=model.core.backend_info.provider,
             quantization=plan.quantizer.id if CALIBRATED & set(finished.converted) else "",
-            rows=(1,) * len(finished.vectors) if is_documents else finished.rows,
+            rows=(1,) * len(finished.vectors) if call.chunks or call.splits else finished.rows,
             layers=plan.layers,
             map_name=plan.map.name if plan.map is not None else "",
             labels=plan.map.labels if plan.map is not None else (),
             long_inputs=long,
+            unknown_tokens=unknown,
             chunks=tuple(chunk for value in encoded for chunk in value.chunks),
         )
         return finished.spread(result)

@@ -362,6 +362,8 @@ class EmbedResult:
         long_inputs: What became of inputs that were too long; inputs that were not are missing.
         chunks: Where each chunk lies, of documents that were cut here.
         by_kind: The same for each kind of output, where several were asked for; `vectors` are of the first then.
+        unknown_tokens: Per input, how many tokens stand for what the vocabulary lacks, or were left out for it; empty
+            where there is none in any.
     """
 
     vectors: FloatArray
@@ -381,6 +383,7 @@ class EmbedResult:
     long_inputs: tuple[LongInput, ...] = ()
     chunks: tuple[Chunk, ...] = ()
     by_kind: Mapping[OutputKind, "EmbedResult"] = field(default_factory=dict)
+    unknown_tokens: tuple[int, ...] = ()
 
     def by_input(self, vectors: NDArray[Any]) -> list[NDArray[Any]]:
         """Cut the rows of all inputs into one array per input.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nestvec.engine.backend import Backend, BackendFactory, BackendOptions
 from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.text.preparation.text_form import PLAIN_TEXTS, TextForm
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import FloatArray, Layout, OutputKind
 from nestvec.engine.vectors.pooler import Pooler
@@ -106,13 +107,13 @@ class Package:
         """The pooler that `probes` were made with."""
         return pooler_of_probes(self.spec.kinds, self.pooler)
 
-    def open_tokenizer(self, max_tokens: int) -> Tokenizer:
-        """Open the model's tokenizer, which cuts an input at `max_tokens`.
+    def open_tokenizer(self, max_tokens: int, form: TextForm = PLAIN_TEXTS) -> Tokenizer:
+        """Open the model's tokenizer, which cuts an input at `max_tokens` and brings texts into a form first.
 
         Raises:
             FormatError: It cannot be read.
         """
-        return self.folder.open_tokenizer(max_tokens)
+        return self.folder.open_tokenizer(max_tokens, form)
 
 
 def load_package(  # noqa: PLR0913 - what a caller may say, each with a default

@@ -48,6 +48,9 @@ class EngineMetrics:
             "nestvec_truncated_tokens_total",
             "Tokens cut off; the least, where not all were counted.",
         )
+        self._unknown_tokens = counter(
+            "nestvec_unknown_tokens_total", "Tokens that stand for what the vocabulary lacks."
+        )
         self._windowed = counter(
             "nestvec_windowed_inputs_total", "Too-long inputs that were read in windows."
         )
@@ -142,6 +145,7 @@ class EngineMetrics:
         for counter in (
             *(self._inputs, self._tokens),
             *(self._truncated, self._dropped_tokens, self._windowed, self._shortages),
+            self._unknown_tokens,
         ):
             counter.begin(model)
         for histogram in (
@@ -213,6 +217,10 @@ class EngineMetrics:
         """Count inputs of an answered call that were longer than the model takes."""
         self._dropped_tokens[model].inc(sum(item.dropped_tokens for item in inputs))
         self._windowed[model].inc(sum(item.windows > 1 for item in inputs))
+
+    def tokens_were_unknown(self, model: str, tokens: int) -> None:
+        """Count tokens of an answered call that stand for what the vocabulary lacks."""
+        self._unknown_tokens.labels(model).inc(tokens)
 
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
         """Count items that left the queue without a vector."""

@@ -292,6 +292,7 @@ def test_no_route_is_left_out() -> None:
         *("/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score", "/similarity", "/vertex"),
         *("/predict", "/classify", "/embed_sparse", "/tokenize", "/decode", "/invocations"),
         *("/api/embeddings", "/api/show", "/api/pull", "/v2/repository/index", "/v1/rescore"),
+        "/v1/chunk",
     }
     served = {
         getattr(route, "path", "")

@@ -18,6 +18,7 @@ TEXTS: dict[str, dict[str, Any]] = {
     "/api/embeddings": {"prompt": "alpha"},
     "/pooling": {"input": ["alpha"]},
     "/v1/similarity": {"left": ["alpha"], "right": ["beta"]},
+    "/v1/chunk": {"input": ["alpha. beta"]},
     "/v1/rescore": {"query": "alpha", "documents": ["beta", "gamma"]},
     "/v1/classify": {"input": ["alpha"], "labels": ["beta", "gamma"]},
 }

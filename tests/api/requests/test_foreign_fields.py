@@ -27,13 +27,13 @@ from nestvec.api.requests.vector_fields import (
     VENDORS_VECTOR_FIELDS,
     VENDORS_WORDS,
 )
-from nestvec.api.routes import classify, rerank, rescore, similarity
+from nestvec.api.routes import chunk, classify, rerank, rescore, similarity
 
 from tests.api.applications import Api, MakeApi
 
 MODULES = (
     *(cohere, gemini, jina, ollama, open_inference, openai_body, perplexity, tei, vllm, voyage),
-    *(classify, rerank, rescore, similarity),
+    *(chunk, classify, rerank, rescore, similarity),
 )
 HEADER = "x-embed-ignored-fields"
 

@@ -20,7 +20,7 @@ from nestvec.api.dialects import (
     voyage,
 )
 from nestvec.api.requests import chunking
-from nestvec.api.routes import classify, rerank, rescore, similarity
+from nestvec.api.routes import chunk, classify, rerank, rescore, similarity
 from nestvec.engine import limits
 from nestvec.engine.instructions import Instruct
 from nestvec.engine.limits import ServiceLimits
@@ -214,6 +214,11 @@ ROUTES: Final[dict[str, tuple[str, frozenset[str], dict[str, Body]]]] = {
             "documents": {"query": "a", "documents": [LONG], **END},
         },
     ),
+    "chunks": (
+        "/v1/chunk",
+        chunk.FIELDS,
+        {"input": {"input": [LONG], "splitter": "semantic"}},
+    ),
     "tensors": (
         "/v2/models/org/fake-model/infer",
         open_inference.PARAMETER_FIELDS,
@@ -275,6 +280,7 @@ NO_TEXT: Final = frozenset(
         *("embedding_types", "output_dimension", "truncation", "chunk_size", "chunk_overlap"),
         *("name", "options", "keep_alive", "truncation_direction", "parameters", "raw_scores"),
         *("return_text", "top_n", "top_k", "return_documents", "max_tokens_per_doc", "explain"),
+        *("splitter", "chunk_tokens", "overlap_tokens"),
         *("vectors", "timeout", "binary_data_output", "add_special_tokens"),
         *("multi_label", "alpha"),
     }

@@ -23,7 +23,8 @@ from nestvec.api.dialects import (
     voyage,
 )
 from nestvec.api.requests import api_request, report_request
-from nestvec.api.routes import classify, rerank, rescore, similarity
+from nestvec.api.routes import chunk, classify, rerank, rescore, similarity
+from nestvec.api.schemas import chunk as chunk_docs
 from nestvec.api.schemas import classify as classify_docs
 from nestvec.api.schemas import cohere as cohere_docs
 from nestvec.api.schemas import jina as jina_docs
@@ -255,6 +256,13 @@ PARSERS = [
         ("/v1/classify",),
         classify_docs.LabelsRequest,
         classify.FIELDS,
+        {"user": NO_EFFECT},
+        frozenset({"user"}),
+    ),
+    Parser(
+        ("/v1/chunk",),
+        chunk_docs.ChunkRequest,
+        chunk.FIELDS,
         {"user": NO_EFFECT},
         frozenset({"user"}),
     ),

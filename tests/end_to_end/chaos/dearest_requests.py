@@ -201,6 +201,12 @@ def comparisons() -> Iterator[DearRequest]:
     yield DearRequest("/v1/rescore", "base64", of(query="a", vectors=[packed] * (INPUTS - 1)))
     rescored = of(query="a", documents=long, return_documents=True)
     yield DearRequest("/v1/rescore", "documents", rescored)
+    pages = ["alpha. " * 1500] * 50
+    for splitter in ("sentences", "tokens", "markdown", "code"):
+        chunked = of(input=pages, splitter=splitter, chunk_tokens=32)
+        yield DearRequest("/v1/chunk", splitter, chunked)
+    turning = of(input=["alpha. " * 1600] * 10, splitter="semantic", chunk_tokens=32)
+    yield DearRequest("/v1/chunk", "semantic", turning)
     sentences = {"source_sentence": "a", "sentences": many}
     yield DearRequest("/similarity", "sentences", of(inputs=sentences))
     for route in ("/rerank", "/v1/rerank", "/v2/rerank"):

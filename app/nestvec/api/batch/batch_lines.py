@@ -25,6 +25,7 @@ from nestvec.api.http.auth import restrict_models
 from nestvec.api.requests.embedding import CallTokens, decode_tokens
 from nestvec.api.requests.fields import Body, parse_inputs, text_field
 from nestvec.api.requests.foreign_fields import check_fields
+from nestvec.api.requests.records import write_records
 from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
 from nestvec.api.state import ApiState, Phase
 from nestvec.engine.models.model_registry import ModelSlot, SlotState, visible_models
@@ -213,7 +214,10 @@ class BatchLines:
             refuse_chat(body)
             service = self.state.service
             encoding = self._encoding(body)
-            inputs, is_list = parse_inputs(body.get("input"), check_count=service.check_count)
+            name = text_field(body, "model") or ""
+            slot, check_count = service.models.find(name), service.check_count
+            value = await write_records(body.get("input"), slot, name, check_count=check_count)
+            inputs, is_list = parse_inputs(value, check_count=check_count)
             decoded = await decode_tokens(self.state, inputs, vocabulary=None)
             call = parse_call(body, decoded, encoding)
             wants_offsets(body, call)  # refused before it runs
@@ -343,7 +347,8 @@ async def _line_result(
     model = text_field(body, "model") or result.model
     tokens = sum(result.input_tokens[inputs])
     long_inputs = _long_inputs_of(result.long_inputs, inputs)
-    extras = ResponseExtras(result.chunks, long_inputs, result.labels)
+    unknown = sum(result.unknown_tokens[inputs])
+    extras = ResponseExtras(result.chunks, long_inputs, result.labels, unknown)
     parts = embeddings_parts(rows, model, tokens, extras, kind=call.kind)
     return LineResult(200, b"".join(parts), tokens)
 

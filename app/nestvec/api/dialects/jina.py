@@ -28,6 +28,7 @@ from nestvec.api.requests.fields import (
 )
 from nestvec.api.requests.headers import deadline_s, result_headers
 from nestvec.api.requests.json_parts import join_parts, object_parts
+from nestvec.api.requests.records import write_records
 from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
 from nestvec.api.requests.vector_json import rows_json
 from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind
@@ -54,9 +55,11 @@ async def embeddings(api_request: ApiRequest) -> Response:
     """Embed texts; the vectors come in input order."""
     body = api_request.body
     api_request.check_fields(FIELDS)
-    api_request.find_model()
+    slot = api_request.find_model()
     types = _types(body) or [type_word(api_request.pinned_dtype())]
-    texts, is_list = _texts(api_request)
+    model, check_count = api_request.model_name(), api_request.check_count
+    value = await write_records(body.get("input"), slot, model, check_count=check_count)
+    texts, is_list = _texts(api_request, value)
     is_late = boolean_field(body, "late_chunking") is True
     is_multivector = boolean_field(body, "return_multivector") is True
     if is_late and is_multivector:
@@ -65,7 +68,7 @@ async def embeddings(api_request: ApiRequest) -> Response:
         )
     call = EmbedCall(
         inputs=texts,
-        model=api_request.model_name(),
+        model=model,
         dimensions=integer_field(body, "dimensions"),
         normalize=boolean_field(body, "normalized"),
         truncate=truncation_field(body),
@@ -93,11 +96,14 @@ async def embeddings(api_request: ApiRequest) -> Response:
         start = b'%s{"object":"embedding","index":%d,"%s":' % (separator, index, name)
         parts += (start, *value, b"}")
     tokens = sum(result.input_tokens)
+    usage = {"total_tokens": tokens, "prompt_tokens": tokens}
+    if result.unknown_tokens:
+        usage["unknown_tokens"] = sum(result.unknown_tokens)
     fields = {
         "object": "list",
         "model": api_request.model_name() or result.model,
         "data": None,
-        "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
+        "usage": usage,
     }
     content = await join_parts(object_parts(fields, {"data": [b"[", *parts, b"]"]}))
     return Response(content, headers=result_headers(result, call), media_type="application/json")
@@ -158,8 +164,12 @@ def _task(body: Body) -> str | None:
     return PROMPT_ROLES[task]
 
 
-def _texts(api_request: ApiRequest) -> tuple[list[str], bool]:
+def _texts(api_request: ApiRequest, value: object) -> tuple[list[str], bool]:
     """Read the texts, plain or as objects.
+
+    Args:
+        api_request: Whose bounds count.
+        value: The body's `input`, in which a template may have written objects as texts.
 
     Returns:
         The texts, and whether they came as a list.
@@ -167,11 +177,10 @@ def _texts(api_request: ApiRequest) -> tuple[list[str], bool]:
     Raises:
         InputError: `input` holds something else; names the item at fault.
     """
-    items = api_request.body.get("input")
-    if not isinstance(items, list) or dict not in set(map(type, items)):
-        return texts_field(api_request.body, "input", check_count=api_request.check_count)
-    api_request.check_count(len(items))
-    return [_text(item, index) for index, item in enumerate(items)], True
+    if not isinstance(value, list) or dict not in set(map(type, value)):
+        return texts_field({"input": value}, "input", check_count=api_request.check_count)
+    api_request.check_count(len(value))
+    return [_text(item, index) for index, item in enumerate(value)], True
 
 
 def _text(item: Any, index: int) -> str:  # noqa: ANN401 - JSON is of any type

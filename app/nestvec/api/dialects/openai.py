@@ -28,6 +28,7 @@ from nestvec.api.requests.embedding import decode_tokens, embed
 from nestvec.api.requests.fields import parse_inputs
 from nestvec.api.requests.headers import VOCABULARY_HEADER, deadline_s, result_headers
 from nestvec.api.requests.json_parts import join_parts
+from nestvec.api.requests.records import write_records
 from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
 from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.openai import DEPLOYMENT_DOC
@@ -61,9 +62,9 @@ async def _embeddings(api_request: ApiRequest, model: str) -> Response:
     slot = api_request.state.service.models.find(model, OutputKind.DENSE)
     encoding = parse_encoding(api_request.body, slot.preset(model).output_dtype)
     refuse_chat(api_request.body)
-    inputs, is_list = parse_inputs(
-        api_request.body.get("input"), check_count=api_request.check_count
-    )
+    check_count = api_request.check_count
+    value = await write_records(api_request.body.get("input"), slot, model, check_count=check_count)
+    inputs, is_list = parse_inputs(value, check_count=check_count)
     if encoding.form == "bytes" and len(inputs) > MAX_INPUTS_IN_HEADER:
         raise InputError(
             f"'bytes' describes at most {MAX_INPUTS_IN_HEADER} inputs in its header; use 'bytes_only'",
@@ -87,7 +88,8 @@ async def _embeddings(api_request: ApiRequest, model: str) -> Response:
         state = api_request.state
         latest_s = deadline_s(api_request.request, state)
         rows = await with_offsets(state.service, call, result, rows, latest_s=latest_s)
-    extras = ResponseExtras(result.chunks, result.long_inputs, result.labels)
+    unknown = sum(result.unknown_tokens)
+    extras = ResponseExtras(result.chunks, result.long_inputs, result.labels, unknown)
     tokens = sum(result.input_tokens)
     parts = embeddings_parts(rows, model or result.model, tokens, extras, kind=call.kind)
     body = await join_parts(parts)

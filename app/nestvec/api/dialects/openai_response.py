@@ -28,11 +28,13 @@ class ResponseExtras:
         chunks: The span of each vector's chunk, for documents that the server cut.
         long_inputs: What became of inputs that were too long.
         labels: What each value stands for, where the map gives one for each label.
+        unknown_tokens: How many tokens stand for what the vocabulary lacks.
     """
 
     chunks: Sequence[Chunk] = ()
     long_inputs: Sequence[LongInput] = ()
     labels: Sequence[str] = ()
+    unknown_tokens: int = 0
 
 
 NO_EXTRAS: Final = ResponseExtras()
@@ -134,6 +136,8 @@ def embeddings_parts(
     if extras.long_inputs:
         usage["long_inputs"] = [_long_input(long_input) for long_input in extras.long_inputs]
     labels = b',"labels":%s' % orjson.dumps(extras.labels) if extras.labels else b""
+    if extras.unknown_tokens:
+        usage["unknown_tokens"] = extras.unknown_tokens
     end = b'}],"model":%s,"usage":%s%s}'
     parts.append(end % (orjson.dumps(model), orjson.dumps(usage), labels))
     return parts

@@ -62,31 +62,51 @@ def parse_splits(body: Body, documents: int) -> tuple[tuple[Span, ...] | Splitte
     if ("spans" in value) == ("splitter" in value):
         raise InputError(f"'{FIELD}' needs either 'spans' or 'splitter'", param=FIELD)
     if "splitter" in value:
-        return (_splitter(value),) * documents
+        return (parse_splitter(value, FIELD),) * documents
     if extra := sorted(set(value) - {"spans"}):
         raise InputError(f"'{FIELD}.{extra[0]}' goes with a splitter", param=FIELD)
     return _spans(value["spans"], documents)
 
 
-def _splitter(options: Mapping[str, Any]) -> Splitter:
+def parse_splitter(options: Mapping[str, Any], place: str = "") -> Splitter:
+    """Read how documents are cut.
+
+    Args:
+        options: Holds `splitter`, `chunk_tokens`, `overlap_tokens` and `language`.
+        place: The field that holds them; "" for the body itself, where `splitter` may be left out.
+
+    Raises:
+        InputError: One of them is wrong; names it.
+    """
+
+    def named(name: str) -> str:
+        return f"{place}.{name}" if place else name
+
     try:
         kind = choice_field(options, "splitter", [kind.value for kind in SplitterKind])
         size = integer_field(options, "chunk_tokens")
         overlap = integer_field(options, "overlap_tokens")
         language = text_field(options, "language") or "en"
     except InputError as error:
-        error.param = FIELD
+        error.param = place or error.param
         raise
-    if kind is None:
-        raise InputError(f"'{FIELD}.splitter' must not be null", param=FIELD)
+    if kind is None and place:
+        raise InputError(f"'{named('splitter')}' must not be null", param=place)
     if size is not None and size < MIN_CHUNK_TOKENS:
-        raise InputError(f"'{FIELD}.chunk_tokens' must be at least {MIN_CHUNK_TOKENS}", param=FIELD)
-    splitter = Splitter(SplitterKind(kind), size or 0, overlap or 0, language)
+        raise InputError(
+            f"'{named('chunk_tokens')}' must be at least {MIN_CHUNK_TOKENS}",
+            param=place or "chunk_tokens",
+        )
+    splitter = Splitter(SplitterKind(kind or "sentences"), size or 0, overlap or 0, language)
     if overlap and splitter.kind is not SplitterKind.TOKENS:
-        raise InputError(f"'{FIELD}.overlap_tokens' goes with the splitter 'tokens'", param=FIELD)
+        raise InputError(
+            f"'{named('overlap_tokens')}' goes with the splitter 'tokens'",
+            param=place or "overlap_tokens",
+        )
     if not 0 <= splitter.overlap_tokens <= splitter.size // 2:
         raise InputError(
-            f"'{FIELD}.overlap_tokens' must be 0 to {splitter.size // 2}, half a chunk", param=FIELD
+            f"'{named('overlap_tokens')}' must be 0 to {splitter.size // 2}, half a chunk",
+            param=place or "overlap_tokens",
         )
     return splitter
 

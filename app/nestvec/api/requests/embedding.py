@@ -15,6 +15,7 @@ from nestvec.api.http.stage_times import StageTimes, stage_times
 from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.fields import Body, Inputs
 from nestvec.api.requests.headers import (
+    SCRIPT_HEADER,
     UNUSUAL_IDS_HEADER,
     add_answer_header,
     deadline_s,
@@ -23,6 +24,7 @@ from nestvec.api.requests.headers import (
 from nestvec.api.state import ApiState
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.outputs.adapters import ADAPTERS
+from nestvec.engine.text.preparation.scripts import foreign_scripts
 from nestvec.engine.types import EmbedCall, EmbedResult, Priority
 from nestvec.errors import InputError, InternalError
 from nestvec.keys.keyring import Keyring
@@ -64,12 +66,13 @@ class CallTokens:
         are_limited: Whether the key has a rate or a quota of tokens.
     """
 
-    __slots__ = ("_admission", "_key_id", "_limits", "_rates", "are_limited")
+    __slots__ = ("_admissions", "_key_id", "_limits", "_rates", "are_limited")
 
     def __init__(self, keys: Keyring, key_id: str, limits: KeyLimits) -> None:
         self._rates, self._key_id, self._limits = keys.rates, key_id, limits
         self.are_limited = limits.tokens_per_min is not None or limits.monthly_tokens is not None
-        self._admission: TokenAdmission | None = None
+        # Several where a call embeds something else first.
+        self._admissions: list[TokenAdmission] = []
 
     def checked(self) -> Self:
         """Refuse the call before anything is done for it, where nothing is left; returns itself.
@@ -89,28 +92,30 @@ class CallTokens:
             RateLimitError: Nothing is left.
             NotReadyError: What the key has used is not known.
         """
-        self._admission = await self._rates.admit(self._key_id, self._limits, tokens)
+        self._admissions.append(await self._rates.admit(self._key_id, self._limits, tokens))
 
     def settle(self, tokens: int) -> None:
         """Count what has run."""
-        if self._admission is not None:
-            self._rates.settle(self._admission)
-        else:
+        if not self._settle_admitted():
             self._rates.charge(self._key_id, self._limits, tokens)
 
     def give_back(self) -> None:
         """Give back what was taken: nothing has run, or nothing came of it."""
-        if self._admission is not None:
-            self._rates.give_back(self._admission)
+        for admission in self._admissions:
+            self._rates.give_back(admission)
 
     def charge_for_leaving(self, call: EmbedCall) -> None:
         """Count what may have run for a caller that has left: an estimate, where it was not counted."""
-        if self._admission is not None:
-            self._rates.settle(self._admission)
-        else:
+        if not self._settle_admitted():
             chars = sum(map(len, call.inputs)) + sum(map(len, call.context))
             tokens = chars // CHARS_PER_TOKEN
             self._rates.charge(self._key_id, self._limits, tokens)
+
+    def _settle_admitted(self) -> bool:
+        """Count what was taken; returns whether anything was."""
+        for admission in self._admissions:
+            self._rates.settle(admission)
+        return bool(self._admissions)
 
 
 async def embed(
@@ -130,18 +135,7 @@ async def embed(
         NestvecError: The engine's reason why there are no vectors.
     """
     request, state = api_request.request, api_request.state
-    limits = grant_of(request).limits
-    tokens_of_key = CallTokens(state.keys, api_request.key_id, limits).checked()
-    latest_s = deadline_s(request, state)
-    full_call = dataclasses.replace(
-        call,
-        truncate=call.truncate or api_request.dialect.default_truncation,
-        key_id=api_request.key_id,
-        priority=Priority.BULK if limits.is_bulk_only else call.priority or priority(request),
-        deadline_s=latest_s if call.deadline_s is None else min(latest_s, call.deadline_s),
-        uses_cache="no-store" not in request.headers.get("cache-control", "").lower(),
-        admit=tokens_of_key.admit if tokens_of_key.are_limited else None,
-    )
+    full_call, tokens_of_key = call_of_request(api_request, call)
     stages = await _begin_stages(api_request, full_call)
     try:
         result = await _traced(api_request, full_call, stages)
@@ -158,7 +152,8 @@ async def embed(
     # Before anything that may be refused: what has run is counted.
     tokens = sum(result.input_tokens)
     tokens_of_key.settle(tokens)
-    _count_tokens(api_request, tokens)
+    count_tokens(api_request, tokens)
+    _tell_scripts(api_request, call)
     arrays = [value for value in call.inputs if isinstance(value, list)]
     if arrays and (unusual := await state.service.count_unusual_ids(arrays, call.model)):
         add_answer_header(request, UNUSUAL_IDS_HEADER, str(unusual))
@@ -194,6 +189,39 @@ def forms_asked_for(body: Body) -> list[str]:
         words = value if isinstance(value, list) else [value]
         forms += [word for word in words[: len(FORMS)] if isinstance(word, str) and word in FORMS]
     return forms
+
+
+def call_of_request(api_request: ApiRequest, call: EmbedCall) -> tuple[EmbedCall, CallTokens]:
+    """Return a call as it runs for a request, and what it takes from the request's key.
+
+    Raises:
+        RateLimitError: The key has no tokens left.
+        NotReadyError: What the key has used is not known.
+    """
+    request, state = api_request.request, api_request.state
+    limits = grant_of(request).limits
+    tokens_of_key = CallTokens(state.keys, api_request.key_id, limits).checked()
+    latest_s = deadline_s(request, state)
+    full_call = dataclasses.replace(
+        call,
+        truncate=call.truncate or api_request.dialect.default_truncation,
+        key_id=api_request.key_id,
+        priority=Priority.BULK if limits.is_bulk_only else call.priority or priority(request),
+        deadline_s=latest_s if call.deadline_s is None else min(latest_s, call.deadline_s),
+        uses_cache="no-store" not in request.headers.get("cache-control", "").lower(),
+        admit=tokens_of_key.admit if tokens_of_key.are_limited else None,
+    )
+    return full_call, tokens_of_key
+
+
+def _tell_scripts(api_request: ApiRequest, call: EmbedCall) -> None:
+    """Give the answer a header where texts are in scripts that the model's card does not know."""
+    texts = [value for value in call.inputs if isinstance(value, str) and not value.isascii()]
+    if not texts:
+        return
+    spec = api_request.state.service.models.find(call.model, call.kind).spec
+    if spec is not None and (scripts := foreign_scripts(texts, spec.languages)):
+        add_answer_header(api_request.request, SCRIPT_HEADER, ",".join(scripts))
 
 
 def _name_field(error: InputError | InternalError, source: str, *, is_list: bool) -> None:
@@ -277,10 +305,11 @@ async def charged_tokens(api_request: ApiRequest, tokens: int) -> AsyncIterator[
         rates.give_back(admission)
         raise
     rates.settle(admission)
-    _count_tokens(api_request, tokens)
+    count_tokens(api_request, tokens)
 
 
-def _count_tokens(api_request: ApiRequest, tokens: int) -> None:
+def count_tokens(api_request: ApiRequest, tokens: int) -> None:
+    """Count tokens of a request's key in the metrics."""
     if api_request.key_id:
         keys = api_request.state.metrics.keys
         keys.tokens.labels(keys.label_of(api_request.key_id)).inc(tokens)

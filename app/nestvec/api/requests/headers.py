@@ -12,6 +12,9 @@ from nestvec.errors import InputError
 VOCABULARY_HEADER: Final = "x-embed-token-vocab"
 IGNORED_FIELDS_HEADER: Final = "x-embed-ignored-fields"
 UNUSUAL_IDS_HEADER: Final = "x-embed-unusual-token-ids"
+SCRIPT_HEADER: Final = "x-embed-script"
+# Up to so large a share of the tokens is lost on words that the model does not know, without a header that says so.
+MAX_UNKNOWN_SHARE: Final = 0.05
 # A client that waits N seconds should have our answer a little before it gives up and sends the work again.
 CLIENT_MARGIN_S: Final = 1.0
 
@@ -53,6 +56,10 @@ def result_headers(result: EmbedResult, call: EmbedCall) -> dict[str, str]:
         headers["x-embed-windows"] = str(windowed)
     if truncated := sum(result.is_truncated):
         headers["x-embed-truncated"] = str(truncated)
+    if result.unknown_tokens:
+        unknown = sum(result.unknown_tokens)
+        if unknown > MAX_UNKNOWN_SHARE * sum(result.input_tokens):
+            headers["x-embed-unknown"] = str(unknown)
     if call.prompt_role is not None and result.prompt_used is None:
         headers["x-embed-prompt"] = "none"
     if result.layers:

@@ -117,6 +117,8 @@ OWN_OTHER_FIELDS: Final = frozenset(
         *("labels", "template", "multi_label", "alpha"),
         # They say how `enable_auto_chunking` cuts, and mean nothing without it.
         *("chunk_size", "chunk_overlap"),
+        # How documents are cut where no vector is given.
+        *("splitter", "chunk_tokens", "overlap_tokens", "language"),
     }
 )
 # Vendors' words without effect, some of them an edit away from a field of ours: none of them is a slip.

@@ -14,6 +14,7 @@ from nestvec.api.schemas.openai import MODEL_CARD_DOC, MODEL_DOC, MODEL_QUALITY_
 from nestvec.corpus.reports.model_card import card_markdown, card_page
 from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
 from nestvec.engine.models.served_model import NO_PRESET, AliasPreset, ServedModel
+from nestvec.engine.text.preparation.text_form import PLAIN_TEXTS
 from nestvec.engine.types import EmbedCall, OutputKind
 from nestvec.engine.vector_plan import fitted_exits, resolve_plan
 from nestvec.engine.vectors.maps import AffineMap
@@ -111,7 +112,10 @@ def _listed_aliases(models: ModelRegistry, slot: ModelSlot) -> list[str]:
 
 def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str, Any]:
     """Return OpenAI's four keys, then what a caller should know; much of it is null until the model has been loaded."""
-    spec, preset, model = slot.spec, slot.preset(name), slot.model
+    preset = slot.preset(name)
+    model = None if slot.model is None else preset.variant(slot.model)
+    spec = slot.spec if model is None else model.spec
+    text = slot.text_form(name)
     profile = {"layers": preset.layers, "map": preset.map_id, "output_dtype": preset.output_dtype}
     pinned = {
         "prompt_name": preset.prompt_name,
@@ -128,6 +132,12 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
         "pinned": None if preset is NO_PRESET else pinned,
         "state": slot.state,
     }
+    if text != PLAIN_TEXTS:
+        row["text"] = {
+            "unicode": text.unicode,
+            "strip": text.strip,
+            "template": None if text.template is None else text.template.source,
+        }
     if spec is None:
         return {**row, **dict.fromkeys(KNOWN_ONCE_LOADED)}
     return {

@@ -181,6 +181,9 @@ class Usage(BaseModel):
     prompt_tokens: int
     total_tokens: int
     long_inputs: list[LongInput] | None = Field(None, description="Absent where none was.")
+    unknown_tokens: int | None = Field(
+        None, description="Tokens that stand for what the vocabulary lacks; absent where none does."
+    )
 
 
 class EmbeddingsResponse(BaseModel):

@@ -78,6 +78,12 @@ def command(
         raise click.UsageError("--sign-key signs a manifest: name its file by --manifest")
     # Before any work, as it may be no key.
     key = None if sign_key is None else read_sign_key(sign_key)
+    if not server.url:
+        # Part of the model here: vectors of records written otherwise are of another space.
+        template = flags["template"] or settings.text.template
+        text = settings.text.model_copy(update={"template": template})
+        settings = settings.model_copy(update={"text": text})
+        flags = {**flags, "template": template}
     job = corpus_job(sources, target, flags)
     found = scan_job(job)
     if endings := left_out(sources):

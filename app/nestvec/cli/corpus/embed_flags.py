@@ -15,7 +15,23 @@ from nestvec.corpus.store_writer import IdKind
 from nestvec.corpus.stores.registry import find_store
 from nestvec.engine.dtypes import OFFERED, OutputDtype
 from nestvec.engine.splitting import SplitterKind
+from nestvec.engine.text.preparation.record_template import RecordTemplate
 from nestvec.engine.types import Truncation
+
+
+def checked_template(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is no template.
+
+    Raises:
+        click.BadParameter: It is none.
+    """
+    try:
+        if value:
+            RecordTemplate(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
 
 READING: Final = (
     click.option(
@@ -26,6 +42,12 @@ READING: Final = (
         help="What standard input holds.",
     ),
     click.option("--text-column", default="text", show_default=True, help="Column with the text."),
+    click.option(
+        "--template",
+        metavar="TEXT",
+        callback=checked_template,
+        help="Write several columns as the text, such as '{title}. {abstract}'; default: the model's own template.",
+    ),
     click.option(
         "--id-column", help="Column with the id; default: 'id' if there is one, else numbers."
     ),
@@ -54,7 +76,8 @@ CHUNKING: Final = (
     click.option(
         "--chunk",
         type=click.Choice([kind.value for kind in SplitterKind]),
-        help="Cut each document; rows tell document, start and end in characters.",
+        help="Cut each document; rows tell document, start and end in characters. For semantic its sentences "
+        "are embedded first, to find where it turns to another matter.",
     ),
     click.option(
         "--chunk-tokens",
@@ -152,7 +175,7 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
     if flags["chunk"] is None and (
         flags["late"] or flags["chunk_tokens"] or flags["chunk_overlap"]
     ):
-        raise click.UsageError("say how documents are cut: --chunk sentences, tokens or markdown")
+        raise click.UsageError("say how documents are cut: by --chunk")
     id_kind = IdKind(flags["id_kind"]) if flags["id_kind"] else None
     if id_kind is None:
         id_kind = IdKind.NAME if store is None else store.id_kind
@@ -171,6 +194,7 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
             needs_id=id_kind is IdKind.COLUMN,
             keep=tuple(name.strip() for name in keep.split(",") if name.strip()),
             per=per,
+            template=flags["template"] or "",
         ),
         options=_options(flags, is_store=store is not None),
         with_text=flags["with_text"],

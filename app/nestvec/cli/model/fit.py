@@ -178,7 +178,7 @@ def _find_map(settings: Settings, name: str) -> AffineMap:
     if path.is_file():
         return read_map(path)
     package = prepare_model(settings)
-    maps = read_maps(package.artefact, package.spec.space)
+    maps = read_maps(package.artefact, settings.text.form().space_of(package.spec.space))
     if name not in maps:
         known = ", ".join(maps) or "none"
         raise FormatError(f"'{name}' is no file, and {package.spec.name} has these maps: {known}")

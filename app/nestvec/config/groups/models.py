@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from nestvec.config.field_types import TextList, UserPath
 from nestvec.config.model_settings import AdapterTable, AliasTable, ModelTable
+from nestvec.config.text_settings import TextSettings, TextTable
 
 
 def _default_cache_dir() -> Path:
@@ -55,6 +56,11 @@ class ServedModelSettings(BaseModel):
     adapters: AdapterTable = Field(
         default_factory=dict,
         description="Folders of LoRA adapters by the task that asks for each: a table in the TOML file, or JSON.",
+    )
+    text: TextTable = Field(
+        default_factory=TextSettings,
+        description="What is made of texts and records before the tokenizer (docs/texts.md): a table of `unicode`, "
+        "`strip` and `template` in the TOML file, or JSON.",
     )
     max_models_bytes: int = Field(
         0,

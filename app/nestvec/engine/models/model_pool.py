@@ -60,7 +60,7 @@ class ModelPool:
         slot = self.models.find(name, kind)
         model = await self.acquire(slot)
         try:
-            yield model
+            yield slot.preset(name).variant(model)
         finally:
             self.release(slot)
 

@@ -15,6 +15,7 @@ from nestvec.engine.models.served_model import (
     base_name,
 )
 from nestvec.engine.outputs.joint import kinds_of
+from nestvec.engine.text.preparation.text_form import PLAIN_TEXTS, TextForm
 from nestvec.engine.types import OutputKind
 from nestvec.errors import InputError, NestvecError, UnknownModelError
 from nestvec.system.public_names import public_name
@@ -57,6 +58,7 @@ class ModelSlot:
         source: What the settings say the model is: entries of one source share the names of its card.
         is_renamed: Whether its own name is the settings', rather than its card's.
         open: Loads the model; blocks. None where it was given loaded.
+        text: The form in which it takes texts.
         is_kept: Whether it is never unloaded to make room.
         loads_at_start: Whether it is loaded at the start, rather than by the first call.
         is_adapter: Whether it is another slot's model with an adapter merged in.
@@ -81,6 +83,7 @@ class ModelSlot:
     source: str = ""
     is_renamed: bool = False
     open: OpenModel | None = None
+    text: TextForm = PLAIN_TEXTS
     is_kept: bool = False
     loads_at_start: bool = False
     is_adapter: bool = False
@@ -148,6 +151,11 @@ class ModelSlot:
         folded = base_name(name).casefold()
         matches = (preset for alias, preset in self.presets.items() if alias.casefold() == folded)
         return next(matches, NO_PRESET)
+
+    def text_form(self, name: str) -> TextForm:
+        """Return the form in which texts are taken under a name."""
+        text = self.preset(name).text
+        return self.text if text is None else text
 
     def adapted(self, task: str | None) -> "ModelSlot":
         """Return the slot for a task: this one where it has no adapters, or no task is named.

@@ -8,6 +8,7 @@ from nestvec.engine.core.coalescing import Coalescer
 from nestvec.engine.core.ports import Core
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.text.preparation.text_form import TextForm
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import EmbedCall, FloatArray, OutputKind
 from nestvec.engine.vectors.maps import AffineMap
@@ -25,6 +26,7 @@ class AliasPreset:
         layers: Number of layers that run, used where a call asks for vectors and says neither layers nor map.
         map_id: The map that vectors go through, used as `layers` is.
         output_dtype: The vectors' dtype, for dialects to use where a request names none.
+        text: The form of its texts; None for the model's own.
     """
 
     prompt_name: str | None = None
@@ -32,6 +34,11 @@ class AliasPreset:
     layers: int | None = None
     map_id: str | None = None
     output_dtype: OutputDtype | None = None
+    text: TextForm | None = None
+
+    def variant(self, model: "ServedModel") -> "ServedModel":
+        """Return the model as it takes texts under the alias."""
+        return model if self.text is None else model.variants[self.text]
 
     def fill(self, call: EmbedCall) -> EmbedCall:
         """Return the call with what the alias stands for, where it does not say otherwise."""
@@ -67,6 +74,7 @@ class ServedModel:
         quality: What was measured of the model, as the report left it; None where nothing was.
         reports: What other reports found, by name, as they left it.
         token_table: Reads its table of token vectors, `[V, H]`; None where there is none to read.
+        variants: The model again, as it takes texts in other forms, each with a space of its own.
         bound: What its vectors are held to at each start: `max_difference` of a value, or `mean_cosine` and
             `min_cosine`, on the probe texts.
         coalescer: Stands before the core: identical texts in flight run once.
@@ -84,6 +92,7 @@ class ServedModel:
     reports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     token_table: Callable[[], FloatArray | None] | None = None
     bound: Mapping[str, float] = field(default_factory=dict)
+    variants: Mapping[TextForm, "ServedModel"] = field(default_factory=dict)
     coalescer: Coalescer = field(init=False)
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ class Encoded:
         drops_more: Whether `dropped_tokens` is a lower bound, because only a leading part was tokenized.
         chunks: Where each span lies in the text, in characters, of a document that was cut into chunks here.
         windows: The overlapping windows of an input that was too long for one; they run in its place.
+        unseen_unknown: How many unknown tokens were left out, less the one that stands for a text without any token.
     """
 
     ids: IdArray
@@ -41,6 +42,7 @@ class Encoded:
     drops_more: bool = False
     chunks: tuple[Chunk, ...] = ()
     windows: "Windows | None" = None
+    unseen_unknown: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ class TokenBudget:
         tokens: How many there are so far.
         windows: How many there are so far.
         chunks: How many there are so far.
+        sentences: How many are embedded to find where documents are cut, so far.
     """
 
     max_tokens: int
@@ -26,6 +27,7 @@ class TokenBudget:
     tokens: int = 0
     windows: int = 0
     chunks: int = 0
+    sentences: int = 0
 
     def add_tokens(self, tokens: int) -> None:
         """Count the tokens of inputs that are done."""
@@ -74,6 +76,21 @@ class TokenBudget:
             raise RequestTooLargeError(
                 f"these documents have at least {self.chunks} chunks, max {self.max_chunks} per request; send fewer "
                 "documents, or cut them into longer chunks",
+                param="input",
+                code="max_tokens_per_request",
+            )
+
+    def add_sentences(self, sentences: int) -> None:
+        """Count the sentences of a document that are embedded to find where it is cut, before they are.
+
+        Raises:
+            RequestTooLargeError: There are more than a call may have chunks.
+        """
+        self.sentences += sentences
+        if self.sentences > self.max_chunks:
+            raise RequestTooLargeError(
+                f"these documents have at least {self.sentences} sentences to compare, max {self.max_chunks} per "
+                "request; send fewer or shorter documents, or cut them by another splitter",
                 param="input",
                 code="max_tokens_per_request",
             )

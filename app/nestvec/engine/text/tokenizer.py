@@ -25,7 +25,7 @@ from nestvec.engine.text.tokenizer_library import (
     token_spans,
     unknown_id_of,
 )
-from nestvec.engine.text.truncation import leading_words
+from nestvec.engine.text.truncation import IdCutter, leading_words
 from nestvec.engine.types import IdArray, Truncation
 from nestvec.errors import BackendError, FormatError, InputError
 
@@ -53,6 +53,7 @@ class Tokenizer:
         vocabulary_size: Number of rows of the model's embedding table.
         unknown_id: Id that stands for a text without any token; None if there is none.
         long_texts: Tokenizes texts in slices, whole or as far as is wanted.
+        told_unknown_id: The same where it tells of what the vocabulary lacks: not where each text gets it (CLIP's).
 
     Args:
         path: The folder's `tokenizer.json`.
@@ -86,7 +87,7 @@ class Tokenizer:
         self._prompt_tokens: dict[str, int] = {}
         self._splits_at_spaces = splits_at_spaces(library)
         try:
-            mask = self.library.encode("a").special_tokens_mask
+            plain = self.library.encode("a")
             self._cuts = find_safe_cuts(
                 lambda text: self.library.encode(text, add_special_tokens=False).ids,
                 splits_at_spaces=self._splits_at_spaces,
@@ -94,9 +95,16 @@ class Tokenizer:
         except BackendError as error:
             raise FormatError(f"{path}: the tokenizer fails on plain texts") from error
         self.long_texts = LongTextEncoder(self.library, self._cuts, self._dropped_id)
+        mask = plain.special_tokens_mask
         content = [position for position, is_special in enumerate(mask) if not is_special]
-        self._prefix_tokens = content[0] if content else len(mask)
-        self._suffix_tokens = len(mask) - 1 - content[-1] if content else 0
+        is_framing = any(self.unknown_id == i and s for i, s in zip(plain.ids, mask, strict=True))
+        self.told_unknown_id = None if is_framing else self.unknown_id
+        self._cutter = IdCutter(
+            content[0] if content else len(mask),
+            len(mask) - 1 - content[-1] if content else 0,
+            self.unknown_id,
+            self._dropped_id,
+        )
         if max_tokens <= self.special_tokens:
             raise FormatError(
                 f"{path}: {max_tokens} tokens leave no room beside {self.special_tokens} special ones"
@@ -105,7 +113,7 @@ class Tokenizer:
     @property
     def special_tokens(self) -> int:
         """Number of special tokens that each text gets."""
-        return self._prefix_tokens + self._suffix_tokens
+        return self._cutter.prefix_tokens + self._cutter.suffix_tokens
 
     def max_length(self, options: TokenizeOptions) -> int:
         """Return the maximum number of tokens of an input: the call's limit or the model's.
@@ -175,7 +183,7 @@ class Tokenizer:
                     param="input",
                     input_index=index,
                 )
-            encoded.append(self._cut_ids(np.asarray(ids, np.int32), options, max_length, index))
+            encoded.append(self._cutter.cut(np.asarray(ids, np.int32), options, max_length, index))
             options.note_tokens(len(encoded[-1].ids))
         return encoded
 
@@ -206,7 +214,7 @@ class Tokenizer:
                     texts[start:stop], add_special_tokens=False
                 )
                 encoded += [np.asarray(encoding.ids, np.int32) for encoding in encodings]
-        return [self._without_dropped(ids) for ids in encoded]
+        return [self._cutter.without_dropped(ids) for ids in encoded]
 
     def encode_with_starts(
         self, text: str, options: TokenizeOptions, index: int = 0
@@ -263,7 +271,7 @@ class Tokenizer:
         """Return the ids of the special tokens before a text, and of those behind it."""
         adds_special = options.adds_special_tokens
         ids = np.asarray(self.library.encode("").ids if adds_special else [], np.int32)
-        prefix_tokens = self._prefix_tokens if adds_special else 0
+        prefix_tokens = self._cutter.prefix_tokens if adds_special else 0
         return ids[:prefix_tokens], ids[prefix_tokens:]
 
     def count_prompt_tokens(self, prompt: str, *, keeps: bool = False) -> int:
@@ -276,7 +284,7 @@ class Tokenizer:
         known = self._prompt_tokens.get(prompt)
         if known is not None:
             return known
-        tokens = len(self.library.encode(prompt).ids) - self._suffix_tokens
+        tokens = len(self.library.encode(prompt).ids) - self._cutter.suffix_tokens
         if keeps:
             self._prompt_tokens[prompt] = tokens
         return tokens
@@ -313,8 +321,8 @@ class Tokenizer:
         read = self.long_texts.encode(text, goal, options, 0)
         content = np.asarray(read.encoding.ids, np.int32)[read.start : read.start + read.tokens]
         prefix_ids, suffix_ids = self.special_token_frame(options)
-        ids = self._without_dropped(np.concatenate([prefix_ids, content, suffix_ids]))
-        return self._cut_ids(ids, options, max_length, 0, is_lower_bound=not read.is_whole)
+        ids = np.concatenate([prefix_ids, content, suffix_ids])
+        return self._cutter.encoded(ids, options, max_length, 0, is_lower_bound=not read.is_whole)
 
     def _encode_short(
         self, texts: Sequence[str], options: TokenizeOptions, max_length: int
@@ -327,8 +335,8 @@ class Tokenizer:
         else:
             encodings = self._encode(texts, options)
         return [
-            self._cut_ids(
-                self._without_dropped(np.asarray(encoding.ids, np.int32)),
+            self._cutter.encoded(
+                np.asarray(encoding.ids, np.int32),
                 options,
                 max_length,
                 index,
@@ -361,37 +369,3 @@ class Tokenizer:
             texts, add_special_tokens=options.adds_special_tokens
         )
         return encodings
-
-    def _without_dropped(self, ids: IdArray) -> IdArray:
-        """The ids but for those of tokens that are left out."""
-        return ids if self._dropped_id is None else ids[ids != self._dropped_id]
-
-    def _cut_ids(
-        self,
-        ids: IdArray,
-        options: TokenizeOptions,
-        max_length: int,
-        index: int,
-        *,
-        is_lower_bound: bool = False,
-    ) -> Encoded:
-        """Cut ids to `max_length`, keeping the special tokens at both ends."""
-        excess = len(ids) - max_length
-        if not len(ids) and not options.allows_nothing:
-            if self.unknown_id is None:
-                raise InputError("this input has no token", param="input", input_index=index)
-            return Encoded(np.array([self.unknown_id], np.int32), is_truncated=False)
-        options.check_length(len(ids), max_length, index, is_lower_bound=is_lower_bound)
-        if excess <= 0:
-            return Encoded(ids, is_truncated=False)
-        adds_special = options.adds_special_tokens
-        start = self._prefix_tokens if adds_special else 0
-        stop = len(ids) - (self._suffix_tokens if adds_special else 0)
-        cuts_start = options.truncate is Truncation.START
-        kept = ids[start + excess : stop] if cuts_start else ids[start : stop - excess]
-        return Encoded(
-            np.concatenate([ids[:start], kept, ids[stop:]]),
-            is_truncated=True,
-            dropped_tokens=excess,
-            drops_more=is_lower_bound,
-        )

@@ -8,6 +8,8 @@ from typing import Any, Final
 from tokenizers import AddedToken, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as LibraryTokenizer
 
+from nestvec.engine.text.preparation.text_form import PLAIN_TEXTS, TextForm
+
 # Flags of an added token, as tokenizer.json spells them.
 TOKEN_FLAGS: Final = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -25,6 +27,7 @@ class TokenizerChanges:
         splits_special_tokens: Whether special tokens that a text spells are tokenized as any other text.
         subwords: What stands for words that the vocabulary lacks, as `SubwordSettings` are written; None for the
             unknown token.
+        form: The form that the operator has texts brought into before all of that; no part of the folder.
     """
 
     normalizer: Mapping[str, Any] | None = None
@@ -33,9 +36,10 @@ class TokenizerChanges:
     added_tokens: tuple[Mapping[str, Any], ...] = ()
     splits_special_tokens: bool = False
     subwords: Mapping[str, Any] | None = None
+    form: TextForm = PLAIN_TEXTS
 
     def summary(self) -> dict[str, Any]:
-        """Return what is changed, for fingerprints: empty where nothing is."""
+        """Return what the folder changes, for fingerprints: empty where nothing is."""
         fields = {
             "normalizer": self.normalizer,
             "pre_tokenizer": self.pre_tokenizer,
@@ -67,6 +71,7 @@ class TokenizerChanges:
             )
         if self.splits_special_tokens:
             library.encode_special_tokens = True
+        self.form.apply(library)
 
 
 def _set_state(part: Any, state: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the library's parts share no class

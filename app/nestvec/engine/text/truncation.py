@@ -1,6 +1,87 @@
 """Where texts and pairs are cut before and after they are tokenized. Pure."""
 
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.slicing import last_safe_cut
+from nestvec.engine.types import IdArray, Truncation
+from nestvec.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class IdCutter:
+    """Cuts the ids of an input to a limit, around the special tokens, and leaves out those that a model does not take.
+
+    Attributes:
+        prefix_tokens: Number of special tokens before a text.
+        suffix_tokens: Number of those behind it.
+        unknown_id: Id that stands for a text without any token; None if there is none.
+        dropped_id: Id of tokens that are left out; None for none.
+    """
+
+    prefix_tokens: int
+    suffix_tokens: int
+    unknown_id: int | None
+    dropped_id: int | None
+
+    def without_dropped(self, ids: IdArray) -> IdArray:
+        """Return the ids but for those of tokens that are left out."""
+        return ids if self.dropped_id is None else ids[ids != self.dropped_id]
+
+    def encoded(
+        self,
+        ids: IdArray,
+        options: TokenizeOptions,
+        max_length: int,
+        index: int,
+        *,
+        is_lower_bound: bool,
+    ) -> Encoded:
+        """Return an input of a text's tokens, without those that are left out, cut to the limit as `cut` does."""
+        kept = self.without_dropped(ids)
+        cut = self.cut(kept, options, max_length, index, is_lower_bound=is_lower_bound)
+        left_out = len(ids) - len(kept)
+        if not left_out:
+            return cut
+        return replace(cut, unseen_unknown=cut.unseen_unknown + left_out)
+
+    def cut(
+        self,
+        ids: IdArray,
+        options: TokenizeOptions,
+        max_length: int,
+        index: int,
+        *,
+        is_lower_bound: bool = False,
+    ) -> Encoded:
+        """Cut ids to `max_length`, keeping the special tokens at both ends.
+
+        Raises:
+            InputTooLongError: They are too many and truncation is off; names the index and both numbers.
+            InputError: There are none.
+        """
+        excess = len(ids) - max_length
+        if not len(ids) and not options.allows_nothing:
+            if self.unknown_id is None:
+                raise InputError("this input has no token", param="input", input_index=index)
+            stand_in = np.array([self.unknown_id], np.int32)
+            return Encoded(stand_in, is_truncated=False, unseen_unknown=-1)
+        options.check_length(len(ids), max_length, index, is_lower_bound=is_lower_bound)
+        if excess <= 0:
+            return Encoded(ids, is_truncated=False)
+        adds_special = options.adds_special_tokens
+        start = self.prefix_tokens if adds_special else 0
+        stop = len(ids) - (self.suffix_tokens if adds_special else 0)
+        cuts_start = options.truncate is Truncation.START
+        kept = ids[start + excess : stop] if cuts_start else ids[start : stop - excess]
+        return Encoded(
+            np.concatenate([ids[:start], kept, ids[stop:]]),
+            is_truncated=True,
+            dropped_tokens=excess,
+            drops_more=is_lower_bound,
+        )
 
 
 def longest_first(first: int, second: int, max_tokens: int) -> tuple[int, int]:

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from nestvec.engine.instructions import Instruct
 from nestvec.engine.text.pair_template import PairTemplate
+from nestvec.engine.text.preparation.text_form import PLAIN_TEXTS, TextForm
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.text.tokenizer_changes import NO_CHANGES, TokenizerChanges
 from nestvec.engine.types import Layout
@@ -113,11 +114,14 @@ class ModelFolder:
         """Return the ONNX file to serve: the folder's own, or the one in the artefact's folder."""
         return self.path / self.onnx_file if self.onnx_file else artefact / GRAPH_FILE
 
-    def open_tokenizer(self, max_tokens: int | None = None) -> Tokenizer:
+    def open_tokenizer(
+        self, max_tokens: int | None = None, form: TextForm = PLAIN_TEXTS
+    ) -> Tokenizer:
         """Open the model's tokenizer.
 
         Args:
             max_tokens: Where it cuts an input; None for as many tokens as the model takes.
+            form: The form that texts are brought into first.
 
         Raises:
             FormatError: It cannot be read.
@@ -128,7 +132,7 @@ class ModelFolder:
             vocabulary_size=self.vocabulary_size,
             adds_special_tokens=self.adds_special_tokens,
             drops_unknown=self.drops_unknown,
-            changes=self.tokenizer_changes,
+            changes=replace(self.tokenizer_changes, form=form),
         )
 
 

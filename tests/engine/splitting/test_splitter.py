@@ -3,11 +3,13 @@
 import itertools
 import re
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from nestvec.engine import splitting
-from nestvec.engine.splitting import Splitter, SplitterKind, sections, sentences
+from nestvec.engine.splitting import Span, Splitter, SplitterKind
+from nestvec.engine.splitting.markdown import sections
+from nestvec.engine.splitting.sentences import sentences
 
 ODD = [
     *(
@@ -52,6 +54,15 @@ def starts_of(text: str) -> list[int]:
     return [match.start() for match in WORD.finditer(text)]
 
 
+def spans_of(splitter: Splitter, text: str, starts: list[int]) -> list[Span]:
+    """Cut a text; where vectors of its sentences are needed, by some of a seed."""
+    if splitter.needs_sentences:
+        found = splitter.sentences(text, starts)
+        vectors = np.random.default_rng(len(text)).standard_normal((len(found), 3))
+        splitter = splitter.with_edges(found, vectors.astype(np.float32), starts)
+    return splitter.spans(text, starts)
+
+
 @given(texts)
 @example("x B.\u2029y")  # the library panics on it as it is
 def test_sentences_and_sections_are_the_text(text: str) -> None:
@@ -93,7 +104,7 @@ def test_sections() -> None:
 def test_chunks_hold_every_token_in_order(text: str, kind: SplitterKind, size: int) -> None:
     """Without overlap each token is in one chunk, and no chunk is empty or, by tokens, larger than asked for."""
     starts = starts_of(text)
-    spans = Splitter(kind, size).spans(text, starts)
+    spans = spans_of(Splitter(kind, size), text, starts)
     assert bool(spans) == bool(starts)
     if not spans:
         return
@@ -127,6 +138,7 @@ def test_chunks_by_tokens_overlap_as_asked(tokens: int, size: int, data: st.Data
         (SplitterKind.SENTENCES, 5, ["One two. Three four five. ", "Six. Seven."]),
         (SplitterKind.SENTENCES, 2, ["One two. ", "Three four five. ", "Six. Seven."]),
         (SplitterKind.MARKDOWN, 0, ["One two. Three four five. Six. Seven."]),
+        (SplitterKind.CODE, 0, ["One two. Three four five. Six. Seven."]),
         (SplitterKind.MARKDOWN, 5, ["One two. Three four five. ", "Six. Seven."]),
     ],
 )
@@ -144,7 +156,7 @@ def test_long_texts_are_cut_as_short_ones(sentence: str, monkeypatch: pytest.Mon
     """Long texts are read in pieces, whose edges do not show in the sentences."""
     text = sentence * (9000 // len(sentence))
     pieces = sentences(text)
-    monkeypatch.setattr(splitting, "PIECE_CHARS", 10**6)
+    monkeypatch.setattr("nestvec.engine.splitting.sentences.PIECE_CHARS", 10**6)
     assert sentences(text) == pieces
 
 
@@ -158,6 +170,7 @@ def test_long_texts_are_cut_as_short_ones(sentence: str, monkeypatch: pytest.Mon
         (SplitterKind.MARKDOWN, "- alpha\n  beta\n" * 2000),
         (SplitterKind.MARKDOWN, "alpha. " * 4000),
         (SplitterKind.TOKENS, "alpha " * 100_000),
+        (SplitterKind.CODE, "alpha\n\n  beta\n\n    gamma\n" * 12_000),
     ],
 )
 def test_cutting_ends_where_its_check_says_so(kind: SplitterKind, text: str) -> None:
