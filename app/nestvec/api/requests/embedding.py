@@ -150,7 +150,9 @@ async def embed(
     tokens_of_key.settle(tokens)
     _count_tokens(api_request, tokens)
     arrays = [value for value in call.inputs if isinstance(value, list)]
-    if arrays and (unusual := await state.service.count_unusual_ids(arrays, call.model)):
+    if arrays and (
+        unusual := await state.service.token_calls.count_unusual_ids(arrays, call.model)
+    ):
         add_answer_header(request, UNUSUAL_IDS_HEADER, str(unusual))
     set_log_fields(
         request,

@@ -197,7 +197,7 @@ class Embedder:
             InputError: A text is no string, or there is no such prompt.
         """
         listed = checked_texts([texts] if isinstance(texts, str) else texts, "texts")
-        work = self._service.describe(
+        work = self._service.token_calls.describe(
             listed, adds_special_tokens=True, prompt_name=prompt_name, model=model
         )
         return [len(described) for described in self._run(work)] if listed else []
