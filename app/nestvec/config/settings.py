@@ -167,6 +167,7 @@ class Settings(
                 "vector_cache_bytes": 0,
                 "models": {},
                 "adapters": {},
+                "recipes": {},
             }
         )
 

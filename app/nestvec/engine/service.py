@@ -20,13 +20,16 @@ from nestvec.engine.front.validation import admit_tokens, check_output, room_for
 from nestvec.engine.items import as_submission, long_inputs, merge_windows
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
-from nestvec.engine.models.model_registry import ModelRegistry
+from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import Observer
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import Finished
+from nestvec.engine.recipes.composition import RecipeRunner
+from nestvec.engine.recipes.recipe_slot import RecipeSlot
 from nestvec.engine.splitting import Check
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
+from nestvec.engine.text.token_budget import TokenBudget
 from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.tokenization import check_token_limit, input_tokens, resolve_prompt
 from nestvec.engine.types import EmbedCall, EmbedResult, ItemOptions, RawVectors, Timings
@@ -82,6 +85,7 @@ class EmbeddingService:
         self._observer = observer
         self._clock = clock
         self.read_through = ReadThroughCache(cache, self.front)
+        self._recipes = RecipeRunner(self._embed_by, self.pool, limits, self.front, clock)
         self.token_calls = TokenCalls(self.pool, limits, self.front, clock)
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
@@ -96,31 +100,40 @@ class EmbeddingService:
                 loaded.
             InternalError: The runtime failed on an input.
         """
-        slot = self.models.find(call.model, call.kind).adapted(call.adapter)
+        slot = self.models.find(call.model, call.kind)
         remaining_s = None if call.deadline_s is None else call.deadline_s - self._clock()
         try:
             async with asyncio.timeout(remaining_s):
-                model = await self.pool.acquire(slot)
-                try:
-                    call = slot.preset(call.model).fill(call)
-                    plan = resolve_plan(
-                        call, model, allows_untrained=self.limits.allows_untrained_layers
-                    )
-                    self.limits.check_inputs(call)
-                    check_output(call, model, plan)
-                    return await self._embed(call, model, plan)
-                finally:
-                    self.pool.release(slot)
+                if isinstance(slot, RecipeSlot):
+                    return await self._recipes.embed(slot, call)
+                return await self._embed_by(slot.adapted(call.adapter), call)
         except TimeoutError:
             raise DeadlineError("The deadline passed before the vectors were ready.") from None
 
-    async def _embed(self, call: EmbedCall, model: ServedModel, plan: VectorPlan) -> EmbedResult:
+    async def _embed_by(
+        self, slot: ModelSlot, call: EmbedCall, budget: TokenBudget | None = None
+    ) -> EmbedResult:
+        """Embed by one model, loaded first where need be; a part of a recipe within the budget of all parts."""
+        model = await self.pool.acquire(slot)
+        try:
+            call = slot.preset(call.model).fill(call)
+            plan = resolve_plan(call, model, allows_untrained=self.limits.allows_untrained_layers)
+            self.limits.check_inputs(call)
+            check_output(call, model, plan)
+            return await self._embed(call, model, plan, budget)
+        finally:
+            self.pool.release(slot)
+
+    async def _embed(
+        self, call: EmbedCall, model: ServedModel, plan: VectorPlan, budget: TokenBudget | None
+    ) -> EmbedResult:
         spec = model.spec
         prompt_name, prompt = resolve_prompt(call, spec)
         if call.refuses_wider_limit:
             check_token_limit(call.max_tokens, model.tokenizer)
         started_s = self._clock()
-        characters = self.limits.check_characters(call, prompt)
+        sharers = 1 if budget is None else budget.sharers
+        characters = self.limits.check_characters(call, prompt, sharers)
         ticket = self._ticket(call.deadline_s)
         options = TokenizeOptions(
             self.limits.truncation_of(call),
@@ -130,7 +143,7 @@ class EmbeddingService:
             call.max_second_tokens,
             ticket,
             # What is so short is counted once it is all there.
-            None if characters <= INLINE_CHARS else self.limits.token_budget(call),
+            None if characters <= INLINE_CHARS else budget or self.limits.token_budget(call),
         )
         encoded = await self._encode(call, model, options, characters, started_s)
         tokens = tuple(count for value in encoded for count in input_tokens(value))

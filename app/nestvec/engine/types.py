@@ -100,6 +100,7 @@ class EmbedCall:
         map_id: A map of the model that vectors go through, by its name or fingerprint; "" for vectors of any layer as
             they are, which is for measurements.
         uses_cache: Whether vectors may be kept in the vector cache, and taken from it.
+        takes_views: Whether the answer has a place for several vectors of an input, each with the name of its view.
         admit: Called with the number of tokens once they are counted and before they are queued; what it raises refuses
             the call.
     """
@@ -130,6 +131,7 @@ class EmbedCall:
     adapter: str | None = None
     map_id: str | None = None
     uses_cache: bool = True
+    takes_views: bool = False
     admit: Callable[[int], Awaitable[None]] | None = None
 
 
@@ -345,6 +347,9 @@ class EmbedResult:
         map_name: The map that the vectors went through, "" for none.
         long_inputs: What became of inputs that were too long; inputs that were not are missing.
         chunks: Where each chunk lies, of documents that were cut here.
+        views: Several vectors of each input, by the name of the view, where the call takes them; `vectors` and
+            `converted` are those of the first.
+        route: Which of a recipe's parts took how many inputs, and why; "" where nothing was routed.
     """
 
     vectors: FloatArray
@@ -362,6 +367,8 @@ class EmbedResult:
     map_name: str = ""
     long_inputs: tuple[LongInput, ...] = ()
     chunks: tuple[Chunk, ...] = ()
+    views: Mapping[str, "EmbedResult"] = field(default_factory=dict)
+    route: str = ""
 
     def by_input(self, vectors: NDArray[Any]) -> list[NDArray[Any]]:
         """Cut the rows of all inputs into one array per input.

@@ -267,7 +267,8 @@ async def _line_result(
     rows = await vectors_json(result, encoding, inputs)
     model = text_field(body, "model") or result.model
     tokens = sum(result.input_tokens[inputs])
-    extras = ResponseExtras(result.chunks, _long_inputs_of(result.long_inputs, inputs))
+    long_inputs = _long_inputs_of(result.long_inputs, inputs)
+    extras = ResponseExtras(result.chunks, long_inputs, tuple(result.views))
     return LineResult(200, b"".join(embeddings_parts(rows, model, tokens, extras)), tokens)
 
 

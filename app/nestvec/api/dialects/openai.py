@@ -79,7 +79,7 @@ async def _embeddings(api_request: ApiRequest, model: str) -> Response:
     if encoding.form.startswith("bytes"):
         return bytes_response(result, call, encoding, model or result.model)
     rows = await vectors_json(result, encoding)
-    extras = ResponseExtras(result.chunks, result.long_inputs)
+    extras = ResponseExtras(result.chunks, result.long_inputs, tuple(result.views))
     parts = embeddings_parts(rows, model or result.model, sum(result.input_tokens), extras)
     body = await join_parts(parts)
     return Response(body, headers=result_headers(result, call), media_type="application/json")

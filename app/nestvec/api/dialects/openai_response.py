@@ -22,10 +22,12 @@ class ResponseExtras:
     Attributes:
         chunks: The span of each vector's chunk, for documents that the server cut.
         long_inputs: What became of inputs that were too long.
+        views: Names of the vectors that each input has; empty where it has one.
     """
 
     chunks: Sequence[Chunk] = ()
     long_inputs: Sequence[LongInput] = ()
+    views: Sequence[str] = ()
 
 
 NO_EXTRAS: Final = ResponseExtras()
@@ -34,13 +36,16 @@ NO_EXTRAS: Final = ResponseExtras()
 async def vectors_json(
     result: EmbedResult, encoding: Encoding, inputs: slice = slice(None)
 ) -> list[bytes]:
-    """Encode the vector of each input as JSON.
+    """Encode the vector of each input as JSON; where inputs have several views, those of an input follow one another.
 
     Args:
         result: Holds vectors of the encoding's dtype, `[B, D]`.
         encoding: How a vector is written, as "float" or "base64".
         inputs: The inputs whose vectors are wanted.
     """
+    if result.views:
+        by_view = [await vectors_json(view, encoding, inputs) for view in result.views.values()]
+        return [row for of_input in zip(*by_view, strict=True) for row in of_input]
     vectors = result.converted[encoding.dtype][inputs]
     vectors = in_byte_order(vectors, is_big_endian=encoding.is_big_endian)
     return await rows_json(vectors, as_base64=encoding.is_base64)
@@ -57,11 +62,12 @@ def embeddings_parts(
         tokens: The number of tokens that were run, for `usage`.
         extras: What the answer tells beyond OpenAI's fields.
     """
-    spans = [_chunk_json(chunk) for chunk in extras.chunks] or [b""] * len(rows)
+    views = [b',"view":%s' % orjson.dumps(name) for name in extras.views] or [b""]
+    spans = [_chunk_json(chunk) for chunk in extras.chunks] or views * (len(rows) // len(views))
     parts: list[bytes] = []
     start = b'{"object":"list","data":[{"object":"embedding","index":%d%s,"embedding":'
     for index, (span, row) in enumerate(zip(spans, rows, strict=True)):
-        parts += (start % (index, span), row)
+        parts += (start % (index // len(views), span), row)
         start = b'},{"object":"embedding","index":%d%s,"embedding":'
     usage: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}
     if extras.long_inputs:

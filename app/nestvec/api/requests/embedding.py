@@ -186,7 +186,7 @@ async def _reserve_vectors(api_request: ApiRequest, call: EmbedCall, slot: Model
         chars = sum(map(len, call.inputs))
         most = api_request.state.service.limits.max_token_vectors
         rows = min(most, 2 * rows + chars // CHARS_PER_TOKEN)
-    if rows <= FEW_ROWS:
+    if rows * (len(slot.parts) or 1) <= FEW_ROWS:
         return
     native = MANY_COLUMNS if slot.model is None else slot.model.core.backend_info.hidden_size
     await reserve_answer(api_request, rows * (call.dimensions or native) * VALUE_BYTES)

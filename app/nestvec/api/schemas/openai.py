@@ -113,10 +113,14 @@ class EmbeddingsRequest(BaseModel):
 
 
 class Embedding(BaseModel):
-    """One vector; that of a document's chunk has the chunk's span too."""
+    """One vector; that of a document's chunk has the chunk's span too, and one of several of an input its view."""
 
     object: Literal["embedding"]
     index: int
+    view: str | None = Field(
+        None,
+        description="Which of the input's vectors it is, of a recipe that gives several views.",
+    )
     embedding: list[float] | list[int] | str
     document: int | None = None
     start: int | None = None
@@ -166,6 +170,20 @@ class Pinned(BaseModel):
     dimensions: int | None
 
 
+class RecipePart(BaseModel):
+    """One of the models that a recipe is made of, and how it is asked; what the recipe leaves open is absent."""
+
+    model: str
+    view: str | None = None
+    when: str | None = Field(None, description="The condition of a route's rule.")
+    weight: float | None = None
+    dimensions: int | None = None
+    prompt: str | None = None
+    prompt_name: str | None = None
+    layers: int | None = None
+    map: str | None = None
+
+
 class Quantization(BaseModel):
     """The ranges of int8 and uint8 vectors, and where they come from."""
 
@@ -209,6 +227,10 @@ class Model(BaseModel):
     language_count: int | None
     parameters: int | None
     source: str | None
+    combine: Literal["concat", "mean", "views", "route"] | None = Field(
+        None, description="What a recipe makes of its parts; absent of single models."
+    )
+    parts: list[RecipePart] | None = Field(None, description="What a recipe is made of.")
 
 
 class ModelList(BaseModel):

@@ -311,7 +311,7 @@ def _library_settings(
         flags["models"] = names[1:]
     file = None if config is None else Path(config)
     settings = load_settings(flags, config=file, spell=str)
-    kept = {name: getattr(settings, name) for name in (*flags, "models", "adapters")}
+    kept = {name: getattr(settings, name) for name in (*flags, "models", "adapters", "recipes")}
     return settings.for_offline_tools().model_copy(update=kept)
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from nestvec.config.field_types import TextList, UserPath
 from nestvec.config.model_settings import AdapterTable, AliasTable, ModelTable
+from nestvec.config.recipe_settings import RecipeTable
 
 
 def _default_cache_dir() -> Path:
@@ -48,6 +49,10 @@ class ServedModelSettings(BaseModel):
         default_factory=dict,
         description="Further names that stand for a prompt or dimensions too, for clients that can send neither: a "
         "table in the TOML file, or JSON.",
+    )
+    recipes: RecipeTable = Field(
+        default_factory=dict,
+        description="Models made of others (docs/recipes.md): tables [recipes.NAME] in the TOML file, or JSON.",
     )
     openai_aliases: bool = Field(
         True, description="Answer to text-embedding-ada-002, -3-small and -3-large as well."

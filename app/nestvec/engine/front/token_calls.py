@@ -1,13 +1,15 @@
 """What callers ask of a model's tokenizer alone: the tokens of texts, the text of ids; done off the event loop."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
 from nestvec.engine.front.front_threads import FrontThreads
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
+from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.text.token_report import (
     MAX_CHECKED_IDS,
     DescribedText,
@@ -18,7 +20,8 @@ from nestvec.engine.text.token_report import (
 from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.tokenization import resolve_prompt
 from nestvec.engine.types import EmbedCall
-from nestvec.errors import DeadlineError
+from nestvec.errors import DeadlineError, UnsupportedError
+from nestvec.system.public_names import public_name
 
 Result = TypeVar("Result")
 
@@ -60,7 +63,7 @@ class TokenCalls:
             UnknownModelError: No model has the name.
         """
         call = EmbedCall(texts, model=model, prompt_name=prompt_name)
-        async with self._pool.using(model) as served:
+        async with self._using(model) as served:
             prefix = resolve_prompt(call, served.spec)[1]
             tokenizer = served.tokenizer
             chars = self._limits.check_described(texts, prefix)
@@ -94,7 +97,7 @@ class TokenCalls:
             InputError: An id is outside the vocabulary; names the input.
             UnknownModelError: No model has the name.
         """
-        async with self._pool.using(model) as served:
+        async with self._using(model) as served:
             tokenizer = served.tokenizer
 
             def work(ticket: WorkTicket) -> list[str]:
@@ -121,6 +124,23 @@ class TokenCalls:
 
             chars = min(sum(map(len, inputs)), MAX_CHECKED_IDS)
             return await self._off_loop(work, None, chars=chars)
+
+    @asynccontextmanager
+    async def _using(self, name: str) -> AsyncIterator[ServedModel]:
+        """Hold a model for as long as the block runs.
+
+        Raises:
+            UnknownModelError: No model has the name.
+            UnsupportedError: It is a recipe, whose models have tokenizers of their own.
+        """
+        slot = self._pool.models.find(name)
+        if slot.parts:
+            raise UnsupportedError(
+                f"{slot.name} is a recipe, whose models have tokenizers of their own; name one of these: "
+                f"{', '.join(dict.fromkeys(public_name(part.name) for part in slot.parts))}"
+            )
+        async with self._pool.using(name) as served:
+            yield served
 
     async def _off_loop(
         self,
