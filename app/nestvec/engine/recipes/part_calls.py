@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from nestvec.engine.front.validation import check_dtype
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.recipes.recipe import Combination, Recipe
@@ -81,6 +82,12 @@ def check_options(recipe: Recipe, parts: Sequence[OpenPart], call: EmbedCall) ->
     """
     if call.dimensions is not None:
         _check_dimensions(recipe, parts, call.dimensions)
+    if recipe.combination in JOINED_AS_UNITS:
+        joins = recipe.combination is Combination.CONCAT
+        native = sum(each.dimensions for each in parts) if joins else parts[0].dimensions
+        is_unit = joins or call.normalize is not False
+        for dtype in call.output_dtypes:
+            check_dtype(dtype, dimensions=call.dimensions or native, is_unit=is_unit)
     prompts = ("prompt", "prompt_name", "instruction", "examples")
     given = next((name for name in prompts if getattr(call, name)), None)
     if given is not None and all(each.part.has_prompt for each in parts):
