@@ -8,6 +8,7 @@ from pydantic_settings import NoDecode
 
 from nestvec.config.model_settings import parse_table
 from nestvec.engine.recipes.conditions import parse_condition
+from nestvec.engine.recipes.languages import MISSING, is_installed
 from nestvec.engine.recipes.recipe import MAX_PARTS
 
 MIN_JOINED: Final = 2
@@ -124,7 +125,7 @@ def recipe_problems(
         names: Every name that a model goes by in the settings, in lower case, with the table that gives it.
         first: The name of the first model, which is meant where a part names none.
     """
-    problems = []
+    problems = _language_problems(recipes)
     folded = {name.casefold(): name for name in recipes}
     if len(folded) < len(recipes):
         problems.append("recipes: two have the same name but for upper and lower case")
@@ -149,6 +150,13 @@ def recipe_problems(
                 f"recipes.{name}: only vectors of as many dimensions have a mean, and these differ: {told}"
             )
     return problems
+
+
+def _language_problems(recipes: Mapping[str, RecipeSettings]) -> list[str]:
+    """Return that the library is missing which routes by language need."""
+    conditions = [rule.when for recipe in recipes.values() for rule in recipe.route]
+    asks = any("language" in parse_condition(text).fields for text in conditions if text)
+    return [MISSING] if asks and not is_installed() else []
 
 
 def _nested(

@@ -118,7 +118,11 @@ class BatchLines:
     def dimensions(self, model: str | None) -> int:
         """Return how many values a vector of a model has; a guess where it was never loaded."""
         slot = self._slot(model)
-        return USUAL_DIMENSIONS if slot is None or slot.spec is None else slot.spec.hidden_size
+        if slot is None or slot.spec is None:
+            return USUAL_DIMENSIONS
+        # A recipe's views are several vectors.
+        several = slot.model.core.backend_info.hidden_size if slot.parts and slot.model else 0
+        return max(several, slot.spec.hidden_size)
 
     def _slot(self, model: str | None) -> ModelSlot | None:
         """Find a model as any key sees it; None where no model has the name."""

@@ -1,6 +1,7 @@
 """Which language a text is in, by py3langid (a Bayes classifier over byte n-grams), of the extra `languages`."""
 
 import functools
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -29,7 +30,14 @@ MACROLANGUAGES: Final[Mapping[str, str]] = {
     "zxx": UNDETERMINED,  # no linguistic content
 }
 
+MISSING: Final = f"recipes: routes by language need the extra '{EXTRA}': {how_to_install(EXTRA)}"
+
 TellLanguage = Callable[[str], str]
+
+
+def is_installed() -> bool:
+    """Return whether the library is there, without loading it."""
+    return importlib.util.find_spec("py3langid") is not None
 
 
 @functools.cache
@@ -44,9 +52,7 @@ def language_teller() -> tuple[TellLanguage, frozenset[str]]:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
-        raise ConfigError(
-            [f"recipes: routes by language need the extra '{EXTRA}': {how_to_install(EXTRA)}"]
-        ) from None
+        raise ConfigError([MISSING]) from None
     identifier = LanguageIdentifier.from_model_file(
         MODEL_FILE, norm_probs=True, min_confidence=MIN_CONFIDENCE
     )
