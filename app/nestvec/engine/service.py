@@ -15,9 +15,9 @@ from nestvec.engine.cache.read_through import ReadThroughCache
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.front.front_threads import FrontThreads
+from nestvec.engine.front.items import as_submission, long_inputs, merge_windows
 from nestvec.engine.front.token_calls import TokenCalls
 from nestvec.engine.front.validation import admit_tokens, check_output, room_for
-from nestvec.engine.items import as_submission, long_inputs, merge_windows
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot

@@ -45,7 +45,7 @@ from nestvec.observability.logs import configure_logs
     help="Write what gave which vectors: model, space, settings, hashes of inputs and output; see nestvec verify.",
 )
 @click.option(
-    "--recipe", metavar="NAME", help="Embed by a recipe of the settings (docs/recipes.md)."
+    "--recipe", metavar="NAME", help="Embed by a recipe of the settings (docs/vectors/recipes.md)."
 )
 @click.option(
     "--sign-key",

@@ -52,7 +52,7 @@ class ServedModelSettings(BaseModel):
     )
     recipes: RecipeTable = Field(
         default_factory=dict,
-        description="Models made of others (docs/recipes.md): tables [recipes.NAME] in the TOML file, or JSON.",
+        description="Models made of others (docs/vectors/recipes.md): tables [recipes.NAME] in the TOML file, or JSON.",
     )
     openai_aliases: bool = Field(
         True, description="Answer to text-embedding-ada-002, -3-small and -3-large as well."
