@@ -3,14 +3,13 @@
     python -m benchmarks.recipe_run --data data/titles
 
 Each title is a query, and its own abstract what is to be found among all. Costs are CPU time of this process (user and
-kernel) for the same texts, in turns: both models alone, one after the other, then the recipe; the median of the rounds'
-ratios is told, for one call of many texts and for calls of one short text each.
+kernel) for the same texts, in turns: both models alone, one after the other, and the recipe, call by call; the ratio of
+the sums is told, for one call of many texts and for calls of one short text each.
 """
 
 import argparse
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 
 WEIGHTS: Final = (0.8, 0.2)
 DEPTH: Final = 10
-QUERIES: Final = 50
 # So many abstracts are one large call.
 MANY: Final = 32
 
@@ -41,16 +39,15 @@ def cpu_s(work: Callable[[], object]) -> float:
     return time.process_time() - before
 
 
-def ratio(alone: Callable[[], object], recipe: Callable[[], object], rounds: int) -> float:
-    """Return the recipe's CPU time over that of both models alone: the median of rounds, each measured in turns."""
-    alone()
-    recipe()
-    ratios = []
-    for number in range(rounds):
+def ratio(pairs: Sequence[tuple[Callable[[], object], Callable[[], object]]]) -> float:
+    """Return the recipe's CPU time over that of both models alone: of all pairs, each measured in turns."""
+    alone_s = recipe_s = 0.0
+    for number, (alone, recipe) in enumerate(pairs):
         first, second = (alone, recipe) if number % 2 else (recipe, alone)
         times = {first: cpu_s(first), second: cpu_s(second)}
-        ratios.append(times[recipe] / times[alone])
-    return statistics.median(ratios)
+        alone_s += times[alone]
+        recipe_s += times[recipe]
+    return recipe_s / alone_s
 
 
 def measure(models: Sequence[str], rows: Sequence[dict[str, str]], rounds: int) -> None:
@@ -66,18 +63,15 @@ def measure(models: Sequence[str], rows: Sequence[dict[str, str]], rounds: int) 
         def embed(model: str, texts: Sequence[str]) -> NDArray[Any]:
             return embedder.embed(texts, model=model, truncate="end")
 
-        def bulk(*names: str) -> Callable[[], object]:
-            return lambda: [embed(name, abstracts[:MANY]) for name in names]
+        def work(texts: Sequence[str]) -> tuple[Callable[[], object], Callable[[], object]]:
+            return lambda: [embed(name, texts) for name in models], lambda: embed("both", texts)
 
-        def singly(*names: str) -> Callable[[], object]:
-            texts = titles[:QUERIES]
-            return lambda: [embed(name, [text]) for name in names for text in texts]
-
+        embed("both", titles[:MANY])
         print(f"load average {os.getloadavg()[0]:.1f}, {rounds} rounds", flush=True)
-        many = ratio(bulk(*models), bulk("both"), rounds)
+        many = ratio([work(abstracts[:MANY])] * rounds)
         print(f"one call of {MANY} abstracts: {many:.3f} of both models alone", flush=True)
-        one = ratio(singly(*models), singly("both"), rounds)
-        print(f"{QUERIES} calls of a title each: {one:.3f} of both models alone", flush=True)
+        one = ratio([work([title]) for title in titles] * rounds)
+        print(f"a call a title, {len(titles)}: {one:.3f} of both models alone", flush=True)
         for name in (*models, "both"):
             first, ten = recall(embed(name, titles), embed(name, abstracts))
             print(f"{name}: R@1 {first:.3f}, R@{DEPTH} {ten:.3f}, {len(titles)} titles")

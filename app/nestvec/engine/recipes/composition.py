@@ -4,7 +4,6 @@ Each part's call is a call of its model like any other: batched, cached and coal
 """
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -175,15 +174,10 @@ class RecipeRunner:
         gate = PartGate(len(parts), call, limits)
         budget = limits.token_budget(call)
         budget.sharers = recipe.parts_per_input
-        inputs = len(call.inputs) * recipe.parts_per_input
-        shared = dataclasses.replace(
-            call, admit=gate.admit, priority=limits.priority_of(call, inputs)
-        )
+        priority = limits.priority_of(call, len(call.inputs) * recipe.parts_per_input)
 
         async def run(opened: OpenPart, indices: Sequence[int]) -> EmbedResult:
-            own = part_call(recipe, opened, shared)
-            if len(indices) < len(call.inputs):
-                own = dataclasses.replace(own, inputs=[call.inputs[index] for index in indices])
+            own = part_call(recipe, opened, call, indices, gate.admit, priority)
             try:
                 return await self._run_part(opened.slot.adapted(call.adapter), own, budget)
             except NestvecError as error:

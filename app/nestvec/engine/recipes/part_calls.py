@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nestvec.engine.front.validation import check_dtype
 from nestvec.engine.limits import ServiceLimits
@@ -10,7 +10,7 @@ from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.recipes.recipe import Combination, Recipe
 from nestvec.engine.recipes.recipe_slot import OpenPart
 from nestvec.engine.text.token_budget import TokenBudget
-from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind
+from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind, Priority
 from nestvec.errors import (
     InputError,
     InternalError,
@@ -123,13 +123,35 @@ def _check_dimensions(recipe: Recipe, parts: Sequence[OpenPart], dimensions: int
         )
 
 
-def part_call(recipe: Recipe, opened: OpenPart, call: EmbedCall) -> EmbedCall:
-    """Return the call that a part gets, of the caller's inputs; how it is admitted is the recipe's matter."""
+def part_call(
+    recipe: Recipe,
+    opened: OpenPart,
+    call: EmbedCall,
+    inputs: Sequence[int],
+    admit: Callable[[int], Awaitable[None]],
+    priority: Priority,
+) -> EmbedCall:
+    """Return the call that a part gets.
+
+    Args:
+        recipe: The recipe.
+        opened: The part.
+        call: The caller's call.
+        inputs: Index of each input that the part reads; as many as there are: all of them, in their order.
+        admit: What the call is admitted by.
+        priority: Its scheduling class, by what all parts read.
+    """
     part = opened.part
     is_unit = recipe.combination in JOINED_AS_UNITS
     asked = None if is_unit else call.dimensions
-    own = dataclasses.replace(
+    reads_all = len(inputs) == len(call.inputs)
+    own: dict[str, Any] = {}
+    if part.has_prompt:
+        own = {"prompt": part.prompt, "prompt_name": part.prompt_name, "prompt_role": None}
+        own |= {"instruction": None, "examples": ()}
+    return dataclasses.replace(
         call,
+        inputs=call.inputs if reads_all else [call.inputs[index] for index in inputs],
         model=opened.slot.name,
         dimensions=asked if part.dimensions is None else part.dimensions,
         normalize=True if is_unit else call.normalize,
@@ -137,16 +159,9 @@ def part_call(recipe: Recipe, opened: OpenPart, call: EmbedCall) -> EmbedCall:
         layers=() if part.layers is None else (part.layers,),
         map_id=part.map_name,
         takes_views=False,
-    )
-    if not part.has_prompt:
-        return own
-    return dataclasses.replace(
-        own,
-        prompt=part.prompt,
-        prompt_name=part.prompt_name,
-        prompt_role=None,
-        instruction=None,
-        examples=(),
+        admit=admit,
+        priority=priority,
+        **own,
     )
 
 
