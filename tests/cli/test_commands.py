@@ -181,6 +181,25 @@ def test_embed_writes_vectors(model: Path, tmp_path: Path) -> None:
     assert "1 texts truncated" in done.output
 
 
+def test_embed_by_a_recipe(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe's vectors are written under its name and space; one that the settings do not have is named."""
+    parts = [{"prompt": ""}, {"prompt": "query : ", "dimensions": 4}]
+    recipes = {"both": {"combine": "concat", "parts": parts}}
+    monkeypatch.setenv("NESTVEC_RECIPES", json.dumps(recipes))
+    (tmp_path / "in.txt").write_text("alpha\nred\n")
+    command = ("embed", str(tmp_path / "in.txt"), str(tmp_path / "out.npy"), "--model", str(model))
+    done = invoke(*command, "--recipe", "none")
+    assert done.exit_code == 2
+    assert "no recipe 'none'; they have: both" in done.output
+    done = invoke(*command, "--recipe", "both")
+    assert done.exit_code == 0, done.output
+    vectors = np.load(tmp_path / "out.npy")
+    assert vectors.shape == (2, 36)
+    np.testing.assert_allclose(np.linalg.norm(vectors[:, 32:], axis=1) ** 2, 0.5, atol=1e-6)
+    described = json.loads((tmp_path / "out.meta.json").read_text())
+    assert "both" in json.dumps(described)
+
+
 def test_export_writes_a_whole_folder(model: Path, tmp_path: Path) -> None:
     """The folder has the graph, weights, the tokenizer, probes, and a description."""
     done = invoke("export", str(tmp_path / "out"), "--model", str(model))

@@ -40,6 +40,7 @@ PAGES = [
     "docs/matryoshka.md",
     "docs/model-folders.md",
     "docs/operations.md",
+    "docs/vectors/recipes.md",
     "docs/security.md",
     "docs/stores.md",
     "docs/texts.md",

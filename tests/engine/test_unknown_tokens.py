@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nestvec.engine.items import FEW_TOKENS, unknown_tokens
+from nestvec.engine.front.items import FEW_TOKENS, unknown_tokens
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import Truncation

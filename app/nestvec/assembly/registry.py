@@ -40,7 +40,7 @@ def rename_models(models: ModelRegistry, before: Settings, after: Settings) -> N
         ConfigError: An alias stands for something that its model does not have; nothing has changed then.
     """
     new_settings = after.per_model()
-    slots = [slot for slot in models.all() if not slot.is_adapter]
+    slots = [slot for slot in models.all() if not slot.is_adapter and not slot.parts]
     changes = []
     for slot, (name, old) in zip(slots, before.per_model().items(), strict=True):
         new = new_settings.get(name, old)

@@ -9,6 +9,7 @@ from typing import Final
 
 from nestvec.assembly.model import open_model, served_model
 from nestvec.assembly.package import package_for
+from nestvec.assembly.recipes import add_recipes
 from nestvec.assembly.registry import build_registry
 from nestvec.config.settings import Settings
 from nestvec.engine.cache.vector_cache import VectorCache
@@ -46,7 +47,9 @@ def build_local_service(settings: Settings, observer: Observer) -> EmbeddingServ
     Raises:
         ModelError: No model can be served.
     """
-    return _service(settings, observer, build_pool(settings, observer))
+    pool = build_pool(settings, observer)
+    add_recipes(pool, settings)
+    return _service(settings, observer, pool)
 
 
 def build_pool(
@@ -103,6 +106,7 @@ def build_http_service(
     models = build_registry(settings, open_remote)
     pool = ModelPool(models, on_change=note_change)
     load_first(pool, settings)
+    add_recipes(pool, settings)
     return _service(settings, observer, pool)
 
 

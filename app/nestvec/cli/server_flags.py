@@ -92,6 +92,22 @@ def check_one_model(server: ServerAddress, settings: Settings) -> None:
         )
 
 
+def check_recipe(recipe: str | None, server: ServerAddress, settings: Settings) -> None:
+    """Refuse a recipe that the settings do not have, and one together with a server, which has recipes of its own.
+
+    Raises:
+        click.UsageError: It cannot be had here.
+    """
+    if recipe is not None and server.url:
+        raise click.UsageError(
+            f"--recipe is of this machine's settings, and {server.url} was named too (--url or {URL_VARIABLE}): name "
+            "a recipe of the server by --server-model"
+        )
+    if recipe is not None and recipe not in settings.recipes:
+        known = ", ".join(settings.recipes) or "none"
+        raise click.UsageError(f"the settings have no recipe '{recipe}'; they have: {known}")
+
+
 def _key(key_file: Path | None) -> str:
     """Return the key: that of the file, else that which OpenAI's clients would send."""
     if key_file is not None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from nestvec.config.groups.server import is_kubernetes_port
+from nestvec.config.recipe_settings import recipe_problems
 from nestvec.config.settings import (
     CONFIG_VARIABLE,
     KEY_FILE_VARIABLE,
@@ -219,9 +220,21 @@ def _check_models(settings: Settings, *, has_admin_keys: bool) -> list[str]:
             for name in names
             if owners.setdefault(name.casefold(), owner) != owner
         ]
+    problems += recipe_problems(settings.recipes, _names_of_models(settings), first_names[0])
     if settings.admin_api and not has_admin_keys:
         problems.append(
             "admin_api: needs a key with the admin right; make one with 'nestvec keys add NAME --admin', or set "
             "admin_keys"
         )
     return problems
+
+
+def _names_of_models(settings: Settings) -> dict[str, str]:
+    """Return every name that the settings give a model, in lower case, with the table that gives it."""
+    names: dict[str, str] = {}
+    for table, of_model in settings.per_model().items():
+        first = of_model.served_model_name or of_model.model
+        tasks = [f"{first}:{task}" for task in of_model.adapters]
+        for name in (first, of_model.model, *of_model.model_aliases, *of_model.aliases, *tasks):
+            names.setdefault(name.casefold(), table)
+    return names

@@ -168,6 +168,7 @@ class Settings(
                 "vector_cache_bytes": 0,
                 "models": {},
                 "adapters": {},
+                "recipes": {},
             }
         )
 

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from nestvec.corpus.pacing import CallPacer, PaceLimits
 from nestvec.corpus.store_writer import Vectors
 from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.service import EmbeddingService
 from nestvec.engine.splitting import Span
@@ -139,11 +140,12 @@ class EngineEmbedder:
     """Embeds by the engine of this process.
 
     Args:
-        service: The service, with one model.
+        service: The service.
+        model: Name of the model or recipe that is meant; "" for the first that gives the output.
     """
 
-    def __init__(self, service: EmbeddingService) -> None:
-        self._service = service
+    def __init__(self, service: EmbeddingService, model: str = "") -> None:
+        self._service, self._model = service, model
         self.pacer = CallPacer(PACE)
 
     async def model(self, options: TextOptions) -> ModelDescription:
@@ -153,7 +155,7 @@ class EngineEmbedder:
             InputError: It has no such layers or map, or does not give the form asked for.
         """
         kind = KINDS[options.form]
-        served = self._service.models.resolve("", kind)
+        served = await self._loaded(kind)
         spec = served.spec
         call = EmbedCall((), layers=_layers(options), map_id=options.map_name, kind=kind)
         allows = self._service.limits.allows_untrained_layers
@@ -182,6 +184,7 @@ class EngineEmbedder:
         """Embed texts as a bulk call."""
         call = EmbedCall(
             inputs=list(texts),
+            model=self._model,
             dimensions=options.dimensions,
             truncate=options.truncate if spans is None else None,
             prompt_name=options.prompt_name,
@@ -203,7 +206,7 @@ class EngineEmbedder:
 
     async def token_starts(self, texts: Sequence[str]) -> list[list[int]]:
         """Return where the tokens of each text start, by the model's tokenizer."""
-        tokenizer = self._service.models.resolve("").tokenizer
+        tokenizer = (await self._loaded(None)).tokenizer
         options = TokenizeOptions(Truncation.END)
 
         def work() -> list[list[int]]:
@@ -213,6 +216,11 @@ class EngineEmbedder:
             ]
 
         return await asyncio.to_thread(work)
+
+    async def _loaded(self, kind: OutputKind | None) -> ServedModel:
+        """Return the model, loaded: the settings may have it so on its first use."""
+        async with self._service.pool.using(self._model, kind) as served:
+            return served
 
 
 def _layers(options: TextOptions) -> tuple[int, ...]:

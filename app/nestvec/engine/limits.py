@@ -95,12 +95,13 @@ class ServiceLimits:
                 f"a request takes at most {self.max_inputs} inputs, got {inputs}", param="input"
             )
 
-    def check_characters(self, call: EmbedCall, prompt: str) -> int:
+    def check_characters(self, call: EmbedCall, prompt: str, sharers: int = 1) -> int:
         """Refuse a call of more characters than tokenizing would be worth, before it begins.
 
         Args:
             call: The call.
             prompt: The text that its prompt, or its instruction and examples, come to.
+            sharers: How many such calls are made of one: each has its share of what one may have.
 
         Returns:
             How many characters are tokenized, the prompt counted before each input.
@@ -110,9 +111,9 @@ class ServiceLimits:
         """
         repeated = len(prompt) * (len(call.chunks) or len(call.inputs)) if prompt else 0
         characters = repeated + sum(map(len, call.inputs)) + sum(map(len, call.context))
-        if characters <= self.max_tokens:  # below all that follows
+        if characters * sharers <= self.max_tokens:  # below all that follows
             return characters
-        max_windowed = WINDOWED_CHARS_PER_TOKEN * self.max_tokens
+        max_windowed = WINDOWED_CHARS_PER_TOKEN * self.max_tokens // sharers
         if repeated > max_windowed:
             raise RequestTooLargeError(
                 f"the prompt stands before each input, and {repeated} characters of it are too many, max "
@@ -134,7 +135,7 @@ class ServiceLimits:
                 param="input",
                 code="max_tokens_per_request",
             )
-        max_read = max(MIN_READ_CHARS, READ_CHARS_PER_TOKEN * self.max_tokens)
+        max_read = max(MIN_READ_CHARS, READ_CHARS_PER_TOKEN * self.max_tokens) // sharers
         if characters > max_read:
             raise RequestTooLargeError(
                 f"{characters} characters are too many, max {max_read} per request; send fewer or shorter inputs",

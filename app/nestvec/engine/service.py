@@ -7,38 +7,33 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from nestvec.engine.cache.read_through import ReadThroughCache
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.front.chunking import embed_semantically, needs_sentences
 from nestvec.engine.front.front_threads import FrontThreads
+from nestvec.engine.front.items import as_submission, long_inputs, merge_windows, unknown_tokens
+from nestvec.engine.front.token_calls import TokenCalls
 from nestvec.engine.front.validation import admit_tokens, check_output, room_for
-from nestvec.engine.items import as_submission, long_inputs, merge_windows, unknown_tokens
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
-from nestvec.engine.models.model_registry import ModelRegistry
+from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import Observer, current_trace
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import Finished
+from nestvec.engine.recipes.composition import RecipeRunner
+from nestvec.engine.recipes.recipe_slot import RecipeSlot
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
-from nestvec.engine.text.token_report import (
-    MAX_CHECKED_IDS,
-    DescribedText,
-    count_unusual,
-    decode_inputs,
-    describe_tokens,
-)
+from nestvec.engine.text.token_budget import TokenBudget
 from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.tokenization import check_token_limit, input_tokens, resolve_prompt
 from nestvec.engine.types import EmbedCall, EmbedResult, ItemOptions, RawVectors, Timings
 from nestvec.engine.vector_plan import VectorPlan, finish_vectors, note_vectors, resolve_plan
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import DeadlineError, QueueFullError
-
-Result = TypeVar("Result")
 
 # Up to so many values are finished on the event loop: about 0.2 ms; more go to a thread.
 INLINE_VALUES: Final = 32 * 1024
@@ -88,6 +83,8 @@ class EmbeddingService:
         self._observer = observer
         self._clock = clock
         self.read_through = ReadThroughCache(cache, self.front)
+        self._recipes = RecipeRunner(self._embed_by, self.pool, limits, self.front, clock)
+        self.token_calls = TokenCalls(self.pool, limits, self.front, clock)
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """Embed the inputs of one call.
@@ -103,31 +100,42 @@ class EmbeddingService:
         """
         if call.splits and needs_sentences(call):
             return await embed_semantically(self, call)
-        slot = self.models.find(call.model, call.kind).adapted(call.adapter)
+        slot = self.models.find(call.model, call.kind)
         remaining_s = None if call.deadline_s is None else call.deadline_s - self._clock()
         try:
             async with asyncio.timeout(remaining_s):
-                model = await self.pool.acquire(slot)
-                try:
-                    preset = slot.preset(call.model)
-                    call, model = preset.fill(call), preset.variant(model)
-                    allows = self.limits.allows_untrained_layers
-                    plan = resolve_plan(call, model, allows_untrained=allows)
-                    self.limits.check_inputs(call)
-                    check_output(call, model, plan)
-                    return await self._embed(call, model, plan)
-                finally:
-                    self.pool.release(slot)
+                if isinstance(slot, RecipeSlot):
+                    return await self._recipes.embed(slot, call)
+                return await self._embed_by(slot.adapted(call.adapter), call)
         except TimeoutError:
             raise DeadlineError("The deadline passed before the vectors were ready.") from None
 
-    async def _embed(self, call: EmbedCall, model: ServedModel, plan: VectorPlan) -> EmbedResult:
+    async def _embed_by(
+        self, slot: ModelSlot, call: EmbedCall, budget: TokenBudget | None = None
+    ) -> EmbedResult:
+        """Embed by one model, loaded first where need be; a part of a recipe within the budget of all parts."""
+        model = await self.pool.acquire(slot)
+        try:
+            preset = slot.preset(call.model)
+            call, model = preset.fill(call), preset.variant(model)
+            allows = self.limits.allows_untrained_layers
+            plan = resolve_plan(call, model, allows_untrained=allows)
+            self.limits.check_inputs(call)
+            check_output(call, model, plan)
+            return await self._embed(call, model, plan, budget)
+        finally:
+            self.pool.release(slot)
+
+    async def _embed(
+        self, call: EmbedCall, model: ServedModel, plan: VectorPlan, budget: TokenBudget | None
+    ) -> EmbedResult:
         spec = model.spec
         prompt_name, prompt = resolve_prompt(call, spec)
         if call.refuses_wider_limit:
             check_token_limit(call.max_tokens, model.tokenizer)
         started_s = self._clock()
-        characters = self.limits.check_characters(call, prompt)
+        sharers = 1 if budget is None else budget.sharers
+        characters = self.limits.check_characters(call, prompt, sharers)
         ticket = self._ticket(call.deadline_s)
         options = TokenizeOptions(
             self.limits.truncation_of(call),
@@ -137,7 +145,7 @@ class EmbeddingService:
             call.max_second_tokens,
             ticket,
             # What is so short is counted once it is all there.
-            None if characters <= INLINE_CHARS else self.limits.token_budget(call),
+            None if characters <= INLINE_CHARS else budget or self.limits.token_budget(call),
         )
         encoded = await self._encode(call, model, options, characters, started_s)
         tokens = tuple(count for value in encoded for count in input_tokens(value))
@@ -277,26 +285,6 @@ class EmbeddingService:
         chars = raw.vectors.size // VALUES_PER_CHAR * plan.pool_factor
         return await self.front.run(work, ticket, chars=int(min(chars, raw.vectors.size)))
 
-    async def _off_loop(
-        self,
-        work: Callable[[WorkTicket], Result],
-        deadline_s: float | None,
-        *,
-        chars: int,
-    ) -> Result:
-        """Do in a thread what no call of `embed` needs.
-
-        Raises:
-            DeadlineError: The deadline passed.
-            QueueFullError: Too much waits for the threads.
-        """
-        ticket = self._ticket(deadline_s)
-        try:
-            async with asyncio.timeout(ticket.seconds_left()):
-                return await self.front.run(partial(work, ticket), ticket, chars=chars)
-        except TimeoutError:
-            raise DeadlineError("The deadline passed before the answer was ready.") from None
-
     def check_count(self, inputs: int) -> None:
         """Refuse more inputs than a call may have; for callers that would rather know before parsing them.
 
@@ -304,87 +292,6 @@ class EmbeddingService:
             RequestTooLargeError: There are more.
         """
         self.limits.check_count(inputs)
-
-    async def describe(
-        self,
-        texts: Sequence[str],
-        *,
-        adds_special_tokens: bool,
-        prompt_name: str | None,
-        prompt: str | None = None,
-        model: str = "",
-        deadline_s: float | None = None,
-    ) -> list[DescribedText]:
-        """Describe the tokens of each text; none is cut off.
-
-        Raises:
-            DeadlineError: The deadline passed.
-            QueueFullError: Too much waits to be tokenized.
-            InputError: There is no such prompt, or the texts are far beyond the tokens of a request.
-            UnknownModelError: No model has the name.
-        """
-        call = EmbedCall(texts, model=model, prompt_name=prompt_name, prompt=prompt)
-        async with self.pool.using(model) as served:
-            prefix = resolve_prompt(call, served.spec)[1]
-            tokenizer = served.tokenizer
-            chars = self.limits.check_described(texts, prefix)
-
-            def work(ticket: WorkTicket) -> list[DescribedText]:
-                described = []
-                for text in texts:
-                    ticket.check()
-                    described.append(
-                        describe_tokens(
-                            tokenizer, prefix + text, adds_special_tokens=adds_special_tokens
-                        )
-                    )
-                return described
-
-            return await self._off_loop(work, deadline_s, chars=chars)
-
-    async def decode(
-        self,
-        inputs: Sequence[Sequence[int]],
-        *,
-        skips_special_tokens: bool,
-        model: str = "",
-        deadline_s: float | None = None,
-    ) -> list[str]:
-        """Turn the token ids of each input back into text.
-
-        Raises:
-            DeadlineError: The deadline passed.
-            QueueFullError: Too much waits for the threads.
-            InputError: An id is outside the vocabulary; names the input.
-            UnknownModelError: No model has the name.
-        """
-        async with self.pool.using(model) as served:
-            tokenizer = served.tokenizer
-
-            def work(ticket: WorkTicket) -> list[str]:
-                return decode_inputs(
-                    tokenizer,
-                    inputs,
-                    skips_special_tokens=skips_special_tokens,
-                    check=ticket.check,
-                )
-
-            return await self._off_loop(work, deadline_s, chars=sum(map(len, inputs)))
-
-    async def count_unusual_ids(self, inputs: Sequence[Sequence[int]], model: str = "") -> int:
-        """Count the arrays of token ids that the model's tokenizer would not have made of their text.
-
-        Raises:
-            UnknownModelError: No model has the name.
-        """
-        async with self.pool.using(model) as served:
-            tokenizer = served.tokenizer
-
-            def work(ticket: WorkTicket) -> int:
-                return count_unusual(tokenizer, inputs, ticket.check)
-
-            chars = min(sum(map(len, inputs)), MAX_CHECKED_IDS)
-            return await self._off_loop(work, None, chars=chars)
 
     def close(self) -> None:
         """Stop the models' workers and the service's threads."""

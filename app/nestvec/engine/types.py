@@ -106,6 +106,7 @@ class EmbedCall:
         adapter: The task whose adapter is asked for, where the model has adapters.
         map_id: A map of the model's, by name or fingerprint; "" for vectors of any layer as they are, to measure them.
         uses_cache: Whether vectors may be kept in the vector cache, and taken from it.
+        takes_views: Whether the answer has a place for several vectors of an input, each with the name of its view.
         admit: Called with the number of tokens before they are queued; what it raises refuses the call.
     """
 
@@ -138,6 +139,7 @@ class EmbedCall:
     adapter: str | None = None
     map_id: str | None = None
     uses_cache: bool = True
+    takes_views: bool = False
     admit: Callable[[int], Awaitable[None]] | None = None
 
 
@@ -364,6 +366,9 @@ class EmbedResult:
         by_kind: The same for each kind of output, where several were asked for; `vectors` are of the first then.
         unknown_tokens: Per input, how many tokens stand for what the vocabulary lacks, or were left out for it; empty
             where there is none in any.
+        views: Several vectors of each input, by the name of the view, where the call takes them; `vectors` and
+            `converted` are those of the first.
+        route: Which of a recipe's parts took how many inputs, and why; "" where nothing was routed.
     """
 
     vectors: FloatArray
@@ -384,6 +389,8 @@ class EmbedResult:
     chunks: tuple[Chunk, ...] = ()
     by_kind: Mapping[OutputKind, "EmbedResult"] = field(default_factory=dict)
     unknown_tokens: tuple[int, ...] = ()
+    views: Mapping[str, "EmbedResult"] = field(default_factory=dict)
+    route: str = ""
 
     def by_input(self, vectors: NDArray[Any]) -> list[NDArray[Any]]:
         """Cut the rows of all inputs into one array per input.

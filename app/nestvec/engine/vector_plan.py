@@ -128,6 +128,8 @@ def finish_vectors(
 def why_no_exits(model: ServedModel) -> str:
     """Say why a model has no early exits: the one reason that holds."""
     spec = model.spec
+    if spec.architecture == "recipe":
+        return "it is a recipe, whose parts have layers of their own"
     if OutputKind.DENSE not in spec.kinds:
         return "only vectors of whole texts have exits"
     if model.core.backend_info.layout is Layout.PADDED:

@@ -14,6 +14,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
+from nestvec.assembly.recipes import check_recipes
 from nestvec.assembly.service import build_pool
 from nestvec.config.settings import Settings
 from nestvec.engine.core.ports import CoreHealth
@@ -81,7 +82,9 @@ def run_engine_process(
     )
     heartbeat.start()
     try:
-        heartbeat.pool = pool = build_pool(here, metrics.engine, quarantine)
+        pool = build_pool(here, metrics.engine, quarantine)
+        check_recipes(pool, here)
+        heartbeat.pool = pool
     except NestvecError as error:
         log.error(  # noqa: TRY400 - the reason is whole
             "model_failed", code=error.code, reason=error.message, device=settings.device_id

@@ -100,7 +100,7 @@ async def test_what_has_run_is_counted(
     async def full(*_: object) -> int:
         raise QueueFullError("full", retry_after_s=1.0)
 
-    monkeypatch.setattr(api.served.service, "count_unusual_ids", full)
+    monkeypatch.setattr(api.served.service.token_calls, "count_unusual_ids", full)
     headers = {**bearer(key), "x-embed-token-vocab": "model"}
     answer = await api.embed({"input": [[2, 7, 3]]}, **headers)
     assert answer.status_code == 429, answer.text

@@ -46,7 +46,9 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedder]:
     write_tiny_bert(folder / "first")
     write_tiny_bert(folder / "second", seed=3)
     models = [str(folder / "first"), str(folder / "second")]
-    with Embedder(models, cache_dir=folder / "cache") as made:
+    parts = [{"weight": 0.8}, {"model": str(folder / "second"), "weight": 0.2}]
+    recipes = {"both": {"combine": "concat", "parts": parts}}
+    with Embedder(models, cache_dir=folder / "cache", recipes=recipes) as made:
         yield made
 
 
@@ -151,6 +153,22 @@ def test_several_models(embedder: Embedder) -> None:
     assert not np.allclose(first, second)
     with pytest.raises(UnknownModelError):
         embedder.embed("alpha", model="third")
+
+
+def test_a_recipe_is_a_model(embedder: Embedder) -> None:
+    """Its vectors are those of its parts, joined; it ranks by their cosines, and says what it is."""
+    texts = ["alpha", "red"]
+    first, second = embedder.embed(texts), embedder.embed(texts, model="second")
+    joined = np.hstack([first * np.sqrt(0.8), second * np.sqrt(0.2)])
+    np.testing.assert_allclose(embedder.embed(texts, model="both"), joined, atol=1e-6)
+    assert embedder.embed([], model="both", dtype="int8").shape == (0, 64)
+    assert embedder.info("both").hidden_size == 64
+    (ranked,) = embedder.rerank("alpha", ["red"], model="both")
+    query, document = (
+        embedder.embed(text, model="both", role=role)
+        for text, role in (("alpha", "query"), ("red", "document"))
+    )
+    assert ranked.score == pytest.approx(query @ document, abs=1e-6)
 
 
 def test_ranking(embedder: Embedder) -> None:

@@ -9,10 +9,12 @@ import pytest
 from nestvec.engine import limits
 from nestvec.engine.instructions import Example, Instruct
 from nestvec.engine.limits import ServiceLimits
+from nestvec.engine.recipes.recipe import RecipePart
 from nestvec.engine.splitting import Splitter, SplitterKind
 from nestvec.engine.types import EmbedCall, OutputKind, Pair, Truncation
 from nestvec.errors import InputError, RequestTooLargeError
 
+from tests.support.recipes import concat, serve_recipes
 from tests.support.served import SPEC, Served, ServedOptions, serve_fake
 from tests.support.tokenizer_calls import tokenized_chars
 
@@ -150,8 +152,19 @@ OTHERS: Final = {
     "max_second_tokens",
     # They make fewer vectors of what was bounded before.
     *("groups", "weights"),
-    # … and merges what was bounded before.
+    # … merges what was bounded before …
     "pool_factor",
+    # … or says that there is a place for what a recipe gives, whose parts have cases below.
+    "takes_views",
+}
+# Calls for a recipe of two parts that would be fine for either alone.
+OF_RECIPES: Final[dict[str, tuple[dict[str, Any], str]]] = {
+    "inputs": ({"inputs": ["a"] * (INPUTS // 2 + 1)}, "input"),
+    "tokens": ({"inputs": [WORDS * 15] * 20}, "input"),
+    "short inputs": ({"inputs": [WORDS * 15] * 17}, "input"),
+    "prompt": ({"inputs": ["a"] * 100, "prompt": " " * 100, **PROMPT_FITS}, "prompt"),
+    "windows": ({"inputs": [" " * 9000], "truncate": Truncation.WINDOWS}, "input"),
+    "characters": ({"inputs": [" " * 1000] * 65, "truncate": Truncation.END}, "input"),
 }
 
 
@@ -246,3 +259,26 @@ async def test_only_the_models_own_prompts_are_kept(
     text, prompt = len("query : alpha"), len("query : ")
     own = len("blue : alpha") + len("blue : ")
     assert costs == [text + prompt, own, text, own]
+
+
+@pytest.mark.parametrize("case", OF_RECIPES)
+async def test_parts_of_a_recipe_share_what_one_call_may_have(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """What a model takes, a recipe of twice that model refuses, before anything is run."""
+    monkeypatch.setattr(limits, "MIN_READ_CHARS", MAX_READ_CHARS)
+    fields, param = OF_RECIPES[case]
+    served = serve_recipes(
+        tiny_folder / "tokenizer.json",
+        concat(RecipePart("one"), RecipePart("one")),
+        limits=ServiceLimits(max_inputs=INPUTS, max_tokens=MAX_TOKENS),
+    )
+    try:
+        await served.service.embed(EmbedCall(**{**fields, "model": "one"}))
+        batches = len(served.one.batches)
+        with pytest.raises(RequestTooLargeError) as refusal:
+            await served.service.embed(EmbedCall(**{**fields, "model": "both"}))
+        assert refusal.value.param == param
+        assert len(served.one.batches) == batches
+    finally:
+        served.close()

@@ -146,7 +146,11 @@ class BatchLines:
     def dimensions(self, model: str | None) -> int:
         """Return how many values a vector of a model has; a guess where it was never loaded."""
         slot = _find_slot(self.state, model)
-        return USUAL_DIMENSIONS if slot is None or slot.spec is None else slot.spec.hidden_size
+        if slot is None or slot.spec is None:
+            return USUAL_DIMENSIONS
+        # A recipe's views are several vectors.
+        several = slot.model.core.backend_info.hidden_size if slot.parts and slot.model else 0
+        return max(several, slot.spec.hidden_size)
 
     async def _fill(
         self,
@@ -348,7 +352,8 @@ async def _line_result(
     tokens = sum(result.input_tokens[inputs])
     long_inputs = _long_inputs_of(result.long_inputs, inputs)
     unknown = sum(result.unknown_tokens[inputs])
-    extras = ResponseExtras(result.chunks, long_inputs, result.labels, unknown)
+    views = tuple(result.views)
+    extras = ResponseExtras(result.chunks, long_inputs, result.labels, unknown, views)
     parts = embeddings_parts(rows, model, tokens, extras, kind=call.kind)
     return LineResult(200, b"".join(parts), tokens)
 

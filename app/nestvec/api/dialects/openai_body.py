@@ -143,6 +143,7 @@ def parse_call(body: Body, inputs: Inputs, encoding: Encoding) -> EmbedCall:
         adapter=text_field(body, "task"),
         layers=() if layers is None else (layers,),
         map_id=text_field(body, "map") or None,
+        takes_views=not encoding.form.startswith("bytes"),
     )
 
 

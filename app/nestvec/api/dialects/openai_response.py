@@ -29,12 +29,14 @@ class ResponseExtras:
         long_inputs: What became of inputs that were too long.
         labels: What each value stands for, where the map gives one for each label.
         unknown_tokens: How many tokens stand for what the vocabulary lacks.
+        views: Names of the vectors that each input has; empty where it has one.
     """
 
     chunks: Sequence[Chunk] = ()
     long_inputs: Sequence[LongInput] = ()
     labels: Sequence[str] = ()
     unknown_tokens: int = 0
+    views: Sequence[str] = ()
 
 
 NO_EXTRAS: Final = ResponseExtras()
@@ -43,13 +45,16 @@ NO_EXTRAS: Final = ResponseExtras()
 async def vectors_json(
     result: EmbedResult, encoding: Encoding, inputs: slice = slice(None)
 ) -> list[bytes]:
-    """Encode the vector of each input as JSON.
+    """Encode the vector of each input as JSON; where inputs have several views, those of an input follow one another.
 
     Args:
         result: Holds vectors of the encoding's dtype, `[B, D]`.
         encoding: How a vector is written, as "float" or "base64".
         inputs: The inputs whose vectors are wanted.
     """
+    if result.views:
+        by_view = [await vectors_json(view, encoding, inputs) for view in result.views.values()]
+        return [row for of_input in zip(*by_view, strict=True) for row in of_input]
     vectors = result.converted[encoding.dtype][inputs]
     if encoding.is_pinned and encoding.is_base64:
         vectors = vectors.astype(np.float32)
@@ -126,11 +131,12 @@ def embeddings_parts(
         kind: What was asked for.
     """
     name = b'"embedding":' if kind is OutputKind.DENSE else b""
-    spans = [_chunk_json(chunk) for chunk in extras.chunks] or [b""] * len(rows)
+    views = [b',"view":%s' % orjson.dumps(view) for view in extras.views] or [b""]
+    spans = [_chunk_json(chunk) for chunk in extras.chunks] or views * (len(rows) // len(views))
     parts: list[bytes] = []
     start = b'{"object":"list","data":[{"object":"embedding","index":%d%s,' + name
     for index, (span, row) in enumerate(zip(spans, rows, strict=True)):
-        parts += (start % (index, span), row)
+        parts += (start % (index // len(views), span), row)
         start = b'},{"object":"embedding","index":%d%s,' + name
     usage: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}
     if extras.long_inputs:

@@ -228,7 +228,7 @@ async def tokenize(request: Request) -> Response:
     prompt_name = text_field(api_request.body, "prompt_name")
     check_tokens(api_request)
     await reserve_answer(api_request, DESCRIBED_CHAR_BYTES * sum(map(len, texts)))
-    describing = api_request.state.service.describe(
+    describing = api_request.state.service.token_calls.describe(
         texts,
         adds_special_tokens=adds_special,
         prompt_name=prompt_name,
@@ -264,7 +264,7 @@ async def decode(request: Request) -> Response:
         await reserve_answer(api_request, DECODED_ID_BYTES * sum(map(len, inputs)))
         latest_s = deadline_s(request, api_request.state)
         async with charged_tokens(api_request, sum(map(len, inputs))):
-            decoding = api_request.state.service.decode(
+            decoding = api_request.state.service.token_calls.decode(
                 inputs, skips_special_tokens=skips, deadline_s=latest_s
             )
             texts = await until_disconnect(request, decoding)

@@ -108,6 +108,7 @@ async def pooling(request: Request) -> Response:
         parse_call({**api_request.body, "task": None}, decoded, encoding),
         kind=KINDS[task],
         pool_factor=_pool_factor(api_request.body),
+        takes_views=False,
     )
     if call.kind is OutputKind.LABELS:
         call = dataclasses.replace(call, output_dtypes=(), dimensions=None)

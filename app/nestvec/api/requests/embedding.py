@@ -155,7 +155,9 @@ async def embed(
     count_tokens(api_request, tokens)
     _tell_scripts(api_request, call)
     arrays = [value for value in call.inputs if isinstance(value, list)]
-    if arrays and (unusual := await state.service.count_unusual_ids(arrays, call.model)):
+    if arrays and (
+        unusual := await state.service.token_calls.count_unusual_ids(arrays, call.model)
+    ):
         add_answer_header(request, UNUSUAL_IDS_HEADER, str(unusual))
     set_log_fields(
         request,
@@ -248,7 +250,7 @@ async def _reserve_vectors(api_request: ApiRequest, call: EmbedCall, slot: Model
         chars = sum(map(len, call.inputs))
         most = api_request.state.service.limits.max_token_vectors
         rows = min(most, 2 * rows + chars // CHARS_PER_TOKEN)
-    if rows <= FEW_ROWS:
+    if rows * (len(slot.parts) or 1) <= FEW_ROWS:
         return
     native = MANY_COLUMNS if slot.model is None else slot.model.core.backend_info.hidden_size
     if slot.model is not None and (vector_map := slot.model.maps.get(call.map_id or "")):

@@ -66,6 +66,8 @@ def result_headers(result: EmbedResult, call: EmbedCall) -> dict[str, str]:
         headers["x-embed-layers"] = str(result.layers)
     if result.map_name:
         headers["x-embed-map"] = result.map_name
+    if result.route:
+        headers["x-embed-route"] = result.route
     if result.quantization:
         headers["x-embed-quantization"] = result.quantization
     return headers

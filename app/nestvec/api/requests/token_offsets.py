@@ -68,7 +68,7 @@ async def with_offsets(
         prompt = resolve_prompt(filled, model.spec)[1]
         truncate, adds_special = service.limits.truncation_of(filled), filled.adds_special_tokens
         options = TokenizeOptions(truncate, filled.max_tokens, adds_special, prompt)
-        described = await service.describe(
+        described = await service.token_calls.describe(
             cast("Sequence[str]", call.inputs),
             adds_special_tokens=adds_special,
             prompt_name=None,

@@ -1,5 +1,6 @@
 """`GET /v1/models`: OpenAI's four keys, then what a caller should know of a model."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -14,6 +15,8 @@ from nestvec.api.schemas.openai import MODEL_CARD_DOC, MODEL_DOC, MODEL_QUALITY_
 from nestvec.corpus.reports.model_card import card_markdown, card_page
 from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
 from nestvec.engine.models.served_model import NO_PRESET, AliasPreset, ServedModel
+from nestvec.engine.recipes.recipe import Combination, Recipe
+from nestvec.engine.recipes.recipe_slot import RecipeSlot
 from nestvec.engine.text.preparation.text_form import PLAIN_TEXTS
 from nestvec.engine.types import EmbedCall, OutputKind
 from nestvec.engine.vector_plan import fitted_exits, resolve_plan
@@ -138,14 +141,19 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
             "strip": text.strip,
             "template": None if text.template is None else text.template.source,
         }
+    recipe = slot.recipe if isinstance(slot, RecipeSlot) else None
+    if recipe is not None:
+        row |= recipe_object(recipe, slot.parts)
     if spec is None:
         return {**row, **dict.fromkeys(KNOWN_ONCE_LOADED)}
+    joins = recipe is not None and recipe.combination is Combination.CONCAT
     return {
         **row,
         "max_model_len": spec.max_tokens,
         "dimensions": {
             "native": spec.hidden_size,
-            "range": [1, spec.hidden_size],
+            # The beginning of a join leaves whole parts out.
+            "range": [spec.hidden_size if joins else 1, spec.hidden_size],
             "trained": list(spec.trained_dimensions),
         },
         "outputs": list(spec.kinds),
@@ -181,6 +189,26 @@ def _space_of(preset: AliasPreset, slot: ModelSlot) -> str | None:
         return None
     # What may be asked for was checked when the name was given.
     return resolve_plan(preset.fill(EmbedCall(())), slot.model, allows_untrained=True).space
+
+
+def recipe_object(recipe: Recipe, slots: Sequence[ModelSlot]) -> dict[str, Any]:
+    """Return what a recipe is made of, and how; what it does not say of a part is left out."""
+    weighs = recipe.combination in (Combination.CONCAT, Combination.MEAN)
+    rows = []
+    for part, slot in zip(recipe.parts, slots, strict=True):
+        told = {
+            "view": part.view or None,
+            "when": None if part.condition is None else part.condition.text,
+            "weight": part.weight if weighs else None,
+            "dimensions": part.dimensions,
+            "prompt": part.prompt,
+            "prompt_name": part.prompt_name,
+            "layers": part.layers,
+            "map": part.map_name,
+        }
+        given = {name: value for name, value in told.items() if value is not None}
+        rows.append({"model": public_name(part.model or slot.name), **given})
+    return {"combine": recipe.combination.value, "parts": rows}
 
 
 def layers(model: ServedModel) -> dict[str, Any] | None:

@@ -170,7 +170,7 @@ async def _explained(
         truncate=Truncation.ERROR,
         kind=OutputKind.TOKENS,
     )
-    describing = api_request.state.service.describe(
+    describing = api_request.state.service.token_calls.describe(
         texts,
         adds_special_tokens=True,
         prompt_name=model.spec.default_prompt,

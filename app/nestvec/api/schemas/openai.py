@@ -146,10 +146,17 @@ class SparseEmbedding(BaseModel):
 
 
 class Embedding(BaseModel):
-    """One vector; that of a document's chunk has the chunk's span too. `output_types` may ask for other kinds."""
+    """One vector; that of a document's chunk has the chunk's span too, and one of several of an input its view.
+
+    `output_types` may ask for other kinds.
+    """
 
     object: Literal["embedding"]
     index: int
+    view: str | None = Field(
+        None,
+        description="Which of the input's vectors it is, of a recipe that gives several views.",
+    )
     embedding: list[float] | list[int] | str | None = None
     sparse_embedding: SparseEmbedding | None = None
     embeddings: list[list[float]] | list[list[int]] | str | None = Field(
@@ -216,6 +223,20 @@ class Pinned(BaseModel):
     output_dtype: DtypeWord | None = None
 
 
+class RecipePart(BaseModel):
+    """One of the models that a recipe is made of, and how it is asked; what the recipe leaves open is absent."""
+
+    model: str
+    view: str | None = None
+    when: str | None = Field(None, description="The condition of a route's rule.")
+    weight: float | None = None
+    dimensions: int | None = None
+    prompt: str | None = None
+    prompt_name: str | None = None
+    layers: int | None = None
+    map: str | None = None
+
+
 class Quantization(BaseModel):
     """The ranges of int8 and uint8 vectors, and where they come from."""
 
@@ -262,6 +283,10 @@ class Model(BaseModel):
     reports: dict[str, dict[str, Any]] | None = Field(
         default=None, description="Reports about the model, by name; in the description of one."
     )
+    combine: Literal["concat", "mean", "views", "route"] | None = Field(
+        None, description="What a recipe makes of its parts; absent of single models."
+    )
+    parts: list[RecipePart] | None = Field(None, description="What a recipe is made of.")
 
 
 class ModelQuality(BaseModel):

@@ -197,7 +197,7 @@ class Embedder:
             InputError: A text is no string, or there is no such prompt.
         """
         listed = checked_texts([texts] if isinstance(texts, str) else texts, "texts")
-        work = self._service.describe(
+        work = self._service.token_calls.describe(
             listed, adds_special_tokens=True, prompt_name=prompt_name, model=model
         )
         return [len(described) for described in self._run(work)] if listed else []
@@ -311,7 +311,7 @@ def _library_settings(
         flags["models"] = names[1:]
     file = None if config is None else Path(config)
     settings = load_settings(flags, config=file, spell=str)
-    kept = {name: getattr(settings, name) for name in (*flags, "models", "adapters")}
+    kept = {name: getattr(settings, name) for name in (*flags, "models", "adapters", "recipes")}
     return settings.for_offline_tools().model_copy(update=kept)
 
 

@@ -14,7 +14,12 @@ from tqdm import tqdm
 from nestvec.assembly.service import build_local_service
 from nestvec.cli.corpus.embed_flags import corpus_flags, corpus_job
 from nestvec.cli.flags import settings_flags
-from nestvec.cli.server_flags import ServerAddress, check_one_model, server_flags
+from nestvec.cli.server_flags import (
+    ServerAddress,
+    check_one_model,
+    check_recipe,
+    server_flags,
+)
 from nestvec.config.settings import Settings
 from nestvec.corpus.embedders import CorpusEmbedder, EngineEmbedder
 from nestvec.corpus.job import CorpusJob, CorpusSummary
@@ -40,6 +45,9 @@ from nestvec.observability.logs import configure_logs
     help="Write what gave which vectors: model, space, settings, hashes of inputs and output; see nestvec verify.",
 )
 @click.option(
+    "--recipe", metavar="NAME", help="Embed by a recipe of the settings (docs/vectors/recipes.md)."
+)
+@click.option(
     "--sign-key",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -51,13 +59,14 @@ from nestvec.observability.logs import configure_logs
     *("precision", "calibration_file", "weight_storage"),
     *("max_batch_tokens", "worker_threads", "front_threads", "log_level"),
 )
-def command(
+def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     settings: Settings,
     *,
     sources: tuple[str, ...],
     target: str,
     server: ServerAddress,
     manifest_path: Path | None,
+    recipe: str | None,
     sign_key: Path | None,
     **flags: Any,  # noqa: ANN401 - those of `corpus_flags`
 ) -> None:
@@ -74,6 +83,7 @@ def command(
     """
     configure_logs(level=settings.log_level, style="auto")
     check_one_model(server, settings)
+    check_recipe(recipe, server, settings)
     if sign_key is not None and manifest_path is None:
         raise click.UsageError("--sign-key signs a manifest: name its file by --manifest")
     # Before any work, as it may be no key.
@@ -94,7 +104,7 @@ def command(
     progress = _Progress(tqdm(total=found.records, unit="text", smoothing=0.05))
     try:
         with progress.bar:
-            summary = asyncio.run(_embed(job, found, settings, server, progress))
+            summary = asyncio.run(_embed(job, found, settings, server, recipe or "", progress))
     except KeyboardInterrupt:
         click.echo(_what_is_kept(job, progress, found), err=True)
         raise click.Abort from None
@@ -156,10 +166,11 @@ async def _embed(
     found: CorpusScan,
     settings: Settings,
     server: ServerAddress,
+    recipe: str,
     progress: _Progress,
 ) -> CorpusSummary:
     """Embed a corpus, by the engine or by a server."""
-    async with open_source(settings, server) as source:
+    async with open_source(settings, server, recipe) as source:
         # Loading the model is no part of the rate.
         progress.started_s = time.monotonic()
         return await embed_corpus(
@@ -194,14 +205,27 @@ def _report(target: str, job: CorpusJob, summary: CorpusSummary, took_s: float) 
 
 
 @asynccontextmanager
-async def open_source(settings: Settings, address: ServerAddress) -> AsyncIterator[CorpusEmbedder]:
-    """Open the engine in this process, or a running server where there is a URL."""
+async def open_source(
+    settings: Settings, address: ServerAddress, recipe: str = ""
+) -> AsyncIterator[CorpusEmbedder]:
+    """Open the engine in this process, or a running server where there is a URL.
+
+    Args:
+        settings: Settings of the engine.
+        address: Where the server is, and which of its models is meant.
+        recipe: The recipe of the settings whose vectors are wanted; "" for the first model's.
+    """
     if address.url:
         async with ServerEmbedder(address.url, key=address.key, model=address.model) as server:
             yield server
     else:
-        service = build_local_service(settings.for_offline_tools(), NullObserver())
+        engine = settings.for_offline_tools()
+        if recipe:
+            kept = {name: getattr(settings, name) for name in ("models", "adapters")}
+            recipes = {recipe: settings.recipes[recipe]}
+            engine = engine.model_copy(update={**kept, "recipes": recipes})
+        service = build_local_service(engine, NullObserver())
         try:
-            yield EngineEmbedder(service)
+            yield EngineEmbedder(service, recipe)
         finally:
             service.close()

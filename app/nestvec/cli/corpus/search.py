@@ -65,11 +65,13 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     reader = kind.read(store)
     try:
         query_options(reader.metadata, prompt_name)
-        if "model" not in settings.model_fields_set and "nestvec.model" in reader.metadata:
-            settings = settings.model_copy(update={"model": reader.metadata["nestvec.model"]})
+        model = reader.metadata.get("nestvec.model", "")
+        recipe = model if model in settings.recipes and not server.url else ""
+        if not recipe and model and "model" not in settings.model_fields_set:
+            settings = settings.model_copy(update={"model": model})
 
         async def work() -> list[Hit]:
-            async with open_source(settings, server) as source:
+            async with open_source(settings, server, recipe) as source:
                 return await search_store(source, reader, query, limit, prompt_name)
 
         hits = asyncio.run(work())

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from nestvec.config.field_types import TextList, UserPath
 from nestvec.config.model_settings import AdapterTable, AliasTable, ModelTable
+from nestvec.config.recipe_settings import RecipeTable
 from nestvec.config.text_settings import TextSettings, TextTable
 
 
@@ -49,6 +50,10 @@ class ServedModelSettings(BaseModel):
         default_factory=dict,
         description="Further names that stand for a prompt, dimensions, layers, a map or a dtype too, for clients that "
         "can send none of them: a table in the TOML file, or JSON.",
+    )
+    recipes: RecipeTable = Field(
+        default_factory=dict,
+        description="Models made of others (docs/vectors/recipes.md): tables [recipes.NAME] in the TOML file, or JSON.",
     )
     openai_aliases: bool = Field(
         True, description="Answer to text-embedding-ada-002, -3-small and -3-large as well."

@@ -120,10 +120,15 @@ def _check_dimensions(call: EmbedCall, model: ServedModel, plan: VectorPlan) -> 
         )
     is_unit = model.spec.is_normalized if call.normalize is None else call.normalize
     for dtype in call.output_dtypes:
-        _check_dtype(dtype, dimensions=call.dimensions or native, is_unit=is_unit)
+        check_dtype(dtype, dimensions=call.dimensions or native, is_unit=is_unit)
 
 
-def _check_dtype(dtype: OutputDtype, *, dimensions: int, is_unit: bool) -> None:
+def check_dtype(dtype: OutputDtype, *, dimensions: int, is_unit: bool) -> None:
+    """Refuse a dtype that vectors of so many dimensions, or of any length, cannot be given in.
+
+    Raises:
+        InputError: Names the field.
+    """
     if dtype.is_quantized and not is_unit:
         raise InputError(f"'{dtype}' needs unit vectors, not raw ones", param="output_dtype")
     if dimensions % dtype.values_per_item:

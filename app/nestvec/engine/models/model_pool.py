@@ -125,7 +125,7 @@ class ModelPool:
             raise UnsupportedError(f"model '{slot.name}' could not be loaded again", param="model")
         if slot.state is SlotState.READY and slot.model is not None:
             await self._unload_here(slot, slot.model)
-        if self.unload_remotely is not None:
+        if self.unload_remotely is not None and not slot.parts:
             await self.unload_remotely(slot)
 
     async def _unload_here(self, slot: ModelSlot, model: ServedModel) -> None:
@@ -185,7 +185,11 @@ class ModelPool:
     async def _load(self, slot: ModelSlot) -> None:
         assert slot.open is not None  # noqa: S101 - a slot without one is ready from the first
         started_s = self.clock()
+        held: list[ModelSlot] = []
         try:
+            for part in slot.parts:
+                await self.acquire(part)
+                held.append(part)
             await self._make_room(slot)
             slot.set_model(await self._opened(slot, slot.open))
             slot.load_s = self.clock() - started_s
@@ -195,6 +199,8 @@ class ModelPool:
         except Exception as error:  # noqa: BLE001 - whatever it is, waiting callers must hear
             self._fail(slot, ModelUnavailableError(f"{type(error).__name__} while loading"))
         finally:
+            for part in held:
+                self.release(part)
             self.on_change(slot)
             self._wake(slot)
 

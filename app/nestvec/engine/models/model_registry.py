@@ -67,6 +67,7 @@ class ModelSlot:
         spec: What the model is; known since it was loaded first.
         graph_bytes: Size of its graph and weights; 0 before it was loaded first.
         adapters: Slots of the same model with an adapter, by the task that asks for each.
+        parts: Slots of the models that it is made of, where it is a recipe; they are in memory while it is opened.
         error: Why it could not be loaded.
         retired_names: Names that it once had and answers to no more.
         changed_presets: What names stand for since they were changed; None where they never were.
@@ -92,6 +93,7 @@ class ModelSlot:
     spec: ModelSpec | None = None
     graph_bytes: int = 0
     adapters: dict[str, "ModelSlot"] = field(default_factory=dict)
+    parts: tuple["ModelSlot", ...] = ()
     error: NestvecError | None = None
     retired_names: frozenset[str] = frozenset()
     changed_presets: Mapping[str, AliasPreset] | None = None

@@ -14,6 +14,8 @@ class TokenBudget:
         max_windows: Most windows of all inputs that are read in windows.
         max_chunks: Most chunks of all documents.
         are_vectors: Whether each token is a vector of the answer.
+        sharers: How many calls share it, each with the same inputs: those of a recipe's parts. They may count from
+            several threads; one more than fits is refused at the latest when all are counted.
         tokens: How many there are so far.
         windows: How many there are so far.
         chunks: How many there are so far.
@@ -24,6 +26,7 @@ class TokenBudget:
     max_windows: int
     max_chunks: int
     are_vectors: bool = False
+    sharers: int = 1
     tokens: int = 0
     windows: int = 0
     chunks: int = 0
