@@ -351,3 +351,19 @@ def test_a_folder_whose_files_do_not_fit_is_refused(
     path.write_text(json.dumps(config))
     with pytest.raises(FormatError, match=words):
         read_model_folder(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("cc.en.300.bin.gz", "cc.en.300"), ("glove.txt", "glove"), (".bin", "words")],
+)
+def test_a_models_name_is_the_files_without_its_endings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, name: str
+) -> None:
+    """Where none is given; the folder has it too, in the working directory without models_dir."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NESTVEC_MODELS_DIR", raising=False)
+    (tmp_path / file).write_bytes(text_table(vectors(2), has_header=False))
+    done = CliRunner().invoke(group, ["model", "import", file])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / name / "model.safetensors").is_file()

@@ -17,7 +17,7 @@ from nestvec.observability.logs import configure_logs
 
 @click.group("model")
 def command() -> None:
-    """List, fetch, check, calibrate, merge and remove models; fit maps of vectors."""
+    """List, fetch, import, check, calibrate, merge, prune and remove models; fit maps of vectors."""
 
 
 command.add_command(list_models)

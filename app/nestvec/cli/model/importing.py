@@ -118,9 +118,9 @@ def import_words(  # noqa: PLR0913 - a parameter for each option
 def _name(file: Path) -> str:
     """Return a file's name without the endings of such files."""
     name = file.name
-    while name.endswith(SUFFIXES):
-        name = Path(name).stem
-    return name or file.name
+    while ending := next((suffix for suffix in SUFFIXES if name.endswith(suffix)), ""):
+        name = name.removesuffix(ending)
+    return name or "words"
 
 
 def _card(

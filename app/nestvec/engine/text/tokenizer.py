@@ -80,6 +80,7 @@ class Tokenizer:
         library = open_library(path, adds_special_tokens=adds_special_tokens, changes=changes)
         check_vocabulary(path, library, vocabulary_size, adds_special_tokens=adds_special_tokens)
         self.library = guarded_library(library, changes)
+        self._counted_chars_a_token = COUNTED_CHARS_PER_TOKEN // self.library.parts_a_char
         self.max_tokens = max_tokens
         self.vocabulary_size = vocabulary_size
         self.unknown_id = unknown_id_of(library)
@@ -303,7 +304,7 @@ class Tokenizer:
 
     def _unsliced_chars(self, max_length: int) -> int:
         """How many characters a text may have that is tokenized at once."""
-        counted = COUNTED_CHARS_PER_TOKEN * max_length
+        counted = self._counted_chars_a_token * max_length
         return counted if self._cuts is SafeCuts.NOWHERE else min(counted, UNSLICED_CHARS)
 
     def _encode_slice(
@@ -317,7 +318,7 @@ class Tokenizer:
     def _encode_long(self, text: str, options: TokenizeOptions, max_length: int) -> Encoded:
         """Tokenize a text in slices, and cut it to the limit."""
         special = self.special_tokens if options.adds_special_tokens else 0
-        goal = goal_of(options, max_length - special, COUNTED_CHARS_PER_TOKEN * max_length)
+        goal = goal_of(options, max_length - special, self._counted_chars_a_token * max_length)
         read = self.long_texts.encode(text, goal, options, 0)
         content = np.asarray(read.encoding.ids, np.int32)[read.start : read.start + read.tokens]
         prefix_ids, suffix_ids = self.special_token_frame(options)

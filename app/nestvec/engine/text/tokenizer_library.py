@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,14 @@ PROBES: Final = ("", " ", "a", "Z9!", "é漢字", "🙂\u0301", "x" * 300, "[MAS
 class GuardedLibrary:
     """The part of the library that `Tokenizer` uses, with `BackendError` for whatever it raises.
 
+    Attributes:
+        parts_a_char: By how much fewer characters of a long text are counted, as each may be several tokens.
+
     Args:
         library: The library's own tokenizer.
     """
+
+    parts_a_char: ClassVar[int] = 1
 
     def __init__(self, library: LibraryTokenizer) -> None:
         self._library = library

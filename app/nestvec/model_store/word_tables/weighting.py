@@ -1,7 +1,7 @@
 """What each word of a table counts: by how rare it is in a corpus, or as a file says.
 
 Source: A Simple but Tough-to-Beat Baseline for Sentence Embeddings (Arora et al., ICLR 2017), section 3: a word of
-probability p weighs a / (a + p), a = 0.001; its removal of a common component is an affine map (`nestvec model fit`).
+probability p weighs a / (a + p), a = 0.001. The common component that it takes away then stays here.
 IDF is ln((1 + n) / (1 + n_w)) + 1 for a word in n_w of n texts.
 """
 

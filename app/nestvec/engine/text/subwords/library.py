@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 from tokenizers import Encoding
@@ -35,6 +35,9 @@ class SubwordLibrary(GuardedLibrary):
         settings: What stands for other words.
         unknown_id: The id that the library gives them.
     """
+
+    # fastText's n-grams of three to six characters are up to four a character.
+    parts_a_char: ClassVar[int] = 8
 
     def __init__(
         self, library: LibraryTokenizer, settings: SubwordSettings, unknown_id: int
