@@ -2,11 +2,18 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from nestvec.config.loading import load_settings
+from nestvec.engine.recipes.conditions import parse_condition
 from nestvec.engine.recipes.languages import language_teller
+from nestvec.engine.recipes.opening import open_recipe
+from nestvec.engine.recipes.recipe import Combination, Recipe, RecipePart
+from nestvec.engine.types import EmbedCall
 from nestvec.errors import ConfigError
+
+from tests.support.recipes import serve_recipes
 
 RECIPE = '{"a": {"route": [{"when": "language = \'de\'", "prompt": "x"}, {}]}}'
 
@@ -35,6 +42,30 @@ def test_languages_are_told_by_their_codes() -> None:
     }
     assert {text: tell(text) for text in texts} == texts
     assert set(texts.values()) <= known
+
+
+def by_language(language: str) -> Recipe:
+    """Return a route of one language."""
+    german = RecipePart("one", prompt="x ", condition=parse_condition(f"language = '{language}'"))
+    return Recipe("r", Combination.ROUTE, (german, RecipePart("one")))
+
+
+async def test_texts_are_routed_by_their_language(tiny_folder: Path) -> None:
+    """Each by its own; a language that is never told is a mistake of the settings."""
+    pytest.importorskip("py3langid", reason="extra `languages` absent")
+    served = serve_recipes(tiny_folder / "tokenizer.json", by_language("de"))
+    texts = ["how to train a model", "wie trainiert man ein Modell", "Berlin"]
+    result = await served.service.embed(EmbedCall(texts, model="r"))
+    assert result.route == (
+        '0;model="one";when="language = \'de\'";inputs=1, 1;model="one";when="otherwise";inputs=2'
+    )
+    served.close()
+    served = serve_recipes(tiny_folder / "tokenizer.json", by_language("xx"))
+    with pytest.raises(
+        ConfigError, match=r"recipes\.r\.route\.0\.when: the language 'xx' is never"
+    ):
+        open_recipe(served.slots["r"], allows_untrained=True)
+    served.close()
 
 
 def test_without_the_library_the_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
