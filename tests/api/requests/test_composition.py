@@ -1,6 +1,7 @@
 """`groups`, `weights` and `context` over HTTP: what they make, and what they refuse."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -156,56 +157,53 @@ async def test_a_context_is_part_of_the_caches_key(make_api: MakeApi) -> None:
     assert all((a == b).all() for a, b in zip(first, again, strict=False))
 
 
-@pytest.mark.parametrize(
-    ("fields", "param", "word"),
-    [
-        ({"groups": "x"}, "groups", "list of integers"),
-        ({"groups": [2.5, 2.5]}, "groups[0]", "integer"),
-        ({"groups": [True, 4]}, "groups[0]", "integer"),
-        ({"groups": [2, 2]}, "groups", "add up"),
-        ({"groups": [1e30]}, "groups", "add up"),
-        ({"groups": [5, 0]}, "groups[1]", "at least one"),
-        ({"weights": [1]}, "weights", "goes with 'groups'"),
-        ({"groups": [5], "weights": [1]}, "weights", "each of the 5"),
-        ({"groups": [5], "weights": 1}, "weights", "list of numbers"),
-        ({"groups": [5], "weights": ["1"] * 5}, "weights[0]", "number"),
-        ({"groups": [5], "weights": [1, True, 1, 1, 1]}, "weights[1]", "number"),
-        ({"groups": [4, 1], "weights": [1, 1, 1, 1, 0]}, "weights", "group 1"),
-        ({"groups": [4, 1], "weights": [1, 1, 1, -9, 1]}, "weights", "group 0"),
-        ({"groups": [5], "late_chunking": {"splitter": "sentences"}}, "groups", "chunks"),
-        ({"context": 1}, "context", "string"),
-        ({"context": ["a"]}, "context", "each of the 5"),
-        ({"context": ["a", 1, "a", "a", "a"]}, "context[1]", "string"),
-        ({"context": "a", "late_chunking": True}, "context", "late chunking"),
-        ({"context": "a", "input": [[5, 6]]}, "context", "token ids"),
-        ({"context": "a", "truncate": "windows"}, "truncate", "windows"),
-        ({"output_types": "dense"}, "output_types", "list of some of dense, sparse, tokens"),
-        ({"output_types": ["labels"]}, "output_types", "list of some of"),
-        ({"output_types": [["dense"]]}, "output_types", "list of some of"),
-        ({"output_types": ["dense"] * 9}, "output_types", "list of some of"),
-        ({"output_types": ["sparse"]}, None, "sparse model"),
-        ({"output_types": ["dense", "sparse"]}, None, "sparse model"),
-        ({"output_types": ["dense", "tokens"], "late_chunking": True}, "late_chunking", "one kind"),
-        ({"output_types": ["dense", "tokens"], "groups": [5]}, "groups", "one vector"),
-        ({"output_types": ["dense", "tokens"], "context": "a"}, "context", "one vector"),
-        ({"output_types": ["dense", "tokens"], "layers": 1}, "layers", "vectors of texts"),
-        ({"output_types": ["tokens"], "encoding_format": "bytes"}, "encoding_format", "float"),
-        ({"group": [5]}, "group", "did you mean 'groups'"),
-    ],
-)
-async def test_what_cannot_be_is_refused(
-    make_api: MakeApi, fields: dict[str, Any], param: str | None, word: str
-) -> None:
+REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
+    ({"groups": "x"}, "groups", "list of integers"),
+    ({"groups": [2.5, 2.5]}, "groups[0]", "integer"),
+    ({"groups": [True, 4]}, "groups[0]", "integer"),
+    ({"groups": [2, 2]}, "groups", "add up"),
+    ({"groups": [1e30]}, "groups", "add up"),
+    ({"groups": [5, 0]}, "groups[1]", "at least one"),
+    ({"weights": [1]}, "weights", "goes with 'groups'"),
+    ({"groups": [5], "weights": [1]}, "weights", "each of the 5"),
+    ({"groups": [5], "weights": 1}, "weights", "list of numbers"),
+    ({"groups": [5], "weights": ["1"] * 5}, "weights[0]", "number"),
+    ({"groups": [5], "weights": [1, True, 1, 1, 1]}, "weights[1]", "number"),
+    ({"groups": [4, 1], "weights": [1, 1, 1, 1, 0]}, "weights", "group 1"),
+    ({"groups": [4, 1], "weights": [1, 1, 1, -9, 1]}, "weights", "group 0"),
+    ({"groups": [5], "late_chunking": {"splitter": "sentences"}}, "groups", "chunks"),
+    ({"context": 1}, "context", "string"),
+    ({"context": ["a"]}, "context", "each of the 5"),
+    ({"context": ["a", 1, "a", "a", "a"]}, "context[1]", "string"),
+    ({"context": "a", "late_chunking": True}, "context", "late chunking"),
+    ({"context": "a", "input": [[5, 6]]}, "context", "token ids"),
+    ({"context": "a", "truncate": "windows"}, "truncate", "windows"),
+    ({"output_types": "dense"}, "output_types", "list of some of dense, sparse, tokens"),
+    ({"output_types": ["labels"]}, "output_types", "list of some of"),
+    ({"output_types": [["dense"]]}, "output_types", "list of some of"),
+    ({"output_types": ["dense"] * 9}, "output_types", "list of some of"),
+    ({"output_types": ["sparse"]}, None, "sparse model"),
+    ({"output_types": ["dense", "sparse"]}, None, "sparse model"),
+    ({"output_types": ["dense", "tokens"], "late_chunking": True}, "late_chunking", "one kind"),
+    ({"output_types": ["dense", "tokens"], "groups": [5]}, "groups", "one vector"),
+    ({"output_types": ["dense", "tokens"], "context": "a"}, "context", "one vector"),
+    ({"output_types": ["dense", "tokens"], "layers": 1}, "layers", "vectors of texts"),
+    ({"output_types": ["tokens"], "encoding_format": "bytes"}, "encoding_format", "float"),
+    ({"group": [5]}, "group", "did you mean 'groups'"),
+]
+
+
+async def test_what_cannot_be_is_refused(make_api: MakeApi) -> None:
     """A 400 names the field, and what to send instead."""
-    spec = dataclasses.replace(
-        SPEC, kinds=(OutputKind.DENSE, OutputKind.TOKENS), trained_layers=(1,)
-    )
+    kinds = (OutputKind.DENSE, OutputKind.TOKENS)
+    spec = dataclasses.replace(SPEC, kinds=kinds, trained_layers=(1,))
     api = make_api(ServedOptions(spec=spec), token_input="model")
-    answer = await api.embed({"input": TEXTS, **fields})
-    assert answer.status_code == 400, answer.text
-    error = answer.json()["error"]
-    assert error["param"] == param
-    assert word in error["message"]
+    for fields, param, word in REFUSED:
+        answer = await api.embed({"input": TEXTS, **fields})
+        assert answer.status_code == 400, (fields, answer.text)
+        error = answer.json()["error"]
+        assert error["param"] == param, fields
+        assert word in error["message"], fields
 
 
 @pytest.mark.parametrize(
@@ -243,28 +241,27 @@ async def test_only_vectors_of_texts_have_them(make_api: MakeApi, fields: dict[s
     assert answer.json()["error"]["param"] == next(iter(fields))
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/v1/embeddings", {"input": ["a"], "truncation": True}),
-        ("/v1/embeddings", {"input": ["a"], "embedding_type": "float"}),
-        ("/v2/embed", {"texts": ["a"], "input_type": "search_query"}),
-        ("/embed", {"inputs": ["a"]}),
-        ("/api/embed", {"model": "fake-model", "input": ["a"]}),
-        ("/v1/similarity", {"pairs": [["a", "b"]]}),
-    ],
-)
-async def test_dialects_without_them_refuse_them(api: Api, path: str, body: dict[str, Any]) -> None:
+OTHER_DIALECTS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/embeddings", {"input": ["a"], "truncation": True}),
+    ("/v1/embeddings", {"input": ["a"], "embedding_type": "float"}),
+    ("/v2/embed", {"texts": ["a"], "input_type": "search_query"}),
+    ("/embed", {"inputs": ["a"]}),
+    ("/api/embed", {"model": "fake-model", "input": ["a"]}),
+    ("/v1/similarity", {"pairs": [["a", "b"]]}),
+]
+
+
+async def test_dialects_without_them_refuse_them(api: Api) -> None:
     """Ignoring one would give other vectors than were asked for."""
-    fields: dict[str, Any]
-    for fields in (
+    own: list[dict[str, Any]] = [
         {"groups": [1]},
         {"weights": [1]},
         {"context": "red"},
         {"output_types": ["dense", "tokens"]},
-    ):
+    ]
+    for (path, body), fields in itertools.product(OTHER_DIALECTS, own):
         answer = await api.client.post(path, json={**body, **fields})
-        assert answer.status_code in (400, 422), answer.text
+        assert answer.status_code in (400, 422), (path, answer.text)
         assert next(iter(fields)) in answer.text
 
 

@@ -105,22 +105,18 @@ async def test_tei_cuts_and_scales_each_token(make_api: MakeApi) -> None:
     np.testing.assert_allclose(cut, unit, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("fields", "word"),
-    [
+async def test_offsets_that_cannot_be_are_refused(make_api: MakeApi) -> None:
+    """Other outputs and token ids have no places in a text."""
+    api = make_api(OPTIONS, token_input="model")
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"output_types": ["dense"]}, "vectors of tokens"),
         ({"input": [[5, 6]]}, "not token ids"),
         ({"return_offsets": 1}, "true or false"),
-    ],
-)
-async def test_offsets_that_cannot_be_are_refused(
-    make_api: MakeApi, fields: dict[str, Any], word: str
-) -> None:
-    """Other outputs and token ids have no places in a text."""
-    api = make_api(OPTIONS, token_input="model")
-    answer = await api.embed({"input": ["alpha"], **BODY, **fields})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "return_offsets")
-    assert word in answer.text
+    ]
+    for fields, word in refused:
+        answer = await api.embed({"input": ["alpha"], **BODY, **fields})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "return_offsets")
+        assert word in answer.text
     assert api.served.backend.batches == []
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestvec.engine.outputs.adapters import ADAPTERS, model_words
 from nestvec.engine.outputs.joint import JointOutput, joint_rows
@@ -49,6 +49,7 @@ def test_rows_that_are_not_finite_are_degenerate(kind: OutputKind) -> None:
 
 
 @given(st.data(), st.integers(1, 5), st.integers(1, 9), st.integers(1, 7))
+@settings(max_examples=40, deadline=None)
 def test_joint_rows_come_apart_as_they_went_together(
     data: st.DataObject, items: int, width: int, token_width: int
 ) -> None:

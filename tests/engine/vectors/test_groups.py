@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestvec.engine.vectors.groups import Groups
 from nestvec.errors import InputError
@@ -18,6 +18,7 @@ from nestvec.errors import InputError
     ),
     st.integers(0, 2**32 - 1),
 )
+@settings(max_examples=40, deadline=None)
 def test_a_groups_vector_is_the_unit_of_the_weighted_sum(
     weights: list[list[float]], seed: int
 ) -> None:

@@ -16,7 +16,7 @@ from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import encode_inputs
 from nestvec.engine.types import EmbedCall, Truncation
-from nestvec.errors import InputError
+from nestvec.errors import BackendError, InputError
 
 CONTEXT: Final = "context"
 SEPARATOR: Final = "\n"
@@ -79,8 +79,8 @@ def encode_in_context(
                 encoded += encode_inputs(tokenizer, spec, alone, options)
                 continue
             encoded.append(_encode(tokenizer, spec, alone, context, options))
-        except InputError as error:
-            if error.input_index is not None:
+        except (InputError, BackendError) as error:
+            if error.input_index is not None or isinstance(error, BackendError):
                 error.input_index = index
             raise
     return encoded
