@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestvec.engine.front.items import FEW_TOKENS, unknown_tokens
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
@@ -18,6 +18,7 @@ OPTIONS = TokenizeOptions(Truncation.END)
 UNK = 1
 
 
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3 * FEW_TOKENS), max_size=5))
 def test_each_input_has_its_own(inputs: list[list[int]]) -> None:
     """One number an input, as counting does it; nothing where there is none, or no such token."""

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestvec.engine.splitting import Splitter, SplitterKind
 from nestvec.engine.splitting.code import blocks
@@ -123,6 +123,7 @@ LINES = st.sampled_from(
 )
 
 
+@settings(max_examples=50)
 @given(st.lists(LINES, max_size=40).map("\n".join), st.sampled_from([0, 1, 3, 8]))
 def test_blocks_are_the_text(text: str, size: int) -> None:
     """Whatever is cut, together it is the text."""

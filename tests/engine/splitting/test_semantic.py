@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestvec.engine.splitting.semantic import boundaries, depths, similarities
 from numpy.typing import NDArray
@@ -54,6 +54,7 @@ def test_few_sentences(count: int) -> None:
 sizes = st.lists(st.integers(1, 40), min_size=2, max_size=60)
 
 
+@settings(max_examples=40)
 @given(sizes, st.sampled_from([0, 16, 64]), st.integers(0, 3))
 def test_bounds_on_tokens(tokens: list[int], max_tokens: int, seed: int) -> None:
     """Edges rise; chunks are short enough, but for single sentences that are longer."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestvec.engine.text.preparation.record_template import (
     MAX_ITEMS,
@@ -91,6 +91,7 @@ records = st.dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(records)
 def test_every_value_is_in_the_text(record: Mapping[str, str]) -> None:
     """Values come once, in the template's order, whatever they hold; the order of the record's keys is no matter."""

@@ -65,7 +65,9 @@ def test_controls_are_taken_out(path: Path) -> None:
     assert ids(opened(path, NFKC), sent) == ids(opened(path, PLAIN_TEXTS), kept)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(text=st.text(max_size=200))
 def test_as_python_would(path: Path, text: str) -> None:
     """NFC and NFKC are Unicode's: the tokens are those of the text that the standard library makes of it."""
@@ -76,7 +78,9 @@ def test_as_python_would(path: Path, text: str) -> None:
         assert ids(opened(path, TextForm(form)), known) == ids(plain, same)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(text=st.text(min_size=1, max_size=100))
 def test_places_are_those_of_the_text_sent(path: Path, text: str) -> None:
     """Tokens start at rising places inside the text as it was sent, whatever was taken out or grew."""
