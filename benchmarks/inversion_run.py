@@ -1,7 +1,7 @@
 """Measures what a stolen vector tells of its text, by dimensions and dtype, with two attacks.
 
-The attacks are those of `nestvec report leakage` (`nestvec/corpus/reports/kinds/leakage.py`), here on SciFact and on every
-dtype. Candidates: the attacker embeds a list of texts in full, one of which is right.
+The attacks are those of `nestvec report leakage` (`nestvec/corpus/reports/kinds/leakage.py`), here on SciFact and on
+every dtype. Candidates: the attacker embeds a list of texts in full, one of which is right.
 """
 
 import argparse
