@@ -13,8 +13,8 @@ from nestvec.corpus.reports.frame import Need
 from nestvec.corpus.reports.table import REPORTS
 
 ROOT: Final = Path(__file__).parents[2]
-REPORTS_PAGE: Final = (ROOT / "docs/quality/reports.md").read_text("utf-8")
-CAPABILITIES: Final = (ROOT / "docs/quality/capabilities.md").read_text("utf-8")
+REPORTS_PAGE: Final = (ROOT / "docs/vectors/reports.md").read_text("utf-8")
+CAPABILITIES: Final = (ROOT / "docs/vectors/capabilities.md").read_text("utf-8")
 # What another part of the project has not brought yet is named so.
 STATES: Final = {"served", "reported", "partly", "not applicable", "in work"}
 

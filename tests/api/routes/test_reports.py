@@ -70,6 +70,11 @@ async def test_a_report_is_made_and_shown_in_three_forms(api: Api, tmp_path: Pat
     stored = [file for file in (tmp_path / "reports").iterdir() if file.suffix == ".json"]
     assert [file.stat().st_mode & 0o77 for file in stored] == [0]
     assert "alpha beta" not in stored[0].read_text()
+    for limit in ("0", "101", "x", "9" * 5000, "٣"):
+        wrong = await api.client.get("/v1/reports", params={"limit": limit})
+        assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "limit")
+    wrong = await api.client.get(path, params={"format": "pdf"})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "format")
     listed = (await api.client.get("/v1/reports")).json()
     assert [row["id"] for row in listed["data"]] == [done["id"]]
     assert "result" not in listed["data"][0]

@@ -12,7 +12,7 @@ from nestvec.api.http.raw_route import RawRoute, json_response
 from nestvec.api.reports.report_files import ReportRecord
 from nestvec.api.reports.report_jobs import ReportOrder, timeout_of
 from nestvec.api.requests.api_request import bind_dialect, read_request
-from nestvec.api.requests.fields import as_integer, integer_field, text_field
+from nestvec.api.requests.fields import integer_field, text_field
 from nestvec.api.requests.report_request import FIELDS, parse_report
 from nestvec.api.schemas.reports import (
     CANCEL_REPORT_DOC,
@@ -60,8 +60,9 @@ async def list_reports(request: Request) -> Response:
     state = bind_dialect(request, OPENAI.name)
     owner = authenticate(request, state.keys)
     text = request.query_params.get("limit", str(DEFAULT_LISTED))
-    limit = as_integer(int(text)) if text.isascii() and text.isdigit() else None
-    if limit is None or not 1 <= limit <= MAX_LISTED:
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LISTED))
+    limit = int(text) if is_number else 0
+    if not 1 <= limit <= MAX_LISTED:
         raise InputError(f"'limit' must be 1 to {MAX_LISTED}", param="limit")
     records = await asyncio.to_thread(state.reports.files.of_owner, owner)
     data = [report_object(record, with_result=False) for record in records[:limit]]

@@ -152,7 +152,8 @@ def _facts(result: Json) -> str:
 
 def _notes(result: Json) -> list[str]:
     method = [f"Method: {result['method']}"] if result.get("method") else []
-    return [*result["notes"], *method]
+    # What is advised anyway need not be said twice.
+    return [note for note in result["notes"] if note not in result["advice"]] + method
 
 
 def _figure_row(figure: Json) -> list[str]:
