@@ -193,7 +193,9 @@ class MixedLoad:
 
     def batch(self, client: httpx.Client) -> None:
         """Run a batch to its end, some of whose lines are refused."""
-        bodies = [{"model": STATIC, "input": f"line {self._next()}"} for _ in range(GOOD_LINES)]
+        bodies: list[dict[str, Any]] = [
+            {"model": STATIC, "input": f"line {self._next()}"} for _ in range(GOOD_LINES)
+        ]
         bodies += [{"model": STATIC, "input": []} for _ in range(BAD_LINES)]
         lines = "\n".join(
             json.dumps(
