@@ -37,13 +37,13 @@ PAGES = [
     "docs/vectors/reports.md",
     "docs/gpu.md",
     "docs/library.md",
-    "docs/matryoshka.md",
+    "docs/vectors/matryoshka.md",
     "docs/model-folders.md",
     "docs/operations.md",
     "docs/vectors/recipes.md",
     "docs/security.md",
     "docs/stores.md",
-    "docs/texts.md",
+    "docs/vectors/texts.md",
     "docs/decisions/api.md",
     "docs/decisions/corpus.md",
     "docs/decisions/engine.md",
@@ -310,8 +310,10 @@ def test_importing_has_no_effects() -> None:
 
 
 def test_the_funnel_of_the_documents_finds_the_nearest() -> None:
-    """The function in docs/matryoshka.md finds what a search of all vectors finds."""
-    code = re.search(r"```python\n(import numpy.*?)```", text("docs/matryoshka.md"), re.DOTALL)
+    """The function in docs/vectors/matryoshka.md finds what a search of all vectors finds."""
+    code = re.search(
+        r"```python\n(import numpy.*?)```", text("docs/vectors/matryoshka.md"), re.DOTALL
+    )
     assert code is not None
     namespace: dict[str, Any] = {}
     exec(code.group(1), namespace)  # noqa: S102 - our own page

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import NoDecode
 
-from nestvec.config.model_settings import parse_table
+from nestvec.config.field_types import parse_table
 from nestvec.engine.recipes.conditions import parse_condition
 from nestvec.engine.recipes.languages import MISSING, is_installed
 from nestvec.engine.recipes.recipe import MAX_PARTS

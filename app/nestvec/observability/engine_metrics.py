@@ -220,7 +220,7 @@ class EngineMetrics:
 
     def tokens_were_unknown(self, model: str, tokens: int) -> None:
         """Count tokens of an answered call that stand for what the vocabulary lacks."""
-        self._unknown_tokens.labels(model).inc(tokens)
+        self._unknown_tokens[model].inc(tokens)
 
     def items_dropped(self, model: str, *, items: int, reason: str) -> None:
         """Count items that left the queue without a vector."""

@@ -37,8 +37,8 @@ async def test_records_are_texts(with_template: Api) -> None:
         answer = await with_template.embed({"input": [*RECORDS, "one two"], **extra})
         assert answer.status_code == 200, answer.text
         assert vectors(answer.json()) == vectors(plain.json())
-    assert vectors(answer.json())[1] == pytest.approx(unit_vector(with_template, "beta gamma"))
-    assert answer.headers["x-embed-space"] != "0123456789abcdef"
+        assert vectors(answer.json())[1] == pytest.approx(unit_vector(with_template, "beta gamma"))
+        assert answer.headers["x-embed-space"] != "0123456789abcdef"
 
 
 async def test_azures_path(with_template: Api) -> None:

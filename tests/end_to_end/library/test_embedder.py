@@ -165,8 +165,8 @@ def test_a_recipe_is_a_model(embedder: Embedder) -> None:
     assert embedder.info("both").hidden_size == 64
     (ranked,) = embedder.rerank("alpha", ["red"], model="both")
     query, document = (
-        embedder.embed(text, model="both", role=role)
-        for text, role in (("alpha", "query"), ("red", "document"))
+        embedder.embed("alpha", model="both", role="query"),
+        embedder.embed("red", model="both", role="document"),
     )
     assert ranked.score == pytest.approx(query @ document, abs=1e-6)
 

@@ -1,6 +1,7 @@
 """A part of `make quality`: directions out of the space, and conformal sets, of titles and abstracts of papers.
 
-The set is lines of JSON with `title` and `abstract`; the figures are of the 262 papers that docs/matryoshka.md names.
+The set is lines of JSON with `title` and `abstract`; the figures are of the 262 papers that
+docs/vectors/matryoshka.md names.
 """
 
 import json

@@ -2,11 +2,9 @@
 
 import asyncio
 import dataclasses
-import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Final, cast
 
 import orjson
@@ -22,28 +20,33 @@ from nestvec.api.dialects.openai_body import (
 from nestvec.api.dialects.openai_response import ResponseExtras, embeddings_parts, outputs_json
 from nestvec.api.error_handlers import status_of
 from nestvec.api.http.auth import restrict_models
-from nestvec.api.requests.embedding import CallTokens, decode_tokens
+from nestvec.api.requests.bulk_calls import (
+    MAX_WAIT_S,
+    RUNNING,
+    chunk_trace,
+    find_slot,
+    run_bulk_call,
+)
+from nestvec.api.requests.embedding import decode_tokens
 from nestvec.api.requests.fields import Body, parse_inputs, text_field
 from nestvec.api.requests.foreign_fields import check_fields
 from nestvec.api.requests.records import write_records
 from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
-from nestvec.api.state import ApiState, Phase
-from nestvec.engine.models.model_registry import ModelSlot, SlotState, visible_models
+from nestvec.api.state import ApiState
+from nestvec.engine.models.model_registry import SlotState
 from nestvec.engine.service import EmbeddingService
-from nestvec.engine.types import EmbedCall, EmbedResult, LongInput, OutputKind, Priority
+from nestvec.engine.types import EmbedCall, EmbedResult, LongInput
 from nestvec.errors import (
     AccessError,
     InputError,
     InternalError,
-    ModelUnavailableError,
     NestvecError,
     NotReadyError,
-    QueueFullError,
 )
 from nestvec.jobs.types import LineResult
 from nestvec.keys.records import KeyLimits
 from nestvec.observability.logs import frames_of, get_logger
-from nestvec.observability.tracing.request_trace import RequestTrace, begin_request
+from nestvec.observability.tracing.request_trace import begin_request
 
 log = get_logger(__name__)
 
@@ -52,12 +55,8 @@ PER_LINE: Final = frozenset({"input", "user"})
 # What counts a line's own inputs cannot be said of several lines' together.
 OF_INPUTS: Final = ("late_chunking", "groups", "weights", "return_offsets")
 MAX_CALL_CHARS: Final = 200_000
-MAX_WAIT_S: Final = 5.0
 USUAL_DIMENSIONS: Final = 1024
-RUNNING: Final = (Phase.READY, Phase.RECOVERING)
 CHUNK: Final = "batch chunk"
-# Records the spans of the chunk whose lines are being answered; None where none are recorded.
-chunk_trace: Final[ContextVar[RequestTrace | None]] = ContextVar("chunk_trace", default=None)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,7 +130,7 @@ class BatchLines:
 
     def is_loaded(self, model: str | None) -> bool:
         """Whether lines for a model can be answered without loading it first; also where no such model is served."""
-        slot = _find_slot(self.state, model)
+        slot = find_slot(self.state, model)
         return slot is None or (slot.model is not None and slot.state is SlotState.READY)
 
     async def load(self, model: str | None) -> None:
@@ -140,12 +139,12 @@ class BatchLines:
         Raises:
             NestvecError: It cannot be loaded now.
         """
-        if (slot := _find_slot(self.state, model)) is not None:
+        if (slot := find_slot(self.state, model)) is not None:
             await self.state.service.pool.load(slot)
 
     def dimensions(self, model: str | None) -> int:
         """Return how many values a vector of a model has; a guess where it was never loaded."""
-        slot = _find_slot(self.state, model)
+        slot = find_slot(self.state, model)
         if slot is None or slot.spec is None:
             return USUAL_DIMENSIONS
         # A recipe's views are several vectors.
@@ -241,91 +240,6 @@ class BatchLines:
     async def _embed(self, call: EmbedCall, owner: str) -> EmbedResult:
         """Run a call for the key that a batch belongs to, as `run_bulk_call` does."""
         return await run_bulk_call(self.state, call, owner)
-
-
-def _find_slot(state: ApiState, model: str | None) -> ModelSlot | None:
-    """Find a model as any key sees it; None where no model has the name."""
-    token = visible_models.set(None)
-    try:
-        return state.service.models.find(model or "", OutputKind.DENSE)
-    except NestvecError:
-        return None
-    finally:
-        visible_models.reset(token)
-
-
-async def run_bulk_call(state: ApiState, call: EmbedCall, owner: str) -> EmbedResult:
-    """Run a call of a batch or a report in the bulk class, and wait while the queue is full.
-
-    Args:
-        state: The application's shared state.
-        call: What is to be run.
-        owner: Id of the key that it is for, and is counted to.
-
-    Raises:
-        NestvecError: The engine's reason, or the key's month is used up, or it was revoked.
-    """
-    keys = state.keys
-    # Only the month is charged: a batch has a day, and takes what the queue gives it.
-    limits = dataclasses.replace(keys.limits_of(owner), tokens_per_min=None)
-    bulk = dataclasses.replace(call, key_id=owner, priority=Priority.BULK)
-
-    async def embed_once() -> EmbedResult:
-        tokens = CallTokens(keys, owner, limits).checked()
-        admit = tokens.admit if tokens.are_limited else None
-        try:
-            result = await _run_recorded(state, dataclasses.replace(bulk, admit=admit))
-        except BaseException:
-            tokens.give_back()
-            raise
-        tokens.settle(sum(result.input_tokens))
-        return result
-
-    return await retry_until_accepted(embed_once, lambda: state.phase in RUNNING)
-
-
-async def _run_recorded(state: ApiState, call: EmbedCall) -> EmbedResult:
-    """Run a call, and record it where its chunk's spans are.
-
-    Raises:
-        NestvecError: The engine's reason why there are no vectors.
-    """
-    trace = chunk_trace.get()
-    if trace is None:
-        return await state.service.embed(call)
-    slot = _find_slot(state, call.model)
-    with trace.call(call, "" if slot is None else slot.name) as recorded:
-        result = await state.service.embed(call)
-        recorded.answered(result)
-        return result
-
-
-async def retry_until_accepted(
-    work: Callable[[], Awaitable[EmbedResult]], is_running: Callable[[], bool]
-) -> EmbedResult:
-    """Try until the queue has room and the engine is up: a batch has a day, so nobody waits for it.
-
-    A model that cannot be loaded is the caller's matter: others' lines must not wait for it.
-
-    Args:
-        work: What is tried.
-        is_running: Whether the engine is up or will be again; else the server is shutting down.
-
-    Raises:
-        ModelUnavailableError: The model cannot be loaded now.
-        NotReadyError: The server is shutting down.
-        NestvecError: Any other failure of the work.
-    """
-    while True:
-        try:
-            return await work()
-        except ModelUnavailableError:
-            raise
-        except (QueueFullError, NotReadyError) as error:
-            if isinstance(error, NotReadyError) and not is_running():
-                raise
-            wait_s = min(error.retry_after_s, MAX_WAIT_S)
-            await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))  # noqa: S311 - spreads retries
 
 
 async def _line_result(

@@ -225,8 +225,8 @@ async def _answer(
         vectors += (b',{"values":' if index else b'{"values":', row, b"}")
     name = "embeddings" if is_batch else "embedding"
     parts = [b"[", *vectors, b"]"] if is_batch else vectors
-    content = await join_parts(object_parts({name: None, "usageMetadata": usage}, {name: parts}))
-    return Response(content, media_type="application/json")
+    body = await join_parts(object_parts({name: None, "usageMetadata": usage}, {name: parts}))
+    return Response(body, media_type="application/json")
 
 
 def _options(api_request: ApiRequest, content: ContentRequest) -> EmbedCall:

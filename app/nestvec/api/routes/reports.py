@@ -5,13 +5,13 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from nestvec.api.batch.batch_lines import run_bulk_call
 from nestvec.api.dialect_table import OPENAI
 from nestvec.api.http.auth import authenticate
 from nestvec.api.http.raw_route import RawRoute, json_response
 from nestvec.api.reports.report_files import ReportRecord
 from nestvec.api.reports.report_jobs import ReportOrder, timeout_of
 from nestvec.api.requests.api_request import bind_dialect, read_request
+from nestvec.api.requests.bulk_calls import run_bulk_call
 from nestvec.api.requests.fields import integer_field, text_field
 from nestvec.api.requests.report_request import FIELDS, parse_report
 from nestvec.api.schemas.reports import (

@@ -64,7 +64,8 @@ class ServedModelSettings(BaseModel):
     )
     text: TextTable = Field(
         default_factory=TextSettings,
-        description="What is made of texts and records before the tokenizer (docs/texts.md): a table of `unicode`, "
+        description="What is made of texts and records before the tokenizer (docs/vectors/texts.md): a table of "
+        "`unicode`, "
         "`strip` and `template` in the TOML file, or JSON.",
     )
     max_models_bytes: int = Field(

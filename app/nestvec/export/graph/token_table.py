@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Final
 
-from nestvec.engine.types import FloatArray
+import numpy as np
+from numpy.typing import NDArray
+
 from nestvec.errors import FormatError
 from nestvec.export.graph.weights import Weights
 
@@ -16,7 +18,9 @@ NAMES: Final = (
 MAX_TABLE_VALUES: Final = 300_000_000
 
 
-def read_token_table(folder: Path, files: tuple[Path, ...], rows: int) -> FloatArray | None:
+def read_token_table(
+    folder: Path, files: tuple[Path, ...], rows: int
+) -> NDArray[np.float32] | None:
     """Return the vectors of a model's tokens, `[V, H]` in their stored dtype; None where they are not found.
 
     Args:

@@ -12,7 +12,7 @@ from nestvec.corpus.reports.statistics.segmentation import (
     valley_depths,
     window_diff,
 )
-from nestvec.engine.splitting import sentences as sentence_spans
+from nestvec.engine.splitting.sentences import sentences as sentence_spans
 
 JOINED: Final = 8
 WINDOWS: Final = (1, 4)

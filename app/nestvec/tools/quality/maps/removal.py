@@ -10,13 +10,13 @@ from typing import Final
 
 import numpy as np
 
+from nestvec.corpus.reports.statistics.neighbours import nearest, overlap
 from nestvec.engine.types import Float64Array, FloatArray
 from nestvec.engine.vectors.maps import AffineMap, MapKind
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import FormatError
 from nestvec.tools.quality.maps.concepts import mapped_ranges
-from nestvec.tools.quality.neighbours import nearest, overlap
-from nestvec.tools.quality.scores import mean_ndcg
+from nestvec.tools.quality.searches import mean_ndcg
 from nestvec.tools.quality.tasks import RetrievalTask
 from nestvec.tools.quality.vectors import ModelVectors
 
