@@ -18,7 +18,7 @@ def units(generator: np.random.Generator, rows: int, width: int) -> FloatArray:
     return finish(raw, dimensions=None, normalize=True)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(SEED, WEIGHTS)
 def test_the_cosine_of_a_join_is_the_weighted_mean(seed: int, weights: list[float]) -> None:
     """To 1e-6, for any weights and widths; joined vectors have unit length."""
@@ -30,7 +30,7 @@ def test_the_cosine_of_a_join_is_the_weighted_mean(seed: int, weights: list[floa
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(SEED, st.permutations(range(4)))
 def test_the_order_of_parts_changes_no_product(seed: int, order: list[int]) -> None:
     """Neither of joins nor of means, beyond 1e-6."""

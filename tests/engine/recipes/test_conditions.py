@@ -101,7 +101,7 @@ def test_what_need_not_be_known_is_not_worked_out() -> None:
     assert facts.asked == ["characters", "script"]
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.text("tokenscripadl =<>!'\"(),59é\n", max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Nothing but ValueError comes of text that is no condition."""
@@ -112,7 +112,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     assert condition.comparisons
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(
     st.sampled_from(["tokens", "characters"]),
     st.sampled_from(sorted(ORDERS)),
