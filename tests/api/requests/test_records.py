@@ -32,7 +32,7 @@ def vectors(body: dict[str, Any]) -> list[list[float]]:
 
 async def test_records_are_texts(with_template: Api) -> None:
     """Records give the vectors of their texts, beside plain strings too, under a space of the template's own."""
-    plain = await with_template.embed({"input": [*TEXTS, "one two"]})
+    answer = plain = await with_template.embed({"input": [*TEXTS, "one two"]})
     for extra in ({}, {"embedding_type": "float"}, {"normalized": True}):
         answer = await with_template.embed({"input": [*RECORDS, "one two"], **extra})
         assert answer.status_code == 200, answer.text
