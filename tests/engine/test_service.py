@@ -16,17 +16,10 @@ from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.served_model import AliasPreset, check_presets
+from nestvec.engine.results import RawVectors
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
-from nestvec.engine.types import (
-    EmbedCall,
-    FloatArray,
-    OutputKind,
-    Priority,
-    RawVectors,
-    Submission,
-    Truncation,
-)
+from nestvec.engine.types import EmbedCall, FloatArray, OutputKind, Priority, Submission, Truncation
 from nestvec.errors import (
     ConfigError,
     DeadlineError,

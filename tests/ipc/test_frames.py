@@ -10,15 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nestvec import errors
 from nestvec.engine.backend import BackendInfo
-from nestvec.engine.types import (
-    Item,
-    ItemOptions,
-    Layout,
-    OutputKind,
-    Priority,
-    RawVectors,
-    Submission,
-)
+from nestvec.engine.results import RawVectors
+from nestvec.engine.types import Item, ItemOptions, Layout, OutputKind, Priority, Submission
 from nestvec.errors import NestvecError
 from nestvec.ipc.frames import (
     LENGTHS,

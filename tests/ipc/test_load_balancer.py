@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from nestvec.engine.backend import BackendInfo
-from nestvec.engine.types import Layout, RawVectors
+from nestvec.engine.results import RawVectors
+from nestvec.engine.types import Layout
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import NotReadyError
 from nestvec.ipc import remote_core

@@ -11,6 +11,7 @@ import numpy as np
 from nestvec.engine.backend import Backend, BackendInfo, CostModel
 from nestvec.engine.core.engine_core import CoreOptions, EngineCore
 from nestvec.engine.observer import BatchStats, Observer, VectorsGiven
+from nestvec.engine.results import LongInput, Timings
 from nestvec.engine.types import (
     Batch,
     FloatArray,
@@ -18,10 +19,8 @@ from nestvec.engine.types import (
     Item,
     ItemOptions,
     Layout,
-    LongInput,
     RawOutput,
     Submission,
-    Timings,
 )
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import BackendLostError, BackendMemoryError

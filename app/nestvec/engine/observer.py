@@ -5,7 +5,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from nestvec.engine.types import LongInput, Timings
+from nestvec.engine.results import LongInput, Timings
 
 # By what the observer knows the call that the running task makes, where it records what becomes of it. The engine hands
 # it on with the call's items, and back with the batches that they are in; it means nothing here.

@@ -26,11 +26,12 @@ from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import Finished
 from nestvec.engine.recipes.composition import RecipeRunner
 from nestvec.engine.recipes.recipe_slot import RecipeSlot
+from nestvec.engine.results import EmbedResult, LongInput, RawVectors, Timings
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.token_budget import TokenBudget
 from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.tokenization import check_token_limit, input_tokens, resolve_prompt
-from nestvec.engine.types import EmbedCall, EmbedResult, ItemOptions, RawVectors, Timings
+from nestvec.engine.types import EmbedCall, ItemOptions
 from nestvec.engine.vector_plan import VectorPlan, finish_vectors, note_vectors, resolve_plan
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import DeadlineError, QueueFullError
@@ -157,14 +158,8 @@ class EmbeddingService:
         postprocess_s = self._clock() - finishing_s
         timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, postprocess_s, started_s)
         long = long_inputs(encoded)
-        cut = sum(value.windows == 1 for value in long)
-        self._observer.call_done(
-            spec.name, timings, inputs=len(call.inputs), tokens=sum(tokens), truncated=cut
-        )
-        if long:
-            self._observer.inputs_were_long(spec.name, long)
-        if unknown := unknown_tokens(encoded, model.tokenizer.told_unknown_id):
-            self._observer.tokens_were_unknown(spec.name, sum(unknown))
+        unknown = unknown_tokens(encoded, model.tokenizer.told_unknown_id)
+        self._tell(spec.name, timings, len(call.inputs), sum(tokens), long, sum(unknown))
         note_vectors(self._observer, call, spec, plan, len(finished.vectors), prompt_name)
         result = EmbedResult(
             vectors=finished.vectors,
@@ -187,6 +182,23 @@ class EmbeddingService:
             chunks=tuple(chunk for value in encoded for chunk in value.chunks),
         )
         return finished.spread(result)
+
+    def _tell(
+        self,
+        model: str,
+        timings: Timings,
+        inputs: int,
+        tokens: int,
+        long: Sequence[LongInput],
+        unknown: int,
+    ) -> None:
+        """Tell the observer of a call that was answered."""
+        cut = sum(value.windows == 1 for value in long)
+        self._observer.call_done(model, timings, inputs=inputs, tokens=tokens, truncated=cut)
+        if long:
+            self._observer.inputs_were_long(model, long)
+        if unknown:
+            self._observer.tokens_were_unknown(model, unknown)
 
     async def _encode(
         self,

@@ -14,9 +14,10 @@ from nestvec.engine.observer import Observer, VectorsGiven
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import Finished
 from nestvec.engine.outputs.joint import kinds_of
+from nestvec.engine.results import RawVectors
 from nestvec.engine.splitting import Check
 from nestvec.engine.tokenization import is_query_call
-from nestvec.engine.types import EmbedCall, Layout, OutputKind, RawVectors
+from nestvec.engine.types import EmbedCall, Layout, OutputKind
 from nestvec.engine.vectors.groups import Groups
 from nestvec.engine.vectors.maps import AffineMap, MapKind, exit_space
 from nestvec.engine.vectors.quantization import Quantizer

@@ -18,15 +18,8 @@ import orjson
 
 from nestvec import errors
 from nestvec.engine.backend import BackendInfo
-from nestvec.engine.types import (
-    Item,
-    ItemOptions,
-    Layout,
-    OutputKind,
-    Priority,
-    RawVectors,
-    Submission,
-)
+from nestvec.engine.results import RawVectors
+from nestvec.engine.types import Item, ItemOptions, Layout, OutputKind, Priority, Submission
 from nestvec.errors import NestvecError
 
 LENGTHS: Final = struct.Struct("<II")  # bytes of the head, bytes of the arrays

@@ -11,7 +11,8 @@ from nestvec.engine.backend import BackendInfo
 from nestvec.engine.core.batching.retry_times import RetryTimes
 from nestvec.engine.core.ports import CoreHealth
 from nestvec.engine.observer import NullObserver, Observer
-from nestvec.engine.types import ItemOptions, Priority, RawVectors, Submission
+from nestvec.engine.results import RawVectors
+from nestvec.engine.types import ItemOptions, Priority, Submission
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import DeadlineError, QueueFullError
 from nestvec.ipc.engine_client import (

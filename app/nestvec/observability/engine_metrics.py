@@ -6,7 +6,7 @@ from typing import Final, Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from nestvec.engine.observer import BatchStats, VectorsGiven
-from nestvec.engine.types import LongInput, Timings
+from nestvec.engine.results import LongInput, Timings
 from nestvec.observability.metric_buckets import SECONDS
 from nestvec.observability.series import Series
 

@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.models.served_model import ServedModel
-from nestvec.engine.types import EmbedCall, EmbedResult
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall
 from nestvec.errors import (
     BackendError,
     DeadlineError,

@@ -13,7 +13,8 @@ import httpx
 import pytest
 from nestvec.api.http.auth import format_duration
 from nestvec.config.settings import Settings
-from nestvec.engine.types import EmbedCall, EmbedResult, Priority
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall, Priority
 from nestvec.jobs.store import JobStore
 from nestvec.jobs.types import Purpose, StoredFile
 from nestvec.keys.key_usage import KeyUsage

@@ -11,7 +11,8 @@ from nestvec import Embedder
 from nestvec.assembly.service import build_local_service
 from nestvec.config.settings import Settings
 from nestvec.engine.observer import NullObserver
-from nestvec.engine.types import EmbedCall, EmbedResult
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall
 
 from tests.support.tiny import write_tiny_bert
 

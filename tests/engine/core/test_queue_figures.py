@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from nestvec.engine.types import Priority, RawVectors
+from nestvec.engine.results import RawVectors
+from nestvec.engine.types import Priority
 
 from tests.support.fakes import FakeBackend, FakeClock, fake_core, item, submission
 

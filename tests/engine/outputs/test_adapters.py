@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nestvec.engine.outputs.adapters import ADAPTERS, model_words
 from nestvec.engine.outputs.joint import JointOutput, joint_rows
-from nestvec.engine.types import EmbedCall, FloatArray, OutputKind, RawVectors
+from nestvec.engine.results import RawVectors
+from nestvec.engine.types import EmbedCall, FloatArray, OutputKind
 from nestvec.engine.vectors.quantization import Quantizer
 
 from tests.support.served import SPEC

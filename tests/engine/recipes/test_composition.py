@@ -13,9 +13,10 @@ from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_registry import visible_models
 from nestvec.engine.recipes.recipe import Combination, Recipe, RecipePart
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.splitting import Splitter, SplitterKind
 from nestvec.engine.text.encoded import TokenizeOptions
-from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind, Pair, Truncation
+from nestvec.engine.types import EmbedCall, OutputKind, Pair, Truncation
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import (
     DeadlineError,

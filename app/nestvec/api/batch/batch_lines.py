@@ -34,8 +34,9 @@ from nestvec.api.requests.records import write_records
 from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
 from nestvec.api.state import ApiState
 from nestvec.engine.models.model_registry import SlotState
+from nestvec.engine.results import EmbedResult, LongInput
 from nestvec.engine.service import EmbeddingService
-from nestvec.engine.types import EmbedCall, EmbedResult, LongInput
+from nestvec.engine.types import EmbedCall
 from nestvec.errors import (
     AccessError,
     InputError,

@@ -29,7 +29,8 @@ from nestvec.api.requests.headers import result_headers
 from nestvec.api.requests.json_parts import join_parts, listed, object_parts, texts_json
 from nestvec.api.requests.vector_json import rows_json
 from nestvec.api.schemas.cohere import EMBED_V1_DOC, EMBED_V2_DOC
-from nestvec.engine.types import EmbedCall, EmbedResult
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall
 from nestvec.errors import EmptyInputError, InputError
 
 router = APIRouter(route_class=RawRoute, tags=[COHERE.name])

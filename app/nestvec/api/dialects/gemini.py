@@ -28,8 +28,9 @@ from nestvec.api.requests.vector_json import rows_json
 from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.gemini import EMBED_DOC
 from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.tokenization import resolve_prompt
-from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind
+from nestvec.engine.types import EmbedCall, OutputKind
 from nestvec.errors import EmptyInputError, InputError, InternalError, UnsupportedError
 
 router = APIRouter(route_class=RawRoute, tags=[GEMINI.name])

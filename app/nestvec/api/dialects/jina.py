@@ -31,7 +31,8 @@ from nestvec.api.requests.json_parts import join_parts, object_parts
 from nestvec.api.requests.records import write_records
 from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
 from nestvec.api.requests.vector_json import rows_json
-from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall, OutputKind
 from nestvec.errors import InputError
 
 FIELDS: Final = frozenset(

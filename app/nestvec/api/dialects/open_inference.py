@@ -42,7 +42,8 @@ from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.state import ApiState, Phase
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.models.served_model import ServedModel
-from nestvec.engine.types import EmbedCall, EmbedResult
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall
 from nestvec.errors import (
     BodyFormatError,
     InputError,

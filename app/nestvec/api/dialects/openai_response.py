@@ -16,7 +16,8 @@ from nestvec.api.requests.headers import result_headers
 from nestvec.api.requests.json_parts import COPIED_BYTES, Turns
 from nestvec.api.requests.vector_json import array_json, in_byte_order, rows_json
 from nestvec.engine.outputs.joint import kinds_of
-from nestvec.engine.types import Chunk, EmbedCall, EmbedResult, LongInput, OutputKind
+from nestvec.engine.results import Chunk, EmbedResult, LongInput
+from nestvec.engine.types import EmbedCall, OutputKind
 from nestvec.errors import InputError
 
 

@@ -57,8 +57,9 @@ from nestvec.api.scoring.relevance import cross_encoder_scores, row_products
 from nestvec.api.token_input import MODEL
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.outputs.relevance import TextSide
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.text.token_report import DescribedToken
-from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind, Pair, Truncation
+from nestvec.engine.types import EmbedCall, OutputKind, Pair, Truncation
 from nestvec.errors import InputError, UnsupportedError
 
 router = APIRouter(route_class=RawRoute, tags=[TEI.name])

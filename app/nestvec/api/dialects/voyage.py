@@ -29,7 +29,8 @@ from nestvec.api.requests.fields import (
 )
 from nestvec.api.requests.vector_json import rows_json
 from nestvec.engine.dtypes import OutputDtype
-from nestvec.engine.types import EmbedCall, EmbedResult
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall
 from nestvec.errors import UnsupportedError
 
 FIELDS: Final = frozenset(

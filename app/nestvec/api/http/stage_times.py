@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.types import Scope
 
-from nestvec.engine.types import Timings
+from nestvec.engine.results import Timings
 from nestvec.observability.tracing.request_trace import RequestTrace
 
 # Key in a request's ASGI scope.

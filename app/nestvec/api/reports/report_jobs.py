@@ -18,8 +18,9 @@ from nestvec.api.reports.report_files import ReportFolder, ReportRecord, ReportS
 from nestvec.corpus.reports.frame import Report, ReportData, Task
 from nestvec.corpus.reports.running import make_report
 from nestvec.corpus.reports.subjects import service_subject
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.service import EmbeddingService
-from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind
+from nestvec.engine.types import EmbedCall, OutputKind
 from nestvec.errors import DeadlineError, InputError, NestvecError, QueueFullError
 from nestvec.observability.logs import frames_of, get_logger
 from nestvec.system.file_locks import try_lock

@@ -10,7 +10,8 @@ from typing import Final
 from nestvec.api.requests.embedding import CallTokens
 from nestvec.api.state import ApiState, Phase
 from nestvec.engine.models.model_registry import ModelSlot, visible_models
-from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind, Priority
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall, OutputKind, Priority
 from nestvec.errors import ModelUnavailableError, NestvecError, NotReadyError, QueueFullError
 from nestvec.observability.tracing.request_trace import RequestTrace
 

@@ -12,7 +12,8 @@ from nestvec.api.requests.embedding import embed
 from nestvec.api.requests.fields import invalid_item
 from nestvec.api.requests.headers import result_headers
 from nestvec.api.requests.json_parts import join_parts, object_parts
-from nestvec.engine.types import EmbedCall, EmbedResult, Truncation
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall, Truncation
 from nestvec.errors import EmptyInputError, InputError
 
 

@@ -24,8 +24,9 @@ from nestvec.api.requests.headers import (
 from nestvec.api.state import ApiState
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.outputs.adapters import ADAPTERS
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.text.preparation.scripts import foreign_scripts
-from nestvec.engine.types import EmbedCall, EmbedResult, Priority
+from nestvec.engine.types import EmbedCall, Priority
 from nestvec.errors import InputError, InternalError
 from nestvec.keys.keyring import Keyring
 from nestvec.keys.rates import TokenAdmission

@@ -6,7 +6,8 @@ from fastapi import Request
 
 from nestvec.api.http.body import started_s
 from nestvec.api.state import ApiState
-from nestvec.engine.types import EmbedCall, EmbedResult, Priority
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall, Priority
 from nestvec.errors import InputError
 
 VOCABULARY_HEADER: Final = "x-embed-token-vocab"

@@ -9,10 +9,11 @@ from nestvec.api.requests.fields import Body, boolean_field
 from nestvec.api.requests.json_parts import COPIED_BYTES, Turns
 from nestvec.engine.outputs.joint import kinds_of
 from nestvec.engine.outputs.tokens import token_places
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.service import EmbeddingService
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.tokenization import resolve_prompt
-from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind
+from nestvec.engine.types import EmbedCall, OutputKind
 from nestvec.errors import InputError, UnsupportedError
 
 FIELD: Final = "return_offsets"

@@ -19,7 +19,8 @@ from nestvec.api.requests.fields import texts_field
 from nestvec.api.requests.json_parts import join_parts, lists_json, object_parts
 from nestvec.api.schemas.chunk import CHUNK_DOC
 from nestvec.engine.front.chunking import ChunkedDocuments, chunk_documents
-from nestvec.engine.types import Chunk, EmbedCall
+from nestvec.engine.results import Chunk
+from nestvec.engine.types import EmbedCall
 from nestvec.errors import InputError
 
 router = APIRouter(route_class=RawRoute, tags=[OPENAI.name])

@@ -118,13 +118,6 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
     preset = slot.preset(name)
     model = None if slot.model is None else preset.variant(slot.model)
     spec = slot.spec if model is None else model.spec
-    text = slot.text_form(name)
-    profile = {"layers": preset.layers, "map": preset.map_id, "output_dtype": preset.output_dtype}
-    pinned = {
-        "prompt_name": preset.prompt_name,
-        "dimensions": preset.dimensions,
-        **{key: value for key, value in profile.items() if value is not None},
-    }
     row = {
         "id": name,
         "object": "model",
@@ -132,10 +125,10 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
         "owned_by": "nestvec",
         "root": public_name(slot.name),
         "aliases": public_names(models.aliases(slot)),
-        "pinned": None if preset is NO_PRESET else pinned,
+        "pinned": None if preset is NO_PRESET else _pinned(preset),
         "state": slot.state,
     }
-    if text != PLAIN_TEXTS:
+    if (text := slot.text_form(name)) != PLAIN_TEXTS:
         row["text"] = {
             "unicode": text.unicode,
             "strip": text.strip,
@@ -179,6 +172,13 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
         "quality": None if model is None else model.quality,
         "reports": None if model is None else dict(model.reports),
     }
+
+
+def _pinned(preset: AliasPreset) -> dict[str, Any]:
+    """Return what an alias stands for beside its model."""
+    profile = {"layers": preset.layers, "map": preset.map_id, "output_dtype": preset.output_dtype}
+    given = {key: value for key, value in profile.items() if value is not None}
+    return {"prompt_name": preset.prompt_name, "dimensions": preset.dimensions, **given}
 
 
 def _space_of(preset: AliasPreset, slot: ModelSlot) -> str | None:

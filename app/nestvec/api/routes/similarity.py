@@ -33,8 +33,9 @@ from nestvec.api.scoring.vector_comparison import (
 )
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.text.token_report import DescribedToken
-from nestvec.engine.types import EmbedCall, EmbedResult, Float64Array, OutputKind, Truncation
+from nestvec.engine.types import EmbedCall, Float64Array, OutputKind, Truncation
 from nestvec.engine.vectors.attribution import WEIGHTS, contributions
 from nestvec.errors import InputError, RequestTooLargeError, UnsupportedError
 

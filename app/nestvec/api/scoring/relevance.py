@@ -11,7 +11,8 @@ from nestvec.api.requests.json_parts import compute
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.outputs import relevance
 from nestvec.engine.outputs.relevance import RelevanceScorer, RelevanceScores, TextSide
-from nestvec.engine.types import EmbedCall, EmbedResult, FloatArray, Truncation
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall, FloatArray, Truncation
 
 
 def relevance_scorer(api_request: ApiRequest, model: ServedModel) -> RelevanceScorer:

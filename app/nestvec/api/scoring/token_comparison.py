@@ -20,15 +20,9 @@ from nestvec.api.requests.vector_json import values_json
 from nestvec.api.scoring.vector_comparison import ComparisonOptions, comparison_response
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.text.encoded import TokenizeOptions
-from nestvec.engine.types import (
-    EmbedCall,
-    EmbedResult,
-    Float64Array,
-    FloatArray,
-    OutputKind,
-    Truncation,
-)
+from nestvec.engine.types import EmbedCall, Float64Array, FloatArray, OutputKind, Truncation
 from nestvec.engine.vectors.token_vectors import nearest_tokens
 from nestvec.errors import InputError, RequestTooLargeError, UnsupportedError
 

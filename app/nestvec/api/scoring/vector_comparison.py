@@ -19,7 +19,8 @@ from nestvec.api.requests.fields import dtype_field, integer_field, text_field, 
 from nestvec.api.requests.headers import result_headers
 from nestvec.api.requests.json_parts import join_parts, object_parts
 from nestvec.engine.dtypes import OutputDtype
-from nestvec.engine.types import EmbedCall, EmbedResult, Truncation
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall, Truncation
 
 OPTIONS: Final = frozenset({"model", "dimensions", "output_dtype", "layers", "map", "truncate"})
 BITS: Final = (OutputDtype.BINARY, OutputDtype.UBINARY)

@@ -32,8 +32,9 @@ from nestvec.config.settings import Settings
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.observer import NullObserver
 from nestvec.engine.outputs.relevance import RelevanceScorer, TextSide
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.service import EmbeddingService
-from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind, Truncation
+from nestvec.engine.types import EmbedCall, OutputKind, Truncation
 from nestvec.errors import EmptyInputError, InputError
 from nestvec.observability.logs import configure_library_logs
 

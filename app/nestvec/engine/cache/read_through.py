@@ -10,8 +10,9 @@ import numpy as np
 from nestvec.engine.cache.vector_cache import CacheCounts, Key, VectorCache, key_of
 from nestvec.engine.front.front_threads import FrontThreads
 from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.results import RawVectors
 from nestvec.engine.text.work_ticket import WorkTicket
-from nestvec.engine.types import FloatArray, Item, RawVectors, Submission
+from nestvec.engine.types import FloatArray, Item, Submission
 
 
 @dataclass(slots=True)

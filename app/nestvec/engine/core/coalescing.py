@@ -12,7 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
-from nestvec.engine.types import FloatArray, Priority, RawVectors, Submission
+from nestvec.engine.results import RawVectors
+from nestvec.engine.types import FloatArray, Priority, Submission
 
 Submit = Callable[[Submission], Awaitable[RawVectors]]
 Vector = asyncio.Future[FloatArray | None]  # None: its call ended without one

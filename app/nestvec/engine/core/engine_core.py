@@ -34,7 +34,8 @@ from nestvec.engine.core.ports import CoreHealth, CrashGuard, NullCrashGuard
 from nestvec.engine.core.work_queue import WorkQueue
 from nestvec.engine.core.worker import Worker
 from nestvec.engine.observer import Observer
-from nestvec.engine.types import ItemOptions, RawVectors, Submission
+from nestvec.engine.results import RawVectors
+from nestvec.engine.types import ItemOptions, Submission
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import NotReadyError
 

@@ -6,7 +6,8 @@ from typing import Final, Self
 
 import numpy as np
 
-from nestvec.engine.types import FloatArray, Item, Priority, RawVectors
+from nestvec.engine.results import RawVectors
+from nestvec.engine.types import FloatArray, Item, Priority
 from nestvec.errors import BackendError, NestvecError
 
 NO_ROWS: Final = np.empty((0, 0), np.float32)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nestvec.engine.backend import BackendInfo
-from nestvec.engine.types import Item, ItemOptions, RawVectors, Submission
+from nestvec.engine.results import RawVectors
+from nestvec.engine.types import Item, ItemOptions, Submission
 from nestvec.engine.vectors.pooler import Pooler
 
 

@@ -17,12 +17,13 @@ from nestvec.engine.front.front_threads import FrontThreads
 from nestvec.engine.front.validation import check_output
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
+from nestvec.engine.results import Chunk, EmbedResult
 from nestvec.engine.splitting import Span, Splitter
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.long_texts import check_chars
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.text.work_ticket import WorkTicket
-from nestvec.engine.types import Chunk, EmbedCall, EmbedResult, OutputKind, Truncation
+from nestvec.engine.types import EmbedCall, OutputKind, Truncation
 from nestvec.engine.vector_plan import resolve_plan
 from nestvec.errors import DeadlineError, InputError
 

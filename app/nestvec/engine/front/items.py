@@ -8,10 +8,11 @@ from typing import Final
 
 import numpy as np
 
+from nestvec.engine.results import LongInput, RawVectors
 from nestvec.engine.splitting import Check, go_on
 from nestvec.engine.text.encoded import Encoded
 from nestvec.engine.text.windows import join_states, window_weights
-from nestvec.engine.types import FloatArray, Item, ItemOptions, LongInput, RawVectors, Submission
+from nestvec.engine.types import FloatArray, Item, ItemOptions, Submission
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.spans import pooled_spans
 

@@ -13,18 +13,12 @@ from numpy.typing import NDArray
 
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.results import EmbedResult, RawVectors
 from nestvec.engine.splitting import Check, go_on
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import encode_inputs
-from nestvec.engine.types import (
-    EmbedCall,
-    EmbedResult,
-    FloatArray,
-    Item,
-    OutputKind,
-    RawVectors,
-)
+from nestvec.engine.types import EmbedCall, FloatArray, Item, OutputKind
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import convert, degenerate_rows, finish
 from nestvec.engine.vectors.quantization import Quantizer

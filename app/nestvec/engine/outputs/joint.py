@@ -14,10 +14,11 @@ from typing_extensions import override
 
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.outputs.base import Finished, OutputAdapter
+from nestvec.engine.results import RawVectors
 from nestvec.engine.splitting import Check, go_on
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
-from nestvec.engine.types import EmbedCall, FloatArray, Item, OutputKind, RawVectors
+from nestvec.engine.types import EmbedCall, FloatArray, Item, OutputKind
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.engine.vectors.token_vectors import TokenPooling

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.engine.model_spec import ModelSpec
-from nestvec.engine.types import EmbedCall, EmbedResult, FloatArray, OutputKind, Pair, Truncation
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall, FloatArray, OutputKind, Pair, Truncation
 from nestvec.engine.vectors.postprocess import probabilities
 from nestvec.engine.vectors.token_vectors import max_sim
 from nestvec.errors import InputError, InternalError, UnsupportedError

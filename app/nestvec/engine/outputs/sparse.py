@@ -10,10 +10,11 @@ from typing_extensions import override
 
 from nestvec.engine.model_spec import ModelSpec, QueryLookup
 from nestvec.engine.outputs.base import OutputAdapter
+from nestvec.engine.results import RawVectors
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import encode_inputs, is_query_call
-from nestvec.engine.types import EmbedCall, FloatArray, Item, RawVectors
+from nestvec.engine.types import EmbedCall, FloatArray, Item
 from nestvec.engine.vectors.pooler import Pooler, RowFunction
 from nestvec.engine.vectors.pooling import pool
 

@@ -6,12 +6,13 @@ from typing_extensions import override
 
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.outputs.base import Finished, OutputAdapter, converted
+from nestvec.engine.results import RawVectors
 from nestvec.engine.splitting import Check, go_on
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.token_report import DescribedText
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import encode_inputs, is_query_call
-from nestvec.engine.types import EmbedCall, FloatArray, Item, RawVectors, Truncation
+from nestvec.engine.types import EmbedCall, FloatArray, Item, Truncation
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.engine.vectors.quantization import Quantizer

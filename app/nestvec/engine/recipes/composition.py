@@ -33,10 +33,11 @@ from nestvec.engine.recipes.routing import (
     route_header,
     route_of,
 )
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.text.work_ticket import WorkTicket
-from nestvec.engine.types import EmbedCall, EmbedResult, Truncation
+from nestvec.engine.types import EmbedCall, Truncation
 from nestvec.errors import DeadlineError, InputError, NestvecError
 
 Result = TypeVar("Result")

@@ -19,16 +19,9 @@ from nestvec.engine.recipes.languages import language_teller
 from nestvec.engine.recipes.recipe import Combination, Recipe, RecipePart
 from nestvec.engine.recipes.recipe_slot import OpenPart, RecipeSlot
 from nestvec.engine.recipes.routing import fields_of
+from nestvec.engine.results import RawVectors
 from nestvec.engine.tokenization import resolve_prompt
-from nestvec.engine.types import (
-    EmbedCall,
-    FloatArray,
-    ItemOptions,
-    Layout,
-    OutputKind,
-    RawVectors,
-    Submission,
-)
+from nestvec.engine.types import EmbedCall, FloatArray, ItemOptions, Layout, OutputKind, Submission
 from nestvec.engine.vector_plan import VectorPlan, resolve_plan
 from nestvec.engine.vectors.maps import SPACE_CHARS
 from nestvec.engine.vectors.pooler import Pooler

@@ -9,8 +9,9 @@ from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.recipes.recipe import Combination, Recipe
 from nestvec.engine.recipes.recipe_slot import OpenPart
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.text.token_budget import TokenBudget
-from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind, Priority
+from nestvec.engine.types import EmbedCall, OutputKind, Priority
 from nestvec.errors import (
     InputError,
     InternalError,

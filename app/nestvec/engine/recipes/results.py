@@ -11,8 +11,9 @@ from nestvec.engine.outputs.base import Finished, converted
 from nestvec.engine.recipes.combining import averaged, joined
 from nestvec.engine.recipes.recipe import Combination, Recipe
 from nestvec.engine.recipes.recipe_slot import OpenPart
+from nestvec.engine.results import EmbedResult, LongInput, Timings
 from nestvec.engine.splitting import Check, go_on
-from nestvec.engine.types import EmbedCall, EmbedResult, LongInput, Timings
+from nestvec.engine.types import EmbedCall
 from nestvec.engine.vectors.postprocess import finish
 
 CALIBRATED = {OutputDtype.INT8, OutputDtype.UINT8}

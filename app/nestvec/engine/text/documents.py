@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nestvec.engine.results import Chunk
 from nestvec.engine.splitting import Span, Splitter
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions, Windows
 from nestvec.engine.text.long_texts import SLICE_CHARS, check_chars
 from nestvec.engine.text.slicing import input_slices
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.text.windows import Bounds, window_bounds
-from nestvec.engine.types import Chunk, IdArray, Truncation
+from nestvec.engine.types import IdArray, Truncation
 from nestvec.errors import BackendError, InputError, InputTooLongError
 
 

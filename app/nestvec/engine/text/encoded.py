@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from nestvec.engine.results import Chunk
 from nestvec.engine.text.token_budget import TokenBudget
 from nestvec.engine.text.work_ticket import WorkTicket
-from nestvec.engine.types import Chunk, IdArray, Truncation
+from nestvec.engine.types import IdArray, Truncation
 from nestvec.errors import InputTooLongError
 
 

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from nestvec.engine.observer import current_trace
-from nestvec.engine.types import EmbedCall, EmbedResult, OutputKind
+from nestvec.engine.results import EmbedResult
+from nestvec.engine.types import EmbedCall, OutputKind
 from nestvec.errors import NestvecError
 from nestvec.observability.http_metrics import Answer
 from nestvec.observability.tracing.batch_spans import call_word

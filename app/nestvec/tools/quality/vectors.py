@@ -8,14 +8,9 @@ import numpy as np
 
 from nestvec.corpus.reports.statistics.types import ProgressCallback
 from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.service import EmbeddingService
-from nestvec.engine.types import (
-    EmbedCall,
-    EmbedResult,
-    FloatArray,
-    Priority,
-    Truncation,
-)
+from nestvec.engine.types import EmbedCall, FloatArray, Priority, Truncation
 
 CALL_TEXTS: Final = 256
 # Several, so that no worker waits for a call's last text.
