@@ -9,13 +9,13 @@ from typing import Final, Protocol
 from nestvec.corpus.pacing import CallPacer, PaceLimits
 from nestvec.corpus.store_writer import Vectors
 from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.front.vector_plan import resolve_plan
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.service import EmbeddingService
 from nestvec.engine.splitting import Span
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.types import EmbedCall, OutputKind, Priority, Truncation
-from nestvec.engine.vector_plan import resolve_plan
 
 # Calls that end in a second and a half keep the workers fed, batches sorted by length, and progress moving.
 PACE: Final = PaceLimits(

@@ -17,6 +17,7 @@ from nestvec.engine.front.front_threads import FrontThreads
 from nestvec.engine.front.items import as_submission, long_inputs, merge_windows, unknown_tokens
 from nestvec.engine.front.token_calls import TokenCalls
 from nestvec.engine.front.validation import admit_tokens, check_output, room_for
+from nestvec.engine.front.vector_plan import VectorPlan, finish_vectors, note_vectors, resolve_plan
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
@@ -32,7 +33,6 @@ from nestvec.engine.text.token_budget import TokenBudget
 from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.tokenization import check_token_limit, input_tokens, resolve_prompt
 from nestvec.engine.types import EmbedCall, ItemOptions
-from nestvec.engine.vector_plan import VectorPlan, finish_vectors, note_vectors, resolve_plan
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import DeadlineError, QueueFullError
 

@@ -28,10 +28,10 @@ from nestvec.api.scoring.labelling import (
     label_probabilities,
 )
 from nestvec.engine.front.labelling import fill_template, labelling_role
+from nestvec.engine.front.vector_plan import find_map
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.results import EmbedResult
 from nestvec.engine.types import EmbedCall, OutputKind
-from nestvec.engine.vector_plan import find_map
 from nestvec.engine.vectors.label_calibration import LabelCalibration
 from nestvec.engine.vectors.postprocess import probabilities
 from nestvec.errors import InputError, RequestTooLargeError

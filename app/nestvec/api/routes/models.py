@@ -13,13 +13,13 @@ from nestvec.api.routes import gemini_models
 from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.openai import MODEL_CARD_DOC, MODEL_DOC, MODEL_QUALITY_DOC, MODELS_DOC
 from nestvec.corpus.reports.model_card import card_markdown, card_page
+from nestvec.engine.front.vector_plan import fitted_exits, resolve_plan
 from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
 from nestvec.engine.models.served_model import NO_PRESET, AliasPreset, ServedModel
 from nestvec.engine.recipes.recipe import Combination, Recipe
 from nestvec.engine.recipes.recipe_slot import RecipeSlot
 from nestvec.engine.text.preparation.text_form import PLAIN_TEXTS
 from nestvec.engine.types import EmbedCall, OutputKind
-from nestvec.engine.vector_plan import fitted_exits, resolve_plan
 from nestvec.engine.vectors.maps import AffineMap
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import InputError

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.front.vector_plan import resolve_plan
 from nestvec.engine.results import EmbedResult
 from nestvec.engine.service import EmbeddingService
 from nestvec.engine.types import EmbedCall, Truncation
-from nestvec.engine.vector_plan import resolve_plan
 from nestvec.engine.vectors.groups import Groups
 from nestvec.errors import InputError, InternalError
 

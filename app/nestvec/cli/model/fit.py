@@ -15,10 +15,10 @@ from nestvec.assembly.service import build_local_service
 from nestvec.cli.flags import settings_flags
 from nestvec.cli.model.label_flags import LabelFit, LabelFlags, label_flags
 from nestvec.config.settings import Settings
+from nestvec.engine.front.vector_plan import why_no_exits
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import NullObserver
 from nestvec.engine.types import FloatArray
-from nestvec.engine.vector_plan import why_no_exits
 from nestvec.engine.vectors.maps import AffineMap, MapKind
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import ConfigError, FormatError

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nestvec.engine.front.front_threads import FrontThreads
 from nestvec.engine.front.validation import check_output
+from nestvec.engine.front.vector_plan import resolve_plan
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.results import Chunk, EmbedResult
@@ -24,7 +25,6 @@ from nestvec.engine.text.long_texts import check_chars
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.types import EmbedCall, OutputKind, Truncation
-from nestvec.engine.vector_plan import resolve_plan
 from nestvec.errors import DeadlineError, InputError
 
 # Comparing neighbouring sentences takes about as long as tokenizing so many characters.

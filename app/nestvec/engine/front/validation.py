@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.front.vector_plan import VectorPlan, resolve_plan
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.served_model import AliasPreset, ServedModel
 from nestvec.engine.outputs.adapters import ADAPTERS, model_words
@@ -14,7 +15,6 @@ from nestvec.engine.outputs.context import CONTEXT, check_context
 from nestvec.engine.outputs.joint import kinds_of
 from nestvec.engine.text.encoded import Encoded
 from nestvec.engine.types import EmbedCall, ItemOptions, Truncation
-from nestvec.engine.vector_plan import VectorPlan, resolve_plan
 from nestvec.engine.vectors.groups import GROUPS, Groups
 from nestvec.errors import ConfigError, InputError, UnsupportedError
 

@@ -11,6 +11,7 @@ import orjson
 from nestvec.engine.backend import BackendInfo
 from nestvec.engine.core.ports import CoreHealth
 from nestvec.engine.front.validation import check_output
+from nestvec.engine.front.vector_plan import VectorPlan, resolve_plan
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.models.served_model import NO_PRESET, ServedModel
@@ -22,7 +23,6 @@ from nestvec.engine.recipes.routing import fields_of
 from nestvec.engine.results import RawVectors
 from nestvec.engine.tokenization import resolve_prompt
 from nestvec.engine.types import EmbedCall, FloatArray, ItemOptions, Layout, OutputKind, Submission
-from nestvec.engine.vector_plan import VectorPlan, resolve_plan
 from nestvec.engine.vectors.maps import SPACE_CHARS
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
