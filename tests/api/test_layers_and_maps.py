@@ -16,7 +16,7 @@ from nestvec.engine.vectors.maps import exit_space
 from nestvec.errors import ConfigError
 
 from tests.api.applications import Api, MakeApi
-from tests.engine.test_vector_plan import random_map
+from tests.engine.front.test_vector_plan import random_map
 from tests.support.served import SPEC, ServedOptions
 
 EXIT, SHORT = random_map("exit-2", layers=2), random_map("short", width=4)

@@ -11,7 +11,7 @@ from nestvec.cli import group
 from nestvec.cli.tables import bytes_text, count_text
 from nestvec.model_store.artefacts.maps import store_map
 
-from tests.engine.test_vector_plan import random_map
+from tests.engine.front.test_vector_plan import random_map
 from tests.support.labelled_maps import concept_map, label_calibration
 from tests.support.tiny import write_tiny_bert
 

@@ -16,7 +16,7 @@ from nestvec.engine.types import Truncation
 from nestvec.errors import InputError, SourceError
 from nestvec.main import build_app
 
-from tests.engine.test_vector_plan import random_map
+from tests.engine.front.test_vector_plan import random_map
 from tests.support.labelled_maps import concept_map
 from tests.support.served import SPEC, Served, ServedOptions, serve_fake
 

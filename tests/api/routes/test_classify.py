@@ -16,7 +16,7 @@ from nestvec.engine.types import Float64Array, OutputKind
 from nestvec.engine.vectors.label_calibration import PLAIN_TEMPERATURE
 
 from tests.api.applications import Api, MakeApi, unit_vector
-from tests.engine.test_vector_plan import random_map
+from tests.engine.front.test_vector_plan import random_map
 from tests.support.fakes import HIDDEN
 from tests.support.labelled_maps import LABELS, concept_map, label_calibration
 from tests.support.served import SPEC, ServedOptions

@@ -9,7 +9,7 @@ import pytest
 
 from tests.api.applications import Api, MakeApi
 from tests.api.scoring.test_outputs import DTYPES
-from tests.engine.test_vector_plan import random_map
+from tests.engine.front.test_vector_plan import random_map
 from tests.support.served import ServedOptions
 
 TEXTS = ["alpha", "beta gamma", "one two three red"]

@@ -14,7 +14,7 @@ from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.types import EmbedCall, Item, ItemOptions, OutputKind, Priority
 from nestvec.errors import DeadlineError, InternalError
 
-from tests.engine.test_vector_plan import random_map
+from tests.engine.front.test_vector_plan import random_map
 from tests.support.fakes import BAD_ID, NAN_ID, item
 from tests.support.served import SPEC, Served, ServedOptions, serve_fake
 

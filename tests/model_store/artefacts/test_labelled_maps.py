@@ -12,7 +12,7 @@ from nestvec.engine.vectors.maps import AffineMap
 from nestvec.errors import FormatError
 from nestvec.model_store.artefacts.maps import read_map, write_map
 
-from tests.engine.test_vector_plan import random_map
+from tests.engine.front.test_vector_plan import random_map
 from tests.support.labelled_maps import LABELS, concept_map, label_calibration
 
 

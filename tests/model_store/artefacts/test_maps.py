@@ -16,7 +16,7 @@ from nestvec.model_store.artefacts.maps import (
     write_map,
 )
 
-from tests.engine.test_vector_plan import random_map
+from tests.engine.front.test_vector_plan import random_map
 from tests.support.fakes import HIDDEN
 from tests.support.served import SPEC
 
