@@ -16,7 +16,7 @@ ROOT: Final = Path(__file__).parents[2]
 REPORTS_PAGE: Final = (ROOT / "docs/vectors/reports.md").read_text("utf-8")
 CAPABILITIES: Final = (ROOT / "docs/vectors/capabilities.md").read_text("utf-8")
 # What another part of the project has not brought yet is named so.
-STATES: Final = {"served", "reported", "partly", "not applicable", "in work"}
+STATES: Final = {"served", "reported", "partly", "not applicable"}
 
 
 def rows(page: str) -> list[list[str]]:
