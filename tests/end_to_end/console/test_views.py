@@ -122,6 +122,23 @@ def test_choose_makes_settings_of_a_point(server: RunningServer) -> None:
         page.get_by_role("heading", name="32 × int8").wait_for()
 
 
+def test_a_report_is_made_and_shown(server: RunningServer) -> None:
+    """A report is asked for, watched until it is done, and its figures are those of the API."""
+    with browser_page(server.url) as watched:
+        page = watched.page
+        open_view(watched, server, "choose")
+        page.get_by_role("combobox", name="What to find out").select_option("numbers")
+        page.get_by_role("button", name="Make the report").click()
+        page.get_by_role("region", name="Figures of the report").wait_for(timeout=60_000)
+        made = httpx.get(f"{server.url}/v1/reports").json()["data"][0]
+        result = httpx.get(f"{server.url}/v1/reports/{made['id']}").json()["result"]
+        cells = page.get_by_role("region", name="Figures of the report").locator(
+            "tbody td:first-child"
+        )
+        assert cells.all_inner_texts() == [figure["name"] for figure in result["figures"]]
+        watched.assert_quiet()
+
+
 def test_neighbours_of_a_map_are_those_of_whole_vectors(server: RunningServer) -> None:
     """The five nearest of a point are those by cosine."""
     texts = [

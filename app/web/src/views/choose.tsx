@@ -4,6 +4,7 @@ import { findModel, getJson, inWords, models, type Figure, type Model, type Qual
 import { bytes, when } from "../lib/format";
 import { linkTo, place, share } from "../lib/url";
 import { Card, Choice, Empty, ModelChoice, Problem, Tabs } from "../parts/basics";
+import { Reports } from "./reports";
 
 const start = place.value.view === "choose" ? place.value.params : new URLSearchParams();
 const model = signal(start.get("model") ?? "");
@@ -88,6 +89,7 @@ export function ChooseView() {
           </div>
         )
       )}
+      <Reports model={name} />
     </>
   );
 }
