@@ -171,6 +171,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str | None, str]] = {
     ),
     "layers": ("both", {"layers": (2,)}, "layers", "parts have theirs in the settings"),
     "a map": ("mean", {"map_id": "x"}, "map", "parts have theirs in the settings"),
+    "groups": ("both", {"groups": (1,)}, "groups", "an option of single models"),
+    "a context": ("both", {"context": ("before",)}, "context", "an option of single models"),
     "token vectors": ("both", {"kind": OutputKind.TOKENS}, None, "name a model"),
     "terms": ("both", {"kind": OutputKind.SPARSE}, None, "name a model"),
     "labels": ("both", {"kind": OutputKind.LABELS, "inputs": [Pair("a", "b")]}, None, "name a"),
