@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from operator import eq, ge, gt, le, lt, ne
 from typing import Final, Protocol
 
-from nestvec.engine.recipes.scripts import FAMILIES, SCRIPTS
+from nestvec.engine.text.preparation.letters import FAMILIES, SCRIPTS
 
 NUMBER_FIELDS: Final = ("tokens", "characters")
 WORD_FIELDS: Final = ("script", "language", "input_type")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nestvec.engine.recipes.recipe import Recipe
-from nestvec.engine.recipes.scripts import scripts_of
+from nestvec.engine.text.preparation.letters import scripts_of
 
 # Script and language are those of the beginning: what a text is in is told by a page of it.
 READ_CHARS: Final = 4_000

@@ -1,15 +1,15 @@
 """Which texts are in a script that a model was not made for, by the languages of its card. Pure.
 
-Sources: names of letters in the Unicode Character Database, whose first word is the script's; the scripts that
-languages are commonly written in, of CLDR's likely subtags. Latin counts as known: every vocabulary has it.
+Source: the scripts that languages are commonly written in, of CLDR's likely subtags. Latin counts as known: every
+vocabulary has it.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import islice
 from typing import Final
+
+from nestvec.engine.text.preparation.letters import script_of_letter
 
 # Below are Latin letters, with or without marks, and signs.
 FIRST_OTHER: Final = "\u0250"
@@ -73,7 +73,6 @@ TAGGED: Final = {
     "mymr": "myanmar",
     "orya": "oriya",
 }
-WORDS: Final = {"cjk": "han", "ideographic": "han", "hentaigana": "hiragana"}
 
 
 def foreign_scripts(texts: Iterable[str], languages: Sequence[str]) -> tuple[str, ...]:
@@ -116,8 +115,8 @@ def scripts_of_languages(languages: tuple[str, ...]) -> frozenset[str]:
 
 def _foreign(text: str, known: frozenset[str]) -> list[str]:
     """The scripts of a text that are not known, if most of its letters are in them."""
-    counts = Counter(_script_of(char) for char in text if char.isalpha())
-    foreign = {script: count for script, count in counts.items() if script and script not in known}
+    counts = Counter(script_of_letter(char) for char in text if char.isalpha())
+    foreign = {script: count for script, count in counts.items() if script not in known}
     is_most = 2 * sum(foreign.values()) > counts.total()
     return list(foreign) if is_most else []
 
@@ -126,14 +125,3 @@ def _tagged(subtag: str) -> str:
     """The script of a subtag."""
     names = (name for name in LANGUAGES if name.startswith(subtag))
     return TAGGED.get(subtag) or next(names, subtag)
-
-
-@lru_cache(maxsize=16_384)
-def _script_of(char: str) -> str:
-    """A letter's script; "" for what has no name, and what is common to scripts."""
-    for plain in islice((char, *unicodedata.normalize("NFKC", char)), 4):
-        word = unicodedata.name(plain, "").split(" ")[0].split("-")[0].lower()
-        if word in WORDS or word in LANGUAGES or word == "latin":
-            return WORDS.get(word, word)
-    word = unicodedata.name(char, "").split(" ")[0].split("-")[0].lower()
-    return "" if word in ("", "modifier", "mathematical") else word

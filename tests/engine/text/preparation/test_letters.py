@@ -1,7 +1,7 @@
 """Scripts of texts, by their letters' names."""
 
 import pytest
-from nestvec.engine.recipes.scripts import script_of_letter, scripts_of
+from nestvec.engine.text.preparation.letters import script_of_letter, scripts_of
 
 
 @pytest.mark.parametrize(

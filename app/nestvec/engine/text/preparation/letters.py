@@ -40,6 +40,7 @@ SCRIPTS: Final[Mapping[str, tuple[str, ...]]] = {
     "mongolian": ("mongolian",),
     "ethiopic": ("ethiopic",),
     "cherokee": ("cherokee",),
+    "canadian": ("canadian",),
     "tifinagh": ("tifinagh",),
     "han": ("cjk", "ideographic"),
     "hiragana": ("hiragana", "hentaigana"),
@@ -53,6 +54,8 @@ SCRIPTS: Final[Mapping[str, tuple[str, ...]]] = {
 FAMILIES: Final[Mapping[str, frozenset[str]]] = {
     "cjk": frozenset({"han", "hiragana", "katakana", "bopomofo", "hangul"})
 }
+# Of what a letter stands for so much tells its script: a word in one sign has eighteen letters of one.
+MAX_LOOKED_AT: Final = 3
 _BY_WORD: Final = {word: script for script, words in SCRIPTS.items() for word in words}
 _FAMILY_OF: Final = {script: family for family, members in FAMILIES.items() for script in members}
 
@@ -80,7 +83,7 @@ def scripts_of(text: str) -> tuple[str, ...]:
 @lru_cache(maxsize=16_384)
 def script_of_letter(char: str) -> str:
     """Return the script of a letter, "other" where it is none of `SCRIPTS`."""
-    for plain in (char, *unicodedata.normalize("NFKC", char)):
+    for plain in (char, *unicodedata.normalize("NFKC", char)[:MAX_LOOKED_AT]):
         first_word = unicodedata.name(plain, "").split(" ")[0].split("-")[0].lower()
         if first_word in _BY_WORD:
             return _BY_WORD[first_word]
