@@ -69,7 +69,9 @@ def splitting(kind: SplitterKind, text: str) -> Callable[[Tokenizer, int], Calla
         document = text * size
         starts = [at for at in range(len(document)) if document[at - 1 : at] in ("", " ")]
         tokens = 8 if kind is SplitterKind.TOKENS else 0
-        return lambda: Splitter(kind, tokens).spans(document, starts)
+        # Where the topics of a document end is found by its sentences' vectors, before it is cut.
+        edges = tuple(range(6, len(document), 6)) if kind is SplitterKind.SEMANTIC else None
+        return lambda: Splitter(kind, tokens, edges=edges).spans(document, starts)
 
     return prepare
 

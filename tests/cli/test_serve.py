@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -304,7 +305,8 @@ def test_clients_that_go_away_are_dropped(server: RunningServer) -> None:
     body = {"input": ["alpha beta gamma delta one two three"] * 2000}
 
     def leave(_: int) -> None:
-        with pytest.raises(httpx.ReadTimeout):
+        # One that is refused at once, as the queue is full, has nothing to wait for.
+        with suppress(httpx.ReadTimeout):
             httpx.post(
                 f"{server.url}/v1/embeddings", json=body, timeout=httpx.Timeout(30, read=0.02)
             )

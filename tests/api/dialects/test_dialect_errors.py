@@ -301,5 +301,13 @@ def test_no_route_is_left_out() -> None:
         if "POST" in getattr(route, "methods", ())
     }
     tested = {route.path for route in ROUTES if "org/fake-model" not in route.path}
-    named = {"/openai/deployments/{deployment:path}/embeddings", "/v2/models/{rest:path}"}
+    named = {
+        *("/openai/deployments/{deployment:path}/embeddings", "/v2/models/{rest:path}"),
+        *("/v1/models/{target:path}", "/v1beta/models/{target:path}"),
+        *(
+            f"/{version}/models/{{model:path}}:{method}"
+            for version in ("v1", "v1beta")
+            for method in ("embedContent", "batchEmbedContents")
+        ),
+    }
     assert served - others - named - {"/engines/{deployment:path}/embeddings"} == tested

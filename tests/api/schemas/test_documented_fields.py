@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from nestvec.api.dialects import (
     cohere,
+    gemini,
     jina,
     ollama,
     open_inference,
@@ -27,6 +28,7 @@ from nestvec.api.routes import chunk, classify, rerank, rescore, similarity
 from nestvec.api.schemas import chunk as chunk_docs
 from nestvec.api.schemas import classify as classify_docs
 from nestvec.api.schemas import cohere as cohere_docs
+from nestvec.api.schemas import gemini as gemini_docs
 from nestvec.api.schemas import jina as jina_docs
 from nestvec.api.schemas import ollama as ollama_docs
 from nestvec.api.schemas import open_inference as open_inference_docs
@@ -245,6 +247,18 @@ PARSERS = [
         extra=({"name": "all-MiniLM-L6-v2"},),
     ),
     Parser(("/v2/models/{rest}",), open_inference_docs.InferRequest),
+    Parser(
+        ("/v1beta/models/{model}:embedContent",),
+        gemini_docs.EmbedContentBody,
+        gemini.REQUEST_FIELDS | {"autoTruncate"},
+        is_traced=False,
+    ),
+    Parser(
+        ("/v1beta/models/{model}:batchEmbedContents",),
+        gemini_docs.BatchEmbedContentsRequest,
+        gemini.BATCH_FIELDS,
+        is_traced=False,
+    ),
     Parser(
         ("/v1/similarity",),
         similarity_docs.SimilarityRequest,

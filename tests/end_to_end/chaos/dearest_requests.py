@@ -131,7 +131,7 @@ def embeddings() -> Iterator[DearRequest]:
     contents = [{"content": {"parts": [{"text": WORDS}] * 9}, "title": WORDS}] * 100
     for prefix in ("/v1beta", "/v1"):
         yield DearRequest(
-            f"{prefix}/models/{{target:path}}",
+            f"{prefix}/models/{{model:path}}:batchEmbedContents",
             "Gemini's batch",
             of(requests=contents),
             f"{prefix}/models/{MODEL}:batchEmbedContents",

@@ -26,7 +26,7 @@ from nestvec.api.requests.headers import add_answer_header, result_headers
 from nestvec.api.requests.json_parts import join_parts, object_parts
 from nestvec.api.requests.vector_json import rows_json
 from nestvec.api.schemas.documented import MODEL_PATH
-from nestvec.api.schemas.gemini import EMBED_DOC
+from nestvec.api.schemas.gemini import BATCH_EMBED_DOC, EMBED_DOC
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.results import EmbedResult
 from nestvec.engine.tokenization import resolve_prompt
@@ -86,22 +86,44 @@ class ContentRequest:
         return f"{self.title}\n{self.text}", False
 
 
-@router.post("/v1beta/models/{target:path}", **EMBED_DOC)
+@router.post("/v1beta/models/{model:path}:embedContent", **EMBED_DOC)
+@router.post("/v1/models/{model:path}:embedContent", include_in_schema=False)
+async def embed_content(request: Request, model: Annotated[str, MODEL_PATH]) -> Response:
+    """Embed one content."""
+    api_request = await _read(request, model)
+    return await _answer(api_request, [_single(api_request)], is_batch=False)
+
+
+@router.post("/v1beta/models/{model:path}:batchEmbedContents", **BATCH_EMBED_DOC)
+@router.post("/v1/models/{model:path}:batchEmbedContents", include_in_schema=False)
+async def batch_embed_contents(request: Request, model: Annotated[str, MODEL_PATH]) -> Response:
+    """Embed several contents, each with a purpose and a size of its own."""
+    api_request = await _read(request, model)
+    return await _answer(api_request, _batch(api_request, model), is_batch=True)
+
+
+@router.post("/v1beta/models/{target:path}", include_in_schema=False)
 @router.post("/v1/models/{target:path}", include_in_schema=False)
-async def embed_contents(request: Request, target: Annotated[str, MODEL_PATH]) -> Response:
-    """Embed one content (`MODEL:embedContent`) or several (`MODEL:batchEmbedContents`)."""
+async def other_method(request: Request, target: str) -> Response:
+    """Say that a method of Google's models is none of ours.
+
+    Raises:
+        InputError: Always.
+    """
+    await read_request(request, GEMINI)
+    method = target.rpartition(":")[2]
+    raise InputError(
+        f"'{method}' is no method of models here: there are embedContent and batchEmbedContents",
+        code="unknown_method",
+    )
+
+
+async def _read(request: Request, model: str) -> ApiRequest:
+    """Take in a request for a model that its path names."""
     api_request = await read_request(request, GEMINI)
-    name, _, method = target.rpartition(":")
-    if method not in ("embedContent", "batchEmbedContents") or not name:
-        raise InputError(
-            f"'{method or target}' is no method of models here: there are embedContent and batchEmbedContents",
-            code="unknown_method",
-        )
-    _check_model(api_request.body.get("model"), name)
-    api_request.body["model"] = name
-    is_batch = method == "batchEmbedContents"
-    contents = _batch(api_request, name) if is_batch else [_single(api_request)]
-    return await _answer(api_request, contents, is_batch=is_batch)
+    _check_model(api_request.body.get("model"), model)
+    api_request.body["model"] = model
+    return api_request
 
 
 def _check_model(named: object, name: str) -> None:

@@ -183,12 +183,14 @@ def _pinned(preset: AliasPreset) -> dict[str, Any]:
 
 def _space_of(preset: AliasPreset, slot: ModelSlot) -> str | None:
     """Return the space of a name's vectors; None while the way to them is unknown, as the model is not in memory."""
-    if preset.layers is None and preset.map_id is None:
-        return None if slot.spec is None else slot.spec.space
     if slot.model is None:
-        return None
+        has_own = preset.layers is not None or preset.map_id is not None or preset.text is not None
+        return None if slot.spec is None or has_own else slot.spec.space
+    model = preset.variant(slot.model)
+    if preset.layers is None and preset.map_id is None:
+        return model.spec.space
     # What may be asked for was checked when the name was given.
-    return resolve_plan(preset.fill(EmbedCall(())), slot.model, allows_untrained=True).space
+    return resolve_plan(preset.fill(EmbedCall(())), model, allows_untrained=True).space
 
 
 def recipe_object(recipe: Recipe, slots: Sequence[ModelSlot]) -> dict[str, Any]:

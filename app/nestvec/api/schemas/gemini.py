@@ -33,7 +33,7 @@ class GeminiContent(BaseModel):
 
 
 class EmbedContentRequest(BaseModel):
-    """Body of `:embedContent`."""
+    """A content to embed, and what it is for."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -54,6 +54,14 @@ class EmbedContentRequest(BaseModel):
     outputDimensionality: int | None = Field(None, ge=1)  # noqa: N815 - Google's name
 
 
+class EmbedContentBody(EmbedContentRequest):
+    """Body of `:embedContent`."""
+
+    autoTruncate: bool | None = Field(  # noqa: N815 - Google's name
+        None, description="Cut what is too long; default true."
+    )
+
+
 class BatchEmbedContentsRequest(BaseModel):
     """Body of `:batchEmbedContents`."""
 
@@ -64,6 +72,10 @@ class BatchEmbedContentsRequest(BaseModel):
     )
 
     requests: list[EmbedContentRequest]
+    model: str | None = Field(None, description="`models/MODEL`, as the path says it.")
+    autoTruncate: bool | None = Field(  # noqa: N815 - Google's name
+        None, description="Cut what is too long; default true."
+    )
 
 
 class ContentVector(BaseModel):
@@ -126,9 +138,15 @@ class GeminiError(BaseModel):
 
 
 EMBED_DOC: Final = operation(
-    "Embed contents in Gemini's form: MODEL:embedContent or MODEL:batchEmbedContents",
-    EmbedContentResponse | BatchEmbedContentsResponse,
-    bodies={"embedContent": EmbedContentRequest, "batchEmbedContents": BatchEmbedContentsRequest},
+    "Embed a content in Gemini's form",
+    EmbedContentResponse,
+    bodies={"gemini": EmbedContentBody},
+    errors=errors_of(GeminiError),
+)
+BATCH_EMBED_DOC: Final = operation(
+    "Embed contents in Gemini's form",
+    BatchEmbedContentsResponse,
+    bodies={"gemini": BatchEmbedContentsRequest},
     errors=errors_of(GeminiError),
 )
 MODELS_DOC: Final = operation(
