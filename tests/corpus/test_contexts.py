@@ -248,5 +248,5 @@ def test_the_flag_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         done = CliRunner().invoke(group, arguments)
         assert done.exit_code == 0, done.output
         found.append(np.load(target))
-    same = np.isclose(*found, atol=1e-6).all(axis=1)
+    same = np.isclose(found[0], found[1], atol=1e-6).all(axis=1)
     assert same.tolist() == [False, True, True, False]
