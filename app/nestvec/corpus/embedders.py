@@ -115,6 +115,7 @@ class CorpusEmbedder(Protocol):
         texts: Sequence[str],
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None = None,
+        contexts: Sequence[str] = (),
     ) -> Embedded:
         """Embed texts, in order.
 
@@ -123,9 +124,17 @@ class CorpusEmbedder(Protocol):
             options: What is asked for all alike.
             spans: Late chunking: the chunks of each document, in characters; each gets a vector, pooled from token
                 states that saw its whole document.
+            contexts: What is read before each text and left out of the pooling, "" for nothing; empty for none at all.
 
         Raises:
             InputError: A text or an option is refused; the error names the text's index.
+        """
+
+    async def check_context(self, options: TextOptions) -> None:
+        """Try whether the model takes contexts.
+
+        Raises:
+            InputError: It does not; the error says why.
         """
 
     async def token_starts(self, texts: Sequence[str]) -> list[list[int]]:
@@ -180,9 +189,31 @@ class EngineEmbedder:
         texts: Sequence[str],
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None = None,
+        contexts: Sequence[str] = (),
     ) -> Embedded:
         """Embed texts as a bulk call."""
-        call = EmbedCall(
+        call = self._call(texts, options, spans, contexts)
+        started_s = self.pacer.clock()
+        result = await self._service.embed(call)
+        tokens = sum(result.input_tokens)
+        self.pacer.done(whole_texts(texts, contexts), tokens, self.pacer.clock() - started_s)
+        rows = result.converted.get(options.output_dtype, result.vectors)
+        vectors = rows if options.form is OutputForm.DENSE else result.by_input(rows)
+        return Embedded(vectors, tokens, sum(result.is_truncated))
+
+    async def check_context(self, options: TextOptions) -> None:
+        """Try whether the model takes contexts, by a short text that is no part of the pace."""
+        await self._service.embed(self._call(["a"], options, None, ["a"]))
+
+    def _call(
+        self,
+        texts: Sequence[str],
+        options: TextOptions,
+        spans: Sequence[Sequence[Span]] | None,
+        contexts: Sequence[str],
+    ) -> EmbedCall:
+        """The engine's call for texts."""
+        return EmbedCall(
             inputs=list(texts),
             model=self._model,
             dimensions=options.dimensions,
@@ -195,14 +226,8 @@ class EngineEmbedder:
             map_id=options.map_name,
             kind=KINDS[options.form],
             splits=() if spans is None else tuple(map(tuple, spans)),
+            context=tuple(contexts) if any(contexts) else (),
         )
-        started_s = self.pacer.clock()
-        result = await self._service.embed(call)
-        tokens = sum(result.input_tokens)
-        self.pacer.done(texts, tokens, self.pacer.clock() - started_s)
-        rows = result.converted.get(options.output_dtype, result.vectors)
-        vectors = rows if options.form is OutputForm.DENSE else result.by_input(rows)
-        return Embedded(vectors, tokens, sum(result.is_truncated))
 
     async def token_starts(self, texts: Sequence[str]) -> list[list[int]]:
         """Return where the tokens of each text start, by the model's tokenizer."""
@@ -221,6 +246,13 @@ class EngineEmbedder:
         """Return the model, loaded: the settings may have it so on its first use."""
         async with self._service.pool.using(self._model, kind) as served:
             return served
+
+
+def whole_texts(texts: Sequence[str], contexts: Sequence[str]) -> Sequence[str]:
+    """Return what the model reads of each text, its context included, to estimate tokens by."""
+    if not any(contexts):
+        return texts
+    return [context + text for context, text in zip(contexts, texts, strict=True)]
 
 
 def _layers(options: TextOptions) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nestvec.corpus.embedders import CorpusEmbedder, TextOptions
+from nestvec.corpus.embedders import CorpusEmbedder, TextOptions, whole_texts
 from nestvec.corpus.files.draft import Progress
 from nestvec.corpus.job import CommitListener, CorpusJob, CorpusSummary, ProgressListener
 from nestvec.corpus.readers import Record
@@ -192,7 +192,7 @@ class Pipeline:
                 self._replace(document, content_hash)
             else:
                 batch.records.append((record, content_hash))
-                tokens += pacer.estimate(record.text, is_whole=cuts)
+                tokens += pacer.estimate(record.context + record.text, is_whole=cuts)
             is_full = len(batch.records) >= pacer.max_texts or batch.count >= MAX_BATCH_RECORDS
             if is_full or tokens >= pacer.size_tokens:
                 yield batch
@@ -243,7 +243,8 @@ class Pipeline:
                 result = await self._source.embed(texts, self._job.options, spans)
                 tokens = result.tokens + extra_tokens
                 return BatchRows(rows, result.vectors, tokens, result.truncated)
-            made = await self._embed_rows(rows, owners)
+            contexts = [records[owner].context for owner in owners]
+            made = await self._embed_rows(rows, owners, contexts)
             return replace(made, tokens=made.tokens + extra_tokens)
         except InputError as error:
             if error.input_index is None:
@@ -251,19 +252,29 @@ class Pipeline:
             where = records[error.input_index].where
             raise FormatError(f"{where}: {error.message}") from error
 
-    async def _embed_rows(self, rows: Sequence[Row], owners: Sequence[int]) -> BatchRows:
+    async def _embed_rows(
+        self, rows: Sequence[Row], owners: Sequence[int], contexts: Sequence[str]
+    ) -> BatchRows:
         """Embed rows in calls of the size that the pace asks for; one, unless a document has many chunks.
+
+        Each is read behind its record's context, the chunks of a document behind the same.
 
         Raises:
             InputError: A text is refused; the error names its record's index.
         """
         texts = [row.text for row in rows]
+        whole = whole_texts(texts, contexts)
         parts = []
         start = 0
         while start < len(texts):
-            stop = start + self._source.pacer.take(texts, start)
+            stop = start + self._source.pacer.take(whole, start)
+            part = slice(start, stop)
             try:
-                parts.append(await self._source.embed(texts[start:stop], self._job.options))
+                parts.append(
+                    await self._source.embed(
+                        texts[part], self._job.options, contexts=contexts[part]
+                    )
+                )
             except InputError as error:
                 if error.input_index is not None:
                     error.input_index = owners[start + error.input_index]

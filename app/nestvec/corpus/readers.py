@@ -55,6 +55,7 @@ class Columns:
         keep: Names of columns to keep; `ALL_COLUMNS` alone for all but those of text and id.
         per: What is one text of a file without records; None: a line of a .txt file, the whole of a document.
         file_name: The id of a file that is one text.
+        context: Name of the column whose text is read before the record's and left out of the pooling; "" for none.
     """
 
     text: str = "text"
@@ -65,6 +66,7 @@ class Columns:
     per: TextUnit | None = None
     file_name: str = ""
     template: str = field(default="", repr=False)
+    context: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,14 @@ class Record:
         text: The text, in valid Unicode.
         where: File and line, or row, from 1; for messages.
         columns: The columns that are kept, as they were read.
+        context: What is read before the text and left out of the pooling, "" for nothing.
     """
 
     id: str
     text: str
     where: str
     columns: Mapping[str, Any] = field(default_factory=dict)
+    context: str = ""
 
 
 def read_records(path: Path, columns: Columns, kind: str) -> Iterator[Record]:
@@ -225,7 +229,8 @@ def _wanted(present: Sequence[str], columns: Columns) -> list[str]:
     if columns.keep == (ALL_COLUMNS,):
         return list(present)
     of_text = _template(columns.template).fields if columns.template else ()
-    wanted = dict.fromkeys((columns.text, *of_text, columns.id or "id", *columns.keep))
+    named = (columns.text, *of_text, columns.context, columns.id or "id", *columns.keep)
+    wanted = dict.fromkeys(named)
     return [name for name in wanted if name in present]
 
 
@@ -248,6 +253,7 @@ def _record(row: Mapping[str, Any], columns: Columns, where: str, number: int) -
         replace_lone_surrogates(text),
         where,
         columns=_kept(row, columns, where),
+        context=_context(row, columns.context, where) if columns.context else "",
     )
 
 
@@ -271,6 +277,22 @@ def _text(row: Mapping[str, Any], columns: Columns, where: str) -> str:
     if not isinstance(text, str):
         raise FormatError(f"{where}: column '{columns.text}' holds no text")
     return text
+
+
+def _context(row: Mapping[str, Any], column: str, where: str) -> str:
+    """Return a row's context; an empty column is none.
+
+    Raises:
+        FormatError: The column is missing or holds no text.
+    """
+    if column not in row:
+        raise FormatError(f"{where}: no column '{column}' for --context-column")
+    context = row[column]
+    if context is None:
+        return ""
+    if not isinstance(context, str):
+        raise FormatError(f"{where}: column '{column}' holds no text for --context-column")
+    return replace_lone_surrogates(context)
 
 
 @lru_cache(maxsize=8)

@@ -151,13 +151,16 @@ class RowMaker:
     def document(self, record: Record) -> str:
         """Return the name by which a record's rows belong together."""
         if self.id_kind is IdKind.SHA256 and self.chunking is None:
-            return str(row_id(self.id_kind, record.id, "", 0, record.text))
+            return str(row_id(self.id_kind, record.id, "", 0, _own(record.text, record.context)))
         return record.id
 
     def content_hash(self, record: Record) -> str:
         """Return the hash of all that decides a record's rows."""
         columns = {} if self.id_kind is IdKind.SHA256 else dict(record.columns)
-        content = json.dumps([self.salt, record.text, columns], sort_keys=True, default=repr)
+        parts: list[Any] = [self.salt, record.text, columns]
+        if record.context:
+            parts.append(record.context)
+        content = json.dumps(parts, sort_keys=True, default=repr)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def rows(self, record: Record, spans: Sequence[Span], content_hash: str) -> list[Row]:
@@ -173,7 +176,7 @@ class RowMaker:
             of_document = "" if self.chunking is None else document
             rows.append(
                 Row(
-                    id=row_id(self.id_kind, name, of_document, start, text),
+                    id=row_id(self.id_kind, name, of_document, start, _own(text, record.context)),
                     document=document,
                     start=start,
                     end=end,
@@ -185,6 +188,11 @@ class RowMaker:
                 )
             )
         return rows
+
+
+def _own(text: str, context: str) -> str:
+    """What a row's vector is made of, for ids of texts: the same text in another context is another."""
+    return f"{text}\0{context}" if context else text
 
 
 def salt_of(options: TextOptions, chunking: Chunking | None) -> str:

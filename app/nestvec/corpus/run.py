@@ -25,6 +25,7 @@ from nestvec.corpus.sinks import DraftSink, Sink, StdoutSink, StoreSink
 from nestvec.corpus.store_writer import StoreLayout
 from nestvec.corpus.stores.registry import find_store
 from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.types import Truncation
 from nestvec.errors import ArtefactError, FormatError, InputError
 
 
@@ -34,6 +35,8 @@ def check_job(job: CorpusJob) -> None:
     Raises:
         FormatError: Something cannot be; the error says what.
     """
+    if job.columns.context:
+        _check_contexts(job)
     if job.store:
         kind = find_store(job.store)
         if kind is None:
@@ -43,6 +46,28 @@ def check_job(job: CorpusJob) -> None:
         check_ending(job.target)
     elif job.appends:
         raise FormatError("standard output cannot be added to; leave --append out")
+
+
+def _check_contexts(job: CorpusJob) -> None:
+    """Refuse contexts with what has no place for them.
+
+    Raises:
+        FormatError: The job asks for such a thing.
+    """
+    if job.chunking is not None and job.chunking.is_late:
+        raise FormatError(
+            "late chunks are read in the context of their document already; leave --context-column or --late out"
+        )
+    if job.options.form is not OutputForm.DENSE:
+        raise FormatError(
+            f"a context is left out of the pooling, and {job.options.form} outputs are not pooled; leave "
+            "--context-column out"
+        )
+    if job.options.truncate is Truncation.WINDOWS:
+        raise FormatError(
+            "texts with a context are not read in windows; let --truncate be end, start or error, or leave "
+            "--context-column out"
+        )
 
 
 def scan_job(job: CorpusJob) -> CorpusScan:
@@ -82,6 +107,8 @@ async def embed_corpus(
     """
     found = await asyncio.to_thread(scan_job, job) if found is None else found
     model = await source.model(job.options)
+    if job.columns.context:
+        await source.check_context(job.options)
     if job.chunking is not None:
         job = replace(job, chunking=job.chunking.for_model(model))
     layout = _layout(job, model, found)
@@ -209,6 +236,7 @@ def _identity(job: CorpusJob, model: ModelDescription, layout: StoreLayout) -> d
         else uuid.uuid4().hex,
         "columns": repr(job.columns),
         **({"template": job.columns.template} if job.columns.template else {}),
+        **({"context": job.columns.context} if job.columns.context else {}),
         "options": [asdict(job.options), job.with_text, job.id_kind.value, job.prunes],
         "chunking": repr(job.chunking),
         "kept": dict(layout.columns),

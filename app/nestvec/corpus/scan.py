@@ -44,6 +44,8 @@ def scan(sources: Sequence[TextSource], columns: Columns, id_kind: IdKind) -> Co
     Raises:
         FormatError: A record cannot be read, or two have one id: both places are named.
     """
+    if columns.context:
+        _refuse_without_columns(sources)
     if named := RESERVED_COLUMNS & set(columns.keep):
         raise FormatError(f"'{min(named)}' is a column of the output's own; keep others")
     if any(source.is_stdin for source in sources):
@@ -68,6 +70,21 @@ def scan(sources: Sequence[TextSource], columns: Columns, id_kind: IdKind) -> Co
         _refuse_doubles(hashes, sources, columns, id_kind)
     known = {name: kind or ColumnType.STRING for name, kind in types.items()}
     return CorpusScan(count, known)
+
+
+def _refuse_without_columns(sources: Sequence[TextSource]) -> None:
+    """Refuse sources that have no columns to take contexts from.
+
+    Raises:
+        FormatError: One has none.
+    """
+    for source in sources:
+        if source.kind in NUMBERED:
+            name = "standard input" if source.is_stdin else str(source.path)
+            raise FormatError(
+                f"{name}: {source.kind} files have no columns; --context-column reads records (.jsonl, .csv, "
+                ".parquet, .arrow)"
+            )
 
 
 def unique(records: Iterator[Record], id_kind: IdKind) -> Iterator[Record]:

@@ -10,7 +10,13 @@ from typing import Any, Final, Self
 import httpx
 import numpy as np
 
-from nestvec.corpus.embedders import Embedded, ModelDescription, OutputForm, TextOptions
+from nestvec.corpus.embedders import (
+    Embedded,
+    ModelDescription,
+    OutputForm,
+    TextOptions,
+    whole_texts,
+)
 from nestvec.corpus.pacing import CallPacer, PaceLimits
 from nestvec.corpus.server_client import MAX_REFUSALS, TOO_LARGE_CODES, ServerClient
 from nestvec.engine.splitting import Span
@@ -114,6 +120,7 @@ class ServerEmbedder:
         texts: Sequence[str],
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None = None,
+        contexts: Sequence[str] = (),
     ) -> Embedded:
         """Embed texts in as many requests as the server's limits ask for.
 
@@ -132,6 +139,9 @@ class ServerEmbedder:
             body["truncate"] = options.truncate.value
         else:
             body["late_chunking"] = {"spans": [list(map(list, pairs)) for pairs in spans]}
+        if any(contexts):
+            body["context"] = list(contexts)
+        whole = whole_texts(texts, contexts)
         is_one = len(texts) == 1
         refusals = MAX_REFUSALS if is_one else REFUSALS_OF_MANY
         try:
@@ -146,26 +156,39 @@ class ServerEmbedder:
                 raise
         else:
             embedded = _embedded(answer, options)
-            self.pacer.done(texts, embedded.tokens, took_s)
+            self.pacer.done(whole, embedded.tokens, took_s)
             return embedded
-        self.pacer.too_much(texts)
-        return await self._embed_parts(texts, options, spans)
+        self.pacer.too_much(whole)
+        return await self._embed_parts(texts, options, spans, contexts)
+
+    async def check_context(self, options: TextOptions) -> None:
+        """Try whether the server's model takes contexts, by a short text that is no part of the pace.
+
+        Raises:
+            InputError: It does not; the error says why.
+            SourceError: The server cannot be reached, or fails.
+        """
+        body = {"input": "a", "context": "a", **self._option_fields(options)}
+        await self.request("POST", "/v1/embeddings", body)
 
     async def _embed_parts(
         self,
         texts: Sequence[str],
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None,
+        contexts: Sequence[str],
     ) -> Embedded:
         """Embed texts part by part, each of the size that the pace has become; an error still names the right text."""
+        whole = whole_texts(texts, contexts)
         parts: list[Embedded] = []
         start = 0
         while start < len(texts):
-            most = min(self.pacer.take(texts, start), len(texts) // 2)
+            most = min(self.pacer.take(whole, start), len(texts) // 2)
             stop = start + max(1, most)
             of_part = None if spans is None else spans[start:stop]
             try:
-                parts.append(await self.embed(texts[start:stop], options, of_part))
+                part = texts[start:stop]
+                parts.append(await self.embed(part, options, of_part, contexts[start:stop]))
             except InputError as error:
                 if error.input_index is not None:
                     error.input_index += start

@@ -89,7 +89,10 @@ class MixedLoad:
         codes: Errors by code.
         inputs: Inputs answered with a vector, by model.
         tokens: Their tokens.
-        cached: Inputs whose vector was kept.
+        hits: Inputs of `keep_vectors` whose vector was kept, by model.
+        misses: Those whose vector was not.
+        coalesced: Those of the misses that waited for the same one's run.
+        saved_tokens: Tokens of the hits.
         requests_of_key: Answers to the key without limits.
         rate_refusals: Requests that the slow key was refused.
     """
@@ -101,7 +104,10 @@ class MixedLoad:
     codes: Counter[str] = field(default_factory=Counter)
     inputs: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
-    cached: int = 0
+    hits: Counter[str] = field(default_factory=Counter)
+    misses: Counter[str] = field(default_factory=Counter)
+    coalesced: Counter[str] = field(default_factory=Counter)
+    saved_tokens: Counter[str] = field(default_factory=Counter)
     requests_of_key: int = 0
     rate_refusals: int = 0
     _number: int = 0
@@ -163,14 +169,27 @@ class MixedLoad:
             thread.join()
         assert has_refused.is_set()
 
-    def repeat(self, times: int) -> None:
-        """Send the same new text over one connection, whose process keeps its vector from the first time on."""
-        text = f"the same {self._next()}"
+    def keep_vectors(self) -> None:
+        """Send new texts, and the same again, to two models: hits, misses and what was coalesced are known exactly.
+
+        They are so because of where and when: over one connection, whose process has a cache of its own; one request
+        after the other, so that none waits for another's run, but for a text that comes twice in its request; and
+        before all else, so that the cache has room and lets nothing go.
+        """
         with httpx.Client(base_url=self.server.url, timeout=60) as client:
-            for dimensions in [64, 256] * (times // 2):
-                body = {"input": text, "dimensions": dimensions, "output_dtype": "int8"}
-                assert self.send(client, "POST", EMBEDDINGS, json=body).is_success
-        self.cached += times - 1
+            for name, count, doubled, times in ((STATIC, 40, 6, 9), ("second", 25, 0, 2)):
+                new = [f"the same {self._next()}" for _ in range(count)]
+                sent = [*new, *new[:doubled]]
+                body = {"input": sent, "model": name}
+                model = self.send(client, "POST", EMBEDDINGS, json=body).json()["model"]
+                self.misses[model] += len(sent)
+                self.coalesced[model] += doubled
+                # What is made of a kept vector is no part of it.
+                for dimensions in ([64, 256] * times)[:times]:
+                    cut = {**body, "dimensions": dimensions, "output_dtype": "int8"}
+                    usage = self.send(client, "POST", EMBEDDINGS, json=cut).json()["usage"]
+                    self.hits[model] += len(sent)
+                    self.saved_tokens[model] += usage["total_tokens"]
 
     def traffic(self, client: httpx.Client, seconds: float) -> None:
         """Send requests of several kinds for so long, all answered."""

@@ -49,6 +49,12 @@ READING: Final = (
         help="Write several columns as the text, such as '{title}. {abstract}'; default: the model's own template.",
     ),
     click.option(
+        "--context-column",
+        metavar="NAME",
+        help="Column with a text that is read before each text and left out of its vector; with --chunk before every "
+        "chunk.",
+    ),
+    click.option(
         "--id-column", help="Column with the id; default: 'id' if there is one, else numbers."
     ),
     click.option(
@@ -195,6 +201,7 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
             keep=tuple(name.strip() for name in keep.split(",") if name.strip()),
             per=per,
             template=flags["template"] or "",
+            context=flags["context_column"] or "",
         ),
         options=_options(flags, is_store=store is not None),
         with_text=flags["with_text"],
