@@ -351,7 +351,8 @@ async def test_the_fields_that_a_parser_reads_are_those_it_accepts(
 
             monkeypatch.setattr(api_request, "read_json_object", parsed)
             monkeypatch.setattr(open_inference, "parse_bounded", parsed)
-            filled = path.format(deployment="all-MiniLM-L6-v2", rest="all-MiniLM-L6-v2/infer")
+            name = "all-MiniLM-L6-v2"
+            filled = path.format(deployment=name, model=name, rest=f"{name}/infer")
             await api.client.post(filled, json=example)
             read |= body.read
     accepted = parser.fields
