@@ -26,8 +26,13 @@ GPUS_UNKNOWN: Final = "GPUs are not in it, as NVML does not tell their energy he
 GpuReader = Callable[[], Sequence[float]]
 
 
+def _uuids() -> Sequence[str]:
+    """Return the UUIDs of the GPUs that this process may use."""
+    return [gpu.uuid for gpu in read_driver().gpus]
+
+
 def gpu_reader(
-    read_uuids: Callable[[], Sequence[str]] = lambda: [gpu.uuid for gpu in read_driver().gpus],
+    read_uuids: Callable[[], Sequence[str]] = _uuids,
     open_library: Callable[[], Any] = Nvml,
 ) -> GpuReader:
     """Return what reads the counters of the GPUs that this process may use.
