@@ -25,6 +25,7 @@ from nestvec.api.request_context import RequestContextMiddleware
 from nestvec.api.routes import admin, cards, console, operations, reports, usage
 from nestvec.api.state import ApiOptions, ApiState, Phase
 from nestvec.api.token_input import TokenDecoder
+from nestvec.assembly.drift import build_drift_watch, read_reference
 from nestvec.assembly.keys import SharedKeyFiles, build_keyring
 from nestvec.assembly.package import source_options
 from nestvec.assembly.registry import rename_models
@@ -326,6 +327,7 @@ async def _load(
 ) -> None:
     """Build the engine off the event loop, then be ready, or failed with the reason logged; then load other models."""
     try:
+        reference = await asyncio.to_thread(read_reference, settings)
         service = await LoaderThread().run(lambda: load(settings, state.metrics.engine))
     except NestvecError as error:
         log.error("model_failed", code=error.code, reason=error.message)  # noqa: TRY400 - the reason is whole
@@ -350,6 +352,9 @@ async def _load(
         state.metrics.model_changed(slot)
     state.become_ready(service)
     others.append(asyncio.create_task(_load_others(service)))
+    if reference:
+        drift = build_drift_watch(settings, reference, service, state.metrics.drift)
+        others.append(asyncio.create_task(drift.run()))
 
 
 async def _load_others(service: EmbeddingService) -> None:

@@ -256,6 +256,19 @@ SERVING: Final = (
                 "The end of these texts is not in their vectors.",
             ),
             Chart(
+                "Drift of texts: p",
+                "short",
+                [Query(f"nestvec_drift_p{{{MODEL}}}", "{{model}}")],
+                "Of the test whether vectors given lately differ from the reference's; from 0.01 down they do.",
+                maximum=1.0,
+            ),
+            Chart(
+                "Drift of texts: distance",
+                "short",
+                [Query(f"nestvec_drift_distance{{{MODEL}}}", "{{model}}")],
+                "How far they are from the reference's.",
+            ),
+            Chart(
                 "Tokens cut off",
                 "cps",
                 [Query(rate("nestvec_truncated_tokens_total"), "{{model}}")],

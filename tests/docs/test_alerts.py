@@ -77,6 +77,7 @@ TROUBLES: Final[dict[str, dict[str, str]]] = {
         f"nestvec_truncated_inputs_total{{{MODEL}}}": f"0+10x{MINUTES}",
         f"nestvec_inputs_total{{{MODEL}}}": f"0+100x{MINUTES}",
     },
+    "NestvecTextsDrift": {f"nestvec_drift_p{{{MODEL}}}": f"0.5x20 0.001x{MINUTES - 21}"},
     "NestvecPredictionsOff": {
         f'nestvec_batch_prediction_error_ratio_bucket{{{MODEL},le="0.5"}}': f"0+10x{MINUTES}",
         f'nestvec_batch_prediction_error_ratio_bucket{{{MODEL},le="1.0"}}': f"0+100x{MINUTES}",
@@ -141,6 +142,8 @@ HEALTH: Final[dict[str, str]] = {
     f"nestvec_memory_shortages_total{{{MODEL}}}": f"3x{HOURS}",
     f"nestvec_truncated_inputs_total{{{MODEL}}}": f"0+3x{HOURS}",
     f"nestvec_inputs_total{{{MODEL}}}": f"0+100x{HOURS}",
+    # One test of a few hundred says by chance that texts have moved.
+    f"nestvec_drift_p{{{MODEL}}}": f"0.4x100 0.004x14 0.7x{HOURS - 116}",
     f'nestvec_event_loop_lag_seconds_bucket{{{INSTANCE},le="0.1"}}': f"0+600x{HOURS}",
     f'nestvec_event_loop_lag_seconds_bucket{{{INSTANCE},le="+Inf"}}': f"0+600x{HOURS}",
     f'nestvec_process_resident_memory_bytes{{{INSTANCE},role="core"}}': f"60x{HOURS}",

@@ -14,11 +14,15 @@ from nestvec.system.malloc import keep_freed_memory
 told = keep_freed_memory() if sys.argv[1] == "keep" else True
 assert told
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-np.ones(2**22, np.uint8)
+def work():
+    for size in (4 * 2**20, 16 * 2**20, 8 * 2**20, 31 * 2**20):
+        del_me = np.ones(size, np.uint8)
+        del del_me
+# What is taken for the first time is faulted in either way.
+work()
 before = faults()
-for size in (4 * 2**20, 16 * 2**20, 8 * 2**20, 31 * 2**20) * 3:
-    del_me = np.ones(size, np.uint8)
-    del del_me
+for _ in range(3):
+    work()
 print(faults() - before)
 """
 

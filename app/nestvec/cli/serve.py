@@ -38,6 +38,11 @@ def command(settings: Settings) -> None:
     from nestvec.assembly.package import check_sources
 
     check_sources(settings)
+    if settings.drift_reference is not None:
+        from nestvec.assembly.drift import read_reference
+
+        # Here too: an HTTP process that ends for it would be started again and again.
+        read_reference(settings)
     asks_for_traces()  # before any process is started: it says what is wrong with what is asked for
     forbid_core_dumps()
     if settings.http_processes:

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from nestvec.config.groups.batching import BatchingSettings
 from nestvec.config.groups.connections import ConnectionSettings
+from nestvec.config.groups.drift import DriftSettings
 from nestvec.config.groups.gpu import GpuSettings
 from nestvec.config.groups.jobs import JobSettings
 from nestvec.config.groups.keys import KeySettings
@@ -81,6 +82,7 @@ class Settings(
     ServerSettings,
     KeySettings,
     LogSettings,
+    DriftSettings,
     BaseSettings,
 ):
     """What an operator can set."""

@@ -18,6 +18,7 @@ from nestvec.engine.front.items import as_submission, long_inputs, merge_windows
 from nestvec.engine.front.token_calls import TokenCalls
 from nestvec.engine.front.validation import admit_tokens, check_output, room_for
 from nestvec.engine.front.vector_plan import VectorPlan, finish_vectors, note_vectors, resolve_plan
+from nestvec.engine.front.vector_sampler import VectorSampler
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.model_registry import ModelRegistry, ModelSlot
@@ -62,6 +63,9 @@ class EmbeddingService:
         threads: Number of threads for tokenizing and post-processing.
         max_waiting_chars: How much may wait for them, in characters.
         clock: Monotonic seconds.
+
+    Attributes:
+        sampler: Samples the vectors that are given; None, as at first, for nobody.
     """
 
     def __init__(  # noqa: PLR0913 - parts that the composition root puts together
@@ -83,6 +87,7 @@ class EmbeddingService:
         self.front = FrontThreads(threads, max_waiting_chars, clock)
         self._observer = observer
         self._clock = clock
+        self.sampler: VectorSampler | None = None
         self.read_through = ReadThroughCache(cache, self.front)
         self._recipes = RecipeRunner(self._embed_by, self.pool, limits, self.front, clock)
         self.token_calls = TokenCalls(self.pool, limits, self.front, clock)
@@ -161,6 +166,8 @@ class EmbeddingService:
         unknown = unknown_tokens(encoded, model.tokenizer.told_unknown_id)
         self._tell(spec.name, timings, len(call.inputs), sum(tokens), long, sum(unknown))
         note_vectors(self._observer, call, spec, plan, len(finished.vectors), prompt_name)
+        if self.sampler is not None and plan.map is None and not plan.exits:
+            self.sampler.note(call, spec, prompt_name, raw.vectors)
         result = EmbedResult(
             vectors=finished.vectors,
             input_tokens=tokens,

@@ -5,6 +5,7 @@ from prometheus_client.exposition import choose_encoder
 
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.observability.cache_metrics import CacheMetrics
+from nestvec.observability.drift_metrics import DriftMetrics
 from nestvec.observability.energy_metrics import EnergyMetrics
 from nestvec.observability.engine_metrics import EngineMetrics
 from nestvec.observability.front_metrics import FrontMetrics
@@ -38,6 +39,7 @@ class Metrics:
         gpu: GPUs.
         energy: What the processors take.
         jobs: Files and batches.
+        drift: How far texts have moved from a reference.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Metrics:
         self.gpu = GpuMetrics(registry)
         self.energy = EnergyMetrics(registry)
         self.jobs = JobMetrics(registry)
+        self.drift = DriftMetrics(registry)
 
     def model_changed(self, slot: ModelSlot) -> None:
         """Note that a model was loaded or unloaded, or could not be loaded."""

@@ -89,6 +89,7 @@ class Subject:
         tokenizer: Its tokenizer; None where a server has it and does not lend it.
         token_table: Reads its rows of token vectors `[V, H]` in their stored dtype; None where it has none to read.
         runs_here: Whether it runs on this machine, so that meters of energy count it.
+        provider: Where its vectors are computed: "cpu" or "cuda".
     """
 
     name: str
@@ -98,6 +99,7 @@ class Subject:
     tokenizer: Tokenizer | None = None
     token_table: Callable[[], FloatArray | None] | None = None
     runs_here: bool = True
+    provider: str = "cpu"
 
     @classmethod
     def of_tokenizer(cls, name: str, space: str, tokenizer: Tokenizer) -> "Subject":

@@ -64,6 +64,7 @@ def service_subject(
         time_run=time_run,
         tokenizer=model.tokenizer,
         token_table=model.token_table,
+        provider=model.core.backend_info.provider,
     )
 
 

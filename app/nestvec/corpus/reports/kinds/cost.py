@@ -8,7 +8,7 @@ import numpy as np
 from nestvec.corpus.reports.frame import Figure, Figures, Need, Report, Task
 from nestvec.corpus.reports.probes import read_probes
 from nestvec.corpus.reports.statistics.blocks import blocks
-from nestvec.corpus.reports.statistics.energy import EnergyMeter
+from nestvec.corpus.reports.statistics.energy import EnergyMeter, gpu_reader
 from nestvec.corpus.reports.statistics.resampling import mean_figure
 from nestvec.errors import FormatError
 
@@ -35,7 +35,7 @@ def measure(task: Task) -> Figures:
     texts = task.data.texts or _probe_texts()
     groups = list(blocks(texts, RUN_TEXTS))[:MAX_RUNS]
     run(groups[0])  # what is loaded or compiled at a first run is not the model's cost
-    meter = EnergyMeter()
+    meter = EnergyMeter(read_gpus=gpu_reader() if task.subject.provider == "cuda" else None)
     seconds: list[float] = []
     tokens, elapsed_s = 0, 0.0
     for group in groups:
@@ -84,5 +84,5 @@ REPORT: Final = Report(
     measure=measure,
     advise=advise,
     takes=(Need.TEXTS,),
-    source="wall time of runs past the cache; energy of RAPL, else estimated from CPU seconds",
+    source="wall time of runs past the cache; energy of RAPL and NVML, else estimated from CPU seconds",
 )
