@@ -11,6 +11,7 @@ from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.model_registry import ModelRegistry
 from nestvec.engine.models.served_model import AliasPreset, ServedModel
 from nestvec.engine.observer import Observer
+from nestvec.engine.outputs.lexical import LexicalOutput
 from nestvec.engine.service import EmbeddingService
 from nestvec.engine.text.preparation.text_form import PLAIN_TEXTS, TextForm
 from nestvec.engine.text.tokenizer import Tokenizer
@@ -66,6 +67,7 @@ class ServedOptions:
     maps: tuple[AffineMap, ...] = ()
     cache: VectorCache | None = None
     text: TextForm = PLAIN_TEXTS
+    lexical: LexicalOutput | None = None
 
 
 def serve_fake(
@@ -97,6 +99,7 @@ def serve_fake(
     models = ModelRegistry(accepts_any=options.accepts_any)
     maps = {vector_map.name: vector_map for vector_map in options.maps}
     model = ServedModel(spec, tokenizer, core, options.aliases, options.presets, maps=maps)
+    model = dataclasses.replace(model, lexical=options.lexical)
     forms = {preset.text for preset in options.presets.values() if preset.text is not None}
     others = {form: dataclasses.replace(model, **_parts(in_form(form))) for form in forms}
     models.add(dataclasses.replace(model, variants=others)).text = options.text

@@ -19,9 +19,12 @@ from nestvec.engine.core.engine_core import CoreOptions, EngineCore
 from nestvec.engine.core.ports import Core, CrashGuard, NullCrashGuard
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.front.validation import check_profiles
+from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.served_model import AliasPreset, ServedModel, check_presets
 from nestvec.engine.observer import Observer
+from nestvec.engine.outputs.lexical import LexicalOutput
 from nestvec.engine.text.preparation.text_form import TextForm
+from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.quantization import Rounding
 from nestvec.errors import ProbeError
 from nestvec.export.graph.token_table import read_token_table
@@ -37,6 +40,7 @@ from nestvec.model_store.artefacts.probes import (
     stated_bound,
 )
 from nestvec.model_store.artefacts.quality_results import read_quality
+from nestvec.model_store.artefacts.term_counts import read_term_table
 from nestvec.model_store.package import Package
 from nestvec.observability.logs import get_logger
 from nestvec.system.malloc import keep_freed_memory
@@ -171,6 +175,9 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
         name=settings.served_model_name or package.spec.name,
         space=form.space_of(package.spec.space),
     )
+    lexical = lexical_output(spec, package)
+    if lexical is not None:
+        spec = dataclasses.replace(spec, kinds=(*spec.kinds, OutputKind.SPARSE))
     presets = alias_presets(settings)
     check_presets(presets, spec)
     original_name = (package.spec.name,) if settings.served_model_name else ()
@@ -195,6 +202,7 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
             package.folder.vocabulary_size,
         ),
         bound=stated_bound(package.build, core.backend_info.provider),
+        lexical=lexical,
     )
     forms = {preset.text for preset in presets.values() if preset.text is not None}
     variants = {other: _in_form(model, other, package) for other in forms}
@@ -203,12 +211,22 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
     return model
 
 
+def lexical_output(spec: ModelSpec, package: Package) -> LexicalOutput | None:
+    """Return what weighs terms by the counts beside an artefact; None where there are none, or a head gives weights."""
+    if OutputKind.DENSE not in spec.kinds or OutputKind.SPARSE in spec.kinds:
+        return None
+    table = read_term_table(package.artefact, spec.vocabulary_size, spec.space)
+    return None if table is None else LexicalOutput(table)
+
+
 def _in_form(model: ServedModel, form: TextForm, package: Package) -> ServedModel:
     """Return a model as it takes texts in another form: the same core, another tokenizer and another space."""
     space = form.space_of(package.spec.space)
     return dataclasses.replace(
         model,
-        spec=dataclasses.replace(model.spec, space=space),
+        # Terms were counted in the model's own form.
+        spec=dataclasses.replace(model.spec, space=space, kinds=package.spec.kinds),
+        lexical=None,
         tokenizer=package.open_tokenizer(model.spec.max_tokens, form),
         maps=read_maps(package.artefact, space),
     )

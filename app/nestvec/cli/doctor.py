@@ -16,9 +16,11 @@ from nestvec.assembly.usage import usage_of_month
 from nestvec.backends.providers import resolve_provider
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
-from nestvec.errors import NestvecError, StoreError
+from nestvec.errors import FormatError, NestvecError, StoreError
 from nestvec.keys.key_file_watch import problems_at_start
 from nestvec.keys.records import KeyFile
+from nestvec.model_store.artefacts.term_counts import load_term_table
+from nestvec.model_store.package import Package
 from nestvec.model_store.preparation import SilentListener
 from nestvec.observability.logs import configure_logs
 from nestvec.tools.diagnostics.checks import (
@@ -127,6 +129,20 @@ def _keys(settings: Settings) -> Iterator[Check]:
         yield Check("usage", Health.FAILED, error.message)
 
 
+def _term_counts(settings: Settings, package: Package) -> Iterator[Check]:
+    """Check the counts of terms beside the model's artefact, where there are any."""
+    source = settings.text.form().space_of(package.spec.space)
+    try:
+        table = load_term_table(package.artefact, package.spec.vocabulary_size, source)
+    except FormatError as error:
+        advice = "the model is served without them: count again (nestvec model fit --idf)"
+        yield Check("term counts", Health.WARNING, error.message, advice)
+        return
+    if table is not None:
+        says = f"of {table.documents} texts, space {table.space}"
+        yield Check("term counts", Health.OK, says)
+
+
 def _model(settings: Settings) -> Iterator[Check]:
     """Check the model by opening it as it would be served.
 
@@ -145,6 +161,7 @@ def _model(settings: Settings) -> Iterator[Check]:
     says = f"{package.spec.name} in {package.spec.precision} on {backend.info.provider}: vectors are right"
     backend.close()
     yield Check("model", Health.OK, says)
+    yield from _term_counts(settings, package)
     if backend_options_for(settings, package, defaults).device is None:
         return
     run = run_in_subprocess(

@@ -221,7 +221,9 @@ class EmbeddingService:
             InputError: An input cannot be tokenized or is too long.
             QueueFullError: Too much waits to be tokenized or run.
         """
-        work = partial(ADAPTERS[call.kind].tokenize, model.tokenizer, model.spec, call, options)
+        work = partial(
+            model.adapter(call.kind).tokenize, model.tokenizer, model.spec, call, options
+        )
         is_short = characters <= INLINE_CHARS and len(call.context) <= INLINE_QUERIES
         if is_short and not call.splits:
             # Nothing comes between this and the core's own look at the queue.
@@ -249,8 +251,9 @@ class EmbeddingService:
     ) -> RawVectors:
         """Raw vectors of all inputs: looked up, or from the cache, or by the model."""
         pooler = model.core.pooler
-        adapter = ADAPTERS[call.kind]
-        if pooler.term_weights is not None and len(encoded) > INLINE_QUERIES:
+        adapter = model.adapter(call.kind)
+        is_looked_up = pooler.term_weights is not None or adapter is model.lexical
+        if is_looked_up and len(encoded) > INLINE_QUERIES:
             look_up = partial(adapter.look_up, call, encoded, model.spec, pooler)
             chars = sum(len(each.ids) for each in encoded)
             known = await self.front.run(look_up, ticket, chars=chars)

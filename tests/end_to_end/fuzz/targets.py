@@ -37,6 +37,7 @@ from nestvec.model_store.artefacts.execution_settings import read_execution_sett
 from nestvec.model_store.artefacts.kept_reports import read_reports
 from nestvec.model_store.artefacts.maps import read_maps
 from nestvec.model_store.artefacts.quality_results import read_quality
+from nestvec.model_store.artefacts.term_counts import read_term_table
 from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.folder.remote_code import with_code
 from nestvec.model_store.folder.router import read_routes
@@ -471,6 +472,19 @@ def _write_stored(folder: Path, _: None, chooser: random.Random) -> None:
     (maps / "one.npz").write_bytes(mutated_bytes(b"PK\x03\x04" + bytes(200), chooser))
     np.save(maps / "two.npy", np.zeros(3))
     _write_labelled_map(maps / "three.npz", chooser)
+    counts: dict[str, Any] = {
+        "counts": np.arange(3),
+        "special_ids": [0],
+        "documents": 2,
+        "tokens": 5,
+        "source": "0",
+    }
+    if chooser.random() < 0.7:
+        name = chooser.choice(sorted(counts))
+        values = [np.full(3, -1), np.zeros((3, 1)), np.array("x"), np.array(2**63), np.array([])]
+        counts[name] = chooser.choice(values)
+    with (folder / "term-counts.npz").open("wb") as file:
+        np.savez(file, **counts)
     (folder / "labels.tsv").write_bytes(mutated_bytes(LABEL_LINES, chooser))
 
 
@@ -498,6 +512,7 @@ def _read_stored(folder: Path) -> object:
         with suppress(NestvecError):
             read(folder / "labels.tsv")
     measured = read_quality(folder), card_page({**CARD, "reports": read_reports(folder)})
+    read_term_table(folder, 3, "0")
     return read_execution_settings(folder, "x"), measured, read_maps(folder, "0" * 32)
 
 

@@ -159,12 +159,14 @@ def write_m3(folder: Path) -> dict[str, Any]:
 
 
 async def test_three_outputs_of_one_model(tmp_path: Path) -> None:
-    """One model gives dense, sparse and token vectors."""
+    """One model gives dense, sparse and token vectors, and rerank's `lexical_weight` fuses the first two."""
     case = write_m3(tmp_path / "model")
     async with opened(tmp_path / "model") as server:
         dense = await server.post("/embed", {"inputs": TEXTS})
         sparse = await server.post("/embed_sparse", {"inputs": TEXTS})
         token_vectors = await tokens(server, "document")
+        body = {"query": TEXTS[1], "documents": TEXTS, "lexical_weight": 0.4}
+        reranked = (await server.post("/v1/rerank", body))["results"]
         listed = (await server.client.get("/v1/models")).json()["data"][0]
     np.testing.assert_allclose(dense, case["dense"], atol=TOLERANCE)
     for rows, expected in zip(sparse, case["terms"], strict=True):
@@ -174,6 +176,9 @@ async def test_three_outputs_of_one_model(tmp_path: Path) -> None:
     for vectors, wanted in zip(token_vectors, case["tokens"], strict=True):
         np.testing.assert_allclose(vectors, wanted, atol=TOLERANCE)
     assert listed["outputs"] == ["dense", "sparse", "tokens"]
+    scores = {row["index"]: row["relevance_score"] for row in reranked}
+    given = [scores[number] for number in range(len(TEXTS))]
+    np.testing.assert_allclose(given, fused(case, 0.4), atol=TOLERANCE)
 
 
 async def test_several_outputs_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,6 +226,15 @@ async def test_several_outputs_of_one_run(tmp_path: Path, monkeypatch: pytest.Mo
         np.testing.assert_allclose(cut[number]["embeddings"], rows, atol=1e-3)
         assert len(cut[number]["embedding"]) == 4
         assert cut[number]["sparse_embedding"]["indices"] == alone["sparse"][number]["indices"]
+
+
+def fused(case: dict[str, Any], share: float) -> np.ndarray[Any, Any]:
+    """Return the scores of all texts for the second: cosines, and products of terms over the greatest."""
+    vectors, terms = np.array(case["dense"]), [dict(rows) for rows in case["terms"]]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    products = [sum(w * own.get(term, 0) for term, w in terms[1].items()) for own in terms]
+    scores = (1 - share) * vectors @ vectors[1] + share * np.array(products) / max(products)
+    return np.asarray(scores)
 
 
 def check_output(given: Any, wanted: Any) -> None:

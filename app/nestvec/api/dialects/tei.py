@@ -173,6 +173,8 @@ async def embed_sparse(api_request: ApiRequest) -> Response:
         api_request.body, "inputs", check_count=api_request.check_count
     )
     call = await _call(api_request, inputs, kind=OutputKind.SPARSE)
+    if model.lexical is not None:
+        call = model.lexical.with_side(call, model.spec)
     result = await embed(api_request, call, is_list=is_list)
     rows = []
     turns = Turns()

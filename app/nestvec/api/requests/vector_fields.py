@@ -45,6 +45,7 @@ OWN_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "prompt": (),
     "prompt_name": (),
     "instruction": (),
+    "lexical_weight": (0,),
     "examples": ([],),
     "input_type": (),
     "task": (),

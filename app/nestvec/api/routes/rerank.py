@@ -31,7 +31,7 @@ from nestvec.api.requests.json_parts import (
     with_field,
 )
 from nestvec.api.scoring.relevance import relevance_scorer, score_headers
-from nestvec.engine.outputs.relevance import TextSide
+from nestvec.engine.outputs.relevance import LEXICAL_WEIGHT, TextSide
 from nestvec.engine.types import OutputKind, Truncation
 from nestvec.errors import EmptyInputError, InputError
 
@@ -41,7 +41,7 @@ FIELDS: Final = frozenset(
     {
         *("model", "query", "documents", "top_n", "top_k", "truncation", "truncate"),
         *("return_documents", "max_tokens_per_doc", "rank_fields", "priority", "user"),
-        "instruction",
+        *("instruction", "lexical_weight"),
     }
 )
 
@@ -76,6 +76,7 @@ async def _rerank(api_request: ApiRequest, *, returns_documents: bool) -> Respon
         TextSide([query], "query", "query", is_list=False, instruction=instruction),
         TextSide(documents, "documents", "passage", max_tokens=_max_tokens(body)),
         _truncation(body),
+        lexical_weight=_lexical_weight(body),
     )
     scores = relevance.values
     order = np.argsort(-scores, kind="stable")[:top].tolist()
@@ -122,6 +123,20 @@ def _max_tokens(body: Body) -> int | None:
     if max_tokens is not None and max_tokens < 1:
         raise InputError("'max_tokens_per_doc' must be at least 1", param="max_tokens_per_doc")
     return max_tokens
+
+
+def _lexical_weight(body: Body) -> float:
+    """Read the share of the terms' products in the scores of a model that gives vectors; 0 for cosines alone.
+
+    Raises:
+        InputError: The field holds no number from 0 to 1.
+    """
+    value = option(body, LEXICAL_WEIGHT)
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InputError(f"'{LEXICAL_WEIGHT}' must be a number from 0 to 1", param=LEXICAL_WEIGHT)
+    return float(value)
 
 
 def _top(body: Body) -> int | None:

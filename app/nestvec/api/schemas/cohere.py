@@ -6,6 +6,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nestvec.api.schemas.documented import operation
 
+LEXICAL_WEIGHT: Final = Field(
+    None,
+    ge=0,
+    le=1,
+    description="Share of the terms' products (BM25, or a sparse head's) beside the cosine; default 0.",
+)
 TypeWord = Literal["float", "int8", "uint8", "binary", "ubinary", "base64", "float16"]
 
 
@@ -71,6 +77,7 @@ class RerankRequest(BaseModel):
         None,
         description="What is wanted of the documents, for models whose template has a place for it.",
     )
+    lexical_weight: float | None = LEXICAL_WEIGHT
 
 
 class VoyageRerankRequest(BaseModel):
@@ -100,6 +107,7 @@ class VoyageRerankRequest(BaseModel):
         None,
         description="What is wanted of the documents, for models whose template has a place for it.",
     )
+    lexical_weight: float | None = LEXICAL_WEIGHT
 
 
 class RerankResponse(BaseModel):

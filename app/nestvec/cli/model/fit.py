@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nestvec.assembly.package import prepare_model
 from nestvec.assembly.service import build_local_service
 from nestvec.cli.flags import settings_flags
+from nestvec.cli.model.idf import keep_term_counts
 from nestvec.cli.model.label_flags import LabelFit, LabelFlags, label_flags
 from nestvec.config.settings import Settings
 from nestvec.engine.front.vector_plan import why_no_exits
@@ -79,6 +80,9 @@ FLAGS = (
     type=click.Choice([kind.value for kind in TURNS]),
     help="Turn the space so that prefixes hold more (svd, pca), whiten it, or take its mean off.",
 )
+@click.option(
+    "--idf", is_flag=True, help="Count terms: the model gives their BM25 weights from then on."
+)
 @label_flags
 @click.option("--map-name", help="Name of the map; default: exit-K, to-MODEL, or the kind.")
 @click.option(
@@ -104,6 +108,7 @@ def fit(  # noqa: PLR0913 - one argument a flag, as click passes them
     to: str | None,
     from_vectors: Path | None,
     turn: str | None,
+    idf: bool,
     label_flags: LabelFlags,
     map_name: str | None,
     retrieval: Path | None,
@@ -116,10 +121,10 @@ def fit(  # noqa: PLR0913 - one argument a flag, as click passes them
     servers have them at their next start, and requests ask for them by `map`, for exits by `layers`.
     """
     configure_logs(level=settings.log_level, style="auto")
-    kinds = (exits, to, from_vectors, turn, label_flags.concepts, label_flags.remove)
+    kinds = (exits, to, from_vectors, turn, idf or None, label_flags.concepts, label_flags.remove)
     if sum(option is not None for option in kinds) != 1:
         raise ConfigError(
-            ["choose one of --exits, --to, --from-vectors, --turn, --concepts and --remove"]
+            ["choose one of --exits, --to, --from-vectors, --turn, --idf, --concepts and --remove"]
         )
     label_flags.check(has_texts=bool(files))
     fits_labels = label_flags.reader()
@@ -129,6 +134,11 @@ def fit(  # noqa: PLR0913 - one argument a flag, as click passes them
         raise ConfigError(["--from-vectors needs --out FILE: the map is of no model served here"])
     model_settings = settings.model_copy(update={"model": name}) if name else settings
     texts = [text for file in files for text in read_texts(file)]
+    if idf:
+        if map_name is not None or out is not None:
+            raise ConfigError(["--idf makes no map: leave --map-name and --out out"])
+        keep_term_counts(model_settings, texts)
+        return
     with tqdm(unit="text", total=len(texts) * (1 if to is None else 2)) as bar:
         target = None
         if to is not None:

@@ -14,7 +14,7 @@ from nestvec.engine.outputs.adapters import ADAPTERS, model_words
 from nestvec.engine.outputs.context import CONTEXT, check_context
 from nestvec.engine.outputs.joint import kinds_of
 from nestvec.engine.text.encoded import Encoded
-from nestvec.engine.types import EmbedCall, ItemOptions, Truncation
+from nestvec.engine.types import EmbedCall, ItemOptions, OutputKind, Truncation
 from nestvec.engine.vectors.groups import GROUPS, Groups
 from nestvec.errors import ConfigError, InputError, UnsupportedError
 
@@ -82,6 +82,8 @@ def _check_kind(call: EmbedCall, model: ServedModel) -> None:
     is_joint = call.kind not in spec.kinds
     if is_joint and is_late:
         raise InputError("late chunking gives one kind of output", param="late_chunking")
+    if model.lexical is not None and OutputKind.SPARSE in kinds_of(call.kind):
+        _check_lexical(spec.name, is_joint=is_joint, is_late=is_late)
     needs_states = adapter.has_token_rows or is_late or is_joint
     if needs_states and not model.core.backend_info.gives_tokens:
         raise UnsupportedError(
@@ -97,6 +99,24 @@ def _check_kind(call: EmbedCall, model: ServedModel) -> None:
         )
     if is_late and not all(isinstance(value, str) for value in call.inputs):
         raise InputError("late chunking takes texts, not token ids", param="input")
+
+
+def _check_lexical(name: str, *, is_joint: bool, is_late: bool) -> None:
+    """Refuse what weights of terms that are counted cannot come with: no run of the model makes them.
+
+    Raises:
+        InputError: Names the field.
+    """
+    if is_joint:
+        raise InputError(
+            f"{name} has its terms' weights of counts, not of the run that gives the others; ask for them alone",
+            param="output_types",
+        )
+    if is_late:
+        raise InputError(
+            "late chunking needs token states, and terms are counted without them",
+            param="late_chunking",
+        )
 
 
 def _check_dimensions(call: EmbedCall, model: ServedModel, plan: VectorPlan) -> None:

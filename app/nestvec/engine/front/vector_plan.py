@@ -97,6 +97,8 @@ def resolve_plan(call: EmbedCall, model: ServedModel, *, allows_untrained: bool)
             )
     layer_share = exits[-1] / layers if exits else 1.0
     space, quantizer = _space(exits, vector_map, model)
+    if call.kind is OutputKind.SPARSE and model.lexical is not None:
+        space = model.lexical.table.space
     pooling = _token_pooling(call, model.spec)
     return VectorPlan(exits, layer_share, vector_map, space, quantizer, pooling)
 

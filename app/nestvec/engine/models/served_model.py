@@ -8,6 +8,9 @@ from nestvec.engine.core.coalescing import Coalescer
 from nestvec.engine.core.ports import Core
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.outputs.adapters import ADAPTERS
+from nestvec.engine.outputs.base import OutputAdapter
+from nestvec.engine.outputs.lexical import LexicalOutput
 from nestvec.engine.text.preparation.text_form import TextForm
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import EmbedCall, FloatArray, OutputKind
@@ -77,6 +80,7 @@ class ServedModel:
         variants: The model again, as it takes texts in other forms, each with a space of its own.
         bound: What its vectors are held to at each start: `max_difference` of a value, or `mean_cosine` and
             `min_cosine`, on the probe texts.
+        lexical: Weighs terms by counts of a corpus; None where the model has a head for that, or nothing was counted.
         coalescer: Stands before the core: identical texts in flight run once.
     """
 
@@ -93,6 +97,7 @@ class ServedModel:
     token_table: Callable[[], FloatArray | None] | None = None
     bound: Mapping[str, float] = field(default_factory=dict)
     variants: Mapping[TextForm, "ServedModel"] = field(default_factory=dict)
+    lexical: LexicalOutput | None = None
     coalescer: Coalescer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,6 +108,11 @@ class ServedModel:
     def names(self) -> tuple[str, ...]:
         """Every name that the model answers to, its own first."""
         return (self.spec.name, *self.aliases, *self.presets)
+
+    def adapter(self, kind: OutputKind) -> OutputAdapter:
+        """Return what makes a kind of output of the model's."""
+        own = self.lexical if kind is OutputKind.SPARSE else None
+        return own or ADAPTERS[kind]
 
 
 def check_presets(presets: Mapping[str, AliasPreset], spec: ModelSpec) -> None:

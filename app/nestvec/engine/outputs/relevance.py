@@ -1,7 +1,7 @@
 """How relevant texts are to a query: by a cross-encoder, by late interaction, or by cosine, as the model allows."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -10,14 +10,24 @@ from numpy.typing import NDArray
 
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.results import EmbedResult
-from nestvec.engine.types import EmbedCall, FloatArray, OutputKind, Pair, Truncation
+from nestvec.engine.types import (
+    EmbedCall,
+    Float64Array,
+    FloatArray,
+    OutputKind,
+    Pair,
+    Truncation,
+)
 from nestvec.engine.vectors.postprocess import probabilities
+from nestvec.engine.vectors.term_table import term_products
 from nestvec.engine.vectors.token_vectors import max_sim
 from nestvec.errors import InputError, InternalError, UnsupportedError
 
 COSINE: Final = "cosine"
+COSINE_AND_TERMS: Final = "cosine+terms"
 CROSS_ENCODER: Final = "cross-encoder"
 MAX_SIM: Final = "max-sim"
+LEXICAL_WEIGHT: Final = "lexical_weight"
 QUERY_PARAM: Final = "query"  # what the engine calls the first text of a pair
 
 Result = TypeVar("Result")
@@ -83,15 +93,31 @@ class RelevanceScorer:
     name: str = ""
 
     async def scores(
-        self, left: TextSide, right: TextSide, truncate: Truncation
+        self,
+        left: TextSide,
+        right: TextSide,
+        truncate: Truncation,
+        *,
+        lexical_weight: float = 0.0,
     ) -> RelevanceScores:
         """Score the queries on the left against the documents on the right.
 
+        Args:
+            left: The queries.
+            right: The documents.
+            truncate: What is done with texts that are too long.
+            lexical_weight: Share of the terms' products in the scores, 0 to 1, beside cosines with a single query.
+
         Raises:
-            InputError: A text cannot be embedded; names the field and the index.
+            InputError: A text cannot be embedded; names the field and the index. Or the model has no cosines and
+                weights of terms to fuse.
             UnsupportedError: The model has several labels, or gives weights of terms only.
         """
         kinds = self.spec.kinds
+        if lexical_weight:
+            self._check_fusion()
+            cosines = await self._cosines(left, right, truncate)
+            return await self._fused(cosines, left, right, truncate, lexical_weight)
         if OutputKind.LABELS in kinds:
             result = await self.cross_encoder_scores(left, right, truncate)
             values = probabilities(result.vectors, self.spec.activation)[:, 0]
@@ -101,6 +127,43 @@ class RelevanceScorer:
         if OutputKind.TOKENS in kinds:
             return await self._max_sims(left, right, truncate)
         raise UnsupportedError(f"{self.spec.name} gives terms' weights: it scores no pairs")
+
+    def _check_fusion(self) -> None:
+        """Refuse to fuse scores of which the model lacks one.
+
+        Raises:
+            InputError: Says which, and what helps.
+        """
+        kinds, problem = self.spec.kinds, None
+        if OutputKind.LABELS in kinds:
+            problem = "is a cross-encoder or classifier, which reads both texts' words itself"
+        elif OutputKind.DENSE not in kinds:
+            problem = "does not score by cosine"
+        elif OutputKind.SPARSE not in kinds:
+            problem = (
+                "has no weights of terms; `nestvec model fit --idf --texts FILE` counts them, for a model that is "
+                "served by itself"
+            )
+        if problem is not None:
+            raise InputError(f"{self.spec.name} {problem}", param=LEXICAL_WEIGHT)
+
+    async def _fused(
+        self,
+        cosines: RelevanceScores,
+        left: TextSide,
+        right: TextSide,
+        truncate: Truncation,
+        weight: float,
+    ) -> RelevanceScores:
+        """Mix cosines with products of terms, which are scaled by their maximum."""
+        # An instruction is for the model that reads it.
+        query = await self._embed(replace(left, instruction=None), truncate, OutputKind.SPARSE)
+        documents = await self._embed(right, truncate, OutputKind.SPARSE)
+        work = partial(term_products, query.vectors, documents.vectors, documents.rows)
+        products = await self.compute(work, size=documents.vectors.size)
+        values = fused_scores(cosines.values, products, weight)
+        tokens = cosines.tokens + sum(query.input_tokens) + sum(documents.input_tokens)
+        return RelevanceScores(values, tokens, COSINE_AND_TERMS)
 
     async def cross_encoder_scores(
         self, left: TextSide, right: TextSide, truncate: Truncation
@@ -173,9 +236,11 @@ class RelevanceScorer:
     async def _embed(
         self, side: TextSide, truncate: Truncation, kind: OutputKind = OutputKind.DENSE
     ) -> EmbedResult:
+        # What an alias stands for beside its model is of vectors.
+        is_sparse = kind is OutputKind.SPARSE
         call = EmbedCall(
             inputs=side.texts,
-            model=self.name or self.spec.name,
+            model=self.spec.name if is_sparse else self.name or self.spec.name,
             kind=kind,
             normalize=True,
             truncate=truncate,
@@ -184,6 +249,19 @@ class RelevanceScorer:
             max_tokens=side.max_tokens,
         )
         return await self.embed(call, side)
+
+
+def fused_scores(cosines: Float64Array, products: Float64Array, weight: float) -> Float64Array:
+    """Mix scores, (N,): `weight` of the products over the greatest of them, and the rest of the cosines.
+
+    Args:
+        cosines: Cosines of a query with documents, (N,).
+        products: Products of their weights of terms, (N,).
+        weight: The products' share, 0 to 1.
+    """
+    greatest = products.max(initial=0)
+    share = products / greatest if greatest > 0 else np.zeros(len(products))
+    return np.asarray((1 - weight) * cosines + weight * share)
 
 
 async def row_products(

@@ -116,6 +116,12 @@ class Tokenizer:
         """Number of special tokens that each text gets."""
         return self._cutter.prefix_tokens + self._cutter.suffix_tokens
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that stand for no part of a text: special tokens, and the unknown one."""
+        unknown = () if self.unknown_id is None else (self.unknown_id,)
+        return self.library.special_ids.union(unknown)
+
     def max_length(self, options: TokenizeOptions) -> int:
         """Return the maximum number of tokens of an input: the call's limit or the model's.
 

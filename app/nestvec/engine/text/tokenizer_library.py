@@ -100,7 +100,7 @@ class GuardedLibrary:
         decoder = self._plain_decoder
         if decoder is None:
             return None
-        special = self._special_ids
+        special = self.special_ids
         tokens = [self._library.id_to_token(number) for number in ids if number not in special]
         text: str = guarded(lambda: decoder.decode([t for t in tokens if t is not None]))
         return text
@@ -114,7 +114,7 @@ class GuardedLibrary:
         return decoder
 
     @cached_property
-    def _special_ids(self) -> frozenset[int]:
+    def special_ids(self) -> frozenset[int]:
         """Ids of the special tokens among the added ones."""
         added = self._library.get_added_tokens_decoder()
         return frozenset(number for number, token in added.items() if token.special)
