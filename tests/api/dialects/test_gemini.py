@@ -74,6 +74,7 @@ async def test_a_title_stands_before_its_text(api: Api) -> None:
         (content("alpha", model="models/other"), "requests[1].model"),
         ({"content": "alpha"}, "requests[1].content"),
         ({"content": {"parts": []}}, "requests[1].content.parts"),
+        ({"content": {"parts": [{"text": "a"}] * 1001}}, "requests[1].content.parts"),
         ({"content": {"parts": [{"text": 7}]}}, "requests[1].content.parts[0].text"),
         ({"content": {"parts": [{"inlineData": {}}]}}, "requests[1].content.parts[0]"),
         ({}, "requests[1].content"),

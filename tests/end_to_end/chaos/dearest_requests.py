@@ -136,6 +136,22 @@ def embeddings() -> Iterator[DearRequest]:
             of(requests=contents),
             f"{prefix}/models/{MODEL}:batchEmbedContents",
         )
+        parts = repeated(b'{"content":{"parts":[', b'{"text":"a b c d "}', 1000, b"]}}")
+        yield DearRequest(
+            f"{prefix}/models/{{model:path}}:embedContent",
+            "many parts",
+            parts,
+            f"{prefix}/models/{MODEL}:embedContent",
+            is_quick=True,
+        )
+        yield DearRequest(
+            f"{prefix}/models/{{target:path}}",
+            "a method that is none",
+            parts,
+            f"{prefix}/models/{MODEL}:generateContent",
+            statuses=(400,),
+            is_quick=True,
+        )
     fields = lambda: json.dumps({"input": "a", **{f"f{n:06}": n for n in range(30_000)}}).encode()  # noqa: E731 - as `of`
     yield DearRequest("/v1/embeddings", "unknown fields", fields, is_quick=True)
     spans = {"spans": [[n, n + 6] for n in range(0, 6 * INPUTS, 6)]}

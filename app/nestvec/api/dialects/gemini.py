@@ -31,7 +31,13 @@ from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.results import EmbedResult
 from nestvec.engine.tokenization import resolve_prompt
 from nestvec.engine.types import EmbedCall, OutputKind
-from nestvec.errors import EmptyInputError, InputError, InternalError, UnsupportedError
+from nestvec.errors import (
+    EmptyInputError,
+    InputError,
+    InternalError,
+    RequestTooLargeError,
+    UnsupportedError,
+)
 
 router = APIRouter(route_class=RawRoute, tags=[GEMINI.name])
 
@@ -58,6 +64,8 @@ TASK_ROLES: Final[Mapping[str, str | None]] = {
 }
 # How EmbeddingGemma's own prompt for documents says that there is no title.
 NO_TITLE: Final = "title: none"
+# Of a content; a batch has a hundred of them at most.
+MAX_PARTS: Final = 1000
 RESOURCE: Final = "models/"
 
 
@@ -193,6 +201,7 @@ def _text(content: object) -> str:
 
     Raises:
         InputError: It is no content, or has none.
+        RequestTooLargeError: It has more parts than are looked through on the event loop.
         UnsupportedError: It holds something else than text.
     """
     if content is None:
@@ -200,6 +209,11 @@ def _text(content: object) -> str:
     parts = content.get("parts") if isinstance(content, dict) else None
     # Protocol Buffers' JSON takes a single message for a list of one, and so do the clients.
     parts = [parts] if isinstance(parts, dict) else parts
+    if isinstance(parts, list) and len(parts) > MAX_PARTS:
+        raise RequestTooLargeError(
+            f"'content.parts' has {len(parts)} parts, max {MAX_PARTS}; join them",
+            param="content.parts",
+        )
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise InputError("'content' must be an object with a list 'parts'", param="content")
     if not parts:
