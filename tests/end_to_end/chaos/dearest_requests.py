@@ -136,18 +136,18 @@ def embeddings() -> Iterator[DearRequest]:
             of(requests=contents),
             f"{prefix}/models/{MODEL}:batchEmbedContents",
         )
-        parts = repeated(b'{"content":{"parts":[', b'{"text":"a b c d "}', 1000, b"]}}")
+        many_parts = repeated(b'{"content":{"parts":[', b'{"text":"a b c d "}', 1000, b"]}}")
         yield DearRequest(
             f"{prefix}/models/{{model:path}}:embedContent",
             "many parts",
-            parts,
+            many_parts,
             f"{prefix}/models/{MODEL}:embedContent",
             is_quick=True,
         )
         yield DearRequest(
             f"{prefix}/models/{{target:path}}",
             "a method that is none",
-            parts,
+            many_parts,
             f"{prefix}/models/{MODEL}:generateContent",
             statuses=(400,),
             is_quick=True,
