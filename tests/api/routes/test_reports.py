@@ -1,14 +1,16 @@
 """Reports over HTTP: made in the background, each key sees its own, and nothing of them is kept but figures."""
 
 import asyncio
+import dataclasses
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from nestvec.api.reports import report_jobs
-from nestvec.api.reports.report_files import STALE_S, ReportFolder
+from nestvec.api.reports.report_files import STALE_S, ReportFolder, ReportStatus
 from nestvec.api.requests import report_request
 from nestvec.api.requests.report_request import parse_lines
 from nestvec.errors import InputError, NotFoundError
@@ -236,3 +238,22 @@ def test_files_of_reports(tmp_path: Path) -> None:
     now[0] += 8 * 24 * 3600
     files.new("key", "drift", "model")
     assert not path.exists()
+
+
+def test_notes_and_endings_do_not_meet(tmp_path: Path) -> None:
+    """Regression: a note that was written while its report ended left half a file, or the report as still running."""
+    files = ReportFolder(tmp_path / "reports")
+    record = files.new("", "numbers", "model")
+    running = dataclasses.replace(record, status=ReportStatus.RUNNING)
+    files.write(running)
+    with ThreadPoolExecutor(4) as threads:
+        notes = [threads.submit(files.note, running) for _ in range(100)]
+        reads = [threads.submit(files.find, record.id, "") for _ in range(100)]
+        ended = threads.submit(
+            files.end, running, ReportStatus.COMPLETED, result={"figures": [0.5] * 5000}
+        )
+        late = [threads.submit(files.note, running) for _ in range(20)]
+        futures: list[Future[Any]] = [*notes, *reads, ended, *late]
+        for future in futures:
+            future.result()
+    assert files.find(record.id, "").status == ReportStatus.COMPLETED

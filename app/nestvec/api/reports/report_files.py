@@ -7,6 +7,7 @@ one touches its file; a report whose file was not touched for `STALE_S` has lost
 import json
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -88,6 +89,8 @@ class ReportFolder:
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
         self._clock = clock
+        # Drafts of one process have one name; a note may still be written while its report ends.
+        self._writing = threading.RLock()
 
     def new(self, owner: str, report: str, model: str) -> ReportRecord:
         """Note a new report.
@@ -118,10 +121,21 @@ class ReportFolder:
             StoreError: The disk is full or read-only.
         """
         try:
-            with atomic_write(self._path(record.id), mode=0o600) as file:
+            with self._writing, atomic_write(self._path(record.id), mode=0o600) as file:
                 file.write(json.dumps(asdict(record)).encode())
         except OSError as error:
             raise StoreError("The report could not be written: the disk is full.") from error
+
+    def note(self, record: ReportRecord) -> None:
+        """Write how far a report is, unless it has gone on to another status meanwhile.
+
+        Raises:
+            StoreError: The disk is full or read-only.
+        """
+        with self._writing:
+            now = self._read(self._path(record.id))
+            if now is not None and now.status == record.status:
+                self.write(record)
 
     def end(self, record: ReportRecord, status: ReportStatus, **changes: Any) -> ReportRecord:  # noqa: ANN401
         """Write a report that has ended, and return it."""

@@ -260,7 +260,7 @@ class ReportJobs:
                     record, embedded_texts=run.embedded_texts, tokens=run.tokens
                 )
                 with suppress(NestvecError):
-                    await asyncio.to_thread(self.files.write, noted)
+                    await asyncio.to_thread(self.files.note, noted)
 
 
 def timeout_of(seconds: int | None) -> float:

@@ -92,6 +92,10 @@ REPORT_DOC: Final = operation(
     ReportObject,
     errors=errors_of(ErrorBody, (400, 401, 404, 503)),
 ) | {"openapi_extra": {"parameters": [format_parameter(("json", "markdown", "html"))]}}
+# A page or Markdown where `format` asks for that, beside the JSON of the model above.
+REPORT_DOC["responses"][200] = {
+    "content": {media: {"schema": {"type": "string"}} for media in ("text/html", "text/markdown")}
+}
 CANCEL_REPORT_DOC: Final = operation(
     "Stop a report", ReportObject, errors=errors_of(ErrorBody, (401, 404, 500, 503))
 )
