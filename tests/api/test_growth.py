@@ -29,6 +29,7 @@ from nestvec.engine.vectors.token_vectors import max_sim
 from tests.support.tiny import CONFIG, write_tokenizer
 
 MAX_GROWTH = 10.0
+TRIES = 5
 MARKDOWN = "# Alpha\n\nbeta *gamma* [red](blue). The `one` two.\n\n- alpha\n- beta\n\n"
 WORDS = "alpha beta gamma, redgreen. "
 END = TokenizeOptions(Truncation.END)
@@ -163,4 +164,6 @@ def test_time_grows_as_sizes_do(tokenizer: Tokenizer, grows: Grows) -> None:
     small = grows.prepare(tokenizer, grows.size)
     large = grows.prepare(tokenizer, 4 * grows.size)
     small()  # patterns, tables and memory are there
-    assert least_s(large, 4) < MAX_GROWTH * max(least_s(small, 4), 5e-4)
+    # What grows as the square does so at every try; a busy machine, whose caches others use, does not stay so.
+    growths = (least_s(large, 4) / max(least_s(small, 4), 5e-4) for _ in range(TRIES))
+    assert any(growth < MAX_GROWTH for growth in growths)
