@@ -13,7 +13,12 @@ from nestvec.engine.cache.read_through import ReadThroughCache
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.front.chunking import embed_semantically, needs_sentences
-from nestvec.engine.front.front_threads import FrontThreads
+from nestvec.engine.front.front_threads import (
+    INLINE_CHARS,
+    INLINE_VALUES,
+    VALUES_PER_CHAR,
+    FrontThreads,
+)
 from nestvec.engine.front.items import as_submission, long_inputs, merge_windows, unknown_tokens
 from nestvec.engine.front.token_calls import TokenCalls
 from nestvec.engine.front.validation import admit_tokens, check_output, room_for
@@ -37,17 +42,10 @@ from nestvec.engine.types import EmbedCall, ItemOptions
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import DeadlineError, QueueFullError
 
-# Up to so many values are finished on the event loop: about 0.2 ms; more go to a thread.
-INLINE_VALUES: Final = 32 * 1024
-# Finishing so many values takes about as long as tokenizing a character.
-VALUES_PER_CHAR: Final = 64
 # Up to so many queries are weighed on the event loop, by a model of stored weights, or tokenized behind contexts.
 INLINE_QUERIES: Final = 16
 # What waits for the front's threads is bounded, by default, by some ten seconds of two of them.
 MAX_WAITING_CHARS: Final = 20_000_000
-# Up to so many characters are tokenized on the event loop: at most 0.3 ms, and less than a thread's wake-up costs.
-INLINE_CHARS: Final = 1024
-
 CALIBRATED: Final = {OutputDtype.INT8, OutputDtype.UINT8}
 
 
@@ -142,7 +140,7 @@ class EmbeddingService:
         started_s = self._clock()
         sharers = 1 if budget is None else budget.sharers
         characters = self.limits.check_characters(call, prompt, sharers)
-        ticket = self._ticket(call.deadline_s)
+        ticket = WorkTicket.until(call.deadline_s, self._clock)
         options = TokenizeOptions(
             self.limits.truncation_of(call),
             call.max_tokens,
@@ -235,10 +233,6 @@ class EmbeddingService:
                 items = len(call.inputs)
                 self._observer.items_dropped(model.spec.name, items=items, reason="queue_full")
                 raise
-
-    def _ticket(self, deadline_s: float | None) -> WorkTicket:
-        """Return the ticket of a call that begins."""
-        return WorkTicket(None if deadline_s is None else lambda: deadline_s - self._clock())
 
     async def _run(
         self,

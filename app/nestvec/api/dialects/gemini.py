@@ -142,13 +142,13 @@ def _check_model(named: object, name: str) -> None:
 
 def _single(api_request: ApiRequest) -> ContentRequest:
     body = _spelled(api_request.body)
-    _check_fields(api_request, body, REQUEST_FIELDS | {"autoTruncate"})
+    replace(api_request, body=body).check_fields(REQUEST_FIELDS | {"autoTruncate"})
     return _content_request(body)
 
 
 def _batch(api_request: ApiRequest, name: str) -> list[ContentRequest]:
     """Read the requests of a batch; an error names the one at fault."""
-    _check_fields(api_request, api_request.body, BATCH_FIELDS)
+    api_request.check_fields(BATCH_FIELDS)
     requests = api_request.body.get("requests")
     if requests is None:
         raise InputError("you must provide 'requests'", param="requests")
@@ -164,7 +164,7 @@ def _batch(api_request: ApiRequest, name: str) -> list[ContentRequest]:
         try:
             fields = _spelled(row)
             _check_model(fields.get("model"), name)
-            _check_fields(api_request, fields, REQUEST_FIELDS)
+            replace(api_request, body=fields).check_fields(REQUEST_FIELDS)
             contents.append(_content_request(fields))
         except InputError as error:
             error.param = (
@@ -177,13 +177,6 @@ def _batch(api_request: ApiRequest, name: str) -> list[ContentRequest]:
 def _spelled(body: Body) -> dict[str, Any]:
     """Return an object with the names of its fields as Google's JSON writes them."""
     return {SPELLINGS.get(name, name): value for name, value in body.items()}
-
-
-def _check_fields(api_request: ApiRequest, body: Body, known: frozenset[str]) -> None:
-    """Check the fields of the body, or of one of the requests in it."""
-    ApiRequest(
-        api_request.request, api_request.state, api_request.dialect, api_request.key_id, dict(body)
-    ).check_fields(known)
 
 
 def _content_request(body: Body) -> ContentRequest:

@@ -35,15 +35,7 @@ def _described(name: str, card: Card) -> dict[str, Any]:
     return {
         "object": "card",
         "id": name,
-        "model": card.name,
-        "aliases": list(card.aliases),
+        **card.as_json(),
         "description": card.description or None,
-        "license": card.license or None,
-        "languages": list(card.languages),
         "language_count": card.language_count or len(card.languages) or None,
-        "parameters": card.parameters or None,
-        "dimensions": card.dimensions or None,
-        "trained_dimensions": list(card.smaller_dimensions),
-        "trained_layers": list(card.trained_layers),
-        "max_tokens": card.facts.get("max_tokens"),
     }

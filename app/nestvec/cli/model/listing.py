@@ -59,17 +59,9 @@ class KnownModel:
         """What `--json` prints of it."""
         return {
             "name": self.name,
-            "model": self.card.name,
-            "aliases": list(self.card.aliases),
+            **self.card.as_json(),
             "source": f"{self.card.source.kind} {self.card.source.name}",
             "revision": self.card.source.version or None,
-            "license": self.card.license or None,
-            "languages": list(self.card.languages),
-            "parameters": self.card.parameters or None,
-            "dimensions": self.card.dimensions or None,
-            "trained_dimensions": list(self.card.smaller_dimensions),
-            "trained_layers": list(self.card.trained_layers),
-            "max_tokens": self.card.facts.get("max_tokens"),
             "cached_bytes": self.cached_bytes,
         }
 

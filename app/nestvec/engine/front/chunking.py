@@ -119,9 +119,7 @@ async def _find(
     """Where documents are cut, and the splitters that know it."""
     service.limits.check_inputs(call)
     chars = service.limits.check_characters(call, "")
-    clock = service.front.clock
-    deadline_s = call.deadline_s
-    ticket = WorkTicket(None if deadline_s is None else lambda: deadline_s - clock())
+    ticket = WorkTicket.until(call.deadline_s, service.front.clock)
     try:
         async with asyncio.timeout(ticket.seconds_left()), service.pool.using(call.model) as model:
             options = TokenizeOptions(

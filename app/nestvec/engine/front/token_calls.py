@@ -156,7 +156,7 @@ class TokenCalls:
             DeadlineError: The deadline passed.
             QueueFullError: Too much waits for the threads.
         """
-        ticket = WorkTicket(None if deadline_s is None else lambda: deadline_s - self._clock())
+        ticket = WorkTicket.until(deadline_s, self._clock)
         try:
             async with asyncio.timeout(ticket.seconds_left()):
                 return await self._front.run(partial(work, ticket), ticket, chars=chars)

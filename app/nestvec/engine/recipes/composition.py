@@ -7,9 +7,14 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from nestvec.engine.front.front_threads import FrontThreads
+from nestvec.engine.front.front_threads import (
+    INLINE_CHARS,
+    INLINE_VALUES,
+    VALUES_PER_CHAR,
+    FrontThreads,
+)
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.served_model import ServedModel
@@ -41,12 +46,6 @@ from nestvec.engine.types import EmbedCall, Truncation
 from nestvec.errors import DeadlineError, InputError, NestvecError
 
 Result = TypeVar("Result")
-
-# Up to so many values are joined on the event loop: about 0.1 ms; more go to a thread.
-INLINE_VALUES: Final = 32 * 1024
-VALUES_PER_CHAR: Final = 64
-# Up to so many characters are looked at on the event loop, to route them.
-INLINE_CHARS: Final = 1024
 
 
 class RecipeRunner:
@@ -96,7 +95,7 @@ class RecipeRunner:
         results = await self._run(slot, [(opened, indices) for opened in parts], call)
         if recipe.combination is Combination.VIEWS:
             return side_by_side(parts, results, model, call)
-        ticket = self._ticket(call)
+        ticket = WorkTicket.until(call.deadline_s, self._clock)
         work = partial(combine, recipe, parts, results, model, call, ticket.check)
         values = sum(result.vectors.size for result in results)
         if values <= INLINE_VALUES:
@@ -132,7 +131,7 @@ class RecipeRunner:
         characters = self._limits.check_characters(call, "")
         input_type = INPUT_TYPES.get(call.prompt_role or "none", call.prompt_role or "none")
         tell_language = language_teller()[0] if "language" in fields else str
-        ticket = self._ticket(call)
+        ticket = WorkTicket.until(call.deadline_s, self._clock)
 
         def choose(tokenizer: Tokenizer | None) -> list[int]:
             chars = counted_chars(recipe)
@@ -187,10 +186,6 @@ class RecipeRunner:
                 raise error_of_part(error, opened, indices) from error
 
         return await _together([run(opened, indices) for opened, indices in parts])
-
-    def _ticket(self, call: EmbedCall) -> WorkTicket:
-        deadline_s = call.deadline_s
-        return WorkTicket(None if deadline_s is None else lambda: deadline_s - self._clock())
 
 
 def _count_tokens(tokenizer: Tokenizer | None, ticket: WorkTicket, text: str) -> int:

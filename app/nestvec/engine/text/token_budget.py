@@ -61,11 +61,9 @@ class TokenBudget:
         self.add_tokens(tokens)
         self.check()
         if self.windows > self.max_windows:
-            raise RequestTooLargeError(
+            raise _too_many(
                 f"these inputs make at least {self.windows} windows, max {self.max_windows} per request; send fewer "
-                "inputs, or make windows longer: with a higher limit on tokens, or a shorter prompt",
-                param="input",
-                code="max_tokens_per_request",
+                "inputs, or make windows longer: with a higher limit on tokens, or a shorter prompt"
             )
 
     def add_chunks(self, chunks: int) -> None:
@@ -76,11 +74,9 @@ class TokenBudget:
         """
         self.chunks += chunks
         if self.chunks > self.max_chunks:
-            raise RequestTooLargeError(
+            raise _too_many(
                 f"these documents have at least {self.chunks} chunks, max {self.max_chunks} per request; send fewer "
-                "documents, or cut them into longer chunks",
-                param="input",
-                code="max_tokens_per_request",
+                "documents, or cut them into longer chunks"
             )
 
     def add_sentences(self, sentences: int) -> None:
@@ -91,11 +87,9 @@ class TokenBudget:
         """
         self.sentences += sentences
         if self.sentences > self.max_chunks:
-            raise RequestTooLargeError(
+            raise _too_many(
                 f"these documents have at least {self.sentences} sentences to compare, max {self.max_chunks} per "
-                "request; send fewer or shorter documents, or cut them by another splitter",
-                param="input",
-                code="max_tokens_per_request",
+                "request; send fewer or shorter documents, or cut them by another splitter"
             )
 
 
@@ -112,4 +106,8 @@ def too_many_tokens(counted: str, max_tokens: int, *, are_vectors: bool) -> Requ
         if are_vectors
         else f"Requested {counted} tokens, max {max_tokens} tokens per request"
     )
+    return _too_many(message)
+
+
+def _too_many(message: str) -> RequestTooLargeError:
     return RequestTooLargeError(message, param="input", code="max_tokens_per_request")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from typing import Self
 
 from nestvec.errors import DeadlineError
 
@@ -25,6 +26,16 @@ class WorkTicket:
         self._seconds_left = seconds_left
         self._is_given_up = False
         self.give_way: Callable[[], None] | None = None
+
+    @classmethod
+    def until(cls, deadline_s: float | None, clock: Callable[[], float]) -> Self:
+        """Return the ticket of work that begins.
+
+        Args:
+            deadline_s: Time at which it is of no use any more, by the clock; None for no deadline.
+            clock: Monotonic seconds.
+        """
+        return cls(None if deadline_s is None else lambda: deadline_s - clock())
 
     @property
     def is_given_up(self) -> bool:

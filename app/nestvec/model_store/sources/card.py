@@ -135,6 +135,20 @@ class Card:
         sizes = (size for size in self.trained_dimensions if size != self.dimensions)
         return tuple(sorted(sizes, reverse=True))
 
+    def as_json(self) -> dict[str, Any]:
+        """Return what it says to somebody who chooses a model; null where it says nothing."""
+        return {
+            "model": self.name,
+            "aliases": list(self.aliases),
+            "license": self.license or None,
+            "languages": list(self.languages),
+            "parameters": self.parameters or None,
+            "dimensions": self.dimensions or None,
+            "trained_dimensions": list(self.smaller_dimensions),
+            "trained_layers": list(self.trained_layers),
+            "max_tokens": self.facts.get("max_tokens"),
+        }
+
     def check_facts(self, *, dimensions: int, pooling: str) -> None:
         """Compare the card's facts with what the files say.
 
