@@ -1,5 +1,5 @@
 // The state of a view is in the fragment of its URL, which browsers never send: a shared link shows the same view.
-import { signal } from "@preact/signals";
+import { effect, signal } from "@preact/signals";
 
 // Links much longer than this are cut by mail programs and chats.
 const MAX_SHARED_CHARS = 6000;
@@ -38,4 +38,20 @@ export function share(view: string, values: Record<string, string>): boolean {
   const query = params.toString();
   history.replaceState(null, "", `#/${view}${query ? `?${query}` : ""}`);
   return fits;
+}
+
+// What a view was opened with, if it is the first one of the page: its signals begin with it.
+export function openedWith(view: string): URLSearchParams {
+  return place.value.view === view ? place.value.params : new URLSearchParams();
+}
+
+// Does something when a view is opened, and again and again while it is, in a page that is seen.
+export function whileOpen(view: string, everyMs: number, begin: () => void, again: () => void, end: () => void = () => undefined): void {
+  let timer = 0;
+  effect(() => {
+    clearInterval(timer);
+    if (place.value.view !== view) return end();
+    begin();
+    timer = window.setInterval(() => document.visibilityState === "visible" && again(), everyMs);
+  });
 }

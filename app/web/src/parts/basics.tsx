@@ -123,6 +123,26 @@ export function Dimensions(props: {
   );
 }
 
+// A table that scrolls by itself where the screen is narrow.
+export function Table(props: { label: string; heads: string[]; children: ComponentChildren }) {
+  return (
+    <div class="scroll" role="region" aria-label={props.label} tabIndex={0}>
+      <table class="list">
+        <thead>
+          <tr>
+            {props.heads.map((head) => (
+              <th scope="col" key={head}>
+                {head}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>{props.children}</tbody>
+      </table>
+    </div>
+  );
+}
+
 export function Copy(props: { text: string }) {
   const done = useSignal("");
   const copy = async () => {

@@ -1,9 +1,10 @@
 // Batches: files of requests that run when there is room; uploaded, watched, fetched and cancelled here.
-import { effect, signal } from "@preact/signals";
+import { signal } from "@preact/signals";
 import { ApiError, call, getJson, inWords, postJson } from "../lib/api";
+import { saveAs } from "../lib/files";
 import { bytes, count, when } from "../lib/format";
-import { place } from "../lib/url";
-import { Card, Empty, Problem, Tabs } from "../parts/basics";
+import { whileOpen } from "../lib/url";
+import { Card, Empty, Problem, Table, Tabs } from "../parts/basics";
 
 interface Batch {
   id: string;
@@ -17,7 +18,8 @@ interface Batch {
   errors?: { data: { message: string; line: number | null }[] } | null;
 }
 
-const EXAMPLE = '{"custom_id": "1", "method": "POST", "url": "/v1/embeddings", "body": {"input": "a text"}}\n{"custom_id": "2", "method": "POST", "url": "/v1/embeddings", "body": {"input": ["two", "texts"], "dimensions": 64}}';
+const EXAMPLE =
+  '{"custom_id": "1", "method": "POST", "url": "/v1/embeddings", "body": {"input": "a text"}}\n{"custom_id": "2", "method": "POST", "url": "/v1/embeddings", "body": {"input": ["two", "texts"], "dimensions": 64}}';
 const RUNNING = ["validating", "in_progress", "finalizing", "cancelling"];
 const EVERY_MS = 1500;
 
@@ -39,15 +41,12 @@ async function refresh(after = ""): Promise<void> {
   }
 }
 
-let timer = 0;
-effect(() => {
-  clearInterval(timer);
-  if (place.value.view !== "batches") return;
-  void refresh();
-  timer = window.setInterval(() => {
-    if (document.visibilityState === "visible" && batches.peek().some((batch) => RUNNING.includes(batch.status))) void refresh();
-  }, EVERY_MS);
-});
+whileOpen(
+  "batches",
+  EVERY_MS,
+  () => void refresh(),
+  () => batches.peek().some((batch) => RUNNING.includes(batch.status)) && void refresh(),
+);
 
 async function upload(file: File): Promise<void> {
   problem.value = "";
@@ -68,12 +67,7 @@ async function upload(file: File): Promise<void> {
 async function download(file: string, name: string): Promise<void> {
   problem.value = "";
   try {
-    const content = await (await call(`v1/files/${file}/content`)).blob();
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(content);
-    link.download = name;
-    link.click();
-    URL.revokeObjectURL(link.href);
+    saveAs(name, await (await call(`v1/files/${file}/content`)).blob());
   } catch (error) {
     problem.value = inWords(error);
   }
@@ -119,23 +113,12 @@ export function BatchesView() {
           <Tabs label="Example" texts={{ "requests.jsonl": EXAMPLE }} />
         </div>
       ) : (
-        <div class="wide scroll" role="region" aria-label="Batches" tabIndex={0}>
-          <table class="list">
-            <thead>
-              <tr>
-                <th scope="col">Batch</th>
-                <th scope="col">State</th>
-                <th scope="col">Lines</th>
-                <th scope="col">Begun</th>
-                <th scope="col">Results</th>
-              </tr>
-            </thead>
-            <tbody>
-              {batches.value.map((batch) => (
-                <BatchRow key={batch.id} batch={batch} />
-              ))}
-            </tbody>
-          </table>
+        <div class="wide">
+          <Table label="Batches" heads={["Batch", "State", "Lines", "Begun", "Results"]}>
+            {batches.value.map((batch) => (
+              <BatchRow key={batch.id} batch={batch} />
+            ))}
+          </Table>
           {more.value && (
             <button type="button" class="quiet" onClick={() => void refresh(batches.value.at(-1)!.id)}>
               Older ones

@@ -2,11 +2,11 @@
 import { computed, effect, signal } from "@preact/signals";
 import { findModel, getJson, inWords, models, type Figure, type Model, type Quality } from "../lib/api";
 import { bytes, when } from "../lib/format";
-import { linkTo, place, share } from "../lib/url";
+import { linkTo, openedWith, place, share } from "../lib/url";
 import { Card, Choice, Empty, ModelChoice, Problem, Tabs } from "../parts/basics";
 import { Reports } from "./reports";
 
-const start = place.value.view === "choose" ? place.value.params : new URLSearchParams();
+const start = openedWith("choose");
 const model = signal(start.get("model") ?? "");
 const task = signal(start.get("task") ?? "");
 const form = signal(start.get("form") ?? "");

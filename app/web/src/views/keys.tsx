@@ -2,8 +2,8 @@
 import { effect, signal } from "@preact/signals";
 import { apiKey, getJson, inWords } from "../lib/api";
 import { count } from "../lib/format";
-import { place, share } from "../lib/url";
-import { Card, Empty, Field, Problem } from "../parts/basics";
+import { openedWith, place, share } from "../lib/url";
+import { Card, Empty, Field, Problem, Table } from "../parts/basics";
 
 interface Usage {
   key_id: string;
@@ -14,7 +14,7 @@ interface Usage {
   monthly_tokens: number | null;
 }
 
-const start = place.value.view === "keys" ? place.value.params : new URLSearchParams();
+const start = openedWith("keys");
 const month = signal(start.get("month") ?? "");
 const rows = signal<Usage[] | null>(null);
 const shownMonth = signal("");
@@ -53,38 +53,26 @@ export function KeysView() {
         </Empty>
       )}
       {rows.value && rows.value.length > 0 && (
-        <div class="scroll" role="region" aria-label="Usage of keys" tabIndex={0}>
-          <table class="list">
-            <thead>
-              <tr>
-                <th scope="col">Key</th>
-                <th scope="col">Requests</th>
-                <th scope="col">Tokens</th>
-                <th scope="col">Of the month's</th>
-              </tr>
-            </thead>
-            <tbody>
-              {rows.value.map((row) => (
-                <tr key={row.key_id}>
-                  <td>
-                    {row.name ?? ""} <code>{row.key_id}</code>
-                  </td>
-                  <td>{count(row.requests)}</td>
-                  <td>{count(row.tokens)}</td>
-                  <td>
-                    {row.monthly_tokens === null ? (
-                      "no limit"
-                    ) : (
-                      <>
-                        <progress value={row.tokens} max={row.monthly_tokens || 1} aria-label="Share of the month's tokens" /> {count(row.monthly_tokens)}
-                      </>
-                    )}
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table label="Usage of keys" heads={["Key", "Requests", "Tokens", "Of the month's"]}>
+          {rows.value.map((row) => (
+            <tr key={row.key_id}>
+              <td>
+                {row.name ?? ""} <code>{row.key_id}</code>
+              </td>
+              <td>{count(row.requests)}</td>
+              <td>{count(row.tokens)}</td>
+              <td>
+                {row.monthly_tokens === null ? (
+                  "no limit"
+                ) : (
+                  <>
+                    <progress value={row.tokens} max={row.monthly_tokens || 1} aria-label="Share of the month's tokens" /> {count(row.monthly_tokens)}
+                  </>
+                )}
+              </td>
+            </tr>
+          ))}
+        </Table>
       )}
     </Card>
   );

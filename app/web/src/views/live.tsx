@@ -1,9 +1,9 @@
 // Live: what the server does now, from /metrics, kept for the last minutes in this page only.
-import { effect, signal } from "@preact/signals";
+import { signal } from "@preact/signals";
 import { ApiError, call, inWords } from "../lib/api";
 import { bytes, milliseconds, short } from "../lib/format";
 import { increase, parseMetrics, quantile, total, type Scrape, type Wanted } from "../lib/prometheus";
-import { place } from "../lib/url";
+import { whileOpen } from "../lib/url";
 import { Card, Empty, Problem } from "../parts/basics";
 import { Chart } from "../parts/chart";
 
@@ -32,7 +32,6 @@ const problem = signal("");
 const hidden = signal(false);
 
 let before: { scrape: Scrape; at: number } | null = null;
-let timer = 0;
 
 async function scrape(): Promise<void> {
   try {
@@ -68,15 +67,7 @@ function pointBetween(then: { scrape: Scrape; at: number }, now: { scrape: Scrap
   };
 }
 
-effect(() => {
-  clearInterval(timer);
-  if (place.value.view !== "live") {
-    before = null;
-    return;
-  }
-  void scrape();
-  timer = window.setInterval(() => document.visibilityState === "visible" && void scrape(), EVERY_MS);
-});
+whileOpen("live", EVERY_MS, () => void scrape(), () => void scrape(), () => (before = null));
 
 function Line(props: { title: string; label: string; of: (point: Point) => number; second?: [string, (point: Point) => number]; unit?: string }) {
   const clean = (value: number) => (Number.isFinite(value) ? value : null);

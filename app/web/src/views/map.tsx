@@ -2,8 +2,9 @@
 import { batch, computed, effect, signal } from "@preact/signals";
 import { findModel, inWords, models } from "../lib/api";
 import { embedRaw } from "../lib/embeddings";
+import { saveAs } from "../lib/files";
 import { readTexts } from "../lib/tables";
-import { place, share } from "../lib/url";
+import { openedWith, place, share } from "../lib/url";
 import { clusters, cosine, project, ranking, stored } from "../lib/vectors";
 import { Card, Choice, Empty, Field, ModelChoice, Problem } from "../parts/basics";
 
@@ -11,7 +12,7 @@ const MAX_POINTS = 1000;
 const NEIGHBOURS = 5;
 const EXAMPLE = ["the cat purrs", "a kitten plays with wool", "dogs like long walks", "a puppy chews a shoe", "the stock market fell", "investors sold their shares", "the central bank raised rates", "rain is expected on Monday", "a storm comes in from the west", "the sun shines all week", "bake the bread for forty minutes", "knead the dough and let it rest"].join("\n");
 
-const start = place.value.view === "map" ? place.value.params : new URLSearchParams();
+const start = openedWith("map");
 const pasted = signal(start.get("texts") ?? EXAMPLE);
 const model = signal(start.get("model") ?? "");
 const groups = signal(Number(start.get("clusters")) || 4);
@@ -61,11 +62,7 @@ async function draw(content: string, fileName = ""): Promise<void> {
 }
 
 function save(name: string, content: string, type: string): void {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([content], { type }));
-  link.download = name;
-  link.click();
-  URL.revokeObjectURL(link.href);
+  saveAs(name, new Blob([content], { type }));
 }
 
 function oneLine(text: string): string {

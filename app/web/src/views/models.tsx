@@ -3,7 +3,7 @@ import { effect, signal } from "@preact/signals";
 import { ApiError, apiKey, getJson, inWords, loadModels, ownModels, postJson, type Model } from "../lib/api";
 import { bytes, short } from "../lib/format";
 import { linkTo, place } from "../lib/url";
-import { Card, Copy, Empty, Field, Problem } from "../parts/basics";
+import { Card, Copy, Empty, Field, Problem, Table } from "../parts/basics";
 
 interface Row {
   model: string;
@@ -92,7 +92,11 @@ function ModelCard(props: { model: Model; row: Row | null }) {
   const isAlias = model.id !== model.root;
   const facts: [string, string][] = [];
   const add = (name: string, value: unknown) => value !== null && value !== undefined && value !== "" && facts.push([name, String(value)]);
-  if (isAlias) add("stands for", `${model.root}${model.pinned?.dimensions ? `, ${model.pinned.dimensions} dimensions` : ""}${model.pinned?.prompt_name ? `, prompt ${model.pinned.prompt_name}` : ""}`);
+  if (isAlias)
+    add(
+      "stands for",
+      `${model.root}${model.pinned?.dimensions ? `, ${model.pinned.dimensions} dimensions` : ""}${model.pinned?.prompt_name ? `, prompt ${model.pinned.prompt_name}` : ""}`,
+    );
   if (model.dimensions) add("dimensions", `${model.dimensions.native}; trained for ${model.dimensions.trained.join(", ")}`);
   add("longest text", model.max_model_len === null ? null : `${model.max_model_len} tokens`);
   add("gives", model.outputs?.join(", "));
@@ -160,38 +164,24 @@ function Cards() {
         {found.length} of {cards.value.length}
         {found.length > SHOWN && `, the first ${SHOWN} of them here`}
       </p>
-      <div class="scroll" role="region" aria-label="Model cards" tabIndex={0}>
-        <table class="list">
-          <thead>
-            <tr>
-              <th scope="col">Name</th>
-              <th scope="col">Dimensions</th>
-              <th scope="col">Tokens</th>
-              <th scope="col">Parameters</th>
-              <th scope="col">Languages</th>
-              <th scope="col">Licence</th>
-            </tr>
-          </thead>
-          <tbody>
-            {found.slice(0, SHOWN).map((card) => (
-              <tr key={card.id}>
-                <td>
-                  <code>{card.id}</code>
-                  {card.description && <p class="note">{card.description}</p>}
-                </td>
-                <td>
-                  {card.dimensions ?? "–"}
-                  {card.trained_dimensions.length > 0 && <span class="note"> also {card.trained_dimensions.join(", ")}</span>}
-                </td>
-                <td>{card.max_tokens ?? "–"}</td>
-                <td>{card.parameters ? short(card.parameters) : "–"}</td>
-                <td>{card.languages.length && card.languages.length <= 6 ? card.languages.join(", ") : (card.language_count ?? "–")}</td>
-                <td>{card.license ?? "–"}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table label="Model cards" heads={["Name", "Dimensions", "Tokens", "Parameters", "Languages", "Licence"]}>
+        {found.slice(0, SHOWN).map((card) => (
+          <tr key={card.id}>
+            <td>
+              <code>{card.id}</code>
+              {card.description && <p class="note">{card.description}</p>}
+            </td>
+            <td>
+              {card.dimensions ?? "–"}
+              {card.trained_dimensions.length > 0 && <span class="note"> also {card.trained_dimensions.join(", ")}</span>}
+            </td>
+            <td>{card.max_tokens ?? "–"}</td>
+            <td>{card.parameters ? short(card.parameters) : "–"}</td>
+            <td>{card.languages.length && card.languages.length <= 6 ? card.languages.join(", ") : (card.language_count ?? "–")}</td>
+            <td>{card.license ?? "–"}</td>
+          </tr>
+        ))}
+      </Table>
     </Card>
   );
 }

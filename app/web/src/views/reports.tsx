@@ -1,10 +1,10 @@
 // Reports: asked for here, made by the server behind what people wait for, shown with n and intervals.
-import { effect, signal } from "@preact/signals";
+import { signal } from "@preact/signals";
 import { ApiError, apiKey, getJson, inWords, postJson } from "../lib/api";
 import { when } from "../lib/format";
 import { readTexts } from "../lib/tables";
-import { place } from "../lib/url";
-import { Card, Choice, Field, Problem } from "../parts/basics";
+import { whileOpen } from "../lib/url";
+import { Card, Choice, Field, Problem, Table } from "../parts/basics";
 
 interface Figure {
   name: string;
@@ -77,16 +77,12 @@ async function refresh(): Promise<void> {
   }
 }
 
-let timer = 0;
-effect(() => {
-  void apiKey.value;
-  clearInterval(timer);
-  if (place.value.view !== "choose") return;
-  void refresh();
-  timer = window.setInterval(() => {
-    if (document.visibilityState === "visible" && rows.peek().some((row) => RUNNING.includes(row.status))) void refresh();
-  }, EVERY_MS);
-});
+whileOpen(
+  "choose",
+  EVERY_MS,
+  () => (void apiKey.value, void refresh()),
+  () => rows.peek().some((row) => RUNNING.includes(row.status)) && void refresh(),
+);
 
 async function show(id: string): Promise<void> {
   try {
@@ -187,55 +183,30 @@ function Found({ row }: { row: Row | null }) {
               ))}
             </ul>
           )}
-          <div class="scroll" role="region" aria-label="Figures of the report" tabIndex={0}>
-            <table class="list">
-              <thead>
-                <tr>
-                  <th scope="col">Figure</th>
-                  <th scope="col">Value</th>
-                  <th scope="col">95% interval</th>
-                  <th scope="col">n</th>
-                </tr>
-              </thead>
-              <tbody>
-                {result.figures.map((figure) => (
-                  <tr key={figure.name}>
-                    <td>{figure.name}</td>
-                    <td>
-                      {+figure.value.toPrecision(4)} {figure.unit ?? ""}
-                    </td>
-                    <td>{interval(figure)}</td>
-                    <td>{figure.n ?? "–"}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+          <Table label="Figures of the report" heads={["Figure", "Value", "95% interval", "n"]}>
+            {result.figures.map((figure) => (
+              <tr key={figure.name}>
+                <td>{figure.name}</td>
+                <td>
+                  {+figure.value.toPrecision(4)} {figure.unit ?? ""}
+                </td>
+                <td>{interval(figure)}</td>
+                <td>{figure.n ?? "–"}</td>
+              </tr>
+            ))}
+          </Table>
           {result.tables.map((table) => (
             <details key={table.title}>
               <summary>{table.title}</summary>
-              <div class="scroll" role="region" aria-label={table.title} tabIndex={0}>
-                <table class="list">
-                  <thead>
-                    <tr>
-                      {table.heads.map((head) => (
-                        <th scope="col" key={head}>
-                          {head}
-                        </th>
-                      ))}
-                    </tr>
-                  </thead>
-                  <tbody>
-                    {table.rows.slice(0, 50).map((cells, index) => (
-                      <tr key={index}>
-                        {cells.map((cell, column) => (
-                          <td key={column}>{typeof cell === "number" ? +cell.toPrecision(5) : cell}</td>
-                        ))}
-                      </tr>
+              <Table label={table.title} heads={table.heads}>
+                {table.rows.slice(0, 50).map((cells, index) => (
+                  <tr key={index}>
+                    {cells.map((cell, column) => (
+                      <td key={column}>{typeof cell === "number" ? +cell.toPrecision(5) : cell}</td>
                     ))}
-                  </tbody>
-                </table>
-              </div>
+                  </tr>
+                ))}
+              </Table>
             </details>
           ))}
           {result.notes.map((line) => (

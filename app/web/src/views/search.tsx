@@ -4,7 +4,7 @@ import { findModel, inWords, models } from "../lib/api";
 import { embedCodes, embedRaw } from "../lib/embeddings";
 import { bytes, count, milliseconds } from "../lib/format";
 import { readTexts } from "../lib/tables";
-import { place, share } from "../lib/url";
+import { openedWith, place, share } from "../lib/url";
 import { bytesOf, cosine, DTYPES, ranking, stored, type Dtype } from "../lib/vectors";
 import { Card, Choice, Dimensions, Empty, Field, ModelChoice, Problem } from "../parts/basics";
 
@@ -21,7 +21,7 @@ const EXAMPLE = [
   "The museum shows paintings of the nineteenth century and is closed on Mondays.",
 ].join("\n");
 
-const start = place.value.view === "search" ? place.value.params : new URLSearchParams();
+const start = openedWith("search");
 const pasted = signal(start.get("documents") ?? "");
 const query = signal(start.get("query") ?? "");
 const model = signal(start.get("model") ?? "");

@@ -3,7 +3,7 @@ import { batch, computed, effect, signal } from "@preact/signals";
 import { findModel, inWords, models, postJson } from "../lib/api";
 import { embedCodes, embedRaw, requestBody, type Embedded, type Options } from "../lib/embeddings";
 import { milliseconds } from "../lib/format";
-import { place, share } from "../lib/url";
+import { openedWith, place, share } from "../lib/url";
 import { bytesOf, cosines, DTYPES, stored, type Dtype } from "../lib/vectors";
 import { Card, Choice, Dimensions, Field, ModelChoice, Problem, Tabs } from "../parts/basics";
 import { Chart } from "../parts/chart";
@@ -15,7 +15,7 @@ const MAX_TEXTS = 40;
 // So many cosines a row fit beside another card.
 const FEW_TEXTS = 7;
 
-const start = place.value.view === "try" ? place.value.params : new URLSearchParams();
+const start = openedWith("try");
 const text = signal(start.get("texts") ?? EXAMPLE.join("\n"));
 const model = signal(start.get("model") ?? "");
 const dimensions = signal(Number(start.get("dimensions")) || 0);
