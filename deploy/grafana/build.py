@@ -1,6 +1,6 @@
 """Writes Grafana's dashboards of a Nestvec server: `make dashboards` puts them into `deploy/grafana/dashboards`.
 
-What they show is in `panels.py`; layout and Grafana's model are the SDK's part.
+What they show is in `panels/`; layout and Grafana's model are the SDK's part.
 Source: https://grafana.github.io/grafana-foundation-sdk
 """
 
