@@ -46,7 +46,10 @@ def test_tables_lists_and_json_say_the_same(
 )
 def test_parts_go_by_any_name_of_a_model(tmp_path: Path, name: str) -> None:
     """Its own, an alias, its source, in any case, with the task of an adapter."""
-    load(tmp_path, f'[recipes.a]\ncombine = "mean"\nparts = [{{model = "{name}"}}, {{}}]')
+    settings = load(
+        tmp_path, f'[recipes.a]\ncombine = "mean"\nparts = [{{model = "{name}"}}, {{}}]'
+    )
+    assert [part.model for part in settings.recipes["a"].parts] == [name, None]
 
 
 PROBLEMS = {

@@ -114,12 +114,12 @@ async def _vectors(
     return np.concatenate([task.result() for task in tasks])
 
 
-class LocalSubjects:
-    """Models that this process runs; a context manager that closes their engine.
+class LocalService:
+    """A service that this process runs, with its event loop; a context manager that closes both.
 
     Args:
-        service: The service over them.
-        on_progress: Told how many texts were embedded.
+        service: The service.
+        on_progress: Called with the number of texts that were done since the last call.
     """
 
     def __init__(self, service: EmbeddingService, on_progress: ProgressCallback) -> None:
@@ -135,6 +135,10 @@ class LocalSubjects:
         """Close the event loop and the engine."""
         self._runner.close()
         self._service.close()
+
+
+class LocalSubjects(LocalService):
+    """Models under report that this process runs."""
 
     def names(self) -> list[str]:
         """Names of all models, the first one first."""

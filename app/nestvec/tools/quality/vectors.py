@@ -2,42 +2,18 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, Self
 
 import numpy as np
 
 from nestvec.corpus.reports.statistics.types import ProgressCallback
+from nestvec.corpus.reports.subjects import CALL_TEXTS, CALLS_AT_ONCE, LocalService
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.results import EmbedResult
-from nestvec.engine.service import EmbeddingService
 from nestvec.engine.types import EmbedCall, FloatArray, Priority, Truncation
 
-CALL_TEXTS: Final = 256
-# Several, so that no worker waits for a call's last text.
-CALLS_AT_ONCE: Final = 4
 
-
-class ModelVectors:
-    """Embeds texts by a model of this process; a context manager that closes its engine.
-
-    Args:
-        service: The service, with one model.
-        on_progress: Called with the number of texts that were done since the last call.
-    """
-
-    def __init__(self, service: EmbeddingService, on_progress: ProgressCallback) -> None:
-        self._service = service
-        self._on_progress = on_progress
-        self._runner = asyncio.Runner()
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the event loop and the engine."""
-        self._runner.close()
-        self._service.close()
+class ModelVectors(LocalService):
+    """Embeds texts by the one model of a service of this process."""
 
     @property
     def model(self) -> ServedModel:
