@@ -1,6 +1,8 @@
 """Batches on threads: what comes out is the same for any number of them."""
 
+import sys
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -53,14 +55,26 @@ def test_several_batches_run_at_once() -> None:
     assert sorted(run_batches([items(1), items(2)], lambda _: meet.wait(), 2)) == [0, 1]
 
 
-def test_a_failure_ends_the_rest() -> None:
-    """The error passes through, and batches that had not begun never do."""
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_failure_ends_the_rest(threads: int) -> None:
+    """The error passes through, and batches that had not begun never do, however late the caller hears of it."""
     begun: list[int] = []
+    everyone = threading.Barrier(threads, timeout=10)
 
     def run(batch: Sequence[Item]) -> None:
         begun.append(batch[0].tokens)
+        everyone.wait()
+        time.sleep(0.05)  # by now the caller waits for the first result
         raise BackendError("no memory")
 
-    with pytest.raises(BackendError, match="no memory"):
-        run_batches([items(length) for length in range(1, 9)], run, 1)
-    assert begun == [8]
+    lengths = range(1, 101)
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(
+        0.2
+    )  # the failing thread goes on for long before the caller gets its turn
+    try:
+        with pytest.raises(BackendError, match="no memory"):
+            run_batches([items(length) for length in lengths], run, threads)
+    finally:
+        sys.setswitchinterval(switch_s)
+    assert sorted(begun) == sorted(lengths)[-threads:]

@@ -51,11 +51,26 @@ def run_batches(
 
     Returns:
         What each batch gave, in the order of `batches`.
+
+    Raises:
+        Exception: What `run` raised first; batches that had not begun by then never do.
     """
+    failures: list[BaseException] = []
+
+    def run_unless_failed(number: int) -> Result:
+        # A thread takes its next batch before the caller of `map` can cancel it.
+        if failures:
+            raise failures[0]
+        try:
+            return run(batches[number])
+        except BaseException as error:
+            failures.append(error)
+            raise
+
     order = sorted(range(len(batches)), key=lambda n: -sum(item.tokens for item in batches[n]))
     results: dict[int, Result] = {}
     with ThreadPoolExecutor(max(1, min(threads, len(batches))), "prepare") as pool:
-        done = pool.map(lambda number: run(batches[number]), order)
+        done = pool.map(run_unless_failed, order)
         for number, result in zip(order, done, strict=True):
             results[number] = result
             advance(len(batches[number]))
