@@ -7,11 +7,13 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import nestvec
 import pytest
 import yaml
@@ -26,6 +28,8 @@ from prometheus_client import CollectorRegistry
 from deploy.helm.checks import rendering, settings_schema, tools
 from deploy.helm.checks.rendering import CHART, MANIFESTS, ROOT, SETS
 from deploy.helm.checks.schemas import VERSIONS
+from tests.support.server import running_server
+from tests.support.services import free_port
 
 RUNTIME: Final = "kserve/serving-runtime.yaml"
 # What Secrets hold, by the variable that is taken from them.
@@ -81,6 +85,69 @@ def test_every_variable_is_a_setting_with_a_value_that_it_takes(
             settings = load_settings()
             assert not settings.is_loopback
             assert (settings.port, str(settings.cache_dir)) == (8080, "/models"), name
+
+
+@pytest.mark.process
+def test_a_server_runs_as_the_manifests_say(
+    tiny_folder: Path, tiny_cache: Path, tmp_path: Path
+) -> None:
+    """It answers where probes ask, shows metrics on the operators' port alone, and sees a Secret that changes."""
+    (deployment,) = of_kind("single", "Deployment")
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    settings = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in env_of(container).items()
+        if name.startswith(PREFIX)
+    }
+    secret = tmp_path / "keys"
+    first = put_secret(secret, "first")
+    settings |= {
+        "host": "127.0.0.1",
+        "port": "0",
+        "operations_port": str(free_port()),
+        "model": str(tiny_folder),
+        "cache_dir": str(tiny_cache),
+        "data_dir": str(tmp_path / "data"),
+        "keys_file": str(secret / Path(settings["keys_file"]).name),
+        "drain_grace_s": "0",
+        "offline": "true",
+    }
+    with running_server(tmp_path, **settings) as server:
+
+        def status(key: str) -> int:
+            headers = {"authorization": f"Bearer {key}"}
+            body = {"input": "hi"}
+            return httpx.post(f"{server.url}/v1/embeddings", json=body, headers=headers).status_code
+
+        for probe in ("startup", "readiness", "liveness"):
+            path = container[f"{probe}Probe"]["httpGet"]["path"]
+            assert httpx.get(server.url + path).is_success, probe
+        assert httpx.get(f"{server.url}/metrics").status_code == httpx.codes.NOT_FOUND
+        operators = f"http://127.0.0.1:{settings['operations_port']}/metrics"
+        assert "nestvec_queue_seconds{" in httpx.get(operators).text
+        assert (status(first), status("another")) == (httpx.codes.OK, httpx.codes.UNAUTHORIZED)
+        second = put_secret(secret, "second")
+        deadline = time.monotonic() + 60
+        while status(second) != httpx.codes.OK and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert (status(second), status(first)) == (httpx.codes.OK, httpx.codes.UNAUTHORIZED)
+        assert server.terminate() == 0, server.logs()
+
+
+def put_secret(folder: Path, version: str) -> str:
+    """Give a Secret's volume a version with one key, as a kubelet does: new files, then one link is turned.
+
+    Returns:
+        The key.
+    """
+    (folder / f"..{version}").mkdir(parents=True)
+    with edit_key_file(folder / f"..{version}/keys.json") as keys:
+        _, key = keys.add("search", KeyLimits())
+    (folder / "..new").symlink_to(f"..{version}")
+    (folder / "..new").rename(folder / "..data")
+    if not (folder / "keys.json").is_symlink():
+        (folder / "keys.json").symlink_to("..data/keys.json")
+    return key
 
 
 def test_the_schema_of_values_knows_every_setting() -> None:
@@ -231,15 +298,18 @@ def test_autoscalers_ask_for_metrics_that_there_are() -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool: Debian's prometheus")
 def test_queries_of_autoscalers_count_what_they_promise(tmp_path: Path) -> None:
-    """Two pods, one with two seconds of work waiting and full, the other idle, of two models each."""
+    """Two pods, one with two seconds of work waiting and full, the other idle, of two models each.
+
+    One of the models does more than its capacity, which was a guess: it counts as full.
+    """
     series = []
     for pod, queue, tokens in (("a", 2.0, 1000), ("b", 0.0, 0)):
         labels = f'namespace="nestvec",service="nestvec",job="nestvec",pod="{pod}"'
-        for model, part in (("m", 0.75), ("n", 0.25)):
+        for model, part in (("m", 1.5), ("n", 0.25)):
             of_model = f'{labels},model="{model}"'
             rate = f"0+{round(60 * tokens * part)}x10"
             series += [
-                {"series": f"nestvec_queue_seconds{{{of_model}}}", "values": f"{queue * part}x10"},
+                {"series": f"nestvec_queue_seconds{{{of_model}}}", "values": f"{queue / 2}x10"},
                 {"series": f"nestvec_batch_tokens_sum{{{of_model}}}", "values": rate},
                 {
                     "series": f"nestvec_capacity_tokens_per_second{{{of_model}}}",
@@ -247,10 +317,10 @@ def test_queries_of_autoscalers_count_what_they_promise(tmp_path: Path) -> None:
                 },
             ]
     series.append({"series": 'nestvec_queue_seconds{namespace="other",pod="a"}', "values": "9x10"})
-    queue_each, share_each = {"a": 2, "b": 0}, {"a": 1, "b": 0}
+    queue_each, share_each = {"a": 2, "b": 0}, {"a": 1.25, "b": 0}
     wanted: dict[str, list[dict[str, Any]]] = {
         "keda queue-seconds": [{"labels": "{}", "value": 2}],
-        "keda used-share": [{"labels": "{}", "value": 1}],
+        "keda used-share": [{"labels": "{}", "value": 1.25}],
         "hpa nestvec_queue_seconds": [
             {"labels": f'{{pod="{pod}"}}', "value": value} for pod, value in queue_each.items()
         ],
