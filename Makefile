@@ -251,7 +251,7 @@ ENGINE ?= $(shell command -v docker >/dev/null && docker info >/dev/null 2>&1 &&
 image: ## Build the container image (TARGET=cpu or gpu) with Docker or podman (ENGINE=podman ARGS='--build-arg NAME=value')
 	$(ENGINE) build $(if $(filter podman,$(notdir $(ENGINE))),--format docker) --target $(or $(TARGET),cpu) -t nestvec:$(or $(TARGET),cpu) $(ARGS) .
 
-image-check: $(STAMPS)/model ## Build the image and run the whole of compose for real, without a registry; as root, ten minutes (docs/containers.md)
+image-check: $(STAMPS)/model ## Build the image and run the whole of compose for real, without a registry; as root, ten minutes (docs/deployment/containers.md)
 	@$(BIN)/python docker/check/run.py $(ARGS)
 
 compose-check: $(STAMPS)/dev ## Check docker-compose.yml and the Dockerfile (needs docker-compose)

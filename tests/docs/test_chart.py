@@ -158,6 +158,38 @@ def test_the_schema_of_values_knows_every_setting() -> None:
     assert not open_places(schema, "values", ("settings",))
 
 
+def values_of(schema: dict[str, Any], place: str = "") -> Iterator[str]:
+    """Yield the values of a schema by their dotted names; one whose fields are not ours counts as a whole."""
+    for name, inner in schema["properties"].items():
+        if inner.get("additionalProperties") is False and name != "settings":
+            yield from values_of(inner, f"{place}{name}.")
+        elif name not in ("global", "claims"):
+            yield f"{place}{name}"
+
+
+def test_every_value_has_a_row() -> None:
+    """The page's table has each value of the schema, and no other; so have the chart's own values."""
+    schema = json.loads(settings_schema.SCHEMA.read_text("utf-8"))
+    known = set(values_of(schema))
+    page = (ROOT / "docs/deployment/kubernetes.md").read_text("utf-8")
+    table = page.partition("\n## Values\n")[2].partition("\n\nFixed")[0]
+    rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`([\w.]+)`", row)} == known
+    values = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
+    for name in known:
+        holder: Any = values
+        for part in name.split("."):
+            assert part in holder, name
+            holder = holder[part]
+
+
+def test_every_set_of_values_is_described() -> None:
+    """A set that is rendered has a row on the page."""
+    page = (ROOT / "docs/deployment/kubernetes.md").read_text("utf-8")
+    rows = set(re.findall(r"^\| `([\w-]+)\.yaml` \|", page, re.MULTILINE))
+    assert rows | {"default"} == set(SETS)
+
+
 def open_places(schema: dict[str, Any], place: str, without: tuple[str, ...] = ()) -> list[str]:
     """Return the objects of a schema that name their fields and take others too."""
     found = []

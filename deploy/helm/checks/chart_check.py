@@ -47,6 +47,7 @@ BAD_VALUES: Final = {
     "cache.readOnly=true": "cache.readOnly",
     "model.offline=true": "model.offline",
     "autoscaling.kind=hpa,autoscaling.minReplicas=20": "autoscaling.minReplicas",
+    "monitoring.serviceMonitor=true,settings.protect_operations=true": "settings.protect_operations",
     "inferencePool.enabled=true": "inferencePool.endpointPicker",
 }
 # Places in rendered objects at which a field is misspelt: the set, the kind, the way to the field's holder, the field.

@@ -17,7 +17,7 @@ MODELS: Final = {
     "keda.sh/v1alpha1": "cloudcoil.models.keda.v1alpha1",
 }
 KSERVE: Final = "serving.kserve.io/v1alpha1"
-# No package of an index has a schema of these: docs/kubernetes.md says how they were checked.
+# No package of an index has a schema of these: docs/deployment/kubernetes.md says how they were checked.
 WITHOUT_SCHEMA: Final = ("inference.networking.k8s.io/v1",)
 
 

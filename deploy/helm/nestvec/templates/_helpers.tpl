@@ -62,6 +62,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and (ne .Values.autoscaling.kind "none") (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
 {{- fail "autoscaling.minReplicas: is more than autoscaling.maxReplicas" -}}
 {{- end -}}
+{{- if and .Values.monitoring.serviceMonitor .Values.settings.protect_operations -}}
+{{- fail "settings.protect_operations: the ServiceMonitor has no key; leave it off, as operationsPort is a port of its own" -}}
+{{- end -}}
 {{- if and .Values.inferencePool.enabled (not .Values.inferencePool.endpointPicker) -}}
 {{- fail "inferencePool.endpointPicker: name the Service of the endpoint picker that you run" -}}
 {{- end -}}
