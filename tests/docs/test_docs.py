@@ -29,7 +29,8 @@ from prometheus_client import CollectorRegistry
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [
     "docs/api.md",
-    "docs/containers.md",
+    "docs/deployment/containers.md",
+    "docs/deployment/kubernetes.md",
     "docs/dialects.md",
     "docs/embed.md",
     "docs/vectors/capabilities.md",
