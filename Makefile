@@ -19,7 +19,7 @@ EXTRAS ?=
 comma := ,
 EXTRA_STAMPS = $(patsubst %,$(STAMPS)/extra-%,$(subst $(comma), ,$(EXTRAS)))
 
-.PHONY: help setup serve test test-quick test-load test-ui test-stores test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs dashboards console lock clients image image-check compose-check charts chart-check clean
+.PHONY: help setup serve test test-quick test-load test-ui test-stores test-ray test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs dashboards console lock clients image image-check compose-check charts chart-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -42,7 +42,7 @@ $(STAMPS)/extra-%: requirements/extras/%.txt $(STAMPS)/server-$(EXTRA)
 	@touch $@
 
 requirements/extras/%.txt:
-	@echo "EXTRAS: '$*' is none of parquet, quality, sign, documents, otel, languages, lancedb, qdrant, chroma, faiss, usearch, hnswlib; every other extra is installed with the server (EXTRA=openvino with bf16)"; exit 1
+	@echo "EXTRAS: '$*' is none of parquet, quality, sign, documents, otel, languages, lancedb, qdrant, chroma, faiss, usearch, hnswlib, ray; every other extra is installed with the server (EXTRA=openvino with bf16)"; exit 1
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/server-$(EXTRA)
 	@echo "installing the test tools (locked, hashes checked)"
@@ -96,6 +96,16 @@ test-ui: $(STAMPS)/dev app/web/node_modules/.stamp ## Every view of the console 
 
 test-stores: .venv-stores/.stamp ## Vector stores by their real libraries, and a new user's hour on a terminal; ten minutes
 	@.venv-stores/bin/python -m pytest -q -s tests/corpus/stores tests/end_to_end/stores $(ARGS)
+
+.venv-ray/.stamp: requirements/ray.txt pyproject.toml | $(BIN)/python
+	@echo "installing Ray for its tests (locked, hashes checked; 1 GB)"
+	@$(BIN)/python -m venv .venv-ray
+	@.venv-ray/bin/python $(PIP) --require-hashes -r requirements/ray.txt
+	@.venv-ray/bin/python $(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test-ray: .venv-ray/.stamp $(STAMPS)/model ## Ray on four nodes of this machine: shares, lost nodes, killed drivers, an object store; five minutes
+	@.venv-ray/bin/python -m pytest -q -s tests/ray tests/end_to_end/ray $(ARGS)
 
 fuzz: $(STAMPS)/dev ## schemathesis (at least 10,000 cases) and 20,000 hostile requests over the whole API (FUZZ_S=seconds FUZZ_SEED=number)
 	@FUZZ_S=$(or $(FUZZ_S),300) FUZZ_CASES=10000 FUZZ_HOSTILE=$(or $(FUZZ_HOSTILE),20000) \
@@ -243,6 +253,9 @@ lock: $(STAMPS)/dev ## Resolve all locks anew
 		$(UV_LOCK) -o requirements/extras/$$extra.txt requirements/extras/$$extra.in -c requirements/dev.txt $(ARGS) || exit 1; done
 	@for extra in $(STORE_EXTRAS); do \
 		$(UV_LOCK) -o requirements/extras/$$extra.txt requirements/extras/$$extra.in -c requirements/stores.txt $(ARGS) || exit 1; done
+	@$(UV_LOCK) -o requirements/ray.txt pyproject.toml requirements/build.in requirements/ray.in \
+		--extra cpu $(SERVER_EXTRAS) --extra parquet --extra ray -c requirements/dev.txt $(ARGS)
+	@$(UV_LOCK) -o requirements/extras/ray.txt requirements/extras/ray.in -c requirements/ray.txt $(ARGS)
 	@$(UV_LOCK) -o requirements/extras/cudnn.txt requirements/extras/cudnn.in -c requirements/gpu.txt $(ARGS)
 	@$(UV_LOCK) -o requirements/clients.txt requirements/clients.in $(ARGS)
 	@$(UV_LOCK) -o requirements/charts.txt requirements/charts.in $(ARGS)
@@ -277,4 +290,4 @@ chart-check: .venv-chart/.stamp ## The Helm chart and the manifests: lint, every
 	@.venv-chart/bin/python -m deploy.helm.checks.chart_check
 
 clean: ## Remove venvs and caches of the checkout (models stay in the cache folder)
-	rm -rf $(VENV) $(CLIENTS) .venv-stores .venv-peers .venv-infinity .venv-chart .bench-long .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/end_to_end/clients/node/node_modules
+	rm -rf $(VENV) $(CLIENTS) .venv-stores .venv-ray .venv-peers .venv-infinity .venv-chart .bench-long .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/end_to_end/clients/node/node_modules

@@ -15,11 +15,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def examples(page: str) -> list[list[str]]:
-    """Return the arguments of a page's commands that embed into files; pipes and stores have tests of their own."""
+    """Return the arguments of a page's commands that embed into files; pipes, stores and Ray have tests of their own."""
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if " | " not in line]
     commands = [shlex.split(line, comments=True) for line in lines if "nestvec embed " in line]
-    return [command[1:] for command in commands if "://" not in " ".join(command)]
+    apart = ("://", "--ray")
+    return [
+        command[1:] for command in commands if not any(word in " ".join(command) for word in apart)
+    ]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/embed.md"])

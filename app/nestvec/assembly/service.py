@@ -20,7 +20,7 @@ from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.model_registry import ModelSlot, SlotState
 from nestvec.engine.models.served_model import ServedModel
-from nestvec.engine.observer import Observer
+from nestvec.engine.observer import NullObserver, Observer
 from nestvec.engine.service import EmbeddingService
 from nestvec.engine.types import Truncation
 from nestvec.errors import ModelError
@@ -50,6 +50,24 @@ def build_local_service(settings: Settings, observer: Observer) -> EmbeddingServ
     pool = build_pool(settings, observer)
     add_recipes(pool, settings)
     return _service(settings, observer, pool)
+
+
+def build_corpus_service(settings: Settings, recipe: str = "") -> EmbeddingService:
+    """Return a service for whole files of texts, by one model or recipe; blocks until it is loaded.
+
+    Args:
+        settings: Settings of the server; what bounds callers of a server is left out.
+        recipe: The recipe of the settings whose vectors are wanted; "" for the model.
+
+    Raises:
+        ModelError: The model cannot be served.
+    """
+    engine = settings.for_offline_tools()
+    if recipe:
+        kept = {name: getattr(settings, name) for name in ("models", "adapters")}
+        recipes = {recipe: settings.recipes[recipe]}
+        engine = engine.model_copy(update={**kept, "recipes": recipes})
+    return build_local_service(engine, NullObserver())
 
 
 def build_pool(

@@ -282,7 +282,7 @@ class Pipeline:
             start = stop
         return BatchRows(
             list(rows),
-            _joined([part.vectors for part in parts]),
+            joined_vectors([part.vectors for part in parts]),
             sum(part.tokens for part in parts),
             sum(part.truncated for part in parts),
         )
@@ -355,7 +355,7 @@ async def _embed_sentences(
     return joined / np.maximum(norms, 1e-12), tokens
 
 
-def _joined(parts: Sequence[Vectors]) -> Vectors:
+def joined_vectors(parts: Sequence[Vectors]) -> Vectors:
     """The vectors of several calls as those of one."""
     if len(parts) == 1:
         return parts[0]

@@ -172,7 +172,7 @@ def _read_jsonl(path: Path, columns: Columns) -> Iterator[Record]:
             row = {columns.text: value} if isinstance(value, str) else value
             if not isinstance(row, dict):
                 raise FormatError(f"{path}:{line_number}: expected an object or a string")
-            yield _record(row, columns, f"{path}:{line_number}", number)
+            yield record_of(row, columns, f"{path}:{line_number}", number)
             number += 1
 
 
@@ -183,7 +183,7 @@ def _read_csv(path: Path, columns: Columns) -> Iterator[Record]:
         reader = csv.DictReader(file)
         try:
             for number, row in enumerate(reader):
-                yield _record(row, columns, f"{path}:{reader.line_num}", number)
+                yield record_of(row, columns, f"{path}:{reader.line_num}", number)
         except csv.Error as error:
             raise FormatError(f"{path}:{reader.line_num}: {error}") from error
 
@@ -197,11 +197,11 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Record]:
         file = parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
         raise FormatError(f"{path}: not a Parquet file ({error})") from error
-    names = _wanted(file.schema_arrow.names, columns)
+    names = wanted_columns(file.schema_arrow.names, columns)
     number = 0
     for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=names):
         for row in batch.to_pylist():
-            yield _record(row, columns, f"{path}:{number + 1}", number)
+            yield record_of(row, columns, f"{path}:{number + 1}", number)
             number += 1
 
 
@@ -218,13 +218,13 @@ def _read_arrow(path: Path, columns: Columns) -> Iterator[Record]:
         number = 0
         for index in range(file.num_record_batches):
             batch = file.get_batch(index)
-            names = _wanted(batch.schema.names, columns)
+            names = wanted_columns(batch.schema.names, columns)
             for row in batch.select(names).to_pylist():
-                yield _record(row, columns, f"{path}:{number + 1}", number)
+                yield record_of(row, columns, f"{path}:{number + 1}", number)
                 number += 1
 
 
-def _wanted(present: Sequence[str], columns: Columns) -> list[str]:
+def wanted_columns(present: Sequence[str], columns: Columns) -> list[str]:
     """Return which of a table's columns to read."""
     if columns.keep == (ALL_COLUMNS,):
         return list(present)
@@ -234,7 +234,7 @@ def _wanted(present: Sequence[str], columns: Columns) -> list[str]:
     return [name for name in wanted if name in present]
 
 
-def _record(row: Mapping[str, Any], columns: Columns, where: str, number: int) -> Record:
+def record_of(row: Mapping[str, Any], columns: Columns, where: str, number: int) -> Record:
     """Return a row as a record.
 
     Raises:

@@ -111,7 +111,7 @@ async def embed_corpus(
         await source.check_context(job.options)
     if job.chunking is not None:
         job = replace(job, chunking=job.chunking.for_model(model))
-    layout = _layout(job, model, found)
+    layout = store_layout(job, model, found)
     maker = RowMaker(job.id_kind, job.chunking, layout.columns, salt_of(job.options, job.chunking))
 
     async def fill(sink: Sink) -> CorpusSummary:
@@ -173,8 +173,8 @@ def _draft_sink(draft: Draft, job: CorpusJob, layout: FileLayout) -> DraftSink:
         return DraftSink(draft, layout, base)
 
 
-def _layout(job: CorpusJob, model: ModelDescription, found: CorpusScan) -> StoreLayout:
-    """Describe what all rows have in common.
+def store_layout(job: CorpusJob, model: ModelDescription, found: CorpusScan) -> StoreLayout:
+    """Describe what all rows of a job's output have in common.
 
     Raises:
         InputError: The dimensions do not fill whole bytes, or go with dense vectors only.

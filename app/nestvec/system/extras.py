@@ -5,7 +5,7 @@ from typing import Final
 # The extras that no server lock holds; each has a lock of its own in requirements/.
 LOCKED_APART: Final = (
     *("parquet", "quality", "sign", "documents", "otel", "languages"),
-    *("lancedb", "qdrant", "chroma", "faiss", "usearch", "hnswlib"),
+    *("lancedb", "qdrant", "chroma", "faiss", "usearch", "hnswlib", "ray"),
 )
 # Locked apart too, and of use beside the extra for GPUs only.
 OF_GPUS: Final = ("cudnn",)

@@ -11,8 +11,9 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from nestvec.assembly.service import build_local_service
+from nestvec.assembly.service import build_corpus_service
 from nestvec.cli.corpus.embed_flags import corpus_flags, corpus_job
+from nestvec.cli.corpus.ray_flags import RayCommand, ray_flags, ray_options
 from nestvec.cli.flags import settings_flags
 from nestvec.cli.server_flags import (
     ServerAddress,
@@ -29,11 +30,10 @@ from nestvec.corpus.scan import CorpusScan
 from nestvec.corpus.server_embedder import ServerEmbedder
 from nestvec.corpus.sources import left_out
 from nestvec.corpus.stores.registry import find_store
-from nestvec.engine.observer import NullObserver
 from nestvec.observability.logs import configure_logs
 
 
-@click.command("embed")
+@click.command("embed", cls=RayCommand)
 @click.argument("sources", nargs=-1, required=True)
 @click.argument("target")
 @corpus_flags
@@ -54,6 +54,7 @@ from nestvec.observability.logs import configure_logs
     help="Sign the manifest with this Ed25519 key (PEM, without a password).",
 )
 @server_flags(help_of_url="Let a running server embed them.")
+@ray_options
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "provider", "device_id"),
     *("precision", "calibration_file", "weight_storage"),
@@ -84,6 +85,11 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     configure_logs(level=settings.log_level, style="auto")
     check_one_model(server, settings)
     check_recipe(recipe, server, settings)
+    if (ray := ray_flags(flags)) is not None:
+        from nestvec.cli.corpus.embed_ray import embed_by_ray
+
+        embed_by_ray(sources, target, settings, ray, {**flags, "recipe": recipe})
+        return
     if sign_key is not None and manifest_path is None:
         raise click.UsageError("--sign-key signs a manifest: name its file by --manifest")
     # Before any work, as it may be no key.
@@ -219,12 +225,7 @@ async def open_source(
         async with ServerEmbedder(address.url, key=address.key, model=address.model) as server:
             yield server
     else:
-        engine = settings.for_offline_tools()
-        if recipe:
-            kept = {name: getattr(settings, name) for name in ("models", "adapters")}
-            recipes = {recipe: settings.recipes[recipe]}
-            engine = engine.model_copy(update={**kept, "recipes": recipes})
-        service = build_local_service(engine, NullObserver())
+        service = build_corpus_service(settings, recipe)
         try:
             yield EngineEmbedder(service, recipe)
         finally:

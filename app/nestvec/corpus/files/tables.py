@@ -30,7 +30,7 @@ class TableWriter:
     def __init__(self, path: Path, layout: FileLayout) -> None:
         self._parquet = import_parquet()
         self._layout = layout
-        self._schema = _schema(layout)
+        self._schema = table_schema(layout)
         self._path = path
         self._streams = path.with_suffix(".arrows")
         self._file = open_truncated(self._streams, layout.offsets.get("streams", 0))
@@ -39,7 +39,7 @@ class TableWriter:
         """Append a stream of one record batch."""
         import pyarrow as pa
 
-        values = _vector_columns(vectors, self._schema, self._layout)
+        values = vector_columns(vectors, self._schema, self._layout)
         is_int = self._layout.store.id_kind is IdKind.INT
         values["id"] = [row.id if is_int else str(row.id) for row in rows]
         fields = [self._layout.fields(row) for row in rows]
@@ -123,7 +123,7 @@ class TableBase:
                 yield StoredRow(document, content_hash, chunks)
 
 
-def _schema(layout: FileLayout) -> Any:  # noqa: ANN401 - pyarrow has no types
+def table_schema(layout: FileLayout) -> Any:  # noqa: ANN401 - pyarrow has no types
     """Return the schema of an output."""
     import pyarrow as pa
 
@@ -148,7 +148,7 @@ def _schema(layout: FileLayout) -> Any:  # noqa: ANN401 - pyarrow has no types
     return pa.schema(columns, metadata=dict(store.metadata))
 
 
-def _vector_columns(vectors: Vectors, schema: Any, layout: FileLayout) -> dict[str, Any]:  # noqa: ANN401 - pyarrow has no types
+def vector_columns(vectors: Vectors, schema: Any, layout: FileLayout) -> dict[str, Any]:  # noqa: ANN401 - pyarrow has no types
     """Return the columns that hold the vectors."""
     import pyarrow as pa
 

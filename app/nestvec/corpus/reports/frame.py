@@ -52,7 +52,7 @@ class ReportData:
         return given
 
 
-class Embed(Protocol):
+class EmbedTexts(Protocol):
     """Embeds texts as the model serves them: whole vectors at unit length, too-long texts cut at their end."""
 
     def __call__(self, texts: Sequence[str], role: str | None = None) -> FloatArray:
@@ -94,7 +94,7 @@ class Subject:
 
     name: str
     space: str
-    embed: Embed
+    embed: EmbedTexts
     time_run: Callable[[Sequence[str]], CountedTokens] | None = None
     tokenizer: Tokenizer | None = None
     token_table: Callable[[], FloatArray | None] | None = None

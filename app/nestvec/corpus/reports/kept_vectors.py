@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from nestvec.corpus.reports.frame import Embed
+from nestvec.corpus.reports.frame import EmbedTexts
 from nestvec.engine.types import FloatArray
 from nestvec.system.durable_files import atomic_write
 
@@ -28,7 +28,9 @@ class KeptVectors:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def around(self, embed: Embed, identity: str, on_found: Callable[[int], object]) -> Embed:
+    def around(
+        self, embed: EmbedTexts, identity: str, on_found: Callable[[int], object]
+    ) -> EmbedTexts:
         """Return an embedder that embeds what is not kept, and keeps it.
 
         Args:

@@ -1,0 +1,81 @@
+"""What the actors of a run have done so far, told by each of them after each batch."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from typing_extensions import override
+
+from nestvec.ray.embed import Embed
+
+
+@dataclass(slots=True)
+class Totals:
+    """What was done by all actors together, what was done twice as a node was lost counted twice.
+
+    Attributes:
+        texts: Number of texts.
+        tokens: Number of their tokens, after truncation.
+        truncated: Number of texts that were truncated.
+        batches: Number of batches by node, by Ray's ids.
+    """
+
+    texts: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    batches: "Counter[str]" = field(default_factory=Counter)
+
+
+class Tally:
+    """Adds up what actors tell; an actor of its own, on the node of the driver."""
+
+    def __init__(self) -> None:
+        self._totals = Totals()
+
+    def add(self, node: str, texts: int, tokens: int, truncated: int) -> None:
+        """Count a batch.
+
+        Args:
+            node: The node that did it.
+            texts: Number of its texts.
+            tokens: Number of their tokens.
+            truncated: Number of texts that were truncated.
+        """
+        totals = self._totals
+        totals.texts += texts
+        totals.tokens += tokens
+        totals.truncated += truncated
+        totals.batches[node] += 1
+
+    def totals(self) -> Totals:
+        """Return what was counted."""
+        return self._totals
+
+
+class CountedEmbed(Embed):
+    """The same as `Embed`, and tells a tally what it has done.
+
+    Args:
+        tally: The actor of a `Tally`.
+        arguments: What `Embed` is given.
+    """
+
+    def __init__(self, tally: Any, arguments: Mapping[str, Any]) -> None:  # noqa: ANN401 - Ray's handles have no types
+        import ray
+
+        super().__init__(**arguments)
+        self._tally = tally
+        self._node = ray.get_runtime_context().get_node_id()
+
+    @override
+    def __call__(self, table: Any) -> Any:
+        """Embed the texts of a table.
+
+        Raises:
+            FormatError: As by `Embed`.
+        """
+        made, tokens, truncated = self.embed_table(table)
+        # Nobody waits for it: a tally that is gone with its driver is no reason to fail.
+        self._tally.add.remote(self._node, table.num_rows, tokens, truncated)
+        return made

@@ -1,0 +1,1 @@
+"""Embedding on a cluster, as far as no cluster is needed."""
