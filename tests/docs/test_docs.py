@@ -53,6 +53,7 @@ PAGES = [
     "docs/decisions/serving.md",
     "docs/decisions/store.md",
     "docs/wire-behaviour.md",
+    "deploy/proxies/README.md",
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -186,12 +187,12 @@ def versions_in(lock: str) -> set[tuple[str, str, str]]:
     return {(name, version, marker.strip()) for name, version, marker in found}
 
 
-@pytest.mark.parametrize("lock", [*SERVER_LOCKS, *EXTRA_LOCKS, "dev", "clients"])
+@pytest.mark.parametrize("lock", [*SERVER_LOCKS, *EXTRA_LOCKS, "dev", "clients", "proxies"])
 def test_locks_have_hashes_and_no_hosts(lock: str) -> None:
     """Every locked requirement is pinned and hashed, names no host, and is neither torch nor transformers."""
     lines = text(f"requirements/{lock}.txt").splitlines()
     pinned = lines_of_lock(lock)
-    assert len(pinned) > (0 if lock in EXTRA_LOCKS else 40)
+    assert len(pinned) > (0 if lock in (*EXTRA_LOCKS, "proxies") else 40)
     assert all(line.rstrip().endswith("\\") for line in pinned)
     assert not [
         line for line in lines if "://" in line or line.startswith(("-i", "--index", "--extra"))
