@@ -11,6 +11,7 @@ from nestvec.corpus.reports.running import ReportResult, make_report
 from nestvec.corpus.reports.statistics.perturbation import CHANGES, HOMOGLYPHS, changed
 from nestvec.corpus.reports.table import REPORTS
 from nestvec.engine.types import FloatArray
+from nestvec.errors import InputError
 
 from tests.corpus.reports.fake_subjects import (
     WIDTH,
@@ -204,6 +205,23 @@ def test_planted_joints_are_found() -> None:
     same = made("segments", ReportData(texts=["Same is here. " * 6] * 16), topics)
     assert same.measured.value("WindowDiff, 4 sentences a side") > 0.3
     assert "miss many" in same.advice[0]
+
+
+def test_joints_are_found_where_a_file_is_sorted_by_subject() -> None:
+    """Neighbours in a file that are alike are not joined to one another: texts are drawn, the same for one seed."""
+    documents = [f"Topic{number // 4} is here. " * 6 for number in range(160)]
+    sorted_by_subject = made("segments", ReportData(texts=documents), topics).measured
+    assert sorted_by_subject.value("recall, 4 sentences a side") > 0.9
+    again = made("segments", ReportData(texts=documents), topics).measured
+    assert [each.value for each in again.figures] == [
+        each.value for each in sorted_by_subject.figures
+    ]
+
+
+def test_texts_of_one_sentence_have_no_joints_between_sentences() -> None:
+    """A report that they cannot make says why, instead of failing."""
+    with pytest.raises(InputError, match="0 of these texts have 2 sentences or more"):
+        made("segments", ReportData(texts=["One sentence"] * 16), topics)
 
 
 def test_a_student_is_compared_with_its_teacher() -> None:
