@@ -271,6 +271,7 @@ def test_the_probes_find_good_models_good() -> None:
     knows = of_table({text: direction(pair[0]) for pair in pairs for text in pair})
     assert made("code", ReportData(), knows).measured.figures[0].value == 1
     probes = read_probes("bitext")
+    assert {len(set(texts)) for texts in probes.values()} == {64}
     rows = {text: direction(f"{n}") for texts in probes.values() for n, text in enumerate(texts)}
     good = made("bitext", ReportData(), of_table(rows))
     assert [figure.value for figure in good.measured.figures] == [1] * 5
