@@ -11,6 +11,7 @@ from nestvec.corpus.reports.running import ReportResult, make_report
 from nestvec.corpus.reports.statistics.perturbation import CHANGES, HOMOGLYPHS, changed
 from nestvec.corpus.reports.table import REPORTS
 from nestvec.engine.types import FloatArray
+from nestvec.errors import InputError
 
 from tests.corpus.reports.fake_subjects import (
     WIDTH,
@@ -206,6 +207,23 @@ def test_planted_joints_are_found() -> None:
     assert "miss many" in same.advice[0]
 
 
+def test_joints_are_found_where_a_file_is_sorted_by_subject() -> None:
+    """Neighbours in a file that are alike are not joined to one another: texts are drawn, the same for one seed."""
+    documents = [f"Topic{number // 4} is here. " * 6 for number in range(160)]
+    sorted_by_subject = made("segments", ReportData(texts=documents), topics).measured
+    assert sorted_by_subject.value("recall, 4 sentences a side") > 0.9
+    again = made("segments", ReportData(texts=documents), topics).measured
+    assert [each.value for each in again.figures] == [
+        each.value for each in sorted_by_subject.figures
+    ]
+
+
+def test_texts_of_one_sentence_have_no_joints_between_sentences() -> None:
+    """A report that they cannot make says why, instead of failing."""
+    with pytest.raises(InputError, match="0 of these texts have 2 sentences or more"):
+        made("segments", ReportData(texts=["One sentence"] * 16), topics)
+
+
 def test_a_student_is_compared_with_its_teacher() -> None:
     """A noisy copy keeps less the noisier it is; a copy without noise is the same, and no slower by its tokens."""
     data = ReportData(
@@ -253,6 +271,7 @@ def test_the_probes_find_good_models_good() -> None:
     knows = of_table({text: direction(pair[0]) for pair in pairs for text in pair})
     assert made("code", ReportData(), knows).measured.figures[0].value == 1
     probes = read_probes("bitext")
+    assert {len(set(texts)) for texts in probes.values()} == {64}
     rows = {text: direction(f"{n}") for texts in probes.values() for n, text in enumerate(texts)}
     good = made("bitext", ReportData(), of_table(rows))
     assert [figure.value for figure in good.measured.figures] == [1] * 5

@@ -51,6 +51,8 @@ def boundaries(
     tokens: Sequence[int],
     max_tokens: int = 0,
     check: Check = go_on,
+    *,
+    window: int = WINDOW_SENTENCES,
 ) -> list[int]:
     """Return the sentences that a new chunk begins with, rising, the first apart.
 
@@ -60,11 +62,12 @@ def boundaries(
         max_tokens: Most tokens of a chunk, and four times the least; longer ones are cut where they are deepest, or
             between any two sentences. 0 for no bound.
         check: Called now and then; what it raises ends the work.
+        window: How many sentences on either side of a gap are averaged.
     """
     count = len(tokens)
     if count < 2:  # noqa: PLR2004 - there is no gap
         return []
-    values = similarities(vectors)
+    values = similarities(vectors, window)
     deep = depths(values)
     lengths = np.concatenate([[0], np.cumsum(tokens)])
     least = max_tokens * MIN_SHARE

@@ -29,7 +29,11 @@ def measure(task: Task) -> Figures:
         _figure(f"{ALL}, {BASE} and {language}", vectors[BASE], vectors[language])
         for language in others
     ]
-    return Figures(figures, notes=["Both directions of 16 plain sentences of the project's own."])
+    note = (
+        f"Both directions of {len(probes[BASE])} plain sentences of the project's own; the more sentences there are, the "
+        "harder it is to find one first."
+    )
+    return Figures(figures, notes=[note])
 
 
 def advise(figures: Figures) -> list[str]:
