@@ -78,7 +78,7 @@ class StageTimes:
 
     def _end(self, stage: str) -> None:
         now_s = time.monotonic()
-        self._seconds[stage] = took_s = now_s - self._since_s
+        self._seconds[stage] = now_s - self._since_s
         if self.trace is not None:
             self.trace.stage(stage, self._since_s, now_s)
         self._since_s = now_s
