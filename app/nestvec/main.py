@@ -181,7 +181,7 @@ def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
     body_memory = BodyMemoryBudget(bounds.in_flight_bytes)
     # Bodies are made of what callers send, answers of what is made of it.
     answer_memory = AnswerMemory(ANSWERS_PER_BODIES * body_memory.max_bytes)
-    recorder = start_recorder(process_role.role)
+    recorder = start_recorder(process_role.role, metrics.spans)
     if recorder is not None:
         metrics.engine.record_batch = BatchSpans(recorder).record
     metrics.http.watch_body_bytes(lambda: body_memory.held_bytes, body_memory.max_bytes)

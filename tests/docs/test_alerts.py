@@ -19,10 +19,12 @@ INSTANCE: Final = 'job="nestvec",instance="server:8080"'
 MODEL: Final = f'{INSTANCE},model="m"'
 REQUESTS: Final = f'nestvec_requests_total{{{MODEL},route="/v1/embeddings",dialect="openai",status='
 DURATION: Final = (
-    f'nestvec_request_duration_seconds_bucket{{{MODEL},route="/v1/embeddings",outcome="ok",le='
+    f'nestvec_request_duration_seconds_bucket{{{MODEL},route="/v1/embeddings",dialect="openai",'
+    'outcome="ok",le='
 )
 ANSWERS: Final = (
-    f'nestvec_request_duration_seconds_count{{{MODEL},route="/v1/embeddings",outcome="ok"}}'
+    f'nestvec_request_duration_seconds_count{{{MODEL},route="/v1/embeddings",dialect="openai",'
+    'outcome="ok"}'
 )
 
 # By alert: series as promtool writes them, each with its values a minute apart.
@@ -106,6 +108,10 @@ TROUBLES: Final[dict[str, dict[str, str]]] = {
         f"nestvec_rate_store_down{{{INSTANCE}}}": f"0x{MINUTES}",
         f"nestvec_batch_store_down{{{INSTANCE}}}": f"1x{MINUTES}",
     },
+    "NestvecSpansLost": {
+        f'nestvec_lost_spans_total{{{INSTANCE},reason="queue_full"}}': f"0+9x{MINUTES}",
+        f'nestvec_lost_spans_total{{{INSTANCE},reason="not_exported"}}': f"0x{MINUTES}",
+    },
     "NestvecGpuDown": {f'nestvec_gpu_up{{{INSTANCE},device="0"}}': f"0x{MINUTES}"},
     "NestvecGpuMemoryNearlyFull": {
         f'nestvec_gpu_memory_used_bytes{{{INSTANCE},device="0"}}': f"97x{MINUTES}",
@@ -143,6 +149,8 @@ HEALTH: Final[dict[str, str]] = {
     f"nestvec_truncated_inputs_total{{{MODEL}}}": f"0+3x{HOURS}",
     f"nestvec_inputs_total{{{MODEL}}}": f"0+100x{HOURS}",
     # One test of a few hundred says by chance that texts have moved.
+    # A collector that was away for a while, hours ago.
+    f'nestvec_lost_spans_total{{{INSTANCE},reason="not_exported"}}': f"0x60 512x{HOURS - 60}",
     f"nestvec_drift_p{{{MODEL}}}": f"0.4x100 0.004x14 0.7x{HOURS - 116}",
     f'nestvec_event_loop_lag_seconds_bucket{{{INSTANCE},le="0.1"}}': f"0+600x{HOURS}",
     f'nestvec_event_loop_lag_seconds_bucket{{{INSTANCE},le="+Inf"}}': f"0+600x{HOURS}",

@@ -16,6 +16,7 @@ from nestvec.engine.service import EmbeddingService
 from nestvec.engine.splitting import Span
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.types import EmbedCall, OutputKind, Priority, Truncation
+from nestvec.engine.vectors.groups import Groups
 
 # Calls that end in a second and a half keep the workers fed, batches sorted by length, and progress moving.
 PACE: Final = PaceLimits(
@@ -116,6 +117,7 @@ class CorpusEmbedder(Protocol):
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None = None,
         contexts: Sequence[str] = (),
+        groups: Groups | None = None,
     ) -> Embedded:
         """Embed texts, in order.
 
@@ -125,13 +127,17 @@ class CorpusEmbedder(Protocol):
             spans: Late chunking: the chunks of each document, in characters; each gets a vector, pooled from token
                 states that saw its whole document.
             contexts: What is read before each text and left out of the pooling, "" for nothing; empty for none at all.
+            groups: Which texts make a vector together; None: each has one.
 
         Raises:
-            InputError: A text or an option is refused; the error names the text's index.
+            InputError: A text or an option is refused; the error names the text's index, or, as `param` says, that of
+                its group.
         """
 
-    async def check_context(self, options: TextOptions) -> None:
-        """Try whether the model takes contexts.
+    async def check_composition(
+        self, options: TextOptions, *, has_contexts: bool, has_groups: bool
+    ) -> None:
+        """Try whether the model takes contexts and groups.
 
         Raises:
             InputError: It does not; the error says why.
@@ -190,9 +196,10 @@ class EngineEmbedder:
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None = None,
         contexts: Sequence[str] = (),
+        groups: Groups | None = None,
     ) -> Embedded:
         """Embed texts as a bulk call."""
-        call = self._call(texts, options, spans, contexts)
+        call = self._call(texts, options, spans, contexts, groups)
         started_s = self.pacer.clock()
         result = await self._service.embed(call)
         tokens = sum(result.input_tokens)
@@ -201,9 +208,12 @@ class EngineEmbedder:
         vectors = rows if options.form is OutputForm.DENSE else result.by_input(rows)
         return Embedded(vectors, tokens, sum(result.is_truncated))
 
-    async def check_context(self, options: TextOptions) -> None:
-        """Try whether the model takes contexts, by a short text that is no part of the pace."""
-        await self._service.embed(self._call(["a"], options, None, ["a"]))
+    async def check_composition(
+        self, options: TextOptions, *, has_contexts: bool, has_groups: bool
+    ) -> None:
+        """Try whether the model takes contexts and groups, by a short text that is no part of the pace."""
+        contexts, groups = ["a"] * has_contexts, Groups((1,)) if has_groups else None
+        await self._service.embed(self._call(["a"], options, None, contexts, groups))
 
     def _call(
         self,
@@ -211,6 +221,7 @@ class EngineEmbedder:
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None,
         contexts: Sequence[str],
+        groups: Groups | None,
     ) -> EmbedCall:
         """The engine's call for texts."""
         return EmbedCall(
@@ -227,6 +238,8 @@ class EngineEmbedder:
             kind=KINDS[options.form],
             splits=() if spans is None else tuple(map(tuple, spans)),
             context=tuple(contexts) if any(contexts) else (),
+            groups=() if groups is None else groups.sizes,
+            weights=() if groups is None else groups.weights,
         )
 
     async def token_starts(self, texts: Sequence[str]) -> list[list[int]]:

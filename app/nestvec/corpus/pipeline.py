@@ -19,6 +19,7 @@ from nestvec.corpus.sinks import Sink
 from nestvec.corpus.sources import read_sources
 from nestvec.corpus.store_writer import IdKind, Row, Vectors
 from nestvec.engine.splitting import Span, Splitter
+from nestvec.engine.vectors.groups import GROUPS, Groups, whole_groups
 from nestvec.errors import FormatError, InputError
 
 # What a kill -9 may lose; syncing to disk takes some milliseconds.
@@ -192,7 +193,9 @@ class Pipeline:
                 self._replace(document, content_hash)
             else:
                 batch.records.append((record, content_hash))
-                tokens += pacer.estimate(record.context + record.text, is_whole=cuts)
+                tokens += sum(
+                    pacer.estimate(part.context + part.text, is_whole=cuts) for part in record.texts
+                )
             is_full = len(batch.records) >= pacer.max_texts or batch.count >= MAX_BATCH_RECORDS
             if is_full or tokens >= pacer.size_tokens:
                 yield batch
@@ -243,8 +246,7 @@ class Pipeline:
                 result = await self._source.embed(texts, self._job.options, spans)
                 tokens = result.tokens + extra_tokens
                 return BatchRows(rows, result.vectors, tokens, result.truncated)
-            contexts = [records[owner].context for owner in owners]
-            made = await self._embed_rows(rows, owners, contexts)
+            made = await self._embed_rows(rows, [records[owner] for owner in owners])
             return replace(made, tokens=made.tokens + extra_tokens)
         except InputError as error:
             if error.input_index is None:
@@ -252,39 +254,58 @@ class Pipeline:
             where = records[error.input_index].where
             raise FormatError(f"{where}: {error.message}") from error
 
-    async def _embed_rows(
-        self, rows: Sequence[Row], owners: Sequence[int], contexts: Sequence[str]
-    ) -> BatchRows:
+    async def _embed_rows(self, rows: Sequence[Row], records: Sequence[Record]) -> BatchRows:
         """Embed rows in calls of the size that the pace asks for; one, unless a document has many chunks.
 
-        Each is read behind its record's context, the chunks of a document behind the same.
+        Each is read behind its record's context, the chunks of a document behind the same; a row of a group is made
+        of all texts of it, in one call.
+
+        Args:
+            rows: The rows.
+            records: The record of each.
 
         Raises:
-            InputError: A text is refused; the error names its record's index.
+            FormatError: A text or a group is refused; the error names its line.
+            InputError: An option is refused.
         """
-        texts = [row.text for row in rows]
+        if self._job.columns.group:
+            parts = [(part, part.text) for record in records for part in record.texts]
+        else:
+            parts = [(record, row.text) for record, row in zip(records, rows, strict=True)]
+        texts, contexts = [text for _, text in parts], [part.context for part, _ in parts]
         whole = whole_texts(texts, contexts)
-        parts = []
-        start = 0
+        groups = Groups(
+            tuple(len(record.texts) for record in records),
+            tuple(part.weight for part, _ in parts) if self._job.columns.weight else (),
+        )
+        made = []
+        start = first = 0
         while start < len(texts):
-            stop = start + self._source.pacer.take(whole, start)
-            part = slice(start, stop)
+            last = first + whole_groups(groups.sizes[first:], self._source.pacer.take(whole, start))
+            of_call = groups.part(first, last)
+            call = slice(start, start + sum(of_call.sizes))
             try:
-                parts.append(
+                made.append(
                     await self._source.embed(
-                        texts[part], self._job.options, contexts=contexts[part]
+                        texts[call],
+                        self._job.options,
+                        contexts=contexts[call],
+                        groups=of_call if self._job.columns.group else None,
                     )
                 )
             except InputError as error:
-                if error.input_index is not None:
-                    error.input_index = owners[start + error.input_index]
-                raise
-            start = stop
+                if error.input_index is None:
+                    raise
+                of_group = error.param.startswith(GROUPS)
+                refused = records[first:last] if of_group else [part for part, _ in parts[call]]
+                where = refused[error.input_index].where
+                raise FormatError(f"{where}: {error.message}") from error
+            start, first = call.stop, last
         return BatchRows(
             list(rows),
-            joined_vectors([part.vectors for part in parts]),
-            sum(part.tokens for part in parts),
-            sum(part.truncated for part in parts),
+            joined_vectors([part.vectors for part in made]),
+            sum(part.tokens for part in made),
+            sum(part.truncated for part in made),
         )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import math
 import re
 import sys
 import zlib
@@ -56,6 +57,8 @@ class Columns:
         per: What is one text of a file without records; None: a line of a .txt file, the whole of a document.
         file_name: The id of a file that is one text.
         context: Name of the column whose text is read before the record's and left out of the pooling; "" for none.
+        group: Name of the column whose equal values, one row after the other, make one record; "" for none.
+        weight: Name of the column with a row's weight in its group; "" where all weigh the same.
     """
 
     text: str = "text"
@@ -67,6 +70,8 @@ class Columns:
     file_name: str = ""
     template: str = field(default="", repr=False)
     context: str = field(default="", repr=False)
+    group: str = field(default="", repr=False)
+    weight: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,9 @@ class Record:
         where: File and line, or row, from 1; for messages.
         columns: The columns that are kept, as they were read.
         context: What is read before the text and left out of the pooling, "" for nothing.
+        weight: What the text weighs in its group.
+        members: The records that make one vector together, where this is a group of such; it has the name of their
+            group, the columns of the first, and their texts one a line.
     """
 
     id: str
@@ -86,6 +94,13 @@ class Record:
     where: str
     columns: Mapping[str, Any] = field(default_factory=dict)
     context: str = ""
+    weight: float = 1.0
+    members: tuple["Record", ...] = ()
+
+    @property
+    def texts(self) -> tuple["Record", ...]:
+        """The records whose texts are read, in order: the members, or the record itself."""
+        return self.members or (self,)
 
 
 def read_records(path: Path, columns: Columns, kind: str) -> Iterator[Record]:
@@ -229,7 +244,8 @@ def wanted_columns(present: Sequence[str], columns: Columns) -> list[str]:
     if columns.keep == (ALL_COLUMNS,):
         return list(present)
     of_text = _template(columns.template).fields if columns.template else ()
-    named = (columns.text, *of_text, columns.context, columns.id or "id", *columns.keep)
+    of_groups = (columns.group, columns.weight)
+    named = (columns.text, *of_text, columns.context, *of_groups, columns.id or "id", *columns.keep)
     wanted = dict.fromkeys(named)
     return [name for name in wanted if name in present]
 
@@ -248,12 +264,15 @@ def record_of(row: Mapping[str, Any], columns: Columns, where: str, number: int)
     if identity is None and columns.needs_id:
         raise FormatError(f"{where}: column '{id_column}' is empty")
     name = f"{columns.number_prefix}{number}" if identity is None else str(identity)
+    if columns.group:
+        name = str(_value(row, columns.group, "--group-column", where))
     return Record(
         replace_lone_surrogates(name),
         replace_lone_surrogates(text),
         where,
         columns=_kept(row, columns, where),
         context=_context(row, columns.context, where) if columns.context else "",
+        weight=_weight(row, columns.weight, where) if columns.weight else 1.0,
     )
 
 
@@ -293,6 +312,35 @@ def _context(row: Mapping[str, Any], column: str, where: str) -> str:
     if not isinstance(context, str):
         raise FormatError(f"{where}: column '{column}' holds no text for --context-column")
     return replace_lone_surrogates(context)
+
+
+def _value(row: Mapping[str, Any], column: str, flag: str, where: str) -> Any:  # noqa: ANN401 - any column
+    """Return what a row holds in a column.
+
+    Raises:
+        FormatError: There is no such column, or it is empty.
+    """
+    if column not in row:
+        raise FormatError(f"{where}: no column '{column}' for {flag}")
+    if row[column] in (None, ""):
+        raise FormatError(f"{where}: column '{column}' is empty for {flag}")
+    return row[column]
+
+
+def _weight(row: Mapping[str, Any], column: str, where: str) -> float:
+    """Return what a row's text weighs in its group.
+
+    Raises:
+        FormatError: The column is missing, or holds no finite number.
+    """
+    value = _value(row, column, "--weight-column", where)
+    try:
+        weight = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise FormatError(f"{where}: column '{column}' holds no finite number for --weight-column")
+    return weight
 
 
 @lru_cache(maxsize=8)

@@ -160,6 +160,8 @@ class RowMaker:
         parts: list[Any] = [self.salt, record.text, columns]
         if record.context:
             parts.append(record.context)
+        if record.members:
+            parts.append([[part.text, part.context, part.weight] for part in record.members])
         content = json.dumps(parts, sort_keys=True, default=repr)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 

@@ -22,7 +22,7 @@ from nestvec.corpus.pipeline import Pipeline
 from nestvec.corpus.rows import RowMaker, salt_of
 from nestvec.corpus.scan import CorpusScan, scan
 from nestvec.corpus.sinks import DraftSink, Sink, StdoutSink, StoreSink
-from nestvec.corpus.store_writer import StoreLayout
+from nestvec.corpus.store_writer import IdKind, StoreLayout
 from nestvec.corpus.stores.registry import find_store
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.types import Truncation
@@ -37,6 +37,8 @@ def check_job(job: CorpusJob) -> None:
     """
     if job.columns.context:
         _check_contexts(job)
+    if job.columns.group:
+        _check_groups(job)
     if job.store:
         kind = find_store(job.store)
         if kind is None:
@@ -67,6 +69,26 @@ def _check_contexts(job: CorpusJob) -> None:
         raise FormatError(
             "texts with a context are not read in windows; let --truncate be end, start or error, or leave "
             "--context-column out"
+        )
+
+
+def _check_groups(job: CorpusJob) -> None:
+    """Refuse groups with what has no place for them.
+
+    Raises:
+        FormatError: The job asks for such a thing.
+    """
+    if job.chunking is not None:
+        raise FormatError(
+            "the texts of a group are parts already; leave --group-column or --chunk out"
+        )
+    if job.options.form is not OutputForm.DENSE:
+        raise FormatError(
+            f"groups have one vector, and {job.options.form} outputs are of single texts; leave --group-column out"
+        )
+    if job.id_kind is IdKind.SHA256 or job.columns.id is not None:
+        raise FormatError(
+            "the id of a group is its value in --group-column; leave --id-column and --id sha256 out"
         )
 
 
@@ -107,8 +129,12 @@ async def embed_corpus(
     """
     found = await asyncio.to_thread(scan_job, job) if found is None else found
     model = await source.model(job.options)
-    if job.columns.context:
-        await source.check_context(job.options)
+    if job.columns.context or job.columns.group:
+        await source.check_composition(
+            job.options,
+            has_contexts=bool(job.columns.context),
+            has_groups=bool(job.columns.group),
+        )
     if job.chunking is not None:
         job = replace(job, chunking=job.chunking.for_model(model))
     layout = store_layout(job, model, found)
@@ -237,6 +263,7 @@ def _identity(job: CorpusJob, model: ModelDescription, layout: StoreLayout) -> d
         "columns": repr(job.columns),
         **({"template": job.columns.template} if job.columns.template else {}),
         **({"context": job.columns.context} if job.columns.context else {}),
+        **({"groups": [job.columns.group, job.columns.weight]} if job.columns.group else {}),
         "options": [asdict(job.options), job.with_text, job.id_kind.value, job.prunes],
         "chunking": repr(job.chunking),
         "kept": dict(layout.columns),

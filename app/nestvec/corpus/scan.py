@@ -44,10 +44,7 @@ def scan(sources: Sequence[TextSource], columns: Columns, id_kind: IdKind) -> Co
     Raises:
         FormatError: A record cannot be read, or two have one id: both places are named.
     """
-    if columns.context:
-        _refuse_without_columns(sources)
-    if named := RESERVED_COLUMNS & set(columns.keep):
-        raise FormatError(f"'{min(named)}' is a column of the output's own; keep others")
+    _check_columns(sources, columns)
     if any(source.is_stdin for source in sources):
         if ALL_COLUMNS in columns.keep:
             raise FormatError(
@@ -72,8 +69,21 @@ def scan(sources: Sequence[TextSource], columns: Columns, id_kind: IdKind) -> Co
     return CorpusScan(count, known)
 
 
-def _refuse_without_columns(sources: Sequence[TextSource]) -> None:
-    """Refuse sources that have no columns to take contexts from.
+def _check_columns(sources: Sequence[TextSource], columns: Columns) -> None:
+    """Refuse columns that no record has, or that outputs have themselves.
+
+    Raises:
+        FormatError: One is such a column.
+    """
+    for column, flag in ((columns.context, "--context-column"), (columns.group, "--group-column")):
+        if column:
+            _refuse_without_columns(sources, flag)
+    if named := RESERVED_COLUMNS & set(columns.keep):
+        raise FormatError(f"'{min(named)}' is a column of the output's own; keep others")
+
+
+def _refuse_without_columns(sources: Sequence[TextSource], flag: str) -> None:
+    """Refuse sources that have no columns for a flag to take something from.
 
     Raises:
         FormatError: One has none.
@@ -82,8 +92,7 @@ def _refuse_without_columns(sources: Sequence[TextSource]) -> None:
         if source.kind in NUMBERED:
             name = "standard input" if source.is_stdin else str(source.path)
             raise FormatError(
-                f"{name}: {source.kind} files have no columns; --context-column reads records (.jsonl, .csv, "
-                ".parquet, .arrow)"
+                f"{name}: {source.kind} files have no columns; {flag} reads records (.jsonl, .csv, .parquet, .arrow)"
             )
 
 
@@ -144,7 +153,8 @@ def _double(first: str, second: str) -> FormatError:
     """Return the error of two records of one id."""
     return FormatError(
         f"{first} and {second} have the same id, and one would replace the other; "
-        "choose another column with --id-column, or let --id sha256 make ids of the texts"
+        "choose another column with --id-column, or let --id sha256 make ids of the texts (rows of one group must "
+        "follow one another in one file)"
     )
 
 

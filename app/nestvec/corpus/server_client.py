@@ -28,7 +28,7 @@ BUSY_STATUSES: Final = (502, 503)
 TIMEOUT_STATUSES: Final = (408, 504)
 TOO_LARGE: Final = 413
 TOO_LARGE_CODES: Final = ("max_tokens_per_request", "request_too_large", "body_too_large")
-INPUT_INDEX: Final = re.compile(r"input\[(\d+)\]")
+INPUT_INDEX: Final = re.compile(r"(?:input|groups)\[(\d+)\]")
 
 
 class ServerClient:

@@ -20,6 +20,7 @@ from nestvec.corpus.embedders import (
 from nestvec.corpus.pacing import CallPacer, PaceLimits
 from nestvec.corpus.server_client import MAX_REFUSALS, TOO_LARGE_CODES, ServerClient
 from nestvec.engine.splitting import Span
+from nestvec.engine.vectors.groups import GROUPS, Groups, whole_groups
 from nestvec.errors import CapacityError, InputError, SourceError
 
 # Requests of some five seconds leave room under the 30 s of proxies and the 55 s of this server, whatever else it does.
@@ -121,12 +122,13 @@ class ServerEmbedder:
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None = None,
         contexts: Sequence[str] = (),
+        groups: Groups | None = None,
     ) -> Embedded:
         """Embed texts in as many requests as the server's limits ask for.
 
         Raises:
             InputError: The server refuses a text or an option; the error names the text's index.
-            CapacityError: One text alone takes the server too long, or the key's limits refuse it.
+            CapacityError: One text or group alone takes the server too long, or the key's limits refuse it.
             SourceError: The server cannot be reached, or fails.
         """
         body: dict[str, Any] = {
@@ -141,8 +143,11 @@ class ServerEmbedder:
             body["late_chunking"] = {"spans": [list(map(list, pairs)) for pairs in spans]}
         if any(contexts):
             body["context"] = list(contexts)
+        if groups is not None:
+            body["groups"] = list(groups.sizes)
+            body["weights"] = list(groups.weights) or None
         whole = whole_texts(texts, contexts)
-        is_one = len(texts) == 1
+        is_one = len(texts if groups is None else groups.sizes) == 1
         refusals = MAX_REFUSALS if is_one else REFUSALS_OF_MANY
         try:
             answer, took_s = await self._server.send(
@@ -159,16 +164,20 @@ class ServerEmbedder:
             self.pacer.done(whole, embedded.tokens, took_s)
             return embedded
         self.pacer.too_much(whole)
-        return await self._embed_parts(texts, options, spans, contexts)
+        return await self._embed_parts(texts, options, spans, contexts, groups)
 
-    async def check_context(self, options: TextOptions) -> None:
-        """Try whether the server's model takes contexts, by a short text that is no part of the pace.
+    async def check_composition(
+        self, options: TextOptions, *, has_contexts: bool, has_groups: bool
+    ) -> None:
+        """Try whether the server's model takes contexts and groups, by a short text that is no part of the pace.
 
         Raises:
             InputError: It does not; the error says why.
             SourceError: The server cannot be reached, or fails.
         """
-        body = {"input": "a", "context": "a", **self._option_fields(options)}
+        body = {"input": "a", **self._option_fields(options)}
+        body |= {"context": "a"} if has_contexts else {}
+        body |= {"groups": [1], "output_dtype": options.output_dtype.value} if has_groups else {}
         await self.request("POST", "/v1/embeddings", body)
 
     async def _embed_parts(
@@ -177,23 +186,30 @@ class ServerEmbedder:
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None,
         contexts: Sequence[str],
+        groups: Groups | None,
     ) -> Embedded:
-        """Embed texts part by part, each of the size that the pace has become; an error still names the right text."""
+        """Embed texts part by part, each of the size that the pace has become; an error still names the right text.
+
+        A group stays whole.
+        """
         whole = whole_texts(texts, contexts)
+        sizes = [1] * len(texts) if groups is None else groups.sizes
         parts: list[Embedded] = []
-        start = 0
+        start = first = 0
         while start < len(texts):
             most = min(self.pacer.take(whole, start), len(texts) // 2)
-            stop = start + max(1, most)
+            count = whole_groups(sizes[first:], most)
+            last, stop = first + count, start + sum(sizes[first : first + count])
             of_part = None if spans is None else spans[start:stop]
+            of_groups = None if groups is None else groups.part(first, last)
             try:
-                part = texts[start:stop]
-                parts.append(await self.embed(part, options, of_part, contexts[start:stop]))
+                part, before = texts[start:stop], contexts[start:stop]
+                parts.append(await self.embed(part, options, of_part, before, of_groups))
             except InputError as error:
                 if error.input_index is not None:
-                    error.input_index += start
+                    error.input_index += first if error.param.startswith(GROUPS) else start
                 raise
-            start = stop
+            start, first = stop, last
         return Embedded(
             np.concatenate([part.vectors for part in parts]),
             sum(part.tokens for part in parts),

@@ -19,10 +19,13 @@ from nestvec.corpus.readers import (
     import_parquet,
     read_records,
 )
-from nestvec.errors import FormatError
+from nestvec.engine.vectors.groups import Groups
+from nestvec.errors import FormatError, InputError
 
 STDIO: Final = "-"
 STDIN: Final = Path("/dev/stdin")
+# As many inputs as a call takes by default: a group is one call's, or part of one.
+MAX_GROUP_TEXTS: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def find_sources(
 
 
 def read_sources(sources: Sequence[TextSource], columns: Columns) -> Iterator[Record]:
-    """Yield all records of all sources; records without an id are numbered within each.
+    """Yield all records of all sources; records without an id are numbered within each, groups end with their file.
 
     Raises:
         FormatError: A column is missing, or a record cannot be read; the error names the line.
@@ -111,7 +114,34 @@ def read_sources(sources: Sequence[TextSource], columns: Columns) -> Iterator[Re
             number_prefix=f"{source.name}:" if source.name else "",
             file_name=source.name or source.path.name,
         )
-        yield from read_records(source.path, named, source.kind)
+        records = read_records(source.path, named, source.kind)
+        yield from _groups(records, columns.weight) if columns.group else records
+
+
+def _groups(records: Iterator[Record], weight_column: str) -> Iterator[Record]:
+    """Yield a record for each run of records of one name, which is their group's.
+
+    Raises:
+        FormatError: A group is too large for a call, or its weights cannot be; the error names where it begins.
+    """
+    for name, run in itertools.groupby(records, lambda record: record.id):
+        members = tuple(itertools.islice(run, MAX_GROUP_TEXTS + 1))
+        first = members[0]
+        if len(members) > MAX_GROUP_TEXTS:
+            raise FormatError(
+                f"{first.where}: the group that begins here has more than {MAX_GROUP_TEXTS} texts, which is what one "
+                "call takes; join some of them"
+            )
+        if weight_column:
+            try:
+                weights = tuple(member.weight for member in members)
+                Groups((len(members),), weights).check(len(members))
+            except InputError as error:
+                raise FormatError(
+                    f"{first.where}: the weights of the group that begins here must sum to more than zero"
+                ) from error
+        text = "\n".join(member.text for member in members)
+        yield Record(name, text, first.where, first.columns, members=members)
 
 
 def left_out(folders: Sequence[str]) -> Counter[str]:

@@ -73,8 +73,8 @@ class HttpMetrics:
         self._request_duration = Series(
             Histogram(
                 "nestvec_request_duration_seconds",
-                "From the first byte to the end of the answer, by route, model and outcome.",
-                ["route", "model", "outcome"],
+                "From the first byte to the end of the answer, by route, dialect, model and outcome.",
+                ["route", "dialect", "model", "outcome"],
                 buckets=SECONDS,
                 registry=registry,
             )
@@ -145,7 +145,7 @@ class HttpMetrics:
             return
         exemplar = {"trace_id": trace_id} if trace_id else None
         self._requests[route, dialect, model, str(status)].inc()
-        self._request_duration[route, model, outcome].observe(took_s, exemplar)
+        self._request_duration[route, dialect, model, outcome].observe(took_s, exemplar)
         if code:
             self._errors[model, code].inc()
         for stage, stage_s in stages_s.items():

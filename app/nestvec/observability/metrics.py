@@ -17,6 +17,7 @@ from nestvec.observability.process_metrics import ProcessMetrics
 from nestvec.observability.queue_metrics import QueueMetrics
 from nestvec.observability.service_metrics import ServiceMetrics
 from nestvec.observability.shared_metrics import is_shared, keep_files, registry_of_all
+from nestvec.observability.tracing.span_metrics import SpanMetrics
 
 
 class Metrics:
@@ -40,6 +41,7 @@ class Metrics:
         energy: What the processors take.
         jobs: Files and batches.
         drift: How far texts have moved from a reference.
+        spans: Spans that were recorded and lost.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Metrics:
         self.energy = EnergyMetrics(registry)
         self.jobs = JobMetrics(registry)
         self.drift = DriftMetrics(registry)
+        self.spans = SpanMetrics(registry)
 
     def model_changed(self, slot: ModelSlot) -> None:
         """Note that a model was loaded or unloaded, or could not be loaded."""

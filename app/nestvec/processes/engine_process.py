@@ -71,7 +71,7 @@ def run_engine_process(
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library has not typed this one
     metrics = Metrics(CollectorRegistry(), files.role)
     metrics.processes.note_start(restarts.earlier, was_hung=restarts.was_hung)
-    recorder = start_recorder(files.role)
+    recorder = start_recorder(files.role, metrics.spans)
     if recorder is not None:
         metrics.engine.record_batch = BatchSpans(recorder, serves_others=True).record
     journal = InFlightJournal(files.status_page, runtime_dir.secret)

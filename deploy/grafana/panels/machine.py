@@ -51,6 +51,11 @@ MACHINE: Final = (
                 ],
             ),
             Chart(
+                "Spans of traces that were lost",
+                "cps",
+                [Query(rate("nestvec_lost_spans_total", "reason", SERVER), "{{reason}}")],
+            ),
+            Chart(
                 "Threads that tokenise and finish",
                 "percentunit",
                 [

@@ -43,6 +43,11 @@ OVERVIEW: Final = (
                 "s",
                 quantiles("nestvec_request_duration_seconds", "model", CALLS + ',outcome="ok"'),
             ),
+            Chart(
+                "Time of an answer by dialect",
+                "s",
+                quantiles("nestvec_request_duration_seconds", "dialect", CALLS + ',outcome="ok"'),
+            ),
             Chart("Inputs", "cps", [Query(rate("nestvec_inputs_total"), "{{model}}")]),
             Chart("Tokens", "cps", [Query(rate("nestvec_tokens_total"), "{{model}}")]),
             Chart(

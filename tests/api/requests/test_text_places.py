@@ -282,7 +282,7 @@ NO_TEXT: Final = frozenset(
         *("return_text", "top_n", "top_k", "return_documents", "max_tokens_per_doc", "explain"),
         *("splitter", "chunk_tokens", "overlap_tokens"),
         *("vectors", "timeout", "binary_data_output", "add_special_tokens"),
-        *("multi_label", "alpha", "lexical_weight"),
+        *("multi_label", "alpha", "lexical_weight", "fusion"),
     }
 )
 # Ollama's two routes share their fields, and each reads one of two; a cross-encoder has no prompts.

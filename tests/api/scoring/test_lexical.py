@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nestvec.engine.outputs.lexical import LexicalOutput
+from nestvec.engine.outputs.relevance import fused_ranks
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import OutputKind, Truncation
@@ -146,6 +147,46 @@ async def test_fused_scores_are_numpys(lexical: Api, table: TermTable, share: fl
     assert [row["index"] for row in results] == np.argsort(-expected, kind="stable").tolist()
 
 
+@pytest.mark.parametrize("share", [None, 0.2, 1])
+async def test_fused_ranks_are_the_formulas(
+    lexical: Api, table: TermTable, share: float | None
+) -> None:
+    """Reciprocal ranks by cosine and by terms, halves unless a share is given, and 1 for the first by both."""
+    body = {"query": "alpha one", "documents": DOCUMENTS, "fusion": "rrf", "lexical_weight": share}
+    answer = await lexical.client.post("/v1/rerank", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-embed-score"] == "rrf"
+    query = unit_vector(lexical, "query : alpha one")
+    cosines = [
+        float(np.dot(query, unit_vector(lexical, f"passage : {text}"))) for text in DOCUMENTS
+    ]
+    words = weights(lexical, table, "alpha one", is_query=True)
+    products = [product(words, weights(lexical, table, text)) for text in DOCUMENTS]
+    assert min(products) == 0 < max(products)
+    half = 0.5 if share is None else share
+    expected = [
+        61 * (1 - half) / (60 + 1 + sum(other > cosine for other in cosines))
+        + (61 * half / (60 + 1 + sum(other > terms for other in products)) if terms else 0)
+        for cosine, terms in zip(cosines, products, strict=True)
+    ]
+    results = answer.json()["results"]
+    for row in results:
+        assert row["relevance_score"] == pytest.approx(expected[row["index"]], abs=1e-9)
+    assert [row["index"] for row in results] == np.argsort(
+        -np.array(expected), kind="stable"
+    ).tolist()
+
+
+def test_equal_scores_have_one_rank() -> None:
+    """So the order in which documents came decides nothing; what is first by both has 1."""
+    cosines, products = np.array([0.5, 0.9, 0.5, 0.1]), np.array([2.0, 3.0, 2.0, 0.0])
+    fused = fused_ranks(cosines, products, 0.5)
+    assert fused[1] == 1
+    assert fused[0] == fused[2] == pytest.approx(61 / 62)
+    assert fused[3] == pytest.approx(0.5 * 61 / 64)
+    assert not len(fused_ranks(np.zeros(0), np.zeros(0), 0.5))
+
+
 async def test_no_common_term_leaves_cosines(lexical: Api) -> None:
     """Where nothing matches, the terms' share is zero for all."""
     body = {"query": "blue", "documents": ["red", "beta"], "lexical_weight": 0.5}
@@ -162,13 +203,27 @@ async def test_off_is_as_before(lexical: Api, api: Api) -> None:
     answers = [
         await each.client.post("/v1/rerank", json=body | extra)
         for each in (api, lexical)
-        for extra in ({}, {"lexical_weight": 0}, {"lexical_weight": None})
+        for extra in (
+            {},
+            {"lexical_weight": 0},
+            {"lexical_weight": None, "fusion": None},
+            {"lexical_weight": 0, "fusion": "rrf"},
+        )
     ]
     assert {answer.headers["x-embed-score"] for answer in answers} == {"cosine"}
     first = answers[0].json()
     for answer in answers[1:]:
         assert answer.json()["results"] == first["results"]
         assert answer.json()["usage"] == first["usage"]
+
+
+@pytest.mark.parametrize("value", ["max", "RRF", 1, ["rrf"], {"a": 1}])
+async def test_a_wrong_fusion_is_refused(lexical: Api, value: object) -> None:
+    """It is a word of two."""
+    body = {"query": "alpha", "documents": ["beta"], "fusion": value}
+    answer = await lexical.client.post("/v1/rerank", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "fusion")
+    assert "weighted, rrf" in answer.text
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, True, "0.5", [0.5]])

@@ -4,6 +4,8 @@ import pytest
 from nestvec.errors import ConfigError
 from nestvec.observability.tracing import environment
 from nestvec.observability.tracing.environment import asks_for_traces, start_recorder
+from nestvec.observability.tracing.span_metrics import SpanMetrics
+from prometheus_client import CollectorRegistry
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
@@ -68,4 +70,4 @@ def test_nothing_is_started_where_nothing_is_asked_for(monkeypatch: pytest.Monke
     """The default costs nothing."""
     for name in ("OTEL_TRACES_EXPORTER", *environment.ENDPOINTS):
         monkeypatch.delenv(name, raising=False)
-    assert start_recorder("server") is None
+    assert start_recorder("server", SpanMetrics(CollectorRegistry())) is None

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from nestvec.api.http import stage_times
-from nestvec.api.http.stage_times import CONNECTION_STAGES
 from nestvec.api.requests.embedding import forms_asked_for
 from nestvec.engine.types import Batch, RawOutput
+from nestvec.observability.tracing import finished_span
+from structlog.testing import capture_logs
 
 from tests.api.applications import Api, Jobs, MakeApi
 from tests.support.served import SPEC, ServedOptions
@@ -39,7 +39,7 @@ SERVER = "POST /v1/embeddings"
 CALL = f"embeddings {SPEC.name}"
 # By the name of the fake core.
 BATCH = "batch fake"
-STAGES = ("tokenize", "queue", "run", "postprocess", "encode")
+STAGES = ("parse", "tokenize", "queue", "run", "postprocess", "encode", "write")
 CANARY = "kanarienvogel"
 KEY = "a-key-of-sixteen-chars"
 
@@ -51,9 +51,8 @@ class Spans:
     exporter: InMemorySpanExporter
 
     def all(self) -> Sequence[ReadableSpan]:
-        """Return every span that has ended, but those that a slow machine adds."""
-        spans = self.exporter.get_finished_spans()
-        return [span for span in spans if span.name not in CONNECTION_STAGES]
+        """Return every span that has ended."""
+        return self.exporter.get_finished_spans()
 
     def one(self, name: str) -> ReadableSpan:
         """Return the only span of a name."""
@@ -63,6 +62,12 @@ class Spans:
     def names(self) -> list[str]:
         """Return the names of all, sorted."""
         return sorted(span.name for span in self.all())
+
+
+@pytest.fixture(autouse=True)
+def _every_stage_has_a_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast this machine is."""
+    monkeypatch.setattr(finished_span, "MIN_STAGE_S", 0.0)
 
 
 def record(api: Api, sampler: Sampler = ALWAYS_ON) -> Spans:
@@ -95,7 +100,7 @@ async def test_a_request_is_recorded_in_its_stages(api: Api) -> None:
     assert server.parent is not None
     assert f"{server.parent.span_id:016x}" == CALLER
     assert (server.kind, call.kind) == (SpanKind.SERVER, SpanKind.INTERNAL)
-    assert is_under(spans.one("encode"), server)
+    assert all(is_under(spans.one(stage), server) for stage in ("parse", "encode", "write"))
     assert is_under(call, server)
     of_call = ("tokenize", "queue", "run", "postprocess")
     assert all(is_under(spans.one(stage), call) for stage in of_call)
@@ -106,13 +111,16 @@ async def test_a_request_is_recorded_in_its_stages(api: Api) -> None:
     assert all(span.end_time >= span.start_time for span in spans.all())  # type: ignore[operator]
 
 
-async def test_slow_connections_are_told(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading the request and writing the answer have spans where they take long."""
-    monkeypatch.setattr(stage_times, "SLOW_CONNECTION_S", 0.0)
+async def test_short_stages_have_no_spans(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But the run, which is linked to its micro-batch; the log line has the time of each."""
+    monkeypatch.setattr(finished_span, "MIN_STAGE_S", float("inf"))
     spans = record(api)
-    await api.embed({"input": "alpha"})
-    names = [span.name for span in spans.exporter.get_finished_spans()]
-    assert sorted(names) == sorted([SERVER, CALL, BATCH, *STAGES, "parse", "write"])
+    with capture_logs() as logs:
+        await api.embed({"input": "alpha"})
+    assert spans.names() == sorted([SERVER, CALL, "run", BATCH])
+    batch_id = spans.one(BATCH).context.span_id
+    assert [link.context.span_id for link in spans.one("run").links] == [batch_id]
+    assert [list(line["stages_ms"]) for line in logs if "stages_ms" in line] == [list(STAGES)]
 
 
 async def test_attributes_are_those_of_the_conventions(api: Api) -> None:

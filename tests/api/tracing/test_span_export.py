@@ -3,8 +3,10 @@
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 from typing_extensions import override
 
@@ -15,13 +17,14 @@ from nestvec.observability.tracing.environment import start_recorder
 from nestvec.observability.tracing.finished_span import FinishedSpan
 from nestvec.observability.tracing.span_export import (
     EXPORTER_LOGGER,
-    QUEUE_LOGGER,
     TOLD_EVERY_S,
     PatientExporter,
+    WaitingSpans,
     close_within,
     open_recorder,
     resource_of,
 )
+from nestvec.observability.tracing.span_metrics import SpanMetrics
 from nestvec.observability.tracing.span_recorder import SpanRecorder
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -70,17 +73,41 @@ class FakeExporter(SpanExporter):
 
 @pytest.fixture(autouse=True)
 def _other_logs_stay() -> Iterator[None]:
-    """Leave the SDK's loggers as they were."""
-    exporting, queueing = logging.getLogger(EXPORTER_LOGGER), logging.getLogger(QUEUE_LOGGER)
-    kept = exporting.filters[:], queueing.level
+    """Leave the SDK's logger as it was."""
+    exporting = logging.getLogger(EXPORTER_LOGGER)
+    kept = exporting.filters[:]
     yield
-    exporting.filters[:], queueing.level = kept
+    exporting.filters[:] = kept
+
+
+@dataclass
+class Losses:
+    """What was counted as lost, and the bound on what waits.
+
+    Args:
+        limit: How many spans may wait.
+    """
+
+    limit: int = 64
+
+    def __post_init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.waiting = WaitingSpans(self.limit, SpanMetrics(self.registry))
+
+    def counts(self) -> tuple[float | None, float | None]:
+        """Return how many found no room, and how many could not be exported."""
+        values = [
+            self.registry.get_sample_value("nestvec_lost_spans_total", {"reason": reason})
+            for reason in ("queue_full", "not_exported")
+        ]
+        return values[0], values[1]
 
 
 def test_a_lost_collector_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     """Then every ten minutes, however it comes and goes, and when it is back; the SDK's own lines are kept back."""
     clock, inner = FakeClock(), FakeExporter()
-    exporter = PatientExporter(inner, clock)
+    losses = Losses()
+    exporter = PatientExporter(inner, clock, losses.waiting)
     inner.result, inner.told = BAD, ConnectionError("secret")
     with capture_logs() as logs:
         for _ in range(50):
@@ -94,6 +121,7 @@ def test_a_lost_collector_is_told_of_once(caplog: pytest.LogCaptureFixture) -> N
             exporter.export([SPAN])
     told = [(line["event"], line.get("reason"), line["lost_spans"]) for line in logs]
     assert not caplog.records
+    assert losses.counts() == (0, 50 * 3 + 1 + 2)
     assert told == [
         ("traces_not_exported", "ConnectionError", 3),
         ("traces_not_exported", "HTTP 503", 151),
@@ -107,27 +135,33 @@ def test_an_exporter_that_breaks_is_one_that_fails() -> None:
     inner = FakeExporter()
     inner.error = ValueError("secret")
     with capture_logs() as logs:
-        assert PatientExporter(inner, FakeClock()).export([SPAN]) is BAD
+        assert PatientExporter(inner, FakeClock(), Losses().waiting).export([SPAN]) is BAD
     assert [line["reason"] for line in logs] == ["ValueError"]
     assert "secret" not in str(logs)
 
 
 def test_nobody_waits_for_a_collector(caplog: pytest.LogCaptureFixture) -> None:
-    """Spans are handed over while nothing is exported; those that find no room are lost, silently; the end comes."""
+    """Spans are handed over while nothing is exported; those that find no room are counted; the end comes."""
     inner = FakeExporter()
     inner.gate.clear()
-    exporter = PatientExporter(inner, FakeClock())
+    losses = Losses(64)
+    exporter = PatientExporter(inner, FakeClock(), losses.waiting)
     processor = BatchSpanProcessor(exporter, max_queue_size=64, max_export_batch_size=16)
     recorder = SpanRecorder(
-        ALWAYS_ON, Resource({}), processor.on_end, lambda: close_within(0.01, processor, exporter)
+        ALWAYS_ON,
+        Resource({}),
+        lambda span: losses.waiting.hand_over(span, processor.on_end),
+        lambda: close_within(0.01, processor, exporter),
     )
     trace = recorder.new_trace()
     with caplog.at_level(logging.DEBUG):
-        for _ in range(200):
-            span = FinishedSpan("work", recorder.new_span_id(), trace, 1.0, 2.0)
-            recorder.record(trace, [span])
+        span = FinishedSpan("work", trace.span_id, None, 1.0, 2.0)
+        recorder.record(trace, [span] * 16)
         assert inner.begun.wait(30)
+        for _ in range(20):
+            recorder.record(trace, [span] * 10)
         assert inner.exported == 0
+        assert losses.counts() == (200 - 64, 0)
         recorder.close()
     assert inner.closed.is_set()
     assert not caplog.records
@@ -136,7 +170,7 @@ def test_nobody_waits_for_a_collector(caplog: pytest.LogCaptureFixture) -> None:
 def test_the_end_exports_what_is_left() -> None:
     """Of spans that have ended none is lost where the collector answers."""
     inner = FakeExporter()
-    exporter = PatientExporter(inner, FakeClock())
+    exporter = PatientExporter(inner, FakeClock(), Losses().waiting)
     processor = BatchSpanProcessor(exporter)
     recorder = SpanRecorder(
         ALWAYS_ON, Resource({}), processor.on_end, lambda: close_within(30, processor, exporter)
@@ -158,7 +192,7 @@ def test_variables_are_the_sdks(monkeypatch: pytest.MonkeyPatch) -> None:
             ("SERVICE_NAME", "search"),
         ):
             monkeypatch.setenv(f"OTEL_{name}", value)
-        recorder = open_recorder("front-0")
+        recorder = open_recorder("front-0", SpanMetrics(CollectorRegistry()))
         assert recorder.sampled(None, "GET") is None
         trace = recorder.new_trace()
         place = recorder.sampled(trace, "GET")
@@ -171,7 +205,7 @@ def test_variables_are_the_sdks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert span.ended_ns - span.started_ns == 10**9
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "-1")
     with capture_logs() as logs:
-        assert start_recorder("front-0") is None
+        assert start_recorder("front-0", SpanMetrics(CollectorRegistry())) is None
     assert [line["event"] for line in logs] == ["traces_off"]
 
 

@@ -75,9 +75,10 @@ def test_groups_that_do_not_fit_are_refused(
 def test_vectors_that_cancel_out_are_no_vector() -> None:
     """What rounding leaves of opposite vectors never leaves as a direction."""
     vectors = np.array([[1, 2], [-1, -2], [3, 1]], np.float32)
-    with pytest.raises(InputError, match="group 0 cancel") as caught:
-        Groups((2, 1), (1.0, 1.0, 1.0)).combine(vectors)
-    assert caught.value.param == "weights"
+    for weights in ((1.0, 1.0, 1.0), ()):
+        with pytest.raises(InputError, match="cancel each other out") as caught:
+            Groups((2, 1), weights).combine(vectors)
+        assert (caught.value.param, caught.value.input_index) == ("groups", 0)
     with pytest.raises(InputError) as caught:
-        Groups((2, 1)).combine(vectors)
-    assert caught.value.param == "groups"
+        Groups((1, 2)).combine(vectors[::-1])
+    assert caught.value.input_index == 1

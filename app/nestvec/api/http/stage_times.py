@@ -12,10 +12,6 @@ from nestvec.observability.tracing.request_trace import RequestTrace
 # Key in a request's ASGI scope.
 STAGE_TIMES: Final = "nestvec.stage_times"
 STAGES: Final = ("parse", "tokenize", "queue", "run", "postprocess", "encode", "write")
-# Reading the request and writing the answer get spans where callers' connections made them slow: a span costs more
-# than they mostly take, and they are the beginning and the end of the request's own.
-CONNECTION_STAGES: Final = frozenset({"parse", "write"})
-SLOW_CONNECTION_S: Final = 0.001
 
 
 class StageTimes:
@@ -82,10 +78,8 @@ class StageTimes:
 
     def _end(self, stage: str) -> None:
         now_s = time.monotonic()
-        self._seconds[stage] = took_s = now_s - self._since_s
-        if self.trace is not None and (
-            took_s >= SLOW_CONNECTION_S or stage not in CONNECTION_STAGES
-        ):
+        self._seconds[stage] = now_s - self._since_s
+        if self.trace is not None:
             self.trace.stage(stage, self._since_s, now_s)
         self._since_s = now_s
 

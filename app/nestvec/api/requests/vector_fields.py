@@ -46,6 +46,7 @@ OWN_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "prompt_name": (),
     "instruction": (),
     "lexical_weight": (0,),
+    "fusion": ("weighted",),
     "examples": ([],),
     "input_type": (),
     "task": (),

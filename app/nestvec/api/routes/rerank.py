@@ -31,17 +31,19 @@ from nestvec.api.requests.json_parts import (
     with_field,
 )
 from nestvec.api.scoring.relevance import relevance_scorer, score_headers
-from nestvec.engine.outputs.relevance import LEXICAL_WEIGHT, TextSide
+from nestvec.engine.outputs.relevance import LEXICAL_WEIGHT, Fusion, TextSide
 from nestvec.engine.types import OutputKind, Truncation
 from nestvec.errors import EmptyInputError, InputError
 
 DEFAULT_FIELDS: Final = ["text"]
 MAX_RANK_FIELDS: Final = 64
+# Of reciprocal ranks, where a request does not say.
+EQUAL_SHARE: Final = 0.5
 FIELDS: Final = frozenset(
     {
         *("model", "query", "documents", "top_n", "top_k", "truncation", "truncate"),
         *("return_documents", "max_tokens_per_doc", "rank_fields", "priority", "user"),
-        *("instruction", "lexical_weight"),
+        *("instruction", "lexical_weight", "fusion"),
     }
 )
 
@@ -72,11 +74,13 @@ async def _rerank(api_request: ApiRequest, *, returns_documents: bool) -> Respon
     top = _top(body)
     with_documents = boolean_field(body, "return_documents")
     instruction = text_field(body, "instruction")
+    fusion = _fusion(body)
     relevance = await relevance_scorer(api_request, model).scores(
         TextSide([query], "query", "query", is_list=False, instruction=instruction),
         TextSide(documents, "documents", "passage", max_tokens=_max_tokens(body)),
         _truncation(body),
-        lexical_weight=_lexical_weight(body),
+        lexical_weight=_lexical_weight(body, fusion),
+        fusion=fusion,
     )
     scores = relevance.values
     order = np.argsort(-scores, kind="stable")[:top].tolist()
@@ -125,15 +129,29 @@ def _max_tokens(body: Body) -> int | None:
     return max_tokens
 
 
-def _lexical_weight(body: Body) -> float:
-    """Read the share of the terms' products in the scores of a model that gives vectors; 0 for cosines alone.
+def _fusion(body: Body) -> Fusion:
+    """Read how terms and cosines make one score.
+
+    Raises:
+        InputError: The field holds none of its words.
+    """
+    value = option(body, "fusion")
+    if value is None:
+        return Fusion.WEIGHTED
+    if value not in list(Fusion):
+        raise InputError(f"'fusion' must be one of: {', '.join(Fusion)}", param="fusion")
+    return Fusion(value)
+
+
+def _lexical_weight(body: Body, fusion: Fusion) -> float:
+    """Read the share of terms in the scores of a model that gives vectors; 0 for cosines alone.
 
     Raises:
         InputError: The field holds no number from 0 to 1.
     """
     value = option(body, LEXICAL_WEIGHT)
     if value is None:
-        return 0.0
+        return EQUAL_SHARE if fusion is Fusion.RRF else 0.0
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InputError(f"'{LEXICAL_WEIGHT}' must be a number from 0 to 1", param=LEXICAL_WEIGHT)
     return float(value)

@@ -12,6 +12,11 @@ LEXICAL_WEIGHT: Final = Field(
     le=1,
     description="Share of the terms' products (BM25, or a sparse head's) beside the cosine; default 0.",
 )
+FUSION: Final = Field(
+    None,
+    description="How cosines and terms make one score: their weighted sum (default), or reciprocal ranks, where "
+    "`lexical_weight` is 0.5 unless it is given.",
+)
 TypeWord = Literal["float", "int8", "uint8", "binary", "ubinary", "base64", "float16"]
 
 
@@ -78,6 +83,7 @@ class RerankRequest(BaseModel):
         description="What is wanted of the documents, for models whose template has a place for it.",
     )
     lexical_weight: float | None = LEXICAL_WEIGHT
+    fusion: Literal["weighted", "rrf"] | None = FUSION
 
 
 class VoyageRerankRequest(BaseModel):
@@ -108,6 +114,7 @@ class VoyageRerankRequest(BaseModel):
         description="What is wanted of the documents, for models whose template has a place for it.",
     )
     lexical_weight: float | None = LEXICAL_WEIGHT
+    fusion: Literal["weighted", "rrf"] | None = FUSION
 
 
 class RerankResponse(BaseModel):

@@ -55,6 +55,16 @@ READING: Final = (
         "chunk.",
     ),
     click.option(
+        "--group-column",
+        metavar="NAME",
+        help="Column whose equal values, one row after the other, make one vector together; its value is the id.",
+    ),
+    click.option(
+        "--weight-column",
+        metavar="NAME",
+        help="Column with what a row's text weighs in its group; default: all the same.",
+    ),
+    click.option(
         "--id-column", help="Column with the id; default: 'id' if there is one, else numbers."
     ),
     click.option(
@@ -182,6 +192,10 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
         flags["late"] or flags["chunk_tokens"] or flags["chunk_overlap"]
     ):
         raise click.UsageError("say how documents are cut: by --chunk")
+    if flags["weight_column"] and not flags["group_column"]:
+        raise click.UsageError(
+            "--weight-column weighs texts of a group: name its column by --group-column"
+        )
     id_kind = IdKind(flags["id_kind"]) if flags["id_kind"] else None
     if id_kind is None:
         id_kind = IdKind.NAME if store is None else store.id_kind
@@ -202,6 +216,8 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
             per=per,
             template=flags["template"] or "",
             context=flags["context_column"] or "",
+            group=flags["group_column"] or "",
+            weight=flags["weight_column"] or "",
         ),
         options=_options(flags, is_store=store is not None),
         with_text=flags["with_text"],

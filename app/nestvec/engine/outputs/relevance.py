@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -25,12 +26,22 @@ from nestvec.errors import InputError, InternalError, UnsupportedError
 
 COSINE: Final = "cosine"
 COSINE_AND_TERMS: Final = "cosine+terms"
+RANKS_OF_BOTH: Final = "rrf"
 CROSS_ENCODER: Final = "cross-encoder"
 MAX_SIM: Final = "max-sim"
 LEXICAL_WEIGHT: Final = "lexical_weight"
+# The constant of reciprocal ranks (Cormack, Clarke, Büttcher: Reciprocal Rank Fusion, SIGIR 2009).
+RANK_CONSTANT: Final = 60
 QUERY_PARAM: Final = "query"  # what the engine calls the first text of a pair
 
 Result = TypeVar("Result")
+
+
+class Fusion(StrEnum):
+    """How scores of two kinds make one."""
+
+    WEIGHTED = "weighted"  # the scores themselves, each with its share
+    RRF = "rrf"  # their reciprocal ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,7 @@ class RelevanceScorer:
         truncate: Truncation,
         *,
         lexical_weight: float = 0.0,
+        fusion: Fusion = Fusion.WEIGHTED,
     ) -> RelevanceScores:
         """Score the queries on the left against the documents on the right.
 
@@ -107,6 +119,7 @@ class RelevanceScorer:
             right: The documents.
             truncate: What is done with texts that are too long.
             lexical_weight: Share of the terms' products in the scores, 0 to 1, beside cosines with a single query.
+            fusion: How both make one score.
 
         Raises:
             InputError: A text cannot be embedded; names the field and the index. Or the model has no cosines and
@@ -117,7 +130,7 @@ class RelevanceScorer:
         if lexical_weight:
             self._check_fusion()
             cosines = await self._cosines(left, right, truncate)
-            return await self._fused(cosines, left, right, truncate, lexical_weight)
+            return await self._fused(cosines, left, right, truncate, (lexical_weight, fusion))
         if OutputKind.LABELS in kinds:
             result = await self.cross_encoder_scores(left, right, truncate)
             values = probabilities(result.vectors, self.spec.activation)[:, 0]
@@ -153,17 +166,20 @@ class RelevanceScorer:
         left: TextSide,
         right: TextSide,
         truncate: Truncation,
-        weight: float,
+        share: tuple[float, Fusion],
     ) -> RelevanceScores:
-        """Mix cosines with products of terms, which are scaled by their maximum."""
+        """Mix cosines with products of terms: the scores, or their reciprocal ranks."""
         # An instruction is for the model that reads it.
         query = await self._embed(replace(left, instruction=None), truncate, OutputKind.SPARSE)
         documents = await self._embed(right, truncate, OutputKind.SPARSE)
         work = partial(term_products, query.vectors, documents.vectors, documents.rows)
         products = await self.compute(work, size=documents.vectors.size)
-        values = fused_scores(cosines.values, products, weight)
+        weight, fusion = share
+        fuse = fused_ranks if fusion is Fusion.RRF else fused_scores
+        values = fuse(cosines.values, products, weight)
         tokens = cosines.tokens + sum(query.input_tokens) + sum(documents.input_tokens)
-        return RelevanceScores(values, tokens, COSINE_AND_TERMS)
+        method = RANKS_OF_BOTH if fusion is Fusion.RRF else COSINE_AND_TERMS
+        return RelevanceScores(values, tokens, method)
 
     async def cross_encoder_scores(
         self, left: TextSide, right: TextSide, truncate: Truncation
@@ -262,6 +278,29 @@ def fused_scores(cosines: Float64Array, products: Float64Array, weight: float) -
     greatest = products.max(initial=0)
     share = products / greatest if greatest > 0 else np.zeros(len(products))
     return np.asarray((1 - weight) * cosines + weight * share)
+
+
+def fused_ranks(cosines: Float64Array, products: Float64Array, weight: float) -> Float64Array:
+    """Mix reciprocal ranks, (N,), scaled such that what is first by both scores has 1.
+
+    Equal scores share the best of their ranks, so that the order of the documents decides nothing; a document that has
+    no term of the query has no rank by terms.
+
+    Args:
+        cosines: Cosines of a query with documents, (N,).
+        products: Products of their weights of terms, (N,).
+        weight: The share of ranks by products, 0 to 1; 0.5 is the published formula's order.
+    """
+    first = RANK_CONSTANT + 1
+    by_terms = np.where(products > 0, first / (RANK_CONSTANT + _ranks(products)), 0.0)
+    by_cosine = first / (RANK_CONSTANT + _ranks(cosines))
+    return np.asarray((1 - weight) * by_cosine + weight * by_terms)
+
+
+def _ranks(scores: Float64Array) -> NDArray[np.int64]:
+    """Rank of each score, (N,), from 1 for the greatest."""
+    rising = np.sort(scores)
+    return np.asarray(len(scores) - np.searchsorted(rising, scores, side="right") + 1)
 
 
 async def row_products(

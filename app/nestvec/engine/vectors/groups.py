@@ -4,7 +4,10 @@ A query and its expansions, a document and its parts, or relevance feedback, whe
 negative weight (Rocchio, The SMART Retrieval System, 1971, chapter 14).
 """
 
+import bisect
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,6 +72,11 @@ class Groups:
                 param=WEIGHTS,
             )
 
+    def part(self, start: int, stop: int) -> "Groups":
+        """Return the groups from one to before another, with their inputs' weights."""
+        first, last = sum(self.sizes[:start]), sum(self.sizes[:stop])
+        return Groups(self.sizes[start:stop], self.weights[first:last])
+
     def combine(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the vector of each group: the weighted sum of its inputs' unit vectors, at unit length.
 
@@ -79,7 +87,7 @@ class Groups:
             (G, D), float32. Where all vectors of a group are zeros, so is its own.
 
         Raises:
-            InputError: The vectors of a group cancel each other out.
+            InputError: The vectors of a group cancel each other out; names the group.
         """
         wide = vectors.astype(np.float64)
         norms = np.linalg.norm(wide, axis=1, keepdims=True)
@@ -90,8 +98,9 @@ class Groups:
         lost = (lengths[:, 0] <= MIN_NORM * shares) & (shares > 0)
         if lost.any():
             raise InputError(
-                f"the vectors of group {int(np.argmax(lost))} cancel each other out; change its weights",
-                param=WEIGHTS if self.weights else GROUPS,
+                "the vectors of this group cancel each other out; change its weights",
+                param=GROUPS,
+                input_index=int(np.argmax(lost)),
             )
         unit: NDArray[np.float32] = (sums / np.where(lengths > 0, lengths, 1)).astype(np.float32)
         return unit
@@ -108,3 +117,9 @@ class Groups:
         """Index of the first input of each group, (G,)."""
         sizes = np.asarray(self.sizes, np.int64)
         return np.asarray(np.cumsum(sizes) - sizes)
+
+
+def whole_groups(sizes: Sequence[int], most: int) -> int:
+    """Return how many groups from the first on come to no more than so many inputs; at least one."""
+    sums = list(itertools.accumulate(sizes))
+    return max(1, bisect.bisect_right(sums, most))

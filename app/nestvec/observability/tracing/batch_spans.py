@@ -1,14 +1,15 @@
 """Spans of micro-batches, made where the batches run: in the server's one process, or in an engine process.
 
 A micro-batch serves many requests, so its span is the first of a trace of its own, linked to the calls in it that are
-recorded. Each of these calls gets what is its own: how long it waited, and the run, linked to the batch.
+recorded. Each of these calls gets what is its own: how long it waited, where that is worth a span, and the run, linked
+to the batch.
 """
 
 import time
 from typing import TYPE_CHECKING, Final
 
 from nestvec.engine.observer import BatchStats
-from nestvec.observability.tracing.finished_span import FinishedSpan
+from nestvec.observability.tracing.finished_span import FinishedSpan, is_worth_a_span
 from nestvec.observability.tracing.trace_context import TraceContext
 
 # It needs the extra, which there is where spans are recorded.
@@ -52,17 +53,20 @@ class BatchSpans:
             if call is None:
                 continue
             links.append(call)
-            queue = FinishedSpan(
-                *("queue", recorder.new_span_id(), call, started_s - wait_s, started_s),
-                has_remote_parent=self._serves_others,
-            )
             run = FinishedSpan(
                 *("run", recorder.new_span_id(), call, started_s, ended_s),
                 has_failed=has_failed,
                 links=(batch,),
                 has_remote_parent=self._serves_others,
             )
-            recorder.record(call, (queue, run))
+            spans = [run]
+            if is_worth_a_span(wait_s):
+                queue = FinishedSpan(
+                    *("queue", recorder.new_span_id(), call, started_s - wait_s, started_s),
+                    has_remote_parent=self._serves_others,
+                )
+                spans.append(queue)
+            recorder.record(call, spans)
         attributes = {"nestvec.batch.inputs": stats.items, "nestvec.batch.tokens": stats.tokens}
         whole = FinishedSpan(
             *(f"batch {model}", batch.span_id, None, started_s, ended_s, attributes),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from nestvec.errors import ConfigError
 from nestvec.observability.logs import get_logger
+from nestvec.observability.tracing.span_metrics import SpanMetrics
 from nestvec.system.extras import how_to_install
 from nestvec.system.packages import installed_version
 
@@ -76,11 +77,12 @@ def _problems(environment: Mapping[str, str], exporter: str, endpoint: str) -> l
     return problems
 
 
-def start_recorder(role: str) -> "SpanRecorder | None":
+def start_recorder(role: str, metrics: SpanMetrics) -> "SpanRecorder | None":
     """Return what records and exports this process's spans; None where none are asked for, or the SDK refuses to start.
 
     Args:
         role: Role of this process among several.
+        metrics: Told of spans that are lost.
 
     Raises:
         ConfigError: The variables ask for what there is not here, or the extra is not installed.
@@ -90,7 +92,7 @@ def start_recorder(role: str) -> "SpanRecorder | None":
     from nestvec.observability.tracing.span_export import open_recorder
 
     try:
-        return open_recorder(role)
+        return open_recorder(role, metrics)
     except ValueError as error:
         # Of numbers that the SDK reads, as of its queue; a server without traces still serves.
         log.error("traces_off", reason=str(error))  # noqa: TRY400 - the reason is whole

@@ -1,11 +1,15 @@
 """A span that has ended, before the SDK's own form of it. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from nestvec.observability.tracing.trace_context import TraceContext
 
 Attributes = Mapping[str, str | int | Sequence[str]]
+
+# A stage that took less has no span of its own: making, encoding and sending one costs more than most stages of short
+# texts take. Log lines and `server-timing` tell of every stage.
+MIN_STAGE_S: Final = 0.001
 
 
 class FinishedSpan(NamedTuple):
@@ -34,3 +38,8 @@ class FinishedSpan(NamedTuple):
     has_failed: bool = False
     links: Sequence[TraceContext] = ()
     has_remote_parent: bool = False
+
+
+def is_worth_a_span(took_s: float) -> bool:
+    """Return whether a stage that took so many seconds is told of by a span of its own."""
+    return took_s >= MIN_STAGE_S

@@ -11,7 +11,11 @@ from nestvec.engine.types import EmbedCall, OutputKind
 from nestvec.errors import NestvecError
 from nestvec.observability.http_metrics import Answer
 from nestvec.observability.tracing.batch_spans import call_word
-from nestvec.observability.tracing.finished_span import Attributes, FinishedSpan
+from nestvec.observability.tracing.finished_span import (
+    Attributes,
+    FinishedSpan,
+    is_worth_a_span,
+)
 from nestvec.observability.tracing.trace_context import TraceContext
 
 # It needs the extra, which there is where spans are recorded.
@@ -56,7 +60,7 @@ class RequestTrace:
     def stage(
         self, name: str, started_s: float, ended_s: float, parent: TraceContext | None = None
     ) -> None:
-        """Record a stage.
+        """Record a stage, where it took long enough for a span.
 
         Args:
             name: Its name, one of `STAGES`.
@@ -64,10 +68,11 @@ class RequestTrace:
             ended_s: Monotonic time when it ended.
             parent: The call that it belongs to; None: the request.
         """
-        span_id = self._recorder.new_span_id()
-        self._spans.append(
-            FinishedSpan(name, span_id, parent or self.place, started_s, ended_s),
-        )
+        if is_worth_a_span(ended_s - started_s):
+            span_id = self._recorder.new_span_id()
+            self._spans.append(
+                FinishedSpan(name, span_id, parent or self.place, started_s, ended_s),
+            )
 
     @contextmanager
     def call(
