@@ -112,19 +112,19 @@ def test_a_server_runs_as_the_manifests_say(
         "drain_grace_s": "0",
         "offline": "true",
     }
-    with running_server(tmp_path, **settings) as server:
+    with running_server(tmp_path, **settings) as server, httpx.Client(timeout=60) as client:
 
         def status(key: str) -> int:
-            headers = {"authorization": f"Bearer {key}"}
-            body = {"input": "hi"}
-            return httpx.post(f"{server.url}/v1/embeddings", json=body, headers=headers).status_code
+            headers, body = {"authorization": f"Bearer {key}"}, {"input": "hi"}
+            answer = client.post(f"{server.url}/v1/embeddings", json=body, headers=headers)
+            return answer.status_code
 
         for probe in ("startup", "readiness", "liveness"):
             path = container[f"{probe}Probe"]["httpGet"]["path"]
-            assert httpx.get(server.url + path).is_success, probe
-        assert httpx.get(f"{server.url}/metrics").status_code == httpx.codes.NOT_FOUND
+            assert client.get(server.url + path).is_success, probe
+        assert client.get(f"{server.url}/metrics").status_code == httpx.codes.NOT_FOUND
         operators = f"http://127.0.0.1:{settings['operations_port']}/metrics"
-        assert "nestvec_queue_seconds{" in httpx.get(operators).text
+        assert "nestvec_queue_seconds{" in client.get(operators).text
         assert (status(first), status("another")) == (httpx.codes.OK, httpx.codes.UNAUTHORIZED)
         second = put_secret(secret, "second")
         deadline = time.monotonic() + 60
@@ -380,7 +380,7 @@ def test_the_charts_version_is_the_packages() -> None:
     assert chart["kubeVersion"] == f">={VERSIONS[0]}-0"
 
 
-@pytest.mark.skipif(rendering.helm() is None, reason="no helm 4: `make chart-check` brings one")
+@pytest.mark.skipif(not rendering.HELM.is_file(), reason="no helm: `make chart-check` brings it")
 @pytest.mark.parametrize("name", SETS)
 def test_the_manifests_are_what_the_chart_renders(name: str) -> None:
     """`make charts` was run after the last change of chart or values."""

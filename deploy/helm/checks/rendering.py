@@ -26,6 +26,8 @@ BUILT_IN: Final = re.compile(r"v1|(apps|autoscaling|policy|batch)/.*|networking\
 OF_HELM: Final = re.compile(
     r"^ *(helm\.sh/[a-z-]+|app\.kubernetes\.io/managed-by): .*\n|^# Source: .*\n", re.MULTILINE
 )
+# Of a known version, as another may write the same objects in another way.
+HELM: Final = ROOT / ".venv-chart/bin/helm"
 LOWEST_VERSION: Final = "1.30.0"
 # In C where it is there: ten times as fast.
 LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -35,31 +37,18 @@ class RenderingError(Exception):
     """Helm refused; the message is its own."""
 
 
-def helm() -> str | None:
-    """Return the path of helm, of `make chart-check` or another of its major version; None where there is none."""
-    own = ROOT / ".venv-chart/bin/helm"
-    if own.is_file():
-        return str(own)
-    other = shutil.which("helm")
-    if other is None:
-        return None
-    version = subprocess.run([other, "version"], capture_output=True, text=True, check=False)
-    return other if '"v4.' in version.stdout else None
-
-
 def call_helm(*arguments: str) -> str:
     """Run helm and return what it prints.
 
     Raises:
         RenderingError: It ends with an error.
     """
-    program = helm()
-    if program is None:
-        raise RenderingError("helm 4 is absent: `make chart-check` brings it")
+    if not HELM.is_file():
+        raise RenderingError(f"{HELM} is absent: `make chart-check` brings it")
     # Nothing of this user's Helm is read: neither its plugins nor its settings.
     environment = {"PATH": os.environ.get("PATH", ""), "HELM_PLUGINS": "/nonexistent"}
     done = subprocess.run(
-        [program, *arguments], capture_output=True, text=True, check=False, env=environment
+        [str(HELM), *arguments], capture_output=True, text=True, check=False, env=environment
     )
     if done.returncode:
         raise RenderingError(done.stderr.strip() or done.stdout.strip())
