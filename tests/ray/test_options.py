@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from nestvec.errors import FormatError, InputError
 from nestvec.ray.folders import ArrowPath, arrow_path, find_parquet
-from nestvec.ray.ids import count_rows, hash_ids
+from nestvec.ray.ids import count_rows, id_hashes, refuse_doubled_ids
 from nestvec.ray.note import NAME, RunNote, check_note, completed, read_note, write_note
 from nestvec.ray.options import table_job
 from nestvec.ray.pool import ActorPool, plan_pool, rows_of_files
@@ -175,11 +175,28 @@ def test_contents_are_there_whole_and_folders_go(tmp_path: Path) -> None:
 
 
 def test_ids_are_text_or_whole_numbers() -> None:
-    """Ids are told apart by 64 bits; a row without one, and another type, are refused."""
-    pytest.importorskip("pandas", reason="comes with Ray: `make test-ray`")
-    for ids in (pa.array(["a", "b", "a"]), pa.array([7, -1, 7])):
-        first, second, third = hash_ids(pa.table({"id": ids}), "id")["hash"].to_pylist()
-        assert first == third != second
+    """A row without an id, and one of another type, are refused."""
+    assert id_hashes(pa.array([7, -1, 7]), "id").tolist() == [7, 2**64 - 1, 7]
     for wrong in (pa.array(["a", None]), pa.array([1.5])):
         with pytest.raises(FormatError, match="column 'id'"):
-            hash_ids(pa.table({"id": wrong}), "id")
+            id_hashes(wrong, "id")
+
+
+def test_an_id_that_comes_twice_is_named(tmp_path: Path) -> None:
+    """Across files too, by a look at the hashes first."""
+    write(tmp_path / "a.parquet", [1, 2, 3])
+    write(tmp_path / "b.parquet", [4, 5])
+    assert refuse_doubled_ids(find_parquet([str(tmp_path)]), "id") == 5
+    write(tmp_path / "c.parquet", [6, 2])
+    with pytest.raises(FormatError, match="column 'id': the id 2 comes 2 times"):
+        refuse_doubled_ids(find_parquet([str(tmp_path)]), "id")
+
+
+def test_texts_as_ids(tmp_path: Path) -> None:
+    """The same of ids that are text."""
+    pytest.importorskip("pandas", reason="comes with Ray: `make test-ray`")
+    write(tmp_path / "a.parquet", ["a", "b"])
+    assert refuse_doubled_ids(find_parquet([str(tmp_path)]), "id") == 2
+    write(tmp_path / "b.parquet", ["c", "b"])
+    with pytest.raises(FormatError, match="column 'id': the id b comes 2 times"):
+        refuse_doubled_ids(find_parquet([str(tmp_path)]), "id")

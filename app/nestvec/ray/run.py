@@ -1,6 +1,7 @@
 """Embeds Parquet files into a folder of Parquet by Ray Data, and goes on with a run that was interrupted."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,10 @@ from nestvec.ray.pool import ActorPool, plan_pool, rows_of_files
 from nestvec.ray.tally import CountedEmbed, Tally, Totals
 from nestvec.system.extras import how_to_install
 
+# Ray Data reads footers by 32 processes, however few files there are; so many files are work for one of them.
+FOOTER_VARIABLE: Final = "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS"
+FOOTERS_PER_ACTOR: Final = 256
+MAX_FOOTER_ACTORS: Final = 32
 # How often the tally is asked.
 LOOK_S: Final = 1.0
 # An actor has its next batch while it runs one.
@@ -230,6 +235,8 @@ def _embed(run: RayRun, pool: ActorPool, note: RunNote, on_progress: Listener) -
     from ray.data.checkpoint import CheckpointConfig
 
     tally = _start_tally()
+    readers = min(MAX_FOOTER_ACTORS, 1 + len(run.sources.paths) // FOOTERS_PER_ACTOR)
+    os.environ.setdefault(FOOTER_VARIABLE, str(readers))
     dataset = ray.data.read_parquet(
         run.sources.paths,
         filesystem=run.sources.filesystem,
