@@ -49,6 +49,9 @@ CPU, GPU = {"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0}
         ([{}, CPU, GPU], {}, ActorPool(4, 1, 2, 2)),
         ([CPU, GPU], {"uses_gpus": False, "cpus": 2}, ActorPool(2, 0, 11, 11)),
         ([CPU], {"cpus": 2, "actors": 20}, ActorPool(2, 0, 20, 3)),
+        # What passes over finished rows has a CPU to itself.
+        ([{"CPU": 1.0}] * 4, {"resumes": True}, ActorPool(1, 0, 2, 2)),
+        ([{"CPU": 4.0}], {"resumes": True}, ActorPool(2, 0, 1, 1)),
     ],
 )
 def test_the_pool_fits_the_cluster(nodes: Any, asked: Any, pool: ActorPool) -> None:
@@ -59,7 +62,13 @@ def test_the_pool_fits_the_cluster(nodes: Any, asked: Any, pool: ActorPool) -> N
 
 @pytest.mark.parametrize(
     ("nodes", "asked"),
-    [([], {}), ([{"CPU": 1.0}], {}), ([CPU], {"cpus": 9}), ([CPU], {"uses_gpus": True})],
+    [
+        ([], {}),
+        ([{"CPU": 2.0}], {"resumes": True}),
+        ([{"CPU": 1.0}], {}),
+        ([CPU], {"cpus": 9}),
+        ([CPU], {"uses_gpus": True}),
+    ],
 )
 def test_a_cluster_without_room_is_told(nodes: Any, asked: Any) -> None:
     """Where no actor fits beside reading and writing, there is an error and not a run that waits for ever."""

@@ -165,7 +165,7 @@ def run_on_ray(
     note = None
     try:
         with connected(address), _plain_errors():
-            pool = _pool(run)
+            pool = _pool(run, resumes=found is not None)
             note = _begin(run, pool, found)
             resumed = _committed_rows(run.checkpoint)
             on_start(note.rows, resumed)
@@ -203,11 +203,13 @@ OF_MACHINES: Final = frozenset(
 )
 
 
-def _pool(run: RayRun) -> ActorPool:
+def _pool(run: RayRun, *, resumes: bool) -> ActorPool:
     """Choose the actors by the nodes that are there."""
     ray = import_ray()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return plan_pool(nodes, cpus=run.cpus, actors=run.actors, uses_gpus=run.uses_gpus)
+    return plan_pool(
+        nodes, cpus=run.cpus, actors=run.actors, uses_gpus=run.uses_gpus, resumes=resumes
+    )
 
 
 def _begin(run: RayRun, pool: ActorPool, found: RunNote | None) -> RunNote:

@@ -124,7 +124,7 @@ def cluster(running: LocalCluster, store: Service) -> LocalCluster:
 
 def arguments(cluster: LocalCluster, corpus: Corpus, target: object) -> list[str]:
     """Return the command line of a run."""
-    pool = [*THREADS, "--ray-actors", str(NODES), "--ray-batch", BATCH]
+    pool = [*THREADS, "--ray-batch", BATCH]
     return [f"--ray={cluster.address}", corpus.glob, str(target), "--model", "static", *pool]
 
 
@@ -182,7 +182,6 @@ def test_a_node_that_is_lost_costs_nothing_but_time(
         columns=["id", "text"],
         embed={"model": "static", "id_column": "id", "keep_columns": ["id"]},
         cpus=1,
-        actors=NODES,
         batch_rows=int(BATCH),
     )
     summary = run_on_ray(run, cluster.address, lambda rows, resumed: None, kill_one)
