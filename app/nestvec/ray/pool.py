@@ -8,8 +8,8 @@ from nestvec.errors import FormatError
 
 # Beyond that a second copy of the model does more than further threads.
 MAX_CPUS: Final = 4
-# Reading and writing take a CPU a task, and what passes over the rows that an earlier run has made takes one for itself.
-# So many of a cluster's are left to them, or more: actors that took all would wait for ever for the first row.
+# Reading and writing take a CPU a task, and what passes over rows of an earlier run has one to itself. So many of a
+# cluster's are left to them, or more: actors that took all would wait for ever for the first row.
 SPARE_CPUS: Final = 1
 SPARE_CPUS_TO_RESUME: Final = 2
 SPARE_SHARE: Final = 0.05
