@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def examples(page: str) -> list[list[str]]:
-    """Return the arguments of a page's commands that embed into files; pipes, stores and Ray have tests of their own."""
+    """Return the arguments of a page's commands that embed into files; pipes, stores and Ray have their own tests."""
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if " | " not in line]
     commands = [shlex.split(line, comments=True) for line in lines if "nestvec embed " in line]

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from nestvec.errors import FormatError, InputError
 from nestvec.ray.folders import ArrowPath, arrow_path, find_parquet
-from nestvec.ray.ids import count_rows, hash_ids
+from nestvec.ray.ids import count_rows, id_hashes, refuse_doubled_ids
 from nestvec.ray.note import NAME, RunNote, check_note, completed, read_note, write_note
 from nestvec.ray.options import table_job
 from nestvec.ray.pool import ActorPool, plan_pool, rows_of_files
@@ -49,6 +49,9 @@ CPU, GPU = {"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0}
         ([{}, CPU, GPU], {}, ActorPool(4, 1, 2, 2)),
         ([CPU, GPU], {"uses_gpus": False, "cpus": 2}, ActorPool(2, 0, 11, 11)),
         ([CPU], {"cpus": 2, "actors": 20}, ActorPool(2, 0, 20, 3)),
+        # What passes over finished rows has a CPU to itself.
+        ([{"CPU": 1.0}] * 4, {"resumes": True}, ActorPool(1, 0, 2, 2)),
+        ([{"CPU": 4.0}], {"resumes": True}, ActorPool(2, 0, 1, 1)),
     ],
 )
 def test_the_pool_fits_the_cluster(nodes: Any, asked: Any, pool: ActorPool) -> None:
@@ -59,7 +62,13 @@ def test_the_pool_fits_the_cluster(nodes: Any, asked: Any, pool: ActorPool) -> N
 
 @pytest.mark.parametrize(
     ("nodes", "asked"),
-    [([], {}), ([{"CPU": 1.0}], {}), ([CPU], {"cpus": 9}), ([CPU], {"uses_gpus": True})],
+    [
+        ([], {}),
+        ([{"CPU": 2.0}], {"resumes": True}),
+        ([{"CPU": 1.0}], {}),
+        ([CPU], {"cpus": 9}),
+        ([CPU], {"uses_gpus": True}),
+    ],
 )
 def test_a_cluster_without_room_is_told(nodes: Any, asked: Any) -> None:
     """Where no actor fits beside reading and writing, there is an error and not a run that waits for ever."""
@@ -175,11 +184,28 @@ def test_contents_are_there_whole_and_folders_go(tmp_path: Path) -> None:
 
 
 def test_ids_are_text_or_whole_numbers() -> None:
-    """Ids are told apart by 64 bits; a row without one, and another type, are refused."""
-    pytest.importorskip("pandas", reason="comes with Ray: `make test-ray`")
-    for ids in (pa.array(["a", "b", "a"]), pa.array([7, -1, 7])):
-        first, second, third = hash_ids(pa.table({"id": ids}), "id")["hash"].to_pylist()
-        assert first == third != second
+    """A row without an id, and one of another type, are refused."""
+    assert id_hashes(pa.array([7, -1, 7]), "id").tolist() == [7, 2**64 - 1, 7]
     for wrong in (pa.array(["a", None]), pa.array([1.5])):
         with pytest.raises(FormatError, match="column 'id'"):
-            hash_ids(pa.table({"id": wrong}), "id")
+            id_hashes(wrong, "id")
+
+
+def test_an_id_that_comes_twice_is_named(tmp_path: Path) -> None:
+    """Across files too, by a look at the hashes first."""
+    write(tmp_path / "a.parquet", [1, 2, 3])
+    write(tmp_path / "b.parquet", [4, 5])
+    assert refuse_doubled_ids(find_parquet([str(tmp_path)]), "id") == 5
+    write(tmp_path / "c.parquet", [6, 2])
+    with pytest.raises(FormatError, match="column 'id': the id 2 comes 2 times"):
+        refuse_doubled_ids(find_parquet([str(tmp_path)]), "id")
+
+
+def test_texts_as_ids(tmp_path: Path) -> None:
+    """The same of ids that are text."""
+    pytest.importorskip("pandas", reason="comes with Ray: `make test-ray`")
+    write(tmp_path / "a.parquet", ["a", "b"])
+    assert refuse_doubled_ids(find_parquet([str(tmp_path)]), "id") == 2
+    write(tmp_path / "b.parquet", ["c", "b"])
+    with pytest.raises(FormatError, match="column 'id': the id b comes 2 times"):
+        refuse_doubled_ids(find_parquet([str(tmp_path)]), "id")

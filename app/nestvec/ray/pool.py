@@ -8,8 +8,10 @@ from nestvec.errors import FormatError
 
 # Beyond that a second copy of the model does more than further threads.
 MAX_CPUS: Final = 4
-# Reading and writing take a CPU a task. So many of a cluster's are left to them, and one at least: actors that took all
-# would wait for ever for the first row.
+# Reading and writing take a CPU a task, and what passes over rows of an earlier run has one to itself. So many of a
+# cluster's are left to them, or more: actors that took all would wait for ever for the first row.
+SPARE_CPUS: Final = 1
+SPARE_CPUS_TO_RESUME: Final = 2
 SPARE_SHARE: Final = 0.05
 # A run that is killed loses what was not in a whole file: so many files are made by each actor, or more.
 FILES_PER_ACTOR: Final = 16
@@ -44,6 +46,7 @@ def plan_pool(
     cpus: int = 0,
     actors: int = 0,
     uses_gpus: bool | None = None,
+    resumes: bool = False,
 ) -> ActorPool:
     """Choose a pool for a cluster.
 
@@ -52,6 +55,7 @@ def plan_pool(
         cpus: CPUs of an actor; 0 for what the smallest node has, four at most.
         actors: How many actors there may be; 0 for as many as fit into the nodes that are there.
         uses_gpus: Whether each takes a GPU; None: where the cluster has GPUs.
+        resumes: Whether rows of an earlier run are passed over.
 
     Raises:
         FormatError: No node has what an actor needs.
@@ -63,25 +67,26 @@ def plan_pool(
         needed = "a GPU and a CPU" if gpus else "a CPU"
         raise FormatError(f"none of the cluster's {len(nodes)} nodes has {needed} for an actor")
     asked = cpus
+    spare = SPARE_CPUS_TO_RESUME if resumes else SPARE_CPUS
     if not cpus:
         shares = (
             node["CPU"] / max(1, node.get("GPU", 0)) if gpus else node["CPU"] for node in usable
         )
         cpus = max(1, min(MAX_CPUS, int(min(shares))))
-    fitting = _fitting(nodes, cpus, gpus)
-    if not fitting and cpus > 1 and not asked:
+    fitting = _fitting(nodes, cpus, gpus, spare)
+    while not fitting and cpus > 1 and not asked:
         # One node, all of whose CPUs the only actor would have.
         cpus -= 1
-        fitting = _fitting(nodes, cpus, gpus)
+        fitting = _fitting(nodes, cpus, gpus, spare)
     if not fitting:
         raise FormatError(
-            f"an actor of {cpus} CPUs (--worker-threads) fits on no node of the cluster, beside a CPU for "
-            "reading and writing"
+            f"an actor of {cpus} CPUs (--worker-threads) fits on no node of the cluster, beside {spare} CPUs "
+            "for reading and writing"
         )
     return ActorPool(cpus, gpus, actors or fitting, fitting)
 
 
-def _fitting(nodes: Sequence[Mapping[str, float]], cpus: int, gpus: int) -> int:
+def _fitting(nodes: Sequence[Mapping[str, float]], cpus: int, gpus: int, spare: int) -> int:
     """Return how many actors fit into nodes, some CPUs of the cluster left over."""
     count = 0
     left = total = sum(node.get("CPU", 0) for node in nodes)
@@ -91,7 +96,7 @@ def _fitting(nodes: Sequence[Mapping[str, float]], cpus: int, gpus: int) -> int:
             room = min(room, int(node.get("GPU", 0)))
         count += room
         left -= room * cpus
-    while count and left < max(1, SPARE_SHARE * total):
+    while count and left < max(spare, SPARE_SHARE * total):
         count, left = count - 1, left + cpus
     return count
 

@@ -1,6 +1,7 @@
 """Embeds Parquet files into a folder of Parquet by Ray Data, and goes on with a run that was interrupted."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,10 @@ from nestvec.ray.pool import ActorPool, plan_pool, rows_of_files
 from nestvec.ray.tally import CountedEmbed, Tally, Totals
 from nestvec.system.extras import how_to_install
 
+# Ray Data reads footers by 32 processes, however few files there are; so many files are work for one of them.
+FOOTER_VARIABLE: Final = "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS"
+FOOTERS_PER_ACTOR: Final = 256
+MAX_FOOTER_ACTORS: Final = 32
 # How often the tally is asked.
 LOOK_S: Final = 1.0
 # An actor has its next batch while it runs one.
@@ -160,7 +165,7 @@ def run_on_ray(
     note = None
     try:
         with connected(address), _plain_errors():
-            pool = _pool(run)
+            pool = _pool(run, resumes=found is not None)
             note = _begin(run, pool, found)
             resumed = _committed_rows(run.checkpoint)
             on_start(note.rows, resumed)
@@ -198,11 +203,13 @@ OF_MACHINES: Final = frozenset(
 )
 
 
-def _pool(run: RayRun) -> ActorPool:
+def _pool(run: RayRun, *, resumes: bool) -> ActorPool:
     """Choose the actors by the nodes that are there."""
     ray = import_ray()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return plan_pool(nodes, cpus=run.cpus, actors=run.actors, uses_gpus=run.uses_gpus)
+    return plan_pool(
+        nodes, cpus=run.cpus, actors=run.actors, uses_gpus=run.uses_gpus, resumes=resumes
+    )
 
 
 def _begin(run: RayRun, pool: ActorPool, found: RunNote | None) -> RunNote:
@@ -230,6 +237,8 @@ def _embed(run: RayRun, pool: ActorPool, note: RunNote, on_progress: Listener) -
     from ray.data.checkpoint import CheckpointConfig
 
     tally = _start_tally()
+    readers = min(MAX_FOOTER_ACTORS, 1 + len(run.sources.paths) // FOOTERS_PER_ACTOR)
+    os.environ.setdefault(FOOTER_VARIABLE, str(readers))
     dataset = ray.data.read_parquet(
         run.sources.paths,
         filesystem=run.sources.filesystem,

@@ -38,7 +38,13 @@ from tests.end_to_end.ray.local_cluster import (
 from tests.support.services import BUCKET, Service, s3_server
 
 # On a busy machine a cluster alone takes minutes to start.
-pytestmark = [pytest.mark.model, pytest.mark.process, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.process,
+    pytest.mark.timeout(1200),
+    # Ray's own, of its own settings.
+    pytest.mark.filterwarnings("default"),
+]
 TEXTS: Final = 20_000
 FILES: Final = 40
 IDS: Final = [f"t{n}" for n in range(TEXTS)]
@@ -64,13 +70,6 @@ class Corpus:
     vectors: dict[str, Any]
     metadata: dict[bytes, bytes]
     cpu_s: float
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _model() -> None:
-    """Skip where the model is not there."""
-    if embed("--help", check=False).returncode:
-        pytest.skip("nestvec is not installed in this venv")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +124,7 @@ def cluster(running: LocalCluster, store: Service) -> LocalCluster:
 
 def arguments(cluster: LocalCluster, corpus: Corpus, target: object) -> list[str]:
     """Return the command line of a run."""
-    pool = [*THREADS, "--ray-actors", str(NODES), "--ray-batch", BATCH]
+    pool = [*THREADS, "--ray-batch", BATCH]
     return [f"--ray={cluster.address}", corpus.glob, str(target), "--model", "static", *pool]
 
 
@@ -183,7 +182,6 @@ def test_a_node_that_is_lost_costs_nothing_but_time(
         columns=["id", "text"],
         embed={"model": "static", "id_column": "id", "keep_columns": ["id"]},
         cpus=1,
-        actors=NODES,
         batch_rows=int(BATCH),
     )
     summary = run_on_ray(run, cluster.address, lambda rows, resumed: None, kill_one)
