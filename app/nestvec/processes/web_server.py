@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import signal
 import socket
@@ -105,7 +106,8 @@ class HttpServer(uvicorn.Server):
             return
         self._is_stopping = True
         grace_s = self._drain_grace_s if sig == signal.SIGTERM else 0.0
-        self._loop.call_soon_threadsafe(self._drain, grace_s)
+        # The signal came in the middle of some request, whose id the log lines of the drain would bear.
+        self._loop.call_soon_threadsafe(self._drain, grace_s, context=contextvars.Context())
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

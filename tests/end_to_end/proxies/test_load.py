@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import signal
 import time
 from collections import Counter
@@ -22,9 +23,16 @@ from tests.end_to_end.proxies.running import (
 )
 from tests.support.server import RunningServer, starting_server, wait_until_ready
 
-pytestmark = [pytest.mark.model, pytest.mark.process, pytest.mark.proxies]
+# Three starts of a server beside the load: half a minute, or some minutes on a busy machine.
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.process,
+    pytest.mark.proxies,
+    pytest.mark.timeout(1_200),
+]
 REQUESTS = 5_000
 CALLERS = 16
+FORM_TYPE = "multipart/form-data; boundary=b"
 PROBE = "Matryoshka dolls nest."
 # How long an orchestrator waits between a server that is ready and the next one that it stops.
 SETTLE_S = 1.0
@@ -82,6 +90,46 @@ class Load:
 
 
 @dataclass
+class Uploads:
+    """A caller that makes a file after the other, each of a name of its own.
+
+    Attributes:
+        proxy: What it calls.
+        made: The names of which it was told that they are there.
+        failures: What it met instead.
+    """
+
+    proxy: RunningProxy
+    made: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Make files until it is told to stop."""
+        async with Caller(self.proxy.port) as caller:
+            for number in itertools.count():
+                if stop.is_set():
+                    return
+                name = f"file-{number}.jsonl"
+                try:
+                    answer = await caller.post("/v1/files", _form(name), FORM_TYPE)
+                except (OSError, EOFError) as error:
+                    self.failures.append(type(error).__name__)
+                    continue
+                if answer.status == httpx.codes.OK:
+                    self.made.append(name)
+                else:
+                    self.failures.append(str(answer.status))
+                await asyncio.sleep(0.02)
+
+
+def _form(name: str) -> bytes:
+    line = b'{"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"input": "a"}}'
+    purpose = b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+    head = f'--b\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
+    return purpose + head.encode() + line + b"\r\n--b--\r\n"
+
+
+@dataclass
 class Fleet:
     """Two servers on ports that they keep."""
 
@@ -115,9 +163,21 @@ class Fleet:
         self.servers[index] = await asyncio.to_thread(self.start, index)
         return status
 
+    def file_names(self) -> Counter[str]:
+        """Return how often each name is among the files of both servers."""
+        names: Counter[str] = Counter()
+        for server in self.servers:
+            listed = httpx.get(f"{server.url}/v1/files", params={"limit": 10_000}).json()
+            assert not listed["has_more"]
+            names.update(row["filename"] for row in listed["data"])
+        return names
+
 
 async def test_no_request_fails(kind: ProxyKind, tmp_path: Path) -> None:
-    """One kill -9, a restart and a rolling restart of both servers under load: every answer is 200, and right."""
+    """One kill -9, a restart and a rolling restart of both servers under load: every answer is 200, and right.
+
+    In the rolling restart files are uploaded, too: each is there once, and none is lost.
+    """
     with ExitStack() as stack:
         fleet = Fleet(tmp_path, stack, (free_port(), free_port()))
         for index in (0, 1):
@@ -128,10 +188,12 @@ async def test_no_request_fails(kind: ProxyKind, tmp_path: Path) -> None:
             answer = await client.post(f"{fleet.servers[0].url}/v1/embeddings", json=body)
         load = Load(proxy, np.array(answer.json()["data"][0]["embedding"], np.float32))
         callers = [asyncio.create_task(load.call(number)) for number in range(CALLERS)]
+        uploads = Uploads(proxy)
         try:
             await load.reached(300)
             assert await fleet.restart(0, signal.SIGKILL) == -signal.SIGKILL
             await asyncio.sleep(SETTLE_S)
+            callers.append(asyncio.create_task(uploads.run(load.stop)))
             for index in (0, 1):
                 assert await fleet.restart(index, signal.SIGTERM) == 0
                 await asyncio.sleep(SETTLE_S)
@@ -140,5 +202,9 @@ async def test_no_request_fails(kind: ProxyKind, tmp_path: Path) -> None:
             load.stop.set()
             await asyncio.gather(*callers)
         print(f"\n{proxy.version}: {dict(load.outcomes)}, slowest {load.slowest_s:.2f} s")
+        print(f"{len(uploads.made)} files, failures {uploads.failures}")
         assert set(load.outcomes) == {"200"}
         assert load.outcomes["200"] >= REQUESTS
+        assert await asyncio.to_thread(fleet.file_names) == Counter(uploads.made)
+        assert uploads.made
+        assert not uploads.failures
