@@ -98,7 +98,7 @@ def test_long_texts_do_not_spoil_what_is_known_of_short_ones() -> None:
 def test_the_fitted_coefficients_are_published_with_their_units() -> None:
     """Seconds of a batch, of a token and of a token equivalent of attention; they predict what the model predicts."""
     model = OnlineCostModel(forgetting=1.0)
-    assert model.batch_seconds is None
+    assert OnlineCostModel().batch_seconds is None
     for tokens in (16, 64, 128, 256, 512):
         for area in (1.0, 8.0, 40.0):
             took_s = 0.0005 + 4e-5 * tokens + 2e-5 * area
