@@ -19,7 +19,7 @@ EXTRAS ?=
 comma := ,
 EXTRA_STAMPS = $(patsubst %,$(STAMPS)/extra-%,$(subst $(comma), ,$(EXTRAS)))
 
-.PHONY: help setup serve test test-quick test-load test-ui test-stores test-proxies test-ray test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-long golden families heads families-table docs dashboards console lock clients image image-check compose-check charts chart-check clean
+.PHONY: help setup serve test test-quick test-load test-ui test-stores test-proxies test-ray test-chaos gpu-rehearsal gpu-check fuzz fuzz-files sbom audit lint fmt types imports check quality bench bench-engine bench-http bench-latency bench-batch bench-plan bench-long golden families heads families-table docs dashboards console lock clients image image-check compose-check charts chart-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -185,10 +185,17 @@ bench-http: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model .venv-peers/.stamp .venv-i
 	@$(call BENCH,http_run) --rounds $(or $(ROUNDS),7)
 
 bench-latency: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model ## Queries while bulk saturates the server, as an open load
-	@$(call BENCH,latency_run)
+	@$(call BENCH,open_load.latency_run)
 
 bench-batch: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model ## A batch beside offline work, and queries beside a batch
 	@$(call BENCH,batch_run)
+
+bench-plan: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model ## Coefficients of this idle machine, plans, and the simulation behind them against a real server; ten minutes
+	@mkdir -p build && rm -f build/plan-runs.jsonl
+	@$(BIN)/nestvec bench --coefficients build/coefficients.json
+	@$(BIN)/python -m benchmarks.open_load.plan_page --coefficients build/coefficients.json
+	@$(BIN)/python -m benchmarks.open_load.plan_run measure --runs build/plan-runs.jsonl
+	@$(BIN)/python -m benchmarks.open_load.plan_run report --runs build/plan-runs.jsonl --coefficients build/coefficients.json
 
 bench-long: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model .venv-peers/.stamp-long ## Long texts, models of real sizes: sentence-transformers, llama.cpp, candle; 40 minutes (MODELS= LENGTHS= PRECISIONS= ROUNDS= STARTS=1 BASE=other/app)
 	@$(call BENCH,long.run) --rounds $(or $(ROUNDS),2) $(if $(LONG),--folder $(LONG)) \

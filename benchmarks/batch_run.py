@@ -20,7 +20,13 @@ from nestvec.tools.bench.load_generator import LoadResult
 from nestvec.tools.bench.texts import unique_texts
 
 from benchmarks.arguments import parser_for
-from benchmarks.latency_run import QUERY_RATE_PER_S, QUERY_TOKENS, add, short_queries, together
+from benchmarks.open_load.latency_run import (
+    QUERY_RATE_PER_S,
+    QUERY_TOKENS,
+    add,
+    short_queries,
+    together,
+)
 from benchmarks.processes import NESTVEC, nestvec
 from benchmarks.run import result_file
 

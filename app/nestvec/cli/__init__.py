@@ -24,6 +24,7 @@ VERBS: Final[Mapping[str, str]] = {
     "cache": "Show and tidy the folder of fetched models and exported graphs.",
     "export": "Write a model's ONNX graph and everything beside it to a folder.",
     "bench": "Measure a running server, or the engine in process.",
+    "plan": "Tell how many servers a load needs, and what they cost.",
     "doctor": "Check this machine, and where the model really runs.",
     "tune": "Find how a model runs fastest on this machine, and keep it.",
     "calibrate": "Set the ranges of int8 and uint8 vectors by texts of your own.",
@@ -39,6 +40,8 @@ MODULES: Final[Mapping[str, str]] = {
     "embed": "corpus.embed",
     "search": "corpus.search",
     "verify": "corpus.verify",
+    "bench": "capacity.bench",
+    "plan": "capacity.plan",
 }
 # What other programs call them.
 SYNONYMS: Final[Mapping[str, str]] = {

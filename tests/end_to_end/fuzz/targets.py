@@ -52,6 +52,7 @@ from nestvec.model_store.pruning.tokens import TokenizerModel
 from nestvec.model_store.sources.adapters import read_adapter
 from nestvec.model_store.sources.card import read_card
 from nestvec.system.json_files import read_json
+from nestvec.tools.planning.coefficients import MachineCoefficients
 from nestvec.tools.quality.labelled_texts import read_concepts, read_labelled, read_text_pairs
 
 from tests.end_to_end.fuzz.documents import read_document, write_documents
@@ -60,6 +61,7 @@ from tests.end_to_end.fuzz.word_tables import pristine_tables, read_table, write
 from tests.model_store.heads.yes_no import CHAT_TEMPLATES
 from tests.support.tiny import CONFIG, write_tiny_bert
 from tests.support.torch_files import torch_bytes
+from tests.tools.planning.machines import real_machine
 
 TEXTS = ["", "alpha beta", "é漢字 🙂\u0301", "[MASK] ##a", "a" * 500]
 TESTS = Path(__file__).parents[2]
@@ -546,6 +548,13 @@ def _read_manifest(folder: Path) -> None:
         )
 
 
+def _write_coefficients(folder: Path, _: None, chooser: random.Random) -> None:
+    content = json.loads(real_machine().json_text())
+    dropped = [key for key in content if chooser.random() < 0.05]
+    kept = {key: value for key, value in content.items() if key not in dropped}
+    (folder / "machine.json").write_bytes(half_and_half(as_json(kept), chooser))
+
+
 TARGETS: dict[str, ParserTarget] = {
     "card": ParserTarget(_cards, _write_card, lambda folder: read_card(folder / "card.toml")),
     "safetensors": ParserTarget(_tiny, _write_weights, _read_weights),
@@ -567,6 +576,11 @@ TARGETS: dict[str, ParserTarget] = {
     "manifest": ParserTarget(_nothing, _write_manifest, _read_manifest),
     "word tables": ParserTarget(pristine_tables, write_table, read_table),
     "stored": ParserTarget(_nothing, _write_stored, _read_stored),
+    "coefficients": ParserTarget(
+        _nothing,
+        _write_coefficients,
+        lambda folder: MachineCoefficients.read(folder / "machine.json"),
+    ),
 }
 
 

@@ -5,8 +5,9 @@ the device idle. One more worker, the priority worker, runs interactive items th
 all busy and bulk or long texts hold some of them: on purpose one thread more than cores, so that queries need not wait.
 
 Read in this order: `work_queue` (admit, take, deliver, end), `worker` (take, run, deliver), `failures`,
-`batch_reporter`; then the pure parts: `dispatcher`, `scheduler`, `fair_queue`, `admission` (with `drain_rate`,
-`arrival_rates`, `forecast_error`, `shared_cores`, `retry_times`), `budget`, `cost_model`, `collate`, `batch_runner`.
+`batch_reporter`; then the pure parts: `batching_policy`, `dispatcher`, `scheduler`, `fair_queue`, `admission` (with
+`drain_rate`, `arrival_rates`, `forecast_error`, `shared_cores`, `retry_times`), `budget`, `cost_model`, `collate`,
+`batch_runner`.
 Every future resolves, also on failure, cancellation and close.
 """
 
@@ -18,16 +19,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Final
 
-import numpy as np
-
 from nestvec.engine.backend import Backend, BackendInfo
 from nestvec.engine.core.batch_reporter import BatchReporter
-from nestvec.engine.core.batching.admission import Admission
-from nestvec.engine.core.batching.budget import Budget
-from nestvec.engine.core.batching.cost_model import TYPICAL_TOKENS, OnlineCostModel
-from nestvec.engine.core.batching.dispatcher import Dispatcher
-from nestvec.engine.core.batching.drain_rate import DrainRate
-from nestvec.engine.core.batching.scheduler import AGEING_S, Scheduler
+from nestvec.engine.core.batching.batching_policy import BatchingOptions, BatchingPolicy
 from nestvec.engine.core.batching.shared_cores import SharedCores
 from nestvec.engine.core.failures import FailurePolicy
 from nestvec.engine.core.ports import CoreHealth, CrashGuard, NullCrashGuard
@@ -98,40 +92,10 @@ class EngineCore:
 
     def __post_init__(self) -> None:
         """Make the queue; no thread starts before `start`."""
-        options, backend = self.options, self.backend
-        budget = Budget(min(float(options.max_batch_tokens), backend.info.max_cost))
-        typical_cost = backend.cost(np.array([TYPICAL_TOKENS], np.int64))
-        cost_model = OnlineCostModel(typical_cost / TYPICAL_TOKENS - 1)
-        mixed_tokens = backend.info.max_mixed_tokens
-        scheduler = Scheduler(
-            backend.cost,
-            budget.now,
-            options.lookahead_items,
-            ageing_s=min(AGEING_S, options.max_queue_wait_s / 2),
-            max_mixed_tokens=math.inf if mixed_tokens is None else mixed_tokens,
-        )
-        dispatcher = Dispatcher(scheduler, options.workers)
-        self.queue = WorkQueue(
-            self.model,
-            self.observer,
-            dispatcher,
-            Admission(
-                dispatcher,
-                cost_model,
-                options.max_queue_tokens,
-                options.max_queue_wait_s,
-                DrainRate(options.first_token_s),
-                self.cores,
-            ),
-            cost_model,
-            budget,
-            options.max_batch_tokens,
-            options.max_batch_s,
-            self.clock,
-            options.first_token_s or 0.0,
-        )
+        policy = BatchingPolicy.of(self.backend.cost, self._batching(), self.cores)
+        self.queue = WorkQueue(self.model, self.observer, policy, self.clock)
         self._failures = FailurePolicy(
-            self.model, backend, self.queue, self.observer, self.crash_guard
+            self.model, self.backend, self.queue, self.observer, self.crash_guard
         )
 
     @property
@@ -214,6 +178,22 @@ class EngineCore:
             worker.join()
         self.queue.fail_all(NotReadyError("the server is shutting down"))
         self.backend.close()
+
+    def _batching(self) -> BatchingOptions:
+        """Return how work is queued and batched."""
+        options, info = self.options, self.backend.info
+        mixed_tokens = info.max_mixed_tokens
+        return BatchingOptions(
+            options.workers,
+            options.max_batch_tokens,
+            options.lookahead_items,
+            options.max_queue_tokens,
+            options.max_queue_wait_s,
+            options.max_batch_s,
+            options.first_token_s,
+            info.max_cost,
+            math.inf if mixed_tokens is None else mixed_tokens,
+        )
 
     def _worker(self, name: str, *, is_priority: bool = False) -> Worker:
         reporter = BatchReporter(self.model, self.queue, self.observer, self.clock)

@@ -1,6 +1,6 @@
 """The core's shared state behind one lock: what waits, who waits for it, and how large batches may be.
 
-The pure parts decide (`dispatcher`, `admission`, `budget`, `cost_model`); this file adds the lock, the workers'
+The pure parts decide (`batching_policy` puts them together); this file adds the lock, the workers'
 wake-ups and the calls that are under way. Every call that was admitted ends exactly once: with its vectors, an error,
 or because nobody waits for it any more.
 """
@@ -11,12 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from nestvec.engine.core.batch_runner import BatchOutput
 from nestvec.engine.core.batching.admission import Admission
-from nestvec.engine.core.batching.budget import Budget
-from nestvec.engine.core.batching.cost_model import OnlineCostModel
+from nestvec.engine.core.batching.batching_policy import BatchingPolicy
 from nestvec.engine.core.batching.dispatcher import Assignment, Dispatcher
 from nestvec.engine.core.batching.fair_queue import Entry
 from nestvec.engine.core.pending_call import PendingCall
@@ -32,26 +29,18 @@ class WorkQueue:
     Attributes:
         model: Name for the observer.
         observer: Told when the queue changes and when items are dropped.
-        dispatcher: Where items wait, and which worker is busy.
-        admission: Who may join.
-        cost_model: How long batches take.
-        budget: How large batches may be.
-        max_batch_tokens: Size of the batches whose time decides, in token equivalents.
-        max_batch_s: Batches are cut so as not to take longer, once their cost is known.
+        policy: Decides who may join, what runs next, and how large batches may be.
         clock: Monotonic seconds.
-        first_cost_s: Worker seconds that a token equivalent is thought to take before anything ran; 0: unknown.
+        dispatcher: Where items wait, and which worker is busy; the policy's.
+        admission: Who may join; the policy's.
     """
 
     model: str
     observer: Observer
-    dispatcher: Dispatcher
-    admission: Admission
-    cost_model: OnlineCostModel
-    budget: Budget
-    max_batch_tokens: int
-    max_batch_s: float
+    policy: BatchingPolicy
     clock: Callable[[], float]
-    first_cost_s: float = 0.0
+    dispatcher: Dispatcher = field(init=False)
+    admission: Admission = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _wake: threading.Condition = field(init=False)
     _wake_priority: threading.Condition = field(init=False)
@@ -60,10 +49,8 @@ class WorkQueue:
     _is_closed: bool = False
 
     def __post_init__(self) -> None:
-        """Make the conditions that workers wait for, over the one lock; say what is short before any batch ran."""
-        if self.first_cost_s:
-            self.budget.first_within_time = self.max_batch_s / self.first_cost_s
-        self.dispatcher.scheduler.max_short_cost = self.budget.max_short_cost
+        """Make the conditions that workers wait for, over the one lock."""
+        self.dispatcher, self.admission = self.policy.dispatcher, self.policy.admission
         self._wake = threading.Condition(self._lock)
         self._wake_priority = threading.Condition(self._lock)
 
@@ -135,7 +122,7 @@ class WorkQueue:
         """Note that a worker is free again, and wake others where they may go on."""
         with self._lock:
             self.dispatcher.done(assignment)
-            self._learn_turn(assignment)
+            self.policy.learn_turn(assignment, self.clock())
             self.admission.share.busy = self.dispatcher.busy
             if assignment.is_isolated or self.dispatcher.has_isolated:
                 self._wake.notify_all()
@@ -219,36 +206,22 @@ class WorkQueue:
         return None if tokens is None else tokens * self.dispatcher.workers
 
     def predicted_s(self, entries: Sequence[Entry]) -> float:
-        """Return how long a batch of these entries takes at most, as far as can be foreseen; 0 while nothing is known.
-
-        What was learned from short texts says little of long ones, so the first estimate counts as well.
-        """
-        tokens, area = self._size(entries)
-        learned_s = self.cost_model.predict(tokens=tokens, area=area) or 0.0
-        return max(learned_s, (tokens + area) * self.first_cost_s)
+        """Return how long a batch of these entries takes at most, as far as can be foreseen; 0: nothing is known."""
+        return self.policy.predicted_s(entries)
 
     def learn(self, entries: Sequence[Entry], took_s: float) -> float | None:
-        """Teach the cost model a batch that ran, and adapt the budget to what batches of its size would take.
+        """Learn from a batch that ran.
 
         Returns:
             Relative error of the prediction for this batch; None where nothing was predicted.
         """
-        tokens, area = self._size(entries)
         with self._lock:
-            error = self.cost_model.observe(tokens=tokens, area=area, took_s=took_s)
-            cost_s = self.cost_model.seconds_per_cost(self.max_batch_tokens)
-            if cost_s and self.budget.within_time != (within := self.max_batch_s / cost_s):
-                self.budget.within_time = within
-                self.dispatcher.scheduler.max_short_cost = self.budget.max_short_cost
-            self.budget.batch_ran()
-            self.dispatcher.scheduler.budget = self.budget.now
-        return error
+            return self.policy.learn_batch(entries, took_s)
 
     def memory_was_short(self, cost: float) -> None:
         """Give smaller batches for a while: one of this cost did not fit into memory."""
         with self._lock:
-            self.budget.memory_was_short(cost)
-            self.dispatcher.scheduler.budget = self.budget.now
+            self.policy.memory_was_short(cost)
 
     def close(self) -> None:
         """Admit nothing more, and let workers end after their running batches."""
@@ -270,18 +243,6 @@ class WorkQueue:
             self.observer.call_refused(self.model, error.reason)
             raise
 
-    def _learn_turn(self, assignment: Assignment) -> None:
-        """Learn how fast the queue drains from a worker's turn under full load."""
-        admission = self.admission
-        if not assignment.is_full_load or not assignment.batch.entries:
-            return
-        now_s = self.clock()
-        beside = admission.cores.busy_of_others(admission.share) + self.dispatcher.is_priority_busy
-        crowding = 1.0 + beside / self.dispatcher.workers
-        turn_s = (now_s - assignment.taken_s) / crowding
-        batch = assignment.batch
-        admission.drain_rate.observe(batch.cost, turn_s, now_s, tokens=batch.tokens)
-
     def _learn_waits(self, complete: Sequence[PendingCall]) -> None:
         """Learn from calls that are done how good the forecasts for them were."""
         foreseen = [call for call in complete if call.predicted_s]
@@ -301,17 +262,3 @@ class WorkQueue:
             tokens=self.dispatcher.waiting_tokens,
             seconds=waiting_s,
         )
-
-    def _size(self, entries: Sequence[Entry]) -> tuple[float, float]:
-        """Return tokens and attention area of a batch, times the share of the layers that it runs through.
-
-        The area is what the backend prices a batch at beyond its tokens.
-        """
-        scheduler, layer_share = self.dispatcher.scheduler, entries[0].options.layer_share
-        if len(entries) == 1:
-            tokens = entries[0].item.tokens
-            return tokens * layer_share, (scheduler.cost_alone(tokens) - tokens) * layer_share
-        lengths = [entry.item.tokens for entry in entries]
-        tokens = sum(lengths)
-        area = scheduler.cost(np.array(lengths, np.int64)) - tokens
-        return tokens * layer_share, area * layer_share

@@ -93,3 +93,19 @@ def test_long_texts_do_not_spoil_what_is_known_of_short_ones() -> None:
         predicted_s = model.predict(tokens=tokens, area=2.0)
         assert predicted_s == pytest.approx(0.013 + 0.002 * tokens, rel=0.08)
     assert model.predict(tokens=8192, area=5600.0) == pytest.approx(38.8, rel=0.1)
+
+
+def test_the_fitted_coefficients_are_published_with_their_units() -> None:
+    """Seconds of a batch, of a token and of a token equivalent of attention; they predict what the model predicts."""
+    model = OnlineCostModel(forgetting=1.0)
+    assert OnlineCostModel().batch_seconds is None
+    for tokens in (16, 64, 128, 256, 512):
+        for area in (1.0, 8.0, 40.0):
+            took_s = 0.0005 + 4e-5 * tokens + 2e-5 * area
+            model.observe(tokens=tokens, area=area, took_s=took_s)
+    seconds = model.batch_seconds
+    assert seconds is not None
+    assert seconds.fixed_s == pytest.approx(0.0005, rel=0.01)
+    assert seconds.token_s == pytest.approx(4e-5, rel=0.01)
+    assert seconds.area_s == pytest.approx(2e-5, rel=0.01)
+    assert seconds.of(100, 20) == pytest.approx(model.predict(tokens=100, area=20) or 0)

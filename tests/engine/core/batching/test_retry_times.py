@@ -1,5 +1,7 @@
 """Retry times: one after the other, never beyond what waits, within what clients heed."""
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 from nestvec.engine.core.batching.retry_times import MAX_RETRY_AFTER_S, RetryTimes, jittered
@@ -31,3 +33,16 @@ def test_retry_after_is_jittered_within_what_clients_heed(wait_s: float) -> None
     assert all(1 <= time_s <= MAX_RETRY_AFTER_S for time_s in times_s)
     # Near the longest time most of them are cut down to it.
     assert len(times_s) > 1 or times_s == {MAX_RETRY_AFTER_S}
+
+
+def test_a_seeded_chooser_tells_the_same_times_again() -> None:
+    """A simulation with a seed gives the same retry times each time, whoever else draws random numbers."""
+
+    def told() -> list[float]:
+        retries = RetryTimes(random.Random(5))
+        random.random()
+        return [
+            retries.next_s(excess_s=4.0, own_s=1.0, waiting_s=20.0, now_s=0.0) for _ in range(5)
+        ]
+
+    assert told() == told()

@@ -11,6 +11,7 @@ its worker: others wait for it only where no other worker drains the queue befor
 not long never, as the priority worker takes them.
 """
 
+import random
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -69,6 +70,7 @@ class Admission:
         drain_rate: How fast the queue drains under full load.
         cores: The models that share the cores.
         share: This model's part of what they have to do.
+        chooser: Spreads the times at which refused callers shall come again.
         expected: Tokens by class and key of calls on their way to the queue.
     """
 
@@ -79,16 +81,18 @@ class Admission:
     drain_rate: DrainRate = field(default_factory=DrainRate)
     cores: SharedCores = field(default_factory=SharedCores)
     share: CoresShare = field(init=False)
+    chooser: random.Random = field(default_factory=random.Random)
     expected: dict[tuple[Priority, str], int] = field(default_factory=dict)
     _arrivals: ArrivalRates = field(default_factory=ArrivalRates)
     _errors: dict[Priority, ForecastError] = field(
         default_factory=lambda: {priority: ForecastError() for priority in Priority}
     )
-    _retries: RetryTimes = field(default_factory=RetryTimes)
+    _retries: RetryTimes = field(init=False)
 
     def __post_init__(self) -> None:
         """Join the models that share the cores."""
         self.share = self.cores.join()
+        self._retries = RetryTimes(self.chooser)
 
     def admit(self, submission: Submission, now_s: float) -> float:
         """Admit a call, or refuse it where it would pass a bound or could not be done in time.
@@ -335,7 +339,9 @@ class Admission:
         """Make the error of a refused call, which says when there will be a place for it."""
         cost_s = self.cost_s()
         if cost_s is None:
-            return QueueFullError(message, retry_after_s=jittered(UNKNOWN_S), reason=reason)
+            return QueueFullError(
+                message, retry_after_s=jittered(UNKNOWN_S, self.chooser), reason=reason
+            )
         own_s = cost * cost_s
         waiting_s = self.waiting_s() + self._left_of_long(now_s) * cost_s
         retry_after_s = self._retries.next_s(

@@ -7,7 +7,7 @@ so that a prediction grows with the batch whatever the noise.
 """
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,24 @@ FIXED_COST: Final = 32.0
 TYPICAL_TOKENS: Final = 128  # of a text, where nothing is known of those that wait
 
 
+class BatchSeconds(NamedTuple):
+    """What one batch costs: t = a + b·T + c·A, with T tokens and an attention area of A token equivalents.
+
+    Attributes:
+        fixed_s: a, seconds that a batch takes however small it is.
+        token_s: b, seconds a token.
+        area_s: c, seconds a token equivalent of attention beyond the tokens.
+    """
+
+    fixed_s: float
+    token_s: float
+    area_s: float
+
+    def of(self, tokens: float, area: float) -> float:
+        """Return the seconds of a batch of T tokens and an attention area of A token equivalents."""
+        return self.fixed_s + self.token_s * tokens + self.area_s * area
+
+
 @dataclass(slots=True)
 class OnlineCostModel:
     """Predicts how long batches take, from those that ran.
@@ -33,10 +51,12 @@ class OnlineCostModel:
     Attributes:
         typical_area: Area of a token in texts of typical length, in token equivalents.
         samples: Number of batches seen.
+        forgetting: What a batch still counts after one more; 1 where all shall count alike.
     """
 
     typical_area: float = 0.0
     samples: int = 0
+    forgetting: float = FORGETTING
     _moments: Float64Array = field(default_factory=lambda: np.zeros((3, 3)))
     _targets: Float64Array = field(default_factory=lambda: np.zeros(3))
     _coefficients: Float64Array = field(default_factory=lambda: np.zeros(3))
@@ -56,8 +76,8 @@ class OnlineCostModel:
         predicted = self.predict(tokens=tokens, area=area)
         scale = TOKEN_SCALE / (FIXED_COST + tokens + area)
         features = _features(tokens, area, scale)
-        self._moments = FORGETTING * self._moments + np.outer(features, features)
-        self._targets = FORGETTING * self._targets + features * (took_s * scale)
+        self._moments = self.forgetting * self._moments + np.outer(features, features)
+        self._targets = self.forgetting * self._targets + features * (took_s * scale)
         self.samples += 1
         if self.samples <= MIN_SAMPLES or self.samples % SOLVE_EVERY == 0:
             self._coefficients = _solve_nonnegative(self._moments, self._targets)
@@ -71,6 +91,14 @@ class OnlineCostModel:
         if self.samples < MIN_SAMPLES:
             return None
         return float(self._coefficients @ _features(tokens, area))
+
+    @property
+    def batch_seconds(self) -> BatchSeconds | None:
+        """What one batch costs, as fitted so far; None while still learning."""
+        if self.samples < MIN_SAMPLES:
+            return None
+        fixed, tokens, area = map(float, self._coefficients)
+        return BatchSeconds(fixed, tokens / TOKEN_SCALE, area / AREA_SCALE)
 
     def seconds_per_cost(self, batch_cost: float) -> float | None:
         """Return the seconds that a token equivalent takes in batches of this cost; None while still learning."""

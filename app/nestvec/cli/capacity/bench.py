@@ -1,6 +1,7 @@
-"""`nestvec bench`: measures a running server under load, or the engine in this process."""
+"""`nestvec bench`: measures a running server under load, the engine in this process, or what a plan needs."""
 
 import asyncio
+from pathlib import Path
 
 import click
 import numpy as np
@@ -24,11 +25,18 @@ from nestvec.tools.bench.load_generator import (
 )
 from nestvec.tools.bench.roofline import flops_per_token, peak_gemm_flops_per_s, peak_rss_bytes
 from nestvec.tools.bench.texts import WORKLOADS, workload_texts
+from nestvec.tools.commands import measure_coefficients
 
 
 @click.command("bench")
 @click.argument("target_url", metavar="[URL]", required=False)
 @click.option("--engine", is_flag=True, help="Measure the engine in this process instead.")
+@click.option(
+    "--coefficients",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    metavar="FILE",
+    help="Measure what `nestvec plan` needs, with a server of its own on this machine, and write it.",
+)
 @click.option("--load", type=click.Choice(WORKLOADS), default="mixed", show_default=True)
 @click.option("--texts-per-request", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--connections", type=click.IntRange(1), default=64, show_default=True)
@@ -52,6 +60,7 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     server: ServerAddress,
     target_url: str | None,
     engine: bool,
+    coefficients: Path | None,
     load: str,
     texts_per_request: int,
     connections: int,
@@ -59,7 +68,7 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     duration_s: float,
     rounds: int,
 ) -> None:
-    """Load on the server at URL (http://host:port), or --engine.
+    """Load on the server at URL (http://host:port), --engine, or --coefficients.
 
     Over HTTP it asks for OpenAI embeddings in base64, texts made unique. The client takes CPU too: run it on
     another machine where that matters.
@@ -67,9 +76,13 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     configure_logs(
         level="warning" if settings.log_level == "info" else settings.log_level, style="auto"
     )
-    url = target_url or ("" if engine else server.url)
-    if engine == bool(url):
-        raise click.UsageError("give either a URL or --engine")
+    measures_here = engine or coefficients is not None
+    url = target_url or ("" if measures_here else server.url)
+    if measures_here == bool(url) or (engine and coefficients is not None):
+        raise click.UsageError("give either a URL, --engine, or --coefficients FILE")
+    if coefficients is not None:
+        _write_coefficients(settings, coefficients)
+        return
     if not url:
         click.echo(_engine_table(settings, rounds))
         return
@@ -89,6 +102,25 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     click.echo(load_table(result))
     if not result.latencies_s:
         raise click.ClickException("no request was answered with 200")
+
+
+def _write_coefficients(settings: Settings, path: Path) -> None:
+    """Measure what a plan needs of this machine, and write it to a file."""
+    try:
+        with path.open("a"):
+            pass  # before half a minute of measuring
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be written: {error.strerror}") from error
+    found = measure_coefficients(settings)
+    path.write_text(found.json_text(), "utf-8")
+    batch, front = found.batch, found.front
+    click.echo(
+        f"{found.machine}; {found.model}, {found.precision}\n"
+        f"a batch        {1e3 * batch.fixed_s:.2f} ms, and {1e6 * batch.token_s:.1f} us a token\n"
+        f"all workers    {found.slowdown:.2f} times as long while all {found.workers} are busy\n"
+        f"a request      {1e3 * front.request_s:.2f} ms, and {1e6 * front.text_s:.0f} us a text beside its batches\n"
+        f"written to     {path}: nestvec plan --coefficients {path} --qps … --tokens … --p99 …"
+    )
 
 
 def load_table(result: LoadResult) -> str:

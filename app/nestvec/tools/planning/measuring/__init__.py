@@ -1,0 +1,1 @@
+"""Measures what a machine and a model cost: batches in this process, requests on a server of its own."""

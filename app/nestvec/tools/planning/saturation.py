@@ -1,0 +1,121 @@
+"""How much a simulated server answers where callers always have another request ready: pure."""
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final
+
+from nestvec.tools.planning.coefficients import MachineCoefficients
+from nestvec.tools.planning.replica import Replica, ReplicaOptions, SimulatedRequest
+from nestvec.tools.planning.virtual_clock import VirtualClock
+
+WARM_UP: Final = 0.1  # share of the requests that is not counted: nothing is learned yet
+FACTORS: Final = (0.5, 16.0)
+STEPS: Final = 12  # halvings of that range: to a thousandth
+
+
+def saturated_requests_per_s(
+    options: ReplicaOptions,
+    lengths: Iterable[tuple[int, ...]],
+    connections: int,
+    seed: int = 0,
+) -> float:
+    """Return how many requests a second a server answers where so many are always under way.
+
+    Args:
+        options: How it runs.
+        lengths: Tokens of the texts of each request.
+        connections: Requests that are always under way.
+        seed: Of all that is drawn at random.
+
+    Raises:
+        ValueError: There are too few requests to tell.
+    """
+    clock, source = VirtualClock(), iter(lengths)
+    numbers, ended_s = itertools.count(), []
+
+    def send_next() -> None:
+        texts = next(source, None)
+        if texts is not None:
+            replica.submit(SimulatedRequest(next(numbers), clock.now_s, texts))
+
+    def note(_: SimulatedRequest) -> None:
+        ended_s.append(clock.now_s)
+        send_next()
+
+    def give_up(_: SimulatedRequest) -> None:
+        send_next()
+
+    replica = Replica(clock, options, random.Random(seed), note, give_up)  # noqa: S311 - a simulation
+    for _ in range(connections):
+        send_next()
+    clock.run()
+    # At the end connections fall idle: what is counted ends before.
+    first, last = int(WARM_UP * len(ended_s)), len(ended_s) - connections - 1
+    if last <= first:
+        raise ValueError("more requests than connections are needed to see what a server can do")
+    return (last - first) / (ended_s[last] - ended_s[first])
+
+
+def fit_slowdown(
+    options: ReplicaOptions,
+    lengths: list[tuple[int, ...]],
+    connections: int,
+    requests_per_s: float,
+) -> MachineCoefficients:
+    """Return the coefficients with the slow-down while all workers are busy that makes a server do what was measured.
+
+    Args:
+        options: How it runs; its own slow-down is of no account.
+        lengths: Tokens of the texts of each request.
+        connections: Requests that were always under way.
+        requests_per_s: How many were answered a second.
+    """
+    machine = options.coefficients
+    return _fit(
+        options,
+        lambda factor: machine.model_copy(update={"slowdown": factor}),
+        lengths,
+        connections,
+        requests_per_s,
+    )
+
+
+def fit_speed(
+    options: ReplicaOptions,
+    lengths: list[tuple[int, ...]],
+    connections: int,
+    requests_per_s: float,
+) -> MachineCoefficients:
+    """Return the coefficients of the same machine as fast or slow as it was when so much was measured.
+
+    Args:
+        options: How it runs.
+        lengths: Tokens of the texts of each request.
+        connections: Requests that were always under way.
+        requests_per_s: How many were answered a second.
+    """
+    machine = options.coefficients
+    return _fit(options, machine.slower, lengths, connections, requests_per_s)
+
+
+def _fit(
+    options: ReplicaOptions,
+    machine_of: Callable[[float], MachineCoefficients],
+    lengths: list[tuple[int, ...]],
+    connections: int,
+    requests_per_s: float,
+) -> MachineCoefficients:
+    """Search for the factor with which a server answers so many requests a second; more make it slower."""
+    low, high = FACTORS
+    for _step in range(STEPS):
+        middle = math.sqrt(low * high)
+        # However slow it is made, nobody is refused: what counts is how much it does.
+        tried = replace(options, coefficients=machine_of(middle), max_queue_wait_s=math.inf)
+        if saturated_requests_per_s(tried, lengths, connections) > requests_per_s:
+            low = middle
+        else:
+            high = middle
+    return machine_of(math.sqrt(low * high))

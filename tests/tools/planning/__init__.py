@@ -1,0 +1,1 @@
+"""Tests of planning: simulations on a virtual clock, and plans made with them."""

@@ -1,0 +1,123 @@
+"""Coefficients of a machine: written and read, refused with the field's name, and fitted from batches."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nestvec.engine.backend import CostModel
+from nestvec.engine.types import Batch, Layout, RawOutput
+from nestvec.engine.vectors.pooler import Pooler
+from nestvec.errors import FormatError
+from nestvec.tools.planning.coefficients import MachineCoefficients
+from nestvec.tools.planning.measuring.batch_times import fit_batch_times
+from nestvec.tools.planning.replica import ReplicaOptions
+from nestvec.tools.planning.saturation import (
+    fit_slowdown,
+    fit_speed,
+    saturated_requests_per_s,
+)
+from typing_extensions import override
+
+from tests.support.fakes import FakeBackend, FakeClock
+from tests.tools.planning.machines import machine, real_machine
+
+
+def test_a_file_holds_all_that_was_measured(tmp_path: Path) -> None:
+    """What is written is read back as it was, and prices batches as the backend did."""
+    path = tmp_path / "machine.json"
+    path.write_text(real_machine().json_text())
+    found = MachineCoefficients.read(path)
+    assert found == real_machine()
+    lengths = np.array([10, 100], np.int64)
+    assert found.pricing.cost()(lengths) == CostModel.of_bert(Layout.PACKED, 384)(lengths)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"slowdown": None}, "slowdown"),
+        ({"workers": 0}, "workers"),
+        ({"batch": {"fixed_s": -1, "token_s": 0, "area_s": 0}}, "batch.fixed_s"),
+        ({"batch": {"fixed_s": 0, "token_s": 0, "area_s": 0}}, "batch"),
+        ({"front": {"request_s": 0, "text_s": 0}}, "front.token_s"),
+        ({"noise": float("nan")}, "noise"),
+        ({"another": 1}, "another"),
+        ({"format": 2}, "format"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_named_with_the_command_that_measures_it(
+    change: dict[str, Any], named: str
+) -> None:
+    """The error says which field, and how to have it measured."""
+    values = json.loads(real_machine().json_text()) | change
+    if change.get(named, 0) is None:
+        del values[named]
+    with pytest.raises(FormatError, match=named) as raised:
+        MachineCoefficients.parse(json.dumps(values), "machine.json")
+    assert "nestvec bench --coefficients" in raised.value.message
+
+
+def test_a_missing_file_is_told_from_a_broken_one(tmp_path: Path) -> None:
+    """Both say how to make it anew."""
+    for content in (None, "{", "[]", "x" * 2_000_000):
+        path = tmp_path / "machine.json"
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(FormatError, match="nestvec bench --coefficients"):
+            MachineCoefficients.read(path)
+
+
+class TimedBackend(FakeBackend):
+    """A backend whose batches take what a formula says, on a clock of its own."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    @override
+    def run(self, batch: Batch) -> RawOutput:
+        """Let the time of the formula pass: less a token where the text is alone."""
+        tokens = int(batch.lengths.sum())
+        self.clock.now_s += 0.002 + (2e-5 if batch.is_lone else 5e-5) * tokens
+        return super().run(batch)
+
+
+def test_times_of_batches_are_fitted() -> None:
+    """What a batch and a token take comes out as it was put in, with and without company."""
+    clock = FakeClock()
+    times = fit_batch_times(
+        TimedBackend(clock),
+        CostModel(Layout.PACKED, 0.0),
+        Pooler("mean"),
+        max_tokens=256,
+        vocabulary_size=600,
+        clock=clock,
+    )
+    assert times.batch.fixed_s == pytest.approx(0.002, rel=0.01)
+    assert times.batch.token_s == pytest.approx(5e-5, rel=0.01)
+    assert times.lone.token_s == pytest.approx(2e-5, rel=0.01)
+    assert times.noise == pytest.approx(0, abs=1e-6)
+    assert times.largest_tokens == 1024
+    assert times.error < 0.01
+
+
+def test_the_slow_down_and_the_speed_are_those_that_give_what_was_measured() -> None:
+    """A machine whose factor is forgotten gets it back from how much it answers."""
+    lengths: list[tuple[int, ...]] = [(60 + 13 * number % 61,) for number in range(60)]
+    truth = real_machine(slowdown=1.3, noise=0.0)
+    measured = saturated_requests_per_s(ReplicaOptions(truth, 256), lengths, 8)
+    forgotten = ReplicaOptions(truth.model_copy(update={"slowdown": 1.0}), 256)
+    fitted = fit_slowdown(forgotten, lengths, 8, measured)
+    assert fitted.slowdown == pytest.approx(1.3, rel=0.01)
+    slower = fit_speed(ReplicaOptions(truth, 256), lengths, 8, measured / 2)
+    assert slower.batch.token_s == pytest.approx(2 * truth.batch.token_s, rel=0.02)
+
+
+def test_a_saturated_server_does_what_its_batches_allow() -> None:
+    """One worker whose batches take 10 ms and hold one text answers a hundred texts a second."""
+    options = ReplicaOptions(machine(), 64)
+    assert saturated_requests_per_s(options, [(64,)] * 100, 4) == pytest.approx(100)
+    with pytest.raises(ValueError, match="more requests"):
+        saturated_requests_per_s(options, [(64,)] * 4, 4)
