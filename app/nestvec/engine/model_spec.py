@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nestvec.engine.instructions import Instruct
 from nestvec.engine.pictures.preprocessing import PictureTower
 from nestvec.engine.text.late_interaction import LateInteraction
 from nestvec.engine.text.pair_template import PairTemplate
+from nestvec.engine.text.preparation.instructions import Instruct
 from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.token_vectors import TokenPooling
 

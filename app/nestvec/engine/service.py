@@ -135,6 +135,8 @@ class EmbeddingService:
             plan = resolve_plan(call, model, allows_untrained=allows)
             self.limits.check_inputs(call)
             check_output(call, model, plan)
+            if call.refuses_wider_limit:
+                check_token_limit(call.max_tokens, model.tokenizer)
             return await self._embed(call, model, plan, budget)
         finally:
             self.pool.release(slot)
@@ -144,15 +146,10 @@ class EmbeddingService:
     ) -> EmbedResult:
         spec = model.spec
         prompt_name, prompt = resolve_prompt(call, spec)
-        if call.refuses_wider_limit:
-            check_token_limit(call.max_tokens, model.tokenizer)
         started_s = self._clock()
-        pictures = None
-        if has_pictures(call):
-            pictures = pictures_of(call, spec, has_exits=bool(plan.exits))
+        pictures = pictures_of(call, spec, plan.exits) if has_pictures(call) else None
         texts = call if pictures is None else pictures.texts
-        sharers = 1 if budget is None else budget.sharers
-        characters = self.limits.check_characters(texts, prompt, sharers)
+        characters = self.limits.check_characters(texts, prompt, budget.sharers if budget else 1)
         ticket = WorkTicket.until(call.deadline_s, self._clock)
         options = TokenizeOptions(
             self.limits.truncation_of(call),
@@ -164,21 +161,20 @@ class EmbeddingService:
             # What is so short is counted once it is all there.
             None if characters <= INLINE_CHARS else budget or self.limits.token_budget(call),
         )
-        encode = self._encode(texts, model, options, characters, started_s)
-        if pictures is None:
-            encoded = await encode
-        else:
-            encoded = await self._encode_pictures(call, pictures, model, encode, started_s)
+        encoding = self._encode(texts, model, options, characters, started_s)
+        if pictures is not None:
+            encoding = self._encode_pictures(call, pictures, model, encoding, started_s)
+        encoded = await encoding
         tokens = tuple(count for value in encoded for count in input_tokens(value))
         await admit_tokens(call, encoded, model, self.limits, sum(tokens))
         tokenize_s = self._clock() - started_s
         raw = await self._run(call, encoded, model, plan, ticket, started_s, pictures)
         finishing_s = self._clock()
         finished = await self._finish(raw, call, model, plan, ticket)
-        postprocess_s = self._clock() - finishing_s
-        timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, postprocess_s, started_s)
-        long = long_inputs(encoded)
-        unknown = unknown_tokens(encoded, model.tokenizer.told_unknown_id)
+        took_s = self._clock() - finishing_s
+        timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, took_s, started_s)
+        unknown_id = model.tokenizer.told_unknown_id
+        long, unknown = long_inputs(encoded), unknown_tokens(encoded, unknown_id)
         self._tell(spec.name, timings, len(call.inputs), sum(tokens), long, sum(unknown))
         note_vectors(self._observer, call, spec, plan, len(finished.vectors), prompt_name)
         if self.sampler is not None and plan.map is None and not plan.exits and pictures is None:
@@ -197,8 +193,8 @@ class EmbeddingService:
             quantization=plan.quantizer.id if CALIBRATED & set(finished.converted) else "",
             rows=(1,) * len(finished.vectors) if call.chunks or call.splits else finished.rows,
             layers=plan.layers,
-            map_name=plan.map.name if plan.map is not None else "",
-            labels=plan.map.labels if plan.map is not None else (),
+            map_name=plan.map.name if plan.map else "",
+            labels=plan.map.labels if plan.map else (),
             long_inputs=long,
             unknown_tokens=unknown,
             chunks=tuple(chunk for value in encoded for chunk in value.chunks),

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.engine.dtypes import OutputDtype
-from nestvec.engine.instructions import Example
 from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.splitting import Span, Splitter
+from nestvec.engine.text.preparation.instructions import Example
 
 FloatArray = NDArray[np.float32]
 Float64Array = NDArray[np.float64]

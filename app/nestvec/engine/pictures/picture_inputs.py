@@ -135,13 +135,13 @@ def merged_rows(parts: Sequence[tuple[Sequence[int], RawVectors]]) -> RawVectors
     )
 
 
-def pictures_of(call: EmbedCall, spec: ModelSpec, *, has_exits: bool) -> PictureInputs:
+def pictures_of(call: EmbedCall, spec: ModelSpec, exits: tuple[int, ...]) -> PictureInputs:
     """Take a call's pictures apart from its texts.
 
     Args:
         call: The call, which has pictures.
         spec: What its model is.
-        has_exits: Whether an early layer is asked for.
+        exits: Early layers that are asked for.
 
     Raises:
         UnsupportedError: The model takes texts only.
@@ -155,7 +155,7 @@ def pictures_of(call: EmbedCall, spec: ModelSpec, *, has_exits: bool) -> Picture
             param="input",
             input_index=places[0],
         )
-    _check_options(call, has_exits=has_exits)
+    _check_options(call, exits)
     max_pictures = MAX_PIXEL_BYTES // spec.pictures.pixel_bytes
     if len(places) > max_pictures:
         raise RequestTooLargeError(
@@ -168,12 +168,12 @@ def pictures_of(call: EmbedCall, spec: ModelSpec, *, has_exits: bool) -> Picture
     return PictureInputs(texts, text_places, places, pictures, spec.pictures)
 
 
-def _check_options(call: EmbedCall, *, has_exits: bool) -> None:
+def _check_options(call: EmbedCall, exits: tuple[int, ...]) -> None:
     """Refuse options that pictures do not go with."""
     refused = {
         "late_chunking": bool(call.chunks or call.splits),
         "context": bool(call.context),
-        "layers": has_exits,
+        "layers": bool(exits),
     }
     for field, is_asked in refused.items():
         if is_asked:

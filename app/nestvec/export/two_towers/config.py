@@ -56,6 +56,7 @@ VISION_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "layer_norm_eps": 1e-6,
     },
 }
+TWO_TOWER_TYPES: Final = frozenset(TEXT_DEFAULTS)
 PROJECTION: Final = 512  # of CLIP, where a file does not say
 
 

@@ -157,8 +157,8 @@ class _Tower:
     def _projected(self, state: str) -> str:
         """Norm the class token's state and project it, [T, H] to [B, D]."""
         graph, sizes = self.graph, self.sizes
-        first = graph.weight("first", np.array(0, np.int64))
-        token = graph.op("Gather", self._by_picture(state), first, axis=1)
+        first = graph.op("Gather", self._by_picture(state), self._ints("first", 0), axis=1)
+        token = self._reshaped(first, "class_tokens", -1, sizes.hidden_size)
         normed = self.builder.norm(token, "post_layernorm")
         layer = self.context.linear("visual_projection", sizes.projected_size, sizes.hidden_size)
         return self.context.arithmetic.apply(graph, normed, [layer])[0]
