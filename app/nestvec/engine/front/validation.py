@@ -98,7 +98,7 @@ def _check_kind(call: EmbedCall, model: ServedModel) -> None:
             param="late_chunking",
         )
     if is_late and not all(isinstance(value, str) for value in call.inputs):
-        raise InputError("late chunking takes texts, not token ids", param="input")
+        raise InputError("late chunking takes texts, not token ids or pictures", param="input")
 
 
 def _check_lexical(name: str, *, is_joint: bool, is_late: bool) -> None:

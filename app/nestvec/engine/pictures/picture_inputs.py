@@ -169,14 +169,8 @@ def pictures_of(call: EmbedCall, spec: ModelSpec, exits: tuple[int, ...]) -> Pic
 
 
 def _check_options(call: EmbedCall, exits: tuple[int, ...]) -> None:
-    """Refuse options that pictures do not go with."""
-    refused = {
-        "late_chunking": bool(call.chunks or call.splits),
-        "context": bool(call.context),
-        "layers": bool(exits),
-    }
-    for field, is_asked in refused.items():
-        if is_asked:
-            raise InputError(f"'{field}' goes with texts only, not with pictures", param=field)
+    """Refuse what pictures do not have, where texts do."""
+    if exits:
+        raise InputError("'layers' goes with texts only, not with pictures", param="layers")
     if call.kind is not OutputKind.DENSE:
         raise InputError("a picture has one vector, and no other output", param="input")
