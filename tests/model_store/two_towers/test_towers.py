@@ -181,3 +181,50 @@ def test_padding_is_read_by_siglip_only(tmp_path: Path) -> None:
         if padding is not None:
             assert padding.tokens == 16
     assert len(set(lengths["clip"])) > 1
+
+
+LIBRARY_5 = {
+    "modality_config": {
+        "text": {"method": "get_text_features", "method_output_name": "pooler_output"},
+        "image": {"method": "get_image_features", "method_output_name": "pooler_output"},
+    },
+    "module_output_name": "sentence_embedding",
+    "transformer_task": "feature-extraction",
+}
+
+
+@pytest.mark.parametrize(
+    ("class_name", "place", "settings"),
+    [
+        ("sentence_transformers.models.CLIPModel", "0_CLIPModel", {}),
+        ("sentence_transformers.models.CLIPModel", "", {}),
+        ("sentence_transformers.base.modules.transformer.Transformer", "", LIBRARY_5),
+    ],
+)
+def test_folders_of_sentence_transformers_are_read(
+    tmp_path: Path, class_name: str, place: str, settings: dict[str, Any]
+) -> None:
+    """In the class of its own that older versions have for CLIP, and as version 5.4 and newer write it."""
+    write_model(tmp_path / place, "clip")
+    chain = [{"idx": 0, "name": "0", "path": place, "type": class_name}]
+    write_json(tmp_path / "modules.json", chain)
+    if settings:
+        write_json(tmp_path / "sentence_bert_config.json", settings)
+    folder = read_model_folder(tmp_path)
+    assert folder.pictures is not None
+    assert (folder.head.pooling, folder.head.dimensions) == ("last_token", 24)
+    chain.append(
+        {"idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.models.Dense"}
+    )
+    write_json(tmp_path / "modules.json", chain)
+    with pytest.raises(FormatError, match="Dense"):
+        read_model_folder(tmp_path)
+
+
+def test_settings_that_ask_for_other_outputs_are_refused(tmp_path: Path) -> None:
+    """A chain that takes the states of texts, and not their vectors, is no model of one space."""
+    write_model(tmp_path, "clip")
+    other = {**LIBRARY_5, "modality_config": {"text": {"method": "forward"}}}
+    write_json(tmp_path / "sentence_bert_config.json", other)
+    with pytest.raises(FormatError, match=r"sentence_bert_config.json: modality_config"):
+        read_model_folder(tmp_path)

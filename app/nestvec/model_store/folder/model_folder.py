@@ -234,7 +234,7 @@ def _read_encoder(
     sizes = _dimensions(folder, asked, architecture, is_exported=onnx_file is None)
     settings = TransformerSettings(folder)
     if not is_static:
-        settings = read_transformer_settings(folder, scores_pairs=scores_pairs)
+        settings = read_transformer_settings(folder, architecture, scores_pairs=scores_pairs)
     parts = architecture, modules, settings, overrides, onnx_file is not None
     files = FolderFiles(root, folder, config, *parts)
     if not is_static:
@@ -250,7 +250,7 @@ def _read_head(encoder: _Encoder, pooling: str | None, *, reads_pickles: bool) -
         return WordHead(files.encoder, files.config, size, pooling or "mean", subwords=subwords)
     read = partial(read_head, pooling=pooling, root=files.root, reads_pickles=reads_pickles)
     head = (
-        read_tower_head(files.encoder, files.config, size)
+        read_tower_head(files.encoder, files.config, size, files.modules)
         or card_head(files.encoder, files.root, files.config, size, files.overrides)
         or read(files.encoder, files.config, size, files.modules)
     )

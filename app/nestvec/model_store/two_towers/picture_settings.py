@@ -118,6 +118,8 @@ def read_picture_settings(folder: Path, config: Mapping[str, Any]) -> PictureSet
     values |= {name: value for name, value in fields.items() if value is not None}
     values["number_is_shorter_side"] = family == "clip"
     sizes = read_vision_sizes(config)
+    if values.get("do_pad"):
+        raise FormatError(f"{path}: do_pad: pictures are not padded here")
     if not _flag(path, values, "do_resize"):
         raise FormatError(f"{path}: do_resize: pictures of other sizes could not be read")
     return PictureSettings(_tower(path, values, sizes, config), _scale(path, values))
