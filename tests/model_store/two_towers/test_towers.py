@@ -221,6 +221,16 @@ def test_folders_of_sentence_transformers_are_read(
         read_model_folder(tmp_path)
 
 
+def test_fields_of_both_towers_are_looked_at(tmp_path: Path) -> None:
+    """What would change vectors is refused inside the towers' own fields too, by its whole name."""
+    write_model(tmp_path, "clip")
+    for tower in ("text_config", "vision_config"):
+        config = {**CONFIGS["clip"], tower: {**CONFIGS["clip"][tower], "pruned_heads": {"0": [1]}}}
+        write_json(tmp_path / "config.json", config)
+        with pytest.raises(FormatError, match=rf"config.json: {tower}.pruned_heads"):
+            read_model_folder(tmp_path)
+
+
 def test_settings_that_ask_for_other_outputs_are_refused(tmp_path: Path) -> None:
     """A chain that takes the states of texts, and not their vectors, is no model of one space."""
     write_model(tmp_path, "clip")

@@ -56,6 +56,8 @@ VISION_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "layer_norm_eps": 1e-6,
     },
 }
+# What is read of a tower beside these.
+TOWER_FIELDS: Final = ("num_channels", "vision_use_head", "projection_size", "projection_dim")
 TWO_TOWER_TYPES: Final = frozenset(TEXT_DEFAULTS)
 PROJECTION: Final = 512  # of CLIP, where a file does not say
 
