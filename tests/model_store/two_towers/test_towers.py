@@ -14,7 +14,9 @@ from nestvec.engine.backend import BackendOptions
 from nestvec.engine.core.batch_runner import raw_vectors
 from nestvec.engine.pictures.decoding import PictureBounds, decode_picture
 from nestvec.engine.pictures.preprocessing import PictureTower, content_ids
-from nestvec.engine.types import FloatArray, Item, ItemOptions
+from nestvec.engine.text.documents import encode_windows
+from nestvec.engine.text.encoded import TokenizeOptions
+from nestvec.engine.types import FloatArray, Item, ItemOptions, Truncation
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import FormatError, ProbeError
 from nestvec.export.graph.builder import GraphBuilder
@@ -26,7 +28,7 @@ from nestvec.model_store.two_towers.picture_settings import read_picture_setting
 
 from tests.engine.pictures.forms import FORMS
 from tests.model_store.test_package import options
-from tests.model_store.two_towers.towers import CONFIGS, HERE, TEXTS, write_model
+from tests.model_store.two_towers.towers import CONFIGS, END, HERE, TEXTS, write_model
 from tests.support.tiny import write_json
 
 TOLERANCE = 1e-5
@@ -181,6 +183,24 @@ def test_padding_is_read_by_siglip_only(tmp_path: Path) -> None:
         if padding is not None:
             assert padding.tokens == 16
     assert len(set(lengths["clip"])) > 1
+
+
+def test_long_texts_of_siglip_run_in_whole_windows(tmp_path: Path) -> None:
+    """Every window has the length that the model was trained with, and a short text in windows too."""
+    tokenizer = read_model_folder(write_model(tmp_path, "siglip")).open_tokenizer()
+    options = TokenizeOptions(Truncation.WINDOWS)
+    short, long = encode_windows(tokenizer, ["red", "red and green " * 20], options)
+    assert len(short.ids) == 16
+    assert long.windows is not None
+    assert {len(part.ids) for part in long.windows.parts} == {16}
+
+
+def test_a_text_of_clip_ends_with_its_first_end_token(tmp_path: Path) -> None:
+    """That is the one which is pooled, so what a text spells behind it changes nothing."""
+    tokenizer = read_model_folder(write_model(tmp_path, "clip")).open_tokenizer()
+    options = TokenizeOptions(Truncation.END)
+    plain, spelt = tokenizer.encode_texts(["a red", f"a red {END} blue and green"], options)
+    assert spelt.ids.tolist() == plain.ids.tolist()
 
 
 LIBRARY_5 = {

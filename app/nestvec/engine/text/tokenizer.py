@@ -106,6 +106,7 @@ class Tokenizer:
             self.unknown_id,
             self._dropped_id,
             changes.padding,
+            plain.ids[-1] if changes.ends_at_end_token and mask[-1] else None,
         )
         if max_tokens <= self.special_tokens:
             raise FormatError(

@@ -43,6 +43,7 @@ class IdCutter:
         unknown_id: Id that stands for a text without any token; None if there is none.
         dropped_id: Id of tokens that are left out; None for none.
         padding: How inputs are padded, by tokens that are read; None where they are not.
+        end_id: Id with whose first place an input ends; None where it goes on.
     """
 
     prefix_tokens: int
@@ -50,6 +51,7 @@ class IdCutter:
     unknown_id: int | None
     dropped_id: int | None
     padding: TextPadding | None = None
+    end_id: int | None = None
 
     def without_dropped(self, ids: IdArray) -> IdArray:
         """Return the ids but for those of tokens that are left out."""
@@ -91,6 +93,8 @@ class IdCutter:
             InputTooLongError: They are too many and truncation is off; names the index and both numbers.
             InputError: There are none.
         """
+        if self.end_id is not None:
+            ids = ids[: _first_place(ids, self.end_id) + 1]
         excess = len(ids) - max_length
         if not len(ids) and not options.allows_nothing:
             if self.unknown_id is None:
@@ -111,6 +115,12 @@ class IdCutter:
             dropped_tokens=excess,
             drops_more=is_lower_bound,
         )
+
+
+def _first_place(ids: IdArray, token_id: int) -> int:
+    """Return where an id stands first; the last place where it stands nowhere."""
+    places = np.flatnonzero(ids == token_id)
+    return int(places[0]) if len(places) else len(ids) - 1
 
 
 def longest_first(first: int, second: int, max_tokens: int) -> tuple[int, int]:

@@ -53,7 +53,7 @@ from nestvec.model_store.sources.file_names import MODEL_FILE
 from nestvec.model_store.sources.graph_choice import choose_graph, refuse_pickles
 from nestvec.model_store.two_towers.head import read_tower_head
 from nestvec.model_store.two_towers.picture_settings import PictureSettings, read_picture_settings
-from nestvec.model_store.two_towers.text_padding import read_text_padding
+from nestvec.model_store.two_towers.text_padding import with_tower
 from nestvec.system.json_files import read_json
 
 log = logging.getLogger(__name__)
@@ -273,7 +273,7 @@ def _read_changes(encoder: _Encoder) -> TokenizerChanges:
     for module in files.modules:
         if module.kind == QUERY_WEIGHTS:
             check_query_tokenizer(module.folder, files.encoder, changes, *shared)
-    return replace(changes, padding=read_text_padding(files.encoder, files.config))
+    return with_tower(changes, files.encoder, files.config)
 
 
 def _check_claims(files: FolderFiles, asked: Recording) -> None:

@@ -1,13 +1,15 @@
-"""How texts are padded where padding is read as any other token: SigLIP's, which was trained on texts of one length.
+"""What towers of texts ask of a tokenizer: padding that SigLIP reads, and where a text of CLIP ends.
 
 Source: SigLIP (arXiv:2303.15343); its processor's `padding="max_length"` in transformers' documentation of it.
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from nestvec.engine.text.tokenizer_changes import TokenizerChanges
 from nestvec.engine.text.truncation import TextPadding
 from nestvec.errors import FormatError
 from nestvec.export.two_towers.config import read_text_sizes
@@ -18,6 +20,27 @@ PADDED_TYPES: Final = frozenset({"siglip"})
 # Of `SiglipTokenizer`, where no file names a token.
 CLASS_TOKEN: Final = "</s>"  # noqa: S105 - a token of texts
 SIDES: Final = ("right", "left")
+
+
+def with_tower(
+    changes: TokenizerChanges, folder: Path, config: Mapping[str, Any]
+) -> TokenizerChanges:
+    """Return changes of a tokenizer with those of its model's tower of texts, where it has one.
+
+    Args:
+        changes: What the files beside tokenizer.json make other.
+        folder: The encoder's folder.
+        config: Its config.json.
+
+    Raises:
+        FormatError: The files say too little of padding that is read; names file and field.
+    """
+    return replace(
+        changes,
+        # CLIP pools the first end token of a text, and its tokens see only what stands before them.
+        ends_at_end_token=config.get("model_type") == "clip",
+        padding=read_text_padding(folder, config),
+    )
 
 
 def read_text_padding(folder: Path, config: Mapping[str, Any]) -> TextPadding | None:
