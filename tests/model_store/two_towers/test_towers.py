@@ -144,6 +144,7 @@ def test_a_damaged_graph_of_pictures_is_told_at_start(tmp_path: Path) -> None:
         ("image_mean", [0.5], "image_mean"),
         ("image_std", [0.5, 0.5, 0], "image_std"),
         ("image_processor_type", "ViTImageProcessor", "image_processor_type"),
+        ("image_processor_type", ["CLIPImageProcessor"], "image_processor_type"),
     ],
 )
 def test_what_is_not_done_to_pictures_is_refused(

@@ -109,9 +109,9 @@ def read_picture_settings(folder: Path, config: Mapping[str, Any]) -> PictureSet
     if fields is None:
         return None
     named = fields.get("image_processor_type") or fields.get("feature_extractor_type")
-    if named is not None and named not in CLASSES:
+    if named is not None and (not isinstance(named, str) or named not in CLASSES):
         raise FormatError(
-            f"{path}: image_processor_type: {named!r} is none of {', '.join(CLASSES)}"
+            f"{path}: image_processor_type: {str(named)[:40]!r} is none of {', '.join(CLASSES)}"
         )
     family = str(config.get("model_type")) if named is None else CLASSES[named]
     values = {**COMMON, **DEFAULTS[family]}
@@ -222,7 +222,7 @@ def _colours(path: Path, values: Mapping[str, Any], name: str) -> tuple[float, f
     if (
         not isinstance(numbers, list | tuple)
         or len(numbers) != CHANNELS
-        or not all(isinstance(n, int | float) and abs(n) <= MAX_NUMBER for n in numbers)
+        or not all(type(n) in (int, float) and abs(n) <= MAX_NUMBER for n in numbers)
     ):
         raise FormatError(f"{path}: {name} must be a number for each of three colours")
     red, green, blue = map(float, numbers)
