@@ -42,7 +42,7 @@ $(STAMPS)/extra-%: requirements/extras/%.txt $(STAMPS)/server-$(EXTRA)
 	@touch $@
 
 requirements/extras/%.txt:
-	@echo "EXTRAS: '$*' is none of parquet, quality, sign, documents, otel, languages, lancedb, qdrant, chroma, faiss, usearch, hnswlib, ray; every other extra is installed with the server (EXTRA=openvino with bf16)"; exit 1
+	@echo "EXTRAS: '$*' is none of parquet, quality, sign, documents, otel, languages, images, lancedb, qdrant, chroma, faiss, usearch, hnswlib, ray; every other extra is installed with the server (EXTRA=openvino with bf16)"; exit 1
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/server-$(EXTRA)
 	@echo "installing the test tools (locked, hashes checked)"
@@ -237,8 +237,9 @@ LLAMA_CMAKE := -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_
 golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 numpy; overwrites tests/end_to_end/golden)
 	@$(BIN)/python -m tests.end_to_end.golden.make
 
-families: .venv-peers/.stamp ## Make the expected states of tiny models anew, by transformers (overwrites tests/export/families)
+families: .venv-peers/.stamp ## Make the expected states of tiny models anew, by transformers (overwrites tests/export/families and tests/model_store/two_towers)
 	@.venv-peers/bin/python tests/export/families/make.py $(ARGS)
+	@.venv-peers/bin/python tests/model_store/two_towers/make.py
 
 heads: .venv-peers/.stamp ## Make the expected outputs of heads anew, by transformers (overwrites tests/model_store/heads)
 	@.venv-peers/bin/python tests/model_store/heads/make.py
@@ -263,10 +264,10 @@ lock: $(STAMPS)/dev ## Resolve all locks anew
 	@$(UV_LOCK) -o requirements/openvino.txt pyproject.toml requirements/build.in \
 		--extra cpu --extra openvino $(SERVER_EXTRAS) -c requirements/cpu.txt $(ARGS)
 	@$(UV_LOCK) -o requirements/dev.txt pyproject.toml requirements/build.in requirements/dev.in \
-		--extra cpu --extra openvino $(SERVER_EXTRAS) --extra parquet --extra quality --extra sign --extra documents --extra otel --extra languages -c requirements/cpu.txt $(ARGS)
+		--extra cpu --extra openvino $(SERVER_EXTRAS) --extra parquet --extra quality --extra sign --extra documents --extra otel --extra languages --extra images -c requirements/cpu.txt $(ARGS)
 	@$(UV_LOCK) -o requirements/stores.txt pyproject.toml requirements/build.in requirements/stores.in \
 		--extra cpu $(SERVER_EXTRAS) --extra parquet --extra sign $(STORE_EXTRAS:%=--extra %) -c requirements/dev.txt $(ARGS)
-	@for extra in parquet quality sign documents otel languages; do \
+	@for extra in parquet quality sign documents otel languages images; do \
 		$(UV_LOCK) -o requirements/extras/$$extra.txt requirements/extras/$$extra.in -c requirements/dev.txt $(ARGS) || exit 1; done
 	@for extra in $(STORE_EXTRAS); do \
 		$(UV_LOCK) -o requirements/extras/$$extra.txt requirements/extras/$$extra.in -c requirements/stores.txt $(ARGS) || exit 1; done

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nestvec.engine.instructions import Example, Instruct
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
+from nestvec.engine.text.preparation.instructions import Example, Instruct
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import encode_inputs, resolve_prompt
 from nestvec.engine.types import EmbedCall, Truncation

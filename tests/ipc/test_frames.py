@@ -74,9 +74,15 @@ def submissions(draw: st.DrawFn) -> Submission:
     return Submission(options, tuple(items))
 
 
-@given(submissions())
-def test_calls_survive(submission: Submission) -> None:
+@given(submissions(), st.booleans())
+def test_calls_survive(submission: Submission, are_pictures: bool) -> None:  # noqa: FBT001 - hypothesis's
     """Every option, and every field of every item, arrives as it was sent, of the same type."""
+    if are_pictures:
+        options = dataclasses.replace(submission.options, are_pictures=True)
+        pixels = np.arange(len(submission.items) * 12, dtype=np.uint8).reshape(-1, 2, 2, 3)
+        pictures = zip(submission.items, pixels, strict=True)
+        items = [dataclasses.replace(item, pixels=of_item) for item, of_item in pictures]
+        submission = Submission(options, tuple(items))
     received = submission_of(again(submit_frame(7, "model", submission)))
     assert received.options == submission.options
     for field in dataclasses.fields(ItemOptions):

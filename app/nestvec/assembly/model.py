@@ -42,6 +42,7 @@ from nestvec.model_store.artefacts.probes import (
 from nestvec.model_store.artefacts.quality_results import read_quality
 from nestvec.model_store.artefacts.term_counts import read_term_table
 from nestvec.model_store.package import Package
+from nestvec.model_store.two_towers.picture_build import check_picture_probes
 from nestvec.observability.logs import get_logger
 from nestvec.system.malloc import keep_freed_memory
 
@@ -278,6 +279,8 @@ def probe(package: Package, backend: Backend, threads: int = 1) -> float:
         run(_sample(together.tokens[: len(PROBE_TEXTS) - 1]), 1, alone=True)
     elif rest := [n for n, was_alone in enumerate(together.alone) if not was_alone]:
         run(rest, threads, alone=True)
+    if package.spec.pictures is not None:
+        check_picture_probes(package.artefact, backend, package.spec.pictures)
     return together.token_s
 
 

@@ -9,8 +9,10 @@ from typing import Final
 from nestvec.assembly.execution import backend_options_for, maps_weights, provider_for
 from nestvec.backends.latency import LatencyBackend
 from nestvec.backends.open import open_backend
+from nestvec.backends.two_towers import TwoTowerBackend
 from nestvec.config.settings import Settings
 from nestvec.engine.backend import Backend, BackendOptions
+from nestvec.engine.types import Layout
 from nestvec.errors import BackendMemoryError, ModelError, ModelMemoryError, NestvecError
 from nestvec.model_store.artefacts.execution_settings import MAX_LONE_BYTES, ExecutionSettings
 from nestvec.model_store.artefacts.packed_weights import (
@@ -90,7 +92,7 @@ def open_checked(
 def open_for_serving(
     settings: Settings, package: Package, tuned: ExecutionSettings, packed: Path | None
 ) -> Backend:
-    """Open a package's backend: with a second, wide session for lone texts where settings want one.
+    """Open a package's backend, with one beside it for pictures where the model takes them.
 
     Args:
         settings: Settings of the model.
@@ -99,25 +101,59 @@ def open_for_serving(
         packed: A copy of its graph with packed weights, which both sessions map; None for the graph itself.
 
     Raises:
-        ModelError: The graph cannot be opened.
+        ModelError: A graph cannot be opened.
     """
     options = backend_options_for(settings, package, tuned)
+    texts = _open_graph(settings, package, tuned, options, packed)
+    if package.picture_graph is None:
+        return texts
+    # Its graph is the same in every precision of the texts'.
+    options = dataclasses.replace(options, computes_bf16=False)
+    try:
+        if tuned.lone_threads <= tuned.intra_op_threads or options.provider != "cpu":
+            pictures = open_backend(package.picture_graph, Layout.PACKED, options)
+        else:
+            both = options, _wide(options, tuned)
+            pictures = LatencyBackend(*_open_both(package.picture_graph, Layout.PACKED, both))
+    except ModelError:
+        texts.close()
+        raise
+    return TwoTowerBackend(texts, pictures)
+
+
+def _open_graph(
+    settings: Settings,
+    package: Package,
+    tuned: ExecutionSettings,
+    options: BackendOptions,
+    packed: Path | None,
+) -> Backend:
+    """Open a package's own graph: with a second, wide session for lone texts where settings want one.
+
+    Raises:
+        ModelError: The graph cannot be opened.
+    """
     graph = packed or package.graph
     if options.provider != "cpu" or tuned.lone_threads <= tuned.intra_op_threads:
         return open_backend(graph, package.layout, options)
-    wide = dataclasses.replace(
-        options, intra_op_threads=tuned.lone_threads, parallel_runs=1, spins=True
-    )
+    wide = _wide(options, tuned)
     min_tokens = 0
     is_large = package.graph_bytes > MAX_LONE_BYTES
     if packed is None and is_large and maps_weights(package) and not settings.lone_threads:
         # A large model's weights are not packed into memory once more unasked.
         wide, min_tokens = dataclasses.replace(wide, packs_weights=False), UNPACKED_MIN_TOKENS
-    return LatencyBackend(*_open_both(package, graph, (options, wide)), min_tokens)
+    return LatencyBackend(*_open_both(graph, package.layout, (options, wide)), min_tokens)
+
+
+def _wide(options: BackendOptions, tuned: ExecutionSettings) -> BackendOptions:
+    """Return how to open a graph for what runs alone."""
+    return dataclasses.replace(
+        options, intra_op_threads=tuned.lone_threads, parallel_runs=1, spins=True
+    )
 
 
 def _open_both(
-    package: Package, graph: Path, options: tuple[BackendOptions, BackendOptions]
+    graph: Path, layout: Layout, options: tuple[BackendOptions, BackendOptions]
 ) -> tuple[Backend, Backend]:
     """Open a graph twice, at the same time: each takes a core for a second and more.
 
@@ -125,9 +161,7 @@ def _open_both(
         ModelError: It cannot be opened.
     """
     with ThreadPoolExecutor(len(options), "open") as threads:
-        first, second = (
-            threads.submit(open_backend, graph, package.layout, each) for each in options
-        )
+        first, second = (threads.submit(open_backend, graph, layout, each) for each in options)
     try:
         return first.result(), second.result()
     except ModelError:

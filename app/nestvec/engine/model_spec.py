@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nestvec.engine.instructions import Instruct
+from nestvec.engine.pictures.preprocessing import PictureTower
 from nestvec.engine.text.late_interaction import LateInteraction
 from nestvec.engine.text.pair_template import PairTemplate
+from nestvec.engine.text.preparation.instructions import Instruct
 from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.token_vectors import TokenPooling
 
@@ -60,6 +61,7 @@ class ModelSpec:
         query_lookup: How queries are weighed by stored weights; None where they go through the model as documents do.
         pair: The template in which a re-ranker reads a query and a document; None where it reads them as two texts.
         token_pooling: How the model itself merges like token vectors; None where it does not.
+        pictures: How it takes pictures beside texts; None where it takes texts only.
     """
 
     name: str
@@ -91,6 +93,7 @@ class ModelSpec:
     query_lookup: QueryLookup | None = None
     pair: PairTemplate | None = None
     token_pooling: TokenPooling | None = None
+    pictures: PictureTower | None = None
 
     @property
     def is_reranker(self) -> bool:

@@ -5,9 +5,9 @@ It is the engine's half before the core: resolves model and prompt, tokenizes, h
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from nestvec.engine.cache.read_through import ReadThroughCache
 from nestvec.engine.cache.vector_cache import VectorCache
@@ -20,6 +20,7 @@ from nestvec.engine.front.front_threads import (
     FrontThreads,
 )
 from nestvec.engine.front.items import as_submission, long_inputs, merge_windows, unknown_tokens
+from nestvec.engine.front.together import all_or_none
 from nestvec.engine.front.token_calls import TokenCalls
 from nestvec.engine.front.validation import admit_tokens, check_output, room_for
 from nestvec.engine.front.vector_plan import VectorPlan, finish_vectors, note_vectors, resolve_plan
@@ -31,6 +32,12 @@ from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import Observer, current_trace
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import Finished
+from nestvec.engine.pictures.picture_inputs import (
+    PictureInputs,
+    has_pictures,
+    merged_rows,
+    pictures_of,
+)
 from nestvec.engine.recipes.composition import RecipeRunner
 from nestvec.engine.recipes.recipe_slot import RecipeSlot
 from nestvec.engine.results import EmbedResult, LongInput, RawVectors, Timings
@@ -40,7 +47,7 @@ from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.tokenization import check_token_limit, input_tokens, resolve_prompt
 from nestvec.engine.types import EmbedCall, ItemOptions
 from nestvec.engine.vectors.pooler import Pooler
-from nestvec.errors import DeadlineError, QueueFullError
+from nestvec.errors import DeadlineError, NestvecError, QueueFullError, UnsupportedError
 
 # Up to so many queries are weighed on the event loop, by a model of stored weights, or tokenized behind contexts.
 INLINE_QUERIES: Final = 16
@@ -109,6 +116,8 @@ class EmbeddingService:
         try:
             async with asyncio.timeout(remaining_s):
                 if isinstance(slot, RecipeSlot):
+                    if has_pictures(call):
+                        raise UnsupportedError(f"{slot.name} is a recipe, and takes texts only")
                     return await self._recipes.embed(slot, call)
                 return await self._embed_by(slot.adapted(call.adapter), call)
         except TimeoutError:
@@ -126,6 +135,8 @@ class EmbeddingService:
             plan = resolve_plan(call, model, allows_untrained=allows)
             self.limits.check_inputs(call)
             check_output(call, model, plan)
+            if call.refuses_wider_limit:
+                check_token_limit(call.max_tokens, model.tokenizer)
             return await self._embed(call, model, plan, budget)
         finally:
             self.pool.release(slot)
@@ -135,11 +146,10 @@ class EmbeddingService:
     ) -> EmbedResult:
         spec = model.spec
         prompt_name, prompt = resolve_prompt(call, spec)
-        if call.refuses_wider_limit:
-            check_token_limit(call.max_tokens, model.tokenizer)
         started_s = self._clock()
-        sharers = 1 if budget is None else budget.sharers
-        characters = self.limits.check_characters(call, prompt, sharers)
+        pictures = pictures_of(call, spec, plan.exits) if has_pictures(call) else None
+        texts = call if pictures is None else pictures.texts
+        characters = self.limits.check_characters(texts, prompt, budget.sharers if budget else 1)
         ticket = WorkTicket.until(call.deadline_s, self._clock)
         options = TokenizeOptions(
             self.limits.truncation_of(call),
@@ -151,20 +161,23 @@ class EmbeddingService:
             # What is so short is counted once it is all there.
             None if characters <= INLINE_CHARS else budget or self.limits.token_budget(call),
         )
-        encoded = await self._encode(call, model, options, characters, started_s)
+        encoding = self._encode(texts, model, options, characters, started_s)
+        if pictures is not None:
+            encoding = self._encode_pictures(call, pictures, model, encoding, started_s)
+        encoded = await encoding
         tokens = tuple(count for value in encoded for count in input_tokens(value))
         await admit_tokens(call, encoded, model, self.limits, sum(tokens))
         tokenize_s = self._clock() - started_s
-        raw = await self._run(call, encoded, model, plan, ticket, started_s)
+        raw = await self._run(call, encoded, model, plan, ticket, started_s, pictures)
         finishing_s = self._clock()
         finished = await self._finish(raw, call, model, plan, ticket)
-        postprocess_s = self._clock() - finishing_s
-        timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, postprocess_s, started_s)
-        long = long_inputs(encoded)
-        unknown = unknown_tokens(encoded, model.tokenizer.told_unknown_id)
+        took_s = self._clock() - finishing_s
+        timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, took_s, started_s)
+        unknown_id = model.tokenizer.told_unknown_id
+        long, unknown = long_inputs(encoded), unknown_tokens(encoded, unknown_id)
         self._tell(spec.name, timings, len(call.inputs), sum(tokens), long, sum(unknown))
         note_vectors(self._observer, call, spec, plan, len(finished.vectors), prompt_name)
-        if self.sampler is not None and plan.map is None and not plan.exits:
+        if self.sampler is not None and plan.map is None and not plan.exits and pictures is None:
             self.sampler.note(call, spec, prompt_name, raw.vectors)
         result = EmbedResult(
             vectors=finished.vectors,
@@ -180,8 +193,8 @@ class EmbeddingService:
             quantization=plan.quantizer.id if CALIBRATED & set(finished.converted) else "",
             rows=(1,) * len(finished.vectors) if call.chunks or call.splits else finished.rows,
             layers=plan.layers,
-            map_name=plan.map.name if plan.map is not None else "",
-            labels=plan.map.labels if plan.map is not None else (),
+            map_name=plan.map.name if plan.map else "",
+            labels=plan.map.labels if plan.map else (),
             long_inputs=long,
             unknown_tokens=unknown,
             chunks=tuple(chunk for value in encoded for chunk in value.chunks),
@@ -234,7 +247,37 @@ class EmbeddingService:
                 self._observer.items_dropped(model.spec.name, items=items, reason="queue_full")
                 raise
 
-    async def _run(
+    async def _encode_pictures(
+        self,
+        call: EmbedCall,
+        pictures: PictureInputs,
+        model: ServedModel,
+        encode_texts: Coroutine[Any, Any, list[Encoded]],
+        arrived_s: float,
+    ) -> list[Encoded]:
+        """Token ids of all texts and pixels of all pictures, in the order of the call's inputs.
+
+        Raises:
+            InputError: An input cannot be tokenized or decoded, or is too long or large.
+            QueueFullError: Too much waits to be decoded or run.
+        """
+        try:
+            texts = await encode_texts
+        except NestvecError as error:
+            pictures.at_place(error)
+            raise
+        self.limits.check_tokens(call, pictures.tokens)
+        priority = self.limits.priority_of(call, len(call.inputs))
+        options = ItemOptions(call.key_id, priority, call.deadline_s, arrived_s=arrived_s)
+        with model.core.expecting(pictures.tokens, options):
+            encoded = await pictures.encode(
+                self.front,
+                self.limits.pictures,
+                lambda: WorkTicket.until(call.deadline_s, self._clock),
+            )
+        return pictures.joined(texts, encoded)
+
+    async def _run(  # noqa: PLR0913, PLR0917 - what a call has come to by then
         self,
         call: EmbedCall,
         encoded: Sequence[Encoded],
@@ -242,6 +285,7 @@ class EmbeddingService:
         plan: VectorPlan,
         ticket: WorkTicket,
         arrived_s: float,
+        pictures: PictureInputs | None,
     ) -> RawVectors:
         """Raw vectors of all inputs: looked up, or from the cache, or by the model."""
         pooler = model.core.pooler
@@ -269,7 +313,13 @@ class EmbeddingService:
             trace=current_trace.get(),
         )
         submission = as_submission(encoded, options)
-        raw = await self.read_through.fetch(model, submission, uses_cache=call.uses_cache)
+        fetch = partial(self.read_through.fetch, model, uses_cache=call.uses_cache)
+        if pictures is None:
+            raw = await fetch(submission)
+        else:
+            parts = pictures.submissions(submission)
+            rows = await all_or_none([fetch(part) for _, part in parts])
+            raw = merged_rows([(numbers, of) for (numbers, _), of in zip(parts, rows, strict=True)])
         if len(submission.items) == len(encoded):
             return raw
         work = partial(merge_windows, raw, encoded, pooler, ticket.check)

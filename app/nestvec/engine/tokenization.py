@@ -282,7 +282,7 @@ def _encode_with_prompt(
         encode = encode_windows if is_windows else Tokenizer.encode_texts
         encoded = encode(tokenizer, cast("Sequence[str]", call.inputs), options)
     elif options.prompt or any(isinstance(value, str) for value in call.inputs):
-        return encode_mixed(tokenizer, spec, call.inputs, options)
+        return encode_mixed(tokenizer, spec, call.texts, options)
     else:
         return tokenizer.encode_ids(cast("Sequence[Sequence[int]]", call.inputs), options)
     return _without_prompt(encoded, tokenizer, spec, options)

@@ -6,14 +6,15 @@ Shapes: B inputs in a batch, T tokens packed end to end, S the longest input, H 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.engine.dtypes import OutputDtype
-from nestvec.engine.instructions import Example
+from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.splitting import Span, Splitter
+from nestvec.engine.text.preparation.instructions import Example
 
 FloatArray = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -71,12 +72,16 @@ class Pair:
         return len(self.first) + len(self.second)
 
 
+TextInput = str | Sequence[int] | Pair
+
+
 @dataclass(frozen=True, slots=True)
 class EmbedCall:
     """One request for vectors, in no vendor's dialect.
 
     Attributes:
-        inputs: Texts, token ids in the model's own vocabulary, or both; for labels texts and pairs of texts.
+        inputs: Texts, token ids in the model's own vocabulary, pictures, or several of these; for labels texts and
+            pairs of texts.
         model: The requested model name; "" where the caller named none.
         dimensions: Cut vectors to this many leading values, then normalize again; None keeps the model's own size.
         normalize: Scale to unit length; None does what the model does by default.
@@ -110,7 +115,7 @@ class EmbedCall:
         admit: Called with the number of tokens before they are queued; what it raises refuses the call.
     """
 
-    inputs: Sequence[str | Sequence[int] | Pair]
+    inputs: Sequence[TextInput | Picture]
     model: str = ""
     dimensions: int | None = None
     normalize: bool | None = None
@@ -142,13 +147,19 @@ class EmbedCall:
     takes_views: bool = False
     admit: Callable[[int], Awaitable[None]] | None = None
 
+    @property
+    def texts(self) -> Sequence[TextInput]:
+        """The inputs of a call that has no pictures, or whose pictures were taken out."""
+        return cast("Sequence[TextInput]", self.inputs)
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One tokenized input: what differs between the items of a call. The rest is in `ItemOptions`.
 
     Attributes:
-        ids: Token ids, special tokens included, shape (n,), n >= 1, int32.
+        ids: Token ids, special tokens included, shape (n,), n >= 1, int32; of a picture what stands for them, as
+            `content_ids` makes it.
         index: Position of the input in the request; errors name it.
         skip_tokens: Number of leading tokens (a prompt) that pooling leaves out.
         spans: Parts that are pooled one by one, as (start, stop) in tokens; empty: the whole input.
@@ -157,6 +168,7 @@ class Item:
         token_mask: Which tokens' vectors are given out, (n,), bool; None for all.
         gives_states: Whether it gives its token states instead of what the call asks for: a window of a document,
             whose chunks are pooled once the states of all its windows are there.
+        pixels: Of a picture its pixels, (S, S, 3), uint8; None for a text.
     """
 
     ids: IdArray
@@ -167,11 +179,16 @@ class Item:
     expansion: int = 0
     token_mask: NDArray[np.bool_] | None = None
     gives_states: bool = False
+    pixels: NDArray[np.uint8] | None = None
 
     @property
     def tokens(self) -> int:
         """Number of tokens, special tokens included."""
         return len(self.ids)
+
+
+# Stands for exits where pictures wait, which have none.
+PICTURES: Final = (-1,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +201,12 @@ class ItemOptions:
         deadline_s: Monotonic time after which the answer is of no use; None for no deadline.
         kind: Output that the call asks for.
         exits: Numbers of layers, rising, after each of which a vector is taken; empty: after the last layer.
-        layer_share: Share of the layers that run, 0 … 1.
+        layer_share: Share of the layers that run, 0 … 1; of pictures what a token costs in tokens of the texts' tower.
         columns: How many leading values of each vector are wanted, if nothing else will be made of it; 0 for all.
         is_half: Whether the vectors will be given out in float16 only.
         arrived_s: Monotonic time when the call came, from which its wait counts; None for when it joins the queue.
         trace: By what the observer knows the call where it records what becomes of it; "" where it does not.
+        are_pictures: Whether the items are pictures, which run by a graph of their own.
     """
 
     key_id: str = ""
@@ -201,6 +219,12 @@ class ItemOptions:
     is_half: bool = False
     arrived_s: float | None = None
     trace: str = ""
+    are_pictures: bool = False
+
+    @property
+    def batch_key(self) -> tuple[int, ...]:
+        """What items that share a batch have in common: their exits; pictures, which have none, keep to themselves."""
+        return PICTURES if self.are_pictures else self.exits
 
     def kind_of(self, item: Item) -> OutputKind:
         """Return what the core makes of an item's token states."""
@@ -251,6 +275,7 @@ class Batch:
         is_pooled: Whether one vector of each input is all that is wanted, of a backend that pools.
         columns: How many leading columns of the vectors are wanted; 0 for all.
         is_half: Whether vectors in float16 are good enough.
+        are_pictures: Whether it is of pictures, whose pixels are among the arrays.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -262,6 +287,7 @@ class Batch:
     is_pooled: bool = False
     columns: int = 0
     is_half: bool = False
+    are_pictures: bool = False
 
     @property
     def offsets(self) -> NDArray[np.int64]:

@@ -43,6 +43,7 @@ from nestvec.export.layers.attention import AttentionOps
 from nestvec.export.layers.blocks import Encoder
 from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.layers.graph_heads import GraphHead
+from nestvec.export.two_towers.text_tower import CLIP_TEXT, SIGLIP_TEXT
 
 
 class Architecture(Protocol):
@@ -71,6 +72,7 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "bidirectional_pplx_qwen3": PPLX_QWEN3,
     "bloom": BLOOM,
     "camembert": ROBERTA,
+    "clip": CLIP_TEXT,
     "deberta-v2": DEBERTA,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
@@ -96,6 +98,7 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "roberta": ROBERTA,
+    "siglip": SIGLIP_TEXT,
     STATIC_TYPE: STATIC,
     "t5": T5_ENCODER,
     "xlm-roberta": ROBERTA,

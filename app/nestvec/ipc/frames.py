@@ -8,7 +8,7 @@ import asyncio
 import math
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import repeat
 from operator import attrgetter
 from typing import Any, Final
@@ -35,7 +35,7 @@ OPTION_VALUES: Final = attrgetter(*OPTION_NAMES)
 COLUMNS: Final = {
     field.name: attrgetter(field.name)
     for field in fields(Item)
-    if field.name not in ("ids", "token_mask")
+    if field.name not in ("ids", "token_mask", "pixels")
 }
 # How to read what JSON has no type for.
 OPTION_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
@@ -127,7 +127,12 @@ def submit_frame(call_id: int, model: str, submission: Submission) -> Frame:
         "has_mask": [mask is not None for mask in masks],
     }
     ids = [np.ascontiguousarray(item.ids, np.int32).tobytes() for item in items]
-    return Frame(head, b"".join([*ids, *(mask.tobytes() for mask in masks if mask is not None)]))
+    parts = [*ids, *(mask.tobytes() for mask in masks if mask is not None)]
+    pixels = [item.pixels for item in items if item.pixels is not None]
+    if pixels:
+        head["pixels"] = pixels[0].shape  # one size for all pictures of a model
+        parts += [picture.tobytes() for picture in pixels]
+    return Frame(head, b"".join(parts))
 
 
 def submission_of(frame: Frame) -> Submission:
@@ -153,6 +158,10 @@ def submission_of(frame: Frame) -> Submission:
         values = dict(zip(columns, row, strict=True))
         items.append(Item(ids[start : start + length], token_mask=mask, **values))
         start += length
+    if "pixels" in head:
+        shape = (len(items), *head["pixels"])
+        pixels = np.frombuffer(frame.body, np.uint8, offset=ids.nbytes + mask_start).reshape(shape)
+        items = [replace(item, pixels=of_item) for item, of_item in zip(items, pixels, strict=True)]
     return Submission(ItemOptions(**options), tuple(items))
 
 

@@ -22,8 +22,9 @@ from nestvec.errors import (
 )
 from nestvec.export.architectures import STATIC_TYPE, export_padded_graph
 from nestvec.export.layers.attention import AttentionOps
+from nestvec.export.two_towers.picture_graph import PICTURE_GRAPH
 from nestvec.model_store.artefacts.backend_cache import cached_backends
-from nestvec.model_store.artefacts.build import ATTENTION_OPS, ArtefactBuilder, pooler_of_probes
+from nestvec.model_store.artefacts.build import ATTENTION_OPS, ArtefactBuilder
 from nestvec.model_store.artefacts.cache import (
     DEVICE_FORMAT,
     FORMAT,
@@ -42,6 +43,7 @@ from nestvec.model_store.artefacts.output_quantization import (
     write_quantizer,
 )
 from nestvec.model_store.artefacts.precision import BuildOptions
+from nestvec.model_store.artefacts.probes import pooler_of_probes
 from nestvec.model_store.folder.model_folder import GRAPH_FILE, ModelFolder, read_model_folder
 from nestvec.model_store.preparation import PreparationListener, SilentListener
 from nestvec.model_store.sources.adapters import merged_folder
@@ -82,6 +84,11 @@ class Package:
     def graph(self) -> Path:
         """Path of the ONNX file to open."""
         return self.folder.graph(self.artefact)
+
+    @property
+    def picture_graph(self) -> Path | None:
+        """Path of the ONNX file of pictures; None where the model takes texts only."""
+        return None if self.folder.pictures is None else self.artefact / PICTURE_GRAPH
 
     @property
     def layout(self) -> Layout:
@@ -262,6 +269,7 @@ def _describe(
         parameters=card.parameters,
         query_lookup=head.query_lookup,
         pair=folder.pair,
+        pictures=None if folder.pictures is None else folder.pictures.tower,
     )
 
 

@@ -4,7 +4,7 @@ from typing import Final
 
 # The extras that no server lock holds; each has a lock of its own in requirements/.
 LOCKED_APART: Final = (
-    *("parquet", "quality", "sign", "documents", "otel", "languages"),
+    *("parquet", "quality", "sign", "documents", "otel", "languages", "images"),
     *("lancedb", "qdrant", "chroma", "faiss", "usearch", "hnswlib", "ray"),
 )
 # Locked apart too, and of use beside the extra for GPUs only.

@@ -22,8 +22,8 @@ from nestvec.api.dialects import (
 from nestvec.api.requests import chunking
 from nestvec.api.routes import chunk, classify, rerank, rescore, similarity
 from nestvec.engine import limits
-from nestvec.engine.instructions import Instruct
 from nestvec.engine.limits import ServiceLimits
+from nestvec.engine.text.preparation.instructions import Instruct
 from nestvec.engine.types import OutputKind
 
 from tests.api.applications import Jobs, MakeApi, line

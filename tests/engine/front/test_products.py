@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import pytest
 from nestvec.engine import limits
-from nestvec.engine.instructions import Example, Instruct
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.recipes.recipe import RecipePart
 from nestvec.engine.splitting import Splitter, SplitterKind
+from nestvec.engine.text.preparation.instructions import Example, Instruct
 from nestvec.engine.types import EmbedCall, OutputKind, Pair, Truncation
 from nestvec.errors import InputError, RequestTooLargeError
 

@@ -82,7 +82,7 @@ def load(name: str) -> Family:
         name,
         config,
         random_weights(stored["tensors"], stored["seed"]),
-        random_ids(lengths, config["vocab_size"], stored["seed"]),
+        random_ids(lengths, config.get("text_config", config)["vocab_size"], stored["seed"]),
         [states[stop - n : stop] for n, stop in zip(lengths, stops, strict=True)],
     )
 

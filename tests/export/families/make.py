@@ -177,6 +177,19 @@ NUMPY_REFERENCES: dict[str, dict[str, Any]] = {
     "jina_bert": JINA_BERT,
     "jina_bert~six-heads": {**JINA_BERT, "hidden_size": 36, "num_attention_heads": 6},
 }
+TEXT_TOWER: dict[str, Any] = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 40,
+}
+# Their towers of pictures are compared in tests/model_store/two_towers.
+TWO_TOWERS: dict[str, dict[str, Any]] = {
+    "clip": {"text_config": TEXT_TOWER, "projection_dim": 24},
+    "siglip": {"text_config": {**TEXT_TOWER, "projection_size": 24}},
+}
 T5: dict[str, Any] = {
     "vocab_size": 128,
     "d_model": 32,
@@ -307,6 +320,39 @@ def make(family: str, config: dict[str, Any]) -> None:
     write(family, content, states)
 
 
+def make_text_tower(family: str, config: dict[str, Any]) -> None:
+    """Write the files of a model of two towers: the projected states of its tower of texts."""
+    hf_config = transformers.AutoConfig.for_model(family, **config, attn_implementation="eager")
+    model = transformers.AutoModel.from_config(hf_config).eval()
+    is_text = ("text_model.", "text_projection.")
+    shapes = {
+        name: list(tensor.shape)
+        for name, tensor in model.state_dict().items()
+        if name.startswith(is_text) and "position_ids" not in name
+    }
+    tensors = random_weights(shapes, SEED)
+    state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    missing = model.load_state_dict(state, strict=False).missing_keys
+    assert not any(name.startswith(is_text) and "position_ids" not in name for name in missing)
+    model = model.double()
+    fields = config["text_config"]
+    lengths = [1, 2, 17, fields["max_position_embeddings"]]
+    states = []
+    project = model.text_projection if family == "clip" else model.text_model.head
+    for ids in random_ids(lengths, fields["vocab_size"], SEED):
+        with torch.no_grad():
+            hidden = model.text_model(input_ids=torch.tensor([ids])).last_hidden_state
+            states.append(project(hidden)[0].numpy())
+    content = {
+        "config": {"model_type": family, **config},
+        "seed": SEED,
+        "lengths": lengths,
+        "transformers": transformers.__version__,
+        "tensors": shapes,
+    }
+    write(family, content, states)
+
+
 def write(family: str, content: dict[str, Any], states: list[Any]) -> None:
     """Write a family's two files."""
     (HERE / f"{family}.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -315,8 +361,10 @@ def write(family: str, content: dict[str, Any], states: list[Any]) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or [*FAMILIES, *NUMPY_REFERENCES]:
+    for name in sys.argv[1:] or [*FAMILIES, *NUMPY_REFERENCES, *TWO_TOWERS]:
         if name in NUMPY_REFERENCES:
             make_by_numpy(name, NUMPY_REFERENCES[name])
+        elif name in TWO_TOWERS:
+            make_text_tower(name, TWO_TOWERS[name])
         else:
             make(name, FAMILIES[name])

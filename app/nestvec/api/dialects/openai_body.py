@@ -22,7 +22,7 @@ from nestvec.api.requests.fields import (
     truncation_field,
 )
 from nestvec.engine.dtypes import OutputDtype
-from nestvec.engine.instructions import Example
+from nestvec.engine.text.preparation.instructions import Example
 from nestvec.engine.types import EmbedCall, Truncation
 from nestvec.errors import InputError, UnsupportedError
 from nestvec.system.unicode import replace_lone_surrogates

@@ -131,4 +131,5 @@ def _item(index: int, encoded: Encoded, *, gives_states: bool = False) -> Item:
         expansion=encoded.expansion,
         token_mask=encoded.token_mask,
         gives_states=gives_states,
+        pixels=encoded.pixels,
     )

@@ -98,7 +98,7 @@ def _check_kind(call: EmbedCall, model: ServedModel) -> None:
             param="late_chunking",
         )
     if is_late and not all(isinstance(value, str) for value in call.inputs):
-        raise InputError("late chunking takes texts, not token ids", param="input")
+        raise InputError("late chunking takes texts, not token ids or pictures", param="input")
 
 
 def _check_lexical(name: str, *, is_joint: bool, is_late: bool) -> None:
@@ -220,7 +220,7 @@ def room_for(
         QueueFullError: There is no room for about as many tokens, or the wait would be too long.
     """
     max_tokens = model.spec.max_tokens
-    guesses = ((prompt_chars + len(value)) // ADMITTED_CHARS_PER_TOKEN for value in call.inputs)
+    guesses = ((prompt_chars + len(value)) // ADMITTED_CHARS_PER_TOKEN for value in call.texts)
     priority = limits.priority_of(call, len(call.inputs))
     options = ItemOptions(call.key_id, priority, call.deadline_s, arrived_s=arrived_s)
     # A call that has more is refused once that is known, and waits for nobody until then.

@@ -50,7 +50,7 @@ def check_context(call: EmbedCall, spec: ModelSpec) -> None:
             "late chunking reads the chunks of a document in context already; send one of the two"
         )
     elif not all(isinstance(value, str) for value in call.inputs):
-        reason = "a context goes with texts, not token ids"
+        reason = "a context goes with texts, not token ids or pictures"
     if reason is not None:
         raise InputError(reason, param=CONTEXT)
     if call.examples:

@@ -37,7 +37,7 @@ class LabelsOutput(DenseOutput):
             return _encode_templated(template, spec, call)
         pairs = tokenizer.pair_encoder(plain)
         encoded = []
-        for index, value in enumerate(call.inputs):
+        for index, value in enumerate(call.texts):
             if isinstance(value, Pair):
                 encoded.append(pairs.encode(value, index))
             else:
@@ -54,7 +54,7 @@ def _encode_templated(
         InputError: An input cannot be tokenized or is too long; names its index.
     """
     encoded: list[Encoded] = []
-    for first, run in itertools.groupby(call.inputs, _first_text):
+    for first, run in itertools.groupby(call.texts, _first_text):
         values = list(run)
         start = len(encoded)
         if first is not None:

@@ -3,11 +3,10 @@
 Each part's call is a call of its model like any other: batched, cached and coalesced there with those of other callers.
 """
 
-import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from nestvec.engine.front.front_threads import (
     INLINE_CHARS,
@@ -15,6 +14,7 @@ from nestvec.engine.front.front_threads import (
     VALUES_PER_CHAR,
     FrontThreads,
 )
+from nestvec.engine.front.together import all_or_none
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.served_model import ServedModel
@@ -185,7 +185,7 @@ class RecipeRunner:
                     raise
                 raise error_of_part(error, opened, indices) from error
 
-        return await _together([run(opened, indices) for opened, indices in parts])
+        return await all_or_none([run(opened, indices) for opened, indices in parts])
 
 
 def _count_tokens(tokenizer: Tokenizer | None, ticket: WorkTicket, text: str) -> int:
@@ -193,17 +193,3 @@ def _count_tokens(tokenizer: Tokenizer | None, ticket: WorkTicket, text: str) ->
     assert tokenizer is not None  # noqa: S101 - it is there where a rule asks for tokens
     options = TokenizeOptions(Truncation.ERROR, ticket=ticket)
     return len(tokenizer.encode_plain([text], options)[0]) + tokenizer.special_tokens
-
-
-async def _together(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Wait for all works; where one fails, or the caller leaves, the others are cancelled, and have ended on return."""
-    if len(works) == 1:
-        return [await works[0]]
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        return [task.result() for task in sorted(done, key=tasks.index)]
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,7 +8,7 @@ Source: late chunking (arXiv:2409.04701).
 
 import itertools
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,7 +43,9 @@ def encode_chunks(tokenizer: Tokenizer, chunks: Sequence[str], options: Tokenize
     if len(parts) > 1 and empty:
         raise InputError("this chunk has no token", param="input", input_index=empty[0])
     ends = [0, *itertools.accumulate(len(part) for part in parts)]
-    frame = _Frame(*tokenizer.special_token_frame(options), tokenizer.max_length(options))
+    frame = _Frame(
+        *tokenizer.special_token_frame(options), tokenizer.max_length(options), tokenizer.padded
+    )
     return frame.around(np.concatenate(parts), list(itertools.pairwise(ends)), options)
 
 
@@ -95,7 +97,7 @@ def encode_split(
         chunks.append(Chunk(document, start, stop, last - first))
         token_spans.append((first, last))
     before = np.concatenate([prefix_ids, ids[:prompt_tokens]])
-    frame = _Frame(before, suffix_ids, tokenizer.max_length(options))
+    frame = _Frame(before, suffix_ids, tokenizer.max_length(options), tokenizer.padded)
     try:
         encoded = frame.around(ids[prompt_tokens:], token_spans, options)
     except InputError as error:
@@ -131,7 +133,7 @@ def encode_windows(
                 encoded += tokenizer.encode_texts([texts[index]], options)
                 continue
             before = np.concatenate([prefix_ids, ids[:prompt_tokens]])
-            frame = _Frame(before, suffix_ids, tokenizer.max_length(options))
+            frame = _Frame(before, suffix_ids, tokenizer.max_length(options), tokenizer.padded)
             encoded.append(frame.around(ids[prompt_tokens:], [], options))
     return encoded
 
@@ -144,11 +146,13 @@ class _Frame:
         prefix_ids: Ids before the content, (n,), int32.
         suffix_ids: Ids behind it, (n,), int32.
         max_length: Maximum number of tokens of a window, both included.
+        padded: Puts the padding around that the model reads.
     """
 
     prefix_ids: IdArray
     suffix_ids: IdArray
     max_length: int
+    padded: Callable[[IdArray], IdArray]
 
     @property
     def content_length(self) -> int:
@@ -230,7 +234,7 @@ class _Frame:
         )
 
     def _framed(self, content: IdArray) -> IdArray:
-        return np.concatenate([self.prefix_ids, content, self.suffix_ids])
+        return self.padded(np.concatenate([self.prefix_ids, content, self.suffix_ids]))
 
     def _with_frame(self, spans: Sequence[Span], tokens: int) -> tuple[Span, ...]:
         """Spans in the framed ids; those at the edges get what stands around."""

@@ -105,6 +105,8 @@ class Tokenizer:
             len(mask) - 1 - content[-1] if content else 0,
             self.unknown_id,
             self._dropped_id,
+            changes.padding,
+            plain.ids[-1] if changes.ends_at_end_token and mask[-1] else None,
         )
         if max_tokens <= self.special_tokens:
             raise FormatError(
@@ -273,6 +275,10 @@ class Tokenizer:
         goal = goal_of(options, max_length, 0)
         read = self.long_texts.encode(text, goal, options, index)
         return text[-read.chars :] if goal.from_end else text[: read.chars]
+
+    def padded(self, ids: IdArray) -> IdArray:
+        """Return the ids of an input with the padding that the model reads, where it reads any."""
+        return self._cutter.padded(ids)
 
     def special_token_frame(self, options: TokenizeOptions) -> tuple[IdArray, IdArray]:
         """Return the ids of the special tokens before a text, and of those behind it."""

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Final
 
 from tokenizers import AddedToken, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from nestvec.engine.text.preparation.text_form import PLAIN_TEXTS, TextForm
+from nestvec.engine.text.truncation import TextPadding
 
 # Flags of an added token, as tokenizer.json spells them.
 TOKEN_FLAGS: Final = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -27,6 +28,9 @@ class TokenizerChanges:
         splits_special_tokens: Whether special tokens that a text spells are tokenized as any other text.
         subwords: What stands for words that the vocabulary lacks, as `SubwordSettings` are written; None for the
             unknown token.
+        ends_at_end_token: Whether a text ends with the first token of those that stand for its end, though it may spell
+            more of them: where that one is pooled, and sees nothing behind it.
+        padding: How texts are padded, by tokens that are read; None where they are not.
         form: The form that the operator has texts brought into before all of that; no part of the folder.
     """
 
@@ -36,6 +40,8 @@ class TokenizerChanges:
     added_tokens: tuple[Mapping[str, Any], ...] = ()
     splits_special_tokens: bool = False
     subwords: Mapping[str, Any] | None = None
+    ends_at_end_token: bool = False
+    padding: TextPadding | None = None
     form: TextForm = PLAIN_TEXTS
 
     def summary(self) -> dict[str, Any]:
@@ -47,6 +53,8 @@ class TokenizerChanges:
             "added_tokens": list(self.added_tokens),
             "splits_special_tokens": self.splits_special_tokens,
             "subwords": self.subwords,
+            "ends_at_end_token": self.ends_at_end_token,
+            "padding": None if self.padding is None else astuple(self.padding),
         }
         return {name: value for name, value in fields.items() if value}
 

@@ -1,4 +1,4 @@
-"""Where texts and pairs are cut before and after they are tokenized. Pure."""
+"""Where texts and pairs are cut before and after they are tokenized, and padding that a model reads. Pure."""
 
 from dataclasses import dataclass, replace
 
@@ -11,6 +11,29 @@ from nestvec.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
+class TextPadding:
+    """How texts are padded, by tokens that the others attend to.
+
+    Attributes:
+        tokens: To how many tokens.
+        token_id: The id of the token that stands for nothing.
+        is_left: Whether it stands before the text; else behind it.
+    """
+
+    tokens: int
+    token_id: int
+    is_left: bool = False
+
+    def padded(self, ids: IdArray) -> IdArray:
+        """Return ids, (n,), with padding, (tokens,); longer ones as they are."""
+        missing = self.tokens - len(ids)
+        if missing <= 0:
+            return ids
+        around = (missing, 0) if self.is_left else (0, missing)
+        return np.pad(ids, around, constant_values=self.token_id)
+
+
+@dataclass(frozen=True, slots=True)
 class IdCutter:
     """Cuts the ids of an input to a limit, around the special tokens, and leaves out those that a model does not take.
 
@@ -19,16 +42,24 @@ class IdCutter:
         suffix_tokens: Number of those behind it.
         unknown_id: Id that stands for a text without any token; None if there is none.
         dropped_id: Id of tokens that are left out; None for none.
+        padding: How inputs are padded, by tokens that are read; None where they are not.
+        end_id: Id with whose first place an input ends; None where it goes on.
     """
 
     prefix_tokens: int
     suffix_tokens: int
     unknown_id: int | None
     dropped_id: int | None
+    padding: TextPadding | None = None
+    end_id: int | None = None
 
     def without_dropped(self, ids: IdArray) -> IdArray:
         """Return the ids but for those of tokens that are left out."""
         return ids if self.dropped_id is None else ids[ids != self.dropped_id]
+
+    def padded(self, ids: IdArray) -> IdArray:
+        """Return the ids with the padding that the model reads."""
+        return ids if self.padding is None else self.padding.padded(ids)
 
     def encoded(
         self,
@@ -62,26 +93,34 @@ class IdCutter:
             InputTooLongError: They are too many and truncation is off; names the index and both numbers.
             InputError: There are none.
         """
+        if self.end_id is not None:
+            ids = ids[: _first_place(ids, self.end_id) + 1]
         excess = len(ids) - max_length
         if not len(ids) and not options.allows_nothing:
             if self.unknown_id is None:
                 raise InputError("this input has no token", param="input", input_index=index)
             stand_in = np.array([self.unknown_id], np.int32)
-            return Encoded(stand_in, is_truncated=False, unseen_unknown=-1)
+            return Encoded(self.padded(stand_in), is_truncated=False, unseen_unknown=-1)
         options.check_length(len(ids), max_length, index, is_lower_bound=is_lower_bound)
         if excess <= 0:
-            return Encoded(ids, is_truncated=False)
+            return Encoded(self.padded(ids), is_truncated=False)
         adds_special = options.adds_special_tokens
         start = self.prefix_tokens if adds_special else 0
         stop = len(ids) - (self.suffix_tokens if adds_special else 0)
         cuts_start = options.truncate is Truncation.START
         kept = ids[start + excess : stop] if cuts_start else ids[start : stop - excess]
         return Encoded(
-            np.concatenate([ids[:start], kept, ids[stop:]]),
+            self.padded(np.concatenate([ids[:start], kept, ids[stop:]])),
             is_truncated=True,
             dropped_tokens=excess,
             drops_more=is_lower_bound,
         )
+
+
+def _first_place(ids: IdArray, token_id: int) -> int:
+    """Return where an id stands first; the last place where it stands nowhere."""
+    places = np.flatnonzero(ids == token_id)
+    return int(places[0]) if len(places) else len(ids) - 1
 
 
 def longest_first(first: int, second: int, max_tokens: int) -> tuple[int, int]:

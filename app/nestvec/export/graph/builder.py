@@ -35,6 +35,7 @@ DTYPES: Final = {
     "float16": TensorProto.FLOAT16,
     "bfloat16": TensorProto.BFLOAT16,
     "bool": TensorProto.BOOL,
+    "uint8": TensorProto.UINT8,
 }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from nestvec.engine.backend import Backend, BackendOptions, DeviceOptions
 from nestvec.engine.core.batch_runner import raw_vectors
-from nestvec.engine.types import FloatArray, IdArray, Item, Layout, OutputKind
+from nestvec.engine.types import FloatArray, IdArray, Item, Layout
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import (
@@ -60,6 +60,7 @@ from nestvec.model_store.artefacts.probes import (
     ProbeVectors,
     check_probes,
     check_published,
+    pooler_of_probes,
     run_texts,
 )
 from nestvec.model_store.cache_files import flush_behind
@@ -72,6 +73,7 @@ from nestvec.model_store.preparation import (
     Step,
 )
 from nestvec.model_store.sources.card import PublishedVector
+from nestvec.model_store.two_towers.picture_build import export_pictures
 from nestvec.system.cpus import usable_cpus
 
 log = logging.getLogger(__name__)
@@ -85,11 +87,6 @@ ATTENTION_OPS: Final[Mapping[Precision, AttentionOps]] = {
     Precision.INT8_ACCURATE: AttentionOps.SAME_ROUNDING,
     Precision.BF16: AttentionOps.PORTABLE,  # the contrib kernels are ONNX Runtime's own
 }
-
-
-def pooler_of_probes(kinds: Sequence[OutputKind], pooler: Pooler) -> Pooler:
-    """Return the pooler that probes are compared by: the model's, or the mean where it gives no dense vectors."""
-    return pooler if OutputKind.DENSE in kinds else Pooler("mean")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +132,9 @@ class ArtefactBuilder:
                 np.concatenate([reference.probes, reference.far]),
                 self.build.precision,
             )
+        if self.folder.pictures is not None:
+            with self._exporting(graph) as on_tensor:
+                export_pictures(artefact, self.folder, self.backends.open_backend, on_tensor)
         return reference.probes
 
     def vectors(self, artefact: Path, texts: Sequence[str]) -> FloatArray:

@@ -32,6 +32,8 @@ def check_suits_device(folder: ModelFolder, build: BuildOptions) -> None:
         raise UnsuitedError("a static model has nothing for a GPU to do")
     if folder.onnx_file is not None:
         raise UnsuitedError(f"{folder.onnx_file} is served as it is, not packed")
+    if folder.pictures is not None:
+        raise UnsuitedError("a model of two towers runs as on a CPU, in fp32")
     if build.precision not in FLOATS:
         raise UnsuitedError(f"precision {build.precision} is for CPUs; on a GPU use fp16 or bf16")
     late = folder.head.late_interaction

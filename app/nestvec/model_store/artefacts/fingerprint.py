@@ -105,5 +105,7 @@ def space_fingerprint(
         content = {**content, "pair": dataclasses.astuple(folder.pair)}
     if summary := folder.head.summary():
         content = {**content, "head": summary}
+    if folder.pictures is not None:
+        content = {**content, "pictures": folder.pictures.summary()}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_CHARS]

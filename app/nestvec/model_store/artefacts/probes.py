@@ -15,7 +15,7 @@ from nestvec.engine.backend import Backend
 from nestvec.engine.core.batch_runner import raw_vectors
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
-from nestvec.engine.types import FloatArray, Item, Truncation
+from nestvec.engine.types import FloatArray, Item, OutputKind, Truncation
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import BackendError, ProbeError
@@ -89,6 +89,11 @@ class TextRun:
     alone: tuple[bool, ...]
     tokens: tuple[int, ...]
     token_s: float
+
+
+def pooler_of_probes(kinds: Sequence[OutputKind], pooler: Pooler) -> Pooler:
+    """Return the pooler that probes are compared by: the model's, or the mean where it gives no dense vectors."""
+    return pooler if OutputKind.DENSE in kinds else Pooler("mean")
 
 
 def compute_vectors(

@@ -23,6 +23,10 @@ READ_ELSEWHERE: Final = frozenset(
 )
 # What decides on a family, or is taken when its graph is built.
 READ_BY_FAMILY: Final[Mapping[str, frozenset[str]]] = {
+    **dict.fromkeys(
+        ("clip", "siglip"),
+        frozenset({"text_config", "text_config_dict", "vision_config", "vision_config_dict"}),
+    ),
     "deberta-v2": frozenset(
         {
             *("relative_attention", "pos_att_type", "norm_rel_ebd", "share_att_key"),
@@ -157,6 +161,7 @@ OWN_REFUSED: Final[Mapping[str, Mapping[str, Refused]]] = {
     },
 }
 OWN_WITHOUT_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
+    "clip": {"logit_scale_init_value": "where training began: cosines have no scale"},
     "gemma2": {"hidden_act": "hidden_activation stands for it"},
     "llama_bidirec": {
         "pooling": "says it of classifiers only; 1_Pooling/config.json or a card says it of others",

@@ -5,6 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from nestvec.export.two_towers.config import (
+    TEXT_DEFAULTS,
+    TOWER_FIELDS,
+    TWO_TOWER_TYPES,
+    VISION_DEFAULTS,
+)
 from nestvec.model_store.folder.claims import FieldTable, FolderClaim, Verdict
 from nestvec.model_store.folder.config_table import OWN_GRAPH_REASON, READ_ELSEWHERE, config_table
 from nestvec.model_store.folder.module_tables import (
@@ -91,6 +97,19 @@ def _config_claims(files: FolderFiles, asked: frozenset[str]) -> Iterator[Folder
             yield replace(claim, verdict=Verdict.WITHOUT_EFFECT, reason=OWN_GRAPH_REASON)
         else:
             yield claim
+    yield from _tower_claims(files, table, name)
+
+
+def _tower_claims(files: FolderFiles, table: FieldTable, name: str) -> Iterator[FolderClaim]:
+    """Iterate over the fields of both towers, of a model that has two; those that make its sizes are honoured."""
+    towers = {"text_config": TEXT_DEFAULTS, "vision_config": VISION_DEFAULTS}
+    if files.architecture not in TWO_TOWER_TYPES or files.has_own_graph:
+        return
+    for field, defaults in towers.items():
+        known = table.with_honoured({*defaults[files.architecture], *TOWER_FIELDS})
+        values = files.config.get(field)
+        for claim in known.claims(name, values if isinstance(values, dict) else {}):
+            yield replace(claim, field=f"{field}.{claim.field}")
 
 
 def _tokenizer_claims(files: FolderFiles) -> Iterator[FolderClaim]:

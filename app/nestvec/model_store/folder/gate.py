@@ -106,7 +106,9 @@ def _readers(files: FolderFiles, modules: tuple[Module, ...]) -> Iterator[Callab
         yield lambda: with_code(files.config, files.architecture, files.overrides)
     kinds = [module.kind for module in modules]
     scores_pairs = scores_in_pairs(files.config, kinds, files.overrides)
-    yield lambda: check_transformer_settings(files.settings, scores_pairs=scores_pairs)
+    yield lambda: check_transformer_settings(
+        files.settings, files.architecture, scores_pairs=scores_pairs
+    )
     yield lambda: read_pooling(files.root, modules, files.overrides)
     yield lambda: read_prompts(files.root, files.overrides)
     yield lambda: read_tokenizer_changes(

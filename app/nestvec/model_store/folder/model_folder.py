@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from nestvec.engine.instructions import Instruct
 from nestvec.engine.text.pair_template import PairTemplate
+from nestvec.engine.text.preparation.instructions import Instruct
 from nestvec.engine.text.preparation.text_form import PLAIN_TEXTS, TextForm
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.text.tokenizer_changes import NO_CHANGES, TokenizerChanges
@@ -50,10 +51,12 @@ from nestvec.model_store.heads.rerankers import (
 from nestvec.model_store.heads.words import WordHead
 from nestvec.model_store.sources.file_names import MODEL_FILE
 from nestvec.model_store.sources.graph_choice import choose_graph, refuse_pickles
+from nestvec.model_store.two_towers.head import read_tower_head
+from nestvec.model_store.two_towers.picture_settings import PictureSettings, read_picture_settings
+from nestvec.model_store.two_towers.text_padding import with_tower
 from nestvec.system.json_files import read_json
 
 log = logging.getLogger(__name__)
-
 GRAPH_FILE: Final = "model.onnx"
 TOKENIZER_FILE: Final = "tokenizer.json"
 MAX_NAMED: Final = 20  # of a folder's unknown fields
@@ -83,6 +86,7 @@ class ModelFolder:
         echo: What stands before a text's first reading and between its two, for models that read it twice.
         tokenizer_changes: What the files beside tokenizer.json make other than it says.
         pair: The template of a re-ranker's pairs; None where they are read as two texts.
+        pictures: How it takes pictures beside texts; None where it takes texts only.
     """
 
     path: Path
@@ -104,6 +108,7 @@ class ModelFolder:
     echo: tuple[str, str] | None = None
     tokenizer_changes: TokenizerChanges = NO_CHANGES
     pair: PairTemplate | None = None
+    pictures: PictureSettings | None = None
 
     @property
     def tokenizer_path(self) -> Path:
@@ -182,6 +187,7 @@ def read_model_folder(
         instruct=Instruct(**overrides["instruct"]) if "instruct" in overrides else None,
         echo=(overrides["echo"][0], overrides["echo"][1]) if "echo" in overrides else None,
         tokenizer_changes=_read_changes(encoder),
+        pictures=None if encoder.onnx_file else read_picture_settings(files.encoder, files.config),
         pair=pair_template(
             files.encoder,
             head,
@@ -228,7 +234,7 @@ def _read_encoder(
     sizes = _dimensions(folder, asked, architecture, is_exported=onnx_file is None)
     settings = TransformerSettings(folder)
     if not is_static:
-        settings = read_transformer_settings(folder, scores_pairs=scores_pairs)
+        settings = read_transformer_settings(folder, architecture, scores_pairs=scores_pairs)
     parts = architecture, modules, settings, overrides, onnx_file is not None
     files = FolderFiles(root, folder, config, *parts)
     if not is_static:
@@ -242,14 +248,11 @@ def _read_head(encoder: _Encoder, pooling: str | None, *, reads_pickles: bool) -
     subwords = read_subwords(files.config) if encoder.is_static else None
     if subwords is not None:
         return WordHead(files.encoder, files.config, size, pooling or "mean", subwords=subwords)
-    head = card_head(files.encoder, files.root, files.config, size, files.overrides) or read_head(
-        files.encoder,
-        files.config,
-        size,
-        files.modules,
-        pooling=pooling,
-        root=files.root,
-        reads_pickles=reads_pickles,
+    read = partial(read_head, pooling=pooling, root=files.root, reads_pickles=reads_pickles)
+    head = (
+        read_tower_head(files.encoder, files.config, size, files.modules)
+        or card_head(files.encoder, files.root, files.config, size, files.overrides)
+        or read(files.encoder, files.config, size, files.modules)
     )
     if encoder.onnx_file is not None and type(head) is not Head:
         raise FormatError(
@@ -270,7 +273,7 @@ def _read_changes(encoder: _Encoder) -> TokenizerChanges:
     for module in files.modules:
         if module.kind == QUERY_WEIGHTS:
             check_query_tokenizer(module.folder, files.encoder, changes, *shared)
-    return changes
+    return with_tower(changes, files.encoder, files.config)
 
 
 def _check_claims(files: FolderFiles, asked: Recording) -> None:

@@ -47,9 +47,18 @@ KIND_BY_CLASS: Final[Mapping[str, str]] = {
     "pylate.models.Dense": "Dense",
     "pylate.models.Dense.Dense": "Dense",
 }
-# Code in a model's own repository that does what the module of this kind does, for these architectures.
+# Classes that do what the module of this kind does for these architectures only: code in a model's own repository.
 KNOWN_CODE: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "custom_st.Transformer": ("Transformer", ("jina_embeddings_v3",)),
+    # The library's class for CLIP before its version 5.4, under its three paths.
+    **dict.fromkeys(
+        (
+            f"{PACKAGE}.models.CLIPModel",
+            f"{PACKAGE}.models.CLIPModel.CLIPModel",
+            f"{PACKAGE}.sentence_transformer.modules.clip_model.CLIPModel",
+        ),
+        ("Transformer", ("clip",)),
+    ),
     # perplexity-ai/pplx-embed-v1.
     "st_quantize.FlexibleQuantizer": ("TanhQuantizer", ("bidirectional_pplx_qwen3",)),
 }

@@ -129,6 +129,9 @@ CLASSES: Final[Mapping[str, TokenizerClass]] = {
     ),
     "GPTNeoXTokenizer": TokenizerClass(tokens=GPT2.tokens, default_bos_eos=(False, False)),
     "Qwen2Tokenizer": QWEN2,
+    "CLIPTokenizer": TokenizerClass(
+        tokens=_tokens(_END, bos="<|startoftext|>", eos=_END, pad=_END),
+    ),
     "GPT2Tokenizer": GPT2,
 }
 
@@ -138,7 +141,7 @@ UNSUPPORTED: Final = frozenset(
         *("BertJapaneseTokenizer", "ByT5Tokenizer", "CanineTokenizer", "EsmTokenizer"),
         *("MBartTokenizer", "MBart50Tokenizer", "NllbTokenizer", "SeamlessM4TTokenizer"),
         *("WhisperTokenizer", "CodeLlamaTokenizer", "RoFormerTokenizer", "M2M100Tokenizer"),
-        *("PerceiverTokenizer", "PhobertTokenizer", "BertweetTokenizer", "CLIPTokenizer"),
+        *("PerceiverTokenizer", "PhobertTokenizer", "BertweetTokenizer"),
     }
 )
 

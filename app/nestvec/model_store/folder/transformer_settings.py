@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nestvec.errors import FormatError
+from nestvec.export.two_towers.config import TWO_TOWER_TYPES
 from nestvec.model_store.heads.multi_vector import LENGTH_FIELDS
 from nestvec.model_store.sources.file_names import SETTINGS_FILES, TOKENIZER_CONFIG_FILE
 from nestvec.system.json_files import read_json
@@ -40,6 +41,10 @@ TRANSFORMER_WAY_OUT: Final = "a copy of the folder without this field is served 
 METHODS: Final = (None, "forward")
 METHOD_OUTPUTS: Final = (None, "last_hidden_state", "logits")
 MODULE_OUTPUTS: Final = (None, "token_embeddings", "scores")
+# The same of models of two towers, which give vectors.
+TOWER_METHODS: Final = {"text": "get_text_features", "image": "get_image_features"}
+TOWER_OUTPUTS: Final = (None, "pooler_output")
+TOWER_MODULE_OUTPUTS: Final = (None, "sentence_embedding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +60,22 @@ class TransformerSettings:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_transformer_settings(encoder: Path, *, scores_pairs: bool = False) -> TransformerSettings:
+def read_transformer_settings(
+    encoder: Path, architecture: str = "", *, scores_pairs: bool = False
+) -> TransformerSettings:
     """Read the settings beside an encoder, as the library does: of its seven names, the first that is not empty.
 
     Args:
         encoder: The encoder's folder.
-        scores_pairs: As `check_transformer_settings` takes it.
+        architecture: As `check_transformer_settings` takes it.
+        scores_pairs: Likewise.
 
     Raises:
         FormatError: The file cannot be read, or a field that changes vectors says what is not served.
     """
     settings = find_transformer_settings(encoder)
     if settings.values:
-        check_transformer_settings(settings, scores_pairs=scores_pairs)
+        check_transformer_settings(settings, architecture, scores_pairs=scores_pairs)
     return settings
 
 
@@ -86,12 +94,13 @@ def find_transformer_settings(encoder: Path) -> TransformerSettings:
 
 
 def check_transformer_settings(
-    settings: TransformerSettings, *, scores_pairs: bool = False
+    settings: TransformerSettings, architecture: str = "", *, scores_pairs: bool = False
 ) -> None:
     """Check what the settings say.
 
     Args:
         settings: The settings.
+        architecture: The family's name: of models of two towers the module gives vectors.
         scores_pairs: Whether they are a re-ranker's, whose pairs may go through a chat template.
 
     Raises:
@@ -101,6 +110,43 @@ def check_transformer_settings(
     task = values.get("transformer_task", TASKS[0])
     if task not in TASKS and not (scores_pairs and task == PAIR_TASK):
         raise _refusal(settings, "transformer_task", f"{task!r} is none of {', '.join(TASKS)}")
+    if architecture in TWO_TOWER_TYPES:
+        _check_outputs_of_towers(settings)
+    else:
+        _check_outputs(settings, scores_pairs=scores_pairs)
+    for name in ARGUMENT_FIELDS:
+        arguments = values.get(name) or {}
+        if not isinstance(arguments, dict):
+            raise _refusal(settings, name, "must be an object")
+        if unread := sorted(set(arguments) - HARMLESS_ARGUMENTS):
+            raise _refusal(settings, name, f"'{unread[0]}' is not supported")
+
+
+def _check_outputs_of_towers(settings: TransformerSettings) -> None:
+    """Check that vectors are those of the towers.
+
+    Raises:
+        FormatError: They are others.
+    """
+    modalities = settings.values.get("modality_config", {})
+    if not isinstance(modalities, dict):
+        raise _refusal(settings, "modality_config", "must be an object")
+    for name, modality in modalities.items():
+        method = modality.get("method") if isinstance(modality, dict) else ...
+        output = modality.get("method_output_name") if isinstance(modality, dict) else ...
+        if method != TOWER_METHODS.get(name) or output not in TOWER_OUTPUTS:
+            raise _refusal(settings, "modality_config", f"{name[:20]!r} would get another output")
+    if settings.values.get("module_output_name") not in TOWER_MODULE_OUTPUTS:
+        raise _refusal(settings, "module_output_name", "the module would give no vectors")
+
+
+def _check_outputs(settings: TransformerSettings, *, scores_pairs: bool) -> None:
+    """Check that states are those of tokens.
+
+    Raises:
+        FormatError: They are others.
+    """
+    values = settings.values
     modalities = values.get("modality_config", {"text": {}})
     if scores_pairs and speaks_in_messages(settings):
         modalities = {key: value for key, value in modalities.items() if key != "message"}
@@ -118,12 +164,6 @@ def check_transformer_settings(
             "module_output_name",
             "the module would give something else than tokens' states",
         )
-    for name in ARGUMENT_FIELDS:
-        arguments = values.get(name) or {}
-        if not isinstance(arguments, dict):
-            raise _refusal(settings, name, "must be an object")
-        if unread := sorted(set(arguments) - HARMLESS_ARGUMENTS):
-            raise _refusal(settings, name, f"'{unread[0]}' is not supported")
 
 
 def read_max_tokens(

@@ -25,6 +25,8 @@ from nestvec.model_store.sources.file_names import (
     CHAT_TEMPLATE_FILE,
     M3_LAYERS,
     MODEL_FILE,
+    PREPROCESSOR_FILE,
+    PROCESSOR_FILE,
     ROUTER_FILE,
     SETTINGS_FILES,
     TOKENIZER_FILES,
@@ -44,6 +46,8 @@ SMALL_FILES: Final = (
     INDEX_FILE,
     "artifact.metadata",  # ColBERT's own settings
     "idf.json",  # weights of terms for queries
+    PREPROCESSOR_FILE,
+    PROCESSOR_FILE,
 )
 # Folders of modules: `1_Pooling`, or `query_0_SparseStaticEmbedding` of a Router's route.
 MODULE_FOLDER: Final = re.compile(r"\d[^/]*|\w+_\d+_\w+")
@@ -53,6 +57,8 @@ MODULE_FILES: Final = (
     *("config.json", "tokenizer.json"),
     *TOKENIZER_FILES,
     *SETTINGS_FILES,
+    PREPROCESSOR_FILE,
+    PROCESSOR_FILE,
     SINGLE_FILE,
 )
 # Of a model's own adapters, in a folder by task.

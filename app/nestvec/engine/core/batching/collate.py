@@ -39,12 +39,16 @@ def collate(
         Packed arrays: `ids` (T,), `positions` (T,), `gather` (B, S) into 0 … T-1 (padding points at token 0),
         `scatter` (T,) into 0 … B*S-1, `lengths` (B,) of what is seen, `has_equal_lengths` (), bool, `types` (T,), 1 for
         tokens of a pair's second text; int32 as the contrib attention wants lengths, int64 for indices.
-        Padded arrays: `input_ids`, `attention_mask`, `token_type_ids`, each (B, S), int64.
+        Padded arrays: `input_ids`, `attention_mask`, `token_type_ids`, each (B, S), int64. Of pictures `pixels` too,
+        (B, P, P, 3), uint8.
     """
     options = options or (DEFAULT_OPTIONS,)
     lengths = np.fromiter((len(item.ids) for item in items), np.int64, len(items))
     cells = _Cells(items, lengths)
     make = cells.padded() if layout is Layout.PADDED else cells.packed()
+    are_pictures = options[0].are_pictures
+    if are_pictures:
+        make["pixels"] = cells.pixels
     distinct = distinct_options(options)
     columns = [of_items.columns for of_items in distinct]
     return Batch(
@@ -57,6 +61,7 @@ def collate(
         is_pooled=pools,
         columns=max(columns) if all(columns) else 0,
         is_half=all(of_items.is_half for of_items in distinct),
+        are_pictures=are_pictures,
     )
 
 
@@ -136,6 +141,10 @@ class _Cells:
             "attention_mask": lambda: self.is_token.astype(np.int64),
             "token_type_ids": lambda: self._spread(self._types()),
         }
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Return the pixels of all pictures, (B, P, P, 3)."""
+        return np.stack([item.pixels for item in self.items if item.pixels is not None])
 
     def _ids(self) -> NDArray[np.int64]:
         return np.concatenate([item.ids for item in self.items], dtype=np.int64)

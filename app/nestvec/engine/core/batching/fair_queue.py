@@ -51,8 +51,8 @@ class FairQueue:
     def __init__(self, cost_of: Callable[[int], float] = float) -> None:
         self._price = cost_of
         self._entries: SortedDict[Ticket, Entry] = SortedDict()
-        # Entries with other exits cannot share a batch.
-        self._by_exits: dict[tuple[int, ...], SortedDict[int, SortedList[Ticket]]] = {}
+        # Entries with other exits cannot share a batch, nor texts and pictures.
+        self._by_key: dict[tuple[int, ...], SortedDict[int, SortedList[Ticket]]] = {}
         self._earliest_deadline_s = math.inf  # no entry's deadline is before it
         self._last_tags: dict[str, float] = {}
         self._virtual_tokens = 0.0
@@ -86,9 +86,9 @@ class FairQueue:
         ticket = (tag, self._next_number)
         self._next_number += 1
         self._entries[ticket] = entry
-        by_length = self._by_exits.get(options.exits)
+        by_length = self._by_key.get(options.batch_key)
         if by_length is None:
-            self._by_exits[options.exits] = by_length = SortedDict()
+            self._by_key[options.batch_key] = by_length = SortedDict()
         same_length = by_length.get(tokens)
         if same_length is None:  # made only then: making one costs more than adding to it
             by_length[tokens] = same_length = SortedList()
@@ -158,7 +158,7 @@ class FairQueue:
     def shortest_tokens(self) -> float:
         """Return the number of tokens of the shortest entry; infinite where none waits."""
         return min(
-            (lengths.keys()[0] for lengths in self._by_exits.values() if lengths), default=math.inf
+            (lengths.keys()[0] for lengths in self._by_key.values() if lengths), default=math.inf
         )
 
     def head_within(self, max_tokens: float) -> tuple[Ticket, Entry] | None:
@@ -171,7 +171,7 @@ class FairQueue:
         ticket: Ticket | None = min(
             (
                 by_length[length][0]
-                for by_length in self._by_exits.values()
+                for by_length in self._by_key.values()
                 for length in by_length.irange(maximum=max_tokens)
             ),
             default=None,
@@ -208,7 +208,7 @@ class FairQueue:
         last: Ticket = tickets[min(place + count, len(tickets)) - 1]
         if len(self._tokens_of) > 1:
             last = min(last, (first[0] + fair_tokens, math.inf))
-        by_length, anchor = self._by_exits[head.options.exits], head.item.tokens
+        by_length, anchor = self._by_key[head.options.batch_key], head.item.tokens
         lengths = by_length.keys()
         above = by_length.bisect_left(anchor)
         below, end = above - 1, len(lengths)
@@ -260,7 +260,7 @@ class FairQueue:
         """Remove an entry that will not run."""
         entry: Entry = self._entries.pop(ticket)
         tokens, key_id = entry.item.tokens, entry.options.key_id
-        by_length = self._by_exits[entry.options.exits]
+        by_length = self._by_key[entry.options.batch_key]
         same_length = by_length[tokens]
         same_length.remove(ticket)
         if not same_length:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nestvec.engine.instructions import Example, Instruct
 from nestvec.engine.text.echo import encode_echo
 from nestvec.engine.text.encoded import TokenizeOptions
+from nestvec.engine.text.preparation.instructions import Example, Instruct
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import resolve_prompt
 from nestvec.engine.types import EmbedCall, Truncation

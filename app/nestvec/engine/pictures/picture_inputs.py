@@ -1,0 +1,176 @@
+"""The pictures among a call's inputs: decoded and made to pixels in the front's threads, then items like any others."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from nestvec.engine.front.front_threads import FrontThreads
+from nestvec.engine.front.together import all_or_none
+from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.pictures.decoding import PictureBounds, decode_picture
+from nestvec.engine.pictures.picture import Picture
+from nestvec.engine.pictures.preprocessing import PictureTower, content_ids
+from nestvec.engine.results import RawVectors
+from nestvec.engine.text.encoded import Encoded
+from nestvec.engine.text.work_ticket import WorkTicket
+from nestvec.engine.types import EmbedCall, Item, OutputKind, Submission
+from nestvec.errors import InputError, NestvecError, RequestTooLargeError, UnsupportedError
+
+# Pixels of one call, which are in memory until the last of them has run.
+MAX_PIXEL_BYTES: Final = 256 * 2**20
+# Pixels of one submission, which the event loop copies into a frame where another process runs the model.
+SUBMITTED_BYTES: Final = 16 * 2**20
+# Decoding so many bytes of a file, and resizing what comes of them, takes about as long as tokenizing a character.
+BYTES_PER_CHAR: Final = 16
+
+
+def has_pictures(call: EmbedCall) -> bool:
+    """Whether there is a picture among the inputs; some nanoseconds an input."""
+    return Picture in map(type, call.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureInputs:
+    """The pictures of a call, beside its texts.
+
+    Attributes:
+        texts: The call without them.
+        text_places: Index of each of its inputs in the whole call.
+        places: Index of each picture in the whole call.
+        pictures: The pictures.
+        tower: How the model takes them.
+    """
+
+    texts: EmbedCall
+    text_places: tuple[int, ...]
+    places: tuple[int, ...]
+    pictures: tuple[Picture, ...]
+    tower: PictureTower
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that the pictures run as."""
+        return len(self.pictures) * self.tower.tokens
+
+    async def encode(
+        self, front: FrontThreads, bounds: PictureBounds, ticket: Callable[[], WorkTicket]
+    ) -> list[Encoded]:
+        """Decode all pictures, and make pixels of them.
+
+        Args:
+            front: The threads that do it.
+            bounds: Bounds on each picture.
+            ticket: Makes a ticket of the call's for each picture, as each has a thread of its own.
+
+        Raises:
+            InputError: One cannot be decoded, or is too large; names its index.
+            QueueFullError: Too much waits for the threads.
+        """
+        return await all_or_none(
+            [
+                front.run(
+                    partial(self._encoded, place, picture, bounds),
+                    ticket(),
+                    chars=len(picture.data) // BYTES_PER_CHAR,
+                )
+                for place, picture in zip(self.places, self.pictures, strict=True)
+            ]
+        )
+
+    def _encoded(self, place: int, picture: Picture, bounds: PictureBounds) -> Encoded:
+        try:
+            pixels = self.tower.pixels(decode_picture(picture.data, bounds))
+        except InputError as error:
+            error.input_index = place
+            raise
+        return Encoded(content_ids(pixels, self.tower.tokens), is_truncated=False, pixels=pixels)
+
+    def joined(self, texts: Sequence[Encoded], pictures: Sequence[Encoded]) -> list[Encoded]:
+        """Put texts and pictures into the order of the call's inputs."""
+        by_place = {
+            **dict(zip(self.text_places, texts, strict=True)),
+            **dict(zip(self.places, pictures, strict=True)),
+        }
+        return [by_place[place] for place in range(len(by_place))]
+
+    def at_place(self, error: NestvecError) -> None:
+        """Make an error of the texts name the input's index in the whole call."""
+        index = getattr(error, "input_index", None)
+        if index is not None:
+            error.input_index = self.text_places[index]  # type: ignore[attr-defined]  # it has one
+
+    def submissions(self, submission: Submission) -> list[tuple[list[int], Submission]]:
+        """Split a call as the core takes it: texts, and pictures a few at a time.
+
+        Returns:
+            For each part the positions of its items, and the part.
+        """
+        items = submission.items
+        texts = [n for n, item in enumerate(items) if item.pixels is None]
+        pictures = [n for n, item in enumerate(items) if item.pixels is not None]
+        size = max(1, SUBMITTED_BYTES // self.tower.pixel_bytes)
+        options = replace(submission.options, are_pictures=True, layer_share=self.tower.token_cost)
+        parts = [(texts, submission.with_items(items[n] for n in texts))] if texts else []
+        for start in range(0, len(pictures), size):
+            numbers = pictures[start : start + size]
+            chosen: tuple[Item, ...] = tuple(items[n] for n in numbers)
+            parts.append((numbers, Submission(options, chosen)))
+        return parts
+
+
+def merged_rows(parts: Sequence[tuple[Sequence[int], RawVectors]]) -> RawVectors:
+    """Put the rows of a call's parts, one an item, into the order of its items."""
+    order = np.concatenate([np.asarray(numbers, np.int64) for numbers, _ in parts])
+    rows = np.concatenate([raw.vectors for _, raw in parts])
+    vectors = np.empty_like(rows)
+    vectors[order] = rows
+    return RawVectors(
+        vectors,
+        (1,) * len(rows),
+        max(raw.queue_wait_s for _, raw in parts),
+        max(raw.engine_s for _, raw in parts),
+    )
+
+
+def pictures_of(call: EmbedCall, spec: ModelSpec, exits: tuple[int, ...]) -> PictureInputs:
+    """Take a call's pictures apart from its texts.
+
+    Args:
+        call: The call, which has pictures.
+        spec: What its model is.
+        exits: Early layers that are asked for.
+
+    Raises:
+        UnsupportedError: The model takes texts only.
+        InputError: An option goes with texts only; names the field.
+        RequestTooLargeError: There are more than are held in memory for one call.
+    """
+    places = tuple(n for n, value in enumerate(call.inputs) if isinstance(value, Picture))
+    if spec.pictures is None:
+        raise UnsupportedError(
+            f"{spec.name} takes texts only, and this input is a picture",
+            param="input",
+            input_index=places[0],
+        )
+    _check_options(call, exits)
+    max_pictures = MAX_PIXEL_BYTES // spec.pictures.pixel_bytes
+    if len(places) > max_pictures:
+        raise RequestTooLargeError(
+            f"a request takes at most {max_pictures} pictures of this model, got {len(places)}",
+            param="input",
+        )
+    text_places = tuple(n for n, value in enumerate(call.inputs) if not isinstance(value, Picture))
+    texts = replace(call, inputs=[call.inputs[n] for n in text_places])
+    pictures = tuple(value for value in call.inputs if isinstance(value, Picture))
+    return PictureInputs(texts, text_places, places, pictures, spec.pictures)
+
+
+def _check_options(call: EmbedCall, exits: tuple[int, ...]) -> None:
+    """Refuse what pictures do not have, where texts do."""
+    if exits:
+        raise InputError("'layers' goes with texts only, not with pictures", param="layers")
+    if call.kind is not OutputKind.DENSE:
+        raise InputError("a picture has one vector, and no other output", param="input")

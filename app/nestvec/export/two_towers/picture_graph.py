@@ -1,0 +1,214 @@
+"""The tower of pictures of CLIP and SigLIP as a graph of its own: pixels to vectors in the space of the texts'.
+
+Pixels come as bytes and are scaled in the graph, so that what waits in queues and crosses sockets is a quarter of what
+floats would be.
+
+Source: ViT (arXiv:2010.11929); SigLIP's pooling is that of Set Transformer (arXiv:1810.00825); tensor names as in
+transformers' modeling_clip.py and modeling_siglip.py.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from nestvec.export.graph.builder import GraphBuilder
+from nestvec.export.graph.inputs import packed_inputs
+from nestvec.export.graph.weights import Weights
+from nestvec.export.layers.arithmetic import Floating, Linear
+from nestvec.export.layers.build_context import BuildContext
+from nestvec.export.two_towers.config import VisionSizes, read_vision_sizes
+from nestvec.export.two_towers.layers import TowerBuilder
+
+PIXELS: Final = "pixels"
+PICTURE_GRAPH: Final = "pictures.onnx"
+PICTURE_WEIGHTS: Final = "pictures.bin"
+VISION: Final = "vision_model."
+CHANNELS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PixelScale:
+    """How bytes of pixels become what the model was trained on: (byte * factor - mean) / std, channel by channel.
+
+    Attributes:
+        factor: What each byte is multiplied by.
+        mean: Of red, green and blue.
+        std: Of red, green and blue.
+    """
+
+    factor: float = 1 / 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def add_to(self, graph: GraphBuilder, pixels: str) -> str:
+        """Add the nodes that scale pixels, [..., 3] of bytes, to float32."""
+        parts = {
+            "pixel_factor": np.array(self.factor, np.float32),
+            "pixel_mean": np.array(self.mean, np.float32),
+            "pixel_std": np.array(self.std, np.float32),
+        }
+        factor, mean, std = (graph.weight(name, value) for name, value in parts.items())
+        value = graph.op("Cast", pixels, to=graph.onnx_float_type)
+        return graph.op("Div", graph.op("Sub", graph.op("Mul", value, factor), mean), std)
+
+
+def export_picture_graph(
+    folder: Path,
+    config: Mapping[str, Any],
+    scale: PixelScale,
+    path: Path,
+    on_tensor: Callable[[int], None] | None = None,
+) -> None:
+    """Write the graph of a model's pictures: `pixels` [B, S, S, 3], bytes, to `pooled` [B, D].
+
+    Beside the pixels it takes the packed inputs of any graph, of B inputs of `VisionSizes.tokens` tokens each.
+
+    Args:
+        folder: Holds the weights of both towers.
+        config: Content of its config.json.
+        scale: How bytes become what the model was trained on.
+        path: Where the graph goes; its weights go beside it.
+        on_tensor: Called with 1 for each tensor that was read; None for nobody to tell.
+
+    Raises:
+        FormatError: Configuration and weights do not fit each other.
+        OSError: The disk is full or read-only.
+    """
+    sizes = read_vision_sizes(config)
+    graph = GraphBuilder(f"{sizes.family}_pictures", weights_path=path.parent / PICTURE_WEIGHTS)
+    pixels = graph.input(PIXELS, "uint8", ("B", sizes.image_size, sizes.image_size, CHANNELS))
+    inputs = packed_inputs(graph, takes_equal_lengths=True, takes_short_rows=True)
+    with Weights(folder, on_tensor=on_tensor) as weights:
+        context = BuildContext(graph, weights, inputs, Floating())
+        pooled = _Tower(context, sizes, TowerBuilder(context, VISION, sizes)).add(pixels, scale)
+    graph.output(pooled, "pooled", ("B", sizes.projected_size))
+    graph.save(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tower:
+    """Adds the tower of pictures to a graph."""
+
+    context: BuildContext
+    sizes: VisionSizes
+    builder: TowerBuilder
+
+    @property
+    def graph(self) -> GraphBuilder:
+        return self.context.graph
+
+    def add(self, pixels: str, scale: PixelScale) -> str:
+        """Add all of it: [B, S, S, 3] to [B, D]."""
+        state = self._embedded(scale.add_to(self.graph, self._patches(pixels)))
+        if self.sizes.family == "clip":
+            # The name is misspelt in the checkpoints.
+            state = self.builder.norm(state, "pre_layrnorm")
+        last = self.builder.stack(state)[-1]
+        if self.sizes.family == "clip":
+            return self._projected(last)
+        return self._attended(self.builder.norm(last, "post_layernorm"))
+
+    def _patches(self, pixels: str) -> str:
+        """Cut pictures into patches, [B * patches, p, p, 3]; pixels beyond a whole number of patches are left out."""
+        side, size = self.sizes.side_patches, self.sizes.patch_size
+        if side * size < self.sizes.image_size:
+            used, zero = self._ints("used", side * size, side * size), self._ints("none", 0, 0)
+            pixels = self.graph.op("Slice", pixels, zero, used, self._ints("sides", 1, 2))
+        grid = self._reshaped(pixels, "grid", -1, side, size, side, size, CHANNELS)
+        rows = self.graph.op("Transpose", grid, perm=[0, 1, 3, 2, 4, 5])
+        return self._reshaped(rows, "patch", -1, size, size, CHANNELS)
+
+    def _embedded(self, patches: str) -> str:
+        """Make token states [T, H] of patches: a convolution whose windows do not overlap is a product."""
+        sizes, weights = self.sizes, self.context.weights
+        width, patch = sizes.hidden_size, sizes.patch_size
+        values = CHANNELS * patch * patch
+        name = f"{VISION}embeddings.patch_embedding"
+        kernel = weights.get(f"{name}.weight", (width, CHANNELS, patch, patch))
+        bias = np.zeros(width, np.float32)
+        if sizes.family == "siglip":
+            bias = weights.get(f"{name}.bias", (width,))
+        layer = Linear("patches", kernel.transpose(2, 3, 1, 0).reshape(values, width), bias)
+        flat = self._reshaped(patches, "patch_values", -1, values)
+        (state,) = self.context.arithmetic.apply(self.graph, flat, [layer])
+        state = self._reshaped(state, "pictures", -1, sizes.side_patches**2, width)
+        if sizes.has_class_token:
+            state = self._behind_class_token(state)
+        places = weights.get(f"{VISION}embeddings.position_embedding.weight", (sizes.tokens, width))
+        state = self.graph.op("Add", state, self.graph.weight("places", places))
+        return self._reshaped(state, "tokens", -1, width)
+
+    def _behind_class_token(self, state: str) -> str:
+        """Put the class token before the patches of each picture, [B, n, H] to [B, n + 1, H]."""
+        graph, width = self.graph, self.sizes.hidden_size
+        row = self.context.weights.get(f"{VISION}embeddings.class_embedding", (width,))
+        token = graph.weight("class_token", row.reshape(1, 1, width))
+        pictures = graph.op("Shape", state, start=0, end=1)
+        shape = graph.op("Concat", pictures, self._ints("token_shape", 1, width), axis=0)
+        return graph.op("Concat", graph.op("Expand", token, shape), state, axis=1)
+
+    def _by_picture(self, state: str) -> str:
+        """Split token states [T, H] into pictures, [B, n, H]."""
+        return self._reshaped(state, "by_picture", -1, self.sizes.tokens, self.sizes.hidden_size)
+
+    def _projected(self, state: str) -> str:
+        """Norm the class token's state and project it, [T, H] to [B, D]."""
+        graph, sizes = self.graph, self.sizes
+        first = graph.op("Gather", self._by_picture(state), self._ints("first", 0), axis=1)
+        token = self._reshaped(first, "class_tokens", -1, sizes.hidden_size)
+        normed = self.builder.norm(token, "post_layernorm")
+        layer = self.context.linear("visual_projection", sizes.projected_size, sizes.hidden_size)
+        return self.context.arithmetic.apply(graph, normed, [layer])[0]
+
+    def _attended(self, state: str) -> str:
+        """Let a learned query attend to all patches, then an MLP: [T, H] to [B, H]."""
+        graph, sizes = self.graph, self.sizes
+        heads, width = sizes.num_attention_heads, sizes.hidden_size
+        head = width // heads
+        query, key, value, output = self._pooling_layers()
+        keys, values = (
+            graph.op("Transpose", self._split(part, heads, head), perm=[0, 2, 1, 3])
+            for part in self.context.arithmetic.apply(graph, state, [key, value])
+        )
+        # [B, heads, n, head] by [heads, head, 1]: the query is the same for all pictures.
+        scores = graph.op("MatMul", keys, graph.weight("pool.query", query))
+        weights = graph.op("Softmax", scores, axis=2)
+        mixed = graph.op("Mul", weights, values)
+        summed = graph.op("ReduceSum", mixed, self._ints("patches_axis", 2), keepdims=0)
+        joined = self._reshaped(summed, "pooled_rows", -1, width)
+        (attended,) = self.context.arithmetic.apply(graph, joined, [output])
+        normed = self.builder.norm(attended, "head.layernorm")
+        return graph.op("Add", attended, self.builder.mlp(normed, "head.mlp"))
+
+    def _pooling_layers(self) -> tuple[np.ndarray[Any, Any], Linear, Linear, Linear]:
+        """Read the pooling's layers; the query, [heads, head, 1], is computed here, scaled."""
+        sizes, weights = self.sizes, self.context.weights
+        heads, width = sizes.num_attention_heads, sizes.hidden_size
+        name = f"{VISION}head.attention"
+        merged = weights.get(f"{name}.in_proj_weight", (3 * width, width))
+        biases = weights.get(f"{name}.in_proj_bias", (3 * width,))
+        probe = weights.get(f"{VISION}head.probe", (1, 1, width)).reshape(width)
+        query = probe.astype(np.float64) @ merged[:width].T + biases[:width]
+        scaled = (query / np.sqrt(width // heads)).astype(np.float32).reshape(heads, -1, 1)
+        key, value = (
+            Linear(
+                f"pool.{part}",
+                merged[start : start + width].T,
+                biases[start : start + width],
+            )
+            for part, start in (("key", width), ("value", 2 * width))
+        )
+        output = self.builder.linear("head.attention.out_proj", width, width)
+        return scaled, key, value, output
+
+    def _split(self, value: str, heads: int, head: int) -> str:
+        return self._reshaped(value, "pool_heads", -1, self.sizes.tokens, heads, head)
+
+    def _reshaped(self, value: str, name: str, *shape: int) -> str:
+        return self.graph.op("Reshape", value, self._ints(f"{name}_shape", *shape))
+
+    def _ints(self, name: str, *values: int) -> str:
+        return self.graph.weight(name, np.array(values, np.int64))

@@ -1,0 +1,50 @@
+"""What stands behind a tower of texts: nothing, as its graph projects each state; the last token's is the vector."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from nestvec.engine.types import OutputKind
+from nestvec.errors import FormatError
+from nestvec.export.two_towers.config import TWO_TOWER_TYPES
+from nestvec.model_store.folder.modules import Module
+from nestvec.model_store.heads.base import Head
+
+LAST_TOKEN = "last_token"  # noqa: S105 - a pooling
+
+
+@dataclass(frozen=True, slots=True)
+class TowerHead(Head):
+    """The head of a model of two towers: one vector for a text or a picture, and no early exits."""
+
+    @property
+    @override
+    def has_exits(self) -> bool:
+        """Whether a run may stop at an early layer: pictures have a tower of their own, whose layers are others."""
+        return False
+
+    @override
+    def summary(self) -> dict[str, Any]:
+        """Return that texts are pooled and projected as in models of two towers."""
+        return {"two_towers": True}
+
+
+def read_tower_head(
+    folder: Path, config: Mapping[str, Any], hidden_size: int, modules: Sequence[Module]
+) -> TowerHead | None:
+    """Return the head of a model of two towers; None for any other model.
+
+    Raises:
+        FormatError: The module chain has more than the model and a norm.
+    """
+    if config.get("model_type") not in TWO_TOWER_TYPES:
+        return None
+    others = [each.kind for each in modules if each.kind not in ("Transformer", "Normalize")]
+    if others:
+        raise FormatError(
+            f"{folder}: modules.json: '{others[0]}' behind a model of two towers is not supported"
+        )
+    return TowerHead(folder, config, hidden_size, LAST_TOKEN, kinds=(OutputKind.DENSE,))

@@ -1,0 +1,236 @@
+"""What preprocessor_config.json says of pictures: read or refused, never guessed.
+
+Source: `CLIPImageProcessor` and `SiglipImageProcessor` on Pillow, of transformers 4.57.6 and 5.24.0.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from nestvec.engine.pictures.preprocessing import PictureTower
+from nestvec.errors import FormatError
+from nestvec.export.two_towers.config import (
+    TWO_TOWER_TYPES,
+    TowerSizes,
+    VisionSizes,
+    read_text_sizes,
+    read_vision_sizes,
+)
+from nestvec.export.two_towers.picture_graph import PixelScale
+from nestvec.model_store.sources.file_names import PREPROCESSOR_FILE, PROCESSOR_FILE
+from nestvec.system.json_files import read_json
+
+# Classes that do the same, by the family whose defaults they have.
+CLASSES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(
+        (
+            *("CLIPImageProcessor", "CLIPFeatureExtractor"),
+            *("CLIPImageProcessorFast", "CLIPImageProcessorPil"),
+        ),
+        "clip",
+    ),
+    **dict.fromkeys(
+        ("SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil"), "siglip"
+    ),
+}
+CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
+HALVES: Final = (0.5, 0.5, 0.5)
+DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "clip": {
+        "size": {"shortest_edge": 224},
+        "do_center_crop": True,
+        "crop_size": 224,
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
+    },
+    "siglip": {
+        "size": {"height": 224, "width": 224},
+        "do_center_crop": False,
+        "image_mean": HALVES,
+        "image_std": HALVES,
+    },
+}
+COMMON: Final[Mapping[str, Any]] = {
+    "do_resize": True,
+    "resample": 3,  # bicubic
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+}
+RESAMPLES: Final = range(6)  # Pillow's filters
+CHANNELS: Final = 3
+MAX_SIDE: Final = 4096
+MAX_NUMBER: Final = 1e4
+# A picture smaller than the numbers that stand for it would be known by too few of them.
+MIN_TOKENS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSettings:
+    """How a model takes pictures.
+
+    Attributes:
+        tower: What is made of a picture before the graph.
+        scale: What the graph makes of its pixels first of all.
+    """
+
+    tower: PictureTower
+    scale: PixelScale
+
+    def summary(self) -> dict[str, Any]:
+        """Return what of it decides vectors, for the space's fingerprint."""
+        tower, scale = self.tower, self.scale
+        return {
+            "size": tower.size,
+            "is_square": tower.is_square,
+            "resized_side": tower.resized_side,
+            "resample": tower.resample,
+            "factor": scale.factor,
+            "mean": scale.mean,
+            "std": scale.std,
+        }
+
+
+def read_picture_settings(folder: Path, config: Mapping[str, Any]) -> PictureSettings | None:
+    """Read how a model takes pictures; None where it has no tower for them, or its folder does not say how.
+
+    Args:
+        folder: The encoder's folder.
+        config: Its config.json.
+
+    Raises:
+        FormatError: A field is of the wrong type, or asks for what is not done here; names file and field.
+    """
+    if config.get("model_type") not in TWO_TOWER_TYPES:
+        return None
+    path, fields = _processor_fields(folder)
+    if fields is None:
+        return None
+    named = fields.get("image_processor_type") or fields.get("feature_extractor_type")
+    if named is not None and (not isinstance(named, str) or named not in CLASSES):
+        raise FormatError(
+            f"{path}: image_processor_type: {str(named)[:40]!r} is none of {', '.join(CLASSES)}"
+        )
+    family = str(config.get("model_type")) if named is None else CLASSES[named]
+    values = {**COMMON, **DEFAULTS[family]}
+    values |= {name: value for name, value in fields.items() if value is not None}
+    values["number_is_shorter_side"] = family == "clip"
+    sizes = read_vision_sizes(config)
+    if values.get("do_pad"):
+        raise FormatError(f"{path}: do_pad: pictures are not padded here")
+    if not _flag(path, values, "do_resize"):
+        raise FormatError(f"{path}: do_resize: pictures of other sizes could not be read")
+    return PictureSettings(_tower(path, values, sizes, config), _scale(path, values))
+
+
+def _processor_fields(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
+    """Return the file of the settings, and its fields: version 5 writes them into the file of the whole processor."""
+    path = folder / PREPROCESSOR_FILE
+    if path.is_file():
+        return path, read_json(path)
+    path = folder / PROCESSOR_FILE
+    fields = read_json(path).get("image_processor") if path.is_file() else None
+    if fields is not None and not isinstance(fields, dict):
+        raise FormatError(f"{path}: image_processor must be an object")
+    return path, fields
+
+
+def _tower(
+    path: Path, values: Mapping[str, Any], sizes: VisionSizes, config: Mapping[str, Any]
+) -> PictureTower:
+    """Read how pictures are resized and cropped, which must give what the tower takes."""
+    is_square, side = _resized(path, values["size"], values["number_is_shorter_side"])
+    crops = _flag(path, values, "do_center_crop")
+    given = _square(path, "crop_size", values.get("crop_size", 224)) if crops else side
+    if not is_square and not crops:
+        raise FormatError(f"{path}: do_center_crop: pictures would keep their own shapes")
+    if given != sizes.image_size:
+        field = "crop_size" if crops else "size"
+        raise FormatError(
+            f"{path}: {field}: pictures would have {given} pixels a side, and config.json says {sizes.image_size}"
+        )
+    resample = values["resample"]
+    if not isinstance(resample, int) or isinstance(resample, bool) or resample not in RESAMPLES:
+        raise FormatError(f"{path}: resample must be one of Pillow's filters, 0 to 5")
+    if sizes.tokens < MIN_TOKENS:
+        raise FormatError(f"config.json: 'patch_size' leaves fewer than {MIN_TOKENS} patches")
+    return PictureTower(
+        size=sizes.image_size,
+        tokens=sizes.tokens,
+        is_square=is_square,
+        resized_side=side,
+        resample=resample,
+        token_cost=_work(sizes) / _work(read_text_sizes(config)),
+    )
+
+
+def _work(sizes: TowerSizes) -> float:
+    """Return what a token costs in a tower, up to a factor: the products of its layers."""
+    size = sizes.hidden_size
+    return sizes.num_hidden_layers * (4.0 * size * size + 2.0 * size * sizes.intermediate_size)
+
+
+def _resized(
+    path: Path,
+    size: object,
+    number_is_shorter_side: bool,  # noqa: FBT001 - a field of the class
+) -> tuple[bool, int]:
+    """Return whether pictures become squares, and the side that they are resized to."""
+    if isinstance(size, dict) and set(size) == {"shortest_edge"}:
+        return False, _positive(path, "size", size["shortest_edge"])
+    if isinstance(size, int) and number_is_shorter_side:
+        return False, _positive(path, "size", size)
+    return True, _square(path, "size", size)
+
+
+def _square(path: Path, name: str, size: object) -> int:
+    """Return the side of a square, given as a number or as height and width."""
+    if isinstance(size, dict) and set(size) == {"height", "width"}:
+        height = _positive(path, name, size["height"])
+        if height != size["width"]:
+            raise FormatError(f"{path}: {name}: only squares are supported")
+        return height
+    return _positive(path, name, size)
+
+
+def _positive(path: Path, name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_SIDE:
+        raise FormatError(f"{path}: {name} must be 1 to {MAX_SIDE} pixels")
+    return value
+
+
+def _scale(path: Path, values: Mapping[str, Any]) -> PixelScale:
+    """Read how bytes are scaled."""
+    factor = values["rescale_factor"] if _flag(path, values, "do_rescale") else 1
+    if not isinstance(factor, int | float) or isinstance(factor, bool) or not 0 < factor <= 1:
+        raise FormatError(f"{path}: rescale_factor must be a number up to 1")
+    if not _flag(path, values, "do_normalize"):
+        return PixelScale(float(factor))
+    mean, std = (_colours(path, values, name) for name in ("image_mean", "image_std"))
+    if min(std) <= 0:
+        raise FormatError(f"{path}: image_std must be above zero")
+    return PixelScale(float(factor), mean, std)
+
+
+def _colours(path: Path, values: Mapping[str, Any], name: str) -> tuple[float, float, float]:
+    """Read a number for each colour."""
+    numbers = values[name]
+    if isinstance(numbers, int | float):
+        numbers = [numbers] * CHANNELS
+    if (
+        not isinstance(numbers, list | tuple)
+        or len(numbers) != CHANNELS
+        or not all(type(n) in (int, float) and abs(n) <= MAX_NUMBER for n in numbers)
+    ):
+        raise FormatError(f"{path}: {name} must be a number for each of three colours")
+    red, green, blue = map(float, numbers)
+    return red, green, blue
+
+
+def _flag(path: Path, values: Mapping[str, Any], name: str) -> bool:
+    value = values[name]
+    if not isinstance(value, bool):
+        raise FormatError(f"{path}: {name} must be true or false")
+    return value

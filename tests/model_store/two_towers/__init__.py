@@ -1,0 +1,1 @@
+"""Models of two towers, compared with what transformers computed of pictures and texts."""
