@@ -1,10 +1,11 @@
 """Bounds on one call, whatever the model. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from nestvec.engine.outputs.adapters import ADAPTERS
+from nestvec.engine.pictures.decoding import PictureBounds
 from nestvec.engine.text.token_budget import TokenBudget, too_many_tokens
 from nestvec.engine.tokenization import prompt_field
 from nestvec.engine.types import EmbedCall, Priority, Truncation
@@ -37,6 +38,7 @@ class ServiceLimits:
         allows_empty: Whether an empty text is embedded (special tokens only) or refused.
         max_token_vectors: Maximum number of vectors over all inputs of a call for token vectors.
         allows_untrained_layers: Whether early exits are served that a model was neither trained nor fitted for.
+        pictures: Bounds on the pictures of a call.
     """
 
     max_inputs: int = 2048
@@ -46,6 +48,7 @@ class ServiceLimits:
     allows_empty: bool = True
     max_token_vectors: int = 16_384
     allows_untrained_layers: bool = False
+    pictures: PictureBounds = field(default_factory=PictureBounds)
 
     def truncation_of(self, call: EmbedCall) -> Truncation:
         """Return what happens to a call's long inputs: what it asks for, else the default of its kind of output.

@@ -60,6 +60,7 @@ class ModelSpec:
         query_lookup: How queries are weighed by stored weights; None where they go through the model as documents do.
         pair: The template in which a re-ranker reads a query and a document; None where it reads them as two texts.
         token_pooling: How the model itself merges like token vectors; None where it does not.
+        pictures: How it takes pictures beside texts; None where it takes texts only.
     """
 
     name: str
@@ -91,6 +92,7 @@ class ModelSpec:
     query_lookup: QueryLookup | None = None
     pair: PairTemplate | None = None
     token_pooling: TokenPooling | None = None
+    pictures: object | None = None
 
     @property
     def is_reranker(self) -> bool:

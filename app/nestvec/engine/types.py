@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.instructions import Example
+from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.splitting import Span, Splitter
 
 FloatArray = NDArray[np.float32]
@@ -76,7 +77,8 @@ class EmbedCall:
     """One request for vectors, in no vendor's dialect.
 
     Attributes:
-        inputs: Texts, token ids in the model's own vocabulary, or both; for labels texts and pairs of texts.
+        inputs: Texts, token ids in the model's own vocabulary, pictures, or several of these; for labels texts and
+            pairs of texts.
         model: The requested model name; "" where the caller named none.
         dimensions: Cut vectors to this many leading values, then normalize again; None keeps the model's own size.
         normalize: Scale to unit length; None does what the model does by default.
@@ -110,7 +112,7 @@ class EmbedCall:
         admit: Called with the number of tokens before they are queued; what it raises refuses the call.
     """
 
-    inputs: Sequence[str | Sequence[int] | Pair]
+    inputs: Sequence[str | Sequence[int] | Pair | Picture]
     model: str = ""
     dimensions: int | None = None
     normalize: bool | None = None

@@ -1,0 +1,1 @@
+"""Pictures among the inputs of a call."""
