@@ -18,6 +18,7 @@ from nestvec.corpus.scan import NUMBERED, unique
 from nestvec.corpus.sinks import Sink
 from nestvec.corpus.sources import read_sources
 from nestvec.corpus.store_writer import IdKind, Row, Vectors
+from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.splitting import Span, Splitter
 from nestvec.errors import FormatError, InputError
 
@@ -192,7 +193,8 @@ class Pipeline:
                 self._replace(document, content_hash)
             else:
                 batch.records.append((record, content_hash))
-                tokens += pacer.estimate(record.context + record.text, is_whole=cuts)
+                whole = record.picture or record.context + record.text
+                tokens += pacer.estimate(whole, is_whole=cuts)
             is_full = len(batch.records) >= pacer.max_texts or batch.count >= MAX_BATCH_RECORDS
             if is_full or tokens >= pacer.size_tokens:
                 yield batch
@@ -244,7 +246,10 @@ class Pipeline:
                 tokens = result.tokens + extra_tokens
                 return BatchRows(rows, result.vectors, tokens, result.truncated)
             contexts = [records[owner].context for owner in owners]
-            made = await self._embed_rows(rows, owners, contexts)
+            items = [
+                records[owner].picture or row.text for row, owner in zip(rows, owners, strict=True)
+            ]
+            made = await self._embed_rows(rows, items, owners, contexts)
             return replace(made, tokens=made.tokens + extra_tokens)
         except InputError as error:
             if error.input_index is None:
@@ -253,7 +258,11 @@ class Pipeline:
             raise FormatError(f"{where}: {error.message}") from error
 
     async def _embed_rows(
-        self, rows: Sequence[Row], owners: Sequence[int], contexts: Sequence[str]
+        self,
+        rows: Sequence[Row],
+        texts: Sequence[str | Picture],
+        owners: Sequence[int],
+        contexts: Sequence[str],
     ) -> BatchRows:
         """Embed rows in calls of the size that the pace asks for; one, unless a document has many chunks.
 
@@ -262,7 +271,6 @@ class Pipeline:
         Raises:
             InputError: A text is refused; the error names its record's index.
         """
-        texts = [row.text for row in rows]
         whole = whole_texts(texts, contexts)
         parts = []
         start = 0
