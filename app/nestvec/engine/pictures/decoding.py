@@ -279,7 +279,7 @@ def _guarded(name: str, bounds: PictureBounds, work: Callable[[], Result]) -> Re
     # Pillow's readers raise whatever they run into: beside OSError and SyntaxError some ten kinds.
     except Exception as error:
         raise InputError(
-            f"this {name} file is damaged or cut off, and cannot be read",
+            f"this picture, a {name} file, is damaged or cut off and cannot be read",
             param="input",
             code="invalid_image",
         ) from error
