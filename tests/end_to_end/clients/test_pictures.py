@@ -1,7 +1,6 @@
 """Pictures by unmodified client SDKs, against a server of a tiny model of two towers."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -11,7 +10,7 @@ from tests.end_to_end.clients.test_sdks import KEY, run_python
 from tests.model_store.two_towers.towers import write_model
 from tests.support.server import RunningServer, running_server
 
-pytestmark = [pytest.mark.clients, pytest.mark.process]
+pytestmark = [pytest.mark.clients, pytest.mark.process, pytest.mark.load]
 SIZE = (70, 50)
 
 

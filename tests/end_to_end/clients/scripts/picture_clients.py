@@ -1,4 +1,4 @@
-"""Pictures by voyageai, cohere, google-genai and openai, each in its own words, and what they raise for a broken one."""
+"""Pictures by voyageai, cohere, google-genai and openai, each in its own words, and the errors that they raise."""
 
 import base64
 import io

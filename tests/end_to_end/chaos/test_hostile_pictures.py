@@ -1,0 +1,120 @@
+"""Pictures of strangers against a real server: no status of a fault, and no request that holds the event loop."""
+
+import base64
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.end_to_end.chaos.conftest import Report
+from tests.end_to_end.chaos.dearest_requests import KEY, DearRequest, of
+from tests.end_to_end.fuzz.pictures import sample_pictures, write_picture
+from tests.engine.pictures.hostile import HOSTILE, encoded, pixels
+from tests.model_store.two_towers.towers import write_model
+from tests.processes.test_dearest_requests import MAX_HELD_MS, held_ms
+from tests.support.loop_ticks import watched
+from tests.support.server import RunningServer, running_server
+
+pytestmark = [pytest.mark.process, pytest.mark.load]
+MUTATED = 600
+MODEL = "clip"
+EMBEDDINGS = "/v1/embeddings"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, Path]]:
+    """A server of a tiny CLIP, and where long ticks of its loop are noted."""
+    folder = tmp_path_factory.mktemp("pictures")
+    ticks = folder / "ticks"
+    settings = {
+        "model": write_model(folder / MODEL, "clip"),
+        "served_model_name": MODEL,
+        "cache_dir": folder / "cache",
+        "api_keys": KEY,
+    }
+    with running_server(folder, partial(watched, file=ticks), **settings) as running:
+        yield running, ticks
+
+
+@pytest.fixture
+def client(server: tuple[RunningServer, Path]) -> Iterator[httpx.Client]:
+    """A client of the server, which has read a picture already: Pillow is loaded."""
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    with httpx.Client(base_url=server[0].url, timeout=120, headers=headers) as client:
+        body = of(input=[{"image": text_of(encoded(pixels(), "PNG"))}])()
+        assert client.post(EMBEDDINGS, content=body).status_code == 200
+        yield client
+
+
+def text_of(content: bytes) -> str:
+    """Return a file as base64."""
+    return base64.b64encode(content).decode()
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """Return a picture that nothing compresses."""
+    return Image.frombytes("RGB", (width, height), random.Random(5).randbytes(3 * width * height))
+
+
+def _of_files(*files: bytes) -> Callable[[], bytes]:
+    return of(input=[{"image": text_of(each)} for each in files])
+
+
+def dearest_pictures() -> Iterator[DearRequest]:
+    """Yield what bodies, pixels and numbers of pictures allow at most."""
+    names = ("png of zipped texts", "jpeg of a thousand scans", "png of 81 million pixels")
+    for name in names:
+        yield DearRequest(EMBEDDINGS, name, _of_files(HOSTILE[name][0]()), statuses=(400,))
+    small = encoded(pixels(), "PNG")
+    yield DearRequest(EMBEDDINGS, "256 pictures", _of_files(*[small] * 256))
+    yield DearRequest(EMBEDDINGS, "10 MiB", _of_files(encoded(noise(1700, 1800), "PNG")))
+    flat = pixels(4000, 4000)
+    for form in ("PNG", "JPEG", "WEBP", "GIF"):
+        options = {"quality": 20} if form == "WEBP" else {}
+        content = encoded(flat, form, **options)
+        yield DearRequest(EMBEDDINGS, f"16 million pixels of {form}", _of_files(content))
+    lines = "\n".join([text_of(small)] * 1)
+    long = json.dumps({"input": [{"image": lines + "\n" * 15_000_000}]}).encode
+    yield DearRequest(EMBEDDINGS, "15 MB of line ends", long, statuses=(200, 413))
+    broken = of(input=[{"image": "A" * 13_000_000}])
+    yield DearRequest(EMBEDDINGS, "base64 of zeros", broken, statuses=(400,))
+
+
+@pytest.mark.parametrize("request_", dearest_pictures(), ids=lambda r: r.what)
+def test_no_pictures_hold_the_loop(
+    server: tuple[RunningServer, Path],
+    client: httpx.Client,
+    request_: DearRequest,
+    report: Report,
+) -> None:
+    """The loop's thread computes for no more than 50 ms between two ticks, whatever pictures are sent."""
+    took_ms, status = held_ms(client, server[1], request_)
+    report(f"loop held: pictures, {request_.what}", f"{took_ms:.0f} ms, status {status}")
+    assert status in request_.statuses
+    assert took_ms <= MAX_HELD_MS
+
+
+def test_mutated_pictures_are_the_callers_error(
+    client: httpx.Client, tmp_path: Path, report: Report
+) -> None:
+    """Of hundreds of mutated files each gets a vector or a reason, and the server goes on."""
+    chooser = random.Random(11)
+    samples = sample_pictures(tmp_path)
+    statuses: Counter[int] = Counter()
+    for _ in range(MUTATED):
+        write_picture(tmp_path, samples, chooser)
+        content = (tmp_path / "picture").read_bytes()
+        answer = client.post(EMBEDDINGS, content=_of_files(content)())
+        statuses[answer.status_code] += 1
+        if answer.status_code != 200:
+            assert answer.json()["error"]["message"]
+    report(f"{MUTATED} mutated pictures", f"statuses {dict(statuses)}")
+    assert set(statuses) <= {200, 400}
+    assert statuses[200] > 0
+    assert statuses[400] > MUTATED / 2
