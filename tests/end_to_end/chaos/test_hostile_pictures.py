@@ -1,7 +1,6 @@
 """Pictures of strangers against a real server: no status of a fault, and no request that holds the event loop."""
 
 import base64
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from tests.support.server import RunningServer, running_server
 pytestmark = [pytest.mark.process, pytest.mark.load]
 MUTATED = 600
 MODEL = "clip"
+FORMS = ("PNG", "JPEG", "WEBP", "GIF")
 EMBEDDINGS = "/v1/embeddings"
 
 
@@ -47,8 +47,7 @@ def client(server: tuple[RunningServer, Path]) -> Iterator[httpx.Client]:
     """A client of the server, which has read a picture already: Pillow is loaded."""
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
     with httpx.Client(base_url=server[0].url, timeout=120, headers=headers) as client:
-        body = of(input=[{"image": text_of(encoded(pixels(), "PNG"))}])()
-        assert client.post(EMBEDDINGS, content=body).status_code == 200
+        assert client.post(EMBEDDINGS, content=of_files(small)()).status_code == 200
         yield client
 
 
@@ -62,31 +61,56 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.frombytes("RGB", (width, height), random.Random(5).randbytes(3 * width * height))
 
 
-def _of_files(*files: bytes) -> Callable[[], bytes]:
-    return of(input=[{"image": text_of(each)} for each in files])
+def of_files(make: Callable[[], bytes], count: int = 1) -> Callable[[], bytes]:
+    """Return what builds a body of a picture, several times over; the picture is made then."""
+
+    def body() -> bytes:
+        return of(input=[{"image": text_of(make())}] * count)()
+
+    return body
 
 
-def dearest_pictures() -> Iterator[DearRequest]:
-    """Yield what bodies, pixels and numbers of pictures allow at most."""
-    names = ("png of zipped texts", "jpeg of a thousand scans", "png of 81 million pixels")
-    for name in names:
-        yield DearRequest(EMBEDDINGS, name, _of_files(HOSTILE[name][0]()), statuses=(400,))
-    small = encoded(pixels(), "PNG")
-    yield DearRequest(EMBEDDINGS, "256 pictures", _of_files(*[small] * 256))
-    yield DearRequest(EMBEDDINGS, "10 MiB", _of_files(encoded(noise(1700, 1800), "PNG")))
-    flat = pixels(4000, 4000)
-    for form in ("PNG", "JPEG", "WEBP", "GIF"):
-        options = {"quality": 20} if form == "WEBP" else {}
-        content = encoded(flat, form, **options)
-        yield DearRequest(EMBEDDINGS, f"16 million pixels of {form}", _of_files(content))
-    lines = "\n".join([text_of(small)] * 1)
-    long = json.dumps({"input": [{"image": lines + "\n" * 15_000_000}]}).encode
-    yield DearRequest(EMBEDDINGS, "15 MB of line ends", long, statuses=(200, 413))
-    broken = of(input=[{"image": "A" * 13_000_000}])
-    yield DearRequest(EMBEDDINGS, "base64 of zeros", broken, statuses=(400,))
+def flat(form: str) -> Callable[[], bytes]:
+    """Return what makes a picture of as many pixels as one may have, in few bytes."""
+    options = {"quality": 20} if form == "WEBP" else {}
+    return lambda: encoded(pixels(4000, 4000), form, **options)
 
 
-@pytest.mark.parametrize("request_", dearest_pictures(), ids=lambda r: r.what)
+def small() -> bytes:
+    """Return a picture of a usual request, a thousandth of what one may be."""
+    return encoded(pixels(), "PNG")
+
+
+def spaced() -> bytes:
+    """Return a body of a picture with blanks as long as a body may be."""
+    return of(input=[{"image": text_of(small()) + "\n" * 7_000_000}])()
+
+
+def dear(what: str, body: Callable[[], bytes], *statuses: int) -> DearRequest:
+    """Return a request for vectors of pictures."""
+    return DearRequest(EMBEDDINGS, what, body, statuses=statuses or (200,))
+
+
+# What bodies, pixels and numbers of pictures allow at most.
+DEAREST = [
+    *(
+        dear(name, of_files(HOSTILE[name][0]), 400)
+        for name in (
+            "png of zipped texts",
+            "jpeg of a thousand scans",
+            "png of 81 million pixels",
+            "webp of 268 million pixels",
+        )
+    ),
+    *(dear(f"16 million pixels of {form}", of_files(flat(form))) for form in FORMS),
+    dear("256 pictures", of_files(small, 256)),
+    dear("9 MB", of_files(lambda: encoded(noise(1700, 1800), "PNG"))),
+    dear("7 MB of line ends", spaced),
+    dear("base64 of zeros", of(input=[{"image": "A" * 13_000_000}]), 400),
+]
+
+
+@pytest.mark.parametrize("request_", DEAREST, ids=lambda r: r.what)
 def test_no_pictures_hold_the_loop(
     server: tuple[RunningServer, Path],
     client: httpx.Client,
@@ -110,7 +134,7 @@ def test_mutated_pictures_are_the_callers_error(
     for _ in range(MUTATED):
         write_picture(tmp_path, samples, chooser)
         content = (tmp_path / "picture").read_bytes()
-        answer = client.post(EMBEDDINGS, content=_of_files(content)())
+        answer = client.post(EMBEDDINGS, content=of(input=[{"image": text_of(content)}])())
         statuses[answer.status_code] += 1
         if answer.status_code != 200:
             assert answer.json()["error"]["message"]
