@@ -56,12 +56,12 @@ let running: AbortController | null = null;
 
 async function embed(): Promise<void> {
   running?.abort();
-  running = new AbortController();
+  const mine = (running = new AbortController());
   const [texts, all] = [lines.value, items.value];
   busy.value = true;
   problem.value = "";
   try {
-    const answer = all.length ? await embedRaw(all, options.value, undefined, running.signal) : null;
+    const answer = all.length ? await embedRaw(all, options.value, undefined, mine.signal) : null;
     batch(() => {
       embedded.value = answer;
       embeddedTexts.value = texts;
@@ -71,7 +71,8 @@ async function embed(): Promise<void> {
   } catch (error) {
     if (!(error instanceof DOMException)) problem.value = inWords(error);
   } finally {
-    busy.value = false;
+    // One that was given up says nothing of the one behind it.
+    if (running === mine) busy.value = false;
   }
 }
 
