@@ -3,6 +3,7 @@
 Source: Voyage's API reference. What its Python client sends and decodes is in docs/wire-behaviour.md, "Voyage".
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -42,7 +43,8 @@ from nestvec.errors import EmptyInputError, InputError, UnsupportedError
 
 router = APIRouter(route_class=RawRoute, tags=[VOYAGE.name])
 
-ENCODING_FIELDS: Final = ("encoding_format", "output_encoding")
+# The field of multimodal embeddings, and the one that Voyage's client sends there too.
+ENCODINGS: Final = ("output_encoding", "encoding_format")
 FIELDS: Final = frozenset(
     {
         *("input", "model", "input_type", "truncation", "output_dimension", "output_dtype"),
@@ -83,7 +85,7 @@ async def multimodal_embeddings(request: Request) -> Response:
     read = await read_inputs(api_request, _multimodal_inputs(api_request), name="inputs")
     call = _call(api_request, read.inputs)
     result = await embed(api_request, call, source="inputs")
-    rows = await _rows(api_request.body, result)
+    rows = await _rows(api_request.body, result, ENCODINGS)
     usage = _multimodal_usage(result, read)
     return await list_response(api_request, call, result, items_json(rows), usage)
 
@@ -150,10 +152,11 @@ def _call(api_request: ApiRequest, inputs: CallInputs) -> EmbedCall:
     )
 
 
-async def _rows(body: Body, result: EmbedResult) -> list[bytes]:
+async def _rows(
+    body: Body, result: EmbedResult, encodings: Sequence[str] = ("encoding_format",)
+) -> list[bytes]:
     """Return each vector as JSON; base64 holds the dtype that was asked for, else float32."""
-    # The field of multimodal embeddings, and the one that Voyage's client sends there too.
-    words = [choice_field(body, name, ("base64", "float")) for name in ENCODING_FIELDS]
+    words = [choice_field(body, name, ("base64", "float")) for name in encodings]
     as_base64 = "base64" in words
     (vectors,) = result.converted.values()
     if as_base64 and dtype_field(body, "output_dtype") is None:
