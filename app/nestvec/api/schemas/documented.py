@@ -9,12 +9,6 @@ from pydantic import BaseModel
 Errors = Mapping[int, type[BaseModel]]
 # A path parameter that several routes have.
 MODEL_PATH: Final = Path(description="A model's name.", examples=["all-MiniLM-L6-v2"])
-# Four pixels.
-EXAMPLE_PICTURE: Final = (
-    "data:image/png;base64,"
-    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEElEQVR42mM4"
-    "sUUDiBggFAAwfgaRVc+oSQAAAABJRU5ErkJggg=="
-)
 RAW: Final = "application/octet-stream"
 RAW_CONTENT: Final = {"schema": {"type": "string", "format": "binary"}}
 # The error statuses of any route that runs the model.

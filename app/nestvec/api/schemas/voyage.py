@@ -4,7 +4,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nestvec.api.schemas.documented import EXAMPLE_PICTURE, operation
+from nestvec.api.schemas.documented import operation
 
 DtypeWord = Literal["float", "float16", "int8", "uint8", "binary", "ubinary"]
 
@@ -83,11 +83,8 @@ class MultimodalRequest(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "model": "clip-vit-base-patch32",
-                    "inputs": [
-                        {"content": [{"type": "text", "text": "a cat"}]},
-                        {"content": [{"type": "image_base64", "image_base64": EXAMPLE_PICTURE}]},
-                    ],
+                    "model": "all-MiniLM-L6-v2",
+                    "inputs": [{"content": [{"type": "text", "text": "a cat"}]}],
                     "input_type": "document",
                 }
             ]
