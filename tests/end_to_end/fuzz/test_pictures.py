@@ -11,7 +11,6 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.end_to_end.chaos.conftest import Report
 from tests.end_to_end.chaos.dearest_requests import KEY, DearRequest, of
 from tests.end_to_end.fuzz.pictures import sample_pictures, write_picture
 from tests.engine.pictures.hostile import HOSTILE, encoded, pixels
@@ -115,18 +114,15 @@ def test_no_pictures_hold_the_loop(
     server: tuple[RunningServer, Path],
     client: httpx.Client,
     request_: DearRequest,
-    report: Report,
 ) -> None:
     """The loop's thread computes for no more than 50 ms between two ticks, whatever pictures are sent."""
     took_ms, status = held_ms(client, server[1], request_)
-    report(f"loop held: pictures, {request_.what}", f"{took_ms:.0f} ms, status {status}")
+    print(f"loop held, {request_.what}: {took_ms:.0f} ms, status {status}")
     assert status in request_.statuses
     assert took_ms <= MAX_HELD_MS
 
 
-def test_mutated_pictures_are_the_callers_error(
-    client: httpx.Client, tmp_path: Path, report: Report
-) -> None:
+def test_mutated_pictures_are_the_callers_error(client: httpx.Client, tmp_path: Path) -> None:
     """Of hundreds of mutated files each gets a vector or a reason, and the server goes on."""
     chooser = random.Random(11)
     samples = sample_pictures(tmp_path)
@@ -138,7 +134,7 @@ def test_mutated_pictures_are_the_callers_error(
         statuses[answer.status_code] += 1
         if answer.status_code != 200:
             assert answer.json()["error"]["message"]
-    report(f"{MUTATED} mutated pictures", f"statuses {dict(statuses)}")
+    print(f"{MUTATED} mutated pictures: statuses {dict(statuses)}")
     assert set(statuses) <= {200, 400}
     assert statuses[200] > 0
     assert statuses[400] > MUTATED / 2
