@@ -33,7 +33,7 @@ FIELD_TABLES: Final = {
     "TEI": tei.EMBED_FIELDS | tei.TOKEN_FIELDS | tei.RERANK_FIELDS | tei.PREDICT_FIELDS,
     "Cohere": cohere.FIELDS,
     "Jina": jina.FIELDS,
-    "Voyage": voyage.FIELDS | voyage.CONTEXTUALIZED_FIELDS,
+    "Voyage": voyage.FIELDS | voyage.MULTIMODAL_FIELDS | voyage.CONTEXTUALIZED_FIELDS,
     "Perplexity": perplexity.CONTEXTUALIZED_FIELDS,
     "Ollama": ollama.FIELDS | ollama.OPTION_FIELDS,
     "Open Inference": open_inference.PARAMETER_FIELDS,
@@ -82,7 +82,7 @@ def fill(page: str) -> str:
 def _condition(match: DialectMatch) -> str:
     keys = " or ".join(f"`{key}`" for key in match.keys)
     if match.has_objects:
-        keys += ", or objects in `input`"
+        keys += ", or objects in `input` without `type` or `content`"
     return keys or "anything else"
 
 

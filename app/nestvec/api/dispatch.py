@@ -36,6 +36,7 @@ from nestvec.api.dialects import (
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, authenticate_and_read_body, bind_dialect
 from nestvec.api.requests.fields import Body
+from nestvec.api.requests.pictures.parts import has_parts
 from nestvec.api.routes import chunk, classify, gemini_models, models, rerank, rescore, similarity
 from nestvec.api.schemas.cohere import RerankRequest, RerankResponse, VoyageRerankRequest
 from nestvec.api.schemas.documented import ErrorBody, TeiError, errors_of, operation
@@ -65,7 +66,8 @@ class DialectMatch:
     Attributes:
         handler: Answers the request.
         keys: Fields any of which tells it, whatever their value, even null; none: any body is accepted.
-        has_objects: Whether an object among the items of `input` tells it too.
+        has_objects: Whether an object among the items of `input` tells it too, but for the parts of chats, which are
+            OpenAI's.
     """
 
     handler: Handler
@@ -77,7 +79,9 @@ class DialectMatch:
         if not self.keys or any(key in body for key in self.keys):
             return True
         items = body.get("input") if self.has_objects else None
-        return isinstance(items, list) and dict in set(map(type, items))
+        if not isinstance(items, list) or dict not in set(map(type, items)):
+            return False
+        return not has_parts(next(item for item in items if isinstance(item, dict)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ DIALECT_ROUTES: Final = (
     ),
     DialectRoutes(
         VOYAGE,
+        routers=(voyage.router,),
         matches={
             EMBEDDINGS: DialectMatch(voyage.embeddings, keys=("truncation", "output_dimension")),
             CONTEXTUALIZED: DialectMatch(voyage.contextualized_embeddings),

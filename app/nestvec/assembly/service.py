@@ -21,6 +21,7 @@ from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.model_registry import ModelSlot, SlotState
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import NullObserver, Observer
+from nestvec.engine.pictures.decoding import PictureBounds
 from nestvec.engine.service import EmbeddingService
 from nestvec.engine.types import Truncation
 from nestvec.errors import ModelError
@@ -142,6 +143,12 @@ def _service(settings: Settings, observer: Observer, pool: ModelPool) -> Embeddi
             allows_empty=settings.allow_empty_inputs,
             max_token_vectors=settings.max_token_vectors_per_request,
             allows_untrained_layers=settings.allow_untrained_layers,
+            pictures=PictureBounds(
+                max_bytes=settings.max_picture_bytes,
+                max_pixels=settings.max_picture_pixels,
+                max_pictures=settings.max_pictures_per_request,
+                max_call_pixels=settings.max_picture_pixels_per_request,
+            ),
         ),
         observer=observer,
         threads=settings.front_threads or usable_cpus(),

@@ -163,6 +163,8 @@ class Settings(
             update={
                 "max_inputs_per_request": UNBOUNDED,
                 "max_tokens_per_request": UNBOUNDED,
+                "max_pictures_per_request": UNBOUNDED,
+                "max_picture_pixels_per_request": UNBOUNDED,
                 "max_queue_tokens": UNBOUNDED,
                 "max_front_characters": UNBOUNDED,
                 "max_queue_wait_s": float(UNBOUNDED),

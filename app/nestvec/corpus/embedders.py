@@ -12,6 +12,7 @@ from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.front.vector_plan import resolve_plan
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.outputs.adapters import ADAPTERS
+from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.service import EmbeddingService
 from nestvec.engine.splitting import Span
 from nestvec.engine.text.encoded import TokenizeOptions
@@ -113,7 +114,7 @@ class CorpusEmbedder(Protocol):
 
     async def embed(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | Picture],
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None = None,
         contexts: Sequence[str] = (),
@@ -122,7 +123,7 @@ class CorpusEmbedder(Protocol):
         """Embed texts, in order.
 
         Args:
-            texts: The texts, or documents.
+            texts: The texts, or documents, or pictures.
             options: What is asked for all alike.
             spans: Late chunking: the chunks of each document, in characters; each gets a vector, pooled from token
                 states that saw its whole document.
@@ -192,7 +193,7 @@ class EngineEmbedder:
 
     async def embed(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | Picture],
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None = None,
         contexts: Sequence[str] = (),
@@ -217,7 +218,7 @@ class EngineEmbedder:
 
     def _call(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | Picture],
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None,
         contexts: Sequence[str],
@@ -261,11 +262,14 @@ class EngineEmbedder:
             return served
 
 
-def whole_texts(texts: Sequence[str], contexts: Sequence[str]) -> Sequence[str]:
+def whole_texts(texts: Sequence[str | Picture], contexts: Sequence[str]) -> Sequence[str | Picture]:
     """Return what the model reads of each text, its context included, to estimate tokens by."""
     if not any(contexts):
         return texts
-    return [context + text for context, text in zip(contexts, texts, strict=True)]
+    return [
+        text if isinstance(text, Picture) else context + text
+        for context, text in zip(contexts, texts, strict=True)
+    ]
 
 
 def _layers(options: TextOptions) -> tuple[int, ...]:

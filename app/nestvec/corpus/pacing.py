@@ -5,10 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nestvec.engine.pictures.picture import Picture
+
 # Until a model has told: four bytes of UTF-8 a token, as English has; other scripts have about the same.
 FIRST_TOKENS_PER_BYTE: Final = 0.25
 # How much of what is known a new observation replaces, where it would make calls larger.
 WEIGHT: Final = 0.5
+# The patches of a picture, of the commonest size.
+PICTURE_TOKENS: Final = 197.0
+# Of one call: their files are in memory, and in the body of a request.
+MAX_PICTURES: Final = 64
+PICTURE_BYTES: Final = 4 * 1024 * 1024
 GROWTH: Final = 2.0
 
 
@@ -66,13 +73,19 @@ class CallPacer:
         """Most texts of a call."""
         return self._limits.max_texts
 
-    def estimate(self, text: str, *, is_whole: bool = False) -> float:
-        """Return about how many tokens the model will read of a text; of all of it, where it will be cut."""
+    def estimate(self, text: str | Picture, *, is_whole: bool = False) -> float:
+        """Return about how many tokens the model will read of a text; of all of it, where it will be cut.
+
+        A picture counts for its share of what a call may hold of pictures, at least.
+        """
+        if isinstance(text, Picture):
+            share = max(1 / MAX_PICTURES, len(text.data) / PICTURE_BYTES)
+            return max(PICTURE_TOKENS, self._size_tokens * share)
         size_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         tokens = max(1.0, size_bytes * self._tokens_per_byte)
         return tokens if is_whole else min(self.tokens_per_text, tokens)
 
-    def take(self, texts: Sequence[str], start: int = 0) -> int:
+    def take(self, texts: Sequence[str | Picture], start: int = 0) -> int:
         """Return how many of the texts from `start` make up the next call: at least one, if there is one."""
         sizes = [self.estimate(text) for text in texts[start : start + self._limits.max_texts]]
         if sum(sizes) <= 2 * self._size_tokens:  # a small rest is not left for a call of its own
@@ -84,16 +97,16 @@ class CallPacer:
                 return count
         return len(sizes)
 
-    def done(self, texts: Sequence[str], tokens: int, took_s: float) -> None:
+    def done(self, texts: Sequence[str | Picture], tokens: int, took_s: float) -> None:
         """Learn from a call that has ended.
 
         Args:
-            texts: The call's texts.
+            texts: The call's texts and pictures.
             tokens: How many tokens the model read of them.
             took_s: How long it took, in seconds.
         """
         estimated = sum(map(self.estimate, texts))
-        if estimated and tokens:
+        if estimated and tokens and Picture not in set(map(type, texts)):
             ratio = min(4.0, max(0.25, tokens / estimated))
             self._tokens_per_byte *= 1 + WEIGHT * (ratio - 1)
         ideal = tokens * self._limits.target_s / max(took_s, 1e-6)
@@ -109,7 +122,7 @@ class CallPacer:
             )
         self._keep_bounds()
 
-    def too_much(self, texts: Sequence[str]) -> None:
+    def too_much(self, texts: Sequence[str | Picture]) -> None:
         """Learn that a call was more than could be done: the next ones are at most half of it."""
         self._has_observed = True
         self._size_tokens = min(self._size_tokens, sum(map(self.estimate, texts)) / 2)

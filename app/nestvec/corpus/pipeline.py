@@ -18,6 +18,7 @@ from nestvec.corpus.scan import NUMBERED, unique
 from nestvec.corpus.sinks import Sink
 from nestvec.corpus.sources import read_sources
 from nestvec.corpus.store_writer import IdKind, Row, Vectors
+from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.splitting import Span, Splitter
 from nestvec.engine.vectors.groups import GROUPS, Groups, whole_groups
 from nestvec.errors import FormatError, InputError
@@ -194,7 +195,8 @@ class Pipeline:
             else:
                 batch.records.append((record, content_hash))
                 tokens += sum(
-                    pacer.estimate(part.context + part.text, is_whole=cuts) for part in record.texts
+                    pacer.estimate(part.picture or part.context + part.text, is_whole=cuts)
+                    for part in record.texts
                 )
             is_full = len(batch.records) >= pacer.max_texts or batch.count >= MAX_BATCH_RECORDS
             if is_full or tokens >= pacer.size_tokens:
@@ -268,10 +270,16 @@ class Pipeline:
             FormatError: A text or a group is refused; the error names its line.
             InputError: An option is refused.
         """
+        parts: list[tuple[Record, str | Picture]]
         if self._job.columns.group:
-            parts = [(part, part.text) for record in records for part in record.texts]
+            parts = [
+                (part, part.picture or part.text) for record in records for part in record.texts
+            ]
         else:
-            parts = [(record, row.text) for record, row in zip(records, rows, strict=True)]
+            parts = [
+                (record, record.picture or row.text)
+                for record, row in zip(records, rows, strict=True)
+            ]
         texts, contexts = [text for _, text in parts], [part.context for part, _ in parts]
         whole = whole_texts(texts, contexts)
         groups = Groups(
@@ -296,7 +304,7 @@ class Pipeline:
             except InputError as error:
                 if error.input_index is None:
                     raise
-                of_group = error.param.startswith(GROUPS)
+                of_group = (error.param or "").startswith(GROUPS)
                 refused = records[first:last] if of_group else [part for part, _ in parts[call]]
                 where = refused[error.input_index].where
                 raise FormatError(f"{where}: {error.message}") from error

@@ -1,7 +1,8 @@
-"""Reads texts from TXT, JSONL, CSV, Parquet and Arrow files and from documents, a record at a time."""
+"""Reads texts from TXT, JSONL, CSV, Parquet and Arrow files and from documents, and pictures, a record at a time."""
 
 import csv
 import gzip
+import hashlib
 import math
 import re
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from nestvec.corpus.extraction import EXTRACTORS
+from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.text.preparation.record_template import RecordTemplate
 from nestvec.errors import FormatError, InputError
 from nestvec.system.extras import how_to_install
@@ -21,6 +23,8 @@ from nestvec.system.json_files import load_json
 from nestvec.system.unicode import replace_lone_surrogates
 
 PARQUET_ROWS: Final = 1024
+# More than any is embedded of: what is larger is not read into memory to be refused.
+MAX_PICTURE_BYTES: Final = 256 * 1024 * 1024
 GZIP: Final = ".gz"
 ALL_COLUMNS: Final = "all"
 # What outputs call their own columns.
@@ -76,7 +80,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One text of a file.
+    """One text of a file, or a picture.
 
     Attributes:
         id: The record's id, by `Columns`.
@@ -87,6 +91,7 @@ class Record:
         weight: What the text weighs in its group.
         members: The records that make one vector together, where this is a group of such; it has the name of their
             group, the columns of the first, and their texts one a line.
+        picture: What is embedded in place of a text, which is empty then.
     """
 
     id: str
@@ -102,6 +107,15 @@ class Record:
         """The records whose texts are read, in order: the members, or the record itself."""
         return self.members or (self,)
 
+    picture: Picture | None = None
+
+    @property
+    def identity(self) -> str:
+        """The text, or for a picture what is the same for equal files only, and is no text of any corpus."""
+        if self.picture is None:
+            return self.text
+        return f"\0picture {hashlib.sha256(self.picture.data).hexdigest()}"
+
 
 def read_records(path: Path, columns: Columns, kind: str) -> Iterator[Record]:
     """Yield the records of a file.
@@ -109,13 +123,13 @@ def read_records(path: Path, columns: Columns, kind: str) -> Iterator[Record]:
     Args:
         path: The file.
         columns: The columns to read of each record.
-        kind: The file's format, a key of `READERS`.
+        kind: The file's format, a key of `READERS`, or one of `PICTURES`.
 
     Raises:
         FormatError: A column is missing, or a record cannot be read; the error names the line.
     """
     try:
-        yield from READERS[kind](path, columns)
+        yield from (_read_picture if kind in PICTURES else READERS[kind])(path, columns)
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not valid UTF-8 (byte {error.start})") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -129,6 +143,19 @@ def _open_text(path: Path, newline: str) -> IO[str]:
     if path.suffix.lower() == GZIP:
         return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
     return path.open(encoding="utf-8-sig", newline=newline)
+
+
+def _read_picture(path: Path, columns: Columns) -> Iterator[Record]:
+    """Yield a picture, whose file is read as it is; whether it can be decoded shows when it is embedded.
+
+    Raises:
+        FormatError: The file is far too large for one.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_PICTURE_BYTES + 1)
+    if len(content) > MAX_PICTURE_BYTES:
+        raise FormatError(f"{path}: a picture of more than {MAX_PICTURE_BYTES} bytes")
+    yield Record(columns.file_name or path.name, "", str(path), picture=Picture(content))
 
 
 def _read_txt(path: Path, columns: Columns) -> Iterator[Record]:
@@ -391,6 +418,8 @@ READERS: Final[Mapping[str, Callable[[Path, Columns], Iterator[Record]]]] = {
     **dict.fromkeys(EXTRACTORS, _read_document),
 }
 TABLES: Final = (".parquet", ".arrow", ".feather")
+# Pictures, for models that take them; by any of these endings, as a file's first bytes tell what it is.
+PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 # Files without records, each of which is one text unless lines or paragraphs are asked for.
 DOCUMENTS: Final = (".md", ".markdown", ".rst", *EXTRACTORS)
 # Formats that can be read from a pipe; the others are read from their end.

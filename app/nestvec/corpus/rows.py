@@ -151,13 +151,15 @@ class RowMaker:
     def document(self, record: Record) -> str:
         """Return the name by which a record's rows belong together."""
         if self.id_kind is IdKind.SHA256 and self.chunking is None:
-            return str(row_id(self.id_kind, record.id, "", 0, _own(record.text, record.context)))
+            return str(
+                row_id(self.id_kind, record.id, "", 0, _own(record.identity, record.context))
+            )
         return record.id
 
     def content_hash(self, record: Record) -> str:
         """Return the hash of all that decides a record's rows."""
         columns = {} if self.id_kind is IdKind.SHA256 else dict(record.columns)
-        parts: list[Any] = [self.salt, record.text, columns]
+        parts: list[Any] = [self.salt, record.identity, columns]
         if record.context:
             parts.append(record.context)
         if record.members:
@@ -176,9 +178,10 @@ class RowMaker:
             text = record.text[start:end]
             name = record.id if self.chunking is None else f"{record.id}#{number}"
             of_document = "" if self.chunking is None else document
+            own = _own(text if record.picture is None else record.identity, record.context)
             rows.append(
                 Row(
-                    id=row_id(self.id_kind, name, of_document, start, _own(text, record.context)),
+                    id=row_id(self.id_kind, name, of_document, start, own),
                     document=document,
                     start=start,
                     end=end,

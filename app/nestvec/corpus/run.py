@@ -19,6 +19,7 @@ from nestvec.corpus.job import (
     ignore_commits,
 )
 from nestvec.corpus.pipeline import Pipeline
+from nestvec.corpus.readers import PICTURES
 from nestvec.corpus.rows import RowMaker, salt_of
 from nestvec.corpus.scan import CorpusScan, scan
 from nestvec.corpus.sinks import DraftSink, Sink, StdoutSink, StoreSink
@@ -39,6 +40,7 @@ def check_job(job: CorpusJob) -> None:
         _check_contexts(job)
     if job.columns.group:
         _check_groups(job)
+    _check_pictures(job)
     if job.store:
         kind = find_store(job.store)
         if kind is None:
@@ -48,6 +50,23 @@ def check_job(job: CorpusJob) -> None:
         check_ending(job.target)
     elif job.appends:
         raise FormatError("standard output cannot be added to; leave --append out")
+
+
+def _check_pictures(job: CorpusJob) -> None:
+    """Refuse pictures where documents are cut, or something else than a vector is made of each.
+
+    Raises:
+        FormatError: The job asks for such a thing.
+    """
+    picture = next((each for each in job.sources if each.kind in PICTURES), None)
+    if picture is None:
+        return
+    if job.chunking is not None:
+        raise FormatError(f"{picture.path}: a picture is not cut into chunks; leave --chunk out")
+    if job.options.form is not OutputForm.DENSE:
+        raise FormatError(
+            f"{picture.path}: a picture has one vector, and no {job.options.form} output"
+        )
 
 
 def _check_contexts(job: CorpusJob) -> None:

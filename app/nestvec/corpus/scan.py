@@ -10,6 +10,7 @@ import numpy as np
 from nestvec.corpus.readers import (
     ALL_COLUMNS,
     DOCUMENTS,
+    PICTURES,
     RESERVED_COLUMNS,
     Columns,
     Record,
@@ -22,7 +23,7 @@ from nestvec.errors import FormatError
 
 MAX_INT64: Final = 2**63 - 1
 # Formats whose records are named by their places, which are never the same twice.
-NUMBERED: Final = (".txt", *DOCUMENTS)
+NUMBERED: Final = (".txt", *DOCUMENTS, *PICTURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,9 @@ def unique(records: Iterator[Record], id_kind: IdKind) -> Iterator[Record]:
 
 
 def _cheap_records(source: TextSource, columns: Columns) -> Iterator[Record]:
-    """Yield all records of a source; whole documents, which have no columns of their own, unread."""
-    if source.kind in DOCUMENTS and columns.per in (None, TextUnit.FILE):
+    """Yield all records of a source; whole documents and pictures, which have no columns of their own, unread."""
+    is_whole = source.kind in DOCUMENTS and columns.per in (None, TextUnit.FILE)
+    if is_whole or source.kind in PICTURES:
         yield Record(source.name, "", str(source.path))
     else:
         yield from read_sources((source,), columns)

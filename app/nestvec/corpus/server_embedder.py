@@ -19,6 +19,7 @@ from nestvec.corpus.embedders import (
 )
 from nestvec.corpus.pacing import CallPacer, PaceLimits
 from nestvec.corpus.server_client import MAX_REFUSALS, TOO_LARGE_CODES, ServerClient
+from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.splitting import Span
 from nestvec.engine.vectors.groups import GROUPS, Groups, whole_groups
 from nestvec.errors import CapacityError, InputError, SourceError
@@ -118,7 +119,7 @@ class ServerEmbedder:
 
     async def embed(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | Picture],
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None = None,
         contexts: Sequence[str] = (),
@@ -132,7 +133,7 @@ class ServerEmbedder:
             SourceError: The server cannot be reached, or fails.
         """
         body: dict[str, Any] = {
-            "input": list(texts),
+            "input": [_item(text) for text in texts],
             "encoding_format": "base64",
             "output_dtype": options.output_dtype.value,
             **self._option_fields(options),
@@ -182,7 +183,7 @@ class ServerEmbedder:
 
     async def _embed_parts(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | Picture],
         options: TextOptions,
         spans: Sequence[Sequence[Span]] | None,
         contexts: Sequence[str],
@@ -269,6 +270,14 @@ class ServerEmbedder:
             SourceError: The server cannot be reached, or fails.
         """
         return (await self._server.send(method, path, body))[0]
+
+
+def _item(text: str | Picture) -> str | dict[str, Any]:
+    """Return an input as a body holds it: a picture as OpenAI's part of a data URL."""
+    if isinstance(text, str):
+        return text
+    content = base64.b64encode(text.data).decode()
+    return {"type": "image_url", "image_url": {"url": f"data:;base64,{content}"}}
 
 
 def _embedded(answer: httpx.Response, options: TextOptions) -> Embedded:

@@ -1,4 +1,4 @@
-"""Finds the texts of a corpus: files, folders, globs and standard input, read one after the other."""
+"""Finds the texts and pictures of a corpus: files, folders, globs and standard input, read one after the other."""
 
 import glob
 import itertools
@@ -6,12 +6,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from nestvec.corpus.extraction import check_extractor
 from nestvec.corpus.readers import (
     GZIP,
+    PICTURES,
     READERS,
     TABLES,
     Columns,
@@ -54,8 +56,20 @@ class TextSource:
         return [str(self.path.resolve()), self.name, stat.st_size, stat.st_mtime_ns]
 
 
+class PictureFiles(StrEnum):
+    """Which pictures are sources."""
+
+    NONE = "none"
+    NAMED = "named"  # by a path or a glob
+    ALL = "all"  # those of folders too
+
+
 def find_sources(
-    patterns: Sequence[str], stdin_format: str = "txt", *, names_all: bool = False
+    patterns: Sequence[str],
+    stdin_format: str = "txt",
+    *,
+    names_all: bool = False,
+    pictures: PictureFiles = PictureFiles.NONE,
 ) -> tuple[TextSource, ...]:
     """Return the files that paths, folders and globs name, in their order, each once.
 
@@ -68,6 +82,7 @@ def find_sources(
             (`**` crosses folders; their files come sorted), or "-" for standard input.
         stdin_format: The format of standard input: a key of `readers.READERS` without its dot.
         names_all: Whether a lone file is named too, as in an output that several runs write.
+        pictures: Which pictures are taken.
 
     Raises:
         FormatError: A pattern matches nothing that can be read, an ending is unknown, or a package is missing that
@@ -81,12 +96,12 @@ def find_sources(
         if pattern == STDIO:
             kinds[STDIN] = f".{stdin_format}"
             continue
-        files, root = _matches(pattern)
+        files, root = _matches(pattern, with_pictures=pictures is PictureFiles.ALL)
         roots.append(root)
         for path in files:
             if (absolute := _absolute(path)) not in seen:
                 seen.add(absolute)
-                kinds[path] = _kind(path)
+                kinds[path] = _kind(path, with_pictures=pictures is not PictureFiles.NONE)
     for kind in dict.fromkeys(kinds.values()):
         check_extractor(kind)
         if kind in TABLES:
@@ -144,17 +159,26 @@ def _groups(records: Iterator[Record], weight_column: str) -> Iterator[Record]:
         yield Record(name, text, first.where, first.columns, members=members)
 
 
-def left_out(folders: Sequence[str]) -> Counter[str]:
-    """Count the files of folders that nothing here reads, by their endings."""
+def left_out(folders: Sequence[str], *, with_pictures: bool = False) -> Counter[str]:
+    """Count the files of folders that are not read, by their endings.
+
+    Args:
+        folders: The folders; other paths are passed over.
+        with_pictures: Whether their pictures are read.
+    """
     endings: Counter[str] = Counter()
     for folder in folders:
         if Path(folder).is_dir():
             paths = _walk(Path(folder))
-            endings.update(path.suffix.lower() for path in paths if not _is_readable(path))
+            endings.update(
+                path.suffix.lower()
+                for path in paths
+                if not _is_readable(path, with_pictures=with_pictures)
+            )
     return endings
 
 
-def _matches(pattern: str) -> tuple[list[Path], Path]:
+def _matches(pattern: str, *, with_pictures: bool) -> tuple[list[Path], Path]:
     """Return the files that a pattern names, and the folder below which they are named.
 
     Raises:
@@ -162,7 +186,7 @@ def _matches(pattern: str) -> tuple[list[Path], Path]:
     """
     path = Path(pattern)
     if path.is_dir():
-        return _files_below(path), _absolute(path).parent
+        return _files_below(path, with_pictures=with_pictures), _absolute(path).parent
     if path.exists():  # what happens to hold glob characters is taken as it is
         return [path], _absolute(path).parent
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - absolute patterns too
@@ -172,13 +196,18 @@ def _matches(pattern: str) -> tuple[list[Path], Path]:
     return files, _glob_root(pattern)
 
 
-def _files_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path, *, with_pictures: bool) -> list[Path]:
     """Return the files of a folder that can be read, sorted.
 
     Raises:
         FormatError: There is none.
     """
-    files = sorted(path for path in _walk(folder) if _is_readable(path))
+    paths = sorted(_walk(folder))
+    files = [path for path in paths if _is_readable(path, with_pictures=with_pictures)]
+    if not files and any(_ending(path) in PICTURES for path in paths):
+        raise FormatError(
+            f"{folder}: holds pictures and no texts; with --pictures they are read, for models that take them"
+        )
     if not files:
         raise FormatError(f"{folder}: holds no file of a known ending: {', '.join(READERS)}")
     return files
@@ -191,9 +220,10 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(parent) / name for name in names if not name.startswith("."))
 
 
-def _is_readable(path: Path) -> bool:
-    """Whether something here reads files of a path's ending."""
-    return _ending(path) in READERS
+def _is_readable(path: Path, *, with_pictures: bool) -> bool:
+    """Whether files of a path's ending are read."""
+    ending = _ending(path)
+    return ending in READERS or (with_pictures and ending in PICTURES)
 
 
 def _ending(path: Path) -> str:
@@ -203,15 +233,15 @@ def _ending(path: Path) -> str:
     return inner if ending == GZIP and inner not in TABLES else ending
 
 
-def _kind(path: Path) -> str:
+def _kind(path: Path, *, with_pictures: bool) -> str:
     """Return a file's format by its ending.
 
     Raises:
         FormatError: The ending is unknown.
     """
     kind = _ending(path)
-    if kind not in READERS:
-        known = ", ".join(READERS)
+    if kind not in READERS and not (with_pictures and kind in PICTURES):
+        known = ", ".join((*READERS, *PICTURES) if with_pictures else READERS)
         raise FormatError(
             f"{path}: unknown ending; known: {known}, those of texts also with {GZIP}"
         )

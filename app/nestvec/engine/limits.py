@@ -38,7 +38,7 @@ class ServiceLimits:
         allows_empty: Whether an empty text is embedded (special tokens only) or refused.
         max_token_vectors: Maximum number of vectors over all inputs of a call for token vectors.
         allows_untrained_layers: Whether early exits are served that a model was neither trained nor fitted for.
-        pictures: Bounds on each picture.
+        pictures: Bounds on the pictures of a call.
     """
 
     max_inputs: int = 2048

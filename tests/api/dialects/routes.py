@@ -84,6 +84,14 @@ ROUTES = [
         param="input[1][0]",
     ),
     Route(
+        "/v1/multimodalembeddings",
+        "voyage",
+        lambda t: {"inputs": [{"content": [{"type": "text", "text": text}]} for text in t]},
+        {"truncation": False},
+        "output_dimension",
+        "inputs[1]",
+    ),
+    Route(
         "/v2/embed",
         "cohere",
         lambda t: {"texts": t},

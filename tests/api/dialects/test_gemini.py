@@ -76,7 +76,10 @@ async def test_a_title_stands_before_its_text(api: Api) -> None:
         ({"content": {"parts": []}}, "requests[1].content.parts"),
         ({"content": {"parts": [{"text": "a"}] * 1001}}, "requests[1].content.parts"),
         ({"content": {"parts": [{"text": 7}]}}, "requests[1].content.parts[0].text"),
-        ({"content": {"parts": [{"inlineData": {}}]}}, "requests[1].content.parts[0]"),
+        (
+            {"content": {"parts": [{"inlineData": {}}]}},
+            "requests[1].content.parts[0].inlineData",
+        ),
         ({}, "requests[1].content"),
         (7, "requests[1]"),
     ],

@@ -78,8 +78,8 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
     [
         ({}, "texts"),
         ({"texts": ["a"], "inputs": []}, "inputs"),
-        ({"images": ["data:,"]}, "images"),
-        ({"texts": ["a"], "input_type": "image"}, "images"),
+        ({"images": ["data:,"]}, "images[0]"),
+        ({"texts": ["a"], "input_type": "image"}, "input_type"),
         ({"texts": "a"}, "texts"),
         ({"inputs": ["a"]}, "inputs[0]"),
         ({"inputs": [{"content": []}]}, "inputs[0]"),

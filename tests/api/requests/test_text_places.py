@@ -117,6 +117,17 @@ ROUTES: Final[dict[str, tuple[str, frozenset[str], dict[str, Body]]]] = {
             "input_type": {"input": MANY, "truncation": True, "input_type": "document"},
         },
     ),
+    "multimodal": (
+        "/v1/multimodalembeddings",
+        voyage.MULTIMODAL_FIELDS,
+        {
+            "inputs": {"inputs": [{"content": [{"type": "text", "text": LONG}]}]},
+            "input_type": {
+                "inputs": [{"content": [{"type": "text", "text": "a"}]}] * 100,
+                "input_type": "document",
+            },
+        },
+    ),
     "contextualized": (
         "/v1/contextualizedembeddings",
         voyage.CONTEXTUALIZED_FIELDS,

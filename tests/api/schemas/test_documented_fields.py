@@ -150,6 +150,7 @@ PARSERS = [
         extra=({"input": [{"text": "a"}]}, {"input": [{"text": "a"}], "return_offsets": False}),
     ),
     Parser(("/v1/embeddings",), voyage_docs.VoyageRequest, voyage.FIELDS),
+    Parser(("/v1/multimodalembeddings",), voyage_docs.MultimodalRequest, voyage.MULTIMODAL_FIELDS),
     Parser(
         ("/v1/contextualizedembeddings",),
         voyage_docs.ContextualizedRequest,
@@ -168,7 +169,7 @@ PARSERS = [
         ("/v2/embed", "/v1/embed"),
         cohere_docs.EmbedRequest,
         cohere.FIELDS,
-        {"images": REFUSED, "priority": NO_EFFECT},
+        {"priority": NO_EFFECT},
         frozenset({"priority"}),
     ),
     Parser(

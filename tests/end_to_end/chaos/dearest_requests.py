@@ -179,8 +179,11 @@ def embeddings() -> Iterator[DearRequest]:
     yield DearRequest(
         "/v1/contextualizedembeddings", "Perplexity's", of(input=chunks), statuses=(200, 400)
     )
-    yield DearRequest("/v2/embed", "texts", of(texts=words[:96], embedding_types=types))
+    letters = [{"content": [{"type": "text", "text": word}]} for word in words[:1000]]
+    yield DearRequest("/v1/multimodalembeddings", "texts", of(inputs=letters))
     parts = {"content": [{"type": "text", "text": "a"}] * 40_000}
+    yield DearRequest("/v1/multimodalembeddings", "parts", of(inputs=[parts]))
+    yield DearRequest("/v2/embed", "texts", of(texts=words[:96], embedding_types=types))
     yield DearRequest("/v2/embed", "parts", of(inputs=[parts], truncate="END"))
     escapes = of(texts=["\x01" * 400_000], truncate="END")
     yield DearRequest("/v1/embed", "a text of escapes", escapes)

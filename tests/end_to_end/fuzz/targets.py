@@ -58,6 +58,7 @@ from nestvec.tools.quality.labelled_texts import read_concepts, read_labelled, r
 
 from tests.end_to_end.fuzz.documents import read_document, write_documents
 from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
+from tests.end_to_end.fuzz.pictures import read_picture, sample_pictures, write_picture
 from tests.end_to_end.fuzz.word_tables import pristine_tables, read_table, write_table
 from tests.model_store.heads.yes_no import CHAT_TEMPLATES
 from tests.model_store.two_towers.towers import CONFIGS, PROCESSORS
@@ -584,6 +585,7 @@ TARGETS: dict[str, ParserTarget] = {
     "batch lines": ParserTarget(_lines, _write_lines, _read_batch),
     "report lines": ParserTarget(_report_lines, _write_lines, _read_report),
     "corpus": ParserTarget(_lines, _write_lines, _read_corpus),
+    "pictures": ParserTarget(sample_pictures, write_picture, read_picture),
     "documents": ParserTarget(_nothing, write_documents, read_document),
     "keys": ParserTarget(_keys, _write_keys, lambda folder: KeyFile.read(folder / "keys.json")),
     "adapter": ParserTarget(_nothing, _write_adapter, read_adapter),

@@ -15,7 +15,7 @@ from nestvec.api.dialects.openai_body import (
     Encoding,
     parse_call,
     parse_encoding,
-    refuse_chat,
+    parse_input,
 )
 from nestvec.api.dialects.openai_response import ResponseExtras, embeddings_parts, outputs_json
 from nestvec.api.error_handlers import status_of
@@ -28,9 +28,9 @@ from nestvec.api.requests.bulk_calls import (
     run_bulk_call,
 )
 from nestvec.api.requests.embedding import decode_tokens
-from nestvec.api.requests.fields import Body, parse_inputs, text_field
+from nestvec.api.requests.fields import Body, text_field
 from nestvec.api.requests.foreign_fields import check_fields
-from nestvec.api.requests.records import write_records
+from nestvec.api.requests.pictures.reading import read_pictures
 from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
 from nestvec.api.state import ApiState
 from nestvec.engine.models.model_registry import SlotState
@@ -215,15 +215,14 @@ class BatchLines:
         is_list = True
         try:
             check_fields(body, FIELDS, self.state, OPENAI)
-            refuse_chat(body)
             service = self.state.service
             encoding = self._encoding(body)
             name = text_field(body, "model") or ""
             slot, check_count = service.models.find(name), service.check_count
-            value = await write_records(body.get("input"), slot, name, check_count=check_count)
-            inputs, is_list = parse_inputs(value, check_count=check_count)
+            inputs, is_list = await parse_input(body, slot, name, check_count=check_count)
             decoded = await decode_tokens(self.state, inputs, vocabulary=None)
-            call = parse_call(body, decoded, encoding)
+            read = await read_pictures(self.state, name, decoded)
+            call = parse_call(body, read.inputs, encoding)
             wants_offsets(body, call)  # refused before it runs
             result = await self._embed(call, owner)
             return await _line_result(self.state.service, body, call, encoding, result, slice(None))

@@ -5,7 +5,7 @@ docs/wire-behaviour.md, "Cohere".
 """
 
 import uuid
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
@@ -13,20 +13,22 @@ from nestvec.api.dialect_table import COHERE
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import embed
+from nestvec.api.requests.encoded_picture import EncodedPicture
 from nestvec.api.requests.fields import (
     EMBEDDING_TYPES,
     Body,
+    Inputs,
     integer_field,
-    invalid_item,
     option,
     role_field,
     texts_field,
     truncation_field,
     type_word,
-    unsupported_image,
 )
 from nestvec.api.requests.headers import result_headers
 from nestvec.api.requests.json_parts import join_parts, listed, object_parts, texts_json
+from nestvec.api.requests.pictures.parts import read_content, read_image
+from nestvec.api.requests.pictures.reading import ReadInputs, read_inputs
 from nestvec.api.requests.vector_json import rows_json
 from nestvec.api.schemas.cohere import EMBED_V1_DOC, EMBED_V2_DOC
 from nestvec.engine.results import EmbedResult
@@ -43,6 +45,7 @@ FIELDS: Final = frozenset(
 )
 # So many are looked at: more than there are, since a type may be named twice.
 MAX_TYPES: Final = 64
+SOURCES: Final = ("texts", "images", "inputs")
 ONE_SOURCE: Final = "exactly one of 'texts', 'images' and 'inputs' must be given"
 
 
@@ -66,25 +69,24 @@ async def _embed(api_request: ApiRequest, *, version: str) -> Response:
     types = _types(body)
     api_request.check_fields(FIELDS)
     api_request.find_model()
-    texts, source = _texts(api_request)
+    items, source = _items(api_request)
+    read = await read_inputs(api_request, items, name=source)
+    texts = [item for item in items if isinstance(item, str)]
     returned_types = types or [type_word(api_request.pinned_dtype())]
     if version == "2":
         types = returned_types
     call = EmbedCall(
-        inputs=texts,
+        inputs=read.inputs,
         model=api_request.model_name(),
         dimensions=integer_field(body, "output_dimension"),
         truncate=truncation_field(body),
         max_tokens=integer_field(body, "max_tokens"),
-        prompt_role=role_field(body, COHERE.role_fields),
+        prompt_role=None if _is_of_images(body) else role_field(body, COHERE.role_fields),
         output_dtypes=tuple(dict.fromkeys(EMBEDDING_TYPES[word][0] for word in returned_types)),
     )
     result = await embed(api_request, call, source=source)
     lists = await _vectors_json(result, returned_types)
-    meta = {
-        "api_version": {"version": version},
-        "billed_units": {"input_tokens": sum(result.input_tokens)},
-    }
+    meta = {"api_version": {"version": version}, "billed_units": _billed_units(result, read)}
     embeddings: list[bytes] = []
     for name, vectors in zip(types, lists, strict=False):
         embeddings += (b',"%s":' % name.encode(), *vectors)
@@ -94,6 +96,7 @@ async def _embed(api_request: ApiRequest, *, version: str) -> Response:
         "id": str(uuid.uuid4()),
         "embeddings": None,
         "texts": None,
+        **({"images": _images(read)} if read.headers else {}),
         "meta": meta,
         "response_type": "embeddings_by_type" if types else "embeddings_floats",
     }
@@ -130,46 +133,71 @@ def _types(body: Body) -> list[str]:
     return list(dict.fromkeys(value))
 
 
-def _texts(api_request: ApiRequest) -> tuple[list[str], str]:
-    """Read the texts, from `texts` or from the text parts of `inputs`.
+def _items(api_request: ApiRequest) -> tuple[Inputs, str]:
+    """Read what there is to embed: `texts`, `images`, or `inputs` of either.
 
     Returns:
-        The texts, and the name of the field that they came from.
+        The texts and pictures, and the name of the field that they came from.
 
     Raises:
         InputError: There is no such field, or several, or one that holds something else.
-        UnsupportedError: There are images.
+        UnsupportedError: There is something else than texts and pictures.
     """
     body = api_request.body
-    sources = [name for name in ("texts", "images", "inputs") if body.get(name) is not None]
+    sources = [name for name in SOURCES if body.get(name) is not None]
     if len(sources) != 1:
         raise InputError(ONE_SOURCE, param=sources[1] if sources else "texts")
-    if sources == ["images"] or body.get("input_type") == "image":
-        raise unsupported_image("images")
-    if sources == ["texts"]:
+    (source,) = sources
+    if source == "texts":
+        if _is_of_images(body):
+            raise InputError(
+                "'texts' are no images: leave 'input_type' out, or send 'images'",
+                param="input_type",
+            )
         texts, _ = texts_field(
             body, "texts", check_count=api_request.check_count, accepts_single=False
         )
-        return texts, "texts"
-    inputs = body["inputs"]
-    if not isinstance(inputs, list):
-        raise InputError("'inputs' must be a list", param="inputs", code="invalid_type")
-    if not inputs:
-        raise EmptyInputError("'inputs' must not be an empty list", param="inputs")
-    api_request.check_count(len(inputs))
-    return [_joined_text(item, index) for index, item in enumerate(inputs)], "inputs"
+        return texts, source
+    items = body[source]
+    if not isinstance(items, list):
+        raise InputError(f"'{source}' must be a list", param=source, code="invalid_type")
+    if not items:
+        raise EmptyInputError(f"'{source}' must not be an empty list", param=source)
+    api_request.check_count(len(items))
+    read = read_image if source == "images" else _input
+    return [read(item, source, index) for index, item in enumerate(items)], source
 
 
-def _joined_text(item: Any, index: int) -> str:  # noqa: ANN401 - JSON is of any type
-    """Return the text parts of one of `inputs`, a line each."""
-    parts = item.get("content") if isinstance(item, dict) else None
-    if not isinstance(parts, list) or not parts:
-        raise invalid_item("inputs", index, "must be an object with a list 'content'")
-    # Whole lists at a time: there may be a hundred thousand parts.
-    objects = parts if set(map(type, parts)) == {dict} else [{}]
-    if "image_url" in [part.get("type") for part in objects]:
-        raise unsupported_image("inputs", index)
-    texts = [part.get("text") for part in objects]
-    if set(map(type, texts)) != {str}:
-        raise invalid_item("inputs", index, "must have parts of 'content' with a string 'text'")
-    return "\n".join(texts)
+def _input(item: object, name: str, index: int) -> str | EncodedPicture:
+    """Read the parts of one of `inputs`: texts, a line each, or a picture."""
+    return read_content(item.get("content") if isinstance(item, dict) else None, name, index)
+
+
+def _is_of_images(body: Body) -> bool:
+    """Whether a body says that it is about pictures, which have no prompt."""
+    return body.get("input_type") == "image"
+
+
+def _billed_units(result: EmbedResult, read: ReadInputs) -> dict[str, int]:
+    """Count texts by their tokens; pictures by their number and their tokens, where there are any."""
+    if not read.headers:
+        return {"input_tokens": sum(result.input_tokens)}
+    of_pictures = sum(result.input_tokens[index] for index in read.headers)
+    return {
+        "images": len(read.headers),
+        "image_tokens": of_pictures,
+        "input_tokens": sum(result.input_tokens) - of_pictures,
+    }
+
+
+def _images(read: ReadInputs) -> list[dict[str, str | int]]:
+    """Describe the pictures of a request, in its order."""
+    return [
+        {
+            "width": header.width,
+            "height": header.height,
+            "format": header.format.lower(),
+            "bit_depth": header.bit_depth,
+        }
+        for header in read.headers.values()
+    ]

@@ -14,6 +14,7 @@ from nestvec.api.dialect_table import GEMINI
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import embed
+from nestvec.api.requests.encoded_picture import EncodedPicture
 from nestvec.api.requests.fields import (
     Body,
     choice_field,
@@ -24,6 +25,8 @@ from nestvec.api.requests.fields import (
 )
 from nestvec.api.requests.headers import add_answer_header, result_headers
 from nestvec.api.requests.json_parts import join_parts, object_parts
+from nestvec.api.requests.pictures.parts import one_vector_each, read_inline
+from nestvec.api.requests.pictures.reading import CallInputs, read_inputs
 from nestvec.api.requests.vector_json import rows_json
 from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.gemini import BATCH_EMBED_DOC, EMBED_DOC
@@ -36,7 +39,6 @@ from nestvec.errors import (
     InputError,
     InternalError,
     RequestTooLargeError,
-    UnsupportedError,
 )
 
 router = APIRouter(route_class=RawRoute, tags=[GEMINI.name])
@@ -74,24 +76,28 @@ class ContentRequest:
     """One content to embed.
 
     Attributes:
-        text: Its parts, joined.
+        content: The text of its parts, joined, or a picture.
         role: What it is for; None where the request does not say.
         dimensions: How many values are wanted; None for all.
         title: Title of a document; "" for none.
     """
 
-    text: str
+    content: str | EncodedPicture
     role: str | None
     dimensions: int | None
     title: str
 
-    def titled(self, prompt: str) -> tuple[str, bool]:
-        """Return the text with its title, and whether the model's own prompt stands in it already."""
-        if not self.title:
-            return self.text, False
+    def titled(self, prompt: str) -> tuple[str | EncodedPicture, bool]:
+        """Return the text with its title, and whether the model's own prompt stands in it already.
+
+        A picture has neither.
+        """
+        text = self.content
+        if not self.title or isinstance(text, EncodedPicture):
+            return text, False
         if NO_TITLE in prompt:
-            return prompt.replace(NO_TITLE, f"title: {self.title}", 1) + self.text, True
-        return f"{self.title}\n{self.text}", False
+            return prompt.replace(NO_TITLE, f"title: {self.title}", 1) + text, True
+        return f"{self.title}\n{text}", False
 
 
 @router.post("/v1beta/models/{model:path}:embedContent", **EMBED_DOC)
@@ -182,20 +188,20 @@ def _spelled(body: Body) -> dict[str, Any]:
 def _content_request(body: Body) -> ContentRequest:
     task = choice_field(body, "taskType", tuple(TASK_ROLES))
     return ContentRequest(
-        text=_text(body.get("content")),
+        content=_content(body.get("content")),
         role=None if task is None else TASK_ROLES[task],
         dimensions=integer_field(body, "outputDimensionality"),
         title=text_field(body, "title") or "",
     )
 
 
-def _text(content: object) -> str:
-    """Return the text of a content; its parts become one text, a line each, as they get one vector.
+def _content(content: object) -> str | EncodedPicture:
+    """Return what a content holds; its parts get one vector: texts become one, a line each, a picture stands alone.
 
     Raises:
-        InputError: It is no content, or has none.
+        InputError: It is no content, has none, or holds a picture and more.
         RequestTooLargeError: It has more parts than are looked through on the event loop.
-        UnsupportedError: It holds something else than text.
+        UnsupportedError: It holds something else than texts and a picture.
     """
     if content is None:
         raise InputError("you must provide 'content'", param="content")
@@ -214,10 +220,10 @@ def _text(content: object) -> str:
     texts = []
     for index, part in enumerate(parts):
         text = part.get("text")
-        if text is None and set(part) & {"inlineData", "inline_data", "fileData", "file_data"}:
-            raise UnsupportedError(
-                "pictures and other files need a multimodal model", param=f"content.parts[{index}]"
-            )
+        if text is None and (picture := read_inline(part, f"content.parts[{index}]")) is not None:
+            if len(parts) > 1:
+                raise one_vector_each(f"content.parts[{index}]", None)
+            return picture
         if not isinstance(text, str):
             raise InputError("'text' must be a string", param=f"content.parts[{index}].text")
         texts.append(text)
@@ -230,18 +236,19 @@ async def _answer(
     """Embed contents, those of one purpose and size in one call, and put the vectors in the order of the request."""
     model = await api_request.acquire_model(OutputKind.DENSE)
     groups: dict[EmbedCall, list[int]] = {}
-    texts = []
+    items: list[str | EncodedPicture] = []
     for index, content in enumerate(contents):
         options = _options(api_request, content)
-        text, has_prompt = content.titled(_prompt(options, model))
-        texts.append(text)
+        item, has_prompt = content.titled(_prompt(options, model))
+        items.append(item)
         if has_prompt:
             options = replace(options, prompt_role=None, prompt="")
         groups.setdefault(options, []).append(index)
+    inputs = await _read_pictures(api_request, items, is_batch=is_batch)
     results = []
     rows: list[bytes] = [b""] * len(contents)
     for options, indices in groups.items():
-        call = replace(options, inputs=[texts[index] for index in indices])
+        call = replace(options, inputs=[inputs[index] for index in indices])
         result = await _embed(api_request, call, indices, is_batch=is_batch)
         results.append((call, result))
         encoded = await rows_json(result.vectors, as_base64=False)
@@ -257,6 +264,19 @@ async def _answer(
     parts = [b"[", *vectors, b"]"] if is_batch else vectors
     body = await join_parts(object_parts({name: None, "usageMetadata": usage}, {name: parts}))
     return Response(body, media_type="application/json")
+
+
+async def _read_pictures(
+    api_request: ApiRequest, items: Sequence[str | EncodedPicture], *, is_batch: bool
+) -> CallInputs:
+    """Decode the pictures of all contents from base64; an error names the request that is at fault."""
+    try:
+        read = await read_inputs(api_request, items, name="content", is_list=is_batch)
+    except InputError as error:
+        if is_batch and error.input_index is not None:
+            error.param = "requests"
+        raise
+    return read.inputs
 
 
 def _options(api_request: ApiRequest, content: ContentRequest) -> EmbedCall:

@@ -12,10 +12,12 @@ from fastapi import Response
 
 from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.embedding import embed
+from nestvec.api.requests.encoded_picture import EncodedPicture
 from nestvec.api.requests.fields import (
     EMBEDDING_TYPES,
     PROMPT_ROLES,
     Body,
+    Inputs,
     boolean_field,
     integer_field,
     invalid_item,
@@ -24,10 +26,11 @@ from nestvec.api.requests.fields import (
     texts_field,
     truncation_field,
     type_word,
-    unsupported_image,
 )
 from nestvec.api.requests.headers import deadline_s, result_headers
 from nestvec.api.requests.json_parts import join_parts, object_parts
+from nestvec.api.requests.pictures.parts import read_object
+from nestvec.api.requests.pictures.reading import read_inputs
 from nestvec.api.requests.records import write_records
 from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
 from nestvec.api.requests.vector_json import rows_json
@@ -60,7 +63,8 @@ async def embeddings(api_request: ApiRequest) -> Response:
     types = _types(body) or [type_word(api_request.pinned_dtype())]
     model, check_count = api_request.model_name(), api_request.check_count
     value = await write_records(body.get("input"), slot, model, check_count=check_count)
-    texts, is_list = _texts(api_request, value)
+    items, is_list = _items(api_request, value)
+    read = await read_inputs(api_request, items, is_list=is_list)
     is_late = boolean_field(body, "late_chunking") is True
     is_multivector = boolean_field(body, "return_multivector") is True
     if is_late and is_multivector:
@@ -68,7 +72,7 @@ async def embeddings(api_request: ApiRequest) -> Response:
             "'late_chunking' and 'return_multivector' exclude each other", param="late_chunking"
         )
     call = EmbedCall(
-        inputs=texts,
+        inputs=read.inputs,
         model=model,
         dimensions=integer_field(body, "dimensions"),
         normalize=boolean_field(body, "normalized"),
@@ -76,7 +80,7 @@ async def embeddings(api_request: ApiRequest) -> Response:
         prompt_role=_task(body),
         adapter=text_field(body, "task"),
         output_dtypes=tuple(dict.fromkeys(EMBEDDING_TYPES[word][0] for word in types)),
-        chunks=(len(texts),) if is_late else (),
+        chunks=(len(read.inputs),) if is_late else (),
         kind=OutputKind.TOKENS if is_multivector else OutputKind.DENSE,
     )
     call = dataclasses.replace(
@@ -165,15 +169,15 @@ def _task(body: Body) -> str | None:
     return PROMPT_ROLES[task]
 
 
-def _texts(api_request: ApiRequest, value: object) -> tuple[list[str], bool]:
-    """Read the texts, plain or as objects.
+def _items(api_request: ApiRequest, value: object) -> tuple[Inputs, bool]:
+    """Read the texts, plain or as objects, and the pictures.
 
     Args:
         api_request: Whose bounds count.
         value: The body's `input`, in which a template may have written objects as texts.
 
     Returns:
-        The texts, and whether they came as a list.
+        The texts and pictures, and whether they came as a list.
 
     Raises:
         InputError: `input` holds something else; names the item at fault.
@@ -181,13 +185,12 @@ def _texts(api_request: ApiRequest, value: object) -> tuple[list[str], bool]:
     if not isinstance(value, list) or dict not in set(map(type, value)):
         return texts_field({"input": value}, "input", check_count=api_request.check_count)
     api_request.check_count(len(value))
-    return [_text(item, index) for index, item in enumerate(value)], True
+    return [_item(item, index) for index, item in enumerate(value)], True
 
 
-def _text(item: Any, index: int) -> str:  # noqa: ANN401 - JSON is of any type
-    if isinstance(item, dict) and "text" not in item and ("image" in item or "url" in item):
-        raise unsupported_image("input", index)
-    text = item.get("text") if isinstance(item, dict) else item
-    if not isinstance(text, str):
-        raise invalid_item("input", index, "must be a string, or an object with 'text'")
-    return text
+def _item(item: Any, index: int) -> str | EncodedPicture:  # noqa: ANN401 - JSON is of any type
+    if isinstance(item, str):
+        return item
+    if not isinstance(item, dict):
+        raise invalid_item("input", index, "must be a string, or an object with 'text' or 'image'")
+    return read_object(item, "input", index)

@@ -13,7 +13,7 @@ from nestvec.api.dialects.openai_body import (
     FIELDS,
     parse_call,
     parse_encoding,
-    refuse_chat,
+    parse_input,
 )
 from nestvec.api.dialects.openai_response import (
     ResponseExtras,
@@ -25,10 +25,9 @@ from nestvec.api.dialects.openai_response import (
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import decode_tokens, embed
-from nestvec.api.requests.fields import parse_inputs
 from nestvec.api.requests.headers import VOCABULARY_HEADER, deadline_s, result_headers
 from nestvec.api.requests.json_parts import join_parts
-from nestvec.api.requests.records import write_records
+from nestvec.api.requests.pictures.reading import read_inputs
 from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
 from nestvec.api.schemas.documented import MODEL_PATH
 from nestvec.api.schemas.openai import DEPLOYMENT_DOC
@@ -61,10 +60,9 @@ async def _embeddings(api_request: ApiRequest, model: str) -> Response:
     api_request.check_fields(FIELDS)
     slot = api_request.state.service.models.find(model, OutputKind.DENSE)
     encoding = parse_encoding(api_request.body, slot.preset(model).output_dtype)
-    refuse_chat(api_request.body)
-    check_count = api_request.check_count
-    value = await write_records(api_request.body.get("input"), slot, model, check_count=check_count)
-    inputs, is_list = parse_inputs(value, check_count=check_count)
+    inputs, is_list = await parse_input(
+        api_request.body, slot, model, check_count=api_request.check_count
+    )
     if encoding.form == "bytes" and len(inputs) > MAX_INPUTS_IN_HEADER:
         raise InputError(
             f"'bytes' describes at most {MAX_INPUTS_IN_HEADER} inputs in its header; use 'bytes_only'",
@@ -77,7 +75,8 @@ async def _embeddings(api_request: ApiRequest, model: str) -> Response:
         if not is_list:
             error.input_index = None
         raise
-    call = parse_call(api_request.body, decoded, encoding)
+    read = await read_inputs(api_request, decoded, is_list=is_list)
+    call = parse_call(api_request.body, read.inputs, encoding)
     refuse_bytes(call, encoding)
     has_offsets = wants_offsets(api_request.body, call)
     result = await embed(api_request, call, is_list=is_list)

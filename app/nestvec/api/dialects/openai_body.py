@@ -1,8 +1,8 @@
 """Parses bodies of the OpenAI dialect: OpenAI's fields, vLLM's, and our own extensions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from nestvec.api.dialect_table import OPENAI
 from nestvec.api.requests.chunking import is_late, parse_splits
@@ -10,6 +10,7 @@ from nestvec.api.requests.composition import parse_composition
 from nestvec.api.requests.fields import (
     Body,
     Inputs,
+    as_integer,
     boolean_field,
     choice_field,
     content_field,
@@ -17,14 +18,19 @@ from nestvec.api.requests.fields import (
     integer_field,
     invalid_item,
     option,
+    parse_inputs,
     role_field,
     text_field,
     truncation_field,
 )
+from nestvec.api.requests.pictures.parts import chat_picture, read_object, read_objects
+from nestvec.api.requests.pictures.reading import CallInputs
+from nestvec.api.requests.records import write_records
 from nestvec.engine.dtypes import OutputDtype
+from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.text.preparation.instructions import Example
 from nestvec.engine.types import EmbedCall, Truncation
-from nestvec.errors import InputError, UnsupportedError
+from nestvec.errors import InputError
 from nestvec.system.unicode import replace_lone_surrogates
 
 FIELDS: Final = frozenset(
@@ -106,12 +112,12 @@ def parse_encoding(body: Body, pinned: OutputDtype | None = None) -> Encoding:
     return Encoding(form, dtype, is_big_endian, output_dtype or vllm_dtype)
 
 
-def parse_call(body: Body, inputs: Inputs, encoding: Encoding) -> EmbedCall:
+def parse_call(body: Body, inputs: CallInputs, encoding: Encoding) -> EmbedCall:
     """Read the options of a body into a call.
 
     Args:
         body: The body as parsed from JSON.
-        inputs: The texts or token ids of its `input`.
+        inputs: The texts, token ids or pictures of its `input`.
         encoding: How vectors are written, from `parse_encoding`; it decides on the dtype.
 
     Raises:
@@ -172,17 +178,36 @@ def _examples(body: Body) -> tuple[Example, ...]:
     return tuple(examples)
 
 
-def refuse_chat(body: Body) -> None:
-    """Refuse a body of vLLM's that holds chat messages instead of an input.
+async def parse_input(
+    body: Body, slot: ModelSlot, name: str, *, check_count: Callable[[int], None]
+) -> tuple[Inputs, bool]:
+    """Read what a body has to embed: its `input`, or the picture of vLLM's chat messages.
+
+    Args:
+        body: As parsed from JSON.
+        slot: The model, whose template may write objects as texts.
+        name: The name that the caller gave it.
+        check_count: Raises for too many inputs; called first, so that a million items cost nothing.
+
+    Returns:
+        The inputs, and whether they came as a list of inputs.
 
     Raises:
-        UnsupportedError: There are `messages`, and no `input`.
+        InputError: There is something else; names the item at fault.
+        UnsupportedError: There are messages of texts, or other things than texts and pictures.
     """
-    if body.get("input") is None and body.get("messages") is not None:
-        raise UnsupportedError(
-            "'messages' need a model with a chat template, and the one here has none; send 'input'",
-            param="messages",
-        )
+    if (picture := chat_picture(body)) is not None:
+        return [picture], False
+    value: Any = body.get("input")
+    if isinstance(value, dict):
+        return [read_object(value, "input", 0)], False
+    if isinstance(value, list):
+        value = await write_records(value, slot, name, check_count=check_count)
+        # A list of integers is one input, of token ids.
+        if value and as_integer(value[0]) is None:
+            check_count(len(value))
+            value = read_objects(value)
+    return parse_inputs(value, check_count=check_count)
 
 
 def parse_truncation(body: Body) -> tuple[Truncation | None, int | None]:

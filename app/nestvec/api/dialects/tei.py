@@ -32,7 +32,7 @@ from nestvec.api.requests.embedding import (
 )
 from nestvec.api.requests.fields import (
     Body,
-    Inputs,
+    TextInputs,
     boolean_field,
     content_field,
     integer_field,
@@ -337,7 +337,7 @@ async def _similarity(api_request: ApiRequest) -> Response:
 
 async def _call(
     api_request: ApiRequest,
-    inputs: Inputs,
+    inputs: TextInputs,
     *,
     kind: OutputKind = OutputKind.DENSE,
     normalize: bool | None = None,

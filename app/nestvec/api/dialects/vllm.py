@@ -19,8 +19,8 @@ from nestvec.api.dialects.openai_body import (
     FIELDS,
     parse_call,
     parse_encoding,
+    parse_input,
     parse_truncation,
-    refuse_chat,
 )
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
@@ -29,12 +29,12 @@ from nestvec.api.requests.fields import (
     Body,
     choice_field,
     integer_field,
-    parse_inputs,
     text_field,
     texts_field,
 )
 from nestvec.api.requests.headers import VOCABULARY_HEADER, result_headers
 from nestvec.api.requests.json_parts import Turns, join_parts, listed, object_parts
+from nestvec.api.requests.pictures.reading import read_inputs
 from nestvec.api.requests.vector_json import VALUES_PER_SLICE, in_byte_order, rows_json
 from nestvec.api.schemas.vllm import CLASSIFY_DOC, POOLING_DOC, SCORE_DOC
 from nestvec.api.scoring.relevance import relevance_scorer, score_headers
@@ -97,15 +97,17 @@ async def pooling(request: Request) -> Response:
         raise InputError(
             "'encoding_format' must be 'float' or 'base64' here", param="encoding_format"
         )
-    refuse_chat(api_request.body)
-    inputs, is_list = parse_inputs(
-        api_request.body.get("input"), check_count=api_request.check_count
+    name = api_request.model_name()
+    slot = api_request.state.service.models.find(name)
+    inputs, is_list = await parse_input(
+        api_request.body, slot, name, check_count=api_request.check_count
     )
     vocabulary = request.headers.get(VOCABULARY_HEADER)
     decoded = await decode_tokens(api_request.state, inputs, vocabulary=vocabulary)
+    read = await read_inputs(api_request, decoded, is_list=is_list)
     # `task` is vLLM's here; in `/v1/embeddings` it is Jina's.
     call = dataclasses.replace(
-        parse_call({**api_request.body, "task": None}, decoded, encoding),
+        parse_call({**api_request.body, "task": None}, read.inputs, encoding),
         kind=KINDS[task],
         pool_factor=_pool_factor(api_request.body),
         takes_views=False,

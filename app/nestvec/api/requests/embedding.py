@@ -13,7 +13,7 @@ from nestvec.api.http.answer_memory import ANSWER_BYTES, FREE_BYTES
 from nestvec.api.http.auth import grant_of
 from nestvec.api.http.stage_times import StageTimes, stage_times
 from nestvec.api.requests.api_request import ApiRequest
-from nestvec.api.requests.fields import Body, Inputs
+from nestvec.api.requests.fields import Body
 from nestvec.api.requests.headers import (
     SCRIPT_HEADER,
     UNUSUAL_IDS_HEADER,
@@ -24,6 +24,7 @@ from nestvec.api.requests.headers import (
 from nestvec.api.state import ApiState
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.outputs.adapters import ADAPTERS
+from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.results import EmbedResult
 from nestvec.engine.text.preparation.scripts import foreign_scripts
 from nestvec.engine.types import EmbedCall, Priority
@@ -33,9 +34,13 @@ from nestvec.keys.rates import TokenAdmission
 from nestvec.keys.records import KeyLimits
 
 Answer = TypeVar("Answer")
+# A text, token ids or a picture.
+Input = TypeVar("Input")
 
 # About, in English.
 CHARS_PER_TOKEN: Final = 4
+# The patches of a picture, of the commonest size.
+PICTURE_TOKENS: Final = 197
 # The fields of all dialects for it, and their words: others are callers' own.
 FORM_FIELDS: Final = ("encoding_format", "embedding_type", "embedding_types")
 FORMS: Final = frozenset(
@@ -108,8 +113,7 @@ class CallTokens:
     def charge_for_leaving(self, call: EmbedCall) -> None:
         """Count what may have run for a caller that has left: an estimate, where it was not counted."""
         if not self._settle_admitted():
-            chars = sum(map(len, call.inputs)) + sum(map(len, call.context))
-            tokens = chars // CHARS_PER_TOKEN
+            tokens = estimated_tokens(call)
             self._rates.charge(self._key_id, self._limits, tokens)
 
     def _settle_admitted(self) -> bool:
@@ -248,9 +252,8 @@ async def _reserve_vectors(api_request: ApiRequest, call: EmbedCall, slot: Model
     """Wait until there is memory for the vectors that a call asks of a model."""
     rows = len(call.inputs)
     if ADAPTERS[call.kind].has_token_rows:
-        chars = sum(map(len, call.inputs))
         most = api_request.state.service.limits.max_token_vectors
-        rows = min(most, 2 * rows + chars // CHARS_PER_TOKEN)
+        rows = min(most, 2 * rows + estimated_tokens(call))
     if rows * (len(slot.parts) or 1) <= FEW_ROWS:
         return
     native = MANY_COLUMNS if slot.model is None else slot.model.core.backend_info.hidden_size
@@ -276,6 +279,13 @@ async def reserve_answer(api_request: ApiRequest, count: int) -> None:
         request.scope[ANSWER_BYTES] = request.scope.get(ANSWER_BYTES, 0) + count
 
     await until_disconnect(request, take())
+
+
+def estimated_tokens(call: EmbedCall) -> int:
+    """Return about how many tokens a call has, where nobody has counted them."""
+    pictures = sum(isinstance(value, Picture) for value in call.inputs)
+    chars = sum(len(value) for value in call.inputs if not isinstance(value, Picture))
+    return PICTURE_TOKENS * pictures + (chars + sum(map(len, call.context))) // CHARS_PER_TOKEN
 
 
 def check_tokens(api_request: ApiRequest) -> None:
@@ -318,23 +328,25 @@ def count_tokens(api_request: ApiRequest, tokens: int) -> None:
         keys.tokens.labels(keys.label_of(api_request.key_id)).inc(tokens)
 
 
-async def decode_tokens(state: ApiState, inputs: Inputs, *, vocabulary: str | None) -> Inputs:
-    """Turn token arrays into what the engine takes; texts stay as they are.
+async def decode_tokens(
+    state: ApiState, inputs: Sequence[Input], *, vocabulary: str | None
+) -> Sequence[Input | str | Sequence[int]]:
+    """Turn token arrays into what the engine takes; texts and pictures stay as they are.
 
     Args:
         state: The application's shared state, which has the decoder.
-        inputs: Texts, token arrays, or both.
+        inputs: Texts, token arrays, pictures, or several of these.
         vocabulary: What the caller says the ids are in: "model" or "cl100k"; None: what the settings say.
 
     Raises:
         InputError: Token arrays are refused here, the cl100k table cannot be had, or an id is not in it.
     """
-    indices = [index for index, item in enumerate(inputs) if not isinstance(item, str)]
+    indices = [index for index, item in enumerate(inputs) if isinstance(item, list)]
     if not indices:
         return inputs
     arrays = [cast("Sequence[int]", inputs[index]) for index in indices]
     decoded = await state.tokens.resolve(arrays, vocabulary=vocabulary)
-    items: list[str | Sequence[int]] = list(inputs)
+    items: list[Input | str | Sequence[int]] = list(inputs)
     for index, item in zip(indices, decoded, strict=True):
         items[index] = item
     return items

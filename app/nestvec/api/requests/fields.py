@@ -10,13 +10,15 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nestvec.api.requests.encoded_picture import EncodedPicture
 from nestvec.engine.dtypes import OFFERED, OutputDtype
 from nestvec.engine.types import Truncation
 from nestvec.errors import EmptyInputError, InputError, UnsupportedError
 
 Value = TypeVar("Value", str, bool)
 Body = Mapping[str, Any]
-Inputs = Sequence[str | Sequence[int]]
+TextInputs = Sequence[str | Sequence[int]]
+Inputs = Sequence[str | Sequence[int] | EncodedPicture]
 # Words of several vendors (Cohere, Jina, Voyage) for one role; the model's own prompt for that role is used.
 PROMPT_ROLES: Final[Mapping[str, str]] = {
     "query": "query",
@@ -251,7 +253,7 @@ def parse_inputs(value: object, *, check_count: Callable[[int], None]) -> tuple[
     """Read OpenAI's `input`: text, texts, token ids, or several arrays of token ids.
 
     Args:
-        value: As parsed from JSON.
+        value: As parsed from JSON, with encoded pictures for the objects that hold them.
         check_count: Raises for too many inputs; called first, so that a million items cost nothing.
 
     Returns:
@@ -280,13 +282,17 @@ def parse_inputs(value: object, *, check_count: Callable[[int], None]) -> tuple[
         return value, True
     if isinstance(first, list):
         return [_parse_ids(item, index) for index, item in enumerate(value)], True
-    wrong = next(index for index, item in enumerate(value) if not isinstance(item, str))
+    wrong = next(
+        (n for n, item in enumerate(value) if not isinstance(item, str | EncodedPicture)), None
+    )
+    if wrong is None:
+        return value, True
     raise invalid_item("input", wrong, "must be a string")
 
 
 def parse_mixed_inputs(
     body: Body, name: str, *, check_count: Callable[[int], None]
-) -> tuple[Inputs, bool]:
+) -> tuple[TextInputs, bool]:
     """Read TEI's inputs: a text, token ids, or a list in which each item may be either.
 
     Returns:

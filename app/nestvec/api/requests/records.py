@@ -1,23 +1,23 @@
 """Objects among the inputs, which a model's template writes as texts; without a template they are what they were."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
-from nestvec.api.requests.fields import invalid_item, unsupported_image
+from nestvec.api.requests.fields import invalid_item
 from nestvec.api.requests.foreign_fields import MAX_SLIPS, slip_of
 from nestvec.api.requests.json_parts import CHARS_PER_SLICE, Turns
+from nestvec.api.requests.pictures.parts import names_picture
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.text.preparation.record_template import RecordTemplate
 from nestvec.errors import InputError
-
-# Of a record that holds no text.
-IMAGE_FIELDS: Final = frozenset({"image", "url"})
 
 
 async def write_records(
     value: object, slot: ModelSlot, name: str, *, check_count: Callable[[int], None]
 ) -> object:
     """Return `input` with texts for the objects in it, where the model has a template for them; else as it is.
+
+    Pictures stay as they are.
 
     Args:
         value: As parsed from JSON.
@@ -42,6 +42,9 @@ async def write_records(
                 raise invalid_item("input", index, "must be a string or an object")
             texts.append(item)
             continue
+        if _is_picture(item, template):
+            texts.append(item)
+            continue
         try:
             text = _text_of(item, template, looked_at)
         except InputError as error:
@@ -50,6 +53,13 @@ async def write_records(
         texts.append(text)
         await turns.spend(len(text) + 64 * len(item))
     return texts
+
+
+def _is_picture(record: Mapping[str, Any], template: RecordTemplate) -> bool:
+    """Whether a record holds a picture, and no field of the template's."""
+    if not names_picture(record) or isinstance(record.get("text"), str):
+        return False
+    return not any(name in record for name in template.fields)
 
 
 def _text_of(record: Mapping[str, Any], template: RecordTemplate, looked_at: set[str]) -> str:
@@ -64,9 +74,6 @@ def _text_of(record: Mapping[str, Any], template: RecordTemplate, looked_at: set
         InputError: It cannot be written; names the field.
     """
     missing = {name for name in template.fields if name not in record}
-    is_empty = len(missing) == len(template.fields) and not isinstance(record.get("text"), str)
-    if is_empty and IMAGE_FIELDS & record.keys():
-        raise unsupported_image("input")
     if missing:
         known = frozenset(template.fields)
         for name in record.keys() - known:

@@ -104,6 +104,7 @@ OWN_OTHER_FIELDS: Final = frozenset(
             "model",
             "user",
             "encoding_format",
+            "output_encoding",
             "request_id",
             "priority",
             "padding",

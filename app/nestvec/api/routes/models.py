@@ -33,6 +33,7 @@ CARD_FORMATS: Final = {"html": "text/html", "markdown": "text/markdown"}
 # Keys that are null until the model has been loaded.
 KNOWN_ONCE_LOADED: Final = (
     *("max_model_len", "dimensions", "outputs", "labels", "pooling", "normalized", "prompts"),
+    "input_modalities",
     *("space", "quantization", "architecture", "precision", "provider", "reproducibility"),
     *("license", "source", "languages", "language_count", "parameters"),
     *("layers", "maps", "quality", "reports"),
@@ -150,6 +151,7 @@ def _model_object(models: ModelRegistry, slot: ModelSlot, name: str) -> dict[str
             "trained": list(spec.trained_dimensions),
         },
         "outputs": list(spec.kinds),
+        "input_modalities": ["text"] if spec.pictures is None else ["text", "image"],
         "labels": list(spec.labels),
         "pooling": spec.pooling,
         "normalized": spec.is_normalized,

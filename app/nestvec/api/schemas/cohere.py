@@ -21,7 +21,7 @@ TypeWord = Literal["float", "int8", "uint8", "binary", "ubinary", "base64", "flo
 
 
 class EmbedRequest(BaseModel):
-    """Texts to embed, in exactly one of `texts` and `inputs`."""
+    """What is embedded, in exactly one of `texts`, `images` and `inputs`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -37,7 +37,10 @@ class EmbedRequest(BaseModel):
     )
 
     texts: list[str] | None = Field(None, description="At most 96 texts.")
-    inputs: list[dict[str, Any]] | None = None
+    images: list[str] | None = Field(None, description="Data URLs, for models of pictures.")
+    inputs: list[dict[str, Any]] | None = Field(
+        None, description="Each with `content`: texts, a line each, or a picture (`image_url`)."
+    )
     model: str | None = None
     input_type: str | None = Field(None, description="search_query, search_document, …")
     embedding_types: list[TypeWord] | None = None
@@ -52,6 +55,9 @@ class EmbedResponse(BaseModel):
     id: str
     embeddings: dict[str, Any] | list[list[float]]
     texts: list[str]
+    images: list[dict[str, Any]] | None = Field(
+        None, description="Width, height, format and bit depth of each picture."
+    )
     meta: dict[str, Any]
     response_type: Literal["embeddings_by_type", "embeddings_floats"]
 

@@ -1,7 +1,7 @@
 """Describes routes that parse by hand for the OpenAPI document."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fastapi import Path, Response
 from pydantic import BaseModel
@@ -13,6 +13,21 @@ RAW: Final = "application/octet-stream"
 RAW_CONTENT: Final = {"schema": {"type": "string", "format": "binary"}}
 # The error statuses of any route that runs the model.
 STATUSES: Final = (400, 401, 404, 413, 429, 500, 503, 504)
+
+
+class PictureUrl(BaseModel):
+    """Where OpenAI's parts have a picture."""
+
+    url: str
+
+
+class InputObject(BaseModel):
+    """A text, or a picture by any one of the vendors' fields: a data URL, or base64; other URLs are not fetched."""
+
+    text: str | None = None
+    image: str | None = None
+    type: Literal["text", "input_text", "image_url", "input_image"] | None = None
+    image_url: str | PictureUrl | None = None
 
 
 class ErrorDetail(BaseModel):

@@ -19,14 +19,22 @@ TaskType = Literal[
 ]
 
 
-class GeminiPart(BaseModel):
-    """A part of a content; only texts are embedded."""
+class GeminiBlob(BaseModel):
+    """A file that stands in the request itself."""
 
-    text: str
+    mimeType: str | None = None  # noqa: N815 - Google's name
+    data: str = Field(description="Base64.")
+
+
+class GeminiPart(BaseModel):
+    """A part of a content: a text, or a picture for models that take them."""
+
+    text: str | None = None
+    inlineData: GeminiBlob | None = None  # noqa: N815 - Google's name
 
 
 class GeminiContent(BaseModel):
-    """What becomes one vector: its parts are joined, a line each."""
+    """What becomes one vector: texts, which are joined, a line each, or one picture."""
 
     parts: list[GeminiPart]
     role: str | None = None

@@ -23,7 +23,10 @@ class JinaRequest(BaseModel):
         }
     )
 
-    input: str | list[str] | list[dict[str, Any]]
+    input: str | list[str] | list[dict[str, Any]] = Field(
+        description="Texts, plain or as objects with `text`; objects with `image`, a data URL or base64, for models of "
+        "pictures."
+    )
     embedding_type: TypeWord | list[TypeWord] | None
     model: str | None = None
     task: str | None = Field(None, description="retrieval.query, retrieval.passage, …")

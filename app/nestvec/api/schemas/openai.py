@@ -4,7 +4,13 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nestvec.api.schemas.documented import ErrorBody, errors_of, operation, page_operation
+from nestvec.api.schemas.documented import (
+    ErrorBody,
+    InputObject,
+    errors_of,
+    operation,
+    page_operation,
+)
 
 DtypeWord = Literal["float", "float32", "float16", "int8", "uint8", "binary", "ubinary"]
 
@@ -31,8 +37,9 @@ class LateChunking(BaseModel):
 class EmbeddingsBody(BaseModel):
     """What `/v1/embeddings` and `/pooling` share."""
 
-    input: str | list[str] | list[int] | list[list[int]] = Field(
-        description="A text, texts, or token ids (one input) or arrays of token ids (several)."
+    input: str | list[str] | list[int] | list[list[int]] | list[InputObject] = Field(
+        description="A text, texts, or token ids (one input) or arrays of token ids (several); or objects, for models "
+        "of pictures."
     )
     model: str | None = Field(None, description="May be left out where one model is served.")
     dimensions: int | None = Field(

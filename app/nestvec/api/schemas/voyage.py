@@ -1,8 +1,10 @@
 """The Voyage dialect in the OpenAPI document."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from nestvec.api.schemas.documented import operation
 
 DtypeWord = Literal["float", "float16", "int8", "uint8", "binary", "ubinary"]
 
@@ -57,6 +59,75 @@ class VoyageResponse(BaseModel):
     data: list[VoyageEmbedding]
     model: str
     usage: VoyageUsage
+
+
+class MultimodalPart(BaseModel):
+    """A text, or a picture."""
+
+    type: Literal["text", "image_base64", "image_url"]
+    text: str | None = None
+    image_base64: str | None = Field(None, description="A data URL, or base64.")
+    image_url: str | None = Field(None, description="A data URL; others are not fetched.")
+
+
+class MultimodalInput(BaseModel):
+    """What one vector is made of: texts, a line each, or a picture."""
+
+    content: list[MultimodalPart]
+
+
+class MultimodalRequest(BaseModel):
+    """Texts and pictures in Voyage's form."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "all-MiniLM-L6-v2",
+                    "inputs": [{"content": [{"type": "text", "text": "a cat"}]}],
+                    "input_type": "document",
+                }
+            ]
+        }
+    )
+
+    inputs: list[MultimodalInput]
+    model: str | None = None
+    input_type: Literal["query", "document"] | None = None
+    truncation: bool | None = Field(None, description="Cut texts that are too long; default true.")
+    output_dimension: int | None = Field(None, ge=1)
+    output_dtype: DtypeWord | None = None
+    output_encoding: Literal["base64", "float"] | None = Field(
+        None, description="`base64` holds values of `output_dtype`."
+    )
+    encoding_format: Literal["base64", "float"] | None = Field(
+        None, description="Another name for `output_encoding`."
+    )
+
+
+class MultimodalUsage(BaseModel):
+    """What was run. Tokens of a picture are those that the model makes of it."""
+
+    text_tokens: int
+    image_pixels: int
+    video_pixels: int
+    total_tokens: int
+
+
+class MultimodalResponse(BaseModel):
+    """Vectors in input order."""
+
+    object: Literal["list"]
+    data: list[VoyageEmbedding]
+    model: str
+    usage: MultimodalUsage
+
+
+MULTIMODAL_DOC: Final = operation(
+    "Embed texts and pictures",
+    MultimodalResponse,
+    bodies={"voyage": MultimodalRequest},
+)
 
 
 class ContextualizedRequest(BaseModel):

@@ -74,8 +74,8 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     """Embed SOURCES into TARGET.
 
     SOURCES are files (.txt .jsonl .csv .parquet .arrow, each also as .gz but the last two; .md .rst .html .docx .pdf),
-    folders of them, quoted globs, or - for standard input. A line of a .txt file is a text, and so is the whole of a
-    document; --per and --chunk cut otherwise.
+    pictures (.png .jpg .webp .gif .bmp; those of folders with --pictures), folders of them, quoted globs, or - for
+    standard input. A line of a .txt file is a text, and so is the whole of a document; --per and --chunk cut otherwise.
 
     TARGET is a file (.parquet .arrow .npy .jsonl, .bulk.jsonl for Elasticsearch's _bulk), which appears once it is
     whole; - for JSONL to standard output; or the address of a vector store (docs/stores.md). Interrupted, even killed,
@@ -102,7 +102,7 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
         flags = {**flags, "template": template}
     job = corpus_job(sources, target, flags)
     found = scan_job(job)
-    if endings := left_out(sources):
+    if endings := left_out(sources, with_pictures=flags["pictures"]):
         kinds = ", ".join(
             f"{number} {ending or 'without ending'}" for ending, number in endings.most_common(5)
         )

@@ -10,7 +10,7 @@ from nestvec.corpus.embedders import OutputForm, TextOptions
 from nestvec.corpus.job import CorpusJob
 from nestvec.corpus.readers import STREAMABLE, Columns, TextUnit
 from nestvec.corpus.rows import Chunking
-from nestvec.corpus.sources import STDIO, find_sources
+from nestvec.corpus.sources import STDIO, PictureFiles, find_sources
 from nestvec.corpus.store_writer import IdKind
 from nestvec.corpus.stores.registry import find_store
 from nestvec.engine.dtypes import OFFERED, OutputDtype
@@ -66,6 +66,12 @@ READING: Final = (
     ),
     click.option(
         "--id-column", help="Column with the id; default: 'id' if there is one, else numbers."
+    ),
+    click.option(
+        "--pictures",
+        is_flag=True,
+        help="Read the pictures of folders too (.png .jpg .jpeg .webp .gif .bmp), by a model that takes them; those "
+        "named by a path or glob are read without it.",
     ),
     click.option(
         "--per",
@@ -205,7 +211,12 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
     keep = flags["keep_columns"] or ""
     is_shared = store is not None or flags["append"]
     return CorpusJob(
-        sources=find_sources(sources, flags["stdin_format"], names_all=is_shared),
+        sources=find_sources(
+            sources,
+            flags["stdin_format"],
+            names_all=is_shared,
+            pictures=PictureFiles.ALL if flags["pictures"] else PictureFiles.NAMED,
+        ),
         target=None if target == STDIO or store is not None else Path(target),
         store=target if store is not None else "",
         columns=Columns(

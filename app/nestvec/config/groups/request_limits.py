@@ -18,6 +18,19 @@ class RequestLimitSettings(BaseModel):
     max_token_vectors_per_request: int = Field(
         16_384, ge=1, description="Most token vectors in one answer (`/embed_all`, multi-vectors)."
     )
+    max_pictures_per_request: int = Field(256, ge=1, description="Most pictures in one request.")
+    max_picture_bytes: int = Field(
+        10 * 1024 * 1024, ge=1024, description="Largest file of a picture, without its base64."
+    )
+    max_picture_pixels: int = Field(
+        16_000_000,
+        ge=1,
+        le=80_000_000,
+        description="Most pixels of a picture, width times height; decoding takes some 16 bytes for each.",
+    )
+    max_picture_pixels_per_request: int = Field(
+        128_000_000, ge=1, description="Most pixels of all pictures in one request."
+    )
     max_body_bytes: int = Field(
         16 * 1024 * 1024, ge=1024, description="Largest request body, after decompression."
     )

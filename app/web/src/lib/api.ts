@@ -98,6 +98,7 @@ export interface Model {
   max_model_len: number | null;
   dimensions: { native: number; range: [number, number]; trained: number[] } | null;
   outputs: string[] | null;
+  input_modalities: string[] | null;
   pooling: string | null;
   prompts: string[] | null;
   space: string | null;

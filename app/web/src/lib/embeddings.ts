@@ -1,5 +1,6 @@
-// Vectors of texts from the server: raw ones once, from which prefixes and dtypes are made here, and codes of int8.
+// Vectors of texts and pictures from the server: raw ones once, from which prefixes and dtypes are made here, and codes of int8.
 import { postJson } from "./api";
+import { inputOf, sizeOf, type Item } from "./pictures";
 import { fromBase64, unit } from "./vectors";
 
 export interface Options {
@@ -25,6 +26,7 @@ interface Answer {
 
 // Requests of so many texts, so that a long list shows progress and none is too large.
 const MAX_INPUTS = 64;
+const MAX_CHARS = 8_000_000;
 
 export function requestBody(options: Options): Record<string, unknown> {
   const body: Record<string, unknown> = { model: options.model };
@@ -36,7 +38,7 @@ export function requestBody(options: Options): Record<string, unknown> {
 }
 
 async function inParts(
-  texts: string[],
+  items: Item[],
   body: Record<string, unknown>,
   decode: (value: string | number[]) => Float32Array,
   progress: (done: number) => void,
@@ -46,8 +48,14 @@ async function inParts(
   const vectors: Float32Array[] = [];
   let tokens = 0;
   let model = "";
-  for (let start = 0; start < texts.length; start += MAX_INPUTS) {
-    const input = texts.slice(start, start + MAX_INPUTS);
+  for (let start = 0; start < items.length; ) {
+    let stop = start;
+    for (let chars = 0; stop < items.length && stop < start + MAX_INPUTS; stop++) {
+      chars += sizeOf(items[stop]!);
+      if (chars > MAX_CHARS && stop > start) break;
+    }
+    const input = items.slice(start, stop).map(inputOf);
+    start = stop;
     const answer = await postJson<Answer>("v1/embeddings", { ...body, input }, signal);
     for (const row of answer.data) vectors.push(decode(row.embedding));
     tokens += answer.usage.total_tokens;
@@ -59,22 +67,22 @@ async function inParts(
 
 // Vectors before they are scaled to unit length, so that any prefix can be made of them.
 export function embedRaw(
-  texts: string[],
+  items: Item[],
   options: Options,
   progress: (done: number) => void = () => undefined,
   signal?: AbortSignal,
 ): Promise<Embedded> {
   const body = { ...requestBody(options), truncate: true, normalize: false, encoding_format: "base64" };
-  return inParts(texts, body, (value) => fromBase64(value as string), progress, signal);
+  return inParts(items, body, (value) => fromBase64(value as string), progress, signal);
 }
 
 export async function embedCodes(
-  texts: string[],
+  items: Item[],
   options: Options,
   dimensions: number,
   signal?: AbortSignal,
 ): Promise<Float32Array[]> {
   const body = { ...requestBody(options), truncate: true, dimensions, output_dtype: "int8" };
-  const answer = await inParts(texts, body, (value) => Float32Array.from(value as number[]), () => undefined, signal);
+  const answer = await inParts(items, body, (value) => Float32Array.from(value as number[]), () => undefined, signal);
   return answer.vectors.map(unit);
 }

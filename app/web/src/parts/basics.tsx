@@ -3,6 +3,7 @@ import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useId } from "preact/hooks";
 import { ownModels } from "../lib/api";
+import { PICTURE_TYPES, type Picture } from "../lib/pictures";
 
 export function Card(props: { title: string; wide?: boolean; third?: boolean; note?: string; children: ComponentChildren }) {
   const id = useId();
@@ -121,6 +122,18 @@ export function Dimensions(props: {
       </div>
     </div>
   );
+}
+
+export function PictureFiles(props: { label: string; multiple?: boolean; onFiles: (files: File[]) => void }) {
+  return (
+    <Field label={props.label}>
+      <input type="file" accept={PICTURE_TYPES} multiple={props.multiple} onChange={(event) => props.onFiles([...(event.currentTarget.files ?? [])])} />
+    </Field>
+  );
+}
+
+export function Thumbnail(props: { picture: Picture }) {
+  return <img class="thumbnail" src={props.picture.url} alt={props.picture.name} title={props.picture.name} />;
 }
 
 // A table that scrolls by itself where the screen is narrow.

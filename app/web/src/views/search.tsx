@@ -3,10 +3,11 @@ import { batch, computed, effect, signal } from "@preact/signals";
 import { findModel, inWords, models } from "../lib/api";
 import { embedCodes, embedRaw } from "../lib/embeddings";
 import { bytes, count, milliseconds } from "../lib/format";
+import { isPicture, readPictures, takesPictures, type Item, type Picture } from "../lib/pictures";
 import { readTexts } from "../lib/tables";
 import { openedWith, place, share } from "../lib/url";
 import { bytesOf, cosine, DTYPES, ranking, stored, type Dtype } from "../lib/vectors";
-import { Card, Choice, Dimensions, Empty, Field, ModelChoice, Problem } from "../parts/basics";
+import { Card, Choice, Dimensions, Empty, Field, ModelChoice, PictureFiles, Problem, Thumbnail } from "../parts/basics";
 
 const MAX_DOCUMENTS = 2000;
 const SHOWN = 10;
@@ -43,16 +44,21 @@ function setting(name: string, size: number, kind: Dtype): Setting {
 const first = setting("a", 0, "float32");
 const second = setting("b", 64, "int8");
 
-const documents = signal<{ texts: string[]; vectors: Float32Array[]; tookMs: number } | null>(null);
-const question = signal<{ text: string; vector: Float32Array } | null>(null);
+const documents = signal<{ items: Item[]; vectors: Float32Array[]; tookMs: number } | null>(null);
+const question = signal<{ item: Item; vector: Float32Array } | null>(null);
 const problem = signal("");
 const busy = signal("");
+// Pictures among the documents, and the one that is asked with in place of a text.
+const pictures = signal<Picture[]>([]);
+const asking = signal<Picture | null>(null);
 const fits = signal(true);
 const source = signal("");
 
 const described = computed(() => (models.value, findModel(model.value)));
 const name = computed(() => model.value || described.value?.id || "");
 const native = computed(() => documents.value?.vectors[0]?.length ?? described.value?.dimensions?.native ?? 0);
+const shown = computed(() => (takesPictures(described.value) ? pictures.value : []));
+const toAsk = computed<Item>(() => (takesPictures(described.value) && asking.value) || query.value.trim());
 const sizeOf = (one: Setting) => Math.min(one.dimensions.value || native.value, native.value || Infinity);
 
 effect(() => {
@@ -70,32 +76,38 @@ async function embedDocuments(): Promise<void> {
   problem.value = "";
   try {
     const read = readTexts(pasted.value.trim() || EXAMPLE);
-    await use(read.texts);
+    await use([...(pasted.value.trim() || !shown.value.length ? read.texts : []), ...shown.value]);
   } catch (error) {
     problem.value = inWords(error);
   }
 }
 
-async function use(texts: string[]): Promise<void> {
-  if (!texts.length) throw new Error("There is no text in it.");
-  const kept = texts.slice(0, MAX_DOCUMENTS);
+async function use(items: Item[]): Promise<void> {
+  if (!items.length) throw new Error("There is no text in it.");
+  const kept = items.slice(0, MAX_DOCUMENTS);
   busy.value = `0 of ${kept.length}`;
   try {
     const answer = await embedRaw(kept, { model: name.value, inputType: "document" }, (done) => (busy.value = `${done} of ${kept.length}`));
     batch(() => {
-      documents.value = { texts: kept, vectors: answer.vectors, tookMs: answer.tookMs };
+      documents.value = { items: kept, vectors: answer.vectors, tookMs: answer.tookMs };
       first.codes.value = second.codes.value = new Map();
     });
-    if (texts.length > MAX_DOCUMENTS) problem.value = `Only the first ${MAX_DOCUMENTS} of ${texts.length} are searched: this is a page, not an index.`;
-    if (query.value) await ask();
+    if (items.length > MAX_DOCUMENTS) problem.value = `Only the first ${MAX_DOCUMENTS} of ${items.length} are searched: this is a page, not an index.`;
+    if (toAsk.value) await ask();
   } finally {
     busy.value = "";
   }
 }
 
-async function drop(file: File): Promise<void> {
+async function drop(files: File[]): Promise<void> {
   problem.value = "";
   try {
+    if (takesPictures(described.value) && files.some(isPicture)) {
+      pictures.value = await readPictures(files.filter(isPicture));
+      return await embedDocuments();
+    }
+    const file = files[0];
+    if (!file) return;
     const read = readTexts(await file.text(), file.name);
     source.value = `${file.name}: ${count(read.texts.length)} texts${read.column ? `, column “${read.column}”` : ""}`;
     pasted.value = read.texts.map((text) => text.replace(/\s+/g, " ")).join("\n");
@@ -107,15 +119,18 @@ async function drop(file: File): Promise<void> {
 
 async function ask(): Promise<void> {
   if (!documents.value) return embedDocuments();
-  if (!query.value.trim()) return;
+  if (!toAsk.value) return;
   problem.value = "";
   try {
-    const answer = await embedRaw([query.value], { model: name.value, inputType: "query" });
-    question.value = { text: query.value, vector: answer.vectors[0]! };
+    const answer = await embedRaw([toAsk.value], { model: name.value, inputType: "query" });
+    question.value = { item: toAsk.value, vector: answer.vectors[0]! };
   } catch (error) {
     problem.value = inWords(error);
   }
 }
+
+// Two pictures may have one name.
+const keyOf = (item: Item) => (typeof item === "string" ? item : item.url);
 
 // Codes of int8 of all documents and of the question, by size: asked for once.
 async function fetchCodes(one: Setting): Promise<void> {
@@ -123,11 +138,11 @@ async function fetchCodes(one: Setting): Promise<void> {
   const asked = question.value;
   const size = sizeOf(one);
   if (one.dtype.value !== "int8" || !docs || !asked) return;
-  const key = `${size}/${asked.text}`;
+  const key = `${size}/${keyOf(asked.item)}`;
   if (one.codes.value.has(key)) return;
   try {
-    const rows = await embedCodes(docs.texts, { model: name.value, inputType: "document" }, size);
-    const [row] = await embedCodes([asked.text], { model: name.value, inputType: "query" }, size);
+    const rows = await embedCodes(docs.items, { model: name.value, inputType: "document" }, size);
+    const [row] = await embedCodes([asked.item], { model: name.value, inputType: "query" }, size);
     one.codes.value = new Map([[key, [...rows, row!]]]);
   } catch (error) {
     problem.value = inWords(error);
@@ -148,7 +163,7 @@ function scoresOf(one: Setting): number[] | null {
   if (!docs || !asked) return null;
   const size = sizeOf(one);
   if (one.dtype.value === "int8") {
-    const codes = one.codes.value.get(`${size}/${asked.text}`);
+    const codes = one.codes.value.get(`${size}/${keyOf(asked.item)}`);
     return codes ? codes.slice(0, -1).map((row) => cosine(row, codes.at(-1)!)) : null;
   }
   const wanted = stored(asked.vector, size, one.dtype.value);
@@ -156,6 +171,15 @@ function scoresOf(one: Setting): number[] | null {
 }
 const scores = [computed(() => scoresOf(first)), computed(() => scoresOf(second))] as const;
 const ranks = scores.map((each) => computed(() => (each.value ? ranking(each.value) : null)));
+
+async function askBy(files: File[]): Promise<void> {
+  asking.value = (await readPictures(files))[0] ?? null;
+  await ask();
+}
+
+function show(item: Item) {
+  return typeof item === "string" ? item : <Thumbnail picture={item} />;
+}
 
 export function SearchView() {
   const docs = documents.value;
@@ -168,8 +192,7 @@ export function SearchView() {
           onDragOver={(event) => event.preventDefault()}
           onDrop={(event) => {
             event.preventDefault();
-            const file = event.dataTransfer?.files[0];
-            if (file) void drop(file);
+            void drop([...(event.dataTransfer?.files ?? [])]);
           }}
         >
           <Field label="Documents, one a line">
@@ -180,14 +203,15 @@ export function SearchView() {
           <ModelChoice value={model.value} onChange={(value) => batch(() => ((model.value = value), (documents.value = question.value = null)))} />
           <label class="field">
             <span>Or a file</span>
-            <input type="file" accept=".csv,.tsv,.jsonl,.ndjson,.json,.txt" onChange={(event) => event.currentTarget.files?.[0] && void drop(event.currentTarget.files[0])} />
+            <input type="file" accept=".csv,.tsv,.jsonl,.ndjson,.json,.txt" onChange={(event) => void drop([...(event.currentTarget.files ?? [])])} />
           </label>
+          {takesPictures(described.value) && <PictureFiles label="And pictures" multiple onFiles={(files) => void drop(files)} />}
           <button type="button" disabled={busy.value !== ""} onClick={embedDocuments}>
             {busy.value ? `Embedding ${busy.value}` : "Embed documents"}
           </button>
         </div>
         <p class="note" role="status">
-          {source.value} {docs && `${count(docs.texts.length)} documents embedded in ${milliseconds(docs.tookMs / 1000)}.`}
+          {source.value} {docs && `${count(docs.items.length)} documents embedded in ${milliseconds(docs.tookMs / 1000)}.`}
           {!fits.value && " The documents are too long for a link: what is shared is the rest."}
         </p>
       </Card>
@@ -199,9 +223,11 @@ export function SearchView() {
           }}
         >
           <Field label="What are you looking for?">
-            <input type="search" value={query.value} placeholder="how do I make my index smaller" onInput={(event) => (query.value = event.currentTarget.value)} />
+            <input type="search" value={query.value} placeholder="how do I make my index smaller" onInput={(event) => batch(() => ((query.value = event.currentTarget.value), (asking.value = null)))} />
           </Field>
           <div class="row">
+            {takesPictures(described.value) && <PictureFiles label="Or by a picture" onFiles={(files) => void askBy(files)} />}
+            {asking.value && <Thumbnail picture={asking.value} />}
             <button type="submit" disabled={busy.value !== ""}>
               Ask
             </button>
@@ -231,7 +257,7 @@ function Verdict() {
   const docs = documents.value;
   if (!a || !b || !docs) return null;
   // Of few documents all would be among the first ten, whatever their order.
-  const depth = Math.min(SHOWN, Math.ceil(docs.texts.length / 3));
+  const depth = Math.min(SHOWN, Math.ceil(docs.items.length / 3));
   const shared = b.slice(0, depth).filter((index) => a.slice(0, depth).includes(index)).length;
   const sizes = [first, second].map((one) => bytesOf(sizeOf(one), one.dtype.value));
   return (
@@ -261,7 +287,7 @@ function Ranked(props: { title: string; one: Setting; order: number[] | null; sc
             return (
               <li key={index}>
                 <span class="score">{props.scores![index]!.toFixed(3)}</span>
-                <span class="text">{documents.value!.texts[index]}</span>
+                <span class="text">{show(documents.value!.items[index]!)}</span>
                 {moved !== 0 && (
                   <span class={moved > 0 ? "moved up" : "moved down"}>
                     {moved > 0 ? "▲" : "▼"} {Math.abs(moved)}

@@ -1,11 +1,12 @@
-// Try: texts, their similarities, and what a smaller vector makes of them, computed here from one raw vector each.
+// Try: texts and pictures, their similarities, and what a smaller vector makes of them, computed here from one raw vector each.
 import { batch, computed, effect, signal } from "@preact/signals";
 import { findModel, inWords, models, postJson } from "../lib/api";
 import { embedCodes, embedRaw, requestBody, type Embedded, type Options } from "../lib/embeddings";
 import { milliseconds } from "../lib/format";
+import { nameOf, readPictures, takesPictures, type Item, type Picture } from "../lib/pictures";
 import { openedWith, place, share } from "../lib/url";
 import { bytesOf, cosines, DTYPES, stored, type Dtype } from "../lib/vectors";
-import { Card, Choice, Dimensions, Field, ModelChoice, Problem, Tabs } from "../parts/basics";
+import { Card, Choice, Dimensions, Field, ModelChoice, PictureFiles, Problem, Tabs, Thumbnail } from "../parts/basics";
 import { Chart } from "../parts/chart";
 import { HeatMap } from "../parts/heatmap";
 import { snippets } from "../parts/snippets";
@@ -26,12 +27,15 @@ const prompt = signal(start.get("prompt") ?? "");
 
 const embedded = signal<Embedded | null>(null);
 const embeddedTexts = signal<string[]>([]);
+const pictures = signal<Picture[]>([]);
+const embeddedItems = signal<Item[]>([]);
 const codes = signal<Float32Array[] | null>(null);
 const problem = signal("");
 const busy = signal(false);
 const fits = signal(true);
 
 const lines = computed(() => text.value.split("\n").map((line) => line.trim()).filter(Boolean).slice(0, MAX_TEXTS));
+const items = computed<Item[]>(() => [...lines.value, ...(takesPictures(described.value) ? pictures.value : [])]);
 const described = computed(() => (models.value, findModel(model.value)));
 const native = computed(() => embedded.value?.vectors[0]?.length ?? described.value?.dimensions?.native ?? 0);
 const size = computed(() => Math.min(dimensions.value || native.value, native.value));
@@ -52,34 +56,36 @@ let running: AbortController | null = null;
 
 async function embed(): Promise<void> {
   running?.abort();
-  running = new AbortController();
-  const texts = lines.value;
+  const mine = (running = new AbortController());
+  const [texts, all] = [lines.value, items.value];
   busy.value = true;
   problem.value = "";
   try {
-    const answer = texts.length ? await embedRaw(texts, options.value, undefined, running.signal) : null;
+    const answer = all.length ? await embedRaw(all, options.value, undefined, mine.signal) : null;
     batch(() => {
       embedded.value = answer;
       embeddedTexts.value = texts;
+      embeddedItems.value = all;
       codes.value = null;
     });
   } catch (error) {
     if (!(error instanceof DOMException)) problem.value = inWords(error);
   } finally {
-    busy.value = false;
+    // One that was given up says nothing of the one behind it.
+    if (running === mine) busy.value = false;
   }
 }
 
 // The ranges of int8 are the server's, so its codes are asked for; the cache has the vectors.
 let waiting = 0;
 effect(() => {
-  const [texts, wanted, chosen, is] = [embeddedTexts.value, size.value, options.value, dtype.value === "int8"];
+  const [all, wanted, chosen, is] = [embeddedItems.value, size.value, options.value, dtype.value === "int8"];
   codes.value = null;
   clearTimeout(waiting);
-  if (!is || !texts.length || !wanted) return;
+  if (!is || !all.length || !wanted) return;
   waiting = window.setTimeout(async () => {
     try {
-      codes.value = await embedCodes(texts, chosen, wanted);
+      codes.value = await embedCodes(all, chosen, wanted);
     } catch (error) {
       problem.value = inWords(error);
     }
@@ -154,14 +160,16 @@ export function TryView() {
             {(known?.maps?.length ?? 0) > 0 && (
               <Choice label="Map" value={map.value} options={[["", "none"], ...known!.maps!.map((m): [string, string] => [m.name, `${m.name} (${m.kind})`])]} onChange={(value) => choose(map, value)} />
             )}
+            {takesPictures(known) && <PictureFiles label="And pictures" multiple onFiles={(files) => void take(files)} />}
             <button type="submit" disabled={busy.value}>
               {busy.value ? "Embedding…" : "Embed"}
             </button>
           </div>
         </form>
+        {takesPictures(known) && pictures.value.map((picture) => <Thumbnail key={picture.url} picture={picture} />)}
         <Problem message={problem.value} />
         <p class="note" role="status">
-          {embedded.value && `${embeddedTexts.value.length} texts, ${embedded.value.tokens} tokens, ${milliseconds(embedded.value.tookMs / 1000)} with the way there and back.`}
+          {embedded.value && `${counted()}, ${embedded.value.tokens} tokens, ${milliseconds(embedded.value.tookMs / 1000)} with the way there and back.`}
           {!fits.value && " The texts are too long for a link: what is shared is the rest."}
         </p>
       </Card>
@@ -183,9 +191,9 @@ export function TryView() {
           zero
         />
       </Card>
-      <Card title={`Cosine at ${size.value} × ${dtype.value}`} wide={embeddedTexts.value.length > FEW_TEXTS}>
+      <Card title={`Cosine at ${size.value} × ${dtype.value}`} wide={embeddedItems.value.length > FEW_TEXTS}>
         {similarities.value.length ? (
-          <HeatMap rows={embeddedTexts.value} columns={embeddedTexts.value} values={similarities.value} caption="Cosine similarity of each pair of texts" />
+          <HeatMap rows={embeddedItems.value.map(nameOf)} columns={embeddedItems.value.map(nameOf)} values={similarities.value} caption="Cosine similarity of each pair of texts" />
         ) : (
           <p class="note">{busy.value || dtype.value === "int8" ? "Computing…" : "Write texts above, one a line."}</p>
         )}
@@ -206,6 +214,21 @@ export function TryView() {
       </Card>
     </>
   );
+}
+
+async function take(files: File[]): Promise<void> {
+  try {
+    pictures.value = (await readPictures(files)).slice(0, MAX_TEXTS);
+    await embed();
+  } catch (error) {
+    problem.value = inWords(error);
+  }
+}
+
+function counted(): string {
+  const texts = embeddedTexts.value.length;
+  const others = embeddedItems.value.length - texts;
+  return `${texts} texts${others ? ` and ${others} pictures` : ""}`;
 }
 
 function exits(known: { native: number; trained: number[]; fitted: Record<string, string> }): number[] {

@@ -1,0 +1,238 @@
+"""The words in which vendors write pictures and texts into one body: an object, or the parts of a content.
+
+Sources: the API references of OpenAI (`image_url`, `input_image`), Cohere, Voyage (`image_base64`), Jina and Google
+(`inlineData`), and what their clients send.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from nestvec.api.requests.encoded_picture import EncodedPicture
+from nestvec.api.requests.fields import Body, invalid_item
+from nestvec.errors import InputError, UnsupportedError
+
+# Where a part without `type` has its picture, whatever else is in it.
+PICTURE_FIELDS: Final = ("image", "image_url", "image_base64", "url", "bytes")
+TEXT_TYPES: Final = ("text", "input_text")
+# Where a part of a type has its picture.
+PICTURE_TYPES: Final[Mapping[str, str]] = {
+    "image_url": "image_url",
+    "input_image": "image_url",
+    "image_base64": "image_base64",
+    "image": "image",
+}
+INLINE_DATA: Final = ("inlineData", "inline_data")
+FILE_DATA: Final = ("fileData", "file_data")
+
+
+def has_parts(item: Mapping[str, Any]) -> bool:
+    """Whether an object among the inputs is a part, or a content of parts, as OpenAI's APIs write them."""
+    return "type" in item or "content" in item
+
+
+def names_picture(item: Mapping[str, Any]) -> bool:
+    """Whether an object among the inputs has a field for a picture, or a list of parts."""
+    return isinstance(item.get("content"), list) or any(name in item for name in PICTURE_FIELDS)
+
+
+def read_objects(value: object) -> object:
+    """Return `input` with texts and encoded pictures for the objects in it.
+
+    Args:
+        value: As parsed from JSON; a list no longer than inputs may be.
+
+    Raises:
+        InputError: An object is none of the forms; names the item at fault.
+        UnsupportedError: It holds something else than texts and pictures.
+    """
+    if not isinstance(value, list) or dict not in set(map(type, value)):
+        return value
+    return [
+        read_object(item, "input", index) if isinstance(item, dict) else item
+        for index, item in enumerate(value)
+    ]
+
+
+def read_object(item: Mapping[str, Any], name: str, index: int) -> str | EncodedPicture:
+    """Read an object that is one input: a part, a content of parts, or a field with a text or a picture.
+
+    Args:
+        item: The object.
+        name: The field of the body that it is in, for errors.
+        index: Its place there.
+
+    Raises:
+        InputError: It is none of these, or holds both a text and a picture.
+        UnsupportedError: It holds something else than texts and pictures.
+    """
+    if "content" in item and "type" not in item:
+        return read_content(item["content"], name, index)
+    return _part(item, name, index)
+
+
+def read_content(content: object, name: str, index: int) -> str | EncodedPicture:
+    """Read the parts of one input: texts, which become one with a line each, or a picture.
+
+    Args:
+        content: A list of parts, or a text.
+        name: The field of the body that it is in, for errors.
+        index: Its place there.
+
+    Raises:
+        InputError: It is neither, or holds a picture and more.
+        UnsupportedError: It holds something else than texts and pictures.
+    """
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        raise invalid_item(name, index, "must be an object with a list 'content'")
+    # Whole lists at a time: there may be a hundred thousand parts.
+    objects = content if set(map(type, content)) == {dict} else [{}]
+    texts = [part.get("text") for part in objects]
+    if {part.get("type", "text") for part in objects if _is_word(part)} <= set(TEXT_TYPES):
+        if set(map(type, texts)) != {str}:
+            if len(objects) == 1 and names_picture(objects[0]):
+                return _part(objects[0], name, index)
+            raise invalid_item(name, index, "must have parts of 'content' with a string 'text'")
+        return "\n".join(texts)
+    if len(objects) > 1:
+        raise one_vector_each(name, index)
+    return _part(objects[0], name, index)
+
+
+def read_image(value: object, name: str, index: int) -> EncodedPicture:
+    """Read a picture that stands alone: a data URL or base64.
+
+    Raises:
+        InputError: It is no string.
+    """
+    if not isinstance(value, str):
+        raise invalid_item(name, index, "must be a data URL or base64, a string")
+    return EncodedPicture(value)
+
+
+def read_inline(part: Mapping[str, Any], name: str) -> EncodedPicture | None:
+    """Read Google's `inlineData`; None where a part has none.
+
+    Args:
+        part: A part of a content.
+        name: Where it stands, for errors.
+
+    Raises:
+        InputError: It holds no base64.
+        UnsupportedError: The part is a file that lies elsewhere, or no picture.
+    """
+    if any(field in part for field in FILE_DATA):
+        raise UnsupportedError(
+            "files are not fetched from elsewhere; send the picture itself, as 'inlineData'",
+            param=f"{name}.fileData",
+        )
+    blob = next((part[field] for field in INLINE_DATA if field in part), None)
+    if blob is None:
+        return None
+    data = blob.get("data") if isinstance(blob, dict) else None
+    if not isinstance(data, str):
+        raise InputError(
+            "'inlineData' must be an object with the file's base64 as 'data'",
+            param=f"{name}.inlineData",
+        )
+    media_type = blob.get("mimeType", blob.get("mime_type", ""))
+    if isinstance(media_type, str) and media_type.partition("/")[0].lower() in (
+        *("audio", "video", "text"),
+    ):
+        raise UnsupportedError(
+            "only texts and pictures are embedded", param=f"{name}.inlineData.mimeType"
+        )
+    return EncodedPicture(data)
+
+
+def chat_picture(body: Body) -> EncodedPicture | None:
+    """Return the picture of vLLM's `messages`, where they stand in place of an input.
+
+    Returns:
+        The picture; None where there is an input, or no messages.
+
+    Raises:
+        InputError: There is a picture and more.
+        UnsupportedError: There are messages without a picture.
+    """
+    messages = body.get("messages")
+    if body.get("input") is not None or messages is None:
+        return None
+    listed = messages if isinstance(messages, list) else []
+    contents = [each.get("content") for each in listed if isinstance(each, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content[:2]]
+    if not any(isinstance(part, dict) and part.get("type") in PICTURE_TYPES for part in parts):
+        raise UnsupportedError(
+            "'messages' of texts need a model with a chat template, and the one here has none; send 'input'",
+            param="messages",
+        )
+    if len(listed) > 1:
+        raise one_vector_each("messages", None)
+    content = read_content(contents[0], "messages", 0)
+    return content if isinstance(content, EncodedPicture) else None
+
+
+def one_vector_each(name: str, index: int | None) -> InputError:
+    """Return the error for an input of several pictures, or of a picture and a text."""
+    return InputError(
+        "an input is a text or one picture: a model with a tower for each makes a vector of either, in one space, and "
+        "none of both together. Send them as inputs of their own; their vectors may be averaged ('groups')",
+        param=name,
+        input_index=index,
+        code="unsupported",
+    )
+
+
+def _part(part: Mapping[str, Any], name: str, index: int) -> str | EncodedPicture:
+    """Read one part.
+
+    Raises:
+        InputError: It holds neither a text nor a picture, or both.
+        UnsupportedError: It is of a type that is not embedded.
+    """
+    kind = part.get("type")
+    if kind is None:
+        return _bare(part, name, index)
+    if kind in TEXT_TYPES:
+        text = part.get("text")
+        if not isinstance(text, str):
+            raise invalid_item(name, index, "must have a string 'text' where its 'type' is text")
+        return text
+    field = PICTURE_TYPES.get(kind) if isinstance(kind, str) else None
+    if field is None:
+        raise UnsupportedError(
+            "only texts and pictures are embedded: 'type' must be text, image_url or another word for one of them",
+            param=name,
+            input_index=index,
+        )
+    value = part.get(field)
+    # Voyage's client writes a data URL under either name.
+    url = value.get("url") if isinstance(value, dict) else value
+    if not isinstance(url, str):
+        raise invalid_item(
+            name, index, f"must have a data URL or base64 as '{field}' where its 'type' is '{kind}'"
+        )
+    return EncodedPicture(url)
+
+
+def _bare(item: Mapping[str, Any], name: str, index: int) -> str | EncodedPicture:
+    """Read an object without a type, of Jina's kind."""
+    fields = [field for field in PICTURE_FIELDS if item.get(field) is not None]
+    text = item.get("text")
+    if text is not None and fields:
+        raise one_vector_each(name, index)
+    if fields:
+        value = item[fields[0]]
+        url = value.get("url") if isinstance(value, dict) else value
+        if not isinstance(url, str):
+            raise invalid_item(name, index, f"must have a data URL or base64 as '{fields[0]}'")
+        return EncodedPicture(url)
+    if not isinstance(text, str):
+        raise invalid_item(name, index, "must be a string, or an object with 'text' or 'image'")
+    return text
+
+
+def _is_word(part: Mapping[str, Any]) -> bool:
+    """Whether what a part says of its type can be looked up."""
+    return isinstance(part.get("type", ""), str)
