@@ -20,7 +20,7 @@ from nestvec.corpus.sources import read_sources
 from nestvec.corpus.store_writer import IdKind, Row, Vectors
 from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.splitting import Span, Splitter
-from nestvec.engine.vectors.groups import GROUPS, Groups, whole_groups
+from nestvec.engine.vectors.groups import Groups, is_of_group, whole_groups
 from nestvec.errors import FormatError, InputError
 
 # What a kill -9 may lose; syncing to disk takes some milliseconds.
@@ -304,7 +304,7 @@ class Pipeline:
             except InputError as error:
                 if error.input_index is None:
                     raise
-                of_group = (error.param or "").startswith(GROUPS)
+                of_group = is_of_group(error)
                 refused = records[first:last] if of_group else [part for part, _ in parts[call]]
                 where = refused[error.input_index].where
                 raise FormatError(f"{where}: {error.message}") from error

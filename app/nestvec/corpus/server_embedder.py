@@ -21,7 +21,7 @@ from nestvec.corpus.pacing import CallPacer, PaceLimits
 from nestvec.corpus.server_client import MAX_REFUSALS, TOO_LARGE_CODES, ServerClient
 from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.splitting import Span
-from nestvec.engine.vectors.groups import GROUPS, Groups, whole_groups
+from nestvec.engine.vectors.groups import Groups, is_of_group, whole_groups
 from nestvec.errors import CapacityError, InputError, SourceError
 
 # Requests of some five seconds leave room under the 30 s of proxies and the 55 s of this server, whatever else it does.
@@ -208,7 +208,7 @@ class ServerEmbedder:
                 parts.append(await self.embed(part, options, of_part, before, of_groups))
             except InputError as error:
                 if error.input_index is not None:
-                    error.input_index += first if error.param.startswith(GROUPS) else start
+                    error.input_index += first if is_of_group(error) else start
                 raise
             start, first = stop, last
         return Embedded(

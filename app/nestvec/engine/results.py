@@ -96,6 +96,8 @@ class EmbedResult:
         by_kind: The same for each kind of output, where several were asked for; `vectors` are of the first then.
         unknown_tokens: Per input, how many tokens stand for what the vocabulary lacks, or were left out for it; empty
             where there is none in any.
+        instruction_tokens: Per input, or per document, how many of its tokens are those of the prompt that the call
+            asked for; empty where it asked for none.
         views: Several vectors of each input, by the name of the view, where the call takes them; `vectors` and
             `converted` are those of the first.
         route: Which of a recipe's parts took how many inputs, and why; "" where nothing was routed.
@@ -119,6 +121,7 @@ class EmbedResult:
     chunks: tuple[Chunk, ...] = ()
     by_kind: Mapping[OutputKind, "EmbedResult"] = field(default_factory=dict)
     unknown_tokens: tuple[int, ...] = ()
+    instruction_tokens: tuple[int, ...] = ()
     views: Mapping[str, "EmbedResult"] = field(default_factory=dict)
     route: str = ""
 

@@ -20,6 +20,7 @@ from nestvec.engine.front.front_threads import (
     FrontThreads,
 )
 from nestvec.engine.front.items import as_submission, long_inputs, merge_windows, unknown_tokens
+from nestvec.engine.front.prompt_tokens import count_instruction_tokens
 from nestvec.engine.front.together import all_or_none
 from nestvec.engine.front.token_calls import TokenCalls
 from nestvec.engine.front.validation import admit_tokens, check_output, room_for
@@ -175,6 +176,7 @@ class EmbeddingService:
         timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, took_s, started_s)
         unknown_id = model.tokenizer.told_unknown_id
         long, unknown = long_inputs(encoded), unknown_tokens(encoded, unknown_id)
+        of_prompt = await count_instruction_tokens(call, prompt, encoded, spec, model.tokenizer)
         self._tell(spec.name, timings, len(call.inputs), sum(tokens), long, sum(unknown))
         note_vectors(self._observer, call, spec, plan, len(finished.vectors), prompt_name)
         if self.sampler is not None and plan.map is None and not plan.exits and pictures is None:
@@ -197,6 +199,7 @@ class EmbeddingService:
             labels=plan.map.labels if plan.map else (),
             long_inputs=long,
             unknown_tokens=unknown,
+            instruction_tokens=of_prompt,
             chunks=tuple(chunk for value in encoded for chunk in value.chunks),
         )
         return finished.spread(result)

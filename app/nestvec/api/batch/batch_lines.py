@@ -266,8 +266,11 @@ async def _line_result(
     tokens = sum(result.input_tokens[inputs])
     long_inputs = _long_inputs_of(result.long_inputs, inputs)
     unknown = sum(result.unknown_tokens[inputs])
-    views = tuple(result.views)
-    extras = ResponseExtras(result.chunks, long_inputs, result.labels, unknown, views)
+    extras = ResponseExtras(
+        *(result.chunks, long_inputs, result.labels, unknown),
+        instruction_tokens=sum(result.instruction_tokens[inputs]),
+        views=tuple(result.views),
+    )
     parts = embeddings_parts(rows, model, tokens, extras, kind=call.kind)
     return LineResult(200, b"".join(parts), tokens)
 

@@ -87,8 +87,11 @@ async def _embeddings(api_request: ApiRequest, model: str) -> Response:
         state = api_request.state
         latest_s = deadline_s(api_request.request, state)
         rows = await with_offsets(state.service, call, result, rows, latest_s=latest_s)
-    unknown, views = sum(result.unknown_tokens), tuple(result.views)
-    extras = ResponseExtras(result.chunks, result.long_inputs, result.labels, unknown, views)
+    extras = ResponseExtras(
+        *(result.chunks, result.long_inputs, result.labels, sum(result.unknown_tokens)),
+        instruction_tokens=sum(result.instruction_tokens),
+        views=tuple(result.views),
+    )
     tokens = sum(result.input_tokens)
     parts = embeddings_parts(rows, model or result.model, tokens, extras, kind=call.kind)
     body = await join_parts(parts)

@@ -30,6 +30,7 @@ class ResponseExtras:
         long_inputs: What became of inputs that were too long.
         labels: What each value stands for, where the map gives one for each label.
         unknown_tokens: How many tokens stand for what the vocabulary lacks.
+        instruction_tokens: How many tokens are those of the prompt that was asked for.
         views: Names of the vectors that each input has; empty where it has one.
     """
 
@@ -37,6 +38,7 @@ class ResponseExtras:
     long_inputs: Sequence[LongInput] = ()
     labels: Sequence[str] = ()
     unknown_tokens: int = 0
+    instruction_tokens: int = 0
     views: Sequence[str] = ()
 
 
@@ -140,6 +142,8 @@ def embeddings_parts(
         parts += (start % (index // len(views), span), row)
         start = b'},{"object":"embedding","index":%d%s,' + name
     usage: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}
+    if extras.instruction_tokens:
+        usage["prompt_tokens_details"] = {"instruction_tokens": extras.instruction_tokens}
     if extras.long_inputs:
         usage["long_inputs"] = [_long_input(long_input) for long_input in extras.long_inputs]
     labels = b',"labels":%s' % orjson.dumps(extras.labels) if extras.labels else b""

@@ -189,11 +189,22 @@ class LongInput(BaseModel):
     at_least: bool | None = Field(None, description="More were dropped; the rest was not counted.")
 
 
+class PromptTokensDetails(BaseModel):
+    """What the tokens are made of: OpenAI's member, with one of ours."""
+
+    instruction_tokens: int = Field(
+        description="Those of the prompt, instruction or examples that the request asked for, without special tokens."
+    )
+
+
 class Usage(BaseModel):
     """Tokens in the model's own vocabulary, special tokens included, after truncation."""
 
     prompt_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails | None = Field(
+        None, description="Absent where the request asked for no prompt."
+    )
     long_inputs: list[LongInput] | None = Field(None, description="Absent where none was.")
     unknown_tokens: int | None = Field(
         None, description="Tokens that stand for what the vocabulary lacks; absent where none does."

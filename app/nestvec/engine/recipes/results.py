@@ -74,6 +74,8 @@ def of_all_parts(
         layers=0,
         map_name="",
         long_inputs=_long_inputs(results),
+        # The parts' prompts are the settings', not the call's.
+        instruction_tokens=(),
     )
 
 
@@ -101,7 +103,8 @@ def of_routed(
         name: The recipe's name.
         route: What a header tells of it.
     """
-    some = dataclasses.replace(next(iter(results.values())), model=name, route=route)
+    first = next(iter(results.values()))
+    some = dataclasses.replace(first, model=name, route=route, instruction_tokens=())
     if len(results) == 1:
         return some
     order = np.argsort(np.argsort(chosen, kind="stable"), kind="stable")

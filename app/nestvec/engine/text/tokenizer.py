@@ -119,6 +119,11 @@ class Tokenizer:
         return self._cutter.prefix_tokens + self._cutter.suffix_tokens
 
     @property
+    def prefix_tokens(self) -> int:
+        """Number of special tokens before each text."""
+        return self._cutter.prefix_tokens
+
+    @property
     def special_ids(self) -> frozenset[int]:
         """Ids that stand for no part of a text: special tokens, and the unknown one."""
         unknown = () if self.unknown_id is None else (self.unknown_id,)

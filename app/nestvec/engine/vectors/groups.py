@@ -123,3 +123,8 @@ def whole_groups(sizes: Sequence[int], most: int) -> int:
     """Return how many groups from the first on come to no more than so many inputs; at least one."""
     sums = list(itertools.accumulate(sizes))
     return max(1, bisect.bisect_right(sums, most))
+
+
+def is_of_group(error: InputError) -> bool:
+    """Return whether the index of a refusal is that of a group, also of one that a server has told of."""
+    return (error.param or "").startswith(GROUPS)
