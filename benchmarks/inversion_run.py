@@ -13,11 +13,11 @@ from typing import Final
 import numpy as np
 from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import load_settings
+from nestvec.corpus.reports.forms.variants import DTYPES, codes, unit_prefix
 from nestvec.corpus.reports.kinds.leakage import recovered
 from nestvec.engine.observer import NullObserver
 from nestvec.engine.types import EmbedCall
 from nestvec.engine.vectors.quantization import Quantizer
-from nestvec.tools.quality.variants import DTYPES, codes, unit_prefix
 from numpy.typing import NDArray
 
 TRAINED: Final = 4000

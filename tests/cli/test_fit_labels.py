@@ -10,12 +10,12 @@ from click.testing import CliRunner, Result
 from nestvec.assembly.service import build_local_service
 from nestvec.cli import group
 from nestvec.config.loading import load_settings
+from nestvec.corpus.reports.forms.measure import Grid
 from nestvec.engine.observer import NullObserver
 from nestvec.engine.types import FloatArray
 from nestvec.engine.vectors.maps import AffineMap, MapKind
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.model_store.artefacts.maps import read_map
-from nestvec.tools.quality.measure import Grid
 from nestvec.tools.quality.report.build import ReportPlan, vector_sources
 from nestvec.tools.quality.vectors import ModelVectors
 

@@ -1,6 +1,7 @@
 """`nestvec quality`: measures what dimensions, dtypes and early exits cost, on standard sets or your own texts."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,6 +12,8 @@ from nestvec.assembly.service import build_local_service
 from nestvec.cli.flags import settings_flags
 from nestvec.cli.server_flags import ServerAddress, check_one_model, server_flags
 from nestvec.config.settings import Settings
+from nestvec.corpus.reports.forms.variants import DTYPES
+from nestvec.corpus.reports.kept_vectors import KeptVectors
 from nestvec.corpus.server_embedder import ServerEmbedder
 from nestvec.engine.observer import NullObserver
 from nestvec.errors import ArtefactError, ConfigError
@@ -33,7 +36,6 @@ from nestvec.tools.quality.tasks import (
     read_retrieval,
     read_texts,
 )
-from nestvec.tools.quality.variants import DTYPES
 from nestvec.tools.quality.vectors import ModelVectors
 
 log = get_logger(__name__)
@@ -120,9 +122,12 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
         None if maps is None else [map_name for map_name in maps.split(",") if map_name],
     )
     service = build_local_service(settings.for_offline_tools(), NullObserver())
-    with tqdm(unit="text", total=tasks.size) as bar, ModelVectors(service, bar.update) as model:
-        report = make_report(model, tasks, plan)
-    for path in write_report(report, out):
+    kept = KeptVectors(out / ".quality-vectors")
+    with kept.until_whole(partial(click.echo, err=True)):
+        with tqdm(unit="text", total=tasks.size) as bar, ModelVectors(service, bar.update) as model:
+            report = make_report(model, tasks, plan, kept)
+        paths = write_report(report, out)
+    for path in paths:
         click.echo(str(path))
     try:
         write_quality(prepare_model(settings).artefact, report.summary())

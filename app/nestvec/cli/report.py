@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from nestvec.corpus.reports.server_subjects import ServerSubjects
 from nestvec.corpus.reports.subjects import LocalSubjects
 from nestvec.corpus.reports.table import REPORTS
 from nestvec.engine.observer import NullObserver
+from nestvec.engine.types import FloatArray
 from nestvec.errors import ArtefactError, ConfigError
 from nestvec.model_store.artefacts.kept_reports import write_report
 from nestvec.observability.logs import configure_logs, get_logger
@@ -46,7 +48,9 @@ FLAG_OF = {Need.LABELS: "--label-column"}
 @click.option("--label-column", help="Column with each text's label, group or language.")
 @click.option("--pair-columns", default="query,answer", show_default=True, help="Two columns.")
 @click.option("--most", "max_items", default=100_000, show_default=True, help="Read at most.")
-@click.option("--seed", default=DEFAULT_SEED, show_default=True, help="Of every draw.")
+@click.option(
+    "--seed", default=DEFAULT_SEED, show_default=True, type=click.IntRange(0), help="Of every draw."
+)
 @click.option("--all", "takes_all", is_flag=True, help="Every model of the settings or the server.")
 @click.option(
     "--out",
@@ -96,11 +100,15 @@ def command(  # noqa: PLR0913 - one argument a flag, as click passes them
     )
     report, data = REPORTS[name], files.read()
     check_data(report, data)
-    results, rows = _measure(report, data, settings, server, seed, out, takes_all=takes_all)
-    models = [result.model for result in results] if len(results) > 1 else []
-    contents = [result.as_json() for result in results]
-    whole: dict[str, Any] = {"models": contents, "side_by_side": rows} if models else contents[0]
-    paths = _write(name, contents[0], whole, rows, models, out)
+    kept = KeptVectors(out / f".{name}-vectors")
+    with kept.until_whole(partial(click.echo, err=True)):
+        results, rows = _measure(report, data, settings, server, seed, kept, takes_all=takes_all)
+        models = [result.model for result in results] if len(results) > 1 else []
+        contents = [result.as_json() for result in results]
+        whole: dict[str, Any] = (
+            {"models": contents, "side_by_side": rows} if models else contents[0]
+        )
+        paths = _write(name, contents[0], whole, rows, models, out)
     if as_json:
         click.echo(json.dumps(whole, indent=1))
         return
@@ -119,7 +127,7 @@ def _measure(  # noqa: PLR0913 - what the flags say
     settings: Settings,
     server: ServerAddress,
     seed: int,
-    out: Path,
+    kept: KeptVectors,
     *,
     takes_all: bool,
 ) -> tuple[list[ReportResult], list[dict[str, Any]]]:
@@ -128,9 +136,8 @@ def _measure(  # noqa: PLR0913 - what the flags say
     of_models = settings.for_offline_tools().model_copy(
         update={"models": settings.models if is_several else {}}
     )
-    kept = KeptVectors(out / f".{report.name}-vectors")
     with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(unit="text", disable=None))
+        bar = stack.enter_context(tqdm(desc=report.name, unit="text", disable=None))
         subjects: LocalSubjects | ServerSubjects
         if server.url:
             subjects = stack.enter_context(ServerSubjects(server.url, server.key, bar.update))
@@ -149,10 +156,12 @@ def _measure(  # noqa: PLR0913 - what the flags say
                 problem = f"'{report.name}' is about two models: name both, by --model A --model B"
                 raise ConfigError([problem])
             first, second = map(subject, names)
-            results = [make_report(report, Task(data, first, second, seed))]
+            results = [make_report(report, Task(data, first, second, seed, bar.refresh))]
         else:
-            results = [make_report(report, Task(data, subject(each), seed=seed)) for each in names]
-    kept.forget()
+            results = [
+                make_report(report, Task(data, subject(each), None, seed, bar.refresh))
+                for each in names
+            ]
     if not server.url and report.models == 1:
         _keep(results, list(of_models.per_model().values()))
     rows = side_by_side(results) if len(results) > 1 else []
@@ -160,9 +169,16 @@ def _measure(  # noqa: PLR0913 - what the flags say
 
 
 def _with_kept(subject: Subject, kept: KeptVectors, bar: "tqdm[Any]") -> Subject:
-    """Return a model whose vectors are kept until the report is whole."""
-    identity = f"{subject.name} {subject.space}"
-    return replace(subject, embed=kept.around(subject.embed, identity, bar.update))
+    """Return a model whose vectors are kept until the report is whole, and whose texts count as progress."""
+    embed = kept.around(subject.embed, f"{subject.name} {subject.space}", bar.update)
+
+    def counted(texts: Sequence[str], role: str | None = None) -> FloatArray:
+        # How many a report embeds shows as it asks for them: samples, and changed texts beside the texts.
+        bar.total = (bar.total or 0) + len(texts)
+        bar.refresh()
+        return embed(texts, role)
+
+    return replace(subject, embed=counted)
 
 
 def _server_models(server: ServerAddress, settings: Settings) -> list[str]:

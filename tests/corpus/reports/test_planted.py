@@ -135,6 +135,32 @@ def test_planted_copies_and_outliers_are_found() -> None:
     assert any("copies" in line for line in found.advice)
 
 
+def test_copies_are_found_by_blocks_as_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of several earlier texts is named, whatever the size of blocks; wide vectors may be held in float16."""
+    texts = sentences(50, WORDS, 15, length=12)
+    planted = [*texts, f"{texts[5]} {texts[5]}", f"{texts[5]} {texts[5]} {texts[5]}", texts[40]]
+    whole = made("outliers", ReportData(texts=planted)).measured
+    monkeypatch.setattr(outliers, "SQUARE_ROWS", 7)
+    monkeypatch.setattr(outliers, "MAX_FLOAT32_BYTES", 0)
+    parts = made("outliers", ReportData(texts=planted)).measured
+    assert [row[:2] for row in whole.tables[0].rows] == [[50, 5], [51, 5]]
+    assert [row[:2] for row in parts.tables[0].rows] == [[50, 5], [51, 5]]
+    assert parts.value(outliers.SIMILARITY) == pytest.approx(
+        whole.value(outliers.SIMILARITY), abs=1e-3
+    )
+    assert any("float16" in note for note in parts.notes)
+
+
+def test_a_part_of_many_texts_is_drawn_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs beyond what a report takes account of are not those at the end: what is odd there shows."""
+    pairs = [(text, text) for text in sentences(60, WORDS, 16)]
+    pairs += [(text, text[::-1]) for text in sentences(60, WORDS, 17)]
+    monkeypatch.setattr(robustness, "MAX_TEXTS", 60)
+    measured = made("robustness", ReportData(pairs=pairs)).measured
+    assert 0.3 < measured.value("found first, unchanged") < 0.7
+    assert measured.notes == ["A sample of 60 of the 120 pairs, drawn by the seed."]
+
+
 def biased(amount: float) -> object:
     """Return an embedder of the probes' words in which work leans to men by an amount."""
     probes = read_probes("bias")

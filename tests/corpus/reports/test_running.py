@@ -141,8 +141,12 @@ def test_an_interrupted_report_resumes(tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     kept = KeptVectors(folder)
     resumed = kept.around(embed, "model space", found.append)
-    with pytest.raises(StoppedError):
+    told: list[str] = []
+    with pytest.raises(StoppedError), kept.until_whole(told.append):
         resumed(texts)
+    assert told == [
+        f"interrupted; 1,024 vectors are kept in {folder}: the same command goes on from there"
+    ]
     vectors = resumed(texts)
     assert found == [CHUNK_TEXTS]
     assert embedded == [CHUNK_TEXTS, CHUNK_TEXTS, CHUNK_TEXTS, 5]
@@ -152,8 +156,13 @@ def test_an_interrupted_report_resumes(tmp_path: Path) -> None:
     broken = next(folder.glob("*.npy"))
     broken.write_bytes(broken.read_bytes()[:100])
     np.testing.assert_array_equal(resumed(texts), vectors)
-    kept.forget()
+    with kept.until_whole(told.append):
+        resumed(texts)
     assert not folder.exists()
+    assert len(told) == 1
+    with pytest.raises(StoppedError), kept.until_whole(told.append):
+        until(0)
+    assert told[1] == "interrupted; no vectors are kept yet, as they are by 1,024 texts"
 
 
 def test_reports_repeat_with_their_seed() -> None:

@@ -45,6 +45,7 @@ def test_exactness(subject: Subject) -> None:
     figures = measured(subject, ReportData(texts=["alpha red", "one two"]))
     assert figures.value("texts whose tokens spell a text with the same tokens") == 1
     assert figures.value("tokens a text") == 2
+    assert figures.value(tokens.SECONDS) > 0
 
 
 def test_planted_untrained_tokens_are_found(

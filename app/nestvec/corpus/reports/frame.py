@@ -4,17 +4,19 @@ A report knows nothing of servers, models' files or HTTP: it is given texts and 
 table of reports serves the command line, in this process or over a running server, and `POST /v1/reports`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import Float64Array, FloatArray
+from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import FormatError
 
 # Rows of a table that are listed; the figure beside it counts all.
 MAX_ROWS: Final = 50
+BLOCK_TEXTS: Final = 4096
 
 
 class Need(StrEnum):
@@ -90,6 +92,7 @@ class Subject:
         token_table: Reads its rows of token vectors `[V, H]` in their stored dtype; None where it has none to read.
         runs_here: Whether it runs on this machine, so that meters of energy count it.
         provider: Where its vectors are computed: "cpu" or "cuda".
+        quantizer: The ranges of its int8 vectors; None where a server has them and does not tell.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Subject:
     token_table: Callable[[], FloatArray | None] | None = None
     runs_here: bool = True
     provider: str = "cpu"
+    quantizer: Quantizer | None = None
 
     @classmethod
     def of_tokenizer(cls, name: str, space: str, tokenizer: Tokenizer) -> "Subject":
@@ -129,6 +133,13 @@ class Task:
     other: Subject | None = None
     seed: int = 7
     check: Callable[[], None] = lambda: None
+
+
+def embedded_blocks(task: Task, texts: Sequence[str]) -> Iterator[tuple[int, FloatArray]]:
+    """Yield the first index and the vectors `[B, D]` of each block of texts, so that not all are in memory at once."""
+    for start in range(0, len(texts), BLOCK_TEXTS):
+        task.check()
+        yield start, task.subject.embed(texts[start : start + BLOCK_TEXTS])
 
 
 @dataclass(frozen=True, slots=True)

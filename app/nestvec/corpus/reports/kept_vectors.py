@@ -5,7 +5,8 @@ A chunk's file is named by a hash of model, space, role and texts; the texts the
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from nestvec.engine.types import FloatArray
 from nestvec.system.durable_files import atomic_write
 
 CHUNK_TEXTS: Final = 1024
+MATRIX: Final = 2
 
 
 class KeptVectors:
@@ -44,8 +46,8 @@ class KeptVectors:
             for start in range(0, len(texts), CHUNK_TEXTS):
                 chunk = texts[start : start + CHUNK_TEXTS]
                 path = self._folder / f"{_hash(identity, role, chunk)}.npy"
-                vectors = _read(path, len(chunk))
-                if vectors is None:
+                vectors = _read(path)
+                if vectors is None or len(vectors) != len(chunk):
                     vectors = embed(chunk, role)
                     self._write(path, vectors)
                 else:
@@ -58,9 +60,27 @@ class KeptVectors:
 
         return kept
 
-    def forget(self) -> None:
-        """Remove what is kept: the report is whole."""
+    @contextmanager
+    def until_whole(self, tell: Callable[[str], object]) -> Iterator[None]:
+        """Forget what is kept when the work within is done; where it fails or is interrupted, say how much is kept.
+
+        Args:
+            tell: Is given the line that says so.
+        """
+        try:
+            yield
+        except BaseException:
+            tell(self._told())
+            raise
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _told(self) -> str:
+        """Return what is kept, in words."""
+        chunks = [_read(path) for path in self._folder.glob("*.npy")]
+        count = sum(len(chunk) for chunk in chunks if chunk is not None)
+        if not count:
+            return f"interrupted; no vectors are kept yet, as they are by {CHUNK_TEXTS:,} texts"
+        return f"interrupted; {count:,} vectors are kept in {self._folder}: the same command goes on from there"
 
     def _write(self, path: Path, vectors: FloatArray) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -76,10 +96,10 @@ def _hash(identity: str, role: str | None, texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, rows: int) -> FloatArray | None:
-    """Return kept vectors; None where there are none, or the file is not whole."""
+def _read(path: Path) -> FloatArray | None:
+    """Return kept vectors, mapped; None where there are none, or the file is not whole."""
     try:
-        vectors: FloatArray = np.load(path, allow_pickle=False)
+        vectors: FloatArray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return vectors if vectors.shape[:1] == (rows,) and vectors.dtype == np.float32 else None
+    return vectors if vectors.ndim == MATRIX and vectors.dtype == np.float32 else None

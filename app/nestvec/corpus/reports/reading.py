@@ -1,8 +1,8 @@
 """Reads what a report is made of from files: texts, labels, a reference, pairs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,43 +77,46 @@ class ReportFiles:
         return self.keeps_empty or bool(text.strip())
 
     def _pairs(self) -> list[tuple[str, str]]:
-        pairs: list[tuple[str, str]] = []
-        for name in self.pairs:
-            path = Path(name)
-            if path.suffix in TABBED:
-                pairs += _tabbed(path)
-            else:
-                pairs += self._pair_columns(name)
-        return pairs[: self.max_items]
+        of_files = (
+            _tabbed(path) if path.suffix in TABBED else self._pair_columns(name)
+            for name, path in zip(self.pairs, map(Path, self.pairs), strict=True)
+        )
+        return list(islice(chain.from_iterable(of_files), self.max_items))
 
-    def _pair_columns(self, name: str) -> list[tuple[str, str]]:
+    def _pair_columns(self, name: str) -> Iterator[tuple[str, str]]:
         first, second = self.pair_columns
         columns = Columns(text=first, keep=(second,))
-        return [
-            (record.text, _text_of(record.columns, second, record.where))
-            for record in read_sources(find_sources([name]), columns)
-        ]
+        for record in read_sources(find_sources([name]), columns):
+            yield record.text, _text_of(record.columns, second, record.where)
 
 
-def _tabbed(path: Path) -> list[tuple[str, str]]:
+def _tabbed(path: Path) -> Iterator[tuple[str, str]]:
     """Read lines of two texts with a tab between them.
 
     Raises:
         FormatError: A line is not of this form; the error names it.
     """
-    pairs = []
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path}: cannot be read") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         first, tab, second = line.partition(TAB)
         if not tab or not first.strip() or not second.strip():
             raise FormatError(f"{path}:{number}: expected text, tab, text")
-        pairs.append((first, second))
-    return pairs
+        yield first, second
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Read a file's lines, without their ends.
+
+    Raises:
+        FormatError: It cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield line.rstrip("\n")
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: cannot be read") from error
 
 
 def _text_of(columns: Mapping[str, Any], name: str, where: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import numpy as np
@@ -50,11 +51,11 @@ def service_subject(
     """
 
     def embed(texts: Sequence[str], role: str | None = None) -> FloatArray:
-        return run(_vectors(call, name, texts, role, on_progress))
+        return run(_vectors(call, replace(bulk_call(texts, role), model=name), on_progress))
 
     def time_run(texts: Sequence[str]) -> CountedTokens:
         started = time.monotonic()
-        result = run(_one(call, name, texts, None))
+        result = run(_answered(call, replace(bulk_call(texts, None), model=name)))
         return CountedTokens(sum(result.input_tokens), time.monotonic() - started)
 
     return Subject(
@@ -65,45 +66,42 @@ def service_subject(
         tokenizer=model.tokenizer,
         token_table=model.token_table,
         provider=model.core.backend_info.provider,
+        quantizer=model.quantizer.for_unit_vectors(),
     )
 
 
-async def _one(call: Call, name: str, texts: Sequence[str], role: str | None) -> EmbedResult:
-    """Embed texts in one call, as bulk, past the cache."""
-    return await call(
-        EmbedCall(
-            list(texts),
-            model=name,
-            normalize=True,
-            truncate=Truncation.END,
-            prompt_role=role,
-            priority=Priority.BULK,
-            uses_cache=False,
-        )
+def bulk_call(texts: Sequence[str], role: str | None) -> EmbedCall:
+    """Return a call that embeds texts whole, cut at their end, as bulk and past the cache."""
+    return EmbedCall(
+        list(texts),
+        normalize=True,
+        truncate=Truncation.END,
+        prompt_role=role,
+        priority=Priority.BULK,
+        uses_cache=False,
     )
 
 
-async def _vectors(
-    call: Call, name: str, texts: Sequence[str], role: str | None, on_progress: ProgressCallback
-) -> FloatArray:
-    """Embed texts in calls of `CALL_TEXTS`, a few of them at once.
+async def in_calls(call: Call, one: EmbedCall, on_progress: ProgressCallback) -> list[EmbedResult]:
+    """Embed the texts of a call in calls of `CALL_TEXTS`, a few of them at once, and return their results in order.
 
     Raises:
         InputError: A text is refused; the error names its index.
     """
     slots = asyncio.Semaphore(CALLS_AT_ONCE)
+    texts = one.inputs
 
-    async def part(start: int) -> FloatArray:
+    async def part(start: int) -> EmbedResult:
         chunk = texts[start : start + CALL_TEXTS]
         try:
             async with slots:
-                result = await _one(call, name, chunk, role)
+                result = await call(replace(one, inputs=chunk))
         except InputError as error:
             if error.input_index is not None:
                 error.input_index += start
             raise
         on_progress(len(chunk))
-        return np.asarray(result.vectors, np.float32)
+        return result
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -111,7 +109,17 @@ async def _vectors(
     except BaseExceptionGroup as failed:
         # The others were only cancelled.
         raise failed.exceptions[0] from None
-    return np.concatenate([task.result() for task in tasks])
+    return [task.result() for task in tasks]
+
+
+async def _answered(call: Call, one: EmbedCall) -> EmbedResult:
+    """Await a call, as event loops run coroutines only."""
+    return await call(one)
+
+
+async def _vectors(call: Call, one: EmbedCall, on_progress: ProgressCallback) -> FloatArray:
+    results = await in_calls(call, one, on_progress)
+    return np.concatenate([np.asarray(result.vectors, np.float32) for result in results])
 
 
 class LocalService:
@@ -120,11 +128,14 @@ class LocalService:
     Args:
         service: The service.
         on_progress: Called with the number of texts that were done since the last call.
+
+    Attributes:
+        on_progress: The same.
     """
 
     def __init__(self, service: EmbeddingService, on_progress: ProgressCallback) -> None:
         self._service = service
-        self._on_progress = on_progress
+        self.on_progress = on_progress
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
@@ -157,5 +168,5 @@ class LocalSubjects(LocalService):
             name,
             self._service.embed,
             self._runner.run,
-            self._on_progress,
+            self.on_progress,
         )

@@ -1,126 +1,41 @@
 """Which letters a language is written in, and which letters a token has."""
 
-import unicodedata
 from collections.abc import Iterable
-from functools import cache, lru_cache
+from functools import cache
 from typing import Final
 
+from nestvec.engine.text.preparation.letters import SCRIPTS, name_word
+from nestvec.engine.text.preparation.scripts import LANGUAGES, main_scripts
 from nestvec.errors import FormatError
 
-LATIN: Final = "LATIN"
-CHINESE: Final = "CJK"
-# Scripts by language (ISO 639-1), as the names of Unicode's characters begin; those not here are written in Latin.
-SCRIPTS: Final = {
-    **dict.fromkeys(("be", "bg", "kk", "ky", "mk", "mn", "ru", "sr", "tg", "uk"), ("CYRILLIC",)),
-    **dict.fromkeys(("ar", "fa", "ps", "sd", "ug", "ur"), ("ARABIC",)),
-    **dict.fromkeys(("he", "yi"), ("HEBREW",)),
-    **dict.fromkeys(("hi", "mr", "ne", "sa"), ("DEVANAGARI",)),
-    **dict.fromkeys(("as", "bn"), ("BENGALI",)),
-    **dict.fromkeys(("am", "ti"), ("ETHIOPIC",)),
-    "el": ("GREEK",),
-    "gu": ("GUJARATI",),
-    "hy": ("ARMENIAN",),
-    "ja": (CHINESE, "HIRAGANA", "KATAKANA"),
-    "ka": ("GEORGIAN",),
-    "km": ("KHMER",),
-    "kn": ("KANNADA",),
-    "ko": ("HANGUL",),
-    "lo": ("LAO",),
-    "ml": ("MALAYALAM",),
-    "my": ("MYANMAR",),
-    "or": ("ORIYA",),
-    "pa": ("GURMUKHI",),
-    "si": ("SINHALA",),
-    "ta": ("TAMIL",),
-    "te": ("TELUGU",),
-    "th": ("THAI",),
-    "zh": (CHINESE, "BOPOMOFO"),
-}
+LATIN: Final = "latin"
+# Languages (ISO 639) that are written in Latin; those in other scripts are the text layer's.
 IN_LATIN: Final = (
-    *(
-        "af",
-        "az",
-        "bs",
-        "ca",
-        "cs",
-        "cy",
-        "da",
-        "de",
-        "en",
-        "eo",
-        "es",
-        "et",
-        "eu",
-        "fi",
-        "fr",
-        "ga",
-    ),
-    *(
-        "gl",
-        "hr",
-        "ht",
-        "hu",
-        "id",
-        "is",
-        "it",
-        "jv",
-        "la",
-        "lb",
-        "lt",
-        "lv",
-        "mg",
-        "ms",
-        "mt",
-        "nb",
-    ),
-    *(
-        "nl",
-        "nn",
-        "no",
-        "pl",
-        "pt",
-        "ro",
-        "sk",
-        "sl",
-        "so",
-        "sq",
-        "su",
-        "sv",
-        "sw",
-        "tl",
-        "tr",
-        "uz",
-    ),
-    *("vi", "xh", "yo", "zu"),
+    "af az bs ca cs cy da de en eo es et eu fi fr ga gl hr ht hu id is it jv la lb lt lv "
+    "mg ms mt nb nl nn no pl pt ro sk sl so sq su sv sw tl tr uz vi xh yo zu"
 )
 
 
 def scripts_of_language(tag: str) -> frozenset[str]:
-    """Return the scripts of a language.
+    """Return the scripts of a language, as the names of their letters begin.
 
     Raises:
         FormatError: It is not known.
     """
     language = tag.partition("-")[0].lower()
-    if language in IN_LATIN:
+    if language in IN_LATIN.split():
         return frozenset({LATIN})
-    if language not in SCRIPTS:
-        known = ", ".join(sorted((*IN_LATIN, *SCRIPTS)))
+    scripts = main_scripts(language)
+    if not scripts:
+        others = " ".join(LANGUAGES.values()).split()
+        known = ", ".join(sorted({*IN_LATIN.split(), *others}))
         raise FormatError(f"language '{tag[:20]}' is not known; known: {known}; or give a corpus")
-    return frozenset(SCRIPTS[language])
+    return frozenset(word for script in scripts for word in SCRIPTS[script])
 
 
 def letter_scripts(text: str) -> frozenset[str]:
-    """Return the scripts of a text's letters; those of other characters do not count."""
-    return frozenset(script for script in map(_script, text) if script)
-
-
-@lru_cache(maxsize=1 << 16)
-def _script(character: str) -> str:
-    """Return a letter's script, as its name begins; "" for what is no letter."""
-    if not character.isalpha():
-        return ""
-    return unicodedata.name(character, "").partition(" ")[0]
+    """Return the scripts of a text's letters, as their names begin; those of other characters do not count."""
+    return frozenset(word for word in map(name_word, filter(str.isalpha, text)) if word)
 
 
 @cache

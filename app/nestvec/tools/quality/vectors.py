@@ -1,15 +1,13 @@
 """Pooled vectors of many texts by the engine of this process, with all exits of one pass."""
 
-import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from nestvec.corpus.reports.statistics.types import ProgressCallback
-from nestvec.corpus.reports.subjects import CALL_TEXTS, CALLS_AT_ONCE, LocalService
+from nestvec.corpus.reports.subjects import LocalService, bulk_call, in_calls
 from nestvec.engine.models.served_model import ServedModel
-from nestvec.engine.results import EmbedResult
-from nestvec.engine.types import EmbedCall, FloatArray, Priority, Truncation
+from nestvec.engine.types import FloatArray
 
 
 class ModelVectors(LocalService):
@@ -50,40 +48,16 @@ class ModelVectors(LocalService):
         Returns:
             `[E, N, H]`, float32; E is 1 without exits.
         """
-        layers = () if tuple(exits) == self.exits[-1:] else tuple(exits)
-        on_progress = self._on_progress if is_counted else _ignore
-        return self._runner.run(self._raw(texts, layers, role, on_progress))
-
-    async def _raw(
-        self,
-        texts: Sequence[str],
-        layers: tuple[int, ...],
-        role: str | None,
-        on_progress: ProgressCallback,
-    ) -> FloatArray:
-        """Embed texts in calls of `CALL_TEXTS`, a few of them at once."""
-        slots = asyncio.Semaphore(CALLS_AT_ONCE)
-
-        async def embed(start: int) -> EmbedResult:
-            chunk = texts[start : start + CALL_TEXTS]
-            call = EmbedCall(
-                chunk,
-                layers=layers,
-                map_id="",
-                normalize=False,
-                truncate=Truncation.END,
-                prompt_role=role,
-                priority=Priority.BULK,
-                uses_cache=False,
-            )
-            async with slots:
-                result = await self._service.embed(call)
-            on_progress(len(chunk))
-            return result
-
-        results = await asyncio.gather(*(embed(n) for n in range(0, len(texts), CALL_TEXTS)))
+        call = replace(
+            bulk_call(texts, role),
+            layers=() if tuple(exits) == self.exits[-1:] else tuple(exits),
+            map_id="",
+            normalize=False,
+        )
+        on_progress = self.on_progress if is_counted else _ignore
+        results = self._runner.run(in_calls(self._service.embed, call, on_progress))
         flat = np.concatenate([result.vectors for result in results])
-        return flat.reshape(len(texts), max(1, len(layers)), -1).transpose(1, 0, 2)
+        return flat.reshape(len(texts), max(1, len(call.layers)), -1).transpose(1, 0, 2)
 
 
 def _ignore(texts: int) -> None:

@@ -5,8 +5,9 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from nestvec.assembly.package import prepare_model
 from nestvec.assembly.service import build_local_service
 from nestvec.cli import group
 from nestvec.config.loading import load_settings
+from nestvec.corpus.reports.frame import ReportData, Subject, Task
+from nestvec.corpus.reports.kept_vectors import KeptVectors
+from nestvec.corpus.reports.kinds import quality
 from nestvec.engine.observer import NullObserver
 from nestvec.engine.types import FloatArray
 from nestvec.engine.vectors.maps import MapKind
@@ -189,6 +193,63 @@ def test_figures_are_what_plain_code_gives(model: ModelVectors, fitted: Path) ->
         if figure.variant.dtype == "binary"
     }
     assert sizes == {1, 2, 4}
+
+
+def test_the_report_quality_measures_the_same(model: ModelVectors, fitted: Path) -> None:
+    """`nestvec report quality` gives the scores that `nestvec quality` has of full vectors, to the digit."""
+    search = read_answer_pairs(fitted / "pairs.tsv")
+    tasks = Tasks(searches={"search": search}, texts={"texts": words(80, 8)})
+    whole = make_report(model, tasks, ReportPlan(dimensions=[32, 24, 16]))
+    pairs = list(zip(search.queries, search.documents, strict=True))
+
+    def embed(texts: Sequence[str], role: str | None = None) -> FloatArray:
+        return unit(model.raw(texts, role=role)[0])
+
+    quantizer = model.model.quantizer.for_unit_vectors()
+    subject = Subject("tiny", model.model.spec.space, embed, quantizer=quantizer)
+    for task, metric, words_of, data in (
+        ("search", "ndcg_at_10", "nDCG@10", ReportData(pairs=pairs)),
+        ("texts", "agreement_at_10", "neighbours kept of ten", ReportData(texts=words(80, 8))),
+    ):
+        measured = quality.measure(Task(data, subject))
+        expected = {
+            f"{words_of}, {each.variant.dimensions} dimensions, {each.variant.dtype}": each.estimate
+            for each in whole.measurements.figures
+            if (each.task, each.metric, each.variant.source.status) == (task, metric, "full")
+            and each.variant.dimensions == WIDTH
+        }
+        assert len(expected) == 3
+        for name, estimate in expected.items():
+            figure = measured.get(name)
+            assert figure is not None
+            assert (figure.value, figure.low, figure.high) == pytest.approx(
+                (estimate.score, estimate.low, estimate.high), abs=1e-9
+            )
+
+
+def test_an_interrupted_run_resumes(
+    model: ModelVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors that were kept are not computed again, and give the same figures; exits keep theirs apart."""
+    tasks, kept = Tasks(texts={"texts": words(60, 8)}), KeptVectors(tmp_path / "kept")
+    plan = ReportPlan(dimensions=[16])
+    first = make_report(model, tasks, plan, kept)
+    found: list[int] = []
+    model.on_progress = found.append
+    plain = ModelVectors.raw
+
+    def timed_only(
+        self: ModelVectors, *args: Any, is_counted: bool = True, **more: Any
+    ) -> FloatArray:
+        assert not is_counted, "texts are embedded again"
+        return plain(self, *args, is_counted=is_counted, **more)
+
+    monkeypatch.setattr(ModelVectors, "raw", timed_only)
+    again = make_report(model, tasks, plan, kept)
+    assert found == [60]
+    assert again.as_json()["figures"] == first.as_json()["figures"]
+    with pytest.raises(AssertionError, match="embedded again"):
+        make_report(model, tasks, ReportPlan(layers=[2], dimensions=[16], maps=[]), kept)
 
 
 def test_the_verb_writes_a_page_tables_and_figures(fitted: Path) -> None:

@@ -8,11 +8,13 @@ from nestvec.corpus.reports.frame import Figure, Figures, Need, Report, Task
 from nestvec.corpus.reports.probes import read_probes
 from nestvec.corpus.reports.statistics.resampling import mean_figure
 from nestvec.corpus.reports.statistics.retrieval import found_first
+from nestvec.corpus.reports.statistics.sampling import drawn, drawn_note
 from nestvec.engine.types import FloatArray
 
 BASE: Final = "en"
 GOOD: Final = 0.9
 POOR: Final = 0.5
+MAX_PAIRS: Final = 20_000
 ALL: Final = "translations found first"
 
 
@@ -20,8 +22,9 @@ def measure(task: Task) -> Figures:
     """Look for the translation of each sentence among all, in both directions."""
     embed = task.subject.embed
     if task.data.pairs:
-        firsts, seconds = zip(*task.data.pairs, strict=True)
-        return Figures([_figure(ALL, embed(list(firsts)), embed(list(seconds)))])
+        firsts, seconds = zip(*drawn(task.data.pairs, MAX_PAIRS, task.seed), strict=True)
+        found = _figure(ALL, embed(list(firsts)), embed(list(seconds)))
+        return Figures([found], notes=drawn_note(len(task.data.pairs), MAX_PAIRS, "pairs"))
     probes: dict[str, list[str]] = read_probes("bitext")
     vectors = {language: embed(sentences) for language, sentences in probes.items()}
     others = [language for language in probes if language != BASE]
@@ -29,9 +32,10 @@ def measure(task: Task) -> Figures:
         _figure(f"{ALL}, {BASE} and {language}", vectors[BASE], vectors[language])
         for language in others
     ]
+    count = len(probes[BASE])
     note = (
-        f"Both directions of {len(probes[BASE])} plain sentences of the project's own; the more sentences there are, the "
-        "harder it is to find one first."
+        f"Both directions of {count} plain sentences of the project's own; the more there are, the harder it is to "
+        "find one first."
     )
     return Figures(figures, notes=[note])
 

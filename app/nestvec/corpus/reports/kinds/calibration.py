@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nestvec.corpus.reports.frame import Figure, Figures, Need, Report, Task
 from nestvec.corpus.reports.statistics.resampling import mean_figure
+from nestvec.corpus.reports.statistics.sampling import drawn, drawn_note
 from nestvec.engine.types import Float64Array
 
 SPLITS: Final = 1000
@@ -23,7 +24,7 @@ PASSED: Final = "right pairs that reach it"
 
 def measure(task: Task) -> Figures:
     """Calibrate on half of the pairs, look at the other half, a thousand times over."""
-    pairs = task.data.pairs[:MAX_PAIRS]
+    pairs = drawn(task.data.pairs, MAX_PAIRS, task.seed)
     queries = task.subject.embed([query for query, _ in pairs], "query")
     answers = task.subject.embed([answer for _, answer in pairs], "passage")
     cosines = (queries @ answers.T).astype(np.float64)
@@ -43,7 +44,7 @@ def measure(task: Task) -> Figures:
     note = (
         f"Means of {SPLITS} halvings of {len(pairs)} pairs; of these 95% fall within the intervals."
     )
-    return Figures(figures, notes=[note])
+    return Figures(figures, notes=[note, *drawn_note(len(task.data.pairs), MAX_PAIRS, "pairs")])
 
 
 def advise(figures: Figures) -> list[str]:

@@ -6,17 +6,21 @@ from nestvec.corpus.reports.frame import Figures, Need, Report, Task
 from nestvec.corpus.reports.probes import read_probes
 from nestvec.corpus.reports.statistics.resampling import mean_figure
 from nestvec.corpus.reports.statistics.retrieval import found_first
+from nestvec.corpus.reports.statistics.sampling import drawn, drawn_note
 
 FOUND: Final = "descriptions that find their function first"
+MAX_PAIRS: Final = 20_000
 GOOD: Final = 0.8
 
 
 def measure(task: Task) -> Figures:
     """Look for the function of each description among all; functions of the probes are all named f."""
-    pairs = task.data.pairs or [(words, code) for words, code in read_probes("code")]
+    pairs = drawn(task.data.pairs, MAX_PAIRS, task.seed) or [
+        (words, code) for words, code in read_probes("code")
+    ]
     descriptions = task.subject.embed([words for words, _ in pairs], "query")
     functions = task.subject.embed([code for _, code in pairs], "passage")
-    notes = []
+    notes = drawn_note(len(task.data.pairs), MAX_PAIRS, "pairs")
     tokenizer = task.subject.tokenizer
     if tokenizer is not None:
         small, large = (tokenizer.library.encode(text).ids for text in ("a = b", "A = B"))

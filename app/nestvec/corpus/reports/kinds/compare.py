@@ -12,12 +12,14 @@ from nestvec.corpus.reports.statistics.resampling import (
     pair_order_figure,
     paired_difference,
 )
+from nestvec.corpus.reports.statistics.sampling import drawn, drawn_note
 from nestvec.corpus.reports.statistics.scores import ndcg
 from nestvec.engine.types import Float64Array, FloatArray
 
 # All pairs of so many texts are some 180,000.
 PAIRED_TEXTS: Final = 600
 NEIGHBOUR_TEXTS: Final = 5000
+MAX_PAIRS: Final = 5000
 NEIGHBOURS: Final = 10
 DRAWS: Final = 200
 TIMED_TEXTS: Final = 256
@@ -36,18 +38,22 @@ def measure(task: Task) -> Figures:
     figures: list[Figure] = []
     data = task.data
     if data.texts:
-        random = np.random.default_rng(task.seed)
-        rows = np.sort(random.permutation(len(data.texts))[:NEIGHBOUR_TEXTS])
-        texts = [data.texts[row] for row in rows.tolist()]
+        texts = drawn(data.texts, NEIGHBOUR_TEXTS, task.seed)
+        paired = drawn(range(len(texts)), PAIRED_TEXTS, task.seed)
         vectors = [each.embed(texts) for each in (first, second)]
         task.check()
-        figures.append(_order(vectors[0][:PAIRED_TEXTS], vectors[1][:PAIRED_TEXTS], task.seed))
+        figures.append(_order(vectors[0][paired], vectors[1][paired], task.seed))
         figures.append(_neighbours(vectors[0], vectors[1]))
     if data.pairs:
-        figures += _searches(task, first, second)
+        figures += _searches(task, first, second, drawn(data.pairs, MAX_PAIRS, task.seed))
     figures += _speeds(task, first, second)
     notes = [
-        f"First: {first.name}, space {first.space}; second: {second.name}, space {second.space}."
+        f"First: {first.name}, space {first.space}; second: {second.name}, space {second.space}.",
+        *drawn_note(len(data.texts), NEIGHBOUR_TEXTS, "texts"),
+        *drawn_note(
+            min(len(data.texts), NEIGHBOUR_TEXTS), PAIRED_TEXTS, "texts, for the order of pairs"
+        ),
+        *drawn_note(len(data.pairs), MAX_PAIRS, "pairs"),
     ]
     return Figures(figures, notes=notes)
 
@@ -95,13 +101,15 @@ def _neighbours(first: FloatArray, second: FloatArray) -> Figure:
     return mean_figure(KEPT, kept, unit="share", better="higher")
 
 
-def _searches(task: Task, first: Subject, second: Subject) -> list[Figure]:
+def _searches(
+    task: Task, first: Subject, second: Subject, pairs: Sequence[tuple[str, str]]
+) -> list[Figure]:
     """Return what each finds, and the paired difference."""
     scores = []
     figures = []
     for name, subject in (("first", first), ("second", second)):
         task.check()
-        values = answer_ndcg(subject, task.data.pairs)
+        values = answer_ndcg(subject, pairs)
         scores.append(values)
         figures.append(mean_figure(f"nDCG@10, {name}", values, unit="share", better="higher"))
     value, low, high, p = paired_difference(scores[1], scores[0])

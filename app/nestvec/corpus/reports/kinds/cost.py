@@ -10,11 +10,12 @@ from nestvec.corpus.reports.probes import read_probes
 from nestvec.corpus.reports.statistics.blocks import blocks
 from nestvec.corpus.reports.statistics.energy import EnergyMeter, gpu_reader
 from nestvec.corpus.reports.statistics.resampling import mean_figure
+from nestvec.corpus.reports.statistics.sampling import drawn, drawn_note
 from nestvec.errors import FormatError
 
 MILLION: Final = 1e6
 RUN_TEXTS: Final = 64
-MAX_RUNS: Final = 32
+MAX_TEXTS: Final = 32 * RUN_TEXTS
 MAX_S: Final = 20.0
 REPEATS: Final = 4
 SECONDS: Final = "seconds for a million tokens"
@@ -32,8 +33,8 @@ def measure(task: Task) -> Figures:
     run = task.subject.time_run
     if run is None:
         raise FormatError("this source of vectors does not tell time and tokens")
-    texts = task.data.texts or _probe_texts()
-    groups = list(blocks(texts, RUN_TEXTS))[:MAX_RUNS]
+    texts = drawn(task.data.texts, MAX_TEXTS, task.seed) or _probe_texts()
+    groups = list(blocks(texts, RUN_TEXTS))
     run(groups[0])  # what is loaded or compiled at a first run is not the model's cost
     meter = EnergyMeter(read_gpus=gpu_reader() if task.subject.provider == "cuda" else None)
     seconds: list[float] = []
@@ -60,6 +61,7 @@ def measure(task: Task) -> Figures:
         notes = [
             "Energy is not measured of a server over HTTP: run the report on its machine, or post it to the server."
         ]
+    notes += drawn_note(len(task.data.texts), MAX_TEXTS, "texts")
     return Figures(figures, notes=notes)
 
 

@@ -9,8 +9,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nestvec.corpus.reports.frame import Figure, Figures, Need, Report, ReportTable, Task
+from nestvec.corpus.reports.frame import (
+    Figure,
+    Figures,
+    Need,
+    Report,
+    ReportTable,
+    Task,
+    embedded_blocks,
+)
 from nestvec.corpus.reports.statistics.resampling import mean_figure
+from nestvec.corpus.reports.statistics.sampling import drawn_note
 from nestvec.engine.types import Float64Array, FloatArray
 
 MAX_SAMPLE: Final = 1000
@@ -27,14 +36,18 @@ BLOCK_ROWS: Final = 1024
 def measure(task: Task) -> Figures:
     """Compare the texts with the reference: samples of both by a permutation test, then each text by its distance."""
     random = np.random.default_rng(task.seed)
-    reference = task.subject.embed(task.data.reference)
-    current = task.subject.embed(task.data.texts)
-    base, sample = (
-        vectors[np.sort(random.permutation(len(vectors))[:MAX_SAMPLE])]
-        for vectors in (reference, current)
-    )
+    reference, texts = task.data.reference, task.data.texts
+    drawn_rows = np.sort(random.permutation(len(reference))[:MAX_SAMPLE])
+    base = task.subject.embed([reference[row] for row in drawn_rows.tolist()])
+    drawn_rows = np.sort(random.permutation(len(texts))[:MAX_SAMPLE])
+    sample = np.empty((len(drawn_rows), base.shape[1]), np.float32)
+    away = np.empty(len(texts))
+    for start, vectors in embedded_blocks(task, texts):
+        away[start : start + len(vectors)] = _mean_distances(vectors, base)
+        first, last = np.searchsorted(drawn_rows, (start, start + len(vectors)))
+        sample[first:last] = vectors[drawn_rows[first:last] - start]
     distance, p = energy_test(base, sample, task.seed, task.check)
-    own, away = _mean_distances(base, base, skips_self=True), _mean_distances(current, base)
+    own = _mean_distances(base, base, skips_self=True)
     edge = float(np.quantile(own, FAR_QUANTILE))
     order = np.argsort(-away, kind="stable")[:FARTHEST]
     rows: list[list[str | int | float]] = [[int(row), float(away[row])] for row in order]
@@ -46,7 +59,8 @@ def measure(task: Task) -> Figures:
     ]
     table = ReportTable("farthest texts", ("index", "mean distance"), rows)
     note = f"p is of {PERMUTATIONS} permutations of at most {MAX_SAMPLE} texts of each set."
-    return Figures(figures, [table], [note])
+    notes = [note, *drawn_note(len(reference), MAX_SAMPLE, "texts of the reference")]
+    return Figures(figures, [table], notes)
 
 
 def advise(figures: Figures) -> list[str]:

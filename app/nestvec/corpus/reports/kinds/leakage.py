@@ -14,6 +14,7 @@ import numpy as np
 from nestvec.corpus.reports.frame import Figures, Need, Report, Task
 from nestvec.corpus.reports.statistics.resampling import mean_figure
 from nestvec.corpus.reports.statistics.retrieval import found_first
+from nestvec.corpus.reports.statistics.sampling import drawn_note
 from nestvec.engine.types import Float64Array, FloatArray
 
 WORDS: Final = 2000
@@ -30,8 +31,8 @@ IDENTIFIED: Final = "vectors that find their text among candidates"
 
 def measure(task: Task) -> Figures:
     """Attack the vectors of a fifth of the texts with what the others teach; whole vectors and prefixes of them."""
-    random = np.random.default_rng(task.seed)
-    rows = random.permutation(len(task.data.texts))[:MAX_TEXTS].tolist()
+    given = len(task.data.texts)
+    rows = np.random.default_rng(task.seed).permutation(given)[:MAX_TEXTS].tolist()
     texts = [task.data.texts[row] for row in rows]
     trained = int(len(texts) * TRAINED_SHARE)
     vectors = task.subject.embed(texts)
@@ -52,7 +53,7 @@ def measure(task: Task) -> Figures:
         hits = found_first(stored[trained:], stored[trained:])
         figures.append(mean_figure(IDENTIFIED + label, hits, unit="share", better="lower"))
     note = f"The attack learned on {trained} texts and was tried on {len(texts) - trained}; stronger ones are known."
-    return Figures(figures, notes=[note])
+    return Figures(figures, notes=[note, *drawn_note(given, MAX_TEXTS, "texts")])
 
 
 def advise(figures: Figures) -> list[str]:

@@ -9,8 +9,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nestvec.corpus.reports.frame import MAX_ROWS, Figures, Need, Report, ReportTable, Task
+from nestvec.corpus.reports.frame import (
+    MAX_ROWS,
+    Figures,
+    Need,
+    Report,
+    ReportTable,
+    Task,
+    embedded_blocks,
+)
 from nestvec.corpus.reports.statistics.resampling import count_figure, mean_figure
+from nestvec.corpus.reports.statistics.sampling import drawn_note
 from nestvec.engine.types import Float64Array, FloatArray
 
 NEAR_COSINE: Final = 0.97
@@ -21,6 +30,9 @@ NEIGHBOUR_SAMPLE: Final = 10_000
 OUTLIER_DEVIATIONS: Final = 3.5
 MAD_TO_DEVIATION: Final = 1.4826
 BLOCK_CELLS: Final = 4_000_000
+# Vectors that are compared with as many others at a time.
+SQUARE_ROWS: Final = 2048
+MAX_FLOAT32_BYTES: Final = 256 << 20
 SPACES: Final = re.compile(r"\s+")
 EXACT: Final = "texts that are exact copies of an earlier one"
 NEAR: Final = "further texts nearly like an earlier one"
@@ -33,7 +45,7 @@ def measure(task: Task) -> Figures:
     """Find copies by their normalised text, near copies by cosine, and outliers by their nearest neighbours."""
     texts = task.data.texts
     is_copy = exact_copies(texts)
-    vectors = task.subject.embed(texts)
+    vectors = _embedded(task)
     partners = near_copies(vectors, is_copy, task)
     near = np.flatnonzero(partners >= 0)
     similarity = _neighbour_similarity(vectors, task)
@@ -49,7 +61,7 @@ def measure(task: Task) -> Figures:
         mean_figure(SIMILARITY, similarity, unit="cosine"),
     ]
     copies: list[list[str | int | float]] = [
-        [int(row), int(partners[row]), float(vectors[row] @ vectors[partners[row]])]
+        [int(row), int(partners[row]), float(_rows(vectors, row) @ _rows(vectors, partners[row]))]
         for row in near[:MAX_ROWS]
     ]
     far: list[list[str | int | float]] = [
@@ -61,8 +73,11 @@ def measure(task: Task) -> Figures:
     ]
     notes = [
         f"Nearly alike: a cosine of at least {NEAR_COSINE}. Unlike: {OUTLIER_DEVIATIONS} deviations below the median "
-        "similarity, where one in 4,300 normal ones lies."
+        "similarity, where one in 4,300 normal ones lies.",
+        *drawn_note(n, NEIGHBOUR_SAMPLE, "texts, among which neighbours were looked for"),
     ]
+    if vectors.dtype == np.float16:
+        notes.append("Vectors were held in float16: cosines are right to 0.001.")
     return Figures(figures, [table for table in tables if table.rows], notes)
 
 
@@ -98,32 +113,53 @@ def exact_copies(texts: Sequence[str]) -> NDArray[np.bool_]:
 
 def near_copies(vectors: FloatArray, is_copy: NDArray[np.bool_], task: Task) -> NDArray[np.int64]:
     """Return the first earlier text that each text is nearly like, `[N]`; -1 for none, and for exact copies."""
-    partners = np.full(len(vectors), -1)
-    rows = np.flatnonzero(~is_copy)
-    kept = vectors[rows] if len(rows) < len(vectors) else vectors
-    step = max(1, BLOCK_CELLS // max(1, len(kept)))
-    for start in range(0, len(kept), step):
+    count = len(vectors)
+    partners = np.full(count, -1)
+    for start in range(0, count, SQUARE_ROWS):
         task.check()
-        stop = min(start + step, len(kept))
-        alike = kept[start:stop] @ kept[:stop].T >= NEAR_COSINE
-        alike &= np.arange(stop)[None, :] < np.arange(start, stop)[:, None]
-        has_one = alike.any(axis=1)
-        first = alike.argmax(axis=1)
-        partners[rows[start:stop][has_one]] = rows[first[has_one]]
+        stop = min(start + SQUARE_ROWS, count)
+        later = _rows(vectors, slice(start, stop))
+        found = partners[start:stop]
+        for first in range(0, stop, SQUARE_ROWS):
+            last = min(first + SQUARE_ROWS, stop)
+            alike = later @ _rows(vectors, slice(first, last)).T >= NEAR_COSINE
+            alike &= ~is_copy[None, first:last]
+            alike &= np.arange(first, last)[None, :] < np.arange(start, stop)[:, None]
+            is_new = (found < 0) & alike.any(axis=1)
+            found[is_new] = first + alike[is_new].argmax(axis=1)
+        found[is_copy[start:stop]] = -1
     return partners
+
+
+def _embedded(task: Task) -> FloatArray:
+    """Return the vectors of all texts, `[N, D]`; in float16 where many wide ones would take too much memory."""
+    texts = task.data.texts
+    vectors: FloatArray | None = None
+    for start, block in embedded_blocks(task, texts):
+        if vectors is None:
+            is_large = 4 * len(texts) * block.shape[1] > MAX_FLOAT32_BYTES
+            vectors = np.empty((len(texts), block.shape[1]), np.float16 if is_large else np.float32)
+        vectors[start : start + len(block)] = block
+    assert vectors is not None  # noqa: S101 - there are texts: the report needs thirty
+    return vectors
+
+
+def _rows(vectors: FloatArray, rows: int | slice | NDArray[np.int64]) -> FloatArray:
+    """Return some of the vectors to compute with, in float32."""
+    return np.asarray(vectors[rows], np.float32)
 
 
 def _neighbour_similarity(vectors: FloatArray, task: Task) -> Float64Array:
     """Return the mean cosine of each text to its nearest ones, `[N]`, itself aside."""
     random = np.random.default_rng(task.seed)
     sample = np.sort(random.permutation(len(vectors))[:NEIGHBOUR_SAMPLE])
-    base = vectors[sample]
+    base = _rows(vectors, sample)
     count = min(NEIGHBOURS, len(base) - 1)
     means = np.empty(len(vectors))
     step = max(1, BLOCK_CELLS // len(base))
     for start in range(0, len(vectors), step):
         task.check()
-        cosines = vectors[start : start + step] @ base.T
+        cosines = _rows(vectors, slice(start, start + step)) @ base.T
         places = np.searchsorted(sample, np.arange(start, start + len(cosines)))
         is_there = (places < len(sample)) & (
             sample[np.minimum(places, len(sample) - 1)] == np.arange(start, start + len(cosines))

@@ -1,26 +1,22 @@
 """What fewer dimensions and smaller dtypes cost on these texts, by vectors as any client gets them.
 
-`nestvec quality` measures more in this process: layers, maps, two-stage searches, and standard sets.
+`nestvec quality` measures more in this process, by the same code: layers, maps, two-stage searches, and standard sets.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nestvec.corpus.reports.forms.measure import Grid, measure_search
+from nestvec.corpus.reports.forms.searches import EmbeddedSearch
+from nestvec.corpus.reports.forms.variants import DTYPES, USUAL_DIMENSIONS, VectorSource
 from nestvec.corpus.reports.frame import Figure, Figures, Need, Report, ReportTable, Task
-from nestvec.corpus.reports.statistics.bootstrap import Resamples
-from nestvec.corpus.reports.statistics.neighbours import nearest, nearest_bits, overlap
-from nestvec.corpus.reports.statistics.resampling import mean_figure
-from nestvec.corpus.reports.statistics.scores import ndcg
-from nestvec.corpus.reports.statistics.types import Ranking
-from nestvec.engine.types import Float64Array, FloatArray
-from nestvec.engine.vectors.postprocess import finish
+from nestvec.corpus.reports.statistics.sampling import drawn, drawn_note
+from nestvec.engine.vectors.quantization import Quantizer
 
-DEPTH: Final = 10
-SIZES: Final = (1024, 768, 512, 384, 256, 128, 64, 32)
-DTYPES: Final = ("float", "int8", "binary")
-INT8: Final = 127
+# What is measured, by whether there are pairs: the metric, and what figures call it.
+JUDGED: Final = ("ndcg_at_10", "nDCG@10")
+UNJUDGED: Final = ("agreement_at_10", "neighbours kept of ten")
 MAX_LOSS: Final = 0.02
 MAX_TEXTS: Final = 20_000
 MAX_QUERIES: Final = 1000
@@ -28,42 +24,33 @@ MAX_QUERIES: Final = 1000
 
 def measure(task: Task) -> Figures:
     """Score every size and dtype: nDCG@10 of pairs, or how many neighbours of whole vectors are kept."""
-    data, embed = task.data, task.subject.embed
-    random = np.random.default_rng(task.seed)
-    if data.pairs:
-        pairs = data.pairs[:MAX_TEXTS]
-        documents = embed([answer for _, answer in pairs], "passage")
-        queries = embed([query for query, _ in pairs], "query")
-        own = np.sort(random.permutation(len(pairs))[:MAX_QUERIES])
-        queries = queries[own]
-    else:
-        documents = embed(data.texts[:MAX_TEXTS])
-        own = np.sort(random.permutation(len(documents))[:MAX_QUERIES])
-        queries = documents[own]
-    metric = "nDCG@10" if data.pairs else "neighbours kept of ten"
-    width = documents.shape[1]
-    truth: Ranking | None = None
-    whole: Float64Array | None = None
+    search, width, notes = _search(task)
+    quantizer = task.subject.quantizer or Quantizer()
+    source = VectorSource(0, None, "full", quantizer, width)
+    sizes = [width, *(size for size in USUAL_DIMENSIONS if size < width)]
+    metric, words = JUDGED if task.data.pairs else UNJUDGED
     figures: list[Figure] = []
     rows: list[list[str | int | float]] = []
-    for size in (width, *(size for size in SIZES if size < width)):
-        for dtype in DTYPES:
-            if dtype == "binary" and size % 8:
-                continue
-            task.check()
-            ranking = _ranking(queries, documents, size, dtype, skips=not data.pairs, own=own)
-            truth = ranking if truth is None else truth
-            values = (
-                _gains(ranking, own) if data.pairs else overlap(ranking, truth).astype(np.float64)
+    for score in measure_search(search, Grid([source], sizes, tuple(DTYPES)), task.check):
+        if score.metric != metric:
+            continue
+        form, estimate, loss = score.variant, score.estimate, score.loss
+        figures.append(
+            Figure(
+                f"{words}, {form.dimensions} dimensions, {form.dtype}",
+                estimate.score,
+                estimate.n,
+                estimate.low,
+                estimate.high,
+                unit="share",
+                better="higher",
+                values=score.values,
             )
-            whole = values if whole is None else whole
-            figure = mean_figure(
-                f"{metric}, {size} dimensions, {dtype}", values, unit="share", better="higher"
-            )
-            figures.append(figure)
-            rows.append([size, dtype, _bytes(size, dtype), figure.value, *_loss(whole, values)])
-    heads = ("dimensions", "dtype", "bytes", metric, "loss", "loss, low", "loss, high")
-    return Figures(figures, [ReportTable("what each form loses", heads, rows)])
+        )
+        row = (form.dimensions, form.dtype, form.bytes, estimate.score)
+        rows.append([*row, loss.score, loss.low, loss.high])
+    heads = ("dimensions", "dtype", "bytes", words, "loss", "loss, low", "loss, high")
+    return Figures(figures, [ReportTable("what each form loses", heads, rows)], notes)
 
 
 def advise(figures: Figures) -> list[str]:
@@ -79,60 +66,31 @@ def advise(figures: Figures) -> list[str]:
     ]
 
 
-def _ranking(
-    queries: FloatArray,
-    documents: FloatArray,
-    size: int,
-    dtype: str,
-    *,
-    skips: bool,
-    own: NDArray[np.int64],
-) -> Ranking:
-    """Return the nearest documents of each query, `[Q, DEPTH]`, in a form; never itself."""
-    stored = [_stored(vectors, size, dtype) for vectors in (queries, documents)]
-    depth = min(DEPTH + skips, len(documents))
-    if dtype == "binary":
-        ranking = nearest_bits(stored[0], stored[1], depth)
+def _search(task: Task) -> tuple[EmbeddedSearch, int, list[str]]:
+    """Return the search that is measured, the size of whole vectors, and what a reader has to know of the texts."""
+    data, embed = task.data, task.subject.embed
+    what = "pairs" if data.pairs else "texts"
+    notes = drawn_note(len(data.pairs or data.texts), MAX_TEXTS, what)
+    if data.pairs:
+        pairs = drawn(data.pairs, MAX_TEXTS, task.seed)
+        documents = embed([answer for _, answer in pairs], "passage")
+        queries = embed([query for query, _ in pairs], "query")
     else:
-        ranking = nearest(stored[0].astype(np.float32), stored[1].astype(np.float32), depth)
-    if not skips:
-        return ranking
-    is_other = ranking != own[:, None]
-    # Where a query did not find itself, its last result goes.
-    is_other[is_other.all(axis=1), -1] = False
-    others: Ranking = ranking[is_other].reshape(len(ranking), -1)
-    return others
-
-
-def _stored(vectors: FloatArray, size: int, dtype: str) -> NDArray[Any]:
-    unit = finish(vectors, dimensions=size, normalize=True)
-    if dtype == "int8":
-        scale = np.abs(unit).max() or 1.0
-        return np.round(unit / scale * INT8).astype(np.int8)
-    return np.packbits(unit > 0, axis=1) if dtype == "binary" else unit
-
-
-def _gains(ranking: Ranking, own: NDArray[np.int64]) -> Float64Array:
-    return np.array(
-        [
-            ndcg(row, {right: 1.0}, k=DEPTH)
-            for row, right in zip(ranking.tolist(), own.tolist(), strict=True)
-        ],
-        np.float64,
+        documents = queries = embed(drawn(data.texts, MAX_TEXTS, task.seed))
+    notes += drawn_note(len(documents), MAX_QUERIES, f"{what}, as queries")
+    random = np.random.default_rng(task.seed)
+    own = np.sort(random.permutation(len(documents))[:MAX_QUERIES])
+    if data.pairs:
+        queries = queries[own]
+    search = EmbeddedSearch(
+        data.source,
+        lambda source: queries,
+        lambda source: documents,
+        len(own),
+        [{row: 1.0} for row in own.tolist()] if data.pairs else (),
+        None if data.pairs else own,
     )
-
-
-def _loss(whole: Float64Array, values: Float64Array) -> tuple[float, float, float]:
-    """Return the loss relative to whole vectors with its interval, over the same resampled queries."""
-    resamples = Resamples(len(whole))
-    base = max(float(whole.mean()), 1e-9)
-    draws = 1 - resamples.mean(values) / np.maximum(resamples.mean(whole), 1e-9)
-    estimate = resamples.estimate(1 - float(values.mean()) / base, draws)
-    return estimate.score, estimate.low, estimate.high
-
-
-def _bytes(size: int, dtype: str) -> int:
-    return {"float": 4 * size, "int8": size, "binary": size // 8}[dtype]
+    return search, documents.shape[1], notes
 
 
 REPORT: Final = Report(

@@ -11,6 +11,7 @@ from nestvec.corpus.reports.statistics.perturbation import (
 )
 from nestvec.corpus.reports.statistics.resampling import count_figure, mean_figure
 from nestvec.corpus.reports.statistics.retrieval import found_first
+from nestvec.corpus.reports.statistics.sampling import drawn, drawn_note
 from nestvec.corpus.reports.statistics.scores import pair_cosines
 
 SHARES: Final = (0.05, 0.1, 0.3)
@@ -29,13 +30,15 @@ def measure(task: Task) -> Figures:
     """
     data, embed = task.data, task.subject.embed
     if data.pairs:
-        pairs = data.pairs[:MAX_TEXTS]
+        pairs = drawn(data.pairs, MAX_TEXTS, task.seed)
+        notes = drawn_note(len(data.pairs), MAX_TEXTS, "pairs")
         queries = [query for query, _ in pairs]
         clean = embed(queries, "query")
         documents = embed([answer for _, answer in pairs], "passage")
         role: str | None = "query"
     else:
-        queries, role = list(data.texts[:MAX_TEXTS]), None
+        queries, role = list(drawn(data.texts, MAX_TEXTS, task.seed)), None
+        notes = drawn_note(len(data.texts), MAX_TEXTS, "texts")
         clean = documents = embed(queries)
     everything = [*data.texts, *(text for pair in data.pairs for text in pair)]
     figures = [
@@ -63,7 +66,7 @@ def measure(task: Task) -> Figures:
             figures += [cosine, found]
             rows.append([name, f"{share:.0%}", cosine.value, found.value])
     heads = ("change", "of places", "cosine", FOUND)
-    return Figures(figures, [ReportTable("by change and share", heads, rows)])
+    return Figures(figures, [ReportTable("by change and share", heads, rows)], notes)
 
 
 def advise(figures: Figures) -> list[str]:

@@ -1,6 +1,7 @@
 """How well a model's tokenizer suits texts, and which tokens of its vocabulary were never trained."""
 
 import re
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -43,6 +44,8 @@ UNREACHED_STARTS: Final = "of these, tokens that continue no word"
 RESERVED_ROWS: Final = "reserved rows"
 NEAR: Final = "reserved rows among as many nearest to their centroid"
 SUSPECTS: Final = "tokens as near to it that are not reserved"
+SECONDS: Final = "seconds to tokenize a megabyte"
+MEGABYTE: Final = 1e6
 GROUPS: Final = "by language or script"
 
 
@@ -107,12 +110,17 @@ def _tokenizer(task: Task) -> Tokenizer:
 
 
 def _text_figures(texts: Sequence[str], tokenizer: Tokenizer, task: Task) -> list[Figure]:
-    """Return tokens a text, and the share of texts whose tokens spell the text that gives them again."""
+    """Return tokens a text, the share of texts whose tokens spell the text that gives them again, and what it takes."""
     lengths: list[int] = []
+    seconds: list[float] = []
     is_exact: list[bool] = []
     for block in blocks(texts, TEXT_BLOCK):
         task.check()
+        started = time.perf_counter()
         encoded = _encode(tokenizer, block)
+        took_s = time.perf_counter() - started
+        size_bytes = sum(len(text.encode("utf-8", "replace")) for text in block)
+        seconds.append(took_s / max(1, size_bytes) * MEGABYTE)
         lengths += map(len, encoded)
         spelled = [_spelled(tokenizer, ids) for ids in encoded]
         again = _encode(tokenizer, spelled)
@@ -125,6 +133,7 @@ def _text_figures(texts: Sequence[str], tokenizer: Tokenizer, task: Task) -> lis
             unit="share",
             better="higher",
         ),
+        mean_figure(SECONDS, seconds, unit="s", better="lower"),
     ]
 
 

@@ -5,14 +5,13 @@ efficiency of order 2.5 as in arXiv:2306.16842.
 """
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
 
+from nestvec.engine.text.preparation.letters import name_word
 from nestvec.engine.text.token_report import count_tokens
 from nestvec.engine.text.tokenizer import Tokenizer
 
@@ -127,7 +126,7 @@ def _total(groups: Iterable[TokenFigures]) -> TokenFigures:
 
 def script_of(text: str) -> str:
     """Return the script of most of a text's letters, such as "latin" or "cjk"."""
-    counts = Counter(_script(char) for char in text if char.isalpha())
+    counts = Counter(name_word(char) or OTHER for char in text if char.isalpha())
     return counts.most_common(1)[0][0] if counts else OTHER
 
 
@@ -195,9 +194,3 @@ def _add(
         group.cut += length > tokenizer.max_tokens
         group.lengths.append(length)
         group.ids.update(counts.ids)
-
-
-@lru_cache(maxsize=65_536)
-def _script(char: str) -> str:
-    """Return the first word of a character's name, which is its script's for letters."""
-    return unicodedata.name(char, OTHER).split(" ")[0].split("-")[0].lower()

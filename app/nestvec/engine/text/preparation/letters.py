@@ -84,7 +84,13 @@ def scripts_of(text: str) -> tuple[str, ...]:
 def script_of_letter(char: str) -> str:
     """Return the script of a letter, "other" where it is none of `SCRIPTS`."""
     for plain in (char, *unicodedata.normalize("NFKC", char)[:MAX_LOOKED_AT]):
-        first_word = unicodedata.name(plain, "").split(" ")[0].split("-")[0].lower()
-        if first_word in _BY_WORD:
-            return _BY_WORD[first_word]
+        word = name_word(plain)
+        if word in _BY_WORD:
+            return _BY_WORD[word]
     return "other"
+
+
+@lru_cache(maxsize=65_536)
+def name_word(char: str) -> str:
+    """Return the first word of a character's name in lower case, a letter's own script; "" where it has no name."""
+    return unicodedata.name(char, "").split(" ")[0].split("-")[0].lower()

@@ -21,6 +21,7 @@ LANGUAGES: Final = {
     "arabic": "ar arq ary arz azb ckb fa ks ps sd ug ur",
     "armenian": "hy",
     "bengali": "as bn mni",
+    "bopomofo": "zh",
     "cyrillic": "ab ba be bg ce cv kk ky mk mn os ru sah sr tg tt tyv udm uk",
     "devanagari": "bho brx doi gom hi kok mai mr ne new sa",
     "ethiopic": "am ti",
@@ -29,7 +30,7 @@ LANGUAGES: Final = {
     "gujarati": "gu",
     "gurmukhi": "pa",
     "hangul": "ko",
-    "han": "ja ko lzh wuu yue zh",
+    "han": "ja lzh wuu yue zh",
     "hebrew": "he yi",
     "hiragana": "ja",
     "katakana": "ja",
@@ -53,11 +54,11 @@ SECOND_SCRIPTS: Final = {
     "az": "cyrillic arabic",
     "bs": "cyrillic",
     "ha": "arabic",
+    "ko": "han",
     "ku": "arabic",
     "mn": "mongolian",
     "pa": "arabic",
     "uz": "cyrillic",
-    "zh": "bopomofo",
 }
 # Subtags of scripts (ISO 15924) that are not the script's name shortened to four letters.
 TAGGED: Final = {
@@ -108,9 +109,14 @@ def scripts_of_languages(languages: tuple[str, ...]) -> frozenset[str]:
         if named:
             found.add(_tagged(named[0]))
             continue
-        found |= {script for script, codes in LANGUAGES.items() if language in codes.split()}
+        found |= main_scripts(language)
         found |= set(SECOND_SCRIPTS.get(language, "").split())
     return frozenset(found)
+
+
+def main_scripts(language: str) -> frozenset[str]:
+    """Return the scripts that a language (ISO 639) is written in first of all; none where that is Latin."""
+    return frozenset(script for script, codes in LANGUAGES.items() if language in codes.split())
 
 
 def _foreign(text: str, known: frozenset[str]) -> list[str]:

@@ -7,24 +7,26 @@ from typing import Any, Final
 
 import numpy as np
 
+from nestvec.corpus.reports.forms.funnels import measure_funnels
+from nestvec.corpus.reports.forms.measure import Grid, Measurements, measure_pairs, measure_search
+from nestvec.corpus.reports.forms.searches import EmbeddedSearch
+from nestvec.corpus.reports.forms.variants import USUAL_DIMENSIONS, VectorSource, unit_prefix
+from nestvec.corpus.reports.frame import Embed
+from nestvec.corpus.reports.kept_vectors import KeptVectors
 from nestvec.corpus.reports.statistics.geometry import measure_geometry
 from nestvec.engine.types import FloatArray
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import FormatError
-from nestvec.tools.quality.funnels import measure_funnels
-from nestvec.tools.quality.measure import Grid, Measurements, measure_pairs, measure_search
 from nestvec.tools.quality.report.recommend import recommend
 from nestvec.tools.quality.report.report import QualityReport, Tasks
-from nestvec.tools.quality.searches import EmbeddedSearch, judged_search
+from nestvec.tools.quality.searches import judged_search
 from nestvec.tools.quality.throughput import measure_throughput
-from nestvec.tools.quality.variants import VectorSource, unit_prefix
 from nestvec.tools.quality.vectors import ModelVectors
 
 # Of texts without judgements.
 MAX_QUERIES: Final = 300
 MIN_TEXTS: Final = 50
 TIMED_TEXTS: Final = 256
-USUAL_DIMENSIONS: Final = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 32)
 SEED: Final = 3
 
 
@@ -45,8 +47,16 @@ class ReportPlan:
     maps: Sequence[str] | None = None
 
 
-def make_report(model: ModelVectors, tasks: Tasks, plan: ReportPlan) -> QualityReport:
+def make_report(
+    model: ModelVectors, tasks: Tasks, plan: ReportPlan, kept: KeptVectors | None = None
+) -> QualityReport:
     """Embed every text once, with all exits in that pass, and measure.
+
+    Args:
+        model: The model.
+        tasks: What is measured on.
+        plan: The forms that are compared.
+        kept: Vectors of a run that was interrupted, and of this one if it is; None keeps none.
 
     Raises:
         FormatError: The plan names a layer, a map or a size that the model lacks, or there are too few texts.
@@ -56,7 +66,7 @@ def make_report(model: ModelVectors, tasks: Tasks, plan: ReportPlan) -> QualityR
     layers = tuple(sorted({source.layers for source in sources}))
     throughput = measure_throughput(model, layers, _timed_texts(tasks))
     started = time.monotonic()
-    embedder = _Embedder(model, layers)
+    embedder = _Embedder(model, layers, kept)
     pairs = [
         (name, task, embedder.embed(task.first), embedder.embed(task.second))
         for name, task in tasks.pairs.items()
@@ -74,7 +84,7 @@ def make_report(model: ModelVectors, tasks: Tasks, plan: ReportPlan) -> QualityR
     embedded_s = time.monotonic() - started
     measurements = Measurements()
     for name, task, first, second in pairs:
-        measurements.figures += measure_pairs(name, task, first, second, grid)
+        measurements.figures += measure_pairs(name, task.gold, first, second, grid)
     for search in searches:
         measurements.figures += measure_search(search, grid)
         measurements.funnels += measure_funnels(search, sources[0])
@@ -150,20 +160,29 @@ def _describe(model: ModelVectors, layers: int) -> dict[str, Any]:
 class _Embedder:
     """Embeds texts with all exits at once, from which each source takes the one that it wants."""
 
-    def __init__(self, model: ModelVectors, layers: Sequence[int]) -> None:
+    def __init__(
+        self, model: ModelVectors, layers: Sequence[int], kept: KeptVectors | None
+    ) -> None:
         self._model = model
         self._layers = layers
+        spec = model.model.spec
+        identity = f"{spec.name} {spec.space} pooled {layers}"
+        self._embed: Embed = self._joined
+        if kept is not None:
+            self._embed = kept.around(self._joined, identity, model.on_progress)
 
     def embed(self, texts: Sequence[str], role: str | None = None) -> "_ExitVectors":
         """Return the vectors of texts; a text that occurs several times is run once."""
         unique = list(dict.fromkeys(texts))
         row_of = {text: row for row, text in enumerate(unique)}
-        exits = self._layers if self._layers != (0,) else ()
-        raw = self._model.raw(unique, exits, role=role)
+        raw = self._embed(unique, role).reshape(len(unique), len(self._layers), -1)
         rows = np.array([row_of[text] for text in texts])
-        return _ExitVectors(
-            {layer: vectors[rows] for layer, vectors in zip(self._layers, raw, strict=True)}
-        )
+        return _ExitVectors({layer: raw[rows, place] for place, layer in enumerate(self._layers)})
+
+    def _joined(self, texts: Sequence[str], role: str | None = None) -> FloatArray:
+        """Return the pooled vectors of all exits side by side, `[N, E H]`."""
+        exits = self._layers if self._layers != (0,) else ()
+        return self._model.raw(texts, exits, role=role).transpose(1, 0, 2).reshape(len(texts), -1)
 
 
 @dataclass(frozen=True, slots=True)

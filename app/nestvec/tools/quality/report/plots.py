@@ -4,10 +4,10 @@ import io
 from collections.abc import Sequence
 from typing import Any, Final
 
+from nestvec.corpus.reports.forms.funnels import Funnel
+from nestvec.corpus.reports.forms.measure import VariantScore
 from nestvec.errors import FormatError
 from nestvec.system.extras import how_to_install
-from nestvec.tools.quality.funnels import Funnel
-from nestvec.tools.quality.measure import VariantScore
 from nestvec.tools.quality.report.report import QualityReport
 
 COLOURS: Final = {"float": "#1f6feb", "int8": "#2da44e", "binary": "#bc4c00"}
@@ -57,7 +57,8 @@ def quality_by_bytes(report: QualityReport, task: str) -> str:
             )
     front = pareto(figures)
     axes.plot(*_points(front), color="#57606a", ls=":", lw=1.2, label="best for its size", zorder=0)
-    axes.legend(frameon=False, fontsize=9)
+    # A fixed place: the search for the best one takes seconds on a busy machine.
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
     return _svg(drawing)
 
 

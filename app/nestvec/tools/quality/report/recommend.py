@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-from nestvec.tools.quality.measure import VariantScore
+from nestvec.corpus.reports.forms.measure import VariantScore
+from nestvec.corpus.reports.forms.variants import Variant
 from nestvec.tools.quality.report.report import UNJUDGED, Recommendation, main_metrics
-from nestvec.tools.quality.variants import Variant
 
 # Shares of quality that may be lost.
 BUDGETS: Final = (0.01, 0.02, 0.05)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from nestvec import __version__
+from nestvec.corpus.reports.forms.measure import VariantScore
+from nestvec.corpus.reports.forms.variants import Variant
 from nestvec.corpus.reports.render import STYLE
 from nestvec.errors import FormatError
 from nestvec.system.extras import how_to_install
-from nestvec.tools.quality.measure import VariantScore
 from nestvec.tools.quality.report import plots
 from nestvec.tools.quality.report.report import QualityReport
-from nestvec.tools.quality.variants import Variant
 
 PAGE: Final = "report.html.j2"
 MARKDOWN: Final = "report.md.j2"

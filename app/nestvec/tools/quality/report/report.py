@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from nestvec import __version__
-from nestvec.tools.quality.funnels import Funnel
-from nestvec.tools.quality.measure import Measurements, VariantScore
+from nestvec.corpus.reports.forms.funnels import Funnel
+from nestvec.corpus.reports.forms.measure import Measurements, VariantScore
 from nestvec.tools.quality.tasks import PairTask, RetrievalTask
 from nestvec.tools.quality.throughput import Throughput
 

@@ -13,6 +13,8 @@ from nestvec.engine.vectors.maps import AffineMap
 from nestvec.engine.vectors.postprocess import convert, finish
 from nestvec.engine.vectors.quantization import Quantizer
 
+# Sizes that are compared where none are asked for.
+USUAL_DIMENSIONS: Final = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 32)
 DTYPES: Final = {
     "float": OutputDtype.FLOAT32,
     "int8": OutputDtype.INT8,

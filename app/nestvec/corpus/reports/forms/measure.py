@@ -1,27 +1,26 @@
 """Scores of every variant on every task, from raw vectors of one pass."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
-from nestvec.corpus.reports.statistics.bootstrap import Estimate, Resamples
-from nestvec.corpus.reports.statistics.geometry import Geometry
-from nestvec.corpus.reports.statistics.neighbours import nearest, nearest_bits, overlap
-from nestvec.corpus.reports.statistics.scores import ndcg, ranks
-from nestvec.corpus.reports.statistics.types import Ranking
-from nestvec.engine.types import Float64Array
-from nestvec.tools.quality.funnels import Funnel
-from nestvec.tools.quality.searches import DEPTH, EmbeddedSearch, PooledVectors, without_self
-from nestvec.tools.quality.tasks import PairTask
-from nestvec.tools.quality.variants import (
+from nestvec.corpus.reports.forms.funnels import Funnel
+from nestvec.corpus.reports.forms.searches import DEPTH, EmbeddedSearch, PooledVectors, without_self
+from nestvec.corpus.reports.forms.variants import (
     Variant,
     VectorSource,
     codes,
     pair_similarities,
     unit_prefix,
 )
+from nestvec.corpus.reports.statistics.bootstrap import Estimate, Resamples
+from nestvec.corpus.reports.statistics.geometry import Geometry
+from nestvec.corpus.reports.statistics.neighbours import nearest, nearest_bits, overlap
+from nestvec.corpus.reports.statistics.scores import ndcg, ranks
+from nestvec.corpus.reports.statistics.types import Ranking
+from nestvec.engine.types import Float64Array
 
 RECALL_DEPTH: Final = 100
 
@@ -36,6 +35,7 @@ class VariantScore:
         variant: The form that was measured.
         estimate: The score.
         loss: The loss relative to full float vectors on the same task, with an interval of its own; paired.
+        values: The score of each query, `[Q]`; None for correlations.
     """
 
     task: str
@@ -43,6 +43,7 @@ class VariantScore:
     variant: Variant
     estimate: Estimate
     loss: Estimate
+    values: Float64Array | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(slots=True)
@@ -85,10 +86,18 @@ class Grid:
 
 
 def measure_pairs(
-    name: str, task: PairTask, first: PooledVectors, second: PooledVectors, grid: Grid
+    name: str, gold: Sequence[float], first: PooledVectors, second: PooledVectors, grid: Grid
 ) -> list[VariantScore]:
-    """Return Spearman's correlation of similarities with the gold scores, for each variant."""
-    resamples, gold = Resamples(len(task.gold)), ranks(task.gold)
+    """Return Spearman's correlation of similarities with the gold scores `[N]`, for each variant.
+
+    Args:
+        name: The task's name in the report.
+        gold: How alike the texts of each pair are.
+        first: Vectors of the first texts.
+        second: Vectors of the second.
+        grid: The variants.
+    """
+    resamples, gold_ranks = Resamples(len(gold)), ranks(gold)
     scores: list[VariantScore] = []
     reference: Float64Array | None = None
     for variant in grid.variants():
@@ -102,8 +111,8 @@ def measure_pairs(
             for pooled in (first, second)
         )
         similarity_ranks = ranks(pair_similarities(left, right, dtype))
-        score = float(np.corrcoef(similarity_ranks, gold)[0, 1])
-        draws = resamples.correlation(similarity_ranks, gold)
+        score = float(np.corrcoef(similarity_ranks, gold_ranks)[0, 1])
+        draws = resamples.correlation(similarity_ranks, gold_ranks)
         reference = draws if reference is None else reference
         base = scores[0].estimate.score if scores else score
         loss = resamples.estimate(1 - score / base, 1 - draws / reference)
@@ -112,13 +121,22 @@ def measure_pairs(
     return scores
 
 
-def measure_search(search: EmbeddedSearch, grid: Grid) -> list[VariantScore]:
-    """Return each variant's agreement with full float vectors and, where judged, its nDCG@10 and recall."""
+def measure_search(
+    search: EmbeddedSearch, grid: Grid, check: Callable[[], None] = lambda: None
+) -> list[VariantScore]:
+    """Return each variant's agreement with full float vectors and, where judged, its nDCG@10 and recall.
+
+    Args:
+        search: What is searched.
+        grid: The variants.
+        check: Called before each; what it raises ends the work.
+    """
     resamples = Resamples(search.count)
     truth: Ranking | None = None
     bases: dict[str, tuple[float, Float64Array]] = {}
     scores: list[VariantScore] = []
     for variant in grid.variants():
+        check()
         ranking = _ranking(search, variant)
         truth = ranking[:, :DEPTH] if truth is None else truth
         for metric, values in _query_scores(search, ranking, truth).items():
@@ -128,7 +146,7 @@ def measure_search(search: EmbeddedSearch, grid: Grid) -> list[VariantScore]:
                 1 - score / max(base, 1e-9), 1 - draws / np.maximum(reference, 1e-9)
             )
             estimate = resamples.estimate(score, draws)
-            scores.append(VariantScore(search.name, metric, variant, estimate, loss))
+            scores.append(VariantScore(search.name, metric, variant, estimate, loss, values))
     return scores
 
 

@@ -9,12 +9,12 @@ from typing import Final
 
 import numpy as np
 
+from nestvec.corpus.reports.forms.searches import DEPTH, EmbeddedSearch, without_self
+from nestvec.corpus.reports.forms.variants import VectorSource, codes, unit_prefix
 from nestvec.corpus.reports.statistics.bootstrap import Estimate, Resamples
 from nestvec.corpus.reports.statistics.neighbours import nearest, nearest_bits, overlap, rescore
 from nestvec.corpus.reports.statistics.types import Ranking
 from nestvec.engine.types import FloatArray
-from nestvec.tools.quality.searches import DEPTH, EmbeddedSearch, without_self
-from nestvec.tools.quality.variants import VectorSource, codes, unit_prefix
 
 OVERSAMPLING: Final = (1, 2, 4, 10)
 SHORT_PREFIXES: Final = (32, 64, 128)

@@ -1,0 +1,1 @@
+"""Forms of vectors (layers, map, dimensions, dtype) and what each loses: for `report quality` and `nestvec quality`."""
