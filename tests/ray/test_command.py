@@ -4,12 +4,15 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from nestvec.cli import group
 from nestvec.cli.corpus import embed_ray
+from nestvec.cli.corpus.ray_flags import REFUSED
+from nestvec.config.settings import Settings
 from nestvec.errors import FormatError
 from nestvec.ray.note import RunNote, completed, write_note
 from nestvec.ray.run import InterruptedRunError, RayRun, RaySummary, import_ray, note_of
@@ -212,3 +215,24 @@ def test_ray_that_is_missing_is_told_with_its_commands(source: str, tmp_path: Pa
         import_ray()
     done = embed("--ray", source, str(tmp_path / "out"))
     assert "pip install 'nestvec[ray]'" in str(done.exception)
+
+
+def test_each_flag_of_embed_is_taken_or_refused() -> None:
+    """A flag that a cluster would pass over unsaid is a surprise; a new one is decided about here."""
+    taken = {
+        *("sources", "target", "text_column", "template", "context_column", "id_column"),
+        *("keep_columns", "with_text", "dimensions", "truncate", "prompt_name", "layers"),
+        *("map_name", "output_dtype", "output", "recipe", "url"),
+        *("ray_address", "ray_actors", "ray_batch"),
+    }
+    settings = {"config", *Settings.model_fields}
+    names = {parameter.name for parameter in group.commands["embed"].params}
+    assert names - settings == taken | REFUSED.keys()
+
+
+@pytest.mark.parametrize("flag", [("--group-column", "g"), ("--pictures",)])
+def test_groups_and_pictures_are_refused(source: str, flag: tuple[str, ...]) -> None:
+    """By name, and with the reason."""
+    result = embed("--ray", *flag, source, "out")
+    assert result.exit_code == click.UsageError.exit_code
+    assert f"{flag[0]} does not go with --ray: " in result.output

@@ -83,9 +83,11 @@ class Embed:
             self._embedder = EngineEmbedder(self._service, self._job.recipe)
             self._description = self._loop.run(self._embedder.model(self._job.texts))
             if self._columns.context:
-                self._loop.run(self._embedder.check_composition(
+                self._loop.run(
+                    self._embedder.check_composition(
                         self._job.texts, has_contexts=True, has_groups=False
-                    ))
+                    )
+                )
             self._layout = file_layout(self._job, self._description)
         except BaseException:
             self.close()

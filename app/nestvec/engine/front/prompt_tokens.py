@@ -33,7 +33,7 @@ async def count_instruction_tokens(
         tokenizer: The model's.
 
     Returns:
-        A number for each item of `encoded`; nothing at all where the call itself asks for no prompt, where its kind of
+        A number for each item of `encoded`, 0 for a picture; nothing at all where the call itself asks for no prompt, where its kind of
         output has none, or where examples gave way to long texts, so that inputs have different prompts.
     """
     if not prompt or call.kind not in WITH_PROMPTS or not _asks_for_prompt(call):
@@ -48,12 +48,16 @@ async def count_instruction_tokens(
     tokens = leading - tokenizer.prefix_tokens
     if tokens <= 0:
         return ()
-    return tuple(
-        min(tokens, len(value.ids))
-        if value.windows is None
-        else min(tokens * len(value.windows.parts), value.windows.tokens)
-        for value in encoded
-    )
+    return tuple(_within(tokens, value) for value in encoded)
+
+
+def _within(tokens: int, value: Encoded) -> int:
+    """How many of an input's tokens are those of a prompt of so many; pictures have none."""
+    if value.pixels is not None:
+        return 0
+    if value.windows is None:
+        return min(tokens, len(value.ids))
+    return min(tokens * len(value.windows.parts), value.windows.tokens)
 
 
 def _asks_for_prompt(call: EmbedCall) -> bool:

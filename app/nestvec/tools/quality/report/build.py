@@ -11,7 +11,7 @@ from nestvec.corpus.reports.forms.funnels import measure_funnels
 from nestvec.corpus.reports.forms.measure import Grid, Measurements, measure_pairs, measure_search
 from nestvec.corpus.reports.forms.searches import EmbeddedSearch
 from nestvec.corpus.reports.forms.variants import USUAL_DIMENSIONS, VectorSource, unit_prefix
-from nestvec.corpus.reports.frame import Embed
+from nestvec.corpus.reports.frame import EmbedTexts
 from nestvec.corpus.reports.kept_vectors import KeptVectors
 from nestvec.corpus.reports.statistics.geometry import measure_geometry
 from nestvec.engine.types import FloatArray
@@ -167,7 +167,7 @@ class _Embedder:
         self._layers = layers
         spec = model.model.spec
         identity = f"{spec.name} {spec.space} pooled {layers}"
-        self._embed: Embed = self._joined
+        self._embed: EmbedTexts = self._joined
         if kept is not None:
             self._embed = kept.around(self._joined, identity, model.on_progress)
 
