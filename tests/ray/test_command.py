@@ -106,6 +106,13 @@ def test_flags_become_a_run(
     assert "2 actors of 2 CPUs and 1 GPU on 2 nodes (25%, 75% batches)" in done.output
 
 
+def test_a_target_may_be_a_url(source: str, runs: list[tuple[RayRun, str]], tmp_path: Path) -> None:
+    """An address is of an object store unless it is one of a vector store."""
+    assert embed("--ray", f"file://{source}", f"file://{tmp_path}/out").exit_code == 0
+    assert runs[0][0].target.path == f"{tmp_path}/out"
+    assert runs[0][0].sources.paths == [source]
+
+
 @pytest.mark.parametrize("flag", ["--ray=10.0.0.1:6379", "--ray=auto"])
 def test_an_address_stands_behind_an_equals_sign(
     flag: str, source: str, runs: list[tuple[RayRun, str]], tmp_path: Path

@@ -17,7 +17,7 @@ from nestvec.config.groups.vectors import VectorSettings
 from nestvec.config.settings import Settings
 from nestvec.corpus.readers import ALL_COLUMNS, import_parquet, wanted_columns
 from nestvec.corpus.sources import STDIO
-from nestvec.corpus.stores.registry import find_store
+from nestvec.corpus.stores.registry import SCHEMES, find_store
 from nestvec.errors import FormatError
 from nestvec.ray.folders import SourceFiles, arrow_path, find_parquet
 from nestvec.ray.options import TableJob, TableOptions, table_job
@@ -85,7 +85,9 @@ def ray_run(
     """
     if STDIO in (*sources, target):
         raise click.UsageError(f"{FLAG} reads and writes files; '-' is none")
-    if find_store(target) is not None:
+    scheme = target.partition("://")[0] if "://" in target else ""
+    # Of other schemes Arrow knows whether they are of an object store.
+    if scheme in SCHEMES or (not scheme and find_store(target) is not None):
         raise click.UsageError(
             f"{FLAG} writes a folder of Parquet; fill {target} from it by nestvec embed, or by the store's own means"
         )
