@@ -31,6 +31,8 @@ EMBEDDINGS = "/v1/embeddings"
 BODY = {"input": ["alpha beta gamma"] * 16}
 # Retry-After of a server here, and of the proxies themselves.
 SERVERS_WORD, PROXYS_WORD = "7", "1"
+# A little less than a proxy keeps of a request, whose headers count with it in HAProxy.
+TRIED_AGAIN_BYTES = {ENVOY: 250_000, NGINX: 16_000_000, HAPROXY: 60_000}
 
 
 @dataclass
@@ -128,6 +130,16 @@ async def test_what_one_refuses_the_other_serves(pair: Pair, status: int) -> Non
     assert pair.first.count > 20
     # Text for text what the caller has sent, also at the second try.
     assert json.loads(pair.second.body) == BODY
+
+
+async def test_bodies_up_to_a_size_are_tried_again(pair: Pair) -> None:
+    """What deploy/proxies/README.md says of the size of requests that are tried again."""
+    pair.first.status = 503
+    body = {"input": "a" * TRIED_AGAIN_BYTES[pair.proxy.kind]}
+    answers = [await pair.client.post(EMBEDDINGS, json=body) for _ in range(20)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert pair.first.count > 0
+    assert json.loads(pair.second.body) == body
 
 
 @pytest.mark.parametrize(
