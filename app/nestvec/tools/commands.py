@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ from nestvec.tools.planning.measuring.batch_times import FittedTimes, fit_batch_
 from nestvec.tools.planning.measuring.own_server import own_server
 from nestvec.tools.planning.measuring.request_costs import CONNECTIONS, measure_requests
 from nestvec.tools.planning.replica import ReplicaOptions
-from nestvec.tools.planning.saturation import fit_slowdown
+from nestvec.tools.planning.saturation import fit_slowdown, fit_wait
 from nestvec.tools.tuning.report import TuningReport
 from nestvec.tools.tuning.run import TuningRun
 from nestvec.tools.tuning.search import GPU_BUDGETS
@@ -154,7 +155,9 @@ def measure_coefficients(settings: Settings) -> MachineCoefficients:
         lone=BatchTimes(**times.lone._asdict()),
         slowdown=1.0,
         noise=times.noise,
-        front=FrontTimes(request_s=costs.request_s, text_s=costs.text_s, token_s=costs.token_s),
+        front=FrontTimes(
+            request_s=costs.request_s, text_s=costs.text_s, token_s=costs.token_s, wait_s=0.0
+        ),
         server_bytes=server_bytes,
         start_s=server.start_s,
     )
@@ -164,7 +167,9 @@ def measure_coefficients(settings: Settings) -> MachineCoefficients:
         client_send_s=costs.client_s / 2,
         client_receive_s=costs.client_s / 2,
     )
-    return fit_slowdown(as_measured, costs.lengths, CONNECTIONS, costs.requests_per_s)
+    fitted = fit_slowdown(as_measured, costs.lengths, CONNECTIONS, costs.requests_per_s)
+    as_fitted = replace(as_measured, coefficients=fitted)
+    return fit_wait(as_fitted, costs.alone_lengths, costs.alone_s)
 
 
 def _batch_times(

@@ -16,6 +16,7 @@ from nestvec.tools.planning.replica import ReplicaOptions
 from nestvec.tools.planning.saturation import (
     fit_slowdown,
     fit_speed,
+    fit_wait,
     saturated_requests_per_s,
 )
 from typing_extensions import override
@@ -113,6 +114,22 @@ def test_the_slow_down_and_the_speed_are_those_that_give_what_was_measured() -> 
     assert fitted.slowdown == pytest.approx(1.3, rel=0.01)
     slower = fit_speed(ReplicaOptions(truth, 256), lengths, 8, measured / 2)
     assert slower.batch.token_s == pytest.approx(2 * truth.batch.token_s, rel=0.02)
+
+
+def test_what_requests_wait_for_on_no_core_is_what_is_missing_to_what_was_measured() -> None:
+    """Requests one after the other take as long as measured; a server that is busy answers as many as before."""
+    lengths: list[tuple[int, ...]] = [(90,)] * 60
+    truth = real_machine(noise=0.0)
+    front = truth.front.model_copy(update={"wait_s": 0.0})
+    unknown = ReplicaOptions(truth.model_copy(update={"front": front}), 256)
+    without_s = 1 / saturated_requests_per_s(unknown, lengths, 1)
+    fitted = fit_wait(unknown, lengths, without_s + 0.003)
+    assert fitted.front.wait_s == pytest.approx(0.003)
+    options = ReplicaOptions(fitted, 256)
+    assert 1 / saturated_requests_per_s(options, lengths, 1) == pytest.approx(without_s + 0.003)
+    busy = saturated_requests_per_s(options, lengths * 3, 16)
+    assert busy == pytest.approx(saturated_requests_per_s(unknown, lengths * 3, 16), rel=0.02)
+    assert fit_wait(unknown, lengths, without_s / 2).front.wait_s == 0
 
 
 def test_a_saturated_server_does_what_its_batches_allow() -> None:

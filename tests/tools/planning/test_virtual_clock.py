@@ -63,6 +63,15 @@ def test_busy_neighbours_slow_a_thread_down() -> None:
     assert ends_of(Cores(VirtualClock(), 2, 1.2), [(0, 1, 2)]) == pytest.approx([1.0])
 
 
+def test_work_in_several_threads_is_as_fast_as_its_slowest_one() -> None:
+    """With a third thread one of two cores has two of them: half the speed, and the other core waits."""
+    assert ends_of(Cores(VirtualClock(), 2), [(0, 1, 2), (0, 1, 1)]) == pytest.approx([2, 2])
+    # Once it is alone again it goes on at full speed.
+    assert ends_of(Cores(VirtualClock(), 2), [(0, 1, 2), (0, 0.25, 1)]) == pytest.approx(
+        [1.25, 0.5]
+    )
+
+
 def test_a_serial_thread_does_one_thing_after_the_other() -> None:
     """An event loop's work waits for what came before it, and the core's time is counted once."""
     cores = Cores(VirtualClock(), 4)

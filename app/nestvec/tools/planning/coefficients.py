@@ -87,6 +87,7 @@ class FrontTimes(_Part):
     """What a request takes the thread that speaks HTTP: request_s + text_s · texts + token_s · tokens.
 
     Attributes:
+        wait_s: Seconds that a request waits on no core besides: for threads to be woken, for the kernel.
         request_s: Seconds a request.
         text_s: Seconds a text.
         token_s: Seconds a token.
@@ -95,6 +96,7 @@ class FrontTimes(_Part):
     request_s: float = Field(ge=0, le=MAX_S)
     text_s: float = Field(ge=0, le=MAX_S)
     token_s: float = Field(ge=0, le=MAX_S)
+    wait_s: float = Field(ge=0, le=MAX_S)
 
     def of(self, texts: int, tokens: int) -> float:
         """Return the seconds of a request."""

@@ -157,7 +157,8 @@ class Replica:
 
     def _read(self, request: SimulatedRequest) -> None:
         work_s = FRONT_SHARE_BEFORE * self._front_s(request)
-        self._front.run(work_s, lambda: self._queue(request))
+        wait_s = self.options.coefficients.front.wait_s
+        self._front.run(work_s, lambda: self.clock.after(wait_s, lambda: self._queue(request)))
 
     def _queue(self, request: SimulatedRequest) -> None:
         """Admit a request and queue its items, or refuse it."""

@@ -101,6 +101,22 @@ def fit_speed(
     return _fit(options, machine.slower, lengths, connections, requests_per_s)
 
 
+def fit_wait(
+    options: ReplicaOptions, lengths: list[tuple[int, ...]], request_s: float
+) -> MachineCoefficients:
+    """Return the coefficients with the wait on no core that makes requests one after the other take what was measured.
+
+    Args:
+        options: How it runs.
+        lengths: Tokens of the texts of each request.
+        request_s: Mean seconds from one request to the next.
+    """
+    machine = options.coefficients
+    simulated_s = 1 / saturated_requests_per_s(options, lengths, 1)
+    front = machine.front.model_copy(update={"wait_s": max(0.0, request_s - simulated_s)})
+    return machine.model_copy(update={"front": front})
+
+
 def _fit(
     options: ReplicaOptions,
     machine_of: Callable[[float], MachineCoefficients],

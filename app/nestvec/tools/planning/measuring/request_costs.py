@@ -21,6 +21,7 @@ CONNECTIONS: Final = 16
 SHAPE_S: Final = 3.0
 WARM_UP_S: Final = 2.0
 SATURATION_S: Final = 12.0
+SATURATION_REQUESTS: Final = 4 * CONNECTIONS
 # Number and words of the texts of requests that tell the costs of a request, a text and a token apart.
 SHAPES: Final = ((1, 6), (16, 6), (1, 150))
 
@@ -65,6 +66,8 @@ class RequestCosts:
         requests_per_s: Requests a second that are answered while `CONNECTIONS` are always busy.
         lengths: Tokens of the texts of these requests.
         client_s: CPU seconds of this process a request.
+        alone_s: Seconds from one request to the next, of one text, where one follows the other on an idle server.
+        alone_lengths: Tokens of the texts of these requests.
     """
 
     request_s: float
@@ -73,6 +76,8 @@ class RequestCosts:
     requests_per_s: float
     lengths: list[tuple[int, ...]]
     client_s: float
+    alone_s: float
+    alone_lengths: list[tuple[int, ...]]
 
 
 def measure_requests(
@@ -93,7 +98,9 @@ def measure_requests(
         ModelError: A request was not answered.
     """
     target = Target.parse(server.url + "/v1/embeddings")
-    _run(target, MeasuredLoad((5, 150), 4, 1).requests(), CONNECTIONS, WARM_UP_S)
+    warm_up = MeasuredLoad(words, texts_per_request, 1).requests()
+    warmed = _run(target, warm_up, CONNECTIONS, WARM_UP_S)
+    requests_per_s = len(warmed.latencies_s) / warmed.duration_s
     rows, costs = [], []
     for number, (texts, length) in enumerate(SHAPES):
         before_s = server.event_loop_cpu_s()
@@ -105,9 +112,13 @@ def measure_requests(
     # Of a model that takes few tokens all texts have as many: what they cost is shared between text and token then.
     solved = np.linalg.lstsq(np.array(rows), np.array(costs), rcond=None)[0]
     request_s, text_s, token_s = np.maximum(solved, 0.0)
+    alone = MeasuredLoad(words, 1, 8)
+    one_by_one = _run(target, alone.requests(), 1, max(SHAPE_S, CONNECTIONS / requests_per_s))
     load = MeasuredLoad(words, texts_per_request, 9)
     before_s = time.process_time()
-    result = _run(target, load.requests(), CONNECTIONS, SATURATION_S)
+    # Large models answer few requests in that time: as many are waited for as tell what a server can do.
+    duration_s = max(SATURATION_S, SATURATION_REQUESTS / requests_per_s)
+    result = _run(target, load.requests(), CONNECTIONS, duration_s)
     answered = len(result.latencies_s)
     return RequestCosts(
         float(request_s),
@@ -116,6 +127,8 @@ def measure_requests(
         answered / result.duration_s,
         [tuple(count_tokens(texts)) for texts in load.sent[:answered]],
         (time.process_time() - before_s) / answered,
+        one_by_one.duration_s / len(one_by_one.latencies_s),
+        [tuple(count_tokens(texts)) for texts in alone.sent[: len(one_by_one.latencies_s)]],
     )
 
 
