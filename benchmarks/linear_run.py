@@ -11,8 +11,8 @@ from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import load_settings
 from nestvec.corpus.embedders import EngineEmbedder
 from nestvec.corpus.job import CorpusJob
+from nestvec.corpus.reading.sources import find_sources
 from nestvec.corpus.run import embed_corpus
-from nestvec.corpus.sources import find_sources
 from nestvec.engine.observer import NullObserver
 from nestvec.engine.service import EmbeddingService
 from nestvec.tools.bench.texts import workload_texts

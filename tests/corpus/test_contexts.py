@@ -17,11 +17,11 @@ from nestvec.cli import group
 from nestvec.config.settings import Settings
 from nestvec.corpus.embedders import EngineEmbedder, OutputForm, TextOptions
 from nestvec.corpus.job import CorpusJob, CorpusSummary
-from nestvec.corpus.readers import Columns, Record
+from nestvec.corpus.reading.records import Columns, Record
+from nestvec.corpus.reading.sources import find_sources
 from nestvec.corpus.rows import Chunking, RowMaker
 from nestvec.corpus.run import embed_corpus, scan_job
 from nestvec.corpus.server_embedder import ServerEmbedder
-from nestvec.corpus.sources import find_sources
 from nestvec.corpus.store_writer import IdKind
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.splitting import SplitterKind

@@ -4,8 +4,9 @@ import gzip
 from pathlib import Path
 
 import pytest
-from nestvec.corpus.readers import Columns, TextUnit, read_records
-from nestvec.corpus.sources import find_sources, read_sources
+from nestvec.corpus.reading.readers import read_records
+from nestvec.corpus.reading.records import Columns, TextUnit
+from nestvec.corpus.reading.sources import find_sources, read_sources
 from nestvec.errors import FormatError
 
 from tests.corpus.document_samples import PAGE, WORD, docx, pdf

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from nestvec.corpus.embedders import EngineEmbedder, TextOptions
 from nestvec.corpus.job import CorpusJob, CorpusSummary
-from nestvec.corpus.readers import Columns, TextUnit
+from nestvec.corpus.reading.records import Columns, TextUnit
+from nestvec.corpus.reading.sources import find_sources
 from nestvec.corpus.rows import Chunking
 from nestvec.corpus.run import embed_corpus, scan_job
-from nestvec.corpus.sources import find_sources
 from nestvec.corpus.store_writer import IdKind
 from nestvec.engine.front.chunking import chunk_documents
 from nestvec.engine.splitting import SplitterKind

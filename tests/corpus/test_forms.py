@@ -12,10 +12,10 @@ from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import load_settings
 from nestvec.corpus.embedders import EngineEmbedder, OutputForm, TextOptions
 from nestvec.corpus.job import CorpusJob
-from nestvec.corpus.readers import Columns
+from nestvec.corpus.reading.records import Columns
+from nestvec.corpus.reading.sources import find_sources
 from nestvec.corpus.run import embed_corpus
 from nestvec.corpus.server_embedder import ServerEmbedder
-from nestvec.corpus.sources import find_sources
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.observer import NullObserver
 from nestvec.engine.service import EmbeddingService

@@ -16,10 +16,10 @@ from nestvec.corpus.embedders import EngineEmbedder, OutputForm, TextOptions
 from nestvec.corpus.files.json_lines import JsonlWriter
 from nestvec.corpus.job import CorpusJob
 from nestvec.corpus.pacing import CallPacer, PaceLimits
-from nestvec.corpus.readers import Columns, Record
+from nestvec.corpus.reading.records import Columns, Record
+from nestvec.corpus.reading.sources import MAX_GROUP_TEXTS, find_sources
 from nestvec.corpus.rows import Chunking, RowMaker
 from nestvec.corpus.run import embed_corpus, scan_job
-from nestvec.corpus.sources import MAX_GROUP_TEXTS, find_sources
 from nestvec.corpus.store_writer import IdKind
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.splitting import SplitterKind

@@ -12,11 +12,11 @@ import pytest
 from nestvec.corpus.embedders import EngineEmbedder, OutputForm, TextOptions
 from nestvec.corpus.job import CorpusJob, CorpusSummary
 from nestvec.corpus.pacing import MAX_PICTURES, PICTURE_BYTES, CallPacer, PaceLimits
-from nestvec.corpus.readers import Columns, Record
+from nestvec.corpus.reading.records import Columns, Record
+from nestvec.corpus.reading.sources import PictureFiles, find_sources, left_out, read_sources
 from nestvec.corpus.rows import Chunking, RowMaker
 from nestvec.corpus.run import embed_corpus, scan_job
 from nestvec.corpus.server_embedder import ServerEmbedder
-from nestvec.corpus.sources import PictureFiles, find_sources, left_out, read_sources
 from nestvec.corpus.store_writer import IdKind
 from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.results import EmbedResult

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from nestvec.corpus.readers import Columns, Record, read_records
+from nestvec.corpus.reading.readers import read_records
+from nestvec.corpus.reading.records import Columns, Record
 from nestvec.errors import FormatError
 
 

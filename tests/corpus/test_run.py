@@ -21,10 +21,10 @@ from nestvec.corpus.files.npy import NpyWriter
 from nestvec.corpus.files.tables import TableWriter
 from nestvec.corpus.files.writer import Writer
 from nestvec.corpus.job import CorpusJob, CorpusSummary
-from nestvec.corpus.readers import Columns
+from nestvec.corpus.reading.records import Columns
+from nestvec.corpus.reading.sources import find_sources
 from nestvec.corpus.run import embed_corpus, scan_job
 from nestvec.corpus.search import query_options
-from nestvec.corpus.sources import find_sources
 from nestvec.corpus.store_writer import Row
 from nestvec.engine.dtypes import OFFERED, OutputDtype
 from nestvec.engine.types import EmbedCall, FloatArray, Truncation

@@ -10,10 +10,10 @@ import httpx
 import pytest
 from nestvec.corpus.embedders import TextOptions
 from nestvec.corpus.job import CorpusJob, CorpusSummary
+from nestvec.corpus.reading.sources import find_sources
 from nestvec.corpus.run import embed_corpus
 from nestvec.corpus.server_client import ServerClient
 from nestvec.corpus.server_embedder import ServerEmbedder
-from nestvec.corpus.sources import find_sources
 from nestvec.errors import SourceError
 
 from tests.corpus.slow_server import SlowServer, run_in_no_time, vector_of

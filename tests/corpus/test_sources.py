@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from nestvec.corpus.readers import Columns
-from nestvec.corpus.sources import STDIN, TextSource, find_sources, left_out, read_sources
+from nestvec.corpus.reading.records import Columns
+from nestvec.corpus.reading.sources import STDIN, TextSource, find_sources, left_out, read_sources
 from nestvec.errors import FormatError
 
 

@@ -13,8 +13,8 @@ from nestvec.assembly.service import build_corpus_service
 from nestvec.config.loading import load_settings
 from nestvec.corpus.embedders import EngineEmbedder, TextOptions
 from nestvec.corpus.job import CorpusJob
+from nestvec.corpus.reading.sources import find_sources
 from nestvec.corpus.run import embed_corpus
-from nestvec.corpus.sources import find_sources
 from nestvec.errors import FormatError, InputError
 from nestvec.ray import Embed, embed
 

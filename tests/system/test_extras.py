@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import pytest
-from nestvec.corpus.readers import import_parquet
+from nestvec.corpus.reading.readers import import_parquet
 from nestvec.errors import NestvecError
 from nestvec.system.extras import how_to_install
 from nestvec.tools.quality.report.plots import draw_axes

@@ -15,8 +15,8 @@ import httpx
 from tqdm import tqdm
 
 from nestvec.cli.server_flags import DEFAULT_URL, ServerAddress, server_flags
-from nestvec.corpus.readers import Columns, Record
-from nestvec.corpus.sources import find_sources, read_sources
+from nestvec.corpus.reading.records import Columns, Record
+from nestvec.corpus.reading.sources import find_sources, read_sources
 from nestvec.errors import NestvecError
 from nestvec.jobs.types import ENDED
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nestvec.corpus.embedders import TextOptions
-from nestvec.corpus.readers import Columns
+from nestvec.corpus.reading.records import Columns
+from nestvec.corpus.reading.sources import TextSource
 from nestvec.corpus.rows import Chunking
-from nestvec.corpus.sources import TextSource
 from nestvec.corpus.store_writer import IdKind
 
 

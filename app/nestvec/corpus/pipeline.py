@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from nestvec.corpus.embedders import CorpusEmbedder, TextOptions, whole_texts
 from nestvec.corpus.files.draft import Progress
 from nestvec.corpus.job import CommitListener, CorpusJob, CorpusSummary, ProgressListener
-from nestvec.corpus.readers import Record
+from nestvec.corpus.reading.records import Record
+from nestvec.corpus.reading.sources import read_sources
 from nestvec.corpus.rows import Chunking, RowMaker
 from nestvec.corpus.scan import NUMBERED, unique
 from nestvec.corpus.sinks import Sink
-from nestvec.corpus.sources import read_sources
-from nestvec.corpus.store_writer import IdKind, Row, Vectors
+from nestvec.corpus.store_writer import IdKind, Row, Vectors, joined_vectors
 from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.splitting import Span, Splitter
 from nestvec.engine.vectors.groups import Groups, is_of_group, whole_groups
@@ -382,15 +382,6 @@ async def _embed_sentences(
     joined = np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
     norms = np.linalg.norm(joined, axis=1, keepdims=True)
     return joined / np.maximum(norms, 1e-12), tokens
-
-
-def joined_vectors(parts: Sequence[Vectors]) -> Vectors:
-    """The vectors of several calls as those of one."""
-    if len(parts) == 1:
-        return parts[0]
-    if isinstance(parts[0], list):
-        return [vector for part in parts for vector in part]
-    return np.concatenate(parts)
 
 
 async def _whole(task: "asyncio.Task[None]") -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nestvec.corpus.embedders import ModelDescription, TextOptions
-from nestvec.corpus.readers import Record
+from nestvec.corpus.reading.records import Record
 from nestvec.corpus.store_writer import ColumnType, IdKind, Row, RowId
 from nestvec.engine.splitting import Span, Splitter, SplitterKind
 from nestvec.errors import InputError

@@ -19,7 +19,7 @@ from nestvec.corpus.job import (
     ignore_commits,
 )
 from nestvec.corpus.pipeline import Pipeline
-from nestvec.corpus.readers import PICTURES
+from nestvec.corpus.reading.readers import PICTURES
 from nestvec.corpus.rows import RowMaker, salt_of
 from nestvec.corpus.scan import CorpusScan, scan
 from nestvec.corpus.sinks import DraftSink, Sink, StdoutSink, StoreSink

@@ -7,17 +7,16 @@ from typing import Final
 
 import numpy as np
 
-from nestvec.corpus.readers import (
+from nestvec.corpus.reading.readers import DOCUMENTS, PICTURES
+from nestvec.corpus.reading.records import (
     ALL_COLUMNS,
-    DOCUMENTS,
-    PICTURES,
     RESERVED_COLUMNS,
     Columns,
     Record,
     TextUnit,
 )
+from nestvec.corpus.reading.sources import TextSource, read_sources
 from nestvec.corpus.rows import name_hash, row_id
-from nestvec.corpus.sources import TextSource, read_sources
 from nestvec.corpus.store_writer import ColumnType, IdKind
 from nestvec.errors import FormatError
 

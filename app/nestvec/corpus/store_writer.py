@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 # `[N, W]` of the output's dtype; a list of N arrays where a text has several: `[T, D]` for a vector each token,
@@ -179,3 +180,12 @@ class StoreKind:
     open: Callable[[str, StoreLayout], StoreWriter]
     read: Callable[[str], StoreReader]
     id_kind: IdKind = IdKind.NAME
+
+
+def joined_vectors(parts: Sequence[Vectors]) -> Vectors:
+    """The vectors of several calls as those of one."""
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], list):
+        return [vector for part in parts for vector in part]
+    return np.concatenate(parts)

@@ -41,7 +41,7 @@ from nestvec.engine.pictures.picture_inputs import (
 )
 from nestvec.engine.recipes.composition import RecipeRunner
 from nestvec.engine.recipes.recipe_slot import RecipeSlot
-from nestvec.engine.results import EmbedResult, LongInput, RawVectors, Timings
+from nestvec.engine.results import EmbedResult, RawVectors, Timings
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.token_budget import TokenBudget
 from nestvec.engine.text.work_ticket import WorkTicket
@@ -174,10 +174,8 @@ class EmbeddingService:
         finished = await self._finish(raw, call, model, plan, ticket)
         took_s = self._clock() - finishing_s
         timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, took_s, started_s)
-        unknown_id = model.tokenizer.told_unknown_id
-        long, unknown = long_inputs(encoded), unknown_tokens(encoded, unknown_id)
+        unknown = unknown_tokens(encoded, model.tokenizer.told_unknown_id)
         of_prompt = await count_instruction_tokens(call, prompt, encoded, spec, model.tokenizer)
-        self._tell(spec.name, timings, len(call.inputs), sum(tokens), long, sum(unknown))
         note_vectors(self._observer, call, spec, plan, len(finished.vectors), prompt_name)
         if self.sampler is not None and plan.map is None and not plan.exits and pictures is None:
             self.sampler.note(call, spec, prompt_name, raw.vectors)
@@ -197,28 +195,27 @@ class EmbeddingService:
             layers=plan.layers,
             map_name=plan.map.name if plan.map else "",
             labels=plan.map.labels if plan.map else (),
-            long_inputs=long,
+            long_inputs=long_inputs(encoded),
             unknown_tokens=unknown,
             instruction_tokens=of_prompt,
             chunks=tuple(chunk for value in encoded for chunk in value.chunks),
         )
+        self._tell(result, len(call.inputs))
         return finished.spread(result)
 
-    def _tell(
-        self,
-        model: str,
-        timings: Timings,
-        inputs: int,
-        tokens: int,
-        long: Sequence[LongInput],
-        unknown: int,
-    ) -> None:
-        """Tell the observer of a call that was answered."""
-        cut = sum(value.windows == 1 for value in long)
-        self._observer.call_done(model, timings, inputs=inputs, tokens=tokens, truncated=cut)
+    def _tell(self, result: EmbedResult, inputs: int) -> None:
+        """Tell the observer of a call of so many inputs that was answered."""
+        long, model = result.long_inputs, result.model
+        self._observer.call_done(
+            model,
+            result.timings,
+            inputs=inputs,
+            tokens=sum(result.input_tokens),
+            truncated=sum(value.windows == 1 for value in long),
+        )
         if long:
             self._observer.inputs_were_long(model, long)
-        if unknown:
+        if unknown := sum(result.unknown_tokens):
             self._observer.tokens_were_unknown(model, unknown)
 
     async def _encode(

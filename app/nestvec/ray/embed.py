@@ -16,10 +16,11 @@ from nestvec.corpus.embedders import Embedded, EngineEmbedder, ModelDescription,
 from nestvec.corpus.files.tables import table_schema, vector_columns
 from nestvec.corpus.files.writer import FileLayout
 from nestvec.corpus.job import CorpusJob
-from nestvec.corpus.pipeline import joined_vectors
-from nestvec.corpus.readers import Record, import_parquet, record_of, wanted_columns
+from nestvec.corpus.reading.readers import import_parquet
+from nestvec.corpus.reading.records import Record, record_of, wanted_columns
 from nestvec.corpus.run import store_layout
 from nestvec.corpus.scan import CorpusScan
+from nestvec.corpus.store_writer import joined_vectors
 from nestvec.errors import FormatError, InputError
 from nestvec.observability.logs import configure_library_logs
 from nestvec.ray.options import TableJob, TableOptions, table_job

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypedDict, TypeVar
 
 from nestvec.assembly.library.calls import ROLES
 from nestvec.corpus.embedders import OutputForm, TextOptions
-from nestvec.corpus.readers import ALL_COLUMNS, Columns
+from nestvec.corpus.reading.records import ALL_COLUMNS, Columns
 from nestvec.engine.dtypes import OFFERED
 from nestvec.engine.types import Truncation
 from nestvec.errors import InputError

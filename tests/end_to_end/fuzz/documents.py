@@ -5,8 +5,9 @@ import importlib.util
 import random
 from pathlib import Path
 
-from nestvec.corpus.extraction import EXTRACTORS
-from nestvec.corpus.readers import Columns, read_records
+from nestvec.corpus.reading.extraction import EXTRACTORS
+from nestvec.corpus.reading.readers import read_records
+from nestvec.corpus.reading.records import Columns
 
 from tests.corpus.document_samples import PAGE, WORD, docx, pdf
 from tests.end_to_end.fuzz.mutate import mutated_bytes

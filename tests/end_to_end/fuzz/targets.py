@@ -21,7 +21,8 @@ import numpy as np
 from nestvec.api.requests.report_request import parse_lines
 from nestvec.assembly.package import CHECKOUT_CARDS
 from nestvec.cli.corpus.verify import command as verify
-from nestvec.corpus.readers import READERS, Columns, read_records
+from nestvec.corpus.reading.readers import READERS, read_records
+from nestvec.corpus.reading.records import Columns
 from nestvec.corpus.reports.model_card import card_page
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer

@@ -25,10 +25,10 @@ from nestvec.config.settings import Settings
 from nestvec.corpus.embedders import CorpusEmbedder, EngineEmbedder
 from nestvec.corpus.job import CorpusJob, CorpusSummary
 from nestvec.corpus.manifest import describe_run, read_sign_key, write_manifest
+from nestvec.corpus.reading.sources import left_out
 from nestvec.corpus.run import embed_corpus, scan_job
 from nestvec.corpus.scan import CorpusScan
 from nestvec.corpus.server_embedder import ServerEmbedder
-from nestvec.corpus.sources import left_out
 from nestvec.corpus.stores.registry import find_store
 from nestvec.observability.logs import configure_logs
 

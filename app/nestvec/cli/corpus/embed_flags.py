@@ -8,9 +8,10 @@ import click
 
 from nestvec.corpus.embedders import OutputForm, TextOptions
 from nestvec.corpus.job import CorpusJob
-from nestvec.corpus.readers import STREAMABLE, Columns, TextUnit
+from nestvec.corpus.reading.readers import STREAMABLE
+from nestvec.corpus.reading.records import Columns, TextUnit
+from nestvec.corpus.reading.sources import STDIO, PictureFiles, find_sources
 from nestvec.corpus.rows import Chunking
-from nestvec.corpus.sources import STDIO, PictureFiles, find_sources
 from nestvec.corpus.store_writer import IdKind
 from nestvec.corpus.stores.registry import find_store
 from nestvec.engine.dtypes import OFFERED, OutputDtype
@@ -190,18 +191,7 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
     store = find_store(target)
     if "://" in target and store is None:
         raise click.UsageError(f"{target}: no such kind of store; docs/stores.md has them")
-    if flags["prune"] and not (flags["append"] or store):
-        raise click.UsageError("--prune goes with --append, or with a vector store as TARGET")
-    if flags["append"] and target == STDIO:
-        raise click.UsageError("standard output cannot be added to; leave --append out")
-    if flags["chunk"] is None and (
-        flags["late"] or flags["chunk_tokens"] or flags["chunk_overlap"]
-    ):
-        raise click.UsageError("say how documents are cut: by --chunk")
-    if flags["weight_column"] and not flags["group_column"]:
-        raise click.UsageError(
-            "--weight-column weighs texts of a group: name its column by --group-column"
-        )
+    _check_together(flags, target, is_store=store is not None)
     id_kind = IdKind(flags["id_kind"]) if flags["id_kind"] else None
     if id_kind is None:
         id_kind = IdKind.NAME if store is None else store.id_kind
@@ -237,6 +227,26 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
         appends=flags["append"],
         prunes=flags["prune"],
     )
+
+
+def _check_together(flags: Mapping[str, Any], target: str, *, is_store: bool) -> None:
+    """Refuse flags that contradict each other.
+
+    Raises:
+        click.UsageError: They do; says how.
+    """
+    if flags["prune"] and not (flags["append"] or is_store):
+        raise click.UsageError("--prune goes with --append, or with a vector store as TARGET")
+    if flags["append"] and target == STDIO:
+        raise click.UsageError("standard output cannot be added to; leave --append out")
+    if flags["chunk"] is None and (
+        flags["late"] or flags["chunk_tokens"] or flags["chunk_overlap"]
+    ):
+        raise click.UsageError("say how documents are cut: by --chunk")
+    if flags["weight_column"] and not flags["group_column"]:
+        raise click.UsageError(
+            "--weight-column weighs texts of a group: name its column by --group-column"
+        )
 
 
 def _options(flags: Mapping[str, Any], *, is_store: bool) -> TextOptions:

@@ -15,8 +15,9 @@ from nestvec.config.groups.models import ServedModelSettings
 from nestvec.config.groups.precision import PrecisionSettings
 from nestvec.config.groups.vectors import VectorSettings
 from nestvec.config.settings import Settings
-from nestvec.corpus.readers import ALL_COLUMNS, import_parquet, wanted_columns
-from nestvec.corpus.sources import STDIO
+from nestvec.corpus.reading.readers import import_parquet
+from nestvec.corpus.reading.records import ALL_COLUMNS, wanted_columns
+from nestvec.corpus.reading.sources import STDIO
 from nestvec.corpus.stores.registry import SCHEMES, find_store
 from nestvec.errors import FormatError
 from nestvec.ray.folders import SourceFiles, arrow_path, find_parquet

@@ -7,8 +7,8 @@ import click
 
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
-from nestvec.corpus.readers import Columns
-from nestvec.corpus.sources import find_sources, read_sources
+from nestvec.corpus.reading.records import Columns
+from nestvec.corpus.reading.sources import find_sources, read_sources
 from nestvec.errors import ConfigError
 from nestvec.model_store.sources.card import Card, CardSource
 from nestvec.model_store.sources.card_stub import write_card_stub

@@ -11,8 +11,8 @@ from nestvec.assembly.package import source_options
 from nestvec.cli.flags import settings_flags
 from nestvec.cli.model.merge import SOURCE_SETTINGS
 from nestvec.config.settings import Settings
-from nestvec.corpus.readers import Columns
-from nestvec.corpus.sources import find_sources, read_sources
+from nestvec.corpus.reading.records import Columns
+from nestvec.corpus.reading.sources import find_sources, read_sources
 from nestvec.errors import ConfigError
 from nestvec.model_store.folder.model_folder import ModelFolder, read_model_folder
 from nestvec.model_store.pruning.folder import (

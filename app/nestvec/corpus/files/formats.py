@@ -8,7 +8,7 @@ from nestvec.corpus.files.json_lines import BULK_ENDING, BulkWriter, JsonlBase, 
 from nestvec.corpus.files.npy import NpyBase, NpyWriter
 from nestvec.corpus.files.tables import TableBase, TableWriter
 from nestvec.corpus.files.writer import EarlierOutput, FileLayout, Writer
-from nestvec.corpus.readers import TABLES, import_parquet
+from nestvec.corpus.reading.readers import TABLES, import_parquet
 from nestvec.errors import FormatError
 
 # The first whose ending fits is taken.

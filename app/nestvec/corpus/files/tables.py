@@ -8,7 +8,7 @@ import numpy as np
 
 from nestvec.corpus.embedders import OutputForm
 from nestvec.corpus.files.writer import FileLayout, Kept, check_same, no_hashes
-from nestvec.corpus.readers import import_parquet
+from nestvec.corpus.reading.readers import import_parquet
 from nestvec.corpus.store_writer import ColumnType, IdKind, Row, StoredRow, Vectors
 from nestvec.errors import FormatError
 from nestvec.system.durable_files import open_truncated, sync

@@ -6,9 +6,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
-from nestvec.corpus.readers import Columns
+from nestvec.corpus.reading.records import Columns
+from nestvec.corpus.reading.sources import find_sources, read_sources
 from nestvec.corpus.reports.frame import ReportData
-from nestvec.corpus.sources import find_sources, read_sources
 from nestvec.errors import FormatError
 
 TAB: Final = "\t"

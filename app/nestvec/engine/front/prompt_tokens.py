@@ -33,8 +33,9 @@ async def count_instruction_tokens(
         tokenizer: The model's.
 
     Returns:
-        A number for each item of `encoded`, 0 for a picture; nothing at all where the call itself asks for no prompt, where its kind of
-        output has none, or where examples gave way to long texts, so that inputs have different prompts.
+        A number for each item of `encoded`, 0 for a picture; nothing at all where the call itself asks for no prompt,
+        where its kind of output has none, or where examples gave way to long texts, so that inputs have different
+        prompts.
     """
     if not prompt or call.kind not in WITH_PROMPTS or not _asks_for_prompt(call):
         return ()

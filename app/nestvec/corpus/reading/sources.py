@@ -10,17 +10,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from nestvec.corpus.extraction import check_extractor
-from nestvec.corpus.readers import (
+from nestvec.corpus.reading.extraction import check_extractor
+from nestvec.corpus.reading.readers import (
     GZIP,
     PICTURES,
     READERS,
     TABLES,
-    Columns,
-    Record,
     import_parquet,
     read_records,
 )
+from nestvec.corpus.reading.records import Columns, Record
 from nestvec.engine.vectors.groups import Groups
 from nestvec.errors import FormatError, InputError
 

@@ -1,0 +1,1 @@
+"""What is read: files of texts, documents and pictures, as records."""
