@@ -110,7 +110,7 @@ async def test_geminis_other_parts(pictures: PictureApi) -> None:
         ([{"inlineData": {}}], "base64"),
         ([{"inlineData": "a"}], "base64"),
     ):
-        body = {"content": {"parts": parts}}
+        body: dict[str, Any] = {"content": {"parts": parts}}
         answer = await pictures.api.client.post(f"{GEMINI}:embedContent", json=body)
         assert (answer.status_code, words in answer.json()["error"]["message"]) == (400, True)
 
