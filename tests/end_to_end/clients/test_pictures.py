@@ -38,7 +38,7 @@ def test_pictures_by_every_client(server: RunningServer) -> None:
         headers={"authorization": f"Bearer {KEY}"},
     )
     rows = answer.json()["data"]
-    text, picture = (np.array(row["embedding"], np.float32) for row in rows)
+    text, picture = (np.asarray(row["embedding"], np.float32) for row in rows)
     for name in ("voyage", "cohere_inputs", "gemini", "openai", "jina"):
         np.testing.assert_allclose(printed[name], [text, picture], atol=1e-5, err_msg=name)
     for name in ("cohere", "messages"):
