@@ -29,8 +29,9 @@ from nestvec.engine.vectors.quantization import Rounding
 from nestvec.errors import ProbeError
 from nestvec.export.graph.token_table import read_token_table
 from nestvec.model_store.artefacts.execution_settings import ExecutionSettings
-from nestvec.model_store.artefacts.kept_reports import read_reports
+from nestvec.model_store.artefacts.kept_reports import read_quality, read_reports
 from nestvec.model_store.artefacts.maps import read_maps
+from nestvec.model_store.artefacts.picture_build import check_picture_probes
 from nestvec.model_store.artefacts.precision import check_shapes
 from nestvec.model_store.artefacts.probes import (
     PROBE_TEXTS,
@@ -39,10 +40,8 @@ from nestvec.model_store.artefacts.probes import (
     run_texts,
     stated_bound,
 )
-from nestvec.model_store.artefacts.quality_results import read_quality
 from nestvec.model_store.artefacts.term_counts import read_term_table
 from nestvec.model_store.package import Package
-from nestvec.model_store.two_towers.picture_build import check_picture_probes
 from nestvec.observability.logs import get_logger
 from nestvec.system.malloc import keep_freed_memory
 

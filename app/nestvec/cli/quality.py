@@ -17,7 +17,7 @@ from nestvec.corpus.reports.kept_vectors import KeptVectors
 from nestvec.corpus.server_embedder import ServerEmbedder
 from nestvec.engine.observer import NullObserver
 from nestvec.errors import ArtefactError, ConfigError
-from nestvec.model_store.artefacts.quality_results import write_quality
+from nestvec.model_store.artefacts.kept_reports import write_quality
 from nestvec.observability.logs import configure_logs, get_logger
 from nestvec.tools.quality.remote import (
     RemoteScore,

@@ -20,6 +20,12 @@ from nestvec.engine.front.front_threads import (
     FrontThreads,
 )
 from nestvec.engine.front.items import as_submission, long_inputs, merge_windows, unknown_tokens
+from nestvec.engine.front.picture_inputs import (
+    PictureInputs,
+    has_pictures,
+    merged_rows,
+    pictures_of,
+)
 from nestvec.engine.front.prompt_tokens import count_instruction_tokens
 from nestvec.engine.front.together import all_or_none
 from nestvec.engine.front.token_calls import TokenCalls
@@ -33,12 +39,6 @@ from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import Observer, current_trace
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import Finished
-from nestvec.engine.pictures.picture_inputs import (
-    PictureInputs,
-    has_pictures,
-    merged_rows,
-    pictures_of,
-)
 from nestvec.engine.recipes.composition import RecipeRunner
 from nestvec.engine.recipes.recipe_slot import RecipeSlot
 from nestvec.engine.results import EmbedResult, RawVectors, Timings

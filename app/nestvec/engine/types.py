@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.splitting import Span, Splitter
-from nestvec.engine.text.preparation.instructions import Example
 
 FloatArray = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -73,6 +72,19 @@ class Pair:
 
 
 TextInput = str | Sequence[int] | Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A worked example: a query and the text that answers it.
+
+    Attributes:
+        query: The query.
+        response: The text that answers it.
+    """
+
+    query: str
+    response: str
 
 
 @dataclass(frozen=True, slots=True)

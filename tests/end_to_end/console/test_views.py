@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from nestvec.keys.records import KeyFile, KeyLimits
-from nestvec.model_store.artefacts.quality_results import write_quality
+from nestvec.model_store.artefacts.kept_reports import write_quality
 
 from tests.end_to_end.console.pages import (
     PHONE,

@@ -35,9 +35,8 @@ from nestvec.jobs.lines import check_lines, read_lines, request_of
 from nestvec.jobs.types import JobLimits
 from nestvec.keys.records import KeyFile, KeyLimits
 from nestvec.model_store.artefacts.execution_settings import read_execution_settings
-from nestvec.model_store.artefacts.kept_reports import read_reports
+from nestvec.model_store.artefacts.kept_reports import read_quality, read_reports
 from nestvec.model_store.artefacts.maps import read_maps
-from nestvec.model_store.artefacts.quality_results import read_quality
 from nestvec.model_store.artefacts.term_counts import read_term_table
 from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.folder.remote_code import with_code

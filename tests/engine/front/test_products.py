@@ -10,8 +10,8 @@ from nestvec.engine import limits
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.recipes.recipe import RecipePart
 from nestvec.engine.splitting import Splitter, SplitterKind
-from nestvec.engine.text.preparation.instructions import Example, Instruct
-from nestvec.engine.types import EmbedCall, OutputKind, Pair, Truncation
+from nestvec.engine.text.preparation.instructions import Instruct
+from nestvec.engine.types import EmbedCall, Example, OutputKind, Pair, Truncation
 from nestvec.errors import InputError, RequestTooLargeError
 
 from tests.support.recipes import concat, serve_recipes

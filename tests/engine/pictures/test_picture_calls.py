@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.core.engine_core import EngineCore
+from nestvec.engine.front import picture_inputs
 from nestvec.engine.limits import ServiceLimits
-from nestvec.engine.pictures import picture_inputs
 from nestvec.engine.pictures.decoding import PictureBounds, decode_picture
 from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.pictures.preprocessing import PictureTower, content_ids

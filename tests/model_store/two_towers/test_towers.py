@@ -20,10 +20,10 @@ from nestvec.engine.types import FloatArray, Item, ItemOptions, Truncation
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import FormatError, ProbeError
 from nestvec.export.graph.builder import GraphBuilder
+from nestvec.model_store.artefacts.picture_build import PICTURE_PROBES, check_picture_probes
 from nestvec.model_store.artefacts.probes import compute_vectors
 from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.package import Package, load_package
-from nestvec.model_store.two_towers.picture_build import PICTURE_PROBES, check_picture_probes
 from nestvec.model_store.two_towers.picture_settings import read_picture_settings
 
 from tests.engine.pictures.forms import FORMS

@@ -28,8 +28,7 @@ from nestvec.api.requests.pictures.reading import CallInputs
 from nestvec.api.requests.records import write_records
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.models.model_registry import ModelSlot
-from nestvec.engine.text.preparation.instructions import Example
-from nestvec.engine.types import EmbedCall, Truncation
+from nestvec.engine.types import EmbedCall, Example, Truncation
 from nestvec.errors import InputError
 from nestvec.system.unicode import replace_lone_surrogates
 

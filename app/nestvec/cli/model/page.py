@@ -5,8 +5,7 @@ from typing import Any
 from nestvec.assembly.package import prepare_model
 from nestvec.config.settings import Settings
 from nestvec.corpus.reports.model_card import card_markdown
-from nestvec.model_store.artefacts.kept_reports import read_reports
-from nestvec.model_store.artefacts.quality_results import read_quality
+from nestvec.model_store.artefacts.kept_reports import read_quality, read_reports
 
 
 def model_page(settings: Settings, name: str) -> str:

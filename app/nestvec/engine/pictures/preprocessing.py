@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nestvec.engine.types import IdArray
-
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -83,7 +81,7 @@ def _padded(pixels: PixelArray, height: int, width: int) -> PixelArray:
     return padded
 
 
-def content_ids(pixels: PixelArray, tokens: int) -> IdArray:
+def content_ids(pixels: PixelArray, tokens: int) -> NDArray[np.int32]:
     """Return what stands for a picture where texts have token ids: numbers below zero, a hash of its pixels.
 
     By them the vector cache, coalescing and the journal of what runs know a picture, as they know a text by its ids,

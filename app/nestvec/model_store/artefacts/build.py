@@ -47,6 +47,7 @@ from nestvec.model_store.artefacts.backend_cache import BackendCache
 from nestvec.model_store.artefacts.calibration_texts import calibration_texts
 from nestvec.model_store.artefacts.device_build import check_suits_device, device_export_options
 from nestvec.model_store.artefacts.output_quantization import calibration_vectors
+from nestvec.model_store.artefacts.picture_build import export_pictures
 from nestvec.model_store.artefacts.precision import (
     CALIBRATED,
     BuildOptions,
@@ -73,7 +74,6 @@ from nestvec.model_store.preparation import (
     Step,
 )
 from nestvec.model_store.sources.card import PublishedVector
-from nestvec.model_store.two_towers.picture_build import export_pictures
 from nestvec.system.cpus import usable_cpus
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Reports about a model, kept beside its artefact: servers show them to whoever chooses a model.
 
-The report `quality` that `nestvec quality` makes has a file of its own form (`quality_results`).
+The report `quality` that `nestvec quality` makes has a file of its own form (`read_quality`).
 """
 
 import json
@@ -13,6 +13,7 @@ from nestvec.model_store.cache_files import atomic_cache_write
 from nestvec.system.json_files import load_json
 
 PREFIX: Final = "report-"
+QUALITY_FILE: Final = "quality.json"
 # What a server shows of each; tables stay in the files that the report wrote.
 KEPT: Final = (
     *("report", "title", "model", "space", "seed", "texts_of", "nestvec", "made_s", "method"),
@@ -86,3 +87,28 @@ def _is_figure(figure: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value) and abs(value) < MAX_VALUE
+
+
+def read_quality(artefact: Path) -> Mapping[str, Any] | None:
+    """Read the figures of the report `quality`; None where nothing was measured, or the file is not whole."""
+    try:
+        figures = load_json((artefact / QUALITY_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return figures if isinstance(figures, dict) else None
+
+
+def write_quality(artefact: Path, figures: Mapping[str, Any]) -> Path:
+    """Keep figures of the report `quality` beside an artefact; earlier ones are replaced.
+
+    Returns:
+        The file.
+
+    Raises:
+        ArtefactError: The cache cannot be written.
+    """
+    path = artefact / QUALITY_FILE
+    content = json.dumps(figures, indent=1)
+    with atomic_cache_write(path) as file:
+        file.write(content.encode())
+    return path

@@ -10,7 +10,6 @@ from typing_extensions import override
 from nestvec.engine.types import OutputKind
 from nestvec.errors import FormatError
 from nestvec.export.two_towers.config import TWO_TOWER_TYPES
-from nestvec.model_store.folder.modules import Module
 from nestvec.model_store.heads.base import Head
 
 LAST_TOKEN = "last_token"  # noqa: S105 - a pooling
@@ -33,16 +32,22 @@ class TowerHead(Head):
 
 
 def read_tower_head(
-    folder: Path, config: Mapping[str, Any], hidden_size: int, modules: Sequence[Module]
+    folder: Path, config: Mapping[str, Any], hidden_size: int, modules: Sequence[str]
 ) -> TowerHead | None:
     """Return the head of a model of two towers; None for any other model.
+
+    Args:
+        folder: The folder of its encoder, for messages.
+        config: Its config.json.
+        hidden_size: Width of its vectors.
+        modules: The kinds of the modules of its chain.
 
     Raises:
         FormatError: The module chain has more than the model and a norm.
     """
     if config.get("model_type") not in TWO_TOWER_TYPES:
         return None
-    others = [each.kind for each in modules if each.kind not in ("Transformer", "Normalize")]
+    others = [kind for kind in modules if kind not in ("Transformer", "Normalize")]
     if others:
         raise FormatError(
             f"{folder}: modules.json: '{others[0]}' behind a model of two towers is not supported"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from nestvec.engine.text.echo import encode_echo
 from nestvec.engine.text.encoded import TokenizeOptions
-from nestvec.engine.text.preparation.instructions import Example, Instruct
+from nestvec.engine.text.preparation.instructions import Instruct
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.tokenization import resolve_prompt
-from nestvec.engine.types import EmbedCall, Truncation
+from nestvec.engine.types import EmbedCall, Example, Truncation
 from nestvec.errors import InputError, InputTooLongError
 
 from tests.model_store.heads.serving import opened

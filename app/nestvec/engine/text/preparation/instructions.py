@@ -9,20 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nestvec.engine.types import Example
+
 PLACEHOLDER: Final = re.compile(r"\{(instruction|query|response)\}")
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A worked example: a query and the text that answers it.
-
-    Attributes:
-        query: The query.
-        response: The text that answers it.
-    """
-
-    query: str
-    response: str
 
 
 @dataclass(frozen=True, slots=True)
