@@ -212,6 +212,10 @@ def test_a_run_that_is_complete_needs_no_cluster(
     other = embed("--ray", source, str(target), "--dimensions", "5")
     assert "holds a run with other options" in str(other.exception)
     assert Totals().texts == 0
+    tally = Tally()
+    tally.fail("the first")
+    tally.fail("another")
+    assert tally.problem() == "the first"
 
 
 def test_ray_that_is_missing_is_told_with_its_commands(source: str, tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def _embed(run: RayRun, pool: ActorPool, note: RunNote, on_progress: Listener) -
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
     )
-    with _watched(tally, on_progress):
+    with _watched(tally, on_progress), _told_errors(tally):
         made.write_parquet(
             run.target.path,
             filesystem=run.target.filesystem,
@@ -323,6 +323,22 @@ def _watched(tally: Any, on_progress: Listener) -> Iterator[None]:  # noqa: ANN4
     finally:
         is_over.set()
         thread.join()
+
+
+@contextmanager
+def _told_errors(tally: Any) -> Iterator[None]:  # noqa: ANN401 - Ray's handles have no types
+    """Raise what an actor has told, in place of the traceback that Ray makes of it.
+
+    Raises:
+        FormatError: An actor has told why it cannot go on.
+    """
+    ray = import_ray()
+    try:
+        yield
+    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError):
+        if problem := ray.get(tally.problem.remote()):
+            raise FormatError(problem) from None
+        raise
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """What the actors of a run have done so far, told by each of them after each batch."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from typing_extensions import override
 
+from nestvec.errors import NestvecError
 from nestvec.ray.embed import Embed
 
 
@@ -32,6 +34,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._totals = Totals()
+        self._problem = ""
 
     def add(self, node: str, texts: int, tokens: int, truncated: int) -> None:
         """Count a batch.
@@ -47,6 +50,14 @@ class Tally:
         totals.tokens += tokens
         totals.truncated += truncated
         totals.batches[node] += 1
+
+    def fail(self, problem: str) -> None:
+        """Note why an actor ends the run: Ray carries the text of its traceback, but not the error."""
+        self._problem = self._problem or problem
+
+    def problem(self) -> str:
+        """Return the first problem that was told; "" for none."""
+        return self._problem
 
     def totals(self) -> Totals:
         """Return what was counted."""
@@ -64,9 +75,10 @@ class CountedEmbed(Embed):
     def __init__(self, tally: Any, arguments: Mapping[str, Any]) -> None:  # noqa: ANN401 - Ray's handles have no types
         import ray
 
-        super().__init__(**arguments)
-        self._tally = tally
+        self._tally, self._wait = tally, ray.get
         self._node = ray.get_runtime_context().get_node_id()
+        with self._told():
+            super().__init__(**arguments)
 
     @override
     def __call__(self, table: Any) -> Any:
@@ -75,7 +87,17 @@ class CountedEmbed(Embed):
         Raises:
             FormatError: As by `Embed`.
         """
-        made, tokens, truncated = self.embed_table(table)
+        with self._told():
+            made, tokens, truncated = self.embed_table(table)
         # Nobody waits for it: a tally that is gone with its driver is no reason to fail.
         self._tally.add.remote(self._node, table.num_rows, tokens, truncated)
         return made
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell the tally of an error of ours, before Ray ends the run for it."""
+        try:
+            yield
+        except NestvecError as error:
+            self._wait(self._tally.fail.remote(error.message))
+            raise
