@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -46,7 +47,11 @@ class Caller:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        writer = self._writer
         self._close()
+        if writer is not None:
+            with suppress(OSError):
+                await writer.wait_closed()
 
     async def post(self, path: str, body: Any, content_type: str = "application/json") -> Reply:
         """POST a body: bytes as they are, anything else as JSON.

@@ -177,6 +177,8 @@ async def test_what_creates_finds_the_server_that_is_there(pair: Pair) -> None:
     """Where nothing was sent, as the port is closed, a POST that creates goes to the other server."""
     await pair.post()
     await pair.first.close()
+    # Connections that are kept are seen to be closed; on one that is not, a request would be lost.
+    await asyncio.sleep(0.5)
     statuses = Counter([(await pair.post("/v1/batches")).status_code for _ in range(40)])
     assert statuses == {200: 40}
     assert pair.second.requests["POST", "/v1/batches"] == 40
@@ -207,8 +209,8 @@ async def test_retries_have_a_budget(pair: Pair, status: int) -> None:
     allowed = {
         # At most a fifth of those under way are at their second try.
         ENVOY: 1.35 * requests,
-        # A fifth, a hundred each second, and what was under way when the budget was spent.
-        HAPROXY: 1.2 * requests + 100 * (took_s + 1) + 2 * at_once,
+        # A fifth, twenty each second, and what was under way when the budget was spent.
+        HAPROXY: 1.2 * requests + 20 * (took_s + 1) + 3 * at_once,
         NGINX: 2 * requests,
     }
     assert pair.attempts <= allowed[pair.proxy.kind]
