@@ -177,6 +177,10 @@ def page(machine: MachineCoefficients, price: float) -> str:
             "",
             *scaling(options, capacity, start_s),
             "",
+            "## The coefficients",
+            "",
+            f"```json\n{machine.json_text()}```",
+            "",
         ]
     )
 

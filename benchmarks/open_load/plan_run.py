@@ -3,8 +3,8 @@
 `measure` starts a server, sees how much it answers where sixteen connections are always busy, and then sends requests
 at random times (Poisson) at 50, 80 and 95% of that, by turns; each run is a line of a file. `report` simulates the very
 same requests and compares. What the simulation knows of a machine are the coefficients of `nestvec bench
---coefficients`, and how fast the machine was just then, from runs with busy connections before and after; it is never
-fitted to what it is compared with.
+--coefficients`, and by how much it slowed down while it was busy just then, from runs with busy connections before and
+after; it is never fitted to what it is compared with.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from nestvec.tools.planning.fleet import FleetOptions, simulate
 from nestvec.tools.planning.measuring.own_server import own_server, process_cpu_s
 from nestvec.tools.planning.measuring.request_costs import CONNECTIONS, MeasuredLoad
 from nestvec.tools.planning.replica import ReplicaOptions, SimulatedRequest
-from nestvec.tools.planning.saturation import fit_speed
+from nestvec.tools.planning.saturation import fit_slowdown
 
 from benchmarks.open_load.tables import rows
 from benchmarks.run import result_file
@@ -216,9 +216,9 @@ def report(runs: list[MeasuredRun], machine: MachineCoefficients) -> str:
         if not run.share:
             lines.append([run.seed, "capacity", f"{run.requests_per_s:.1f}", "", "", "", beside])
             continue
-        # How fast the machine was is seen before and after, as it changes.
+        # How much the machine does is seen before and after, as it changes.
         around = (runs[number - 1], runs[number + 1])
-        fitted = fit_speed(
+        fitted = fit_slowdown(
             replica_of(run, machine),
             lengths.of(around[0]),
             CONNECTIONS,

@@ -15,7 +15,6 @@ from nestvec.tools.planning.measuring.batch_times import fit_batch_times
 from nestvec.tools.planning.replica import ReplicaOptions
 from nestvec.tools.planning.saturation import (
     fit_slowdown,
-    fit_speed,
     fit_wait,
     saturated_requests_per_s,
 )
@@ -104,16 +103,14 @@ def test_times_of_batches_are_fitted() -> None:
     assert times.error < 0.01
 
 
-def test_the_slow_down_and_the_speed_are_those_that_give_what_was_measured() -> None:
-    """A machine whose factor is forgotten gets it back from how much it answers."""
+def test_the_slow_down_is_the_one_that_gives_what_was_measured() -> None:
+    """A machine whose slow-down is forgotten gets it back from how much it answers."""
     lengths: list[tuple[int, ...]] = [(60 + 13 * number % 61,) for number in range(60)]
     truth = real_machine(slowdown=1.3, noise=0.0)
     measured = saturated_requests_per_s(ReplicaOptions(truth, 256), lengths, 8)
     forgotten = ReplicaOptions(truth.model_copy(update={"slowdown": 1.0}), 256)
     fitted = fit_slowdown(forgotten, lengths, 8, measured)
     assert fitted.slowdown == pytest.approx(1.3, rel=0.01)
-    slower = fit_speed(ReplicaOptions(truth, 256), lengths, 8, measured / 2)
-    assert slower.batch.token_s == pytest.approx(2 * truth.batch.token_s, rel=0.02)
 
 
 def test_what_requests_wait_for_on_no_core_is_what_is_missing_to_what_was_measured() -> None:

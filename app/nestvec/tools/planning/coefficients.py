@@ -150,19 +150,6 @@ class MachineCoefficients(_Part):
     server_bytes: int = Field(ge=1)
     start_s: float = Field(gt=0, le=MAX_S)
 
-    def slower(self, factor: float) -> Self:
-        """Return the coefficients of a machine that takes so many times as long for everything."""
-        parts: dict[str, BatchTimes | FrontTimes] = {
-            "batch": self.batch,
-            "lone": self.lone,
-            "front": self.front,
-        }
-        stretched = {
-            name: part.model_copy(update={k: v * factor for k, v in part.model_dump().items()})
-            for name, part in parts.items()
-        }
-        return self.model_copy(update=stretched)
-
     @classmethod
     def parse(cls, text: str, name: str) -> Self:
         """Read coefficients.

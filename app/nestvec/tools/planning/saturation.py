@@ -3,7 +3,7 @@
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -74,31 +74,17 @@ def fit_slowdown(
         requests_per_s: How many were answered a second.
     """
     machine = options.coefficients
-    return _fit(
-        options,
-        lambda factor: machine.model_copy(update={"slowdown": factor}),
-        lengths,
-        connections,
-        requests_per_s,
-    )
-
-
-def fit_speed(
-    options: ReplicaOptions,
-    lengths: list[tuple[int, ...]],
-    connections: int,
-    requests_per_s: float,
-) -> MachineCoefficients:
-    """Return the coefficients of the same machine as fast or slow as it was when so much was measured.
-
-    Args:
-        options: How it runs.
-        lengths: Tokens of the texts of each request.
-        connections: Requests that were always under way.
-        requests_per_s: How many were answered a second.
-    """
-    machine = options.coefficients
-    return _fit(options, machine.slower, lengths, connections, requests_per_s)
+    low, high = FACTORS
+    for _step in range(STEPS):
+        middle = math.sqrt(low * high)
+        slower = machine.model_copy(update={"slowdown": middle})
+        # However slow it is made, nobody is refused: what counts is how much it does.
+        tried = replace(options, coefficients=slower, max_queue_wait_s=math.inf)
+        if saturated_requests_per_s(tried, lengths, connections) > requests_per_s:
+            low = middle
+        else:
+            high = middle
+    return machine.model_copy(update={"slowdown": math.sqrt(low * high)})
 
 
 def fit_wait(
@@ -115,23 +101,3 @@ def fit_wait(
     simulated_s = 1 / saturated_requests_per_s(options, lengths, 1)
     front = machine.front.model_copy(update={"wait_s": max(0.0, request_s - simulated_s)})
     return machine.model_copy(update={"front": front})
-
-
-def _fit(
-    options: ReplicaOptions,
-    machine_of: Callable[[float], MachineCoefficients],
-    lengths: list[tuple[int, ...]],
-    connections: int,
-    requests_per_s: float,
-) -> MachineCoefficients:
-    """Search for the factor with which a server answers so many requests a second; more make it slower."""
-    low, high = FACTORS
-    for _step in range(STEPS):
-        middle = math.sqrt(low * high)
-        # However slow it is made, nobody is refused: what counts is how much it does.
-        tried = replace(options, coefficients=machine_of(middle), max_queue_wait_s=math.inf)
-        if saturated_requests_per_s(tried, lengths, connections) > requests_per_s:
-            low = middle
-        else:
-            high = middle
-    return machine_of(math.sqrt(low * high))
