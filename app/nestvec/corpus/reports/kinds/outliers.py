@@ -32,7 +32,7 @@ MAD_TO_DEVIATION: Final = 1.4826
 BLOCK_CELLS: Final = 4_000_000
 # Vectors that are compared with as many others at a time.
 SQUARE_ROWS: Final = 2048
-MAX_FLOAT32_BYTES: Final = 256 << 20
+MAX_FLOAT32_BYTES: Final = 128 << 20
 SPACES: Final = re.compile(r"\s+")
 EXACT: Final = "texts that are exact copies of an earlier one"
 NEAR: Final = "further texts nearly like an earlier one"

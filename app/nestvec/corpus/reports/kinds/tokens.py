@@ -59,7 +59,7 @@ def measure(task: Task) -> Figures:
     of_texts = measure_texts_alone(task)
     figures, tables = list(of_texts.figures), list(of_texts.tables)
     if task.data.pairs:
-        figures.append(_parity(task.data.pairs, tokenizer))
+        figures.append(_parity(task, tokenizer))
     vocabulary, suspects = _vocabulary(task.subject, tokenizer, task)
     if suspects:
         title = "tokens that look untrained, nearest to the reserved rows first"
@@ -143,13 +143,13 @@ def _spelled(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     return tokenizer.decode(ids) if plain is None and ids else plain or ""
 
 
-def _parity(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Figure:
-    firsts, seconds = zip(*pairs, strict=True)
-    counts = [
-        np.array([max(1, len(ids)) for ids in _encode(tokenizer, side)], np.float64)
-        for side in (firsts, seconds)
-    ]
-    return mean_figure(PARITY, counts[1] / counts[0], better="lower")
+def _parity(task: Task, tokenizer: Tokenizer) -> Figure:
+    ratios: list[float] = []
+    for block in blocks(task.data.pairs, TEXT_BLOCK):
+        task.check()
+        counts = [list(map(len, _encode(tokenizer, side))) for side in zip(*block, strict=True)]
+        ratios += [max(1, b) / max(1, a) for a, b in zip(*counts, strict=True)]
+    return mean_figure(PARITY, ratios, better="lower")
 
 
 def _vocabulary(
