@@ -80,12 +80,15 @@ class IdleHolder:
     """A process that runs on a core while nothing else of this session does, so that no other process comes between.
 
     It belongs to the idle class of the scheduler (sched(7), SCHED_IDLE) and touches no memory: whatever the server or
-    the load generator have to do goes first, at once.
+    the load generator have to do goes first, at once. It ends with the process that began it, however that ends.
     """
 
     def __init__(self) -> None:
-        spin = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
-        self._process = subprocess.Popen([sys.executable, "-c", spin])
+        spin = (
+            "import os, sys\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\n"
+            "while os.getppid() == int(sys.argv[1]): pass"
+        )
+        self._process = subprocess.Popen([sys.executable, "-c", spin, str(os.getpid())])
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that it has used so far."""
