@@ -250,9 +250,7 @@ def _read_head(encoder: _Encoder, pooling: str | None, *, reads_pickles: bool) -
         return WordHead(files.encoder, files.config, size, pooling or "mean", subwords=subwords)
     read = partial(read_head, pooling=pooling, root=files.root, reads_pickles=reads_pickles)
     head = (
-        read_tower_head(
-            files.encoder, files.config, size, [module.kind for module in files.modules]
-        )
+        read_tower_head(files.encoder, files.config, size, [each.kind for each in files.modules])
         or card_head(files.encoder, files.root, files.config, size, files.overrides)
         or read(files.encoder, files.config, size, files.modules)
     )
