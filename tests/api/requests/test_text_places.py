@@ -278,6 +278,7 @@ NO_TEXT: Final = frozenset(
             "model",
             "dimensions",
             "encoding_format",
+            "output_encoding",
             "user",
             "normalize",
             "truncate",

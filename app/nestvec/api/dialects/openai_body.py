@@ -199,7 +199,11 @@ async def parse_input(
         return [picture], False
     value: Any = body.get("input")
     if isinstance(value, dict):
-        return [read_object(value, "input", 0)], False
+        try:
+            return [read_object(value, "input", 0)], False
+        except InputError as error:
+            error.input_index = None  # it is the one input, no item of a list
+            raise
     if isinstance(value, list):
         value = await write_records(value, slot, name, check_count=check_count)
         # A list of integers is one input, of token ids.

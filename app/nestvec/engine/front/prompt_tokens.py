@@ -45,7 +45,10 @@ async def count_instruction_tokens(
     def count() -> int:
         return tokenizer.count_prompt_tokens(prompt, keeps=prompt in spec.prompts.values())
 
-    leading = count() if len(prompt) <= INLINE_CHARS else await asyncio.to_thread(count)
+    # Where it is left out of the pooling, it was counted for that.
+    leading = max((value.skip_tokens for value in encoded), default=0)
+    if not leading:
+        leading = count() if len(prompt) <= INLINE_CHARS else await asyncio.to_thread(count)
     tokens = leading - tokenizer.prefix_tokens
     if tokens <= 0:
         return ()
