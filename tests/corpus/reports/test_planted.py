@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from nestvec.corpus.reports.frame import Figures, ReportData, Task
 from nestvec.corpus.reports.kinds import bias, drift, outliers, robustness
+from nestvec.corpus.reports.kinds.outliers import robust_deviations
 from nestvec.corpus.reports.probes import read_probes
 from nestvec.corpus.reports.running import ReportResult, make_report
 from nestvec.corpus.reports.statistics.perturbation import CHANGES, HOMOGLYPHS, changed
@@ -133,6 +134,18 @@ def test_planted_copies_and_outliers_are_found() -> None:
     assert tables["nearly alike"][0][:2] == [121, 5]
     assert tables["unlike all others"][0][0] == 122
     assert any("copies" in line for line in found.advice)
+
+
+def test_outliers_that_are_none_are_found_as_rarely_as_the_report_says() -> None:
+    """One in 4,300 of normally distributed similarities; and planted ones change that of the others little."""
+    similarity = np.random.default_rng(3).normal(0.5, 0.07, 430_000)
+    found = robust_deviations(similarity) < -outliers.OUTLIER_DEVIATIONS
+    # 100 are expected: three standard deviations of a count.
+    assert 70 < found.sum() < 130
+    similarity[:4300] = -0.5
+    planted = robust_deviations(similarity) < -outliers.OUTLIER_DEVIATIONS
+    assert planted[:4300].all()
+    assert 50 < planted[4300:].sum() < 130
 
 
 def test_copies_are_found_by_blocks_as_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,8 +49,7 @@ def measure(task: Task) -> Figures:
     partners = near_copies(vectors, is_copy, task)
     near = np.flatnonzero(partners >= 0)
     similarity = _neighbour_similarity(vectors, task)
-    deviation = float(np.median(np.abs(similarity - np.median(similarity)))) * MAD_TO_DEVIATION
-    scores = (similarity - np.median(similarity)) / max(deviation, 1e-9)
+    scores = robust_deviations(similarity)
     outliers = np.flatnonzero(scores < -OUTLIER_DEVIATIONS)
     outliers = outliers[np.argsort(scores[outliers], kind="stable")]
     n = len(texts)
@@ -97,6 +96,17 @@ def advise(figures: Figures) -> list[str]:
             "the table for other languages, markup or broken extraction"
         )
     return lines
+
+
+def robust_deviations(values: Float64Array) -> Float64Array:
+    """Return how many deviations each value lies from the median, `[N]`, where outliers move neither of the two.
+
+    Source: the modified z-score of Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993).
+    """
+    middle = np.median(values)
+    deviation = float(np.median(np.abs(values - middle))) * MAD_TO_DEVIATION
+    scores: Float64Array = (values - middle) / max(deviation, 1e-9)
+    return scores
 
 
 def exact_copies(texts: Sequence[str]) -> NDArray[np.bool_]:
