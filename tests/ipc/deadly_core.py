@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+from nestvec.engine.core.batching.batching_policy import BatchingOptions
 from nestvec.engine.core.engine_core import CoreOptions, EngineCore
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.model_registry import ModelRegistry
@@ -43,7 +44,7 @@ def run(folder: Path, tokenizer: Path) -> None:
     journal = InFlightJournal(folder / "flight", SECRET)
     quarantine = Quarantine(journal, folder / "suspects.json", time.monotonic)
     StatusPage(folder / "flight").reset()
-    options = CoreOptions(2, 16, 64, 10_000, 3600.0, 60.0, Pooler("mean"))
+    options = CoreOptions(BatchingOptions(2, 16, 64, 10_000, 3600.0, 60.0), Pooler("mean"))
     core = EngineCore("fake", DeadlyBackend(), options, NullObserver(), crash_guard=quarantine)
     core.start()
     models = ModelRegistry()

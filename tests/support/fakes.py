@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from nestvec.engine.backend import Backend, BackendInfo, CostModel
+from nestvec.engine.core.batching.batching_policy import BatchingOptions
 from nestvec.engine.core.engine_core import CoreOptions, EngineCore
 from nestvec.engine.observer import BatchStats, Observer, VectorsGiven
 from nestvec.engine.results import LongInput, Timings
@@ -232,16 +233,16 @@ def fake_core(
     clock: Callable[[], float] = time.monotonic,
 ) -> EngineCore:
     """Return a started core over a fake backend."""
-    options = CoreOptions(
+    batching = BatchingOptions(
         workers=workers,
         max_batch_tokens=budget,
         lookahead_items=64,
         max_queue_tokens=max_queue_tokens,
         max_queue_wait_s=max_queue_wait_s,
         max_batch_s=60.0,
-        pooler=Pooler("mean"),
         first_token_s=first_token_s,
     )
+    options = CoreOptions(batching, Pooler("mean"))
     core = EngineCore("fake", backend, options, observer or RecordingObserver(), clock)
     core.start()
     return core

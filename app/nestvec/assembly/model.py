@@ -14,6 +14,7 @@ from nestvec.backends.latency import LatencyBackend
 from nestvec.config.memory_bounds import memory_bounds
 from nestvec.config.settings import Settings
 from nestvec.engine.backend import Backend
+from nestvec.engine.core.batching.batching_policy import BatchingOptions
 from nestvec.engine.core.batching.shared_cores import SharedCores
 from nestvec.engine.core.engine_core import CoreOptions, EngineCore
 from nestvec.engine.core.ports import Core, CrashGuard, NullCrashGuard
@@ -130,16 +131,16 @@ def _core_options(
     settings: Settings, package: Package, tuned: ExecutionSettings, token_s: float
 ) -> CoreOptions:
     """Return how a core runs, whose probes took so many seconds a token."""
-    return CoreOptions(
+    batching = BatchingOptions(
         workers=tuned.worker_threads,
         max_batch_tokens=tuned.max_batch_tokens,
         lookahead_items=settings.lookahead_items,
         max_queue_tokens=memory_bounds(settings).queue_tokens,
         max_queue_wait_s=settings.max_queue_wait_s,
         max_batch_s=settings.max_batch_ms / 1000,
-        pooler=package.pooler,
         first_token_s=token_s,
     )
+    return CoreOptions(batching, package.pooler)
 
 
 def alias_presets(settings: Settings) -> dict[str, AliasPreset]:

@@ -98,9 +98,9 @@ class ServiceMetrics:
     def _count_change(self, slot: ModelSlot) -> None:
         """Count a load, a failure or an unloading, and show what a loaded model can take."""
         core = slot.model.core if slot.model is not None else None
-        options = core.options if isinstance(core, EngineCore) else None
-        self._workers.labels(slot.name).set(options.workers if options else 0)
-        self._queue_limit.labels(slot.name).set(options.max_queue_tokens if options else 0)
+        batching = core.options.batching if isinstance(core, EngineCore) else None
+        self._workers.labels(slot.name).set(batching.workers if batching else 0)
+        self._queue_limit.labels(slot.name).set(batching.max_queue_tokens if batching else 0)
         for outcome in ("ok", "error", "unloaded"):
             self._loads.labels(slot.name, outcome)
         if slot.state is SlotState.READY:

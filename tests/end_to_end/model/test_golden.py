@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.engine.backend import BackendOptions
+from nestvec.engine.core.batching.batching_policy import BatchingOptions
 from nestvec.engine.core.engine_core import CoreOptions, EngineCore
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_registry import ModelRegistry
@@ -37,7 +38,7 @@ def service(default_package: Package) -> Iterator[EmbeddingService]:
     core = EngineCore(
         spec.name,
         backend,
-        CoreOptions(2, 512, 1024, 500_000, 3600.0, 60.0, Pooler(spec.pooling)),
+        CoreOptions(BatchingOptions(2, 512, 1024, 500_000, 3600.0, 60.0), Pooler(spec.pooling)),
         NullObserver(),
     )
     core.start()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from nestvec.engine.backend import AttentionKind, CostModel
 from nestvec.engine.core.batch_runner import BatchOutput
+from nestvec.engine.core.batching.batching_policy import BatchingOptions
 from nestvec.engine.core.batching.dispatcher import Assignment
 from nestvec.engine.core.engine_core import CoreOptions, EngineCore
 from nestvec.engine.types import Item, ItemOptions, Layout, Priority, Submission
@@ -128,16 +129,16 @@ class Simulation:
         self.chooser = random.Random(seed)
         self.slowness = first_slowness
         self.clock = FakeClock(0.0)
-        options = CoreOptions(
+        batching = BatchingOptions(
             workers=WORKERS,
             max_batch_tokens=256,
             lookahead_items=64,
             max_queue_tokens=500_000,
             max_queue_wait_s=MAX_WAIT_S,
             max_batch_s=0.25,
-            pooler=Pooler("mean"),
             first_token_s=TOKEN_S,
         )
+        options = CoreOptions(batching, Pooler("mean"))
         self.observer = RecordingObserver()
         self.core = EngineCore("m", PricedBackend(cost), options, self.observer, self.clock)
         self.outcome = Outcome()

@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from nestvec.engine.backend import Backend, BackendInfo
@@ -43,24 +43,12 @@ class CoreOptions:
     """How a core runs.
 
     Attributes:
-        workers: Threads that run batches; one per core on CPU.
-        max_batch_tokens: Budget of a micro-batch in the backend's cost units (token equivalents).
-        lookahead_items: How far the scheduler may look to sort by length.
-        max_queue_tokens: Tokens that may wait before calls are refused.
-        max_queue_wait_s: How long a call may wait for the work of others; calls that would wait longer are refused.
-        max_batch_s: Batches are cut so as not to take longer, once their cost is known.
+        batching: How work is queued and batched; what the backend bounds is added to it.
         pooler: What is made of token states.
-        first_token_s: Worker seconds that a token is thought to take before anything was measured; None: unknown.
     """
 
-    workers: int
-    max_batch_tokens: int
-    lookahead_items: int
-    max_queue_tokens: int
-    max_queue_wait_s: float
-    max_batch_s: float
+    batching: BatchingOptions
     pooler: Pooler
-    first_token_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -111,11 +99,11 @@ class EngineCore:
     @property
     def max_batch_tokens(self) -> int:
         """Budget of a micro-batch in token equivalents."""
-        return self.options.max_batch_tokens
+        return self.options.batching.max_batch_tokens
 
     def start(self) -> None:
         """Start the worker threads."""
-        names = [f"nestvec-worker-{number}" for number in range(self.options.workers)]
+        names = [f"nestvec-worker-{number}" for number in range(self.options.batching.workers)]
         self.workers = [self._worker(name) for name in names]
         self.workers.append(self._worker("nestvec-worker-priority", is_priority=True))
         for worker in self.workers:
@@ -168,7 +156,7 @@ class EngineCore:
             LOST_S if self._failures.is_lost else max([0.0, *overdue]),
             waiting_tokens,
             token_s or 0.0,
-            self.options.max_queue_tokens,
+            self.options.batching.max_queue_tokens,
         )
 
     def close(self) -> None:
@@ -180,19 +168,13 @@ class EngineCore:
         self.backend.close()
 
     def _batching(self) -> BatchingOptions:
-        """Return how work is queued and batched."""
-        options, info = self.options, self.backend.info
+        """Return how work is queued and batched, within what the backend takes."""
+        info = self.backend.info
         mixed_tokens = info.max_mixed_tokens
-        return BatchingOptions(
-            options.workers,
-            options.max_batch_tokens,
-            options.lookahead_items,
-            options.max_queue_tokens,
-            options.max_queue_wait_s,
-            options.max_batch_s,
-            options.first_token_s,
-            info.max_cost,
-            math.inf if mixed_tokens is None else mixed_tokens,
+        return replace(
+            self.options.batching,
+            max_cost=info.max_cost,
+            max_mixed_tokens=math.inf if mixed_tokens is None else mixed_tokens,
         )
 
     def _worker(self, name: str, *, is_priority: bool = False) -> Worker:
