@@ -175,7 +175,7 @@ class EmbeddingService:
         took_s = self._clock() - finishing_s
         timings = Timings(tokenize_s, raw.queue_wait_s, raw.engine_s, took_s, started_s)
         unknown = unknown_tokens(encoded, model.tokenizer.told_unknown_id)
-        of_prompt = await count_instruction_tokens(call, prompt, encoded, spec, model.tokenizer)
+        of_prompt = await count_instruction_tokens(call, prompt, encoded, model, self.front, ticket)
         note_vectors(self._observer, call, spec, plan, len(finished.vectors), prompt_name)
         if self.sampler is not None and plan.map is None and not plan.exits and pictures is None:
             self.sampler.note(call, spec, prompt_name, raw.vectors)

@@ -1,13 +1,12 @@
 """How many of a call's tokens are those of the prompt that it asked for, beside its texts' own."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from nestvec.engine.front.front_threads import INLINE_CHARS
-from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.front.front_threads import INLINE_CHARS, FrontThreads
+from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.text.encoded import Encoded
-from nestvec.engine.text.tokenizer import Tokenizer
+from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.types import EmbedCall, OutputKind
 
 # Pairs have templates instead; terms are counted without a prompt where they are counted.
@@ -18,8 +17,9 @@ async def count_instruction_tokens(
     call: EmbedCall,
     prompt: str,
     encoded: Sequence[Encoded],
-    spec: ModelSpec,
-    tokenizer: Tokenizer,
+    model: ServedModel,
+    threads: FrontThreads,
+    ticket: WorkTicket,
 ) -> tuple[int, ...]:
     """Count the tokens of a prompt, without special ones, in what the model reads of each input.
 
@@ -29,8 +29,9 @@ async def count_instruction_tokens(
         call: The call.
         prompt: The prompt that it means.
         encoded: Its inputs, or its documents.
-        spec: The model.
-        tokenizer: The model's.
+        model: The model.
+        threads: Do the counting where the prompt is long.
+        ticket: The call's.
 
     Returns:
         A number for each item of `encoded`, 0 for a picture; nothing at all where the call itself asks for no prompt,
@@ -42,13 +43,16 @@ async def count_instruction_tokens(
     if call.examples and any(value.is_truncated for value in encoded):
         return ()
 
+    tokenizer = model.tokenizer
+
     def count() -> int:
-        return tokenizer.count_prompt_tokens(prompt, keeps=prompt in spec.prompts.values())
+        return tokenizer.count_prompt_tokens(prompt, keeps=prompt in model.spec.prompts.values())
 
     # Where it is left out of the pooling, it was counted for that.
     leading = max((value.skip_tokens for value in encoded), default=0)
     if not leading:
-        leading = count() if len(prompt) <= INLINE_CHARS else await asyncio.to_thread(count)
+        is_short = len(prompt) <= INLINE_CHARS
+        leading = count() if is_short else await threads.run(count, ticket, chars=len(prompt))
     tokens = leading - tokenizer.prefix_tokens
     if tokens <= 0:
         return ()
