@@ -7,7 +7,7 @@ from typing import Any, Final, Unpack
 
 import numpy as np
 
-from nestvec.assembly.library.calls import together
+from nestvec.assembly.library.calls import CALLS_IN_FLIGHT, together
 from nestvec.assembly.library.loop_thread import LoopThread
 from nestvec.assembly.service import build_corpus_service
 from nestvec.config.loading import load_settings
@@ -25,8 +25,6 @@ from nestvec.errors import FormatError, InputError
 from nestvec.observability.logs import configure_library_logs
 from nestvec.ray.options import TableJob, TableOptions, table_job
 
-# One call of the engine is tokenized while the other one runs.
-CALLS_IN_FLIGHT: Final = 2
 CALL_TEXTS: Final = 512
 # What the vectors were made by, which every batch's schema tells.
 SPACE: Final = "nestvec.space"

@@ -167,12 +167,12 @@ def run_on_ray(
         with connected(address), _plain_errors():
             pool = _pool(run, resumes=found is not None)
             note = _begin(run, pool, found)
-            resumed = _committed_rows(run.checkpoint)
+            resumed = count_rows(run.checkpoint)
             on_start(note.rows, resumed)
             totals = _embed(run, pool, note, on_progress)
             _finish(run, note)
     except KeyboardInterrupt:
-        kept = 0 if note is None else _committed_rows(run.checkpoint)
+        kept = 0 if note is None else count_rows(run.checkpoint)
         raise InterruptedRunError(kept, 0 if note is None else note.rows) from None
     return RaySummary(note.rows, resumed, totals, pool)
 
@@ -358,8 +358,3 @@ def _plain_errors() -> Iterator[None]:
                 raise inner from None
             inner = getattr(inner, "cause", None) or inner.__cause__
         raise
-
-
-def _committed_rows(checkpoint: ArrowPath) -> int:
-    """Return how many rows are whole in the folder, by the ids that Ray Data has noted."""
-    return count_rows(checkpoint)

@@ -198,7 +198,6 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
     per = TextUnit(flags["per"]) if flags["per"] else None
     if per is None and flags["chunk"]:
         per = TextUnit.FILE
-    keep = flags["keep_columns"] or ""
     is_shared = store is not None or flags["append"]
     return CorpusJob(
         sources=find_sources(
@@ -213,7 +212,7 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
             flags["text_column"],
             flags["id_column"],
             needs_id=id_kind is IdKind.COLUMN,
-            keep=tuple(name.strip() for name in keep.split(",") if name.strip()),
+            keep=column_names(flags["keep_columns"]),
             per=per,
             template=flags["template"] or "",
             context=flags["context_column"] or "",
@@ -227,6 +226,11 @@ def corpus_job(sources: tuple[str, ...], target: str, flags: Mapping[str, Any]) 
         appends=flags["append"],
         prunes=flags["prune"],
     )
+
+
+def column_names(listed: str | None) -> tuple[str, ...]:
+    """Return the names that a flag lists, between commas."""
+    return tuple(name.strip() for name in (listed or "").split(",") if name.strip())
 
 
 def _check_together(flags: Mapping[str, Any], target: str, *, is_store: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 import click
 from tqdm import tqdm
 
+from nestvec.cli.corpus.embed_flags import column_names
 from nestvec.cli.corpus.ray_flags import FLAG, RayFlags
 from nestvec.config.groups.batching import BatchingSettings
 from nestvec.config.groups.gpu import GpuSettings
@@ -142,9 +143,9 @@ def _options(flags: Mapping[str, Any], present: Sequence[str], *, template: str)
         FormatError: The first file has no such column.
     """
     id_column = flags["id_column"] or "id"
-    named = [name.strip() for name in (flags["keep_columns"] or "").split(",") if name.strip()]
+    named = column_names(flags["keep_columns"])
     if ALL_COLUMNS in named:
-        named = [name for name in present if name != flags["text_column"]]
+        named = tuple(name for name in present if name != flags["text_column"])
     kept = dict.fromkeys([id_column, *named])
     if flags["with_text"]:
         kept[flags["text_column"]] = None
