@@ -15,6 +15,7 @@ INPUTS = 2048
 WORDS = "alpha beta gamma " * 30
 MODEL = "static"
 KEY = "a-key-of-an-operator"
+OUTPUT_TYPES = ("float", "base64", "int8", "uint8", "binary", "ubinary")
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def tensors() -> Iterator[DearRequest]:
 
 
 def embeddings() -> Iterator[DearRequest]:
-    """Yield requests for vectors in every dialect."""
+    """Yield requests for vectors on the routes of OpenAI and Azure, which other vendors share."""
     many, words = ["alpha"] * INPUTS, [WORDS] * INPUTS
     own = {"x-embed-token-vocab": "model"}
     floats = repeated(b'{"truncate":true,"input":[', b"5.0", 399_000, b"]}")
@@ -123,11 +124,67 @@ def embeddings() -> Iterator[DearRequest]:
     yield DearRequest("/v1/embeddings", "vectors of tokens, offsets", tokens)
     yield DearRequest("/v1/embeddings", "one text", of(input="a b " * 3_000_000, truncate=True))
     objects = [{"text": "alpha"}] * INPUTS
-    types = ["float", "base64", "int8", "uint8", "binary", "ubinary"]
     yield DearRequest(
-        "/v1/embeddings", "Jina's types", of(input=objects, embedding_type=types), is_quick=True
+        "/v1/embeddings",
+        "Jina's types",
+        of(input=objects, embedding_type=OUTPUT_TYPES),
+        is_quick=True,
     )
     yield DearRequest("/v1/embeddings", "Voyage's", of(input=many[:1000], truncation=True))
+    fields = lambda: json.dumps({"input": "a", **{f"f{n:06}": n for n in range(30_000)}}).encode()  # noqa: E731 - as `of`
+    yield DearRequest("/v1/embeddings", "unknown fields", fields, is_quick=True)
+    spans = {"spans": [[n, n + 6] for n in range(0, 6 * INPUTS, 6)]}
+    yield DearRequest(
+        "/v1/embeddings",
+        "late chunking",
+        of(input="alpha " * INPUTS, late_chunking=spans),
+        statuses=(200, 400),
+    )
+    yield DearRequest("/embeddings", "texts", of(input=many, encoding_format="base64"))
+    azure = f"/openai/deployments/{MODEL}/embeddings"
+    yield DearRequest(
+        "/openai/deployments/{deployment:path}/embeddings", "texts", of(input=many), azure
+    )
+    yield DearRequest(
+        "/engines/{deployment:path}/embeddings",
+        "texts",
+        of(input=many),
+        f"/engines/{MODEL}/embeddings",
+    )
+
+
+def vendors_embeddings() -> Iterator[DearRequest]:
+    """Yield requests for vectors on the routes of other vendors than OpenAI and Azure."""
+    many, words = ["alpha"] * INPUTS, [WORDS] * INPUTS
+    chunks = [["alpha"] * 256] * 8
+    yield DearRequest(
+        "/v1/contextualizedembeddings", "chunks", of(inputs=chunks), statuses=(200, 400)
+    )
+    yield DearRequest(
+        "/v1/contextualizedembeddings", "Perplexity's", of(input=chunks), statuses=(200, 400)
+    )
+    letters = [{"content": [{"type": "text", "text": word}]} for word in words[:1000]]
+    yield DearRequest("/v1/multimodalembeddings", "texts", of(inputs=letters))
+    parts = {"content": [{"type": "text", "text": "a"}] * 40_000}
+    yield DearRequest("/v1/multimodalembeddings", "parts", of(inputs=[parts]))
+    yield DearRequest("/v2/embed", "texts", of(texts=words[:96], embedding_types=OUTPUT_TYPES))
+    yield DearRequest("/v2/embed", "parts", of(inputs=[parts], truncate="END"))
+    escapes = of(texts=["\x01" * 400_000], truncate="END")
+    yield DearRequest("/v1/embed", "a text of escapes", escapes)
+    yield DearRequest("/api/embed", "texts", of(input=many))
+    yield DearRequest("/api/embeddings", "one text", of(prompt="a b " * 1_000_000))
+    yield DearRequest("/pooling", "texts", of(input=many, encoding_format="float"))
+    ids = repeated(b'{"inputs":[', b"[" + b"7," * 189 + b"7]", 1570, b"]}")
+    yield DearRequest("/embed", "ids", ids)
+    yield DearRequest("/embed_all", "tokens", of(inputs=["word " * 250] * 64), is_quick=True)
+    body = {"inputs": ["alpha"] * 2}
+    yield DearRequest("/vertex", "bodies", of(instances=[body] * (INPUTS // 2)))
+    for route in ("/", "/invocations"):
+        yield DearRequest(route, "texts", of(inputs=many))
+
+
+def gemini() -> Iterator[DearRequest]:
+    """Yield requests of Gemini's kind, under both versions of its paths."""
     contents = [{"content": {"parts": [{"text": WORDS}] * 9}, "title": WORDS}] * 100
     for prefix in ("/v1beta", "/v1"):
         yield DearRequest(
@@ -152,51 +209,6 @@ def embeddings() -> Iterator[DearRequest]:
             statuses=(400,),
             is_quick=True,
         )
-    fields = lambda: json.dumps({"input": "a", **{f"f{n:06}": n for n in range(30_000)}}).encode()  # noqa: E731 - as `of`
-    yield DearRequest("/v1/embeddings", "unknown fields", fields, is_quick=True)
-    spans = {"spans": [[n, n + 6] for n in range(0, 6 * INPUTS, 6)]}
-    yield DearRequest(
-        "/v1/embeddings",
-        "late chunking",
-        of(input="alpha " * INPUTS, late_chunking=spans),
-        statuses=(200, 400),
-    )
-    yield DearRequest("/embeddings", "texts", of(input=many, encoding_format="base64"))
-    azure = f"/openai/deployments/{MODEL}/embeddings"
-    yield DearRequest(
-        "/openai/deployments/{deployment:path}/embeddings", "texts", of(input=many), azure
-    )
-    yield DearRequest(
-        "/engines/{deployment:path}/embeddings",
-        "texts",
-        of(input=many),
-        f"/engines/{MODEL}/embeddings",
-    )
-    chunks = [["alpha"] * 256] * 8
-    yield DearRequest(
-        "/v1/contextualizedembeddings", "chunks", of(inputs=chunks), statuses=(200, 400)
-    )
-    yield DearRequest(
-        "/v1/contextualizedembeddings", "Perplexity's", of(input=chunks), statuses=(200, 400)
-    )
-    letters = [{"content": [{"type": "text", "text": word}]} for word in words[:1000]]
-    yield DearRequest("/v1/multimodalembeddings", "texts", of(inputs=letters))
-    parts = {"content": [{"type": "text", "text": "a"}] * 40_000}
-    yield DearRequest("/v1/multimodalembeddings", "parts", of(inputs=[parts]))
-    yield DearRequest("/v2/embed", "texts", of(texts=words[:96], embedding_types=types))
-    yield DearRequest("/v2/embed", "parts", of(inputs=[parts], truncate="END"))
-    escapes = of(texts=["\x01" * 400_000], truncate="END")
-    yield DearRequest("/v1/embed", "a text of escapes", escapes)
-    yield DearRequest("/api/embed", "texts", of(input=many))
-    yield DearRequest("/api/embeddings", "one text", of(prompt="a b " * 1_000_000))
-    yield DearRequest("/pooling", "texts", of(input=many, encoding_format="float"))
-    ids = repeated(b'{"inputs":[', b"[" + b"7," * 189 + b"7]", 1570, b"]}")
-    yield DearRequest("/embed", "ids", ids)
-    yield DearRequest("/embed_all", "tokens", of(inputs=["word " * 250] * 64), is_quick=True)
-    body = {"inputs": ["alpha"] * 2}
-    yield DearRequest("/vertex", "bodies", of(instances=[body] * (INPUTS // 2)))
-    for route in ("/", "/invocations"):
-        yield DearRequest(route, "texts", of(inputs=many))
 
 
 def comparisons() -> Iterator[DearRequest]:
@@ -283,4 +295,12 @@ def reports() -> Iterator[DearRequest]:
 
 def dearest_requests() -> list[DearRequest]:
     """Return the dearest requests of every route that is posted to."""
-    return [*tensors(), *embeddings(), *comparisons(), *others(), *reports()]
+    return [
+        *tensors(),
+        *embeddings(),
+        *vendors_embeddings(),
+        *gemini(),
+        *comparisons(),
+        *others(),
+        *reports(),
+    ]
