@@ -1,5 +1,6 @@
 """The ONNX Runtime backend: choice of the provider, graphs that it takes and refuses, and the promises of the fake."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -53,6 +54,23 @@ def test_cuda_on_a_host_without_it_stops_the_start(tiny_package: Package) -> Non
 def backend(tiny_package: Package) -> OnnxBackend:
     """A backend over the tiny BERT."""
     return OnnxBackend(tiny_package.graph, tiny_package.layout, BackendOptions())
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="the machine has one core only")
+def test_threads_inside_a_run_keep_off_the_core_of_its_worker(tiny_package: Package) -> None:
+    """Of a session whose threads spin; a session with one thread has none to move."""
+    graph, layout = tiny_package.graph, tiny_package.layout
+    wide = OnnxBackend(graph, layout, BackendOptions(intra_op_threads=2, spins=True))
+    narrow = OnnxBackend(graph, layout, BackendOptions())
+    batch = collate([item(1, 2, 3)], layout)
+    as_wide, as_narrow = wide.run(batch).hidden, narrow.run(batch).hidden
+    assert as_wide is not None
+    assert as_narrow is not None
+    np.testing.assert_allclose(as_wide, as_narrow, atol=1e-6)
+    (helper,) = wide._helpers.threads
+    cores = os.sched_getaffinity(0)
+    assert len(os.sched_getaffinity(helper)) == len(cores) - 1
+    assert narrow._helpers.threads == ()
 
 
 def test_a_saved_packed_graph_gives_the_same_bits(tiny_package: Package, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from nestvec.backends.ort import (
     find_libraries,
     opening_error,
 )
+from nestvec.backends.thread_placement import ThreadPlacement, begun_threads
 from nestvec.engine.backend import LONG_TOKENS, BackendInfo, BackendOptions, CostModel
 from nestvec.engine.types import Batch, FloatArray, Layout, RawOutput
 from nestvec.errors import FormatError, ProviderError
@@ -45,6 +46,9 @@ CPU_DISABLED_FUSIONS: Final = (
     "GeluFusion",
 )
 PACKED_WEIGHTS: Final = "weights.bin"
+# As long as threads inside a run mostly wait for each other; one that waits longer has no core to wait for, and had
+# better leave its own to whoever has work.
+SPIN_US: Final = 20
 
 
 class OnnxBackend:
@@ -64,7 +68,8 @@ class OnnxBackend:
     def __init__(self, path: Path, layout: Layout, options: BackendOptions) -> None:
         self._plain_attention_tokens = options.plain_attention_tokens
         requested = available_provider(options.provider)
-        self._session = _open(path, requested, options)
+        self._session, helpers = begun_threads(lambda: _open(path, requested, options), "inside")
+        self._helpers = ThreadPlacement(helpers if options.spins else ())
         active = self._session.get_providers()
         provider = "cuda" if active[0] == PROVIDERS["cuda"] else "cpu"
         if options.provider == "cuda" and provider != "cuda":
@@ -112,6 +117,7 @@ class OnnxBackend:
         if layers := self.info.layers:
             feeds[LAYERS] = np.asarray(batch.exits[-1] if batch.exits else layers, np.int64)
         names = [*(f"{EXIT}{layer}" for layer in batch.exits[:-1]), self._output]
+        self._helpers.keep_apart()
         try:
             outputs: list[FloatArray] = self._session.run(names, feeds)
         except Exception as error:
@@ -172,6 +178,7 @@ def _session_options(provider: str, options: BackendOptions) -> ort.SessionOptio
     session_options.add_session_config_entry(
         "session.intra_op.allow_spinning", "1" if options.spins else "0"
     )
+    session_options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     session_options.add_session_config_entry("session.force_spinning_stop", "1")
     # Failures come as exceptions; the lines that onnxruntime writes to stderr would quote values.
     session_options.log_severity_level = 4
