@@ -41,11 +41,11 @@ from nestvec.tools.planning.coefficients import (
     FrontTimes,
     MachineCoefficients,
 )
-from nestvec.tools.planning.measuring.batch_times import FittedTimes, fit_batch_times
+from nestvec.tools.planning.measuring.batch_times import BenchClock, FittedTimes, fit_batch_times
 from nestvec.tools.planning.measuring.own_server import own_server
 from nestvec.tools.planning.measuring.request_costs import CONNECTIONS, measure_requests
 from nestvec.tools.planning.replica import ReplicaOptions
-from nestvec.tools.planning.saturation import fit_slowdown, fit_wait
+from nestvec.tools.planning.saturation import fit_slowdown, fit_wait, fit_wake
 from nestvec.tools.tuning.report import TuningReport
 from nestvec.tools.tuning.run import TuningRun
 from nestvec.tools.tuning.search import GPU_BUDGETS
@@ -64,7 +64,7 @@ MEASURED_SETTINGS: Final = (
 )
 # Texts of 60 to 120 words, several a request, so that batches are filled and what is measured is the workers.
 MEASURED_WORDS: Final = (60, 120)
-MEASURED_TEXTS: Final = 4
+MEASURED_TEXTS: Final = 1
 
 
 def tune_model(settings: Settings, *, limit_s: float, compares: bool) -> TuningReport:
@@ -156,7 +156,11 @@ def measure_coefficients(settings: Settings) -> MachineCoefficients:
         slowdown=1.0,
         noise=times.noise,
         front=FrontTimes(
-            request_s=costs.request_s, text_s=costs.text_s, token_s=costs.token_s, wait_s=0.0
+            request_s=costs.request_s,
+            text_s=costs.text_s,
+            token_s=costs.token_s,
+            wait_s=0.0,
+            wake_s=0.0,
         ),
         server_bytes=server_bytes,
         start_s=server.start_s,
@@ -167,7 +171,9 @@ def measure_coefficients(settings: Settings) -> MachineCoefficients:
         client_send_s=costs.client_s / 2,
         client_receive_s=costs.client_s / 2,
     )
-    fitted = fit_slowdown(as_measured, costs.lengths, CONNECTIONS, costs.requests_per_s)
+    woken = fit_wake(as_measured, costs.lengths, CONNECTIONS, costs.busy_front_s)
+    as_woken = replace(as_measured, coefficients=woken)
+    fitted = fit_slowdown(as_woken, costs.lengths, CONNECTIONS, costs.requests_per_s)
     as_fitted = replace(as_measured, coefficients=fitted)
     return fit_wait(as_fitted, costs.alone_lengths, costs.alone_s)
 
@@ -184,7 +190,7 @@ def _batch_times(
             package.pooler,
             max_tokens=package.spec.max_tokens,
             vocabulary_size=package.spec.vocabulary_size,
-            clock=time.perf_counter,
+            clock=BenchClock(),
         )
     finally:
         backend.close()

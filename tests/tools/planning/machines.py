@@ -35,7 +35,7 @@ def machine(**changes: Any) -> MachineCoefficients:
         "lone": batch,
         "slowdown": 1.0,
         "noise": 0.0,
-        "front": FrontTimes(request_s=0.0, text_s=0.0, token_s=0.0, wait_s=0.0),
+        "front": FrontTimes(request_s=0.0, text_s=0.0, token_s=0.0, wait_s=0.0, wake_s=0.0),
         "server_bytes": 300_000_000,
         "start_s": 2.0,
     }
@@ -55,6 +55,6 @@ def real_machine(**changes: Any) -> MachineCoefficients:
         "lone": BatchTimes(fixed_s=0.001, token_s=3e-5, area_s=2e-5),
         "slowdown": 1.1,
         "noise": 0.05,
-        "front": FrontTimes(request_s=4e-4, text_s=2e-5, token_s=1e-6, wait_s=1e-4),
+        "front": FrontTimes(request_s=4e-4, text_s=2e-5, token_s=1e-6, wait_s=1e-4, wake_s=0.0),
     }
     return machine(**(values | changes))

@@ -1,6 +1,7 @@
 """Coefficients of a machine: written and read, refused with the field's name, and fitted from batches."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from nestvec.engine.types import Batch, Layout, RawOutput
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import FormatError
 from nestvec.tools.planning.coefficients import MachineCoefficients
-from nestvec.tools.planning.measuring.batch_times import fit_batch_times
+from nestvec.tools.planning.measuring.batch_times import BenchClock, fit_batch_times
 from nestvec.tools.planning.replica import ReplicaOptions
 from nestvec.tools.planning.saturation import (
     fit_slowdown,
     fit_wait,
+    fit_wake,
+    saturate,
     saturated_requests_per_s,
 )
 from typing_extensions import override
@@ -93,7 +96,7 @@ def test_times_of_batches_are_fitted() -> None:
         Pooler("mean"),
         max_tokens=256,
         vocabulary_size=600,
-        clock=clock,
+        clock=BenchClock(clock, lambda _: None),
     )
     assert times.batch.fixed_s == pytest.approx(0.002, rel=0.01)
     assert times.batch.token_s == pytest.approx(5e-5, rel=0.01)
@@ -111,6 +114,26 @@ def test_the_slow_down_is_the_one_that_gives_what_was_measured() -> None:
     forgotten = ReplicaOptions(truth.model_copy(update={"slowdown": 1.0}), 256)
     fitted = fit_slowdown(forgotten, lengths, 8, measured)
     assert fitted.slowdown == pytest.approx(1.3, rel=0.01)
+
+
+def test_how_much_of_a_request_is_waking_up_is_told_by_a_busy_server() -> None:
+    """One after the other they take as much of the thread as before; under load what was measured."""
+    lengths: list[tuple[int, ...]] = [(60 + 13 * number % 61,) for number in range(160)]
+    truth = real_machine(noise=0.0)
+    front = truth.front.model_copy(update={"wake_s": 3e-4})
+    truth = truth.model_copy(update={"front": front})
+    # While the caller is at work, the thread has nothing to do and falls asleep.
+    options = ReplicaOptions(truth, 256, client_send_s=1e-4, client_receive_s=1e-4)
+    alone, busy = (saturate(options, lengths, n).front_s for n in (1, 16))
+    assert busy < alone - 1e-4
+    whole = front.model_copy(update={"request_s": front.request_s + 2 * 3e-4, "wake_s": 0.0})
+    unknown = replace(options, coefficients=truth.model_copy(update={"front": whole}))
+    assert saturate(unknown, lengths, 1).front_s == pytest.approx(alone)
+    fitted = fit_wake(unknown, lengths, 16, busy).front
+    assert fitted.wake_s == pytest.approx(3e-4, rel=0.02)
+    assert fitted.request_s == pytest.approx(front.request_s, rel=0.03)
+    # A server that takes as much under load has nothing to wake up for.
+    assert fit_wake(unknown, lengths, 16, 2 * alone).front.wake_s == pytest.approx(0, abs=1e-6)
 
 
 def test_what_requests_wait_for_on_no_core_is_what_is_missing_to_what_was_measured() -> None:

@@ -63,13 +63,24 @@ def test_busy_neighbours_slow_a_thread_down() -> None:
     assert ends_of(Cores(VirtualClock(), 2, 1.2), [(0, 1, 2)]) == pytest.approx([1.0])
 
 
-def test_work_in_several_threads_is_as_fast_as_its_slowest_one() -> None:
-    """With a third thread one of two cores has two of them: half the speed, and the other core waits."""
-    assert ends_of(Cores(VirtualClock(), 2), [(0, 1, 2), (0, 1, 1)]) == pytest.approx([2, 2])
+def test_work_in_several_threads_takes_its_part_of_the_cores() -> None:
+    """A third thread beside two of one work: each has two thirds of a core."""
+    assert ends_of(Cores(VirtualClock(), 2), [(0, 1, 2), (0, 1, 1)]) == pytest.approx([1.5, 1.5])
     # Once it is alone again it goes on at full speed.
     assert ends_of(Cores(VirtualClock(), 2), [(0, 1, 2), (0, 0.25, 1)]) == pytest.approx(
-        [1.25, 0.5]
+        [1.125, 0.375]
     )
+
+
+def test_a_serial_thread_wakes_up_once_for_all_that_waits() -> None:
+    """What comes while it is at work costs no more than itself; what comes later is woken for."""
+    cores = Cores(VirtualClock(), 2)
+    loop, ends = SerialThread(cores, wake_s=0.1), []
+    for due_s in (0.0, 0.0, 0.5, 2.0):
+        cores.clock.at(due_s, lambda: loop.run(0.5, lambda: ends.append(cores.clock.now_s)))
+    cores.clock.run()
+    assert ends == pytest.approx([0.6, 1.1, 1.6, 2.6])
+    assert loop.work_s == pytest.approx(2.2)
 
 
 def test_a_serial_thread_does_one_thing_after_the_other() -> None:

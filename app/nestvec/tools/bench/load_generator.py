@@ -128,7 +128,8 @@ async def open_load(
     seed: int = 0,
 ) -> LoadResult:
     """Send requests at random times (Poisson) of a fixed mean rate, whether or not earlier ones were answered."""
-    result, source, free = LoadResult(), iter(requests), asyncio.Queue[Connection]()
+    # The connection that was used last is used next, as pools of clients do: no more are opened than are needed.
+    result, source, free = LoadResult(), iter(requests), asyncio.LifoQueue[Connection]()
     for _ in range(MAX_CONNECTIONS):
         free.put_nowait(Connection(target))
     in_flight: set[asyncio.Task[None]] = set()

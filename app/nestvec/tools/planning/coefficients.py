@@ -88,6 +88,8 @@ class FrontTimes(_Part):
 
     Attributes:
         wait_s: Seconds that a request waits on no core besides: for threads to be woken, for the kernel.
+        wake_s: Seconds of waking up, beside what a request takes: once for all that has come by then, so that a server
+            with much to do pays for it seldom.
         request_s: Seconds a request.
         text_s: Seconds a text.
         token_s: Seconds a token.
@@ -97,6 +99,7 @@ class FrontTimes(_Part):
     text_s: float = Field(ge=0, le=MAX_S)
     token_s: float = Field(ge=0, le=MAX_S)
     wait_s: float = Field(ge=0, le=MAX_S)
+    wake_s: float = Field(ge=0, le=MAX_S)
 
     def of(self, texts: int, tokens: int) -> float:
         """Return the seconds of a request."""

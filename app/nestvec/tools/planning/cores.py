@@ -1,16 +1,14 @@
 """The cores of one machine, shared evenly by whatever threads run: pure.
 
 A thread runs at full speed while there is a core for it, slower while other cores are busy too (they share caches and
-memory), and slower still where there are more threads than cores. Work in several threads is as fast as its slowest
-one, for which the others wait on their cores: with a thread more than there are cores, one core has two of them, and
-each of these half of it.
+memory), and slower still where there are more threads than cores. So do the threads of work that runs in several:
+those that wait for each other leave their cores to others.
 
 As every thread runs equally fast at any moment, work is measured on one common scale, which moves on faster or slower:
 the first to end is the one with the nearest mark.
 """
 
 import heapq
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,7 +35,6 @@ class Cores:
     slowdown: float = 1.0
     busy_core_s: float = 0.0
     _threads: int = 0
-    _in_step: int = 0  # works that run in several threads
     _done_s: float = 0.0  # how far each thread that ran all the time has come
     _seen_s: float = 0.0
     _ends: list[tuple[float, int, int, Callable[[], None]]] = field(default_factory=list)
@@ -58,7 +55,6 @@ class Cores:
         work = work_s / self._slowed(min(threads, self.count))
         heapq.heappush(self._ends, (self._done_s + work, self._begun, threads, then))
         self._threads += threads
-        self._in_step += threads > 1
         self._plan_next()
 
     def _slowed(self, busy: int) -> float:
@@ -72,8 +68,6 @@ class Cores:
         if not self._threads:
             return 1.0
         share = min(1.0, self.count / self._threads)
-        if self._in_step:
-            share = 1 / math.ceil(self._threads / self.count)
         return share / self._slowed(min(self._threads, self.count))
 
     def _move_on(self) -> None:
@@ -101,7 +95,6 @@ class Cores:
         while self._ends and self._ends[0][0] <= self._done_s + MIN_LEFT_S:
             _, _, threads, then = heapq.heappop(self._ends)
             self._threads -= threads
-            self._in_step -= threads > 1
             ended.append(then)
         self._plan_next()
         for then in ended:
@@ -114,15 +107,19 @@ class SerialThread:
 
     Attributes:
         cores: What it runs on.
+        wake_s: Core seconds that the first piece of work takes more when nothing was to be done before.
+        work_s: Core seconds of all work so far, of waking up too.
     """
 
     cores: Cores
+    wake_s: float = 0.0
+    work_s: float = 0.0
     _waiting: deque[tuple[float, Callable[[], None]]] = field(default_factory=deque)
     _is_busy: bool = False
 
     def run(self, work_s: float, then: Callable[[], None]) -> None:
         """Do work once what came before is done."""
-        self._waiting.append((work_s, then))
+        self._waiting.append((work_s if self._is_busy else work_s + self.wake_s, then))
         if not self._is_busy:
             self._begin()
 
@@ -131,6 +128,7 @@ class SerialThread:
         if not self._waiting:
             return
         work_s, then = self._waiting.popleft()
+        self.work_s += work_s
 
         def done() -> None:
             then()

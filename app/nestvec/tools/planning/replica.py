@@ -103,6 +103,7 @@ class Replica:
         in_flight: The requests that it has.
         policy: What decides about its batches: the engine's own.
         cores: What its threads run on.
+        front: The thread that speaks HTTP.
     """
 
     clock: VirtualClock
@@ -115,7 +116,7 @@ class Replica:
     in_flight: dict[int, SimulatedRequest] = field(default_factory=dict)
     policy: BatchingPolicy = field(init=False)
     cores: Cores = field(init=False)
-    _front: SerialThread = field(init=False)
+    front: SerialThread = field(init=False)
     _client: SerialThread = field(init=False)
     _missing: dict[int, int] = field(default_factory=dict)
     _predicted_s: dict[int, tuple[float, float]] = field(default_factory=dict)
@@ -128,7 +129,8 @@ class Replica:
             machine.pricing.cost(), self.options.batching(), chooser=self.chooser
         )
         self.cores = Cores(self.clock, machine.cores, machine.slowdown)
-        self._front, self._client = SerialThread(self.cores), SerialThread(self.cores)
+        self.front = SerialThread(self.cores, machine.front.wake_s)
+        self._client = SerialThread(self.cores)
         self._times = machine.batch.seconds, machine.lone.seconds
 
     @property
@@ -158,7 +160,7 @@ class Replica:
     def _read(self, request: SimulatedRequest) -> None:
         work_s = FRONT_SHARE_BEFORE * self._front_s(request)
         wait_s = self.options.coefficients.front.wait_s
-        self._front.run(work_s, lambda: self.clock.after(wait_s, lambda: self._queue(request)))
+        self.front.run(work_s, lambda: self.clock.after(wait_s, lambda: self._queue(request)))
 
     def _queue(self, request: SimulatedRequest) -> None:
         """Admit a request and queue its items, or refuse it."""
@@ -226,7 +228,7 @@ class Replica:
             took_s = self.clock.now_s - queued_s
             self.policy.admission.learn(request.priority, predicted_s, took_s)
         work_s = (1 - FRONT_SHARE_BEFORE) * self._front_s(request)
-        self._front.run(work_s, lambda: self._send(request))
+        self.front.run(work_s, lambda: self._send(request))
 
     def _send(self, request: SimulatedRequest) -> None:
         if self.options.client_receive_s:

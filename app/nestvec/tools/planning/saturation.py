@@ -4,7 +4,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from nestvec.tools.planning.coefficients import MachineCoefficients
@@ -13,7 +13,21 @@ from nestvec.tools.planning.virtual_clock import VirtualClock
 
 WARM_UP: Final = 0.1  # share of the requests that is not counted: nothing is learned yet
 FACTORS: Final = (0.5, 16.0)
+WAKES: Final = 2  # of a request that is alone: it comes, and its vectors are there
 STEPS: Final = 12  # halvings of that range: to a thousandth
+
+
+@dataclass(frozen=True, slots=True)
+class Saturation:
+    """What a server does where callers always have another request ready.
+
+    Attributes:
+        requests_per_s: Requests a second that it answers.
+        front_s: Core seconds a request of the thread that speaks HTTP.
+    """
+
+    requests_per_s: float
+    front_s: float
 
 
 def saturated_requests_per_s(
@@ -22,7 +36,17 @@ def saturated_requests_per_s(
     connections: int,
     seed: int = 0,
 ) -> float:
-    """Return how many requests a second a server answers where so many are always under way.
+    """Return how many requests a second a server answers where so many are always under way; see `saturate`."""
+    return saturate(options, lengths, connections, seed).requests_per_s
+
+
+def saturate(
+    options: ReplicaOptions,
+    lengths: Iterable[tuple[int, ...]],
+    connections: int,
+    seed: int = 0,
+) -> Saturation:
+    """Simulate a server where so many requests are always under way.
 
     Args:
         options: How it runs.
@@ -56,7 +80,8 @@ def saturated_requests_per_s(
     first, last = int(WARM_UP * len(ended_s)), len(ended_s) - connections - 1
     if last <= first:
         raise ValueError("more requests than connections are needed to see what a server can do")
-    return (last - first) / (ended_s[last] - ended_s[first])
+    requests_per_s = (last - first) / (ended_s[last] - ended_s[first])
+    return Saturation(requests_per_s, replica.front.work_s / len(ended_s))
 
 
 def fit_slowdown(
@@ -85,6 +110,38 @@ def fit_slowdown(
         else:
             high = middle
     return machine.model_copy(update={"slowdown": math.sqrt(low * high)})
+
+
+def fit_wake(
+    options: ReplicaOptions, lengths: list[tuple[int, ...]], connections: int, front_s: float
+) -> MachineCoefficients:
+    """Return the coefficients whose thread that speaks HTTP takes what was measured of a busy server.
+
+    What it takes a request was measured where one follows the other: it wakes up for each, and again for its answer.
+    Of many that are under way it wakes up for several at once, which tells how much of it is waking up.
+
+    Args:
+        options: How it runs; its coefficients say what requests take one after the other, waking up included.
+        lengths: Tokens of the texts of each request.
+        connections: Requests that were always under way.
+        front_s: Core seconds a request of that thread, measured then.
+    """
+    machine = options.coefficients
+
+    def split(wake_s: float) -> MachineCoefficients:
+        request_s = max(0.0, machine.front.request_s - WAKES * wake_s)
+        front = machine.front.model_copy(update={"request_s": request_s, "wake_s": wake_s})
+        return machine.model_copy(update={"front": front})
+
+    low, high = 0.0, machine.front.request_s / WAKES
+    for _step in range(STEPS):
+        middle = (low + high) / 2
+        tried = replace(options, coefficients=split(middle), max_queue_wait_s=math.inf)
+        if saturate(tried, lengths, connections).front_s > front_s:
+            low = middle
+        else:
+            high = middle
+    return split((low + high) / 2)
 
 
 def fit_wait(

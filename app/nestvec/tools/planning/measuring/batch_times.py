@@ -1,6 +1,7 @@
 """What one batch takes a worker, from batches of known sizes."""
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -17,8 +18,21 @@ LENGTHS: Final = (8, 16, 32, 64, 96, 128, 192, 256, 512)
 COUNTS: Final = (1, 2, 4, 8, 16)
 MAX_BATCH_TOKENS: Final = 1024
 ROUNDS: Final = 9
-# Of a normal distribution the median absolute deviation is this much less than the standard deviation.
-NORMAL_MAD: Final = 1.4826
+# A text is alone on a server that has been idle for some time: cores that rest wake up more slowly.
+PAUSE_S: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class BenchClock:
+    """What batches are timed by.
+
+    Attributes:
+        now: Returns monotonic seconds.
+        sleep: Waits for so many seconds.
+    """
+
+    now: Callable[[], float] = time.perf_counter
+    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +61,7 @@ def fit_batch_times(
     *,
     max_tokens: int,
     vocabulary_size: int,
-    clock: Callable[[], float],
+    clock: BenchClock,
 ) -> FittedTimes:
     """Run batches of several sizes in turns, alone as on an idle server too, and fit what they take.
 
@@ -57,7 +71,7 @@ def fit_batch_times(
         pooler: What is made of token states.
         max_tokens: Most tokens of a text.
         vocabulary_size: Ids are drawn below it.
-        clock: Monotonic seconds.
+        clock: What times them.
 
     Raises:
         BackendError: A batch failed.
@@ -82,10 +96,12 @@ def fit_batch_times(
     seconds: dict[tuple[int, int, bool], list[float]] = {cell: [] for cell in cells}
     for number in range(ROUNDS + 1):
         for cell, items in batches.items():
-            began_s = clock()
+            if cell[2]:
+                clock.sleep(PAUSE_S)
+            began_s = clock.now()
             run_items(backend, items, pooler, is_lone=cell[2])
             if number:  # the first round warms it up
-                seconds[cell].append(clock() - began_s)
+                seconds[cell].append(clock.now() - began_s)
     medians = {cell: float(np.median(values)) for cell, values in seconds.items()}
     batch, error = _fitted(pricing, {c: s for c, s in medians.items() if not c[2]})
     lone, _ = _fitted(pricing, {c: s for c, s in medians.items() if c[2]})
@@ -94,7 +110,8 @@ def fit_batch_times(
         for cell, values in seconds.items()
         for value in values
     ]
-    noise = NORMAL_MAD * float(np.median(np.abs(spread)))
+    # Not a robust measure: the few batches that take much longer are those that queues grow behind.
+    noise = float(np.sqrt(np.mean(np.square(spread))))
     return FittedTimes(batch, lone, noise, max(c * n for c, n in sizes), error)
 
 

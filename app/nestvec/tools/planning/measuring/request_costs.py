@@ -63,7 +63,8 @@ class RequestCosts:
         request_s: CPU seconds of the event loop a request.
         text_s: The same a text.
         token_s: The same a token.
-        requests_per_s: Requests a second that are answered while `CONNECTIONS` are always busy.
+        busy_front_s: CPU seconds of the event loop a request while `CONNECTIONS` are always busy.
+        requests_per_s: Requests a second that are answered then.
         lengths: Tokens of the texts of these requests.
         client_s: CPU seconds of this process a request.
         alone_s: Seconds from one request to the next, of one text, where one follows the other on an idle server.
@@ -73,6 +74,7 @@ class RequestCosts:
     request_s: float
     text_s: float
     token_s: float
+    busy_front_s: float
     requests_per_s: float
     lengths: list[tuple[int, ...]]
     client_s: float
@@ -111,11 +113,16 @@ def measure_requests(
         costs.append((server.event_loop_cpu_s() - before_s) / answered)
     # Of a model that takes few tokens all texts have as many: what they cost is shared between text and token then.
     solved = np.linalg.lstsq(np.array(rows), np.array(costs), rcond=None)[0]
-    request_s, text_s, token_s = np.maximum(solved, 0.0)
-    alone = MeasuredLoad(words, 1, 8)
+    _, text_s, token_s = np.maximum(solved, 0.0)
+    alone, loop_before_s = MeasuredLoad(words, 1, 8), server.event_loop_cpu_s()
     one_by_one = _run(target, alone.requests(), 1, max(SHAPE_S, CONNECTIONS / requests_per_s))
+    # Each request costs more the longer batches ran since the last, as they take the caches: it is told from texts
+    # like those of the load, and only what more texts and tokens take from the shapes.
+    each_s = (server.event_loop_cpu_s() - loop_before_s) / len(one_by_one.latencies_s)
+    tokens = one_by_one.tokens / len(one_by_one.latencies_s)
+    request_s = max(0.0, each_s - text_s - token_s * tokens)
     load = MeasuredLoad(words, texts_per_request, 9)
-    before_s = time.process_time()
+    before_s, busy_before_s = time.process_time(), server.event_loop_cpu_s()
     # Large models answer few requests in that time: as many are waited for as tell what a server can do.
     duration_s = max(SATURATION_S, SATURATION_REQUESTS / requests_per_s)
     result = _run(target, load.requests(), CONNECTIONS, duration_s)
@@ -124,6 +131,7 @@ def measure_requests(
         float(request_s),
         float(text_s),
         float(token_s),
+        (server.event_loop_cpu_s() - busy_before_s) / answered,
         answered / result.duration_s,
         [tuple(count_tokens(texts)) for texts in load.sent[:answered]],
         (time.process_time() - before_s) / answered,
