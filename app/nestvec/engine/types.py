@@ -180,7 +180,8 @@ class Item:
         token_mask: Which tokens' vectors are given out, (n,), bool; None for all.
         gives_states: Whether it gives its token states instead of what the call asks for: a window of a document,
             whose chunks are pooled once the states of all its windows are there.
-        pixels: Of a picture its pixels, (S, S, 3), uint8; None for a text.
+        pixels: Of a picture its pixels, (S, S, 3), or patches in its own shape, (rows, columns, p, p, 3), uint8; None
+            for a text.
     """
 
     ids: IdArray
