@@ -30,7 +30,16 @@ from benchmarks.workers.picture_streams import VISION, tower
 
 PATCH, PATCHES = 16, 256
 # Photographs, screens, portraits, panoramas, and pictures that are smaller than the budget.
-SIZES = ((640, 480), (1920, 1080), (1080, 1920), (3000, 1000), (500, 500), (1, 1), (3, 200), (3000, 2000))
+SIZES = (
+    (640, 480),
+    (1920, 1080),
+    (1080, 1920),
+    (3000, 1000),
+    (500, 500),
+    (1, 1),
+    (3, 200),
+    (3000, 2000),
+)
 THREADS = 1
 OPTIONS = ItemOptions(are_pictures=True)
 

@@ -12,12 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.core.batching.collate import collate
+from nestvec.engine.front import picture_inputs
 from nestvec.engine.limits import ServiceLimits
-from nestvec.engine.pictures.naflex import FEWEST_TOKENS, MAX_PATCHES, MIN_PATCHES, NaFlexTower
+from nestvec.engine.pictures.naflex import (
+    FEWEST_TOKENS,
+    MAX_PATCHES,
+    MIN_PATCHES,
+    NaFlexTower,
+    with_patches,
+)
 from nestvec.engine.pictures.picture import Picture
+from nestvec.engine.pictures.preprocessing import PictureTower
 from nestvec.engine.results import EmbedResult
 from nestvec.engine.types import Batch, EmbedCall, Item, ItemOptions, Layout, RawOutput
-from nestvec.errors import RequestTooLargeError
+from nestvec.errors import RequestTooLargeError, UnsupportedError
 from PIL import Image
 
 from tests.engine.pictures.forms import colours, encoded
@@ -177,3 +185,41 @@ def test_the_cache_knows_shapes(tiny_folder: Path) -> None:
     served.service.close()
     counts = cache.counts_of(WITH_PICTURES.name)
     assert (counts.hits, counts.misses) == (1, 2)
+
+
+def test_a_call_may_say_how_many_patches(served: Served) -> None:
+    """More of a picture, or less; the model's own number where it says none."""
+    own = embed(served, PICTURES[:1]).input_tokens[0]
+    counts = {
+        most: embed(served, PICTURES[:1], picture_patches=most).input_tokens[0]
+        for most in (16, 31, 400)
+    }
+    assert counts == {16: 16, 31: own, 400: 400}
+
+
+def test_a_call_holds_no_more_pixels_than_memory_allows(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a call asks for counts, not what the model has by default."""
+    monkeypatch.setattr(picture_inputs, "MAX_PIXEL_BYTES", 4 * TOWER.pixel_bytes)
+    assert len(embed(served, PICTURES).vectors) == len(PICTURES)
+    with pytest.raises(RequestTooLargeError, match="at most 2 pictures"):
+        embed(served, PICTURES, picture_patches=2 * TOWER.max_patches)
+
+
+def test_pictures_of_one_size_have_as_many_patches_as_they_have(tiny_folder: Path) -> None:
+    """A number for them is refused where there is a picture, and says nothing of texts."""
+    square = PictureTower(size=16, tokens=5, is_square=True, resized_side=16, resample=2)
+    options = ServedOptions(spec=dataclasses.replace(SPEC, pictures=square))
+    served = serve_fake(tiny_folder / "tokenizer.json", options)
+    try:
+        assert len(embed(served, ["alpha"], picture_patches=64).vectors) == 1
+        with pytest.raises(UnsupportedError, match="one size") as refused:
+            embed(served, PICTURES[:1], picture_patches=64)
+        assert refused.value.param == "mm_processor_kwargs"
+    finally:
+        served.service.close()
+    assert with_patches(square, 64) is square
+    assert with_patches(None, 64) is None
+    assert with_patches(TOWER, 64) == dataclasses.replace(TOWER, max_patches=64)
+    assert with_patches(TOWER, None) is TOWER

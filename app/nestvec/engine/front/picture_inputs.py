@@ -11,6 +11,7 @@ from nestvec.engine.front.front_threads import FrontThreads
 from nestvec.engine.front.together import all_or_none
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.pictures.decoding import PictureBounds, decode_picture
+from nestvec.engine.pictures.naflex import tower_of_call
 from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.pictures.tower import VisionTower
 from nestvec.engine.results import RawVectors
@@ -173,7 +174,8 @@ def pictures_of(call: EmbedCall, spec: ModelSpec, exits: tuple[int, ...]) -> Pic
             input_index=places[0],
         )
     _check_options(call, exits)
-    max_pictures = MAX_PIXEL_BYTES // spec.pictures.pixel_bytes
+    tower = tower_of_call(spec.pictures, call.picture_patches)
+    max_pictures = MAX_PIXEL_BYTES // tower.pixel_bytes
     if len(places) > max_pictures:
         raise RequestTooLargeError(
             f"a request takes at most {max_pictures} pictures of this model, got {len(places)}",
@@ -182,7 +184,7 @@ def pictures_of(call: EmbedCall, spec: ModelSpec, exits: tuple[int, ...]) -> Pic
     text_places = tuple(n for n, value in enumerate(call.inputs) if not isinstance(value, Picture))
     texts = replace(call, inputs=[call.inputs[n] for n in text_places])
     pictures = tuple(value for value in call.inputs if isinstance(value, Picture))
-    return PictureInputs(texts, text_places, places, pictures, spec.pictures)
+    return PictureInputs(texts, text_places, places, pictures, tower)
 
 
 def _check_options(call: EmbedCall, exits: tuple[int, ...]) -> None:

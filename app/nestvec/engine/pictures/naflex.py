@@ -9,13 +9,15 @@ Source: `get_image_size_for_max_num_patches` of transformers' image_processing_s
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.engine.pictures.preprocessing import PixelArray, content_ids
+from nestvec.engine.pictures.tower import VisionTower
+from nestvec.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -122,3 +124,32 @@ class NaFlexTower:
             "max_patches": self.max_patches,
             "resample": self.resample,
         }
+
+
+def tower_of_call(tower: VisionTower, patches: int | None) -> VisionTower:
+    """Return how a call's pictures are taken, which may say how many patches each has at most.
+
+    Vectors of one picture by other numbers are of one space, as those of the picture in another resolution are.
+
+    Args:
+        tower: How the model takes pictures.
+        patches: The call's number; None for the model's.
+
+    Raises:
+        UnsupportedError: The model takes pictures of one size.
+    """
+    if patches is None:
+        return tower
+    if not isinstance(tower, NaFlexTower):
+        raise UnsupportedError(
+            "this model takes pictures of one size, so none has more or fewer patches",
+            param="mm_processor_kwargs",
+        )
+    return replace(tower, max_patches=patches)
+
+
+def with_patches(tower: VisionTower | None, patches: int | None) -> VisionTower | None:
+    """Return how a model takes pictures where an operator says how many patches; of those of one size as they are."""
+    if patches is None or not isinstance(tower, NaFlexTower):
+        return tower
+    return replace(tower, max_patches=patches)
