@@ -240,6 +240,7 @@ golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 n
 families: .venv-peers/.stamp ## Make the expected states of tiny models anew, by transformers (overwrites tests/export/families and tests/model_store/two_towers)
 	@.venv-peers/bin/python tests/export/families/make.py $(ARGS)
 	@.venv-peers/bin/python tests/model_store/two_towers/make.py
+	@.venv-peers/bin/python tests/model_store/two_towers/naflex/make.py
 
 heads: .venv-peers/.stamp ## Make the expected outputs of heads anew, by transformers (overwrites tests/model_store/heads)
 	@.venv-peers/bin/python tests/model_store/heads/make.py

@@ -99,6 +99,18 @@ def test_calls_survive(submission: Submission, are_pictures: bool) -> None:  # n
                 assert value == sent, field.name
 
 
+def test_pictures_in_their_own_shapes_survive() -> None:
+    """Pixels stand one behind the other, each with its shape, behind ids and masks."""
+    shapes = [(2, 3, 4, 4, 3), (1, 1, 4, 4, 3), (5, 1, 4, 4, 3)]
+    sent = [np.full(shape, number, np.uint8) for number, shape in enumerate(shapes)]
+    items = [Item(np.arange(3, dtype=np.int32), n, pixels=of) for n, of in enumerate(sent)]
+    frame = submit_frame(7, "model", Submission(ItemOptions(are_pictures=True), tuple(items)))
+    received = [item.pixels for item in submission_of(again(frame)).items]
+    assert len(received) == len(sent)
+    for got, pixels in zip(received, sent, strict=True):
+        np.testing.assert_array_equal(got, pixels)
+
+
 def test_what_is_left_out_of_a_frame_is_the_default() -> None:
     """A column is left out where it holds nothing, so every default of an item must count as nothing."""
     defaults = [field.default for field in dataclasses.fields(Item) if field.name != "ids"]

@@ -24,6 +24,7 @@ from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.served_model import AliasPreset, ServedModel, check_presets
 from nestvec.engine.observer import Observer
 from nestvec.engine.outputs.lexical import LexicalOutput
+from nestvec.engine.pictures.naflex import with_patches
 from nestvec.engine.text.preparation.text_form import TextForm
 from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.quantization import Rounding
@@ -175,6 +176,7 @@ def served_model(settings: Settings, package: Package, core: Core) -> ServedMode
         package.spec,
         name=settings.served_model_name or package.spec.name,
         space=form.space_of(package.spec.space),
+        pictures=with_patches(package.spec.pictures, settings.picture_patches),
     )
     lexical = lexical_output(spec, package)
     if lexical is not None:

@@ -20,6 +20,7 @@ EQUAL_LENGTHS: Final = "has_equal_lengths"
 # Chooses the attention. It depends on the machine, so the backend feeds it and not collation.
 SHORT_ROWS: Final = "has_short_rows"
 PIXELS: Final = "pixels"  # of pictures
+GRIDS: Final = "grids"  # of pictures in their own shapes
 # How many layers to run. The graph says in its metadata how many there are, and may give the states of earlier layers.
 LAYERS: Final = "layers"
 LAYERS_PROPERTY: Final = "nestvec.layers"
@@ -40,6 +41,7 @@ KNOWN_INPUTS: Final = {
         SHORT_ROWS,
         LAYERS,
         PIXELS,
+        GRIDS,
         *BLOCK_INPUTS,
     },
     Layout.PADDED: {"input_ids", "attention_mask", "token_type_ids"},

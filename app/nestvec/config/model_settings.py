@@ -46,6 +46,7 @@ class ModelSettings(BaseModel):
     revision: str = Field("", description="Hub commit, tag or branch to pin.")
     precision: PrecisionName | None = None
     max_input_tokens: int | None = Field(None, ge=3)
+    picture_patches: int | None = Field(None, ge=16, le=4096)
     max_batch_tokens: int | None = Field(None, ge=0, le=1_000_000)
     worker_threads: int | None = Field(None, ge=0, le=1024)
 

@@ -132,6 +132,7 @@ class Settings(
             overrides = {
                 "precision": model.precision,
                 "max_input_tokens": model.max_input_tokens,
+                "picture_patches": model.picture_patches,
                 "max_batch_tokens": model.max_batch_tokens,
                 "worker_threads": model.worker_threads,
                 "text": model.text,

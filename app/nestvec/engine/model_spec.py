@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nestvec.engine.pictures.preprocessing import PictureTower
+from nestvec.engine.pictures.tower import VisionTower
 from nestvec.engine.text.late_interaction import LateInteraction
 from nestvec.engine.text.pair_template import PairTemplate
 from nestvec.engine.text.preparation.instructions import Instruct
@@ -93,7 +93,7 @@ class ModelSpec:
     query_lookup: QueryLookup | None = None
     pair: PairTemplate | None = None
     token_pooling: TokenPooling | None = None
-    pictures: PictureTower | None = None
+    pictures: VisionTower | None = None
 
     @property
     def is_reranker(self) -> bool:

@@ -266,14 +266,15 @@ class EmbeddingService:
         except NestvecError as error:
             pictures.at_place(error)
             raise
-        self.limits.check_tokens(call, pictures.tokens)
+        self.limits.check_tokens(call, pictures.fewest_tokens)
         priority = self.limits.priority_of(call, len(call.inputs))
         options = ItemOptions(call.key_id, priority, call.deadline_s, arrived_s=arrived_s)
-        with model.core.expecting(pictures.tokens, options):
+        with model.core.expecting(min(pictures.tokens, self.limits.max_tokens), options):
             encoded = await pictures.encode(
                 self.front,
                 self.limits.pictures,
                 lambda: WorkTicket.until(call.deadline_s, self._clock),
+                self.limits.token_budget(call),
             )
         return pictures.joined(texts, encoded)
 

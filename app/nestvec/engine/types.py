@@ -124,6 +124,8 @@ class EmbedCall:
         map_id: A map of the model's, by name or fingerprint; "" for vectors of any layer as they are, to measure them.
         uses_cache: Whether vectors may be kept in the vector cache, and taken from it.
         takes_views: Whether the answer has a place for several vectors of an input, each with the name of its view.
+        picture_patches: Most patches of a picture, of models that take pictures in their own shape; None for as many as
+            the server or the model's folder says.
         admit: Called with the number of tokens before they are queued; what it raises refuses the call.
     """
 
@@ -157,6 +159,7 @@ class EmbedCall:
     map_id: str | None = None
     uses_cache: bool = True
     takes_views: bool = False
+    picture_patches: int | None = None
     admit: Callable[[int], Awaitable[None]] | None = None
 
     @property
@@ -180,7 +183,8 @@ class Item:
         token_mask: Which tokens' vectors are given out, (n,), bool; None for all.
         gives_states: Whether it gives its token states instead of what the call asks for: a window of a document,
             whose chunks are pooled once the states of all its windows are there.
-        pixels: Of a picture its pixels, (S, S, 3), uint8; None for a text.
+        pixels: Of a picture its pixels, (S, S, 3), or patches in its own shape, (rows, columns, p, p, 3), uint8; None
+            for a text.
     """
 
     ids: IdArray

@@ -99,6 +99,7 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "qwen3": QWEN3,
     "roberta": ROBERTA,
     "siglip": SIGLIP_TEXT,
+    "siglip2": SIGLIP_TEXT,
     STATIC_TYPE: STATIC,
     "t5": T5_ENCODER,
     "xlm-roberta": ROBERTA,

@@ -288,6 +288,7 @@ NO_TEXT: Final = frozenset(
         *("groups", "weights", "metric", "output_types", "return_offsets"),
         *("output_dtype", "truncate_prompt_tokens", "truncation_side", "add_special_tokens"),
         *("use_activation", "embed_dtype", "endianness", "request_id", "priority", "padding"),
+        "mm_processor_kwargs",
         *("language", "normalized", "embedding_type", "encoding_type", "images", "max_tokens"),
         *("embedding_types", "output_dimension", "truncation", "chunk_size", "chunk_overlap"),
         *("name", "options", "keep_alive", "truncation_direction", "parameters", "raw_scores"),

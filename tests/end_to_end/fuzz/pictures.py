@@ -6,12 +6,15 @@ import zlib
 from pathlib import Path
 
 from nestvec.engine.pictures.decoding import PictureBounds, decode_picture, read_header
+from nestvec.engine.pictures.naflex import NaFlexTower
 
 from tests.end_to_end.fuzz.mutate import mutated_bytes
 from tests.engine.pictures.hostile import HOSTILE, whole_files
 
 # Of what a mutated header may declare, so that a second has many files.
 BOUNDS = PictureBounds(max_pixels=4_000_000)
+# What a picture of any shape becomes, where a model takes it in its own.
+NAFLEX = NaFlexTower(patch_size=16, max_patches=256, resample=2)
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -43,12 +46,15 @@ def write_picture(folder: Path, samples: list[bytes], chooser: random.Random) ->
 
 
 def read_picture(folder: Path) -> object:
-    """Read it as the server does: its header, then its pixels, which are RGB and no more than it may have."""
+    """Read it as the server does: its header, its pixels, which are RGB and no more than it may have, its patches."""
     content = (folder / "picture").read_bytes()
     header = read_header(content, BOUNDS)
     image = decode_picture(content, BOUNDS)
     assert image.mode == "RGB"
     assert image.width * image.height == header.pixels <= BOUNDS.max_pixels
+    patches = NAFLEX.pixels(image)
+    assert 0 < patches.shape[0] * patches.shape[1] <= NAFLEX.max_patches
+    assert patches.nbytes <= NAFLEX.pixel_bytes
     return image
 
 

@@ -51,7 +51,7 @@ from nestvec.model_store.heads.chat_templates import (
 from nestvec.model_store.pruning.tokens import TokenizerModel
 from nestvec.model_store.sources.adapters import read_adapter
 from nestvec.model_store.sources.card import read_card
-from nestvec.model_store.two_towers.picture_settings import read_picture_settings
+from nestvec.model_store.two_towers.naflex_settings import read_pictures
 from nestvec.system.json_files import read_json
 from nestvec.tools.planning.coefficients import MachineCoefficients
 from nestvec.tools.quality.labelled_texts import read_concepts, read_labelled, read_text_pairs
@@ -61,6 +61,7 @@ from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
 from tests.end_to_end.fuzz.pictures import read_picture, sample_pictures, write_picture
 from tests.end_to_end.fuzz.word_tables import pristine_tables, read_table, write_table
 from tests.model_store.heads.yes_no import CHAT_TEMPLATES
+from tests.model_store.two_towers.naflex import models as naflex
 from tests.model_store.two_towers.towers import CONFIGS, PROCESSORS
 from tests.support.tiny import CONFIG, write_tiny_bert
 from tests.support.torch_files import torch_bytes
@@ -297,15 +298,19 @@ def _write_router(folder: Path, _: None, chooser: random.Random) -> None:
     (folder / "router_config.json").write_bytes(half_and_half(json.dumps(ROUTER).encode(), chooser))
 
 
+NAFLEX = (naflex.PROCESSOR, naflex.CONFIG)
+
+
 def _write_preprocessor(folder: Path, _: None, chooser: random.Random) -> None:
-    kind = chooser.choice(sorted(PROCESSORS))
-    content = half_and_half(json.dumps(PROCESSORS[kind]).encode(), chooser)
+    kinds = [*((PROCESSORS[kind], CONFIGS[kind]) for kind in sorted(PROCESSORS)), NAFLEX]
+    processor, config = chooser.choice(kinds)
+    content = half_and_half(json.dumps(processor).encode(), chooser)
     (folder / "preprocessor_config.json").write_bytes(content)
-    (folder / "config.json").write_text(json.dumps(CONFIGS[kind]))
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def _read_preprocessor(folder: Path) -> object:
-    return read_picture_settings(folder, read_json(folder / "config.json"))
+    return read_pictures(folder, read_json(folder / "config.json"))
 
 
 # What config.json says of a family, of its authors' code and of quantised weights.

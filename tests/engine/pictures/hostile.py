@@ -138,6 +138,8 @@ HOSTILE: Final[Mapping[str, tuple[Callable[[], bytes], str]]] = {
         ),
         "far more pixels",
     ),
+    "png of one column": (lambda: png_of(1, 16_000_000, b""), "200 times"),
+    "png of one row": (lambda: png_of(16_000_000, 1, b""), "200 times"),
     "webp of 268 million pixels": (lambda: webp_of(16383, 16383), ""),
     "riff of another kind": (lambda: b"RIFF\x24\0\0\0WAVEfmt " + bytes(24), "no picture"),
     "png cut off": (lambda: whole_files()["png"][:-40], "damaged"),

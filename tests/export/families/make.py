@@ -189,6 +189,7 @@ TEXT_TOWER: dict[str, Any] = {
 TWO_TOWERS: dict[str, dict[str, Any]] = {
     "clip": {"text_config": TEXT_TOWER, "projection_dim": 24},
     "siglip": {"text_config": {**TEXT_TOWER, "projection_size": 24}},
+    "siglip2": {"text_config": {**TEXT_TOWER, "projection_size": 24}},
 }
 T5: dict[str, Any] = {
     "vocab_size": 128,

@@ -182,8 +182,9 @@ def test_a_whole_folder_is_loaded(tmp_path: Path, name: str, precision: Precisio
     is_causal = name.partition("~")[0] in ("llama", "mistral", "qwen2", "qwen3")
     pooling = "lasttoken" if is_causal else "mean"
     write_json(folder / "1_Pooling/config.json", {"pooling_mode": pooling})
-    if name == "siglip":  # whose texts are padded by a token that is read
-        write_json(folder / "tokenizer_config.json", {"pad_token": "[PAD]"})
+    if name in ("siglip", "siglip2"):  # whose texts are padded by a token that is read
+        fields = {"pad_token": "[PAD]", "tokenizer_class": "PreTrainedTokenizerFast"}
+        write_json(folder / "tokenizer_config.json", fields)
     build = BuildOptions(precision)
     try:
         package = load_package(str(folder), options(tmp_path), OnnxBackend, build=build)

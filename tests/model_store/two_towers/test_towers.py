@@ -13,7 +13,7 @@ from nestvec.backends.two_towers import TwoTowerBackend
 from nestvec.engine.backend import BackendOptions
 from nestvec.engine.core.batch_runner import raw_vectors
 from nestvec.engine.pictures.decoding import PictureBounds, decode_picture
-from nestvec.engine.pictures.preprocessing import PictureTower, content_ids
+from nestvec.engine.pictures.tower import VisionTower
 from nestvec.engine.text.documents import encode_windows
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.types import FloatArray, Item, ItemOptions, Truncation
@@ -42,7 +42,7 @@ def stored(kind: str, name: str) -> FloatArray:
     return array
 
 
-def tower_of(folder: Path, kind: str) -> PictureTower:
+def tower_of(folder: Path, kind: str) -> VisionTower:
     """Return how a kind's tiny model takes pictures."""
     settings = read_picture_settings(write_model(folder, kind), CONFIGS[kind])
     assert settings is not None
@@ -59,13 +59,10 @@ def backend_of(package: Package) -> TwoTowerBackend:
     return TwoTowerBackend(texts, pictures)
 
 
-def items_of(tower: PictureTower) -> list[Item]:
+def items_of(tower: VisionTower) -> list[Item]:
     """Return an item for each form of picture."""
     pixels = [tower.pixels(decode_picture(form(), BOUNDS)) for form in FORMS.values()]
-    return [
-        Item(content_ids(each, tower.tokens), number, pixels=each)
-        for number, each in enumerate(pixels)
-    ]
+    return [Item(tower.ids(each), number, pixels=each) for number, each in enumerate(pixels)]
 
 
 @each

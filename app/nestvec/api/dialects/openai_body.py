@@ -23,6 +23,7 @@ from nestvec.api.requests.fields import (
     text_field,
     truncation_field,
 )
+from nestvec.api.requests.pictures.options import parse_picture_patches
 from nestvec.api.requests.pictures.parts import chat_picture, read_object, read_objects
 from nestvec.api.requests.pictures.reading import CallInputs
 from nestvec.api.requests.records import write_records
@@ -41,6 +42,7 @@ FIELDS: Final = frozenset(
         *("output_types", "return_offsets"),
         *("truncate_prompt_tokens", "truncation_side", "add_special_tokens", "use_activation"),
         *("embed_dtype", "endianness", "request_id", "priority", "padding", "messages"),
+        "mm_processor_kwargs",
     }
 )
 MAX_EXAMPLES: Final = 256
@@ -149,6 +151,7 @@ def parse_call(body: Body, inputs: CallInputs, encoding: Encoding) -> EmbedCall:
         layers=() if layers is None else (layers,),
         map_id=text_field(body, "map") or None,
         takes_views=not encoding.form.startswith("bytes"),
+        picture_patches=parse_picture_patches(body),
     )
 
 

@@ -53,6 +53,7 @@ OWN_VECTOR_FIELDS: Final[Mapping[str, tuple[object, ...]]] = {
     "layers": (),
     "map": (),
     "images": ([],),
+    "mm_processor_kwargs": ({},),
     "autoTruncate": (True,),
     "outputDimensionality": (),
     "taskType": ("TASK_TYPE_UNSPECIFIED",),
@@ -140,7 +141,7 @@ VENDORS_OTHER_FIELDS: Final = frozenset(
             "chat_template",
             "add_generation_prompt",
         ),
-        *("continue_final_message", "mm_processor_kwargs", "additional_data", "media_io_kwargs"),
+        *("continue_final_message", "additional_data", "media_io_kwargs"),
         *("chat_template_kwargs", "kv_transfer_params", "return_token_ids"),
         # TEI, Hugging Face, sentence-transformers
         *("ids", "batch_size", "provider", "use_cache", "wait_for_model"),

@@ -34,6 +34,17 @@ class LateChunking(BaseModel):
     language: str | None = Field(None, description="ISO code, for sentences; default en.")
 
 
+class ProcessorOptions(BaseModel):
+    """What may be said of pictures."""
+
+    max_num_patches: int | None = Field(
+        None,
+        ge=16,
+        le=4096,
+        description="Most patches of a picture, of models that take pictures in their own shape (SigLIP 2 NaFlex).",
+    )
+
+
 class EmbeddingsBody(BaseModel):
     """What `/v1/embeddings` and `/pooling` share."""
 
@@ -114,6 +125,9 @@ class EmbeddingsBody(BaseModel):
     )
     endianness: Literal["native", "little", "big"] | None = Field(
         None, description="vLLM: byte order of base64 and bytes."
+    )
+    mm_processor_kwargs: ProcessorOptions | None = Field(
+        None, description="vLLM: options of the model's image processor."
     )
 
 

@@ -94,3 +94,10 @@ class ServedModelSettings(BaseModel):
     max_input_tokens: int | None = Field(
         None, ge=3, description="Take fewer tokens an input than the model could."
     )
+    picture_patches: int | None = Field(
+        None,
+        ge=16,
+        le=4096,
+        description="Most patches of a picture, of models that take pictures in their own shape (SigLIP 2 NaFlex), "
+        "where a request does not say; default: as the model's folder says.",
+    )

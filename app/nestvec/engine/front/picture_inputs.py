@@ -11,10 +11,12 @@ from nestvec.engine.front.front_threads import FrontThreads
 from nestvec.engine.front.together import all_or_none
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.pictures.decoding import PictureBounds, decode_picture
+from nestvec.engine.pictures.naflex import tower_of_call
 from nestvec.engine.pictures.picture import Picture
-from nestvec.engine.pictures.preprocessing import PictureTower, content_ids
+from nestvec.engine.pictures.tower import VisionTower
 from nestvec.engine.results import RawVectors
 from nestvec.engine.text.encoded import Encoded
+from nestvec.engine.text.token_budget import TokenBudget
 from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.types import EmbedCall, Item, OutputKind, Submission
 from nestvec.errors import InputError, NestvecError, RequestTooLargeError, UnsupportedError
@@ -48,15 +50,24 @@ class PictureInputs:
     text_places: tuple[int, ...]
     places: tuple[int, ...]
     pictures: tuple[Picture, ...]
-    tower: PictureTower
+    tower: VisionTower
 
     @property
     def tokens(self) -> int:
-        """Number of tokens that the pictures run as."""
+        """Most tokens that the pictures run as."""
         return len(self.pictures) * self.tower.tokens
 
+    @property
+    def fewest_tokens(self) -> int:
+        """Fewest tokens that they run as, before their sizes are known."""
+        return len(self.pictures) * self.tower.fewest_tokens()
+
     async def encode(
-        self, front: FrontThreads, bounds: PictureBounds, ticket: Callable[[], WorkTicket]
+        self,
+        front: FrontThreads,
+        bounds: PictureBounds,
+        ticket: Callable[[], WorkTicket],
+        budget: TokenBudget,
     ) -> list[Encoded]:
         """Decode all pictures, and make pixels of them.
 
@@ -64,15 +75,17 @@ class PictureInputs:
             front: The threads that do it.
             bounds: Bounds on each picture.
             ticket: Makes a ticket of the call's for each picture, as each has a thread of its own.
+            budget: Counts the tokens of the pictures, which some have more of than others.
 
         Raises:
             InputError: One cannot be decoded, or is too large; names its index.
+            RequestTooLargeError: They have more tokens than the budget.
             QueueFullError: Too much waits for the threads.
         """
         return await all_or_none(
             [
                 front.run(
-                    partial(self._encoded, place, picture, bounds),
+                    partial(self._encoded, place, picture, bounds, budget),
                     ticket(),
                     chars=len(picture.data) // BYTES_PER_CHAR,
                 )
@@ -80,13 +93,18 @@ class PictureInputs:
             ]
         )
 
-    def _encoded(self, place: int, picture: Picture, bounds: PictureBounds) -> Encoded:
+    def _encoded(
+        self, place: int, picture: Picture, bounds: PictureBounds, budget: TokenBudget
+    ) -> Encoded:
+        budget.check()
         try:
             pixels = self.tower.pixels(decode_picture(picture.data, bounds))
         except InputError as error:
             error.input_index = place
             raise
-        return Encoded(content_ids(pixels, self.tower.tokens), is_truncated=False, pixels=pixels)
+        ids = self.tower.ids(pixels)
+        budget.add_tokens(len(ids))
+        return Encoded(ids, is_truncated=False, pixels=pixels)
 
     def joined(self, texts: Sequence[Encoded], pictures: Sequence[Encoded]) -> list[Encoded]:
         """Put texts and pictures into the order of the call's inputs."""
@@ -156,7 +174,8 @@ def pictures_of(call: EmbedCall, spec: ModelSpec, exits: tuple[int, ...]) -> Pic
             input_index=places[0],
         )
     _check_options(call, exits)
-    max_pictures = MAX_PIXEL_BYTES // spec.pictures.pixel_bytes
+    tower = tower_of_call(spec.pictures, call.picture_patches)
+    max_pictures = MAX_PIXEL_BYTES // tower.pixel_bytes
     if len(places) > max_pictures:
         raise RequestTooLargeError(
             f"a request takes at most {max_pictures} pictures of this model, got {len(places)}",
@@ -165,7 +184,7 @@ def pictures_of(call: EmbedCall, spec: ModelSpec, exits: tuple[int, ...]) -> Pic
     text_places = tuple(n for n, value in enumerate(call.inputs) if not isinstance(value, Picture))
     texts = replace(call, inputs=[call.inputs[n] for n in text_places])
     pictures = tuple(value for value in call.inputs if isinstance(value, Picture))
-    return PictureInputs(texts, text_places, places, pictures, spec.pictures)
+    return PictureInputs(texts, text_places, places, pictures, tower)
 
 
 def _check_options(call: EmbedCall, exits: tuple[int, ...]) -> None:

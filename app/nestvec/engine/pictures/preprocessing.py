@@ -6,6 +6,7 @@ the graph.
 Source: `resize`, `center_crop` and `get_resize_output_image_size` of transformers' image_transforms.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import shake_128
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PixelArray = NDArray[np.uint8]
+PROBES: Final = 3  # pictures that check a graph
 SIGN_BIT: Final = np.int32(-(2**31))
 
 
@@ -53,6 +55,31 @@ class PictureTower:
         resized = image.resize(self._resized_size(image), Image.Resampling(self.resample))
         return _cropped(np.asarray(resized), self.size)
 
+    def fewest_tokens(self) -> int:
+        """Return the fewest tokens that a picture runs as: all have as many."""
+        return self.tokens
+
+    def ids(self, pixels: PixelArray) -> NDArray[np.int32]:
+        """Return what stands for a picture where texts have token ids, one for each token."""
+        return content_ids(pixels, self.tokens)
+
+    def arranged(self, pixels: PixelArray) -> PixelArray:
+        """Return pixels of a size that the model takes, (S, S, 3), as they are."""
+        return pixels
+
+    def probe_sizes(self) -> Sequence[tuple[int, int]]:
+        """Return heights and widths of pictures that check a graph."""
+        return [(self.size, self.size)] * PROBES
+
+    def summary(self) -> dict[str, Any]:
+        """Return what of it decides vectors, for the space's fingerprint."""
+        return {
+            "size": self.size,
+            "is_square": self.is_square,
+            "resized_side": self.resized_side,
+            "resample": self.resample,
+        }
+
     def _resized_size(self, image: "Image") -> tuple[int, int]:
         """Return the width and height that a picture is resized to."""
         side = self.resized_side
@@ -81,15 +108,16 @@ def _padded(pixels: PixelArray, height: int, width: int) -> PixelArray:
     return padded
 
 
-def content_ids(pixels: PixelArray, tokens: int) -> NDArray[np.int32]:
+def content_ids(pixels: PixelArray, tokens: int, shape: bytes = b"") -> NDArray[np.int32]:
     """Return what stands for a picture where texts have token ids: numbers below zero, a hash of its pixels.
 
     By them the vector cache, coalescing and the journal of what runs know a picture, as they know a text by its ids,
     and none is ever a text's.
 
     Args:
-        pixels: (S, S, 3).
+        pixels: Its pixels.
         tokens: How many numbers: one for each token that it runs as.
+        shape: Tells apart pictures of the same bytes in other shapes, where there are several.
     """
-    digest = shake_128(pixels.tobytes()).digest(4 * tokens)
+    digest = shake_128(shape + pixels.tobytes()).digest(4 * tokens)
     return np.frombuffer(digest, np.int32) | SIGN_BIT

@@ -30,7 +30,7 @@ class Encoded:
         chunks: Where each span lies in the text, in characters, of a document that was cut into chunks here.
         windows: The overlapping windows of an input that was too long for one; they run in its place.
         unseen_unknown: How many unknown tokens were left out, less the one that stands for a text without any token.
-        pixels: Of a picture its pixels, (P, P, 3), uint8; `ids` is then what `content_ids` makes of them.
+        pixels: Of a picture its pixels as its model takes them, uint8; `ids` is then what `content_ids` makes of them.
     """
 
     ids: IdArray

@@ -1,9 +1,11 @@
 """What the two towers of CLIP and SigLIP are built from, out of the nested fields of a config.json.
 
 Source: CLIP (arXiv:2103.00020), SigLIP (arXiv:2303.15343), SigLIP 2 (arXiv:2502.14786); names and defaults as in
-transformers' configuration_clip.py and configuration_siglip.py, whose files leave out what has its default.
+transformers' configuration_clip.py, configuration_siglip.py and configuration_siglip2.py, whose files leave out what
+has its default. `siglip2` is SigLIP 2 NaFlex; its checkpoints of one resolution are `siglip`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +13,19 @@ from typing import Any, Final
 from nestvec.errors import FormatError
 from nestvec.export.config.config_fields import boolean, check_fixed, positive, positive_number
 
+_SIGLIP_LAYERS: Final[Mapping[str, Any]] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+}
+_SIGLIP_TEXT: Final[Mapping[str, Any]] = {
+    **_SIGLIP_LAYERS,
+    "vocab_size": 32000,
+    "max_position_embeddings": 64,
+}
 # What each family's classes take where a file does not say.
 TEXT_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "clip": {
@@ -23,16 +38,8 @@ TEXT_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "hidden_act": "quick_gelu",
         "layer_norm_eps": 1e-5,
     },
-    "siglip": {
-        "vocab_size": 32000,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 64,
-        "hidden_act": "gelu_pytorch_tanh",
-        "layer_norm_eps": 1e-6,
-    },
+    "siglip": _SIGLIP_TEXT,
+    "siglip2": _SIGLIP_TEXT,
 }
 VISION_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "clip": {
@@ -45,20 +52,13 @@ VISION_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "hidden_act": "quick_gelu",
         "layer_norm_eps": 1e-5,
     },
-    "siglip": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "image_size": 224,
-        "patch_size": 16,
-        "hidden_act": "gelu_pytorch_tanh",
-        "layer_norm_eps": 1e-6,
-    },
+    "siglip": {**_SIGLIP_LAYERS, "image_size": 224, "patch_size": 16},
+    "siglip2": {**_SIGLIP_LAYERS, "num_patches": 256, "patch_size": 16},
 }
 # What is read of a tower beside these.
 TOWER_FIELDS: Final = ("num_channels", "vision_use_head", "projection_size", "projection_dim")
 TWO_TOWER_TYPES: Final = frozenset(TEXT_DEFAULTS)
+NAFLEX_TYPE: Final = "siglip2"
 PROJECTION: Final = 512  # of CLIP, where a file does not say
 
 
@@ -67,7 +67,7 @@ class TowerSizes:
     """What the layers of either tower depend on.
 
     Attributes:
-        family: "clip" or "siglip".
+        family: A key of `TEXT_DEFAULTS`.
         projected_size: Width of the vectors that both towers give, D.
     """
 
@@ -112,6 +112,19 @@ class VisionSizes(TowerSizes):
     def tokens(self) -> int:
         """Number of tokens of a picture."""
         return self.side_patches**2 + int(self.has_class_token)
+
+
+@dataclass(frozen=True, slots=True)
+class NaFlexSizes(TowerSizes):
+    """What the tower of pictures of SigLIP 2 NaFlex depends on beside that.
+
+    Attributes:
+        grid_side: Rows, and columns, of the table of positions, which is resized to the patches of each picture.
+        patch_size: Width and height of a patch in pixels.
+    """
+
+    grid_side: int
+    patch_size: int
 
 
 def read_text_sizes(config: Mapping[str, Any]) -> TextSizes:
@@ -159,11 +172,45 @@ def read_vision_sizes(config: Mapping[str, Any]) -> VisionSizes:
     )
     if sizes.patch_size > sizes.image_size:
         raise FormatError("config.json: 'patch_size' is more than 'image_size'")
-    if sizes.projected_size != (text := read_text_sizes(config).projected_size):
-        raise FormatError(
-            f"config.json: vectors of pictures have {sizes.projected_size} dimensions, those of texts {text}"
-        )
+    _check_width(sizes.projected_size, config)
     return sizes
+
+
+def read_naflex_sizes(config: Mapping[str, Any]) -> NaFlexSizes:
+    """Read the sizes of the tower of pictures of SigLIP 2 NaFlex from a whole config.json.
+
+    Raises:
+        FormatError: A field is of the wrong type, or has a value that is not supported.
+    """
+    fields = _nested(config, "vision_config", VISION_DEFAULTS[NAFLEX_TYPE])
+    check_fixed(fields, {"num_channels": 3})
+    if not boolean(fields, "vision_use_head", default=True):
+        raise FormatError("config.json: 'vision_use_head' must be true: pictures have no vector")
+    size, patches = positive(fields, "hidden_size"), positive(fields, "num_patches")
+    side = math.isqrt(patches)
+    if side * side != patches:
+        raise FormatError("config.json: 'num_patches' must be a square: positions are a grid")
+    sizes = NaFlexSizes(
+        **_layers(fields),
+        family=NAFLEX_TYPE,
+        projected_size=size,
+        grid_side=side,
+        patch_size=positive(fields, "patch_size"),
+    )
+    _check_width(size, config)
+    return sizes
+
+
+def _check_width(pictures: int, config: Mapping[str, Any]) -> None:
+    """Refuse towers whose vectors have not the same width.
+
+    Raises:
+        FormatError: They have not.
+    """
+    if pictures != (texts := read_text_sizes(config).projected_size):
+        raise FormatError(
+            f"config.json: vectors of pictures have {pictures} dimensions, those of texts {texts}"
+        )
 
 
 def _family(config: Mapping[str, Any]) -> str:

@@ -19,13 +19,13 @@ from nestvec.export.graph.inputs import packed_inputs
 from nestvec.export.graph.weights import Weights
 from nestvec.export.layers.arithmetic import Floating, Linear
 from nestvec.export.layers.build_context import BuildContext
+from nestvec.export.two_towers.attention_pooling import VISION, read_pooling
 from nestvec.export.two_towers.config import VisionSizes, read_vision_sizes
 from nestvec.export.two_towers.layers import TowerBuilder
 
 PIXELS: Final = "pixels"
 PICTURE_GRAPH: Final = "pictures.onnx"
 PICTURE_WEIGHTS: Final = "pictures.bin"
-VISION: Final = "vision_model."
 CHANNELS: Final = 3
 
 
@@ -168,41 +168,20 @@ class _Tower:
         graph, sizes = self.graph, self.sizes
         heads, width = sizes.num_attention_heads, sizes.hidden_size
         head = width // heads
-        query, key, value, output = self._pooling_layers()
+        layers = read_pooling(self.builder)
         keys, values = (
             graph.op("Transpose", self._split(part, heads, head), perm=[0, 2, 1, 3])
-            for part in self.context.arithmetic.apply(graph, state, [key, value])
+            for part in self.context.arithmetic.apply(graph, state, [layers.key, layers.value])
         )
         # [B, heads, n, head] by [heads, head, 1]: the query is the same for all pictures.
-        scores = graph.op("MatMul", keys, graph.weight("pool.query", query))
+        scores = graph.op("MatMul", keys, graph.weight("pool.query", layers.query))
         weights = graph.op("Softmax", scores, axis=2)
         mixed = graph.op("Mul", weights, values)
         summed = graph.op("ReduceSum", mixed, self._ints("patches_axis", 2), keepdims=0)
         joined = self._reshaped(summed, "pooled_rows", -1, width)
-        (attended,) = self.context.arithmetic.apply(graph, joined, [output])
+        (attended,) = self.context.arithmetic.apply(graph, joined, [layers.output])
         normed = self.builder.norm(attended, "head.layernorm")
         return graph.op("Add", attended, self.builder.mlp(normed, "head.mlp"))
-
-    def _pooling_layers(self) -> tuple[np.ndarray[Any, Any], Linear, Linear, Linear]:
-        """Read the pooling's layers; the query, [heads, head, 1], is computed here, scaled."""
-        sizes, weights = self.sizes, self.context.weights
-        heads, width = sizes.num_attention_heads, sizes.hidden_size
-        name = f"{VISION}head.attention"
-        merged = weights.get(f"{name}.in_proj_weight", (3 * width, width))
-        biases = weights.get(f"{name}.in_proj_bias", (3 * width,))
-        probe = weights.get(f"{VISION}head.probe", (1, 1, width)).reshape(width)
-        query = probe.astype(np.float64) @ merged[:width].T + biases[:width]
-        scaled = (query / np.sqrt(width // heads)).astype(np.float32).reshape(heads, -1, 1)
-        key, value = (
-            Linear(
-                f"pool.{part}",
-                merged[start : start + width].T,
-                biases[start : start + width],
-            )
-            for part, start in (("key", width), ("value", 2 * width))
-        )
-        output = self.builder.linear("head.attention.out_proj", width, width)
-        return scaled, key, value, output
 
     def _split(self, value: str, heads: int, head: int) -> str:
         return self._reshaped(value, "pool_heads", -1, self.sizes.tokens, heads, head)

@@ -8,37 +8,37 @@ import numpy as np
 
 from nestvec.engine.backend import Backend, BackendFactory, BackendOptions
 from nestvec.engine.core.batch_runner import raw_vectors
-from nestvec.engine.pictures.preprocessing import PictureTower, content_ids
+from nestvec.engine.pictures.tower import VisionTower
 from nestvec.engine.types import FloatArray, Item, ItemOptions, Layout
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import BackendError, ProbeError
-from nestvec.export.two_towers.picture_graph import PICTURE_GRAPH, export_picture_graph
+from nestvec.export.two_towers.picture_graph import PICTURE_GRAPH
 from nestvec.model_store.artefacts.probes import check_probes
 from nestvec.model_store.folder.model_folder import ModelFolder
 
 PICTURE_PROBES: Final = "picture_probes.npy"
-PROBE_COUNT: Final = 3
 SEED: Final = 20
 OPTIONS: Final = ItemOptions(are_pictures=True)
 
 
-def picture_vectors(backend: Backend, tower: PictureTower) -> FloatArray:
+def picture_vectors(backend: Backend, tower: VisionTower) -> FloatArray:
     """Compute unit vectors of a few made pictures, [P, D], float32: blends of colours with more and more noise.
 
     Raises:
         ProbeError: The graph cannot be run on them.
     """
     random = np.random.default_rng(SEED)
-    ramp = np.linspace(0, 1, tower.size)
-    blend = np.stack([np.outer(ramp, ramp), np.outer(1 - ramp, ramp), np.outer(ramp, 1 - ramp)], -1)
-    items = []
-    for number in range(PROBE_COUNT):
+    items, sizes = [], tower.probe_sizes()
+    for number, (height, width) in enumerate(sizes):
+        down, across = np.linspace(0, 1, height), np.linspace(0, 1, width)
+        planes = (down, across), (1 - down, across), (down, 1 - across)
+        blend = np.stack([np.outer(*ramps) for ramps in planes], -1)
         noise = random.random(blend.shape)
-        share = number / (PROBE_COUNT - 1)
+        share = number / (len(sizes) - 1)
         pixels = ((1 - share) * blend + share * noise) * 255
-        whole = np.ascontiguousarray(pixels.astype(np.uint8))
-        items.append(Item(content_ids(whole, tower.tokens), number, pixels=whole))
+        whole = tower.arranged(np.ascontiguousarray(pixels.astype(np.uint8)))
+        items.append(Item(tower.ids(whole), number, pixels=whole))
     try:
         rows = raw_vectors(backend, items, Pooler(), [OPTIONS] * len(items))
     except BackendError as error:
@@ -60,7 +60,7 @@ def export_pictures(
     """
     assert folder.pictures is not None  # noqa: S101 - the caller has looked
     path = artefact / PICTURE_GRAPH
-    export_picture_graph(folder.path, folder.config, folder.pictures.scale, path, on_tensor)
+    folder.pictures.export(folder.path, folder.config, path, on_tensor)
     backend = open_backend(path, Layout.PACKED, BackendOptions(provider="cpu"))
     try:
         vectors = picture_vectors(backend, folder.pictures.tower)
@@ -70,7 +70,7 @@ def export_pictures(
     np.save(artefact / PICTURE_PROBES, vectors)
 
 
-def check_picture_probes(artefact: Path, backend: Backend, tower: PictureTower) -> None:
+def check_picture_probes(artefact: Path, backend: Backend, tower: VisionTower) -> None:
     """Compute the probes again, and compare them with those that are kept.
 
     Raises:

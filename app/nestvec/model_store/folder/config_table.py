@@ -24,7 +24,7 @@ READ_ELSEWHERE: Final = frozenset(
 # What decides on a family, or is taken when its graph is built.
 READ_BY_FAMILY: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(
-        ("clip", "siglip"),
+        ("clip", "siglip", "siglip2"),
         frozenset({"text_config", "text_config_dict", "vision_config", "vision_config_dict"}),
     ),
     "deberta-v2": frozenset(

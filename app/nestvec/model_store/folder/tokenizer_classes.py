@@ -11,6 +11,8 @@ config.json names version 5 or newer (`transformers_version`):
 | `add_prefix_space` (ByteLevel)   | counts, or its default, in any class  | only in RoBERTa's and GPT-2's            |
 | Llama's blanks                   | as `legacy` and `add_prefix_space`    | by Metaspace, whatever `legacy` says     |
 |                                  | say, where the latter is given        |                                          |
+| case of SigLIP 2 NaFlex's texts  | left, though its authors' folders say | small letters, by a class of its own     |
+|                                  | `do_lower_case`, which is honoured    |                                          |
 | own code `Qwen2TokenizerFast`    | makes its template as Llama does      | the same (it does not run there)         |
 """
 
@@ -38,6 +40,7 @@ class TokenizerClass:
         is_own_code: Whether it is the authors' own code, which no version of transformers decides about.
         is_converted: Whether `add_prefix_space` makes it convert tokenizer.model anew.
         is_byte_level: Whether version 5 makes its pre-tokenizer ByteLevel by `add_prefix_space`.
+        lowers: Whether letters become small before anything else, whatever the files say.
         mask_is_normalized: In 4.57 the class's own mask token takes the blanks before it; whether it is found in
             normalized text. None where a mask is as any other special token.
     """
@@ -49,6 +52,7 @@ class TokenizerClass:
     is_own_code: bool = False
     is_converted: bool = False
     is_byte_level: bool = False
+    lowers: bool = False
     mask_is_normalized: bool | None = None
 
 
@@ -86,6 +90,17 @@ OWN_QWEN2: Final = TokenizerClass(
     tokens=QWEN2.tokens, default_bos_eos=(False, False), is_own_code=True
 )
 
+GEMMA: Final = TokenizerClass(
+    tokens=_tokens("<unk>", bos="<bos>", eos="<eos>", pad="<pad>"),
+    default_bos_eos=(True, False),
+)
+# Gemma's with small letters, as the texts of SigLIP 2 were in training (arXiv:2502.14786).
+SIGLIP2: Final = TokenizerClass(
+    tokens=MappingProxyType({**GEMMA.tokens, "mask_token": "<mask>"}),
+    default_bos_eos=GEMMA.default_bos_eos,
+    lowers=True,
+)
+
 # By the class's name without "Fast".
 CLASSES: Final[Mapping[str, TokenizerClass]] = {
     **dict.fromkeys(
@@ -119,10 +134,8 @@ CLASSES: Final[Mapping[str, TokenizerClass]] = {
         is_converted=True,
     ),
     "LlamaTokenizer": LLAMA,
-    "GemmaTokenizer": TokenizerClass(
-        tokens=_tokens("<unk>", bos="<bos>", eos="<eos>", pad="<pad>"),
-        default_bos_eos=(True, False),
-    ),
+    "GemmaTokenizer": GEMMA,
+    "Siglip2Tokenizer": SIGLIP2,
     "CohereTokenizer": TokenizerClass(
         tokens=_tokens("<UNK>", bos="<BOS_TOKEN>", eos="<|END_OF_TURN_TOKEN|>"),
         default_bos_eos=(True, False),
@@ -167,6 +180,7 @@ BY_MODEL_TYPE: Final[Mapping[str, str]] = {
     "llama": "LlamaTokenizer",
     "mistral": "LlamaTokenizer",
     "gemma3_text": "GemmaTokenizer",
+    "siglip2": "GemmaTokenizer",
     "qwen2": "Qwen2Tokenizer",
     "qwen3": "Qwen2Tokenizer",
 }

@@ -18,6 +18,7 @@ from nestvec.model_store.folder.tokenizer_classes import (
     PLAIN,
     PLAIN_IN_NEW,
     REMOTE,
+    SIGLIP2,
     UNSUPPORTED,
     TokenizerClass,
 )
@@ -96,11 +97,13 @@ def read_tokenizer_changes(
     tokenizer_class = _tokenizer_class(folder, fields, config)
     if is_new and not tokenizer_class.is_own_code:
         tokenizer_class = _new_class(tokenizer_class, config)
+    if config.get("model_type") == "siglip2" and (is_new or fields.get("do_lower_case") is True):
+        tokenizer_class = SIGLIP2
     building = _Building(path, fields, parts, tokenizer_class, is_new)
     added = read_added_tokens(folder, fields, tokenizer_class, parts, vocabulary_size)
     normalizer, splitter = building.splitting()
     settings = settings or read_transformer_settings(folder)
-    if settings.values.get("do_lower_case"):
+    if settings.values.get("do_lower_case") or tokenizer_class.lowers:
         normalizer = lowercased(normalizer)
     return TokenizerChanges(
         normalizer=None if normalizer == parts.normalizer else normalizer or NO_NORMALIZER,

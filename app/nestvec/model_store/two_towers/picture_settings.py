@@ -3,12 +3,13 @@
 Source: `CLIPImageProcessor` and `SiglipImageProcessor` on Pillow, of transformers 4.57.6 and 5.24.0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from nestvec.engine.pictures.preprocessing import PictureTower
+from nestvec.engine.pictures.tower import VisionTower
 from nestvec.errors import FormatError
 from nestvec.export.two_towers.config import (
     TWO_TOWER_TYPES,
@@ -17,7 +18,7 @@ from nestvec.export.two_towers.config import (
     read_text_sizes,
     read_vision_sizes,
 )
-from nestvec.export.two_towers.picture_graph import PixelScale
+from nestvec.export.two_towers.picture_graph import PixelScale, export_picture_graph
 from nestvec.model_store.sources.file_names import PREPROCESSOR_FILE, PROCESSOR_FILE
 from nestvec.system.json_files import read_json
 
@@ -76,17 +77,35 @@ class PictureSettings:
         scale: What the graph makes of its pixels first of all.
     """
 
-    tower: PictureTower
+    tower: VisionTower
     scale: PixelScale
+
+    def export(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        path: Path,
+        on_tensor: Callable[[int], None] | None = None,
+    ) -> None:
+        """Write the graph of pictures.
+
+        Args:
+            folder: The folder of the model of texts.
+            config: Its config.json.
+            path: Where the graph goes; its weights go beside it.
+            on_tensor: Called with 1 for each tensor that was read; None for nobody to tell.
+
+        Raises:
+            FormatError: Configuration and weights do not fit each other.
+            OSError: The disk is full or read-only.
+        """
+        export_picture_graph(folder, config, self.scale, path, on_tensor)
 
     def summary(self) -> dict[str, Any]:
         """Return what of it decides vectors, for the space's fingerprint."""
-        tower, scale = self.tower, self.scale
+        scale = self.scale
         return {
-            "size": tower.size,
-            "is_square": tower.is_square,
-            "resized_side": tower.resized_side,
-            "resample": tower.resample,
+            **self.tower.summary(),
             "factor": scale.factor,
             "mean": scale.mean,
             "std": scale.std,
@@ -94,7 +113,7 @@ class PictureSettings:
 
 
 def read_picture_settings(folder: Path, config: Mapping[str, Any]) -> PictureSettings | None:
-    """Read how a model takes pictures; None where it has no tower for them, or its folder does not say how.
+    """Read how a model takes pictures of one size; None where it has no tower for them, or its folder does not say how.
 
     Args:
         folder: The encoder's folder.
@@ -105,7 +124,7 @@ def read_picture_settings(folder: Path, config: Mapping[str, Any]) -> PictureSet
     """
     if config.get("model_type") not in TWO_TOWER_TYPES:
         return None
-    path, fields = _processor_fields(folder)
+    path, fields = processor_fields(folder)
     if fields is None:
         return None
     named = fields.get("image_processor_type") or fields.get("feature_extractor_type")
@@ -120,12 +139,12 @@ def read_picture_settings(folder: Path, config: Mapping[str, Any]) -> PictureSet
     sizes = read_vision_sizes(config)
     if values.get("do_pad"):
         raise FormatError(f"{path}: do_pad: pictures are not padded here")
-    if not _flag(path, values, "do_resize"):
+    if not flag(path, values, "do_resize"):
         raise FormatError(f"{path}: do_resize: pictures of other sizes could not be read")
-    return PictureSettings(_tower(path, values, sizes, config), _scale(path, values))
+    return PictureSettings(_tower(path, values, sizes, config), read_scale(path, values))
 
 
-def _processor_fields(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
+def processor_fields(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
     """Return the file of the settings, and its fields: version 5 writes them into the file of the whole processor."""
     path = folder / PREPROCESSOR_FILE
     if path.is_file():
@@ -142,7 +161,7 @@ def _tower(
 ) -> PictureTower:
     """Read how pictures are resized and cropped, which must give what the tower takes."""
     is_square, side = _resized(path, values["size"], values["number_is_shorter_side"])
-    crops = _flag(path, values, "do_center_crop")
+    crops = flag(path, values, "do_center_crop")
     given = _square(path, "crop_size", values.get("crop_size", 224)) if crops else side
     if not is_square and not crops:
         raise FormatError(f"{path}: do_center_crop: pictures would keep their own shapes")
@@ -151,9 +170,7 @@ def _tower(
         raise FormatError(
             f"{path}: {field}: pictures would have {given} pixels a side, and config.json says {sizes.image_size}"
         )
-    resample = values["resample"]
-    if not isinstance(resample, int) or isinstance(resample, bool) or resample not in RESAMPLES:
-        raise FormatError(f"{path}: resample must be one of Pillow's filters, 0 to 5")
+    resample = read_resample(path, values)
     if sizes.tokens < MIN_TOKENS:
         raise FormatError(f"config.json: 'patch_size' leaves fewer than {MIN_TOKENS} patches")
     return PictureTower(
@@ -162,11 +179,19 @@ def _tower(
         is_square=is_square,
         resized_side=side,
         resample=resample,
-        token_cost=_work(sizes) / _work(read_text_sizes(config)),
+        token_cost=work_of(sizes) / work_of(read_text_sizes(config)),
     )
 
 
-def _work(sizes: TowerSizes) -> float:
+def read_resample(path: Path, values: Mapping[str, Any]) -> int:
+    """Read the number of the filter that resizes."""
+    resample = values["resample"]
+    if not isinstance(resample, int) or isinstance(resample, bool) or resample not in RESAMPLES:
+        raise FormatError(f"{path}: resample must be one of Pillow's filters, 0 to 5")
+    return resample
+
+
+def work_of(sizes: TowerSizes) -> float:
     """Return what a token costs in a tower, up to a factor: the products of its layers."""
     size = sizes.hidden_size
     return sizes.num_hidden_layers * (4.0 * size * size + 2.0 * size * sizes.intermediate_size)
@@ -201,12 +226,12 @@ def _positive(path: Path, name: str, value: object) -> int:
     return value
 
 
-def _scale(path: Path, values: Mapping[str, Any]) -> PixelScale:
+def read_scale(path: Path, values: Mapping[str, Any]) -> PixelScale:
     """Read how bytes are scaled."""
-    factor = values["rescale_factor"] if _flag(path, values, "do_rescale") else 1
+    factor = values["rescale_factor"] if flag(path, values, "do_rescale") else 1
     if not isinstance(factor, int | float) or isinstance(factor, bool) or not 0 < factor <= 1:
         raise FormatError(f"{path}: rescale_factor must be a number up to 1")
-    if not _flag(path, values, "do_normalize"):
+    if not flag(path, values, "do_normalize"):
         return PixelScale(float(factor))
     mean, std = (_colours(path, values, name) for name in ("image_mean", "image_std"))
     if min(std) <= 0:
@@ -229,7 +254,8 @@ def _colours(path: Path, values: Mapping[str, Any], name: str) -> tuple[float, f
     return red, green, blue
 
 
-def _flag(path: Path, values: Mapping[str, Any], name: str) -> bool:
+def flag(path: Path, values: Mapping[str, Any], name: str) -> bool:
+    """Read a field that is true or false."""
     value = values[name]
     if not isinstance(value, bool):
         raise FormatError(f"{path}: {name} must be true or false")

@@ -1,6 +1,7 @@
 """What towers of texts ask of a tokenizer: padding that SigLIP reads, and where a text of CLIP ends.
 
-Source: SigLIP (arXiv:2303.15343); its processor's `padding="max_length"` in transformers' documentation of it.
+Source: SigLIP (arXiv:2303.15343), SigLIP 2 (arXiv:2502.14786); `padding="max_length"` in transformers' documentation of
+their processors.
 """
 
 import json
@@ -12,14 +13,16 @@ from typing import Any, Final
 from nestvec.engine.text.tokenizer_changes import TokenizerChanges
 from nestvec.engine.text.truncation import TextPadding
 from nestvec.errors import FormatError
-from nestvec.export.two_towers.config import read_text_sizes
+from nestvec.export.two_towers.config import NAFLEX_TYPE, read_text_sizes
 from nestvec.model_store.sources.file_names import SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE
 from nestvec.system.json_files import read_json
 
-PADDED_TYPES: Final = frozenset({"siglip"})
-# Of `SiglipTokenizer`, where no file names a token.
-CLASS_TOKEN: Final = "</s>"  # noqa: S105 - a token of texts
 SIDES: Final = ("right", "left")
+# The token and the side of `SiglipTokenizer` and of Gemma's classes, where no file says them.
+PADDED_TYPES: Final[Mapping[str, tuple[str, str]]] = {
+    "siglip": ("</s>", "right"),
+    NAFLEX_TYPE: ("<pad>", "left"),
+}
 
 
 def with_tower(
@@ -53,8 +56,9 @@ def read_text_padding(folder: Path, config: Mapping[str, Any]) -> TextPadding | 
     Raises:
         FormatError: The files name no token for it, or one that the vocabulary lacks; names file and field.
     """
-    if config.get("model_type") not in PADDED_TYPES:
+    if (model_type := str(config.get("model_type"))) not in PADDED_TYPES:
         return None
+    default_token, default_side = PADDED_TYPES[model_type]
     path = folder / TOKENIZER_CONFIG_FILE
     fields = read_json(path) if path.is_file() else {}
     token = fields.get("pad_token")
@@ -62,13 +66,13 @@ def read_text_padding(folder: Path, config: Mapping[str, Any]) -> TextPadding | 
         token = read_json(folder / SPECIAL_TOKENS_FILE).get("pad_token")
     if isinstance(token, dict):
         token = token.get("content")
-    token = CLASS_TOKEN if token is None else token
+    token = default_token if token is None else token
     token_id = _id_of(folder / "tokenizer.json", token)
     if token_id is None:
         raise FormatError(
             f"{path}: pad_token: texts of this model are padded to one length, and the vocabulary has no {token!r}"
         )
-    side = fields.get("padding_side", SIDES[0])
+    side = fields.get("padding_side", default_side)
     if side not in SIDES:
         raise FormatError(f"{path}: padding_side must be right or left")
     return TextPadding(read_text_sizes(config).max_positions, token_id, is_left=side == "left")

@@ -7,7 +7,7 @@ order to a padded view (B, S) and back.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from nestvec.engine.types import DEFAULT_OPTIONS, Batch, Item, ItemOptions, Layout
 
+PATCHED_AXES: Final = 5  # rows, columns, height and width of a patch, colours
 Make = Callable[[], NDArray[Any]]
 
 
@@ -40,7 +41,8 @@ def collate(
         `scatter` (T,) into 0 … B*S-1, `lengths` (B,) of what is seen, `has_equal_lengths` (), bool, `types` (T,), 1 for
         tokens of a pair's second text; int32 as the contrib attention wants lengths, int64 for indices.
         Padded arrays: `input_ids`, `attention_mask`, `token_type_ids`, each (B, S), int64. Of pictures `pixels` too,
-        (B, P, P, 3), uint8.
+        (B, P, P, 3), uint8; of pictures in their own shapes the patches of all, (T, p, p, 3), and `grids`, (B, 2),
+        int64, their rows and columns.
     """
     options = options or (DEFAULT_OPTIONS,)
     lengths = np.fromiter((len(item.ids) for item in items), np.int64, len(items))
@@ -48,7 +50,7 @@ def collate(
     make = cells.padded() if layout is Layout.PADDED else cells.packed()
     are_pictures = options[0].are_pictures
     if are_pictures:
-        make["pixels"] = cells.pixels
+        make["pixels"], make["grids"] = cells.pixels, cells.grids
     distinct = distinct_options(options)
     columns = [of_items.columns for of_items in distinct]
     return Batch(
@@ -143,8 +145,15 @@ class _Cells:
         }
 
     def pixels(self) -> NDArray[np.uint8]:
-        """Return the pixels of all pictures, (B, P, P, 3)."""
-        return np.stack([item.pixels for item in self.items if item.pixels is not None])
+        """Return the pixels of all pictures, (B, P, P, 3), or the patches of pictures in their own shapes."""
+        pixels = [item.pixels for item in self.items if item.pixels is not None]
+        if pixels[0].ndim < PATCHED_AXES:
+            return np.stack(pixels)
+        return np.concatenate([each.reshape(-1, *each.shape[2:]) for each in pixels])
+
+    def grids(self) -> NDArray[np.int64]:
+        """Return the rows and columns of patches of pictures in their own shapes, (B, 2)."""
+        return np.array([item.pixels.shape[:2] for item in self.items if item.pixels is not None])
 
     def _ids(self) -> NDArray[np.int64]:
         return np.concatenate([item.ids for item in self.items], dtype=np.int64)
