@@ -13,7 +13,7 @@ from nestvec.engine.types import FloatArray, Item, ItemOptions, Layout
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import BackendError, ProbeError
-from nestvec.export.two_towers.picture_graph import PICTURE_GRAPH, export_picture_graph
+from nestvec.export.two_towers.picture_graph import PICTURE_GRAPH
 from nestvec.model_store.artefacts.probes import check_probes
 from nestvec.model_store.folder.model_folder import ModelFolder
 
@@ -60,7 +60,7 @@ def export_pictures(
     """
     assert folder.pictures is not None  # noqa: S101 - the caller has looked
     path = artefact / PICTURE_GRAPH
-    export_picture_graph(folder.path, folder.config, folder.pictures.scale, path, on_tensor)
+    folder.pictures.export(folder.path, folder.config, path, on_tensor)
     backend = open_backend(path, Layout.PACKED, BackendOptions(provider="cpu"))
     try:
         vectors = picture_vectors(backend, folder.pictures.tower)

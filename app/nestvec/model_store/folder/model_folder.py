@@ -311,7 +311,7 @@ def find_encoder(
         folder, config, modules = static.folder, static.config, ()
         overrides = {**static.overrides, **overrides}
     if not (folder / TOKENIZER_FILE).is_file():
-        raise FormatError(without_tokenizer(folder))
+        raise FormatError(without_tokenizer(folder, config))
     return folder, config, overrides, modules, static is not None
 
 

@@ -3,21 +3,20 @@
 Source: `CLIPImageProcessor` and `SiglipImageProcessor` on Pillow, of transformers 4.57.6 and 5.24.0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from nestvec.engine.pictures.preprocessing import PictureTower
 from nestvec.errors import FormatError
 from nestvec.export.two_towers.config import (
     TWO_TOWER_TYPES,
     TowerSizes,
-    VisionSizes,
     read_text_sizes,
     read_vision_sizes,
 )
-from nestvec.export.two_towers.picture_graph import PixelScale
+from nestvec.export.two_towers.picture_graph import PixelScale, export_picture_graph
 from nestvec.model_store.sources.file_names import PREPROCESSOR_FILE, PROCESSOR_FILE
 from nestvec.system.json_files import read_json
 
@@ -67,6 +66,18 @@ MAX_NUMBER: Final = 1e4
 MIN_TOKENS: Final = 4
 
 
+class PictureSizes(Protocol):
+    """What the sizes of any tower of pictures say of the pixels that it takes."""
+
+    @property
+    def image_size(self) -> int:
+        """Width and height of a picture in pixels."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of a picture."""
+
+
 @dataclass(frozen=True, slots=True)
 class PictureSettings:
     """How a model takes pictures.
@@ -74,10 +85,35 @@ class PictureSettings:
     Attributes:
         tower: What is made of a picture before the graph.
         scale: What the graph makes of its pixels first of all.
+        source: Folder of its weights, where they lie apart from those of texts; None where they do not.
+        files: Its files of weights there.
     """
 
     tower: PictureTower
     scale: PixelScale
+    source: Path | None = None
+    files: tuple[Path, ...] = ()
+
+    def export(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        path: Path,
+        on_tensor: Callable[[int], None] | None = None,
+    ) -> None:
+        """Write the graph of pictures.
+
+        Args:
+            folder: The folder of the model of texts.
+            config: Its config.json.
+            path: Where the graph goes; its weights go beside it.
+            on_tensor: Called with 1 for each tensor that was read; None for nobody to tell.
+
+        Raises:
+            FormatError: Configuration and weights do not fit each other.
+            OSError: The disk is full or read-only.
+        """
+        export_picture_graph(folder, config, self.scale, path, on_tensor)
 
     def summary(self) -> dict[str, Any]:
         """Return what of it decides vectors, for the space's fingerprint."""
@@ -103,8 +139,56 @@ def read_picture_settings(folder: Path, config: Mapping[str, Any]) -> PictureSet
     Raises:
         FormatError: A field is of the wrong type, or asks for what is not done here; names file and field.
     """
-    if config.get("model_type") not in TWO_TOWER_TYPES:
+    family = str(config.get("model_type"))
+    if family not in TWO_TOWER_TYPES:
         return None
+    processor = read_processor(folder, family)
+    if processor is None:
+        return None
+    sizes = read_vision_sizes(config)
+    cost = _work(sizes) / _work(read_text_sizes(config))
+    return PictureSettings(processor.tower(sizes, cost), processor.scale())
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """What a folder's files say of an image processor of transformers'.
+
+    Attributes:
+        path: The file, for messages.
+        values: Its fields, with the defaults of its class.
+    """
+
+    path: Path
+    values: Mapping[str, Any]
+
+    def tower(self, sizes: PictureSizes, token_cost: float) -> PictureTower:
+        """Return how pictures are resized and cropped, which must give what a tower takes.
+
+        Raises:
+            FormatError: It does not; names the field.
+        """
+        return _tower(self.path, self.values, sizes, token_cost)
+
+    def scale(self) -> PixelScale:
+        """Return how bytes are scaled.
+
+        Raises:
+            FormatError: A field is of the wrong type; names it.
+        """
+        return _scale(self.path, self.values)
+
+
+def read_processor(folder: Path, family: str) -> Processor | None:
+    """Read what a folder says of its image processor; None where it says nothing.
+
+    Args:
+        folder: The folder.
+        family: Whose class it is where the folder does not say: a key of `DEFAULTS`.
+
+    Raises:
+        FormatError: It is of another class, or asks for what is not done here; names file and field.
+    """
     path, fields = _processor_fields(folder)
     if fields is None:
         return None
@@ -113,16 +197,15 @@ def read_picture_settings(folder: Path, config: Mapping[str, Any]) -> PictureSet
         raise FormatError(
             f"{path}: image_processor_type: {str(named)[:40]!r} is none of {', '.join(CLASSES)}"
         )
-    family = str(config.get("model_type")) if named is None else CLASSES[named]
+    family = family if named is None else CLASSES[named]
     values = {**COMMON, **DEFAULTS[family]}
     values |= {name: value for name, value in fields.items() if value is not None}
     values["number_is_shorter_side"] = family == "clip"
-    sizes = read_vision_sizes(config)
     if values.get("do_pad"):
         raise FormatError(f"{path}: do_pad: pictures are not padded here")
     if not _flag(path, values, "do_resize"):
         raise FormatError(f"{path}: do_resize: pictures of other sizes could not be read")
-    return PictureSettings(_tower(path, values, sizes, config), _scale(path, values))
+    return Processor(path, values)
 
 
 def _processor_fields(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
@@ -138,7 +221,7 @@ def _processor_fields(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
 
 
 def _tower(
-    path: Path, values: Mapping[str, Any], sizes: VisionSizes, config: Mapping[str, Any]
+    path: Path, values: Mapping[str, Any], sizes: PictureSizes, token_cost: float
 ) -> PictureTower:
     """Read how pictures are resized and cropped, which must give what the tower takes."""
     is_square, side = _resized(path, values["size"], values["number_is_shorter_side"])
@@ -162,7 +245,7 @@ def _tower(
         is_square=is_square,
         resized_side=side,
         resample=resample,
-        token_cost=_work(sizes) / _work(read_text_sizes(config)),
+        token_cost=token_cost,
     )
 
 
