@@ -259,6 +259,7 @@ def _describe(
 ) -> ModelSpec:
     """Put together what serving needs to know, from the files, the card and the artefact."""
     card, head = fetched.card, folder.head
+    trained = {*card.trained_dimensions, *head.trained_dimensions, head.dimensions}
     return ModelSpec(
         name=fetched.name,
         hidden_size=head.dimensions,
@@ -269,7 +270,7 @@ def _describe(
         prompts=folder.prompts,
         default_prompt=folder.default_prompt,
         pools_prompt=folder.pools_prompt,
-        trained_dimensions=tuple(sorted({*card.trained_dimensions, head.dimensions}, reverse=True)),
+        trained_dimensions=tuple(sorted(trained, reverse=True)),
         space=space,
         precision=build.precision,
         created_s=artefact.created_s,

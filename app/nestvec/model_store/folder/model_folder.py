@@ -51,8 +51,8 @@ from nestvec.model_store.heads.rerankers import (
 from nestvec.model_store.heads.words import WordHead
 from nestvec.model_store.sources.file_names import MODEL_FILE
 from nestvec.model_store.sources.graph_choice import choose_graph, refuse_pickles
-from nestvec.model_store.two_towers.head import read_tower_head
-from nestvec.model_store.two_towers.picture_settings import PictureSettings, read_picture_settings
+from nestvec.model_store.two_towers.picture_settings import PictureSettings
+from nestvec.model_store.two_towers.reading import read_pictures, read_tower_head
 from nestvec.model_store.two_towers.text_padding import with_tower
 from nestvec.system.json_files import read_json
 
@@ -187,7 +187,7 @@ def read_model_folder(
         instruct=Instruct(**overrides["instruct"]) if "instruct" in overrides else None,
         echo=(overrides["echo"][0], overrides["echo"][1]) if "echo" in overrides else None,
         tokenizer_changes=_read_changes(encoder),
-        pictures=None if encoder.onnx_file else read_picture_settings(files.encoder, files.config),
+        pictures=None if encoder.onnx_file else read_pictures(files.encoder, files.config),
         pair=pair_template(
             files.encoder,
             head,

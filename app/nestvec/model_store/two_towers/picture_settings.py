@@ -189,7 +189,7 @@ def read_processor(folder: Path, family: str) -> Processor | None:
     Raises:
         FormatError: It is of another class, or asks for what is not done here; names file and field.
     """
-    path, fields = _processor_fields(folder)
+    path, fields = processor_fields(folder)
     if fields is None:
         return None
     named = fields.get("image_processor_type") or fields.get("feature_extractor_type")
@@ -208,8 +208,14 @@ def read_processor(folder: Path, family: str) -> Processor | None:
     return Processor(path, values)
 
 
-def _processor_fields(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
-    """Return the file of the settings, and its fields: version 5 writes them into the file of the whole processor."""
+def processor_fields(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
+    """Return the file of an image processor's settings, and its fields; None for these where there are none.
+
+    Version 5 of transformers writes them into the file of the whole processor.
+
+    Raises:
+        FormatError: The file cannot be read, or holds something else.
+    """
     path = folder / PREPROCESSOR_FILE
     if path.is_file():
         return path, read_json(path)
@@ -226,7 +232,7 @@ def _tower(
     """Read how pictures are resized and cropped, which must give what the tower takes."""
     is_square, side = _resized(path, values["size"], values["number_is_shorter_side"])
     crops = _flag(path, values, "do_center_crop")
-    given = _square(path, "crop_size", values.get("crop_size", 224)) if crops else side
+    given = square_side(path, "crop_size", values.get("crop_size", 224)) if crops else side
     if not is_square and not crops:
         raise FormatError(f"{path}: do_center_crop: pictures would keep their own shapes")
     if given != sizes.image_size:
@@ -265,11 +271,15 @@ def _resized(
         return False, _positive(path, "size", size["shortest_edge"])
     if isinstance(size, int) and number_is_shorter_side:
         return False, _positive(path, "size", size)
-    return True, _square(path, "size", size)
+    return True, square_side(path, "size", size)
 
 
-def _square(path: Path, name: str, size: object) -> int:
-    """Return the side of a square, given as a number or as height and width."""
+def square_side(path: Path, name: str, size: object) -> int:
+    """Return the side of a square, given as a number or as height and width.
+
+    Raises:
+        FormatError: It is no square, or no size; names the field.
+    """
     if isinstance(size, dict) and set(size) == {"height", "width"}:
         height = _positive(path, name, size["height"])
         if height != size["width"]:
@@ -291,15 +301,26 @@ def _scale(path: Path, values: Mapping[str, Any]) -> PixelScale:
         raise FormatError(f"{path}: rescale_factor must be a number up to 1")
     if not _flag(path, values, "do_normalize"):
         return PixelScale(float(factor))
-    mean, std = (_colours(path, values, name) for name in ("image_mean", "image_std"))
+    mean, std = (_colours(path, name, values[name]) for name in ("image_mean", "image_std"))
     if min(std) <= 0:
         raise FormatError(f"{path}: image_std must be above zero")
     return PixelScale(float(factor), mean, std)
 
 
-def _colours(path: Path, values: Mapping[str, Any], name: str) -> tuple[float, float, float]:
+def pixel_scale(path: Path, mean: object, std: object) -> PixelScale:
+    """Read how bytes become what a model was trained on, by fields that are called `mean` and `std`.
+
+    Raises:
+        FormatError: They are no numbers for each colour.
+    """
+    means, deviations = _colours(path, "mean", mean), _colours(path, "std", std)
+    if min(deviations) <= 0:
+        raise FormatError(f"{path}: std must be above zero")
+    return PixelScale(1 / 255, means, deviations)
+
+
+def _colours(path: Path, name: str, numbers: object) -> tuple[float, float, float]:
     """Read a number for each colour."""
-    numbers = values[name]
     if isinstance(numbers, int | float):
         numbers = [numbers] * CHANNELS
     if (
