@@ -161,13 +161,15 @@ def test_further_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """Further models are a table in the file, JSON, or sources; what one leaves out is as for the first."""
     file = tmp_path / "nestvec.toml"
     file.write_text(
-        'model = "first"\nprecision = "int8"\n[models.ranks]\nmodel = "org/ranks"\nload = "first_use"\n'
+        'model = "first"\npicture_model = "eyes"\nprecision = "int8"\n'
+        '[models.ranks]\nmodel = "org/ranks"\nload = "first_use"\n'
         'max_input_tokens = 64\naliases = ["rerank"]\n[aliases.short]\nmodel = "ranks"\ndimensions = 4\n'
     )
     per_model = load_settings({}, config=file).per_model()
     assert list(per_model) == ["", "ranks"]
     assert (per_model[""].model, per_model[""].aliases) == ("first", {})
     ranks = per_model["ranks"]
+    assert (per_model[""].picture_model, ranks.picture_model) == ("eyes", "")
     assert (ranks.model, ranks.served_model_name, ranks.precision) == ("org/ranks", "ranks", "int8")
     assert (ranks.max_input_tokens, ranks.model_aliases) == (64, ["rerank"])
     assert (list(ranks.aliases), ranks.openai_aliases) == (["short"], False)
@@ -178,8 +180,10 @@ def test_further_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "two": "two",
     }
     assert listed["two"].served_model_name is None
-    monkeypatch.setenv("NESTVEC_MODELS", '{"a": {"model": "x", "keep": true}}')
+    both = '{"a": {"model": "x", "keep": true, "picture_model": "other eyes"}}'
+    monkeypatch.setenv("NESTVEC_MODELS", both)
     assert load_settings().models["a"].keep
+    assert load_settings().per_model()["a"].picture_model == "other eyes"
 
 
 @pytest.mark.parametrize(

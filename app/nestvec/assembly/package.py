@@ -33,6 +33,7 @@ def source_options(settings: Settings) -> SourceOptions:
         revision=settings.model_revision,
         is_offline=settings.offline,
         reads_pickles=settings.read_pickles,
+        picture_model=settings.picture_model,
     )
 
 

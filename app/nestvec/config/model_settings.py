@@ -42,6 +42,7 @@ class ModelSettings(BaseModel):
     adapters: dict[str, Path] = Field(
         default_factory=dict, description="Folders of LoRA adapters by the task that asks for each."
     )
+    picture_model: str = Field("", description="As `picture_model`; none by default.")
     text: TextSettings | None = Field(None, description="As `text`; the first model's by default.")
     revision: str = Field("", description="Hub commit, tag or branch to pin.")
     precision: PrecisionName | None = None

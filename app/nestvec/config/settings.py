@@ -145,6 +145,7 @@ class Settings(
                     "model_aliases": model.aliases,
                     "model_revision": model.revision,
                     "adapters": model.adapters,
+                    "picture_model": model.picture_model,
                     "openai_aliases": False,
                 }
             )

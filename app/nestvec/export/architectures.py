@@ -43,6 +43,7 @@ from nestvec.export.layers.attention import AttentionOps
 from nestvec.export.layers.blocks import Encoder
 from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.layers.graph_heads import GraphHead
+from nestvec.export.two_towers.jina_text import JINA_CLIP_TEXT
 from nestvec.export.two_towers.text_tower import CLIP_TEXT, SIGLIP_TEXT
 
 
@@ -83,6 +84,7 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "gemma3_text": GEMMA3,
     "gte": GTE,
     "jina_bert": JINA_BERT,
+    "jina_clip": JINA_CLIP_TEXT,
     "jina_embeddings_v3": JINA_V3,
     "llama": LLAMA,
     "llama_bidirec": LLAMA_BIDIRECTIONAL,

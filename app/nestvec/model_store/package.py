@@ -45,6 +45,7 @@ from nestvec.model_store.artefacts.output_quantization import (
 from nestvec.model_store.artefacts.precision import BuildOptions
 from nestvec.model_store.artefacts.probes import pooler_of_probes
 from nestvec.model_store.folder.model_folder import GRAPH_FILE, ModelFolder, read_model_folder
+from nestvec.model_store.picture_pairs import with_pictures
 from nestvec.model_store.preparation import PreparationListener, SilentListener
 from nestvec.model_store.sources.adapters import merged_folder
 from nestvec.model_store.sources.fetch import FetchedModel, SourceOptions, fetch
@@ -153,7 +154,7 @@ def load_package(  # noqa: PLR0913 - what a caller may say, each with a default
     build = build or BuildOptions()
     listener = listener or SilentListener()
     fetched = _fetch(model, options, listener, refresh=refresh)
-    folder = _read_folder(fetched, reads_pickles=options.reads_pickles)
+    folder = _with_pictures(_read_folder(fetched, options), fetched, options, listener, refresh)
     space = space_fingerprint(folder, HashCache(options.cache_dir / "hashes.json"), build)
     with cached_backends(open_backend) as backends:
         builder = ArtefactBuilder(folder, fetched.card.published, build, backends, listener)
@@ -195,14 +196,33 @@ def _fetch(
     return dataclasses.replace(fetched, folder=merged)
 
 
-def _read_folder(fetched: FetchedModel, *, reads_pickles: bool) -> ModelFolder:
+def _read_folder(fetched: FetchedModel, options: SourceOptions) -> ModelFolder:
     """Read what the files say, with what the card adds, and check what the card states as facts."""
     card = fetched.card
     folder = read_model_folder(
-        fetched.folder, card.overrides, card.config, reads_pickles=reads_pickles
+        fetched.folder, card.overrides, card.config, reads_pickles=options.reads_pickles
     )
     card.check_facts(dimensions=folder.head.dimensions, pooling=folder.head.pooling)
     return folder
+
+
+def _with_pictures(
+    folder: ModelFolder,
+    fetched: FetchedModel,
+    options: SourceOptions,
+    listener: PreparationListener,
+    refresh: bool,  # noqa: FBT001 - passed on
+) -> ModelFolder:
+    """Fetch the model of pictures that the options name, and put it beside the model of texts."""
+    if not options.picture_model:
+        return folder
+    pictures = fetch(
+        options.picture_model, options.for_pictures(), refresh=refresh, listener=listener
+    )
+    norms_texts = bool(fetched.card.overrides.get("layer_norm_beside_pictures"))
+    return with_pictures(
+        folder, pictures.folder, norms_texts=norms_texts, reads_pickles=options.reads_pickles
+    )
 
 
 def _find_or_build(
@@ -239,6 +259,7 @@ def _describe(
 ) -> ModelSpec:
     """Put together what serving needs to know, from the files, the card and the artefact."""
     card, head = fetched.card, folder.head
+    trained = {*card.trained_dimensions, *head.trained_dimensions, head.dimensions}
     return ModelSpec(
         name=fetched.name,
         hidden_size=head.dimensions,
@@ -249,7 +270,7 @@ def _describe(
         prompts=folder.prompts,
         default_prompt=folder.default_prompt,
         pools_prompt=folder.pools_prompt,
-        trained_dimensions=tuple(sorted({*card.trained_dimensions, head.dimensions}, reverse=True)),
+        trained_dimensions=tuple(sorted(trained, reverse=True)),
         space=space,
         precision=build.precision,
         created_s=artefact.created_s,

@@ -51,7 +51,6 @@ from nestvec.model_store.heads.chat_templates import (
 from nestvec.model_store.pruning.tokens import TokenizerModel
 from nestvec.model_store.sources.adapters import read_adapter
 from nestvec.model_store.sources.card import read_card
-from nestvec.model_store.two_towers.naflex_settings import read_pictures
 from nestvec.system.json_files import read_json
 from nestvec.tools.planning.coefficients import MachineCoefficients
 from nestvec.tools.quality.labelled_texts import read_concepts, read_labelled, read_text_pairs
@@ -59,10 +58,9 @@ from nestvec.tools.quality.labelled_texts import read_concepts, read_labelled, r
 from tests.end_to_end.fuzz.documents import read_document, write_documents
 from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
 from tests.end_to_end.fuzz.pictures import read_picture, sample_pictures, write_picture
+from tests.end_to_end.fuzz.preprocessors import read_preprocessor, write_preprocessor
 from tests.end_to_end.fuzz.word_tables import pristine_tables, read_table, write_table
 from tests.model_store.heads.yes_no import CHAT_TEMPLATES
-from tests.model_store.two_towers.naflex import models as naflex
-from tests.model_store.two_towers.towers import CONFIGS, PROCESSORS
 from tests.support.tiny import CONFIG, write_tiny_bert
 from tests.support.torch_files import torch_bytes
 from tests.tools.planning.machines import real_machine
@@ -298,19 +296,8 @@ def _write_router(folder: Path, _: None, chooser: random.Random) -> None:
     (folder / "router_config.json").write_bytes(half_and_half(json.dumps(ROUTER).encode(), chooser))
 
 
-NAFLEX = (naflex.PROCESSOR, naflex.CONFIG)
-
-
 def _write_preprocessor(folder: Path, _: None, chooser: random.Random) -> None:
-    kinds = [*((PROCESSORS[kind], CONFIGS[kind]) for kind in sorted(PROCESSORS)), NAFLEX]
-    processor, config = chooser.choice(kinds)
-    content = half_and_half(json.dumps(processor).encode(), chooser)
-    (folder / "preprocessor_config.json").write_bytes(content)
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def _read_preprocessor(folder: Path) -> object:
-    return read_pictures(folder, read_json(folder / "config.json"))
+    write_preprocessor(folder, half_and_half, chooser)
 
 
 # What config.json says of a family, of its authors' code and of quantised weights.
@@ -585,7 +572,7 @@ TARGETS: dict[str, ParserTarget] = {
         _tiny, _write_folder, lambda folder: (read_model_folder(folder, {}), find_static(folder))
     ),
     "router": ParserTarget(_nothing, _write_router, read_routes),
-    "preprocessor": ParserTarget(_nothing, _write_preprocessor, _read_preprocessor),
+    "preprocessor": ParserTarget(_nothing, _write_preprocessor, read_preprocessor),
     "families": ParserTarget(_families, _write_family, _read_family),
     "batch lines": ParserTarget(_lines, _write_lines, _read_batch),
     "report lines": ParserTarget(_report_lines, _write_lines, _read_report),

@@ -18,6 +18,7 @@ sys.path.insert(0, str(HERE.parents[2]))
 
 from tests.export.families import (  # noqa: E402 - the path comes first
     jina_bert_reference,
+    jina_clip_reference,
     nomic_moe_reference,
     nv_embed_reference,
 )
@@ -176,6 +177,8 @@ NUMPY_REFERENCES: dict[str, dict[str, Any]] = {
     "nomic_bert~experts": NOMIC_MOE,
     "jina_bert": JINA_BERT,
     "jina_bert~six-heads": {**JINA_BERT, "hidden_size": 36, "num_attention_heads": 6},
+    "jina_clip": jina_clip_reference.ROTARY,
+    "jina_clip~alibi": jina_clip_reference.ALIBI,
 }
 TEXT_TOWER: dict[str, Any] = {
     "vocab_size": 128,
@@ -257,6 +260,7 @@ REFERENCES = {
     "nvembed": nv_embed_reference,
     "nomic_bert": nomic_moe_reference,
     "jina_bert": jina_bert_reference,
+    "jina_clip": jina_clip_reference,
 }
 # Parts of names of buffers and heads that no encoder needs.
 LEFT_OUT = ("position_ids", "token_type_ids", "pooler.", "inv_freq", "embed_scale")
@@ -272,7 +276,7 @@ def make_by_numpy(family: str, config: dict[str, Any]) -> None:
     lengths = [1, 2, 17, max_tokens]
     states = [
         reference.last_states(config, tensors, ids)
-        for ids in random_ids(lengths, config["vocab_size"], SEED)
+        for ids in random_ids(lengths, sizes["vocab_size"], SEED)
     ]
     write(family, {"config": config, "seed": SEED, "lengths": lengths, "tensors": shapes}, states)
 

@@ -57,6 +57,7 @@ from nestvec.observability.logs import configure_logs
 @ray_options
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "provider", "device_id"),
+    "picture_model",
     *("precision", "calibration_file", "weight_storage"),
     *("max_batch_tokens", "worker_threads", "front_threads", "log_level"),
 )

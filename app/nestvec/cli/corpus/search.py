@@ -35,6 +35,7 @@ TEXT_CHARACTERS: Final = 80
 @server_flags(help_of_url="Let a running server embed the query.")
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "provider", "device_id"),
+    "picture_model",
     *("precision", "calibration_file", "weight_storage", "log_level"),
 )
 def command(  # noqa: PLR0913 - one argument a flag, as click passes them

@@ -44,7 +44,7 @@ command.add_command(usage)
 )
 @settings_flags(
     *("model", "model_revision", "models_dir", "cache_dir", "offline", "read_pickles", "log_level"),
-    *("precision", "calibration_file", "weight_storage", "provider", "device_id"),
+    *("picture_model", "precision", "calibration_file", "weight_storage", "provider", "device_id"),
 )
 def pull(settings: Settings, *, name: str | None, folder: bool, if_missing: bool) -> None:
     """Fetch and export a model, so that `nestvec serve` needs no network.

@@ -62,6 +62,11 @@ class ServedModelSettings(BaseModel):
         default_factory=dict,
         description="Folders of LoRA adapters by the task that asks for each: a table in the TOML file, or JSON.",
     )
+    picture_model: str = Field(
+        "",
+        description="Card name, folder, or Hub id of a model of pictures in the space of the model, which is of texts: "
+        "nomic-embed-vision beside nomic-embed-text (docs/vectors/pictures.md).",
+    )
     text: TextTable = Field(
         default_factory=TextSettings,
         description="What is made of texts and records before the tokenizer (docs/vectors/texts.md): a table of "

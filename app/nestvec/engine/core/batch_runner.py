@@ -120,6 +120,9 @@ def _output(
     if raw.hidden is not None:
         skip = np.fromiter((item.skip_tokens for item in items), np.int64, len(items))
         pooled = pooler.pool(raw.hidden, batch.offsets, skip)
+    elif batch.are_pictures:
+        # What stands behind the pooling is of texts: pictures' own graph gives whole vectors.
+        pooled = NO_ROWS if raw.pooled is None else raw.pooled
     else:
         pooled = pooler.apply_head(
             NO_ROWS if raw.pooled is None else raw.pooled[:, : pooler.pooled_columns]

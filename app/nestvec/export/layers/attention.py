@@ -39,10 +39,10 @@ def self_attention(context: BuildContext, state: str, spec: AttentionSpec) -> st
     graph, inputs, arithmetic = context.graph, context.inputs, context.arithmetic
     if inputs.device is not None:
         spec = with_biases_folded(spec)
-        attended = device_attention(graph, state, spec, inputs)
+        attended = _normed(device_attention(graph, state, spec, inputs), spec)
         return arithmetic.apply(graph, attended, [spec.output])[0]
     value_layer, output_layer = spec.value, spec.output
-    if spec.has_plain_heads:
+    if spec.has_plain_heads and spec.output_norm is None:
         # Attention averages values, which is linear: smoothing that the output layer's input needs can move into the
         # value layer.
         value_layer, output_layer = arithmetic.balance(value_layer, output_layer)
@@ -60,8 +60,13 @@ def self_attention(context: BuildContext, state: str, spec: AttentionSpec) -> st
             projected[0] = graph.op("Mul", projected[0], scale)
     branches = Branches(graph, projected, spec, inputs)
     branches.note_kind()
-    attended = branches.add(are_queries_scaled=scales_queries)
+    attended = _normed(branches.add(are_queries_scaled=scales_queries), spec)
     return arithmetic.apply(graph, attended, [output_layer])[0]
+
+
+def _normed(attended: str, spec: AttentionSpec) -> str:
+    """Add the norm of what heads give, if there is one."""
+    return attended if spec.output_norm is None else spec.output_norm(attended)
 
 
 def _heads(graph: GraphBuilder, projected: list[str], spec: AttentionSpec) -> list[str]:

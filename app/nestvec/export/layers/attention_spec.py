@@ -63,6 +63,7 @@ class AttentionSpec:
             before scaling, [B, heads, S, S]; None for nothing.
         packed_scores: In graphs for a device instead: makes of packed queries and keys, [T, heads * d] each, what is
             added to scaled scores, [B, heads, S, S].
+        output_norm: Adds a norm of what heads give, [T, heads * d], before the output layer; None for none.
     """
 
     query: Linear
@@ -80,6 +81,7 @@ class AttentionSpec:
     score_cap: float | None = None
     position_scores: Callable[[str, str], str] | None = None
     packed_scores: Callable[[str, str], str] | None = None
+    output_norm: Callable[[str], str] | None = None
 
     @property
     def head_width(self) -> int:

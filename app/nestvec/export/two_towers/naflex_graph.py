@@ -24,7 +24,8 @@ from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.two_towers.attention_pooling import VISION, read_pooling
 from nestvec.export.two_towers.config import NaFlexSizes, read_naflex_sizes
 from nestvec.export.two_towers.layers import TowerBuilder
-from nestvec.export.two_towers.picture_graph import CHANNELS, PICTURE_WEIGHTS, PIXELS, PixelScale
+from nestvec.export.two_towers.patches import CHANNELS
+from nestvec.export.two_towers.picture_graph import PICTURE_WEIGHTS, PIXELS, PixelScale
 
 GRIDS: Final = "grids"
 

@@ -17,16 +17,22 @@ import numpy as np
 from nestvec.export.graph.builder import GraphBuilder
 from nestvec.export.graph.inputs import packed_inputs
 from nestvec.export.graph.weights import Weights
-from nestvec.export.layers.arithmetic import Floating, Linear
+from nestvec.export.layers.arithmetic import Floating
 from nestvec.export.layers.build_context import BuildContext
-from nestvec.export.two_towers.attention_pooling import VISION, read_pooling
+from nestvec.export.two_towers.attention_pooling import VISION, attended_by_query, read_pooling
 from nestvec.export.two_towers.config import VisionSizes, read_vision_sizes
 from nestvec.export.two_towers.layers import TowerBuilder
+from nestvec.export.two_towers.patches import (
+    CHANNELS,
+    behind_class_token,
+    class_states,
+    cut_patches,
+    embed_patches,
+)
 
 PIXELS: Final = "pixels"
 PICTURE_GRAPH: Final = "pictures.onnx"
 PICTURE_WEIGHTS: Final = "pictures.bin"
-CHANNELS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,27 +119,18 @@ class _Tower:
 
     def _patches(self, pixels: str) -> str:
         """Cut pictures into patches, [B * patches, p, p, 3]; pixels beyond a whole number of patches are left out."""
-        side, size = self.sizes.side_patches, self.sizes.patch_size
-        if side * size < self.sizes.image_size:
-            used, zero = self._ints("used", side * size, side * size), self._ints("none", 0, 0)
-            pixels = self.graph.op("Slice", pixels, zero, used, self._ints("sides", 1, 2))
-        grid = self._reshaped(pixels, "grid", -1, side, size, side, size, CHANNELS)
-        rows = self.graph.op("Transpose", grid, perm=[0, 1, 3, 2, 4, 5])
-        return self._reshaped(rows, "patch", -1, size, size, CHANNELS)
+        return cut_patches(self.graph, pixels, self.sizes.image_size, self.sizes.patch_size)
 
     def _embedded(self, patches: str) -> str:
         """Make token states [T, H] of patches: a convolution whose windows do not overlap is a product."""
         sizes, weights = self.sizes, self.context.weights
         width, patch = sizes.hidden_size, sizes.patch_size
-        values = CHANNELS * patch * patch
         name = f"{VISION}embeddings.patch_embedding"
         kernel = weights.get(f"{name}.weight", (width, CHANNELS, patch, patch))
         bias = np.zeros(width, np.float32)
         if sizes.family == "siglip":
             bias = weights.get(f"{name}.bias", (width,))
-        layer = Linear("patches", kernel.transpose(2, 3, 1, 0).reshape(values, width), bias)
-        flat = self._reshaped(patches, "patch_values", -1, values)
-        (state,) = self.context.arithmetic.apply(self.graph, flat, [layer])
+        state = embed_patches(self.context, patches, kernel, bias)
         state = self._reshaped(state, "pictures", -1, sizes.side_patches**2, width)
         if sizes.has_class_token:
             state = self._behind_class_token(state)
@@ -143,22 +140,14 @@ class _Tower:
 
     def _behind_class_token(self, state: str) -> str:
         """Put the class token before the patches of each picture, [B, n, H] to [B, n + 1, H]."""
-        graph, width = self.graph, self.sizes.hidden_size
-        row = self.context.weights.get(f"{VISION}embeddings.class_embedding", (width,))
-        token = graph.weight("class_token", row.reshape(1, 1, width))
-        pictures = graph.op("Shape", state, start=0, end=1)
-        shape = graph.op("Concat", pictures, self._ints("token_shape", 1, width), axis=0)
-        return graph.op("Concat", graph.op("Expand", token, shape), state, axis=1)
-
-    def _by_picture(self, state: str) -> str:
-        """Split token states [T, H] into pictures, [B, n, H]."""
-        return self._reshaped(state, "by_picture", -1, self.sizes.tokens, self.sizes.hidden_size)
+        name = f"{VISION}embeddings.class_embedding"
+        token = self.context.weights.get(name, (self.sizes.hidden_size,))
+        return behind_class_token(self.graph, state, token)
 
     def _projected(self, state: str) -> str:
         """Norm the class token's state and project it, [T, H] to [B, D]."""
         graph, sizes = self.graph, self.sizes
-        first = graph.op("Gather", self._by_picture(state), self._ints("first", 0), axis=1)
-        token = self._reshaped(first, "class_tokens", -1, sizes.hidden_size)
+        token = class_states(graph, state, sizes.tokens, sizes.hidden_size)
         normed = self.builder.norm(token, "post_layernorm")
         layer = self.context.linear("visual_projection", sizes.projected_size, sizes.hidden_size)
         return self.context.arithmetic.apply(graph, normed, [layer])[0]
@@ -166,25 +155,13 @@ class _Tower:
     def _attended(self, state: str) -> str:
         """Let a learned query attend to all patches, then an MLP: [T, H] to [B, H]."""
         graph, sizes = self.graph, self.sizes
-        heads, width = sizes.num_attention_heads, sizes.hidden_size
-        head = width // heads
         layers = read_pooling(self.builder)
-        keys, values = (
-            graph.op("Transpose", self._split(part, heads, head), perm=[0, 2, 1, 3])
-            for part in self.context.arithmetic.apply(graph, state, [layers.key, layers.value])
+        joined = attended_by_query(
+            self.context, state, layers.query, layers.key, layers.value, sizes.tokens
         )
-        # [B, heads, n, head] by [heads, head, 1]: the query is the same for all pictures.
-        scores = graph.op("MatMul", keys, graph.weight("pool.query", layers.query))
-        weights = graph.op("Softmax", scores, axis=2)
-        mixed = graph.op("Mul", weights, values)
-        summed = graph.op("ReduceSum", mixed, self._ints("patches_axis", 2), keepdims=0)
-        joined = self._reshaped(summed, "pooled_rows", -1, width)
         (attended,) = self.context.arithmetic.apply(graph, joined, [layers.output])
         normed = self.builder.norm(attended, "head.layernorm")
         return graph.op("Add", attended, self.builder.mlp(normed, "head.mlp"))
-
-    def _split(self, value: str, heads: int, head: int) -> str:
-        return self._reshaped(value, "pool_heads", -1, self.sizes.tokens, heads, head)
 
     def _reshaped(self, value: str, name: str, *shape: int) -> str:
         return self.graph.op("Reshape", value, self._ints(f"{name}_shape", *shape))

@@ -133,7 +133,7 @@ class ArtefactBuilder:
                 self.build.precision,
             )
         if self.folder.pictures is not None:
-            with self._exporting(graph) as on_tensor:
+            with self._exporting(graph, self.folder.pictures.source) as on_tensor:
                 export_pictures(artefact, self.folder, self.backends.open_backend, on_tensor)
         return reference.probes
 
@@ -238,13 +238,13 @@ class ArtefactBuilder:
         return reference, ranges
 
     @contextmanager
-    def _exporting(self, kept: Path | None = None) -> Iterator[Advance]:
+    def _exporting(self, kept: Path | None = None, source: Path | None = None) -> Iterator[Advance]:
         """Enter the step of an export, with no graph open: both together would take the weights' memory twice.
 
-        The graph that is kept goes to the disk from then on, while its probes are computed.
+        The graph that is kept goes to the disk from then on. `source` is the weights' folder, by default the model's.
         """
         self.backends.close()
-        with Weights(self.folder.path) as weights:
+        with Weights(source or self.folder.path) as weights:
             tensors = len(weights.names())
         with self.listener.step(Step.EXPORT, tensors, "tensor") as advance:
             yield advance

@@ -105,7 +105,16 @@ def space_fingerprint(
         content = {**content, "pair": dataclasses.astuple(folder.pair)}
     if summary := folder.head.summary():
         content = {**content, "head": summary}
-    if folder.pictures is not None:
-        content = {**content, "pictures": folder.pictures.summary()}
+    content = {**content, **_of_pictures(folder, hashes)}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_CHARS]
+
+
+def _of_pictures(folder: ModelFolder, hashes: HashCache) -> dict[str, Any]:
+    """Return what of a model's pictures decides vectors; nothing where it takes texts only."""
+    if folder.pictures is None:
+        return {}
+    found: dict[str, Any] = {"pictures": folder.pictures.summary()}
+    if folder.pictures.files:
+        found["picture_weights"] = sorted(map(hashes.sha256, folder.pictures.files))
+    return found

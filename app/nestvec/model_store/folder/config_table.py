@@ -35,6 +35,12 @@ READ_BY_FAMILY: Final[Mapping[str, frozenset[str]]] = {
     ),
     "ernie": frozenset({"task_type_vocab_size"}),
     "jina_bert": frozenset({"position_embedding_type"}),
+    "jina_clip": frozenset(
+        {
+            *("text_config", "vision_config", "add_projections", "projection_dim"),
+            *("matryoshka_dimensions", "truncate_dim"),
+        }
+    ),
     "jina_embeddings_v3": frozenset({"position_embedding_type"}),
     "nvembed": frozenset({"latent_attention_config", "text_config"}),
 }
@@ -163,6 +169,11 @@ OWN_REFUSED: Final[Mapping[str, Mapping[str, Refused]]] = {
 OWN_WITHOUT_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
     "clip": {"logit_scale_init_value": "where training began: cosines have no scale"},
     "gemma2": {"hidden_act": "hidden_activation stands for it"},
+    "jina_clip": {
+        "logit_scale_init_value": "where training began: cosines have no scale",
+        "use_text_flash_attn": _HOW,
+        "use_vision_xformers": _HOW,
+    },
     "llama_bidirec": {
         "pooling": "says it of classifiers only; 1_Pooling/config.json or a card says it of others",
         "temperature": "scores of classifiers are divided by it; others have none",

@@ -51,9 +51,8 @@ from nestvec.model_store.heads.rerankers import (
 from nestvec.model_store.heads.words import WordHead
 from nestvec.model_store.sources.file_names import MODEL_FILE
 from nestvec.model_store.sources.graph_choice import choose_graph, refuse_pickles
-from nestvec.model_store.two_towers.head import read_tower_head
-from nestvec.model_store.two_towers.naflex_settings import read_pictures
 from nestvec.model_store.two_towers.picture_settings import PictureSettings
+from nestvec.model_store.two_towers.reading import read_pictures, read_tower_head
 from nestvec.model_store.two_towers.text_padding import with_tower
 from nestvec.system.json_files import read_json
 
@@ -312,7 +311,7 @@ def find_encoder(
         folder, config, modules = static.folder, static.config, ()
         overrides = {**static.overrides, **overrides}
     if not (folder / TOKENIZER_FILE).is_file():
-        raise FormatError(without_tokenizer(folder))
+        raise FormatError(without_tokenizer(folder, config))
     return folder, config, overrides, modules, static is not None
 
 

@@ -49,7 +49,7 @@ KIND_BY_CLASS: Final[Mapping[str, str]] = {
 }
 # Classes that do what the module of this kind does for these architectures only: code in a model's own repository.
 KNOWN_CODE: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "custom_st.Transformer": ("Transformer", ("jina_embeddings_v3",)),
+    "custom_st.Transformer": ("Transformer", ("jina_embeddings_v3", "jina_clip")),
     # The library's class for CLIP before its version 5.4, under its three paths.
     **dict.fromkeys(
         (

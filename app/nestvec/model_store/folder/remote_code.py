@@ -41,6 +41,8 @@ KNOWN_CODE: Final[Mapping[str, KnownCode]] = {
     "XLMRobertaFlash": KnownCode(("jina_embeddings_v3",)),
     "XLMRobertaLoRA": KnownCode(("jina_embeddings_v3",)),
     "modeling_xlm_roberta.XLMRoberta": KnownCode(("jina_embeddings_v3",)),
+    # jinaai/jina-clip-implementation (arXiv:2405.20204): two towers.
+    "JinaCLIP": KnownCode(("jina_clip",)),
     # nomic-ai/nomic-bert-2048 (arXiv:2402.01613).
     "NomicBert": KnownCode(("nomic_bert",)),
     # Alibaba-NLP/new-impl (arXiv:2407.19669), and Snowflake's copy of it for arctic-embed-m-v2.0.

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from nestvec.engine.text.tokenizer_changes import NO_CHANGES, TokenizerChanges
 from nestvec.errors import FormatError
+from nestvec.export.two_towers.nomic_vision import is_nomic_vision
 from nestvec.model_store.folder.tokenizer_classes import (
     BY_MODEL_TYPE,
     CLASSES,
@@ -52,8 +53,15 @@ OTHER_TOKENIZERS: Final = (
 )
 
 
-def without_tokenizer(folder: Path) -> str:
-    """Say what is wrong with a folder without tokenizer.json, and the way out where another form is there."""
+def without_tokenizer(folder: Path, config: Mapping[str, Any]) -> str:
+    """Say what is wrong with a folder without tokenizer.json, and the way out where there is one.
+
+    Args:
+        folder: The folder.
+        config: Its config.json.
+    """
+    if is_nomic_vision(config):
+        return f"{folder}: takes pictures only: serve the model of texts of its space, with this one as picture_model"
     other_forms = [name for name in OTHER_TOKENIZERS if (folder / name).is_file()]
     message = f"{folder}: tokenizer.json is missing"
     if not other_forms:

@@ -70,6 +70,15 @@ class Head:
         return self.pooled_size
 
     @property
+    def trained_dimensions(self) -> tuple[int, ...]:
+        """Smaller numbers of dimensions that vectors were trained to be cut to, where the files say them.
+
+        Raises:
+            FormatError: The files say no such numbers.
+        """
+        return ()
+
+    @property
     def own_code_step(self) -> float | None:
         """Distance of two codes of the model's own 8-bit vectors; None where ranges are calibrated."""
         return None

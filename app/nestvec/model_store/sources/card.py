@@ -46,6 +46,7 @@ OVERRIDES: Final = {
     "pair": dict,
     "logit_score": dict,
     "activation": str,
+    "layer_norm_beside_pictures": bool,
 }
 ACTIVATIONS: Final = ("sigmoid", "softmax", "identity")
 
@@ -96,8 +97,10 @@ class Card:
         overrides: What the model's own files leave out: pooling, pools_prompt (whether a prompt's tokens take part in
             it), normalize, max_tokens, prompts, adds_special_tokens, instruct (templates), echo (a text read twice),
             code ("plain": the authors' own code computes what transformers' class does), is_causal (how a decoder
-            attends), tokenizer ("plain": tokenizer.json alone, whatever stands beside it); of re-rankers pair (the
-            template of a query and a document), logit_score (the tokens whose logits are compared), activation.
+            attends), tokenizer ("plain": tokenizer.json alone, whatever stands beside it), layer_norm_beside_pictures
+            (texts' vectors go through a norm without weights where a model of pictures stands beside); of re-rankers
+            pair (the template of a query and a document), logit_score (the tokens whose logits are compared),
+            activation.
         published: Vectors that its authors publish; an export that gives others is refused.
         config: Stands for a config.json that the folder lacks.
         facts: What the model is: dimensions, max_tokens, pooling, parameters; files that say otherwise are refused.

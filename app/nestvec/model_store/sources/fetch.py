@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from nestvec.errors import SourceError
 from nestvec.model_store.preparation import PreparationListener, SilentListener
@@ -23,6 +24,7 @@ class SourceOptions:
         is_offline: Whether the network must not be used.
         adapter: Folder of a LoRA adapter to merge into the model, or `task:NAME` of its own; None for none.
         reads_pickles: Whether weights in torch's own format are fetched and read, where there are no safetensors.
+        picture_model: A model of pictures whose vectors are in the space of the model's; "" for none.
     """
 
     cache_dir: Path
@@ -31,6 +33,11 @@ class SourceOptions:
     is_offline: bool = False
     adapter: Path | None = None
     reads_pickles: bool = True
+    picture_model: str = ""
+
+    def for_pictures(self) -> Self:
+        """Return where the model of pictures comes from: the revision and the adapter are those of texts."""
+        return replace(self, revision="", adapter=None, picture_model="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,8 @@ def check_source(model: str, options: SourceOptions) -> None:
         SourceError: It is no card, no folder and no Hub id; or it is not in the cache, and offline is set.
         FormatError: The card cannot be read.
     """
+    if options.picture_model:
+        check_source(options.picture_model, options.for_pictures())
     source = _card_of(model, options).source
     if not options.is_offline:
         return

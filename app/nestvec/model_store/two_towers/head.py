@@ -31,10 +31,10 @@ class TowerHead(Head):
         return {"two_towers": True}
 
 
-def read_tower_head(
+def read_clip_head(
     folder: Path, config: Mapping[str, Any], hidden_size: int, modules: Sequence[str]
 ) -> TowerHead | None:
-    """Return the head of a model of two towers; None for any other model.
+    """Return the head of CLIP and SigLIP; None for any other model.
 
     Args:
         folder: The folder of its encoder, for messages.
@@ -45,11 +45,20 @@ def read_tower_head(
     Raises:
         FormatError: The module chain has more than the model and a norm.
     """
-    if config.get("model_type") not in TWO_TOWER_TYPES:
+    if str(config.get("model_type")) not in TWO_TOWER_TYPES:
         return None
+    check_chain(folder, modules)
+    return TowerHead(folder, config, hidden_size, LAST_TOKEN, kinds=(OutputKind.DENSE,))
+
+
+def check_chain(folder: Path, modules: Sequence[str]) -> None:
+    """Refuse a module chain that has more than a model of two towers and a norm.
+
+    Raises:
+        FormatError: It has; names the module.
+    """
     others = [kind for kind in modules if kind not in ("Transformer", "Normalize")]
     if others:
         raise FormatError(
             f"{folder}: modules.json: '{others[0]}' behind a model of two towers is not supported"
         )
-    return TowerHead(folder, config, hidden_size, LAST_TOKEN, kinds=(OutputKind.DENSE,))

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from nestvec.engine.pictures.naflex import MAX_PATCHES, MIN_PATCHES, NaFlexTower
 from nestvec.errors import FormatError
-from nestvec.export.two_towers.config import NAFLEX_TYPE, read_naflex_sizes, read_text_sizes
+from nestvec.export.two_towers.config import read_naflex_sizes, read_text_sizes
 from nestvec.export.two_towers.naflex_graph import export_naflex_graph
 from nestvec.model_store.two_towers.picture_settings import (
     COMMON,
@@ -20,7 +20,6 @@ from nestvec.model_store.two_towers.picture_settings import (
     PictureSettings,
     flag,
     processor_fields,
-    read_picture_settings,
     read_resample,
     read_scale,
     work_of,
@@ -57,20 +56,6 @@ class NaFlexSettings(PictureSettings):
     ) -> None:
         """Write the graph of pictures, as `PictureSettings.export` does."""
         export_naflex_graph(folder, config, self.scale, path, on_tensor)
-
-
-def read_pictures(folder: Path, config: Mapping[str, Any]) -> PictureSettings | None:
-    """Read how a model takes pictures, of one size or in their own shapes; None where it takes none.
-
-    Args:
-        folder: The encoder's folder.
-        config: Its config.json.
-
-    Raises:
-        FormatError: A field is of the wrong type, or asks for what is not done here; names file and field.
-    """
-    is_naflex = config.get("model_type") == NAFLEX_TYPE
-    return (read_naflex_settings if is_naflex else read_picture_settings)(folder, config)
 
 
 def read_naflex_settings(folder: Path, config: Mapping[str, Any]) -> PictureSettings | None:

@@ -6,7 +6,7 @@ Source: `CLIPImageProcessor` and `SiglipImageProcessor` on Pillow, of transforme
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from nestvec.engine.pictures.preprocessing import PictureTower
 from nestvec.engine.pictures.tower import VisionTower
@@ -14,7 +14,6 @@ from nestvec.errors import FormatError
 from nestvec.export.two_towers.config import (
     TWO_TOWER_TYPES,
     TowerSizes,
-    VisionSizes,
     read_text_sizes,
     read_vision_sizes,
 )
@@ -68,6 +67,18 @@ MAX_NUMBER: Final = 1e4
 MIN_TOKENS: Final = 4
 
 
+class PictureSizes(Protocol):
+    """What the sizes of any tower of pictures say of the pixels that it takes."""
+
+    @property
+    def image_size(self) -> int:
+        """Width and height of a picture in pixels."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of a picture."""
+
+
 @dataclass(frozen=True, slots=True)
 class PictureSettings:
     """How a model takes pictures.
@@ -75,10 +86,14 @@ class PictureSettings:
     Attributes:
         tower: What is made of a picture before the graph.
         scale: What the graph makes of its pixels first of all.
+        source: Folder of its weights, where they lie apart from those of texts; None where they do not.
+        files: Its files of weights there.
     """
 
     tower: VisionTower
     scale: PixelScale
+    source: Path | None = None
+    files: tuple[Path, ...] = ()
 
     def export(
         self,
@@ -122,8 +137,56 @@ def read_picture_settings(folder: Path, config: Mapping[str, Any]) -> PictureSet
     Raises:
         FormatError: A field is of the wrong type, or asks for what is not done here; names file and field.
     """
-    if config.get("model_type") not in TWO_TOWER_TYPES:
+    family = str(config.get("model_type"))
+    if family not in TWO_TOWER_TYPES:
         return None
+    processor = read_processor(folder, family)
+    if processor is None:
+        return None
+    sizes = read_vision_sizes(config)
+    cost = work_of(sizes) / work_of(read_text_sizes(config))
+    return PictureSettings(processor.tower(sizes, cost), processor.scale())
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """What a folder's files say of an image processor of transformers'.
+
+    Attributes:
+        path: The file, for messages.
+        values: Its fields, with the defaults of its class.
+    """
+
+    path: Path
+    values: Mapping[str, Any]
+
+    def tower(self, sizes: PictureSizes, token_cost: float) -> PictureTower:
+        """Return how pictures are resized and cropped, which must give what a tower takes.
+
+        Raises:
+            FormatError: It does not; names the field.
+        """
+        return _tower(self.path, self.values, sizes, token_cost)
+
+    def scale(self) -> PixelScale:
+        """Return how bytes are scaled.
+
+        Raises:
+            FormatError: A field is of the wrong type; names it.
+        """
+        return read_scale(self.path, self.values)
+
+
+def read_processor(folder: Path, family: str) -> Processor | None:
+    """Read what a folder says of its image processor; None where it says nothing.
+
+    Args:
+        folder: The folder.
+        family: Whose class it is where the folder does not say: a key of `DEFAULTS`.
+
+    Raises:
+        FormatError: It is of another class, or asks for what is not done here; names file and field.
+    """
     path, fields = processor_fields(folder)
     if fields is None:
         return None
@@ -132,20 +195,25 @@ def read_picture_settings(folder: Path, config: Mapping[str, Any]) -> PictureSet
         raise FormatError(
             f"{path}: image_processor_type: {str(named)[:40]!r} is none of {', '.join(CLASSES)}"
         )
-    family = str(config.get("model_type")) if named is None else CLASSES[named]
+    family = family if named is None else CLASSES[named]
     values = {**COMMON, **DEFAULTS[family]}
     values |= {name: value for name, value in fields.items() if value is not None}
     values["number_is_shorter_side"] = family == "clip"
-    sizes = read_vision_sizes(config)
     if values.get("do_pad"):
         raise FormatError(f"{path}: do_pad: pictures are not padded here")
     if not flag(path, values, "do_resize"):
         raise FormatError(f"{path}: do_resize: pictures of other sizes could not be read")
-    return PictureSettings(_tower(path, values, sizes, config), read_scale(path, values))
+    return Processor(path, values)
 
 
 def processor_fields(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
-    """Return the file of the settings, and its fields: version 5 writes them into the file of the whole processor."""
+    """Return the file of an image processor's settings, and its fields; None for these where there are none.
+
+    Version 5 of transformers writes them into the file of the whole processor.
+
+    Raises:
+        FormatError: The file cannot be read, or holds something else.
+    """
     path = folder / PREPROCESSOR_FILE
     if path.is_file():
         return path, read_json(path)
@@ -157,12 +225,12 @@ def processor_fields(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
 
 
 def _tower(
-    path: Path, values: Mapping[str, Any], sizes: VisionSizes, config: Mapping[str, Any]
+    path: Path, values: Mapping[str, Any], sizes: PictureSizes, token_cost: float
 ) -> PictureTower:
     """Read how pictures are resized and cropped, which must give what the tower takes."""
     is_square, side = _resized(path, values["size"], values["number_is_shorter_side"])
     crops = flag(path, values, "do_center_crop")
-    given = _square(path, "crop_size", values.get("crop_size", 224)) if crops else side
+    given = square_side(path, "crop_size", values.get("crop_size", 224)) if crops else side
     if not is_square and not crops:
         raise FormatError(f"{path}: do_center_crop: pictures would keep their own shapes")
     if given != sizes.image_size:
@@ -179,7 +247,7 @@ def _tower(
         is_square=is_square,
         resized_side=side,
         resample=resample,
-        token_cost=work_of(sizes) / work_of(read_text_sizes(config)),
+        token_cost=token_cost,
     )
 
 
@@ -207,11 +275,15 @@ def _resized(
         return False, _positive(path, "size", size["shortest_edge"])
     if isinstance(size, int) and number_is_shorter_side:
         return False, _positive(path, "size", size)
-    return True, _square(path, "size", size)
+    return True, square_side(path, "size", size)
 
 
-def _square(path: Path, name: str, size: object) -> int:
-    """Return the side of a square, given as a number or as height and width."""
+def square_side(path: Path, name: str, size: object) -> int:
+    """Return the side of a square, given as a number or as height and width.
+
+    Raises:
+        FormatError: It is no square, or no size; names the field.
+    """
     if isinstance(size, dict) and set(size) == {"height", "width"}:
         height = _positive(path, name, size["height"])
         if height != size["width"]:
@@ -233,15 +305,26 @@ def read_scale(path: Path, values: Mapping[str, Any]) -> PixelScale:
         raise FormatError(f"{path}: rescale_factor must be a number up to 1")
     if not flag(path, values, "do_normalize"):
         return PixelScale(float(factor))
-    mean, std = (_colours(path, values, name) for name in ("image_mean", "image_std"))
+    mean, std = (_colours(path, name, values[name]) for name in ("image_mean", "image_std"))
     if min(std) <= 0:
         raise FormatError(f"{path}: image_std must be above zero")
     return PixelScale(float(factor), mean, std)
 
 
-def _colours(path: Path, values: Mapping[str, Any], name: str) -> tuple[float, float, float]:
+def pixel_scale(path: Path, mean: object, std: object) -> PixelScale:
+    """Read how bytes become what a model was trained on, by fields that are called `mean` and `std`.
+
+    Raises:
+        FormatError: They are no numbers for each colour.
+    """
+    means, deviations = _colours(path, "mean", mean), _colours(path, "std", std)
+    if min(deviations) <= 0:
+        raise FormatError(f"{path}: std must be above zero")
+    return PixelScale(1 / 255, means, deviations)
+
+
+def _colours(path: Path, name: str, numbers: object) -> tuple[float, float, float]:
     """Read a number for each colour."""
-    numbers = values[name]
     if isinstance(numbers, int | float):
         numbers = [numbers] * CHANNELS
     if (

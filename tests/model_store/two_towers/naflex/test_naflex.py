@@ -21,8 +21,9 @@ from nestvec.export.graph.builder import GraphBuilder
 from nestvec.model_store.artefacts.picture_build import check_picture_probes
 from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.package import Package, load_package
-from nestvec.model_store.two_towers.naflex_settings import read_naflex_settings, read_pictures
+from nestvec.model_store.two_towers.naflex_settings import read_naflex_settings
 from nestvec.model_store.two_towers.picture_settings import PictureSettings
+from nestvec.model_store.two_towers.reading import read_pictures
 
 from tests.model_store.test_package import options
 from tests.model_store.two_towers.naflex.models import (
