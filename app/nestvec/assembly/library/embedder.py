@@ -1,4 +1,4 @@
-"""Embedder: texts to vectors in a caller's own Python process, over the engine that the server runs."""
+"""Embedder: texts and pictures to vectors in a caller's own Python process, over the engine that the server runs."""
 
 import asyncio
 import os
@@ -25,6 +25,7 @@ from nestvec.assembly.library.calls import (
     texts_call,
     truncation,
 )
+from nestvec.assembly.library.inputs import LibraryInput, is_one_input
 from nestvec.assembly.library.loop_thread import LoopThread
 from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import load_settings
@@ -122,33 +123,42 @@ class Embedder:
         return await asyncio.to_thread(lambda: cls(model, config=config, **settings))
 
     def embed(
-        self, texts: str | Iterable[str], *, progress: bool = False, **options: Unpack[EmbedOptions]
+        self,
+        texts: "LibraryInput | Iterable[LibraryInput]",
+        *,
+        progress: bool = False,
+        **options: Unpack[EmbedOptions],
     ) -> NDArray[Any]:
-        """Embed a text, `[D]`, or many, `[N, D]`; bits are packed, eight to a number: `[N, D / 8]`.
+        """Embed a text or a picture, `[D]`, or many, `[N, D]`; bits are packed, eight to a number: `[N, D / 8]`.
 
         Args:
-            texts: A text, or any number of them.
+            texts: A text, or any number of them. For models that read both, a picture among them is the bytes of its
+                file, a path (of `pathlib`, as a string is a text) or an image of Pillow's.
             progress: Whether to show a bar.
             options: What is asked for them: `EmbedOptions`.
 
         Raises:
-            InputError: A text or an option is refused; names the option, or the text's index.
+            InputError: A text, a picture or an option is refused; names the option, or the input's index.
             UnknownModelError: No model has the name.
             RuntimeError: The embedder is closed, or was made in another process.
         """
         call = _call_of(texts, options)
         with _bar(len(call.texts), shows=progress) as advance:
             vectors = self._run(call.embed(self._service, advance))
-        return vectors[0] if isinstance(texts, str) else vectors
+        return vectors[0] if is_one_input(texts) else vectors
 
     async def aembed(
-        self, texts: str | Iterable[str], *, progress: bool = False, **options: Unpack[EmbedOptions]
+        self,
+        texts: "LibraryInput | Iterable[LibraryInput]",
+        *,
+        progress: bool = False,
+        **options: Unpack[EmbedOptions],
     ) -> NDArray[Any]:
         """Embed as `embed` does, from async code."""
         call = _call_of(texts, options)
         with _bar(len(call.texts), shows=progress) as advance:
             vectors = await self._run_async(call.embed(self._service, advance))
-        return vectors[0] if isinstance(texts, str) else vectors
+        return vectors[0] if is_one_input(texts) else vectors
 
     def rerank(
         self,
@@ -330,8 +340,8 @@ def _close(service: EmbeddingService, loop: LoopThread, pid: int) -> None:
         loop.close()
 
 
-def _call_of(texts: str | Iterable[str], options: EmbedOptions) -> TextsCall:
-    return texts_call([texts] if isinstance(texts, str) else texts, options)
+def _call_of(texts: "LibraryInput | Iterable[LibraryInput]", options: EmbedOptions) -> TextsCall:
+    return texts_call([texts] if is_one_input(texts) else texts, options)
 
 
 async def _compute(work: Callable[[], Result], *, size: int) -> Result:
