@@ -48,6 +48,7 @@ from nestvec.model_store.folder.model_folder import GRAPH_FILE, ModelFolder, rea
 from nestvec.model_store.preparation import PreparationListener, SilentListener
 from nestvec.model_store.sources.adapters import merged_folder
 from nestvec.model_store.sources.fetch import FetchedModel, SourceOptions, fetch
+from nestvec.model_store.two_towers.label_scale import read_label_scale
 
 log = logging.getLogger(__name__)
 
@@ -270,6 +271,7 @@ def _describe(
         query_lookup=head.query_lookup,
         pair=folder.pair,
         pictures=None if folder.pictures is None else folder.pictures.tower,
+        label_scale=None if folder.pictures is None else read_label_scale(folder.path),
     )
 
 

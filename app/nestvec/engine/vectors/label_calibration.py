@@ -74,9 +74,14 @@ class LabelCalibration:
         return float(self.scores[(rank - 1) * len(self.scores) // self.count])
 
 
-def softmax_at(cosines: FloatArray, temperature: float) -> Float64Array:
-    """Return the probability of each label where exactly one is right, (B, K), of cosines (B, K)."""
-    return probabilities(cosines / np.float64(temperature), "softmax")
+def softmax_at(cosines: FloatArray, temperature: float | Float64Array) -> Float64Array:
+    """Return the probability of each label where exactly one is right, (B, K), of cosines (B, K).
+
+    Args:
+        cosines: (B, K).
+        temperature: What they are divided by; of all rows, or of each, (B, 1).
+    """
+    return probabilities(cosines / np.asarray(temperature, np.float64), "softmax")
 
 
 def kept_scores(scores: Float64Array) -> Float64Array:

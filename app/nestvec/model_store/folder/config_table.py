@@ -161,7 +161,7 @@ OWN_REFUSED: Final[Mapping[str, Mapping[str, Refused]]] = {
     },
 }
 OWN_WITHOUT_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
-    "clip": {"logit_scale_init_value": "where training began: cosines have no scale"},
+    "clip": {"logit_scale_init_value": "where training began: the weights have where it ended"},
     "gemma2": {"hidden_act": "hidden_activation stands for it"},
     "llama_bidirec": {
         "pooling": "says it of classifiers only; 1_Pooling/config.json or a card says it of others",
