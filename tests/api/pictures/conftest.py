@@ -1,7 +1,7 @@
 """An application whose model takes pictures: what the service is asked for can be looked at."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -10,7 +10,6 @@ from nestvec.engine.pictures.decoding import PictureBounds
 from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.results import EmbedResult
 from nestvec.engine.types import EmbedCall
-from nestvec.engine.vectors.label_scale import LabelScale
 from nestvec.engine.vectors.maps import AffineMap
 
 from tests.api.applications import Api, MakeApi
@@ -57,11 +56,12 @@ def make_picture_api(make_api: MakeApi) -> MakePictureApi:
     def make(
         bounds: PictureBounds | None = None,
         *,
-        label_scale: LabelScale | None = None,
         maps: Sequence[AffineMap] = (),
+        spec_fields: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> PictureApi:
-        spec = dataclasses.replace(SPEC, pictures=cast("Any", object()), label_scale=label_scale)
+        fields = {"pictures": cast("Any", object()), **(spec_fields or {})}
+        spec = dataclasses.replace(SPEC, **fields)
         limits = ServiceLimits(pictures=bounds or PictureBounds())
         options = ServedOptions(spec=spec, limits=limits, maps=tuple(maps))
         api = PictureApi(make_api(options, **settings))

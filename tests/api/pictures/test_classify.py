@@ -55,7 +55,7 @@ async def test_pictures_have_the_scale_that_the_model_learned(
     }
     plain = 1 / PLAIN_TEMPERATURE
     for scale, factor in ((CLIP, 100), (SIGLIP, 40), (None, plain)):
-        api = make_picture_api(label_scale=scale)
+        api = make_picture_api(spec_fields={"label_scale": scale})
         answer = await api.post(PATH, body)
         rows = cosines(api, [STAND_IN, "alpha beta", "one", STAND_IN], template)
         expected = softmax(rows * np.array([[factor], [plain], [plain], [factor]]))
@@ -83,13 +83,13 @@ async def test_every_form_of_jinas_inputs(pictures: PictureApi) -> None:
 async def test_labels_of_a_sigmoid_go_together(make_picture_api: MakePictureApi) -> None:
     """SigLIP's kind tells each label by itself; CLIP's does not, and nothing does of texts."""
     body = {"input": [{"image": URL}], "labels": CHOICES, "multi_label": True}
-    siglip = make_picture_api(label_scale=SIGLIP)
+    siglip = make_picture_api(spec_fields={"label_scale": SIGLIP})
     answer = await siglip.post(PATH, body)
     expected = 1 / (1 + np.exp(-(40 * cosines(siglip, [STAND_IN]) - 3.5)))
     np.testing.assert_allclose(scores(answer), expected, atol=2e-5)
     likely = [label for label, value in zip(CHOICES, expected[0], strict=True) if value >= 0.5]
     assert answer["data"][0]["labels"] == likely
-    clip = make_picture_api(label_scale=CLIP)
+    clip = make_picture_api(spec_fields={"label_scale": CLIP})
     for api, inputs in ((clip, [{"image": URL}]), (siglip, [{"image": URL}, "alpha"])):
         param, message = await api.refusal(PATH, {**body, "input": inputs})
         assert (param, "SigLIP" in message) == ("multi_label", True)
@@ -101,7 +101,7 @@ async def test_labels_of_a_sigmoid_go_together(make_picture_api: MakePictureApi)
 
 async def test_a_map_that_texts_taught(make_picture_api: MakePictureApi) -> None:
     """Its labels are pictures' too; what texts taught of probabilities is not."""
-    api = make_picture_api(label_scale=CLIP, maps=MAPS)
+    api = make_picture_api(spec_fields={"label_scale": CLIP}, maps=MAPS)
     for name, of_texts in (("topics", PLAIN_TEMPERATURE), ("learned", 0.5)):
         answer = await api.post(PATH, {"input": [{"image": URL}, "alpha"], "map": name})
         rows = np.array([unit_vector(api.api, each) for each in (STAND_IN, "alpha")], np.float64)

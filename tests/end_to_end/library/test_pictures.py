@@ -139,3 +139,19 @@ def test_a_model_of_texts_refuses_pictures(embedder: Embedder) -> None:
     with pytest.raises(UnsupportedError, match="bert takes texts only") as caught:
         embedder.embed(["a", FILES["jpeg"]], model="bert")
     assert caught.value.input_index == 1
+
+
+def test_pictures_are_ranked(embedder: Embedder, folder: Path) -> None:
+    """By cosine, for a query of either kind; a cross-encoder would read none."""
+    documents: list[Any] = [FILES["png"], TEXTS[2], folder / "jpeg", image_of("wide")]
+    rows = np.stack([EXPECTED["png"], OF_TEXTS[2], EXPECTED["jpeg"], EXPECTED["wide"]])
+    for query, vector in ((TEXTS[1], OF_TEXTS[1]), (folder / "small", EXPECTED["small"])):
+        ranked = embedder.rerank(query, documents)
+        scores = rows @ vector
+        assert [each.index for each in ranked] == np.argsort(-scores).tolist()
+        np.testing.assert_allclose([each.score for each in ranked], -np.sort(-scores), atol=1e-5)
+    with pytest.raises(InputError, match="no picture") as caught:
+        embedder.rerank("a", ["a", b"no picture"])
+    assert (caught.value.param, caught.value.input_index) == ("documents", 1)
+    with pytest.raises(UnsupportedError, match="takes texts only"):
+        embedder.rerank("a", [FILES["png"]], model="bert")

@@ -25,7 +25,12 @@ from nestvec.assembly.library.calls import (
     texts_call,
     truncation,
 )
-from nestvec.assembly.library.inputs import LibraryInput, is_one_input
+from nestvec.assembly.library.inputs import (
+    LibraryInput,
+    checked_inputs,
+    is_one_input,
+    read_pictures,
+)
 from nestvec.assembly.library.loop_thread import LoopThread
 from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import load_settings
@@ -162,8 +167,8 @@ class Embedder:
 
     def rerank(
         self,
-        query: str,
-        documents: Iterable[str],
+        query: "LibraryInput",
+        documents: "Iterable[LibraryInput]",
         *,
         top_n: int | None = None,
         model: str = "",
@@ -174,23 +179,23 @@ class Embedder:
         A cross-encoder does it best, and is taken where one of several models is one; models of vectors rank by cosine.
 
         Args:
-            query: What is looked for.
-            documents: The candidates.
+            query: What is looked for: a text or a picture.
+            documents: The candidates, texts and pictures; where there is a picture, a model of vectors ranks.
             top_n: How many to return; all by default.
             model: Which of several models.
             truncate: What is done with a document that is too long.
 
         Raises:
-            InputError: A text is refused, or no document is given.
-            UnsupportedError: The model scores no pairs.
+            InputError: A text or a picture is refused, or no document is given.
+            UnsupportedError: The model scores no pairs, or no pictures.
             RuntimeError: The embedder is closed, or was made in another process.
         """
         return self._run(self._rerank(query, documents, top_n, model, truncate))
 
     async def arerank(
         self,
-        query: str,
-        documents: Iterable[str],
+        query: "LibraryInput",
+        documents: "Iterable[LibraryInput]",
         *,
         top_n: int | None = None,
         model: str = "",
@@ -281,24 +286,28 @@ class Embedder:
 
     async def _rerank(
         self,
-        query: str,
-        documents: Iterable[str],
+        query: "LibraryInput",
+        documents: "Iterable[LibraryInput]",
         top_n: int | None,
         model: str,
         truncate: str,
     ) -> list[RankedDocument]:
         """Score all documents, and put them in order."""
-        listed = checked_texts(documents, "documents")
+        listed = checked_inputs(documents, "documents")
         if not listed:
             raise EmptyInputError("'documents' must not be empty", param="documents")
         if top_n is not None and top_n < 1:
             raise InputError("'top_n' must be at least 1", param="top_n")
         cuts = truncation(truncate) or Truncation.END
         service = self._service
-        async with service.pool.using(model, OutputKind.LABELS) as served:
+        asked = await read_pictures([query], "query")
+        read = await read_pictures(listed, "documents")
+        are_texts = all(isinstance(value, str) for value in (*asked, *read))
+        kind = OutputKind.LABELS if are_texts else OutputKind.DENSE
+        async with service.pool.using(model, kind) as served:
             scorer = RelevanceScorer(served.spec, self._score_side, _compute, served.spec.name)
-            query_side = TextSide([query], "query", "query", is_list=False)
-            scored = await scorer.scores(query_side, TextSide(listed, "documents", "passage"), cuts)
+            query_side = TextSide(asked, "query", "query", is_list=False)
+            scored = await scorer.scores(query_side, TextSide(read, "documents", "passage"), cuts)
         order = np.argsort(-scored.values, kind="stable")[:top_n].tolist()
         return [RankedDocument(index, float(scored.values[index])) for index in order]
 

@@ -4,11 +4,11 @@ Sources: the API references of OpenAI (`image_url`, `input_image`), Cohere, Voya
 (`inlineData`), and what their clients send.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from nestvec.api.requests.encoded_picture import EncodedPicture
-from nestvec.api.requests.fields import Body, Inputs, invalid_item, texts_field
+from nestvec.api.requests.fields import Body, invalid_item, texts_field
 from nestvec.errors import InputError, UnsupportedError
 
 # Where a part without `type` has its picture, whatever else is in it.
@@ -55,7 +55,7 @@ def read_objects(value: object) -> object:
 
 def read_items(
     value: object, name: str, *, check_count: Callable[[int], None]
-) -> tuple[Inputs, bool]:
+) -> tuple[Sequence[str | EncodedPicture], bool]:
     """Read texts, plain or as objects, and pictures: a text, or a list in which each item may be any of them.
 
     Args:
