@@ -9,7 +9,9 @@ from nestvec.api.schemas.openai import DtypeWord, Usage
 
 # Of a picture: {"image": "data:image/…;base64,…"} and the other forms of `/v1/embeddings`.
 TextOrObject = str | dict[str, Any]
-PICTURES: Final = "Texts, objects with `text`, or pictures as objects with `image` (a data URL or base64)."
+PICTURES: Final = (
+    "Texts, objects with `text`, or pictures as objects with `image` (a data URL or base64)."
+)
 
 
 class Compared(BaseModel):
