@@ -24,6 +24,7 @@ from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.served_model import AliasPreset, ServedModel, check_presets
 from nestvec.engine.observer import Observer
 from nestvec.engine.outputs.lexical import LexicalOutput
+from nestvec.engine.pictures.warming import warm_up as warm_up_pictures
 from nestvec.engine.text.preparation.text_form import TextForm
 from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.quantization import Rounding
@@ -96,6 +97,9 @@ def open_model(
         cores=cores or SharedCores(),
     )
     model = served_model(settings, package, core)
+    if model.spec.pictures is not None and crash_guard is None:
+        # Where this is an engine process, pictures are decoded in others.
+        warm_up_pictures()
     core.start()
     log.info(
         "model_ready",

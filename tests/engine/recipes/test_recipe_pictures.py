@@ -13,7 +13,7 @@ from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.pictures.preprocessing import PictureTower
 from nestvec.engine.recipes.conditions import parse_condition
 from nestvec.engine.recipes.recipe import Combination, Recipe, RecipePart
-from nestvec.engine.recipes.results import EmbedResult
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.types import EmbedCall
 from nestvec.errors import InputError, RequestTooLargeError, UnsupportedError
 
