@@ -116,6 +116,35 @@ async def test_a_map_that_texts_taught(make_picture_api: MakePictureApi) -> None
     assert texts["calibrated"] is True
 
 
+async def test_a_map_that_pictures_taught(make_picture_api: MakePictureApi) -> None:
+    """It has sets and several labels of pictures, and of texts neither; anchors of pictures cross with texts."""
+    learned = dataclasses.replace(label_calibration(), is_of_pictures=True)
+    taught = concept_map("taught", learned)
+    drawn = dataclasses.replace(concept_map("drawn"), has_picture_anchors=True, template="")
+    api = make_picture_api(spec_fields={"label_scale": CLIP}, maps=(taught, drawn))
+    rows = np.array([unit_vector(api.api, each) for each in (STAND_IN, "alpha")], np.float64)
+    cosines_of = rows @ taught.weight
+    item = {"image": URL}
+    for field, value in (("alpha", 0.1), ("multi_label", True)):
+        body = {"input": [item], "map": "taught", field: value}
+        answer = await api.post(PATH, body)
+        assert answer["calibrated"] is True
+        for inputs in (["alpha"], [item, "alpha"]):
+            param, message = await api.refusal(PATH, {**body, "input": inputs})
+            assert (param, "on pictures the map was calibrated" in message) == (field, True)
+    answer = await api.post(PATH, {"input": [item, "alpha"], "map": "taught"})
+    expected = softmax(cosines_of / np.array([[0.5], [PLAIN_TEMPERATURE]]))
+    np.testing.assert_allclose(scores(answer), expected, atol=2e-5)
+    assert answer["calibrated"] is False
+    answer = await api.post(PATH, {"input": [item, "alpha"], "map": "drawn"})
+    expected = softmax(cosines_of / np.array([[PLAIN_TEMPERATURE], [0.01]]))
+    np.testing.assert_allclose(scores(answer), expected, atol=2e-5)
+    told = (await api.api.client.get("/v1/models/org/fake-model")).json()["maps"]
+    by_name = {each["name"]: each for each in told}
+    assert by_name["taught"]["calibrated_on"] == by_name["drawn"]["anchors"] == "pictures"
+    assert "anchors" not in by_name["taught"]
+
+
 @pytest.mark.parametrize(
     ("item", "place", "words"),
     [

@@ -25,10 +25,11 @@ from nestvec.api.requests.pictures.parts import read_items
 from nestvec.api.requests.pictures.reading import ReadInputs, read_inputs
 from nestvec.api.schemas.classify import LABELS_DOC
 from nestvec.api.scoring.labelling import (
+    LabelledRows,
     LabelProbabilities,
     classifications_json,
     label_probabilities,
-    picture_probabilities,
+    mixed_probabilities,
 )
 from nestvec.engine.front.labelling import fill_template, labelling_role
 from nestvec.engine.front.vector_plan import find_map
@@ -130,9 +131,9 @@ async def _by_labels(
         cosines = result.vectors @ anchors.vectors.T
         if not read.headers:
             return label_probabilities(cosines, None)
+        rows = LabelledRows(pictures := _pictures(read), np.zeros_like(pictures))
         is_several = options.is_multi_label is True
-        scale = model.spec.label_scale
-        return picture_probabilities(cosines, _pictures(read), scale, is_multi_label=is_several)
+        return mixed_probabilities(cosines, rows, model.spec.label_scale, is_multi_label=is_several)
 
     size = result.vectors.size + anchors.vectors.size + len(read.inputs) * len(labels)
     return _Labelled(labels, await compute(work, size=size), (result, anchors))
@@ -186,8 +187,10 @@ async def _by_map(
             param="map",
         )
     calibration = vector_map.label_calibration
-    if read.headers:
-        _check_not_of_texts(options, calibration)
+    pictures = _pictures(read)
+    calibrated = _calibrated(pictures, calibration)
+    if calibration is not None and not calibrated.all():
+        _refuse_other_kinds(options, calibration)
     threshold = _check_calibrated(options, calibration)
     labels = vector_map.labels
     await _reserve(api_request, options, labels, len(read.inputs))
@@ -200,14 +203,10 @@ async def _by_map(
         is_multi_label=options.is_multi_label is True,
         threshold=threshold,
     )
-    if read.headers:
-        work = partial(
-            picture_probabilities,
-            result.vectors,
-            _pictures(read),
-            model.spec.label_scale,
-            calibration,
-        )
+    if not calibrated.all():
+        rows = LabelledRows(pictures != vector_map.has_picture_anchors, calibrated)
+        scale = model.spec.label_scale
+        work = partial(mixed_probabilities, result.vectors, rows, scale, calibration)
     return _Labelled(labels, await compute(work, size=result.vectors.size), (result,))
 
 
@@ -271,17 +270,27 @@ def _call(
     )
 
 
-def _check_not_of_texts(options: LabelOptions, calibration: LabelCalibration | None) -> None:
-    """Refuse for pictures what a map learned of texts, whose cosines with labels are others.
+def _calibrated(
+    pictures: NDArray[np.bool_], calibration: LabelCalibration | None
+) -> NDArray[np.bool_]:
+    """Return which inputs are of the kind that taught a map its probabilities, (B,); none without a calibration."""
+    if calibration is None:
+        return np.zeros_like(pictures)
+    return np.asarray(pictures == calibration.is_of_pictures)
+
+
+def _refuse_other_kinds(options: LabelOptions, calibration: LabelCalibration) -> None:
+    """Refuse for pictures what a map learned of texts, and the other way round: their cosines with labels differ.
 
     Raises:
         InputError: It is asked for; names the field.
     """
     asked = "multi_label" if options.is_multi_label else "alpha"
-    if calibration is not None and (options.is_multi_label or options.alpha is not None):
+    if options.is_multi_label or options.alpha is not None:
+        kind, other = ("pictures", "texts") if calibration.is_of_pictures else ("texts", "pictures")
         raise InputError(
-            f"'{asked}' goes with texts here: on texts the map was calibrated, and cosines of pictures with labels are "
-            "others; send pictures in requests of their own, without it",
+            f"'{asked}' goes with {kind} here: on {kind} the map was calibrated, and {other} have other cosines with "
+            f"labels; send {other} in requests of their own, without it, or calibrate a map on {other} ({CALIBRATE})",
             param=asked,
         )
 

@@ -63,9 +63,22 @@ def label_probabilities(
     return LabelProbabilities(values, temperature is not None, sets=sets)
 
 
-def picture_probabilities(
+@dataclass(frozen=True, slots=True)
+class LabelledRows:
+    """Which rows of cosines with labels are of which kinds, where pictures are among rows or labels.
+
+    Attributes:
+        crossing: Which rows are pictures by labels of texts, or texts by labels of pictures, (B,).
+        calibrated: Which rows are of the kind that a calibration is of, (B,); of none without one.
+    """
+
+    crossing: LabelMask
+    calibrated: LabelMask
+
+
+def mixed_probabilities(
     cosines: FloatArray,
-    pictures: LabelMask,
+    rows: LabelledRows,
     scale: LabelScale | None,
     calibration: LabelCalibration | None = None,
     *,
@@ -75,17 +88,18 @@ def picture_probabilities(
 
     Args:
         cosines: (B, K).
-        pictures: Which of the rows are pictures, (B,).
+        rows: Of which kinds they are.
         scale: What the model learned of cosines of pictures with texts; None for nothing.
-        calibration: What was learned of cosines of texts; None for nothing.
-        is_multi_label: Whether labels may go together; needs a scale with an offset, and pictures only.
+        calibration: What was learned of cosines with these labels; None for nothing.
+        is_multi_label: Whether labels may go together; needs a scale with an offset, and rows that cross only.
     """
     if is_multi_label and scale is not None:
         independent = scale.independent(cosines)
         return LabelProbabilities(independent, False, independent >= EVEN_CHANCE)  # noqa: FBT003 - a record's field
-    of_pictures = PLAIN_TEMPERATURE if scale is None else scale.temperature
-    of_texts = None if calibration is None else calibration.temperature
-    temperatures = np.where(pictures, of_pictures, of_texts or PLAIN_TEMPERATURE)
+    of_crossing = PLAIN_TEMPERATURE if scale is None else scale.temperature
+    temperatures = np.where(rows.crossing, of_crossing, PLAIN_TEMPERATURE)
+    if calibration is not None and calibration.temperature is not None:
+        temperatures = np.where(rows.calibrated, calibration.temperature, temperatures)
     return LabelProbabilities(softmax_at(cosines, temperatures[:, None]), is_calibrated=False)
 
 

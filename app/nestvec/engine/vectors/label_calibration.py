@@ -36,6 +36,8 @@ class LabelCalibration:
         count: How many texts the scores stand for.
         sigmoids: Slope and offset of each label, for labels that may go together, (K, 2), float64.
         thresholds: The probability from which each label is given, (K,), float64.
+        is_of_pictures: Whether pictures of known labels taught it, and not texts: the cosines of either say nothing of
+            the other's.
     """
 
     temperature: float | None
@@ -43,6 +45,7 @@ class LabelCalibration:
     count: int
     sigmoids: Float64Array
     thresholds: Float64Array
+    is_of_pictures: bool = False
 
     def independent(self, cosines: FloatArray) -> Float64Array:
         """Return the probability of each label by itself, (B, K), of cosines (B, K)."""

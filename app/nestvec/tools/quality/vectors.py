@@ -66,6 +66,18 @@ class ModelVectors(LocalService):
         flat = np.concatenate([result.vectors for result in results])
         return flat.reshape(len(texts), max(1, len(call.layers)), -1).transpose(1, 0, 2)
 
+    def raw_of(self, inputs: Sequence[str | Path], *, role: str | None = None) -> FloatArray:
+        """Return pooled vectors, [N, H], float32, of texts, or of files of pictures: of one kind.
+
+        Raises:
+            FormatError: The model takes texts only, or a picture cannot be read; names the file.
+        """
+        paths = [each for each in inputs if isinstance(each, Path)]
+        if paths:
+            return self.raw_pictures(paths)
+        vectors: FloatArray = self.raw([str(each) for each in inputs], role=role)[0]
+        return vectors
+
     def raw_pictures(self, paths: Sequence[Path]) -> FloatArray:
         """Return pooled vectors of pictures, [N, H], float32, not of unit length; a few files are in memory at a time.
 
@@ -88,7 +100,7 @@ class ModelVectors(LocalService):
             except OSError as error:
                 raise FormatError(f"{error.filename}: cannot be read ({error.strerror})") from error
             self.on_progress(len(some))
-        return np.concatenate([result.vectors for result in rows])
+        return np.concatenate([np.asarray(result.vectors, np.float32) for result in rows])
 
 
 def _ignore(texts: int) -> None:
