@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from tests.model_store.two_towers.towers import write_model
 from tests.support.server import environment
 from tests.support.tiny import write_tiny_bert
 
@@ -51,16 +52,20 @@ OF_FEATURES: Final = (
     *("sqlalchemy", "alembic", "mako", "redis", "obstore", "psycopg"),
     *("huggingface_hub", "httpx", "tqdm", "pyarrow", "tiktoken", "sentencex", "markdown_it"),
     *("openvino", "pypdfium2", "matplotlib", "scipy", "cryptography", "jinja2"),
-    *("opentelemetry.sdk", "opentelemetry.exporter"),
+    *("opentelemetry.sdk", "opentelemetry.exporter", "PIL"),
 )
 
 
 def test_a_start_imports_nothing_of_what_is_off(tmp_path: Path) -> None:
-    """Without files, batches and keys no database library is imported, nor that of another feature; with keys it is."""
+    """Without files, batches and keys no database library is imported, nor that of another feature; with keys it is.
+
+    What reads pictures is there before the first of them comes, where a model takes some.
+    """
     write_tiny_bert(tmp_path / "model")
     folders = {name: str(tmp_path / name) for name in ("model", "cache_dir", "data_dir")}
     off = {**folders, "files_api": False}
-    starts = [off, {**off, "api_keys": "a-key-of-sixteen-letters"}]
+    clip = str(write_model(tmp_path / "clip", "clip"))
+    starts = [off, {**off, "api_keys": "a-key-of-sixteen-letters"}, {**off, "model": clip}]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", START, json.dumps(starts), json.dumps(OF_FEATURES)],
         env=environment(),
@@ -70,4 +75,8 @@ def test_a_start_imports_nothing_of_what_is_off(tmp_path: Path) -> None:
         timeout=120,
     )
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    assert found == [[["ready"], []], [["ready"], ["sqlalchemy"]]]
+    assert found == [
+        [["ready"], []],
+        [["ready"], ["sqlalchemy"]],
+        [["ready"], ["sqlalchemy", "PIL"]],
+    ]

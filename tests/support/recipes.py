@@ -1,6 +1,6 @@
 """A service of two fake models and recipes of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.model_registry import ModelRegistry
 from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.pictures.preprocessing import PictureTower
 from nestvec.engine.recipes.opening import open_recipe
 from nestvec.engine.recipes.recipe import Combination, Recipe, RecipePart
 from nestvec.engine.recipes.recipe_slot import RecipeSlot
@@ -83,6 +84,7 @@ def serve_recipes(
     max_tokens: int = 64,
     calibration: Sequence[int] = (),
     shares_space: bool = False,
+    towers: Mapping[str, PictureTower] | None = None,
 ) -> ServedRecipes:
     """Put a service together; close it.
 
@@ -94,6 +96,7 @@ def serve_recipes(
         max_tokens: Most tokens of an input, of both models.
         calibration: How many calibration vectors each model has; empty for none.
         shares_space: Whether the two models say that their vectors are in one space.
+        towers: How those models take pictures that do, by name.
     """
     one, two, observer = FakeBackend(), OtherBackend(), RecordingObserver()
     models = ModelRegistry()
@@ -106,6 +109,7 @@ def serve_recipes(
             trained_dimensions=(widths[name],),
             max_tokens=max_tokens,
             space=SPEC.space if shares_space else f"space of {name}",
+            pictures=(towers or {}).get(name),
         )
         tokenizer = Tokenizer(
             tokenizer_path, max_tokens=max_tokens, vocabulary_size=spec.vocabulary_size

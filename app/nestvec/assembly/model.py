@@ -25,6 +25,7 @@ from nestvec.engine.models.served_model import AliasPreset, ServedModel, check_p
 from nestvec.engine.observer import Observer
 from nestvec.engine.outputs.lexical import LexicalOutput
 from nestvec.engine.pictures.naflex import with_patches
+from nestvec.engine.pictures.warming import warm_up as warm_up_pictures
 from nestvec.engine.text.preparation.text_form import TextForm
 from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.quantization import Rounding
@@ -97,6 +98,9 @@ def open_model(
         cores=cores or SharedCores(),
     )
     model = served_model(settings, package, core)
+    if model.spec.pictures is not None and crash_guard is None:
+        # Where this is an engine process, pictures are decoded in others.
+        warm_up_pictures()
     core.start()
     log.info(
         "model_ready",

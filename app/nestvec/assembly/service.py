@@ -22,6 +22,7 @@ from nestvec.engine.models.model_registry import ModelSlot, SlotState
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.observer import NullObserver, Observer
 from nestvec.engine.pictures.decoding import PictureBounds
+from nestvec.engine.pictures.warming import warm_up
 from nestvec.engine.service import EmbeddingService
 from nestvec.engine.types import Truncation
 from nestvec.errors import ModelError
@@ -120,6 +121,8 @@ def build_http_service(
         info, max_batch_tokens = loading.result()
         package = package_for(of_model, task)
         core = RemoteCore(engines, name, package.pooler, info, max_batch_tokens, observer)
+        if package.spec.pictures is not None:
+            warm_up()
         return served_model(of_model, package, core)
 
     models = build_registry(settings, open_remote)

@@ -166,6 +166,7 @@ class Settings(
                 "max_inputs_per_request": UNBOUNDED,
                 "max_tokens_per_request": UNBOUNDED,
                 "max_pictures_per_request": UNBOUNDED,
+                "max_picture_bytes": UNBOUNDED,
                 "max_picture_pixels_per_request": UNBOUNDED,
                 "max_queue_tokens": UNBOUNDED,
                 "max_front_characters": UNBOUNDED,

@@ -8,6 +8,7 @@ from nestvec.engine.text.late_interaction import LateInteraction
 from nestvec.engine.text.pair_template import PairTemplate
 from nestvec.engine.text.preparation.instructions import Instruct
 from nestvec.engine.types import OutputKind
+from nestvec.engine.vectors.label_scale import LabelScale
 from nestvec.engine.vectors.token_vectors import TokenPooling
 
 
@@ -62,6 +63,7 @@ class ModelSpec:
         pair: The template in which a re-ranker reads a query and a document; None where it reads them as two texts.
         token_pooling: How the model itself merges like token vectors; None where it does not.
         pictures: How it takes pictures beside texts; None where it takes texts only.
+        label_scale: What it learned of cosines of pictures with texts; None where it learned none.
     """
 
     name: str
@@ -94,6 +96,7 @@ class ModelSpec:
     pair: PairTemplate | None = None
     token_pooling: TokenPooling | None = None
     pictures: VisionTower | None = None
+    label_scale: LabelScale | None = None
 
     @property
     def is_reranker(self) -> bool:

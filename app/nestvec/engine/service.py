@@ -48,7 +48,7 @@ from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.engine.tokenization import check_token_limit, input_tokens, resolve_prompt
 from nestvec.engine.types import EmbedCall, ItemOptions
 from nestvec.engine.vectors.pooler import Pooler
-from nestvec.errors import DeadlineError, NestvecError, QueueFullError, UnsupportedError
+from nestvec.errors import DeadlineError, NestvecError, QueueFullError
 
 # Up to so many queries are weighed on the event loop, by a model of stored weights, or tokenized behind contexts.
 INLINE_QUERIES: Final = 16
@@ -117,8 +117,6 @@ class EmbeddingService:
         try:
             async with asyncio.timeout(remaining_s):
                 if isinstance(slot, RecipeSlot):
-                    if has_pictures(call):
-                        raise UnsupportedError(f"{slot.name} is a recipe, and takes texts only")
                     return await self._recipes.embed(slot, call)
                 return await self._embed_by(slot.adapted(call.adapter), call)
         except TimeoutError:

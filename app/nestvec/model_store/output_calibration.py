@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+import numpy as np
 
 from nestvec.engine.backend import BackendFactory
+from nestvec.engine.types import FloatArray
 from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.errors import FormatError
 from nestvec.model_store.artefacts.backend_cache import cached_backends
@@ -16,6 +20,8 @@ from nestvec.model_store.artefacts.output_quantization import (
 )
 from nestvec.model_store.package import Package
 
+PICTURES_SOURCE: Final = "texts+pictures"
+
 
 @dataclass(frozen=True, slots=True)
 class OutputCalibration:
@@ -25,22 +31,30 @@ class OutputCalibration:
         quantizer: The new ranges.
         texts: Number of texts that they come from.
         clipped_before: Share of the texts' values, 0 … 1, that the earlier ranges did not hold.
+        pictures: Number of pictures that they come from, too.
+        clipped_pictures: Share of the pictures' values that the earlier ranges did not hold.
     """
 
     quantizer: Quantizer
     texts: int
     clipped_before: float
+    pictures: int = 0
+    clipped_pictures: float = 0.0
 
 
 def calibrate_outputs(
-    package: Package, texts: Path | None, open_backend: BackendFactory
+    package: Package,
+    texts: Path | None,
+    open_backend: BackendFactory,
+    pictures: FloatArray | None = None,
 ) -> OutputCalibration:
-    """Set the ranges of 8-bit vectors by other texts; servers take them at their next start.
+    """Set the ranges of 8-bit vectors by other texts, and by pictures; servers take them at their next start.
 
     Args:
         package: The model.
         texts: A file of texts, one a line; None goes back to the bundled ones.
         open_backend: Opens its graph.
+        pictures: Unit vectors of pictures, [N, H], float32, which the ranges hold too; None for none.
 
     Raises:
         FormatError: The file cannot be read, the graph cannot be run on its texts, or the model has codes of its own.
@@ -55,7 +69,13 @@ def calibrate_outputs(
     with cached_backends(open_backend) as backends:
         builder = ArtefactBuilder(package.folder, (), package.build, backends)
         vectors = builder.vectors(package.artefact, lines)
-    clipped_before = package.quantizer.clipped_share(vectors)
+    before = package.quantizer
+    clipped_before, clipped_pictures = before.clipped_share(vectors), 0.0
+    if pictures is not None:
+        clipped_pictures = before.clipped_share(pictures)
+        # Of other pictures another model of a recipe has none: they are no texts that both share.
+        vectors, source = np.concatenate([vectors, pictures]), PICTURES_SOURCE
     quantizer = Quantizer(vectors, source)
     write_quantizer(package.artefact, quantizer)
-    return OutputCalibration(quantizer, len(lines), clipped_before)
+    count = 0 if pictures is None else len(pictures)
+    return OutputCalibration(quantizer, len(lines), clipped_before, count, clipped_pictures)

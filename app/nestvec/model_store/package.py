@@ -49,6 +49,7 @@ from nestvec.model_store.picture_pairs import with_pictures
 from nestvec.model_store.preparation import PreparationListener, SilentListener
 from nestvec.model_store.sources.adapters import merged_folder
 from nestvec.model_store.sources.fetch import FetchedModel, SourceOptions, fetch
+from nestvec.model_store.two_towers.label_scale import read_label_scale
 
 log = logging.getLogger(__name__)
 
@@ -291,6 +292,7 @@ def _describe(
         query_lookup=head.query_lookup,
         pair=folder.pair,
         pictures=None if folder.pictures is None else folder.pictures.tower,
+        label_scale=None if folder.pictures is None else read_label_scale(folder.path),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import onnx
+from tqdm import tqdm
 
 from nestvec.assembly.execution import (
     GPU_PRECISIONS,
@@ -19,11 +20,13 @@ from nestvec.assembly.execution import (
     provider_for,
 )
 from nestvec.assembly.package import prepare_model
+from nestvec.assembly.service import build_local_service
 from nestvec.assembly.serving_backend import open_for_serving
 from nestvec.backends.graph_io import attention_kinds
 from nestvec.backends.open import open_backend
 from nestvec.config.settings import Settings
 from nestvec.engine.backend import CostModel
+from nestvec.engine.observer import NullObserver
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.tokenizer import Tokenizer
 from nestvec.engine.types import Truncation
@@ -46,6 +49,8 @@ from nestvec.tools.planning.measuring.own_server import own_server
 from nestvec.tools.planning.measuring.request_costs import CONNECTIONS, measure_requests
 from nestvec.tools.planning.replica import ReplicaOptions
 from nestvec.tools.planning.saturation import fit_slowdown, fit_wait, fit_wake
+from nestvec.tools.quality.picture_vectors import calibration_pictures, unit_picture_vectors
+from nestvec.tools.quality.vectors import ModelVectors
 from nestvec.tools.tuning.report import TuningReport
 from nestvec.tools.tuning.run import TuningRun
 from nestvec.tools.tuning.search import GPU_BUDGETS
@@ -102,18 +107,30 @@ def tune_model(settings: Settings, *, limit_s: float, compares: bool) -> TuningR
     return run.run(TUNED_PRECISIONS[is_gpu] if compares else [])
 
 
-def calibrate_model(settings: Settings, texts: Path | None) -> OutputCalibration:
-    """Set the ranges of a model's 8-bit vectors by the user's texts, or again by the bundled ones.
+def calibrate_model(
+    settings: Settings, texts: Path | None, pictures: Path | None = None
+) -> OutputCalibration:
+    """Set the ranges of a model's 8-bit vectors by the user's texts and pictures, or again by the bundled texts.
 
     Args:
         settings: Settings of the model.
         texts: File with a text on each line; None for the bundled ones.
+        pictures: Folder of pictures, whose vectors the ranges are to hold too; None for none.
 
     Raises:
-        ModelError: The model cannot be run, the file cannot be read, or the cache cannot be written.
+        ModelError: The model cannot be run, a file cannot be read, or the cache cannot be written.
     """
     package = prepare_model(settings)
-    return calibrate_outputs(package, texts, open_backend)
+    vectors = None
+    if pictures is not None:
+        paths = calibration_pictures(pictures)
+        service = build_local_service(settings.for_offline_tools(), NullObserver())
+        with (
+            tqdm(unit="picture", total=len(paths)) as bar,
+            ModelVectors(service, bar.update) as source,
+        ):
+            vectors = unit_picture_vectors(source, paths)
+    return calibrate_outputs(package, texts, open_backend, vectors)
 
 
 def measure_coefficients(settings: Settings) -> MachineCoefficients:

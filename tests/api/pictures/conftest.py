@@ -1,7 +1,7 @@
 """An application whose model takes pictures: what the service is asked for can be looked at."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -10,6 +10,7 @@ from nestvec.engine.pictures.decoding import PictureBounds
 from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.results import EmbedResult
 from nestvec.engine.types import EmbedCall
+from nestvec.engine.vectors.maps import AffineMap
 
 from tests.api.applications import Api, MakeApi
 from tests.support.served import SPEC, ServedOptions
@@ -52,10 +53,18 @@ MakePictureApi = Callable[..., PictureApi]
 def make_picture_api(make_api: MakeApi) -> MakePictureApi:
     """Build applications whose model takes pictures, by a service that embeds a text in place of each."""
 
-    def make(bounds: PictureBounds | None = None, **settings: Any) -> PictureApi:
-        spec = dataclasses.replace(SPEC, pictures=cast("Any", object()))
+    def make(
+        bounds: PictureBounds | None = None,
+        *,
+        maps: Sequence[AffineMap] = (),
+        spec_fields: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> PictureApi:
+        fields = {"pictures": cast("Any", object()), **(spec_fields or {})}
+        spec = dataclasses.replace(SPEC, **fields)
         limits = ServiceLimits(pictures=bounds or PictureBounds())
-        api = PictureApi(make_api(ServedOptions(spec=spec, limits=limits), **settings))
+        options = ServedOptions(spec=spec, limits=limits, maps=tuple(maps))
+        api = PictureApi(make_api(options, **settings))
         service = api.api.served.service
         embed = service.embed
 

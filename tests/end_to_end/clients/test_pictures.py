@@ -43,6 +43,12 @@ def test_pictures_by_every_client(server: RunningServer) -> None:
         np.testing.assert_allclose(printed[name], [text, picture], atol=1e-5, err_msg=name)
     for name in ("cohere", "messages"):
         np.testing.assert_allclose(printed[name], [picture], atol=1e-5, err_msg=name)
+    for name, of_query in (("rerank", picture), ("cohere_rerank", text)):
+        scores = [float(of_query @ document) for document in (text, picture, text)]
+        expected = sorted(enumerate(scores), key=lambda each: -each[1])
+        np.testing.assert_allclose(dict(printed[name])[1], scores[1], atol=1e-5, err_msg=name)
+        assert [index for index, _ in printed[name]] == [index for index, _ in expected], name
+    assert {row["label"] for row in printed["labels"][0]["predictions"]} == {"red", "blue"}
     assert len(printed["voyage_small"][0]) == 8
     assert len(printed["cohere_bits"][0]) == len(picture) // 8
     assert printed["cohere_images"] == [[*SIZE, "png", 24]]

@@ -82,6 +82,8 @@ def make(kind: str) -> None:
         pictures = model.get_image_features(pixel_values=torch.tensor(scaled).double())
         # In float32: the library's causal mask has no float64.
         texts = model.float().get_text_features(**ids)
+        both = model(pixel_values=torch.tensor(scaled).float(), **ids)
+    np.save(HERE / f"{kind}_logits.npy", both.logits_per_image.numpy())
     np.save(HERE / f"{kind}_pictures.npy", unit(pictures))
     np.save(HERE / f"{kind}_texts.npy", unit(texts))
     np.save(HERE / f"{kind}_scaled.npy", scaled[1].astype(np.float32))

@@ -6,30 +6,26 @@ docs/wire-behaviour.md, "Jina".
 
 import dataclasses
 import itertools
-from typing import Any, Final
+from typing import Final
 
 from fastapi import Response
 
 from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.embedding import embed
-from nestvec.api.requests.encoded_picture import EncodedPicture
 from nestvec.api.requests.fields import (
     EMBEDDING_TYPES,
     PROMPT_ROLES,
     Body,
-    Inputs,
     boolean_field,
     integer_field,
-    invalid_item,
     option,
     text_field,
-    texts_field,
     truncation_field,
     type_word,
 )
 from nestvec.api.requests.headers import deadline_s, result_headers
 from nestvec.api.requests.json_parts import join_parts, object_parts
-from nestvec.api.requests.pictures.parts import read_object
+from nestvec.api.requests.pictures.parts import read_items
 from nestvec.api.requests.pictures.reading import read_inputs
 from nestvec.api.requests.records import write_records
 from nestvec.api.requests.token_offsets import wants_offsets, with_offsets
@@ -63,7 +59,7 @@ async def embeddings(api_request: ApiRequest) -> Response:
     types = _types(body) or [type_word(api_request.pinned_dtype())]
     model, check_count = api_request.model_name(), api_request.check_count
     value = await write_records(body.get("input"), slot, model, check_count=check_count)
-    items, is_list = _items(api_request, value)
+    items, is_list = read_items(value, "input", check_count=check_count)
     read = await read_inputs(api_request, items, is_list=is_list)
     is_late = boolean_field(body, "late_chunking") is True
     is_multivector = boolean_field(body, "return_multivector") is True
@@ -167,30 +163,3 @@ def _task(body: Body) -> str | None:
     if task not in TASKS:
         raise InputError(f"'task' must be one of {', '.join(TASKS)}", param="task")
     return PROMPT_ROLES[task]
-
-
-def _items(api_request: ApiRequest, value: object) -> tuple[Inputs, bool]:
-    """Read the texts, plain or as objects, and the pictures.
-
-    Args:
-        api_request: Whose bounds count.
-        value: The body's `input`, in which a template may have written objects as texts.
-
-    Returns:
-        The texts and pictures, and whether they came as a list.
-
-    Raises:
-        InputError: `input` holds something else; names the item at fault.
-    """
-    if not isinstance(value, list) or dict not in set(map(type, value)):
-        return texts_field({"input": value}, "input", check_count=api_request.check_count)
-    api_request.check_count(len(value))
-    return [_item(item, index) for index, item in enumerate(value)], True
-
-
-def _item(item: Any, index: int) -> str | EncodedPicture:  # noqa: ANN401 - JSON is of any type
-    if isinstance(item, str):
-        return item
-    if not isinstance(item, dict):
-        raise invalid_item("input", index, "must be a string, or an object with 'text' or 'image'")
-    return read_object(item, "input", index)

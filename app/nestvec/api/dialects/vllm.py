@@ -35,6 +35,7 @@ from nestvec.api.requests.fields import (
 from nestvec.api.requests.headers import VOCABULARY_HEADER, result_headers
 from nestvec.api.requests.json_parts import Turns, join_parts, listed, object_parts
 from nestvec.api.requests.pictures.reading import read_inputs
+from nestvec.api.requests.pictures.sides import has_pictures, picture_side, read_sides
 from nestvec.api.requests.vector_json import VALUES_PER_SLICE, in_byte_order, rows_json
 from nestvec.api.schemas.vllm import CLASSIFY_DOC, POOLING_DOC, SCORE_DOC
 from nestvec.api.scoring.relevance import relevance_scorer, score_headers
@@ -193,13 +194,15 @@ def default_task(spec: ModelSpec) -> str:
 @router.post("/score", **SCORE_DOC)
 @router.post("/v1/score", include_in_schema=False)
 async def score_route(request: Request) -> Response:
-    """Score pairs of texts, in input order: one text against many, or pair by pair."""
+    """Score pairs of texts or pictures, in input order: one against many, or pair by pair."""
     api_request = await read_request(request, OPENAI)
     api_request.check_fields(SCORE_FIELDS)
     model = await api_request.acquire_model(OutputKind.LABELS)
     truncate, max_tokens = parse_truncation(api_request.body)
     check_token_limit(max_tokens, model.tokenizer)
-    left, right = _pairs(api_request, max_tokens)
+    left, right = await _pairs(api_request, max_tokens)
+    if has_pictures(left.texts, right.texts) and not api_request.model_name():
+        model = await api_request.acquire_model(OutputKind.DENSE)
     truncation = truncate or api_request.state.service.limits.truncate
     scores = await relevance_scorer(api_request, model).scores(left, right, truncation)
     data = [
@@ -240,7 +243,7 @@ async def _list_response(
     return Response(body, headers=headers, media_type="application/json")
 
 
-def _pairs(api_request: ApiRequest, max_tokens: int | None) -> tuple[TextSide, TextSide]:
+async def _pairs(api_request: ApiRequest, max_tokens: int | None) -> tuple[TextSide, TextSide]:
     """Read both sides of the pairs.
 
     Raises:
@@ -248,22 +251,23 @@ def _pairs(api_request: ApiRequest, max_tokens: int | None) -> tuple[TextSide, T
     """
     first, second, left_role, right_role = _pair_fields(api_request.body)
     check = api_request.state.service.check_count
-    left, left_is_list = texts_field(api_request.body, first, check_count=check)
-    right, right_is_list = texts_field(api_request.body, second, check_count=check)
-    if len(left) not in (1, len(right)):
+    sides = [picture_side(api_request.body, name, check_count=check) for name in (first, second)]
+    counts = [len(side.items) for side in sides]
+    if counts[0] not in (1, counts[1]):
         raise InputError(f"'{first}' must hold one text, or as many as '{second}'", param=first)
-    check(len(left) + len(right))
+    check(sum(counts))
+    left, right = await read_sides(api_request, *sides)
     instruction = text_field(api_request.body, "instruction")
     return (
         TextSide(
             left,
             first,
             left_role,
-            is_list=left_is_list,
+            is_list=sides[0].is_list,
             max_tokens=max_tokens,
             instruction=instruction,
         ),
-        TextSide(right, second, right_role, is_list=right_is_list, max_tokens=max_tokens),
+        TextSide(right, second, right_role, is_list=sides[1].is_list, max_tokens=max_tokens),
     )
 
 

@@ -1,4 +1,4 @@
-"""`POST /v1/classify`: labels of texts, by anchors given in the request, by a fitted map, or by a classifier.
+"""`POST /v1/classify`: labels of texts and pictures, by anchors in the request, by a fitted map, or by a classifier.
 
 Body and answer are Jina's, with fields of ours beside them: source: Jina's documentation of its classifier API. vLLM's
 `/classify` and TEI's `/predict` are those of classifiers only.
@@ -12,26 +12,31 @@ from typing import Any, Final
 import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
 
 from nestvec.api.dialect_table import JINA
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import embed, reserve_answer
-from nestvec.api.requests.fields import invalid_item, texts_field, unsupported_image
 from nestvec.api.requests.headers import result_headers
 from nestvec.api.requests.json_parts import compute, join_parts, listed, object_parts
 from nestvec.api.requests.label_options import LabelOptions, parse_label_options
+from nestvec.api.requests.pictures.parts import read_items
+from nestvec.api.requests.pictures.reading import ReadInputs, read_inputs
 from nestvec.api.schemas.classify import LABELS_DOC
 from nestvec.api.scoring.labelling import (
+    LabelledRows,
     LabelProbabilities,
     classifications_json,
     label_probabilities,
+    mixed_probabilities,
 )
 from nestvec.engine.front.labelling import fill_template, labelling_role
 from nestvec.engine.front.vector_plan import find_map
 from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.results import EmbedResult
-from nestvec.engine.types import EmbedCall, OutputKind
+from nestvec.engine.types import EmbedCall, OutputKind, TextInput
 from nestvec.engine.vectors.label_calibration import LabelCalibration
 from nestvec.engine.vectors.postprocess import probabilities
 from nestvec.errors import InputError, RequestTooLargeError
@@ -47,14 +52,14 @@ FIELDS: Final = frozenset(
 # As many as a matrix of cosines may have; and what an answer may come to with the labels' names.
 MAX_CELLS: Final = 262_144
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
-# What an answer holds for each label of each text beside the label's name.
+# What an answer holds for each label of each input beside the label's name.
 SCORE_BYTES: Final = 48
 CALIBRATE: Final = "`nestvec model fit --concepts … --calibrate …`"
 
 
 @dataclass(frozen=True, slots=True)
 class _Labelled:
-    """The labels of a request's texts, and the calls that gave them, that of the texts first."""
+    """The labels of a request's inputs, and the calls that gave them, that of the inputs first."""
 
     labels: Sequence[str]
     probabilities: LabelProbabilities
@@ -63,19 +68,22 @@ class _Labelled:
 
 @router.post("/v1/classify", **LABELS_DOC)
 async def classify_texts(request: Request) -> Response:
-    """Choose labels of texts, with probabilities, and on request sets that hold the right one at a chosen error."""
+    """Choose labels of texts and pictures: with probabilities, and sets that hold the right one at a chosen error."""
     api_request = await read_request(request, JINA)
     api_request.check_fields(FIELDS)
     options = parse_label_options(api_request)
     is_anchored = bool(options.labels) or options.map_id is not None
     model = await api_request.acquire_model(OutputKind.DENSE if is_anchored else OutputKind.LABELS)
-    texts, is_list = _texts(api_request)
+    items, is_list = read_items(
+        api_request.body.get("input"), "input", check_count=api_request.check_count
+    )
+    read = await read_inputs(api_request, items, is_list=is_list)
     if options.map_id is not None:
-        labelled = await _by_map(api_request, model, options, texts, is_list=is_list)
+        labelled = await _by_map(api_request, model, options, read, is_list=is_list)
     elif options.labels:
-        labelled = await _by_labels(api_request, model, options, texts, is_list=is_list)
+        labelled = await _by_labels(api_request, model, options, read, is_list=is_list)
     else:
-        labelled = await _by_classifier(api_request, model, options, texts, is_list=is_list)
+        labelled = await _by_classifier(api_request, model, options, read, is_list=is_list)
     rows = await classifications_json(labelled.labels, labelled.probabilities)
     first = labelled.results[0]
     tokens = sum(sum(result.input_tokens) for result in labelled.results)
@@ -97,53 +105,78 @@ async def _by_labels(
     api_request: ApiRequest,
     model: ServedModel,
     options: LabelOptions,
-    texts: Sequence[str],
+    read: ReadInputs,
     *,
     is_list: bool,
 ) -> _Labelled:
-    """Compare texts with labels that the request gives.
+    """Compare texts and pictures with labels that the request gives.
 
     Raises:
         InputError: Nothing is known of the labels that `multi_label` or `alpha` would need.
-        RequestTooLargeError: Texts and labels together are too many.
+        RequestTooLargeError: Inputs and labels together are too many.
     """
-    for name, value in (("multi_label", options.is_multi_label), ("alpha", options.alpha)):
-        if value:
-            raise InputError(
-                f"'{name}' needs texts of known labels, and of labels in a request nothing is known: fit a map of them "
-                f"({CALIBRATE}), and name it as 'map'",
-                param=name,
-            )
+    _check_uncalibrated(options, model, read)
     labels = options.labels
-    api_request.check_count(len(labels) + len(texts))
-    await _reserve(api_request, options, labels, len(texts))
+    api_request.check_count(len(labels) + len(read.inputs))
+    await _reserve(api_request, options, labels, len(read.inputs))
     anchors = await embed(
         api_request,
         _call(api_request, model, options, fill_template(options.template, labels)),
         source="labels",
     )
-    result = await embed(api_request, _call(api_request, model, options, texts), is_list=is_list)
+    call = _call(api_request, model, options, read.inputs)
+    result = await embed(api_request, call, is_list=is_list)
 
     def work() -> LabelProbabilities:
-        return label_probabilities(result.vectors @ anchors.vectors.T, None)
+        cosines = result.vectors @ anchors.vectors.T
+        if not read.headers:
+            return label_probabilities(cosines, None)
+        rows = LabelledRows(pictures := _pictures(read), np.zeros_like(pictures))
+        is_several = options.is_multi_label is True
+        return mixed_probabilities(cosines, rows, model.spec.label_scale, is_multi_label=is_several)
 
-    size = result.vectors.size + anchors.vectors.size + len(texts) * len(labels)
+    size = result.vectors.size + anchors.vectors.size + len(read.inputs) * len(labels)
     return _Labelled(labels, await compute(work, size=size), (result, anchors))
+
+
+def _pictures(read: ReadInputs) -> NDArray[np.bool_]:
+    """Return which inputs are pictures, (B,)."""
+    return np.array([isinstance(value, Picture) for value in read.inputs])
+
+
+def _check_uncalibrated(options: LabelOptions, model: ServedModel, read: ReadInputs) -> None:
+    """Refuse what labels that nobody calibrated cannot have: of pictures some models tell each label by itself.
+
+    Raises:
+        InputError: Names the field.
+    """
+    asked = {"multi_label": options.is_multi_label, "alpha": options.alpha}
+    scale = model.spec.label_scale
+    if scale is not None and scale.offset is not None and len(read.headers) == len(read.inputs):
+        asked["multi_label"] = None
+    for name, value in asked.items():
+        if value:
+            beside = " (of pictures, models of SigLIP's kind know it)" if read.headers else ""
+            raise InputError(
+                f"'{name}' needs texts of known labels, and of labels in a request nothing is known{beside}: fit a "
+                f"map of them ({CALIBRATE}), and name it as 'map'",
+                param=name,
+            )
 
 
 async def _by_map(
     api_request: ApiRequest,
     model: ServedModel,
     options: LabelOptions,
-    texts: Sequence[str],
+    read: ReadInputs,
     *,
     is_list: bool,
 ) -> _Labelled:
-    """Compare texts with the labels of a map.
+    """Compare texts and pictures with the labels of a map.
 
     Raises:
         InputError: The model has no such map, it has no labels, or is not calibrated for what is asked for.
-        RequestTooLargeError: The texts are too many for so many labels.
+        RequestTooLargeError: The inputs are too many for so many labels.
     """
     vector_map = find_map(options.map_id, model)
     if vector_map is None or not vector_map.labels:
@@ -154,10 +187,14 @@ async def _by_map(
             param="map",
         )
     calibration = vector_map.label_calibration
+    pictures = _pictures(read)
+    calibrated = _calibrated(pictures, calibration)
+    if calibration is not None and not calibrated.all():
+        _refuse_other_kinds(options, calibration)
     threshold = _check_calibrated(options, calibration)
     labels = vector_map.labels
-    await _reserve(api_request, options, labels, len(texts))
-    call = _call(api_request, model, options, texts)
+    await _reserve(api_request, options, labels, len(read.inputs))
+    call = _call(api_request, model, options, read.inputs)
     result = await embed(api_request, call, is_list=is_list)
     work = partial(
         label_probabilities,
@@ -166,6 +203,10 @@ async def _by_map(
         is_multi_label=options.is_multi_label is True,
         threshold=threshold,
     )
+    if not calibrated.all():
+        rows = LabelledRows(pictures != vector_map.has_picture_anchors, calibrated)
+        scale = model.spec.label_scale
+        work = partial(mixed_probabilities, result.vectors, rows, scale, calibration)
     return _Labelled(labels, await compute(work, size=result.vectors.size), (result,))
 
 
@@ -173,7 +214,7 @@ async def _by_classifier(
     api_request: ApiRequest,
     model: ServedModel,
     options: LabelOptions,
-    texts: Sequence[str],
+    read: ReadInputs,
     *,
     is_list: bool,
 ) -> _Labelled:
@@ -195,9 +236,9 @@ async def _by_classifier(
             f"({CALIBRATE})",
             param="alpha",
         )
-    await _reserve(api_request, options, spec.labels, len(texts))
+    await _reserve(api_request, options, spec.labels, len(read.inputs))
     call = EmbedCall(
-        texts,
+        read.inputs,
         model=api_request.model_name(),
         kind=OutputKind.LABELS,
         truncate=options.truncate,
@@ -213,17 +254,45 @@ async def _by_classifier(
 
 
 def _call(
-    api_request: ApiRequest, model: ServedModel, options: LabelOptions, texts: Sequence[str]
+    api_request: ApiRequest,
+    model: ServedModel,
+    options: LabelOptions,
+    inputs: Sequence[TextInput | Picture],
 ) -> EmbedCall:
-    """Return the call of texts or of labels: unit vectors, or cosines with a map's labels."""
+    """Return the call of inputs or of labels: unit vectors, or cosines with a map's labels."""
     return EmbedCall(
-        texts,
+        inputs,
         model=api_request.model_name(),
         normalize=options.map_id is None,
         truncate=options.truncate,
         prompt_role=labelling_role(model.spec),
         map_id=options.map_id,
     )
+
+
+def _calibrated(
+    pictures: NDArray[np.bool_], calibration: LabelCalibration | None
+) -> NDArray[np.bool_]:
+    """Return which inputs are of the kind that taught a map its probabilities, (B,); none without a calibration."""
+    if calibration is None:
+        return np.zeros_like(pictures)
+    return np.asarray(pictures == calibration.is_of_pictures)
+
+
+def _refuse_other_kinds(options: LabelOptions, calibration: LabelCalibration) -> None:
+    """Refuse for pictures what a map learned of texts, and the other way round: their cosines with labels differ.
+
+    Raises:
+        InputError: It is asked for; names the field.
+    """
+    asked = "multi_label" if options.is_multi_label else "alpha"
+    if options.is_multi_label or options.alpha is not None:
+        kind, other = ("pictures", "texts") if calibration.is_of_pictures else ("texts", "pictures")
+        raise InputError(
+            f"'{asked}' goes with {kind} here: on {kind} the map was calibrated, and {other} have other cosines with "
+            f"labels; send {other} in requests of their own, without it, or calibrate a map on {other} ({CALIBRATE})",
+            param=asked,
+        )
 
 
 def _check_calibrated(options: LabelOptions, calibration: LabelCalibration | None) -> float | None:
@@ -275,25 +344,3 @@ async def _reserve(
         )
     # Its parts are joined to a whole.
     await reserve_answer(api_request, 2 * size)
-
-
-def _texts(api_request: ApiRequest) -> tuple[list[str], bool]:
-    """Read the texts, plain or as objects with `text`, and whether they came as a list.
-
-    Raises:
-        InputError: `input` holds something else; names the item at fault.
-    """
-    items = api_request.body.get("input")
-    if not isinstance(items, list) or dict not in set(map(type, items)):
-        return texts_field(api_request.body, "input", check_count=api_request.check_count)
-    api_request.check_count(len(items))
-    return [_text(item, index) for index, item in enumerate(items)], True
-
-
-def _text(item: object, index: int) -> str:
-    text = item.get("text") if isinstance(item, dict) else item
-    if isinstance(item, dict) and text is None and ("image" in item or "url" in item):
-        raise unsupported_image("input", index)
-    if not isinstance(text, str):
-        raise invalid_item("input", index, "must be a string, or an object with 'text'")
-    return text

@@ -242,11 +242,17 @@ def map_object(affine_map: AffineMap) -> dict[str, Any]:
     }
     if not affine_map.labels:
         return described
+    learned, of_pictures = affine_map.label_calibration, {}
+    if affine_map.has_picture_anchors:
+        of_pictures["anchors"] = "pictures"
+    if learned is not None and learned.is_of_pictures:
+        of_pictures["calibrated_on"] = "pictures"
     return {
         **described,
         "labels": list(affine_map.labels),
         "template": affine_map.template,
-        "calibrated": affine_map.label_calibration is not None,
+        "calibrated": learned is not None,
+        **of_pictures,
     }
 
 

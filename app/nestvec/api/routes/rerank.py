@@ -6,6 +6,7 @@ vLLM; a header says which.
 """
 
 import uuid
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -13,10 +14,10 @@ import orjson
 from fastapi import Response
 
 from nestvec.api.requests.api_request import ApiRequest
+from nestvec.api.requests.encoded_picture import EncodedPicture
 from nestvec.api.requests.fields import (
     Body,
     boolean_field,
-    content_field,
     integer_field,
     invalid_item,
     option,
@@ -27,8 +28,16 @@ from nestvec.api.requests.json_parts import (
     join_parts,
     listed,
     object_parts,
-    texts_json,
     with_field,
+)
+from nestvec.api.requests.pictures.parts import names_picture, one_vector_each, read_object
+from nestvec.api.requests.pictures.sides import (
+    PictureSide,
+    documents_json,
+    has_pictures,
+    query_side,
+    read_lone,
+    read_sides,
 )
 from nestvec.api.scoring.relevance import relevance_scorer, score_headers
 from nestvec.engine.outputs.relevance import LEXICAL_WEIGHT, Fusion, TextSide
@@ -37,6 +46,7 @@ from nestvec.errors import EmptyInputError, InputError
 
 DEFAULT_FIELDS: Final = ["text"]
 MAX_RANK_FIELDS: Final = 64
+SHOWN_FIELDS: Final = ("image", "image_url", "image_base64")
 # Of reciprocal ranks, where a request does not say.
 EQUAL_SHARE: Final = 0.5
 FIELDS: Final = frozenset(
@@ -67,16 +77,18 @@ async def _rerank(api_request: ApiRequest, *, returns_documents: bool) -> Respon
     body = api_request.body
     api_request.check_fields(FIELDS)
     model = await api_request.acquire_model(OutputKind.LABELS)
-    query = content_field(body, "query")
-    if query is None:
-        raise InputError("you must provide 'query'", param="query")
-    documents = _documents(api_request)
+    asked = query_side(body)
+    candidates = _documents(api_request, takes_pictures=model.spec.pictures is not None)
+    query, documents = await read_sides(api_request, asked, candidates)
+    if has_pictures(query, documents) and not api_request.model_name():
+        # Re-rankers come first where no model is named, and read texts only.
+        model = await api_request.acquire_model(OutputKind.DENSE)
     top = _top(body)
     with_documents = boolean_field(body, "return_documents")
     instruction = text_field(body, "instruction")
     fusion = _fusion(body)
     relevance = await relevance_scorer(api_request, model).scores(
-        TextSide([query], "query", "query", is_list=False, instruction=instruction),
+        TextSide(query, "query", "query", is_list=False, instruction=instruction),
         TextSide(documents, "documents", "passage", max_tokens=_max_tokens(body)),
         _truncation(body),
         lexical_weight=_lexical_weight(body, fusion),
@@ -88,7 +100,7 @@ async def _rerank(api_request: ApiRequest, *, returns_documents: bool) -> Respon
         orjson.dumps({"index": index, "relevance_score": float(scores[index])}) for index in order
     ]
     if returns_documents if with_documents is None else with_documents:
-        texts = await texts_json([documents[index] for index in order])
+        texts = await documents_json([documents[index] for index in order])
         rows = with_field(rows, "document", [b'{"text":%s}' % text for text in texts])
     content = {
         "id": str(uuid.uuid4()),
@@ -172,13 +184,20 @@ def _top(body: Body) -> int | None:
     return None
 
 
-def _documents(api_request: ApiRequest) -> list[str]:
-    """Read the documents, plain or as objects.
+def _documents(api_request: ApiRequest, *, takes_pictures: bool) -> PictureSide:
+    """Read the documents: texts, plain or as objects, and pictures.
+
+    Args:
+        api_request: The request.
+        takes_pictures: Whether a picture beside a text is more than a field that nobody reads.
 
     Raises:
         InputError: The field holds something else; names the item.
     """
     documents = api_request.body.get("documents")
+    if isinstance(documents, dict):
+        # As vLLM's requests have a document of parts.
+        return PictureSide([read_lone(documents, "documents")], "documents", is_list=False)
     if not isinstance(documents, list):
         raise InputError("'documents' must be a list of strings", param="documents")
     if not documents:
@@ -186,7 +205,17 @@ def _documents(api_request: ApiRequest) -> list[str]:
     # The query is an input too.
     api_request.state.service.check_count(len(documents) + 1)
     fields = _rank_fields(api_request.body)
-    return [_document(item, index, fields) for index, item in enumerate(documents)]
+    read = [_document(item, index, fields) for index, item in enumerate(documents)]
+    if takes_pictures:
+        for index, item in enumerate(documents):
+            if isinstance(item, dict) and isinstance(read[index], str) and _shows_picture(item):
+                raise one_vector_each("documents", index)
+    return PictureSide(read, "documents")
+
+
+def _shows_picture(item: Mapping[str, Any]) -> bool:
+    """Whether an object with a text has a picture too: `url` is where documents of search engines come from."""
+    return any(item.get(name) is not None for name in SHOWN_FIELDS)
 
 
 def _rank_fields(body: Body) -> list[str]:
@@ -208,11 +237,13 @@ def _rank_fields(body: Body) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _document(item: Any, index: int, fields: list[str]) -> str:  # noqa: ANN401 - JSON is of any type
+def _document(item: Any, index: int, fields: list[str]) -> str | EncodedPicture:  # noqa: ANN401 - JSON is of any type
     if isinstance(item, str):
         return item
     parts = [item.get(name) for name in fields] if isinstance(item, dict) else [None]
     texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) != len(parts) and isinstance(item, dict) and names_picture(item):
+        return read_object(item, "documents", index)
     if len(texts) != len(parts):
         named = "'text'" if fields == DEFAULT_FIELDS else "the fields of 'rank_fields'"
         rule = f"must be a string, or an object with {named}"

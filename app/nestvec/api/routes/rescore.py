@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from nestvec.api.dialect_table import OPENAI
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import read_request
-from nestvec.api.requests.fields import (
-    boolean_field,
-    content_field,
-    integer_field,
-    invalid_item,
-    texts_field,
+from nestvec.api.requests.fields import boolean_field, integer_field, invalid_item
+from nestvec.api.requests.json_parts import compute, listed, with_field
+from nestvec.api.requests.pictures.sides import (
+    SideInputs,
+    documents_json,
+    picture_side,
+    query_side,
+    read_sides,
 )
-from nestvec.api.requests.json_parts import compute, listed, texts_json, with_field
 from nestvec.api.schemas.similarity import RESCORE_DOC
 from nestvec.api.scoring.vector_comparison import (
     OPTIONS,
@@ -50,29 +51,28 @@ async def rescore(request: Request) -> Response:
     api_request.check_fields(FIELDS)
     api_request.find_model()
     options = parse_comparison_options(api_request)
-    query = content_field(body, "query")
-    if query is None:
-        raise InputError("you must provide 'query'", param="query")
+    sides = [query_side(body)]
     top = integer_field(body, "top_n")
     if top is not None and top < 1:
         raise InputError("'top_n' must be at least 1", param="top_n")
     if (body.get("documents") is None) == (body.get("vectors") is None):
         raise InputError("give the candidates as 'documents' or as 'vectors'", param="documents")
-    documents: list[str] = []
-    results = []
+    check_count = api_request.check_count
     if body.get("vectors") is None:
-        documents, _ = texts_field(
-            body, "documents", check_count=api_request.check_count, accepts_single=False
-        )
-        results.append(
-            await embed_side(api_request, options, documents, "documents", role="passage")
-        )
+        sides.append(picture_side(body, "documents", check_count=check_count, accepts_single=False))
     else:
         if not isinstance(body["vectors"], list):
             raise _no_list()
-        api_request.check_count(len(body["vectors"]))
+        check_count(len(body["vectors"]))
+    query, *others = await read_sides(api_request, *sides)
+    documents: SideInputs = others[0] if others else []
+    results = []
+    if others:
+        results.append(
+            await embed_side(api_request, options, documents, "documents", role="passage")
+        )
     query_result = await embed_side(
-        api_request, options, [query], "query", is_list=False, role="query"
+        api_request, options, query, "query", is_list=False, role="query"
     )
     query_vector = query_result.vectors[0]
     if results:
@@ -86,7 +86,7 @@ async def rescore(request: Request) -> Response:
     order = np.argsort(-scores, kind="stable")[:top].tolist()
     rows = [orjson.dumps({"index": index, "score": float(scores[index])}) for index in order]
     if boolean_field(body, "return_documents") is True and documents:
-        encoded = await texts_json([documents[index] for index in order])
+        encoded = await documents_json([documents[index] for index in order])
         rows = with_field(rows, "document", encoded)
     model = api_request.model_name() or query_result.model
     answer = {"object": "list", "model": model, "results": None}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -11,7 +11,8 @@ from nestvec.api.dialect_table import OPENAI
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import embed, until_disconnect
-from nestvec.api.requests.fields import Body, boolean_field, choice_field, invalid_item, texts_field
+from nestvec.api.requests.encoded_picture import EncodedPicture
+from nestvec.api.requests.fields import Body, boolean_field, choice_field, invalid_item
 from nestvec.api.requests.headers import deadline_s
 from nestvec.api.requests.json_parts import (
     compute,
@@ -19,6 +20,14 @@ from nestvec.api.requests.json_parts import (
     listed,
     lists_json,
     object_parts,
+)
+from nestvec.api.requests.pictures.parts import read_object
+from nestvec.api.requests.pictures.sides import (
+    PictureSide,
+    SideInputs,
+    has_pictures,
+    picture_side,
+    read_sides,
 )
 from nestvec.api.requests.vector_json import values_json
 from nestvec.api.schemas.similarity import SIMILARITY_DOC
@@ -50,14 +59,19 @@ PAIR: Final = 2
 
 @router.post("/v1/similarity", **SIMILARITY_DOC)
 async def similarity(request: Request) -> Response:
-    """Cosines of pairs, or of each text on the left with each on the right."""
+    """Cosines of pairs, or of each text or picture on the left with each on the right."""
     api_request = await read_request(request, OPENAI)
     api_request.check_fields(FIELDS)
     api_request.find_model()
     options = parse_comparison_options(api_request)
-    left, right, is_pairs = _sides(api_request)
+    left, right, is_pairs = await _sides(api_request)
     explains = boolean_field(api_request.body, "explain") is True
     metric = choice_field(api_request.body, "metric", METRICS) or COSINE
+    if (explains or metric != COSINE) and has_pictures(left, right):
+        raise InputError(
+            "a picture has one vector and no tokens: cosines are what it is compared by",
+            param="explain" if explains else "metric",
+        )
     if metric != COSINE:
         if explains:
             raise InputError("'explain' splits cosines", param="explain")
@@ -96,31 +110,42 @@ def _cosines(
     return values
 
 
-def _sides(api_request: ApiRequest) -> tuple[Sequence[str], Sequence[str], bool]:
-    """Read the texts on the left and on the right, and whether they are compared pair by pair.
+async def _sides(api_request: ApiRequest) -> tuple[SideInputs, SideInputs, bool]:
+    """Read what is on the left and on the right, and whether it is compared pair by pair.
 
     Raises:
-        InputError: They are missing, or given in two ways.
-        RequestTooLargeError: Their matrix has too many cells.
+        InputError: It is missing, given in two ways, or no text or picture.
+        RequestTooLargeError: The matrix has too many cells.
     """
     body = api_request.body
     if body.get("pairs") is not None:
         if body.get("left") is not None or body.get("right") is not None:
             raise InputError("give either 'pairs', or 'left' and 'right'", param="pairs")
-        pairs = _pairs(body, api_request)
-        return [a for a, _ in pairs], [b for _, b in pairs], True
-    left, _ = texts_field(body, "left", check_count=api_request.check_count)
-    right: Sequence[str] = left
-    if body.get("right") is not None:
-        right, _ = texts_field(body, "right", check_count=api_request.check_count)
-    if len(left) * len(right) > MAX_CELLS:
-        raise RequestTooLargeError(
-            f"{len(left)} x {len(right)} similarities are too many, max {MAX_CELLS}", param="left"
+        lefts, rights = _pairs(body, api_request)
+        left, right = await read_sides(
+            api_request, PictureSide(lefts, "pairs"), PictureSide(rights, "pairs")
         )
-    return left, right, False
+        return left, right, True
+    sides = [picture_side(body, "left", check_count=api_request.check_count)]
+    if body.get("right") is not None:
+        sides.append(picture_side(body, "right", check_count=api_request.check_count))
+    counts = [len(side.items) for side in sides]
+    if counts[0] * counts[-1] > MAX_CELLS:
+        raise RequestTooLargeError(
+            f"{counts[0]} x {counts[-1]} similarities are too many, max {MAX_CELLS}", param="left"
+        )
+    read = await read_sides(api_request, *sides)
+    return read[0], read[-1], False
 
 
-def _pairs(body: Body, api_request: ApiRequest) -> list[tuple[str, str]]:
+def _pairs(
+    body: Body, api_request: ApiRequest
+) -> tuple[list[str | EncodedPicture], list[str | EncodedPicture]]:
+    """Read the left and the right of each pair.
+
+    Raises:
+        InputError: A pair is none; names it.
+    """
     pairs = body["pairs"]
     if not isinstance(pairs, list) or not pairs:
         raise InputError(
@@ -131,10 +156,17 @@ def _pairs(body: Body, api_request: ApiRequest) -> list[tuple[str, str]]:
         if (
             not isinstance(pair, list)
             or len(pair) != PAIR
-            or not all(isinstance(text, str) for text in pair)
+            or not all(isinstance(each, str | dict) for each in pair)
         ):
-            raise invalid_item("pairs", index, "must be [text, text]")
-    return [(a, b) for a, b in pairs]
+            raise invalid_item("pairs", index, "must be [text, text], or have objects with 'image'")
+    lefts, rights = (
+        [
+            pair[side] if isinstance(pair[side], str) else read_object(pair[side], "pairs", index)
+            for index, pair in enumerate(pairs)
+        ]
+        for side in range(PAIR)
+    )
+    return lefts, rights
 
 
 def _check_explained(
@@ -154,7 +186,7 @@ def _check_explained(
 
 
 async def _explained(
-    api_request: ApiRequest, options: ComparisonOptions, left: Sequence[str], right: Sequence[str]
+    api_request: ApiRequest, options: ComparisonOptions, left: SideInputs, right: SideInputs
 ) -> list[bytes]:
     """Return the tokens of each pair, and what each two tokens contribute to its similarity, as JSON.
 
@@ -163,7 +195,7 @@ async def _explained(
     """
     model = await api_request.acquire_model(OutputKind.DENSE)
     _check_linear(model)
-    texts = [*left, *right]
+    texts = cast("list[str]", [*left, *right])  # pictures were refused
     call = EmbedCall(
         texts,
         model=api_request.model_name(),

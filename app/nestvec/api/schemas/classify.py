@@ -8,7 +8,7 @@ from nestvec.api.schemas.documented import operation
 
 
 class LabelsRequest(BaseModel):
-    """Texts, and the labels to choose from: given here, those of a fitted map, or a classifier's own."""
+    """Texts or pictures, and the labels to choose from: given here, those of a fitted map, or a classifier's own."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -19,12 +19,19 @@ class LabelsRequest(BaseModel):
                     "labels": ["sports", "politics", "finance"],
                     "template": "a text about {}",
                 },
-                {"model": "all-MiniLM-L6-v2", "input": [{"text": "hello"}], "labels": ["a", "b"]},
+                {
+                    "model": "clip-vit-base-patch32",
+                    "input": [{"text": "hello"}, {"image": "data:image/png;base64,…"}],
+                    "labels": ["cat", "dog"],
+                    "template": "a photo of a {}",
+                },
             ]
         }
     )
 
-    input: str | list[str] | list[dict[str, Any]]
+    input: str | list[str | dict[str, Any]] = Field(
+        description="Texts, objects with `text`, or pictures as objects with `image`: a data URL or base64."
+    )
     model: str | None = Field(None, description="May be left out where one model is served.")
     labels: list[str] | None = Field(None, description="Repetitions count once.")
     map: str | None = Field(None, description="Or a map of the model's that has labels.")
@@ -32,7 +39,9 @@ class LabelsRequest(BaseModel):
         None, description="What each of `labels` is put into, where {} stands; default: {}."
     )
     multi_label: bool | None = Field(
-        None, description="Labels may go together: each has a probability of its own."
+        None,
+        description="Labels may go together: each has a probability of its own. Needs a calibrated map, a "
+        "classifier, or pictures for a model that was trained with a sigmoid (SigLIP).",
     )
     alpha: float | None = Field(
         None,
@@ -51,7 +60,7 @@ class LabelScore(BaseModel):
 
 
 class Classification(BaseModel):
-    """The likeliest label of a text, and the probability of each, in the order of the labels."""
+    """The likeliest label of an input, and the probability of each, in the order of the labels."""
 
     object: Literal["classification"]
     index: int

@@ -73,13 +73,20 @@ class RerankRequest(BaseModel):
                     "query": "what is a cat?",
                     "documents": ["a small animal", "a large ship"],
                     "top_n": 1,
-                }
+                },
+                {
+                    "model": "clip-vit-base-patch32",
+                    "query": "a small animal",
+                    "documents": [{"text": "a cat"}, {"image": "data:image/png;base64,…"}],
+                },
             ]
         }
     )
 
-    query: str
-    documents: list[str] | list[dict[str, Any]]
+    query: str | dict[str, Any] = Field(
+        description="A text, or an object with `text` or `image` (a data URL or base64)."
+    )
+    documents: list[str | dict[str, Any]]
     model: str | None = None
     top_n: int | None = Field(None, ge=0)
     return_documents: bool | None = None
@@ -109,8 +116,8 @@ class VoyageRerankRequest(BaseModel):
         }
     )
 
-    query: str
-    documents: list[str]
+    query: str | dict[str, Any]
+    documents: list[str | dict[str, Any]]
     truncation: bool | None
     model: str | None = None
     top_k: int | None = Field(None, ge=0)

@@ -1,11 +1,17 @@
 """Nestvec's own routes for similarity and rescoring in the OpenAPI document."""
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from nestvec.api.schemas.documented import operation
 from nestvec.api.schemas.openai import DtypeWord, Usage
+
+# Of a picture: {"image": "data:image/…;base64,…"} and the other forms of `/v1/embeddings`.
+TextOrObject = str | dict[str, Any]
+PICTURES: Final = (
+    "Texts, objects with `text`, or pictures as objects with `image` (a data URL or base64)."
+)
 
 
 class Compared(BaseModel):
@@ -20,20 +26,21 @@ class Compared(BaseModel):
 
 
 class SimilarityRequest(Compared):
-    """Pairs, or two lists of which every text is compared with every other."""
+    """Pairs, or two lists of which every text or picture is compared with every other."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {"pairs": [["a cat sits", "a cat is sitting"]], "explain": True},
                 {"left": ["one", "two"], "right": ["three"], "output_dtype": "binary"},
+                {"left": ["a cat"], "right": [{"image": "data:image/png;base64,…"}]},
             ]
         }
     )
 
-    pairs: list[tuple[str, str]] | None = None
-    left: str | list[str] | None = None
-    right: str | list[str] | None = Field(None, description="Default: `left`.")
+    pairs: list[tuple[TextOrObject, TextOrObject]] | None = Field(None, description=PICTURES)
+    left: TextOrObject | list[TextOrObject] | None = Field(None, description=PICTURES)
+    right: TextOrObject | list[TextOrObject] | None = Field(None, description="Default: `left`.")
     metric: Literal["cosine", "bertscore", "maxsim"] | None = Field(
         None,
         description="Cosines of vectors (default); or of token vectors, each token with its nearest: BERTScore, "
@@ -88,14 +95,19 @@ class RescoreRequest(Compared):
                     "documents": ["a cat sits", "rain"],
                     "output_dtype": "int8",
                     "top_n": 1,
-                }
+                },
+                {
+                    "query": {"image": "data:image/png;base64,…"},
+                    "documents": ["a cat", {"image": "data:image/png;base64,…"}],
+                },
             ]
         }
     )
 
-    query: str
-    documents: list[str] | None = Field(
-        None, description="Texts of the candidates: embedded, or taken from the vector cache."
+    query: TextOrObject = Field(description="A text, or an object with `text` or `image`.")
+    documents: list[TextOrObject] | None = Field(
+        None,
+        description="The candidates: embedded, or taken from the vector cache. " + PICTURES,
     )
     vectors: list[list[float] | str] | None = Field(
         None,
@@ -106,7 +118,7 @@ class RescoreRequest(Compared):
 
 
 class Rescored(BaseModel):
-    """A candidate's index in the request, and its cosine."""
+    """A candidate's index in the request, its cosine, and on request its text; of a picture null."""
 
     index: int
     score: float

@@ -28,7 +28,7 @@ class PoolingRequest(EmbeddingsBody):
 
 
 class ScoreRequest(BaseModel):
-    """Pairs of texts, under one of several pairs of names."""
+    """Pairs of texts or pictures, under one of several pairs of names."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -42,8 +42,8 @@ class ScoreRequest(BaseModel):
         }
     )
 
-    queries: str | list[str]
-    documents: str | list[str]
+    queries: str | dict[str, Any] | list[str | dict[str, Any]]
+    documents: str | dict[str, Any] | list[str | dict[str, Any]]
     model: str | None = None
     truncate_prompt_tokens: int | None = Field(None, ge=-1)
     instruction: str | None = None

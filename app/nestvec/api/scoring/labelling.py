@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import orjson
@@ -14,19 +15,22 @@ from nestvec.engine.vectors.label_calibration import (
     LabelCalibration,
     softmax_at,
 )
+from nestvec.engine.vectors.label_scale import LabelScale
 
 LabelMask = NDArray[np.bool_]
+# A label that may go with others is given where it is as likely as not, if nobody measured a better threshold.
+EVEN_CHANCE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class LabelProbabilities:
-    """What is known of each text's labels.
+    """What is known of the labels of each text or picture.
 
     Attributes:
         values: The probability of each label, (B, K), float64.
         is_calibrated: Whether texts of known labels taught them.
         chosen: Which labels apply, (B, K), where several may; None where one does.
-        sets: Which labels are in each text's conformal set, (B, K); None where none was asked for.
+        sets: Which labels are in each conformal set, (B, K); None where none was asked for.
     """
 
     values: Float64Array
@@ -57,6 +61,46 @@ def label_probabilities(
     values = softmax_at(cosines, temperature or PLAIN_TEMPERATURE)
     sets = None if threshold is None else np.asarray(1 - values <= threshold)
     return LabelProbabilities(values, temperature is not None, sets=sets)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRows:
+    """Which rows of cosines with labels are of which kinds, where pictures are among rows or labels.
+
+    Attributes:
+        crossing: Which rows are pictures by labels of texts, or texts by labels of pictures, (B,).
+        calibrated: Which rows are of the kind that a calibration is of, (B,); of none without one.
+    """
+
+    crossing: LabelMask
+    calibrated: LabelMask
+
+
+def mixed_probabilities(
+    cosines: FloatArray,
+    rows: LabelledRows,
+    scale: LabelScale | None,
+    calibration: LabelCalibration | None = None,
+    *,
+    is_multi_label: bool = False,
+) -> LabelProbabilities:
+    """Turn cosines of pictures, and of texts among them, with labels into probabilities.
+
+    Args:
+        cosines: (B, K).
+        rows: Of which kinds they are.
+        scale: What the model learned of cosines of pictures with texts; None for nothing.
+        calibration: What was learned of cosines with these labels; None for nothing.
+        is_multi_label: Whether labels may go together; needs a scale with an offset, and rows that cross only.
+    """
+    if is_multi_label and scale is not None:
+        independent = scale.independent(cosines)
+        return LabelProbabilities(independent, False, independent >= EVEN_CHANCE)  # noqa: FBT003 - a record's field
+    of_crossing = PLAIN_TEMPERATURE if scale is None else scale.temperature
+    temperatures = np.where(rows.crossing, of_crossing, PLAIN_TEMPERATURE)
+    if calibration is not None and calibration.temperature is not None:
+        temperatures = np.where(rows.calibrated, calibration.temperature, temperatures)
+    return LabelProbabilities(softmax_at(cosines, temperatures[:, None]), is_calibrated=False)
 
 
 async def classifications_json(

@@ -16,6 +16,7 @@ from fastapi import Response
 from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.embedding import embed
 from nestvec.api.requests.json_parts import compute
+from nestvec.api.requests.pictures.sides import SideInputs
 from nestvec.api.requests.vector_json import values_json
 from nestvec.api.scoring.vector_comparison import ComparisonOptions, comparison_response
 from nestvec.engine.dtypes import OutputDtype
@@ -38,8 +39,8 @@ async def token_similarity(
     api_request: ApiRequest,
     options: ComparisonOptions,
     metric: str,
-    left: Sequence[str],
-    right: Sequence[str],
+    left: SideInputs,
+    right: SideInputs,
     *,
     is_pairs: bool,
 ) -> Response:
@@ -111,7 +112,7 @@ async def _embed(
     api_request: ApiRequest,
     options: ComparisonOptions,
     metric: str,
-    sides: tuple[Sequence[str], Sequence[str]],
+    sides: tuple[SideInputs, SideInputs],
     sources: tuple[str, str],
 ) -> list[EmbedResult]:
     """Return the token vectors of both sides, or of one that is compared with itself in one role."""

@@ -18,6 +18,7 @@ from nestvec.api.requests.embedding import embed
 from nestvec.api.requests.fields import dtype_field, integer_field, text_field, truncation_field
 from nestvec.api.requests.headers import result_headers
 from nestvec.api.requests.json_parts import join_parts, object_parts
+from nestvec.api.requests.pictures.sides import SideInputs
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.results import EmbedResult
 from nestvec.engine.types import EmbedCall, Truncation
@@ -66,18 +67,18 @@ def parse_comparison_options(api_request: ApiRequest) -> ComparisonOptions:
 async def embed_side(
     api_request: ApiRequest,
     options: ComparisonOptions,
-    texts: Sequence[str],
+    texts: SideInputs,
     source: str,
     *,
     is_list: bool = True,
     role: str | None = None,
 ) -> EmbedResult:
-    """Embed texts for a comparison.
+    """Embed texts and pictures for a comparison.
 
     Args:
         api_request: Whom the vectors are for.
         options: How they are made.
-        texts: The texts of one side.
+        texts: The texts and pictures of one side.
         source: The field that they came from, for errors.
         is_list: Whether they came as a list, so that an error names one of them.
         role: What they are for ("query", "passage"), if that is known.

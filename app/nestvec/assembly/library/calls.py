@@ -1,4 +1,4 @@
-"""What a caller of the library says, as calls of the engine; and long lists of texts as several of them."""
+"""What a caller of the library says, as calls of the engine; and long lists of inputs as several of them."""
 
 import asyncio
 import itertools
@@ -10,6 +10,12 @@ from typing import Any, Final, Literal, SupportsIndex, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from nestvec.assembly.library.inputs import (
+    LibraryInput,
+    checked_inputs,
+    read_pictures,
+    text_costs,
+)
 from nestvec.engine.dtypes import OutputDtype
 from nestvec.engine.front.vector_plan import resolve_plan
 from nestvec.engine.results import EmbedResult
@@ -43,7 +49,7 @@ Dtype = Literal[
 
 
 class EmbedOptions(TypedDict, total=False):
-    """What may be asked for all texts of a call.
+    """What may be asked for all texts and pictures of a call; prompts, contexts and cuts are of texts only.
 
     Attributes:
         model: Which of several models, by any of its names; the first by default.
@@ -81,27 +87,27 @@ class EmbedOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class TextsCall:
-    """Texts and what is asked for them.
+    """Texts and pictures, and what is asked for them.
 
     Attributes:
-        texts: The texts.
+        texts: The texts and pictures.
         options: What is asked for all of them; its inputs are empty.
         dtype: The vectors' dtype.
     """
 
-    texts: Sequence[str]
+    texts: "Sequence[LibraryInput]"
     options: EmbedCall
     dtype: OutputDtype
 
     async def embed(self, service: EmbeddingService, advance: Advance) -> NDArray[Any]:
-        """Embed all texts; `[N, D]`, or `[N, D / 8]` for bits.
+        """Embed all texts and pictures; `[N, D]`, or `[N, D / 8]` for bits.
 
         Args:
             service: The engine.
-            advance: Called with the number of texts done since the last call, on the event loop.
+            advance: Called with the number of inputs done since the last call, on the event loop.
 
         Raises:
-            InputError: A text or an option is refused; a note names the text.
+            InputError: A text, a picture or an option is refused; a note names the input.
         """
         if not self.texts:
             return await self._nothing(service)
@@ -110,39 +116,44 @@ class TextsCall:
         numbered = iter(enumerate(calls))
 
         async def work() -> None:
-            for number, (start, call) in numbered:
+            for number, (start, stop, options) in numbered:
+                inputs = await read_pictures(self.texts[start:stop], "texts", start)
+                call = replace(options, inputs=inputs)
                 result = await run_call(service, call, "texts", start)
                 parts[number] = result.converted[self.dtype]
-                advance(len(call.inputs))
+                advance(len(inputs))
 
         await together([work() for _ in range(min(len(parts), CALLS_IN_FLIGHT))])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _calls(self) -> list[tuple[int, EmbedCall]]:
-        """The calls that the texts make, each with the index of its first text; none parts a group."""
+    def _calls(self) -> list[tuple[int, int, EmbedCall]]:
+        """The calls that the inputs make, each with where its inputs begin and end; none parts a group."""
         options, calls = self.options, []
         bounds = self._bounds()
         for (start, first), (stop, last) in itertools.pairwise(bounds):
             call = replace(
                 options,
-                inputs=self.texts[start:stop],
                 context=options.context[start:stop],
                 groups=options.groups[first:last],
                 weights=options.weights[start:stop],
             )
-            calls.append((start, call))
+            calls.append((start, stop, call))
         return calls
 
     def _bounds(self) -> list[tuple[int, int]]:
-        """Where calls begin and the last one ends: in texts, and in groups."""
+        """Where calls begin and the last one ends: in inputs, and in groups."""
         count, groups = len(self.texts), self.options.groups
-        if not groups:
+        costs = text_costs(self.texts, "texts")
+        if costs is None and not groups:
             return [*((start, 0) for start in range(0, count, SLICE_TEXTS)), (count, 0)]
+        # Of inputs that are texts each counts as one; without groups each input is one.
+        totals = [0, *itertools.accumulate(costs or [1] * count)]
         bounds, stop = [(0, 0)], 0
-        for number, size in enumerate(groups, 1):
+        for number, size in enumerate(groups or (1,) * count, 1):
             stop += size
-            if stop - bounds[-1][0] >= SLICE_TEXTS or number == len(groups):
-                bounds.append((stop, number))
+            is_full = totals[stop] - totals[bounds[-1][0]] >= SLICE_TEXTS
+            if is_full or stop == count:
+                bounds.append((stop, number if groups else 0))
         return bounds
 
     async def _nothing(self, service: EmbeddingService) -> NDArray[Any]:
@@ -155,11 +166,11 @@ class TextsCall:
         return np.zeros((0, width // self.dtype.values_per_item), self.dtype.storage_dtype)
 
 
-def texts_call(texts: Iterable[str], options: EmbedOptions) -> TextsCall:
+def texts_call(texts: "Iterable[LibraryInput]", options: EmbedOptions) -> TextsCall:
     """Read what a caller of the library asks for.
 
     Raises:
-        InputError: A text is no string, or an option is unknown or has no such value; names it.
+        InputError: An input is no text or picture, or an option is unknown or has no such value; names it.
     """
     unknown = set(options) - set(EmbedOptions.__annotations__)
     if unknown:
@@ -175,7 +186,7 @@ def texts_call(texts: Iterable[str], options: EmbedOptions) -> TextsCall:
     role = given.get("role")
     if role is not None and role not in ROLES:
         raise InputError("'role' must be 'query' or 'document'", param="role")
-    listed = checked_texts(texts, "texts")
+    listed = checked_inputs(texts, "texts")
     groups = tuple(operator.index(size) for size in given.get("groups", ()))
     weights = tuple(float(weight) for weight in given.get("weights", ()))
     if groups or weights:
@@ -247,20 +258,20 @@ def checked_texts(texts: Iterable[str], name: str) -> Sequence[str]:
 async def run_call(
     service: EmbeddingService, call: EmbedCall, name: str, first: int = 0
 ) -> EmbedResult:
-    """Run a call, whose errors name the caller's argument and the text's index in it.
+    """Run a call, whose errors name the caller's argument and the input's index in it.
 
     Args:
         service: The engine.
         call: What is run.
-        name: The argument that the texts came in.
-        first: Index in it of the call's first text.
+        name: The argument that the inputs came in.
+        first: Index in it of the call's first input.
     """
     try:
         return await service.embed(call)
     except (InputError, InternalError) as error:
         if error.input_index is not None:
             error.input_index += first
-            error.add_note(f"The text is {name}[{error.input_index}].")
+            error.add_note(f"The input is {name}[{error.input_index}].")
         raise
 
 

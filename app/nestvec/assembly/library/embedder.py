@@ -1,4 +1,4 @@
-"""Embedder: texts to vectors in a caller's own Python process, over the engine that the server runs."""
+"""Embedder: texts and pictures to vectors in a caller's own Python process, over the engine that the server runs."""
 
 import asyncio
 import os
@@ -24,6 +24,12 @@ from nestvec.assembly.library.calls import (
     run_call,
     texts_call,
     truncation,
+)
+from nestvec.assembly.library.inputs import (
+    LibraryInput,
+    checked_inputs,
+    is_one_input,
+    read_pictures,
 )
 from nestvec.assembly.library.loop_thread import LoopThread
 from nestvec.assembly.service import build_local_service
@@ -122,38 +128,47 @@ class Embedder:
         return await asyncio.to_thread(lambda: cls(model, config=config, **settings))
 
     def embed(
-        self, texts: str | Iterable[str], *, progress: bool = False, **options: Unpack[EmbedOptions]
+        self,
+        texts: "LibraryInput | Iterable[LibraryInput]",
+        *,
+        progress: bool = False,
+        **options: Unpack[EmbedOptions],
     ) -> NDArray[Any]:
-        """Embed a text, `[D]`, or many, `[N, D]`; bits are packed, eight to a number: `[N, D / 8]`.
+        """Embed a text or a picture, `[D]`, or many, `[N, D]`; bits are packed, eight to a number: `[N, D / 8]`.
 
         Args:
-            texts: A text, or any number of them.
+            texts: A text, or any number of them. For models that read both, a picture among them is the bytes of its
+                file, a path (of `pathlib`, as a string is a text) or an image of Pillow's.
             progress: Whether to show a bar.
             options: What is asked for them: `EmbedOptions`.
 
         Raises:
-            InputError: A text or an option is refused; names the option, or the text's index.
+            InputError: A text, a picture or an option is refused; names the option, or the input's index.
             UnknownModelError: No model has the name.
             RuntimeError: The embedder is closed, or was made in another process.
         """
         call = _call_of(texts, options)
         with _bar(len(call.texts), shows=progress) as advance:
             vectors = self._run(call.embed(self._service, advance))
-        return vectors[0] if isinstance(texts, str) else vectors
+        return vectors[0] if is_one_input(texts) else vectors
 
     async def aembed(
-        self, texts: str | Iterable[str], *, progress: bool = False, **options: Unpack[EmbedOptions]
+        self,
+        texts: "LibraryInput | Iterable[LibraryInput]",
+        *,
+        progress: bool = False,
+        **options: Unpack[EmbedOptions],
     ) -> NDArray[Any]:
         """Embed as `embed` does, from async code."""
         call = _call_of(texts, options)
         with _bar(len(call.texts), shows=progress) as advance:
             vectors = await self._run_async(call.embed(self._service, advance))
-        return vectors[0] if isinstance(texts, str) else vectors
+        return vectors[0] if is_one_input(texts) else vectors
 
     def rerank(
         self,
-        query: str,
-        documents: Iterable[str],
+        query: "LibraryInput",
+        documents: "Iterable[LibraryInput]",
         *,
         top_n: int | None = None,
         model: str = "",
@@ -164,23 +179,23 @@ class Embedder:
         A cross-encoder does it best, and is taken where one of several models is one; models of vectors rank by cosine.
 
         Args:
-            query: What is looked for.
-            documents: The candidates.
+            query: What is looked for: a text or a picture.
+            documents: The candidates, texts and pictures; where there is a picture, a model of vectors ranks.
             top_n: How many to return; all by default.
             model: Which of several models.
             truncate: What is done with a document that is too long.
 
         Raises:
-            InputError: A text is refused, or no document is given.
-            UnsupportedError: The model scores no pairs.
+            InputError: A text or a picture is refused, or no document is given.
+            UnsupportedError: The model scores no pairs, or no pictures.
             RuntimeError: The embedder is closed, or was made in another process.
         """
         return self._run(self._rerank(query, documents, top_n, model, truncate))
 
     async def arerank(
         self,
-        query: str,
-        documents: Iterable[str],
+        query: "LibraryInput",
+        documents: "Iterable[LibraryInput]",
         *,
         top_n: int | None = None,
         model: str = "",
@@ -271,24 +286,28 @@ class Embedder:
 
     async def _rerank(
         self,
-        query: str,
-        documents: Iterable[str],
+        query: "LibraryInput",
+        documents: "Iterable[LibraryInput]",
         top_n: int | None,
         model: str,
         truncate: str,
     ) -> list[RankedDocument]:
         """Score all documents, and put them in order."""
-        listed = checked_texts(documents, "documents")
+        listed = checked_inputs(documents, "documents")
         if not listed:
             raise EmptyInputError("'documents' must not be empty", param="documents")
         if top_n is not None and top_n < 1:
             raise InputError("'top_n' must be at least 1", param="top_n")
         cuts = truncation(truncate) or Truncation.END
         service = self._service
-        async with service.pool.using(model, OutputKind.LABELS) as served:
+        asked = await read_pictures([query], "query")
+        read = await read_pictures(listed, "documents")
+        are_texts = all(isinstance(value, str) for value in (*asked, *read))
+        kind = OutputKind.LABELS if are_texts else OutputKind.DENSE
+        async with service.pool.using(model, kind) as served:
             scorer = RelevanceScorer(served.spec, self._score_side, _compute, served.spec.name)
-            query_side = TextSide([query], "query", "query", is_list=False)
-            scored = await scorer.scores(query_side, TextSide(listed, "documents", "passage"), cuts)
+            query_side = TextSide(asked, "query", "query", is_list=False)
+            scored = await scorer.scores(query_side, TextSide(read, "documents", "passage"), cuts)
         order = np.argsort(-scored.values, kind="stable")[:top_n].tolist()
         return [RankedDocument(index, float(scored.values[index])) for index in order]
 
@@ -330,8 +349,8 @@ def _close(service: EmbeddingService, loop: LoopThread, pid: int) -> None:
         loop.close()
 
 
-def _call_of(texts: str | Iterable[str], options: EmbedOptions) -> TextsCall:
-    return texts_call([texts] if isinstance(texts, str) else texts, options)
+def _call_of(texts: "LibraryInput | Iterable[LibraryInput]", options: EmbedOptions) -> TextsCall:
+    return texts_call([texts] if is_one_input(texts) else texts, options)
 
 
 async def _compute(work: Callable[[], Result], *, size: int) -> Result:

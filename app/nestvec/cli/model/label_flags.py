@@ -10,7 +10,12 @@ import click
 from nestvec.engine.front.labelling import PLACE
 from nestvec.engine.vectors.maps import AffineMap
 from nestvec.errors import ConfigError
+from nestvec.tools.quality.labelled_pictures import (
+    read_labelled_pictures,
+    read_picture_concepts,
+)
 from nestvec.tools.quality.labelled_texts import (
+    LabelledText,
     check_template,
     read_concepts,
     read_labelled,
@@ -25,12 +30,14 @@ Function = Callable[..., None]
 # Fits a map of a model; of own texts and a judged search only their figures are made.
 LabelFit = Callable[[ModelVectors, Sequence[str], RetrievalTask | None], AffineMap]
 FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILE_OR_FOLDER: Final = click.Path(exists=True, path_type=Path)
 OPTIONS: Final = (
     click.option(
         "--concepts",
-        type=FILE,
-        metavar="FILE",
-        help="Fit a map with a value for each label: lines of a label, or of a label, a tab and an example text.",
+        type=FILE_OR_FOLDER,
+        metavar="PATH",
+        help="Fit a map with a value for each label: a file with lines of a label, or of a label, a tab and an example "
+        "text; or a folder with a folder of example pictures for each label.",
     ),
     click.option(
         "--template",
@@ -39,9 +46,10 @@ OPTIONS: Final = (
     ),
     click.option(
         "--calibrate",
-        type=FILE,
-        metavar="FILE",
-        help="Learn labels' probabilities from lines of a label, a tab and a text.",
+        type=FILE_OR_FOLDER,
+        metavar="PATH",
+        help="Learn labels' probabilities from a file with lines of a label, a tab and a text; or from a folder with a "
+        "folder of pictures for each label.",
     ),
     click.option(
         "--remove",
@@ -79,6 +87,8 @@ class LabelFlags:
             problems += [f"{name} goes with --concepts" for name, each in beside.items() if each]
         elif has_texts:
             problems.append("--concepts has its own texts: leave --texts out")
+        elif self.concepts.is_dir() and self.template is not None:
+            problems.append("--template is of labels' names, and --concepts has their pictures")
         if self.remove is None and self.rank is not None:
             problems.append("--rank goes with --remove")
         if problems:
@@ -92,14 +102,24 @@ class LabelFlags:
         """
         if self.concepts is not None:
             template = check_template(self.template or PLACE)
-            concepts = read_concepts(self.concepts)
+            reads = read_picture_concepts if self.concepts.is_dir() else read_concepts
+            concepts = reads(self.concepts)
             labels = [concept.label for concept in concepts]
-            labelled = read_labelled(self.calibrate, labels) if self.calibrate else []
+            labelled = _read_labelled(self.calibrate, labels) if self.calibrate else []
             return lambda source, _, __: fit_concepts(source, concepts, template, labelled)
         if self.remove is not None:
             pairs, rank = read_text_pairs(self.remove), self.rank or 1
             return lambda source, texts, task: fit_removal(source, pairs, rank, texts, task)
         return None
+
+
+def _read_labelled(path: Path, labels: Sequence[str]) -> list[LabelledText]:
+    """Read texts of known labels from a file, or pictures from a folder.
+
+    Raises:
+        FormatError: They cannot be read, or have other labels.
+    """
+    return read_labelled_pictures(path, labels) if path.is_dir() else read_labelled(path, labels)
 
 
 def label_flags(function: Function) -> Function:

@@ -1,15 +1,16 @@
-"""How relevant texts are to a query: by a cross-encoder, by late interaction, or by cosine, as the model allows."""
+"""How relevant texts or pictures are to a query: by a cross-encoder, by late interaction, or by cosine."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.results import EmbedResult
 from nestvec.engine.types import (
     EmbedCall,
@@ -46,7 +47,7 @@ class Fusion(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TextSide:
-    """The texts on one side of a comparison.
+    """The texts on one side of a comparison, and the pictures.
 
     Attributes:
         texts: One, or as many as on the other side.
@@ -57,7 +58,7 @@ class TextSide:
         instruction: What is wanted of the other side's texts, for queries of models that take it; None for none.
     """
 
-    texts: Sequence[str]
+    texts: Sequence[str | Picture]
     source: str
     role: str | None = None
     is_list: bool = True
@@ -124,9 +125,13 @@ class RelevanceScorer:
         Raises:
             InputError: A text cannot be embedded; names the field and the index. Or the model has no cosines and
                 weights of terms to fuse.
-            UnsupportedError: The model has several labels, or gives weights of terms only.
+            UnsupportedError: The model has several labels, gives weights of terms only, or takes texts only and there
+                is a picture.
         """
         kinds = self.spec.kinds
+        if self.spec.pictures is None:
+            _plain_texts(left, self.spec.name)
+            _plain_texts(right, self.spec.name)
         if lexical_weight:
             self._check_fusion()
             cosines = await self._cosines(left, right, truncate)
@@ -188,14 +193,15 @@ class RelevanceScorer:
 
         Raises:
             InputError: A pair cannot be run; names the index on the right.
-            UnsupportedError: The model has several labels.
+            UnsupportedError: The model has several labels, or there is a picture.
         """
         if not self.spec.is_reranker:
             raise UnsupportedError(
                 f"model is not a re-ranker model: {self.spec.name} has {len(self.spec.labels)} labels"
             )
-        lefts = [*left.texts] * (len(right.texts) if len(left.texts) == 1 else 1)
-        pairs = [Pair(a, b) for a, b in zip(lefts, right.texts, strict=True)]
+        firsts, seconds = (_plain_texts(side, self.spec.name) for side in (left, right))
+        lefts = [*firsts] * (len(seconds) if len(firsts) == 1 else 1)
+        pairs = [Pair(a, b) for a, b in zip(lefts, seconds, strict=True)]
         has_one_limit = left.max_tokens == right.max_tokens
         call = EmbedCall(
             inputs=pairs,
@@ -322,6 +328,22 @@ def _all_max_sims(lefts: Sequence[FloatArray], rights: Sequence[FloatArray]) -> 
     if len(lefts) == 1:
         return max_sim(lefts[0], rights)
     return [max_sim(a, [b])[0] for a, b in zip(lefts, rights, strict=True)]
+
+
+def _plain_texts(side: TextSide, name: str) -> Sequence[str]:
+    """Return the texts of a side.
+
+    Raises:
+        UnsupportedError: There is a picture among them, which the model of this name does not take.
+    """
+    if Picture in set(map(type, side.texts)):
+        place = next(n for n, each in enumerate(side.texts) if isinstance(each, Picture))
+        raise UnsupportedError(
+            f"{name} takes texts only, and this is a picture",
+            param=side.source,
+            input_index=place if side.is_list else None,
+        )
+    return cast("Sequence[str]", side.texts)
 
 
 def _name_side(error: InputError, left: TextSide, right: TextSide) -> None:

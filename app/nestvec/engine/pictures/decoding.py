@@ -184,7 +184,7 @@ def decode_picture(data: bytes, bounds: PictureBounds) -> "Image":
     name = _check_file(data, bounds)
     with _guarded(name, bounds, lambda: _open(data, name)) as image:
         _check_size(image, bounds)
-        return _guarded(name, bounds, lambda: _rgb(image))
+        return _guarded(name, bounds, lambda: rgb_of(image))
 
 
 def _check_file(data: bytes, bounds: PictureBounds) -> str:
@@ -220,8 +220,8 @@ def _open(data: bytes, name: str) -> "Image":
     return Image.open(BytesIO(data), formats=[PLUGINS[name]])
 
 
-def _rgb(image: "Image") -> "Image":
-    """Decode, turn as EXIF says, and make RGB of it, as transformers' `load_image` does."""
+def rgb_of(image: "Image") -> "Image":
+    """Decode an opened picture, turn it as its EXIF says, and make RGB of it, as transformers' `load_image` does."""
     from nestvec.engine.pictures.pillow import ImageOps
 
     turned = ImageOps.exif_transpose(image)

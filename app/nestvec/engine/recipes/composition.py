@@ -5,6 +5,7 @@ Each part's call is a call of its model like any other: batched, cached and coal
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from nestvec.engine.front.together import all_or_none
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.served_model import ServedModel
+from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.recipes.conditions import INPUT_TYPES
 from nestvec.engine.recipes.languages import language_teller
 from nestvec.engine.recipes.part_calls import (
@@ -28,6 +30,7 @@ from nestvec.engine.recipes.part_calls import (
     part_call,
 )
 from nestvec.engine.recipes.part_gate import PartGate
+from nestvec.engine.recipes.pictures import check_pictures, route_of_picture
 from nestvec.engine.recipes.recipe import Combination
 from nestvec.engine.recipes.recipe_slot import OpenPart, RecipeSlot
 from nestvec.engine.recipes.results import combine, of_all_parts, of_routed, side_by_side
@@ -82,6 +85,7 @@ class RecipeRunner:
         model = await self._pool.acquire(slot)
         try:
             check_options(slot.recipe, slot.opened, call)
+            check_pictures(slot.recipe, slot.opened, call, self._limits)
             if slot.recipe.combination is Combination.ROUTE:
                 return await self._routed(slot, call)
             return await self._composed(slot, model, call)
@@ -128,7 +132,8 @@ class RecipeRunner:
     async def _choose(self, slot: RecipeSlot, call: EmbedCall) -> list[int]:
         """Return the part that takes each input: looked at right here where there is little, else in a thread."""
         recipe, fields = slot.recipe, fields_of(slot.recipe)
-        characters = self._limits.check_characters(call, "")
+        texts = [value for value in call.inputs if not isinstance(value, Picture)]
+        characters = self._limits.check_characters(replace(call, inputs=texts), "")
         input_type = INPUT_TYPES.get(call.prompt_role or "none", call.prompt_role or "none")
         tell_language = language_teller()[0] if "language" in fields else str
         ticket = WorkTicket.until(call.deadline_s, self._clock)
@@ -139,6 +144,9 @@ class RecipeRunner:
             chosen = []
             for text in call.inputs:
                 ticket.check()
+                if isinstance(text, Picture):
+                    chosen.append(route_of_picture(recipe, input_type))
+                    continue
                 facts = TextFacts(str(text), input_type, count, tell_language, chars)
                 chosen.append(route_of(recipe, facts))
             return chosen

@@ -133,7 +133,9 @@ def _checked(slot: ModelSlot, part: RecipePart, *, allows_untrained: bool) -> _C
     resolve_prompt(call, model.spec)
     native = model.spec.hidden_size if plan.map is None else plan.map.width
     name = public_name(part.model or slot.name)
-    return _Checked(OpenPart(slot, part, name, plan.space, part.dimensions or native), model, plan)
+    takes_pictures = model.spec.pictures is not None
+    width = part.dimensions or native
+    return _Checked(OpenPart(slot, part, name, plan.space, width, takes_pictures), model, plan)
 
 
 def _misfits(recipe: Recipe, parts: list[OpenPart]) -> list[str]:
@@ -219,6 +221,8 @@ def _as_model(recipe: Recipe, parts: list[_Checked]) -> ServedModel:
         architecture=ARCHITECTURE,
         precision=_one_of({spec.precision for spec in specs}),
         kinds=(OutputKind.DENSE,),
+        # Each part makes pixels of its own; of a recipe it only says that there are pictures.
+        pictures=specs[0].pictures if all(each.takes_pictures for each in opened) else None,
     )
     core = RecipeCore(info, min(each.model.core.max_batch_tokens for each in parts))
     return ServedModel(spec, limiting.tokenizer, core, quantizer=_quantizer(recipe, parts))

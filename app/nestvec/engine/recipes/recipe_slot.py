@@ -16,6 +16,7 @@ class OpenPart:
         name: The model's name as callers may see it.
         space: Fingerprint of the space that the part's vectors are in.
         dimensions: How many values they have; of views and routes where the call asks for no other number.
+        takes_pictures: Whether the model takes pictures beside texts.
     """
 
     slot: ModelSlot
@@ -23,6 +24,7 @@ class OpenPart:
     name: str
     space: str
     dimensions: int
+    takes_pictures: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -36,6 +36,8 @@ class LabelCalibration:
         count: How many texts the scores stand for.
         sigmoids: Slope and offset of each label, for labels that may go together, (K, 2), float64.
         thresholds: The probability from which each label is given, (K,), float64.
+        is_of_pictures: Whether pictures of known labels taught it, and not texts: the cosines of either say nothing of
+            the other's.
     """
 
     temperature: float | None
@@ -43,6 +45,7 @@ class LabelCalibration:
     count: int
     sigmoids: Float64Array
     thresholds: Float64Array
+    is_of_pictures: bool = False
 
     def independent(self, cosines: FloatArray) -> Float64Array:
         """Return the probability of each label by itself, (B, K), of cosines (B, K)."""
@@ -74,9 +77,14 @@ class LabelCalibration:
         return float(self.scores[(rank - 1) * len(self.scores) // self.count])
 
 
-def softmax_at(cosines: FloatArray, temperature: float) -> Float64Array:
-    """Return the probability of each label where exactly one is right, (B, K), of cosines (B, K)."""
-    return probabilities(cosines / np.float64(temperature), "softmax")
+def softmax_at(cosines: FloatArray, temperature: float | Float64Array) -> Float64Array:
+    """Return the probability of each label where exactly one is right, (B, K), of cosines (B, K).
+
+    Args:
+        cosines: (B, K).
+        temperature: What they are divided by; of all rows, or of each, (B, 1).
+    """
+    return probabilities(cosines / np.asarray(temperature, np.float64), "softmax")
 
 
 def kept_scores(scores: Float64Array) -> Float64Array:

@@ -50,7 +50,8 @@ class AffineMap:
         quantizer: Ranges for 8-bit vectors of the space it makes.
         labels: What each of its values stands for; empty but for CONCEPTS.
         template: What labels were put into, where `{}` stands, to be read by the model; for people.
-        label_calibration: How its values become probabilities; None where no texts of known labels taught it.
+        label_calibration: How its values become probabilities; None where nothing of known labels taught it.
+        has_picture_anchors: Whether its labels' anchors are of pictures, and not of texts.
         space: Fingerprint of that space.
     """
 
@@ -68,6 +69,7 @@ class AffineMap:
     labels: tuple[str, ...] = ()
     template: str = ""
     label_calibration: LabelCalibration | None = None
+    has_picture_anchors: bool = False
     space: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -24,6 +24,9 @@ SUFFIX: Final = ".npz"
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 MATRIX: Final = 2
 FITTED: Final = "fitted"  # where a map's 8-bit ranges come from
+# Fields of a map's line of JSON, written where they are true.
+PICTURE_ANCHORS: Final = "picture_anchors"
+OF_PICTURES: Final = "of_pictures"
 # By attribute of `LabelCalibration`.
 LABEL_ARRAYS: Final = {
     "scores": "label_scores",
@@ -92,6 +95,7 @@ def read_map(path: Path) -> AffineMap:
             labels=tuple(map(str, meta.get("labels", ()))),
             template=str(meta.get("template", "")),
             label_calibration=label_calibration,
+            has_picture_anchors=bool(meta.get(PICTURE_ANCHORS)),
         )
     except (
         OSError,
@@ -134,6 +138,7 @@ def _read_label_calibration(
         count=int(described["count"]),
         sigmoids=sigmoids,
         thresholds=thresholds,
+        is_of_pictures=bool(described.get(OF_PICTURES)),
     )
 
 
@@ -197,8 +202,12 @@ def write_map(path: Path, affine_map: AffineMap) -> None:
     learned, label_arrays = affine_map.label_calibration, {}
     if affine_map.labels:
         meta |= {"labels": affine_map.labels, "template": affine_map.template}
+    if affine_map.has_picture_anchors:
+        meta[PICTURE_ANCHORS] = True
     if learned is not None:
         meta["label_calibration"] = {"temperature": learned.temperature, "count": learned.count}
+        if learned.is_of_pictures:
+            meta["label_calibration"][OF_PICTURES] = True
         label_arrays = {name: getattr(learned, field) for field, name in LABEL_ARRAYS.items()}
     vectors = affine_map.quantizer.vectors
     calibration = np.empty((0, affine_map.width), np.float32) if vectors is None else vectors

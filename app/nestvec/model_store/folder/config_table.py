@@ -167,7 +167,7 @@ OWN_REFUSED: Final[Mapping[str, Mapping[str, Refused]]] = {
     },
 }
 OWN_WITHOUT_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
-    "clip": {"logit_scale_init_value": "where training began: cosines have no scale"},
+    "clip": {"logit_scale_init_value": "where training began: the weights have where it ended"},
     "gemma2": {"hidden_act": "hidden_activation stands for it"},
     "jina_clip": {
         "logit_scale_init_value": "where training began: cosines have no scale",

@@ -17,25 +17,25 @@ class Concept:
 
     Attributes:
         label: Its name.
-        texts: Examples, as they are.
+        texts: Examples, as they are: texts, or files of pictures.
         is_named: Whether its name, put into the template, is a text of it too.
     """
 
     label: str
-    texts: tuple[str, ...]
+    texts: tuple[str | Path, ...]
     is_named: bool
 
-    def read_as(self, template: str) -> list[str]:
-        """Return the texts that its anchor is the mean of, at least one."""
+    def read_as(self, template: str) -> list[str | Path]:
+        """Return the texts, or files of pictures, that its anchor is the mean of, at least one."""
         named = fill_template(template, [self.label]) if self.is_named else []
         return [*named, *self.texts]
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """A text, and the indices of its labels, at least one."""
+    """A text, or a picture's file, and the indices of its labels, at least one."""
 
-    text: str
+    text: str | Path
     labels: tuple[int, ...]
 
 

@@ -61,6 +61,21 @@ of_messages = client.post(
 )
 of_jina = client.embeddings.create(model=model, input=[{"text": text}, {"image": encoded}])
 
+raw = openai.OpenAI(base_url=f"{url}/v1", api_key="test-key")
+of_labels = raw.post(
+    "/classify",
+    body={"model": model, "input": [{"image": encoded}], "labels": ["red", "blue"]},
+    cast_to=object,
+)
+documents = [text, {"image": data_url}, {"text": text}]
+of_rerank = raw.post(
+    "/rerank",
+    body={"model": model, "query": {"image": encoded}, "documents": documents},
+    cast_to=object,
+)
+# Its own types name texts only, and it sends what it is given.
+of_cohere_rerank = v2.rerank(model=model, query=text, documents=documents)
+
 failures = {}
 for name, call, kind in (
     (
@@ -108,6 +123,9 @@ print(
             "openai": [each.embedding for each in of_openai.data],
             "messages": [each.embedding for each in of_messages.data],
             "jina": [each.embedding for each in of_jina.data],
+            "labels": of_labels["data"],
+            "rerank": [[row["index"], row["relevance_score"]] for row in of_rerank["results"]],
+            "cohere_rerank": [[r.index, r.relevance_score] for r in of_cohere_rerank.results],
             "failures": failures,
         }
     )

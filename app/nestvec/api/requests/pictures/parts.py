@@ -4,11 +4,11 @@ Sources: the API references of OpenAI (`image_url`, `input_image`), Cohere, Voya
 (`inlineData`), and what their clients send.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from nestvec.api.requests.encoded_picture import EncodedPicture
-from nestvec.api.requests.fields import Body, invalid_item
+from nestvec.api.requests.fields import Body, invalid_item, texts_field
 from nestvec.errors import InputError, UnsupportedError
 
 # Where a part without `type` has its picture, whatever else is in it.
@@ -51,6 +51,29 @@ def read_objects(value: object) -> object:
         read_object(item, "input", index) if isinstance(item, dict) else item
         for index, item in enumerate(value)
     ]
+
+
+def read_items(
+    value: object, name: str, *, check_count: Callable[[int], None]
+) -> tuple[Sequence[str | EncodedPicture], bool]:
+    """Read texts, plain or as objects, and pictures: a text, or a list in which each item may be any of them.
+
+    Args:
+        value: As parsed from JSON.
+        name: The field of the body that it is in, for errors.
+        check_count: Raises for too many items; called first, so that a million of them cost nothing.
+
+    Returns:
+        The texts and pictures, and whether they came as a list.
+
+    Raises:
+        InputError: It holds something else; names the item at fault.
+        UnsupportedError: It holds something else than texts and pictures.
+    """
+    if not isinstance(value, list) or dict not in set(map(type, value)):
+        return texts_field({name: value}, name, check_count=check_count)
+    check_count(len(value))
+    return [_item(item, name, index) for index, item in enumerate(value)], True
 
 
 def read_object(item: Mapping[str, Any], name: str, index: int) -> str | EncodedPicture:
@@ -182,6 +205,14 @@ def one_vector_each(name: str, index: int | None) -> InputError:
         input_index=index,
         code="unsupported",
     )
+
+
+def _item(item: object, name: str, index: int) -> str | EncodedPicture:
+    if isinstance(item, str):
+        return item
+    if not isinstance(item, dict):
+        raise invalid_item(name, index, "must be a string, or an object with 'text' or 'image'")
+    return read_object(item, name, index)
 
 
 def _part(part: Mapping[str, Any], name: str, index: int) -> str | EncodedPicture:

@@ -27,6 +27,8 @@ from nestvec.engine.pictures.decoding import (
     require_pillow,
 )
 from nestvec.engine.pictures.picture import Picture
+from nestvec.engine.recipes.pictures import refuse_text_parts
+from nestvec.engine.recipes.recipe_slot import RecipeSlot
 from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.errors import InputError
 
@@ -116,17 +118,21 @@ async def read_pictures(
     pictures = {
         index: each for index, each in enumerate(inputs) if isinstance(each, EncodedPicture)
     }
-    spec = state.service.models.find(model).spec
-    if spec is not None and spec.pictures is None:
+    slot = state.service.models.find(model)
+    readings = 1
+    if isinstance(slot, RecipeSlot):
+        refuse_text_parts(slot.recipe, slot.opened, next(iter(pictures)))
+        readings = slot.recipe.parts_per_input
+    if slot.spec is not None and slot.spec.pictures is None:
         raise unsupported_image("input", next(iter(pictures)))
     require_pillow()
     bounds = state.service.limits.pictures
-    bounds.check_count(len(pictures))
+    bounds.check_count(len(pictures) * readings)
     if reservation is not None:
         reservation.add(sum(each.most_bytes for each in pictures.values()))
     ticket = WorkTicket.until(latest_s, time.monotonic)
     try:
-        files = await READER.run(partial(_read, pictures, bounds, ticket))
+        files = await READER.run(partial(_read, pictures, bounds, ticket, readings))
     finally:
         ticket.give_up()
     items = [
@@ -137,9 +143,18 @@ async def read_pictures(
 
 
 def _read(
-    pictures: Mapping[int, EncodedPicture], bounds: PictureBounds, ticket: WorkTicket
+    pictures: Mapping[int, EncodedPicture],
+    bounds: PictureBounds,
+    ticket: WorkTicket,
+    readings: int,
 ) -> dict[int, tuple[Picture, PictureHeader]]:
     """Decode pictures from base64, and read what their files declare, one after the other.
+
+    Args:
+        pictures: They, by their places among the inputs.
+        bounds: What they may come to.
+        ticket: Checked between slices.
+        readings: How many models are to decode each picture.
 
     Raises:
         InputError: One of them cannot be read; names it.
@@ -151,7 +166,7 @@ def _read(
         try:
             data = encoded.decoded(bounds, ticket)
             header = read_header(data, bounds)
-            pixels += header.pixels
+            pixels += header.pixels * readings
             bounds.check_call_pixels(pixels)
         except InputError as error:
             error.input_index = index

@@ -1,7 +1,10 @@
 """Maps whose values have names: the cosine of a text with the anchor of each label."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -31,19 +34,20 @@ def fit_concepts(
 
     Args:
         source: The model.
-        concepts: The labels, two at least.
+        concepts: The labels, two at least, all of texts or all of pictures.
         template: What labels' names are put into.
-        labelled: Texts of known labels, from which probabilities are learned; none for none.
+        labelled: Texts or pictures of known labels, from which probabilities are learned; none for none.
 
     Raises:
         FormatError: Two labels have one anchor, a text of known labels made an anchor, or there are too few of them.
+            Or a picture cannot be read.
     """
     by_label = [concept.read_as(template) for concept in concepts]
     labels = [concept.label for concept in concepts]
     texts = [text for each in by_label for text in each]
     _check_apart(texts, labelled)
     role = labelling_role(source.model.spec)
-    unit = finish(source.raw(texts, role=role)[0], dimensions=None, normalize=True)
+    unit = finish(source.raw_of(texts, role=role), dimensions=None, normalize=True)
     stops = np.cumsum([0, *map(len, by_label)])
     means = np.stack([unit[start:stop].mean(axis=0) for start, stop in pairwise(stops)])
     anchors = finish(means, dimensions=None, normalize=True)
@@ -61,8 +65,9 @@ def fit_concepts(
         figures={**figures, **(fitted.figures if fitted is not None else {})},
         quantizer=mapped_ranges(source, anchors.T),
         labels=tuple(labels),
-        template=template,
+        template="" if _are_pictures(texts) else template,
         label_calibration=fitted.calibration if fitted is not None else None,
+        has_picture_anchors=_are_pictures(texts),
     )
 
 
@@ -75,29 +80,51 @@ def mapped_ranges(source: ModelVectors, weight: FloatArray) -> Quantizer:
     return Quantizer(finish(mapped, dimensions=None, normalize=True), "fitted")
 
 
-def _check_apart(texts: Sequence[str], labelled: Sequence[LabelledText]) -> None:
+def _are_pictures(inputs: Sequence[str | Path]) -> bool:
+    return any(isinstance(each, Path) for each in inputs)
+
+
+def _check_apart(texts: Sequence[str | Path], labelled: Sequence[LabelledText]) -> None:
     """Refuse to learn from texts that anchors are made of: they are nearer to them than others will be.
 
     Raises:
         FormatError: One is.
     """
-    anchors = set(texts)
-    shared = sum(each.text in anchors for each in labelled)
+    anchors = {_content(each) for each in texts}
+    shared = sum(_content(each.text) in anchors for each in labelled)
     if shared:
+        kind = "pictures" if _are_pictures(texts) else "texts"
         raise FormatError(
-            f"{shared} of the texts to calibrate on are texts of anchors too; calibrate on others"
+            f"{shared} of the {kind} to calibrate on are {kind} of anchors too; calibrate on others"
         )
+
+
+def _content(each: str | Path) -> str | bytes:
+    """Return a text, or what stands for a picture's file: copies of it are the same.
+
+    Raises:
+        FormatError: It cannot be read.
+    """
+    if isinstance(each, str):
+        return each
+    try:
+        return sha256(each.read_bytes()).digest()
+    except OSError as error:
+        raise FormatError(f"{each}: cannot be read ({error.strerror})") from error
 
 
 def _fit_labels(
     source: ModelVectors, anchors: FloatArray, labelled: Sequence[LabelledText], role: str | None
 ) -> FittedLabels:
-    """Learn probabilities from texts of known labels."""
-    raw = source.raw([each.text for each in labelled], role=role)[0]
+    """Learn probabilities from texts or pictures of known labels."""
+    inputs = [each.text for each in labelled]
+    raw = source.raw_of(inputs, role=role)
     has_label = np.zeros((len(labelled), len(anchors)), np.bool_)
     for row, each in enumerate(labelled):
         has_label[row, list(each.labels)] = True
-    return fit_labels(finish(raw, dimensions=None, normalize=True) @ anchors.T, has_label)
+    fitted = fit_labels(finish(raw, dimensions=None, normalize=True) @ anchors.T, has_label)
+    learned = replace(fitted.calibration, is_of_pictures=_are_pictures(inputs))
+    return replace(fitted, calibration=learned)
 
 
 def _anchor_figures(
