@@ -15,6 +15,21 @@ from tests.model_store.two_towers.towers import HERE, write_model
 from tests.support.tiny import write_tiny_bert
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP, and what is exported of it."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    write_model(folder / "clip", "clip")
+    return folder
+
+
+@pytest.fixture
+def clip(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny CLIP, with its cache."""
+    monkeypatch.setenv("NESTVEC_CACHE_DIR", str(home / "cache"))
+    return home / "clip"
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder of sixteen pictures, one of them below it, and a text that is none."""
@@ -32,37 +47,29 @@ def quantizer_of(model: Path) -> Quantizer:
     return prepare_model(load_settings({"model": str(model)})).quantizer
 
 
-def test_ranges_hold_texts_and_pictures(
-    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ranges_hold_texts_and_pictures(clip: Path, photos: Path) -> None:
     """Ranges reach as far as any value of either kind, and what was clipped of each is told; texts alone go back."""
-    monkeypatch.setenv("NESTVEC_CACHE_DIR", str(tmp_path / "cache"))
-    model = write_model(tmp_path / "clip", "clip")
-    first = quantizer_of(model)
+    first = quantizer_of(clip)
     assert first.vectors is not None
     pictures = np.load(HERE / "clip_pictures.npy")
-    done = invoke("calibrate", "--pictures", str(photos), "--model", str(model))
+    done = invoke("calibrate", "--pictures", str(photos), "--model", str(clip))
     assert done.exit_code == 0, f"{done.output} {done.exception}"
     told = re.search(r"^16 pictures; (\d+\.\d+)% of their values", done.output, re.MULTILINE)
     assert told is not None
     # One more than those that transformers computed.
     assert float(told[1]) == pytest.approx(100 * first.clipped_share(pictures), abs=1)
-    both = quantizer_of(model)
+    both = quantizer_of(clip)
     assert both.source == "texts+pictures"
     for size in (24, 8):
         cut = np.concatenate([first.vectors, pictures])[:, :size]
         reach = np.abs(cut / np.linalg.norm(cut, axis=1, keepdims=True)).max()
         assert both.ranges(size).high.max() == pytest.approx(reach, rel=0.02)
-    assert invoke("calibrate", "--model", str(model)).exit_code == 0
-    assert quantizer_of(model).id == first.id
+    assert invoke("calibrate", "--model", str(clip)).exit_code == 0
+    assert quantizer_of(clip).id == first.id
 
 
-def test_what_is_no_set_of_pictures(
-    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_set_of_pictures(clip: Path, photos: Path, tmp_path: Path) -> None:
     """Too few, a broken one, and a model of texts are refused, with the file or the model; ranges stay."""
-    monkeypatch.setenv("NESTVEC_CACHE_DIR", str(tmp_path / "cache"))
-    clip = write_model(tmp_path / "clip", "clip")
     bert = write_tiny_bert(tmp_path / "bert")
     few = tmp_path / "few"
     few.mkdir()

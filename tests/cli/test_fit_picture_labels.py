@@ -11,7 +11,6 @@ from nestvec.model_store.artefacts.maps import read_map
 
 from tests.engine.pictures.forms import FORMS, colours, encoded
 from tests.model_store.two_towers.towers import HERE, write_model
-from tests.support.tiny import write_tiny_bert
 
 LABELS = ("png", "jpeg", "webp")
 
@@ -34,9 +33,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(home: Path, *arguments: str, model: str = "clip") -> Result:
+def run(home: Path, *arguments: str) -> Result:
     """Fit a map into a file of its own."""
-    base = ["model", "fit", str(home / model), "--cache-dir", str(home / "cache")]
+    base = ["model", "fit", str(home / "clip"), "--cache-dir", str(home / "cache")]
     fixed = ["--offline", "--log-level", "error", "--out", str(home / "map.npz")]
     return CliRunner().invoke(group, [*base, *fixed, *arguments])
 
@@ -75,8 +74,7 @@ def test_pictures_teach_probabilities(home: Path, concepts: str) -> None:
 
 def test_wrong_folders_are_refused(home: Path, tmp_path: Path) -> None:
     """The folder or the file is named: of no label, without pictures, of one label, the anchors' own, broken ones."""
-    write_tiny_bert(home / "bert")
-    examples, labelled = str(home / "examples"), str(home / "labelled")
+    examples = str(home / "examples")
     empty, broken, other = tmp_path / "empty", tmp_path / "broken", tmp_path / "other"
     for label in ("a", "b"):
         (broken / label).mkdir(parents=True)
@@ -96,5 +94,3 @@ def test_wrong_folders_are_refused(home: Path, tmp_path: Path) -> None:
         done = run(home, *arguments)
         assert done.exit_code != 0
         assert reason in f"{done.output} {done.exception}", arguments
-    done = run(home, "--concepts", examples, "--calibrate", labelled, model="bert")
-    assert "takes texts only" in f"{done.output} {done.exception}"

@@ -5,7 +5,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import pytest
 from nestvec.engine.pictures.decoding import PictureBounds
 from nestvec.engine.pictures.picture import Picture
 from nestvec.engine.types import Float64Array
@@ -145,24 +144,25 @@ async def test_a_map_that_pictures_taught(make_picture_api: MakePictureApi) -> N
     assert "anchors" not in by_name["taught"]
 
 
-@pytest.mark.parametrize(
-    ("item", "place", "words"),
-    [
-        ({"image": "https://example.com/cat.png"}, "input[1]", "not fetched"),
-        ({"image": "AAAA"}, "input[1]", "no picture"),
-        ({"image": 7}, "input[1]", "data URL"),
-        ({"image": URL, "text": "a"}, "input[1]", "inputs of their own"),
-        ({"content": [text_part("a"), chat_part(URL)]}, "input[1]", "inputs of their own"),
-        ({"type": "video_url", "video_url": URL}, "input[1]", "only texts and pictures"),
-        ({"x": 1}, "input[1]", "'text' or 'image'"),
-        (7, "input[1]", "'text' or 'image'"),
-    ],
-)
-async def test_what_is_no_picture(pictures: PictureApi, item: Any, place: str, words: str) -> None:
+# What is an item of `input`, and words of why it is refused.
+NO_PICTURES: list[tuple[Any, str]] = [
+    ({"image": "https://example.com/cat.png"}, "not fetched"),
+    ({"image": "AAAA"}, "no picture"),
+    ({"image": 7}, "data URL"),
+    ({"image": URL, "text": "a"}, "inputs of their own"),
+    ({"content": [text_part("a"), chat_part(URL)]}, "inputs of their own"),
+    ({"type": "video_url", "video_url": URL}, "only texts and pictures"),
+    ({"x": 1}, "'text' or 'image'"),
+    (7, "'text' or 'image'"),
+]
+
+
+async def test_what_is_no_picture(pictures: PictureApi) -> None:
     """It is refused where it stands, before anything runs."""
-    body = {"input": [{"text": "a"}, item], "labels": CHOICES}
-    param, message = await pictures.refusal(PATH, body)
-    assert (param, words in message) == (place, True), message
+    for item, words in NO_PICTURES:
+        body = {"input": [{"text": "a"}, item], "labels": CHOICES}
+        param, message = await pictures.refusal(PATH, body)
+        assert (param, words in message) == ("input[1]", True), message
     assert not pictures.calls
 
 

@@ -103,6 +103,21 @@ DEAREST = [
     ),
     *(dear(f"16 million pixels of {form}", of_files(flat(form))) for form in FORMS),
     dear("256 pictures", of_files(small, 256)),
+    DearRequest(
+        "/v1/similarity",
+        "256 pictures, each with each",
+        of(left=[{"image": text_of(small())}] * 256),
+    ),
+    DearRequest(
+        "/v1/classify",
+        "255 pictures by 512 labels",
+        of(input=[{"image": text_of(small())}] * 255, labels=[f"label {n}" for n in range(512)]),
+    ),
+    DearRequest(
+        "/v1/rerank",
+        "a picture and 255 pictures",
+        of(query={"image": text_of(small())}, documents=[{"image": text_of(small())}] * 255),
+    ),
     dear("9 MB", of_files(lambda: encoded(noise(1700, 1800), "PNG"))),
     dear("7 MB of line ends", spaced),
     dear("base64 of zeros", of(input=[{"image": "A" * 13_000_000}]), 400),

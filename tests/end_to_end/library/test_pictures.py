@@ -11,12 +11,11 @@ import pytest
 from nestvec import Embedder
 from nestvec.assembly.library import inputs
 from nestvec.engine.types import FloatArray
-from nestvec.errors import InputError, UnsupportedError
+from nestvec.errors import InputError
 from PIL import Image
 
 from tests.engine.pictures.forms import FORMS, encoded
 from tests.model_store.two_towers.towers import HERE, TEXTS, write_model
-from tests.support.tiny import write_tiny_bert
 
 FILES = {name: make() for name, make in FORMS.items()}
 EXPECTED: dict[str, FloatArray] = dict(zip(FORMS, np.load(HERE / "clip_pictures.npy"), strict=True))
@@ -35,9 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def embedder(folder: Path) -> Iterator[Embedder]:
-    """An embedder with a tiny CLIP, and a model of texts."""
-    models = [str(write_model(folder / "clip", "clip")), str(write_tiny_bert(folder / "bert"))]
-    with Embedder(models, cache_dir=folder / "cache") as made:
+    """An embedder with a tiny CLIP."""
+    model = str(write_model(folder / "clip", "clip"))
+    with Embedder(model, cache_dir=folder / "cache") as made:
         yield made
 
 
@@ -134,15 +133,8 @@ def test_what_is_neither_text_nor_picture(embedder: Embedder) -> None:
         embedder.embed(wrong)
 
 
-def test_a_model_of_texts_refuses_pictures(embedder: Embedder) -> None:
-    """By its name and the input's."""
-    with pytest.raises(UnsupportedError, match="bert takes texts only") as caught:
-        embedder.embed(["a", FILES["jpeg"]], model="bert")
-    assert caught.value.input_index == 1
-
-
 def test_pictures_are_ranked(embedder: Embedder, folder: Path) -> None:
-    """By cosine, for a query of either kind; a cross-encoder would read none."""
+    """By cosine, for a query of either kind."""
     documents: list[Any] = [FILES["png"], TEXTS[2], folder / "jpeg", image_of("wide")]
     rows = np.stack([EXPECTED["png"], OF_TEXTS[2], EXPECTED["jpeg"], EXPECTED["wide"]])
     for query, vector in ((TEXTS[1], OF_TEXTS[1]), (folder / "small", EXPECTED["small"])):
@@ -153,5 +145,3 @@ def test_pictures_are_ranked(embedder: Embedder, folder: Path) -> None:
     with pytest.raises(InputError, match="no picture") as caught:
         embedder.rerank("a", ["a", b"no picture"])
     assert (caught.value.param, caught.value.input_index) == ("documents", 1)
-    with pytest.raises(UnsupportedError, match="takes texts only"):
-        embedder.rerank("a", [FILES["png"]], model="bert")

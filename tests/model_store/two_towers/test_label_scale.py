@@ -45,16 +45,11 @@ def test_logits_equal_those_of_transformers(tmp_path: Path, kind: str) -> None:
 
 def test_serving_knows_it(tmp_path: Path) -> None:
     """It is part of what is known of a model; of weights without one nothing is guessed."""
-    plain, scaled = (
-        load_package(str(write_with(folder, "clip", **more)), options(folder), OnnxBackend).spec
-        for folder, more in (
-            (tmp_path / "plain", {}),
-            (tmp_path / "scaled", {"logit_scale": np.log(50)}),
-        )
-    )
-    assert plain.label_scale is None
-    assert scaled.label_scale is not None
-    assert scaled.label_scale.factor == pytest.approx(50, rel=1e-6)
+    assert read_label_scale(write_model(tmp_path / "plain", "clip")) is None
+    folder = write_with(tmp_path / "scaled", "clip", logit_scale=np.log(50))
+    scale = load_package(str(folder), options(folder), OnnxBackend).spec.label_scale
+    assert scale is not None
+    assert scale.factor == pytest.approx(50, rel=1e-6)
 
 
 @pytest.mark.parametrize(
