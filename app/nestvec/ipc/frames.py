@@ -7,7 +7,7 @@ and monotonic times mean the same on both sides (CLOCK_MONOTONIC is the system's
 import asyncio
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import repeat
 from operator import attrgetter
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from nestvec import errors
 from nestvec.engine.backend import BackendInfo
@@ -45,6 +46,7 @@ OPTION_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 COLUMN_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "spans": lambda spans: tuple((start, stop) for start, stop in spans),
+    "grids": lambda grids: tuple(map(tuple, grids)),
 }
 
 
@@ -130,7 +132,7 @@ def submit_frame(call_id: int, model: str, submission: Submission) -> Frame:
     parts = [*ids, *(mask.tobytes() for mask in masks if mask is not None)]
     pixels = [item.pixels for item in items if item.pixels is not None]
     if pixels:
-        head["pixels"] = pixels[0].shape  # one size for all pictures of a model
+        head["pixels"] = [picture.shape for picture in pixels]
         parts += [picture.tobytes() for picture in pixels]
     return Frame(head, b"".join(parts))
 
@@ -159,10 +161,23 @@ def submission_of(frame: Frame) -> Submission:
         items.append(Item(ids[start : start + length], token_mask=mask, **values))
         start += length
     if "pixels" in head:
-        shape = (len(items), *head["pixels"])
-        pixels = np.frombuffer(frame.body, np.uint8, offset=ids.nbytes + mask_start).reshape(shape)
+        pixels = _pixels_of(frame.body, ids.nbytes + mask_start, head["pixels"])
         items = [replace(item, pixels=of_item) for item, of_item in zip(items, pixels, strict=True)]
     return Submission(ItemOptions(**options), tuple(items))
+
+
+def _pixels_of(
+    body: bytes, start: int, shapes: Sequence[Sequence[int]]
+) -> Iterator[NDArray[np.uint8]]:
+    """Iterate over the pixels of pictures, which stand one behind the other in a body.
+
+    Raises:
+        ValueError: The body is too short.
+    """
+    for shape in shapes:
+        count = math.prod(shape)
+        yield np.frombuffer(body, np.uint8, count, start).reshape(shape)
+        start += count
 
 
 def vectors_frame(call_id: int, raw: RawVectors) -> Frame:

@@ -100,7 +100,7 @@ def test_vectors_equal_those_of_transformers(tmp_path: Path, kind: str) -> None:
         str(write_model(tmp_path / "model", kind)), options(tmp_path), OnnxBackend
     )
     backend = backend_of(package)
-    assert package.spec.pictures is not None
+    assert isinstance(package.spec.pictures, PictureTower)
     items = items_of(package.spec.pictures)
     of_pictures = [ItemOptions(are_pictures=True)]
     together = raw_vectors(backend, items, package.pooler, of_pictures * len(items))
@@ -121,11 +121,12 @@ def test_a_damaged_graph_of_pictures_is_told_at_start(tmp_path: Path) -> None:
     tower = package.spec.pictures
     assert tower is not None
     backend = backend_of(package)
-    check_picture_probes(package.artefact, backend, tower)
+    checked = package.artefact, backend, tower, package.probe_pooler
+    check_picture_probes(*checked)
     path = package.artefact / PICTURE_PROBES
     np.save(path, -np.load(path))
     with pytest.raises(ProbeError, match="differ"):
-        check_picture_probes(package.artefact, backend, tower)
+        check_picture_probes(*checked)
 
 
 @each

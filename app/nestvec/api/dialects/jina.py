@@ -12,7 +12,7 @@ from fastapi import Response
 
 from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.embedding import embed
-from nestvec.api.requests.encoded_picture import EncodedPicture
+from nestvec.api.requests.encoded_picture import EncodedInput
 from nestvec.api.requests.fields import (
     EMBEDDING_TYPES,
     PROMPT_ROLES,
@@ -188,7 +188,7 @@ def _items(api_request: ApiRequest, value: object) -> tuple[Inputs, bool]:
     return [_item(item, index) for index, item in enumerate(value)], True
 
 
-def _item(item: Any, index: int) -> str | EncodedPicture:  # noqa: ANN401 - JSON is of any type
+def _item(item: Any, index: int) -> str | EncodedInput:  # noqa: ANN401 - JSON is of any type
     if isinstance(item, str):
         return item
     if not isinstance(item, dict):

@@ -81,15 +81,16 @@ def _padded(pixels: PixelArray, height: int, width: int) -> PixelArray:
     return padded
 
 
-def content_ids(pixels: PixelArray, tokens: int) -> NDArray[np.int32]:
+def content_ids(pixels: PixelArray, tokens: int, shape: bytes = b"") -> NDArray[np.int32]:
     """Return what stands for a picture where texts have token ids: numbers below zero, a hash of its pixels.
 
     By them the vector cache, coalescing and the journal of what runs know a picture, as they know a text by its ids,
     and none is ever a text's.
 
     Args:
-        pixels: (S, S, 3).
+        pixels: Its pixels.
         tokens: How many numbers: one for each token that it runs as.
+        shape: Tells apart pictures of the same bytes in other shapes, where there are several.
     """
-    digest = shake_128(pixels.tobytes()).digest(4 * tokens)
+    digest = shake_128(shape + pixels.tobytes()).digest(4 * tokens)
     return np.frombuffer(digest, np.int32) | SIGN_BIT

@@ -169,4 +169,5 @@ BY_MODEL_TYPE: Final[Mapping[str, str]] = {
     "gemma3_text": "GemmaTokenizer",
     "qwen2": "Qwen2Tokenizer",
     "qwen3": "Qwen2Tokenizer",
+    "qwen3_vl": "Qwen2Tokenizer",
 }

@@ -105,7 +105,7 @@ def read_picture_settings(folder: Path, config: Mapping[str, Any]) -> PictureSet
     """
     if config.get("model_type") not in TWO_TOWER_TYPES:
         return None
-    path, fields = _processor_fields(folder)
+    path, fields = processor_fields(folder)
     if fields is None:
         return None
     named = fields.get("image_processor_type") or fields.get("feature_extractor_type")
@@ -120,12 +120,12 @@ def read_picture_settings(folder: Path, config: Mapping[str, Any]) -> PictureSet
     sizes = read_vision_sizes(config)
     if values.get("do_pad"):
         raise FormatError(f"{path}: do_pad: pictures are not padded here")
-    if not _flag(path, values, "do_resize"):
+    if not flag(path, values, "do_resize"):
         raise FormatError(f"{path}: do_resize: pictures of other sizes could not be read")
-    return PictureSettings(_tower(path, values, sizes, config), _scale(path, values))
+    return PictureSettings(_tower(path, values, sizes, config), read_scale(path, values))
 
 
-def _processor_fields(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
+def processor_fields(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
     """Return the file of the settings, and its fields: version 5 writes them into the file of the whole processor."""
     path = folder / PREPROCESSOR_FILE
     if path.is_file():
@@ -142,7 +142,7 @@ def _tower(
 ) -> PictureTower:
     """Read how pictures are resized and cropped, which must give what the tower takes."""
     is_square, side = _resized(path, values["size"], values["number_is_shorter_side"])
-    crops = _flag(path, values, "do_center_crop")
+    crops = flag(path, values, "do_center_crop")
     given = _square(path, "crop_size", values.get("crop_size", 224)) if crops else side
     if not is_square and not crops:
         raise FormatError(f"{path}: do_center_crop: pictures would keep their own shapes")
@@ -151,9 +151,7 @@ def _tower(
         raise FormatError(
             f"{path}: {field}: pictures would have {given} pixels a side, and config.json says {sizes.image_size}"
         )
-    resample = values["resample"]
-    if not isinstance(resample, int) or isinstance(resample, bool) or resample not in RESAMPLES:
-        raise FormatError(f"{path}: resample must be one of Pillow's filters, 0 to 5")
+    resample = read_resample(path, values)
     if sizes.tokens < MIN_TOKENS:
         raise FormatError(f"config.json: 'patch_size' leaves fewer than {MIN_TOKENS} patches")
     return PictureTower(
@@ -164,6 +162,14 @@ def _tower(
         resample=resample,
         token_cost=_work(sizes) / _work(read_text_sizes(config)),
     )
+
+
+def read_resample(path: Path, values: Mapping[str, Any]) -> int:
+    """Read the number of the filter that resizes."""
+    resample = values["resample"]
+    if not isinstance(resample, int) or isinstance(resample, bool) or resample not in RESAMPLES:
+        raise FormatError(f"{path}: resample must be one of Pillow's filters, 0 to 5")
+    return resample
 
 
 def _work(sizes: TowerSizes) -> float:
@@ -201,12 +207,12 @@ def _positive(path: Path, name: str, value: object) -> int:
     return value
 
 
-def _scale(path: Path, values: Mapping[str, Any]) -> PixelScale:
+def read_scale(path: Path, values: Mapping[str, Any]) -> PixelScale:
     """Read how bytes are scaled."""
-    factor = values["rescale_factor"] if _flag(path, values, "do_rescale") else 1
+    factor = values["rescale_factor"] if flag(path, values, "do_rescale") else 1
     if not isinstance(factor, int | float) or isinstance(factor, bool) or not 0 < factor <= 1:
         raise FormatError(f"{path}: rescale_factor must be a number up to 1")
-    if not _flag(path, values, "do_normalize"):
+    if not flag(path, values, "do_normalize"):
         return PixelScale(float(factor))
     mean, std = (_colours(path, values, name) for name in ("image_mean", "image_std"))
     if min(std) <= 0:
@@ -229,7 +235,8 @@ def _colours(path: Path, values: Mapping[str, Any], name: str) -> tuple[float, f
     return red, green, blue
 
 
-def _flag(path: Path, values: Mapping[str, Any], name: str) -> bool:
+def flag(path: Path, values: Mapping[str, Any], name: str) -> bool:
+    """Read a field that is true or false."""
     value = values[name]
     if not isinstance(value, bool):
         raise FormatError(f"{path}: {name} must be true or false")

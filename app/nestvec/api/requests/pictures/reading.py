@@ -16,22 +16,27 @@ from nestvec.api.http.body_memory import BodyReservation
 from nestvec.api.http.pacing import PacedThread
 from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.embedding import until_disconnect
-from nestvec.api.requests.encoded_picture import EncodedPicture
+from nestvec.api.requests.encoded_picture import EncodedMixture, EncodedPicture
 from nestvec.api.requests.fields import Inputs, unsupported_image
 from nestvec.api.requests.headers import deadline_s
 from nestvec.api.state import ApiState
+from nestvec.engine.front.picture_inputs import one_vector_each
+from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.pictures.decoding import (
     PictureBounds,
     PictureHeader,
     read_header,
     require_pillow,
 )
-from nestvec.engine.pictures.picture import Picture
+from nestvec.engine.pictures.picture import MixedInput, Picture
+from nestvec.engine.pictures.prefix import PicturePrefix
+from nestvec.engine.results import EmbedResult
 from nestvec.engine.text.work_ticket import WorkTicket
 from nestvec.errors import InputError
 
 # What a call takes: inputs without base64.
-CallInputs = Sequence[str | Sequence[int] | Picture]
+CallInputs = Sequence[str | Sequence[int] | Picture | MixedInput]
+ENCODED: Final = frozenset({EncodedPicture, EncodedMixture})
 READER: Final = PacedThread("nestvec-pictures")
 
 
@@ -41,16 +46,34 @@ class ReadInputs:
 
     Attributes:
         inputs: Texts, token ids and pictures, in the order of the request.
-        headers: What each picture's file declares, by its index.
+        headers: What the files of an input's pictures declare, by the input's index.
+        slot: The model that is to embed them.
     """
 
     inputs: CallInputs
-    headers: Mapping[int, PictureHeader] = field(default_factory=dict)
+    headers: Mapping[int, Sequence[PictureHeader]] = field(default_factory=dict)
+    slot: ModelSlot | None = None
+
+    @property
+    def files(self) -> list[PictureHeader]:
+        """What the files of all pictures declare, in their order."""
+        return [header for of_input in self.headers.values() for header in of_input]
 
     @property
     def pixels(self) -> int:
         """Number of pixels of all pictures."""
-        return sum(header.pixels for header in self.headers.values())
+        return sum(header.pixels for header in self.files)
+
+    def picture_tokens(self, result: EmbedResult) -> int:
+        """Return the number of tokens of all pictures, of an answer to these inputs.
+
+        Where a model reads pictures among tokens, others of an input are those of its texts.
+        """
+        spec = None if self.slot is None else self.slot.spec
+        tower = None if spec is None else spec.pictures
+        if isinstance(tower, PicturePrefix):
+            return sum(tower.tokens_of(header.width, header.height) for header in self.files)
+        return sum(result.input_tokens[index] for index in self.headers)
 
 
 async def read_inputs(
@@ -68,7 +91,7 @@ async def read_inputs(
         ClientDisconnect: The client went away.
         NestvecError: As `read_pictures` raises them.
     """
-    if EncodedPicture not in set(map(type, inputs)):
+    if ENCODED.isdisjoint(map(type, inputs)):
         return ReadInputs(cast("Sequence[str | Sequence[int]]", inputs))
     request, state = api_request.request, api_request.state
     reading = read_pictures(
@@ -111,43 +134,72 @@ async def read_pictures(
         QueueFullError: Other requests leave no memory for the files.
         DeadlineError: The deadline passed.
     """
-    if EncodedPicture not in set(map(type, inputs)):
+    if ENCODED.isdisjoint(map(type, inputs)):
         return ReadInputs(cast("Sequence[str | Sequence[int]]", inputs))
-    pictures = {
-        index: each for index, each in enumerate(inputs) if isinstance(each, EncodedPicture)
+    mixtures = {
+        index: each if isinstance(each, EncodedMixture) else EncodedMixture((each,))
+        for index, each in enumerate(inputs)
+        if isinstance(each, EncodedPicture | EncodedMixture)
     }
-    spec = state.service.models.find(model).spec
-    if spec is not None and spec.pictures is None:
-        raise unsupported_image("input", next(iter(pictures)))
-    require_pillow()
+    pictures = {index: each.pictures for index, each in mixtures.items() if each.pictures}
+    slot = state.service.models.find(model)
+    _check_model(slot, inputs, pictures)
+    if pictures:
+        require_pillow()
     bounds = state.service.limits.pictures
-    bounds.check_count(len(pictures))
+    bounds.check_count(sum(map(len, pictures.values())))
     if reservation is not None:
-        reservation.add(sum(each.most_bytes for each in pictures.values()))
+        reservation.add(sum(p.most_bytes for each in pictures.values() for p in each))
     ticket = WorkTicket.until(latest_s, time.monotonic)
     try:
         files = await READER.run(partial(_read, pictures, bounds, ticket))
     finally:
         ticket.give_up()
-    items = [
-        files[index][0] if isinstance(each, EncodedPicture) else each
-        for index, each in enumerate(inputs)
-    ]
-    return ReadInputs(items, {index: header for index, (_, header) in files.items()})
+    items: list[str | Sequence[int] | Picture | MixedInput] = []
+    for index, each in enumerate(inputs):
+        decoded = iter([picture for picture, _ in files.get(index, ())])
+        if isinstance(each, EncodedMixture):
+            parts = tuple(part if isinstance(part, str) else next(decoded) for part in each.parts)
+            items.append(MixedInput(parts, each.instruction))
+        else:
+            items.append(next(decoded) if isinstance(each, EncodedPicture) else each)
+    headers = {index: [header for _, header in each] for index, each in files.items()}
+    return ReadInputs(items, headers, slot)
+
+
+def _check_model(
+    slot: ModelSlot, inputs: Inputs, pictures: Mapping[int, Sequence[EncodedPicture]]
+) -> None:
+    """Refuse pictures that a model does not take, alone or with more, where it is known what it takes.
+
+    Raises:
+        UnsupportedError: The model takes texts only.
+        InputError: It has a tower for each of texts and pictures, and an input has both.
+    """
+    spec = slot.spec
+    if spec is None or (spec.chat is not None and (spec.pictures is not None or not pictures)):
+        return
+    if spec.pictures is None:
+        raise unsupported_image("input", next(iter(pictures), 0))
+    mixed = next((n for n, each in enumerate(inputs) if isinstance(each, EncodedMixture)), None)
+    if mixed is not None:
+        raise one_vector_each("input", mixed)
 
 
 def _read(
-    pictures: Mapping[int, EncodedPicture], bounds: PictureBounds, ticket: WorkTicket
-) -> dict[int, tuple[Picture, PictureHeader]]:
+    pictures: Mapping[int, Sequence[EncodedPicture]], bounds: PictureBounds, ticket: WorkTicket
+) -> dict[int, list[tuple[Picture, PictureHeader]]]:
     """Decode pictures from base64, and read what their files declare, one after the other.
 
     Raises:
         InputError: One of them cannot be read; names it.
         DeadlineError: The deadline has passed.
     """
-    files: dict[int, tuple[Picture, PictureHeader]] = {}
+    files: dict[int, list[tuple[Picture, PictureHeader]]] = {}
     pixels = 0
-    for index, encoded in pictures.items():
+    for index, encoded in (
+        (index, each) for index, of_input in pictures.items() for each in of_input
+    ):
         try:
             data = encoded.decoded(bounds, ticket)
             header = read_header(data, bounds)
@@ -159,5 +211,5 @@ def _read(
         except CancelledError:
             # Nobody hears of it.
             return {}
-        files[index] = Picture(data), header
+        files.setdefault(index, []).append((Picture(data), header))
     return files

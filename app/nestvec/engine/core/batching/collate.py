@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from nestvec.engine.core.batching import picture_tokens
 from nestvec.engine.types import DEFAULT_OPTIONS, Batch, Item, ItemOptions, Layout
 
 Make = Callable[[], NDArray[Any]]
@@ -38,7 +39,8 @@ def collate(
     Returns:
         Packed arrays: `ids` (T,), `positions` (T,), `gather` (B, S) into 0 … T-1 (padding points at token 0),
         `scatter` (T,) into 0 … B*S-1, `lengths` (B,) of what is seen, `has_equal_lengths` (), bool, `types` (T,), 1 for
-        tokens of a pair's second text; int32 as the contrib attention wants lengths, int64 for indices.
+        tokens of a pair's second text; int32 as the contrib attention wants lengths, int64 for indices. Of decoders
+        that read pictures among tokens `axes` (3, T) and `picture_places` (P,), int64, too.
         Padded arrays: `input_ids`, `attention_mask`, `token_type_ids`, each (B, S), int64. Of pictures `pixels` too,
         (B, P, P, 3), uint8.
     """
@@ -47,7 +49,15 @@ def collate(
     cells = _Cells(items, lengths)
     make = cells.padded() if layout is Layout.PADDED else cells.packed()
     are_pictures = options[0].are_pictures
-    if are_pictures:
+    prefix = None
+    if are_pictures and items[0].grids:
+        make |= {
+            "ids": lambda: picture_tokens.token_ids(items),
+            "axes": lambda: picture_tokens.token_axes(items),
+            "picture_places": lambda: picture_tokens.picture_places(items),
+        }
+        prefix = _prefix(items, is_lone=is_lone)
+    elif are_pictures:
         make["pixels"] = cells.pixels
     distinct = distinct_options(options)
     columns = [of_items.columns for of_items in distinct]
@@ -62,7 +72,21 @@ def collate(
         columns=max(columns) if all(columns) else 0,
         is_half=all(of_items.is_half for of_items in distinct),
         are_pictures=are_pictures,
+        prefix=prefix,
     )
+
+
+def _prefix(items: Sequence[Item], *, is_lone: bool) -> Batch:
+    """Build the batch of the pictures among the tokens of items: a sequence of patches for each, in their order."""
+    grids = [grid for item in items for grid in item.grids]
+    lengths = np.array([rows * columns for rows, columns, _ in grids], np.int64)
+    # Patches have no ids; a graph of them takes none.
+    sequences = [Item(np.zeros(length, np.int32)) for length in lengths.tolist()]
+    make = _Cells(sequences, lengths).packed() | {
+        "pixels": lambda: picture_tokens.patches(items),
+        "grid": lambda: picture_tokens.patch_grid(grids),
+    }
+    return Batch(LazyArrays(make), lengths, Layout.PACKED, is_lone, are_pictures=True)
 
 
 def distinct_options(options: Sequence[ItemOptions]) -> list[ItemOptions]:
@@ -126,12 +150,14 @@ class _Cells:
         """Return how to make each packed array; `collate` describes them."""
         return {
             "ids": self._ids,
-            "positions": lambda: np.broadcast_to(self.columns, self.is_token.shape)[self.is_token],
+            "positions": self._positions,
             "gather": self._gather,
             "scatter": lambda: np.flatnonzero(self.is_token).astype(np.int64),
             "lengths": lambda: self.seen.astype(np.int32),
             "has_equal_lengths": lambda: np.asarray(bool((self.seen == len(self.columns)).all())),
             "types": self._types,
+            "axes": lambda: np.tile(self._positions(), (picture_tokens.AXES, 1)),
+            "picture_places": lambda: np.zeros(0, np.int64),
         }
 
     def padded(self) -> dict[str, Make]:
@@ -148,6 +174,9 @@ class _Cells:
 
     def _ids(self) -> NDArray[np.int64]:
         return np.concatenate([item.ids for item in self.items], dtype=np.int64)
+
+    def _positions(self) -> NDArray[np.int64]:
+        return np.broadcast_to(self.columns, self.is_token.shape)[self.is_token]
 
     def _gather(self) -> NDArray[np.int64]:
         starts = np.cumsum(self.lengths) - self.lengths
