@@ -78,8 +78,8 @@ def _instruction(call: EmbedCall, spec: ModelSpec) -> str:
         return spec.framed(call.instruction or "")
     if spec.instruct is None:
         raise InputError(
-            "this model has no template for instructions; send 'prompt', or write one in its card",
-            param="instruction",
+            "this model has no template for instructions and examples; send 'prompt', or write one in its card",
+            param=prompt_field(call),
         )
     if call.examples and not spec.instruct.example:
         raise InputError("this model has no template for examples", param="examples")

@@ -293,7 +293,8 @@ class Batch:
         columns: How many leading columns of the vectors are wanted; 0 for all.
         is_half: Whether vectors in float16 are good enough.
         are_pictures: Whether it is of pictures, whose pixels are among the arrays.
-        prefix: Of texts with pictures the batch of the pictures, each a sequence of patches, which runs before.
+        prefix: Of texts with pictures the batches of the pictures, each a sequence of patches, which run before; their
+            rows stand for the tokens that `picture_places` among the arrays says, in that order.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -306,7 +307,7 @@ class Batch:
     columns: int = 0
     is_half: bool = False
     are_pictures: bool = False
-    prefix: "Batch | None" = None
+    prefix: "tuple[Batch, ...]" = ()
 
     @property
     def offsets(self) -> NDArray[np.int64]:

@@ -122,6 +122,15 @@ def test_other_dialects(server: TestClient) -> None:
     check([each["values"] for each in answer["embeddings"]], BEFORE, "wide")
 
 
+def test_places_of_tokens(server: TestClient) -> None:
+    """Token vectors of a text have its places, however many tokens of messages stand around it."""
+    body = {"input": TEXT, "output_types": ["tokens"], "return_offsets": True}
+    (row,) = post(server, "/v1/embeddings", body)["data"]
+    places = [place for place in row["offsets"] if place is not None]
+    assert len(row["offsets"]) == len(row["embeddings"]) == MADE["tokens"]["text"]
+    assert places[-len(TEXT) :] == [[n, n + 1] for n in range(len(TEXT))]
+
+
 def test_hostile_bodies(server: TestClient) -> None:
     """Too many parts, broken pictures beside good ones, and lines of pixels are 400, each with its place."""
     good = parts_of("behind")
@@ -136,6 +145,12 @@ def test_hostile_bodies(server: TestClient) -> None:
         refused = server.post("/v1/embeddings", json={"input": [TEXT, {"content": content}]})
         assert refused.status_code == 400
         assert refused.json()["error"]["param"] == "input[1]"
+    for body, param in (
+        ({"input": [{"text": 7, "image": url_of("png")}]}, "input[0]"),
+        ({"input": [TEXT], "examples": [{"query": "a", "response": "b"}]}, "examples"),
+    ):
+        refused = server.post("/v1/embeddings", json=body)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
 @pytest.mark.process

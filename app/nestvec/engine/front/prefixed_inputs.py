@@ -227,9 +227,9 @@ class PrefixedInputs:
         parts = [(texts, submission.with_items(items[n] for n in texts))] if texts else []
         for numbers in groups:
             chosen = tuple(items[n] for n in numbers)
-            pictures = sum(int(np.count_nonzero(item.ids < 0)) for item in chosen)
             tokens = sum(item.tokens for item in chosen)
-            cost = 1 + (self._tower.token_cost - 1) * pictures / tokens
+            extra = sum(self._tower.extra_cost(item.grids) for item in chosen)
+            cost = 1 + extra / tokens
             options = replace(submission.options, are_pictures=True, layer_share=cost)
             parts.append((numbers, Submission(options, chosen)))
         return parts

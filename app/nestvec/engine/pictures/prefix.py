@@ -7,6 +7,7 @@ Source: `smart_resize` of transformers' image_processing_qwen2_vl.py.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,7 @@ class PicturePrefix:
         start_id: The token before the tokens of a picture.
         end_id: The token behind them.
         token_cost: What a token of a picture costs, tower and decoder together, in tokens of a text.
+        pair_cost: What each pair of patches of a picture costs besides, whose attention is of all with all.
     """
 
     patch_size: int
@@ -45,6 +47,7 @@ class PicturePrefix:
     start_id: int
     end_id: int
     token_cost: float = 1.0
+    pair_cost: float = 0.0
 
     @property
     def factor(self) -> int:
@@ -78,6 +81,12 @@ class PicturePrefix:
         """Return the size in memory of a picture's pixels as the model takes them."""
         wide, high = self.resized_size(width, height)
         return CHANNELS * wide * high
+
+    def extra_cost(self, grids: Sequence[PatchGrid]) -> float:
+        """Return what pictures cost beyond as many tokens of texts."""
+        patches = [rows * columns for rows, columns, _ in grids]
+        by_token = (self.token_cost - 1) * sum(patches) / self.merge_size**2
+        return by_token + self.pair_cost * sum(count * count for count in patches)
 
     def patches(self, image: "Image") -> tuple[PixelArray, PatchGrid]:
         """Return the patches of an RGB picture, (N, p * p * 3), those of a token one behind the other, and its grid."""

@@ -41,10 +41,11 @@ class PrefixBackend:
         Raises:
             BackendError: The runtime failed.
         """
-        if batch.prefix is None:
+        if not batch.prefix:
             return self.decoder.run(batch)
-        rows = self.tower.run(batch.prefix).hidden
-        if rows is None or len(rows) != len(batch.arrays["picture_places"]):
+        given = [self.tower.run(each).hidden for each in batch.prefix]
+        rows = np.concatenate([each for each in given if each is not None])
+        if len(rows) != len(batch.arrays["picture_places"]):
             raise BackendError("the tower gave another number of rows than there are tokens")
         return self.decoder.run(replace(batch, arrays={**batch.arrays, PICTURE_ROWS: rows}))
 

@@ -112,7 +112,7 @@ def read_prefix_settings(folder: Path, config: Mapping[str, Any]) -> PrefixSetti
         resample=read_resample(path, values),
         start_id=start_id,
         end_id=end_id,
-        token_cost=_token_cost(sizes, config),
+        **_costs(sizes, config),
     )
     return PrefixSettings(tower, read_scale(path, values))
 
@@ -140,8 +140,8 @@ def _bounds(path: Path, values: Mapping[str, Any], factor: int) -> tuple[int, in
     return fewest, most
 
 
-def _token_cost(sizes: VisionTowerSizes, config: Mapping[str, Any]) -> float:
-    """Return what a token of a picture costs in tokens of a text: by the products of tower and decoder."""
+def _costs(sizes: VisionTowerSizes, config: Mapping[str, Any]) -> dict[str, float]:
+    """Return what pictures cost in tokens of a text, as `PicturePrefix` has it: by the products of both parts."""
     text = QWEN3_VL.read(config)
     heads = 2 * (text.num_attention_heads + text.num_key_value_heads) * text.head_dim
     of_decoder = text.num_hidden_layers * text.hidden_size * (heads + 3 * text.intermediate_size)
@@ -149,4 +149,7 @@ def _token_cost(sizes: VisionTowerSizes, config: Mapping[str, Any]) -> float:
     of_patch = sizes.depth * (4 * size * size + 2 * size * sizes.intermediate_size)
     wide = merged * size
     mergers = (1 + len(sizes.deepstack_layers)) * wide * (wide + sizes.out_hidden_size)
-    return 1 + (merged * of_patch + mergers) / of_decoder
+    return {
+        "token_cost": 1 + (merged * of_patch + mergers) / of_decoder,
+        "pair_cost": 2 * sizes.depth * size / of_decoder,
+    }

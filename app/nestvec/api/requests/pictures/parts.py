@@ -71,7 +71,7 @@ def read_object(item: Mapping[str, Any], name: str, index: int) -> str | Encoded
     """
     if "content" in item and "type" not in item:
         return read_content(item["content"], name, index)
-    if "type" not in item and isinstance(item.get("text"), str):
+    if "type" not in item and item.get("text") is not None:
         pictures = [field for field in PICTURE_FIELDS if item.get(field) is not None]
         if pictures:
             both = {field: item[field] for field in pictures}, {"text": item["text"]}

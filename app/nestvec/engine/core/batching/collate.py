@@ -49,14 +49,16 @@ def collate(
     cells = _Cells(items, lengths)
     make = cells.padded() if layout is Layout.PADDED else cells.packed()
     are_pictures = options[0].are_pictures
-    prefix = None
+    prefix: tuple[Batch, ...] = ()
     if are_pictures and items[0].grids:
         make |= {
             "ids": lambda: picture_tokens.token_ids(items),
             "axes": lambda: picture_tokens.token_axes(items),
-            "picture_places": lambda: picture_tokens.picture_places(items),
         }
-        prefix = _prefix(items, is_lone=is_lone)
+        runs = picture_tokens.runs_of(picture_tokens.placed_pictures(items))
+        places = np.concatenate([picture.places for run in runs for picture in run])
+        make["picture_places"] = lambda: places
+        prefix = tuple(_prefix(run, is_lone=is_lone) for run in runs)
     elif are_pictures:
         make["pixels"] = cells.pixels
     distinct = distinct_options(options)
@@ -76,15 +78,14 @@ def collate(
     )
 
 
-def _prefix(items: Sequence[Item], *, is_lone: bool) -> Batch:
-    """Build the batch of the pictures among the tokens of items: a sequence of patches for each, in their order."""
-    grids = [grid for item in items for grid in item.grids]
-    lengths = np.array([rows * columns for rows, columns, _ in grids], np.int64)
+def _prefix(pictures: Sequence[picture_tokens.PlacedPicture], *, is_lone: bool) -> Batch:
+    """Build the batch of pictures that the tower takes in one run: a sequence of patches for each."""
+    lengths = np.array([len(picture.patches) for picture in pictures], np.int64)
     # Patches have no ids; a graph of them takes none.
     sequences = [Item(np.zeros(length, np.int32)) for length in lengths.tolist()]
     make = _Cells(sequences, lengths).packed() | {
-        "pixels": lambda: picture_tokens.patches(items),
-        "grid": lambda: picture_tokens.patch_grid(grids),
+        "pixels": lambda: np.concatenate([picture.patches for picture in pictures]),
+        "grid": lambda: picture_tokens.patch_grid([picture.grid for picture in pictures]),
     }
     return Batch(LazyArrays(make), lengths, Layout.PACKED, is_lone, are_pictures=True)
 
