@@ -138,7 +138,9 @@ def test_texts_and_their_space_stay_what_they_were_without_pictures(
     assert alone.spec.space == "70f710d2539abf7019f900b3ba13331b" != paired.spec.space
     assert paired.spec.prompts == alone.spec.prompts
     assert paired.spec.pictures is not None
-    check_picture_probes(paired.artefact, backend_of(paired), paired.spec.pictures)
+    check_picture_probes(
+        paired.artefact, backend_of(paired), paired.spec.pictures, paired.probe_pooler
+    )
 
 
 def test_a_card_norms_texts_beside_pictures(tmp_path: Path, paired: Package) -> None:
