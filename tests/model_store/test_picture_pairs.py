@@ -30,7 +30,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.engine.pictures.forms import FORMS
 from tests.model_store.test_package import options
-from tests.model_store.two_towers.nomic_vision import (
+from tests.model_store.two_towers.nomic.nomic_vision import (
     CONFIGS,
     IMAGE,
     reference,
@@ -103,7 +103,7 @@ def test_vectors_of_pictures_are_those_of_the_published_code(tmp_path: Path, kin
     backend = OnnxBackend(path, Layout.PACKED, BackendOptions())
     pixels = some_pixels()
     vectors = vectors_of(backend, Pooler(), pixels)
-    published = np.load(HERE / "nomic_vision.npy")[list(CONFIGS).index(kind)]
+    published = np.load(HERE / "nomic" / "nomic_vision.npy")[list(CONFIGS).index(kind)]
     assert np.abs(vectors - published).max() < TOLERANCE
     assert np.abs(vectors - reference(CONFIGS[kind], scaled(pixels))).max() < TOLERANCE
     alone = vectors_of(backend, Pooler(), pixels[1:2])

@@ -11,8 +11,9 @@ from nestvec.model_store.two_towers.picture_settings import read_processor
 from nestvec.model_store.two_towers.reading import read_tower_head
 from nestvec.system.json_files import read_json
 
-from tests.model_store.two_towers import jina_vision, nomic_vision
+from tests.model_store.two_towers import jina_vision
 from tests.model_store.two_towers.naflex import models as naflex
+from tests.model_store.two_towers.nomic import nomic_vision
 from tests.model_store.two_towers.towers import CONFIGS, PROCESSORS
 
 Mutator = Callable[[bytes, random.Random], bytes]
