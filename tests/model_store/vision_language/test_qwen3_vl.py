@@ -12,7 +12,7 @@ from nestvec.engine.backend import BackendOptions
 from nestvec.engine.core.prefix_backend import PrefixBackend
 from nestvec.engine.pictures.decoding import PictureBounds, decode_picture
 from nestvec.engine.pictures.picture import MixedInput, Picture
-from nestvec.engine.types import Truncation
+from nestvec.engine.types import OutputKind, Truncation
 from nestvec.errors import FormatError, InputError, InputTooLongError, ProbeError
 from nestvec.model_store.artefacts.picture_build import PICTURE_PROBES, check_picture_probes
 from nestvec.model_store.artefacts.precision import BuildOptions, Precision
@@ -68,6 +68,16 @@ def test_what_is_wanted_stands_in_the_systems_message(embed: Embed) -> None:
         assert np.abs(embed("a red apple", **asked).vectors[0] - expected("text")).max() < TOLERANCE
 
 
+def test_messages_of_texts_are_texts(embed: Embed) -> None:
+    """An input of texts alone is what their text is, whatever is asked of it."""
+    mixed = MixedInput(("a red ", "apple"))
+    assert np.abs(embed(mixed).vectors[0] - expected("text")).max() < TOLERANCE
+    tokens = embed(mixed, kind=OutputKind.TOKENS)
+    assert tokens.rows == (MADE["tokens"]["text"],)
+    same = embed("a red apple", kind=OutputKind.TOKENS)
+    assert np.abs(tokens.vectors - same.vectors).max() < TOLERANCE
+
+
 def test_placeholders_in_texts_are_no_pictures(embed: Embed) -> None:
     """Whoever spells a picture's tokens gets the vector of a text, and moves no picture of the same input."""
     spelt = "a <|vision_start|><|image_pad|><|image_pad|><|vision_end|> b"
@@ -112,7 +122,7 @@ def test_hostile_pictures_are_refused_where_they_stand(embed: Embed) -> None:
     with pytest.raises(InputTooLongError):
         embed(MixedInput((WIDE,) * 17))
     with pytest.raises(InputError, match="no other output"):
-        embed(input_of("wide"), kind="tokens")
+        embed(WIDE, kind=OutputKind.TOKENS)
 
 
 def test_damaged_graphs_are_told_at_start(tmp_path: Path) -> None:

@@ -142,7 +142,9 @@ class PictureInputs:
 
 
 def merged_rows(parts: Sequence[tuple[Sequence[int], RawVectors]]) -> RawVectors:
-    """Put the rows of a call's parts, one an item, into the order of its items."""
+    """Put the rows of a call's parts into the order of its items; of several parts each item has one row."""
+    if len(parts) == 1:
+        return parts[0][1]
     order = np.concatenate([np.asarray(numbers, np.int64) for numbers, _ in parts])
     rows = np.concatenate([raw.vectors for _, raw in parts])
     vectors = np.empty_like(rows)
@@ -178,8 +180,9 @@ def pictures_of(
             param="input",
             input_index=places[0],
         )
-    _check_options(call, exits)
-    tower = tower_of_call(spec.pictures, call.picture_patches)
+    if not is_of_texts:
+        _check_options(call, exits)
+    tower = spec.pictures if is_of_texts else tower_of_call(spec.pictures, call.picture_patches)
     if spec.chat is not None:
         return PrefixedInputs.of(call, spec)
     assert tower is not None and not isinstance(tower, PicturePrefix)  # noqa: S101, PT018 - these read messages

@@ -42,7 +42,7 @@ from nestvec.errors import (
 # Pixels of one call, which are in memory until the last of them has run; of one input, which runs as a whole; and of
 # one submission, which the event loop copies into a frame where another process runs the model.
 MAX_PIXEL_BYTES: Final = 256 * 2**20
-MAX_INPUT_BYTES: Final = 64 * 2**20
+MAX_INPUT_BYTES: Final = 48 * 2**20
 SUBMITTED_BYTES: Final = 16 * 2**20
 # Decoding so many bytes of a file, and resizing what comes of them, takes about as long as tokenizing a character.
 BYTES_PER_CHAR: Final = 16

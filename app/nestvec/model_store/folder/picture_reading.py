@@ -23,10 +23,11 @@ def read_pictures(folder: Path, config: Mapping[str, Any]) -> PictureSettings | 
     Raises:
         FormatError: A field is of the wrong type, or asks for what is not done here; names file and field.
     """
-    if config.get("model_type") == JINA_CLIP:
+    family = str(config.get("model_type"))
+    if family == JINA_CLIP:
         return read_jina_pictures(folder, config)
-    if config.get("model_type") == NAFLEX_TYPE:
+    if family == NAFLEX_TYPE:
         return read_naflex_settings(folder, config)
-    if config.get("model_type") in VISION_LANGUAGE_TYPES:
+    if family in VISION_LANGUAGE_TYPES:
         return read_prefix_settings(folder, config)
     return read_picture_settings(folder, config)

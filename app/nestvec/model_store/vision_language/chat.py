@@ -39,7 +39,7 @@ def read_chat(folder: Path, config: Mapping[str, Any], instruction: str) -> Chat
     Raises:
         FormatError: Its chat template is another one than Qwen3-VL's.
     """
-    if config.get("model_type") not in VISION_LANGUAGE_TYPES:
+    if str(config.get("model_type")) not in VISION_LANGUAGE_TYPES:
         return None
     template = folder_chat_template(folder)
     if template is not None and not all(part in template for part in (*MESSAGE_TOKENS, PICTURE)):
@@ -62,7 +62,7 @@ def with_chat(
     Raises:
         FormatError: The vocabulary lacks a token of messages, or the tokenizer cannot be read.
     """
-    if config.get("model_type") not in VISION_LANGUAGE_TYPES:
+    if str(config.get("model_type")) not in VISION_LANGUAGE_TYPES:
         return changes
     path = folder / TOKENIZER_FILE
     library = open_library(path, adds_special_tokens=True, changes=changes)

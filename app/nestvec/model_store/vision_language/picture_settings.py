@@ -79,7 +79,7 @@ def read_prefix_settings(folder: Path, config: Mapping[str, Any]) -> PrefixSetti
     Raises:
         FormatError: A field is of the wrong type, or asks for what is not done here; names file and field.
     """
-    if config.get("model_type") not in VISION_LANGUAGE_TYPES:
+    if str(config.get("model_type")) not in VISION_LANGUAGE_TYPES:
         return None
     path, fields = processor_fields(folder)
     if fields is None:
