@@ -237,10 +237,11 @@ LLAMA_CMAKE := -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_
 golden: $(STAMPS)/dev $(STAMPS)/model ## Make the golden vectors anew (float64 numpy; overwrites tests/end_to_end/golden)
 	@$(BIN)/python -m tests.end_to_end.golden.make
 
-families: .venv-peers/.stamp ## Make the expected states of tiny models anew, by transformers (overwrites tests/export/families and tests/model_store/two_towers)
+families: .venv-peers/.stamp ## Make the expected states of tiny models anew, by transformers (overwrites tests/export/families, tests/model_store/two_towers and vision_language)
 	@.venv-peers/bin/python tests/export/families/make.py $(ARGS)
 	@.venv-peers/bin/python tests/model_store/two_towers/make.py
 	@.venv-peers/bin/python tests/model_store/two_towers/naflex/make.py
+	@.venv-peers/bin/python tests/model_store/vision_language/make.py
 
 heads: .venv-peers/.stamp ## Make the expected outputs of heads anew, by transformers (overwrites tests/model_store/heads)
 	@.venv-peers/bin/python tests/model_store/heads/make.py

@@ -111,6 +111,25 @@ def test_pictures_in_their_own_shapes_survive() -> None:
         np.testing.assert_array_equal(got, pixels)
 
 
+def test_texts_with_pictures_survive() -> None:
+    """Items have patches of as many pictures as they like, each of its own shape, and arrive with them."""
+    random = np.random.default_rng(3)
+    grids = (((2, 4, 2),), ((4, 2, 2), (2, 2, 2)))
+    items = []
+    for index, of_item in enumerate(grids):
+        patches = sum(rows * columns for rows, columns, _ in of_item)
+        pixels = random.integers(0, 256, (patches, 12)).astype(np.uint8)
+        ids = np.arange(-patches // 4, 3, dtype=np.int32)
+        items.append(Item(ids, index, pixels=pixels, grids=of_item))
+    sent = Submission(ItemOptions(are_pictures=True, layer_share=2.5), tuple(items))
+    received = submission_of(again(submit_frame(7, "model", sent)))
+    assert received.options == sent.options
+    for item, of_sent in zip(received.items, items, strict=True):
+        assert item.grids == of_sent.grids
+        np.testing.assert_array_equal(item.ids, of_sent.ids)
+        np.testing.assert_array_equal(item.pixels, of_sent.pixels)
+
+
 def test_what_is_left_out_of_a_frame_is_the_default() -> None:
     """A column is left out where it holds nothing, so every default of an item must count as nothing."""
     defaults = [field.default for field in dataclasses.fields(Item) if field.name != "ids"]

@@ -30,7 +30,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.engine.pictures.forms import FORMS
 from tests.model_store.test_package import options
-from tests.model_store.two_towers.nomic_vision import (
+from tests.model_store.two_towers.nomic.nomic_vision import (
     CONFIGS,
     IMAGE,
     reference,
@@ -103,7 +103,7 @@ def test_vectors_of_pictures_are_those_of_the_published_code(tmp_path: Path, kin
     backend = OnnxBackend(path, Layout.PACKED, BackendOptions())
     pixels = some_pixels()
     vectors = vectors_of(backend, Pooler(), pixels)
-    published = np.load(HERE / "nomic_vision.npy")[list(CONFIGS).index(kind)]
+    published = np.load(HERE / "nomic" / "nomic_vision.npy")[list(CONFIGS).index(kind)]
     assert np.abs(vectors - published).max() < TOLERANCE
     assert np.abs(vectors - reference(CONFIGS[kind], scaled(pixels))).max() < TOLERANCE
     alone = vectors_of(backend, Pooler(), pixels[1:2])
@@ -138,7 +138,9 @@ def test_texts_and_their_space_stay_what_they_were_without_pictures(
     assert alone.spec.space == "70f710d2539abf7019f900b3ba13331b" != paired.spec.space
     assert paired.spec.prompts == alone.spec.prompts
     assert paired.spec.pictures is not None
-    check_picture_probes(paired.artefact, backend_of(paired), paired.spec.pictures)
+    check_picture_probes(
+        paired.artefact, backend_of(paired), paired.spec.pictures, paired.probe_pooler
+    )
 
 
 def test_a_card_norms_texts_beside_pictures(tmp_path: Path, paired: Package) -> None:

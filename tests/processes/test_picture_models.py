@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.export.families.harness import load
-from tests.model_store.two_towers import jina_vision, nomic_vision
+from tests.model_store.two_towers import jina_vision
+from tests.model_store.two_towers.nomic import nomic_vision
 from tests.model_store.two_towers.pairs import write_texts
 from tests.support.server import running_server
 

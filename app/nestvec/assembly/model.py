@@ -286,7 +286,8 @@ def probe(package: Package, backend: Backend, threads: int = 1) -> float:
     elif rest := [n for n, was_alone in enumerate(together.alone) if not was_alone]:
         run(rest, threads, alone=True)
     if package.spec.pictures is not None:
-        check_picture_probes(package.artefact, backend, package.spec.pictures)
+        tower = package.spec.pictures
+        check_picture_probes(package.artefact, backend, tower, package.probe_pooler)
     return together.token_s
 
 

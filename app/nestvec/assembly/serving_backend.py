@@ -12,6 +12,8 @@ from nestvec.backends.open import open_backend
 from nestvec.backends.two_towers import TwoTowerBackend
 from nestvec.config.settings import Settings
 from nestvec.engine.backend import Backend, BackendOptions
+from nestvec.engine.core.prefix_backend import PrefixBackend
+from nestvec.engine.pictures.prefix import PicturePrefix
 from nestvec.engine.types import Layout
 from nestvec.errors import BackendMemoryError, ModelError, ModelMemoryError, NestvecError
 from nestvec.model_store.artefacts.execution_settings import MAX_LONE_BYTES, ExecutionSettings
@@ -118,6 +120,8 @@ def open_for_serving(
     except ModelError:
         texts.close()
         raise
+    if isinstance(package.spec.pictures, PicturePrefix):
+        return PrefixBackend(texts, pictures)
     return TwoTowerBackend(texts, pictures)
 
 

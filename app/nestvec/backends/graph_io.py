@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nestvec.backends.attention_blocks import BLOCK_INPUTS, AttentionBlocks
 from nestvec.engine.backend import AttentionKind
+from nestvec.engine.core.prefix_backend import PICTURE_ROWS
 from nestvec.engine.types import Batch, FloatArray, Layout, RawOutput
 from nestvec.errors import FormatError
 
@@ -21,6 +22,10 @@ EQUAL_LENGTHS: Final = "has_equal_lengths"
 SHORT_ROWS: Final = "has_short_rows"
 PIXELS: Final = "pixels"  # of pictures
 GRIDS: Final = "grids"  # of pictures in their own shapes
+# Of pictures among a decoder's tokens: places of patches, and of tokens, and the rows that stand for the latter.
+PATCH_GRID: Final = "patch_grid"
+TOKEN_AXES: Final = "axes"  # noqa: S105 - of a graph
+PICTURE_PLACES: Final = "picture_places"
 # How many layers to run. The graph says in its metadata how many there are, and may give the states of earlier layers.
 LAYERS: Final = "layers"
 LAYERS_PROPERTY: Final = "nestvec.layers"
@@ -42,6 +47,10 @@ KNOWN_INPUTS: Final = {
         LAYERS,
         PIXELS,
         GRIDS,
+        PATCH_GRID,
+        TOKEN_AXES,
+        PICTURE_PLACES,
+        PICTURE_ROWS,
         *BLOCK_INPUTS,
     },
     Layout.PADDED: {"input_ids", "attention_mask", "token_type_ids"},

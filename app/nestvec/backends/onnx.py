@@ -32,6 +32,7 @@ from nestvec.backends.ort import (
 )
 from nestvec.backends.thread_placement import ThreadPlacement, begun_threads
 from nestvec.engine.backend import LONG_TOKENS, BackendInfo, BackendOptions, CostModel
+from nestvec.engine.core.prefix_backend import PICTURE_ROWS
 from nestvec.engine.types import Batch, FloatArray, Layout, RawOutput
 from nestvec.errors import FormatError, ProviderError
 
@@ -80,6 +81,15 @@ class OnnxBackend:
         self._inputs = feedable(path, layout, [node.name for node in inputs])
         # Graphs that others made may take the ids as int32; collation makes int64.
         self._narrow_inputs = {node.name for node in inputs if node.type == "tensor(int32)"}
+        # What texts are fed where a graph reads pictures among tokens: none.
+        self._no_rows = next(
+            (
+                np.zeros((0, each.shape[-1]), np.float32)
+                for each in inputs
+                if each.name == PICTURE_ROWS
+            ),
+            None,
+        )
         outputs = {node.name: node for node in self._session.get_outputs()}
         self._output = token_output(path, list(outputs))
         width = outputs[self._output].shape[-1]
@@ -110,6 +120,8 @@ class OnnxBackend:
             BackendError: onnxruntime failed.
         """
         feeds = feeds_of(batch, self._inputs, self._blocks)
+        if self._no_rows is not None:
+            feeds.setdefault(PICTURE_ROWS, self._no_rows)
         for name in self._narrow_inputs & feeds.keys():
             feeds[name] = feeds[name].astype(np.int32, copy=False)
         if SHORT_ROWS in self._inputs:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nestvec.engine.pictures.prefix import PicturePrefix
 from nestvec.engine.pictures.tower import VisionTower
 from nestvec.engine.text.late_interaction import LateInteraction
 from nestvec.engine.text.pair_template import PairTemplate
+from nestvec.engine.text.preparation.chat_frame import ChatFrame
 from nestvec.engine.text.preparation.instructions import Instruct
 from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.label_scale import LabelScale
@@ -62,8 +64,9 @@ class ModelSpec:
         query_lookup: How queries are weighed by stored weights; None where they go through the model as documents do.
         pair: The template in which a re-ranker reads a query and a document; None where it reads them as two texts.
         token_pooling: How the model itself merges like token vectors; None where it does not.
-        pictures: How it takes pictures beside texts; None where it takes texts only.
+        pictures: How it takes pictures beside texts, or among them; None where it takes texts only.
         label_scale: What it learned of cosines of pictures with texts; None where it learned none.
+        chat: The messages in which it reads a text and what is wanted of it; None where it reads texts as they are.
     """
 
     name: str
@@ -95,8 +98,18 @@ class ModelSpec:
     query_lookup: QueryLookup | None = None
     pair: PairTemplate | None = None
     token_pooling: TokenPooling | None = None
-    pictures: VisionTower | None = None
+    pictures: VisionTower | PicturePrefix | None = None
     label_scale: LabelScale | None = None
+    chat: ChatFrame | None = None
+
+    def framed(self, prompt: str) -> str:
+        """Return what stands before a text for a prompt: itself, or messages that say what is wanted."""
+        return prompt if self.chat is None else self.chat.prefix(prompt)
+
+    @property
+    def takes_mixtures(self) -> bool:
+        """Whether it takes texts and pictures in one input."""
+        return self.pictures is not None and self.chat is not None
 
     @property
     def is_reranker(self) -> bool:

@@ -26,6 +26,7 @@ from nestvec.engine.front.picture_inputs import (
     merged_rows,
     pictures_of,
 )
+from nestvec.engine.front.prefixed_inputs import PrefixedInputs
 from nestvec.engine.front.prompt_tokens import count_instruction_tokens
 from nestvec.engine.front.together import all_or_none
 from nestvec.engine.front.token_calls import TokenCalls
@@ -162,7 +163,7 @@ class EmbeddingService:
         )
         encoding = self._encode(texts, model, options, characters, started_s)
         if pictures is not None:
-            encoding = self._encode_pictures(call, pictures, model, encoding, started_s)
+            encoding = self._encode_pictures(call, pictures, model, encoding, options, started_s)
         encoded = await encoding
         tokens = tuple(count for value in encoded for count in input_tokens(value))
         await admit_tokens(call, encoded, model, self.limits, sum(tokens))
@@ -248,9 +249,10 @@ class EmbeddingService:
     async def _encode_pictures(
         self,
         call: EmbedCall,
-        pictures: PictureInputs,
+        pictures: PictureInputs | PrefixedInputs,
         model: ServedModel,
         encode_texts: Coroutine[Any, Any, list[Encoded]],
+        options: TokenizeOptions,
         arrived_s: float,
     ) -> list[Encoded]:
         """Token ids of all texts and pixels of all pictures, in the order of the call's inputs.
@@ -259,6 +261,9 @@ class EmbeddingService:
             InputError: An input cannot be tokenized or decoded, or is too long or large.
             QueueFullError: Too much waits to be decoded or run.
         """
+        if isinstance(pictures, PrefixedInputs):
+            limits, front = self.limits, self.front
+            return await pictures.encode(model, encode_texts, options, limits, front, arrived_s)
         try:
             texts = await encode_texts
         except NestvecError as error:
@@ -266,8 +271,8 @@ class EmbeddingService:
             raise
         self.limits.check_tokens(call, pictures.fewest_tokens)
         priority = self.limits.priority_of(call, len(call.inputs))
-        options = ItemOptions(call.key_id, priority, call.deadline_s, arrived_s=arrived_s)
-        with model.core.expecting(min(pictures.tokens, self.limits.max_tokens), options):
+        expected = ItemOptions(call.key_id, priority, call.deadline_s, arrived_s=arrived_s)
+        with model.core.expecting(min(pictures.tokens, self.limits.max_tokens), expected):
             encoded = await pictures.encode(
                 self.front,
                 self.limits.pictures,
@@ -284,7 +289,7 @@ class EmbeddingService:
         plan: VectorPlan,
         ticket: WorkTicket,
         arrived_s: float,
-        pictures: PictureInputs | None,
+        pictures: PictureInputs | PrefixedInputs | None,
     ) -> RawVectors:
         """Raw vectors of all inputs: looked up, or from the cache, or by the model."""
         pooler = model.core.pooler

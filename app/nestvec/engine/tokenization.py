@@ -37,7 +37,7 @@ def resolve_prompt(call: EmbedCall, spec: ModelSpec) -> tuple[str | None, str]:
     if call.kind is OutputKind.LABELS and (spec.pair is not None or call.instruction is not None):
         return None, _pair_frame(call, spec)
     if call.prompt is not None:
-        return "", call.prompt
+        return "", spec.framed(call.prompt)
     if call.instruction is not None or call.examples:
         return "instruction", _instruction(call, spec)
     if call.prompt_name is not None:
@@ -46,12 +46,12 @@ def resolve_prompt(call: EmbedCall, spec: ModelSpec) -> tuple[str | None, str]:
             raise InputError(
                 f"this model has no prompt of that name; it has: {known}", param="prompt_name"
             )
-        return call.prompt_name, spec.prompts[call.prompt_name]
+        return call.prompt_name, spec.framed(spec.prompts[call.prompt_name])
     name = spec.default_prompt
     if call.prompt_role is not None:
         candidates = ROLE_PROMPTS.get(call.prompt_role, (call.prompt_role,))
         name = next((candidate for candidate in candidates if candidate in spec.prompts), None)
-    return name, spec.prompts[name] if name is not None else ""
+    return name, spec.framed(spec.prompts[name] if name is not None else "")
 
 
 def _pair_frame(call: EmbedCall, spec: ModelSpec) -> str:
@@ -74,10 +74,12 @@ def _instruction(call: EmbedCall, spec: ModelSpec) -> str:
     Raises:
         InputError: The model has no template, or none for examples.
     """
+    if spec.chat is not None and not call.examples:
+        return spec.framed(call.instruction or "")
     if spec.instruct is None:
         raise InputError(
-            "this model has no template for instructions; send 'prompt', or write one in its card",
-            param="instruction",
+            "this model has no template for instructions and examples; send 'prompt', or write one in its card",
+            param=prompt_field(call),
         )
     if call.examples and not spec.instruct.example:
         raise InputError("this model has no template for examples", param="examples")

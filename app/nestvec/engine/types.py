@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.engine.dtypes import OutputDtype
-from nestvec.engine.pictures.picture import Picture
+from nestvec.engine.pictures.picture import MixedInput, PatchGrid, Picture
 from nestvec.engine.splitting import Span, Splitter
 
 FloatArray = NDArray[np.float32]
@@ -92,8 +92,8 @@ class EmbedCall:
     """One request for vectors, in no vendor's dialect.
 
     Attributes:
-        inputs: Texts, token ids in the model's own vocabulary, pictures, or several of these; for labels texts and
-            pairs of texts.
+        inputs: Texts, token ids in the model's own vocabulary, pictures, inputs of texts and pictures, or several of
+            these; for labels texts and pairs of texts.
         model: The requested model name; "" where the caller named none.
         dimensions: Cut vectors to this many leading values, then normalize again; None keeps the model's own size.
         normalize: Scale to unit length; None does what the model does by default.
@@ -129,7 +129,7 @@ class EmbedCall:
         admit: Called with the number of tokens before they are queued; what it raises refuses the call.
     """
 
-    inputs: Sequence[TextInput | Picture]
+    inputs: Sequence[TextInput | Picture | MixedInput]
     model: str = ""
     dimensions: int | None = None
     normalize: bool | None = None
@@ -185,6 +185,9 @@ class Item:
             whose chunks are pooled once the states of all its windows are there.
         pixels: Of a picture its pixels, (S, S, 3), or patches in its own shape, (rows, columns, p, p, 3), uint8; None
             for a text.
+        grids: Of pictures among a text's tokens the rows and columns of their patches, and how many of either make a
+            token; `pixels` are then all patches, (N, values), those of a token one behind the other, and stand for the
+            ids below zero.
     """
 
     ids: IdArray
@@ -196,6 +199,7 @@ class Item:
     token_mask: NDArray[np.bool_] | None = None
     gives_states: bool = False
     pixels: NDArray[np.uint8] | None = None
+    grids: tuple[PatchGrid, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -292,6 +296,8 @@ class Batch:
         columns: How many leading columns of the vectors are wanted; 0 for all.
         is_half: Whether vectors in float16 are good enough.
         are_pictures: Whether it is of pictures, whose pixels are among the arrays.
+        prefix: Of texts with pictures the batches of the pictures, each a sequence of patches, which run before; their
+            rows stand for the tokens that `picture_places` among the arrays says, in that order.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -304,6 +310,7 @@ class Batch:
     columns: int = 0
     is_half: bool = False
     are_pictures: bool = False
+    prefix: "tuple[Batch, ...]" = ()
 
     @property
     def offsets(self) -> NDArray[np.int64]:

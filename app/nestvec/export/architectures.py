@@ -45,6 +45,7 @@ from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.layers.graph_heads import GraphHead
 from nestvec.export.two_towers.jina_text import JINA_CLIP_TEXT
 from nestvec.export.two_towers.text_tower import CLIP_TEXT, SIGLIP_TEXT
+from nestvec.export.vision_language.decoder import QWEN3_VL
 
 
 class Architecture(Protocol):
@@ -99,6 +100,7 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "phi3": PHI3,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
+    "qwen3_vl": QWEN3_VL,
     "roberta": ROBERTA,
     "siglip": SIGLIP_TEXT,
     "siglip2": SIGLIP_TEXT,
@@ -112,7 +114,7 @@ ROTARY_TYPES: Final = frozenset(
     {
         *("bidirectional_pplx_qwen3", "eurobert", "gemma", "gemma2", "gemma3_text", "gte"),
         *("jina_embeddings_v3", "llama", "llama_bidirec", "mistral", "modernbert", "nomic_bert"),
-        *("nvembed", "olmo2", "phi3", "qwen2", "qwen3"),
+        *("nvembed", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_vl"),
     }
 )
 

@@ -46,6 +46,7 @@ OPTION_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 COLUMN_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "spans": lambda spans: tuple((start, stop) for start, stop in spans),
+    "grids": lambda grids: tuple(map(tuple, grids)),
 }
 
 

@@ -42,6 +42,7 @@ from nestvec.model_store.artefacts.output_quantization import (
     read_quantizer,
     write_quantizer,
 )
+from nestvec.model_store.artefacts.picture_build import check_prefix_precision
 from nestvec.model_store.artefacts.precision import BuildOptions
 from nestvec.model_store.artefacts.probes import pooler_of_probes
 from nestvec.model_store.folder.model_folder import GRAPH_FILE, ModelFolder, read_model_folder
@@ -156,6 +157,7 @@ def load_package(  # noqa: PLR0913 - what a caller may say, each with a default
     listener = listener or SilentListener()
     fetched = _fetch(model, options, listener, refresh=refresh)
     folder = _with_pictures(_read_folder(fetched, options), fetched, options, listener, refresh)
+    check_prefix_precision(folder, build.precision)
     space = space_fingerprint(folder, HashCache(options.cache_dir / "hashes.json"), build)
     with cached_backends(open_backend) as backends:
         builder = ArtefactBuilder(folder, fetched.card.published, build, backends, listener)
@@ -293,6 +295,7 @@ def _describe(
         pair=folder.pair,
         pictures=None if folder.pictures is None else folder.pictures.tower,
         label_scale=None if folder.pictures is None else read_label_scale(folder.path),
+        chat=folder.chat,
     )
 
 

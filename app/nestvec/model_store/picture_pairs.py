@@ -154,6 +154,10 @@ def _check_texts(folder: ModelFolder) -> None:
         raise FormatError(
             f"{folder.path}: a picture_model goes with models that are exported from safetensors"
         )
+    if folder.chat is not None:
+        raise FormatError(
+            f"{folder.path}: reads texts in messages, which no picture_model was trained beside"
+        )
     if OutputKind.DENSE not in folder.head.kinds:
         raise FormatError(f"{folder.path}: gives no vectors of texts, and so has no picture_model")
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nestvec.export.two_towers.nomic_vision import is_nomic_vision, read_nomic_vision
+from nestvec.model_store.folder.picture_reading import read_pictures
 from nestvec.model_store.two_towers.picture_settings import read_processor
-from nestvec.model_store.two_towers.reading import read_pictures, read_tower_head
+from nestvec.model_store.two_towers.reading import read_tower_head
 from nestvec.system.json_files import read_json
 
-from tests.model_store.two_towers import jina_vision, nomic_vision
+from tests.model_store.two_towers import jina_vision
 from tests.model_store.two_towers.naflex import models as naflex
+from tests.model_store.two_towers.nomic import nomic_vision
 from tests.model_store.two_towers.towers import CONFIGS, PROCESSORS
 
 Mutator = Callable[[bytes, random.Random], bytes]

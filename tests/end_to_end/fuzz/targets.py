@@ -55,6 +55,7 @@ from nestvec.system.json_files import read_json
 from nestvec.tools.planning.coefficients import MachineCoefficients
 from nestvec.tools.quality.labelled_texts import read_concepts, read_labelled, read_text_pairs
 
+from tests.end_to_end.fuzz import vision_language
 from tests.end_to_end.fuzz.documents import read_document, write_documents
 from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
 from tests.end_to_end.fuzz.pictures import read_picture, sample_pictures, write_picture
@@ -572,6 +573,9 @@ TARGETS: dict[str, ParserTarget] = {
         _tiny, _write_folder, lambda folder: (read_model_folder(folder, {}), find_static(folder))
     ),
     "router": ParserTarget(_nothing, _write_router, read_routes),
+    "vision language": ParserTarget(
+        vision_language.prepare, vision_language.write, vision_language.read
+    ),
     "preprocessor": ParserTarget(_nothing, _write_preprocessor, read_preprocessor),
     "families": ParserTarget(_families, _write_family, _read_family),
     "batch lines": ParserTarget(_lines, _write_lines, _read_batch),

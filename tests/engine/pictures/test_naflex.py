@@ -214,7 +214,7 @@ def test_pictures_of_one_size_have_as_many_patches_as_they_have(tiny_folder: Pat
     served = serve_fake(tiny_folder / "tokenizer.json", options)
     try:
         assert len(embed(served, ["alpha"], picture_patches=64).vectors) == 1
-        with pytest.raises(UnsupportedError, match="one size") as refused:
+        with pytest.raises(UnsupportedError, match="as its folder says") as refused:
             embed(served, PICTURES[:1], picture_patches=64)
         assert refused.value.param == "mm_processor_kwargs"
     finally:

@@ -194,6 +194,27 @@ TWO_TOWERS: dict[str, dict[str, Any]] = {
     "siglip": {"text_config": {**TEXT_TOWER, "projection_size": 24}},
     "siglip2": {"text_config": {**TEXT_TOWER, "projection_size": 24}},
 }
+# Its pictures are compared in tests/model_store/vision_language.
+FAMILIES |= {
+    "qwen3_vl": {
+        "text_config": {
+            **DECODER,
+            "head_dim": 12,
+            "rope_theta": 5000.0,
+            "rope_scaling": {"rope_type": "default", "mrope_section": [2, 2, 2]},
+        },
+        "vision_config": {
+            "depth": 1,
+            "hidden_size": 8,
+            "intermediate_size": 8,
+            "num_heads": 1,
+            "patch_size": 2,
+            "out_hidden_size": 32,
+            "num_position_embeddings": 4,
+            "deepstack_visual_indexes": [0],
+        },
+    },
+}
 T5: dict[str, Any] = {
     "vocab_size": 128,
     "d_model": 32,
@@ -263,7 +284,7 @@ REFERENCES = {
     "jina_clip": jina_clip_reference,
 }
 # Parts of names of buffers and heads that no encoder needs.
-LEFT_OUT = ("position_ids", "token_type_ids", "pooler.", "inv_freq", "embed_scale")
+LEFT_OUT = ("position_ids", "token_type_ids", "pooler.", "inv_freq", "embed_scale", "visual.")
 
 
 def make_by_numpy(family: str, config: dict[str, Any]) -> None:
@@ -303,12 +324,13 @@ def make(family: str, config: dict[str, Any]) -> None:
     model.tie_weights()
     model = model.double()
     positions = ("max_position_embeddings", "n_positions", "seq_length")
-    max_tokens = next(config[name] for name in positions if name in config)
+    fields = config.get("text_config", config)
+    max_tokens = next(fields[name] for name in positions if name in fields)
     if model_type in AFTER_PADDING:
         max_tokens -= config["pad_token_id"] + 1
     lengths = [1, 2, 17, max_tokens]
     states = []
-    for ids in random_ids(lengths, config["vocab_size"], SEED):
+    for ids in random_ids(lengths, fields["vocab_size"], SEED):
         with torch.no_grad():
             mask = {}
             if model_type in BIDIRECTIONAL:

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from tests.export.families import jina_clip_reference
 from tests.export.families.reference_layers import gelu, layer_norm
 from tests.export.families.weights import random_weights
-from tests.model_store.two_towers.nomic_vision import attend, sigmoid, split
+from tests.model_store.two_towers.nomic.nomic_vision import attend, sigmoid, split
 from tests.support.tiny import write_json, write_tokenizer
 
 SEED: Final = 31

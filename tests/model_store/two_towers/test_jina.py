@@ -9,7 +9,7 @@ import pytest
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.engine.core.batch_runner import raw_vectors
 from nestvec.engine.pictures.decoding import decode_picture
-from nestvec.engine.pictures.preprocessing import PixelArray
+from nestvec.engine.pictures.preprocessing import PictureTower, PixelArray
 from nestvec.engine.types import ItemOptions
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import FormatError
@@ -43,7 +43,7 @@ def test_vectors_are_those_of_the_reference(tmp_path: Path, kind: str) -> None:
     folder = write_jina(tmp_path / "model", kind)
     package = load_package(str(folder), options(tmp_path), OnnxBackend)
     backend, tower = backend_of(package), package.spec.pictures
-    assert tower is not None
+    assert isinstance(tower, PictureTower)
     items = items_of(tower)
     of_pictures = [ItemOptions(are_pictures=True)] * len(items)
     rows = raw_vectors(backend, items, package.pooler, of_pictures)

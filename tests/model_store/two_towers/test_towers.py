@@ -13,7 +13,7 @@ from nestvec.backends.two_towers import TwoTowerBackend
 from nestvec.engine.backend import BackendOptions
 from nestvec.engine.core.batch_runner import raw_vectors
 from nestvec.engine.pictures.decoding import PictureBounds, decode_picture
-from nestvec.engine.pictures.tower import VisionTower
+from nestvec.engine.pictures.preprocessing import PictureTower
 from nestvec.engine.text.documents import encode_windows
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.types import FloatArray, Item, ItemOptions, Truncation
@@ -42,10 +42,11 @@ def stored(kind: str, name: str) -> FloatArray:
     return array
 
 
-def tower_of(folder: Path, kind: str) -> VisionTower:
+def tower_of(folder: Path, kind: str) -> PictureTower:
     """Return how a kind's tiny model takes pictures."""
     settings = read_picture_settings(write_model(folder, kind), CONFIGS[kind])
     assert settings is not None
+    assert isinstance(settings.tower, PictureTower)
     return settings.tower
 
 
@@ -59,7 +60,7 @@ def backend_of(package: Package) -> TwoTowerBackend:
     return TwoTowerBackend(texts, pictures)
 
 
-def items_of(tower: VisionTower) -> list[Item]:
+def items_of(tower: PictureTower) -> list[Item]:
     """Return an item for each form of picture."""
     pixels = [tower.pixels(decode_picture(form(), BOUNDS)) for form in FORMS.values()]
     return [Item(tower.ids(each), number, pixels=each) for number, each in enumerate(pixels)]
@@ -81,6 +82,7 @@ def test_scaled_pixels_equal_those_of_transformers(tmp_path: Path, kind: str) ->
     """What the graph makes of bytes is what the image processor makes of them, to 1e-6."""
     settings = read_picture_settings(write_model(tmp_path, kind), CONFIGS[kind])
     assert settings is not None
+    assert isinstance(settings.tower, PictureTower)
     pixels = settings.tower.pixels(decode_picture(FORMS["wide"](), BOUNDS))
     graph = GraphBuilder("scale")
     taken = graph.input("pixels", "uint8", pixels.shape)
@@ -97,7 +99,7 @@ def test_vectors_equal_those_of_transformers(tmp_path: Path, kind: str) -> None:
         str(write_model(tmp_path / "model", kind)), options(tmp_path), OnnxBackend
     )
     backend = backend_of(package)
-    assert package.spec.pictures is not None
+    assert isinstance(package.spec.pictures, PictureTower)
     items = items_of(package.spec.pictures)
     of_pictures = [ItemOptions(are_pictures=True)]
     together = raw_vectors(backend, items, package.pooler, of_pictures * len(items))
@@ -118,11 +120,12 @@ def test_a_damaged_graph_of_pictures_is_told_at_start(tmp_path: Path) -> None:
     tower = package.spec.pictures
     assert tower is not None
     backend = backend_of(package)
-    check_picture_probes(package.artefact, backend, tower)
+    checked = package.artefact, backend, tower, package.probe_pooler
+    check_picture_probes(*checked)
     path = package.artefact / PICTURE_PROBES
     np.save(path, -np.load(path))
     with pytest.raises(ProbeError, match="differ"):
-        check_picture_probes(package.artefact, backend, tower)
+        check_picture_probes(*checked)
 
 
 @each

@@ -13,7 +13,7 @@ from nestvec.api.dialect_table import COHERE
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import embed
-from nestvec.api.requests.encoded_picture import EncodedPicture
+from nestvec.api.requests.encoded_picture import EncodedInput
 from nestvec.api.requests.fields import (
     EMBEDDING_TYPES,
     Body,
@@ -168,7 +168,7 @@ def _items(api_request: ApiRequest) -> tuple[Inputs, str]:
     return [read(item, source, index) for index, item in enumerate(items)], source
 
 
-def _input(item: object, name: str, index: int) -> str | EncodedPicture:
+def _input(item: object, name: str, index: int) -> str | EncodedInput:
     """Read the parts of one of `inputs`: texts, a line each, or a picture."""
     return read_content(item.get("content") if isinstance(item, dict) else None, name, index)
 
@@ -182,9 +182,9 @@ def _billed_units(result: EmbedResult, read: ReadInputs) -> dict[str, int]:
     """Count texts by their tokens; pictures by their number and their tokens, where there are any."""
     if not read.headers:
         return {"input_tokens": sum(result.input_tokens)}
-    of_pictures = sum(result.input_tokens[index] for index in read.headers)
+    of_pictures = read.picture_tokens(result)
     return {
-        "images": len(read.headers),
+        "images": len(read.files),
         "image_tokens": of_pictures,
         "input_tokens": sum(result.input_tokens) - of_pictures,
     }
@@ -199,5 +199,5 @@ def _images(read: ReadInputs) -> list[dict[str, str | int]]:
             "format": header.format.lower(),
             "bit_depth": header.bit_depth,
         }
-        for header in read.headers.values()
+        for header in read.files
     ]

@@ -14,7 +14,7 @@ from nestvec.api.dialect_table import GEMINI
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import embed
-from nestvec.api.requests.encoded_picture import EncodedPicture
+from nestvec.api.requests.encoded_picture import EncodedInput, EncodedPicture
 from nestvec.api.requests.fields import (
     Body,
     choice_field,
@@ -25,7 +25,7 @@ from nestvec.api.requests.fields import (
 )
 from nestvec.api.requests.headers import add_answer_header, result_headers
 from nestvec.api.requests.json_parts import join_parts, object_parts
-from nestvec.api.requests.pictures.parts import one_vector_each, read_inline
+from nestvec.api.requests.pictures.parts import mixture, read_inline
 from nestvec.api.requests.pictures.reading import CallInputs, read_inputs
 from nestvec.api.requests.vector_json import rows_json
 from nestvec.api.schemas.documented import MODEL_PATH
@@ -76,24 +76,24 @@ class ContentRequest:
     """One content to embed.
 
     Attributes:
-        content: The text of its parts, joined, or a picture.
+        content: The text of its parts, joined, or a picture, or texts and pictures.
         role: What it is for; None where the request does not say.
         dimensions: How many values are wanted; None for all.
         title: Title of a document; "" for none.
     """
 
-    content: str | EncodedPicture
+    content: str | EncodedInput
     role: str | None
     dimensions: int | None
     title: str
 
-    def titled(self, prompt: str) -> tuple[str | EncodedPicture, bool]:
+    def titled(self, prompt: str) -> tuple[str | EncodedInput, bool]:
         """Return the text with its title, and whether the model's own prompt stands in it already.
 
         A picture has neither.
         """
         text = self.content
-        if not self.title or isinstance(text, EncodedPicture):
+        if not self.title or not isinstance(text, str):
             return text, False
         if NO_TITLE in prompt:
             return prompt.replace(NO_TITLE, f"title: {self.title}", 1) + text, True
@@ -195,11 +195,11 @@ def _content_request(body: Body) -> ContentRequest:
     )
 
 
-def _content(content: object) -> str | EncodedPicture:
-    """Return what a content holds; its parts get one vector: texts become one, a line each, a picture stands alone.
+def _content(content: object) -> str | EncodedInput:
+    """Return what a content holds; its parts get one vector: texts alone become one, a line each.
 
     Raises:
-        InputError: It is no content, has none, or holds a picture and more.
+        InputError: It is no content, or has none.
         RequestTooLargeError: It has more parts than are looked through on the event loop.
         UnsupportedError: It holds something else than texts and a picture.
     """
@@ -217,17 +217,18 @@ def _content(content: object) -> str | EncodedPicture:
         raise InputError("'content' must be an object with a list 'parts'", param="content")
     if not parts:
         raise EmptyInputError("'content.parts' must not be an empty list", param="content.parts")
-    texts = []
+    texts: list[str] = []
+    read: list[str | EncodedPicture] = []
     for index, part in enumerate(parts):
         text = part.get("text")
         if text is None and (picture := read_inline(part, f"content.parts[{index}]")) is not None:
-            if len(parts) > 1:
-                raise one_vector_each(f"content.parts[{index}]", None)
-            return picture
+            read.append(picture)
+            continue
         if not isinstance(text, str):
             raise InputError("'text' must be a string", param=f"content.parts[{index}].text")
         texts.append(text)
-    return "\n".join(texts)
+        read.append(text)
+    return "\n".join(texts) if len(texts) == len(read) else mixture(read)
 
 
 async def _answer(
@@ -236,7 +237,7 @@ async def _answer(
     """Embed contents, those of one purpose and size in one call, and put the vectors in the order of the request."""
     model = await api_request.acquire_model(OutputKind.DENSE)
     groups: dict[EmbedCall, list[int]] = {}
-    items: list[str | EncodedPicture] = []
+    items: list[str | EncodedInput] = []
     for index, content in enumerate(contents):
         options = _options(api_request, content)
         item, has_prompt = content.titled(_prompt(options, model))
@@ -267,7 +268,7 @@ async def _answer(
 
 
 async def _read_pictures(
-    api_request: ApiRequest, items: Sequence[str | EncodedPicture], *, is_batch: bool
+    api_request: ApiRequest, items: Sequence[str | EncodedInput], *, is_batch: bool
 ) -> CallInputs:
     """Decode the pictures of all contents from base64; an error names the request that is at fault."""
     try:

@@ -24,7 +24,7 @@ from nestvec.api.requests.fields import (
     truncation_field,
 )
 from nestvec.api.requests.pictures.options import parse_picture_patches
-from nestvec.api.requests.pictures.parts import chat_picture, read_object, read_objects
+from nestvec.api.requests.pictures.parts import chat_input, read_object, read_objects
 from nestvec.api.requests.pictures.reading import CallInputs
 from nestvec.api.requests.records import write_records
 from nestvec.engine.dtypes import OutputDtype
@@ -183,7 +183,7 @@ def _examples(body: Body) -> tuple[Example, ...]:
 async def parse_input(
     body: Body, slot: ModelSlot, name: str, *, check_count: Callable[[int], None]
 ) -> tuple[Inputs, bool]:
-    """Read what a body has to embed: its `input`, or the picture of vLLM's chat messages.
+    """Read what a body has to embed: its `input`, or the texts and pictures of vLLM's chat messages.
 
     Args:
         body: As parsed from JSON.
@@ -198,8 +198,8 @@ async def parse_input(
         InputError: There is something else; names the item at fault.
         UnsupportedError: There are messages of texts, or other things than texts and pictures.
     """
-    if (picture := chat_picture(body)) is not None:
-        return [picture], False
+    if (chat := chat_input(body, slot.spec)) is not None:
+        return [chat], False
     value: Any = body.get("input")
     if isinstance(value, dict):
         try:

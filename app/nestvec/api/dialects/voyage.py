@@ -20,7 +20,7 @@ from nestvec.api.requests.chunked_documents import (
     list_response,
 )
 from nestvec.api.requests.embedding import embed
-from nestvec.api.requests.encoded_picture import EncodedPicture
+from nestvec.api.requests.encoded_picture import EncodedInput
 from nestvec.api.requests.fields import (
     PROMPT_ROLES,
     Body,
@@ -105,7 +105,7 @@ async def contextualized_embeddings(api_request: ApiRequest) -> Response:
     return await _response(api_request, call, result, documents_json(rows, call.chunks))
 
 
-def _multimodal_inputs(api_request: ApiRequest) -> list[str | EncodedPicture]:
+def _multimodal_inputs(api_request: ApiRequest) -> list[str | EncodedInput]:
     """Read the inputs, each a list of parts of which one vector is made.
 
     Raises:
@@ -130,7 +130,7 @@ def _multimodal_usage(result: EmbedResult, read: ReadInputs) -> dict[str, int]:
     """Count what was run; Voyage's client reads all four."""
     total = sum(result.input_tokens)
     return {
-        "text_tokens": total - sum(result.input_tokens[index] for index in read.headers),
+        "text_tokens": total - read.picture_tokens(result),
         "image_pixels": read.pixels,
         "video_pixels": 0,
         "total_tokens": total,

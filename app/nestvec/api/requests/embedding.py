@@ -24,7 +24,7 @@ from nestvec.api.requests.headers import (
 from nestvec.api.state import ApiState
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.outputs.adapters import ADAPTERS
-from nestvec.engine.pictures.picture import Picture
+from nestvec.engine.pictures.picture import MixedInput, Picture
 from nestvec.engine.results import EmbedResult
 from nestvec.engine.text.preparation.scripts import foreign_scripts
 from nestvec.engine.types import EmbedCall, Priority
@@ -283,8 +283,14 @@ async def reserve_answer(api_request: ApiRequest, count: int) -> None:
 
 def estimated_tokens(call: EmbedCall) -> int:
     """Return about how many tokens a call has, where nobody has counted them."""
-    pictures = sum(isinstance(value, Picture) for value in call.inputs)
-    chars = sum(len(value) for value in call.inputs if not isinstance(value, Picture))
+    pictures = chars = 0
+    for value in call.inputs:
+        if isinstance(value, MixedInput):
+            pictures, chars = pictures + len(value.pictures), chars + value.chars
+        elif isinstance(value, Picture):
+            pictures += 1
+        else:
+            chars += len(value)
     return PICTURE_TOKENS * pictures + (chars + sum(map(len, call.context))) // CHARS_PER_TOKEN
 
 

@@ -1,4 +1,4 @@
-"""A picture as JSON holds it, in base64 or as a data URL (RFC 2397), and the bytes of its file. Pure.
+"""Pictures as JSON holds them, in base64 or as data URLs (RFC 2397), alone or beside texts; the bytes of files. Pure.
 
 Whitespace, the URL-safe alphabet and missing padding are taken, as clients send all of them: google-genai writes the
 URL-safe one. The media type of a data URL says nothing: what a file is, its bytes tell.
@@ -87,6 +87,28 @@ class EncodedPicture:
                 param="input",
             )
         return self.text.index(",") + 1
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedMixture:
+    """Texts and pictures among the inputs of a body that are one input together.
+
+    Attributes:
+        parts: Texts and pictures, in their order.
+        instruction: What is wanted of them, as a chat's system message says it; None where there is none.
+    """
+
+    parts: tuple[str | EncodedPicture, ...]
+    instruction: str | None = None
+
+    @property
+    def pictures(self) -> tuple[EncodedPicture, ...]:
+        """The pictures among its parts."""
+        return tuple(part for part in self.parts if isinstance(part, EncodedPicture))
+
+
+# An input of a body that is no text and no token ids.
+EncodedInput = EncodedPicture | EncodedMixture
 
 
 def _decoded(text: str, start: int, ticket: WorkTicket) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nestvec.api.requests.encoded_picture import EncodedPicture
+from nestvec.api.requests.encoded_picture import EncodedInput
 from nestvec.engine.dtypes import OFFERED, OutputDtype
 from nestvec.engine.types import Truncation
 from nestvec.errors import EmptyInputError, InputError, UnsupportedError
@@ -18,7 +18,7 @@ from nestvec.errors import EmptyInputError, InputError, UnsupportedError
 Value = TypeVar("Value", str, bool)
 Body = Mapping[str, Any]
 TextInputs = Sequence[str | Sequence[int]]
-Inputs = Sequence[str | Sequence[int] | EncodedPicture]
+Inputs = Sequence[str | Sequence[int] | EncodedInput]
 # Words of several vendors (Cohere, Jina, Voyage) for one role; the model's own prompt for that role is used.
 PROMPT_ROLES: Final[Mapping[str, str]] = {
     "query": "query",
@@ -283,7 +283,7 @@ def parse_inputs(value: object, *, check_count: Callable[[int], None]) -> tuple[
     if isinstance(first, list):
         return [_parse_ids(item, index) for index, item in enumerate(value)], True
     wrong = next(
-        (n for n, item in enumerate(value) if not isinstance(item, str | EncodedPicture)), None
+        (n for n, item in enumerate(value) if not isinstance(item, str | EncodedInput)), None
     )
     if wrong is None:
         return value, True

@@ -34,7 +34,7 @@ from nestvec.api.scoring.labelling import (
 from nestvec.engine.front.labelling import fill_template, labelling_role
 from nestvec.engine.front.vector_plan import find_map
 from nestvec.engine.models.served_model import ServedModel
-from nestvec.engine.pictures.picture import Picture
+from nestvec.engine.pictures.picture import MixedInput, Picture
 from nestvec.engine.results import EmbedResult
 from nestvec.engine.types import EmbedCall, OutputKind, TextInput
 from nestvec.engine.vectors.label_calibration import LabelCalibration
@@ -140,8 +140,8 @@ async def _by_labels(
 
 
 def _pictures(read: ReadInputs) -> NDArray[np.bool_]:
-    """Return which inputs are pictures, (B,)."""
-    return np.array([isinstance(value, Picture) for value in read.inputs])
+    """Return which inputs are pictures, alone or beside texts, (B,)."""
+    return np.array([isinstance(value, Picture | MixedInput) for value in read.inputs])
 
 
 def _check_uncalibrated(options: LabelOptions, model: ServedModel, read: ReadInputs) -> None:
@@ -188,7 +188,7 @@ async def _by_map(
         )
     calibration = vector_map.label_calibration
     pictures = _pictures(read)
-    calibrated = _calibrated(pictures, calibration)
+    calibrated = _calibrated(read, calibration)
     if calibration is not None and not calibrated.all():
         _refuse_other_kinds(options, calibration)
     threshold = _check_calibrated(options, calibration)
@@ -257,7 +257,7 @@ def _call(
     api_request: ApiRequest,
     model: ServedModel,
     options: LabelOptions,
-    inputs: Sequence[TextInput | Picture],
+    inputs: Sequence[TextInput | Picture | MixedInput],
 ) -> EmbedCall:
     """Return the call of inputs or of labels: unit vectors, or cosines with a map's labels."""
     return EmbedCall(
@@ -270,13 +270,15 @@ def _call(
     )
 
 
-def _calibrated(
-    pictures: NDArray[np.bool_], calibration: LabelCalibration | None
-) -> NDArray[np.bool_]:
-    """Return which inputs are of the kind that taught a map its probabilities, (B,); none without a calibration."""
+def _calibrated(read: ReadInputs, calibration: LabelCalibration | None) -> NDArray[np.bool_]:
+    """Return which inputs are of the kind that taught a map its probabilities, (B,); none without a calibration.
+
+    A picture and a text in one input are of neither kind.
+    """
     if calibration is None:
-        return np.zeros_like(pictures)
-    return np.asarray(pictures == calibration.is_of_pictures)
+        return np.zeros(len(read.inputs), bool)
+    kind = Picture if calibration.is_of_pictures else str
+    return np.array([isinstance(value, kind) for value in read.inputs])
 
 
 def _refuse_other_kinds(options: LabelOptions, calibration: LabelCalibration) -> None:

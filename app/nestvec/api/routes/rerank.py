@@ -6,7 +6,6 @@ vLLM; a header says which.
 """
 
 import uuid
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +13,7 @@ import orjson
 from fastapi import Response
 
 from nestvec.api.requests.api_request import ApiRequest
-from nestvec.api.requests.encoded_picture import EncodedPicture
+from nestvec.api.requests.encoded_picture import EncodedInput
 from nestvec.api.requests.fields import (
     Body,
     boolean_field,
@@ -30,7 +29,7 @@ from nestvec.api.requests.json_parts import (
     object_parts,
     with_field,
 )
-from nestvec.api.requests.pictures.parts import names_picture, one_vector_each, read_object
+from nestvec.api.requests.pictures.parts import names_picture, read_object, with_picture
 from nestvec.api.requests.pictures.sides import (
     PictureSide,
     documents_json,
@@ -207,15 +206,22 @@ def _documents(api_request: ApiRequest, *, takes_pictures: bool) -> PictureSide:
     fields = _rank_fields(api_request.body)
     read = [_document(item, index, fields) for index, item in enumerate(documents)]
     if takes_pictures:
-        for index, item in enumerate(documents):
-            if isinstance(item, dict) and isinstance(read[index], str) and _shows_picture(item):
-                raise one_vector_each("documents", index)
+        read = [
+            _shown(text, item, index)
+            for index, (text, item) in enumerate(zip(read, documents, strict=True))
+        ]
     return PictureSide(read, "documents")
 
 
-def _shows_picture(item: Mapping[str, Any]) -> bool:
-    """Whether an object with a text has a picture too: `url` is where documents of search engines come from."""
-    return any(item.get(name) is not None for name in SHOWN_FIELDS)
+def _shown(document: str | EncodedInput, item: object, index: int) -> str | EncodedInput:
+    """Return a document with the picture that stands beside its text: one input of both.
+
+    `url` is none: it is where documents of search engines come from.
+    """
+    if not isinstance(document, str) or not isinstance(item, dict):
+        return document
+    shown = {name: item[name] for name in SHOWN_FIELDS if item.get(name) is not None}
+    return with_picture(document, shown, "documents", index) if shown else document
 
 
 def _rank_fields(body: Body) -> list[str]:
@@ -237,12 +243,13 @@ def _rank_fields(body: Body) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _document(item: Any, index: int, fields: list[str]) -> str | EncodedPicture:  # noqa: ANN401 - JSON is of any type
+def _document(item: Any, index: int, fields: list[str]) -> str | EncodedInput:  # noqa: ANN401 - JSON is of any type
     if isinstance(item, str):
         return item
     parts = [item.get(name) for name in fields] if isinstance(item, dict) else [None]
     texts = [part for part in parts if isinstance(part, str)]
-    if len(texts) != len(parts) and isinstance(item, dict) and names_picture(item):
+    has_text = not isinstance(item, dict) or item.get("text") is not None
+    if len(texts) != len(parts) and not has_text and names_picture(item):
         return read_object(item, "documents", index)
     if len(texts) != len(parts):
         named = "'text'" if fields == DEFAULT_FIELDS else "the fields of 'rank_fields'"

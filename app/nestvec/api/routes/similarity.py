@@ -11,7 +11,7 @@ from nestvec.api.dialect_table import OPENAI
 from nestvec.api.http.raw_route import RawRoute
 from nestvec.api.requests.api_request import ApiRequest, read_request
 from nestvec.api.requests.embedding import embed, until_disconnect
-from nestvec.api.requests.encoded_picture import EncodedPicture
+from nestvec.api.requests.encoded_picture import EncodedInput
 from nestvec.api.requests.fields import Body, boolean_field, choice_field, invalid_item
 from nestvec.api.requests.headers import deadline_s
 from nestvec.api.requests.json_parts import (
@@ -69,7 +69,7 @@ async def similarity(request: Request) -> Response:
     metric = choice_field(api_request.body, "metric", METRICS) or COSINE
     if (explains or metric != COSINE) and has_pictures(left, right):
         raise InputError(
-            "a picture has one vector and no tokens: cosines are what it is compared by",
+            "an input with a picture has one vector and no tokens: cosines are what it is compared by",
             param="explain" if explains else "metric",
         )
     if metric != COSINE:
@@ -140,7 +140,7 @@ async def _sides(api_request: ApiRequest) -> tuple[SideInputs, SideInputs, bool]
 
 def _pairs(
     body: Body, api_request: ApiRequest
-) -> tuple[list[str | EncodedPicture], list[str | EncodedPicture]]:
+) -> tuple[list[str | EncodedInput], list[str | EncodedInput]]:
     """Read the left and the right of each pair.
 
     Raises:

@@ -39,7 +39,8 @@ class EmbedRequest(BaseModel):
     texts: list[str] | None = Field(None, description="At most 96 texts.")
     images: list[str] | None = Field(None, description="Data URLs, for models of pictures.")
     inputs: list[dict[str, Any]] | None = Field(
-        None, description="Each with `content`: texts, a line each, or a picture (`image_url`)."
+        None,
+        description="Each with `content`: texts, a line each, a picture (`image_url`), or both.",
     )
     model: str | None = None
     input_type: str | None = Field(None, description="search_query, search_document, …")

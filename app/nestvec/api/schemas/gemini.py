@@ -34,7 +34,7 @@ class GeminiPart(BaseModel):
 
 
 class GeminiContent(BaseModel):
-    """What becomes one vector: texts, which are joined, a line each, or one picture."""
+    """What becomes one vector: texts, which are joined, a line each, a picture, or both."""
 
     parts: list[GeminiPart]
     role: str | None = None

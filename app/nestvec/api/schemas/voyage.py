@@ -71,7 +71,7 @@ class MultimodalPart(BaseModel):
 
 
 class MultimodalInput(BaseModel):
-    """What one vector is made of: texts, a line each, or a picture."""
+    """What one vector is made of: texts, a line each, a picture, or both."""
 
     content: list[MultimodalPart]
 

@@ -300,7 +300,7 @@ class Embedder:
             raise InputError("'top_n' must be at least 1", param="top_n")
         cuts = truncation(truncate) or Truncation.END
         service = self._service
-        asked = await read_pictures([query], "query")
+        asked = await read_pictures(checked_inputs([query], "query"), "query")
         read = await read_pictures(listed, "documents")
         are_texts = all(isinstance(value, str) for value in (*asked, *read))
         kind = OutputKind.LABELS if are_texts else OutputKind.DENSE

@@ -1,4 +1,4 @@
-"""What a caller of the library may embed: texts, and pictures as files, paths and Pillow's images."""
+"""What a caller of the library may embed: texts, pictures as files, paths and Pillow's images, and both at once."""
 
 import asyncio
 import os
@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 from typing_extensions import TypeIs
 
 from nestvec.engine.pictures.images import picture_of_image
-from nestvec.engine.pictures.picture import Picture
+from nestvec.engine.pictures.picture import MixedInput, Picture
 from nestvec.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 # A text is a text, even one that spells a path: files are named by objects of `pathlib`.
-LibraryInput: TypeAlias = "str | bytes | bytearray | memoryview | os.PathLike[str] | Image"
+LibraryPart: TypeAlias = "str | bytes | bytearray | memoryview | os.PathLike[str] | Image"
+# A list of texts and pictures among the inputs is one input of all of them, for models that read both at once.
+LibraryInput: TypeAlias = "LibraryPart | list[LibraryPart] | tuple[LibraryPart, ...]"
 FileBytes: Final = (bytes, bytearray, memoryview)
+MIXTURES: Final = (list, tuple)
 # Where texts are taken a slice at a time, a picture counts as so many of them, and as one for so many bytes of it: what
 # is in memory at once is a few dozen pictures, and some 64 MiB of their files.
 TEXTS_PER_PICTURE: Final = 16
@@ -26,7 +29,7 @@ BYTES_PER_TEXT: Final = 64 * 1024
 RGB_BYTES: Final = 3
 
 
-def is_one_input(inputs: object) -> "TypeIs[LibraryInput]":
+def is_one_input(inputs: object) -> "TypeIs[LibraryPart]":
     """Whether what was given is a text or a picture, and no list of them."""
     return isinstance(inputs, str | os.PathLike | bytes | bytearray | memoryview) or _is_image(
         inputs
@@ -34,7 +37,7 @@ def is_one_input(inputs: object) -> "TypeIs[LibraryInput]":
 
 
 def checked_inputs(inputs: "Iterable[LibraryInput]", name: str) -> "Sequence[LibraryInput]":
-    """Return texts and pictures as a sequence.
+    """Return texts, pictures, and lists of both that are one input, as a sequence.
 
     Raises:
         InputError: It is no list of them, or holds something that is none; names the index.
@@ -45,14 +48,26 @@ def checked_inputs(inputs: "Iterable[LibraryInput]", name: str) -> "Sequence[Lib
     if set(map(type, listed)) <= {str}:
         return listed
     for index, value in enumerate(listed):
-        if not is_one_input(value):
-            raise InputError(
-                f"{name}[{index}] must be a text, or a picture as the bytes of its file, a pathlib.Path or an image "
-                f"of Pillow's, not {type(value).__name__}",
-                param=name,
-                input_index=index,
-            )
+        check_input(value, name, index)
     return listed
+
+
+def check_input(value: object, name: str, index: int) -> None:
+    """Refuse what is no text, picture, or list of some.
+
+    Raises:
+        InputError: It is something else; names the index.
+    """
+    parts = value if isinstance(value, MIXTURES) else (value,)
+    wrong = next((part for part in parts if not is_one_input(part)), None)
+    if wrong is not None or not parts:
+        kind = "an empty list" if not parts else type(wrong).__name__
+        raise InputError(
+            f"{name}[{index}] must be a text, or a picture as the bytes of its file, a pathlib.Path or an image "
+            f"of Pillow's, or a list of both, not {kind}",
+            param=name,
+            input_index=index,
+        )
 
 
 def text_costs(inputs: "Sequence[LibraryInput]", name: str) -> list[int] | None:
@@ -64,18 +79,26 @@ def text_costs(inputs: "Sequence[LibraryInput]", name: str) -> list[int] | None:
     if all(isinstance(value, str) for value in inputs):
         return None
     return [
-        1 if isinstance(value, str) else max(TEXTS_PER_PICTURE, size // BYTES_PER_TEXT)
-        for value, size in ((value, _size(value, name, n)) for n, value in enumerate(inputs))
+        sum(_cost(part, name, n) for part in value)
+        if isinstance(value, MIXTURES)
+        else _cost(value, name, n)
+        for n, value in enumerate(inputs)
     ]
+
+
+def _cost(value: "LibraryPart", name: str, index: int) -> int:
+    if isinstance(value, str):
+        return 1
+    return max(TEXTS_PER_PICTURE, _size(value, name, index) // BYTES_PER_TEXT)
 
 
 async def read_pictures(
     inputs: "Sequence[LibraryInput]", name: str, first: int = 0
-) -> Sequence[str | Picture]:
+) -> Sequence[str | Picture | MixedInput]:
     """Return texts as they are, and pictures as the engine takes them, read in a thread.
 
     Args:
-        inputs: Texts and pictures.
+        inputs: Texts, pictures, and lists of both.
         name: The argument that they came in, for errors.
         first: Index in it of the first of them.
 
@@ -85,13 +108,18 @@ async def read_pictures(
     if all(isinstance(value, str) for value in inputs):
         return cast("Sequence[str]", inputs)
 
-    def read() -> list[str | Picture]:
-        return [_read(value, name, first + number) for number, value in enumerate(inputs)]
+    def read() -> list[str | Picture | MixedInput]:
+        return [
+            MixedInput(tuple(_read(part, name, first + number) for part in value))
+            if isinstance(value, MIXTURES)
+            else _read(value, name, first + number)
+            for number, value in enumerate(inputs)
+        ]
 
     return await asyncio.to_thread(read)
 
 
-def _read(value: "LibraryInput", name: str, index: int) -> str | Picture:
+def _read(value: "LibraryPart", name: str, index: int) -> str | Picture:
     if isinstance(value, str):
         return value
     if isinstance(value, FileBytes):
@@ -109,8 +137,8 @@ def _read(value: "LibraryInput", name: str, index: int) -> str | Picture:
         raise
 
 
-def _size(value: "LibraryInput", name: str, index: int) -> int:
-    """Return about how many bytes an input has once it is read."""
+def _size(value: "LibraryPart", name: str, index: int) -> int:
+    """Return about how many bytes a picture has once it is read."""
     if isinstance(value, str):
         return 0
     if isinstance(value, FileBytes):

@@ -132,4 +132,5 @@ def _item(index: int, encoded: Encoded, *, gives_states: bool = False) -> Item:
         token_mask=encoded.token_mask,
         gives_states=gives_states,
         pixels=encoded.pixels,
+        grids=encoded.grids,
     )

@@ -8,11 +8,13 @@ from typing import Final
 import numpy as np
 
 from nestvec.engine.front.front_threads import FrontThreads
+from nestvec.engine.front.prefixed_inputs import PrefixedInputs
 from nestvec.engine.front.together import all_or_none
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.pictures.decoding import PictureBounds, decode_picture
 from nestvec.engine.pictures.naflex import tower_of_call
-from nestvec.engine.pictures.picture import Picture
+from nestvec.engine.pictures.picture import PICTURE_KINDS, MixedInput, Picture
+from nestvec.engine.pictures.prefix import PicturePrefix
 from nestvec.engine.pictures.tower import VisionTower
 from nestvec.engine.results import RawVectors
 from nestvec.engine.text.encoded import Encoded
@@ -30,8 +32,8 @@ BYTES_PER_CHAR: Final = 16
 
 
 def has_pictures(call: EmbedCall) -> bool:
-    """Whether there is a picture among the inputs; some nanoseconds an input."""
-    return Picture in map(type, call.inputs)
+    """Whether there is a picture among the inputs, or in one; some nanoseconds an input."""
+    return not PICTURE_KINDS.isdisjoint(map(type, call.inputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,9 @@ class PictureInputs:
 
 
 def merged_rows(parts: Sequence[tuple[Sequence[int], RawVectors]]) -> RawVectors:
-    """Put the rows of a call's parts, one an item, into the order of its items."""
+    """Put the rows of a call's parts into the order of its items; of several parts each item has one row."""
+    if len(parts) == 1:
+        return parts[0][1]
     order = np.concatenate([np.asarray(numbers, np.int64) for numbers, _ in parts])
     rows = np.concatenate([raw.vectors for _, raw in parts])
     vectors = np.empty_like(rows)
@@ -153,7 +157,9 @@ def merged_rows(parts: Sequence[tuple[Sequence[int], RawVectors]]) -> RawVectors
     )
 
 
-def pictures_of(call: EmbedCall, spec: ModelSpec, exits: tuple[int, ...]) -> PictureInputs:
+def pictures_of(
+    call: EmbedCall, spec: ModelSpec, exits: tuple[int, ...]
+) -> PictureInputs | PrefixedInputs:
     """Take a call's pictures apart from its texts.
 
     Args:
@@ -166,15 +172,23 @@ def pictures_of(call: EmbedCall, spec: ModelSpec, exits: tuple[int, ...]) -> Pic
         InputError: An option goes with texts only; names the field.
         RequestTooLargeError: There are more than are held in memory for one call.
     """
-    places = tuple(n for n, value in enumerate(call.inputs) if isinstance(value, Picture))
-    if spec.pictures is None:
+    places = tuple(n for n, value in enumerate(call.inputs) if type(value) in PICTURE_KINDS)
+    is_of_texts = all(_is_of_texts(call.inputs[n]) for n in places)
+    if spec.pictures is None and not (spec.chat is not None and is_of_texts):
         raise UnsupportedError(
             f"{spec.name} takes texts only, and this input is a picture",
             param="input",
             input_index=places[0],
         )
-    _check_options(call, exits)
-    tower = tower_of_call(spec.pictures, call.picture_patches)
+    if not is_of_texts:
+        _check_options(call, exits)
+    tower = spec.pictures if is_of_texts else tower_of_call(spec.pictures, call.picture_patches)
+    if spec.chat is not None:
+        return PrefixedInputs.of(call, spec)
+    assert tower is not None and not isinstance(tower, PicturePrefix)  # noqa: S101, PT018 - these read messages
+    mixed = next((n for n in places if isinstance(call.inputs[n], MixedInput)), None)
+    if mixed is not None:
+        raise one_vector_each("input", mixed)
     max_pictures = MAX_PIXEL_BYTES // tower.pixel_bytes
     if len(places) > max_pictures:
         raise RequestTooLargeError(
@@ -185,6 +199,21 @@ def pictures_of(call: EmbedCall, spec: ModelSpec, exits: tuple[int, ...]) -> Pic
     texts = replace(call, inputs=[call.inputs[n] for n in text_places])
     pictures = tuple(value for value in call.inputs if isinstance(value, Picture))
     return PictureInputs(texts, text_places, places, pictures, tower)
+
+
+def one_vector_each(name: str, index: int | None) -> InputError:
+    """Return the error for an input of several pictures, or of a picture and a text, of a model of two towers."""
+    return InputError(
+        "an input is a text or one picture: a model with a tower for each makes a vector of either, in one space, and "
+        "none of both together. Send them as inputs of their own; their vectors may be averaged ('groups')",
+        param=name,
+        input_index=index,
+        code="unsupported",
+    )
+
+
+def _is_of_texts(value: object) -> bool:
+    return isinstance(value, MixedInput) and not value.pictures
 
 
 def _check_options(call: EmbedCall, exits: tuple[int, ...]) -> None:

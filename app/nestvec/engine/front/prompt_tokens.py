@@ -61,7 +61,7 @@ async def count_instruction_tokens(
 
 def _within(tokens: int, value: Encoded) -> int:
     """How many of an input's tokens are those of a prompt of so many; pictures have none."""
-    if value.pixels is not None:
+    if value.pixels is not None and not value.grids:
         return 0
     if value.windows is None:
         return min(tokens, len(value.ids))

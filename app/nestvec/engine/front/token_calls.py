@@ -63,9 +63,9 @@ class TokenCalls:
             InputError: There is no such prompt, or the texts are far beyond the tokens of a request.
             UnknownModelError: No model has the name.
         """
-        call = EmbedCall(texts, model=model, prompt_name=prompt_name, prompt=prompt)
+        call = EmbedCall(texts, model=model, prompt_name=prompt_name)
         async with self._using(model) as served:
-            prefix = resolve_prompt(call, served.spec)[1]
+            prefix = resolve_prompt(call, served.spec)[1] if prompt is None else prompt
             tokenizer = served.tokenizer
             chars = self._limits.check_described(texts, prefix)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestvec.engine.model_spec import ModelSpec
-from nestvec.engine.pictures.picture import Picture
+from nestvec.engine.pictures.picture import PICTURE_KINDS, MixedInput, Picture
 from nestvec.engine.results import EmbedResult
 from nestvec.engine.types import (
     EmbedCall,
@@ -58,7 +58,7 @@ class TextSide:
         instruction: What is wanted of the other side's texts, for queries of models that take it; None for none.
     """
 
-    texts: Sequence[str | Picture]
+    texts: Sequence[str | Picture | MixedInput]
     source: str
     role: str | None = None
     is_list: bool = True
@@ -336,8 +336,8 @@ def _plain_texts(side: TextSide, name: str) -> Sequence[str]:
     Raises:
         UnsupportedError: There is a picture among them, which the model of this name does not take.
     """
-    if Picture in set(map(type, side.texts)):
-        place = next(n for n, each in enumerate(side.texts) if isinstance(each, Picture))
+    place = next((n for n, each in enumerate(side.texts) if type(each) in PICTURE_KINDS), None)
+    if place is not None:
         raise UnsupportedError(
             f"{name} takes texts only, and this is a picture",
             param=side.source,

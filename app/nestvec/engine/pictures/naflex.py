@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from nestvec.engine.pictures.prefix import PicturePrefix
 from nestvec.engine.pictures.preprocessing import PixelArray, content_ids
 from nestvec.engine.pictures.tower import VisionTower
 from nestvec.errors import UnsupportedError
@@ -126,7 +127,9 @@ class NaFlexTower:
         }
 
 
-def tower_of_call(tower: VisionTower, patches: int | None) -> VisionTower:
+def tower_of_call(
+    tower: VisionTower | PicturePrefix | None, patches: int | None
+) -> VisionTower | PicturePrefix | None:
     """Return how a call's pictures are taken, which may say how many patches each has at most.
 
     Vectors of one picture by other numbers are of one space, as those of the picture in another resolution are.
@@ -136,20 +139,22 @@ def tower_of_call(tower: VisionTower, patches: int | None) -> VisionTower:
         patches: The call's number; None for the model's.
 
     Raises:
-        UnsupportedError: The model takes pictures of one size.
+        UnsupportedError: The model takes pictures as its folder says.
     """
     if patches is None:
         return tower
     if not isinstance(tower, NaFlexTower):
         raise UnsupportedError(
-            "this model takes pictures of one size, so none has more or fewer patches",
+            "this model resizes pictures as its folder says, so none has more or fewer patches",
             param="mm_processor_kwargs",
         )
     return replace(tower, max_patches=patches)
 
 
-def with_patches(tower: VisionTower | None, patches: int | None) -> VisionTower | None:
-    """Return how a model takes pictures where an operator says how many patches; of those of one size as they are."""
+def with_patches(
+    tower: VisionTower | PicturePrefix | None, patches: int | None
+) -> VisionTower | PicturePrefix | None:
+    """Return how a model takes pictures where an operator says how many patches; other models take them as before."""
     if patches is None or not isinstance(tower, NaFlexTower):
         return tower
     return replace(tower, max_patches=patches)

@@ -19,7 +19,7 @@ from nestvec.engine.front.together import all_or_none
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_pool import ModelPool
 from nestvec.engine.models.served_model import ServedModel
-from nestvec.engine.pictures.picture import Picture
+from nestvec.engine.pictures.picture import MixedInput, Picture
 from nestvec.engine.recipes.conditions import INPUT_TYPES
 from nestvec.engine.recipes.languages import language_teller
 from nestvec.engine.recipes.part_calls import (
@@ -132,7 +132,7 @@ class RecipeRunner:
     async def _choose(self, slot: RecipeSlot, call: EmbedCall) -> list[int]:
         """Return the part that takes each input: looked at right here where there is little, else in a thread."""
         recipe, fields = slot.recipe, fields_of(slot.recipe)
-        texts = [value for value in call.inputs if not isinstance(value, Picture)]
+        texts = [value for value in call.inputs if not isinstance(value, Picture | MixedInput)]
         characters = self._limits.check_characters(replace(call, inputs=texts), "")
         input_type = INPUT_TYPES.get(call.prompt_role or "none", call.prompt_role or "none")
         tell_language = language_teller()[0] if "language" in fields else str
@@ -144,7 +144,7 @@ class RecipeRunner:
             chosen = []
             for text in call.inputs:
                 ticket.check()
-                if isinstance(text, Picture):
+                if isinstance(text, Picture | MixedInput):
                     chosen.append(route_of_picture(recipe, input_type))
                     continue
                 facts = TextFacts(str(text), input_type, count, tell_language, chars)

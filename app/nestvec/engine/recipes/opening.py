@@ -133,9 +133,17 @@ def _checked(slot: ModelSlot, part: RecipePart, *, allows_untrained: bool) -> _C
     resolve_prompt(call, model.spec)
     native = model.spec.hidden_size if plan.map is None else plan.map.width
     name = public_name(part.model or slot.name)
-    takes_pictures = model.spec.pictures is not None
     width = part.dimensions or native
-    return _Checked(OpenPart(slot, part, name, plan.space, width, takes_pictures), model, plan)
+    opened = OpenPart(
+        slot,
+        part,
+        name,
+        plan.space,
+        width,
+        takes_pictures=model.spec.pictures is not None,
+        takes_mixtures=model.spec.takes_mixtures,
+    )
+    return _Checked(opened, model, plan)
 
 
 def _misfits(recipe: Recipe, parts: list[OpenPart]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from nestvec.engine.front.validation import check_dtype
 from nestvec.engine.limits import ServiceLimits
 from nestvec.engine.models.model_registry import ModelSlot
-from nestvec.engine.pictures.picture import Picture
+from nestvec.engine.pictures.picture import MixedInput, Picture
 from nestvec.engine.recipes.recipe import Combination, Recipe
 from nestvec.engine.recipes.recipe_slot import OpenPart
 from nestvec.engine.results import EmbedResult
@@ -56,7 +56,7 @@ def check_call(recipe: Recipe, call: EmbedCall, limits: ServiceLimits) -> None:
             param="input",
         )
     for index, value in enumerate(call.inputs):
-        if not isinstance(value, str | Picture):
+        if not isinstance(value, str | Picture | MixedInput):
             raise InputError(
                 f"{recipe.name} is a recipe of models whose token ids differ; send texts",
                 param="input",

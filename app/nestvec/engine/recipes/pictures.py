@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from nestvec.engine.limits import ServiceLimits
-from nestvec.engine.pictures.picture import Picture
+from nestvec.engine.pictures.picture import MixedInput, Picture
 from nestvec.engine.recipes.recipe import Recipe
 from nestvec.engine.recipes.recipe_slot import OpenPart
 from nestvec.engine.recipes.routing import TextFacts
@@ -21,36 +21,54 @@ def check_pictures(
     """Refuse pictures that a part of a recipe does not take, or that are too many for all parts together.
 
     Raises:
-        UnsupportedError: A part takes texts only; names it, and the first picture.
+        UnsupportedError: A part takes texts only, or no texts and pictures in one input; names it, and the input.
         RequestTooLargeError: There are too many pictures, each counted for every part that decodes it.
     """
-    places = [index for index, value in enumerate(call.inputs) if isinstance(value, Picture)]
-    if not places:
+    counts = {
+        index: len(value.pictures) if isinstance(value, MixedInput) else 1
+        for index, value in enumerate(call.inputs)
+        if isinstance(value, Picture | MixedInput)
+    }
+    if not counts:
         return
-    refuse_text_parts(recipe, parts, places[0])
-    limits.pictures.check_count(len(places) * recipe.parts_per_input)
+    shown = next((index for index, count in counts.items() if count), None)
+    mixed = next((n for n, value in enumerate(call.inputs) if isinstance(value, MixedInput)), None)
+    refuse_parts(recipe, parts, shown, mixed)
+    limits.pictures.check_count(sum(counts.values()) * recipe.parts_per_input)
 
 
-def refuse_text_parts(recipe: Recipe, parts: Sequence[OpenPart], index: int) -> None:
-    """Refuse a picture where a part of a recipe takes texts only.
+def refuse_parts(
+    recipe: Recipe, parts: Sequence[OpenPart], picture: int | None, mixed: int | None
+) -> None:
+    """Refuse a picture, or an input of texts and pictures, where a part of a recipe does not take it.
 
     Args:
         recipe: The recipe.
         parts: Its parts.
-        index: The place of the picture among the inputs.
+        picture: The place of the first picture among the inputs; None for no picture.
+        mixed: The place of the first input of texts and pictures; None for none.
 
     Raises:
         UnsupportedError: There is such a part; names it.
     """
     for opened in parts:
-        if not opened.takes_pictures:
-            name = public_name(opened.part.view or opened.name)
-            raise UnsupportedError(
-                f"{recipe.name} is a recipe, which takes pictures where all of its parts do, and part '{name}' takes "
-                "texts only; name a model that takes pictures",
-                param="input",
-                input_index=index,
-            )
+        if picture is not None and not opened.takes_pictures:
+            raise _refusal(recipe, opened, picture, "pictures", "texts only")
+        if mixed is not None and not opened.takes_mixtures:
+            others = "either in an input of its own" if opened.takes_pictures else "texts only"
+            raise _refusal(recipe, opened, mixed, "texts and pictures in one input", others)
+
+
+def _refusal(
+    recipe: Recipe, opened: OpenPart, index: int, what: str, others: str
+) -> UnsupportedError:
+    name = public_name(opened.part.view or opened.name)
+    return UnsupportedError(
+        f"{recipe.name} is a recipe, which takes {what} where all of its parts do, and part '{name}' takes {others}; "
+        f"name a model that takes {what}",
+        param="input",
+        input_index=index,
+    )
 
 
 def route_of_picture(recipe: Recipe, input_type: str) -> int:

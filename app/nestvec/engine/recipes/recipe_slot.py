@@ -17,6 +17,7 @@ class OpenPart:
         space: Fingerprint of the space that the part's vectors are in.
         dimensions: How many values they have; of views and routes where the call asks for no other number.
         takes_pictures: Whether the model takes pictures beside texts.
+        takes_mixtures: Whether it takes texts and pictures in one input.
     """
 
     slot: ModelSlot
@@ -25,6 +26,7 @@ class OpenPart:
     space: str
     dimensions: int
     takes_pictures: bool = False
+    takes_mixtures: bool = False
 
 
 @dataclass(slots=True, eq=False)

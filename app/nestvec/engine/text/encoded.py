@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from nestvec.engine.pictures.picture import PatchGrid
 from nestvec.engine.results import Chunk
 from nestvec.engine.text.token_budget import TokenBudget
 from nestvec.engine.text.work_ticket import WorkTicket
@@ -31,6 +32,7 @@ class Encoded:
         windows: The overlapping windows of an input that was too long for one; they run in its place.
         unseen_unknown: How many unknown tokens were left out, less the one that stands for a text without any token.
         pixels: Of a picture its pixels as its model takes them, uint8; `ids` is then what `content_ids` makes of them.
+        grids: Of pictures among a text's tokens, as of an `Item`, whose `pixels` are then all patches.
     """
 
     ids: IdArray
@@ -46,6 +48,7 @@ class Encoded:
     windows: "Windows | None" = None
     unseen_unknown: int = 0
     pixels: NDArray[np.uint8] | None = None
+    grids: tuple[PatchGrid, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ class Decoder:
         sizes = self.read(config)
         graph, inputs = context.graph, context.inputs
         prefix = common_prefix(context.weights, WORD_EMBEDDINGS, PREFIXES)
-        builder = _Builder(context, prefix, sizes, self)
+        builder = DecoderLayers(context, prefix, sizes, self)
         shape = (sizes.vocab_size, sizes.hidden_size)
         word_embeddings = context.weights.get(prefix + WORD_EMBEDDINGS, shape)
         if self.scales_word_embeddings:
@@ -185,8 +185,15 @@ class Decoder:
 
 
 @dataclass(frozen=True, slots=True)
-class _Builder:
-    """Adds layers to a graph."""
+class DecoderLayers:
+    """Adds layers to a graph.
+
+    Attributes:
+        context: The graph in the making.
+        prefix: What stands before the names of the decoder's tensors.
+        sizes: The decoder's sizes.
+        family: How it differs from Llama.
+    """
 
     context: BuildContext
     prefix: str

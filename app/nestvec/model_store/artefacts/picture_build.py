@@ -8,12 +8,16 @@ import numpy as np
 
 from nestvec.engine.backend import Backend, BackendFactory, BackendOptions
 from nestvec.engine.core.batch_runner import raw_vectors
+from nestvec.engine.core.prefix_backend import PrefixBackend
+from nestvec.engine.pictures.prefix import PicturePrefix
+from nestvec.engine.pictures.preprocessing import PixelArray
 from nestvec.engine.pictures.tower import VisionTower
 from nestvec.engine.types import FloatArray, Item, ItemOptions, Layout
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.engine.vectors.postprocess import finish
-from nestvec.errors import BackendError, ProbeError
+from nestvec.errors import BackendError, FormatError, ProbeError
 from nestvec.export.two_towers.picture_graph import PICTURE_GRAPH
+from nestvec.model_store.artefacts.precision import Precision
 from nestvec.model_store.artefacts.probes import check_probes
 from nestvec.model_store.folder.model_folder import ModelFolder
 
@@ -22,12 +26,20 @@ SEED: Final = 20
 OPTIONS: Final = ItemOptions(are_pictures=True)
 
 
-def picture_vectors(backend: Backend, tower: VisionTower) -> FloatArray:
+def picture_vectors(
+    backend: Backend, tower: VisionTower | PicturePrefix, pooler: Pooler
+) -> FloatArray:
     """Compute unit vectors of a few made pictures, [P, D], float32: blends of colours with more and more noise.
+
+    Args:
+        backend: Runs the graphs.
+        tower: How the model takes pictures.
+        pooler: Pools a decoder's states; a tower's own graph gives whole vectors.
 
     Raises:
         ProbeError: The graph cannot be run on them.
     """
+    pooler = pooler if isinstance(tower, PicturePrefix) else Pooler()
     random = np.random.default_rng(SEED)
     items, sizes = [], tower.probe_sizes()
     for number, (height, width) in enumerate(sizes):
@@ -37,13 +49,21 @@ def picture_vectors(backend: Backend, tower: VisionTower) -> FloatArray:
         noise = random.random(blend.shape)
         share = number / (len(sizes) - 1)
         pixels = ((1 - share) * blend + share * noise) * 255
-        whole = tower.arranged(np.ascontiguousarray(pixels.astype(np.uint8)))
-        items.append(Item(tower.ids(whole), number, pixels=whole))
+        items.append(_item(tower, np.ascontiguousarray(pixels.astype(np.uint8)), number))
     try:
-        rows = raw_vectors(backend, items, Pooler(), [OPTIONS] * len(items))
+        rows = raw_vectors(backend, items, pooler, [OPTIONS] * len(items))
     except BackendError as error:
         raise ProbeError(f"the graph of pictures fails: {error.__cause__ or error}") from error
     return finish(rows, dimensions=None, normalize=True)
+
+
+def _item(tower: VisionTower | PicturePrefix, pixels: PixelArray, number: int) -> Item:
+    """Return a picture as the core takes it."""
+    if isinstance(tower, PicturePrefix):
+        patches, grid = tower.cut(pixels)
+        return Item(tower.ids(patches, grid), number, pixels=patches, grids=(grid,))
+    whole = tower.arranged(pixels)
+    return Item(tower.ids(whole), number, pixels=whole)
 
 
 def export_pictures(
@@ -52,26 +72,39 @@ def export_pictures(
     open_backend: BackendFactory,
     on_tensor: Callable[[int], None],
 ) -> None:
-    """Write the graph of a model's pictures into its artefact, and the vectors of its probes beside it.
+    """Write the graph of a model's pictures into its artefact, where that of texts is, and its probes' vectors.
 
     Raises:
-        FormatError: Configuration and weights do not fit each other, or the graph cannot be opened.
+        FormatError: Configuration and weights do not fit each other, or a graph cannot be opened.
         ProbeError: It cannot be run, or gives values that are not finite.
     """
     assert folder.pictures is not None  # noqa: S101 - the caller has looked
-    path = artefact / PICTURE_GRAPH
+    tower, path = folder.pictures.tower, artefact / PICTURE_GRAPH
     folder.pictures.export(folder.path, folder.config, path, on_tensor)
-    backend = open_backend(path, Layout.PACKED, BackendOptions(provider="cpu"))
+    options = BackendOptions(provider="cpu")
+    backend, pooler = open_backend(path, Layout.PACKED, options), Pooler()
     try:
-        vectors = picture_vectors(backend, folder.pictures.tower)
+        if isinstance(tower, PicturePrefix):
+            decoder = open_backend(folder.graph(artefact), folder.layout, options)
+            backend = PrefixBackend(decoder, backend)
+            pooler = folder.head.pooler(artefact, open_backend)
+        vectors = picture_vectors(backend, tower, pooler)
     finally:
         backend.close()
     check_probes(vectors, vectors, "cpu")
     np.save(artefact / PICTURE_PROBES, vectors)
 
 
-def check_picture_probes(artefact: Path, backend: Backend, tower: VisionTower) -> None:
+def check_picture_probes(
+    artefact: Path, backend: Backend, tower: VisionTower | PicturePrefix, pooler: Pooler
+) -> None:
     """Compute the probes again, and compare them with those that are kept.
+
+    Args:
+        artefact: Holds them.
+        backend: Runs the graphs.
+        tower: How the model takes pictures.
+        pooler: Pools a decoder's states.
 
     Raises:
         ProbeError: They differ, or the file of them cannot be read.
@@ -83,4 +116,18 @@ def check_picture_probes(artefact: Path, backend: Backend, tower: VisionTower) -
         raise ProbeError(
             f"{path}: cannot be read; remove the artefact from the cache to export again"
         ) from error
-    check_probes(picture_vectors(backend, tower), stored, backend.info.provider)
+    check_probes(picture_vectors(backend, tower, pooler), stored, backend.info.provider)
+
+
+def check_prefix_precision(folder: ModelFolder, precision: Precision) -> None:
+    """Refuse a coarser precision of a decoder that reads pictures.
+
+    Raises:
+        FormatError: It is one.
+    """
+    is_prefix = folder.pictures is not None and isinstance(folder.pictures.tower, PicturePrefix)
+    if is_prefix and precision is not Precision.FP32:
+        raise FormatError(
+            f"precision {precision}: pictures run through the layers of texts, and nothing holds them to this "
+            "precision; use fp32"
+        )

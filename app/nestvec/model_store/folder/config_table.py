@@ -43,6 +43,7 @@ READ_BY_FAMILY: Final[Mapping[str, frozenset[str]]] = {
     ),
     "jina_embeddings_v3": frozenset({"position_embedding_type"}),
     "nvembed": frozenset({"latent_attention_config", "text_config"}),
+    "qwen3_vl": frozenset({"text_config", "vision_config"}),
 }
 OWN_GRAPH_REASON: Final = "the folder's own graph is served as it is"
 _TRAINING: Final = "for training only"
@@ -114,6 +115,7 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
             *("_name_or_path", "name_or_path", "_commit_hash", "commit_hash", "model_name"),
             *("label2id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id"),
             *("mask_token_id", "pad_token_id", "unk_token_id", "language", "license"),
+            *("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),
         ),
         _NAME,
     ),

@@ -1,6 +1,6 @@
 """Every field of a folder's files, with what becomes of it: by the tables that stand beside their readers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +11,11 @@ from nestvec.export.two_towers.config import (
     TWO_TOWER_TYPES,
     VISION_DEFAULTS,
 )
+from nestvec.export.vision_language.config import VISION_LANGUAGE_TYPES, part_fields
 from nestvec.model_store.folder.claims import FieldTable, FolderClaim, Verdict
 from nestvec.model_store.folder.config_table import OWN_GRAPH_REASON, READ_ELSEWHERE, config_table
 from nestvec.model_store.folder.module_tables import (
+    MESSAGE_TABLE,
     MODEL_TABLE,
     MODULE_TABLES,
     MULTI_VECTOR_TABLE,
@@ -77,6 +79,8 @@ def field_claims(files: FolderFiles, asked: frozenset[str]) -> tuple[FolderClaim
     """
     is_masked = any(module.kind == MASK for module in files.modules)
     transformer = MULTI_VECTOR_TABLE if is_masked else TRANSFORMER_TABLE
+    if files.architecture in VISION_LANGUAGE_TYPES:
+        transformer = MESSAGE_TABLE
     return (
         *_config_claims(files, asked),
         *_tokenizer_claims(files),
@@ -101,12 +105,17 @@ def _config_claims(files: FolderFiles, asked: frozenset[str]) -> Iterator[Folder
 
 
 def _tower_claims(files: FolderFiles, table: FieldTable, name: str) -> Iterator[FolderClaim]:
-    """Iterate over the fields of both towers, of a model that has two; those that make its sizes are honoured."""
-    towers = {"text_config": TEXT_DEFAULTS, "vision_config": VISION_DEFAULTS}
-    if files.architecture not in TWO_TOWER_TYPES or files.has_own_graph:
+    """Iterate over the fields of both parts, of a model that has two; those that make its sizes are honoured."""
+    parts: Mapping[str, Iterable[str]] = {}
+    if files.architecture in VISION_LANGUAGE_TYPES:
+        parts = part_fields()
+    elif files.architecture in TWO_TOWER_TYPES:
+        towers = {"text_config": TEXT_DEFAULTS, "vision_config": VISION_DEFAULTS}
+        parts = {name: (*each[files.architecture], *TOWER_FIELDS) for name, each in towers.items()}
+    if files.has_own_graph:
         return
-    for field, defaults in towers.items():
-        known = table.with_honoured({*defaults[files.architecture], *TOWER_FIELDS})
+    for field, names in parts.items():
+        known = table.with_honoured({"model_type", *names})
         values = files.config.get(field)
         for claim in known.claims(name, values if isinstance(values, dict) else {}):
             yield replace(claim, field=f"{field}.{claim.field}")

@@ -15,11 +15,7 @@ from nestvec.export.architectures import ARCHITECTURES, architecture_of
 from nestvec.export.config.quantization import read_quantization
 from nestvec.model_store.folder.claims import FolderClaim, Recording, Verdict
 from nestvec.model_store.folder.field_claims import FolderFiles, field_claims
-from nestvec.model_store.folder.model_folder import (
-    find_encoder,
-    read_model_folder,
-    read_prompts,
-)
+from nestvec.model_store.folder.model_folder import find_encoder, read_model_folder
 from nestvec.model_store.folder.modules import Module
 from nestvec.model_store.folder.pooling_settings import read_pooling
 from nestvec.model_store.folder.remote_code import with_code
@@ -29,6 +25,7 @@ from nestvec.model_store.folder.transformer_settings import (
     check_transformer_settings,
     find_transformer_settings,
 )
+from nestvec.model_store.heads.base import read_prompts
 from nestvec.model_store.heads.dense import DenseHead
 from nestvec.model_store.heads.rerankers import scores_in_pairs
 from nestvec.model_store.sources.graph_choice import choose_graph

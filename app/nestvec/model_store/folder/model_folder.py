@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nestvec.engine.text.pair_template import PairTemplate
+from nestvec.engine.text.preparation.chat_frame import ChatFrame
 from nestvec.engine.text.preparation.instructions import Instruct
 from nestvec.engine.text.preparation.text_form import PLAIN_TEXTS, TextForm
 from nestvec.engine.text.tokenizer import Tokenizer
@@ -29,6 +30,7 @@ from nestvec.model_store.folder.modules import (
     read_head,
     read_modules,
 )
+from nestvec.model_store.folder.picture_reading import read_pictures
 from nestvec.model_store.folder.pooling_settings import read_pooling
 from nestvec.model_store.folder.remote_code import with_code
 from nestvec.model_store.folder.router import check_query_tokenizer
@@ -40,7 +42,7 @@ from nestvec.model_store.folder.transformer_settings import (
     read_transformer_settings,
     speaks_in_messages,
 )
-from nestvec.model_store.heads.base import Head, read_model_settings
+from nestvec.model_store.heads.base import Head, read_prompts
 from nestvec.model_store.heads.late import m3_files
 from nestvec.model_store.heads.rerankers import (
     card_head,
@@ -49,11 +51,11 @@ from nestvec.model_store.heads.rerankers import (
     with_activation,
 )
 from nestvec.model_store.heads.words import WordHead
-from nestvec.model_store.sources.file_names import MODEL_FILE
 from nestvec.model_store.sources.graph_choice import choose_graph, refuse_pickles
 from nestvec.model_store.two_towers.picture_settings import PictureSettings
-from nestvec.model_store.two_towers.reading import read_pictures, read_tower_head
+from nestvec.model_store.two_towers.reading import read_tower_head
 from nestvec.model_store.two_towers.text_padding import with_tower
+from nestvec.model_store.vision_language.chat import read_chat, with_chat
 from nestvec.system.json_files import read_json
 
 log = logging.getLogger(__name__)
@@ -86,7 +88,8 @@ class ModelFolder:
         echo: What stands before a text's first reading and between its two, for models that read it twice.
         tokenizer_changes: What the files beside tokenizer.json make other than it says.
         pair: The template of a re-ranker's pairs; None where they are read as two texts.
-        pictures: How it takes pictures beside texts; None where it takes texts only.
+        pictures: How it takes pictures beside texts, or among them; None where it takes texts only.
+        chat: The messages in which it reads texts; None where it reads them as they are.
     """
 
     path: Path
@@ -109,6 +112,7 @@ class ModelFolder:
     tokenizer_changes: TokenizerChanges = NO_CHANGES
     pair: PairTemplate | None = None
     pictures: PictureSettings | None = None
+    chat: ChatFrame | None = None
 
     @property
     def tokenizer_path(self) -> Path:
@@ -188,6 +192,9 @@ def read_model_folder(
         echo=(overrides["echo"][0], overrides["echo"][1]) if "echo" in overrides else None,
         tokenizer_changes=_read_changes(encoder),
         pictures=None if encoder.onnx_file else read_pictures(files.encoder, files.config),
+        chat=read_chat(
+            files.encoder, files.config, "" if default_prompt is None else prompts[default_prompt]
+        ),
         pair=pair_template(
             files.encoder,
             head,
@@ -273,7 +280,8 @@ def _read_changes(encoder: _Encoder) -> TokenizerChanges:
     for module in files.modules:
         if module.kind == QUERY_WEIGHTS:
             check_query_tokenizer(module.folder, files.encoder, changes, *shared)
-    return with_tower(changes, files.encoder, files.config)
+    changes = with_tower(changes, files.encoder, files.config)
+    return with_chat(changes, files.encoder, files.config)
 
 
 def _check_claims(files: FolderFiles, asked: Recording) -> None:
@@ -344,34 +352,6 @@ def _dimensions(
     return Dimensions(
         _positive(config, "hidden_size", folder), _positive(config, "vocab_size", folder), positions
     )
-
-
-def read_prompts(
-    folder: Path, overrides: Mapping[str, Any], *, is_foreign: bool = False
-) -> tuple[dict[str, str], str | None]:
-    """Return the folder's prompts by name, and the name of the default one.
-
-    Args:
-        folder: The model's folder.
-        overrides: Of its card.
-        is_foreign: Whether it is a StaticEmbedding's: the library writes names without texts into every folder, which
-            are no prompts.
-
-    Raises:
-        FormatError: They are not names and texts, or the default one is not among them.
-    """
-    path, config = folder / MODEL_FILE, read_model_settings(folder)
-    prompts = overrides.get("prompts", config.get("prompts") or {})
-    if not isinstance(prompts, dict) or not all(
-        isinstance(name, str) and isinstance(text, str) for name, text in prompts.items()
-    ):
-        raise FormatError(f"{path}: prompts must map names to texts")
-    default = config.get("default_prompt_name")
-    if default is not None and (not isinstance(default, str) or default not in prompts):
-        raise FormatError(f"{path}: default_prompt_name '{default}' is not among its prompts")
-    if is_foreign:
-        prompts = {name: text for name, text in prompts.items() if text or name == default}
-    return prompts, default
 
 
 def _checked(test: Callable[[Any], bool], value: object, what: str) -> Any:  # noqa: ANN401 - narrowed by test

@@ -12,6 +12,7 @@ from nestvec.model_store.folder.claims import FieldTable, Refused
 from nestvec.model_store.folder.pooling_settings import POOLING_FLAGS, SIZES
 from nestvec.model_store.folder.transformer_settings import (
     ARGUMENT_FIELDS,
+    PROCESSING,
     TRANSFORMER_WAY_OUT,
     UNREAD_FIELDS,
 )
@@ -43,6 +44,14 @@ MULTI_VECTOR_TABLE: Final = replace(
         name: refused
         for name, refused in TRANSFORMER_TABLE.refused.items()
         if name not in LENGTH_FIELDS
+    },
+)
+# Of models that read messages, whose reader looks at what is said of these.
+MESSAGE_TABLE: Final = replace(
+    TRANSFORMER_TABLE,
+    honoured=TRANSFORMER_TABLE.honoured | {PROCESSING},
+    refused={
+        name: refused for name, refused in TRANSFORMER_TABLE.refused.items() if name != PROCESSING
     },
 )
 MODEL_TABLE: Final = FieldTable(

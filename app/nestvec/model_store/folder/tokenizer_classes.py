@@ -183,4 +183,5 @@ BY_MODEL_TYPE: Final[Mapping[str, str]] = {
     "siglip2": "GemmaTokenizer",
     "qwen2": "Qwen2Tokenizer",
     "qwen3": "Qwen2Tokenizer",
+    "qwen3_vl": "Qwen2Tokenizer",
 }

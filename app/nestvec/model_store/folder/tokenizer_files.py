@@ -23,7 +23,13 @@ from nestvec.model_store.folder.tokenizer_classes import (
     UNSUPPORTED,
     TokenizerClass,
 )
-from nestvec.model_store.folder.tokenizer_parts import (
+from nestvec.model_store.folder.tokenizer_tokens import AddedTokens, read_added_tokens
+from nestvec.model_store.folder.transformer_settings import (
+    TransformerSettings,
+    read_transformer_settings,
+)
+from nestvec.model_store.sources.file_names import TOKENIZER_CONFIG_FILE
+from nestvec.model_store.sources.tokenizer_parts import (
     TokenizerParts,
     bert_normalizer,
     converted_parts,
@@ -31,12 +37,6 @@ from nestvec.model_store.folder.tokenizer_parts import (
     template,
     template_ids,
 )
-from nestvec.model_store.folder.tokenizer_tokens import AddedTokens, read_added_tokens
-from nestvec.model_store.folder.transformer_settings import (
-    TransformerSettings,
-    read_transformer_settings,
-)
-from nestvec.model_store.sources.file_names import TOKENIZER_CONFIG_FILE
 from nestvec.system.json_files import read_json
 
 # The override of a card by which tokenizer.json stands for itself.

@@ -8,12 +8,12 @@ from typing import Any, Final
 from nestvec.engine.text.tokenizer_changes import TOKEN_FLAGS
 from nestvec.errors import FormatError
 from nestvec.model_store.folder.tokenizer_classes import SPECIAL_TOKENS, TokenizerClass
-from nestvec.model_store.folder.tokenizer_parts import TokenizerParts
 from nestvec.model_store.sources.file_names import (
     ADDED_TOKENS_FILE,
     SPECIAL_TOKENS_FILE,
     TOKENIZER_CONFIG_FILE,
 )
+from nestvec.model_store.sources.tokenizer_parts import TokenizerParts
 from nestvec.system.json_files import read_json
 
 DECODER: Final = "added_tokens_decoder"

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from nestvec.errors import FormatError
 from nestvec.export.two_towers.config import TWO_TOWER_TYPES
+from nestvec.export.vision_language.config import VISION_LANGUAGE_TYPES
 from nestvec.model_store.heads.multi_vector import LENGTH_FIELDS
 from nestvec.model_store.sources.file_names import SETTINGS_FILES, TOKENIZER_CONFIG_FILE
 from nestvec.system.json_files import read_json
@@ -35,7 +36,10 @@ ARGUMENT_FIELDS: Final = (
     *("tokenizer_args", "processor_kwargs"),
 )
 # Fields that change vectors where they say anything: `field_claims` refuses them.
-UNREAD_FIELDS: Final = ("processing_kwargs", *sorted(LENGTH_FIELDS), "tokenizer_name_or_path")
+PROCESSING: Final = "processing_kwargs"
+UNREAD_FIELDS: Final = (PROCESSING, *sorted(LENGTH_FIELDS), "tokenizer_name_or_path")
+# What they may say of models that read messages, which end with the beginning of an answer.
+MESSAGE_ARGUMENTS: Final = ({"chat_template": {"add_generation_prompt": True}},)
 TRANSFORMER_WAY_OUT: Final = "a copy of the folder without this field is served as a plain encoder"
 # What a model's states are called, by its class and by the module; any other is not what is served.
 METHODS: Final = (None, "forward")
@@ -112,6 +116,8 @@ def check_transformer_settings(
         raise _refusal(settings, "transformer_task", f"{task!r} is none of {', '.join(TASKS)}")
     if architecture in TWO_TOWER_TYPES:
         _check_outputs_of_towers(settings)
+    elif architecture in VISION_LANGUAGE_TYPES:
+        _check_messages(settings)
     else:
         _check_outputs(settings, scores_pairs=scores_pairs)
     for name in ARGUMENT_FIELDS:
@@ -138,6 +144,30 @@ def _check_outputs_of_towers(settings: TransformerSettings) -> None:
             raise _refusal(settings, "modality_config", f"{name[:20]!r} would get another output")
     if settings.values.get("module_output_name") not in TOWER_MODULE_OUTPUTS:
         raise _refusal(settings, "module_output_name", "the module would give no vectors")
+
+
+def _check_messages(settings: TransformerSettings) -> None:
+    """Check that texts and pictures go through the chat template, and that states are those of tokens.
+
+    Raises:
+        FormatError: They do not, or are others.
+    """
+    values = settings.values
+    modalities = values.get("modality_config")
+    if modalities is not None:
+        if not isinstance(modalities, dict) or not speaks_in_messages(settings):
+            raise _refusal(settings, "modality_config", "inputs would not go through messages")
+        for name, modality in modalities.items():
+            parts = modality if isinstance(modality, dict) else {"method": ...}
+            outputs = parts.get("method") in METHODS, parts.get("method_output_name")
+            if not outputs[0] or outputs[1] not in METHOD_OUTPUTS:
+                raise _refusal(
+                    settings, "modality_config", f"{name[:20]!r} would get another output"
+                )
+    if values.get("module_output_name") not in MODULE_OUTPUTS:
+        raise _refusal(settings, "module_output_name", "the module would give no tokens' states")
+    if values.get(PROCESSING) not in (None, {}, *MESSAGE_ARGUMENTS):
+        raise _refusal(settings, PROCESSING, "only 'add_generation_prompt' is known")
 
 
 def _check_outputs(settings: TransformerSettings, *, scores_pairs: bool) -> None:

@@ -190,3 +190,31 @@ def read_model_settings(root: Path) -> Mapping[str, Any]:
     """
     path = root / MODEL_FILE
     return read_json(path) if path.is_file() else {}
+
+
+def read_prompts(
+    folder: Path, overrides: Mapping[str, Any], *, is_foreign: bool = False
+) -> tuple[dict[str, str], str | None]:
+    """Return the folder's prompts by name, and the name of the default one.
+
+    Args:
+        folder: The model's folder.
+        overrides: Of its card.
+        is_foreign: Whether it is a StaticEmbedding's: the library writes names without texts into every folder, which
+            are no prompts.
+
+    Raises:
+        FormatError: They are not names and texts, or the default one is not among them.
+    """
+    path, config = folder / MODEL_FILE, read_model_settings(folder)
+    prompts = overrides.get("prompts", config.get("prompts") or {})
+    if not isinstance(prompts, dict) or not all(
+        isinstance(name, str) and isinstance(text, str) for name, text in prompts.items()
+    ):
+        raise FormatError(f"{path}: prompts must map names to texts")
+    default = config.get("default_prompt_name")
+    if default is not None and (not isinstance(default, str) or default not in prompts):
+        raise FormatError(f"{path}: default_prompt_name '{default}' is not among its prompts")
+    if is_foreign:
+        prompts = {name: text for name, text in prompts.items() if text or name == default}
+    return prompts, default

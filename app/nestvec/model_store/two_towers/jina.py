@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from nestvec.engine.backend import BackendFactory
 from nestvec.engine.pictures.fitting import FittedTower
+from nestvec.engine.pictures.preprocessing import PictureTower
 from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.pooler import Pooler, open_rows
 from nestvec.errors import FormatError
@@ -142,6 +143,8 @@ def read_jina_head(folder: Path, config: Mapping[str, Any], hidden_size: int) ->
 @dataclass(frozen=True, slots=True)
 class JinaPictures(PictureSettings):
     """How jina-clip takes pictures."""
+
+    tower: PictureTower
 
     @override
     def export(

@@ -46,6 +46,8 @@ MAX_PATCH_SIZE: Final = 64
 class NaFlexSettings(PictureSettings):
     """How a model takes pictures in their own shapes."""
 
+    tower: NaFlexTower
+
     @override
     def export(
         self,
@@ -58,7 +60,7 @@ class NaFlexSettings(PictureSettings):
         export_naflex_graph(folder, config, self.scale, path, on_tensor)
 
 
-def read_naflex_settings(folder: Path, config: Mapping[str, Any]) -> PictureSettings | None:
+def read_naflex_settings(folder: Path, config: Mapping[str, Any]) -> NaFlexSettings | None:
     """Read how SigLIP 2 NaFlex takes pictures; None where its folder does not say how.
 
     Args:

@@ -20,10 +20,9 @@ from nestvec.errors import FormatError
 from nestvec.export.graph.builder import GraphBuilder
 from nestvec.model_store.artefacts.picture_build import check_picture_probes
 from nestvec.model_store.folder.model_folder import read_model_folder
+from nestvec.model_store.folder.picture_reading import read_pictures
 from nestvec.model_store.package import Package, load_package
-from nestvec.model_store.two_towers.naflex_settings import read_naflex_settings
-from nestvec.model_store.two_towers.picture_settings import PictureSettings
-from nestvec.model_store.two_towers.reading import read_pictures
+from nestvec.model_store.two_towers.naflex_settings import NaFlexSettings, read_naflex_settings
 
 from tests.model_store.test_package import options
 from tests.model_store.two_towers.naflex.models import (
@@ -59,11 +58,11 @@ def stored(version: int, name: str) -> FloatArray:
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> PictureSettings:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> NaFlexSettings:
     """How the tiny model takes pictures."""
     folder = write_naflex(tmp_path_factory.mktemp("naflex"))
     read = read_pictures(folder, CONFIG)
-    assert read is not None
+    assert isinstance(read, NaFlexSettings)
     return read
 
 
@@ -77,7 +76,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 @each_version
 @pytest.mark.parametrize("name", PICTURES)
 def test_patches_equal_those_of_transformers(
-    settings: PictureSettings, version: int, name: str
+    settings: NaFlexSettings, version: int, name: str
 ) -> None:
     """The shape of every picture, and every byte of its patches, are those of the image processor on Pillow."""
     pixels = settings.tower.pixels(decode_picture(PICTURES[name](), BOUNDS))
@@ -90,7 +89,7 @@ def test_patches_equal_those_of_transformers(
 
 @each_version
 def test_scaled_patches_equal_those_of_transformers(
-    settings: PictureSettings, tmp_path: Path, version: int
+    settings: NaFlexSettings, tmp_path: Path, version: int
 ) -> None:
     """What the graph makes of bytes is what the image processor makes of them, to 1e-6."""
     pixels = settings.tower.pixels(decode_picture(PICTURES["wide"](), BOUNDS))
@@ -197,7 +196,7 @@ def test_probes_of_pictures_do_not_depend_on_the_budget(package: Package) -> Non
     tower = package.spec.pictures
     assert isinstance(tower, NaFlexTower)
     other = NaFlexTower(tower.patch_size, 1000, tower.resample)
-    check_picture_probes(package.artefact, backend_of(package), other)
+    check_picture_probes(package.artefact, backend_of(package), other, package.probe_pooler)
     assert other.probe_sizes() == tower.probe_sizes()
 
 
@@ -252,7 +251,7 @@ def test_classes_that_do_the_same(tmp_path: Path, kind: str) -> None:
     assert read_naflex_settings(tmp_path, CONFIG) is None
 
 
-def test_the_processor_s_fields_are_in_the_fingerprint(settings: PictureSettings) -> None:
+def test_the_processor_s_fields_are_in_the_fingerprint(settings: NaFlexSettings) -> None:
     """Vectors of other patches are of another space."""
     summary = settings.summary()
     assert summary["max_patches"] == PROCESSOR["max_num_patches"]

@@ -7,9 +7,11 @@ Sources: the API references of OpenAI (`image_url`, `input_image`), Cohere, Voya
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from nestvec.api.requests.encoded_picture import EncodedPicture
+from nestvec.api.requests.encoded_picture import EncodedInput, EncodedMixture, EncodedPicture
 from nestvec.api.requests.fields import Body, invalid_item, texts_field
-from nestvec.errors import InputError, UnsupportedError
+from nestvec.engine.front.picture_inputs import one_vector_each
+from nestvec.engine.model_spec import ModelSpec
+from nestvec.errors import InputError, RequestTooLargeError, UnsupportedError
 
 # Where a part without `type` has its picture, whatever else is in it.
 PICTURE_FIELDS: Final = ("image", "image_url", "image_base64", "url", "bytes")
@@ -21,6 +23,8 @@ PICTURE_TYPES: Final[Mapping[str, str]] = {
     "image_base64": "image_base64",
     "image": "image",
 }
+# Of texts and pictures that are one input together, which are looked through one by one.
+MAX_PARTS: Final = 1024
 INLINE_DATA: Final = ("inlineData", "inline_data")
 FILE_DATA: Final = ("fileData", "file_data")
 
@@ -55,8 +59,8 @@ def read_objects(value: object) -> object:
 
 def read_items(
     value: object, name: str, *, check_count: Callable[[int], None]
-) -> tuple[Sequence[str | EncodedPicture], bool]:
-    """Read texts, plain or as objects, and pictures: a text, or a list in which each item may be any of them.
+) -> tuple[Sequence[str | EncodedInput], bool]:
+    """Read texts, plain or as objects, pictures, and both at once: a text, or a list in which each item may be any.
 
     Args:
         value: As parsed from JSON.
@@ -76,8 +80,8 @@ def read_items(
     return [_item(item, name, index) for index, item in enumerate(value)], True
 
 
-def read_object(item: Mapping[str, Any], name: str, index: int) -> str | EncodedPicture:
-    """Read an object that is one input: a part, a content of parts, or a field with a text or a picture.
+def read_object(item: Mapping[str, Any], name: str, index: int) -> str | EncodedInput:
+    """Read an object that is one input: a part, a content of parts, or fields with a text, a picture, or both.
 
     Args:
         item: The object.
@@ -85,16 +89,38 @@ def read_object(item: Mapping[str, Any], name: str, index: int) -> str | Encoded
         index: Its place there.
 
     Raises:
-        InputError: It is none of these, or holds both a text and a picture.
+        InputError: It is none of these.
         UnsupportedError: It holds something else than texts and pictures.
     """
     if "content" in item and "type" not in item:
         return read_content(item["content"], name, index)
+    if "type" not in item and item.get("text") is not None:
+        pictures = [field for field in PICTURE_FIELDS if item.get(field) is not None]
+        if pictures:
+            text = _part({"text": item["text"]}, name, index)
+            return with_picture(text, {field: item[field] for field in pictures}, name, index)
     return _part(item, name, index)
 
 
-def read_content(content: object, name: str, index: int) -> str | EncodedPicture:
-    """Read the parts of one input: texts, which become one with a line each, or a picture.
+def with_picture(
+    text: str | EncodedPicture, shown: Mapping[str, Any], name: str, index: int
+) -> EncodedMixture:
+    """Return one input of a text and the picture beside it, which the text follows.
+
+    Args:
+        text: The text.
+        shown: Field and value of the picture: of several fields that say the same the first is read.
+        name: The field of the body that it is in, for errors.
+        index: Its place there.
+
+    Raises:
+        InputError: The field holds no picture.
+    """
+    return EncodedMixture((_part(shown, name, index), text))
+
+
+def read_content(content: object, name: str, index: int) -> str | EncodedInput:
+    """Read the parts of one input: texts, which become one with a line each, a picture, or texts and pictures.
 
     Args:
         content: A list of parts, or a text.
@@ -102,7 +128,8 @@ def read_content(content: object, name: str, index: int) -> str | EncodedPicture
         index: Its place there.
 
     Raises:
-        InputError: It is neither, or holds a picture and more.
+        InputError: It is neither.
+        RequestTooLargeError: It has more parts than are looked through on the event loop.
         UnsupportedError: It holds something else than texts and pictures.
     """
     if isinstance(content, str):
@@ -118,9 +145,23 @@ def read_content(content: object, name: str, index: int) -> str | EncodedPicture
                 return _part(objects[0], name, index)
             raise invalid_item(name, index, "must have parts of 'content' with a string 'text'")
         return "\n".join(texts)
-    if len(objects) > 1:
-        raise one_vector_each(name, index)
-    return _part(objects[0], name, index)
+    return mixture([_part(part, name, index) for part in _bounded(objects, name, index)])
+
+
+def mixture(parts: Sequence[str | EncodedPicture]) -> EncodedInput:
+    """Return parts, one at least of which is a picture, as one input."""
+    (first, *more) = parts
+    return first if isinstance(first, EncodedPicture) and not more else EncodedMixture(tuple(parts))
+
+
+def _bounded(parts: list[Any], name: str, index: int | None) -> list[Any]:
+    if len(parts) > MAX_PARTS:
+        raise RequestTooLargeError(
+            f"an input has {len(parts)} parts, max {MAX_PARTS}; join its texts",
+            param=name,
+            input_index=index,
+        )
+    return parts
 
 
 def read_image(value: object, name: str, index: int) -> EncodedPicture:
@@ -169,20 +210,68 @@ def read_inline(part: Mapping[str, Any], name: str) -> EncodedPicture | None:
     return EncodedPicture(data)
 
 
-def chat_picture(body: Body) -> EncodedPicture | None:
-    """Return the picture of vLLM's `messages`, where they stand in place of an input.
+def chat_input(body: Body, spec: ModelSpec | None) -> EncodedInput | None:
+    """Return the input that vLLM's `messages` are, where they stand in place of an input.
+
+    Args:
+        body: As parsed from JSON.
+        spec: The model; None where it is not loaded, and the engine says what it takes.
 
     Returns:
-        The picture; None where there is an input, or no messages.
+        The input; None where there is an input, or no messages.
 
     Raises:
-        InputError: There is a picture and more.
-        UnsupportedError: There are messages without a picture.
+        InputError: The messages are not a user's, with a system's before it.
+        UnsupportedError: There are messages without a picture, of a model that reads none.
     """
     messages = body.get("messages")
     if body.get("input") is not None or messages is None:
         return None
     listed = messages if isinstance(messages, list) else []
+    if spec is not None and spec.chat is None:
+        return _chat_picture(listed)
+    system, user = _messages(listed)
+    content = read_content(user, "messages", 0)
+    if isinstance(content, EncodedPicture) and system is None:
+        return content
+    parts = content.parts if isinstance(content, EncodedMixture) else (content,)
+    return EncodedMixture(parts, system)
+
+
+def _messages(listed: list[Any]) -> tuple[str | None, object]:
+    """Return what a system's message says, and the content of the user's.
+
+    An empty message of an assistant may follow, by which vLLM's callers have the beginning of an answer written.
+
+    Raises:
+        InputError: There are other messages.
+    """
+    roles = [each.get("role") if isinstance(each, dict) else None for each in listed]
+    if roles[-1:] == ["assistant"]:
+        roles.pop()
+    if roles not in (["user"], ["system", "user"]):
+        raise InputError(
+            "'messages' must be a user's, behind a system's or none: one vector is made of them",
+            param="messages",
+        )
+    behind = listed[len(roles) :]
+    others = [*listed[: len(roles) - 1], *behind]
+    texts = [read_content(each.get("content") or "", "messages", 0) for each in others]
+    if not all(isinstance(text, str) for text in texts) or (behind and texts[-1]):
+        raise InputError(
+            "a system's message must be of text, and an assistant's empty", param="messages"
+        )
+    system = str(texts[0]) if len(roles) > 1 else None
+    return system, listed[len(roles) - 1].get("content")
+
+
+def _chat_picture(listed: list[Any]) -> EncodedInput | None:
+    """Return the picture of messages, of a model without a chat template.
+
+    Raises:
+        InputError: There are several messages.
+        UnsupportedError: There is no picture.
+    """
     contents = [each.get("content") for each in listed if isinstance(each, dict)]
     parts = [part for content in contents if isinstance(content, list) for part in content[:2]]
     if not any(isinstance(part, dict) and part.get("type") in PICTURE_TYPES for part in parts):
@@ -193,21 +282,10 @@ def chat_picture(body: Body) -> EncodedPicture | None:
     if len(listed) > 1:
         raise one_vector_each("messages", None)
     content = read_content(contents[0], "messages", 0)
-    return content if isinstance(content, EncodedPicture) else None
+    return None if isinstance(content, str) else content
 
 
-def one_vector_each(name: str, index: int | None) -> InputError:
-    """Return the error for an input of several pictures, or of a picture and a text."""
-    return InputError(
-        "an input is a text or one picture: a model with a tower for each makes a vector of either, in one space, and "
-        "none of both together. Send them as inputs of their own; their vectors may be averaged ('groups')",
-        param=name,
-        input_index=index,
-        code="unsupported",
-    )
-
-
-def _item(item: object, name: str, index: int) -> str | EncodedPicture:
+def _item(item: object, name: str, index: int) -> str | EncodedInput:
     if isinstance(item, str):
         return item
     if not isinstance(item, dict):
@@ -219,7 +297,7 @@ def _part(part: Mapping[str, Any], name: str, index: int) -> str | EncodedPictur
     """Read one part.
 
     Raises:
-        InputError: It holds neither a text nor a picture, or both.
+        InputError: It holds neither a text nor a picture.
         UnsupportedError: It is of a type that is not embedded.
     """
     kind = part.get("type")
@@ -251,8 +329,6 @@ def _bare(item: Mapping[str, Any], name: str, index: int) -> str | EncodedPictur
     """Read an object without a type, of Jina's kind."""
     fields = [field for field in PICTURE_FIELDS if item.get(field) is not None]
     text = item.get("text")
-    if text is not None and fields:
-        raise one_vector_each(name, index)
     if fields:
         value = item[fields[0]]
         url = value.get("url") if isinstance(value, dict) else value

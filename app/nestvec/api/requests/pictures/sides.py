@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import cast
 
 from nestvec.api.requests.api_request import ApiRequest
-from nestvec.api.requests.encoded_picture import EncodedPicture
+from nestvec.api.requests.encoded_picture import EncodedInput
 from nestvec.api.requests.fields import Body, content_field, texts_field
 from nestvec.api.requests.json_parts import texts_json
 from nestvec.api.requests.pictures.parts import read_items, read_object
-from nestvec.api.requests.pictures.reading import read_inputs
-from nestvec.engine.pictures.picture import Picture
+from nestvec.api.requests.pictures.reading import ENCODED, read_inputs
+from nestvec.engine.pictures.picture import PICTURE_KINDS, MixedInput, Picture
 from nestvec.errors import InputError
 
 # What a route without token ids compares.
-SideInputs = Sequence[str | Picture]
+SideInputs = Sequence[str | Picture | MixedInput]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class PictureSide:
         is_list: Whether they came as a list, so that an error names one of them.
     """
 
-    items: Sequence[str | EncodedPicture]
+    items: Sequence[str | EncodedInput]
     name: str
     is_list: bool = True
 
@@ -35,7 +35,7 @@ class PictureSide:
 def picture_side(
     body: Body, name: str, *, check_count: Callable[[int], None], accepts_single: bool = True
 ) -> PictureSide:
-    """Read a field of a text or a picture, or of a list of them.
+    """Read a field of a text or a picture, or of both at once, or of a list of them.
 
     Args:
         body: As parsed from JSON.
@@ -58,7 +58,7 @@ def picture_side(
 
 
 def query_side(body: Body) -> PictureSide:
-    """Read `query`: a text, or an object with a text or a picture.
+    """Read `query`: a text, or an object with a text, a picture or both.
 
     Raises:
         InputError: It is missing, or something else.
@@ -73,11 +73,11 @@ def query_side(body: Body) -> PictureSide:
     return PictureSide([query], "query", is_list=False)
 
 
-def read_lone(value: dict[str, object], name: str) -> str | EncodedPicture:
+def read_lone(value: dict[str, object], name: str) -> str | EncodedInput:
     """Read an object that a field holds by itself.
 
     Raises:
-        InputError: It holds neither a text nor a picture, or both.
+        InputError: It holds neither a text nor a picture.
         UnsupportedError: It holds something else.
     """
     try:
@@ -101,8 +101,8 @@ async def read_sides(api_request: ApiRequest, *sides: PictureSide) -> list[SideI
         QueueFullError: Other requests leave no memory for the files.
         DeadlineError: The deadline passed.
     """
-    joined: list[str | EncodedPicture] = [item for side in sides for item in side.items]
-    if EncodedPicture not in set(map(type, joined)):
+    joined: list[str | EncodedInput] = [item for side in sides for item in side.items]
+    if ENCODED.isdisjoint(map(type, joined)):
         return [cast("SideInputs", side.items) for side in sides]
     try:
         read = await read_inputs(api_request, joined)
@@ -119,12 +119,12 @@ async def read_sides(api_request: ApiRequest, *sides: PictureSide) -> list[SideI
 
 
 def has_pictures(*sides: SideInputs) -> bool:
-    """Whether there is a picture on any side."""
-    return any(Picture in set(map(type, side)) for side in sides)
+    """Whether there is a picture on any side, alone or beside a text."""
+    return any(not PICTURE_KINDS.isdisjoint(map(type, side)) for side in sides)
 
 
 async def documents_json(documents: SideInputs) -> list[bytes]:
-    """Encode the texts of documents; of a picture null: whoever sent it knows it by its index."""
+    """Encode the texts of documents; of one with a picture null: whoever sent it knows it by its index."""
     texts = await texts_json([each if isinstance(each, str) else "" for each in documents])
     pairs = zip(texts, documents, strict=True)
     return [text if isinstance(each, str) else b"null" for text, each in pairs]
@@ -134,7 +134,7 @@ def _name_side(error: InputError, sides: Sequence[PictureSide]) -> None:
     """Make an error of all sides together name the side and the index there."""
     index = error.input_index
     for side in sides:
-        is_here = EncodedPicture in set(map(type, side.items)) if index is None else False
+        is_here = index is None and not ENCODED.isdisjoint(map(type, side.items))
         if is_here or (index is not None and index < len(side.items)):
             error.param = side.name if error.param == "input" else error.param
             error.input_index = index if side.is_list else None

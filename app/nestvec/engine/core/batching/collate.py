@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from nestvec.engine.core.batching import picture_tokens
 from nestvec.engine.types import DEFAULT_OPTIONS, Batch, Item, ItemOptions, Layout
 
 PATCHED_AXES: Final = 5  # rows, columns, height and width of a patch, colours
@@ -39,7 +40,8 @@ def collate(
     Returns:
         Packed arrays: `ids` (T,), `positions` (T,), `gather` (B, S) into 0 … T-1 (padding points at token 0),
         `scatter` (T,) into 0 … B*S-1, `lengths` (B,) of what is seen, `has_equal_lengths` (), bool, `types` (T,), 1 for
-        tokens of a pair's second text; int32 as the contrib attention wants lengths, int64 for indices.
+        tokens of a pair's second text; int32 as the contrib attention wants lengths, int64 for indices. Of decoders
+        that read pictures among tokens `axes` (3, T) and `picture_places` (P,), int64, too.
         Padded arrays: `input_ids`, `attention_mask`, `token_type_ids`, each (B, S), int64. Of pictures `pixels` too,
         (B, P, P, 3), uint8; of pictures in their own shapes the patches of all, (T, p, p, 3), and `grids`, (B, 2),
         int64, their rows and columns.
@@ -49,7 +51,17 @@ def collate(
     cells = _Cells(items, lengths)
     make = cells.padded() if layout is Layout.PADDED else cells.packed()
     are_pictures = options[0].are_pictures
-    if are_pictures:
+    prefix: tuple[Batch, ...] = ()
+    if are_pictures and items[0].grids:
+        make |= {
+            "ids": lambda: picture_tokens.token_ids(items),
+            "axes": lambda: picture_tokens.token_axes(items),
+        }
+        runs = picture_tokens.runs_of(picture_tokens.placed_pictures(items))
+        places = np.concatenate([picture.places for run in runs for picture in run])
+        make["picture_places"] = lambda: places
+        prefix = tuple(_prefix(run, is_lone=is_lone) for run in runs)
+    elif are_pictures:
         make["pixels"], make["grids"] = cells.pixels, cells.grids
     distinct = distinct_options(options)
     columns = [of_items.columns for of_items in distinct]
@@ -64,7 +76,20 @@ def collate(
         columns=max(columns) if all(columns) else 0,
         is_half=all(of_items.is_half for of_items in distinct),
         are_pictures=are_pictures,
+        prefix=prefix,
     )
+
+
+def _prefix(pictures: Sequence[picture_tokens.PlacedPicture], *, is_lone: bool) -> Batch:
+    """Build the batch of pictures that the tower takes in one run: a sequence of patches for each."""
+    lengths = np.array([len(picture.patches) for picture in pictures], np.int64)
+    # Patches have no ids; a graph of them takes none.
+    sequences = [Item(np.zeros(length, np.int32)) for length in lengths.tolist()]
+    make = _Cells(sequences, lengths).packed() | {
+        "pixels": lambda: np.concatenate([picture.patches for picture in pictures]),
+        "patch_grid": lambda: picture_tokens.patch_grid([picture.grid for picture in pictures]),
+    }
+    return Batch(LazyArrays(make), lengths, Layout.PACKED, is_lone, are_pictures=True)
 
 
 def distinct_options(options: Sequence[ItemOptions]) -> list[ItemOptions]:
@@ -128,12 +153,14 @@ class _Cells:
         """Return how to make each packed array; `collate` describes them."""
         return {
             "ids": self._ids,
-            "positions": lambda: np.broadcast_to(self.columns, self.is_token.shape)[self.is_token],
+            "positions": self._positions,
             "gather": self._gather,
             "scatter": lambda: np.flatnonzero(self.is_token).astype(np.int64),
             "lengths": lambda: self.seen.astype(np.int32),
             "has_equal_lengths": lambda: np.asarray(bool((self.seen == len(self.columns)).all())),
             "types": self._types,
+            "axes": lambda: np.tile(self._positions(), (picture_tokens.AXES, 1)),
+            "picture_places": lambda: np.zeros(0, np.int64),
         }
 
     def padded(self) -> dict[str, Make]:
@@ -157,6 +184,9 @@ class _Cells:
 
     def _ids(self) -> NDArray[np.int64]:
         return np.concatenate([item.ids for item in self.items], dtype=np.int64)
+
+    def _positions(self) -> NDArray[np.int64]:
+        return np.broadcast_to(self.columns, self.is_token.shape)[self.is_token]
 
     def _gather(self) -> NDArray[np.int64]:
         starts = np.cumsum(self.lengths) - self.lengths

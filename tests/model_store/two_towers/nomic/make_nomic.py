@@ -3,7 +3,7 @@
 It needs torch, transformers 4.57 and einops, and a folder with `modeling_hf_nomic_bert.py` and
 `configuration_hf_nomic_bert.py` as they are published beside the weights (nomic-ai/nomic-embed-vision-v1.5, or
 src/contrastors/models/huggingface of nomic-ai/contrastors), which are not in this repository:
-`python tests/model_store/two_towers/make_nomic.py FOLDER`.
+`python tests/model_store/two_towers/nomic/make_nomic.py FOLDER`.
 """
 
 import importlib
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[2]))
+sys.path.insert(0, str(HERE.parents[3]))
 
-from tests.model_store.two_towers.nomic_vision import (  # noqa: E402 - the path comes first
+from tests.model_store.two_towers.nomic.nomic_vision import (  # noqa: E402 - the path comes first
     CONFIGS,
     reference,
     scaled,

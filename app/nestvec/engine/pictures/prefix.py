@@ -1,0 +1,138 @@
+"""How a decoder takes pictures among the tokens of a text: each in its own shape, by patches that are merged.
+
+Bytes are those of transformers' `Qwen2VLImageProcessor` on Pillow, which resizes before it scales; scaling is done by
+the graph.
+
+Source: `smart_resize` of transformers' image_processing_qwen2_vl.py.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestvec.engine.pictures.picture import PatchGrid
+from nestvec.engine.pictures.preprocessing import PixelArray, content_ids
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CHANNELS: Final = 3
+# Of pictures that check a graph, widths in heights: a square, a wide picture and a high one.
+PROBE_SHAPES: Final = (1.0, 2.5, 0.4)
+
+
+@dataclass(frozen=True, slots=True)
+class PicturePrefix:
+    """How a model takes pictures among the tokens of a text.
+
+    Attributes:
+        patch_size: Width and height of a patch in pixels, p.
+        merge_size: So many rows and columns of patches make a token, m.
+        min_pixels: Fewest pixels that a picture is resized to.
+        max_pixels: Most pixels of it.
+        resample: Pillow's number of the filter.
+        start_id: The token before the tokens of a picture.
+        end_id: The token behind them.
+        token_cost: What a token of a picture costs, tower and decoder together, in tokens of a text.
+        pair_cost: What each pair of patches of a picture costs besides, whose attention is of all with all.
+    """
+
+    patch_size: int
+    merge_size: int
+    min_pixels: int
+    max_pixels: int
+    resample: int
+    start_id: int
+    end_id: int
+    token_cost: float = 1.0
+    pair_cost: float = 0.0
+
+    @property
+    def factor(self) -> int:
+        """Width and height in pixels of what makes a token."""
+        return self.patch_size * self.merge_size
+
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """Return the width and height that a picture is resized to: multiples of `factor`, within the bounds.
+
+        Its decoder bounds how long and narrow it may be.
+        """
+        factor, pixels = self.factor, width * height
+        # Halves are rounded to even numbers, as in the library.
+        wide, high = (round(side / factor) * factor for side in (width, height))
+        if wide * high > self.max_pixels:
+            shrink = math.sqrt(pixels / self.max_pixels)
+            wide, high = (
+                max(factor, math.floor(side / shrink / factor) * factor) for side in (width, height)
+            )
+        elif wide * high < self.min_pixels:
+            grow = math.sqrt(self.min_pixels / pixels)
+            wide, high = (math.ceil(side * grow / factor) * factor for side in (width, height))
+        return wide, high
+
+    def tokens_of(self, width: int, height: int) -> int:
+        """Return the number of tokens of a picture of so many pixels, without those before and behind it."""
+        wide, high = self.resized_size(width, height)
+        return wide * high // self.factor**2
+
+    def pixel_bytes_of(self, width: int, height: int) -> int:
+        """Return the size in memory of a picture's pixels as the model takes them."""
+        wide, high = self.resized_size(width, height)
+        return CHANNELS * wide * high
+
+    def extra_cost(self, grids: Sequence[PatchGrid]) -> float:
+        """Return what pictures cost beyond as many tokens of texts."""
+        patches = [rows * columns for rows, columns, _ in grids]
+        by_token = (self.token_cost - 1) * sum(patches) / self.merge_size**2
+        return by_token + self.pair_cost * sum(count * count for count in patches)
+
+    def patches(self, image: "Image") -> tuple[PixelArray, PatchGrid]:
+        """Return the patches of an RGB picture, (N, p * p * 3), those of a token one behind the other, and its grid."""
+        from PIL import Image
+
+        size = self.resized_size(image.width, image.height)
+        resized = np.asarray(image.resize(size, Image.Resampling(self.resample)))
+        return self.cut(resized)
+
+    def cut(self, pixels: PixelArray) -> tuple[PixelArray, PatchGrid]:
+        """Cut pixels of a size that a picture is resized to, (height, width, 3), into patches, as `patches` does."""
+        patch, merge = self.patch_size, self.merge_size
+        rows, columns = (side // patch for side in pixels.shape[:2])
+        shape = (rows // merge, merge, patch, columns // merge, merge, patch, CHANNELS)
+        ordered = pixels.reshape(shape).transpose(0, 3, 1, 4, 2, 5, 6)
+        flat = np.ascontiguousarray(ordered).reshape(rows * columns, patch * patch * CHANNELS)
+        return flat, (rows, columns, merge)
+
+    def ids(self, patches: PixelArray, grid: PatchGrid) -> NDArray[np.int32]:
+        """Return what stands for a picture where texts have token ids: a number below zero for each of its tokens.
+
+        The tokens before and behind it are among them.
+        """
+        shape = np.asarray(grid, np.int64).tobytes()
+        own = content_ids(patches, len(patches) // self.merge_size**2, shape)
+        around = np.array([self.start_id, self.end_id], np.int32)
+        return np.concatenate([around[:1], own, around[1:]])
+
+    def probe_sizes(self) -> Sequence[tuple[int, int]]:
+        """Return heights and widths of pictures that check a graph, whatever the most pixels are."""
+        sizes = []
+        for shape in PROBE_SHAPES:
+            high = math.sqrt(self.min_pixels / shape)
+            width, height = self.resized_size(round(high * shape), round(high))
+            sizes.append((height, width))
+        return sizes
+
+    def summary(self) -> dict[str, Any]:
+        """Return what of it decides vectors, for the space's fingerprint."""
+        return {
+            "patch_size": self.patch_size,
+            "merge_size": self.merge_size,
+            "min_pixels": self.min_pixels,
+            "max_pixels": self.max_pixels,
+            "resample": self.resample,
+            "around": (self.start_id, self.end_id),
+        }
