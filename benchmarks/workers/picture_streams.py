@@ -129,7 +129,11 @@ async def measure(service: EmbeddingService, args: argparse.Namespace) -> None:
     random = np.random.default_rng(2)
     texts = [" ".join(random.choice(WORDS, 20)) for _ in range(args.texts)]
     images = pictures(args.pictures)
-    streams = {"texts": [texts], "pictures": [images], "both": [texts, images]}
+    streams: dict[str, Sequence[Sequence[str | Picture]]] = {
+        "texts": [texts],
+        "pictures": [images],
+        "both": [texts, images],
+    }
     await seconds(service, [texts[:40], images[:8]])
     best: dict[str, float] = {}
     for _ in range(args.rounds):

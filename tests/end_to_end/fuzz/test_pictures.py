@@ -1,6 +1,7 @@
 """Pictures of strangers against a real server: no status of a fault, and no request that holds the event loop."""
 
 import base64
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from PIL import Image
 from tests.end_to_end.chaos.dearest_requests import KEY, DearRequest, of
 from tests.end_to_end.fuzz.pictures import sample_pictures, write_picture
 from tests.engine.pictures.hostile import HOSTILE, encoded, pixels
+from tests.model_store.two_towers.naflex.models import write_naflex
 from tests.model_store.two_towers.towers import write_model
 from tests.processes.test_dearest_requests import MAX_HELD_MS, held_ms
 from tests.support.loop_ticks import watched
@@ -21,19 +23,20 @@ from tests.support.server import RunningServer, running_server
 
 pytestmark = [pytest.mark.process, pytest.mark.load]
 MUTATED = 600
-MODEL = "clip"
+MODEL, NAFLEX = "clip", "naflex"
 FORMS = ("PNG", "JPEG", "WEBP", "GIF")
 EMBEDDINGS = "/v1/embeddings"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, Path]]:
-    """A server of a tiny CLIP, and where long ticks of its loop are noted."""
+    """A server of a tiny CLIP and a tiny SigLIP 2 NaFlex, and where long ticks of its loop are noted."""
     folder = tmp_path_factory.mktemp("pictures")
     ticks = folder / "ticks"
     settings = {
         "model": write_model(folder / MODEL, "clip"),
         "served_model_name": MODEL,
+        "models": json.dumps({NAFLEX: {"model": str(write_naflex(folder / NAFLEX))}}),
         "cache_dir": folder / "cache",
         "api_keys": KEY,
     }
@@ -137,7 +140,10 @@ def test_no_pictures_hold_the_loop(
     assert took_ms <= MAX_HELD_MS
 
 
-def test_mutated_pictures_are_the_callers_error(client: httpx.Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", [MODEL, NAFLEX])
+def test_mutated_pictures_are_the_callers_error(
+    client: httpx.Client, tmp_path: Path, model: str
+) -> None:
     """Of hundreds of mutated files each gets a vector or a reason, and the server goes on."""
     chooser = random.Random(11)
     samples = sample_pictures(tmp_path)
@@ -145,11 +151,12 @@ def test_mutated_pictures_are_the_callers_error(client: httpx.Client, tmp_path: 
     for _ in range(MUTATED):
         write_picture(tmp_path, samples, chooser)
         content = (tmp_path / "picture").read_bytes()
-        answer = client.post(EMBEDDINGS, content=of(input=[{"image": text_of(content)}])())
+        body = of(model=model, input=[{"image": text_of(content)}])()
+        answer = client.post(EMBEDDINGS, content=body)
         statuses[answer.status_code] += 1
         if answer.status_code != 200:
             assert answer.json()["error"]["message"]
-    print(f"{MUTATED} mutated pictures: statuses {dict(statuses)}")
+    print(f"{MUTATED} mutated pictures, {model}: statuses {dict(statuses)}")
     assert set(statuses) <= {200, 400}
     assert statuses[200] > 0
     assert statuses[400] > MUTATED / 2

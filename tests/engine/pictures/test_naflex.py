@@ -14,6 +14,7 @@ from nestvec.engine.cache.vector_cache import VectorCache
 from nestvec.engine.core.batching.collate import collate
 from nestvec.engine.front import picture_inputs
 from nestvec.engine.limits import ServiceLimits
+from nestvec.engine.pictures.decoding import PictureBounds, decode_picture
 from nestvec.engine.pictures.naflex import (
     FEWEST_TOKENS,
     MAX_PATCHES,
@@ -32,6 +33,7 @@ from tests.engine.pictures.forms import colours, encoded
 from tests.support.fakes import fake_vector
 from tests.support.served import SPEC, Served, ServedOptions, serve_fake
 
+MOST_PIXELS = 80_000_000  # that an operator may allow a picture
 TOWER = NaFlexTower(patch_size=8, max_patches=31, resample=2, token_cost=2.0)
 WITH_PICTURES = dataclasses.replace(SPEC, pictures=TOWER)
 # A square, one five times as high as wide, and a line: of 25, 20 and 31 patches.
@@ -54,18 +56,18 @@ def embed(served: Served, inputs: Sequence[Any], **fields: Any) -> EmbedResult:
 
 
 @given(
-    width=st.integers(1, 20_000),
-    ratio=st.floats(0.005, 200),
+    shorter=st.integers(1, 8944),
+    ratio=st.floats(1, 200),
     side=st.integers(1, 64),
     most=st.integers(MIN_PATCHES, MAX_PATCHES),
 )
-def test_grids_keep_to_the_budget(width: int, ratio: float, side: int, most: int) -> None:
-    """Whatever shape a picture has, its patches are within the budget; turned it has as many."""
-    height = max(1, int(width * ratio))
+def test_grids_keep_to_the_budget(shorter: int, ratio: float, side: int, most: int) -> None:
+    """Whatever shape a picture has that is read, its patches are within the budget; turned it has as many."""
+    longer = min(int(shorter * ratio), MOST_PIXELS // shorter)
     tower = NaFlexTower(side, most, 2)
-    rows, columns = tower.grid(width, height)
+    rows, columns = tower.grid(shorter, longer)
     assert FEWEST_TOKENS <= rows * columns <= most
-    assert tower.grid(height, width) == (columns, rows)
+    assert tower.grid(longer, shorter) == (columns, rows)
 
 
 @pytest.mark.parametrize("most", [MIN_PATCHES, 256, MAX_PATCHES])
@@ -223,3 +225,24 @@ def test_pictures_of_one_size_have_as_many_patches_as_they_have(tiny_folder: Pat
     assert with_patches(None, 64) is None
     assert with_patches(TOWER, 64) == dataclasses.replace(TOWER, max_patches=64)
     assert with_patches(TOWER, None) is TOWER
+
+
+def test_pictures_beyond_the_budget_are_not_decoded(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once those before have more tokens than a request may, which only their sizes tell, the rest is left alone."""
+    decoded: list[int] = []
+
+    def note(data: bytes, bounds: PictureBounds) -> Any:
+        decoded.append(len(data))
+        return decode_picture(data, bounds)
+
+    monkeypatch.setattr(picture_inputs, "decode_picture", note)
+    limits = ServiceLimits(max_tokens=4 * COUNTS[0])
+    options = ServedOptions(spec=WITH_PICTURES, limits=limits)
+    served = serve_fake(tiny_folder / "tokenizer.json", options)
+    pictures = PICTURES[:1] * (limits.max_tokens // FEWEST_TOKENS)
+    with pytest.raises(RequestTooLargeError, match=f"max {limits.max_tokens} tokens"):
+        embed(served, pictures)
+    served.service.close()
+    assert len(decoded) < len(pictures)

@@ -234,6 +234,16 @@ def test_what_is_served(name: str) -> None:
     assert answers.startswith(b"HTTP/1.1 200 OK")
 
 
+def test_a_body_that_ends_in_one_piece_with_the_next_request() -> None:
+    """Bytes of one body are never taken for the framing of the next, however much longer the first one was."""
+    first, second = plain(b"", b"x" * 90_000), plain(b"", b"y" * 3000)
+    seen, answers = exchange(
+        first[:-10], first[-10:] + second[:-2000], second[-2000:], limits=SMALL
+    )
+    assert [len(request.body or b"") for request in seen] == [90_000, 3000]
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+
+
 def test_trailers_are_no_headers() -> None:
     """Trailers are dropped: a key in one is none, and the request behind them is the next one (RFC 9110 6.5.1)."""
     tail = b"authorization: Bearer k1\r\nx-checksum: 1\r\nexpect: 100-continue\r\nhost: b\r\nupgrade: h2c\r\n"

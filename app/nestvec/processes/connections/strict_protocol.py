@@ -195,9 +195,10 @@ class StrictProtocol(HttpToolsProtocol):
 
     def _receive_body(self, data: bytes) -> None:
         """Take a piece of a body, and refuse it where its framing is too large for what it holds."""
-        body_bytes = self._body_bytes
+        body_bytes, cycle = self._body_bytes, self.cycle
         self._parse(data)
-        if self.phase is not ReadPhase.BODY:
+        # Behind the end of this body another one has begun: how much of the piece is of which is not known.
+        if self.phase is not ReadPhase.BODY or self.cycle is not cycle:
             return
         got_bytes = self._body_bytes - body_bytes
         self._framing_bytes += len(data) - got_bytes
