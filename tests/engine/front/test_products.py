@@ -150,6 +150,8 @@ OTHERS: Final = {
     ),
     # It only lets less of a text be used …
     "max_second_tokens",
+    # It is of pictures, whose tokens a budget counts: `tests/engine/pictures/test_naflex.py` refuses too many.
+    "picture_patches",
     # They make fewer vectors of what was bounded before.
     *("groups", "weights"),
     # … merges what was bounded before …
