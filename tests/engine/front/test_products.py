@@ -150,7 +150,7 @@ OTHERS: Final = {
     ),
     # It only lets less of a text be used …
     "max_second_tokens",
-    # It is of pictures, whose tokens a budget counts: `tests/engine/pictures/test_naflex.py` refuses too many.
+    # … says how many tokens pictures have, which are counted with theirs (tests/engine/pictures/test_naflex.py) …
     "picture_patches",
     # They make fewer vectors of what was bounded before.
     *("groups", "weights"),
