@@ -158,7 +158,6 @@ OTHERS: Final = {
     "pool_factor",
     # … or says that there is a place for what a recipe gives, whose parts have cases below.
     "takes_views",
-    "picture_patches",  # bounded in tests/engine/pictures/test_naflex.py
 }
 # Calls for a recipe of two parts that would be fine for either alone.
 OF_RECIPES: Final[dict[str, tuple[dict[str, Any], str]]] = {
