@@ -148,7 +148,7 @@ def test_a_list_of_the_library_is_one_input(embedder: Embedder, tmp_path: Path) 
         wanted_scores,
         atol=TOLERANCE,
     )
-    for wrong in ([], [TEXT, 7]):
+    for wrong in ([], [TEXT, 7], [TEXT, None]):
         with pytest.raises(InputError, match=r"texts\[1\] must be a text") as caught:
             embedder.embed([TEXT, wrong])  # type: ignore[list-item]  # what is refused
         assert caught.value.input_index == 1

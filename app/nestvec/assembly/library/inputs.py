@@ -59,9 +59,9 @@ def check_input(value: object, name: str, index: int) -> None:
         InputError: It is something else; names the index.
     """
     parts = value if isinstance(value, MIXTURES) else (value,)
-    wrong = next((part for part in parts if not is_one_input(part)), None)
-    if wrong is not None or not parts:
-        kind = "an empty list" if not parts else type(wrong).__name__
+    wrong = [part for part in parts if not is_one_input(part)]
+    if wrong or not parts:
+        kind = type(wrong[0]).__name__ if wrong else "an empty list"
         raise InputError(
             f"{name}[{index}] must be a text, or a picture as the bytes of its file, a pathlib.Path or an image "
             f"of Pillow's, or a list of both, not {kind}",
