@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from tests.end_to_end.ray.local_cluster import LocalCluster, cpu_watch, embed, local_cluster
 
 FILES: Final = 40
-THREADS: Final = ("--worker-threads", "1", "--front-threads", "1", "--lone-threads", "1")
+THREADS: Final = ("--worker-threads", "1", "--front-threads", "1")
 
 
 def write_corpus(folder: Path, texts: int, words: tuple[int, int]) -> str:
