@@ -145,4 +145,6 @@ def test_a_system_that_allows_no_moves_is_not_asked_again(monkeypatch: pytest.Mo
 def test_nothing_is_asked_where_no_threads_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on systems that have none of this."""
     monkeypatch.setattr(thread_placement, "current_core", None)
-    ThreadPlacement().keep_apart()
+    placement = ThreadPlacement()
+    placement.keep_apart()
+    assert placement == ThreadPlacement()

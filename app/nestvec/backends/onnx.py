@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -69,8 +70,11 @@ class OnnxBackend:
     def __init__(self, path: Path, layout: Layout, options: BackendOptions) -> None:
         self._plain_attention_tokens = options.plain_attention_tokens
         requested = available_provider(options.provider)
-        self._session, helpers = begun_threads(lambda: _open(path, requested, options), "inside")
-        self._helpers = ThreadPlacement(helpers if options.spins else ())
+        opening = partial(_open, path, requested, options)
+        self._session, helpers = (
+            begun_threads(opening, "inside") if options.spins else (opening(), ())
+        )
+        self._helpers = ThreadPlacement(helpers)
         active = self._session.get_providers()
         provider = "cuda" if active[0] == PROVIDERS["cuda"] else "cpu"
         if options.provider == "cuda" and provider != "cuda":
