@@ -24,7 +24,7 @@ from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.two_towers.attention_pooling import VISION, read_pooling
 from nestvec.export.two_towers.config import NaFlexSizes, read_naflex_sizes
 from nestvec.export.two_towers.layers import TowerBuilder
-from nestvec.export.two_towers.patches import CHANNELS
+from nestvec.export.two_towers.patches import CHANNELS, reshaped
 from nestvec.export.two_towers.picture_graph import PICTURE_WEIGHTS, PIXELS, PixelScale
 
 GRIDS: Final = "grids"
@@ -148,7 +148,7 @@ class _Tower:
         """Make states [T, H] of patches and of where they lie."""
         sizes = self.sizes
         values = CHANNELS * sizes.patch_size**2
-        flat = self._reshaped(patches, "patch_values", -1, values)
+        flat = reshaped(self.graph, patches, "patch_values", -1, values)
         layer = self.builder.linear("embeddings.patch_embedding", sizes.hidden_size, values)
         (state,) = self.context.arithmetic.apply(self.graph, flat, [layer])
         side, width = sizes.grid_side, sizes.hidden_size
@@ -175,19 +175,17 @@ class _Tower:
         scores, values = (
             graph.op("Gather", part, inputs.gather, axis=0) for part in (scores, values)
         )
-        masked = graph.op("Add", scores, self._reshaped(inputs.padding_mask, "pool_mask", 0, -1, 1))
+        masked = graph.op(
+            "Add", scores, reshaped(self.graph, inputs.padding_mask, "pool_mask", 0, -1, 1)
+        )
         last = graph.weight("last", np.array([-1], np.int64))
         shares = graph.op("Unsqueeze", graph.op("Softmax", masked, axis=1), last)
-        split = self._reshaped(values, "pool_heads", 0, 0, heads, width // heads)
+        split = reshaped(self.graph, values, "pool_heads", 0, 0, heads, width // heads)
         mixed = graph.op("Mul", split, shares)
         summed = graph.op(
             "ReduceSum", mixed, graph.weight("axis_1", np.array([1], np.int64)), keepdims=0
         )
-        joined = self._reshaped(summed, "pooled_rows", -1, width)
+        joined = reshaped(self.graph, summed, "pooled_rows", -1, width)
         (attended,) = self.context.arithmetic.apply(graph, joined, [layers.output])
         normed = self.builder.norm(attended, "head.layernorm")
         return graph.op("Add", attended, self.builder.mlp(normed, "head.mlp"))
-
-    def _reshaped(self, value: str, name: str, *shape: int) -> str:
-        shape_of = self.graph.weight(f"{name}_shape", np.array(shape, np.int64))
-        return self.graph.op("Reshape", value, shape_of)

@@ -28,6 +28,7 @@ from nestvec.export.two_towers.patches import (
     class_states,
     cut_patches,
     embed_patches,
+    reshaped,
 )
 
 PIXELS: Final = "pixels"
@@ -131,12 +132,12 @@ class _Tower:
         if sizes.family == "siglip":
             bias = weights.get(f"{name}.bias", (width,))
         state = embed_patches(self.context, patches, kernel, bias)
-        state = self._reshaped(state, "pictures", -1, sizes.side_patches**2, width)
+        state = reshaped(self.graph, state, "pictures", -1, sizes.side_patches**2, width)
         if sizes.has_class_token:
             state = self._behind_class_token(state)
         places = weights.get(f"{VISION}embeddings.position_embedding.weight", (sizes.tokens, width))
         state = self.graph.op("Add", state, self.graph.weight("places", places))
-        return self._reshaped(state, "tokens", -1, width)
+        return reshaped(self.graph, state, "tokens", -1, width)
 
     def _behind_class_token(self, state: str) -> str:
         """Put the class token before the patches of each picture, [B, n, H] to [B, n + 1, H]."""
@@ -162,9 +163,3 @@ class _Tower:
         (attended,) = self.context.arithmetic.apply(graph, joined, [layers.output])
         normed = self.builder.norm(attended, "head.layernorm")
         return graph.op("Add", attended, self.builder.mlp(normed, "head.mlp"))
-
-    def _reshaped(self, value: str, name: str, *shape: int) -> str:
-        return self.graph.op("Reshape", value, self._ints(f"{name}_shape", *shape))
-
-    def _ints(self, name: str, *values: int) -> str:
-        return self.graph.weight(name, np.array(values, np.int64))

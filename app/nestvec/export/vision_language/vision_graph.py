@@ -26,7 +26,7 @@ from nestvec.export.layers.blocks import feed_forward, layer_norm
 from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.layers.rotary_embedding import RotaryEmbedding
 from nestvec.export.layers.rotary_frequencies import RotaryFrequencies
-from nestvec.export.two_towers.patches import CHANNELS
+from nestvec.export.two_towers.patches import CHANNELS, reshaped
 from nestvec.export.two_towers.picture_graph import PICTURE_WEIGHTS, PIXELS, PixelScale
 from nestvec.export.vision_language.config import VisionTowerSizes, read_vision_tower
 
@@ -92,10 +92,10 @@ class _VisionTower:
         """Add all of it: [N, p * p * 3] to [N / m², rows' width]."""
         sizes, graph = self.sizes, self.graph
         row, column, rows, columns = (self._row_of(grid, number) for number in range(4))
-        colours = self._reshaped(pixels, "colours", -1, CHANNELS)
+        colours = reshaped(self.graph, pixels, "colours", -1, CHANNELS)
         scaled = scale.add_to(graph, colours)
         values = CHANNELS * sizes.patch_size**2
-        state = self._embedded(self._reshaped(scaled, "patch_values", -1, values))
+        state = self._embedded(reshaped(self.graph, scaled, "patch_values", -1, values))
         state = graph.op("Add", state, self._positions((row, rows), (column, columns)))
         rotary = self._rotary(row, column)
         layers = [
@@ -202,10 +202,10 @@ class _VisionTower:
         sizes = self.sizes
         wide = sizes.hidden_size * sizes.spatial_merge_size**2
         if is_wide_norm:
-            rows = self._norm(self._reshaped(state, "merged", -1, wide), f"{name}.norm", wide)
+            rows = self._norm(reshaped(self.graph, state, "merged", -1, wide), f"{name}.norm", wide)
         else:
             normed = self._norm(state, f"{name}.norm", sizes.hidden_size)
-            rows = self._reshaped(normed, "merged", -1, wide)
+            rows = reshaped(self.graph, normed, "merged", -1, wide)
         shared: dict[str, Any] = {"prefix": self.prefix, "has_bias": True}
         first = self.context.linear(f"{name}.linear_fc1", wide, wide, **shared)
         last = self.context.linear(f"{name}.linear_fc2", sizes.out_hidden_size, wide, **shared)
@@ -228,7 +228,3 @@ class _VisionTower:
 
     def _number(self, name: str, value: float) -> str:
         return self.graph.weight(name, np.array(value, np.float32))
-
-    def _reshaped(self, value: str, name: str, *shape: int) -> str:
-        weight = self.graph.weight(f"{name}_shape", np.array(shape, np.int64))
-        return self.graph.op("Reshape", value, weight)

@@ -35,6 +35,7 @@ from nestvec.model_store.two_towers.picture_settings import (
     pixel_scale,
     processor_fields,
     square_side,
+    with_defaults,
 )
 
 PROCESSOR: Final = "JinaCLIPImageProcessor"
@@ -188,7 +189,7 @@ def read_jina_pictures(folder: Path, config: Mapping[str, Any]) -> JinaPictures 
         return None
     if fields.get("image_processor_type") not in (None, PROCESSOR):
         raise FormatError(f"{path}: image_processor_type: must be {PROCESSOR}")
-    values = {**DEFAULTS, **{name: value for name, value in fields.items() if value is not None}}
+    values = with_defaults(fields, DEFAULTS)
     sizes = read_jina_vision(config)
     side = square_side(path, "size", _pair(values["size"]))
     if side != sizes.image_size:

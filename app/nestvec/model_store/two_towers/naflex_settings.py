@@ -18,10 +18,12 @@ from nestvec.model_store.two_towers.picture_settings import (
     COMMON,
     HALVES,
     PictureSettings,
+    check_class,
     flag,
     processor_fields,
     read_resample,
     read_scale,
+    with_defaults,
     work_of,
 )
 
@@ -74,11 +76,8 @@ def read_naflex_settings(folder: Path, config: Mapping[str, Any]) -> NaFlexSetti
     if fields is None:
         return None
     named = fields.get("image_processor_type") or fields.get("feature_extractor_type")
-    if named is not None and named not in NAFLEX_CLASSES:
-        raise FormatError(
-            f"{path}: image_processor_type: {str(named)[:40]!r} is none of {', '.join(NAFLEX_CLASSES)}"
-        )
-    values = {**NAFLEX_DEFAULTS, **{k: v for k, v in fields.items() if v is not None}}
+    check_class(path, named, NAFLEX_CLASSES)
+    values = with_defaults(fields, NAFLEX_DEFAULTS)
     if not flag(path, values, "do_resize"):
         raise FormatError(f"{path}: do_resize: pictures would have any number of patches")
     sizes = read_naflex_sizes(config)

@@ -3,7 +3,7 @@
 Source: `CLIPImageProcessor` and `SiglipImageProcessor` on Pillow, of transformers 4.57.6 and 5.24.0.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -192,13 +192,9 @@ def read_processor(folder: Path, family: str) -> Processor | None:
     if fields is None:
         return None
     named = fields.get("image_processor_type") or fields.get("feature_extractor_type")
-    if named is not None and (not isinstance(named, str) or named not in CLASSES):
-        raise FormatError(
-            f"{path}: image_processor_type: {str(named)[:40]!r} is none of {', '.join(CLASSES)}"
-        )
+    check_class(path, named, CLASSES)
     family = family if named is None else CLASSES[named]
-    values = {**COMMON, **DEFAULTS[family]}
-    values |= {name: value for name, value in fields.items() if value is not None}
+    values = with_defaults(fields, {**COMMON, **DEFAULTS[family]})
     values["number_is_shorter_side"] = family == "clip"
     if values.get("do_pad"):
         raise FormatError(f"{path}: do_pad: pictures are not padded here")
@@ -223,6 +219,23 @@ def processor_fields(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
     if fields is not None and not isinstance(fields, dict):
         raise FormatError(f"{path}: image_processor must be an object")
     return path, fields
+
+
+def check_class(path: Path, named: object, classes: Collection[str]) -> None:
+    """Refuse an image processor of another class than some; None, where a file names none, is fine.
+
+    Raises:
+        FormatError: It is none of them.
+    """
+    if named is not None and (not isinstance(named, str) or named not in classes):
+        raise FormatError(
+            f"{path}: image_processor_type: {str(named)[:40]!r} is none of {', '.join(classes)}"
+        )
+
+
+def with_defaults(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an image processor's fields, and the defaults of its class for those that are not there, or null."""
+    return {**defaults, **{name: value for name, value in fields.items() if value is not None}}
 
 
 def _tower(

@@ -24,10 +24,12 @@ from nestvec.model_store.two_towers.picture_settings import (
     CLIP_STD,
     COMMON,
     PictureSettings,
+    check_class,
     flag,
     processor_fields,
     read_resample,
     read_scale,
+    with_defaults,
 )
 from nestvec.model_store.vision_language.chat import picture_token_ids
 
@@ -84,12 +86,8 @@ def read_prefix_settings(folder: Path, config: Mapping[str, Any]) -> PrefixSetti
     path, fields = processor_fields(folder)
     if fields is None:
         return None
-    named = fields.get("image_processor_type")
-    if named is not None and named not in CLASSES:
-        raise FormatError(
-            f"{path}: image_processor_type: {str(named)[:40]!r} is none of {', '.join(CLASSES)}"
-        )
-    values = {**DEFAULTS, **{name: value for name, value in fields.items() if value is not None}}
+    check_class(path, fields.get("image_processor_type"), CLASSES)
+    values = with_defaults(fields, DEFAULTS)
     sizes = read_vision_tower(config)
     if not flag(path, values, "do_resize"):
         raise FormatError(f"{path}: do_resize: pictures of other sizes could not be read")
