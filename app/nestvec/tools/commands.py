@@ -67,7 +67,7 @@ MEASURED_SETTINGS: Final = (
     *("calibration_file", "weight_storage", "max_batch_tokens", "worker_threads"),
     *("intra_op_threads", "lone_threads", "plain_attention_tokens", "front_threads"),
 )
-# Texts of 60 to 120 words, several a request, so that batches are filled and what is measured is the workers.
+# Texts of 60 to 120 words, one a request under load as one after the other, so that both differ by the load alone.
 MEASURED_WORDS: Final = (60, 120)
 MEASURED_TEXTS: Final = 1
 

@@ -12,10 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from nestvec.export.graph.builder import GraphBuilder
-from nestvec.export.graph.inputs import packed_inputs
-from nestvec.export.graph.weights import Weights
-from nestvec.export.layers.arithmetic import Floating, Linear, split_linear
+from nestvec.export.layers.arithmetic import Linear, split_linear
 from nestvec.export.layers.attention import self_attention
 from nestvec.export.layers.attention_spec import AttentionSpec
 from nestvec.export.layers.blocks import activation, layer_norm
@@ -37,11 +34,7 @@ from nestvec.export.two_towers.patches import (
     embed_patches,
     reshaped,
 )
-from nestvec.export.two_towers.picture_graph import (
-    PICTURE_WEIGHTS,
-    PIXELS,
-    PixelScale,
-)
+from nestvec.export.two_towers.picture_graph import PixelScale, square_picture_graph
 
 EPSILON: Final = 1e-6  # of all norms but those of MLPs without a gate, which have torch's default
 PLAIN_MLP_EPSILON: Final = 1e-5
@@ -68,17 +61,14 @@ def export_jina_pictures(
         OSError: The disk is full or read-only.
     """
     sizes, width = read_jina_vision(config), projected_size(config)
-    graph = GraphBuilder("jina_pictures", weights_path=path.parent / PICTURE_WEIGHTS)
-    pixels = graph.input(PIXELS, "uint8", ("B", sizes.image_size, sizes.image_size, CHANNELS))
-    inputs = packed_inputs(graph, takes_equal_lengths=True, takes_short_rows=True)
-    with Weights(folder, on_tensor=on_tensor) as weights:
-        context = BuildContext(graph, weights, inputs, Floating())
+    name, size = "jina_pictures", sizes.image_size
+    with square_picture_graph(name, size, folder, path, on_tensor) as (context, pixels):
         value = _EvaTower(context, sizes).add(pixels, scale)
         if has_projections(config):
             layer = context.linear("visual_projection", width, sizes.embed_dim)
-            (value,) = context.arithmetic.apply(graph, value, [layer])
-    graph.output(value, "pooled", ("B", width))
-    graph.save(path)
+            (value,) = context.arithmetic.apply(context.graph, value, [layer])
+    context.graph.output(value, "pooled", ("B", width))
+    context.graph.save(path)
 
 
 @dataclass(frozen=True, slots=True)

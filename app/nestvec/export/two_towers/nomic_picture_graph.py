@@ -12,10 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from nestvec.export.graph.builder import GraphBuilder
-from nestvec.export.graph.inputs import packed_inputs
-from nestvec.export.graph.weights import Weights
-from nestvec.export.layers.arithmetic import Floating, Linear
+from nestvec.export.layers.arithmetic import Linear
 from nestvec.export.layers.attention import self_attention
 from nestvec.export.layers.attention_spec import AttentionSpec
 from nestvec.export.layers.blocks import activation, layer_norm
@@ -32,7 +29,7 @@ from nestvec.export.two_towers.patches import (
     embed_patches,
     reshaped,
 )
-from nestvec.export.two_towers.picture_graph import PICTURE_WEIGHTS, PIXELS, PixelScale
+from nestvec.export.two_towers.picture_graph import PixelScale, square_picture_graph
 
 MLP_NORM_EPSILON: Final = 1e-5  # torch's default, whatever config.json says of other norms
 
@@ -58,14 +55,11 @@ def export_nomic_pictures(
         OSError: The disk is full or read-only.
     """
     sizes = read_nomic_vision(config)
-    graph = GraphBuilder("nomic_pictures", weights_path=path.parent / PICTURE_WEIGHTS)
-    pixels = graph.input(PIXELS, "uint8", ("B", sizes.image_size, sizes.image_size, CHANNELS))
-    inputs = packed_inputs(graph, takes_equal_lengths=True, takes_short_rows=True)
-    with Weights(folder, on_tensor=on_tensor) as weights:
-        context = BuildContext(graph, weights, inputs, Floating())
+    name, size = "nomic_pictures", sizes.image_size
+    with square_picture_graph(name, size, folder, path, on_tensor) as (context, pixels):
         pooled = _NomicTower(context, sizes).add(pixels, scale)
-    graph.output(pooled, "pooled", ("B", sizes.hidden_size))
-    graph.save(path)
+    context.graph.output(pooled, "pooled", ("B", sizes.hidden_size))
+    context.graph.save(path)
 
 
 @dataclass(frozen=True, slots=True)

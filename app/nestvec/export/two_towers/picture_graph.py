@@ -7,7 +7,8 @@ Source: ViT (arXiv:2010.11929); SigLIP's pooling is that of Set Transformer (arX
 transformers' modeling_clip.py and modeling_siglip.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -85,14 +86,38 @@ def export_picture_graph(
         OSError: The disk is full or read-only.
     """
     sizes = read_vision_sizes(config)
-    graph = GraphBuilder(f"{sizes.family}_pictures", weights_path=path.parent / PICTURE_WEIGHTS)
-    pixels = graph.input(PIXELS, "uint8", ("B", sizes.image_size, sizes.image_size, CHANNELS))
+    name = f"{sizes.family}_pictures"
+    with square_picture_graph(name, sizes.image_size, folder, path, on_tensor) as (context, pixels):
+        pooled = _Tower(context, sizes, TowerBuilder(context, VISION, sizes)).add(pixels, scale)
+    context.graph.output(pooled, "pooled", ("B", sizes.projected_size))
+    context.graph.save(path)
+
+
+@contextmanager
+def square_picture_graph(
+    name: str,
+    image_size: int,
+    folder: Path,
+    path: Path,
+    on_tensor: Callable[[int], None] | None,
+) -> Iterator[tuple[BuildContext, str]]:
+    """Begin a graph of pictures of one size: with `pixels` [B, S, S, 3], bytes, and the packed inputs of any graph.
+
+    Args:
+        name: Of the graph.
+        image_size: S.
+        folder: Holds the weights, which are closed at the end of the block.
+        path: Where the graph will go; its weights go beside it.
+        on_tensor: Called with 1 for each tensor that was read; None for nobody to tell.
+
+    Yields:
+        The graph in the making, and the name of its pixels.
+    """
+    graph = GraphBuilder(name, weights_path=path.parent / PICTURE_WEIGHTS)
+    pixels = graph.input(PIXELS, "uint8", ("B", image_size, image_size, CHANNELS))
     inputs = packed_inputs(graph, takes_equal_lengths=True, takes_short_rows=True)
     with Weights(folder, on_tensor=on_tensor) as weights:
-        context = BuildContext(graph, weights, inputs, Floating())
-        pooled = _Tower(context, sizes, TowerBuilder(context, VISION, sizes)).add(pixels, scale)
-    graph.output(pooled, "pooled", ("B", sizes.projected_size))
-    graph.save(path)
+        yield BuildContext(graph, weights, inputs, Floating()), pixels
 
 
 @dataclass(frozen=True, slots=True)
