@@ -3,8 +3,8 @@
 `measure` starts a server, sees how much it answers where sixteen connections are always busy, and then sends requests
 at random times (Poisson) at 50, 80 and 95% of that, by turns; each run is a line of a file. `report` simulates the very
 same requests and compares. What the simulation knows of a machine are the coefficients of `nestvec bench
---coefficients`, and by how much it slowed down while it was busy just then, from runs with busy connections before and
-after; it is never fitted to what it is compared with.
+--coefficients`, and how fast it was just then, busy and idle in between: from shorter runs before and after, with busy
+connections and of other requests at 65 and 35%. It is never fitted to what it is compared with.
 
 Virtual machines have neighbours that take caches, memory and half of a core from them for seconds, which no counter
 tells. So a run whose requests took the server over a twentieth more CPU time than is usual at that load is listed and
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Coroutine, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from selectors import SelectSelector
@@ -38,6 +38,7 @@ from nestvec.tools.planning.coefficients import MachineCoefficients
 from nestvec.tools.planning.fleet import FleetOptions, simulate
 from nestvec.tools.planning.measuring.own_server import own_server, process_cpu_s
 from nestvec.tools.planning.measuring.request_costs import CONNECTIONS, MeasuredLoad
+from nestvec.tools.planning.open_load import OpenLoad, fit_idle_slowdown
 from nestvec.tools.planning.replica import ReplicaOptions, SimulatedRequest
 from nestvec.tools.planning.saturation import fit_slowdown
 
@@ -49,6 +50,9 @@ WORDS: Final = (60, 120)
 TEXTS: Final = 1
 WARM_UP_S: Final = 3.0
 CAPACITY_S: Final = 5.0
+# Before and after each run: as many connections as can be always busy, and shares that no run has.
+AROUND: Final = (0.0, 0.65, 0.35)
+AROUND_S: Final = 7.0
 RUNS: Final = 5  # of each load, that count
 SLOWER: Final = 1.05  # CPU seconds a request, over the median of the runs at that load
 # By how much a figure may be off: throughput, median, 99th percentile.
@@ -69,6 +73,7 @@ class MeasuredRun:
         answered: Number of requests.
         client_s: CPU seconds of the load generator a request.
         server_s: CPU seconds of the server a request.
+        batch_s: Seconds that the server's workers ran batches a request.
         others_cores: Cores that other processes kept busy meanwhile.
         lone_threads: Threads for a text that is alone on an idle server; 0: as many as the server chooses.
     """
@@ -81,6 +86,7 @@ class MeasuredRun:
     answered: int
     client_s: float
     server_s: float
+    batch_s: float
     others_cores: float
     lone_threads: int = 0
 
@@ -127,13 +133,13 @@ def measure(
         warm_up = MeasuredLoad((5, 150), TEXTS, 0).requests()
         asyncio.run(closed_load(target, warm_up, connections=CONNECTIONS, duration_s=WARM_UP_S))
         capacity = 0.0
-        order = [share for each in SHARES for share in (0.0, each)]
-        for seed, share in itertools.product(seeds, [*order, 0.0]):
-            seconds = duration_s if share else CAPACITY_S
+        order = [share for each in SHARES for share in (*AROUND, each)]
+        for seed, share in itertools.product(seeds, [*order, *AROUND]):
+            seconds = duration_s if share in SHARES else AROUND_S if share else CAPACITY_S
             rate = share * capacity
             requests = load_of(seed, share).requests()
             client_s, busy_s, began_s = time.process_time(), busy_cpu_s(), time.perf_counter()
-            server_s = server.cpu_s()
+            server_s, batch_s = server.cpu_s(), server.batch_s()
             own_s = server_s + sum(holder.cpu_s() for holder in holders)
             if share:
                 sending = open_load(
@@ -163,6 +169,7 @@ def measure(
                 answered,
                 client_s / answered,
                 server_s / answered,
+                (server.batch_s() - batch_s) / answered,
                 max(0.0, others_s) / (time.perf_counter() - began_s),
                 lone_threads,
             )
@@ -206,6 +213,30 @@ def replica_of(run: MeasuredRun, machine: MachineCoefficients) -> ReplicaOptions
     )
 
 
+def as_just_then(
+    around: list[MeasuredRun], machine: MachineCoefficients, lengths: "Lengths"
+) -> MachineCoefficients:
+    """Return the coefficients of a machine that was as fast, busy and idle in between, as runs say."""
+    busy = [run for run in around if not run.share]
+    loads = [
+        OpenLoad(
+            list(arrivals(run.requests_per_s, run.duration_s, run.seed)),
+            lengths.of(run),
+            run.client_s,
+            run.batch_s * run.answered,
+        )
+        for run in around
+        if run.share
+    ]
+    requests_per_s = sum(run.requests_per_s for run in busy) / len(busy)
+    options = replica_of(busy[0], machine)
+    for _round in range(2):
+        slower = fit_slowdown(options, lengths.of(busy[0]), CONNECTIONS, requests_per_s)
+        options = replace(options, coefficients=slower)
+        options = replace(options, coefficients=fit_idle_slowdown(options, loads))
+    return options.coefficients
+
+
 class Lengths:
     """Tokens of the texts of a run, counted by the model's own tokenizer."""
 
@@ -243,19 +274,13 @@ def report(runs: list[MeasuredRun], machine: MachineCoefficients) -> str:
     errors: dict[float, list[tuple[float, ...]]] = {share: [] for share in SHARES}
     for number, run in enumerate(runs):
         beside = [f"{1000 * run.server_s:.1f} ms", f"{run.others_cores:.2f}"]
-        if not run.share:
-            lines.append(
-                [run.seed, "capacity", f"{run.requests_per_s:.1f}", "", "", "", *beside, ""]
-            )
+        if run.share not in SHARES:
+            load = f"{run.share:.0%}, around" if run.share else "capacity"
+            lines.append([run.seed, load, f"{run.requests_per_s:.1f}", "", "", "", "", *beside, ""])
             continue
-        # How much the machine does is seen before and after, as it changes.
-        around = (runs[number - 1], runs[number + 1])
-        fitted = fit_slowdown(
-            replica_of(run, machine),
-            lengths.of(around[0]),
-            CONNECTIONS,
-            sum(each.requests_per_s for each in around) / len(around),
-        )
+        # How fast the machine is is seen before and after, as it changes.
+        around = runs[number - len(AROUND) : number] + runs[number + 1 : number + 1 + len(AROUND)]
+        fitted = as_just_then(around, machine, lengths)
         found = simulated(run, fitted, lengths.of(run))
         off = tuple(s / m - 1 for s, m in zip(found, run.figures, strict=True))
         if number in that_count:
@@ -267,8 +292,10 @@ def report(runs: list[MeasuredRun], machine: MachineCoefficients) -> str:
         ]
         counts = "yes" if number in that_count else "no"
         sent = f"{run.requests_per_s:.1f}"
-        lines.append([run.seed, f"{run.share:.0%}", sent, *cells, *beside, counts])
+        slower = f"{fitted.slowdown:.2f}, {1 + fitted.idle_slowdown:.2f}"
+        lines.append([run.seed, f"{run.share:.0%}", sent, *cells, slower, *beside, counts])
     head = ["seed", "load", "requests/s sent", "requests/s, measured / simulated", "p50", "p99"]
+    head += ["times slower while busy, while idle"]
     head += ["the server's CPU a request", "cores busy with other processes", "counts"]
     return "\n".join([*summary(errors), "", *rows([head, *lines])]) + "\n"
 

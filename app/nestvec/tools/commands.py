@@ -45,8 +45,10 @@ from nestvec.tools.planning.coefficients import (
     MachineCoefficients,
 )
 from nestvec.tools.planning.measuring.batch_times import BenchClock, FittedTimes, fit_batch_times
+from nestvec.tools.planning.measuring.open_loads import measure_turns
 from nestvec.tools.planning.measuring.own_server import own_server
 from nestvec.tools.planning.measuring.request_costs import CONNECTIONS, measure_requests
+from nestvec.tools.planning.open_load import fit_idle_slowdown
 from nestvec.tools.planning.replica import ReplicaOptions
 from nestvec.tools.planning.saturation import fit_slowdown, fit_wait, fit_wake
 from nestvec.tools.quality.picture_vectors import calibration_pictures, unit_picture_vectors
@@ -70,6 +72,8 @@ MEASURED_SETTINGS: Final = (
 # Texts of 60 to 120 words, one a request under load as one after the other, so that both differ by the load alone.
 MEASURED_WORDS: Final = (60, 120)
 MEASURED_TEXTS: Final = 1
+# What is fitted depends on the rest a little.
+FITTING_ROUNDS: Final = 2
 
 
 def tune_model(settings: Settings, *, limit_s: float, compares: bool) -> TuningReport:
@@ -134,7 +138,7 @@ def calibrate_model(
 
 
 def measure_coefficients(settings: Settings) -> MachineCoefficients:
-    """Measure what a model costs on this machine; takes half a minute, and the machine should be idle.
+    """Measure what a model costs on this machine; takes two and a half minutes, and the machine should be idle.
 
     Raises:
         ModelError: The model cannot be run, or its server does not start or answer.
@@ -153,6 +157,9 @@ def measure_coefficients(settings: Settings) -> MachineCoefficients:
     values = {name: getattr(settings, name) for name in MEASURED_SETTINGS}
     with own_server(values | {"provider": "cpu"}) as server:
         costs = measure_requests(server, count_tokens, MEASURED_WORDS, MEASURED_TEXTS)
+        turns = measure_turns(
+            server, count_tokens, MEASURED_WORDS, MEASURED_TEXTS, costs.requests_per_s
+        )
         server_bytes = server.peak_bytes()
     found = MachineCoefficients(
         format=FORMAT,
@@ -171,6 +178,7 @@ def measure_coefficients(settings: Settings) -> MachineCoefficients:
         batch=BatchTimes(**times.batch._asdict()),
         lone=BatchTimes(**times.lone._asdict()),
         slowdown=1.0,
+        idle_slowdown=0.0,
         noise=times.noise,
         front=FrontTimes(
             request_s=costs.request_s,
@@ -189,10 +197,14 @@ def measure_coefficients(settings: Settings) -> MachineCoefficients:
         client_receive_s=costs.client_s / 2,
     )
     woken = fit_wake(as_measured, costs.lengths, CONNECTIONS, costs.busy_front_s)
-    as_woken = replace(as_measured, coefficients=woken)
-    fitted = fit_slowdown(as_woken, costs.lengths, CONNECTIONS, costs.requests_per_s)
-    as_fitted = replace(as_measured, coefficients=fitted)
-    return fit_wait(as_fitted, costs.alone_lengths, costs.alone_s)
+    fitted = replace(as_measured, coefficients=woken)
+    for _round in range(FITTING_ROUNDS):
+        busy = fit_slowdown(fitted, costs.lengths, CONNECTIONS, turns.requests_per_s)
+        fitted = replace(fitted, coefficients=busy)
+        waiting = fit_wait(fitted, costs.alone_lengths, costs.alone_s)
+        fitted = replace(fitted, coefficients=waiting)
+        fitted = replace(fitted, coefficients=fit_idle_slowdown(fitted, turns.open_loads))
+    return fitted.coefficients
 
 
 def _batch_times(

@@ -34,6 +34,7 @@ def machine(**changes: Any) -> MachineCoefficients:
         "batch": batch,
         "lone": batch,
         "slowdown": 1.0,
+        "idle_slowdown": 0.0,
         "noise": 0.0,
         "front": FrontTimes(request_s=0.0, text_s=0.0, token_s=0.0, wait_s=0.0, wake_s=0.0),
         "server_bytes": 300_000_000,

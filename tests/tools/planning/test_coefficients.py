@@ -1,5 +1,6 @@
 """Coefficients of a machine: written and read, refused with the field's name, and fitted from batches."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,12 @@ from nestvec.engine.backend import CostModel
 from nestvec.engine.types import Batch, Layout, RawOutput
 from nestvec.engine.vectors.pooler import Pooler
 from nestvec.errors import FormatError
+from nestvec.tools.bench.load_generator import arrivals
 from nestvec.tools.planning.coefficients import MachineCoefficients
+from nestvec.tools.planning.fleet import FleetOptions, simulate
 from nestvec.tools.planning.measuring.batch_times import BenchClock, fit_batch_times
-from nestvec.tools.planning.replica import ReplicaOptions
+from nestvec.tools.planning.open_load import OpenLoad, fit_idle_slowdown
+from nestvec.tools.planning.replica import ReplicaOptions, SimulatedRequest
 from nestvec.tools.planning.saturation import (
     fit_slowdown,
     fit_wait,
@@ -150,6 +154,25 @@ def test_what_requests_wait_for_on_no_core_is_what_is_missing_to_what_was_measur
     busy = saturated_requests_per_s(options, lengths * 3, 16)
     assert busy == pytest.approx(saturated_requests_per_s(unknown, lengths * 3, 16), rel=0.02)
     assert fit_wait(unknown, lengths, without_s / 2).front.wait_s == 0
+    # What it waited before is of no account.
+    assert fit_wait(options, lengths, without_s + 0.002).front.wait_s == pytest.approx(0.002)
+
+
+def test_how_much_slower_an_idle_machine_is_is_told_by_how_long_batches_ran() -> None:
+    """It comes back from the seconds of batches of open loads, and a machine that is no slower has none."""
+    lengths: list[tuple[int, ...]] = [(60 + 13 * number % 61,) for number in range(240)]
+    truth = real_machine(noise=0.0, idle_slowdown=0.3)
+    loads = []
+    for rate_per_s in (60.0, 150.0):
+        times_s = list(itertools.islice(arrivals(rate_per_s, 60.0, 3), len(lengths)))
+        requests = map(SimulatedRequest, itertools.count(), times_s, lengths)
+        options = ReplicaOptions(truth, 256, client_send_s=5e-5, client_receive_s=5e-5)
+        batch_s = simulate(FleetOptions(1, options), requests).batch_s
+        loads.append(OpenLoad(times_s, lengths, 1e-4, batch_s))
+    unknown = ReplicaOptions(truth.model_copy(update={"idle_slowdown": 1.0}), 256)
+    assert fit_idle_slowdown(unknown, loads).idle_slowdown == pytest.approx(0.3, abs=0.02)
+    faster = [replace(load, batch_s=load.batch_s / 2) for load in loads]
+    assert fit_idle_slowdown(unknown, faster).idle_slowdown == pytest.approx(0, abs=0.01)
 
 
 def test_a_saturated_server_does_what_its_batches_allow() -> None:

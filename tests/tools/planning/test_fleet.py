@@ -56,6 +56,15 @@ def test_each_wait_is_that_of_lindley_s_recursion() -> None:
     assert max(expected) > 0.05
 
 
+def test_batches_take_longer_on_a_machine_that_was_idle() -> None:
+    """By the whole share where it had nothing to do, and hardly where it is busy all the time; seconds add up."""
+    seldom = run(single(idle_slowdown=0.5), 0.1, 100.0)
+    assert np.median(seldom.latencies_s()) == pytest.approx(0.015, rel=0.02)
+    assert seldom.batch_s == pytest.approx(0.015 * len(seldom.requests), rel=0.02)
+    busy = run(single(idle_slowdown=0.5), 95, 60.0)
+    assert busy.batch_s == pytest.approx(0.01 * len(busy.requests), rel=0.05)
+
+
 def test_littles_law_holds() -> None:
     """The mean number of requests in a server is their rate times their mean time in it."""
     options = FleetOptions(1, ReplicaOptions(real_machine(), 256))

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from nestvec.cli import group
 from nestvec.tools.planning.coefficients import MachineCoefficients
-from nestvec.tools.planning.measuring import request_costs
+from nestvec.tools.planning.measuring import open_loads, request_costs
 
 from tests.support.tiny import write_tiny_bert
 
@@ -21,6 +21,8 @@ def test_what_bench_measures_makes_a_plan(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(request_costs, "SHAPE_S", 0.5)
     monkeypatch.setattr(request_costs, "WARM_UP_S", 0.2)
     monkeypatch.setattr(request_costs, "SATURATION_S", 1.0)
+    monkeypatch.setattr(open_loads, "OPEN_S", 0.5)
+    monkeypatch.setattr(open_loads, "BUSY_S", 0.5)
     model, path = write_tiny_bert(tmp_path / "model"), tmp_path / "machine.json"
     done = CliRunner().invoke(
         group, ["bench", "--coefficients", str(path), "--model", str(model)], catch_exceptions=False

@@ -1,7 +1,9 @@
 """The virtual clock and the cores: what happens when, and how fast."""
 
+import math
+
 import pytest
-from nestvec.tools.planning.cores import Cores, SerialThread
+from nestvec.tools.planning.cores import RECENT_S, Cores, SerialThread
 from nestvec.tools.planning.virtual_clock import VirtualClock
 
 
@@ -70,6 +72,18 @@ def test_work_in_several_threads_takes_its_part_of_the_cores() -> None:
     assert ends_of(Cores(VirtualClock(), 2), [(0, 1, 2), (0, 0.25, 1)]) == pytest.approx(
         [1.125, 0.375]
     )
+
+
+def test_how_idle_cores_were_of_late() -> None:
+    """All of them at first; what one of two does counts the more the longer it goes on, and is forgotten after."""
+    cores, seen = Cores(VirtualClock(), 2), []
+    assert cores.idle_share() == 1.0
+    cores.run(RECENT_S, lambda: None)
+    for due_s in (RECENT_S, 2 * RECENT_S, 20 * RECENT_S):
+        cores.clock.at(due_s, lambda: seen.append(cores.idle_share()))
+    cores.clock.run()
+    busy = 0.5 * (1 - math.exp(-1))
+    assert seen == pytest.approx([1 - busy, 1 - busy * math.exp(-1), 1.0], abs=1e-6)
 
 
 def test_a_serial_thread_wakes_up_once_for_all_that_waits() -> None:

@@ -108,7 +108,7 @@ def _write_coefficients(settings: Settings, path: Path) -> None:
     """Measure what a plan needs of this machine, and write it to a file."""
     try:
         with path.open("a"):
-            pass  # before half a minute of measuring
+            pass  # before minutes of measuring
     except OSError as error:
         raise click.UsageError(f"{path} cannot be written: {error.strerror}") from error
     found = measure_coefficients(settings)
@@ -117,7 +117,8 @@ def _write_coefficients(settings: Settings, path: Path) -> None:
     click.echo(
         f"{found.machine}; {found.model}, {found.precision}\n"
         f"a batch        {1e3 * batch.fixed_s:.2f} ms, and {1e6 * batch.token_s:.1f} us a token\n"
-        f"all workers    {found.slowdown:.2f} times as long while all {found.workers} are busy\n"
+        f"all workers    {found.slowdown:.2f} times as long while all {found.workers} are busy, "
+        f"{1.0 + found.idle_slowdown:.2f} times on a machine that was idle\n"
         f"a request      {1e3 * front.request_s:.2f} ms, and {1e6 * front.text_s:.0f} us a text beside its batches\n"
         f"written to     {path}: nestvec plan --coefficients {path} --qps … --tokens … --p99 …"
     )

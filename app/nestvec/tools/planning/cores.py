@@ -9,6 +9,7 @@ the first to end is the one with the nearest mark.
 """
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Final
 
 from nestvec.tools.planning.virtual_clock import VirtualClock
 
+RECENT_S: Final = 1.0  # what was a second ago counts a third of what is now
 MIN_LEFT_S: Final = 1e-9  # sums of floats drift: what is a nanosecond from its mark has reached it
 
 
@@ -35,6 +37,7 @@ class Cores:
     slowdown: float = 1.0
     busy_core_s: float = 0.0
     _threads: int = 0
+    _idle_share: float = 1.0
     _done_s: float = 0.0  # how far each thread that ran all the time has come
     _seen_s: float = 0.0
     _ends: list[tuple[float, int, int, Callable[[], None]]] = field(default_factory=list)
@@ -57,6 +60,11 @@ class Cores:
         self._threads += threads
         self._plan_next()
 
+    def idle_share(self) -> float:
+        """Return which share of the cores had nothing to do of late."""
+        self._move_on()
+        return self._idle_share
+
     def _slowed(self, busy: int) -> float:
         """Return how many times as long work takes while so many cores are busy."""
         if self.count == 1:
@@ -75,7 +83,10 @@ class Cores:
         passed_s = self.clock.now_s - self._seen_s
         self._seen_s = self.clock.now_s
         self._done_s += passed_s * self._speed()
-        self.busy_core_s += passed_s * min(self._threads, self.count)
+        busy = min(self._threads, self.count)
+        self.busy_core_s += passed_s * busy
+        old = math.exp(-passed_s / RECENT_S)
+        self._idle_share = old * self._idle_share + (1 - old) * (1 - busy / self.count)
 
     def _plan_next(self) -> None:
         """Plan the end of what ends first; earlier plans are void."""

@@ -95,6 +95,7 @@ class FleetResult:
         requests: All of them, in order of arrival.
         duration_s: Until the last was answered.
         busy_share: Share of the cores that were busy, of all servers that were ever there.
+        batch_s: Seconds that their workers ran batches, added up.
         retries: How often a request was sent to another server.
         most_replicas: Most servers that were there at once.
         replica_s: Seconds of all servers that were there, added up.
@@ -104,6 +105,7 @@ class FleetResult:
     requests: list[SimulatedRequest]
     duration_s: float
     busy_share: float
+    batch_s: float
     retries: int
     most_replicas: int
     replica_s: float
@@ -283,6 +285,7 @@ def _result(fleet: _Fleet, options: FleetOptions) -> FleetResult:
         fleet.requests,
         until_s,
         busy_core_s / (replica_s * cores) if replica_s else 0.0,
+        sum(replica.batch_s for replica in fleet.replicas),
         fleet.retries,
         max(count for _, count in fleet.sizes),
         replica_s,

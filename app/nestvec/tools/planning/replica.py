@@ -104,6 +104,7 @@ class Replica:
         policy: What decides about its batches: the engine's own.
         cores: What its threads run on.
         front: The thread that speaks HTTP.
+        batch_s: Seconds that workers ran batches, added up.
     """
 
     clock: VirtualClock
@@ -117,6 +118,7 @@ class Replica:
     policy: BatchingPolicy = field(init=False)
     cores: Cores = field(init=False)
     front: SerialThread = field(init=False)
+    batch_s: float = 0.0
     _client: SerialThread = field(init=False)
     _missing: dict[int, int] = field(default_factory=dict)
     _predicted_s: dict[int, tuple[float, float]] = field(default_factory=dict)
@@ -195,6 +197,9 @@ class Replica:
         tokens, area = self.policy.size(entries)
         is_wide = assignment.is_lone and machine.lone_threads > 1
         work_s = self._times[is_wide].of(tokens, area)
+        # Batches were timed one behind the other. On a machine that is idle at times they run slower: cores must be
+        # woken, and caches have been taken by others.
+        work_s *= 1.0 + machine.idle_slowdown * self.cores.idle_share()
         if machine.noise:
             # The mean stays: what was measured is the mean.
             work_s *= self.chooser.lognormvariate(-(machine.noise**2) / 2, machine.noise)
@@ -210,6 +215,7 @@ class Replica:
         if not self.is_alive:
             return
         now_s = self.clock.now_s
+        self.batch_s += now_s - begun_s
         self.policy.learn_batch(assignment.batch.entries, now_s - begun_s)
         for entry in assignment.batch.entries:
             left = self._missing[entry.call_id] = self._missing[entry.call_id] - 1

@@ -150,11 +150,16 @@ def fit_wait(
     """Return the coefficients with the wait on no core that makes requests one after the other take what was measured.
 
     Args:
-        options: How it runs.
+        options: How it runs; its own wait is of no account.
         lengths: Tokens of the texts of each request.
         request_s: Mean seconds from one request to the next.
     """
     machine = options.coefficients
-    simulated_s = 1 / saturated_requests_per_s(options, lengths, 1)
-    front = machine.front.model_copy(update={"wait_s": max(0.0, request_s - simulated_s)})
-    return machine.model_copy(update={"front": front})
+
+    def waiting(wait_s: float) -> MachineCoefficients:
+        front = machine.front.model_copy(update={"wait_s": wait_s})
+        return machine.model_copy(update={"front": front})
+
+    at_once = replace(options, coefficients=waiting(0.0))
+    simulated_s = 1 / saturated_requests_per_s(at_once, lengths, 1)
+    return waiting(max(0.0, request_s - simulated_s))

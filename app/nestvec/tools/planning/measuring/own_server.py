@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from nestvec.errors import ModelError
 
 READY_TIMEOUT_S: Final = 600.0
@@ -24,6 +26,7 @@ END_TIMEOUT_S: Final = 30.0
 STAT_UTIME, STAT_STIME = 11, 12
 PREFIX: Final = "NESTVEC_"
 OK: Final = 200
+BATCH_SECONDS: Final = "nestvec_engine_duration_seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,18 @@ class OwnServer:
     def event_loop_cpu_s(self) -> float:
         """Return the CPU seconds of the thread that speaks HTTP so far: the process's first."""
         return process_cpu_s(Path(f"/proc/{self.pid}/task/{self.pid}/stat"))
+
+    def batch_s(self) -> float:
+        """Return the seconds that its workers have run batches so far, added up."""
+        with urllib.request.urlopen(f"{self.url}/metrics") as answer:  # noqa: S310 - http, as made below
+            text = answer.read().decode()
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            if family.name == BATCH_SECONDS
+            for sample in family.samples
+            if sample.name == f"{BATCH_SECONDS}_sum"
+        )
 
     def peak_bytes(self) -> int:
         """Return the most resident memory that it has held."""
