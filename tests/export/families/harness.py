@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 SAME_GRAPHS = frozenset(
     {
         *("bidirectional_pplx_qwen3", "camembert", "ernie", "gemma", "llama_bidirec"),
-        *("jina_clip", "jina_clip~alibi"),
+        *("colmodernvbert", "jina_clip", "jina_clip~alibi"),
         *("llama~linear", "llama~llama3", "mt5", "qwen2~yarn", "xlm-roberta"),
     }
 )

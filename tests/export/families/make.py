@@ -215,6 +215,22 @@ FAMILIES |= {
         },
     },
 }
+# Likewise; fields stand at the top, as in its older files.
+MODERN_VBERT: dict[str, Any] = {
+    "text_config": {
+        **FAMILIES["modernbert"],
+        "pad_token_id": 0,
+    },
+    "vision_config": {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "image_size": 8,
+        "patch_size": 2,
+    },
+    "pixel_shuffle_factor": 2,
+}
 T5: dict[str, Any] = {
     "vocab_size": 128,
     "d_model": 32,
@@ -380,6 +396,38 @@ def make_text_tower(family: str, config: dict[str, Any]) -> None:
     write(family, content, states)
 
 
+def make_modern_vbert(family: str, config: dict[str, Any]) -> None:
+    """Write the files of ColModernVBERT, of version 5 of transformers: the states of its encoder of texts."""
+    vlm = {"model_type": "modernvbert", **config}
+    hf_config = transformers.ColModernVBertConfig(vlm_config=vlm, attn_implementation="eager")
+    model = transformers.ColModernVBertForRetrieval(hf_config).eval()
+    start = "vlm.text_model."
+    shapes = {
+        name: list(tensor.shape)
+        for name, tensor in model.state_dict().items()
+        if name.startswith(start)
+    }
+    tensors = random_weights(shapes, SEED)
+    state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    missing = model.load_state_dict(state, strict=False).missing_keys
+    assert not any(name.startswith(start) for name in missing)
+    encoder = model.vlm.text_model.double()
+    fields = config["text_config"]
+    lengths = [1, 2, 17, fields["max_position_embeddings"]]
+    states = []
+    for ids in random_ids(lengths, fields["vocab_size"], SEED):
+        with torch.no_grad():
+            states.append(encoder(torch.tensor([ids])).last_hidden_state[0].numpy())
+    content = {
+        "config": {"model_type": family, **config},
+        "seed": SEED,
+        "lengths": lengths,
+        "transformers": transformers.__version__,
+        "tensors": shapes,
+    }
+    write(family, content, states)
+
+
 def write(family: str, content: dict[str, Any], states: list[Any]) -> None:
     """Write a family's two files."""
     (HERE / f"{family}.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -388,10 +436,12 @@ def write(family: str, content: dict[str, Any], states: list[Any]) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or [*FAMILIES, *NUMPY_REFERENCES, *TWO_TOWERS]:
+    for name in sys.argv[1:] or [*(*FAMILIES, *NUMPY_REFERENCES, *TWO_TOWERS, "colmodernvbert")]:
         if name in NUMPY_REFERENCES:
             make_by_numpy(name, NUMPY_REFERENCES[name])
         elif name in TWO_TOWERS:
             make_text_tower(name, TWO_TOWERS[name])
+        elif name == "colmodernvbert":
+            make_modern_vbert(name, MODERN_VBERT)
         else:
             make(name, FAMILIES[name])
