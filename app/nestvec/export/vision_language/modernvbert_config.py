@@ -35,7 +35,6 @@ TEXT_MODEL: Final = "text_model."
 CONNECTOR: Final = "connector.modality_projection"
 PATCH_EMBEDDING: Final = "embeddings.patch_embedding.weight"
 VISION_PREFIXES: Final = ("vision_model.", "vision_model.vision_model.")
-PROJECTIONS: Final = ("embedding_proj_layer", "custom_text_proj")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +109,16 @@ def vlm_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def part_fields() -> Mapping[str, tuple[str, ...]]:
-    """Return the fields that are read of either part, by the part's name."""
+    """Return the fields that are read of each part, by the part's path; older files have both parts at the top."""
     rotary = ("rope_theta", "rope_scaling", "rope_parameters", "layer_types", "local_rope_theta")
     sliding = ("global_rope_theta", "global_attn_every_n_layers", "local_attention")
-    others = ("norm_eps", "hidden_activation")
+    text = (*TEXT_DEFAULTS, *rotary, *sliding, "norm_eps", "hidden_activation")
+    vision = (*VISION_DEFAULTS["siglip"], "num_channels", "vision_use_head")
+    own = ("text_config", "vision_config", "pixel_shuffle_factor", "image_token_id")
     return {
-        "text_config": (*TEXT_DEFAULTS, *rotary, *sliding, *others),
-        "vision_config": (*VISION_DEFAULTS["siglip"], "num_channels", "vision_use_head"),
+        "vlm_config": own,
+        **{f"{start}text_config": text for start in ("", "vlm_config.")},
+        **{f"{start}vision_config": vision for start in ("", "vlm_config.")},
     }
 
 

@@ -17,7 +17,8 @@ from nestvec.export.graph.weights import Weights
 from nestvec.export.layers.graph_heads import GraphHead, dense_head, read_dense
 from nestvec.model_store.heads.base import Head
 
-PROJECTION: Final = "embedding_proj_layer"
+# The layer's name under transformers' classes, and under the authors' own.
+PROJECTIONS: Final = ("embedding_proj_layer", "custom_text_proj")
 QUERY: Final = "query"
 
 
@@ -51,9 +52,8 @@ class PatchHead(Head):
             FormatError: A tensor is missing or of another shape.
         """
         with Weights(self.folder) as weights:
-            return dense_head(
-                [read_dense(weights, [PROJECTION], self.hidden_size, self.vector_size)]
-            )
+            layer = read_dense(weights, PROJECTIONS, self.hidden_size, self.vector_size)
+        return dense_head([layer])
 
     @override
     def summary(self) -> dict[str, Any]:

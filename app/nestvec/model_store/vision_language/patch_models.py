@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from nestvec.export.vision_language import qwen2_config
+from nestvec.export.vision_language import modernvbert_config, qwen2_config
 from nestvec.model_store.heads.base import Head
 from nestvec.model_store.two_towers.picture_settings import PictureSettings
+from nestvec.model_store.vision_language.colmodernvbert import read_colmodernvbert_head
 from nestvec.model_store.vision_language.colqwen2 import (
     read_colqwen2_head,
     read_colqwen2_pictures,
 )
+from nestvec.model_store.vision_language.tile_settings import read_tile_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,9 @@ class PatchFamily:
 
 # By the `model_type` of config.json.
 PATCH_FAMILIES: Final[Mapping[str, PatchFamily]] = {
+    modernvbert_config.COLMODERNVBERT: PatchFamily(
+        read_tile_settings, read_colmodernvbert_head, modernvbert_config.part_fields
+    ),
     qwen2_config.COLQWEN2: PatchFamily(
         read_colqwen2_pictures, read_colqwen2_head, qwen2_config.part_fields
     ),
