@@ -9,14 +9,13 @@ Source: `resize`, `resize_for_vision_encoder` and `split_images` of transformers
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from nestvec.engine.pictures.picture import PatchGrid
-from nestvec.engine.pictures.prefix import Patched, PrefixTower
+from nestvec.engine.pictures.prefix import PrefixTower, TokenizedPicture
 from nestvec.engine.pictures.preprocessing import PixelArray, content_ids
 from nestvec.engine.pictures.transparency import on_white
 
@@ -31,23 +30,6 @@ WHOLE: Final = (0, 0)
 PROBES: Final = 2  # of one tile each, as a tile takes some seconds
 
 TileShape = tuple[int, int]  # rows and columns of tiles, without the one of the whole picture
-
-
-class TileGrids(tuple[PatchGrid, ...]):
-    """The grids of a picture's tiles, which are alike, and how the tiles lie.
-
-    Attributes:
-        shape: Rows and columns of tiles, without the one of the whole picture.
-    """
-
-    shape: TileShape
-
-    @classmethod
-    def of(cls, shape: TileShape, grid: PatchGrid) -> Self:
-        """Make the grids of all tiles of a picture."""
-        grids = cls((grid,) * (shape[0] * shape[1] + 1))
-        grids.shape = shape
-        return grids
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +75,17 @@ class TiledPrefix(PrefixTower):
 
         Its decoder bounds how long and narrow it may be.
         """
-        wide, high = self._tiled_size(*self._fitted_size(width, height))
-        return self._shape(wide, high)
+        return self._shape(*self._tiled_size(*self._fitted_size(width, height)))
 
     @override
     def tokens_of(self, width: int, height: int) -> int:
-        """Return the number of tokens of the whole input of a picture of so many pixels."""
-        frame = self.frames[self.shape_of(width, height)]
-        return len(frame) + frame.count(TILE) * (self.tile_tokens - 1)
+        """Return the number of tokens of the tiles of a picture of so many pixels."""
+        return self._tiles_of(width, height) * self.tile_tokens
 
     @override
     def pixel_bytes_of(self, width: int, height: int) -> int:
         """Return the size in memory of a picture's pixels as the model takes them."""
-        tiles = self.frames[self.shape_of(width, height)].count(TILE)
+        tiles = self._tiles_of(width, height)
         return CHANNELS * tiles * (self.side_patches * self.patch_size) ** 2
 
     @override
@@ -122,11 +102,10 @@ class TiledPrefix(PrefixTower):
         resample, size = Image.Resampling(self.resample), self.tile_size
         image = on_white(image) if self.is_on_white else image
         image = image.resize(self._fitted_size(image.width, image.height), resample)
-        shape = WHOLE
         parts: PixelArray = np.empty((0, size, size, CHANNELS), np.uint8)
         if self.splits:
             image = image.resize(self._tiled_size(image.width, image.height), resample)
-            shape = rows, columns = self._shape(image.width, image.height)
+        shape = rows, columns = self._shape(image.width, image.height)
         if shape != WHOLE:
             grid = np.asarray(image).reshape(rows, size, columns, size, CHANNELS)
             parts = grid.transpose(0, 2, 1, 3, 4).reshape(-1, size, size, CHANNELS)
@@ -134,24 +113,14 @@ class TiledPrefix(PrefixTower):
         return np.concatenate([parts, whole[None]]), shape
 
     @override
-    def patches(self, image: "Image") -> Patched:
-        """Return the patches of an RGB picture, (N, p * p * 3), tile by tile, those of a token one behind the other."""
-        return self._cut(*self.tiles(image))
+    def read(self, image: "Image") -> TokenizedPicture:
+        """Cut an RGB picture into tiles, and return it as it runs."""
+        return self._tokenized(*self.tiles(image))
 
     @override
-    def cut(self, pixels: PixelArray) -> Patched:
-        """Cut a picture that is one tile, (S, S, 3), into patches, as `patches` does."""
-        return self._cut(pixels[None], WHOLE)
-
-    @override
-    def ids(self, patches: PixelArray, grids: Sequence[PatchGrid]) -> NDArray[np.int32]:
-        """Return the token ids of the whole input; what stands for the tiles' tokens is below zero."""
-        assert isinstance(grids, TileGrids)  # noqa: S101 - as `patches` gives them
-        frame = np.array(self.frames[grids.shape], np.int32)
-        ids = np.repeat(frame, np.where(frame == TILE, self.tile_tokens, 1))
-        shape = np.asarray(grids.shape, np.int64).tobytes()
-        ids[ids == TILE] = content_ids(patches, len(grids) * self.tile_tokens, shape)
-        return ids
+    def cut(self, pixels: PixelArray) -> TokenizedPicture:
+        """Return a picture that is one tile, (S, S, 3), as it runs."""
+        return self._tokenized(pixels[None], WHOLE)
 
     @override
     def probe_sizes(self) -> Sequence[tuple[int, int]]:
@@ -172,13 +141,23 @@ class TiledPrefix(PrefixTower):
             "frames": sorted(self.frames.items()),
         }
 
-    def _cut(self, tiles: PixelArray, shape: TileShape) -> Patched:
+    def _tokenized(self, tiles: PixelArray, shape: TileShape) -> TokenizedPicture:
         patch, merge, side = self.patch_size, self.merge_size, self.side_patches
         used, blocks = side * patch, side // merge
         split = (len(tiles), blocks, merge, patch, blocks, merge, patch, CHANNELS)
         ordered = tiles[:, :used, :used].reshape(split).transpose(0, 1, 4, 2, 5, 3, 6, 7)
-        flat = np.ascontiguousarray(ordered).reshape(-1, patch * patch * CHANNELS)
-        return flat, TileGrids.of(shape, (side, side, merge))
+        patches = np.ascontiguousarray(ordered).reshape(-1, patch * patch * CHANNELS)
+        frame = np.array(self.frames[shape], np.int32)
+        ids = np.repeat(frame, np.where(frame == TILE, self.tile_tokens, 1))
+        own = content_ids(
+            patches, len(tiles) * self.tile_tokens, np.array(shape, np.int64).tobytes()
+        )
+        ids[ids == TILE] = own
+        return TokenizedPicture(ids, patches, ((side, side, merge),) * len(tiles))
+
+    def _tiles_of(self, width: int, height: int) -> int:
+        rows, columns = self.shape_of(width, height)
+        return rows * columns + 1
 
     def _fitted_size(self, width: int, height: int) -> tuple[int, int]:
         """Return the width and height whose longer side is `longest_side`; the shorter one is even."""

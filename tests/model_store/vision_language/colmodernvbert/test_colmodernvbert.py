@@ -65,12 +65,11 @@ def test_a_picture_is_written_as_the_processor_does(tiled_folder: Path) -> None:
     tower = tower_of(tiled_folder / "model")
     for name in DOCUMENTS:
         image = decode_picture(FORMS[name](), PictureBounds())
-        patches, grids = tower.patches(image)
-        ids = tower.ids(patches, grids)
-        assert np.where(ids < 0, TILE, ids).tolist() == IDS[name], name
-        assert tower.tokens_of(*image.size) == len(ids)
-        assert tower.pixel_bytes_of(*image.size) == patches.nbytes
-        assert sum(rows * columns for rows, columns, _ in grids) == len(patches)
+        read = tower.read(image)
+        assert np.where(read.ids < 0, TILE, read.ids).tolist() == IDS[name], name
+        assert tower.tokens_of(*image.size) == IDS[name].count(TILE) == (read.ids < 0).sum()
+        assert tower.pixel_bytes_of(*image.size) == read.patches.nbytes
+        assert sum(rows * columns for rows, columns, _ in read.grids) == len(read.patches)
 
 
 def test_vectors_equal_those_of_transformers(tokens_of: Embed) -> None:
