@@ -215,7 +215,7 @@ FAMILIES |= {
         },
     },
 }
-# Models of queries and of pictures' patches: configuration, and where the model of texts is in transformers' class.
+# Models of queries and of pictures' patches: configuration, and where the model of texts is in the library's class.
 # Their pictures are compared in tests/model_store/vision_language.
 PATCH_MODELS: dict[str, tuple[dict[str, Any], str]] = {
     # Of version 5 of transformers.

@@ -32,7 +32,7 @@ from nestvec.model_store.two_towers.picture_settings import (
     with_defaults,
     work_of,
 )
-from nestvec.model_store.vision_language.prompts import PromptTokens
+from nestvec.model_store.vision_language.prompts import PromptTokens, processor_prompt
 from nestvec.system.json_files import read_json
 
 CLASSES: Final = (
@@ -57,7 +57,6 @@ END: Final = "<end_of_utterance>"
 WRITTEN: Final = (IMAGE, AROUND, END)
 PROMPT: Final = f"<|begin_of_text|>User:{IMAGE}Describe the image.{END}\nAssistant:"
 IMAGE_TOKENS: Final = 64  # of a tile, where a processor does not say
-MAX_PROMPT_CHARS: Final = 10_000
 MAX_TILES: Final = 145  # twelve rows of twelve, and the whole
 
 
@@ -165,10 +164,8 @@ def said_prompt(folder: Path, name: str, default: str) -> str:
         FormatError: The field holds something else than a text of some length.
     """
     path = folder / PROCESSOR_FILE
-    prompt = (read_json(path) if path.is_file() else {}).get(name) or default
-    if not isinstance(prompt, str) or len(prompt) > MAX_PROMPT_CHARS:
-        raise FormatError(f"{path}: {name} must be a text of at most {MAX_PROMPT_CHARS} characters")
-    return prompt
+    is_said = path.is_file() and read_json(path).get(name) != ""
+    return processor_prompt(folder, name, default) if is_said else default
 
 
 def _shapes(sides: int) -> Iterator[TileShape]:
