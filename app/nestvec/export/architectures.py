@@ -128,6 +128,9 @@ _HUB_TYPES: Final = (
     ("bert", "position_embedding_type", "alibi", "jina_bert"),
     ("xlm-roberta", "position_embedding_type", "rotary", "jina_embeddings_v3"),
     ("new", "model_type", "new", "gte"),
+    # The model of pictures and texts that is in it; the class is that of transformers, or the authors' own.
+    ("modernvbert", "architectures", ["ColModernVBertForRetrieval"], "colmodernvbert"),
+    ("modernvbert", "architectures", ["ColModernVBert"], "colmodernvbert"),
 )
 
 # Key of a graph's metadata for its number of layers, and the prefix of the outputs that give earlier layers' states.

@@ -136,5 +136,8 @@ def _part(fields: Mapping[str, Any], name: str, model_types: tuple[str, ...]) ->
     if not isinstance(values, dict):
         raise FormatError(f"config.json: '{name}' must be an object")
     if values.get("model_type") not in (None, *model_types):
-        raise FormatError(f"config.json: 'model_type' of '{name}' must be {model_types[0]!r}")
+        # Older files name another repository, whose fields they lack.
+        raise FormatError(
+            f"config.json: 'model_type' of '{name}' must be {model_types[0]!r}, as transformers 5 writes it"
+        )
     return {field: value for field, value in values.items() if value is not None}

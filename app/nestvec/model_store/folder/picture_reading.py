@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nestvec.export.architectures import architecture_of
 from nestvec.export.two_towers.config import NAFLEX_TYPE
 from nestvec.export.two_towers.jina_clip import JINA_CLIP
 from nestvec.export.vision_language.config import VISION_LANGUAGE_TYPES
@@ -29,8 +30,8 @@ def read_pictures(folder: Path, config: Mapping[str, Any]) -> PictureSettings | 
         return read_jina_pictures(folder, config)
     if family == NAFLEX_TYPE:
         return read_naflex_settings(folder, config)
-    if family in PATCH_FAMILIES:
-        return PATCH_FAMILIES[family].read_pictures(folder, config)
+    if (patches := PATCH_FAMILIES.get(architecture_of(config))) is not None:
+        return patches.read_pictures(folder, config)
     if family in VISION_LANGUAGE_TYPES:
         return read_prefix_settings(folder, config)
     return read_picture_settings(folder, config)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from nestvec.export.architectures import architecture_of
 from nestvec.export.vision_language import modernvbert_config, qwen2_config
 from nestvec.model_store.heads.base import Head
 from nestvec.model_store.two_towers.picture_settings import PictureSettings
@@ -33,7 +34,7 @@ class PatchFamily:
     part_fields: Callable[[], Mapping[str, tuple[str, ...]]]
 
 
-# By the `model_type` of config.json.
+# By the family's name, as the exporter knows it.
 PATCH_FAMILIES: Final[Mapping[str, PatchFamily]] = {
     modernvbert_config.COLMODERNVBERT: PatchFamily(
         read_tile_settings, read_colmodernvbert_head, modernvbert_config.part_fields
@@ -58,5 +59,5 @@ def read_patch_head(
     Raises:
         FormatError: A field is of the wrong type, or has a value that is not supported.
     """
-    family = PATCH_FAMILIES.get(str(config.get("model_type")))
+    family = PATCH_FAMILIES.get(architecture_of(config))
     return None if family is None else family.read_head(folder, config, hidden_size, modules)

@@ -133,7 +133,8 @@ def test_hostile_pictures_are_refused_where_they_stand(tokens_of: Embed) -> None
         assert np.isfinite(narrow.vectors).all()
 
 
-def test_the_authors_own_names_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model_type", ["colmodernvbert", "modernvbert"])
+def test_the_authors_own_names_are_read(tmp_path: Path, model_type: str) -> None:
     """A checkpoint of colpali-engine's, with its names and a table of tokens in two, gives the same graphs."""
     own, renamed = tmp_path / "own", tmp_path / "renamed"
     for folder in (own, renamed):
@@ -142,6 +143,7 @@ def test_the_authors_own_names_are_read(tmp_path: Path) -> None:
     vlm = CONFIG["vlm_config"]
     flat = {**CONFIG, **{name: value for name, value in vlm.items() if name != "model_type"}}
     del flat["vlm_config"]
+    flat |= {"model_type": model_type, "architectures": ["ColModernVBert"]}
     write_model(renamed, as_authors_name_them(), flat)
     wanted, found = (graphs_of(folder) for folder in (own, renamed))
     assert wanted == found
