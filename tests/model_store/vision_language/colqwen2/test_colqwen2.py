@@ -330,16 +330,15 @@ def test_an_adapter_alone_is_no_model(tmp_path: Path) -> None:
 
 
 def test_prompts_of_the_folder_count(tmp_path: Path) -> None:
-    """Other prompts make another space, and so do other bounds of pixels; the tokenizer's own tokens stay around."""
+    """Other prompts make another space, and so do other bounds of pixels."""
     spaces = set()
-    for number, (processor, fields) in enumerate(
-        (
-            (None, {}),
-            ({"query_prefix": "Question: "}, {}),
-            ({"visual_prompt_prefix": "<|image_pad|>"}, {}),
-            (None, {"max_pixels": 4096}),
-        )
-    ):
+    cases: list[tuple[dict[str, Any] | None, dict[str, Any]]] = [
+        (None, {}),
+        ({"query_prefix": "Question: "}, {}),
+        ({"visual_prompt_prefix": "<|image_pad|>"}, {}),
+        (None, {"max_pixels": 4096}),
+    ]
+    for number, (processor, fields) in enumerate(cases):
         path = tmp_path / str(number)
         path.mkdir()
         folder = read_model_folder(write_model(path, processor=processor, **fields))
