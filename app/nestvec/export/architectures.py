@@ -45,7 +45,8 @@ from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.layers.graph_heads import GraphHead
 from nestvec.export.two_towers.jina_text import JINA_CLIP_TEXT
 from nestvec.export.two_towers.text_tower import CLIP_TEXT, SIGLIP_TEXT
-from nestvec.export.vision_language.decoder import QWEN3_VL
+from nestvec.export.vision_language.decoder import COLQWEN2, QWEN3_VL
+from nestvec.export.vision_language.modernvbert import COL_MODERNVBERT
 
 
 class Architecture(Protocol):
@@ -75,6 +76,8 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "bloom": BLOOM,
     "camembert": ROBERTA,
     "clip": CLIP_TEXT,
+    "colmodernvbert": COL_MODERNVBERT,
+    "colqwen2": COLQWEN2,
     "deberta-v2": DEBERTA,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
@@ -112,8 +115,9 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
 # Families that rotate queries and keys by position.
 ROTARY_TYPES: Final = frozenset(
     {
-        *("bidirectional_pplx_qwen3", "eurobert", "gemma", "gemma2", "gemma3_text", "gte"),
-        *("jina_embeddings_v3", "llama", "llama_bidirec", "mistral", "modernbert", "nomic_bert"),
+        *("bidirectional_pplx_qwen3", "colmodernvbert", "colqwen2", "eurobert", "gemma", "gemma2"),
+        *("gemma3_text", "gte", "jina_embeddings_v3", "llama", "llama_bidirec", "mistral"),
+        *("modernbert", "nomic_bert"),
         *("nvembed", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_vl"),
     }
 )
@@ -124,6 +128,9 @@ _HUB_TYPES: Final = (
     ("bert", "position_embedding_type", "alibi", "jina_bert"),
     ("xlm-roberta", "position_embedding_type", "rotary", "jina_embeddings_v3"),
     ("new", "model_type", "new", "gte"),
+    # The model of pictures and texts that is in it; the class is that of transformers, or the authors' own.
+    ("modernvbert", "architectures", ["ColModernVBertForRetrieval"], "colmodernvbert"),
+    ("modernvbert", "architectures", ["ColModernVBert"], "colmodernvbert"),
 )
 
 # Key of a graph's metadata for its number of layers, and the prefix of the outputs that give earlier layers' states.

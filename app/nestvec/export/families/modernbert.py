@@ -107,39 +107,54 @@ class ModernBert:
             FormatError: Configuration and weights do not fit each other.
         """
         sizes = ModernBertConfig.read(config)
-        graph, inputs = context.graph, context.inputs
         prefix = common_prefix(context.weights, WORD_EMBEDDINGS, ("", self.prefix))
-        builder = _Builder(context, prefix, sizes)
         shape = (sizes.vocab_size, sizes.hidden_size)
         word_embeddings = context.weights.get(prefix + WORD_EMBEDDINGS, shape)
-        embedded = builder.norm(context.embed(word_embeddings), "embeddings.norm")
-        masks = {
-            True: attention_mask(
-                graph,
-                inputs,
-                is_causal=False,
-                window=sizes.window,
-                head_width=sizes.hidden_size // sizes.num_attention_heads,
-            ),
-            False: FULL_ATTENTION,
-        }
-        rotary = {
-            is_local: rotary_embedding(
-                graph,
-                inputs,
-                frequencies,
-                sizes.max_position_embeddings,
-                "_local" if is_local else "",
-            )
-            for is_local, frequencies in sizes.frequencies.items()
-        }
-        layers = [
-            partial(builder.layer, number=number, rotary=rotary[is_local], mask=masks[is_local])
-            for number, is_local in enumerate(sizes.is_local)
-        ]
-        states = context.stack(embedded, layers, sizes.hidden_size)
-        final_norm = partial(builder.norm, name="final_norm")
-        return Encoder.finalized(states, sizes.hidden_size, final_norm)
+        return encoded(context, sizes, context.embed(word_embeddings), prefix)
+
+
+def encoded(context: BuildContext, sizes: ModernBertConfig, embedded: str, prefix: str) -> Encoder:
+    """Add all that follows the embeddings of tokens, their norm first.
+
+    Args:
+        context: The graph in the making.
+        sizes: The encoder's sizes.
+        embedded: [T, H].
+        prefix: What stands before the names of its tensors.
+
+    Raises:
+        FormatError: Configuration and weights do not fit each other.
+    """
+    graph, inputs = context.graph, context.inputs
+    builder = _Builder(context, prefix, sizes)
+    embedded = builder.norm(embedded, "embeddings.norm")
+    masks = {
+        True: attention_mask(
+            graph,
+            inputs,
+            is_causal=False,
+            window=sizes.window,
+            head_width=sizes.hidden_size // sizes.num_attention_heads,
+        ),
+        False: FULL_ATTENTION,
+    }
+    rotary = {
+        is_local: rotary_embedding(
+            graph,
+            inputs,
+            frequencies,
+            sizes.max_position_embeddings,
+            "_local" if is_local else "",
+        )
+        for is_local, frequencies in sizes.frequencies.items()
+    }
+    layers = [
+        partial(builder.layer, number=number, rotary=rotary[is_local], mask=masks[is_local])
+        for number, is_local in enumerate(sizes.is_local)
+    ]
+    states = context.stack(embedded, layers, sizes.hidden_size)
+    final_norm = partial(builder.norm, name="final_norm")
+    return Encoder.finalized(states, sizes.hidden_size, final_norm)
 
 
 MODERNBERT: Final = ModernBert()

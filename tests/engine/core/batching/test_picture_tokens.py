@@ -58,11 +58,9 @@ def test_the_tower_takes_long_pictures_of_one_length_only() -> None:
 
 
 def test_runs_of_the_tower_are_bounded() -> None:
-    """However many pictures a batch has, their patches are as many as fit into memory; one alone may have more."""
-    large = (128, 64, 2)
-    pictures = picture_tokens.placed_pictures(
-        [item(1, large, 1, large, 1, large, 1, (256, 128, 2), 1)]
-    )
+    """However many pictures a batch has, patches of a run stay in a CPU's caches; one picture alone may have more."""
+    half = (32, 16, 2)
+    pictures = picture_tokens.placed_pictures([item(1, half, 1, half, 1, half, 1, (64, 32, 2), 1)])
     counts = [len(run) for run in picture_tokens.runs_of(pictures)]
     assert counts == [2, 1, 1]
 

@@ -15,8 +15,8 @@ from nestvec.engine.pictures.picture import PatchGrid
 from nestvec.engine.types import IdArray, Item
 
 AXES: Final = 3  # time, row, column
-# Of one run of the tower, unless a single picture has more: some hundred megabytes of states.
-MAX_PATCHES: Final = 16_384
+# Of one run of the tower, unless a single picture has more: beyond it states leave the caches of a CPU.
+MAX_PATCHES: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""ColModernVBERT against transformers."""
