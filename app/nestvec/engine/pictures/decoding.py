@@ -221,12 +221,17 @@ def _open(data: bytes, name: str) -> "Image":
 
 
 def rgb_of(image: "Image") -> "Image":
-    """Decode an opened picture, turn it as its EXIF says, and make RGB of it, as transformers' `load_image` does."""
+    """Decode an opened picture, turn it as its EXIF says, and make RGB of it, as transformers' `load_image` does.
+
+    A colour that stands for transparency stays what it is, and is named by the `info` of what is returned.
+    """
     from nestvec.engine.pictures.pillow import ImageOps
 
     turned = ImageOps.exif_transpose(image)
-    # Of a palette's transparency Pillow would only say that it is lost, as it is to be.
-    turned.info.pop("transparency", None)
+    # Of transparency by degrees Pillow would only say that it is lost, as it is to be; a single colour's is kept beside
+    # the pixels.
+    if isinstance(turned.info.get("transparency"), bytes):
+        del turned.info["transparency"]
     return turned.convert("RGB")
 
 

@@ -176,6 +176,30 @@ def read_vision_sizes(config: Mapping[str, Any]) -> VisionSizes:
     return sizes
 
 
+def siglip_vision_sizes(fields: Mapping[str, Any]) -> VisionSizes:
+    """Read the sizes of a SigLIP tower of pictures whose states are wanted, and no vectors, from a `vision_config`.
+
+    Args:
+        fields: The tower's fields, without defaults; whether it has a head says nothing.
+
+    Raises:
+        FormatError: A field is of the wrong type, or has a value that is not supported.
+    """
+    fields = {**VISION_DEFAULTS["siglip"], **{k: v for k, v in fields.items() if v is not None}}
+    check_fixed(fields, {"num_channels": 3})
+    sizes = VisionSizes(
+        **_layers(fields),
+        family="siglip",
+        projected_size=positive(fields, "hidden_size"),
+        image_size=positive(fields, "image_size"),
+        patch_size=positive(fields, "patch_size"),
+        has_class_token=False,
+    )
+    if sizes.patch_size > sizes.image_size:
+        raise FormatError("config.json: 'patch_size' is more than 'image_size'")
+    return sizes
+
+
 def read_naflex_sizes(config: Mapping[str, Any]) -> NaFlexSizes:
     """Read the sizes of the tower of pictures of SigLIP 2 NaFlex from a whole config.json.
 
