@@ -13,7 +13,7 @@ from nestvec.backends.two_towers import TwoTowerBackend
 from nestvec.config.settings import Settings
 from nestvec.engine.backend import Backend, BackendOptions
 from nestvec.engine.core.prefix_backend import PrefixBackend
-from nestvec.engine.pictures.prefix import PicturePrefix
+from nestvec.engine.pictures.prefix import PrefixTower
 from nestvec.engine.types import Layout
 from nestvec.errors import BackendMemoryError, ModelError, ModelMemoryError, NestvecError
 from nestvec.model_store.artefacts.execution_settings import MAX_LONE_BYTES, ExecutionSettings
@@ -120,7 +120,7 @@ def open_for_serving(
     except ModelError:
         texts.close()
         raise
-    if isinstance(package.spec.pictures, PicturePrefix):
+    if isinstance(package.spec.pictures, PrefixTower):
         return PrefixBackend(texts, pictures)
     return TwoTowerBackend(texts, pictures)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nestvec.engine.pictures.prefix import PicturePrefix
+from nestvec.engine.pictures.prefix import PrefixTower
 from nestvec.engine.pictures.tower import VisionTower
 from nestvec.engine.text.late_interaction import LateInteraction
 from nestvec.engine.text.pair_template import PairTemplate
@@ -98,7 +98,7 @@ class ModelSpec:
     query_lookup: QueryLookup | None = None
     pair: PairTemplate | None = None
     token_pooling: TokenPooling | None = None
-    pictures: VisionTower | PicturePrefix | None = None
+    pictures: VisionTower | PrefixTower | None = None
     label_scale: LabelScale | None = None
     chat: ChatFrame | None = None
 
@@ -110,6 +110,11 @@ class ModelSpec:
     def takes_mixtures(self) -> bool:
         """Whether it takes texts and pictures in one input."""
         return self.pictures is not None and self.chat is not None
+
+    @property
+    def reads_pictures_as_tokens(self) -> bool:
+        """Whether pictures run among tokens, so that one has a vector for each of its own, as a text has."""
+        return isinstance(self.pictures, PrefixTower)
 
     @property
     def is_reranker(self) -> bool:

@@ -31,7 +31,7 @@ from nestvec.api.requests.pictures.sides import (
 )
 from nestvec.api.requests.vector_json import values_json
 from nestvec.api.schemas.similarity import SIMILARITY_DOC
-from nestvec.api.scoring.token_comparison import COSINE, METRICS, token_similarity
+from nestvec.api.scoring.token_comparison import BERTSCORE, COSINE, METRICS, token_similarity
 from nestvec.api.scoring.vector_comparison import (
     OPTIONS,
     ComparisonOptions,
@@ -67,9 +67,10 @@ async def similarity(request: Request) -> Response:
     left, right, is_pairs = await _sides(api_request)
     explains = boolean_field(api_request.body, "explain") is True
     metric = choice_field(api_request.body, "metric", METRICS) or COSINE
-    if (explains or metric != COSINE) and has_pictures(left, right):
+    if (explains or metric == BERTSCORE) and has_pictures(left, right):
         raise InputError(
-            "an input with a picture has one vector and no tokens: cosines are what it is compared by",
+            "a picture has no tokens of a text: it is compared by 'cosine', or by 'maxsim' where the model gives "
+            "vectors of its patches",
             param="explain" if explains else "metric",
         )
     if metric != COSINE:

@@ -16,7 +16,7 @@ from fastapi import Response
 from nestvec.api.requests.api_request import ApiRequest
 from nestvec.api.requests.embedding import embed
 from nestvec.api.requests.json_parts import compute
-from nestvec.api.requests.pictures.sides import SideInputs
+from nestvec.api.requests.pictures.sides import SideInputs, has_pictures
 from nestvec.api.requests.vector_json import values_json
 from nestvec.api.scoring.vector_comparison import ComparisonOptions, comparison_response
 from nestvec.engine.dtypes import OutputDtype
@@ -61,6 +61,11 @@ async def token_similarity(
     """
     model = await api_request.acquire_model()
     _check(options, metric, model)
+    if has_pictures(left, right) and not model.spec.reads_pictures_as_tokens:
+        raise UnsupportedError(
+            f"a picture of {model.spec.name} has one vector, and no tokens to compare: use '{COSINE}'",
+            param="metric",
+        )
     sources = ("pairs", "pairs") if is_pairs else ("left", "right")
     results = await _embed(api_request, options, metric, (left, right), sources)
     has_special = metric != BERTSCORE

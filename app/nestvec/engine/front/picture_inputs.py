@@ -11,10 +11,11 @@ from nestvec.engine.front.front_threads import FrontThreads
 from nestvec.engine.front.prefixed_inputs import PrefixedInputs
 from nestvec.engine.front.together import all_or_none
 from nestvec.engine.model_spec import ModelSpec
+from nestvec.engine.outputs.joint import kinds_of
 from nestvec.engine.pictures.decoding import PictureBounds, decode_picture
 from nestvec.engine.pictures.naflex import tower_of_call
 from nestvec.engine.pictures.picture import PICTURE_KINDS, MixedInput, Picture
-from nestvec.engine.pictures.prefix import PicturePrefix
+from nestvec.engine.pictures.prefix import PrefixTower
 from nestvec.engine.pictures.tower import VisionTower
 from nestvec.engine.results import RawVectors
 from nestvec.engine.text.encoded import Encoded
@@ -142,16 +143,15 @@ class PictureInputs:
 
 
 def merged_rows(parts: Sequence[tuple[Sequence[int], RawVectors]]) -> RawVectors:
-    """Put the rows of a call's parts into the order of its items; of several parts each item has one row."""
+    """Put the rows of a call's parts into the order of its items."""
     if len(parts) == 1:
         return parts[0][1]
     order = np.concatenate([np.asarray(numbers, np.int64) for numbers, _ in parts])
+    counts = np.concatenate([np.asarray(raw.rows, np.int64) for _, raw in parts])
     rows = np.concatenate([raw.vectors for _, raw in parts])
-    vectors = np.empty_like(rows)
-    vectors[order] = rows
     return RawVectors(
-        vectors,
-        (1,) * len(rows),
+        rows[np.argsort(np.repeat(order, counts), kind="stable")],
+        tuple(counts[np.argsort(order)].tolist()),
         max(raw.queue_wait_s for _, raw in parts),
         max(raw.engine_s for _, raw in parts),
     )
@@ -181,14 +181,13 @@ def pictures_of(
             input_index=places[0],
         )
     if not is_of_texts:
-        _check_options(call, exits)
+        _check_options(call, spec, exits)
     tower = spec.pictures if is_of_texts else tower_of_call(spec.pictures, call.picture_patches)
-    if spec.chat is not None:
-        return PrefixedInputs.of(call, spec)
-    assert tower is not None and not isinstance(tower, PicturePrefix)  # noqa: S101, PT018 - these read messages
     mixed = next((n for n in places if isinstance(call.inputs[n], MixedInput)), None)
-    if mixed is not None:
-        raise one_vector_each("input", mixed)
+    if spec.chat is None and mixed is not None:
+        raise one_each(spec, "input", mixed)
+    if tower is None or isinstance(tower, PrefixTower):
+        return PrefixedInputs.of(call, spec)
     max_pictures = MAX_PIXEL_BYTES // tower.pixel_bytes
     if len(places) > max_pictures:
         raise RequestTooLargeError(
@@ -201,24 +200,30 @@ def pictures_of(
     return PictureInputs(texts, text_places, places, pictures, tower)
 
 
-def one_vector_each(name: str, index: int | None) -> InputError:
-    """Return the error for an input of several pictures, or of a picture and a text, of a model of two towers."""
-    return InputError(
+def one_each(spec: ModelSpec, name: str, index: int | None) -> InputError:
+    """Return the error for an input of several pictures, or of a picture and a text, of a model that reads one."""
+    reason = (
         "an input is a text or one picture: a model with a tower for each makes a vector of either, in one space, and "
-        "none of both together. Send them as inputs of their own; their vectors may be averaged ('groups')",
-        param=name,
-        input_index=index,
-        code="unsupported",
+        "none of both together. Send them as inputs of their own; their vectors may be averaged ('groups')"
     )
+    if spec.reads_pictures_as_tokens:
+        reason = (
+            f"an input is a text or one picture: {spec.name} reads either in a prompt of its own, and none of both "
+            "together. Send them as inputs of their own"
+        )
+    return InputError(reason, param=name, input_index=index, code="unsupported")
 
 
 def _is_of_texts(value: object) -> bool:
     return isinstance(value, MixedInput) and not value.pictures
 
 
-def _check_options(call: EmbedCall, exits: tuple[int, ...]) -> None:
+def _check_options(call: EmbedCall, spec: ModelSpec, exits: tuple[int, ...]) -> None:
     """Refuse what pictures do not have, where texts do."""
     if exits:
         raise InputError("'layers' goes with texts only, not with pictures", param="layers")
-    if call.kind is not OutputKind.DENSE:
+    if spec.reads_pictures_as_tokens:
+        if not {OutputKind.DENSE, OutputKind.TOKENS}.issuperset(kinds_of(call.kind)):
+            raise InputError("a picture has vectors, and no weights of terms", param="input")
+    elif call.kind is not OutputKind.DENSE:
         raise InputError("a picture has one vector, and no other output", param="input")

@@ -1,12 +1,13 @@
 """Inputs with pictures, of a model that reads them among the tokens of a text: measured, decoded and tokenized.
 
-A picture alone is such an input as well: it stands in messages as a text does.
+A picture alone is such an input as well: it stands in messages as a text does, or in the prompt that the model has for
+pictures.
 """
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from nestvec.engine.model_spec import ModelSpec
 from nestvec.engine.models.served_model import ServedModel
 from nestvec.engine.pictures.decoding import PictureBounds, decode_picture, read_header
 from nestvec.engine.pictures.picture import MixedInput, PatchGrid, Picture
-from nestvec.engine.pictures.prefix import PicturePrefix
+from nestvec.engine.pictures.prefix import PrefixTower
 from nestvec.engine.pictures.preprocessing import PixelArray
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
 from nestvec.engine.text.preparation.chat_frame import ChatFrame
@@ -38,6 +39,9 @@ from nestvec.errors import (
     NestvecError,
     RequestTooLargeError,
 )
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # Pixels of one call, which are in memory until the last of them has run; of one input, which runs as a whole; and of
 # one submission, which the event loop copies into a frame where another process runs the model.
@@ -60,15 +64,16 @@ class PrefixedInputs:
         places: Index of each input with pictures in the whole call.
         inputs: These.
         tower: How the model takes pictures.
-        chat: The messages in which it reads inputs.
+        chat: The messages in which it reads inputs; None for a model that reads a picture in a prompt of its own,
+            without texts.
     """
 
     texts: EmbedCall
     text_places: tuple[int, ...]
     places: tuple[int, ...]
     inputs: tuple[MixedInput, ...]
-    tower: PicturePrefix | None
-    chat: ChatFrame
+    tower: PrefixTower | None
+    chat: ChatFrame | None
 
     @classmethod
     def of(cls, call: EmbedCall, spec: ModelSpec) -> "PrefixedInputs":
@@ -77,8 +82,7 @@ class PrefixedInputs:
         text_places = tuple(n for n, is_one in enumerate(is_text) if is_one)
         places = tuple(n for n, is_one in enumerate(is_text) if not is_one)
         inputs = [call.inputs[n] for n in places]
-        tower = spec.pictures if isinstance(spec.pictures, PicturePrefix) else None
-        assert spec.chat is not None  # noqa: S101 - the caller has looked
+        tower = spec.pictures if isinstance(spec.pictures, PrefixTower) else None
         return cls(
             replace(call, inputs=[call.inputs[n] for n in text_places]),
             text_places,
@@ -141,7 +145,7 @@ class PrefixedInputs:
         return replace(self.texts, inputs=joined)
 
     @property
-    def _tower(self) -> PicturePrefix:
+    def _tower(self) -> PrefixTower:
         assert self.tower is not None  # noqa: S101 - whose inputs have pictures has one
         return self.tower
 
@@ -240,6 +244,11 @@ class PrefixedInputs:
         tokenizer: Tokenizer,
         options: TokenizeOptions,
     ) -> Encoded:
+        if self.chat is None:
+            (picture,) = mixed.pictures
+            alone = _Assembly(tokenizer, options)
+            alone.add_picture(self._tower, decode_picture(picture.data, bounds))
+            return alone.encoded()
         is_own = mixed.instruction is not None
         prompt = self.chat.prefix(mixed.instruction or "") if is_own else options.prompt
         before, behind = tokenizer.special_token_frame(options)
@@ -253,10 +262,7 @@ class PrefixedInputs:
             made.add_text(text, prompt_tokens)
             text, prompt_tokens = "", 0
             options.check_going_on()
-            patches, grid = self._tower.patches(decode_picture(part.data, bounds))
-            made.add_kept(self._tower.ids(patches, grid))
-            made.pixels.append(patches)
-            made.grids.append(grid)
+            made.add_picture(self._tower, decode_picture(part.data, bounds))
         made.add_text(text, prompt_tokens)
         made.add_kept(behind)
         return made.encoded()
@@ -281,6 +287,13 @@ class _Assembly:
         """Add tokens that stay: those of a picture, or of messages."""
         self.pieces.append(ids)
         self.may_go.append(np.zeros(len(ids), bool))
+
+    def add_picture(self, tower: PrefixTower, image: "Image") -> None:
+        """Add a picture's tokens, which stay, with those around them."""
+        patches, grids = tower.patches(image)
+        self.add_kept(tower.ids(patches, grids))
+        self.pixels.append(patches)
+        self.grids += grids
 
     def add_text(self, text: str, prompt_tokens: int) -> None:
         """Add a text, of which the first tokens, a prompt's, stay."""

@@ -34,9 +34,9 @@ async def count_instruction_tokens(
         ticket: The call's.
 
     Returns:
-        A number for each item of `encoded`, 0 for a picture; nothing at all where the call itself asks for no prompt,
-        where its kind of output has none, or where examples gave way to long texts, so that inputs have different
-        prompts.
+        A number for each item of `encoded`, 0 for a picture that is read without it; nothing at all where the call
+        itself asks for no prompt, where its kind of output has none, or where examples gave way to long texts, so that
+        inputs have different prompts.
     """
     if not prompt or call.kind not in WITH_PROMPTS or not _asks_for_prompt(call):
         return ()
@@ -56,13 +56,15 @@ async def count_instruction_tokens(
     tokens = leading - tokenizer.prefix_tokens
     if tokens <= 0:
         return ()
-    return tuple(_within(tokens, value) for value in encoded)
+    is_chat = model.spec.chat is not None
+    return tuple(
+        0 if value.pixels is not None and not is_chat else _within(tokens, value)
+        for value in encoded
+    )
 
 
 def _within(tokens: int, value: Encoded) -> int:
-    """How many of an input's tokens are those of a prompt of so many; pictures have none."""
-    if value.pixels is not None and not value.grids:
-        return 0
+    """How many of an input's tokens are those of a prompt of so many."""
     if value.windows is None:
         return min(tokens, len(value.ids))
     return min(tokens * len(value.windows.parts), value.windows.tokens)

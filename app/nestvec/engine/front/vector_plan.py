@@ -14,9 +14,9 @@ from nestvec.engine.observer import Observer, VectorsGiven
 from nestvec.engine.outputs.adapters import ADAPTERS
 from nestvec.engine.outputs.base import Finished
 from nestvec.engine.outputs.joint import kinds_of
+from nestvec.engine.outputs.tokens import are_queries
 from nestvec.engine.results import RawVectors
 from nestvec.engine.splitting import Check
-from nestvec.engine.tokenization import is_query_call
 from nestvec.engine.types import EmbedCall, Layout, OutputKind
 from nestvec.engine.vectors.groups import Groups
 from nestvec.engine.vectors.maps import AffineMap, MapKind, exit_space
@@ -242,4 +242,4 @@ def _token_pooling(call: EmbedCall, spec: ModelSpec) -> TokenPooling | None:
         return replace(own or TokenPooling(), factor=call.pool_factor)
     if own is None:
         return None
-    return own if (own.pools_queries if is_query_call(call) else own.pools_documents) else None
+    return own if (own.pools_queries if are_queries(call, spec) else own.pools_documents) else None

@@ -19,6 +19,14 @@ from nestvec.engine.vectors.quantization import Quantizer
 from nestvec.engine.vectors.token_vectors import TokenPooling, pool_tokens
 
 
+def are_queries(call: EmbedCall, spec: ModelSpec) -> bool:
+    """Whether a model of token vectors reads a call's texts as queries: as it says, or as the model does unasked."""
+    late = spec.late_interaction
+    says_nothing = call.prompt_role is None and call.prompt_name is None
+    takes_queries = late is not None and late.takes_queries_unasked
+    return is_query_call(call) or (says_nothing and takes_queries)
+
+
 def token_places(
     described: DescribedText,
     tokenizer: Tokenizer,
@@ -38,7 +46,7 @@ def token_places(
     Returns:
         Where each starts and stops in the text, in characters, (r, 2); -1 for special tokens and those of the prompt.
     """
-    late, is_query = spec.late_interaction, is_query_call(call)
+    late, is_query = spec.late_interaction, are_queries(call, spec)
     limited = options
     if late is not None:
         limited = late.limit(options, is_query=is_query, model_max_tokens=tokenizer.max_tokens)
@@ -82,11 +90,11 @@ class TokensOutput(OutputAdapter):
     def tokenize(
         self, tokenizer: Tokenizer, spec: ModelSpec, call: EmbedCall, options: TokenizeOptions
     ) -> list[Encoded]:
-        """Tokenize queries or documents, as the call's role says; documents where it says nothing."""
+        """Tokenize queries or documents, as the call's role says; where it says nothing, as the model reads texts."""
         late = spec.late_interaction
         if late is None:
             return encode_inputs(tokenizer, spec, call, options)
-        is_query = is_query_call(call)
+        is_query = are_queries(call, spec)
         limited = late.limit(options, is_query=is_query, model_max_tokens=tokenizer.max_tokens)
         encoded = encode_inputs(tokenizer, spec, call, limited)
         return [late.mark(value, is_query=is_query) for value in encoded]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nestvec.engine.pictures.prefix import PicturePrefix
+from nestvec.engine.pictures.prefix import PrefixTower
 from nestvec.engine.pictures.preprocessing import PixelArray, content_ids
 from nestvec.engine.pictures.tower import VisionTower
 from nestvec.errors import UnsupportedError
@@ -128,8 +128,8 @@ class NaFlexTower:
 
 
 def tower_of_call(
-    tower: VisionTower | PicturePrefix | None, patches: int | None
-) -> VisionTower | PicturePrefix | None:
+    tower: VisionTower | PrefixTower | None, patches: int | None
+) -> VisionTower | PrefixTower | None:
     """Return how a call's pictures are taken, which may say how many patches each has at most.
 
     Vectors of one picture by other numbers are of one space, as those of the picture in another resolution are.
@@ -152,8 +152,8 @@ def tower_of_call(
 
 
 def with_patches(
-    tower: VisionTower | PicturePrefix | None, patches: int | None
-) -> VisionTower | PicturePrefix | None:
+    tower: VisionTower | PrefixTower | None, patches: int | None
+) -> VisionTower | PrefixTower | None:
     """Return how a model takes pictures where an operator says how many patches; other models take them as before."""
     if patches is None or not isinstance(tower, NaFlexTower):
         return tower

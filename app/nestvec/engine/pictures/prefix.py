@@ -1,18 +1,20 @@
-"""How a decoder takes pictures among the tokens of a text: each in its own shape, by patches that are merged.
+"""How a model takes pictures among tokens: what is asked of any such way, and Qwen's, by patches that are merged.
 
-Bytes are those of transformers' `Qwen2VLImageProcessor` on Pillow, which resizes before it scales; scaling is done by
-the graph.
+Qwen's pictures keep their own shapes. Bytes are those of transformers' `Qwen2VLImageProcessor` on Pillow, which resizes
+before it scales; scaling is done by the graph.
 
 Source: `smart_resize` of transformers' image_processing_qwen2_vl.py.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from nestvec.engine.pictures.picture import PatchGrid
 from nestvec.engine.pictures.preprocessing import PixelArray, content_ids
@@ -25,9 +27,59 @@ CHANNELS: Final = 3
 PROBE_SHAPES: Final = (1.0, 2.5, 0.4)
 
 
+Patched = tuple[PixelArray, tuple[PatchGrid, ...]]
+
+
+class PrefixTower(ABC):
+    """How a model takes pictures among tokens: what the engine asks of it, whatever the family."""
+
+    @abstractmethod
+    def tokens_of(self, width: int, height: int) -> int:
+        """Return the number of tokens of a picture of so many pixels, without those before, between and behind."""
+
+    @abstractmethod
+    def pixel_bytes_of(self, width: int, height: int) -> int:
+        """Return the size in memory of a picture's pixels as the model takes them."""
+
+    @abstractmethod
+    def extra_cost(self, grids: Sequence[PatchGrid]) -> float:
+        """Return what pictures cost beyond as many tokens of texts."""
+
+    @abstractmethod
+    def patches(self, image: "Image") -> Patched:
+        """Return the patches of an RGB picture, (N, values), those of a token one behind the other, and their grids.
+
+        A picture that is cut into tiles has a grid for each, one behind the other.
+        """
+
+    @abstractmethod
+    def cut(self, pixels: PixelArray) -> Patched:
+        """Cut pixels of one of `probe_sizes`, (height, width, 3), into patches, as `patches` does."""
+
+    @abstractmethod
+    def ids(self, patches: PixelArray, grids: Sequence[PatchGrid]) -> NDArray[np.int32]:
+        """Return what stands for a picture where texts have token ids: a number below zero for each of its tokens.
+
+        The tokens before, between and behind them are among these; of a model that reads no texts with pictures they
+        are the whole input. A token of a text stands between any two grids.
+
+        Args:
+            patches: As `patches` gives them.
+            grids: Likewise.
+        """
+
+    @abstractmethod
+    def probe_sizes(self) -> Sequence[tuple[int, int]]:
+        """Return heights and widths of pictures that check a graph, of as few tokens as there may be."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """Return what of it decides vectors, for the space's fingerprint."""
+
+
 @dataclass(frozen=True, slots=True)
-class PicturePrefix:
-    """How a model takes pictures among the tokens of a text.
+class PicturePrefix(PrefixTower):
+    """How Qwen's models take pictures: resized to whole tokens in about their own shape.
 
     Attributes:
         patch_size: Width and height of a patch in pixels, p.
@@ -35,8 +87,8 @@ class PicturePrefix:
         min_pixels: Fewest pixels that a picture is resized to.
         max_pixels: Most pixels of it.
         resample: Pillow's number of the filter.
-        start_id: The token before the tokens of a picture.
-        end_id: The token behind them.
+        before_ids: The tokens before those of a picture.
+        behind_ids: The tokens behind them.
         token_cost: What a token of a picture costs, tower and decoder together, in tokens of a text.
         pair_cost: What each pair of patches of a picture costs besides, whose attention is of all with all.
     """
@@ -46,8 +98,8 @@ class PicturePrefix:
     min_pixels: int
     max_pixels: int
     resample: int
-    start_id: int
-    end_id: int
+    before_ids: tuple[int, ...]
+    behind_ids: tuple[int, ...]
     token_cost: float = 1.0
     pair_cost: float = 0.0
 
@@ -74,23 +126,27 @@ class PicturePrefix:
             wide, high = (math.ceil(side * grow / factor) * factor for side in (width, height))
         return wide, high
 
+    @override
     def tokens_of(self, width: int, height: int) -> int:
         """Return the number of tokens of a picture of so many pixels, without those before and behind it."""
         wide, high = self.resized_size(width, height)
         return wide * high // self.factor**2
 
+    @override
     def pixel_bytes_of(self, width: int, height: int) -> int:
         """Return the size in memory of a picture's pixels as the model takes them."""
         wide, high = self.resized_size(width, height)
         return CHANNELS * wide * high
 
+    @override
     def extra_cost(self, grids: Sequence[PatchGrid]) -> float:
         """Return what pictures cost beyond as many tokens of texts."""
         patches = [rows * columns for rows, columns, _ in grids]
         by_token = (self.token_cost - 1) * sum(patches) / self.merge_size**2
         return by_token + self.pair_cost * sum(count * count for count in patches)
 
-    def patches(self, image: "Image") -> tuple[PixelArray, PatchGrid]:
+    @override
+    def patches(self, image: "Image") -> Patched:
         """Return the patches of an RGB picture, (N, p * p * 3), those of a token one behind the other, and its grid."""
         from PIL import Image
 
@@ -98,25 +154,29 @@ class PicturePrefix:
         resized = np.asarray(image.resize(size, Image.Resampling(self.resample)))
         return self.cut(resized)
 
-    def cut(self, pixels: PixelArray) -> tuple[PixelArray, PatchGrid]:
+    @override
+    def cut(self, pixels: PixelArray) -> Patched:
         """Cut pixels of a size that a picture is resized to, (height, width, 3), into patches, as `patches` does."""
         patch, merge = self.patch_size, self.merge_size
         rows, columns = (side // patch for side in pixels.shape[:2])
         shape = (rows // merge, merge, patch, columns // merge, merge, patch, CHANNELS)
         ordered = pixels.reshape(shape).transpose(0, 3, 1, 4, 2, 5, 6)
         flat = np.ascontiguousarray(ordered).reshape(rows * columns, patch * patch * CHANNELS)
-        return flat, (rows, columns, merge)
+        return flat, ((rows, columns, merge),)
 
-    def ids(self, patches: PixelArray, grid: PatchGrid) -> NDArray[np.int32]:
+    @override
+    def ids(self, patches: PixelArray, grids: Sequence[PatchGrid]) -> NDArray[np.int32]:
         """Return what stands for a picture where texts have token ids: a number below zero for each of its tokens.
 
         The tokens before and behind it are among them.
         """
+        (grid,) = grids
         shape = np.asarray(grid, np.int64).tobytes()
         own = content_ids(patches, len(patches) // self.merge_size**2, shape)
-        around = np.array([self.start_id, self.end_id], np.int32)
-        return np.concatenate([around[:1], own, around[1:]])
+        before, behind = (np.array(ids, np.int32) for ids in (self.before_ids, self.behind_ids))
+        return np.concatenate([before, own, behind])
 
+    @override
     def probe_sizes(self) -> Sequence[tuple[int, int]]:
         """Return heights and widths of pictures that check a graph, whatever the most pixels are."""
         sizes = []
@@ -126,6 +186,7 @@ class PicturePrefix:
             sizes.append((height, width))
         return sizes
 
+    @override
     def summary(self) -> dict[str, Any]:
         """Return what of it decides vectors, for the space's fingerprint."""
         return {
@@ -134,5 +195,5 @@ class PicturePrefix:
             "min_pixels": self.min_pixels,
             "max_pixels": self.max_pixels,
             "resample": self.resample,
-            "around": (self.start_id, self.end_id),
+            "around": (*self.before_ids, *self.behind_ids),
         }

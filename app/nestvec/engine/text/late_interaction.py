@@ -39,6 +39,11 @@ class LateInteraction:
     skip_ids: tuple[int, ...] = ()
     skips_first: bool = False
 
+    @property
+    def takes_queries_unasked(self) -> bool:
+        """Whether a text of which a call says nothing is a query; else it is a document."""
+        return False
+
     def longest(self, *, is_query: bool) -> int:
         """Return the maximum length of a query or document; 0: as many tokens as the model takes."""
         return self.query_tokens if is_query else self.document_tokens
@@ -110,3 +115,49 @@ class RoleLengths(LateInteraction):
     def skipped(self, *, is_query: bool) -> tuple[int, ...]:
         """Return the ids whose vectors are left out of queries or documents."""
         return self.query_skip_ids if is_query else self.skip_ids
+
+
+@dataclass(frozen=True, slots=True)
+class SuffixedQueries(LateInteraction):
+    """The same of models that compare texts with the patches of pictures: their own processors know texts as queries.
+
+    So a text is a query unless it is said to be a document. As many tokens follow every query, however long it is. Its
+    name and its fields go into fingerprints as its base's do.
+
+    Source: ColPali (arXiv:2407.01449); `process_queries` of transformers' processors of its kind.
+
+    Attributes:
+        query_suffix: Ids put behind every query.
+        tokens_behind: How many tokens of the tokenizer's own stand behind these.
+    """
+
+    query_suffix: tuple[int, ...] = ()
+    tokens_behind: int = 0
+
+    @property
+    @override
+    def takes_queries_unasked(self) -> bool:
+        """Whether a text of which a call says nothing is a query."""
+        return True
+
+    @override
+    def limit(
+        self, options: TokenizeOptions, *, is_query: bool, model_max_tokens: int
+    ) -> TokenizeOptions:
+        """Limit a call's options as its base does, and leave room for what follows a query."""
+        limited = LateInteraction.limit(
+            self, options, is_query=is_query, model_max_tokens=model_max_tokens
+        )
+        added = len(self.query_suffix) if is_query else 0
+        return replace(limited, max_tokens=(limited.max_tokens or 0) - added)
+
+    @override
+    def mark(self, encoded: Encoded, *, is_query: bool) -> Encoded:
+        """Put the suffix behind a query, then do as its base does."""
+        if is_query and self.query_suffix:
+            ids = encoded.ids
+            place = len(ids) - self.tokens_behind
+            suffix = np.array(self.query_suffix, ids.dtype)
+            ids = np.concatenate([ids[:place], suffix, ids[place:]])
+            encoded = replace(encoded, ids=ids)
+        return LateInteraction.mark(self, encoded, is_query=is_query)

@@ -53,7 +53,7 @@ class VisionTowerSizes:
     """What the graph of pictures depends on; fields are named as in `vision_config`.
 
     Attributes:
-        position_side: The table of positions has so many rows and columns.
+        position_side: The table of positions has so many rows and columns; 0 for a tower without one.
         deepstack_layers: Layers whose states are merged too, and added behind the decoder's first layers, in order.
         theta: Base of the rotation by rows and columns.
     """
@@ -163,7 +163,7 @@ def read_vision_tower(config: Mapping[str, Any]) -> VisionTowerSizes:
         out_hidden_size=positive(fields, "out_hidden_size"),
         position_side=side,
         deepstack_layers=_deepstack(fields, positive(text, "num_hidden_layers")),
-        theta=_vision_theta(fields),
+        theta=vision_theta(fields),
     )
     if sizes.out_hidden_size != (width := positive(text, "hidden_size")):
         raise FormatError(
@@ -187,7 +187,12 @@ def _deepstack(fields: Mapping[str, Any], decoder_layers: int) -> tuple[int, ...
     return tuple(layers)
 
 
-def _vision_theta(fields: Mapping[str, Any]) -> float:
+def vision_theta(fields: Mapping[str, Any]) -> float:
+    """Read the base of the rotation by rows and columns from the tower's fields.
+
+    Raises:
+        FormatError: It is no positive number, or there is another rotation.
+    """
     rope = _rope(fields)
     check_fixed(rope, {"rope_type": "axial"})
     return positive_number(rope, "rope_theta", VISION_THETA)

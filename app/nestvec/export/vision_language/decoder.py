@@ -1,10 +1,11 @@
-"""The decoder of Qwen3-VL: a Qwen3 whose tokens may be those of pictures, which have places in rows and columns.
+"""The decoders of Qwen3-VL and Qwen2-VL, whose tokens may be those of pictures, which have places in rows and columns.
 
-Rows of the tower stand for the tokens of pictures, and more of them are added behind the first layers. Texts are those
-of a Qwen3: their time, row and column are one.
+Rows of the tower stand for the tokens of pictures, and more of them are added behind the first layers of Qwen3-VL.
+Texts are those of a Qwen3 or a Qwen2: their time, row and column are one.
 
-Source: Qwen3-VL (arXiv:2511.21631); DeepStack (arXiv:2406.04334); M-RoPE (arXiv:2409.12191), interleaved; tensor names
-as in transformers' modeling_qwen3_vl.py.
+Source: Qwen3-VL (arXiv:2511.21631); DeepStack (arXiv:2406.04334); M-RoPE (arXiv:2409.12191), interleaved in Qwen3-VL
+and in sections in Qwen2-VL; tensor names as in transformers' modeling_qwen3_vl.py, modeling_qwen2_vl.py and
+modeling_colqwen2.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from onnx import TensorProto
 
 from nestvec.export.config.encoder_config import Dimensions
-from nestvec.export.families.decoders import QWEN3
+from nestvec.export.families.decoders import QWEN2, QWEN3
 from nestvec.export.families.pre_norm import (
     PREFIXES,
     WORD_EMBEDDINGS,
@@ -30,12 +31,9 @@ from nestvec.export.layers.blocks import Encoder
 from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.layers.masks import attention_mask
 from nestvec.export.layers.rotary_embedding import RotaryEmbedding, rotary_embedding
-from nestvec.export.vision_language.config import (
-    AXES,
-    axis_of_pairs,
-    read_vision_tower,
-    text_fields,
-)
+from nestvec.export.vision_language import config as qwen3
+from nestvec.export.vision_language import qwen2_config as qwen2
+from nestvec.export.vision_language.config import AXES, VisionTowerSizes
 
 # Inputs of the graph beside those of any: the places of tokens in time, rows and columns, [3, T], int64; which of the
 # batch's tokens are pictures', [P], int64; what stands for them, [P, (1 + layers) * H], float32.
@@ -50,9 +48,17 @@ class PictureDecoder:
 
     Attributes:
         family: How its layers differ from Llama's.
+        text_fields: Takes its fields out of a whole config.json.
+        axis_of_pairs: Returns, of these and a head's width, by which axis each pair of a head is rotated.
+        read_tower: Reads the sizes of the tower of pictures from a whole config.json.
+        prefixes: What may stand before the names of its tensors.
     """
 
     family: Decoder = QWEN3
+    text_fields: Callable[[Mapping[str, Any]], Mapping[str, Any]] = qwen3.text_fields
+    axis_of_pairs: Callable[[Mapping[str, Any], int], tuple[int, ...]] = qwen3.axis_of_pairs
+    read_tower: Callable[[Mapping[str, Any]], VisionTowerSizes] = qwen3.read_vision_tower
+    prefixes: tuple[str, ...] = PREFIXES
 
     def read(self, config: Mapping[str, Any]) -> DecoderConfig:
         """Take the decoder's fields out of a whole config.json.
@@ -60,7 +66,7 @@ class PictureDecoder:
         Raises:
             FormatError: A field is missing, of the wrong type, or has a value that is not supported.
         """
-        return self.family.read(text_fields(config))
+        return self.family.read(self.text_fields(config))
 
     def dimensions(self, config: Mapping[str, Any]) -> Dimensions:
         """Read the sizes that serving needs, and check those of the tower.
@@ -69,8 +75,8 @@ class PictureDecoder:
             FormatError: A field is missing, of the wrong type, or has a value that is not supported.
         """
         sizes = self.read(config)
-        axis_of_pairs(text_fields(config), sizes.head_dim)
-        read_vision_tower(config)
+        self.axis_of_pairs(self.text_fields(config), sizes.head_dim)
+        self.read_tower(config)
         return Dimensions(sizes.hidden_size, sizes.vocab_size, sizes.max_position_embeddings)
 
     def build(self, config: Mapping[str, Any], context: BuildContext) -> Encoder:
@@ -83,7 +89,7 @@ class PictureDecoder:
         """
         sizes = self.read(config)
         graph, inputs = context.graph, context.inputs
-        prefix = common_prefix(context.weights, WORD_EMBEDDINGS, PREFIXES)
+        prefix = common_prefix(context.weights, WORD_EMBEDDINGS, self.prefixes)
         layers = DecoderLayers(context, prefix, sizes, self.family)
         words = context.weights.get(prefix + WORD_EMBEDDINGS, (sizes.vocab_size, sizes.hidden_size))
         state = context.embed(words)
@@ -93,9 +99,9 @@ class PictureDecoder:
         frequencies = sizes.frequencies[False]
         pictures = None
         if inputs.has_equal_lengths is not None and inputs.device is None:
-            axes = axis_of_pairs(text_fields(config), sizes.head_dim)
+            axes = self.axis_of_pairs(self.text_fields(config), sizes.head_dim)
             rotary = _rotary(graph, sizes, axes)
-            added = len(read_vision_tower(config).deepstack_layers)
+            added = len(self.read_tower(config).deepstack_layers)
             pictures = _Pictures.declare(graph, sizes.hidden_size, added)
             state = pictures.put(state)
         else:
@@ -185,3 +191,11 @@ def _rotary(graph: GraphBuilder, sizes: DecoderConfig, axes: Sequence[int]) -> R
 
 
 QWEN3_VL: Final = PictureDecoder()
+# As transformers 5 names its tensors, as 4.52 to 4.57 did, and as those before.
+COLQWEN2: Final = PictureDecoder(
+    QWEN2,
+    qwen2.text_fields,
+    qwen2.axis_of_pairs,
+    qwen2.read_vision_tower,
+    ("vlm.language_model.", "vlm.model.language_model.", "vlm.model."),
+)

@@ -1,13 +1,14 @@
-"""The tower of pictures of Qwen3-VL as a graph of its own: patches of pictures of any shape to rows for the decoder.
+"""The towers of pictures of Qwen3-VL and Qwen2-VL as graphs: patches of pictures of any shape to rows for the decoder.
 
 Pixels come as bytes and are scaled in the graph. Both frames of a picture are the same, so the weights of the
-convolution's two are added up. A table of positions is interpolated to the grid of each picture.
+convolution's two are added up. Qwen3-VL's table of positions is interpolated to the grid of each picture; Qwen2-VL has
+none.
 
-Source: Qwen3-VL (arXiv:2511.21631); DeepStack (arXiv:2406.04334); tensor names as in transformers' modeling_qwen3_vl.py
-and interpolation as in its vision_utils.py.
+Source: Qwen3-VL (arXiv:2511.21631); DeepStack (arXiv:2406.04334); Qwen2-VL (arXiv:2409.12191); tensor names as in
+transformers' modeling_qwen3_vl.py and modeling_qwen2_vl.py, and interpolation as in its vision_utils.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,19 +29,50 @@ from nestvec.export.layers.rotary_embedding import RotaryEmbedding
 from nestvec.export.layers.rotary_frequencies import RotaryFrequencies
 from nestvec.export.two_towers.patches import CHANNELS, reshaped
 from nestvec.export.two_towers.picture_graph import PICTURE_WEIGHTS, PIXELS, PixelScale
-from nestvec.export.vision_language.config import VisionTowerSizes, read_vision_tower
+from nestvec.export.vision_language.config import VisionTowerSizes
 
 # Of each patch its row and column, and how many rows and columns its picture has: [4, N], int64.
 PATCH_GRID: Final = "patch_grid"
 PATCH_EMBEDDING: Final = "visual.patch_embed.proj.weight"
-PREFIXES: Final = ("", "model.")
 NORM_EPSILON: Final = 1e-6
 MERGER_ACT: Final = "gelu"
 
 
+@dataclass(frozen=True, slots=True)
+class TowerNames:
+    """What a family calls the tensors of its tower.
+
+    Attributes:
+        prefixes: What may stand before all of them.
+        mlp: The two layers of a block's MLP.
+        merger: The norm and the two layers that make a row of patches.
+        has_patch_bias: Whether patches are embedded with a bias.
+    """
+
+    prefixes: tuple[str, ...]
+    mlp: tuple[str, str]
+    merger: tuple[str, str, str]
+    has_patch_bias: bool
+
+
+QWEN3_TOWER: Final = TowerNames(
+    ("", "model."),
+    ("linear_fc1", "linear_fc2"),
+    ("norm", "linear_fc1", "linear_fc2"),
+    has_patch_bias=True,
+)
+COLQWEN2_TOWER: Final = TowerNames(
+    ("vlm.", "vlm.model."),
+    ("fc1", "fc2"),
+    ("ln_q", "mlp.0", "mlp.2"),
+    has_patch_bias=False,
+)
+
+
 def export_vision_graph(
     folder: Path,
-    config: Mapping[str, Any],
+    sizes: VisionTowerSizes,
+    names: TowerNames,
     scale: PixelScale,
     path: Path,
     on_tensor: Callable[[int], None] | None = None,
@@ -53,7 +85,8 @@ def export_vision_graph(
 
     Args:
         folder: Holds the weights.
-        config: Content of its config.json.
+        sizes: The tower's sizes.
+        names: What its tensors are called.
         scale: How bytes become what the model was trained on.
         path: Where the graph goes; its weights go beside it.
         on_tensor: Called with 1 for each tensor that was read; None for nobody to tell.
@@ -62,16 +95,15 @@ def export_vision_graph(
         FormatError: Configuration and weights do not fit each other.
         OSError: The disk is full or read-only.
     """
-    sizes = read_vision_tower(config)
     graph = GraphBuilder("vision_tower", weights_path=path.parent / PICTURE_WEIGHTS)
     values = CHANNELS * sizes.patch_size**2
     pixels = graph.input(PIXELS, "uint8", ("N", values))
     grid = graph.input(PATCH_GRID, "int64", (4, "N"))
     inputs = packed_inputs(graph, takes_equal_lengths=True, takes_short_rows=True)
     with Weights(folder, on_tensor=on_tensor) as weights:
-        prefix = common_prefix(weights, PATCH_EMBEDDING, PREFIXES) + "visual."
+        prefix = common_prefix(weights, PATCH_EMBEDDING, names.prefixes) + "visual."
         context = BuildContext(graph, weights, inputs, Floating())
-        rows = _VisionTower(context, prefix, sizes).add(pixels, grid, scale)
+        rows = _VisionTower(context, prefix, sizes, names).add(pixels, grid, scale)
     graph.output(rows, "hidden", ("M", sizes.row_width))
     graph.save(path)
 
@@ -83,6 +115,7 @@ class _VisionTower:
     context: BuildContext
     prefix: str
     sizes: VisionTowerSizes
+    names: TowerNames
 
     @property
     def graph(self) -> GraphBuilder:
@@ -91,12 +124,14 @@ class _VisionTower:
     def add(self, pixels: str, grid: str, scale: PixelScale) -> str:
         """Add all of it: [N, p * p * 3] to [N / m², rows' width]."""
         sizes, graph = self.sizes, self.graph
-        row, column, rows, columns = (self._row_of(grid, number) for number in range(4))
+        row, column = (self._row_of(grid, number) for number in range(2))
         colours = reshaped(self.graph, pixels, "colours", -1, CHANNELS)
         scaled = scale.add_to(graph, colours)
         values = CHANNELS * sizes.patch_size**2
         state = self._embedded(reshaped(self.graph, scaled, "patch_values", -1, values))
-        state = graph.op("Add", state, self._positions((row, rows), (column, columns)))
+        if sizes.position_side:
+            rows, columns = (self._row_of(grid, number) for number in range(2, 4))
+            state = graph.op("Add", state, self._positions((row, rows), (column, columns)))
         rotary = self._rotary(row, column)
         layers = [
             partial(self._layer, name=f"blocks.{number}", rotary=rotary)
@@ -116,7 +151,8 @@ class _VisionTower:
         frames, patch, width = sizes.temporal_patch_size, sizes.patch_size, sizes.hidden_size
         name = f"{self.prefix}patch_embed.proj"
         kernel = weights.get(f"{name}.weight", (width, CHANNELS, frames, patch, patch))
-        bias = weights.get(f"{name}.bias", (width,))
+        has_bias = self.names.has_patch_bias
+        bias = weights.get(f"{name}.bias", (width,)) if has_bias else np.zeros(width, np.float32)
         summed = kernel.astype(np.float64).sum(axis=2).astype(np.float32)
         layer = Linear("patches", summed.transpose(2, 3, 1, 0).reshape(-1, width), bias)
         return self.context.arithmetic.apply(self.graph, patches, [layer])[0]
@@ -191,8 +227,9 @@ class _VisionTower:
         normed = self._norm(state, f"{name}.norm1", size)
         state = graph.op("Add", state, self_attention(self.context, normed, spec))
         inner = sizes.intermediate_size
-        first = self.context.linear(f"{name}.mlp.linear_fc1", inner, size, **shared)
-        last = self.context.linear(f"{name}.mlp.linear_fc2", size, inner, **shared)
+        names = [f"{name}.mlp.{part}" for part in self.names.mlp]
+        first = self.context.linear(names[0], inner, size, **shared)
+        last = self.context.linear(names[1], size, inner, **shared)
         normed = self._norm(state, f"{name}.norm2", size)
         grown = feed_forward(self.context, normed, [first], last, sizes.hidden_act)
         return graph.op("Add", state, grown)
@@ -201,14 +238,15 @@ class _VisionTower:
         """Make one row of the patches that lie together, [N, H] to [N / m², decoder's H]."""
         sizes = self.sizes
         wide = sizes.hidden_size * sizes.spatial_merge_size**2
+        norm, *linear = (f"{name}.{part}" for part in self.names.merger)
         if is_wide_norm:
-            rows = self._norm(reshaped(self.graph, state, "merged", -1, wide), f"{name}.norm", wide)
+            rows = self._norm(reshaped(self.graph, state, "merged", -1, wide), norm, wide)
         else:
-            normed = self._norm(state, f"{name}.norm", sizes.hidden_size)
+            normed = self._norm(state, norm, sizes.hidden_size)
             rows = reshaped(self.graph, normed, "merged", -1, wide)
         shared: dict[str, Any] = {"prefix": self.prefix, "has_bias": True}
-        first = self.context.linear(f"{name}.linear_fc1", wide, wide, **shared)
-        last = self.context.linear(f"{name}.linear_fc2", sizes.out_hidden_size, wide, **shared)
+        first = self.context.linear(linear[0], wide, wide, **shared)
+        last = self.context.linear(linear[1], sizes.out_hidden_size, wide, **shared)
         return feed_forward(self.context, rows, [first], last, MERGER_ACT)
 
     def _norm(self, state: str, name: str, size: int) -> str:

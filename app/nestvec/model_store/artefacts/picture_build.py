@@ -9,7 +9,7 @@ import numpy as np
 from nestvec.engine.backend import Backend, BackendFactory, BackendOptions
 from nestvec.engine.core.batch_runner import raw_vectors
 from nestvec.engine.core.prefix_backend import PrefixBackend
-from nestvec.engine.pictures.prefix import PicturePrefix
+from nestvec.engine.pictures.prefix import PrefixTower
 from nestvec.engine.pictures.preprocessing import PixelArray
 from nestvec.engine.pictures.tower import VisionTower
 from nestvec.engine.types import FloatArray, Item, ItemOptions, Layout
@@ -27,7 +27,7 @@ OPTIONS: Final = ItemOptions(are_pictures=True)
 
 
 def picture_vectors(
-    backend: Backend, tower: VisionTower | PicturePrefix, pooler: Pooler
+    backend: Backend, tower: VisionTower | PrefixTower, pooler: Pooler
 ) -> FloatArray:
     """Compute unit vectors of a few made pictures, [P, D], float32: blends of colours with more and more noise.
 
@@ -39,7 +39,7 @@ def picture_vectors(
     Raises:
         ProbeError: The graph cannot be run on them.
     """
-    pooler = pooler if isinstance(tower, PicturePrefix) else Pooler()
+    pooler = pooler if isinstance(tower, PrefixTower) else Pooler()
     random = np.random.default_rng(SEED)
     items, sizes = [], tower.probe_sizes()
     for number, (height, width) in enumerate(sizes):
@@ -57,11 +57,11 @@ def picture_vectors(
     return finish(rows, dimensions=None, normalize=True)
 
 
-def _item(tower: VisionTower | PicturePrefix, pixels: PixelArray, number: int) -> Item:
+def _item(tower: VisionTower | PrefixTower, pixels: PixelArray, number: int) -> Item:
     """Return a picture as the core takes it."""
-    if isinstance(tower, PicturePrefix):
-        patches, grid = tower.cut(pixels)
-        return Item(tower.ids(patches, grid), number, pixels=patches, grids=(grid,))
+    if isinstance(tower, PrefixTower):
+        patches, grids = tower.cut(pixels)
+        return Item(tower.ids(patches, grids), number, pixels=patches, grids=grids)
     whole = tower.arranged(pixels)
     return Item(tower.ids(whole), number, pixels=whole)
 
@@ -84,7 +84,7 @@ def export_pictures(
     options = BackendOptions(provider="cpu")
     backend, pooler = open_backend(path, Layout.PACKED, options), Pooler()
     try:
-        if isinstance(tower, PicturePrefix):
+        if isinstance(tower, PrefixTower):
             decoder = open_backend(folder.graph(artefact), folder.layout, options)
             backend = PrefixBackend(decoder, backend)
             pooler = folder.head.pooler(artefact, open_backend)
@@ -96,7 +96,7 @@ def export_pictures(
 
 
 def check_picture_probes(
-    artefact: Path, backend: Backend, tower: VisionTower | PicturePrefix, pooler: Pooler
+    artefact: Path, backend: Backend, tower: VisionTower | PrefixTower, pooler: Pooler
 ) -> None:
     """Compute the probes again, and compare them with those that are kept.
 
@@ -125,7 +125,7 @@ def check_prefix_precision(folder: ModelFolder, precision: Precision) -> None:
     Raises:
         FormatError: It is one.
     """
-    is_prefix = folder.pictures is not None and isinstance(folder.pictures.tower, PicturePrefix)
+    is_prefix = folder.pictures is not None and isinstance(folder.pictures.tower, PrefixTower)
     if is_prefix and precision is not Precision.FP32:
         raise FormatError(
             f"precision {precision}: pictures run through the layers of texts, and nothing holds them to this "

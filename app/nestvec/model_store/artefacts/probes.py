@@ -131,9 +131,14 @@ def run_texts(  # noqa: PLR0913 - what runs, what of it is made, and how
     Raises:
         ProbeError: The graph cannot be run on them.
     """
-    options = TokenizeOptions(Truncation.END, max_tokens=MAX_TOKENS)
+    # Of tokenizers that put nothing around a text an empty one has no token: any stands for it.
+    has_none = tokenizer.unknown_id is None
+    options = TokenizeOptions(Truncation.END, max_tokens=MAX_TOKENS, allows_nothing=has_none)
     encoded = tokenizer.encode_texts(texts, options)
-    items = [Item(text.ids, index) for index, text in enumerate(encoded)]
+    items = [
+        Item(text.ids if len(text.ids) else np.zeros(1, np.int32), index)
+        for index, text in enumerate(encoded)
+    ]
     batches = (
         [[item] for item in items]
         if alone

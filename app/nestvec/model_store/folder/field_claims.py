@@ -37,6 +37,7 @@ from nestvec.model_store.sources.file_names import (
     SPECIAL_TOKENS_FILE,
     TOKENIZER_CONFIG_FILE,
 )
+from nestvec.model_store.vision_language.patch_models import PATCH_FAMILIES
 from nestvec.system.json_files import read_json
 
 CONFIG_FILE: Final = "config.json"
@@ -105,10 +106,12 @@ def _config_claims(files: FolderFiles, asked: frozenset[str]) -> Iterator[Folder
 
 
 def _tower_claims(files: FolderFiles, table: FieldTable, name: str) -> Iterator[FolderClaim]:
-    """Iterate over the fields of both parts, of a model that has two; those that make its sizes are honoured."""
+    """Iterate over the fields of the parts of a model that has several; those that make its sizes are honoured."""
     parts: Mapping[str, Iterable[str]] = {}
     if files.architecture in VISION_LANGUAGE_TYPES:
         parts = part_fields()
+    elif files.architecture in PATCH_FAMILIES:
+        parts = PATCH_FAMILIES[files.architecture].part_fields()
     elif files.architecture in TWO_TOWER_TYPES:
         towers = {"text_config": TEXT_DEFAULTS, "vision_config": VISION_DEFAULTS}
         parts = {name: (*each[files.architecture], *TOWER_FIELDS) for name, each in towers.items()}
@@ -116,7 +119,9 @@ def _tower_claims(files: FolderFiles, table: FieldTable, name: str) -> Iterator[
         return
     for field, names in parts.items():
         known = table.with_honoured({"model_type", *names})
-        values = files.config.get(field)
+        values: Any = files.config
+        for step in field.split("."):
+            values = values.get(step) if isinstance(values, dict) else None
         for claim in known.claims(name, values if isinstance(values, dict) else {}):
             yield replace(claim, field=f"{field}.{claim.field}")
 

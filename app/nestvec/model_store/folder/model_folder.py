@@ -56,6 +56,7 @@ from nestvec.model_store.two_towers.picture_settings import PictureSettings
 from nestvec.model_store.two_towers.reading import read_tower_head
 from nestvec.model_store.two_towers.text_padding import with_tower
 from nestvec.model_store.vision_language.chat import read_chat, with_chat
+from nestvec.model_store.vision_language.patch_models import read_patch_head
 from nestvec.system.json_files import read_json
 
 log = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ def read_model_folder(
         is_normalized=bool(overrides.get("normalize", True)),
         pools_prompt=pools_prompt,
         prompts={**head.prompts, **prompts},
-        default_prompt=default_prompt,
+        default_prompt=head.default_prompt if default_prompt is None else default_prompt,
         adds_special_tokens=bool(overrides.get("adds_special_tokens", True)),
         drops_unknown=bool(overrides.get("drops_unknown", False)),
         instruct=Instruct(**overrides["instruct"]) if "instruct" in overrides else None,
@@ -256,8 +257,10 @@ def _read_head(encoder: _Encoder, pooling: str | None, *, reads_pickles: bool) -
     if subwords is not None:
         return WordHead(files.encoder, files.config, size, pooling or "mean", subwords=subwords)
     read = partial(read_head, pooling=pooling, root=files.root, reads_pickles=reads_pickles)
+    kinds = [each.kind for each in files.modules]
     head = (
-        read_tower_head(files.encoder, files.config, size, [each.kind for each in files.modules])
+        read_tower_head(files.encoder, files.config, size, kinds)
+        or read_patch_head(files.encoder, files.config, size, kinds)
         or card_head(files.encoder, files.root, files.config, size, files.overrides)
         or read(files.encoder, files.config, size, files.modules)
     )

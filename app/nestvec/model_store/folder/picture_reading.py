@@ -10,6 +10,7 @@ from nestvec.export.vision_language.config import VISION_LANGUAGE_TYPES
 from nestvec.model_store.two_towers.jina import read_jina_pictures
 from nestvec.model_store.two_towers.naflex_settings import read_naflex_settings
 from nestvec.model_store.two_towers.picture_settings import PictureSettings, read_picture_settings
+from nestvec.model_store.vision_language.patch_models import PATCH_FAMILIES
 from nestvec.model_store.vision_language.picture_settings import read_prefix_settings
 
 
@@ -28,6 +29,8 @@ def read_pictures(folder: Path, config: Mapping[str, Any]) -> PictureSettings | 
         return read_jina_pictures(folder, config)
     if family == NAFLEX_TYPE:
         return read_naflex_settings(folder, config)
+    if family in PATCH_FAMILIES:
+        return PATCH_FAMILIES[family].read_pictures(folder, config)
     if family in VISION_LANGUAGE_TYPES:
         return read_prefix_settings(folder, config)
     return read_picture_settings(folder, config)

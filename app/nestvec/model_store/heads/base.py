@@ -43,6 +43,7 @@ class Head:
         token_pooling: How the model itself merges like token vectors; None where it does not.
         query_lookup: How queries are weighed by stored weights alone; None where they go through the model.
         prompts: Prompts that the model's own code knows beside the folder's, by name.
+        default_prompt: Name of that of them which is used where neither a call nor the folder names one; None for none.
         layer_weights: Folder of a WeightedLayerPooling, whose weighted mean of layers' states is pooled; None for the
             last layer's.
         takes_token_types: Whether the graph must be told which tokens belong to a pair's second text.
@@ -60,6 +61,7 @@ class Head:
     token_pooling: TokenPooling | None = None
     query_lookup: QueryLookup | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
     layer_weights: Path | None = None
     takes_token_types: bool = False
     files: tuple[Path, ...] = ()

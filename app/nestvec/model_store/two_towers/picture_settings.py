@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from nestvec.engine.pictures.prefix import PicturePrefix
+from nestvec.engine.pictures.prefix import PrefixTower
 from nestvec.engine.pictures.preprocessing import PictureTower
 from nestvec.engine.pictures.tower import VisionTower
 from nestvec.errors import FormatError
@@ -91,7 +91,7 @@ class PictureSettings:
         files: Its files of weights there.
     """
 
-    tower: VisionTower | PicturePrefix
+    tower: VisionTower | PrefixTower
     scale: PixelScale
     source: Path | None = None
     files: tuple[Path, ...] = ()

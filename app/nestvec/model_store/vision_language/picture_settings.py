@@ -4,7 +4,7 @@ Source: `Qwen2VLImageProcessor` on Pillow, of transformers 4.57.6 and 5.24.0, wh
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,13 +12,14 @@ from typing_extensions import override
 
 from nestvec.engine.pictures.prefix import PicturePrefix
 from nestvec.errors import FormatError
-from nestvec.export.vision_language.config import (
-    VISION_LANGUAGE_TYPES,
-    VisionTowerSizes,
-    read_vision_tower,
+from nestvec.export.families.pre_norm import DecoderConfig
+from nestvec.export.vision_language.config import VISION_LANGUAGE_TYPES, VisionTowerSizes
+from nestvec.export.vision_language.decoder import QWEN3_VL, PictureDecoder
+from nestvec.export.vision_language.vision_graph import (
+    QWEN3_TOWER,
+    TowerNames,
+    export_vision_graph,
 )
-from nestvec.export.vision_language.decoder import QWEN3_VL
-from nestvec.export.vision_language.vision_graph import export_vision_graph
 from nestvec.model_store.two_towers.picture_settings import (
     CLIP_MEAN,
     CLIP_STD,
@@ -55,9 +56,16 @@ MAX_PIXELS: Final = 2**26
 
 @dataclass(frozen=True, slots=True)
 class PrefixSettings(PictureSettings):
-    """How a model takes pictures among the tokens of a text."""
+    """How one of Qwen's models takes pictures among tokens.
+
+    Attributes:
+        sizes: Sizes of its tower.
+        names: What the tensors of its tower are called.
+    """
 
     tower: PicturePrefix
+    sizes: VisionTowerSizes = field(kw_only=True)
+    names: TowerNames = field(kw_only=True)
 
     @override
     def export(
@@ -68,11 +76,12 @@ class PrefixSettings(PictureSettings):
         on_tensor: Callable[[int], None] | None = None,
     ) -> None:
         """Write the graph of pictures, as `PictureSettings.export` does."""
-        export_vision_graph(folder, config, self.scale, path, on_tensor)
+        del config
+        export_vision_graph(folder, self.sizes, self.names, self.scale, path, on_tensor)
 
 
 def read_prefix_settings(folder: Path, config: Mapping[str, Any]) -> PrefixSettings | None:
-    """Read how a decoder takes pictures; None for other models, and where its folder does not say how.
+    """Read how Qwen3-VL takes pictures; None for other models, and where its folder does not say how.
 
     Args:
         folder: The encoder's folder.
@@ -83,12 +92,39 @@ def read_prefix_settings(folder: Path, config: Mapping[str, Any]) -> PrefixSetti
     """
     if str(config.get("model_type")) not in VISION_LANGUAGE_TYPES:
         return None
+
+    def around() -> tuple[tuple[int, ...], tuple[int, ...]]:
+        start_id, end_id = picture_token_ids(folder)
+        return (start_id,), (end_id,)
+
+    return read_qwen_pictures(folder, config, QWEN3_VL, QWEN3_TOWER, around)
+
+
+def read_qwen_pictures(
+    folder: Path,
+    config: Mapping[str, Any],
+    decoder: PictureDecoder,
+    names: TowerNames,
+    around: Callable[[], tuple[tuple[int, ...], tuple[int, ...]]],
+) -> PrefixSettings | None:
+    """Read how one of Qwen's decoders takes pictures; None where its folder does not say how.
+
+    Args:
+        folder: The encoder's folder.
+        config: Its config.json.
+        decoder: Reads it.
+        names: What the tensors of its tower are called.
+        around: Returns the ids of the tokens before and behind those of a picture.
+
+    Raises:
+        FormatError: A field is of the wrong type, or asks for what is not done here; names file and field.
+    """
     path, fields = processor_fields(folder)
     if fields is None:
         return None
     check_class(path, fields.get("image_processor_type"), CLASSES)
     values = with_defaults(fields, DEFAULTS)
-    sizes = read_vision_tower(config)
+    sizes = decoder.read_tower(config)
     if not flag(path, values, "do_resize"):
         raise FormatError(f"{path}: do_resize: pictures of other sizes could not be read")
     for name, own in (
@@ -99,29 +135,30 @@ def read_prefix_settings(folder: Path, config: Mapping[str, Any]) -> PrefixSetti
         if values[name] != own:
             raise FormatError(f"{path}: {name} is {values[name]!r}, and config.json says {own}")
     fewest, most = _bounds(path, values, sizes.patch_size * sizes.spatial_merge_size)
-    start_id, end_id = picture_token_ids(folder)
+    before_ids, behind_ids = around()
     tower = PicturePrefix(
         patch_size=sizes.patch_size,
         merge_size=sizes.spatial_merge_size,
         min_pixels=fewest,
         max_pixels=most,
         resample=read_resample(path, values),
-        start_id=start_id,
-        end_id=end_id,
-        **_costs(sizes, config),
+        before_ids=before_ids,
+        behind_ids=behind_ids,
+        **_costs(sizes, decoder.read(config)),
     )
-    return PrefixSettings(tower, read_scale(path, values))
+    return PrefixSettings(tower, read_scale(path, values), sizes=sizes, names=names)
 
 
 def _bounds(path: Path, values: Mapping[str, Any], factor: int) -> tuple[int, int]:
     """Read the fewest and the most pixels that a picture is resized to."""
-    size = values["size"]
-    if not isinstance(size, dict) or not {SHORTEST, LONGEST} <= set(size):
-        raise FormatError(f"{path}: size must have {SHORTEST} and {LONGEST}")
+    # The first files of Qwen2-VL have other names in `size`, which say nothing beside those outside of it.
+    size = values["size"] if isinstance(values["size"], dict) else {}
     given = {
-        "min_pixels": values.get("min_pixels", size[SHORTEST]),
-        "max_pixels": values.get("max_pixels", size[LONGEST]),
+        "min_pixels": values.get("min_pixels", size.get(SHORTEST)),
+        "max_pixels": values.get("max_pixels", size.get(LONGEST)),
     }
+    if None in given.values():
+        raise FormatError(f"{path}: size must have {SHORTEST} and {LONGEST}")
     for name, value in given.items():
         if type(value) is not int or not 0 < value <= MAX_PIXELS:
             raise FormatError(f"{path}: {name} (or size) must be 1 to {MAX_PIXELS} pixels")
@@ -136,9 +173,8 @@ def _bounds(path: Path, values: Mapping[str, Any], factor: int) -> tuple[int, in
     return fewest, most
 
 
-def _costs(sizes: VisionTowerSizes, config: Mapping[str, Any]) -> dict[str, float]:
+def _costs(sizes: VisionTowerSizes, text: DecoderConfig) -> dict[str, float]:
     """Return what pictures cost in tokens of a text, as `PicturePrefix` has it: by the products of both parts."""
-    text = QWEN3_VL.read(config)
     heads = 2 * (text.num_attention_heads + text.num_key_value_heads) * text.head_dim
     of_decoder = text.num_hidden_layers * text.hidden_size * (heads + 3 * text.intermediate_size)
     size, merged = sizes.hidden_size, sizes.spatial_merge_size**2

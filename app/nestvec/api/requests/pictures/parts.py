@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from nestvec.api.requests.encoded_picture import EncodedInput, EncodedMixture, EncodedPicture
 from nestvec.api.requests.fields import Body, invalid_item, texts_field
-from nestvec.engine.front.picture_inputs import one_vector_each
+from nestvec.engine.front.picture_inputs import one_each
 from nestvec.engine.model_spec import ModelSpec
 from nestvec.errors import InputError, RequestTooLargeError, UnsupportedError
 
@@ -229,7 +229,7 @@ def chat_input(body: Body, spec: ModelSpec | None) -> EncodedInput | None:
         return None
     listed = messages if isinstance(messages, list) else []
     if spec is not None and spec.chat is None:
-        return _chat_picture(listed)
+        return _chat_picture(listed, spec)
     system, user = _messages(listed)
     content = read_content(user, "messages", 0)
     if isinstance(content, EncodedPicture) and system is None:
@@ -265,7 +265,7 @@ def _messages(listed: list[Any]) -> tuple[str | None, object]:
     return system, listed[len(roles) - 1].get("content")
 
 
-def _chat_picture(listed: list[Any]) -> EncodedInput | None:
+def _chat_picture(listed: list[Any], spec: ModelSpec) -> EncodedInput | None:
     """Return the picture of messages, of a model without a chat template.
 
     Raises:
@@ -280,7 +280,7 @@ def _chat_picture(listed: list[Any]) -> EncodedInput | None:
             param="messages",
         )
     if len(listed) > 1:
-        raise one_vector_each("messages", None)
+        raise one_each(spec, "messages", None)
     content = read_content(contents[0], "messages", 0)
     return None if isinstance(content, str) else content
 

@@ -20,7 +20,7 @@ from nestvec.api.requests.encoded_picture import EncodedMixture, EncodedPicture
 from nestvec.api.requests.fields import Inputs, unsupported_image
 from nestvec.api.requests.headers import deadline_s
 from nestvec.api.state import ApiState
-from nestvec.engine.front.picture_inputs import one_vector_each
+from nestvec.engine.front.picture_inputs import one_each
 from nestvec.engine.models.model_registry import ModelSlot
 from nestvec.engine.pictures.decoding import (
     PictureBounds,
@@ -29,7 +29,7 @@ from nestvec.engine.pictures.decoding import (
     require_pillow,
 )
 from nestvec.engine.pictures.picture import MixedInput, Picture
-from nestvec.engine.pictures.prefix import PicturePrefix
+from nestvec.engine.pictures.prefix import PrefixTower
 from nestvec.engine.recipes.pictures import refuse_parts
 from nestvec.engine.recipes.recipe_slot import RecipeSlot
 from nestvec.engine.results import EmbedResult
@@ -74,7 +74,7 @@ class ReadInputs:
         """
         spec = None if isinstance(self.slot, RecipeSlot | None) else self.slot.spec
         tower = None if spec is None else spec.pictures
-        if isinstance(tower, PicturePrefix):
+        if isinstance(tower, PrefixTower):
             return sum(tower.tokens_of(header.width, header.height) for header in self.files)
         return sum(result.input_tokens[index] for index in self.headers)
 
@@ -190,7 +190,7 @@ def _check_model(
     if spec.pictures is None:
         raise unsupported_image("input", next(iter(pictures), 0))
     if mixed is not None:
-        raise one_vector_each("input", mixed)
+        raise one_each(spec, "input", mixed)
 
 
 def _read(
