@@ -45,6 +45,7 @@ from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.layers.graph_heads import GraphHead
 from nestvec.export.two_towers.jina_text import JINA_CLIP_TEXT
 from nestvec.export.two_towers.text_tower import CLIP_TEXT, SIGLIP_TEXT
+from nestvec.export.vision_language.colpali import COLPALI_DECODER
 from nestvec.export.vision_language.decoder import COLQWEN2, QWEN3_VL
 
 
@@ -75,6 +76,7 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "bloom": BLOOM,
     "camembert": ROBERTA,
     "clip": CLIP_TEXT,
+    "colpali": COLPALI_DECODER,
     "colqwen2": COLQWEN2,
     "deberta-v2": DEBERTA,
     "distilbert": DISTILBERT,
@@ -113,7 +115,15 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
 # Families that rotate queries and keys by position.
 ROTARY_TYPES: Final = frozenset(
     {
-        *("bidirectional_pplx_qwen3", "colqwen2", "eurobert", "gemma", "gemma2", "gemma3_text"),
+        *(
+            "bidirectional_pplx_qwen3",
+            "colpali",
+            "colqwen2",
+            "eurobert",
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+        ),
         *(
             "gte",
             "jina_embeddings_v3",

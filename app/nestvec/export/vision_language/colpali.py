@@ -42,17 +42,14 @@ from nestvec.export.vision_language.picture_rows import put_rows
 # the name of the whole, as 5.24 takes them too.
 PREFIXES: Final = ("vlm.", "vlm.model.", "")
 DECODERS: Final = tuple(
-    prefix + name
-    for prefix in PREFIXES
-    for name in ("language_model.model.", "language_model.")
+    prefix + name for prefix in PREFIXES for name in ("language_model.model.", "language_model.")
 )
 TOWERS: Final = tuple(
-    prefix + name
-    for prefix in PREFIXES
-    for name in ("vision_tower.vision_model.", "vision_tower.")
+    prefix + name for prefix in PREFIXES for name in ("vision_tower.vision_model.", "vision_tower.")
 )
 PATCH_EMBEDDING: Final = "embeddings.patch_embedding.weight"
 PROJECTOR: Final = "multi_modal_projector.linear"
+BIDIRECTIONAL_GEMMA: Final = replace(GEMMA, is_causal=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ class ColPaliDecoder:
         family: How its layers differ from Llama's.
     """
 
-    family: Decoder = replace(GEMMA, is_causal=False)
+    family: Decoder = BIDIRECTIONAL_GEMMA
 
     def read(self, config: Mapping[str, Any]) -> DecoderConfig:
         """Take the decoder's fields out of a whole config.json.

@@ -27,6 +27,7 @@ READ_BY_FAMILY: Final[Mapping[str, frozenset[str]]] = {
         ("clip", "siglip", "siglip2"),
         frozenset({"text_config", "text_config_dict", "vision_config", "vision_config_dict"}),
     ),
+    "colpali": frozenset({"vlm_config", "embedding_dim"}),
     "colqwen2": frozenset({"vlm_config", "embedding_dim"}),
     "deberta-v2": frozenset(
         {

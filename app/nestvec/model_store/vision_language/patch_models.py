@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from nestvec.export.vision_language import qwen2_config
+from nestvec.export.vision_language import colpali_config, qwen2_config
 from nestvec.model_store.heads.base import Head
 from nestvec.model_store.two_towers.picture_settings import PictureSettings
+from nestvec.model_store.vision_language.colpali import (
+    read_colpali_head,
+    read_colpali_pictures,
+)
 from nestvec.model_store.vision_language.colqwen2 import (
     read_colqwen2_head,
     read_colqwen2_pictures,
@@ -33,6 +37,9 @@ class PatchFamily:
 
 # By the `model_type` of config.json.
 PATCH_FAMILIES: Final[Mapping[str, PatchFamily]] = {
+    colpali_config.COLPALI: PatchFamily(
+        read_colpali_pictures, read_colpali_head, colpali_config.part_fields
+    ),
     qwen2_config.COLQWEN2: PatchFamily(
         read_colqwen2_pictures, read_colqwen2_head, qwen2_config.part_fields
     ),

@@ -136,7 +136,10 @@ def write_model(
         folder / "tokenizer_config.json",
         {
             "tokenizer_class": "GemmaTokenizer",
-            **{f"{name}_token": token for name, token in zip(("pad", "eos", "bos", "unk"), SPECIAL, strict=False)},
+            **{
+                f"{name}_token": token
+                for name, token in zip(("pad", "eos", "bos", "unk"), SPECIAL, strict=False)
+            },
             "add_bos_token": True,
         },
     )
