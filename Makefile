@@ -242,6 +242,7 @@ families: .venv-peers/.stamp ## Make the expected states of tiny models anew, by
 	@.venv-peers/bin/python tests/model_store/two_towers/make.py
 	@.venv-peers/bin/python tests/model_store/two_towers/naflex/make.py
 	@.venv-peers/bin/python tests/model_store/vision_language/make.py
+	@.venv-peers/bin/python tests/model_store/vision_language/colqwen2/make.py
 
 heads: .venv-peers/.stamp ## Make the expected outputs of heads anew, by transformers (overwrites tests/model_store/heads)
 	@.venv-peers/bin/python tests/model_store/heads/make.py

@@ -77,13 +77,14 @@ def load(name: str) -> Family:
     """Make a family's weights and ids from their seed, and read the states that are expected."""
     stored = json.loads((HERE / f"{name}.json").read_text())
     config, lengths = stored["config"], stored["lengths"]
+    vocabulary = stored.get("vocabulary") or config.get("text_config", config)["vocab_size"]
     states = np.load(HERE / f"{name}.npy")
     stops = np.cumsum(lengths)
     return Family(
         name,
         config,
         random_weights(stored["tensors"], stored["seed"]),
-        random_ids(lengths, config.get("text_config", config)["vocab_size"], stored["seed"]),
+        random_ids(lengths, vocabulary, stored["seed"]),
         [states[stop - n : stop] for n, stop in zip(lengths, stops, strict=True)],
     )
 

@@ -215,6 +215,33 @@ FAMILIES |= {
         },
     },
 }
+# Models of queries and of pictures' patches: configuration, and where the model of texts is in transformers 4.57's class.
+# Their pictures are compared in tests/model_store/vision_language.
+PATCH_MODELS: dict[str, tuple[dict[str, Any], str]] = {
+    "colqwen2": (
+        {
+            "vlm_config": {
+                "model_type": "qwen2_vl",
+                "text_config": {
+                    **DECODER,
+                    "num_attention_heads": 2,
+                    "num_key_value_heads": 1,
+                    "rope_theta": 5000.0,
+                    "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+                },
+                "vision_config": {
+                    "model_type": "qwen2_vl",
+                    "depth": 1,
+                    "embed_dim": 8,
+                    "hidden_size": 32,
+                    "num_heads": 1,
+                    "patch_size": 2,
+                },
+            },
+        },
+        "vlm.model.language_model",
+    ),
+}
 T5: dict[str, Any] = {
     "vocab_size": 128,
     "d_model": 32,
@@ -380,6 +407,45 @@ def make_text_tower(family: str, config: dict[str, Any]) -> None:
     write(family, content, states)
 
 
+def make_patch_model(family: str, config: dict[str, Any], place: str) -> None:
+    """Write the files of a model that compares patches: the states of its texts, before they are projected.
+
+    Args:
+        family: The family's name.
+        config: Its configuration.
+        place: Path of the model of texts in the class.
+    """
+    hf_config = transformers.AutoConfig.for_model(
+        family, **json.loads(json.dumps(config)), attn_implementation="eager"
+    )
+    model = transformers.AutoModelForPreTraining.from_config(hf_config).eval()
+    shapes = {
+        name: list(tensor.shape)
+        for name, tensor in model.state_dict().items()
+        if name.startswith(f"{place}.")
+    }
+    tensors = random_weights(shapes, SEED)
+    state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    missing = model.load_state_dict(state, strict=False).missing_keys
+    assert not any(name.startswith(f"{place}.") for name in missing)
+    texts = model.double().get_submodule(place)
+    fields = texts.config
+    lengths = [1, 2, 17, fields.max_position_embeddings]
+    states = []
+    for ids in random_ids(lengths, fields.vocab_size, SEED):
+        with torch.no_grad():
+            states.append(texts(input_ids=torch.tensor([ids])).last_hidden_state[0].numpy())
+    content = {
+        "config": {"model_type": family, **config},
+        "vocabulary": fields.vocab_size,
+        "seed": SEED,
+        "lengths": lengths,
+        "transformers": transformers.__version__,
+        "tensors": shapes,
+    }
+    write(family, content, states)
+
+
 def write(family: str, content: dict[str, Any], states: list[Any]) -> None:
     """Write a family's two files."""
     (HERE / f"{family}.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -388,10 +454,12 @@ def write(family: str, content: dict[str, Any], states: list[Any]) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or [*FAMILIES, *NUMPY_REFERENCES, *TWO_TOWERS]:
+    for name in sys.argv[1:] or [*FAMILIES, *NUMPY_REFERENCES, *TWO_TOWERS, *PATCH_MODELS]:
         if name in NUMPY_REFERENCES:
             make_by_numpy(name, NUMPY_REFERENCES[name])
         elif name in TWO_TOWERS:
             make_text_tower(name, TWO_TOWERS[name])
+        elif name in PATCH_MODELS:
+            make_patch_model(name, *PATCH_MODELS[name])
         else:
             make(name, FAMILIES[name])

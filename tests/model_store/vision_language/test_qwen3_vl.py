@@ -37,10 +37,10 @@ def test_pixels_equal_those_of_transformers(tmp_path: Path) -> None:
     assert settings is not None
     for form, (grid, digest) in MADE["pixels"].items():
         image = decode_picture(FORMS[form](), PictureBounds())
-        patches, own = settings.tower.patches(image)
-        assert own == ((*grid, 2),), form
-        assert hashlib.sha256(patches.tobytes()).hexdigest() == digest, form
-        assert settings.tower.tokens_of(*image.size) == len(patches) // 4
+        picture = settings.tower.read(image)
+        assert picture.grids == ((*grid, 2),), form
+        assert hashlib.sha256(picture.patches.tobytes()).hexdigest() == digest, form
+        assert settings.tower.tokens_of(*image.size) == len(picture.patches) // 4
 
 
 def test_vectors_equal_those_of_transformers(embed: Embed) -> None:

@@ -290,10 +290,10 @@ class _Assembly:
 
     def add_picture(self, tower: PrefixTower, image: "Image") -> None:
         """Add a picture's tokens, which stay, with those around them."""
-        patches, grids = tower.patches(image)
-        self.add_kept(tower.ids(patches, grids))
-        self.pixels.append(patches)
-        self.grids += grids
+        picture = tower.read(image)
+        self.add_kept(picture.ids)
+        self.pixels.append(picture.patches)
+        self.grids += picture.grids
 
     def add_text(self, text: str, prompt_tokens: int) -> None:
         """Add a text, of which the first tokens, a prompt's, stay."""

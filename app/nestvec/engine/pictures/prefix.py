@@ -27,7 +27,21 @@ CHANNELS: Final = 3
 PROBE_SHAPES: Final = (1.0, 2.5, 0.4)
 
 
-Patched = tuple[PixelArray, tuple[PatchGrid, ...]]
+@dataclass(frozen=True, slots=True)
+class TokenizedPicture:
+    """A picture as it runs among tokens.
+
+    Attributes:
+        ids: What stands for it where texts have token ids, (n,), int32: a number below zero for each of its own tokens,
+            and the tokens before, between and behind these. Of a model that reads no texts with pictures they are the
+            whole input. A token of a text stands between any two grids.
+        patches: (N, values), uint8, those of a token one behind the other.
+        grids: Rows and columns of patches, and how many of either make a token: one for each tile that it is cut into.
+    """
+
+    ids: NDArray[np.int32]
+    patches: PixelArray
+    grids: tuple[PatchGrid, ...]
 
 
 class PrefixTower(ABC):
@@ -46,27 +60,12 @@ class PrefixTower(ABC):
         """Return what pictures cost beyond as many tokens of texts."""
 
     @abstractmethod
-    def patches(self, image: "Image") -> Patched:
-        """Return the patches of an RGB picture, (N, values), those of a token one behind the other, and their grids.
-
-        A picture that is cut into tiles has a grid for each, one behind the other.
-        """
+    def read(self, image: "Image") -> TokenizedPicture:
+        """Resize an RGB picture, and return it as it runs."""
 
     @abstractmethod
-    def cut(self, pixels: PixelArray) -> Patched:
-        """Cut pixels of one of `probe_sizes`, (height, width, 3), into patches, as `patches` does."""
-
-    @abstractmethod
-    def ids(self, patches: PixelArray, grids: Sequence[PatchGrid]) -> NDArray[np.int32]:
-        """Return what stands for a picture where texts have token ids: a number below zero for each of its tokens.
-
-        The tokens before, between and behind them are among these; of a model that reads no texts with pictures they
-        are the whole input. A token of a text stands between any two grids.
-
-        Args:
-            patches: As `patches` gives them.
-            grids: Likewise.
-        """
+    def cut(self, pixels: PixelArray) -> TokenizedPicture:
+        """Return pixels of one of `probe_sizes`, (height, width, 3), as they run."""
 
     @abstractmethod
     def probe_sizes(self) -> Sequence[tuple[int, int]]:
@@ -146,8 +145,8 @@ class PicturePrefix(PrefixTower):
         return by_token + self.pair_cost * sum(count * count for count in patches)
 
     @override
-    def patches(self, image: "Image") -> Patched:
-        """Return the patches of an RGB picture, (N, p * p * 3), those of a token one behind the other, and its grid."""
+    def read(self, image: "Image") -> TokenizedPicture:
+        """Resize an RGB picture, and return it as it runs: patches (N, p * p * 3) of one grid."""
         from PIL import Image
 
         size = self.resized_size(image.width, image.height)
@@ -155,26 +154,17 @@ class PicturePrefix(PrefixTower):
         return self.cut(resized)
 
     @override
-    def cut(self, pixels: PixelArray) -> Patched:
-        """Cut pixels of a size that a picture is resized to, (height, width, 3), into patches, as `patches` does."""
+    def cut(self, pixels: PixelArray) -> TokenizedPicture:
+        """Return pixels of a size that a picture is resized to, (height, width, 3), as they run."""
         patch, merge = self.patch_size, self.merge_size
         rows, columns = (side // patch for side in pixels.shape[:2])
         shape = (rows // merge, merge, patch, columns // merge, merge, patch, CHANNELS)
         ordered = pixels.reshape(shape).transpose(0, 3, 1, 4, 2, 5, 6)
         flat = np.ascontiguousarray(ordered).reshape(rows * columns, patch * patch * CHANNELS)
-        return flat, ((rows, columns, merge),)
-
-    @override
-    def ids(self, patches: PixelArray, grids: Sequence[PatchGrid]) -> NDArray[np.int32]:
-        """Return what stands for a picture where texts have token ids: a number below zero for each of its tokens.
-
-        The tokens before and behind it are among them.
-        """
-        (grid,) = grids
-        shape = np.asarray(grid, np.int64).tobytes()
-        own = content_ids(patches, len(patches) // self.merge_size**2, shape)
+        grid = rows, columns, merge
+        own = content_ids(flat, rows * columns // merge**2, np.asarray(grid, np.int64).tobytes())
         before, behind = (np.array(ids, np.int32) for ids in (self.before_ids, self.behind_ids))
-        return np.concatenate([before, own, behind])
+        return TokenizedPicture(np.concatenate([before, own, behind]), flat, (grid,))
 
     @override
     def probe_sizes(self) -> Sequence[tuple[int, int]]:

@@ -60,8 +60,8 @@ def picture_vectors(
 def _item(tower: VisionTower | PrefixTower, pixels: PixelArray, number: int) -> Item:
     """Return a picture as the core takes it."""
     if isinstance(tower, PrefixTower):
-        patches, grids = tower.cut(pixels)
-        return Item(tower.ids(patches, grids), number, pixels=patches, grids=grids)
+        cut = tower.cut(pixels)
+        return Item(cut.ids, number, pixels=cut.patches, grids=cut.grids)
     whole = tower.arranged(pixels)
     return Item(tower.ids(whole), number, pixels=whole)
 
