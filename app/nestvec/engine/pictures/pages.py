@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from nestvec.engine.pictures.picture import PatchGrid
-from nestvec.engine.pictures.prefix import CHANNELS, Patched, PrefixTower
+from nestvec.engine.pictures.prefix import CHANNELS, PrefixTower, TokenizedPicture
 from nestvec.engine.pictures.preprocessing import PictureTower, PixelArray, content_ids
 
 if TYPE_CHECKING:
@@ -62,27 +61,19 @@ class PagePrefix(PrefixTower):
         return len(grids) * patches * (self.token_cost - 1 + self.pair_cost * patches)
 
     @override
-    def patches(self, image: "Image") -> Patched:
-        """Return the patches of an RGB picture, (N, p * p * 3), row by row, and its grid."""
+    def read(self, image: "Image") -> TokenizedPicture:
+        """Resize an RGB picture, and return it as it runs: patches (N, p * p * 3), row by row, of one grid."""
         return self.cut(self.square.pixels(image))
 
     @override
-    def cut(self, pixels: PixelArray) -> Patched:
-        """Cut pixels of the size that the model takes, (S, S, 3), into patches, as `patches` does."""
+    def cut(self, pixels: PixelArray) -> TokenizedPicture:
+        """Return pixels of the size that the model takes, (S, S, 3), as they run."""
         side, patch = self.side_patches, self.patch_size
         used = pixels[: side * patch, : side * patch]
         ordered = used.reshape(side, patch, side, patch, CHANNELS).transpose(0, 2, 1, 3, 4)
         flat = np.ascontiguousarray(ordered).reshape(side * side, patch * patch * CHANNELS)
-        return flat, ((side, side, 1),)
-
-    @override
-    def ids(self, patches: PixelArray, grids: Sequence[PatchGrid]) -> NDArray[np.int32]:
-        """Return what stands for a picture where texts have token ids: a number below zero for each of its patches.
-
-        The tokens behind it are among them.
-        """
-        own = content_ids(patches, len(patches))
-        return np.concatenate([own, np.array(self.behind_ids, np.int32)])
+        own, behind = content_ids(flat, len(flat)), np.array(self.behind_ids, np.int32)
+        return TokenizedPicture(np.concatenate([own, behind]), flat, ((side, side, 1),))
 
     @override
     def probe_sizes(self) -> Sequence[tuple[int, int]]:

@@ -43,7 +43,7 @@ def test_pixels_and_ids_equal_those_of_transformers(colpali_folder: Path) -> Non
     for form, digest in MADE["pixels"].items():
         pixels = tower.square.pixels(decode_picture(FORMS[form](), PictureBounds()))
         assert hashlib.sha256(pixels.tobytes()).hexdigest() == digest, form
-        ids = tower.ids(*tower.cut(pixels))
+        ids = tower.cut(pixels).ids
         assert (ids[:PATCHES] < 0).all()
         assert ids[PATCHES:].tolist() == IDS[f"@{form}"][PATCHES:]
     late = folder.head.late_interaction
