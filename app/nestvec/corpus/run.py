@@ -53,7 +53,7 @@ def check_job(job: CorpusJob) -> None:
 
 
 def _check_pictures(job: CorpusJob) -> None:
-    """Refuse pictures where documents are cut, or something else than a vector is made of each.
+    """Refuse pictures where documents are cut, or weights of terms are made of each.
 
     Raises:
         FormatError: The job asks for such a thing.
@@ -63,10 +63,8 @@ def _check_pictures(job: CorpusJob) -> None:
         return
     if job.chunking is not None:
         raise FormatError(f"{picture.path}: a picture is not cut into chunks; leave --chunk out")
-    if job.options.form is not OutputForm.DENSE:
-        raise FormatError(
-            f"{picture.path}: a picture has one vector, and no {job.options.form} output"
-        )
+    if job.options.form is OutputForm.SPARSE:
+        raise FormatError(f"{picture.path}: a picture has vectors, and no weights of terms")
 
 
 def _check_contexts(job: CorpusJob) -> None:
@@ -79,7 +77,7 @@ def _check_contexts(job: CorpusJob) -> None:
         raise FormatError(
             "late chunks are read in the context of their document already; leave --context-column or --late out"
         )
-    if job.options.form is not OutputForm.DENSE:
+    if job.options.form is OutputForm.SPARSE:
         raise FormatError(
             f"a context is left out of the pooling, and {job.options.form} outputs are not pooled; leave "
             "--context-column out"
@@ -101,7 +99,7 @@ def _check_groups(job: CorpusJob) -> None:
         raise FormatError(
             "the texts of a group are parts already; leave --group-column or --chunk out"
         )
-    if job.options.form is not OutputForm.DENSE:
+    if job.options.form is OutputForm.SPARSE:
         raise FormatError(
             f"groups have one vector, and {job.options.form} outputs are of single texts; leave --group-column out"
         )

@@ -215,8 +215,8 @@ FAMILIES |= {
         },
     },
 }
-# Models of queries and of pictures' patches: configuration, and where in the class of transformers 4.57 the model of texts
-# is, and what makes its mask.
+# Models of queries and of pictures' patches: configuration, and where in the library's class the model of texts is, and what
+# makes its mask.
 # Their pictures are compared in tests/model_store/vision_language.
 PATCH_MODELS: dict[str, tuple[dict[str, Any], str, str]] = {
     "colqwen2": (

@@ -10,6 +10,7 @@ import numpy as np
 from typing_extensions import override
 
 from nestvec.engine.text.encoded import Encoded, TokenizeOptions
+from nestvec.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +145,22 @@ class SuffixedQueries(LateInteraction):
     def limit(
         self, options: TokenizeOptions, *, is_query: bool, model_max_tokens: int
     ) -> TokenizeOptions:
-        """Limit a call's options as its base does, and leave room for what follows a query."""
+        """Limit a call's options as its base does, and leave room for what follows a query.
+
+        Raises:
+            InputError: The call's limit leaves none for the query itself.
+        """
         limited = LateInteraction.limit(
             self, options, is_query=is_query, model_max_tokens=model_max_tokens
         )
         added = len(self.query_suffix) if is_query else 0
-        return replace(limited, max_tokens=(limited.max_tokens or 0) - added)
+        left = (limited.max_tokens or 0) - added
+        if added and left < 1:
+            raise InputError(
+                f"'max_tokens' must be at least {added + 1}: {added} tokens of this model's own follow a query",
+                param="max_tokens",
+            )
+        return replace(limited, max_tokens=left)
 
     @override
     def mark(self, encoded: Encoded, *, is_query: bool) -> Encoded:

@@ -57,6 +57,8 @@ def pages(colqwen2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         offline=True,
     )
     with TestClient(build_app(settings)) as client:
-        while client.get("/v1/models").json()["data"][0]["state"] != "ready":
+        while [row["state"] for row in client.get("/v1/models").json().get("data", [])] != [
+            "ready"
+        ]:
             time.sleep(0.02)
         yield client

@@ -27,5 +27,12 @@ def input_of(name: str) -> str | Picture:
 
 
 def item_of(name: str) -> str | dict[str, str]:
-    """Return an input as bodies hold it."""
+    """Return an input as Jina's bodies hold it, and those of routes that compare."""
     return {"image": url_of(name[1:])} if name.startswith("@") else name
+
+
+def part_of(name: str) -> str | dict[str, Any]:
+    """Return an input as OpenAI's bodies hold it."""
+    if not name.startswith("@"):
+        return name
+    return {"type": "image_url", "image_url": {"url": url_of(name[1:])}}
