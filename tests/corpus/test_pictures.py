@@ -146,7 +146,7 @@ def test_ids_and_hashes_tell_pictures_from_texts() -> None:
     ("changes", "reason"),
     [
         ({"chunking": Chunking(SplitterKind.TOKENS)}, "not cut into chunks"),
-        ({"options": TextOptions(form=OutputForm.SPARSE)}, "one vector"),
+        ({"options": TextOptions(form=OutputForm.SPARSE)}, "no weights of terms"),
         ({"columns": Columns(context="about")}, "no columns"),
     ],
 )

@@ -1,38 +1,48 @@
-"""What folders of decoders that read pictures say as a target: config.json, the image processor, the chat template."""
+"""What folders of models that read pictures among tokens say as a target: config.json, processors, chat template."""
 
 import json
 import math
 import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from nestvec.export.vision_language.decoder import QWEN3_VL
+from nestvec.engine.pictures.prefix import PicturePrefix
+from nestvec.export.vision_language.decoder import COLQWEN2, QWEN3_VL
 from nestvec.model_store.vision_language.chat import read_chat
+from nestvec.model_store.vision_language.colqwen2 import (
+    read_colqwen2_head,
+    read_colqwen2_pictures,
+)
 from nestvec.model_store.vision_language.picture_settings import read_prefix_settings
 from nestvec.system.json_files import read_json
 
 from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
+from tests.model_store.vision_language.colqwen2.models import CONFIG as COLQWEN2_CONFIG
 from tests.model_store.vision_language.models import (
     CHAT_TEMPLATE,
     CONFIG,
+    END,
     PROCESSOR,
     write_tokenizer,
 )
 
+PICTURES = {**PROCESSOR, "min_pixels": 256, "max_pixels": 4096}
+CHOSEN = "kind.txt"
+
 
 def prepare(folder: Path) -> None:
-    """Write the tokenizer."""
-    write_tokenizer(folder / "tokenizer.json")
+    """Make a folder for each kind of model, with a tokenizer."""
+    for kind in KINDS:
+        (folder / kind).mkdir()
+        write_tokenizer(folder / kind / "tokenizer.json")
 
 
 def write(folder: Path, _: None, chooser: random.Random) -> None:
-    """Write the files, of which one is mutated."""
-    contents = {
-        "config.json": CONFIG,
-        "preprocessor_config.json": {**PROCESSOR, "min_pixels": 256, "max_pixels": 4096},
-        "tokenizer_config.json": {
-            "chat_template": [{"name": "default", "template": CHAT_TEMPLATE}]
-        },
-    }
+    """Write the files of one kind, of which one is mutated."""
+    kind = chooser.choice(sorted(KINDS))
+    (folder / CHOSEN).write_text(kind)
+    contents = KINDS[kind][0]
     chosen = chooser.choice(sorted(contents))
     for name, content in contents.items():
         whole = json.dumps(content).encode()
@@ -40,20 +50,67 @@ def write(folder: Path, _: None, chooser: random.Random) -> None:
             is_structure = chooser.random() < 0.7
             mutated = as_json(mutated_json(content, chooser)) if is_structure else None
             whole = mutated_bytes(whole, chooser) if mutated is None else mutated
-        (folder / name).write_bytes(whole)
+        (folder / kind / name).write_bytes(whole)
 
 
 def read(folder: Path) -> object:
     """Read them as loading does; what is read of pictures holds for pictures of any shape."""
+    kind = (folder / CHOSEN).read_text()
+    return KINDS[kind][1](folder / kind)
+
+
+def _read_chat(folder: Path) -> object:
     config = read_json(folder / "config.json")
     sizes = QWEN3_VL.dimensions(config)
     settings = read_prefix_settings(folder, config)
     if settings is not None:
-        tower = settings.tower
-        for width, height in ((1, 1), (200, 1), (1, 200), (4000, 4000), (317, 1999)):
-            wide, high = tower.resized_size(width, height)
-            assert wide % tower.factor == high % tower.factor == 0
-            # A line of tokens may be more than the bound, where that is of few tokens.
-            most = tower.max_pixels / tower.factor**2
-            assert 4 <= tower.tokens_of(width, height) <= 2 * (most + math.sqrt(200 * most))
+        _check(settings.tower)
     return sizes, settings, read_chat(folder, config, "")
+
+
+def _read_colqwen2(folder: Path) -> object:
+    config = read_json(folder / "config.json")
+    sizes = COLQWEN2.dimensions(config)
+    settings = read_colqwen2_pictures(folder, config)
+    if settings is not None:
+        _check(settings.tower)
+    return sizes, settings, read_colqwen2_head(folder, config, sizes.hidden_size, ())
+
+
+def _check(tower: PicturePrefix) -> None:
+    for width, height in ((1, 1), (200, 1), (1, 200), (4000, 4000), (317, 1999)):
+        wide, high = tower.resized_size(width, height)
+        assert wide % tower.factor == high % tower.factor == 0
+        # A line of tokens may be more than the bound, where that is of few tokens.
+        most = tower.max_pixels / tower.factor**2
+        assert 4 <= tower.tokens_of(width, height) <= 2 * (most + math.sqrt(200 * most))
+
+
+# By kind the files, and what reads them.
+KINDS: Mapping[str, tuple[Mapping[str, Any], Callable[[Path], object]]] = {
+    "chat": (
+        {
+            "config.json": CONFIG,
+            "preprocessor_config.json": PICTURES,
+            "tokenizer_config.json": {
+                "chat_template": [{"name": "default", "template": CHAT_TEMPLATE}]
+            },
+        },
+        _read_chat,
+    ),
+    "colqwen2": (
+        {
+            "config.json": COLQWEN2_CONFIG,
+            "processor_config.json": {
+                "query_prefix": "Query: ",
+                "visual_prompt_prefix": "<|image_pad|>Describe it.",
+                "image_processor": PICTURES,
+            },
+            "tokenizer_config.json": {
+                "pad_token": {"content": END},
+                "image_token": "<|image_pad|>",
+            },
+        },
+        _read_colqwen2,
+    ),
+}

@@ -51,6 +51,7 @@ from nestvec.model_store.heads.rerankers import (
     with_activation,
 )
 from nestvec.model_store.heads.words import WordHead
+from nestvec.model_store.sources.adapters import ADAPTER_CONFIG, adapter_alone
 from nestvec.model_store.sources.graph_choice import choose_graph, refuse_pickles
 from nestvec.model_store.two_towers.picture_settings import PictureSettings
 from nestvec.model_store.two_towers.reading import read_tower_head
@@ -319,6 +320,8 @@ def find_encoder(
         modules = read_modules(root, is_plain=overrides.get("code") == "plain")
         folder = encoder_folder(root, modules)
         path = folder / "config.json"
+        if not config and not path.is_file() and (folder / ADAPTER_CONFIG).is_file():
+            raise FormatError(adapter_alone(folder))
         config = dict(config) if config and not path.is_file() else read_json(path)
     else:
         folder, config, modules = static.folder, static.config, ()

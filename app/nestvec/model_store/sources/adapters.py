@@ -61,6 +61,14 @@ class Adapter:
     pairs: Mapping[str, Pair]
 
 
+def adapter_alone(name: object) -> str:
+    """Say of a folder or a repository that it has an adapter and no model, and the way out."""
+    return (
+        f"{name}: {ADAPTER_CONFIG}, and no model: a LoRA adapter without the weights that it changes; name a copy with "
+        "the adapter merged in (ColPali's and ColQwen2's end in -hf), or its base model, with this one as adapter"
+    )
+
+
 def read_adapter(folder: Path) -> Adapter:
     """Read an adapter from a folder as PEFT writes it.
 

@@ -20,6 +20,7 @@ from nestvec.model_store.sources.adapters import (
     ADAPTER_WEIGHTS,
     JINA_V5,
     OWN_ADAPTERS,
+    adapter_alone,
 )
 from nestvec.model_store.sources.file_names import (
     CHAT_TEMPLATE_FILE,
@@ -123,6 +124,8 @@ def large_files(
         return pickles
     if graph is not None:
         return [graph, *(f for f in present if f.startswith(graph) and f != graph)]
+    if ADAPTER_CONFIG in present:
+        raise SourceError(adapter_alone(name))
     if PICKLE_FILE in present or PICKLE_INDEX_FILE in present:
         raise SourceError(
             f"{name} has neither safetensors nor an ONNX graph; {_why_no_pickle(reads_pickles)}"

@@ -102,9 +102,9 @@ def processor_prompt(folder: Path, name: str, default: str) -> str:
     prompt = (read_json(path) if path.is_file() else {}).get(name)
     if prompt is None:
         return default
-    if not isinstance(prompt, str) or not 0 < len(prompt) <= MAX_PROMPT_CHARS:
+    if not _is_text(prompt) or len(prompt) > MAX_PROMPT_CHARS:
         raise FormatError(f"{path}: {name} must be a text of 1 to {MAX_PROMPT_CHARS} characters")
-    return prompt
+    return str(prompt)
 
 
 def tokenizer_token(folder: Path, name: str, default: str | None = None) -> str:
@@ -123,8 +123,15 @@ def tokenizer_token(folder: Path, name: str, default: str | None = None) -> str:
         values: Mapping[str, Any] = read_json(path) if path.is_file() else {}
         token = values.get(name)
         token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str) and token:
-            return token
+        if _is_text(token):
+            return str(token)
     if default is None:
         raise FormatError(f"{folder / TOKENIZER_CONFIG_FILE}: {name}: missing, and prompts need it")
     return default
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value of JSON is a text that a tokenizer takes: some of JSON's are no Unicode."""
+    return (
+        isinstance(value, str) and bool(value) and value.encode("utf-8", "ignore").decode() == value
+    )

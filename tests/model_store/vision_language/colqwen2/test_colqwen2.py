@@ -13,12 +13,19 @@ from nestvec.engine.pictures.decoding import PictureBounds, decode_picture
 from nestvec.engine.pictures.picture import MixedInput, Picture
 from nestvec.engine.types import OutputKind, Truncation
 from nestvec.engine.vectors.token_vectors import max_sim, pool_tokens
-from nestvec.errors import FormatError, InputError, InputTooLongError, UnsupportedError
+from nestvec.errors import (
+    FormatError,
+    InputError,
+    InputTooLongError,
+    SourceError,
+    UnsupportedError,
+)
 from nestvec.export.architectures import export_graph
 from nestvec.export.vision_language.decoder import COLQWEN2
 from nestvec.export.vision_language.qwen2_config import text_fields
 from nestvec.model_store.artefacts.fingerprint import HashCache, space_fingerprint
 from nestvec.model_store.folder.model_folder import read_model_folder
+from nestvec.model_store.sources.hub_files import large_files
 from nestvec.model_store.vision_language.colqwen2 import read_colqwen2_pictures
 from nestvec.model_store.vision_language.picture_settings import read_prefix_settings
 
@@ -291,6 +298,15 @@ def test_what_queries_and_vectors_need_is_named(
     change(write_model(tmp_path))
     with pytest.raises(FormatError, match=named):
         read_model_folder(tmp_path)
+
+
+def test_an_adapter_alone_is_no_model(tmp_path: Path) -> None:
+    """Whoever names a LoRA adapter is told what to name."""
+    write_json(tmp_path / "adapter_config.json", {"peft_type": "LORA"})
+    with pytest.raises(FormatError, match=r"adapter_config\.json, and no model: .* -hf"):
+        read_model_folder(tmp_path)
+    with pytest.raises(SourceError, match=r"colqwen2-v1\.0: adapter_config\.json, and no model"):
+        large_files("colqwen2-v1.0", tmp_path, ["adapter_config.json"], reads_pickles=True)
 
 
 def test_prompts_of_the_folder_count(tmp_path: Path) -> None:
