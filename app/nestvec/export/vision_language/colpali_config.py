@@ -37,13 +37,14 @@ TEXT_FIELDS: Final = (
 VISION_FIELDS: Final = ("num_channels",)
 # What decides on Gemma's mask elsewhere: here all tokens see all, whatever they say.
 MASK_FIELDS: Final = ("use_bidirectional_attention", "is_causal")
+IMAGE_TOKEN: Final = ("image_token_index", "image_token_id")
 LEGACY_ACT: Final = "gelu"
 
 
 def part_fields() -> Mapping[str, tuple[str, ...]]:
     """Return the fields that are read of each part of a config.json, by the part's path."""
     return {
-        PART: ("text_config", "vision_config"),
+        PART: ("text_config", "vision_config", "projection_dim", *IMAGE_TOKEN),
         f"{PART}.text_config": (*TEXT_DEFAULTS, *TEXT_FIELDS, *MASK_FIELDS),
         # A tower with a head has states as one without.
         f"{PART}.vision_config": (
@@ -70,13 +71,24 @@ def text_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**fields, **dict.fromkeys(MASK_FIELDS)}
 
 
+def image_token_id(config: Mapping[str, Any]) -> object:
+    """Return what a whole config.json says of the token that stands for a patch; None where it says nothing."""
+    fields = _vlm_fields(config)
+    return next((fields[name] for name in IMAGE_TOKEN if name in fields), None)
+
+
 def read_vision_sizes(config: Mapping[str, Any]) -> VisionSizes:
     """Read the sizes of the tower of pictures from a whole config.json.
 
     Raises:
         FormatError: A field is of the wrong type, or has a value that is not supported.
     """
-    return siglip_vision_sizes(_part(_vlm_fields(config), "vision_config", VISION_TYPES))
+    fields, width = _vlm_fields(config), text_fields(config)["hidden_size"]
+    if fields.get("projection_dim", width) != width:
+        raise FormatError(
+            f"config.json: 'projection_dim' is {fields['projection_dim']!r}, and the decoder's 'hidden_size' {width!r}"
+        )
+    return siglip_vision_sizes(_part(fields, "vision_config", VISION_TYPES))
 
 
 def embedding_dim(config: Mapping[str, Any]) -> int:

@@ -23,11 +23,14 @@ from nestvec.export.vision_language.colpali import COLPALI_DECODER, export_page_
 from nestvec.export.vision_language.colpali_config import (
     COLPALI,
     embedding_dim,
+    image_token_id,
     read_vision_sizes,
 )
 from nestvec.model_store.sources.tokenizer_parts import template
 from nestvec.model_store.two_towers.picture_settings import (
+    CLASSES,
     PictureSettings,
+    check_class,
     processor_fields,
     read_processor,
     work_of,
@@ -40,6 +43,7 @@ from nestvec.model_store.vision_language.prompts import (
 )
 
 FAMILY: Final = "siglip"  # whose image processor it is
+PROCESSORS: Final = tuple(name for name, family in CLASSES.items() if family == FAMILY)
 QUERY_PREFIX: Final = "Question: "
 PICTURE_PROMPT: Final = "Describe the image."
 IMAGE_TOKEN: Final = "<image>"  # noqa: S105 - of a vocabulary
@@ -78,18 +82,24 @@ def read_colpali_pictures(folder: Path, config: Mapping[str, Any]) -> PageSettin
     Raises:
         FormatError: A field is of the wrong type, or asks for what is not done here; names file and field.
     """
-    processor = read_processor(folder, FAMILY)
-    if processor is None:
-        return None
-    sizes = read_vision_sizes(config)
     path, fields = processor_fields(folder)
-    said = (fields or {}).get(TOKENS_FIELD)
+    processor = read_processor(folder, FAMILY)
+    if fields is None or processor is None:
+        return None
+    check_class(path, fields.get("image_processor_type"), PROCESSORS)
+    sizes = read_vision_sizes(config)
+    said = fields.get(TOKENS_FIELD)
     if said is not None and said != sizes.tokens:
         raise FormatError(
             f"{path}: {TOKENS_FIELD} is {said!r}, and pictures have {sizes.tokens} patches by config.json"
         )
     tokens = PromptTokens.read(folder)
-    prompt = processor_prompt(folder, "visual_prompt_prefix", PICTURE_PROMPT)
+    number, given = tokens.id_of(IMAGE_TOKEN), image_token_id(config)
+    if given is not None and given != number:
+        raise FormatError(
+            f"{folder}/config.json: 'image_token_index' is {given!r}, and {IMAGE_TOKEN} is {number}"
+        )
+    prompt = processor_prompt(folder, "visual_prompt_prefix", PICTURE_PROMPT, may_be_empty=True)
     if IMAGE_TOKEN in prompt:
         raise FormatError(
             f"{folder}: visual_prompt_prefix: {IMAGE_TOKEN} stands before it already, once for each patch"
@@ -125,7 +135,7 @@ def read_colpali_head(
     padding = tokenizer_token(folder, "pad_token", PAD)
     tokens.id_of(padding)
     late = SuffixedQueries(query_suffix=tokens.ids(padding * SUFFIX_TOKENS + LINE_END))
-    prefix = processor_prompt(folder, "query_prefix", QUERY_PREFIX)
+    prefix = processor_prompt(folder, "query_prefix", QUERY_PREFIX, may_be_empty=True)
     return patch_head(folder, config, hidden_size, embedding_dim(config), late, prefix)
 
 

@@ -1,8 +1,8 @@
 """Computes what is expected of ColPali by transformers 5.24, torch and Pillow: `make.py FOLDER`, in a venv with these.
 
-Inputs run alone, in float64, and in batches, in float32. Version 4.57, whose masks are of float32 only, gives the same to
-1e-5, but for a palette with one transparent colour: 5.24 lays it on white, as neither 4.57 nor the authors' code does.
-Here such a colour stays.
+Inputs run alone, in float64, and in batches, in float32. Version 4.57, whose masks are of float32 only, gives the same
+to 1e-5, but for a palette with one transparent colour: 5.24 lays it on white, as neither 4.57 nor the authors' code
+does. Here such a colour stays.
 """
 
 import hashlib

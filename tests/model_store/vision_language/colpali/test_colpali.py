@@ -10,21 +10,15 @@ from nestvec.engine.pictures.picture import MixedInput, Picture
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.types import Truncation
 from nestvec.errors import InputError, InputTooLongError
-from nestvec.export.architectures import export_graph
-from nestvec.export.vision_language.colpali import export_page_graph
 from nestvec.model_store.folder.model_folder import read_model_folder
 from nestvec.model_store.vision_language.colpali import read_colpali_pictures
-from safetensors.numpy import save_file
 
 from tests.engine.pictures.forms import FORMS
 from tests.model_store.vision_language.colpali.inputs import IDS, MADE, VECTORS, input_of
 from tests.model_store.vision_language.colpali.models import (
-    CONFIG,
     DOCUMENT,
     INPUTS,
-    LAYOUTS,
     QUERIES,
-    tensors,
 )
 from tests.model_store.vision_language.conftest import Embed
 
@@ -73,24 +67,6 @@ def test_documents_of_text_have_no_prompt(patches_of: Embed) -> None:
     """As the authors' code reads them: behind the first token, with neither suffix nor line."""
     result = patches_of(DOCUMENT, prompt_role="document")
     assert np.abs(result.vectors - VECTORS[f"#{DOCUMENT}"]).max() < TOLERANCE
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_tensors_by_other_names(colpali_folder: Path, tmp_path: Path, layout: str) -> None:
-    """Names of either version, in memory or in files, make the same graphs."""
-    renamed = LAYOUTS[layout]
-    save_file(
-        {renamed(name): each for name, each in tensors().items()}, tmp_path / "model.safetensors"
-    )
-    paths = [tmp_path / str(number) for number in range(2)]
-    pictures = read_colpali_pictures(colpali_folder / "model", CONFIG)
-    assert pictures is not None
-    for source, path in zip((colpali_folder / "model", tmp_path), paths, strict=True):
-        path.mkdir()
-        export_graph(source, CONFIG, path / "model.onnx")
-        export_page_graph(source, CONFIG, pictures.scale, path / "pictures.onnx")
-    for file in paths[0].iterdir():
-        assert file.read_bytes() == (paths[1] / file.name).read_bytes()
 
 
 def test_placeholders_in_texts_are_no_pictures(patches_of: Embed) -> None:
