@@ -40,11 +40,15 @@ def graphs(folder: Path, out: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in out.iterdir()}
 
 
+def _as_written(name: str) -> str:
+    return name
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_tensors_by_other_names(tmp_path: Path, layout: str) -> None:
     """Names of either version, in memory or in files, make the same graphs; what is not asked for is not read."""
-    made = []
-    for number, renamed in enumerate((str, LAYOUTS[layout])):
+    made, layouts = [], (LAYOUTS[layout], _as_written)
+    for number, renamed in enumerate(layouts):
         weights = {renamed(name): each for name, each in tensors().items()}
         weights[renamed("vlm.language_model.lm_head.weight")] = np.zeros((1, 1), np.float32)
         folder = tmp_path / str(number)
@@ -114,14 +118,13 @@ def test_a_folder_of_version_5(tmp_path: Path) -> None:
 def test_prompts_of_the_folder_count(tmp_path: Path) -> None:
     """Other prompts, and other ways to resize, make another space; an empty prompt is none."""
     spaces = set()
-    for number, (processor, fields) in enumerate(
-        (
-            (None, {}),
-            ({"query_prefix": ""}, {}),
-            ({"visual_prompt_prefix": ""}, {}),
-            (None, {"resample": 2}),
-        )
-    ):
+    cases: tuple[tuple[dict[str, Any] | None, dict[str, Any]], ...] = (
+        (None, {}),
+        ({"query_prefix": ""}, {}),
+        ({"visual_prompt_prefix": ""}, {}),
+        (None, {"resample": 2}),
+    )
+    for number, (processor, fields) in enumerate(cases):
         path = tmp_path / str(number)
         path.mkdir()
         folder = read_model_folder(write_model(path, processor=processor, **fields))
