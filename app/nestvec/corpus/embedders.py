@@ -231,7 +231,7 @@ class EngineEmbedder:
             dimensions=options.dimensions,
             truncate=options.truncate if spans is None else None,
             prompt_name=options.prompt_name,
-            prompt_role=options.prompt_role,
+            prompt_role=self._role(options),
             output_dtypes=(options.output_dtype,),
             priority=Priority.BULK,
             layers=_layers(options),
@@ -242,6 +242,14 @@ class EngineEmbedder:
             groups=() if groups is None else groups.sizes,
             weights=() if groups is None else groups.weights,
         )
+
+    def _role(self, options: TextOptions) -> str | None:
+        """Return what texts are for: documents, of models that take a text for a query where nothing says otherwise."""
+        spec = self._service.models.find(self._model, KINDS[options.form]).spec
+        late = None if spec is None else spec.late_interaction
+        if late is None or not late.takes_queries_unasked or options.prompt_name is not None:
+            return options.prompt_role
+        return options.prompt_role or "passage"
 
     async def token_starts(self, texts: Sequence[str]) -> list[list[int]]:
         """Return where the tokens of each text start, by the model's tokenizer."""

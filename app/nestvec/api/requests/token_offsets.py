@@ -33,7 +33,7 @@ def wants_offsets(body: Body, call: EmbedCall) -> bool:
     if OutputKind.TOKENS not in kinds_of(call.kind):
         reason = "goes with vectors of tokens"
     elif not all(isinstance(value, str) for value in call.inputs):
-        reason = "goes with texts, not with token ids or pictures"
+        reason = "goes with texts, not token ids or pictures"
     elif call.examples:
         reason = "does not go with worked examples"
     if reason is not None:

@@ -176,7 +176,8 @@ class Embedder:
     ) -> list[RankedDocument]:
         """Rank documents by how well they answer a query, the best first.
 
-        A cross-encoder does it best, and is taken where one of several models is one; models of vectors rank by cosine.
+        A cross-encoder does it best, and is taken where one of several models is one; models of vectors rank by cosine,
+        models of token vectors by the sum of each of the query's greatest.
 
         Args:
             query: What is looked for: a text or a picture.

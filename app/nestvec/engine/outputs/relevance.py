@@ -223,6 +223,11 @@ class RelevanceScorer:
         self, left: TextSide, right: TextSide, truncate: Truncation
     ) -> RelevanceScores:
         """Score by late interaction: for each token on the left its nearest on the right, summed."""
+        late = self.spec.late_interaction
+        if late is not None and late.takes_queries_unasked:
+            # Of fields that name no roles, such as `text_1` and `text_2`.
+            left = replace(left, role=left.role or "query")
+            right = replace(right, role=right.role or "passage")
         queries = await self._embed(left, truncate, OutputKind.TOKENS)
         documents = await self._embed(right, truncate, OutputKind.TOKENS)
         lefts, rights = queries.by_input(queries.vectors), documents.by_input(documents.vectors)

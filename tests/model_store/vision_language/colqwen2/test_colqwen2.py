@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from nestvec.assembly.library.embedder import Embedder
+from nestvec.corpus.embedders import EngineEmbedder, OutputForm, TextOptions
+from nestvec.corpus.job import CorpusJob
+from nestvec.corpus.reading.sources import PictureFiles, find_sources
+from nestvec.corpus.run import embed_corpus, scan_job
 from nestvec.engine.pictures.decoding import PictureBounds, decode_picture
 from nestvec.engine.pictures.picture import MixedInput, Picture
 from nestvec.engine.types import OutputKind, Truncation
@@ -127,6 +131,22 @@ def test_a_limit_cuts_the_text_of_a_query_only(tokens_of: Embed) -> None:
     assert caught.value.input_index == 1
     with pytest.raises(InputError, match="at least 11"):
         tokens_of(QUERY, truncate=Truncation.END, max_tokens=10)
+
+
+def test_a_folder_of_pages_is_embedded(colqwen2: Embedder, tmp_path: Path) -> None:
+    """`nestvec embed --pictures --output multi-vector`: pages by their patches, texts as documents."""
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "wide.png").write_bytes(FORMS["wide"]())
+    (tmp_path / "pages" / "notes.txt").write_text(QUERY)
+    target = tmp_path / "out.jsonl"
+    sources = find_sources([str(tmp_path / "pages")], pictures=PictureFiles.ALL)
+    job = CorpusJob(sources, target, options=TextOptions(form=OutputForm.MULTI_VECTOR))
+    scan_job(job)
+    embedder = EngineEmbedder(colqwen2._service)
+    colqwen2._run(embed_corpus(embedder, job, lambda *_: None))
+    rows = [json.loads(line)["embedding"] for line in target.read_text().splitlines()]
+    assert [len(row) for row in rows] == [len(QUERY), TOKENS["@wide"]]
+    assert np.abs(np.array(rows[1]) - VECTORS["@wide"]).max() < TOLERANCE
 
 
 def test_like_patches_are_merged(tokens_of: Embed) -> None:
@@ -310,16 +330,15 @@ def test_an_adapter_alone_is_no_model(tmp_path: Path) -> None:
 
 
 def test_prompts_of_the_folder_count(tmp_path: Path) -> None:
-    """Other prompts make another space, and so do other bounds of pixels; the tokenizer's own tokens stay around."""
+    """Other prompts make another space, and so do other bounds of pixels."""
     spaces = set()
-    for number, (processor, fields) in enumerate(
-        (
-            (None, {}),
-            ({"query_prefix": "Question: "}, {}),
-            ({"visual_prompt_prefix": "<|image_pad|>"}, {}),
-            (None, {"max_pixels": 4096}),
-        )
-    ):
+    cases: list[tuple[dict[str, Any] | None, dict[str, Any]]] = [
+        (None, {}),
+        ({"query_prefix": "Question: "}, {}),
+        ({"visual_prompt_prefix": "<|image_pad|>"}, {}),
+        (None, {"max_pixels": 4096}),
+    ]
+    for number, (processor, fields) in enumerate(cases):
         path = tmp_path / str(number)
         path.mkdir()
         folder = read_model_folder(write_model(path, processor=processor, **fields))

@@ -148,6 +148,8 @@ def test_pages_are_scored(pages: TestClient) -> None:
     assert len(plain) == len(QUERY)
     near = (VECTORS[QUERY] @ plain.T).max(axis=1).sum()
     np.testing.assert_allclose(rows[3]["score"], near, rtol=TOLERANCE)
+    (row,) = post(pages, "/score", {"text_1": QUERY, "text_2": QUERY})["data"]
+    np.testing.assert_allclose(row["score"], near, rtol=TOLERANCE)
 
 
 def test_what_the_model_is(pages: TestClient) -> None:
