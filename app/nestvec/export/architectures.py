@@ -45,6 +45,7 @@ from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.layers.graph_heads import GraphHead
 from nestvec.export.two_towers.jina_text import JINA_CLIP_TEXT
 from nestvec.export.two_towers.text_tower import CLIP_TEXT, SIGLIP_TEXT
+from nestvec.export.vision_language.colpali import COLPALI_DECODER
 from nestvec.export.vision_language.decoder import COLQWEN2, QWEN3_VL
 from nestvec.export.vision_language.modernvbert import COL_MODERNVBERT
 
@@ -77,6 +78,7 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "camembert": ROBERTA,
     "clip": CLIP_TEXT,
     "colmodernvbert": COL_MODERNVBERT,
+    "colpali": COLPALI_DECODER,
     "colqwen2": COLQWEN2,
     "deberta-v2": DEBERTA,
     "distilbert": DISTILBERT,
@@ -115,9 +117,9 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
 # Families that rotate queries and keys by position.
 ROTARY_TYPES: Final = frozenset(
     {
-        *("bidirectional_pplx_qwen3", "colmodernvbert", "colqwen2", "eurobert", "gemma", "gemma2"),
-        *("gemma3_text", "gte", "jina_embeddings_v3", "llama", "llama_bidirec", "mistral"),
-        *("modernbert", "nomic_bert"),
+        *("bidirectional_pplx_qwen3", "colmodernvbert", "colpali", "colqwen2", "eurobert", "gemma"),
+        *("gemma2", "gemma3_text", "gte", "jina_embeddings_v3", "llama", "llama_bidirec"),
+        *("mistral", "modernbert", "nomic_bert"),
         *("nvembed", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_vl"),
     }
 )

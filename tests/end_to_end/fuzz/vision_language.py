@@ -9,10 +9,17 @@ from typing import Any
 
 from nestvec.engine.pictures.prefix import PicturePrefix
 from nestvec.engine.pictures.tiles import TILE
+from nestvec.engine.text.tokenizer_changes import NO_CHANGES
+from nestvec.export.vision_language.colpali import COLPALI_DECODER
 from nestvec.export.vision_language.decoder import COLQWEN2, QWEN3_VL
 from nestvec.export.vision_language.modernvbert import COL_MODERNVBERT
 from nestvec.model_store.vision_language.chat import read_chat
 from nestvec.model_store.vision_language.colmodernvbert import read_colmodernvbert_head
+from nestvec.model_store.vision_language.colpali import (
+    read_colpali_head,
+    read_colpali_pictures,
+    with_bos,
+)
 from nestvec.model_store.vision_language.colqwen2 import (
     read_colqwen2_head,
     read_colqwen2_pictures,
@@ -23,6 +30,11 @@ from nestvec.system.json_files import read_json
 
 from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
 from tests.model_store.vision_language.colmodernvbert import models as tiles
+from tests.model_store.vision_language.colpali.models import CONFIG as COLPALI_CONFIG
+from tests.model_store.vision_language.colpali.models import PROCESSOR as COLPALI_PROCESSOR
+from tests.model_store.vision_language.colpali.models import (
+    write_tokenizer as write_gemma_tokenizer,
+)
 from tests.model_store.vision_language.colqwen2.models import CONFIG as COLQWEN2_CONFIG
 from tests.model_store.vision_language.models import (
     CHAT_TEMPLATE,
@@ -35,14 +47,15 @@ from tests.model_store.vision_language.models import (
 PICTURES = {**PROCESSOR, "min_pixels": 256, "max_pixels": 4096}
 CHOSEN = "kind.txt"
 SHAPES = ((1, 1), (200, 1), (1, 200), (4000, 4000), (317, 1999))
+# By kind what writes its tokenizer, where it is not Qwen's.
+TOKENIZERS = {"colmodernvbert": tiles.write_tokenizer, "colpali": write_gemma_tokenizer}
 
 
 def prepare(folder: Path) -> None:
     """Make a folder for each kind of model, with a tokenizer."""
     for kind in KINDS:
         (folder / kind).mkdir()
-        write = tiles.write_tokenizer if kind == "colmodernvbert" else write_tokenizer
-        write(folder / kind / "tokenizer.json")
+        TOKENIZERS.get(kind, write_tokenizer)(folder / kind / "tokenizer.json")
 
 
 def write(folder: Path, _: None, chooser: random.Random) -> None:
@@ -98,6 +111,18 @@ def _read_colmodernvbert(folder: Path) -> object:
     return sizes, settings, read_colmodernvbert_head(folder, config, sizes.hidden_size, ())
 
 
+def _read_colpali(folder: Path) -> object:
+    config = read_json(folder / "config.json")
+    sizes = COLPALI_DECODER.dimensions(config)
+    settings = read_colpali_pictures(folder, config)
+    if settings is not None:
+        tower = settings.tower
+        assert tower.tokens_of(1, 1) == tower.side_patches**2 >= 4
+        assert tower.extra_cost([(tower.side_patches, tower.side_patches, 1)]) >= 0
+    head = read_colpali_head(folder, config, sizes.hidden_size, ())
+    return sizes, settings, head, with_bos(NO_CHANGES, folder, config)
+
+
 def _check(tower: PicturePrefix) -> None:
     for width, height in SHAPES:
         wide, high = tower.resized_size(width, height)
@@ -145,5 +170,17 @@ KINDS: Mapping[str, tuple[Mapping[str, Any], Callable[[Path], object]]] = {
             },
         },
         _read_colqwen2,
+    ),
+    "colpali": (
+        {
+            "config.json": COLPALI_CONFIG,
+            "processor_config.json": {
+                "query_prefix": "Question: ",
+                "visual_prompt_prefix": "Describe the image.",
+                "image_processor": COLPALI_PROCESSOR,
+            },
+            "tokenizer_config.json": {"pad_token": {"content": "<pad>"}, "bos_token": "<bos>"},
+        },
+        _read_colpali,
     ),
 }

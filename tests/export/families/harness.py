@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 # Whose graphs are another family's with other numbers: the same builder without a feature of its own.
 SAME_GRAPHS = frozenset(
     {
-        *("bidirectional_pplx_qwen3", "camembert", "ernie", "gemma", "llama_bidirec"),
+        *("bidirectional_pplx_qwen3", "camembert", "colpali", "ernie", "gemma", "llama_bidirec"),
         *("colmodernvbert", "jina_clip", "jina_clip~alibi"),
         *("llama~linear", "llama~llama3", "mt5", "qwen2~yarn", "xlm-roberta"),
     }

@@ -215,9 +215,9 @@ FAMILIES |= {
         },
     },
 }
-# Models of queries and of pictures' patches: configuration, and where the model of texts is in the library's class.
-# Their pictures are compared in tests/model_store/vision_language.
-PATCH_MODELS: dict[str, tuple[dict[str, Any], str]] = {
+# Models of queries and of pictures' patches: configuration, where in the library's class the model of texts is, and
+# what makes its mask. Their pictures are compared in tests/model_store/vision_language.
+PATCH_MODELS: dict[str, tuple[dict[str, Any], str, str]] = {
     # Of version 5 of transformers.
     "colmodernvbert": (
         {
@@ -235,6 +235,7 @@ PATCH_MODELS: dict[str, tuple[dict[str, Any], str]] = {
                 "pixel_shuffle_factor": 2,
             },
         },
+        "vlm.text_model",
         "vlm.text_model",
     ),
     "colqwen2": (
@@ -259,6 +260,32 @@ PATCH_MODELS: dict[str, tuple[dict[str, Any], str]] = {
             },
         },
         "vlm.model.language_model",
+        "vlm.model.language_model",
+    ),
+    "colpali": (
+        {
+            "vlm_config": {
+                "model_type": "paligemma",
+                "projection_dim": 32,
+                "text_config": {
+                    **{k: v for k, v in DECODER.items() if k != "hidden_act"},
+                    "num_key_value_heads": 1,
+                    "head_dim": 12,
+                    "rope_theta": 5000.0,
+                },
+                "vision_config": {
+                    "model_type": "siglip_vision_model",
+                    "hidden_size": 8,
+                    "intermediate_size": 8,
+                    "num_hidden_layers": 1,
+                    "num_attention_heads": 1,
+                    "image_size": 4,
+                    "patch_size": 2,
+                },
+            },
+        },
+        "vlm.model.language_model",
+        "vlm.model",
     ),
 }
 T5: dict[str, Any] = {
@@ -426,13 +453,14 @@ def make_text_tower(family: str, config: dict[str, Any]) -> None:
     write(family, content, states)
 
 
-def make_patch_model(family: str, config: dict[str, Any], place: str) -> None:
+def make_patch_model(family: str, config: dict[str, Any], place: str, runs: str) -> None:
     """Write the files of a model that compares patches: the states of its texts, before they are projected.
 
     Args:
         family: The family's name.
         config: Its configuration.
         place: Path of the model of texts in the class.
+        runs: Path of the model that makes its mask.
     """
     hf_config = transformers.AutoConfig.for_model(
         family, **json.loads(json.dumps(config)), attn_implementation="eager"
@@ -447,8 +475,8 @@ def make_patch_model(family: str, config: dict[str, Any], place: str) -> None:
     state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
     missing = model.load_state_dict(state, strict=False).missing_keys
     assert not any(name.startswith(f"{place}.") for name in missing)
-    texts = model.double().get_submodule(place)
-    fields = texts.config
+    texts = model.double().get_submodule(runs)
+    fields = texts.config.get_text_config()
     lengths = [1, 2, 17, fields.max_position_embeddings]
     states = []
     for ids in random_ids(lengths, fields.vocab_size, SEED):

@@ -28,6 +28,7 @@ READ_BY_FAMILY: Final[Mapping[str, frozenset[str]]] = {
         frozenset({"text_config", "text_config_dict", "vision_config", "vision_config_dict"}),
     ),
     "colmodernvbert": frozenset({"vlm_config", "text_config", "vision_config"}),
+    "colpali": frozenset({"vlm_config", "embedding_dim"}),
     "colqwen2": frozenset({"vlm_config", "embedding_dim"}),
     "deberta-v2": frozenset(
         {

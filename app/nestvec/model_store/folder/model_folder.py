@@ -57,6 +57,7 @@ from nestvec.model_store.two_towers.picture_settings import PictureSettings
 from nestvec.model_store.two_towers.reading import read_tower_head
 from nestvec.model_store.two_towers.text_padding import with_tower
 from nestvec.model_store.vision_language.chat import read_chat, with_chat
+from nestvec.model_store.vision_language.colpali import with_bos
 from nestvec.model_store.vision_language.patch_models import read_patch_head
 from nestvec.system.json_files import read_json
 
@@ -285,6 +286,7 @@ def _read_changes(encoder: _Encoder) -> TokenizerChanges:
         if module.kind == QUERY_WEIGHTS:
             check_query_tokenizer(module.folder, files.encoder, changes, *shared)
     changes = with_tower(changes, files.encoder, files.config)
+    changes = with_bos(changes, files.encoder, files.config)
     return with_chat(changes, files.encoder, files.config)
 
 

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from nestvec.export.architectures import architecture_of
-from nestvec.export.vision_language import modernvbert_config, qwen2_config
+from nestvec.export.vision_language import colpali_config, modernvbert_config, qwen2_config
 from nestvec.model_store.heads.base import Head
 from nestvec.model_store.two_towers.picture_settings import PictureSettings
 from nestvec.model_store.vision_language.colmodernvbert import read_colmodernvbert_head
+from nestvec.model_store.vision_language.colpali import (
+    read_colpali_head,
+    read_colpali_pictures,
+)
 from nestvec.model_store.vision_language.colqwen2 import (
     read_colqwen2_head,
     read_colqwen2_pictures,
@@ -38,6 +42,9 @@ class PatchFamily:
 PATCH_FAMILIES: Final[Mapping[str, PatchFamily]] = {
     modernvbert_config.COLMODERNVBERT: PatchFamily(
         read_tile_settings, read_colmodernvbert_head, modernvbert_config.part_fields
+    ),
+    colpali_config.COLPALI: PatchFamily(
+        read_colpali_pictures, read_colpali_head, colpali_config.part_fields
     ),
     qwen2_config.COLQWEN2: PatchFamily(
         read_colqwen2_pictures, read_colqwen2_head, qwen2_config.part_fields

@@ -86,22 +86,24 @@ class PromptTokens:
         return ids[:place], ids[place + 1 :]
 
 
-def processor_prompt(folder: Path, name: str, default: str) -> str:
+def processor_prompt(folder: Path, name: str, default: str, *, may_be_empty: bool = False) -> str:
     """Read a prompt of a folder's processor.
 
     Args:
         folder: The folder.
         name: The field's name.
         default: The class's own, where the file says none.
+        may_be_empty: Whether an empty text is one; version 5 of transformers takes it for none in some classes.
 
     Raises:
-        FormatError: The field holds something else than a text, or an empty one, which version 5 of transformers takes
-            for none.
+        FormatError: The field holds something else than a text, or an empty one that may not be.
     """
     path = folder / PROCESSOR_FILE
     prompt = (read_json(path) if path.is_file() else {}).get(name)
     if prompt is None:
         return default
+    if prompt == "" and may_be_empty:
+        return ""
     if not _is_text(prompt) or len(prompt) > MAX_PROMPT_CHARS:
         raise FormatError(f"{path}: {name} must be a text of 1 to {MAX_PROMPT_CHARS} characters")
     return str(prompt)
