@@ -7,7 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from nestvec.assembly.package import source_options
+from nestvec.assembly.sources import source_options
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.config.loading import load_settings
 from nestvec.errors import ModelError

@@ -27,9 +27,9 @@ from nestvec.api.state import ApiOptions, ApiState, Phase
 from nestvec.api.token_input import TokenDecoder
 from nestvec.assembly.drift import build_drift_watch, read_reference
 from nestvec.assembly.keys import SharedKeyFiles, build_keyring
-from nestvec.assembly.package import source_options
 from nestvec.assembly.registry import rename_models
 from nestvec.assembly.service import build_local_service
+from nestvec.assembly.sources import source_options
 from nestvec.config.loading import reload_settings
 from nestvec.config.memory_bounds import memory_bounds
 from nestvec.config.settings import Settings

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nestvec.assembly.package import CHECKOUT_CARDS
+from nestvec.assembly.sources import CHECKOUT_CARDS
 from nestvec.errors import NestvecError
 from nestvec.export.architectures import ARCHITECTURES, architecture_of
 from nestvec.export.config.quantization import read_quantization
