@@ -1,10 +1,12 @@
 """Mutated files of others: each is read, or refused by an error that says why."""
 
+import logging
 import os
 import shutil
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,14 @@ SEED = int(os.environ.get("FUZZ_SEED", "1"))
 MAX_FINDINGS = 5
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_logged() -> Iterator[None]:
+    """Keep what is logged of files out of the tests' reports: half a character in one ends a worker of pytest-xdist."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.timeout(SECONDS + 120)
 def test_no_file_surprises_its_parser(name: str, tmp_path: Path) -> None:
@@ -31,7 +41,8 @@ def test_no_file_surprises_its_parser(name: str, tmp_path: Path) -> None:
         if error is not None:
             copy = Path(".fuzz") / f"{name.replace(' ', '-')}-{count}"
             shutil.copytree(tmp_path, copy, dirs_exist_ok=True)
-            findings.append("".join(traceback.format_exception(error))[-1500:] + f"kept in {copy}")
+            report = "".join(traceback.format_exception(error))[-1500:] + f"kept in {copy}"
+            findings.append(report.encode("utf-8", "backslashreplace").decode())
         is_over = count >= FILES or (time.monotonic() > until and count > MIN_FILES)
         if is_over or len(findings) >= MAX_FINDINGS:
             break
