@@ -1,13 +1,16 @@
 """Fixtures that tests of several folders share."""
 
+import functools
+import gc
 import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import hypothesis
 import pytest
-from nestvec.assembly.package import source_options
+from nestvec.assembly.sources import source_options
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.config.loading import load_settings
 from nestvec.errors import ModelError
@@ -26,6 +29,21 @@ DATA_HOMES = itertools.count()
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """Name bytes by their parameter: what packed them may have written the time, and workers must agree on names."""
     return argname if isinstance(val, bytes) and len(val) > 8 else None
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector pass over modules and thousands of tests: they live as long as the process."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _certificates_are_read_once() -> Iterator[None]:
+    """Let the tests' HTTP clients share what the first has read of certificates: each would read them anew, 20 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        shared = functools.cache(httpx.create_ssl_context)
+        patch.setattr("httpx._transports.default.create_ssl_context", shared)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -27,9 +27,9 @@ from nestvec.api.state import ApiOptions, ApiState, Phase
 from nestvec.api.token_input import TokenDecoder
 from nestvec.assembly.drift import build_drift_watch, read_reference
 from nestvec.assembly.keys import SharedKeyFiles, build_keyring
-from nestvec.assembly.package import source_options
 from nestvec.assembly.registry import rename_models
 from nestvec.assembly.service import build_local_service
+from nestvec.assembly.sources import source_options
 from nestvec.config.loading import reload_settings
 from nestvec.config.memory_bounds import memory_bounds
 from nestvec.config.settings import Settings
@@ -223,21 +223,20 @@ def _state(settings: Settings, process_role: ProcessRole) -> ApiState:
 
 def _route(app: FastAPI, settings: Settings) -> None:
     """Add every route that the settings ask for, and what answers errors."""
-    for router in dispatch.all_routers():
-        app.include_router(router)
+    routers = dispatch.all_routers()
     if settings.files_api:
         from nestvec.api.batch import batches, files
 
-        app.include_router(files.router)
-        app.include_router(batches.router)
+        routers += [files.router, batches.router]
     if settings.admin_api:
-        app.include_router(admin.router)
+        routers.append(admin.router)
     if settings.console:
-        app.include_router(console.router)
-    app.include_router(cards.router)
-    app.include_router(reports.router)
-    app.include_router(usage.router)
-    app.include_router(operations.router)
+        routers.append(console.router)
+    routers += [cards.router, reports.router, usage.router, operations.router]
+    # As they are: `include_router` makes each route anew when the first request comes, which waits for it, to add
+    # prefixes and dependencies that none of these has.
+    for router in routers:
+        app.router.routes.extend(router.routes)
     install_error_handlers(app, hidden=OPERATIONS)
 
 

@@ -14,11 +14,11 @@ from tests.api.applications import Api, Clock, Jobs, MakeApi
 from tests.support.served import ServedOptions, serve_fake
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def _no_application_for_ever() -> Iterator[None]:
-    """Let a module's applications go: FastAPI caches what it knows of callables, which hold their application.
+    """Let a test's applications go: FastAPI caches what it knows of callables, which hold their application.
 
-    With some 1,500 of them, 4 GB, every garbage collection takes seconds.
+    With hundreds of them every garbage collection takes a second.
     """
     yield
     for value in vars(models).values():

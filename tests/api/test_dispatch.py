@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from nestvec.api.dispatch import DOCS, EMBEDDINGS, RERANK, matches_of_path
+from fastapi import FastAPI
+from nestvec.api.dispatch import DOCS, EMBEDDINGS, RERANK, all_routers, matches_of_path
 
 from tests.api.applications import Api
 from tests.support.served import SPEC
@@ -124,3 +125,12 @@ async def test_azures_models(api: Api) -> None:
     """Azure's prefix `/openai` stands for `/v1`."""
     models = (await api.client.get("/openai/models")).json()
     assert models == (await api.client.get("/v1/models")).json()
+
+
+def test_routes_are_served_as_they_are(api: Api) -> None:
+    """Each route of a router is one of the application's: none is made anew when the first request comes."""
+    app: Any = api.app
+    while not isinstance(app, FastAPI):
+        app = getattr(app, "_app", None) or app.app
+    served = {id(route) for route in app.routes}
+    assert all(id(route) in served for router in all_routers() for route in router.routes)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from nestvec.processes.web_server import url_of
+from nestvec.processes.listeners import url_of
 
 from tests.support.server import (
     RunningServer,

@@ -80,3 +80,25 @@ def test_a_start_imports_nothing_of_what_is_off(tmp_path: Path) -> None:
         [["ready"], ["sqlalchemy"]],
         [["ready"], ["sqlalchemy", "PIL"]],
     ]
+
+
+# What `nestvec serve` imports before it starts the processes that serve.
+SUPERVISOR: Final = """
+import json, sys
+import nestvec.cli.serve, nestvec.assembly.sources, nestvec.processes.supervisor
+print(json.dumps([name for name in json.loads(sys.argv[1]) if name in sys.modules]))
+"""
+OF_SERVING: Final = ("fastapi", "uvicorn", "starlette", "onnxruntime", "onnx", "sqlalchemy")
+
+
+def test_the_supervisor_imports_nothing_that_serves() -> None:
+    """What its processes need each of them imports itself: a start waits for none of it twice."""
+    done = subprocess.run(
+        [sys.executable, "-c", SUPERVISOR, json.dumps(OF_SERVING)],
+        env=environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert json.loads(done.stdout) == []

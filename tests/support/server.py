@@ -120,12 +120,13 @@ def _address(process: subprocess.Popen[str], log: Path) -> str:
 def wait_until_ready(server: RunningServer) -> None:
     """Wait until a server says that it is ready."""
     deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline and server.process.poll() is None:
-        try:
-            if httpx.get(f"{server.url}/health/ready").status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            # The server does not listen yet.
-            pass
-        time.sleep(0.02)
+    with httpx.Client(base_url=server.url) as client:
+        while time.monotonic() < deadline and server.process.poll() is None:
+            try:
+                if client.get("/health/ready").status_code == httpx.codes.OK:
+                    return
+            except httpx.TransportError:
+                # The server does not listen yet.
+                pass
+            time.sleep(0.02)
     raise AssertionError(f"the server did not become ready:\n{server.logs()}")

@@ -5,6 +5,7 @@ The first match answers, in the order of the table. docs/dialects.md shows it.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -195,6 +196,7 @@ def matches_of_path(path: str) -> list[tuple[Dialect, DialectMatch]]:
     return [(row.dialect, row.matches[path]) for row in DIALECT_ROUTES if path in row.matches]
 
 
+@cache
 def shared_routes() -> APIRouter:
     """Return a route for each path that several dialects share."""
     router = APIRouter(route_class=RawRoute)

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from nestvec import __version__
 from nestvec.errors import ConfigError, NestvecError
+from nestvec.system.packages import imported_whole
 
 VERBS: Final[Mapping[str, str]] = {
     "serve": "Serve a model over HTTP.",
@@ -69,9 +70,9 @@ class LazyGroup(click.Group):
         """Import a verb; None where there is none of that name."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(
-            f"nestvec.cli.{MODULES.get(cmd_name, cmd_name)}"
-        ).command
+        with imported_whole():
+            module = importlib.import_module(f"nestvec.cli.{MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = module.command
         return command
 
     @override

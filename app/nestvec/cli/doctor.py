@@ -11,7 +11,8 @@ from typing import Final
 import click
 
 from nestvec.assembly.execution import backend_options_for, default_settings_for, provider_for
-from nestvec.assembly.package import prepare_model, source_options
+from nestvec.assembly.package import prepare_model
+from nestvec.assembly.sources import source_options
 from nestvec.assembly.usage import usage_of_month
 from nestvec.backends.providers import resolve_provider
 from nestvec.cli.flags import settings_flags

@@ -11,6 +11,7 @@ from nestvec.config.settings import PREFIX, Settings
 from nestvec.observability.logs import configure_logs, get_logger
 from nestvec.observability.tracing.environment import asks_for_traces
 from nestvec.system.malloc import forbid_core_dumps
+from nestvec.system.packages import imported_whole
 
 log = get_logger(__name__)
 
@@ -35,7 +36,7 @@ def command(settings: Settings) -> None:
                 hint="every user of this machine can read it in the list of processes; set the variable "
                 f"{PREFIX}{name.upper()}, api_keys_file or keys_file instead",
             )
-    from nestvec.assembly.package import check_sources
+    from nestvec.assembly.sources import check_sources
 
     check_sources(settings)
     if settings.drift_reference is not None:
@@ -50,6 +51,7 @@ def command(settings: Settings) -> None:
 
         run_supervised(settings)
         return
-    from nestvec.processes.single_process import run_single
+    with imported_whole():
+        from nestvec.processes.single_process import run_single
 
     run_single(settings)

@@ -35,6 +35,7 @@ from nestvec.observability.tracing.environment import start_recorder
 from nestvec.processes.child import Restarts
 from nestvec.processes.event_loop_lag import measure_event_loop_lag
 from nestvec.processes.gpu_monitor import start_gpu_monitor
+from nestvec.processes.process_targets import MODEL_FAILED
 from nestvec.processes.runtime_dir import RuntimeDir
 from nestvec.system.cuda_driver import show_one_gpu
 
@@ -43,14 +44,12 @@ log = get_logger(__name__)
 HEARTBEAT_INTERVAL_S: Final = 0.1
 # How often it is looked whether this process's files are still there.
 KEEP_INTERVAL_S: Final = 1.0
-# Exit status of a process that cannot serve its model.
-MODEL_FAILED: Final = 3
 
 
 def run_engine_process(
     settings: Settings, runtime_dir: RuntimeDir, number: int, restarts: Restarts
 ) -> None:
-    """Run an engine process until the supervisor ends it; the target of a `Process`.
+    """Run an engine process until the supervisor ends it.
 
     Args:
         settings: All settings; `device_id` is this engine's.

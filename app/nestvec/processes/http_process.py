@@ -25,13 +25,14 @@ from nestvec.main import ProcessRole, build_app
 from nestvec.observability.logs import configure_logs, get_logger
 from nestvec.observability.shared_metrics import share_metrics
 from nestvec.processes.child import FIRST, Restarts
+from nestvec.processes.listeners import operations_port_of
 from nestvec.processes.runtime_dir import RuntimeDir, http_role
 from nestvec.processes.web_server import (
     HttpServer,
     announce_when_ready,
     make_server,
-    operations_port_of,
 )
+from nestvec.system.packages import imported_whole
 
 log = get_logger(__name__)
 
@@ -48,7 +49,7 @@ def run_http_process(
     listeners: list[socket.socket],
     restarts: Restarts = FIRST,
 ) -> None:
-    """Run an HTTP process until the supervisor ends it; the target of a `Process`.
+    """Run an HTTP process until the supervisor ends it.
 
     The very first takes connections at once, to say that it is loading; all others when they can answer, so that nobody
     who was told that the server is ready is then told that it is not.
@@ -93,7 +94,8 @@ def run_http_process(
         if number == 0 or state.phase is Phase.FAILED:
             announce(state)
 
-    app = build_app(settings, process_role=process_role, on_ready=on_ready)
+    with imported_whole():  # of what is switched on
+        app = build_app(settings, process_role=process_role, on_ready=on_ready)
     app.state.metrics.processes.note_start(restarts.earlier, was_hung=restarts.was_hung)
     process.server = make_server(app, settings)
     process.server.run(sockets=listeners if is_first else [])

@@ -10,15 +10,14 @@ from nestvec.main import ProcessRole, build_app
 from nestvec.observability.energy_metrics import energy_zones
 from nestvec.observability.logs import get_logger
 from nestvec.processes.gpu_monitor import start_gpu_monitor
+from nestvec.processes.listeners import bind_all, operations_port_of, url_of
 from nestvec.processes.runtime_home import runtime_homes, sweep
 from nestvec.processes.watchdog import Watchdog
 from nestvec.processes.web_server import (
     announce_when_ready,
-    bind_all,
     make_server,
-    operations_port_of,
-    url_of,
 )
+from nestvec.system.packages import imported_whole
 
 log = get_logger(__name__)
 
@@ -43,7 +42,8 @@ def run_single(settings: Settings) -> None:
             state.metrics.energy.watch(energy_zones())
 
     process_role = ProcessRole(operations_port=operations_port_of(listeners))
-    app = build_app(settings, process_role=process_role, on_ready=on_ready)
+    with imported_whole():  # of what is switched on
+        app = build_app(settings, process_role=process_role, on_ready=on_ready)
     server = make_server(app, settings)
     log.info("listening", url=url, model=settings.model)
     server.run(sockets=listeners)

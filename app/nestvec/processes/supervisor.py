@@ -26,11 +26,10 @@ from nestvec.jobs.folder_lock import lock_folder
 from nestvec.observability.logs import get_logger
 from nestvec.observability.shared_metrics import PROCESS_BYTES, forget_gauges
 from nestvec.processes.child import Child, HangDetector, Restarts
-from nestvec.processes.engine_process import MODEL_FAILED, run_engine_process
-from nestvec.processes.http_process import run_http_process
+from nestvec.processes.listeners import BACKLOG, bind_all, url_of
+from nestvec.processes.process_targets import MODEL_FAILED, run_engine, run_http
 from nestvec.processes.runtime_dir import RuntimeDir, engine_role, http_role
 from nestvec.processes.runtime_home import RuntimeHome, runtime_homes, sweep
-from nestvec.processes.web_server import BACKLOG, bind_all, url_of
 
 log = get_logger(__name__)
 
@@ -114,7 +113,7 @@ class Supervisor:
         def make_engine(number: int) -> Callable[[Restarts], BaseProcess]:
             engine_settings = settings.for_engine(number)
             return lambda restarts: spawn.Process(
-                target=run_engine_process,
+                target=run_engine,
                 args=(engine_settings, runtime_dir, number, restarts),
                 name=f"nestvec-{engine_role(number)}",
             )
@@ -122,7 +121,7 @@ class Supervisor:
         def make_http(number: int) -> Callable[[Restarts], BaseProcess]:
             arguments = (settings, runtime_dir, number, self.url, self.listeners)
             return lambda restarts: spawn.Process(
-                target=run_http_process,
+                target=run_http,
                 args=(*arguments, restarts),
                 name=f"nestvec-{http_role(number)}",
             )

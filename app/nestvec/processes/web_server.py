@@ -1,4 +1,4 @@
-"""The HTTP server: binds its ports, serves, and drains before it stops."""
+"""The HTTP server: serves, and drains before it stops."""
 
 import asyncio
 import contextlib
@@ -19,25 +19,22 @@ from nestvec.api.request_context import RequestContextMiddleware
 from nestvec.api.state import ApiState, Phase
 from nestvec.config.memory_bounds import memory_bounds
 from nestvec.config.settings import Settings
-from nestvec.errors import ConfigError
 from nestvec.observability.logs import get_logger
 from nestvec.processes.connections.guarded_protocol import bind_protocol, sweep_forever
 from nestvec.processes.connections.limits import ConnectionLimits, allowed_connections
 from nestvec.processes.event_loop_lag import measure_event_loop_lag
+from nestvec.processes.listeners import BACKLOG
 from nestvec.processes.memory_return import give_back_memory_forever
 
 log = get_logger(__name__)
 
 # Proxies keep connections for 60 s; ours must outlast theirs or requests meet a closing socket.
 KEEP_ALIVE_S: Final = 75
-BACKLOG: Final = 2048
 # How long connections may take to send the request that was on its way when the port closed.
 LAST_REQUESTS_S: Final = 0.25
 # How long a thread may keep Python's global lock while the event loop wants it; Python's own 5 ms add up to seconds
 # where several threads parse and tokenize.
 SWITCH_INTERVAL_S: Final = 0.0005
-# Where this machine reaches a server that listens on all of its addresses, which are none to connect to.
-LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound here
 
 
 class HttpServer(uvicorn.Server):
@@ -199,55 +196,6 @@ def announce_when_ready(
                 log.info("ready", url=url, authenticated=authenticated)
 
     return on_ready
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Bind a socket to an address and a port.
-
-    Raises:
-        ConfigError: The port is taken, or the address is not one of this machine.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise ConfigError([f"host: '{host}' is no address ({error.strerror})"]) from error
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            [f"port: cannot listen on {host}:{port} ({error.strerror}); choose another with --port"]
-        ) from error
-    return listener
-
-
-def bind_all(settings: Settings) -> list[socket.socket]:
-    """Bind the common port, and after it the operators' port where they have one of their own.
-
-    Raises:
-        ConfigError: A port is taken, or an address is not one of this machine.
-    """
-    listeners = [bind(settings.host, settings.port)]
-    if settings.operations_port:
-        host = settings.operations_host or settings.host
-        listeners.append(bind(host, settings.operations_port))
-    return listeners
-
-
-def operations_port_of(listeners: list[socket.socket]) -> int:
-    """The operators' own port, where `bind_all` has bound one; 0 where it has not."""
-    return int(listeners[1].getsockname()[1]) if len(listeners) > 1 else 0
-
-
-def url_of(listener: socket.socket, host: str) -> str:
-    """The URL under which a listener is reached, from this machine where it listens on all addresses."""
-    host = LOOPBACK_OF.get(host, host)
-    url_host = f"[{host}]" if ":" in host else host
-    return f"http://{url_host}:{listener.getsockname()[1]}"
 
 
 def banner(url: str, *, authenticated: bool) -> str:

@@ -35,6 +35,7 @@ class Slowest:
 @pytest.fixture
 def slowest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slowest]:
     """Measure every callback; older objects are kept out of garbage collection, as in a server that is ready."""
+    was_frozen = gc.get_freeze_count() > 0  # what was collected of tests
     gc.collect()
     gc.freeze()
     slowest = Slowest()
@@ -47,7 +48,8 @@ def slowest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slowest]:
 
     monkeypatch.setattr(asyncio.events.Handle, "_run", watched)
     yield slowest
-    gc.unfreeze()
+    if not was_frozen:
+        gc.unfreeze()
 
 
 async def post(api: Api, path: str, body: bytes, **headers: str) -> int:

@@ -59,9 +59,9 @@ def run(arguments: list[str], server: RunningServer) -> dict[str, Any]:
     return printed
 
 
-def run_python(name: str, server: RunningServer) -> dict[str, Any]:
-    """Run a script in the clients' virtual environment."""
-    return run([str(clients_python()), str(HERE / "scripts" / name)], server)
+def run_python(name: str, server: RunningServer, *arguments: str) -> dict[str, Any]:
+    """Run a script in the clients' virtual environment; the server's URL is its last argument."""
+    return run([str(clients_python()), str(HERE / "scripts" / name), *arguments], server)
 
 
 # The model's own name first; others for clients that look for "embed" in a name.
@@ -326,12 +326,14 @@ def test_litellms_other_providers(server: RunningServer) -> None:
     assert printed["ranked"] == [1]
 
 
-def test_openai_batches(server: RunningServer) -> None:
-    """Ten thousand requests through files and batches give the endpoint's vectors."""
-    printed = run_python("openai_batches.py", server)
+# Five groups of lines, of which three are worked on at once; ten of them in `make test-load`.
+@pytest.mark.parametrize("count", [5_000, pytest.param(10_000, marks=pytest.mark.load)])
+def test_openai_batches(server: RunningServer, count: int) -> None:
+    """Thousands of requests through files and batches give the endpoint's vectors."""
+    printed = run_python("openai_batches.py", server, str(count))
     assert (printed["first_status"], printed["status"]) == ("validating", "completed")
-    assert printed["counts"] == {"total": 10_000, "completed": 10_000, "failed": 0}
-    assert (printed["lines"], printed["ids"]) == (10_000, 10_000)
+    assert printed["counts"] == {"total": count, "completed": count, "failed": 0}
+    assert (printed["lines"], printed["ids"]) == (count, count)
     assert printed["metadata"] == {"from": "the sdk"}
     sample = {
         name: np.frombuffer(base64.b64decode(v), "<f4") for name, v in printed["sample"].items()

@@ -90,3 +90,10 @@ def as_json(value: Any) -> bytes:
         return json.dumps(value).encode("utf-8", "surrogatepass")
     except RecursionError:
         return b"[" * DEEP + b"]" * DEEP
+
+
+def half_and_half(content: bytes, chooser: random.Random) -> bytes:
+    """Mutate the structure of a JSON file, or its bytes."""
+    if chooser.random() < 0.7:
+        return as_json(mutated_json(json.loads(content), chooser))
+    return mutated_bytes(content, chooser)

@@ -26,7 +26,7 @@ from nestvec.system.cpus import usable_cpus
 
 from benchmarks.workers.picture_streams import write_model
 from tests.end_to_end.chaos.dearest_requests import of
-from tests.end_to_end.fuzz.pictures import sample_pictures, write_picture
+from tests.end_to_end.fuzz.parsers.pictures import sample_pictures, write_picture
 from tests.end_to_end.fuzz.test_pictures import FORMS, flat, noise, of_files, small, spaced
 from tests.engine.pictures.hostile import HOSTILE, encoded, pixels
 from tests.model_store.two_towers.naflex.models import write_naflex

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.end_to_end.chaos.dearest_requests import KEY, DearRequest, of
-from tests.end_to_end.fuzz.pictures import sample_pictures, write_picture
+from tests.end_to_end.fuzz.parsers.pictures import sample_pictures, write_picture
 from tests.engine.pictures.hostile import HOSTILE, encoded, pixels
 from tests.model_store.two_towers.naflex.models import write_naflex
 from tests.model_store.two_towers.towers import write_model

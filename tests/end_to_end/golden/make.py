@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from nestvec.assembly.package import source_options
+from nestvec.assembly.sources import source_options
 from nestvec.config.loading import load_settings
 from nestvec.model_store.sources.fetch import fetch
 from numpy.typing import NDArray

@@ -8,22 +8,17 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from nestvec.assembly.service import build_local_service
-from nestvec.config.loading import load_settings
 from nestvec.corpus.reports.statistics.scores import pair_cosines, spearman
-from nestvec.engine.observer import NullObserver
 from nestvec.engine.vectors.postprocess import finish
 from nestvec.model_store.package import Package
-from nestvec.tools.quality.tasks import read_pairs
-from nestvec.tools.quality.vectors import ModelVectors
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.end_to_end.model.exact_vectors import exact_pairs
 from tests.support.data_sets import data_set
 from tests.support.server import RunningServer, running_server
 
 pytestmark = pytest.mark.model
-STSB = data_set("stsb/test.tsv")
 CORPUS = data_set("corpus/paragraph.txt")
 CURVE = {384: 0.820, 256: 0.819, 128: 0.807, 64: 0.792, 32: 0.767}
 WINDOW, OVERLAP = 254, 254 // 8
@@ -33,25 +28,13 @@ DOCUMENT = "".join(
 )
 
 
-def test_the_curve_of_sts_b(default_package: Package) -> None:
+@pytest.mark.usefixtures("default_package")
+def test_the_curve_of_sts_b(tmp_path_factory: pytest.TempPathFactory) -> None:
     """STS-B is as published at each number of dimensions, to 0.3 points, from one pass."""
-    del default_package
-    if not STSB.is_file():
-        pytest.skip(f"{STSB} is absent")
-    task = read_pairs(STSB)
-    texts = list(dict.fromkeys((*task.first, *task.second)))
-    row_of = {text: number for number, text in enumerate(texts)}
-    service = build_local_service(
-        load_settings({"offline": True}).for_offline_tools(), NullObserver()
-    )
-    with ModelVectors(service, lambda _: None) as model:
-        raw = model.raw(texts)[0]
+    pairs = exact_pairs(tmp_path_factory)
     for size, expected in CURVE.items():
-        prefix = finish(raw, dimensions=size, normalize=True)
-        first, second = (
-            prefix[[row_of[text] for text in side]] for side in (task.first, task.second)
-        )
-        score = spearman(pair_cosines(first, second).tolist(), task.gold)
+        prefix = finish(pairs.raw, dimensions=size, normalize=True)
+        score = spearman(pair_cosines(*pairs.sides(prefix)).tolist(), pairs.task.gold)
         assert score == pytest.approx(expected, abs=0.003), size
 
 

@@ -11,20 +11,20 @@ from nestvec.config.loading import load_settings
 from nestvec.engine.observer import NullObserver
 from nestvec.engine.service import EmbeddingService
 from nestvec.engine.types import EmbedCall, FloatArray, Truncation
+from nestvec.engine.vectors.postprocess import finish
 from nestvec.errors import ProviderError, QualityError
 from nestvec.model_store.package import Package
 from nestvec.system.cpus import cpu_model
-from nestvec.tools.quality.tasks import PairTask, read_pairs
 from scipy.stats import spearmanr
 
 from tests.end_to_end.golden.texts import golden_texts
-from tests.support.data_sets import data_set
+from tests.end_to_end.model.exact_vectors import ExactPairs, exact_pairs
 
 pytestmark = pytest.mark.model
-STSB = data_set("stsb/test.tsv")
 # Without VNNI, sums of two u8 x s8 products saturate; what that costs is not measured on such a machine yet.
 HAS_VNNI = bool({"avx512_vnni", "avx_vnni"} & set(cpu_model().split()))
 MAX_STSB_LOSS = 0.002 if HAS_VNNI else 0.005
+SHORT_CHARS = 200
 MIN_MEAN_COSINE = 0.9965 if HAS_VNNI else 0.99
 
 
@@ -49,9 +49,11 @@ def coarse(
 
 
 def texts() -> list[str]:
-    """Return 500 different texts, from a word to beyond the model's length."""
+    """Return 500 different texts, from a word to beyond the model's length; long ones once, as they take the time."""
     golden = golden_texts()
-    return [f"{number} {golden[number % len(golden)]}" for number in range(500)]
+    short = [text for text in golden if len(text) <= SHORT_CHARS]
+    more = [short[number % len(short)] for number in range(500 - len(golden))]
+    return [f"{number} {text}" for number, text in enumerate([*golden, *more])]
 
 
 async def embed(service: EmbeddingService, calls: list[list[str]]) -> FloatArray:
@@ -75,28 +77,27 @@ async def test_a_vector_is_the_same_in_any_batch(coarse: tuple[str, EmbeddingSer
         assert (np.abs(together - alone).max(axis=1) <= 1e-6).mean() >= 0.95
 
 
-@pytest.mark.skipif(not STSB.is_file(), reason=f"{STSB} is absent")
-async def test_sts_b_hardly_suffers(coarse: tuple[str, EmbeddingService]) -> None:
+@pytest.fixture(scope="module")
+def pairs(default_package: Package, tmp_path_factory: pytest.TempPathFactory) -> ExactPairs:
+    """The pairs of STS-B, with vectors in fp32."""
+    del default_package
+    return exact_pairs(tmp_path_factory)
+
+
+async def test_sts_b_hardly_suffers(
+    coarse: tuple[str, EmbeddingService], pairs: ExactPairs
+) -> None:
     """At most 0.2 points of Spearman are lost, with a mean cosine to fp32 that CTranslate2's int8 has too."""
-    task = read_pairs(STSB)
-    exact = service("fp32")
-    try:
-        truth = await _pairs(exact, task)
-    finally:
-        exact.close()
-    vectors = await _pairs(coarse[1], task)
+    truth = np.concatenate(pairs.sides(finish(pairs.raw, dimensions=None, normalize=True)))
+    texts = pairs.texts
+    of_each = await embed(coarse[1], [texts[i : i + 500] for i in range(0, len(texts), 500)])
+    vectors = np.concatenate(pairs.sides(of_each))
     scores = [
-        spearmanr(np.einsum("pd,pd->p", *np.split(side, 2)), task.gold)[0]
+        spearmanr(np.einsum("pd,pd->p", *np.split(side, 2)), pairs.task.gold)[0]
         for side in (truth, vectors)
     ]
     assert scores[0] - scores[1] <= MAX_STSB_LOSS
     assert np.einsum("pd,pd->p", truth, vectors).mean() >= MIN_MEAN_COSINE
-
-
-async def _pairs(engine: EmbeddingService, task: PairTask) -> FloatArray:
-    """Return the vectors of all first texts, then of all second ones."""
-    both = [*task.first, *task.second]
-    return await embed(engine, [both[i : i + 500] for i in range(0, len(both), 500)])
 
 
 @pytest.mark.usefixtures("default_package")

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from nestvec.assembly.package import source_options
+from nestvec.assembly.sources import source_options
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.config.loading import load_settings
 from nestvec.corpus.server_embedder import ServerEmbedder

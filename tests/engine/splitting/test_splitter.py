@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from nestvec.engine.splitting import Span, Splitter, SplitterKind
 from nestvec.engine.splitting.markdown import sections
-from nestvec.engine.splitting.sentences import sentences
+from nestvec.engine.splitting.sentences import PLAIN, sentences
 
 ODD = [
     *(
@@ -70,6 +71,11 @@ def test_sentences_and_sections_are_the_text(text: str) -> None:
     for spans in (sentences(text), sections(text)):
         assert "".join(text[a:b] for a, b in spans) == text
         assert all(a < b for a, b in spans)
+
+
+def test_every_white_space_has_a_plain_one() -> None:
+    """No character of Unicode that is white space is missing in the table, which looks at its first ones only."""
+    assert {code for code in range(sys.maxunicode + 1) if chr(code).isspace()} == set(PLAIN)
 
 
 def test_sentences() -> None:

@@ -73,6 +73,12 @@ def distinct_families() -> list[str]:
     return [name for name in all_families() if name not in SAME_GRAPHS]
 
 
+def config_of(name: str) -> dict[str, Any]:
+    """Return the content of a family's config.json."""
+    config: dict[str, Any] = json.loads((HERE / f"{name}.json").read_text())["config"]
+    return config
+
+
 def load(name: str) -> Family:
     """Make a family's weights and ids from their seed, and read the states that are expected."""
     stored = json.loads((HERE / f"{name}.json").read_text())

@@ -28,6 +28,7 @@ from nestvec.model_store.package import load_package
 from tests.export.families.harness import (
     SAME_GRAPHS,
     all_families,
+    config_of,
     distinct_families,
     largest_error,
     load,
@@ -44,7 +45,7 @@ TOLERANCE = 1e-4
 
 def architecture(name: str) -> Architecture:
     """Return the architecture of a family's configuration."""
-    return ARCHITECTURES[architecture_of(load(name).config)]
+    return ARCHITECTURES[architecture_of(config_of(name))]
 
 
 each = pytest.mark.parametrize("name", all_families())
@@ -111,7 +112,7 @@ def test_a_missing_or_misshapen_tensor_is_named(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize("wrong", [None, "many", -1, 0, 2.5, True, [], {}, ["x"]])
 def test_a_strange_configuration_is_refused(name: str, wrong: object) -> None:
     """A strange field is refused by an error of ours, or read as if it were absent; nothing crashes."""
-    config = load(name).config
+    config = config_of(name)
     optional = ("rope_parameters", "rope_scaling", "layer_types", "sliding_window", "head_dim")
     for field in {*config, *optional} - {"model_type"}:
         try:

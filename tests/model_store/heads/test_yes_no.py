@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nestvec.assembly.package import CHECKOUT_CARDS
+from nestvec.assembly.sources import CHECKOUT_CARDS
 from nestvec.engine.text.encoded import TokenizeOptions
 from nestvec.engine.text.pair_template import PairTemplate, TemplatedPairEncoder
 from nestvec.engine.text.tokenizer import Tokenizer

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from nestvec.assembly.package import CHECKOUT_CARDS
+from nestvec.assembly.sources import CHECKOUT_CARDS
 from nestvec.backends.onnx import OnnxBackend
 from nestvec.engine.vectors.pooling import POOLINGS
 from nestvec.errors import FormatError

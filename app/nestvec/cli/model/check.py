@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from nestvec.assembly.package import source_options
+from nestvec.assembly.sources import source_options
 from nestvec.cli.flags import settings_flags
 from nestvec.cli.model.merge import SOURCE_SETTINGS
 from nestvec.config.settings import Settings

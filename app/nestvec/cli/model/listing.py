@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from nestvec.assembly.package import source_options
+from nestvec.assembly.sources import source_options
 from nestvec.cli.flags import settings_flags
 from nestvec.cli.model.page import model_page
 from nestvec.cli.tables import bytes_text, count_text, echo_table

@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from nestvec.assembly.package import source_options
+from nestvec.assembly.sources import source_options
 from nestvec.cli.flags import settings_flags
 from nestvec.config.settings import Settings
 from nestvec.errors import ConfigError

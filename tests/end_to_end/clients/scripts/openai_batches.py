@@ -7,8 +7,7 @@ import time
 
 import openai
 
-REQUESTS = 10_000
-url = sys.argv[1]
+count, url = int(sys.argv[1]), sys.argv[2]
 client = openai.OpenAI(base_url=f"{url}/v1", api_key="test-key", max_retries=0)
 lines = [
     {
@@ -22,7 +21,7 @@ lines = [
             "encoding_format": "base64",
         },
     }
-    for n in range(REQUESTS)
+    for n in range(count)
 ]
 content = "\n".join(json.dumps(line) for line in lines).encode()
 file = client.files.create(
@@ -69,7 +68,7 @@ print(
             "metadata": batch.metadata,
             "lines": len(rows),
             "ids": len(vectors),
-            "sample": {name: vectors[name] for name in ("r0", "r4999", "r9999")},
+            "sample": {name: vectors[name] for name in ("r0", f"r{count // 2}", f"r{count - 1}")},
             "listed": len(listed),
             "listed_once": len(set(listed)) == len(listed),
             "batches": [entry.id for entry in client.batches.list(limit=1)] == [bad.id, batch.id],

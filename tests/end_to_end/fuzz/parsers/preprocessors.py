@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 from nestvec.export.two_towers.nomic_vision import is_nomic_vision, read_nomic_vision
@@ -11,12 +10,12 @@ from nestvec.model_store.two_towers.picture_settings import read_processor
 from nestvec.model_store.two_towers.reading import read_tower_head
 from nestvec.system.json_files import read_json
 
+from tests.end_to_end.fuzz.mutate import half_and_half
 from tests.model_store.two_towers import jina_vision
 from tests.model_store.two_towers.naflex import models as naflex
 from tests.model_store.two_towers.nomic import nomic_vision
 from tests.model_store.two_towers.towers import CONFIGS, PROCESSORS
 
-Mutator = Callable[[bytes, random.Random], bytes]
 ALL_CONFIGS = {
     **CONFIGS,
     "nomic": nomic_vision.PUBLISHED,
@@ -34,7 +33,7 @@ WIDTH = 32
 OWN_CONFIGS = ("nomic", "jina")
 
 
-def write_preprocessor(folder: Path, mutated: Mutator, chooser: random.Random) -> None:
+def write_preprocessor(folder: Path, _: None, chooser: random.Random) -> None:
     """Write both files of a kind, one of them mutated."""
     kind = chooser.choice(sorted(ALL_PROCESSORS))
     content = {
@@ -44,7 +43,7 @@ def write_preprocessor(folder: Path, mutated: Mutator, chooser: random.Random) -
     name = "preprocessor_config.json"
     if kind in OWN_CONFIGS and chooser.random() < 0.5:
         name = "config.json"
-    content[name] = mutated(content[name], chooser)
+    content[name] = half_and_half(content[name], chooser)
     for file, data in content.items():
         (folder / file).write_bytes(data)
 
