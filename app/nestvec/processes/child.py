@@ -16,6 +16,8 @@ STABLE_AFTER_S: Final = 5.0
 HELD_UP_S: Final = 1.0
 # Processes that waited for one that hangs run again within this, once it is gone.
 NEIGHBOUR_S: Final = 1.0
+# Exit status of an engine process that cannot serve its model.
+MODEL_FAILED: Final = 3
 
 
 class Restarts(NamedTuple):

@@ -32,10 +32,9 @@ from nestvec.observability.process_metrics import ProcessMetrics
 from nestvec.observability.shared_metrics import share_metrics
 from nestvec.observability.tracing.batch_spans import BatchSpans
 from nestvec.observability.tracing.environment import start_recorder
-from nestvec.processes.child import Restarts
+from nestvec.processes.child import MODEL_FAILED, Restarts
 from nestvec.processes.event_loop_lag import measure_event_loop_lag
 from nestvec.processes.gpu_monitor import start_gpu_monitor
-from nestvec.processes.process_targets import MODEL_FAILED
 from nestvec.processes.runtime_dir import RuntimeDir
 from nestvec.system.cuda_driver import show_one_gpu
 

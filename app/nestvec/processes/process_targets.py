@@ -1,15 +1,11 @@
 """What the processes of a server run. Each imports what it needs itself; their supervisor needs none of it."""
 
 import socket
-from typing import Final
 
 from nestvec.config.settings import Settings
 from nestvec.processes.child import Restarts
 from nestvec.processes.runtime_dir import RuntimeDir
 from nestvec.system.packages import imported_whole
-
-# Exit status of an engine process that cannot serve its model.
-MODEL_FAILED: Final = 3
 
 
 def run_engine(

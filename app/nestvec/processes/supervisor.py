@@ -25,9 +25,9 @@ from nestvec.ipc.status_page import StatusPage
 from nestvec.jobs.folder_lock import lock_folder
 from nestvec.observability.logs import get_logger
 from nestvec.observability.shared_metrics import PROCESS_BYTES, forget_gauges
-from nestvec.processes.child import Child, HangDetector, Restarts
+from nestvec.processes.child import MODEL_FAILED, Child, HangDetector, Restarts
 from nestvec.processes.listeners import BACKLOG, bind_all, url_of
-from nestvec.processes.process_targets import MODEL_FAILED, run_engine, run_http
+from nestvec.processes.process_targets import run_engine, run_http
 from nestvec.processes.runtime_dir import RuntimeDir, engine_role, http_role
 from nestvec.processes.runtime_home import RuntimeHome, runtime_homes, sweep
 
