@@ -190,7 +190,7 @@ bench-latency: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model ## Queries while bulk s
 bench-batch: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model ## A batch beside offline work, and queries beside a batch
 	@$(call BENCH,batch_run)
 
-bench-plan: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model ## Coefficients of this idle machine, plans, and the simulation behind them against a real server; a quarter of an hour
+bench-plan: $(STAMPS)/server-$(EXTRA) $(STAMPS)/model ## Coefficients of this idle machine, plans, and the simulation behind them against a real server; twenty-five minutes
 	@mkdir -p build && rm -f build/plan-runs.jsonl
 	@$(BIN)/nestvec bench --coefficients build/coefficients.json
 	@$(BIN)/python -m benchmarks.open_load.plan_page --coefficients build/coefficients.json
