@@ -21,8 +21,6 @@ KEY = "a-key-of-sixteen"
 AUTH = {"authorization": f"Bearer {KEY}"}
 MODELS = ("tiny", "whole", "eighth")
 WARM_UP, ROUNDS, AT_REST = 5, 5, 4
-# Between two requests of a caller: the load is there all the time, and leaves loading a part of the machine.
-PAUSE_S = 0.02
 # What malloc keeps at rest varies by a tenth and more; it returns, where a leak would only grow (45 rounds: +6%).
 WINDOWS = 4
 TEXTS = [f"{'a text of some words ' * n}number {n}" for n in range(1, 17)]
@@ -56,7 +54,6 @@ class Caller(threading.Thread):
                     self.failures.append(answer.text)
                 elif np.abs(vectors(answer) - self.expected).max() > 1e-4:
                     self.failures.append("other vectors")
-                self.stop.wait(PAUSE_S)
 
 
 def vectors(answer: httpx.Response) -> np.ndarray[Any, Any]:
