@@ -22,7 +22,7 @@ from nestvec.model_store.vision_language.picture_settings import read_prefix_set
 
 from tests.engine.pictures.forms import FORMS, colours, encoded
 from tests.model_store.test_package import options
-from tests.model_store.vision_language.conftest import Embed
+from tests.model_store.vision_language.in_process import Embed
 from tests.model_store.vision_language.inputs import EXPECTED, MADE, NAMES, expected, input_of
 from tests.model_store.vision_language.models import CONFIG, INSTRUCTION, write_model
 from tests.support.tiny import write_json

@@ -1,48 +1,43 @@
 """A tiny ColModernVBERT, exported once, and a service and an application of it in this process."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from nestvec.assembly.library.embedder import Embedder
-from nestvec.config.settings import Settings
-from nestvec.engine.pictures.picture import MixedInput, Picture
-from nestvec.engine.results import EmbedResult
-from nestvec.engine.types import EmbedCall, OutputKind
-from nestvec.main import build_app
+from nestvec.engine.types import OutputKind
 from starlette.testclient import TestClient
 
 from tests.model_store.vision_language.colmodernvbert.models import write_model
-from tests.model_store.vision_language.conftest import Embed
+from tests.model_store.vision_language.in_process import (
+    MODEL,
+    Embed,
+    client_of,
+    embed_with,
+    open_tiny,
+)
 
 
 @pytest.fixture(scope="session")
 def tiled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the model, and its artefacts once they are there."""
     folder = tmp_path_factory.mktemp("colmodernvbert")
-    (folder / "model").mkdir()
-    write_model(folder / "model")
+    (folder / MODEL).mkdir()
+    write_model(folder / MODEL)
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiled(tiled_folder: Path) -> Iterator[Embedder]:
     """Return the model in this process."""
-    with Embedder(str(tiled_folder / "model"), cache_dir=tiled_folder / "cache") as opened:
+    with open_tiny(tiled_folder) as opened:
         yield opened
 
 
 @pytest.fixture
 def tokens_of(tiled: Embedder) -> Embed:
     """Return what makes token vectors of inputs, with options of the engine's own calls."""
-
-    def call(*inputs: str | Picture | MixedInput, **options: Any) -> EmbedResult:
-        asked = EmbedCall(inputs, **{"kind": OutputKind.TOKENS, **options})
-        return tiled._run(tiled._service.embed(asked))
-
-    return call
+    return embed_with(tiled, kind=OutputKind.TOKENS)
 
 
 @pytest.fixture(scope="session")
@@ -50,17 +45,5 @@ def tiled_pages(
     tiled_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TestClient]:
     """Return a client of an application of the tiny ColModernVBERT."""
-    settings = Settings(
-        model=str(tiled_folder / "model"),
-        served_model_name="tiles",
-        cache_dir=tiled_folder / "cache",
-        data_dir=tmp_path_factory.mktemp("data"),
-        offline=True,
-    )
-    with TestClient(build_app(settings)) as client:
-        states = ["loading"]
-        while states != ["ready"]:
-            time.sleep(0.02)
-            listed = client.get("/v1/models").json().get("data", [])
-            states = [each["state"] for each in listed]
+    with client_of(tiled_folder, tmp_path_factory.mktemp("data"), "tiles") as client:
         yield client

@@ -31,7 +31,7 @@ from tests.model_store.vision_language.colmodernvbert.models import (
     tensors,
     write_model,
 )
-from tests.model_store.vision_language.conftest import Embed
+from tests.model_store.vision_language.in_process import Embed
 from tests.support.tiny import write_json
 
 TOLERANCE = 1e-5

@@ -20,7 +20,7 @@ from tests.model_store.vision_language.colpali.models import (
     INPUTS,
     QUERIES,
 )
-from tests.model_store.vision_language.conftest import Embed
+from tests.model_store.vision_language.in_process import Embed
 
 TOLERANCE = 1e-5
 PATCHES = 16

@@ -1,64 +1,47 @@
 """A tiny ColQwen2, exported once, and a service and an application of it in this process."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from nestvec.assembly.library.embedder import Embedder
-from nestvec.config.settings import Settings
-from nestvec.engine.pictures.picture import MixedInput, Picture
-from nestvec.engine.results import EmbedResult
-from nestvec.engine.types import EmbedCall, OutputKind
-from nestvec.main import build_app
+from nestvec.engine.types import OutputKind
 from starlette.testclient import TestClient
 
 from tests.model_store.vision_language.colqwen2.models import write_model
-from tests.model_store.vision_language.conftest import Embed
+from tests.model_store.vision_language.in_process import (
+    MODEL,
+    Embed,
+    client_of,
+    embed_with,
+    open_tiny,
+)
 
 
 @pytest.fixture(scope="session")
 def colqwen2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the model, and its artefacts once they are there."""
     folder = tmp_path_factory.mktemp("colqwen2")
-    (folder / "model").mkdir()
-    write_model(folder / "model")
+    (folder / MODEL).mkdir()
+    write_model(folder / MODEL)
     return folder
 
 
 @pytest.fixture(scope="session")
 def colqwen2(colqwen2_folder: Path) -> Iterator[Embedder]:
     """Return the model in this process."""
-    folder = str(colqwen2_folder / "model")
-    with Embedder(folder, cache_dir=colqwen2_folder / "cache") as opened:
+    with open_tiny(colqwen2_folder) as opened:
         yield opened
 
 
 @pytest.fixture
 def tokens_of(colqwen2: Embedder) -> Embed:
     """Return what makes token vectors of inputs, with options of the engine's own calls."""
-
-    def call(*inputs: str | Picture | MixedInput, **options: Any) -> EmbedResult:
-        asked = EmbedCall(inputs, **{"kind": OutputKind.TOKENS, **options})
-        return colqwen2._run(colqwen2._service.embed(asked))
-
-    return call
+    return embed_with(colqwen2, kind=OutputKind.TOKENS)
 
 
 @pytest.fixture(scope="session")
 def pages(colqwen2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """Return a client of an application of the tiny ColQwen2."""
-    settings = Settings(
-        model=str(colqwen2_folder / "model"),
-        served_model_name="pages",
-        cache_dir=colqwen2_folder / "cache",
-        data_dir=tmp_path_factory.mktemp("data"),
-        offline=True,
-    )
-    with TestClient(build_app(settings)) as client:
-        while [row["state"] for row in client.get("/v1/models").json().get("data", [])] != [
-            "ready"
-        ]:
-            time.sleep(0.02)
+    with client_of(colqwen2_folder, tmp_path_factory.mktemp("data"), "pages") as client:
         yield client

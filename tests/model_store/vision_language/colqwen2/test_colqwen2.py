@@ -44,7 +44,7 @@ from tests.model_store.vision_language.colqwen2.models import (
     tensors,
     write_model,
 )
-from tests.model_store.vision_language.conftest import Embed
+from tests.model_store.vision_language.in_process import Embed
 from tests.model_store.vision_language.models import CONFIG as CHAT_CONFIG
 from tests.model_store.vision_language.models import IDS, PROCESSOR
 from tests.model_store.vision_language.models import write_model as write_chat_model
