@@ -45,9 +45,13 @@ from nestvec.tools.planning.coefficients import (
     MachineCoefficients,
 )
 from nestvec.tools.planning.measuring.batch_times import BenchClock, FittedTimes, fit_batch_times
-from nestvec.tools.planning.measuring.open_loads import measure_turns
+from nestvec.tools.planning.measuring.open_loads import LoadTurns, measure_turns
 from nestvec.tools.planning.measuring.own_server import own_server
-from nestvec.tools.planning.measuring.request_costs import CONNECTIONS, measure_requests
+from nestvec.tools.planning.measuring.request_costs import (
+    CONNECTIONS,
+    RequestCosts,
+    measure_requests,
+)
 from nestvec.tools.planning.open_load import fit_idle_slowdown
 from nestvec.tools.planning.replica import ReplicaOptions
 from nestvec.tools.planning.saturation import fit_slowdown, fit_wait, fit_wake
@@ -190,6 +194,13 @@ def measure_coefficients(settings: Settings) -> MachineCoefficients:
         server_bytes=server_bytes,
         start_s=server.start_s,
     )
+    return _fitted(found, costs, turns)
+
+
+def _fitted(
+    found: MachineCoefficients, costs: RequestCosts, turns: LoadTurns
+) -> MachineCoefficients:
+    """Return the coefficients with what only a simulation tells: of a server that does what was measured."""
     as_measured = ReplicaOptions(
         found,
         found.max_batch_tokens,
