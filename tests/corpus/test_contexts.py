@@ -159,6 +159,10 @@ def test_runs_of_before_are_gone_on_with() -> None:
         ({"chunking": Chunking(SplitterKind.TOKENS, is_late=True)}, "leave --context-column or"),
         ({"options": TextOptions(truncate=Truncation.WINDOWS)}, "not read in windows"),
         ({"options": TextOptions(form=OutputForm.SPARSE)}, "sparse outputs are not pooled"),
+        (
+            {"options": TextOptions(form=OutputForm.MULTI_VECTOR)},
+            "multi-vector outputs are not pooled",
+        ),
         ({"columns": Columns(context="none")}, "in.jsonl:1: no column 'none' for --context-column"),
         ({"columns": Columns(context="year")}, "in.jsonl:1: column 'year' holds no text for"),
     ],

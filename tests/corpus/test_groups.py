@@ -202,6 +202,10 @@ async def test_a_group_is_embedded_again_where_a_part_has_changed(
     [
         ({"chunking": Chunking(SplitterKind.TOKENS)}, "leave --group-column or --chunk out"),
         ({"options": TextOptions(form=OutputForm.SPARSE)}, "sparse outputs are of single texts"),
+        (
+            {"options": TextOptions(form=OutputForm.MULTI_VECTOR)},
+            "multi-vector outputs are of single",
+        ),
         ({"id_kind": IdKind.SHA256}, "leave --id-column and --id sha256 out"),
         ({"columns": replace(COLUMNS, id="doc")}, "leave --id-column and --id sha256 out"),
         ({"columns": Columns(group="none")}, "in.jsonl:1: no column 'none' for --group-column"),

@@ -77,7 +77,7 @@ def _check_contexts(job: CorpusJob) -> None:
         raise FormatError(
             "late chunks are read in the context of their document already; leave --context-column or --late out"
         )
-    if job.options.form is OutputForm.SPARSE:
+    if job.options.form is not OutputForm.DENSE:
         raise FormatError(
             f"a context is left out of the pooling, and {job.options.form} outputs are not pooled; leave "
             "--context-column out"
@@ -99,7 +99,7 @@ def _check_groups(job: CorpusJob) -> None:
         raise FormatError(
             "the texts of a group are parts already; leave --group-column or --chunk out"
         )
-    if job.options.form is OutputForm.SPARSE:
+    if job.options.form is not OutputForm.DENSE:
         raise FormatError(
             f"groups have one vector, and {job.options.form} outputs are of single texts; leave --group-column out"
         )
