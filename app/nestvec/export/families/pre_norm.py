@@ -149,14 +149,34 @@ class Decoder:
             FormatError: Configuration and weights do not fit each other.
         """
         sizes = self.read(config)
-        graph, inputs = context.graph, context.inputs
         prefix = common_prefix(context.weights, WORD_EMBEDDINGS, PREFIXES)
         builder = DecoderLayers(context, prefix, sizes, self)
         shape = (sizes.vocab_size, sizes.hidden_size)
         word_embeddings = context.weights.get(prefix + WORD_EMBEDDINGS, shape)
         if self.scales_word_embeddings:
             word_embeddings = word_embeddings * np.float32(np.sqrt(sizes.hidden_size))
-        embedded = context.embed(word_embeddings)
+        return builder.behind(context.embed(word_embeddings))
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderLayers:
+    """Adds layers to a graph.
+
+    Attributes:
+        context: The graph in the making.
+        prefix: What stands before the names of the decoder's tensors.
+        sizes: The decoder's sizes.
+        family: How it differs from Llama.
+    """
+
+    context: BuildContext
+    prefix: str
+    sizes: DecoderConfig
+    family: Decoder
+
+    def behind(self, state: str) -> Encoder:
+        """Add all layers behind the embeddings of tokens, [T, H]; the last one's states are normed."""
+        sizes, graph, inputs = self.sizes, self.context.graph, self.context.inputs
         rotary: dict[int, RotaryEmbedding] = {}
         masks: dict[int, AttentionMask] = {}
         for window in sorted(set(sizes.windows)):
@@ -175,30 +195,11 @@ class Decoder:
                 head_width=sizes.head_dim,
             )
         layers = [
-            partial(
-                builder.layer, name=f"layers.{number}", rotary=rotary[window], mask=masks[window]
-            )
+            partial(self.layer, name=f"layers.{number}", rotary=rotary[window], mask=masks[window])
             for number, window in enumerate(sizes.windows)
         ]
-        states = context.stack(embedded, layers, sizes.hidden_size)
-        return Encoder.finalized(states, sizes.hidden_size, partial(builder.norm, name="norm"))
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderLayers:
-    """Adds layers to a graph.
-
-    Attributes:
-        context: The graph in the making.
-        prefix: What stands before the names of the decoder's tensors.
-        sizes: The decoder's sizes.
-        family: How it differs from Llama.
-    """
-
-    context: BuildContext
-    prefix: str
-    sizes: DecoderConfig
-    family: Decoder
+        states = self.context.stack(state, layers, sizes.hidden_size)
+        return Encoder.finalized(states, sizes.hidden_size, partial(self.norm, name="norm"))
 
     def layer(self, state: str, name: str, rotary: RotaryEmbedding, mask: AttentionMask) -> str:
         """Add a layer, [T, H] to [T, H]."""

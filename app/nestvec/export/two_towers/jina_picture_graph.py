@@ -34,7 +34,7 @@ from nestvec.export.two_towers.patches import (
     embed_patches,
     reshaped,
 )
-from nestvec.export.two_towers.picture_graph import PixelScale, square_picture_graph
+from nestvec.export.two_towers.picture_graph import PixelScale, begun_picture_graph
 
 EPSILON: Final = 1e-6  # of all norms but those of MLPs without a gate, which have torch's default
 PLAIN_MLP_EPSILON: Final = 1e-5
@@ -61,8 +61,9 @@ def export_jina_pictures(
         OSError: The disk is full or read-only.
     """
     sizes, width = read_jina_vision(config), projected_size(config)
-    name, size = "jina_pictures", sizes.image_size
-    with square_picture_graph(name, size, folder, path, on_tensor) as (context, pixels):
+    name, side = "jina_pictures", sizes.image_size
+    shape = ("B", side, side, CHANNELS)
+    with begun_picture_graph(name, shape, folder, path, on_tensor) as (context, pixels):
         value = _EvaTower(context, sizes).add(pixels, scale)
         if has_projections(config):
             layer = context.linear("visual_projection", width, sizes.embed_dim)

@@ -17,15 +17,13 @@ import numpy as np
 from onnx import TensorProto
 
 from nestvec.export.graph.builder import GraphBuilder
-from nestvec.export.graph.inputs import PackedInputs, packed_inputs
-from nestvec.export.graph.weights import Weights
-from nestvec.export.layers.arithmetic import Floating
+from nestvec.export.graph.inputs import PackedInputs
 from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.two_towers.attention_pooling import VISION, read_pooling
 from nestvec.export.two_towers.config import NaFlexSizes, read_naflex_sizes
 from nestvec.export.two_towers.layers import TowerBuilder
 from nestvec.export.two_towers.patches import CHANNELS, reshaped
-from nestvec.export.two_towers.picture_graph import PICTURE_WEIGHTS, PIXELS, PixelScale
+from nestvec.export.two_towers.picture_graph import PixelScale, begun_picture_graph
 
 GRIDS: Final = "grids"
 
@@ -53,13 +51,11 @@ def export_naflex_graph(
         OSError: The disk is full or read-only.
     """
     sizes = read_naflex_sizes(config)
-    graph = GraphBuilder(f"{sizes.family}_pictures", weights_path=path.parent / PICTURE_WEIGHTS)
-    side = sizes.patch_size
-    pixels = graph.input(PIXELS, "uint8", ("T", side, side, CHANNELS))
-    grids = graph.input(GRIDS, "int64", ("B", 2))
-    inputs = packed_inputs(graph, takes_equal_lengths=True, takes_short_rows=True)
-    with Weights(folder, on_tensor=on_tensor) as weights:
-        context = BuildContext(graph, weights, inputs, Floating())
+    name, side = f"{sizes.family}_pictures", sizes.patch_size
+    shape = ("T", side, side, CHANNELS)
+    with begun_picture_graph(name, shape, folder, path, on_tensor) as (context, pixels):
+        graph = context.graph
+        grids = graph.input(GRIDS, "int64", ("B", 2))
         tower = _Tower(context, sizes, TowerBuilder(context, VISION, sizes))
         pooled = tower.add(scale.add_to(graph, pixels), grids)
     graph.output(pooled, "pooled", ("B", sizes.projected_size))

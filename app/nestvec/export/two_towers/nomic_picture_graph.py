@@ -29,7 +29,7 @@ from nestvec.export.two_towers.patches import (
     embed_patches,
     reshaped,
 )
-from nestvec.export.two_towers.picture_graph import PixelScale, square_picture_graph
+from nestvec.export.two_towers.picture_graph import PixelScale, begun_picture_graph
 
 MLP_NORM_EPSILON: Final = 1e-5  # torch's default, whatever config.json says of other norms
 
@@ -55,8 +55,9 @@ def export_nomic_pictures(
         OSError: The disk is full or read-only.
     """
     sizes = read_nomic_vision(config)
-    name, size = "nomic_pictures", sizes.image_size
-    with square_picture_graph(name, size, folder, path, on_tensor) as (context, pixels):
+    name, side = "nomic_pictures", sizes.image_size
+    shape = ("B", side, side, CHANNELS)
+    with begun_picture_graph(name, shape, folder, path, on_tensor) as (context, pixels):
         pooled = _NomicTower(context, sizes).add(pixels, scale)
     context.graph.output(pooled, "pooled", ("B", sizes.hidden_size))
     context.graph.save(path)

@@ -87,25 +87,26 @@ def export_picture_graph(
     """
     sizes = read_vision_sizes(config)
     name = f"{sizes.family}_pictures"
-    with square_picture_graph(name, sizes.image_size, folder, path, on_tensor) as (context, pixels):
+    shape = ("B", sizes.image_size, sizes.image_size, CHANNELS)
+    with begun_picture_graph(name, shape, folder, path, on_tensor) as (context, pixels):
         pooled = _Tower(context, sizes, TowerBuilder(context, VISION, sizes)).add(pixels, scale)
     context.graph.output(pooled, "pooled", ("B", sizes.projected_size))
     context.graph.save(path)
 
 
 @contextmanager
-def square_picture_graph(
+def begun_picture_graph(
     name: str,
-    image_size: int,
+    shape: tuple[int | str, ...],
     folder: Path,
     path: Path,
     on_tensor: Callable[[int], None] | None,
 ) -> Iterator[tuple[BuildContext, str]]:
-    """Begin a graph of pictures of one size: with `pixels` [B, S, S, 3], bytes, and the packed inputs of any graph.
+    """Begin a graph of pictures: with `pixels`, bytes, and the packed inputs of any graph.
 
     Args:
         name: Of the graph.
-        image_size: S.
+        shape: Of the pixels: [B, S, S, 3] of pictures of one size, [N, …] of patches.
         folder: Holds the weights, which are closed at the end of the block.
         path: Where the graph will go; its weights go beside it.
         on_tensor: Called with 1 for each tensor that was read; None for nobody to tell.
@@ -114,7 +115,7 @@ def square_picture_graph(
         The graph in the making, and the name of its pixels.
     """
     graph = GraphBuilder(name, weights_path=path.parent / PICTURE_WEIGHTS)
-    pixels = graph.input(PIXELS, "uint8", ("B", image_size, image_size, CHANNELS))
+    pixels = graph.input(PIXELS, "uint8", shape)
     inputs = packed_inputs(graph, takes_equal_lengths=True, takes_short_rows=True)
     with Weights(folder, on_tensor=on_tensor) as weights:
         yield BuildContext(graph, weights, inputs, Floating()), pixels

@@ -10,7 +10,6 @@ of 4.57 and 5.24, and in the files that either writes.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,16 +23,11 @@ from nestvec.export.families.pre_norm import (
     DecoderConfig,
     DecoderLayers,
 )
-from nestvec.export.graph.builder import GraphBuilder
-from nestvec.export.graph.inputs import packed_inputs
-from nestvec.export.graph.weights import Weights, common_prefix
-from nestvec.export.layers.arithmetic import Floating
+from nestvec.export.graph.weights import common_prefix
 from nestvec.export.layers.blocks import Encoder
 from nestvec.export.layers.build_context import BuildContext
-from nestvec.export.layers.masks import attention_mask
-from nestvec.export.layers.rotary_embedding import rotary_embedding
 from nestvec.export.two_towers.patches import CHANNELS
-from nestvec.export.two_towers.picture_graph import PICTURE_WEIGHTS, PIXELS, PixelScale
+from nestvec.export.two_towers.picture_graph import PixelScale, begun_picture_graph
 from nestvec.export.two_towers.siglip_states import siglip_states
 from nestvec.export.vision_language.colpali_config import read_vision_sizes, text_fields
 from nestvec.export.vision_language.picture_rows import put_rows
@@ -89,25 +83,15 @@ class ColPaliDecoder:
             FormatError: Configuration and weights do not fit each other.
         """
         sizes = self.read(config)
-        graph, inputs = context.graph, context.inputs
+        inputs = context.inputs
         prefix = common_prefix(context.weights, WORD_EMBEDDINGS, DECODERS)
         layers = DecoderLayers(context, prefix, sizes, self.family)
         words = context.weights.get(prefix + WORD_EMBEDDINGS, (sizes.vocab_size, sizes.hidden_size))
         words *= np.float32(np.sqrt(sizes.hidden_size))  # in place: the table has gigabytes
         state = context.embed(words)
         if inputs.has_equal_lengths is not None and inputs.device is None:
-            state = put_rows(graph, state, sizes.hidden_size)
-        positions = sizes.frequencies[False], sizes.max_position_embeddings
-        rotary = rotary_embedding(graph, inputs, *positions)
-        mask = attention_mask(
-            graph, inputs, is_causal=sizes.is_causal, window=0, head_width=sizes.head_dim
-        )
-        steps = [
-            partial(layers.layer, name=f"layers.{number}", rotary=rotary, mask=mask)
-            for number in range(sizes.num_hidden_layers)
-        ]
-        states = context.stack(state, steps, sizes.hidden_size)
-        return Encoder.finalized(states, sizes.hidden_size, partial(layers.norm, name="norm"))
+            state = put_rows(context.graph, state, sizes.hidden_size)
+        return layers.behind(state)
 
 
 COLPALI_DECODER: Final = ColPaliDecoder()
@@ -137,11 +121,9 @@ def export_page_graph(
         OSError: The disk is full or read-only.
     """
     sizes, width = read_vision_sizes(config), COLPALI_DECODER.read(config).hidden_size
-    graph = GraphBuilder("page_tower", weights_path=path.parent / PICTURE_WEIGHTS)
-    pixels = graph.input(PIXELS, "uint8", ("N", CHANNELS * sizes.patch_size**2))
-    inputs = packed_inputs(graph, takes_equal_lengths=True, takes_short_rows=True)
-    with Weights(folder, on_tensor=on_tensor) as weights:
-        context = BuildContext(graph, weights, inputs, Floating())
+    shape = ("N", CHANNELS * sizes.patch_size**2)
+    with begun_picture_graph("page_tower", shape, folder, path, on_tensor) as (context, pixels):
+        graph, weights = context.graph, context.weights
         tower = common_prefix(weights, PATCH_EMBEDDING, TOWERS)
         states = siglip_states(context, sizes, pixels, scale, prefix=tower)
         prefix = common_prefix(weights, f"{PROJECTOR}.weight", PREFIXES)

@@ -15,15 +15,12 @@ import numpy as np
 
 from nestvec.export.config.encoder_config import Dimensions
 from nestvec.export.families.modernbert import WORD_EMBEDDINGS, encoded
-from nestvec.export.graph.builder import GraphBuilder
-from nestvec.export.graph.inputs import packed_inputs
 from nestvec.export.graph.types import Float32Array
 from nestvec.export.graph.weights import Weights, common_prefix
-from nestvec.export.layers.arithmetic import Floating
 from nestvec.export.layers.blocks import Encoder
 from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.two_towers.patches import CHANNELS, reshaped
-from nestvec.export.two_towers.picture_graph import PICTURE_WEIGHTS, PIXELS, PixelScale
+from nestvec.export.two_towers.picture_graph import PixelScale, begun_picture_graph
 from nestvec.export.two_towers.siglip_states import siglip_states
 from nestvec.export.vision_language.modernvbert_config import (
     CONNECTOR,
@@ -97,11 +94,9 @@ def export_tile_graph(
         OSError: The disk is full or read-only.
     """
     sizes = read_sizes(config)
-    graph = GraphBuilder("tile_tower", weights_path=path.parent / PICTURE_WEIGHTS)
-    pixels = graph.input(PIXELS, "uint8", ("N", CHANNELS * sizes.vision.patch_size**2))
-    inputs = packed_inputs(graph, takes_equal_lengths=True, takes_short_rows=True)
-    with Weights(folder, on_tensor=on_tensor) as weights:
-        context = BuildContext(graph, weights, inputs, Floating())
+    shape = ("N", CHANNELS * sizes.vision.patch_size**2)
+    with begun_picture_graph("tile_tower", shape, folder, path, on_tensor) as (context, pixels):
+        graph, weights = context.graph, context.weights
         prefix = checkpoint_prefix(weights)
         tower = common_prefix(
             weights, PATCH_EMBEDDING, tuple(prefix + each for each in VISION_PREFIXES)

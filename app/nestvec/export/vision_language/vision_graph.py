@@ -18,9 +18,8 @@ import numpy as np
 from onnx import TensorProto
 
 from nestvec.export.graph.builder import GraphBuilder
-from nestvec.export.graph.inputs import packed_inputs
-from nestvec.export.graph.weights import Weights, common_prefix
-from nestvec.export.layers.arithmetic import Floating, Linear
+from nestvec.export.graph.weights import common_prefix
+from nestvec.export.layers.arithmetic import Linear
 from nestvec.export.layers.attention import self_attention
 from nestvec.export.layers.attention_spec import AttentionSpec
 from nestvec.export.layers.blocks import feed_forward, layer_norm
@@ -28,7 +27,7 @@ from nestvec.export.layers.build_context import BuildContext
 from nestvec.export.layers.rotary_embedding import RotaryEmbedding
 from nestvec.export.layers.rotary_frequencies import RotaryFrequencies
 from nestvec.export.two_towers.patches import CHANNELS, reshaped
-from nestvec.export.two_towers.picture_graph import PICTURE_WEIGHTS, PIXELS, PixelScale
+from nestvec.export.two_towers.picture_graph import PixelScale, begun_picture_graph
 from nestvec.export.vision_language.config import VisionTowerSizes
 
 # Of each patch its row and column, and how many rows and columns its picture has: [4, N], int64.
@@ -95,14 +94,11 @@ def export_vision_graph(
         FormatError: Configuration and weights do not fit each other.
         OSError: The disk is full or read-only.
     """
-    graph = GraphBuilder("vision_tower", weights_path=path.parent / PICTURE_WEIGHTS)
-    values = CHANNELS * sizes.patch_size**2
-    pixels = graph.input(PIXELS, "uint8", ("N", values))
-    grid = graph.input(PATCH_GRID, "int64", (4, "N"))
-    inputs = packed_inputs(graph, takes_equal_lengths=True, takes_short_rows=True)
-    with Weights(folder, on_tensor=on_tensor) as weights:
-        prefix = common_prefix(weights, PATCH_EMBEDDING, names.prefixes) + "visual."
-        context = BuildContext(graph, weights, inputs, Floating())
+    shape = ("N", CHANNELS * sizes.patch_size**2)
+    with begun_picture_graph("vision_tower", shape, folder, path, on_tensor) as (context, pixels):
+        graph = context.graph
+        grid = graph.input(PATCH_GRID, "int64", (4, "N"))
+        prefix = common_prefix(context.weights, PATCH_EMBEDDING, names.prefixes) + "visual."
         rows = _VisionTower(context, prefix, sizes, names).add(pixels, grid, scale)
     graph.output(rows, "hidden", ("M", sizes.row_width))
     graph.save(path)
