@@ -38,8 +38,13 @@ from nestvec.tools.planning.coefficients import MachineCoefficients
 from nestvec.tools.planning.fleet import FleetOptions, simulate
 from nestvec.tools.planning.measuring.own_server import own_server, process_cpu_s
 from nestvec.tools.planning.measuring.request_costs import CONNECTIONS, MeasuredLoad
-from nestvec.tools.planning.open_load import OpenLoad, fit_idle_slowdown
-from nestvec.tools.planning.replica import ReplicaOptions, SimulatedRequest
+from nestvec.tools.planning.open_load import (
+    FITTING_ROUNDS,
+    OpenLoad,
+    fit_idle_slowdown,
+    requests_at,
+)
+from nestvec.tools.planning.replica import ReplicaOptions
 from nestvec.tools.planning.saturation import fit_slowdown
 
 from benchmarks.open_load.tables import rows
@@ -193,12 +198,8 @@ def simulated(
 ) -> tuple[float, float, float]:
     """Return what a simulation of the requests of a run gives: requests a second, median, 99th percentile."""
     due_s = arrivals(run.requests_per_s, run.duration_s, run.seed)
-    requests = [
-        SimulatedRequest(number, time_s, texts)
-        for number, (time_s, texts) in enumerate(zip(due_s, lengths, strict=False))
-    ]
     options = FleetOptions(1, replica_of(run, machine), seed=run.seed)
-    result = simulate(options, requests)
+    result = simulate(options, requests_at(due_s, lengths))
     rate = len(result.latencies_s()) / result.duration_s
     return rate, result.percentile_s(50), result.percentile_s(99)
 
@@ -230,7 +231,7 @@ def as_just_then(
     ]
     requests_per_s = sum(run.requests_per_s for run in busy) / len(busy)
     options = replica_of(busy[0], machine)
-    for _round in range(2):
+    for _round in range(FITTING_ROUNDS):
         slower = fit_slowdown(options, lengths.of(busy[0]), CONNECTIONS, requests_per_s)
         options = replace(options, coefficients=slower)
         options = replace(options, coefficients=fit_idle_slowdown(options, loads))

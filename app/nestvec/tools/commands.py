@@ -52,7 +52,7 @@ from nestvec.tools.planning.measuring.request_costs import (
     RequestCosts,
     measure_requests,
 )
-from nestvec.tools.planning.open_load import fit_idle_slowdown
+from nestvec.tools.planning.open_load import FITTING_ROUNDS, fit_idle_slowdown
 from nestvec.tools.planning.replica import ReplicaOptions
 from nestvec.tools.planning.saturation import fit_slowdown, fit_wait, fit_wake
 from nestvec.tools.quality.picture_vectors import calibration_pictures, unit_picture_vectors
@@ -76,8 +76,6 @@ MEASURED_SETTINGS: Final = (
 # Texts of 60 to 120 words, one a request under load as one after the other, so that both differ by the load alone.
 MEASURED_WORDS: Final = (60, 120)
 MEASURED_TEXTS: Final = 1
-# What is fitted depends on the rest a little.
-FITTING_ROUNDS: Final = 2
 
 
 def tune_model(settings: Settings, *, limit_s: float, compares: bool) -> TuningReport:

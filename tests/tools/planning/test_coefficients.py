@@ -16,8 +16,8 @@ from nestvec.tools.bench.load_generator import arrivals
 from nestvec.tools.planning.coefficients import MachineCoefficients
 from nestvec.tools.planning.fleet import FleetOptions, simulate
 from nestvec.tools.planning.measuring.batch_times import BenchClock, fit_batch_times
-from nestvec.tools.planning.open_load import OpenLoad, fit_idle_slowdown
-from nestvec.tools.planning.replica import ReplicaOptions, SimulatedRequest
+from nestvec.tools.planning.open_load import OpenLoad, fit_idle_slowdown, requests_at
+from nestvec.tools.planning.replica import ReplicaOptions
 from nestvec.tools.planning.saturation import (
     fit_slowdown,
     fit_wait,
@@ -165,7 +165,7 @@ def test_how_much_slower_an_idle_machine_is_is_told_by_how_long_batches_ran() ->
     loads = []
     for rate_per_s in (60.0, 150.0):
         times_s = list(itertools.islice(arrivals(rate_per_s, 60.0, 3), len(lengths)))
-        requests = map(SimulatedRequest, itertools.count(), times_s, lengths)
+        requests = requests_at(times_s, lengths)
         options = ReplicaOptions(truth, 256, client_send_s=5e-5, client_receive_s=5e-5)
         batch_s = simulate(FleetOptions(1, options), requests).batch_s
         loads.append(OpenLoad(times_s, lengths, 1e-4, batch_s))

@@ -41,6 +41,23 @@ class Overlaid(Mapping[str, Any]):
         return len({**self._own, **self._config})
 
 
+def part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the fields of a part of a config.json.
+
+    Raises:
+        FormatError: They are no object.
+    """
+    fields = config.get(name)
+    if not isinstance(fields, dict):
+        raise FormatError(f"config.json: '{name}' must be an object")
+    return fields
+
+
+def with_defaults(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields, and the defaults of their class for those that are not there, or null."""
+    return {**defaults, **{name: value for name, value in fields.items() if value is not None}}
+
+
 def boolean(config: Mapping[str, Any], name: str, *, default: bool) -> bool:
     """Read true or false; `default` where the field is missing or null.
 

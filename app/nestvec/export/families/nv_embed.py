@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from nestvec.errors import FormatError
-from nestvec.export.config.config_fields import positive
+from nestvec.export.config.config_fields import part, positive
 from nestvec.export.config.encoder_config import Dimensions
 from nestvec.export.families.pre_norm import Decoder
 from nestvec.export.graph.types import Float32Array
@@ -47,7 +47,7 @@ class NvEmbed:
         Raises:
             FormatError: A field is missing, of the wrong type, or has a value that is not supported.
         """
-        dimensions = self.decoder.dimensions(_object(config, TEXT_CONFIG))
+        dimensions = self.decoder.dimensions(part(config, TEXT_CONFIG))
         _LatentConfig.read(config, dimensions.hidden_size)
         return dimensions
 
@@ -59,7 +59,7 @@ class NvEmbed:
         Raises:
             FormatError: Configuration and weights do not fit each other.
         """
-        encoder = self.decoder.build(_object(config, TEXT_CONFIG), context)
+        encoder = self.decoder.build(part(config, TEXT_CONFIG), context)
         size = encoder.hidden_size
         latent_config = _LatentConfig.read(config, size)
         final_norm = encoder.finalize
@@ -100,7 +100,7 @@ class _LatentConfig:
         Raises:
             FormatError: A field is missing, of the wrong type, or has a value that is not supported.
         """
-        latent = _object(config, LATENT_CONFIG)
+        latent = part(config, LATENT_CONFIG)
         for name in ("hidden_dim", "latent_dim"):
             if positive(latent, name) != size:
                 raise FormatError(f"config.json: '{LATENT_CONFIG}.{name}' must be {size}")
@@ -109,13 +109,6 @@ class _LatentConfig:
             positive(latent, "num_cross_heads"),
             positive(latent, "cross_dim_head"),
         )
-
-
-def _object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = config.get(name)
-    if not isinstance(value, dict):
-        raise FormatError(f"config.json: '{name}' must be an object")
-    return value
 
 
 def _cross_attention(context: BuildContext, state: str, size: int, config: _LatentConfig) -> str:

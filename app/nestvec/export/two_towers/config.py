@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nestvec.errors import FormatError
-from nestvec.export.config.config_fields import boolean, check_fixed, positive, positive_number
+from nestvec.export.config.config_fields import (
+    boolean,
+    check_fixed,
+    part,
+    positive,
+    positive_number,
+    with_defaults,
+)
 
 _SIGLIP_LAYERS: Final[Mapping[str, Any]] = {
     "hidden_size": 768,
@@ -185,7 +192,7 @@ def siglip_vision_sizes(fields: Mapping[str, Any]) -> VisionSizes:
     Raises:
         FormatError: A field is of the wrong type, or has a value that is not supported.
     """
-    fields = {**VISION_DEFAULTS["siglip"], **{k: v for k, v in fields.items() if v is not None}}
+    fields = with_defaults(fields, VISION_DEFAULTS["siglip"])
     check_fixed(fields, {"num_channels": 3})
     sizes = VisionSizes(
         **_layers(fields),
@@ -252,12 +259,8 @@ def _nested(config: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -
     """
     fields = dict(defaults)
     for key in (name, f"{name}_dict"):
-        values = config.get(key)
-        if values is None:
-            continue
-        if not isinstance(values, dict):
-            raise FormatError(f"config.json: '{key}' must be an object")
-        fields |= {field: value for field, value in values.items() if value is not None}
+        if config.get(key) is not None:
+            fields = with_defaults(part(config, key), fields)
     return fields
 
 

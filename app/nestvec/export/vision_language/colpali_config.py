@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nestvec.errors import FormatError
-from nestvec.export.config.config_fields import positive
+from nestvec.export.config.config_fields import part, positive, with_defaults
 from nestvec.export.two_towers.config import VISION_DEFAULTS, VisionSizes, siglip_vision_sizes
 
 COLPALI: Final = "colpali"
@@ -110,12 +110,10 @@ def _part(fields: Mapping[str, Any], name: str, model_types: tuple[str, ...]) ->
     Raises:
         FormatError: They are no object, or of another class.
     """
-    values = fields.get(name)
-    if not isinstance(values, dict):
-        raise FormatError(f"config.json: '{name}' must be an object")
+    values = part(fields, name)
     if values.get("model_type") not in (None, *model_types):
         raise FormatError(
             f"config.json: 'model_type' of '{name}' is {str(values['model_type'])[:40]!r}; only "
             f"{', '.join(model_types)} is supported"
         )
-    return {field: value for field, value in values.items() if value is not None}
+    return with_defaults(values, {})

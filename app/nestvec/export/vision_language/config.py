@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nestvec.errors import FormatError
-from nestvec.export.config.config_fields import check_fixed, positive, positive_number
+from nestvec.export.config.config_fields import (
+    check_fixed,
+    part,
+    positive,
+    positive_number,
+    with_defaults,
+)
 
 VISION_LANGUAGE_TYPES: Final = frozenset({"qwen3_vl"})
 # What the classes take where a file does not say. The base of the decoder's positions has no default here: transformers
@@ -91,7 +97,7 @@ def text_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         FormatError: They are no object, or one has a value that is not supported.
     """
-    fields = _nested(config, "text_config", TEXT_DEFAULTS)
+    fields = with_defaults(part(config, "text_config"), TEXT_DEFAULTS)
     check_fixed(fields, {"attention_bias": False})
     rope = _rope(fields)
     if "rope_theta" not in fields and "rope_theta" not in rope:
@@ -138,7 +144,7 @@ def read_vision_tower(config: Mapping[str, Any]) -> VisionTowerSizes:
     Raises:
         FormatError: A field is of the wrong type, or has a value that is not supported.
     """
-    fields = _nested(config, "vision_config", VISION_DEFAULTS)
+    fields = with_defaults(part(config, "vision_config"), VISION_DEFAULTS)
     text = text_fields(config)
     check_fixed(fields, {"in_channels": 3})
     size, heads = positive(fields, "hidden_size"), positive(fields, "num_heads")
@@ -203,15 +209,3 @@ def _rope(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(rope, dict):
         raise FormatError("config.json: 'rope_parameters' must be an object")
     return rope
-
-
-def _nested(config: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a part's fields with the defaults.
-
-    Raises:
-        FormatError: They are no object.
-    """
-    values = config.get(name)
-    if not isinstance(values, dict):
-        raise FormatError(f"config.json: '{name}' must be an object")
-    return {**defaults, **{field: value for field, value in values.items() if value is not None}}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nestvec.errors import FormatError
-from nestvec.export.config.config_fields import positive
+from nestvec.export.config.config_fields import part, positive, with_defaults
 from nestvec.export.families.modernbert import ModernBertConfig
 from nestvec.export.graph.weights import Weights, common_prefix
 from nestvec.export.two_towers.config import VISION_DEFAULTS, VisionSizes, siglip_vision_sizes
@@ -98,11 +98,9 @@ def vlm_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         FormatError: They are no object, or of another class.
     """
-    fields = config.get("vlm_config")
-    if fields is None:
+    if config.get("vlm_config") is None:
         return config
-    if not isinstance(fields, dict):
-        raise FormatError("config.json: 'vlm_config' must be an object")
+    fields = part(config, "vlm_config")
     if fields.get("model_type") not in (None, VLM_TYPE):
         raise FormatError(f"config.json: 'model_type' of 'vlm_config' must be {VLM_TYPE!r}")
     return fields
@@ -132,12 +130,10 @@ def checkpoint_prefix(weights: Weights) -> str:
 
 
 def _part(fields: Mapping[str, Any], name: str, model_types: tuple[str, ...]) -> Mapping[str, Any]:
-    values = fields.get(name)
-    if not isinstance(values, dict):
-        raise FormatError(f"config.json: '{name}' must be an object")
+    values = part(fields, name)
     if values.get("model_type") not in (None, *model_types):
         # Older files name another repository, whose fields they lack.
         raise FormatError(
             f"config.json: 'model_type' of '{name}' must be {model_types[0]!r}, as transformers 5 writes it"
         )
-    return {field: value for field, value in values.items() if value is not None}
+    return with_defaults(values, {})

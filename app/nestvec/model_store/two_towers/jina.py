@@ -16,6 +16,7 @@ from nestvec.engine.pictures.preprocessing import PictureTower
 from nestvec.engine.types import OutputKind
 from nestvec.engine.vectors.pooler import Pooler, open_rows
 from nestvec.errors import FormatError
+from nestvec.export.config.config_fields import with_defaults
 from nestvec.export.graph.weights import Weights
 from nestvec.export.layers.graph_heads import Dense, export_rows, read_dense
 from nestvec.export.two_towers.jina_clip import (
@@ -35,7 +36,6 @@ from nestvec.model_store.two_towers.picture_settings import (
     pixel_scale,
     processor_fields,
     square_side,
-    with_defaults,
 )
 
 PROCESSOR: Final = "JinaCLIPImageProcessor"

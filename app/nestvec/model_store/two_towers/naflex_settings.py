@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from nestvec.engine.pictures.naflex import MAX_PATCHES, MIN_PATCHES, NaFlexTower
 from nestvec.errors import FormatError
+from nestvec.export.config.config_fields import with_defaults
 from nestvec.export.two_towers.config import read_naflex_sizes, read_text_sizes
 from nestvec.export.two_towers.naflex_graph import export_naflex_graph
 from nestvec.model_store.two_towers.picture_settings import (
@@ -23,7 +24,6 @@ from nestvec.model_store.two_towers.picture_settings import (
     processor_fields,
     read_resample,
     read_scale,
-    with_defaults,
     work_of,
 )
 

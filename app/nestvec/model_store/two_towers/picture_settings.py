@@ -12,6 +12,7 @@ from nestvec.engine.pictures.prefix import PrefixTower
 from nestvec.engine.pictures.preprocessing import PictureTower
 from nestvec.engine.pictures.tower import VisionTower
 from nestvec.errors import FormatError
+from nestvec.export.config.config_fields import with_defaults
 from nestvec.export.two_towers.config import (
     TWO_TOWER_TYPES,
     TowerSizes,
@@ -231,11 +232,6 @@ def check_class(path: Path, named: object, classes: Collection[str]) -> None:
         raise FormatError(
             f"{path}: image_processor_type: {str(named)[:40]!r} is none of {', '.join(classes)}"
         )
-
-
-def with_defaults(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an image processor's fields, and the defaults of its class for those that are not there, or null."""
-    return {**defaults, **{name: value for name, value in fields.items() if value is not None}}
 
 
 def _tower(

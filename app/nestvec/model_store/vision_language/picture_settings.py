@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from nestvec.engine.pictures.prefix import PicturePrefix
 from nestvec.errors import FormatError
+from nestvec.export.config.config_fields import with_defaults
 from nestvec.export.families.pre_norm import DecoderConfig
 from nestvec.export.vision_language.config import VISION_LANGUAGE_TYPES, VisionTowerSizes
 from nestvec.export.vision_language.decoder import QWEN3_VL, PictureDecoder
@@ -30,7 +31,6 @@ from nestvec.model_store.two_towers.picture_settings import (
     processor_fields,
     read_resample,
     read_scale,
-    with_defaults,
 )
 from nestvec.model_store.vision_language.chat import picture_token_ids
 

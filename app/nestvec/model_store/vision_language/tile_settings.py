@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from nestvec.engine.pictures.tiles import TILE, WHOLE, TiledPrefix, TileShape
 from nestvec.errors import FormatError
+from nestvec.export.config.config_fields import with_defaults
 from nestvec.export.vision_language.modernvbert import export_tile_graph
 from nestvec.export.vision_language.modernvbert_config import (
     ModernVBertSizes,
@@ -29,7 +30,6 @@ from nestvec.model_store.two_towers.picture_settings import (
     processor_fields,
     read_resample,
     read_scale,
-    with_defaults,
     work_of,
 )
 from nestvec.model_store.vision_language.prompts import PromptTokens, processor_prompt

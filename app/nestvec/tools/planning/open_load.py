@@ -1,15 +1,18 @@
 """How long batches run on a machine that is idle at times, told from open loads: pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from nestvec.tools.planning.coefficients import MachineCoefficients
 from nestvec.tools.planning.fleet import FleetOptions, simulate
+from nestvec.tools.planning.halving import halved
 from nestvec.tools.planning.replica import ReplicaOptions, SimulatedRequest
 
 MAX_IDLE_SLOWDOWN: Final = 4.0
 STEPS: Final = 10  # halvings of that range: to some thousandths
+# The slow-down of busy and of idle machines are fitted by turns, as each depends on the other a little.
+FITTING_ROUNDS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +46,25 @@ def fit_idle_slowdown(options: ReplicaOptions, loads: Sequence[OpenLoad]) -> Mac
     def with_slowdown(idle_slowdown: float) -> MachineCoefficients:
         return machine.model_copy(update={"idle_slowdown": idle_slowdown})
 
-    low, high = 0.0, MAX_IDLE_SLOWDOWN
-    for _step in range(STEPS):
-        middle = (low + high) / 2
-        tried = replace(options, coefficients=with_slowdown(middle))
-        if sum(_batch_s(tried, load) for load in loads) < measured_s:
-            low = middle
-        else:
-            high = middle
-    return with_slowdown((low + high) / 2)
+    def is_too_low(idle_slowdown: float) -> bool:
+        tried = replace(options, coefficients=with_slowdown(idle_slowdown))
+        return sum(_batch_s(tried, load) for load in loads) < measured_s
+
+    return with_slowdown(halved(0.0, MAX_IDLE_SLOWDOWN, is_too_low, STEPS))
 
 
 def _batch_s(options: ReplicaOptions, load: OpenLoad) -> float:
     """Return the seconds that simulated workers run batches for the requests of a load."""
     half_s = load.client_s / 2
     server = replace(options, client_send_s=half_s, client_receive_s=half_s)
-    requests = [
+    return simulate(FleetOptions(1, server), requests_at(load.arrivals_s, load.lengths)).batch_s
+
+
+def requests_at(
+    arrivals_s: Iterable[float], lengths: Iterable[tuple[int, ...]]
+) -> list[SimulatedRequest]:
+    """Return requests at these times, one for the lengths of each one's texts."""
+    return [
         SimulatedRequest(number, time_s, texts)
-        for number, (time_s, texts) in enumerate(zip(load.arrivals_s, load.lengths, strict=True))
+        for number, (time_s, texts) in enumerate(zip(arrivals_s, lengths, strict=True))
     ]
-    return simulate(FleetOptions(1, server), requests).batch_s

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from nestvec.tools.planning.coefficients import MachineCoefficients
+from nestvec.tools.planning.halving import halved
 from nestvec.tools.planning.replica import Replica, ReplicaOptions, SimulatedRequest
 from nestvec.tools.planning.virtual_clock import VirtualClock
 
 WARM_UP: Final = 0.1  # share of the requests that is not counted: nothing is learned yet
-FACTORS: Final = (0.5, 16.0)
+DOUBLINGS: Final = (-1.0, 4.0)  # slow-downs of a half to sixteen
 WAKES: Final = 2  # of a request that is alone: it comes, and its vectors are there
 STEPS: Final = 12  # halvings of that range: to a thousandth
 
@@ -99,17 +100,16 @@ def fit_slowdown(
         requests_per_s: How many were answered a second.
     """
     machine = options.coefficients
-    low, high = FACTORS
-    for _step in range(STEPS):
-        middle = math.sqrt(low * high)
-        slower = machine.model_copy(update={"slowdown": middle})
+
+    def slower(doublings: float) -> MachineCoefficients:
+        return machine.model_copy(update={"slowdown": 2.0**doublings})
+
+    def is_too_low(doublings: float) -> bool:
         # However slow it is made, nobody is refused: what counts is how much it does.
-        tried = replace(options, coefficients=slower, max_queue_wait_s=math.inf)
-        if saturated_requests_per_s(tried, lengths, connections) > requests_per_s:
-            low = middle
-        else:
-            high = middle
-    return machine.model_copy(update={"slowdown": math.sqrt(low * high)})
+        tried = replace(options, coefficients=slower(doublings), max_queue_wait_s=math.inf)
+        return saturated_requests_per_s(tried, lengths, connections) > requests_per_s
+
+    return slower(halved(*DOUBLINGS, is_too_low, STEPS))
 
 
 def fit_wake(
@@ -133,15 +133,11 @@ def fit_wake(
         front = machine.front.model_copy(update={"request_s": request_s, "wake_s": wake_s})
         return machine.model_copy(update={"front": front})
 
-    low, high = 0.0, machine.front.request_s / WAKES
-    for _step in range(STEPS):
-        middle = (low + high) / 2
-        tried = replace(options, coefficients=split(middle), max_queue_wait_s=math.inf)
-        if saturate(tried, lengths, connections).front_s > front_s:
-            low = middle
-        else:
-            high = middle
-    return split((low + high) / 2)
+    def is_too_low(wake_s: float) -> bool:
+        tried = replace(options, coefficients=split(wake_s), max_queue_wait_s=math.inf)
+        return saturate(tried, lengths, connections).front_s > front_s
+
+    return split(halved(0.0, machine.front.request_s / WAKES, is_too_low, STEPS))
 
 
 def fit_wait(

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -148,8 +148,16 @@ def _run(
     Raises:
         ModelError: A request was not answered.
     """
-    work = closed_load(target, requests, connections=connections, duration_s=duration_s)
-    result = asyncio.run(work)
+    return run_load(closed_load(target, requests, connections=connections, duration_s=duration_s))
+
+
+def run_load(load: Coroutine[None, None, LoadResult]) -> LoadResult:
+    """Put a load on a server, on an event loop of its own.
+
+    Raises:
+        ModelError: A request was not answered.
+    """
+    result = asyncio.run(load)
     if result.errors or not result.latencies_s:
         raise ModelError(f"the server to measure did not answer: {dict(result.statuses)}")
     return result
