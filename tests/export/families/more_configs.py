@@ -1,4 +1,4 @@
-"""Configurations of the tiny models of some families; `make.py` has those of the others."""
+"""Configurations of the tiny models of some families; `configs.py` has those of the others."""
 
 from typing import Any
 

@@ -7,11 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from tests.export.families.weights import random_weights
-from tests.support.tiny import write_json
+from tests.model_store.vision_language.tiny_folders import write_folder
 
 HERE: Final = Path(__file__).parent
 SEED: Final = 31
@@ -127,19 +126,18 @@ def write_model(
         config: Its config.json.
         image_processor: Other fields of preprocessor_config.json.
     """
-    write_json(folder / "config.json", dict(config))
-    write_json(folder / "preprocessor_config.json", {**IMAGE_PROCESSOR, **image_processor})
-    write_json(folder / "processor_config.json", PROCESSOR)
-    write_json(
-        folder / "tokenizer_config.json",
-        {
+    contents = {
+        "config": config,
+        "preprocessor_config": {**IMAGE_PROCESSOR, **image_processor},
+        "processor_config": PROCESSOR,
+        "tokenizer_config": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": 480,
             "cls_token": "[CLS]",
             "sep_token": "[SEP]",
             "pad_token": "[PAD]",
         },
+    }
+    return write_folder(
+        folder, contents, write_tokenizer, tensors() if weights is None else weights
     )
-    write_tokenizer(folder / "tokenizer.json")
-    save_file(tensors() if weights is None else dict(weights), folder / "model.safetensors")
-    return folder

@@ -7,12 +7,11 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from tests.engine.pictures.forms import FORMS
 from tests.export.families.weights import random_weights
-from tests.support.tiny import write_json
+from tests.model_store.vision_language.tiny_folders import write_folder
 
 HERE: Final = Path(__file__).parent
 SEED: Final = 52
@@ -130,21 +129,17 @@ def write_model(
         processor: Content of processor_config.json; none is written without.
         fields: Other fields of preprocessor_config.json.
     """
-    write_json(folder / "config.json", CONFIG if config is None else config)
-    write_json(folder / "preprocessor_config.json", {**PROCESSOR, **fields})
-    write_json(
-        folder / "tokenizer_config.json",
-        {
+    special = zip(("pad", "eos", "bos", "unk"), SPECIAL, strict=False)
+    contents = {
+        "config": CONFIG if config is None else config,
+        "preprocessor_config": {**PROCESSOR, **fields},
+        "tokenizer_config": {
             "tokenizer_class": "GemmaTokenizer",
-            **{
-                f"{name}_token": token
-                for name, token in zip(("pad", "eos", "bos", "unk"), SPECIAL, strict=False)
-            },
+            **{f"{name}_token": token for name, token in special},
             "add_bos_token": True,
         },
+        "processor_config": processor,
+    }
+    return write_folder(
+        folder, contents, write_tokenizer, tensors() if weights is None else weights
     )
-    if processor is not None:
-        write_json(folder / "processor_config.json", processor)
-    write_tokenizer(folder / "tokenizer.json")
-    save_file(tensors() if weights is None else weights, folder / "model.safetensors")
-    return folder
