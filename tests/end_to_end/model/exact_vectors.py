@@ -11,6 +11,7 @@ from nestvec.assembly.service import build_local_service
 from nestvec.config.loading import load_settings
 from nestvec.engine.observer import NullObserver
 from nestvec.engine.types import FloatArray
+from nestvec.system.durable_files import atomic_write
 from nestvec.tools.quality.tasks import PairTask, read_pairs
 from nestvec.tools.quality.vectors import ModelVectors
 
@@ -51,9 +52,8 @@ class ExactPairs:
                 service = build_local_service(settings, NullObserver())
                 with ModelVectors(service, lambda _: None) as model:
                     vectors = model.raw(self.texts)[0]
-                with path.with_suffix(".part").open("wb") as file:
+                with atomic_write(path) as file:
                     np.save(file, vectors)
-                path.with_suffix(".part").rename(path)
         loaded: FloatArray = np.load(path)
         return loaded
 

@@ -28,7 +28,7 @@ from nestvec.model_store.vision_language.picture_settings import read_prefix_set
 from nestvec.model_store.vision_language.tile_settings import read_tile_settings
 from nestvec.system.json_files import read_json
 
-from tests.end_to_end.fuzz.mutate import as_json, mutated_bytes, mutated_json
+from tests.end_to_end.fuzz.mutate import half_and_half
 from tests.model_store.vision_language.colmodernvbert import models as tiles
 from tests.model_store.vision_language.colpali.models import CONFIG as COLPALI_CONFIG
 from tests.model_store.vision_language.colpali.models import PROCESSOR as COLPALI_PROCESSOR
@@ -66,11 +66,8 @@ def write(folder: Path, _: None, chooser: random.Random) -> None:
     chosen = chooser.choice(sorted(contents))
     for name, content in contents.items():
         whole = json.dumps(content).encode()
-        if name == chosen:
-            is_structure = chooser.random() < 0.7
-            mutated = as_json(mutated_json(content, chooser)) if is_structure else None
-            whole = mutated_bytes(whole, chooser) if mutated is None else mutated
-        (folder / kind / name).write_bytes(whole)
+        mutated = half_and_half(whole, chooser) if name == chosen else whole
+        (folder / kind / name).write_bytes(mutated)
 
 
 def read(folder: Path) -> object:
