@@ -21,6 +21,7 @@ from nestvec.system.json_bodies import (
     parse_json,
     replace_surrogate_escapes,
 )
+from typing_extensions import override
 
 MIB = 2**20
 LIMITS = JsonLimits()
@@ -134,17 +135,20 @@ def test_honest_bodies_are_parsed_where_they_arrive() -> None:
     assert not is_quickly_parsed(b'{"input": "' + b"a" * MIB + b'"}')
 
 
-@pytest.mark.parametrize(
+LONG_BODIES = pytest.mark.parametrize(
     "body",
     [
-        b'"' + b"\\\\" * 5 * MIB + b'"',
+        b'"' + b"\\\\" * 10 * MIB + b'"',
         b'"' + b"\\ud800" * 2 * MIB + b'"',
         b'"' + b'\\",[:' * 2 * MIB + b'"',
     ],
     ids=["backslashes", "surrogates", "quotes"],
 )
+
+
+@LONG_BODIES
 def test_counting_lets_other_threads_run(body: bytes) -> None:
-    """While ten megabytes are looked at, another thread gets its turn many times."""
+    """While ten megabytes and more are looked at, another thread gets its turn many times."""
     turns, has_ended = 0, False
 
     def tick() -> None:
@@ -172,3 +176,38 @@ def test_slices_take_little_memory() -> None:
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak_bytes < 64 * MIB
+
+
+class WatchedBytes(bytes):
+    """JSON that tells over how many bytes at a time it was searched: each search holds Python's lock."""
+
+    longest = 0
+
+    @override
+    def count(self, sub: Any, start: Any = 0, end: Any = None) -> int:
+        """Count, and tell over how much."""
+        self._search(start, end)
+        return super().count(sub, start, end)
+
+    @override
+    def find(self, sub: Any, start: Any = 0, end: Any = None) -> int:
+        """Find, and tell within how much."""
+        self._search(start, end)
+        return super().find(sub, start, end)
+
+    @override
+    def __contains__(self, part: Any) -> bool:
+        self._search(0, None)
+        return super().__contains__(part)
+
+    def _search(self, start: int, end: int | None) -> None:
+        self.longest = max(self.longest, min(len(self), len(self) if end is None else end) - start)
+
+
+@LONG_BODIES
+def test_no_search_goes_over_the_whole(body: bytes) -> None:
+    """Searching 20 MB for two bytes in one call takes up to 60 ms, during which no other thread runs."""
+    watched = WatchedBytes(body)
+    replace_surrogate_escapes(watched)
+    json_bodies.check_bounds(watched, LIMITS)
+    assert 0 < watched.longest < 2 * json_bodies.SLICE_BYTES
