@@ -54,7 +54,7 @@ from nestvec.tools.planning.measuring.request_costs import (
 )
 from nestvec.tools.planning.open_load import FITTING_ROUNDS, fit_idle_slowdown
 from nestvec.tools.planning.replica import ReplicaOptions
-from nestvec.tools.planning.saturation import fit_slowdown, fit_wait, fit_wake
+from nestvec.tools.planning.saturation import fit_busy, fit_wait, fit_wake
 from nestvec.tools.quality.picture_vectors import calibration_pictures, unit_picture_vectors
 from nestvec.tools.quality.vectors import ModelVectors
 from nestvec.tools.tuning.report import TuningReport
@@ -140,7 +140,7 @@ def calibrate_model(
 
 
 def measure_coefficients(settings: Settings) -> MachineCoefficients:
-    """Measure what a model costs on this machine; takes two and a half minutes, and the machine should be idle.
+    """Measure what a model costs on this machine; takes three minutes, and the machine should be idle.
 
     Raises:
         ModelError: The model cannot be run, or its server does not start or answer.
@@ -160,7 +160,12 @@ def measure_coefficients(settings: Settings) -> MachineCoefficients:
     with own_server(values | {"provider": "cpu"}) as server:
         costs = measure_requests(server, count_tokens, MEASURED_WORDS, MEASURED_TEXTS)
         turns = measure_turns(
-            server, count_tokens, MEASURED_WORDS, MEASURED_TEXTS, costs.requests_per_s
+            server,
+            count_tokens,
+            MEASURED_WORDS,
+            MEASURED_TEXTS,
+            costs.requests_per_s,
+            tuned.worker_threads,
         )
         server_bytes = server.peak_bytes()
     found = MachineCoefficients(
@@ -180,6 +185,7 @@ def measure_coefficients(settings: Settings) -> MachineCoefficients:
         batch=BatchTimes(**times.batch._asdict()),
         lone=BatchTimes(**times.lone._asdict()),
         slowdown=1.0,
+        dispatch_s=0.0,
         idle_slowdown=0.0,
         noise=times.noise,
         front=FrontTimes(
@@ -208,8 +214,7 @@ def _fitted(
     woken = fit_wake(as_measured, costs.lengths, CONNECTIONS, costs.busy_front_s)
     fitted = replace(as_measured, coefficients=woken)
     for _round in range(FITTING_ROUNDS):
-        busy = fit_slowdown(fitted, costs.lengths, CONNECTIONS, turns.requests_per_s)
-        fitted = replace(fitted, coefficients=busy)
+        fitted = replace(fitted, coefficients=fit_busy(fitted, turns.busy_loads))
         waiting = fit_wait(fitted, costs.alone_lengths, costs.alone_s)
         fitted = replace(fitted, coefficients=waiting)
         fitted = replace(fitted, coefficients=fit_idle_slowdown(fitted, turns.open_loads))

@@ -34,6 +34,7 @@ def machine(**changes: Any) -> MachineCoefficients:
         "batch": batch,
         "lone": batch,
         "slowdown": 1.0,
+        "dispatch_s": 0.0,
         "idle_slowdown": 0.0,
         "noise": 0.0,
         "front": FrontTimes(request_s=0.0, text_s=0.0, token_s=0.0, wait_s=0.0, wake_s=0.0),
@@ -55,6 +56,7 @@ def real_machine(**changes: Any) -> MachineCoefficients:
         "batch": BatchTimes(fixed_s=0.001, token_s=5e-5, area_s=4e-5),
         "lone": BatchTimes(fixed_s=0.001, token_s=3e-5, area_s=2e-5),
         "slowdown": 1.1,
+        "dispatch_s": 2e-4,
         "noise": 0.05,
         "front": FrontTimes(request_s=4e-4, text_s=2e-5, token_s=1e-6, wait_s=1e-4, wake_s=0.0),
     }

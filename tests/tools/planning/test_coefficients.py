@@ -19,11 +19,13 @@ from nestvec.tools.planning.measuring.batch_times import BenchClock, fit_batch_t
 from nestvec.tools.planning.open_load import OpenLoad, fit_idle_slowdown, requests_at
 from nestvec.tools.planning.replica import ReplicaOptions
 from nestvec.tools.planning.saturation import (
-    fit_slowdown,
+    BusyLoad,
+    fit_busy,
     fit_wait,
     fit_wake,
     saturate,
     saturated_requests_per_s,
+    steady_requests_per_s,
 )
 from typing_extensions import override
 
@@ -110,14 +112,27 @@ def test_times_of_batches_are_fitted() -> None:
     assert times.error < 0.01
 
 
-def test_the_slow_down_is_the_one_that_gives_what_was_measured() -> None:
-    """A machine whose slow-down is forgotten gets it back from how much it answers."""
-    lengths: list[tuple[int, ...]] = [(60 + 13 * number % 61,) for number in range(60)]
-    truth = real_machine(slowdown=1.3, noise=0.0)
-    measured = saturated_requests_per_s(ReplicaOptions(truth, 256), lengths, 8)
-    forgotten = ReplicaOptions(truth.model_copy(update={"slowdown": 1.0}), 256)
-    fitted = fit_slowdown(forgotten, lengths, 8, measured)
+@pytest.mark.parametrize("dispatch_s", [2e-4, 0.0])
+def test_a_busy_server_tells_its_slow_down_and_what_lies_between_batches(dispatch_s: float) -> None:
+    """A machine that has forgotten both gets them back from how long batches ran and how much it answers."""
+    lengths: list[tuple[int, ...]] = [(60 + 13 * number % 61,) for number in range(200)]
+    truth = real_machine(slowdown=1.3, dispatch_s=dispatch_s, noise=0.0)
+    busy = saturate(ReplicaOptions(truth, 256), lengths, 8)
+    forgotten = truth.model_copy(update={"slowdown": 1.0, "dispatch_s": 3e-3})
+    measured = BusyLoad(lengths, 8, busy.requests_per_s, busy.idle_s)
+    fitted = fit_busy(ReplicaOptions(forgotten, 256), [measured])
     assert fitted.slowdown == pytest.approx(1.3, rel=0.01)
+    assert fitted.dispatch_s == pytest.approx(dispatch_s, abs=2e-5)
+
+
+def test_what_ends_while_connections_fall_idle_is_not_counted() -> None:
+    """A hundred requests a second, the first tenth in any time and the last ones slow."""
+    first = [0.5] * 10
+    steady = [1.0 + 0.01 * number for number in range(86)]
+    last = [5.0, 6.0, 7.0, 8.0]
+    assert steady_requests_per_s([*first, *steady, *last], 4) == pytest.approx(100)
+    with pytest.raises(ValueError, match="more requests"):
+        steady_requests_per_s([1.0, 2.0], 4)
 
 
 def test_how_much_of_a_request_is_waking_up_is_told_by_a_busy_server() -> None:

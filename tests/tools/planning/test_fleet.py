@@ -65,6 +65,25 @@ def test_batches_take_longer_on_a_machine_that_was_idle() -> None:
     assert busy.batch_s == pytest.approx(0.01 * len(busy.requests), rel=0.05)
 
 
+def test_what_lies_between_batches_is_no_part_of_them() -> None:
+    """A worker that takes 5 ms to begin a batch of 10 ms does 67 a second, and says that each took 10 ms."""
+    result = run(single(dispatch_s=0.005), 0.1, 100.0)
+    assert np.median(result.latencies_s()) == pytest.approx(0.015)
+    assert [batch.run_s for batch in result.batches] == pytest.approx([0.01] * len(result.requests))
+    assert {batch.tokens for batch in result.batches} == {64}
+    busy = run(single(dispatch_s=0.005), 200, 6.0)
+    assert len(busy.requests) / busy.duration_s == pytest.approx(1 / 0.015, rel=0.01)
+
+
+def test_a_worker_that_wakes_takes_what_has_come_by_then() -> None:
+    """Two texts that come within the time that it takes to wake a worker are one batch."""
+    options = FleetOptions(1, ReplicaOptions(machine(dispatch_s=0.005), 256))
+    texts = [SimulatedRequest(number, 0.004 * number, (64,)) for number in range(2)]
+    result = simulate(options, texts)
+    assert [batch.tokens for batch in result.batches] == [128]
+    assert result.latencies_s() == pytest.approx([0.015, 0.011])
+
+
 def test_littles_law_holds() -> None:
     """The mean number of requests in a server is their rate times their mean time in it."""
     options = FleetOptions(1, ReplicaOptions(real_machine(), 256))

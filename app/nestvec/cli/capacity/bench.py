@@ -119,6 +119,7 @@ def _write_coefficients(settings: Settings, path: Path) -> None:
         f"a batch        {1e3 * batch.fixed_s:.2f} ms, and {1e6 * batch.token_s:.1f} us a token\n"
         f"all workers    {found.slowdown:.2f} times as long while all {found.workers} are busy, "
         f"{1.0 + found.idle_slowdown:.2f} times on a machine that was idle\n"
+        f"between them   {1e3 * found.dispatch_s:.2f} ms from when a worker is free until it runs the next\n"
         f"a request      {1e3 * front.request_s:.2f} ms, and {1e6 * front.text_s:.0f} us a text beside its batches\n"
         f"written to     {path}: nestvec plan --coefficients {path} --qps … --tokens … --p99 …"
     )

@@ -32,16 +32,20 @@ class LoadResult:
     """What was measured under load.
 
     Attributes:
+        started_s: When the load began, by `time.perf_counter`.
         duration_s: Seconds from the first request to the last response.
         latencies_s: Seconds of each request that was answered with 200; of an open load from when it was due.
+        answered_s: When each of these was answered, in seconds from the start; as long as `latencies_s`, in order.
         statuses: Number of responses by HTTP status; 0 for requests without a response.
         retry_after_s: Number of refusals by the seconds of their Retry-After header.
         texts: Number of inputs that were answered with 200.
         tokens: Number of their tokens, as the server counted them.
     """
 
+    started_s: float = field(default_factory=time.perf_counter)
     duration_s: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
+    answered_s: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     retry_after_s: Counter[int] = field(default_factory=Counter)
     texts: int = 0
@@ -101,8 +105,7 @@ async def closed_load(
         heeds_retry_after: Whether a connection that was refused pauses for as long as it was told to, as SDKs do.
     """
     result, source = LoadResult(), iter(requests)
-    started = time.perf_counter()
-    until = started + duration_s
+    until = result.started_s + duration_s
 
     async def keep_busy() -> None:
         connection = Connection(target)
@@ -115,7 +118,7 @@ async def closed_load(
             await connection.close()
 
     await asyncio.gather(*(keep_busy() for _ in range(connections)))
-    result.duration_s = time.perf_counter() - started
+    result.duration_s = time.perf_counter() - result.started_s
     return result
 
 
@@ -141,7 +144,7 @@ async def open_load(
         finally:
             free.put_nowait(connection)
 
-    started = time.perf_counter()
+    started = result.started_s = time.perf_counter()
     for due_s in arrivals(rate_per_s, duration_s, seed):
         await asyncio.sleep(max(0.0, started + due_s - time.perf_counter()))
         request = next(source, None)
@@ -184,7 +187,9 @@ async def _send(
         result.retry_after_s[wait_s] += 1
     if response.status != OK:
         return float(wait_s)
-    result.latencies_s.append(time.perf_counter() - due)
+    now_s = time.perf_counter()
+    result.latencies_s.append(now_s - due)
+    result.answered_s.append(now_s - result.started_s)
     result.texts += request.texts
     # The usage stands at an end of the body, so that no parser need walk through the vectors.
     tail_start = max(0, len(response.body) - TAIL_BYTES)

@@ -126,6 +126,8 @@ class MachineCoefficients(_Part):
         batch: What a batch takes a worker while the others are idle.
         lone: What a text takes that is alone on an idle server.
         slowdown: How many times as long batches take in a server while all workers are busy.
+        dispatch_s: Seconds from when a worker may take a batch until it runs it: of waking threads, and of making room
+            for it behind the one before.
         idle_slowdown: By what share batches take longer on a machine that had nothing else to do of late; by half of it
             where its cores were busy half of the time, by none where they always were.
         noise: Standard deviation of the logarithm of a batch's time around what is said here.
@@ -150,6 +152,7 @@ class MachineCoefficients(_Part):
     batch: BatchTimes
     lone: BatchTimes
     slowdown: float = Field(ge=0.5, le=100)
+    dispatch_s: float = Field(ge=0, le=MAX_S)
     idle_slowdown: float = Field(ge=0, le=10)
     noise: float = Field(ge=0, le=2)
     front: FrontTimes

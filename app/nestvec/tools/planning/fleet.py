@@ -10,7 +10,12 @@ import numpy as np
 from nestvec.engine.types import Priority
 from nestvec.tools.planning.autoscaler import Autoscaler
 from nestvec.tools.planning.balancers import Balancer, BalancerPolicy
-from nestvec.tools.planning.replica import Replica, ReplicaOptions, SimulatedRequest
+from nestvec.tools.planning.replica import (
+    Replica,
+    ReplicaOptions,
+    SimulatedBatch,
+    SimulatedRequest,
+)
 from nestvec.tools.planning.virtual_clock import VirtualClock
 
 # A balancer sends a request elsewhere so many times where a server refuses it.
@@ -95,7 +100,7 @@ class FleetResult:
         requests: All of them, in order of arrival.
         duration_s: Until the last was answered.
         busy_share: Share of the cores that were busy, of all servers that were ever there.
-        batch_s: Seconds that their workers ran batches, added up.
+        batches: The batches that their workers ran, server by server.
         retries: How often a request was sent to another server.
         most_replicas: Most servers that were there at once.
         replica_s: Seconds of all servers that were there, added up.
@@ -105,7 +110,7 @@ class FleetResult:
     requests: list[SimulatedRequest]
     duration_s: float
     busy_share: float
-    batch_s: float
+    batches: list[SimulatedBatch]
     retries: int
     most_replicas: int
     replica_s: float
@@ -123,6 +128,11 @@ class FleetResult:
         """Return a percentile (0 to 100) of the latencies; NaN where nothing was answered."""
         latencies = self.latencies_s(from_s, to_s)
         return float(np.percentile(latencies, share)) if latencies else float("nan")
+
+    @property
+    def batch_s(self) -> float:
+        """Seconds that workers ran batches, added up."""
+        return sum(batch.run_s for batch in self.batches)
 
     @property
     def refused(self) -> int:
@@ -285,7 +295,7 @@ def _result(fleet: _Fleet, options: FleetOptions) -> FleetResult:
         fleet.requests,
         until_s,
         busy_core_s / (replica_s * cores) if replica_s else 0.0,
-        sum(replica.batch_s for replica in fleet.replicas),
+        [batch for replica in fleet.replicas for batch in replica.batches],
         fleet.retries,
         max(count for _, count in fleet.sizes),
         replica_s,

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -48,6 +48,20 @@ class SimulatedRequest:
     def __post_init__(self) -> None:
         """Count its tokens."""
         self.tokens = sum(self.lengths)
+
+
+class SimulatedBatch(NamedTuple):
+    """A batch that a worker ran.
+
+    Attributes:
+        ended_s: When it was done.
+        run_s: Seconds that it took.
+        tokens: Tokens of its texts.
+    """
+
+    ended_s: float
+    run_s: float
+    tokens: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +118,7 @@ class Replica:
         policy: What decides about its batches: the engine's own.
         cores: What its threads run on.
         front: The thread that speaks HTTP.
-        batch_s: Seconds that workers ran batches, added up.
+        batches: The batches that its workers ran, in order of their ends.
     """
 
     clock: VirtualClock
@@ -118,8 +132,10 @@ class Replica:
     policy: BatchingPolicy = field(init=False)
     cores: Cores = field(init=False)
     front: SerialThread = field(init=False)
-    batch_s: float = 0.0
+    batches: list[SimulatedBatch] = field(default_factory=list)
     _client: SerialThread = field(init=False)
+    _woken: int = 0  # workers that will take a batch in a moment
+    _is_priority_woken: bool = False
     _missing: dict[int, int] = field(default_factory=dict)
     _predicted_s: dict[int, tuple[float, float]] = field(default_factory=dict)
     _times: tuple[BatchSeconds, BatchSeconds] = field(init=False)
@@ -134,6 +150,11 @@ class Replica:
         self.front = SerialThread(self.cores, machine.front.wake_s)
         self._client = SerialThread(self.cores)
         self._times = machine.batch.seconds, machine.lone.seconds
+
+    @property
+    def batch_s(self) -> float:
+        """Seconds that workers ran batches, added up."""
+        return sum(batch.run_s for batch in self.batches)
 
     @property
     def queue_s(self) -> float:
@@ -184,12 +205,28 @@ class Replica:
         self._wake()
 
     def _wake(self) -> None:
-        """Let workers take what they may."""
-        dispatcher, workers = self.policy.dispatcher, self.options.coefficients.workers
-        while dispatcher.busy - dispatcher.is_priority_busy < workers and dispatcher.has_work():
-            self._run(dispatcher.take(self.clock.now_s))
-        if not dispatcher.is_priority_busy and dispatcher.has_work(is_priority=True):
-            self._run(dispatcher.take(self.clock.now_s, is_priority=True))
+        """Wake workers for what they may take."""
+        dispatcher, machine = self.policy.dispatcher, self.options.coefficients
+        busy = self._woken + dispatcher.busy - dispatcher.is_priority_busy
+        for _ in range(machine.workers - busy if dispatcher.has_work() else 0):
+            self._woken += 1
+            self.clock.after(machine.dispatch_s, self._take)
+        is_free = not (dispatcher.is_priority_busy or self._is_priority_woken)
+        if is_free and dispatcher.has_work(is_priority=True):
+            self._is_priority_woken = True
+            self.clock.after(machine.dispatch_s, self._take_priority)
+
+    def _take(self) -> None:
+        """Let a worker take a batch, if it is still there."""
+        self._woken -= 1
+        if self.policy.dispatcher.has_work():
+            self._run(self.policy.dispatcher.take(self.clock.now_s))
+
+    def _take_priority(self) -> None:
+        """Let the worker for what comes first take a batch, if it is still there."""
+        self._is_priority_woken = False
+        if self.policy.dispatcher.has_work(is_priority=True):
+            self._run(self.policy.dispatcher.take(self.clock.now_s, is_priority=True))
 
     def _run(self, assignment: Assignment) -> None:
         """Run a batch."""
@@ -206,16 +243,16 @@ class Replica:
         begun_s = self.clock.now_s
         self.cores.run(
             work_s,
-            lambda: self._ran(assignment, begun_s),
+            lambda: self._ran(assignment, begun_s, tokens),
             threads=machine.lone_threads if is_wide else 1,
         )
 
-    def _ran(self, assignment: Assignment, begun_s: float) -> None:
+    def _ran(self, assignment: Assignment, begun_s: float, tokens: float) -> None:
         """Learn from a batch, answer what is complete, and go on."""
         if not self.is_alive:
             return
         now_s = self.clock.now_s
-        self.batch_s += now_s - begun_s
+        self.batches.append(SimulatedBatch(now_s, now_s - begun_s, tokens))
         self.policy.learn_batch(assignment.batch.entries, now_s - begun_s)
         for entry in assignment.batch.entries:
             left = self._missing[entry.call_id] = self._missing[entry.call_id] - 1

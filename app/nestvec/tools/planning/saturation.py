@@ -3,7 +3,7 @@
 import itertools
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,6 +16,7 @@ WARM_UP: Final = 0.1  # share of the requests that is not counted: nothing is le
 DOUBLINGS: Final = (-1.0, 4.0)  # slow-downs of a half to sixteen
 WAKES: Final = 2  # of a request that is alone: it comes, and its vectors are there
 STEPS: Final = 12  # halvings of that range: to a thousandth
+BUSY_ROUNDS: Final = 2  # how long batches run and what lies between them depend on each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,50 @@ class Saturation:
     Attributes:
         requests_per_s: Requests a second that it answers.
         front_s: Core seconds a request of the thread that speaks HTTP.
+        idle_s: Seconds that its workers ran no batch, a request, from the first request to the last answer.
+        batches: Batches a request.
     """
 
     requests_per_s: float
     front_s: float
+    idle_s: float
+    batches: float
+
+
+@dataclass(frozen=True, slots=True)
+class BusyLoad:
+    """What a server did where so many requests were always under way.
+
+    Attributes:
+        lengths: Tokens of the texts of each request.
+        connections: How many were under way.
+        requests_per_s: Requests a second that it answered; see `steady_requests_per_s`.
+        idle_s: Seconds that its workers ran no batch, a request, from the first request to the last answer.
+    """
+
+    lengths: Sequence[tuple[int, ...]]
+    connections: int
+    requests_per_s: float
+    idle_s: float
+
+
+def steady_requests_per_s(answered_s: Sequence[float], connections: int) -> float:
+    """Return how many requests a second were answered while a number of connections was always busy.
+
+    The first tenth is left out, as nothing has been learned yet, and what was under way at the end, as connections
+    fall idle one by one then.
+
+    Args:
+        answered_s: When each request was answered, in order.
+        connections: How many were under way.
+
+    Raises:
+        ValueError: There are too few requests to tell.
+    """
+    first, last = int(WARM_UP * len(answered_s)), len(answered_s) - connections - 1
+    if last <= first:
+        raise ValueError("more requests than connections are needed to see what a server can do")
+    return (last - first) / (answered_s[last] - answered_s[first])
 
 
 def saturated_requests_per_s(
@@ -77,37 +118,54 @@ def saturate(
     for _ in range(connections):
         send_next()
     clock.run()
-    # At the end connections fall idle: what is counted ends before.
-    first, last = int(WARM_UP * len(ended_s)), len(ended_s) - connections - 1
-    if last <= first:
-        raise ValueError("more requests than connections are needed to see what a server can do")
-    requests_per_s = (last - first) / (ended_s[last] - ended_s[first])
-    return Saturation(requests_per_s, replica.front.work_s / len(ended_s))
+    requests_per_s = steady_requests_per_s(ended_s, connections)
+    each = 1 / len(ended_s)
+    return Saturation(
+        requests_per_s,
+        replica.front.work_s * each,
+        options.coefficients.workers * ended_s[-1] * each - replica.batch_s * each,
+        len(replica.batches) * each,
+    )
 
 
-def fit_slowdown(
-    options: ReplicaOptions,
-    lengths: list[tuple[int, ...]],
-    connections: int,
-    requests_per_s: float,
-) -> MachineCoefficients:
-    """Return the coefficients with the slow-down while all workers are busy that makes a server do what was measured.
+def fit_busy(options: ReplicaOptions, loads: Sequence[BusyLoad]) -> MachineCoefficients:
+    """Return the coefficients of a server that does what was measured of one whose workers are all busy.
+
+    The time of workers that no batch took lies between batches. How much the cores slow each other down is what makes
+    the server answer as much as it did.
 
     Args:
-        options: How it runs; its own slow-down is of no account.
-        lengths: Tokens of the texts of each request.
-        connections: Requests that were always under way.
-        requests_per_s: How many were answered a second.
+        options: How it runs; its own slow-down and time between batches are of no account.
+        loads: What was measured.
     """
-    machine = options.coefficients
+    machine = options.coefficients.model_copy(update={"dispatch_s": 0.0})
+    # However slow it is made, nobody is refused: what counts is how much it does.
+    endless = replace(options, max_queue_wait_s=math.inf)
+    for _round in range(BUSY_ROUNDS):
+        machine = _with_slowdown(replace(endless, coefficients=machine), loads)
+        idle_s, batches = 0.0, 0.0
+        for load in loads:
+            fitted = replace(endless, coefficients=machine)
+            simulated = saturate(fitted, load.lengths, load.connections)
+            idle_s += load.idle_s - simulated.idle_s
+            batches += simulated.batches
+        dispatch_s = max(0.0, machine.dispatch_s + idle_s / batches)
+        machine = machine.model_copy(update={"dispatch_s": dispatch_s})
+    return _with_slowdown(replace(endless, coefficients=machine), loads)
+
+
+def _with_slowdown(options: ReplicaOptions, loads: Sequence[BusyLoad]) -> MachineCoefficients:
+    """Return the coefficients of a server that answers as many requests as were measured."""
+    machine, measured = options.coefficients, sum(load.requests_per_s for load in loads)
 
     def slower(doublings: float) -> MachineCoefficients:
         return machine.model_copy(update={"slowdown": 2.0**doublings})
 
     def is_too_low(doublings: float) -> bool:
-        # However slow it is made, nobody is refused: what counts is how much it does.
-        tried = replace(options, coefficients=slower(doublings), max_queue_wait_s=math.inf)
-        return saturated_requests_per_s(tried, lengths, connections) > requests_per_s
+        tried = replace(options, coefficients=slower(doublings))
+        return measured < sum(
+            saturated_requests_per_s(tried, load.lengths, load.connections) for load in loads
+        )
 
     return slower(halved(*DOUBLINGS, is_too_low, STEPS))
 

@@ -9,11 +9,12 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -27,6 +28,35 @@ STAT_UTIME, STAT_STIME = 11, 12
 PREFIX: Final = "NESTVEC_"
 OK: Final = 200
 BATCH_SECONDS: Final = "nestvec_engine_duration_seconds"
+BATCH_TOKENS: Final = "nestvec_batch_tokens"
+
+
+class BatchTotals(NamedTuple):
+    """What a server's workers have run so far.
+
+    Attributes:
+        batches: How many.
+        tokens: Tokens of them.
+        run_s: Seconds that they took, added up.
+    """
+
+    batches: float
+    tokens: float
+    run_s: float
+
+    @classmethod
+    def of(cls, metrics: str) -> Self:
+        """Read them from what `/metrics` answers."""
+        totals: dict[str, float] = defaultdict(float)
+        for family in text_string_to_metric_families(metrics):
+            if family.name in (BATCH_SECONDS, BATCH_TOKENS):
+                for sample in family.samples:
+                    totals[sample.name] += sample.value
+        return cls(
+            totals[f"{BATCH_SECONDS}_count"],
+            totals[f"{BATCH_TOKENS}_sum"],
+            totals[f"{BATCH_SECONDS}_sum"],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +83,12 @@ class OwnServer:
 
     def batch_s(self) -> float:
         """Return the seconds that its workers have run batches so far, added up."""
+        return BatchTotals.of(self.metrics()).run_s
+
+    def metrics(self) -> str:
+        """Return what `/metrics` answers."""
         with urllib.request.urlopen(f"{self.url}/metrics") as answer:  # noqa: S310 - http, as made below
-            text = answer.read().decode()
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            if family.name == BATCH_SECONDS
-            for sample in family.samples
-            if sample.name == f"{BATCH_SECONDS}_sum"
-        )
+            return str(answer.read(), "utf-8")
 
     def peak_bytes(self) -> int:
         """Return the most resident memory that it has held."""
