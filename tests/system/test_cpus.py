@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from nestvec.system.cpus import cpu_model, l2_cache_bytes, usable_cpus
+from nestvec.system.cpus import cpu_model, l2_cache_bytes, saturates_u8_s8, usable_cpus
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +77,25 @@ def test_l2_cache(tmp_path: Path, content: str, size_bytes: int | None) -> None:
     path.write_text(content)
     assert l2_cache_bytes(path) == size_bytes
     assert l2_cache_bytes(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "saturates"),
+    [
+        ("fpu ssse3 avx2", True),
+        ("fpu ssse3 avx2 avx512f", True),
+        ("fpu ssse3 avx2 avx_vnni", False),
+        ("fpu ssse3 avx2 avx512f avx512_vnni", False),
+        ("half thumb neon", False),
+    ],
+)
+def test_which_cpus_saturate_products_of_u8_and_s8(
+    tmp_path: Path,
+    flags: str,
+    saturates: bool,  # noqa: FBT001 - a case
+) -> None:
+    """x86 without VNNI does; with it, on ARM and where the system does not say, nothing is done about it."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
+    assert saturates_u8_s8(cpuinfo) is saturates
+    assert not saturates_u8_s8(tmp_path / "none")

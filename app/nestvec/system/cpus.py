@@ -29,6 +29,15 @@ def cpu_model(cpuinfo: Path = CPUINFO) -> str:
     )
 
 
+def saturates_u8_s8(cpuinfo: Path = CPUINFO) -> bool:
+    """Return whether sums of two products of u8 and s8 may not fit what this CPU adds them in: x86 without VNNI."""
+    try:
+        words = set(cpuinfo.read_text().split())
+    except OSError:
+        return False
+    return bool(words & {"avx2", "ssse3"}) and not words & {"avx_vnni", "avx512_vnni"}
+
+
 def l2_cache_bytes(size: Path = L2_CACHE) -> int | None:
     """Return the size of one core's L2 cache; None where the system does not say."""
     try:

@@ -1,7 +1,9 @@
 """How linear layers compute: in floats, or in 8-bit integers whose scales do not depend on the rest of the batch.
 
 All 8-bit kinds quantize activations to u8 and weights to s8 per output channel and multiply them by
-MatMulIntegerToFloat (u8 x s8 has fast kernels on CPUs with VNNI and without; s8 x s8 has none). Activations are
+MatMulIntegerToFloat (u8 x s8 has fast kernels on CPUs with VNNI and without; s8 x s8 has none). On x86 without VNNI
+these add two products in 16 bits, which large ones do not fit: weights are stored there as u8 around 128, whose
+kernels are exact, and give the same numbers. Activations are
 smoothed first: channel j is divided by s_j and row j of the weight multiplied by it, so that outlier channels do not
 use up the range.
 
@@ -19,6 +21,7 @@ from typing_extensions import override
 from nestvec.errors import FormatError
 from nestvec.export.graph.builder import GraphBuilder
 from nestvec.export.graph.types import CONTRIB_DOMAIN, Float32Array
+from nestvec.system.cpus import saturates_u8_s8
 
 # s_j = amax_j^alpha / wmax_j^(1 - alpha); measured best among 0.5 … 0.9 on texts of STS-B's dev set and others.
 SMOOTHING_ALPHA: Final = 0.75
@@ -328,13 +331,22 @@ def _integer_product(
         np.float32
     )
     rounded = np.clip(np.rint(layer.weight / steps), -S8_MAX, S8_MAX).astype(np.int8)
+    middle = ""
+    if saturates_u8_s8():
+        middle = graph.weight("int8.weight_zero_128", np.array(U8_MIDDLE, np.uint8))
+        shifted = (rounded.astype(np.int16) + U8_MIDDLE).astype(np.uint8)
+        weights = graph.weight(f"{layer.name}.weight_u8", shifted)
+    else:
+        weights = graph.weight(f"{layer.name}.weight_s8", rounded)
     inputs = [
         quantized,
-        graph.weight(f"{layer.name}.weight_s8", rounded),
+        weights,
         scale,
         graph.weight(f"{layer.name}.weight_scale", steps),
         zero_point,
     ]
+    if middle or adds_bias:
+        inputs.append(middle)
     if adds_bias:
-        inputs += ["", graph.weight(f"{layer.name}.bias", layer.bias)]
+        inputs += [graph.weight(f"{layer.name}.bias", layer.bias)]
     return graph.op("MatMulIntegerToFloat", *inputs, domain=CONTRIB_DOMAIN)

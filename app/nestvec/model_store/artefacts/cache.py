@@ -31,7 +31,7 @@ MANIFEST: Final = "manifest.json"
 PROBES: Final = "probes.npy"
 PACKED_PREFIX: Final = "packed-"  # of folders beside the graph: copies of it for a machine
 # Raise it when graphs change without changing vectors: artefacts of before are made anew, in the same space.
-FORMAT: Final = 3
+FORMAT: Final = 4
 # The same for graphs for GPUs, whose artefacts have folders of their own.
 DEVICE_FORMAT: Final = 4
 

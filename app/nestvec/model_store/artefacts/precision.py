@@ -39,9 +39,8 @@ class CosineBounds:
     min: float
 
 
-# Measured on the default model with VNNI: int8 0.994 and 0.963 (600 times the same word; 0.992 without it),
-# int8-accurate 0.997 and 0.992, bf16 0.9999. CPUs without VNNI saturate some sums of u8 x s8 products, which costs
-# 0.002 to 0.003 more. Probes are harder than usual texts: on those of STS-B int8 keeps 0.998.
+# Measured on the default model: int8 0.994 and 0.963 (600 times the same word; 0.993 without it), int8-accurate 0.998
+# and 0.992 or more, bf16 0.9999. Probes are harder than usual texts: on those of STS-B int8 keeps 0.998.
 BOUNDS: Final[Mapping[Precision, CosineBounds]] = {
     Precision.INT8: CosineBounds(mean=0.985, min=0.92),
     Precision.INT8_ACCURATE: CosineBounds(mean=0.99, min=0.97),
