@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -15,12 +16,9 @@ VECTOR_UNITS: Final = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf1
 
 def cpu_model(cpuinfo: Path = CPUINFO) -> str:
     """Return the processor's name, family, model, and the vector units that matter."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
+    fields = _first_cpu(cpuinfo)
+    if fields is None:
         return platform.processor() or platform.machine()
-    pairs = (line.split(":", 1) for line in reversed(lines) if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in pairs}
     flags = set(fields.get("flags", "").split())
     units = " ".join(unit for unit in VECTOR_UNITS if unit in flags)
     name = fields.get("model name", platform.machine())
@@ -29,13 +27,21 @@ def cpu_model(cpuinfo: Path = CPUINFO) -> str:
     )
 
 
+@cache
 def saturates_u8_s8(cpuinfo: Path = CPUINFO) -> bool:
     """Return whether sums of two products of u8 and s8 may not fit what this CPU adds them in: x86 without VNNI."""
+    flags = set((_first_cpu(cpuinfo) or {}).get("flags", "").split())
+    return bool(flags & {"avx2", "ssse3"}) and not flags & {"avx_vnni", "avx512_vnni"}
+
+
+def _first_cpu(cpuinfo: Path) -> dict[str, str] | None:
+    """Return what the system says of its first CPU; None where it says nothing."""
     try:
-        words = set(cpuinfo.read_text().split())
+        lines = cpuinfo.read_text().splitlines()
     except OSError:
-        return False
-    return bool(words & {"avx2", "ssse3"}) and not words & {"avx_vnni", "avx512_vnni"}
+        return None
+    pairs = (line.split(":", 1) for line in reversed(lines) if ":" in line)
+    return {name.strip(): value.strip() for name, value in pairs}
 
 
 def l2_cache_bytes(size: Path = L2_CACHE) -> int | None:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from tests.export.families import jina_clip_reference
-from tests.export.families.more_configs import MORE_FAMILIES, NOMIC_MOE
+from tests.export.families.more_configs import DECODER as PLAIN_DECODER
+from tests.export.families.more_configs import MORE_FAMILIES, NOMIC_MOE, SPECIAL_IDS
 
 SIZES: dict[str, Any] = {
     "vocab_size": 128,
@@ -44,24 +45,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "pad_token_id": 0,
     },
 }
-DECODER: dict[str, Any] = {
-    "vocab_size": 128,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 40,
-    "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-}
+DECODER: dict[str, Any] = {**PLAIN_DECODER, "hidden_act": "silu"}
 FAMILIES |= {
     "llama": {**DECODER, "rope_theta": 5000.0},
     "mistral": {**DECODER, "sliding_window": 9},
     "qwen2": {**DECODER, "rope_theta": 1e6},
     "qwen3": {**DECODER, "head_dim": 12, "rope_theta": 1e6},
 }
-SPECIAL_IDS: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 FAMILIES |= {
     "nomic_bert": {
         **{k: v for k, v in DECODER.items() if k not in ("num_key_value_heads", "rms_norm_eps")},
